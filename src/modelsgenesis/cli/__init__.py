@@ -1,0 +1,40 @@
+"""The command line: it parses, calls one function of the Python API, and prints. Heavy imports wait in the commands."""
+
+import sys
+
+import typer
+
+from modelsgenesis import __version__
+from modelsgenesis.errors import GenesisError
+
+app = typer.Typer(
+    name="modelsgenesis",
+    help="Models Genesis: pretrain on unlabelled scans, fine-tune with few labels, share on the Hugging Face Hub.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"modelsgenesis {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: bool = typer.Option(
+        False, "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; an error of this package becomes one line and status 1."""
+    try:
+        app()
+    except GenesisError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(1)

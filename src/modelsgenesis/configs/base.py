@@ -1,0 +1,138 @@
+"""What every configuration shares: frozen, checked on creation, strict to and from JSON."""
+
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from types import NoneType, UnionType
+from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+
+from modelsgenesis.errors import ConfigurationError, nearest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Base of the configurations.
+
+    A subclass is a frozen, keyword-only dataclass of JSON-like fields and nested configurations. Field types are
+    checked here; a subclass extends `__post_init__` for what the types cannot say.
+    """
+
+    def __post_init__(self) -> None:
+        hints = _hints(type(self))
+        for field in fields(self):
+            where = f"{type(self).__name__}.{field.name}"
+            object.__setattr__(self, field.name, _coerce(getattr(self, field.name), hints[field.name], where))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON types; nested configurations become mappings, tuples become lists."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "") -> Self:
+        """Build from a mapping and refuse unknown or missing keys.
+
+        Args:
+            values: Field values by name, as `to_dict` gives them.
+            where: What a message should call the mapping, such as a file name.
+
+        Raises:
+            ConfigurationError: A key is unknown or missing, or a value has the wrong type.
+        """
+        where = where or cls.__name__
+        if not isinstance(values, Mapping):
+            raise ConfigurationError(f"{where}: received {type(values).__name__}, expected a mapping")
+        known = {field.name: field for field in fields(cls)}
+        for key in values:
+            if key not in known:
+                raise ConfigurationError(f"{where}: unknown key {key!r}; {nearest(key, known)}")
+        missing = [
+            name
+            for name, field in known.items()
+            if name not in values and field.default is MISSING and field.default_factory is MISSING
+        ]
+        if missing:
+            raise ConfigurationError(f"{where}: missing keys {', '.join(missing)}")
+        return cls(**values)
+
+    def override(self, **changes: Any) -> Self:
+        """Return a copy with some fields replaced; an unknown field is answered with the nearest.
+
+        Raises:
+            ConfigurationError: A field does not exist or a value has the wrong type.
+        """
+        known = {field.name for field in fields(self)}
+        for key in changes:
+            if key not in known:
+                raise ConfigurationError(f"{type(self).__name__}: unknown key {key!r}; {nearest(key, known)}")
+        return replace(self, **changes)
+
+
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Config):
+        return value.to_dict()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _coerce(value: Any, hint: Any, where: str) -> Any:
+    """Return `value` as `hint` wants it: lists become tuples, mappings nested configurations, ints floats."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigurationError(f"{where}: received {value!r}; {nearest(str(value), map(str, arguments))}")
+        return value
+    if origin in (Union, UnionType):
+        return _coerce_union(value, arguments, where)
+    if origin is tuple and isinstance(value, (tuple, list)):
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        if len(kinds) != len(value):
+            raise ConfigurationError(f"{where}: received {len(value)} values {value!r}, expected {len(kinds)}")
+        return tuple(_coerce(item, kind, where) for item, kind in zip(value, kinds, strict=True))
+    if origin is dict and isinstance(value, Mapping):
+        return {_coerce(k, arguments[0], where): _coerce(v, arguments[1], where) for k, v in value.items()}
+    if is_dataclass(hint) and isinstance(value, Mapping):
+        return hint.from_dict(value, where)  # pyright: ignore[reportAttributeAccessIssue]
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    expected = origin or hint
+    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
+        raise ConfigurationError(f"{where}: received {value!r}, expected {getattr(hint, '__name__', hint)}")
+    return value
+
+
+def _coerce_union(value: Any, arguments: tuple[Any, ...], where: str) -> Any:
+    if value is None and NoneType in arguments:
+        return None
+    choices = [argument for argument in arguments if argument is not NoneType]
+    if len(choices) > 1 and isinstance(value, Mapping):
+        return _coerce(value, _by_discriminator(value, choices, where), where)
+    problem: ConfigurationError | None = None
+    for choice in choices:
+        try:
+            return _coerce(value, choice, where)
+        except ConfigurationError as error:
+            problem = problem or error
+    raise problem or ConfigurationError(f"{where}: received {value!r}")
+
+
+def _by_discriminator(value: Mapping[str, Any], choices: list[Any], where: str) -> Any:
+    """Choose among configurations by their `kind` field, a `Literal` with one value."""
+    by_kind = {get_args(_hints(choice)["kind"])[0]: choice for choice in choices}
+    kind = value.get("kind")
+    if kind not in by_kind:
+        raise ConfigurationError(f"{where}: received kind {kind!r}; {nearest(str(kind), by_kind)}")
+    return by_kind[kind]
+
+
+def require(condition: bool, message: str) -> None:
+    """Raise `ConfigurationError(message)` unless `condition` holds."""
+    if not condition:
+        raise ConfigurationError(message)

@@ -1,0 +1,89 @@
+"""The shapes of networks. `kind` tells them apart in a `config.json`."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from modelsgenesis.configs.base import Config, require
+
+Norm = Literal["batch", "instance", "group"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenesisUNetConfig(Config):
+    """The Genesis U-Net of Zhou et al. 2019, in two or three dimensions.
+
+    Attributes:
+        dims: Spatial dimensions, 2 or 3.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output: 1 to restore, the number of classes to segment.
+        widths: Channels at the output of each level, highest resolution first. Sides must divide by
+            `2 ** (len(widths) - 1)`.
+        norm: Normalisation after each 3³ convolution.
+        norm_epsilon: Added to the variance.
+        statistics: Only for batch norm. `"batch"` normalises with the batch at hand in evaluation too, as the
+            published network does; `"running"` with the averages kept in training, so that an output does not depend
+            on what else is in the batch.
+        upsampling: `"transposed"` convolutions as in the PyTorch release, `"nearest"` as in the Keras release.
+        output: Last activation; a segmentation network gives logits, hence `"linear"`.
+    """
+
+    kind: Literal["genesis_unet"] = "genesis_unet"
+    dims: Literal[2, 3] = 3
+    in_channels: int = 1
+    out_channels: int = 1
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    norm: Norm = "batch"
+    norm_epsilon: float = 1e-5
+    norm_groups: int = 8
+    statistics: Literal["batch", "running"] = "running"
+    upsampling: Literal["transposed", "nearest"] = "transposed"
+    output: Literal["sigmoid", "linear"] = "sigmoid"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(min(self.in_channels, self.out_channels) > 0, "GenesisUNetConfig: channels must be positive")
+        require(len(self.widths) > 0, "GenesisUNetConfig.widths: expected at least one level")
+        for width in self.widths:
+            require(width >= 2 and width % 2 == 0, f"GenesisUNetConfig.widths: {width} is not even and positive")
+        if self.norm == "group":
+            half = self.widths[0] // 2
+            require(
+                half % self.norm_groups == 0,
+                f"GenesisUNetConfig.norm_groups: {self.norm_groups} does not divide {half} channels",
+            )
+
+
+UNetConfig = GenesisUNetConfig
+"""Every encoder-decoder, told apart by `kind`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassifierConfig(Config):
+    """An encoder with a classification head: global average pooling, a dense layer, a dense layer to the classes.
+
+    Attributes:
+        encoder: The network whose encoder is used.
+        num_classes: Outputs.
+        hidden: Width of the dense layer in between; 1024 in the paper, 0 for a linear head.
+    """
+
+    kind: Literal["classifier"] = "classifier"
+    encoder: UNetConfig
+    num_classes: int
+    hidden: int = 1024
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.num_classes > 0, f"ClassifierConfig.num_classes: received {self.num_classes}, expected above 0")
+        require(self.hidden >= 0, f"ClassifierConfig.hidden: received {self.hidden}, expected 0 or above")
+
+
+NetworkConfig = GenesisUNetConfig | ClassifierConfig
+"""Every network that a bundle can hold, told apart by `kind`."""
+
+
+GENESIS_UNET_2019 = GenesisUNetConfig(statistics="batch")
+"""The published network: 19,073,665 parameters (facts of Zhou et al. 2019 and the release)."""
+
+GENESIS_UNET_SMALL = GenesisUNetConfig(widths=(16, 32, 64, 128), norm="instance")
+"""A quarter of the published widths, 1.2 million parameters: trains on a laptop."""

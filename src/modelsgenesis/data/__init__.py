@@ -1,0 +1,1 @@
+"""Reading, preparation, cache, sampling, labelled data."""

@@ -1,0 +1,1 @@
+"""Inference over whole scans, metrics, statistics."""

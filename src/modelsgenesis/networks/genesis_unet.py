@@ -1,0 +1,113 @@
+"""The Genesis U-Net of Zhou et al. 2019, for two and three dimensions."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from modelsgenesis.configs import GenesisUNetConfig
+from modelsgenesis.networks.layers import ConvolutionBlock, check_input, concatenate, convolution, pooling, upsampling
+
+
+class GenesisEncoder(nn.Module):
+    """The contracting path: [b, in_channels, *spatial] to one tensor a level, highest resolution first."""
+
+    def __init__(self, config: GenesisUNetConfig) -> None:
+        super().__init__()
+        inputs = (config.in_channels, *config.widths)
+        self.levels = nn.ModuleList(
+            # Half of a level's channels after its first convolution, all of them after its second.
+            nn.Sequential(ConvolutionBlock(config, before, width // 2), ConvolutionBlock(config, width // 2, width))
+            for before, width in pairwise(inputs)
+        )
+        self.pooling = pooling(config.dims)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the features of every level: [b, widths[i], *spatial / 2**i]."""
+        features: list[Tensor] = []
+        for level in self.levels:
+            x = level(self.pooling(features[-1]) if features else x)
+            features.append(x)
+        return features
+
+
+class GenesisDecoder(nn.Module):
+    """The expanding path: features of every level to [b, widths[0], *spatial]."""
+
+    def __init__(self, config: GenesisUNetConfig) -> None:
+        super().__init__()
+        steps = list(pairwise(reversed(config.widths)))  # (512, 256), (256, 128), (128, 64)
+        self.upsamplings = nn.ModuleList(upsampling(config.dims, deep, config.upsampling) for deep, _ in steps)
+        self.levels = nn.ModuleList(
+            nn.Sequential(ConvolutionBlock(config, deep + width, width), ConvolutionBlock(config, width, width))
+            for deep, width in steps
+        )
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Go up from the deepest features, joining those of each level on the way."""
+        x = features[-1]
+        for up, level, skip in zip(self.upsamplings, self.levels, reversed(features[:-1]), strict=True):
+            x = level(concatenate(skip, up(x)))
+        return x
+
+
+class GenesisUNet(nn.Module):
+    """Encoder-decoder with skip connections that restores, or segments, a sub-volume.
+
+    Args:
+        config: Dimensions, widths, normalisation, up-sampling and output.
+
+    Example:
+        >>> import torch
+        >>> from modelsgenesis.configs import GenesisUNetConfig
+        >>> network = GenesisUNet(GenesisUNetConfig(widths=(4, 8)))
+        >>> network(torch.rand(1, 1, 8, 8, 4)).shape
+        torch.Size([1, 1, 8, 8, 4])
+        >>> [tuple(level.shape) for level in network.features(torch.rand(1, 1, 8, 8, 4))]
+        [(1, 4, 8, 8, 4), (1, 8, 4, 4, 2)]
+
+    References:
+        Zhou et al., Models Genesis, MICCAI 2019 and Medical Image Analysis 67, 2021. With the defaults of
+        `GENESIS_UNET_2019` it is the published network; `statistics="running"` is a deliberate deviation.
+    """
+
+    def __init__(self, config: GenesisUNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = GenesisEncoder(config)
+        self.decoder = GenesisDecoder(config)
+        self.head = convolution(config.dims, config.widths[0], config.out_channels, kernel=1)
+
+    @property
+    def divisor(self) -> tuple[int, ...]:
+        """What each side of an input must divide by."""
+        return (2 ** (len(self.config.widths) - 1),) * self.config.dims
+
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        """Channels of `features()`, highest resolution first."""
+        return self.config.widths
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return what every level of the encoder sees.
+
+        Args:
+            x: [b, in_channels, *spatial], prepared as the input contract says.
+
+        Returns:
+            One tensor a level, [b, widths[i], *spatial / 2**i].
+
+        Raises:
+            ShapeError: The input has the wrong axes or channels, or sides that do not divide.
+        """
+        check_input(x, self.config.dims, self.config.in_channels, self.divisor)
+        return self.encoder(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [b, in_channels, *spatial] to [b, out_channels, *spatial].
+
+        Raises:
+            ShapeError: The input has the wrong axes or channels, or sides that do not divide.
+        """
+        x = self.head(self.decoder(self.features(x)))
+        return torch.sigmoid(x) if self.config.output == "sigmoid" else x

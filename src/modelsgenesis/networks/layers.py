@@ -1,0 +1,111 @@
+"""Layers for two and three spatial dimensions: one definition each, `dims` chooses."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from modelsgenesis.configs import GenesisUNetConfig
+from modelsgenesis.errors import ShapeError
+
+_CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_POOLING = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+_INSTANCE_NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+_BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
+
+
+def convolution(dims: int, in_channels: int, out_channels: int, kernel: int = 3) -> nn.Module:
+    """Return a convolution that keeps the spatial shape: [b, in, *spatial] to [b, out, *spatial]."""
+    return _CONVOLUTION[dims](in_channels, out_channels, kernel, padding=kernel // 2)
+
+
+def pooling(dims: int) -> nn.Module:
+    """Return 2x max pooling: [b, c, *spatial] to [b, c, *spatial / 2]."""
+    return _POOLING[dims](2)
+
+
+def upsampling(dims: int, channels: int, kind: Literal["transposed", "nearest"]) -> nn.Module:
+    """Return 2x up-sampling that keeps the channels: [b, c, *spatial] to [b, c, *spatial * 2]."""
+    if kind == "nearest":
+        return nn.Upsample(scale_factor=2, mode="nearest")
+    return _TRANSPOSED[dims](channels, channels, 2, stride=2)
+
+
+def batch_statistics_norm(norm: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
+    """Normalise with the statistics of the batch and leave the running averages alone."""
+    return functional.batch_norm(x, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
+
+
+class BatchNorm(nn.modules.batchnorm._BatchNorm):
+    """Batch norm for any number of dimensions that can go on using the batch's statistics in evaluation.
+
+    With `statistics="batch"` evaluation normalises as training does, as the published network expects, but leaves the
+    running averages alone: inference has no side effect.
+    """
+
+    def __init__(self, channels: int, epsilon: float, statistics: Literal["batch", "running"]) -> None:
+        super().__init__(channels, eps=epsilon)
+        self.statistics = statistics
+
+    def _check_input_dim(self, input: Tensor) -> None:  # the shape is checked by the network
+        pass
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Normalise [b, c, *spatial] per channel."""
+        if self.statistics == "batch" and not self.training:
+            return batch_statistics_norm(self, input)
+        return super().forward(input)
+
+
+def normalization(config: GenesisUNetConfig, channels: int) -> nn.Module:
+    """Return the normalisation that `config` names, for [b, channels, *spatial]."""
+    if config.norm == "batch":
+        return BatchNorm(channels, config.norm_epsilon, config.statistics)
+    if config.norm == "instance":
+        return _INSTANCE_NORM[config.dims](channels, eps=config.norm_epsilon, affine=True)
+    return nn.GroupNorm(config.norm_groups, channels, eps=config.norm_epsilon)
+
+
+class ConvolutionBlock(nn.Module):
+    """3³ convolution, normalisation, ReLU: [b, in, *spatial] to [b, out, *spatial]."""
+
+    def __init__(self, config: GenesisUNetConfig, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.convolution = convolution(config.dims, in_channels, out_channels)
+        self.norm = normalization(config, out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the three in turn."""
+        return functional.relu(self.norm(self.convolution(x)))
+
+
+def check_input(x: Tensor, dims: int, channels: int, divisor: int | Sequence[int]) -> None:
+    """Refuse an input that a U-Net cannot take and say which shape it could.
+
+    Args:
+        x: Input, expected [b, channels, *spatial] with `dims` spatial axes.
+        dims: Spatial dimensions of the network.
+        channels: Channels of the network.
+        divisor: What each side must divide by: one number, or one an axis.
+
+    Raises:
+        ShapeError: The number of axes, the channels or a side does not fit.
+    """
+    axes = "batch channels height width" if dims == 2 else "batch channels x y z"
+    if x.ndim != dims + 2:
+        raise ShapeError(f"input of shape {tuple(x.shape)}: expected {dims + 2} axes [{axes}]")
+    if x.shape[1] != channels:
+        raise ShapeError(f"input of shape {tuple(x.shape)}: expected {channels} channels on axis 1, not {x.shape[1]}")
+    sides = tuple(x.shape[2:])
+    divisors = (divisor,) * dims if isinstance(divisor, int) else tuple(divisor)
+    if any(side % step or side == 0 for side, step in zip(sides, divisors, strict=True)):
+        fitting = tuple(max(-(-side // step), 1) * step for side, step in zip(sides, divisors, strict=True))
+        raise ShapeError(f"input sides {sides} must divide by {divisors}: pad to {fitting}")
+
+
+def concatenate(skip: Tensor, upsampled: Tensor) -> Tensor:
+    """Join two tensors of equal spatial shape along the channels."""
+    return torch.cat([upsampled, skip], dim=1)

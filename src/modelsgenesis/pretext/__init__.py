@@ -1,0 +1,1 @@
+"""The four deformations and their composition."""

@@ -1,0 +1,1 @@
+"""One loop; pretraining and fine-tuning are thin on top."""

@@ -31,6 +31,8 @@ _ROWS, _COLUMNS, _SIGNED, _BITS = 0x00280010, 0x00280011, 0x00280103, 0x00280100
 _PADDING, _SLOPE, _INTERCEPT = 0x00280120, 0x00281053, 0x00281052
 _SPACINGS = (0x00280030, 0x00181164)  # of pixels, else on the detector
 _DIRECTORY = "1.2.840.10008.1.3.10"
+_SYNTAX, _COMPRESSED = 0x00020010, ("1.2.840.10008.1.2.4", "1.2.840.10008.1.2.5")
+_SMALLEST = 50_000  # JPEG 2000 shrinks a constant slice to a 3,500th
 
 _NAMES = {"CT": "ct", "MR": "mri", "US": "ultrasound", "IVUS": "ultrasound"}
 _NAMES |= dict.fromkeys(("CR", "DX", "MG", "XA", "RF", "PX", "IO", "RG"), "xray")
@@ -73,6 +75,7 @@ def describe(path: Path) -> list[ScanReference]:
         ScanError: It cannot be used.
         MissingExtraError: SimpleITK is not installed.
     """
+    _tags(path)  # says what is wrong in its own words
     scans, refused = find_series([path])
     if refused:
         raise ScanError(f"{path}: {refused[0].reason}")
@@ -134,7 +137,30 @@ def _tags(path: Path) -> Tags:
         raise ScanError(f"{path}: holds no pixels{f' ({modality})' if modality else ''}; expected an image")
     if "LOCALIZER" in text(tags, _IMAGE_TYPE).split("\\"):
         raise ScanError(f"{path}: is a localizer, by which the scan was planned; expected the scan")
+    _check_pixels(path, tags)
     return tags
+
+
+def _check_pixels(path: Path, tags: Tags) -> None:
+    """Refuse a size that the pixels' bytes cannot be.
+
+    Raises:
+        UnreadableScanError: Rows, columns and frames promise more.
+    """
+    sides = (integer(tags, _ROWS), integer(tags, _COLUMNS), _count(tags), integer(tags, _SAMPLES, 1))
+    promised = int(np.prod(sides, dtype=object)) * integer(tags, _BITS, 16) // 8
+    compressed = text(tags, _SYNTAX).startswith(_COMPRESSED)
+    stored = tags[PIXELS] * (_SMALLEST if compressed else 1)
+    if not 0 < promised <= stored:
+        shown = "×".join(map(str, sides))
+        raise UnreadableScanError(
+            f"{path}: {shown} pixels in {tags[PIXELS]} bytes; expected as many as its header says, it is damaged"
+        )
+
+
+def _count(tags: Tags) -> int:
+    """Return the number of frames."""
+    return int((numbers(tags, _FRAMES) or [1])[0])
 
 
 def _few(tags: Tags) -> Tags:
@@ -186,9 +212,7 @@ def _describe_planes(path: Path, tags: Tags) -> list[ScanReference]:
     """Return a reference per frame of an image that is no slice of a volume."""
     shape = (integer(tags, _ROWS), integer(tags, _COLUMNS))
     check_shape(shape, str(path))
-    count = int((numbers(tags, _FRAMES) or [1])[0])
-    if count < 1:
-        raise UnreadableScanError(f"{path}: {count} frames; expected 1 or more, it is damaged")
+    count = _count(tags)
     notes = (COLOUR,) if integer(tags, _SAMPLES, 1) > 1 else ()
     return [
         ScanReference(
@@ -210,12 +234,7 @@ def _read_plane(reference: ScanReference) -> Volume:
     tags = _tags(path)
     with reading(path):
         array = _pixels(path, reference.index or 0)
-    padding, notes = _padding(tags), list(reference.notes)
-    if text(tags, _PHOTOMETRIC) == "MONOCHROME1":  # white is low: turn it, within the same range
-        low, high = array.min(), array.max()
-        array = (high - array) + low
-        padding = None if padding is None else float(high) + float(low) - padding
-        notes.append("MONOCHROME1 inverted")
+    inverted = text(tags, _PHOTOMETRIC) == "MONOCHROME1"  # SimpleITK turns it, so that white is high
     affine = np.eye(4)
     affine[[0, 1], [0, 1]] = reference.spacing or (1.0, 1.0)
     return Volume(
@@ -224,8 +243,8 @@ def _read_plane(reference: ScanReference) -> Volume:
         source=reference.source,
         modality=reference.modality,
         measured=reference.spacing is not None,
-        padding=padding,
-        notes=tuple(notes),
+        padding=None if inverted else _padding(tags),
+        notes=(*reference.notes, "MONOCHROME1 inverted") if inverted else reference.notes,
     )
 
 
@@ -233,7 +252,7 @@ def _plane_spacing(tags: Tags) -> tuple[float, ...] | None:
     """Return mm between rows and columns; radiographs without a calibration say nothing, or 0."""
     for tag in _SPACINGS:
         spacing = numbers(tags, tag)
-        if len(spacing) == 2 and 0 < min(spacing) and max(spacing) < np.inf:
+        if len(spacing) == 2 and min(spacing) > 0 and max(spacing) < np.inf:
             return tuple(spacing)
     return None
 
@@ -242,7 +261,7 @@ def _pixels(path: Path, frame: int) -> np.ndarray:
     """Return the values of a frame after the file's rescale, [rows, columns], colour made grey."""
     tags = read_tags(path)
     frames = (
-        _decode(path, path.stat().st_mtime_ns) if int((numbers(tags, _FRAMES) or [1])[0]) > 1 else _load(path)
+        _decode(path, path.stat().st_mtime_ns) if _count(tags) > 1 else _load(path)
     )
     frames = frames.reshape(-1, *frames.shape[-3:]) if integer(tags, _SAMPLES, 1) > 1 else frames
     if frame >= len(frames):

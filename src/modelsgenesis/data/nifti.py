@@ -95,7 +95,7 @@ def _header(path: Path) -> Any:
     """Return the header, read without nibabel's repairs: a voxel size of 0 is not replaced by 1."""
     packed = path.suffix.lower() in (".gz", ".mgz")
     with (gzip.open if packed else open)(path, "rb") as file:
-        if path.suffix in (".mgh", ".mgz"):
+        if path.suffix.lower() in (".mgh", ".mgz"):
             return MGHHeader.from_fileobj(file)
         start = file.read(348)
         file.seek(0)
@@ -113,7 +113,7 @@ def _header(path: Path) -> Any:
 def _header_class(start: bytes, path: Path) -> Any:
     """Choose by the first number, the size of the header, in either byte order, and by the magic word."""
     sizes = {int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")}
-    pair = path.suffix == ".hdr"
+    pair = path.suffix.lower() == ".hdr"
     if 348 in sizes:
         known = start[344:347] in (b"ni1", b"n+1")
         return Spm99AnalyzeHeader if not known else Nifti1PairHeader if pair else Nifti1Header
@@ -124,11 +124,11 @@ def _header_class(start: bytes, path: Path) -> Any:
 
 def _data_path(path: Path) -> Path:
     """Return the file of the voxels, which a pair keeps apart."""
-    if path.suffix != ".hdr":
+    if path.suffix.lower() != ".hdr":
         return path
-    for candidate in (path.with_suffix(".img"), path.with_suffix(".img.gz")):
-        if candidate.is_file():
-            return candidate
+    for suffix in (".img", ".img.gz", ".IMG"):
+        if path.with_suffix(suffix).is_file():
+            return path.with_suffix(suffix)
     raise UnreadableScanError(
         f"{path}: its voxels are missing; expected {path.with_suffix('.img').name} beside it"
     )

@@ -110,8 +110,8 @@ def _geometry(
             raise UnreadableScanError(
                 f"{path}: {len(vectors)} space directions for {axes} axes; repair its header"
             )
-        spatial = tuple(axis for axis, vector in enumerate(vectors) if vector)
-        directions = np.array([[float(part) for part in vectors[axis].split(",")] for axis in spatial])
+        spatial = tuple(axis for axis, vector in enumerate(vectors) if vector)[:3]  # a fourth is time
+        directions = np.array([[float(part) for part in vectors[axis].split(",")[:3]] for axis in spatial])
     else:
         spatial = tuple(axis for axis in range(axes) if not kinds or kinds[axis] in _IN_SPACE)[:3]
         spacings = fields.get("spacings", " ".join(["1"] * axes)).split()
@@ -129,7 +129,7 @@ def _geometry(
     signs = np.array(_SPACES.get(space, (1, 1, 1)))[: directions.shape[1]]
     origin = np.zeros(directions.shape[1])
     if "space origin" in fields:
-        origin = np.array([float(part) for part in fields["space origin"].strip("() ").split(",")])
+        origin = np.array([float(part) for part in fields["space origin"].strip("() ").split(",")[:3]])
     return spatial, lps_affine(directions * signs, np.ones(len(spatial)), origin * signs)
 
 

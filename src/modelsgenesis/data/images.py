@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from modelsgenesis.data.raster import COLOUR
-from modelsgenesis.data.volume import ScanReference, Volume, check_shape, reading
+from modelsgenesis.data.volume import ScanReference, Volume, check_shape, check_size, reading
 from modelsgenesis.errors import ScanError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -21,7 +21,7 @@ def describe(path: Path) -> list[ScanReference]:
     """
     with reading(path), Image.open(path) as image:
         shape = (image.height, image.width)
-        check_shape(shape, str(path))
+        _check_size(image, path)
         pages = getattr(image, "n_frames", 1)
         notes = () if image.mode in _GREY_MODES else (COLOUR,)
         return [
@@ -42,6 +42,7 @@ def read(path: Path, index: int | None) -> Volume:
         if index is not None and not 0 <= index < pages:
             raise ScanError(f"{path}: image {index} was asked for, it holds {pages}")
         image.seek(index or 0)
+        _check_size(image, path)
         if image.mode not in _GREY_MODES:
             notes = (COLOUR,)
             array = np.asarray(image.convert("RGB").convert("L"))
@@ -49,7 +50,6 @@ def read(path: Path, index: int | None) -> Volume:
             array = np.asarray(image)
     if array.dtype == bool:
         array = array.astype(np.uint8)
-    check_shape(array.shape, str(path))
     return Volume(
         array=array,
         affine=np.eye(4),
@@ -57,3 +57,9 @@ def read(path: Path, index: int | None) -> Volume:
         measured=False,
         notes=notes,
     )
+
+
+def _check_size(image: Image.Image, path: Path) -> None:
+    """Refuse lines, and more pixels than the file can hold: eight in a byte, and those compressed."""
+    check_shape((image.height, image.width), str(path))
+    check_size(image.height * image.width // 8, path.stat().st_size, str(path), compressed=True)

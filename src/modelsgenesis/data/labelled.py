@@ -10,7 +10,8 @@ import numpy as np
 
 from modelsgenesis.configs import InputContract
 from modelsgenesis.data.preparation import PreparedVolume, prepare, prepare_label
-from modelsgenesis.data.volume import Refusal, read_volume
+from modelsgenesis.data.reading import read_volume
+from modelsgenesis.data.volume import Refusal
 from modelsgenesis.errors import DataError, GenesisError, ScanError
 
 _MODALITIES = {

@@ -20,12 +20,12 @@
     │   └── PublishError            nothing was published
     └── MissingExtraError           an optional dependency is not installed
 
-A message is one line: what was received, what was expected, the remedy. The command line prints it and ends with
-status 1; a wrong command line ends with status 2.
+A message is one line: what was received, what was expected, the remedy. The command line prints it and ends
+with status 1; a wrong command line ends with status 2.
 """
 
-from difflib import get_close_matches
 from collections.abc import Iterable
+from difflib import get_close_matches
 
 
 class GenesisError(Exception):

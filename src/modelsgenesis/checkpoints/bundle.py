@@ -48,7 +48,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror}; choose another folder") from error
+        raise CheckpointError(
+            f"{path}: cannot be written: {error.strerror}; choose another folder"
+        ) from error
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -58,7 +60,9 @@ def write_atomically(path: Path, content: bytes) -> None:
         Path(temporary).replace(path)
     except OSError as error:
         Path(temporary).unlink(missing_ok=True)
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror}; the file before is intact") from error
+        raise CheckpointError(
+            f"{path}: cannot be written: {error.strerror}; the file before is intact"
+        ) from error
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -78,7 +82,9 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> Path:
         CheckpointError: The folder cannot be written.
     """
     folder = Path(folder)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.network.state_dict().items()}
+    weights = {
+        name: tensor.detach().cpu().contiguous() for name, tensor in bundle.network.state_dict().items()
+    }
     write_atomically(folder / WEIGHTS_NAME, safetensors.torch.save(weights, metadata={"format": "pt"}))
     write_atomically(folder / CARD_NAME, bundle.card.encode())
     text = json.dumps(bundle.config.to_dict(), indent=2) + "\n"
@@ -154,5 +160,7 @@ def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) 
     ]
     if problems:
         more = f" and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        raise CheckpointError(f"{where}: not the weights of this network: {', '.join(problems[:_SHOWN])}{more}")
+        raise CheckpointError(
+            f"{where}: not the weights of this network: {', '.join(problems[:_SHOWN])}{more}"
+        )
     network.load_state_dict(weights, strict=True, assign=True)

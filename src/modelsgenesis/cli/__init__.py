@@ -1,4 +1,7 @@
-"""The command line: it parses, calls one function of the Python API, and prints. Heavy imports wait in the commands."""
+"""The command line: it parses, calls one function of the Python API, and prints.
+
+Heavy imports wait inside the commands, so that help and errors come at once.
+"""
 
 import sys
 
@@ -9,7 +12,7 @@ from modelsgenesis.errors import GenesisError
 
 app = typer.Typer(
     name="modelsgenesis",
-    help="Models Genesis: pretrain on unlabelled scans, fine-tune with few labels, share on the Hugging Face Hub.",
+    help="Models Genesis: pretrain on unlabelled scans, fine-tune with few labels, share on the Hub.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},

@@ -17,21 +17,33 @@ from modelsgenesis.configs.networks import (
     UNetConfig,
 )
 from modelsgenesis.configs.pretext import SCHEMES, PretextConfig, scheme
+from modelsgenesis.configs.training import (
+    GENESIS_2019,
+    RECIPES,
+    FinetuningConfig,
+    PretrainingConfig,
+    TrainingConfig,
+)
 
 __all__ = [
     "CONTRACTS",
     "CT_WINDOW",
+    "GENESIS_2019",
     "GENESIS_UNET_2019",
     "GENESIS_UNET_SMALL",
+    "RECIPES",
     "SCHEMES",
     "BundleConfig",
     "ClassifierConfig",
     "Config",
+    "FinetuningConfig",
     "GenesisUNetConfig",
     "InputContract",
     "NetworkConfig",
     "PretextConfig",
+    "PretrainingConfig",
     "Provenance",
+    "TrainingConfig",
     "UNetConfig",
     "scheme",
 ]

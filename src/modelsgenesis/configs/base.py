@@ -12,8 +12,8 @@ from modelsgenesis.errors import ConfigurationError, nearest
 class Config:
     """Base of the configurations.
 
-    A subclass is a frozen, keyword-only dataclass of JSON-like fields and nested configurations. Field types are
-    checked here; a subclass extends `__post_init__` for what the types cannot say.
+    A subclass is a frozen, keyword-only dataclass of JSON-like fields and nested configurations. Field types
+    are checked here; a subclass extends `__post_init__` for what the types cannot say.
     """
 
     def __post_init__(self) -> None:
@@ -87,15 +87,14 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         return value
     if origin is Literal:
         if value not in arguments:
-            raise ConfigurationError(f"{where}: received {value!r}; {nearest(str(value), map(str, arguments))}")
+            raise ConfigurationError(
+                f"{where}: received {value!r}; {nearest(str(value), map(str, arguments))}"
+            )
         return value
     if origin in (Union, UnionType):
         return _coerce_union(value, arguments, where)
     if origin is tuple and isinstance(value, (tuple, list)):
-        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-        if len(kinds) != len(value):
-            raise ConfigurationError(f"{where}: received {len(value)} values {value!r}, expected {len(kinds)}")
-        return tuple(_coerce(item, kind, where) for item, kind in zip(value, kinds, strict=True))
+        return _coerce_tuple(value, arguments, where)
     if origin is dict and isinstance(value, Mapping):
         return {_coerce(k, arguments[0], where): _coerce(v, arguments[1], where) for k, v in value.items()}
     if is_dataclass(hint) and isinstance(value, Mapping):
@@ -106,6 +105,15 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise ConfigurationError(f"{where}: received {value!r}, expected {getattr(hint, '__name__', hint)}")
     return value
+
+
+def _coerce_tuple(
+    value: tuple[Any, ...] | list[Any], arguments: tuple[Any, ...], where: str
+) -> tuple[Any, ...]:
+    kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+    if len(kinds) != len(value):
+        raise ConfigurationError(f"{where}: received {len(value)} values {value!r}, expected {len(kinds)}")
+    return tuple(_coerce(item, kind, where) for item, kind in zip(value, kinds, strict=True))
 
 
 def _coerce_union(value: Any, arguments: tuple[Any, ...], where: str) -> Any:

@@ -19,8 +19,8 @@ class InputContract(Config):
         dims: Spatial dimensions of the arrays, 2 or 3.
         intensity: The map of intensities. `"window"` clips to `window` (HU for CT) and scales to [0, 1];
             `"percentiles"` clips to the `percentiles` of the foreground and scales to [0, 1]; `"standardize"`
-            subtracts `mean` and divides by `deviation` (in the scan's units); `"zscore"` uses the scan's own mean
-            and deviation. The deformations need [0, 1]: the first two.
+            subtracts `mean` and divides by `deviation` (in the scan's units); `"zscore"` uses the scan's own
+            mean and deviation. The deformations need [0, 1]: the first two.
         window: Lower and upper bound in the scan's units.
         percentiles: Lower and upper percentile, 0 to 100.
         mean: For `"standardize"`.
@@ -43,14 +43,22 @@ class InputContract(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        needed = {"window": ("window",), "percentiles": ("percentiles",), "standardize": ("mean", "deviation")}
+        needed = {
+            "window": ("window",),
+            "percentiles": ("percentiles",),
+            "standardize": ("mean", "deviation"),
+        }
         for name in needed.get(self.intensity, ()):
-            require(getattr(self, name) is not None, f"InputContract: intensity {self.intensity!r} needs {name}")
+            require(
+                getattr(self, name) is not None, f"InputContract: intensity {self.intensity!r} needs {name}"
+            )
         for name, pair in (("window", self.window), ("percentiles", self.percentiles)):
             require(pair is None or pair[0] < pair[1], f"InputContract.{name}: {pair} does not increase")
         if self.percentiles is not None:
             low, high = self.percentiles
-            require(low >= 0 and high <= 100, f"InputContract.percentiles: {self.percentiles} not within 0 to 100")
+            require(
+                low >= 0 and high <= 100, f"InputContract.percentiles: {self.percentiles} not within 0 to 100"
+            )
         require(self.deviation is None or self.deviation > 0, "InputContract.deviation: expected above 0")
         if self.spacing is not None:
             require(
@@ -65,7 +73,9 @@ CT_WINDOW = (-1000.0, 1000.0)
 CONTRACTS: dict[str, InputContract] = {
     "ct": InputContract(modality="ct", intensity="window", window=CT_WINDOW),
     "mri": InputContract(modality="mri", intensity="percentiles", percentiles=(0.5, 99.5)),
-    "xray": InputContract(modality="xray", dims=2, intensity="percentiles", percentiles=(0.5, 99.5), orientation=None),
+    "xray": InputContract(
+        modality="xray", dims=2, intensity="percentiles", percentiles=(0.5, 99.5), orientation=None
+    ),
     "ultrasound": InputContract(
         modality="ultrasound", dims=2, intensity="percentiles", percentiles=(0.5, 99.5), orientation=None
     ),

@@ -21,9 +21,9 @@ class GenesisUNetConfig(Config):
         norm: Normalisation after each 3³ convolution.
         norm_epsilon: Added to the variance.
         statistics: Only for batch norm. `"batch"` normalises with the batch at hand in evaluation too, as the
-            published network does; `"running"` with the averages kept in training, so that an output does not depend
-            on what else is in the batch.
-        upsampling: `"transposed"` convolutions as in the PyTorch release, `"nearest"` as in the Keras release.
+            published network does; `"running"` with the averages kept in training, so that an output does not
+            depend on what else is in the batch.
+        upsampling: `"transposed"` convolutions as in the PyTorch release, `"nearest"` as in the Keras one.
         output: Last activation; a segmentation network gives logits, hence `"linear"`.
     """
 
@@ -44,7 +44,9 @@ class GenesisUNetConfig(Config):
         require(min(self.in_channels, self.out_channels) > 0, "GenesisUNetConfig: channels must be positive")
         require(len(self.widths) > 0, "GenesisUNetConfig.widths: expected at least one level")
         for width in self.widths:
-            require(width >= 2 and width % 2 == 0, f"GenesisUNetConfig.widths: {width} is not even and positive")
+            require(
+                width >= 2 and width % 2 == 0, f"GenesisUNetConfig.widths: {width} is not even and positive"
+            )
         if self.norm == "group":
             half = self.widths[0] // 2
             require(
@@ -59,7 +61,7 @@ UNetConfig = GenesisUNetConfig
 
 @dataclass(frozen=True, kw_only=True)
 class ClassifierConfig(Config):
-    """An encoder with a classification head: global average pooling, a dense layer, a dense layer to the classes.
+    """An encoder with a classification head: global average pooling, a dense layer, a layer to the classes.
 
     Attributes:
         encoder: The network whose encoder is used.
@@ -74,7 +76,10 @@ class ClassifierConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.num_classes > 0, f"ClassifierConfig.num_classes: received {self.num_classes}, expected above 0")
+        require(
+            self.num_classes > 0,
+            f"ClassifierConfig.num_classes: received {self.num_classes}, expected above 0",
+        )
         require(self.hidden >= 0, f"ClassifierConfig.hidden: received {self.hidden}, expected 0 or above")
 
 

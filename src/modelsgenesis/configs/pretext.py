@@ -20,7 +20,7 @@ class PretextConfig(Config):
         intensity_probability: Chance of the non-linear intensity map.
         painting_probability: Chance of in- or out-painting.
         inpainting_share: Of the painted samples, the share that is in-painted; the others are out-painted.
-        painting_fill: What a painted voxel becomes: uniform noise, a value per voxel, as in the release, or one
+        painting_fill: What a painted voxel becomes: noise, a value per voxel, as in the release, or one
             constant per sample, as the paper has it.
     """
 
@@ -45,9 +45,13 @@ class PretextConfig(Config):
         ):
             value = getattr(self, name)
             require(0 <= value <= 1, f"PretextConfig.{name}: received {value}, expected 0 to 1")
-        require(self.flip_limit >= 0, f"PretextConfig.flip_limit: received {self.flip_limit}, expected 0 or above")
+        require(
+            self.flip_limit >= 0, f"PretextConfig.flip_limit: received {self.flip_limit}, expected 0 or above"
+        )
         require(self.shuffle_windows > 0, f"PretextConfig.shuffle_windows: received {self.shuffle_windows}")
-        require(self.shuffle_fraction > 0, f"PretextConfig.shuffle_fraction: received {self.shuffle_fraction}")
+        require(
+            self.shuffle_fraction > 0, f"PretextConfig.shuffle_fraction: received {self.shuffle_fraction}"
+        )
 
 
 _NONE = PretextConfig(
@@ -69,7 +73,7 @@ SCHEMES: dict[str, PretextConfig] = {
     "III+IV": _NONE.override(**_III_IV),
     "V": PretextConfig(),
 }
-"""The poster's ablation: I non-linear intensity, II local shuffling, III out-painting, IV in-painting, V all of them;
+"""The poster's ablation: I non-linear intensity, II local shuffling, III out-painting, IV in-painting, V all;
 `identity` deforms nothing (an autoencoder, the control)."""
 
 

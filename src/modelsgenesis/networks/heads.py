@@ -8,15 +8,15 @@ from modelsgenesis.networks.genesis_unet import GenesisUNet
 
 
 class Classifier(nn.Module):
-    """An encoder, global average pooling and one or two dense layers: [b, c, *spatial] to logits [b, num_classes].
+    """An encoder, global average pooling, dense layers: [b, c, *spatial] to logits [b, num_classes].
 
     Args:
         config: The encoder's network and the head.
         network: The encoder-decoder whose encoder is used; its decoder is left behind.
 
     References:
-        Zhou et al. 2021, target classification models: global average pooling, dense 1024 with ReLU, dense to the
-        classes.
+        Zhou et al. 2021, target classification models: global average pooling, dense 1024 with ReLU, dense to
+        the classes.
     """
 
     def __init__(self, config: ClassifierConfig, network: GenesisUNet) -> None:

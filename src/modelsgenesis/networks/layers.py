@@ -6,6 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from modelsgenesis.configs import GenesisUNetConfig
 from modelsgenesis.errors import ShapeError
@@ -34,29 +35,26 @@ def upsampling(dims: int, channels: int, kind: Literal["transposed", "nearest"])
     return _TRANSPOSED[dims](channels, channels, 2, stride=2)
 
 
-def batch_statistics_norm(norm: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
-    """Normalise with the statistics of the batch and leave the running averages alone."""
-    return functional.batch_norm(x, None, None, norm.weight, norm.bias, training=True, eps=norm.eps)
-
-
-class BatchNorm(nn.modules.batchnorm._BatchNorm):
+class BatchNorm(_BatchNorm):
     """Batch norm for any number of dimensions that can go on using the batch's statistics in evaluation.
 
-    With `statistics="batch"` evaluation normalises as training does, as the published network expects, but leaves the
-    running averages alone: inference has no side effect.
+    With `statistics="batch"` evaluation normalises as training does, as the published network expects, but
+    leaves the running averages alone: inference has no side effect.
     """
 
     def __init__(self, channels: int, epsilon: float, statistics: Literal["batch", "running"]) -> None:
         super().__init__(channels, eps=epsilon)
         self.statistics = statistics
 
-    def _check_input_dim(self, input: Tensor) -> None:  # the shape is checked by the network
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - the shape is checked by the network
         pass
 
-    def forward(self, input: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as torch names it
         """Normalise [b, c, *spatial] per channel."""
         if self.statistics == "batch" and not self.training:
-            return batch_statistics_norm(self, input)
+            return functional.batch_norm(
+                input, None, None, self.weight, self.bias, training=True, eps=self.eps
+            )
         return super().forward(input)
 
 
@@ -98,7 +96,9 @@ def check_input(x: Tensor, dims: int, channels: int, divisor: int | Sequence[int
     if x.ndim != dims + 2:
         raise ShapeError(f"input of shape {tuple(x.shape)}: expected {dims + 2} axes [{axes}]")
     if x.shape[1] != channels:
-        raise ShapeError(f"input of shape {tuple(x.shape)}: expected {channels} channels on axis 1, not {x.shape[1]}")
+        raise ShapeError(
+            f"input of shape {tuple(x.shape)}: expected {channels} channels on axis 1, not {x.shape[1]}"
+        )
     sides = tuple(x.shape[2:])
     divisors = (divisor,) * dims if isinstance(divisor, int) else tuple(divisor)
     if any(side % step or side == 0 for side, step in zip(sides, divisors, strict=True)):

@@ -1,0 +1,190 @@
+"""The hyperparameters of pretraining and fine-tuning, and the named recipes."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from modelsgenesis.configs.base import Config, require
+from modelsgenesis.configs.networks import (
+    GENESIS_UNET_2019,
+    GENESIS_UNET_SMALL,
+    GenesisUNetConfig,
+    UNetConfig,
+)
+from modelsgenesis.configs.pretext import PretextConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(Config):
+    """What pretraining and fine-tuning share: budget, optimiser, schedule, validation, hardware.
+
+    Attributes:
+        steps: Optimiser steps; None to count in epochs alone.
+        epochs: Epochs at most; None to count in steps alone. What ends first ends the run.
+        batch_size: Samples a step, over all processes.
+        optimizer: `"sgd"` with momentum, `"adam"`, or `"adamw"`.
+        learning_rate: Its peak.
+        momentum: Of SGD.
+        weight_decay: Decoupled for AdamW.
+        schedule: After the warm-up: `"constant"`, `"cosine"` to zero at the end, or `"halving"`.
+        halving_epochs: Epochs between halvings.
+        warmup_steps: Steps of linear warm-up.
+        clip_norm: Largest norm of the gradient; 0 does not clip.
+        validate_every: Steps between validations; None for once an epoch.
+        patience: Validations without improvement before an early stop; 0 never stops.
+        seed: Of initialisation, order, sub-volumes and deformations.
+        precision: `"bfloat16"` autocast, `"float32"`, or `"auto"`: bfloat16 where the hardware computes it.
+        workers: Loader processes; -1 for half of the cores, at most 8.
+    """
+
+    steps: int | None = 1000
+    epochs: int | None = None
+    batch_size: int = 4
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    learning_rate: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 1e-2
+    schedule: Literal["constant", "cosine", "halving"] = "cosine"
+    halving_epochs: int = 40
+    warmup_steps: int = 50
+    clip_norm: float = 1.0
+    validate_every: int | None = 200
+    patience: int = 0
+    seed: int = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    workers: int = -1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        name = type(self).__name__
+        require(
+            self.steps is not None or self.epochs is not None, f"{name}: one of steps and epochs must be set"
+        )
+        for key in ("steps", "epochs", "validate_every"):
+            value = getattr(self, key)
+            require(value is None or value > 0, f"{name}.{key}: received {value}, expected above 0")
+        for key in ("batch_size", "halving_epochs"):
+            require(getattr(self, key) > 0, f"{name}.{key}: received {getattr(self, key)}, expected above 0")
+        require(
+            self.learning_rate > 0, f"{name}.learning_rate: received {self.learning_rate}, expected above 0"
+        )
+        for key in ("momentum", "weight_decay", "warmup_steps", "clip_norm", "patience", "seed"):
+            require(
+                getattr(self, key) >= 0, f"{name}.{key}: received {getattr(self, key)}, expected 0 or above"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingConfig(TrainingConfig):
+    """Self-supervised pretraining: restore sub-volumes from their deformed selves.
+
+    Attributes:
+        network: The network to train, unless it goes on from a checkpoint.
+        pretext: The deformations.
+        patch_size: Voxels of a sub-volume along each axis.
+        samples_per_scan: Sub-volumes of a scan in an epoch.
+        rule: Which sub-volumes are refused: `"lung"` as in 2019, `"foreground"` nearly empty ones, `"none"`.
+        validation_fraction: Share of the patients kept for validation, at least one.
+        validation_samples: Fixed sub-volumes, with fixed deformations, of each validation.
+    """
+
+    network: UNetConfig = GENESIS_UNET_SMALL
+    pretext: PretextConfig = field(default_factory=PretextConfig)
+    patch_size: tuple[int, ...] = (64, 64, 32)
+    samples_per_scan: int = 32
+    rule: Literal["lung", "foreground", "none"] = "foreground"
+    validation_fraction: float = 0.2
+    validation_samples: int = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_patch_size(self.patch_size, self.network.dims)
+        require(
+            0 <= self.validation_fraction < 1,
+            f"PretrainingConfig.validation_fraction: received {self.validation_fraction}, expected 0 to 1",
+        )
+        for key in ("samples_per_scan", "validation_samples"):
+            require(
+                getattr(self, key) > 0,
+                f"PretrainingConfig.{key}: received {getattr(self, key)}, expected above 0",
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinetuningConfig(TrainingConfig):
+    """Supervised training of a task network.
+
+    Attributes:
+        patch_size: Voxels of a sub-volume along each axis; scans smaller than it are padded.
+        samples_per_scan: Sub-volumes of a scan in an epoch.
+        foreground_share: Share of the sub-volumes centred on a labelled voxel.
+        augment: Random rotation, scaling, and changes of intensity.
+        flip: Random mirroring as well; off, since many labels know left from right.
+        validation_fraction: Share of the training patients kept for validation.
+        test_fraction: Share of the patients kept for the final measurement; 0 for none.
+        freeze_encoder: Train the decoder and head alone.
+        overlap: Of the windows of validation and prediction, 0 to below 1.
+    """
+
+    steps: int | None = 1500
+    batch_size: int = 2
+    learning_rate: float = 2e-3
+    validate_every: int | None = 250
+    patch_size: tuple[int, ...] = (64, 64, 32)
+    samples_per_scan: int = 4
+    foreground_share: float = 0.5
+    augment: bool = True
+    flip: bool = False
+    validation_fraction: float = 0.1
+    test_fraction: float = 0.2
+    freeze_encoder: bool = False
+    overlap: float = 0.5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_patch_size(self.patch_size, len(self.patch_size))
+        for key in ("foreground_share", "validation_fraction", "test_fraction", "overlap"):
+            value = getattr(self, key)
+            require(0 <= value <= 1, f"FinetuningConfig.{key}: received {value}, expected 0 to 1")
+
+
+def check_patch_size(patch_size: tuple[int, ...], dims: int) -> None:
+    """Refuse a patch of the wrong number of sides or with a side below 1.
+
+    Raises:
+        ConfigurationError: The patch does not fit the dimensions.
+    """
+    require(
+        len(patch_size) == dims and min(patch_size) > 0,
+        f"patch_size: received {patch_size}, expected {dims} positive sides",
+    )
+
+
+GENESIS_2019 = PretrainingConfig(
+    network=GENESIS_UNET_2019,
+    steps=None,
+    epochs=10_000,
+    batch_size=6,
+    optimizer="sgd",
+    learning_rate=1.0,
+    weight_decay=0.0,
+    schedule="halving",
+    warmup_steps=0,
+    clip_norm=0.0,
+    validate_every=None,
+    patience=50,
+    rule="lung",
+)
+"""The published recipe of Genesis Chest CT 3D (Zhou et al. 2021, section 3; the release's configuration)."""
+
+RECIPES: dict[str, PretrainingConfig] = {
+    "default": PretrainingConfig(
+        network=GenesisUNetConfig(norm="instance"),
+        steps=100_000,
+        batch_size=8,
+        warmup_steps=1000,
+        validate_every=1000,
+    ),
+    "small": PretrainingConfig(),
+    "2019": GENESIS_2019,
+}
+"""Pretraining recipes by name: `default` for one GPU, `small` for a laptop, `2019` as published."""

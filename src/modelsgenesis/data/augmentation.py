@@ -1,0 +1,101 @@
+"""Random sub-volumes of labelled scans, augmented by MONAI."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from modelsgenesis.configs import FinetuningConfig
+from modelsgenesis.data.labelled import PreparedCase
+
+
+class LabelledPatches(Dataset[tuple[Tensor, Tensor]]):
+    """Sub-volumes of labelled scans; item `epoch * len + index` is a function of seed and item alone.
+
+    Args:
+        cases: Prepared scans, kept in memory.
+        config: Patch size, samples a scan, share of the foreground, augmentation, seed.
+
+    Each item is an image, float32 [1, *patch], and its label, int64 [1, *patch].
+    """
+
+    def __init__(self, cases: Sequence[PreparedCase], config: FinetuningConfig) -> None:
+        self.cases, self.config = list(cases), config
+        self.transform = patch_transform(config)
+        self.voxels = [_voxel_indices(case.label) for case in self.cases]
+
+    def __len__(self) -> int:
+        return len(self.cases) * self.config.samples_per_scan
+
+    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
+        case = item % len(self) // self.config.samples_per_scan
+        foreground, background = self.voxels[case]
+        sample: dict[str, Any] = {
+            "image": torch.from_numpy(self.cases[case].image.array[None]),
+            "label": torch.from_numpy(self.cases[case].label[None]),
+            "foreground": foreground,
+            "background": background,
+        }
+        seed = np.random.SeedSequence([self.config.seed, item]).generate_state(1)[0]
+        self.transform.set_random_state(seed=int(seed))
+        result = self.transform(sample)
+        result = result[0] if isinstance(result, list) else result
+        return result["image"].as_tensor().contiguous(), result["label"].as_tensor().long().contiguous()
+
+
+def _voxel_indices(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the flat indices of labelled and of other voxels; all voxels where a kind is missing."""
+    flat = label.ravel() > 0
+    foreground, background = np.flatnonzero(flat), np.flatnonzero(~flat)
+    everything = np.arange(flat.size)
+    return (foreground if foreground.size else everything, background if background.size else everything)
+
+
+def patch_transform(config: FinetuningConfig) -> Any:
+    """Return the composed MONAI transform from a whole scan to an augmented sub-volume."""
+    from monai.transforms.compose import Compose
+    from monai.transforms.croppad.dictionary import RandCropByPosNegLabeld, SpatialPadd
+    from monai.transforms.intensity.dictionary import (
+        RandGaussianNoised,
+        RandScaleIntensityd,
+        RandShiftIntensityd,
+    )
+    from monai.transforms.spatial.dictionary import RandAffined, RandFlipd
+
+    keys, dims = ("image", "label"), len(config.patch_size)
+    share = config.foreground_share
+    steps: list[Any] = [
+        RandCropByPosNegLabeld(
+            keys,
+            label_key="label",
+            spatial_size=config.patch_size,
+            pos=share,
+            neg=1 - share,
+            num_samples=1,
+            fg_indices_key="foreground",
+            bg_indices_key="background",
+            allow_smaller=True,  # what is smaller than a patch is padded next
+        ),
+        SpatialPadd(keys, config.patch_size),
+    ]
+    if config.augment:
+        angle = np.deg2rad(15)
+        steps += [
+            RandAffined(
+                keys,
+                prob=0.5,
+                rotate_range=(angle,) * (3 if dims == 3 else 1),
+                scale_range=(0.15,) * dims,
+                mode=("bilinear", "nearest"),
+                padding_mode="border",
+            ),
+            RandScaleIntensityd("image", factors=0.2, prob=0.3),
+            RandShiftIntensityd("image", offsets=0.1, prob=0.3),
+            RandGaussianNoised("image", std=0.05, prob=0.2),
+        ]
+    if config.flip:
+        steps += [RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in range(dims)]
+    return Compose(steps)

@@ -1,0 +1,94 @@
+"""Where a network computes and in which number format."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from modelsgenesis.errors import ConfigurationError
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """A device, the number format of the matrix products on it, and the memory layout that suits both.
+
+    Attributes:
+        device: Where tensors live.
+        dtype: Of convolutions and matrix products; weights and losses stay float32.
+    """
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+
+    def autocast(self) -> AbstractContextManager[None]:
+        """Return the context in which the network is called."""
+        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
+    def place(self, tensor: Tensor) -> Tensor:
+        """Bring [b, c, *spatial] to the device with the channels last in memory; other shapes as they are."""
+        layout = _CHANNELS_LAST.get(tensor.ndim, torch.preserve_format)
+        return tensor.to(self.device, memory_format=layout, non_blocking=True)
+
+    def place_network(self, network: nn.Module) -> nn.Module:
+        """Bring a network to the device with the channels of its kernels last in memory."""
+        network.to(self.device)
+        for parameter in network.parameters():
+            layout = _CHANNELS_LAST.get(parameter.ndim)
+            if layout is not None:
+                parameter.data = parameter.data.contiguous(memory_format=layout)
+        return network
+
+    def describe(self) -> str:
+        """Return one phrase for people: device, number format, threads."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
+        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
+        return f"{name}{threads}, {str(self.dtype).removeprefix('torch.')}, channels last"
+
+
+def computes_bfloat16(device: torch.device) -> bool:
+    """Tell whether the hardware multiplies bfloat16 matrices itself; emulation would be slower than float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        ask = getattr(torch.cpu, "get_capabilities", None)  # torch before 2.10 cannot tell
+        capabilities = ask() if ask else {}
+        return bool(
+            capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16")
+        )
+    return False
+
+
+def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
+    """Choose where and how to compute.
+
+    Args:
+        device: `"auto"` takes CUDA where there is one, else the CPU; or a device as torch names it.
+        precision: `"auto"`, `"float32"` or `"bfloat16"`.
+
+    Returns:
+        The hardware.
+
+    Raises:
+        ConfigurationError: The device is unknown or not there.
+
+    Example:
+        >>> choose_hardware("cpu", "float32").dtype
+        torch.float32
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"device: received {device!r}, expected auto, cpu, cuda or cuda:N"
+        ) from error
+    if chosen.type == "cuda" and not torch.cuda.is_available():
+        raise ConfigurationError(
+            f"device: received {device!r}, but there is no CUDA device; use --device cpu"
+        )
+    wanted = precision == "bfloat16" or (precision == "auto" and computes_bfloat16(chosen))
+    return Hardware(chosen, torch.bfloat16 if wanted else torch.float32)

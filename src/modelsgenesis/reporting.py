@@ -1,0 +1,32 @@
+"""What a loop tells while it runs. The command line draws it; the default says nothing."""
+
+from collections.abc import Mapping
+
+
+class Reporter:
+    """Receives the progress of a run; every method does nothing here."""
+
+    def begin(self, title: str, total: int, start: int = 0) -> None:
+        """Work of `total` steps begins at `start`."""
+
+    def step(self, step: int, loss: float, samples_per_second: float, waiting: float) -> None:
+        """A step ended.
+
+        Args:
+            step: Counted from 1.
+            loss: Of this step.
+            samples_per_second: Averaged over the last steps.
+            waiting: Share of the time spent waiting for data, 0 to 1.
+        """
+
+    def validation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """A validation ended."""
+
+    def advance(self, done: int) -> None:
+        """Counted work without a loss, such as preparing scans, is at `done`."""
+
+    def note(self, text: str) -> None:
+        """Something that a person should know."""
+
+    def end(self) -> None:
+        """The work that began has ended."""

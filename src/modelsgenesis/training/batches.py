@@ -1,0 +1,82 @@
+"""Which samples a step sees: a function of seed and step alone, whatever the number of workers and processes."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from modelsgenesis.configs import TrainingConfig
+
+
+class StepBatches(Sampler[list[int]]):
+    """The items of each step, from `start` to the end.
+
+    An epoch is every sample once, in an order drawn from seed and epoch. A batch may reach over the end of an epoch,
+    so no sample is dropped. Item `epoch * size + index` lets a data set draw anew each epoch without being told.
+
+    Args:
+        size: Samples of an epoch.
+        batch_size: Samples a step, over all processes.
+        start: First step.
+        steps: Steps of the whole run.
+        seed: Of the order.
+        rank: This process.
+        world_size: Processes; each takes its share of every batch.
+
+    Example:
+        >>> list(StepBatches(size=3, batch_size=2, start=0, steps=3, seed=0))
+        [[2, 0], [1, 4], [3, 5]]
+    """
+
+    def __init__(
+        self,
+        *,
+        size: int,
+        batch_size: int,
+        start: int,
+        steps: int,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.size, self.batch_size, self.start, self.steps = size, batch_size, start, steps
+        self.seed, self.rank, self.world_size = seed, rank, world_size
+
+    def __len__(self) -> int:
+        return self.steps - self.start
+
+    def __iter__(self) -> Iterator[list[int]]:
+        epoch, order = -1, torch.empty(0)
+        share = self.batch_size // self.world_size
+        for step in range(self.start, self.steps):
+            items = []
+            first = step * self.batch_size + self.rank * share
+            for position in range(first, first + share):
+                if position // self.size != epoch:
+                    epoch = position // self.size
+                    order = self._order(epoch)
+                items.append(epoch * self.size + int(order[position % self.size]))
+            yield items
+
+    def _order(self, epoch: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        return torch.randperm(self.size, generator=generator)
+
+
+def choose_workers(workers: int) -> int:
+    """Return the number of loader processes: as asked, or for -1 half of the cores, at most 8."""
+    return workers if workers >= 0 else min((os.cpu_count() or 1) // 2, 8)
+
+
+def make_loader(dataset: Dataset[Any], batches: StepBatches, config: TrainingConfig) -> DataLoader[Any]:
+    """Return the loader of a run; its workers prefetch two batches each."""
+    workers = choose_workers(config.workers)
+    return DataLoader(
+        dataset,
+        batch_sampler=batches,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator().manual_seed(config.seed),  # the loader would draw from the global one
+    )

@@ -1,0 +1,301 @@
+"""Supervised training of a segmentation network, from a Genesis or from scratch."""
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from modelsgenesis import __version__
+from modelsgenesis.checkpoints import load_bundle
+from modelsgenesis.configs import BundleConfig, FinetuningConfig, InputContract, NetworkConfig, Provenance
+from modelsgenesis.data import LabelledData, LabelledPatches, PreparedCase, prepare_cases
+from modelsgenesis.errors import DataError, MissingExtraError
+from modelsgenesis.evaluation import dice_per_class, mean_ignoring_nan, sliding_window
+from modelsgenesis.hardware import Hardware
+from modelsgenesis.reporting import Reporter
+from modelsgenesis.training.environment import environment
+from modelsgenesis.training.loop import Objective, Progress, Trainer
+from modelsgenesis.training.pretraining import save_run_bundle
+from modelsgenesis.training.run import Run
+
+
+@dataclass(frozen=True)
+class Split:
+    """Which patients are for what; names of cases.
+
+    Attributes:
+        training: Learnt from.
+        validation: Decide which network is kept.
+        test: Measured once, at the end.
+    """
+
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...]
+
+
+def split_cases(names: Sequence[str], config: FinetuningConfig) -> Split:
+    """Split patients at random by the seed.
+
+    Test patients are `test_fraction` of all, validation patients `validation_fraction` of the others, each at least
+    one where its fraction is above zero.
+
+    Raises:
+        DataError: Nobody is left to train on.
+
+    Example:
+        >>> split = split_cases([f"p{i}" for i in range(10)], FinetuningConfig())
+        >>> len(split.training), len(split.validation), len(split.test)
+        (7, 1, 2)
+    """
+    order = np.random.default_rng(config.seed).permutation(sorted(names)).tolist()
+    count_test = max(round(len(order) * config.test_fraction), 1) if config.test_fraction else 0
+    test, rest = order[:count_test], order[count_test:]
+    count_validation = (
+        max(round(len(rest) * config.validation_fraction), 1) if config.validation_fraction else 0
+    )
+    validation, training = rest[:count_validation], rest[count_validation:]
+    if not training:
+        raise DataError(
+            f"{len(order)} labelled patients leave none to train on beside {count_test} for the test and "
+            f"{count_validation} for validation: set test_fraction or validation_fraction to 0"
+        )
+    return Split(tuple(sorted(training)), tuple(sorted(validation)), tuple(sorted(test)))
+
+
+def check_split(split: Split, data: LabelledData) -> None:
+    """Refuse a split that names unknown cases or one case in two parts.
+
+    Raises:
+        DataError: The split does not fit the data.
+    """
+    known = {case.name for case in data.cases}
+    parts = [set(part) for part in (split.training, split.validation, split.test)]
+    unknown = set().union(*parts) - known
+    if unknown:
+        raise DataError(f"the split names {sorted(unknown)[0]!r}, which is not in {data.name}")
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        both = parts[first] & parts[second]
+        if both:
+            raise DataError(f"the split has {sorted(both)[0]!r} in two parts; a patient belongs to one")
+
+
+class Segmentation(Objective):
+    """Segment sub-volumes under Dice and cross-entropy.
+
+    Args:
+        training: Cases to learn from.
+        validation: Cases that decide which network is kept; none keeps the last.
+        config: Patch, augmentation, overlap of the windows.
+        labels: Class names, the background first.
+        hardware: Where to compute.
+    """
+
+    def __init__(
+        self,
+        *,
+        training: Sequence[PreparedCase],
+        validation: Sequence[PreparedCase],
+        config: FinetuningConfig,
+        labels: Sequence[str],
+        hardware: Hardware,
+    ) -> None:
+        from monai.losses.dice import DiceCELoss
+
+        self.dataset = LabelledPatches(training, config)
+        self.validation, self.config, self.labels, self.hardware = validation, config, labels, hardware
+        # Dice over the whole batch: a small structure is absent from many sub-volumes.
+        self.criterion = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+
+    def loss(self, network: nn.Module, batch: Any) -> Tensor:
+        """Return Dice plus cross-entropy of images [b, 1, *patch] and labels of the same shape."""
+        image, label = batch
+        logits = network(self.hardware.place(image))
+        return self.criterion(logits.float(), label.to(self.hardware.device))
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Return the mean Dice of each structure over the validation patients, and their mean."""
+        if not self.validation:
+            return {}
+        rows = [self.measure(network, case) for case in self.validation]
+        return summarize(rows, self.labels)
+
+    def measure(self, network: nn.Module, case: PreparedCase) -> list[float]:
+        """Return the Dice of each structure in a whole scan."""
+        image = torch.from_numpy(case.image.array[None])
+        logits = sliding_window(
+            network,
+            image,
+            patch_size=self.config.patch_size,
+            overlap=self.config.overlap,
+            hardware=self.hardware,
+        )
+        return dice_per_class(logits.argmax(dim=0).numpy(), case.label, len(self.labels))
+
+    def score(self, metrics: dict[str, float]) -> float:
+        """Return the negative mean Dice; where it is undefined every network is as good, and the newest is kept."""
+        dice = metrics.get("dice", math.nan)
+        return -math.inf if math.isnan(dice) else -dice
+
+
+def summarize(rows: Sequence[Sequence[float]], labels: Sequence[str]) -> dict[str, float]:
+    """Return the mean over patients of each structure's Dice, and `dice`, the mean over the structures."""
+    means = [mean_ignoring_nan([row[index] for row in rows]) for index in range(len(labels) - 1)]
+    return {
+        "dice": mean_ignoring_nan(means),
+        **{f"dice {n}": m for n, m in zip(labels[1:], means, strict=True)},
+    }
+
+
+def finetune_network(
+    *,
+    network: nn.Module,
+    config: FinetuningConfig,
+    contract: InputContract,
+    data: LabelledData,
+    split: Split,
+    output: str | Path,
+    hardware: Hardware,
+    reporter: Reporter,
+    init: str | None = None,
+    resume: bool = False,
+    strict: bool = False,
+) -> dict[str, float]:
+    """Train a segmentation network, keep the best on the validation patients, measure it on the test patients.
+
+    Args:
+        network: Trained in place; [b, 1, *patch] to logits [b, classes, *patch].
+        config: Budget, optimiser, patch, augmentation.
+        contract: How the scans are prepared.
+        data: Labelled scans.
+        split: Which are for what.
+        output: The run's folder; gets the bundle and `test.csv`.
+        hardware: Where to compute.
+        reporter: Is told the progress.
+        init: What the network started from, for the provenance.
+        resume: Go on with the run in `output`.
+        strict: A bad case ends the run instead of being left out.
+
+    Returns:
+        Dice on the test patients: `dice` and `dice <structure>`; empty without test patients.
+
+    Raises:
+        DataError: No usable case in a part of the split.
+        TrainingError: The folder holds a run, or training failed.
+    """
+    check_split(split, data)
+    asked = {"kind": "finetuning", "config": config.to_dict(), "init": init, "split": asdict(split)}
+    run = Run.resume(output, asked) if resume else Run.create(output, asked)
+    try:
+        by_name = {case.name: case for case in data.cases}
+        parts: dict[str, list[PreparedCase]] = {}
+        for part, names in asdict(split).items():
+            parts[part], refused = prepare_cases(
+                [by_name[name] for name in names], data, contract, strict=strict
+            )
+            for refusal in refused:
+                reporter.note(f"left out {refusal.source}: {refusal.reason}")
+        if config.freeze_encoder:
+            network.encoder.requires_grad_(False)  # pyright: ignore[reportCallIssue]
+        objective = Segmentation(
+            training=parts["training"],
+            validation=parts["validation"],
+            config=config,
+            labels=data.labels,
+            hardware=hardware,
+        )
+        provenance = Provenance(
+            origin="finetuned",
+            library_version=__version__,
+            init=init,
+            recipe=config.to_dict(),
+            data={
+                "name": data.name,
+                **{f"{part}_patients": len(cases) for part, cases in parts.items()},
+                "modality": contract.modality,
+            },
+            environment=environment(hardware),
+        )
+        bundle = _bundle_config(network, config, contract, data, provenance)
+
+        def keep(network: nn.Module, progress: Progress) -> None:
+            results = {"validation": progress.metrics, "step": progress.best_step}
+            save_run_bundle(run, network, _with_results(bundle, results))
+
+        trainer = Trainer(
+            network=network,
+            objective=objective,
+            config=config,
+            run=run,
+            hardware=hardware,
+            reporter=reporter,
+            keep=keep,
+        )
+        if resume:
+            trainer.resume()
+        progress = trainer.fit()
+        return _finish(run, objective, parts["test"], progress, hardware, reporter)
+    finally:
+        run.close()
+
+
+def _bundle_config(
+    network: nn.Module,
+    config: FinetuningConfig,
+    contract: InputContract,
+    data: LabelledData,
+    provenance: Provenance,
+) -> BundleConfig:
+    network_config: NetworkConfig = network.config  # pyright: ignore[reportAssignmentType]
+    return BundleConfig(
+        task="segmentation",
+        network=network_config,
+        input=contract,
+        labels=data.labels,
+        patch_size=config.patch_size,
+        provenance=provenance,
+    )
+
+
+def _with_results(config: BundleConfig, results: Mapping[str, Any]) -> BundleConfig:
+    return replace(config, provenance=replace(config.provenance, results=dict(results)))
+
+
+def _finish(
+    run: Run,
+    objective: Segmentation,
+    test: Sequence[PreparedCase],
+    progress: Progress,
+    hardware: Hardware,
+    reporter: Reporter,
+) -> dict[str, float]:
+    """Measure the kept network on the test patients; write `test.csv`, the curve, and the results on the card."""
+    from modelsgenesis.figures import draw_curve
+
+    bundle = load_bundle(run.folder)
+    network = hardware.place_network(bundle.network).eval()
+    rows = {case.name: objective.measure(network, case) for case in test}
+    with (run.folder / "test.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["case", *(f"dice {name}" for name in objective.labels[1:])])
+        writer.writerows([name, *row] for name, row in rows.items())
+    measured = summarize(list(rows.values()), objective.labels) if rows else {}
+    results: dict[str, Any] = {"validation": progress.metrics, "step": progress.best_step}
+    if measured:
+        results = {"test": {**measured, "patients": len(rows)}, **results}
+    figures = {}
+    try:
+        draw_curve(
+            run.folder / "log.csv", run.folder / "validation.csv", run.folder / "figures" / "curve.png"
+        )
+        figures = {"Loss in training, Dice in validation": "figures/curve.png"}
+    except MissingExtraError as error:
+        reporter.note(f"no figures: {error}")
+    save_run_bundle(run, bundle.network, _with_results(bundle.config, results), figures)
+    return measured

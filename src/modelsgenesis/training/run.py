@@ -1,0 +1,208 @@
+"""The folder of a run: its configuration, log, checkpoints and lock."""
+
+import csv
+import fcntl
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from modelsgenesis.checkpoints.bundle import write_atomically
+from modelsgenesis.errors import ResumeError, TrainingError
+
+RUN_NAME = "run.json"
+LOG_NAME = "log.csv"
+VALIDATION_NAME = "validation.csv"
+LAST_NAME = "checkpoints/last.pt"
+BEFORE_NAME = "checkpoints/before.pt"
+
+
+class Run:
+    """A run's folder, held by one process at a time.
+
+    Args:
+        folder: Made by `create`, found by `resume`.
+
+    The folder holds `run.json` (what was asked and how the data was split; it stays local, for it names scans),
+    `log.csv` and `validation.csv`, `checkpoints/last.pt` and the one before it, and the bundle of the best network so far.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._lock: int | None = None
+
+    @classmethod
+    def create(cls, folder: str | Path, description: Mapping[str, Any]) -> Self:
+        """Start a run in a folder that holds none yet.
+
+        Args:
+            folder: New, or empty.
+            description: What `run.json` says; `config` in it is compared when the run is resumed.
+
+        Raises:
+            TrainingError: The folder has something in it, cannot be written, or another process trains in it.
+        """
+        folder = Path(folder)
+        if folder.exists() and not folder.is_dir():
+            raise TrainingError(f"{folder}: is a file; choose a folder for the output")
+        if (folder / RUN_NAME).exists():
+            raise TrainingError(
+                f"{folder}: holds a run already; add --resume to go on with it or choose another folder"
+            )
+        if folder.is_dir() and any(folder.iterdir()):
+            raise TrainingError(f"{folder}: is not empty; choose a new folder for the output")
+        run = cls(folder)
+        run._make()
+        write_atomically(folder / RUN_NAME, (json.dumps(description, indent=2) + "\n").encode())
+        return run
+
+    @classmethod
+    def resume(cls, folder: str | Path, description: Mapping[str, Any]) -> Self:
+        """Go on with a run that was asked for the same.
+
+        Raises:
+            ResumeError: There is no run, or its configuration differs; the message lists the differences.
+            TrainingError: Another process trains in the folder.
+        """
+        folder = Path(folder)
+        before = cls(folder).description()
+        differences = compare(before["config"], description["config"])
+        if differences:
+            raise ResumeError(
+                f"{folder}: the run was started with another configuration: {'; '.join(differences)}"
+            )
+        run = cls(folder)
+        run._make()
+        return run
+
+    def description(self) -> dict[str, Any]:
+        """Return the content of `run.json`.
+
+        Raises:
+            ResumeError: There is none.
+        """
+        try:
+            return json.loads((self.folder / RUN_NAME).read_text())
+        except FileNotFoundError as error:
+            raise ResumeError(f"{self.folder}: holds no run to resume; start one without --resume") from error
+        except (OSError, ValueError) as error:
+            raise ResumeError(f"{self.folder / RUN_NAME}: cannot be read: {error}") from error
+
+    def _make(self) -> None:
+        try:
+            (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.folder / "checkpoints" / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.close()
+            raise TrainingError(
+                f"{self.folder}: another process trains in this folder; wait or choose another"
+            ) from error
+        except OSError as error:
+            raise TrainingError(
+                f"{self.folder}: cannot be written: {error.strerror}; choose another folder"
+            ) from error
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def log_step(self, row: Mapping[str, Any]) -> None:
+        """Append a step to `log.csv`; losses are not rounded.
+
+        Raises:
+            TrainingError: The disk is full or the folder vanished.
+        """
+        self._append(LOG_NAME, row)
+
+    def log_validation(self, row: Mapping[str, Any]) -> None:
+        """Append a validation to `validation.csv`.
+
+        Raises:
+            TrainingError: The disk is full or the folder vanished.
+        """
+        self._append(VALIDATION_NAME, row)
+
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        path = self.folder / name
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(row))
+        try:
+            if not path.exists():
+                writer.writeheader()
+            writer.writerow(row)
+            with path.open("a", newline="") as file:
+                file.write(text.getvalue())
+        except OSError as error:
+            raise TrainingError(
+                f"{path}: cannot be written: {error.strerror}; the last checkpoint is intact"
+            ) from error
+
+    def truncate_logs(self, step: int) -> None:
+        """Drop the rows after `step`, which the resumed run writes again, and a last row that a crash cut."""
+        for path in (self.folder / LOG_NAME, self.folder / VALIDATION_NAME):
+            if not path.exists():
+                continue
+            head, *lines = path.read_text().splitlines()
+            kept = [
+                line for line in lines if line.split(",")[0].isdigit() and int(line.split(",")[0]) <= step
+            ]
+            kept = [line for line in kept if line.count(",") == head.count(",")]
+            write_atomically(path, "".join(f"{line}\n" for line in (head, *kept)).encode())
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Write the state of training atomically and keep the one before.
+
+        Raises:
+            CheckpointError: The disk is full; the checkpoint before is intact.
+        """
+        content = io.BytesIO()
+        torch.save(dict(state), content)
+        last = self.folder / LAST_NAME
+        if last.exists():
+            last.replace(self.folder / BEFORE_NAME)
+        write_atomically(last, content.getvalue())
+
+    def load_checkpoint(self) -> tuple[dict[str, Any], str]:
+        """Return the newest readable state, and a sentence about it when it is not the last.
+
+        Raises:
+            ResumeError: There is none.
+        """
+        problem = ""
+        for name in (LAST_NAME, BEFORE_NAME):
+            path = self.folder / name
+            if not path.exists():
+                continue
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True), problem
+            except Exception as error:
+                problem = (
+                    f"{path.name} is damaged ({type(error).__name__}); going on from the checkpoint before"
+                )
+        raise ResumeError(
+            f"{self.folder}: no readable checkpoint to resume from; start again in another folder"
+        )
+
+
+def compare(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Return the differences of two nested configurations, one phrase each.
+
+    Example:
+        >>> compare({"seed": 0, "pretext": {"flip_limit": 3}}, {"seed": 1, "pretext": {"flip_limit": 3}})
+        ['seed was 0, now 1']
+    """
+    differences: list[str] = []
+    for key in sorted({*before, *now}):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            differences += compare(old, new, f"{prefix}{key}.")
+        elif old != new:
+            differences.append(f"{prefix}{key} was {old}, now {new}")
+    return differences

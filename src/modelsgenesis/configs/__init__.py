@@ -1,6 +1,6 @@
 """Every hyperparameter of the package, frozen and checked. Importing this loads no other library."""
 
-from modelsgenesis.configs.base import Config
+from modelsgenesis.configs.base import Config, apply_settings
 from modelsgenesis.configs.bundle import (
     CONTRACTS,
     CT_WINDOW,
@@ -23,6 +23,7 @@ from modelsgenesis.configs.training import (
     FinetuningConfig,
     PretrainingConfig,
     TrainingConfig,
+    pretraining_recipe,
 )
 
 __all__ = [
@@ -45,5 +46,7 @@ __all__ = [
     "Provenance",
     "TrainingConfig",
     "UNetConfig",
+    "apply_settings",
+    "pretraining_recipe",
     "scheme",
 ]

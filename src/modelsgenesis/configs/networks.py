@@ -1,7 +1,7 @@
 """The shapes of networks. `kind` tells them apart in a `config.json`."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Self
 
 from modelsgenesis.configs.base import Config, require
 
@@ -53,6 +53,10 @@ class GenesisUNetConfig(Config):
                 half % self.norm_groups == 0,
                 f"GenesisUNetConfig.norm_groups: {self.norm_groups} does not divide {half} channels",
             )
+
+    def with_dims(self, dims: Literal[2, 3], depth_axis: int = -1) -> Self:
+        """Return the network for 2 or 3 spatial dimensions; its kernels are cubes: any axis may go."""
+        return self.override(dims=dims)
 
 
 UNetConfig = GenesisUNetConfig

@@ -1,1 +1,47 @@
-"""Reading, preparation, cache, sampling, labelled data."""
+"""Reading scans, preparing them, keeping them in a cache, and sampling sub-volumes from it."""
+
+from modelsgenesis.data.augmentation import LabelledPatches
+from modelsgenesis.data.finding import find_scans, survey
+from modelsgenesis.data.labelled import (
+    LabelledCase,
+    LabelledData,
+    PreparedCase,
+    prepare_case,
+    prepare_cases,
+    read_decathlon,
+    sample_data,
+    sample_folder,
+)
+from modelsgenesis.data.modality import choose_contract
+from modelsgenesis.data.nifti import write_nifti
+from modelsgenesis.data.preparation import PreparedVolume, check_same_grid, prepare, prepare_label, to_native
+from modelsgenesis.data.reading import read_volume
+from modelsgenesis.data.splitting import split_by_group
+from modelsgenesis.data.volume import Refusal, ScanReference, Volume, file_stem
+
+__all__ = [
+    "LabelledCase",
+    "LabelledData",
+    "LabelledPatches",
+    "PreparedCase",
+    "PreparedVolume",
+    "Refusal",
+    "ScanReference",
+    "Volume",
+    "check_same_grid",
+    "choose_contract",
+    "file_stem",
+    "find_scans",
+    "prepare",
+    "prepare_case",
+    "prepare_cases",
+    "prepare_label",
+    "read_decathlon",
+    "read_volume",
+    "sample_data",
+    "sample_folder",
+    "split_by_group",
+    "survey",
+    "to_native",
+    "write_nifti",
+]

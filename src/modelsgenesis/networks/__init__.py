@@ -1,22 +1,9 @@
 """Networks: nothing here knows of files, names or the Hub."""
 
-from torch import nn
-
-from modelsgenesis.configs import ClassifierConfig, NetworkConfig
+from modelsgenesis.networks.adaptation import adapt
+from modelsgenesis.networks.building import build_network
 from modelsgenesis.networks.genesis_unet import GenesisUNet
 from modelsgenesis.networks.heads import Classifier
+from modelsgenesis.networks.transfer import AdaptationReport, transfer
 
-__all__ = ["Classifier", "GenesisUNet", "build_network"]
-
-
-def build_network(config: NetworkConfig) -> nn.Module:
-    """Build the network that a configuration describes, with random weights.
-
-    Example:
-        >>> from modelsgenesis.configs import GENESIS_UNET_2019
-        >>> sum(p.numel() for p in build_network(GENESIS_UNET_2019).parameters())
-        19073665
-    """
-    if isinstance(config, ClassifierConfig):
-        return Classifier(config, GenesisUNet(config.encoder))
-    return GenesisUNet(config)
+__all__ = ["AdaptationReport", "Classifier", "GenesisUNet", "adapt", "build_network", "transfer"]

@@ -84,6 +84,9 @@ class GenesisUNet(nn.Module):
         `GENESIS_UNET_2019` it is the published network; `statistics="running"` is a deliberate deviation.
     """
 
+    head_prefix = "head."
+    """What the names of the task's own tensors begin with."""
+
     def __init__(self, config: GenesisUNetConfig) -> None:
         super().__init__()
         self.config = config

@@ -19,6 +19,8 @@ class Classifier(nn.Module):
         the classes.
     """
 
+    head_prefix = "head."
+
     def __init__(self, config: ClassifierConfig, network: GenesisUNet) -> None:
         super().__init__()
         self.config = config

@@ -18,10 +18,10 @@ from modelsgenesis.data import LabelledData, LabelledPatches, PreparedCase, prep
 from modelsgenesis.errors import DataError, MissingExtraError
 from modelsgenesis.evaluation import dice_per_class, mean_ignoring_nan, sliding_window
 from modelsgenesis.hardware import Hardware
+from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.environment import environment
 from modelsgenesis.training.loop import Objective, Progress, Trainer
 from modelsgenesis.training.pretraining import save_run_bundle
-from modelsgenesis.training.report import Reporter
 from modelsgenesis.training.run import Run
 
 

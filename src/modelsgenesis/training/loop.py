@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 from modelsgenesis.configs import TrainingConfig
 from modelsgenesis.errors import NonFiniteLossError, TrainingError
 from modelsgenesis.hardware import Hardware
+from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.batches import StepBatches, make_loader
-from modelsgenesis.training.report import Reporter
 from modelsgenesis.training.run import Run
 from modelsgenesis.training.signals import GracefulStop, Interrupted
 

@@ -18,9 +18,9 @@ from modelsgenesis.data import SubvolumeDataset
 from modelsgenesis.errors import ConfigurationError, TrainingError
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.pretext import Deformation
+from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.environment import environment
 from modelsgenesis.training.loop import Objective, Progress, Trainer
-from modelsgenesis.training.report import Reporter
 from modelsgenesis.training.run import Run
 
 _MEAN_IMAGE_SAMPLES = 128

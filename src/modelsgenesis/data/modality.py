@@ -1,0 +1,148 @@
+"""Which contract scans call for: by what the files say, else by their values, else an error."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import get_args
+
+import numpy as np
+
+from modelsgenesis.configs import CONTRACTS, InputContract
+from modelsgenesis.configs.bundle import Modality
+from modelsgenesis.data.reading import read_volume
+from modelsgenesis.data.volume import ScanReference, Volume
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError, nearest
+
+_SAMPLE = 8  # scans whose values are looked at
+_WATER = 0.0
+_FAT = -90.0  # HU; CT holds fat and air, whatever part of the body it shows
+_PADDING = -1100.0  # HU; below is a scanner's padding
+_DENSEST = 33_000  # no CT number is above, and MR in arbitrary units often is
+_TWELVE_BITS = 5000  # above what a CT with a missing rescale intercept holds
+_SPREAD = 3.0  # between the brightest and the darkest scan; HU do not scale from scan to scan
+
+_SHAPE = InputContract(modality="shape", intensity="window", window=(0.0, 1.0))
+_ADVICE = "say which with --modality ct, mri, xray or ultrasound"
+
+
+def choose_contract(
+    scans: Volume | Sequence[ScanReference],
+    *,
+    modality: str = "auto",
+    spacing: tuple[float, ...] | None = None,
+    window: tuple[float, float] | None = None,
+    dims: int | None = None,
+) -> tuple[InputContract, str]:
+    """Choose the input contract of a set of scans.
+
+    Args:
+        scans: The references of `find_scans`, or one volume.
+        modality: One of the modalities, or `"auto"` to decide by tags and then by values.
+        spacing: Voxel size in mm to bring every scan to; None keeps each scan's own.
+        window: Intensities that become 0 and 1, instead of the modality's own choice.
+        dims: 2 or 3; None takes the axes of the scans.
+
+    Returns:
+        The contract, and a sentence that says why.
+
+    Raises:
+        DataError: The modality cannot be told, or the scans are of several, or of both 2 and 3 axes.
+        ConfigurationError: The modality is unknown, or spacing, window or dims cannot be right.
+
+    Example:
+        contract, why = choose_contract(scans)
+        why  # "ct: air and soft tissue in HU in 4 of 4 scans looked at"
+    """
+    known = get_args(Modality)
+    if modality == "auto":
+        modality, why = _tell(scans)
+    elif modality in known:
+        why = f"{modality}: as asked"
+    else:
+        raise ConfigurationError(f"modality: received {modality!r}; {nearest(modality, ('auto', *known))}")
+    contract = CONTRACTS.get(modality, _SHAPE)
+    dims = _dims(scans) if dims is None else dims
+    changes: dict[str, object] = {"dims": dims, "spacing": spacing}
+    if dims == 3:
+        changes["orientation"] = "RAS"
+    if window is not None:
+        changes |= {"intensity": "window", "window": window}
+    return contract.override(**changes), why
+
+
+def _dims(scans: Volume | Sequence[ScanReference]) -> int:
+    if isinstance(scans, Volume):
+        return scans.array.ndim
+    axes = Counter(len(scan.shape) for scan in scans)
+    if len(axes) > 1:
+        raise DataError(
+            f"{axes[3]} volumes and {axes[2]} planes in one set; keep them apart, or choose 2 dimensions"
+        )
+    return next(iter(axes), 3)
+
+
+def _tell(scans: Volume | Sequence[ScanReference]) -> tuple[str, str]:
+    """Return the modality and why."""
+    said = [scan.modality for scan in ([scans] if isinstance(scans, Volume) else scans)]
+    tags = Counter(name for name in said if name)
+    if len(tags) > 1:
+        shown = ", ".join(f"{count} {name}" for name, count in tags.most_common())
+        raise DataError(f"scans of several modalities: {shown}; keep them apart, or choose with --modality")
+    if tags and tags.total() == len(said):
+        name = next(iter(tags))
+        return name, f"{name}: the files or their data set say so"
+    return _tell_by_values([scans] if isinstance(scans, Volume) else _sample(scans))
+
+
+def _sample(scans: Sequence[ScanReference]) -> list[Volume]:
+    """Read a few scans, evenly over the set; unreadable ones do not vote."""
+    volumes = []
+    for index in np.linspace(0, len(scans) - 1, min(_SAMPLE, len(scans))).round().astype(int):
+        try:
+            volumes.append(read_volume(scans[index]))
+        except ScanError:
+            continue
+    if not volumes:
+        raise DataError("none of the scans looked at can be read, so their modality cannot be told")
+    return volumes
+
+
+def _tell_by_values(volumes: list[Volume]) -> tuple[str, str]:
+    votes = [volume.modality or _vote(volume) for volume in volumes]
+    counts = Counter(vote for vote in votes if vote)
+    looked = f"in {{}} of {len(volumes)} scans looked at"
+    if len(counts) > 1:
+        shown = ", ".join(f"{count} like {name}" for name, count in counts.most_common())
+        raise DataError(
+            f"scans of several modalities by their values: {shown}; keep them apart, or {_ADVICE}"
+        )
+    if counts["ct"] == len(volumes):
+        return "ct", "ct: air or fat and soft tissue in HU " + looked.format(counts["ct"])
+    tops = [float(np.percentile(volume.array, 99)) for volume in volumes]
+    positive = all(volume.array.ndim == 3 and volume.array.min() >= 0 for volume in volumes)
+    if positive and not counts["ct"] and min(tops) > 0:
+        if counts["mri"]:
+            return "mri", "mri: positive values in arbitrary units, too large for HU, " + looked.format(
+                counts["mri"]
+            )
+        if max(tops) / min(tops) > _SPREAD:
+            return (
+                "mri",
+                f"mri: positive values whose scale differs {max(tops) / min(tops):.0f}-fold between scans",
+            )
+    low, high = min(volume.array.min() for volume in volumes), max(volume.array.max() for volume in volumes)
+    kinds = {volume.array.ndim for volume in volumes}
+    shown = "planes" if kinds == {2} else "volumes" if kinds == {3} else "planes and volumes"
+    raise DataError(f"the modality of {shown} with values {low:g} to {high:g} cannot be told; {_ADVICE}")
+
+
+def _vote(volume: Volume) -> str | None:
+    """Return what one volume's values can only be, None where they leave it open."""
+    low, high = volume.array.min(), volume.array.max()
+    if not (np.isfinite(low) and np.isfinite(high)):
+        return None
+    imaged = volume.array[::2, ::2, ...]
+    if low < _FAT and high < _DENSEST and ((imaged > _PADDING) & (imaged < _FAT)).mean() > 1e-3:
+        return "ct" if high > _WATER else None
+    if volume.array.ndim == 3 and low >= 0 and np.percentile(imaged, 99) > _TWELVE_BITS:
+        return "mri"
+    return None

@@ -1,0 +1,187 @@
+"""A scan in memory, a scan that was found, and a scan that was refused."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelsgenesis.errors import GenesisError, ScanError, UnreadableScanError
+
+_DEFLATE_RATIO = 1032  # deflate cannot shrink data more than this
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Volume:
+    """An image of two or three axes with its geometry.
+
+    Attributes:
+        array: [*spatial], 2 or 3 axes, the file's own dtype after its rescale (HU for CT). Images and single
+            frames are [height, width]; everything else has the axes of its affine.
+        affine: (4, 4), from voxel indices to mm in RAS+.
+        source: What a message calls it.
+        modality: What the file says of itself: `"ct"`, `"mri"`, `"xray"`, `"ultrasound"` or None.
+        measured: Whether the affine is in mm; False for images that carry no geometry.
+        padding: The value of voxels outside the field of view, where the file names one.
+        header: The header of a NIfTI file, so that an answer can carry the same geometry bit for bit.
+        notes: What was done to the values on reading, such as colour made grey.
+    """
+
+    array: np.ndarray
+    affine: np.ndarray
+    source: str
+    modality: str | None = None
+    measured: bool = True
+    padding: float | None = None
+    header: Any = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def spacing(self) -> tuple[float, ...] | None:
+        """Voxel size in mm along each axis of the array; None for an image without a geometry."""
+        return spacing_of(self.affine, self.array.ndim) if self.measured else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanReference:
+    """A scan that was found, known by its header alone.
+
+    Attributes:
+        path: The file, or the first file of a series.
+        format: Name of the format, such as `"NIfTI"`.
+        shape: Voxels along each axis of the volume, 2 or 3 numbers.
+        spacing: Voxel size in mm along each axis, None where the file has none.
+        modality: What the file or its data set says, None where neither does.
+        group: The patient as far as it is known, else the file's stem: what a split must keep together.
+        index: Which volume of a file that holds several.
+        files: The files of a series in order; empty for a single file.
+        notes: What reading it will do, such as colour made grey.
+    """
+
+    path: Path
+    format: str
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...] | None
+    modality: str | None = None
+    group: str = ""
+    index: int | None = None
+    files: tuple[Path, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """What a message calls it."""
+        return str(self.path) if self.index is None else f"{self.path} [{self.index}]"
+
+    def read(self) -> Volume:
+        """Read the voxels; see `read_volume`."""
+        from modelsgenesis.data.reading import read_volume
+
+        return read_volume(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """One bad scan among many.
+
+    Attributes:
+        source: The file, folder or series.
+        reason: One line.
+    """
+
+    source: str
+    reason: str
+
+
+def file_stem(path: Path) -> str:
+    """Return a file's name without its ending, `.nii.gz` counting as one.
+
+    Example:
+        >>> file_stem(Path("scans/c02.nii.gz"))
+        'c02'
+    """
+    return path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
+
+
+def spacing_of(affine: np.ndarray, axes: int = 3) -> tuple[float, ...]:
+    """Return the voxel size in mm along each axis of an affine.
+
+    Example:
+        >>> spacing_of(np.diag([0.7, 0.7, 2.5, 1.0]))
+        (0.7, 0.7, 2.5)
+    """
+    return tuple(float(size) for size in np.linalg.norm(affine[:3, :3], axis=0))[:axes]
+
+
+def check_shape(shape: tuple[int, ...], source: str) -> None:
+    """Refuse what is neither a plane nor a volume.
+
+    Raises:
+        ScanError: An axis is empty, or all voxels lie on one line.
+    """
+    shown = "×".join(map(str, shape))
+    if not shape or min(shape) < 1:
+        raise ScanError(f"{source}: {shown or 'no'} voxels, so it is empty; expected a plane or a volume")
+    if sum(side > 1 for side in shape) < 2:
+        raise ScanError(f"{source}: {shown} voxels lie on one line; expected a plane or a volume")
+
+
+def check_affine(affine: np.ndarray, source: str) -> None:
+    """Refuse a geometry that cannot place voxels in space.
+
+    Raises:
+        ScanError: The affine is not finite, or singular.
+    """
+    if not np.isfinite(affine).all():
+        raise ScanError(f"{source}: its affine holds numbers that are not finite; repair the header")
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    if min(sizes) <= 0:
+        raise ScanError(f"{source}: a voxel size of {min(sizes):g} mm; expected above 0, repair the header")
+    if abs(np.linalg.det(affine[:3, :3] / sizes)) < 1e-4:
+        raise ScanError(f"{source}: its affine is singular (two axes are parallel); repair the header")
+
+
+def check_size(count: int, stored: int, source: str, *, compressed: bool) -> None:
+    """Refuse a header that promises more than the file can hold, before memory is asked for.
+
+    Args:
+        count: Bytes of voxels by the header.
+        stored: Bytes in the file.
+        source: What a message calls it.
+        compressed: Whether they are compressed.
+
+    Raises:
+        UnreadableScanError: The file is too short.
+    """
+    possible = stored * _DEFLATE_RATIO if compressed else stored
+    if count > possible:
+        raise UnreadableScanError(
+            f"{source}: its header promises {count} bytes of voxels, the file can hold {possible}; it is "
+            "truncated or damaged, copy it again"
+        )
+
+
+@contextmanager
+def reading(source: object) -> Iterator[None]:
+    """Turn whatever a decoder raises on a damaged file into one error that names the file.
+
+    Decoders answer hostile bytes with errors of any type, and none of them may stop a run over many scans;
+    this is the only place that catches all of them, and it chains what it caught.
+
+    Raises:
+        UnreadableScanError: The block raised anything but an error of this package.
+    """
+    try:
+        yield
+    except GenesisError:
+        raise
+    except FileNotFoundError as error:
+        raise UnreadableScanError(f"{source}: there is no such file") from error
+    except MemoryError as error:
+        raise ScanError(f"{source}: does not fit into memory") from error
+    except Exception as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[-1] if lines else type(error).__name__
+        raise UnreadableScanError(f"{source}: cannot be read: {reason}; copy or export it again") from error

@@ -9,7 +9,6 @@ import hashlib
 import json
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -240,7 +239,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         if fault.call:
             fault.call()
-        time.sleep(fault.delay)
+        threading.Event().wait(fault.delay)  # not time.sleep, which tests take away
         if fault.drop:
             raise ConnectionAbortedError
         if fault.status:

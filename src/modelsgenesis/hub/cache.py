@@ -105,7 +105,8 @@ class Cache:
         """Tell whether every file of a record's bundle is there with its digest."""
         folder = self.bundle(record)
         return all(
-            (folder / name).is_file() and sha256_of(folder / name) == digest for name, digest in record.files.items()
+            (folder / name).is_file() and sha256_of(folder / name) == digest
+            for name, digest in record.files.items()
         )
 
     def _path(self, key: str) -> Path:
@@ -204,7 +205,9 @@ def check_digest(path: Path, expected: Mapping[str, str | None], where: str) -> 
     digest = sha256_of(path)
     wanted, wanted_git = expected.get("sha256"), expected.get("git_sha1")
     if wanted is None and wanted_git is None:
-        raise DigestError(f"{where}: the Hub records no digest to check it against; ask its owner to upload it again")
+        raise DigestError(
+            f"{where}: the Hub records no digest to check it against; ask its owner to upload it again"
+        )
     if wanted is not None and digest != wanted:
         raise DigestError(
             f"{where}: its SHA-256 is {digest[:12]}…, expected {wanted[:12]}…; it was thrown away, try again later"

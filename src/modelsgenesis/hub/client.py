@@ -62,7 +62,12 @@ def endpoint() -> str:
 
 
 def take_snapshot(
-    repository: str, revision: str | None, token: str | None, *, timeout: float | None = None, patient: bool = True
+    repository: str,
+    revision: str | None,
+    token: str | None,
+    *,
+    timeout: float | None = None,
+    patient: bool = True,
 ) -> Snapshot:
     """Resolve a revision to a commit, and record size and digest of every file at it, in one request.
 
@@ -147,7 +152,9 @@ def translated(repository: str, revision: str | None = None, token: str | None =
     except HfHubHTTPError as error:
         raise _refusal(error, repository, revision, token) from error
     except LocalEntryNotFoundError as error:
-        raise HubUnreachableError(f"{repository}: {endpoint()} gives no file now, and the cache has none") from error
+        raise HubUnreachableError(
+            f"{repository}: {endpoint()} gives no file now, and the cache has none"
+        ) from error
     except HFValidationError as error:
         raise UnknownModelError(f"{repository}: no name of a repository, expected org/name") from error
     except httpx2.TimeoutException as error:
@@ -181,17 +188,23 @@ def _refusal(error: Exception, repository: str, revision: str | None, token: str
         return AccessError(f"{repository}: gated; accept its conditions at {url} {account}")
     if isinstance(error, RepositoryNotFoundError):
         remedy = "ask its owner for access" if signed_in else SIGN_IN
-        return UnknownModelError(f"{repository}: not on {endpoint()}, or private; check the name, or {remedy}")
+        return UnknownModelError(
+            f"{repository}: not on {endpoint()}, or private; check the name, or {remedy}"
+        )
     if isinstance(error, RevisionNotFoundError):
         return UnknownModelError(f"{repository}: has no revision {revision!r}; see {url}/tree/main")
     if isinstance(error, RemoteEntryNotFoundError):
-        return UnknownModelError(f"{repository}: has no such file at revision {revision!r}; see {url}/tree/main")
+        return UnknownModelError(
+            f"{repository}: has no such file at revision {revision!r}; see {url}/tree/main"
+        )
     said = _said(error)
     if status == 401:
         remedy = "make a new one in the account's settings" if signed_in else SIGN_IN
         return AccessError(f"{repository}: the Hub does not accept the token (401); {remedy}")
     if status == 403:
-        return AccessError(f"{repository}: the token lacks the rights (403{said}); use one with write access to it")
+        return AccessError(
+            f"{repository}: the token lacks the rights (403{said}); use one with write access to it"
+        )
     if status in _BUSY or status >= 500:
         return HubUnreachableError(f"{repository}: {endpoint()} is busy or down ({status}); try again later")
     return HubError(f"{repository}: {endpoint()} refused ({status}{said}); see {url}")

@@ -12,7 +12,13 @@ from typing import Any
 
 from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, load_bundle, read_config
 from modelsgenesis.configs import BundleConfig
-from modelsgenesis.errors import CheckpointError, DigestError, HubError, HubUnreachableError, UnknownModelError
+from modelsgenesis.errors import (
+    CheckpointError,
+    DigestError,
+    HubError,
+    HubUnreachableError,
+    UnknownModelError,
+)
 from modelsgenesis.hub.cache import Cache, Record, check_digest, key_of, open_cache, sha256_of
 from modelsgenesis.hub.client import RemoteFile, Snapshot, is_offline, take_snapshot, translated
 from modelsgenesis.hub.registry import ModelCard, find_card, is_inside, list_cards
@@ -91,7 +97,9 @@ def fetch_bundle(
     target = _target(name, revision)
     here = open_cache(cache)
     record = here.read(target.key)
-    known = record if record and record.fingerprint == target.fingerprint and _pinned(record, target) else None
+    known = (
+        record if record and record.fingerprint == target.fingerprint and _pinned(record, target) else None
+    )
     usable = known is not None and here.intact(known)
     if known and usable and (not refresh or is_offline()):
         return here.bundle(known)
@@ -104,7 +112,9 @@ def fetch_bundle(
             warnings.warn(f"{error}; using the copy of commit {known.commit[:12]}", stacklevel=2)
             return here.bundle(known)
         if known:
-            raise DigestError(f"{name}: the copy in the cache was altered, and there is no other: {error}") from error
+            raise DigestError(
+                f"{name}: the copy in the cache was altered, and there is no other: {error}"
+            ) from error
         raise
     made = _make(target, snapshot, _Downloads(snapshot, token, here, progress))
     here.write(target.key, made)
@@ -118,11 +128,20 @@ def _local(name: str | Path, revision: str | None) -> Path | None:
         if not (folder / CONFIG_NAME).is_file():
             raise CheckpointError(f"{folder}: no {CONFIG_NAME} in it, so it is no bundle")
         if revision is not None:
-            raise UnknownModelError(f"{folder}: is a folder, which has no revision {revision!r}; leave it out")
+            raise UnknownModelError(
+                f"{folder}: is a folder, which has no revision {revision!r}; leave it out"
+            )
         return folder
     text = str(name)
-    if isinstance(name, Path) or text.startswith(("/", "./", "../", "~")) or text.count("/") > 1 or "\\" in text:
-        raise UnknownModelError(f"{text}: no such folder; give a bundle's folder, a name of the registry or org/name")
+    if (
+        isinstance(name, Path)
+        or text.startswith(("/", "./", "../", "~"))
+        or text.count("/") > 1
+        or "\\" in text
+    ):
+        raise UnknownModelError(
+            f"{text}: no such folder; give a bundle's folder, a name of the registry or org/name"
+        )
     return None
 
 
@@ -156,7 +175,9 @@ def _pin(target: Target) -> str | None:
 class _Downloads:
     """Fetches files of one commit into the Hub client's cache and lets none through unchecked."""
 
-    def __init__(self, snapshot: Snapshot, token: str | None, cache: Cache, progress: Progress | None) -> None:
+    def __init__(
+        self, snapshot: Snapshot, token: str | None, cache: Cache, progress: Progress | None
+    ) -> None:
         self.snapshot, self.token, self.cache, self.progress = snapshot, token, cache, progress
         self.digests: dict[str, str] = {}
 
@@ -167,7 +188,9 @@ class _Downloads:
         if remote is None:
             raise CheckpointError(f"{where}: not in the repository at commit {self.snapshot.commit[:12]}")
         if remote.size > limit:
-            raise CheckpointError(f"{where}: is said to have {remote.size:,} bytes, expected at most {limit:,}; refused")
+            raise CheckpointError(
+                f"{where}: is said to have {remote.size:,} bytes, expected at most {limit:,}; refused"
+            )
         return remote
 
     def get(self, file: str, limit: int, pin: str | None = None) -> Path:
@@ -188,7 +211,11 @@ class _Downloads:
             _discard(Path(before))
         with translated(self.snapshot.repository, self.snapshot.commit, self.token):
             path = hf_hub_download(
-                self.snapshot.repository, file, token=self.token, tqdm_class=_bar(file, self.progress), **place
+                self.snapshot.repository,
+                file,
+                token=self.token,
+                tqdm_class=_bar(file, self.progress),
+                **place,
             )
         try:
             self.digests[file] = check_digest(Path(path), expected, where)
@@ -296,7 +323,9 @@ def _convert(target: Target, snapshot: Snapshot, downloads: _Downloads) -> Path:
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix=".making-"))
     except OSError as error:
-        raise HubError(f"{final.parent}: cannot be written: {error.strerror}; set MODELSGENESIS_CACHE") from error
+        raise HubError(
+            f"{final.parent}: cannot be written: {error.strerror}; set MODELSGENESIS_CACHE"
+        ) from error
     try:
         convert_checkpoint(
             file,
@@ -369,7 +398,9 @@ def verify(
         target, here = _target(str(name_or_folder), revision), open_cache(cache)
         record = here.read(target.key)
         if record is None:
-            raise UnknownModelError(f"{name_or_folder}: not on this machine; modelsgenesis download {name_or_folder}")
+            raise UnknownModelError(
+                f"{name_or_folder}: not on this machine; modelsgenesis download {name_or_folder}"
+            )
         folder = here.bundle(record)
         for name, digest in record.files.items():
             if not (folder / name).is_file() or sha256_of(folder / name) != digest:
@@ -377,5 +408,9 @@ def verify(
                     f"{folder / name}: is not the file that was downloaded; modelsgenesis download {name_or_folder}"
                 )
     load_bundle(folder)
-    names = [name for name in (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME) if is_inside(name) and (folder / name).is_file()]
+    names = [
+        name
+        for name in (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
+        if is_inside(name) and (folder / name).is_file()
+    ]
     return {name: sha256_of(folder / name) for name in names}

@@ -5,18 +5,26 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-_PATH = re.compile(r"(?<![\w:/.])(?:/[\w.@+-]+(?:/[\w.@+ -]+)+/?|~[\w-]*/[\w./-]+|[A-Za-z]:[\\/][^\s|]+|\\\\[\w.$-]+\\\S+)")
+_PATH = re.compile(
+    r"(?<![\w:/.])(?:/[\w.@+-]+(?:/[\w.@+ -]+)+/?|~[\w-]*/[\w./-]+|[A-Za-z]:[\\/][^\s|]+|\\\\[\w.$-]+\\\S+)"
+)
 _PERSON = re.compile(r"\b[^\W\d_]{2,}\^[^\W\d_]{2,}")  # a DICOM person name: Family^Given
 _UID = re.compile(r"\b[012](?:\.\d+){6,}\b")  # a DICOM identifier of a study, series or image
 _SCAN = re.compile(r"[^\s|,;/]+\.(?:nii(?:\.gz)?|dcm|dicom|ima|mhd|mha|nrrd|nhdr)\b", re.IGNORECASE)
-_KEY = re.compile(r"patient_?(?:name|id|birth|address|sex|age)|accession|institution_?name|referring", re.IGNORECASE)
+_KEY = re.compile(
+    r"patient_?(?:name|id|birth|address|sex|age)|accession|institution_?name|referring", re.IGNORECASE
+)
 _URL = re.compile(r"https?://\S+")
 
 
 def in_text(text: str, where: str) -> Iterator[str]:
     """Yield what in a text looks like a path of this machine, a patient's name or a study's identifier."""
     text = _URL.sub(" ", text)
-    for pattern, kind in ((_PATH, "a path of this machine"), (_PERSON, "a person's name"), (_UID, "a DICOM UID")):
+    for pattern, kind in (
+        (_PATH, "a path of this machine"),
+        (_PERSON, "a person's name"),
+        (_UID, "a DICOM UID"),
+    ):
         found = pattern.search(text)
         if found:
             yield f"{where} holds {kind}: {found[0]!r}"
@@ -45,4 +53,6 @@ def in_image(path: Path) -> Iterator[str]:
     from PIL import Image
 
     with Image.open(path) as image:
-        yield from in_values({key: value for key, value in image.info.items() if isinstance(value, str)}, path.name)
+        yield from in_values(
+            {key: value for key, value in image.info.items() if isinstance(value, str)}, path.name
+        )

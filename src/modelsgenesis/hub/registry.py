@@ -171,4 +171,6 @@ def find_card(name: str) -> ModelCard:
             return read_card(path)
     known = [card.name for card in list_cards()]
     hint = nearest(name, known) if known else "the registry is empty"
-    raise UnknownModelError(f"{name}: no model of this name in the registry; {hint}, or give org/name or a folder")
+    raise UnknownModelError(
+        f"{name}: no model of this name in the registry; {hint}, or give org/name or a folder"
+    )

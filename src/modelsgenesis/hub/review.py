@@ -60,7 +60,9 @@ def _header(front: Mapping[str, Any]) -> list[str]:
         found.append("header: library_name is not modelsgenesis")
     found += [f"header: no {key}" for key in ("pipeline_tag", "tags") if not front.get(key)]
     if "datasets" not in front:
-        found.append("header: no datasets; name those on the Hub, or describe the data in the text and give an empty list")
+        found.append(
+            "header: no datasets; name those on the Hub, or describe the data in the text and give an empty list"
+        )
     return found
 
 
@@ -78,9 +80,7 @@ def _index(index: Any) -> list[str]:
     found: list[str] = []
     for metric in (metric for result in results for metric in result.get("metrics", [])):
         known = " ".join(str(key) for key in metric.get("args", {})).lower().split()
-        lacking = [
-            what for what, names in wanted.items() if not any(key.startswith(names) for key in known)
-        ]
+        lacking = [what for what, names in wanted.items() if not any(key.startswith(names) for key in known)]
         if lacking:
             found.append(f"results: {metric.get('name', metric.get('type'))} without {', '.join(lacking)}")
     return found

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from modelsgenesis.configs import InputContract
-from modelsgenesis.data.preparation import PreparedVolume, prepare, prepare_label
+from modelsgenesis.data.preparation import PreparedVolume, check_same_grid, prepare, prepare_label
 from modelsgenesis.data.reading import read_volume
-from modelsgenesis.data.volume import Refusal
+from modelsgenesis.data.volume import Refusal, file_stem
 from modelsgenesis.errors import DataError, GenesisError, ScanError
 
 _MODALITIES = {

@@ -4,86 +4,14 @@ A card is YAML front matter, then Markdown. The lines between the two markers ar
 with `card_template.md`; everything outside of them is kept word for word.
 """
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from importlib import resources
 from string import Template
 from typing import Any
 
 from modelsgenesis.checkpoints.card_results import PIPELINE_TAGS, Measure, measures, model_index, text
 from modelsgenesis.configs import BundleConfig, InputContract
-from modelsgenesis.errors import CheckpointError
-
-BEGIN = "<!-- modelsgenesis:begin"
-END = "<!-- modelsgenesis:end -->"
-PLACEHOLDER = "FILL IN"
-"""Marks what only a person can write; the card check lists every one that is left."""
-
-_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^---[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
-_SECTION = re.compile(rf"^{re.escape(BEGIN)}.*?^{re.escape(END)}[ \t]*\n?", re.DOTALL | re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class CardParts:
-    """A card taken apart.
-
-    Attributes:
-        front: The front matter.
-        before: A person's prose before the generated section.
-        generated: The section between the markers, with them; empty when there is none.
-        after: A person's prose after it.
-    """
-
-    front: dict[str, Any] = field(default_factory=dict)
-    before: str = ""
-    generated: str = ""
-    after: str = ""
-
-    def join(self) -> str:
-        """Return the card as text."""
-        import yaml
-
-        front = (
-            yaml.safe_dump(self.front, sort_keys=False, allow_unicode=True, width=1000) if self.front else ""
-        )
-        head = f"---\n{front}---\n\n" if front else ""
-        return f"{head}{self.before}{self.generated}{self.after}"
-
-
-def split_card(card: str, where: str = "README.md") -> CardParts:
-    r"""Take a card apart.
-
-    Raises:
-        CheckpointError: The front matter is no YAML mapping.
-
-    Example:
-        >>> split_card("---\nlicense: mit\n---\nProse").front
-        {'license': 'mit'}
-    """
-    import yaml
-
-    card = card.replace("\r\n", "\n").removeprefix("\ufeff")
-    found = _FRONT_MATTER.match(card)
-    front: Any = {}
-    if found:
-        try:
-            front = yaml.safe_load(found[1]) or {}
-        except yaml.YAMLError as error:
-            problem = " ".join(str(error).split())
-            raise CheckpointError(
-                f"{where}: the front matter is no YAML: {problem}; mend it by hand"
-            ) from error
-        if not isinstance(front, dict):
-            raise CheckpointError(
-                f"{where}: the front matter is a {type(front).__name__}, expected a YAML mapping"
-            )
-    body = card[found.end() :].lstrip("\n") if found else card
-    section = _SECTION.search(body)
-    if section is None:
-        return CardParts(front, after=body)
-    return CardParts(front, body[: section.start()], section[0], body[section.end() :])
-
+from modelsgenesis.configs.front_matter import CardParts, split_card
 
 def render_card(
     config: BundleConfig, *, name: str, existing: str = "", figures: Mapping[str, str] | None = None
@@ -100,7 +28,7 @@ def render_card(
         The whole card. Without an existing one it ends with sections for a person to fill in.
 
     Raises:
-        CheckpointError: The existing card's front matter is no YAML mapping.
+        ConfigurationError: The existing card's front matter is no YAML mapping.
 
     Example:
         card = render_card(bundle.config, name="clinic/genesis-ct", figures={"Restorations": "figures/r.png"})
@@ -173,8 +101,8 @@ def _summary(config: BundleConfig) -> str:
     origin = config.provenance.origin
     if config.task == "restoration":
         learnt = (
-            f"A network for {kind} that restores deformed sub-volumes (Models Genesis): no label was used. Its "
-            "encoder starts classification models, its encoder-decoder segmentation models."
+            f"A network for {kind} that restores deformed sub-volumes (Models Genesis): no label was used. "
+            "Its encoder starts classification models, its encoder-decoder segmentation models."
         )
     else:
         classes = f" of {', '.join(text(label) for label in config.labels)}" if config.labels else ""

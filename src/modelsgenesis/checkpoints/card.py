@@ -13,6 +13,7 @@ from modelsgenesis.checkpoints.card_results import PIPELINE_TAGS, Measure, measu
 from modelsgenesis.configs import BundleConfig, InputContract
 from modelsgenesis.configs.front_matter import CardParts, split_card
 
+
 def render_card(
     config: BundleConfig, *, name: str, existing: str = "", figures: Mapping[str, str] | None = None
 ) -> str:
@@ -82,7 +83,7 @@ def _fields(
         "name": text(name),
         "summary": _summary(config),
         "overview": _rows(_overview(config)),
-        "load": f'network = modelsgenesis.from_pretrained("{name}").network',
+        "load": f'network = modelsgenesis.from_pretrained("{name}")',
         "shape": ", ".join(str(size) for size in (1, len(config.input.channels), *config.patch_size)),
         "axes": ", ".join(axes),
         "input": _rows(_input(config.input, config.patch_size)),

@@ -95,8 +95,8 @@ def _figures(folder: Path, card: str) -> tuple[str, ...]:
 def merge_card(content: Content, published: str, repository: str) -> tuple[str, list[str]]:
     """Renew our section of a card and keep what a person wrote.
 
-    A push stamps its section with a digest of the prose around it. While the published prose still has that digest
-    nobody changed it there, and the run's is the newer; otherwise the published prose stays.
+    A push stamps its section with a digest of the prose around it. While the published prose still has that
+    digest nobody changed it there, and the run's is the newer; otherwise the published prose stays.
 
     Args:
         content: The run.

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from modelsgenesis.configs import InputContract
-from modelsgenesis.data.preparation import PreparedVolume, check_same_grid, prepare, prepare_label
+from modelsgenesis.data.preparation import PreparedVolume, prepare, prepare_label
 from modelsgenesis.data.reading import read_volume
-from modelsgenesis.data.volume import Refusal, file_stem
+from modelsgenesis.data.volume import Refusal, Volume, file_stem
 from modelsgenesis.errors import DataError, GenesisError, ScanError
 
 _MODALITIES = {
@@ -156,6 +156,21 @@ def _modality(content: object) -> str | None:
     """Return the modality of the first channel as this package calls it, or None."""
     first = next(iter(content.values()), "") if isinstance(content, dict) else content
     return _MODALITIES.get(str(first).lower().replace("-", ""))
+
+
+def check_same_grid(image: Volume, other: Volume) -> None:
+    """Refuse a label, or another channel, that does not lie on its image.
+
+    Raises:
+        ScanError: Shapes or affines differ.
+    """
+    if image.array.shape != other.array.shape:
+        raise ScanError(
+            f"{other.source}: shape {other.array.shape} is not the {image.array.shape} of its image {image.source}"
+        )
+    offset = np.abs(image.affine - other.affine).max()
+    if image.measured and other.measured and offset > 1e-2:
+        raise ScanError(f"{other.source}: its affine is up to {offset:.3g} mm away from its image's, {image.source}")
 
 
 def label_indices(values: np.ndarray, data: LabelledData, source: str) -> np.ndarray:

@@ -196,13 +196,13 @@ def predict(
     bundle = load(model, token=token)
     hardware = choose_hardware(device)
     network = hardware.place_network(bundle.network)
-    labels, soft, volume = predict_scan(
+    labels, soft, geometry = predict_scan(
         network, bundle.config, paths, overlap=overlap, hardware=hardware
     )
     path = Path(output) if output is not None else Path(f"{file_stem(Path(paths[0]))}_seg.nii.gz")
-    write_nifti(path, labels, volume)
+    write_nifti(path, labels, geometry)
     if probabilities is not None:
-        write_nifti(probabilities, np.moveaxis(soft, 0, -1), volume)
+        write_nifti(probabilities, np.moveaxis(soft, 0, -1), geometry)
     names = bundle.config.labels[1:]
     return Prediction(
         path,

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from modelsgenesis import __version__
+from modelsgenesis.cli import hub
 from modelsgenesis.errors import GenesisError
 
 app = typer.Typer(
@@ -32,6 +33,9 @@ def _common(
     ),
 ) -> None:
     pass
+
+
+hub.register(app)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from modelsgenesis.hub.registry import ModelCard, ModelSource, find_card, list_c
 if TYPE_CHECKING:
     from modelsgenesis.hub.cache import CachedBundle, cached_bundles, prune
     from modelsgenesis.hub.download import fetch_bundle
-    from modelsgenesis.hub.local import copy_bundle, verify
+    from modelsgenesis.hub.local import cached_folder, copy_bundle, verify
     from modelsgenesis.hub.publishing import Publication, publish, push_command
     from modelsgenesis.hub.review import review_card
 
@@ -19,6 +19,7 @@ _LAZY = {
     "CachedBundle": "cache",
     "Publication": "publishing",
     "cached_bundles": "cache",
+    "cached_folder": "local",
     "copy_bundle": "local",
     "fetch_bundle": "download",
     "prune": "cache",
@@ -34,6 +35,7 @@ __all__ = [
     "ModelSource",
     "Publication",
     "cached_bundles",
+    "cached_folder",
     "copy_bundle",
     "fetch_bundle",
     "find_card",

@@ -1,11 +1,12 @@
 """Files by name, each checked before anything reads it: of one commit, or beside a local card."""
 
+import io
 from pathlib import Path
 from typing import Any, Protocol
 
 from modelsgenesis.errors import CheckpointError, DigestError
 from modelsgenesis.hub.cache import Cache, check_digest, sha256_of
-from modelsgenesis.hub.client import Progress, Snapshot, translated
+from modelsgenesis.hub.client import Progress, Snapshot, patiently, translated
 
 
 class Files(Protocol):
@@ -76,9 +77,10 @@ class RemoteFiles:
         if isinstance(before, str) and not _agrees(Path(before), expected, where):
             _discard(Path(before))  # altered since, or put there unchecked by another program
         with translated(repository, self.snapshot.commit, self.token):
+            bar = _bar(file, self.progress)
             path = Path(
-                hf_hub_download(
-                    repository, file, token=self.token, tqdm_class=_bar(file, self.progress), **place
+                patiently(
+                    lambda: hf_hub_download(repository, file, token=self.token, tqdm_class=bar, **place)
                 )
             )
         try:
@@ -121,8 +123,8 @@ def _bar(file: str, progress: Progress | None) -> type:
     class Bar(tqdm):
         monitor_interval = 0  # no thread
 
-        def display(self, *_: Any, **__: Any) -> None:
-            pass
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **{**options, "file": io.StringIO()})
 
         def update(self, n: float | None = 1) -> bool | None:
             shown = super().update(n)

@@ -10,6 +10,26 @@ from modelsgenesis.hub.cache import open_cache, sha256_of
 from modelsgenesis.hub.download import BUNDLE_FILES, find_folder, find_target
 
 
+def cached_folder(
+    name_or_folder: str | Path, *, revision: str | None = None, cache: str | Path | None = None
+) -> Path:
+    """Return the folder of a bundle that is here; no connection is opened and nothing is checked.
+
+    Raises:
+        UnknownModelError: It is not on this machine.
+    """
+    folder = find_folder(name_or_folder, revision)
+    if folder is not None:
+        return folder
+    here = open_cache(cache)
+    record = here.read(find_target(str(name_or_folder), revision).key)
+    if record is None:
+        raise UnknownModelError(
+            f"{name_or_folder}: not on this machine; modelsgenesis download {name_or_folder}"
+        )
+    return here.bundle(record)
+
+
 def verify(
     name_or_folder: str | Path, *, revision: str | None = None, cache: str | Path | None = None
 ) -> dict[str, str]:

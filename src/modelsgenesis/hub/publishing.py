@@ -148,6 +148,10 @@ def _publish(push: _Push, content: Content, message: str | None, say: Callable[[
         push.repository = f"{_account(push)['name']}/{push.repository}"
     say(f"asking for {push.repository}")
     main = _head(push, None)
+    if main and push.private and not main.private:
+        raise PublishError(
+            f"{push.repository}: exists and is public, but --private was asked; choose another --hub-model-id"
+        )
     branch = _head(push, push.branch) if main and push.branch and not push.proposal else main
     published = _published_card(push, branch or main) if main else ""
     card, notes = merge_card(content, published, push.repository)

@@ -9,9 +9,9 @@ import pytest
 import torch
 from huggingface_hub import constants
 from huggingface_hub.utils import close_session
-from loopback_hub import LoopbackHub, serve
 from PIL import Image
 
+from loopback_hub import LoopbackHub, serve
 from modelsgenesis.checkpoints import Bundle, render_card, save_bundle
 from modelsgenesis.configs import CONTRACTS, BundleConfig, GenesisUNetConfig, Provenance
 from modelsgenesis.networks import build_network
@@ -167,7 +167,8 @@ def write_card(folder: Path, file_name: str = "tiny-ct", sha256: str = "null", *
     """Write a card; `changes` replace lines of its mapping by key."""
     lines = CARD.format(name=file_name, sha256=sha256, parameters=3217).splitlines()
     lines = [
-        f"  {key}: {changes[key]}" if (key := line.strip().partition(":")[0]) in changes else line for line in lines
+        f"  {key}: {changes[key]}" if (key := line.strip().partition(":")[0]) in changes else line
+        for line in lines
     ]
     path = folder / f"{file_name}.md"
     path.write_text("\n".join(lines) + "\n")

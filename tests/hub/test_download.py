@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import constants
-from loopback_hub import LoopbackHub
 
+from loopback_hub import LoopbackHub
 from modelsgenesis import hub as room
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.errors import (
@@ -150,7 +150,9 @@ def test_what_was_altered_is_never_used_even_without_a_network(
         room.fetch_bundle(tiny)
 
 
-def test_what_another_program_put_into_the_cache_is_not_trusted(tiny: str, hub: LoopbackHub, run: Path) -> None:
+def test_what_another_program_put_into_the_cache_is_not_trusted(
+    tiny: str, hub: LoopbackHub, run: Path
+) -> None:
     """The client itself keeps a corrupted file of the right size; ours finds it and takes the good one."""
     from huggingface_hub import hf_hub_download
 
@@ -202,7 +204,9 @@ def test_offline_mode_opens_no_connection(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert room.fetch_bundle(tiny, refresh=True)
-    with pytest.raises(HubUnreachableError, match=r"clinic/new: offline mode \(HF_HUB_OFFLINE\) and not in the cache"):
+    with pytest.raises(
+        HubUnreachableError, match=r"clinic/new: offline mode \(HF_HUB_OFFLINE\) and not in the cache"
+    ):
         room.fetch_bundle("clinic/new")
 
 
@@ -210,7 +214,9 @@ def test_a_repository_of_another_format_names_the_models_that_read_it(
     hub: LoopbackHub, cards: Path, home: Path
 ) -> None:
     hub.add("clinic/tiny", {"Genesis.pt": b"x"})
-    with pytest.raises(CheckpointError, match=r"holds no bundle of this package .*the registry reads it as tiny-ct"):
+    with pytest.raises(
+        CheckpointError, match=r"holds no bundle of this package .*the registry reads it as tiny-ct"
+    ):
         room.fetch_bundle("clinic/tiny")
     assert cached_files(home) == []
 
@@ -229,5 +235,7 @@ def test_copy_and_verify(tiny: str, tmp_path: Path) -> None:
     with pytest.raises(HubError, match=r"copy: exists already; name a new folder"):
         room.copy_bundle(folder, copy)
     (folder / "README.md").resolve().write_text("altered")
-    with pytest.raises(DigestError, match=r"README\.md: is not the file that was downloaded; modelsgenesis download"):
+    with pytest.raises(
+        DigestError, match=r"README\.md: is not the file that was downloaded; modelsgenesis download"
+    ):
         room.verify(tiny)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import constants
-from loopback_hub import Blob, LoopbackHub
 
+from loopback_hub import Blob, LoopbackHub
 from modelsgenesis import hub as room
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.errors import (
@@ -109,7 +109,9 @@ def test_a_body_that_is_cut_again_and_again_leaves_nothing_half_done(hub: Loopba
 
 
 @pytest.mark.parametrize("status", [500, 503])
-@pytest.mark.parametrize("what", ["GET /api/models/", "HEAD .*safetensors", "GET /large/", "GET .*config.json"])
+@pytest.mark.parametrize(
+    "what", ["GET /api/models/", "HEAD .*safetensors", "GET /large/", "GET .*config.json"]
+)
 def test_a_burst_of_server_errors_is_waited_out(hub: LoopbackHub, status: int, what: str) -> None:
     hub.fault(what, status=status, times=3)
     load_bundle(room.fetch_bundle(TINY))
@@ -166,7 +168,10 @@ def test_the_token_stays_home(hub: LoopbackHub) -> None:
 
 def test_a_wrong_token(hub: LoopbackHub, home: Path) -> None:
     message = failure(AccessError, token="hf_" + "wrong")
-    assert message == "clinic/tiny: the Hub does not accept the token (401); make a new one in the account's settings"
+    assert (
+        message
+        == "clinic/tiny: the Hub does not accept the token (401); make a new one in the account's settings"
+    )
     assert cached_files(home) == []
 
 
@@ -251,7 +256,9 @@ def test_a_header_said_to_have_10_gb_allocates_nothing(hub: LoopbackHub) -> None
 
 
 def test_a_tensor_of_10_gb_in_a_small_file_allocates_nothing(hub: LoopbackHub) -> None:
-    header = json.dumps({"head.weight": {"dtype": "F32", "shape": [50000, 50000], "data_offsets": [0, 10**10]}})
+    header = json.dumps(
+        {"head.weight": {"dtype": "F32", "shape": [50000, 50000], "data_offsets": [0, 10**10]}}
+    )
     content = struct.pack("<Q", len(header)) + header.encode()
     blob = Blob(content, lfs=True)
     hub.large[blob.sha256] = content
@@ -276,7 +283,9 @@ def test_a_full_disk_is_said(home: Path) -> None:
 
 def test_digests_are_those_of_the_files(hub: LoopbackHub, run: Path) -> None:
     digests = room.verify(room.fetch_bundle(TINY))
-    assert digests == {name: hashlib.sha256(content).hexdigest() for name, content in bundle_files(run).items()}
+    assert digests == {
+        name: hashlib.sha256(content).hexdigest() for name, content in bundle_files(run).items()
+    }
 
 
 def test_another_run_has_other_weights(tmp_path: Path, run: Path) -> None:

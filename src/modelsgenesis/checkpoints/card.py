@@ -40,9 +40,10 @@ def render_card(
     )
     found = measures(config.provenance.results)
     generated = Template(template.generated).substitute(_fields(config, name, found, figures or {}))
-    kept = {key: value for key, value in old.front.items() if key != "model-index"}
-    front = {**kept, **_front(config, name, found)}
-    front["tags"] = list(dict.fromkeys([*_listed(old.front.get("tags")), *_tags(config)]))
+    ours = _front(config, name, found)
+    ours["tags"] = list(dict.fromkeys([*_listed(old.front.get("tags")), *_tags(config)]))
+    kept = {key: value for key, value in old.front.items() if key not in ours and key != "model-index"}
+    front = {**kept, **ours}
     untouched = not (old.before + old.after).strip()
     after = template.after if untouched else old.after
     separator = "" if old.generated or after.startswith("\n") else "\n"

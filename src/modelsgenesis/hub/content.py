@@ -15,7 +15,7 @@ from modelsgenesis.hub import privacy
 from modelsgenesis.hub.registry import is_inside
 from modelsgenesis.hub.review import IMAGE
 
-_OURS = ("library_name", "pipeline_tag", "model-index", "tags", "base_model")  # keys that a push renews
+_OURS = ("library_name", "pipeline_tag", "model-index", "base_model")  # keys that a push renews
 _FIGURES = (".png", ".jpg", ".jpeg", ".webp")
 _STAMP = " prose="
 

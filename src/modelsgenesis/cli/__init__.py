@@ -8,7 +8,7 @@ import sys
 import typer
 
 from modelsgenesis import __version__
-from modelsgenesis.cli import hub
+from modelsgenesis.cli import demo, hub, training
 from modelsgenesis.errors import GenesisError
 
 app = typer.Typer(
@@ -24,6 +24,10 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         typer.echo(f"modelsgenesis {__version__}")
         raise typer.Exit
+
+
+for module in (training, demo):
+    module.register(app)
 
 
 @app.callback()

@@ -1,7 +1,7 @@
 """The nnU-Net family, plain and residual, in two and three dimensions.
 
-The names of the parameters are those of nnU-Net v2's own networks (dynamic-network-architectures), each tensor
-once: there every convolution and norm occurs again in `all_modules`, the encoder again in the decoder.
+The names of the parameters are those of nnU-Net v2's own networks (dynamic-network-architectures), each
+tensor once: there every convolution and norm occurs again in `all_modules`, the encoder in the decoder.
 """
 
 from collections.abc import Sequence

@@ -117,6 +117,7 @@ class FinetuningConfig(TrainingConfig):
     """Supervised training of a task network.
 
     Attributes:
+        network: Shape of a network that starts from no checkpoint; its channels follow the data.
         patch_size: Voxels of a sub-volume along each axis; scans smaller than it are padded.
         samples_per_scan: Sub-volumes of a scan in an epoch.
         foreground_share: Share of the sub-volumes centred on a labelled voxel.
@@ -132,6 +133,7 @@ class FinetuningConfig(TrainingConfig):
     batch_size: int = 2
     learning_rate: float = 2e-3
     validate_every: int | None = 250
+    network: UNetConfig = GENESIS_UNET_SMALL
     patch_size: tuple[int, ...] = (64, 64, 32)
     samples_per_scan: int = 4
     foreground_share: float = 0.5
@@ -144,7 +146,7 @@ class FinetuningConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_patch_size(self.patch_size, len(self.patch_size))
+        check_patch_size(self.patch_size, self.network.dims)
         for key in ("foreground_share", "validation_fraction", "test_fraction", "overlap"):
             value = getattr(self, key)
             require(0 <= value <= 1, f"FinetuningConfig.{key}: received {value}, expected 0 to 1")

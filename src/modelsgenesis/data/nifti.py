@@ -4,7 +4,7 @@ import gzip
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import nibabel as nib
 import numpy as np
@@ -15,6 +15,7 @@ from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
 from nibabel.spm99analyze import Spm99AnalyzeHeader
 
 from modelsgenesis.data.volume import (
+    Geometry,
     ScanReference,
     Volume,
     check_affine,
@@ -39,6 +40,15 @@ _GEOMETRY_FIELDS += ("qoffset_z", "srow_x", "srow_y", "srow_z", "xyzt_units")
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow has it
 
 
+class Placed(Protocol):
+    """Whatever knows the frame of a scan: a `Volume`, a `PreparedVolume`."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """The frame."""
+        ...
+
+
 def describe(path: Path) -> list[ScanReference]:
     """Read the header and return a reference per volume in the file.
 
@@ -46,13 +56,16 @@ def describe(path: Path) -> list[ScanReference]:
         UnreadableScanError: The header is damaged, or promises more than the file holds.
         ScanError: Its geometry cannot be right.
     """
-    header, _ = _header(path)
+    header, data_path = _header(path)
     shape, count = _spatial(header.get_data_shape())
     spacing = spacing_of(header.get_best_affine(), len(shape))
     notes = ("colour made grey",) if header.get_data_dtype().names else ()
     name = "MGH" if path.suffix in (".mgh", ".mgz") else "Analyze" if _is_analyze(header) else "NIfTI"
+    files = () if data_path == path else (path, data_path)
     return [
-        ScanReference(path=path, format=name, shape=shape, spacing=spacing, index=index, notes=notes)
+        ScanReference(
+            path=path, format=name, shape=shape, spacing=spacing, index=index, files=files, notes=notes
+        )
         for index in (range(count) if count > 1 else [None])
     ]
 
@@ -181,14 +194,14 @@ def _spatial(shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
     return shape[:3], int(np.prod(shape[3:], dtype=object)) if len(shape) > 3 else 1
 
 
-def write_nifti(path: str | Path, array: np.ndarray, like: Volume | np.ndarray) -> Path:
+def write_nifti(path: str | Path, array: np.ndarray, like: Placed | Geometry | np.ndarray) -> Path:
     """Write a label map or probabilities in a scan's own frame, atomically.
 
     Args:
         path: A file ending in `.nii` or `.nii.gz`; its folder is made if it is not there.
         array: [*spatial] of the scan's shape, or [*spatial, channels].
-        like: The scan; where it came from NIfTI its geometry fields are copied bit for bit, and nothing else
-            of its header. Or an affine (4, 4).
+        like: The scan, or its prepared volume; where it came from NIfTI its geometry fields are copied bit
+            for bit, and nothing else of its header. Or an affine (4, 4).
 
     Returns:
         The path.
@@ -201,18 +214,21 @@ def write_nifti(path: str | Path, array: np.ndarray, like: Volume | np.ndarray) 
         write_nifti("answer.nii.gz", to_native(labels, prepared), scan)
     """
     path = Path(path)
-    affine, header = (like, None) if isinstance(like, np.ndarray) else (like.affine, like.header)
-    if isinstance(like, Volume):
-        if array.shape[: like.array.ndim] != like.array.shape:
-            raise ShapeError(
-                f"{path}: an array of {array.shape} for a scan of {like.array.shape}; see to_native"
-            )
-        array = _native_shape(array, header)
+    if isinstance(like, np.ndarray):
+        like = Geometry(shape=array.shape, affine=like)
+    elif not isinstance(like, Geometry):
+        like = like.geometry
+    if array.shape[: len(like.shape)] != like.shape:
+        raise ShapeError(
+            f"{path}: an array of {array.shape}; expected the scan's {like.shape}, see to_native"
+        )
+    header = like.header
+    array = _native_shape(array, header)
     if array.dtype == bool or array.dtype.itemsize == 8 or array.dtype == np.float16:
         narrow = {"b": np.uint8, "f": np.float32}.get(array.dtype.kind, np.int32)
         array = array.astype(narrow)
     two = isinstance(header, Nifti2Header)
-    image = (nib.Nifti2Image if two else nib.Nifti1Image)(array, affine)
+    image = (nib.Nifti2Image if two else nib.Nifti1Image)(array, like.affine)
     if header is not None:
         for field in _GEOMETRY_FIELDS:
             image.header[field] = header[field]

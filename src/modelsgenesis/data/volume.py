@@ -14,6 +14,21 @@ _DEFLATE_RATIO = 1032  # deflate cannot shrink data more than this
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Geometry:
+    """Where a scan's voxels lie, as its file says it: what an answer needs to be written in the same frame.
+
+    Attributes:
+        shape: Voxels along each axis.
+        affine: (4, 4), from voxel indices to mm in RAS+.
+        header: The header of a NIfTI file, whose fields can be copied bit for bit; else None.
+    """
+
+    shape: tuple[int, ...]
+    affine: np.ndarray
+    header: Any = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Volume:
     """An image of two or three axes with its geometry.
 
@@ -43,6 +58,11 @@ class Volume:
         """Voxel size in mm along each axis of the array; None for an image without a geometry."""
         return spacing_of(self.affine, self.array.ndim) if self.measured else None
 
+    @property
+    def geometry(self) -> Geometry:
+        """Its frame, without its voxels."""
+        return Geometry(shape=self.array.shape, affine=self.affine, header=self.header)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScanReference:
@@ -56,7 +76,7 @@ class ScanReference:
         modality: What the file or its data set says, None where neither does.
         group: The patient as far as it is known, else the file's stem: what a split must keep together.
         index: Which volume of a file that holds several.
-        files: The files of a series in order; empty for a single file.
+        files: All files of a scan that is kept in several, in order; empty for a single file.
         notes: What reading it will do, such as colour made grey.
     """
 
@@ -74,6 +94,11 @@ class ScanReference:
     def source(self) -> str:
         """What a message calls it."""
         return str(self.path) if self.index is None else f"{self.path} [{self.index}]"
+
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """Every file that holds a part of it."""
+        return self.files or (self.path,)
 
     def read(self) -> Volume:
         """Read the voxels; see `read_volume`."""

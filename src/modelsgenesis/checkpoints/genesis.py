@@ -51,7 +51,7 @@ GENESIS_TORCH = Layout(
 
 
 def _prepare_keras(weights: dict[str, Tensor]) -> Prepared:
-    """Call the last convolution `head`, as its number depends on the session that saved it; add the counters."""
+    """Call the last convolution `head`, whose number depends on the session that saved it; add counters."""
     heads = [name for name in weights if name.endswith("/kernel") and not name.startswith("depth_")]
     prefix = heads[-1].removesuffix("kernel") if heads else "head/"
     renamed = {

@@ -31,8 +31,8 @@ class Layout:
     """A published format of a state dict. Importing and exporting go through the same names.
 
     Attributes:
-        anchors: Ends of keys of which a file of this format has one. What stands before it, such as `module.`,
-            stands before every key.
+        anchors: Ends of keys of which a file of this format has one. What stands before it, such as
+            `module.`, stands before every key.
         published: The network that was published so; a file that is no other is compared with it.
         describe: From weights to the network that they belong to, judged by names and shapes alone.
         original: From the name of a tensor here, and the network, to its name there.
@@ -46,7 +46,7 @@ class Layout:
     prepare: Callable[[dict[str, Tensor]], Prepared] = Prepared
 
     def prefix(self, weights: Weights) -> str | None:
-        """Return what stands before every key of this format, or None if the weights are not of this format."""
+        """Return what stands before every key of this format, None if the weights are not of it."""
         found = [
             name.removesuffix(anchor)
             for name in weights

@@ -10,6 +10,9 @@ from modelsgenesis.configs import NNUNET_V1_GENESIS, RESENC_L, PlainUNetConfig, 
 from modelsgenesis.networks.nnunet import StagedConfig
 from modelsgenesis.networks.transfer import some
 
+ALIAS = "alias of"
+"""How the reason begins for which a name that means a tensor already loaded is dropped."""
+
 _ENCODER_AGAIN = "decoder.encoder."
 
 
@@ -108,14 +111,14 @@ def _prepare_v2(weights: dict[str, Tensor]) -> Prepared:
     groups: dict[str, list[str]] = {}
     for name in weights:
         groups.setdefault(_canonical(name), []).append(name)
-    prepared = Prepared({})
+    prepared = Prepared({}, notes=[f"{len(weights)} keys name {len(groups)} tensors"])
     disagreeing = []
     for canonical, names in groups.items():
         order = [name for name in aliases(canonical) if name in names]
         prepared.weights[canonical] = kept = weights[order[0]]
         for name in order[1:]:
             same = weights[name].data_ptr() == kept.data_ptr() or torch.equal(weights[name], kept)
-            prepared.dropped[name] = f"again {order[0]}" if same else f"stale, {order[0]} differs"
+            prepared.dropped[name] = f"{ALIAS} {order[0]}" if same else f"stale alias, {order[0]} differs"
             disagreeing += [] if same else [name]
     if disagreeing:
         prepared.notes.append(f"{len(disagreeing)} aliases disagree with all_modules: {some(disagreeing)}")

@@ -5,7 +5,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ _NEEDED = re.compile(r"GLOBAL (\S+)")
 
 
 class _Forgotten:
-    """Stands for what NumPy pickled beside the weights, such as losses: none of NumPy's own code is run for it."""
+    """Stands for what NumPy pickled beside the weights, such as losses; no code of NumPy's runs for it."""
 
     def __init__(self, *_: object) -> None:
         pass
@@ -72,8 +72,8 @@ def container(path: Path) -> Container:
 def read_torch(path: Path) -> Any:
     """Return what `torch.save` wrote, tensors mapped from the file where its format allows it.
 
-    Nothing but tensors and plain Python values is ever built (`weights_only=True`), and no entry of the file may
-    unpack to more than the file holds.
+    Nothing but tensors and plain Python values is ever built (`weights_only=True`), and the entries of a zip
+    file may not unpack to more than the file holds.
 
     Raises:
         UnsafeCheckpointError: The file would have to run code, or it is a zip bomb.
@@ -84,14 +84,14 @@ def read_torch(path: Path) -> Any:
         _check_zip(path)
     try:
         with warnings.catch_warnings(), torch.serialization.safe_globals(_FORGOTTEN):
-            warnings.simplefilter("ignore")  # about other protocols of pickle, which make no difference here
+            warnings.simplefilter("ignore")  # about other protocols of pickle, which are of no interest
             return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
     except Exception as error:  # damaged bytes make the unpickler fail in any way whatever
         needed = _NEEDED.search(str(error))
         if needed:
             raise UnsafeCheckpointError(
-                f"{path}: needs {needed[1]} to be run, expected tensors and plain values alone; nothing was run."
-                " Ask its authors for a state dict"
+                f"{path}: needs {needed[1]} to be run, expected tensors and plain values alone;"
+                " nothing was run, ask its authors for a state dict"
             ) from error
         reason = str(error).strip().splitlines()
         raise CheckpointError(
@@ -109,16 +109,20 @@ def _check_zip(path: Path) -> None:
     size = path.stat().st_size
     if unpacked > size:
         raise UnsafeCheckpointError(
-            f"{path}: {size:,} bytes that would unpack to {unpacked:,}, expected entries stored as they are;"
-            " not unpacked, it may be a zip bomb"
+            f"{path}: {size:,} bytes that would unpack to {unpacked:,}, expected entries stored as they"
+            " are; it was not unpacked, as it may be a zip bomb"
         )
 
 
-def mappings(content: Any, path: tuple[str, ...] = (), depth: int = 4) -> Iterator[tuple[str, dict[str, Tensor]]]:
+def mappings(
+    content: Any, path: tuple[str, ...] = (), depth: int = 4
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Go through the mappings of names to tensors in a checkpoint, with where in it they are."""
     if not isinstance(content, Mapping) or depth == 0:
         return
-    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
+    tensors = {
+        key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)
+    }
     if tensors:
         yield ".".join(path), tensors
     for key, value in content.items():
@@ -127,7 +131,7 @@ def mappings(content: Any, path: tuple[str, ...] = (), depth: int = 4) -> Iterat
 
 
 def read_keras(path: Path) -> dict[str, Tensor]:
-    """Return the weights of a Keras file under `layer/weight`, kernels as PyTorch has them: [out, in, *spatial].
+    """Return the weights of a Keras file as `layer/weight`, kernels as PyTorch's: [out, in, *spatial].
 
     Raises:
         MissingExtraError: h5py is not installed.
@@ -140,16 +144,16 @@ def read_keras(path: Path) -> dict[str, Tensor]:
     size = path.stat().st_size
     try:
         with h5py.File(path, "r") as file:
-            root = file.get("model_weights", file)
+            root = file["model_weights"] if isinstance(file.get("model_weights"), h5py.Group) else file
             found: dict[str, h5py.Dataset] = {}
-            root.visititems(  # follows neither soft nor external links
+            cast("h5py.Group", root).visititems(  # follows neither soft nor external links
                 lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None
             )
             outside = [name for name, item in found.items() if item.external or item.is_virtual]
             if outside or sum(item.nbytes for item in found.values()) > size:
                 raise UnsafeCheckpointError(
-                    f"{path}: {size:,} bytes with larger or outside data ({some(outside or list(found))}), expected"
-                    " all of its weights in it, uncompressed; not read"
+                    f"{path}: {size:,} bytes with larger or outside data ({some(outside or list(found))}),"
+                    " expected all of its weights in it, uncompressed; they were not read"
                 )
             return {_keras_name(name): _keras_tensor(name, item[()]) for name, item in found.items()}
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from modelsgenesis import __version__
-from modelsgenesis.cli import demo, training
+from modelsgenesis.cli import demo, hub, training
 from modelsgenesis.errors import GenesisError
 
 app = typer.Typer(
@@ -37,6 +37,9 @@ def _common(
     ),
 ) -> None:
     pass
+
+
+hub.register(app)
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from modelsgenesis.checkpoints.card_results import PIPELINE_TAGS, Measure, measu
 from modelsgenesis.configs import BundleConfig, InputContract
 from modelsgenesis.configs.front_matter import CardParts, split_card
 
+
 def render_card(
     config: BundleConfig, *, name: str, existing: str = "", figures: Mapping[str, str] | None = None
 ) -> str:
@@ -39,9 +40,10 @@ def render_card(
     )
     found = measures(config.provenance.results)
     generated = Template(template.generated).substitute(_fields(config, name, found, figures or {}))
-    kept = {key: value for key, value in old.front.items() if key != "model-index"}
-    front = {**kept, **_front(config, name, found)}
-    front["tags"] = list(dict.fromkeys([*_listed(old.front.get("tags")), *_tags(config)]))
+    ours = _front(config, name, found)
+    ours["tags"] = list(dict.fromkeys([*_listed(old.front.get("tags")), *_tags(config)]))
+    kept = {key: value for key, value in old.front.items() if key not in ours and key != "model-index"}
+    front = {**kept, **ours}
     untouched = not (old.before + old.after).strip()
     after = template.after if untouched else old.after
     separator = "" if old.generated or after.startswith("\n") else "\n"
@@ -82,7 +84,7 @@ def _fields(
         "name": text(name),
         "summary": _summary(config),
         "overview": _rows(_overview(config)),
-        "load": f'network = modelsgenesis.from_pretrained("{name}").network',
+        "load": f'network = modelsgenesis.from_pretrained("{name}")',
         "shape": ", ".join(str(size) for size in (1, len(config.input.channels), *config.patch_size)),
         "axes": ", ".join(axes),
         "input": _rows(_input(config.input, config.patch_size)),

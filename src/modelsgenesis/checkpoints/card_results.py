@@ -18,6 +18,17 @@ PIPELINE_TAGS = {
 _BASELINES = {
     "restoration_loss": ("identity_loss", "mean_image_loss")
 }  # say nothing without the loss beside them
+_COUNTS = (
+    "n",
+    "patients",
+    "cases",
+    "subjects",
+    "samples",
+    "seeds",
+    "seed",
+    "runs",
+)  # belong to all of a group
+_STEPS = ("step", "steps", "epoch")  # no measure of quality
 _LONGEST_LIST = 12
 
 
@@ -39,7 +50,8 @@ class Measure:
 def measures(results: Mapping[str, Any]) -> list[Measure]:
     """Find the numbers in a free mapping of results.
 
-    A mapping with `mean` or `value` is one measure and its other keys the details; any other is a group.
+    A mapping with `mean` or `value` is one measure and its other keys the details; any other is a group,
+    whose counts belong to each of its measures.
 
     Example:
         >>> measures({"dice": {"mean": 0.85, "n": 20}})
@@ -47,12 +59,18 @@ def measures(results: Mapping[str, Any]) -> list[Measure]:
         >>> [m.name for m in measures({"dice": {"Anterior": 0.86, "Posterior": 0.84}})]
         ['dice Anterior', 'dice Posterior']
     """
+    return _group("", results, {})
+
+
+def _group(prefix: str, results: Mapping[str, Any], inherited: Mapping[str, Any]) -> list[Measure]:
+    counts = {**inherited, **{key: results[key] for key in _COUNTS if key in results}}
+    baselines = {name for main, names in _BASELINES.items() if main in results for name in names}
     found: list[Measure] = []
     for key, value in results.items():
-        if any(key in names and main in results for main, names in _BASELINES.items()):
+        if key in baselines or key in _COUNTS or key in _STEPS:
             continue
-        details = {name: results[name] for name in _BASELINES.get(key, ()) if name in results}
-        found += _measures(key, value, details)
+        beside = {name: results[name] for name in _BASELINES.get(key, ()) if name in results}
+        found += _measures(f"{prefix} {key}".strip(), value, {**beside, **counts})
     return found
 
 
@@ -64,8 +82,8 @@ def _measures(name: str, value: Any, details: dict[str, Any]) -> list[Measure]:
     for main in ("mean", "value"):
         if _is_number(value.get(main)):
             rest = {key: item for key, item in value.items() if key != main}
-            return [Measure(name, value[main], {**rest, **details})]
-    return [measure for key, item in value.items() for measure in _measures(f"{name} {key}", item, {})]
+            return [Measure(name, value[main], {**details, **rest})]
+    return _group(name, value, {key: item for key, item in details.items() if key in _COUNTS})
 
 
 def _is_number(value: Any) -> bool:

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from modelsgenesis import __version__
+from modelsgenesis.cli import demo, hub, training
 from modelsgenesis.errors import GenesisError
 
 app = typer.Typer(
@@ -25,6 +26,10 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+for module in (training, demo):
+    module.register(app)
+
+
 @app.callback()
 def _common(
     version: bool = typer.Option(
@@ -32,6 +37,9 @@ def _common(
     ),
 ) -> None:
     pass
+
+
+hub.register(app)
 
 
 def main() -> None:

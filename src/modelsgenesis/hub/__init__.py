@@ -10,20 +10,23 @@ from modelsgenesis.hub.registry import ModelCard, ModelSource, find_card, list_c
 
 if TYPE_CHECKING:
     from modelsgenesis.hub.cache import CachedBundle, cached_bundles, prune
-    from modelsgenesis.hub.download import copy_bundle, fetch_bundle, verify
-    from modelsgenesis.hub.publish import Publication, publish
+    from modelsgenesis.hub.download import fetch_bundle
+    from modelsgenesis.hub.local import cached_folder, copy_bundle, verify
+    from modelsgenesis.hub.publishing import Publication, publish, push_command
     from modelsgenesis.hub.review import review_card
 
 _LAZY = {
     "CachedBundle": "cache",
-    "Publication": "publish",
+    "Publication": "publishing",
     "cached_bundles": "cache",
-    "copy_bundle": "download",
+    "cached_folder": "local",
+    "copy_bundle": "local",
     "fetch_bundle": "download",
     "prune": "cache",
-    "publish": "publish",
+    "publish": "publishing",
+    "push_command": "publishing",
     "review_card": "review",
-    "verify": "download",
+    "verify": "local",
 }
 
 __all__ = [
@@ -32,12 +35,14 @@ __all__ = [
     "ModelSource",
     "Publication",
     "cached_bundles",
+    "cached_folder",
     "copy_bundle",
     "fetch_bundle",
     "find_card",
     "list_cards",
     "prune",
     "publish",
+    "push_command",
     "review_card",
     "verify",
 ]

@@ -1,4 +1,4 @@
-"""What is on this machine: records of downloads that were verified, and bundles converted from other formats."""
+"""What is on this machine: records of verified downloads, and bundles converted from other formats."""
 
 import hashlib
 import json
@@ -176,7 +176,6 @@ def prune(cache: str | Path | None = None, *, everything: bool = False) -> list[
     Returns:
         What was removed.
     """
-    here = open_cache(cache)
     removed = [bundle for bundle in cached_bundles(cache) if everything or not bundle.used]
     for bundle in removed:
         shutil.rmtree(bundle.folder)
@@ -210,10 +209,12 @@ def check_digest(path: Path, expected: Mapping[str, str | None], where: str) -> 
         )
     if wanted is not None and digest != wanted:
         raise DigestError(
-            f"{where}: its SHA-256 is {digest[:12]}…, expected {wanted[:12]}…; it was thrown away, try again later"
+            f"{where}: its SHA-256 is {digest[:12]}…, expected {wanted[:12]}…; "
+            "it was thrown away, try again later"
         )
     if wanted is None and git_sha1_of(path) != wanted_git:
         raise DigestError(
-            f"{where}: is not the file that the Hub records (git {wanted_git}); it was thrown away, try again later"
+            f"{where}: is not the file that the Hub records (git {wanted_git}); "
+            "it was thrown away, try again later"
         )
     return digest

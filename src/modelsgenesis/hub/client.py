@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+Progress = Callable[[str, int, int | None], None]
+"""Called with a file's name, the bytes done and the bytes in all, while it is downloaded."""
+
 SIGN_IN = "sign in with `hf auth login`, set HF_TOKEN or pass --token"
 _BUSY = {429, 500, 502, 503, 504}
 _ATTEMPTS = 4  # with waits of 1, 2 and 4 seconds
@@ -104,7 +107,7 @@ def take_snapshot(
 
 
 def patiently(call: Callable[[], T], attempts: int = _ATTEMPTS) -> T:
-    """Call again, after a growing wait, while the Hub answers that it is busy; the client itself would give up."""
+    """Call again, after growing waits, while the Hub says that it is busy; the client would give up."""
     from huggingface_hub.errors import HfHubHTTPError
 
     for attempt in range(attempts - 1):
@@ -147,7 +150,7 @@ def translated(repository: str, revision: str | None = None, token: str | None =
         yield
     except OfflineModeIsEnabled as error:
         raise HubUnreachableError(
-            f"{repository}: offline mode (HF_HUB_OFFLINE) and not in the cache; download it once with a network"
+            f"{repository}: offline mode (HF_HUB_OFFLINE) and not in the cache; download it with a network"
         ) from error
     except HfHubHTTPError as error:
         raise _refusal(error, repository, revision, token) from error
@@ -159,7 +162,7 @@ def translated(repository: str, revision: str | None = None, token: str | None =
         raise UnknownModelError(f"{repository}: no name of a repository, expected org/name") from error
     except httpx2.TimeoutException as error:
         raise HubUnreachableError(
-            f"{repository}: {endpoint()} did not answer in time; try again later, or raise HF_HUB_ETAG_TIMEOUT"
+            f"{repository}: {endpoint()} did not answer in time; try later, or raise HF_HUB_ETAG_TIMEOUT"
         ) from error
     except httpx2.HTTPError as error:
         reason = " ".join(str(error).split()) or type(error).__name__

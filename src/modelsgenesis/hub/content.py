@@ -15,7 +15,7 @@ from modelsgenesis.hub import privacy
 from modelsgenesis.hub.registry import is_inside
 from modelsgenesis.hub.review import IMAGE
 
-_OURS = ("library_name", "pipeline_tag", "model-index", "tags", "base_model")  # keys that a push renews
+_OURS = ("library_name", "pipeline_tag", "model-index", "base_model")  # keys that a push renews
 _FIGURES = (".png", ".jpg", ".jpeg", ".webp")
 _STAMP = " prose="
 
@@ -95,8 +95,8 @@ def _figures(folder: Path, card: str) -> tuple[str, ...]:
 def merge_card(content: Content, published: str, repository: str) -> tuple[str, list[str]]:
     """Renew our section of a card and keep what a person wrote.
 
-    A push stamps its section with a digest of the prose around it. While the published prose still has that digest
-    nobody changed it there, and the run's is the newer; otherwise the published prose stays.
+    A push stamps its section with a digest of the prose around it. While the published prose still has that
+    digest nobody changed it there, and the run's is the newer; otherwise the published prose stays.
 
     Args:
         content: The run.

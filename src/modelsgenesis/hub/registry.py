@@ -102,16 +102,27 @@ def is_inside(path: str) -> bool:
     return bool(parts) and not (path.startswith("/") or "\\" in path or ":" in path or ".." in parts)
 
 
+def read_text(path: Path) -> str:
+    """Read a card's file.
+
+    Raises:
+        ConfigurationError: It is not there, or no text.
+    """
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{path}: no such card; a push writes one, or copy one of cards/") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: cannot be read as a card: {error}") from error
+
+
 def read_card(path: Path) -> ModelCard:
     """Read and check a card.
 
     Raises:
         ConfigurationError: The file is unreadable, or its header has unknown, missing or wrong keys.
     """
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: cannot be read as a card: {error}") from error
+    text = read_text(path)
     front = split_card(text, str(path)).front
     if "modelsgenesis" not in front:
         raise ConfigurationError(f"{path}: no `modelsgenesis:` mapping in its header; see the packaged cards")

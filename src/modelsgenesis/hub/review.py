@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from importlib import resources
 from typing import Any
 
 from modelsgenesis.configs.front_matter import PLACEHOLDER, split_card
@@ -10,18 +11,8 @@ from modelsgenesis.errors import ConfigurationError
 IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 """An image link of Markdown: title and path."""
 
-LICENSES = frozenset(
-    """
-    apache-2.0 mit openrail bigscience-openrail-m creativeml-openrail-m bigscience-bloom-rail-1.0 bigcode-openrail-m
-    afl-3.0 artistic-2.0 bsl-1.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear c-uda cc cc0-1.0 cc-by-2.0 cc-by-2.5
-    cc-by-3.0 cc-by-4.0 cc-by-sa-3.0 cc-by-sa-4.0 cc-by-nc-2.0 cc-by-nc-3.0 cc-by-nc-4.0 cc-by-nd-4.0
-    cc-by-nc-nd-3.0 cc-by-nc-nd-4.0 cc-by-nc-sa-2.0 cc-by-nc-sa-3.0 cc-by-nc-sa-4.0 cdla-sharing-1.0
-    cdla-permissive-1.0 cdla-permissive-2.0 wtfpl ecl-2.0 epl-1.0 epl-2.0 etalab-2.0 eupl-1.1 eupl-1.2 agpl-3.0 gfdl
-    gpl gpl-2.0 gpl-3.0 lgpl lgpl-2.1 lgpl-3.0 isc h-research intel-research lppl-1.3c ms-pl mpl-2.0 odc-by odbl
-    openrail++ osl-3.0 postgresql ofl-1.1 ncsa unlicense zlib pddl lgpl-lr unknown other
-    """.split()
-)
-"""Identifiers of licences that the Hub's header takes; a licence of one's own is `other` with a name and a link."""
+LICENSES = frozenset(resources.files("modelsgenesis.hub").joinpath("licenses.txt").read_text("utf-8").split())
+"""What the Hub's header takes as a licence; one of one's own is `other` with a name and a link."""
 
 
 def review_card(card: str) -> list[str]:
@@ -29,7 +20,7 @@ def review_card(card: str) -> list[str]:
 
     Example:
         >>> review_card("# A model")[0]
-        'header: no license; choose one of the identifiers of the Hub, or other with license_name and license_link'
+        'header: no license; choose an identifier of the Hub, or other with license_name'
     """
     try:
         parts = split_card(card)
@@ -49,9 +40,7 @@ def _header(front: Mapping[str, Any]) -> list[str]:
     found: list[str] = []
     license_ = front.get("license")
     if not license_:
-        found.append(
-            "header: no license; choose one of the identifiers of the Hub, or other with license_name and license_link"
-        )
+        found.append("header: no license; choose an identifier of the Hub, or other with license_name")
     elif license_ not in LICENSES:
         found.append(f"header: license {license_!r} is no identifier of the Hub; use other with license_name")
     elif license_ == "other" and not (front.get("license_name") and front.get("license_link")):
@@ -61,7 +50,7 @@ def _header(front: Mapping[str, Any]) -> list[str]:
     found += [f"header: no {key}" for key in ("pipeline_tag", "tags") if not front.get(key)]
     if "datasets" not in front:
         found.append(
-            "header: no datasets; name those on the Hub, or describe the data in the text and give an empty list"
+            "header: no datasets; name those on the Hub, or give [] and describe the data in the text"
         )
     return found
 

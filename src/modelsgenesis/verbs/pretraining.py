@@ -172,16 +172,14 @@ def _names(subvolumes: SubvolumeDataset) -> list[str]:
 def _public_facts(training: SubvolumeDataset, validation: SubvolumeDataset) -> dict[str, Any]:
     """Return what a bundle may say of the data; no name among it."""
     entries = [training.cache.entry(int(index)) for index in training.scans]
-    spacings = [entry.spacing for entry in entries if entry.spacing is not None]
-    facts: dict[str, Any] = {
+    spacings = [entry.spacing for entry in entries]
+    return {
         "modality": training.cache.contract.modality,
         "training_scans": len(training.scans),
         "validation_scans": len(validation.scans),
         "training_patients": len({entry.group for entry in entries}),
+        "median_spacing_mm": [round(float(size), 3) for size in np.median(spacings, axis=0)],
     }
-    if spacings:
-        facts["median_spacing_mm"] = [round(float(size), 3) for size in np.median(spacings, axis=0)]
-    return facts
 
 
 
@@ -193,7 +191,7 @@ def _start(
         return seeded(config.seed, lambda: build_network(config.network)), None, config
     bundle = load(init, token=token)
     network, report = adapt(bundle.network, task="restoration", copy=False)
-    reporter.note(f"{public_name(init)}: {report}")
+    reporter.note(f"{public_name(init)}: {report.summary()}")
     return network, bundle.config.input, config.override(network=network.config)
 
 

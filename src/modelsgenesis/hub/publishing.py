@@ -1,6 +1,7 @@
 """From a run to a repository on the Hub: checked here first, then one atomic commit."""
 
 import json
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -63,13 +64,13 @@ class _Push:
 
     @property
     def pending(self) -> Path:
-        """The note that this machine began to make the repository, and how it should end: public or private."""
+        """The note that this machine began to make the repository, and whether it shall stay private."""
         return open_cache().root / "pushes" / f"{key_of(endpoint(), self.repository)}.json"
 
 
 def publish(
     folder: str | Path,
-    repository: str,
+    repository: str | None = None,
     *,
     private: bool = False,
     revision: str | None = None,
@@ -78,14 +79,14 @@ def publish(
     message: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Publication:
-    """Publish a run's bundle: `config.json`, `model.safetensors`, the card, and the figures that the card names.
+    """Publish a run's bundle: configuration, weights, card, and the figures that the card names.
 
-    A new repository stays private until its one commit is there. Prose that a person wrote into an existing card is
-    kept. Pushing again what is there already changes nothing.
+    A new repository stays private until its one commit is there. Prose that a person wrote into an existing
+    card is kept. Pushing again what is there already changes nothing.
 
     Args:
         folder: The run; it is only read.
-        repository: `org/name`, or `name` for the token's own account.
+        repository: `org/name`; `name` for the token's own account; None for the run's name there.
         private: Whether a new repository stays private; an existing one keeps its visibility.
         revision: A branch, made when it is not there; None for the default one.
         create_pr: Propose the change instead of making it.
@@ -108,6 +109,7 @@ def publish(
     folder = Path(folder)
     say("checking the bundle")
     content = check_content(folder)
+    repository = repository or re.sub(r"[^\w.-]+|-{2,}|\.{2,}", "-", folder.resolve().name).strip("-.")
     repeat = push_command(folder, repository, private=private, revision=revision, create_pr=create_pr)
     if create_pr and revision not in (None, "main"):
         raise PublishError(
@@ -146,6 +148,10 @@ def _publish(push: _Push, content: Content, message: str | None, say: Callable[[
         push.repository = f"{_account(push)['name']}/{push.repository}"
     say(f"asking for {push.repository}")
     main = _head(push, None)
+    if main and push.private and not main.private:
+        raise PublishError(
+            f"{push.repository}: exists and is public, but --private was asked; choose another --hub-model-id"
+        )
     branch = _head(push, push.branch) if main and push.branch and not push.proposal else main
     published = _published_card(push, branch or main) if main else ""
     card, notes = merge_card(content, published, push.repository)
@@ -157,7 +163,7 @@ def _publish(push: _Push, content: Content, message: str | None, say: Callable[[
     commit, proposal = _commit(push, content, card, before, message or f"Publish {content.folder.name}")
     is_private = _finish(push, before, notes)
     open_cache().forget(push.repository)
-    files = tuple([*content.files, CARD_NAME])
+    files = (*content.files, CARD_NAME)
     url = f"{endpoint()}/{push.repository}"
     return Publication(push.repository, url, commit, proposal, is_private, files, tuple(notes))
 
@@ -229,8 +235,8 @@ def _create(push: _Push) -> Snapshot:
 
 def _taken(push: _Push) -> PublishError:
     return PublishError(
-        f"{push.repository}: the name is taken, by a push that is under way or a repository that the token cannot see; "
-        "wait and repeat, or choose another --hub-model-id"
+        f"{push.repository}: the name is taken, by a push under way or a repository hidden from the token; "
+        "wait, or choose another --hub-model-id"
     )
 
 
@@ -240,8 +246,9 @@ def _no_rights(push: _Push) -> AccessError:
     names = [org["name"] for org in organisations] if isinstance(organisations, list) else []
     owner = push.repository.split("/")[0]
     return AccessError(
-        f"{push.repository}: the token may not make a repository under {owner}; it belongs to {account['name']} "
-        f"(organisations: {', '.join(names) or 'none'}); choose another --hub-model-id or a token with write access"
+        f"{push.repository}: the token may not make a repository under {owner}; it is of {account['name']} "
+        f"(organisations: {', '.join(names) or 'none'}); choose another --hub-model-id, "
+        "or a token with write access"
     )
 
 
@@ -294,8 +301,8 @@ def _commit(
 
 def _moved(push: _Push) -> PublishError:
     return PublishError(
-        f"{push.repository}: another push changed it meanwhile; look at {endpoint()}/{push.repository}/commits/"
-        f"{push.branch or 'main'} before repeating"
+        f"{push.repository}: another push changed it meanwhile; before repeating look at "
+        f"{endpoint()}/{push.repository}/commits/{push.branch or 'main'}"
     )
 
 
@@ -341,7 +348,8 @@ def _finish(push: _Push, before: Snapshot, notes: list[str]) -> bool:
                 api(push.token).update_repo_settings(push.repository, private=False)
         except HubError as error:
             notes.append(
-                f"published, but still private ({error}); make it public at {endpoint()}/{push.repository}/settings"
+                f"published, but still private ({error}); "
+                f"make it public at {endpoint()}/{push.repository}/settings"
             )
             wanted_private = True
     push.pending.unlink(missing_ok=True)
@@ -349,7 +357,7 @@ def _finish(push: _Push, before: Snapshot, notes: list[str]) -> bool:
 
 
 def _undo(push: _Push, error: HubError) -> str:
-    """Remove what a refused push made; keep it after an interruption, so that a repeat goes on. Return a remark."""
+    """Remove what a refused push made, keep what an interrupted one made; return a remark on it."""
     if not (push.made_repository or push.made_branch):
         return ""
     what = (

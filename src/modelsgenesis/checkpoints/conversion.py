@@ -13,6 +13,7 @@ from torch import Tensor
 
 from modelsgenesis import __version__
 from modelsgenesis.checkpoints.bundle import Bundle, check_finite, differences, load_weights, save_bundle
+from modelsgenesis.checkpoints.card import render_card
 from modelsgenesis.checkpoints.genesis import GENESIS_KERAS, GENESIS_TORCH
 from modelsgenesis.checkpoints.layout import Layout, Prepared
 from modelsgenesis.checkpoints.nnunet import ALIAS, NNUNET_V1, NNUNET_V2
@@ -115,6 +116,7 @@ def convert_checkpoint(
     network: NetworkConfig | None = None,
     task: Task = "restoration",
     card: str = "",
+    name: str = "",
 ) -> ConversionReport:
     """Convert a published checkpoint to a bundle. No code in the file is run.
 
@@ -129,6 +131,7 @@ def convert_checkpoint(
         network: What the network must be; None for whatever the tensors make up.
         task: What it was trained for.
         card: The content of the bundle's `README.md`.
+        name: What a card calls the model that is rendered when none is given; empty for no card.
 
     Returns:
         What was loaded, renamed and dropped.
@@ -161,6 +164,8 @@ def convert_checkpoint(
         source={**origin, "format": read.format, "converter_version": CONVERTER_VERSION},
     )
     config = BundleConfig(task=task, network=unet, input=contract, patch_size=patch, provenance=provenance)
+    if name and not card:
+        card = render_card(config, name=name)
     _save(out, Bundle(built.eval(), config, card))
     return ConversionReport(
         format=read.format,

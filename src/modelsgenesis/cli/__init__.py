@@ -8,7 +8,7 @@ import sys
 import typer
 
 from modelsgenesis import __version__
-from modelsgenesis.cli import demo, hub, training
+from modelsgenesis.cli import checkpoints, demo, hub, training
 from modelsgenesis.errors import GenesisError
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ def _common(
 
 
 hub.register(app)
+checkpoints.register(app)
 
 
 def main() -> None:

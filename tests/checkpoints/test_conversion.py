@@ -141,6 +141,15 @@ def test_openmind(tmp_path: Path) -> None:
         torch.testing.assert_close(bundle.network(x), openmind_network("small")(x), atol=1e-5, rtol=0)
 
 
+def test_what_is_given_comes_before_the_plan_and_the_difference_is_reported(tmp_path: Path) -> None:
+    file = write_openmind_pth(tmp_path / "checkpoint_final.pth")
+    contract = InputContract(modality="mri", intensity="zscore", spacing=(2.0, 2.0, 2.0))
+    report = convert_checkpoint(file, tmp_path / "bundle", input_contract=contract, patch_size=(32, 32, 32))
+    assert "spacing (2.0, 2.0, 2.0) is used, the plan says [1.0, 1.0, 1.0]" in report.notes
+    assert "patch size (32, 32, 32) is used, the plan says [16, 16, 16]" in report.notes
+    assert load_bundle(tmp_path / "bundle").config.input == contract
+
+
 @pytest.fixture(scope="module")
 def full_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """ResEnc-L as published: 409 MB."""

@@ -152,7 +152,7 @@ def convert_checkpoint(
     read = _read(file, format)
     prepared = LAYOUTS[read.format].prepare(read.weights)
     unet, weights, renamed = _match(file, read.format, prepared, network)
-    contract, patch = _input(read, unet, extra_files or {}, input_contract, patch_size)
+    contract, patch, notes = _input(read, unet, extra_files or {}, input_contract, patch_size)
     with torch.device("meta"):
         built = build_network(unet)
     load_weights(built, weights, where=str(file))
@@ -175,7 +175,7 @@ def convert_checkpoint(
         parameters=sum(parameter.numel() for parameter in built.parameters()),
         renamed=renamed,
         dropped={**read.dropped, **prepared.dropped},
-        notes=tuple(prepared.notes),
+        notes=(*prepared.notes, *notes),
     )
 
 
@@ -273,16 +273,17 @@ def _input(
     extra_files: Mapping[str, Path],
     contract: InputContract | None,
     patch_size: tuple[int, ...] | None,
-) -> tuple[InputContract, tuple[int, ...]]:
+) -> tuple[InputContract, tuple[int, ...], list[str]]:
     """Find the input contract and the patch size: given, or in the plan, or those that were published."""
     if read.format == "openmind":
         plan = _plan(read, extra_files)
         plan.check(unet)
-        return contract or plan.input_contract(), patch_size or plan.patch_size
+        contract, patch_size = contract or plan.input_contract(), patch_size or plan.patch_size
+        return contract, patch_size, plan.differences(contract, patch_size)
     contract = contract or _INPUTS[read.format]
     if contract.dims != unet.dims:
         contract = contract.override(dims=unet.dims)
-    return contract, patch_size or _PATCHES[read.format][: unet.dims]
+    return contract, patch_size or _PATCHES[read.format][: unet.dims], []
 
 
 def _plan(read: _Source, extra_files: Mapping[str, Path]) -> AdaptationPlan:

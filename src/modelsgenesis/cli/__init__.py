@@ -26,7 +26,7 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-for module in (training, demo):
+for module in (training, hub, demo):
     module.register(app)
 
 
@@ -37,9 +37,6 @@ def _common(
     ),
 ) -> None:
     pass
-
-
-hub.register(app)
 
 
 def main() -> None:

@@ -42,7 +42,7 @@ def make_ct(seed: int, shape: tuple[int, int, int] = (28, 24, 20)) -> np.ndarray
     grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij"))
     hounsfield = np.full(shape, -1000.0)
     hounsfield[(grid**2).sum(axis=0) < 0.9] = 40
-    for value, centre in ((700, (0.3, 0.2, 0.1)), (-600, (-0.3, -0.2, 0.0))):
+    for value, centre in ((700, (0.3, 0.2, 0.1)), (-300, (-0.3, -0.2, 0.0))):
         shift = random.uniform(-0.1, 0.1, 3)
         distance = sum((axis - place - move) ** 2 for axis, place, move in zip(grid, centre, shift, strict=True))
         hounsfield[distance < 0.09] = value
@@ -69,7 +69,7 @@ def decathlon(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / part).mkdir()
     for index in range(6):
         image = make_ct(index)
-        label = np.where(image > 350, 1, np.where((image > -750) & (image < -450), 2, 0)).astype(np.uint8)
+        label = np.where(image > 350, 1, np.where((image > -450) & (image < -150), 2, 0)).astype(np.uint8)
         name = f"ball_{index:03d}.nii.gz"
         nib.save(nib.Nifti1Image(image, affine), folder / "imagesTr" / name)
         nib.save(nib.Nifti1Image(label, affine), folder / "labelsTr" / name)

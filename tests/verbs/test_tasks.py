@@ -13,15 +13,15 @@ from modelsgenesis.errors import ConfigurationError, DataError, ScanError, Train
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
 
-NETWORK = GenesisUNetConfig(widths=(8, 16), norm="instance")
+NETWORK = GenesisUNetConfig(widths=(16, 32), norm="instance")
 TINY = FinetuningConfig(
     network=NETWORK,
     patch_size=(16, 16, 12),
-    steps=80,
-    batch_size=4,
-    learning_rate=1e-2,
+    steps=60,
+    batch_size=8,
+    learning_rate=3e-3,
     warmup_steps=5,
-    validate_every=40,
+    validate_every=30,
     samples_per_scan=4,
     augment=False,
     overlap=0.25,

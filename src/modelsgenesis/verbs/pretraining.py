@@ -191,7 +191,7 @@ def _start(
         return seeded(config.seed, lambda: build_network(config.network)), None, config
     bundle = load(init, token=token)
     network, report = adapt(bundle.network, task="restoration", copy=False)
-    reporter.note(f"{public_name(init)}: {report}")
+    reporter.note(f"{public_name(init)}: {report.summary()}")
     return network, bundle.config.input, config.override(network=network.config)
 
 

@@ -120,7 +120,7 @@ def _start(
         network = seeded(config.seed, lambda: build_network(network.config))  # pyright: ignore[reportArgumentType]
         reporter.note(f"random weights in the shape of {public_name(init)}")
     else:
-        reporter.note(f"{public_name(init)}: {report}")
+        reporter.note(f"{public_name(init)}: {report.summary()}")
     contract = bundle.config.input
     if data.modality is not None and data.modality != contract.modality:
         reporter.note(

@@ -289,8 +289,6 @@ def _commit(
                 if error.response.status_code in _STALE:
                     raise _moved(push) from error
                 raise
-            except RuntimeError as error:  # the client wraps what goes wrong with one large file
-                raise error.__cause__ or error from error
     except HubUnreachableError:
         landed = None if push.proposal else _landed(push, content, card)
         if landed is None:

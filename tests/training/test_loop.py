@@ -8,10 +8,10 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from modelsgenesis.configs import TrainingConfig
-from modelsgenesis.errors import NonFiniteLossError, ResumeError, TrainingError
+from modelsgenesis.errors import Interrupted, NonFiniteLossError, ResumeError, TrainingError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Interrupted, Objective, Run, Trainer
+from modelsgenesis.training import Objective, Run, Trainer
 from modelsgenesis.training.loop import count_steps, learning_rate
 
 
@@ -96,7 +96,7 @@ def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, optimiz
     whole = make(tmp_path / "whole", optimizer=optimizer)
     whole.fit()
     part = make(tmp_path / "part", Fit(stop_at=cut), optimizer=optimizer)
-    with pytest.raises(Interrupted, match=rf"interrupted at step {cut} of 9; go on with --resume"):
+    with pytest.raises(Interrupted, match=rf"interrupted at step {cut} of 9, nothing is lost; .*--resume --output"):
         part.fit()
     part.run.close()
     resumed = make(tmp_path / "part", resume=True, optimizer=optimizer)

@@ -9,7 +9,7 @@ import typer
 
 from modelsgenesis import __version__
 from modelsgenesis.cli import checkpoints, demo, hub, training
-from modelsgenesis.errors import GenesisError
+from modelsgenesis.errors import GenesisError, Interrupted
 
 app = typer.Typer(
     name="modelsgenesis",
@@ -26,10 +26,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-for module in (training, demo):
-    module.register(app)
-
-
 @app.callback()
 def _common(
     version: bool = typer.Option(
@@ -39,14 +35,17 @@ def _common(
     pass
 
 
-hub.register(app)
-checkpoints.register(app)
+for module in (training, demo, hub, checkpoints):
+    module.register(app)
 
 
 def main() -> None:
-    """Run the command line; an error of this package becomes one line and status 1."""
+    """Run the command line; an error of this package becomes one line and status 1, a signal 128 and its number."""
     try:
         app()
     except GenesisError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+    except Interrupted as signal:
+        typer.echo(str(signal), err=True)
+        sys.exit(128 + signal.signum)

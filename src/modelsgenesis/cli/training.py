@@ -102,6 +102,9 @@ def finetune(
         str | None,
         typer.Option(help="Start from these weights: a name, org/repo, or a run; default: from scratch."),
     ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Random weights in the shape of --init: its control.")
+    ] = False,
     output: Output = Path("runs/finetune"),
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
     settings: Settings = None,
@@ -117,14 +120,18 @@ def finetune(
 ) -> None:
     """Train a task model with labels, from a Genesis or from scratch, and measure it on held-out patients."""
     from modelsgenesis import verbs
+    from modelsgenesis.configs import apply_settings
 
+    config = verbs.default_finetuning(data)
+    if steps is not None:
+        config = config.override(steps=steps, epochs=None)
     run, measured = verbs.finetune(
         data,
         output,
         task=task,
         init=init,
-        steps=steps,
-        settings=settings or [],
+        from_scratch=from_scratch,
+        config=apply_settings(config, settings or []),
         device=device,
         resume=resume,
         strict=strict,

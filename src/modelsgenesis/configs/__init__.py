@@ -25,6 +25,7 @@ from modelsgenesis.configs.training import (
     PretrainingConfig,
     TrainingConfig,
     pretraining_recipe,
+    require_patch_size,
 )
 
 __all__ = [
@@ -53,5 +54,6 @@ __all__ = [
     "UNetConfig",
     "apply_settings",
     "pretraining_recipe",
+    "require_patch_size",
     "scheme",
 ]

@@ -5,10 +5,11 @@ This is the only room where names become weights, weights become runs, and runs 
 
 from modelsgenesis.verbs.models import from_pretrained, load, push_to_hub, save_pretrained
 from modelsgenesis.verbs.pretraining import pretrain
-from modelsgenesis.verbs.tasks import Prediction, finetune, predict, read_results
+from modelsgenesis.verbs.tasks import Prediction, default_finetuning, finetune, predict, read_results
 
 __all__ = [
     "Prediction",
+    "default_finetuning",
     "finetune",
     "from_pretrained",
     "load",

@@ -19,7 +19,9 @@ from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run, Split, finetune_network, split_cases
 from modelsgenesis.verbs.models import load, public_name, seeded
 
-SAMPLE_CONFIG = FinetuningConfig(steps=200, validate_every=200, validation_fraction=0.0, patch_size=(48, 48, 16))
+SAMPLE_CONFIG = FinetuningConfig(
+    steps=200, batch_size=4, validate_every=200, validation_fraction=0.0, patch_size=(48, 48, 16), samples_per_scan=32
+)
 """For the embedded sample: one patient to train on, one to test on."""
 
 
@@ -73,7 +75,7 @@ def finetune(
     if source is None:
         reporter.note("no data given: fine-tuning on the embedded sample of two CT patients, which proves nothing")
     data = source if isinstance(source, LabelledData) else _labelled(source)
-    config = config or (SAMPLE_CONFIG if source is None else FinetuningConfig())
+    config = config or default_finetuning(source)
     hardware = choose_hardware(device, config.precision)
     reporter.note(f"computing on {hardware.describe()}")
     network, contract = _start(init, from_scratch, data, config, token, reporter)
@@ -92,6 +94,11 @@ def finetune(
         strict=strict,
     )
     return run, measured
+
+
+def default_finetuning(source: object) -> FinetuningConfig:
+    """Return the default configuration; the embedded sample, a source of None, has one of its own."""
+    return SAMPLE_CONFIG if source is None else FinetuningConfig()
 
 
 def _labelled(source: str | Path | None) -> LabelledData:

@@ -111,25 +111,27 @@ def openmind_network(config: Literal["small", "full"]) -> nn.Module:
     from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 
     stages = len(OPENMIND_CONFIGURATIONS[config]["strides"])
-    network = ResidualEncoderUNet(
-        input_channels=1,
-        n_stages=stages,
-        conv_op=nn.Conv3d,
-        kernel_sizes=[[3, 3, 3]] * stages,
-        num_classes=1,
-        n_conv_per_stage_decoder=[1] * (stages - 1),
-        conv_bias=True,
-        norm_op=nn.InstanceNorm3d,
-        norm_op_kwargs={"eps": 1e-5, "affine": True},
-        nonlin=nn.LeakyReLU,
-        nonlin_kwargs={"inplace": True},
-        deep_supervision=False,
-        **OPENMIND_CONFIGURATIONS[config],
-    )
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator), alpha=0.02)
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        network = ResidualEncoderUNet(
+            input_channels=1,
+            n_stages=stages,
+            conv_op=nn.Conv3d,
+            kernel_sizes=[[3, 3, 3]] * stages,
+            num_classes=1,
+            n_conv_per_stage_decoder=[1] * (stages - 1),
+            conv_bias=True,
+            norm_op=nn.InstanceNorm3d,
+            norm_op_kwargs={"eps": 1e-5, "affine": True},
+            nonlin=nn.LeakyReLU,
+            nonlin_kwargs={"inplace": True},
+            deep_supervision=False,
+            **OPENMIND_CONFIGURATIONS[config],
+        )
+        with torch.no_grad():  # norms begin as ones and zeros, with which a mistake could hide
+            for parameter in network.parameters():
+                if parameter.ndim == 1:
+                    parameter.add_(torch.randn(parameter.shape), alpha=0.1)
     return network.eval()
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from modelsgenesis import __version__
 from modelsgenesis.checkpoints.bundle import Bundle, check_finite, differences, load_weights, save_bundle
+from modelsgenesis.checkpoints.card import render_card
 from modelsgenesis.checkpoints.genesis import GENESIS_KERAS, GENESIS_TORCH
 from modelsgenesis.checkpoints.layout import Layout, Prepared
 from modelsgenesis.checkpoints.nnunet import ALIAS, NNUNET_V1, NNUNET_V2
@@ -115,6 +116,7 @@ def convert_checkpoint(
     network: NetworkConfig | None = None,
     task: Task = "restoration",
     card: str = "",
+    name: str = "",
 ) -> ConversionReport:
     """Convert a published checkpoint to a bundle. No code in the file is run.
 
@@ -129,6 +131,7 @@ def convert_checkpoint(
         network: What the network must be; None for whatever the tensors make up.
         task: What it was trained for.
         card: The content of the bundle's `README.md`.
+        name: What a card calls the model that is rendered when none is given; empty for no card.
 
     Returns:
         What was loaded, renamed and dropped.
@@ -149,7 +152,7 @@ def convert_checkpoint(
     read = _read(file, format)
     prepared = LAYOUTS[read.format].prepare(read.weights)
     unet, weights, renamed = _match(file, read.format, prepared, network)
-    contract, patch = _input(read, unet, extra_files or {}, input_contract, patch_size)
+    contract, patch, notes = _input(read, unet, extra_files or {}, input_contract, patch_size)
     with torch.device("meta"):
         built = build_network(unet)
     load_weights(built, weights, where=str(file))
@@ -161,6 +164,8 @@ def convert_checkpoint(
         source={**origin, "format": read.format, "converter_version": CONVERTER_VERSION},
     )
     config = BundleConfig(task=task, network=unet, input=contract, patch_size=patch, provenance=provenance)
+    if name and not card:
+        card = render_card(config, name=name)
     _save(out, Bundle(built.eval(), config, card))
     return ConversionReport(
         format=read.format,
@@ -170,7 +175,7 @@ def convert_checkpoint(
         parameters=sum(parameter.numel() for parameter in built.parameters()),
         renamed=renamed,
         dropped={**read.dropped, **prepared.dropped},
-        notes=tuple(prepared.notes),
+        notes=(*prepared.notes, *notes),
     )
 
 
@@ -268,16 +273,17 @@ def _input(
     extra_files: Mapping[str, Path],
     contract: InputContract | None,
     patch_size: tuple[int, ...] | None,
-) -> tuple[InputContract, tuple[int, ...]]:
+) -> tuple[InputContract, tuple[int, ...], list[str]]:
     """Find the input contract and the patch size: given, or in the plan, or those that were published."""
     if read.format == "openmind":
         plan = _plan(read, extra_files)
         plan.check(unet)
-        return contract or plan.input_contract(), patch_size or plan.patch_size
+        contract, patch_size = contract or plan.input_contract(), patch_size or plan.patch_size
+        return contract, patch_size, plan.differences(contract, patch_size)
     contract = contract or _INPUTS[read.format]
     if contract.dims != unet.dims:
         contract = contract.override(dims=unet.dims)
-    return contract, patch_size or _PATCHES[read.format][: unet.dims]
+    return contract, patch_size or _PATCHES[read.format][: unet.dims], []
 
 
 def _plan(read: _Source, extra_files: Mapping[str, Path]) -> AdaptationPlan:

@@ -32,7 +32,7 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: ExportFormat) -> Path
         path: The file; it must not be there yet.
         to: `"nnunet"`: a checkpoint for nnU-Net v2's `-pretrained_weights`, with `network_weights` under
             every name that nnU-Net gives them, and a plan. `"torch"`: a state dict of the names of the
-            original release. `"onnx"`: an ONNX graph with a free batch size, for inputs of the bundle's patch size.
+            original release. `"onnx"`: a graph with a free batch size, for inputs of the bundle's patch size.
 
     Returns:
         The file.

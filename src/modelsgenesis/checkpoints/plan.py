@@ -92,6 +92,19 @@ class AdaptationPlan:
         spacing = tuple(float(size) for size in self._numbers("spacing"))
         return OPENMIND_INPUT.override(dims=len(spacing), spacing=spacing)
 
+    def differences(self, contract: InputContract, patch_size: tuple[int, ...]) -> list[str]:
+        """Say where the plan differs from what is used instead of it."""
+        used = {"spacing": contract.spacing, "patch size": patch_size}
+        said = {
+            what: next((value for key in _KEYS[what] for value in find_values(self.values, key)), None)
+            for what in used
+        }
+        return [
+            f"{what} {used[what]} is used, the plan says {said[what]}"
+            for what in used
+            if isinstance(said[what], (list, tuple)) and tuple(said[what]) != used[what]
+        ]
+
     def check(self, network: UNetConfig) -> None:
         """Refuse a network that is not the architecture named in the plan.
 

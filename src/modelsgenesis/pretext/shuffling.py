@@ -1,5 +1,6 @@
 """Local shuffling: thousands of small windows, each with its voxels permuted."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,8 +8,12 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from modelsgenesis.pretext.draws import Draws, mix, sides_tensor
+from modelsgenesis.pretext.draws import Draws
 from modelsgenesis.pretext.step import Step, check_sides
+from modelsgenesis.pretext.windows import WindowTable, last_windows, longest_sides, window_table
+
+_BLOCK = {"cpu": 2**17}  # voxels at a time, so that what is worked out for them stays in the processor's cache
+_BLOCK_ELSEWHERE = 2**26
 
 
 @dataclass(frozen=True)
@@ -17,24 +22,24 @@ class ShufflingParameters:
 
     Attributes:
         applied: bool [b]; k of them are True.
-        origins: int64 [k, windows, axes], first voxel of each window.
-        sides: int64 [k, windows, axes].
-        keys: int64 [k, windows], from which the permutation of each window follows.
+        origins: int64 [k, axes, windows], first voxel of each window.
+        sides: int64 [k, axes, windows].
+        variants: int64 [k, windows], which of the ways to permute its n voxels a window takes, see `WindowTable`.
     """
 
     applied: Tensor
     origins: Tensor
     sides: Tensor
-    keys: Tensor
+    variants: Tensor
 
 
 class Shuffling(Step[ShufflingParameters]):
     """Permutes the voxels within each of `shuffle_windows` windows.
 
-    A window side is uniform in 1 … size // `shuffle_fraction` (at least 1), its place anywhere inside. Each window takes
-    voxels of the undeformed sub-volume; later windows overwrite earlier ones. So some voxels occur twice and some are
-    lost. All channels move alike. A sub-volume with no side of `2 * shuffle_fraction` has windows of one voxel, and
-    does not change. The target is not shuffled.
+    A window side is uniform in 1 … size // `shuffle_fraction` (at least 1), its place anywhere inside. Each
+    window takes voxels of the undeformed sub-volume; later windows overwrite earlier ones. So some voxels occur
+    twice and some are lost. All channels move alike. A sub-volume with no side of `2 * shuffle_fraction` has
+    windows of one voxel, and does not change. The target is not shuffled.
 
     Example:
         >>> deformed, target = Shuffling()(torch.rand(2, 1, 32, 32, 16), torch.tensor([1, 2]))
@@ -51,50 +56,78 @@ class Shuffling(Step[ShufflingParameters]):
         """Draw the windows; see `Step.sample`."""
         check_sides(shape)
         seeds = seeds.to(device)
-        draws = Draws(seeds, stream=2)
-        applied = draws.uniform() < self.config.shuffle_probability
-        draws = Draws(seeds[applied], stream=5)
-        count, axes = self.config.shuffle_windows, len(shape)
-        size = sides_tensor(shape, seeds.device)
-        sides = draws.integers(1, (size // self.config.shuffle_fraction).clamp_min(1), count, axes)
-        origins = draws.integers(0, size - sides, count, axes)
-        return ShufflingParameters(applied, origins, sides, draws.bits(count))
+        applied = Draws(seeds, stream=2).uniform() < self.config.shuffle_probability
+        draws = Draws(seeds[applied], stream=3)
+        windows, axes = self.config.shuffle_windows, len(shape)
+        table = self._table(shape, seeds.device)
+        size, longest = (torch.tensor(sides, device=seeds.device)[:, None] for sides in (table.shape, table.longest))
+        sides = draws.integers(1, longest, axes, windows)
+        origins = draws.integers(0, size - sides, axes, windows)
+        variants = draws.integers(0, sides.prod(dim=1) * table.permutations - 1, windows)
+        return ShufflingParameters(applied, origins, sides, variants)
 
     def transform(self, batch: Tensor, parameters: ShufflingParameters) -> tuple[Tensor, Tensor]:
         """Shuffle the deformed batch; see `Step.apply`."""
-        source = source_map(batch.shape[2:], parameters)  # [k, voxels]
-        chosen = parameters.applied.nonzero()[:, 0]
-        values = rearrange(batch[chosen], "b c ... -> b c (...)")
-        shuffled = values.gather(2, source[:, None].expand_as(values))
         deformed = batch.clone()
-        deformed[chosen] = shuffled.view(-1, *batch.shape[1:])
+        chosen = parameters.applied.nonzero()[:, 0]
+        if len(chosen):
+            table = self._table(batch.shape[2:], batch.device)
+            values = rearrange(batch[chosen], "k c x ... -> c (k x) (...)")
+            shuffled = shuffle(values, parameters, table)
+            deformed[chosen] = rearrange(shuffled, "c (k x) p -> k c x p", k=len(chosen)).view(-1, *batch.shape[1:])
         return deformed, batch
 
+    def _table(self, shape: Sequence[int], device: torch.device) -> WindowTable:
+        return window_table(tuple(shape), self.config.shuffle_fraction, device)
 
-def source_map(shape: Sequence[int], parameters: ShufflingParameters) -> Tensor:
-    """Return for every voxel the index of the voxel whose value it takes: int64 [k, voxels]."""
-    device = parameters.sides.device
-    samples, windows = parameters.keys.shape
-    voxels = torch.Size(shape).numel()
-    volumes = parameters.sides.prod(dim=2).view(-1)
-    window = torch.repeat_interleave(volumes)  # of each voxel of each window
-    local = torch.arange(len(window), device=device) - (volumes.cumsum(0) - volumes)[window]
-    place, stride = torch.zeros_like(window), 1
-    sides, origins = (
-        parameters.sides.view(-1, len(shape))[window],
-        parameters.origins.view(-1, len(shape))[window],
-    )
-    rest = local
-    for axis in reversed(range(len(shape))):
-        place = place + (origins[:, axis] + rest % sides[:, axis]) * stride
-        rest = rest // sides[:, axis]
-        stride = stride * shape[axis]
-    random = mix(parameters.keys.view(-1)[window] + mix(local)) & (2**32 - 1)
-    order = torch.argsort((window << 32) | random)
-    source = place[order]
-    place = place + (window // windows) * voxels
-    last = torch.full((samples * voxels,), -1, device=device).scatter_reduce(0, place, window, "amax")
-    wins = last[place] == window
-    result = torch.arange(voxels, device=device).repeat(samples)
-    result[place[wins]] = source[wins]
-    return result.view(samples, voxels)
+
+def shuffle(values: Tensor, parameters: ShufflingParameters, table: WindowTable) -> Tensor:
+    """Move every voxel: [c, k * x, plane] to the same."""
+    numbers, variants = table.number(parameters.sides), parameters.variants
+    firsts = sum(parameters.origins[:, axis] * stride for axis, stride in enumerate(table.strides))
+    last = last_windows(table, numbers, firsts)
+    samples, windows = variants.shape
+    sizes = parameters.sides.prod(dim=1)
+    start = table.starts[numbers] + variants + variants // sizes * sizes
+    axes = len(table.shape)
+    steps = [parameters.sides[:, axis + 1 :].prod(dim=1) for axis in range(axes)]
+    start = start - sum(parameters.origins[:, axis] * step for axis, step in enumerate(steps))
+    lookup = torch.empty(axes + 1, samples, windows + 1, dtype=torch.int32, device=values.device)
+    for row, (none, given) in zip(lookup, [(0, start), (0, firsts), *zip(table.strides[:-1], steps[:-1])]):
+        row[:, 0] = none
+        row[:, 1:] = given
+    voxels = math.prod(table.shape)
+    sample = torch.arange(samples, dtype=torch.int32, device=values.device)
+    lookup[1] += sample[:, None] * voxels
+    start, first, *step = lookup.view(axes + 1, -1)
+    # ---
+    result = torch.empty_like(values)
+    rows, plane = values.shape[1:]
+    last = last.reshape(rows, plane)
+    sample_offset = (sample * (windows + 1)).repeat_interleave(table.shape[0])[:, None]
+    places = [torch.arange(side, dtype=torch.int32, device=values.device) for side in table.shape]
+    places[0] = places[0].repeat(samples)
+    count = max(_BLOCK.get(values.device.type, _BLOCK_ELSEWHERE) // plane, 1)
+    reach = table.longest[0] - 1
+    flat = values.flatten(1)
+    for begin in range(0, rows, count):
+        end = min(begin + count, rows)
+        window = (last[begin:end] + sample_offset[begin:end]).view(-1)
+        entry = start.index_select(0, window)
+        scratch = torch.empty_like(entry)
+        for axis in range(axes - 1):
+            torch.index_select(step[axis], 0, window, out=scratch)
+            place = places[0][begin:end] if axis == 0 else places[axis]
+            shape = (-1, plane) if axis == 0 else (-1, table.shape[axis], table.strides[axis])
+            scratch.view(shape).mul_(place[:, None])
+            entry += scratch
+        entry.view(-1, table.shape[-1]).add_(places[-1])
+        torch.index_select(table.sources, 0, entry, out=scratch)
+        torch.index_select(first, 0, window, out=entry)
+        scratch += entry
+        b2, e2 = max(begin - reach, 0), min(end + reach, rows)
+        scratch -= b2 * plane
+        for channel in range(len(values)):
+            near = values[channel, b2:e2].clone().view(-1)
+            torch.index_select(near, 0, scratch, out=result[channel, begin:end].view(-1))
+    return result

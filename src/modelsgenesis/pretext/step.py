@@ -10,6 +10,8 @@ from torch import Tensor
 from modelsgenesis.configs import PretextConfig
 from modelsgenesis.errors import RangeError, ShapeError
 
+_PART = 2**20  # voxels of a batch that are deformed together on a CPU: they stay in its cache
+
 Parameters = TypeVar("Parameters")
 
 
@@ -66,10 +68,17 @@ class Step(ABC, Generic[Parameters]):
         """Sample and apply: [b, c, *spatial] and int64 [b] to the deformed batch and its target."""
         check_batch(batch)
         if len(seeds) != len(batch):
-            raise ShapeError(
-                f"seeds: received {len(seeds)} for a batch of {len(batch)}, expected one per sample"
-            )
-        return self.transform(batch, self.sample(batch.shape[2:], seeds, batch.device))
+            raise ShapeError(f"seeds: received {len(seeds)} for a batch of {len(batch)}, expected one per sample")
+        part = max(_PART // batch[0].numel(), 1) if batch.device.type == "cpu" else len(batch)
+        if part >= len(batch):
+            return self.transform(batch, self.sample(batch.shape[2:], seeds, batch.device))
+        deformed, target = torch.empty_like(batch), torch.empty_like(batch)
+        parts = (tensor.split(part) for tensor in (batch, seeds, deformed, target))
+        for given, its_seeds, its_deformed, its_target in zip(*parts, strict=True):
+            results = self.transform(given, self.sample(given.shape[2:], its_seeds, given.device))
+            its_deformed.copy_(results[0])
+            its_target.copy_(results[1])
+        return deformed, target
 
 
 def check_batch(batch: Tensor) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -13,8 +14,9 @@ from huggingface_hub.utils import close_session
 
 from loopback_hub import LoopbackHub, serve
 from modelsgenesis.checkpoints import Bundle, load_bundle, render_card, save_bundle
-from modelsgenesis.cli import main
+from modelsgenesis.cli import main, training
 from modelsgenesis.configs import CONTRACTS, BundleConfig, GenesisUNetConfig, Provenance
+from modelsgenesis.errors import AccessError
 from modelsgenesis.networks import build_network
 
 CONFIG = BundleConfig(
@@ -217,6 +219,18 @@ def test_a_push_without_a_token_ends_with_the_command_to_repeat(
     assert (status, out) == (1, "")
     assert err.count("\n") == 1
     assert err.endswith(f"repeat with: modelsgenesis push {run} --hub-model-id clinic/tiny --private\n")
+
+
+def test_a_push_after_training_that_fails_keeps_the_run_and_says_how_to_repeat(
+    hub: LoopbackHub, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again = f"modelsgenesis push {run} --hub-model-id clinic/tiny --private"
+    with pytest.raises(AccessError, match=re.escape(f"{run} is intact; repeat with: {again}") + "$"):
+        training._publish(run, "clinic/tiny", True, None, to_stderr=False)
+    load_bundle(run)
+    monkeypatch.setenv("HF_TOKEN", "hf_alice")
+    training._publish(run, "clinic/tiny", True, None, to_stderr=True)
+    assert capsys.readouterr() == ("", f"{hub.url}/clinic/tiny\n")
 
 
 def test_a_whole_life_in_processes_of_their_own(hub: LoopbackHub, run: Path, tmp_path: Path) -> None:

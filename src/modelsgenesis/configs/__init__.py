@@ -1,6 +1,6 @@
 """Every hyperparameter of the package, frozen and checked. Importing this loads no other library."""
 
-from modelsgenesis.configs.base import Config
+from modelsgenesis.configs.base import Config, apply_settings
 from modelsgenesis.configs.bundle import (
     CONTRACTS,
     CT_WINDOW,
@@ -16,6 +16,7 @@ from modelsgenesis.configs.networks import (
     NetworkConfig,
     UNetConfig,
 )
+from modelsgenesis.configs.nnunet import NNUNET_V1_GENESIS, RESENC_L, PlainUNetConfig, ResidualUNetConfig
 from modelsgenesis.configs.pretext import SCHEMES, PretextConfig, scheme
 from modelsgenesis.configs.training import (
     GENESIS_2019,
@@ -23,6 +24,8 @@ from modelsgenesis.configs.training import (
     FinetuningConfig,
     PretrainingConfig,
     TrainingConfig,
+    pretraining_recipe,
+    require_patch_size,
 )
 
 __all__ = [
@@ -31,7 +34,9 @@ __all__ = [
     "GENESIS_2019",
     "GENESIS_UNET_2019",
     "GENESIS_UNET_SMALL",
+    "NNUNET_V1_GENESIS",
     "RECIPES",
+    "RESENC_L",
     "SCHEMES",
     "BundleConfig",
     "ClassifierConfig",
@@ -40,10 +45,15 @@ __all__ = [
     "GenesisUNetConfig",
     "InputContract",
     "NetworkConfig",
+    "PlainUNetConfig",
     "PretextConfig",
     "PretrainingConfig",
     "Provenance",
+    "ResidualUNetConfig",
     "TrainingConfig",
     "UNetConfig",
+    "apply_settings",
+    "pretraining_recipe",
+    "require_patch_size",
     "scheme",
 ]

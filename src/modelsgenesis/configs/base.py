@@ -1,11 +1,14 @@
 """What every configuration shares: frozen, checked on creation, strict to and from JSON."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from types import NoneType, UnionType
-from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from modelsgenesis.errors import ConfigurationError, nearest
+
+ConfigType = TypeVar("ConfigType", bound="Config")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +141,54 @@ def _by_discriminator(value: Mapping[str, Any], choices: list[Any], where: str) 
     if kind not in by_kind:
         raise ConfigurationError(f"{where}: received kind {kind!r}; {nearest(str(kind), by_kind)}")
     return by_kind[kind]
+
+
+def apply_settings(config: ConfigType, settings: Sequence[str]) -> ConfigType:
+    """Return a copy of a configuration with fields set from text.
+
+    Args:
+        config: Any configuration.
+        settings: `key=value`; dots reach into nested configurations, commas separate the values of a tuple, and
+            values are written as in JSON or, for strings, bare.
+
+    Raises:
+        ConfigurationError: A key does not exist (the nearest is named) or a value has the wrong type.
+    """
+    changes: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise ConfigurationError(f"setting {setting!r}: expected key=value")
+        *groups, name = key.strip().split(".")
+        group = changes
+        for outer in groups:
+            group = group.setdefault(outer, {})
+        group[name] = _parse(text.strip())
+    return _apply(config, changes)  # all at once: two fields may fit only together
+
+
+def _apply(config: ConfigType, changes: Mapping[str, Any]) -> ConfigType:
+    values = {}
+    for name, value in changes.items():
+        inner = getattr(config, name, None)
+        if isinstance(value, dict) and not isinstance(inner, Config):
+            raise ConfigurationError(f"{type(config).__name__}: {name!r} is no group of settings")
+        values[name] = (
+            _apply(inner, value) if isinstance(value, dict) and isinstance(inner, Config) else value
+        )
+    return config.override(**values)
+
+
+def _parse(text: str) -> Any:
+    """Read a value: JSON, a list with commas, `none`, or a bare string."""
+    if text.lower() in ("none", "true", "false"):
+        return {"none": None, "true": True, "false": False}[text.lower()]
+    if "," in text and not text.startswith(("[", "{")):
+        return [_parse(part.strip()) for part in text.split(",") if part.strip()]
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def require(condition: bool, message: str) -> None:

@@ -1,9 +1,10 @@
 """The hyperparameters of pretraining and fine-tuning, and the named recipes."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from modelsgenesis.configs.base import Config, require
+from modelsgenesis.configs.base import Config, apply_settings, require
 from modelsgenesis.configs.networks import (
     GENESIS_UNET_2019,
     GENESIS_UNET_SMALL,
@@ -11,6 +12,8 @@ from modelsgenesis.configs.networks import (
     UNetConfig,
 )
 from modelsgenesis.configs.pretext import PretextConfig
+from modelsgenesis.configs.pretext import scheme as find_scheme
+from modelsgenesis.errors import ConfigurationError, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +117,9 @@ class FinetuningConfig(TrainingConfig):
     """Supervised training of a task network.
 
     Attributes:
-        patch_size: Voxels of a sub-volume along each axis; scans smaller than it are padded.
+        network: Shape of a network that starts from no checkpoint; its channels follow the data.
+        patch_size: Voxels of a sub-volume along each axis; None takes the median scan, at most as many voxels as
+            64×64×32 has. Scans smaller than it are padded.
         samples_per_scan: Sub-volumes of a scan in an epoch.
         foreground_share: Share of the sub-volumes centred on a labelled voxel.
         augment: Random rotation, scaling, and changes of intensity.
@@ -129,7 +134,8 @@ class FinetuningConfig(TrainingConfig):
     batch_size: int = 2
     learning_rate: float = 2e-3
     validate_every: int | None = 250
-    patch_size: tuple[int, ...] = (64, 64, 32)
+    network: UNetConfig = GENESIS_UNET_SMALL
+    patch_size: tuple[int, ...] | None = None
     samples_per_scan: int = 4
     foreground_share: float = 0.5
     augment: bool = True
@@ -141,7 +147,8 @@ class FinetuningConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_patch_size(self.patch_size, len(self.patch_size))
+        if self.patch_size is not None:
+            check_patch_size(self.patch_size, self.network.dims)
         for key in ("foreground_share", "validation_fraction", "test_fraction", "overlap"):
             value = getattr(self, key)
             require(0 <= value <= 1, f"FinetuningConfig.{key}: received {value}, expected 0 to 1")
@@ -157,6 +164,17 @@ def check_patch_size(patch_size: tuple[int, ...], dims: int) -> None:
         len(patch_size) == dims and min(patch_size) > 0,
         f"patch_size: received {patch_size}, expected {dims} positive sides",
     )
+
+
+def require_patch_size(config: FinetuningConfig) -> tuple[int, ...]:
+    """Return the patch size of a configuration that has settled it.
+
+    Raises:
+        ConfigurationError: It is still open.
+    """
+    if config.patch_size is None:
+        raise ConfigurationError("patch_size: received None, expected the sides of a sub-volume")
+    return config.patch_size
 
 
 GENESIS_2019 = PretrainingConfig(
@@ -188,3 +206,31 @@ RECIPES: dict[str, PretrainingConfig] = {
     "2019": GENESIS_2019,
 }
 """Pretraining recipes by name: `default` for one GPU, `small` for a laptop, `2019` as published."""
+
+
+def pretraining_recipe(
+    name: str, *, scheme: str | None = None, steps: int | None = None, settings: Sequence[str] = ()
+) -> PretrainingConfig:
+    """Return a recipe with changes.
+
+    Args:
+        name: One of `RECIPES`.
+        scheme: One of the poster's schemes instead of the recipe's deformations.
+        steps: Optimiser steps instead of the recipe's budget.
+        settings: `key=value` with dots for what is nested, such as `pretext.flip_limit=0`.
+
+    Raises:
+        ConfigurationError: A name, key or value is unknown or of the wrong type.
+
+    Example:
+        >>> pretraining_recipe("small", steps=300, settings=["network.widths=8,16"]).network.widths
+        (8, 16)
+    """
+    if name not in RECIPES:
+        raise ConfigurationError(f"recipe: received {name!r}; {nearest(name, RECIPES)}")
+    config = RECIPES[name]
+    if scheme is not None:
+        config = config.override(pretext=find_scheme(scheme))
+    if steps is not None:
+        config = config.override(steps=steps, epochs=None)
+    return apply_settings(config, settings)

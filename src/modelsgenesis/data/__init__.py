@@ -1,7 +1,19 @@
 """Reading scans, preparing them, keeping them in a cache, and sampling sub-volumes from it."""
 
+from modelsgenesis.data.augmentation import LabelledPatches
 from modelsgenesis.data.cache import VolumeCache
 from modelsgenesis.data.finding import find_scans, survey
+from modelsgenesis.data.labelled import (
+    LabelledCase,
+    LabelledData,
+    PreparedCase,
+    check_same_grid,
+    prepare_case,
+    prepare_cases,
+    read_decathlon,
+    sample_data,
+    sample_folder,
+)
 from modelsgenesis.data.modality import choose_contract
 from modelsgenesis.data.nifti import write_nifti
 from modelsgenesis.data.preparation import PreparedVolume, prepare, prepare_label, to_native
@@ -9,22 +21,33 @@ from modelsgenesis.data.reading import read_volume
 from modelsgenesis.data.sampling import SubvolumeDataset, split_fitting
 from modelsgenesis.data.splitting import split_by_group
 from modelsgenesis.data.store import CacheEntry
-from modelsgenesis.data.volume import Geometry, Refusal, ScanReference, Volume
+from modelsgenesis.data.volume import Geometry, Refusal, ScanReference, Volume, file_stem
 
 __all__ = [
     "CacheEntry",
     "Geometry",
+    "LabelledCase",
+    "LabelledData",
+    "LabelledPatches",
+    "PreparedCase",
     "PreparedVolume",
     "Refusal",
     "ScanReference",
     "SubvolumeDataset",
     "Volume",
     "VolumeCache",
+    "check_same_grid",
     "choose_contract",
+    "file_stem",
     "find_scans",
     "prepare",
+    "prepare_case",
+    "prepare_cases",
     "prepare_label",
+    "read_decathlon",
     "read_volume",
+    "sample_data",
+    "sample_folder",
     "split_by_group",
     "split_fitting",
     "survey",

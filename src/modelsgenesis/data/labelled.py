@@ -11,7 +11,7 @@ import numpy as np
 from modelsgenesis.configs import InputContract
 from modelsgenesis.data.preparation import PreparedVolume, prepare, prepare_label
 from modelsgenesis.data.reading import read_volume
-from modelsgenesis.data.volume import Refusal
+from modelsgenesis.data.volume import Refusal, Volume, file_stem
 from modelsgenesis.errors import DataError, GenesisError, ScanError
 
 _MODALITIES = {
@@ -118,7 +118,7 @@ def read_decathlon(folder: str | Path) -> LabelledData:
     values = tuple(sorted(names))
     return LabelledData(
         name=str(content.get("name", path.parent.name)),
-        cases=tuple(LabelledCase(name=_stem(image), image=image, label=label) for image, label in pairs),
+        cases=tuple(LabelledCase(name=file_stem(image), image=image, label=label) for image, label in pairs),
         labels=tuple(names[value] for value in values),
         values=values,
         modality=_modality(content.get("modality")),
@@ -133,7 +133,7 @@ def sample_data() -> LabelledData:
     folder = sample_folder()
     organs = {"background": 0, "spleen": 1, "liver": 5, "aorta": 52, "autochthon": 86}
     cases = [
-        LabelledCase(name=_stem(image), image=image, label=folder / "labels" / image.name)
+        LabelledCase(name=file_stem(image), image=image, label=folder / "labels" / image.name)
         for image in sorted((folder / "images").iterdir())
         if (folder / "labels" / image.name).exists()
     ]
@@ -152,14 +152,25 @@ def sample_folder() -> Path:
     return Path(str(resources.files("modelsgenesis"))) / "sample"
 
 
-def _stem(path: Path) -> str:
-    return path.name.removesuffix(".gz").rsplit(".", 1)[0]
-
-
 def _modality(content: object) -> str | None:
     """Return the modality of the first channel as this package calls it, or None."""
     first = next(iter(content.values()), "") if isinstance(content, dict) else content
     return _MODALITIES.get(str(first).lower().replace("-", ""))
+
+
+def check_same_grid(image: Volume, other: Volume) -> None:
+    """Refuse a label, or another channel, that does not lie on its image.
+
+    Raises:
+        ScanError: Shapes or affines differ.
+    """
+    if image.array.shape != other.array.shape:
+        raise ScanError(
+            f"{other.source}: shape {other.array.shape} is not the {image.array.shape} of its image {image.source}"
+        )
+    offset = np.abs(image.affine - other.affine).max()
+    if image.measured and other.measured and offset > 1e-2:
+        raise ScanError(f"{other.source}: its affine is up to {offset:.3g} mm away from its image's, {image.source}")
 
 
 def label_indices(values: np.ndarray, data: LabelledData, source: str) -> np.ndarray:
@@ -187,14 +198,7 @@ def prepare_case(case: LabelledCase, data: LabelledData, contract: InputContract
         ScanError: A file cannot be read or used, the label is on another grid, or it has unknown values.
     """
     scan, label = read_volume(case.image), read_volume(case.label)
-    if scan.array.shape != label.array.shape:
-        raise ScanError(
-            f"{case.label}: shape {label.array.shape} is not the {scan.array.shape} of its image {case.image.name}"
-        )
-    if not np.allclose(scan.affine, label.affine, atol=1e-2):
-        raise ScanError(
-            f"{case.label}: its affine is not that of its image {case.image.name}; resample the label"
-        )
+    check_same_grid(scan, label)
     indices = replace(label, array=label_indices(label.array, data, str(case.label)))
     prepared = prepare_label(indices, contract)
     return PreparedCase(name=case.name, image=prepare(scan, contract), label=prepared.array.astype(np.uint8))

@@ -1,10 +1,9 @@
 """Inference over whole scans and metrics."""
 
-from modelsgenesis.evaluation.inference import check_same_grid, predict_scan, sliding_window, window_size
+from modelsgenesis.evaluation.inference import predict_scan, sliding_window, window_size
 from modelsgenesis.evaluation.metrics import dice_per_class, mean_ignoring_nan
 
 __all__ = [
-    "check_same_grid",
     "dice_per_class",
     "mean_ignoring_nan",
     "predict_scan",

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from modelsgenesis.configs import BundleConfig
-from modelsgenesis.data import PreparedVolume, prepare, read_volume, to_native
+from modelsgenesis.data import Geometry, PreparedVolume, check_same_grid, prepare, read_volume, to_native
 from modelsgenesis.errors import ConfigurationError, ShapeError
 from modelsgenesis.hardware import Hardware
 
@@ -99,7 +99,7 @@ def predict_scan(
     *,
     overlap: float = 0.5,
     hardware: Hardware,
-) -> tuple[np.ndarray, np.ndarray, PreparedVolume]:
+) -> tuple[np.ndarray, np.ndarray, Geometry]:
     """Segment a scan.
 
     Args:
@@ -111,7 +111,7 @@ def predict_scan(
 
     Returns:
         Labels, uint8 [*spatial], and probabilities, float32 [classes, *spatial], both in the scan's own shape and
-        orientation; and the prepared first channel, which knows the scan's geometry.
+        orientation; and the geometry that an answer carries.
 
     Raises:
         ConfigurationError: The model does not segment, or the number of files is not its number of channels.
@@ -125,27 +125,10 @@ def predict_scan(
         raise ConfigurationError(
             f"received {len(paths)} files, expected {len(config.input.channels)}: {', '.join(config.input.channels)}"
         )
-    channels = [prepare(read_volume(path), config.input) for path in paths]
-    check_same_grid(channels)
+    scans = [read_volume(path) for path in paths]
+    for scan in scans[1:]:
+        check_same_grid(scans[0], scan)
+    channels = [prepare(scan, config.input) for scan in scans]
     probabilities = predict_probabilities(network, config, channels, overlap=overlap, hardware=hardware)
     native = to_native(probabilities, channels[0], order=1)
-    return native.argmax(axis=0).astype(np.uint8), native, channels[0]
-
-
-def check_same_grid(volumes: list[PreparedVolume]) -> None:
-    """Refuse channels, or a label, on another grid than the first.
-
-    Raises:
-        ShapeError: Shapes or affines differ; the message names both files.
-    """
-    first = volumes[0]
-    for other in volumes[1:]:
-        if other.array.shape != first.array.shape:
-            raise ShapeError(
-                f"{other.source}: shape {other.array.shape} is not the {first.array.shape} of {first.source}; "
-                "resample one to the other"
-            )
-        if not np.allclose(other.affine, first.affine, atol=1e-2):
-            raise ShapeError(
-                f"{other.source}: lies elsewhere in space than {first.source}; resample one to the other"
-            )
+    return native.argmax(axis=0).astype(np.uint8), native, scans[0].geometry

@@ -2,9 +2,11 @@
 
 from torch import nn
 
-from modelsgenesis.configs import ClassifierConfig, NetworkConfig
+from modelsgenesis.configs import ClassifierConfig, GenesisUNetConfig, NetworkConfig, UNetConfig
 from modelsgenesis.networks.genesis_unet import GenesisUNet
 from modelsgenesis.networks.heads import Classifier
+from modelsgenesis.networks.nnunet import StagedUNet
+from modelsgenesis.networks.unet import UNet
 
 
 def build_network(config: NetworkConfig) -> nn.Module:
@@ -18,5 +20,9 @@ def build_network(config: NetworkConfig) -> nn.Module:
         19073665
     """
     if isinstance(config, ClassifierConfig):
-        return Classifier(config, GenesisUNet(config.encoder))
-    return GenesisUNet(config)
+        return Classifier(config, _build_unet(config.encoder))
+    return _build_unet(config)
+
+
+def _build_unet(config: UNetConfig) -> UNet:
+    return GenesisUNet(config) if isinstance(config, GenesisUNetConfig) else StagedUNet(config)

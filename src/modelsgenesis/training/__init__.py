@@ -1,14 +1,12 @@
 """One loop; pretraining and fine-tuning are thin on top."""
 
+from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.finetuning import Split, finetune_network, split_cases
 from modelsgenesis.training.loop import Objective, Progress, Trainer
 from modelsgenesis.training.pretraining import pretrain_network
-from modelsgenesis.training.report import Reporter
 from modelsgenesis.training.run import Run
-from modelsgenesis.training.signals import Interrupted
 
 __all__ = [
-    "Interrupted",
     "Objective",
     "Progress",
     "Reporter",

@@ -35,6 +35,27 @@ class Run:
         self.folder = folder
         self._lock: int | None = None
 
+    @staticmethod
+    def check(folder: str | Path, *, resume: bool = False) -> None:
+        """Refuse a folder that a new run, or a resumed one, cannot have; call it before long work.
+
+        Raises:
+            TrainingError: It is a file, or something is in it.
+            ResumeError: It holds no run to resume.
+        """
+        folder = Path(folder)
+        if resume:
+            Run(folder).description()
+            return
+        if folder.exists() and not folder.is_dir():
+            raise TrainingError(f"{folder}: is a file; choose a folder for the output")
+        if (folder / RUN_NAME).exists():
+            raise TrainingError(
+                f"{folder}: holds a run already; add --resume to go on with it or choose another folder"
+            )
+        if folder.is_dir() and any(folder.iterdir()):
+            raise TrainingError(f"{folder}: is not empty; choose a new folder for the output")
+
     @classmethod
     def create(cls, folder: str | Path, description: Mapping[str, Any]) -> Self:
         """Start a run in a folder that holds none yet.
@@ -46,18 +67,10 @@ class Run:
         Raises:
             TrainingError: The folder has something in it, cannot be written, or another process trains in it.
         """
-        folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise TrainingError(f"{folder}: is a file; choose a folder for the output")
-        if (folder / RUN_NAME).exists():
-            raise TrainingError(
-                f"{folder}: holds a run already; add --resume to go on with it or choose another folder"
-            )
-        if folder.is_dir() and any(folder.iterdir()):
-            raise TrainingError(f"{folder}: is not empty; choose a new folder for the output")
-        run = cls(folder)
+        cls.check(folder)
+        run = cls(Path(folder))
         run._make()
-        write_atomically(folder / RUN_NAME, (json.dumps(description, indent=2) + "\n").encode())
+        write_atomically(run.folder / RUN_NAME, (json.dumps(description, indent=2) + "\n").encode())
         return run
 
     @classmethod

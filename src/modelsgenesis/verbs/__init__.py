@@ -1,0 +1,21 @@
+"""The main jobs, each one function: what the package root offers and the command line calls.
+
+This is the only room where names become weights, weights become runs, and runs go to the Hub.
+"""
+
+from modelsgenesis.verbs.models import from_pretrained, load, push_to_hub, save_pretrained
+from modelsgenesis.verbs.pretraining import pretrain
+from modelsgenesis.verbs.tasks import Prediction, default_finetuning, finetune, predict, read_results
+
+__all__ = [
+    "Prediction",
+    "default_finetuning",
+    "finetune",
+    "from_pretrained",
+    "load",
+    "predict",
+    "pretrain",
+    "push_to_hub",
+    "read_results",
+    "save_pretrained",
+]

@@ -1,0 +1,164 @@
+"""Names to networks, networks to bundles, bundles to the Hub."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from modelsgenesis import hub
+from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
+from modelsgenesis.checkpoints.card import render_card
+from modelsgenesis.configs import BundleConfig
+from modelsgenesis.errors import ConfigurationError
+from modelsgenesis.networks import adapt
+
+Made = TypeVar("Made")
+
+
+def load(name: str | Path, *, revision: str | None = None, token: str | None = None) -> Bundle:
+    """Return a model with everything that its bundle says.
+
+    Args:
+        name: A name of the registry, `org/repo` or `org/repo@revision` on the Hub, or a folder.
+        revision: Branch, tag or commit on the Hub.
+        token: Of the Hub; by default `HF_TOKEN` or the stored one.
+
+    Raises:
+        UnknownModelError: The name is in no registry, and no repository or folder.
+        HubError: The Hub or the download failed.
+        CheckpointError: The files are not a sound model.
+    """
+    return load_bundle(hub.fetch_bundle(str(name), revision=revision, token=token))
+
+
+def from_pretrained(
+    name: str | Path,
+    *,
+    task: str | None = None,
+    num_classes: int | None = None,
+    in_channels: int | None = None,
+    revision: str | None = None,
+    token: str | None = None,
+    **adaptation: Any,
+) -> nn.Module:
+    """Return a pretrained network in evaluation mode, as it is or adapted to a task.
+
+    Args:
+        name: A name of the registry, `org/repo` or `org/repo@revision` on the Hub, or a folder.
+        task: `"seg"` or `"cls"` for a network with a new head; None for the pretrained network itself.
+        num_classes: Classes of the task, the background of a segmentation among them.
+        in_channels: Channels of the input where they differ from the pretrained network's.
+        revision: Branch, tag or commit on the Hub.
+        token: Of the Hub; by default `HF_TOKEN` or the stored one.
+        adaptation: More of `modelsgenesis.networks.adapt`: `stem`, `hidden`, `encoder_only`, `dims`.
+
+    Returns:
+        The network. `.features(x)` gives every level of its encoder; `.bundle` is the `BundleConfig` with the
+        input that it expects; `.adaptation` says, after an adaptation, what came from the checkpoint.
+
+    Raises:
+        UnknownModelError: The name is in no registry, and no repository or folder.
+        HubError: The Hub or the download failed.
+        CheckpointError: The files are not a sound model, or do not fill the network asked for.
+
+    Example:
+        network = modelsgenesis.from_pretrained("genesis-chest-ct-3d", task="seg", num_classes=3)
+        print(network.adaptation)
+    """
+    bundle = load(name, revision=revision, token=token)
+    network, config = bundle.network, bundle.config
+    if task is not None or in_channels is not None or adaptation:
+        network, report = adapt(
+            network,
+            task=task or config.task,
+            num_classes=num_classes,
+            in_channels=in_channels,
+            copy=False,
+            **adaptation,
+        )
+        network.adaptation = report  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+    elif num_classes is not None:
+        raise ConfigurationError(f"num_classes={num_classes} without a task: add task='seg' or task='cls'")
+    network.bundle = config  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
+    return network
+
+
+def save_pretrained(
+    network: nn.Module, folder: str | Path, config: BundleConfig | None = None, *, card: str = ""
+) -> Path:
+    """Write a network as a bundle: `config.json`, `model.safetensors`, `README.md`.
+
+    Args:
+        network: Any network of this package.
+        folder: Where to; made if it is not there.
+        config: What `config.json` says; by default the network's own `.bundle`, as `from_pretrained` set it.
+        card: The card; by default one is rendered from the configuration.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigurationError: There is no configuration, or it describes another network.
+        CheckpointError: The folder cannot be written.
+    """
+    config = config or getattr(network, "bundle", None)
+    if config is None:
+        raise ConfigurationError("the network carries no bundle configuration: pass config=BundleConfig(...)")
+    if config.network != network.config:
+        raise ConfigurationError(
+            "config.network is not the network's own configuration: use dataclasses.replace(config, "
+            "network=network.config) and say its task and labels"
+        )
+    folder = Path(folder)
+    return save_bundle(folder, Bundle(network, config, card or render_card(config, name=folder.resolve().name)))
+
+
+def push_to_hub(
+    folder: str | Path,
+    repository: str | None = None,
+    *,
+    private: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    token: str | None = None,
+) -> "hub.Publication":
+    """Publish the bundle of a folder in one atomic commit.
+
+    Args:
+        folder: A run or any bundle.
+        repository: `org/name`; by default the folder's name under the token's owner.
+        private: Make a new repository private.
+        revision: Branch to commit to.
+        create_pr: Open a pull request instead.
+        token: Of the Hub; by default `HF_TOKEN` or the stored one.
+
+    Returns:
+        Where it was published: url and commit.
+
+    Raises:
+        CheckpointError: The folder holds no sound bundle.
+        HubError: Nothing was published; the message has the remedy.
+    """
+    return hub.publish(
+        folder, repository, private=private, revision=revision, create_pr=create_pr, token=token
+    )
+
+
+def public_name(source: str | Path) -> str:
+    """Return what a card may call a model: a name as it is, of a folder only the last part.
+
+    Example:
+        >>> public_name("genesis-chest-ct-3d")
+        'genesis-chest-ct-3d'
+    """
+    folder = Path(source)
+    return folder.resolve().name if folder.is_dir() else str(source)
+
+
+def seeded(seed: int, make: Callable[[], Made]) -> Made:
+    """Call `make` with torch's global generator seeded, and leave the generator as it was."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return make()

@@ -1,0 +1,224 @@
+"""Fine-tuning and prediction."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from modelsgenesis.checkpoints import read_config
+from modelsgenesis.configs import CONTRACTS, FinetuningConfig, InputContract
+from modelsgenesis.data import LabelledData, file_stem, read_decathlon, sample_data, write_nifti
+from modelsgenesis.errors import ConfigurationError, DataError
+from modelsgenesis.evaluation import predict_scan
+from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.networks import adapt, build_network
+from modelsgenesis.reporting import Reporter
+from modelsgenesis.training import Run, Split, finetune_network, split_cases
+from modelsgenesis.verbs.models import load, public_name, seeded
+
+SAMPLE_CONFIG = FinetuningConfig(
+    steps=200, batch_size=4, validate_every=200, validation_fraction=0.0, patch_size=(48, 48, 16), samples_per_scan=32
+)
+"""For the embedded sample: one patient to train on, one to test on."""
+
+
+def finetune(
+    source: str | Path | LabelledData | None,
+    output: str | Path,
+    *,
+    task: str = "seg",
+    init: str | Path | None = None,
+    from_scratch: bool = False,
+    config: FinetuningConfig | None = None,
+    split: Split | None = None,
+    device: str = "auto",
+    resume: bool = False,
+    strict: bool = False,
+    token: str | None = None,
+    reporter: Reporter | None = None,
+) -> tuple[Path, dict[str, float]]:
+    """Train a segmentation network with labels and measure it on held-out patients.
+
+    Args:
+        source: A folder in the Decathlon's layout; None for the embedded sample.
+        output: The run's folder, new or empty.
+        task: `"seg"`.
+        init: Weights to start from: a name, `org/repo`, or a folder; None trains from scratch.
+        from_scratch: Take the shape and the input contract of `init`, but random weights: its control.
+        config: Budget, optimiser, patch; by default the patch is chosen by the scans.
+        split: Which patients are for what; by default drawn by the configuration's fractions and seed.
+        device: `"auto"`, `"cpu"`, `"cuda"` …
+        resume: Go on with the run in `output`.
+        strict: A bad case ends the run instead of being left out.
+        token: Of the Hub, for `init`.
+        reporter: Is told the progress.
+
+    Returns:
+        The run's folder, and the Dice of each structure on the test patients with their mean.
+
+    Raises:
+        DataError: The data set cannot be used.
+        ConfigurationError: The task is unknown.
+        TrainingError: The output holds a run already, or training failed.
+
+    Example:
+        run, measured = modelsgenesis.finetune("Task04_Hippocampus", "runs/hippocampus", init="runs/chest")
+        measured["dice"]
+    """
+    if task not in ("seg", "segmentation"):
+        raise ConfigurationError(f"task: received {task!r}; fine-tuning knows seg")
+    reporter = reporter or Reporter()
+    Run.check(output, resume=resume)
+    if source is None:
+        reporter.note("no data given: fine-tuning on the embedded sample of two CT patients, which proves nothing")
+    data = source if isinstance(source, LabelledData) else _labelled(source)
+    config = config or default_finetuning(source)
+    hardware = choose_hardware(device, config.precision)
+    reporter.note(f"computing on {hardware.describe()}")
+    network, contract = _start(init, from_scratch, data, config, token, reporter)
+    run = Path(output)
+    measured = finetune_network(
+        network=network,
+        config=config,
+        contract=contract,
+        data=data,
+        split=split or split_cases([case.name for case in data.cases], config),
+        output=run,
+        hardware=hardware,
+        reporter=reporter,
+        init=None if init is None or from_scratch else public_name(init),
+        resume=resume,
+        strict=strict,
+    )
+    return run, measured
+
+
+def default_finetuning(source: object) -> FinetuningConfig:
+    """Return the default configuration; the embedded sample, a source of None, has one of its own."""
+    return SAMPLE_CONFIG if source is None else FinetuningConfig()
+
+
+def _labelled(source: str | Path | None) -> LabelledData:
+    return sample_data() if source is None else read_decathlon(source)
+
+
+def _start(
+    init: str | Path | None,
+    from_scratch: bool,
+    data: LabelledData,
+    config: FinetuningConfig,
+    token: str | None,
+    reporter: Reporter,
+) -> tuple[nn.Module, InputContract]:
+    """Return the network to train and how its scans are prepared."""
+    classes = len(data.labels)
+    if init is None:
+        shape = config.network.override(out_channels=classes, output="linear")
+        return seeded(config.seed, lambda: build_network(shape)), data_contract(data)
+    bundle = load(init, token=token)
+    network, report = seeded(
+        config.seed,
+        lambda: adapt(bundle.network, task="segmentation", num_classes=classes, copy=False),
+    )
+    if from_scratch:
+        network = seeded(config.seed, lambda: build_network(network.config))  # pyright: ignore[reportArgumentType]
+        reporter.note(f"random weights in the shape of {public_name(init)}")
+    else:
+        reporter.note(f"{public_name(init)}: {report.summary()}")
+    contract = bundle.config.input
+    if data.modality is not None and data.modality != contract.modality:
+        reporter.note(
+            f"the weights were trained on {contract.modality}, the data is {data.modality}: preparing it as "
+            f"{data.modality}; expect less from them than from weights of the same modality"
+        )
+        contract = data_contract(data)
+    return network, contract
+
+
+def data_contract(data: LabelledData) -> InputContract:
+    """Return the default contract of a data set's modality.
+
+    Raises:
+        DataError: The data set does not say what it is.
+    """
+    if data.modality not in CONTRACTS:
+        raise DataError(f"{data.name}: its dataset.json names no known modality; expected CT or MRI there")
+    return CONTRACTS[data.modality]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What `predict` wrote.
+
+    Attributes:
+        path: The label map.
+        labels: Class indices, uint8, in the scan's own shape.
+        voxels: Number of voxels by class name, the background left out.
+        probabilities: The file of probabilities, None if not asked for.
+    """
+
+    path: Path
+    labels: np.ndarray
+    voxels: dict[str, int]
+    probabilities: Path | None = None
+
+
+def predict(
+    model: str | Path,
+    scan: str | Path | Sequence[str | Path],
+    *,
+    output: str | Path | None = None,
+    probabilities: str | Path | None = None,
+    overlap: float = 0.5,
+    device: str = "auto",
+    token: str | None = None,
+) -> Prediction:
+    """Segment a scan and write the answer in the scan's own shape, affine and orientation.
+
+    Args:
+        model: A segmentation model: a run, a folder, or `org/repo`.
+        scan: The scan's file; several for several channels.
+        output: NIfTI to write; by default `<scan>_seg.nii.gz` in the working folder.
+        probabilities: 4D NIfTI to write the class probabilities to.
+        overlap: Of neighbouring windows, 0 to below 1.
+        device: `"auto"`, `"cpu"`, `"cuda"` …
+        token: Of the Hub.
+
+    Returns:
+        The path, the labels and how many voxels each class has.
+
+    Raises:
+        ConfigurationError: The model does not segment.
+        ScanError: The scan cannot be read or used.
+        DataError: The output cannot be written.
+
+    Example:
+        prediction = modelsgenesis.predict("runs/hippocampus", "scan.nii.gz")
+        prediction.voxels  # {'Anterior': 1723, 'Posterior': 1502}
+    """
+    paths = [scan] if isinstance(scan, (str, Path)) else list(scan)
+    bundle = load(model, token=token)
+    hardware = choose_hardware(device)
+    network = hardware.place_network(bundle.network)
+    labels, soft, geometry = predict_scan(
+        network, bundle.config, paths, overlap=overlap, hardware=hardware
+    )
+    path = Path(output) if output is not None else Path(f"{file_stem(Path(paths[0]))}_seg.nii.gz")
+    write_nifti(path, labels, geometry)
+    if probabilities is not None:
+        write_nifti(probabilities, np.moveaxis(soft, 0, -1), geometry)
+    names = bundle.config.labels[1:]
+    return Prediction(
+        path,
+        labels,
+        {name: int((labels == index).sum()) for index, name in enumerate(names, start=1)},
+        None if probabilities is None else Path(probabilities),
+    )
+
+
+def read_results(run: str | Path) -> dict[str, Any]:
+    """Return the metrics that a run's bundle records."""
+    return read_config(run).provenance.results

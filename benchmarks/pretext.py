@@ -84,20 +84,26 @@ class Reference:
         for number in range(5):
             if number and self.random.random() >= 0.95:
                 break
-            sides = [size - self.random.integers(3 * size // 7, 4 * size // 7, endpoint=True) for size in volume.shape]
+            sides = [
+                size - self.random.integers(3 * size // 7, 4 * size // 7, endpoint=True)
+                for size in volume.shape
+            ]
             box = self.box(volume.shape, sides)
             result[box] = volume[box]
         return result
 
     def box(self, shape: tuple[int, ...], sides: list[int]) -> tuple[slice, ...]:
-        firsts = [self.random.integers(3, size - side - 3, endpoint=True) for size, side in zip(shape, sides, strict=True)]
+        firsts = [
+            self.random.integers(3, size - side - 3, endpoint=True)
+            for size, side in zip(shape, sides, strict=True)
+        ]
         return tuple(slice(first, first + side) for first, side in zip(firsts, sides, strict=True))
 
 
 def seconds(run: Callable[[], object]) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     run()
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def compare(shape: tuple[int, ...], repeats: int) -> float:
@@ -116,7 +122,9 @@ def compare(shape: tuple[int, ...], repeats: int) -> float:
     print(f"{'×'.join(map(str, shape))}, batch of {BATCH}, {repeats} batches, one thread, full mixture")
     print(f"  reference {slow / BATCH * 1e3:8.2f} ms a pair {BATCH / slow:8.1f} pairs/s")
     print(f"  package   {fast / BATCH * 1e3:8.2f} ms a pair {BATCH / fast:8.1f} pairs/s")
-    print(f"  ratio of the means {slow / fast:.1f}, of the medians {statistics.median(theirs) / statistics.median(ours):.1f}")
+    print(
+        f"  ratio of the means {slow / fast:.1f}, of the medians {statistics.median(theirs) / statistics.median(ours):.1f}"
+    )
     return fast
 
 
@@ -131,7 +139,10 @@ def share_of_steps(shape: tuple[int, ...], repeats: int) -> None:
             name = type(step).__name__.lower()
             times[name] = times.get(name, 0) + seconds(lambda step=step: step(batch, seeds))
     total = sum(times.values())
-    print("  share of each step, alone: " + ", ".join(f"{name} {value / total:.0%}" for name, value in times.items()))
+    print(
+        "  share of each step, alone: "
+        + ", ".join(f"{name} {value / total:.0%}" for name, value in times.items())
+    )
 
 
 def training_step(pretext: float, shape: tuple[int, ...]) -> None:
@@ -148,13 +159,17 @@ def training_step(pretext: float, shape: tuple[int, ...]) -> None:
     step()
     duration = seconds(step)
     share = pretext / (pretext + duration)
-    print(f"  a training step of GENESIS_UNET_2019 takes {duration:.1f} s on the same thread: share {share:.2%}")
+    print(
+        f"  a training step of GENESIS_UNET_2019 takes {duration:.1f} s on the same thread: share {share:.2%}"
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--training-step", action="store_true", help="also time the network of 2019 (half a minute)")
+    parser.add_argument(
+        "--training-step", action="store_true", help="also time the network of 2019 (half a minute)"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for shape in SHAPES:

@@ -80,7 +80,9 @@ def intensity_lines(parameters: IntensityParameters) -> tuple[Tensor, Tensor]:
     x, y = bezier(parameters.control)
     y = torch.where(parameters.increasing[:, None], y, y.flip(1))
     grid = torch.linspace(0, 1, _INTERVALS + 1, device=x.device)
-    right_of = (x * _INTERVALS).ceil_().long().clamp_(max=_INTERVALS)  # the first grid point not left of a curve point
+    right_of = (
+        (x * _INTERVALS).ceil_().long().clamp_(max=_INTERVALS)
+    )  # the first grid point not left of a curve point
     passed = torch.zeros(len(x), _INTERVALS + 1, dtype=torch.int64, device=x.device)
     passed.scatter_add_(1, right_of, torch.ones_like(right_of))
     right = passed.cumsum_(dim=1).clamp_(max=_CURVE_POINTS - 1)  # the first curve point right of a grid point
@@ -101,6 +103,8 @@ def bezier(control: Tensor) -> tuple[Tensor, Tensor]:
     """
     t = torch.linspace(0, 1, _CURVE_POINTS, device=control.device)
     first, second = control[..., None].unbind(dim=1)  # each [b, 2, 1]
-    curve = 3 * t * (1 - t) ** 2 * first + 3 * t**2 * (1 - t) * second + t**3  # no matrix product: it rounds by batch
+    curve = (
+        3 * t * (1 - t) ** 2 * first + 3 * t**2 * (1 - t) * second + t**3
+    )  # no matrix product: it rounds by batch
     x, y = curve.unbind(dim=1)
     return x, y

@@ -92,7 +92,9 @@ def painted_mask(shape: Sequence[int], parameters: PaintingParameters) -> Tensor
     for axis, side in enumerate(shape):
         place = torch.arange(side, device=device)
         inside = (place >= parameters.starts[:, :, axis, None]) & (place < parameters.stops[:, :, axis, None])
-        boxes = (inside * bit).sum(dim=1).to(torch.uint8)  # a bit for each box, so that & intersects them all at once
+        boxes = (
+            (inside * bit).sum(dim=1).to(torch.uint8)
+        )  # a bit for each box, so that & intersects them all at once
         covered = covered & boxes.view(-1, *(side if other == axis else 1 for other in range(len(shape))))
     outside = parameters.outside.view(-1, *(1,) * len(shape))
     return (covered.clamp_(max=1) ^ outside).view(torch.bool)
@@ -104,7 +106,9 @@ def noise(keys: Tensor, count: int) -> Tensor:
     References:
         Appleby, MurmurHash3 (the 32-bit finaliser). In 32 bits it takes half the memory of `draws.mix`.
     """
-    counters = torch.arange(-(-count // 2), dtype=torch.int32, device=keys.device)  # each hash gives two values
+    counters = torch.arange(
+        -(-count // 2), dtype=torch.int32, device=keys.device
+    )  # each hash gives two values
     x = counters * _GOLDEN ^ keys.int()[:, None]
     shifted = torch.empty_like(x)
     for shift, multiplier in ((16, 0x85EBCA6B), (13, 0xC2B2AE35), (16, 1)):

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from modelsgenesis.pretext.draws import Draws
 from modelsgenesis.pretext.step import Step, check_sides
-from modelsgenesis.pretext.windows import WindowTable, last_windows, longest_sides, window_table
+from modelsgenesis.pretext.windows import WindowTable, last_windows, strides, weighted, window_table
 
-_BLOCK = {"cpu": 2**17}  # voxels at a time, so that what is worked out for them stays in the processor's cache
-_BLOCK_ELSEWHERE = 2**26
+_CACHED_VOXELS = 2**17  # voxels at a time on a CPU: what is worked out for them stays in its cache
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class ShufflingParameters:
         applied: bool [b]; k of them are True.
         origins: int64 [k, axes, windows], first voxel of each window.
         sides: int64 [k, axes, windows].
-        variants: int64 [k, windows], which of the ways to permute its n voxels a window takes, see `WindowTable`.
+        variants: int64 [k, windows], in which of its ways a window is permuted; see `WindowTable`.
     """
 
     applied: Tensor
@@ -36,10 +35,14 @@ class ShufflingParameters:
 class Shuffling(Step[ShufflingParameters]):
     """Permutes the voxels within each of `shuffle_windows` windows.
 
-    A window side is uniform in 1 … size // `shuffle_fraction` (at least 1), its place anywhere inside. Each
-    window takes voxels of the undeformed sub-volume; later windows overwrite earlier ones. So some voxels occur
-    twice and some are lost. All channels move alike. A sub-volume with no side of `2 * shuffle_fraction` has
-    windows of one voxel, and does not change. The target is not shuffled.
+    A window side is uniform in 1 … size // `shuffle_fraction` (at least 1), its place anywhere inside. Each window takes
+    voxels of the undeformed sub-volume; later windows overwrite earlier ones. So some voxels occur twice and some are
+    lost. All channels move alike, so that they stay in register. A sub-volume with all sides below
+    `2 * shuffle_fraction` has windows of one voxel, and does not change. The target is not shuffled.
+
+    Permutations come from a table of about half a million entries, made once: uniformly random ones, each of which a
+    window enters anywhere. So any voxel of a window takes its value from every voxel of it with the same probability,
+    and the windows of a sub-volume, 10,000, are permuted in half a million ways.
 
     Example:
         >>> deformed, target = Shuffling()(torch.rand(2, 1, 32, 32, 16), torch.tensor([1, 2]))
@@ -56,25 +59,28 @@ class Shuffling(Step[ShufflingParameters]):
         """Draw the windows; see `Step.sample`."""
         check_sides(shape)
         seeds = seeds.to(device)
+        table = self._table(shape, seeds.device)
         applied = Draws(seeds, stream=2).uniform() < self.config.shuffle_probability
         draws = Draws(seeds[applied], stream=3)
         windows, axes = self.config.shuffle_windows, len(shape)
-        table = self._table(shape, seeds.device)
-        size, longest = (torch.tensor(sides, device=seeds.device)[:, None] for sides in (table.shape, table.longest))
+        size, longest = torch.tensor([table.shape, table.longest], device=seeds.device)[..., None]
         sides = draws.integers(1, longest, axes, windows)
-        origins = draws.integers(0, size - sides, axes, windows)
-        variants = draws.integers(0, sides.prod(dim=1) * table.permutations - 1, windows)
-        return ShufflingParameters(applied, origins, sides, variants)
+        return ShufflingParameters(
+            applied=applied,
+            origins=draws.integers(0, size - sides, axes, windows),
+            sides=sides,
+            variants=draws.integers(0, sides.prod(dim=1) * table.permutations - 1, windows),
+        )
 
     def transform(self, batch: Tensor, parameters: ShufflingParameters) -> tuple[Tensor, Tensor]:
         """Shuffle the deformed batch; see `Step.apply`."""
-        deformed = batch.clone()
         chosen = parameters.applied.nonzero()[:, 0]
+        deformed = batch.clone()
         if len(chosen):
-            table = self._table(batch.shape[2:], batch.device)
             values = rearrange(batch[chosen], "k c x ... -> c (k x) (...)")
-            shuffled = shuffle(values, parameters, table)
-            deformed[chosen] = rearrange(shuffled, "c (k x) p -> k c x p", k=len(chosen)).view(-1, *batch.shape[1:])
+            shuffled = shuffle(values, parameters, self._table(batch.shape[2:], batch.device))
+            shuffled = rearrange(shuffled, "c (k x) plane -> k c x plane", k=len(chosen))
+            deformed[chosen] = shuffled.reshape(-1, *batch.shape[1:])
         return deformed, batch
 
     def _table(self, shape: Sequence[int], device: torch.device) -> WindowTable:
@@ -82,52 +88,88 @@ class Shuffling(Step[ShufflingParameters]):
 
 
 def shuffle(values: Tensor, parameters: ShufflingParameters, table: WindowTable) -> Tensor:
-    """Move every voxel: [c, k * x, plane] to the same."""
-    numbers, variants = table.number(parameters.sides), parameters.variants
-    firsts = sum(parameters.origins[:, axis] * stride for axis, stride in enumerate(table.strides))
-    last = last_windows(table, numbers, firsts)
-    samples, windows = variants.shape
-    sizes = parameters.sides.prod(dim=1)
-    start = table.starts[numbers] + variants + variants // sizes * sizes
-    axes = len(table.shape)
-    steps = [parameters.sides[:, axis + 1 :].prod(dim=1) for axis in range(axes)]
-    start = start - sum(parameters.origins[:, axis] * step for axis, step in enumerate(steps))
-    lookup = torch.empty(axes + 1, samples, windows + 1, dtype=torch.int32, device=values.device)
-    for row, (none, given) in zip(lookup, [(0, start), (0, firsts), *zip(table.strides[:-1], steps[:-1])]):
-        row[:, 0] = none
-        row[:, 1:] = given
-    voxels = math.prod(table.shape)
-    sample = torch.arange(samples, dtype=torch.int32, device=values.device)
-    lookup[1] += sample[:, None] * voxels
-    start, first, *step = lookup.view(axes + 1, -1)
-    # ---
-    result = torch.empty_like(values)
-    rows, plane = values.shape[1:]
-    last = last.reshape(rows, plane)
-    sample_offset = (sample * (windows + 1)).repeat_interleave(table.shape[0])[:, None]
-    places = [torch.arange(side, dtype=torch.int32, device=values.device) for side in table.shape]
-    places[0] = places[0].repeat(samples)
-    count = max(_BLOCK.get(values.device.type, _BLOCK_ELSEWHERE) // plane, 1)
-    reach = table.longest[0] - 1
-    flat = values.flatten(1)
-    for begin in range(0, rows, count):
-        end = min(begin + count, rows)
-        window = (last[begin:end] + sample_offset[begin:end]).view(-1)
-        entry = start.index_select(0, window)
-        scratch = torch.empty_like(entry)
-        for axis in range(axes - 1):
-            torch.index_select(step[axis], 0, window, out=scratch)
-            place = places[0][begin:end] if axis == 0 else places[axis]
-            shape = (-1, plane) if axis == 0 else (-1, table.shape[axis], table.strides[axis])
-            scratch.view(shape).mul_(place[:, None])
-            entry += scratch
-        entry.view(-1, table.shape[-1]).add_(places[-1])
-        torch.index_select(table.sources, 0, entry, out=scratch)
-        torch.index_select(first, 0, window, out=entry)
-        scratch += entry
-        b2, e2 = max(begin - reach, 0), min(end + reach, rows)
-        scratch -= b2 * plane
-        for channel in range(len(values)):
-            near = values[channel, b2:e2].clone().view(-1)
-            torch.index_select(near, 0, scratch, out=result[channel, begin:end].view(-1))
-    return result
+    """Shuffle the samples that are to be shuffled.
+
+    Args:
+        values: [c, k * x, plane], the channels of all planes along the first axis.
+        parameters: Of the k samples.
+        table: Of their shape.
+
+    Returns:
+        The same shape.
+    """
+    device, (planes, plane), windows = values.device, values.shape[1:], parameters.variants.shape[1]
+    last = last_windows(table, table.number(parameters.sides), table.first(parameters.origins)).reshape(
+        planes, plane
+    )
+    lookup = window_lookup(parameters, table)
+    shuffled = torch.empty_like(values)
+    step = max(_CACHED_VOXELS // plane, 1) if device.type == "cpu" else planes
+    reach = table.longest[0] - 1  # planes between a voxel and the farthest that it can come from
+    for begin in range(0, planes, step):
+        end = min(begin + step, planes)
+        number = torch.arange(begin, end, dtype=torch.int32, device=device)
+        window = last[begin:end].int()
+        window += (number // table.shape[0] * (windows + 1))[:, None]
+        source = sources(window.view(-1), number % table.shape[0], lookup, table)
+        lowest, highest = max(begin - reach, 0), min(end + reach, planes)
+        source -= lowest * plane
+        for given, result in zip(values, shuffled, strict=True):
+            near = given[lowest:highest].clone()  # read in order it lies in the cache when read at random
+            torch.index_select(near.view(-1), 0, source, out=result[begin:end].view(-1))
+    return shuffled
+
+
+def window_lookup(parameters: ShufflingParameters, table: WindowTable) -> Tensor:
+    """Return what `sources` must know of each window: int32 [1 + axes, k * (windows + 1)].
+
+    The window of number 0 of each sample stands for none: it is the whole sub-volume, in its own order.
+
+    Returns:
+        The entry of `table.sources` that belongs to the voxel (0, 0, 0) of the sub-volume, were it in the window; the
+        steps of that entry along each axis but the last, where it is 1; the number of the window's first voxel.
+    """
+    samples, windows = parameters.variants.shape
+    voxels = parameters.sides.prod(dim=1)
+    permutation = parameters.variants // voxels  # and its remainder is where the permutation is entered
+    steps = [parameters.sides[:, axis + 1 :].prod(dim=1) for axis in range(len(table.shape))]
+    start = table.starts[table.number(parameters.sides)] + parameters.variants + permutation * voxels
+    start -= weighted(parameters.origins, steps)
+    sample = torch.arange(samples, device=start.device)[:, None] * math.prod(table.shape)
+    lookup = torch.zeros(1 + len(table.shape), samples, windows + 1, dtype=torch.int32, device=start.device)
+    lookup[0, :, 1:] = start
+    for axis, stride in enumerate(strides(table.shape)[:-1]):
+        lookup[1 + axis, :, 0] = stride
+        lookup[1 + axis, :, 1:] = steps[axis]
+    lookup[-1, :, 1:] = table.first(parameters.origins)
+    lookup[-1] += sample
+    return lookup.flatten(1)
+
+
+def sources(window: Tensor, planes: Tensor, lookup: Tensor, table: WindowTable) -> Tensor:
+    """Return from where the voxels of some planes take their values.
+
+    Args:
+        window: int32 [planes * plane], the last window over each voxel.
+        planes: int32 [planes], the place of each along the first axis of its sub-volume.
+        lookup: From `window_lookup`.
+        table: Of the sub-volume.
+
+    Returns:
+        int32 [planes * plane], numbers of voxels in the whole batch.
+    """
+    start, *steps, first = lookup
+    axes = [
+        planes,
+        *(torch.arange(side, dtype=torch.int32, device=window.device) for side in table.shape[1:]),
+    ]
+    entry = start.index_select(0, window)
+    other = torch.empty_like(entry)
+    for step, place, stride in zip(steps, axes, strides(table.shape), strict=False):
+        torch.index_select(step, 0, window, out=other)
+        other.view(-1, len(place), stride).mul_(place[:, None])
+        entry += other
+    entry.view(-1, len(axes[-1])).add_(axes[-1])
+    torch.index_select(table.sources, 0, entry, out=other)
+    torch.index_select(first, 0, window, out=entry)
+    return other.add_(entry)

@@ -68,7 +68,9 @@ class Step(ABC, Generic[Parameters]):
         """Sample and apply: [b, c, *spatial] and int64 [b] to the deformed batch and its target."""
         check_batch(batch)
         if len(seeds) != len(batch):
-            raise ShapeError(f"seeds: received {len(seeds)} for a batch of {len(batch)}, expected one per sample")
+            raise ShapeError(
+                f"seeds: received {len(seeds)} for a batch of {len(batch)}, expected one per sample"
+            )
         part = max(_PART // batch[0].numel(), 1) if batch.device.type == "cpu" else len(batch)
         if part >= len(batch):
             return self.transform(batch, self.sample(batch.shape[2:], seeds, batch.device))

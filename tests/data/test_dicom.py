@@ -239,7 +239,7 @@ def test_damaged_files_are_refused(tmp_path: Path, stored: np.ndarray) -> None:
         read_volume(path)
     rows = bytes.fromhex("280010005553") + b"\x02\x00"
     path.write_bytes(whole.replace(rows + b"\x08\x00", rows + b"\xff\xff"))
-    with pytest.raises(UnreadableScanError, match=r"65535×10×1×1 pixels in 160 bytes; expected as many"):
+    with pytest.raises(UnreadableScanError, match=r"65535×10×1×1 pixels in 160 bytes; it is truncated"):
         read_volume(path)
     path.write_bytes(b"")
     with pytest.raises(UnreadableScanError, match=r"has no DICOM content"):

@@ -143,7 +143,11 @@ def test_descriptions_that_cannot_be_used(tmp_path: Path) -> None:
         find_scans(tmp_path / "other.json")
     (tmp_path / "dataset.json").write_text("{")
     with pytest.raises(DataError, match=r"dataset\.json: cannot be read as JSON"):
-        find_scans(tmp_path)
+        find_scans(tmp_path / "dataset.json")
+    scan(tmp_path / "1.nii")
+    scans, refused = find_scans(tmp_path)
+    assert len(scans) == 1
+    assert refused[0].reason.startswith("cannot be read as JSON")
     (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=r"list\.txt: cannot be read as a list of paths"):
         find_scans(tmp_path / "list.txt")

@@ -154,7 +154,7 @@ def _check_pixels(path: Path, tags: Tags) -> None:
     if not 0 < promised <= stored:
         shown = "×".join(map(str, sides))
         raise UnreadableScanError(
-            f"{path}: {shown} pixels in {tags[PIXELS]} bytes; expected as many as its header says, it is damaged"
+            f"{path}: {shown} pixels in {tags[PIXELS]} bytes; it is truncated or damaged, copy it again"
         )
 
 
@@ -260,9 +260,7 @@ def _plane_spacing(tags: Tags) -> tuple[float, ...] | None:
 def _pixels(path: Path, frame: int) -> np.ndarray:
     """Return the values of a frame after the file's rescale, [rows, columns], colour made grey."""
     tags = read_tags(path)
-    frames = (
-        _decode(path, path.stat().st_mtime_ns) if _count(tags) > 1 else _load(path)
-    )
+    frames = _decode(path, path.stat().st_mtime_ns) if _count(tags) > 1 else _load(path)
     frames = frames.reshape(-1, *frames.shape[-3:]) if integer(tags, _SAMPLES, 1) > 1 else frames
     if frame >= len(frames):
         raise UnreadableScanError(f"{path}: frame {frame} was asked for, it holds {len(frames)}")

@@ -128,15 +128,12 @@ class _Search:
     def folder(self, root: Path) -> None:
         """Walk to any depth, once through each folder however many links lead to it."""
         for folder, names in self.walk(root):
-            if "dataset.json" in names and _is_data_set(description := _json(folder / "dataset.json")):
-                self.data_set(folder / "dataset.json", description)
-                continue
             for name in names:
                 if reader_of(folder / name):
                     self.scan(folder / name)
 
     def walk(self, root: Path) -> Iterator[tuple[Path, list[str]]]:
-        """Yield each folder with the names of its files; a data set's folder is not entered."""
+        """Yield each folder with the names of its files; a data set tells its own and is not entered."""
         entered: set[tuple[int, int]] = set()
         for place, folders, names in os.walk(root, followlinks=True, onerror=self.refuse_folder):
             folder = Path(place)
@@ -148,11 +145,22 @@ class _Search:
                 )
                 continue
             entered.add((status.st_dev, status.st_ino))
-            if "dataset.json" in names and _is_data_set(_json(folder / "dataset.json")):
+            if "dataset.json" in names and _is_data_set(description := self.description(folder)):
                 folders.clear()
+                self.data_set(folder / "dataset.json", description)
+                continue
             self.leave_labels(folder, folders)
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             yield folder, sorted(name for name in names if not name.startswith("."))
+
+    def description(self, folder: Path) -> Any:
+        """Return what a folder's `dataset.json` says; a damaged one is refused, and the folder searched."""
+        path = folder / "dataset.json"
+        try:
+            return _json(path)
+        except DataError as error:
+            self.refused.append(Refusal(source=str(path), reason=str(error).removeprefix(f"{path}: ")))
+            return None
 
     def leave_labels(self, folder: Path, folders: list[str]) -> None:
         """Take folders of labels out of the walk, and say so."""

@@ -23,7 +23,7 @@ def main() -> None:
         config=PretrainingConfig(network=NETWORK, patch_size=PATCH, steps=20, validation_samples=8, workers=0),
         modality="ct",
     )
-    network = modelsgenesis.from_pretrained(genesis, task="seg", num_classes=5)
+    network = modelsgenesis.from_pretrained(genesis, task="seg", num_classes=4)
     print(network.adaptation.summary())
 
     data = sample_data()

@@ -44,6 +44,8 @@ class Handler(Api, BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet: two would wait 40 ms for each other
+    disable_nagle_algorithm = True
 
     def log_message(self, *_: Any) -> None:  # quiet
         pass

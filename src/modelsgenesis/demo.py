@@ -6,8 +6,9 @@ from pathlib import Path
 from modelsgenesis.configs import FinetuningConfig, GenesisUNetConfig, PretrainingConfig
 from modelsgenesis.data import sample_data, sample_folder
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Run, Split
+from modelsgenesis.training import Run
 from modelsgenesis.verbs import finetune, predict, pretrain, read_results
+from modelsgenesis.verbs.tasks import sample_split
 
 NETWORK = GenesisUNetConfig(widths=(16, 32, 64))
 PATCH = (32, 32, 12)  # the smallest sample scan has 13 slices
@@ -73,7 +74,7 @@ def demonstrate(output: str | Path, *, device: str = "auto", reporter: Reporter 
     output, reporter = Path(output), reporter or Reporter()
     Run.check(output)
     data = sample_data()
-    learnt, held_out = data.cases[0], data.cases[1]
+    held_out = next(case for case in data.cases if case.name in sample_split(data).test)
     scans = sorted((sample_folder() / "images").iterdir())
     reporter.note("pretraining on two patients without labels")
     pretrained = pretrain(
@@ -90,7 +91,6 @@ def demonstrate(output: str | Path, *, device: str = "auto", reporter: Reporter 
     restorations = pretrained / "figures" / "restorations.png"
     if restorations.exists():
         files["original, deformed and restored slices"] = restorations
-    split = Split(training=(learnt.name,), validation=(), test=(held_out.name,))
     measured: dict[str, dict[str, float]] = {}
     for name in ("genesis", "scratch"):
         reporter.note(f"fine-tuning on one labelled patient: {name}")
@@ -100,7 +100,7 @@ def demonstrate(output: str | Path, *, device: str = "auto", reporter: Reporter 
             init=pretrained,
             from_scratch=name == "scratch",
             config=FINETUNING,
-            split=split,
+            split=sample_split(data),
             device=device,
             reporter=reporter,
         )

@@ -1,5 +1,6 @@
 """The commands around the Hub, as a user types them."""
 
+import io
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from huggingface_hub.utils import close_session
 from loopback_hub import LoopbackHub, serve
 from modelsgenesis.checkpoints import Bundle, load_bundle, render_card, save_bundle
 from modelsgenesis.cli import main, training
+from modelsgenesis.cli.hub import download_progress
 from modelsgenesis.configs import CONTRACTS, BundleConfig, GenesisUNetConfig, Provenance
 from modelsgenesis.errors import AccessError
 from modelsgenesis.networks import build_network
@@ -175,6 +177,22 @@ def test_push_download_verify_and_cache(
     assert command("cache")[1].split()[:3] == ["0.0", "MB", "in"]
     assert command("cache", "--prune", "--json")[1] == "[]\n"
     assert command("cache", "--all")[0] == 2
+
+
+def test_a_bar_for_each_file_is_shown_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "100")
+    with download_progress(quiet=False) as progress:
+        assert progress is not None
+        progress("config.json", 10, 10)
+        progress("model.safetensors", 500_000, 1_000_000)
+    shown = terminal.getvalue()
+    assert "config.json" in shown
+    assert "500.0/1000.0 kB" in shown.replace("0.5/1.0 MB", "500.0/1000.0 kB")
+    with download_progress(quiet=True) as progress:
+        assert progress is None
 
 
 def test_push_as_json_with_options(command: Command, hub: LoopbackHub, run: Path) -> None:

@@ -1,5 +1,6 @@
 """Records and converted bundles on this machine."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -91,3 +92,33 @@ def test_keys_are_file_names_and_tell_requests_apart(first: list[str], second: l
     assert "\\" not in key
     assert len(key) < 100
     assert (key == key_of(*second)) == (first == second)
+
+
+def test_untouched_files_are_taken_as_they_are_and_touched_ones_read(
+    record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = open_cache(tmp_path)
+    file = cache.bundles / "b" / "config.json"
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    digest = sha256_of(file)
+    values = {**record.to_dict(), "root": "bundles", "folder": "b", "files": {"config.json": digest}}
+    cache.write("k", Record.from_dict(values))
+    kept = cache.read("k")
+    assert kept is not None
+    read: list[Path] = []
+
+    def hashed(path: Path) -> str:
+        read.append(path)
+        return digest if path.read_text() == "{}" else "other"
+
+    monkeypatch.setattr("modelsgenesis.hub.cache.sha256_of", hashed)
+    assert cache.intact(kept)
+    assert not read
+    os.utime(file, ns=(1, 1))
+    assert cache.intact(kept)
+    assert read == [file]
+    file.write_text("[]")
+    assert not cache.intact(kept)
+    file.unlink()
+    assert not cache.intact(kept)

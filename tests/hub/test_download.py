@@ -205,7 +205,7 @@ def test_offline_mode_opens_no_connection(
         warnings.simplefilter("error")
         assert room.fetch_bundle(tiny, refresh=True)
     with pytest.raises(
-        HubUnreachableError, match=r"clinic/new: offline mode \(HF_HUB_OFFLINE\) and not in the cache"
+        HubUnreachableError, match=r"clinic/new: offline mode \(HF_HUB_OFFLINE\) forbids the connection"
     ):
         room.fetch_bundle("clinic/new")
 

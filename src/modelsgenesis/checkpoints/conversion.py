@@ -6,9 +6,8 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, cast
 
-import torch
 from torch import Tensor
 
 from modelsgenesis import __version__
@@ -29,13 +28,11 @@ from modelsgenesis.configs import (
 )
 from modelsgenesis.configs.bundle import Task
 from modelsgenesis.errors import CheckpointError, ConfigurationError, nearest
-from modelsgenesis.networks import build_network
+from modelsgenesis.networks import empty_network
 from modelsgenesis.networks.transfer import some
 
 CONVERTER_VERSION = 1
 """Rises when the same file would give another bundle, so that what is cached is converted again."""
-
-Format = Literal["genesis-pytorch", "genesis-keras", "nnunet-v1", "openmind"]
 
 LAYOUTS: dict[str, Layout] = {
     "genesis-pytorch": GENESIS_TORCH,
@@ -108,7 +105,7 @@ def convert_checkpoint(
     file: str | Path,
     out: str | Path,
     *,
-    format: Format | None = None,  # noqa: A002 - the word of the cards
+    format: str | None = None,  # noqa: A002 - the word of the cards
     source: Mapping[str, Any] | None = None,
     extra_files: Mapping[str, Path] | None = None,
     input_contract: InputContract | None = None,
@@ -123,7 +120,8 @@ def convert_checkpoint(
     Args:
         file: The checkpoint.
         out: Folder of the bundle; not there yet, or empty. It appears whole or not at all.
-        format: What the file must be; None to find out.
+        format: What the file must be, `"genesis-pytorch"`, `"genesis-keras"`, `"nnunet-v1"` or `"openmind"`;
+            None to find out.
         source: Where it comes from, for the provenance: repository, revision, file, sha256.
         extra_files: Files beside it by name, such as `adaptation_plan.json`.
         input_contract: The input that the network expects; None for that of the published model.
@@ -153,8 +151,7 @@ def convert_checkpoint(
     prepared = LAYOUTS[read.format].prepare(read.weights)
     unet, weights, renamed = _match(file, read.format, prepared, network)
     contract, patch, notes = _input(read, unet, extra_files or {}, input_contract, patch_size)
-    with torch.device("meta"):
-        built = build_network(unet)
+    built = empty_network(unet)
     load_weights(built, weights, where=str(file))
     origin = {"file": file.name, "sha256": "", **(source or {})}
     origin["sha256"] = origin["sha256"] or _sha256(file)
@@ -225,8 +222,7 @@ def _match(
     """Find the network that the weights belong to and give each tensor its name here, all or none."""
     layout = LAYOUTS[name]
     unet = _describe(layout, prepared.weights)
-    with torch.device("meta"):
-        places = build_network(unet).state_dict()
+    places = empty_network(unet).state_dict()
     originals = {layout.original(here, unet): here for here in places}
     problems = differences({there: places[here] for there, here in originals.items()}, prepared.weights)
     if problems:

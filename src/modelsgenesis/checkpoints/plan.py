@@ -100,9 +100,9 @@ class AdaptationPlan:
             for what in used
         }
         return [
-            f"{what} {used[what]} is used, the plan says {said[what]}"
-            for what in used
-            if isinstance(said[what], (list, tuple)) and tuple(said[what]) != used[what]
+            f"{what} {used[what]} is used, the plan says {value}"
+            for what, value in said.items()
+            if isinstance(value, (list, tuple)) and tuple(value) != used[what]
         ]
 
     def check(self, network: UNetConfig) -> None:

@@ -145,7 +145,7 @@ def download(
 
     from modelsgenesis.hub import copy_bundle, fetch_bundle, verify
 
-    with _download_progress(quiet) as progress, warnings.catch_warnings(record=True) as caught:
+    with download_progress(quiet=quiet) as progress, warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         folder = fetch_bundle(name, revision=revision, token=token, progress=progress, refresh=True)
     for warning in caught:
@@ -158,7 +158,7 @@ def download(
 
 
 @contextmanager
-def _download_progress(quiet: bool) -> "Iterator[Progress | None]":
+def download_progress(*, quiet: bool) -> "Iterator[Progress | None]":
     """Show a bar for each file on a terminal, else a line when a file is complete."""
     if quiet:
         yield None

@@ -54,12 +54,13 @@ def split_card(card: str, where: str = "README.md") -> CardParts:
     """
     import yaml
 
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the registry is read on every start
     card = card.replace("\r\n", "\n").removeprefix("\ufeff")
     found = _FRONT_MATTER.match(card)
     front: Any = {}
     if found:
         try:
-            front = yaml.safe_load(found[1]) or {}
+            front = yaml.load(found[1], Loader=loader) or {}  # noqa: S506 - either loader is a safe one
         except yaml.YAMLError as error:
             problem = " ".join(str(error).split())
             raise ConfigurationError(

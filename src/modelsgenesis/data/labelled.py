@@ -48,7 +48,7 @@ class LabelledData:
         name: What reports call it.
         cases: Its scans with labels; one case a patient.
         labels: Class names, the background first.
-        values: The value of each class in the label files.
+        values: The values of each class in the label files.
         others_are_background: Whether other values count as background; else they are an error.
         modality: As the data set says, or None.
     """
@@ -56,7 +56,7 @@ class LabelledData:
     name: str
     cases: tuple[LabelledCase, ...]
     labels: tuple[str, ...]
-    values: tuple[int, ...]
+    values: tuple[tuple[int, ...], ...]
     others_are_background: bool = False
     modality: str | None = None
 
@@ -120,18 +120,18 @@ def read_decathlon(folder: str | Path) -> LabelledData:
         name=str(content.get("name", path.parent.name)),
         cases=tuple(LabelledCase(name=file_stem(image), image=image, label=label) for image, label in pairs),
         labels=tuple(names[value] for value in values),
-        values=values,
+        values=tuple((value,) for value in values),
         modality=_modality(content.get("modality")),
     )
 
 
 def sample_data() -> LabelledData:
-    """Return the embedded sample: two patients of TotalSegmentator's test files with four organs.
+    """Return the embedded sample: two patients of TotalSegmentator's test files with three organs.
 
     The scans are at 3 mm; a model drew the labels, not people. One patient is an abdominal slab of 13 slices.
     """
     folder = sample_folder()
-    organs = {"background": 0, "spleen": 1, "liver": 5, "aorta": 52, "autochthon": 86}
+    organs = {"background": (0,), "liver": (5,), "spleen": (1,), "back muscles": (86, 87)}
     cases = [
         LabelledCase(name=file_stem(image), image=image, label=folder / "labels" / image.name)
         for image in sorted((folder / "images").iterdir())
@@ -179,15 +179,13 @@ def label_indices(values: np.ndarray, data: LabelledData, source: str) -> np.nda
     Raises:
         ScanError: A value is none of the data set's labels.
     """
-    present = np.unique(values)
-    unknown = sorted(set(present.tolist()) - set(data.values))
+    known = {value for group in data.values for value in group}
+    unknown = sorted(set(np.unique(values).tolist()) - known)
     if unknown and not data.others_are_background:
-        raise ScanError(
-            f"{source}: label values {unknown[:5]} are not among {list(data.values)} of the data set"
-        )
+        raise ScanError(f"{source}: label values {unknown[:5]} are not among {sorted(known)} of the data set")
     indices = np.zeros(values.shape, np.uint8)
-    for index, value in enumerate(data.values[1:], start=1):
-        indices[values == value] = index
+    for index, group in enumerate(data.values[1:], start=1):
+        indices[np.isin(values, group)] = index
     return indices
 
 

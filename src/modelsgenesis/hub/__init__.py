@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from modelsgenesis.hub.registry import ModelCard, ModelSource, find_card, list_cards
 
 if TYPE_CHECKING:
-    from modelsgenesis.hub.cache import CachedBundle, cached_bundles, prune
+    from modelsgenesis.hub.cache import CachedBundle, cached_bundles, is_own_conversion, prune
     from modelsgenesis.hub.download import fetch_bundle
     from modelsgenesis.hub.local import cached_folder, copy_bundle, verify
     from modelsgenesis.hub.publishing import Publication, publish, push_command
@@ -22,6 +22,7 @@ _LAZY = {
     "cached_folder": "local",
     "copy_bundle": "local",
     "fetch_bundle": "download",
+    "is_own_conversion": "cache",
     "prune": "cache",
     "publish": "publishing",
     "push_command": "publishing",
@@ -39,6 +40,7 @@ __all__ = [
     "copy_bundle",
     "fetch_bundle",
     "find_card",
+    "is_own_conversion",
     "list_cards",
     "prune",
     "publish",

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ class Record(Config):
         root: Whether the bundle lies in the Hub's own cache or among the converted ones.
         folder: The bundle, relative to the root.
         files: SHA-256 of each file of the bundle.
+        stamps: Size and time of each of them when its digest was compared: a file that was touched since is
+            read again, one that was not is taken as it is.
         fingerprint: Of the card and the converter; a converted bundle of another is made anew.
     """
 
@@ -43,6 +46,7 @@ class Record(Config):
     root: Literal["hub", "bundles"]
     folder: str
     files: dict[str, str]
+    stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
     fingerprint: str = ""
 
 
@@ -89,7 +93,10 @@ class Cache:
             return None
 
     def write(self, key: str, record: Record) -> None:
-        """Keep a record."""
+        """Keep a record of files that were just verified."""
+        folder = self.bundle(record)
+        stamps = {name: _stamp(folder / name) for name in record.files}
+        record = record.override(stamps={name: stamp for name, stamp in stamps.items() if stamp})
         write_atomically(self._path(key), (json.dumps(record.to_dict(), indent=2) + "\n").encode())
 
     def forget(self, repository: str) -> None:
@@ -104,15 +111,31 @@ class Cache:
         return (self.hub if record.root == "hub" else self.bundles) / record.folder
 
     def intact(self, record: Record) -> bool:
-        """Tell whether every file of a record's bundle is there with its digest."""
+        """Tell whether every file of a record's bundle is there, untouched or at least with its digest."""
         folder = self.bundle(record)
+        stamps = {name: _stamp(folder / name) for name in record.files}
+        if all(stamps.values()) and stamps == record.stamps:
+            return True
         return all(
-            (folder / name).is_file() and sha256_of(folder / name) == digest
-            for name, digest in record.files.items()
+            stamps[name] and sha256_of(folder / name) == digest for name, digest in record.files.items()
         )
 
     def _path(self, key: str) -> Path:
         return self.records / f"{key}.json"
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return size and time of change of a file, nothing if it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else ()
+
+
+def is_own_conversion(folder: Path, cache: str | Path | None = None) -> bool:
+    """Tell whether a folder is a bundle that this package converted, and checked as it did."""
+    return folder.parent == open_cache(cache).bundles
 
 
 def open_cache(folder: str | Path | None = None) -> Cache:

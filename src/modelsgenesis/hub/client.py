@@ -150,7 +150,7 @@ def translated(repository: str, revision: str | None = None, token: str | None =
         yield
     except OfflineModeIsEnabled as error:
         raise HubUnreachableError(
-            f"{repository}: offline mode (HF_HUB_OFFLINE) and not in the cache; download it with a network"
+            f"{repository}: offline mode (HF_HUB_OFFLINE) forbids the connection; unset it or download before"
         ) from error
     except HfHubHTTPError as error:
         raise _refusal(error, repository, revision, token) from error
@@ -208,8 +208,11 @@ def _refusal(error: Exception, repository: str, revision: str | None, token: str
         )
     said = _said(error)
     if status == 401:
-        remedy = "make a new one in the account's settings" if signed_in else SIGN_IN
-        return AccessError(f"{repository}: the Hub does not accept the token (401); {remedy}")
+        if not signed_in:
+            return AccessError(f"{repository}: the Hub wants a token (401); {SIGN_IN}")
+        return AccessError(
+            f"{repository}: the Hub does not accept the token (401); make a new one in the account's settings"
+        )
     if status == 403:
         return AccessError(
             f"{repository}: the token lacks the rights (403{said}); use one with write access to it"

@@ -1,7 +1,7 @@
 """Networks: nothing here knows of files, names or the Hub."""
 
 from modelsgenesis.networks.adaptation import adapt
-from modelsgenesis.networks.building import build_network
+from modelsgenesis.networks.building import build_network, empty_network
 from modelsgenesis.networks.genesis_unet import GenesisUNet
 from modelsgenesis.networks.heads import Classifier
 from modelsgenesis.networks.nnunet import StagedUNet
@@ -16,5 +16,6 @@ __all__ = [
     "UNet",
     "adapt",
     "build_network",
+    "empty_network",
     "transfer",
 ]

@@ -22,7 +22,7 @@ from modelsgenesis.configs import (
     require_patch_size,
 )
 from modelsgenesis.data import LabelledData, LabelledPatches, PreparedCase, prepare_cases
-from modelsgenesis.errors import DataError, MissingExtraError
+from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError
 from modelsgenesis.evaluation import dice_per_class, mean_ignoring_nan, sliding_window
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.reporting import Reporter
@@ -231,6 +231,12 @@ def finetune_network(
         shapes = [case.label.shape for case in parts["training"]]
         config = config.override(patch_size=choose_patch_size(shapes))
         reporter.note(f"patch of {' × '.join(map(str, require_patch_size(config)))} voxels, by the median scan")
+    dims = len(require_patch_size(config))
+    if dims != network.config.dims:  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+        raise ConfigurationError(
+            f"a patch of {dims} sides does not fit a network of {network.config.dims} dimensions: set patch_size, or "  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+            "start from a network of the data's dimensions"
+        )
     asked = {"kind": "finetuning", "config": config.to_dict(), "init": init, "split": asdict(split)}
     run = Run.resume(output, asked) if resume else Run.create(output, asked)
     try:

@@ -30,7 +30,8 @@ def load(name: str | Path, *, revision: str | None = None, token: str | None = N
         HubError: The Hub or the download failed.
         CheckpointError: The files are not a sound model.
     """
-    return load_bundle(hub.fetch_bundle(str(name), revision=revision, token=token))
+    folder = hub.fetch_bundle(str(name), revision=revision, token=token)
+    return load_bundle(folder, check_values=not hub.is_own_conversion(folder))
 
 
 def from_pretrained(
@@ -112,7 +113,9 @@ def save_pretrained(
             "network=network.config) and say its task and labels"
         )
     folder = Path(folder)
-    return save_bundle(folder, Bundle(network, config, card or render_card(config, name=folder.resolve().name)))
+    return save_bundle(
+        folder, Bundle(network, config, card or render_card(config, name=folder.resolve().name))
+    )
 
 
 def push_to_hub(

@@ -85,7 +85,7 @@ def finetune(
         config=config,
         contract=contract,
         data=data,
-        split=split or split_cases([case.name for case in data.cases], config),
+        split=split or (sample_split(data) if source is None else split_cases(_names(data), config)),
         output=run,
         hardware=hardware,
         reporter=reporter,
@@ -99,6 +99,16 @@ def finetune(
 def default_finetuning(source: object) -> FinetuningConfig:
     """Return the default configuration; the embedded sample, a source of None, has one of its own."""
     return SAMPLE_CONFIG if source is None else FinetuningConfig()
+
+
+def sample_split(data: LabelledData) -> Split:
+    """Return the split of the embedded sample: the trunk to train on, the abdominal slab to test on."""
+    training, test = _names(data)
+    return Split(training=(training,), validation=(), test=(test,))
+
+
+def _names(data: LabelledData) -> list[str]:
+    return [case.name for case in data.cases]
 
 
 def _labelled(source: str | Path | None) -> LabelledData:

@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import re
+import time
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote
 
@@ -217,6 +218,17 @@ class Api:
             raise RefusalError(404, message="the object was not uploaded")
         return {}
 
+    def xet_token(self, name: str, kind: str, revision: str) -> Any:
+        """Where chunks go: a folder of this machine stands in for the storage."""
+        self._commit(self._repository(name, write=kind == "write"), revision)
+        values = {"casUrl": f"local://{self.hub.xet}", "accessToken": "xet", "exp": int(time.time()) + 3600}
+        headers = {
+            "X-Xet-Cas-Url": values["casUrl"],
+            "X-Xet-Access-Token": "xet",
+            "X-Xet-Token-Expiration": str(values["exp"]),
+        }
+        return json.dumps(values).encode(), {"Content-Type": "application/json", **headers}, 200
+
     def commit(self, name: str, revision: str) -> Any:
         proposal = "create_pr" in self.query
         repository = self._repository(name, write=not proposal)
@@ -250,6 +262,8 @@ class Api:
         if key == "file":
             files[value["path"]] = Blob(base64.b64decode(value["content"]))
         elif key == "lfsFile":
+            if value["oid"] in self.hub.xet_hashes:
+                self.hub.large[value["oid"]] = self.hub.read_xet(value["oid"], value["size"])
             if value["oid"] not in self.hub.large:
                 raise RefusalError(
                     400, message=f"LFS pointer pointed to a file that does not exist: {value['oid']}"
@@ -270,6 +284,9 @@ class Api:
         if not blob.lfs:
             length = {"Content-Length": str(blob.size)} if self.command == "HEAD" else {}
             return self._ranged(blob.content, {"ETag": f'"{blob.git_sha1}"', **commit, **length})
+        if blob.sha256 in self.hub.xet_hashes:
+            refresh = f"{self.hub.url}/api/models/{name}/xet-read-token/{oid}"
+            commit |= {"X-Xet-Hash": self.hub.xet_hashes[blob.sha256], "X-Xet-Refresh-Route": refresh}
         return (
             b"",
             {
@@ -325,6 +342,7 @@ ROUTES = [
     (rf"POST /api/models/{NAME}/paths-info/{REVISION}", "paths_info"),
     (rf"POST /api/models/{NAME}/preupload/{REVISION}", "preupload"),
     (rf"POST /api/models/{NAME}/commit/{REVISION}", "commit"),
+    (rf"GET /api/models/{NAME}/xet-(read|write)-token/{REVISION}", "xet_token"),
     (rf"POST /{NAME}\.git/info/lfs/objects/batch", "lfs_batch"),
     (rf"POST /{NAME}/lfs/verify", "lfs_verify"),
     (rf"(?:GET|HEAD) /{NAME}/resolve/{REVISION}/(.+)", "resolve"),

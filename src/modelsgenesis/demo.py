@@ -9,15 +9,15 @@ from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run, Split
 from modelsgenesis.verbs import finetune, predict, pretrain, read_results
 
-NETWORK = GenesisUNetConfig(widths=(16, 32, 64), norm="instance")
-PATCH = (48, 48, 12)  # the smallest sample scan has 13 slices
+NETWORK = GenesisUNetConfig(widths=(16, 32, 64))
+PATCH = (32, 32, 12)  # the smallest sample scan has 13 slices
 
 PRETRAINING = PretrainingConfig(
     network=NETWORK,
     patch_size=PATCH,
-    steps=300,
-    batch_size=8,
-    learning_rate=2e-3,
+    steps=200,
+    batch_size=16,
+    learning_rate=3e-3,
     validate_every=100,
     validation_samples=16,
     workers=0,
@@ -25,12 +25,13 @@ PRETRAINING = PretrainingConfig(
 FINETUNING = FinetuningConfig(
     network=NETWORK,
     patch_size=PATCH,
-    steps=150,
+    steps=250,
     batch_size=8,
-    learning_rate=2e-3,
-    validate_every=150,
+    learning_rate=3e-3,
+    validate_every=250,
     validation_fraction=0.0,
     samples_per_scan=32,
+    overlap=0.25,
     workers=0,
 )
 
@@ -103,6 +104,6 @@ def demonstrate(output: str | Path, *, device: str = "auto", reporter: Reporter 
             device=device,
             reporter=reporter,
         )
-        prediction = predict(run, held_out.image, output=output / f"{name}_prediction.nii.gz", device=device)
+        prediction = predict(run, held_out.image, output=output / f"{name}_prediction.nii.gz", overlap=FINETUNING.overlap, device=device)
         files[f"prediction, {name}"] = prediction.path
     return Demonstration(read_results(pretrained), measured["genesis"], measured["scratch"], files)

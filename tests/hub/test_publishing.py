@@ -241,7 +241,7 @@ def _with_metadata(run: Path) -> None:
     ("damage", "message"),
     [
         (lambda run: (run / "config.json").unlink(), r"no config\.json in it, so it is no bundle"),
-        (lambda run: (run / "model.safetensors").write_bytes(b"junk"), r"not a readable safetensors file"),
+        (lambda run: (run / "model.safetensors").write_bytes(b"junk"), r"damaged, or no safetensors file"),
         (
             _with_optimizer,
             r"not the weights of this network: unexpected optimizer\.momentum",

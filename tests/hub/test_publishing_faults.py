@@ -218,6 +218,29 @@ def test_a_client_that_dies_in_mid_upload_leaves_nothing_to_see_and_a_repeat_suc
     assert "model.safetensors" in hub.repositories[GENESIS].files
 
 
+def test_a_repository_to_which_another_push_came_first_is_not_taken_back(hub: LoopbackHub, run: Path) -> None:
+    hub.fault("POST /api/models/.*/commit/", call=lambda: hub.add(GENESIS, {"other.txt": b"theirs"}))
+    assert "another push changed it meanwhile" in failure(PublishError, run)
+    assert set(hub.repositories[GENESIS].files) == {".gitattributes", "other.txt"}
+    made = room.publish(run, GENESIS)
+    assert made.private
+    assert any("was private and stays so" in note for note in made.notes)
+
+
+def test_a_repository_that_was_made_again_privately_is_never_opened(hub: LoopbackHub, run: Path) -> None:
+    hub.fault("POST /api/models/.*/commit/", drop=True)
+    failure(HubUnreachableError, run)
+    hub.repositories.clear()
+    hub.add(GENESIS, {"README.md": b"# Only for us\n"}, private=True)
+    assert room.publish(run, GENESIS).private
+    assert hub.repositories[GENESIS].private
+
+
+def test_a_published_card_that_is_no_text_is_said(hub: LoopbackHub, run: Path) -> None:
+    hub.add(GENESIS, {"README.md": b"\xff\xfe"})
+    assert "clinic/genesis: its README.md is no text" in failure(PublishError, run)
+
+
 def test_the_command_to_repeat_has_every_option() -> None:
     command = room.push_command(Path("my run"), "a/b", private=True, revision="v1", create_pr=True)
     assert command == "modelsgenesis push 'my run' --hub-model-id a/b --private --revision v1 --create-pr"

@@ -23,6 +23,8 @@ Token = Annotated[
 ]
 Model = Annotated[str, typer.Argument(help="A name of the registry, org/name on the Hub, or a folder.")]
 
+_UNWRAPPED = 200  # columns of what goes into a file or another program
+
 
 def list_models(
     modality: Annotated[
@@ -41,12 +43,15 @@ def list_models(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("name", "modality", "dims", "parameters", "task", "licence", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("name", no_wrap=True, min_width=max((len(card.name) for card in cards), default=0))
+    for title in ("modality", "dims", "parameters", "task", "licence"):
+        table.add_column(title, overflow="fold")
     for card in cards:
         source = card.source
         cells = (source.input.modality, f"{source.input.dims}D", f"{source.parameters:,}", source.task)
         table.add_row(f"[bold]{card.name}[/]", *cells, card.license or "—")
-    console = Console(highlight=False)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _UNWRAPPED)
     console.print(table if cards else "no model of this kind; modelsgenesis list shows all")
 
 

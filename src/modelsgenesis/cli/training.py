@@ -1,6 +1,5 @@
 """`pretrain`, `finetune` and `predict`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -89,7 +88,7 @@ def pretrain(
         typer.echo(f"{run}: bundle of step {results['step']}")
         typer.echo(describe_metrics({key: value for key, value in results.items() if key != "step"}))
     if push_to_hub:
-        _publish(run, hub_model_id, private, token)
+        _publish(run, hub_model_id, private, token, to_stderr=json_output)
 
 
 def finetune(
@@ -143,7 +142,7 @@ def finetune(
         typer.echo(f"{run}: bundle; Dice of each test patient in {run / 'test.csv'}")
         typer.echo(f"test: {describe_metrics(measured)}" if measured else "no test patients")
     if push_to_hub:
-        _publish(run, hub_model_id, private, token)
+        _publish(run, hub_model_id, private, token, to_stderr=json_output)
 
 
 def predict(
@@ -187,20 +186,11 @@ def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
         ) from None
 
 
-def _publish(run: Path, repository: str | None, private: bool, token: str | None) -> None:
-    """Publish a finished run; if that fails the run is intact and the message says how to repeat it."""
+def _publish(run: Path, repository: str | None, private: bool, token: str | None, *, to_stderr: bool) -> None:
+    """Publish a finished run; a failure says that the run is intact and which command repeats the push."""
     from modelsgenesis import verbs
-    from modelsgenesis.errors import HubError
 
-    again = f"modelsgenesis push {run}" + (f" --hub-model-id {repository}" if repository else "")
-    again += " --private" if private else ""
-    try:
-        publication = verbs.push_to_hub(run, repository, private=private, token=token)
-    except HubError as error:
-        typer.echo(f"error: the run is intact in {run}, but was not published: {error}", err=True)
-        typer.echo(f"publish it with: {again}", err=True)
-        sys.exit(1)
-    typer.echo(publication.url)
+    typer.echo(verbs.push_to_hub(run, repository, private=private, token=token).url, err=to_stderr)
 
 
 def register(app: typer.Typer) -> None:

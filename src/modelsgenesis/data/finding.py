@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from modelsgenesis.data import dicom
 from modelsgenesis.data.reading import KNOWN_FORMATS, describe, reader_of
 from modelsgenesis.data.volume import Refusal, ScanReference, file_stem
 from modelsgenesis.errors import DataError, ScanError
@@ -68,6 +69,7 @@ def survey(source: Source, *, group_pattern: str | None = None) -> Found:
     search = _Search()
     for one in sources:
         search.add(Path(one).expanduser(), str(one))
+    search.finish()
     unique = {(scan.path, scan.index, scan.files): scan for scan in search.scans}
     scans = [replace(scan, group=scan.group or _group(scan, group_pattern)) for scan in unique.values()]
     return scans, list(dict.fromkeys(search.refused))
@@ -79,6 +81,7 @@ class _Search:
     def __init__(self) -> None:
         self.scans: list[ScanReference] = []
         self.refused: list[Refusal] = []
+        self.dicom: list[Path] = []
 
     def add(self, path: Path, shown: str) -> None:
         """Add what one source names."""
@@ -104,13 +107,23 @@ class _Search:
             self.scan(path)
 
     def scan(self, path: Path, modality: str | None = None) -> None:
-        """Add the volumes of one file, or refuse it."""
+        """Add the volumes of one file, or refuse it; DICOM waits until all of its files are known."""
+        if path.exists() and reader_of(path) is dicom:
+            self.dicom.append(path)
+            return
         try:
             found = describe(path)
         except ScanError as error:
             self.refused.append(Refusal(source=str(path), reason=_reason(error, path)))
         else:
             self.scans += [replace(scan, modality=scan.modality or modality) for scan in found]
+
+    def finish(self) -> None:
+        """Put the DICOM files together, once each however often they were named."""
+        if self.dicom:
+            scans, refused = dicom.find_series(dict.fromkeys(self.dicom))
+            self.scans += scans
+            self.refused += refused
 
     def folder(self, root: Path) -> None:
         """Walk to any depth, once through each folder however many links lead to it."""

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from modelsgenesis.data.raster import COLOUR
 from modelsgenesis.data.volume import ScanReference, Volume, check_shape, reading
 from modelsgenesis.errors import ScanError
 
@@ -22,7 +23,7 @@ def describe(path: Path) -> list[ScanReference]:
         shape = (image.height, image.width)
         check_shape(shape, str(path))
         pages = getattr(image, "n_frames", 1)
-        notes = () if image.mode in _GREY_MODES else ("colour made grey",)
+        notes = () if image.mode in _GREY_MODES else (COLOUR,)
         return [
             ScanReference(
                 path=path, format=image.format or "image", shape=shape, spacing=None, index=index, notes=notes
@@ -42,7 +43,7 @@ def read(path: Path, index: int | None) -> Volume:
             raise ScanError(f"{path}: image {index} was asked for, it holds {pages}")
         image.seek(index or 0)
         if image.mode not in _GREY_MODES:
-            notes = ("colour made grey",)
+            notes = (COLOUR,)
             array = np.asarray(image.convert("RGB").convert("L"))
         else:
             array = np.asarray(image)

@@ -93,6 +93,8 @@ class ScanReference:
     @property
     def source(self) -> str:
         """What a message calls it."""
+        if len(self.files) > 2:
+            return f"{self.path.parent} [{len(self.files)} slices from {self.path.name}]"
         return str(self.path) if self.index is None else f"{self.path} [{self.index}]"
 
     @property
@@ -151,6 +153,17 @@ def check_shape(shape: tuple[int, ...], source: str) -> None:
         raise ScanError(f"{source}: {shown or 'no'} voxels, so it is empty; expected a plane or a volume")
     if sum(side > 1 for side in shape) < 2:
         raise ScanError(f"{source}: {shown} voxels lie on one line; expected a plane or a volume")
+
+
+def check_spacing(spacing: np.ndarray, source: str) -> None:
+    """Refuse voxel sizes of zero, below zero, or that are no numbers.
+
+    Raises:
+        ScanError: One of them is.
+    """
+    if not (np.isfinite(spacing).all() and (spacing > 0).all()):
+        shown = "×".join(f"{size:g}" for size in spacing)
+        raise ScanError(f"{source}: voxel sizes {shown} mm; expected above 0, repair the header")
 
 
 def check_affine(affine: np.ndarray, source: str) -> None:

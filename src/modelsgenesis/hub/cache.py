@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import stat
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,7 @@ CACHE_VARIABLE = "MODELSGENESIS_CACHE"
 """Names the folder of records and converted bundles."""
 
 _CHUNK = 1 << 20
+_UNDER_WAY = 3600  # seconds after which an unfinished conversion counts as abandoned
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,6 +166,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def digests_of(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file in a folder by its name."""
+    return {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+
+
 def git_sha1_of(path: Path) -> str:
     """Return git's digest of a file: the SHA-1 of its length and content, as the Hub records small files."""
     digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
@@ -177,7 +184,7 @@ def cached_bundles(cache: str | Path | None = None) -> list[CachedBundle]:
     """List the converted bundles, and whether each is still in use."""
     here = open_cache(cache)
     used = {record.folder for record in _records(here) if record.root == "bundles"}
-    folders = sorted(path for path in here.bundles.glob("*") if path.is_dir())
+    folders = sorted(path for path in here.bundles.glob("*") if path.is_dir() and not _under_way(path))
     return [
         CachedBundle(
             folder.name,
@@ -187,6 +194,11 @@ def cached_bundles(cache: str | Path | None = None) -> list[CachedBundle]:
         )
         for folder in folders
     ]
+
+
+def _under_way(folder: Path) -> bool:
+    """Tell whether a conversion may still be writing it; what a crash left behind is older."""
+    return folder.name.startswith(".") and time.time() - folder.stat().st_mtime < _UNDER_WAY
 
 
 def prune(cache: str | Path | None = None, *, everything: bool = False) -> list[CachedBundle]:

@@ -165,12 +165,18 @@ def translated(repository: str, revision: str | None = None, token: str | None =
             f"{repository}: {endpoint()} did not answer in time; try later, or raise HF_HUB_ETAG_TIMEOUT"
         ) from error
     except httpx2.HTTPError as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise HubUnreachableError(
-            f"{repository}: {endpoint()} cannot be reached ({reason}); check the network, or HF_ENDPOINT"
+            f"{repository}: {endpoint()} cannot be reached ({_line(error)}); check the network or HF_ENDPOINT"
         ) from error
     except OSError as error:
-        raise _local(error, repository) from error
+        raise _broken_off(error, repository) from error
+    except RuntimeError as error:  # of the transfer of one large file; what went wrong lies behind it
+        if not isinstance(error.__cause__, (httpx2.HTTPError, OSError)):
+            raise HubUnreachableError(
+                f"{repository}: the transfer broke off ({_line(error)}); repeat it"
+            ) from error
+        with translated(repository, revision, token):
+            raise error.__cause__ from error
 
 
 def _refusal(error: Exception, repository: str, revision: str | None, token: str | None) -> HubError:
@@ -218,10 +224,16 @@ def _said(error: Exception) -> str:
     return f": {said}" if said else ""
 
 
-def _local(error: OSError, repository: str) -> HubError:
+def _broken_off(error: OSError, repository: str) -> HubError:
     if "Consistency check failed" in str(error):
         return DigestError(f"{repository}: the download ended short and was thrown away; try again")
-    return HubError(f"{repository}: cannot be downloaded: {error.strerror or error}; free or change HF_HOME")
+    return HubError(
+        f"{repository}: the transfer broke off ({_line(error)}); check space and rights under HF_HOME"
+    )
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def has_token(token: str | None) -> bool:

@@ -3,13 +3,12 @@
 import hashlib
 import json
 import shutil
-import tempfile
+import uuid
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
-from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, read_config
 from modelsgenesis.configs import BundleConfig
 from modelsgenesis.errors import (
@@ -19,10 +18,10 @@ from modelsgenesis.errors import (
     HubUnreachableError,
     UnknownModelError,
 )
-from modelsgenesis.hub.cache import Cache, Record, key_of, open_cache, sha256_of
+from modelsgenesis.hub.cache import Cache, Record, digests_of, key_of, open_cache
 from modelsgenesis.hub.client import Progress, is_offline, take_snapshot
 from modelsgenesis.hub.files import Files, LocalFiles, RemoteFiles
-from modelsgenesis.hub.registry import ModelCard, ModelSource, find_card, list_cards
+from modelsgenesis.hub.registry import ForeignFormat, ModelCard, ModelSource, find_card, list_cards
 
 BUNDLE_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
 
@@ -187,7 +186,7 @@ def _make(target: Target, files: Files, cache: Cache) -> Path:
     """Get what a target needs, keep a record of it, and return its bundle."""
     if target.foreign:
         folder, root = _convert(target.foreign, target, files, cache), "bundles"
-        made = {path.name: sha256_of(path) for path in folder.iterdir()}
+        made = digests_of(folder)
     else:
         folder, root = _get_bundle(target, files), "hub"
         made = {Path(name).name: digest for name, digest in files.digests.items()}
@@ -274,20 +273,12 @@ def _convert(source: ModelSource, target: Target, files: Files, cache: Cache) ->
     extra = {name: files.get(name, _SMALL) for name in source.extra_files}
     content = json.dumps([sorted(files.digests.items()), target.fingerprint])
     final = cache.bundles / f"{source.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
-    if _is_whole(final):
-        return final
-    try:
-        final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=final.parent, prefix=".making-"))
-    except OSError as error:
-        raise HubError(
-            f"{final.parent}: cannot be written: {error.strerror}; set MODELSGENESIS_CACHE"
-        ) from error
+    temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}")
     try:
         convert_checkpoint(
             file,
             temporary,
-            format=source.format,
+            format=cast("ForeignFormat", source.format),
             source={
                 "repository": target.repository,
                 "revision": files.origin,
@@ -297,25 +288,28 @@ def _convert(source: ModelSource, target: Target, files: Files, cache: Cache) ->
             extra_files=extra,
             input_contract=source.input,
             patch_size=source.patch_size,
+            network=source.network,
+            task=source.task,
+            card=target.card.text if target.card else "",
         )
-        shutil.rmtree(final, ignore_errors=True)  # what is there was altered
-        temporary.rename(final)
-    except OSError as error:
-        if not _is_whole(final):  # else another process converted the same file meanwhile
-            raise HubError(
-                f"{final}: cannot be written: {error.strerror}; set MODELSGENESIS_CACHE"
-            ) from error
+        _put(temporary, final)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return final
 
 
-def _is_whole(folder: Path) -> bool:
-    """Tell whether a bundle is there and loads strictly."""
-    if not folder.is_dir():
-        return False
-    try:
-        load_bundle(folder)
-    except CheckpointError:
-        return False
-    return True
+def _put(temporary: Path, final: Path) -> None:
+    """Move a new bundle to its place; one that is there stays if it is the same, else it was altered."""
+    for _ in range(2):
+        try:
+            temporary.rename(final)
+            return
+        except OSError as error:
+            if not final.is_dir():
+                raise HubError(
+                    f"{final}: cannot be written: {error.strerror}; set MODELSGENESIS_CACHE"
+                ) from error
+        if digests_of(final) == digests_of(temporary):
+            return  # another process converted the same file meanwhile
+        shutil.rmtree(final, ignore_errors=True)
+    raise HubError(f"{final}: cannot be replaced; remove it and repeat")

@@ -1,6 +1,5 @@
 """From a run to a repository on the Hub: checked here first, then one atomic commit."""
 
-import json
 import re
 import shlex
 from collections.abc import Callable, Iterator
@@ -8,11 +7,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelsgenesis.checkpoints.bundle import CARD_NAME, write_atomically
-from modelsgenesis.errors import AccessError, HubError, HubUnreachableError, PublishError, UnknownModelError
-from modelsgenesis.hub.cache import check_digest, git_sha1_of, key_of, open_cache, sha256_of
-from modelsgenesis.hub.client import SIGN_IN, Snapshot, api, endpoint, has_token, take_snapshot, translated
+from modelsgenesis.checkpoints.bundle import CARD_NAME
+from modelsgenesis.errors import AccessError, HubError, HubUnreachableError, PublishError
+from modelsgenesis.hub.cache import git_sha1_of, open_cache, sha256_of
+from modelsgenesis.hub.client import SIGN_IN, Snapshot, api, has_token, take_snapshot, translated
 from modelsgenesis.hub.content import Content, check_content, merge_card
+from modelsgenesis.hub.place import Place
 
 _STALE = (409, 412)  # the branch moved while a commit was under way
 
@@ -38,34 +38,6 @@ class Publication:
     private: bool
     files: tuple[str, ...]
     notes: tuple[str, ...]
-
-
-@dataclass
-class _Push:
-    """One push under way.
-
-    Attributes:
-        repository: `org/name`.
-        branch: Where to; None for the default branch.
-        token: None for that of the environment.
-        private: As a new repository should be.
-        proposal: Whether to make a pull request.
-        made_repository: Set once this push made the repository.
-        made_branch: Set once this push made the branch.
-    """
-
-    repository: str
-    branch: str | None
-    token: str | None
-    private: bool
-    proposal: bool
-    made_repository: bool = False
-    made_branch: bool = False
-
-    @property
-    def pending(self) -> Path:
-        """The note that this machine began to make the repository, and whether it shall stay private."""
-        return open_cache().root / "pushes" / f"{key_of(endpoint(), self.repository)}.json"
 
 
 def publish(
@@ -115,11 +87,11 @@ def publish(
         raise PublishError(
             f"--create-pr proposes a change of main, but received --revision {revision}; leave one out"
         )
-    push = _Push(repository, revision, token, private, create_pr)
+    place = Place(repository, revision, token, private, create_pr)
     try:
-        return _publish(push, content, message, say)
+        return _publish(place, content, message, say)
     except HubError as error:
-        kept = _undo(push, error)
+        kept = place.undo(error)
         raise type(error)(
             f"{error}; nothing was published and {folder} is intact{kept}; repeat with: {repeat}"
         ) from error
@@ -141,132 +113,48 @@ def push_command(
     return shlex.join(parts)
 
 
-def _publish(push: _Push, content: Content, message: str | None, say: Callable[[str], None]) -> Publication:
-    if not has_token(push.token):
-        raise AccessError(f"{push.repository}: publishing needs a token; {SIGN_IN}")
-    if "/" not in push.repository:
-        push.repository = f"{_account(push)['name']}/{push.repository}"
-    say(f"asking for {push.repository}")
-    main = _head(push, None)
-    if main and push.private and not main.private:
+def _publish(place: Place, content: Content, message: str | None, say: Callable[[str], None]) -> Publication:
+    if not has_token(place.token):
+        raise AccessError(f"{place.repository}: publishing needs a token; {SIGN_IN}")
+    if "/" not in place.repository:
+        place.repository = f"{place.account()['name']}/{place.repository}"
+    say(f"asking for {place.repository}")
+    main = place.head(None)
+    if main and place.private and not main.private:
         raise PublishError(
-            f"{push.repository}: exists and is public, but --private was asked; choose another --hub-model-id"
+            f"{place.repository}: exists and is public, but --private was asked; take another --hub-model-id"
         )
-    branch = _head(push, push.branch) if main and push.branch and not push.proposal else main
-    published = _published_card(push, branch or main) if main else ""
-    card, notes = merge_card(content, published, push.repository)
-    _validate(push, card)
-    say(f"preparing {push.repository}")
-    main = main or _create(push)
-    before = branch or _make_branch(push, main)
-    say(f"uploading to {push.repository}")
-    commit, proposal = _commit(push, content, card, before, message or f"Publish {content.folder.name}")
-    is_private = _finish(push, before, notes)
-    open_cache().forget(push.repository)
+    branch = place.head(place.branch) if main and place.branch and not place.proposal else main
+    published = place.card(branch or main) if main else ""
+    card, notes = merge_card(content, published, place.repository)
+    _validate(place, card)
+    say(f"preparing {place.repository}")
+    main = main or place.create()
+    before = branch or place.make_branch(main)
+    say(f"uploading to {place.repository}")
+    commit, proposal = _commit(place, content, card, before, message or f"Publish {content.folder.name}")
+    is_private = place.finish(before, notes)
+    open_cache().forget(place.repository)
     files = (*content.files, CARD_NAME)
-    url = f"{endpoint()}/{push.repository}"
-    return Publication(push.repository, url, commit, proposal, is_private, files, tuple(notes))
+    return Publication(place.repository, place.url, commit, proposal, is_private, files, tuple(notes))
 
 
-def _account(push: _Push) -> dict[str, object]:
-    with translated(push.repository, token=push.token):
-        return api(push.token).whoami()
-
-
-def _head(push: _Push, branch: str | None) -> Snapshot | None:
-    """Return the head of a branch, None for the default one; None when there is none that the token sees."""
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
-
-    try:
-        return take_snapshot(push.repository, branch, push.token)
-    except UnknownModelError as error:
-        if isinstance(error.__cause__, (RepositoryNotFoundError, RevisionNotFoundError)):
-            return None
-        raise
-
-
-def _published_card(push: _Push, before: Snapshot) -> str:
-    """Return the card that the branch has now, checked against the Hub's record."""
-    from huggingface_hub import hf_hub_download
-
-    remote = before.files.get(CARD_NAME)
-    if remote is None:
-        return ""
-    with translated(push.repository, before.commit, push.token):
-        path = hf_hub_download(push.repository, CARD_NAME, revision=before.commit, token=push.token)
-    check_digest(
-        Path(path), {"sha256": remote.sha256, "git_sha1": remote.git_sha1}, f"{push.repository}/{CARD_NAME}"
-    )
-    return Path(path).read_text("utf-8")
-
-
-def _validate(push: _Push, card: str) -> None:
+def _validate(place: Place, card: str) -> None:
     """Let the Hub judge the header before anything is made there."""
     from huggingface_hub import ModelCard
 
-    with translated(push.repository, token=push.token):
+    with translated(place.repository, token=place.token):
         try:
             ModelCard(card).validate()
         except ValueError as error:
             said = " ".join(str(error).split())
             raise PublishError(
-                f"{push.repository}: the header of {CARD_NAME} is not accepted: {said}; mend it"
+                f"{place.repository}: the header of {CARD_NAME} is not accepted: {said}; mend it"
             ) from error
 
 
-def _create(push: _Push) -> Snapshot:
-    """Make the repository, private for now, so that nothing half-done can be seen."""
-    from huggingface_hub.errors import HfHubHTTPError
-
-    write_atomically(push.pending, json.dumps({"private": push.private}).encode())
-    with translated(push.repository, token=push.token):
-        try:
-            api(push.token).create_repo(push.repository, private=True)
-        except HfHubHTTPError as error:
-            push.pending.unlink(missing_ok=True)
-            if error.response.status_code == 409:
-                raise _taken(push) from error
-            if error.response.status_code == 403:
-                raise _no_rights(push) from error
-            raise
-    push.made_repository = True
-    return take_snapshot(push.repository, None, push.token)
-
-
-def _taken(push: _Push) -> PublishError:
-    return PublishError(
-        f"{push.repository}: the name is taken, by a push under way or a repository hidden from the token; "
-        "wait, or choose another --hub-model-id"
-    )
-
-
-def _no_rights(push: _Push) -> AccessError:
-    account = _account(push)
-    organisations = account.get("orgs")
-    names = [org["name"] for org in organisations] if isinstance(organisations, list) else []
-    owner = push.repository.split("/")[0]
-    return AccessError(
-        f"{push.repository}: the token may not make a repository under {owner}; it is of {account['name']} "
-        f"(organisations: {', '.join(names) or 'none'}); choose another --hub-model-id, "
-        "or a token with write access"
-    )
-
-
-def _make_branch(push: _Push, main: Snapshot) -> Snapshot:
-    """Return the head to commit on: that of the default branch, or of a new branch that starts there."""
-    if push.branch is None or push.proposal:
-        return main
-    head = _head(push, push.branch)  # a new repository has its default branch already
-    if head:
-        return head
-    with translated(push.repository, push.branch, push.token):
-        api(push.token).create_branch(push.repository, branch=push.branch, revision=main.commit)
-    push.made_branch = True
-    return main
-
-
 def _commit(
-    push: _Push, content: Content, card: str, before: Snapshot, message: str
+    place: Place, content: Content, card: str, before: Snapshot, message: str
 ) -> tuple[str, str | None]:
     """Make the one commit; return it and the proposal's page."""
     from huggingface_hub import CommitOperationAdd
@@ -275,34 +163,32 @@ def _commit(
     operations = [CommitOperationAdd(name, str(path)) for name, path in content.files.items()]
     operations.append(CommitOperationAdd(CARD_NAME, card.encode()))
     try:
-        with translated(push.repository, push.branch, push.token), _quiet():
+        with translated(place.repository, place.branch, place.token), _quiet():
             try:
-                made = api(push.token).create_commit(
-                    push.repository,
+                made = api(place.token).create_commit(
+                    place.repository,
                     operations,
                     commit_message=message,
-                    revision=push.branch,
-                    create_pr=push.proposal,
+                    revision=place.branch,
+                    create_pr=place.proposal,
                     parent_commit=before.commit,
                 )
             except HfHubHTTPError as error:
                 if error.response.status_code in _STALE:
-                    raise _moved(push) from error
+                    raise _moved(place) from error
                 raise
-            except RuntimeError as error:  # the client wraps what goes wrong with one large file
-                raise error.__cause__ or error from error
     except HubUnreachableError:
-        landed = None if push.proposal else _landed(push, content, card)
+        landed = None if place.proposal else _landed(place, content, card)
         if landed is None:
             raise
         return landed, None
     return made.oid, made.pr_url
 
 
-def _moved(push: _Push) -> PublishError:
+def _moved(place: Place) -> PublishError:
     return PublishError(
-        f"{push.repository}: another push changed it meanwhile; before repeating look at "
-        f"{endpoint()}/{push.repository}/commits/{push.branch or 'main'}"
+        f"{place.repository}: another push changed it meanwhile; before repeating look at "
+        f"{place.url}/commits/{place.branch or 'main'}"
     )
 
 
@@ -321,10 +207,10 @@ def _quiet() -> Iterator[None]:
         enable_progress_bars()
 
 
-def _landed(push: _Push, content: Content, card: str) -> str | None:
+def _landed(place: Place, content: Content, card: str) -> str | None:
     """Return the commit that holds all of it although its answer was lost on the way."""
     try:
-        now = take_snapshot(push.repository, push.branch, push.token, patient=False)
+        now = take_snapshot(place.repository, place.branch, place.token, patient=False)
     except HubError:
         return None  # the failure before this one is what the user should read
     for name, path in content.files.items():
@@ -335,45 +221,3 @@ def _landed(push: _Push, content: Content, card: str) -> str | None:
             return None
     remote = now.files.get(CARD_NAME)
     return now.commit if remote and remote.size == len(card.encode()) else None
-
-
-def _finish(push: _Push, before: Snapshot, notes: list[str]) -> bool:
-    """Open a new repository to the public if it was asked for; return whether it is private."""
-    if not push.pending.exists():
-        return before.private
-    wanted_private = push.private or json.loads(push.pending.read_text("utf-8"))["private"]
-    if not wanted_private:
-        try:
-            with translated(push.repository, token=push.token):
-                api(push.token).update_repo_settings(push.repository, private=False)
-        except HubError as error:
-            notes.append(
-                f"published, but still private ({error}); "
-                f"make it public at {endpoint()}/{push.repository}/settings"
-            )
-            wanted_private = True
-    push.pending.unlink(missing_ok=True)
-    return wanted_private
-
-
-def _undo(push: _Push, error: HubError) -> str:
-    """Remove what a refused push made, keep what an interrupted one made; return a remark on it."""
-    if not (push.made_repository or push.made_branch):
-        return ""
-    what = (
-        f"the empty private repository {push.repository}"
-        if push.made_repository
-        else f"the branch {push.branch}"
-    )
-    if isinstance(error, HubUnreachableError):
-        return f" ({what} is kept, so that a repeat uploads only what is missing)"
-    try:
-        with translated(push.repository, token=push.token):
-            if push.made_repository:
-                api(push.token).delete_repo(push.repository, missing_ok=True)
-                push.pending.unlink(missing_ok=True)
-            elif push.branch:
-                api(push.token).delete_branch(push.repository, branch=push.branch)
-    except HubError as failure:
-        return f" ({what} could not be removed: {failure})"
-    return ""

@@ -16,7 +16,8 @@ from modelsgenesis.errors import ConfigurationError, UnknownModelError, nearest
 CARDS_VARIABLE = "MODELSGENESIS_CARDS"
 """Names a folder of a user's own cards, which come before the packaged ones."""
 
-Format = Literal["genesis-pytorch", "genesis-keras", "nnunet-v1", "openmind", "bundle"]
+ForeignFormat = Literal["genesis-pytorch", "genesis-keras", "nnunet-v1", "openmind"]
+Format = ForeignFormat | Literal["bundle"]
 
 
 @dataclass(frozen=True, kw_only=True)

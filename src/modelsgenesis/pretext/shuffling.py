@@ -1,5 +1,6 @@
 """Local shuffling: thousands of small windows, each with its voxels permuted."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,8 +8,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from modelsgenesis.pretext.draws import Draws, mix, sides_tensor
+from modelsgenesis.pretext.draws import Draws
 from modelsgenesis.pretext.step import Step, check_sides
+from modelsgenesis.pretext.windows import WindowTable, last_windows, strides, weighted, window_table
+
+_CACHED_VOXELS = 2**17  # voxels at a time on a CPU: what is worked out for them stays in its cache
 
 
 @dataclass(frozen=True)
@@ -17,15 +21,15 @@ class ShufflingParameters:
 
     Attributes:
         applied: bool [b]; k of them are True.
-        origins: int64 [k, windows, axes], first voxel of each window.
-        sides: int64 [k, windows, axes].
-        keys: int64 [k, windows], from which the permutation of each window follows.
+        origins: int64 [k, axes, windows], first voxel of each window.
+        sides: int64 [k, axes, windows].
+        variants: int64 [k, windows], in which of its ways a window is permuted; see `WindowTable`.
     """
 
     applied: Tensor
     origins: Tensor
     sides: Tensor
-    keys: Tensor
+    variants: Tensor
 
 
 class Shuffling(Step[ShufflingParameters]):
@@ -33,8 +37,12 @@ class Shuffling(Step[ShufflingParameters]):
 
     A window side is uniform in 1 … size // `shuffle_fraction` (at least 1), its place anywhere inside. Each window takes
     voxels of the undeformed sub-volume; later windows overwrite earlier ones. So some voxels occur twice and some are
-    lost. All channels move alike. A sub-volume with no side of `2 * shuffle_fraction` has windows of one voxel, and
-    does not change. The target is not shuffled.
+    lost. All channels move alike, so that they stay in register. A sub-volume with all sides below
+    `2 * shuffle_fraction` has windows of one voxel, and does not change. The target is not shuffled.
+
+    Permutations come from a table of about half a million entries, made once: uniformly random ones, each of which a
+    window enters anywhere. So any voxel of a window takes its value from every voxel of it with the same probability,
+    and the windows of a sub-volume, 10,000, are permuted in half a million ways.
 
     Example:
         >>> deformed, target = Shuffling()(torch.rand(2, 1, 32, 32, 16), torch.tensor([1, 2]))
@@ -51,50 +59,117 @@ class Shuffling(Step[ShufflingParameters]):
         """Draw the windows; see `Step.sample`."""
         check_sides(shape)
         seeds = seeds.to(device)
-        draws = Draws(seeds, stream=2)
-        applied = draws.uniform() < self.config.shuffle_probability
-        draws = Draws(seeds[applied], stream=5)
-        count, axes = self.config.shuffle_windows, len(shape)
-        size = sides_tensor(shape, seeds.device)
-        sides = draws.integers(1, (size // self.config.shuffle_fraction).clamp_min(1), count, axes)
-        origins = draws.integers(0, size - sides, count, axes)
-        return ShufflingParameters(applied, origins, sides, draws.bits(count))
+        table = self._table(shape, seeds.device)
+        applied = Draws(seeds, stream=2).uniform() < self.config.shuffle_probability
+        draws = Draws(seeds[applied], stream=3)
+        windows, axes = self.config.shuffle_windows, len(shape)
+        size, longest = torch.tensor([table.shape, table.longest], device=seeds.device)[..., None]
+        sides = draws.integers(1, longest, axes, windows)
+        return ShufflingParameters(
+            applied=applied,
+            origins=draws.integers(0, size - sides, axes, windows),
+            sides=sides,
+            variants=draws.integers(0, sides.prod(dim=1) * table.permutations - 1, windows),
+        )
 
     def transform(self, batch: Tensor, parameters: ShufflingParameters) -> tuple[Tensor, Tensor]:
         """Shuffle the deformed batch; see `Step.apply`."""
-        source = source_map(batch.shape[2:], parameters)  # [k, voxels]
         chosen = parameters.applied.nonzero()[:, 0]
-        values = rearrange(batch[chosen], "b c ... -> b c (...)")
-        shuffled = values.gather(2, source[:, None].expand_as(values))
         deformed = batch.clone()
-        deformed[chosen] = shuffled.view(-1, *batch.shape[1:])
+        if len(chosen):
+            values = rearrange(batch[chosen], "k c x ... -> c (k x) (...)")
+            shuffled = shuffle(values, parameters, self._table(batch.shape[2:], batch.device))
+            shuffled = rearrange(shuffled, "c (k x) plane -> k c x plane", k=len(chosen))
+            deformed[chosen] = shuffled.reshape(-1, *batch.shape[1:])
         return deformed, batch
 
+    def _table(self, shape: Sequence[int], device: torch.device) -> WindowTable:
+        return window_table(tuple(shape), self.config.shuffle_fraction, device)
 
-def source_map(shape: Sequence[int], parameters: ShufflingParameters) -> Tensor:
-    """Return for every voxel the index of the voxel whose value it takes: int64 [k, voxels]."""
-    device = parameters.sides.device
-    samples, windows = parameters.keys.shape
-    voxels = torch.Size(shape).numel()
-    volumes = parameters.sides.prod(dim=2).view(-1)
-    window = torch.repeat_interleave(volumes)  # of each voxel of each window
-    local = torch.arange(len(window), device=device) - (volumes.cumsum(0) - volumes)[window]
-    place, stride = torch.zeros_like(window), 1
-    sides, origins = (
-        parameters.sides.view(-1, len(shape))[window],
-        parameters.origins.view(-1, len(shape))[window],
+
+def shuffle(values: Tensor, parameters: ShufflingParameters, table: WindowTable) -> Tensor:
+    """Shuffle the samples that are to be shuffled.
+
+    Args:
+        values: [c, k * x, plane], the channels of all planes along the first axis.
+        parameters: Of the k samples.
+        table: Of their shape.
+
+    Returns:
+        The same shape.
+    """
+    device, (planes, plane), windows = values.device, values.shape[1:], parameters.variants.shape[1]
+    last = last_windows(table, table.number(parameters.sides), table.first(parameters.origins)).reshape(
+        planes, plane
     )
-    rest = local
-    for axis in reversed(range(len(shape))):
-        place = place + (origins[:, axis] + rest % sides[:, axis]) * stride
-        rest = rest // sides[:, axis]
-        stride = stride * shape[axis]
-    random = mix(parameters.keys.view(-1)[window] + mix(local)) & (2**32 - 1)
-    order = torch.argsort((window << 32) | random)
-    source = place[order]
-    place = place + (window // windows) * voxels
-    last = torch.full((samples * voxels,), -1, device=device).scatter_reduce(0, place, window, "amax")
-    wins = last[place] == window
-    result = torch.arange(voxels, device=device).repeat(samples)
-    result[place[wins]] = source[wins]
-    return result.view(samples, voxels)
+    lookup = window_lookup(parameters, table)
+    shuffled = torch.empty_like(values)
+    step = max(_CACHED_VOXELS // plane, 1) if device.type == "cpu" else planes
+    reach = table.longest[0] - 1  # planes between a voxel and the farthest that it can come from
+    for begin in range(0, planes, step):
+        end = min(begin + step, planes)
+        number = torch.arange(begin, end, dtype=torch.int32, device=device)
+        window = last[begin:end].int()
+        window += (number // table.shape[0] * (windows + 1))[:, None]
+        source = sources(window.view(-1), number % table.shape[0], lookup, table)
+        lowest, highest = max(begin - reach, 0), min(end + reach, planes)
+        source -= lowest * plane
+        for given, result in zip(values, shuffled, strict=True):
+            near = given[lowest:highest].clone()  # read in order it lies in the cache when read at random
+            torch.index_select(near.view(-1), 0, source, out=result[begin:end].view(-1))
+    return shuffled
+
+
+def window_lookup(parameters: ShufflingParameters, table: WindowTable) -> Tensor:
+    """Return what `sources` must know of each window: int32 [1 + axes, k * (windows + 1)].
+
+    The window of number 0 of each sample stands for none: it is the whole sub-volume, in its own order.
+
+    Returns:
+        The entry of `table.sources` that belongs to the voxel (0, 0, 0) of the sub-volume, were it in the window; the
+        steps of that entry along each axis but the last, where it is 1; the number of the window's first voxel.
+    """
+    samples, windows = parameters.variants.shape
+    voxels = parameters.sides.prod(dim=1)
+    permutation = parameters.variants // voxels  # and its remainder is where the permutation is entered
+    steps = [parameters.sides[:, axis + 1 :].prod(dim=1) for axis in range(len(table.shape))]
+    start = table.starts[table.number(parameters.sides)] + parameters.variants + permutation * voxels
+    start -= weighted(parameters.origins, steps)
+    sample = torch.arange(samples, device=start.device)[:, None] * math.prod(table.shape)
+    lookup = torch.zeros(1 + len(table.shape), samples, windows + 1, dtype=torch.int32, device=start.device)
+    lookup[0, :, 1:] = start
+    for axis, stride in enumerate(strides(table.shape)[:-1]):
+        lookup[1 + axis, :, 0] = stride
+        lookup[1 + axis, :, 1:] = steps[axis]
+    lookup[-1, :, 1:] = table.first(parameters.origins)
+    lookup[-1] += sample
+    return lookup.flatten(1)
+
+
+def sources(window: Tensor, planes: Tensor, lookup: Tensor, table: WindowTable) -> Tensor:
+    """Return from where the voxels of some planes take their values.
+
+    Args:
+        window: int32 [planes * plane], the last window over each voxel.
+        planes: int32 [planes], the place of each along the first axis of its sub-volume.
+        lookup: From `window_lookup`.
+        table: Of the sub-volume.
+
+    Returns:
+        int32 [planes * plane], numbers of voxels in the whole batch.
+    """
+    start, *steps, first = lookup
+    axes = [
+        planes,
+        *(torch.arange(side, dtype=torch.int32, device=window.device) for side in table.shape[1:]),
+    ]
+    entry = start.index_select(0, window)
+    other = torch.empty_like(entry)
+    for step, place, stride in zip(steps, axes, strides(table.shape), strict=False):
+        torch.index_select(step, 0, window, out=other)
+        other.view(-1, len(place), stride).mul_(place[:, None])
+        entry += other
+    entry.view(-1, len(axes[-1])).add_(axes[-1])
+    torch.index_select(table.sources, 0, entry, out=other)
+    torch.index_select(first, 0, window, out=entry)
+    return other.add_(entry)

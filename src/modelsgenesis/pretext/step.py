@@ -10,6 +10,8 @@ from torch import Tensor
 from modelsgenesis.configs import PretextConfig
 from modelsgenesis.errors import RangeError, ShapeError
 
+_PART = 2**20  # voxels of a batch that are deformed together on a CPU: they stay in its cache
+
 Parameters = TypeVar("Parameters")
 
 
@@ -69,7 +71,16 @@ class Step(ABC, Generic[Parameters]):
             raise ShapeError(
                 f"seeds: received {len(seeds)} for a batch of {len(batch)}, expected one per sample"
             )
-        return self.transform(batch, self.sample(batch.shape[2:], seeds, batch.device))
+        part = max(_PART // batch[0].numel(), 1) if batch.device.type == "cpu" else len(batch)
+        if part >= len(batch):
+            return self.transform(batch, self.sample(batch.shape[2:], seeds, batch.device))
+        deformed, target = torch.empty_like(batch), torch.empty_like(batch)
+        parts = (tensor.split(part) for tensor in (batch, seeds, deformed, target))
+        for given, its_seeds, its_deformed, its_target in zip(*parts, strict=True):
+            results = self.transform(given, self.sample(given.shape[2:], its_seeds, given.device))
+            its_deformed.copy_(results[0])
+            its_target.copy_(results[1])
+        return deformed, target
 
 
 def check_batch(batch: Tensor) -> None:

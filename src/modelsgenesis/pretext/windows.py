@@ -1,0 +1,210 @@
+"""The windows of local shuffling: which was written last at a voxel, and how each permutes its voxels.
+
+What does not depend on the draw is worked out once for a shape of sub-volume. Voxels are numbered in memory
+order.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, product
+
+import torch
+from torch import Tensor
+
+from modelsgenesis.errors import ShapeError
+from modelsgenesis.pretext.draws import Draws
+
+_ENTRIES = 2**19  # of the table of permutations: 4 MB; random access to more is slow
+_MOST_ENTRIES = 2**26  # 512 MB
+_ADJACENT = 8  # blocks side by side in memory cost little
+
+
+@dataclass(frozen=True)
+class Cover:
+    """How a window of any side along one axis is a union of a few blocks of one of two lengths.
+
+    Attributes:
+        blocks: For each window; they may overlap.
+        lengths: 1, or 1 and a longer one. The longest that fits into a window covers it.
+
+    Example:
+        >>> cover = Cover.of(longest=12, adjacent=False)
+        >>> cover.lengths, cover.starts(3), cover.starts(11)
+        ((1, 4), [0, 1, 2], [0, 4, 7])
+    """
+
+    blocks: int
+    lengths: tuple[int, ...]
+
+    @classmethod
+    def of(cls, longest: int, *, adjacent: bool) -> "Cover":
+        """Return the cover for sides up to `longest` along an axis that is adjacent in memory, or is not."""
+        if longest == 1 or (adjacent and longest <= _ADJACENT):
+            return cls(longest, (1,))
+        blocks = next(count for count in range(1, longest) if count * (count + 1) >= longest)
+        return cls(blocks, (1, blocks + 1))
+
+    def level(self, side: int) -> int:
+        """Return which length covers a window of this side."""
+        return sum(length <= side for length in self.lengths) - 1
+
+    def starts(self, side: int) -> list[int]:
+        """Return where in a window of this side the blocks start, evenly from its first to its last voxel."""
+        length = self.lengths[self.level(side)]
+        return [math.ceil(block * (side - length) / max(self.blocks - 1, 1)) for block in range(self.blocks)]
+
+
+@dataclass(frozen=True)
+class WindowTable:
+    """What is known of windows before any is drawn.
+
+    Attributes:
+        shape: Sides of the sub-volume.
+        longest: The longest window side along each axis. Window shapes are numbered from (1, 1, 1), the last axis
+            fastest.
+        permutations: Uniformly random permutations that are kept for each window shape. Each is read from any of its n
+            entries on, going round: a window is permuted in one of `n * permutations` ways.
+        starts: int64 [shapes], where in `sources` the permutations of a window shape start.
+        sources: int32; first the number of every voxel of the sub-volume, then permutation after permutation, each
+            twice in a row. An entry of these is the distance of a voxel from the first voxel of its window.
+        covers: How windows are covered by blocks, along each axis.
+        points: int64 [shapes, blocks], where the blocks of a window start, counted from its first voxel, in maps of
+            the sub-volume, one map for each combination of block lengths.
+    """
+
+    shape: tuple[int, ...]
+    longest: tuple[int, ...]
+    permutations: int
+    starts: Tensor
+    sources: Tensor
+    covers: tuple[Cover, ...]
+    points: Tensor
+
+    def number(self, sides: Tensor) -> Tensor:
+        """Return the numbers of window shapes: int64 [k, axes, windows] to [k, windows]."""
+        return weighted(sides - 1, strides(self.longest))
+
+    def first(self, origins: Tensor) -> Tensor:
+        """Return the numbers of the windows' first voxels: int64 [k, axes, windows] to [k, windows]."""
+        return weighted(origins, strides(self.shape))
+
+
+def strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the elements from one to the next along each axis of a contiguous array.
+
+    Example:
+        >>> strides((64, 64, 32))
+        (2048, 32, 1)
+    """
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def weighted(places: Tensor, weights: Iterable[Tensor | int]) -> Tensor:
+    """Sum over the axes with a weight for each: [k, axes, windows] to [k, windows]."""
+    return torch.stack([place * weight for place, weight in zip(places.unbind(1), weights, strict=True)]).sum(
+        dim=0
+    )
+
+
+@lru_cache(maxsize=8)
+def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) -> WindowTable:
+    """Work out the table for a shape of sub-volume; it is the same in every process.
+
+    Args:
+        shape: Sides of the sub-volume.
+        fraction: The longest window side is a side of the sub-volume divided by this, at least 1.
+        device: Where it is needed.
+
+    Raises:
+        ShapeError: The windows are so large that the table would take too much memory.
+    """
+    longest = tuple(max(side // fraction, 1) for side in shape)
+    entries = math.prod(
+        side * (side + 1) // 2 for side in longest
+    )  # of one permutation for each window shape
+    if entries > _MOST_ENTRIES:
+        raise ShapeError(
+            f"sides {shape}: expected local shuffling with windows smaller than up to {longest}; "
+            f"use smaller sub-volumes or a shuffle_fraction above {fraction}"
+        )
+    permutations = max(_ENTRIES // entries, 1)
+    windows = list(product(*(range(1, side + 1) for side in longest)))
+    covers = tuple(Cover.of(side, adjacent=axis == len(shape) - 1) for axis, side in enumerate(longest))
+    draws = Draws(torch.zeros(1, dtype=torch.int64), stream=0)
+    whole = torch.arange(math.prod(shape), dtype=torch.int32)
+    sources = [whole, *(_permutations(window, shape, permutations, draws) for window in windows)]
+    starts = list(accumulate(map(len, sources)))[:-1]
+    return WindowTable(
+        shape=shape,
+        longest=longest,
+        permutations=permutations,
+        starts=torch.tensor(starts, device=device),
+        sources=torch.cat(sources).to(device),
+        covers=covers,
+        points=torch.stack([_points(window, shape, covers) for window in windows]).to(device),
+    )
+
+
+def _permutations(window: tuple[int, ...], shape: tuple[int, ...], count: int, draws: Draws) -> Tensor:
+    """Return the voxels of a window in random orders, each twice in a row: int32 [count * 2 * voxels]."""
+    voxels = _sums(torch.arange(side) * stride for side, stride in zip(window, strides(shape), strict=True))
+    order = draws.words(count, len(voxels))[0].argsort(dim=1, stable=True)
+    return voxels[order].repeat(1, 2).view(-1).int()
+
+
+def _points(window: tuple[int, ...], shape: tuple[int, ...], covers: tuple[Cover, ...]) -> Tensor:
+    """Return where the blocks of a window start: the voxels of the maps before, plus the distance in its map."""
+    maps = strides([len(cover.lengths) for cover in covers])
+    level = sum(cover.level(side) * stride for cover, side, stride in zip(covers, window, maps, strict=True))
+    starts = [torch.tensor(cover.starts(side)) for cover, side in zip(covers, window, strict=True)]
+    return level * math.prod(shape) + _sums(
+        start * stride for start, stride in zip(starts, strides(shape), strict=True)
+    )
+
+
+def _sums(terms: Iterable[Tensor]) -> Tensor:
+    """Return every sum of one entry of each term, the last term fastest."""
+    total = torch.zeros(1, dtype=torch.int64)
+    for term in terms:
+        total = (total[:, None] + term).view(-1)
+    return total
+
+
+def last_windows(table: WindowTable, numbers: Tensor, firsts: Tensor) -> Tensor:
+    """Find the last window over each voxel.
+
+    Each window is noted where its blocks start, in the map of their lengths; a later one replaces an earlier one. Then,
+    axis by axis, the longer blocks are spread over the map of single voxels. This takes a few notes a window and a few
+    steps a voxel, however many voxels the windows have together.
+
+    Args:
+        table: Of the sub-volume.
+        numbers: int64 [k, windows], window shapes by their number.
+        firsts: int64 [k, windows], the first voxel of each window.
+
+    Returns:
+        int16, or int32 where there are more windows, [k, voxels]: 0 for none, else 1 + its place in the order.
+    """
+    samples, windows = numbers.shape
+    voxels = math.prod(table.shape)
+    counted = torch.int16 if windows < 2**15 else torch.int32
+    maps = torch.zeros(
+        samples, *(len(cover.lengths) for cover in table.covers), voxels, dtype=counted, device=numbers.device
+    )
+    sample = torch.arange(samples, device=numbers.device)[:, None] * maps[0].numel()
+    points = table.points.index_select(0, numbers.view(-1))
+    points += (firsts + sample).view(-1, 1)
+    order = torch.arange(1, windows + 1, dtype=counted, device=numbers.device).repeat(samples)
+    maps.view(-1).scatter_reduce_(0, points.view(-1), order[:, None].expand_as(points).reshape(-1), "amax")
+    for cover, stride in zip(table.covers, strides(table.shape), strict=True):
+        single, *longer = maps.unbind(1)
+        for blocks in longer:
+            for shift in range(
+                0, cover.lengths[1] * stride, stride
+            ):  # never over a border: no window reaches over it
+                target = single[..., shift:]
+                torch.maximum(target, blocks[..., : voxels - shift], out=target)
+        maps = single
+    return maps

@@ -52,6 +52,7 @@ def test_labels_are_not_taken_for_scans(tmp_path: Path) -> None:
     assert [found.path.parent.name for found in scans] == ["images"]
     assert refused[0].source == str(tmp_path / "labels")
     assert refused[0].reason == "a folder of labels by its name"
+    assert not refused[0].bad
     assert names(tmp_path / "labels") == ["1.nii.gz"]
 
 

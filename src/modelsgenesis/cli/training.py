@@ -73,8 +73,8 @@ def pretrain(
         config=config,
         init=init,
         modality=modality,
-        spacing=_numbers(spacing, "--spacing"),
-        window=_numbers(window, "--window"),
+        spacing=numbers_of(spacing, "--spacing"),
+        window=numbers_of(window, "--window"),
         device=device,
         cache=cache,
         resume=resume,
@@ -174,7 +174,7 @@ def predict(
         typer.echo(f"  {name}: {count} voxels")
 
 
-def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+def numbers_of(text: str | None, option: str) -> tuple[float, ...] | None:
     """Return the numbers of an option such as `1,1,2.5`."""
     if text is None:
         return None

@@ -26,6 +26,8 @@ _MODALITIES = {
     "x-ray": "xray",
     "xray": "xray",
 }
+_LABELS = "a folder of labels by its name"
+_LOOP = "a link back to a folder that was searched already"
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
 
 
@@ -140,9 +142,7 @@ class _Search:
             status = folder.stat()
             if (status.st_dev, status.st_ino) in entered:
                 folders.clear()
-                self.refused.append(
-                    Refusal(source=place, reason="a link back to a folder that was searched already")
-                )
+                self.refused.append(Refusal(source=place, reason=_LOOP, bad=False))
                 continue
             entered.add((status.st_dev, status.st_ino))
             if "dataset.json" in names and _is_data_set(description := self.description(folder)):
@@ -166,7 +166,7 @@ class _Search:
         """Take folders of labels out of the walk, and say so."""
         for name in [name for name in folders if name.lower() in _LABEL_FOLDERS]:
             folders.remove(name)
-            self.refused.append(Refusal(source=str(folder / name), reason="a folder of labels by its name"))
+            self.refused.append(Refusal(source=str(folder / name), reason=_LABELS, bad=False))
 
     def refuse_folder(self, error: OSError) -> None:
         """Report a folder that cannot be listed."""

@@ -60,7 +60,7 @@ def read(path: Path, index: int | None) -> Volume:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image on a map of its file: a read beyond the end, as damaged lengths ask for, costs nothing."""
+    """Open an image on a map of its file: a read beyond its end, as damage asks for, costs nothing."""
     with (
         reading(path),
         path.open("rb") as file,

@@ -116,10 +116,12 @@ class Refusal:
     Attributes:
         source: The file, folder or series.
         reason: One line.
+        bad: Whether it should have been a scan; False for what was left aside on purpose.
     """
 
     source: str
     reason: str
+    bad: bool = True
 
 
 def file_stem(path: Path) -> str:

@@ -206,6 +206,6 @@ def _pair(window: tuple[float, ...] | None) -> tuple[float, float] | None:
 def _refuse(refusals: Sequence[Refusal], strict: bool, reporter: Reporter) -> None:
     """Report what is left out, or stop at the first when strict."""
     for refusal in refusals:
-        if strict:
+        if strict and refusal.bad:
             raise ScanError(f"{refusal.source}: {refusal.reason}")
         reporter.note(f"left out {refusal.source}: {refusal.reason}")

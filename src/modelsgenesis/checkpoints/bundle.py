@@ -146,7 +146,7 @@ def load_bundle(folder: str | Path, *, check_values: bool = True) -> Bundle:
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder}: no {WEIGHTS_NAME} in it, so it is no bundle") from error
     except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path}: not a readable safetensors file: {error}; fetch it again") from error
+        raise CheckpointError(f"{path}: damaged, or no safetensors file ({error}); fetch it again") from error
     network = empty_network(config.network)
     load_weights(network, weights, where=str(path))
     if check_values:

@@ -10,6 +10,7 @@ from modelsgenesis.hub.registry import ModelCard, ModelSource, find_card, list_c
 
 if TYPE_CHECKING:
     from modelsgenesis.hub.cache import CachedBundle, cached_bundles, is_own_conversion, prune
+    from modelsgenesis.hub.client import Progress
     from modelsgenesis.hub.download import fetch_bundle
     from modelsgenesis.hub.local import cached_folder, copy_bundle, verify
     from modelsgenesis.hub.publishing import Publication, publish, push_command
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "CachedBundle": "cache",
+    "Progress": "client",
     "Publication": "publishing",
     "cached_bundles": "cache",
     "cached_folder": "local",
@@ -34,6 +36,7 @@ __all__ = [
     "CachedBundle",
     "ModelCard",
     "ModelSource",
+    "Progress",
     "Publication",
     "cached_bundles",
     "cached_folder",

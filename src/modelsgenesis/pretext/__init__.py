@@ -1,4 +1,4 @@
-"""The four deformations and their composition: from a batch in [0, 1] and a seed per sample to pairs to learn from."""
+"""The four deformations and their composition: a batch in [0, 1] and a seed per sample become pairs."""
 
 from modelsgenesis.pretext.composition import Deformation, DeformationParameters
 from modelsgenesis.pretext.draws import draw_seeds

@@ -11,11 +11,11 @@ from modelsgenesis.pretext.flip import Flip, FlipParameters
 from modelsgenesis.pretext.intensity import Intensity, IntensityParameters
 from modelsgenesis.pretext.painting import Painting, PaintingParameters
 from modelsgenesis.pretext.shuffling import Shuffling, ShufflingParameters
-from modelsgenesis.pretext.step import Step
+from modelsgenesis.pretext.step import Parameters, Step
 
 
-@dataclass(frozen=True)
-class DeformationParameters:
+@dataclass(frozen=True, kw_only=True)
+class DeformationParameters(Parameters):
     """All that is random in the deformation of a batch."""
 
     flip: FlipParameters
@@ -57,6 +57,7 @@ class Deformation(Step[DeformationParameters]):
     ) -> DeformationParameters:
         """Draw the parameters of all four; each draws what it would draw alone; see `Step.sample`."""
         return DeformationParameters(
+            drawn_for=(len(seeds), *shape),
             flip=self.flip.sample(shape, seeds, device),
             shuffling=self.shuffling.sample(shape, seeds, device),
             intensity=self.intensity.sample(shape, seeds, device),

@@ -5,13 +5,14 @@ a sample's deformation depend on its neighbours. So the numbers are hashes of (s
 integer arithmetic that wraps alike on every device.
 """
 
+from enum import IntEnum, unique
+
 import torch
 from torch import Tensor
 
 from modelsgenesis.errors import ShapeError
 
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # 2⁶⁴ divided by the golden ratio: successive counters land far apart
-_MULTIPLIERS = (0xBF58476D1CE4E5B9 - 2**64, 0x94D049BB133111EB - 2**64)
 _WORD = 2**32
 
 
@@ -21,13 +22,13 @@ def mix(x: Tensor) -> Tensor:
     References:
         Steele, Lea, Flood, Fast Splittable Pseudorandom Number Generators, OOPSLA 2014 (SplitMix64).
     """
-    for shift, multiplier in zip((30, 27), _MULTIPLIERS, strict=True):
-        x = (x ^ _shift_right(x, shift)) * multiplier
-    return x ^ _shift_right(x, 31)
-
-
-def _shift_right(x: Tensor, count: int) -> Tensor:
-    return (x >> count) & (2 ** (64 - count) - 1)  # torch's shift copies the sign, a hash must not
+    x = x.clone()
+    for shift, multiplier in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        shifted = x >> shift
+        shifted &= 2 ** (64 - shift) - 1  # torch's shift copies the sign, a hash must not
+        x ^= shifted
+        x *= multiplier - 2**64 if multiplier >= 2**63 else multiplier
+    return x
 
 
 def draw_seeds(count: int, generator: torch.Generator | None = None) -> Tensor:
@@ -41,22 +42,34 @@ def draw_seeds(count: int, generator: torch.Generator | None = None) -> Tensor:
     return torch.randint(-(2**63), 2**63 - 1, (count,), generator=generator, device=device)
 
 
+@unique
+class Stream(IntEnum):
+    """The users of a seed, whose numbers have nothing to do with each other."""
+
+    TABLE = 0
+    FLIP = 1
+    SHUFFLING = 2
+    WINDOWS = 3
+    INTENSITY = 4
+    PAINTING = 5
+
+
 class Draws:
     """A stream of random numbers for every sample of a batch.
 
-    Each call takes the next numbers of the stream; a sample's numbers are the same whatever the batch around it.
+    Each call takes the next numbers of the stream; those of a sample do not depend on the batch around it.
 
     Args:
         seeds: int64 [b].
-        stream: Tells apart the users of one seed.
+        stream: What the numbers are for.
 
     Example:
         >>> seeds = torch.tensor([7, 8])
-        >>> torch.equal(Draws(seeds, stream=1).uniform(3)[1:], Draws(seeds[1:], stream=1).uniform(3))
+        >>> torch.equal(Draws(seeds, Stream.FLIP).uniform(3)[1:], Draws(seeds[1:], Stream.FLIP).uniform(3))
         True
     """
 
-    def __init__(self, seeds: Tensor, stream: int) -> None:
+    def __init__(self, seeds: Tensor, stream: Stream) -> None:
         if seeds.ndim != 1 or seeds.dtype != torch.int64:
             raise ShapeError(
                 f"seeds: received {seeds.dtype} of shape {tuple(seeds.shape)}, expected int64 [batch]; "
@@ -72,8 +85,9 @@ class Draws:
         pairs = -(-count // 2)  # each hash gives two words
         counters = torch.arange(self._position, self._position + pairs, device=self._keys.device)
         self._position += pairs
-        words = mix(self._keys[:, None] + counters * _GOLDEN).view(torch.int32)[:, :count]
-        return (words.long() & (_WORD - 1)).view(-1, *shape)
+        words = mix(self._keys[:, None] + counters * _GOLDEN).view(torch.int32).long()
+        words &= _WORD - 1
+        return words[:, :count].reshape(-1, *shape)
 
     def uniform(self, *shape: int) -> Tensor:
         """Return float32 [b, *shape], uniform in [0, 1), multiples of 2⁻²⁴."""
@@ -81,4 +95,16 @@ class Draws:
 
     def integers(self, low: Tensor | int, high: Tensor | int, *shape: int) -> Tensor:
         """Return int64 [b, *shape] from `low` to `high`, both included, which broadcast to the result."""
-        return low + (self.words(*shape) * (high - low + 1) >> 32)
+        return low + take(self.words(*shape), high - low + 1)[0]
+
+
+def take(words: Tensor, count: Tensor | int) -> tuple[Tensor, Tensor]:
+    """Take uniform numbers in 0 … count − 1 out of uniform words; what is left of the words is uniform again.
+
+    Example:
+        >>> numbers, rest = take(torch.tensor([0, 2**31, 2**32 - 1]), 6)
+        >>> numbers, take(rest, 10)[0]
+        (tensor([0, 3, 5]), tensor([0, 0, 9]))
+    """
+    product = words * count
+    return product >> 32, product & (_WORD - 1)

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from modelsgenesis.pretext.draws import Draws
-from modelsgenesis.pretext.step import Step, check_sides
+from modelsgenesis.pretext.draws import Draws, Stream
+from modelsgenesis.pretext.step import Parameters, Step, check_sides
 
 
-@dataclass(frozen=True)
-class FlipParameters:
+@dataclass(frozen=True, kw_only=True)
+class FlipParameters(Parameters):
     """Which axes are reversed.
 
     Attributes:
@@ -34,21 +34,21 @@ class Flip(Step[FlipParameters]):
         (True, False)
 
     References:
-        Zhou et al. 2021. The release draws the axis over (channel, x, y), so that z never flips and one draw in three
-        does nothing; here it is drawn over the spatial axes.
+        Zhou et al. 2021. The release draws the axis over (channel, x, y), so that z never flips and one draw
+        in three does nothing; here it is drawn over the spatial axes.
     """
 
     def sample(
         self, shape: Sequence[int], seeds: Tensor, device: torch.device | str | None = None
     ) -> FlipParameters:
-        """Draw which of the axes are reversed; see `Step.sample`."""
+        """Draw which axes are reversed; see `Step.sample`."""
         check_sides(shape)
-        draws = Draws(seeds.to(device), stream=1)
+        draws = Draws(seeds.to(device), Stream.FLIP)
         limit = self.config.flip_limit
         going_on = (draws.uniform(limit) < self.config.flip_probability).cumprod(dim=1)  # [b, limit]
         axis = draws.integers(0, len(shape) - 1, limit)
         flips = functional.one_hot(axis, len(shape)) * going_on[:, :, None]  # [b, limit, axes]
-        return FlipParameters(flips.sum(dim=1) % 2 == 1)
+        return FlipParameters(drawn_for=(len(seeds), *shape), flipped=flips.sum(dim=1) % 2 == 1)
 
     def transform(self, batch: Tensor, parameters: FlipParameters) -> tuple[Tensor, Tensor]:
         """Flip deformed and target alike; see `Step.apply`."""

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from modelsgenesis.pretext.draws import Draws
-from modelsgenesis.pretext.step import Step, check_sides
+from modelsgenesis.pretext.draws import Draws, Stream
+from modelsgenesis.pretext.step import Parameters, Step, check_sides
 
 _CURVE_POINTS = 1025
-_INTERVALS = 4096  # of intensity, even, so that a voxel finds its own without a search
+_INTERVALS = 4096  # of intensity, all of one length, so that a voxel finds its own without a search
 
 
-@dataclass(frozen=True)
-class IntensityParameters:
+@dataclass(frozen=True, kw_only=True)
+class IntensityParameters(Parameters):
     """The curve of each sample.
 
     Attributes:
@@ -29,9 +29,11 @@ class IntensityParameters:
 
 
 class Intensity(Step[IntensityParameters]):
-    """Maps intensities by a cubic Bézier curve from (0, 0) to (1, 1) with random control points, upwards or downwards.
+    """Maps intensities by a cubic Bézier curve with random control points, upwards or downwards.
 
-    The target keeps its intensities.
+    The curve goes from (0, 0) to (1, 1). With control points in the unit square both its coordinates rise, so
+    there is nothing to sort: the increasing map takes x(t) to y(t), the decreasing one x(t) to y(1 − t). The
+    target keeps its intensities.
 
     Example:
         >>> deformed, target = Intensity()(torch.rand(2, 1, 8, 8, 4), torch.tensor([1, 2]))
@@ -45,66 +47,62 @@ class Intensity(Step[IntensityParameters]):
     def sample(
         self, shape: Sequence[int], seeds: Tensor, device: torch.device | str | None = None
     ) -> IntensityParameters:
-        """Draw a curve per sample; see `Step.sample`."""
+        """Draw the curves; see `Step.sample`."""
         check_sides(shape)
-        draws = Draws(seeds.to(device), stream=3)
-        coins = draws.uniform(2)
+        draws = Draws(seeds.to(device), Stream.INTENSITY)
+        applied, direction = draws.uniform(2).unbind(dim=1)
         return IntensityParameters(
-            applied=coins[:, 0] < self.config.intensity_probability,
+            drawn_for=(len(seeds), *shape),
+            applied=applied < self.config.intensity_probability,
             control=draws.uniform(2, 2),
-            increasing=coins[:, 1] < 0.5,
+            increasing=direction < 0.5,
         )
 
     def transform(self, batch: Tensor, parameters: IntensityParameters) -> tuple[Tensor, Tensor]:
         """Map the intensities of the deformed batch; see `Step.apply`."""
-        intercepts, slopes = (line.view(-1) for line in intensity_lines(parameters))
+        intercepts, slopes = intensity_lines(parameters)
         values = batch.float().flatten(1)
-        index = (values * _INTERVALS).int()
-        index += torch.arange(0, len(slopes), _INTERVALS + 1, dtype=torch.int32, device=batch.device)[:, None]
-        index = index.view(-1)
-        mapped, slope = intercepts.index_select(0, index), slopes.index_select(0, index)
-        mapped.addcmul_(slope, values.view(-1)).clamp_(0, 1)  # rounding could leave [0, 1]
-        return mapped.view(batch.shape).to(batch.dtype), batch
+        line = (values * _INTERVALS).int()
+        line += torch.arange(len(batch), dtype=torch.int32, device=batch.device)[:, None] * slopes.shape[1]
+        mapped = intercepts.view(-1).index_select(0, line.view(-1))
+        mapped.addcmul_(slopes.view(-1).index_select(0, line.view(-1)), values.view(-1))
+        return mapped.clamp_(0, 1).view(batch.shape).to(batch.dtype), batch  # rounding could leave [0, 1]
 
 
 def intensity_lines(parameters: IntensityParameters) -> tuple[Tensor, Tensor]:
-    """Return the map of each sample as straight lines over even intervals of intensity.
-
-    With control points in the unit square both coordinates rise along the curve, so there is nothing to sort:
-    the increasing map takes x(t) to y(t), the decreasing one x(t) to y(1 − t). A sample without a map keeps
-    the identity.
+    """Return the map of each sample as a straight line over each of many even intervals of intensity.
 
     Returns:
-        Intercepts and slopes, float32 [b, intervals + 1]; the last of each is for the intensity 1 alone.
+        Intercepts and slopes, float32 [b, intervals + 1]; the last is for the intensity 1 alone. Those of a
+        sample to which no map is applied are 0 and 1.
     """
     x, y = bezier(parameters.control)
     y = torch.where(parameters.increasing[:, None], y, y.flip(1))
     grid = torch.linspace(0, 1, _INTERVALS + 1, device=x.device)
-    right_of = (
-        (x * _INTERVALS).ceil_().long().clamp_(max=_INTERVALS)
-    )  # the first grid point not left of a curve point
+    # How many points of the curve lie at or left of each intensity, hence which two are its neighbours.
+    place = (x * _INTERVALS).ceil_().long().clamp_(max=_INTERVALS)
     passed = torch.zeros(len(x), _INTERVALS + 1, dtype=torch.int64, device=x.device)
-    passed.scatter_add_(1, right_of, torch.ones_like(right_of))
-    right = passed.cumsum_(dim=1).clamp_(max=_CURVE_POINTS - 1)  # the first curve point right of a grid point
+    right = passed.scatter_add_(1, place, torch.ones_like(place)).cumsum_(dim=1).clamp_(max=_CURVE_POINTS - 1)
     x_left, x_right = x.gather(1, right - 1), x.gather(1, right)
     weight = ((grid - x_left) / (x_right - x_left).clamp_min_(1e-12)).clamp_(0, 1)
     heights = torch.lerp(y.gather(1, right - 1), y.gather(1, right), weight)
-    slopes = heights.diff(dim=1) * _INTERVALS
-    slopes = torch.cat([slopes, slopes[:, -1:]], dim=1)
+    slopes = heights.diff(dim=1, append=2 * heights[:, -1:] - heights[:, -2:-1]) * _INTERVALS
     applied = parameters.applied[:, None]
     return torch.where(applied, heights - slopes * grid, 0.0), torch.where(applied, slopes, 1.0)
 
 
 def bezier(control: Tensor) -> tuple[Tensor, Tensor]:
-    """Return points along the cubic Bézier curves from (0, 0) to (1, 1): [b, 2, 2] to abscissae, ordinates [b, points].
+    """Return points along cubic Bézier curves from (0, 0) to (1, 1).
 
-    References:
-        Zhou et al. 2021, equation 2.
+    Args:
+        control: float32 [b, 2, 2], as in `IntensityParameters`.
+
+    Returns:
+        Abscissae and ordinates, each [b, points], rising from 0 to 1.
     """
     t = torch.linspace(0, 1, _CURVE_POINTS, device=control.device)
     first, second = control[..., None].unbind(dim=1)  # each [b, 2, 1]
-    curve = (
-        3 * t * (1 - t) ** 2 * first + 3 * t**2 * (1 - t) * second + t**3
-    )  # no matrix product: it rounds by batch
+    # Not a matrix product: that rounds differently in batches of different size.
+    curve = 3 * t * (1 - t) ** 2 * first + 3 * t**2 * (1 - t) * second + t**3
     x, y = curve.unbind(dim=1)
     return x, y

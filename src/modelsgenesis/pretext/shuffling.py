@@ -1,22 +1,24 @@
 """Local shuffling: thousands of small windows, each with its voxels permuted."""
 
 import math
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from modelsgenesis.pretext.draws import Draws
-from modelsgenesis.pretext.step import Step, check_sides
-from modelsgenesis.pretext.windows import WindowTable, last_windows, strides, weighted, window_table
+from modelsgenesis.pretext.draws import Draws, Stream, take
+from modelsgenesis.pretext.step import Parameters, Step, check_sides
+from modelsgenesis.pretext.windows import WindowTable, last_windows, ravel, strides, window_table
 
 _CACHED_VOXELS = 2**17  # voxels at a time on a CPU: what is worked out for them stays in its cache
 
 
-@dataclass(frozen=True)
-class ShufflingParameters:
+@dataclass(frozen=True, kw_only=True)
+class ShufflingParameters(Parameters):
     """The windows of the samples that are shuffled, in the order in which they are written.
 
     Attributes:
@@ -35,14 +37,16 @@ class ShufflingParameters:
 class Shuffling(Step[ShufflingParameters]):
     """Permutes the voxels within each of `shuffle_windows` windows.
 
-    A window side is uniform in 1 … size // `shuffle_fraction` (at least 1), its place anywhere inside. Each window takes
-    voxels of the undeformed sub-volume; later windows overwrite earlier ones. So some voxels occur twice and some are
-    lost. All channels move alike, so that they stay in register. A sub-volume with all sides below
-    `2 * shuffle_fraction` has windows of one voxel, and does not change. The target is not shuffled.
+    A window side is uniform in 1 … size // `shuffle_fraction` (at least 1), its place anywhere inside. Each
+    window takes voxels of the undeformed sub-volume; later windows overwrite earlier ones. So some voxels
+    occur twice and some are lost. All channels move alike, so that they stay in register. A sub-volume with
+    all sides below `2 * shuffle_fraction` has windows of one voxel, and does not change. The target is not
+    shuffled.
 
-    Permutations come from a table of about half a million entries, made once: uniformly random ones, each of which a
-    window enters anywhere. So any voxel of a window takes its value from every voxel of it with the same probability,
-    and the windows of a sub-volume, 10,000, are permuted in half a million ways.
+    Permutations come from a table, made once, of uniformly random ones, each of which a window enters at a
+    random place and reads going round. So a voxel takes the value of any voxel of its window with the same
+    probability, exactly; and the table, of all shapes together, permutes windows in half a million ways, 50
+    for each window of a sub-volume.
 
     Example:
         >>> deformed, target = Shuffling()(torch.rand(2, 1, 32, 32, 16), torch.tensor([1, 2]))
@@ -60,16 +64,16 @@ class Shuffling(Step[ShufflingParameters]):
         check_sides(shape)
         seeds = seeds.to(device)
         table = self._table(shape, seeds.device)
-        applied = Draws(seeds, stream=2).uniform() < self.config.shuffle_probability
-        draws = Draws(seeds[applied], stream=3)
-        windows, axes = self.config.shuffle_windows, len(shape)
+        applied = Draws(seeds, Stream.SHUFFLING).uniform() < self.config.shuffle_probability
+        draws = Draws(seeds[applied], Stream.WINDOWS)
         size, longest = torch.tensor([table.shape, table.longest], device=seeds.device)[..., None]
-        sides = draws.integers(1, longest, axes, windows)
+        sides, rest = take(draws.words(len(shape), self.config.shuffle_windows), longest)
+        sides += 1
+        origins, _ = take(rest, size - sides + 1)
+        ways = sides.prod(dim=1) * table.permutations
+        variants, _ = take(draws.words(self.config.shuffle_windows), ways)
         return ShufflingParameters(
-            applied=applied,
-            origins=draws.integers(0, size - sides, axes, windows),
-            sides=sides,
-            variants=draws.integers(0, sides.prod(dim=1) * table.permutations - 1, windows),
+            drawn_for=(len(seeds), *shape), applied=applied, origins=origins, sides=sides, variants=variants
         )
 
     def transform(self, batch: Tensor, parameters: ShufflingParameters) -> tuple[Tensor, Tensor]:
@@ -99,10 +103,10 @@ def shuffle(values: Tensor, parameters: ShufflingParameters, table: WindowTable)
         The same shape.
     """
     device, (planes, plane), windows = values.device, values.shape[1:], parameters.variants.shape[1]
-    last = last_windows(table, table.number(parameters.sides), table.first(parameters.origins)).reshape(
-        planes, plane
-    )
-    lookup = window_lookup(parameters, table)
+    numbers = ravel(parameters.sides - 1, table.longest)
+    firsts = ravel(parameters.origins, table.shape)
+    last = last_windows(table, numbers, firsts).reshape(planes, plane)
+    lookup = window_lookup(parameters, table, numbers, firsts)
     shuffled = torch.empty_like(values)
     step = max(_CACHED_VOXELS // plane, 1) if device.type == "cpu" else planes
     reach = table.longest[0] - 1  # planes between a voxel and the farthest that it can come from
@@ -120,29 +124,30 @@ def shuffle(values: Tensor, parameters: ShufflingParameters, table: WindowTable)
     return shuffled
 
 
-def window_lookup(parameters: ShufflingParameters, table: WindowTable) -> Tensor:
+def window_lookup(
+    parameters: ShufflingParameters, table: WindowTable, numbers: Tensor, firsts: Tensor
+) -> Tensor:
     """Return what `sources` must know of each window: int32 [1 + axes, k * (windows + 1)].
 
-    The window of number 0 of each sample stands for none: it is the whole sub-volume, in its own order.
+    The first window of each sample stands for none: it is the whole sub-volume, in its own order.
 
     Returns:
-        The entry of `table.sources` that belongs to the voxel (0, 0, 0) of the sub-volume, were it in the window; the
-        steps of that entry along each axis but the last, where it is 1; the number of the window's first voxel.
+        The entry of `table.sources` for the voxel (0, 0, 0) of the sub-volume, were it in the window; the
+        steps of that entry along each axis but the last, where it is 1; the window's first voxel.
     """
-    samples, windows = parameters.variants.shape
-    voxels = parameters.sides.prod(dim=1)
-    permutation = parameters.variants // voxels  # and its remainder is where the permutation is entered
-    steps = [parameters.sides[:, axis + 1 :].prod(dim=1) for axis in range(len(table.shape))]
-    start = table.starts[table.number(parameters.sides)] + parameters.variants + permutation * voxels
-    start -= weighted(parameters.origins, steps)
-    sample = torch.arange(samples, device=start.device)[:, None] * math.prod(table.shape)
-    lookup = torch.zeros(1 + len(table.shape), samples, windows + 1, dtype=torch.int32, device=start.device)
-    lookup[0, :, 1:] = start
-    for axis, stride in enumerate(strides(table.shape)[:-1]):
-        lookup[1 + axis, :, 0] = stride
-        lookup[1 + axis, :, 1:] = steps[axis]
-    lookup[-1, :, 1:] = table.first(parameters.origins)
-    lookup[-1] += sample
+    samples, windows = firsts.shape
+    sides = parameters.sides.unbind(dim=1)
+    *steps, voxels = accumulate(reversed(sides), operator.mul)
+    permutation = parameters.variants // voxels  # the remainder is where it is entered
+    start = (
+        table.starts[numbers] + parameters.variants + permutation * voxels - ravel(parameters.origins, sides)
+    )
+    whole = strides(table.shape)[:-1]
+    lookup = torch.zeros(1 + len(sides), samples, windows + 1, dtype=torch.int32, device=firsts.device)
+    for row, none, each in zip(lookup, (0, *whole, 0), (start, *reversed(steps), firsts), strict=True):
+        row[:, 0] = none
+        row[:, 1:] = each
+    lookup[-1] += torch.arange(samples, device=firsts.device)[:, None] * math.prod(table.shape)
     return lookup.flatten(1)
 
 

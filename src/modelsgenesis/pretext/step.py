@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import torch
@@ -10,12 +11,24 @@ from torch import Tensor
 from modelsgenesis.configs import PretextConfig
 from modelsgenesis.errors import RangeError, ShapeError
 
-_PART = 2**20  # voxels of a batch that are deformed together on a CPU: they stay in its cache
-
-Parameters = TypeVar("Parameters")
+_CACHED_VALUES = 2**20  # of a batch that are deformed together on a CPU: they stay in its cache
 
 
-class Step(ABC, Generic[Parameters]):
+@dataclass(frozen=True, kw_only=True)
+class Parameters:
+    """All that is random in a deformation of a batch.
+
+    Attributes:
+        drawn_for: Samples and sides that they were drawn for, (b, *spatial).
+    """
+
+    drawn_for: tuple[int, ...]
+
+
+Drawn = TypeVar("Drawn", bound=Parameters)
+
+
+class Step(ABC, Generic[Drawn]):
     """A deformation of a batch, each sample by its own seed.
 
     Args:
@@ -26,9 +39,7 @@ class Step(ABC, Generic[Parameters]):
         self.config = config or PretextConfig()
 
     @abstractmethod
-    def sample(
-        self, shape: Sequence[int], seeds: Tensor, device: torch.device | str | None = None
-    ) -> Parameters:
+    def sample(self, shape: Sequence[int], seeds: Tensor, device: torch.device | str | None = None) -> Drawn:
         """Draw all that is random, so that it can be kept, looked at and applied again.
 
         Args:
@@ -44,42 +55,63 @@ class Step(ABC, Generic[Parameters]):
         """
 
     @abstractmethod
-    def transform(self, batch: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        """Do what `apply` does to a batch that is known to be in order."""
+    def transform(self, batch: Tensor, parameters: Drawn) -> tuple[Tensor, Tensor]:
+        """Do what `apply` does, to a batch and with parameters that are known to be in order."""
 
-    def apply(self, batch: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    @torch.no_grad()
+    def apply(self, batch: Tensor, parameters: Drawn) -> tuple[Tensor, Tensor]:
         """Deform a batch as the parameters say; the batch itself is left alone.
 
         Args:
-            batch: [b, c, *spatial], float32 or bfloat16 in [0, 1]. All channels of a sample move alike.
-            parameters: From `sample`, for as many samples, on the same device.
+            batch: [b, c, *spatial], float32 or bfloat16 in [0, 1]. What moves, moves in all channels alike.
+            parameters: From `sample`, on the same device.
 
         Returns:
-            The deformed batch and the target that a network restores from it, both [b, c, *spatial].
+            The deformed batch and the target that a network restores from it, both [b, c, *spatial]. They may
+            share memory with each other, and the target with the batch.
 
         Raises:
-            ShapeError: The batch has the wrong axes or dtype.
+            ShapeError: The batch has the wrong axes or dtype, or the parameters were drawn for another shape.
             RangeError: Values outside [0, 1], or NaN.
         """
         check_batch(batch)
+        shape = (len(batch), *batch.shape[2:])
+        if parameters.drawn_for != shape:
+            raise ShapeError(
+                f"parameters: drawn for samples and sides {parameters.drawn_for}, received a batch with "
+                f"{shape}; sample them for this batch"
+            )
         return self.transform(batch, parameters)
 
+    @torch.no_grad()
     def __call__(self, batch: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
-        """Sample and apply: [b, c, *spatial] and int64 [b] to the deformed batch and its target."""
+        """Sample and apply.
+
+        Args:
+            batch: As in `apply`.
+            seeds: As in `sample`, one per sample of the batch.
+
+        Returns:
+            As `apply`. A sample comes out the same whatever the batch around it.
+
+        Raises:
+            ShapeError: The batch has the wrong axes or dtype, or there is not one seed per sample.
+            RangeError: Values outside [0, 1], or NaN.
+        """
         check_batch(batch)
         if len(seeds) != len(batch):
             raise ShapeError(
                 f"seeds: received {len(seeds)} for a batch of {len(batch)}, expected one per sample"
             )
-        part = max(_PART // batch[0].numel(), 1) if batch.device.type == "cpu" else len(batch)
+        part = max(_CACHED_VALUES // batch[0].numel(), 1) if batch.device.type == "cpu" else len(batch)
         if part >= len(batch):
             return self.transform(batch, self.sample(batch.shape[2:], seeds, batch.device))
         deformed, target = torch.empty_like(batch), torch.empty_like(batch)
         parts = (tensor.split(part) for tensor in (batch, seeds, deformed, target))
-        for given, its_seeds, its_deformed, its_target in zip(*parts, strict=True):
-            results = self.transform(given, self.sample(given.shape[2:], its_seeds, given.device))
-            its_deformed.copy_(results[0])
-            its_target.copy_(results[1])
+        for given, given_seeds, deformed_part, target_part in zip(*parts, strict=True):
+            pair = self.transform(given, self.sample(given.shape[2:], given_seeds, given.device))
+            deformed_part.copy_(pair[0])
+            target_part.copy_(pair[1])
         return deformed, target
 
 
@@ -99,8 +131,8 @@ def check_batch(batch: Tensor) -> None:
         raise ShapeError(
             f"batch of {batch.dtype}: expected float32 or bfloat16; convert it with batch.float()"
         )
-    low, high = (value.item() for value in torch.aminmax(batch))
-    if not (low >= 0 and high <= 1):  # so that NaN is refused too
+    low, high = torch.stack(torch.aminmax(batch)).tolist()
+    if not (low >= 0 and high <= 1):  # this refuses NaN too
         raise RangeError(
             f"batch with values in [{low:g}, {high:g}]: the deformations assume [0, 1]; "
             "prepare scans by an intensity window or percentiles, not by z-scores"

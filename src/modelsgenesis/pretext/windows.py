@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from modelsgenesis.errors import ShapeError
-from modelsgenesis.pretext.draws import Draws
+from modelsgenesis.pretext.draws import Draws, Stream
 
 _ENTRIES = 2**19  # of the table of permutations: 4 MB; random access to more is slow
 _MOST_ENTRIES = 2**26  # 512 MB
@@ -62,16 +62,16 @@ class WindowTable:
 
     Attributes:
         shape: Sides of the sub-volume.
-        longest: The longest window side along each axis. Window shapes are numbered from (1, 1, 1), the last axis
-            fastest.
-        permutations: Uniformly random permutations that are kept for each window shape. Each is read from any of its n
-            entries on, going round: a window is permuted in one of `n * permutations` ways.
+        longest: The longest window side along each axis. Window shapes are numbered from (1, 1, 1), the last
+            axis fastest.
+        permutations: Uniformly random permutations that are kept for each window shape. Each is read from any
+            of its n entries on, going round: a window is permuted in one of `n * permutations` ways.
         starts: int64 [shapes], where in `sources` the permutations of a window shape start.
-        sources: int32; first the number of every voxel of the sub-volume, then permutation after permutation, each
-            twice in a row. An entry of these is the distance of a voxel from the first voxel of its window.
+        sources: int32; first the number of every voxel of the sub-volume, then permutation after permutation,
+            each twice in a row. An entry of these is the distance of a voxel from the first of its window.
         covers: How windows are covered by blocks, along each axis.
-        points: int64 [shapes, blocks], where the blocks of a window start, counted from its first voxel, in maps of
-            the sub-volume, one map for each combination of block lengths.
+        points: int64 [shapes, blocks], where the blocks of a window start, counted from its first voxel, in
+            maps of the sub-volume, one map for each combination of block lengths.
     """
 
     shape: tuple[int, ...]
@@ -81,14 +81,6 @@ class WindowTable:
     sources: Tensor
     covers: tuple[Cover, ...]
     points: Tensor
-
-    def number(self, sides: Tensor) -> Tensor:
-        """Return the numbers of window shapes: int64 [k, axes, windows] to [k, windows]."""
-        return weighted(sides - 1, strides(self.longest))
-
-    def first(self, origins: Tensor) -> Tensor:
-        """Return the numbers of the windows' first voxels: int64 [k, axes, windows] to [k, windows]."""
-        return weighted(origins, strides(self.shape))
 
 
 def strides(shape: Sequence[int]) -> tuple[int, ...]:
@@ -101,11 +93,17 @@ def strides(shape: Sequence[int]) -> tuple[int, ...]:
     return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
-def weighted(places: Tensor, weights: Iterable[Tensor | int]) -> Tensor:
-    """Sum over the axes with a weight for each: [k, axes, windows] to [k, windows]."""
-    return torch.stack([place * weight for place, weight in zip(places.unbind(1), weights, strict=True)]).sum(
-        dim=0
-    )
+def ravel(places: Tensor, sides: Sequence[Tensor | int]) -> Tensor:
+    """Return numbers of places within arrays of these sides: [k, axes, windows] to [k, windows].
+
+    Example:
+        >>> ravel(torch.tensor([[[1], [2], [3]]]), (4, 5, 6))
+        tensor([[45]])
+    """
+    number, *rest = places.unbind(dim=1)
+    for place, side in zip(rest, sides[1:], strict=True):
+        number = number * side + place
+    return number
 
 
 @lru_cache(maxsize=8)
@@ -132,7 +130,7 @@ def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) ->
     permutations = max(_ENTRIES // entries, 1)
     windows = list(product(*(range(1, side + 1) for side in longest)))
     covers = tuple(Cover.of(side, adjacent=axis == len(shape) - 1) for axis, side in enumerate(longest))
-    draws = Draws(torch.zeros(1, dtype=torch.int64), stream=0)
+    draws = Draws(torch.zeros(1, dtype=torch.int64), Stream.TABLE)
     whole = torch.arange(math.prod(shape), dtype=torch.int32)
     sources = [whole, *(_permutations(window, shape, permutations, draws) for window in windows)]
     starts = list(accumulate(map(len, sources)))[:-1]
@@ -148,14 +146,14 @@ def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) ->
 
 
 def _permutations(window: tuple[int, ...], shape: tuple[int, ...], count: int, draws: Draws) -> Tensor:
-    """Return the voxels of a window in random orders, each twice in a row: int32 [count * 2 * voxels]."""
+    """Return the voxels of a window in `count` random orders, each twice in a row, int32."""
     voxels = _sums(torch.arange(side) * stride for side, stride in zip(window, strides(shape), strict=True))
     order = draws.words(count, len(voxels))[0].argsort(dim=1, stable=True)
     return voxels[order].repeat(1, 2).view(-1).int()
 
 
 def _points(window: tuple[int, ...], shape: tuple[int, ...], covers: tuple[Cover, ...]) -> Tensor:
-    """Return where the blocks of a window start: the voxels of the maps before, plus the distance in its map."""
+    """Return where the blocks of a window start: the voxels of maps before, plus the distance in its map."""
     maps = strides([len(cover.lengths) for cover in covers])
     level = sum(cover.level(side) * stride for cover, side, stride in zip(covers, window, maps, strict=True))
     starts = [torch.tensor(cover.starts(side)) for cover, side in zip(covers, window, strict=True)]
@@ -175,9 +173,9 @@ def _sums(terms: Iterable[Tensor]) -> Tensor:
 def last_windows(table: WindowTable, numbers: Tensor, firsts: Tensor) -> Tensor:
     """Find the last window over each voxel.
 
-    Each window is noted where its blocks start, in the map of their lengths; a later one replaces an earlier one. Then,
-    axis by axis, the longer blocks are spread over the map of single voxels. This takes a few notes a window and a few
-    steps a voxel, however many voxels the windows have together.
+    Each window is noted where its blocks start, in the map of their lengths, over earlier ones. Then, axis
+    by axis, the longer blocks are spread over the map of single voxels. This takes a few notes a window and a
+    few steps a voxel, however many voxels the windows have together.
 
     Args:
         table: Of the sub-volume.
@@ -185,7 +183,7 @@ def last_windows(table: WindowTable, numbers: Tensor, firsts: Tensor) -> Tensor:
         firsts: int64 [k, windows], the first voxel of each window.
 
     Returns:
-        int16, or int32 where there are more windows, [k, voxels]: 0 for none, else 1 + its place in the order.
+        int16, or int32 for very many windows, [k, voxels]: 0 for none, else 1 + its place in the order.
     """
     samples, windows = numbers.shape
     voxels = math.prod(table.shape)

@@ -10,9 +10,9 @@ from torch import nn
 
 from modelsgenesis.configs import RECIPES, InputContract, PretrainingConfig
 from modelsgenesis.data import (
+    Refusal,
     ScanReference,
     SubvolumeDataset,
-    Refusal,
     VolumeCache,
     choose_contract,
     find_scans,
@@ -24,7 +24,7 @@ from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run, pretrain_network
-from modelsgenesis.verbs.models import load, public_name, seeded
+from modelsgenesis.verbs.models import announce, load, public_name, seeded
 
 VALIDATION_SEED = 1_000_003  # apart from every seed of training
 
@@ -189,7 +189,7 @@ def _start(
     """Return the network to train, the contract that it brings along, and the configuration with its shape."""
     if init is None:
         return seeded(config.seed, lambda: build_network(config.network)), None, config
-    bundle = load(init, token=token)
+    bundle = load(init, token=token, progress=announce(reporter))
     network, report = adapt(bundle.network, task="restoration", copy=False)
     reporter.note(f"{public_name(init)}: {report.summary()}")
     return network, bundle.config.input, config.override(network=network.config)

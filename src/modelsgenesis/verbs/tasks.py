@@ -17,7 +17,7 @@ from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run, Split, finetune_network, split_cases
-from modelsgenesis.verbs.models import load, public_name, seeded
+from modelsgenesis.verbs.models import announce, load, public_name, seeded
 
 SAMPLE_CONFIG = FinetuningConfig(
     steps=200, batch_size=4, validate_every=200, validation_fraction=0.0, patch_size=(48, 48, 16), samples_per_scan=32
@@ -128,7 +128,7 @@ def _start(
     if init is None:
         shape = config.network.override(out_channels=classes, output="linear")
         return seeded(config.seed, lambda: build_network(shape)), data_contract(data)
-    bundle = load(init, token=token)
+    bundle = load(init, token=token, progress=announce(reporter))
     network, report = seeded(
         config.seed,
         lambda: adapt(bundle.network, task="segmentation", num_classes=classes, copy=False),

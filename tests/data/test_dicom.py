@@ -200,6 +200,27 @@ def test_frames_of_an_enhanced_ct_are_a_volume(tmp_path: Path, stored: np.ndarra
     np.testing.assert_array_equal(scan.read().array, stored[::-1].transpose(2, 1, 0).astype(int) - 1024)
 
 
+def test_two_stacks_in_one_file_are_volumes(tmp_path: Path, stored: np.ndarray) -> None:
+    flat, upright = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+    frames = [
+        [
+            sequence(0x00209113, [(0x00200032, "DS", (0.0, 2.0 * number, 2.0 * number))]),
+            sequence(0x00209116, [(0x00200037, "DS", flat if number < 3 else upright)]),
+        ]
+        for number in range(6)
+    ]
+    shared = [sequence(0x00289110, [(0x00280030, "DS", (0.5, 0.5))])]
+    extra = ((0x00280008, "IS", 6), sequence(0x52009229, shared), sequence(0x52009230, *frames))
+    path = write_dicom(tmp_path / "two", stored, modality="MR", position=None, extra=extra)
+    scans, refused = find_scans(tmp_path)
+    assert refused == []
+    assert [(scan.index, scan.shape) for scan in scans] == [(0, (10, 8, 3)), (1, (10, 8, 3))]
+    np.testing.assert_array_equal(scans[0].read().array, stored[:3].transpose(2, 1, 0))
+    np.testing.assert_array_equal(scans[1].read().array, stored[3:].transpose(2, 1, 0))
+    with pytest.raises(ScanError, match=r"two: holds 2 images; choose one by its index"):
+        read_volume(path)
+
+
 def test_monochrome1_is_turned(tmp_path: Path) -> None:
     pixels = np.arange(12, dtype=np.uint16).reshape(3, 4)
     path = write_dicom(

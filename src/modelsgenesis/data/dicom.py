@@ -49,20 +49,23 @@ def find_series(paths: Iterable[Path]) -> tuple[list[ScanReference], list[Refusa
     simpleitk()
     scans: list[ScanReference] = []
     refused: list[Refusal] = []
-    series: dict[tuple[str, ...], list[tuple[Path, Tags]]] = defaultdict(list)
+    series: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
+    first: dict[tuple[str, ...], Tags] = {}
     for path in paths:
         try:
             tags = _tags(path)
             if text(tags, _CLASS) == _DIRECTORY:
                 continue
             if text(tags, _MODALITY) in _VOLUMES:
-                series[series_key(tags, path)].append((path, _few(tags)))
+                key = series_key(tags, path)
+                series[key] += slices_of(path, tags)
+                first.setdefault(key, tags)
             else:
                 scans += _describe_planes(path, tags)
         except ScanError as error:
             refused.append(Refusal(source=str(path), reason=str(error).removeprefix(f"{path}: ")))
-    for files in series.values():
-        found, bad = _describe_series(files)
+    for key, slices in series.items():
+        found, bad = _describe_volumes(slices, first.get(key, {}))
         scans += found
         refused += bad
     return scans, refused
@@ -103,9 +106,12 @@ def read_reference(reference: ScanReference) -> Volume:
         return _read_plane(reference)
     with reading(reference.source):
         tagged = [(path, _tags(path)) for path in reference.files or (reference.path,)]
-        series = order_series(
-            [one for path, tags in tagged for one in slices_of(path, tags)], reference.source
-        )
+        volumes = split_series([one for path, tags in tagged for one in slices_of(path, tags)])
+        if (reference.index or 0) >= len(volumes):
+            raise ScanError(
+                f"{reference.source}: holds {len(volumes)} volumes; find it again, it was changed"
+            )
+        series = order_series(volumes[reference.index or 0], reference.source)
         array = np.stack([_pixels(one.path, one.frame or 0) for one in series.slices])
     tags = tagged[0][1]
     return Volume(
@@ -163,35 +169,23 @@ def _count(tags: Tags) -> int:
     return int((numbers(tags, _FRAMES) or [1])[0])
 
 
-def _few(tags: Tags) -> Tags:
-    """Leave private elements aside, so that a hundred thousand slices fit into memory."""
-    return {tag: value for tag, value in tags.items() if (tag >> 16) % 2 == 0 and (tag >> 16) in _KEPT_GROUPS}
-
-
-_KEPT_GROUPS = (0x0000, 0x0002, 0x0008, 0x0010, 0x0018, 0x0020, 0x0028, 0x5200, 0x7FE0)
-
-
-def _describe_series(files: Sequence[tuple[Path, Tags]]) -> tuple[list[ScanReference], list[Refusal]]:
-    slices: list[Slice] = []
+def _describe_volumes(slices: Sequence[Slice], tags: Tags) -> tuple[list[ScanReference], list[Refusal]]:
+    """Return a reference per volume of a series; `tags` are of any of its files."""
     scans: list[ScanReference] = []
     refused: list[Refusal] = []
-    for path, tags in files:
-        try:
-            slices += slices_of(path, tags)
-        except ScanError as error:
-            refused.append(Refusal(source=str(path), reason=str(error).removeprefix(f"{path}: ")))
-    by_path = dict(files)
-    for volume in split_series(slices):
+    volumes = split_series(slices)
+    for number, volume in enumerate(volumes):
         source = _source(volume)
+        alone = len({one.path for one in slices}) == 1 and len(volumes) > 1  # several in one file
         try:
             series = order_series(volume, source)
-            scans.append(_reference(series, by_path[series.slices[0].path]))
+            scans.append(_reference(series, tags, number if alone else None))
         except ScanError as error:
             refused.append(Refusal(source=source, reason=str(error).removeprefix(f"{source}: ")))
     return scans, refused
 
 
-def _reference(series: Series, tags: Tags) -> ScanReference:
+def _reference(series: Series, tags: Tags, index: int | None) -> ScanReference:
     first = series.slices[0]
     shape = (first.size[1], first.size[0], len(series.slices))
     files = tuple(dict.fromkeys(one.path for one in series.slices))
@@ -203,6 +197,7 @@ def _reference(series: Series, tags: Tags) -> ScanReference:
         spacing=spacing_of(series.affine),
         modality=_NAMES.get(text(tags, _MODALITY)),
         group=_group(tags, first.path),
+        index=index,
         files=files if len(files) > 1 else (),
         notes=series.notes,
     )

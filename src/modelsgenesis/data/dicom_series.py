@@ -38,7 +38,7 @@ class Slice:
         orientation: (2, 3), the directions along a row and along a column.
         spacing: mm between rows and between columns.
         instance: Its unique name, empty where it was removed.
-        splitters: What may tell it from another slice in its place.
+        splitters: What may tell it from another slice in its place; the file comes last.
     """
 
     path: Path
@@ -97,7 +97,7 @@ def slices_of(path: Path, tags: Tags) -> Iterator[Slice]:
             orientation=np.array(orientation).reshape(2, 3),
             spacing=(spacing[0], spacing[1]),
             instance=text(tags, _INSTANCE),
-            splitters=tuple(text(tags, tag) for tag in _SPLITTERS),
+            splitters=(*(text(tags, tag) for tag in _SPLITTERS), str(path)),
         )
 
 
@@ -126,7 +126,7 @@ def split_series(slices: Sequence[Slice]) -> list[list[Slice]]:
 def _split_repeated(slices: list[Slice]) -> list[list[Slice]]:
     if not _repeated(slices):
         return [slices]
-    for number in range(len(_SPLITTERS)):
+    for number in range(len(slices[0].splitters)):
         parts = defaultdict(list)
         for one in slices:
             parts[one.splitters[number]].append(one)

@@ -23,7 +23,7 @@ class Hardware:
     device: torch.device
     dtype: torch.dtype = torch.float32
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> AbstractContextManager[object]:
         """Return the context in which the network is called."""
         return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
 

@@ -34,16 +34,18 @@ def test_one_window_over_everything_is_a_plain_pass():
 
 
 def test_overlapping_windows_equal_a_plain_pass_away_from_the_seams():
+    torch.manual_seed(0)
     network = Blur().eval()
-    image = torch.rand(1, 24, 20, 16)
+    image = torch.rand(1, 24, 18, 12)
     with torch.no_grad():
         whole = network(image[None])[0]
     result = sliding_window(network, image, patch_size=(12, 12, 12), overlap=0.5, hardware=HARDWARE)
-    assert result.shape == whole.shape
-    # Zero padding at a window's border differs from real neighbours; the Gaussian weighs it down, not away.
-    close = (result - whole).abs() < 1e-4
-    assert close.float().mean() > 0.5
-    assert (result - whole).abs().mean() < 0.01
+    # Windows start every 6 voxels; at their borders inside the image they see zeros where a plain pass sees neighbours.
+    seams = torch.zeros(24, 18, 12, dtype=torch.bool)
+    seams[[6, 11, 12, 17]] = True
+    seams[:, [6, 11]] = True
+    torch.testing.assert_close(result[:, ~seams], whole[:, ~seams], atol=1e-5, rtol=0)
+    assert not torch.allclose(result[:, seams], whole[:, seams], atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(5, 30, 7), (3, 3, 3), (40, 9, 8)])

@@ -106,7 +106,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         return hint.from_dict(value, where)  # pyright: ignore[reportAttributeAccessIssue]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    expected = origin or hint
+    expected: Any = origin or hint
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise ConfigurationError(f"{where}: received {value!r}, expected {getattr(hint, '__name__', hint)}")
     return value

@@ -3,7 +3,7 @@
 import csv
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,84 +15,23 @@ from modelsgenesis import __version__
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.configs import (
     BundleConfig,
+    ClassifierConfig,
     FinetuningConfig,
     InputContract,
-    NetworkConfig,
     Provenance,
     require_patch_size,
 )
 from modelsgenesis.data import LabelledData, LabelledPatches, PreparedCase, prepare_cases
-from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError
+from modelsgenesis.errors import ConfigurationError, MissingExtraError
 from modelsgenesis.evaluation import dice_per_class, mean_ignoring_nan, sliding_window
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.environment import environment
+from modelsgenesis.training.bundles import describe_environment, network_config, save_run_bundle
 from modelsgenesis.training.loop import Objective, Progress, Trainer
-from modelsgenesis.training.pretraining import save_run_bundle
 from modelsgenesis.training.run import Run
+from modelsgenesis.training.splits import Split, check_split
 
 _PATCH_VOXELS = 64 * 64 * 32
-
-
-@dataclass(frozen=True)
-class Split:
-    """Which patients are for what; names of cases.
-
-    Attributes:
-        training: Learnt from.
-        validation: Decide which network is kept.
-        test: Measured once, at the end.
-    """
-
-    training: tuple[str, ...]
-    validation: tuple[str, ...]
-    test: tuple[str, ...]
-
-
-def split_cases(names: Sequence[str], config: FinetuningConfig) -> Split:
-    """Split patients at random by the seed.
-
-    Test patients are `test_fraction` of all, validation patients `validation_fraction` of the others, each at least
-    one where its fraction is above zero.
-
-    Raises:
-        DataError: Nobody is left to train on.
-
-    Example:
-        >>> split = split_cases([f"p{i}" for i in range(10)], FinetuningConfig())
-        >>> len(split.training), len(split.validation), len(split.test)
-        (7, 1, 2)
-    """
-    order = np.random.default_rng(config.seed).permutation(sorted(names)).tolist()
-    count_test = max(round(len(order) * config.test_fraction), 1) if config.test_fraction else 0
-    test, rest = order[:count_test], order[count_test:]
-    count_validation = (
-        max(round(len(rest) * config.validation_fraction), 1) if config.validation_fraction else 0
-    )
-    validation, training = rest[:count_validation], rest[count_validation:]
-    if not training:
-        raise DataError(
-            f"{len(order)} labelled patients leave none to train on beside {count_test} for the test and "
-            f"{count_validation} for validation: set test_fraction or validation_fraction to 0"
-        )
-    return Split(tuple(sorted(training)), tuple(sorted(validation)), tuple(sorted(test)))
-
-
-def check_split(split: Split, data: LabelledData) -> None:
-    """Refuse a split that names unknown cases or one case in two parts.
-
-    Raises:
-        DataError: The split does not fit the data.
-    """
-    known = {case.name for case in data.cases}
-    parts = [set(part) for part in (split.training, split.validation, split.test)]
-    unknown = set().union(*parts) - known
-    if unknown:
-        raise DataError(f"the split names {sorted(unknown)[0]!r}, which is not in {data.name}")
-    for first, second in ((0, 1), (0, 2), (1, 2)):
-        both = parts[first] & parts[second]
-        if both:
-            raise DataError(f"the split has {sorted(both)[0]!r} in two parts; a patient belongs to one")
 
 
 def choose_patch_size(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -231,11 +170,11 @@ def finetune_network(
         shapes = [case.label.shape for case in parts["training"]]
         config = config.override(patch_size=choose_patch_size(shapes))
         reporter.note(f"patch of {' × '.join(map(str, require_patch_size(config)))} voxels, by the median scan")
-    dims = len(require_patch_size(config))
-    if dims != network.config.dims:  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+    shape = network_config(network)
+    if isinstance(shape, ClassifierConfig) or shape.dims != len(require_patch_size(config)):
         raise ConfigurationError(
-            f"a patch of {dims} sides does not fit a network of {network.config.dims} dimensions: set patch_size, or "  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
-            "start from a network of the data's dimensions"
+            f"patch_size: {require_patch_size(config)} does not fit the network {shape.kind}; expected a segmentation "
+            "network of as many dimensions as the patch has sides"
         )
     asked = {"kind": "finetuning", "config": config.to_dict(), "init": init, "split": asdict(split)}
     run = Run.resume(output, asked) if resume else Run.create(output, asked)
@@ -259,9 +198,16 @@ def finetune_network(
                 **{f"{part}_patients": len(cases) for part, cases in parts.items()},
                 "modality": contract.modality,
             },
-            environment=environment(hardware),
+            environment=describe_environment(hardware),
         )
-        bundle = _bundle_config(network, config, contract, data, provenance)
+        bundle = BundleConfig(
+            task="segmentation",
+            network=shape,
+            input=contract,
+            labels=data.labels,
+            patch_size=require_patch_size(config),
+            provenance=provenance,
+        )
 
         def keep(network: nn.Module, progress: Progress) -> None:
             results = {"validation": progress.metrics, "step": progress.best_step}
@@ -282,24 +228,6 @@ def finetune_network(
         return _finish(run, objective, parts["test"], progress, hardware, reporter)
     finally:
         run.close()
-
-
-def _bundle_config(
-    network: nn.Module,
-    config: FinetuningConfig,
-    contract: InputContract,
-    data: LabelledData,
-    provenance: Provenance,
-) -> BundleConfig:
-    network_config: NetworkConfig = network.config  # pyright: ignore[reportAssignmentType]
-    return BundleConfig(
-        task="segmentation",
-        network=network_config,
-        input=contract,
-        labels=data.labels,
-        patch_size=require_patch_size(config),
-        provenance=provenance,
-    )
 
 
 def _with_results(config: BundleConfig, results: Mapping[str, Any]) -> BundleConfig:

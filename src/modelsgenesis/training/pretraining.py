@@ -11,15 +11,14 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from modelsgenesis import __version__
-from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
-from modelsgenesis.checkpoints.card import render_card
-from modelsgenesis.configs import BundleConfig, InputContract, NetworkConfig, PretrainingConfig, Provenance
+from modelsgenesis.checkpoints import load_bundle
+from modelsgenesis.configs import BundleConfig, InputContract, PretrainingConfig, Provenance
 from modelsgenesis.data import SubvolumeDataset
-from modelsgenesis.errors import ConfigurationError, TrainingError
+from modelsgenesis.errors import ConfigurationError, MissingExtraError, TrainingError
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.environment import environment
+from modelsgenesis.training.bundles import describe_environment, network_config, save_run_bundle
 from modelsgenesis.training.loop import Objective, Progress, Trainer
 from modelsgenesis.training.run import Run
 
@@ -112,11 +111,9 @@ class Restoration(Objective):
 
     def restore(self, network: nn.Module) -> Tensor:
         """Return the restorations of the fixed pairs, [n, c, *patch] on the CPU."""
-        restored = []
+        batches = self.validation.deformed.split(self.config.batch_size)
         with torch.no_grad(), self.hardware.autocast():
-            for deformed in self.validation.deformed.split(self.config.batch_size):
-                restored.append(network(self.hardware.place(deformed)).float().cpu())
-        return torch.cat(restored)
+            return torch.cat([network(self.hardware.place(deformed)).float().cpu() for deformed in batches])
 
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Return the restoration loss beside the losses of maps that learn nothing."""
@@ -200,9 +197,16 @@ def pretrain_network(
                 recipe=config.to_dict(),
                 data=dict(data),
                 results={**progress.metrics, "step": progress.best_step},
-                environment=environment(hardware),
+                environment=describe_environment(hardware),
             )
-            save_run_bundle(run, network, bundle_config(network, config.patch_size, contract, provenance))
+            bundle = BundleConfig(
+                task="restoration",
+                network=network_config(network),
+                input=contract,
+                patch_size=config.patch_size,
+                provenance=provenance,
+            )
+            save_run_bundle(run, network, bundle)
 
         trainer = Trainer(
             network=network,
@@ -222,33 +226,8 @@ def pretrain_network(
     return run.folder
 
 
-def bundle_config(
-    network: nn.Module, patch_size: Sequence[int], contract: InputContract, provenance: Provenance
-) -> BundleConfig:
-    """Return the `config.json` of a restoration network."""
-    network_config: NetworkConfig = network.config  # pyright: ignore[reportAssignmentType]
-    return BundleConfig(
-        task="restoration",
-        network=network_config,
-        input=contract,
-        patch_size=tuple(patch_size),
-        provenance=provenance,
-    )
-
-
-def save_run_bundle(
-    run: Run, network: nn.Module, config: BundleConfig, figures: Mapping[str, str] | None = None
-) -> None:
-    """Write the bundle of a run; a card that a person edited keeps their prose."""
-    card = run.folder / "README.md"
-    existing = card.read_text() if card.exists() else ""
-    text = render_card(config, name=run.folder.resolve().name, existing=existing, figures=figures or {})
-    save_bundle(run.folder, Bundle(network, config, text))
-
-
 def finish_run(run: Run, objective: Restoration, hardware: Hardware, reporter: Reporter) -> None:
     """Draw the best network's restorations and the curve, and put them on the card."""
-    from modelsgenesis.errors import MissingExtraError
     from modelsgenesis.figures import draw_curve, draw_restorations
 
     if not (run.folder / "config.json").exists():

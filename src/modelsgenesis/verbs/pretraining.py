@@ -10,9 +10,9 @@ from torch import nn
 
 from modelsgenesis.configs import RECIPES, InputContract, PretrainingConfig
 from modelsgenesis.data import (
+    Refusal,
     ScanReference,
     SubvolumeDataset,
-    Refusal,
     VolumeCache,
     choose_contract,
     find_scans,

@@ -1,0 +1,40 @@
+"""What training writes into the bundle of a run."""
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import cast
+
+import torch
+from torch import nn
+
+from modelsgenesis.checkpoints import Bundle, save_bundle
+from modelsgenesis.checkpoints.card import render_card
+from modelsgenesis.configs import BundleConfig, NetworkConfig
+from modelsgenesis.hardware import Hardware
+from modelsgenesis.training.run import Run
+
+
+def network_config(network: nn.Module) -> NetworkConfig:
+    """Return the shape of a network of this package."""
+    return cast("NetworkConfig", network.config)
+
+
+def save_run_bundle(
+    run: Run, network: nn.Module, config: BundleConfig, figures: Mapping[str, str] | None = None
+) -> None:
+    """Write the bundle of a run; a card that a person edited keeps their prose."""
+    card = run.folder / "README.md"
+    existing = card.read_text() if card.exists() else ""
+    text = render_card(config, name=run.folder.resolve().name, existing=existing, figures=figures or {})
+    save_bundle(run.folder, Bundle(network, config, text))
+
+
+def describe_environment(hardware: Hardware) -> dict[str, str]:
+    """Return versions and hardware; nothing that names a person, a host or a path."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **{name: version(name) for name in ("numpy", "monai")},
+        "hardware": hardware.describe(),
+    }

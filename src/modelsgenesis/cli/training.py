@@ -47,6 +47,9 @@ def pretrain(
         str | None, typer.Option(help="Resample to this voxel size in mm, such as 1,1,1.")
     ] = None,
     window: Annotated[str | None, typer.Option(help="CT window in HU, such as -1000,1000.")] = None,
+    patient: Annotated[
+        str | None, typer.Option(metavar="PATTERN", help="Regular expression of the patient in a file's name.")
+    ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
     settings: Settings = None,
     device: Device = "auto",
@@ -75,6 +78,7 @@ def pretrain(
         modality=modality,
         spacing=numbers_of(spacing, "--spacing"),
         window=numbers_of(window, "--window"),
+        group_pattern=patient,
         device=device,
         cache=cache,
         resume=resume,

@@ -86,6 +86,7 @@ class PretrainingConfig(TrainingConfig):
         patch_size: Voxels of a sub-volume along each axis.
         samples_per_scan: Sub-volumes of a scan in an epoch.
         rule: Which sub-volumes are refused: `"lung"` as in 2019, `"foreground"` nearly empty ones, `"none"`.
+        slice_axis: Along which volumes are cut into slices for a network of two dimensions: 2 is axial in RAS.
         validation_fraction: Share of the patients kept for validation, at least one.
         validation_samples: Fixed sub-volumes, with fixed deformations, of each validation.
     """
@@ -95,6 +96,7 @@ class PretrainingConfig(TrainingConfig):
     patch_size: tuple[int, ...] = (64, 64, 32)
     samples_per_scan: int = 32
     rule: Literal["lung", "foreground", "none"] = "foreground"
+    slice_axis: Literal[0, 1, 2] = 2
     validation_fraction: float = 0.2
     validation_samples: int = 64
 

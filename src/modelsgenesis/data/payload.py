@@ -12,9 +12,9 @@ from modelsgenesis.errors import UnreadableScanError
 
 Compression = Literal["deflate", "bzip2"] | None
 
-_CHUNK = 2**20
+_CHUNK = 2**18
 _TAIL = 2**24  # bytes after the voxels that are still read to reach the checksum
-_PIECE = 2**22  # decompressed at once
+_PIECE = 2**20  # decompressed at once
 _ZLIB_OR_GZIP = 47  # zlib's window bits for either header, whichever is there
 
 

@@ -41,6 +41,7 @@ def pretrain(
     spacing: tuple[float, ...] | None = None,
     window: tuple[float, ...] | None = None,
     validation_source: Source | None = None,
+    group_pattern: str | None = None,
     device: str = "auto",
     cache: str | Path | None = None,
     resume: bool = False,
@@ -59,6 +60,7 @@ def pretrain(
         spacing: Voxel size in mm to resample to; None keeps each scan's own.
         window: CT window in HU.
         validation_source: Scans to validate on; None holds out a share of the patients of `source`.
+        group_pattern: A regular expression whose first group is the patient in a file's name; see `find_scans`.
         device: `"auto"`, `"cpu"`, `"cuda"` …
         cache: Folder of the prepared volumes; by default one in the user's cache that runs share.
         resume: Go on with the run in `output`.
@@ -81,19 +83,19 @@ def pretrain(
     Run.check(output, resume=resume)
     hardware = choose_hardware(device, config.precision)
     network, contract, config = _start(init, config, token, reporter)
-    scans, refusals = find_scans(source)
+    scans, refusals = find_scans(source, group_pattern=group_pattern)
     _refuse(refusals, strict, reporter)
     if contract is None or modality != "auto" or spacing or window:
         contract, why = choose_contract(
             scans, modality=modality, spacing=spacing, window=_pair(window), dims=config.network.dims
         )
         reporter.note(why)
-    held_out = [] if validation_source is None else find_scans(validation_source)[0]
+    held_out = [] if validation_source is None else find_scans(validation_source, group_pattern=group_pattern)[0]
     store = _prepare([*scans, *held_out], contract, cache, strict, reporter)
     groups = {scan.group for scan in held_out}
     training, validation = _split(store, groups, config, strict, reporter)
     reporter.note(f"computing on {hardware.describe()}")
-    return pretrain_network(
+    run = pretrain_network(
         network=network,
         config=config,
         contract=contract,
@@ -107,6 +109,9 @@ def pretrain(
         init=None if init is None else public_name(init),
         resume=resume,
     )
+    if training.refused_share:
+        reporter.note(f"{training.refused_share:.0%} of the sub-volumes drawn were refused: rule {config.rule}")
+    return run
 
 
 def _prepare(
@@ -136,7 +141,7 @@ def _split(
     store: VolumeCache, held_out: set[str], config: PretrainingConfig, strict: bool, reporter: Reporter
 ) -> tuple[SubvolumeDataset, SubvolumeDataset]:
     """Return the sub-volumes of the training and of the validation patients."""
-    fitting, refused = split_fitting(store, config.patch_size)
+    fitting, refused = split_fitting(store, config.patch_size, axis=config.slice_axis)
     _refuse(refused, strict, reporter)
     if not fitting:
         raise DataError(f"no scan holds a sub-volume of {config.patch_size}: set patch_size smaller")
@@ -158,6 +163,7 @@ def _split(
             per_scan=config.samples_per_scan,
             rule=config.rule,
             seed=seed,
+            axis=config.slice_axis,
         )
         for part, seed in zip(parts, (config.seed, config.seed + VALIDATION_SEED), strict=True)
     )

@@ -49,7 +49,7 @@ class Intensity(Step[IntensityParameters]):
     ) -> IntensityParameters:
         """Draw the curves; see `Step.sample`."""
         check_sides(shape)
-        draws = Draws(seeds.to(device), Stream.INTENSITY)
+        draws = Draws(seeds.to(device), Stream.INTENSITY, 6)
         applied, direction = draws.uniform(2).unbind(dim=1)
         return IntensityParameters(
             drawn_for=(len(seeds), *shape),

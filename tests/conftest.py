@@ -1,8 +1,14 @@
 """Fixtures that many tests share."""
 
+import json
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
+import torch
+
+torch.set_num_threads(1)  # the networks of the tests are too small for more
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -28,3 +34,57 @@ def shared() -> Path:
 def shared_data(shared: Path) -> Path:
     """The real scans; mark the test `shared`."""
     return shared / "data"
+
+
+def make_ct(seed: int, shape: tuple[int, int, int] = (28, 24, 20)) -> np.ndarray:
+    """A body of soft tissue with two bright organs, in HU, noise included."""
+    random = np.random.default_rng(seed)
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij"))
+    hounsfield = np.full(shape, -1000.0)
+    hounsfield[(grid**2).sum(axis=0) < 0.9] = 40
+    for value, centre in ((700, (0.3, 0.2, 0.1)), (-300, (-0.3, -0.2, 0.0))):
+        shift = random.uniform(-0.1, 0.1, 3)
+        distance = sum((axis - place - move) ** 2 for axis, place, move in zip(grid, centre, shift, strict=True))
+        hounsfield[distance < 0.09] = value
+    return (hounsfield + random.normal(0, 10, shape)).astype(np.int16)
+
+
+@pytest.fixture(scope="session")
+def ct_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four small CT volumes as NIfTI."""
+    folder = tmp_path_factory.mktemp("ct")
+    affine = np.diag([2.0, 2.0, 2.5, 1.0])
+    for index in range(4):
+        nib.save(nib.Nifti1Image(make_ct(index), affine), folder / f"patient{index}.nii.gz")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def decathlon(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six small CT volumes with two labelled organs, in the Decathlon's layout."""
+    folder = tmp_path_factory.mktemp("Task99_Balls")
+    affine = np.diag([-2.0, -2.0, 2.5, 1.0])  # left, posterior, superior
+    training = []
+    for part in ("imagesTr", "labelsTr"):
+        (folder / part).mkdir()
+    for index in range(6):
+        image = make_ct(index)
+        label = np.where(image > 350, 1, np.where((image > -450) & (image < -150), 2, 0)).astype(np.uint8)
+        name = f"ball_{index:03d}.nii.gz"
+        nib.save(nib.Nifti1Image(image, affine), folder / "imagesTr" / name)
+        nib.save(nib.Nifti1Image(label, affine), folder / "labelsTr" / name)
+        training.append({"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"})
+    description = {
+        "name": "Balls",
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "1": "bright", "2": "dark"},
+        "training": training,
+    }
+    (folder / "dataset.json").write_text(json.dumps(description))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _private_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the tests out of the user's caches."""
+    monkeypatch.setenv("MODELSGENESIS_CACHE", str(tmp_path_factory.getbasetemp() / "modelsgenesis-cache"))

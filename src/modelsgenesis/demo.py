@@ -6,18 +6,19 @@ from pathlib import Path
 from modelsgenesis.configs import FinetuningConfig, GenesisUNetConfig, PretrainingConfig
 from modelsgenesis.data import sample_data, sample_folder
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Run, Split
+from modelsgenesis.training import Run
 from modelsgenesis.verbs import finetune, predict, pretrain, read_results
+from modelsgenesis.verbs.tasks import sample_split
 
-NETWORK = GenesisUNetConfig(widths=(16, 32, 64), norm="instance")
-PATCH = (48, 48, 12)  # the smallest sample scan has 13 slices
+NETWORK = GenesisUNetConfig(widths=(16, 32, 64))
+PATCH = (32, 32, 12)  # the smallest sample scan has 13 slices
 
 PRETRAINING = PretrainingConfig(
     network=NETWORK,
     patch_size=PATCH,
-    steps=300,
-    batch_size=8,
-    learning_rate=2e-3,
+    steps=200,
+    batch_size=16,
+    learning_rate=3e-3,
     validate_every=100,
     validation_samples=16,
     workers=0,
@@ -25,12 +26,13 @@ PRETRAINING = PretrainingConfig(
 FINETUNING = FinetuningConfig(
     network=NETWORK,
     patch_size=PATCH,
-    steps=150,
+    steps=250,
     batch_size=8,
-    learning_rate=2e-3,
-    validate_every=150,
+    learning_rate=3e-3,
+    validate_every=250,
     validation_fraction=0.0,
     samples_per_scan=32,
+    overlap=0.25,
     workers=0,
 )
 
@@ -72,7 +74,7 @@ def demonstrate(output: str | Path, *, device: str = "auto", reporter: Reporter 
     output, reporter = Path(output), reporter or Reporter()
     Run.check(output)
     data = sample_data()
-    learnt, held_out = data.cases[0], data.cases[1]
+    held_out = next(case for case in data.cases if case.name in sample_split(data).test)
     scans = sorted((sample_folder() / "images").iterdir())
     reporter.note("pretraining on two patients without labels")
     pretrained = pretrain(
@@ -89,7 +91,6 @@ def demonstrate(output: str | Path, *, device: str = "auto", reporter: Reporter 
     restorations = pretrained / "figures" / "restorations.png"
     if restorations.exists():
         files["original, deformed and restored slices"] = restorations
-    split = Split(training=(learnt.name,), validation=(), test=(held_out.name,))
     measured: dict[str, dict[str, float]] = {}
     for name in ("genesis", "scratch"):
         reporter.note(f"fine-tuning on one labelled patient: {name}")
@@ -99,10 +100,10 @@ def demonstrate(output: str | Path, *, device: str = "auto", reporter: Reporter 
             init=pretrained,
             from_scratch=name == "scratch",
             config=FINETUNING,
-            split=split,
+            split=sample_split(data),
             device=device,
             reporter=reporter,
         )
-        prediction = predict(run, held_out.image, output=output / f"{name}_prediction.nii.gz", device=device)
+        prediction = predict(run, held_out.image, output=output / f"{name}_prediction.nii.gz", overlap=FINETUNING.overlap, device=device)
         files[f"prediction, {name}"] = prediction.path
     return Demonstration(read_results(pretrained), measured["genesis"], measured["scratch"], files)

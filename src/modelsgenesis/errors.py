@@ -20,6 +20,8 @@
     │   └── PublishError            nothing was published
     └── MissingExtraError           an optional dependency is not installed
 
+`Interrupted` stands apart: a signal that ended a run whose state is written.
+
 A message is one line: what was received, what was expected, the remedy. The command line prints it and ends
 with status 1; a wrong command line ends with status 2.
 """
@@ -105,6 +107,18 @@ class MissingExtraError(GenesisError):
 
     def __init__(self, purpose: str, extra: str) -> None:
         super().__init__(f"{purpose} needs an optional dependency: pip install 'modelsgenesis[{extra}]'")
+
+
+class Interrupted(BaseException):
+    """A signal asked the run to end; everything is written.
+
+    Attributes:
+        signum: 2 for SIGINT, 15 for SIGTERM; the command ends with status 128 + signum.
+    """
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.signum = signum
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

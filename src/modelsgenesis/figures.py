@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,50 @@ def draw_deformations(
     for axis, name in zip(axes[0], ("original", *names), strict=True):
         axis.set_title(name, fontsize=9)
     figure.suptitle(title, fontsize=11)
+    return _save(figure, Path(path))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ContactRow:
+    """A scan on a contact sheet; pictures are [rows, columns] in [0, 1].
+
+    Attributes:
+        label: What to call it; a sheet may be shown to others, so no name of a patient.
+        stored: A slice as it is in the file.
+        prepared: A slice as a network sees it.
+        patches: A slice of a sub-volume, then the same slice under each deformation.
+    """
+
+    label: str
+    stored: np.ndarray
+    prepared: np.ndarray
+    patches: tuple[np.ndarray, ...]
+
+
+def draw_contact_sheet(rows: Sequence[ContactRow], titles: Sequence[str], path: str | Path) -> Path:
+    """Draw scans one below the other: as stored, as prepared, a sub-volume and its deformations.
+
+    Args:
+        rows: The scans.
+        titles: One a column.
+        path: The PNG to write.
+
+    Returns:
+        The path.
+
+    Raises:
+        MissingExtraError: matplotlib is not installed.
+    """
+    figure = _figure(1.8 * len(titles), 1.9 * len(rows) + 0.4)
+    axes = figure.subplots(len(rows), len(titles), squeeze=False)
+    for line, row in zip(axes, rows, strict=True):
+        for axis, picture in zip(line, (row.stored, row.prepared, *row.patches), strict=True):
+            axis.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axis.set_xticks([])
+            axis.set_yticks([])
+        line[0].set_ylabel(row.label, fontsize=8)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=9)
     return _save(figure, Path(path))
 
 

@@ -8,7 +8,8 @@ import sys
 import typer
 
 from modelsgenesis import __version__
-from modelsgenesis.errors import GenesisError
+from modelsgenesis.cli import checkpoints, data, demo, hub, training
+from modelsgenesis.errors import GenesisError, Interrupted
 
 app = typer.Typer(
     name="modelsgenesis",
@@ -34,10 +35,17 @@ def _common(
     pass
 
 
+for module in (training, data, demo, hub, checkpoints):
+    module.register(app)
+
+
 def main() -> None:
-    """Run the command line; an error of this package becomes one line and status 1."""
+    """Run the command line; an error of this package becomes one line and status 1, a signal 128 and its number."""
     try:
         app()
     except GenesisError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(1)
+    except Interrupted as signal:
+        typer.echo(str(signal), err=True)
+        sys.exit(128 + signal.signum)

@@ -1,6 +1,5 @@
 """`pretrain`, `finetune` and `predict`."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -74,8 +73,8 @@ def pretrain(
         config=config,
         init=init,
         modality=modality,
-        spacing=_numbers(spacing, "--spacing"),
-        window=_numbers(window, "--window"),
+        spacing=numbers_of(spacing, "--spacing"),
+        window=numbers_of(window, "--window"),
         device=device,
         cache=cache,
         resume=resume,
@@ -89,7 +88,7 @@ def pretrain(
         typer.echo(f"{run}: bundle of step {results['step']}")
         typer.echo(describe_metrics({key: value for key, value in results.items() if key != "step"}))
     if push_to_hub:
-        _publish(run, hub_model_id, private, token)
+        _publish(run, hub_model_id, private, token, to_stderr=json_output)
 
 
 def finetune(
@@ -102,6 +101,9 @@ def finetune(
         str | None,
         typer.Option(help="Start from these weights: a name, org/repo, or a run; default: from scratch."),
     ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Random weights in the shape of --init: its control.")
+    ] = False,
     output: Output = Path("runs/finetune"),
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
     settings: Settings = None,
@@ -117,14 +119,18 @@ def finetune(
 ) -> None:
     """Train a task model with labels, from a Genesis or from scratch, and measure it on held-out patients."""
     from modelsgenesis import verbs
+    from modelsgenesis.configs import apply_settings
 
+    config = verbs.default_finetuning(data)
+    if steps is not None:
+        config = config.override(steps=steps, epochs=None)
     run, measured = verbs.finetune(
         data,
         output,
         task=task,
         init=init,
-        steps=steps,
-        settings=settings or [],
+        from_scratch=from_scratch,
+        config=apply_settings(config, settings or []),
         device=device,
         resume=resume,
         strict=strict,
@@ -136,7 +142,7 @@ def finetune(
         typer.echo(f"{run}: bundle; Dice of each test patient in {run / 'test.csv'}")
         typer.echo(f"test: {describe_metrics(measured)}" if measured else "no test patients")
     if push_to_hub:
-        _publish(run, hub_model_id, private, token)
+        _publish(run, hub_model_id, private, token, to_stderr=json_output)
 
 
 def predict(
@@ -168,7 +174,7 @@ def predict(
         typer.echo(f"  {name}: {count} voxels")
 
 
-def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
+def numbers_of(text: str | None, option: str) -> tuple[float, ...] | None:
     """Return the numbers of an option such as `1,1,2.5`."""
     if text is None:
         return None
@@ -180,20 +186,11 @@ def _numbers(text: str | None, option: str) -> tuple[float, ...] | None:
         ) from None
 
 
-def _publish(run: Path, repository: str | None, private: bool, token: str | None) -> None:
-    """Publish a finished run; if that fails the run is intact and the message says how to repeat it."""
+def _publish(run: Path, repository: str | None, private: bool, token: str | None, *, to_stderr: bool) -> None:
+    """Publish a finished run; a failure says that the run is intact and which command repeats the push."""
     from modelsgenesis import verbs
-    from modelsgenesis.errors import HubError
 
-    again = f"modelsgenesis push {run}" + (f" --hub-model-id {repository}" if repository else "")
-    again += " --private" if private else ""
-    try:
-        publication = verbs.push_to_hub(run, repository, private=private, token=token)
-    except HubError as error:
-        typer.echo(f"error: the run is intact in {run}, but was not published: {error}", err=True)
-        typer.echo(f"publish it with: {again}", err=True)
-        sys.exit(1)
-    typer.echo(publication.url)
+    typer.echo(verbs.push_to_hub(run, repository, private=private, token=token).url, err=to_stderr)
 
 
 def register(app: typer.Typer) -> None:

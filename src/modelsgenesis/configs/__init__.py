@@ -16,6 +16,7 @@ from modelsgenesis.configs.networks import (
     NetworkConfig,
     UNetConfig,
 )
+from modelsgenesis.configs.nnunet import NNUNET_V1_GENESIS, RESENC_L, PlainUNetConfig, ResidualUNetConfig
 from modelsgenesis.configs.pretext import SCHEMES, PretextConfig, scheme
 from modelsgenesis.configs.training import (
     GENESIS_2019,
@@ -24,6 +25,7 @@ from modelsgenesis.configs.training import (
     PretrainingConfig,
     TrainingConfig,
     pretraining_recipe,
+    require_patch_size,
 )
 
 __all__ = [
@@ -32,7 +34,9 @@ __all__ = [
     "GENESIS_2019",
     "GENESIS_UNET_2019",
     "GENESIS_UNET_SMALL",
+    "NNUNET_V1_GENESIS",
     "RECIPES",
+    "RESENC_L",
     "SCHEMES",
     "BundleConfig",
     "ClassifierConfig",
@@ -41,12 +45,15 @@ __all__ = [
     "GenesisUNetConfig",
     "InputContract",
     "NetworkConfig",
+    "PlainUNetConfig",
     "PretextConfig",
     "PretrainingConfig",
     "Provenance",
+    "ResidualUNetConfig",
     "TrainingConfig",
     "UNetConfig",
     "apply_settings",
     "pretraining_recipe",
+    "require_patch_size",
     "scheme",
 ]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from functools import cache
 from types import NoneType, UnionType
 from typing import Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -69,6 +70,7 @@ class Config:
         return replace(self, **changes)
 
 
+@cache
 def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls)
 

@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from typing import Literal, Self
 
 from modelsgenesis.configs.base import Config, require
-
-Norm = Literal["batch", "instance", "group"]
+from modelsgenesis.configs.nnunet import Norm, PlainUNetConfig, ResidualUNetConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,11 +54,11 @@ class GenesisUNetConfig(Config):
             )
 
     def with_dims(self, dims: Literal[2, 3], depth_axis: int = -1) -> Self:
-        """Return the network for 2 or 3 spatial dimensions; its kernels are cubes: any axis may go."""
+        """Return the network for 2 or 3 spatial dimensions; its kernels are cubes, so any axis may go."""
         return self.override(dims=dims)
 
 
-UNetConfig = GenesisUNetConfig
+UNetConfig = GenesisUNetConfig | PlainUNetConfig | ResidualUNetConfig
 """Every encoder-decoder, told apart by `kind`."""
 
 
@@ -87,7 +86,7 @@ class ClassifierConfig(Config):
         require(self.hidden >= 0, f"ClassifierConfig.hidden: received {self.hidden}, expected 0 or above")
 
 
-NetworkConfig = GenesisUNetConfig | ClassifierConfig
+NetworkConfig = UNetConfig | ClassifierConfig
 """Every network that a bundle can hold, told apart by `kind`."""
 
 

@@ -118,7 +118,8 @@ class FinetuningConfig(TrainingConfig):
 
     Attributes:
         network: Shape of a network that starts from no checkpoint; its channels follow the data.
-        patch_size: Voxels of a sub-volume along each axis; scans smaller than it are padded.
+        patch_size: Voxels of a sub-volume along each axis; None takes the median scan, at most as many voxels as
+            64×64×32 has. Scans smaller than it are padded.
         samples_per_scan: Sub-volumes of a scan in an epoch.
         foreground_share: Share of the sub-volumes centred on a labelled voxel.
         augment: Random rotation, scaling, and changes of intensity.
@@ -134,7 +135,7 @@ class FinetuningConfig(TrainingConfig):
     learning_rate: float = 2e-3
     validate_every: int | None = 250
     network: UNetConfig = GENESIS_UNET_SMALL
-    patch_size: tuple[int, ...] = (64, 64, 32)
+    patch_size: tuple[int, ...] | None = None
     samples_per_scan: int = 4
     foreground_share: float = 0.5
     augment: bool = True
@@ -146,7 +147,8 @@ class FinetuningConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_patch_size(self.patch_size, self.network.dims)
+        if self.patch_size is not None:
+            check_patch_size(self.patch_size, self.network.dims)
         for key in ("foreground_share", "validation_fraction", "test_fraction", "overlap"):
             value = getattr(self, key)
             require(0 <= value <= 1, f"FinetuningConfig.{key}: received {value}, expected 0 to 1")
@@ -162,6 +164,17 @@ def check_patch_size(patch_size: tuple[int, ...], dims: int) -> None:
         len(patch_size) == dims and min(patch_size) > 0,
         f"patch_size: received {patch_size}, expected {dims} positive sides",
     )
+
+
+def require_patch_size(config: FinetuningConfig) -> tuple[int, ...]:
+    """Return the patch size of a configuration that has settled it.
+
+    Raises:
+        ConfigurationError: It is still open.
+    """
+    if config.patch_size is None:
+        raise ConfigurationError("patch_size: received None, expected the sides of a sub-volume")
+    return config.patch_size
 
 
 GENESIS_2019 = PretrainingConfig(

@@ -1,11 +1,13 @@
 """Reading scans, preparing them, keeping them in a cache, and sampling sub-volumes from it."""
 
 from modelsgenesis.data.augmentation import LabelledPatches
+from modelsgenesis.data.cache import VolumeCache
 from modelsgenesis.data.finding import find_scans, survey
 from modelsgenesis.data.labelled import (
     LabelledCase,
     LabelledData,
     PreparedCase,
+    check_same_grid,
     prepare_case,
     prepare_cases,
     read_decathlon,
@@ -14,12 +16,16 @@ from modelsgenesis.data.labelled import (
 )
 from modelsgenesis.data.modality import choose_contract
 from modelsgenesis.data.nifti import write_nifti
-from modelsgenesis.data.preparation import PreparedVolume, check_same_grid, prepare, prepare_label, to_native
+from modelsgenesis.data.preparation import PreparedVolume, prepare, prepare_label, to_native
 from modelsgenesis.data.reading import read_volume
+from modelsgenesis.data.sampling import SubvolumeDataset, split_fitting
 from modelsgenesis.data.splitting import split_by_group
-from modelsgenesis.data.volume import Refusal, ScanReference, Volume, file_stem
+from modelsgenesis.data.store import CacheEntry
+from modelsgenesis.data.volume import Geometry, Refusal, ScanReference, Volume, file_stem
 
 __all__ = [
+    "CacheEntry",
+    "Geometry",
     "LabelledCase",
     "LabelledData",
     "LabelledPatches",
@@ -27,7 +33,9 @@ __all__ = [
     "PreparedVolume",
     "Refusal",
     "ScanReference",
+    "SubvolumeDataset",
     "Volume",
+    "VolumeCache",
     "check_same_grid",
     "choose_contract",
     "file_stem",
@@ -41,6 +49,7 @@ __all__ = [
     "sample_data",
     "sample_folder",
     "split_by_group",
+    "split_fitting",
     "survey",
     "to_native",
     "write_nifti",

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from modelsgenesis.configs import FinetuningConfig
+from modelsgenesis.configs import FinetuningConfig, require_patch_size
 from modelsgenesis.data.labelled import PreparedCase
 
 
@@ -55,7 +55,11 @@ def _voxel_indices(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def patch_transform(config: FinetuningConfig) -> Any:
-    """Return the composed MONAI transform from a whole scan to an augmented sub-volume."""
+    """Return the composed MONAI transform from a whole scan to an augmented sub-volume.
+
+    Raises:
+        ConfigurationError: The configuration leaves the patch size open.
+    """
     from monai.transforms.compose import Compose
     from monai.transforms.croppad.dictionary import RandCropByPosNegLabeld, SpatialPadd
     from monai.transforms.intensity.dictionary import (
@@ -65,13 +69,14 @@ def patch_transform(config: FinetuningConfig) -> Any:
     )
     from monai.transforms.spatial.dictionary import RandAffined, RandFlipd
 
-    keys, dims = ("image", "label"), len(config.patch_size)
+    patch_size = require_patch_size(config)
+    keys, dims = ("image", "label"), len(patch_size)
     share = config.foreground_share
     steps: list[Any] = [
         RandCropByPosNegLabeld(
             keys,
             label_key="label",
-            spatial_size=config.patch_size,
+            spatial_size=patch_size,
             pos=share,
             neg=1 - share,
             num_samples=1,
@@ -79,7 +84,7 @@ def patch_transform(config: FinetuningConfig) -> Any:
             bg_indices_key="background",
             allow_smaller=True,  # what is smaller than a patch is padded next
         ),
-        SpatialPadd(keys, config.patch_size),
+        SpatialPadd(keys, patch_size),
     ]
     if config.augment:
         angle = np.deg2rad(15)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from modelsgenesis.data import dicom
 from modelsgenesis.data.reading import KNOWN_FORMATS, describe, reader_of
 from modelsgenesis.data.volume import Refusal, ScanReference, file_stem
 from modelsgenesis.errors import DataError, ScanError
@@ -25,6 +26,8 @@ _MODALITIES = {
     "x-ray": "xray",
     "xray": "xray",
 }
+_LABELS = "a folder of labels by its name"
+_LOOP = "a link back to a folder that was searched already"
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
 
 
@@ -68,6 +71,7 @@ def survey(source: Source, *, group_pattern: str | None = None) -> Found:
     search = _Search()
     for one in sources:
         search.add(Path(one).expanduser(), str(one))
+    search.finish()
     unique = {(scan.path, scan.index, scan.files): scan for scan in search.scans}
     scans = [replace(scan, group=scan.group or _group(scan, group_pattern)) for scan in unique.values()]
     return scans, list(dict.fromkeys(search.refused))
@@ -79,6 +83,7 @@ class _Search:
     def __init__(self) -> None:
         self.scans: list[ScanReference] = []
         self.refused: list[Refusal] = []
+        self.dicom: list[Path] = []
 
     def add(self, path: Path, shown: str) -> None:
         """Add what one source names."""
@@ -104,7 +109,10 @@ class _Search:
             self.scan(path)
 
     def scan(self, path: Path, modality: str | None = None) -> None:
-        """Add the volumes of one file, or refuse it."""
+        """Add the volumes of one file, or refuse it; DICOM waits until all of its files are known."""
+        if path.exists() and reader_of(path) is dicom:
+            self.dicom.append(path)
+            return
         try:
             found = describe(path)
         except ScanError as error:
@@ -112,40 +120,53 @@ class _Search:
         else:
             self.scans += [replace(scan, modality=scan.modality or modality) for scan in found]
 
+    def finish(self) -> None:
+        """Put the DICOM files together, once each however often they were named."""
+        if self.dicom:
+            scans, refused = dicom.find_series(dict.fromkeys(self.dicom))
+            self.scans += scans
+            self.refused += refused
+
     def folder(self, root: Path) -> None:
         """Walk to any depth, once through each folder however many links lead to it."""
         for folder, names in self.walk(root):
-            if "dataset.json" in names and _is_data_set(description := _json(folder / "dataset.json")):
-                self.data_set(folder / "dataset.json", description)
-                continue
             for name in names:
                 if reader_of(folder / name):
                     self.scan(folder / name)
 
     def walk(self, root: Path) -> Iterator[tuple[Path, list[str]]]:
-        """Yield each folder with the names of its files; a data set's folder is not entered."""
+        """Yield each folder with the names of its files; a data set tells its own and is not entered."""
         entered: set[tuple[int, int]] = set()
         for place, folders, names in os.walk(root, followlinks=True, onerror=self.refuse_folder):
             folder = Path(place)
             status = folder.stat()
             if (status.st_dev, status.st_ino) in entered:
                 folders.clear()
-                self.refused.append(
-                    Refusal(source=place, reason="a link back to a folder that was searched already")
-                )
+                self.refused.append(Refusal(source=place, reason=_LOOP, bad=False))
                 continue
             entered.add((status.st_dev, status.st_ino))
-            if "dataset.json" in names and _is_data_set(_json(folder / "dataset.json")):
+            if "dataset.json" in names and _is_data_set(description := self.description(folder)):
                 folders.clear()
+                self.data_set(folder / "dataset.json", description)
+                continue
             self.leave_labels(folder, folders)
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             yield folder, sorted(name for name in names if not name.startswith("."))
+
+    def description(self, folder: Path) -> Any:
+        """Return what a folder's `dataset.json` says; a damaged one is refused, and the folder searched."""
+        path = folder / "dataset.json"
+        try:
+            return _json(path)
+        except DataError as error:
+            self.refused.append(Refusal(source=str(path), reason=str(error).removeprefix(f"{path}: ")))
+            return None
 
     def leave_labels(self, folder: Path, folders: list[str]) -> None:
         """Take folders of labels out of the walk, and say so."""
         for name in [name for name in folders if name.lower() in _LABEL_FOLDERS]:
             folders.remove(name)
-            self.refused.append(Refusal(source=str(folder / name), reason="a folder of labels by its name"))
+            self.refused.append(Refusal(source=str(folder / name), reason=_LABELS, bad=False))
 
     def refuse_folder(self, error: OSError) -> None:
         """Report a folder that cannot be listed."""

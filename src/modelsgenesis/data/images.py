@@ -1,11 +1,15 @@
 """PNG, JPEG and TIFF through Pillow: planes without a geometry."""
 
+import mmap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from modelsgenesis.data.volume import ScanReference, Volume, check_shape, reading
+from modelsgenesis.data.raster import COLOUR
+from modelsgenesis.data.volume import ScanReference, Volume, check_shape, check_size, reading
 from modelsgenesis.errors import ScanError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
@@ -18,14 +22,16 @@ def describe(path: Path) -> list[ScanReference]:
     Raises:
         UnreadableScanError: The file is no image.
     """
-    with reading(path), Image.open(path) as image:
-        shape = (image.height, image.width)
-        check_shape(shape, str(path))
+    with _opened(path) as image:
         pages = getattr(image, "n_frames", 1)
-        notes = () if image.mode in _GREY_MODES else ("colour made grey",)
         return [
             ScanReference(
-                path=path, format=image.format or "image", shape=shape, spacing=None, index=index, notes=notes
+                path=path,
+                format=image.format or "image",
+                shape=(image.height, image.width),
+                spacing=None,
+                index=index,
+                notes=() if image.mode in _GREY_MODES else (COLOUR,),
             )
             for index in (range(pages) if pages > 1 else [None])
         ]
@@ -33,26 +39,39 @@ def describe(path: Path) -> list[ScanReference]:
 
 def read(path: Path, index: int | None) -> Volume:
     """Read a page; see `modelsgenesis.data.read_volume`."""
-    notes = ()
-    with reading(path), Image.open(path) as image:
+    with _opened(path) as image:
         pages = getattr(image, "n_frames", 1)
         if pages > 1 and index is None:
             raise ScanError(f"{path}: holds {pages} images; choose one by its index")
         if index is not None and not 0 <= index < pages:
             raise ScanError(f"{path}: image {index} was asked for, it holds {pages}")
         image.seek(index or 0)
-        if image.mode not in _GREY_MODES:
-            notes = ("colour made grey",)
-            array = np.asarray(image.convert("RGB").convert("L"))
-        else:
-            array = np.asarray(image)
-    if array.dtype == bool:
-        array = array.astype(np.uint8)
-    check_shape(array.shape, str(path))
+        _check_size(image, path)
+        colour = image.mode not in _GREY_MODES
+        array = np.asarray(image.convert("RGB").convert("L") if colour else image)
     return Volume(
-        array=array,
+        array=array.astype(np.uint8) if array.dtype == bool else array,
         affine=np.eye(4),
         source=str(path) if index is None else f"{path} [{index}]",
         measured=False,
-        notes=notes,
+        notes=(COLOUR,) if colour else (),
     )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """Open an image on a map of its file: a read beyond its end, as damage asks for, costs nothing."""
+    with (
+        reading(path),
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+        Image.open(content) as image,  # pyright: ignore[reportArgumentType] - it reads, seeks and tells
+    ):
+        _check_size(image, path)
+        yield image
+
+
+def _check_size(image: Image.Image, path: Path) -> None:
+    """Refuse lines, and more pixels than the file can hold: eight in a byte, and those compressed."""
+    check_shape((image.height, image.width), str(path))
+    check_size(image.height * image.width // 8, path.stat().st_size, str(path), compressed=True)

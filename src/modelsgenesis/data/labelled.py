@@ -11,7 +11,7 @@ import numpy as np
 from modelsgenesis.configs import InputContract
 from modelsgenesis.data.preparation import PreparedVolume, prepare, prepare_label
 from modelsgenesis.data.reading import read_volume
-from modelsgenesis.data.volume import Refusal
+from modelsgenesis.data.volume import Refusal, Volume, file_stem
 from modelsgenesis.errors import DataError, GenesisError, ScanError
 
 _MODALITIES = {
@@ -48,7 +48,7 @@ class LabelledData:
         name: What reports call it.
         cases: Its scans with labels; one case a patient.
         labels: Class names, the background first.
-        values: The value of each class in the label files.
+        values: The values of each class in the label files.
         others_are_background: Whether other values count as background; else they are an error.
         modality: As the data set says, or None.
     """
@@ -56,7 +56,7 @@ class LabelledData:
     name: str
     cases: tuple[LabelledCase, ...]
     labels: tuple[str, ...]
-    values: tuple[int, ...]
+    values: tuple[tuple[int, ...], ...]
     others_are_background: bool = False
     modality: str | None = None
 
@@ -120,18 +120,18 @@ def read_decathlon(folder: str | Path) -> LabelledData:
         name=str(content.get("name", path.parent.name)),
         cases=tuple(LabelledCase(name=file_stem(image), image=image, label=label) for image, label in pairs),
         labels=tuple(names[value] for value in values),
-        values=values,
+        values=tuple((value,) for value in values),
         modality=_modality(content.get("modality")),
     )
 
 
 def sample_data() -> LabelledData:
-    """Return the embedded sample: two patients of TotalSegmentator's test files with four organs.
+    """Return the embedded sample: two patients of TotalSegmentator's test files with three organs.
 
     The scans are at 3 mm; a model drew the labels, not people. One patient is an abdominal slab of 13 slices.
     """
     folder = sample_folder()
-    organs = {"background": 0, "spleen": 1, "liver": 5, "aorta": 52, "autochthon": 86}
+    organs = {"background": (0,), "liver": (5,), "spleen": (1,), "back muscles": (86, 87)}
     cases = [
         LabelledCase(name=file_stem(image), image=image, label=folder / "labels" / image.name)
         for image in sorted((folder / "images").iterdir())
@@ -158,21 +158,34 @@ def _modality(content: object) -> str | None:
     return _MODALITIES.get(str(first).lower().replace("-", ""))
 
 
+def check_same_grid(image: Volume, other: Volume) -> None:
+    """Refuse a label, or another channel, that does not lie on its image.
+
+    Raises:
+        ScanError: Shapes or affines differ.
+    """
+    if image.array.shape != other.array.shape:
+        raise ScanError(
+            f"{other.source}: shape {other.array.shape} is not the {image.array.shape} of its image {image.source}"
+        )
+    offset = np.abs(image.affine - other.affine).max()
+    if image.measured and other.measured and offset > 1e-2:
+        raise ScanError(f"{other.source}: its affine is up to {offset:.3g} mm away from its image's, {image.source}")
+
+
 def label_indices(values: np.ndarray, data: LabelledData, source: str) -> np.ndarray:
     """Turn the values of a label file into class indices, uint8.
 
     Raises:
         ScanError: A value is none of the data set's labels.
     """
-    present = np.unique(values)
-    unknown = sorted(set(present.tolist()) - set(data.values))
+    known = {value for group in data.values for value in group}
+    unknown = sorted(set(np.unique(values).tolist()) - known)
     if unknown and not data.others_are_background:
-        raise ScanError(
-            f"{source}: label values {unknown[:5]} are not among {list(data.values)} of the data set"
-        )
+        raise ScanError(f"{source}: label values {unknown[:5]} are not among {sorted(known)} of the data set")
     indices = np.zeros(values.shape, np.uint8)
-    for index, value in enumerate(data.values[1:], start=1):
-        indices[values == value] = index
+    for index, group in enumerate(data.values[1:], start=1):
+        indices[np.isin(values, group)] = index
     return indices
 
 

@@ -3,27 +3,20 @@
 import gzip
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import nibabel as nib
 import numpy as np
-from nibabel.arrayproxy import ArrayProxy
 from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.nifti1 import Nifti1Header, Nifti1PairHeader
 from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
 from nibabel.spm99analyze import Spm99AnalyzeHeader
 
-from modelsgenesis.data.volume import (
-    ScanReference,
-    Volume,
-    check_affine,
-    check_shape,
-    check_size,
-    reading,
-    spacing_of,
-)
-from modelsgenesis.errors import DataError, ScanError, ShapeError, UnreadableScanError
+from modelsgenesis.data.raster import Raster, describe_raster, read_raster
+from modelsgenesis.data.volume import Geometry, ScanReference, Volume, check_spacing, reading
+from modelsgenesis.errors import DataError, ShapeError, UnreadableScanError
 
 SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz")
 _GEOMETRY_FIELDS = (
@@ -36,7 +29,15 @@ _GEOMETRY_FIELDS = (
     "qoffset_y",
 )
 _GEOMETRY_FIELDS += ("qoffset_z", "srow_x", "srow_y", "srow_z", "xyzt_units")
-_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow has it
+
+
+class Placed(Protocol):
+    """Whatever knows the frame of a scan: a `Volume`, a `PreparedVolume`."""
+
+    @property
+    def geometry(self) -> Geometry:
+        """The frame."""
+        ...
 
 
 def describe(path: Path) -> list[ScanReference]:
@@ -46,149 +47,105 @@ def describe(path: Path) -> list[ScanReference]:
         UnreadableScanError: The header is damaged, or promises more than the file holds.
         ScanError: Its geometry cannot be right.
     """
-    header, _ = _header(path)
-    shape, count = _spatial(header.get_data_shape())
-    spacing = spacing_of(header.get_best_affine(), len(shape))
-    notes = ("colour made grey",) if header.get_data_dtype().names else ()
-    name = "MGH" if path.suffix in (".mgh", ".mgz") else "Analyze" if _is_analyze(header) else "NIfTI"
-    return [
-        ScanReference(path=path, format=name, shape=shape, spacing=spacing, index=index, notes=notes)
-        for index in (range(count) if count > 1 else [None])
-    ]
+    with reading(path):
+        header = _header(path)
+        name = "MGH" if isinstance(header, MGHHeader) else "NIfTI" if _is_nifti(header) else "Analyze"
+        return describe_raster(_raster(header, path), name)
 
 
 def read(path: Path, index: int | None) -> Volume:
     """Read a volume; see `modelsgenesis.data.read_volume`."""
-    header, data_path = _header(path)
-    shape, count = _spatial(header.get_data_shape())
-    if count > 1 and index is None:
-        raise ScanError(
-            f"{path}: holds {count} volumes of {'×'.join(map(str, shape))}; choose one by its index"
-        )
-    if index is not None and not 0 <= index < count:
-        raise ScanError(f"{path}: volume {index} was asked for, it holds {count}")
     with reading(path):
-        array = _voxels(ArrayProxy(str(data_path), header, mmap=False), index if count > 1 else None)
-    notes = ()
-    if array.dtype.names:
-        array = np.stack([array[name] for name in "RGB"], axis=-1) @ _GREY
-        notes = ("colour made grey",)
-    if array.dtype.kind not in "iufb":
-        raise ScanError(f"{path}: voxels are {array.dtype}; expected real numbers, store the magnitude")
-    return Volume(
-        array=array.astype(array.dtype.newbyteorder("="), copy=False).reshape(shape, order="F"),
+        header = _header(path)
+        volume = read_raster(_raster(header, path), index)
+    return replace(volume, header=header) if _is_nifti(header) else volume
+
+
+def _raster(header: Any, path: Path) -> Raster:
+    """Return where the voxels lie; axes beyond the third are channels or time."""
+    shape = tuple(int(side) for side in header.get_data_shape())
+    dtype, colour = header.get_data_dtype(), False
+    space = tuple(range(min(len(shape), 3)))
+    if dtype.names:  # RGB: three bytes a voxel
+        shape, space = (len(dtype.names), *shape), tuple(axis + 1 for axis in space)
+        dtype, colour = np.dtype(np.uint8), True
+    data = _data_path(path)
+    packed = data.suffix.lower() in (".gz", ".mgz")
+    offset = int(header.get_data_offset())
+    slope, intercept = header.get_slope_inter()
+    if offset < 0:
+        raise UnreadableScanError(f"{path}: its voxels start at byte {offset}; the header is damaged")
+    return Raster(
+        path=path,
+        data=data,
+        shape=shape,
+        spatial=space,
+        colour=colour,
+        dtype=dtype,
         affine=header.get_best_affine(),
-        source=str(path) if index is None else f"{path} [{index}]",
-        header=None if path.suffix in (".mgh", ".mgz") or _is_analyze(header) else header,
-        notes=notes,
+        start=0 if packed else offset,
+        skip=offset if packed else 0,
+        compression="deflate" if packed else None,
+        slope=1.0 if slope is None else float(slope),
+        intercept=0.0 if intercept is None else float(intercept),
     )
 
 
-def _voxels(proxy: ArrayProxy, index: int | None) -> np.ndarray:
-    """Return one volume, rescaled in single precision where the header has a slope."""
-    where: Any = ...
-    if index is not None:
-        where = (..., *np.unravel_index(index, proxy.shape[3:], order="F"))
-    if proxy.slope == 1 and proxy.inter == 0:
-        return np.asanyarray(proxy.get_unscaled() if index is None else proxy[where])
-    return np.asarray(proxy[where], np.float32)
-
-
-def _header(path: Path) -> tuple[Any, Path]:
-    """Return the checked header and the file of the voxels, which a pair keeps apart.
-
-    The header is read without nibabel's repairs: a voxel size of 0 is refused and not replaced by 1.
-    """
-    with reading(path):
-        if path.suffix in (".mgh", ".mgz"):
-            return _mgh_header(path)
-        opener = gzip.open if path.name.lower().endswith(".gz") else open
-        with opener(path, "rb") as file:
-            start = file.read(4)
-            file.seek(0)
-            kind = _header_class(start, path)
-            header = kind.from_fileobj(file, check=False)
-        data_path = _data_path(path)
-        _check(header, path, data_path)
-    return header, data_path
+def _header(path: Path) -> Any:
+    """Return the header, read without nibabel's repairs: a voxel size of 0 is not replaced by 1."""
+    packed = path.suffix.lower() in (".gz", ".mgz")
+    with (gzip.open if packed else open)(path, "rb") as file:
+        if path.suffix.lower() in (".mgh", ".mgz"):
+            return MGHHeader.from_fileobj(file)
+        start = file.read(348)
+        file.seek(0)
+        header = _header_class(start, path).from_fileobj(file, check=False)
+    rank = int(header["dim"][0])
+    if not 1 <= rank <= 7:
+        raise UnreadableScanError(f"{path}: its header says {rank} axes; expected 1 to 7, it is damaged")
+    if rank == 2 and header["pixdim"][3] == 0:
+        header["pixdim"][3] = 1  # a plane has no third size; the affine needs one
+    if not _is_nifti(header) or not header["sform_code"]:
+        check_spacing(np.asarray(header["pixdim"][1 : 1 + min(rank, 3)], np.float64), str(path))
+    return header
 
 
 def _header_class(start: bytes, path: Path) -> Any:
-    """Choose by the first number, the size of the header, in either byte order."""
-    sizes = {int.from_bytes(start, "little"), int.from_bytes(start, "big")}
+    """Choose by the first number, the size of the header, in either byte order, and by the magic word."""
+    sizes = {int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")}
+    pair = path.suffix.lower() == ".hdr"
     if 348 in sizes:
-        if path.suffix != ".hdr":
-            return Nifti1Header
-        with path.open("rb") as file:
-            magic = file.read(348)[344:347]
-        return Nifti1PairHeader if magic == b"ni1" else Spm99AnalyzeHeader
+        known = start[344:347] in (b"ni1", b"n+1")
+        return Spm99AnalyzeHeader if not known else Nifti1PairHeader if pair else Nifti1Header
     if 540 in sizes:
-        return Nifti2PairHeader if path.suffix == ".hdr" else Nifti2Header
+        return Nifti2PairHeader if pair else Nifti2Header
     raise UnreadableScanError(f"{path}: starts with no NIfTI header; it is damaged or of another format")
 
 
 def _data_path(path: Path) -> Path:
-    if path.suffix != ".hdr":
+    """Return the file of the voxels, which a pair keeps apart."""
+    if path.suffix.lower() != ".hdr":
         return path
-    for candidate in (path.with_suffix(".img"), path.with_suffix(".img.gz")):
-        if candidate.is_file():
-            return candidate
+    for suffix in (".img", ".img.gz", ".IMG"):
+        if path.with_suffix(suffix).is_file():
+            return path.with_suffix(suffix)
     raise UnreadableScanError(
         f"{path}: its voxels are missing; expected {path.with_suffix('.img').name} beside it"
     )
 
 
-def _is_analyze(header: Any) -> bool:
-    return not isinstance(header, Nifti1Header | MGHHeader)
+def _is_nifti(header: Any) -> bool:
+    return isinstance(header, Nifti1Header)
 
 
-def _mgh_header(path: Path) -> tuple[Any, Path]:
-    opener = gzip.open if path.suffix == ".mgz" else open
-    with opener(path, "rb") as file:
-        header = MGHHeader.from_fileobj(file)
-    _check_data(header, path, path)
-    check_affine(header.get_best_affine(), str(path))
-    return header, path
-
-
-def _check(header: Any, path: Path, data_path: Path) -> None:
-    rank = int(header["dim"][0])
-    if not 1 <= rank <= 7:
-        raise UnreadableScanError(f"{path}: its header says {rank} axes; expected 1 to 7, it is damaged")
-    _check_data(header, path, data_path)
-    if rank == 2 and header["pixdim"][3] == 0:
-        header["pixdim"][3] = 1  # a plane has no third size; the affine needs one
-    if _is_analyze(header) or not header["sform_code"]:
-        sizes = np.asarray(header["pixdim"][1:4], np.float64)
-        if not (np.isfinite(sizes).all() and min(sizes[: min(rank, 3)]) > 0):
-            shown = "×".join(f"{size:g}" for size in sizes)
-            raise ScanError(f"{path}: voxel sizes {shown} mm; expected above 0, repair the header")
-    check_affine(header.get_best_affine(), str(path))
-
-
-def _check_data(header: Any, path: Path, data_path: Path) -> None:
-    """Refuse sizes that the file cannot hold."""
-    shape = header.get_data_shape()
-    check_shape(_spatial(shape)[0], str(path))
-    count = int(np.prod([int(side) for side in shape], dtype=object)) * header.get_data_dtype().itemsize
-    compressed = data_path.suffix.lower() in (".gz", ".mgz")
-    check_size(count, data_path.stat().st_size, str(path), compressed=compressed)
-
-
-def _spatial(shape: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
-    """Return the shape of one volume and how many there are: axes beyond the third are channels or time."""
-    shape = tuple(int(side) for side in shape)
-    return shape[:3], int(np.prod(shape[3:], dtype=object)) if len(shape) > 3 else 1
-
-
-def write_nifti(path: str | Path, array: np.ndarray, like: Volume | np.ndarray) -> Path:
+def write_nifti(path: str | Path, array: np.ndarray, like: Placed | Geometry | np.ndarray) -> Path:
     """Write a label map or probabilities in a scan's own frame, atomically.
 
     Args:
         path: A file ending in `.nii` or `.nii.gz`; its folder is made if it is not there.
         array: [*spatial] of the scan's shape, or [*spatial, channels].
-        like: The scan; where it came from NIfTI its geometry fields are copied bit for bit, and nothing else
-            of its header. Or an affine (4, 4).
+        like: The scan, or its prepared volume; where it came from NIfTI its geometry fields are copied bit
+            for bit, and nothing else of its header. Or an affine (4, 4).
 
     Returns:
         The path.
@@ -201,18 +158,21 @@ def write_nifti(path: str | Path, array: np.ndarray, like: Volume | np.ndarray) 
         write_nifti("answer.nii.gz", to_native(labels, prepared), scan)
     """
     path = Path(path)
-    affine, header = (like, None) if isinstance(like, np.ndarray) else (like.affine, like.header)
-    if isinstance(like, Volume):
-        if array.shape[: like.array.ndim] != like.array.shape:
-            raise ShapeError(
-                f"{path}: an array of {array.shape} for a scan of {like.array.shape}; see to_native"
-            )
-        array = _native_shape(array, header)
+    if isinstance(like, np.ndarray):
+        like = Geometry(shape=array.shape, affine=like)
+    elif not isinstance(like, Geometry):
+        like = like.geometry
+    if array.shape[: len(like.shape)] != like.shape:
+        raise ShapeError(
+            f"{path}: an array of {array.shape}; expected the scan's {like.shape}, see to_native"
+        )
+    header = like.header
+    array = _native_shape(array, header)
     if array.dtype == bool or array.dtype.itemsize == 8 or array.dtype == np.float16:
         narrow = {"b": np.uint8, "f": np.float32}.get(array.dtype.kind, np.int32)
         array = array.astype(narrow)
     two = isinstance(header, Nifti2Header)
-    image = (nib.Nifti2Image if two else nib.Nifti1Image)(array, affine)
+    image = (nib.Nifti2Image if two else nib.Nifti1Image)(array, like.affine)
     if header is not None:
         for field in _GEOMETRY_FIELDS:
             image.header[field] = header[field]

@@ -7,7 +7,7 @@ from nibabel import orientations
 
 from modelsgenesis.configs import InputContract
 from modelsgenesis.data.resampling import interpolate, nearest, resampled_shape, source_positions
-from modelsgenesis.data.volume import Volume, check_affine, check_shape, spacing_of
+from modelsgenesis.data.volume import Geometry, Volume, check_affine, check_shape, spacing_of
 from modelsgenesis.errors import ScanError, ShapeError
 
 _AIR = -1024.0  # HU; scanners pad with −2048 or −3024, and nothing that is imaged lies below air
@@ -24,8 +24,7 @@ class PreparedVolume:
             `"window"` and `"percentiles"`. A prepared label holds integers.
         affine: (4, 4), from its voxels to mm in RAS+.
         source: What a message calls it.
-        scan_shape: Shape of the scan that it was made from.
-        scan_affine: Affine of that scan.
+        geometry: The frame of the scan that it was made from.
         orientation: How the scan's axes became its own: nibabel's (axes, 2) array, None where they stayed.
         steps: Its voxel size over the scan's, along each of its own axes.
         bounds: The values of the scan that became 0 and 1 (or, standardized, mean and mean + deviation).
@@ -34,8 +33,7 @@ class PreparedVolume:
     array: np.ndarray
     affine: np.ndarray
     source: str
-    scan_shape: tuple[int, ...]
-    scan_affine: np.ndarray
+    geometry: Geometry
     orientation: np.ndarray | None
     steps: tuple[float, ...]
     bounds: tuple[float, float] = (0.0, 1.0)
@@ -87,8 +85,7 @@ def prepare(volume: Volume, contract: InputContract) -> PreparedVolume:
         array=array,
         affine=affine,
         source=volume.source,
-        scan_shape=volume.array.shape,
-        scan_affine=volume.affine,
+        geometry=volume.geometry,
         orientation=orientation,
         steps=steps,
         bounds=(low, high),
@@ -125,8 +122,7 @@ def prepare_label(label: Volume, contract: InputContract) -> PreparedVolume:
         array=nearest(array, shape, steps),
         affine=affine,
         source=label.source,
-        scan_shape=label.array.shape,
-        scan_affine=label.affine,
+        geometry=label.geometry,
         orientation=orientation,
         steps=steps,
     )
@@ -157,7 +153,7 @@ def to_native(array: np.ndarray, prepared: PreparedVolume, *, order: int = 0) ->
         )
     if order not in (0, 1):
         raise ShapeError(f"order: received {order}, expected 0 (nearest) or 1 (linear)")
-    oriented = _oriented_shape(prepared.scan_shape, prepared.orientation)
+    oriented = _oriented_shape(prepared.geometry.shape, prepared.orientation)
     inverse = tuple(1 / step for step in prepared.steps)
     if order == 1:
         array = interpolate(array.astype(np.float32, copy=False), oriented, inverse)
@@ -170,24 +166,6 @@ def to_native(array: np.ndarray, prepared: PreparedVolume, *, order: int = 0) ->
     if array.ndim == len(spatial):
         return orientations.apply_orientation(array, back)
     return np.stack([orientations.apply_orientation(channel, back) for channel in array])
-
-
-def check_same_grid(image: Volume, label: Volume) -> None:
-    """Refuse a label that does not lie on its image.
-
-    Raises:
-        ScanError: Shapes or affines differ.
-    """
-    if image.array.shape != label.array.shape:
-        raise ScanError(
-            f"{label.source}: a label of {label.array.shape}; expected {image.array.shape} as its image "
-            f"{image.source}"
-        )
-    offset = np.abs(image.affine - label.affine).max()
-    if image.measured and label.measured and offset > 1e-2:
-        raise ScanError(
-            f"{label.source}: its affine is up to {offset:.3g} mm away from its image's: {image.source}"
-        )
 
 
 def _oriented(volume: Volume, contract: InputContract) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:

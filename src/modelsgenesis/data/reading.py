@@ -4,23 +4,27 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-from modelsgenesis.data import images, nifti
+from modelsgenesis.data import dicom, images, metaimage, nifti, nrrd
+from modelsgenesis.data.dicom_tags import is_dicom
 from modelsgenesis.data.volume import ScanReference, Volume
 from modelsgenesis.errors import ScanError, UnreadableScanError
 
-READERS: tuple[ModuleType, ...] = (nifti, images)
+READERS: tuple[ModuleType, ...] = (nifti, metaimage, nrrd, images, dicom)
 """Modules with `SUFFIXES`, `describe(path)` and `read(path, index)`."""
 
 KNOWN_FORMATS = "NIfTI, Analyze, MGH, MetaImage, NRRD, DICOM, PNG, JPEG, TIFF"
 
 
 def reader_of(path: Path) -> ModuleType | None:
-    """Return the reader of a file by its ending, None for an ending that no reader knows."""
+    """Return the reader of a file by its ending, DICOM's by content; None for a file that none can read."""
     name = path.name.lower()
     for reader in READERS:
         if name.endswith(reader.SUFFIXES):
             return reader
-    return None
+    try:
+        return dicom if path.is_file() and is_dicom(path) else None
+    except OSError:  # what cannot be opened is told by who asks for it by name
+        return None
 
 
 def describe(path: Path) -> list[ScanReference]:
@@ -41,7 +45,7 @@ def read_volume(scan: str | Path | ScanReference, index: int | None = None) -> V
     """Read the voxels and the geometry of one scan.
 
     Args:
-        scan: A file, or a reference from `find_scans`.
+        scan: A file, a folder with one DICOM series, or a reference from `find_scans`.
         index: Which volume of a file that holds several.
 
     Returns:
@@ -60,14 +64,29 @@ def read_volume(scan: str | Path | ScanReference, index: int | None = None) -> V
         reference, path, index = scan, scan.path, scan.index
     else:
         reference, path = None, Path(scan)
+    if reference is not None and reference.format == dicom.FORMAT:
+        return dicom.read_reference(reference)
+    if reference is None and path.is_dir():
+        return _read_folder(path)
     reader = reader_of(path)
     if reader is None:
         if not path.exists():
             raise UnreadableScanError(f"{path}: there is no such file")
-        if path.is_dir():
-            raise ScanError(f"{path}: is a folder; expected one scan, see find_scans for many")
         raise UnreadableScanError(f"{path}: of no known format; expected {KNOWN_FORMATS}")
     volume = reader.read(path, index)
     if reference is not None and reference.modality and not volume.modality:
         volume = replace(volume, modality=reference.modality)
     return volume
+
+
+def _read_folder(folder: Path) -> Volume:
+    """Read the one DICOM series that lies in a folder."""
+    files = [path for path in sorted(folder.iterdir()) if reader_of(path) is dicom]
+    scans, refused = dicom.find_series(files) if files else ([], [])
+    if len(scans) == 1:
+        return dicom.read_reference(scans[0])
+    if not scans and refused:
+        raise ScanError(f"{refused[0].source}: {refused[0].reason}")
+    patients = len({scan.group for scan in scans})
+    found = f"{len(scans)} series of {patients} patients" if scans else "no DICOM series"
+    raise ScanError(f"{folder}: holds {found}; expected one scan, name its file, or see find_scans for many")

@@ -14,6 +14,21 @@ _DEFLATE_RATIO = 1032  # deflate cannot shrink data more than this
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Geometry:
+    """Where a scan's voxels lie, as its file says it: what an answer needs to be written in the same frame.
+
+    Attributes:
+        shape: Voxels along each axis.
+        affine: (4, 4), from voxel indices to mm in RAS+.
+        header: The header of a NIfTI file, whose fields can be copied bit for bit; else None.
+    """
+
+    shape: tuple[int, ...]
+    affine: np.ndarray
+    header: Any = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Volume:
     """An image of two or three axes with its geometry.
 
@@ -43,6 +58,11 @@ class Volume:
         """Voxel size in mm along each axis of the array; None for an image without a geometry."""
         return spacing_of(self.affine, self.array.ndim) if self.measured else None
 
+    @property
+    def geometry(self) -> Geometry:
+        """Its frame, without its voxels."""
+        return Geometry(shape=self.array.shape, affine=self.affine, header=self.header)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScanReference:
@@ -56,7 +76,7 @@ class ScanReference:
         modality: What the file or its data set says, None where neither does.
         group: The patient as far as it is known, else the file's stem: what a split must keep together.
         index: Which volume of a file that holds several.
-        files: The files of a series in order; empty for a single file.
+        files: All files of a scan that is kept in several, in order; empty for a single file.
         notes: What reading it will do, such as colour made grey.
     """
 
@@ -73,7 +93,14 @@ class ScanReference:
     @property
     def source(self) -> str:
         """What a message calls it."""
+        if len(self.files) > 2:
+            return f"{self.path.parent} [{len(self.files)} slices from {self.path.name}]"
         return str(self.path) if self.index is None else f"{self.path} [{self.index}]"
+
+    @property
+    def parts(self) -> tuple[Path, ...]:
+        """Every file that holds a part of it."""
+        return self.files or (self.path,)
 
     def read(self) -> Volume:
         """Read the voxels; see `read_volume`."""
@@ -89,10 +116,12 @@ class Refusal:
     Attributes:
         source: The file, folder or series.
         reason: One line.
+        bad: Whether it should have been a scan; False for what was left aside on purpose.
     """
 
     source: str
     reason: str
+    bad: bool = True
 
 
 def file_stem(path: Path) -> str:
@@ -126,6 +155,17 @@ def check_shape(shape: tuple[int, ...], source: str) -> None:
         raise ScanError(f"{source}: {shown or 'no'} voxels, so it is empty; expected a plane or a volume")
     if sum(side > 1 for side in shape) < 2:
         raise ScanError(f"{source}: {shown} voxels lie on one line; expected a plane or a volume")
+
+
+def check_spacing(spacing: np.ndarray, source: str) -> None:
+    """Refuse voxel sizes of zero, below zero, or that are no numbers.
+
+    Raises:
+        ScanError: One of them is.
+    """
+    if not (np.isfinite(spacing).all() and (spacing > 0).all()):
+        shown = "×".join(f"{size:g}" for size in spacing)
+        raise ScanError(f"{source}: voxel sizes {shown} mm; expected above 0, repair the header")
 
 
 def check_affine(affine: np.ndarray, source: str) -> None:

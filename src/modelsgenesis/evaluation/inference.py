@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from modelsgenesis.configs import BundleConfig
-from modelsgenesis.data import PreparedVolume, Volume, check_same_grid, prepare, read_volume, to_native
+from modelsgenesis.data import Geometry, PreparedVolume, check_same_grid, prepare, read_volume, to_native
 from modelsgenesis.errors import ConfigurationError, ShapeError
 from modelsgenesis.hardware import Hardware
 
@@ -99,7 +99,7 @@ def predict_scan(
     *,
     overlap: float = 0.5,
     hardware: Hardware,
-) -> tuple[np.ndarray, np.ndarray, Volume]:
+) -> tuple[np.ndarray, np.ndarray, Geometry]:
     """Segment a scan.
 
     Args:
@@ -111,7 +111,7 @@ def predict_scan(
 
     Returns:
         Labels, uint8 [*spatial], and probabilities, float32 [classes, *spatial], both in the scan's own shape and
-        orientation; and the first channel's scan, whose geometry an answer carries.
+        orientation; and the geometry that an answer carries.
 
     Raises:
         ConfigurationError: The model does not segment, or the number of files is not its number of channels.
@@ -131,4 +131,4 @@ def predict_scan(
     channels = [prepare(scan, config.input) for scan in scans]
     probabilities = predict_probabilities(network, config, channels, overlap=overlap, hardware=hardware)
     native = to_native(probabilities, channels[0], order=1)
-    return native.argmax(axis=0).astype(np.uint8), native, scans[0]
+    return native.argmax(axis=0).astype(np.uint8), native, scans[0].geometry

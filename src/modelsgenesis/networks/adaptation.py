@@ -2,12 +2,11 @@
 
 from typing import Literal, cast
 
-import torch
 from torch import nn
 
 from modelsgenesis.configs import ClassifierConfig, NetworkConfig, UNetConfig
 from modelsgenesis.errors import ConfigurationError, nearest
-from modelsgenesis.networks.building import build_network
+from modelsgenesis.networks.building import empty_network
 from modelsgenesis.networks.transfer import AdaptationReport, Stem, transfer
 
 _TASKS = {
@@ -63,7 +62,9 @@ def adapt(
         CheckpointError: Under 90% of the encoder would come from the old network.
 
     Example:
+        >>> import torch
         >>> from modelsgenesis.configs import GenesisUNetConfig
+        >>> from modelsgenesis.networks import build_network
         >>> pretrained = build_network(GenesisUNetConfig(widths=(4, 8)))
         >>> network, report = adapt(pretrained, task="seg", num_classes=3)
         >>> report.new
@@ -77,8 +78,7 @@ def adapt(
     if task not in _TASKS:
         raise ConfigurationError(f"task: received {task!r}; {nearest(task, _TASKS)}")
     unet = _adapted_unet(cast("NetworkConfig", network.config), in_channels, dims, depth_axis, statistics)
-    with torch.device("meta"):  # only what does not come from the checkpoint is given random values
-        target = build_network(_for_task(unet, _TASKS[task], num_classes, hidden))
+    target = empty_network(_for_task(unet, _TASKS[task], num_classes, hidden))
     skipped = ("decoder.",) if encoder_only else ()
     if _TASKS[task] != "restoration":
         skipped = (*skipped, cast("str", target.head_prefix))

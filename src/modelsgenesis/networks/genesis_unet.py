@@ -2,18 +2,17 @@
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 
 from modelsgenesis.configs import GenesisUNetConfig
 from modelsgenesis.networks.layers import (
     ConvolutionBlock,
-    check_input,
     concatenate,
     convolution,
     pooling,
     upsampling,
 )
+from modelsgenesis.networks.unet import UNet
 
 
 class GenesisEncoder(nn.Module):
@@ -64,7 +63,7 @@ class GenesisDecoder(nn.Module):
         return x
 
 
-class GenesisUNet(nn.Module):
+class GenesisUNet(UNet[GenesisUNetConfig]):
     """Encoder-decoder with skip connections that restores, or segments, a sub-volume.
 
     Args:
@@ -85,7 +84,6 @@ class GenesisUNet(nn.Module):
     """
 
     head_prefix = "head."
-    """What the names of the task's own tensors begin with."""
 
     def __init__(self, config: GenesisUNetConfig) -> None:
         super().__init__()
@@ -99,31 +97,6 @@ class GenesisUNet(nn.Module):
         """What each side of an input must divide by."""
         return (2 ** (len(self.config.widths) - 1),) * self.config.dims
 
-    @property
-    def feature_channels(self) -> tuple[int, ...]:
-        """Channels of `features()`, highest resolution first."""
-        return self.config.widths
-
-    def features(self, x: Tensor) -> list[Tensor]:
-        """Return what every level of the encoder sees.
-
-        Args:
-            x: [b, in_channels, *spatial], prepared as the input contract says.
-
-        Returns:
-            One tensor a level, [b, widths[i], *spatial / 2**i].
-
-        Raises:
-            ShapeError: The input has the wrong axes or channels, or sides that do not divide.
-        """
-        check_input(x, self.config.dims, self.config.in_channels, self.divisor)
-        return self.encoder(x)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [b, in_channels, *spatial] to [b, out_channels, *spatial].
-
-        Raises:
-            ShapeError: The input has the wrong axes or channels, or sides that do not divide.
-        """
-        x = self.head(self.decoder(self.features(x)))
-        return torch.sigmoid(x) if self.config.output == "sigmoid" else x
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Go from the features of every level to [b, out_channels, *spatial], before the last activation."""
+        return self.head(self.decoder(features))

@@ -1,10 +1,13 @@
 """Task heads on an encoder."""
 
+from typing import cast
+
 from einops import reduce
 from torch import Tensor, nn
 
 from modelsgenesis.configs import ClassifierConfig
-from modelsgenesis.networks.genesis_unet import GenesisUNet
+from modelsgenesis.networks.layers import check_input
+from modelsgenesis.networks.unet import UNet
 
 
 class Classifier(nn.Module):
@@ -21,10 +24,11 @@ class Classifier(nn.Module):
 
     head_prefix = "head."
 
-    def __init__(self, config: ClassifierConfig, network: GenesisUNet) -> None:
+    def __init__(self, config: ClassifierConfig, network: UNet) -> None:
         super().__init__()
         self.config = config
         self.divisor = network.divisor
+        self.feature_channels = network.feature_channels
         self.encoder = network.encoder
         channels = network.feature_channels[-1]
         self.head = (
@@ -35,10 +39,27 @@ class Classifier(nn.Module):
             else nn.Linear(channels, config.num_classes)
         )
 
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return what every level of the encoder sees, as `UNet.features` does.
+
+        Raises:
+            ShapeError: The input has the wrong axes or channels, or sides that do not divide.
+        """
+        check_input(x, self.config.encoder.dims, self.config.encoder.in_channels, self.divisor)
+        return self.encoder(x)
+
     def embed(self, x: Tensor) -> Tensor:
         """Return the average of the deepest features: [b, c, *spatial] to [b, widths[-1]]."""
-        return reduce(self.encoder(x)[-1], "batch channels ... -> batch channels", "mean")
+        return reduce(self.features(x)[-1], "batch channels ... -> batch channels", "mean")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return logits [b, num_classes]."""
+        """Return logits [b, num_classes].
+
+        Raises:
+            ShapeError: The input has the wrong axes or channels, or sides that do not divide.
+        """
         return self.head(self.embed(x))
+
+    def initialize(self, module: nn.Module) -> None:
+        """Give the parameters that `module` itself holds random values."""
+        cast("nn.Linear", module).reset_parameters()

@@ -8,19 +8,28 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from modelsgenesis.configs import GenesisUNetConfig
+from modelsgenesis.configs import GenesisUNetConfig, UNetConfig
 from modelsgenesis.errors import ShapeError
 
 _CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
 _POOLING = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
+_AVERAGE_POOLING = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 _INSTANCE_NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
-_BATCH_NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
-def convolution(dims: int, in_channels: int, out_channels: int, kernel: int = 3) -> nn.Module:
-    """Return a convolution that keeps the spatial shape: [b, in, *spatial] to [b, out, *spatial]."""
-    return _CONVOLUTION[dims](in_channels, out_channels, kernel, padding=kernel // 2)
+def convolution(
+    dims: int,
+    in_channels: int,
+    out_channels: int,
+    kernel: int | Sequence[int] = 3,
+    stride: int | Sequence[int] = 1,
+    bias: bool = True,
+) -> nn.Module:
+    """Return a padded convolution: [b, in, *spatial] to [b, out, *spatial / stride]; kernels are odd."""
+    sizes = (kernel,) * dims if isinstance(kernel, int) else tuple(kernel)
+    padding = tuple(size // 2 for size in sizes)
+    return _CONVOLUTION[dims](in_channels, out_channels, sizes, stride, padding, bias=bias)
 
 
 def pooling(dims: int) -> nn.Module:
@@ -28,11 +37,23 @@ def pooling(dims: int) -> nn.Module:
     return _POOLING[dims](2)
 
 
+def average_pooling(dims: int, stride: Sequence[int]) -> nn.Module:
+    """Return average pooling: [b, c, *spatial] to [b, c, *spatial / stride]."""
+    return _AVERAGE_POOLING[dims](tuple(stride))
+
+
+def transposed_convolution(
+    dims: int, in_channels: int, out_channels: int, stride: Sequence[int], bias: bool = True
+) -> nn.Module:
+    """Return one with kernel = stride: [b, in, *spatial] to [b, out, *spatial * stride]."""
+    return _TRANSPOSED[dims](in_channels, out_channels, tuple(stride), tuple(stride), bias=bias)
+
+
 def upsampling(dims: int, channels: int, kind: Literal["transposed", "nearest"]) -> nn.Module:
     """Return 2x up-sampling that keeps the channels: [b, c, *spatial] to [b, c, *spatial * 2]."""
     if kind == "nearest":
         return nn.Upsample(scale_factor=2, mode="nearest")
-    return _TRANSPOSED[dims](channels, channels, 2, stride=2)
+    return transposed_convolution(dims, channels, channels, (2,) * dims)
 
 
 class BatchNorm(_BatchNorm):
@@ -58,7 +79,7 @@ class BatchNorm(_BatchNorm):
         return super().forward(input)
 
 
-def normalization(config: GenesisUNetConfig, channels: int) -> nn.Module:
+def normalization(config: UNetConfig, channels: int) -> nn.Module:
     """Return the normalisation that `config` names, for [b, channels, *spatial]."""
     if config.norm == "batch":
         return BatchNorm(channels, config.norm_epsilon, config.statistics)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from modelsgenesis.errors import CheckpointError
+from modelsgenesis.networks.unet import UNet
 
 Stem = Literal["repeat", "average", "new"]
 
@@ -146,7 +147,7 @@ def _fill(target: nn.Module, fitted: Mapping[str, Tensor], weights: Mapping[str,
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         if any(tensor.is_meta and f"{prefix}.{name}" not in fitted for name, tensor in own):
             module.to_empty(device=device, recurse=False)
-            cast("nn.Linear", module).reset_parameters()
+            cast("UNet", target).initialize(module)
     target.load_state_dict(fitted, strict=False, assign=True)
 
 

@@ -5,10 +5,8 @@ from modelsgenesis.training.finetuning import Split, finetune_network, split_cas
 from modelsgenesis.training.loop import Objective, Progress, Trainer
 from modelsgenesis.training.pretraining import pretrain_network
 from modelsgenesis.training.run import Run
-from modelsgenesis.training.signals import Interrupted
 
 __all__ = [
-    "Interrupted",
     "Objective",
     "Progress",
     "Reporter",

@@ -13,9 +13,16 @@ from torch import Tensor, nn
 
 from modelsgenesis import __version__
 from modelsgenesis.checkpoints import load_bundle
-from modelsgenesis.configs import BundleConfig, FinetuningConfig, InputContract, NetworkConfig, Provenance
+from modelsgenesis.configs import (
+    BundleConfig,
+    FinetuningConfig,
+    InputContract,
+    NetworkConfig,
+    Provenance,
+    require_patch_size,
+)
 from modelsgenesis.data import LabelledData, LabelledPatches, PreparedCase, prepare_cases
-from modelsgenesis.errors import DataError, MissingExtraError
+from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError
 from modelsgenesis.evaluation import dice_per_class, mean_ignoring_nan, sliding_window
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.reporting import Reporter
@@ -23,6 +30,8 @@ from modelsgenesis.training.environment import environment
 from modelsgenesis.training.loop import Objective, Progress, Trainer
 from modelsgenesis.training.pretraining import save_run_bundle
 from modelsgenesis.training.run import Run
+
+_PATCH_VOXELS = 64 * 64 * 32
 
 
 @dataclass(frozen=True)
@@ -86,6 +95,32 @@ def check_split(split: Split, data: LabelledData) -> None:
             raise DataError(f"the split has {sorted(both)[0]!r} in two parts; a patient belongs to one")
 
 
+def choose_patch_size(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the median shape in steps of 8, shortened along its longest sides to the voxels of 64×64×32.
+
+    Example:
+        >>> choose_patch_size([(35, 50, 36), (33, 49, 40), (36, 52, 31)])
+        (40, 56, 40)
+    """
+    sides = [math.ceil(side / 8) * 8 for side in np.median(shapes, axis=0)]
+    while math.prod(sides) > _PATCH_VOXELS:
+        sides[int(np.argmax(sides))] -= 8
+    return tuple(sides)
+
+
+def _prepare(
+    split: Split, data: LabelledData, contract: InputContract, strict: bool, reporter: Reporter
+) -> dict[str, list[PreparedCase]]:
+    """Return the prepared cases of each part of the split; bad ones are left out and said."""
+    by_name = {case.name: case for case in data.cases}
+    parts: dict[str, list[PreparedCase]] = {}
+    for part, names in asdict(split).items():
+        parts[part], refused = prepare_cases([by_name[name] for name in names], data, contract, strict=strict)
+        for refusal in refused:
+            reporter.note(f"left out {refusal.source}: {refusal.reason}")
+    return parts
+
+
 class Segmentation(Objective):
     """Segment sub-volumes under Dice and cross-entropy.
 
@@ -108,6 +143,7 @@ class Segmentation(Objective):
     ) -> None:
         from monai.losses.dice import DiceCELoss
 
+        self.patch_size = require_patch_size(config)
         self.dataset = LabelledPatches(training, config)
         self.validation, self.config, self.labels, self.hardware = validation, config, labels, hardware
         # Dice over the whole batch: a small structure is absent from many sub-volumes.
@@ -132,7 +168,7 @@ class Segmentation(Objective):
         logits = sliding_window(
             network,
             image,
-            patch_size=self.config.patch_size,
+            patch_size=self.patch_size,
             overlap=self.config.overlap,
             hardware=self.hardware,
         )
@@ -190,17 +226,20 @@ def finetune_network(
         TrainingError: The folder holds a run, or training failed.
     """
     check_split(split, data)
+    parts = _prepare(split, data, contract, strict, reporter)
+    if config.patch_size is None:
+        shapes = [case.label.shape for case in parts["training"]]
+        config = config.override(patch_size=choose_patch_size(shapes))
+        reporter.note(f"patch of {' × '.join(map(str, require_patch_size(config)))} voxels, by the median scan")
+    dims = len(require_patch_size(config))
+    if dims != network.config.dims:  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+        raise ConfigurationError(
+            f"a patch of {dims} sides does not fit a network of {network.config.dims} dimensions: set patch_size, or "  # pyright: ignore[reportAttributeAccessIssue, reportOptionalMemberAccess]
+            "start from a network of the data's dimensions"
+        )
     asked = {"kind": "finetuning", "config": config.to_dict(), "init": init, "split": asdict(split)}
     run = Run.resume(output, asked) if resume else Run.create(output, asked)
     try:
-        by_name = {case.name: case for case in data.cases}
-        parts: dict[str, list[PreparedCase]] = {}
-        for part, names in asdict(split).items():
-            parts[part], refused = prepare_cases(
-                [by_name[name] for name in names], data, contract, strict=strict
-            )
-            for refusal in refused:
-                reporter.note(f"left out {refusal.source}: {refusal.reason}")
         if config.freeze_encoder:
             network.encoder.requires_grad_(False)  # pyright: ignore[reportCallIssue]
         objective = Segmentation(
@@ -258,7 +297,7 @@ def _bundle_config(
         network=network_config,
         input=contract,
         labels=data.labels,
-        patch_size=config.patch_size,
+        patch_size=require_patch_size(config),
         provenance=provenance,
     )
 

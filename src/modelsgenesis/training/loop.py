@@ -12,12 +12,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from modelsgenesis.configs import TrainingConfig
-from modelsgenesis.errors import NonFiniteLossError, TrainingError
+from modelsgenesis.errors import Interrupted, NonFiniteLossError, TrainingError
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.batches import StepBatches, make_loader
 from modelsgenesis.training.run import Run
-from modelsgenesis.training.signals import GracefulStop, Interrupted
+from modelsgenesis.training.signals import GracefulStop
 
 
 class Objective(ABC):
@@ -256,7 +256,8 @@ class Trainer:
         self.reporter.end()
         raise Interrupted(
             signum,
-            f"interrupted at step {self.progress.step} of {self.steps}; go on with --resume {self.run.folder}",
+            f"interrupted at step {self.progress.step} of {self.steps}, nothing is lost; go on with the same command "
+            f"and --resume --output {self.run.folder}",
         )
 
 

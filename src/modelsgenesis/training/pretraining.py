@@ -144,7 +144,7 @@ def pretrain_network(
     training: SubvolumeDataset,
     validation: SubvolumeDataset,
     output: str | Path,
-    description: Mapping[str, Any],
+    split: Mapping[str, Sequence[str]],
     data: Mapping[str, Any],
     hardware: Hardware,
     reporter: Reporter,
@@ -160,7 +160,7 @@ def pretrain_network(
         training: Sub-volumes to learn from.
         validation: Sub-volumes of other patients.
         output: The run's folder.
-        description: What `run.json` says besides the configuration, such as the split; it stays local.
+        split: Names of the scans to train and to validate on; they stay in `run.json`, which stays local.
         data: What the bundle may say of the data: counts, modality, spacing; no names.
         hardware: Where to compute.
         reporter: Is told the progress.
@@ -178,7 +178,7 @@ def pretrain_network(
         raise ConfigurationError(
             f"intensity {contract.intensity!r} leaves [0, 1], which the deformations assume: use window or percentiles"
         )
-    asked = {"kind": "pretraining", "config": config.to_dict(), **description}
+    asked = {"kind": "pretraining", "config": config.to_dict(), "init": init, "split": dict(split)}
     run = Run.resume(output, asked) if resume else Run.create(output, asked)
     try:
         deformation = Deformation(config.pretext)

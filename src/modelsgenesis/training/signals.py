@@ -5,18 +5,6 @@ from types import FrameType
 from typing import Self
 
 
-class Interrupted(BaseException):
-    """A signal asked the run to end; everything is written.
-
-    Attributes:
-        signum: 2 for SIGINT, 15 for SIGTERM; the command ends with status 128 + signum.
-    """
-
-    def __init__(self, signum: int, message: str) -> None:
-        super().__init__(message)
-        self.signum = signum
-
-
 class GracefulStop:
     """Within this context the first signal is remembered and the second ends the process at once.
 

@@ -3,17 +3,23 @@
 This is the only room where names become weights, weights become runs, and runs go to the Hub.
 """
 
+from modelsgenesis.verbs.inspection import Inspection, ScanSummary, inspect_scans, preview
 from modelsgenesis.verbs.models import from_pretrained, load, push_to_hub, save_pretrained
 from modelsgenesis.verbs.pretraining import pretrain
-from modelsgenesis.verbs.tasks import Prediction, finetune, predict, read_results
+from modelsgenesis.verbs.tasks import Prediction, default_finetuning, finetune, predict, read_results
 
 __all__ = [
+    "Inspection",
     "Prediction",
+    "ScanSummary",
+    "default_finetuning",
     "finetune",
     "from_pretrained",
+    "inspect_scans",
     "load",
     "predict",
     "pretrain",
+    "preview",
     "push_to_hub",
     "read_results",
     "save_pretrained",

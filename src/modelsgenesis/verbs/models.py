@@ -13,11 +13,18 @@ from modelsgenesis.checkpoints.card import render_card
 from modelsgenesis.configs import BundleConfig
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.networks import adapt
+from modelsgenesis.reporting import Reporter
 
 Made = TypeVar("Made")
 
 
-def load(name: str | Path, *, revision: str | None = None, token: str | None = None) -> Bundle:
+def load(
+    name: str | Path,
+    *,
+    revision: str | None = None,
+    token: str | None = None,
+    progress: "hub.Progress | None" = None,
+) -> Bundle:
     """Return a model with everything that its bundle says.
 
     Args:
@@ -30,7 +37,8 @@ def load(name: str | Path, *, revision: str | None = None, token: str | None = N
         HubError: The Hub or the download failed.
         CheckpointError: The files are not a sound model.
     """
-    return load_bundle(hub.fetch_bundle(str(name), revision=revision, token=token))
+    folder = hub.fetch_bundle(str(name), revision=revision, token=token)
+    return load_bundle(folder, check_values=not hub.is_own_conversion(folder))
 
 
 def from_pretrained(
@@ -112,7 +120,9 @@ def save_pretrained(
             "network=network.config) and say its task and labels"
         )
     folder = Path(folder)
-    return save_bundle(folder, Bundle(network, config, card or render_card(config, name=folder.resolve().name)))
+    return save_bundle(
+        folder, Bundle(network, config, card or render_card(config, name=folder.resolve().name))
+    )
 
 
 def push_to_hub(
@@ -144,6 +154,18 @@ def push_to_hub(
     return hub.publish(
         folder, repository, private=private, revision=revision, create_pr=create_pr, token=token
     )
+
+
+def announce(reporter: Reporter) -> "hub.Progress":
+    """Return a progress of downloads that tells a reporter of each file once."""
+    told: set[str] = set()
+
+    def tell(file: str, _done: int, total: int | None) -> None:
+        if file not in told:
+            told.add(file)
+            reporter.note(f"downloading {file}" + (f", {total / 1e6:.1f} MB" if total else ""))
+
+    return tell
 
 
 def public_name(source: str | Path) -> str:

@@ -1,10 +1,11 @@
 """Pretraining, from a folder of scans to a bundle."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from modelsgenesis.configs import RECIPES, InputContract, PretrainingConfig
@@ -16,13 +17,16 @@ from modelsgenesis.data import (
     choose_contract,
     find_scans,
     split_by_group,
+    split_fitting,
 )
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run, pretrain_network
-from modelsgenesis.verbs.models import load, public_name, seeded
+from modelsgenesis.verbs.models import announce, load, public_name, seeded
+
+VALIDATION_SEED = 1_000_003  # apart from every seed of training
 
 Source = str | Path | Sequence[str | Path]
 
@@ -84,12 +88,11 @@ def pretrain(
             scans, modality=modality, spacing=spacing, window=_pair(window), dims=config.network.dims
         )
         reporter.note(why)
-    held_out = find_scans(validation_source)[0] if validation_source is not None else []
-    store = _fill_cache([*scans, *held_out], contract, cache, config, strict, reporter)
+    held_out = [] if validation_source is None else find_scans(validation_source)[0]
+    store = _prepare([*scans, *held_out], contract, cache, strict, reporter)
     groups = {scan.group for scan in held_out}
-    training, validation = _datasets(store, groups, contract, config, reporter)
+    training, validation = _split(store, groups, config, strict, reporter)
     reporter.note(f"computing on {hardware.describe()}")
-    spacings = np.array([store.entry(index).spacing for index in training.scans])
     return pretrain_network(
         network=network,
         config=config,
@@ -97,23 +100,87 @@ def pretrain(
         training=training,
         validation=validation,
         output=output,
-        description={
-            "split": {
-                "training": [store.entry(index).name for index in training.scans],
-                "validation": [store.entry(index).name for index in validation.scans],
-            }
-        },
-        data={
-            "modality": contract.modality,
-            "training_scans": len(training.scans),
-            "validation_scans": len(validation.scans),
-            "median_spacing_mm": [round(float(size), 3) for size in np.median(spacings, axis=0)],
-        },
+        split={"training": _names(training), "validation": _names(validation)},
+        data=_public_facts(training, validation),
         hardware=hardware,
         reporter=reporter,
         init=None if init is None else public_name(init),
         resume=resume,
     )
+
+
+def _prepare(
+    scans: Sequence[ScanReference],
+    contract: InputContract,
+    cache: str | Path | None,
+    strict: bool,
+    reporter: Reporter,
+) -> VolumeCache:
+    """Prepare every scan that is not in the cache yet."""
+    reporter.begin("preparing scans", len(scans))
+    store, refused = VolumeCache.build(
+        scans, contract, cache or default_cache(), strict=strict, progress=lambda done, _: reporter.advance(done)
+    )
+    reporter.end()
+    _refuse(refused, strict, reporter)
+    return store
+
+
+def default_cache() -> Path:
+    """Return the folder of prepared volumes that runs share: `$MODELSGENESIS_CACHE` or in the user's cache."""
+    base = os.environ.get("MODELSGENESIS_CACHE")
+    return Path(base) / "volumes" if base else Path.home() / ".cache" / "modelsgenesis" / "volumes"
+
+
+def _split(
+    store: VolumeCache, held_out: set[str], config: PretrainingConfig, strict: bool, reporter: Reporter
+) -> tuple[SubvolumeDataset, SubvolumeDataset]:
+    """Return the sub-volumes of the training and of the validation patients."""
+    fitting, refused = split_fitting(store, config.patch_size)
+    _refuse(refused, strict, reporter)
+    if not fitting:
+        raise DataError(f"no scan holds a sub-volume of {config.patch_size}: set patch_size smaller")
+    entries = [store.entry(index) for index in fitting]
+    if held_out:
+        parts = [[i for i, e in enumerate(entries) if (e.group in held_out) is side] for side in (False, True)]
+    elif len({entry.group for entry in entries}) > 1 and config.validation_fraction:
+        parts = list(split_by_group(entries, config.validation_fraction, config.seed))
+    else:
+        reporter.note("nobody is held out: validating on other sub-volumes of the same scans, which flatters")
+        parts = [list(range(len(entries)))] * 2
+    if not parts[0] or not parts[1]:
+        raise DataError("no usable scan is left to train on, or to validate on; see what was left out above")
+    training, validation = (
+        SubvolumeDataset(
+            store,
+            [fitting[index] for index in part],
+            patch_size=config.patch_size,
+            per_scan=config.samples_per_scan,
+            rule=config.rule,
+            seed=seed,
+        )
+        for part, seed in zip(parts, (config.seed, config.seed + VALIDATION_SEED), strict=True)
+    )
+    reporter.note(f"{len(parts[0])} scans to train on, {len(parts[1])} to validate on")
+    return training, validation
+
+
+def _names(subvolumes: SubvolumeDataset) -> list[str]:
+    return [subvolumes.cache.entry(int(index)).name for index in subvolumes.scans]
+
+
+def _public_facts(training: SubvolumeDataset, validation: SubvolumeDataset) -> dict[str, Any]:
+    """Return what a bundle may say of the data; no name among it."""
+    entries = [training.cache.entry(int(index)) for index in training.scans]
+    spacings = [entry.spacing for entry in entries]
+    return {
+        "modality": training.cache.contract.modality,
+        "training_scans": len(training.scans),
+        "validation_scans": len(validation.scans),
+        "training_patients": len({entry.group for entry in entries}),
+        "median_spacing_mm": [round(float(size), 3) for size in np.median(spacings, axis=0)],
+    }
+
 
 
 def _start(
@@ -122,9 +189,9 @@ def _start(
     """Return the network to train, the contract that it brings along, and the configuration with its shape."""
     if init is None:
         return seeded(config.seed, lambda: build_network(config.network)), None, config
-    bundle = load(init, token=token)
+    bundle = load(init, token=token, progress=announce(reporter))
     network, report = adapt(bundle.network, task="restoration", copy=False)
-    reporter.note(f"{public_name(init)}: {report}")
+    reporter.note(f"{public_name(init)}: {report.summary()}")
     return network, bundle.config.input, config.override(network=network.config)
 
 
@@ -139,6 +206,6 @@ def _pair(window: tuple[float, ...] | None) -> tuple[float, float] | None:
 def _refuse(refusals: Sequence[Refusal], strict: bool, reporter: Reporter) -> None:
     """Report what is left out, or stop at the first when strict."""
     for refusal in refusals:
-        if strict:
+        if strict and refusal.bad:
             raise ScanError(f"{refusal.source}: {refusal.reason}")
         reporter.note(f"left out {refusal.source}: {refusal.reason}")

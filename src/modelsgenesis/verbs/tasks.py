@@ -17,9 +17,11 @@ from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run, Split, finetune_network, split_cases
-from modelsgenesis.verbs.models import load, public_name, seeded
+from modelsgenesis.verbs.models import announce, load, public_name, seeded
 
-SAMPLE_CONFIG = FinetuningConfig(steps=200, validate_every=200, validation_fraction=0.0, patch_size=(48, 48, 16))
+SAMPLE_CONFIG = FinetuningConfig(
+    steps=200, batch_size=4, validate_every=200, validation_fraction=0.0, patch_size=(48, 48, 16), samples_per_scan=32
+)
 """For the embedded sample: one patient to train on, one to test on."""
 
 
@@ -73,7 +75,7 @@ def finetune(
     if source is None:
         reporter.note("no data given: fine-tuning on the embedded sample of two CT patients, which proves nothing")
     data = source if isinstance(source, LabelledData) else _labelled(source)
-    config = config or (SAMPLE_CONFIG if source is None else FinetuningConfig())
+    config = config or default_finetuning(source)
     hardware = choose_hardware(device, config.precision)
     reporter.note(f"computing on {hardware.describe()}")
     network, contract = _start(init, from_scratch, data, config, token, reporter)
@@ -83,7 +85,7 @@ def finetune(
         config=config,
         contract=contract,
         data=data,
-        split=split or split_cases([case.name for case in data.cases], config),
+        split=split or (sample_split(data) if source is None else split_cases(_names(data), config)),
         output=run,
         hardware=hardware,
         reporter=reporter,
@@ -92,6 +94,21 @@ def finetune(
         strict=strict,
     )
     return run, measured
+
+
+def default_finetuning(source: object) -> FinetuningConfig:
+    """Return the default configuration; the embedded sample, a source of None, has one of its own."""
+    return SAMPLE_CONFIG if source is None else FinetuningConfig()
+
+
+def sample_split(data: LabelledData) -> Split:
+    """Return the split of the embedded sample: the trunk to train on, the abdominal slab to test on."""
+    training, test = _names(data)
+    return Split(training=(training,), validation=(), test=(test,))
+
+
+def _names(data: LabelledData) -> list[str]:
+    return [case.name for case in data.cases]
 
 
 def _labelled(source: str | Path | None) -> LabelledData:
@@ -111,7 +128,7 @@ def _start(
     if init is None:
         shape = config.network.override(out_channels=classes, output="linear")
         return seeded(config.seed, lambda: build_network(shape)), data_contract(data)
-    bundle = load(init, token=token)
+    bundle = load(init, token=token, progress=announce(reporter))
     network, report = seeded(
         config.seed,
         lambda: adapt(bundle.network, task="segmentation", num_classes=classes, copy=False),
@@ -120,7 +137,7 @@ def _start(
         network = seeded(config.seed, lambda: build_network(network.config))  # pyright: ignore[reportArgumentType]
         reporter.note(f"random weights in the shape of {public_name(init)}")
     else:
-        reporter.note(f"{public_name(init)}: {report}")
+        reporter.note(f"{public_name(init)}: {report.summary()}")
     contract = bundle.config.input
     if data.modality is not None and data.modality != contract.modality:
         reporter.note(
@@ -196,13 +213,13 @@ def predict(
     bundle = load(model, token=token)
     hardware = choose_hardware(device)
     network = hardware.place_network(bundle.network)
-    labels, soft, volume = predict_scan(
+    labels, soft, geometry = predict_scan(
         network, bundle.config, paths, overlap=overlap, hardware=hardware
     )
     path = Path(output) if output is not None else Path(f"{file_stem(Path(paths[0]))}_seg.nii.gz")
-    write_nifti(path, labels, volume)
+    write_nifti(path, labels, geometry)
     if probabilities is not None:
-        write_nifti(probabilities, np.moveaxis(soft, 0, -1), volume)
+        write_nifti(probabilities, np.moveaxis(soft, 0, -1), geometry)
     names = bundle.config.labels[1:]
     return Prediction(
         path,

@@ -1,0 +1,176 @@
+"""The model card of a bundle: a generated section, renewed by every push, inside prose that a person owns.
+
+A card is YAML front matter, then Markdown. The lines between the two markers are rendered from `config.json`
+with `card_template.md`; everything outside of them is kept word for word.
+"""
+
+from collections.abc import Mapping
+from importlib import resources
+from string import Template
+from typing import Any
+
+from modelsgenesis.checkpoints.card_results import PIPELINE_TAGS, Measure, measures, model_index, text
+from modelsgenesis.configs import BundleConfig, InputContract
+from modelsgenesis.configs.front_matter import CardParts, split_card
+
+
+def render_card(
+    config: BundleConfig, *, name: str, existing: str = "", figures: Mapping[str, str] | None = None
+) -> str:
+    """Render the card of a bundle, keeping what a person wrote into an existing one.
+
+    Args:
+        config: The bundle's `config.json`; absent provenance is said to be absent.
+        name: What the card is about: `org/name`, or the name of a run. The snippet loads it by this.
+        existing: The card before; its prose and the keys of its header that are not ours stay.
+        figures: Path, relative to the card, by title.
+
+    Returns:
+        The whole card. Without an existing one it ends with sections for a person to fill in.
+
+    Raises:
+        ConfigurationError: The existing card's front matter is no YAML mapping.
+
+    Example:
+        card = render_card(bundle.config, name="clinic/genesis-ct", figures={"Restorations": "figures/r.png"})
+    """
+    old = split_card(existing)
+    template = split_card(
+        resources.files("modelsgenesis.checkpoints").joinpath("card_template.md").read_text("utf-8")
+    )
+    found = measures(config.provenance.results)
+    generated = Template(template.generated).substitute(_fields(config, name, found, figures or {}))
+    ours = _front(config, name, found)
+    ours["tags"] = list(dict.fromkeys([*_listed(old.front.get("tags")), *_tags(config)]))
+    kept = {key: value for key, value in old.front.items() if key not in ours and key != "model-index"}
+    front = {**kept, **ours}
+    untouched = not (old.before + old.after).strip()
+    after = template.after if untouched else old.after
+    separator = "" if old.generated or after.startswith("\n") else "\n"
+    return CardParts(front, old.before, generated, separator + after).join()
+
+
+def _front(config: BundleConfig, name: str, found: list[Measure]) -> dict[str, Any]:
+    """Return the keys of the header that are ours."""
+    front: dict[str, Any] = {"library_name": config.library_name, "pipeline_tag": PIPELINE_TAGS[config.task]}
+    repository = config.provenance.source.get("repository")
+    if isinstance(repository, str) and repository:
+        front["base_model"] = repository
+    index = model_index(config, name, found)
+    return {**front, "model-index": index} if index else front
+
+
+def _tags(config: BundleConfig) -> list[str]:
+    return [
+        "medical-imaging",
+        "models-genesis",
+        "self-supervised-learning",
+        config.input.modality,
+        f"{config.input.dims}d",
+        config.task,
+    ]
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
+def _fields(
+    config: BundleConfig, name: str, found: list[Measure], figures: Mapping[str, str]
+) -> dict[str, str]:
+    origin = config.provenance
+    axes = ("x", "y", "z")[: config.input.dims]
+    return {
+        "name": text(name),
+        "summary": _summary(config),
+        "overview": _rows(_overview(config)),
+        "load": f'network = modelsgenesis.from_pretrained("{name}")',
+        "shape": ", ".join(str(size) for size in (1, len(config.input.channels), *config.patch_size)),
+        "axes": ", ".join(axes),
+        "input": _rows(_input(config.input, config.patch_size)),
+        "recipe": _table(origin.recipe, "No recipe was recorded."),
+        "data": _table(
+            origin.data, "Nothing was recorded about the training data; see the end of this card."
+        ),
+        "results": _results(origin.results, found),
+        "figures": "\n\n".join(f"![{text(title)}]({path})" for title, path in figures.items()),
+        "environment": _table({"modelsgenesis": origin.library_version, **origin.environment}, ""),
+    }
+
+
+def _summary(config: BundleConfig) -> str:
+    kind = f"{config.input.dims}D {config.input.modality.upper()}"
+    origin = config.provenance.origin
+    if config.task == "restoration":
+        learnt = (
+            f"A network for {kind} that restores deformed sub-volumes (Models Genesis): no label was used. "
+            "Its encoder starts classification models, its encoder-decoder segmentation models."
+        )
+    else:
+        classes = f" of {', '.join(text(label) for label in config.labels)}" if config.labels else ""
+        learnt = f"A network for {config.task}{classes} in {kind}, built on Models Genesis."
+    return (
+        learnt
+        + {
+            "pretrained": " Pretrained with this package.",
+            "finetuned": f" Fine-tuned from {text(config.provenance.init or 'random weights')}.",
+            "converted": " Converted from the published weights named below; the values are unchanged.",
+            "untrained": " **Its weights are random: it was not trained.**",
+        }[origin]
+    )
+
+
+def _overview(config: BundleConfig) -> dict[str, Any]:
+    import torch
+
+    from modelsgenesis.networks import build_network
+
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in build_network(config.network).parameters())
+    rows = {"Task": config.task, "Network": config.network.kind, "Parameters": f"{parameters:,}"}
+    if config.labels:
+        rows["Classes"] = ", ".join(config.labels)
+    if config.provenance.init:
+        rows["Started from"] = config.provenance.init
+    return {**rows, **{f"Source: {key}": value for key, value in config.provenance.source.items()}}
+
+
+def _input(contract: InputContract, patch_size: tuple[int, ...]) -> dict[str, Any]:
+    intensity = {
+        "window": f"clipped to {contract.window} (HU for CT), scaled to [0, 1]",
+        "percentiles": f"clipped to percentiles {contract.percentiles} of the foreground, scaled to [0, 1]",
+        "standardize": f"(value − {contract.mean}) / {contract.deviation}",
+        "zscore": "the scan's own mean subtracted, divided by its own standard deviation",
+    }
+    return {
+        "Modality": contract.modality,
+        "Dimensions": contract.dims,
+        "Channels": ", ".join(contract.channels),
+        "Intensity": intensity[contract.intensity],
+        "Spacing": f"{contract.spacing} mm" if contract.spacing else "the scan's own",
+        "Orientation": contract.orientation or "the image's own",
+        "Sub-volume in training": " × ".join(str(size) for size in patch_size),
+    }
+
+
+def _results(results: Mapping[str, Any], found: list[Measure]) -> str:
+    if not results:
+        return "No result was recorded."
+    rows = [f"| {text(m.name)} | {text(m.value)} | {text(m.details)} |" for m in found]
+    rows += [f"| {text(key)} | {text(value)} | |" for key, value in results.items() if isinstance(value, str)]
+    return "\n".join(["| Measure | Value | n, seeds, interval, baselines |", "|---|---|---|", *rows])
+
+
+def _table(values: Mapping[str, Any], absent: str) -> str:
+    return f"| | |\n|---|---|\n{_rows(values)}" if values else absent
+
+
+def _rows(values: Mapping[str, Any]) -> str:
+    """Return the rows of a table; nested mappings become dotted names."""
+    rows: list[str] = []
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            rows.append(_rows({f"{key}.{inner}": item for inner, item in value.items()}))
+        else:
+            rows.append(f"| {text(key)} | {text(value)} |")
+    return "\n".join(rows)

@@ -1,0 +1,169 @@
+"""The layouts of nnU-Net: version 1's generic U-Net, and version 2's networks, which OpenMind used."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from modelsgenesis.checkpoints.layout import Layout, Prepared, Weights, count, counts
+from modelsgenesis.configs import NNUNET_V1_GENESIS, RESENC_L, PlainUNetConfig, ResidualUNetConfig
+from modelsgenesis.networks.nnunet import StagedConfig
+from modelsgenesis.networks.transfer import some
+
+ALIAS = "alias of"
+"""How the reason begins for which a name that means a tensor already loaded is dropped."""
+
+_ENCODER_AGAIN = "decoder.encoder."
+
+
+def _kernel(weights: Weights, name: str) -> tuple[int, ...]:
+    return tuple(weights[name].shape[2:])
+
+
+def _strides(weights: Weights, pattern: str) -> tuple[tuple[int, ...], ...]:
+    """Read the strides from the transposed convolutions, deepest first, that undo them."""
+    up = [_kernel(weights, pattern.replace("#", str(index))) for index in range(count(weights, pattern))]
+    return ((1,) * len(up[0]), *reversed(up))
+
+
+# Version 1. Each stage is one stack of convolutions, but the deepest and those of the decoder are two: all
+# convolutions except the last, and the last.
+
+
+def _v1_stages(weights: Weights) -> int:
+    return count(weights, "tu.#.weight") + 1
+
+
+def _describe_v1(weights: Weights) -> PlainUNetConfig:
+    deepest = _v1_stages(weights) - 1
+    encoder = [f"conv_blocks_context.{stage}.blocks" for stage in range(deepest)]
+    encoder.append(f"conv_blocks_context.{deepest}.0.blocks")
+    decoder = [f"conv_blocks_localization.{stage}.0.blocks" for stage in range(deepest)]
+    convolutions = [count(weights, f"{stack}.#.conv.weight") for stack in encoder]
+    convolutions[-1] += 1
+    return PlainUNetConfig(
+        dims=weights["conv_blocks_context.0.blocks.0.conv.weight"].ndim - 2,  # pyright: ignore[reportArgumentType]
+        in_channels=weights["conv_blocks_context.0.blocks.0.conv.weight"].shape[1],
+        out_channels=weights[f"seg_outputs.{deepest - 1}.weight"].shape[0],
+        widths=tuple(weights[f"{stack}.0.conv.weight"].shape[0] for stack in encoder),
+        kernels=tuple(_kernel(weights, f"{stack}.0.conv.weight") for stack in encoder),
+        strides=_strides(weights, "tu.#.weight"),
+        convolutions=tuple(convolutions),
+        decoder_convolutions=tuple(count(weights, f"{stack}.#.conv.weight") + 1 for stack in decoder),
+        convolution_bias="conv_blocks_context.0.blocks.0.conv.bias" in weights,
+        upsampling_bias="tu.0.bias" in weights,
+        head_bias="seg_outputs.0.bias" in weights,
+    )
+
+
+def _original_v1(name: str, config: PlainUNetConfig) -> str:
+    part, kind, stage, *rest = name.split(".")
+    if kind == "transpconvs":
+        return f"tu.{stage}.{rest[0]}"
+    if kind == "seg_layers":
+        return f"seg_outputs.{stage}.{rest[0]}"
+    index, layer, leaf = rest[-3:]
+    layer = {"conv": "conv", "norm": "instnorm"}[layer]
+    if part == "encoder" and int(stage) < len(config.widths) - 1:
+        return f"conv_blocks_context.{stage}.blocks.{index}.{layer}.{leaf}"
+    block = "conv_blocks_context" if part == "encoder" else "conv_blocks_localization"
+    total = (config.convolutions if part == "encoder" else config.decoder_convolutions)[int(stage)]
+    last = int(index) == total - 1
+    return f"{block}.{stage}.{int(last)}.blocks.{0 if last else index}.{layer}.{leaf}"
+
+
+NNUNET_V1 = Layout(
+    anchors=("conv_blocks_context.0.blocks.0.conv.weight",),
+    published=NNUNET_V1_GENESIS,
+    describe=_describe_v1,
+    original=_original_v1,
+)
+"""`genesis_nnunet_luna16_006.model`."""
+
+
+# Version 2. The names are those of this package, but a file holds most tensors two to four times.
+
+
+def aliases(name: str) -> list[str]:
+    """Return every name under which nnU-Net v2 keeps a tensor, the one that training updates first.
+
+    Example:
+        >>> aliases("decoder.stages.0.convs.0.norm.bias")
+        ['decoder.stages.0.convs.0.all_modules.1.bias', 'decoder.stages.0.convs.0.norm.bias']
+    """
+    module, _, leaf = name.rpartition(".")
+    parent, _, kind = module.rpartition(".")
+    names = [name]
+    if kind in ("conv", "norm"):
+        names = [f"{parent}.all_modules.{('conv', 'norm').index(kind)}.{leaf}", name]
+    if name.startswith("encoder."):
+        names += [f"decoder.{alias}" for alias in names]
+    return names
+
+
+def _canonical(name: str) -> str:
+    name = name.removeprefix("decoder.") if name.startswith(_ENCODER_AGAIN) else name
+    return name.replace(".all_modules.0.", ".conv.").replace(".all_modules.1.", ".norm.")
+
+
+def _prepare_v2(weights: dict[str, Tensor]) -> Prepared:
+    """Keep each tensor once, of names that disagree the one that training updated: that in `all_modules`."""
+    groups: dict[str, list[str]] = {}
+    for name in weights:
+        groups.setdefault(_canonical(name), []).append(name)
+    prepared = Prepared({}, notes=[f"{len(weights)} keys name {len(groups)} tensors"])
+    disagreeing = []
+    for canonical, names in groups.items():
+        order = [name for name in aliases(canonical) if name in names]
+        prepared.weights[canonical] = kept = weights[order[0]]
+        for name in order[1:]:
+            same = weights[name].data_ptr() == kept.data_ptr() or torch.equal(weights[name], kept)
+            prepared.dropped[name] = f"{ALIAS} {order[0]}" if same else f"stale alias, {order[0]} differs"
+            disagreeing += [] if same else [name]
+    if disagreeing:
+        prepared.notes.append(f"{len(disagreeing)} aliases disagree with all_modules: {some(disagreeing)}")
+    return prepared
+
+
+def _describe_v2(weights: Weights) -> StagedConfig:
+    residual = "encoder.stem.convs.0.conv.weight" in weights
+    stack = f"encoder.stages.@.{'blocks.#.conv1' if residual else '0.convs.#'}.conv.weight"
+    stages = count(weights, stack.replace("#", "0").replace("@", "#"))
+    first = [stack.replace("#", "0").replace("@", str(stage)) for stage in range(stages)]
+    stem = weights["encoder.stem.convs.0.conv.weight" if residual else first[0]]
+    per_stage = counts(weights, stack, range(stages))
+    if residual:
+        kind = partial(ResidualUNetConfig, blocks=per_stage)
+    else:
+        kind = partial(PlainUNetConfig, convolutions=per_stage)
+    return kind(
+        dims=stem.ndim - 2,  # pyright: ignore[reportArgumentType]
+        in_channels=stem.shape[1],
+        out_channels=weights[f"decoder.seg_layers.{stages - 2}.weight"].shape[0],
+        widths=tuple(weights[name].shape[0] for name in first),
+        kernels=tuple(_kernel(weights, name) for name in first),
+        strides=_strides(weights, "decoder.transpconvs.#.weight"),
+        decoder_convolutions=counts(weights, "decoder.stages.@.convs.#.conv.weight", range(stages - 1)),
+        norm="batch" if any(name.endswith("running_mean") for name in weights) else "instance",
+        convolution_bias=first[0].replace("weight", "bias") in weights,
+        upsampling_bias="decoder.transpconvs.0.bias" in weights,
+        head_bias="decoder.seg_layers.0.bias" in weights,
+    )
+
+
+def _same(name: str, _: StagedConfig) -> str:
+    return name
+
+
+NNUNET_V2 = Layout(
+    anchors=tuple(
+        f"{stem}.{module}.weight"
+        for stem in ("encoder.stem.convs.0", "encoder.stages.0.0.convs.0")
+        for module in ("all_modules.0", "conv")
+    ),
+    published=RESENC_L,
+    describe=_describe_v2,
+    original=_same,
+    prepare=_prepare_v2,
+)
+"""`checkpoint_final.pth` of OpenMind, and what nnU-Net v2 saves."""

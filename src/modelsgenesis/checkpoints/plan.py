@@ -1,0 +1,198 @@
+"""The adaptation plan that lies beside OpenMind's checkpoints, read and written."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelsgenesis.configs import RESENC_L, InputContract, PlainUNetConfig, ResidualUNetConfig, UNetConfig
+from modelsgenesis.errors import CheckpointError, nearest
+from modelsgenesis.networks.nnunet import StagedConfig
+from modelsgenesis.networks.transfer import some
+
+PLAN_KEY = "nnssl_adaptation_plan"
+"""Where in a checkpoint the plan is."""
+
+PLAN_NAME = "adaptation_plan.json"
+"""The file beside the checkpoint."""
+
+CONTRACT_KEY = "modelsgenesis_input"
+"""Where in a plan of this package the exact input contract is."""
+
+OPENMIND_INPUT = InputContract(
+    modality="mri", intensity="zscore", spacing=(1.0, 1.0, 1.0), orientation="SPL", channels=("image",)
+)
+"""What OpenMind's networks expect. nnU-Net's arrays lie z, y, x as SimpleITK reads them: S, P, L."""
+
+_PACKAGE = "dynamic_network_architectures.architectures.unet"
+_NAMED = {"resencl": RESENC_L}
+_CLASSES = {"plainconvunet": PlainUNetConfig, "residualencoderunet": ResidualUNetConfig}
+_NORMALIZATION = {"zscore": "ZScoreNormalization", "standardize": "CTNormalization"}
+_KEYS = {
+    "the architecture's name": ("arch_class_name", "network_class_name", "architecture"),
+    "spacing": ("spacing", "target_spacing"),
+    "patch size": ("patch_size", "recommended_downstream_patchsize"),
+    "normalisation": ("normalization_schemes", "normalization"),
+}
+
+
+@dataclass(frozen=True)
+class AdaptationPlan:
+    """What a plan says, as far as it is needed.
+
+    Attributes:
+        values: The whole of it.
+        where: What a message calls it.
+    """
+
+    values: Mapping[str, Any]
+    where: str
+
+    def _get(self, what: str) -> Any:
+        for key in _KEYS[what]:
+            for value in find_values(self.values, key):
+                return value
+        expected = " or ".join(_KEYS[what])
+        raise CheckpointError(
+            f"{self.where}: says nothing of {what}; it has {some([*map(str, self.values)]) or 'no key'},"
+            f" expected {expected}; give the plan that came with the checkpoint"
+        )
+
+    def _numbers(self, what: str) -> tuple[float, ...]:
+        value = self._get(what)
+        numbers = value if isinstance(value, (list, tuple)) else [value]
+        if not numbers or not all(isinstance(n, (int, float)) and n > 0 for n in numbers):
+            raise CheckpointError(
+                f"{self.where}: {what} is {value!r}, expected positive numbers, one an axis"
+            )
+        return tuple(numbers)
+
+    @property
+    def patch_size(self) -> tuple[int, ...]:
+        """Voxels of the patches of pretraining."""
+        return tuple(int(side) for side in self._numbers("patch size"))
+
+    def input_contract(self) -> InputContract:
+        """Return the input that pretraining saw; arrays lie as nnU-Net reads them: z, y, x.
+
+        Raises:
+            CheckpointError: The plan lacks the spacing or the normalisation, or the latter is not known here.
+        """
+        for contract in find_values(self.values, CONTRACT_KEY):
+            return InputContract.from_dict(contract, self.where)
+        schemes = self._get("normalisation")
+        scheme = schemes[0] if isinstance(schemes, (list, tuple)) and schemes else schemes
+        if scheme != "ZScoreNormalization":
+            raise CheckpointError(
+                f"{self.where}: normalisation is {scheme!r}, expected 'ZScoreNormalization';"
+                " pass the input contract"
+            )
+        spacing = tuple(float(size) for size in self._numbers("spacing"))
+        return OPENMIND_INPUT.override(dims=len(spacing), spacing=spacing)
+
+    def differences(self, contract: InputContract, patch_size: tuple[int, ...]) -> list[str]:
+        """Say where the plan differs from what is used instead of it."""
+        used = {"spacing": contract.spacing, "patch size": patch_size}
+        said = {
+            what: next((value for key in _KEYS[what] for value in find_values(self.values, key)), None)
+            for what in used
+        }
+        return [
+            f"{what} {used[what]} is used, the plan says {value}"
+            for what, value in said.items()
+            if isinstance(value, (list, tuple)) and tuple(value) != used[what]
+        ]
+
+    def check(self, network: UNetConfig) -> None:
+        """Refuse a network that is not the architecture named in the plan.
+
+        Raises:
+            CheckpointError: The name is missing, unknown, or that of another network.
+        """
+        name = self._get("the architecture's name")
+        short = re.sub(r"[^a-z0-9]", "", str(name).rpartition(".")[2].lower())
+        if short in _CLASSES:
+            fits = isinstance(network, _CLASSES[short])
+        elif short in _NAMED:
+            named = _NAMED[short]
+            fits = network == named.override(
+                in_channels=network.in_channels, out_channels=network.out_channels
+            )
+        else:
+            raise CheckpointError(
+                f"{self.where}: architecture {name!r} is unknown; {nearest(short, [*_NAMED, *_CLASSES])}"
+            )
+        if not fits:
+            raise CheckpointError(
+                f"{self.where}: names the architecture {name!r}, but the tensors make up a {network.kind}"
+                f" with widths {network.widths}; give the plan that came with the checkpoint"
+            )
+
+
+def find_values(values: Any, key: str) -> Iterator[Any]:
+    """Go through the values of `key` at any depth, the shallowest first; None is no value."""
+    level = [values]
+    while level:
+        mappings = [item for item in level if isinstance(item, Mapping)]
+        yield from (item[key] for item in mappings if item.get(key) is not None)
+        level = [value for item in mappings for value in item.values()]
+
+
+def read_plan(path: Path) -> AdaptationPlan:
+    """Read `adaptation_plan.json`.
+
+    Raises:
+        CheckpointError: It cannot be read, or is no JSON object.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: cannot be read as JSON: {error}; download it again") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: holds {type(values).__name__}, expected a JSON object")
+    return AdaptationPlan(values, str(path))
+
+
+def make_plan(network: StagedConfig, contract: InputContract, patch_size: tuple[int, ...]) -> dict[str, Any]:
+    """Describe a network of the nnU-Net family as a plan, with all that nnU-Net v2 needs to build it."""
+    class_name = "ResidualEncoderUNet" if isinstance(network, ResidualUNetConfig) else "PlainConvUNet"
+    return {
+        "architecture_plans": {
+            "arch_class_name": f"{_PACKAGE}.{class_name}",
+            "arch_kwargs": _architecture_arguments(network),
+            "arch_kwargs_requiring_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
+        },
+        "pretrain_plan": {
+            "spacing": None if contract.spacing is None else list(contract.spacing),
+            "patch_size": list(patch_size),
+            "normalization_schemes": [_NORMALIZATION.get(contract.intensity, "NoNormalization")],
+        },
+        "recommended_downstream_patchsize": list(patch_size),
+        "pretrain_num_input_channels": network.in_channels,
+        CONTRACT_KEY: contract.to_dict(),
+    }
+
+
+def _architecture_arguments(network: StagedConfig) -> dict[str, Any]:
+    """Return the arguments of nnU-Net v2's own class, as a plans file of nnU-Net has them."""
+    norm = {"instance": "instancenorm.InstanceNorm", "batch": "batchnorm.BatchNorm"}[network.norm]
+    residual = isinstance(network, ResidualUNetConfig)
+    per_stage = network.blocks if residual else network.convolutions
+    return {
+        "n_stages": len(network.widths),
+        "features_per_stage": list(network.widths),
+        "conv_op": f"torch.nn.modules.conv.Conv{network.dims}d",
+        "kernel_sizes": [list(axes) for axes in network.kernels],
+        "strides": [list(axes) for axes in network.strides],
+        "n_blocks_per_stage" if residual else "n_conv_per_stage": list(per_stage),
+        "n_conv_per_stage_decoder": list(network.decoder_convolutions),
+        "conv_bias": network.convolution_bias,
+        "norm_op": f"torch.nn.modules.{norm}{network.dims}d",
+        "norm_op_kwargs": {"eps": network.norm_epsilon, "affine": True},
+        "dropout_op": None,
+        "dropout_op_kwargs": None,
+        "nonlin": "torch.nn.LeakyReLU",
+        "nonlin_kwargs": {"negative_slope": network.negative_slope, "inplace": True},
+    }

@@ -1,0 +1,277 @@
+"""`list`, `info`, `card`, `download`, `verify`, `cache` and `push`."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from modelsgenesis.cli.console import error_console, print_json
+
+if TYPE_CHECKING:
+    from modelsgenesis.hub import CachedBundle, ModelCard
+    from modelsgenesis.hub.client import Progress
+
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
+Token = Annotated[
+    str | None,
+    typer.Option(help="Token of the Hub; default: HF_TOKEN or the stored one.", show_default=False),
+]
+Model = Annotated[str, typer.Argument(help="A name of the registry, org/name on the Hub, or a folder.")]
+
+_UNWRAPPED = 200  # columns of what goes into a file or another program
+
+
+def list_models(
+    modality: Annotated[
+        str | None, typer.Option(help="Only models for it: ct, mri, xray, ultrasound.")
+    ] = None,
+    dims: Annotated[int | None, typer.Option(min=2, max=3, help="Only 2D or 3D models.")] = None,
+    json_output: Json = False,
+) -> None:
+    """List the models of the registry."""
+    from modelsgenesis.hub import list_cards
+
+    cards = list_cards(modality=modality, dims=dims)
+    if json_output:
+        print_json([_describe(card) for card in cards])
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("name", no_wrap=True, min_width=max((len(card.name) for card in cards), default=0))
+    for title in ("modality", "dims", "parameters", "task", "licence"):
+        table.add_column(title, overflow="fold")
+    for card in cards:
+        source = card.source
+        cells = (source.input.modality, f"{source.input.dims}D", f"{source.parameters:,}", source.task)
+        table.add_row(f"[bold]{card.name}[/]", *cells, card.license or "—")
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else _UNWRAPPED)
+    console.print(table if cards else "no model of this kind; modelsgenesis list shows all")
+
+
+def _describe(card: "ModelCard") -> dict[str, Any]:
+    return {**card.source.to_dict(), "license": card.license, "card": str(card.path)}
+
+
+def info(name: Model, json_output: Json = False) -> None:
+    """Show what a model is, what input it expects and where its weights are."""
+    from modelsgenesis.hub import find_card
+
+    if "/" in name or Path(name).is_dir():
+        from modelsgenesis.checkpoints import read_config
+        from modelsgenesis.hub import cached_folder
+
+        folder = cached_folder(name)
+        values: dict[str, Any] = {"folder": str(folder), **read_config(folder).to_dict()}
+    else:
+        values = _describe(find_card(name))
+    if json_output:
+        print_json(values)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table.grid(padding=(0, 2))
+    for key, value in _flat(values):
+        table.add_row(f"[dim]{key}[/]", str(value))
+    Console(highlight=False).print(table)
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted names and values; what is not set is left out."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        elif value not in (None, "", [], ()):
+            shown = ", ".join(str(item) for item in value) if isinstance(value, list) else value
+            yield f"{prefix}{key}", shown
+
+
+def card(
+    name: Annotated[str, typer.Argument(help="A name of the registry, a run, or a card's file.")],
+    check: Annotated[
+        bool, typer.Option("--check", help="List what a reviewer would miss; status 1 if anything.")
+    ] = False,
+    json_output: Json = False,
+) -> None:
+    """Show the card of a model, or check it."""
+    from modelsgenesis.hub import find_card, review_card
+    from modelsgenesis.hub.registry import read_text
+
+    path = Path(name)
+    path = path / "README.md" if path.is_dir() else path
+    text = read_text(path) if path.is_file() or path.name == "README.md" else find_card(name).text
+    if check:
+        problems = review_card(text)
+        if json_output:
+            print_json(problems)
+        else:
+            typer.echo("\n".join(problems) or f"{name}: nothing is missing")
+        raise typer.Exit(1 if problems else 0)
+    if json_output:
+        print_json({"card": text})
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    from modelsgenesis.configs.front_matter import split_card
+
+    parts = split_card(text, name)
+    Console().print(Markdown("\n".join((parts.before, _without_comments(parts.generated), parts.after))))
+
+
+def _without_comments(text: str) -> str:
+    return "\n".join(line for line in text.splitlines() if not line.startswith("<!--"))
+
+
+def download(
+    name: Model,
+    revision: Revision = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Copy the bundle to this new folder.")
+    ] = None,
+    token: Token = None,
+    quiet: Quiet = False,
+    json_output: Json = False,
+) -> None:
+    """Download a model, verify it, convert it if it has to be, and say where the bundle is."""
+    import warnings
+
+    from modelsgenesis.hub import copy_bundle, fetch_bundle, verify
+
+    with download_progress(quiet=quiet) as progress, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        folder = fetch_bundle(name, revision=revision, token=token, progress=progress, refresh=True)
+    for warning in caught:
+        typer.echo(f"warning: {warning.message}", err=True)
+    folder = copy_bundle(folder, output) if output else folder
+    if json_output:
+        print_json({"folder": str(folder), "sha256": verify(folder)})
+    else:
+        typer.echo(folder)
+
+
+@contextmanager
+def download_progress(*, quiet: bool) -> "Iterator[Progress | None]":
+    """Show a bar for each file on a terminal, else a line when a file is complete."""
+    if quiet:
+        yield None
+    elif not sys.stderr.isatty():
+        yield _plain_line
+    else:
+        from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        tasks: dict[str, Any] = {}
+        with Progress(*columns, console=error_console()) as bars:
+
+            def show(file: str, done: int, total: int | None) -> None:
+                if file not in tasks:
+                    tasks[file] = bars.add_task(file, total=total)
+                bars.update(tasks[file], completed=done, total=total)
+
+            yield show
+
+
+def _plain_line(file: str, done: int, total: int | None) -> None:
+    if total is not None and done >= total:
+        typer.echo(f"{file}: {total:,} bytes", err=True)
+
+
+def verify(name: Model, revision: Revision = None, json_output: Json = False) -> None:
+    """Check a model that is on this machine: digests as downloaded, and a strict load. Needs no network."""
+    from modelsgenesis.hub import verify as verify_bundle
+
+    digests = verify_bundle(name, revision=revision)
+    if json_output:
+        print_json(digests)
+        return
+    for file, digest in digests.items():
+        typer.echo(f"{digest}  {file}")
+    typer.echo(f"{name}: every file is as it was downloaded, and the network loads")
+
+
+def cache(
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Remove converted bundles that nothing leads to any more.")
+    ] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="With --prune: those in use too; they are converted again.")
+    ] = False,
+    json_output: Json = False,
+) -> None:
+    """List the converted bundles on this machine with their sizes, or remove them."""
+    from modelsgenesis import hub
+    from modelsgenesis.hub.cache import open_cache
+
+    if everything and not prune:
+        raise typer.BadParameter("removes something only together with --prune", param_hint="--all")
+    bundles = hub.prune(everything=everything) if prune else hub.cached_bundles()
+    if json_output:
+        print_json([_describe_bundle(bundle) for bundle in bundles])
+        return
+    for bundle in bundles:
+        state = "removed" if prune else "in use" if bundle.used else "unused"
+        typer.echo(f"{_size(bundle.size):>9}  {state:<7}  {bundle.name}")
+    typer.echo(f"{_size(sum(bundle.size for bundle in bundles)):>9}  in {open_cache().bundles}")
+
+
+def _describe_bundle(bundle: "CachedBundle") -> dict[str, Any]:
+    return {"name": bundle.name, "folder": str(bundle.folder), "size": bundle.size, "used": bundle.used}
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB"
+
+
+def push(
+    run: Annotated[Path, typer.Argument(help="A run, or any folder that is a bundle.")],
+    hub_model_id: Annotated[
+        str | None, typer.Option(help="org/name on the Hub; default: your name / the run's name.")
+    ] = None,
+    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
+    revision: Annotated[str | None, typer.Option(help="A branch, made if it is not there.")] = None,
+    create_pr: Annotated[
+        bool, typer.Option("--create-pr", help="Propose the change instead of making it.")
+    ] = False,
+    token: Token = None,
+    quiet: Quiet = False,
+    json_output: Json = False,
+) -> None:
+    """Publish a run on the Hub: its bundle is checked here, then it appears in one commit or not at all."""
+    from dataclasses import asdict
+
+    from modelsgenesis.hub import publish
+
+    def say(what: str) -> None:
+        if not quiet:
+            typer.echo(what, err=True)
+
+    made = publish(
+        run,
+        hub_model_id,
+        private=private,
+        revision=revision,
+        create_pr=create_pr,
+        token=token,
+        progress=say,
+    )
+    if json_output:
+        print_json(asdict(made))
+        return
+    for note in made.notes:
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(made.pull_request or made.url)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("list")(list_models)
+    for function in (info, card, download, verify, cache, push):
+        app.command(function.__name__)(function)

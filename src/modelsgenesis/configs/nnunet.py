@@ -1,0 +1,158 @@
+"""The shapes of the nnU-Net family: U-Nets whose stages each have their own kernel and stride."""
+
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar, Literal, Self
+
+from modelsgenesis.configs.base import Config, require
+
+Norm = Literal["batch", "instance", "group"]
+
+_Axes = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StagedUNetConfig(Config):
+    """What the plain and the residual U-Net share. A list with one entry a stage begins at full resolution.
+
+    Attributes:
+        dims: Spatial dimensions, 2 or 3.
+        in_channels: Channels of the input.
+        out_channels: Channels of the output.
+        widths: Channels of each stage.
+        kernels: Kernel of each stage, one size an axis; empty for 3 everywhere.
+        strides: Stride of the first convolution of each stage, one an axis; empty for 1, then 2 everywhere.
+        decoder_convolutions: Convolutions of each decoder stage, deepest first; empty for the kind's default.
+        norm: Normalisation after each convolution.
+        norm_epsilon: Added to the variance.
+        norm_groups: Only for group norm.
+        statistics: Only for batch norm, see `GenesisUNetConfig`.
+        convolution_bias: Whether convolutions have a bias.
+        upsampling_bias: Whether transposed convolutions have one.
+        head_bias: Whether the last 1³ convolution has one.
+        negative_slope: Of the leaky ReLU.
+        output: Last activation.
+    """
+
+    dims: Literal[2, 3] = 3
+    in_channels: int = 1
+    out_channels: int = 1
+    widths: tuple[int, ...] = (32, 64, 128, 256, 320, 320)
+    kernels: tuple[_Axes, ...] = ()
+    strides: tuple[_Axes, ...] = ()
+    decoder_convolutions: tuple[int, ...] = ()
+    norm: Norm = "instance"
+    norm_epsilon: float = 1e-5
+    norm_groups: int = 8
+    statistics: Literal["batch", "running"] = "running"
+    convolution_bias: bool = True
+    upsampling_bias: bool = True
+    head_bias: bool = True
+    negative_slope: float = 0.01
+    output: Literal["sigmoid", "linear"] = "linear"
+
+    default_decoder_convolutions: ClassVar[int] = 2
+
+    def __post_init__(self) -> None:
+        stages = len(self.widths)
+        self._default("kernels", ((3,) * self.dims,) * stages)
+        self._default("strides", ((1,) * self.dims,) + ((2,) * self.dims,) * (stages - 1))
+        self._default("decoder_convolutions", (self.default_decoder_convolutions,) * (stages - 1))
+        super().__post_init__()
+        name = type(self).__name__
+        require(min(self.in_channels, self.out_channels) > 0, f"{name}: channels must be positive")
+        require(stages > 1, f"{name}.widths: received {stages} stages, expected 2 or more")
+        self._one_a_stage("decoder_convolutions", stages - 1)
+        for field in ("kernels", "strides"):
+            self._one_a_stage(field, stages)
+            for axes in getattr(self, field):
+                require(
+                    len(axes) == self.dims, f"{name}.{field}: {axes} is not one number for {self.dims} axes"
+                )
+        require(
+            all(size % 2 for axes in self.kernels for size in axes), f"{name}.kernels: expected odd sizes"
+        )
+        require(prod(self.strides[0]) == 1, f"{name}.strides: the first stage must keep the resolution")
+        if self.norm == "group":
+            bad = [width for width in self.widths if width % self.norm_groups]
+            require(not bad, f"{name}.norm_groups: {self.norm_groups} does not divide the widths {bad}")
+
+    def _default(self, field: str, value: tuple[int | _Axes, ...]) -> None:
+        if not getattr(self, field):
+            object.__setattr__(self, field, value)
+
+    def _one_a_stage(self, field: str, stages: int) -> None:
+        values = getattr(self, field)
+        require(
+            len(values) == stages,
+            f"{type(self).__name__}.{field}: received {len(values)} entries, expected {stages}",
+        )
+        flat = [size for entry in values for size in (entry if isinstance(entry, tuple) else (entry,))]
+        require(min(flat) > 0, f"{type(self).__name__}.{field}: {values} is not positive throughout")
+
+    def with_dims(self, dims: Literal[2, 3], depth_axis: int = -1) -> Self:
+        """Return the network for 2 or 3 spatial dimensions, which gains or loses the axis `depth_axis`.
+
+        A new axis gets, in each stage, the largest of the kernel sizes and strides of the others.
+        """
+
+        def changed(axes: _Axes) -> _Axes:
+            at = depth_axis % 3
+            if dims < len(axes):
+                return axes[:at] + axes[at + 1 :]
+            return (*axes[:at], max(axes), *axes[at:]) if dims > len(axes) else axes
+
+        return self.override(
+            dims=dims,
+            kernels=tuple(changed(axes) for axes in self.kernels),
+            strides=tuple(changed(axes) for axes in self.strides),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlainUNetConfig(StagedUNetConfig):
+    """Stacked convolutions: nnU-Net v1's generic U-Net and nnU-Net v2's PlainConvUNet.
+
+    Attributes:
+        convolutions: Convolutions of each encoder stage; empty for 2 everywhere.
+    """
+
+    kind: Literal["plain_unet"] = "plain_unet"
+    convolutions: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        self._default("convolutions", (2,) * len(self.widths))
+        super().__post_init__()
+        self._one_a_stage("convolutions", len(self.widths))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResidualUNetConfig(StagedUNetConfig):
+    """Residual blocks in the encoder: nnU-Net v2's ResidualEncoderUNet.
+
+    Attributes:
+        blocks: Residual blocks of each encoder stage; empty for 2 everywhere. A stem of one convolution
+            precedes the first.
+    """
+
+    kind: Literal["residual_unet"] = "residual_unet"
+    blocks: tuple[int, ...] = ()
+
+    default_decoder_convolutions: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        self._default("blocks", (2,) * len(self.widths))
+        super().__post_init__()
+        self._one_a_stage("blocks", len(self.widths))
+
+
+NNUNET_V1_GENESIS = PlainUNetConfig(
+    out_channels=2,
+    strides=((1, 1, 1), *((2, 2, 2),) * 4, (1, 2, 2)),
+    upsampling_bias=False,
+    head_bias=False,
+)
+"""The network of `genesis_nnunet_luna16_006.model`: 30,785,184 parameters."""
+
+RESENC_L = ResidualUNetConfig(blocks=(1, 3, 4, 6, 6, 6))
+"""ResEnc-L of nnU-Net, as OpenMind trained it: 102,348,965 parameters."""

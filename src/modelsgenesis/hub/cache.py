@@ -1,0 +1,255 @@
+"""What is on this machine: records of verified downloads, and bundles converted from other formats."""
+
+import hashlib
+import json
+import os
+import shutil
+import stat
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from modelsgenesis.checkpoints.bundle import write_atomically
+from modelsgenesis.configs import Config
+from modelsgenesis.errors import ConfigurationError, DigestError
+
+CACHE_VARIABLE = "MODELSGENESIS_CACHE"
+"""Names the folder of records and converted bundles."""
+
+_CHUNK = 1 << 20
+_UNDER_WAY = 3600  # seconds after which an unfinished conversion counts as abandoned
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(Config):
+    """One verified download, by which it is found and checked again without a connection.
+
+    Attributes:
+        repository: Where it came from.
+        revision: What was asked for.
+        commit: What that was.
+        sources: SHA-256 of each file that was downloaded.
+        root: Whether the bundle lies in the Hub's own cache or among the converted ones.
+        folder: The bundle, relative to the root.
+        files: SHA-256 of each file of the bundle.
+        stamps: Size and time of each of them when its digest was compared: a file that was touched since is
+            read again, one that was not is taken as it is.
+        fingerprint: Of the card and the converter; a converted bundle of another is made anew.
+    """
+
+    repository: str
+    revision: str
+    commit: str
+    sources: dict[str, str]
+    root: Literal["hub", "bundles"]
+    folder: str
+    files: dict[str, str]
+    stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class CachedBundle:
+    """A converted bundle.
+
+    Attributes:
+        name: Its folder's name: model and fingerprint.
+        folder: Where it is.
+        size: Bytes.
+        used: Whether a record still leads to it.
+    """
+
+    name: str
+    folder: Path
+    size: int
+    used: bool
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The folders in use.
+
+    Attributes:
+        root: Of records and converted bundles.
+        hub: The Hub client's own cache.
+    """
+
+    root: Path
+    hub: Path
+    bundles: Path = field(init=False)
+    records: Path = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "bundles", self.root / "bundles")
+        object.__setattr__(self, "records", self.root / "records")
+
+    def read(self, key: str) -> Record | None:
+        """Return a record, or None when there is none that can be read: then it is made anew."""
+        try:
+            return Record.from_dict(json.loads(self._path(key).read_text("utf-8")))
+        except (OSError, ValueError, ConfigurationError):
+            return None
+
+    def write(self, key: str, record: Record) -> None:
+        """Keep a record of files that were just verified."""
+        folder = self.bundle(record)
+        stamps = {name: _stamp(folder / name) for name in record.files}
+        record = record.override(stamps={name: stamp for name, stamp in stamps.items() if stamp})
+        write_atomically(self._path(key), (json.dumps(record.to_dict(), indent=2) + "\n").encode())
+
+    def forget(self, repository: str) -> None:
+        """Drop what is known of a repository, since its branches moved; the files stay."""
+        for path in self.records.glob("*.json"):
+            record = self.read(path.stem)
+            if record is None or record.repository == repository:
+                path.unlink(missing_ok=True)
+
+    def bundle(self, record: Record) -> Path:
+        """Return the folder that a record leads to."""
+        return (self.hub if record.root == "hub" else self.bundles) / record.folder
+
+    def intact(self, record: Record) -> bool:
+        """Tell whether every file of a record's bundle is there, untouched or at least with its digest."""
+        folder = self.bundle(record)
+        stamps = {name: _stamp(folder / name) for name in record.files}
+        if all(stamps.values()) and stamps == record.stamps:
+            return True
+        return all(
+            stamps[name] and sha256_of(folder / name) == digest for name, digest in record.files.items()
+        )
+
+    def _path(self, key: str) -> Path:
+        return self.records / f"{key}.json"
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return size and time of change of a file, nothing if it is not there."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ()
+    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else ()
+
+
+def is_own_conversion(folder: Path, cache: str | Path | None = None) -> bool:
+    """Tell whether a folder is a bundle that this package converted, and checked as it did."""
+    return folder.parent == open_cache(cache).bundles
+
+
+def open_cache(folder: str | Path | None = None) -> Cache:
+    """Return the cache: a given folder holds all of it, else the environment says where the parts are.
+
+    `MODELSGENESIS_CACHE`, else `modelsgenesis` under `HF_HOME`, else under the user's cache folder.
+    """
+    from huggingface_hub import constants
+
+    if folder is not None:
+        return Cache(Path(folder).expanduser(), Path(folder).expanduser() / "hub")
+    own, home = os.environ.get(CACHE_VARIABLE), os.environ.get("HF_HOME")
+    base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    root = Path(own) if own else base / "modelsgenesis"
+    return Cache(root.expanduser(), Path(constants.HF_HUB_CACHE).expanduser())
+
+
+def key_of(*parts: str) -> str:
+    """Return a file name for what is asked for: readable, and told apart by a digest."""
+    readable = "--".join(part.replace("/", "--") for part in parts)
+    safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in readable)
+    return f"{safe[:80]}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file in a folder by its name."""
+    return {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+
+
+def git_sha1_of(path: Path) -> str:
+    """Return git's digest of a file: the SHA-1 of its length and content, as the Hub records small files."""
+    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def cached_bundles(cache: str | Path | None = None) -> list[CachedBundle]:
+    """List the converted bundles, and whether each is still in use."""
+    here = open_cache(cache)
+    used = {record.folder for record in _records(here) if record.root == "bundles"}
+    folders = sorted(path for path in here.bundles.glob("*") if path.is_dir() and not _under_way(path))
+    return [
+        CachedBundle(
+            folder.name,
+            folder,
+            sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
+            folder.name in used,
+        )
+        for folder in folders
+    ]
+
+
+def _under_way(folder: Path) -> bool:
+    """Tell whether a conversion may still be writing it; what a crash left behind is older."""
+    return folder.name.startswith(".") and time.time() - folder.stat().st_mtime < _UNDER_WAY
+
+
+def prune(cache: str | Path | None = None, *, everything: bool = False) -> list[CachedBundle]:
+    """Remove converted bundles that nothing leads to, such as those of an older converter.
+
+    Args:
+        cache: The cache; None for that of the environment.
+        everything: Remove those in use as well; they are converted again when they are needed.
+
+    Returns:
+        What was removed.
+    """
+    removed = [bundle for bundle in cached_bundles(cache) if everything or not bundle.used]
+    for bundle in removed:
+        shutil.rmtree(bundle.folder)
+    return removed
+
+
+def _records(cache: Cache) -> list[Record]:
+    found = (cache.read(path.stem) for path in sorted(cache.records.glob("*.json")))
+    return [record for record in found if record is not None]
+
+
+def check_digest(path: Path, expected: Mapping[str, str | None], where: str) -> str:
+    """Compare a file with what was promised.
+
+    Args:
+        path: The file.
+        expected: `sha256` and `git_sha1`, either of them None when it is not known.
+        where: What a message should call the file.
+
+    Returns:
+        Its SHA-256.
+
+    Raises:
+        DigestError: It is another file, or nothing is known to compare it with.
+    """
+    digest = sha256_of(path)
+    wanted, wanted_git = expected.get("sha256"), expected.get("git_sha1")
+    if wanted is None and wanted_git is None:
+        raise DigestError(
+            f"{where}: the Hub records no digest to check it against; ask its owner to upload it again"
+        )
+    if wanted is not None and digest != wanted:
+        raise DigestError(
+            f"{where}: its SHA-256 is {digest[:12]}…, expected {wanted[:12]}…; "
+            "it was thrown away, try again later"
+        )
+    if wanted is None and git_sha1_of(path) != wanted_git:
+        raise DigestError(
+            f"{where}: is not the file that the Hub records (git {wanted_git}); "
+            "it was thrown away, try again later"
+        )
+    return digest

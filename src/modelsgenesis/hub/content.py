@@ -1,0 +1,142 @@
+"""What a push would upload: a run's bundle, checked, with its card made ready."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from modelsgenesis.checkpoints import render_card
+from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, load_bundle
+from modelsgenesis.configs import BundleConfig
+from modelsgenesis.configs.front_matter import BEGIN, PLACEHOLDER, CardParts, split_card
+from modelsgenesis.errors import GenesisError, PublishError
+from modelsgenesis.hub import privacy
+from modelsgenesis.hub.registry import is_inside
+from modelsgenesis.hub.review import IMAGE
+
+_OURS = ("library_name", "pipeline_tag", "model-index", "base_model")  # keys that a push renews
+_FIGURES = (".png", ".jpg", ".jpeg", ".webp")
+_STAMP = " prose="
+
+
+@dataclass(frozen=True)
+class Content:
+    """A run, ready to be pushed.
+
+    Attributes:
+        folder: Of the run.
+        config: Its configuration.
+        card: Its card as it lies there.
+        figures: Paths of the figures that the card names, relative to the run.
+    """
+
+    folder: Path
+    config: BundleConfig
+    card: str
+    figures: tuple[str, ...]
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Everything but the card: path in the repository, file here."""
+        return {name: self.folder / name for name in (CONFIG_NAME, WEIGHTS_NAME, *self.figures)}
+
+
+def check_content(folder: Path) -> Content:
+    """Check that a run can be published: it loads, its card can be read, nothing private is in it.
+
+    A strict load admits exactly the tensors of the network: no optimiser state can hide among them.
+
+    Raises:
+        PublishError: Something is wrong; nothing was sent anywhere.
+    """
+    try:
+        bundle = load_bundle(folder)
+        split_card(bundle.card, str(folder / CARD_NAME))
+    except GenesisError as error:
+        raise PublishError(f"{folder}: cannot be published: {error}") from error
+    figures = _figures(folder, bundle.card)
+    problems = [
+        *privacy.in_values(bundle.config.to_dict(), CONFIG_NAME),
+        *privacy.in_values(_metadata(folder / WEIGHTS_NAME), WEIGHTS_NAME),
+        *privacy.in_text(bundle.card, CARD_NAME),
+        *(problem for name in figures for problem in privacy.in_image(folder / name)),
+    ]
+    if problems:
+        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
+        raise PublishError(f"{folder}: {'; '.join(problems[:3])}{more}; take it out before publishing")
+    return Content(folder, bundle.config, bundle.card, figures)
+
+
+def _metadata(path: Path) -> Mapping[str, str]:
+    import safetensors
+
+    with safetensors.safe_open(path, framework="pt") as file:  # pyright: ignore[reportPrivateImportUsage]
+        return file.metadata() or {}
+
+
+def _figures(folder: Path, card: str) -> tuple[str, ...]:
+    """Return the figures that a card names, after checking that they are there."""
+    found = dict.fromkeys(path for _, path in IMAGE.findall(card) if "://" not in path)
+    for path in found:
+        file = folder / path
+        inside = is_inside(path) and folder.resolve() in file.resolve().parents
+        if not inside or file.suffix.lower() not in _FIGURES:
+            raise PublishError(
+                f"{folder / CARD_NAME}: {path!r} is no figure of this run; link one inside of its folder"
+            )
+        if not file.is_file():
+            raise PublishError(
+                f"{folder / CARD_NAME}: names the figure {path}, which is not there; take the line out"
+            )
+    return tuple(found)
+
+
+def merge_card(content: Content, published: str, repository: str) -> tuple[str, list[str]]:
+    """Renew our section of a card and keep what a person wrote.
+
+    A push stamps its section with a digest of the prose around it. While the published prose still has that
+    digest nobody changed it there, and the run's is the newer; otherwise the published prose stays.
+
+    Args:
+        content: The run.
+        published: The card on the Hub; empty when there is none.
+        repository: `org/name`, which the snippet will load.
+
+    Returns:
+        The card, and what the user should be told.
+    """
+    ours = split_card(content.card)
+    theirs = split_card(published, f"{repository}/{CARD_NAME}")
+    notes: list[str] = []
+    base = ours
+    if _prose(theirs) and _stamp(theirs) != _digest(theirs):
+        front = {**ours.front, **{key: value for key, value in theirs.front.items() if key not in _OURS}}
+        base = CardParts(front, theirs.before, ours.generated, theirs.after)
+        if _prose(ours) not in ("", _prose(theirs)) and PLACEHOLDER not in _prose(ours):
+            notes.append(
+                f"the prose of the card on the Hub was kept; that of {content.folder / CARD_NAME} differs"
+            )
+    titles = {title or path: path for title, path in IMAGE.findall(ours.generated)}
+    card = render_card(content.config, name=repository, existing=base.join(), figures=titles)
+    parts = split_card(card)
+    left = sum(PLACEHOLDER in line for line in card.splitlines())
+    if left:
+        notes.append(
+            f"the card has {left} lines to fill in; modelsgenesis card {content.folder} --check lists them"
+        )
+    return card.replace(BEGIN, f"{BEGIN}{_STAMP}{_digest(parts)}", 1), notes
+
+
+def _prose(parts: CardParts) -> str:
+    return f"{parts.before.strip()}\n{parts.after.strip()}".strip()
+
+
+def _digest(parts: CardParts) -> str:
+    front: dict[str, Any] = {key: value for key, value in parts.front.items() if key not in _OURS}
+    return hashlib.sha256(f"{sorted(front.items())}{_prose(parts)}".encode()).hexdigest()[:16]
+
+
+def _stamp(parts: CardParts) -> str:
+    head = parts.generated.partition("\n")[0]
+    return head.partition(_STAMP)[2].partition(" ")[0]

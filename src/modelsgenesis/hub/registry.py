@@ -1,0 +1,188 @@
+"""The registry: one Markdown card a model, whose header says where the weights are and what they expect."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from modelsgenesis.configs import Config, InputContract, NetworkConfig
+from modelsgenesis.configs.base import require
+from modelsgenesis.configs.bundle import Task
+from modelsgenesis.configs.front_matter import split_card
+from modelsgenesis.errors import ConfigurationError, UnknownModelError, nearest
+
+CARDS_VARIABLE = "MODELSGENESIS_CARDS"
+"""Names a folder of a user's own cards, which come before the packaged ones."""
+
+ForeignFormat = Literal["genesis-pytorch", "genesis-keras", "nnunet-v1", "openmind"]
+Format = ForeignFormat | Literal["bundle"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSource(Config):
+    """The `modelsgenesis:` mapping of a card.
+
+    Attributes:
+        name: What users call the model.
+        repository: `org/name` on the Hub, or None when `file` lies beside the card.
+        revision: Branch, tag or commit.
+        file: The weight file; its path in the repository, or from the card's folder.
+        format: How the file is to be read. A `"bundle"` has `config.json` beside its file.
+        extra_files: Further files that the importer needs.
+        sha256: Digest of `file`, or None while nobody could take it; then the Hub's own record is the check.
+        parameters: Of the network.
+        task: What the network was trained for.
+        network: Its shape.
+        input: The input that it expects.
+        patch_size: Voxels of the sub-volumes of training.
+    """
+
+    name: str
+    repository: str | None
+    revision: str = "main"
+    file: str
+    format: Format
+    extra_files: tuple[str, ...] = ()
+    sha256: str | None = None
+    parameters: int
+    task: Task
+    network: NetworkConfig
+    input: InputContract
+    patch_size: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for file in (self.file, *self.extra_files):
+            require(is_inside(file), f"ModelSource.file: {file!r} is no relative path without '..'")
+        for key, value in (("name", self.name), ("repository", self.repository or "-"), ("file", self.file)):
+            require(bool(value.strip()), f"ModelSource.{key}: is empty")
+        digest = self.sha256
+        require(
+            digest is None or (len(digest) == 64 and set(digest) <= set("0123456789abcdef")),
+            f"ModelSource.sha256: {digest!r} is no SHA-256 in 64 hexadecimal digits",
+        )
+        require(self.parameters > 0, f"ModelSource.parameters: received {self.parameters}, expected above 0")
+        require(
+            len(self.patch_size) == self.input.dims and min(self.patch_size) > 0,
+            f"ModelSource.patch_size: {self.patch_size} is not {self.input.dims} positive sizes",
+        )
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A model of the registry.
+
+    Attributes:
+        source: Where the weights are and what they expect.
+        front: The whole header, with the Hub's own fields.
+        text: The whole card, as it can be uploaded.
+        path: Its file.
+    """
+
+    source: ModelSource
+    front: Mapping[str, Any]
+    text: str
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """What users call the model."""
+        return self.source.name
+
+    @property
+    def license(self) -> str:
+        """The licence as the header has it; empty when it has none."""
+        return str(self.front.get("license_name") or self.front.get("license") or "")
+
+
+def is_inside(path: str) -> bool:
+    """Tell whether a path from a file or a server stays inside its folder on every system."""
+    parts = PurePosixPath(path).parts
+    return bool(parts) and not (path.startswith("/") or "\\" in path or ":" in path or ".." in parts)
+
+
+def read_text(path: Path) -> str:
+    """Read a card's file.
+
+    Raises:
+        ConfigurationError: It is not there, or no text.
+    """
+    try:
+        return path.read_text("utf-8")
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{path}: no such card; a push writes one, or copy one of cards/") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: cannot be read as a card: {error}") from error
+
+
+def read_card(path: Path) -> ModelCard:
+    """Read and check a card.
+
+    Raises:
+        ConfigurationError: The file is unreadable, or its header has unknown, missing or wrong keys.
+    """
+    text = read_text(path)
+    front = split_card(text, str(path)).front
+    if "modelsgenesis" not in front:
+        raise ConfigurationError(f"{path}: no `modelsgenesis:` mapping in its header; see the packaged cards")
+    source = ModelSource.from_dict(front["modelsgenesis"], where=str(path))
+    if source.name != path.stem:
+        raise ConfigurationError(f"{path}: is about {source.name!r}; call the file {source.name}.md")
+    return ModelCard(source, front, text, path)
+
+
+def _folders() -> list[Path]:
+    """Return the folders of cards, a user's own first."""
+    own = os.environ.get(CARDS_VARIABLE)
+    folders = [Path(own).expanduser()] if own else []
+    if own and not folders[0].is_dir():
+        raise ConfigurationError(f"{CARDS_VARIABLE}: {own} is no folder; name one of cards or unset it")
+    package = Path(str(resources.files("modelsgenesis")))
+    beside_source = package.parents[1] / "cards"  # an editable install: the wheel's copy would go stale
+    packaged = beside_source if package.parent.name == "src" and beside_source.is_dir() else package / "cards"
+    return [*folders, packaged]
+
+
+def list_cards(modality: str | None = None, dims: int | None = None) -> list[ModelCard]:
+    """List the models of the registry by name.
+
+    Args:
+        modality: Only models for it, such as `"ct"`.
+        dims: Only models of so many spatial dimensions.
+
+    Raises:
+        ConfigurationError: A card is not as the schema wants it.
+
+    Example:
+        names = [card.name for card in list_cards(modality="ct", dims=3)]
+    """
+    cards: dict[str, ModelCard] = {}
+    for folder in _folders():
+        for path in sorted(folder.glob("*.md")):
+            if path.stem.lower() != "readme":
+                cards.setdefault(path.stem, read_card(path))
+    return [
+        cards[name]
+        for name in sorted(cards)
+        if modality in (None, cards[name].source.input.modality)
+        and dims in (None, cards[name].source.input.dims)
+    ]
+
+
+def find_card(name: str) -> ModelCard:
+    """Return the card of a model.
+
+    Raises:
+        UnknownModelError: No card has this name; the message has the nearest ones.
+    """
+    for folder in _folders():
+        path = folder / f"{name}.md"
+        if is_inside(name) and path.is_file():
+            return read_card(path)
+    known = [card.name for card in list_cards()]
+    hint = nearest(name, known) if known else "the registry is empty"
+    raise UnknownModelError(
+        f"{name}: no model of this name in the registry; {hint}, or give org/name or a folder"
+    )

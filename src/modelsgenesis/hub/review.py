@@ -1,0 +1,90 @@
+"""What a reviewer of a model card would miss."""
+
+import re
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from modelsgenesis.configs.front_matter import PLACEHOLDER, split_card
+from modelsgenesis.errors import ConfigurationError
+
+IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
+"""An image link of Markdown: title and path."""
+
+LICENSES = frozenset(resources.files("modelsgenesis.hub").joinpath("licenses.txt").read_text("utf-8").split())
+"""What the Hub's header takes as a licence; one of one's own is `other` with a name and a link."""
+
+
+def review_card(card: str) -> list[str]:
+    """List what a reviewer would miss in a card, each in one line; an empty list is a complete card.
+
+    Example:
+        >>> review_card("# A model")[0]
+        'header: no license; choose an identifier of the Hub, or other with license_name'
+    """
+    try:
+        parts = split_card(card)
+    except ConfigurationError as error:
+        return [str(error)]
+    body = f"{parts.before}{parts.generated}{parts.after}"
+    left = [line.strip(" -*\t") for line in body.splitlines() if PLACEHOLDER in line]
+    return [
+        *_header(parts.front),
+        *_index(parts.front.get("model-index")),
+        *_prose(body),
+        *(f"to fill in: {line}" for line in left),
+    ]
+
+
+def _header(front: Mapping[str, Any]) -> list[str]:
+    found: list[str] = []
+    license_ = front.get("license")
+    if not license_:
+        found.append("header: no license; choose an identifier of the Hub, or other with license_name")
+    elif license_ not in LICENSES:
+        found.append(f"header: license {license_!r} is no identifier of the Hub; use other with license_name")
+    elif license_ == "other" and not (front.get("license_name") and front.get("license_link")):
+        found.append("header: license other needs license_name and license_link")
+    if front.get("library_name") != "modelsgenesis":
+        found.append("header: library_name is not modelsgenesis")
+    found += [f"header: no {key}" for key in ("pipeline_tag", "tags") if not front.get(key)]
+    if "datasets" not in front:
+        found.append(
+            "header: no datasets; name those on the Hub, or give [] and describe the data in the text"
+        )
+    return found
+
+
+def _index(index: Any) -> list[str]:
+    """Return what the results lack: a number without n, seeds, an interval and a baseline says little."""
+    results = [result for model in index or [] for result in model.get("results", [])]
+    if not results:
+        return ["results: none in model-index"]
+    wanted = {
+        "n": ("n", "cases", "subjects", "samples"),
+        "seeds": ("seeds", "seed", "runs"),
+        "an interval": ("interval", "ci", "confidence_interval", "deviation", "std"),
+        "a baseline": ("baseline", "scratch", "identity_loss", "mean_image_loss"),
+    }
+    found: list[str] = []
+    for metric in (metric for result in results for metric in result.get("metrics", [])):
+        known = " ".join(str(key) for key in metric.get("args", {})).lower().split()
+        lacking = [what for what, names in wanted.items() if not any(key.startswith(names) for key in known)]
+        if lacking:
+            found.append(f"results: {metric.get('name', metric.get('type'))} without {', '.join(lacking)}")
+    return found
+
+
+def _prose(body: str) -> list[str]:
+    text = body.lower()
+    wanted = {
+        "not a medical device": "says nowhere that it is not a medical device",
+        "intended use": "no intended use",
+        "limit": "no limits",
+        "consent": "no word on consent or ethics approval",
+        "licence|license": "no word on the licences of data and weights",
+        "```python": "no snippet that loads it",
+        "@|doi|arxiv": "no citation",
+        "!\\[": "no figure",
+    }
+    return [f"text: {problem}" for pattern, problem in wanted.items() if not re.search(pattern, text)]

@@ -1,0 +1,242 @@
+"""The nnU-Net family, plain and residual, in two and three dimensions.
+
+The names of the parameters are those of nnU-Net v2's own networks (dynamic-network-architectures), each
+tensor once: there every convolution and norm occurs again in `all_modules`, the encoder in the decoder.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from math import prod
+from typing import cast
+
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from modelsgenesis.configs import PlainUNetConfig, ResidualUNetConfig
+from modelsgenesis.networks.layers import (
+    average_pooling,
+    concatenate,
+    convolution,
+    normalization,
+    transposed_convolution,
+)
+from modelsgenesis.networks.unet import UNet
+
+StagedConfig = PlainUNetConfig | ResidualUNetConfig
+
+
+class ConvolutionUnit(nn.Module):
+    """Convolution, normalisation and, unless told otherwise, leaky ReLU."""
+
+    def __init__(
+        self,
+        config: StagedConfig,
+        channels: tuple[int, int],
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        *,
+        bias: bool | None = None,
+        activated: bool = True,
+    ) -> None:
+        super().__init__()
+        bias = config.convolution_bias if bias is None else bias
+        self.conv = convolution(config.dims, *channels, kernel, stride, bias)
+        self.norm = normalization(config, channels[1])
+        self.negative_slope = config.negative_slope if activated else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [b, in, *spatial] to [b, out, *spatial / stride]."""
+        x = self.norm(self.conv(x))
+        return (
+            x if self.negative_slope is None else functional.leaky_relu(x, self.negative_slope, inplace=True)
+        )
+
+
+class ConvolutionStack(nn.Module):
+    """Convolutions in a row, of which the first changes channels and resolution."""
+
+    def __init__(
+        self,
+        config: StagedConfig,
+        channels: tuple[int, int],
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        count: int,
+    ) -> None:
+        super().__init__()
+        before, after = channels
+        same = (1,) * config.dims
+        self.convs = nn.Sequential(
+            ConvolutionUnit(config, (before, after), kernel, stride),
+            *(ConvolutionUnit(config, (after, after), kernel, same) for _ in range(count - 1)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [b, in, *spatial] to [b, out, *spatial / stride]."""
+        return self.convs(x)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside a skip that pools and projects where resolution or channels change."""
+
+    def __init__(
+        self, config: StagedConfig, channels: tuple[int, int], kernel: Sequence[int], stride: Sequence[int]
+    ) -> None:
+        super().__init__()
+        before, after = channels
+        same = (1,) * config.dims
+        self.conv1 = ConvolutionUnit(config, channels, kernel, stride)
+        self.conv2 = ConvolutionUnit(config, (after, after), kernel, same, activated=False)
+        skip: list[nn.Module] = []
+        if prod(stride) > 1:
+            skip.append(average_pooling(config.dims, stride))
+        if before != after:
+            skip.append(ConvolutionUnit(config, channels, same, same, bias=False, activated=False))
+        self.skip = nn.Sequential(*skip)
+        self.negative_slope = config.negative_slope
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [b, in, *spatial] to [b, out, *spatial / stride]."""
+        return functional.leaky_relu(
+            self.conv2(self.conv1(x)) + self.skip(x), self.negative_slope, inplace=True
+        )
+
+
+class ResidualStage(nn.Module):
+    """Residual blocks in a row, of which the first changes channels and resolution."""
+
+    def __init__(
+        self,
+        config: ResidualUNetConfig,
+        channels: tuple[int, int],
+        kernel: Sequence[int],
+        stride: Sequence[int],
+        count: int,
+    ) -> None:
+        super().__init__()
+        before, after = channels
+        same = (1,) * config.dims
+        self.blocks = nn.Sequential(
+            ResidualBlock(config, (before, after), kernel, stride),
+            *(ResidualBlock(config, (after, after), kernel, same) for _ in range(count - 1)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [b, in, *spatial] to [b, out, *spatial / stride]."""
+        return self.blocks(x)
+
+
+class StagedEncoder(nn.Module):
+    """The contracting path: [b, in_channels, *spatial] to one tensor a stage, highest resolution first."""
+
+    def __init__(self, config: StagedConfig) -> None:
+        super().__init__()
+        widths = config.widths
+        if isinstance(config, ResidualUNetConfig):
+            self.stem = ConvolutionStack(
+                config, (config.in_channels, widths[0]), config.kernels[0], (1,) * config.dims, 1
+            )
+            channels = pairwise((widths[0], *widths))
+            stages = zip(channels, config.kernels, config.strides, config.blocks, strict=True)
+            built = [ResidualStage(config, *stage) for stage in stages]
+        else:
+            self.stem = nn.Identity()
+            channels = pairwise((config.in_channels, *widths))
+            stages = zip(channels, config.kernels, config.strides, config.convolutions, strict=True)
+            built = [nn.Sequential(ConvolutionStack(config, *stage)) for stage in stages]
+        self.stages = nn.Sequential(*built)
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Return the features of every stage: [b, widths[i], *spatial / stride]."""
+        x = self.stem(x)
+        features: list[Tensor] = []
+        for stage in self.stages:
+            x = stage(x)
+            features.append(x)
+        return features
+
+
+class StagedDecoder(nn.Module):
+    """The expanding path: features of every stage to [b, out_channels, *spatial].
+
+    Every stage has a 1³ convolution to the output, as in nnU-Net, where deep supervision uses them all. Only
+    the last is used here; the others are kept so that a published file stays whole, and are frozen.
+    """
+
+    def __init__(self, config: StagedConfig) -> None:
+        super().__init__()
+        dims, widths = config.dims, config.widths
+        up = range(len(widths) - 1, 0, -1)  # deepest first
+        self.stages = nn.ModuleList(
+            ConvolutionStack(
+                config, (2 * widths[i - 1], widths[i - 1]), config.kernels[i - 1], (1,) * dims, count
+            )
+            for i, count in zip(up, config.decoder_convolutions, strict=True)
+        )
+        self.transpconvs = nn.ModuleList(
+            transposed_convolution(dims, widths[i], widths[i - 1], config.strides[i], config.upsampling_bias)
+            for i in up
+        )
+        self.seg_layers = nn.ModuleList(
+            convolution(dims, widths[i - 1], config.out_channels, 1, bias=config.head_bias) for i in up
+        )
+        self.seg_layers[:-1].requires_grad_(False)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        """Go up from the deepest features, joining those of each stage on the way."""
+        x = features[-1]
+        for up, stage, skip in zip(self.transpconvs, self.stages, reversed(features[:-1]), strict=True):
+            x = stage(concatenate(skip, up(x)))
+        return self.seg_layers[-1](x)
+
+
+class StagedUNet(UNet[StagedConfig]):
+    """A U-Net of the nnU-Net family; the configuration says whether plain or residual.
+
+    Args:
+        config: Stages, kernels, strides, normalisation and output.
+
+    Example:
+        >>> import torch
+        >>> from modelsgenesis.configs import ResidualUNetConfig
+        >>> network = StagedUNet(ResidualUNetConfig(widths=(4, 8)))
+        >>> network(torch.rand(1, 1, 8, 8, 4)).shape
+        torch.Size([1, 1, 8, 8, 4])
+        >>> [tuple(stage.shape) for stage in network.features(torch.rand(1, 1, 8, 8, 4))]
+        [(1, 4, 8, 8, 4), (1, 8, 4, 4, 2)]
+
+    References:
+        Isensee et al., nnU-Net, Nature Methods 18, 2021; nnU-Net Revisited, MICCAI 2024 (residual encoder).
+    """
+
+    head_prefix = "decoder.seg_layers."
+
+    def __init__(self, config: StagedConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.encoder = StagedEncoder(config)
+        self.decoder = StagedDecoder(config)
+        for module in self.modules():
+            if isinstance(module, (_ConvNd, ResidualBlock)):
+                self.initialize(module)
+
+    @property
+    def divisor(self) -> tuple[int, ...]:
+        """What each side of an input must divide by."""
+        return tuple(prod(steps) for steps in zip(*self.config.strides, strict=True))
+
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Go from the features of every stage to [b, out_channels, *spatial], before the last activation."""
+        return self.decoder(features)
+
+    def initialize(self, module: nn.Module) -> None:
+        """Initialise as nnU-Net does: He's normal values, no biases, residual blocks that begin as skips."""
+        if isinstance(module, (_ConvNd, _ConvTransposeNd)):
+            nn.init.kaiming_normal_(module.weight, a=self.config.negative_slope)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, ResidualBlock):
+            nn.init.zeros_(cast("Tensor", module.conv2.norm.weight))
+        else:
+            super().initialize(module)

@@ -1,0 +1,350 @@
+"""The published formats: rebuilt in their wrappers, converted, held against the original outputs."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from modelsgenesis.checkpoints import CONVERTER_VERSION, convert_checkpoint, load_bundle
+from modelsgenesis.checkpoints.genesis import GENESIS_KERAS_NETWORK
+from modelsgenesis.configs import (
+    CONTRACTS,
+    GENESIS_UNET_2019,
+    NNUNET_V1_GENESIS,
+    RESENC_L,
+    GenesisUNetConfig,
+    InputContract,
+)
+from modelsgenesis.errors import CheckpointError, ConfigurationError
+from modelsgenesis.networks import StagedUNet, adapt, build_network
+from reference_files import (
+    openmind_network,
+    outputs,
+    write_genesis_pt,
+    write_keras_h5,
+    write_nnunet_model,
+    write_openmind_pth,
+)
+
+SMALL = GenesisUNetConfig(widths=(4, 8), statistics="batch")
+
+
+def close(actual: torch.Tensor, expected: np.ndarray, tolerance: float = 1e-5) -> None:
+    torch.testing.assert_close(actual, torch.from_numpy(expected), atol=tolerance, rtol=0)
+
+
+def small_state_dict(config: GenesisUNetConfig = SMALL) -> dict[str, torch.Tensor]:
+    """A small network under the key names of the release."""
+    from modelsgenesis.checkpoints.export import original_names
+
+    names = original_names(config)
+    return {names(here)[0]: tensor.clone() for here, tensor in build_network(config).state_dict().items()}
+
+
+def save(path: Path, content: Any) -> Path:
+    torch.save(content, path)
+    return path
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("prefix", "key", "legacy"),
+    [("module.", "state_dict", False), ("", "net", True)],
+    ids=["as published", "nested otherwise, no prefix, format of 2019"],
+)
+def test_genesis_chest_ct(tmp_path: Path, shared: Path, prefix: str, key: str, legacy: bool) -> None:
+    file = write_genesis_pt(tmp_path / "Genesis_Chest_CT.pt", shared, prefix=prefix, key=key, legacy=legacy)
+    report = convert_checkpoint(file, tmp_path / "bundle")
+    assert report.format == "genesis-pytorch"
+    assert report.parameters == 19_073_665
+    assert len(report.renamed) == 106
+    assert set(report.dropped) == {"epoch", "optimizer_state_dict"}
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.config.network == GENESIS_UNET_2019
+    assert bundle.config.input == CONTRACTS["ct"]
+    assert bundle.config.patch_size == (64, 64, 32)
+
+    expected = outputs(shared, "genesis_chest_ct_3d")
+    x = torch.from_numpy(expected["input"])
+    running, _ = adapt(bundle.network, task="restoration", statistics="running")
+    with torch.inference_mode():
+        close(bundle.network(x), expected["restored_batch_stats"])
+        close(bundle.network.features(x)[-1], expected["deepest_batch_stats"])
+        close(running(x), expected["restored_running_stats"])
+        close(running.features(x)[-1], expected["deepest_running_stats"])
+
+
+@pytest.mark.shared
+def test_inference_with_the_statistics_of_the_batch_has_no_side_effect(tmp_path: Path, shared: Path) -> None:
+    convert_checkpoint(write_genesis_pt(tmp_path / "file.pt", shared), tmp_path / "bundle")
+    network = load_bundle(tmp_path / "bundle").network
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    with torch.inference_mode():
+        network(torch.rand(2, 1, 16, 16, 8))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("at_root", [False, True])
+def test_genesis_chest_ct_of_keras(tmp_path: Path, shared: Path, at_root: bool) -> None:
+    file = write_keras_h5(tmp_path / "Genesis_Chest_CT.h5", shared, at_root=at_root)
+    report = convert_checkpoint(file, tmp_path / "bundle", format="genesis-keras")
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.config.network == GENESIS_KERAS_NETWORK
+    assert "counters of batch norm" in report.summary()
+    expected = outputs(shared, "genesis_chest_ct_3d_keras")
+    x = torch.from_numpy(expected["input"])
+    with torch.inference_mode():
+        close(bundle.network(x), expected["restored"])
+        close(bundle.network.features(x)[-1], expected["deepest"])
+
+
+@pytest.mark.shared
+def test_genesis_nnunet(tmp_path: Path, shared: Path) -> None:
+    file = write_nnunet_model(tmp_path / "genesis_nnunet_luna16_006.model", shared)
+    report = convert_checkpoint(file, tmp_path / "bundle")
+    assert report.format == "nnunet-v1"
+    assert report.parameters == 30_785_184
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.config.network == NNUNET_V1_GENESIS
+    assert (bundle.config.input.mean, bundle.config.input.deviation) == (-775.8457, 251.9326)
+    expected = outputs(shared, "genesis_nnunet_luna16_006")
+    random = np.random.RandomState(int(expected["input_seed"]))
+    x = torch.from_numpy(random.random_sample(tuple(expected["input_shape"])).astype(np.float32))
+    with torch.inference_mode():
+        close(bundle.network(x)[..., ::2, ::2, ::2].contiguous(), expected["logits"])
+
+
+def test_openmind(tmp_path: Path) -> None:
+    file = write_openmind_pth(tmp_path / "checkpoint_final.pth")
+    report = convert_checkpoint(
+        file, tmp_path / "bundle", extra_files={"adaptation_plan.json": tmp_path / "adaptation_plan.json"}
+    )
+    assert report.format == "openmind"
+    assert len(report.renamed) + len(report.dropped) == len(
+        torch.load(file, weights_only=True)["network_weights"]
+    )
+    assert "224 keys name 66 tensors" in report.summary()
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.config.input == InputContract(
+        modality="mri", intensity="zscore", spacing=(1.0, 1.0, 1.0), orientation="SPL"
+    )
+    assert bundle.config.patch_size == (16, 16, 16)
+    x = torch.randn(1, 1, 16, 16, 16)
+    with torch.inference_mode():
+        torch.testing.assert_close(bundle.network(x), openmind_network("small")(x), atol=1e-5, rtol=0)
+
+
+def test_what_is_given_comes_before_the_plan_and_the_difference_is_reported(tmp_path: Path) -> None:
+    file = write_openmind_pth(tmp_path / "checkpoint_final.pth")
+    contract = InputContract(modality="mri", intensity="zscore", spacing=(2.0, 2.0, 2.0))
+    report = convert_checkpoint(file, tmp_path / "bundle", input_contract=contract, patch_size=(32, 32, 32))
+    assert "spacing (2.0, 2.0, 2.0) is used, the plan says [1.0, 1.0, 1.0]" in report.notes
+    assert "patch size (32, 32, 32) is used, the plan says [16, 16, 16]" in report.notes
+    assert load_bundle(tmp_path / "bundle").config.input == contract
+
+
+@pytest.fixture(scope="module")
+def full_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ResEnc-L as published: 409 MB."""
+    return write_openmind_pth(tmp_path_factory.mktemp("openmind") / "checkpoint_final.pth", "full")
+
+
+def test_openmind_at_full_size(tmp_path: Path, full_size: Path) -> None:
+    report = convert_checkpoint(full_size, tmp_path / "bundle")
+    assert report.parameters == 102_348_965
+    assert len(report.renamed) == 264
+    assert len(report.dropped) == 956 - 264
+    bundle = load_bundle(tmp_path / "bundle")
+    assert bundle.config.network == RESENC_L
+    x = torch.randn(1, 1, 32, 32, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(bundle.network(x), openmind_network("full")(x), atol=1e-4, rtol=0)
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+import torch
+from modelsgenesis.checkpoints import convert_checkpoint, load_bundle
+
+def kilobytes(key):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(key))
+
+def peak(work):
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
+    before = kilobytes("VmRSS")
+    work()
+    return (kilobytes("VmHWM") - before) * 1024
+
+file, small, out = map(Path, sys.argv[1:])
+convert_checkpoint(small, out / "small")  # whatever is loaded on first use is loaded now
+load_bundle(out / "small")
+weights = 102_348_965 * 4
+print(peak(lambda: convert_checkpoint(file, out / "full")) / weights)
+print(peak(lambda: load_bundle(out / "full")) / weights)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
+def test_peak_memory_is_under_one_and_a_half_times_the_weights(tmp_path: Path, full_size: Path) -> None:
+    small = write_openmind_pth(tmp_path / "small.pth")
+    command = [sys.executable, "-c", MEASURE, str(full_size), str(small), str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    converting, loading = map(float, result.stdout.split())
+    assert converting < 1.5
+    assert loading < 1.5
+
+
+def test_of_aliases_that_disagree_the_trained_one_is_kept(tmp_path: Path) -> None:
+    file = write_openmind_pth(tmp_path / "checkpoint_final.pth")
+    content = torch.load(file, weights_only=True)
+    trained = content["network_weights"]["encoder.stem.convs.0.all_modules.0.weight"] + 1
+    content["network_weights"]["encoder.stem.convs.0.all_modules.0.weight"] = trained
+    content["network_weights"] = dict(reversed(content["network_weights"].items()))  # the order tells nothing
+    report = convert_checkpoint(save(file, content), tmp_path / "bundle")
+    assert "3 aliases disagree with all_modules" in report.summary()
+    assert report.dropped["encoder.stem.convs.0.conv.weight"].startswith("stale alias")
+    weights = load_bundle(tmp_path / "bundle").network.state_dict()
+    assert torch.equal(weights["encoder.stem.convs.0.conv.weight"], trained)
+
+
+@pytest.mark.parametrize("wrap", [lambda w: w, lambda w: {"a": {"b": {"model": w}}}])
+def test_weights_are_found_wherever_they_are(tmp_path: Path, wrap: Any) -> None:
+    weights = {f"_orig_mod.module.{name}": tensor for name, tensor in small_state_dict().items()}
+    weights["other.weight"] = torch.ones(3)
+    report = convert_checkpoint(save(tmp_path / "file.pt", wrap(weights)), tmp_path / "bundle")
+    assert report.network == SMALL
+    assert report.dropped["other.weight"] == "not under _orig_mod.module."
+    assert load_bundle(tmp_path / "bundle").config.network == SMALL
+
+
+def test_flat_networks_with_more_channels_convert_too(tmp_path: Path) -> None:
+    config = GenesisUNetConfig(dims=2, widths=(4, 8, 16), in_channels=3, out_channels=2, statistics="batch")
+    file = save(tmp_path / "file.pt", small_state_dict(config))
+    report = convert_checkpoint(file, tmp_path / "bundle")
+    assert report.network == config
+    assert load_bundle(tmp_path / "bundle").config.patch_size == (64, 64)
+
+
+def test_half_precision_becomes_single(tmp_path: Path) -> None:
+    weights = small_state_dict()
+    half = {name: t.half() if t.is_floating_point() else t for name, t in weights.items()}
+    convert_checkpoint(save(tmp_path / "file.pt", half), tmp_path / "bundle")
+    head = load_bundle(tmp_path / "bundle").network.state_dict()["head.weight"]
+    assert torch.equal(head, weights["out_tr.final_conv.weight"].half().float())
+
+
+def test_numbers_that_numpy_pickled_beside_the_weights_do_no_harm(tmp_path: Path) -> None:
+    content = {
+        "state_dict": small_state_dict(),
+        "best_loss": np.float64(0.1),
+        "losses": [np.float32(1.0)],
+        "curve": np.arange(3.0),
+    }
+    report = convert_checkpoint(save(tmp_path / "file.pt", content), tmp_path / "bundle")
+    assert set(report.dropped) == {"best_loss", "losses", "curve"}
+
+
+def test_the_provenance_says_where_it_comes_from(tmp_path: Path) -> None:
+    file = save(tmp_path / "file.pt", small_state_dict())
+    source = {
+        "repository": "someone/something",
+        "revision": "0" * 40,
+        "file": "a/file.pt",
+        "sha256": "1" * 64,
+    }
+    report = convert_checkpoint(file, tmp_path / "bundle", source=source, card="# A card\n")
+    bundle = load_bundle(tmp_path / "bundle")
+    expected = {**source, "format": "genesis-pytorch", "converter_version": CONVERTER_VERSION}
+    assert bundle.config.provenance.source == expected
+    assert bundle.config.provenance.origin == "converted"
+    assert bundle.card == "# A card\n"
+    assert report.sha256 == "1" * 64
+
+
+def test_a_digest_is_taken_when_none_is_given(tmp_path: Path) -> None:
+    import hashlib
+
+    file = save(tmp_path / "file.pt", small_state_dict())
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert convert_checkpoint(file, tmp_path / "bundle").sha256 == digest
+    source = load_bundle(tmp_path / "bundle").config.provenance.source
+    assert source["sha256"] == digest
+    assert source["file"] == "file.pt"
+    assert str(tmp_path) not in json.dumps(source)
+
+
+def test_a_card_may_choose_what_tensors_cannot_tell_but_nothing_else(tmp_path: Path) -> None:
+    file = save(tmp_path / "file.pt", small_state_dict())
+    running = SMALL.override(statistics="running")
+    convert_checkpoint(file, tmp_path / "bundle", network=running)
+    assert load_bundle(tmp_path / "bundle").config.network == running
+    with pytest.raises(
+        CheckpointError,
+        match=r"file.pt: holds another network than expected: widths \[4, 8\] instead of \[8, 16\]",
+    ):
+        convert_checkpoint(file, tmp_path / "other", network=SMALL.override(widths=(8, 16)))
+    assert not (tmp_path / "other").exists()
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    file = save(tmp_path / "file.pt", small_state_dict())
+    (tmp_path / "empty").mkdir()
+    convert_checkpoint(file, tmp_path / "empty")
+    with pytest.raises(CheckpointError, match="empty: exists already; choose a new folder"):
+        convert_checkpoint(file, tmp_path / "empty")
+
+
+def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    file = save(tmp_path / "file.pt", small_state_dict())
+    with pytest.raises(CheckpointError, match="cannot be written: Not a directory; choose another folder"):
+        convert_checkpoint(file, file / "inside" / "bundle")
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import errno
+
+    import safetensors.torch
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    file = save(tmp_path / "file.pt", small_state_dict())
+    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        convert_checkpoint(file, tmp_path / "bundle")
+    assert [path.name for path in tmp_path.iterdir()] == ["file.pt"]
+
+
+def test_the_format_is_checked(tmp_path: Path) -> None:
+    file = save(tmp_path / "file.pt", small_state_dict())
+    with pytest.raises(CheckpointError, match="is a genesis-pytorch checkpoint, expected nnunet-v1"):
+        convert_checkpoint(file, tmp_path / "bundle", format="nnunet-v1")
+    with pytest.raises(ConfigurationError, match="received 'genesis-torch'; did you mean genesis-pytorch"):
+        convert_checkpoint(file, tmp_path / "bundle", format="genesis-torch")  # pyright: ignore[reportArgumentType]
+
+
+def test_converting_initialises_no_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = save(tmp_path / "file.pt", small_state_dict())
+    openmind = write_openmind_pth(tmp_path / "checkpoint_final.pth")
+
+    def refuse(tensor: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
+        assert tensor.is_meta
+        return tensor
+
+    monkeypatch.setattr(torch.nn.init, "kaiming_uniform_", refuse)
+    monkeypatch.setattr(torch.nn.init, "kaiming_normal_", refuse)
+    convert_checkpoint(file, tmp_path / "bundle")
+    load_bundle(tmp_path / "bundle")
+    convert_checkpoint(openmind, tmp_path / "other")
+    assert isinstance(load_bundle(tmp_path / "other").network, StagedUNet)

@@ -1,0 +1,268 @@
+"""Exports: read back they are the same, and nnU-Net v2 itself takes them."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+
+from modelsgenesis.checkpoints import Bundle, convert_checkpoint, export_bundle, load_bundle
+from modelsgenesis.configs import (
+    CONTRACTS,
+    BundleConfig,
+    ClassifierConfig,
+    GenesisUNetConfig,
+    NetworkConfig,
+    PlainUNetConfig,
+    Provenance,
+    ResidualUNetConfig,
+)
+from modelsgenesis.errors import CheckpointError, ConfigurationError
+from modelsgenesis.networks import build_network
+from reference_files import (
+    openmind_network,
+    reference_state_dict,
+    write_genesis_pt,
+    write_nnunet_model,
+    write_openmind_pth,
+)
+
+FILES = Path(__file__).parent
+
+
+def bundle(network: NetworkConfig) -> Bundle:
+    dims = network.encoder.dims if isinstance(network, ClassifierConfig) else network.dims
+    config = BundleConfig(
+        task="restoration",
+        network=network,
+        input=CONTRACTS["ct"].override(dims=dims),
+        patch_size=(16, 16, 8)[:dims],
+        provenance=Provenance(origin="untrained", library_version="0"),
+    )
+    return Bundle(build_network(network).eval(), config)
+
+
+def same(bundle: Bundle, other: Bundle) -> bool:
+    mine, theirs = bundle.network.state_dict(), other.network.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        GenesisUNetConfig(widths=(4, 8, 16), statistics="batch"),
+        GenesisUNetConfig(dims=2, widths=(4, 8), in_channels=2, out_channels=3, statistics="batch"),
+        PlainUNetConfig(
+            widths=(4, 6, 8),
+            convolutions=(1, 2, 3),
+            decoder_convolutions=(3, 2),
+            strides=((1, 1, 1), (2, 2, 2), (1, 2, 2)),
+            upsampling_bias=False,
+            head_bias=False,
+        ),
+    ],
+    ids=["genesis", "genesis 2d", "nnunet v1"],
+)
+def test_a_torch_export_comes_back_exactly(tmp_path: Path, network: NetworkConfig) -> None:
+    original = bundle(network)
+    file = export_bundle(original, tmp_path / "weights.pt", to="torch")
+    convert_checkpoint(file, tmp_path / "again")
+    again = load_bundle(tmp_path / "again")
+    assert again.config.network == network
+    assert same(again, original)
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("write", "name"),
+    [(write_genesis_pt, "genesis_chest_ct_3d"), (write_nnunet_model, "genesis_nnunet_luna16_006")],
+)
+def test_a_torch_export_has_the_published_keys_and_values(
+    tmp_path: Path, shared: Path, write: Any, name: str
+) -> None:
+    convert_checkpoint(write(tmp_path / "file", shared), tmp_path / "bundle")
+    file = export_bundle(load_bundle(tmp_path / "bundle"), tmp_path / "weights.pt", to="torch")
+    weights, published = torch.load(file, weights_only=True), reference_state_dict(shared, name)
+    assert weights.keys() == published.keys()
+    assert all(torch.equal(weights[key], published[key]) for key in published)
+
+
+@pytest.mark.parametrize("to", ["torch", "nnunet"])
+def test_openmind_goes_out_as_it_came_in(tmp_path: Path, to: Any) -> None:
+    file = write_openmind_pth(tmp_path / "checkpoint_final.pth")
+    published = torch.load(file, weights_only=True)["network_weights"]
+    convert_checkpoint(file, tmp_path / "bundle")
+    original = load_bundle(tmp_path / "bundle")
+    exported = export_bundle(original, tmp_path / "export.pth", to=to)
+    content = torch.load(exported, weights_only=True)
+    weights = content["network_weights"] if to == "nnunet" else content
+    assert weights.keys() == published.keys()
+    assert all(torch.equal(weights[key], published[key]) for key in published)
+    assert exported.stat().st_size < 1.5 * file.stat().st_size  # aliases share their bytes
+    openmind_network("small").load_state_dict(weights, strict=True)
+    if to == "nnunet":
+        report = convert_checkpoint(exported, tmp_path / "again")
+        again = load_bundle(tmp_path / "again")
+        assert report.format == "openmind"
+        assert same(again, original)
+        for field in ("network", "input", "patch_size", "task"):
+            assert getattr(again.config, field) == getattr(original.config, field)
+
+
+def imported(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+@pytest.mark.parametrize(
+    "network",
+    [
+        PlainUNetConfig(widths=(4, 8, 8), upsampling_bias=False, head_bias=False),
+        PlainUNetConfig(dims=2, widths=(4, 8), norm="batch", convolution_bias=False, upsampling_bias=False),
+        ResidualUNetConfig(widths=(4, 8, 8), strides=((1, 1, 1), (1, 2, 2), (2, 2, 2)), out_channels=2),
+    ],
+    ids=["nnunet v1", "plain 2d", "residual"],
+)
+def test_the_plan_of_an_nnunet_export_builds_the_network_that_its_weights_fit(
+    tmp_path: Path, network: PlainUNetConfig | ResidualUNetConfig
+) -> None:
+    original = bundle(network)
+    content = torch.load(export_bundle(original, tmp_path / "x.pth", to="nnunet"), weights_only=True)
+    plan = content["nnssl_adaptation_plan"]["architecture_plans"]
+    arguments = dict(plan["arch_kwargs"])
+    for name in plan["arch_kwargs_requiring_import"]:
+        arguments[name] = imported(arguments[name]) if arguments[name] else None
+    architecture = imported(plan["arch_class_name"])
+    assert architecture in (PlainConvUNet, ResidualEncoderUNet)
+    theirs = architecture(
+        input_channels=network.in_channels,
+        num_classes=network.out_channels,
+        deep_supervision=False,
+        **arguments,
+    ).eval()
+    theirs.load_state_dict(content["network_weights"], strict=True)
+    x = torch.randn(2, network.in_channels, *(16,) * network.dims)
+    with torch.inference_mode():
+        torch.testing.assert_close(original.network(x), theirs(x), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("network", "to", "message"),
+    [
+        (
+            GenesisUNetConfig(widths=(4, 8)),
+            "nnunet",
+            "a genesis_unet with transposed up-sampling and batch norm is no",
+        ),
+        (
+            GenesisUNetConfig(widths=(4, 8), upsampling="nearest"),
+            "torch",
+            "nearest up-sampling .* no original in",
+        ),
+        (
+            ClassifierConfig(encoder=GenesisUNetConfig(widths=(4, 8)), num_classes=2),
+            "torch",
+            r"a classifier has no original in PyTorch .* model\.safetensors is a plain state dict already",
+        ),
+        (PlainUNetConfig(widths=(8, 8), norm="group"), "nnunet", "nnU-Net has no network with norm 'group'"),
+    ],
+)
+def test_what_has_no_equal_elsewhere(tmp_path: Path, network: NetworkConfig, to: Any, message: str) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        export_bundle(bundle(network), tmp_path / "x", to=to)
+    assert not list(tmp_path.iterdir())
+
+
+def test_wrong_arguments(tmp_path: Path) -> None:
+    small = bundle(GenesisUNetConfig(widths=(4, 8)))
+    with pytest.raises(ConfigurationError, match="received 'onx'; did you mean onnx"):
+        export_bundle(small, tmp_path / "x", to="onx")  # pyright: ignore[reportArgumentType]
+    (tmp_path / "x").write_text("mine")
+    with pytest.raises(CheckpointError, match="x: exists already; choose a new name"):
+        export_bundle(small, tmp_path / "x", to="torch")
+    assert (tmp_path / "x").read_text() == "mine"
+
+
+def test_onnx_names_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(CheckpointError, match="pip install onnx onnxscript"):
+        export_bundle(bundle(GenesisUNetConfig(widths=(4, 8))), tmp_path / "x.onnx", to="onnx")
+
+
+@pytest.mark.skipif(
+    any(importlib.util.find_spec(name) is None for name in ("onnxscript", "onnxruntime")),
+    reason="needs onnxscript and onnxruntime",
+)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(
+    "network",
+    [
+        GenesisUNetConfig(widths=(4, 8), statistics="batch"),
+        GenesisUNetConfig(widths=(4, 8), upsampling="nearest"),
+        ResidualUNetConfig(widths=(4, 8)),
+        ClassifierConfig(encoder=PlainUNetConfig(dims=2, widths=(4, 8)), num_classes=2, hidden=4),
+    ],
+)
+def test_an_onnx_graph_gives_the_same_for_any_batch(tmp_path: Path, network: NetworkConfig) -> None:
+    import onnxruntime
+
+    original = bundle(network)
+    file = export_bundle(original, tmp_path / "x.onnx", to="onnx")
+    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
+    for batch in (1, 3):
+        x = torch.rand(batch, 1, *original.config.patch_size)
+        with torch.inference_mode():
+            expected = original.network(x)
+        [actual] = session.run(None, {"input": x.numpy()})
+        torch.testing.assert_close(torch.from_numpy(actual), expected, atol=1e-5, rtol=0)
+
+
+LOADS = """
+import sys
+import torch
+from nnunetv2.run.load_pretrained_weights import load_pretrained_weights
+from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+
+file = sys.argv[1]
+plan = torch.load(file, weights_only=True)["nnssl_adaptation_plan"]["architecture_plans"]
+architecture = (plan["arch_class_name"], plan["arch_kwargs"], plan["arch_kwargs_requiring_import"])
+network = get_network_from_plans(*architecture, 1, 3, deep_supervision=True)
+before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+load_pretrained_weights(network, file)
+weights = torch.load(file, weights_only=True)["network_weights"]
+for name, tensor in network.state_dict().items():
+    expected = before[name] if ".seg_layers." in name else weights[name]
+    assert torch.equal(tensor, expected), name
+print("loaded", len(weights))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_nnunet_itself_loads_an_export(tmp_path: Path) -> None:
+    """In an environment of its own, with nnU-Net's own function for `-pretrained_weights`."""
+    convert_checkpoint(write_openmind_pth(tmp_path / "checkpoint_final.pth", "full"), tmp_path / "bundle")
+    residual = export_bundle(load_bundle(tmp_path / "bundle"), tmp_path / "residual.pth", to="nnunet")
+    v1 = bundle(PlainUNetConfig(widths=(8, 16, 16), upsampling_bias=False, head_bias=False))
+    plain = export_bundle(v1, tmp_path / "plain.pth", to="nnunet")
+
+    venv.create(tmp_path / "environment", with_pip=True)
+    python = tmp_path / "environment" / "bin" / "python"
+    constraints = tmp_path / "constraints.txt"
+    constraints.write_text(f"torch=={torch.__version__.partition('+')[0]}\n")
+    environment = {**os.environ, "PIP_CONSTRAINT": str(constraints), "nnUNet_results": str(tmp_path)}
+    environment.pop("PYTHONPATH", None)
+    install = [str(python), "-m", "pip", "install", "-q", "nnunetv2"]
+    result = subprocess.run(install, capture_output=True, text=True, env=environment)
+    assert result.returncode == 0, result.stderr
+    for file in (residual, plain):
+        command = [str(python), "-c", LOADS, str(file)]
+        result = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert result.returncode == 0, result.stderr
+        assert result.stdout.splitlines()[-1].startswith("loaded")

@@ -1,0 +1,71 @@
+"""PNG, JPEG and TIFF."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from modelsgenesis.data import find_scans, read_volume
+from modelsgenesis.errors import ScanError, UnreadableScanError
+
+
+@pytest.mark.parametrize(
+    ("mode", "dtype"), [("L", np.uint8), ("I;16", np.uint16), ("F", np.float32), ("I", np.int32)]
+)
+def test_grey_images_keep_their_values(tmp_path: Path, mode: str, dtype: type) -> None:
+    array = np.arange(20).reshape(4, 5).astype(dtype)
+    suffix = "tif" if mode == "F" else "tiff" if mode == "I" else "png"
+    Image.fromarray(array).save(tmp_path / f"x.{suffix}")
+    (scan,), _ = find_scans(tmp_path)
+    volume = scan.read()
+    assert scan.shape == (4, 5)
+    assert scan.spacing is None
+    assert volume.spacing is None
+    np.testing.assert_array_equal(volume.array, array)
+    assert volume.array.dtype == dtype
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "LA", "CMYK"])
+def test_colour_becomes_grey_and_says_so(tmp_path: Path, mode: str) -> None:
+    suffix = "tif" if mode == "CMYK" else "png"
+    Image.new("RGB", (5, 4), (0, 100, 0)).convert(mode).save(tmp_path / f"x.{suffix}")
+    (scan,), _ = find_scans(tmp_path)
+    assert scan.notes == ("colour made grey",)
+    assert scan.read().array.shape == (4, 5)
+    assert np.abs(scan.read().array.astype(int) - 59).max() <= 2
+    assert scan.read().notes == ("colour made grey",)
+
+
+def test_bits_become_numbers(tmp_path: Path) -> None:
+    Image.new("1", (5, 4), 1).save(tmp_path / "x.png")
+    volume = read_volume(tmp_path / "x.png")
+    assert volume.array.dtype == np.uint8
+    assert (volume.array == 1).all()
+
+
+def test_pages_are_images(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.full((4, 5), value, np.uint8)) for value in (1, 2, 3)]
+    pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
+    scans, _ = find_scans(tmp_path)
+    assert [scan.index for scan in scans] == [0, 1, 2]
+    assert (scans[2].read().array == 3).all()
+    with pytest.raises(ScanError, match=r"holds 3 images; choose one by its index"):
+        read_volume(tmp_path / "x.tif")
+    with pytest.raises(ScanError, match=r"image 3 was asked for, it holds 3"):
+        read_volume(tmp_path / "x.tif", 3)
+
+
+def test_no_images(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"no image")
+    with pytest.raises(UnreadableScanError, match=r"x.png: cannot be read: .*; copy or export it again"):
+        read_volume(tmp_path / "x.png")
+    noise = np.random.default_rng(0).integers(0, 255, (40, 50)).astype(np.uint8)
+    Image.fromarray(noise).save(tmp_path / "y.png")
+    content = (tmp_path / "y.png").read_bytes()
+    (tmp_path / "y.png").write_bytes(content[:1000])
+    with pytest.raises(UnreadableScanError, match=r"y.png: cannot be read: "):
+        read_volume(tmp_path / "y.png")
+    Image.new("L", (50, 1)).save(tmp_path / "z.png")
+    with pytest.raises(ScanError, match=r"1×50 voxels lie on one line"):
+        read_volume(tmp_path / "z.png")

@@ -1,0 +1,244 @@
+"""From a scan to what a network expects, and exactly back."""
+
+import tracemalloc
+from itertools import permutations, product
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from nibabel.orientations import aff2axcodes
+
+from modelsgenesis.configs import CONTRACTS, InputContract
+from modelsgenesis.data import Volume, prepare, prepare_label, to_native
+from modelsgenesis.errors import ScanError, ShapeError
+
+CT, MRI, XRAY = CONTRACTS["ct"], CONTRACTS["mri"], CONTRACTS["xray"]
+ORIENTATIONS = [
+    "".join(pair[flip] for pair, flip in zip(axes, flips, strict=True))
+    for axes in permutations(("LR", "PA", "IS"))
+    for flips in product((0, 1), repeat=3)
+]
+
+
+def volume(array: np.ndarray, affine: np.ndarray | None = None, **options) -> Volume:
+    return Volume(array=array, affine=np.eye(4) if affine is None else affine, source="scan", **options)
+
+
+def oriented(codes: str, spacing: tuple[float, ...] = (1.0, 1.0, 1.0)) -> np.ndarray:
+    """An affine with these axis codes."""
+    affine = np.zeros((4, 4))
+    affine[3] = [5, -7, 11, 1]
+    affine = affine.T
+    for axis, code in enumerate(codes):
+        row = ["LR", "PA", "IS"].index(next(pair for pair in ("LR", "PA", "IS") if code in pair))
+        affine[row, axis] = spacing[axis] * (1 if code in "RAS" else -1)
+    affine[3] = [0, 0, 0, 1]
+    return affine
+
+
+def hounsfield(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(-1024, 1500, shape).astype(np.int16)
+
+
+def test_the_ct_window_is_exact() -> None:
+    values = np.array([-3024, -2048, -1024, -1000, -500, 0, 60, 1000, 3071], np.int16).reshape(3, 3, 1)
+    prepared = prepare(volume(values.repeat(2, axis=2)), CT)
+    expected = [0, 0, 0, 0, 0.25, 0.5, 0.53, 1, 1]
+    np.testing.assert_allclose(prepared.array[..., 0].ravel(), expected, atol=1e-6)
+    assert prepared.array.dtype == np.float32
+    assert prepared.bounds == (-1000, 1000)
+
+
+@pytest.mark.parametrize("padding", [-2000, -2048, -3024])
+def test_padding_shifts_nothing(padding: int) -> None:
+    """Neither the window, nor its neighbours when voxels are merged, nor the mean of standardized scans."""
+    air = hounsfield((16, 16, 8))
+    air[:4] = -1024
+    padded = air.copy()
+    padded[:4] = padding
+    contracts = [
+        CT,
+        CT.override(spacing=(2.5, 1.7, 2.0)),
+        InputContract(modality="ct", intensity="zscore"),
+        InputContract(modality="ct", intensity="standardize", mean=-775.8457, deviation=251.9326),
+    ]
+    for contract in contracts:
+        np.testing.assert_array_equal(
+            prepare(volume(padded), contract).array, prepare(volume(air), contract).array
+        )
+
+
+def test_standardize_is_that_of_the_nnunet_variant() -> None:
+    array = hounsfield((8, 8, 8))
+    contract = InputContract(modality="ct", intensity="standardize", mean=-775.8457, deviation=251.9326)
+    prepared = prepare(volume(array), contract)
+    np.testing.assert_allclose(prepared.array, (array + 775.8457) / 251.9326, rtol=1e-5, atol=1e-5)
+    scored = prepare(volume(array), InputContract(modality="mri", intensity="zscore"))
+    np.testing.assert_allclose(scored.array, (array - array.mean()) / array.std(), atol=1e-4)
+
+
+def test_percentiles_are_of_the_foreground() -> None:
+    head = np.zeros((20, 20, 20), np.float32)
+    head[5:15, 5:15, 5:15] = np.linspace(100, 1100, 1000).reshape(10, 10, 10)
+    prepared = prepare(volume(head), MRI)
+    assert prepared.bounds == pytest.approx((105, 1095), abs=0.1)
+    assert prepared.array.min() == 0
+    assert prepared.array.max() == 1
+    scaled = prepare(volume(head * 1000), MRI)
+    np.testing.assert_allclose(prepared.array, scaled.array, atol=1e-4)
+
+
+def test_padding_of_a_radiograph_is_no_foreground() -> None:
+    image = np.linspace(100, 200, 900).reshape(30, 30).astype(np.float32)
+    image[:, 20:] = 4095
+    prepared = prepare(volume(image, padding=4095.0), XRAY)
+    assert prepared.bounds[1] < 200
+
+
+@pytest.mark.parametrize("codes", ORIENTATIONS)
+def test_every_orientation_becomes_ras_and_comes_back(codes: str) -> None:
+    array = hounsfield((4, 5, 6))
+    scan = volume(array, oriented(codes))
+    assert "".join(aff2axcodes(scan.affine)) == codes
+    prepared = prepare(scan, CT)
+    assert "".join(aff2axcodes(prepared.affine)) == "RAS"
+    label = volume(np.arange(120).reshape(4, 5, 6), scan.affine)
+    back = to_native(prepare_label(label, CT).array, prepared)
+    np.testing.assert_array_equal(back, label.array)
+    place = np.argwhere(prepared.array == prepared.array.max())[0]
+    origin = np.linalg.inv(scan.affine) @ prepared.affine @ [*place, 1]
+    assert array[tuple(np.rint(origin[:3]).astype(int))] >= 1000
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    codes=st.sampled_from(ORIENTATIONS),
+    spacing=st.tuples(*[st.floats(0.4, 4)] * 3),
+    wanted=st.tuples(*[st.floats(0.4, 4)] * 3),
+)
+def test_resampling_keeps_the_place_in_space(codes: str, spacing: tuple, wanted: tuple) -> None:
+    """A bright ball's centre stays where it is, in mm, and an answer has the scan's own shape."""
+    shape = (14, 12, 16)
+    grid = np.indices(shape).reshape(3, -1).T
+    affine = oriented(codes, spacing)
+    places = grid @ affine[:3, :3].T + affine[:3, 3]
+    centre = places.mean(axis=0)
+    width = 2 * max(*spacing, *wanted)
+    ball = np.exp(-(((places - centre) / width) ** 2).sum(axis=1)).reshape(shape)
+    prepared = prepare(volume(ball * 2000 - 1000, affine), CT.override(spacing=wanted))
+    weights = prepared.array.ravel()
+    found = (
+        np.indices(prepared.array.shape).reshape(3, -1).T @ prepared.affine[:3, :3].T + prepared.affine[:3, 3]
+    )
+    # moments over a field of view that is cut differently at its border move by a part of a voxel
+    assert np.abs((found * weights[:, None]).sum(axis=0) / weights.sum() - centre).max() < 0.5 * width
+    np.testing.assert_allclose(prepared.spacing, wanted, rtol=1e-3)
+    assert to_native(prepared.array, prepared, order=1).shape == shape
+    assert to_native(prepared.array[None].repeat(2, axis=0), prepared).shape == (2, *shape)
+
+
+def test_probabilities_come_back_smooth() -> None:
+    array = hounsfield((12, 12, 12))
+    prepared = prepare(volume(array, np.diag([1, 1, 2, 1.0])), CT.override(spacing=(0.5, 2.0, 1.0)))
+    ramp = np.broadcast_to(np.linspace(0, 1, prepared.array.shape[0])[:, None, None], prepared.array.shape)
+    native = to_native(np.stack([ramp, 1 - ramp]), prepared, order=1)
+    assert native.dtype == np.float32
+    np.testing.assert_allclose(native.sum(axis=0), 1, atol=1e-5)
+    np.testing.assert_allclose(np.diff(native[0, 2:-2, 0, 0]), 2 / 23, atol=1e-3)
+
+
+def test_planes_and_slices_for_two_dimensions() -> None:
+    plane = prepare(volume(hounsfield((8, 9)).astype(np.float32)), XRAY)
+    assert plane.array.shape == (8, 9)
+    np.testing.assert_array_equal(to_native(plane.array, plane), plane.array)
+    contract = CT.override(dims=2, spacing=(2.0, 2.0))
+    slices = prepare(volume(hounsfield((8, 8, 5)), np.diag([1, 1, 3, 1.0])), contract)
+    assert slices.array.shape == (4, 4, 5)
+    assert slices.spacing == (2, 2, 3)
+
+
+def test_labels() -> None:
+    affine = oriented("LPS", (1, 1, 2))
+    label = volume(np.arange(60).reshape(3, 4, 5) % 7, affine)
+    prepared = prepare_label(label, CT)
+    assert prepared.array.dtype == np.uint8
+    np.testing.assert_array_equal(to_native(prepared.array, prepared), label.array)
+    stored_as_float = volume(label.array.astype(np.float64) * 100, affine)
+    assert prepare_label(stored_as_float, CT).array.dtype == np.int32
+    assert prepare_label(label, CT.override(spacing=(0.5, 0.5, 0.5))).array.shape == (6, 8, 20)
+    with pytest.raises(
+        ScanError, match=r"scan: values 0 to 3 with fractions; expected the integers of a label"
+    ):
+        prepare_label(volume(label.array / 2, affine), CT)
+    with pytest.raises(ScanError, match=r"values .*; expected the integers"):
+        prepare_label(volume(label.array * 1e12, affine), CT)
+
+
+@pytest.mark.parametrize(
+    ("array", "contract", "reason"),
+    [
+        (
+            np.full((4, 4, 4), 7, np.int16),
+            CT,
+            "every voxel is 7; there is nothing to learn from a constant scan",
+        ),
+        (np.full((4, 4, 4), np.nan), CT, "64 voxels are NaN or infinite; repair or replace them"),
+        (np.zeros((4, 0, 4)), CT, "4×0×4 voxels, so it is empty"),
+        (
+            np.arange(256.0).reshape(16, 16, 1).repeat(2, 2),
+            CT,
+            r"values 0 to 255 are not in HU \(nothing below 0\)",
+        ),
+        (np.linspace(-1040, -960, 4096).reshape(16, 16, 16), CT, "all air, hardly a voxel above -700 HU"),
+        (np.arange(16.0).reshape(4, 4), CT, "has 2 axes; expected 3"),
+        (np.arange(64.0).reshape(4, 4, 4) - 3000, CT, "all air"),
+        (
+            np.arange(64.0).reshape(4, 4, 4),
+            CT.override(window=(100, 200)),
+            "lie outside the window 100 to 200",
+        ),
+        (np.arange(64).reshape(4, 4, 4) // 60, MRI, "its foreground is constant at 1"),
+    ],
+)
+def test_scans_that_teach_nothing(array: np.ndarray, contract: InputContract, reason: str) -> None:
+    with pytest.raises(ScanError, match=r"scan: .*" + reason):
+        prepare(volume(array), contract)
+
+
+def test_a_singular_affine_and_a_missing_spacing() -> None:
+    with pytest.raises(ScanError, match=r"scan: its affine is singular"):
+        prepare(
+            volume(
+                hounsfield((4, 4, 4)), np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
+            ),
+            CT,
+        )
+    image = volume(hounsfield((4, 4)), measured=False)
+    with pytest.raises(ScanError, match=r"scan: has no voxel size; expected one to bring to 1×1 mm"):
+        prepare(image, XRAY.override(spacing=(1.0, 1.0)))
+
+
+def test_answers_of_the_wrong_shape() -> None:
+    prepared = prepare(volume(hounsfield((4, 5, 6))), CT)
+    with pytest.raises(
+        ShapeError, match=r"an answer of \(4, 5\); expected \(4, 5, 6\), with channels before it"
+    ):
+        to_native(np.zeros((4, 5)), prepared)
+    with pytest.raises(ShapeError, match=r"an answer of \(1, 1, 4, 5, 6\)"):
+        to_native(np.zeros((1, 1, 4, 5, 6)), prepared)
+    with pytest.raises(ShapeError, match=r"order: received 3"):
+        to_native(np.zeros((4, 5, 6)), prepared, order=3)
+
+
+@pytest.mark.parametrize(
+    "contract", [CT, CT.override(spacing=(1.5, 1.5, 1.5)), MRI], ids=["window", "resampled", "percentiles"]
+)
+def test_memory_is_at_most_four_float32_volumes(contract: InputContract) -> None:
+    array = hounsfield((160, 160, 120)) + np.int16(1024 if contract is MRI else 0)
+    scan = volume(np.asfortranarray(array), oriented("LPS", (0.8, 0.8, 1.5)))
+    tracemalloc.start()
+    prepare(scan, contract)
+    peak = tracemalloc.get_traced_memory()[1] + scan.array.nbytes
+    tracemalloc.stop()
+    assert peak <= 4 * 4 * array.size

@@ -1,0 +1,186 @@
+"""Models in others' formats: downloaded, checked, converted once, and found again."""
+
+import json
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from loopback_hub import LoopbackHub
+from modelsgenesis import checkpoints
+from modelsgenesis import hub as room
+from modelsgenesis.checkpoints import Bundle, export_bundle, load_bundle
+from modelsgenesis.configs import CONTRACTS, BundleConfig, GenesisUNetConfig, Provenance
+from modelsgenesis.errors import CheckpointError, DigestError, GenesisError, UnsafeCheckpointError
+from modelsgenesis.networks import build_network
+
+from .conftest import cached_files, write_card  # pyright: ignore[reportAttributeAccessIssue]
+
+REPOSITORY = "authors/weights"
+NETWORK = GenesisUNetConfig(widths=(4, 8, 16, 32))
+
+
+@pytest.fixture
+def published(hub: LoopbackHub, cards: Path, tmp_path: Path) -> Bundle:
+    """A small network in the layout of the release, on the Hub, with a card."""
+    torch.manual_seed(0)
+    provenance = Provenance(origin="untrained", library_version="0")
+    config = BundleConfig(
+        task="restoration",
+        network=NETWORK,
+        input=CONTRACTS["ct"],
+        patch_size=(16, 16, 8),
+        provenance=provenance,
+    )
+    bundle = Bundle(build_network(NETWORK).eval(), config)
+    file = export_bundle(bundle, tmp_path / "Genesis.pt", to="torch")
+    hub.add(REPOSITORY, {"Genesis.pt": file.read_bytes()})
+    write_card(
+        cards,
+        "foreign",
+        repository=REPOSITORY,
+        file="Genesis.pt",
+        format="genesis-pytorch",
+        network="{kind: genesis_unet, widths: [4, 8, 16, 32]}",
+        parameters=str(sum(parameter.numel() for parameter in bundle.network.parameters())),
+    )
+    return bundle
+
+
+def test_a_foreign_file_becomes_a_bundle_that_says_where_it_is_from(
+    published: Bundle, hub: LoopbackHub, cards: Path, home: Path
+) -> None:
+    folder = room.fetch_bundle("foreign")
+    assert folder.parent == home / "modelsgenesis" / "bundles"
+    bundle = load_bundle(folder)
+    x = torch.rand(1, 1, 16, 16, 8)
+    assert torch.equal(bundle.network(x), published.network(x))
+    blob = hub.repositories[REPOSITORY].files["Genesis.pt"]
+    assert bundle.config.provenance.origin == "converted"
+    assert bundle.config.provenance.source == {
+        "repository": REPOSITORY,
+        "revision": hub.repositories[REPOSITORY].heads["main"],
+        "file": "Genesis.pt",
+        "sha256": blob.sha256,
+        "format": "genesis-pytorch",
+        "converter_version": checkpoints.CONVERTER_VERSION,
+    }
+    assert bundle.card == (cards / "foreign.md").read_text()
+
+
+def test_it_is_converted_once_and_warm_without_a_connection(
+    published: Bundle, hub: LoopbackHub, no_network: Callable[[], None]
+) -> None:
+    cold = room.fetch_bundle("foreign")
+    time = cold.stat().st_mtime_ns
+    no_network()
+    assert room.fetch_bundle("foreign") == cold
+    assert cold.stat().st_mtime_ns == time
+    assert set(room.verify("foreign")) == {"config.json", "model.safetensors", "README.md"}
+    assert [bundle.used for bundle in room.cached_bundles()] == [True]
+
+
+def test_a_newer_converter_or_another_card_converts_anew_from_the_same_download(
+    published: Bundle, hub: LoopbackHub, cards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = room.fetch_bundle("foreign")
+    monkeypatch.setattr(checkpoints, "CONVERTER_VERSION", "newer")
+    second = room.fetch_bundle("foreign")
+    assert second != first
+    assert hub.count("GET /large/") == 1
+    assert {bundle.name: bundle.used for bundle in room.cached_bundles()} == {
+        first.name: False,
+        second.name: True,
+    }
+    assert [bundle.name for bundle in room.prune()] == [first.name]
+
+
+def test_a_pruned_bundle_is_converted_again(published: Bundle, hub: LoopbackHub) -> None:
+    folder = room.fetch_bundle("foreign")
+    room.prune(everything=True)
+    assert room.fetch_bundle("foreign") == folder
+    assert hub.count("GET /large/") == 1
+
+
+def test_an_altered_bundle_is_converted_again(published: Bundle) -> None:
+    folder = room.fetch_bundle("foreign")
+    config = json.loads((folder / "config.json").read_text())
+    config["network"]["statistics"] = "batch"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(DigestError, match=r"config\.json: is not the file that was downloaded"):
+        room.verify("foreign")
+    again = load_bundle(room.fetch_bundle("foreign"))
+    assert again.config.network == NETWORK
+
+
+def test_two_conversions_at_once_give_one_bundle(published: Bundle, home: Path) -> None:
+    folders: list[object] = []
+
+    def fetch() -> None:
+        try:
+            folders.append(room.fetch_bundle("foreign"))
+        except GenesisError as error:
+            folders.append(error)
+
+    threads = [threading.Thread(target=fetch) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(folders)) == 1
+    assert isinstance(folders[0], Path)
+    load_bundle(folders[0])
+    assert [path.name for path in (home / "modelsgenesis" / "bundles").iterdir()] == [folders[0].name]
+
+
+def test_a_file_of_another_network_leaves_no_bundle(published: Bundle, cards: Path, home: Path) -> None:
+    write_card(
+        cards,
+        "foreign",
+        repository=REPOSITORY,
+        file="Genesis.pt",
+        format="genesis-pytorch",
+        network="{kind: genesis_unet, widths: [4, 8, 16, 64]}",
+        parameters="100000",
+    )
+    with pytest.raises(CheckpointError, match=r"Genesis\.pt: holds another network than expected"):
+        room.fetch_bundle("foreign")
+    assert [name for name in cached_files(home) if name.startswith(("bundle", "record"))] == []
+
+
+def test_a_file_that_would_run_code_is_refused(
+    hub: LoopbackHub, published: Bundle, tmp_path: Path, home: Path
+) -> None:
+    path = tmp_path / "evil.pt"
+    torch.save({"state_dict": _Evil(tmp_path / "pwned")}, path)
+    hub.add(REPOSITORY, {"Genesis.pt": path.read_bytes()})
+    with pytest.raises(UnsafeCheckpointError):
+        room.fetch_bundle("foreign")
+    assert not (tmp_path / "pwned").exists()
+    assert [name for name in cached_files(home) if name.startswith(("bundle", "record"))] == []
+
+
+class _Evil:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.path,)
+
+
+def test_a_file_much_larger_than_its_network_is_not_downloaded(
+    hub: LoopbackHub, published: Bundle, cards: Path
+) -> None:
+    hub.add(REPOSITORY, {"Genesis.pt": b"x" * (16 << 20)})
+    with pytest.raises(CheckpointError, match=r"Genesis\.pt: has 16,777,216 bytes, expected at most "):
+        room.fetch_bundle("foreign")
+    assert hub.count("GET /large/") == 0
+
+
+def test_a_missing_extra_file_is_said(published: Bundle, cards: Path) -> None:
+    card = (cards / "foreign.md").read_text()
+    (cards / "foreign.md").write_text(card.replace("  format:", "  extra_files: [plan.json]\n  format:"))
+    with pytest.raises(CheckpointError, match=r"authors/weights/plan\.json: not in the repository at commit"):
+        room.fetch_bundle("foreign")

@@ -1,0 +1,112 @@
+"""The registry of cards."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelsgenesis import hub
+from modelsgenesis.errors import ConfigurationError, UnknownModelError
+from modelsgenesis.hub.registry import is_inside
+
+from .conftest import write_card  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_a_card_says_where_the_weights_are_and_what_they_expect(cards: Path) -> None:
+    card = hub.find_card("tiny-ct")
+    assert card.source.repository == "clinic/tiny"
+    assert card.source.input.window == (-1000, 1000)
+    assert card.source.network.widths == (4, 8)
+    assert card.license == "cc-by-4.0"
+    assert card.text == card.path.read_text()
+
+
+def test_models_are_listed_by_name_modality_and_dimensions(cards: Path) -> None:
+    write_card(cards, "a-mri", input="{modality: mri, intensity: zscore}")
+    (cards / "README.md").write_text("no card")
+    assert [c.name for c in hub.list_cards() if c.path.parent == cards] == ["a-mri", "tiny-ct"]
+    assert "a-mri" not in [c.name for c in hub.list_cards(modality="ct")]
+    assert hub.list_cards(modality="mri", dims=2) == []
+
+
+def test_an_unknown_name_is_answered_with_the_nearest(cards: Path) -> None:
+    with pytest.raises(UnknownModelError, match=r"tiny-cr: no model of this name .*did you mean tiny-ct\?"):
+        hub.find_card("tiny-cr")
+    with pytest.raises(UnknownModelError, match=r"no model of this name"):
+        hub.find_card("../cards/tiny-ct")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"parameters": "3217\n  parametrs: 1"}, r"unknown key 'parametrs'; did you mean parameters\?"),
+        ({"format": "keras"}, r"ModelSource\.format: received 'keras'"),
+        ({"file": "../secret.pt"}, r"'\.\./secret\.pt' is no relative path"),
+        ({"file": "/etc/passwd"}, r"is no relative path"),
+        ({"file": "a\\b.pt"}, r"is no relative path"),
+        ({"revision": "main\n  extra_files: [x/../../y]"}, r"is no relative path"),
+        ({"sha256": "abc"}, r"no SHA-256 in 64 hexadecimal digits"),
+        ({"parameters": "0"}, r"parameters: received 0, expected above 0"),
+        ({"patch_size": "[16, 16]"}, r"patch_size: \(16, 16\) is not 3 positive sizes"),
+        ({"name": "other"}, r"is about 'other'; call the file other\.md"),
+        ({"network": "{kind: genesis_unet, width: 3}"}, r"unknown key 'width'; did you mean widths"),
+    ],
+)
+def test_a_wrong_card_is_refused_with_its_file_and_the_reason(
+    cards: Path, changes: dict[str, str], message: str
+) -> None:
+    path = write_card(cards, "wrong", **changes)
+    with pytest.raises(ConfigurationError, match=message) as caught:
+        hub.find_card("wrong")
+    assert "ModelSource" in str(caught.value) or str(path) in str(caught.value)
+
+
+def test_a_missing_key_or_header_is_refused(cards: Path) -> None:
+    path = cards / "wrong.md"
+    path.write_text("# no header\n")
+    with pytest.raises(ConfigurationError, match=r"no `modelsgenesis:` mapping in its header"):
+        hub.find_card("wrong")
+    path.write_text("---\nmodelsgenesis: {name: wrong}\n---\n")
+    with pytest.raises(ConfigurationError, match=r"missing keys repository, file, format"):
+        hub.find_card("wrong")
+    path.write_text("---\nmodelsgenesis: [\n---\n")
+    with pytest.raises(ConfigurationError, match=r"wrong\.md: the front matter is no YAML"):
+        hub.find_card("wrong")
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigurationError, match=r"cannot be read as a card"):
+        hub.find_card("wrong")
+
+
+def test_a_folder_of_cards_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELSGENESIS_CARDS", "/nowhere/cards")
+    with pytest.raises(ConfigurationError, match=r"MODELSGENESIS_CARDS: /nowhere/cards is no folder"):
+        hub.list_cards()
+
+
+def test_reading_cards_loads_neither_torch_nor_the_client(cards: Path) -> None:
+    code = (
+        "import sys; from modelsgenesis import hub; assert hub.find_card('tiny-ct');"
+        "print([m for m in ('torch', 'huggingface_hub', 'numpy') if m in sys.modules])"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=_environment(), check=True
+    )
+    assert shown.stdout == "[]\n"
+
+
+def _environment() -> dict[str, str]:
+    import os
+
+    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+
+
+@given(st.lists(st.sampled_from(["a", "..", ".", "", "b.pt", "C:", "\\x"]), min_size=1, max_size=5))
+def test_a_path_is_inside_exactly_when_it_leads_nowhere_else(parts: list[str]) -> None:
+    path = "/".join(parts)
+    leads_out = path.startswith("/") or re.search(r"[\\:]", path) or ".." in parts
+    named = any(part not in ("", ".") for part in parts)
+    assert is_inside(path) == (named and not leads_out)

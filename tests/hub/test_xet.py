@@ -1,0 +1,84 @@
+"""The same over xet, the Hub's storage of chunks, with a folder of this machine as the store."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import hf_xet
+import pytest
+from huggingface_hub import constants
+
+from loopback_hub import LoopbackHub
+from modelsgenesis import hub as room
+from modelsgenesis.checkpoints import load_bundle
+from modelsgenesis.errors import DigestError, HubError
+
+from .conftest import cached_files  # pyright: ignore[reportAttributeAccessIssue]
+
+GENESIS = "clinic/genesis"
+
+
+@pytest.fixture(autouse=True)
+def store(hub: LoopbackHub, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Turn the storage of chunks on."""
+    hub.xet = tmp_path / "chunks"
+    hub.xet.mkdir()
+    files = [run / "model.safetensors", run / "figures" / "restorations.png"]
+    for file in files:
+        (found,) = hf_xet.hash_files([str(file)])
+        hub.xet_hashes[hashlib.sha256(file.read_bytes()).hexdigest()] = found.hash
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    return hub.xet
+
+
+def test_push_then_fetch(hub: LoopbackHub, run: Path) -> None:
+    made = room.publish(run, GENESIS)
+    assert hub.count("PUT /large/") == 0
+    weights = (run / "model.safetensors").read_bytes()
+    assert hub.repositories[GENESIS].files["model.safetensors"].content == weights
+    folder = room.fetch_bundle(GENESIS)
+    assert folder.name == made.commit
+    assert hub.count("GET /large/") == 0
+    assert hub.count("GET .*xet-read-token") > 0
+    assert (folder / "model.safetensors").read_bytes() == weights
+    load_bundle(folder)
+
+
+def test_what_the_storage_gives_is_checked_too(hub: LoopbackHub, run: Path, home: Path) -> None:
+    """Another file's chunks under the record of this one."""
+    room.publish(run, GENESIS)
+    weights = next(iter(hub.xet_hashes))
+    other = bytearray((run / "model.safetensors").read_bytes())
+    other[-1] ^= 1
+    fake = run / "fake.bin"
+    fake.write_bytes(other)
+    (found,) = hf_xet.hash_files([str(fake)])
+    session = hf_xet.XetSession()
+    with session.new_upload_commit(
+        endpoint=f"local://{hub.xet}", token="xet", token_expiry_unix_secs=2**31
+    ) as commit:
+        commit.start_upload_file(str(fake), sha256=hashlib.sha256(other).hexdigest())
+    hub.xet_hashes[weights] = found.hash
+    with pytest.raises(DigestError, match=r"model\.safetensors: its SHA-256 is .*it was thrown away"):
+        room.fetch_bundle(GENESIS)
+    assert "model.safetensors" not in cached_files(home)
+
+
+def test_a_storage_that_lost_its_chunks_is_one_line(
+    hub: LoopbackHub, run: Path, home: Path, store: Path
+) -> None:
+    room.publish(run, GENESIS)
+    shutil.rmtree(store)
+    store.mkdir()
+    with pytest.raises(HubError, match=r"clinic/genesis: the transfer broke off \(") as caught:
+        room.fetch_bundle(GENESIS)
+    assert "\n" not in str(caught.value)
+    assert "model.safetensors" not in cached_files(home)
+
+
+def test_an_upload_that_the_storage_refuses_is_one_line(hub: LoopbackHub, run: Path, tmp_path: Path) -> None:
+    hub.xet = tmp_path / "run" / "config.json"  # a file where the folder should be
+    with pytest.raises(HubError, match=r"clinic/genesis: the transfer broke off \(.*repeat with: ") as caught:
+        room.publish(run, GENESIS)
+    assert "\n" not in str(caught.value)
+    assert hub.repositories == {}

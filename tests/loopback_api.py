@@ -1,0 +1,349 @@
+"""The Hub's answers to what its client asks: the API, git's large files, and the files themselves."""
+
+import base64
+import hashlib
+import json
+import re
+import time
+from typing import Any
+from urllib.parse import parse_qs, quote, unquote
+
+from loopback_state import Blob, LoopbackHub, RefusalError, Repository, is_large
+from loopback_yaml import yaml_errors
+
+Answer = tuple[bytes, dict[str, str], int]
+
+
+class Api:
+    """Answers one request; the server fills in what was asked."""
+
+    hub: LoopbackHub
+    command: str
+    headers: Any
+    query: dict[str, list[str]]
+    body: bytes
+    user: dict[str, Any] | None
+
+    def route(self, path: str) -> Answer:
+        if path.startswith("/large/"):
+            return self._large(path.removeprefix("/large/"))
+        self.user = self._authenticate()
+        for pattern, method in ROUTES:
+            found = re.fullmatch(pattern, f"{self.command} {path}")
+            if found:
+                with self.hub.lock:
+                    result = getattr(self, method)(*(unquote(part or "") for part in found.groups()))
+                if isinstance(result, tuple):
+                    return result
+                return json.dumps(result).encode(), {"Content-Type": "application/json"}, 200
+        raise RefusalError(404, message=f"no such endpoint: {self.command} {path}")
+
+    def _authenticate(self) -> dict[str, Any] | None:
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        if token and token not in self.hub.users:
+            raise RefusalError(401, message="Invalid credentials in Authorization header")
+        return self.hub.users.get(token)
+
+    def _repository(self, name: str, write: bool = False) -> Repository:
+        repository = self.hub.repositories.get(name)
+        owner = name.split("/")[0]
+        member = self.user is not None and owner in (self.user["name"], *self.user["orgs"])
+        if repository is None or (repository.private and not member):
+            raise RefusalError(404 if self.user else 401, "RepoNotFound", "Repository not found")
+        if write and self.user is None:
+            raise RefusalError(401, message="Invalid username or password.")
+        if write and not (member and self.user and self.user["role"] == "write"):
+            raise RefusalError(403, message=f"You don't have the rights to write to {name}")
+        return repository
+
+    def _commit(self, repository: Repository, revision: str) -> str:
+        oid = repository.resolve(revision)
+        if oid is None:
+            raise RefusalError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        return oid
+
+    def whoami(self) -> Any:
+        if self.user is None:
+            raise RefusalError(401, message="Invalid username or password.")
+        return {
+            "type": "user",
+            "name": self.user["name"],
+            "orgs": [{"name": name} for name in self.user["orgs"]],
+            "auth": {"accessToken": {"displayName": "test", "role": self.user["role"]}},
+        }
+
+    def create(self) -> Any:
+        asked = json.loads(self.body)
+        if self.user is None:
+            raise RefusalError(401, message="Invalid username or password.")
+        owner = asked.get("organization") or self.user["name"]
+        name = f"{owner}/{asked['name']}"
+        if owner not in (self.user["name"], *self.user["orgs"]) or self.user["role"] != "write":
+            raise RefusalError(
+                403, message=f"You don't have the rights to create a model under the namespace {owner!r}"
+            )
+        url = f"{self.hub.url}/{name}"
+        if name in self.hub.repositories:
+            answer = {"error": "You already created this model repo", "url": url}
+            return (
+                json.dumps(answer).encode(),
+                {"X-Error-Message": "You already created this model repo"},
+                409,
+            )
+        repository = self.hub.repositories[name] = Repository(private=asked.get("visibility") == "private")
+        repository.commit({".gitattributes": Blob(b"*.safetensors filter=lfs\n")}, message="initial commit")
+        return {"url": url, "name": name, "id": name}
+
+    def delete(self) -> Any:
+        asked = json.loads(self.body)
+        name = f"{asked.get('organization') or (self.user or {}).get('name')}/{asked['name']}"
+        self._repository(name, write=True)
+        del self.hub.repositories[name]
+        return {}
+
+    def settings(self, name: str) -> Any:
+        asked = json.loads(self.body)
+        self._repository(name, write=True).private = asked.get("visibility") == "private"
+        return {"private": self.hub.repositories[name].private}
+
+    def validate_yaml(self) -> Any:
+        errors = yaml_errors(json.loads(self.body)["content"])
+        answer = {"errors": [{"message": error} for error in errors], "warnings": []}
+        return json.dumps(answer).encode(), {"Content-Type": "application/json"}, 400 if errors else 200
+
+    def models(self) -> Any:
+        names = sorted(name for name, repository in self.hub.repositories.items() if not repository.private)
+        size, page = int(self.query.get("limit", ["100"])[0]), int(self.query.get("page", ["0"])[0])
+        names, rest = names[page * size : (page + 1) * size], names[(page + 1) * size :]
+        link = (
+            {"Link": f'<{self.hub.url}/api/models?limit={size}&page={page + 1}>; rel="next"'} if rest else {}
+        )
+        return (
+            json.dumps([{"id": name} for name in names]).encode(),
+            {"Content-Type": "application/json", **link},
+            200,
+        )
+
+    def info(self, name: str, revision: str) -> Any:
+        repository = self._repository(name)
+        oid = self._commit(repository, revision or "main")
+        blobs = "blobs" in self.query
+        return {
+            "id": name,
+            "modelId": name,
+            "sha": oid,
+            "private": repository.private,
+            "gated": "auto" if repository.gated else False,
+            "disabled": False,
+            "downloads": 0,
+            "likes": 0,
+            "tags": [],
+            "siblings": [
+                {"rfilename": path, **(described(blob) if blobs else {})}
+                for path, blob in repository.commits[oid].items()
+            ],
+        }
+
+    def tree(self, name: str, revision: str) -> Any:
+        repository = self._repository(name)
+        files = repository.commits[self._commit(repository, revision)]
+        return [entry(path, blob) for path, blob in files.items()]
+
+    def paths_info(self, name: str, revision: str) -> Any:
+        repository = self._repository(name)
+        files = repository.commits[self._commit(repository, revision)]
+        asked = parse_qs(self.body.decode()).get("paths", [])
+        return [entry(path, files[path]) for path in asked if path in files]
+
+    def refs(self, name: str) -> Any:
+        heads = self._repository(name).heads
+        branches = [{"name": b, "ref": f"refs/heads/{b}", "targetCommit": oid} for b, oid in heads.items()]
+        return {"branches": branches, "converts": [], "tags": []}
+
+    def commits(self, name: str, revision: str) -> Any:
+        repository = self._repository(name)
+        oid: str | None = self._commit(repository, revision)
+        found: list[dict[str, Any]] = []
+        while oid:
+            title = repository.messages[oid]
+            found.append(
+                {"id": oid, "title": title, "message": "", "authors": [], "date": "2024-01-01T00:00:00.000Z"}
+            )
+            oid = repository.parents[oid]
+        return found
+
+    def branch(self, name: str, branch: str) -> Any:
+        repository = self._repository(name, write=True)
+        if self.command == "DELETE":
+            del repository.heads[branch]
+            return {}
+        if branch in repository.heads:
+            raise RefusalError(409, message="Reference already exists")
+        start = json.loads(self.body or b"{}").get("startingPoint", "main")
+        repository.heads[branch] = self._commit(repository, start)
+        return {}
+
+    def preupload(self, name: str, revision: str) -> Any:
+        repository = self._repository(name, write="create_pr" not in self.query)
+        now = repository.commits[self._commit(repository, revision)]
+        return {
+            "files": [
+                {
+                    "path": asked["path"],
+                    "uploadMode": "lfs" if is_large(asked["path"], asked["size"]) else "regular",
+                    "shouldIgnore": False,
+                    "oid": (lambda b: (b.sha256 if b.lfs else b.git_sha1) if b else None)(
+                        now.get(asked["path"])
+                    ),
+                }
+                for asked in json.loads(self.body)["files"]
+            ]
+        }
+
+    def lfs_batch(self, name: str) -> Any:
+        self._repository(name)
+        objects: list[dict[str, Any]] = []
+        for asked in json.loads(self.body)["objects"]:
+            actions = {
+                "upload": {"href": f"{self.hub.large_url}/large/{asked['oid']}"},
+                "verify": {"href": f"{self.hub.url}/{name}/lfs/verify"},
+            }
+            present = {} if asked["oid"] not in self.hub.large else None
+            objects.append({**asked, **({"actions": actions} if present is not None else {})})
+        return {"transfer": "basic", "objects": objects}
+
+    def lfs_verify(self, name: str) -> Any:
+        asked = json.loads(self.body)
+        if len(self.hub.large.get(asked["oid"], b"")) != asked["size"]:
+            raise RefusalError(404, message="the object was not uploaded")
+        return {}
+
+    def xet_token(self, name: str, kind: str, revision: str) -> Any:
+        """Where chunks go: a folder of this machine stands in for the storage."""
+        self._commit(self._repository(name, write=kind == "write"), revision)
+        values = {"casUrl": f"local://{self.hub.xet}", "accessToken": "xet", "exp": int(time.time()) + 3600}
+        headers = {
+            "X-Xet-Cas-Url": values["casUrl"],
+            "X-Xet-Access-Token": "xet",
+            "X-Xet-Token-Expiration": str(values["exp"]),
+        }
+        return json.dumps(values).encode(), {"Content-Type": "application/json", **headers}, 200
+
+    def commit(self, name: str, revision: str) -> Any:
+        proposal = "create_pr" in self.query
+        repository = self._repository(name, write=not proposal)
+        if self.user is None:
+            raise RefusalError(401, message="Invalid username or password.")
+        head = self._commit(repository, revision)
+        lines = [json.loads(line) for line in self.body.splitlines()]
+        header = next(line["value"] for line in lines if line["key"] == "header")
+        if header.get("parentCommit") not in (None, head) and not proposal:
+            raise RefusalError(412, message="A commit has happened since. Please refresh and try again.")
+        files = dict(repository.commits[head])
+        for line in lines:
+            self._apply(files, line["key"], line["value"])
+        branch = (
+            f"refs/pr/{sum(b.startswith('refs/pr') for b in repository.heads) + 1}" if proposal else revision
+        )
+        if proposal:
+            repository.heads[branch] = head
+        oid = repository.commit(files, branch, header["summary"])
+        proposed = f"{self.hub.url}/{name}/discussions/{branch.split('/')[-1]}" if proposal else None
+        url = f"{self.hub.url}/{name}/commit/{oid}"
+        return {
+            "success": True,
+            "commitOid": oid,
+            "commitUrl": url,
+            "pullRequestUrl": proposed,
+            "hookOutput": "",
+        }
+
+    def _apply(self, files: dict[str, Blob], key: str, value: dict[str, Any]) -> None:
+        if key == "file":
+            files[value["path"]] = Blob(base64.b64decode(value["content"]))
+        elif key == "lfsFile":
+            if value["oid"] in self.hub.xet_hashes:
+                self.hub.large[value["oid"]] = self.hub.read_xet(value["oid"], value["size"])
+            if value["oid"] not in self.hub.large:
+                raise RefusalError(
+                    400, message=f"LFS pointer pointed to a file that does not exist: {value['oid']}"
+                )
+            files[value["path"]] = Blob(self.hub.large[value["oid"]], lfs=True)
+        elif key == "deletedFile":
+            del files[value["path"]]
+
+    def resolve(self, name: str, revision: str, path: str) -> Any:
+        repository = self._repository(name)
+        oid = self._commit(repository, revision)
+        if repository.gated and (self.user is None or name not in self.user["granted"]):
+            raise RefusalError(403 if self.user else 401, "GatedRepo", "Access to this model is restricted")
+        blob = repository.commits[oid].get(path)
+        commit = {"X-Repo-Commit": oid}
+        if blob is None:
+            raise RefusalError(404, "EntryNotFound", "Entry not found", **commit)
+        if not blob.lfs:
+            length = {"Content-Length": str(blob.size)} if self.command == "HEAD" else {}
+            return self._ranged(blob.content, {"ETag": f'"{blob.git_sha1}"', **commit, **length})
+        if blob.sha256 in self.hub.xet_hashes:
+            refresh = f"{self.hub.url}/api/models/{name}/xet-read-token/{oid}"
+            commit |= {"X-Xet-Hash": self.hub.xet_hashes[blob.sha256], "X-Xet-Refresh-Route": refresh}
+        return (
+            b"",
+            {
+                **commit,
+                "X-Linked-Etag": f'"{blob.sha256}"',
+                "X-Linked-Size": str(blob.size),
+                "Location": f"{self.hub.large_url}/large/{blob.sha256}?file={quote(path)}",
+            },
+            302,
+        )
+
+    def _large(self, oid: str) -> Answer:
+        if self.command == "PUT":
+            if hashlib.sha256(self.body).hexdigest() != oid:
+                raise RefusalError(400, message="the content is not that of the object")
+            self.hub.large[oid] = self.body
+            return b"", {}, 200
+        if oid not in self.hub.large:
+            raise RefusalError(404, message="no such object")
+        return self._ranged(self.hub.large[oid], {"ETag": f'"{oid}"'})
+
+    def _ranged(self, content: bytes, headers: dict[str, str]) -> Answer:
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
+        if not asked:
+            return content, headers, 200
+        start, size = int(asked[1]), len(content)
+        return content[start:], {**headers, "Content-Range": f"bytes {start}-{size - 1}/{size}"}, 206
+
+
+def described(blob: Blob) -> dict[str, Any]:
+    lfs = {"lfs": {"sha256": blob.sha256, "size": blob.size, "pointerSize": 134}} if blob.lfs else {}
+    return {"size": blob.size, "blobId": blob.git_sha1, **lfs}
+
+
+def entry(path: str, blob: Blob) -> dict[str, Any]:
+    lfs = {"lfs": {"oid": blob.sha256, "size": blob.size, "pointerSize": 134}} if blob.lfs else {}
+    return {"type": "file", "path": path, "size": blob.size, "oid": blob.git_sha1, **lfs}
+
+
+NAME, REVISION = r"([^/ ]+/[^/ ]+)", r"([^/ ]+)"
+ROUTES = [
+    (r"GET /api/whoami-v2", "whoami"),
+    (r"POST /api/repos/create", "create"),
+    (r"DELETE /api/repos/delete", "delete"),
+    (r"POST /api/validate-yaml", "validate_yaml"),
+    (r"GET /api/models", "models"),
+    (rf"PUT /api/models/{NAME}/settings", "settings"),
+    (rf"GET /api/models/{NAME}(?:/revision/{REVISION})?", "info"),
+    (rf"GET /api/models/{NAME}/tree/{REVISION}", "tree"),
+    (rf"GET /api/models/{NAME}/refs", "refs"),
+    (rf"GET /api/models/{NAME}/commits/{REVISION}", "commits"),
+    (rf"(?:POST|DELETE) /api/models/{NAME}/branch/{REVISION}", "branch"),
+    (rf"POST /api/models/{NAME}/paths-info/{REVISION}", "paths_info"),
+    (rf"POST /api/models/{NAME}/preupload/{REVISION}", "preupload"),
+    (rf"POST /api/models/{NAME}/commit/{REVISION}", "commit"),
+    (rf"GET /api/models/{NAME}/xet-(read|write)-token/{REVISION}", "xet_token"),
+    (rf"POST /{NAME}\.git/info/lfs/objects/batch", "lfs_batch"),
+    (rf"POST /{NAME}/lfs/verify", "lfs_verify"),
+    (rf"(?:GET|HEAD) /{NAME}/resolve/{REVISION}/(.+)", "resolve"),
+]

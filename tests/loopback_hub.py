@@ -1,0 +1,126 @@
+"""A Hugging Face Hub on the loopback interface: real HTTP for the real client, with faults on demand.
+
+Two origins, as the real one: the API on `127.0.0.1`, large files on `localhost`. Everything is in memory;
+tests read and change `hub.repositories` directly.
+"""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from loopback_api import Api
+from loopback_state import Blob, Fault, LoopbackHub, RefusalError, Repository, Request
+
+__all__ = ["Blob", "LoopbackHub", "Repository", "serve"]
+
+
+@contextmanager
+def serve() -> Iterator[LoopbackHub]:
+    """Run a Hub; `hub.url` is its endpoint."""
+    hub = LoopbackHub()
+    handler = type("Bound", (Handler,), {"hub": hub})
+    servers = [ThreadingHTTPServer(("127.0.0.1", 0), handler) for _ in range(2)]
+    hub.url = f"http://127.0.0.1:{servers[0].server_address[1]}"
+    hub.large_url = f"http://localhost:{servers[1].server_address[1]}"
+    threads = [threading.Thread(target=server.serve_forever, args=(0.02,)) for server in servers]
+    for server, thread in zip(servers, threads, strict=True):
+        server.daemon_threads = True
+        thread.start()
+    try:
+        yield hub
+    finally:
+        for server, thread in zip(servers, threads, strict=True):
+            server.shutdown()
+            thread.join()
+            server.server_close()
+
+
+class Handler(Api, BaseHTTPRequestHandler):
+    """One connection."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet: two would wait 40 ms for each other
+    disable_nagle_algorithm = True
+
+    def log_message(self, *_: Any) -> None:  # quiet
+        pass
+
+    def handle(self) -> None:
+        with suppress(ConnectionError):  # a client that goes away is part of the tests
+            super().handle()
+
+    def _handle(self) -> None:
+        url = urlsplit(self.path)
+        self.query = parse_qs(url.query)
+        self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        origin = self.headers["Host"].split(":")[0]
+        self.user = None
+        record = [
+            self.command,
+            url.path,
+            origin,
+            self.headers.get("Authorization"),
+            self.headers.get("Range"),
+        ]
+        fault = self._fault(f"{self.command} {url.path}")
+        try:
+            self._before(fault)
+            answer, headers, status = self.route(url.path)
+        except RefusalError as refusal:
+            answer, headers, status = (
+                json.dumps({"error": str(refusal)}).encode(),
+                refusal.headers,
+                refusal.status,
+            )
+        except ConnectionAbortedError:
+            self.close_connection = True
+            self.hub.requests.append(Request(*record))
+            return
+        self.hub.requests.append(Request(*record, status=status))
+        if fault and fault.drop_after:
+            self.close_connection = True
+            return
+        self._send(answer, headers, status, fault)
+
+    do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815
+
+    def _fault(self, line: str) -> Fault | None:
+        with self.hub.lock:
+            for fault in self.hub.faults:
+                if fault.times > 0 and re.search(fault.pattern, line):
+                    fault.times -= 1
+                    return fault
+        return None
+
+    def _before(self, fault: Fault | None) -> None:
+        if fault is None:
+            return
+        if fault.call:
+            fault.call()
+        threading.Event().wait(fault.delay)  # not time.sleep, which tests take away
+        if fault.drop:
+            raise ConnectionAbortedError
+        if fault.status:
+            raise RefusalError(fault.status, message=fault.message)
+
+    def _send(self, answer: bytes, headers: dict[str, str], status: int, fault: Fault | None) -> None:
+        if fault and fault.corrupt:
+            answer = bytes(255 - byte for byte in answer)
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        if "Content-Length" not in headers:
+            self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        if self.command == "HEAD":
+            return
+        if fault and fault.cut is not None:
+            self.wfile.write(answer[: fault.cut])
+            self.close_connection = True
+            return
+        self.wfile.write(answer)

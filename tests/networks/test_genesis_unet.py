@@ -1,0 +1,87 @@
+import pytest
+import torch
+
+from modelsgenesis.configs import GENESIS_UNET_2019, GenesisUNetConfig
+from modelsgenesis.errors import ShapeError
+from modelsgenesis.networks import GenesisUNet, build_network
+
+SHAPES = {2: (2, 1, 16, 24), 3: (2, 1, 16, 8, 8)}
+
+
+def small(**changes):
+    return GenesisUNet(GenesisUNetConfig(**{"widths": (4, 8, 16), "norm_groups": 2, **changes})).eval()
+
+
+def test_the_published_network_has_its_number_of_parameters():
+    with torch.device("meta"):
+        assert sum(p.numel() for p in build_network(GENESIS_UNET_2019).parameters()) == 19_073_665
+
+
+@pytest.mark.parametrize("dims", [2, 3])
+@pytest.mark.parametrize("norm", ["batch", "instance", "group"])
+@pytest.mark.parametrize("upsampling", ["transposed", "nearest"])
+def test_keeps_the_shape_in_two_and_three_dimensions(dims, norm, upsampling):
+    network = small(dims=dims, norm=norm, upsampling=upsampling, out_channels=3)
+    batch = torch.rand(SHAPES[dims])
+    assert network(batch).shape == (2, 3, *SHAPES[dims][2:])
+    shapes = [tuple(level.shape) for level in network.features(batch)]
+    assert shapes == [(2, 4 * 2**i, *(side // 2**i for side in SHAPES[dims][2:])) for i in range(3)]
+
+
+def test_output_is_a_sigmoid_or_linear():
+    batch = torch.rand(SHAPES[3])
+    restoring, linear = small(), small(output="linear")
+    linear.load_state_dict(restoring.state_dict())
+    torch.testing.assert_close(restoring(batch), torch.sigmoid(linear(batch)))
+
+
+def test_batch_statistics_depend_on_the_batch_and_leave_no_trace():
+    network = small(statistics="batch")
+    batch = torch.rand(SHAPES[3])
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    together, alone = network(batch)[:1], network(batch[:1])
+    assert not torch.allclose(together, alone, atol=1e-4)
+    for name, buffer in network.named_buffers():
+        assert torch.equal(buffer, before[name]), name
+
+
+def test_running_statistics_do_not_depend_on_the_batch():
+    network = small(statistics="running")
+    batch = torch.rand(SHAPES[3])
+    torch.testing.assert_close(network(batch)[:1], network(batch[:1]))
+
+
+def test_both_policies_train_alike():
+    first, second = small(statistics="batch").train(), small(statistics="running").train()
+    second.load_state_dict(first.state_dict())
+    batch = torch.rand(SHAPES[3])
+    assert torch.equal(first(batch), second(batch))
+
+
+@pytest.mark.parametrize(
+    ("shape", "message"),
+    [
+        ((1, 1, 30, 16, 8), r"input sides \(30, 16, 8\) must divide by \(4, 4, 4\): pad to \(32, 16, 8\)"),
+        ((1, 2, 16, 16, 8), "expected 1 channels on axis 1, not 2"),
+        ((1, 16, 16, 8), r"expected 5 axes \[batch channels x y z\]"),
+        ((1, 1, 0, 16, 8), r"pad to \(4, 16, 8\)"),
+    ],
+)
+def test_says_which_input_it_could_take(shape, message):
+    with pytest.raises(ShapeError, match=message):
+        small()(torch.rand(shape))
+
+
+def test_every_parameter_learns():
+    network = small(norm="instance").train()
+    network(torch.rand(SHAPES[3])).square().mean().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+        assert torch.isfinite(parameter.grad).all(), name
+
+
+def test_keeps_nothing_of_a_forward_pass():
+    network = small()
+    before = set(vars(network)) | {name for name, _ in network.named_buffers()}
+    network(torch.rand(SHAPES[3]))
+    assert set(vars(network)) | {name for name, _ in network.named_buffers()} == before

@@ -1,0 +1,48 @@
+import json
+
+import nibabel as nib
+import pytest
+
+from modelsgenesis import demo
+from modelsgenesis.checkpoints import load_bundle
+from modelsgenesis.data import sample_data
+from modelsgenesis.errors import TrainingError
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "PRETRAINING", demo.PRETRAINING.override(steps=2, validate_every=2))
+        patch.setattr(demo, "FINETUNING", demo.FINETUNING.override(steps=2, validate_every=2, overlap=0.0))
+        return demo.demonstrate(tmp_path_factory.mktemp("demo") / "demo", device="cpu")
+
+
+def test_writes_what_it_names(shown):
+    assert all(path.exists() for path in shown.files.values())
+    assert set(shown.genesis) == set(shown.scratch) == {"dice", *(f"dice {n}" for n in sample_data().labels[1:])}
+    held_out = nib.load(sample_data().cases[1].image)
+    for name in ("prediction, genesis", "prediction, scratch"):
+        assert nib.load(shown.files[name]).shape == held_out.shape
+
+
+def test_both_arms_have_the_same_budget(shown):
+    folder = shown.files["bundle"].parent
+    genesis, scratch = (load_bundle(folder / name).config for name in ("genesis", "scratch"))
+    assert genesis.network == scratch.network
+    assert genesis.provenance.recipe == scratch.provenance.recipe
+    assert (genesis.provenance.init, scratch.provenance.init) == ("pretrained", None)
+
+
+def test_the_held_out_patient_is_in_no_training(shown):
+    folder, held_out = shown.files["bundle"].parent, sample_data().cases[1].name
+    split = json.loads((folder / "pretrained" / "run.json").read_text())["split"]
+    assert not any(held_out in name for name in split["training"])
+    split = json.loads((folder / "genesis" / "run.json").read_text())["split"]
+    assert split["test"] == [held_out]
+    assert held_out not in split["training"]
+
+
+def test_refuses_a_folder_with_something_in_it(tmp_path):
+    (tmp_path / "x").touch()
+    with pytest.raises(TrainingError, match="is not empty"):
+        demo.demonstrate(tmp_path)

@@ -1,0 +1,54 @@
+import ast
+import re
+from pathlib import Path
+
+import modelsgenesis
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_readme_marks_two_commands_of_one_line_each():
+    commands = dict(re.findall(r"<!-- command: (run|test) -->\s*```[a-z]*\n(.+?)\n```", README, re.DOTALL))
+    assert set(commands) == {"run", "test"}
+    for command in commands.values():
+        assert "\n" not in command
+        assert "python3 -m venv" in command
+
+
+def test_the_version_is_in_the_changelog_and_the_citation():
+    assert f"## [{modelsgenesis.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"version: {modelsgenesis.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_the_readme_names_every_model_of_the_registry():
+    for card in modelsgenesis.list_cards():
+        assert f"`{card.name}`" in README
+
+
+def test_licence_patent_and_purpose_are_said():
+    for text in (README, (ROOT / "NOTICE").read_text()):
+        flat = " ".join(text.split())
+        assert "US patent 11,922,628 B2" in flat
+        assert "not affiliated with" in flat
+        assert "not a medical device" in flat
+
+
+def test_the_links_of_the_documents_lead_somewhere():
+    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!http|#)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_contributing_lists_every_slow_test():
+    listed = (ROOT / "CONTRIBUTING.md").read_text()
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        if "pytest.mark." + "slow" in path.read_text():
+            assert str(path.relative_to(ROOT)) in listed, path
+
+
+def test_examples_are_short_and_explained():
+    for path in sorted((ROOT / "examples").glob("*.py")):
+        text = path.read_text()
+        assert len(text.splitlines()) <= 60, path.name
+        assert ast.get_docstring(ast.parse(text)), path.name

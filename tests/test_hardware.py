@@ -1,0 +1,40 @@
+import pytest
+import torch
+
+from modelsgenesis.configs import GenesisUNetConfig
+from modelsgenesis.errors import ConfigurationError
+from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.networks import GenesisUNet
+
+
+@pytest.mark.parametrize(("dims", "layout"), [(2, torch.channels_last), (3, torch.channels_last_3d)])
+def test_channels_are_last_in_memory(dims, layout):
+    hardware = choose_hardware("cpu", "float32")
+    network = hardware.place_network(GenesisUNet(GenesisUNetConfig(dims=dims, widths=(4, 8), norm="instance")))
+    kernels = [p for p in network.parameters() if p.ndim == dims + 2 and p.shape[2] > 1]
+    assert all(kernel.is_contiguous(memory_format=layout) for kernel in kernels)
+    batch = hardware.place(torch.rand(2, 3, *(8,) * dims))
+    assert batch.is_contiguous(memory_format=layout)
+
+
+def test_the_layout_changes_no_output():
+    network = GenesisUNet(GenesisUNetConfig(widths=(4, 8), norm="instance")).eval()
+    batch = torch.rand(1, 1, 8, 8, 8)
+    with torch.no_grad():
+        before = network(batch)
+        hardware = choose_hardware("cpu", "float32")
+        after = hardware.place_network(network)(hardware.place(batch))
+    torch.testing.assert_close(before, after, atol=1e-6, rtol=0)
+
+
+def test_bfloat16_is_used_when_asked_for():
+    hardware = choose_hardware("cpu", "bfloat16")
+    with hardware.autocast():
+        assert (torch.rand(4, 4) @ torch.rand(4, 4)).dtype == torch.bfloat16
+    assert "bfloat16" in hardware.describe()
+
+
+@pytest.mark.parametrize(("device", "message"), [("abacus", "expected auto, cpu, cuda or cuda:N")])
+def test_refuses_devices_that_are_not_there(device, message):
+    with pytest.raises(ConfigurationError, match=message):
+        choose_hardware(device)

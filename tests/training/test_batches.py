@@ -1,0 +1,30 @@
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelsgenesis.training.batches import StepBatches
+
+
+@given(
+    size=st.integers(1, 20), batch_size=st.integers(1, 8), steps=st.integers(1, 30), start=st.integers(0, 29)
+)
+def test_a_start_in_the_middle_gives_the_rest_of_the_same_batches(size, batch_size, steps, start):
+    start = min(start, steps)
+    whole = list(StepBatches(size=size, batch_size=batch_size, start=0, steps=steps, seed=1))
+    rest = list(StepBatches(size=size, batch_size=batch_size, start=start, steps=steps, seed=1))
+    assert whole[start:] == rest
+
+
+@given(size=st.integers(1, 20), share=st.integers(1, 4), world=st.integers(1, 4))
+def test_processes_share_the_batches_of_one(size, share, world):
+    parts = {"size": size, "batch_size": share * world, "start": 0, "steps": 5, "seed": 2}
+    alone = list(StepBatches(**parts))
+    ranks = [list(StepBatches(**parts, rank=rank, world_size=world)) for rank in range(world)]
+    assert [sum((ranks[r][step] for r in range(world)), []) for step in range(5)] == alone
+
+
+def test_an_epoch_is_every_sample_once():
+    items = [item for batch in StepBatches(size=6, batch_size=4, start=0, steps=3, seed=0) for item in batch]
+    assert sorted(items) == list(range(12))
+    assert Counter(item // 6 for item in items[:6]) == {0: 6}

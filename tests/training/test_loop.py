@@ -1,0 +1,188 @@
+import csv
+import math
+import signal
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from modelsgenesis.configs import TrainingConfig
+from modelsgenesis.errors import Interrupted, NonFiniteLossError, ResumeError, TrainingError
+from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.reporting import Reporter
+from modelsgenesis.training import Objective, Run, Trainer
+from modelsgenesis.training.loop import count_steps, learning_rate
+
+
+class Numbers(Dataset):
+    def __len__(self):
+        return 7
+
+    def __getitem__(self, item):
+        return torch.randn(3, generator=torch.Generator().manual_seed(item))
+
+
+class Fit(Objective):
+    """Fit the sum of three numbers with a linear layer."""
+
+    def __init__(self, scores=(), poison=None, stop_at=None):
+        self.dataset = Numbers()
+        self.scores, self.poison, self.stop_at = list(scores), poison, stop_at
+        self.calls = 0
+
+    def loss(self, network, batch):
+        self.calls += 1
+        if self.calls == self.stop_at:
+            signal.raise_signal(signal.SIGTERM)
+        loss = (network(batch) - batch.sum(dim=1, keepdim=True)).square().mean()
+        return loss * math.nan if self.calls == self.poison else loss
+
+    def validate(self, network):
+        value = self.scores.pop(0) if self.scores else sum(p.sum().item() for p in network.parameters())
+        return {"value": value}
+
+    def score(self, metrics):
+        return metrics["value"]
+
+
+class Notes(Reporter):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def make(folder, objective=None, *, resume=False, reporter=None, kept=None, **changes):
+    config = TrainingConfig(
+        **{"steps": 9, "batch_size": 2, "validate_every": 4, "warmup_steps": 2, "workers": 0, **changes}
+    )
+    description = {"config": config.to_dict()}
+    run = Run.resume(folder, description) if resume else Run.create(folder, description)
+    torch.manual_seed(0)
+    trainer = Trainer(
+        network=nn.Linear(3, 1),
+        objective=objective or Fit(),
+        config=config,
+        run=run,
+        hardware=choose_hardware("cpu", "float32"),
+        reporter=reporter or Reporter(),
+        keep=lambda network, progress: kept.append(progress.step) if kept is not None else None,
+    )
+    if resume:
+        trainer.resume()
+    return trainer
+
+
+def rows(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_logs_every_step_unrounded_and_every_validation(tmp_path):
+    trainer = make(tmp_path / "run")
+    progress = trainer.fit()
+    steps = rows(tmp_path / "run" / "log.csv")
+    assert [int(row["step"]) for row in steps] == list(range(1, 10))
+    assert any(len(row["loss"]) > 12 for row in steps)
+    assert [int(row["step"]) for row in rows(tmp_path / "run" / "validation.csv")] == [4, 8, 9]
+    assert progress.step == 9
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("cut", [1, 4, 5, 8])
+def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, optimizer, cut):
+    whole = make(tmp_path / "whole", optimizer=optimizer)
+    whole.fit()
+    part = make(tmp_path / "part", Fit(stop_at=cut), optimizer=optimizer)
+    with pytest.raises(Interrupted, match=rf"interrupted at step {cut} of 9, nothing is lost; .*--resume --output"):
+        part.fit()
+    part.run.close()
+    resumed = make(tmp_path / "part", resume=True, optimizer=optimizer)
+    assert resumed.progress.step == cut
+    resumed.fit()
+    for name, value in whole.network.state_dict().items():
+        assert torch.equal(value, resumed.network.state_dict()[name]), name
+    losses = [[row["loss"] for row in rows(tmp_path / name / "log.csv")] for name in ("whole", "part")]
+    assert losses[0] == losses[1]
+
+
+def test_keeps_the_best_and_stops_early(tmp_path):
+    kept, reporter = [], Notes()
+    trainer = make(
+        tmp_path / "run",
+        Fit(scores=[3, 1, 2, 2, 2, 0]),
+        steps=100,
+        patience=3,
+        validate_every=2,
+        kept=kept,
+        reporter=reporter,
+    )
+    progress = trainer.fit()
+    assert kept == [2, 4]
+    assert (progress.step, progress.best_step, progress.metrics) == (10, 4, {"value": 1})
+    assert reporter.notes == ["stopped early: no better validation since step 4"]
+
+
+def test_a_loss_that_is_not_a_number_ends_the_run_with_the_checkpoint_from_before(tmp_path):
+    trainer = make(tmp_path / "run", Fit(poison=6))
+    with pytest.raises(NonFiniteLossError, match="loss is nan at step 6 with learning rate .*: lower the learning rate"):
+        trainer.fit()
+    state, _ = trainer.run.load_checkpoint()
+    assert state["progress"]["step"] == 4
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
+    first = make(tmp_path / "run")
+    first.fit()
+    first.run.close()
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    last.write_bytes(last.read_bytes()[:100])
+    reporter = Notes()
+    trainer = make(tmp_path / "run", resume=True, reporter=reporter)
+    assert trainer.progress.step == 8
+    assert "last.pt is damaged" in reporter.notes[0]
+    (tmp_path / "run" / "checkpoints" / "before.pt").write_bytes(b"")
+    trainer.run.close()
+    with pytest.raises(ResumeError, match="no readable checkpoint"):
+        make(tmp_path / "run", resume=True)
+
+
+def test_refuses_a_folder_in_use_by_another_process(tmp_path):
+    first = make(tmp_path / "run")
+    with pytest.raises(TrainingError, match="another process trains in this folder"):
+        make(tmp_path / "run", resume=True)
+    first.run.close()
+
+
+def test_refuses_to_start_over_a_run_or_in_a_folder_with_files(tmp_path):
+    make(tmp_path / "run").run.close()
+    with pytest.raises(TrainingError, match="holds a run already; add --resume"):
+        make(tmp_path / "run")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("keep me")
+    with pytest.raises(TrainingError, match="is not empty"):
+        make(tmp_path / "full")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(TrainingError, match="is a file"):
+        make(tmp_path / "file")
+
+
+def test_refuses_to_resume_another_configuration_and_lists_the_differences(tmp_path):
+    make(tmp_path / "run").run.close()
+    with pytest.raises(ResumeError, match="another configuration: batch_size was 2, now 3; seed was 0, now 1"):
+        make(tmp_path / "run", resume=True, batch_size=3, seed=1)
+    with pytest.raises(ResumeError, match="holds no run to resume"):
+        make(tmp_path / "empty", resume=True)
+
+
+def test_counts_steps_by_what_ends_first():
+    config = TrainingConfig(steps=100, epochs=3, batch_size=2)
+    assert count_steps(config, 7) == (12, 4)
+    assert count_steps(config.override(epochs=None), 7) == (100, 4)
+
+
+def test_the_rate_halves_as_in_2019():
+    config = TrainingConfig(schedule="halving", halving_epochs=2, warmup_steps=0, learning_rate=1.0)
+    assert [learning_rate(config, step, 100, 5) for step in (0, 9, 10, 20)] == [1.0, 1.0, 0.5, 0.25]

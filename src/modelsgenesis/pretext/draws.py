@@ -63,8 +63,8 @@ class Stream(IntEnum):
 class Draws:
     """Random numbers for every sample of a batch, taken one after another.
 
-    Those of a sample do not depend on the batch around it. All are hashed at once, since many small operations
-    would take longer than the hashing.
+    Those of a sample do not depend on the batch around it. All are hashed at once, since many small
+    operations would take longer than the hashing.
 
     Args:
         seeds: int64 [b].
@@ -76,7 +76,8 @@ class Draws:
 
     Example:
         >>> seeds = torch.tensor([7, 8])
-        >>> torch.equal(Draws(seeds, Stream.FLIP, 3).uniform(3)[1:], Draws(seeds[1:], Stream.FLIP, 3).uniform(3))
+        >>> both, second = Draws(seeds, Stream.FLIP, 3), Draws(seeds[1:], Stream.FLIP, 3)
+        >>> torch.equal(both.uniform(3)[1:], second.uniform(3))
         True
     """
 

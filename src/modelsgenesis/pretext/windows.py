@@ -17,7 +17,7 @@ from modelsgenesis.errors import ShapeError
 from modelsgenesis.pretext.draws import Draws, Stream
 
 _ENTRIES = 2**19  # of the table of permutations: 4 MB; random access to more is slow
-_MOST_ENTRIES = 2**26  # 512 MB
+_MOST_ENTRIES = 2**25  # 256 MB
 _ADJACENT = 8  # blocks side by side in memory cost little
 
 
@@ -131,9 +131,11 @@ def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) ->
     permutations = max(_ENTRIES // entries, 1)
     windows = list(product(*(range(1, side + 1) for side in longest)))
     covers = tuple(Cover.of(side, adjacent=axis == len(shape) - 1) for axis, side in enumerate(longest))
-    draws = Draws(torch.zeros(1, dtype=torch.int64), Stream.TABLE, permutations * entries)
     whole = torch.arange(math.prod(shape), dtype=torch.int32)
-    sources = [whole, *(_permutations(window, shape, permutations, draws) for window in windows)]
+    sources = [
+        whole,
+        *(_permutations(number, window, shape, permutations) for number, window in enumerate(windows)),
+    ]
     starts = list(accumulate(map(len, sources)))[:-1]
     return WindowTable(
         shape=shape,
@@ -146,14 +148,16 @@ def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) ->
     )
 
 
-def _permutations(window: tuple[int, ...], shape: tuple[int, ...], count: int, draws: Draws) -> Tensor:
+def _permutations(number: int, window: tuple[int, ...], shape: tuple[int, ...], count: int) -> Tensor:
     """Return the voxels of a window in `count` random orders, each twice in a row, int32."""
     voxels = _sums(torch.arange(side) * stride for side, stride in zip(window, strides(shape), strict=True))
+    draws = Draws(torch.tensor([number]), Stream.TABLE, count * len(voxels))
     order = draws.words(count, len(voxels))[0].argsort(dim=1, stable=True)
     return voxels[order].repeat(1, 2).view(-1).int()
 
 
 def _points(shape: tuple[int, ...], longest: tuple[int, ...], covers: tuple[Cover, ...]) -> Iterator[Tensor]:
+    """Yield the `points` of a `WindowTable`."""
     maps = strides([len(cover.lengths) for cover in covers])
     for cover, side, stride, next_map in zip(covers, longest, strides(shape), maps, strict=True):
         sides = range(1, side + 1)
@@ -191,9 +195,8 @@ def last_windows(table: WindowTable, sides: Tensor, firsts: Tensor) -> Tensor:
     levels = [len(cover.lengths) for cover in table.covers]
     maps = torch.zeros(samples, *levels, voxels, dtype=counted, device=firsts.device)
     sample = torch.arange(samples, device=firsts.device)[:, None] * maps[0].numel()
-    points = (firsts + sample).view(
-        1, -1
-    )  # [blocks, k * windows]: one after another they would wait for memory
+    # [blocks, k * windows]: the blocks of one window after another would wait for the same lines of memory.
+    points = (firsts + sample).view(1, -1)
     for starts, side in zip(table.points, sides.unbind(dim=1), strict=True):
         place = (side - 1).view(-1)
         of_axis = torch.stack([start.index_select(0, place) for start in starts])
@@ -203,10 +206,8 @@ def last_windows(table: WindowTable, sides: Tensor, firsts: Tensor) -> Tensor:
     for cover, stride in zip(table.covers, strides(table.shape), strict=True):
         single, *longer = maps.unbind(1)
         for blocks in longer:
-            for shift in range(
-                0, cover.lengths[1] * stride, stride
-            ):  # over no border: no window reaches over it
-                target = single[..., shift:]
+            for shift in range(0, cover.lengths[1] * stride, stride):
+                target = single[..., shift:]  # no border is crossed, since no block crosses one
                 torch.maximum(target, blocks[..., : voxels - shift], out=target)
         maps = single
     return maps

@@ -239,6 +239,16 @@ def test_a_published_file_with_one_tensor_less(tmp_path: Path, shared: Path) -> 
         convert_checkpoint(file, tmp_path / "bundle")
 
 
+def test_a_mapping_that_holds_itself_is_looked_at_once(tmp_path: Path) -> None:
+    content: dict[str, Any] = {"a": {"state_dict": small_state_dict()}}
+    content["a"]["itself"] = content
+    for level in range(60):  # two paths through each: 2⁶⁰ to the innermost
+        content = {"left": content, "right": content, "level": level}
+    file = tmp_path / "file.pt"
+    torch.save(content, file)
+    assert convert_checkpoint(file, tmp_path / "bundle").network == SMALL
+
+
 # --- plans --------------------------------------------------------------------------------------------------
 
 

@@ -17,7 +17,7 @@ from modelsgenesis.checkpoints.genesis import GENESIS_KERAS, GENESIS_TORCH
 from modelsgenesis.checkpoints.layout import Layout, Prepared
 from modelsgenesis.checkpoints.nnunet import ALIAS, NNUNET_V1, NNUNET_V2
 from modelsgenesis.checkpoints.plan import PLAN_KEY, PLAN_NAME, AdaptationPlan, find_values, read_plan
-from modelsgenesis.checkpoints.reading import container, mappings, read_keras, read_torch
+from modelsgenesis.checkpoints.reading import container, mappings, read_keras, read_torch, tensors
 from modelsgenesis.configs import (
     CONTRACTS,
     BundleConfig,
@@ -181,7 +181,7 @@ def _read(file: Path, wanted: str | None) -> _Source:
     if wanted is not None and wanted not in LAYOUTS:
         raise ConfigurationError(f"format: received {wanted!r}; {nearest(wanted, LAYOUTS)}")
     content = read_keras(file) if container(file) == "hdf5" else read_torch(file)
-    found = list(mappings(content))
+    found = [(place, weights) for place, item in mappings(content) if (weights := tensors(item))]
     if not found:
         raise CheckpointError(
             f"{file}: holds no tensors by name but {type(content).__name__}, expected a state dict"
@@ -205,12 +205,12 @@ def _read(file: Path, wanted: str | None) -> _Source:
 
 
 def _without_prefix(
-    content: Any, place: str, weights: dict[str, Tensor], prefix: str
+    content: Any, place: tuple[str, ...], weights: dict[str, Tensor], prefix: str
 ) -> tuple[dict[str, Tensor], Any, dict[str, str]]:
     """Keep the tensors that the prefix stands before; name all else that the file holds as dropped."""
     dropped = {name: f"not under {prefix}" for name in weights if not name.startswith(prefix)}
     if place:
-        beside = [key for key in content if key not in (place.partition(".")[0], PLAN_KEY)]
+        beside = [key for key in content if key not in (place[0], PLAN_KEY)]
         dropped |= {str(key): "no part of the network" for key in beside}
     kept = {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}
     return kept, content, dropped

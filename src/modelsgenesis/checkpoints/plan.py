@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelsgenesis.checkpoints.reading import mappings
 from modelsgenesis.configs import RESENC_L, InputContract, PlainUNetConfig, ResidualUNetConfig, UNetConfig
 from modelsgenesis.errors import CheckpointError, nearest
 from modelsgenesis.networks.nnunet import StagedConfig
@@ -132,12 +133,8 @@ class AdaptationPlan:
 
 
 def find_values(values: Any, key: str) -> Iterator[Any]:
-    """Go through the values of `key` at any depth, the shallowest first; None is no value."""
-    level = [values]
-    while level:
-        mappings = [item for item in level if isinstance(item, Mapping)]
-        yield from (item[key] for item in mappings if item.get(key) is not None)
-        level = [value for item in mappings for value in item.values()]
+    """Go through the values of `key` at any depth, the outermost first; None is no value."""
+    return (mapping[key] for _, mapping in mappings(values) if mapping.get(key) is not None)
 
 
 def read_plan(path: Path) -> AdaptationPlan:

@@ -3,6 +3,7 @@
 import re
 import warnings
 import zipfile
+from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -121,20 +122,26 @@ def _check_zip(path: Path) -> None:
         )
 
 
-def mappings(
-    content: Any, path: tuple[str, ...] = (), depth: int = 4
-) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Go through the mappings of names to tensors in a checkpoint, with where in it they are."""
-    if not isinstance(content, Mapping) or depth == 0:
-        return
-    tensors = {
-        key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)
+def mappings(content: Any) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
+    """Go through the mappings in a checkpoint with the keys that lead to them, the outermost first.
+
+    Each is given once, however often it occurs: a pickle may hold a mapping that holds itself.
+    """
+    seen: set[int] = set()
+    waiting: deque[tuple[tuple[str, ...], Any]] = deque([((), content)])
+    while waiting:
+        place, item = waiting.popleft()
+        if isinstance(item, Mapping) and id(item) not in seen:
+            seen.add(id(item))
+            yield place, item
+            waiting.extend(((*place, str(key)), value) for key, value in item.items())
+
+
+def tensors(mapping: Mapping[Any, Any]) -> dict[str, Tensor]:
+    """Return the tensors of a mapping by name."""
+    return {
+        key: value for key, value in mapping.items() if isinstance(key, str) and isinstance(value, Tensor)
     }
-    if tensors:
-        yield ".".join(path), tensors
-    for key, value in content.items():
-        if isinstance(key, str):
-            yield from mappings(value, (*path, key), depth - 1)
 
 
 def read_keras(path: Path) -> dict[str, Tensor]:

@@ -5,6 +5,7 @@ a sample's deformation depend on its neighbours. So the numbers are hashes of (s
 integer arithmetic that wraps alike on every device.
 """
 
+import math
 from enum import IntEnum, unique
 
 import torch
@@ -12,7 +13,8 @@ from torch import Tensor
 
 from modelsgenesis.errors import ShapeError
 
-_GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # 2⁶⁴ divided by the golden ratio: successive counters land far apart
+_STREAM = 0xD1342543DE82EF95  # any large odd number
+_GOLDEN = 0x9E3779B97F4A7C15  # 2⁶⁴ divided by the golden ratio: successive counters land far apart
 _WORD = 2**32
 
 
@@ -27,8 +29,12 @@ def mix(x: Tensor) -> Tensor:
         shifted = x >> shift
         shifted &= 2 ** (64 - shift) - 1  # torch's shift copies the sign, a hash must not
         x ^= shifted
-        x *= multiplier - 2**64 if multiplier >= 2**63 else multiplier
+        x *= _wrap(multiplier)
     return x
+
+
+def _wrap(number: int) -> int:
+    return (number + 2**63) % 2**64 - 2**63  # into int64
 
 
 def draw_seeds(count: int, generator: torch.Generator | None = None) -> Tensor:
@@ -55,39 +61,44 @@ class Stream(IntEnum):
 
 
 class Draws:
-    """A stream of random numbers for every sample of a batch.
+    """Random numbers for every sample of a batch, taken one after another.
 
-    Each call takes the next numbers of the stream; those of a sample do not depend on the batch around it.
+    Those of a sample do not depend on the batch around it. All are hashed at once, since many small
+    operations would take longer than the hashing.
 
     Args:
         seeds: int64 [b].
         stream: What the numbers are for.
+        count: Numbers wanted for each sample, in all.
+
+    Raises:
+        ShapeError: The seeds are no vector of int64.
 
     Example:
         >>> seeds = torch.tensor([7, 8])
-        >>> torch.equal(Draws(seeds, Stream.FLIP).uniform(3)[1:], Draws(seeds[1:], Stream.FLIP).uniform(3))
+        >>> both, second = Draws(seeds, Stream.FLIP, 3), Draws(seeds[1:], Stream.FLIP, 3)
+        >>> torch.equal(both.uniform(3)[1:], second.uniform(3))
         True
     """
 
-    def __init__(self, seeds: Tensor, stream: Stream) -> None:
+    def __init__(self, seeds: Tensor, stream: Stream, count: int) -> None:
         if seeds.ndim != 1 or seeds.dtype != torch.int64:
             raise ShapeError(
                 f"seeds: received {seeds.dtype} of shape {tuple(seeds.shape)}, expected int64 [batch]; "
                 "draw_seeds makes them"
             )
-        self.device = seeds.device
-        self._keys = mix(mix(seeds) + stream)
-        self._position = 0
+        counters = torch.arange(-(-count // 2), device=seeds.device) * _wrap(
+            _GOLDEN
+        )  # each hash gives two words
+        keys = mix(seeds ^ _wrap(stream * _STREAM))
+        self._words = mix(keys[:, None] + counters).view(torch.int32).long()
+        self._words &= _WORD - 1
+        self._taken = 0
 
     def words(self, *shape: int) -> Tensor:
         """Return int64 [b, *shape], uniform in 0 … 2³² − 1."""
-        count = torch.Size(shape).numel()
-        pairs = -(-count // 2)  # each hash gives two words
-        counters = torch.arange(self._position, self._position + pairs, device=self._keys.device)
-        self._position += pairs
-        words = mix(self._keys[:, None] + counters * _GOLDEN).view(torch.int32).long()
-        words &= _WORD - 1
-        return words[:, :count].reshape(-1, *shape)
+        first, self._taken = self._taken, self._taken + math.prod(shape)
+        return self._words[:, first : self._taken].unflatten(1, shape)
 
     def uniform(self, *shape: int) -> Tensor:
         """Return float32 [b, *shape], uniform in [0, 1), multiples of 2⁻²⁴."""

@@ -43,8 +43,8 @@ class Flip(Step[FlipParameters]):
     ) -> FlipParameters:
         """Draw which axes are reversed; see `Step.sample`."""
         check_sides(shape)
-        draws = Draws(seeds.to(device), Stream.FLIP)
         limit = self.config.flip_limit
+        draws = Draws(seeds.to(device), Stream.FLIP, 2 * limit)
         going_on = (draws.uniform(limit) < self.config.flip_probability).cumprod(dim=1)  # [b, limit]
         axis = draws.integers(0, len(shape) - 1, limit)
         flips = functional.one_hot(axis, len(shape)) * going_on[:, :, None]  # [b, limit, axes]

@@ -49,7 +49,7 @@ class Intensity(Step[IntensityParameters]):
     ) -> IntensityParameters:
         """Draw the curves; see `Step.sample`."""
         check_sides(shape)
-        draws = Draws(seeds.to(device), Stream.INTENSITY)
+        draws = Draws(seeds.to(device), Stream.INTENSITY, 6)
         applied, direction = draws.uniform(2).unbind(dim=1)
         return IntensityParameters(
             drawn_for=(len(seeds), *shape),
@@ -84,8 +84,8 @@ def intensity_lines(parameters: IntensityParameters) -> tuple[Tensor, Tensor]:
     passed = torch.zeros(len(x), _INTERVALS + 1, dtype=torch.int64, device=x.device)
     right = passed.scatter_add_(1, place, torch.ones_like(place)).cumsum_(dim=1).clamp_(max=_CURVE_POINTS - 1)
     x_left, x_right = x.gather(1, right - 1), x.gather(1, right)
-    weight = ((grid - x_left) / (x_right - x_left).clamp_min_(1e-12)).clamp_(0, 1)
-    heights = torch.lerp(y.gather(1, right - 1), y.gather(1, right), weight)
+    weight = ((x_right - grid) / (x_right - x_left).clamp_min_(1e-12)).clamp_(0, 1)  # of the left neighbour
+    heights = torch.lerp(y.gather(1, right), y.gather(1, right - 1), weight)
     slopes = heights.diff(dim=1, append=2 * heights[:, -1:] - heights[:, -2:-1]) * _INTERVALS
     applied = parameters.applied[:, None]
     return torch.where(applied, heights - slopes * grid, 0.0), torch.where(applied, slopes, 1.0)

@@ -56,11 +56,12 @@ class Painting(Step[PaintingParameters]):
     ) -> PaintingParameters:
         """Draw kinds and boxes; see `Step.sample`."""
         check_sides(shape)
-        draws = Draws(seeds.to(device), Stream.PAINTING)
+        draws = Draws(seeds.to(device), Stream.PAINTING, 3 + _BOXES * (3 * len(shape) + 1))
         painting, kind = draws.uniform(2).unbind(dim=1)
+        noise_keys = draws.words(1)[:, 0]
         painted = painting < self.config.painting_probability
         outside = painted & (kind >= self.config.inpainting_share)
-        size = torch.tensor(tuple(shape), device=draws.device)
+        size = torch.tensor(tuple(shape), device=painting.device)
         inner = draws.integers((size // 6).clamp_min(1), (size // 3).clamp_min(1), _BOXES, len(shape))
         outer = size - draws.integers(3 * size // 7, 4 * size // 7, _BOXES, len(shape))
         sides = torch.where(outside[:, None, None], outer, inner)
@@ -74,7 +75,7 @@ class Painting(Step[PaintingParameters]):
             outside=outside,
             starts=starts,
             stops=starts + sides * used[:, :, None],
-            noise_keys=draws.words(),
+            noise_keys=noise_keys,
         )
 
     def transform(self, batch: Tensor, parameters: PaintingParameters) -> tuple[Tensor, Tensor]:

@@ -64,14 +64,15 @@ class Shuffling(Step[ShufflingParameters]):
         check_sides(shape)
         seeds = seeds.to(device)
         table = self._table(shape, seeds.device)
-        applied = Draws(seeds, Stream.SHUFFLING).uniform() < self.config.shuffle_probability
-        draws = Draws(seeds[applied], Stream.WINDOWS)
+        applied = Draws(seeds, Stream.SHUFFLING, 1).uniform(1)[:, 0] < self.config.shuffle_probability
+        windows, axes = self.config.shuffle_windows, len(shape)
+        draws = Draws(seeds[applied], Stream.WINDOWS, (axes + 1) * windows)
         size, longest = torch.tensor([table.shape, table.longest], device=seeds.device)[..., None]
-        sides, rest = take(draws.words(len(shape), self.config.shuffle_windows), longest)
+        sides, rest = take(draws.words(axes, windows), longest)
         sides += 1
         origins, _ = take(rest, size - sides + 1)
         ways = sides.prod(dim=1) * table.permutations
-        variants, _ = take(draws.words(self.config.shuffle_windows), ways)
+        variants, _ = take(draws.words(windows), ways)
         return ShufflingParameters(
             drawn_for=(len(seeds), *shape), applied=applied, origins=origins, sides=sides, variants=variants
         )
@@ -105,7 +106,7 @@ def shuffle(values: Tensor, parameters: ShufflingParameters, table: WindowTable)
     device, (planes, plane), windows = values.device, values.shape[1:], parameters.variants.shape[1]
     numbers = ravel(parameters.sides - 1, table.longest)
     firsts = ravel(parameters.origins, table.shape)
-    last = last_windows(table, numbers, firsts).reshape(planes, plane)
+    last = last_windows(table, parameters.sides, firsts).reshape(planes, plane)
     lookup = window_lookup(parameters, table, numbers, firsts)
     shuffled = torch.empty_like(values)
     step = max(_CACHED_VOXELS // plane, 1) if device.type == "cpu" else planes

@@ -56,7 +56,7 @@ class Step(ABC, Generic[Drawn]):
 
     @abstractmethod
     def transform(self, batch: Tensor, parameters: Drawn) -> tuple[Tensor, Tensor]:
-        """Do what `apply` does, to a batch and with parameters that are known to be in order."""
+        """Do what `apply` does, to a contiguous batch and with parameters that are known to be in order."""
 
     @torch.no_grad()
     def apply(self, batch: Tensor, parameters: Drawn) -> tuple[Tensor, Tensor]:
@@ -81,7 +81,7 @@ class Step(ABC, Generic[Drawn]):
                 f"parameters: drawn for samples and sides {parameters.drawn_for}, received a batch with "
                 f"{shape}; sample them for this batch"
             )
-        return self.transform(batch, parameters)
+        return self.transform(batch.contiguous(), parameters)
 
     @torch.no_grad()
     def __call__(self, batch: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,6 +103,7 @@ class Step(ABC, Generic[Drawn]):
             raise ShapeError(
                 f"seeds: received {len(seeds)} for a batch of {len(batch)}, expected one per sample"
             )
+        batch = batch.contiguous()
         part = max(_CACHED_VALUES // batch[0].numel(), 1) if batch.device.type == "cpu" else len(batch)
         if part >= len(batch):
             return self.transform(batch, self.sample(batch.shape[2:], seeds, batch.device))

@@ -5,7 +5,7 @@ order.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, product
@@ -17,7 +17,7 @@ from modelsgenesis.errors import ShapeError
 from modelsgenesis.pretext.draws import Draws, Stream
 
 _ENTRIES = 2**19  # of the table of permutations: 4 MB; random access to more is slow
-_MOST_ENTRIES = 2**26  # 512 MB
+_MOST_ENTRIES = 2**25  # 256 MB
 _ADJACENT = 8  # blocks side by side in memory cost little
 
 
@@ -70,8 +70,9 @@ class WindowTable:
         sources: int32; first the number of every voxel of the sub-volume, then permutation after permutation,
             each twice in a row. An entry of these is the distance of a voxel from the first of its window.
         covers: How windows are covered by blocks, along each axis.
-        points: int64 [shapes, blocks], where the blocks of a window start, counted from its first voxel, in
-            maps of the sub-volume, one map for each combination of block lengths.
+        points: For each axis int64 [blocks, longest], where the blocks of a window of side 1, 2, … start; the
+            sum over the axes counts from its first voxel, in maps of the sub-volume laid one after another,
+            one map for each combination of block lengths.
     """
 
     shape: tuple[int, ...]
@@ -80,7 +81,7 @@ class WindowTable:
     starts: Tensor
     sources: Tensor
     covers: tuple[Cover, ...]
-    points: Tensor
+    points: tuple[Tensor, ...]
 
 
 def strides(shape: Sequence[int]) -> tuple[int, ...]:
@@ -130,9 +131,11 @@ def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) ->
     permutations = max(_ENTRIES // entries, 1)
     windows = list(product(*(range(1, side + 1) for side in longest)))
     covers = tuple(Cover.of(side, adjacent=axis == len(shape) - 1) for axis, side in enumerate(longest))
-    draws = Draws(torch.zeros(1, dtype=torch.int64), Stream.TABLE)
     whole = torch.arange(math.prod(shape), dtype=torch.int32)
-    sources = [whole, *(_permutations(window, shape, permutations, draws) for window in windows)]
+    sources = [
+        whole,
+        *(_permutations(number, window, shape, permutations) for number, window in enumerate(windows)),
+    ]
     starts = list(accumulate(map(len, sources)))[:-1]
     return WindowTable(
         shape=shape,
@@ -141,25 +144,26 @@ def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) ->
         starts=torch.tensor(starts, device=device),
         sources=torch.cat(sources).to(device),
         covers=covers,
-        points=torch.stack([_points(window, shape, covers) for window in windows]).to(device),
+        points=tuple(points.to(device) for points in _points(shape, longest, covers)),
     )
 
 
-def _permutations(window: tuple[int, ...], shape: tuple[int, ...], count: int, draws: Draws) -> Tensor:
+def _permutations(number: int, window: tuple[int, ...], shape: tuple[int, ...], count: int) -> Tensor:
     """Return the voxels of a window in `count` random orders, each twice in a row, int32."""
     voxels = _sums(torch.arange(side) * stride for side, stride in zip(window, strides(shape), strict=True))
+    draws = Draws(torch.tensor([number]), Stream.TABLE, count * len(voxels))
     order = draws.words(count, len(voxels))[0].argsort(dim=1, stable=True)
     return voxels[order].repeat(1, 2).view(-1).int()
 
 
-def _points(window: tuple[int, ...], shape: tuple[int, ...], covers: tuple[Cover, ...]) -> Tensor:
-    """Return where the blocks of a window start: the voxels of maps before, plus the distance in its map."""
+def _points(shape: tuple[int, ...], longest: tuple[int, ...], covers: tuple[Cover, ...]) -> Iterator[Tensor]:
+    """Yield the `points` of a `WindowTable`."""
     maps = strides([len(cover.lengths) for cover in covers])
-    level = sum(cover.level(side) * stride for cover, side, stride in zip(covers, window, maps, strict=True))
-    starts = [torch.tensor(cover.starts(side)) for cover, side in zip(covers, window, strict=True)]
-    return level * math.prod(shape) + _sums(
-        start * stride for start, stride in zip(starts, strides(shape), strict=True)
-    )
+    for cover, side, stride, next_map in zip(covers, longest, strides(shape), maps, strict=True):
+        sides = range(1, side + 1)
+        starts = torch.tensor([cover.starts(side) for side in sides]) * stride
+        starts += torch.tensor([[cover.level(side)] for side in sides]) * next_map * math.prod(shape)
+        yield starts.T.contiguous()
 
 
 def _sums(terms: Iterable[Tensor]) -> Tensor:
@@ -170,7 +174,7 @@ def _sums(terms: Iterable[Tensor]) -> Tensor:
     return total
 
 
-def last_windows(table: WindowTable, numbers: Tensor, firsts: Tensor) -> Tensor:
+def last_windows(table: WindowTable, sides: Tensor, firsts: Tensor) -> Tensor:
     """Find the last window over each voxel.
 
     Each window is noted where its blocks start, in the map of their lengths, over earlier ones. Then, axis
@@ -179,30 +183,31 @@ def last_windows(table: WindowTable, numbers: Tensor, firsts: Tensor) -> Tensor:
 
     Args:
         table: Of the sub-volume.
-        numbers: int64 [k, windows], window shapes by their number.
+        sides: int64 [k, axes, windows].
         firsts: int64 [k, windows], the first voxel of each window.
 
     Returns:
         int16, or int32 for very many windows, [k, voxels]: 0 for none, else 1 + its place in the order.
     """
-    samples, windows = numbers.shape
+    samples, windows = firsts.shape
     voxels = math.prod(table.shape)
     counted = torch.int16 if windows < 2**15 else torch.int32
-    maps = torch.zeros(
-        samples, *(len(cover.lengths) for cover in table.covers), voxels, dtype=counted, device=numbers.device
-    )
-    sample = torch.arange(samples, device=numbers.device)[:, None] * maps[0].numel()
-    points = table.points.index_select(0, numbers.view(-1))
-    points += (firsts + sample).view(-1, 1)
-    order = torch.arange(1, windows + 1, dtype=counted, device=numbers.device).repeat(samples)
-    maps.view(-1).scatter_reduce_(0, points.view(-1), order[:, None].expand_as(points).reshape(-1), "amax")
+    levels = [len(cover.lengths) for cover in table.covers]
+    maps = torch.zeros(samples, *levels, voxels, dtype=counted, device=firsts.device)
+    sample = torch.arange(samples, device=firsts.device)[:, None] * maps[0].numel()
+    # [blocks, k * windows]: the blocks of one window after another would wait for the same lines of memory.
+    points = (firsts + sample).view(1, -1)
+    for starts, side in zip(table.points, sides.unbind(dim=1), strict=True):
+        place = (side - 1).view(-1)
+        of_axis = torch.stack([start.index_select(0, place) for start in starts])
+        points = (points[:, None] + of_axis).flatten(0, 1)
+    order = torch.arange(1, windows + 1, dtype=counted, device=firsts.device).repeat(len(points) * samples)
+    maps.view(-1).scatter_reduce_(0, points.view(-1), order, "amax")
     for cover, stride in zip(table.covers, strides(table.shape), strict=True):
         single, *longer = maps.unbind(1)
         for blocks in longer:
-            for shift in range(
-                0, cover.lengths[1] * stride, stride
-            ):  # never over a border: no window reaches over it
-                target = single[..., shift:]
+            for shift in range(0, cover.lengths[1] * stride, stride):
+                target = single[..., shift:]  # no border is crossed, since no block crosses one
                 torch.maximum(target, blocks[..., : voxels - shift], out=target)
         maps = single
     return maps

@@ -1,0 +1,92 @@
+"""The distributions of the deformations against those measured on the released ones."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from modelsgenesis.configs import PretextConfig
+from modelsgenesis.pretext import Intensity, Painting, Shuffling, draw_seeds
+from modelsgenesis.pretext.painting import painted_mask
+
+pytestmark = pytest.mark.shared
+
+SHAPES = [(64, 64, 32), (128, 128, 64)]
+LEVELS = ("q05", "q25", "q50", "q75", "q95")
+
+
+@pytest.fixture(scope="module")
+def statistics(shared: Path) -> dict[str, Any]:
+    return json.loads((shared / "reference" / "transform_statistics.json").read_text())
+
+
+def assert_same_mean(values: Tensor, expected: dict[str, float], draws: int) -> None:
+    error = expected["std"] * (1 / len(values) + 1 / draws) ** 0.5
+    assert values.mean().item() == pytest.approx(expected["mean"], abs=4 * error)
+
+
+def quantile(values: Tensor, level: str) -> float:
+    return values.quantile(float(f"0.{level[1:]}")).item()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shuffling_moves_and_loses_as_many_voxels(statistics: dict[str, Any], shape: tuple[int, ...]) -> None:
+    expected = statistics["x".join(map(str, shape))]["local_shuffle"]
+    voxels, count = torch.Size(shape).numel(), 48 if shape == SHAPES[0] else 12
+    numbers = torch.arange(voxels)
+    batch = (numbers / voxels).view(1, 1, *shape).expand(count, 1, *shape)
+    seeds = draw_seeds(count, torch.Generator().manual_seed(0))
+    deformed, _ = Shuffling(PretextConfig(shuffle_probability=1))(batch, seeds)
+    sources = (deformed.view(count, -1) * voxels).round().long()
+
+    assert_same_mean(
+        (sources != numbers).float().mean(dim=1), expected["changed_fraction"], expected["draws"]
+    )
+    kept = torch.zeros(count, voxels).scatter_(1, sources, 1.0).mean(dim=1)
+    assert_same_mean(1 - kept, expected["duplicated_fraction"], expected["draws"])
+    pairs = zip(torch.unravel_index(sources, shape), torch.unravel_index(numbers, shape), strict=True)
+    for (source, place), displacement in zip(pairs, expected["mean_displacement_voxels"], strict=True):
+        assert_same_mean((source - place).abs().float().mean(dim=1), displacement, expected["draws"])
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(("name", "inside"), [("in_painting", 1.0), ("out_painting", 0.0)])
+def test_painting_replaces_as_many_voxels(
+    statistics: dict[str, Any], shape: tuple[int, ...], name: str, inside: float
+) -> None:
+    expected = statistics["x".join(map(str, shape))][name]
+    painting = Painting(PretextConfig(painting_probability=1, inpainting_share=inside))
+    seeds = draw_seeds(1000 if shape == SHAPES[0] else 400, torch.Generator().manual_seed(0))
+    masks = (painted_mask(painting.sample(shape, part)) for part in seeds.split(20))
+    shares = torch.cat([mask.flatten(1).float().mean(dim=1) for mask in masks])
+    assert_same_mean(shares, expected["replaced_fraction"], expected["draws"])
+    for level in ("q25", "q50", "q75"):
+        assert quantile(shares, level) == pytest.approx(expected["replaced_fraction"][level], abs=0.02)
+
+
+@pytest.mark.parametrize("increasing", [True, False])
+def test_curves_have_the_same_means_and_quantiles(statistics: dict[str, Any], increasing: bool) -> None:
+    expected = statistics["nonlinear"]
+    draws = expected["draws"] // 2
+    curves = expected["increasing_curves" if increasing else "decreasing_curves"]
+    intensity = Intensity(PretextConfig(intensity_probability=1))
+    places = [float(name.removeprefix("value_at_")) for name in curves]
+    heights, directions = [], []
+    for seeds in draw_seeds(20_000, torch.Generator().manual_seed(0)).split(200):
+        ramp = torch.tensor(places).view(1, 1, 1, -1).expand(len(seeds), 1, 1, -1)
+        deformed, _ = intensity(ramp, seeds)
+        heights.append(deformed.view(len(seeds), -1))
+        directions.append(intensity.sample((1, len(places)), seeds).increasing)
+    upwards = torch.cat(directions)
+    assert upwards.float().mean().item() == pytest.approx(expected["decreasing_fraction"], abs=0.03)
+    for values, curve in zip(torch.cat(heights)[upwards == increasing].T, curves.values(), strict=True):
+        assert_same_mean(values, curve, draws)
+        for level in LEVELS:
+            # Where its curves are sparse the reference itself is off by more: 4 of its standard errors.
+            rank = float(f"0.{level[1:]}")
+            around = values.quantile(rank + 0.02) - values.quantile(rank - 0.02)
+            error = (rank * (1 - rank) / draws) ** 0.5 * around.item() / 0.04
+            assert quantile(values, level) == pytest.approx(curve[level], abs=max(0.02, 4 * error))

@@ -57,9 +57,7 @@ def compare_with_files(scans: str, patch: tuple[int, ...], folder: str) -> Subvo
 
     def from_file() -> torch.Tensor:
         volume = read_volume(used[random.integers(len(used))]).array
-        start = [
-            random.integers(0, length - side + 1) for length, side in zip(volume.shape, patch, strict=True)
-        ]
+        start = [random.integers(0, length - side + 1) for length, side in zip(volume.shape, patch, strict=True)]
         crop = volume[tuple(slice(first, first + side) for first, side in zip(start, patch, strict=True))]
         scaled = (np.clip(crop.astype(np.float32), -1000, 1000) + 1000) / 2000
         return torch.from_numpy(np.ascontiguousarray(scaled))[None]
@@ -129,9 +127,7 @@ def open_synthetic(folder: str) -> None:
 
 def main() -> None:
     """Parse and measure."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scans")
     parser.add_argument("--patch", type=int, nargs=3, default=(64, 64, 32))
     parser.add_argument("--training-step", action="store_true")

@@ -38,9 +38,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
 
 def main() -> None:
     """Parse and measure."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("scans")
     parser.add_argument("--spacing", type=float, nargs=3)
     parser.add_argument("--modality", default="auto")

@@ -90,9 +90,7 @@ class Reference:
         for number in range(5):
             if number and self.random.random() >= 0.95:
                 break
-            hidden = [
-                self.random.integers(3 * size // 7, 4 * size // 7, endpoint=True) for size in volume.shape
-            ]
+            hidden = [self.random.integers(3 * size // 7, 4 * size // 7, endpoint=True) for size in volume.shape]
             box = self.box(volume.shape, [size - cut for size, cut in zip(volume.shape, hidden, strict=True)])
             result[box] = volume[box]
         return result
@@ -162,18 +160,14 @@ def training_step(pretext: float, shape: tuple[int, ...]) -> None:
     step()
     duration = seconds(step)
     share = pretext / (pretext + duration)
-    print(
-        f"  a training step of GENESIS_UNET_2019 takes {duration:.1f} s; the pretext is {share:.2%} of both"
-    )
+    print(f"  a training step of GENESIS_UNET_2019 takes {duration:.1f} s; the pretext is {share:.2%} of both")
 
 
 def main() -> None:
     """Compare at both sizes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument(
-        "--training-step", action="store_true", help="time the network of 2019 too (a minute)"
-    )
+    parser.add_argument("--training-step", action="store_true", help="time the network of 2019 too (a minute)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     for shape in SHAPES:

@@ -30,7 +30,7 @@ def main() -> None:
         loss.backward()
         optimizer.step()
         if step % 5 == 0:
-            print(f"step {step}: loss {loss.item():.4f}, returning the input {(deformed - original).square().mean():.4f}")
+            print(f"step {step}: loss {loss.item():.4f}, of the identity {(deformed - original).square().mean():.4f}")
 
     config = BundleConfig(
         task="restoration",

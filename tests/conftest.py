@@ -19,9 +19,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     for item in items:
         if item.get_closest_marker("shared"):
-            item.add_marker(
-                pytest.mark.skip(reason="needs the folder of real data and reference outputs: ../shared")
-            )
+            item.add_marker(pytest.mark.skip(reason="needs the folder of real data and reference outputs: ../shared"))
 
 
 @pytest.fixture(scope="session")

@@ -95,9 +95,7 @@ def write_dicom(
         put(0x7FE00010, "OW", pixels.astype(pixels.dtype.newbyteorder(order)).tobytes())
     for tag, kind, value in extra:
         put(tag, kind, value)
-    meta = encode(
-        [(0x00020002, "UI", CT_CLASS), (0x00020003, "UI", instance or "1.9"), (0x00020010, "UI", syntax)]
-    )
+    meta = encode([(0x00020002, "UI", CT_CLASS), (0x00020003, "UI", instance or "1.9"), (0x00020010, "UI", syntax)])
     meta = encode([(0x00020000, "UL", struct.pack("<I", len(meta)))]) + meta
     body = encode(list(elements.values()), syntax)
     path.parent.mkdir(parents=True, exist_ok=True)

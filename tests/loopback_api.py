@@ -115,9 +115,7 @@ class Api:
         names = sorted(name for name, repository in self.hub.repositories.items() if not repository.private)
         size, page = int(self.query.get("limit", ["100"])[0]), int(self.query.get("page", ["0"])[0])
         names, rest = names[page * size : (page + 1) * size], names[(page + 1) * size :]
-        link = (
-            {"Link": f'<{self.hub.url}/api/models?limit={size}&page={page + 1}>; rel="next"'} if rest else {}
-        )
+        link = {"Link": f'<{self.hub.url}/api/models?limit={size}&page={page + 1}>; rel="next"'} if rest else {}
         return (
             json.dumps([{"id": name} for name in names]).encode(),
             {"Content-Type": "application/json", **link},
@@ -166,9 +164,7 @@ class Api:
         found: list[dict[str, Any]] = []
         while oid:
             title = repository.messages[oid]
-            found.append(
-                {"id": oid, "title": title, "message": "", "authors": [], "date": "2024-01-01T00:00:00.000Z"}
-            )
+            found.append({"id": oid, "title": title, "message": "", "authors": [], "date": "2024-01-01T00:00:00.000Z"})
             oid = repository.parents[oid]
         return found
 
@@ -192,9 +188,7 @@ class Api:
                     "path": asked["path"],
                     "uploadMode": "lfs" if is_large(asked["path"], asked["size"]) else "regular",
                     "shouldIgnore": False,
-                    "oid": (lambda b: (b.sha256 if b.lfs else b.git_sha1) if b else None)(
-                        now.get(asked["path"])
-                    ),
+                    "oid": (lambda b: (b.sha256 if b.lfs else b.git_sha1) if b else None)(now.get(asked["path"])),
                 }
                 for asked in json.loads(self.body)["files"]
             ]
@@ -242,9 +236,7 @@ class Api:
         files = dict(repository.commits[head])
         for line in lines:
             self._apply(files, line["key"], line["value"])
-        branch = (
-            f"refs/pr/{sum(b.startswith('refs/pr') for b in repository.heads) + 1}" if proposal else revision
-        )
+        branch = f"refs/pr/{sum(b.startswith('refs/pr') for b in repository.heads) + 1}" if proposal else revision
         if proposal:
             repository.heads[branch] = head
         oid = repository.commit(files, branch, header["summary"])
@@ -265,9 +257,7 @@ class Api:
             if value["oid"] in self.hub.xet_hashes:
                 self.hub.large[value["oid"]] = self.hub.read_xet(value["oid"], value["size"])
             if value["oid"] not in self.hub.large:
-                raise RefusalError(
-                    400, message=f"LFS pointer pointed to a file that does not exist: {value['oid']}"
-                )
+                raise RefusalError(400, message=f"LFS pointer pointed to a file that does not exist: {value['oid']}")
             files[value["path"]] = Blob(self.hub.large[value["oid"]], lfs=True)
         elif key == "deletedFile":
             del files[value["path"]]

@@ -104,6 +104,8 @@ def demonstrate(output: str | Path, *, device: str = "auto", reporter: Reporter 
             device=device,
             reporter=reporter,
         )
-        prediction = predict(run, held_out.image, output=output / f"{name}_prediction.nii.gz", overlap=FINETUNING.overlap, device=device)
+        prediction = predict(
+            run, held_out.image, output=output / f"{name}_prediction.nii.gz", overlap=FINETUNING.overlap, device=device
+        )
         files[f"prediction, {name}"] = prediction.path
     return Demonstration(read_results(pretrained), measured["genesis"], measured["scratch"], files)

@@ -163,9 +163,7 @@ def draw_contact_sheet(rows: Sequence[ContactRow], titles: Sequence[str], path: 
     return _save(figure, Path(path))
 
 
-def draw_segmentations(
-    image: np.ndarray, labels: Sequence[np.ndarray], names: Sequence[str], path: str | Path
-) -> Path:
+def draw_segmentations(image: np.ndarray, labels: Sequence[np.ndarray], names: Sequence[str], path: str | Path) -> Path:
     """Draw a scan's middle slice with each of several segmentations over it.
 
     Args:

@@ -55,9 +55,7 @@ def computes_bfloat16(device: torch.device) -> bool:
     if device.type == "cpu":
         ask = getattr(torch.cpu, "get_capabilities", None)  # torch before 2.10 cannot tell
         capabilities = ask() if ask else {}
-        return bool(
-            capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16")
-        )
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
     return False
 
 
@@ -83,12 +81,8 @@ def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise ConfigurationError(
-            f"device: received {device!r}, expected auto, cpu, cuda or cuda:N"
-        ) from error
+        raise ConfigurationError(f"device: received {device!r}, expected auto, cpu, cuda or cuda:N") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigurationError(
-            f"device: received {device!r}, but there is no CUDA device; use --device cpu"
-        )
+        raise ConfigurationError(f"device: received {device!r}, but there is no CUDA device; use --device cpu")
     wanted = precision == "bfloat16" or (precision == "auto" and computes_bfloat16(chosen))
     return Hardware(chosen, torch.bfloat16 if wanted else torch.float32)

@@ -176,9 +176,7 @@ def test_the_state_dict_of_another_network(
 ) -> None:
     file = tmp_path / "file.pt"
     torch.save(torch.nn.Linear(2, 2).state_dict(), file)
-    message = (
-        rf"file\.pt: not the weights of a {format} network: {first}.* and \d+ more; is it the published file"
-    )
+    message = rf"file\.pt: not the weights of a {format} network: {first}.* and \d+ more; is it the published file"
     refused(file, message, format=format)
 
 
@@ -217,9 +215,7 @@ CONVOLUTION = "down_tr64.ops.0.conv1.weight"
         (change("up_tr64.up_conv.bias", torch.full((8,), torch.inf)), "the file is damaged or its training"),
     ],
 )
-def test_one_tensor_that_is_wrong(
-    tmp_path: Path, refused: Refused, damage: Callable[..., None], message: str
-) -> None:
+def test_one_tensor_that_is_wrong(tmp_path: Path, refused: Refused, damage: Callable[..., None], message: str) -> None:
     weights = small_state_dict()
     damage(weights)
     file = tmp_path / "file.pt"
@@ -233,9 +229,7 @@ def test_a_published_file_with_one_tensor_less(tmp_path: Path, shared: Path) -> 
     content = torch.load(file, weights_only=True)
     del content["state_dict"]["module.up_tr128.ops.1.bn1.running_var"]
     torch.save(content, file)
-    with pytest.raises(
-        CheckpointError, match=r"Genesis_Chest_CT\.pt: .* missing up_tr128\.ops\.1\.bn1\.running_var"
-    ):
+    with pytest.raises(CheckpointError, match=r"Genesis_Chest_CT\.pt: .* missing up_tr128\.ops\.1\.bn1\.running_var"):
         convert_checkpoint(file, tmp_path / "bundle")
 
 
@@ -299,9 +293,7 @@ def test_a_checkpoint_without_any_plan(tmp_path: Path, refused: Refused) -> None
     file = write_openmind_pth(tmp_path / "checkpoint_final.pth")
     content = torch.load(file, weights_only=True)
     torch.save({"network_weights": content["network_weights"]}, file)
-    refused(
-        file, r"no nnssl_adaptation_plan in the file and no adaptation_plan\.json beside it; download both"
-    )
+    refused(file, r"no nnssl_adaptation_plan in the file and no adaptation_plan\.json beside it; download both")
 
 
 # --- Keras --------------------------------------------------------------------------------------------------
@@ -313,9 +305,7 @@ def test_keras_without_h5py(tmp_path: Path, refused: Refused, monkeypatch: pytes
     file = tmp_path / "file.h5"
     file.write_bytes(b"\x89HDF\r\n\x1a\n")
     monkeypatch.setitem(sys.modules, "h5py", None)
-    refused(
-        file, r"reading a Keras checkpoint needs .* pip install 'modelsgenesis\[keras\]'", MissingExtraError
-    )
+    refused(file, r"reading a Keras checkpoint needs .* pip install 'modelsgenesis\[keras\]'", MissingExtraError)
 
 
 @pytest.mark.shared
@@ -334,9 +324,7 @@ def test_a_keras_file_larger_inside_than_outside(tmp_path: Path, refused: Refuse
     file = tmp_path / "bomb.h5"
     with h5py.File(file, "w") as content:
         shape = (3, 3, 3, 1000, 100_000)
-        content.create_dataset(
-            "depth_0_conv/depth_0_conv/kernel:0", shape, "f4", compression="gzip", chunks=True
-        )
+        content.create_dataset("depth_0_conv/depth_0_conv/kernel:0", shape, "f4", compression="gzip", chunks=True)
     refused(
         file,
         r"bytes with larger or outside data \(depth_0_conv/depth_0_conv/kernel:0\)",

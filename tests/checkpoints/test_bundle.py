@@ -157,9 +157,7 @@ def test_weights_that_are_no_numbers(folder: Path, value: float) -> None:
 
 def test_weights_of_another_network(folder: Path) -> None:
     save_file({"weight": torch.zeros(1)}, folder / "model.safetensors")
-    message = (
-        r"not the weights of this network: missing encoder\.levels.* and \d+ more; use the configuration"
-    )
+    message = r"not the weights of this network: missing encoder\.levels.* and \d+ more; use the configuration"
     with pytest.raises(CheckpointError, match=message):
         load_bundle(folder)
 
@@ -176,9 +174,7 @@ def test_a_card_is_not_needed(folder: Path) -> None:
     assert load_bundle(folder).card == ""
 
 
-@pytest.mark.parametrize(
-    "content", ["", "{", "[" * 100_000, "\udcff"], ids=["empty", "cut", "deep", "no utf-8"]
-)
+@pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "\udcff"], ids=["empty", "cut", "deep", "no utf-8"])
 def test_a_damaged_configuration(folder: Path, content: str) -> None:
     (folder / "config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(CheckpointError, match=r"config\.json: cannot be read as JSON"):

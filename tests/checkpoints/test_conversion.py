@@ -127,9 +127,7 @@ def test_openmind(tmp_path: Path) -> None:
         file, tmp_path / "bundle", extra_files={"adaptation_plan.json": tmp_path / "adaptation_plan.json"}
     )
     assert report.format == "openmind"
-    assert len(report.renamed) + len(report.dropped) == len(
-        torch.load(file, weights_only=True)["network_weights"]
-    )
+    assert len(report.renamed) + len(report.dropped) == len(torch.load(file, weights_only=True)["network_weights"])
     assert "224 keys name 66 tensors" in report.summary()
     bundle = load_bundle(tmp_path / "bundle")
     assert bundle.config.input == InputContract(

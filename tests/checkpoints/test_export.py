@@ -83,9 +83,7 @@ def test_a_torch_export_comes_back_exactly(tmp_path: Path, network: NetworkConfi
     ("write", "name"),
     [(write_genesis_pt, "genesis_chest_ct_3d"), (write_nnunet_model, "genesis_nnunet_luna16_006")],
 )
-def test_a_torch_export_has_the_published_keys_and_values(
-    tmp_path: Path, shared: Path, write: Any, name: str
-) -> None:
+def test_a_torch_export_has_the_published_keys_and_values(tmp_path: Path, shared: Path, write: Any, name: str) -> None:
     convert_checkpoint(write(tmp_path / "file", shared), tmp_path / "bundle")
     file = export_bundle(load_bundle(tmp_path / "bundle"), tmp_path / "weights.pt", to="torch")
     weights, published = torch.load(file, weights_only=True), reference_state_dict(shared, name)

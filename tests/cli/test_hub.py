@@ -135,18 +135,14 @@ def test_card_is_rendered_and_checked(command: Command, run: Path) -> None:
     assert "Some prose." in out
     status, out, _ = command("card", str(run), "--check")
     assert status == 1
-    assert (
-        "header: no license; choose an identifier of the Hub, or other with license_name" in out.splitlines()
-    )
+    assert "header: no license; choose an identifier of the Hub, or other with license_name" in out.splitlines()
     assert any(line.startswith("to fill in: ") for line in out.splitlines())
     assert json.loads(command("card", str(run), "--check", "--json")[1]) == out.splitlines()
     assert command("card", str(run / "README.md"))[0] == 0
     assert "config.json describes the network" in command("card", str(run))[1]
 
 
-def test_push_download_verify_and_cache(
-    command: Command, hub: LoopbackHub, run: Path, tmp_path: Path
-) -> None:
+def test_push_download_verify_and_cache(command: Command, hub: LoopbackHub, run: Path, tmp_path: Path) -> None:
     status, out, err = command("push", str(run), "--hub-model-id", "clinic/tiny", "--token", "hf_alice")
     assert (status, out) == (0, f"{hub.url}/clinic/tiny\n")
     assert err.splitlines()[:4] == [
@@ -202,9 +198,7 @@ def test_push_as_json_with_options(command: Command, hub: LoopbackHub, run: Path
     assert (status, err) == (0, "")
     assert made["private"]
     assert hub.repositories["clinic/tiny"].heads["v1"] == made["commit"]
-    status, out, _ = command(
-        "push", str(run), "--hub-model-id", "clinic/tiny", "--create-pr", "--token", "hf_bob"
-    )
+    status, out, _ = command("push", str(run), "--hub-model-id", "clinic/tiny", "--create-pr", "--token", "hf_bob")
     assert (status, out) == (0, f"{hub.url}/clinic/tiny/discussions/1\n")
 
 
@@ -216,9 +210,7 @@ def test_a_download_of_what_is_here_without_a_network_warns(
     hub.fault("GET /api/models/", status=503, times=9)
     status, out, err = command("download", "clinic/tiny")
     assert (status, out) == (0, folder)
-    assert err.startswith(
-        f"warning: clinic/tiny: {hub.url} is busy or down (503); try again later; using the copy"
-    )
+    assert err.startswith(f"warning: clinic/tiny: {hub.url} is busy or down (503); try again later; using the copy")
 
 
 def test_a_token_is_never_printed(command: Command, hub: LoopbackHub, run: Path) -> None:
@@ -230,9 +222,7 @@ def test_a_token_is_never_printed(command: Command, hub: LoopbackHub, run: Path)
         assert secret not in out + err
 
 
-def test_a_push_without_a_token_ends_with_the_command_to_repeat(
-    command: Command, hub: LoopbackHub, run: Path
-) -> None:
+def test_a_push_without_a_token_ends_with_the_command_to_repeat(command: Command, hub: LoopbackHub, run: Path) -> None:
     status, out, err = command("push", str(run), "--hub-model-id", "clinic/tiny", "--private", "--quiet")
     assert (status, out) == (1, "")
     assert err.count("\n") == 1
@@ -275,9 +265,7 @@ def test_a_whole_life_in_processes_of_their_own(hub: LoopbackHub, run: Path, tmp
         "import modelsgenesis, sys; n = modelsgenesis.from_pretrained('clinic/tiny');"
         "print(sum(p.double().sum().item() for p in n.parameters()))"
     )
-    guard = (
-        "import sys; sys.addaudithook(lambda e, _: e.startswith('socket.connect') and sys.exit('connected'));"
-    )
+    guard = "import sys; sys.addaudithook(lambda e, _: e.startswith('socket.connect') and sys.exit('connected'));"
     elsewhere = {"HF_HOME": str(tmp_path / "elsewhere")}
     cold = python("-c", load, **elsewhere)
     assert python("-c", guard + load, **elsewhere) == cold

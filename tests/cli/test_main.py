@@ -30,5 +30,7 @@ def test_importing_and_helping_load_nothing_heavy(process):
 
 
 def test_importing_the_package_loads_neither_torch_nor_the_hub(process):
-    shown = process("-c", "import sys, modelsgenesis; print('torch' in sys.modules, 'huggingface_hub' in sys.modules)", python=True)
+    shown = process(
+        "-c", "import sys, modelsgenesis; print('torch' in sys.modules, 'huggingface_hub' in sys.modules)", python=True
+    )
     assert shown.stdout == "False False\n"

@@ -20,14 +20,12 @@ def run(ct_folder, tmp_path_factory):
     from modelsgenesis.cli import main
 
     folder = tmp_path_factory.mktemp("runs") / "genesis"
-    before = sys.argv
-    sys.argv = ["modelsgenesis", "pretrain", str(ct_folder), "-o", str(folder), "--steps", "4", *PRETRAIN, "-q"]
-    try:
-        main()
-    except SystemExit as stop:
-        assert not stop.code
-    finally:
-        sys.argv = before
+    arguments = ["modelsgenesis", "pretrain", str(ct_folder), "-o", str(folder), "--steps", "4", *PRETRAIN, "-q"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as stop:
+            main()
+    assert not stop.value.code
     return folder
 
 
@@ -113,7 +111,10 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(ct_folder, tmp_path,
     arguments = ["pretrain", ct_folder, "-o", tmp_path / "run", "--steps", 100_000, *PRETRAIN]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "modelsgenesis", *map(str, arguments)], stderr=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-m", "modelsgenesis", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
     )
     log = tmp_path / "run" / "log.csv"
     deadline = time.monotonic() + 90

@@ -7,9 +7,7 @@ from hypothesis import strategies as st
 from modelsgenesis.configs.front_matter import BEGIN, END, CardParts, split_card
 from modelsgenesis.errors import ConfigurationError
 
-PROSE = st.text(
-    st.characters(codec="utf-8", exclude_characters="\r\ufeff", exclude_categories=("Cs",)), max_size=60
-)
+PROSE = st.text(st.characters(codec="utf-8", exclude_characters="\r\ufeff", exclude_categories=("Cs",)), max_size=60)
 FRONT = st.dictionaries(
     st.sampled_from(["license", "tags", "a"]), st.text("abc:#'\n-é", max_size=8) | st.integers(), max_size=3
 )

@@ -47,9 +47,7 @@ def test_volumes_are_within_half_a_level_of_what_was_prepared(scans: Path, tmp_p
         assert volume.nbytes == 2 * prepared.array.size
 
 
-def test_a_second_build_prepares_nothing(
-    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_second_build_prepares_nothing(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     references, _ = find_scans(scans)
     first, _ = VolumeCache.build(references, CT, tmp_path / "cache")
     monkeypatch.setattr(store, "read_volume", lambda _: pytest.fail("a scan was read again"))
@@ -58,9 +56,7 @@ def test_a_second_build_prepares_nothing(
     assert [entry.key for entry in first.entries()] == [entry.key for entry in second.entries()]
 
 
-def test_a_build_cut_short_goes_on_where_it_was(
-    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_build_cut_short_goes_on_where_it_was(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     references, _ = find_scans(scans)
 
     def stop(done: int, total: int) -> None:
@@ -148,9 +144,7 @@ def test_a_cache_of_standardized_volumes_is_refused(scans: Path, tmp_path: Path)
         VolumeCache.build(references, contract, tmp_path / "cache")
 
 
-def test_a_full_disk_is_told_before_the_work(
-    scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_told_before_the_work(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     references, _ = find_scans(scans)
     huge = [replace(references[0], shape=(100_000, 100_000, 1000))]
     with pytest.raises(DataError, match=r"18626.5 GiB of prepared volumes, .* GiB are free; choose another"):

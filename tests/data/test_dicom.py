@@ -56,9 +56,7 @@ def test_radiograph_and_ultrasound(shared_data: Path) -> None:
     radiograph, ultrasound = scans["xray"].read(), scans["ultrasound"].read()
     assert radiograph.array.shape == (1955, 1841)
     assert "MONOCHROME1 inverted" in radiograph.notes
-    assert (
-        radiograph.array[900:1000, 900:1000].mean() > radiograph.array[900:1000, 350:450].mean()
-    )  # spine, lung
+    assert radiograph.array[900:1000, 900:1000].mean() > radiograph.array[900:1000, 350:450].mean()  # spine, lung
     assert ultrasound.array.shape == (480, 640)
     assert scans["ultrasound"].notes == ("colour made grey",)
 
@@ -98,9 +96,7 @@ def test_uneven_slices_are_named(tmp_path: Path, stored: np.ndarray) -> None:
     assert "a gap of 3.1 mm at 10 mm, the slices are 2 mm apart; expected" in refused[0].reason
 
 
-def test_copies_are_left_out_and_different_slices_in_one_place_refused(
-    tmp_path: Path, stored: np.ndarray
-) -> None:
+def test_copies_are_left_out_and_different_slices_in_one_place_refused(tmp_path: Path, stored: np.ndarray) -> None:
     write_series(tmp_path / "one", stored)
     write_series(tmp_path / "one", stored, prefix="copy")
     (scan,), _ = find_scans(tmp_path / "one")
@@ -128,9 +124,7 @@ def test_mixed_orientations_become_volumes(tmp_path: Path, stored: np.ndarray) -
     for number in range(4):
         position = (0.0, 3.0 * number, 0.0)
         turned = (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
-        write_dicom(
-            tmp_path / f"c{number}", stored[number], position=position, orientation=turned, extra=HOUNSFIELD
-        )
+        write_dicom(tmp_path / f"c{number}", stored[number], position=position, orientation=turned, extra=HOUNSFIELD)
     scans, refused = find_scans(tmp_path)
     assert refused == []
     assert sorted(scan.shape for scan in scans) == [(10, 8, 4), (10, 8, 6)]
@@ -152,9 +146,7 @@ def test_rescale_of_each_slice(tmp_path: Path) -> None:
     pixels = np.full((4, 4), 100, np.uint16)
     for number in range(3):
         extra = ((0x00281052, "DS", 0.0), (0x00281053, "DS", 0.5 + number))
-        write_dicom(
-            tmp_path / f"{number}", pixels, modality="PT", position=(0.0, 0.0, 3.0 * number), extra=extra
-        )
+        write_dicom(tmp_path / f"{number}", pixels, modality="PT", position=(0.0, 0.0, 3.0 * number), extra=extra)
     np.testing.assert_allclose(read_volume(tmp_path).array[0, 0], [50, 150, 250])
 
 
@@ -165,9 +157,7 @@ def test_padding_is_rescaled_as_the_voxels_are(tmp_path: Path, stored: np.ndarra
 
 def test_frames_of_ultrasound_are_images(tmp_path: Path) -> None:
     frames = np.random.default_rng(0).integers(0, 255, (5, 6, 8, 3)).astype(np.uint8)
-    path = write_dicom(
-        tmp_path / "clip", frames, modality="US", position=None, extra=((0x00280008, "IS", 5),)
-    )
+    path = write_dicom(tmp_path / "clip", frames, modality="US", position=None, extra=((0x00280008, "IS", 5),))
     scans, _ = find_scans(tmp_path)
     assert [scan.index for scan in scans] == [0, 1, 2, 3, 4]
     assert scans[0].shape == (6, 8)
@@ -180,10 +170,7 @@ def test_frames_of_ultrasound_are_images(tmp_path: Path) -> None:
 
 
 def test_frames_of_an_enhanced_ct_are_a_volume(tmp_path: Path, stored: np.ndarray) -> None:
-    places = [
-        [sequence(0x00209113, [(0x00200032, "DS", (0.0, 0.0, 1.5 * height))])]
-        for height in (5, 4, 3, 2, 1, 0)
-    ]
+    places = [[sequence(0x00209113, [(0x00200032, "DS", (0.0, 0.0, 1.5 * height))])] for height in (5, 4, 3, 2, 1, 0)]
     shared = [
         sequence(0x00209116, [(0x00200037, "DS", (1.0, 0.0, 0.0, 0.0, 1.0, 0.0))]),
         sequence(0x00289110, [(0x00280030, "DS", (0.5, 0.5))]),
@@ -223,9 +210,7 @@ def test_two_stacks_in_one_file_are_volumes(tmp_path: Path, stored: np.ndarray) 
 
 def test_monochrome1_is_turned(tmp_path: Path) -> None:
     pixels = np.arange(12, dtype=np.uint16).reshape(3, 4)
-    path = write_dicom(
-        tmp_path / "x", pixels, modality="DX", position=None, extra=((0x00280004, "CS", "MONOCHROME1"),)
-    )
+    path = write_dicom(tmp_path / "x", pixels, modality="DX", position=None, extra=((0x00280004, "CS", "MONOCHROME1"),))
     volume = read_volume(path)
     np.testing.assert_array_equal(volume.array, 65535 - pixels)
     assert (volume.modality, volume.spacing) == ("xray", (0.5, 0.75))

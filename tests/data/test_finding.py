@@ -127,9 +127,7 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no usable scan; expected NIfTI, Analyze, MGH"):
         find_scans(tmp_path)
     (tmp_path / "bad.nii").write_bytes(b"")
-    with pytest.raises(
-        DataError, match=r"no usable scan: 1 refused, the first .*bad\.nii: starts with no NIfTI"
-    ):
+    with pytest.raises(DataError, match=r"no usable scan: 1 refused, the first .*bad\.nii: starts with no NIfTI"):
         find_scans(tmp_path)
     assert survey(tmp_path)[0] == []
     with pytest.raises(DataError, match=r"missing: there is no such file or folder"):

@@ -153,12 +153,8 @@ def test_junk(folder: Path, suffix: str, junk: bytes) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     fields=st.dictionaries(
-        st.sampled_from(
-            ["NDims", "DimSize", "ElementType", "ElementSpacing", "ElementNumberOfChannels", "HeaderSize"]
-        ),
-        st.sampled_from(
-            ["0", "-1", "3", "1 1 1", "9999999 9999999 9999999", "nan nan nan", "1e9 1 1", "", "x", "2 2"]
-        ),
+        st.sampled_from(["NDims", "DimSize", "ElementType", "ElementSpacing", "ElementNumberOfChannels", "HeaderSize"]),
+        st.sampled_from(["0", "-1", "3", "1 1 1", "9999999 9999999 9999999", "nan nan nan", "1e9 1 1", "", "x", "2 2"]),
     )
 )
 def test_metaimage_headers_of_any_values(originals: Files, folder: Path, fields: dict) -> None:
@@ -220,9 +216,7 @@ def damage_many(folder: Path, contents: list[bytes], count: int, seed: int) -> N
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory by Linux's means")
 def test_damaged_dicom(tmp_path: Path, crop: np.ndarray) -> None:
     pixels = (crop[..., 0].astype(int) + 1100).astype(np.uint16)
-    nested = sequence(
-        0x00081140, [(0x00081150, "UI", "1.2"), sequence(0x00081199, [(0x00081150, "UI", "1.3")])]
-    )
+    nested = sequence(0x00081140, [(0x00081150, "UI", "1.2"), sequence(0x00081199, [(0x00081150, "UI", "1.3")])])
     sources = [
         write_dicom(tmp_path / "one", pixels, extra=(*HOUNSFIELD, nested)),
         write_dicom(tmp_path / "two", pixels, modality="DX", syntax="1.2.840.10008.1.2"),

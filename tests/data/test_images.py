@@ -10,9 +10,7 @@ from modelsgenesis.data import find_scans, read_volume
 from modelsgenesis.errors import ScanError, UnreadableScanError
 
 
-@pytest.mark.parametrize(
-    ("mode", "dtype"), [("L", np.uint8), ("I;16", np.uint16), ("F", np.float32), ("I", np.int32)]
-)
+@pytest.mark.parametrize(("mode", "dtype"), [("L", np.uint8), ("I;16", np.uint16), ("F", np.float32), ("I", np.int32)])
 def test_grey_images_keep_their_values(tmp_path: Path, mode: str, dtype: type) -> None:
     array = np.arange(20).reshape(4, 5).astype(dtype)
     suffix = "tif" if mode == "F" else "tiff" if mode == "I" else "png"

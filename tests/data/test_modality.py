@@ -12,9 +12,7 @@ from modelsgenesis.errors import ConfigurationError, DataError
 
 
 def reference(name: str, modality: str | None, axes: int = 3) -> ScanReference:
-    return ScanReference(
-        path=Path(name), format="DICOM", shape=(9,) * axes, spacing=(1.0,) * axes, modality=modality
-    )
+    return ScanReference(path=Path(name), format="DICOM", shape=(9,) * axes, spacing=(1.0,) * axes, modality=modality)
 
 
 def volume(array: np.ndarray, modality: str | None = None) -> Volume:
@@ -47,9 +45,7 @@ def test_real_scans_are_told_by_their_values(shared_data: Path) -> None:
     assert contract == CONTRACTS["mri"]
     assert why == "mri: positive values whose scale differs 10-fold between scans"
     assert choose_contract(find_scans(hippocampus)[0])[1] == "mri: the files or their data set say so"
-    with pytest.raises(
-        DataError, match=r"modality of planes with values .* cannot be told; say which with --modality"
-    ):
+    with pytest.raises(DataError, match=r"modality of planes with values .* cannot be told; say which with --modality"):
         choose_contract(find_scans(shared_data / "chestxray8")[0])
 
 

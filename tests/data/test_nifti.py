@@ -114,9 +114,7 @@ def test_planes_keep_their_two_axes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("trailing", [(), (1,), (1, 1)])
-def test_an_answer_has_the_scans_geometry_bit_for_bit(
-    tmp_path: Path, array: np.ndarray, trailing: tuple
-) -> None:
+def test_an_answer_has_the_scans_geometry_bit_for_bit(tmp_path: Path, array: np.ndarray, trailing: tuple) -> None:
     image = nib.Nifti1Image(array.reshape(array.shape + trailing), AFFINE)
     image.set_qform(AFFINE, code=1)
     image.header["qoffset_x"] = np.float32(10.000001)  # qform and sform disagree, as scanners write them

@@ -64,9 +64,7 @@ def test_padding_shifts_nothing(padding: int) -> None:
         InputContract(modality="ct", intensity="standardize", mean=-775.8457, deviation=251.9326),
     ]
     for contract in contracts:
-        np.testing.assert_array_equal(
-            prepare(volume(padded), contract).array, prepare(volume(air), contract).array
-        )
+        np.testing.assert_array_equal(prepare(volume(padded), contract).array, prepare(volume(air), contract).array)
 
 
 def test_standardize_is_that_of_the_nnunet_variant() -> None:
@@ -129,9 +127,7 @@ def test_resampling_keeps_the_place_in_space(codes: str, spacing: tuple, wanted:
     ball = (ball - ball.min()) / np.ptp(ball)
     prepared = prepare(volume(ball * 2000 - 1000, affine), CT.override(spacing=wanted))
     weights = prepared.array.ravel()
-    found = (
-        np.indices(prepared.array.shape).reshape(3, -1).T @ prepared.affine[:3, :3].T + prepared.affine[:3, 3]
-    )
+    found = np.indices(prepared.array.shape).reshape(3, -1).T @ prepared.affine[:3, :3].T + prepared.affine[:3, 3]
     np.testing.assert_allclose((found * weights[:, None]).sum(axis=0) / weights.sum(), centre, atol=1e-2)
     np.testing.assert_allclose(prepared.spacing, wanted, rtol=1e-3)
     assert to_native(prepared.array, prepared, order=1).shape == shape
@@ -167,9 +163,7 @@ def test_labels() -> None:
     stored_as_float = volume(label.array.astype(np.float64) * 100, affine)
     assert prepare_label(stored_as_float, CT).array.dtype == np.int32
     assert prepare_label(label, CT.override(spacing=(0.5, 0.5, 0.5))).array.shape == (6, 8, 20)
-    with pytest.raises(
-        ScanError, match=r"scan: values 0 to 3 with fractions; expected the integers of a label"
-    ):
+    with pytest.raises(ScanError, match=r"scan: values 0 to 3 with fractions; expected the integers of a label"):
         prepare_label(volume(label.array / 2, affine), CT)
     with pytest.raises(ScanError, match=r"values .*; expected the integers"):
         prepare_label(volume(label.array * 1e12, affine), CT)
@@ -209,9 +203,7 @@ def test_scans_that_teach_nothing(array: np.ndarray, contract: InputContract, re
 def test_a_singular_affine_and_a_missing_spacing() -> None:
     with pytest.raises(ScanError, match=r"scan: its affine is singular"):
         prepare(
-            volume(
-                hounsfield((4, 4, 4)), np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])
-            ),
+            volume(hounsfield((4, 4, 4)), np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])),
             CT,
         )
     image = volume(hounsfield((4, 4)), measured=False)
@@ -221,9 +213,7 @@ def test_a_singular_affine_and_a_missing_spacing() -> None:
 
 def test_answers_of_the_wrong_shape() -> None:
     prepared = prepare(volume(hounsfield((4, 5, 6))), CT)
-    with pytest.raises(
-        ShapeError, match=r"an answer of \(4, 5\); expected \(4, 5, 6\), with channels before it"
-    ):
+    with pytest.raises(ShapeError, match=r"an answer of \(4, 5\); expected \(4, 5, 6\), with channels before it"):
         to_native(np.zeros((4, 5)), prepared)
     with pytest.raises(ShapeError, match=r"an answer of \(1, 1, 4, 5, 6\)"):
         to_native(np.zeros((1, 1, 4, 5, 6)), prepared)

@@ -91,17 +91,13 @@ def test_a_damaged_zraw_is_told_where_simpleitk_returns_noise(tmp_path: Path) ->
     content = bytearray((tmp_path / "x.zraw").read_bytes())
     content[len(content) // 2] ^= 255
     (tmp_path / "x.zraw").write_bytes(content)
-    with pytest.raises(
-        UnreadableScanError, match=r"x\.zraw: its compressed voxels are damaged: .*copy it again"
-    ):
+    with pytest.raises(UnreadableScanError, match=r"x\.zraw: its compressed voxels are damaged: .*copy it again"):
         read_volume(path)
     (tmp_path / "x.zraw").write_bytes(content[:100])
     with pytest.raises(UnreadableScanError, match=r"x\.mhd: its header promises|x\.zraw: .*truncated"):
         read_volume(path)
     (tmp_path / "x.zraw").unlink()
-    with pytest.raises(
-        UnreadableScanError, match=r"x\.mhd: its voxels are missing; expected x.zraw beside it"
-    ):
+    with pytest.raises(UnreadableScanError, match=r"x\.mhd: its voxels are missing; expected x.zraw beside it"):
         read_volume(path)
 
 

@@ -50,7 +50,9 @@ def test_overlapping_windows_equal_a_plain_pass_away_from_the_seams():
 
 @pytest.mark.parametrize("shape", [(5, 30, 7), (3, 3, 3), (40, 9, 8)])
 def test_any_shape_comes_back_as_it_was(shape):
-    result = sliding_window(Blur().eval(), torch.rand(1, *shape), patch_size=(10, 10, 10), overlap=0.25, hardware=HARDWARE)
+    result = sliding_window(
+        Blur().eval(), torch.rand(1, *shape), patch_size=(10, 10, 10), overlap=0.25, hardware=HARDWARE
+    )
     assert result.shape == (2, *shape)
     assert torch.isfinite(result).all()
 

@@ -61,9 +61,7 @@ def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
 def use_endpoint(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     """Let the client of this process speak to a server."""
     monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}"
-    )
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
 
 
 @pytest.fixture
@@ -167,8 +165,7 @@ def write_card(folder: Path, file_name: str = "tiny-ct", sha256: str = "null", *
     """Write a card; `changes` replace lines of its mapping by key."""
     lines = CARD.format(name=file_name, sha256=sha256, parameters=3217).splitlines()
     lines = [
-        f"  {key}: {changes[key]}" if (key := line.strip().partition(":")[0]) in changes else line
-        for line in lines
+        f"  {key}: {changes[key]}" if (key := line.strip().partition(":")[0]) in changes else line for line in lines
     ]
     path = folder / f"{file_name}.md"
     path.write_text("\n".join(lines) + "\n")

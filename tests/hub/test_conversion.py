@@ -150,9 +150,7 @@ def test_a_file_of_another_network_leaves_no_bundle(published: Bundle, cards: Pa
     assert [name for name in cached_files(home) if name.startswith(("bundle", "record"))] == []
 
 
-def test_a_file_that_would_run_code_is_refused(
-    hub: LoopbackHub, published: Bundle, tmp_path: Path, home: Path
-) -> None:
+def test_a_file_that_would_run_code_is_refused(hub: LoopbackHub, published: Bundle, tmp_path: Path, home: Path) -> None:
     path = tmp_path / "evil.pt"
     torch.save({"state_dict": _Evil(tmp_path / "pwned")}, path)
     hub.add(REPOSITORY, {"Genesis.pt": path.read_bytes()})

@@ -103,9 +103,7 @@ def test_a_name_of_the_registry_pins_the_file(tiny: str, run: Path, cards: Path,
     assert room.fetch_bundle("tiny-ct").name == hub.repositories[tiny].heads["main"]
 
 
-def test_a_digest_added_to_the_card_later_is_checked_against_what_is_here(
-    tiny: str, cards: Path, home: Path
-) -> None:
+def test_a_digest_added_to_the_card_later_is_checked_against_what_is_here(tiny: str, cards: Path, home: Path) -> None:
     room.fetch_bundle("tiny-ct")
     write_card(cards, sha256="a" * 64)
     with pytest.raises(DigestError, match=r"its card pins aaaaaaaaaaaa"):
@@ -150,9 +148,7 @@ def test_what_was_altered_is_never_used_even_without_a_network(
         room.fetch_bundle(tiny)
 
 
-def test_what_another_program_put_into_the_cache_is_not_trusted(
-    tiny: str, hub: LoopbackHub, run: Path
-) -> None:
+def test_what_another_program_put_into_the_cache_is_not_trusted(tiny: str, hub: LoopbackHub, run: Path) -> None:
     """The client itself keeps a corrupted file of the right size; ours finds it and takes the good one."""
     from huggingface_hub import hf_hub_download
 
@@ -214,9 +210,7 @@ def test_a_repository_of_another_format_names_the_models_that_read_it(
     hub: LoopbackHub, cards: Path, home: Path
 ) -> None:
     hub.add("clinic/tiny", {"Genesis.pt": b"x"})
-    with pytest.raises(
-        CheckpointError, match=r"holds no bundle of this package .*the registry reads it as tiny-ct"
-    ):
+    with pytest.raises(CheckpointError, match=r"holds no bundle of this package .*the registry reads it as tiny-ct"):
         room.fetch_bundle("clinic/tiny")
     assert cached_files(home) == []
 
@@ -235,7 +229,5 @@ def test_copy_and_verify(tiny: str, tmp_path: Path) -> None:
     with pytest.raises(HubError, match=r"copy: exists already; name a new folder"):
         room.copy_bundle(folder, copy)
     (folder / "README.md").resolve().write_text("altered")
-    with pytest.raises(
-        DigestError, match=r"README\.md: is not the file that was downloaded; modelsgenesis download"
-    ):
+    with pytest.raises(DigestError, match=r"README\.md: is not the file that was downloaded; modelsgenesis download"):
         room.verify(tiny)

@@ -59,9 +59,7 @@ def test_connection_refused(closed_port: int, home: Path, monkeypatch: pytest.Mo
     assert cached_files(home) == []
 
 
-def test_connection_refused_with_a_copy_here_is_quick(
-    closed_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_connection_refused_with_a_copy_here_is_quick(closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
     here = room.fetch_bundle(TINY)
     use_endpoint(monkeypatch, f"http://127.0.0.1:{closed_port}")
     begin = time.monotonic()
@@ -109,9 +107,7 @@ def test_a_body_that_is_cut_again_and_again_leaves_nothing_half_done(hub: Loopba
 
 
 @pytest.mark.parametrize("status", [500, 503])
-@pytest.mark.parametrize(
-    "what", ["GET /api/models/", "HEAD .*safetensors", "GET /large/", "GET .*config.json"]
-)
+@pytest.mark.parametrize("what", ["GET /api/models/", "HEAD .*safetensors", "GET /large/", "GET .*config.json"])
 def test_a_burst_of_server_errors_is_waited_out(hub: LoopbackHub, status: int, what: str) -> None:
     hub.fault(what, status=status, times=3)
     load_bundle(room.fetch_bundle(TINY))
@@ -145,9 +141,7 @@ def test_a_corrupted_file_of_the_right_size_is_refused(
     load_bundle(room.fetch_bundle(TINY))
 
 
-def test_a_wrong_digest_in_the_card_stops_before_the_download(
-    hub: LoopbackHub, home: Path, cards: Path
-) -> None:
+def test_a_wrong_digest_in_the_card_stops_before_the_download(hub: LoopbackHub, home: Path, cards: Path) -> None:
     write_card(cards, sha256="a" * 64)
     message = failure(DigestError, "tiny-ct")
     assert "its card pins aaaaaaaaaaaa…; nothing was downloaded, since it is not the file" in message
@@ -168,10 +162,7 @@ def test_the_token_stays_home(hub: LoopbackHub) -> None:
 
 def test_a_wrong_token(hub: LoopbackHub, home: Path) -> None:
     message = failure(AccessError, token="hf_" + "wrong")
-    assert (
-        message
-        == "clinic/tiny: the Hub does not accept the token (401); make a new one in the account's settings"
-    )
+    assert message == "clinic/tiny: the Hub does not accept the token (401); make a new one in the account's settings"
     assert cached_files(home) == []
 
 
@@ -256,9 +247,7 @@ def test_a_header_said_to_have_10_gb_allocates_nothing(hub: LoopbackHub) -> None
 
 
 def test_a_tensor_of_10_gb_in_a_small_file_allocates_nothing(hub: LoopbackHub) -> None:
-    header = json.dumps(
-        {"head.weight": {"dtype": "F32", "shape": [50000, 50000], "data_offsets": [0, 10**10]}}
-    )
+    header = json.dumps({"head.weight": {"dtype": "F32", "shape": [50000, 50000], "data_offsets": [0, 10**10]}})
     content = struct.pack("<Q", len(header)) + header.encode()
     blob = Blob(content, lfs=True)
     hub.large[blob.sha256] = content
@@ -283,9 +272,7 @@ def test_a_cache_that_cannot_be_written_is_said(home: Path) -> None:
 
 def test_digests_are_those_of_the_files(hub: LoopbackHub, run: Path) -> None:
     digests = room.verify(room.fetch_bundle(TINY))
-    assert digests == {
-        name: hashlib.sha256(content).hexdigest() for name, content in bundle_files(run).items()
-    }
+    assert digests == {name: hashlib.sha256(content).hexdigest() for name, content in bundle_files(run).items()}
 
 
 def test_another_run_has_other_weights(tmp_path: Path, run: Path) -> None:

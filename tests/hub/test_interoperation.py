@@ -22,12 +22,8 @@ def test_the_documented_lines_load_it_without_this_package(
     found = re.search(r"<!-- test: plain -->\n```python\n(.*?)```", page, re.DOTALL)
     assert found
     assert len(found[1].strip().splitlines()) <= 10
-    code = "import sys; sys.modules['modelsgenesis'] = None\n" + found[1].replace(
-        "org/name", "clinic/genesis"
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path
-    )
+    code = "import sys; sys.modules['modelsgenesis'] = None\n" + found[1].replace("org/name", "clinic/genesis")
+    ended = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path)
     numbers = sum(tensor.numel() for tensor in load_bundle(run).network.state_dict().values())
     assert ended.stdout == f"genesis_unet ct {numbers}\n", ended.stderr
 

@@ -65,6 +65,4 @@ def test_texts_inside_of_an_image_are_searched(tmp_path: Path) -> None:
     info.add_text("Software", "a program")
     info.add_text("Comment", "Mueller^Anna")
     Image.new("L", (2, 2)).save(tmp_path / "a.png", pnginfo=info)
-    assert list(privacy.in_image(tmp_path / "a.png")) == [
-        "a.png.Comment holds a person's name: 'Mueller^Anna'"
-    ]
+    assert list(privacy.in_image(tmp_path / "a.png")) == ["a.png.Comment holds a person's name: 'Mueller^Anna'"]

@@ -45,9 +45,7 @@ def test_a_published_model_loads_by_its_name(
     repository = hub.add(source.repository, {**files, "README.md": b"# Theirs\n", "config.json": b"{}\n"})
 
     def python(code: str) -> str:
-        ended = subprocess.run(
-            [sys.executable, "-c", code, name], env=environment, capture_output=True, text=True
-        )
+        ended = subprocess.run([sys.executable, "-c", code, name], env=environment, capture_output=True, text=True)
         assert ended.returncode == 0, ended.stderr
         return ended.stdout
 

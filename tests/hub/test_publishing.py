@@ -106,27 +106,21 @@ def test_names_without_an_owner_go_to_the_account_of_the_token(hub: LoopbackHub,
     assert room.publish(named).repository == "alice/my-run-1"
 
 
-def test_a_private_push_stays_private_and_a_private_repository_too(
-    hub: LoopbackHub, run: Path, tmp_path: Path
-) -> None:
+def test_a_private_push_stays_private_and_a_private_repository_too(hub: LoopbackHub, run: Path, tmp_path: Path) -> None:
     assert room.publish(run, GENESIS, private=True).private
     assert hub.repositories[GENESIS].private
     assert room.publish(write_run(tmp_path / "second", seed=1), GENESIS).private
     assert hub.repositories[GENESIS].private
 
 
-def test_a_private_push_never_goes_to_a_public_repository(
-    hub: LoopbackHub, run: Path, tmp_path: Path
-) -> None:
+def test_a_private_push_never_goes_to_a_public_repository(hub: LoopbackHub, run: Path, tmp_path: Path) -> None:
     first = room.publish(run, GENESIS)
     with pytest.raises(PublishError, match=r"exists and is public, but --private was asked"):
         room.publish(write_run(tmp_path / "second", seed=1), GENESIS, private=True)
     assert hub.repositories[GENESIS].heads["main"] == first.commit
 
 
-def test_a_push_to_a_branch_makes_it_and_leaves_the_default_one(
-    hub: LoopbackHub, run: Path, tmp_path: Path
-) -> None:
+def test_a_push_to_a_branch_makes_it_and_leaves_the_default_one(hub: LoopbackHub, run: Path, tmp_path: Path) -> None:
     first = room.publish(run, GENESIS)
     second = room.publish(write_run(tmp_path / "second", seed=1), GENESIS, revision="v2")
     assert hub.repositories[GENESIS].heads == {"main": first.commit, "v2": second.commit}
@@ -140,22 +134,16 @@ def test_a_first_push_can_go_to_a_branch(hub: LoopbackHub, run: Path) -> None:
     assert set(hub.repositories[GENESIS].files) == {".gitattributes"}
 
 
-def test_a_proposal_leaves_the_branch_and_needs_no_write_access(
-    hub: LoopbackHub, run: Path, tmp_path: Path
-) -> None:
+def test_a_proposal_leaves_the_branch_and_needs_no_write_access(hub: LoopbackHub, run: Path, tmp_path: Path) -> None:
     first = room.publish(run, GENESIS)
     made = room.publish(write_run(tmp_path / "second", seed=1), GENESIS, create_pr=True, token="hf_stranger")
     assert made.pull_request == f"{hub.url}/{GENESIS}/discussions/1"
     assert hub.repositories[GENESIS].heads == {"main": first.commit, "refs/pr/1": made.commit}
-    with pytest.raises(
-        PublishError, match=r"--create-pr proposes a change of main, but received --revision v2"
-    ):
+    with pytest.raises(PublishError, match=r"--create-pr proposes a change of main, but received --revision v2"):
         room.publish(run, GENESIS, create_pr=True, revision="v2")
 
 
-def test_prose_edited_on_the_hub_is_kept_and_our_section_renewed(
-    hub: LoopbackHub, run: Path, tmp_path: Path
-) -> None:
+def test_prose_edited_on_the_hub_is_kept_and_our_section_renewed(hub: LoopbackHub, run: Path, tmp_path: Path) -> None:
     room.publish(run, GENESIS)
     edit_on_the_hub(
         hub, "- Source: FILL IN the data set or hospital, the years, the scanners", "- Source: St Elsewhere"

@@ -37,16 +37,12 @@ def failure(kind: type[HubError], run: Path, repository: str = GENESIS, **option
 def test_without_a_token(hub: LoopbackHub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
     message = failure(AccessError, run)
-    assert (
-        "clinic/genesis: publishing needs a token; sign in with `hf auth login`, set HF_TOKEN or" in message
-    )
+    assert "clinic/genesis: publishing needs a token; sign in with `hf auth login`, set HF_TOKEN or" in message
     assert hub.requests == []
 
 
 def test_with_a_wrong_token(hub: LoopbackHub, run: Path) -> None:
-    assert "does not accept the token (401); make a new one" in failure(
-        AccessError, run, token="hf_" + "wrong"
-    )
+    assert "does not accept the token (401); make a new one" in failure(AccessError, run, token="hf_" + "wrong")
     assert hub.repositories == {}
 
 
@@ -72,9 +68,7 @@ def test_with_a_name_that_is_taken(hub: LoopbackHub, run: Path) -> None:
 
 
 def test_with_a_name_that_is_none(hub: LoopbackHub, run: Path) -> None:
-    assert "no name of a repository, expected org/name" in failure(
-        HubError.__subclasses__()[0], run, "a--b/c..d"
-    )
+    assert "no name of a repository, expected org/name" in failure(HubError.__subclasses__()[0], run, "a--b/c..d")
     assert hub.repositories == {}
 
 
@@ -96,9 +90,7 @@ def test_a_header_that_the_hub_refuses_makes_nothing(hub: LoopbackHub, run: Path
     "step",
     ["POST /api/validate-yaml", "POST /api/repos/create", "POST .*/preupload/", "POST .*/lfs/objects/batch"],
 )
-def test_a_server_error_leaves_nothing_to_see_and_a_repeat_succeeds(
-    hub: LoopbackHub, run: Path, step: str
-) -> None:
+def test_a_server_error_leaves_nothing_to_see_and_a_repeat_succeeds(hub: LoopbackHub, run: Path, step: str) -> None:
     fault = hub.fault(step, status=503, times=99)
     assert "is busy or down (503)" in failure(HubUnreachableError, run)
     assert all(set(repo.files) == {".gitattributes"} and repo.private for repo in hub.repositories.values())
@@ -110,10 +102,7 @@ def test_a_server_error_leaves_nothing_to_see_and_a_repeat_succeeds(
 def test_an_upload_that_fails_leaves_nothing_to_see(hub: LoopbackHub, run: Path) -> None:
     hub.fault("PUT /large/", status=500, times=99)
     message = failure(HubUnreachableError, run)
-    assert (
-        f"the empty private repository {GENESIS} is kept, so that a repeat uploads only what is missing"
-        in message
-    )
+    assert f"the empty private repository {GENESIS} is kept, so that a repeat uploads only what is missing" in message
     assert hub.repositories[GENESIS].private
     assert set(hub.repositories[GENESIS].files) == {".gitattributes"}
 
@@ -150,9 +139,7 @@ def test_a_commit_whose_answer_was_lost_counts_as_made(hub: LoopbackHub, run: Pa
     assert not hub.repositories[GENESIS].private
 
 
-def test_a_repository_that_cannot_be_opened_is_published_privately_and_says_so(
-    hub: LoopbackHub, run: Path
-) -> None:
+def test_a_repository_that_cannot_be_opened_is_published_privately_and_says_so(hub: LoopbackHub, run: Path) -> None:
     hub.fault("PUT /api/models/.*/settings", status=403)
     made = room.publish(run, GENESIS)
     assert made.private
@@ -162,22 +149,15 @@ def test_a_repository_that_cannot_be_opened_is_published_privately_and_says_so(
 
 def test_a_push_in_between_is_refused(hub: LoopbackHub, run: Path, tmp_path: Path) -> None:
     room.publish(run, GENESIS)
-    hub.fault(
-        "POST /api/models/.*/commit/", call=lambda: hub.add(GENESIS, {"other.txt": b"from another push"})
-    )
+    hub.fault("POST /api/models/.*/commit/", call=lambda: hub.add(GENESIS, {"other.txt": b"from another push"}))
     message = failure(PublishError, write_run(tmp_path / "second", seed=1))
-    assert (
-        f"another push changed it meanwhile; before repeating look at {hub.url}/{GENESIS}/commits/main"
-        in message
-    )
+    assert f"another push changed it meanwhile; before repeating look at {hub.url}/{GENESIS}/commits/main" in message
     files = hub.repositories[GENESIS].files
     assert files["other.txt"].content == b"from another push"
     assert files["model.safetensors"].content == (run / "model.safetensors").read_bytes()
 
 
-def test_of_two_pushes_at_once_one_wins_and_nothing_is_mixed(
-    hub: LoopbackHub, run: Path, tmp_path: Path
-) -> None:
+def test_of_two_pushes_at_once_one_wins_and_nothing_is_mixed(hub: LoopbackHub, run: Path, tmp_path: Path) -> None:
     room.publish(run, GENESIS)
     runs = [write_run(tmp_path / f"run{seed}", seed=seed) for seed in (1, 2)]
     both = threading.Barrier(2)

@@ -92,9 +92,7 @@ def test_reading_cards_loads_neither_torch_nor_the_client(cards: Path) -> None:
         "import sys; from modelsgenesis import hub; assert hub.find_card('tiny-ct');"
         "print([m for m in ('torch', 'huggingface_hub', 'numpy') if m in sys.modules])"
     )
-    shown = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=_environment(), check=True
-    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=_environment(), check=True)
     assert shown.stdout == "[]\n"
 
 

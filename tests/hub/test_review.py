@@ -15,10 +15,7 @@ def test_a_generated_card_lacks_what_only_a_person_can_write() -> None:
     ]
     filled = [p for p in problems if p.startswith("to fill in: ")]
     assert len(filled) == 8
-    assert (
-        "to fill in: Consent or ethics approval: FILL IN the basis on which the scans may be used for this"
-        in filled
-    )
+    assert "to fill in: Consent or ethics approval: FILL IN the basis on which the scans may be used for this" in filled
     assert not [p for p in problems if p.startswith("text")]
 
 
@@ -54,8 +51,7 @@ def test_each_gap_is_named() -> None:
         "text: no figure",
     ]
     assert (
-        review_card(card.replace("nonsense", "other"))[0]
-        == "header: license other needs license_name and license_link"
+        review_card(card.replace("nonsense", "other"))[0] == "header: license other needs license_name and license_link"
     )
     assert review_card("---\n[\n---\n")[0].startswith("README.md: the front matter is no YAML")
 

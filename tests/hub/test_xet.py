@@ -54,9 +54,7 @@ def test_what_the_storage_gives_is_checked_too(hub: LoopbackHub, run: Path, home
     fake.write_bytes(other)
     (found,) = hf_xet.hash_files([str(fake)])
     session = hf_xet.XetSession()
-    with session.new_upload_commit(
-        endpoint=f"local://{hub.xet}", token="xet", token_expiry_unix_secs=2**31
-    ) as commit:
+    with session.new_upload_commit(endpoint=f"local://{hub.xet}", token="xet", token_expiry_unix_secs=2**31) as commit:
         commit.start_upload_file(str(fake), sha256=hashlib.sha256(other).hexdigest())
     hub.xet_hashes[weights] = found.hash
     with pytest.raises(DigestError, match=r"model\.safetensors: its SHA-256 is .*it was thrown away"):
@@ -64,9 +62,7 @@ def test_what_the_storage_gives_is_checked_too(hub: LoopbackHub, run: Path, home
     assert "model.safetensors" not in cached_files(home)
 
 
-def test_a_storage_that_lost_its_chunks_is_one_line(
-    hub: LoopbackHub, run: Path, home: Path, store: Path
-) -> None:
+def test_a_storage_that_lost_its_chunks_is_one_line(hub: LoopbackHub, run: Path, home: Path, store: Path) -> None:
     room.publish(run, GENESIS)
     shutil.rmtree(store)
     store.mkdir()

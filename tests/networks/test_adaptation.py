@@ -85,9 +85,7 @@ def test_a_classifier_can_be_adapted_again(pretrained: nn.Module) -> None:
 
 @settings(max_examples=10, deadline=None)
 @given(old=st.integers(1, 3), new=st.integers(1, 6), data=st.data())
-def test_a_repeated_stem_gives_for_equal_channels_what_one_gave(
-    old: int, new: int, data: st.DataObject
-) -> None:
+def test_a_repeated_stem_gives_for_equal_channels_what_one_gave(old: int, new: int, data: st.DataObject) -> None:
     """With one channel, or a multiple of the old number: [c] to k·[c] divides each by k."""
     new = new * old if old > 1 else new
     network = build_network(data.draw(st.sampled_from(CONFIGURATIONS)).override(in_channels=old)).eval()

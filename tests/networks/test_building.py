@@ -28,9 +28,7 @@ def test_an_empty_network_has_every_tensor_and_no_memory(config: NetworkConfig) 
     empty, built = empty_network(config), build_network(config)
     tensors = empty.state_dict()
     assert all(tensor.is_meta for tensor in tensors.values())
-    assert all(
-        buffer.is_meta for buffer in empty.buffers()
-    )  # none beside the state dict is left uninitialised
+    assert all(buffer.is_meta for buffer in empty.buffers())  # none beside the state dict is left uninitialised
     assert {k: (v.shape, v.dtype) for k, v in tensors.items()} == {
         k: (v.shape, v.dtype) for k, v in built.state_dict().items()
     }

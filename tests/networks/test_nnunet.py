@@ -130,9 +130,7 @@ def test_divisor_multiplies_the_strides_of_each_axis() -> None:
 
 def test_a_wrong_input_says_what_to_pad_to() -> None:
     network = StagedUNet(CONFIGURATIONS["plain_anisotropic"])
-    with pytest.raises(
-        ShapeError, match=r"sides \(3, 8, 9\) must divide by \(2, 4, 4\): pad to \(4, 8, 12\)"
-    ):
+    with pytest.raises(ShapeError, match=r"sides \(3, 8, 9\) must divide by \(2, 4, 4\): pad to \(4, 8, 12\)"):
         network(torch.rand(1, 1, 3, 8, 9))
     with pytest.raises(ShapeError, match="expected 1 channels on axis 1, not 2"):
         network(torch.rand(1, 2, 4, 8, 8))

@@ -18,11 +18,7 @@ TWO_DIMENSIONS = [0.412943, 0.288227, 0.502396, 0.276887, 0.385424, 0.252203, 0.
 
 def ramps(count: int, *shape: int) -> Tensor:
     """Images whose every voxel has a value of its own: [count, 1, *shape]."""
-    return (
-        torch.linspace(0, 1, torch.Size(shape).numel())
-        .view(1, 1, *shape)
-        .repeat(count, 1, *(1 for _ in shape))
-    )
+    return torch.linspace(0, 1, torch.Size(shape).numel()).view(1, 1, *shape).repeat(count, 1, *(1 for _ in shape))
 
 
 def moments(batch: Tensor) -> list[float]:

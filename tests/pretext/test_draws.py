@@ -73,7 +73,5 @@ def test_draw_seeds_follows_its_generator() -> None:
 
 @pytest.mark.parametrize("seeds", [torch.tensor(1), torch.tensor([1.0]), torch.tensor([[1]])])
 def test_seeds_that_are_no_vector_of_integers_are_refused(seeds: torch.Tensor) -> None:
-    with pytest.raises(
-        ShapeError, match=r"seeds: received .* expected int64 \[batch\]; draw_seeds makes them"
-    ):
+    with pytest.raises(ShapeError, match=r"seeds: received .* expected int64 \[batch\]; draw_seeds makes them"):
         Draws(seeds, Stream.FLIP, 1)

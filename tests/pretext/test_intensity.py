@@ -25,9 +25,7 @@ RAMP = torch.linspace(0, 1, 1000).view(1, 1, 50, 20)
 
 
 @pytest.mark.parametrize("increasing", [True, False])
-@pytest.mark.parametrize(
-    "control", [[[0.2, 0.7], [0.6, 0.1]], [[0.9, 0.05], [0.3, 0.95]], [[0.5, 0.5], [0.5, 0.5]]]
-)
+@pytest.mark.parametrize("control", [[[0.2, 0.7], [0.6, 0.1]], [[0.9, 0.05], [0.3, 0.95]], [[0.5, 0.5], [0.5, 0.5]]])
 def test_it_is_the_curve_evaluated_densely(control: list[list[float]], increasing: bool) -> None:
     t = np.linspace(0, 1, 100_000)
     points = [np.zeros(2), *np.array(control), np.ones(2)]
@@ -40,24 +38,18 @@ def test_it_is_the_curve_evaluated_densely(control: list[list[float]], increasin
 
 
 @settings(max_examples=50)
-@given(
-    control=st.lists(st.lists(UNIT, min_size=2, max_size=2), min_size=2, max_size=2), increasing=st.booleans()
-)
+@given(control=st.lists(st.lists(UNIT, min_size=2, max_size=2), min_size=2, max_size=2), increasing=st.booleans())
 def test_every_map_is_monotone_from_end_to_end(control: list[list[float]], increasing: bool) -> None:
     deformed, _ = Intensity().apply(RAMP, parameters(control, increasing=increasing))
     steps = deformed.flatten().diff() * (1 if increasing else -1)
     assert steps.min() > -1e-5
     assert deformed.min() >= 0
     assert deformed.max() <= 1
-    assert deformed.flatten()[[0, -1]].tolist() == pytest.approx(
-        [1.0 - increasing, float(increasing)], abs=1e-5
-    )
+    assert deformed.flatten()[[0, -1]].tolist() == pytest.approx([1.0 - increasing, float(increasing)], abs=1e-5)
 
 
 def test_a_sample_without_a_map_is_kept_exactly() -> None:
-    deformed, _ = Intensity().apply(
-        RAMP, parameters([[0.1, 0.9], [0.2, 0.8]], increasing=True, applied=False)
-    )
+    deformed, _ = Intensity().apply(RAMP, parameters([[0.1, 0.9], [0.2, 0.8]], increasing=True, applied=False))
     assert torch.equal(deformed, RAMP)
 
 

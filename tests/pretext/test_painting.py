@@ -46,9 +46,7 @@ def test_boxes_keep_off_the_borders_and_have_their_sides(config: PretextConfig) 
 
 @pytest.mark.parametrize("config", [INSIDE, OUTSIDE])
 @pytest.mark.parametrize("shape", [(1, 1), (2, 64), (64, 64), (48, 48, 12), (32, 32, 8), (3, 4, 5)])
-def test_thin_axes_give_up_border_but_keep_boxes_inside(
-    config: PretextConfig, shape: tuple[int, ...]
-) -> None:
+def test_thin_axes_give_up_border_but_keep_boxes_inside(config: PretextConfig, shape: tuple[int, ...]) -> None:
     drawn = Painting(config).sample(shape, SEEDS[:500])
     assert (drawn.starts >= 0).all()
     assert (drawn.stops <= torch.tensor(shape)).all()

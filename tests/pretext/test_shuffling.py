@@ -42,9 +42,7 @@ def test_it_does_what_permuting_window_after_window_does(shape: tuple[int, ...])
     assert torch.equal(target, batch)
     for sample in range(3):
         for channel in range(2):
-            assert torch.equal(
-                deformed[sample, channel], one_by_one(batch[sample, channel], parameters, sample)
-            )
+            assert torch.equal(deformed[sample, channel], one_by_one(batch[sample, channel], parameters, sample))
 
 
 def test_only_the_chosen_samples_are_shuffled() -> None:
@@ -78,9 +76,7 @@ def test_a_voxel_takes_the_value_of_any_in_its_window_equally_often() -> None:
     whole = (shuffling.sample((3, 3), seeds).sides == 3).all(dim=(1, 2))
     deformed, _ = shuffling(image.expand(int(whole.sum()), 1, 3, 3), seeds[whole])
     sources = (deformed.view(-1, 9) * 8).round().long()
-    joint = torch.zeros(9, 9).index_put(
-        (torch.arange(9).expand_as(sources), sources), torch.ones(()), accumulate=True
-    )
+    joint = torch.zeros(9, 9).index_put((torch.arange(9).expand_as(sources), sources), torch.ones(()), accumulate=True)
     expected = len(sources) / 9
     assert ((joint - expected) ** 2 / expected).sum() < 64 + 4 * (2 * 64) ** 0.5
 

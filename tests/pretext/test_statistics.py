@@ -42,9 +42,7 @@ def test_shuffling_moves_and_loses_as_many_voxels(statistics: dict[str, Any], sh
     deformed, _ = Shuffling(PretextConfig(shuffle_probability=1))(batch, seeds)
     sources = (deformed.view(count, -1) * voxels).round().long()
 
-    assert_same_mean(
-        (sources != numbers).float().mean(dim=1), expected["changed_fraction"], expected["draws"]
-    )
+    assert_same_mean((sources != numbers).float().mean(dim=1), expected["changed_fraction"], expected["draws"])
     kept = torch.zeros(count, voxels).scatter_(1, sources, 1.0).mean(dim=1)
     assert_same_mean(1 - kept, expected["duplicated_fraction"], expected["draws"])
     pairs = zip(torch.unravel_index(sources, shape), torch.unravel_index(numbers, shape), strict=True)

@@ -30,9 +30,7 @@ def test_nan_is_refused(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("shape", [(8, 8, 8), (8,), (1, 1, 8, 8, 8, 8), (1, 1, 0, 8), (0, 1, 8, 8)])
 def test_a_batch_of_another_number_of_axes_or_an_empty_one_is_refused(shape: tuple[int, ...]) -> None:
-    with pytest.raises(
-        ShapeError, match=r"batch of shape .*: expected \[batch, channels, \*spatial\].*batch\[None\]"
-    ):
+    with pytest.raises(ShapeError, match=r"batch of shape .*: expected \[batch, channels, \*spatial\].*batch\[None\]"):
         Deformation()(torch.rand(shape), draw_seeds(1))
 
 
@@ -51,16 +49,12 @@ def test_seeds_must_be_one_for_each_sample() -> None:
 def test_parameters_for_another_shape_are_refused(step: type) -> None:
     parameters = step().sample((8, 8), draw_seeds(2))
     for shape in ((1, 1, 8, 8), (2, 1, 8, 9), (2, 1, 8, 8, 8)):
-        with pytest.raises(
-            ShapeError, match=r"drawn for samples and sides \(2, 8, 8\), received a batch with"
-        ):
+        with pytest.raises(ShapeError, match=r"drawn for samples and sides \(2, 8, 8\), received a batch with"):
             step().apply(torch.rand(shape), parameters)
 
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("shape", [(8,), (8, 8, 8, 8), (8, 0)])
 def test_sides_that_are_not_two_or_three_are_refused(step: type, shape: tuple[int, ...]) -> None:
-    with pytest.raises(
-        ShapeError, match="expected two or three, each at least 1, without batch and channel axes"
-    ):
+    with pytest.raises(ShapeError, match="expected two or three, each at least 1, without batch and channel axes"):
         step().sample(shape, draw_seeds(1))

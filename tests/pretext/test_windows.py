@@ -29,9 +29,7 @@ def test_the_last_window_is_found_over_every_voxel(shape: tuple[int, ...]) -> No
     table = window_table(shape, 5, CPU)
     generator = torch.Generator().manual_seed(0)
     axes = range(len(shape))
-    sides = torch.stack(
-        [torch.randint(1, table.longest[a] + 1, (2, 200), generator=generator) for a in axes], 1
-    )
+    sides = torch.stack([torch.randint(1, table.longest[a] + 1, (2, 200), generator=generator) for a in axes], 1)
     space = torch.tensor(shape)[:, None] - sides + 1
     origins = (torch.rand(sides.shape, generator=generator) * space).long()
     expected = torch.zeros(2, *shape, dtype=torch.int64)
@@ -85,8 +83,6 @@ def test_the_table_is_the_same_in_every_process() -> None:
 
 
 def test_windows_out_of_proportion_are_refused() -> None:
-    message = (
-        r"sides \(2048, 2048\): expected .* smaller than up to \(204, 204\); use .* shuffle_fraction above 10"
-    )
+    message = r"sides \(2048, 2048\): expected .* smaller than up to \(204, 204\); use .* shuffle_fraction above 10"
     with pytest.raises(ShapeError, match=message):
         window_table((2048, 2048), 10, CPU)

@@ -6,9 +6,7 @@ from hypothesis import strategies as st
 from modelsgenesis.training.batches import StepBatches
 
 
-@given(
-    size=st.integers(1, 20), batch_size=st.integers(1, 8), steps=st.integers(1, 30), start=st.integers(0, 29)
-)
+@given(size=st.integers(1, 20), batch_size=st.integers(1, 8), steps=st.integers(1, 30), start=st.integers(0, 29))
 def test_a_start_in_the_middle_gives_the_rest_of_the_same_batches(size, batch_size, steps, start):
     start = min(start, steps)
     whole = list(StepBatches(size=size, batch_size=batch_size, start=0, steps=steps, seed=1))
@@ -21,7 +19,7 @@ def test_processes_share_the_batches_of_one(size, share, world):
     parts = {"size": size, "batch_size": share * world, "start": 0, "steps": 5, "seed": 2}
     alone = list(StepBatches(**parts))
     ranks = [list(StepBatches(**parts, rank=rank, world_size=world)) for rank in range(world)]
-    assert [sum((ranks[r][step] for r in range(world)), []) for step in range(5)] == alone
+    assert [[item for rank in ranks for item in rank[step]] for step in range(5)] == alone
 
 
 def test_an_epoch_is_every_sample_once():

@@ -41,7 +41,13 @@ class Notes(Reporter):
 @pytest.fixture(scope="module")
 def genesis(ct_folder, tmp_path_factory):
     config = PretrainingConfig(
-        network=NETWORK, patch_size=(16, 16, 12), steps=2, batch_size=2, samples_per_scan=2, validation_samples=2, workers=0
+        network=NETWORK,
+        patch_size=(16, 16, 12),
+        steps=2,
+        batch_size=2,
+        samples_per_scan=2,
+        validation_samples=2,
+        workers=0,
     )
     return modelsgenesis.pretrain(
         ct_folder, tmp_path_factory.mktemp("genesis") / "run", config=config, modality="ct", device="cpu"
@@ -100,9 +106,7 @@ def test_predicts_in_the_shape_and_affine_of_the_scan_bit_for_bit(finetuned, dec
 def test_another_orientation_of_the_same_scan_gives_the_same_answer(finetuned, decathlon, tmp_path, codes):
     path = sorted((decathlon / "imagesTr").iterdir())[0]
     scan = nib.load(path)
-    change = nib.orientations.ornt_transform(
-        nib.io_orientation(scan.affine), nib.orientations.axcodes2ornt(codes)
-    )
+    change = nib.orientations.ornt_transform(nib.io_orientation(scan.affine), nib.orientations.axcodes2ornt(codes))
     turned = scan.as_reoriented(change)
     nib.save(turned, tmp_path / "turned.nii.gz")
     straight = modelsgenesis.predict(finetuned[0], path, output=tmp_path / "a.nii.gz", device="cpu")
@@ -110,9 +114,13 @@ def test_another_orientation_of_the_same_scan_gives_the_same_answer(finetuned, d
     answer = nib.load(tmp_path / "b.nii.gz")
     assert answer.shape == turned.shape
     np.testing.assert_allclose(answer.affine, turned.affine, atol=1e-4)
-    back = np.asanyarray(nib.load(tmp_path / "b.nii.gz").as_reoriented(
-        nib.orientations.ornt_transform(nib.io_orientation(answer.affine), nib.io_orientation(scan.affine))
-    ).dataobj)
+    back = np.asanyarray(
+        nib.load(tmp_path / "b.nii.gz")
+        .as_reoriented(
+            nib.orientations.ornt_transform(nib.io_orientation(answer.affine), nib.io_orientation(scan.affine))
+        )
+        .dataobj
+    )
     assert np.array_equal(back, straight.labels)
 
 
@@ -226,7 +234,7 @@ def test_refuses_what_cannot_be_trained(decathlon, tmp_path):
 
 
 def test_prediction_refuses_the_wrong_model_and_bad_scans(genesis, finetuned, tmp_path):
-    with pytest.raises(ConfigurationError, match="the model is for restoration: .*fine-tuned with --task seg"):
+    with pytest.raises(ConfigurationError, match=r"the model is for restoration: .*fine-tuned with --task seg"):
         modelsgenesis.predict(genesis, tmp_path / "scan.nii.gz")
     with pytest.raises(UnreadableScanError, match=r"scan\.nii\.gz: there is no such file"):
         modelsgenesis.predict(finetuned[0], tmp_path / "scan.nii.gz")

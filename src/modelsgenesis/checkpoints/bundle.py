@@ -46,9 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(descriptor)
     except OSError as error:
-        raise CheckpointError(
-            f"{path}: cannot be written: {error.strerror}; choose another folder"
-        ) from error
+        raise CheckpointError(f"{path}: cannot be written: {error.strerror}; choose another folder") from error
     temporary = Path(name)
     try:
         yield temporary
@@ -87,12 +85,8 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> Path:
         CheckpointError: The folder cannot be written.
     """
     folder = Path(folder)
-    weights = {
-        name: tensor.detach().cpu().contiguous() for name, tensor in bundle.network.state_dict().items()
-    }
-    with replacing(
-        folder / WEIGHTS_NAME
-    ) as temporary:  # straight from the tensors: no copy of them in memory
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.network.state_dict().items()}
+    with replacing(folder / WEIGHTS_NAME) as temporary:  # straight from the tensors: no copy of them in memory
         safetensors.torch.save_file(weights, temporary, metadata={"format": "pt"})
     write_atomically(folder / CARD_NAME, bundle.card.encode())
     text = json.dumps(bundle.config.to_dict(), indent=2) + "\n"
@@ -179,12 +173,8 @@ def check_finite(weights: Mapping[str, Tensor], where: str) -> None:
     Raises:
         CheckpointError: A tensor holds NaN or infinity.
     """
-    floating = {
-        name: tensor for name, tensor in weights.items() if tensor.is_floating_point() and tensor.numel()
-    }
-    bad = [
-        name for name, tensor in floating.items() if not torch.stack(torch.aminmax(tensor)).isfinite().all()
-    ]
+    floating = {name: tensor for name, tensor in weights.items() if tensor.is_floating_point() and tensor.numel()}
+    bad = [name for name, tensor in floating.items() if not torch.stack(torch.aminmax(tensor)).isfinite().all()]
     if bad:
         raise CheckpointError(
             f"{where}: NaN or infinite values in {some(bad)}; the file is damaged or its training diverged,"

@@ -35,9 +35,7 @@ def render_card(
         card = render_card(bundle.config, name="clinic/genesis-ct", figures={"Restorations": "figures/r.png"})
     """
     old = split_card(existing)
-    template = split_card(
-        resources.files("modelsgenesis.checkpoints").joinpath("card_template.md").read_text("utf-8")
-    )
+    template = split_card(resources.files("modelsgenesis.checkpoints").joinpath("card_template.md").read_text("utf-8"))
     found = measures(config.provenance.results)
     generated = Template(template.generated).substitute(_fields(config, name, found, figures or {}))
     ours = _front(config, name, found)
@@ -75,9 +73,7 @@ def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _fields(
-    config: BundleConfig, name: str, found: list[Measure], figures: Mapping[str, str]
-) -> dict[str, str]:
+def _fields(config: BundleConfig, name: str, found: list[Measure], figures: Mapping[str, str]) -> dict[str, str]:
     origin = config.provenance
     axes = ("x", "y", "z")[: config.input.dims]
     return {
@@ -89,9 +85,7 @@ def _fields(
         "axes": ", ".join(axes),
         "input": _rows(_input(config.input, config.patch_size)),
         "recipe": _table(origin.recipe, "No recipe was recorded."),
-        "data": _table(
-            origin.data, "Nothing was recorded about the training data; see the end of this card."
-        ),
+        "data": _table(origin.data, "Nothing was recorded about the training data; see the end of this card."),
         "results": _results(origin.results, found),
         "figures": "\n\n".join(f"![{text(title)}]({path})" for title, path in figures.items()),
         "environment": _table({"modelsgenesis": origin.library_version, **origin.environment}, ""),

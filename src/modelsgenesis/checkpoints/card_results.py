@@ -15,9 +15,7 @@ PIPELINE_TAGS = {
 }
 """The Hub's name of each task."""
 
-_BASELINES = {
-    "restoration_loss": ("identity_loss", "mean_image_loss")
-}  # say nothing without the loss beside them
+_BASELINES = {"restoration_loss": ("identity_loss", "mean_image_loss")}  # say nothing without the loss beside them
 _COUNTS = (
     "n",
     "patients",

@@ -183,17 +183,13 @@ def _read(file: Path, wanted: str | None) -> _Source:
     content = read_keras(file) if container(file) == "hdf5" else read_torch(file)
     found = [(place, weights) for place, item in mappings(content) if (weights := tensors(item))]
     if not found:
-        raise CheckpointError(
-            f"{file}: holds no tensors by name but {type(content).__name__}, expected a state dict"
-        )
+        raise CheckpointError(f"{file}: holds no tensors by name but {type(content).__name__}, expected a state dict")
     for name, layout in LAYOUTS.items():
         for place, weights in found:
             prefix = layout.prefix(weights)
             if prefix is not None:
                 if wanted not in (None, name):
-                    raise CheckpointError(
-                        f"{file}: is a {name} checkpoint, expected {wanted}; name its own format"
-                    )
+                    raise CheckpointError(f"{file}: is a {name} checkpoint, expected {wanted}; name its own format")
                 return _Source(name, *_without_prefix(content, place, weights, prefix))
     place, weights = max(found, key=lambda item: len(item[1]))
     if wanted is None:
@@ -231,12 +227,8 @@ def _match(
         )
     if wanted is not None and _shape(wanted) != _shape(unet):
         ours, theirs = _shape(unet), _shape(wanted)
-        other = [
-            f"{key} {ours[key]} instead of {theirs.get(key)}" for key in ours if ours[key] != theirs.get(key)
-        ]
-        raise CheckpointError(
-            f"{file}: holds another network than expected: {some(other)}; is it the right file?"
-        )
+        other = [f"{key} {ours[key]} instead of {theirs.get(key)}" for key in ours if ours[key] != theirs.get(key)]
+        raise CheckpointError(f"{file}: holds another network than expected: {some(other)}; is it the right file?")
     weights = {here: _as_expected(prepared.weights[there], places[here]) for there, here in originals.items()}
     check_finite(weights, str(file))
     chosen = unet if wanted is None else cast("UNetConfig", wanted)

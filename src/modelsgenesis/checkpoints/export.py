@@ -86,8 +86,7 @@ def _write_nnunet(bundle: Bundle, path: Path) -> None:
     config = bundle.config.network
     if not isinstance(config, (PlainUNetConfig, ResidualUNetConfig)):
         raise CheckpointError(
-            f"a {_described(config)} is no network of nnU-Net, expected plain_unet or residual_unet;"
-            " use --to torch"
+            f"a {_described(config)} is no network of nnU-Net, expected plain_unet or residual_unet; use --to torch"
         )
     if config.norm == "group" or (config.upsampling_bias and not config.convolution_bias):
         raise CheckpointError(

@@ -31,10 +31,8 @@ def _original_torch(name: str, config: GenesisUNetConfig) -> str:
     if name.startswith("head."):
         return name.replace("head", "out_tr.final_conv")
     part, kind, level, *rest = name.split(".")
-    if part == "encoder":
-        block = f"down_tr{64 << int(level)}"
-    else:
-        block = f"up_tr{64 << (len(config.widths) - 2 - int(level))}"
+    depth = int(level) if part == "encoder" else len(config.widths) - 2 - int(level)
+    block = f"{'down' if part == 'encoder' else 'up'}_tr{64 << depth}"
     if kind == "upsamplings":
         return f"{block}.up_conv.{rest[0]}"
     index, layer, leaf = rest

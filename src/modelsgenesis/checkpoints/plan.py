@@ -65,9 +65,7 @@ class AdaptationPlan:
         value = self._get(what)
         numbers = value if isinstance(value, (list, tuple)) else [value]
         if not numbers or not all(isinstance(n, (int, float)) and n > 0 for n in numbers):
-            raise CheckpointError(
-                f"{self.where}: {what} is {value!r}, expected positive numbers, one an axis"
-            )
+            raise CheckpointError(f"{self.where}: {what} is {value!r}, expected positive numbers, one an axis")
         return tuple(numbers)
 
     @property
@@ -87,8 +85,7 @@ class AdaptationPlan:
         scheme = schemes[0] if isinstance(schemes, (list, tuple)) and schemes else schemes
         if scheme != "ZScoreNormalization":
             raise CheckpointError(
-                f"{self.where}: normalisation is {scheme!r}, expected 'ZScoreNormalization';"
-                " pass the input contract"
+                f"{self.where}: normalisation is {scheme!r}, expected 'ZScoreNormalization'; pass the input contract"
             )
         spacing = tuple(float(size) for size in self._numbers("spacing"))
         return OPENMIND_INPUT.override(dims=len(spacing), spacing=spacing)
@@ -97,8 +94,7 @@ class AdaptationPlan:
         """Say where the plan differs from what is used instead of it."""
         used = {"spacing": contract.spacing, "patch size": patch_size}
         said = {
-            what: next((value for key in _KEYS[what] for value in find_values(self.values, key)), None)
-            for what in used
+            what: next((value for key in _KEYS[what] for value in find_values(self.values, key)), None) for what in used
         }
         return [
             f"{what} {used[what]} is used, the plan says {value}"
@@ -118,9 +114,7 @@ class AdaptationPlan:
             fits = isinstance(network, _CLASSES[short])
         elif short in _NAMED:
             named = _NAMED[short]
-            fits = network == named.override(
-                in_channels=network.in_channels, out_channels=network.out_channels
-            )
+            fits = network == named.override(in_channels=network.in_channels, out_channels=network.out_channels)
         else:
             raise CheckpointError(
                 f"{self.where}: architecture {name!r} is unknown; {nearest(short, [*_NAMED, *_CLASSES])}"

@@ -139,9 +139,7 @@ def mappings(content: Any) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]
 
 def tensors(mapping: Mapping[Any, Any]) -> dict[str, Tensor]:
     """Return the tensors of a mapping by name."""
-    return {
-        key: value for key, value in mapping.items() if isinstance(key, str) and isinstance(value, Tensor)
-    }
+    return {key: value for key, value in mapping.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
 def read_keras(path: Path) -> dict[str, Tensor]:

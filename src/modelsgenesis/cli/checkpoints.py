@@ -34,9 +34,7 @@ _SUFFIXES = {Target.NNUNET: ".pth", Target.TORCH: ".pt", Target.ONNX: ".onnx"}
 def convert(
     file: Annotated[Path, typer.Argument(help="A published checkpoint: .pt, .h5, .model or .pth.")],
     out: Annotated[Path, typer.Argument(help="Folder of the bundle; must be new or empty.")],
-    wanted: Annotated[
-        Format | None, typer.Option("--format", help="What the file must be; default: find out.")
-    ] = None,
+    wanted: Annotated[Format | None, typer.Option("--format", help="What the file must be; default: find out.")] = None,
     plan: Annotated[
         Path | None,
         typer.Option(help="Its adaptation_plan.json; default: the one beside it, or in it."),
@@ -78,9 +76,7 @@ def export(
     model: Annotated[str, typer.Argument(help="A name of the registry, org/name on the Hub, or a folder.")],
     to: Annotated[
         Target,
-        typer.Option(
-            help="nnunet: for its -pretrained_weights; torch: a state dict of the original names; onnx."
-        ),
+        typer.Option(help="nnunet: for its -pretrained_weights; torch: a state dict of the original names; onnx."),
     ],
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file; default: the model's name here.")

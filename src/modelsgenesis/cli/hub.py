@@ -27,9 +27,7 @@ _UNWRAPPED = 200  # columns of what goes into a file or another program
 
 
 def list_models(
-    modality: Annotated[
-        str | None, typer.Option(help="Only models for it: ct, mri, xray, ultrasound.")
-    ] = None,
+    modality: Annotated[str | None, typer.Option(help="Only models for it: ct, mri, xray, ultrasound.")] = None,
     dims: Annotated[int | None, typer.Option(min=2, max=3, help="Only 2D or 3D models.")] = None,
     json_output: Json = False,
 ) -> None:
@@ -133,9 +131,7 @@ def _without_comments(text: str) -> str:
 def download(
     name: Model,
     revision: Revision = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Copy the bundle to this new folder.")
-    ] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Copy the bundle to this new folder.")] = None,
     token: Token = None,
     quiet: Quiet = False,
     json_output: Json = False,
@@ -237,9 +233,7 @@ def push(
     ] = None,
     private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str | None, typer.Option(help="A branch, made if it is not there.")] = None,
-    create_pr: Annotated[
-        bool, typer.Option("--create-pr", help="Propose the change instead of making it.")
-    ] = False,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose the change instead of making it.")] = False,
     token: Token = None,
     quiet: Quiet = False,
     json_output: Json = False,

@@ -14,38 +14,24 @@ Settings = Annotated[
     typer.Option("--set", metavar="KEY=VALUE", help="Any field of the recipe, such as learning_rate=1e-3."),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")]
-Strict = Annotated[
-    bool, typer.Option("--strict", help="Stop at the first bad scan instead of leaving it out.")
-]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad scan instead of leaving it out.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Modality = Annotated[str, typer.Option(help="ct, mri, xray, ultrasound, or auto.")]
 PushToHub = Annotated[bool, typer.Option("--push-to-hub", help="Publish the bundle at the end.")]
-HubModelId = Annotated[
-    str | None, typer.Option(help="org/name on the Hub; default: your name / the run's name.")
-]
+HubModelId = Annotated[str | None, typer.Option(help="org/name on the Hub; default: your name / the run's name.")]
 Private = Annotated[bool, typer.Option("--private", help="Publish privately.")]
 Token = Annotated[str | None, typer.Option(help="Token of the Hub; default: HF_TOKEN or the stored one.")]
 
 
 def pretrain(
-    data: Annotated[
-        str, typer.Argument(help="Scans: a folder, a file, a glob, a list file or a dataset.json.")
-    ],
+    data: Annotated[str, typer.Argument(help="Scans: a folder, a file, a glob, a list file or a dataset.json.")],
     output: Output = Path("runs/pretrain"),
-    recipe: Annotated[
-        str, typer.Option(help="default (one GPU), small (a laptop), 2019 (as published).")
-    ] = "small",
-    scheme: Annotated[
-        str | None, typer.Option(help="The poster's: I, II, III, IV, I+II, III+IV, V, identity.")
-    ] = None,
-    init: Annotated[
-        str | None, typer.Option(help="Go on from these weights: a name, org/repo, or a run.")
-    ] = None,
+    recipe: Annotated[str, typer.Option(help="default (one GPU), small (a laptop), 2019 (as published).")] = "small",
+    scheme: Annotated[str | None, typer.Option(help="The poster's: I, II, III, IV, I+II, III+IV, V, identity.")] = None,
+    init: Annotated[str | None, typer.Option(help="Go on from these weights: a name, org/repo, or a run.")] = None,
     modality: Modality = "auto",
-    spacing: Annotated[
-        str | None, typer.Option(help="Resample to this voxel size in mm, such as 1,1,1.")
-    ] = None,
+    spacing: Annotated[str | None, typer.Option(help="Resample to this voxel size in mm, such as 1,1,1.")] = None,
     window: Annotated[str | None, typer.Option(help="CT window in HU, such as -1000,1000.")] = None,
     patient: Annotated[
         str | None, typer.Option(metavar="PATTERN", help="Regular expression of the patient in a file's name.")
@@ -53,9 +39,7 @@ def pretrain(
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
     settings: Settings = None,
     device: Device = "auto",
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of prepared volumes; default: inside the output.")
-    ] = None,
+    cache: Annotated[Path | None, typer.Option(help="Folder of prepared volumes; default: inside the output.")] = None,
     resume: Resume = False,
     strict: Strict = False,
     push_to_hub: PushToHub = False,

@@ -92,9 +92,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         return value
     if origin is Literal:
         if value not in arguments:
-            raise ConfigurationError(
-                f"{where}: received {value!r}; {nearest(str(value), map(str, arguments))}"
-            )
+            raise ConfigurationError(f"{where}: received {value!r}; {nearest(str(value), map(str, arguments))}")
         return value
     if origin in (Union, UnionType):
         return _coerce_union(value, arguments, where)
@@ -112,9 +110,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     return value
 
 
-def _coerce_tuple(
-    value: tuple[Any, ...] | list[Any], arguments: tuple[Any, ...], where: str
-) -> tuple[Any, ...]:
+def _coerce_tuple(value: tuple[Any, ...] | list[Any], arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:
     kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
     if len(kinds) != len(value):
         raise ConfigurationError(f"{where}: received {len(value)} values {value!r}, expected {len(kinds)}")
@@ -175,9 +171,7 @@ def _apply(config: ConfigType, changes: Mapping[str, Any]) -> ConfigType:
         inner = getattr(config, name, None)
         if isinstance(value, dict) and not isinstance(inner, Config):
             raise ConfigurationError(f"{type(config).__name__}: {name!r} is no group of settings")
-        values[name] = (
-            _apply(inner, value) if isinstance(value, dict) and isinstance(inner, Config) else value
-        )
+        values[name] = _apply(inner, value) if isinstance(value, dict) and isinstance(inner, Config) else value
     return config.override(**values)
 
 

@@ -49,16 +49,12 @@ class InputContract(Config):
             "standardize": ("mean", "deviation"),
         }
         for name in needed.get(self.intensity, ()):
-            require(
-                getattr(self, name) is not None, f"InputContract: intensity {self.intensity!r} needs {name}"
-            )
+            require(getattr(self, name) is not None, f"InputContract: intensity {self.intensity!r} needs {name}")
         for name, pair in (("window", self.window), ("percentiles", self.percentiles)):
             require(pair is None or pair[0] < pair[1], f"InputContract.{name}: {pair} does not increase")
         if self.percentiles is not None:
             low, high = self.percentiles
-            require(
-                low >= 0 and high <= 100, f"InputContract.percentiles: {self.percentiles} not within 0 to 100"
-            )
+            require(low >= 0 and high <= 100, f"InputContract.percentiles: {self.percentiles} not within 0 to 100")
         require(self.deviation is None or self.deviation > 0, "InputContract.deviation: expected above 0")
         if self.spacing is not None:
             require(
@@ -73,9 +69,7 @@ CT_WINDOW = (-1000.0, 1000.0)
 CONTRACTS: dict[str, InputContract] = {
     "ct": InputContract(modality="ct", intensity="window", window=CT_WINDOW),
     "mri": InputContract(modality="mri", intensity="percentiles", percentiles=(0.5, 99.5)),
-    "xray": InputContract(
-        modality="xray", dims=2, intensity="percentiles", percentiles=(0.5, 99.5), orientation=None
-    ),
+    "xray": InputContract(modality="xray", dims=2, intensity="percentiles", percentiles=(0.5, 99.5), orientation=None),
     "ultrasound": InputContract(
         modality="ultrasound", dims=2, intensity="percentiles", percentiles=(0.5, 99.5), orientation=None
     ),

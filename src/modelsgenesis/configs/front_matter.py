@@ -35,9 +35,7 @@ class CardParts:
         """Return the card as text."""
         import yaml
 
-        front = (
-            yaml.safe_dump(self.front, sort_keys=False, allow_unicode=True, width=1000) if self.front else ""
-        )
+        front = yaml.safe_dump(self.front, sort_keys=False, allow_unicode=True, width=1000) if self.front else ""
         head = f"---\n{front}---\n\n" if front else ""
         return f"{head}{self.before}{self.generated}{self.after}"
 
@@ -63,13 +61,9 @@ def split_card(card: str, where: str = "README.md") -> CardParts:
             front = yaml.load(found[1], Loader=loader) or {}  # noqa: S506 - either loader is a safe one
         except yaml.YAMLError as error:
             problem = " ".join(str(error).split())
-            raise ConfigurationError(
-                f"{where}: the front matter is no YAML: {problem}; mend it by hand"
-            ) from error
+            raise ConfigurationError(f"{where}: the front matter is no YAML: {problem}; mend it by hand") from error
         if not isinstance(front, dict):
-            raise ConfigurationError(
-                f"{where}: the front matter is a {type(front).__name__}, expected a YAML mapping"
-            )
+            raise ConfigurationError(f"{where}: the front matter is a {type(front).__name__}, expected a YAML mapping")
     body = card[found.end() :].lstrip("\n") if found else card
     section = _SECTION.search(body)
     if section is None:

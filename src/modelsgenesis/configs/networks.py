@@ -43,9 +43,7 @@ class GenesisUNetConfig(Config):
         require(min(self.in_channels, self.out_channels) > 0, "GenesisUNetConfig: channels must be positive")
         require(len(self.widths) > 0, "GenesisUNetConfig.widths: expected at least one level")
         for width in self.widths:
-            require(
-                width >= 2 and width % 2 == 0, f"GenesisUNetConfig.widths: {width} is not even and positive"
-            )
+            require(width >= 2 and width % 2 == 0, f"GenesisUNetConfig.widths: {width} is not even and positive")
         if self.norm == "group":
             half = self.widths[0] // 2
             require(

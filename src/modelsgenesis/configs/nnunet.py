@@ -66,12 +66,8 @@ class StagedUNetConfig(Config):
         for field in ("kernels", "strides"):
             self._one_a_stage(field, stages)
             for axes in getattr(self, field):
-                require(
-                    len(axes) == self.dims, f"{name}.{field}: {axes} is not one number for {self.dims} axes"
-                )
-        require(
-            all(size % 2 for axes in self.kernels for size in axes), f"{name}.kernels: expected odd sizes"
-        )
+                require(len(axes) == self.dims, f"{name}.{field}: {axes} is not one number for {self.dims} axes")
+        require(all(size % 2 for axes in self.kernels for size in axes), f"{name}.kernels: expected odd sizes")
         require(prod(self.strides[0]) == 1, f"{name}.strides: the first stage must keep the resolution")
         if self.norm == "group":
             bad = [width for width in self.widths if width % self.norm_groups]

@@ -45,18 +45,12 @@ class PretextConfig(Config):
         ):
             value = getattr(self, name)
             require(0 <= value <= 1, f"PretextConfig.{name}: received {value}, expected 0 to 1")
-        require(
-            self.flip_limit >= 0, f"PretextConfig.flip_limit: received {self.flip_limit}, expected 0 or above"
-        )
+        require(self.flip_limit >= 0, f"PretextConfig.flip_limit: received {self.flip_limit}, expected 0 or above")
         require(self.shuffle_windows > 0, f"PretextConfig.shuffle_windows: received {self.shuffle_windows}")
-        require(
-            self.shuffle_fraction > 0, f"PretextConfig.shuffle_fraction: received {self.shuffle_fraction}"
-        )
+        require(self.shuffle_fraction > 0, f"PretextConfig.shuffle_fraction: received {self.shuffle_fraction}")
 
 
-_NONE = PretextConfig(
-    flip_probability=0.4, shuffle_probability=0, intensity_probability=0, painting_probability=0
-)
+_NONE = PretextConfig(flip_probability=0.4, shuffle_probability=0, intensity_probability=0, painting_probability=0)
 _I = {"intensity_probability": 0.9}
 _II = {"shuffle_probability": 0.5}
 _III = {"painting_probability": 0.9, "inpainting_share": 0.0}

@@ -59,21 +59,15 @@ class TrainingConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
-        require(
-            self.steps is not None or self.epochs is not None, f"{name}: one of steps and epochs must be set"
-        )
+        require(self.steps is not None or self.epochs is not None, f"{name}: one of steps and epochs must be set")
         for key in ("steps", "epochs", "validate_every"):
             value = getattr(self, key)
             require(value is None or value > 0, f"{name}.{key}: received {value}, expected above 0")
         for key in ("batch_size", "halving_epochs"):
             require(getattr(self, key) > 0, f"{name}.{key}: received {getattr(self, key)}, expected above 0")
-        require(
-            self.learning_rate > 0, f"{name}.learning_rate: received {self.learning_rate}, expected above 0"
-        )
+        require(self.learning_rate > 0, f"{name}.learning_rate: received {self.learning_rate}, expected above 0")
         for key in ("momentum", "weight_decay", "warmup_steps", "clip_norm", "patience", "seed"):
-            require(
-                getattr(self, key) >= 0, f"{name}.{key}: received {getattr(self, key)}, expected 0 or above"
-            )
+            require(getattr(self, key) >= 0, f"{name}.{key}: received {getattr(self, key)}, expected 0 or above")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -108,9 +108,7 @@ def read_reference(reference: ScanReference) -> Volume:
         tagged = [(path, _tags(path)) for path in reference.files or (reference.path,)]
         volumes = split_series([one for path, tags in tagged for one in slices_of(path, tags)])
         if (reference.index or 0) >= len(volumes):
-            raise ScanError(
-                f"{reference.source}: holds {len(volumes)} volumes; find it again, it was changed"
-            )
+            raise ScanError(f"{reference.source}: holds {len(volumes)} volumes; find it again, it was changed")
         series = order_series(volumes[reference.index or 0], reference.source)
         array = np.stack([_pixels(one.path, one.frame or 0) for one in series.slices])
     tags = tagged[0][1]

@@ -86,9 +86,7 @@ def slices_of(path: Path, tags: Tags) -> Iterator[Slice]:
         places = (_group(frame, tag) or _group(shared, tag) or numbers(tags, tag) for tag in _GROUPS)
         position, orientation, spacing = places
         if (len(position), len(orientation), len(spacing)) != (3, 6, 2) or not min(spacing) > 0:
-            raise ScanError(
-                f"{path}: no position, orientation or pixel spacing; expected all three in a volume"
-            )
+            raise ScanError(f"{path}: no position, orientation or pixel spacing; expected all three in a volume")
         yield Slice(
             path=path,
             frame=number if count > 1 else None,
@@ -117,9 +115,7 @@ def split_series(slices: Sequence[Slice]) -> list[list[Slice]]:
     """Split a series into volumes: by grid, and by what tells repeated places apart."""
     grids = defaultdict(list)
     for one in slices:
-        grids[
-            one.size, np.round(one.spacing, 3).tobytes(), (one.orientation.round(2) + 0.0).tobytes()
-        ].append(one)
+        grids[one.size, np.round(one.spacing, 3).tobytes(), (one.orientation.round(2) + 0.0).tobytes()].append(one)
     return [volume for grid in grids.values() for volume in _split_repeated(grid)]
 
 
@@ -153,9 +149,7 @@ def order_series(slices: Sequence[Slice], source: str) -> Series:
     if len(distinct) < len(ordered):
         notes.append(f"{len(ordered) - len(distinct)} copies of slices left out")
     if repeated := _repeated(distinct):
-        raise ScanError(
-            f"{source}: {repeated} of {len(distinct)} slices lie where another does, and differ from it"
-        )
+        raise ScanError(f"{source}: {repeated} of {len(distinct)} slices lie where another does, and differ from it")
     step = _step(distinct, source)
     normal = np.cross(*distinct[0].orientation)
     length = float(np.linalg.norm(step))

@@ -64,16 +64,12 @@ def read_tags(path: Path) -> Tags:
         ScanError: The whole file is deflated, which no scanner writes.
     """
     if path.stat().st_size < 16:
-        raise UnreadableScanError(
-            f"{path}: {path.stat().st_size} bytes; expected a DICOM file, it is truncated"
-        )
+        raise UnreadableScanError(f"{path}: {path.stat().st_size} bytes; expected a DICOM file, it is truncated")
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         try:
             return _Walk(data, path).file()
         except (struct.error, IndexError) as error:
-            raise UnreadableScanError(
-                f"{path}: ends within an element; it is truncated, copy it again"
-            ) from error
+            raise UnreadableScanError(f"{path}: ends within an element; it is truncated, copy it again") from error
 
 
 class _Walk:
@@ -92,9 +88,7 @@ class _Walk:
             tags[tag] = value
         syntax = tags.get(_TRANSFER_SYNTAX, b"").strip(b"\0 ")
         if syntax == _DEFLATED:
-            raise ScanError(
-                f"{self.path}: is deflated as a whole; expected another transfer syntax, export it again"
-            )
+            raise ScanError(f"{self.path}: is deflated as a whole; expected another transfer syntax, export it again")
         if syntax:
             self.explicit, self.order = syntax != _IMPLICIT, ">" if syntax == _BIG else "<"
         else:
@@ -165,9 +159,7 @@ class _Walk:
         group, number, length = struct.unpack_from(self.order + "HHI", self.data, self.position)
         tag = group << 16 | number
         if tag not in (_ITEM, _SEQUENCE_END):
-            raise UnreadableScanError(
-                f"{self.path}: a sequence holds {_shown(tag)}; expected items, it is damaged"
-            )
+            raise UnreadableScanError(f"{self.path}: a sequence holds {_shown(tag)}; expected items, it is damaged")
         self.position += 8
         return tag, length
 

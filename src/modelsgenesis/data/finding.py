@@ -54,9 +54,7 @@ def find_scans(source: Source, *, group_pattern: str | None = None) -> Found:
     """
     scans, refused = survey(source, group_pattern=group_pattern)
     if not scans:
-        first = (
-            f": {len(refused)} refused, the first {refused[0].source}: {refused[0].reason}" if refused else ""
-        )
+        first = f": {len(refused)} refused, the first {refused[0].source}: {refused[0].reason}" if refused else ""
         raise DataError(f"{_shown(source)}: no usable scan{first}; expected {KNOWN_FORMATS}")
     return scans, refused
 
@@ -175,9 +173,7 @@ class _Search:
     def data_set(self, path: Path, description: Any) -> None:
         """Add the images, not the labels, of a Decathlon or nnU-Net data set."""
         if not _is_data_set(description):
-            raise DataError(
-                f"{path}: neither a Decathlon nor an nnU-Net description: no training cases in it"
-            )
+            raise DataError(f"{path}: neither a Decathlon nor an nnU-Net description: no training cases in it")
         names = description.get("modality") or description.get("channel_names") or {}
         first = str(next(iter(names.values()), "")).lower() if isinstance(names, dict) else str(names).lower()
         modality = next((value for start, value in _MODALITIES.items() if first.startswith(start)), None)
@@ -192,9 +188,7 @@ def _images(folder: Path, description: dict[str, Any]) -> list[Path]:
     cases = description.get("training")
     if isinstance(cases, list):
         names = [case.get("image") if isinstance(case, dict) else case for case in cases]
-        names += [
-            case.get("image") if isinstance(case, dict) else case for case in description.get("test", [])
-        ]
+        names += [case.get("image") if isinstance(case, dict) else case for case in description.get("test", [])]
         return [folder / name for name in names if isinstance(name, str)]
     ending = str(description.get("file_ending", ".nii.gz"))
     return sorted(

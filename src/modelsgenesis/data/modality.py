@@ -74,9 +74,7 @@ def _dims(scans: Volume | Sequence[ScanReference]) -> int:
         return scans.array.ndim
     axes = Counter(len(scan.shape) for scan in scans)
     if len(axes) > 1:
-        raise DataError(
-            f"{axes[3]} volumes and {axes[2]} planes in one set; keep them apart, or choose 2 dimensions"
-        )
+        raise DataError(f"{axes[3]} volumes and {axes[2]} planes in one set; keep them apart, or choose 2 dimensions")
     return next(iter(axes), 3)
 
 
@@ -112,18 +110,14 @@ def _tell_by_values(volumes: list[Volume]) -> tuple[str, str]:
     looked = f"in {{}} of {len(volumes)} scans looked at"
     if len(counts) > 1:
         shown = ", ".join(f"{count} like {name}" for name, count in counts.most_common())
-        raise DataError(
-            f"scans of several modalities by their values: {shown}; keep them apart, or {_ADVICE}"
-        )
+        raise DataError(f"scans of several modalities by their values: {shown}; keep them apart, or {_ADVICE}")
     if counts["ct"] == len(volumes):
         return "ct", "ct: air or fat and soft tissue in HU " + looked.format(counts["ct"])
     tops = [float(np.percentile(volume.array, 99)) for volume in volumes]
     positive = all(volume.array.ndim == 3 and volume.array.min() >= 0 for volume in volumes)
     if positive and not counts["ct"] and min(tops) > 0:
         if counts["mri"]:
-            return "mri", "mri: positive values in arbitrary units, too large for HU, " + looked.format(
-                counts["mri"]
-            )
+            return "mri", "mri: positive values in arbitrary units, too large for HU, " + looked.format(counts["mri"])
         if max(tops) / min(tops) > _SPREAD:
             return (
                 "mri",

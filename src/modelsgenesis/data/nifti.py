@@ -129,9 +129,7 @@ def _data_path(path: Path) -> Path:
     for suffix in (".img", ".img.gz", ".IMG"):
         if path.with_suffix(suffix).is_file():
             return path.with_suffix(suffix)
-    raise UnreadableScanError(
-        f"{path}: its voxels are missing; expected {path.with_suffix('.img').name} beside it"
-    )
+    raise UnreadableScanError(f"{path}: its voxels are missing; expected {path.with_suffix('.img').name} beside it")
 
 
 def _is_nifti(header: Any) -> bool:
@@ -163,9 +161,7 @@ def write_nifti(path: str | Path, array: np.ndarray, like: Placed | Geometry | n
     elif not isinstance(like, Geometry):
         like = like.geometry
     if array.shape[: len(like.shape)] != like.shape:
-        raise ShapeError(
-            f"{path}: an array of {array.shape}; expected the scan's {like.shape}, see to_native"
-        )
+        raise ShapeError(f"{path}: an array of {array.shape}; expected the scan's {like.shape}, see to_native")
     header = like.header
     array = _native_shape(array, header)
     if array.dtype == bool or array.dtype.itemsize == 8 or array.dtype == np.float16:

@@ -65,9 +65,7 @@ def _header(path: Path) -> Raster:
     fields, length = _fields(path)
     sizes = tuple(int(side) for side in fields["sizes"].split())
     if len(sizes) != int(fields["dimension"]) or not 2 <= len(sizes) <= 5:
-        raise UnreadableScanError(
-            f"{path}: {len(sizes)} sizes for {fields['dimension']} axes; repair its header"
-        )
+        raise UnreadableScanError(f"{path}: {len(sizes)} sizes for {fields['dimension']} axes; repair its header")
     kinds = fields.get("kinds", "").lower().split()
     spatial, affine = _geometry(fields, len(sizes), kinds, path)
     kind = _CODES.get(fields["type"].lower())
@@ -75,16 +73,12 @@ def _header(path: Path) -> Raster:
         raise ScanError(f"{path}: voxels of type {fields['type']!r}; expected integers or floating point")
     encoding = fields["encoding"].lower()
     if encoding not in _ENCODINGS:
-        raise ScanError(
-            f"{path}: its voxels are encoded as {encoding}; expected raw, gzip or bzip2, convert it"
-        )
+        raise ScanError(f"{path}: its voxels are encoded as {encoding}; expected raw, gzip or bzip2, convert it")
     others = [axis for axis in range(len(sizes)) if axis not in spatial]
     name = fields.get("data file", fields.get("datafile"))
     skip, compression = int(fields.get("byte skip", fields.get("byteskip", 0))), _ENCODINGS[encoding]
     if skip < 0 or int(fields.get("line skip", fields.get("lineskip", 0))) != 0:
-        raise ScanError(
-            f"{path}: its header skips lines, or bytes from the end; expected bytes from the start"
-        )
+        raise ScanError(f"{path}: its header skips lines, or bytes from the end; expected bytes from the start")
     start = length if name is None else 0
     return Raster(
         path=path,
@@ -100,16 +94,12 @@ def _header(path: Path) -> Raster:
     )
 
 
-def _geometry(
-    fields: dict[str, str], axes: int, kinds: list[str], path: Path
-) -> tuple[tuple[int, ...], np.ndarray]:
+def _geometry(fields: dict[str, str], axes: int, kinds: list[str], path: Path) -> tuple[tuple[int, ...], np.ndarray]:
     """Return which axes are space and the affine of these."""
     if "space directions" in fields:
         vectors = re.findall(r"none|\(([^)]*)\)", fields["space directions"].lower())
         if len(vectors) != axes:
-            raise UnreadableScanError(
-                f"{path}: {len(vectors)} space directions for {axes} axes; repair its header"
-            )
+            raise UnreadableScanError(f"{path}: {len(vectors)} space directions for {axes} axes; repair its header")
         spatial = tuple(axis for axis, vector in enumerate(vectors) if vector)[:3]  # a fourth is time
         directions = np.array([[float(part) for part in vectors[axis].split(",")[:3]] for axis in spatial])
     else:
@@ -123,9 +113,7 @@ def _geometry(
         raise ScanError(f"{path}: {len(spatial)} axes lie in space; expected 2 or 3")
     space = fields.get("space", "left-posterior-superior").lower()
     if space not in _SPACES and directions.shape[1] == 3:
-        raise ScanError(
-            f"{path}: space {space!r}; expected one of left, right, anterior, posterior, superior"
-        )
+        raise ScanError(f"{path}: space {space!r}; expected one of left, right, anterior, posterior, superior")
     signs = np.array(_SPACES.get(space, (1, 1, 1)))[: directions.shape[1]]
     origin = np.zeros(directions.shape[1])
     if "space origin" in fields:

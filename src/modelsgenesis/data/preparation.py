@@ -112,9 +112,7 @@ def prepare_label(label: Volume, contract: InputContract) -> PreparedVolume:
     array, affine, orientation = _oriented(label, contract)
     low, high = float(array.min()), float(array.max())
     if not (np.isfinite(low) and np.isfinite(high)) or (array.dtype.kind == "f" and (array % 1 != 0).any()):
-        raise ScanError(
-            f"{label.source}: values {low:g} to {high:g} with fractions; expected the integers of a label"
-        )
+        raise ScanError(f"{label.source}: values {low:g} to {high:g} with fractions; expected the integers of a label")
     if max(-low, high) >= 2**31:
         raise ScanError(f"{label.source}: values {low:g} to {high:g}; expected the integers of a label")
     array = array.astype(np.uint8 if low >= 0 and high < 256 else np.int32)
@@ -149,9 +147,7 @@ def to_native(array: np.ndarray, prepared: PreparedVolume, *, order: int = 0) ->
     """
     spatial = prepared.array.shape
     if array.shape[-len(spatial) :] != spatial or array.ndim - len(spatial) not in (0, 1):
-        raise ShapeError(
-            f"{prepared.source}: an answer of {array.shape}; expected {spatial}, with channels before it"
-        )
+        raise ShapeError(f"{prepared.source}: an answer of {array.shape}; expected {spatial}, with channels before it")
     if order not in (0, 1):
         raise ShapeError(f"order: received {order}, expected 0 (nearest) or 1 (linear)")
     oriented = _oriented_shape(prepared.geometry.shape, prepared.orientation)
@@ -213,9 +209,7 @@ def _grid(
     wanted = contract.spacing + spacing[len(contract.spacing) :]  # slices of a volume keep their distance
     steps = tuple(new / old for new, old in zip(wanted, spacing, strict=True))
     steps = tuple(1.0 if abs(step - 1) < 1e-4 else step for step in steps)
-    new_shape = resampled_shape(
-        shape, spacing, tuple(old * step for old, step in zip(spacing, steps, strict=True))
-    )
+    new_shape = resampled_shape(shape, spacing, tuple(old * step for old, step in zip(spacing, steps, strict=True)))
     change = np.eye(4)
     for axis, step in enumerate(steps):
         change[axis, axis] = step
@@ -239,9 +233,7 @@ def _check(volume: Volume, contract: InputContract) -> None:
             raise ScanError(f"{volume.source}: {bad} voxels are NaN or infinite; repair or replace them")
     low, high = volume.array.min(), volume.array.max()
     if low == high:
-        raise ScanError(
-            f"{volume.source}: every voxel is {low:g}; there is nothing to learn from a constant scan"
-        )
+        raise ScanError(f"{volume.source}: every voxel is {low:g}; there is nothing to learn from a constant scan")
     if contract.modality == "ct" and contract.intensity != "percentiles":
         _check_hounsfield(volume, contract)
 
@@ -262,9 +254,7 @@ def _bounds(volume: Volume, contract: InputContract) -> tuple[float, float]:
     """Return the values that become 0 and 1."""
     low, high = _intensities(volume, contract)
     if not low < high:
-        raise ScanError(
-            f"{volume.source}: its foreground is constant at {low:g}; there is nothing to learn from it"
-        )
+        raise ScanError(f"{volume.source}: its foreground is constant at {low:g}; there is nothing to learn from it")
     if contract.intensity == "window" and (volume.array.min() >= high or volume.array.max() <= low):
         raise ScanError(
             f"{volume.source}: values {volume.array.min():g} to {volume.array.max():g} lie outside the "

@@ -3,18 +3,14 @@
 import numpy as np
 
 
-def resampled_shape(
-    shape: tuple[int, ...], spacing: tuple[float, ...], wanted: tuple[float, ...]
-) -> tuple[int, ...]:
+def resampled_shape(shape: tuple[int, ...], spacing: tuple[float, ...], wanted: tuple[float, ...]) -> tuple[int, ...]:
     """Return how many voxels of the wanted size cover the field of view, at least 1 along each axis.
 
     Example:
         >>> resampled_shape((512, 512, 133), (0.7, 0.7, 2.5), (1.0, 1.0, 2.5))
         (358, 358, 133)
     """
-    return tuple(
-        max(1, round(side * old / new)) for side, old, new in zip(shape, spacing, wanted, strict=True)
-    )
+    return tuple(max(1, round(side * old / new)) for side, old, new in zip(shape, spacing, wanted, strict=True))
 
 
 def source_positions(length: int, new_length: int, step: float) -> np.ndarray:

@@ -185,9 +185,7 @@ def split_fitting(
             fitting.append(index)
         else:
             shown, wanted = ("×".join(map(str, sides)) for sides in (entry.shape, patch_size))
-            refused.append(
-                Refusal(source=entry.name, reason=f"{shown} voxels do not hold a patch of {wanted}")
-            )
+            refused.append(Refusal(source=entry.name, reason=f"{shown} voxels do not hold a patch of {wanted}"))
     return fitting, refused
 
 
@@ -257,6 +255,4 @@ def _margins(shape: tuple[int, ...], sides: tuple[int, ...]) -> tuple[int, ...]:
     """Return the borders to keep away from: those of 2019 for slices of 512, less for smaller ones."""
     wanted = [min(_MARGIN_PLANE, length * _MARGIN_PLANE // _PLANE) for length in shape[:2]]
     wanted += [min(_MARGIN_Z, length // 4) for length in shape[2:]]
-    return tuple(
-        min(margin, (length - side) // 2) for margin, length, side in zip(wanted, shape, sides, strict=True)
-    )
+    return tuple(min(margin, (length - side) // 2) for margin, length, side in zip(wanted, shape, sides, strict=True))

@@ -166,9 +166,7 @@ def check_space(references: Sequence[ScanReference], contract: InputContract, fo
     Raises:
         DataError: The disk is too full.
     """
-    needed = sum(
-        _prepared_bytes(scan, contract) for scan in references if not _is_stored(scan, contract, folder)
-    )
+    needed = sum(_prepared_bytes(scan, contract) for scan in references if not _is_stored(scan, contract, folder))
     free = shutil.disk_usage(folder).free
     if needed + _MARGIN > free and needed:
         raise DataError(

@@ -45,9 +45,7 @@ def sliding_window(
     from monai.inferers.utils import sliding_window_inference
 
     if image.ndim != len(patch_size) + 1:
-        raise ShapeError(
-            f"image of shape {tuple(image.shape)}: expected [channels, {len(patch_size)} spatial axes]"
-        )
+        raise ShapeError(f"image of shape {tuple(image.shape)}: expected [channels, {len(patch_size)} spatial axes]")
 
     def predict(windows: Tensor) -> Tensor:
         with hardware.autocast():
@@ -118,9 +116,7 @@ def predict_scan(
         ScanError: A file cannot be read or used.
     """
     if config.task != "segmentation":
-        raise ConfigurationError(
-            f"the model is for {config.task}: prediction needs one fine-tuned with --task seg"
-        )
+        raise ConfigurationError(f"the model is for {config.task}: prediction needs one fine-tuned with --task seg")
     if len(paths) != len(config.input.channels):
         raise ConfigurationError(
             f"received {len(paths)} files, expected {len(config.input.channels)}: {', '.join(config.input.channels)}"

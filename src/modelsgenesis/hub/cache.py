@@ -116,9 +116,7 @@ class Cache:
         stamps = {name: _stamp(folder / name) for name in record.files}
         if all(stamps.values()) and stamps == record.stamps:
             return True
-        return all(
-            stamps[name] and sha256_of(folder / name) == digest for name, digest in record.files.items()
-        )
+        return all(stamps[name] and sha256_of(folder / name) == digest for name, digest in record.files.items())
 
     def _path(self, key: str) -> Path:
         return self.records / f"{key}.json"
@@ -239,17 +237,13 @@ def check_digest(path: Path, expected: Mapping[str, str | None], where: str) -> 
     digest = sha256_of(path)
     wanted, wanted_git = expected.get("sha256"), expected.get("git_sha1")
     if wanted is None and wanted_git is None:
-        raise DigestError(
-            f"{where}: the Hub records no digest to check it against; ask its owner to upload it again"
-        )
+        raise DigestError(f"{where}: the Hub records no digest to check it against; ask its owner to upload it again")
     if wanted is not None and digest != wanted:
         raise DigestError(
-            f"{where}: its SHA-256 is {digest[:12]}…, expected {wanted[:12]}…; "
-            "it was thrown away, try again later"
+            f"{where}: its SHA-256 is {digest[:12]}…, expected {wanted[:12]}…; it was thrown away, try again later"
         )
     if wanted is None and git_sha1_of(path) != wanted_git:
         raise DigestError(
-            f"{where}: is not the file that the Hub records (git {wanted_git}); "
-            "it was thrown away, try again later"
+            f"{where}: is not the file that the Hub records (git {wanted_git}); it was thrown away, try again later"
         )
     return digest

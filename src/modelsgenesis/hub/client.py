@@ -155,9 +155,7 @@ def translated(repository: str, revision: str | None = None, token: str | None =
     except HfHubHTTPError as error:
         raise _refusal(error, repository, revision, token) from error
     except LocalEntryNotFoundError as error:
-        raise HubUnreachableError(
-            f"{repository}: {endpoint()} gives no file now, and the cache has none"
-        ) from error
+        raise HubUnreachableError(f"{repository}: {endpoint()} gives no file now, and the cache has none") from error
     except HFValidationError as error:
         raise UnknownModelError(f"{repository}: no name of a repository, expected org/name") from error
     except httpx2.TimeoutException as error:
@@ -172,9 +170,7 @@ def translated(repository: str, revision: str | None = None, token: str | None =
         raise _broken_off(error, repository) from error
     except RuntimeError as error:  # of the transfer of one large file; what went wrong lies behind it
         if not isinstance(error.__cause__, (httpx2.HTTPError, OSError)):
-            raise HubUnreachableError(
-                f"{repository}: the transfer broke off ({_line(error)}); repeat it"
-            ) from error
+            raise HubUnreachableError(f"{repository}: the transfer broke off ({_line(error)}); repeat it") from error
         with translated(repository, revision, token):
             raise error.__cause__ from error
 
@@ -197,15 +193,11 @@ def _refusal(error: Exception, repository: str, revision: str | None, token: str
         return AccessError(f"{repository}: gated; accept its conditions at {url} {account}")
     if isinstance(error, RepositoryNotFoundError):
         remedy = "ask its owner for access" if signed_in else SIGN_IN
-        return UnknownModelError(
-            f"{repository}: not on {endpoint()}, or private; check the name, or {remedy}"
-        )
+        return UnknownModelError(f"{repository}: not on {endpoint()}, or private; check the name, or {remedy}")
     if isinstance(error, RevisionNotFoundError):
         return UnknownModelError(f"{repository}: has no revision {revision!r}; see {url}/tree/main")
     if isinstance(error, RemoteEntryNotFoundError):
-        return UnknownModelError(
-            f"{repository}: has no such file at revision {revision!r}; see {url}/tree/main"
-        )
+        return UnknownModelError(f"{repository}: has no such file at revision {revision!r}; see {url}/tree/main")
     said = _said(error)
     if status == 401:
         if not signed_in:
@@ -214,9 +206,7 @@ def _refusal(error: Exception, repository: str, revision: str | None, token: str
             f"{repository}: the Hub does not accept the token (401); make a new one in the account's settings"
         )
     if status == 403:
-        return AccessError(
-            f"{repository}: the token lacks the rights (403{said}); use one with write access to it"
-        )
+        return AccessError(f"{repository}: the token lacks the rights (403{said}); use one with write access to it")
     if status in _BUSY or status >= 500:
         return HubUnreachableError(f"{repository}: {endpoint()} is busy or down ({status}); try again later")
     return HubError(f"{repository}: {endpoint()} refused ({status}{said}); see {url}")
@@ -230,9 +220,7 @@ def _said(error: Exception) -> str:
 def _broken_off(error: OSError, repository: str) -> HubError:
     if "Consistency check failed" in str(error):
         return DigestError(f"{repository}: the download ended short and was thrown away; try again")
-    return HubError(
-        f"{repository}: the transfer broke off ({_line(error)}); check space and rights under HF_HOME"
-    )
+    return HubError(f"{repository}: the transfer broke off ({_line(error)}); check space and rights under HF_HOME")
 
 
 def _line(error: BaseException) -> str:

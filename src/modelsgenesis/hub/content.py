@@ -86,9 +86,7 @@ def _figures(folder: Path, card: str) -> tuple[str, ...]:
                 f"{folder / CARD_NAME}: {path!r} is no figure of this run; link one inside of its folder"
             )
         if not file.is_file():
-            raise PublishError(
-                f"{folder / CARD_NAME}: names the figure {path}, which is not there; take the line out"
-            )
+            raise PublishError(f"{folder / CARD_NAME}: names the figure {path}, which is not there; take the line out")
     return tuple(found)
 
 
@@ -114,17 +112,13 @@ def merge_card(content: Content, published: str, repository: str) -> tuple[str, 
         front = {**ours.front, **{key: value for key, value in theirs.front.items() if key not in _OURS}}
         base = CardParts(front, theirs.before, ours.generated, theirs.after)
         if _prose(ours) not in ("", _prose(theirs)) and PLACEHOLDER not in _prose(ours):
-            notes.append(
-                f"the prose of the card on the Hub was kept; that of {content.folder / CARD_NAME} differs"
-            )
+            notes.append(f"the prose of the card on the Hub was kept; that of {content.folder / CARD_NAME} differs")
     titles = {title or path: path for title, path in IMAGE.findall(ours.generated)}
     card = render_card(content.config, name=repository, existing=base.join(), figures=titles)
     parts = split_card(card)
     left = sum(PLACEHOLDER in line for line in card.splitlines())
     if left:
-        notes.append(
-            f"the card has {left} lines to fill in; modelsgenesis card {content.folder} --check lists them"
-        )
+        notes.append(f"the card has {left} lines to fill in; modelsgenesis card {content.folder} --check lists them")
     return card.replace(BEGIN, f"{BEGIN}{_STAMP}{_digest(parts)}", 1), notes
 
 

@@ -74,9 +74,7 @@ class Target:
 
     def accepts(self, record: Record) -> bool:
         """Tell whether a record still agrees with the card."""
-        pinned = (
-            self.pin is None or self.card is None or record.sources.get(self.card.source.file) == self.pin
-        )
+        pinned = self.pin is None or self.card is None or record.sources.get(self.card.source.file) == self.pin
         return pinned and record.fingerprint == self.fingerprint
 
 
@@ -157,9 +155,7 @@ def find_folder(name: str | Path, revision: str | None) -> Path | None:
         if not (folder / CONFIG_NAME).is_file():
             raise CheckpointError(f"{folder}: no {CONFIG_NAME} in it, so it is no bundle")
         if revision is not None:
-            raise UnknownModelError(
-                f"{folder}: is a folder, which has no revision {revision!r}; leave it out"
-            )
+            raise UnknownModelError(f"{folder}: is a folder, which has no revision {revision!r}; leave it out")
         return folder
     if isinstance(name, Path) or text.startswith(("/", ".", "~")) or text.count("/") > 1 or "\\" in text:
         raise UnknownModelError(f"{text}: no such folder; give a bundle, a name of the registry or org/name")
@@ -224,8 +220,7 @@ def _compare_with_card(target: Target, folder: Path) -> None:
     for key in ("task", "network", "input", "patch_size"):
         if getattr(config, key) != getattr(source, key):
             raise CheckpointError(
-                f"{target.card.name}: its file has {key} {getattr(config, key)}, "
-                f"its card says {getattr(source, key)}"
+                f"{target.card.name}: its file has {key} {getattr(config, key)}, its card says {getattr(source, key)}"
             )
 
 
@@ -306,9 +301,7 @@ def _put(temporary: Path, final: Path) -> None:
             return
         except OSError as error:
             if not final.is_dir():
-                raise HubError(
-                    f"{final}: cannot be written: {error.strerror}; set MODELSGENESIS_CACHE"
-                ) from error
+                raise HubError(f"{final}: cannot be written: {error.strerror}; set MODELSGENESIS_CACHE") from error
         if digests_of(final) == digests_of(temporary):
             return  # another process converted the same file meanwhile
         shutil.rmtree(final, ignore_errors=True)

@@ -40,9 +40,7 @@ class LocalFiles:
         check_size(path.stat().st_size, limit, str(path))
         digest = sha256_of(path)
         if pin is not None and digest != pin:
-            raise DigestError(
-                f"{path}: its SHA-256 is {digest[:12]}…, its card pins {pin[:12]}…; replace either"
-            )
+            raise DigestError(f"{path}: its SHA-256 is {digest[:12]}…, its card pins {pin[:12]}…; replace either")
         self.digests[file] = digest
         return path
 
@@ -50,9 +48,7 @@ class LocalFiles:
 class RemoteFiles:
     """Files of one commit, fetched into the client's own cache."""
 
-    def __init__(
-        self, snapshot: Snapshot, token: str | None, cache: Cache, progress: Progress | None
-    ) -> None:
+    def __init__(self, snapshot: Snapshot, token: str | None, cache: Cache, progress: Progress | None) -> None:
         self.snapshot, self.origin = snapshot, snapshot.commit
         self.token, self.cache, self.progress = token, cache, progress
         self.digests: dict[str, str] = {}
@@ -78,11 +74,7 @@ class RemoteFiles:
             _discard(Path(before))  # altered since, or put there unchecked by another program
         with translated(repository, self.snapshot.commit, self.token):
             bar = _bar(file, self.progress)
-            path = Path(
-                patiently(
-                    lambda: hf_hub_download(repository, file, token=self.token, tqdm_class=bar, **place)
-                )
-            )
+            path = Path(patiently(lambda: hf_hub_download(repository, file, token=self.token, tqdm_class=bar, **place)))
         try:
             self.digests[file] = check_digest(path, expected, where)
         except DigestError:

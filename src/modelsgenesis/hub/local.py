@@ -10,9 +10,7 @@ from modelsgenesis.hub.cache import open_cache, sha256_of
 from modelsgenesis.hub.download import BUNDLE_FILES, find_folder, find_target
 
 
-def cached_folder(
-    name_or_folder: str | Path, *, revision: str | None = None, cache: str | Path | None = None
-) -> Path:
+def cached_folder(name_or_folder: str | Path, *, revision: str | None = None, cache: str | Path | None = None) -> Path:
     """Return the folder of a bundle that is here; no connection is opened and nothing is checked.
 
     Raises:
@@ -24,9 +22,7 @@ def cached_folder(
     here = open_cache(cache)
     record = here.read(find_target(str(name_or_folder), revision).key)
     if record is None:
-        raise UnknownModelError(
-            f"{name_or_folder}: not on this machine; modelsgenesis download {name_or_folder}"
-        )
+        raise UnknownModelError(f"{name_or_folder}: not on this machine; modelsgenesis download {name_or_folder}")
     return here.bundle(record)
 
 

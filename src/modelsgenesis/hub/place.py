@@ -69,9 +69,7 @@ class Place:
         try:
             return path.read_text("utf-8")
         except UnicodeDecodeError as error:
-            raise PublishError(
-                f"{self.repository}: its {CARD_NAME} is no text; mend it on {self.url}"
-            ) from error
+            raise PublishError(f"{self.repository}: its {CARD_NAME} is no text; mend it on {self.url}") from error
 
     def create(self) -> Snapshot:
         """Make the repository, private for now, so that nothing half-done can be seen.

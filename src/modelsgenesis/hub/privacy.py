@@ -11,9 +11,7 @@ _PATH = re.compile(
 _PERSON = re.compile(r"\b[^\W\d_]{2,}\^[^\W\d_]{2,}")  # a DICOM person name: Family^Given
 _UID = re.compile(r"\b[012](?:\.\d+){6,}\b")  # a DICOM identifier of a study, series or image
 _SCAN = re.compile(r"[^\s|,;/]+\.(?:nii(?:\.gz)?|dcm|dicom|ima|mhd|mha|nrrd|nhdr)\b", re.IGNORECASE)
-_KEY = re.compile(
-    r"patient_?(?:name|id|birth|address|sex|age)|accession|institution_?name|referring", re.IGNORECASE
-)
+_KEY = re.compile(r"patient_?(?:name|id|birth|address|sex|age)|accession|institution_?name|referring", re.IGNORECASE)
 _URL = re.compile(r"https?://\S+")
 
 
@@ -53,6 +51,4 @@ def in_image(path: Path) -> Iterator[str]:
     from PIL import Image
 
     with Image.open(path) as image:
-        yield from in_values(
-            {key: value for key, value in image.info.items() if isinstance(value, str)}, path.name
-        )
+        yield from in_values({key: value for key, value in image.info.items() if isinstance(value, str)}, path.name)

@@ -84,9 +84,7 @@ def publish(
     repository = repository or re.sub(r"[^\w.-]+|-{2,}|\.{2,}", "-", folder.resolve().name).strip("-.")
     repeat = push_command(folder, repository, private=private, revision=revision, create_pr=create_pr)
     if create_pr and revision not in (None, "main"):
-        raise PublishError(
-            f"--create-pr proposes a change of main, but received --revision {revision}; leave one out"
-        )
+        raise PublishError(f"--create-pr proposes a change of main, but received --revision {revision}; leave one out")
     place = Place(repository, revision, token, private, create_pr)
     try:
         return _publish(place, content, message, say)
@@ -153,9 +151,7 @@ def _validate(place: Place, card: str) -> None:
             ) from error
 
 
-def _commit(
-    place: Place, content: Content, card: str, before: Snapshot, message: str
-) -> tuple[str, str | None]:
+def _commit(place: Place, content: Content, card: str, before: Snapshot, message: str) -> tuple[str, str | None]:
     """Make the one commit; return it and the proposal's page."""
     from huggingface_hub import CommitOperationAdd
     from huggingface_hub.errors import HfHubHTTPError

@@ -166,8 +166,7 @@ def list_cards(modality: str | None = None, dims: int | None = None) -> list[Mod
     return [
         cards[name]
         for name in sorted(cards)
-        if modality in (None, cards[name].source.input.modality)
-        and dims in (None, cards[name].source.input.dims)
+        if modality in (None, cards[name].source.input.modality) and dims in (None, cards[name].source.input.dims)
     ]
 
 
@@ -183,6 +182,4 @@ def find_card(name: str) -> ModelCard:
             return read_card(path)
     known = [card.name for card in list_cards()]
     hint = nearest(name, known) if known else "the registry is empty"
-    raise UnknownModelError(
-        f"{name}: no model of this name in the registry; {hint}, or give org/name or a folder"
-    )
+    raise UnknownModelError(f"{name}: no model of this name in the registry; {hint}, or give org/name or a folder")

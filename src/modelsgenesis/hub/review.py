@@ -49,9 +49,7 @@ def _header(front: Mapping[str, Any]) -> list[str]:
         found.append("header: library_name is not modelsgenesis")
     found += [f"header: no {key}" for key in ("pipeline_tag", "tags") if not front.get(key)]
     if "datasets" not in front:
-        found.append(
-            "header: no datasets; name those on the Hub, or give [] and describe the data in the text"
-        )
+        found.append("header: no datasets; name those on the Hub, or give [] and describe the data in the text")
     return found
 
 

@@ -23,9 +23,7 @@ class GenesisEncoder(nn.Module):
         inputs = (config.in_channels, *config.widths)
         self.levels = nn.ModuleList(
             # Half of a level's channels after its first convolution, all of them after its second.
-            nn.Sequential(
-                ConvolutionBlock(config, before, width // 2), ConvolutionBlock(config, width // 2, width)
-            )
+            nn.Sequential(ConvolutionBlock(config, before, width // 2), ConvolutionBlock(config, width // 2, width))
             for before, width in pairwise(inputs)
         )
         self.pooling = pooling(config.dims)
@@ -45,13 +43,9 @@ class GenesisDecoder(nn.Module):
     def __init__(self, config: GenesisUNetConfig) -> None:
         super().__init__()
         steps = list(pairwise(reversed(config.widths)))  # (512, 256), (256, 128), (128, 64)
-        self.upsamplings = nn.ModuleList(
-            upsampling(config.dims, deep, config.upsampling) for deep, _ in steps
-        )
+        self.upsamplings = nn.ModuleList(upsampling(config.dims, deep, config.upsampling) for deep, _ in steps)
         self.levels = nn.ModuleList(
-            nn.Sequential(
-                ConvolutionBlock(config, deep + width, width), ConvolutionBlock(config, width, width)
-            )
+            nn.Sequential(ConvolutionBlock(config, deep + width, width), ConvolutionBlock(config, width, width))
             for deep, width in steps
         )
 

@@ -32,9 +32,7 @@ class Classifier(nn.Module):
         self.encoder = network.encoder
         channels = network.feature_channels[-1]
         self.head = (
-            nn.Sequential(
-                nn.Linear(channels, config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.num_classes)
-            )
+            nn.Sequential(nn.Linear(channels, config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.num_classes))
             if config.hidden
             else nn.Linear(channels, config.num_classes)
         )

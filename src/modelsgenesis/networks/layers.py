@@ -73,9 +73,7 @@ class BatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as torch names it
         """Normalise [b, c, *spatial] per channel."""
         if self.statistics == "batch" and not self.training:
-            return functional.batch_norm(
-                input, None, None, self.weight, self.bias, training=True, eps=self.eps
-            )
+            return functional.batch_norm(input, None, None, self.weight, self.bias, training=True, eps=self.eps)
         return super().forward(input)
 
 
@@ -117,9 +115,7 @@ def check_input(x: Tensor, dims: int, channels: int, divisor: int | Sequence[int
     if x.ndim != dims + 2:
         raise ShapeError(f"input of shape {tuple(x.shape)}: expected {dims + 2} axes [{axes}]")
     if x.shape[1] != channels:
-        raise ShapeError(
-            f"input of shape {tuple(x.shape)}: expected {channels} channels on axis 1, not {x.shape[1]}"
-        )
+        raise ShapeError(f"input of shape {tuple(x.shape)}: expected {channels} channels on axis 1, not {x.shape[1]}")
     sides = tuple(x.shape[2:])
     divisors = (divisor,) * dims if isinstance(divisor, int) else tuple(divisor)
     if any(side % step or side == 0 for side, step in zip(sides, divisors, strict=True)):

@@ -48,9 +48,7 @@ class ConvolutionUnit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map [b, in, *spatial] to [b, out, *spatial / stride]."""
         x = self.norm(self.conv(x))
-        return (
-            x if self.negative_slope is None else functional.leaky_relu(x, self.negative_slope, inplace=True)
-        )
+        return x if self.negative_slope is None else functional.leaky_relu(x, self.negative_slope, inplace=True)
 
 
 class ConvolutionStack(nn.Module):
@@ -98,9 +96,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [b, in, *spatial] to [b, out, *spatial / stride]."""
-        return functional.leaky_relu(
-            self.conv2(self.conv1(x)) + self.skip(x), self.negative_slope, inplace=True
-        )
+        return functional.leaky_relu(self.conv2(self.conv1(x)) + self.skip(x), self.negative_slope, inplace=True)
 
 
 class ResidualStage(nn.Module):
@@ -169,9 +165,7 @@ class StagedDecoder(nn.Module):
         dims, widths = config.dims, config.widths
         up = range(len(widths) - 1, 0, -1)  # deepest first
         self.stages = nn.ModuleList(
-            ConvolutionStack(
-                config, (2 * widths[i - 1], widths[i - 1]), config.kernels[i - 1], (1,) * dims, count
-            )
+            ConvolutionStack(config, (2 * widths[i - 1], widths[i - 1]), config.kernels[i - 1], (1,) * dims, count)
             for i, count in zip(up, config.decoder_convolutions, strict=True)
         )
         self.transpconvs = nn.ModuleList(

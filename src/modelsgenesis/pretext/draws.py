@@ -87,9 +87,7 @@ class Draws:
                 f"seeds: received {seeds.dtype} of shape {tuple(seeds.shape)}, expected int64 [batch]; "
                 "draw_seeds makes them"
             )
-        counters = torch.arange(-(-count // 2), device=seeds.device) * _wrap(
-            _GOLDEN
-        )  # each hash gives two words
+        counters = torch.arange(-(-count // 2), device=seeds.device) * _wrap(_GOLDEN)  # each hash gives two words
         keys = mix(seeds ^ _wrap(stream * _STREAM))
         self._words = mix(keys[:, None] + counters).view(torch.int32).long()
         self._words &= _WORD - 1

@@ -38,9 +38,7 @@ class Flip(Step[FlipParameters]):
         in three does nothing; here it is drawn over the spatial axes.
     """
 
-    def sample(
-        self, shape: Sequence[int], seeds: Tensor, device: torch.device | str | None = None
-    ) -> FlipParameters:
+    def sample(self, shape: Sequence[int], seeds: Tensor, device: torch.device | str | None = None) -> FlipParameters:
         """Draw which axes are reversed; see `Step.sample`."""
         check_sides(shape)
         limit = self.config.flip_limit

@@ -96,9 +96,7 @@ def painted_mask(parameters: PaintingParameters) -> Tensor:
         place = torch.arange(side, device=device)
         inside = (parameters.starts[..., axis, None] <= place) & (place < parameters.stops[..., axis, None])
         boxes = (inside * bit).sum(dim=1).to(torch.uint8)  # a bit for each box: & intersects all at once
-        covering = covering & boxes.view(
-            samples, *(side if other == axis else 1 for other in range(len(shape)))
-        )
+        covering = covering & boxes.view(samples, *(side if other == axis else 1 for other in range(len(shape))))
     return (covering.clamp_(max=1) ^ parameters.outside.view(-1, *(1,) * len(shape))).view(torch.bool)
 
 

@@ -125,9 +125,7 @@ def shuffle(values: Tensor, parameters: ShufflingParameters, table: WindowTable)
     return shuffled
 
 
-def window_lookup(
-    parameters: ShufflingParameters, table: WindowTable, numbers: Tensor, firsts: Tensor
-) -> Tensor:
+def window_lookup(parameters: ShufflingParameters, table: WindowTable, numbers: Tensor, firsts: Tensor) -> Tensor:
     """Return what `sources` must know of each window: int32 [1 + axes, k * (windows + 1)].
 
     The first window of each sample stands for none: it is the whole sub-volume, in its own order.
@@ -140,9 +138,7 @@ def window_lookup(
     sides = parameters.sides.unbind(dim=1)
     *steps, voxels = accumulate(reversed(sides), operator.mul)
     permutation = parameters.variants // voxels  # the remainder is where it is entered
-    start = (
-        table.starts[numbers] + parameters.variants + permutation * voxels - ravel(parameters.origins, sides)
-    )
+    start = table.starts[numbers] + parameters.variants + permutation * voxels - ravel(parameters.origins, sides)
     whole = strides(table.shape)[:-1]
     lookup = torch.zeros(1 + len(sides), samples, windows + 1, dtype=torch.int32, device=firsts.device)
     for row, none, each in zip(lookup, (0, *whole, 0), (start, *reversed(steps), firsts), strict=True):

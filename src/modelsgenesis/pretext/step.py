@@ -100,9 +100,7 @@ class Step(ABC, Generic[Drawn]):
         """
         check_batch(batch)
         if len(seeds) != len(batch):
-            raise ShapeError(
-                f"seeds: received {len(seeds)} for a batch of {len(batch)}, expected one per sample"
-            )
+            raise ShapeError(f"seeds: received {len(seeds)} for a batch of {len(batch)}, expected one per sample")
         batch = batch.contiguous()
         part = max(_CACHED_VALUES // batch[0].numel(), 1) if batch.device.type == "cpu" else len(batch)
         if part >= len(batch):
@@ -129,9 +127,7 @@ def check_batch(batch: Tensor) -> None:
             "spatial axes and no empty one; add the missing axes with batch[None]"
         )
     if batch.dtype not in (torch.float32, torch.bfloat16):
-        raise ShapeError(
-            f"batch of {batch.dtype}: expected float32 or bfloat16; convert it with batch.float()"
-        )
+        raise ShapeError(f"batch of {batch.dtype}: expected float32 or bfloat16; convert it with batch.float()")
     low, high = torch.stack(torch.aminmax(batch)).tolist()
     if not (low >= 0 and high <= 1):  # this refuses NaN too
         raise RangeError(

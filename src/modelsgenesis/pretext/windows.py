@@ -120,9 +120,7 @@ def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) ->
         ShapeError: The windows are so large that the table would take too much memory.
     """
     longest = tuple(max(side // fraction, 1) for side in shape)
-    entries = math.prod(
-        side * (side + 1) // 2 for side in longest
-    )  # of one permutation for each window shape
+    entries = math.prod(side * (side + 1) // 2 for side in longest)  # of one permutation for each window shape
     if entries > _MOST_ENTRIES:
         raise ShapeError(
             f"sides {shape}: expected local shuffling with windows smaller than up to {longest}; "

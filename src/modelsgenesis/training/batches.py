@@ -27,7 +27,7 @@ class StepBatches(Sampler[list[int]]):
 
     Example:
         >>> list(StepBatches(size=3, batch_size=2, start=0, steps=3, seed=0))
-        [[2, 0], [1, 4], [3, 5]]
+        [[2, 0], [1, 4], [5, 3]]
     """
 
     def __init__(

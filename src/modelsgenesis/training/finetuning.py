@@ -258,9 +258,7 @@ def _finish(
         results = {"test": {**measured, "patients": len(rows)}, **results}
     figures = {}
     try:
-        draw_curve(
-            run.folder / "log.csv", run.folder / "validation.csv", run.folder / "figures" / "curve.png"
-        )
+        draw_curve(run.folder / "log.csv", run.folder / "validation.csv", run.folder / "figures" / "curve.png")
         figures = {"Loss in training, Dice in validation": "figures/curve.png"}
     except MissingExtraError as error:
         reporter.note(f"no figures: {error}")

@@ -197,9 +197,7 @@ class Trainer:
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            message = (
-                f"a loader process died at step {self.progress.step}: {error}; resume with fewer workers"
-            )
+            message = f"a loader process died at step {self.progress.step}: {error}; resume with fewer workers"
             raise TrainingError(message.replace("\n", " ")) from error
 
     def _step(self, batch: Any) -> float:
@@ -226,9 +224,7 @@ class Trainer:
         step = self.progress.step
         speed, waiting = clock.tick()
         rate = self.optimizer.param_groups[0]["lr"]
-        self.run.log_step(
-            {"step": step, "learning_rate": rate, "loss": loss, "samples_per_second": round(speed, 2)}
-        )
+        self.run.log_step({"step": step, "learning_rate": rate, "loss": loss, "samples_per_second": round(speed, 2)})
         self.reporter.step(step, loss, speed, waiting)
 
     def _validate(self) -> None:

@@ -242,9 +242,7 @@ def finish_run(run: Run, objective: Restoration, hardware: Hardware, reporter: R
             restored.numpy(),
             run.folder / "figures" / "restorations.png",
         )
-        draw_curve(
-            run.folder / "log.csv", run.folder / "validation.csv", run.folder / "figures" / "curve.png"
-        )
+        draw_curve(run.folder / "log.csv", run.folder / "validation.csv", run.folder / "figures" / "curve.png")
     except MissingExtraError as error:
         reporter.note(f"no figures: {error}")
         return

@@ -28,7 +28,7 @@ class Run:
         folder: Made by `create`, found by `resume`.
 
     The folder holds `run.json` (what was asked and how the data was split; it stays local, for it names scans),
-    `log.csv` and `validation.csv`, `checkpoints/last.pt` and the one before it, and the bundle of the best network so far.
+    `log.csv` and `validation.csv`, `checkpoints/last.pt` and the one before it, and the bundle of the best network.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -85,9 +85,7 @@ class Run:
         before = cls(folder).description()
         differences = compare(before["config"], description["config"])
         if differences:
-            raise ResumeError(
-                f"{folder}: the run was started with another configuration: {'; '.join(differences)}"
-            )
+            raise ResumeError(f"{folder}: the run was started with another configuration: {'; '.join(differences)}")
         run = cls(folder)
         run._make()
         return run
@@ -116,9 +114,7 @@ class Run:
                 f"{self.folder}: another process trains in this folder; wait or choose another"
             ) from error
         except OSError as error:
-            raise TrainingError(
-                f"{self.folder}: cannot be written: {error.strerror}; choose another folder"
-            ) from error
+            raise TrainingError(f"{self.folder}: cannot be written: {error.strerror}; choose another folder") from error
 
     def close(self) -> None:
         """Let go of the folder."""
@@ -163,9 +159,7 @@ class Run:
             if not path.exists():
                 continue
             head, *lines = path.read_text().splitlines()
-            kept = [
-                line for line in lines if line.split(",")[0].isdigit() and int(line.split(",")[0]) <= step
-            ]
+            kept = [line for line in lines if line.split(",")[0].isdigit() and int(line.split(",")[0]) <= step]
             kept = [line for line in kept if line.count(",") == head.count(",")]
             write_atomically(path, "".join(f"{line}\n" for line in (head, *kept)).encode())
 
@@ -196,12 +190,8 @@ class Run:
             try:
                 return torch.load(path, map_location="cpu", weights_only=True), problem
             except Exception as error:
-                problem = (
-                    f"{path.name} is damaged ({type(error).__name__}); going on from the checkpoint before"
-                )
-        raise ResumeError(
-            f"{self.folder}: no readable checkpoint to resume from; start again in another folder"
-        )
+                problem = f"{path.name} is damaged ({type(error).__name__}); going on from the checkpoint before"
+        raise ResumeError(f"{self.folder}: no readable checkpoint to resume from; start again in another folder")
 
 
 def compare(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

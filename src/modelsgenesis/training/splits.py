@@ -42,9 +42,7 @@ def split_cases(names: Sequence[str], config: FinetuningConfig) -> Split:
     order = np.random.default_rng(config.seed).permutation(sorted(names)).tolist()
     count_test = max(round(len(order) * config.test_fraction), 1) if config.test_fraction else 0
     test, rest = order[:count_test], order[count_test:]
-    count_validation = (
-        max(round(len(rest) * config.validation_fraction), 1) if config.validation_fraction else 0
-    )
+    count_validation = max(round(len(rest) * config.validation_fraction), 1) if config.validation_fraction else 0
     validation, training = rest[:count_validation], rest[count_validation:]
     if not training:
         raise DataError(

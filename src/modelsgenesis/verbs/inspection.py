@@ -30,9 +30,7 @@ _READERS = 2  # scans in memory at once
 _PATCHES = {2: (128, 128), 3: (64, 64, 32)}  # voxels of the sub-volumes that are shown, by dimensions
 _SHARE = 99  # percentile of a scan that becomes white in its own picture
 
-_ALONE = PretextConfig(
-    flip_probability=0, shuffle_probability=0, intensity_probability=0, painting_probability=0
-)
+_ALONE = PretextConfig(flip_probability=0, shuffle_probability=0, intensity_probability=0, painting_probability=0)
 DEFORMATIONS: dict[str, PretextConfig] = {
     "I non-linear": _ALONE.override(intensity_probability=1.0),
     "II shuffled": _ALONE.override(shuffle_probability=1.0),
@@ -217,9 +215,7 @@ def _rows(
         seeds = torch.tensor([seed + number])
         deformed = [Deformation(config)(batch, seeds)[0][0, 0].numpy() for config in DEFORMATIONS.values()]
         shape = "×".join(map(str, scan.shape))
-        spacing = (
-            "" if scan.spacing is None else "\n" + "×".join(f"{size:.2g}" for size in scan.spacing) + " mm"
-        )
+        spacing = "" if scan.spacing is None else "\n" + "×".join(f"{size:.2g}" for size in scan.spacing) + " mm"
         yield ContactRow(
             label=f"scan {number + 1}\n{shape}{spacing}",
             stored=_as_stored(volume),

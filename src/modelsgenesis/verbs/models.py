@@ -31,13 +31,14 @@ def load(
         name: A name of the registry, `org/repo` or `org/repo@revision` on the Hub, or a folder.
         revision: Branch, tag or commit on the Hub.
         token: Of the Hub; by default `HF_TOKEN` or the stored one.
+        progress: Called with a file's name, the bytes done and the bytes in all, while it is downloaded.
 
     Raises:
         UnknownModelError: The name is in no registry, and no repository or folder.
         HubError: The Hub or the download failed.
         CheckpointError: The files are not a sound model.
     """
-    folder = hub.fetch_bundle(str(name), revision=revision, token=token)
+    folder = hub.fetch_bundle(str(name), revision=revision, token=token, progress=progress)
     return load_bundle(folder, check_values=not hub.is_own_conversion(folder))
 
 
@@ -120,9 +121,7 @@ def save_pretrained(
             "network=network.config) and say its task and labels"
         )
     folder = Path(folder)
-    return save_bundle(
-        folder, Bundle(network, config, card or render_card(config, name=folder.resolve().name))
-    )
+    return save_bundle(folder, Bundle(network, config, card or render_card(config, name=folder.resolve().name)))
 
 
 def push_to_hub(
@@ -151,9 +150,7 @@ def push_to_hub(
         CheckpointError: The folder holds no sound bundle.
         HubError: Nothing was published; the message has the remedy.
     """
-    return hub.publish(
-        folder, repository, private=private, revision=revision, create_pr=create_pr, token=token
-    )
+    return hub.publish(folder, repository, private=private, revision=revision, create_pr=create_pr, token=token)
 
 
 def announce(reporter: Reporter) -> "hub.Progress":

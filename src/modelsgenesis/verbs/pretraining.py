@@ -188,7 +188,6 @@ def _public_facts(training: SubvolumeDataset, validation: SubvolumeDataset) -> d
     }
 
 
-
 def _start(
     init: str | Path | None, config: PretrainingConfig, token: str | None, reporter: Reporter
 ) -> tuple[nn.Module, InputContract | None, PretrainingConfig]:

@@ -213,9 +213,7 @@ def predict(
     bundle = load(model, token=token)
     hardware = choose_hardware(device)
     network = hardware.place_network(bundle.network)
-    labels, soft, geometry = predict_scan(
-        network, bundle.config, paths, overlap=overlap, hardware=hardware
-    )
+    labels, soft, geometry = predict_scan(network, bundle.config, paths, overlap=overlap, hardware=hardware)
     path = Path(output) if output is not None else Path(f"{file_stem(Path(paths[0]))}_seg.nii.gz")
     write_nifti(path, labels, geometry)
     if probabilities is not None:

@@ -7,7 +7,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 
+settings.register_profile("patient", deadline=None)  # a busy machine is no failure
+settings.load_profile("patient")
 torch.set_num_threads(1)  # the networks of the tests are too small for more
 
 SHARED = Path(__file__).parents[2] / "shared"

@@ -40,7 +40,7 @@ class Run:
         """Refuse a folder that a new run, or a resumed one, cannot have; call it before long work.
 
         Raises:
-            TrainingError: It is a file, or something is in it.
+            TrainingError: It is a file, something is in it, or it cannot be written.
             ResumeError: It holds no run to resume.
         """
         folder = Path(folder)
@@ -55,6 +55,9 @@ class Run:
             )
         if folder.is_dir() and any(folder.iterdir()):
             raise TrainingError(f"{folder}: is not empty; choose a new folder for the output")
+        parent = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise TrainingError(f"{folder}: cannot be written in {parent}; choose another folder for the output")
 
     @classmethod
     def create(cls, folder: str | Path, description: Mapping[str, Any]) -> Self:

@@ -117,7 +117,7 @@ class FinetuningConfig(TrainingConfig):
         patch_size: Voxels of a sub-volume along each axis; None takes the median scan, at most as many voxels as
             64×64×32 has. Scans smaller than it are padded.
         samples_per_scan: Sub-volumes of a scan in an epoch.
-        foreground_share: Share of the sub-volumes centred on a labelled voxel.
+        foreground_share: Share of the sub-volumes centred on a labelled voxel, each structure as often.
         augment: Random rotation, scaling, and changes of intensity.
         flip: Random mirroring as well; off, since many labels know left from right.
         validation_fraction: Share of the training patients kept for validation.

@@ -32,26 +32,27 @@ class LabelledPatches(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
         case = item % len(self) // self.config.samples_per_scan
-        foreground, background = self.voxels[case]
+        place, change = np.random.SeedSequence([self.config.seed, item]).generate_state(2).tolist()
+        structures, background = self.voxels[case]
         sample: dict[str, Any] = {
             "image": torch.from_numpy(self.cases[case].image.array[None]),
             "label": torch.from_numpy(self.cases[case].label[None]),
-            "foreground": foreground,
+            "foreground": structures[place % len(structures)],  # each as often: small ones are not forgotten
             "background": background,
         }
-        seed = np.random.SeedSequence([self.config.seed, item]).generate_state(1)[0]
-        self.transform.set_random_state(seed=int(seed))
+        self.transform.set_random_state(seed=change)
         result = self.transform(sample)
         result = result[0] if isinstance(result, list) else result
         return result["image"].as_tensor().contiguous(), result["label"].as_tensor().long().contiguous()
 
 
-def _voxel_indices(label: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the flat indices of labelled and of other voxels; all voxels where a kind is missing."""
-    flat = label.ravel() > 0
-    foreground, background = np.flatnonzero(flat), np.flatnonzero(~flat)
+def _voxel_indices(label: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+    """Return the flat indices of each structure's voxels and of the background's; all voxels where there is none."""
+    flat = label.ravel()
+    structures = [np.flatnonzero(flat == value) for value in np.unique(flat) if value]
+    background = np.flatnonzero(flat == 0)
     everything = np.arange(flat.size)
-    return (foreground if foreground.size else everything, background if background.size else everything)
+    return structures or [everything], background if background.size else everything
 
 
 def patch_transform(config: FinetuningConfig) -> Any:

@@ -172,7 +172,7 @@ def test_refuses_to_start_over_a_run_or_in_a_folder_with_files(tmp_path):
 
 def test_refuses_a_place_where_no_folder_can_be_made(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(TrainingError, match="cannot be written in .*file; choose another folder"):
+    with pytest.raises(TrainingError, match=r"cannot be written in .*file; choose another folder"):
         make(tmp_path / "file" / "run")
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
     with pytest.raises(TrainingError, match="cannot be written in"):

@@ -42,7 +42,10 @@ def demo(
         name = key.removeprefix("dice ") if key != "dice" else "mean"
         dice.add_row(name, f"{shown.genesis[key]:.3f}", f"{shown.scratch[key]:.3f}")
     console.print(dice)
-    console.print("One patient and one run show that the pipeline works; they prove nothing about which is better.\n")
+    console.print(
+        "One patient and one run, with settings chosen on this very sample, show that the pipeline works. They prove "
+        "nothing about which is better.\n"
+    )
     for name, path in shown.files.items():
         console.print(f"{name}: {path}", soft_wrap=True)
 

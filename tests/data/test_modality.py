@@ -76,7 +76,7 @@ def test_values_of_several_kinds_stop(tmp_path: Path) -> None:
 
 def test_unreadable_scans_do_not_vote(tmp_path: Path) -> None:
     (tmp_path / "a.nii").write_bytes(b"")
-    with pytest.raises(DataError, match=r"none of the scans looked at can be read"):
+    with pytest.raises(DataError, match=r"none of the scans looked at can be used"):
         choose_contract([reference(str(tmp_path / "a.nii"), None)])
 
 

@@ -101,14 +101,15 @@ def test_one_bad_scan_among_many_is_left_out_and_said(ct_folder, tmp_path):
     nan = np.random.default_rng(0).normal(0, 500, (20, 20, 20)).astype(np.float32)
     nan[3] = np.nan
     nib.save(nib.Nifti1Image(nan, affine), folder / "nan.nii.gz")
-    nib.save(nib.Nifti1Image(nan[4:12], affine), folder / "small.nii.gz")
+    small = nib.load(ct_folder / "patient1.nii.gz").slicer[4:12]
+    nib.save(small, folder / "small.nii.gz")
     notes = Notes()
-    asked = {"config": TINY, "modality": "ct", "device": "cpu"}
+    asked = {"config": TINY, "device": "cpu"}
     run = modelsgenesis.pretrain(folder, tmp_path / "run", **asked, reporter=notes)
     said = "\n".join(note for note in notes.notes if note.startswith("left out"))
     for name in ("truncated", "junk", "constant", "nan", "small"):
         assert said.count(f"{name}.nii.gz") == 1, said
-    assert "8×20×20 voxels do not hold a patch of 16×16×12" in said
+    assert "8×24×20 voxels do not hold a patch of 16×16×12" in said
     assert load_bundle(run).config.provenance.data["training_scans"] == 3
     with pytest.raises(ScanError, match=r"\.nii\.gz"):
         modelsgenesis.pretrain(folder, tmp_path / "strict", **asked, strict=True)

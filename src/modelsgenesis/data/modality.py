@@ -92,15 +92,18 @@ def _tell(scans: Volume | Sequence[ScanReference]) -> tuple[str, str]:
 
 
 def _sample(scans: Sequence[ScanReference]) -> list[Volume]:
-    """Read a few scans, evenly over the set; unreadable ones do not vote."""
+    """Read a few scans, evenly over the set; what preparation will refuse anyway does not vote."""
     volumes = []
     for index in np.linspace(0, len(scans) - 1, min(_SAMPLE, len(scans))).round().astype(int):
         try:
-            volumes.append(read_volume(scans[index]))
+            volume = read_volume(scans[index])
         except ScanError:
             continue
+        low, high = volume.array.min(), volume.array.max()
+        if np.isfinite(high - low) and low < high:
+            volumes.append(volume)
     if not volumes:
-        raise DataError("none of the scans looked at can be read, so their modality cannot be told")
+        raise DataError("none of the scans looked at can be used, so their modality cannot be told")
     return volumes
 
 

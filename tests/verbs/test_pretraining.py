@@ -48,6 +48,15 @@ def test_a_folder_of_scans_becomes_a_bundle_that_loads(ct_folder, tmp_path):
     assert "figures/restorations.png" in (run / "README.md").read_text()
 
 
+def test_validates_on_the_scans_that_are_named_and_trains_on_the_others(ct_folder, tmp_path):
+    named = ct_folder / "patient2.nii.gz"
+    run = modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=TINY, validation_source=named, device="cpu")
+    split = json.loads((run / "run.json").read_text())["split"]
+    assert [name.endswith("patient2.nii.gz") for name in split["validation"]] == [True]
+    assert len(split["training"]) == 3
+    assert not any(name.endswith("patient2.nii.gz") for name in split["training"])
+
+
 def test_no_name_of_a_scan_leaves_the_run(ct_folder, tmp_path):
     run = modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=TINY, device="cpu")
     for name in ("config.json", "README.md"):

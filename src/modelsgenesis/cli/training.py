@@ -37,6 +37,9 @@ def pretrain(
         str | None, typer.Option(metavar="PATTERN", help="Regular expression of the patient in a file's name.")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
+    validation: Annotated[
+        str | None, typer.Option(help="Scans to validate on; default: a share of the patients is held out.")
+    ] = None,
     settings: Settings = None,
     device: Device = "auto",
     cache: Annotated[Path | None, typer.Option(help="Folder of prepared volumes; default: inside the output.")] = None,
@@ -59,6 +62,7 @@ def pretrain(
         output,
         config=config,
         init=init,
+        validation_source=validation,
         modality=modality,
         spacing=numbers_of(spacing, "--spacing"),
         window=numbers_of(window, "--window"),

@@ -91,7 +91,7 @@ def pretrain(
         )
         reporter.note(why)
     held_out = [] if validation_source is None else find_scans(validation_source, group_pattern=group_pattern)[0]
-    store = _prepare([*scans, *held_out], contract, cache, strict, reporter)
+    store = _prepare([*scans, *(scan for scan in held_out if scan not in scans)], contract, cache, strict, reporter)
     groups = {scan.group for scan in held_out}
     training, validation = _split(store, groups, config, strict, reporter)
     reporter.note(f"computing on {hardware.describe()}")

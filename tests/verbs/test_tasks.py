@@ -12,6 +12,7 @@ from modelsgenesis.configs import FinetuningConfig, GenesisUNetConfig, Pretraini
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError, TrainingError, UnreadableScanError
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
+from modelsgenesis.verbs.tasks import SAMPLE_CONFIG
 
 NETWORK = GenesisUNetConfig(widths=(16, 32), norm="instance")
 TINY = FinetuningConfig(
@@ -240,3 +241,22 @@ def test_prediction_refuses_the_wrong_model_and_bad_scans(genesis, finetuned, tm
         modelsgenesis.predict(finetuned[0], tmp_path / "scan.nii.gz")
     with pytest.raises(ConfigurationError, match="received 2 files, expected 1"):
         modelsgenesis.predict(finetuned[0], ["a.nii.gz", "b.nii.gz"])
+
+
+def test_without_data_the_embedded_sample_is_used_and_that_is_said_first(tmp_path):
+    notes = Notes()
+    config = SAMPLE_CONFIG.override(steps=1, batch_size=1, network=NETWORK, overlap=0.0, workers=0)
+    run, measured = modelsgenesis.finetune(None, tmp_path / "run", config=config, device="cpu", reporter=notes)
+    assert notes.notes[0] == (
+        "no data given: fine-tuning on the embedded sample of two CT patients, which proves nothing"
+    )
+    assert set(measured) == {"dice", "dice liver", "dice spleen", "dice back muscles"}
+    assert load_bundle(run).config.labels == ("background", "liver", "spleen", "back muscles")
+
+
+def test_a_4d_scan_is_refused_by_its_name(finetuned, decathlon, tmp_path):
+    scan = nib.load(sorted((decathlon / "imagesTr").iterdir())[0])
+    voxels = np.stack([np.asanyarray(scan.dataobj)] * 2, axis=-1)
+    nib.save(nib.Nifti1Image(voxels, scan.affine), tmp_path / "two_times.nii.gz")
+    with pytest.raises(ScanError, match=r"two_times\.nii\.gz.*2 volumes"):
+        modelsgenesis.predict(finetuned[0], tmp_path / "two_times.nii.gz", output=tmp_path / "seg.nii.gz")

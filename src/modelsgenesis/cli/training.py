@@ -78,7 +78,7 @@ def pretrain(
         print_json({"run": str(run), "results": results})
     else:
         typer.echo(f"{run}: bundle of step {results['step']}")
-        typer.echo(describe_metrics({key: value for key, value in results.items() if key != "step"}))
+        typer.echo(describe_metrics({key: value for key, value in results.items() if key.endswith("_loss")}))
     if push_to_hub:
         _publish(run, hub_model_id, private, token, to_stderr=json_output)
 

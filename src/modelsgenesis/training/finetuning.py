@@ -210,7 +210,7 @@ def finetune_network(
         )
 
         def keep(network: nn.Module, progress: Progress) -> None:
-            results = {"validation": progress.metrics, "step": progress.best_step}
+            results = _validated(progress, objective)
             save_run_bundle(run, network, _with_results(bundle, results))
 
         trainer = Trainer(
@@ -228,6 +228,14 @@ def finetune_network(
         return _finish(run, objective, parts["test"], progress, hardware, reporter)
     finally:
         run.close()
+
+
+def _validated(progress: Progress, objective: Segmentation) -> dict[str, Any]:
+    """Return what the best validation measured, on how many patients and by which seed."""
+    if not progress.metrics:
+        return {"step": progress.best_step}
+    rests_on = {"patients": len(objective.validation), "seed": objective.config.seed}
+    return {"validation": {**progress.metrics, **rests_on}, "step": progress.best_step}
 
 
 def _with_results(config: BundleConfig, results: Mapping[str, Any]) -> BundleConfig:
@@ -253,9 +261,9 @@ def _finish(
         writer.writerow(["case", *(f"dice {name}" for name in objective.labels[1:])])
         writer.writerows([name, *row] for name, row in rows.items())
     measured = summarize(list(rows.values()), objective.labels) if rows else {}
-    results: dict[str, Any] = {"validation": progress.metrics, "step": progress.best_step}
+    results = _validated(progress, objective)
     if measured:
-        results = {"test": {**measured, "patients": len(rows)}, **results}
+        results = {"test": {**measured, "patients": len(rows), "seed": objective.config.seed}, **results}
     figures = {}
     try:
         draw_curve(run.folder / "log.csv", run.folder / "validation.csv", run.folder / "figures" / "curve.png")

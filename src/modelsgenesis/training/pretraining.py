@@ -196,7 +196,7 @@ def pretrain_network(
                 init=init,
                 recipe=config.to_dict(),
                 data=dict(data),
-                results={**progress.metrics, "step": progress.best_step},
+                results=publishable(progress, config),
                 environment=describe_environment(hardware),
             )
             bundle = BundleConfig(
@@ -224,6 +224,12 @@ def pretrain_network(
     finally:
         run.close()
     return run.folder
+
+
+def publishable(progress: Progress, config: PretrainingConfig) -> dict[str, float]:
+    """Return the losses of the best validation and what they rest on; the spread is a check, not a result."""
+    losses = {name: value for name, value in progress.metrics.items() if name.endswith("_loss")}
+    return {**losses, "step": progress.best_step, "samples": config.validation_samples, "seed": config.seed}
 
 
 def finish_run(run: Run, objective: Restoration, hardware: Hardware, reporter: Reporter) -> None:

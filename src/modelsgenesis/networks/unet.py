@@ -1,5 +1,6 @@
 """What every encoder-decoder of this package has in common."""
 
+from abc import ABC, abstractmethod
 from typing import Generic, TypeVar, cast
 
 import torch
@@ -11,7 +12,7 @@ from modelsgenesis.networks.layers import check_input
 ConfigType = TypeVar("ConfigType", bound=UNetConfig)
 
 
-class UNet(nn.Module, Generic[ConfigType]):
+class UNet(nn.Module, ABC, Generic[ConfigType]):
     """An encoder-decoder with skip connections. A subclass sets `config`, `encoder` and the rest below.
 
     Attributes:
@@ -26,9 +27,9 @@ class UNet(nn.Module, Generic[ConfigType]):
     encoder: nn.Module
 
     @property
+    @abstractmethod
     def divisor(self) -> tuple[int, ...]:
         """What each side of an input must divide by."""
-        raise NotImplementedError
 
     @property
     def feature_channels(self) -> tuple[int, ...]:
@@ -50,9 +51,9 @@ class UNet(nn.Module, Generic[ConfigType]):
         check_input(x, self.config.dims, self.config.in_channels, self.divisor)
         return self.encoder(x)
 
+    @abstractmethod
     def decode(self, features: list[Tensor]) -> Tensor:
         """Go from the features of every level to [b, out_channels, *spatial], before the last activation."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [b, in_channels, *spatial] to [b, out_channels, *spatial].

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import modelsgenesis
-from modelsgenesis.configs import FinetuningConfig, GenesisUNetConfig, PretrainingConfig
+from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig, SegmentationConfig
 from modelsgenesis.data import sample_data, sample_folder
 from modelsgenesis.training import Split
 
@@ -32,7 +32,7 @@ def main() -> None:
         data,
         folder / "organs",
         init=genesis,
-        config=FinetuningConfig(network=NETWORK, patch_size=PATCH, steps=20, samples_per_scan=32, workers=0),
+        config=SegmentationConfig(network=NETWORK, patch_size=PATCH, steps=20, samples_per_scan=32, workers=0),
         split=Split(training=(training,), validation=(), test=(test,)),
     )
     print("Dice on the other patient:", {name: round(value, 3) for name, value in dice.items()})

@@ -21,11 +21,13 @@ if TYPE_CHECKING:
     from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
     from modelsgenesis.configs import (
         BundleConfig,
+        ClassificationConfig,
         FinetuningConfig,
         GenesisUNetConfig,
         InputContract,
         PretextConfig,
         PretrainingConfig,
+        SegmentationConfig,
     )
     from modelsgenesis.errors import GenesisError
     from modelsgenesis.hub import list_cards
@@ -45,11 +47,13 @@ _HOMES = {
     "checkpoints": ("Bundle", "load_bundle", "save_bundle"),
     "configs": (
         "BundleConfig",
+        "ClassificationConfig",
         "FinetuningConfig",
         "GenesisUNetConfig",
         "InputContract",
         "PretextConfig",
         "PretrainingConfig",
+        "SegmentationConfig",
     ),
     "errors": ("GenesisError",),
     "hub": ("list_cards",),
@@ -70,6 +74,7 @@ _ROOM_OF = {name: room for room, names in _HOMES.items() for name in names}
 __all__ = [
     "Bundle",
     "BundleConfig",
+    "ClassificationConfig",
     "Deformation",
     "FinetuningConfig",
     "GenesisError",
@@ -78,6 +83,7 @@ __all__ = [
     "InputContract",
     "PretextConfig",
     "PretrainingConfig",
+    "SegmentationConfig",
     "adapt",
     "build_network",
     "finetune",

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelsgenesis.configs import FinetuningConfig, GenesisUNetConfig, PretrainingConfig
+from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig, SegmentationConfig
 from modelsgenesis.data import sample_data, sample_folder
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run
@@ -25,7 +25,7 @@ PRETRAINING = PretrainingConfig(
 )
 # Chosen so that both arms show something in minutes, with a look at this very sample: one more reason why its figures
 # prove nothing.
-FINETUNING = FinetuningConfig(
+FINETUNING = SegmentationConfig(
     network=NETWORK,
     patch_size=PATCH,
     steps=250,

@@ -8,14 +8,14 @@ import pytest
 
 import modelsgenesis
 from modelsgenesis.checkpoints import load_bundle
-from modelsgenesis.configs import FinetuningConfig, GenesisUNetConfig, PretrainingConfig
+from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig, SegmentationConfig
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError, TrainingError, UnreadableScanError
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
 from modelsgenesis.verbs.tasks import SAMPLE_CONFIG
 
 NETWORK = GenesisUNetConfig(widths=(16, 32), norm="instance")
-TINY = FinetuningConfig(
+TINY = SegmentationConfig(
     network=NETWORK,
     patch_size=(16, 16, 12),
     steps=60,

@@ -8,6 +8,12 @@ from modelsgenesis.configs.bundle import (
     InputContract,
     Provenance,
 )
+from modelsgenesis.configs.finetuning import (
+    ClassificationConfig,
+    FinetuningConfig,
+    SegmentationConfig,
+    require_patch_size,
+)
 from modelsgenesis.configs.networks import (
     GENESIS_UNET_2019,
     GENESIS_UNET_SMALL,
@@ -21,11 +27,9 @@ from modelsgenesis.configs.pretext import SCHEMES, PretextConfig, scheme
 from modelsgenesis.configs.training import (
     GENESIS_2019,
     RECIPES,
-    FinetuningConfig,
     PretrainingConfig,
     TrainingConfig,
     pretraining_recipe,
-    require_patch_size,
 )
 
 __all__ = [
@@ -39,6 +43,7 @@ __all__ = [
     "RESENC_L",
     "SCHEMES",
     "BundleConfig",
+    "ClassificationConfig",
     "ClassifierConfig",
     "Config",
     "FinetuningConfig",
@@ -50,6 +55,7 @@ __all__ = [
     "PretrainingConfig",
     "Provenance",
     "ResidualUNetConfig",
+    "SegmentationConfig",
     "TrainingConfig",
     "UNetConfig",
     "apply_settings",

@@ -1,4 +1,4 @@
-"""The hyperparameters of pretraining and fine-tuning, and the named recipes."""
+"""The hyperparameters of the loop and of pretraining, and the named recipes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -108,48 +108,6 @@ class PretrainingConfig(TrainingConfig):
             )
 
 
-@dataclass(frozen=True, kw_only=True)
-class FinetuningConfig(TrainingConfig):
-    """Supervised training of a task network.
-
-    Attributes:
-        network: Shape of a network that starts from no checkpoint; its channels follow the data.
-        patch_size: Voxels of a sub-volume along each axis; None takes the median scan, at most as many voxels as
-            64×64×32 has. Scans smaller than it are padded.
-        samples_per_scan: Sub-volumes of a scan in an epoch.
-        foreground_share: Share of the sub-volumes centred on a labelled voxel, each structure as often.
-        augment: Random rotation, scaling, and changes of intensity.
-        flip: Random mirroring as well; off, since many labels know left from right.
-        validation_fraction: Share of the training patients kept for validation.
-        test_fraction: Share of the patients kept for the final measurement; 0 for none.
-        freeze_encoder: Train the decoder and head alone.
-        overlap: Of the windows of validation and prediction, 0 to below 1.
-    """
-
-    steps: int | None = 1500
-    batch_size: int = 2
-    learning_rate: float = 2e-3
-    validate_every: int | None = 250
-    network: UNetConfig = GENESIS_UNET_SMALL
-    patch_size: tuple[int, ...] | None = None
-    samples_per_scan: int = 4
-    foreground_share: float = 0.5
-    augment: bool = True
-    flip: bool = False
-    validation_fraction: float = 0.1
-    test_fraction: float = 0.2
-    freeze_encoder: bool = False
-    overlap: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.patch_size is not None:
-            check_patch_size(self.patch_size, self.network.dims)
-        for key in ("foreground_share", "validation_fraction", "test_fraction", "overlap"):
-            value = getattr(self, key)
-            require(0 <= value <= 1, f"FinetuningConfig.{key}: received {value}, expected 0 to 1")
-
-
 def check_patch_size(patch_size: tuple[int, ...], dims: int) -> None:
     """Refuse a patch of the wrong number of sides or with a side below 1.
 
@@ -160,17 +118,6 @@ def check_patch_size(patch_size: tuple[int, ...], dims: int) -> None:
         len(patch_size) == dims and min(patch_size) > 0,
         f"patch_size: received {patch_size}, expected {dims} positive sides",
     )
-
-
-def require_patch_size(config: FinetuningConfig) -> tuple[int, ...]:
-    """Return the patch size of a configuration that has settled it.
-
-    Raises:
-        ConfigurationError: It is still open.
-    """
-    if config.patch_size is None:
-        raise ConfigurationError("patch_size: received None, expected the sides of a sub-volume")
-    return config.patch_size
 
 
 GENESIS_2019 = PretrainingConfig(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from modelsgenesis.configs import FinetuningConfig, require_patch_size
+from modelsgenesis.configs import SegmentationConfig, require_patch_size
 from modelsgenesis.data.labelled import PreparedCase
 
 
@@ -22,7 +22,7 @@ class LabelledPatches(Dataset[tuple[Tensor, Tensor]]):
     Each item is an image, float32 [1, *patch], and its label, int64 [1, *patch].
     """
 
-    def __init__(self, cases: Sequence[PreparedCase], config: FinetuningConfig) -> None:
+    def __init__(self, cases: Sequence[PreparedCase], config: SegmentationConfig) -> None:
         self.cases, self.config = list(cases), config
         self.transform = patch_transform(config)
         self.voxels = [_voxel_indices(case.label) for case in self.cases]
@@ -55,7 +55,7 @@ def _voxel_indices(label: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     return structures or [everything], background if background.size else everything
 
 
-def patch_transform(config: FinetuningConfig) -> Any:
+def patch_transform(config: SegmentationConfig) -> Any:
     """Return the composed MONAI transform from a whole scan to an augmented sub-volume.
 
     Raises:

@@ -16,9 +16,9 @@ from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.configs import (
     BundleConfig,
     ClassifierConfig,
-    FinetuningConfig,
     InputContract,
     Provenance,
+    SegmentationConfig,
     require_patch_size,
 )
 from modelsgenesis.data import LabelledData, LabelledPatches, PreparedCase, prepare_cases
@@ -76,7 +76,7 @@ class Segmentation(Objective):
         *,
         training: Sequence[PreparedCase],
         validation: Sequence[PreparedCase],
-        config: FinetuningConfig,
+        config: SegmentationConfig,
         labels: Sequence[str],
         hardware: Hardware,
     ) -> None:
@@ -131,7 +131,7 @@ def summarize(rows: Sequence[Sequence[float]], labels: Sequence[str]) -> dict[st
 def finetune_network(
     *,
     network: nn.Module,
-    config: FinetuningConfig,
+    config: SegmentationConfig,
     contract: InputContract,
     data: LabelledData,
     split: Split,

@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from modelsgenesis.checkpoints import read_config
-from modelsgenesis.configs import CONTRACTS, FinetuningConfig, InputContract
+from modelsgenesis.configs import CONTRACTS, InputContract, SegmentationConfig
 from modelsgenesis.data import LabelledData, file_stem, read_decathlon, sample_data, write_nifti
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.evaluation import predict_scan
@@ -19,7 +19,7 @@ from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run, Split, finetune_network, split_cases
 from modelsgenesis.verbs.models import announce, load, public_name, seeded
 
-SAMPLE_CONFIG = FinetuningConfig(
+SAMPLE_CONFIG = SegmentationConfig(
     steps=200, batch_size=4, validate_every=200, validation_fraction=0.0, patch_size=(48, 48, 16), samples_per_scan=32
 )
 """For the embedded sample: one patient to train on, one to test on."""
@@ -32,7 +32,7 @@ def finetune(
     task: str = "seg",
     init: str | Path | None = None,
     from_scratch: bool = False,
-    config: FinetuningConfig | None = None,
+    config: SegmentationConfig | None = None,
     split: Split | None = None,
     device: str = "auto",
     resume: bool = False,
@@ -96,9 +96,9 @@ def finetune(
     return run, measured
 
 
-def default_finetuning(source: object) -> FinetuningConfig:
+def default_finetuning(source: object) -> SegmentationConfig:
     """Return the default configuration; the embedded sample, a source of None, has one of its own."""
-    return SAMPLE_CONFIG if source is None else FinetuningConfig()
+    return SAMPLE_CONFIG if source is None else SegmentationConfig()
 
 
 def sample_split(data: LabelledData) -> Split:
@@ -119,7 +119,7 @@ def _start(
     init: str | Path | None,
     from_scratch: bool,
     data: LabelledData,
-    config: FinetuningConfig,
+    config: SegmentationConfig,
     token: str | None,
     reporter: Reporter,
 ) -> tuple[nn.Module, InputContract]:

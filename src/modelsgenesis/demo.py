@@ -8,7 +8,7 @@ from modelsgenesis.data import sample_data, sample_folder
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run
 from modelsgenesis.verbs import finetune, predict, pretrain, read_results
-from modelsgenesis.verbs.tasks import sample_split
+from modelsgenesis.verbs.finetuning import sample_split
 
 NETWORK = GenesisUNetConfig(widths=(16, 32, 64))
 PATCH = (32, 32, 12)  # the smallest sample scan has 13 slices

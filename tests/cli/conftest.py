@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -53,3 +54,61 @@ def process():
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """Options of a training that takes a second."""
+    return [
+        *("--set", "network.widths=8,16", "--set", "patch_size=16,16,12", "--set", "samples_per_scan=2"),
+        *("--set", "batch_size=2", "--set", "validate_every=2", "--set", "workers=0", "--device", "cpu"),
+    ]
+
+
+@pytest.fixture(scope="session")
+def tiny_pretraining(tiny):
+    """Options of a pretraining that takes a second."""
+    return [*tiny, "--set", "validation_samples=2", "--modality", "ct"]
+
+
+@pytest.fixture(scope="session")
+def genesis_run(ct_folder, tiny_pretraining, tmp_path_factory):
+    """The folder of a pretraining that ended."""
+    folder = tmp_path_factory.mktemp("runs") / "genesis"
+    arguments = [
+        "modelsgenesis",
+        "pretrain",
+        str(ct_folder),
+        "-o",
+        str(folder),
+        "--steps",
+        "4",
+        *tiny_pretraining,
+        "-q",
+    ]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", arguments)
+        with pytest.raises(SystemExit) as stop:
+            main()
+    assert not stop.value.code
+    return folder
+
+
+@pytest.fixture
+def refuses(command, ct_folder, tmp_path):
+    """Check that a command line ends with a status and one line; {tmp} and {ct} stand for folders."""
+
+    def check(arguments, status, message):
+        places = {"{tmp}": str(tmp_path), "{ct}": str(ct_folder)}
+        for place, path in places.items():
+            arguments = [argument.replace(place, path) for argument in arguments]
+        if arguments[0] != "predict" and "-o" not in arguments:
+            arguments = [*arguments, "-o", str(tmp_path / "run")]
+        result = command(*arguments)
+        assert result.status == status, result.err
+        assert re.search(message, " ".join(result.err.split())), result.err
+        assert "Traceback" not in result.err
+        if status == 1:
+            assert result.err.strip().splitlines()[-1].startswith("error: ")
+
+    return check

@@ -15,7 +15,7 @@ from huggingface_hub.utils import close_session
 
 from loopback_hub import LoopbackHub, serve
 from modelsgenesis.checkpoints import Bundle, load_bundle, render_card, save_bundle
-from modelsgenesis.cli import main, training
+from modelsgenesis.cli import main, options
 from modelsgenesis.cli.hub import download_progress
 from modelsgenesis.configs import CONTRACTS, BundleConfig, GenesisUNetConfig, Provenance
 from modelsgenesis.errors import AccessError
@@ -234,10 +234,10 @@ def test_a_push_after_training_that_fails_keeps_the_run_and_says_how_to_repeat(
 ) -> None:
     again = f"modelsgenesis push {run} --hub-model-id clinic/tiny --private"
     with pytest.raises(AccessError, match=re.escape(f"{run} is intact; repeat with: {again}") + "$"):
-        training._publish(run, "clinic/tiny", True, None, to_stderr=False)
+        options.publish(run, "clinic/tiny", True, None, to_stderr=False)
     load_bundle(run)
     monkeypatch.setenv("HF_TOKEN", "hf_alice")
-    training._publish(run, "clinic/tiny", True, None, to_stderr=True)
+    options.publish(run, "clinic/tiny", True, None, to_stderr=True)
     assert capsys.readouterr() == ("", f"{hub.url}/clinic/tiny\n")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from modelsgenesis.cli.console import make_reporter, print_json
-from modelsgenesis.cli.training import Json, Modality, Quiet
+from modelsgenesis.cli.options import Json, Modality, Quiet, numbers_of
 
 if TYPE_CHECKING:
     from modelsgenesis.verbs import Inspection
@@ -28,7 +28,6 @@ def scan(
 ) -> None:
     """Tell what is there: format, shape, spacing, modality, range, and what is refused and why."""
     from modelsgenesis import verbs
-    from modelsgenesis.cli.training import numbers_of
 
     inspection = verbs.inspect_scans(
         data,
@@ -55,7 +54,6 @@ def preview(
 ) -> None:
     """Draw scans as stored, as prepared, and what each deformation does to a sub-volume."""
     from modelsgenesis import verbs
-    from modelsgenesis.cli.training import numbers_of
 
     path, shown = verbs.preview(
         data,

@@ -3,10 +3,11 @@
 This is the only room where names become weights, weights become runs, and runs go to the Hub.
 """
 
+from modelsgenesis.verbs.finetuning import default_finetuning, finetune
 from modelsgenesis.verbs.inspection import Inspection, ScanSummary, inspect_scans, preview
-from modelsgenesis.verbs.models import from_pretrained, load, push_to_hub, save_pretrained
+from modelsgenesis.verbs.models import from_pretrained, load, push_to_hub, read_results, save_pretrained
+from modelsgenesis.verbs.prediction import Prediction, predict
 from modelsgenesis.verbs.pretraining import pretrain
-from modelsgenesis.verbs.tasks import Prediction, default_finetuning, finetune, predict, read_results
 
 __all__ = [
     "Inspection",

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from modelsgenesis import hub
-from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
+from modelsgenesis.checkpoints import Bundle, load_bundle, read_config, save_bundle
 from modelsgenesis.checkpoints.card import render_card
 from modelsgenesis.configs import BundleConfig
 from modelsgenesis.errors import ConfigurationError
@@ -181,3 +181,8 @@ def seeded(seed: int, make: Callable[[], Made]) -> Made:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return make()
+
+
+def read_results(run: str | Path) -> dict[str, Any]:
+    """Return the metrics that a run's bundle records."""
+    return read_config(run).provenance.results

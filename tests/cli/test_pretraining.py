@@ -1,0 +1,78 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+
+def test_pretrain_prints_the_loss_beside_its_baselines(command, ct_folder, tmp_path, tiny_pretraining):
+    result = command("pretrain", ct_folder, "-o", tmp_path / "run", "--steps", 2, *tiny_pretraining)
+    assert result.status == 0
+    for words in ("restoration loss", "identity loss", "mean image loss"):
+        assert words in result.out
+        assert words in result.err
+    assert "training: 2 steps" in result.err
+
+
+def test_pretrain_in_json(command, ct_folder, tmp_path, tiny_pretraining):
+    result = command(
+        "pretrain", ct_folder, "-o", tmp_path / "run", "--steps", 2, *tiny_pretraining, "--json", "--quiet"
+    )
+    assert set(result.json()["results"]) >= {"restoration_loss", "identity_loss", "mean_image_loss", "step"}
+    assert result.err == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        (["pretrain", "{tmp}/nowhere"], 1, "error: .*nowhere"),
+        (["pretrain", "{tmp}"], 1, "no usable scan"),
+        (["pretrain", "{ct}", "--recipe", "smal"], 1, "recipe: received 'smal'; did you mean small"),
+        (["pretrain", "{ct}", "--scheme", "VI"], 1, "scheme: received 'VI'"),
+        (["pretrain", "{ct}", "--set", "lr=1"], 1, "unknown key 'lr'"),
+        (["pretrain", "{ct}", "--spacing", "1,x"], 2, "expected numbers with commas"),
+        (["pretrain", "{ct}", "--steps", "0"], 2, "Invalid value"),
+        (["pretrain", "{ct}", "--modality", "pet"], 1, "modality: received 'pet'"),
+        (["pretrain", "{ct}", "--device", "abacus"], 1, "device: received 'abacus'"),
+        (["pretrain", "{ct}", "--init", "genesis-chest-ct"], 1, "did you mean genesis-chest-ct-3d"),
+        (["pretrain", "{ct}", "-o", "{ct}"], 1, "is not empty"),
+        (["pretrain", "{ct}", "--resume"], 1, "holds no run to resume"),
+        (["pretrain"], 2, "Missing argument"),
+        (["pretend"], 2, "No such command 'pretend'"),
+    ],
+)
+def test_errors_are_one_line_with_a_status(refuses, arguments, status, message):
+    refuses(arguments, status, message)
+
+
+def test_an_output_that_cannot_be_written_is_one_line(command, ct_folder, tmp_path, tiny_pretraining):
+    if os.geteuid() == 0:
+        pytest.skip("root may write everywhere")
+    tmp_path.chmod(0o500)
+    result = command("pretrain", ct_folder, "-o", tmp_path / "run", *tiny_pretraining)
+    assert (result.status, "cannot be written" in result.err) == (1, True)
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(ct_folder, tmp_path, signum, status, tiny_pretraining):
+    arguments = ["pretrain", ct_folder, "-o", tmp_path / "run", "--steps", 100_000, *tiny_pretraining]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "modelsgenesis", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+    log = tmp_path / "run" / "log.csv"
+    deadline = time.monotonic() + 90
+    while not (log.exists() and log.read_text().count("\n") > 3) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert err.strip().splitlines()[-1].startswith("interrupted at step ")
+    assert f"--resume --output {tmp_path / 'run'}" in err
+    assert (tmp_path / "run" / "checkpoints" / "last.pt").exists()

@@ -1,0 +1,51 @@
+"""A genesis and a segmentation network, trained once for the tests of the verbs."""
+
+import pytest
+
+import modelsgenesis
+from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig, SegmentationConfig
+
+NETWORK = GenesisUNetConfig(widths=(16, 32), norm="instance")
+TINY = SegmentationConfig(
+    network=NETWORK,
+    patch_size=(16, 16, 12),
+    steps=60,
+    batch_size=8,
+    learning_rate=3e-3,
+    warmup_steps=5,
+    validate_every=30,
+    samples_per_scan=4,
+    augment=False,
+    overlap=0.25,
+    workers=0,
+    precision="float32",
+)
+
+
+@pytest.fixture(scope="session")
+def genesis(ct_folder, tmp_path_factory):
+    config = PretrainingConfig(
+        network=NETWORK,
+        patch_size=(16, 16, 12),
+        steps=2,
+        batch_size=2,
+        samples_per_scan=2,
+        validation_samples=2,
+        workers=0,
+    )
+    return modelsgenesis.pretrain(
+        ct_folder, tmp_path_factory.mktemp("genesis") / "run", config=config, modality="ct", device="cpu"
+    )
+
+
+@pytest.fixture(scope="session")
+def finetuned(decathlon, genesis, tmp_path_factory):
+    return modelsgenesis.finetune(
+        decathlon, tmp_path_factory.mktemp("finetuned") / "run", init=genesis, config=TINY, device="cpu"
+    )
+
+
+@pytest.fixture(scope="session")
+def finetuning_config():
+    """A fine-tuning that learns two bright balls in seconds."""
+    return TINY

@@ -103,9 +103,9 @@ def command(home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureF
 def test_list_shows_the_registry(command: Command) -> None:
     status, out, _ = command("list", "--modality", "ct", "--dims", "3")
     assert status == 0
-    assert out.splitlines()[0].split() == ["name", "modality", "dims", "parameters", "task", "licence"]
+    assert out.splitlines()[0].split() == ["name", "modality", "dims", "parameters", "task", "weights", "licence"]
     row = next(line for line in out.splitlines() if line.startswith("tiny-ct"))
-    assert row.split() == ["tiny-ct", "ct", "3D", "3,897", "restoration", "cc-by-4.0"]
+    assert row.split() == ["tiny-ct", "ct", "3D", "3,897", "restoration", "Hub", "cc-by-4.0"]
     assert "tiny-ct" not in command("list", "--modality", "mri")[1]
     models = json.loads(command("list", "--json")[1])
     assert {"name": "tiny-ct", "repository": "clinic/tiny", "license": "cc-by-4.0"}.items() <= next(
@@ -163,7 +163,7 @@ def test_push_download_verify_and_cache(command: Command, hub: LoopbackHub, run:
     ]
     status, out, _ = command("verify", "tiny-ct")
     assert status == 0
-    assert out.endswith("tiny-ct: every file is as it was downloaded, and the network loads\n")
+    assert out.endswith("tiny-ct: every file is as recorded, and the network loads\n")
     digests = json.loads(command("verify", "tiny-ct", "--json")[1])
     assert f"{digests['config.json']}  config.json" in out
     status, out, err = command("download", "clinic/tiny", "--quiet", "--json")

@@ -43,18 +43,23 @@ def list_models(
 
     table = Table(box=None, pad_edge=False)
     table.add_column("name", no_wrap=True, min_width=max((len(card.name) for card in cards), default=0))
-    for title in ("modality", "dims", "parameters", "task", "licence"):
+    for title in ("modality", "dims", "parameters", "task", "weights", "licence"):
         table.add_column(title, overflow="fold")
     for card in cards:
         source = card.source
-        cells = (source.input.modality, f"{source.input.dims}D", f"{source.parameters:,}", source.task)
+        cells = (source.input.modality, f"{source.input.dims}D", f"{source.parameters:,}", source.task, _where(card))
         table.add_row(f"[bold]{card.name}[/]", *cells, card.license or "—")
     console = Console(highlight=False, width=None if sys.stdout.isatty() else _UNWRAPPED)
     console.print(table if cards else "no model of this kind; modelsgenesis list shows all")
 
 
 def _describe(card: "ModelCard") -> dict[str, Any]:
-    return {**card.source.to_dict(), "license": card.license, "card": str(card.path)}
+    return {**card.source.to_dict(), "license": card.license, "weights": _where(card), "card": str(card.path)}
+
+
+def _where(card: "ModelCard") -> str:
+    """Return where the weights are: beside the card on this machine, or on the Hub."""
+    return "here" if card.is_local else "Hub"
 
 
 def info(name: Model, json_output: Json = False) -> None:
@@ -181,7 +186,7 @@ def _plain_line(file: str, done: int, total: int | None) -> None:
 
 
 def verify(name: Model, revision: Revision = None, json_output: Json = False) -> None:
-    """Check a model that is on this machine: digests as downloaded, and a strict load. Needs no network."""
+    """Check a model that is on this machine: digests as in its card or as downloaded, and a strict load, offline."""
     from modelsgenesis.hub import verify as verify_bundle
 
     digests = verify_bundle(name, revision=revision)
@@ -190,7 +195,7 @@ def verify(name: Model, revision: Revision = None, json_output: Json = False) ->
         return
     for file, digest in digests.items():
         typer.echo(f"{digest}  {file}")
-    typer.echo(f"{name}: every file is as it was downloaded, and the network loads")
+    typer.echo(f"{name}: every file is as recorded, and the network loads")
 
 
 def cache(

@@ -175,6 +175,8 @@ def find_target(name: str, revision: str | None) -> Target:
     if "/" in name:
         return Target(name, revision)
     card = find_card(name)
+    if card.is_local and revision:
+        raise UnknownModelError(f"{name}: lies beside its card and has no revision {revision!r}; leave it out")
     return Target(card.source.repository, revision or card.source.revision, card)
 
 

@@ -7,11 +7,13 @@ from pathlib import Path
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.errors import DigestError, HubError, UnknownModelError
 from modelsgenesis.hub.cache import open_cache, sha256_of
-from modelsgenesis.hub.download import BUNDLE_FILES, find_folder, find_target
+from modelsgenesis.hub.download import BUNDLE_FILES, Target, fetch_bundle, find_folder, find_target
 
 
 def cached_folder(name_or_folder: str | Path, *, revision: str | None = None, cache: str | Path | None = None) -> Path:
-    """Return the folder of a bundle that is here; no connection is opened and nothing is checked.
+    """Return the folder of a bundle that is here; no connection is opened.
+
+    What was downloaded is not checked again, what lies beside its card is compared with the card's digest.
 
     Raises:
         UnknownModelError: It is not on this machine.
@@ -19,8 +21,10 @@ def cached_folder(name_or_folder: str | Path, *, revision: str | None = None, ca
     folder = find_folder(name_or_folder, revision)
     if folder is not None:
         return folder
-    here = open_cache(cache)
-    record = here.read(find_target(str(name_or_folder), revision).key)
+    here, target = open_cache(cache), find_target(str(name_or_folder), revision)
+    if target.card and target.card.is_local:
+        return fetch_bundle(name_or_folder, cache=cache)
+    record = here.read(target.key)
     if record is None:
         raise UnknownModelError(f"{name_or_folder}: not on this machine; modelsgenesis download {name_or_folder}")
     return here.bundle(record)
@@ -31,7 +35,7 @@ def verify(
 ) -> dict[str, str]:
     """Check a bundle that is here: digests as recorded when it was downloaded, and a strict load.
 
-    No connection is opened.
+    No connection is opened. What lies beside its card is compared with the digest in the card.
 
     Returns:
         SHA-256 by file.
@@ -43,17 +47,26 @@ def verify(
     """
     folder = find_folder(name_or_folder, revision)
     if folder is None:
-        target, here = find_target(str(name_or_folder), revision), open_cache(cache)
-        record = here.read(target.key)
-        again = f"modelsgenesis download {name_or_folder}"
-        if record is None:
-            raise UnknownModelError(f"{name_or_folder}: not on this machine; {again}")
-        folder = here.bundle(record)
-        for name, digest in record.files.items():
-            if not (folder / name).is_file() or sha256_of(folder / name) != digest:
-                raise DigestError(f"{folder / name}: is not the file that was downloaded; {again}")
+        target = find_target(str(name_or_folder), revision)
+        if target.card and target.card.is_local:
+            folder = fetch_bundle(name_or_folder, cache=cache)
+        else:
+            folder = _compared_with_record(str(name_or_folder), target, cache)
     load_bundle(folder)
     return {name: sha256_of(folder / name) for name in BUNDLE_FILES if (folder / name).is_file()}
+
+
+def _compared_with_record(name: str, target: Target, cache: str | Path | None) -> Path:
+    """Return the folder of a download after comparing every file with its record."""
+    here, again = open_cache(cache), f"modelsgenesis download {name}"
+    record = here.read(target.key)
+    if record is None:
+        raise UnknownModelError(f"{name}: not on this machine; {again}")
+    folder = here.bundle(record)
+    for file, digest in record.files.items():
+        if not (folder / file).is_file() or sha256_of(folder / file) != digest:
+            raise DigestError(f"{folder / file}: is not the file that was downloaded; {again}")
+    return folder
 
 
 def copy_bundle(folder: Path, output: Path) -> Path:

@@ -1,4 +1,8 @@
-"""The registry: one Markdown card a model, whose header says where the weights are and what they expect."""
+"""The registry: one Markdown card a model, whose header says where the weights are and what they expect.
+
+A card is a file `NAME.md`, or the `README.md` of a folder `NAME` that is a whole bundle: a model that comes with
+the package, or with a user's own cards, and needs no network.
+"""
 
 import os
 from collections.abc import Mapping
@@ -12,6 +16,9 @@ from modelsgenesis.configs.base import require
 from modelsgenesis.configs.bundle import Task
 from modelsgenesis.configs.front_matter import split_card
 from modelsgenesis.errors import ConfigurationError, UnknownModelError, nearest
+
+FOLDER_CARD = "README.md"
+"""The card of a model whose files lie in a folder of its own."""
 
 CARDS_VARIABLE = "MODELSGENESIS_CARDS"
 """Names a folder of a user's own cards, which come before the packaged ones."""
@@ -96,6 +103,11 @@ class ModelCard:
         """The licence as the header has it; empty when it has none."""
         return str(self.front.get("license_name") or self.front.get("license") or "")
 
+    @property
+    def is_local(self) -> bool:
+        """Whether its files lie beside the card, so that nothing is downloaded."""
+        return self.source.repository is None
+
 
 def is_inside(path: str) -> bool:
     """Tell whether a path from a file or a server stays inside its folder on every system."""
@@ -128,9 +140,22 @@ def read_card(path: Path) -> ModelCard:
     if "modelsgenesis" not in front:
         raise ConfigurationError(f"{path}: no `modelsgenesis:` mapping in its header; see the packaged cards")
     source = ModelSource.from_dict(front["modelsgenesis"], where=str(path))
-    if source.name != path.stem:
+    if path.name == FOLDER_CARD and source.name != path.parent.name:
+        raise ConfigurationError(f"{path}: is about {source.name!r}; call its folder {source.name}")
+    if path.name != FOLDER_CARD and source.name != path.stem:
         raise ConfigurationError(f"{path}: is about {source.name!r}; call the file {source.name}.md")
     return ModelCard(source, front, text, path)
+
+
+def _cards_in(folder: Path) -> dict[str, Path]:
+    """Return the card of each model in a folder by its name; the README of a folder without our header is none."""
+    files = {path.stem: path for path in sorted(folder.glob("*.md")) if path.stem.lower() != "readme"}
+    folders = {path.parent.name: path for path in sorted(folder.glob(f"*/{FOLDER_CARD}")) if _is_ours(path)}
+    return folders | files
+
+
+def _is_ours(path: Path) -> bool:
+    return "modelsgenesis" in split_card(read_text(path), str(path)).front
 
 
 def _folders() -> list[Path]:
@@ -160,9 +185,9 @@ def list_cards(modality: str | None = None, dims: int | None = None) -> list[Mod
     """
     cards: dict[str, ModelCard] = {}
     for folder in _folders():
-        for path in sorted(folder.glob("*.md")):
-            if path.stem.lower() != "readme":
-                cards.setdefault(path.stem, read_card(path))
+        for name, path in _cards_in(folder).items():
+            if name not in cards:
+                cards[name] = read_card(path)
     return [
         cards[name]
         for name in sorted(cards)
@@ -177,9 +202,9 @@ def find_card(name: str) -> ModelCard:
         UnknownModelError: No card has this name; the message has the nearest ones.
     """
     for folder in _folders():
-        path = folder / f"{name}.md"
-        if is_inside(name) and path.is_file():
-            return read_card(path)
+        for path in (folder / f"{name}.md", folder / name / FOLDER_CARD):
+            if is_inside(name) and path.is_file() and (path.name != FOLDER_CARD or _is_ours(path)):
+                return read_card(path)
     known = [card.name for card in list_cards()]
     hint = nearest(name, known) if known else "the registry is empty"
     raise UnknownModelError(f"{name}: no model of this name in the registry; {hint}, or give org/name or a folder")

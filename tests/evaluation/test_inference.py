@@ -1,11 +1,10 @@
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from modelsgenesis.configs import GenesisUNetConfig
 from modelsgenesis.errors import ShapeError
-from modelsgenesis.evaluation import dice_per_class, mean_ignoring_nan, sliding_window, window_size
+from modelsgenesis.evaluation import sliding_window, window_size
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import GenesisUNet
 
@@ -64,26 +63,3 @@ def test_refuses_an_image_of_other_axes():
 
 def test_windows_are_rounded_up_to_what_the_network_takes():
     assert window_size((10, 16, 1), (4, 8, 2)) == (12, 16, 2)
-
-
-def test_dice_of_known_overlaps():
-    truth = np.zeros((4, 4), np.uint8)
-    truth[:2] = 1
-    predicted = np.zeros_like(truth)
-    predicted[1:3] = 1
-    assert dice_per_class(predicted, truth, 2) == [pytest.approx(0.5)]
-    assert dice_per_class(truth, truth, 2) == [1.0]
-
-
-def test_dice_of_an_absent_structure_is_undefined_and_left_out_of_the_mean():
-    truth = np.array([[0, 1], [0, 1]])
-    values = dice_per_class(truth, truth, 3)
-    assert values[0] == 1.0
-    assert np.isnan(values[1])
-    assert mean_ignoring_nan(values) == 1.0
-    assert np.isnan(mean_ignoring_nan([np.nan]))
-
-
-def test_dice_refuses_other_shapes():
-    with pytest.raises(ShapeError, match=r"prediction of shape \(2, 2\): expected the label's \(3, 2\)"):
-        dice_per_class(np.zeros((2, 2)), np.zeros((3, 2)), 2)

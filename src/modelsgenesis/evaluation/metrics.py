@@ -1,9 +1,20 @@
-"""Overlap of a predicted and a true segmentation."""
+"""What a prediction is worth: overlap and distance of a segmentation case by case, ranking of a classification."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Any
 
 import numpy as np
 import torch
 
-from modelsgenesis.errors import ShapeError
+from modelsgenesis.errors import MissingExtraError, RangeError, ShapeError
+
+SEGMENTATION_METRICS = ("dice", "iou", "hausdorff95")
+"""Of each structure: overlap in [0, 1], intersection over union in [0, 1], 95% Hausdorff distance in mm."""
+
+CLASSIFICATION_METRICS = ("auc", "average_precision", "sensitivity", "accuracy")
+"""Of each class: area under the ROC curve, average precision, sensitivity at a specificity, share that is right."""
 
 
 def dice_per_class(predicted: np.ndarray, truth: np.ndarray, classes: int) -> list[float]:
@@ -27,19 +38,162 @@ def dice_per_class(predicted: np.ndarray, truth: np.ndarray, classes: int) -> li
     """
     from monai.metrics.meandice import compute_dice
 
+    return compute_dice(*_pair(predicted, truth, classes), include_background=False)[0].tolist()
+
+
+def iou_per_class(predicted: np.ndarray, truth: np.ndarray, classes: int) -> list[float]:
+    """Return the intersection over union of each class but the background, as MONAI computes it.
+
+    Args and errors as of `dice_per_class`.
+
+    Example:
+        >>> iou_per_class(np.array([0, 1, 1, 2]), np.array([0, 1, 2, 2]), classes=3)
+        [0.5, 0.5]
+    """
+    from monai.metrics.meaniou import compute_iou
+
+    return compute_iou(*_pair(predicted, truth, classes), include_background=False)[0].tolist()
+
+
+def hausdorff95_per_class(
+    predicted: np.ndarray, truth: np.ndarray, classes: int, spacing: Sequence[float]
+) -> list[float]:
+    """Return the 95% Hausdorff distance of each class but the background, as MONAI computes it.
+
+    Args:
+        predicted: Integer labels [*spatial].
+        truth: Integer labels of the same shape.
+        classes: Number of classes with the background, class 0.
+        spacing: Voxel size along each axis, mm.
+
+    Returns:
+        One distance in mm a class; NaN where the prediction or the truth has none of the class: there is no
+        distance to nothing.
+
+    Raises:
+        ShapeError: The shapes differ.
+        MissingExtraError: scipy is not installed.
+    """
+    if find_spec("scipy") is None:
+        raise MissingExtraError("the Hausdorff distance", "report")
+    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+
+    ours, theirs = _pair(predicted, truth, classes)
+    both = [index for index in range(1, classes) if ours[0, index].any() and theirs[0, index].any()]
+    values = np.full(classes - 1, np.nan)
+    if both:  # MONAI warns of empty ones
+        size = [float(side) for side in spacing]
+        with warnings.catch_warnings():  # MONAI 1.6 warns of an argument that it passes to itself
+            warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)
+            found = compute_hausdorff_distance(
+                ours[:, both], theirs[:, both], include_background=True, percentile=95, spacing=size
+            )
+        values[np.subtract(both, 1)] = found[0].numpy()
+    return values.tolist()
+
+
+def measure_segmentation(
+    predicted: np.ndarray, truth: np.ndarray, labels: Sequence[str], spacing: Sequence[float]
+) -> dict[str, float]:
+    """Measure one case.
+
+    Args:
+        predicted: Class indices [*spatial].
+        truth: Class indices of the same shape.
+        labels: Class names, the background first.
+        spacing: Voxel size along each axis, mm.
+
+    Returns:
+        `dice <structure>` and `iou <structure>`, and `hausdorff95 <structure>` in mm where scipy is installed; NaN
+        where undefined.
+
+    Raises:
+        ShapeError: The shapes differ.
+
+    Example:
+        >>> found = measure_segmentation(np.array([[0, 1, 1]]), np.array([[0, 0, 1]]), ["background", "a"], (1, 2))
+        >>> round(found["dice a"], 3), found["iou a"]
+        (0.667, 0.5)
+    """
+    classes = len(labels)
+    columns = {
+        "dice": dice_per_class(predicted, truth, classes),
+        "iou": iou_per_class(predicted, truth, classes),
+    }
+    if find_spec("scipy") is not None:
+        columns["hausdorff95"] = hausdorff95_per_class(predicted, truth, classes, spacing)
+    return {
+        f"{metric} {label}": value
+        for metric, values in columns.items()
+        for label, value in zip(labels[1:], values, strict=True)
+    }
+
+
+def auc(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Return the area under the receiver operating characteristic, as MONAI computes it; a tie counts half.
+
+    Args:
+        scores: [cases], higher for the class.
+        truth: [cases] booleans.
+
+    Returns:
+        A number in [0, 1]; NaN where all cases, or none, are of the class.
+
+    Raises:
+        RangeError: A score is NaN.
+
+    Example:
+        >>> auc(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True]))
+        0.875
+    """
+    from monai.metrics.rocauc import compute_roc_auc
+
+    return _ranked(compute_roc_auc, scores, truth)
+
+
+def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Return the average precision, as MONAI computes it.
+
+    Args and errors as of `auc`; NaN where all cases, or none, are of the class.
+
+    Example:
+        >>> round(average_precision(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])), 4)
+        0.8333
+    """
+    from monai.metrics.average_precision import compute_average_precision
+
+    return _ranked(compute_average_precision, scores, truth)
+
+
+def _ranked(metric: Callable[..., Any], scores: np.ndarray, truth: np.ndarray) -> float:
+    if not np.isfinite(scores).all():
+        raise RangeError(
+            f"scores: {int((~np.isfinite(scores)).sum())} of {scores.size} are not finite; the network diverged, lower "
+            "the learning rate"
+        )
+    if truth.all() or not truth.any():
+        return float("nan")
+    return float(metric(torch.from_numpy(scores.astype(np.float64)), torch.from_numpy(truth.astype(np.int64))))
+
+
+def mean_ignoring_nan(values: Sequence[float]) -> float:
+    """Return the mean of the defined values; NaN where none is."""
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")
+
+
+def _pair(predicted: np.ndarray, truth: np.ndarray, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return both as booleans [1, classes, *spatial].
+
+    Raises:
+        ShapeError: The shapes differ.
+    """
     if predicted.shape != truth.shape:
         raise ShapeError(f"prediction of shape {predicted.shape}: expected the label's {truth.shape}")
-    pair = [_one_hot(labels, classes) for labels in (predicted, truth)]
-    return compute_dice(pair[0], pair[1], include_background=False)[0].tolist()
+    return _one_hot(predicted, classes), _one_hot(truth, classes)
 
 
 def _one_hot(labels: np.ndarray, classes: int) -> torch.Tensor:
     """Return [1, classes, *spatial] booleans."""
     values = torch.arange(classes).reshape(-1, *(1,) * labels.ndim)
     return (torch.from_numpy(labels.astype(np.int64)) == values)[None]
-
-
-def mean_ignoring_nan(values: list[float]) -> float:
-    """Return the mean of the defined values; NaN where none is."""
-    defined = [value for value in values if not np.isnan(value)]
-    return float(np.mean(defined)) if defined else float("nan")

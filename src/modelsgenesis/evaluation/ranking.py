@@ -1,0 +1,74 @@
+"""How well scores rank the cases of a class before the others, for many resamples at once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from modelsgenesis.evaluation.bootstrap import divide
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What lies above each distinct score, from the highest score to the lowest.
+
+    Attributes:
+        true: Weight of the positive cases at or above each score, [resamples, scores].
+        false: Weight of the negative cases at or above each score.
+    """
+
+    true: np.ndarray
+    false: np.ndarray
+
+
+def curve(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> Curve:
+    """Count what lies above each distinct score.
+
+    Args:
+        scores: [cases]; equal ones are one threshold.
+        truth: [cases] booleans.
+        weights: [resamples, cases]; ones for the cases as they are.
+    """
+    order = np.argsort(-scores, kind="stable")
+    ordered = scores[order]
+    last_of_ties = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
+    drawn, positive = weights[:, order], truth[order]
+    return Curve(
+        true=np.cumsum(drawn * positive, axis=1)[:, last_of_ties],
+        false=np.cumsum(drawn * ~positive, axis=1)[:, last_of_ties],
+    )
+
+
+def area(curve: Curve) -> np.ndarray:
+    """Return the area under the receiver operating characteristic, a tie counting half; NaN without both kinds."""
+    true, false = (np.pad(side, ((0, 0), (1, 0))) for side in (curve.true, curve.false))
+    rectangles = np.diff(false, axis=1) * (true[:, 1:] + true[:, :-1]) / 2
+    return divide(rectangles.sum(axis=1), true[:, -1] * false[:, -1])
+
+
+def average_precision(curve: Curve) -> np.ndarray:
+    """Return the precision at each score averaged over the positive cases; NaN without both kinds."""
+    gained = np.diff(np.pad(curve.true, ((0, 0), (1, 0))), axis=1)
+    precision = np.nan_to_num(divide(curve.true, curve.true + curve.false))  # nothing above: nothing gained either
+    values = divide((gained * precision).sum(axis=1), curve.true[:, -1])
+    return np.where(curve.false[:, -1] > 0, values, np.nan)
+
+
+def sensitivity_at(specificity: float) -> Callable[[Curve], np.ndarray]:
+    """Return the function that gives the highest sensitivity of a threshold with at least this specificity.
+
+    Example:
+        >>> found = curve(np.array([0.9, 0.8, 0.7, 0.1]), np.array([True, False, True, False]), np.ones((1, 4)))
+        >>> sensitivity_at(0.5)(found).tolist(), sensitivity_at(0.9)(found).tolist()
+        ([1.0], [0.5])
+    """
+
+    def sensitivity(curve: Curve) -> np.ndarray:
+        true, false = (np.pad(side, ((0, 0), (1, 0))) for side in (curve.true, curve.false))  # above the highest: none
+        false_rate = divide(false, false[:, -1:])
+        true_rate = divide(true, true[:, -1:])
+        allowed = false_rate <= 1 - specificity + 1e-12  # NaN is not
+        best = np.where(allowed, true_rate, -np.inf).max(axis=1)
+        return np.where(np.isfinite(best), best, np.nan)
+
+    return sensitivity

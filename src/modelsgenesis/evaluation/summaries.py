@@ -1,0 +1,203 @@
+"""From cases to what a results file says: each metric with its interval over patients, and what was left out."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from modelsgenesis.errors import RangeError
+from modelsgenesis.evaluation import ranking
+from modelsgenesis.evaluation.bootstrap import intervals, mean_of_columns, weighted_means
+from modelsgenesis.evaluation.metrics import SEGMENTATION_METRICS, auc, average_precision
+
+Summary = dict[str, dict[str, Any]]
+"""By the metric's name: `value`, and `low` and `high` of its 95% interval, each None where undefined. Where they are
+not zero, `undefined` counts the cases left out of the mean, `undefined_classes` the classes and `undefined_resamples`
+the resamples; `reason` says why there is no value."""
+
+
+def summarize_segmentation(
+    rows: Sequence[Mapping[str, float]],
+    labels: Sequence[str],
+    patients: Sequence[str],
+    *,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Summary:
+    """Summarize what `measure_segmentation` found in each case.
+
+    Args:
+        rows: One mapping a case.
+        labels: Class names, the background first.
+        patients: Whose each case is.
+        resamples: Bootstrap resamples.
+        seed: Of them.
+
+    Returns:
+        `dice`, the mean over the structures of the mean over the cases, then `dice <structure>`; so for `iou` and
+        `hausdorff95` (mm).
+
+    Example:
+        >>> rows = [{"dice a": 0.5, "iou a": 0.33}, {"dice a": 1.0, "iou a": 1.0}]
+        >>> found = summarize_segmentation(rows, ["background", "a"], ["p", "q"])
+        >>> found["dice a"]
+        {'value': 0.75, 'low': 0.5, 'high': 1.0}
+    """
+    found: Summary = {}
+    for metric in SEGMENTATION_METRICS:
+        names = [f"{metric} {label}" for label in labels[1:]]
+        if not rows or not all(name in rows[0] for name in names):
+            continue  # without scipy there is no Hausdorff distance
+        values = np.array([[row[name] for name in names] for row in rows])
+
+        def means(weights: np.ndarray, values: np.ndarray = values) -> np.ndarray:
+            return _with_mean(weighted_means(values, weights))
+
+        points = means(np.ones((1, len(rows))))[0]
+        entries = _entries([metric, *names], points, means, patients, resamples, seed)
+        for name, undefined in zip(names, np.isnan(values).sum(axis=0).tolist(), strict=True):
+            if undefined:
+                entries[name]["undefined"] = undefined
+        found |= entries
+    for entry in found.values():
+        if entry["value"] is None:
+            entry["reason"] = "no case has the structure in both the truth and the prediction"
+    return found
+
+
+def summarize_classification(
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    labels: Sequence[str],
+    patients: Sequence[str],
+    *,
+    multilabel: bool = False,
+    specificity: float = 0.9,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> Summary:
+    """Summarize the predictions of a classification.
+
+    Args:
+        probabilities: [cases, classes].
+        truth: [cases, classes] booleans; one true a case unless `multilabel`.
+        labels: Class names.
+        patients: Whose each case is.
+        multilabel: Whether several classes may hold at once.
+        specificity: At which the sensitivity is given.
+        resamples: Bootstrap resamples.
+        seed: Of them.
+
+    Returns:
+        `auc`, `average_precision`, `sensitivity` at the specificity, and `accuracy`. Of two exclusive classes the
+        first three are of the second. Otherwise they are the mean of each class against the rest, beside
+        `auc <class>` and so on. The accuracy is the share of cases given their class; where several classes may
+        hold, the share of right answers at a probability of 0.5.
+
+    Raises:
+        RangeError: A probability is NaN.
+    """
+    if not np.isfinite(probabilities).all():
+        raise RangeError("probabilities: some are not finite: the network diverged; lower the learning rate")
+    single = len(labels) == 2 and not multilabel
+    columns = [1] if single else list(range(len(labels)))
+    scores, positive = probabilities[:, columns], truth[:, columns]
+    found: Summary = {}
+    for metric, (weighted, exact) in _ranking_metrics(specificity).items():
+
+        def each(weights: np.ndarray, weighted: _Weighted = weighted) -> np.ndarray:
+            pairs = zip(scores.T, positive.T, strict=True)
+            values = np.stack([weighted(ranking.curve(score, true, weights)) for score, true in pairs], axis=-1)
+            return values if single else _with_mean(values)
+
+        points = np.array([exact(score, true) for score, true in zip(scores.T, positive.T, strict=True)])
+        names = [metric] if single else [metric, *(f"{metric} {label}" for label in labels)]
+        points = points if single else _with_mean(points[None])[0]
+        found |= _explained(_entries(names, points, each, patients, resamples, seed), positive)
+    return found | _accuracy(probabilities, truth, patients, multilabel, resamples, seed)
+
+
+_Weighted = Callable[[ranking.Curve], np.ndarray]
+
+
+def _ranking_metrics(specificity: float) -> dict[str, tuple[_Weighted, Callable[[np.ndarray, np.ndarray], float]]]:
+    """Return each metric for weighted cases, and for the cases as they are."""
+    sensitivity = ranking.sensitivity_at(specificity)
+
+    def unweighted(scores: np.ndarray, truth: np.ndarray) -> float:
+        return float(sensitivity(ranking.curve(scores, truth, np.ones((1, len(scores)))))[0])
+
+    return {
+        "auc": (ranking.area, auc),
+        "average_precision": (ranking.average_precision, average_precision),
+        "sensitivity": (sensitivity, unweighted),
+    }
+
+
+def _accuracy(
+    probabilities: np.ndarray,
+    truth: np.ndarray,
+    patients: Sequence[str],
+    multilabel: bool,
+    resamples: int,
+    seed: int,
+) -> Summary:
+    if multilabel:
+        right = ((probabilities > 0.5) == truth).mean(axis=1)
+    else:
+        right = (probabilities.argmax(axis=1) == truth.argmax(axis=1)).astype(float)
+
+    def mean(weights: np.ndarray) -> np.ndarray:
+        return weighted_means(right[:, None], weights)
+
+    return _entries(["accuracy"], np.array([right.mean()]), mean, patients, resamples, seed)
+
+
+def _with_mean(values: np.ndarray) -> np.ndarray:
+    """Put the mean over what is defined before the columns."""
+    return np.column_stack([mean_of_columns(values), values])
+
+
+def _entries(
+    names: Sequence[str],
+    points: np.ndarray,
+    statistics: Callable[[np.ndarray], np.ndarray],
+    patients: Sequence[str],
+    resamples: int,
+    seed: int,
+) -> Summary:
+    found: Summary = {}
+    ends = intervals(statistics, patients, resamples, seed)
+    for name, point, end in zip(names, points.tolist(), ends, strict=True):
+        defined = not np.isnan(point)
+        found[name] = {"value": point, "low": end.low, "high": end.high} if defined else dict.fromkeys(_KEYS)
+        if defined and end.undefined:
+            found[name]["undefined_resamples"] = end.undefined
+    return found
+
+
+_KEYS = ("value", "low", "high")
+
+
+def _explained(entries: Summary, positive: np.ndarray) -> Summary:
+    """Say why a figure of a ranking is undefined: all cases are of one kind."""
+    whole, *each = entries.values()
+    if whole["value"] is None:
+        whole["reason"] = f"all {len(positive)} cases are of one class"
+    for entry, column in zip(each, positive.T, strict=len(each) > 0):
+        if entry["value"] is None:
+            entry["reason"] = f"{int(column.sum())} of {len(column)} cases are of this class"
+    undefined = sum(entry["value"] is None for entry in each)
+    if undefined and whole["value"] is not None:
+        whole["undefined_classes"] = undefined
+    return entries
+
+
+def flat(summary: Summary) -> dict[str, float]:
+    """Return the values that are defined, by name.
+
+    Example:
+        >>> flat({"auc": {"value": None, "low": None, "high": None}, "accuracy": {"value": 1.0}})
+        {'accuracy': 1.0}
+    """
+    return {name: entry["value"] for name, entry in summary.items() if entry["value"] is not None}

@@ -13,7 +13,6 @@ from modelsgenesis.errors import Interrupted, NonFiniteLossError, ResumeError, T
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Objective, Run, Trainer
-from modelsgenesis.training.loop import count_steps, learning_rate
 
 
 class Numbers(Dataset):
@@ -185,14 +184,3 @@ def test_refuses_to_resume_another_configuration_and_lists_the_differences(tmp_p
         make(tmp_path / "run", resume=True, batch_size=3, seed=1)
     with pytest.raises(ResumeError, match="holds no run to resume"):
         make(tmp_path / "empty", resume=True)
-
-
-def test_counts_steps_by_what_ends_first():
-    config = TrainingConfig(steps=100, epochs=3, batch_size=2)
-    assert count_steps(config, 7) == (12, 4)
-    assert count_steps(config.override(epochs=None), 7) == (100, 4)
-
-
-def test_the_rate_halves_as_in_2019():
-    config = TrainingConfig(schedule="halving", halving_epochs=2, warmup_steps=0, learning_rate=1.0)
-    assert [learning_rate(config, step, 100, 5) for step in (0, 9, 10, 20)] == [1.0, 1.0, 0.5, 0.25]

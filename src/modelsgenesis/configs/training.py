@@ -37,6 +37,14 @@ class TrainingConfig(Config):
         seed: Of initialisation, order, sub-volumes and deformations.
         precision: `"bfloat16"` autocast, `"float32"`, or `"auto"`: bfloat16 where the hardware computes it.
         workers: Loader processes; -1 for half of the cores, at most 8.
+        compile: Compile the network with `torch.compile`: slow to start, faster on most GPUs.
+        checkpoint_activations: Compute activations anew in the backward pass instead of keeping them: less memory,
+            about a third more time.
+        checkpoint_every: Steps between checkpoints; None for one with each validation.
+        nonfinite: `"stop"` at a loss or gradient that is NaN or infinite, or `"skip"` that step.
+        explosion: A loss above this many times the median of the first losses ends the run; 0 never does.
+        frozen_steps: First steps in which the tensors that came from a checkpoint stay as they are.
+        pretrained_rate: Their learning rate after that, as a share of the others'.
     """
 
     steps: int | None = 1000
@@ -55,18 +63,26 @@ class TrainingConfig(Config):
     seed: int = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: int = -1
+    compile: bool = False
+    checkpoint_activations: bool = False
+    checkpoint_every: int | None = None
+    nonfinite: Literal["stop", "skip"] = "stop"
+    explosion: float = 1000.0
+    frozen_steps: int = 0
+    pretrained_rate: float = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
         require(self.steps is not None or self.epochs is not None, f"{name}: one of steps and epochs must be set")
-        for key in ("steps", "epochs", "validate_every"):
+        for key in ("steps", "epochs", "validate_every", "checkpoint_every"):
             value = getattr(self, key)
             require(value is None or value > 0, f"{name}.{key}: received {value}, expected above 0")
         for key in ("batch_size", "halving_epochs"):
             require(getattr(self, key) > 0, f"{name}.{key}: received {getattr(self, key)}, expected above 0")
         require(self.learning_rate > 0, f"{name}.learning_rate: received {self.learning_rate}, expected above 0")
-        for key in ("momentum", "weight_decay", "warmup_steps", "clip_norm", "patience", "seed"):
+        counted = ("warmup_steps", "patience", "seed", "frozen_steps")
+        for key in ("momentum", "weight_decay", "clip_norm", "explosion", "pretrained_rate", *counted):
             require(getattr(self, key) >= 0, f"{name}.{key}: received {getattr(self, key)}, expected 0 or above")
 
 

@@ -3,7 +3,7 @@
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -16,6 +16,8 @@ from modelsgenesis.errors import Interrupted, NonFiniteLossError, TrainingError
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.batches import StepBatches, make_loader
+from modelsgenesis.training.distributed import Processes
+from modelsgenesis.training.optimization import Optimization, count_steps, learning_rate
 from modelsgenesis.training.run import Run
 from modelsgenesis.training.signals import GracefulStop
 
@@ -61,44 +63,6 @@ class Progress:
     metrics: dict[str, float] = field(default_factory=dict)
 
 
-def count_steps(config: TrainingConfig, size: int) -> tuple[int, int]:
-    """Return the steps of the whole run and of an epoch of `size` samples, the last rounded up."""
-    per_epoch = math.ceil(size / config.batch_size)
-    limits = [config.steps, config.epochs and config.epochs * per_epoch]
-    return min(limit for limit in limits if limit), per_epoch
-
-
-def learning_rate(config: TrainingConfig, step: int, steps: int, per_epoch: int) -> float:
-    """Return the learning rate of a step, counted from 0.
-
-    Example:
-        >>> config = TrainingConfig(steps=100, warmup_steps=10, learning_rate=1.0)
-        >>> [round(learning_rate(config, step, 100, 50), 3) for step in (0, 9, 55, 99)]
-        [0.1, 1.0, 0.5, 0.0]
-    """
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    if config.schedule == "halving":
-        return config.learning_rate * 0.5 ** (step // per_epoch // config.halving_epochs)
-    if config.schedule == "cosine":
-        share = (step - config.warmup_steps) / max(steps - config.warmup_steps, 1)
-        return config.learning_rate * (1 + math.cos(math.pi * share)) / 2
-    return config.learning_rate
-
-
-def make_optimizer(network: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """Return the optimiser; scales and biases are not decayed, frozen parameters not touched."""
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    if config.optimizer == "sgd":
-        return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)
-    kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, lr=config.learning_rate, fused=True)
-
-
 class Trainer:
     """Trains a network on an objective; everything random is a function of seed and step, so a resume is exact.
 
@@ -110,6 +74,8 @@ class Trainer:
         hardware: Device and number format.
         reporter: Is told the progress.
         keep: Called with the metrics whenever a validation is the best so far, to write the bundle.
+        processes: This process among those that train together; None for one alone.
+        pretrained: Names of the tensors that came from a checkpoint; see `Optimization`.
     """
 
     def __init__(
@@ -122,14 +88,19 @@ class Trainer:
         hardware: Hardware,
         reporter: Reporter,
         keep: Callable[[nn.Module, Progress], None],
+        processes: Processes | None = None,
+        pretrained: Collection[str] = (),
     ) -> None:
         self.network = hardware.place_network(network)
         self.objective, self.config, self.run = objective, config, run
         self.hardware, self.reporter, self.keep = hardware, reporter, keep
-        self.optimizer = make_optimizer(self.network, config)
+        self.processes = processes or Processes()
         self.progress = Progress()
         self.steps, self.per_epoch = count_steps(config, len(objective.dataset))  # pyright: ignore[reportArgumentType]
         self.validate_every = config.validate_every or self.per_epoch
+        self.optimization = Optimization(
+            self.network, config, steps=self.steps, per_epoch=self.per_epoch, pretrained=pretrained
+        )
 
     def resume(self) -> None:
         """Take up the state of the run's newest checkpoint.
@@ -141,7 +112,7 @@ class Trainer:
         if problem:
             self.reporter.note(problem)
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimization.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
         self.run.truncate_logs(self.progress.step)
 
@@ -186,7 +157,7 @@ class Trainer:
         self.run.save_checkpoint(
             {
                 "network": self.network.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "optimizer": self.optimization.optimizer.state_dict(),
                 "progress": asdict(self.progress),
             }
         )
@@ -201,29 +172,25 @@ class Trainer:
             raise TrainingError(message.replace("\n", " ")) from error
 
     def _step(self, batch: Any) -> float:
-        rate = learning_rate(self.config, self.progress.step, self.steps, self.per_epoch)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.network.train()
+        step = self.progress.step
+        rate = self.optimization.begin(step)
         with self.hardware.autocast():
             loss = self.objective.loss(self.network, batch)
         value = loss.item()
-        if not math.isfinite(value):
+        if math.isfinite(value):
+            loss.backward()
+        if not math.isfinite(value) or not self.optimization.finish(step):
+            what = "the gradient is not finite" if math.isfinite(value) else f"loss is {value}"
             raise NonFiniteLossError(
-                f"loss is {value} at step {self.progress.step + 1} with learning rate {rate:g}: lower the learning "
+                f"{what} at step {step + 1} with learning rate {rate:g}: lower the learning "
                 f"rate or set clip_norm, then start again from the checkpoint in {self.run.folder}"
             )
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.config.clip_norm:
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.config.clip_norm)
-        self.optimizer.step()
         return value
 
     def _log_step(self, loss: float, clock: "_Clock") -> None:
         step = self.progress.step
         speed, waiting = clock.tick()
-        rate = self.optimizer.param_groups[0]["lr"]
+        rate = learning_rate(self.config, step - 1, self.steps, self.per_epoch)
         self.run.log_step({"step": step, "learning_rate": rate, "loss": loss, "samples_per_second": round(speed, 2)})
         self.reporter.step(step, loss, speed, waiting)
 

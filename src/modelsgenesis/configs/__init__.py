@@ -23,6 +23,7 @@ from modelsgenesis.configs.networks import (
     UNetConfig,
 )
 from modelsgenesis.configs.nnunet import NNUNET_V1_GENESIS, RESENC_L, PlainUNetConfig, ResidualUNetConfig
+from modelsgenesis.configs.prediction import PredictionConfig
 from modelsgenesis.configs.pretext import SCHEMES, PretextConfig, scheme
 from modelsgenesis.configs.training import (
     GENESIS_2019,
@@ -51,6 +52,7 @@ __all__ = [
     "InputContract",
     "NetworkConfig",
     "PlainUNetConfig",
+    "PredictionConfig",
     "PretextConfig",
     "PretrainingConfig",
     "Provenance",

@@ -113,6 +113,8 @@ class BundleConfig(Config):
         network: Its shape.
         input: The input that it expects.
         labels: Class names in the order of the output channels; empty for restoration.
+        multilabel: Of a classification: whether several classes, or none, may hold for an image; its outputs are then
+            independent of one another.
         patch_size: Voxels of the sub-volumes of training, which prediction uses for its windows.
         provenance: Where the weights come from.
     """
@@ -123,5 +125,6 @@ class BundleConfig(Config):
     network: NetworkConfig
     input: InputContract
     labels: tuple[str, ...] = ()
+    multilabel: bool = False
     patch_size: tuple[int, ...]
     provenance: Provenance

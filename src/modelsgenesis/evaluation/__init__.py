@@ -1,7 +1,7 @@
 """Inference over whole scans; metrics, and their intervals over patients."""
 
 from modelsgenesis.evaluation.bootstrap import Interval, interval, intervals
-from modelsgenesis.evaluation.inference import predict_scan, sliding_window, window_size
+from modelsgenesis.evaluation.inference import predict_scan, segment, sliding_window, window_size
 from modelsgenesis.evaluation.metrics import (
     CLASSIFICATION_METRICS,
     SEGMENTATION_METRICS,
@@ -31,6 +31,7 @@ __all__ = [
     "mean_ignoring_nan",
     "measure_segmentation",
     "predict_scan",
+    "segment",
     "sliding_window",
     "summarize_classification",
     "summarize_segmentation",

@@ -1,17 +1,29 @@
-"""Whole scans through a network: sliding windows, and the answer in the scan's own geometry."""
+"""Images of any size through a network: overlapping windows put together, mirrored passes, probabilities.
 
+The windows are MONAI's. What is saved beside it: an image that fits into one window is a single pass, a window of one
+value is computed once, planes of a volume share their batches.
+"""
+
+import math
+from collections.abc import Sequence
+from itertools import chain, combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from modelsgenesis.configs import BundleConfig
-from modelsgenesis.data import Geometry, PreparedVolume, check_same_grid, prepare, read_volume, to_native
+from modelsgenesis.configs import BundleConfig, PredictionConfig
+from modelsgenesis.configs.prediction import Stitch
+from modelsgenesis.data import Geometry, check_same_grid, prepare, read_volume, to_native
 from modelsgenesis.errors import ConfigurationError, ShapeError
 from modelsgenesis.hardware import Hardware
 
-_WINDOWS_AT_ONCE = 4
+_SHARE = 0.5  # of a device's free memory that the stitched volume may take; windows need the rest
 
 
 def window_size(patch_size: tuple[int, ...], divisor: tuple[int, ...]) -> tuple[int, ...]:
@@ -25,69 +37,245 @@ def window_size(patch_size: tuple[int, ...], divisor: tuple[int, ...]) -> tuple[
 
 
 def sliding_window(
-    network: nn.Module, image: Tensor, *, patch_size: tuple[int, ...], overlap: float, hardware: Hardware
+    network: nn.Module,
+    image: Tensor,
+    *,
+    patch_size: tuple[int, ...],
+    overlap: float,
+    hardware: Hardware,
+    stitch: Stitch = "auto",
+    windows_at_once: int | None = None,
 ) -> Tensor:
     """Run a network over a whole prepared image in overlapping windows, weighted towards their centres.
 
     Args:
         network: Maps [b, c, *window] to [b, k, *window]; put into evaluation mode by the caller.
-        image: [c, *spatial], any size; what is smaller than a window is padded with zeros.
+        image: [c, *spatial], any size; what is smaller than a window is padded with zeros. For a window of two sides
+            also [c, *plane, slices]: each slice by itself.
         patch_size: The window before it is rounded up to what the network can take.
         overlap: Of neighbouring windows, 0 to below 1.
         hardware: Where and how to compute.
+        stitch: Where the windows are put together; see `PredictionConfig`.
+        windows_at_once: That the network sees together; None takes what suits the device.
 
     Returns:
-        [k, *spatial] float32 on the CPU, where the windows are put together: a scan need not fit the device.
+        [k, *spatial] float32 on the CPU, an inference tensor.
 
     Raises:
         ShapeError: The image has other axes than the window.
+        ConfigurationError: The device's memory does not hold what was asked for.
+
+    Example:
+        logits = sliding_window(network, image, patch_size=(64, 64, 32), overlap=0.5, hardware=hardware)
     """
-    from monai.inferers.utils import sliding_window_inference
+    dims = len(patch_size)
+    planes = dims == 2 and image.ndim == 4
+    if image.ndim != dims + 1 and not planes:
+        raise ShapeError(f"image of shape {tuple(image.shape)}: expected [channels, {dims} spatial axes]")
+    batch = rearrange(image, "channels x y slices -> slices channels x y") if planes else image[None]
+    window = window_size(patch_size, network.divisor)  # pyright: ignore[reportArgumentType]
+    count = windows_at_once or (_ON_CPU if hardware.device.type == "cpu" else _ELSEWHERE)
+    predictor = _Predictor(network, hardware)
+    with torch.inference_mode():
+        try:
+            if all(side <= most for side, most in zip(batch.shape[2:], window, strict=True)):
+                result = _single_windows(predictor, batch, window, count)
+            else:
+                device = stitching_device(network, batch, hardware, stitch)
+                result = _windows(predictor, batch, window, overlap, count, device)
+        except torch.OutOfMemoryError as error:
+            raise ConfigurationError(
+                f"{hardware.device}: its memory does not hold {count} windows of {'×'.join(map(str, window))} and what "
+                "is stitched there; ask for stitching on the cpu, or for 1 window at once"
+            ) from error
+        return rearrange(result, "slices classes x y -> classes x y slices") if planes else result[0]
 
-    if image.ndim != len(patch_size) + 1:
-        raise ShapeError(f"image of shape {tuple(image.shape)}: expected [channels, {len(patch_size)} spatial axes]")
 
-    def predict(windows: Tensor) -> Tensor:
-        with hardware.autocast():
-            return network(hardware.place(windows)).float()
-
-    with torch.no_grad():
-        result = sliding_window_inference(
-            image[None],
-            roi_size=window_size(patch_size, network.divisor),  # pyright: ignore[reportArgumentType, reportCallIssue]
-            sw_batch_size=_WINDOWS_AT_ONCE,
-            predictor=predict,
-            overlap=overlap,
-            mode="gaussian",
-            sw_device=hardware.device,
-            device="cpu",
-        )
-    return result[0]  # pyright: ignore[reportArgumentType, reportIndexIssue, reportReturnType, reportCallIssue]
+_ON_CPU, _ELSEWHERE = 1, 4  # windows at once
 
 
-def predict_probabilities(
-    network: nn.Module,
-    config: BundleConfig,
-    channels: list[PreparedVolume],
-    *,
-    overlap: float,
-    hardware: Hardware,
-) -> np.ndarray:
-    """Return the class probabilities of a prepared scan in its prepared frame.
+class _Predictor:
+    """Calls the network on windows, once for all windows of the same single value.
 
     Args:
-        network: A segmentation network.
-        config: Its bundle's configuration.
-        channels: One prepared volume a channel.
-        overlap: Of neighbouring windows.
+        network: Maps [b, c, *window] to [b, k, *window].
+        hardware: Where and how to compute.
+    """
+
+    def __init__(self, network: nn.Module, hardware: Hardware) -> None:
+        self.network, self.hardware = network, hardware
+        self.independent = treats_samples_alone(network)
+        self.known: dict[tuple[float, ...], Tensor] = {}
+
+    def __call__(self, windows: Tensor) -> Tensor:
+        """Map [b, c, *window] to [b, k, *window] float32 on the device."""
+        if not self.independent:
+            return self.run(windows)
+        low, high = windows.flatten(2).aminmax(dim=2)
+        constant = (low == high).all(dim=1).tolist()
+        if not any(constant):
+            return self.run(windows)
+        values = [tuple(row) for row in low.tolist()]
+        for index, value in enumerate(values):
+            if constant[index] and value not in self.known:
+                self.known[value] = self.run(windows[index : index + 1])
+        rest = [index for index, same in enumerate(constant) if not same]
+        done = iter(self.run(windows[rest]).split(1) if rest else ())
+        return torch.cat(
+            [self.known[value] if same else next(done) for value, same in zip(values, constant, strict=True)]
+        )
+
+    def run(self, windows: Tensor) -> Tensor:
+        """Call the network."""
+        with self.hardware.autocast():
+            return self.network(self.hardware.place(windows)).float()
+
+
+def treats_samples_alone(network: nn.Module) -> bool:
+    """Tell whether a sample's output is the same whatever else is in the batch: no statistics over the batch."""
+    return not any(
+        isinstance(module, _BatchNorm)
+        and (module.training or module.running_mean is None or getattr(module, "statistics", "running") == "batch")
+        for module in network.modules()
+    )
+
+
+def _single_windows(predictor: _Predictor, batch: Tensor, window: tuple[int, ...], count: int) -> Tensor:
+    """Return [b, k, *spatial] of images that fit into one window each: a plain pass without weights."""
+    before = [(most - side) // 2 for side, most in zip(batch.shape[2:], window, strict=True)]
+    after = [most - side - first for side, most, first in zip(batch.shape[2:], window, before, strict=True)]
+    padding = list(chain.from_iterable(zip(reversed(before), reversed(after), strict=True)))
+    inside = tuple(slice(first, first + side) for first, side in zip(before, batch.shape[2:], strict=True))
+    results = [
+        predictor(functional.pad(part.to(predictor.hardware.device), padding))[(..., *inside)].cpu()
+        for part in batch.split(count)
+    ]
+    return results[0] if len(results) == 1 else torch.cat(results)
+
+
+def _windows(
+    predictor: _Predictor, batch: Tensor, window: tuple[int, ...], overlap: float, count: int, device: torch.device
+) -> Tensor:
+    """Return [b, k, *spatial] put together from overlapping windows with Gaussian weights."""
+    from monai.inferers.utils import sliding_window_inference
+
+    result = sliding_window_inference(
+        batch,
+        roi_size=window,
+        sw_batch_size=count,
+        predictor=predictor,
+        overlap=overlap,
+        mode="gaussian",
+        sw_device=predictor.hardware.device,
+        device=device,
+    )
+    return result.cpu()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def stitching_device(network: nn.Module, batch: Tensor, hardware: Hardware, stitch: Stitch) -> torch.device:
+    """Choose where windows are put together: on the device where half of its free memory holds the result.
+
+    Args:
+        network: With its number of output channels in its configuration.
+        batch: [b, c, *spatial].
+        hardware: Where the network computes.
+        stitch: `"cpu"` and `"device"` are taken as they are.
+
+    Returns:
+        The device; the CPU where free memory or the size of the result cannot be told.
+    """
+    cpu = torch.device("cpu")
+    if stitch != "auto" or hardware.device.type == "cpu":
+        return hardware.device if stitch == "device" else cpu
+    classes = getattr(getattr(network, "config", None), "out_channels", None)
+    free = free_memory(hardware.device)
+    if classes is None or free is None:
+        return cpu
+    voxels = math.prod(batch.shape[2:])
+    needed = 4 * voxels * (len(batch) * classes + 1)  # float32, and the sum of the weights
+    return hardware.device if needed <= _SHARE * free else cpu
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the free bytes of a CUDA device; None of others."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
+
+
+def mirrored_passes(axes: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return the axes that each pass mirrors, the plain pass first.
+
+    Example:
+        >>> mirrored_passes((0, 2))
+        [(), (0,), (2,), (0, 2)]
+    """
+    return list(chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1)))
+
+
+def segment(
+    network: nn.Module,
+    image: Tensor,
+    *,
+    patch_size: tuple[int, ...],
+    config: PredictionConfig,
+    hardware: Hardware,
+) -> Tensor:
+    """Return the class probabilities of a prepared image, the mean over its mirrored passes.
+
+    Args:
+        network: A segmentation network in evaluation mode.
+        image: [c, *spatial].
+        patch_size: Of the windows.
+        config: Overlap, flips, where to stitch.
         hardware: Where and how to compute.
 
     Returns:
-        [classes, *spatial] float32.
+        [classes, *spatial] float32 on the CPU, an inference tensor; besides it, at most one more of its size is in
+        memory, and only with flips.
+
+    Raises:
+        ShapeError: The image has other axes than the window, or fewer than are to be mirrored.
     """
-    image = torch.from_numpy(np.stack([volume.array for volume in channels]))
-    logits = sliding_window(network, image, patch_size=config.patch_size, overlap=overlap, hardware=hardware)
-    return torch.softmax(logits, dim=0).numpy()
+    check_flips(config.flips, image.ndim - 1)
+    total: Any = None
+    with torch.inference_mode():
+        passes = mirrored_passes(config.flips)
+        for axes in passes:
+            turned = [axis + 1 for axis in axes]
+            logits = sliding_window(
+                network,
+                image.flip(turned),
+                patch_size=patch_size,
+                overlap=config.overlap,
+                hardware=hardware,
+                stitch=config.stitch,
+                windows_at_once=config.windows_at_once,
+            )
+            soft = softmax_in_place(logits)
+            if total is None:  # the plain pass
+                total = soft
+                continue
+            for index, one in enumerate(soft):  # a class at a time: a mirrored copy of one, not of all
+                total[index] += one.flip(axes)
+        return total if len(passes) == 1 else total.div_(len(passes))
+
+
+def check_flips(axes: Sequence[int], dims: int) -> None:
+    """Refuse to mirror an axis that the image does not have.
+
+    Raises:
+        ShapeError: An axis is beyond the last.
+    """
+    if any(axis >= dims for axis in axes):
+        raise ShapeError(f"flips along axes {tuple(axes)}: the image has {dims}, numbered from 0")
+
+
+def softmax_in_place(logits: Tensor) -> Tensor:
+    """Turn logits [classes, *spatial] into probabilities in their own memory; two volumes of one class beside it."""
+    with torch.inference_mode():
+        logits -= logits.amax(dim=0)
+        logits.exp_()
+        logits /= logits.sum(dim=0)
+        return logits
 
 
 def predict_scan(
@@ -125,6 +313,8 @@ def predict_scan(
     for scan in scans[1:]:
         check_same_grid(scans[0], scan)
     channels = [prepare(scan, config.input) for scan in scans]
-    probabilities = predict_probabilities(network, config, channels, overlap=overlap, hardware=hardware)
-    native = to_native(probabilities, channels[0], order=1)
+    image = torch.from_numpy(np.stack([volume.array for volume in channels]))
+    options = PredictionConfig(overlap=overlap)
+    soft = segment(network, image, patch_size=config.patch_size, config=options, hardware=hardware)
+    native = to_native(soft.numpy(), channels[0], order=1)
     return native.argmax(axis=0).astype(np.uint8), native, scans[0].geometry

@@ -36,7 +36,7 @@ def main() -> None:
         split=Split(training=(training,), validation=(), test=(test,)),
     )
     print("Dice on the other patient:", {name: round(value, 3) for name, value in dice.items()})
-    prediction = modelsgenesis.predict(run, data.cases[1].image, output=folder / "organs.nii.gz")
+    prediction = modelsgenesis.predict(run, data.cases[1].images[0].path, output=folder / "organs.nii.gz")
     print(prediction.path, prediction.voxels)
 
 

@@ -20,7 +20,7 @@ def shown(tmp_path_factory):
 def test_writes_what_it_names(shown):
     assert all(path.exists() for path in shown.files.values())
     assert set(shown.genesis) == set(shown.scratch) == {"dice", *(f"dice {n}" for n in sample_data().labels[1:])}
-    held_out = nib.load(sample_data().cases[1].image)
+    held_out = nib.load(sample_data().cases[1].images[0].path)
     for name in ("prediction, genesis", "prediction, scratch"):
         assert nib.load(shown.files[name]).shape == held_out.shape
 

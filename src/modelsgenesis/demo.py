@@ -82,11 +82,11 @@ def demonstrate(output: str | Path, *, device: str = "auto", reporter: Reporter 
     scans = sorted((sample_folder() / "images").iterdir())
     reporter.note("pretraining on two patients without labels")
     pretrained = pretrain(
-        [scan for scan in scans if scan != held_out.image],
+        [scan for scan in scans if scan != held_out.images[0].path],
         output / "pretrained",
         config=PRETRAINING,
         modality="ct",
-        validation_source=held_out.image,
+        validation_source=held_out.images[0].path,
         cache=output / "cache",
         device=device,
         reporter=reporter,
@@ -109,7 +109,11 @@ def demonstrate(output: str | Path, *, device: str = "auto", reporter: Reporter 
             reporter=reporter,
         )
         prediction = predict(
-            run, held_out.image, output=output / f"{name}_prediction.nii.gz", overlap=FINETUNING.overlap, device=device
+            run,
+            held_out.images[0].path,
+            output=output / f"{name}_prediction.nii.gz",
+            overlap=FINETUNING.overlap,
+            device=device,
         )
         files[f"prediction, {name}"] = prediction.path
     return Demonstration(read_results(pretrained), measured["genesis"], measured["scratch"], files)

@@ -112,7 +112,7 @@ def test_a_label_that_does_not_match_is_left_out_and_said(decathlon, tmp_path, f
         modelsgenesis.finetune(
             folder,
             tmp_path / "strict",
-            config=finetuning_config.override(test_fraction=0.0, seed=1),
+            config=finetuning_config.override(test_fraction=0.0, split_seed=1),
             device="cpu",
             strict=True,
         )

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from modelsgenesis.configs import SegmentationConfig, require_patch_size
-from modelsgenesis.data.labelled import PreparedCase
+from modelsgenesis.data.labelled.cases import PreparedCase, require_label
 
 
 class LabelledPatches(Dataset[tuple[Tensor, Tensor]]):
@@ -19,13 +19,13 @@ class LabelledPatches(Dataset[tuple[Tensor, Tensor]]):
         cases: Prepared scans, kept in memory.
         config: Patch size, samples a scan, share of the foreground, augmentation, seed.
 
-    Each item is an image, float32 [1, *patch], and its label, int64 [1, *patch].
+    Each item is an image, float32 [channels, *patch], and its label, int64 [1, *patch].
     """
 
     def __init__(self, cases: Sequence[PreparedCase], config: SegmentationConfig) -> None:
         self.cases, self.config = list(cases), config
         self.transform = patch_transform(config)
-        self.voxels = [_voxel_indices(case.label) for case in self.cases]
+        self.voxels = [_voxel_indices(require_label(case)) for case in self.cases]
 
     def __len__(self) -> int:
         return len(self.cases) * self.config.samples_per_scan
@@ -35,8 +35,8 @@ class LabelledPatches(Dataset[tuple[Tensor, Tensor]]):
         place, change = np.random.SeedSequence([self.config.seed, item]).generate_state(2).tolist()
         structures, background = self.voxels[case]
         sample: dict[str, Any] = {
-            "image": torch.from_numpy(self.cases[case].image.array[None]),
-            "label": torch.from_numpy(self.cases[case].label[None]),
+            "image": torch.from_numpy(self.cases[case].image),
+            "label": torch.from_numpy(require_label(self.cases[case])[None]),
             "foreground": structures[place % len(structures)],  # each as often: small ones are not forgotten
             "background": background,
         }

@@ -21,7 +21,7 @@ from modelsgenesis.configs import (
     SegmentationConfig,
     require_patch_size,
 )
-from modelsgenesis.data import LabelledData, LabelledPatches, PreparedCase, prepare_cases
+from modelsgenesis.data import LabelledData, LabelledPatches, PreparedCase, prepare_cases, require_label
 from modelsgenesis.errors import ConfigurationError, MissingExtraError
 from modelsgenesis.evaluation import dice_per_class, mean_ignoring_nan, sliding_window
 from modelsgenesis.hardware import Hardware
@@ -103,7 +103,7 @@ class Segmentation(Objective):
 
     def measure(self, network: nn.Module, case: PreparedCase) -> list[float]:
         """Return the Dice of each structure in a whole scan."""
-        image = torch.from_numpy(case.image.array[None])
+        image = torch.from_numpy(case.image)
         logits = sliding_window(
             network,
             image,
@@ -111,7 +111,7 @@ class Segmentation(Objective):
             overlap=self.config.overlap,
             hardware=self.hardware,
         )
-        return dice_per_class(logits.argmax(dim=0).numpy(), case.label, len(self.labels))
+        return dice_per_class(logits.argmax(dim=0).numpy(), require_label(case), len(self.labels))
 
     def score(self, metrics: dict[str, float]) -> float:
         """Return the negative mean Dice; where it is undefined every network is as good, and the newest is kept."""
@@ -167,7 +167,7 @@ def finetune_network(
     check_split(split, data)
     parts = _prepare(split, data, contract, strict, reporter)
     if config.patch_size is None:
-        shapes = [case.label.shape for case in parts["training"]]
+        shapes = [case.image.shape[1:] for case in parts["training"]]
         config = config.override(patch_size=choose_patch_size(shapes))
         reporter.note(f"patch of {' × '.join(map(str, require_patch_size(config)))} voxels, by the median scan")
     shape = network_config(network)

@@ -4,9 +4,9 @@ from pathlib import Path
 
 from torch import nn
 
-from modelsgenesis.configs import CONTRACTS, InputContract, SegmentationConfig
-from modelsgenesis.data import LabelledData, read_decathlon, sample_data
-from modelsgenesis.errors import ConfigurationError, DataError
+from modelsgenesis.configs import InputContract, SegmentationConfig
+from modelsgenesis.data import LabelledData, data_contract, read_labelled, sample_data
+from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
@@ -79,7 +79,7 @@ def finetune(
         config=config,
         contract=contract,
         data=data,
-        split=split or (sample_split(data) if source is None else split_cases(_names(data), config)),
+        split=split or (sample_split(data) if source is None else split_cases(data, config)),
         output=run,
         hardware=hardware,
         reporter=reporter,
@@ -97,16 +97,12 @@ def default_finetuning(source: object) -> SegmentationConfig:
 
 def sample_split(data: LabelledData) -> Split:
     """Return the split of the embedded sample: the trunk to train on, the abdominal slab to test on."""
-    training, test = _names(data)
+    training, test = (case.name for case in data.cases)
     return Split(training=(training,), validation=(), test=(test,))
 
 
-def _names(data: LabelledData) -> list[str]:
-    return [case.name for case in data.cases]
-
-
 def _labelled(source: str | Path | None) -> LabelledData:
-    return sample_data() if source is None else read_decathlon(source)
+    return sample_data() if source is None else read_labelled(source)
 
 
 def _start(
@@ -120,12 +116,14 @@ def _start(
     """Return the network to train and how its scans are prepared."""
     classes = len(data.labels)
     if init is None:
-        shape = config.network.override(out_channels=classes, output="linear")
+        shape = config.network.override(in_channels=len(data.channels), out_channels=classes, output="linear")
         return seeded(config.seed, lambda: build_network(shape)), data_contract(data)
     bundle = load(init, token=token, progress=announce(reporter))
     network, report = seeded(
         config.seed,
-        lambda: adapt(bundle.network, task="segmentation", num_classes=classes, copy=False),
+        lambda: adapt(
+            bundle.network, task="segmentation", num_classes=classes, in_channels=len(data.channels), copy=False
+        ),
     )
     if from_scratch:
         network = seeded(config.seed, lambda: build_network(network.config))  # pyright: ignore[reportArgumentType]
@@ -138,16 +136,5 @@ def _start(
             f"the weights were trained on {contract.modality}, the data is {data.modality}: preparing it as "
             f"{data.modality}; expect less from them than from weights of the same modality"
         )
-        contract = data_contract(data)
-    return network, contract
-
-
-def data_contract(data: LabelledData) -> InputContract:
-    """Return the default contract of a data set's modality.
-
-    Raises:
-        DataError: The data set does not say what it is.
-    """
-    if data.modality not in CONTRACTS:
-        raise DataError(f"{data.name}: its dataset.json names no known modality; expected CT or MRI there")
-    return CONTRACTS[data.modality]
+        return network, data_contract(data)
+    return network, contract.override(channels=data.channels)

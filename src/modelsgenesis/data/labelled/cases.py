@@ -1,0 +1,97 @@
+"""Labelled cases, the data set that they make, and a case in memory."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from modelsgenesis.data.labelled.sources import ImageSource
+from modelsgenesis.data.preparation import PreparedVolume
+from modelsgenesis.errors import DataError
+
+LabelledTask = Literal["segmentation", "classification"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledCase:
+    """An image with what is known of it.
+
+    Attributes:
+        name: Unique in the data set; what a message and a prediction's file name call it.
+        patient: What a split keeps together.
+        images: One a channel.
+        mask: Of a segmentation: its file, on the images' own grid.
+        classes: Of a classification: indices of the classes that hold; exactly one unless the data is multi-label.
+        part: `"training"`, `"validation"` or `"test"`, as the user's own file says; else None.
+    """
+
+    name: str
+    patient: str
+    images: tuple[ImageSource, ...]
+    mask: Path | None = None
+    classes: tuple[int, ...] = ()
+    part: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledData:
+    """A labelled data set.
+
+    Attributes:
+        name: What reports call it.
+        task: What its labels are for.
+        cases: Its images with labels.
+        labels: Class names; of a segmentation the background first.
+        values: Of a segmentation: the values of each class in the mask files.
+        others_are_background: Whether other values count as background; else they are an error.
+        multilabel: Whether several classes, or none, may hold for an image.
+        modality: As the data set says or its values tell, or None.
+        channels: What each image of a case shows.
+        dims: Axes of the images, 2 or 3.
+        notes: What reading decided for itself, such as the rule that tells the patients.
+    """
+
+    name: str
+    task: LabelledTask
+    cases: tuple[LabelledCase, ...]
+    labels: tuple[str, ...]
+    values: tuple[tuple[int, ...], ...] = ()
+    others_are_background: bool = False
+    multilabel: bool = False
+    modality: str | None = None
+    channels: tuple[str, ...] = ("image",)
+    dims: Literal[2, 3] = 3
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedCase:
+    """A labelled image in memory, as the network sees it.
+
+    Attributes:
+        name: Of the case.
+        patient: Of the case.
+        image: float32 [channels, *spatial].
+        volumes: The channels with the way back into their own frame, views of `image`; empty for a classification.
+        label: Of a segmentation: class indices on the prepared grid, uint8 [*spatial].
+        classes: Of a classification: indices of the classes that hold.
+    """
+
+    name: str
+    patient: str
+    image: np.ndarray
+    volumes: tuple[PreparedVolume, ...] = ()
+    label: np.ndarray | None = None
+    classes: tuple[int, ...] = ()
+
+
+def require_label(case: PreparedCase) -> np.ndarray:
+    """Return the label of a case that has one.
+
+    Raises:
+        DataError: It has none.
+    """
+    if case.label is None:
+        raise DataError(f"{case.name}: has no mask; expected a case of a segmentation")
+    return case.label

@@ -68,12 +68,15 @@ class ClassifierConfig(Config):
         encoder: The network whose encoder is used.
         num_classes: Outputs.
         hidden: Width of the dense layer in between; 1024 in the paper, 0 for a linear head.
+        levels: Encoder levels whose global averages the head sees, one after the other; 0 is the highest resolution,
+            -1 the deepest. None is the deepest alone, as in the paper.
     """
 
     kind: Literal["classifier"] = "classifier"
     encoder: UNetConfig
     num_classes: int
     hidden: int = 1024
+    levels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -82,6 +85,20 @@ class ClassifierConfig(Config):
             f"ClassifierConfig.num_classes: received {self.num_classes}, expected above 0",
         )
         require(self.hidden >= 0, f"ClassifierConfig.hidden: received {self.hidden}, expected 0 or above")
+        depth = len(self.encoder.widths)
+        chosen = (-1,) if self.levels is None else self.levels
+        require(
+            len(chosen) > 0
+            and all(-depth <= level < depth for level in chosen)
+            and len({level % depth for level in chosen}) == len(chosen),
+            f"ClassifierConfig.levels: received {self.levels}, expected different numbers from {-depth} to {depth - 1}",
+        )
+
+    @property
+    def pooled_levels(self) -> tuple[int, ...]:
+        """The levels counted from the highest resolution, 0."""
+        depth = len(self.encoder.widths)
+        return tuple(level % depth for level in ((-1,) if self.levels is None else self.levels))
 
 
 NetworkConfig = UNetConfig | ClassifierConfig

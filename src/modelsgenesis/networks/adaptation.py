@@ -26,6 +26,7 @@ def adapt(
     in_channels: int | None = None,
     stem: Stem = "repeat",
     hidden: int = 1024,
+    levels: tuple[int, ...] | None = None,
     encoder_only: bool = False,
     dims: Literal[2, 3] | None = None,
     depth_axis: int = -1,
@@ -47,6 +48,7 @@ def adapt(
             and scales them (N from one: each divided by N), so that N equal channels give what one gave;
             `"average"` gives each channel the average of the old ones, unscaled; `"new"` starts it at random.
         hidden: Width of the dense layer of a classification head, 1024 in the paper; 0 for a linear head.
+        levels: Encoder levels that a classification head sees; None for the deepest, see `ClassifierConfig`.
         encoder_only: Start the decoder at random too.
         dims: Spatial dimensions; None keeps them. Kernels are inflated along a new axis or averaged over a
             dropped one, scaled so that what is constant along the axis keeps its response.
@@ -78,7 +80,7 @@ def adapt(
     if task not in _TASKS:
         raise ConfigurationError(f"task: received {task!r}; {nearest(task, _TASKS)}")
     unet = _adapted_unet(cast("NetworkConfig", network.config), in_channels, dims, depth_axis, statistics)
-    target = empty_network(_for_task(unet, _TASKS[task], num_classes, hidden))
+    target = empty_network(_for_task(unet, _TASKS[task], num_classes, hidden, levels))
     skipped = ("decoder.",) if encoder_only else ()
     if _TASKS[task] != "restoration":
         skipped = (*skipped, cast("str", target.head_prefix))
@@ -109,11 +111,13 @@ def _adapted_unet(
     return unet if statistics is None else unet.override(statistics=statistics)
 
 
-def _for_task(unet: UNetConfig, task: str, num_classes: int | None, hidden: int) -> NetworkConfig:
+def _for_task(
+    unet: UNetConfig, task: str, num_classes: int | None, hidden: int, levels: tuple[int, ...] | None
+) -> NetworkConfig:
     if task == "restoration":
         return unet
     if num_classes is None or num_classes < 1:
         raise ConfigurationError(f"num_classes: received {num_classes}, expected 1 or more to train a {task}")
     if task == "segmentation":
         return unet.override(out_channels=num_classes, output="linear")
-    return ClassifierConfig(encoder=unet, num_classes=num_classes, hidden=hidden)
+    return ClassifierConfig(encoder=unet, num_classes=num_classes, hidden=hidden, levels=levels)

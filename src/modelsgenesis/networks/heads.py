@@ -2,6 +2,7 @@
 
 from typing import cast
 
+import torch
 from einops import reduce
 from torch import Tensor, nn
 
@@ -19,7 +20,8 @@ class Classifier(nn.Module):
 
     References:
         Zhou et al. 2021, target classification models: global average pooling, dense 1024 with ReLU, dense to
-        the classes.
+        the classes. `ClassifierConfig.levels` beside the deepest are a deliberate deviation: what was learnt by
+        restoring need not be most telling at the bottom.
     """
 
     head_prefix = "head."
@@ -30,7 +32,7 @@ class Classifier(nn.Module):
         self.divisor = network.divisor
         self.feature_channels = network.feature_channels
         self.encoder = network.encoder
-        channels = network.feature_channels[-1]
+        channels = sum(network.feature_channels[level] for level in config.pooled_levels)
         self.head = (
             nn.Sequential(nn.Linear(channels, config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.num_classes))
             if config.hidden
@@ -47,8 +49,13 @@ class Classifier(nn.Module):
         return self.encoder(x)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Return the average of the deepest features: [b, c, *spatial] to [b, widths[-1]]."""
-        return reduce(self.features(x)[-1], "batch channels ... -> batch channels", "mean")
+        """Return the averages of the chosen levels: [b, c, *spatial] to [b, sum of their widths]."""
+        features = self.features(x)
+        pooled = [
+            reduce(features[level], "batch channels ... -> batch channels", "mean")
+            for level in self.config.pooled_levels
+        ]
+        return torch.cat(pooled, dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits [b, num_classes].

@@ -8,7 +8,7 @@ import sys
 import typer
 
 from modelsgenesis import __version__
-from modelsgenesis.cli import checkpoints, data, demo, finetuning, hub, prediction, pretraining
+from modelsgenesis.cli import checkpoints, comparison, data, demo, finetuning, hub, prediction, pretraining
 from modelsgenesis.errors import GenesisError, Interrupted
 
 app = typer.Typer(
@@ -35,7 +35,7 @@ def _common(
     pass
 
 
-for module in (pretraining, finetuning, prediction, data, demo, hub, checkpoints):
+for module in (pretraining, finetuning, prediction, comparison, data, demo, hub, checkpoints):
     module.register(app)
 
 

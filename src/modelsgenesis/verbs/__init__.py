@@ -3,6 +3,7 @@
 This is the only room where names become weights, weights become runs, and runs go to the Hub.
 """
 
+from modelsgenesis.verbs.comparison import Comparison, compare, describe_comparison
 from modelsgenesis.verbs.finetuning import default_finetuning, finetune
 from modelsgenesis.verbs.inspection import Inspection, ScanSummary, inspect_scans, preview
 from modelsgenesis.verbs.models import from_pretrained, load, push_to_hub, read_results, save_pretrained
@@ -10,10 +11,13 @@ from modelsgenesis.verbs.prediction import Prediction, predict
 from modelsgenesis.verbs.pretraining import pretrain
 
 __all__ = [
+    "Comparison",
     "Inspection",
     "Prediction",
     "ScanSummary",
+    "compare",
     "default_finetuning",
+    "describe_comparison",
     "finetune",
     "from_pretrained",
     "inspect_scans",

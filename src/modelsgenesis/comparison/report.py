@@ -1,0 +1,251 @@
+"""The results of a comparison in words: tables in Markdown, what they do not show, and an extract for a card."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from modelsgenesis.comparison.efficiency import sentence
+from modelsgenesis.evaluation.statistics import MINIMUM_RUNS
+
+Results = Mapping[str, Any]
+
+_METRICS = {"auc": "AUC", "iou": "IoU", "dice": "Dice", "hausdorff95": "95% Hausdorff distance (mm)"}
+_TITLES = {"welch": "Welch's t", "paired_t": "paired t", "wilcoxon": "Wilcoxon"}
+
+
+def table(results: Results) -> str:
+    """Return `table.md`: what was run, means, differences and tests, label efficiency, and the limits.
+
+    Args:
+        results: The content of `results.json`.
+    """
+    metric = metric_title(results["metric"])
+    parts = [
+        f"# {results['data']['name']}: {metric} by starting point",
+        "\n".join(f"- {line}" for line in conditions(results)),
+        f"## Mean ± standard deviation of {metric} over the runs\n\n{means(results)}",
+    ]
+    if differences_exist(results):
+        parts.append(f"## Differences\n\n{differences(results)}")
+    if results["tuning"]:
+        parts.append(f"## Settings chosen on the validation patients\n\n{tuning(results)}")
+    if results["efficiency"]:
+        lines = "\n".join(f"- {sentence(row)}" for row in results["efficiency"])
+        parts.append(f"## Label efficiency\n\n{lines}")
+    parts.append("## What this does not show\n\n" + "\n".join(f"- {line}" for line in limits(results)))
+    return "\n\n".join(parts) + "\n"
+
+
+def metric_title(metric: str) -> str:
+    """Return a metric as people write it.
+
+    Example:
+        >>> metric_title("auc"), metric_title("dice Anterior")
+        ('AUC', 'Dice Anterior')
+    """
+    first, _, rest = metric.partition(" ")
+    return " ".join([_METRICS.get(first, first.replace("_", " ")), *([rest] if rest else [])])
+
+
+def conditions(results: Results) -> list[str]:
+    """Return one line each on data, labels, budget, seeds and arms."""
+    data, training = results["data"], results["training"]
+    counts, seeds = data["patients"], results["seeds"]
+    patients = (
+        f"{data['task']}, {counts['test']} test patients, {counts['validation']} validation patients (they decide "
+        f"which step of a training is kept, beside the labels counted below), {counts['training']} training patients"
+    )
+    runs = (
+        f"{len(seeds)} runs of each arm and label count, seeds {_range(seeds)}; a seed changes the initialisation of "
+        "what is new, order and augmentation, and is the same in every arm"
+    )
+    budget = f"budget of every training: {training['steps']} steps of {training['batch_size']} samples"
+    arms = [f"{name}: {_arm(arm)}" for name, arm in results["arms"].items()]
+    return [patients, subset_line(results), runs, budget, *arms]
+
+
+def subset_line(results: Results) -> str:
+    """Return how the labelled patients were chosen; every table and figure says it."""
+    if results["resample_labels"]:
+        return "labelled patients: drawn anew for each seed, the same in every arm"
+    return "labelled patients: the same in all runs of a label count, the smaller subset within the larger"
+
+
+def _arm(arm: Mapping[str, Any]) -> str:
+    start = "random weights" if arm["init"] is None else f"from the weights of {arm['init']}"
+    own = f", with {', '.join(arm['settings'])}" if arm["settings"] else ""
+    return f"{start}{own}; {arm['dims']}D, {arm['parameters']:,} parameters"
+
+
+def _range(seeds: Sequence[int]) -> str:
+    return f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
+
+
+def means(results: Results) -> str:
+    """Return the table of means, a row a label count and a column an arm."""
+    arms = list(results["arms"])
+    rows = [["labels", *arms]]
+    for labels, entry in results["labels"].items():
+        cells = [_mean(entry["arms"][arm].get(results["metric"])) for arm in arms]
+        rows.append([labels, *cells])
+    return _markdown(rows)
+
+
+def _mean(summary: Mapping[str, Any] | None) -> str:
+    if summary is None:
+        return "—"
+    spread = "" if summary["deviation"] is None else f" ± {summary['deviation']:.4f}"
+    return f"{summary['mean']:.4f}{spread} (n = {summary['n']})"
+
+
+def differences_exist(results: Results) -> bool:
+    """Tell whether any arm was compared with another."""
+    return any(entry["comparisons"] for entry in results["labels"].values())
+
+
+def differences(results: Results) -> str:
+    """Return the table of differences: mean with its interval, and the p-values with their corrections."""
+    family = max(len(entry["comparisons"]) for entry in results["labels"].values())
+    rows = [["labels", "difference", "mean (95% interval)", *(_TITLES[name] for name in _TITLES)]]
+    notes: list[str] = []
+    for labels, entry in results["labels"].items():
+        for comparison in entry["comparisons"]:
+            tests = comparison["tests"]
+            rows.append(
+                [
+                    labels,
+                    f"{comparison['arm']} − {comparison['reference']}",
+                    _difference(comparison["difference"]),
+                    *(_p_value(tests[name], family) for name in _TITLES),
+                ]
+            )
+            why = next((test["why"] for test in tests.values() if test.get("why")), None)
+            if why:
+                notes.append(f"{labels} labels, {comparison['arm']}: no p-value, since {why}.")
+    said = (
+        "Differences are of runs with the same seed; the interval of their mean is Student's t's, over the runs. "
+        "p-values are two-sided: Welch's t-test of the two groups of runs (the poster's), Student's t-test and "
+        "Wilcoxon's signed-rank test of the pairs."
+    )
+    if family > 1:
+        said += f" The second number is Holm's correction over the {family} comparisons of a label count."
+    return "\n\n".join([_markdown(rows), said, *notes])
+
+
+def _difference(difference: Mapping[str, Any] | None) -> str:
+    if difference is None:
+        return "—"
+    mean, low, high = (_signed(difference[key]) for key in ("mean", "low", "high"))
+    return f"{mean} ({low} to {high})" if low else f"{mean} (none)"
+
+
+def _signed(number: float | None) -> str:
+    return "" if number is None else f"{number:+.4f}".replace("-", "−")
+
+
+def _p_value(test: Mapping[str, Any], family: int) -> str:
+    if test["p"] is None:
+        return "none"
+    corrected = f" / {probability(test['p_holm'])}" if family > 1 else ""
+    return f"{probability(test['p'])}{corrected}"
+
+
+def probability(p: float) -> str:
+    """Return a p-value as text.
+
+    Example:
+        >>> probability(0.0412), probability(0.00003)
+        ('0.041', '3e-05')
+    """
+    return f"{p:.3f}" if p >= 0.001 else f"{p:.0e}"
+
+
+def tuning(results: Results) -> str:
+    """Return the table of candidates with their mean on the validation patients."""
+    rows = [["arm", "labels", "candidate", f"{metric_title(results['metric'])}, validation", ""]]
+    edges: list[str] = []
+    for choice in results["tuning"]:
+        for candidate in choice["candidates"]:
+            mean = "diverged" if candidate["mean"] is None else f"{candidate['mean']:.4f}"
+            mark = "chosen" if candidate["settings"] == choice["chosen"] else ""
+            rows.append([choice["arm"], str(choice["labels"]), ", ".join(candidate["settings"]), mean, mark])
+        edges += [f"{choice['arm']} with {choice['labels']} labels chose {edge}" for edge in choice["edge"]]
+    said = (
+        f"Means over {len(results['tuning_seeds'])} runs with seeds from {results['tuning_seeds'][0]}, which no "
+        "measured run has; the test patients were not read before the choice."
+    )
+    if edges:
+        said += f" At the edge of what was tried, so that a better value may lie beyond: {'; '.join(edges)}."
+    return f"{_markdown(rows)}\n\n{said}"
+
+
+def limits(results: Results) -> list[str]:
+    """Return what a reader might think that the numbers show, and that they do not."""
+    patients, runs = results["data"]["patients"], len(results["seeds"])
+    one_split = (
+        f"One data set and one split into patients: the {patients['test']} test patients are the same in every run. "
+        "The standard deviation and the p-values are over seeds, that is over what training draws at random; they say "
+        "nothing about other patients, other hospitals or other tasks."
+    )
+    subset = (
+        "The labelled patients vary with the seed, so the spread holds their choice too, but only among the "
+        f"{patients['training']} training patients of this split."
+        if results["resample_labels"]
+        else "The labelled patients are the same in all runs of a label count: everything is conditional on this one "
+        "choice, and with few labels another choice may move all arms by more than the spread."
+    )
+    budget = (
+        "Equal steps are an equal budget, not each arm's best: another budget, network or recipe may order the arms "
+        "otherwise." + ("" if results["tuning"] else " No settings were tuned.")
+    )
+    lines = [one_split, subset, budget]
+    if patients["validation"]:
+        chosen = "its step and its settings" if results["tuning"] else "its step"
+        lines.append(
+            f"The {patients['validation']} validation patients are labelled too: an arm with few labels has their help "
+            f"in choosing {chosen}."
+        )
+    if runs < MINIMUM_RUNS:
+        lines.append(f"{runs} runs are too few for a p-value; {MINIMUM_RUNS} are the least.")
+    if len(results["labels"]) > 1:
+        lines.append("Several label counts are several questions: the correction is over arms, not over label counts.")
+    return lines
+
+
+def card_results(results: Results) -> dict[str, Any]:
+    """Return the comparison as a bundle's `provenance.results` holds it: one measure an arm and label count.
+
+    Example:
+        config = replace(config, provenance=replace(provenance, results=card_results(results)))
+    """
+    metric = results["metric"]
+    found: dict[str, Any] = {}
+    for labels, entry in results["labels"].items():
+        found[f"{metric} with {labels} labels"] = {
+            arm: {
+                "mean": summaries[metric]["mean"],
+                "deviation": summaries[metric]["deviation"],
+                "runs": summaries[metric]["n"],
+            }
+            for arm, summaries in entry["arms"].items()
+            if metric in summaries
+        }
+    return {"comparison": {**found, "patients": results["data"]["patients"]["test"]}}
+
+
+def card_section(results: Results) -> str:
+    """Return the comparison as a section of a model card, its limits included."""
+    patients, runs = results["data"]["patients"]["test"], len(results["seeds"])
+    rests_on = f"{metric_title(results['metric'])}, {patients} held-out patients, {runs} runs; {subset_line(results)}."
+    parts = [f"## Compared on {results['data']['name']}", rests_on, means(results)]
+    if differences_exist(results):
+        parts.append(differences(results))
+    parts += ["\n".join(f"- {sentence(row)}" for row in results["efficiency"])] if results["efficiency"] else []
+    parts.append("What this does not show:\n\n" + "\n".join(f"- {line}" for line in limits(results)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as a table, the first its head."""
+    cells = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    lines = [f"| {' | '.join(row)} |" for row in cells]
+    return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])

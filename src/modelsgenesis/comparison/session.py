@@ -1,0 +1,262 @@
+"""The way through a comparison: prepare, choose settings, only then read the test patients, train, report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from modelsgenesis.comparison import report, tuning
+from modelsgenesis.comparison.analysis import analyse
+from modelsgenesis.comparison.efficiency import equivalents
+from modelsgenesis.comparison.parts import Parts, settle_patch_size
+from modelsgenesis.comparison.pool import run_trials
+from modelsgenesis.comparison.records import Records, runs_table
+from modelsgenesis.comparison.trials import Arm, Bench, Trial, build_size
+from modelsgenesis.configs import FinetuningConfig
+from modelsgenesis.configs.comparison import TUNING_SEED, ComparisonConfig
+from modelsgenesis.data import LabelledData
+from modelsgenesis.errors import Interrupted, MissingExtraError, TrainingError
+from modelsgenesis.reporting import Reporter
+from modelsgenesis.training.splits import choose_labelled
+
+TABLE_NAME = "table.md"
+RESULTS_NAME = "results.json"
+RUNS_NAME = "runs.csv"
+
+Record = dict[str, Any]
+
+
+@dataclass(kw_only=True)
+class Session:
+    """A comparison at work.
+
+    Attributes:
+        data: The labelled data.
+        comparison: What is compared.
+        config: The training that all arms share.
+        arms: Ready to be trained, by name.
+        records: The folder.
+        parts: The cases, with the split.
+        jobs: Processes that train at the same time.
+        device: Where they compute.
+        models: Folder to keep weights in; None keeps none.
+        reporter: Is told the progress.
+    """
+
+    data: LabelledData
+    comparison: ComparisonConfig
+    config: FinetuningConfig
+    arms: dict[str, Arm]
+    records: Records
+    parts: Parts
+    jobs: int
+    device: str
+    models: Path | None
+    reporter: Reporter
+
+    @property
+    def metric(self) -> str:
+        """What is tabled and tested."""
+        return self.comparison.metric or ("dice" if self.data.task == "segmentation" else "auc")
+
+    def run(self) -> dict[str, Any]:
+        """Do whatever of the comparison is missing in the folder, and write its results.
+
+        Returns:
+            The content of `results.json`.
+        """
+        arms = list(self.arms.values())
+        self.records.describe(self._description())
+        self.parts.prepare("training", arms)
+        if self.parts.split.validation:
+            self.parts.prepare("validation", arms)
+        self.config = settle_patch_size(self.config, self.parts.shapes)
+        patch = self.config.patch_size
+        self.arms = {name: replace(arm, config=_sized(arm, patch)) for name, arm in self.arms.items()}
+        choices = self._tune() if self.comparison.tune else {}
+        self.parts.prepare("test", arms)
+        records = self._train(self._trials({key: tuple(choice["chosen"]) for key, choice in choices.items()}))
+        return self._report(records, choices)
+
+    def _description(self) -> dict[str, Any]:
+        comparison = self.comparison.to_dict()
+        grows = ("arms", "labels", "runs", "metric")
+        fixed = {
+            "data": self.data.name,
+            "classes": list(self.data.labels),
+            "split": asdict(self.parts.split),
+            "training": self.config.to_dict(),
+            **{key: value for key, value in comparison.items() if key not in grows},
+        }
+        return {"fixed": fixed, "arms": {name: _described(arm) for name, arm in self.arms.items()}}
+
+    def _cases(self, labels: str, seed: int) -> tuple[tuple[str, ...], int]:
+        """Return the training cases of a label count, and how many patients they are of."""
+        split = self.parts.split
+        if labels != "all":
+            chosen = seed if self.comparison.resample_labels else self.config.split_seed
+            split = choose_labelled(split, self.data, labels, chosen)
+        names = set(split.training)
+        patients = {case.patient for case in self.data.cases if case.name in names}
+        return split.training, len(patients)
+
+    def _trials(self, chosen: Mapping[tuple[str, int], tuple[str, ...]]) -> list[Trial]:
+        """Return the measured trials, seed by seed, so that a comparison that is cut short is balanced."""
+        trials: dict[Trial, None] = {}
+        for seed in range(self.comparison.runs):
+            for labels in self.comparison.labels:
+                cases, count = self._cases(labels, seed)
+                for arm in self.arms:
+                    settings = chosen.get((arm, count), ())
+                    trials[Trial(arm=arm, labels=count, seed=seed, cases=cases, settings=settings)] = None
+        return list(trials)
+
+    def _tune(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """Return the settings chosen for each arm and label count; the bench has no test patients on it."""
+        trials: dict[Trial, None] = {}
+        for seed in range(TUNING_SEED, TUNING_SEED + self.comparison.tuning_runs):
+            for labels in self.comparison.labels:
+                cases, count = self._cases(labels, seed)
+                for arm in self.arms:
+                    for candidate in self.comparison.candidates():
+                        trial = Trial(arm=arm, labels=count, seed=seed, cases=cases, settings=candidate, tuning=True)
+                        trials[trial] = None
+        scores: dict[tuple[str, int], dict[tuple[str, ...], list[float | None]]] = {}
+        for trial, record in self._finish(list(trials), "choosing settings"):
+            tried = scores.setdefault((trial.arm, trial.labels), {}).setdefault(trial.settings, [])
+            tried.append(record["validation"].get(self.metric))
+        choices = tuning.choose(scores, self.metric)
+        self.records.write_json(
+            "tuning.json", [{"arm": arm, "labels": count, **choice} for (arm, count), choice in choices.items()]
+        )
+        return choices
+
+    def _train(self, trials: Sequence[Trial]) -> list[Record]:
+        records: list[Record] = []
+        for trial, record in self._finish(trials, "comparing"):
+            if record.get("diverged"):
+                raise TrainingError(
+                    f"{trial}: the training diverged; give the arm a lower learning rate with --set-arm, or choose one "
+                    "with --tune, in another folder"
+                )
+            records.append(record)
+        return records
+
+    def _finish(self, trials: Sequence[Trial], title: str) -> list[tuple[Trial, Record]]:
+        """Return every trial with its record; those that are not in the folder yet are trained."""
+        done = {trial: record for trial in trials if (record := self.records.read(trial)) is not None}
+        missing = [trial for trial in trials if trial not in done]
+        bench = Bench(
+            arms=self.arms,
+            labels=self.data.labels,
+            device=self.device,
+            parts=self.parts.files(self.arms),
+            models=self.models,
+        )
+        self.reporter.begin(title, len(trials), len(done))
+        try:
+            for trial, record in run_trials(missing, bench, self.jobs):
+                done[trial] = record if record is not None else _diverged(trial)
+                self.records.write(trial, done[trial])
+                self.reporter.advance(len(done))
+        except Interrupted as signal:
+            raise Interrupted(
+                signal.signum,
+                f"interrupted with {len(done)} of {len(trials)} runs finished, which are kept; the same command goes "
+                "on with the others",
+            ) from None
+        finally:
+            self.reporter.end()
+        return [(trial, done[trial]) for trial in trials]
+
+    def _report(self, records: Sequence[Record], choices: Mapping[tuple[str, int], Any]) -> dict[str, Any]:
+        pairs = choose_pairs(list(self.arms.values()))
+        self.records.write_text(RUNS_NAME, runs_table(records))
+        results = {
+            "format_version": 1,
+            "metric": self.metric,
+            "data": self._data_facts(),
+            "resample_labels": self.comparison.resample_labels,
+            "seeds": list(range(self.comparison.runs)),
+            "training": self.config.to_dict(),
+            "arms": {name: _shown(arm) for name, arm in self.arms.items()},
+            "labels": analyse(records, list(self.arms), pairs, self.metric),
+            "efficiency": equivalents(records, pairs, self.metric),
+            "tuning": [{"arm": arm, "labels": count, **choice} for (arm, count), choice in choices.items()],
+            "tuning_seeds": list(range(TUNING_SEED, TUNING_SEED + self.comparison.tuning_runs)) if choices else [],
+        }
+        self.records.write_json(RESULTS_NAME, results)
+        self.records.write_text(TABLE_NAME, report.table(results))
+        self._draw(results, records)
+        return results
+
+    def _draw(self, results: Mapping[str, Any], records: Sequence[Record]) -> None:
+        from modelsgenesis.comparison.figures import draw_bars, draw_label_efficiency
+
+        try:
+            draw_bars(results, records, self.records.folder / "bars.png")
+            if len(results["labels"]) > 1:
+                draw_label_efficiency(results, self.records.folder / "label_efficiency.png")
+        except MissingExtraError as error:
+            self.reporter.note(f"no figures: {error}")
+
+    def _data_facts(self) -> dict[str, Any]:
+        patients = {case.name: case.patient for case in self.data.cases}
+        split = asdict(self.parts.split)
+        return {
+            "name": self.data.name,
+            "task": self.data.task,
+            "patients": {part: len({patients[name] for name in names}) for part, names in split.items()},
+            "cases": {part: len(names) for part, names in split.items()},
+        }
+
+
+def choose_pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:
+    """Return which arms are compared: each with the scratch arm of its dimensions, else with the first arm.
+
+    Where arms of two and of three dimensions are there, each kind of start is compared across the dimensions too.
+    """
+    scratch = [arm for arm in arms if arm.weights is None]
+    pairs: list[tuple[str, str]] = []
+    for arm in arms:
+        if arm.weights is None and scratch:
+            continue
+        same = [other for other in scratch if other.dims == arm.dims]
+        reference = next(iter([*same, *scratch, arms[0]]))
+        if reference is not arm:
+            pairs.append((arm.name, reference.name))
+    for kind in (scratch, [arm for arm in arms if arm.weights is not None]):
+        cubes, slices = ([arm for arm in kind if arm.dims == dims] for dims in (3, 2))
+        if cubes and slices:
+            pairs.append((cubes[0].name, slices[0].name))
+    return pairs
+
+
+def _sized(arm: Arm, patch_size: tuple[int, ...] | None) -> FinetuningConfig:
+    return arm.config if arm.config.patch_size is not None else arm.config.override(patch_size=patch_size)
+
+
+def _described(arm: Arm) -> dict[str, Any]:
+    return {
+        "init": arm.init,
+        "weights": arm.digest,
+        "shape": arm.shape.to_dict(),
+        "contract": arm.contract.to_dict(),
+        "settings": list(arm.settings),
+    }
+
+
+def _shown(arm: Arm) -> dict[str, Any]:
+    return {
+        "init": arm.init,
+        "weights": arm.digest,
+        "dims": arm.dims,
+        "parameters": build_size(arm.shape),
+        "settings": list(arm.settings),
+        "learning_rate": arm.config.learning_rate,
+    }
+
+
+def _diverged(trial: Trial) -> Record:
+    asked = {"arm": trial.arm, "labels": trial.labels, "seed": trial.seed, "settings": list(trial.settings)}
+    return {**asked, "training": list(trial.cases), "diverged": True, "validation": {}}

@@ -1,0 +1,239 @@
+"""One training of a comparison: from an arm, a label count and a seed to what was measured; nothing is left on disk."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from modelsgenesis import __version__
+from modelsgenesis.checkpoints import load_bundle
+from modelsgenesis.comparison.payload import read_payload
+from modelsgenesis.configs import (
+    ClassifierConfig,
+    FinetuningConfig,
+    InputContract,
+    NetworkConfig,
+    SegmentationConfig,
+    apply_settings,
+)
+from modelsgenesis.data import PreparedCase
+from modelsgenesis.errors import ConfigurationError
+from modelsgenesis.hardware import Hardware, choose_hardware
+from modelsgenesis.networks import adapt, build_network, empty_network
+from modelsgenesis.reporting import Reporter
+from modelsgenesis.training.finetuning import Segmentation, summarize
+from modelsgenesis.training.loop import Progress, Trainer
+from modelsgenesis.training.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arm:
+    """A starting point, ready to be trained.
+
+    Attributes:
+        name: What tables and figures call it.
+        init: What it starts from, as a card may call it; None for random weights.
+        weights: Folder of the bundle that it starts from; None for random weights.
+        digest: SHA-256 of those weights.
+        shape: Its task network.
+        contract: How its images are prepared.
+        config: Its training, the arm's own settings included.
+        settings: Those settings, as they were given.
+        adaptation: Options of `adapt` for the weights.
+    """
+
+    name: str
+    init: str | None
+    weights: Path | None
+    digest: str | None
+    shape: NetworkConfig
+    contract: InputContract
+    config: FinetuningConfig
+    settings: tuple[str, ...] = ()
+    adaptation: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def dims(self) -> int:
+        """Spatial dimensions of the network."""
+        return (self.shape.encoder if isinstance(self.shape, ClassifierConfig) else self.shape).dims
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One training.
+
+    Attributes:
+        arm: Name of the arm.
+        labels: Patients whose labels are learnt from.
+        seed: Of what is new in the network, of order and augmentation.
+        cases: Names of the training cases.
+        settings: `key=value` on top of the arm's own: a candidate, or what was chosen.
+        tuning: Whether it chooses settings: such a trial is measured on the validation patients alone.
+    """
+
+    arm: str
+    labels: int
+    seed: int
+    cases: tuple[str, ...]
+    settings: tuple[str, ...] = ()
+    tuning: bool = False
+
+    def __str__(self) -> str:
+        chosen = f" with {', '.join(self.settings)}" if self.settings else ""
+        return f"{self.arm}, {self.labels} labels, seed {self.seed}{chosen}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What all trials share; small enough to be sent to a process.
+
+    Attributes:
+        arms: By name.
+        labels: Class names of the data.
+        device: Where to compute.
+        parts: By arm, the files of its prepared `training`, `validation` and, unless settings are being chosen, `test`.
+        models: Folder to keep the trained weights in; None keeps none.
+    """
+
+    arms: Mapping[str, Arm]
+    labels: tuple[str, ...]
+    device: str
+    parts: Mapping[str, Mapping[str, Path]]
+    models: Path | None = None
+
+
+class Unlogged(Run):
+    """A run that leaves nothing on disk; the best weights stay in memory."""
+
+    def __init__(self) -> None:
+        super().__init__(Path())
+        self.best: dict[str, torch.Tensor] = {}
+
+    def log_step(self, row: Mapping[str, Any]) -> None:
+        """Keep nothing."""
+
+    def log_validation(self, row: Mapping[str, Any]) -> None:
+        """Keep nothing."""
+
+    def save_checkpoint(self, state: Mapping[str, Any]) -> None:
+        """Keep nothing: a trial that was cut short starts again."""
+
+    def keep(self, network: nn.Module, _progress: Progress) -> None:
+        """Keep the weights of the best validation so far."""
+        self.best = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+
+def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
+    """Train one network and measure it.
+
+    Args:
+        trial: What to train.
+        bench: Arms, data and device.
+
+    Returns:
+        JSON values: what was asked, the metrics of the kept network on the validation patients and, unless the
+        trial chooses settings, on the test patients, each test case by itself included.
+
+    Raises:
+        NonFiniteLossError: The training diverged.
+        Interrupted: A signal came.
+    """
+    started = time.perf_counter()
+    arm = bench.arms[trial.arm]
+    config = apply_settings(arm.config, trial.settings).override(seed=trial.seed)
+    hardware = choose_hardware(bench.device, config.precision)
+    network = start_network(arm, trial.seed)
+    objective = _objective(trial, bench, config, hardware)
+    run = Unlogged()
+    trainer = Trainer(
+        network=network,
+        objective=objective,
+        config=config,
+        run=run,
+        hardware=hardware,
+        reporter=Reporter(),
+        keep=run.keep,
+    )
+    progress = trainer.fit()
+    network.load_state_dict(run.best)
+    network.eval()
+    record = {**_asked(trial, config), "steps": progress.step, "kept_step": progress.best_step}
+    record["validation"] = progress.metrics
+    if not trial.tuning:
+        record |= _measure(network, objective, _part(bench, trial.arm, "test"), bench.labels)
+        _save(network, trial, bench)
+    return {**record, "seconds": round(time.perf_counter() - started, 2), "library_version": __version__}
+
+
+def start_network(arm: Arm, seed: int) -> nn.Module:
+    """Return the arm's network before training; what is not from its weights is drawn from the seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)  # initialisation draws from the global generator
+        if arm.weights is None:
+            return build_network(arm.shape)
+        return adapt(load_bundle(arm.weights).network, copy=False, **arm.adaptation)[0]
+
+
+def build_size(shape: NetworkConfig) -> int:
+    """Return the number of parameters of a network."""
+    return sum(parameter.numel() for parameter in empty_network(shape).parameters())
+
+
+def _asked(trial: Trial, config: FinetuningConfig) -> dict[str, Any]:
+    return {
+        "arm": trial.arm,
+        "labels": trial.labels,
+        "seed": trial.seed,
+        "settings": list(trial.settings),
+        "learning_rate": config.learning_rate,
+        "training": list(trial.cases),
+    }
+
+
+def _objective(trial: Trial, bench: Bench, config: FinetuningConfig, hardware: Hardware) -> Segmentation:
+    wanted = set(trial.cases)
+    if not isinstance(config, SegmentationConfig):
+        raise ConfigurationError(f"{trial.arm}: received {type(config).__name__}, expected a SegmentationConfig")
+    return Segmentation(
+        training=[case for case in _part(bench, trial.arm, "training") if case.name in wanted],
+        validation=_part(bench, trial.arm, "validation"),
+        config=config,
+        labels=bench.labels,
+        hardware=hardware,
+    )
+
+
+def _part(bench: Bench, arm: str, part: str) -> Sequence[PreparedCase]:
+    return _read_part(bench.parts[arm][part])
+
+
+@cache
+def _read_part(path: Path) -> Sequence[PreparedCase]:
+    return read_payload(path)
+
+
+def _measure(
+    network: nn.Module, objective: Segmentation, test: Sequence[PreparedCase], labels: Sequence[str]
+) -> dict[str, Any]:
+    """Return the metrics on the test patients, and those of each case by itself."""
+    with torch.no_grad():
+        rows = {case.name: objective.measure(network, case) for case in test}
+    cases = {name: dict(zip(labels[1:], row, strict=True)) for name, row in rows.items()}
+    return {"test": summarize(list(rows.values()), labels), "cases": cases}
+
+
+def _save(network: nn.Module, trial: Trial, bench: Bench) -> None:
+    if bench.models is None:
+        return
+    from safetensors.torch import save_file
+
+    from modelsgenesis.configs.comparison import file_name
+
+    path = bench.models / file_name(trial.arm) / f"labels-{trial.labels}-seed-{trial.seed}.safetensors"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.cpu().contiguous() for name, tensor in network.state_dict().items()}, path)

@@ -11,7 +11,9 @@
     │   └── UnsafeCheckpointError   a weight file that would have to run code to be read
     ├── TrainingError               a run that cannot start or go on
     │   ├── NonFiniteLossError      the loss is NaN or infinite
-    │   └── ResumeError             a run that cannot be continued as asked
+    │   ├── ExplodingLossError      the loss is far above what the run began with
+    │   ├── ResumeError             a run that cannot be continued as asked
+    │   └── PeerError               another process of the run failed and tells why
     ├── HubError                    the Hub or a download failed
     │   ├── UnknownModelError       a name in no registry and no repository
     │   ├── HubUnreachableError     no network, or offline and not in the cache
@@ -74,8 +76,16 @@ class NonFiniteLossError(TrainingError):
     """The loss is NaN or infinite."""
 
 
+class ExplodingLossError(TrainingError):
+    """The loss is far above what the run began with."""
+
+
 class ResumeError(TrainingError):
     """A run that cannot be continued as asked."""
+
+
+class PeerError(TrainingError):
+    """Another process of the run failed; that one, or rank 0, tells why, so nothing is printed here."""
 
 
 class HubError(GenesisError):

@@ -59,12 +59,13 @@ def computes_bfloat16(device: torch.device) -> bool:
     return False
 
 
-def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
+def choose_hardware(device: str = "auto", precision: str = "auto", *, local_rank: int = 0) -> Hardware:
     """Choose where and how to compute.
 
     Args:
         device: `"auto"` takes CUDA where there is one, else the CPU; or a device as torch names it.
         precision: `"auto"`, `"float32"` or `"bfloat16"`.
+        local_rank: Of several processes on this machine; each takes the CUDA device of its number.
 
     Returns:
         The hardware.
@@ -84,5 +85,19 @@ def choose_hardware(device: str = "auto", precision: str = "auto") -> Hardware:
         raise ConfigurationError(f"device: received {device!r}, expected auto, cpu, cuda or cuda:N") from error
     if chosen.type == "cuda" and not torch.cuda.is_available():
         raise ConfigurationError(f"device: received {device!r}, but there is no CUDA device; use --device cpu")
+    if chosen.type == "cuda":
+        chosen = _own_device(chosen, local_rank)
     wanted = precision == "bfloat16" or (precision == "auto" and computes_bfloat16(chosen))
     return Hardware(chosen, torch.bfloat16 if wanted else torch.float32)
+
+
+def _own_device(device: torch.device, local_rank: int) -> torch.device:
+    """Return the CUDA device of a process."""
+    count = torch.cuda.device_count()
+    index = local_rank if device.index is None else device.index
+    if index >= count:
+        raise ConfigurationError(
+            f"device: received {device}, process {local_rank} of this machine, which has {count} CUDA devices; "
+            "start as many processes as there are devices"
+        )
+    return torch.device("cuda", index)

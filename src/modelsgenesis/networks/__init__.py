@@ -5,6 +5,8 @@ from modelsgenesis.networks.building import build_network, empty_network
 from modelsgenesis.networks.genesis_unet import GenesisUNet
 from modelsgenesis.networks.heads import Classifier
 from modelsgenesis.networks.nnunet import StagedUNet
+from modelsgenesis.networks.recomputation import recompute_activations
+from modelsgenesis.networks.statistics import share_statistics
 from modelsgenesis.networks.transfer import AdaptationReport, transfer
 from modelsgenesis.networks.unet import UNet
 
@@ -17,5 +19,7 @@ __all__ = [
     "adapt",
     "build_network",
     "empty_network",
+    "recompute_activations",
+    "share_statistics",
     "transfer",
 ]

@@ -61,18 +61,22 @@ class BatchNorm(_BatchNorm):
 
     With `statistics="batch"` evaluation normalises as training does, as the published network expects, but
     leaves the running averages alone: inference has no side effect.
+
+    Attributes:
+        recomputing: Activations are being computed anew for the gradients: leave the running averages alone.
     """
 
     def __init__(self, channels: int, epsilon: float, statistics: Literal["batch", "running"]) -> None:
         super().__init__(channels, eps=epsilon)
-        self.statistics = statistics
+        self.statistics: Literal["batch", "running"] = statistics
+        self.recomputing = False
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - the shape is checked by the network
         pass
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as torch names it
         """Normalise [b, c, *spatial] per channel."""
-        if self.statistics == "batch" and not self.training:
+        if self.recomputing or (self.statistics == "batch" and not self.training):
             return functional.batch_norm(input, None, None, self.weight, self.bias, training=True, eps=self.eps)
         return super().forward(input)
 

@@ -1,6 +1,7 @@
 """Which samples a step sees: a function of seed and step alone, whatever the number of workers and processes."""
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from modelsgenesis.configs import TrainingConfig
+from modelsgenesis.errors import GenesisError, TrainingError
 
 
 class StepBatches(Sampler[list[int]]):
@@ -66,8 +68,9 @@ class StepBatches(Sampler[list[int]]):
 
 
 def choose_workers(workers: int) -> int:
-    """Return the number of loader processes: as asked, or for -1 half of the cores, at most 8."""
-    return workers if workers >= 0 else min((os.cpu_count() or 1) // 2, 8)
+    """Return the loader processes of this process: as asked, or for -1 its share of half of the cores, at most 8."""
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # set by torchrun
+    return workers if workers >= 0 else min((os.cpu_count() or 1) // 2 // beside, 8)
 
 
 def make_loader(dataset: Dataset[Any], batches: StepBatches, config: TrainingConfig) -> DataLoader[Any]:
@@ -79,4 +82,39 @@ def make_loader(dataset: Dataset[Any], batches: StepBatches, config: TrainingCon
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(config.seed),  # the loader would draw from the global one
+        worker_init_fn=_outlive_signals,
     )
+
+
+def _outlive_signals(_: int) -> None:
+    """Leave it to the process that trains to end its workers: a signal to all of them must not cost it a batch."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def next_batch(loader: Iterator[Any], step: int) -> Any:
+    """Return the next batch of a loader.
+
+    Args:
+        loader: Iterator of `make_loader`.
+        step: Steps done, for the message.
+
+    Raises:
+        GenesisError: What the data set raised, in one line also from a worker process.
+        TrainingError: A loader process died.
+    """
+    try:
+        return next(loader)
+    except GenesisError as error:
+        if "\n" not in str(error):
+            raise
+        # A worker sends its traceback as the message; the error itself is the last line, after the type's name.
+        line = str(error).strip().splitlines()[-1].partition(": ")[2]
+        raise TrainingError(f"{line}; the last checkpoint is intact") from error
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        text = " ".join(str(error).split())
+        raise TrainingError(
+            f"a loader process died at step {step}: {text}; the last checkpoint is intact, resume with fewer workers"
+        ) from error

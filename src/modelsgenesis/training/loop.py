@@ -1,66 +1,29 @@
 """The loop of pretraining and fine-tuning."""
 
-import math
-import time
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch import nn
 
 from modelsgenesis.configs import TrainingConfig
-from modelsgenesis.errors import Interrupted, NonFiniteLossError, TrainingError
+from modelsgenesis.errors import ConfigurationError, Interrupted, NonFiniteLossError, ResumeError
 from modelsgenesis.hardware import Hardware
+from modelsgenesis.networks import recompute_activations, share_statistics
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.batches import StepBatches, make_loader
+from modelsgenesis.training.batches import StepBatches, make_loader, next_batch
+from modelsgenesis.training.clock import Clock
 from modelsgenesis.training.distributed import Processes
+from modelsgenesis.training.guard import Guard
+from modelsgenesis.training.objective import Objective, Progress
 from modelsgenesis.training.optimization import Optimization, count_steps, learning_rate
-from modelsgenesis.training.run import Run
+from modelsgenesis.training.run import Run, compare
 from modelsgenesis.training.signals import GracefulStop
+from modelsgenesis.training.state import changed_versions, random_states, restore_random_states, versions
 
-
-class Objective(ABC):
-    """What a kind of training adds to the loop.
-
-    Attributes:
-        dataset: Maps an item `epoch * len(dataset) + index` to a sample; its length is the samples of an epoch.
-    """
-
-    dataset: Dataset[Any]
-
-    @abstractmethod
-    def loss(self, network: nn.Module, batch: Any) -> Tensor:
-        """Return the mean loss of a batch; the network is called under autocast."""
-
-    @abstractmethod
-    def validate(self, network: nn.Module) -> dict[str, float]:
-        """Measure the network, in evaluation mode and without gradients."""
-
-    @abstractmethod
-    def score(self, metrics: dict[str, float]) -> float:
-        """Return the number that decides which network is kept; lower is better."""
-
-
-@dataclass
-class Progress:
-    """Where a run is.
-
-    Attributes:
-        step: Steps done.
-        best_step: Step of the best validation.
-        best_score: Its score; lower is better.
-        stale: Validations since the best.
-        metrics: Of the best validation.
-    """
-
-    step: int = 0
-    best_step: int = 0
-    best_score: float = math.inf
-    stale: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
+__all__ = ["Objective", "Progress", "Trainer"]
 
 
 class Trainer:
@@ -73,9 +36,12 @@ class Trainer:
         run: Where the log and the checkpoints go.
         hardware: Device and number format.
         reporter: Is told the progress.
-        keep: Called with the metrics whenever a validation is the best so far, to write the bundle.
-        processes: This process among those that train together; None for one alone.
+        keep: Called with the metrics whenever a validation is the best so far, to write the bundle; on rank 0.
+        processes: This process among those that train together, connected; None for one alone.
         pretrained: Names of the tensors that came from a checkpoint; see `Optimization`.
+
+    Raises:
+        ConfigurationError: The batch does not divide by the processes, or nothing is left to train.
     """
 
     def __init__(
@@ -91,30 +57,57 @@ class Trainer:
         processes: Processes | None = None,
         pretrained: Collection[str] = (),
     ) -> None:
-        self.network = hardware.place_network(network)
+        self.processes = processes or Processes()
+        if config.batch_size % self.processes.world_size:
+            raise ConfigurationError(
+                f"batch_size: received {config.batch_size} for {self.processes.world_size} processes, which share it; "
+                "expected a multiple of their number"
+            )
         self.objective, self.config, self.run = objective, config, run
         self.hardware, self.reporter, self.keep = hardware, reporter, keep
-        self.processes = processes or Processes()
-        self.progress = Progress()
-        self.steps, self.per_epoch = count_steps(config, len(objective.dataset))  # pyright: ignore[reportArgumentType]
+        self.size = len(objective.dataset)  # pyright: ignore[reportArgumentType]
+        self.steps, self.per_epoch = count_steps(config, self.size)
         self.validate_every = config.validate_every or self.per_epoch
+        self.network = network if self.processes.is_alone else share_statistics(network)
+        if config.checkpoint_activations:
+            recompute_activations(network)
+        hardware.place_network(network)
         self.optimization = Optimization(
-            self.network, config, steps=self.steps, per_epoch=self.per_epoch, pretrained=pretrained
+            network, config, steps=self.steps, per_epoch=self.per_epoch, pretrained=pretrained
         )
+        self.progress = Progress()
+        self.random: list[dict[str, Any]] = []
+        self._loader: Iterator[Any] | None = None
+        self._parallel: nn.Module | None = None
 
     def resume(self) -> None:
-        """Take up the state of the run's newest checkpoint.
+        """Take up the state of the run's newest checkpoint, or begin if none was written yet.
 
         Raises:
-            ResumeError: There is none.
+            ResumeError: There are checkpoints and none can be read, or the data has changed.
         """
-        state, problem = self.run.load_checkpoint()
+        state, problem = self.processes.first(self.run.load_checkpoint)
         if problem:
             self.reporter.note(problem)
+        if state is None:
+            self.processes.first(partial(self.run.truncate_logs, 0))
+            return
+        if state["data"]["size"] != self.size:
+            raise ResumeError(
+                f"{self.run.folder}: an epoch had {state['data']['size']} samples, now {self.size}; resume with the "
+                "scans that the run began with"
+            )
         self.network.load_state_dict(state["network"])
         self.optimization.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
-        self.run.truncate_logs(self.progress.step)
+        self.random = state["random"]
+        changes = changed_versions(state["versions"])
+        if len(self.random) != self.processes.world_size:
+            changes.append(f"processes were {len(self.random)}, now {self.processes.world_size}")
+        changes += compare({"compile": state["config"]["compile"]}, {"compile": self.config.compile})
+        if changes:
+            self.reporter.note(f"going on, though perhaps not to the bit: {'; '.join(changes)}")
+        self.processes.first(partial(self.run.truncate_logs, self.progress.step))
 
     def fit(self) -> Progress:
         """Train to the end of the budget.
@@ -124,77 +117,110 @@ class Trainer:
 
         Raises:
             NonFiniteLossError: The loss became NaN or infinite; the last checkpoint is from before.
-            TrainingError: A loader process died.
+            ExplodingLossError: It rose far above the first ones; the last checkpoint is from before.
+            TrainingError: A loader process or another process died, or the disk is full.
             Interrupted: A signal came; a checkpoint has been written.
         """
         batches = StepBatches(
-            size=len(self.objective.dataset),  # pyright: ignore[reportArgumentType]
+            size=self.size,
             batch_size=self.config.batch_size,
             start=self.progress.step,
             steps=self.steps,
             seed=self.config.seed,
+            rank=self.processes.rank,
+            world_size=self.processes.world_size,
         )
-        loader = iter(make_loader(self.objective.dataset, batches, self.config))
+        device = self.hardware.device
         self.reporter.begin("training", self.steps, self.progress.step)
-        clock = _Clock(self.config.batch_size)
-        with GracefulStop() as stop:
-            while self.progress.step < self.steps and not self._finished_early():
-                with clock.waiting():
-                    batch = self._next(loader)
-                loss = self._step(batch)
-                self.progress.step += 1
-                self._log_step(loss, clock)
-                if self.progress.step % self.validate_every == 0 or self.progress.step == self.steps:
-                    self._validate()
-                    self.save()
-                if stop.received is not None:
-                    self._interrupt(stop.received)
+        with GracefulStop() as stop, torch.random.fork_rng([device] if device.type == "cuda" else []):
+            self._set_random_states()
+            try:
+                self._parallel = self._parallelize()
+                self._loader = iter(make_loader(self.objective.dataset, batches, self.config))
+                self._train(stop)
+            finally:
+                self._loader = self._parallel = None  # their threads and processes end here
         self.reporter.end()
         return self.progress
 
     def save(self) -> None:
-        """Write a checkpoint of everything that a resume needs."""
-        self.run.save_checkpoint(
-            {
-                "network": self.network.state_dict(),
-                "optimizer": self.optimization.optimizer.state_dict(),
-                "progress": asdict(self.progress),
-            }
-        )
+        """Write a checkpoint of everything that a resume needs; every process must call it."""
+        self.random = self.processes.gather(random_states(self.hardware.device))
+        self.processes.first(self._write)
 
-    def _next(self, loader: Any) -> Any:
+    def _train(self, stop: GracefulStop) -> None:
+        clock = Clock(self.config.batch_size)
+        guard = Guard(self.config, self.run.folder, self.reporter, self.progress.first_losses)
+        while self.progress.step < self.steps and not self._finished_early():
+            batch = self._fetch(clock)
+            loss, signum = self._step(batch, guard, stop)
+            self.progress.step += 1
+            self._log_step(loss, clock)
+            self._record(clock)
+            if signum:
+                self._interrupt(signum)
+
+    def _parallelize(self) -> nn.Module:
+        """Return the network as the objective calls it in training."""
+        parallel = self.processes.wrap(self.network, self.hardware.device)
+        return torch.compile(parallel) if self.config.compile else parallel  # pyright: ignore[reportReturnType]
+
+    def _set_random_states(self) -> None:
+        """Seed the global generators, which a dropout draws from, or take them up where they were."""
+        rank = self.processes.rank
+        if len(self.random) > rank:
+            restore_random_states(self.random[rank], self.hardware.device)
+        else:
+            torch.manual_seed(self.config.seed + rank * 1_000_003)
+
+    def _fetch(self, clock: Clock) -> Any:
+        """Return the next batch; what goes wrong with the data in one process ends all."""
+        batch = problem = None
         try:
-            return next(loader)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            message = f"a loader process died at step {self.progress.step}: {error}; resume with fewer workers"
-            raise TrainingError(message.replace("\n", " ")) from error
+            with clock.waiting():
+                batch = next_batch(_running(self._loader), self.progress.step)
+        except Exception as error:
+            problem = error
+        self.processes.agree(problem)
+        return batch
 
-    def _step(self, batch: Any) -> float:
+    def _step(self, batch: Any, guard: Guard, stop: GracefulStop) -> tuple[float, int]:
+        """Learn from a batch; return the mean loss over all processes, and a signal that one of them received."""
         step = self.progress.step
         rate = self.optimization.begin(step)
-        with self.hardware.autocast():
-            loss = self.objective.loss(self.network, batch)
-        value = loss.item()
-        if math.isfinite(value):
-            loss.backward()
-        if not math.isfinite(value) or not self.optimization.finish(step):
-            what = "the gradient is not finite" if math.isfinite(value) else f"loss is {value}"
-            raise NonFiniteLossError(
-                f"{what} at step {step + 1} with learning rate {rate:g}: lower the learning "
-                f"rate or set clip_norm, then start again from the checkpoint in {self.run.folder}"
-            )
-        return value
+        with self.processes.watching():
+            with self.hardware.autocast():
+                loss = self.objective.loss(_running(self._parallel), batch)
+            told = self.processes.gather_numbers([loss.item(), stop.received or 0])
+            mean = sum(row[0] for row in told) / len(told)
+            if guard.accept(mean, step + 1, rate):
+                loss.backward()
+                if self.optimization.finish(step):
+                    guard.moved()
+                else:
+                    guard.refuse("the gradient is not finite", step + 1, rate)
+        return mean, int(max(row[1] for row in told))
 
-    def _log_step(self, loss: float, clock: "_Clock") -> None:
+    def _log_step(self, loss: float, clock: Clock) -> None:
         step = self.progress.step
         speed, waiting = clock.tick()
         rate = learning_rate(self.config, step - 1, self.steps, self.per_epoch)
-        self.run.log_step({"step": step, "learning_rate": rate, "loss": loss, "samples_per_second": round(speed, 2)})
+        if self.processes.is_main:
+            row = {"step": step, "learning_rate": rate, "loss": loss, "samples_per_second": round(speed, 2)}
+            self.run.log_step(row)
         self.reporter.step(step, loss, speed, waiting)
 
-    def _validate(self) -> None:
+    def _record(self, clock: Clock) -> None:
+        """Validate and write a checkpoint where these are due."""
+        step = self.progress.step
+        validated = step % self.validate_every == 0 or step == self.steps
+        if validated:
+            self.progress = self.processes.first(self._validate)
+        if validated or (self.config.checkpoint_every and step % self.config.checkpoint_every == 0):
+            self.save()
+            clock.restart()
+
+    def _validate(self) -> Progress:
         self.network.eval()
         with torch.no_grad():
             metrics = self.objective.validate(self.network)
@@ -207,6 +233,29 @@ class Trainer:
             progress.best_score, progress.best_step, progress.stale = score, progress.step, 0
             progress.metrics = metrics
             self.keep(self.network, progress)
+        return progress
+
+    def _write(self) -> None:
+        weights = self.network.state_dict()
+        if not all(tensor.isfinite().all() for tensor in weights.values() if tensor.is_floating_point()):
+            raise NonFiniteLossError(
+                f"weights are not finite after step {self.progress.step}; lower the learning rate or set clip_norm in "
+                f"a new run, the checkpoint in {self.run.folder} is from before"
+            )
+        step = self.progress.step
+        seen = step * self.config.batch_size
+        self.run.save_checkpoint(
+            {
+                "network": weights,
+                "optimizer": self.optimization.optimizer.state_dict(),
+                "progress": asdict(self.progress),
+                "schedule": {"step": step, "steps": self.steps, "steps_per_epoch": self.per_epoch},
+                "data": {"size": self.size, "epoch": seen // self.size, "position": seen % self.size},
+                "random": self.random,
+                "config": self.config.to_dict(),
+                "versions": versions(),
+            }
+        )
 
     def _finished_early(self) -> bool:
         if not self.config.patience or self.progress.stale < self.config.patience:
@@ -224,28 +273,8 @@ class Trainer:
         )
 
 
-class _Clock:
-    """Samples a second and the share of time spent waiting for data, over the last steps."""
-
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self.last = time.perf_counter()
-        self.step_seconds = self.wait_seconds = self._waited = 0.0
-
-    def waiting(self) -> "_Clock":
-        return self
-
-    def __enter__(self) -> None:
-        self._start = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._waited = time.perf_counter() - self._start
-
-    def tick(self) -> tuple[float, float]:
-        now = time.perf_counter()
-        spent, self.last = now - self.last, now
-        # Exponential averages over about ten steps; the first step sets them.
-        weight = 0.1 if self.step_seconds else 1.0
-        self.step_seconds += weight * (spent - self.step_seconds)
-        self.wait_seconds += weight * (self._waited - self.wait_seconds)
-        return self.batch_size / self.step_seconds, min(self.wait_seconds / self.step_seconds, 1.0)
+def _running(part: Any) -> Any:
+    """Return what exists only while `fit` runs."""
+    if part is None:
+        raise RuntimeError("the trainer is not running")
+    return part

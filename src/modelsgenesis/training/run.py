@@ -11,14 +11,23 @@ from typing import Any, Self
 
 import torch
 
-from modelsgenesis.checkpoints.bundle import write_atomically
+from modelsgenesis.checkpoints.bundle import replacing, write_atomically
 from modelsgenesis.errors import ResumeError, TrainingError
+from modelsgenesis.training.distributed import Processes
 
 RUN_NAME = "run.json"
 LOG_NAME = "log.csv"
 VALIDATION_NAME = "validation.csv"
 LAST_NAME = "checkpoints/last.pt"
 BEFORE_NAME = "checkpoints/before.pt"
+LOCK_NAME = "checkpoints/.lock"
+
+FREE_SETTINGS = frozenset(
+    ("workers", "compile", "checkpoint_activations", "checkpoint_every", "nonfinite", "explosion")
+)
+"""What a resumed run may change: how fast it computes, how often it writes, what ends it; not what it learns."""
+
+_WRITTEN = (RUN_NAME, LOG_NAME, VALIDATION_NAME, LAST_NAME, "config.json", "model.safetensors", "README.md")
 
 
 class Run:
@@ -53,11 +62,35 @@ class Run:
             raise TrainingError(
                 f"{folder}: holds a run already; add --resume to go on with it or choose another folder"
             )
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and not _is_blank(folder):
             raise TrainingError(f"{folder}: is not empty; choose a new folder for the output")
         parent = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         if not parent.is_dir() or not os.access(parent, os.W_OK):
             raise TrainingError(f"{folder}: cannot be written in {parent}; choose another folder for the output")
+
+    @classmethod
+    def open(
+        cls,
+        folder: str | Path,
+        description: Mapping[str, Any],
+        *,
+        resume: bool = False,
+        processes: Processes | None = None,
+    ) -> Self:
+        """Start or go on with a run; of several processes rank 0 alone holds the folder.
+
+        Raises:
+            TrainingError: As `create` and `resume` do.
+        """
+        processes = processes or Processes()
+        run, problem = cls(Path(folder)), None
+        if processes.is_main:
+            try:
+                run = (cls.resume if resume else cls.create)(folder, description)
+            except TrainingError as error:
+                problem = error
+        processes.agree(problem)
+        return run
 
     @classmethod
     def create(cls, folder: str | Path, description: Mapping[str, Any]) -> Self:
@@ -78,20 +111,39 @@ class Run:
 
     @classmethod
     def resume(cls, folder: str | Path, description: Mapping[str, Any]) -> Self:
-        """Go on with a run that was asked for the same.
+        """Go on with a run that was asked for the same; `FREE_SETTINGS` may differ.
 
         Raises:
-            ResumeError: There is no run, or its configuration differs; the message lists the differences.
+            ResumeError: There is no run, or its configuration or its scans differ; the message lists how.
             TrainingError: Another process trains in the folder.
         """
         folder = Path(folder)
         before = cls(folder).description()
         differences = compare(before["config"], description["config"])
+        differences = [text for text in differences if text.split(" ")[0] not in FREE_SETTINGS]
         if differences:
             raise ResumeError(f"{folder}: the run was started with another configuration: {'; '.join(differences)}")
+        if before.get("split") != json.loads(json.dumps(description.get("split"))):
+            raise ResumeError(
+                f"{folder}: the run was started with other scans or another split, see {folder / RUN_NAME}; "
+                "resume with the same scans"
+            )
         run = cls(folder)
         run._make()
+        run._sweep()
         return run
+
+    def finish(self) -> None:
+        """Note in `run.json` that everything is done, so that a resume has nothing to do."""
+        description = {**self.description(), "finished": True}
+        write_atomically(self.folder / RUN_NAME, (json.dumps(description, indent=2) + "\n").encode())
+
+    def _sweep(self) -> None:
+        """Delete the temporary files that a killed process left."""
+        for name in _WRITTEN:
+            path = self.folder / name
+            for left in path.parent.glob(f".{path.name}.*"):
+                left.unlink(missing_ok=True)
 
     def description(self) -> dict[str, Any]:
         """Return the content of `run.json`.
@@ -109,7 +161,7 @@ class Run:
     def _make(self) -> None:
         try:
             (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.folder / "checkpoints" / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
+            self._lock = os.open(self.folder / LOCK_NAME, os.O_CREAT | os.O_RDWR, 0o644)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             self.close()
@@ -167,45 +219,66 @@ class Run:
             write_atomically(path, "".join(f"{line}\n" for line in (head, *kept)).encode())
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Write the state of training atomically and keep the one before.
+        """Write the state of training and keep the one before; at every moment one of the two is whole.
 
         Raises:
             CheckpointError: The disk is full; the checkpoint before is intact.
         """
         content = io.BytesIO()
         torch.save(dict(state), content)
+        self._sync_logs()
         last = self.folder / LAST_NAME
-        if last.exists():
-            last.replace(self.folder / BEFORE_NAME)
-        write_atomically(last, content.getvalue())
+        with replacing(last) as temporary:
+            with temporary.open("wb") as file:
+                file.write(content.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            if last.exists():
+                last.replace(self.folder / BEFORE_NAME)
 
-    def load_checkpoint(self) -> tuple[dict[str, Any], str]:
-        """Return the newest readable state, and a sentence about it when it is not the last.
+    def _sync_logs(self) -> None:
+        """Bring the logs to the disk, so that no checkpoint is ahead of them."""
+        for path in (self.folder / LOG_NAME, self.folder / VALIDATION_NAME):
+            if path.exists():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+
+    def load_checkpoint(self) -> tuple[dict[str, Any] | None, str]:
+        """Return the newest readable state, None if none was written yet, and what a person should know of it.
 
         Raises:
-            ResumeError: There is none.
+            ResumeError: There are checkpoints and none can be read.
         """
         problem = ""
-        for name in (LAST_NAME, BEFORE_NAME):
-            path = self.folder / name
-            if not path.exists():
-                continue
+        paths = [path for path in (self.folder / LAST_NAME, self.folder / BEFORE_NAME) if path.exists()]
+        for path in paths:
             try:
                 return torch.load(path, map_location="cpu", weights_only=True), problem
             except Exception as error:
                 problem = f"{path.name} is damaged ({type(error).__name__}); going on from the checkpoint before"
+        if not paths:
+            return None, "no checkpoint was written yet: starting from the beginning"
         raise ResumeError(f"{self.folder}: no readable checkpoint to resume from; start again in another folder")
 
 
+def _is_blank(folder: Path) -> bool:
+    """Tell whether a folder holds nothing but what a start leaves that is killed at once."""
+    for path in folder.rglob("*"):
+        name = path.relative_to(folder).as_posix()
+        if name not in ("checkpoints", LOCK_NAME) and not name.startswith(f".{RUN_NAME}."):
+            return False
+    return True
+
+
 def compare(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return the differences of two nested configurations, one phrase each.
+    """Return the differences of two nested configurations, one phrase each; what `before` lacks came later.
 
     Example:
         >>> compare({"seed": 0, "pretext": {"flip_limit": 3}}, {"seed": 1, "pretext": {"flip_limit": 3}})
         ['seed was 0, now 1']
     """
     differences: list[str] = []
-    for key in sorted({*before, *now}):
+    for key in sorted(before):
         old, new = before.get(key), now.get(key)
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             differences += compare(old, new, f"{prefix}{key}.")

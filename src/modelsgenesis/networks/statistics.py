@@ -23,16 +23,16 @@ class _Sum(torch.autograd.Function):
         return _Sum.apply(gradients[0].contiguous())  # pyright: ignore[reportReturnType]
 
 
-class SharedBatchNorm(BatchNorm, nn.SyncBatchNorm):
-    """Batch norm in training by the statistics of the global batch; in evaluation as `BatchNorm` is.
+class SharedBatchNorm(BatchNorm):
+    """Batch norm in training by the statistics of the global batch, on a CPU; in evaluation as `BatchNorm` is.
 
-    On CUDA it is PyTorch's `SyncBatchNorm`, which does not run on a CPU. There the mean and, around it, the
-    variance are summed over the processes, in float32. Outside of a process group it is a plain batch norm.
+    PyTorch's `SyncBatchNorm` does not run there. The mean and, around it, the variance are summed over the
+    processes, in float32. Outside of a process group it is a plain batch norm.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as torch names it
         """Normalise [b, c, *spatial] per channel; every process must call it with as many axes."""
-        if self.training and input.device.type == "cpu" and dist.is_initialized():
+        if self.training and dist.is_initialized():
             return self._normalize_together(input)
         return super().forward(input)
 
@@ -60,15 +60,20 @@ class SharedBatchNorm(BatchNorm, nn.SyncBatchNorm):
             self.num_batches_tracked += 1
 
 
+class SharedBatchNormCuda(BatchNorm, nn.SyncBatchNorm):
+    """The same on CUDA, where PyTorch has it: `super().forward` of `BatchNorm` is that of `SyncBatchNorm`."""
+
+
 def _total(values: Tensor) -> Tensor:
     return _Sum.apply(values)  # pyright: ignore[reportReturnType]
 
 
-def share_statistics(network: nn.Module) -> nn.Module:
+def share_statistics(network: nn.Module, device: torch.device) -> nn.Module:
     """Replace every batch norm of this package by one over all processes, in place, with the same tensors.
 
     Args:
         network: Its names of tensors stay.
+        device: Where it will compute.
 
     Returns:
         The network.
@@ -76,14 +81,15 @@ def share_statistics(network: nn.Module) -> nn.Module:
     Example:
         >>> from modelsgenesis.configs import GenesisUNetConfig
         >>> from modelsgenesis.networks import GenesisUNet
-        >>> network = share_statistics(GenesisUNet(GenesisUNetConfig(widths=(4, 8))))
+        >>> network = share_statistics(GenesisUNet(GenesisUNetConfig(widths=(4, 8))), torch.device("cpu"))
         >>> type(network.encoder.levels[0][0].norm).__name__
         'SharedBatchNorm'
     """
+    kind = SharedBatchNormCuda if device.type == "cuda" else SharedBatchNorm
     for parent in list(network.modules()):
         for name, module in list(parent.named_children()):
             if type(module) is BatchNorm:
-                shared = SharedBatchNorm(module.num_features, module.eps, module.statistics)
+                shared = kind(module.num_features, module.eps, module.statistics)
                 shared.weight, shared.bias = module.weight, module.bias
                 for buffer, value in module.named_buffers():
                     setattr(shared, buffer, value)

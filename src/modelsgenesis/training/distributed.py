@@ -104,7 +104,7 @@ class Processes:
         if self.is_alone:
             return network
         devices = [device] if device.type == "cuda" else None
-        return nn.parallel.DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False)
+        return nn.parallel.DistributedDataParallel(network, device_ids=devices)
 
     def gather(self, value: Value) -> list[Value]:
         """Return everyone's value, by rank."""

@@ -68,7 +68,7 @@ class Trainer:
         self.size = len(objective.dataset)  # pyright: ignore[reportArgumentType]
         self.steps, self.per_epoch = count_steps(config, self.size)
         self.validate_every = config.validate_every or self.per_epoch
-        self.network = network if self.processes.is_alone else share_statistics(network)
+        self.network = network if self.processes.is_alone else share_statistics(network, hardware.device)
         if config.checkpoint_activations:
             recompute_activations(network)
         hardware.place_network(network)

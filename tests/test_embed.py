@@ -148,7 +148,11 @@ def test_folders_of_other_things_are_no_cards(cards: Path, tmp_path: Path) -> No
 def test_embedding_again_renews_what_is_ours_and_keeps_the_prose(tool: ModuleType, cards: Path, tmp_path: Path) -> None:
     path = cards / NAME / "README.md"
     before = path.read_text()
-    path.write_text(before.replace("FILL IN comparison: what it shows and what it does not", "Reviewed: a tie."))
+    path.write_text(
+        before.replace(
+            "FILL IN comparison: its whole command above; what it shows and what it does not", "Reviewed: a tie."
+        )
+    )
     again = write_run(tmp_path / "again", RECIPE.override(steps=21))
     left = tool.embed(again, NAME, cards=cards, drafts=tmp_path, data="Task04", options="--patient '^(a)_'")
     text = path.read_text()

@@ -128,6 +128,7 @@ def test_settings_reach_nested_fields_and_are_applied_together():
     assert (config.network.dims, config.patch_size) == (2, (64, 48))
     assert config.pretext.painting_fill == "constant"
     assert (config.epochs, config.steps) == (3, None)
+    assert apply_settings(PretrainingConfig(), ["rule=none"]).rule == "none"  # a choice, not the absence of one
 
 
 @pytest.mark.parametrize(

@@ -91,9 +91,7 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     if hint is Any:
         return value
     if origin is Literal:
-        if value not in arguments:
-            raise ConfigurationError(f"{where}: received {value!r}; {nearest(str(value), map(str, arguments))}")
-        return value
+        return _coerce_choice(value, arguments, where)
     if origin in (Union, UnionType):
         return _coerce_union(value, arguments, where)
     if origin is tuple and isinstance(value, (tuple, list)):
@@ -107,6 +105,14 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     expected: Any = origin or hint
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
         raise ConfigurationError(f"{where}: received {value!r}, expected {getattr(hint, '__name__', hint)}")
+    return value
+
+
+def _coerce_choice(value: Any, choices: tuple[Any, ...], where: str) -> Any:
+    """Return one of the choices; one that is called `"none"` is written `none`, which reads as no value."""
+    value = "none" if value is None and "none" in choices else value
+    if value not in choices:
+        raise ConfigurationError(f"{where}: received {value!r}; {nearest(str(value), map(str, choices))}")
     return value
 
 

@@ -1,0 +1,166 @@
+"""Every command in the documents is one that the command line takes, with settings that exist.
+
+Nothing is run: the application itself parses each command, and its `--set` are applied to their configuration.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.main import get_command
+
+import modelsgenesis
+from modelsgenesis.cli import app
+from modelsgenesis.configs import ClassificationConfig, SegmentationConfig, apply_settings, pretraining_recipe
+from modelsgenesis.errors import GenesisError
+from modelsgenesis.verbs import describe_comparison
+
+ROOT = Path(__file__).parents[1]
+GROUP: Any = get_command(app)  # of typer's own click
+DOCUMENTS = sorted(
+    path
+    for place in (".", "docs", "cards", "tools/drafts")
+    for path in (ROOT / place).glob("*.md" if place == "." else "**/*.md")
+)
+TASKS = {"seg": SegmentationConfig, "cls": ClassificationConfig}
+
+_START = re.compile(r"(?:\$ )?(?:[A-Z_]+=\S+ )*(?:(?:torchrun|python3?) .*?-m |\S*/)?modelsgenesis(?= |$)")
+
+
+def blocks(text: str) -> Iterator[str]:
+    """Yield the lines of fenced and of indented code, joined where they end with a backslash."""
+    fenced = False
+    for line in re.sub(r"\\\n\s*", "", text).splitlines():
+        if line.lstrip().startswith("```"):
+            fenced = not fenced
+        elif fenced or line.startswith("    "):
+            yield line.strip()
+
+
+def commands_in(text: str) -> Iterator[tuple[list[str], bool]]:
+    """Yield the arguments of each command, and whether it is whole: in running text only a part may be quoted."""
+    for line in blocks(text):
+        for part in line.split(" && "):
+            found = _START.match(part)
+            if found:
+                words = shlex.split(part[found.end() :], comments=True)
+                ends = [place for place, word in enumerate(words) if word in ("|", ">", ">>", "&", ";")]
+                yield words[: min(ends, default=len(words))], True
+    for quoted in re.findall(r"`modelsgenesis ([^`\n]+)`", text):
+        yield shlex.split(quoted), False
+
+
+def check(words: list[str], *, whole: bool = True) -> None:
+    """Parse a command as the application would, then what its options say.
+
+    Raises:
+        TyperException: There is no such command or option, a value has the wrong type, an argument is missing.
+        GenesisError: A setting, an arm or a name does not exist.
+    """
+    words = [word for word in words if word not in ("…", "...")]
+    try:
+        context = GROUP.make_context("modelsgenesis", [*words])
+        name, command, rest = GROUP.resolve_command(context, words)
+        options = command.make_context(name, rest, parent=context).params
+    except typer.Exit:  # of --help and --version
+        return
+    except Exception as error:
+        if not whole and type(error).__name__ == "MissingParameter":
+            return
+        raise
+    check_options(name, options)
+
+
+def check_options(name: str, options: dict[str, Any]) -> None:
+    """Check what only the configurations know."""
+    settings = options.get("settings") or []
+    if name == "pretrain":
+        pretraining_recipe(options["recipe"], scheme=options["scheme"], steps=options["steps"], settings=settings)
+    if name in ("finetune", "compare"):
+        task = options.get("task")
+        for config in [TASKS[task]] if task else TASKS.values():
+            apply_settings(config(), settings)
+    if name == "compare":
+        described = describe_comparison(
+            options["inits"],
+            arm_settings=options["arm_settings"] or [],
+            labels=options["labels"].split(","),
+            runs=options["runs"],
+            tune=options["tune"] or [],
+            tuning_runs=options["tuning_runs"],
+        )
+        for arm in described.arms:
+            check_name(arm.init)
+        for labels in described.labels:
+            SegmentationConfig(labels=None if labels == "all" else labels)
+    for key in ("init", "name", "model"):
+        check_name(options.get(key) or "")
+
+
+def check_name(name: str) -> None:
+    """Refuse what looks like a name of the registry and is none, drafts of cards being as good as cards."""
+    if name.startswith("genesis-") and not (ROOT / "tools" / "drafts" / f"{name}.md").exists():
+        modelsgenesis.hub.find_card(name)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_the_commands_of_a_document_are_taken(document: Path) -> None:
+    for words, whole in commands_in(document.read_text()):
+        try:
+            check(words, whole=whole)
+        except Exception as error:
+            message = f"{document.name}: modelsgenesis {shlex.join(words)}: {type(error).__name__}: {error}"
+            raise AssertionError(message) from error
+
+
+def test_commands_are_found() -> None:
+    text = (
+        "modelsgenesis is a name.\n`modelsgenesis verify NAME` and `modelsgenesis cache --prune`.\n"
+        "```bash\nX=1 modelsgenesis scan DIR  # what is there\nls && .venv/bin/modelsgenesis demo | tail\n"
+        "torchrun --nproc-per-node 2 -m modelsgenesis pretrain DIR \\\n    --set steps=5\n"
+        "modelsgenesis.from_pretrained()\n```\n\n    modelsgenesis push RUN\n"
+    )
+    assert list(commands_in(text)) == [
+        (["scan", "DIR"], True),
+        (["demo"], True),
+        (["pretrain", "DIR", "--set", "steps=5"], True),
+        (["push", "RUN"], True),
+        (["verify", "NAME"], False),
+        (["cache", "--prune"], False),
+    ]
+    found = {path.name: len(list(commands_in(path.read_text()))) for path in DOCUMENTS}
+    assert found["README.md"] > 5
+    assert all(found[path.name] >= 2 for path in (ROOT / "docs" / "recipes").glob("???.md"))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "pretrian DIR",
+        "pretrain",
+        "pretrain DIR --recipes small",
+        "pretrain DIR --recipe tiny",
+        "pretrain DIR --steps many",
+        "pretrain DIR --scheme VI",
+        "pretrain DIR --set learning_rat=1e-3",
+        "finetune DIR --task seg --set hidden=64",
+        "finetune DIR --task cls --set batch_size=x",
+        "finetune DIR --init genesis-chest-ct-4d",
+        "compare DIR --init scratch --labels 0",
+        "compare DIR --init scratch --init genesis-chest-ct-4d",
+        "info genesis-chest-ct-4d",
+    ],
+)
+def test_a_wrong_command_is_refused(line: str) -> None:
+    with pytest.raises((GenesisError, typer.TyperException)):
+        check(shlex.split(line))
+
+
+def test_the_python_of_the_recipes_is_python() -> None:
+    for path in [*(ROOT / "docs").rglob("*.md")]:
+        for indent, code in re.findall(r"^( *)```python\n(.*?)^ *```", path.read_text(), re.DOTALL | re.MULTILINE):
+            compile(re.sub(rf"^{indent}", "", code, flags=re.MULTILINE), path.name, "exec")

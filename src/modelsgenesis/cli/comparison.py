@@ -12,14 +12,14 @@ from modelsgenesis.cli.options import Device, Json, Quiet, Settings, Strict, Tok
 def compare(
     data: Annotated[str, typer.Argument(help="Labelled data: a folder or file in one of the known layouts.")],
     inits: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             "--init",
             metavar="[NAME=]WEIGHTS",
             help="An arm: scratch, a name, org/repo, or a run; several times. Scratch takes the shape of the first "
             "of the others.",
         ),
-    ],
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder of the comparison: new, or the same to go on with it.")
     ] = Path("runs/compare"),
@@ -42,6 +42,16 @@ def compare(
         typer.Option("--set-arm", metavar="ARM:KEY=VALUE", help="A setting of one arm alone."),
     ] = None,
     dims: Annotated[str | None, typer.Option(help="2, 3 or 2,3: scratch arms of these dimensions.")] = None,
+    schemes: Annotated[
+        str | None,
+        typer.Option("--scheme", help="Also pretrain and compare a Genesis of each of these schemes, such as I+II,V."),
+    ] = None,
+    pretrain_recipe: Annotated[str, typer.Option(help="Recipe of the schemes.")] = "small",
+    pretrain_steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of the schemes.")] = None,
+    pretrain_settings: Annotated[
+        list[str] | None,
+        typer.Option("--pretrain-set", metavar="KEY=VALUE", help="Any field of the recipe of the schemes."),
+    ] = None,
     metric: Annotated[str | None, typer.Option(help="What is tested; default: dice or auc.")] = None,
     task: Annotated[str | None, typer.Option(help="seg or cls; default: what the data is for.")] = None,
     modality: Annotated[str | None, typer.Option(help="What the images are; default: what the data says.")] = None,
@@ -60,10 +70,15 @@ def compare(
     """Does a Genesis help on your data? Train every start with few labels, many times, and test the differences."""
     from modelsgenesis import verbs
 
+    from modelsgenesis.configs import pretraining_recipe
+
+    if not inits and not schemes:
+        raise typer.BadParameter("received none, expected at least one --init or --scheme", param_hint="--init")
     comparison = verbs.describe_comparison(
-        inits,
+        inits or ["scratch"],
         arm_settings=arm_settings or [],
         dims=_integers(dims),
+        schemes=schemes.split(",") if schemes else [],
         labels=labels.split(","),
         runs=runs,
         resample_labels=resample_labels,
@@ -78,6 +93,7 @@ def compare(
         comparison=comparison,
         settings=[*budget, *(settings or [])],
         split=split,
+        pretraining=pretraining_recipe(pretrain_recipe, steps=pretrain_steps, settings=pretrain_settings or []),
         task=task,
         modality=modality,
         patient_pattern=patient,

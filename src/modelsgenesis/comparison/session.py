@@ -80,7 +80,7 @@ class Session:
 
     def _description(self) -> dict[str, Any]:
         comparison = self.comparison.to_dict()
-        grows = ("arms", "labels", "runs", "metric")
+        grows = ("arms", "schemes", "labels", "runs", "metric")
         fixed = {
             "data": self.data.name,
             "classes": list(self.data.labels),
@@ -233,7 +233,9 @@ def choose_pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:
 
 
 def _sized(arm: Arm, patch_size: tuple[int, ...] | None) -> FinetuningConfig:
-    return arm.config if arm.config.patch_size is not None else arm.config.override(patch_size=patch_size)
+    """Return the training of an arm with its patch: its own or that of all, of which slices take two sides."""
+    size = arm.config.patch_size or patch_size
+    return arm.config.override(patch_size=None if size is None else size[: arm.dims])
 
 
 def _described(arm: Arm) -> dict[str, Any]:

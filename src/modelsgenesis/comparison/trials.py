@@ -7,6 +7,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -147,7 +148,7 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
     arm = bench.arms[trial.arm]
     config = apply_settings(arm.config, trial.settings).override(seed=trial.seed)
     hardware = choose_hardware(bench.device, config.precision)
-    network = start_network(arm, trial.seed)
+    network, pretrained = start_network(arm, trial.seed)
     objective = _objective(trial, bench, config, hardware)
     run = Unlogged()
     trainer = Trainer(
@@ -158,6 +159,7 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
         hardware=hardware,
         reporter=Reporter(),
         keep=run.keep,
+        pretrained=pretrained,
     )
     progress = trainer.fit()
     network.load_state_dict(run.best)
@@ -170,13 +172,17 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
     return {**record, "seconds": round(time.perf_counter() - started, 2), "library_version": __version__}
 
 
-def start_network(arm: Arm, seed: int) -> nn.Module:
-    """Return the arm's network before training; what is not from its weights is drawn from the seed."""
+def start_network(arm: Arm, seed: int) -> tuple[nn.Module, tuple[str, ...]]:
+    """Return the arm's network before training, and the names of its tensors that came from the weights.
+
+    What is not from the weights is drawn from the seed.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)  # initialisation draws from the global generator
         if arm.weights is None:
-            return build_network(arm.shape)
-        return adapt(load_bundle(arm.weights).network, copy=False, **arm.adaptation)[0]
+            return build_network(arm.shape), ()
+        network, report = adapt(load_bundle(arm.weights).network, copy=False, **arm.adaptation)
+        return network, (*report.loaded, *report.adapted)
 
 
 def build_size(shape: NetworkConfig) -> int:
@@ -199,13 +205,33 @@ def _objective(trial: Trial, bench: Bench, config: FinetuningConfig, hardware: H
     wanted = set(trial.cases)
     if not isinstance(config, SegmentationConfig):
         raise ConfigurationError(f"{trial.arm}: received {type(config).__name__}, expected a SegmentationConfig")
+    training = [case for case in _part(bench, trial.arm, "training") if case.name in wanted]
+    if bench.arms[trial.arm].dims == 2:
+        training = [plane for case in training for plane in planes_of(case)]
     return Segmentation(
-        training=[case for case in _part(bench, trial.arm, "training") if case.name in wanted],
+        training=training,
         validation=_part(bench, trial.arm, "validation"),
         config=config,
         labels=bench.labels,
         hardware=hardware,
     )
+
+
+def planes_of(case: PreparedCase) -> list[PreparedCase]:
+    """Return the slices of a volume along its last axis as cases of two dimensions; an image is its own only plane."""
+    if case.image.ndim == 3:
+        return [case]
+    label = case.label
+    return [
+        PreparedCase(
+            name=f"{case.name} slice {index}",
+            patient=case.patient,
+            image=np.ascontiguousarray(case.image[..., index]),
+            label=None if label is None else np.ascontiguousarray(label[..., index]),
+            classes=case.classes,
+        )
+        for index in range(case.image.shape[-1])
+    ]
 
 
 def _part(bench: Bench, arm: str, part: str) -> Sequence[PreparedCase]:

@@ -49,6 +49,7 @@ class ComparisonConfig(Config):
 
     Attributes:
         arms: The starting points, each under a name of its own.
+        schemes: The poster's schemes of which a Genesis is pretrained and compared as well.
         labels: Label counts in patients: `"10"`, `"10%"` of the training patients, or `"all"`.
         runs: Runs of each arm and label count, with seeds 0, 1, 2 …
         resample_labels: Draw the labelled patients anew for each seed; else they are the same in all runs of a count.
@@ -58,6 +59,7 @@ class ComparisonConfig(Config):
     """
 
     arms: tuple[ArmConfig, ...]
+    schemes: tuple[str, ...] = ()
     labels: tuple[str, ...] = ("all",)
     runs: int = 10
     resample_labels: bool = False

@@ -8,7 +8,14 @@ from typing import Any
 from modelsgenesis.comparison.parts import Parts
 from modelsgenesis.comparison.records import Records
 from modelsgenesis.comparison.session import TABLE_NAME, Session
-from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, SegmentationConfig, apply_settings
+from modelsgenesis.configs import (
+    RECIPES,
+    ClassificationConfig,
+    FinetuningConfig,
+    PretrainingConfig,
+    SegmentationConfig,
+    apply_settings,
+)
 from modelsgenesis.configs.comparison import ComparisonConfig, make_arms
 from modelsgenesis.data import LabelledData, read_labelled
 from modelsgenesis.errors import DataError
@@ -16,6 +23,7 @@ from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split, split_cases
 from modelsgenesis.training.splits import check_split, read_split
 from modelsgenesis.verbs.comparison_arms import make_ready
+from modelsgenesis.verbs.comparison_schemes import pretrain_schemes
 from modelsgenesis.verbs.models import public_name
 
 
@@ -47,6 +55,7 @@ def compare(
     config: FinetuningConfig | None = None,
     settings: Sequence[str] = (),
     split: Split | str | Path | None = None,
+    pretraining: PretrainingConfig = RECIPES["small"],
     task: str | None = None,
     modality: str | None = None,
     patient_pattern: str | None = None,
@@ -69,6 +78,7 @@ def compare(
         config: The training that all arms share; its fractions and `split_seed` make the split.
         settings: `key=value` on top of it.
         split: Which cases are for what, or a file that says it; by default drawn.
+        pretraining: The recipe of the schemes that are compared, but for their deformations.
         task: `"seg"` or `"cls"`; None takes what the data is for.
         modality: What the images are; None takes what the data says.
         patient_pattern: A regular expression on a file's name whose first group is the patient.
@@ -98,8 +108,20 @@ def compare(
     parts = _split(data, config, split, comparison)
     records = Records(output)
     try:
+        chosen = comparison.arms
+        if comparison.schemes:
+            chosen += pretrain_schemes(
+                comparison.schemes,
+                data,
+                parts,
+                records.folder / "schemes",
+                pretraining,
+                patient_pattern=patient_pattern,
+                device=device,
+                reporter=reporter,
+            )
         with records.work_folder() as work:
-            arms = make_ready(comparison.arms, data, config, work / "weights", token=token, reporter=reporter)
+            arms = make_ready(chosen, data, config, work / "weights", token=token, reporter=reporter)
             session = Session(
                 data=data,
                 comparison=comparison,

@@ -9,9 +9,17 @@ from torch import nn
 
 from modelsgenesis.checkpoints import Bundle, save_bundle
 from modelsgenesis.comparison.trials import Arm
-from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, InputContract, apply_settings
+from modelsgenesis.configs import (
+    ClassificationConfig,
+    ClassifierConfig,
+    FinetuningConfig,
+    InputContract,
+    UNetConfig,
+    apply_settings,
+)
 from modelsgenesis.configs.comparison import ArmConfig, file_name
 from modelsgenesis.data import LabelledData, data_contract
+from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import network_config
@@ -48,14 +56,29 @@ def make_ready(
             ready[arm.name] = _scratch(arm, own, _control(arm, bundles), data, reporter)
         else:
             ready[arm.name] = _pretrained(arm, own, bundles[arm.name], data, folder, reporter)
+        _check_dims(ready[arm.name], data)
     return ready
+
+
+def _check_dims(arm: Arm, data: LabelledData) -> None:
+    """Refuse an arm that cannot see the data: cubes of images, or slices of volumes that have one label in all.
+
+    Raises:
+        ConfigurationError: The dimensions do not fit.
+    """
+    if arm.dims == data.dims or (arm.dims == 2 and data.task == "segmentation"):
+        return
+    raise ConfigurationError(
+        f"{arm.name}: is for images of {arm.dims} dimensions, those of {data.name} have {data.dims}; start from other "
+        "weights or say --dims"
+    )
 
 
 def _control(arm: ArmConfig, bundles: Mapping[str, Bundle]) -> Bundle | None:
     """Return the weights whose shape scratch takes: the first of its dimensions, else the first."""
     if any(setting.startswith("network.") for setting in arm.settings):
         return None  # a shape of its own was asked for
-    fitting = [bundle for bundle in bundles.values() if arm.dims in (None, dims_of(bundle.network))]
+    fitting = [bundle for bundle in bundles.values() if arm.dims in (None, unet_of(bundle.network).dims)]
     return next(iter([*fitting, *bundles.values()]), None)
 
 
@@ -104,20 +127,24 @@ def _pretrained(
 
 def _adaptation(network: nn.Module, data: LabelledData, config: FinetuningConfig, dims: int | None) -> dict[str, Any]:
     """Return the options of `adapt` that make a network one for the data."""
-    options: dict[str, Any] = {"task": data.task, "num_classes": len(data.labels)}
-    if dims not in (None, dims_of(network)):
+    options: dict[str, Any] = {
+        "task": data.task,
+        "num_classes": len(data.labels),
+        "in_channels": len(data.channels),
+    }
+    if dims not in (None, unet_of(network).dims):
         options["dims"] = dims
-    if len(data.channels) != channels_of(network):
-        options["in_channels"] = len(data.channels)
     if isinstance(config, ClassificationConfig):
-        options["hidden"] = config.hidden
+        options |= {"hidden": config.hidden, "levels": config.levels}
+        if getattr(unet_of(network), "statistics", None) == "batch":
+            options["statistics"] = "running"  # the answer for an image must not depend on the others in its batch
     return options
 
 
 def _contract(bundle: Bundle, data: LabelledData, name: str, reporter: Reporter) -> InputContract:
     contract = bundle.config.input
     if data.modality is None or data.modality == contract.modality:
-        return contract
+        return contract.override(channels=data.channels)
     reporter.note(
         f"{name}: the weights were trained on {contract.modality}, the data is {data.modality}: preparing it as "
         f"{data.modality}; expect less from them than from weights of the same modality"
@@ -125,16 +152,10 @@ def _contract(bundle: Bundle, data: LabelledData, name: str, reporter: Reporter)
     return data_contract(data)
 
 
-def dims_of(network: nn.Module) -> int:
-    """Return the spatial dimensions of a network of this package."""
-    config: Any = network.config
-    return (config.encoder if config.kind == "classifier" else config).dims
-
-
-def channels_of(network: nn.Module) -> int:
-    """Return the input channels of a network of this package."""
-    config: Any = network.config
-    return (config.encoder if config.kind == "classifier" else config).in_channels
+def unet_of(network: nn.Module) -> UNetConfig:
+    """Return the shape of a network's encoder and decoder, whatever its task."""
+    shape = network_config(network)
+    return shape.encoder if isinstance(shape, ClassifierConfig) else shape
 
 
 def weights_digest(network: nn.Module) -> str:

@@ -69,7 +69,6 @@ def compare(
 ) -> None:
     """Does a Genesis help on your data? Train every start with few labels, many times, and test the differences."""
     from modelsgenesis import verbs
-
     from modelsgenesis.configs import pretraining_recipe
 
     if not inits and not schemes:

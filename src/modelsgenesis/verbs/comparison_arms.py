@@ -86,7 +86,8 @@ def _scratch(
     arm: ArmConfig, config: FinetuningConfig, control: Bundle | None, data: LabelledData, reporter: Reporter
 ) -> Arm:
     network = build_network(config.network) if control is None else control.network
-    options = _adaptation(network, data, config, arm.dims)
+    dims = arm.dims or (data.dims if control is None else None)
+    options = _adaptation(network, data, config, dims)
     contract = data_contract(data) if control is None else _contract(control, data, arm.name, reporter)
     shape = network_config(adapt(network, **options)[0])
     return Arm(

@@ -1,0 +1,224 @@
+import csv
+import json
+
+import pytest
+
+import modelsgenesis
+from modelsgenesis.comparison import parts as parts_room
+from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig, SegmentationConfig
+from modelsgenesis.data import read_labelled
+from modelsgenesis.errors import ConfigurationError, DataError, ResumeError
+from modelsgenesis.reporting import Reporter
+from modelsgenesis.training import Split
+from modelsgenesis.verbs import compare, describe_comparison
+
+NETWORK = GenesisUNetConfig(widths=(4, 8), norm="instance")
+TINY = SegmentationConfig(
+    network=NETWORK,
+    patch_size=(16, 16, 12),
+    steps=2,
+    batch_size=1,
+    learning_rate=1e-3,
+    warmup_steps=0,
+    validate_every=2,
+    samples_per_scan=1,
+    augment=False,
+    overlap=0.0,
+    workers=0,
+    precision="float32",
+)
+PRETRAINING = PretrainingConfig(
+    network=NETWORK,
+    patch_size=(16, 16, 12),
+    steps=1,
+    batch_size=1,
+    samples_per_scan=1,
+    validation_samples=2,
+    workers=0,
+)
+SPLIT = Split(training=("ball_000", "ball_001", "ball_002", "ball_003"), validation=("ball_004",), test=("ball_005",))
+
+
+class Counts(Reporter):
+    """Counts the trainings that begin in vain or not."""
+
+    def __init__(self):
+        self.begun = []
+        self.notes = []
+
+    def begin(self, title, total, start=0):
+        self.begun.append((title, total, start))
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def genesis(ct_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("genesis") / "ours"
+    return modelsgenesis.pretrain(ct_folder, folder, config=PRETRAINING, modality="ct", device="cpu")
+
+
+def run(decathlon, folder, inits, config=TINY, reporter=None, **options):
+    arm_settings, dims = options.pop("arm_settings", ()), options.pop("dims", ())
+    keys = ("split", "pretraining", "jobs", "keep_models", "settings")
+    others = {key: options.pop(key) for key in keys if key in options}
+    comparison = describe_comparison(
+        inits, arm_settings=arm_settings, dims=dims, **{"labels": ["2"], "runs": 1, **options}
+    )
+    return compare(
+        decathlon,
+        folder,
+        comparison=comparison,
+        config=config,
+        device="cpu",
+        reporter=reporter,
+        **{"split": SPLIT, **others},
+    )
+
+
+@pytest.fixture(scope="module")
+def compared(decathlon, genesis, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared") / "run"
+    return run(decathlon, folder, ["scratch", f"genesis={genesis}"], labels=["2", "all"], runs=3)
+
+
+def test_every_arm_is_run_with_every_label_count_and_seed(compared):
+    with (compared.folder / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["arm"], row["labels"], row["seed"]) for row in rows} == {
+        (arm, labels, seed) for arm in ("scratch", "genesis") for labels in "24" for seed in "012"
+    }
+    assert len(rows) == 12
+    assert {path.name for path in compared.folder.glob("*.*")} >= {"table.md", "results.json", "bars.png"}
+    assert (compared.folder / "label_efficiency.png").exists()
+    assert not list(compared.folder.glob(".work-*"))
+
+
+def test_both_arms_learn_from_the_same_patients_and_the_fewer_are_among_the_more(compared):
+    def cases(arm, labels, seed):
+        path = compared.folder / "runs" / arm / f"labels-{labels}" / f"seed-{seed}.json"
+        return json.loads(path.read_text())["training"]
+
+    assert cases("scratch", 2, 0) == cases("genesis", 2, 0) == cases("genesis", 2, 2)
+    assert set(cases("scratch", 2, 0)) < set(cases("scratch", 4, 0)) == set(SPLIT.training)
+
+
+def test_scratch_is_the_control_of_the_genesis(compared):
+    arms = compared.results["arms"]
+    assert arms["scratch"]["parameters"] == arms["genesis"]["parameters"]
+    assert (arms["scratch"]["init"], arms["genesis"]["init"]) == (None, "ours")
+    comparison = compared.results["labels"]["2"]["comparisons"]
+    assert [(entry["arm"], entry["reference"], entry["pairs"]) for entry in comparison] == [("genesis", "scratch", 3)]
+
+
+def test_the_same_command_repeats_nothing_and_more_may_be_asked(compared, decathlon, genesis):
+    counts = Counts()
+    before = (compared.folder / "runs.csv").read_text()
+    inits = ["scratch", f"genesis={genesis}"]
+    run(decathlon, compared.folder, inits, labels=["2", "all"], runs=3, reporter=counts)
+    assert counts.begun == [("comparing", 12, 12)]
+    assert (compared.folder / "runs.csv").read_text() == before
+    run(decathlon, compared.folder, inits, labels=["2"], runs=4, reporter=counts)
+    assert counts.begun[-1] == ("comparing", 8, 6)
+
+
+def test_a_deleted_run_comes_back_the_same(compared, decathlon, genesis):
+    path = compared.folder / "runs" / "genesis" / "labels-2" / "seed-1.json"
+    before = json.loads(path.read_text())
+    path.unlink()
+    run(decathlon, compared.folder, ["scratch", f"genesis={genesis}"], labels=["2"], runs=3)
+    after = json.loads(path.read_text())
+    assert {**before, "seconds": 0} == {**after, "seconds": 0}
+
+
+def test_another_training_in_the_same_folder_is_refused(compared, decathlon, genesis):
+    with pytest.raises(ResumeError, match=r"training\.steps was 2, now 3"):
+        run(decathlon, compared.folder, ["scratch", f"genesis={genesis}"], TINY.override(steps=3))
+    with pytest.raises(ResumeError, match="scratch: shape"):
+        run(
+            decathlon,
+            compared.folder,
+            ["scratch"],
+            TINY.override(network=NETWORK),
+            arm_settings=["scratch:network.widths=8,16"],
+        )
+
+
+def test_settings_are_chosen_before_the_test_patients_are_read(decathlon, tmp_path, monkeypatch):
+    told = []
+    prepare = parts_room.prepare_cases
+
+    def spy(cases, *arguments, **options):
+        told.append([case.name for case in cases])
+        assert SPLIT.test[0] not in told[-1] or (tmp_path / "run" / "tuning.json").exists()
+        return prepare(cases, *arguments, **options)
+
+    monkeypatch.setattr(parts_room, "prepare_cases", spy)
+    found = run(
+        decathlon,
+        tmp_path / "run",
+        ["scratch"],
+        tune=["learning_rate=1e-4,1e-2"],
+        tuning_runs=1,
+        resample_labels=True,
+    )
+    assert told[-1] == list(SPLIT.test)
+    [choice] = found.results["tuning"]
+    best = max(choice["candidates"], key=lambda candidate: candidate["mean"])
+    assert choice["chosen"] == best["settings"]
+    for path in (tmp_path / "run" / "tuning").rglob("*.json"):
+        assert "test" not in json.loads(path.read_text())
+    assert "drawn anew for each seed" in found.table
+
+
+def test_a_setting_of_one_arm_alone(decathlon, tmp_path):
+    arms = ["scratch", "wide=scratch"]
+    found = run(decathlon, tmp_path / "run", arms, arm_settings=["wide:network.widths=8,16"], keep_models=True)
+    sizes = [found.results["arms"][name]["parameters"] for name in ("scratch", "wide")]
+    assert sizes[1] > 3 * sizes[0]
+    assert (tmp_path / "run" / "models" / "wide" / "labels-2-seed-0.safetensors").exists()
+
+
+def test_slices_against_cubes(decathlon, tmp_path):
+    found = run(decathlon, tmp_path / "run", ["scratch"], dims=[2, 3])
+    assert {name: arm["dims"] for name, arm in found.results["arms"].items()} == {"scratch 2D": 2, "scratch 3D": 3}
+    pairs = [(entry["arm"], entry["reference"]) for entry in found.results["labels"]["2"]["comparisons"]]
+    assert pairs == [("scratch 3D", "scratch 2D")]
+    assert all("dice bright" in arm for arm in found.results["labels"]["2"]["arms"].values())
+
+
+def test_schemes_are_pretrained_without_the_test_patients_and_once(decathlon, tmp_path):
+    counts = Counts()
+    options = {"schemes": ["I", "V"], "pretraining": PRETRAINING}
+    found = run(decathlon, tmp_path / "run", ["scratch"], reporter=counts, **options)
+    assert list(found.results["arms"]) == ["scratch", "Genesis I", "Genesis V"]
+    for name in ("I", "V"):
+        split = json.loads((tmp_path / "run" / "schemes" / name / "run.json").read_text())["split"]
+        told = " ".join(name for part in split.values() for name in part)
+        assert "ball_000" in told
+        assert "ball_005" not in told
+    counts.notes.clear()
+    run(decathlon, tmp_path / "run", ["scratch"], reporter=counts, **options)
+    assert not [note for note in counts.notes if "pretraining" in note]
+    with pytest.raises(ResumeError, match="was pretrained with another recipe: steps was 1, now 2"):
+        run(decathlon, tmp_path / "run", ["scratch"], **{**options, "pretraining": PRETRAINING.override(steps=2)})
+
+
+def test_a_split_may_come_from_a_file(decathlon, tmp_path):
+    file = tmp_path / "split.json"
+    file.write_text(json.dumps({key: list(getattr(SPLIT, key)) for key in ("training", "validation", "test")}))
+    data = read_labelled(decathlon)
+    found = run(data, tmp_path / "run", ["scratch"], split=file)
+    assert found.results["data"]["patients"] == {"training": 4, "validation": 1, "test": 1}
+
+
+def test_refuses_what_cannot_be_compared(decathlon, tmp_path):
+    without_test = Split(training=("ball_000",), validation=(), test=())
+    with pytest.raises(DataError, match="no test patients, so nothing could be compared"):
+        run(decathlon, tmp_path / "a", ["scratch"], split=without_test)
+    without_validation = Split(training=("ball_000",), validation=(), test=("ball_001",))
+    with pytest.raises(DataError, match="no validation patients to choose settings on"):
+        run(decathlon, tmp_path / "b", ["scratch"], split=without_validation, tune=["learning_rate=1e-3,1e-2"])
+    with pytest.raises(ConfigurationError, match="labels: received 9, expected 1 to the 4"):
+        run(decathlon, tmp_path / "c", ["scratch"], labels=["9"])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig, SegmentationConfig
+from modelsgenesis.configs import GenesisUNetConfig, PredictionConfig, PretrainingConfig, SegmentationConfig
 from modelsgenesis.data import sample_data, sample_folder
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run
@@ -112,7 +112,7 @@ def demonstrate(output: str | Path, *, device: str = "auto", reporter: Reporter 
             run,
             held_out.images[0].path,
             output=output / f"{name}_prediction.nii.gz",
-            overlap=FINETUNING.overlap,
+            config=PredictionConfig(overlap=FINETUNING.overlap),
             device=device,
         )
         files[f"prediction, {name}"] = prediction.path

@@ -1,21 +1,59 @@
+import json
+
 import nibabel as nib
+import numpy as np
 import pytest
+from PIL import Image
+
+from modelsgenesis.configs import CONTRACTS
+from tiny_bundles import write_bundle
 
 
-def test_predict_writes_beside_the_scan(command, decathlon, genesis_run, tmp_path, tiny):
-    trained = command(
-        "finetune", decathlon, "--init", genesis_run, "-o", tmp_path / "seg", "--steps", 2, *tiny, "--json"
-    )
-    assert trained.status == 0
-    scan = next(iter(sorted((decathlon / "imagesTr").iterdir())))
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_bundle(tmp_path_factory.mktemp("models") / "organs")
+
+
+@pytest.fixture(scope="module")
+def scan(decathlon):
+    return sorted((decathlon / "imagesTr").iterdir())[0]
+
+
+def test_predict_prints_the_answer_and_its_voxels(command, model, scan, tmp_path):
     answer = tmp_path / "answer.nii.gz"
-    predicted = command("predict", tmp_path / "seg", scan, "-o", answer, "--device", "cpu")
+    predicted = command("predict", model, scan, "-o", answer, "--device", "cpu", "--overlap", 0, "--flips", "x")
     assert predicted.status == 0
     assert predicted.out.splitlines()[0] == str(answer)
     assert nib.load(answer).shape == nib.load(scan).shape
-    told = command("predict", tmp_path / "seg", scan, "-o", answer, "--device", "cpu", "--json").json()
-    assert told["path"] == str(answer)
-    assert set(told["voxels"]) == {"bright", "dark"}
+    assert json.loads((tmp_path / "answer.json").read_text())["flips"] == [0]
+    told = command("predict", model, scan, "-o", answer, "--device", "cpu", "--overlap", 0, "--json").json()
+    assert told["answers"][0]["path"] == str(answer)
+    assert set(told["answers"][0]["voxels"]) == {"bright", "dark"}
+
+
+def test_a_bad_scan_is_told_at_the_end_and_by_the_status(command, model, scan, tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    (folder / "good.nii.gz").write_bytes(scan.read_bytes())
+    (folder / "bad.nii.gz").write_bytes(b"junk")
+    result = command("predict", model, folder, "-o", tmp_path / "out", "--device", "cpu", "--overlap", 0, "--quiet")
+    assert result.status == 1
+    assert result.out.splitlines()[0] == str(tmp_path / "out" / "good.nii.gz")
+    assert result.err.startswith(f"not predicted: {folder / 'bad.nii.gz'}: ")
+    assert len(result.err.splitlines()) == 1
+
+
+def test_classes_are_printed(command, tmp_path):
+    contract = CONTRACTS["xray"]
+    model = write_bundle(
+        tmp_path / "model", task="classification", contract=contract, patch_size=(16, 16), labels=("healthy", "ill")
+    )
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 20), np.uint8)).save(tmp_path / "x.png")
+    result = command("predict", model, tmp_path / "x.png", "-o", tmp_path / "x.csv", "--device", "cpu")
+    first, last = result.out.splitlines()
+    assert first.startswith("x: ")
+    assert "healthy 0." in first
+    assert last == str(tmp_path / "x.csv")
 
 
 @pytest.mark.parametrize(
@@ -23,6 +61,8 @@ def test_predict_writes_beside_the_scan(command, decathlon, genesis_run, tmp_pat
     [
         (["predict", "{tmp}", "scan.nii.gz"], 1, "no config.json in it"),
         (["predict", "no-such-model", "scan.nii.gz"], 1, "no-such-model"),
+        (["predict", "{tmp}", "scan.nii.gz", "--flips", "w"], 2, "expected all, or axes of x, y, z"),
+        (["predict", "{tmp}", "scan.nii.gz", "--stitch", "gpu"], 1, "stitch"),
     ],
 )
 def test_errors_are_one_line_with_a_status(refuses, arguments, status, message):

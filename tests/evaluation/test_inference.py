@@ -180,7 +180,7 @@ def test_flips_are_the_mean_of_mirrored_passes():
     mirrored = segment(network, image.flip(2), config=PredictionConfig(), **options).flip(2)
     both = segment(network, image, config=PredictionConfig(flips=(1,)), **options)
     torch.testing.assert_close(both, (plain + mirrored) / 2)
-    every = segment(network, image, config=PredictionConfig(flips=(0, 1, 2)), **options)
+    every = segment(network, image, config=PredictionConfig(flips="all"), **options)
     turned = segment(network, image.flip(1, 3), config=PredictionConfig(flips=(0, 1, 2)), **options)
     torch.testing.assert_close(turned.flip(1, 3), every)  # a mirrored scan gives the mirrored answer
 

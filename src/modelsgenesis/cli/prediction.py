@@ -1,43 +1,133 @@
-"""`predict`."""
+"""`predict` and `evaluate`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from modelsgenesis.cli.console import print_json
-from modelsgenesis.cli.options import Device, Json, Token
+from modelsgenesis.cli.console import make_reporter, print_json
+from modelsgenesis.cli.options import Device, Json, Quiet, Strict, Token
+
+if TYPE_CHECKING:
+    from modelsgenesis.configs import PredictionConfig
+    from modelsgenesis.verbs import Prediction, Predictions
+
+Ensemble = Annotated[
+    list[str] | None,
+    typer.Option("--ensemble", metavar="MODEL", help="Another model, to average probabilities with; repeatable."),
+]
+Overlap = Annotated[float, typer.Option(min=0, max=0.9, help="Of neighbouring windows.")]
+Flips = Annotated[
+    str | None,
+    typer.Option(help="Average over mirrored passes too: all, or axes such as x or x,y. n axes: 2^n passes."),
+]
+StitchAt = Annotated[
+    str, typer.Option("--stitch", help="Where windows are put together: auto (by free memory), cpu, device.")
+]
+
+_AXES = {"x": 0, "y": 1, "z": 2}
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="A segmentation model: a run, a folder, or org/repo.")],
-    scan: Annotated[list[str], typer.Argument(help="The scan; one file a channel.")],
+    model: Annotated[str, typer.Argument(help="A fine-tuned model: a run, a folder, a folder of folds, or org/repo.")],
+    scans: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...", help="Scans: files, a folder, a DICOM series, a glob, an .npz; or one file a channel."
+        ),
+    ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="NIfTI to write; default: beside you, <scan>_seg.nii.gz."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="A .nii.gz or a folder; default: <scan>_seg.nii.gz, of several scans predictions/. Of classes a .csv "
+            "or .json; default: predictions.csv.",
+        ),
     ] = None,
     probabilities: Annotated[
-        Path | None, typer.Option(help="Also write the class probabilities into this 4D NIfTI.")
-    ] = None,
-    overlap: Annotated[float, typer.Option(min=0, max=0.9, help="Of neighbouring windows.")] = 0.5,
+        bool, typer.Option("--probabilities", help="Also write <answer>_probabilities.nii.gz, 4D.")
+    ] = False,
+    ensemble: Ensemble = None,
+    overlap: Overlap = 0.5,
+    flips: Flips = None,
+    stitch: StitchAt = "auto",
     device: Device = "auto",
+    skip_existing: Annotated[
+        bool, typer.Option("--skip-existing", help="Keep label maps that are there; by default they are replaced.")
+    ] = False,
+    strict: Strict = False,
     token: Token = None,
+    quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
-    """Segment a scan; the answer has the scan's own shape, affine and orientation."""
+    """Segment or classify scans; a label map has its scan's own shape, affine and orientation."""
     from modelsgenesis import verbs
 
-    prediction = verbs.predict(
-        model, scan, output=output, probabilities=probabilities, overlap=overlap, device=device, token=token
+    found = verbs.predict_all(
+        [model, *(ensemble or [])],
+        scans,
+        output=output,
+        probabilities=probabilities,
+        config=prediction_config(overlap, flips, stitch),
+        device=device,
+        skip_existing=skip_existing,
+        strict=strict,
+        token=token,
+        reporter=make_reporter(quiet=quiet),
     )
     if json_output:
-        print_json({"path": str(prediction.path), "voxels": prediction.voxels})
-        return
-    typer.echo(str(prediction.path))
-    for name, count in prediction.voxels.items():
-        typer.echo(f"  {name}: {count} voxels")
+        print_json(_as_json(found))
+    else:
+        _print(found)
+    if found.failed:
+        for refusal in found.failed:
+            typer.echo(f"not predicted: {refusal.source}: {refusal.reason}", err=True)
+        raise typer.Exit(1)
+
+
+def prediction_config(overlap: float, flips: str | None, stitch: str) -> "PredictionConfig":
+    """Return the configuration of the options."""
+    from modelsgenesis.configs import PredictionConfig
+
+    names = flips.split(",") if flips and flips != "all" else []
+    if any(name not in _AXES for name in names):
+        raise typer.BadParameter(f"received {flips!r}, expected all, or axes of x, y, z", param_hint="--flips")
+    axes = "all" if flips == "all" else [_AXES[name] for name in names]
+    values = {"overlap": overlap, "flips": axes, "stitch": stitch}
+    return PredictionConfig.from_dict(values, where="predict")
+
+
+def _print(found: "Predictions") -> None:
+    for answer in found.answers:
+        typer.echo(str(answer.path) if found.task == "segmentation" else _described(answer))
+        for name, count in answer.voxels.items():
+            typer.echo(f"  {name}: {count} voxels")
+    for path in found.skipped:
+        typer.echo(f"{path} (kept)")
+    if found.task == "classification" and found.answers:
+        typer.echo(str(found.answers[0].path))
+
+
+def _described(answer: "Prediction") -> str:
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in answer.scores.items())
+    return f"{answer.name}: {' + '.join(answer.predicted) or 'none'} ({scores})"
+
+
+def _as_json(found: "Predictions") -> dict[str, object]:
+    segments = found.task == "segmentation"
+    return {
+        "task": found.task,
+        "answers": [
+            {"case": one.name, "path": str(one.path)}
+            | ({"voxels": one.voxels} if segments else {"predicted": list(one.predicted), "probabilities": one.scores})
+            for one in found.answers
+        ],
+        "kept": [str(path) for path in found.skipped],
+        "refused": [{"source": refusal.source, "reason": refusal.reason} for refusal in found.failed],
+    }
 
 
 def register(app: typer.Typer) -> None:
-    """Add the command."""
+    """Add the commands."""
     app.command("predict")(predict)

@@ -14,7 +14,7 @@ class PredictionConfig(Config):
 
     Attributes:
         overlap: Of neighbouring windows, 0 to below 1.
-        flips: Axes of the prepared image along which it is mirrored as well: n axes make 2^n passes, whose
+        flips: Axes of the prepared image along which it is mirrored as well, or `"all"`: n axes make 2^n passes, whose
             probabilities are averaged. In RAS 0 is left to right, 1 posterior to anterior, 2 inferior to superior.
         stitch: Where the windows are put together: on the network's `"device"`, on the `"cpu"`, or `"auto"`: on the
             device where that takes at most half of its free memory.
@@ -22,7 +22,7 @@ class PredictionConfig(Config):
     """
 
     overlap: float = 0.5
-    flips: tuple[int, ...] = ()
+    flips: Literal["all"] | tuple[int, ...] = ()
     stitch: Stitch = "auto"
     windows_at_once: int | None = None
 
@@ -30,7 +30,8 @@ class PredictionConfig(Config):
         super().__post_init__()
         require(0 <= self.overlap < 1, f"PredictionConfig.overlap: received {self.overlap}, expected 0 to below 1")
         require(
-            len(set(self.flips)) == len(self.flips) and all(0 <= axis < 3 for axis in self.flips),
+            self.flips == "all"
+            or (len(set(self.flips)) == len(self.flips) and all(0 <= axis < 3 for axis in self.flips)),
             f"PredictionConfig.flips: received {self.flips}, expected different axes of 0, 1, 2",
         )
         require(

@@ -20,7 +20,7 @@ from modelsgenesis.data.labelled import (
     sample_data,
     sample_folder,
 )
-from modelsgenesis.data.modality import choose_contract
+from modelsgenesis.data.modality import choose_contract, told_modality
 from modelsgenesis.data.nifti import write_nifti
 from modelsgenesis.data.preparation import PreparedVolume, prepare, prepare_label, to_native
 from modelsgenesis.data.reading import read_volume
@@ -64,5 +64,6 @@ __all__ = [
     "split_fitting",
     "survey",
     "to_native",
+    "told_modality",
     "write_nifti",
 ]

@@ -69,6 +69,15 @@ def choose_contract(
     return contract.override(**changes), why
 
 
+def told_modality(volume: Volume) -> str | None:
+    """Return what a scan's file says it is, else what its values can only be; None where neither tells.
+
+    Example:
+        told_modality(read_volume("scans/c02.nii.gz"))  # 'ct': air and soft tissue in HU
+    """
+    return volume.modality or _vote(volume)
+
+
 def _dims(scans: Volume | Sequence[ScanReference]) -> int:
     if isinstance(scans, Volume):
         return scans.array.ndim

@@ -1,7 +1,17 @@
 """Inference over whole scans; metrics, and their intervals over patients."""
 
+from modelsgenesis.evaluation.answers import native_labels, native_probabilities
 from modelsgenesis.evaluation.bootstrap import Interval, interval, intervals
-from modelsgenesis.evaluation.inference import predict_scan, segment, sliding_window, window_size
+from modelsgenesis.evaluation.cases import Case, find_cases
+from modelsgenesis.evaluation.ensembles import (
+    Member,
+    SoftAnswer,
+    check_members,
+    classify_case,
+    segment_case,
+    usable_contract,
+)
+from modelsgenesis.evaluation.inference import segment, sliding_window, window_size
 from modelsgenesis.evaluation.metrics import (
     CLASSIFICATION_METRICS,
     SEGMENTATION_METRICS,
@@ -18,11 +28,17 @@ from modelsgenesis.evaluation.summaries import Summary, flat, summarize_classifi
 __all__ = [
     "CLASSIFICATION_METRICS",
     "SEGMENTATION_METRICS",
+    "Case",
     "Interval",
+    "Member",
+    "SoftAnswer",
     "Summary",
     "auc",
     "average_precision",
+    "check_members",
+    "classify_case",
     "dice_per_class",
+    "find_cases",
     "flat",
     "hausdorff95_per_class",
     "interval",
@@ -30,10 +46,13 @@ __all__ = [
     "iou_per_class",
     "mean_ignoring_nan",
     "measure_segmentation",
-    "predict_scan",
+    "native_labels",
+    "native_probabilities",
     "segment",
+    "segment_case",
     "sliding_window",
     "summarize_classification",
     "summarize_segmentation",
+    "usable_contract",
     "window_size",
 ]

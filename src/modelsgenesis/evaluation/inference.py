@@ -7,19 +7,16 @@ value is computed once, planes of a volume share their batches.
 import math
 from collections.abc import Sequence
 from itertools import chain, combinations
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from modelsgenesis.configs import BundleConfig, PredictionConfig
+from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.configs.prediction import Stitch
-from modelsgenesis.data import Geometry, check_same_grid, prepare, read_volume, to_native
 from modelsgenesis.errors import ConfigurationError, ShapeError
 from modelsgenesis.hardware import Hardware
 
@@ -201,13 +198,23 @@ def free_memory(device: torch.device) -> int | None:
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
-def mirrored_passes(axes: Sequence[int]) -> list[tuple[int, ...]]:
+def mirrored_passes(flips: Literal["all"] | Sequence[int], dims: int) -> list[tuple[int, ...]]:
     """Return the axes that each pass mirrors, the plain pass first.
 
+    Args:
+        flips: Axes, or all of them.
+        dims: Spatial axes of the network.
+
+    Raises:
+        ShapeError: An axis is beyond the last.
+
     Example:
-        >>> mirrored_passes((0, 2))
+        >>> mirrored_passes((0, 2), 3)
         [(), (0,), (2,), (0, 2)]
     """
+    axes = range(dims) if flips == "all" else flips
+    if any(axis >= dims for axis in axes):
+        raise ShapeError(f"flips along axes {tuple(axes)}: the image has {dims}, numbered from 0")
     return list(chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1)))
 
 
@@ -235,10 +242,9 @@ def segment(
     Raises:
         ShapeError: The image has other axes than the window, or fewer than are to be mirrored.
     """
-    check_flips(config.flips, image.ndim - 1)
     total: Any = None
     with torch.inference_mode():
-        passes = mirrored_passes(config.flips)
+        passes = mirrored_passes(config.flips, len(patch_size))
         for axes in passes:
             turned = [axis + 1 for axis in axes]
             logits = sliding_window(
@@ -259,16 +265,6 @@ def segment(
         return total if len(passes) == 1 else total.div_(len(passes))
 
 
-def check_flips(axes: Sequence[int], dims: int) -> None:
-    """Refuse to mirror an axis that the image does not have.
-
-    Raises:
-        ShapeError: An axis is beyond the last.
-    """
-    if any(axis >= dims for axis in axes):
-        raise ShapeError(f"flips along axes {tuple(axes)}: the image has {dims}, numbered from 0")
-
-
 def softmax_in_place(logits: Tensor) -> Tensor:
     """Turn logits [classes, *spatial] into probabilities in their own memory; two volumes of one class beside it."""
     with torch.inference_mode():
@@ -276,45 +272,3 @@ def softmax_in_place(logits: Tensor) -> Tensor:
         logits.exp_()
         logits /= logits.sum(dim=0)
         return logits
-
-
-def predict_scan(
-    network: nn.Module,
-    config: BundleConfig,
-    paths: list[str | Path],
-    *,
-    overlap: float = 0.5,
-    hardware: Hardware,
-) -> tuple[np.ndarray, np.ndarray, Geometry]:
-    """Segment a scan.
-
-    Args:
-        network: A segmentation network on the hardware's device.
-        config: Its bundle's configuration: input contract, labels, patch size.
-        paths: One file a channel.
-        overlap: Of neighbouring windows.
-        hardware: Where and how to compute.
-
-    Returns:
-        Labels, uint8 [*spatial], and probabilities, float32 [classes, *spatial], both in the scan's own shape and
-        orientation; and the geometry that an answer carries.
-
-    Raises:
-        ConfigurationError: The model does not segment, or the number of files is not its number of channels.
-        ScanError: A file cannot be read or used.
-    """
-    if config.task != "segmentation":
-        raise ConfigurationError(f"the model is for {config.task}: prediction needs one fine-tuned with --task seg")
-    if len(paths) != len(config.input.channels):
-        raise ConfigurationError(
-            f"received {len(paths)} files, expected {len(config.input.channels)}: {', '.join(config.input.channels)}"
-        )
-    scans = [read_volume(path) for path in paths]
-    for scan in scans[1:]:
-        check_same_grid(scans[0], scan)
-    channels = [prepare(scan, config.input) for scan in scans]
-    image = torch.from_numpy(np.stack([volume.array for volume in channels]))
-    options = PredictionConfig(overlap=overlap)
-    soft = segment(network, image, patch_size=config.patch_size, config=options, hardware=hardware)
-    native = to_native(soft.numpy(), channels[0], order=1)
-    return native.argmax(axis=0).astype(np.uint8), native, scans[0].geometry

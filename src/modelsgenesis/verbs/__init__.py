@@ -7,13 +7,14 @@ from modelsgenesis.verbs.comparison import Comparison, compare, describe_compari
 from modelsgenesis.verbs.finetuning import default_finetuning, finetune
 from modelsgenesis.verbs.inspection import Inspection, ScanSummary, inspect_scans, preview
 from modelsgenesis.verbs.models import from_pretrained, load, push_to_hub, read_results, save_pretrained
-from modelsgenesis.verbs.prediction import Prediction, predict
+from modelsgenesis.verbs.prediction import Prediction, Predictions, predict, predict_all
 from modelsgenesis.verbs.pretraining import pretrain
 
 __all__ = [
     "Comparison",
     "Inspection",
     "Prediction",
+    "Predictions",
     "ScanSummary",
     "compare",
     "default_finetuning",
@@ -23,6 +24,7 @@ __all__ = [
     "inspect_scans",
     "load",
     "predict",
+    "predict_all",
     "pretrain",
     "preview",
     "push_to_hub",

@@ -1,80 +1,303 @@
-"""Prediction."""
+"""Prediction: one scan, or all that a folder holds."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from modelsgenesis.data import file_stem, write_nifti
-from modelsgenesis.evaluation import predict_scan
-from modelsgenesis.hardware import choose_hardware
-from modelsgenesis.verbs.models import load
+from modelsgenesis.configs import PredictionConfig
+from modelsgenesis.data import Geometry, Refusal, Volume, read_volume, write_nifti
+from modelsgenesis.errors import ConfigurationError, ScanError, ShapeError
+from modelsgenesis.evaluation import (
+    Case,
+    Member,
+    classify_case,
+    find_cases,
+    native_labels,
+    native_probabilities,
+    segment_case,
+    usable_contract,
+)
+from modelsgenesis.hardware import Hardware, choose_hardware
+from modelsgenesis.reporting import Reporter
+from modelsgenesis.verbs.answers import (
+    Place,
+    describe_model,
+    place_answers,
+    place_table,
+    write_labels,
+    write_table,
+)
+from modelsgenesis.verbs.members import Models, load_members, model_names
+
+Source = str | Path | Sequence[str | Path]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What `predict` wrote.
+    """The answer to one case.
 
     Attributes:
-        path: The label map.
-        labels: Class indices, uint8, in the scan's own shape.
-        voxels: Number of voxels by class name, the background left out.
-        probabilities: The file of probabilities, None if not asked for.
+        name: Of the case.
+        path: The label map; of a classification the table that all cases share.
+        voxels: Of a segmentation: number of voxels by class name, the background left out.
+        probabilities: Of a segmentation: the file of probabilities, None if not asked for.
+        predicted: Of a classification: the most probable class; of one whose classes are independent all of at least
+            0.5.
+        scores: Of a classification: probability by class name.
     """
 
+    name: str
     path: Path
-    labels: np.ndarray
-    voxels: dict[str, int]
+    voxels: dict[str, int] = field(default_factory=dict)
     probabilities: Path | None = None
+    predicted: tuple[str, ...] = ()
+    scores: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> np.ndarray:
+        """The label map, read from its file: class indices in the scan's own shape."""
+        return read_volume(self.path).array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """What `predict_all` wrote.
+
+    Attributes:
+        task: `"segmentation"` or `"classification"`.
+        answers: One a case that could be predicted.
+        refused: Scans that could not, with the reason; and what was left aside on purpose, which is not bad.
+        skipped: Answers that were there already, where those are kept.
+    """
+
+    task: str
+    answers: tuple[Prediction, ...]
+    refused: tuple[Refusal, ...] = ()
+    skipped: tuple[Path, ...] = ()
+
+    @property
+    def failed(self) -> tuple[Refusal, ...]:
+        """Scans that should have got an answer."""
+        return tuple(refusal for refusal in self.refused if refusal.bad)
 
 
 def predict(
-    model: str | Path,
-    scan: str | Path | Sequence[str | Path],
+    model: Models,
+    scan: Source,
     *,
     output: str | Path | None = None,
-    probabilities: str | Path | None = None,
-    overlap: float = 0.5,
+    probabilities: bool = False,
+    config: PredictionConfig | None = None,
     device: str = "auto",
     token: str | None = None,
+    reporter: Reporter | None = None,
 ) -> Prediction:
-    """Segment a scan and write the answer in the scan's own shape, affine and orientation.
+    """Predict one scan; see `predict_all` for many, and for the arguments.
 
     Args:
-        model: A segmentation model: a run, a folder, or `org/repo`.
-        scan: The scan's file; several for several channels.
-        output: NIfTI to write; by default `<scan>_seg.nii.gz` in the working folder.
-        probabilities: 4D NIfTI to write the class probabilities to.
-        overlap: Of neighbouring windows, 0 to below 1.
+        model: One or several; see `predict_all`.
+        scan: A file, a folder with one DICOM series, or one file a channel.
+        output: NIfTI to write, or a folder; by default `<scan>_seg.nii.gz` in the working folder. Of a classification
+            a CSV or JSON file, by default `predictions.csv`.
+        probabilities: Write the class probabilities of a segmentation as well.
+        config: Overlap, flips, where windows are put together.
         device: `"auto"`, `"cpu"`, `"cuda"` …
         token: Of the Hub.
+        reporter: Is told of downloads, and of a scan that does not suit the model.
 
     Returns:
-        The path, the labels and how many voxels each class has.
+        The answer.
 
     Raises:
-        ConfigurationError: The model does not segment.
+        ConfigurationError: The model does not predict, or the source holds several scans.
         ScanError: The scan cannot be read or used.
-        DataError: The output cannot be written.
+        DataError: There is no such file, or the output cannot be written.
 
     Example:
         prediction = modelsgenesis.predict("runs/hippocampus", "scan.nii.gz")
         prediction.voxels  # {'Anterior': 1723, 'Posterior': 1502}
     """
-    paths = [scan] if isinstance(scan, (str, Path)) else list(scan)
-    bundle = load(model, token=token)
-    hardware = choose_hardware(device)
-    network = hardware.place_network(bundle.network)
-    labels, soft, geometry = predict_scan(network, bundle.config, paths, overlap=overlap, hardware=hardware)
-    path = Path(output) if output is not None else Path(f"{file_stem(Path(paths[0]))}_seg.nii.gz")
-    write_nifti(path, labels, geometry)
-    if probabilities is not None:
-        write_nifti(probabilities, np.moveaxis(soft, 0, -1), geometry)
-    names = bundle.config.labels[1:]
-    return Prediction(
-        path,
-        labels,
-        {name: int((labels == index).sum()) for index, name in enumerate(names, start=1)},
-        None if probabilities is None else Path(probabilities),
+    found = predict_all(
+        model,
+        scan,
+        output=output,
+        probabilities=probabilities,
+        config=config,
+        device=device,
+        token=token,
+        reporter=reporter,
+        strict=True,
+        single=True,
     )
+    return found.answers[0]
+
+
+def predict_all(
+    model: Models,
+    source: Source,
+    *,
+    output: str | Path | None = None,
+    probabilities: bool = False,
+    config: PredictionConfig | None = None,
+    device: str = "auto",
+    skip_existing: bool = False,
+    strict: bool = False,
+    single: bool = False,
+    token: str | None = None,
+    reporter: Reporter | None = None,
+) -> Predictions:
+    """Predict every scan of a source.
+
+    Label maps are written in each scan's own shape, affine and orientation, with a JSON file beside them that names
+    the classes; classes as one table. A scan that cannot be used is reported and costs the others nothing. Files
+    that are there already are replaced, but never a scan.
+
+    Args:
+        model: A run, a folder, or `org/repo`; a folder of folds, `fold0`, `fold1` …; or several of these. The
+            probabilities of several are averaged.
+        source: A file, a folder searched to any depth, a DICOM series, a glob, MedMNIST's `.npz`, or several of
+            these. As many files as the model has channels are one case; in folders nnU-Net's `_0000` tells channels.
+        output: Where to; see `place_answers` and `place_table`.
+        probabilities: Write the class probabilities of a segmentation as well, float32 and as large as that is.
+        config: Overlap, flips, where windows are put together.
+        device: `"auto"`, `"cpu"`, `"cuda"` …
+        skip_existing: Keep label maps that are there already, to go on with a run that was interrupted.
+        strict: A bad scan ends the run instead of being left out.
+        single: Refuse a source of several scans.
+        token: Of the Hub.
+        reporter: Is told the progress.
+
+    Returns:
+        The answers, and what was refused.
+
+    Raises:
+        ConfigurationError: The model does not predict, models do not agree, or an option cannot be.
+        ScanError: A scan cannot be used and `strict` is set.
+        DataError: The source does not exist or holds nothing, or the output cannot be written.
+
+    Example:
+        found = modelsgenesis.predict_all("runs/hippocampus", "imagesTs", output="answers")
+        [(answer.path, answer.voxels) for answer in found.answers], found.failed
+    """
+    reporter, config = reporter or Reporter(), config or PredictionConfig()
+    hardware = choose_hardware(device)
+    members = load_members(model, hardware, token=token, reporter=reporter)
+    output = None if output is None else Path(output)
+    channels = len(members[0].config.input.channels)
+    cases, refused = find_cases(source, channels)
+    bad = [refusal for refusal in refused if refusal.bad]
+    if strict and bad:
+        raise ScanError(f"{bad[0].source}: {bad[0].reason}")
+    count = len(cases) + len(bad)
+    if count == 0:
+        raise ScanError(f"{_shown(source)}: no scan to predict in it")
+    if single and count > 1:
+        raise ConfigurationError(f"{_shown(source)}: holds {count} scans, expected one; see predict_all for many")
+    work = _Work(members, config, hardware, reporter, strict, describe_model(model_names(model), len(members), config))
+    if members[0].config.task == "classification":
+        answers, wrong = work.classify(cases, place_table(output))
+        skipped = []
+    else:
+        places = place_answers(cases, output, many=count > 1)
+        skipped = [place.path for place in places if skip_existing and place.path.exists()]
+        answers, wrong = work.segment([place for place in places if place.path not in skipped], probabilities)
+    return Predictions(
+        task=members[0].config.task,
+        answers=tuple(answers),
+        refused=(*refused, *wrong),
+        skipped=tuple(skipped),
+    )
+
+
+def _shown(source: Source) -> str:
+    return str(source) if isinstance(source, (str, Path)) else ", ".join(map(str, source[:3]))
+
+
+@dataclass
+class _Work:
+    """Predicts case after case; a bad one is refused unless `strict`."""
+
+    members: list[Member]
+    config: PredictionConfig
+    hardware: Hardware
+    reporter: Reporter
+    strict: bool
+    model: dict[str, object]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Their names."""
+        return self.members[0].config.labels
+
+    def segment(self, places: Sequence[Place], probabilities: bool) -> tuple[list[Prediction], list[Refusal]]:
+        """Write a label map a case."""
+        by_name = {place.case.name: place for place in places}
+
+        def answer(case: Case) -> Prediction:
+            return self._segment(by_name[case.name], probabilities)
+
+        return self._each([place.case for place in places], answer)
+
+    def _segment(self, place: Place, probabilities: bool) -> Prediction:
+        volumes = self._read(place.case)
+        geometry: Geometry = volumes[0].geometry
+        answers = segment_case(self.members, volumes, config=self.config, hardware=self.hardware)
+        del volumes  # the scan is not needed any more, and large
+        labels = native_labels(answers)
+        if probabilities:
+            write_nifti(place.probabilities, native_probabilities(answers), geometry)
+        write_labels(place, self.classes, self.model)
+        write_nifti(place.path, labels, geometry)  # last: where it is, everything is
+        counts = np.bincount(labels.ravel(), minlength=len(self.classes)).tolist()
+        return Prediction(
+            name=place.case.name,
+            path=place.path,
+            voxels=dict(zip(self.classes[1:], counts[1:], strict=True)),
+            probabilities=place.probabilities if probabilities else None,
+        )
+
+    def classify(self, cases: Sequence[Case], table: Path) -> tuple[list[Prediction], list[Refusal]]:
+        """Write one table of all cases."""
+
+        def answer(case: Case) -> Prediction:
+            soft = classify_case(self.members, self._read(case), config=self.config, hardware=self.hardware)
+            scores = dict(zip(self.classes, soft.tolist(), strict=True))
+            return Prediction(name=case.name, path=table, predicted=self._predicted(soft), scores=scores)
+
+        answers, refused = self._each(cases, answer)
+        rows = [(one.name, one.predicted, one.scores) for one in answers]
+        write_table(table, rows, self.classes, self.model)
+        return answers, refused
+
+    def _predicted(self, soft: np.ndarray) -> tuple[str, ...]:
+        if self.members[0].config.multilabel:
+            return tuple(name for name, value in zip(self.classes, soft, strict=True) if value >= 0.5)
+        return (self.classes[int(soft.argmax())],)
+
+    def _read(self, case: Case) -> list[Volume]:
+        """Read the channels, and say where they do not suit the model."""
+        volumes = [image.read() for image in case.images]
+        warnings = [usable_contract(volumes[0], member.config.input)[1] for member in self.members]
+        for warning in dict.fromkeys(filter(None, warnings)):
+            self.reporter.note(f"warning: {warning}")
+        return volumes
+
+    def _each(
+        self, cases: Sequence[Case], answer: Callable[[Case], Prediction]
+    ) -> tuple[list[Prediction], list[Refusal]]:
+        answers, refused = [], []
+        self.reporter.begin("predicting", len(cases))
+        for done, case in enumerate(cases, start=1):
+            try:
+                answers.append(answer(case))
+            except (ScanError, ShapeError) as error:
+                if self.strict:
+                    raise
+                source = case.images[0].source
+                refused.append(Refusal(source=source, reason=str(error).removeprefix(f"{source}: ")))
+                self.reporter.note(f"left out {source}: {refused[-1].reason}")
+            self.reporter.advance(done)
+        self.reporter.end()
+        return answers, refused

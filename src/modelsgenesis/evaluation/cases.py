@@ -1,0 +1,161 @@
+"""What is to be predicted: files, folders, globs, series and arrays as cases with a name each."""
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from os.path import commonpath
+from pathlib import Path
+
+from modelsgenesis.data import ImageSource, Refusal, ScanReference, file_stem, survey
+from modelsgenesis.data.dicom import FORMAT as DICOM
+
+_CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's names: case_0000.nii.gz, case_0001.nii.gz
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What gets one answer.
+
+    Attributes:
+        name: Of the answer, without an ending; the folders of a searched folder stay in it.
+        images: One a channel.
+        files: What it is read from, which an answer must not replace.
+    """
+
+    name: str
+    images: tuple[ImageSource, ...]
+    files: tuple[Path, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Scans that may make up a case, and what it would be called."""
+
+    name: str
+    scans: tuple[ScanReference, ...]
+
+
+def find_cases(source: str | Path | Sequence[str | Path], channels: int = 1) -> tuple[list[Case], list[Refusal]]:
+    """Find what a prediction is asked for.
+
+    Args:
+        source: A file, a folder searched to any depth, a DICOM series, a glob, a list of files, MedMNIST's `.npz`, or
+            several of these. As many files as there are channels are one case, in their order.
+        channels: Of the model. With several, the files of a case are told by nnU-Net's names, `case_0000`,
+            `case_0001`; or are the volumes of one file.
+
+    Returns:
+        The cases in the order of their paths, and what was refused with its reason.
+
+    Raises:
+        DataError: The source does not exist, or is a list that cannot be read.
+        MissingExtraError: A scan's format needs an optional dependency.
+
+    Example:
+        cases, refused = find_cases("imagesTs", channels=4)
+        cases[0].name  # 'BRATS_485', of BRATS_485_0000.nii.gz to BRATS_485_0003.nii.gz
+    """
+    sources = [Path(one).expanduser() for one in ([source] if isinstance(source, (str, Path)) else source)]
+    scans, refused = survey(sources)
+    named = all(path.is_file() for path in sources)
+    if not named:
+        scans, aside = _without_answers(scans)
+        refused += aside
+    if named and channels > 1 and len(scans) == len(sources) == channels:
+        scans = sorted(scans, key=lambda scan: sources.index(scan.path))
+        cases = [_case(_CHANNEL.sub("", file_stem(scans[0].path)), tuple(scans))]
+        return cases, refused
+    cases, wrong = _complete(_groups(scans, _root(sources, scans), channels), channels)
+    return cases, refused + wrong
+
+
+def _without_answers(scans: Sequence[ScanReference]) -> tuple[list[ScanReference], list[Refusal]]:
+    """Leave aside what an earlier prediction wrote: a folder that was predicted in place can be predicted again."""
+    answers = {path for path in {scan.path: None for scan in scans} if is_answer(path)}
+    reason = "an answer of an earlier prediction, by the JSON file beside it"
+    aside = [Refusal(source=str(path), reason=reason, bad=False) for path in sorted(answers)]
+    return [scan for scan in scans if scan.path not in answers], aside
+
+
+def is_answer(path: Path) -> bool:
+    """Tell whether a file is a label map, or its probabilities, that this package wrote."""
+    beside = path.with_name(f"{file_stem(path).removesuffix('_probabilities')}.json")
+    try:
+        content = json.loads(beside.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and content.get("library_name") == "modelsgenesis" and "labels" in content
+
+
+def _root(sources: Sequence[Path], scans: Sequence[ScanReference]) -> Path:
+    """Return the folder that names are relative to: the one that was searched, else what the files share."""
+    if len(sources) == 1 and sources[0].is_dir():
+        return sources[0]
+    folders = [str(scan.path.absolute().parent) for scan in scans]
+    return Path(commonpath(folders)) if folders else Path()
+
+
+def _groups(scans: Sequence[ScanReference], root: Path, channels: int) -> list[_Group]:
+    """Put together what may be one case: the volumes of a file, or channels by nnU-Net's names."""
+    series = Counter(scan.path.parent for scan in scans if scan.format == DICOM and scan.files)
+    numbered = all(file_stem(scan.path).endswith("_0000") for scan in scans)
+    seen: Counter[Path] = Counter()
+    groups: dict[str, list[ScanReference]] = defaultdict(list)
+    for scan in scans:
+        folder, name = scan.path.parent, file_stem(scan.path)
+        if scan.format == DICOM and scan.files:
+            seen[folder] += 1
+            several = f"_{seen[folder]}" if series[folder] > 1 else ""
+            folder, name = folder.absolute().parent, folder.absolute().name + several
+        elif scan.format == DICOM and scan.index is not None:
+            name = f"{name}_{scan.index}"
+        elif channels > 1 or numbered:
+            name = _CHANNEL.sub("", name)
+        groups[_relative(folder, name, root)].append(scan)
+    return [_Group(name, tuple(found)) for name, found in groups.items()]
+
+
+def _relative(folder: Path, name: str, root: Path) -> str:
+    """Return the name with the folders between it and the root."""
+    try:
+        return (folder.absolute().relative_to(root.absolute()) / name).as_posix()
+    except ValueError:  # the root is a series' own folder
+        return name
+
+
+def _complete(groups: Sequence[_Group], channels: int) -> tuple[list[Case], list[Refusal]]:
+    """Return the groups that are a case of the model, and why the others are none."""
+    cases, refused = [], []
+    for group in groups:
+        reason, scans = _check(group, channels)
+        if reason:
+            refused.append(Refusal(source=scans[0].source, reason=reason))
+        else:
+            cases.append(_case(group.name, scans))
+    return cases, refused
+
+
+def _case(name: str, scans: tuple[ScanReference, ...]) -> Case:
+    return Case(name=name, images=scans, files=tuple(dict.fromkeys(file for scan in scans for file in scan.parts)))
+
+
+def _check(group: _Group, channels: int) -> tuple[str, tuple[ScanReference, ...]]:
+    """Return why a group is no case, empty if it is one; and its scans in the order of the channels."""
+    scans, paths = group.scans, {scan.path for scan in group.scans}
+    count = len(scans)
+    if len(paths) == 1 and count > 1:
+        wrong = f"holds {count} volumes; expected {channels}, one a channel of the model"
+        return ("" if count == channels else wrong), scans
+    if channels == 1:
+        if count == 1 and scans[0].index is not None and scans[0].format != DICOM:
+            return "holds several volumes; expected one", scans
+        return ("" if count == 1 else f"has the name of {count - 1} others, and so would its answer"), scans
+    numbers = [match and int(match.group(1)) for scan in scans if (match := _CHANNEL.search(file_stem(scan.path)))]
+    if len(numbers) != count:
+        return f"is 1 file, the model takes {channels}: name them {group.name}_0000 and so on, or give all", scans
+    if sorted(numbers) != list(range(channels)):
+        has = ", ".join(f"_{number:04d}" for number in sorted(numbers))
+        return f"of its channels {has} are there; expected _0000 to _{channels - 1:04d}", scans
+    return "", tuple(sorted(scans, key=lambda scan: file_stem(scan.path)))

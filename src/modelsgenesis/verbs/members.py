@@ -1,0 +1,51 @@
+"""Names to the members of an ensemble; most have one."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from modelsgenesis.checkpoints.bundle import CONFIG_NAME
+from modelsgenesis.evaluation import Member, check_members
+from modelsgenesis.hardware import Hardware
+from modelsgenesis.reporting import Reporter
+from modelsgenesis.verbs.models import announce, load, public_name
+
+Models = str | Path | Sequence[str | Path]
+
+
+def load_members(model: Models, hardware: Hardware, *, token: str | None, reporter: Reporter) -> list[Member]:
+    """Load one model or several, a folder of folds being as many as it holds.
+
+    Raises:
+        ConfigurationError: They do not predict, or not the same.
+        CheckpointError: One is no sound model.
+        HubError: The Hub or a download failed.
+    """
+    names = [name for one in list_models(model) for name in expand_folds(one)]
+    members = []
+    for name in names:
+        bundle = load(name, token=token, progress=announce(reporter))
+        network = hardware.place_network(bundle.network).eval()
+        members.append(Member(name=public_name(name), network=network, config=bundle.config))
+    check_members(members)
+    if len(members) > 1:
+        reporter.note(f"the mean of {len(members)} models: {', '.join(member.name for member in members)}")
+    return members
+
+
+def expand_folds(model: str | Path) -> list[str | Path]:
+    """Return the folds of a folder that holds `fold0`, `fold1` … and is no model itself; else the model alone."""
+    folder = Path(model)
+    if not folder.is_dir() or (folder / CONFIG_NAME).exists():
+        return [model]
+    folds = {int(path.name[4:]): path for path in folder.glob("fold*") if path.name[4:].isdigit()}
+    return [folds[fold] for fold in sorted(folds) if (folds[fold] / CONFIG_NAME).exists()] or [model]
+
+
+def list_models(model: Models) -> list[str | Path]:
+    """Return one model or several as a list."""
+    return [model] if isinstance(model, (str, Path)) else list(model)
+
+
+def model_names(model: Models) -> list[str]:
+    """Return what answers may call models: no path."""
+    return [public_name(one) for one in list_models(model)]

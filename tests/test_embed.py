@@ -27,7 +27,29 @@ from modelsgenesis.errors import CheckpointError, ConfigurationError, DigestErro
 from modelsgenesis.networks import build_network
 
 ROOT = Path(__file__).parents[1]
-NAME = "genesis-hippocampus-mri-3d-small"
+NAME = "genesis-test-mri-3d-tiny"
+DRAFT = """---
+license: cc-by-sa-4.0
+datasets: []
+---
+
+## Intended use and limits
+
+Tests. **This is not a medical device.**
+
+## How it was pretrained
+
+<!-- command: pretrain -->
+```bash
+modelsgenesis pretrain DATA
+```
+
+FILL IN pretraining: how long
+
+## Compared with scratch
+
+FILL IN comparison: what it shows
+"""
 RECIPE = pretraining_recipe(
     "small",
     scheme="I+II",
@@ -68,10 +90,18 @@ def write_run(folder: Path, recipe: PretrainingConfig = RECIPE, **provenance: ob
 
 
 @pytest.fixture
-def cards(tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def drafts(tmp_path: Path) -> Path:
+    """A folder with the prose of the model's card."""
+    (tmp_path / "drafts").mkdir()
+    (tmp_path / "drafts" / f"{NAME}.md").write_text(DRAFT)
+    return tmp_path / "drafts"
+
+
+@pytest.fixture
+def cards(tool: ModuleType, drafts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of cards with one embedded model."""
     cards = tmp_path / "cards"
-    tool.embed(write_run(tmp_path / "run"), NAME, cards=cards, drafts=ROOT / "tools" / "drafts")
+    tool.embed(write_run(tmp_path / "run"), NAME, cards=cards, drafts=drafts)
     monkeypatch.setenv("MODELSGENESIS_CARDS", str(cards))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
     return cards
@@ -148,13 +178,9 @@ def test_folders_of_other_things_are_no_cards(cards: Path, tmp_path: Path) -> No
 def test_embedding_again_renews_what_is_ours_and_keeps_the_prose(tool: ModuleType, cards: Path, tmp_path: Path) -> None:
     path = cards / NAME / "README.md"
     before = path.read_text()
-    path.write_text(
-        before.replace(
-            "FILL IN comparison: its whole command above; what it shows and what it does not", "Reviewed: a tie."
-        )
-    )
+    path.write_text(before.replace("FILL IN comparison: what it shows", "Reviewed: a tie."))
     again = write_run(tmp_path / "again", RECIPE.override(steps=21))
-    left = tool.embed(again, NAME, cards=cards, drafts=tmp_path, data="Task04", options="--patient '^(a)_'")
+    left = tool.embed(again, NAME, cards=cards, drafts=tmp_path / "none", data="Task04", options="--patient '^(a)_'")
     text = path.read_text()
     assert "Reviewed: a tie." in text
     assert "modelsgenesis pretrain Task04 " in text
@@ -192,14 +218,14 @@ def test_what_must_not_be_embedded_is_refused(
     assert not (tmp_path / "cards").exists()
 
 
-def test_the_wheel_and_the_sdist_carry_the_weights(tool: ModuleType, tmp_path: Path) -> None:
+def test_the_wheel_and_the_sdist_carry_the_weights(tool: ModuleType, drafts: Path, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     for name in ("pyproject.toml", "README.md", "LICENSE", "NOTICE", ".gitignore"):
         tree.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tree / name)
     for name in ("src", "cards"):
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
-    tool.embed(write_run(tmp_path / "run"), NAME, cards=tree / "cards", drafts=ROOT / "tools" / "drafts")
+    tool.embed(write_run(tmp_path / "run"), NAME, cards=tree / "cards", drafts=drafts)
     build = [sys.executable, "-m", "hatchling", "build", "-d", str(tmp_path / "dist")]
     ended = subprocess.run(build, cwd=tree, capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr

@@ -1,6 +1,7 @@
 """What a loop tells while it runs. The command line draws it; the default says nothing."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 
 class Reporter:
@@ -8,6 +9,9 @@ class Reporter:
 
     def begin(self, title: str, total: int, start: int = 0) -> None:
         """Work of `total` steps begins at `start`."""
+
+    def baselines(self, losses: Mapping[str, float]) -> None:
+        """What maps that learn nothing lose, by name such as `mean_image_loss`; it is the same all through a run."""
 
     def step(self, step: int, loss: float, samples_per_second: float, waiting: float) -> None:
         """A step ended.
@@ -20,7 +24,13 @@ class Reporter:
         """
 
     def validation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """A validation ended."""
+        """A validation ended; the first of the metrics is the one that counts."""
+
+    def best(self, step: int, metrics: Mapping[str, float]) -> None:
+        """The validation that just ended is the best so far, and its network is kept."""
+
+    def figure(self, step: int, name: str, path: Path) -> None:
+        """A picture of the network at a step was drawn."""
 
     def advance(self, done: int) -> None:
         """Counted work without a loss, such as preparing scans, is at `done`."""
@@ -30,3 +40,67 @@ class Reporter:
 
     def end(self) -> None:
         """The work that began has ended."""
+
+
+class Reporters(Reporter):
+    """Tells several reporters the same, in their order.
+
+    Args:
+        reporters: Who listens.
+
+    Example:
+        >>> class Printer(Reporter):
+        ...     def note(self, text):
+        ...         print(text)
+        >>> Reporters(Printer(), Reporter(), Printer()).note("twice")
+        twice
+        twice
+    """
+
+    def __init__(self, *reporters: Reporter) -> None:
+        self.reporters = reporters
+
+    def begin(self, title: str, total: int, start: int = 0) -> None:
+        """Tell all."""
+        for reporter in self.reporters:
+            reporter.begin(title, total, start)
+
+    def baselines(self, losses: Mapping[str, float]) -> None:
+        """Tell all."""
+        for reporter in self.reporters:
+            reporter.baselines(losses)
+
+    def step(self, step: int, loss: float, samples_per_second: float, waiting: float) -> None:
+        """Tell all."""
+        for reporter in self.reporters:
+            reporter.step(step, loss, samples_per_second, waiting)
+
+    def validation(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Tell all."""
+        for reporter in self.reporters:
+            reporter.validation(step, metrics)
+
+    def best(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Tell all."""
+        for reporter in self.reporters:
+            reporter.best(step, metrics)
+
+    def figure(self, step: int, name: str, path: Path) -> None:
+        """Tell all."""
+        for reporter in self.reporters:
+            reporter.figure(step, name, path)
+
+    def advance(self, done: int) -> None:
+        """Tell all."""
+        for reporter in self.reporters:
+            reporter.advance(done)
+
+    def note(self, text: str) -> None:
+        """Tell all."""
+        for reporter in self.reporters:
+            reporter.note(text)
+
+    def end(self) -> None:
+        """Tell all."""
+        for reporter in self.reporters:
+            reporter.end()

@@ -53,7 +53,7 @@ def test_a_card_says_what_the_configuration_says() -> None:
         "| Intensity | clipped to (-1000.0, 1000.0) (HU for CT), scaled to [0, 1] |",
         "| Sub-volume in training | 64 × 64 × 32 |",
         "| pretext.shuffle_windows | 10000 |",
-        "| median_spacing_mm | 0.7, 0.7, 1.25 |",
+        "| median spacing mm | 0.7, 0.7, 1.25 |",
         "| restoration_loss | 0.0123457 | identity_loss 0.08; mean_image_loss 0.03 |",
         "![Curve](figures/curve.png)",
         "| modelsgenesis | 0.1.0 |",

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 
 import nibabel as nib
@@ -43,7 +44,8 @@ def test_a_folder_of_scans_becomes_a_bundle_that_loads(ct_folder, tmp_path):
     assert config.provenance.data["training_scans"] == 3
     assert config.provenance.data["validation_scans"] == 1
     results = config.provenance.results
-    assert set(results) == {"restoration_loss", "identity_loss", "mean_image_loss", "step", "samples", "seed"}
+    losses = {"restoration_loss", "identity_loss", "mean_image_loss"}
+    assert set(results) == {*losses, "step", "samples", "seed", "collapsed"}
     assert (run / "figures" / "restorations.png").stat().st_size > 10_000
     assert (run / "figures" / "curve.png").exists()
     assert "figures/restorations.png" in (run / "README.md").read_text()
@@ -62,7 +64,7 @@ def test_no_name_of_a_scan_leaves_the_run(ct_folder, tmp_path):
     run = modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=TINY, device="cpu")
     for name in ("config.json", "README.md"):
         text = (run / name).read_text()
-        assert "patient" not in text.replace("training_patients", "")
+        assert not re.search(r"patient\d", text)
         assert str(ct_folder) not in text
     split = json.loads((run / "run.json").read_text())["split"]
     assert len(split["training"]) == 3

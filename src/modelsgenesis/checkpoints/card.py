@@ -10,6 +10,14 @@ from string import Template
 from typing import Any
 
 from modelsgenesis.checkpoints.card_results import PIPELINE_TAGS, Measure, measures, model_index, text
+from modelsgenesis.checkpoints.card_training import (
+    data_section,
+    environment_section,
+    limits,
+    meaning,
+    recipe_section,
+    rows,
+)
 from modelsgenesis.configs import BundleConfig, InputContract
 from modelsgenesis.configs.front_matter import CardParts, split_card
 
@@ -79,16 +87,18 @@ def _fields(config: BundleConfig, name: str, found: list[Measure], figures: Mapp
     return {
         "name": text(name),
         "summary": _summary(config),
-        "overview": _rows(_overview(config)),
+        "overview": rows(_overview(config)),
         "load": f'network = modelsgenesis.from_pretrained("{name}")',
+        "use": _use(config, name),
         "shape": ", ".join(str(size) for size in (1, len(config.input.channels), *config.patch_size)),
         "axes": ", ".join(axes),
-        "input": _rows(_input(config.input, config.patch_size)),
-        "recipe": _table(origin.recipe, "No recipe was recorded."),
-        "data": _table(origin.data, "Nothing was recorded about the training data; see the end of this card."),
+        "input": rows(_input(config.input, config.patch_size)),
+        "recipe": recipe_section(origin.recipe, origin.results),
+        "data": data_section(origin.data),
+        "limits": limits(config),
         "results": _results(origin.results, found),
         "figures": "\n\n".join(f"![{text(title)}]({path})" for title, path in figures.items()),
-        "environment": _table({"modelsgenesis": origin.library_version, **origin.environment}, ""),
+        "environment": environment_section({"modelsgenesis": origin.library_version, **origin.environment}),
     }
 
 
@@ -106,12 +116,26 @@ def _summary(config: BundleConfig) -> str:
     return (
         learnt
         + {
-            "pretrained": " Pretrained with this package.",
+            "pretrained": " Pretrained with this package"
+            + (f", going on from {text(config.provenance.init)}." if config.provenance.init else "."),
             "finetuned": f" Fine-tuned from {text(config.provenance.init or 'random weights')}.",
             "converted": " Converted from the published weights named below; the values are unchanged.",
             "untrained": " **Its weights are random: it was not trained.**",
         }[origin]
     )
+
+
+def _use(config: BundleConfig, name: str) -> str:
+    """Return the commands that go on from this model."""
+    commands = {
+        "restoration": (
+            f"modelsgenesis finetune DATA --task seg --init {name}  # or cls; a few labels of your own",
+            f"modelsgenesis pretrain SCANS --init {name}  # go on without labels: its restoring head is in it",
+        ),
+        "segmentation": (f"modelsgenesis predict {name} scan.nii.gz",),
+        "classification": (f"modelsgenesis predict {name} scan.nii.gz",),
+    }[config.task]
+    return "\n".join(("```bash", *commands, "```"))
 
 
 def _overview(config: BundleConfig) -> dict[str, Any]:
@@ -150,21 +174,8 @@ def _input(contract: InputContract, patch_size: tuple[int, ...]) -> dict[str, An
 def _results(results: Mapping[str, Any], found: list[Measure]) -> str:
     if not results:
         return "No result was recorded."
-    rows = [f"| {text(m.name)} | {text(m.value)} | {text(m.details)} |" for m in found]
-    rows += [f"| {text(key)} | {text(value)} | |" for key, value in results.items() if isinstance(value, str)]
-    return "\n".join(["| Measure | Value | n, seeds, interval, baselines |", "|---|---|---|", *rows])
-
-
-def _table(values: Mapping[str, Any], absent: str) -> str:
-    return f"| | |\n|---|---|\n{_rows(values)}" if values else absent
-
-
-def _rows(values: Mapping[str, Any]) -> str:
-    """Return the rows of a table; nested mappings become dotted names."""
-    rows: list[str] = []
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            rows.append(_rows({f"{key}.{inner}": item for inner, item in value.items()}))
-        else:
-            rows.append(f"| {text(key)} | {text(value)} |")
-    return "\n".join(rows)
+    lines = [f"| {text(m.name)} | {text(m.value)} | {text(m.details)} |" for m in found]
+    lines += [f"| {text(key)} | {text(value)} | |" for key, value in results.items() if isinstance(value, str)]
+    said = meaning(results)
+    head = [said, ""] if said else []
+    return "\n".join([*head, "| Measure | Value | n, seeds, interval, baselines |", "|---|---|---|", *lines])

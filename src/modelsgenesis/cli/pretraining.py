@@ -22,13 +22,40 @@ from modelsgenesis.cli.options import (
     numbers_of,
     publish,
 )
+from modelsgenesis.configs import RECIPES, SCHEMES, PretrainingConfig
+
+_FOR = {"default": "one GPU", "small": "a laptop", "2019": "as published"}
+
+
+def describe_recipe(name: str, config: PretrainingConfig) -> str:
+    """Return a recipe on one line, from its own fields.
+
+    Example:
+        >>> describe_recipe("small", RECIPES["small"])
+        'small (a laptop): 1,000 steps of 4 sub-volumes of 64×64×32, widths 16-128, adamw 0.001'
+    """
+    purpose = f" ({_FOR[name]})" if name in _FOR else ""
+    patch, widths = "×".join(map(str, config.patch_size)), config.network.widths
+    budget = f"{config.steps:,} steps" if config.steps else f"{config.epochs:,} epochs"
+    return (
+        f"{name}{purpose}: {budget} of {config.batch_size} sub-volumes of {patch}, widths {widths[0]}-{widths[-1]}, "
+        f"{config.optimizer} {config.learning_rate:g}"
+    )
+
+
+def _recipes() -> str:
+    """Return the help of `--recipe`: a paragraph a recipe."""
+    return "\n\n".join(["One of", *(describe_recipe(name, config) for name, config in RECIPES.items())])
 
 
 def pretrain(
-    data: Annotated[str, typer.Argument(help="Scans: a folder, a file, a glob, a list file or a dataset.json.")],
+    data: Annotated[
+        str | None,
+        typer.Argument(help="Scans: a folder, a file, a glob, a list file or a dataset.json.", show_default=False),
+    ] = None,
     output: Output = Path("runs/pretrain"),
-    recipe: Annotated[str, typer.Option(help="default (one GPU), small (a laptop), 2019 (as published).")] = "small",
-    scheme: Annotated[str | None, typer.Option(help="The poster's: I, II, III, IV, I+II, III+IV, V, identity.")] = None,
+    recipe: Annotated[str, typer.Option(help=_recipes())] = "small",
+    scheme: Annotated[str | None, typer.Option(help=f"The poster's deformations: {', '.join(SCHEMES)}.")] = None,
     init: Annotated[str | None, typer.Option(help="Go on from these weights: a name, org/repo, or a run.")] = None,
     modality: Modality = "auto",
     spacing: Annotated[str | None, typer.Option(help="Resample to this voxel size in mm, such as 1,1,1.")] = None,
@@ -40,11 +67,23 @@ def pretrain(
     validation: Annotated[
         str | None, typer.Option(help="Scans to validate on; default: a share of the patients is held out.")
     ] = None,
+    leave_out: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="SPLIT.json", help="Never see the test cases of this split; may be given again."),
+    ] = None,
     settings: Settings = None,
     device: Device = "auto",
-    cache: Annotated[Path | None, typer.Option(help="Folder of prepared volumes; default: inside the output.")] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder of prepared volumes; default: one in your cache that runs share.")
+    ] = None,
     resume: Resume = False,
     strict: Strict = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write scalars and figures for TensorBoard into the run too.")
+    ] = False,
+    show_config: Annotated[
+        bool, typer.Option("--show-config", help="Print the configuration that would run, as JSON, and stop.")
+    ] = False,
     push_to_hub: PushToHub = False,
     hub_model_id: HubModelId = None,
     private: Private = False,
@@ -53,16 +92,23 @@ def pretrain(
     json_output: Json = False,
 ) -> None:
     """Pretrain on unlabelled scans: deform sub-volumes and learn to restore them."""
-    from modelsgenesis import verbs
     from modelsgenesis.configs import pretraining_recipe
 
     config = pretraining_recipe(recipe, scheme=scheme, steps=steps, settings=settings or [])
+    if show_config:
+        print_json(config.to_dict())
+        return
+    if data is None:
+        raise typer.BadParameter("Missing argument: the scans to pretrain on", param_hint="DATA")
+    from modelsgenesis import verbs
+
     run = verbs.pretrain(
         data,
         output,
         config=config,
         init=init,
         validation_source=validation,
+        leave_out=leave_out or [],
         modality=modality,
         spacing=numbers_of(spacing, "--spacing"),
         window=numbers_of(window, "--window"),
@@ -71,6 +117,8 @@ def pretrain(
         cache=cache,
         resume=resume,
         strict=strict,
+        tensorboard=tensorboard,
+        token=token,
         reporter=make_reporter(quiet=quiet),
     )
     results = verbs.read_results(run)
@@ -78,7 +126,7 @@ def pretrain(
         print_json({"run": str(run), "results": results})
     else:
         typer.echo(f"{run}: bundle of step {results['step']}")
-        typer.echo(describe_metrics({key: value for key, value in results.items() if key.endswith("_loss")}))
+        typer.echo(describe_metrics(results))
     if push_to_hub:
         publish(run, hub_model_id, private, token, to_stderr=json_output)
 

@@ -4,42 +4,78 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from modelsgenesis.figures.canvas import blank_figure, middle_slice, save_figure
 
 _SHOWN = 6
+_SIDE = 150  # pixels of a picture's longer side, at least
+_GAP, _LINE = 6, 22  # pixels between pictures, and of a line of text
+_COLUMNS = ("original", "deformed", "restored", "absolute error")
 
 
 def draw_restorations(
-    original: np.ndarray, deformed: np.ndarray, restored: np.ndarray, path: str | Path, *, shown: int = _SHOWN
+    original: np.ndarray,
+    deformed: np.ndarray,
+    restored: np.ndarray,
+    path: str | Path,
+    *,
+    title: str = "",
+    shown: int = _SHOWN,
 ) -> Path:
     """Draw the middle slices of sub-volumes: a row a sub-volume; original, deformed, restored, and the error.
+
+    It takes milliseconds and no optional library, so that a run can draw at each validation.
 
     Args:
         original: [n, 1, *patch] in [0, 1].
         deformed: Of the same shape.
         restored: Of the same shape.
         path: The PNG to write.
+        title: A line above all.
         shown: Rows at most.
 
     Returns:
         The path.
 
     Raises:
-        MissingExtraError: matplotlib is not installed.
+        OSError: The file cannot be written.
     """
-    rows = min(shown, len(original))
-    figure = blank_figure(8.4, 2.1 * rows + 0.3)
-    axes = figure.subplots(rows, 4, squeeze=False)
-    for row in range(rows):
-        error = np.abs(restored[row, 0] - original[row, 0])
-        pictures = [original[row, 0], deformed[row, 0], restored[row, 0], error]
-        for axis, picture in zip(axes[row], pictures, strict=True):
-            axis.imshow(middle_slice(picture), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axis.set_axis_off()
-    for axis, title in zip(axes[0], ("original", "deformed", "restored", "absolute error"), strict=True):
-        axis.set_title(title, fontsize=10)
-    return save_figure(figure, Path(path))
+    rows = []
+    for index in range(min(shown, len(original))):
+        batch = [one[index, 0] for one in (original, deformed, restored)]
+        rows.append([middle_slice(picture) for picture in (*batch, np.abs(batch[2] - batch[0]))])
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _mosaic(rows, _COLUMNS, title).save(path)
+    return path
+
+
+def _mosaic(rows: Sequence[Sequence[np.ndarray]], columns: Sequence[str], title: str) -> Image.Image:
+    """Return pictures of [height, width] in [0, 1] as a table on white, with a heading for each column."""
+    height, width = rows[0][0].shape
+    scale = max(1, -(-_SIDE // max(height, width)))
+    height, width = height * scale, width * scale
+    top = _LINE * (2 if title else 1) + _GAP
+    size = (len(columns) * (width + _GAP) + _GAP, top + len(rows) * (height + _GAP))
+    mosaic = Image.new("L", size, color=255)
+    draw = ImageDraw.Draw(mosaic)
+    if title:
+        draw.text((size[0] / 2, _GAP), title, fill=0, anchor="mt", font=_font(title, size[0] - 2 * _GAP))
+    for column, name in enumerate(columns):
+        left = _GAP + column * (width + _GAP)
+        draw.text((left + width / 2, top - 2 * _GAP), name, fill=0, anchor="ms", font=_font(name, width))
+        for row, pictures in enumerate(rows):
+            levels = (np.clip(pictures[column], 0, 1) * 255).round().astype(np.uint8)
+            picture = Image.fromarray(levels).resize((width, height), Image.Resampling.NEAREST)
+            mosaic.paste(picture, (left, top + row * (height + _GAP)))
+    return mosaic
+
+
+def _font(text: str, width: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    """Return the largest of Pillow's own fonts, up to 14 pixels, in which a text is no wider than that."""
+    sizes = (ImageFont.load_default(size) for size in (14, 12, 10, 8))
+    return next((font for font in sizes if font.getlength(text) <= width), ImageFont.load_default(8))
 
 
 def draw_deformations(

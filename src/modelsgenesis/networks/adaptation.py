@@ -36,13 +36,15 @@ def adapt(
     """Make a network for a task out of a pretrained one.
 
     The encoder always comes along, the decoder where the task has one. The head of a segmentation or
-    classification network is always new; restoration keeps the head that is there.
+    classification network is always new; restoration keeps the head that is there, unless `num_classes` asks for
+    a new one.
 
     Args:
         network: A U-Net of this package or a classifier, with the weights to start from.
         task: `"segmentation"` or `"seg"`: logits [b, num_classes, *spatial]. `"classification"` or `"cls"`:
-            logits [b, num_classes]. `"restoration"`: as the network is.
-        num_classes: Classes, the background of a segmentation among them.
+            logits [b, num_classes]. `"restoration"`: as the network is, or with `num_classes` channels that end in
+            a sigmoid.
+        num_classes: Classes, the background of a segmentation among them; channels of a new head that restores.
         in_channels: Channels of the input; None keeps them.
         stem: What becomes of the first convolution when the channels change. `"repeat"` repeats its channels
             and scales them (N from one: each divided by N), so that N equal channels give what one gave;
@@ -82,7 +84,7 @@ def adapt(
     unet = _adapted_unet(cast("NetworkConfig", network.config), in_channels, dims, depth_axis, statistics)
     target = empty_network(_for_task(unet, _TASKS[task], num_classes, hidden, levels))
     skipped = ("decoder.",) if encoder_only else ()
-    if _TASKS[task] != "restoration":
+    if _TASKS[task] != "restoration" or num_classes is not None:
         skipped = (*skipped, cast("str", target.head_prefix))
     report = transfer(
         network.state_dict(),
@@ -115,7 +117,7 @@ def _for_task(
     unet: UNetConfig, task: str, num_classes: int | None, hidden: int, levels: tuple[int, ...] | None
 ) -> NetworkConfig:
     if task == "restoration":
-        return unet
+        return unet if num_classes is None else unet.override(out_channels=num_classes, output="sigmoid")
     if num_classes is None or num_classes < 1:
         raise ConfigurationError(f"num_classes: received {num_classes}, expected 1 or more to train a {task}")
     if task == "segmentation":

@@ -3,6 +3,7 @@
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -36,5 +37,16 @@ def describe_environment(hardware: Hardware) -> dict[str, str]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         **{name: version(name) for name in ("numpy", "monai")},
+        **({"processor": processor} if (processor := describe_processor()) else {}),
         "hardware": hardware.describe(),
     }
+
+
+def describe_processor(information: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the name of the processor as the system tells it; "" where it does not."""
+    try:
+        lines = information.read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.processor())

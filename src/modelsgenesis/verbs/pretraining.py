@@ -1,32 +1,18 @@
 """Pretraining, from a folder of scans to a bundle."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-from torch import nn
-
-from modelsgenesis.configs import RECIPES, InputContract, PretrainingConfig
-from modelsgenesis.data import (
-    Refusal,
-    ScanReference,
-    SubvolumeDataset,
-    VolumeCache,
-    choose_contract,
-    find_scans,
-    split_by_group,
-    split_fitting,
-)
-from modelsgenesis.errors import ConfigurationError, DataError, ScanError
+from modelsgenesis.configs import RECIPES, PretrainingConfig
+from modelsgenesis.data import ScanReference, find_scans
 from modelsgenesis.hardware import choose_hardware
-from modelsgenesis.networks import adapt, build_network
-from modelsgenesis.reporting import Reporter
+from modelsgenesis.reporting import Reporter, Reporters
 from modelsgenesis.training import Run, pretrain_network
-from modelsgenesis.verbs.models import announce, load, public_name, seeded
-
-VALIDATION_SEED = 1_000_003  # apart from every seed of training
+from modelsgenesis.training.tensorboard import FOLDER_NAME, TensorBoardReporter
+from modelsgenesis.verbs.leaving_out import leave_out_test_cases
+from modelsgenesis.verbs.models import public_name
+from modelsgenesis.verbs.starting import choose_input, start_pretraining
+from modelsgenesis.verbs.subvolumes import names_of, prepare_scans, public_facts, refuse, split_subvolumes
 
 Source = str | Path | Sequence[str | Path]
 
@@ -41,11 +27,13 @@ def pretrain(
     spacing: tuple[float, ...] | None = None,
     window: tuple[float, ...] | None = None,
     validation_source: Source | None = None,
+    leave_out: str | Path | Sequence[str | Path] = (),
     group_pattern: str | None = None,
     device: str = "auto",
     cache: str | Path | None = None,
     resume: bool = False,
     strict: bool = False,
+    tensorboard: bool = False,
     token: str | None = None,
     reporter: Reporter | None = None,
 ) -> Path:
@@ -60,11 +48,14 @@ def pretrain(
         spacing: Voxel size in mm to resample to; None keeps each scan's own.
         window: CT window in HU.
         validation_source: Scans to validate on; None holds out a share of the patients of `source`.
+        leave_out: Recorded splits, JSON files, whose test cases must not be seen: they are neither trained nor
+            validated on, nor is any other scan of the same patients.
         group_pattern: A regular expression whose first group is the patient in a file's name; see `find_scans`.
         device: `"auto"`, `"cpu"`, `"cuda"` …
         cache: Folder of the prepared volumes; by default one in the user's cache that runs share.
         resume: Go on with the run in `output`.
         strict: A bad scan ends the run instead of being left out.
+        tensorboard: Write scalars and figures for TensorBoard into `output/tensorboard` too.
         token: Of the Hub, for `init`.
         reporter: Is told the progress.
 
@@ -72,7 +63,8 @@ def pretrain(
         The run's folder.
 
     Raises:
-        DataError: There is no usable scan.
+        DataError: There is no usable scan, or none that a split to leave out names.
+        ConfigurationError: Patch, network, weights and scans do not fit together.
         TrainingError: The output holds a run already, or training failed.
 
     Example:
@@ -81,32 +73,30 @@ def pretrain(
     """
     reporter = reporter or Reporter()
     Run.check(output, resume=resume)
+    if tensorboard:
+        reporter = Reporters(reporter, TensorBoardReporter(Path(output) / FOLDER_NAME, reporter))
     hardware = choose_hardware(device, config.precision)
-    network, contract, config = _start(init, config, token, reporter)
-    scans, refusals = find_scans(source, group_pattern=group_pattern)
-    _refuse(refusals, strict, reporter)
-    if contract is None or modality != "auto" or spacing or window:
-        contract, why = choose_contract(
-            scans, modality=modality, spacing=spacing, window=_pair(window), dims=config.network.dims
-        )
-        reporter.note(why)
-    held_out = [] if validation_source is None else find_scans(validation_source, group_pattern=group_pattern)[0]
-    store = _prepare([*scans, *(scan for scan in held_out if scan not in scans)], contract, cache, strict, reporter)
-    groups = {scan.group for scan in held_out}
-    training, validation = _split(store, groups, config, strict, reporter)
+    start = start_pretraining(init, config, token, reporter)
+    scans, held_out, left_out = _find(source, validation_source, leave_out, group_pattern, strict, reporter)
+    contract = choose_input(
+        [*scans, *held_out], start, modality=modality, spacing=spacing, window=window, reporter=reporter
+    )
+    store = prepare_scans([*scans, *held_out], contract, cache, strict, reporter)
+    training, validation = split_subvolumes(store, {scan.group for scan in held_out}, start, strict, reporter)
     reporter.note(f"computing on {hardware.describe()}")
     run = pretrain_network(
-        network=network,
-        config=config,
+        network=start.network,
+        config=start.config,
         contract=contract,
         training=training,
         validation=validation,
         output=output,
-        split={"training": _names(training), "validation": _names(validation)},
-        data=_public_facts(training, validation),
+        split={"training": names_of(training), "validation": names_of(validation)},
+        data={**public_facts(training, validation), **left_out},
         hardware=hardware,
         reporter=reporter,
         init=None if init is None else public_name(init),
+        pretrained=start.pretrained,
         resume=resume,
     )
     if training.refused_share:
@@ -114,103 +104,23 @@ def pretrain(
     return run
 
 
-def _prepare(
-    scans: Sequence[ScanReference],
-    contract: InputContract,
-    cache: str | Path | None,
+def _find(
+    source: Source,
+    validation_source: Source | None,
+    leave_out: str | Path | Sequence[str | Path],
+    group_pattern: str | None,
     strict: bool,
     reporter: Reporter,
-) -> VolumeCache:
-    """Prepare every scan that is not in the cache yet."""
-    reporter.begin("preparing scans", len(scans))
-    store, refused = VolumeCache.build(
-        scans, contract, cache or default_cache(), strict=strict, progress=lambda done, _: reporter.advance(done)
-    )
-    reporter.end()
-    _refuse(refused, strict, reporter)
-    return store
-
-
-def default_cache() -> Path:
-    """Return the folder of prepared volumes that runs share: `$MODELSGENESIS_CACHE` or in the user's cache."""
-    base = os.environ.get("MODELSGENESIS_CACHE")
-    return Path(base) / "volumes" if base else Path.home() / ".cache" / "modelsgenesis" / "volumes"
-
-
-def _split(
-    store: VolumeCache, held_out: set[str], config: PretrainingConfig, strict: bool, reporter: Reporter
-) -> tuple[SubvolumeDataset, SubvolumeDataset]:
-    """Return the sub-volumes of the training and of the validation patients."""
-    fitting, refused = split_fitting(store, config.patch_size, axis=config.slice_axis)
-    _refuse(refused, strict, reporter)
-    if not fitting:
-        raise DataError(f"no scan holds a sub-volume of {config.patch_size}: set patch_size smaller")
-    entries = [store.entry(index) for index in fitting]
-    if held_out:
-        parts = [[i for i, e in enumerate(entries) if (e.group in held_out) is side] for side in (False, True)]
-    elif len({entry.group for entry in entries}) > 1 and config.validation_fraction:
-        parts = list(split_by_group(entries, config.validation_fraction, config.seed))
-    else:
-        reporter.note("nobody is held out: validating on other sub-volumes of the same scans, which flatters")
-        parts = [list(range(len(entries)))] * 2
-    if not parts[0] or not parts[1]:
-        raise DataError("no usable scan is left to train on, or to validate on; see what was left out above")
-    training, validation = (
-        SubvolumeDataset(
-            store,
-            [fitting[index] for index in part],
-            patch_size=config.patch_size,
-            per_scan=config.samples_per_scan,
-            rule=config.rule,
-            seed=seed,
-            axis=config.slice_axis,
-        )
-        for part, seed in zip(parts, (config.seed, config.seed + VALIDATION_SEED), strict=True)
-    )
-    reporter.note(f"{len(parts[0])} scans to train on, {len(parts[1])} to validate on")
-    return training, validation
-
-
-def _names(subvolumes: SubvolumeDataset) -> list[str]:
-    return [subvolumes.cache.entry(int(index)).name for index in subvolumes.scans]
-
-
-def _public_facts(training: SubvolumeDataset, validation: SubvolumeDataset) -> dict[str, Any]:
-    """Return what a bundle may say of the data; no name among it."""
-    entries = [training.cache.entry(int(index)) for index in training.scans]
-    spacings = [entry.spacing for entry in entries]
-    return {
-        "modality": training.cache.contract.modality,
-        "training_scans": len(training.scans),
-        "validation_scans": len(validation.scans),
-        "training_patients": len({entry.group for entry in entries}),
-        "median_spacing_mm": [round(float(size), 3) for size in np.median(spacings, axis=0)],
-    }
-
-
-def _start(
-    init: str | Path | None, config: PretrainingConfig, token: str | None, reporter: Reporter
-) -> tuple[nn.Module, InputContract | None, PretrainingConfig]:
-    """Return the network to train, the contract that it brings along, and the configuration with its shape."""
-    if init is None:
-        return seeded(config.seed, lambda: build_network(config.network)), None, config
-    bundle = load(init, token=token, progress=announce(reporter))
-    network, report = adapt(bundle.network, task="restoration", copy=False)
-    reporter.note(f"{public_name(init)}: {report.summary()}")
-    return network, bundle.config.input, config.override(network=network.config)
-
-
-def _pair(window: tuple[float, ...] | None) -> tuple[float, float] | None:
-    if window is None:
-        return None
-    if len(window) != 2:
-        raise ConfigurationError(f"window: received {window}, expected a lower and an upper bound")
-    return window[0], window[1]
-
-
-def _refuse(refusals: Sequence[Refusal], strict: bool, reporter: Reporter) -> None:
-    """Report what is left out, or stop at the first when strict."""
-    for refusal in refusals:
-        if strict and refusal.bad:
-            raise ScanError(f"{refusal.source}: {refusal.reason}")
-        reporter.note(f"left out {refusal.source}: {refusal.reason}")
+) -> tuple[list[ScanReference], list[ScanReference], dict[str, int]]:
+    """Return the scans of `source`, those to validate on that are not among them, and how many were left out."""
+    scans, refused = find_scans(source, group_pattern=group_pattern)
+    held_out: list[ScanReference] = []
+    if validation_source is not None:
+        held_out, more = find_scans(validation_source, group_pattern=group_pattern)
+        refused += more
+    refuse(list(dict.fromkeys(refused)), strict, reporter)
+    splits = [leave_out] if isinstance(leave_out, (str, Path)) else list(leave_out)
+    if not splits:
+        return scans, held_out, {}
+    scans, held_out, count = leave_out_test_cases(scans, held_out, splits, reporter)
+    return scans, held_out, {"left_out_test_scans": count}

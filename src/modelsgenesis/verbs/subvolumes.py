@@ -1,0 +1,156 @@
+"""From scans to the sub-volumes that a pretraining draws, and what may be said of them."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from modelsgenesis.configs import InputContract
+from modelsgenesis.data import (
+    CacheEntry,
+    Refusal,
+    ScanReference,
+    SubvolumeDataset,
+    VolumeCache,
+    split_by_group,
+    split_fitting,
+)
+from modelsgenesis.errors import DataError, ScanError
+from modelsgenesis.reporting import Reporter
+from modelsgenesis.verbs.starting import Start
+
+VALIDATION_SEED = 1_000_003  # apart from every seed of training
+
+
+def prepare_scans(
+    scans: Sequence[ScanReference],
+    contract: InputContract,
+    cache: str | Path | None,
+    strict: bool,
+    reporter: Reporter,
+) -> VolumeCache:
+    """Prepare every scan that is not in the cache yet; each once, however often it is named."""
+    scans = list(dict.fromkeys(scans))
+    reporter.begin("preparing scans", len(scans))
+    store, refused = VolumeCache.build(
+        scans, contract, cache or default_cache(), strict=strict, progress=lambda done, _: reporter.advance(done)
+    )
+    reporter.end()
+    refuse(refused, strict, reporter)
+    return store
+
+
+def default_cache() -> Path:
+    """Return the folder of prepared volumes that runs share: `$MODELSGENESIS_CACHE` or in the user's cache."""
+    base = os.environ.get("MODELSGENESIS_CACHE")
+    return Path(base) / "volumes" if base else Path.home() / ".cache" / "modelsgenesis" / "volumes"
+
+
+def split_subvolumes(
+    store: VolumeCache, held_out: set[str], start: Start, strict: bool, reporter: Reporter
+) -> tuple[SubvolumeDataset, SubvolumeDataset]:
+    """Return the sub-volumes of the training and of the validation patients.
+
+    Args:
+        store: Every prepared scan.
+        held_out: Patients to validate on; empty to draw some.
+        start: The configuration, and the network that sub-volumes must fit.
+        strict: Stop at the first scan that is too small.
+        reporter: Is told who is for what.
+
+    Raises:
+        DataError: No scan holds a sub-volume, or none is left for one of the parts.
+    """
+    config = start.config
+    fitting, refused = split_fitting(store, config.patch_size, axis=config.slice_axis)
+    remedy = _what_would_fit(store, start)
+    refuse(refused, strict, reporter)
+    if not fitting:
+        raise DataError(f"no scan holds a sub-volume of {config.patch_size}: {remedy or 'set patch_size smaller'}")
+    if refused and remedy:
+        reporter.note(remedy)
+    entries = [store.entry(index) for index in fitting]
+    if held_out:
+        parts = [[i for i, e in enumerate(entries) if (e.group in held_out) is side] for side in (False, True)]
+    elif len({entry.group for entry in entries}) > 1 and config.validation_fraction:
+        parts = list(split_by_group(entries, config.validation_fraction, config.seed))
+    else:
+        reporter.note("nobody is held out: validating on other sub-volumes of the same scans, which flatters")
+        parts = [list(range(len(entries)))] * 2
+    for part, purpose in zip(parts, ("train on", "validate on"), strict=True):
+        if not part:
+            raise DataError(f"no usable scan is left to {purpose} among {len(entries)}; see what was left out above")
+    training, validation = (
+        SubvolumeDataset(
+            store,
+            [fitting[index] for index in part],
+            patch_size=config.patch_size,
+            per_scan=config.samples_per_scan,
+            rule=config.rule,
+            seed=seed,
+            axis=config.slice_axis,
+        )
+        for part, seed in zip(parts, (config.seed, config.seed + VALIDATION_SEED), strict=True)
+    )
+    reporter.note(f"{len(parts[0])} scans to train on, {len(parts[1])} to validate on")
+    return training, validation
+
+
+def _what_would_fit(store: VolumeCache, start: Start) -> str:
+    """Return the setting of the largest patch, up to the one asked for, that every scan holds; "" if none does.
+
+    Its sides divide as the network needs it.
+    """
+    config = start.config
+    count = len(config.patch_size)
+    shapes = [
+        entry.shape if len(entry.shape) == count else tuple(np.delete(entry.shape, config.slice_axis))
+        for entry in store.entries()
+        if len(entry.shape) >= count
+    ]
+    if not shapes:
+        return ""
+    divisor = np.array(cast("tuple[int, ...]", start.network.divisor))
+    sides = np.minimum(np.min(shapes, axis=0), config.patch_size) // divisor * divisor
+    return f"patch_size={','.join(map(str, sides))} would fit all {len(shapes)} scans" if sides.min() > 0 else ""
+
+
+def names_of(subvolumes: SubvolumeDataset) -> list[str]:
+    """Return the names of the scans; they stay in the run's folder."""
+    return [entry.name for entry in _entries(subvolumes)]
+
+
+def _entries(subvolumes: SubvolumeDataset) -> list[CacheEntry]:
+    return [subvolumes.cache.entry(int(index)) for index in subvolumes.scans]
+
+
+def public_facts(training: SubvolumeDataset, validation: SubvolumeDataset) -> dict[str, Any]:
+    """Return what a bundle may say of the data; no name among it."""
+    entries, measured = _entries(training), _entries(validation)
+    groups, held = ({entry.group for entry in part} for part in (entries, measured))
+    return {
+        "modality": training.cache.contract.modality,
+        "training_scans": len(entries),
+        "training_patients": len(groups),
+        "validation_scans": len(measured),
+        "validation_patients": len(held),
+        "held_out": not groups & held,
+        "median_spacing_mm": [round(float(size), 3) for size in np.median([e.spacing for e in entries], axis=0)],
+        "median_shape": [round(float(side)) for side in _median_shape(entries)],
+    }
+
+
+def _median_shape(entries: Sequence[CacheEntry]) -> np.ndarray:
+    """Return the median of the sides, over the scans of as many axes as the first."""
+    axes = len(entries[0].shape)
+    return np.median([entry.shape for entry in entries if len(entry.shape) == axes], axis=0)
+
+
+def refuse(refusals: Sequence[Refusal], strict: bool, reporter: Reporter) -> None:
+    """Report what is left out, or stop at the first when strict."""
+    for refusal in refusals:
+        if strict and refusal.bad:
+            raise ScanError(f"{refusal.source}: {refusal.reason}")
+        reporter.note(f"left out {refusal.source}: {refusal.reason}")

@@ -73,6 +73,7 @@ CONTRACTS: dict[str, InputContract] = {
     "ultrasound": InputContract(
         modality="ultrasound", dims=2, intensity="percentiles", percentiles=(0.5, 99.5), orientation=None
     ),
+    "shape": InputContract(modality="shape", intensity="window", window=(0.0, 1.0)),
 }
 """The default contract of each modality."""
 

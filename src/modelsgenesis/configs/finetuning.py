@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 from modelsgenesis.configs.base import require
 from modelsgenesis.configs.networks import GENESIS_UNET_SMALL, UNetConfig
@@ -126,6 +127,9 @@ class ClassificationConfig(FinetuningConfig):
         hidden: Width of the dense layer of the head, 1024 in the paper; 0 for a linear head.
         levels: Encoder levels whose global averages the head sees, 0 the highest resolution, -1 the deepest; None
             the deepest alone.
+        fit: How an image is brought to the patch size: `"resize"`, `"crop"` (and pad) around the centre, or `"auto"`:
+            planes are resized and volumes cropped, unless the data set asks for the other.
+        balance: Draw each class as often, however many examples it has.
         class_weights: Weigh the classes of the loss inversely to how often they occur in training.
         specificity: At which the sensitivity is reported.
     """
@@ -136,6 +140,8 @@ class ClassificationConfig(FinetuningConfig):
     validate_every: int | None = 100
     hidden: int = 1024
     levels: tuple[int, ...] | None = None
+    fit: Literal["auto", "resize", "crop"] = "auto"
+    balance: bool = False
     class_weights: bool = False
     specificity: float = 0.9
 

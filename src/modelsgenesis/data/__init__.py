@@ -1,6 +1,6 @@
 """Reading scans, preparing them, keeping them in a cache, and sampling sub-volumes from it."""
 
-from modelsgenesis.data.augmentation import LabelledPatches
+from modelsgenesis.data.augmentation import LabelledImages, LabelledPatches, class_target, class_weights
 from modelsgenesis.data.cache import VolumeCache
 from modelsgenesis.data.finding import find_scans, survey
 from modelsgenesis.data.labelled import (
@@ -36,6 +36,7 @@ __all__ = [
     "ImageSource",
     "LabelledCase",
     "LabelledData",
+    "LabelledImages",
     "LabelledPatches",
     "PreparedCase",
     "PreparedVolume",
@@ -46,6 +47,8 @@ __all__ = [
     "VolumeCache",
     "check_same_grid",
     "choose_contract",
+    "class_target",
+    "class_weights",
     "data_contract",
     "file_stem",
     "find_scans",

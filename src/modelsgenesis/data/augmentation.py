@@ -1,6 +1,7 @@
-"""Random sub-volumes of labelled scans, augmented by MONAI."""
+"""What supervised training sees: random sub-volumes, or whole images, augmented by MONAI."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -8,12 +9,18 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from modelsgenesis.configs import SegmentationConfig, require_patch_size
-from modelsgenesis.data.labelled.cases import PreparedCase, require_label
+from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, SegmentationConfig, require_patch_size
+from modelsgenesis.data.labelled.cases import LabelledCase, PreparedCase, require_label
+from modelsgenesis.data.labelled.fitting import fit_image
+from modelsgenesis.errors import DataError
+
+_ANGLE = np.deg2rad(15)
 
 
 class LabelledPatches(Dataset[tuple[Tensor, Tensor]]):
     """Sub-volumes of labelled scans; item `epoch * len + index` is a function of seed and item alone.
+
+    Of a volume a patch of two sides is a part of a slice across the last axis.
 
     Args:
         cases: Prepared scans, kept in memory.
@@ -24,7 +31,10 @@ class LabelledPatches(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, cases: Sequence[PreparedCase], config: SegmentationConfig) -> None:
         self.cases, self.config = list(cases), config
-        self.transform = patch_transform(config)
+        patch_size = require_patch_size(config)
+        self.sliced = bool(cases) and cases[0].image.ndim == len(patch_size) + 2
+        self.crop = _crop_transform(config, (*patch_size, 1) if self.sliced else patch_size)
+        self.augment = _patch_transform(config)
         self.voxels = [_voxel_indices(require_label(case)) for case in self.cases]
 
     def __len__(self) -> int:
@@ -32,7 +42,7 @@ class LabelledPatches(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
         case = item % len(self) // self.config.samples_per_scan
-        place, change = np.random.SeedSequence([self.config.seed, item]).generate_state(2).tolist()
+        place, crop, change = np.random.SeedSequence([self.config.seed, item]).generate_state(3).tolist()
         structures, background = self.voxels[case]
         sample: dict[str, Any] = {
             "image": torch.from_numpy(self.cases[case].image),
@@ -40,68 +50,190 @@ class LabelledPatches(Dataset[tuple[Tensor, Tensor]]):
             "foreground": structures[place % len(structures)],  # each as often: small ones are not forgotten
             "background": background,
         }
-        self.transform.set_random_state(seed=change)
-        result = self.transform(sample)
-        result = result[0] if isinstance(result, list) else result
-        return result["image"].as_tensor().contiguous(), result["label"].as_tensor().long().contiguous()
+        with _plain_tensors():
+            sample = self.crop.set_random_state(seed=crop)(sample)[0]
+            pair = {key: sample[key].squeeze(-1) if self.sliced else sample[key] for key in ("image", "label")}
+            pair = self.augment.set_random_state(seed=change)(pair)
+        return pair["image"].contiguous(), pair["label"].long().contiguous()
+
+
+class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
+    """Whole images with their classes; item `epoch * len + index` is a function of seed and item alone.
+
+    Args:
+        cases: Prepared images; brought to the patch size once and kept in memory.
+        config: Patch size, how images are brought to it, balance of the classes, augmentation, seed.
+        classes: Number of classes.
+        multilabel: Whether several may hold.
+
+    Each item is an image, float32 [channels, *patch], and its class: an int64 scalar, or with `multilabel` float32
+    [classes] of 0 and 1.
+
+    Raises:
+        DataError: The classes are to be balanced, and one has no case.
+
+    Example:
+        images = LabelledImages(cases, ClassificationConfig(patch_size=(128, 128)), classes=2)
+        image, target = images[0]  # [1, 128, 128], tensor(1)
+    """
+
+    def __init__(
+        self, cases: Sequence[PreparedCase], config: ClassificationConfig, *, classes: int, multilabel: bool = False
+    ) -> None:
+        size = require_patch_size(config)
+        self.config, self.classes, self.multilabel = config, classes, multilabel
+        self.images = [_fitted(case.image, size, config) for case in cases]
+        self.held = [case.classes for case in cases]
+        self.transform = _image_transform(config)
+        self.members = [[case for case, held in enumerate(self.held) if index in held] for index in range(classes)]
+        if config.balance and not all(self.members):
+            absent = next(index for index, members in enumerate(self.members) if not members)
+            raise DataError(f"class {absent} of {classes} has no example, so classes cannot be balanced")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
+        draw, change = np.random.SeedSequence([self.config.seed, item]).generate_state(2).tolist()
+        case = self._balanced(draw) if self.config.balance else item % len(self)
+        image = torch.from_numpy(self.images[case])
+        if self.transform is not None:
+            with _plain_tensors():
+                image = self.transform.set_random_state(seed=change)(image)
+        return image.contiguous(), class_target(self.held[case], self.classes, self.multilabel)
+
+    def _balanced(self, draw: int) -> int:
+        """Return a case of a class that is drawn first."""
+        members = self.members[draw % self.classes]
+        return members[draw // self.classes % len(members)]
+
+
+def class_target(held: Sequence[int], classes: int, multilabel: bool) -> Tensor:
+    """Return what a loss expects: the class, int64 scalar, or with `multilabel` float32 [classes] of 0 and 1.
+
+    Example:
+        >>> class_target((0, 2), 3, multilabel=True)
+        tensor([1., 0., 1.])
+    """
+    if not multilabel:
+        return torch.tensor(held[0])
+    target = torch.zeros(classes)
+    target[list(held)] = 1
+    return target
+
+
+def class_weights(cases: Sequence[PreparedCase | LabelledCase], classes: int, *, multilabel: bool = False) -> Tensor:
+    """Return the weight of each class in a loss, float32 [classes].
+
+    Of exclusive classes the inverse of their frequency with a mean of 1 over the cases; with `multilabel` how many
+    cases lack a class for each that has it, as `pos_weight` of binary cross-entropy expects.
+
+    Raises:
+        DataError: A class has no case.
+
+    Example:
+        class_weights(cases, classes=2)  # of 90 and 10 cases: tensor([0.5556, 5.0000])
+    """
+    counts = np.bincount([index for case in cases for index in case.classes], minlength=classes).astype(np.float32)
+    if not counts.all():
+        raise DataError(f"class {int(counts.argmin())} of {classes} has no example, so it cannot be weighed")
+    weights = (len(cases) - counts) / counts if multilabel else len(cases) / (classes * counts)
+    return torch.from_numpy(weights.astype(np.float32))
+
+
+@contextmanager
+def _plain_tensors() -> Iterator[None]:
+    """Keep MONAI from tracking affines and history, which takes longer than the transforms of a small patch."""
+    from monai.data.meta_obj import get_track_meta, set_track_meta
+
+    tracked = get_track_meta()
+    set_track_meta(False)
+    try:
+        yield
+    finally:
+        set_track_meta(tracked)
+
+
+def _fitted(image: np.ndarray, size: tuple[int, ...], config: ClassificationConfig) -> np.ndarray:
+    return image if image.shape[1:] == size else fit_image(image, size, config.fit)
 
 
 def _voxel_indices(label: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     """Return the flat indices of each structure's voxels and of the background's; all voxels where there is none."""
     flat = label.ravel()
-    structures = [np.flatnonzero(flat == value) for value in np.unique(flat) if value]
-    background = np.flatnonzero(flat == 0)
-    everything = np.arange(flat.size)
+    structures = [np.flatnonzero(flat == value).astype(np.int32) for value in np.unique(flat) if value]
+    background = np.flatnonzero(flat == 0).astype(np.int32)
+    everything = np.arange(flat.size, dtype=np.int32)
     return structures or [everything], background if background.size else everything
 
 
-def patch_transform(config: SegmentationConfig) -> Any:
-    """Return the composed MONAI transform from a whole scan to an augmented sub-volume.
+def _crop_transform(config: SegmentationConfig, size: tuple[int, ...]) -> Any:
+    """Return the MONAI transform from a whole scan to a sub-volume, centred on a structure or the background."""
+    from monai.transforms.croppad.dictionary import RandCropByPosNegLabeld
 
-    Raises:
-        ConfigurationError: The configuration leaves the patch size open.
-    """
-    from monai.transforms.compose import Compose
-    from monai.transforms.croppad.dictionary import RandCropByPosNegLabeld, SpatialPadd
-    from monai.transforms.intensity.dictionary import (
-        RandGaussianNoised,
-        RandScaleIntensityd,
-        RandShiftIntensityd,
+    return RandCropByPosNegLabeld(
+        ("image", "label"),
+        label_key="label",
+        spatial_size=size,
+        pos=config.foreground_share,
+        neg=1 - config.foreground_share,
+        num_samples=1,
+        fg_indices_key="foreground",
+        bg_indices_key="background",
+        allow_smaller=True,  # what is smaller than a patch is padded next
     )
+
+
+def _affine(config: FinetuningConfig) -> dict[str, Any]:
+    """Return the arguments of MONAI's random affine maps."""
+    patch_size = require_patch_size(config)
+    return {
+        "prob": 0.5,
+        "rotate_range": (_ANGLE,) * (3 if len(patch_size) == 3 else 1),
+        "scale_range": (0.15,) * len(patch_size),
+        "padding_mode": "border",
+        "spatial_size": patch_size,
+        "cache_grid": True,
+    }
+
+
+def _patch_transform(config: SegmentationConfig) -> Any:
+    """Return the composed MONAI transform of an image and its label."""
+    from monai.transforms.compose import Compose
+    from monai.transforms.croppad.dictionary import SpatialPadd
+    from monai.transforms.intensity.dictionary import RandGaussianNoised, RandScaleIntensityd, RandShiftIntensityd
     from monai.transforms.spatial.dictionary import RandAffined, RandFlipd
 
     patch_size = require_patch_size(config)
-    keys, dims = ("image", "label"), len(patch_size)
-    share = config.foreground_share
-    steps: list[Any] = [
-        RandCropByPosNegLabeld(
-            keys,
-            label_key="label",
-            spatial_size=patch_size,
-            pos=share,
-            neg=1 - share,
-            num_samples=1,
-            fg_indices_key="foreground",
-            bg_indices_key="background",
-            allow_smaller=True,  # what is smaller than a patch is padded next
-        ),
-        SpatialPadd(keys, patch_size),
-    ]
+    keys = ("image", "label")
+    steps: list[Any] = [SpatialPadd(keys, patch_size)]
     if config.augment:
-        angle = np.deg2rad(15)
         steps += [
-            RandAffined(
-                keys,
-                prob=0.5,
-                rotate_range=(angle,) * (3 if dims == 3 else 1),
-                scale_range=(0.15,) * dims,
-                mode=("bilinear", "nearest"),
-                padding_mode="border",
-            ),
+            RandAffined(keys, mode=("bilinear", "nearest"), **_affine(config)),
             RandScaleIntensityd("image", factors=0.2, prob=0.3),
             RandShiftIntensityd("image", offsets=0.1, prob=0.3),
             RandGaussianNoised("image", std=0.05, prob=0.2),
         ]
     if config.flip:
-        steps += [RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in range(dims)]
+        steps += [RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in range(len(patch_size))]
     return Compose(steps)
+
+
+def _image_transform(config: ClassificationConfig) -> Any:
+    """Return the composed MONAI transform of an image, None where it stays as it is."""
+    from monai.transforms.compose import Compose
+    from monai.transforms.intensity.array import RandGaussianNoise, RandScaleIntensity, RandShiftIntensity
+    from monai.transforms.spatial.array import RandAffine, RandFlip
+
+    dims = len(require_patch_size(config))
+    steps: list[Any] = []
+    if config.augment:
+        steps += [
+            RandAffine(mode="bilinear", **_affine(config)),
+            RandScaleIntensity(factors=0.2, prob=0.3),
+            RandShiftIntensity(offsets=0.1, prob=0.3),
+            RandGaussianNoise(std=0.05, prob=0.2),
+        ]
+    if config.flip:
+        steps += [RandFlip(prob=0.5, spatial_axis=axis) for axis in range(dims)]
+    return Compose(steps) if steps else None

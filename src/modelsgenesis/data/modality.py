@@ -20,7 +20,6 @@ _DENSEST = 33_000  # no CT number is above, and MR in arbitrary units often is
 _TWELVE_BITS = 5000  # above what a CT with a missing rescale intercept holds
 _SPREAD = 3.0  # between the brightest and the darkest scan; HU do not scale from scan to scan
 
-_SHAPE = InputContract(modality="shape", intensity="window", window=(0.0, 1.0))
 _ADVICE = "say which with --modality ct, mri, xray or ultrasound"
 
 
@@ -59,7 +58,7 @@ def choose_contract(
         why = f"{modality}: as asked"
     else:
         raise ConfigurationError(f"modality: received {modality!r}; {nearest(modality, ('auto', *known))}")
-    contract = CONTRACTS.get(modality, _SHAPE)
+    contract = CONTRACTS[modality]
     dims = _dims(scans) if dims is None else dims
     changes: dict[str, object] = {"dims": dims, "spacing": spacing}
     if dims == 3:

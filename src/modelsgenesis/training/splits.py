@@ -50,6 +50,10 @@ def split_cases(data: LabelledData, config: FinetuningConfig) -> Split:
     order = np.random.default_rng(config.split_seed).permutation(sorted(patients["training"])).tolist()
     if not patients["test"]:
         patients["test"], order = _draw_test(order, config)
+    elif config.fold is not None:
+        raise ConfigurationError(
+            f"{data.name} names its own test patients; fold {config.fold} of {config.folds} cannot be made beside them"
+        )
     if not patients["validation"]:
         count = max(round(len(order) * config.validation_fraction), 1) if config.validation_fraction else 0
         patients["validation"], order = order[:count], order[count:]

@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 
+from modelsgenesis.data.labelled.fitting import Fit
 from modelsgenesis.data.labelled.sources import ImageSource
 from modelsgenesis.data.preparation import PreparedVolume
 from modelsgenesis.errors import DataError
@@ -49,6 +50,7 @@ class LabelledData:
         modality: As the data set says or its values tell, or None.
         channels: What each image of a case shows.
         dims: Axes of the images, 2 or 3.
+        fit: How `fit_image` brings images to classify to a size.
         notes: What reading decided for itself, such as the rule that tells the patients.
     """
 
@@ -62,6 +64,7 @@ class LabelledData:
     modality: str | None = None
     channels: tuple[str, ...] = ("image",)
     dims: Literal[2, 3] = 3
+    fit: Fit = "auto"
     notes: tuple[str, ...] = ()
 
 

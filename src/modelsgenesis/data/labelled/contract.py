@@ -14,10 +14,9 @@ def data_contract(data: LabelledData) -> InputContract:
     Example:
         data_contract(read_labelled("Task04_Hippocampus")).intensity  # 'percentiles'
     """
-    contracts = CONTRACTS
-    if data.modality not in contracts:
+    if data.modality not in CONTRACTS:
         raise DataError(
-            f"{data.name}: its modality cannot be told; say which with --modality ct, mri, xray, ultrasound"
+            f"{data.name}: its modality cannot be told; say which with --modality: {', '.join(sorted(CONTRACTS))}"
         )
-    contract = contracts[data.modality]
+    contract = CONTRACTS[data.modality]
     return contract.override(dims=data.dims, orientation="RAS" if data.dims == 3 else None, channels=data.channels)

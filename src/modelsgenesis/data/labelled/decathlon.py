@@ -5,21 +5,22 @@ from pathlib import Path
 from typing import Any
 
 from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData
-from modelsgenesis.data.labelled.names import modality_of
+from modelsgenesis.data.labelled.names import OWN_PATIENT, find_patients, modality_of
+from modelsgenesis.data.labelled.nnunet import is_nnunet, is_nnunet_one, read_nnunet
 from modelsgenesis.data.labelled.sources import FileImage
 from modelsgenesis.data.volume import file_stem
 from modelsgenesis.errors import DataError
 
 
-def read_decathlon(folder: str | Path) -> LabelledData:
-    """Read the `dataset.json` of a data set in the layout of the Medical Segmentation Decathlon.
+def read_decathlon(folder: str | Path, pattern: str | None = None) -> LabelledData:
+    """Read the data set that a `dataset.json` describes, the Decathlon's or nnU-Net's.
 
     Args:
         folder: Holds `dataset.json`, `imagesTr` and `labelsTr`; or the path of `dataset.json` itself.
+        pattern: Tells the patient from a file's name; by default each case is its own.
 
     Returns:
-        The cases of its `training` list; each is its own patient. Where `modality` names several channels, they are
-        the volumes of one file.
+        The cases of its `training` list. Where `modality` names several channels, they are the volumes of one file.
 
     Raises:
         DataError: The folder or file is missing, is no JSON, or lacks a key; or it lists files that are not there.
@@ -30,14 +31,12 @@ def read_decathlon(folder: str | Path) -> LabelledData:
     """
     path = Path(folder)
     path = path if path.suffix == ".json" else path / "dataset.json"
-    content = read_description(path)
-    try:
-        names = {int(value): str(name) for value, name in content["labels"].items()}
-        pairs = [(path.parent / item["image"], path.parent / item["label"]) for item in content["training"]]
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise DataError(
-            f"{path}: expected keys labels (value to name) and training (list of image and label); {error!r}"
-        ) from error
+    content = _description(path)
+    if is_nnunet(path, content):
+        return read_nnunet(path, content, pattern)
+    names, pairs = _listed(path, content)
+    if is_nnunet_one(path, pairs):
+        return read_nnunet(path, content, pattern)
     if 0 not in names:
         raise DataError(f"{path}: labels has no value 0 for the background")
     missing = [str(file) for pair in pairs for file in pair if not file.exists()]
@@ -45,24 +44,23 @@ def read_decathlon(folder: str | Path) -> LabelledData:
         raise DataError(f"{path}: lists {len(missing)} files that are not there, such as {missing[0]}")
     if not pairs:
         raise DataError(f"{path}: its training list is empty")
-    values, channels = tuple(sorted(names)), _channels(content.get("modality"))
+    channels, values = _channels(content.get("modality")), tuple(sorted(names))
+    patients, rule = find_patients([file_stem(image) for image, _ in pairs], pattern, numbered=False)
     return LabelledData(
         name=str(content.get("name", path.parent.name)),
         task="segmentation",
-        cases=tuple(_case(image, label, len(channels)) for image, label in pairs),
+        cases=tuple(
+            _case(image, label, patient, len(channels)) for (image, label), patient in zip(pairs, patients, strict=True)
+        ),
         labels=tuple(names[value] for value in values),
         values=tuple((value,) for value in values),
         modality=modality_of(channels),
         channels=channels,
+        notes=() if rule == OWN_PATIENT else (rule,),
     )
 
 
-def read_description(path: Path) -> dict[str, Any]:
-    """Read a `dataset.json`.
-
-    Raises:
-        DataError: The folder or file is missing, or is no JSON object.
-    """
+def _description(path: Path) -> dict[str, Any]:
     if not path.parent.is_dir():
         raise DataError(f"{path.parent}: no such folder")
     try:
@@ -72,16 +70,29 @@ def read_description(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read as a dataset.json: {error}") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path}: holds a {type(content).__name__}; expected keys labels and training")
+        raise DataError(f"{path}: expected keys labels and training, received a {type(content).__name__}")
     return content
 
 
-def _case(image: Path, label: Path, channels: int) -> LabelledCase:
+def _listed(path: Path, content: dict[str, Any]) -> tuple[dict[int, str], list[tuple[Path, Path]]]:
+    """Return the name of each value, and the image and label of each case."""
+    try:
+        names = {int(value): str(name) for value, name in content["labels"].items()}
+        return names, [(path.parent / item["image"], path.parent / item["label"]) for item in content["training"]]
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DataError(
+            f"{path}: expected keys labels (value to name) and training (list of image and label); {error!r}"
+        ) from error
+
+
+def _case(image: Path, label: Path, patient: str, channels: int) -> LabelledCase:
     """Return one case; several channels are the volumes of its file."""
     indices = [None] if channels == 1 else list(range(channels))
-    name = file_stem(image)
     return LabelledCase(
-        name=name, patient=name, images=tuple(FileImage(path=image, index=index) for index in indices), mask=label
+        name=file_stem(image),
+        patient=patient,
+        images=tuple(FileImage(path=image, index=index) for index in indices),
+        mask=label,
     )
 
 

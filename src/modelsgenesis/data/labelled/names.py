@@ -1,6 +1,9 @@
-"""What names say: of channels the modality."""
+"""What names say: of channels the modality, of files the patient, of classes their order, of parts of a split."""
 
+import re
 from collections.abc import Sequence
+
+from modelsgenesis.errors import ConfigurationError, DataError, nearest
 
 _MODALITIES = {
     "ct": "ct",
@@ -10,6 +13,7 @@ _MODALITIES = {
     "t1w": "mri",
     "t1gd": "mri",
     "t1ce": "mri",
+    "t1c": "mri",
     "t2": "mri",
     "t2w": "mri",
     "flair": "mri",
@@ -19,6 +23,17 @@ _MODALITIES = {
     "us": "ultrasound",
     "ultrasound": "ultrasound",
 }
+_PARTS = {
+    **dict.fromkeys(("training", "train", "tr"), "training"),
+    **dict.fromkeys(("validation", "valid", "val", "dev"), "validation"),
+    **dict.fromkeys(("test", "testing", "ts"), "test"),
+}
+_NEGATIVE = {"normal", "no_finding", "no finding", "negative", "healthy", "benign", "control", "none", "no", "absent"}
+_BIDS = re.compile(r"sub-[A-Za-z0-9]+")
+_NUMBERED = re.compile(r"(.*\d.*)_[^_]*")
+
+OWN_PATIENT = "every image counts as its own patient; if a patient has several, say so by a patient pattern"
+"""The note of a data set in which no rule finds several images of one patient."""
 
 
 def modality_of(channels: Sequence[str]) -> str | None:
@@ -30,3 +45,83 @@ def modality_of(channels: Sequence[str]) -> str | None:
     """
     said = {_MODALITIES.get(name.lower().replace("-", "").replace(" ", "")) for name in channels}
     return said.pop() if len(said) == 1 else None
+
+
+def part_of(name: str) -> str | None:
+    """Return the part of a split by one of its usual names, None for an unknown one.
+
+    Example:
+        >>> part_of("val")
+        'validation'
+    """
+    return _PARTS.get(name.strip().lower())
+
+
+def class_order(names: Sequence[str]) -> tuple[str, ...]:
+    """Return class names once each: numbers by their value, else by the alphabet, what is normal first.
+
+    Of two classes the second is the one to find, whose probability ranks the images.
+
+    Example:
+        >>> class_order(["pneumonia", "normal", "pneumonia"])
+        ('normal', 'pneumonia')
+    """
+    unique = set(names)
+    if all(name.isdecimal() for name in unique):
+        return tuple(sorted(unique, key=int))
+    return tuple(sorted(unique, key=lambda name: (name.lower() not in _NEGATIVE, name)))
+
+
+def find_patients(stems: Sequence[str], pattern: str | None, *, numbered: bool) -> tuple[list[str], str]:
+    r"""Return the patient of each file, and the rule that told.
+
+    Args:
+        stems: Names of the files without their ending.
+        pattern: A regular expression whose first group, or whole match, is the patient; None for the rules
+            `sub-…` of BIDS, then, with `numbered`, the part before the last `_` where it holds a digit.
+        numbered: Whether names such as `00001280_004` are likely to be images of a patient.
+
+    Raises:
+        ConfigurationError: The pattern is no regular expression.
+        DataError: It fits only some of the names.
+
+    Example:
+        >>> find_patients(["00001280_004", "00001280_005"], None, numbered=True)[0]
+        ['00001280', '00001280']
+    """
+    if pattern is not None:
+        return _by_pattern(stems, pattern), f"patients by the pattern {pattern}"
+    if all(_BIDS.match(stem) for stem in stems):
+        return [_BIDS.findall(stem)[0] for stem in stems], "patients by sub-… in the files' names"
+    matches = [_NUMBERED.fullmatch(stem) for stem in stems] if numbered else []
+    patients = [match.group(1) for match in matches if match]
+    if matches and len(patients) == len(stems) and len(set(patients)) < len(stems):
+        return patients, "patients by the part of the files' names before the last _"
+    return list(stems), OWN_PATIENT
+
+
+def _by_pattern(stems: Sequence[str], pattern: str) -> list[str]:
+    try:
+        matches = [re.search(pattern, stem) for stem in stems]
+    except re.error as error:
+        raise ConfigurationError(f"patient pattern {pattern!r}: is no regular expression: {error}") from error
+    missed = [stem for stem, match in zip(stems, matches, strict=True) if match is None]
+    if missed:
+        raise DataError(
+            f"patient pattern {pattern!r}: does not fit {len(missed)} of {len(stems)} names, such as {missed[0]!r}"
+        )
+    return [match.group(1) if match.re.groups else match.group() for match in matches if match]
+
+
+def require_part(name: str, source: str) -> str | None:
+    """Return the part of a split, None for an empty name.
+
+    Raises:
+        DataError: The name is unknown.
+    """
+    if not name.strip():
+        return None
+    part = part_of(name)
+    if part is None:
+        raise DataError(f"{source}: split {name!r}; {nearest(name, ('training', 'validation', 'test'))}")
+    return part

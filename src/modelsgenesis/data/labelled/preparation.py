@@ -8,7 +8,7 @@ import numpy as np
 
 from modelsgenesis.configs import InputContract
 from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData, PreparedCase
-from modelsgenesis.data.labelled.fitting import fit_image
+from modelsgenesis.data.labelled.fitting import Fit, fit_image
 from modelsgenesis.data.preparation import PreparedVolume, prepare, prepare_label
 from modelsgenesis.data.reading import read_volume
 from modelsgenesis.data.volume import Refusal, Volume
@@ -49,7 +49,12 @@ def label_indices(values: np.ndarray, data: LabelledData, source: str) -> np.nda
 
 
 def prepare_case(
-    case: LabelledCase, data: LabelledData, contract: InputContract, *, size: tuple[int, ...] | None = None
+    case: LabelledCase,
+    data: LabelledData,
+    contract: InputContract,
+    *,
+    size: tuple[int, ...] | None = None,
+    fit: Fit = "auto",
 ) -> PreparedCase:
     """Read and prepare the channels of a case, each on its own, and its mask.
 
@@ -58,6 +63,7 @@ def prepare_case(
         data: The data set that it is of.
         contract: How images are prepared.
         size: Sides that an image to classify is brought to at once, which saves memory; see `fit_image`.
+        fit: How; `"auto"` as the data set says.
 
     Raises:
         ScanError: A file cannot be read or used, the channels or the mask are on another grid, or the mask has
@@ -69,7 +75,7 @@ def prepare_case(
     label = None if case.mask is None else _label(case.mask, scans[0], data, contract)
     image, volumes = _stacked([prepare(scan, contract) for scan in scans])
     if data.task == "classification":
-        volumes, image = (), image if size is None else fit_image(image, size)
+        volumes, image = (), image if size is None else fit_image(image, size, data.fit if fit == "auto" else fit)
     return PreparedCase(
         name=case.name, patient=case.patient, image=image, volumes=volumes, label=label, classes=case.classes
     )
@@ -96,6 +102,7 @@ def prepare_cases(
     *,
     strict: bool = False,
     size: tuple[int, ...] | None = None,
+    fit: Fit = "auto",
 ) -> tuple[list[PreparedCase], list[Refusal]]:
     """Prepare many cases; a bad one is refused and reported, unless `strict`.
 
@@ -105,6 +112,7 @@ def prepare_cases(
         contract: How images are prepared.
         strict: A bad case is an error.
         size: Sides that images to classify are brought to at once; None keeps their own.
+        fit: How; `"auto"` as the data set says.
 
     Raises:
         DataError: None is usable.
@@ -114,7 +122,7 @@ def prepare_cases(
     refused: list[Refusal] = []
     for case in cases:
         try:
-            prepared.append(prepare_case(case, data, contract, size=size))
+            prepared.append(prepare_case(case, data, contract, size=size, fit=fit))
         except GenesisError as error:
             if strict:
                 raise

@@ -1,0 +1,172 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modelsgenesis.configs import ClassificationConfig, SegmentationConfig
+from modelsgenesis.data import FileImage, LabelledCase, LabelledData
+from modelsgenesis.errors import ConfigurationError, DataError
+from modelsgenesis.training import (
+    Split,
+    check_split,
+    choose_labelled,
+    count_split,
+    read_split,
+    split_cases,
+    write_split,
+)
+
+IMAGE = (FileImage(path=Path("x.png")),)
+
+
+def segmentation(count=20):
+    cases = [LabelledCase(name=f"c{i:02d}", patient=f"c{i:02d}", images=IMAGE) for i in range(count)]
+    return LabelledData(name="seg", task="segmentation", cases=tuple(cases[::-1]), labels=("background", "a"))
+
+
+def classification(patients=40, images=3, rare=10, parts=None):
+    """Every `rare`-th patient has the second class in the last image."""
+    cases = [
+        LabelledCase(
+            name=f"p{patient:02d}_{image}",
+            patient=f"p{patient:02d}",
+            images=IMAGE,
+            classes=(int(patient % rare == 0 and image == images - 1),),
+            part=parts and parts[patient % len(parts)],
+        )
+        for patient in range(patients)
+        for image in range(images)
+    ]
+    return LabelledData(name="cls", task="classification", cases=tuple(cases), labels=("no", "yes"))
+
+
+def patients(names):
+    return {name.split("_")[0] for name in names}
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_with_one_case_a_patient_the_split_is_the_published_one(seed):
+    data = segmentation()
+    split = split_cases(data, SegmentationConfig(split_seed=seed, seed=seed + 1))
+    order = np.random.default_rng(seed).permutation(sorted(case.name for case in data.cases)).tolist()
+    assert split == Split(tuple(sorted(order[6:])), tuple(sorted(order[4:6])), tuple(sorted(order[:4])))
+
+
+def test_all_images_of_a_patient_stay_together():
+    data = classification()
+    split = split_cases(data, ClassificationConfig())
+    parts = [patients(part) for part in (split.training, split.validation, split.test)]
+    assert [len(part) for part in parts] == [29, 3, 8]
+    assert len(set.union(*parts)) == 40
+    counts = count_split(split, data)
+    assert counts["test"] == {
+        "patients": 8,
+        "cases": 24,
+        "classes": {"no": 24 - counts["test"]["classes"]["yes"], "yes": counts["test"]["classes"]["yes"]},
+    }
+    assert sum(part["classes"]["yes"] for part in counts.values()) == 4
+
+
+def test_folds_test_every_patient_once():
+    data = segmentation()
+    splits = [split_cases(data, SegmentationConfig(folds=5, fold=fold)) for fold in range(5)]
+    assert sorted(name for split in splits for name in split.test) == sorted(case.name for case in data.cases)
+    for split in splits:
+        check_split(split, data)
+        assert (len(split.training), len(split.validation), len(split.test)) == (14, 2, 4)
+    with pytest.raises(ConfigurationError, match="folds: received 21, expected at most the 20 patients"):
+        split_cases(data, SegmentationConfig(folds=21, fold=0))
+
+
+def test_the_parts_of_the_users_file_win():
+    data = classification(parts=["training", "training", "test"])
+    split = split_cases(data, ClassificationConfig(split_seed=5))
+    assert {int(name[1:]) % 3 for name in patients(split.test)} == {2}
+    assert len(patients(split.validation)) == 3  # of the training patients, for the file names none
+    with pytest.raises(ConfigurationError, match="cls names its own test patients; fold 1 of 5 cannot be made"):
+        split_cases(data, ClassificationConfig(folds=5, fold=1))
+    both = classification(parts=["training", "validation"])
+    assert len(patients(split_cases(both, ClassificationConfig()).validation)) == 20
+
+
+def test_refuses_a_patient_in_two_parts_of_the_users_file():
+    data = classification()
+    first = LabelledCase(name="x", patient="p00", images=IMAGE, classes=(0,), part="test")
+    changed = LabelledData(name="cls", task="classification", cases=(*data.cases, first), labels=data.labels)
+    with pytest.raises(DataError, match="cls: patient 'p00' is in no part and in test; a patient belongs to one"):
+        split_cases(changed, ClassificationConfig())
+    with pytest.raises(DataError, match="20 of 40 patients have no part, such as 'p01'"):
+        split_cases(classification(parts=["training", None]), ClassificationConfig())
+
+
+def test_few_labels_are_among_more_and_leave_the_other_parts():
+    data = segmentation()
+    whole = split_cases(data, SegmentationConfig())
+    few = {count: choose_labelled(whole, data, str(count), seed=0) for count in (2, 5, 10)}
+    assert set(few[2].training) < set(few[5].training) < set(few[10].training) < set(whole.training)
+    assert {(split.validation, split.test) for split in few.values()} == {(whole.validation, whole.test)}
+    assert choose_labelled(whole, data, "10", seed=1) != few[10]
+    assert len(choose_labelled(whole, data, "50%", seed=0).training) == 7
+    assert len(choose_labelled(whole, data, "1%", seed=0).training) == 1
+    assert split_cases(data, SegmentationConfig(labels="5")) == few[5]
+
+
+def test_few_labels_of_a_classification_hold_every_class_and_its_share():
+    data = classification()
+    whole = split_cases(data, ClassificationConfig())
+    for seed in range(5):
+        two = choose_labelled(whole, data, "2", seed)
+        assert count_split(two, data)["training"] == {"patients": 2, "cases": 6, "classes": {"no": 5, "yes": 1}}
+        ten = choose_labelled(whole, data, "10", seed)
+        assert patients(two.training) < patients(ten.training)
+        assert 1 <= count_split(ten, data)["training"]["classes"]["yes"] <= 2
+
+
+@pytest.mark.parametrize("labels", ["0", "15", "ten", "0%", "200%", "-1"])
+def test_refuses_labels_that_cannot_be(labels):
+    data = segmentation()
+    with pytest.raises(ConfigurationError, match=f"labels: received .?{labels}.?, expected"):
+        choose_labelled(split_cases(data, SegmentationConfig()), data, labels, seed=0)
+
+
+def test_refuses_a_split_that_does_not_fit_the_data():
+    data = classification(patients=4, rare=4)
+    names = [case.name for case in data.cases]
+    with pytest.raises(DataError, match="names 'zzz', which is not in cls"):
+        check_split(Split(("zzz",), (), ()), data)
+    with pytest.raises(DataError, match="has 'p00' in two parts, training and test"):
+        check_split(Split((names[0],), (), (names[1],)), data)
+    with pytest.raises(DataError, match="no training example of 'yes' in cls: take more labels"):
+        check_split(Split((names[0],), (), ()), data)
+    check_split(Split(tuple(names[:3]), (), tuple(names[3:])), data)
+
+
+def test_refuses_to_leave_nobody_to_train_on():
+    with pytest.raises(DataError, match="3 labelled patients leave none to train on beside 2 for the test and 1 for"):
+        split_cases(segmentation(3), SegmentationConfig(test_fraction=0.7))
+
+
+def test_a_split_comes_back_from_its_file(tmp_path):
+    split = Split(("a", "b"), (), ("c",))
+    write_split(split, tmp_path / "split.json")
+    assert read_split(tmp_path / "split.json") == split
+    with pytest.raises(DataError, match="cannot be written"):
+        write_split(split, tmp_path / "no" / "split.json")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read as a split"),
+        ("[]", "holds list; expected the lists training, validation and test"),
+        ("{}", "holds nothing; expected"),
+        (json.dumps({"training": [], "validation": [], "test": "a"}), "test is no list of names"),
+    ],
+)
+def test_says_what_is_wrong_with_the_file_of_a_split(tmp_path, content, message):
+    (tmp_path / "split.json").write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_split(tmp_path / "split.json")
+    with pytest.raises(DataError, match="cannot be read as a split"):
+        read_split(tmp_path / "none.json")

@@ -64,7 +64,10 @@ def test_an_item_is_a_function_of_seed_and_item_alone():
 
 def test_a_scan_smaller_than_the_patch_is_padded_and_an_empty_mask_has_patches_too():
     config = SegmentationConfig(patch_size=(24, 24, 24), augment=False)
-    image, label = LabelledPatches([labelled()], config)[0]
+    patches = LabelledPatches([labelled()], config)
+    assert patches.notes() == ["1 of 1 scans are smaller than the patch of 24×24×24 and are padded"]
+    assert LabelledPatches([labelled()], config.override(patch_size=(20, 18))).notes() == []
+    image, label = patches[0]
     assert image.shape == (2, 24, 24, 24)
     assert set(label.unique().tolist()) == {0, 1, 2}
     case = labelled()

@@ -35,10 +35,18 @@ class LabelledPatches(Dataset[tuple[Tensor, Tensor]]):
         self.sliced = bool(cases) and cases[0].image.ndim == len(patch_size) + 2
         self.crop = _crop_transform(config, (*patch_size, 1) if self.sliced else patch_size)
         self.augment = _patch_transform(config)
+        self.patch_size = patch_size
         self.voxels = [_voxel_indices(require_label(case)) for case in self.cases]
 
     def __len__(self) -> int:
         return len(self.cases) * self.config.samples_per_scan
+
+    def notes(self) -> list[str]:
+        """Return how many scans are smaller than a patch, so that they are padded with zeros; nothing if none is."""
+        sides = [case.image.shape[1 : 1 + len(self.patch_size)] for case in self.cases]
+        small = sum(any(have < want for have, want in zip(side, self.patch_size, strict=True)) for side in sides)
+        patch = "×".join(map(str, self.patch_size))
+        return [f"{small} of {len(sides)} scans are smaller than the patch of {patch} and are padded"] if small else []
 
     def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
         case = item % len(self) // self.config.samples_per_scan

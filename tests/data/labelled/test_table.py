@@ -100,3 +100,12 @@ def test_named_structures_refuse_other_values(tmp_path):
 def test_says_what_is_wrong(tmp_path, pictures, columns, rows, message):
     with pytest.raises(DataError, match=message):
         read_labelled(table(tmp_path, columns, rows))
+
+
+@pytest.mark.shared
+def test_a_folder_of_dicom_is_an_image_and_keeps_its_dots(tmp_path, shared_data):
+    for series in ("1.2.840.1", "1.2.840.2"):
+        (tmp_path / series).symlink_to(shared_data / "dicom" / "ct_abdomen")
+    data = read_labelled(table(tmp_path, ["image", "label"], [("1.2.840.1", "a"), ("1.2.840.2", "b")]))
+    assert [(case.name, case.patient) for case in data.cases] == [("1.2.840.1",) * 2, ("1.2.840.2",) * 2]
+    assert (data.modality, data.dims) == ("ct", 3)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from modelsgenesis.data.finding import find_scans
 from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData
-from modelsgenesis.data.labelled.names import OWN_PATIENT, class_order, find_patients, part_of
-from modelsgenesis.data.volume import Refusal, ScanReference, file_stem
+from modelsgenesis.data.labelled.names import OWN_PATIENT, class_order, find_patients, image_stem, part_of
+from modelsgenesis.data.volume import Refusal, ScanReference
 from modelsgenesis.errors import DataError
 
 _Found = list[tuple[str | None, str, ScanReference]]
@@ -67,7 +67,7 @@ def _subfolders(folder: Path) -> list[Path]:
 
 def _patients(scans: Sequence[ScanReference], pattern: str | None) -> tuple[list[str], str]:
     """Return the patient of each image; DICOM files know theirs."""
-    stems = [file_stem(scan.path) for scan in scans]
+    stems = [image_stem(scan.path) for scan in scans]
     if pattern is None and all(scan.format == "DICOM" for scan in scans):
         return [scan.group for scan in scans], "patients by the tags of DICOM"
     patients, rule = find_patients(stems, pattern, numbered=True)
@@ -76,7 +76,7 @@ def _patients(scans: Sequence[ScanReference], pattern: str | None) -> tuple[list
 
 def _names(folder: Path, found: _Found) -> list[str]:
     """Return the stems of the files, with their folders where stems repeat."""
-    stems = [file_stem(scan.path) for *_, scan in found]
+    stems = [image_stem(scan.path) for *_, scan in found]
     if len(set(stems)) == len(stems):
         return stems
     paths = [(scan.path.relative_to(folder).as_posix(), scan.index) for *_, scan in found]

@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
+from modelsgenesis.data.volume import file_stem
 from modelsgenesis.errors import ConfigurationError, DataError, nearest
 
 _MODALITIES = {
@@ -70,6 +72,16 @@ def class_order(names: Sequence[str]) -> tuple[str, ...]:
     if all(name.isdecimal() for name in unique):
         return tuple(sorted(unique, key=int))
     return tuple(sorted(unique, key=lambda name: (name.lower() not in _NEGATIVE, name)))
+
+
+def image_stem(path: Path) -> str:
+    """Return the name of an image without its ending; folders and DICOM's numbers with dots have none.
+
+    Example:
+        >>> image_stem(Path("series/1.2.840.7")), image_stem(Path("a_0.nii.gz"))
+        ('1.2.840.7', 'a_0')
+    """
+    return path.name if path.is_dir() or path.suffix[1:].isdecimal() else file_stem(path)
 
 
 def find_patients(stems: Sequence[str], pattern: str | None, *, numbered: bool) -> tuple[list[str], str]:

@@ -8,6 +8,7 @@ from typing import get_args
 import numpy as np
 
 from modelsgenesis.configs.bundle import Modality
+from modelsgenesis.data.finding import survey
 from modelsgenesis.data.labelled import luna
 from modelsgenesis.data.labelled.cases import LabelledData, LabelledTask
 from modelsgenesis.data.labelled.decathlon import read_decathlon
@@ -145,8 +146,11 @@ def _reference(image: object) -> ScanReference | None:
     """Return what a header says of a file; None for what is no file of its own, or cannot be read."""
     if isinstance(image, ScanReference):
         return image
-    if not isinstance(image, FileImage) or image.path.is_dir():
+    if not isinstance(image, FileImage):
         return None
+    if image.path.is_dir():
+        scans, _ = survey(image.path)
+        return scans[0] if len(scans) == 1 else None
     try:
         return describe(image.path)[image.index or 0]
     except (ScanError, IndexError):

@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData
-from modelsgenesis.data.labelled.names import class_order, find_patients, require_part
+from modelsgenesis.data.labelled.names import class_order, find_patients, image_stem, require_part
 from modelsgenesis.data.labelled.sources import FileImage
 from modelsgenesis.data.reading import read_volume
-from modelsgenesis.data.volume import file_stem
 from modelsgenesis.errors import DataError
 
 _COLUMNS = ("image", "label", "mask", "patient", "split")
@@ -116,7 +115,7 @@ def _patients(
 ) -> tuple[list[str], str]:
     if "patient" in rows[0] and pattern is None:
         return [row["patient"] for row in rows], ""
-    return find_patients([file_stem(files[0]) for files in images], pattern, numbered=True)
+    return find_patients([image_stem(files[0]) for files in images], pattern, numbered=True)
 
 
 def _unique_names(path: Path, images: Sequence[Sequence[Path]]) -> list[str]:
@@ -129,7 +128,7 @@ def _unique_names(path: Path, images: Sequence[Sequence[Path]]) -> list[str]:
     twice = [file for file, count in Counter(first).items() if count > 1]
     if twice:
         raise DataError(f"{path}: lists {twice[0]} in {first.count(twice[0])} lines; expected each image once")
-    stems = [file_stem(file) for file in first]
+    stems = [image_stem(file) for file in first]
     if len(set(stems)) == len(stems):
         return stems
     return [str(file.relative_to(path.parent)) if file.is_relative_to(path.parent) else str(file) for file in first]

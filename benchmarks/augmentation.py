@@ -1,0 +1,74 @@
+"""What a labelled sample costs: sub-volumes to segment and images to classify, as they are and augmented.
+
+    python benchmarks/augmentation.py [--items 200]
+
+The processor's time of one thread, and the ratio of augmented to plain samples.
+"""
+
+import argparse
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from modelsgenesis.configs import ClassificationConfig, SegmentationConfig
+from modelsgenesis.data import LabelledImages, LabelledPatches, PreparedCase
+
+CASES = 16
+
+
+def scans(shape: tuple[int, ...]) -> list[PreparedCase]:
+    """Return cases with two structures in their middle."""
+    random = np.random.default_rng(0)
+    label = np.zeros(shape, np.uint8)
+    for value in (1, 2):
+        label[tuple(slice(side // 4 * value, side // 4 * (value + 1)) for side in shape)] = value
+    return [
+        PreparedCase(
+            name=str(index),
+            patient=str(index),
+            image=random.random((1, *shape), np.float32),
+            label=label,
+            classes=(index % 2,),
+        )
+        for index in range(CASES)
+    ]
+
+
+def milliseconds(dataset: Any, items: int) -> float:
+    """Return the processor's time a sample."""
+    for item in range(CASES):
+        dataset[item]
+    start = time.process_time()
+    for item in range(items):
+        dataset[item]
+    return 1000 * (time.process_time() - start) / items
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--items", type=int, default=200)
+    items = parser.parse_args().items
+    torch.set_num_threads(1)
+    made = {
+        "sub-volumes of 40×56×40 out of 36×50×36": lambda augment: LabelledPatches(
+            scans((36, 50, 36)), SegmentationConfig(patch_size=(40, 56, 40), augment=augment)
+        ),
+        "sub-volumes of 64×64×32 out of 128×128×96": lambda augment: LabelledPatches(
+            scans((128, 128, 96)), SegmentationConfig(patch_size=(64, 64, 32), augment=augment)
+        ),
+        "images of 128×128": lambda augment: LabelledImages(
+            scans((128, 128)), ClassificationConfig(patch_size=(128, 128), augment=augment), classes=2
+        ),
+        "images of 64×64×64": lambda augment: LabelledImages(
+            scans((64, 64, 64)), ClassificationConfig(patch_size=(64, 64, 64), augment=augment), classes=2
+        ),
+    }
+    for name, make in made.items():
+        plain, augmented = (milliseconds(make(augment), items) for augment in (False, True))
+        print(f"{name}: {plain:.2f} ms, augmented {augmented:.2f} ms ({1000 / augmented:.0f} a second)")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,10 +1,14 @@
 """Exports: read back they are the same, and nnU-Net v2 itself takes them."""
 
 import importlib.util
+import json
 import os
+import re
 import subprocess
 import sys
+import textwrap
 import venv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,8 +150,52 @@ def test_the_plan_of_an_nnunet_export_builds_the_network_that_its_weights_fit(
     ).eval()
     theirs.load_state_dict(content["network_weights"], strict=True)
     x = torch.randn(2, network.in_channels, *(16,) * network.dims)
+    turned = (lambda image: image.transpose(2, 4)) if network.dims == 3 else (lambda image: image)
     with torch.inference_mode():
-        torch.testing.assert_close(original.network(x), theirs(x), atol=1e-5, rtol=0)
+        torch.testing.assert_close(original.network(x), turned(theirs(turned(x))), atol=1e-5, rtol=0)
+
+
+def test_what_nnunet_gets_of_a_network_of_x_y_z_comes_back_as_one_of_z_y_x(tmp_path: Path) -> None:
+    network = PlainUNetConfig(widths=(4, 8), kernels=((3, 3, 1), (3, 3, 3)), strides=((1, 1, 1), (2, 2, 1)))
+    original = bundle(network)
+    original = replace(
+        original, config=original.config.override(input=original.config.input.override(spacing=(0.5, 0.6, 3.0)))
+    )
+    convert_checkpoint(export_bundle(original, tmp_path / "x.pth", to="nnunet"), tmp_path / "again")
+    again = load_bundle(tmp_path / "again")
+    assert again.config.network == network.override(
+        kernels=((1, 3, 3), (3, 3, 3)), strides=((1, 1, 1), (1, 2, 2)), head_bias=True
+    )
+    assert (again.config.input.orientation, again.config.input.spacing) == ("SAR", (3.0, 0.6, 0.5))
+    assert again.config.patch_size == (8, 16, 16)
+    x = torch.randn(1, 1, 16, 16, 8)
+    with torch.inference_mode():
+        theirs = again.network(x.transpose(2, 4)).transpose(2, 4)
+        torch.testing.assert_close(original.network(x), theirs, atol=1e-5, rtol=0)
+
+
+def test_the_page_on_nnunet_makes_the_network_of_its_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (FILES.parents[1] / "docs" / "nnunet.md").read_text()
+    found = re.search(r"<!-- test: plans -->\s*```python\n(.*?)\n *```", page, re.DOTALL)
+    assert found is not None
+    shape = {
+        "features_per_stage": [4, 8],
+        "kernel_sizes": [[1, 3, 3], [3, 3, 3]],
+        "strides": [[1, 1, 1], [1, 2, 2]],
+        "n_conv_per_stage": [2, 1],
+        "n_conv_per_stage_decoder": [1],
+    }
+    plans = {"architecture": {"arch_kwargs": shape}, "patch_size": [8, 32, 16], "batch_size": 3}
+    (tmp_path / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"3d_fullres": plans}}))
+    monkeypatch.chdir(tmp_path)
+    made: dict[str, Any] = {}
+    exec(textwrap.dedent(found[1]), made)
+    assert made["config"].patch_size == (16, 32, 8)
+    original = Bundle(build_network(made["network"]), replace(bundle(made["network"]).config, patch_size=(16, 32, 8)))
+    content = torch.load(export_bundle(original, tmp_path / "x.pth", to="nnunet"), weights_only=True)
+    plan = content["nnssl_adaptation_plan"]
+    assert shape.items() <= plan["architecture_plans"]["arch_kwargs"].items()
+    assert plan["recommended_downstream_patchsize"] == [8, 32, 16]
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from modelsgenesis.checkpoints.genesis import GENESIS_TORCH
 from modelsgenesis.checkpoints.nnunet import NNUNET_V1, aliases
 from modelsgenesis.checkpoints.plan import PLAN_KEY, make_plan
 from modelsgenesis.configs import (
+    BundleConfig,
     ClassifierConfig,
     GenesisUNetConfig,
     NetworkConfig,
@@ -31,7 +32,8 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: ExportFormat) -> Path
         bundle: What to write.
         path: The file; it must not be there yet.
         to: `"nnunet"`: a checkpoint for nnU-Net v2's `-pretrained_weights`, with `network_weights` under
-            every name that nnU-Net gives them, and a plan. `"torch"`: a state dict of the names of the
+            every name that nnU-Net gives them, and a plan; kernels trained on arrays x, y, z are turned, since
+            nnU-Net's arrays lie z, y, x. `"torch"`: a state dict of the names of the
             original release. `"onnx"`: a graph with a free batch size, for inputs of the bundle's patch size.
 
     Returns:
@@ -93,7 +95,11 @@ def _write_nnunet(bundle: Bundle, path: Path) -> None:
             f"nnU-Net has no network with norm {config.norm!r}, convolution_bias {config.convolution_bias}"
             f" and upsampling_bias {config.upsampling_bias}; use --to torch"
         )
-    weights = _weights(bundle)
+    weights, settings = _weights(bundle), bundle.config
+    if lies_in_world_order(settings):
+        weights = {name: _reversed_axes(tensor) for name, tensor in weights.items()}
+        settings = reversed_axes(settings)
+        config = cast("PlainUNetConfig | ResidualUNetConfig", settings.network)
     # nnU-Net v2 always has these biases, at least where convolutions have theirs; none is one of zero.
     if config.convolution_bias and not config.upsampling_bias:
         weights |= _zero_biases(weights, "decoder.transpconvs.", 1)
@@ -102,10 +108,36 @@ def _write_nnunet(bundle: Bundle, path: Path) -> None:
     config = config.override(upsampling_bias=config.convolution_bias, head_bias=True)
     content = {
         "network_weights": {alias: tensor for name, tensor in weights.items() for alias in aliases(name)},
-        PLAN_KEY: make_plan(config, bundle.config.input, bundle.config.patch_size),
+        PLAN_KEY: make_plan(config, settings.input, settings.patch_size),
     }
     with replacing(path) as temporary:
         torch.save(content, temporary)
+
+
+def lies_in_world_order(config: BundleConfig) -> bool:
+    """Tell whether the network was trained on volumes whose first axis is x; nnU-Net's is z."""
+    orientation = config.input.orientation
+    return config.input.dims == 3 and orientation is not None and orientation[0] in "LR"
+
+
+def reversed_axes(config: BundleConfig) -> BundleConfig:
+    """Return the configuration of a network whose spatial axes were reversed, and the input that it expects then."""
+    network, contract = cast("PlainUNetConfig", config.network), config.input
+    return config.override(
+        network=network.override(
+            kernels=tuple(axes[::-1] for axes in network.kernels), strides=tuple(axes[::-1] for axes in network.strides)
+        ),
+        input=contract.override(
+            orientation=contract.orientation and contract.orientation[::-1],
+            spacing=contract.spacing and contract.spacing[::-1],
+        ),
+        patch_size=config.patch_size[::-1],
+    )
+
+
+def _reversed_axes(tensor: Tensor) -> Tensor:
+    """Return a kernel [out, in, x, y, z] as [out, in, z, y, x]; other tensors have no spatial axes."""
+    return tensor.permute(0, 1, 4, 3, 2).contiguous() if tensor.ndim == 5 else tensor
 
 
 def _zero_biases(weights: dict[str, Tensor], beginning: str, axis: int) -> dict[str, Tensor]:

@@ -152,7 +152,7 @@ def test_the_plan_of_an_nnunet_export_builds_the_network_that_its_weights_fit(
     x = torch.randn(2, network.in_channels, *(16,) * network.dims)
     turned = (lambda image: image.transpose(2, 4)) if network.dims == 3 else (lambda image: image)
     with torch.inference_mode():
-        torch.testing.assert_close(original.network(x), turned(theirs(turned(x))), atol=1e-5, rtol=0)
+        torch.testing.assert_close(original.network(x), turned(theirs(turned(x))), atol=1e-4, rtol=0)
 
 
 def test_what_nnunet_gets_of_a_network_of_x_y_z_comes_back_as_one_of_z_y_x(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_what_nnunet_gets_of_a_network_of_x_y_z_comes_back_as_one_of_z_y_x(tmp_p
     x = torch.randn(1, 1, 16, 16, 8)
     with torch.inference_mode():
         theirs = again.network(x.transpose(2, 4)).transpose(2, 4)
-        torch.testing.assert_close(original.network(x), theirs, atol=1e-5, rtol=0)
+        torch.testing.assert_close(original.network(x), theirs, atol=1e-4, rtol=0)
 
 
 def test_the_page_on_nnunet_makes_the_network_of_its_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from modelsgenesis.configs import ClassificationConfig, SegmentationConfig
-from modelsgenesis.data import FileImage, LabelledCase, LabelledData
+from modelsgenesis.data import FileImage, LabelledCase, LabelledData, read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.training import (
     Split,
@@ -170,3 +170,19 @@ def test_says_what_is_wrong_with_the_file_of_a_split(tmp_path, content, message)
         read_split(tmp_path / "split.json")
     with pytest.raises(DataError, match="cannot be read as a split"):
         read_split(tmp_path / "none.json")
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize(
+    ("source", "recorded"),
+    [
+        ("Task04_Hippocampus", "hippocampus"),
+        ("chestxray8", "chestxray8"),
+        ("adrenalmnist3d_64.npz", "adrenal"),
+    ],
+)
+def test_the_splits_of_the_measured_comparisons_fit_their_data(shared_data, source, recorded):
+    data = read_labelled(shared_data / source)
+    split = read_split(Path(__file__).parents[2] / "benchmarks" / "splits" / f"{recorded}.json")
+    check_split(split, data)
+    assert sum(part["cases"] for part in count_split(split, data).values()) == len(data.cases)

@@ -72,3 +72,4 @@ def test_says_what_is_wrong(tmp_path):
 def test_reads_the_adrenal_glands(shared_data):
     data = read_labelled(shared_data / "adrenalmnist3d_64.npz")
     assert (len(data.cases), data.modality, data.dims) == (1286, "shape", 3)
+    assert (data.cases[0].name, data.cases[-1].name) == ("train_0000", "val_0097")

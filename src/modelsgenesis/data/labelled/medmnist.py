@@ -40,12 +40,13 @@ def read_medmnist(path: Path) -> LabelledData:
         raise DataError(f"{path}: no train_images; expected MedMNIST's keys, received {shown}")
     labels = {part: _labels(file, part, keys) for part in parts}
     width = labels["train"].shape[1]
+    digits = len(str(max(map(len, labels.values())) - 1))
     classes = width if width > 1 else 1 + max(int(array.max()) for array in labels.values())
     shape, colour = _shape(file, parts, labels)
     return LabelledData(
         name=path.stem,
         task="classification",
-        cases=tuple(case for part in parts for case in _cases(file, part, labels[part], colour)),
+        cases=tuple(case for part in parts for case in _cases(file, part, labels[part], digits, colour)),
         labels=tuple(str(number) for number in range(classes)),
         multilabel=width > 1,
         modality="shape" if _binary(file) else _MODALITIES.get(path.stem.split("_")[0]),
@@ -87,8 +88,8 @@ def _shape(file: ArrayFile, parts: list[str], labels: dict[str, np.ndarray]) -> 
     return (shape[:-1] if colour else shape), colour
 
 
-def _cases(file: ArrayFile, part: str, labels: np.ndarray, colour: bool) -> list[LabelledCase]:
-    digits, channels = len(str(len(labels) - 1)), range(len(_COLOURS)) if colour else [None]
+def _cases(file: ArrayFile, part: str, labels: np.ndarray, digits: int, colour: bool) -> list[LabelledCase]:
+    channels = range(len(_COLOURS)) if colour else [None]
     cases = []
     for index, row in enumerate(labels):
         name = f"{part}_{index:0{digits}d}"

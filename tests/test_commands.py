@@ -141,7 +141,7 @@ def test_commands_are_found() -> None:
     "line",
     [
         "pretrian DIR",
-        "pretrain",
+        "push",
         "pretrain DIR --recipes small",
         "pretrain DIR --recipe tiny",
         "pretrain DIR --steps many",

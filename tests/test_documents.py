@@ -35,9 +35,18 @@ def test_licence_patent_and_purpose_are_said():
 
 
 def test_the_links_of_the_documents_lead_somewhere():
-    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+    for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
         for target in re.findall(r"\]\((?!http|#)([^)#]+)", document.read_text()):
             assert (document.parent / target).exists(), f"{document.name}: {target}"
+
+
+def test_every_page_is_in_an_index():
+    for index in (ROOT / "docs" / "index.md", ROOT / "docs" / "recipes" / "index.md"):
+        for page in index.parent.glob("*.md"):
+            assert page == index or f"]({page.name})" in index.read_text(), f"{index}: {page.name}"
+    listed = (ROOT / "docs" / "index.md").read_text()
+    for example in (ROOT / "examples").glob("*.py"):
+        assert f"(../examples/{example.name})" in listed, example.name
 
 
 def test_contributing_lists_every_slow_test():

@@ -25,6 +25,36 @@ def test_pretrain_in_json(command, ct_folder, tmp_path, tiny_pretraining):
     assert result.err == ""
 
 
+def test_the_configuration_that_would_run_is_printed_and_nothing_runs(command, tmp_path, monkeypatch):
+    from modelsgenesis.configs import PretrainingConfig, pretraining_recipe
+
+    monkeypatch.chdir(tmp_path)
+    result = command("pretrain", "--recipe", "2019", "--scheme", "II", "--steps", 7, "--show-config")
+    shown = PretrainingConfig.from_dict(result.json())
+    assert shown == pretraining_recipe("2019", scheme="II", steps=7)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_help_has_a_line_for_every_recipe(command):
+    from modelsgenesis.cli.pretraining import describe_recipe
+    from modelsgenesis.configs import RECIPES
+
+    shown = " ".join(command("pretrain", "--help").out.replace("│", " ").split())
+    for name, config in RECIPES.items():
+        assert describe_recipe(name, config) in shown
+
+
+def test_a_split_is_left_out_and_tensorboard_is_written(command, ct_folder, tiny_pretraining, tmp_path):
+    import json
+
+    (tmp_path / "split.json").write_text(json.dumps({"training": [], "validation": [], "test": ["patient3"]}))
+    asked = ["-o", tmp_path / "run", "--steps", 2, "--leave-out", tmp_path / "split.json", "--tensorboard"]
+    result = command("pretrain", ct_folder, *asked, *tiny_pretraining)
+    assert result.status == 0, result.err
+    assert "left out 1 scans of 1 patients that recorded splits keep for testing" in result.err
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -32,6 +62,9 @@ def test_pretrain_in_json(command, ct_folder, tmp_path, tiny_pretraining):
         (["pretrain", "{tmp}"], 1, "no usable scan"),
         (["pretrain", "{ct}", "--recipe", "smal"], 1, "recipe: received 'smal'; did you mean small"),
         (["pretrain", "{ct}", "--scheme", "VI"], 1, "scheme: received 'VI'"),
+        (["pretrain", "{ct}", "--scheme", "III+V"], 1, r"did you mean III\+IV or III"),
+        (["pretrain", "{ct}", "--leave-out", "{tmp}/no.json"], 1, "no.json: cannot be read as a split"),
+        (["pretrain", "{ct}", "-o", "{ct}/patient0.nii.gz/run"], 1, "patient0.nii.gz/run: .*another folder"),
         (["pretrain", "{ct}", "--set", "lr=1"], 1, "unknown key 'lr'"),
         (["pretrain", "{ct}", "--spacing", "1,x"], 2, "expected numbers with commas"),
         (["pretrain", "{ct}", "--steps", "0"], 2, "Invalid value"),

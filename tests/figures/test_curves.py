@@ -10,8 +10,10 @@ from modelsgenesis.figures import draw_curve
 LOG = "step,learning_rate,loss\n1,0.1,0.5\n2,0.1,0.4\n"
 PRETRAINING = "step,restoration_loss,identity_loss,mean_image_loss,output_spread,collapsed\n2,0.4,0.6,0.5,0.01,1.0\n"
 
+NOTHING_DEFORMED = "step,restoration_loss,identity_loss,mean_image_loss\n2,0.4,0.0,0.5\n"
 
-@pytest.mark.parametrize("validation", [PRETRAINING, "step,dice,dice liver\n2,0.8,0.8\n", None])
+
+@pytest.mark.parametrize("validation", [PRETRAINING, "step,dice,dice liver\n2,0.8,0.8\n", NOTHING_DEFORMED, None])
 def test_draws_the_curve_of_a_run(tmp_path, validation):
     (tmp_path / "log.csv").write_text(LOG)
     if validation:

@@ -10,9 +10,10 @@ from PIL import Image
 
 import modelsgenesis
 from modelsgenesis.checkpoints import load_bundle
-from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig
-from modelsgenesis.errors import ConfigurationError, DataError, ScanError, TrainingError
+from modelsgenesis.configs import SCHEMES, GenesisUNetConfig, PretrainingConfig
+from modelsgenesis.errors import CheckpointError, ConfigurationError, DataError, ScanError, TrainingError
 from modelsgenesis.reporting import Reporter
+from modelsgenesis.training import Run
 
 TINY = PretrainingConfig(
     network=GenesisUNetConfig(widths=(4, 8), norm="instance"),
@@ -122,6 +123,7 @@ def test_one_bad_scan_among_many_is_left_out_and_said(ct_folder, tmp_path):
     for name in ("truncated", "junk", "constant", "nan", "small"):
         assert said.count(f"{name}.nii.gz") == 1, said
     assert "8×24×20 voxels do not hold a patch of 16×16×12" in said
+    assert "patch_size=8,16,12 would fit all 5 scans" in notes.notes
     assert load_bundle(run).config.provenance.data["training_scans"] == 3
     with pytest.raises(ScanError, match=r"\.nii\.gz"):
         modelsgenesis.pretrain(folder, tmp_path / "strict", **asked, strict=True)
@@ -143,9 +145,113 @@ def test_refuses_folders_without_scans(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_refuses_a_patch_larger_than_every_scan(ct_folder, tmp_path):
-    with pytest.raises(DataError, match=r"no scan holds a sub-volume of \(64, 64, 64\)"):
-        modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=TINY.override(patch_size=(64, 64, 64)))
+def test_refuses_a_patch_larger_than_every_scan_and_says_what_would_fit(ct_folder, tmp_path):
+    message = r"no scan holds a sub-volume of \(64, 16, 64\): patch_size=28,16,20 would fit all 4 scans"
+    with pytest.raises(DataError, match=message):
+        modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=TINY.override(patch_size=(64, 16, 64)))
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_every_scheme_of_the_poster_runs_and_is_named_on_the_card(ct_folder, tmp_path, name):
+    config = TINY.override(pretext=SCHEMES[name], steps=1)
+    run = modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=config, modality="ct", device="cpu")
+    provenance = load_bundle(run).config.provenance
+    assert PretrainingConfig.from_dict(provenance.recipe) == config
+    assert f"Scheme {name}: " in (run / "README.md").read_text()
+    assert (provenance.results["identity_loss"] == 0) is (name == "identity")
+
+
+def test_a_batch_larger_than_the_data_works_and_that_is_said(ct_folder, tmp_path):
+    notes = Notes()
+    config = TINY.override(batch_size=12, steps=1)
+    run = modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=config, device="cpu", reporter=notes)
+    assert any("a batch of 12 is more than the 9 sub-volumes of an epoch" in note for note in notes.notes)
+    assert (run / "model.safetensors").exists()
+
+
+def test_without_validation_scans_it_says_that_nobody_is_held_out(ct_folder, tmp_path):
+    notes = Notes()
+    config = TINY.override(validation_fraction=0.0, steps=1)
+    run = modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=config, device="cpu", reporter=notes)
+    assert any("nobody is held out" in note for note in notes.notes)
+    assert load_bundle(run).config.provenance.data["held_out"] is False
+    assert "Nobody was held out" in (run / "README.md").read_text()
+
+
+def test_refuses_validation_scans_of_which_none_is_usable(ct_folder, tmp_path):
+    junk = tmp_path / "junk.nii.gz"
+    junk.write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"junk\.nii\.gz: no usable scan"):
+        modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=TINY, validation_source=junk, device="cpu")
+    small = nib.load(ct_folder / "patient1.nii.gz").slicer[4:12]
+    nib.save(small, tmp_path / "small.nii.gz")
+    with pytest.raises(DataError, match="no usable scan is left to validate on among 4"):
+        modelsgenesis.pretrain(
+            ct_folder, tmp_path / "run", config=TINY, validation_source=tmp_path / "small.nii.gz", device="cpu"
+        )
+
+
+def test_refuses_an_output_that_cannot_be_a_folder_before_any_work(ct_folder, tmp_path):
+    (tmp_path / "file").write_text("")
+    notes = Notes()
+    for output in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(TrainingError, match=r"choose a.* folder for the output"):
+            modelsgenesis.pretrain(ct_folder, output, config=TINY, reporter=notes)
+    assert notes.notes == []
+
+
+def test_a_full_disk_ends_the_run_with_its_bundle_intact(ct_folder, tmp_path, monkeypatch):
+    config = TINY.override(steps=4)
+    real, calls = Run.save_checkpoint, []
+
+    def full(self, state):
+        calls.append(state)
+        if len(calls) == 2:
+            raise CheckpointError(f"{self.folder}: cannot be written: No space left on device")
+        real(self, state)
+
+    monkeypatch.setattr(Run, "save_checkpoint", full)
+    with pytest.raises(CheckpointError, match="No space left on device"):
+        modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=config, device="cpu")
+    monkeypatch.undo()
+    assert load_bundle(tmp_path / "run").config.provenance.results["step"] in (2, 4)
+    modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=config, device="cpu", resume=True)
+
+
+def test_a_picture_that_cannot_be_drawn_never_ends_the_run(ct_folder, tmp_path, monkeypatch):
+    def full(*args, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("modelsgenesis.training.pictures.draw_restorations", full)
+    monkeypatch.setattr("modelsgenesis.training.pictures.draw_curve", full)
+    notes = Notes()
+    run = modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=TINY, device="cpu", reporter=notes)
+    assert sum(note.startswith("a figure is missing") for note in notes.notes) == 1
+    assert "figures/" not in (run / "README.md").read_text()
+
+
+def test_a_person_s_words_stay_when_the_run_goes_on(ct_folder, tmp_path):
+    run = tmp_path / "run"
+    modelsgenesis.pretrain(ct_folder, run, config=TINY.override(steps=2), device="cpu")
+    card = run / "README.md"
+    card.write_text(card.read_text().replace("FILL IN the data set or hospital", "Our hospital"))
+    modelsgenesis.pretrain(ct_folder, tmp_path / "again", config=TINY, init=run, device="cpu")
+    shutil.copy(card, tmp_path / "again" / "README.md")
+    modelsgenesis.pretrain(ct_folder, tmp_path / "again", config=TINY, init=run, device="cpu", resume=True)
+    assert "Our hospital" in (tmp_path / "again" / "README.md").read_text()
+
+
+def test_every_validation_is_drawn_and_the_cost_is_on_the_card(ct_folder, tmp_path):
+    run = modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=TINY, device="cpu", tensorboard=True)
+    drawn = sorted(path.name for path in (run / "figures" / "restorations").iterdir())
+    assert drawn == ["step_000002.png", "step_000004.png"]
+    environment = load_bundle(run).config.provenance.environment
+    assert environment["wall_hours"] > 0
+    assert {"cpu_hours", "hardware", "python", "torch"} <= set(environment)
+    assert "energy" in environment or "energy_kwh" in environment
+    assert list((run / "tensorboard").glob("events.*"))
+    header = (run / "validation.csv").read_text().splitlines()[0]
+    assert header == "step,restoration_loss,identity_loss,mean_image_loss,output_spread,collapsed"
 
 
 def test_one_patient_is_validated_on_other_sub_volumes_and_that_is_said(ct_folder, tmp_path):

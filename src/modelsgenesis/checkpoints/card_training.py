@@ -3,20 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from modelsgenesis.checkpoints.card_recipe import describe_recipe
 from modelsgenesis.checkpoints.card_results import text
 from modelsgenesis.configs import BundleConfig
 
-_SCHEMES = {
-    "identity": "no deformation but flips: an autoencoder, the control",
-    "I": "non-linear intensity",
-    "II": "local shuffling",
-    "III": "out-painting",
-    "IV": "in-painting",
-    "I+II": "non-linear intensity and local shuffling",
-    "III+IV": "out-painting and in-painting",
-    "V": "all four deformations",
-    "custom": "deformations of its own, see every setting",
-}
 _HOURS = {"wall_hours": "time", "cpu_hours": "CPU time, all cores", "gpu_hours": "GPU time, all devices"}
 
 
@@ -30,26 +20,15 @@ def recipe_section(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str
     """Return the training in words and a short table, then every setting, folded away.
 
     Args:
-        recipe: The configuration's fields; or, of a pretraining, `name`, `scheme`, `changes` and `config`.
+        recipe: The configuration's fields.
         results: Have the step of the network that was kept.
     """
     if not recipe:
         return "No recipe was recorded."
-    config = recipe["config"] if isinstance(recipe.get("config"), Mapping) else recipe
-    blocks = [_named(recipe)] if recipe is not config else []
-    short = _short(config, results)
-    if short:
-        blocks.append(table(short))
-    blocks.append(f"<details><summary>Every setting</summary>\n\n{table(config)}\n\n</details>")
-    return "\n\n".join(blocks)
-
-
-def _named(recipe: Mapping[str, Any]) -> str:
-    name, scheme, changes = recipe.get("name"), str(recipe.get("scheme")), recipe.get("changes") or []
-    said = f"Recipe `{text(name)}`" + (" with changes:" if changes else ", unchanged.")
-    lines = [said, "", *(f"- {text(change)}" for change in changes)] if changes else [said]
-    lines += ["", f"Scheme {text(scheme)}: {_SCHEMES.get(scheme, 'unknown to this version')}."]
-    return "\n".join(lines)
+    short = _short(recipe, results)
+    blocks = [describe_recipe(recipe), table(short) if short else ""]
+    blocks.append(f"<details><summary>Every setting</summary>\n\n{table(recipe)}\n\n</details>")
+    return "\n\n".join(block for block in blocks if block)
 
 
 def _short(config: Mapping[str, Any], results: Mapping[str, Any]) -> dict[str, Any]:

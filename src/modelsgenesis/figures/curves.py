@@ -76,6 +76,8 @@ def _draw_losses(axis: "Axes", measured: dict[str, list[float]], losses: dict[st
     """Draw the validation losses, those of maps that learn nothing as lines across."""
     for name, values in losses.items():
         if name in _BASELINES:
+            if values[-1] <= 0 and axis.get_yscale() == "log":  # the identity where nothing is deformed
+                continue
             axis.axhline(values[-1], color="tab:red" if name == "identity_loss" else "tab:orange", linestyle="--")
             shown = f"{_BASELINES[name]} {values[-1]:.3g}"
             place = axis.get_yaxis_transform()  # x as a share of the panel, y in losses

@@ -20,7 +20,6 @@ from modelsgenesis.training.cost import COST_NAME, Meter, find_counters
 from modelsgenesis.training.distributed import Processes
 from modelsgenesis.training.loop import Progress, Trainer
 from modelsgenesis.training.pictures import Pictures
-from modelsgenesis.training.recipes import describe_recipe
 from modelsgenesis.training.restoration import Restoration, fix_pairs
 from modelsgenesis.training.run import Run
 
@@ -141,7 +140,7 @@ class _Keeper:
                 origin="pretrained",
                 library_version=__version__,
                 init=self.init,
-                recipe=describe_recipe(config),
+                recipe=config.to_dict(),
                 data=dict(self.data),
                 results=publishable(progress, config),
                 environment=self._environment(),

@@ -116,6 +116,11 @@ class Restoration(Objective):
         self.config, self.hardware, self.reporter = config, hardware, reporter
         self.restored: Tensor | None = None
         self.collapsed = False
+        if validation.baselines["identity_loss"] == 0:
+            reporter.note(
+                "nothing is deformed in the sub-volumes of validation: this trains an autoencoder; where that is not "
+                "meant, choose another scheme, or for shuffling a patch with sides of 20 voxels or more"
+            )
 
     def loss(self, network: nn.Module, batch: Any) -> Tensor:
         """Deform [b, c, *patch] on the device and return the mean squared error of the restoration."""

@@ -1,5 +1,6 @@
 """Making a pretrained network into one for a task."""
 
+from dataclasses import replace
 from typing import Literal, cast
 
 from torch import nn
@@ -7,6 +8,7 @@ from torch import nn
 from modelsgenesis.configs import ClassifierConfig, NetworkConfig, UNetConfig
 from modelsgenesis.errors import ConfigurationError, nearest
 from modelsgenesis.networks.building import empty_network
+from modelsgenesis.networks.rescaling import rescale_kernels
 from modelsgenesis.networks.transfer import AdaptationReport, Stem, transfer
 
 _TASKS = {
@@ -31,6 +33,7 @@ def adapt(
     dims: Literal[2, 3] | None = None,
     depth_axis: int = -1,
     statistics: Literal["batch", "running"] | None = None,
+    rescale: bool = False,
     copy: bool = True,
 ) -> tuple[nn.Module, AdaptationReport]:
     """Make a network for a task out of a pretrained one.
@@ -56,6 +59,8 @@ def adapt(
             dropped one, scaled so that what is constant along the axis keeps its response.
         depth_axis: The spatial axis of the 3D network that the 2D one lacks.
         statistics: Of batch norm in evaluation; None keeps them.
+        rescale: Bring the kernels that a normalisation follows back to the size of random ones, so that they learn
+            as fast as those: the network computes the same, see `rescale_kernels`.
         copy: Copy the weights. Without, both networks share them and the old one must not be used any more.
 
     Returns:
@@ -95,6 +100,8 @@ def adapt(
         depth_axis=depth_axis,
         copy=copy,
     )
+    if rescale:
+        report = replace(report, rescaled=len(rescale_kernels(target)))
     return target.eval(), report
 
 

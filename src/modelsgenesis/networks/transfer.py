@@ -31,6 +31,7 @@ class AdaptationReport:
         parameters: Parameters of the network.
         loaded_parameters: Those among them that came from the checkpoint, adapted ones included.
         encoder_share: Share of the encoder's parameters that came from the checkpoint, 0 to 1.
+        rescaled: Kernels brought back to the size of random ones, see `rescale_kernels`.
     """
 
     loaded: tuple[str, ...]
@@ -40,6 +41,7 @@ class AdaptationReport:
     parameters: int
     loaded_parameters: int
     encoder_share: float
+    rescaled: int = 0
 
     def summary(self) -> str:
         """Return one line for people."""
@@ -51,6 +53,8 @@ class AdaptationReport:
             parts.append(f"{way}: {some(names)}")
         if self.new:
             parts.append(f"new: {some(self.new)}")
+        if self.rescaled:
+            parts.append(f"{self.rescaled} kernels rescaled")
         if self.unused:
             parts.append(f"unused: {some(self.unused)}")
         return "; ".join(parts)

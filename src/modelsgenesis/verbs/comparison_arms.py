@@ -132,6 +132,7 @@ def _adaptation(network: nn.Module, data: LabelledData, config: FinetuningConfig
         "task": data.task,
         "num_classes": len(data.labels),
         "in_channels": len(data.channels),
+        "rescale": config.rescale,
     }
     if dims not in (None, unet_of(network).dims):
         options["dims"] = dims

@@ -3,12 +3,11 @@
 Heavy imports wait inside the commands, so that help and errors come at once.
 """
 
-import sys
-
 import typer
 
 from modelsgenesis import __version__
 from modelsgenesis.cli import checkpoints, comparison, data, demo, finetuning, hub, prediction, pretraining
+from modelsgenesis.cli.ending import end_with_error, end_with_signal, interruptible
 from modelsgenesis.errors import GenesisError, Interrupted
 
 app = typer.Typer(
@@ -42,10 +41,9 @@ for module in (pretraining, finetuning, prediction, comparison, data, demo, hub,
 def main() -> None:
     """Run the command line; an error of this package becomes one line and status 1, a signal 128 and its number."""
     try:
-        app()
+        with interruptible():
+            app()
     except GenesisError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(1)
-    except Interrupted as signal:
-        typer.echo(str(signal), err=True)
-        sys.exit(128 + signal.signum)
+        end_with_error(error)
+    except Interrupted as interrupted:
+        end_with_signal(interrupted)

@@ -197,8 +197,10 @@ class Processes:
         except RuntimeError as error:
             if self.is_alone or not _is_lost(error):
                 raise
-            text = f"another of the {self.world_size} processes is gone ({_line(error)}); see what it said"
-            raise TrainingError(text) if self.is_main else PeerError(text) from error
+            text = (
+                f"another of the {self.world_size} processes is gone: see what it said; the last checkpoint is intact"
+            )
+            raise (TrainingError if self.is_main else PeerError)(text) from error
 
 
 def _is_lost(error: RuntimeError) -> bool:

@@ -1,0 +1,209 @@
+"""How much memory a training step takes, and the largest batch or patch that fits."""
+
+import copy
+import gc
+import os
+from collections.abc import Callable, Sequence
+from math import prod
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from modelsgenesis.configs import PretrainingConfig
+from modelsgenesis.errors import ConfigurationError
+from modelsgenesis.hardware import Hardware
+from modelsgenesis.training.optimization import Optimization
+
+SHARE = 0.8
+"""Of the memory that is free, how much a run may take: loader processes and validation need some, too."""
+
+_GROUP_MEMORY = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+
+
+def available_memory(hardware: Hardware) -> int:
+    """Return the bytes that this process may still take: of the device, or its share of the machine's.
+
+    Raises:
+        ConfigurationError: The system does not tell.
+    """
+    if hardware.device.type == "cuda":
+        return torch.cuda.mem_get_info(hardware.device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError as error:
+        raise ConfigurationError("the system does not tell how much memory is free: set batch_size yourself") from error
+    kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    limits = [kilobytes * 1024]
+    most, used = _GROUP_MEMORY
+    if most.is_file() and most.read_text().strip().isdigit():  # "max" where there is no limit
+        limits.append(int(most.read_text()) - int(used.read_text()))
+    return min(limits) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+
+
+def peak_memory(work: Callable[[], object], device: torch.device) -> int:
+    """Return the bytes that `work` took at its peak, beyond what was in use before it.
+
+    Raises:
+        ConfigurationError: The system does not tell.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - before
+    try:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+        before = _resident("VmRSS")
+        work()
+        return max(_resident("VmHWM") - before, 0)
+    except OSError as error:
+        raise ConfigurationError("the system does not tell how much memory a step takes: set batch_size") from error
+
+
+def _resident(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+class Trial:
+    """Whole training steps of a copy of a network on random input; the network itself stays as it is.
+
+    Args:
+        network: What will be trained.
+        config: With its optimiser, and whether activations are computed anew.
+        hardware: Where.
+    """
+
+    def __init__(self, network: nn.Module, config: PretrainingConfig, hardware: Hardware) -> None:
+        from modelsgenesis.networks import recompute_activations
+
+        self.config, self.hardware = config, hardware
+        self.network = hardware.place_network(copy.deepcopy(network))
+        if config.checkpoint_activations:
+            recompute_activations(self.network)
+        self.optimization = Optimization(self.network, config, steps=1, per_epoch=1)
+
+    def step(self, batch_size: int, patch_size: Sequence[int]) -> None:
+        """Do one step."""
+        shape = (batch_size, self.config.network.in_channels, *patch_size)
+        batch = self.hardware.place(torch.zeros(shape))
+        self.optimization.begin(0)
+        with self.hardware.autocast():
+            loss = functional.mse_loss(self.network(batch).float(), batch)
+        loss.backward()
+        self.optimization.finish(0)
+
+    def peak(self, batch_size: int, patch_size: Sequence[int]) -> int:
+        """Return the bytes that a step takes beyond the network."""
+        return peak_memory(lambda: self.step(batch_size, patch_size), self.hardware.device)
+
+
+def largest_batch(trial: Trial, budget: int, most: int) -> int:
+    """Return the most samples of the configuration's patch that fit.
+
+    On a CPU memory grows by the sample, so that one and two of them tell; on CUDA steps are tried.
+
+    Args:
+        trial: Does the steps.
+        budget: Bytes.
+        most: At most so many samples.
+
+    Raises:
+        ConfigurationError: Not one sample fits.
+    """
+    patch = trial.config.patch_size
+    if trial.hardware.device.type == "cuda":
+        fits = search(lambda samples: trial.step(samples, patch), most)
+    else:
+        trial.step(1, patch)  # the first step takes what stays: threads, plans of convolutions
+        one, two = trial.peak(1, patch), trial.peak(2, patch)
+        each = max(two - one, 1)
+        fits = min((budget - max(one - each, 0)) // each, most)
+    if fits < 1:
+        raise ConfigurationError(
+            f"not one sub-volume of {patch} fits into {budget / 2**30:.1f} GiB: set patch_size smaller, or "
+            "checkpoint_activations=true"
+        )
+    return fits
+
+
+def search(step: Callable[[int], object], most: int) -> int:
+    """Return the most samples, up to `most`, with which `step` does not run out of memory; 0 if none.
+
+    Example:
+        >>> def step(samples):
+        ...     if samples > 11:
+        ...         raise torch.OutOfMemoryError
+        >>> search(step, 100)
+        11
+    """
+    low, high = 0, 1
+    while high <= most and _fits(step, high):
+        low, high = high, 2 * high
+    high = min(high, most + 1)
+    while high - low > max(low // 16, 1):
+        middle = (low + high) // 2
+        low, high = (middle, high) if _fits(step, middle) else (low, middle)
+    return low
+
+
+def _fits(step: Callable[[int], object], samples: int) -> bool:
+    try:
+        step(samples)
+    except torch.OutOfMemoryError:
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return False
+    return True
+
+
+def largest_patch(trial: Trial, budget: int, limits: Sequence[int]) -> tuple[int, ...]:
+    """Return the largest patch whose step, with the configuration's batch, fits; sides grow evenly.
+
+    Args:
+        trial: Does the steps.
+        budget: Bytes.
+        limits: Voxels along each axis that every scan has.
+
+    Raises:
+        ConfigurationError: The smallest patch does not fit.
+    """
+    divisor = cast("tuple[int, ...]", trial.network.divisor)
+    batch = trial.config.batch_size
+    small = tuple(2 * step for step in divisor)
+    large = (*small[:-1], 2 * small[-1])
+    trial.step(batch, small)
+    low, high = trial.peak(batch, small), trial.peak(batch, large)
+    each = max((high - low) / (prod(large) - prod(small)), 1e-9)  # bytes a voxel
+    fixed = max(low - each * prod(small), 0)
+    most = [max(side // step, 1) * step for side, step in zip(limits, divisor, strict=True)]
+    patch = [min(side, limit) for side, limit in zip(small, most, strict=True)]
+    if fixed + each * prod(patch) > budget:
+        raise ConfigurationError(
+            f"a batch of {batch} sub-volumes of {tuple(patch)} does not fit into {budget / 2**30:.1f} GiB: set "
+            "batch_size smaller, or checkpoint_activations=true"
+        )
+    return _grow(patch, most, divisor, (budget - fixed) / each)
+
+
+def _grow(patch: list[int], most: Sequence[int], divisor: Sequence[int], voxels: float) -> tuple[int, ...]:
+    """Lengthen the shortest side that can be, step by step, as long as the patch has at most so many voxels.
+
+    Example:
+        >>> _grow([16, 16, 16], [64, 64, 32], [8, 8, 8], 48 * 48 * 32)
+        (48, 48, 32)
+    """
+    while True:
+        for axis in sorted(range(len(patch)), key=lambda axis: patch[axis]):
+            longer = [side + divisor[axis] * (axis == place) for place, side in enumerate(patch)]
+            if longer[axis] <= most[axis] and prod(longer) <= voxels:
+                patch = longer
+                break
+        else:
+            return tuple(patch)

@@ -1,0 +1,121 @@
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import process_scenarios as scenarios
+from modelsgenesis.errors import ConfigurationError, TrainingError
+from modelsgenesis.training.distributed import Processes
+
+pytestmark = pytest.mark.timeout(900)  # two processes beside everything else that a busy machine does
+TESTS = Path(__file__).parents[1]
+NAMES = (
+    *("curves", "signalled", "resumed", "poisoned", "skipped", "unreadable", "crashed", "killed", "indivisible"),
+    "occupied",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("processes")
+
+
+@pytest.fixture(scope="module")
+def ended(folder):
+    """How two processes ended each scenario, and what they said."""
+    environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent / 'src'}:{TESTS}", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(TESTS / "process_scenarios.py"), str(folder), *NAMES]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=800, env=environment)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def losses(path):
+    with path.open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("norm", list(scenarios.NORMS))
+def test_two_processes_learn_what_one_learns(ended, folder, tmp_path, norm):
+    assert ended["curves"]["status"] == [0, 0], ended["curves"]
+    alone = scenarios.train(tmp_path / norm, norm=norm)
+    curve, together = losses(tmp_path / norm / "log.csv"), losses(folder / "curves" / norm / "log.csv")
+    assert len(together) == 20
+    assert together == pytest.approx(curve, abs=1e-5)
+    assert curve[-1] < curve[0]
+    weights = torch.load(folder / "curves" / norm / "weights.pt")
+    for name, value in alone.network.state_dict().items():
+        torch.testing.assert_close(weights[name], value, atol=1e-3, rtol=1e-3, msg=name)
+
+
+def test_a_signal_to_one_process_ends_all_after_the_same_step(ended, folder):
+    end = ended["signalled"]
+    assert end["status"] == [143, 143], end
+    assert "interrupted at step 3 of 20" in end["said"][0]
+    state = torch.load(folder / "signalled" / "checkpoints" / "last.pt", weights_only=True)
+    assert (state["progress"]["step"], len(state["random"])) == (20, 2)  # the resumed run has been on
+
+
+def test_a_resumed_run_of_two_processes_equals_the_uninterrupted_one_to_the_bit(ended, folder):
+    assert ended["resumed"]["status"] == [0, 0], ended["resumed"]
+    whole = torch.load(folder / "curves" / "instance" / "weights.pt")
+    resumed = torch.load(folder / "resumed" / "weights.pt")
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert losses(folder / "signalled" / "log.csv") == losses(folder / "curves" / "instance" / "log.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "statuses", "words"),
+    [
+        ("poisoned", [1, 1], "error: loss is nan at step 3 with learning rate"),
+        ("skipped", [0, 0], "step 3 skipped: loss is nan"),
+        ("unreadable", [1, 1], "error: process 1 failed: DataError: volumes/ab/abc.npy: a prepared volume is gone"),
+        ("crashed", [1, 70], "error: another of the 2 processes is gone"),
+        ("killed", [1, -9], "error: another of the 2 processes is gone"),
+        ("indivisible", [1, 1], "error: batch_size: received 5 for 2 processes, which share it"),
+        ("occupied", [1, 1], "holds a run already; add --resume"),
+    ],
+)
+def test_what_happens_to_one_ends_all_and_rank_0_tells(ended, name, statuses, words):
+    end = ended[name]
+    assert end["status"] == statuses, end
+    assert words in end["said"][0]
+    assert "traceback" not in end["said"][0]
+    assert end["seconds"] < 60
+
+
+def test_reads_what_torchrun_sets(monkeypatch):
+    for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    processes = Processes.from_environment()
+    assert (processes.rank, processes.world_size, processes.local_rank) == (3, 4, 1)
+    assert not processes.is_main
+    monkeypatch.setenv("RANK", "4")
+    with pytest.raises(ConfigurationError, match="RANK=4, WORLD_SIZE=4, LOCAL_RANK=1: expected what torchrun sets"):
+        Processes.from_environment()
+
+
+def test_a_process_alone_agrees_with_itself():
+    alone = Processes()
+    with alone.connected(torch.device("cpu")) as processes:
+        assert processes.first(lambda: 7) == 7
+        assert processes.first_on_each_machine(lambda: 8) == 8
+        assert processes.gather("x") == ["x"]
+        assert processes.gather_numbers([1, 2]) == [[1, 2]]
+        processes.agree()
+        with pytest.raises(ValueError, match="mine"):
+            processes.agree(ValueError("mine"))
+
+
+def test_says_that_the_others_cannot_be_reached(monkeypatch):
+    monkeypatch.delenv("MASTER_ADDR", raising=False)
+    with (
+        pytest.raises(TrainingError, match=r"process 0 of 2 cannot reach the others: .*start with torchrun"),
+        Processes(world_size=2).connected(torch.device("cpu")),
+    ):
+        pass

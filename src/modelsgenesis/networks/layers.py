@@ -76,7 +76,10 @@ class BatchNorm(_BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as torch names it
         """Normalise [b, c, *spatial] per channel."""
-        if self.recomputing or (self.statistics == "batch" and not self.training):
+        if self.recomputing and self.training and self.running_mean is not None and self.running_var is not None:
+            averages = self.running_mean.clone(), self.running_var.clone()  # the same call, which moves copies
+            return functional.batch_norm(input, *averages, self.weight, self.bias, training=True, eps=self.eps)
+        if self.statistics == "batch" and not self.training:
             return functional.batch_norm(input, None, None, self.weight, self.bias, training=True, eps=self.eps)
         return super().forward(input)
 

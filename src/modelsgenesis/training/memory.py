@@ -1,6 +1,7 @@
 """How much memory a training step takes, and the largest batch or patch that fits."""
 
 import copy
+import ctypes
 import gc
 import os
 from collections.abc import Callable, Sequence
@@ -57,12 +58,20 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int:
         work()
         return torch.cuda.max_memory_allocated(device) - before
     try:
+        _return_freed()
         Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
         before = _resident("VmRSS")
         work()
         return max(_resident("VmHWM") - before, 0)
     except OSError as error:
         raise ConfigurationError("the system does not tell how much memory a step takes: set batch_size") from error
+
+
+def _return_freed() -> None:
+    """Let the C library give back what was freed, or a step would seem to take none of it; only glibc can."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def _resident(name: str) -> int:
@@ -122,7 +131,7 @@ def largest_batch(trial: Trial, budget: int, most: int) -> int:
     else:
         trial.step(1, patch)  # the first step takes what stays: threads, plans of convolutions
         one, two = trial.peak(1, patch), trial.peak(2, patch)
-        each = max(two - one, 1)
+        each = max(two - one, one // 4, 1)
         fits = min((budget - max(one - each, 0)) // each, most)
     if fits < 1:
         raise ConfigurationError(
@@ -176,14 +185,14 @@ def largest_patch(trial: Trial, budget: int, limits: Sequence[int]) -> tuple[int
     """
     divisor = cast("tuple[int, ...]", trial.network.divisor)
     batch = trial.config.batch_size
-    small = tuple(2 * step for step in divisor)
-    large = (*small[:-1], 2 * small[-1])
-    trial.step(batch, small)
-    low, high = trial.peak(batch, small), trial.peak(batch, large)
-    each = max((high - low) / (prod(large) - prod(small)), 1e-9)  # bytes a voxel
-    fixed = max(low - each * prod(small), 0)
+    given = trial.config.patch_size
+    twice = (2 * given[0], *given[1:])
+    trial.step(batch, given)
+    low, high = trial.peak(batch, given), trial.peak(batch, twice)
+    each = max(high - low, low // 4, 1) / prod(given)  # bytes a voxel
+    fixed = max(low - each * prod(given), 0)
     most = [max(side // step, 1) * step for side, step in zip(limits, divisor, strict=True)]
-    patch = [min(side, limit) for side, limit in zip(small, most, strict=True)]
+    patch = [min(2 * step, limit) for step, limit in zip(divisor, most, strict=True)]
     if fixed + each * prod(patch) > budget:
         raise ConfigurationError(
             f"a batch of {batch} sub-volumes of {tuple(patch)} does not fit into {budget / 2**30:.1f} GiB: set "

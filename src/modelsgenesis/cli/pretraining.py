@@ -1,5 +1,6 @@
 """`pretrain`."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,6 @@ from modelsgenesis.cli.options import (
     Private,
     PushToHub,
     Quiet,
-    Resume,
     Settings,
     Strict,
     Token,
@@ -54,7 +54,7 @@ def pretrain(
         typer.Argument(help="Scans: a folder, a file, a glob, a list file or a dataset.json.", show_default=False),
     ] = None,
     output: Output = Path("runs/pretrain"),
-    recipe: Annotated[str, typer.Option(help=_recipes())] = "small",
+    recipe: Annotated[str | None, typer.Option(help=_recipes(), show_default="small")] = None,
     scheme: Annotated[str | None, typer.Option(help=f"The poster's deformations: {', '.join(SCHEMES)}.")] = None,
     init: Annotated[str | None, typer.Option(help="Go on from these weights: a name, org/repo, or a run.")] = None,
     modality: Modality = "auto",
@@ -64,6 +64,12 @@ def pretrain(
         str | None, typer.Option(metavar="PATTERN", help="Regular expression of the patient in a file's name.")
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
+    batch_size: Annotated[
+        str | None, typer.Option(metavar="N|auto", help="Samples a step; auto: the most that fit into memory.")
+    ] = None,
+    patch_size: Annotated[
+        str | None, typer.Option(metavar="X,Y,Z|auto", help="Voxels of a sub-volume; auto: the most that fit.")
+    ] = None,
     validation: Annotated[
         str | None, typer.Option(help="Scans to validate on; default: a share of the patients is held out.")
     ] = None,
@@ -76,7 +82,12 @@ def pretrain(
     cache: Annotated[
         Path | None, typer.Option(help="Folder of prepared volumes; default: one in your cache that runs share.")
     ] = None,
-    resume: Resume = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on with the run in the output folder, or in DATA: --resume RUN needs no more."
+        ),
+    ] = False,
     strict: Strict = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write scalars and figures for TensorBoard into the run too.")
@@ -92,13 +103,16 @@ def pretrain(
     json_output: Json = False,
 ) -> None:
     """Pretrain on unlabelled scans: deform sub-volumes and learn to restore them."""
-    from modelsgenesis.configs import pretraining_recipe
-
-    config = pretraining_recipe(recipe, scheme=scheme, steps=steps, settings=settings or [])
+    if resume and data is not None and (Path(data) / "run.json").is_file():
+        data, output = None, Path(data)
+    sizes = [
+        f"{name}={size}" for name, size in (("batch_size", batch_size), ("patch_size", patch_size)) if _given(size)
+    ]
+    config = _configure(output if resume else None, recipe, scheme, steps, [*(settings or []), *sizes])
     if show_config:
         print_json(config.to_dict())
         return
-    if data is None:
+    if data is None and not resume:
         raise typer.BadParameter("Missing argument: the scans to pretrain on", param_hint="DATA")
     from modelsgenesis import verbs
 
@@ -115,12 +129,16 @@ def pretrain(
         group_pattern=patient,
         device=device,
         cache=cache,
+        fit_batch=batch_size == "auto",
+        fit_patch=patch_size == "auto",
         resume=resume,
         strict=strict,
         tensorboard=tensorboard,
         token=token,
         reporter=make_reporter(quiet=quiet),
     )
+    if os.environ.get("RANK", "0") != "0":  # of several processes, the first one tells and publishes
+        return
     results = verbs.read_results(run)
     if json_output:
         print_json({"run": str(run), "results": results})
@@ -129,6 +147,24 @@ def pretrain(
         typer.echo(describe_metrics(results))
     if push_to_hub:
         publish(run, hub_model_id, private, token, to_stderr=json_output)
+
+
+def _given(size: str | None) -> bool:
+    return size not in (None, "auto")
+
+
+def _configure(
+    resumed: Path | None, recipe: str | None, scheme: str | None, steps: int | None, settings: list[str]
+) -> PretrainingConfig:
+    """Return the recipe with its changes; without a recipe a resumed run keeps its own."""
+    from modelsgenesis.configs import pretraining_recipe
+
+    if resumed is None or recipe is not None:
+        return pretraining_recipe(recipe or "small", scheme=scheme, steps=steps, settings=settings)
+    from modelsgenesis import verbs
+
+    before = verbs.read_recorded(resumed).config
+    return pretraining_recipe(before, scheme=scheme, steps=steps, settings=settings)
 
 
 def register(app: typer.Typer) -> None:

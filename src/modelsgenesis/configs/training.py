@@ -168,12 +168,12 @@ RECIPES: dict[str, PretrainingConfig] = {
 
 
 def pretraining_recipe(
-    name: str, *, scheme: str | None = None, steps: int | None = None, settings: Sequence[str] = ()
+    name: str | PretrainingConfig, *, scheme: str | None = None, steps: int | None = None, settings: Sequence[str] = ()
 ) -> PretrainingConfig:
     """Return a recipe with changes.
 
     Args:
-        name: One of `RECIPES`.
+        name: One of `RECIPES`, or a configuration to change.
         scheme: One of the poster's schemes instead of the recipe's deformations.
         steps: Optimiser steps instead of the recipe's budget.
         settings: `key=value` with dots for what is nested, such as `pretext.flip_limit=0`.
@@ -185,9 +185,9 @@ def pretraining_recipe(
         >>> pretraining_recipe("small", steps=300, settings=["network.widths=8,16"]).network.widths
         (8, 16)
     """
-    if name not in RECIPES:
+    if isinstance(name, str) and name not in RECIPES:
         raise ConfigurationError(f"recipe: received {name!r}; {nearest(name, RECIPES)}")
-    config = RECIPES[name]
+    config = RECIPES[name] if isinstance(name, str) else name
     if scheme is not None:
         config = config.override(pretext=find_scheme(scheme))
     if steps is not None:

@@ -11,8 +11,9 @@ from torch import nn
 
 from modelsgenesis.checkpoints import Bundle, save_bundle
 from modelsgenesis.checkpoints.card import render_card
-from modelsgenesis.configs import BundleConfig, NetworkConfig
+from modelsgenesis.configs import BundleConfig, NetworkConfig, TrainingConfig
 from modelsgenesis.hardware import Hardware
+from modelsgenesis.training.distributed import Processes
 from modelsgenesis.training.run import Run
 
 
@@ -31,14 +32,32 @@ def save_run_bundle(
     save_bundle(run.folder, Bundle(network, config, text))
 
 
-def describe_environment(hardware: Hardware) -> dict[str, str]:
-    """Return versions and hardware; nothing that names a person, a host or a path."""
+def describe_computing(hardware: Hardware, config: TrainingConfig, processes: Processes | None = None) -> str:
+    """Return how a run computes, a phrase for people.
+
+    Example:
+        >>> from modelsgenesis.hardware import choose_hardware
+        >>> told = describe_computing(choose_hardware("cpu", "float32"), TrainingConfig(compile=True), Processes(1, 4))
+        >>> told.partition("threads, ")[2]
+        'float32, channels last, fused adamw, compiled, 4 processes over gloo'
+    """
+    told = [hardware.describe(), f"fused {config.optimizer}"]
+    told += ["compiled"] * config.compile + ["activations computed anew"] * config.checkpoint_activations
+    if processes is not None and not processes.is_alone:
+        told.append(f"{processes.world_size} processes over {'nccl' if hardware.device.type == 'cuda' else 'gloo'}")
+    return ", ".join(told)
+
+
+def describe_environment(
+    hardware: Hardware, config: TrainingConfig | None = None, processes: Processes | None = None
+) -> dict[str, str]:
+    """Return versions, hardware and how it was used; nothing that names a person, a host or a path."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         **{name: version(name) for name in ("numpy", "monai")},
         **({"processor": processor} if (processor := describe_processor()) else {}),
-        "hardware": hardware.describe(),
+        "hardware": hardware.describe() if config is None else describe_computing(hardware, config, processes),
     }
 
 

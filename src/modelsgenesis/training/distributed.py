@@ -169,6 +169,22 @@ class Processes:
             dist.broadcast_object_list(result, src=0, group=self._group)
         return result[0]
 
+    def in_turn(self, work: Callable[[], Value]) -> Value:
+        """Do something on rank 0, then on all others at once, and return each its own result.
+
+        For what leaves a file behind that the others then find, such as a download.
+        """
+        result: list[Value] = []
+        for turn in (True, False):
+            problem: Exception | None = None
+            if self.is_main is turn:
+                try:
+                    result.append(work())
+                except Exception as error:
+                    problem = error
+            self.agree(problem)
+        return result[0]
+
     def first_on_each_machine(self, work: Callable[[], Value]) -> Value:
         """Like `first`, but once on every machine too, for what must be on its own disk.
 

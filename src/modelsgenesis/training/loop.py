@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from modelsgenesis.configs import TrainingConfig
-from modelsgenesis.errors import ConfigurationError, Interrupted, NonFiniteLossError, ResumeError
+from modelsgenesis.errors import ConfigurationError, ExplodingLossError, Interrupted, NonFiniteLossError, ResumeError
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.networks import recompute_activations, share_statistics
 from modelsgenesis.reporting import Reporter
@@ -86,17 +86,12 @@ class Trainer:
         Raises:
             ResumeError: There are checkpoints and none can be read, or the data has changed.
         """
-        state, problem = self.processes.first(self.run.load_checkpoint)
+        state, problem = self.processes.first(self._load)
         if problem:
             self.reporter.note(problem)
         if state is None:
             self.processes.first(partial(self.run.truncate_logs, 0))
             return
-        if state["data"]["size"] != self.size:
-            raise ResumeError(
-                f"{self.run.folder}: an epoch had {state['data']['size']} samples, now {self.size}; resume with the "
-                "scans that the run began with"
-            )
         self.network.load_state_dict(state["network"])
         self.optimization.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
@@ -142,6 +137,15 @@ class Trainer:
                 self._loader = self._parallel = None  # their threads and processes end here
         self.reporter.end()
         return self.progress
+
+    def _load(self) -> tuple[dict[str, Any] | None, str]:
+        state, problem = self.run.load_checkpoint()
+        if state is not None and state["data"]["size"] != self.size:
+            raise ResumeError(
+                f"{self.run.folder}: an epoch had {state['data']['size']} samples, now {self.size}; resume with the "
+                "scans that the run began with"
+            )
+        return state, problem
 
     def save(self) -> None:
         """Write a checkpoint of everything that a resume needs; every process must call it."""
@@ -193,13 +197,21 @@ class Trainer:
                 loss = self.objective.loss(_running(self._parallel), batch)
             told = self.processes.gather_numbers([loss.item(), stop.received or 0])
             mean = sum(row[0] for row in told) / len(told)
-            if guard.accept(mean, step + 1, rate):
-                loss.backward()
-                if self.optimization.finish(step):
-                    guard.moved()
-                else:
-                    guard.refuse("the gradient is not finite", step + 1, rate)
+            try:
+                self._learn(loss, mean, guard, rate)
+            except (NonFiniteLossError, ExplodingLossError) as error:  # in every process alike
+                self.processes.agree(error)
         return mean, int(max(row[1] for row in told))
+
+    def _learn(self, loss: Tensor, mean: float, guard: Guard, rate: float) -> None:
+        step = self.progress.step
+        if not guard.accept(mean, step + 1, rate):
+            return
+        loss.backward()
+        if self.optimization.finish(step):
+            guard.moved()
+        else:
+            guard.refuse("the gradient is not finite", step + 1, rate)
 
     def _log_step(self, loss: float, clock: Clock) -> None:
         step = self.progress.step

@@ -38,6 +38,8 @@ def pretrain_network(
     reporter: Reporter,
     init: str | None = None,
     pretrained: Collection[str] = (),
+    request: Mapping[str, Any] | None = None,
+    processes: Processes | None = None,
     resume: bool = False,
 ) -> Path:
     """Pretrain a network on sub-volumes and keep the best as a bundle.
@@ -54,7 +56,9 @@ def pretrain_network(
         hardware: Where to compute.
         reporter: Is told the progress.
         init: What the network started from, for the provenance.
-        pretrained: Names of the parameters that came from there.
+        pretrained: Names of the tensors that came from there.
+        request: What was asked for besides the configuration, for `run.json`.
+        processes: This process among those that train together, connected; rank 0 keeps the folder.
         resume: Go on with the run in `output`.
 
     Returns:
@@ -73,9 +77,19 @@ def pretrain_network(
             f"a batch of {config.batch_size} is more than the {len(training)} sub-volumes of an epoch: "
             "scans recur in a batch, at other places"
         )
-    asked = {"kind": "pretraining", "config": config.to_dict(), "init": init, "split": dict(split)}
-    run = Run.resume(output, asked) if resume else Run.create(output, asked)
-    try:
+    processes = processes or Processes()
+    asked = {
+        "kind": "pretraining",
+        "config": config.to_dict(),
+        "init": init,
+        "pretrained": list(pretrained),
+        "input": contract.to_dict(),
+        "request": request,
+        "split": {part: list(names) for part, names in split.items()},
+    }
+    run = Run.open(output, asked, resume=resume, processes=processes)
+
+    def build() -> tuple[Trainer, _Keeper]:
         deformation = Deformation(config.pretext)
         objective = Restoration(
             subvolumes=training,
@@ -85,8 +99,7 @@ def pretrain_network(
             hardware=hardware,
             reporter=reporter,
         )
-        reporter.baselines(objective.validation.baselines)
-        keeper = _Keeper(run, objective, contract, data, init, reporter)
+        keeper = _Keeper(run, objective, contract, data, init, reporter, processes)
         trainer = Trainer(
             network=network,
             objective=objective,
@@ -95,12 +108,20 @@ def pretrain_network(
             hardware=hardware,
             reporter=Reporters(reporter, keeper.pictures, keeper.meter),
             keep=keeper.keep,
+            processes=processes,
             pretrained=pretrained,
         )
+        return trainer, keeper
+
+    try:
+        trainer, keeper = processes.in_turn(build)
+        reporter.baselines(keeper.objective.validation.baselines)
         if resume:
             trainer.resume()
         progress = trainer.fit()
-        keeper.finish(progress)
+        if processes.is_main:
+            keeper.finish(progress)
+            run.finish()
     finally:
         reporter.end()
         run.close()
@@ -118,12 +139,13 @@ class _Keeper:
         data: Mapping[str, Any],
         init: str | None,
         reporter: Reporter,
+        processes: Processes,
     ) -> None:
-        self.run, self.objective, self.reporter = run, objective, reporter
+        self.run, self.objective, self.reporter, self.processes = run, objective, reporter, processes
         self.contract, self.data, self.init = contract, data, init
         self.pictures = Pictures(run.folder, objective, reporter)
         hardware = objective.hardware
-        gpus = Processes.from_environment().world_size if hardware.device.type == "cuda" else 0
+        gpus = processes.world_size if hardware.device.type == "cuda" else 0
         self.meter = Meter(run.folder / COST_NAME, gpus=gpus, counters=find_counters(hardware))
 
     def keep(self, network: nn.Module, progress: Progress) -> None:
@@ -159,7 +181,8 @@ class _Keeper:
         save_run_bundle(self.run, bundle.network, config, self.pictures.on_card())
 
     def _environment(self) -> dict[str, Any]:
-        return {**describe_environment(self.objective.hardware), **self.meter.save()}
+        objective = self.objective
+        return {**describe_environment(objective.hardware, objective.config, self.processes), **self.meter.save()}
 
 
 def publishable(progress: Progress, config: PretrainingConfig) -> dict[str, Any]:

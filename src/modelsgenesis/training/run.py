@@ -120,6 +120,7 @@ class Run:
         folder = Path(folder)
         before = cls(folder).description()
         differences = compare(before["config"], description["config"])
+        differences += compare(before.get("input", {}), description.get("input", {}), "input.")
         differences = [text for text in differences if text.split(" ")[0] not in FREE_SETTINGS]
         if differences:
             raise ResumeError(f"{folder}: the run was started with another configuration: {'; '.join(differences)}")
@@ -196,7 +197,7 @@ class Run:
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
         path = self.folder / name
         text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(row))
+        writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
         try:
             if not path.exists():
                 writer.writeheader()

@@ -60,6 +60,15 @@ def test_a_signal_ends_with_its_status(monkeypatch, capsys, rank, words):
     assert capsys.readouterr().err == words
 
 
+def test_a_signal_while_a_module_is_imported_ends_at_once(tmp_path):
+    (tmp_path / "slow.py").write_text("import signal\ntry:\n    signal.raise_signal(2)\nfinally:\n    print('torn')\n")
+    code = "from modelsgenesis.cli.ending import interruptible\nwith interruptible():\n    import slow\n"
+    paths = {"PYTHONPATH": f"{SOURCE}:{tmp_path}"}
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **paths}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.startswith("interrupted by SIGINT: ")
+
+
 def test_a_signal_while_scans_are_looked_for_is_one_line(tmp_path):
     os.mkfifo(tmp_path / "scans.txt")  # reading this list of files waits for ever
     process = subprocess.Popen(

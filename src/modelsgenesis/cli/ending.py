@@ -29,27 +29,44 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _interrupt(signum: int, _frame: FrameType | None) -> NoReturn:
+def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    raise Interrupted(
+    interrupted = Interrupted(
         signum,
         f"interrupted by {signal.Signals(signum).name}: what was finished is kept; give the same command again, with "
         "--resume where a run has begun",
     )
+    if _is_importing(frame):  # a module that is cut short there fails in ways of its own
+        if _speaks():
+            os.write(2, f"{interrupted}\n".encode())
+        os._exit(128 + signum)
+    raise interrupted
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _speaks() -> bool:
+    """Tell whether this is the process that speaks, where several train together."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def end_with_error(error: GenesisError) -> NoReturn:
     """Print an error, unless rank 0 does, and end with status 1."""
-    rank_0 = os.environ.get("RANK", "0") == "0"
     told = getattr(error, "__notes__", [])  # of what happened in this process alone, while the others went on
-    if rank_0 or (told and not isinstance(error, PeerError)):
+    if _speaks() or (told and not isinstance(error, PeerError)):
         typer.echo(": ".join([*told, f"error: {error}"]), err=True)
     sys.exit(1)
 
 
 def end_with_signal(interrupted: Interrupted) -> NoReturn:
     """Print how to go on, on rank 0, and end with 128 and the signal's number."""
-    if os.environ.get("RANK", "0") == "0":
+    if _speaks():
         typer.echo(str(interrupted), err=True)
     sys.exit(128 + interrupted.signum)

@@ -46,7 +46,7 @@ def fit_to_memory(
     if patch:
         share = config.override(batch_size=max(config.batch_size // processes.world_size, 1))
         trial = Trial(start.network, share, hardware)
-        limits = smallest_sides(store, config)
+        limits = smallest_sides(store, config) or config.patch_size
         config = config.override(patch_size=processes.first(partial(largest_patch, trial, budget, limits)))
         reporter.note(f"patch_size={','.join(map(str, config.patch_size))} is what {budget / 2**30:.1f} GiB hold")
     if batch:

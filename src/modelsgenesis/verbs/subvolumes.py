@@ -103,23 +103,28 @@ def _what_would_fit(store: VolumeCache, start: Start) -> str:
 
     Its sides divide as the network needs it.
     """
-    sides = smallest_sides(store, start.config)
-    if not sides:
+    shapes = _shapes(store, start.config)
+    if not shapes:
         return ""
     divisor = np.array(cast("tuple[int, ...]", start.network.divisor))
-    fitting = np.minimum(sides, start.config.patch_size) // divisor * divisor
-    return f"patch_size={','.join(map(str, fitting))} would fit all the scans" if fitting.min() > 0 else ""
+    sides = np.minimum(np.min(shapes, axis=0), start.config.patch_size) // divisor * divisor
+    return f"patch_size={','.join(map(str, sides))} would fit all {len(shapes)} scans" if sides.min() > 0 else ""
 
 
 def smallest_sides(store: VolumeCache, config: PretrainingConfig) -> tuple[int, ...]:
     """Return what every scan has along the axes of a patch, slices for a patch of planes; () if none has as many."""
+    shapes = _shapes(store, config)
+    return tuple(np.min(shapes, axis=0).tolist()) if shapes else ()
+
+
+def _shapes(store: VolumeCache, config: PretrainingConfig) -> list[tuple[int, ...]]:
+    """Return the sides of each scan along the axes of a patch."""
     count = len(config.patch_size)
-    shapes = [
+    return [
         entry.shape if len(entry.shape) == count else tuple(np.delete(entry.shape, config.slice_axis))
         for entry in store.entries()
         if len(entry.shape) >= count
     ]
-    return tuple(np.min(shapes, axis=0).tolist()) if shapes else ()
 
 
 def names_of(subvolumes: SubvolumeDataset) -> list[str]:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from modelsgenesis.networks import GenesisUNet, adapt, build_network
     from modelsgenesis.pretext import Deformation
     from modelsgenesis.verbs import (
+        evaluate,
         finetune,
         from_pretrained,
         load,
@@ -63,6 +64,7 @@ _HOMES = {
     "networks": ("GenesisUNet", "adapt", "build_network"),
     "pretext": ("Deformation",),
     "verbs": (
+        "evaluate",
         "finetune",
         "from_pretrained",
         "load",
@@ -91,6 +93,7 @@ __all__ = [
     "SegmentationConfig",
     "adapt",
     "build_network",
+    "evaluate",
     "finetune",
     "from_pretrained",
     "list_cards",

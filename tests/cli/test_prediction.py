@@ -67,3 +67,19 @@ def test_classes_are_printed(command, tmp_path):
 )
 def test_errors_are_one_line_with_a_status(refuses, arguments, status, message):
     refuses(arguments, status, message)
+
+
+def test_evaluate_prints_intervals_and_what_could_not_be_measured(command, decathlon, tmp_path):
+    answers = tmp_path / "answers"
+    answers.mkdir()
+    for index in range(5):
+        name = f"ball_{index:03d}.nii.gz"
+        (answers / name).write_bytes((decathlon / "labelsTr" / name).read_bytes())
+    result = command("evaluate", answers, decathlon, "-o", tmp_path / "out", "--bootstrap", 50, "--quiet")
+    assert result.status == 1
+    assert f"{tmp_path / 'out' / 'results.json'}: 5 cases" in result.out
+    assert "  dice bright: 1 (1 to 1)" in result.out
+    assert result.err.startswith("not measured: ball_005: ")
+    told = command("evaluate", answers, decathlon, "-o", tmp_path / "out", "--bootstrap", 50, "--json").json()
+    assert told["metrics"]["dice"]["value"] == 1
+    assert told["refused"][0]["case"] == "ball_005"

@@ -1,7 +1,7 @@
 """`predict` and `evaluate`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -9,6 +9,8 @@ from modelsgenesis.cli.console import make_reporter, print_json
 from modelsgenesis.cli.options import Device, Json, Quiet, Strict, Token
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from modelsgenesis.configs import PredictionConfig
     from modelsgenesis.verbs import Prediction, Predictions
 
@@ -86,6 +88,70 @@ def predict(
         raise typer.Exit(1)
 
 
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(help="A fine-tuned model, a folder of folds; or a folder or table that predict wrote.")
+    ],
+    data: Annotated[str, typer.Argument(help="Labelled data in any known layout, with the model's classes.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of results.json and cases.csv.")] = Path(
+        "evaluation"
+    ),
+    split: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Measure the test part of this split; default: every case.")
+    ] = None,
+    ensemble: Ensemble = None,
+    overlap: Overlap = 0.5,
+    flips: Flips = None,
+    stitch: StitchAt = "auto",
+    bootstrap: Annotated[int, typer.Option(min=1, help="Resamples of the patients for the intervals.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+    specificity: Annotated[
+        float, typer.Option(min=0, max=1, help="Of a classification, at which the sensitivity is given.")
+    ] = 0.9,
+    device: Device = "auto",
+    strict: Strict = False,
+    token: Token = None,
+    quiet: Quiet = False,
+    json_output: Json = False,
+) -> None:
+    """Measure a model, or predictions, on labelled scans, with 95% intervals over the patients."""
+    from modelsgenesis import verbs
+
+    found = verbs.evaluate(
+        [model, *ensemble] if ensemble else model,
+        data,
+        output=output,
+        split=split,
+        config=prediction_config(overlap, flips, stitch),
+        options=verbs.MeasuringOptions(bootstrap=bootstrap, seed=seed, specificity=specificity),
+        device=device,
+        strict=strict,
+        token=token,
+        reporter=make_reporter(quiet=quiet),
+    )
+    if json_output:
+        refused = [{"case": refusal.source, "reason": refusal.reason} for refusal in found.refused]
+        print_json(
+            {"folder": str(found.folder), "cases": len(found.rows), "metrics": found.summary, "refused": refused}
+        )
+    else:
+        typer.echo(f"{found.folder / 'results.json'}: {len(found.rows)} cases, each in {found.folder / 'cases.csv'}")
+        for name, entry in found.summary.items():
+            typer.echo(f"  {name}: {_interval(entry)}")
+    if found.refused:
+        for refusal in found.refused:
+            typer.echo(f"not measured: {refusal.source}: {refusal.reason}", err=True)
+        raise typer.Exit(1)
+
+
+def _interval(entry: "Mapping[str, Any]") -> str:
+    """Return a value with its interval, or why there is none."""
+    if entry["value"] is None:
+        return f"undefined: {entry.get('reason', 'no case has it')}"
+    ends = "" if entry["low"] is None else f" ({entry['low']:.4g} to {entry['high']:.4g})"
+    return f"{entry['value']:.4g}{ends}"
+
+
 def prediction_config(overlap: float, flips: str | None, stitch: str) -> "PredictionConfig":
     """Return the configuration of the options."""
     from modelsgenesis.configs import PredictionConfig
@@ -131,3 +197,4 @@ def _as_json(found: "Predictions") -> dict[str, object]:
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     app.command("predict")(predict)
+    app.command("evaluate")(evaluate)

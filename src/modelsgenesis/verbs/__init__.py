@@ -4,6 +4,7 @@ This is the only room where names become weights, weights become runs, and runs 
 """
 
 from modelsgenesis.verbs.comparison import Comparison, compare, describe_comparison
+from modelsgenesis.verbs.evaluation import Evaluation, MeasuringOptions, evaluate
 from modelsgenesis.verbs.finetuning import default_finetuning, finetune
 from modelsgenesis.verbs.inspection import Inspection, ScanSummary, inspect_scans, preview
 from modelsgenesis.verbs.models import from_pretrained, load, push_to_hub, read_results, save_pretrained
@@ -13,13 +14,16 @@ from modelsgenesis.verbs.requests import read_recorded
 
 __all__ = [
     "Comparison",
+    "Evaluation",
     "Inspection",
+    "MeasuringOptions",
     "Prediction",
     "Predictions",
     "ScanSummary",
     "compare",
     "default_finetuning",
     "describe_comparison",
+    "evaluate",
     "finetune",
     "from_pretrained",
     "inspect_scans",

@@ -130,19 +130,31 @@ def receptive_reach(network):
     return int(max(32 - differs.min(), differs.max() - 32))
 
 
-def test_an_image_within_one_window_is_one_call():
+def test_an_image_within_one_window_is_one_call(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     network = Counted().eval()
-    sliding_window(network, torch.rand(1, 9, 16, 8), patch_size=(16, 16, 16), overlap=0.5, hardware=HARDWARE)
+    image = torch.rand(1, 9, 16, 8)
+    result = sliding_window(network, image, patch_size=(16, 16, 16), overlap=0.5, hardware=HARDWARE)
     assert network.calls == [1]
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)  # where two samples are faster than one
+    doubled = sliding_window(network, image, patch_size=(16, 16, 16), overlap=0.5, hardware=HARDWARE)
+    assert network.calls == [1, 2]
+    torch.testing.assert_close(doubled, result)
 
 
-def test_windows_of_one_value_are_computed_once():
+def test_windows_of_one_value_are_computed_once(monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     network = Counted().eval()
     image = torch.zeros(1, 96, 16, 16)
     image[:, 40:56] = torch.rand(16, 16, 16)
     options = {"patch_size": (16, 16, 16), "overlap": 0.5, "hardware": HARDWARE}
     result = sliding_window(network, image, windows_at_once=3, **options)
     assert sum(network.calls) == 4  # one empty window, three that see the middle; of eleven
+    torch.testing.assert_close(result, monai(network, image, (16, 16, 16)), atol=1e-5, rtol=0)
+    network.calls.clear()
+    image[:, 64:] = 1
+    result = sliding_window(network, image, windows_at_once=11, **options)
+    assert network.calls == [6]  # the two values go with the others
     torch.testing.assert_close(result, monai(network, image, (16, 16, 16)), atol=1e-5, rtol=0)
 
 

@@ -18,13 +18,14 @@ class PredictionConfig(Config):
             probabilities are averaged. In RAS 0 is left to right, 1 posterior to anterior, 2 inferior to superior.
         stitch: Where the windows are put together: on the network's `"device"`, on the `"cpu"`, or `"auto"`: on the
             device where that takes at most half of its free memory.
-        windows_at_once: Windows that the network sees together; None takes 1 on a CPU, 4 elsewhere.
+        windows_at_once: Windows that the network sees together. On a CPU a window alone can take torch's slow
+            convolutions; many take memory and save no time.
     """
 
     overlap: float = 0.5
     flips: Literal["all"] | tuple[int, ...] = ()
     stitch: Stitch = "auto"
-    windows_at_once: int | None = None
+    windows_at_once: int = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,6 +36,6 @@ class PredictionConfig(Config):
             f"PredictionConfig.flips: received {self.flips}, expected different axes of 0, 1, 2",
         )
         require(
-            self.windows_at_once is None or self.windows_at_once > 0,
+            self.windows_at_once > 0,
             f"PredictionConfig.windows_at_once: received {self.windows_at_once}, expected above 0",
         )

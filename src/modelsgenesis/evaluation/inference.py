@@ -41,7 +41,7 @@ def sliding_window(
     overlap: float,
     hardware: Hardware,
     stitch: Stitch = "auto",
-    windows_at_once: int | None = None,
+    windows_at_once: int = 4,
 ) -> Tensor:
     """Run a network over a whole prepared image in overlapping windows, weighted towards their centres.
 
@@ -53,7 +53,7 @@ def sliding_window(
         overlap: Of neighbouring windows, 0 to below 1.
         hardware: Where and how to compute.
         stitch: Where the windows are put together; see `PredictionConfig`.
-        windows_at_once: That the network sees together; None takes what suits the device.
+        windows_at_once: That the network sees together.
 
     Returns:
         [k, *spatial] float32 on the CPU, an inference tensor.
@@ -71,24 +71,21 @@ def sliding_window(
         raise ShapeError(f"image of shape {tuple(image.shape)}: expected [channels, {dims} spatial axes]")
     batch = rearrange(image, "channels x y slices -> slices channels x y") if planes else image[None]
     window = window_size(patch_size, network.divisor)  # pyright: ignore[reportArgumentType]
-    count = windows_at_once or (_ON_CPU if hardware.device.type == "cpu" else _ELSEWHERE)
     predictor = _Predictor(network, hardware)
     with torch.inference_mode():
         try:
             if all(side <= most for side, most in zip(batch.shape[2:], window, strict=True)):
-                result = _single_windows(predictor, batch, window, count)
+                result = _single_windows(predictor, batch, window, windows_at_once)
             else:
                 device = stitching_device(network, batch, hardware, stitch)
-                result = _windows(predictor, batch, window, overlap, count, device)
+                result = _windows(predictor, batch, window, overlap, windows_at_once, device)
         except torch.OutOfMemoryError as error:
             raise ConfigurationError(
-                f"{hardware.device}: its memory does not hold {count} windows of {'×'.join(map(str, window))} and what "
-                "is stitched there; ask for stitching on the cpu, or for 1 window at once"
+                f"{hardware.device}: its memory does not hold {windows_at_once} windows of "
+                f"{'×'.join(map(str, window))} and what is stitched there; ask for stitching on the cpu, or for 1 "
+                "window at once"
             ) from error
         return rearrange(result, "slices classes x y -> classes x y slices") if planes else result[0]
-
-
-_ON_CPU, _ELSEWHERE = 1, 4  # windows at once
 
 
 class _Predictor:
@@ -103,6 +100,9 @@ class _Predictor:
         self.network, self.hardware = network, hardware
         self.independent = treats_samples_alone(network)
         self.known: dict[tuple[float, ...], Tensor] = {}
+        # With one thread and one sample torch leaves oneDNN, and takes longer than for two.
+        on_cpu = hardware.device.type == "cpu"
+        self.doubled = self.independent and on_cpu and torch.get_num_threads() == 1
 
     def __call__(self, windows: Tensor) -> Tensor:
         """Map [b, c, *window] to [b, k, *window] float32 on the device."""
@@ -113,17 +113,16 @@ class _Predictor:
         if not any(constant):
             return self.run(windows)
         values = [tuple(row) for row in low.tolist()]
-        for index, value in enumerate(values):
-            if constant[index] and value not in self.known:
-                self.known[value] = self.run(windows[index : index + 1])
-        rest = [index for index, same in enumerate(constant) if not same]
-        done = iter(self.run(windows[rest]).split(1) if rest else ())
-        return torch.cat(
-            [self.known[value] if same else next(done) for value, same in zip(values, constant, strict=True)]
-        )
+        fresh = {value: index for index, value in enumerate(values) if constant[index] and value not in self.known}
+        needed = sorted({*fresh.values(), *(index for index, same in enumerate(constant) if not same)})
+        done = dict(zip(needed, self.run(windows[needed]).split(1), strict=True)) if needed else {}
+        self.known |= {value: done[index] for value, index in fresh.items()}
+        return torch.cat([self.known[value] if constant[i] else done[i] for i, value in enumerate(values)])
 
     def run(self, windows: Tensor) -> Tensor:
         """Call the network."""
+        if len(windows) == 1 and self.doubled:
+            return self.run(windows.repeat(2, *(1,) * (windows.ndim - 1)))[:1]
         with self.hardware.autocast():
             return self.network(self.hardware.place(windows)).float()
 

@@ -435,6 +435,26 @@ def test_classes_as_json_and_with_flips(radiographs, tmp_path):
         predict_all(model, radiographs, output=tmp_path / "x.nii.gz", **options)
 
 
+def test_the_images_of_an_array(tmp_path):
+    random = np.random.default_rng(0)
+    grey, colour = random.integers(0, 255, (11, 18, 20), np.uint8), random.integers(0, 255, (2, 18, 20, 3), np.uint8)
+    np.savez(tmp_path / "grey.npz", test_images=grey, test_labels=np.zeros((11, 1)), val_images=grey[:2])
+    np.savez(tmp_path / "colour.npz", images=colour)
+    options = {"task": "classification", "patch_size": (16, 16), "labels": ("a", "b")}
+    model = write_bundle(tmp_path / "one", contract=XRAY, **options)
+    found = predict_all(model, tmp_path / "grey.npz", output=tmp_path / "x.csv", device="cpu")
+    names = [answer.name for answer in found.answers]
+    assert names == [*(f"test_{index:02d}" for index in range(11)), "val_0", "val_1"]
+    assert found.answers[0].scores == pytest.approx(found.answers[-2].scores)
+    of_three = write_bundle(tmp_path / "three", contract=XRAY.override(channels=("red", "green", "blue")), **options)
+    assert len(predict_all(of_three, tmp_path / "colour.npz", output=tmp_path / "y.csv", device="cpu").answers) == 2
+    with pytest.raises(DataError, match=r"test_images is \(11, 18, 20\); the model takes 3 channels"):
+        predict_all(of_three, tmp_path / "grey.npz", output=tmp_path / "y.csv", device="cpu")
+    np.savez(tmp_path / "none.npz", other=grey)
+    with pytest.raises(DataError, match=r"none\.npz: holds other; expected images, or test_images"):
+        predict_all(model, tmp_path / "none.npz", output=tmp_path / "y.csv", device="cpu")
+
+
 def test_a_trained_model_finds_what_it_learnt(finetuned, decathlon, tmp_path):
     path = sorted((decathlon / "imagesTr").iterdir())[0]
     labels = modelsgenesis.predict(finetuned[0], path, output=tmp_path / "seg.nii.gz", device="cpu").labels

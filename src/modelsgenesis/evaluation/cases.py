@@ -10,6 +10,8 @@ from pathlib import Path
 
 from modelsgenesis.data import ImageSource, Refusal, ScanReference, file_stem, survey
 from modelsgenesis.data.dicom import FORMAT as DICOM
+from modelsgenesis.data.labelled.sources import ArrayFile, ArrayImage
+from modelsgenesis.errors import DataError
 
 _CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's names: case_0000.nii.gz, case_0001.nii.gz
 
@@ -58,6 +60,11 @@ def find_cases(source: str | Path | Sequence[str | Path], channels: int = 1) -> 
         cases[0].name  # 'BRATS_485', of BRATS_485_0000.nii.gz to BRATS_485_0003.nii.gz
     """
     sources = [Path(one).expanduser() for one in ([source] if isinstance(source, (str, Path)) else source)]
+    archives = [path for path in sources if path.suffix.lower() == ".npz" and path.is_file()]
+    if archives:
+        others = [path for path in sources if path not in archives]
+        cases, refused = find_cases(others, channels) if others else ([], [])
+        return [case for path in archives for case in array_cases(path, channels)] + cases, refused
     scans, refused = survey(sources)
     named = all(path.is_file() for path in sources)
     if not named:
@@ -69,6 +76,31 @@ def find_cases(source: str | Path | Sequence[str | Path], channels: int = 1) -> 
         return cases, refused
     cases, wrong = _complete(_groups(scans, _root(sources, scans), channels), channels)
     return cases, refused + wrong
+
+
+def array_cases(path: Path, channels: int) -> list[Case]:
+    """Return a case an image of the arrays of an `.npz` file called `images` or `…_images`, as MedMNIST names them.
+
+    Raises:
+        DataError: There is no such array, or its images have not the model's channels.
+        UnreadableScanError: It is no `.npz` file.
+    """
+    file = ArrayFile(path)
+    held = file.keys()
+    keys = [key for key in held if key == "images" or key.endswith("_images")]
+    if not keys:
+        raise DataError(f"{path}: holds {', '.join(held) or 'no array'}; expected images, or test_images and so on")
+    cases = []
+    for key in keys:
+        shape = file.read(key).shape
+        if channels > 1 and shape[-1] != channels:
+            raise DataError(f"{path}: {key} is {shape}; the model takes {channels} channels, expected them last")
+        part, digits = key.removesuffix("images"), len(str(shape[0] - 1))
+        for index in range(shape[0]):
+            colours = range(channels) if channels > 1 else [None]
+            images = tuple(ArrayImage(file=file, key=key, index=index, channel=channel) for channel in colours)
+            cases.append(Case(name=f"{part}{index:0{digits}d}", images=images, files=(path,)))
+    return cases
 
 
 def _without_answers(scans: Sequence[ScanReference]) -> tuple[list[ScanReference], list[Refusal]]:

@@ -79,7 +79,9 @@ def check_options(name: str, options: dict[str, Any]) -> None:
     """Check what only the configurations know."""
     settings = options.get("settings") or []
     if name == "pretrain":
-        pretraining_recipe(options["recipe"], scheme=options["scheme"], steps=options["steps"], settings=settings)
+        pretraining_recipe(
+            options["recipe"] or "small", scheme=options["scheme"], steps=options["steps"], settings=settings
+        )
     if name in ("finetune", "compare"):
         task = options.get("task")
         for config in [TASKS[task]] if task else TASKS.values():

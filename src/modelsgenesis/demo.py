@@ -98,7 +98,7 @@ def demonstrate(output: str | Path, *, device: str = "auto", reporter: Reporter 
     measured: dict[str, dict[str, float]] = {}
     for name in ("genesis", "scratch"):
         reporter.note(f"fine-tuning on one labelled patient: {name}")
-        run, measured[name] = finetune(
+        run, metrics = finetune(
             data,
             output / name,
             init=pretrained,
@@ -108,6 +108,7 @@ def demonstrate(output: str | Path, *, device: str = "auto", reporter: Reporter 
             device=device,
             reporter=reporter,
         )
+        measured[name] = {metric: value for metric, value in metrics.items() if metric.startswith("dice")}
         prediction = predict(
             run,
             held_out.images[0].path,

@@ -5,14 +5,16 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 import modelsgenesis
 from modelsgenesis.checkpoints import load_bundle
-from modelsgenesis.configs import GenesisUNetConfig
-from modelsgenesis.errors import ConfigurationError, DataError, ScanError, TrainingError
+from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig
+from modelsgenesis.errors import ConfigurationError, DataError, ResumeError, ScanError, TrainingError
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
-from modelsgenesis.verbs.finetuning import SAMPLE_CONFIG
+from modelsgenesis.training.supervised import read_rows
+from modelsgenesis.verbs.finetuning import SAMPLE_CONFIG, read_measurements
 
 
 class Notes(Reporter):
@@ -26,10 +28,15 @@ class Notes(Reporter):
 def test_learns_to_segment_held_out_patients(finetuned):
     run, measured = finetuned
     assert measured["dice"] > 0.7
-    assert set(measured) == {"dice", "dice bright", "dice dark"}
+    metrics = ("dice", "iou", "hausdorff95")
+    assert set(measured) == {f"{metric}{row}" for metric in metrics for row in ("", " bright", " dark")}
     with (run / "test.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert measured["dice bright"] == pytest.approx(np.mean([float(row["dice bright"]) for row in rows]))
+    assert 0 <= measured["hausdorff95"] < 30
+    results = read_measurements(run)
+    assert results["test"]["dice"]["value"] == measured["dice"]
+    assert results["split"]["training"]["patients"] == 4
 
 
 def test_the_split_keeps_patients_apart_and_is_recorded(finetuned):
@@ -162,5 +169,119 @@ def test_without_data_the_embedded_sample_is_used_and_that_is_said_first(tmp_pat
     assert notes.notes[0] == (
         "no data given: fine-tuning on the embedded sample of two CT patients, which proves nothing"
     )
-    assert set(measured) == {"dice", "dice liver", "dice spleen", "dice back muscles"}
+    assert {"dice", "dice liver", "dice spleen", "dice back muscles"} <= set(measured)
     assert load_bundle(run).config.labels == ("background", "liver", "spleen", "back muscles")
+
+
+@pytest.fixture(scope="module")
+def class_folders(tmp_path_factory):
+    """Two classes of small pictures, two of each patient: pale and dark."""
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    for label, brightness in (("dark", 40), ("pale", 180)):
+        (folder / label).mkdir()
+        for index in range(16):
+            pixels = random.integers(0, 40, (20, 24)).astype(np.uint8) + np.uint8(10)
+            pixels[5:15, 5:15] = brightness
+            Image.fromarray(pixels).save(folder / label / f"{label}{index // 2:02d}_{index % 2:03d}.png")
+    return folder
+
+
+CLASSIFY = ClassificationConfig(
+    network=GenesisUNetConfig(dims=3, widths=(4, 8), norm="instance"),
+    steps=30,
+    batch_size=8,
+    learning_rate=1e-2,
+    warmup_steps=2,
+    validate_every=15,
+    hidden=0,
+    levels=(0, 1),
+    workers=0,
+    precision="float32",
+    validation_fraction=0.2,
+    bootstrap=50,
+)
+
+
+def test_learns_to_classify_from_folders_and_finds_the_task(class_folders, tmp_path):
+    run, measured = modelsgenesis.finetune(
+        class_folders, tmp_path / "run", config=CLASSIFY, modality="xray", device="cpu", labels="8"
+    )
+    results = read_measurements(run)
+    assert measured["auc"] > 0.9
+    assert (results["task"], results["labels"]) == ("classification", ["dark", "pale"])
+    assert results["split"]["training"]["patients"] == 8
+    assert results["split"]["training"]["cases"] == 16
+    assert load_bundle(run).config.network.encoder.dims == 2  # as the images, whatever the configuration's network
+    again, _ = modelsgenesis.finetune(
+        class_folders,
+        tmp_path / "again",
+        config=CLASSIFY.override(steps=1, split_seed=5),
+        split=run / "split.json",
+        modality="xray",
+        device="cpu",
+        draw=False,
+    )
+    assert read_measurements(again)["split"] == results["split"]
+
+
+def test_trains_every_fold_puts_them_together_and_goes_on(class_folders, tmp_path):
+    config = CLASSIFY.override(steps=2, folds=2)
+    options = {"modality": "xray", "device": "cpu", "draw": False}
+    output, measured = modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **options)
+    assert output == tmp_path / "run"
+    results = read_measurements(output)
+    assert (results["patients"], results["cases"]) == (16, 32)
+    assert results["test"]["accuracy"]["value"] == measured["accuracy"]
+    names = [row["case"] for row in read_rows(output / "test.csv")]
+    assert len(set(names)) == len(names) == 32
+    (output / "fold1" / "results.json").unlink()
+    notes = Notes()
+    again = modelsgenesis.finetune(class_folders, output, config=config, resume=True, reporter=notes, **options)
+    assert again == (output, measured)
+    assert "fold 0: finished before" in notes.notes
+    assert "fold 1, 2 of 2: going on" in notes.notes
+
+
+def test_trains_one_fold_alone(class_folders, tmp_path):
+    config = CLASSIFY.override(steps=1, folds=2, fold=1)
+    options = {"modality": "xray", "device": "cpu", "draw": False}
+    run, _ = modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **options)
+    assert run == tmp_path / "run" / "fold1"
+    assert not (tmp_path / "run" / "results.json").exists()
+    with pytest.raises(TrainingError, match=r"fold1: holds a run already"):
+        modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **options)
+    modelsgenesis.finetune(class_folders, tmp_path / "run", config=config.override(fold=0), **options)
+    modelsgenesis.finetune(class_folders, tmp_path / "run", config=config.override(fold=None), resume=True, **options)
+    assert read_measurements(tmp_path / "run")["cases"] == 32
+
+
+def test_refuses_folds_that_cannot_be(class_folders, tmp_path):
+    config = CLASSIFY.override(folds=2)
+    with pytest.raises(ConfigurationError, match="folds: received 2 beside a split; each fold is a test part"):
+        modelsgenesis.finetune(
+            class_folders, tmp_path / "run", config=config, split=Split((), (), ()), modality="xray", device="cpu"
+        )
+    with pytest.raises(ResumeError, match="holds no fold to resume"):
+        modelsgenesis.finetune(
+            class_folders, tmp_path / "run", config=config, resume=True, modality="xray", device="cpu"
+        )
+    with pytest.raises(ConfigurationError, match="folds: received 99, expected at most the 16 patients"):
+        modelsgenesis.finetune(
+            class_folders, tmp_path / "run", config=config.override(folds=99), modality="xray", device="cpu"
+        )
+
+
+def test_refuses_labels_and_tasks_that_the_data_has_not(class_folders, decathlon, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"labels: received 99, expected 1 to the .* training patients"):
+        modelsgenesis.finetune(
+            class_folders, tmp_path / "run", config=CLASSIFY, labels="99", modality="xray", device="cpu"
+        )
+    with pytest.raises(DataError, match="labels are for segmentation; classification was asked for"):
+        modelsgenesis.finetune(decathlon, tmp_path / "run", task="cls")
+    with pytest.raises(ConfigurationError, match="received a ClassificationConfig, expected a SegmentationConfig"):
+        modelsgenesis.finetune(decathlon, tmp_path / "run", config=CLASSIFY, device="cpu")
+    with pytest.raises(DataError, match="no training example of"):
+        modelsgenesis.finetune(
+            class_folders, tmp_path / "run", config=CLASSIFY, labels="1", modality="xray", device="cpu"
+        )

@@ -11,7 +11,7 @@ from modelsgenesis.data import LabelledData, PreparedCase, prepare_cases
 from modelsgenesis.errors import DataError
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
-from modelsgenesis.training.finetuning import choose_patch_size
+from modelsgenesis.training.parts import choose_patch_size
 
 
 class Parts:

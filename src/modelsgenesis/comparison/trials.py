@@ -24,12 +24,13 @@ from modelsgenesis.configs import (
 )
 from modelsgenesis.data import PreparedCase
 from modelsgenesis.errors import ConfigurationError
+from modelsgenesis.evaluation import flat
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.networks import adapt, build_network, empty_network
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.finetuning import Segmentation, summarize
 from modelsgenesis.training.loop import Progress, Trainer
 from modelsgenesis.training.run import Run
+from modelsgenesis.training.segmentation import Segmentation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +168,7 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
     record = {**_asked(trial, config), "steps": progress.step, "kept_step": progress.best_step}
     record["validation"] = progress.metrics
     if not trial.tuning:
-        record |= _measure(network, objective, _part(bench, trial.arm, "test"), bench.labels)
+        record |= _measure(network, objective, _part(bench, trial.arm, "test"))
         _save(network, trial, bench)
     return {**record, "seconds": round(time.perf_counter() - started, 2), "library_version": __version__}
 
@@ -243,14 +244,11 @@ def _read_part(path: Path) -> Sequence[PreparedCase]:
     return read_payload(path)
 
 
-def _measure(
-    network: nn.Module, objective: Segmentation, test: Sequence[PreparedCase], labels: Sequence[str]
-) -> dict[str, Any]:
+def _measure(network: nn.Module, objective: Segmentation, test: Sequence[PreparedCase]) -> dict[str, Any]:
     """Return the metrics on the test patients, and those of each case by itself."""
     with torch.no_grad():
-        rows = {case.name: objective.measure(network, case) for case in test}
-    cases = {name: dict(zip(labels[1:], row, strict=True)) for name, row in rows.items()}
-    return {"test": summarize(list(rows.values()), labels), "cases": cases}
+        rows = objective.measure(network, test)
+    return {"test": flat(objective.summarize(rows)), "cases": {row["case"]: row for row in rows}}
 
 
 def _save(network: nn.Module, trial: Trial, bench: Bench) -> None:

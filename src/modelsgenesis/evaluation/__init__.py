@@ -23,7 +23,13 @@ from modelsgenesis.evaluation.metrics import (
     mean_ignoring_nan,
     measure_segmentation,
 )
-from modelsgenesis.evaluation.summaries import Summary, flat, summarize_classification, summarize_segmentation
+from modelsgenesis.evaluation.summaries import (
+    Summary,
+    explanations,
+    flat,
+    summarize_classification,
+    summarize_segmentation,
+)
 
 __all__ = [
     "CLASSIFICATION_METRICS",
@@ -38,6 +44,7 @@ __all__ = [
     "check_members",
     "classify_case",
     "dice_per_class",
+    "explanations",
     "find_cases",
     "flat",
     "hausdorff95_per_class",

@@ -93,7 +93,7 @@ def hausdorff95_per_class(
 
 
 def measure_segmentation(
-    predicted: np.ndarray, truth: np.ndarray, labels: Sequence[str], spacing: Sequence[float]
+    predicted: np.ndarray, truth: np.ndarray, labels: Sequence[str], spacing: Sequence[float] | None
 ) -> dict[str, float]:
     """Measure one case.
 
@@ -101,7 +101,7 @@ def measure_segmentation(
         predicted: Class indices [*spatial].
         truth: Class indices of the same shape.
         labels: Class names, the background first.
-        spacing: Voxel size along each axis, mm.
+        spacing: Voxel size along each axis, mm; None where it is not known, and then there is no distance.
 
     Returns:
         `dice <structure>` and `iou <structure>`, and `hausdorff95 <structure>` in mm where scipy is installed; NaN
@@ -120,7 +120,7 @@ def measure_segmentation(
         "dice": dice_per_class(predicted, truth, classes),
         "iou": iou_per_class(predicted, truth, classes),
     }
-    if find_spec("scipy") is not None:
+    if spacing is not None and find_spec("scipy") is not None:
         columns["hausdorff95"] = hausdorff95_per_class(predicted, truth, classes, spacing)
     return {
         f"{metric} {label}": value

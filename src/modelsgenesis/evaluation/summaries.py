@@ -201,3 +201,21 @@ def flat(summary: Summary) -> dict[str, float]:
         {'accuracy': 1.0}
     """
     return {name: entry["value"] for name, entry in summary.items() if entry["value"] is not None}
+
+
+def explanations(summary: Summary) -> list[str]:
+    """Return a sentence about each figure that is undefined, or that leaves cases or classes out.
+
+    Example:
+        >>> explanations({"auc": {"value": None, "reason": "all 3 cases are of one class"}})
+        ['auc is undefined: all 3 cases are of one class']
+    """
+    said: list[str] = []
+    for name, entry in summary.items():
+        if entry["value"] is None:
+            said.append(f"{name} is undefined: {entry['reason']}")
+        elif "undefined" in entry:
+            said.append(f"{name}: the mean leaves out {entry['undefined']} cases, for which it is undefined")
+        elif "undefined_classes" in entry:
+            said.append(f"{name}: the mean leaves out {entry['undefined_classes']} classes, for which it is undefined")
+    return said

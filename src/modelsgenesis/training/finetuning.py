@@ -1,137 +1,104 @@
-"""Supervised training of a segmentation network, from a Genesis or from scratch."""
+"""Supervised training of a task network, from a Genesis or from scratch: one flow for both tasks."""
 
-import csv
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from modelsgenesis import __version__
-from modelsgenesis.checkpoints import load_bundle
+from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
 from modelsgenesis.configs import (
     BundleConfig,
+    ClassificationConfig,
     ClassifierConfig,
+    FinetuningConfig,
     InputContract,
-    Provenance,
     SegmentationConfig,
-    require_patch_size,
 )
-from modelsgenesis.data import LabelledData, LabelledPatches, PreparedCase, prepare_cases, require_label
-from modelsgenesis.errors import ConfigurationError, MissingExtraError
-from modelsgenesis.evaluation import dice_per_class, mean_ignoring_nan, sliding_window
+from modelsgenesis.data import LabelledData, PreparedCase
+from modelsgenesis.errors import ConfigurationError, MissingExtraError, ResumeError
+from modelsgenesis.evaluation import Summary, explanations, flat
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.bundles import describe_environment, network_config, save_run_bundle
-from modelsgenesis.training.loop import Objective, Progress, Trainer
-from modelsgenesis.training.run import Run
-from modelsgenesis.training.splits import Split, check_split
-
-_PATCH_VOXELS = 64 * 64 * 32
-
-
-def choose_patch_size(shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the median shape in steps of 8, shortened along its longest sides to the voxels of 64×64×32.
-
-    Example:
-        >>> choose_patch_size([(35, 50, 36), (33, 49, 40), (36, 52, 31)])
-        (40, 56, 40)
-    """
-    sides = [math.ceil(side / 8) * 8 for side in np.median(shapes, axis=0)]
-    while math.prod(sides) > _PATCH_VOXELS:
-        sides[int(np.argmax(sides))] -= 8
-    return tuple(sides)
+from modelsgenesis.training.bundles import network_config, save_run_bundle
+from modelsgenesis.training.classification import Classification
+from modelsgenesis.training.loop import Progress, Trainer
+from modelsgenesis.training.outcome import (
+    RESULTS_NAME,
+    SPLIT_NAME,
+    TEST_NAME,
+    describe_bundle,
+    with_results,
+    write_results,
+)
+from modelsgenesis.training.parts import Parts, prepare_parts, settle_patch_size
+from modelsgenesis.training.run import Run, compare
+from modelsgenesis.training.segmentation import Segmentation
+from modelsgenesis.training.splits import Split, check_split, count_split, write_split
+from modelsgenesis.training.supervised import Row, SupervisedObjective, write_rows
 
 
-def _prepare(
-    split: Split, data: LabelledData, contract: InputContract, strict: bool, reporter: Reporter
-) -> dict[str, list[PreparedCase]]:
-    """Return the prepared cases of each part of the split; bad ones are left out and said."""
-    by_name = {case.name: case for case in data.cases}
-    parts: dict[str, list[PreparedCase]] = {}
-    for part, names in asdict(split).items():
-        parts[part], refused = prepare_cases([by_name[name] for name in names], data, contract, strict=strict)
-        for refusal in refused:
-            reporter.note(f"left out {refusal.source}: {refusal.reason}")
-    return parts
-
-
-class Segmentation(Objective):
-    """Segment sub-volumes under Dice and cross-entropy.
+def make_objective(
+    config: FinetuningConfig,
+    *,
+    training: Sequence[PreparedCase],
+    validation: Sequence[PreparedCase],
+    labels: Sequence[str],
+    hardware: Hardware,
+    multilabel: bool = False,
+) -> SupervisedObjective:
+    """Return the objective of a configuration's task.
 
     Args:
+        config: A `SegmentationConfig` or a `ClassificationConfig`.
         training: Cases to learn from.
         validation: Cases that decide which network is kept; none keeps the last.
-        config: Patch, augmentation, overlap of the windows.
-        labels: Class names, the background first.
+        labels: Class names; of a segmentation the background first.
         hardware: Where to compute.
+        multilabel: Of a classification: whether several classes may hold.
+
+    Raises:
+        ConfigurationError: The configuration is of no task.
+        DataError: There is nothing to learn, or no example of a class.
     """
-
-    def __init__(
-        self,
-        *,
-        training: Sequence[PreparedCase],
-        validation: Sequence[PreparedCase],
-        config: SegmentationConfig,
-        labels: Sequence[str],
-        hardware: Hardware,
-    ) -> None:
-        from monai.losses.dice import DiceCELoss
-
-        self.patch_size = require_patch_size(config)
-        self.dataset = LabelledPatches(training, config)
-        self.validation, self.config, self.labels, self.hardware = validation, config, labels, hardware
-        # Dice over the whole batch: a small structure is absent from many sub-volumes.
-        self.criterion = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
-
-    def loss(self, network: nn.Module, batch: Any) -> Tensor:
-        """Return Dice plus cross-entropy of images [b, 1, *patch] and labels of the same shape."""
-        image, label = batch
-        logits = network(self.hardware.place(image))
-        return self.criterion(logits.float(), label.to(self.hardware.device))
-
-    def validate(self, network: nn.Module) -> dict[str, float]:
-        """Return the mean Dice of each structure over the validation patients, and their mean."""
-        if not self.validation:
-            return {}
-        rows = [self.measure(network, case) for case in self.validation]
-        return summarize(rows, self.labels)
-
-    def measure(self, network: nn.Module, case: PreparedCase) -> list[float]:
-        """Return the Dice of each structure in a whole scan."""
-        image = torch.from_numpy(case.image)
-        logits = sliding_window(
-            network,
-            image,
-            patch_size=self.patch_size,
-            overlap=self.config.overlap,
-            hardware=self.hardware,
+    if isinstance(config, SegmentationConfig):
+        return Segmentation(training=training, validation=validation, config=config, labels=labels, hardware=hardware)
+    if isinstance(config, ClassificationConfig):
+        return Classification(
+            training=training,
+            validation=validation,
+            config=config,
+            labels=labels,
+            hardware=hardware,
+            multilabel=multilabel,
         )
-        return dice_per_class(logits.argmax(dim=0).numpy(), require_label(case), len(self.labels))
-
-    def score(self, metrics: dict[str, float]) -> float:
-        """Return the negative mean Dice; where it is undefined every network is as good, and the newest is kept."""
-        dice = metrics.get("dice", math.nan)
-        return -math.inf if math.isnan(dice) else -dice
+    raise ConfigurationError(
+        f"config: received a {type(config).__name__}, expected a SegmentationConfig or a ClassificationConfig"
+    )
 
 
-def summarize(rows: Sequence[Sequence[float]], labels: Sequence[str]) -> dict[str, float]:
-    """Return the mean over patients of each structure's Dice, and `dice`, the mean over the structures."""
-    means = [mean_ignoring_nan([row[index] for row in rows]) for index in range(len(labels) - 1)]
-    return {
-        "dice": mean_ignoring_nan(means),
-        **{f"dice {n}": m for n, m in zip(labels[1:], means, strict=True)},
-    }
+def settle_config(config: FinetuningConfig, data: LabelledData) -> FinetuningConfig:
+    """Return the configuration with what the data set decides where it is left open: how images are brought to a size.
+
+    Raises:
+        ConfigurationError: It is of another task than the labels.
+    """
+    kind = ClassificationConfig if data.task == "classification" else SegmentationConfig
+    if not isinstance(config, kind):
+        raise ConfigurationError(
+            f"config: received a {type(config).__name__}, expected a {kind.__name__}: the labels of {data.name} are "
+            f"for {data.task}"
+        )
+    if isinstance(config, ClassificationConfig) and config.fit == "auto":
+        return config.override(fit=data.fit)
+    return config
 
 
 def finetune_network(
     *,
     network: nn.Module,
-    config: SegmentationConfig,
+    config: FinetuningConfig,
     contract: InputContract,
     data: LabelledData,
     split: Split,
@@ -139,80 +106,61 @@ def finetune_network(
     hardware: Hardware,
     reporter: Reporter,
     init: str | None = None,
+    pretrained: Collection[str] = (),
+    parts: Parts | None = None,
+    draw: bool = True,
     resume: bool = False,
     strict: bool = False,
 ) -> dict[str, float]:
-    """Train a segmentation network, keep the best on the validation patients, measure it on the test patients.
+    """Train a task network, keep the best on the validation patients, measure it on the test patients.
 
     Args:
-        network: Trained in place; [b, 1, *patch] to logits [b, classes, *patch].
-        config: Budget, optimiser, patch, augmentation.
-        contract: How the scans are prepared.
-        data: Labelled scans.
+        network: Trained in place; [b, c, *patch] to logits [b, classes, *patch] or [b, classes].
+        config: Budget, optimiser, patch, augmentation; of the task.
+        contract: How the images are prepared.
+        data: Labelled images.
         split: Which are for what.
-        output: The run's folder; gets the bundle and `test.csv`.
+        output: The run's folder; gets the bundle, `results.json`, `test.csv` and `split.json`.
         hardware: Where to compute.
         reporter: Is told the progress.
         init: What the network started from, for the provenance.
+        pretrained: Names of its tensors that came from there; see `frozen_steps` and `pretrained_rate`.
+        parts: The prepared cases of the split, if they are in memory already.
+        draw: Write a curve and the card's prose; without, a short run spends no time on them.
         resume: Go on with the run in `output`.
         strict: A bad case ends the run instead of being left out.
 
     Returns:
-        Dice on the test patients: `dice` and `dice <structure>`; empty without test patients.
+        The metrics on the test patients that are defined; empty without test patients.
 
     Raises:
-        DataError: No usable case in a part of the split.
+        DataError: A part of the split has no usable case, or there is nothing to learn.
+        ConfigurationError: Configuration, network and data do not fit together.
         TrainingError: The folder holds a run, or training failed.
     """
     check_split(split, data)
-    parts = _prepare(split, data, contract, strict, reporter)
-    if config.patch_size is None:
-        shapes = [case.image.shape[1:] for case in parts["training"]]
-        config = config.override(patch_size=choose_patch_size(shapes))
-        reporter.note(f"patch of {' × '.join(map(str, require_patch_size(config)))} voxels, by the median scan")
-    shape = network_config(network)
-    if isinstance(shape, ClassifierConfig) or shape.dims != len(require_patch_size(config)):
-        raise ConfigurationError(
-            f"patch_size: {require_patch_size(config)} does not fit the network {shape.kind}; expected a segmentation "
-            "network of as many dimensions as the patch has sides"
-        )
-    asked = {"kind": "finetuning", "config": config.to_dict(), "init": init, "split": asdict(split)}
-    run = Run.resume(output, asked) if resume else Run.create(output, asked)
+    config = settle_config(config, data)
+    size = config.patch_size if data.task == "classification" else None
+    parts = parts or prepare_parts(split, data, contract, size=size, strict=strict, reporter=reporter)
+    config = settle_patch_size(config, network, parts["training"], reporter)
+    check_network(network, data)
+    objective = make_objective(
+        config,
+        training=parts["training"],
+        validation=parts["validation"],
+        labels=data.labels,
+        hardware=hardware,
+        multilabel=data.multilabel,
+    )
+    run = _open(output, network, config, split, init, resume=resume)
     try:
+        for note in objective.notes():
+            reporter.note(note)
         if config.freeze_encoder:
-            network.encoder.requires_grad_(False)  # pyright: ignore[reportCallIssue]
-        objective = Segmentation(
-            training=parts["training"],
-            validation=parts["validation"],
-            config=config,
-            labels=data.labels,
-            hardware=hardware,
-        )
-        provenance = Provenance(
-            origin="finetuned",
-            library_version=__version__,
-            init=init,
-            recipe=config.to_dict(),
-            data={
-                "name": data.name,
-                **{f"{part}_patients": len(cases) for part, cases in parts.items()},
-                "modality": contract.modality,
-            },
-            environment=describe_environment(hardware),
-        )
-        bundle = BundleConfig(
-            task="segmentation",
-            network=shape,
-            input=contract,
-            labels=data.labels,
-            patch_size=require_patch_size(config),
-            provenance=provenance,
-        )
-
-        def keep(network: nn.Module, progress: Progress) -> None:
-            results = _validated(progress, objective)
-            save_run_bundle(run, network, _with_results(bundle, results))
-
+            objective.freeze(cast("nn.Module", network.encoder))
+        write_split(split, run.folder / SPLIT_NAME)
+        bundle = describe_bundle(network, config, contract, data, parts, init=init, hardware=hardware)
+        record = _Record(run, objective, bundle, parts, draw=draw)
         trainer = Trainer(
             network=network,
             objective=objective,
@@ -220,55 +168,114 @@ def finetune_network(
             run=run,
             hardware=hardware,
             reporter=reporter,
-            keep=keep,
+            keep=record.keep,
+            pretrained=pretrained,
         )
         if resume:
             trainer.resume()
         progress = trainer.fit()
-        return _finish(run, objective, parts["test"], progress, hardware, reporter)
+        summary, rows = record.finish(progress, reporter)
+        more = {"init": init, "split": count_split(split, data), "step": progress.best_step, "steps": progress.step}
+        more |= {"validation": progress.metrics}
+        write_results(run.folder / RESULTS_NAME, data=data, config=config, test=summary, rows=rows, more=more)
+        return flat(summary)
     finally:
         run.close()
 
 
-def _validated(progress: Progress, objective: Segmentation) -> dict[str, Any]:
-    """Return what the best validation measured, on how many patients and by which seed."""
-    if not progress.metrics:
-        return {"step": progress.best_step}
-    rests_on = {"patients": len(objective.validation), "seed": objective.config.seed}
-    return {"validation": {**progress.metrics, **rests_on}, "step": progress.best_step}
+def check_network(network: nn.Module, data: LabelledData) -> None:
+    """Refuse a network of another task, or with another number of classes or channels than the data has.
+
+    Raises:
+        ConfigurationError: They do not fit together.
+    """
+    shape = network_config(network)
+    classifier = isinstance(shape, ClassifierConfig)
+    unet = shape.encoder if classifier else shape
+    outputs = shape.num_classes if classifier else shape.out_channels
+    if classifier is (data.task == "segmentation"):
+        raise ConfigurationError(f"the network is a {shape.kind}, but the labels of {data.name} are for {data.task}")
+    if (outputs, unet.in_channels) != (len(data.labels), len(data.channels)):
+        raise ConfigurationError(
+            f"the network maps {unet.in_channels} channels to {outputs} classes, but {data.name} has "
+            f"{len(data.channels)} and {len(data.labels)}: adapt it with num_classes and in_channels"
+        )
 
 
-def _with_results(config: BundleConfig, results: Mapping[str, Any]) -> BundleConfig:
-    return replace(config, provenance=replace(config.provenance, results=dict(results)))
+def _open(
+    output: str | Path, network: nn.Module, config: FinetuningConfig, split: Split, init: str | None, *, resume: bool
+) -> Run:
+    """Start or resume the run.
+
+    Raises:
+        ResumeError: What is there was started otherwise.
+    """
+    shape = network_config(network).to_dict()
+    cases = {part: list(names) for part, names in asdict(split).items()}
+    asked = {"kind": "finetuning", "config": config.to_dict(), "init": init, "shape": shape, "split": cases}
+    if not resume:
+        return Run.create(output, asked)
+    run = Run.resume(output, asked)
+    before = run.description()
+    same = {key: asked[key] for key in ("init", "shape")}
+    differences = compare({key: before.get(key, value) for key, value in same.items()}, same)
+    if differences:
+        run.close()
+        raise ResumeError(f"{output}: the run was started otherwise: {'; '.join(differences[:3])}")
+    return run
 
 
-def _finish(
-    run: Run,
-    objective: Segmentation,
-    test: Sequence[PreparedCase],
-    progress: Progress,
-    hardware: Hardware,
-    reporter: Reporter,
-) -> dict[str, float]:
-    """Measure the kept network on the test patients; write `test.csv`, the curve, and the results on the card."""
-    from modelsgenesis.figures import draw_curve
+class _Record:
+    """Writes the best network so far, and at the end what it is worth.
 
-    bundle = load_bundle(run.folder)
-    network = hardware.place_network(bundle.network).eval()
-    rows = {case.name: objective.measure(network, case) for case in test}
-    with (run.folder / "test.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["case", *(f"dice {name}" for name in objective.labels[1:])])
-        writer.writerows([name, *row] for name, row in rows.items())
-    measured = summarize(list(rows.values()), objective.labels) if rows else {}
-    results = _validated(progress, objective)
-    if measured:
-        results = {"test": {**measured, "patients": len(rows), "seed": objective.config.seed}, **results}
-    figures = {}
-    try:
-        draw_curve(run.folder / "log.csv", run.folder / "validation.csv", run.folder / "figures" / "curve.png")
-        figures = {"Loss in training, Dice in validation": "figures/curve.png"}
-    except MissingExtraError as error:
-        reporter.note(f"no figures: {error}")
-    save_run_bundle(run, bundle.network, _with_results(bundle.config, results), figures)
-    return measured
+    Args:
+        run: Where to.
+        objective: Measures.
+        bundle: What `config.json` says, but for the results.
+        parts: Prepared cases.
+        draw: Whether there are a curve and a card.
+    """
+
+    def __init__(
+        self, run: Run, objective: SupervisedObjective, bundle: BundleConfig, parts: Parts, *, draw: bool
+    ) -> None:
+        self.run, self.objective, self.bundle, self.parts, self.draw = run, objective, bundle, parts, draw
+        seed = objective.config.seed
+        self.rests_on = {
+            part: {"patients": len({case.patient for case in cases}), "cases": len(cases), "seed": seed}
+            for part, cases in parts.items()
+        }
+
+    def keep(self, network: nn.Module, progress: Progress) -> None:
+        """Write the bundle of the best validation so far."""
+        self._write(network, with_results(self.bundle, progress, self.rests_on, {}), {})
+
+    def finish(self, progress: Progress, reporter: Reporter) -> tuple[Summary, list[Row]]:
+        """Measure the kept network on the test patients; write `test.csv`, the curve, and the results on the card."""
+        kept = load_bundle(self.run.folder)
+        network = self.objective.hardware.place_network(kept.network).eval()
+        rows = self.objective.measure(network, self.parts["test"])
+        write_rows(self.run.folder / TEST_NAME, rows)
+        summary = self.objective.summarize(rows) if rows else {}
+        for explanation in explanations(summary):
+            reporter.note(explanation)
+        results = with_results(self.bundle, progress, self.rests_on, summary)
+        self._write(kept.network, results, self._curve(reporter) if self.draw else {})
+        return summary, rows
+
+    def _write(self, network: nn.Module, config: BundleConfig, figures: dict[str, str]) -> None:
+        if self.draw:
+            save_run_bundle(self.run, network, config, figures)
+        else:
+            save_bundle(self.run.folder, Bundle(network, config))
+
+    def _curve(self, reporter: Reporter) -> dict[str, str]:
+        from modelsgenesis.figures import draw_curve
+
+        folder = self.run.folder
+        try:
+            draw_curve(folder / "log.csv", folder / "validation.csv", folder / "figures" / "curve.png")
+        except MissingExtraError as error:
+            reporter.note(f"no figures: {error}")
+            return {}
+        return {"Loss in training, and what the validations measured": "figures/curve.png"}

@@ -5,7 +5,7 @@ This is the only room where names become weights, weights become runs, and runs 
 
 from modelsgenesis.verbs.comparison import Comparison, compare, describe_comparison
 from modelsgenesis.verbs.evaluation import Evaluation, MeasuringOptions, evaluate
-from modelsgenesis.verbs.finetuning import default_finetuning, finetune
+from modelsgenesis.verbs.finetuning import default_finetuning, finetune, read_measurements, read_task
 from modelsgenesis.verbs.inspection import Inspection, ScanSummary, inspect_scans, preview
 from modelsgenesis.verbs.models import from_pretrained, load, push_to_hub, read_results, save_pretrained
 from modelsgenesis.verbs.prediction import Prediction, Predictions, predict, predict_all
@@ -33,7 +33,9 @@ __all__ = [
     "pretrain",
     "preview",
     "push_to_hub",
+    "read_measurements",
     "read_recorded",
     "read_results",
+    "read_task",
     "save_pretrained",
 ]

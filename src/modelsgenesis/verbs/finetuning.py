@@ -1,17 +1,21 @@
-"""Fine-tuning."""
+"""Fine-tuning: a task network from a Genesis or from scratch, on one split or on folds."""
 
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from torch import nn
-
-from modelsgenesis.configs import InputContract, SegmentationConfig
-from modelsgenesis.data import LabelledData, data_contract, read_labelled, sample_data
-from modelsgenesis.errors import ConfigurationError
-from modelsgenesis.hardware import choose_hardware
-from modelsgenesis.networks import adapt, build_network
+from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, SegmentationConfig
+from modelsgenesis.data import LabelledData, PreparedCase, prepare_cases, read_labelled, sample_data
+from modelsgenesis.data.labelled.reading import find_task
+from modelsgenesis.errors import ConfigurationError, DataError, ResumeError
+from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Run, Split, finetune_network, split_cases
-from modelsgenesis.verbs.models import announce, load, public_name, seeded
+from modelsgenesis.training import Run, Split, choose_labelled, finetune_network, read_split, split_cases
+from modelsgenesis.training.folds import fold_folder, fold_state, pool_folds
+from modelsgenesis.training.outcome import SPLIT_NAME
+from modelsgenesis.training.outcome import read_results as read_outcome
+from modelsgenesis.training.parts import Parts, pick_parts
+from modelsgenesis.verbs.task_networks import Start, start
 
 SAMPLE_CONFIG = SegmentationConfig(
     steps=200, batch_size=4, validate_every=200, validation_fraction=0.0, patch_size=(48, 48, 16), samples_per_scan=32
@@ -23,76 +27,123 @@ def finetune(
     source: str | Path | LabelledData | None,
     output: str | Path,
     *,
-    task: str = "seg",
+    task: str | None = None,
     init: str | Path | None = None,
     from_scratch: bool = False,
-    config: SegmentationConfig | None = None,
-    split: Split | None = None,
+    config: FinetuningConfig | None = None,
+    split: Split | str | Path | None = None,
+    labels: str | None = None,
+    modality: str | None = None,
+    patient_pattern: str | None = None,
     device: str = "auto",
     resume: bool = False,
     strict: bool = False,
+    draw: bool = True,
     token: str | None = None,
     reporter: Reporter | None = None,
 ) -> tuple[Path, dict[str, float]]:
-    """Train a segmentation network with labels and measure it on held-out patients.
+    """Train a task network with labels and measure it on held-out patients.
 
     Args:
-        source: A folder in the Decathlon's layout; None for the embedded sample.
-        output: The run's folder, new or empty.
-        task: `"seg"`.
+        source: Labelled images in a layout that `read_labelled` knows, or what it returned; None for the embedded
+            sample.
+        output: The run's folder, new or empty. With folds it gets a folder a fold.
+        task: `"seg"` or `"cls"`; None for what the labels are for.
         init: Weights to start from: a name, `org/repo`, or a folder; None trains from scratch.
         from_scratch: Take the shape and the input contract of `init`, but random weights: its control.
-        config: Budget, optimiser, patch; by default the patch is chosen by the scans.
-        split: Which patients are for what; by default drawn by the configuration's fractions and seed.
+        config: A `SegmentationConfig` or `ClassificationConfig`; by default the task's own.
+        split: Which cases are for what, or a file of `write_split`; by default drawn by the configuration.
+        labels: Training patients whose labels are used, `"10"` or `"10%"`; instead of the configuration's.
+        modality: What the images are, where the data does not say.
+        patient_pattern: Regular expression of the patient in a file's name.
         device: `"auto"`, `"cpu"`, `"cuda"` …
-        resume: Go on with the run in `output`.
+        resume: Go on with the run in `output`, or with its folds.
         strict: A bad case ends the run instead of being left out.
+        draw: Draw a curve and write a card.
         token: Of the Hub, for `init`.
         reporter: Is told the progress.
 
     Returns:
-        The run's folder, and the Dice of each structure on the test patients with their mean.
+        The run's folder, and the metrics on the test patients that are defined: `dice`, `iou` and `hausdorff95` (mm)
+        of a segmentation, also of each structure; `auc`, `average_precision`, `sensitivity` and `accuracy` of a
+        classification. Their intervals are in `results.json`.
 
     Raises:
-        DataError: The data set cannot be used.
-        ConfigurationError: The task is unknown.
+        DataError: The data set or the split cannot be used.
+        ConfigurationError: Task, configuration, weights and data do not fit together.
         TrainingError: The output holds a run already, or training failed.
 
     Example:
-        run, measured = modelsgenesis.finetune("Task04_Hippocampus", "runs/hippocampus", init="runs/chest")
+        run, measured = modelsgenesis.finetune("Task04_Hippocampus", "runs/hippocampus", init="runs/chest", labels="10")
         measured["dice"]
     """
-    if task not in ("seg", "segmentation"):
-        raise ConfigurationError(f"task: received {task!r}; fine-tuning knows seg")
     reporter = reporter or Reporter()
-    Run.check(output, resume=resume)
+    if config is None or not config.folds:
+        Run.check(output, resume=resume)
     if source is None:
         reporter.note("no data given: fine-tuning on the embedded sample of two CT patients, which proves nothing")
-    data = source if isinstance(source, LabelledData) else _labelled(source)
-    config = config or default_finetuning(source)
+    data = read_task(source, task=task, modality=modality, patient_pattern=patient_pattern)
+    config = config or default_finetuning(data, sample=source is None)
+    config = config if labels is None else config.override(labels=labels)
+    for note in data.notes:
+        reporter.note(note)
     hardware = choose_hardware(device, config.precision)
     reporter.note(f"computing on {hardware.describe()}")
-    network, contract = _start(init, from_scratch, data, config, token, reporter)
-    run = Path(output)
-    measured = finetune_network(
-        network=network,
-        config=config,
-        contract=contract,
+    job = _Job(
         data=data,
-        split=split or (sample_split(data) if source is None else split_cases(data, config)),
-        output=run,
+        config=config,
+        output=Path(output),
+        init=init,
+        from_scratch=from_scratch,
         hardware=hardware,
-        reporter=reporter,
-        init=None if init is None or from_scratch else public_name(init),
-        resume=resume,
         strict=strict,
+        draw=draw,
+        token=token,
+        reporter=reporter,
     )
-    return run, measured
+    if config.folds:
+        return _train_folds(job, split, resume=resume)
+    if source is None and split is None:
+        split = sample_split(data)
+    chosen = _choose_split(job, split, resume=resume)
+    return job.output, _train(job, job.output, chosen, resume=resume)
 
 
-def default_finetuning(source: object) -> SegmentationConfig:
-    """Return the default configuration; the embedded sample, a source of None, has one of its own."""
-    return SAMPLE_CONFIG if source is None else SegmentationConfig()
+def read_task(
+    source: str | Path | LabelledData | None,
+    *,
+    task: str | None = None,
+    modality: str | None = None,
+    patient_pattern: str | None = None,
+) -> LabelledData:
+    """Return labelled data for a task; None is the embedded sample.
+
+    Raises:
+        DataError: The data cannot be used, or its labels are for another task.
+        ConfigurationError: The task is unknown.
+    """
+    if isinstance(source, (str, Path)):
+        return read_labelled(source, task=task, modality=modality, patient_pattern=patient_pattern)
+    data = sample_data() if source is None else source
+    if task is not None and find_task(task) != data.task:
+        raise DataError(f"{data.name}: its labels are for {data.task}; {find_task(task)} was asked for")
+    return data
+
+
+def default_finetuning(data: LabelledData, *, sample: bool = False) -> FinetuningConfig:
+    """Return the default configuration of a data set's task; the embedded sample has one of its own."""
+    if data.task == "classification":
+        return ClassificationConfig()
+    return SAMPLE_CONFIG if sample else SegmentationConfig()
+
+
+def read_measurements(run: str | Path) -> dict[str, Any]:
+    """Return the `results.json` of a fine-tuning, or of its folds together: metrics with intervals, and their basis.
+
+    Raises:
+        DataError: It is missing or no JSON.
+    """
+    return read_outcome(run)
 
 
 def sample_split(data: LabelledData) -> Split:
@@ -101,40 +152,122 @@ def sample_split(data: LabelledData) -> Split:
     return Split(training=(training,), validation=(), test=(test,))
 
 
-def _labelled(source: str | Path | None) -> LabelledData:
-    return sample_data() if source is None else read_labelled(source)
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """What a run, or each fold, is made of; the names are those of `finetune`."""
 
+    data: LabelledData
+    config: FinetuningConfig
+    output: Path
+    init: str | Path | None
+    from_scratch: bool
+    hardware: Hardware
+    strict: bool
+    draw: bool
+    token: str | None
+    reporter: Reporter
 
-def _start(
-    init: str | Path | None,
-    from_scratch: bool,
-    data: LabelledData,
-    config: SegmentationConfig,
-    token: str | None,
-    reporter: Reporter,
-) -> tuple[nn.Module, InputContract]:
-    """Return the network to train and how its scans are prepared."""
-    classes = len(data.labels)
-    if init is None:
-        shape = config.network.override(in_channels=len(data.channels), out_channels=classes, output="linear")
-        return seeded(config.seed, lambda: build_network(shape)), data_contract(data)
-    bundle = load(init, token=token, progress=announce(reporter))
-    network, report = seeded(
-        config.seed,
-        lambda: adapt(
-            bundle.network, task="segmentation", num_classes=classes, in_channels=len(data.channels), copy=False
-        ),
-    )
-    if from_scratch:
-        network = seeded(config.seed, lambda: build_network(network.config))  # pyright: ignore[reportArgumentType]
-        reporter.note(f"random weights in the shape of {public_name(init)}")
-    else:
-        reporter.note(f"{public_name(init)}: {report.summary()}")
-    contract = bundle.config.input
-    if data.modality is not None and data.modality != contract.modality:
-        reporter.note(
-            f"the weights were trained on {contract.modality}, the data is {data.modality}: preparing it as "
-            f"{data.modality}; expect less from them than from weights of the same modality"
+    def start(self, reporter: Reporter) -> Start:
+        """Return a fresh network."""
+        return start(
+            self.init,
+            self.data,
+            self.config,
+            from_scratch=self.from_scratch,
+            token=self.token,
+            reporter=reporter,
         )
-        return network, data_contract(data)
-    return network, contract.override(channels=data.channels)
+
+
+def _choose_split(job: _Job, split: Split | str | Path | None, *, resume: bool) -> Split:
+    """Return the split: the run's own on resume, the given one with as many labels as asked, or a drawn one."""
+    recorded = job.output / SPLIT_NAME
+    if resume and split is None and recorded.exists():
+        return read_split(recorded)
+    if split is None:
+        return split_cases(job.data, job.config)
+    given = split if isinstance(split, Split) else read_split(split)
+    if job.config.labels is None:
+        return given
+    return choose_labelled(given, job.data, job.config.labels, job.config.split_seed)
+
+
+def _train(
+    job: _Job, output: Path, split: Split, *, resume: bool, begun: Start | None = None, parts: Parts | None = None
+) -> dict[str, float]:
+    begun = begun or job.start(job.reporter)
+    return finetune_network(
+        network=begun.network,
+        config=job.config,
+        contract=begun.contract,
+        data=job.data,
+        split=split,
+        output=output,
+        hardware=job.hardware,
+        reporter=job.reporter,
+        init=begun.init,
+        pretrained=begun.pretrained,
+        parts=parts,
+        draw=job.draw,
+        resume=resume,
+        strict=job.strict,
+    )
+
+
+def _train_folds(job: _Job, split: Split | str | Path | None, *, resume: bool) -> tuple[Path, dict[str, float]]:
+    """Train one fold, or all of them one after the other and put their test patients together."""
+    config = job.config
+    _check_folds(job, split, resume=resume)
+    folds = range(config.folds) if config.fold is None else (config.fold,)
+    states = {fold: fold_state(job.output, config, fold) for fold in folds}
+    prepared: dict[str, PreparedCase] = {}
+    measured: dict[str, float] = {}
+    for fold, state in states.items():
+        if state == "finished":
+            job.reporter.note(f"fold {fold}: finished before")
+            continue
+        job.reporter.note(f"fold {fold}, {fold + 1} of {config.folds}" + (": going on" if state == "begun" else ""))
+        own = replace(job, config=config.override(fold=fold))
+        begun = own.start(job.reporter if not prepared else Reporter())
+        prepared = prepared or _prepare_all(own, begun)
+        chosen = split_cases(job.data, own.config)
+        parts = pick_parts(chosen, prepared)
+        folder = fold_folder(job.output, fold)
+        measured = _train(own, folder, chosen, resume=state == "begun", begun=begun, parts=parts)
+    if config.fold is not None:
+        return fold_folder(job.output, config.fold), measured
+    return job.output, pool_folds(job.output, job.data, config, job.reporter)
+
+
+def _check_folds(job: _Job, split: Split | str | Path | None, *, resume: bool) -> None:
+    """Refuse folds that cannot be, and an output that holds something else.
+
+    Raises:
+        ConfigurationError: A split is given as well, by the user or by the data's own file.
+        TrainingError: The output holds a run or a fold that is to be trained.
+        ResumeError: There is no fold to go on with.
+    """
+    if split is not None or any(case.part == "test" for case in job.data.cases):
+        whose = "a split" if split is not None else f"the test part that {job.data.name} names"
+        raise ConfigurationError(
+            f"folds: received {job.config.folds} beside {whose}; each fold is a test part: leave one of them out"
+        )
+    wanted = range(job.config.folds) if job.config.fold is None else (job.config.fold,)
+    folders = [fold_folder(job.output, fold) for fold in wanted]
+    if resume:
+        if not any(folder.exists() for folder in folders):
+            raise ResumeError(f"{job.output}: holds no fold to resume; start without --resume")
+        return
+    if job.config.fold is None:
+        Run.check(job.output)
+    else:
+        Run.check(folders[0])
+
+
+def _prepare_all(job: _Job, begun: Start) -> dict[str, PreparedCase]:
+    """Prepare every case once for all folds."""
+    size = job.config.patch_size if job.data.task == "classification" else None
+    cases, refused = prepare_cases(job.data.cases, job.data, begun.contract, strict=job.strict, size=size)
+    for refusal in refused:
+        job.reporter.note(f"left out {refusal.source}: {refusal.reason}")
+    return {case.name: case for case in cases}

@@ -1,0 +1,184 @@
+"""Supervised training of a classification network on whole images."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from modelsgenesis.configs import ClassificationConfig, FinetuningConfig
+from modelsgenesis.data import LabelledImages, PreparedCase, class_weights, fit_image
+from modelsgenesis.errors import DataError
+from modelsgenesis.evaluation import Summary, auc, mean_ignoring_nan, summarize_classification
+from modelsgenesis.hardware import Hardware
+from modelsgenesis.training.supervised import Row, SupervisedObjective
+
+_JOINED = "; "  # the names of several classes in a cell
+
+
+class Classification(SupervisedObjective):
+    """Classify whole images under cross-entropy: of exclusive classes, or of each label by itself.
+
+    Args:
+        training: Cases to learn from.
+        validation: Cases that decide, by their AUC, which network is kept; none keeps the last.
+        config: Patch, augmentation, weights of the classes.
+        labels: Class names.
+        multilabel: Whether several classes, or none, may hold for an image.
+        hardware: Where to compute.
+
+    Raises:
+        DataError: A class has no training example.
+    """
+
+    config: ClassificationConfig
+
+    def __init__(
+        self,
+        *,
+        training: Sequence[PreparedCase],
+        validation: Sequence[PreparedCase],
+        config: ClassificationConfig,
+        labels: Sequence[str],
+        hardware: Hardware,
+        multilabel: bool = False,
+    ) -> None:
+        super().__init__(validation=validation, config=config, labels=labels, hardware=hardware)
+        self.multilabel = multilabel
+        self._check_classes(true_classes(training, len(self.labels)))
+        options: dict[str, Any] = {"classes": len(self.labels), "multilabel": multilabel}
+        self.dataset = LabelledImages(training, config, **options)
+        self.weights = class_weights(training, **options) if config.class_weights else None
+        self.validation_truth = true_classes(validation, len(self.labels))
+
+    def _check_classes(self, truth: np.ndarray) -> None:
+        absent = [name for name, held in zip(self.labels, np.atleast_1d(truth.any(axis=0)), strict=True) if not held]
+        if absent:
+            raise DataError(
+                f"no training example of {', '.join(map(repr, absent))}: take more labels, another split_seed, or "
+                "leave the class out"
+            )
+
+    def notes(self) -> list[str]:
+        """Return the weights of the classes, and by what the network is kept where it is not the AUC."""
+        notes = []
+        if self.weights is not None:
+            each = zip(self.labels, self.weights.tolist(), strict=True)
+            notes.append("weights of the classes: " + ", ".join(f"{name} {weight:.3g}" for name, weight in each))
+        if len(self.validation) and not self._ranked():
+            notes.append(
+                f"all {len(self.validation)} validation cases are of one class, so their AUC is undefined: their loss "
+                "decides which network is kept"
+            )
+        return notes
+
+    def _ranked(self) -> list[int]:
+        """Return the classes whose AUC is defined on the validation cases."""
+        columns = self.validation_truth.T
+        first = 1 if len(self.labels) == 2 and not self.multilabel else 0  # of two exclusive classes one says all
+        return [index for index in range(first, len(columns)) if columns[index].any() and not columns[index].all()]
+
+    def loss(self, network: nn.Module, batch: Any) -> Tensor:
+        """Return the cross-entropy of images [b, c, *patch] and what holds for them.
+
+        That is [b] of class indices, or with `multilabel` [b, classes] of 0 and 1.
+        """
+        image, truth = batch
+        self.hold_frozen()
+        return self._criterion(network(self.hardware.place(image)).float(), truth.to(self.hardware.device))
+
+    def _criterion(self, logits: Tensor, truth: Tensor) -> Tensor:
+        weights = None if self.weights is None else self.weights.to(logits.device)
+        if self.multilabel:
+            return functional.binary_cross_entropy_with_logits(logits, truth, pos_weight=weights)
+        return functional.cross_entropy(logits, truth, weight=weights)
+
+    def logits(self, network: nn.Module, cases: Sequence[PreparedCase]) -> Tensor:
+        """Return the logits of cases, float32 [cases, classes] on the CPU."""
+        found = []
+        with torch.no_grad():
+            for start in range(0, len(cases), self.config.batch_size):
+                batch = cases[start : start + self.config.batch_size]
+                images = [fit_image(case.image, self.patch_size, self.config.fit) for case in batch]
+                with self.hardware.autocast():
+                    found.append(network(self.hardware.place(torch.from_numpy(np.stack(images)))).float().cpu())
+        return torch.cat(found)
+
+    def probabilities(self, logits: Tensor) -> np.ndarray:
+        """Return logits as probabilities: over the classes, or of each label by itself."""
+        return (torch.sigmoid(logits) if self.multilabel else torch.softmax(logits, dim=1)).numpy()
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Return the mean AUC of the classes over the validation cases, their loss, and the accuracy."""
+        if not self.validation:
+            return {}
+        logits, truth = self.logits(network, self.validation), self.validation_truth
+        target = truth.astype(np.float32) if self.multilabel else truth.argmax(axis=1)
+        metrics: dict[str, float] = {}
+        probabilities = self.probabilities(logits)
+        if ranked := self._ranked():
+            metrics["auc"] = mean_ignoring_nan([auc(probabilities[:, index], truth[:, index]) for index in ranked])
+        loss = float(self._criterion(logits, torch.from_numpy(target)))
+        accuracy = float(_right(probabilities, truth, multilabel=self.multilabel).mean())
+        return {**metrics, "loss": loss, "accuracy": accuracy}  # what decides comes first
+
+    def score(self, metrics: dict[str, float]) -> float:
+        """Return the negative AUC; where it is undefined the loss; without validation the newest network is kept."""
+        return -metrics["auc"] if "auc" in metrics else metrics.get("loss", -math.inf)
+
+    def measure(self, network: nn.Module, cases: Sequence[PreparedCase]) -> list[Row]:
+        """Return what holds for each case, what the network takes for likeliest, and the probabilities."""
+        if not cases:
+            return []
+        probabilities = self.probabilities(self.logits(network, cases))
+        rows: list[Row] = []
+        for case, row in zip(cases, probabilities, strict=True):
+            chosen = np.flatnonzero(row > 0.5) if self.multilabel else [row.argmax()]
+            rows.append(
+                {
+                    "case": case.name,
+                    "patient": case.patient,
+                    "class": _JOINED.join(self.labels[index] for index in case.classes),
+                    "predicted": _JOINED.join(self.labels[index] for index in chosen),
+                    **{f"probability {name}": float(value) for name, value in zip(self.labels, row, strict=True)},
+                }
+            )
+        return rows
+
+    def summarize(self, rows: Sequence[Row]) -> Summary:
+        """Return each metric with its interval over the patients."""
+        return summarize_classification_rows(rows, self.labels, self.config, multilabel=self.multilabel)
+
+
+def summarize_classification_rows(
+    rows: Sequence[Row], labels: Sequence[str], config: FinetuningConfig, *, multilabel: bool
+) -> Summary:
+    """Return each metric of rows of `Classification.measure` with its interval over the patients."""
+    held = [row["class"].split(_JOINED) for row in rows]
+    return summarize_classification(
+        np.array([[row[f"probability {name}"] for name in labels] for row in rows]),
+        np.array([[name in names for name in labels] for names in held]),
+        labels,
+        [row["patient"] for row in rows],
+        multilabel=multilabel,
+        specificity=config.specificity if isinstance(config, ClassificationConfig) else 0.9,
+        resamples=config.bootstrap,
+        seed=config.split_seed,
+    )
+
+
+def true_classes(cases: Sequence[PreparedCase], classes: int) -> np.ndarray:
+    """Return which classes hold for each case, booleans [cases, classes]."""
+    truth = np.zeros((len(cases), classes), dtype=bool)
+    for row, case in zip(truth, cases, strict=True):
+        row[list(case.classes)] = True
+    return truth
+
+
+def _right(probabilities: np.ndarray, truth: np.ndarray, *, multilabel: bool) -> np.ndarray:
+    if multilabel:
+        return (probabilities > 0.5) == truth
+    return probabilities.argmax(axis=1) == truth.argmax(axis=1)

@@ -1,0 +1,151 @@
+"""What supervised training leaves behind: the bundle's description, `results.json` and `test.csv`."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from modelsgenesis import __version__
+from modelsgenesis.checkpoints.bundle import write_atomically
+from modelsgenesis.configs import (
+    BundleConfig,
+    ClassificationConfig,
+    FinetuningConfig,
+    InputContract,
+    Provenance,
+    require_patch_size,
+)
+from modelsgenesis.data import LabelledData
+from modelsgenesis.errors import DataError
+from modelsgenesis.evaluation import Summary
+from modelsgenesis.hardware import Hardware
+from modelsgenesis.training.bundles import describe_environment, network_config
+from modelsgenesis.training.loop import Progress
+from modelsgenesis.training.parts import Parts
+from modelsgenesis.training.supervised import Row
+
+RESULTS_NAME, TEST_NAME, SPLIT_NAME = "results.json", "test.csv", "split.json"
+
+
+def describe_bundle(
+    network: nn.Module,
+    config: FinetuningConfig,
+    contract: InputContract,
+    data: LabelledData,
+    parts: Parts,
+    *,
+    init: str | None,
+    hardware: Hardware,
+) -> BundleConfig:
+    """Return what the bundle's `config.json` says, but for the results."""
+    counts = {f"{part}_patients": len({case.patient for case in cases}) for part, cases in parts.items()}
+    drawn = {key: value for key, value in _drawn(config).items() if value is not None}
+    return BundleConfig(
+        task=data.task,
+        network=network_config(network),
+        input=contract,
+        labels=data.labels,
+        multilabel=data.multilabel,
+        patch_size=require_patch_size(config),
+        provenance=Provenance(
+            origin="finetuned",
+            library_version=__version__,
+            init=init,
+            recipe=config.to_dict(),
+            data={"name": data.name, **counts, "modality": contract.modality, **drawn},
+            environment=describe_environment(hardware),
+        ),
+    )
+
+
+def with_results(bundle: BundleConfig, progress: Progress, rests_on: Mapping[str, Any], test: Summary) -> BundleConfig:
+    """Return the bundle with what was measured.
+
+    Args:
+        bundle: Without results.
+        progress: With the metrics of the best validation.
+        rests_on: By `validation` and `test`, the number of patients and the seed.
+        test: What was measured on the test patients; empty before.
+    """
+    results: dict[str, Any] = {"step": progress.best_step}
+    if progress.metrics:
+        results = {"validation": {**progress.metrics, **rests_on["validation"]}, **results}
+    if test:
+        measured = {
+            name: {"value": entry["value"], "interval": [entry["low"], entry["high"]]}
+            for name, entry in test.items()
+            if entry["value"] is not None
+        }
+        results = {"test": {**measured, **rests_on["test"]}, **results}
+    return replace(bundle, provenance=replace(bundle.provenance, results=results))
+
+
+def write_results(
+    path: Path,
+    *,
+    data: LabelledData,
+    config: FinetuningConfig,
+    test: Summary,
+    rows: Sequence[Row],
+    more: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Write what a run, or all folds together, measured.
+
+    Args:
+        path: `results.json`.
+        data: What was learnt.
+        config: Of the training.
+        test: What was measured on the test patients.
+        rows: Of the test cases.
+        more: What else it says.
+
+    Returns:
+        The content: JSON values, None instead of NaN.
+    """
+    settled = {"specificity": config.specificity} if isinstance(config, ClassificationConfig) else {}
+    content = {
+        "task": data.task,
+        "data": data.name,
+        "labels": list(data.labels),
+        **more,
+        "patients": len({row["patient"] for row in rows}),
+        "cases": len(rows),
+        "seed": config.seed,
+        **_drawn(config),
+        **settled,
+        "test": test,
+    }
+    plain = _plain(content)
+    write_atomically(path, (json.dumps(plain, indent=2, allow_nan=False) + "\n").encode())
+    return plain
+
+
+def read_results(folder: str | Path) -> dict[str, Any]:
+    """Return the `results.json` of a finished run or of folds together.
+
+    Raises:
+        DataError: It is missing or no JSON.
+    """
+    path = Path(folder) / RESULTS_NAME
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: cannot be read as the results of a run: {error}") from error
+
+
+def _drawn(config: FinetuningConfig) -> dict[str, Any]:
+    """Return what decided which patients were for what."""
+    folds = {"folds": config.folds, "fold": config.fold} if config.folds else {}
+    return {"labels_used": config.labels, "split_seed": config.split_seed, **folds}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

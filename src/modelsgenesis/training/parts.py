@@ -1,0 +1,137 @@
+"""The parts of a split in memory, and the patch that suits them."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+
+import numpy as np
+from torch import nn
+
+from modelsgenesis.configs import (
+    ClassificationConfig,
+    ClassifierConfig,
+    FinetuningConfig,
+    InputContract,
+    require_patch_size,
+)
+from modelsgenesis.data import LabelledData, PreparedCase, prepare_cases
+from modelsgenesis.errors import ConfigurationError, DataError
+from modelsgenesis.evaluation import window_size
+from modelsgenesis.reporting import Reporter
+from modelsgenesis.training.bundles import network_config
+from modelsgenesis.training.splits import Split
+
+Parts = Mapping[str, Sequence[PreparedCase]]
+"""Prepared cases by `training`, `validation` and `test`."""
+
+PATCH_VOXELS = 64 * 64 * 32
+"""Of the largest patch that is chosen for a segmentation."""
+
+IMAGE_VOXELS = {2: 256 * 256, 3: 64 * 64 * 64}
+"""By dimensions: of the largest image that is chosen for a classification."""
+
+_STEP = 8  # of the sides of a chosen patch
+
+
+def prepare_parts(
+    split: Split,
+    data: LabelledData,
+    contract: InputContract,
+    *,
+    size: tuple[int, ...] | None = None,
+    strict: bool = False,
+    reporter: Reporter | None = None,
+) -> dict[str, list[PreparedCase]]:
+    """Read and prepare the cases of each part of a split; bad ones are left out and said.
+
+    Args:
+        split: Names of the cases.
+        data: Where they are.
+        contract: How they are prepared.
+        size: Sides that images to classify are brought to at once; None keeps their own.
+        strict: A bad case is an error.
+        reporter: Is told what is left out.
+
+    Raises:
+        DataError: A part has no usable case.
+        ScanError: A case is not usable and `strict` is set.
+    """
+    by_name = {case.name: case for case in data.cases}
+    parts: dict[str, list[PreparedCase]] = {}
+    for part, names in asdict(split).items():
+        chosen = [by_name[name] for name in names]
+        parts[part], refused = prepare_cases(chosen, data, contract, strict=strict, size=size)
+        for refusal in refused:
+            (reporter or Reporter()).note(f"left out {refusal.source}: {refusal.reason}")
+    return parts
+
+
+def pick_parts(split: Split, prepared: Mapping[str, PreparedCase]) -> dict[str, list[PreparedCase]]:
+    """Return the parts of a split out of cases that are in memory; cases that preparation refused are not there.
+
+    Args:
+        split: Names of the cases.
+        prepared: Cases by name.
+
+    Raises:
+        DataError: A part has no case in memory.
+    """
+    parts = {part: [prepared[name] for name in names if name in prepared] for part, names in asdict(split).items()}
+    for part, names in asdict(split).items():
+        if names and not parts[part]:
+            raise DataError(f"none of the {len(names)} {part} cases is usable, such as {names[0]}")
+    return parts
+
+
+def choose_patch_size(
+    shapes: Sequence[tuple[int, ...]], divisor: Sequence[int] = (), voxels: int = PATCH_VOXELS
+) -> tuple[int, ...]:
+    """Return the median shape in steps of 8, or of what a network needs, its longest sides shortened to a size.
+
+    Args:
+        shapes: [*spatial] of each image.
+        divisor: What each side must divide by; empty for 8.
+        voxels: Of the largest patch.
+
+    Example:
+        >>> choose_patch_size([(35, 50, 36), (33, 49, 40), (36, 52, 31)])
+        (40, 56, 40)
+    """
+    median = np.median(shapes, axis=0)
+    steps = [math.lcm(_STEP, step) for step in divisor or (1,) * len(median)]
+    sides = [math.ceil(side / step) * step for side, step in zip(median, steps, strict=True)]
+    while math.prod(sides) > voxels:
+        able = [axis for axis, side in enumerate(sides) if side > steps[axis]]
+        if not able:
+            break
+        longest = max(able, key=lambda axis: sides[axis])
+        sides[longest] -= steps[longest]
+    return tuple(sides)
+
+
+def settle_patch_size(
+    config: FinetuningConfig, network: nn.Module, training: Sequence[PreparedCase], reporter: Reporter
+) -> FinetuningConfig:
+    """Return the configuration with a patch: its own if the network can take it, else chosen by the training images.
+
+    Raises:
+        ConfigurationError: The patch has other dimensions than the network, or sides that do not divide.
+    """
+    shape = network_config(network)
+    dims = (shape.encoder if isinstance(shape, ClassifierConfig) else shape).dims
+    divisor: tuple[int, ...] = network.divisor  # pyright: ignore[reportAssignmentType]
+    if config.patch_size is None:
+        shapes = [case.image.shape[1 : 1 + dims] for case in training]
+        voxels = IMAGE_VOXELS[dims] if isinstance(config, ClassificationConfig) else PATCH_VOXELS
+        config = config.override(patch_size=choose_patch_size(shapes, divisor, voxels))
+        sides = " × ".join(map(str, require_patch_size(config)))
+        reporter.note(f"patch of {sides} {'pixels' if dims == 2 else 'voxels'}, by the median image")
+    patch = require_patch_size(config)
+    if len(patch) != dims:
+        raise ConfigurationError(f"patch_size: received {patch}, expected {dims} sides for a network of as many axes")
+    fitting = window_size(patch, divisor)
+    if fitting != patch:
+        raise ConfigurationError(
+            f"patch_size: received {patch}, expected sides that divide by {divisor}, such as {fitting}"
+        )
+    return config

@@ -1,0 +1,100 @@
+"""What segmentation and classification add to the loop alike: how cases are measured, and what they amount to."""
+
+import csv
+from abc import abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from modelsgenesis.checkpoints.bundle import write_atomically
+from modelsgenesis.configs import FinetuningConfig, require_patch_size
+from modelsgenesis.data import PreparedCase
+from modelsgenesis.errors import DataError
+from modelsgenesis.evaluation import Summary
+from modelsgenesis.hardware import Hardware
+from modelsgenesis.training.loop import Objective
+
+Row = dict[str, Any]
+"""What was measured of a case: a line of `test.csv`, `case` and `patient` first."""
+
+
+class SupervisedObjective(Objective):
+    """Learns from labels.
+
+    Args:
+        validation: Cases that decide which network is kept; none keeps the last.
+        config: Budget, patch, augmentation.
+        labels: Class names; of a segmentation the background first.
+        hardware: Where to compute.
+    """
+
+    def __init__(
+        self,
+        *,
+        validation: Sequence[PreparedCase],
+        config: FinetuningConfig,
+        labels: Sequence[str],
+        hardware: Hardware,
+    ) -> None:
+        self.patch_size = require_patch_size(config)
+        self.validation, self.config = validation, config
+        self.labels, self.hardware = tuple(labels), hardware
+        self._frozen: nn.Module | None = None
+
+    @abstractmethod
+    def measure(self, network: nn.Module, cases: Sequence[PreparedCase]) -> list[Row]:
+        """Measure a network, in evaluation mode, on cases: a row each."""
+
+    @abstractmethod
+    def summarize(self, rows: Sequence[Row]) -> Summary:
+        """Return what rows of `measure` amount to, with intervals over their patients."""
+
+    def notes(self) -> list[str]:
+        """Return what a person should know of the labels before training."""
+        return []
+
+    def freeze(self, part: nn.Module) -> None:
+        """Keep a part of the network as it is: no gradient, and batch norms as in evaluation."""
+        part.requires_grad_(False)
+        self._frozen = part
+
+    def hold_frozen(self) -> None:
+        """Put the frozen part back into evaluation mode, which the loop left; call it before the network."""
+        if self._frozen is not None:
+            self._frozen.eval()
+
+
+def write_rows(path: Path, rows: Sequence[Row], columns: Sequence[str] = ("case", "patient")) -> None:
+    """Write rows as CSV; what is undefined, NaN, is an empty cell.
+
+    Args:
+        path: The file.
+        rows: All with the same keys.
+        columns: The header where there is no row.
+    """
+    import io
+
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else columns)
+    writer.writeheader()
+    writer.writerows({key: "" if value != value else value for key, value in row.items()} for row in rows)
+    write_atomically(path, text.getvalue().encode())
+
+
+def read_rows(path: Path) -> list[Row]:
+    """Read what `write_rows` wrote: numbers become floats again, empty cells NaN, all but the texts of a case.
+
+    Raises:
+        DataError: The file is missing or no such CSV.
+    """
+    texts = ("case", "patient", "class", "predicted")
+    try:
+        with path.open(newline="") as file:
+            return [
+                {key: value if key in texts else float(value or "nan") for key, value in row.items()}
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError, TypeError) as error:
+        raise DataError(f"{path}: cannot be read as the measurements of a run: {error}") from error

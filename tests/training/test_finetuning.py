@@ -1,0 +1,229 @@
+import csv
+import json
+import shutil
+
+import pytest
+
+from labelled_cases import CLASSIFY, CONTRACT, SEGMENT, data_of, masked, prepared, split_of
+from modelsgenesis.checkpoints import load_bundle
+from modelsgenesis.configs import ClassifierConfig, FinetuningConfig, GenesisUNetConfig, SegmentationConfig
+from modelsgenesis.errors import ConfigurationError, DataError, ResumeError
+from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.networks import build_network
+from modelsgenesis.reporting import Reporter
+from modelsgenesis.training import finetune_network
+from modelsgenesis.training.finetuning import make_objective
+from modelsgenesis.training.folds import fold_state, pool_folds
+from modelsgenesis.training.parts import choose_patch_size, pick_parts, settle_patch_size
+from modelsgenesis.training.supervised import read_rows, write_rows
+from modelsgenesis.verbs.models import seeded
+
+PARTS = {
+    "training": [prepared(index, (index % 2,)) for index in range(8)],
+    "validation": [prepared(index, (index % 2,)) for index in range(8, 12)],
+    "test": [prepared(index, (index % 2,), f"person_{index // 2}") for index in range(12, 20)],
+}
+DATA = data_of([case for cases in PARTS.values() for case in cases], ("none", "square"))
+
+
+class Notes(Reporter):
+    def __init__(self):
+        self.notes = []
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+def classifier(config=CLASSIFY, classes=2):
+    shape = ClassifierConfig(encoder=config.network, num_classes=classes, hidden=config.hidden, levels=config.levels)
+    return seeded(config.seed, lambda: build_network(shape))
+
+
+def train(folder, config=CLASSIFY, *, network=None, parts=PARTS, data=DATA, **options):
+    return finetune_network(
+        **{
+            "network": network or classifier(config),
+            "config": config,
+            "contract": CONTRACT,
+            "data": data,
+            "split": split_of(**parts),
+            "output": folder,
+            "hardware": choose_hardware("cpu", "float32"),
+            "reporter": Reporter(),
+            "parts": parts,
+            **options,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    return folder, train(folder)
+
+
+def test_learns_to_tell_squares_from_noise(trained):
+    assert trained[1]["auc"] == 1
+    assert set(trained[1]) == {"auc", "average_precision", "sensitivity", "accuracy"}
+
+
+def test_the_results_say_what_they_rest_on(trained):
+    results = json.loads((trained[0] / "results.json").read_text())
+    assert (results["task"], results["patients"], results["cases"]) == ("classification", 4, 8)
+    assert results["test"]["auc"] == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert results["split"]["training"] == {"patients": 8, "cases": 8, "classes": {"none": 4, "square": 4}}
+    assert results["specificity"] == 0.9
+    with (trained[0] / "test.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 8
+    assert rows[0]["class"] == "none"
+    assert float(rows[0]["probability none"]) + float(rows[0]["probability square"]) == pytest.approx(1)
+    assert json.loads((trained[0] / "split.json").read_text())["test"] == [case.name for case in PARTS["test"]]
+
+
+def test_the_bundle_is_a_classifier_with_its_results_on_the_card(trained):
+    bundle = load_bundle(trained[0])
+    assert bundle.config.task == "classification"
+    assert bundle.config.labels == ("none", "square")
+    assert bundle.config.network.levels == (0, 1)
+    measured = bundle.config.provenance.results["test"]
+    assert measured["auc"] == {"value": 1.0, "interval": [1.0, 1.0]}
+    assert (measured["patients"], measured["cases"], measured["seed"]) == (4, 8, 0)
+    assert "image_" not in bundle.card
+    assert "test auc" in bundle.card
+
+
+def test_a_short_run_draws_nothing(tmp_path):
+    train(tmp_path / "run", CLASSIFY.override(steps=2), draw=False)
+    assert not (tmp_path / "run" / "figures").exists()
+    assert load_bundle(tmp_path / "run").card == ""
+
+
+@pytest.mark.parametrize("task", ["classification", "segmentation"])
+def test_a_run_that_is_gone_on_with_measures_the_same(tmp_path, task):
+    if task == "classification":
+        options = {"config": CLASSIFY.override(steps=6, validate_every=3)}
+    else:
+        parts = {"training": [masked(0), masked(1)], "validation": [masked(2)], "test": [masked(3)]}
+        data = data_of([case for cases in parts.values() for case in cases], ("b", "square", "stripe"), "segmentation")
+        shape = SEGMENT.network.override(out_channels=3, output="linear")
+        options = {"config": SEGMENT.override(steps=6, validate_every=3), "parts": parts, "data": data}
+        options |= {"network": seeded(0, lambda: build_network(shape))}
+    whole = train(tmp_path / "whole", **options)
+    if task == "segmentation":
+        options |= {"network": seeded(0, lambda: build_network(shape))}
+    shutil.copytree(tmp_path / "whole", tmp_path / "part")
+    checkpoints = tmp_path / "part" / "checkpoints"
+    (checkpoints / "before.pt").replace(checkpoints / "last.pt")  # as after step 3
+    (tmp_path / "part" / "results.json").unlink()
+    assert train(tmp_path / "part", **options, resume=True) == whole
+    logs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("whole", "part")]
+    assert [line.split(",")[2] for line in logs[0]] == [line.split(",")[2] for line in logs[1]]
+
+
+def test_refuses_to_go_on_with_what_was_started_otherwise(trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "run")
+    with pytest.raises(ResumeError, match="the run was started otherwise: init was None, now genesis"):
+        train(tmp_path / "run", init="genesis", resume=True)
+    fewer = {**PARTS, "test": PARTS["test"][:2]}
+    with pytest.raises(ResumeError, match="with other scans or another split"):
+        train(tmp_path / "run", parts=fewer, resume=True)
+    with pytest.raises(ResumeError, match=r"another configuration: learning_rate was 0.01, now 0.02"):
+        train(tmp_path / "run", CLASSIFY.override(learning_rate=0.02), resume=True)
+
+
+def test_without_validation_the_last_network_is_kept(tmp_path):
+    train(tmp_path / "run", CLASSIFY.override(steps=5, validate_every=2), parts={**PARTS, "validation": []})
+    assert json.loads((tmp_path / "run" / "results.json").read_text())["step"] == 5
+
+
+def test_without_test_patients_nothing_is_measured(tmp_path):
+    assert train(tmp_path / "run", CLASSIFY.override(steps=1), parts={**PARTS, "test": []}) == {}
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert (results["test"], results["patients"]) == ({}, 0)
+
+
+def test_a_test_set_of_one_class_is_said(tmp_path):
+    notes = Notes()
+    parts = {**PARTS, "test": [case for case in PARTS["test"] if case.classes == (1,)]}
+    measured = train(tmp_path / "run", CLASSIFY.override(steps=1), parts=parts, reporter=notes)
+    assert list(measured) == ["accuracy"]
+    assert "auc is undefined: all 4 cases are of one class" in notes.notes
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["test"]["auc"]["value"] is None
+
+
+def test_refuses_what_does_not_fit_together(tmp_path):
+    with pytest.raises(ConfigurationError, match="received a SegmentationConfig, expected a ClassificationConfig"):
+        train(tmp_path / "run", SEGMENT, network=classifier())
+    unet = build_network(CLASSIFY.network)
+    with pytest.raises(ConfigurationError, match=r"the network is a genesis_unet, but .* are for classification"):
+        train(tmp_path / "run", network=unet)
+    with pytest.raises(ConfigurationError, match="maps 1 channels to 3 classes, but squares has 1 and 2: adapt it"):
+        train(tmp_path / "run", network=classifier(classes=3))
+    with pytest.raises(ConfigurationError, match=r"patch_size: received \(16, 16, 16\), expected 2 sides"):
+        train(tmp_path / "run", CLASSIFY.override(patch_size=(16, 16, 16)))
+    with pytest.raises(ConfigurationError, match=r"sides that divide by \(2, 2\), such as \(16, 18\)"):
+        train(tmp_path / "run", CLASSIFY.override(patch_size=(16, 17)))
+    with pytest.raises(DataError, match="no training example of 'square'"):
+        train(tmp_path / "run", parts={**PARTS, "training": [prepared(0, (0,))]})
+    with pytest.raises(ConfigurationError, match="received a FinetuningConfig, expected a SegmentationConfig or"):
+        make_objective(
+            FinetuningConfig(), training=[], validation=[], labels=(), hardware=choose_hardware("cpu", "float32")
+        )
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_patch_is_the_median_image_in_steps_that_the_network_can_take():
+    assert choose_patch_size([(35, 50, 36), (33, 49, 40), (36, 52, 31)]) == (40, 56, 40)
+    assert choose_patch_size([(100, 90, 40)], divisor=(32, 32, 16)) == (32, 64, 48)
+    assert choose_patch_size([(5, 5, 5)], divisor=(64, 64, 64)) == (64, 64, 64)
+    network = build_network(GenesisUNetConfig(dims=2, widths=(4, 8, 16, 32, 64)))
+    notes = Notes()
+    settled = settle_patch_size(SegmentationConfig(), network, [masked(0)], notes)
+    assert settled.patch_size == (16, 16)
+    assert notes.notes == ["patch of 16 × 16 pixels, by the median image"]
+
+
+def test_a_part_whose_cases_were_all_refused_is_an_error():
+    split = split_of(**PARTS)
+    known = {case.name: case for case in [*PARTS["training"], *PARTS["test"]]}
+    assert len(pick_parts(split_of(**{**PARTS, "validation": []}), known)["training"]) == 8
+    with pytest.raises(DataError, match="none of the 4 validation cases is usable, such as image_8"):
+        pick_parts(split, known)
+
+
+def test_rows_survive_a_file_with_what_is_undefined(tmp_path):
+    rows = [
+        {"case": "a, b", "patient": "7", "dice x": 0.1 + 0.2},
+        {"case": "c", "patient": "8", "dice x": float("nan")},
+    ]
+    write_rows(tmp_path / "test.csv", rows)
+    assert (tmp_path / "test.csv").read_text().splitlines()[2] == "c,8,"
+    found = read_rows(tmp_path / "test.csv")
+    assert found[0] == rows[0]
+    assert found[1]["dice x"] != found[1]["dice x"]
+    (tmp_path / "test.csv").write_text("case,dice x\na,many\n")
+    with pytest.raises(DataError, match=r"test\.csv: cannot be read as the measurements of a run"):
+        read_rows(tmp_path / "test.csv")
+
+
+def test_folds_are_put_together_and_a_finished_one_must_be_of_the_same_configuration(tmp_path):
+    config = CLASSIFY.override(folds=2, steps=2, patch_size=None)
+    assert fold_state(tmp_path, config, 0) == "new"
+    for fold in range(2):
+        parts = {**PARTS, "test": PARTS["test"][4 * fold : 4 * fold + 4]}
+        train(tmp_path / f"fold{fold}", config.override(fold=fold), parts=parts)
+    assert fold_state(tmp_path, config, 1) == "finished"
+    with pytest.raises(ResumeError, match="fold1: the fold was trained with another configuration: steps was 2, now 3"):
+        fold_state(tmp_path, config.override(steps=3), 1)
+    measured = pool_folds(tmp_path, DATA, config, Reporter())
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["test"]["auc"]["value"] == measured["auc"]
+    assert len(results["test"]["auc"]["folds"]) == 2
+    assert (results["cases"], results["folds"], results["fold"]) == (8, 2, None)
+    assert len(read_rows(tmp_path / "test.csv")) == 8
+    (tmp_path / "fold1" / "results.json").unlink()
+    assert fold_state(tmp_path, config, 1) == "begun"
+    with pytest.raises(DataError, match="cannot be read as the results of a run"):
+        pool_folds(tmp_path, DATA, config, Reporter())

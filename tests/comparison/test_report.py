@@ -21,8 +21,8 @@ def test_two_runs_get_no_p_value_and_that_is_said():
     text = table(make_results(make_records(GAINS, counts=(5,), runs=2)))
     assert "| 5 | genesis − scratch | +" in text
     assert "(none) | none | none | none |" in text
-    assert "5 labels, genesis: no p-value, since 2 runs are too few, 3 are the least." in text
-    assert "2 runs are too few for a p-value" in text
+    assert "5 labels, genesis: no p-value, since 2 runs cannot tell, 3 are the least." in text
+    assert "2 runs cannot give a p-value" in text
 
 
 def test_several_arms_show_the_correction():
@@ -47,7 +47,7 @@ def test_what_was_tuned_is_shown_with_its_edge():
 @pytest.mark.parametrize("resample", [True, False])
 def test_the_limits_name_the_split_and_the_subset(resample):
     said = " ".join(limits(make_results(make_records(GAINS), resample=resample)))
-    assert "39 test patients are the same in every run" in said
+    assert "39 test patients, the same in every run" in said
     assert "over seeds" in said
     assert ("conditional on this one choice" in said) is not resample
     assert "No settings were tuned" in said

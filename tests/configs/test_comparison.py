@@ -20,7 +20,7 @@ def test_settings_go_to_their_arm():
 
 def test_scratch_is_made_once_for_each_dimension():
     arms = make_arms(["scratch", "runs/x"], ["scratch", "x"], dims=[2])
-    assert [(arm.name, arm.dims) for arm in arms] == [("scratch", 2), ("x", None)]
+    assert [(arm.name, arm.dims) for arm in arms] == [("scratch", 2), ("x", 2)]
     arms = make_arms(["scratch"], ["scratch"], ["scratch 2D:steps=9"], dims=[2, 3])
     assert [(arm.name, arm.dims, arm.settings) for arm in arms] == [
         ("scratch 2D", 2, ("steps=9",)),
@@ -36,6 +36,7 @@ def test_scratch_is_made_once_for_each_dimension():
         (lambda: ComparisonConfig(arms=(SCRATCH,), runs=0), "runs: received 0, expected 1 or more"),
         (lambda: ComparisonConfig(arms=(SCRATCH,), labels=()), "labels: received none"),
         (lambda: ComparisonConfig(arms=(SCRATCH,), tune=("learning_rate",)), "expected key=value,value"),
+        (lambda: ComparisonConfig(arms=(SCRATCH,), tune=("network.widths=8,16",)), "is the same for all trainings"),
         (lambda: ComparisonConfig(arms=(SCRATCH,), tuning_runs=0), "tuning_runs: received 0"),
         (
             lambda: make_arms(["scratch"], ["scratch"], ["scrach:steps=1"]),

@@ -57,12 +57,12 @@ def test_holm_by_hand(given_p, expected):
 @pytest.mark.parametrize("test", [welch, paired_t, wilcoxon])
 def test_fewer_than_three_runs_get_no_p_value(test):
     found = test([0.8, 0.9], [0.7, 0.6])
-    assert (found.p, found.why) == (None, "2 runs are too few, 3 are the least")
+    assert (found.p, found.why) == (None, "2 runs cannot tell, 3 are the least")
 
 
 def test_fewer_than_three_pairs_get_no_interval():
     found = paired_difference([0.8, 0.9], [0.7, 0.6])
-    assert (found.low, found.high, found.why) == (None, None, "2 runs are too few, 3 are the least")
+    assert (found.low, found.high, found.why) == (None, None, "2 runs cannot tell, 3 are the least")
     assert found.mean == pytest.approx(0.2)
 
 

@@ -1,13 +1,18 @@
 import csv
 import json
+import signal
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import modelsgenesis
 from modelsgenesis.comparison import parts as parts_room
-from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig, SegmentationConfig
+from modelsgenesis.comparison import session
+from modelsgenesis.comparison.trials import run_trial
+from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig, PretrainingConfig, SegmentationConfig
 from modelsgenesis.data import read_labelled
-from modelsgenesis.errors import ConfigurationError, DataError, ResumeError
+from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, ResumeError, TrainingError
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
 from modelsgenesis.verbs import compare, describe_comparison
@@ -222,3 +227,85 @@ def test_refuses_what_cannot_be_compared(decathlon, tmp_path):
         run(decathlon, tmp_path / "b", ["scratch"], split=without_validation, tune=["learning_rate=1e-3,1e-2"])
     with pytest.raises(ConfigurationError, match="labels: received 9, expected 1 to the 4"):
         run(decathlon, tmp_path / "c", ["scratch"], labels=["9"])
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Eight patients of each of two classes, which their grey value gives away."""
+    folder = tmp_path_factory.mktemp("classes")
+    random = np.random.default_rng(0)
+    for index in range(16):
+        name = ("dark", "light")[index % 2]
+        (folder / name).mkdir(exist_ok=True)
+        grey = random.uniform(0, 120, (16, 16)) + (100 if index % 2 else 0)
+        Image.fromarray(grey.astype(np.uint8)).save(folder / name / f"{index:03d}_0.png")
+    return folder
+
+
+def test_classification_is_compared_by_its_auc(folders, tmp_path):
+    config = ClassificationConfig(
+        network=NETWORK.with_dims(2),
+        patch_size=(16, 16),
+        steps=3,
+        batch_size=4,
+        validate_every=3,
+        hidden=0,
+        augment=False,
+        workers=0,
+        precision="float32",
+        validation_fraction=0.4,
+        test_fraction=0.4,
+    )
+    comparison = describe_comparison(
+        ["scratch", "fast=scratch"],
+        arm_settings=["fast:learning_rate=3e-2"],
+        labels=["4"],
+        runs=2,
+        resample_labels=True,
+        tune=["weight_decay=0,0.1"],
+        tuning_runs=1,
+    )
+    found = compare(
+        folders, tmp_path / "run", comparison=comparison, config=config, modality="xray", device="cpu", jobs=1
+    )
+    assert found.results["metric"] == "auc"
+    with (found.folder / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {"auc", "average_precision", "sensitivity", "accuracy", "validation auc"} <= set(rows[0])
+    assert [row["learning_rate"] for row in rows] == ["0.001", "0.03"] * 2
+    trained = [json.loads((found.folder / f"runs/scratch/labels-4/seed-{seed}.json").read_text()) for seed in range(2)]
+    assert trained[0]["training"] != trained[1]["training"]  # drawn anew
+    assert {row["class"] for row in trained[0]["cases"]} == {"dark", "light"}
+
+
+def test_a_configuration_of_the_other_task_is_refused(folders, tmp_path):
+    with pytest.raises(ConfigurationError, match=r"received a SegmentationConfig, but the labels of .* classification"):
+        run(folders, tmp_path / "run", ["scratch"], split=None)
+
+
+def test_an_unknown_metric_is_answered_with_the_nearest(decathlon, tmp_path):
+    with pytest.raises(ConfigurationError, match="metric: received 'dice brigth'; did you mean dice bright"):
+        run(decathlon, tmp_path / "run", ["scratch"], metric="dice brigth")
+
+
+def test_an_interruption_keeps_what_has_finished(decathlon, tmp_path, monkeypatch):
+    def interrupted(trials, bench, jobs):
+        yield trials[0], run_trial(trials[0], bench)
+        raise Interrupted(signal.SIGTERM, "interrupted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session, "run_trials", interrupted)
+        with pytest.raises(
+            Interrupted, match=r"interrupted with 1 of 2 runs finished, .* the same command goes on"
+        ) as stop:
+            run(decathlon, tmp_path / "run", ["scratch"], runs=2)
+    assert stop.value.signum == signal.SIGTERM
+    counts = Counts()
+    run(decathlon, tmp_path / "run", ["scratch"], runs=2, reporter=counts)
+    assert counts.begun == [("comparing", 2, 1)]
+
+
+def test_a_training_that_diverged_is_no_result(decathlon, tmp_path):
+    config = TINY.override(learning_rate=1e30, steps=4, clip_norm=0.0)
+    with pytest.raises(TrainingError, match=r"scratch, 2 labels, seed 0: the training diverged; .*--set-arm"):
+        run(decathlon, tmp_path / "run", ["scratch"], config)

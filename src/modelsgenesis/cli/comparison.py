@@ -41,7 +41,9 @@ def compare(
         list[str] | None,
         typer.Option("--set-arm", metavar="ARM:KEY=VALUE", help="A setting of one arm alone."),
     ] = None,
-    dims: Annotated[str | None, typer.Option(help="2, 3 or 2,3: scratch arms of these dimensions.")] = None,
+    dims: Annotated[
+        str | None, typer.Option(help="2 or 3: of every arm. 2,3: scratch of each, slices against cubes.")
+    ] = None,
     schemes: Annotated[
         str | None,
         typer.Option("--scheme", help="Also pretrain and compare a Genesis of each of these schemes, such as I+II,V."),

@@ -10,7 +10,7 @@ import numpy as np
 
 from modelsgenesis.comparison.analysis import values_by_seed
 from modelsgenesis.comparison.efficiency import sentence
-from modelsgenesis.comparison.report import metric_title, subset_line
+from modelsgenesis.comparison.report import metric_title, number, subset_line
 from modelsgenesis.figures.canvas import blank_figure
 
 if TYPE_CHECKING:
@@ -205,9 +205,10 @@ def _note(figure: "Figure", results: Results, lines: Sequence[str] = (), *, band
     corrected = f", Holm-corrected over {family} comparisons" if family > 1 else ""
     runs, patients = len(results["seeds"]), results["data"]["patients"]["test"]
     spread = "bands" if band else "whiskers"
+    size = f"{number(runs, 'run')} (seeds), {number(patients, 'test patient')}"
     said = [
         *lines,
-        f"{runs} runs (seeds), {patients} test patients; {spread}: ± 1 standard deviation over the runs",
+        f"{size}; {spread}: ± 1 standard deviation over the runs",
         subset_line(results),
     ]
     if family and not band:

@@ -1,17 +1,22 @@
 """The prepared cases of a comparison: read once, written once, and the test patients only when they are needed."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+
 from modelsgenesis.comparison.payload import write_payload
 from modelsgenesis.comparison.trials import Arm
-from modelsgenesis.configs import FinetuningConfig, InputContract
+from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, InputContract, require_patch_size
 from modelsgenesis.data import LabelledData, PreparedCase, prepare_cases
-from modelsgenesis.errors import DataError
+from modelsgenesis.errors import ConfigurationError, DataError
+from modelsgenesis.evaluation import window_size
+from modelsgenesis.networks import empty_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
-from modelsgenesis.training.parts import choose_patch_size
+from modelsgenesis.training.parts import IMAGE_VOXELS, PATCH_VOXELS, choose_patch_size
 
 
 class Parts:
@@ -21,12 +26,22 @@ class Parts:
         data: The labelled data.
         split: Which cases are for what; those that cannot be used are taken out of it.
         folder: Where the files go.
+        size: Sides that images to classify are brought to at once; None keeps their own.
         strict: A bad case is an error.
         reporter: Is told what is left out.
     """
 
-    def __init__(self, data: LabelledData, split: Split, folder: Path, *, strict: bool, reporter: Reporter) -> None:
-        self.data, self.split, self.folder = data, split, folder
+    def __init__(
+        self,
+        data: LabelledData,
+        split: Split,
+        folder: Path,
+        *,
+        size: tuple[int, ...] | None = None,
+        strict: bool,
+        reporter: Reporter,
+    ) -> None:
+        self.data, self.split, self.folder, self.size = data, split, folder, size
         self.strict, self.reporter = strict, reporter
         self.shapes: list[tuple[int, ...]] = []
         self._files: dict[tuple[InputContract, str], Path] = {}
@@ -51,7 +66,7 @@ class Parts:
     def _write(self, part: str, contract: InputContract) -> Path:
         wanted = set(getattr(self.split, part))
         chosen = [case for case in self.data.cases if case.name in wanted]
-        cases, refused = prepare_cases(chosen, self.data, contract, strict=self.strict)
+        cases, refused = prepare_cases(chosen, self.data, contract, strict=self.strict, size=self.size)
         for refusal in refused:
             self.reporter.note(f"left out {refusal.source}: {refusal.reason}")
         self._take_out({refusal.source for refusal in refused}, part, contract)
@@ -73,11 +88,42 @@ class Parts:
         self.split = Split(**kept)
 
 
-def settle_patch_size(config: FinetuningConfig, shapes: Sequence[tuple[int, ...]]) -> FinetuningConfig:
-    """Return the configuration with a patch size: its own, or by the median training image."""
-    return config if config.patch_size is not None else config.override(patch_size=choose_patch_size(shapes))
+def settle_patches(
+    arms: Mapping[str, Arm], config: FinetuningConfig, shapes: Sequence[tuple[int, ...]]
+) -> tuple[FinetuningConfig, dict[str, Arm]]:
+    """Return the common training with a patch, its own or by the median training image, and the arms with theirs.
+
+    Args:
+        arms: An arm with a patch of its own keeps it; one that cuts slices takes two sides of the common one.
+        config: What all share.
+        shapes: [*spatial] of the training images.
+
+    Raises:
+        ConfigurationError: An arm's network cannot take its patch.
+    """
+    divisors = {name: divisor_of(arm) for name, arm in arms.items()}
+    if config.patch_size is None:
+        dims = len(shapes[0])
+        common = [math.lcm(*(own[axis] for own in divisors.values() if axis < len(own))) for axis in range(dims)]
+        voxels = IMAGE_VOXELS[dims] if isinstance(config, ClassificationConfig) else PATCH_VOXELS
+        config = config.override(patch_size=choose_patch_size(shapes, common, voxels))
+    settled: dict[str, Arm] = {}
+    for name, arm in arms.items():
+        patch = (arm.config.patch_size or require_patch_size(config))[: arm.dims]
+        if len(patch) != arm.dims or window_size(patch, divisors[name]) != patch:
+            raise ConfigurationError(
+                f"{name}: received a patch_size of {patch}, expected {arm.dims} sides that divide by {divisors[name]}"
+            )
+        settled[name] = replace(arm, config=arm.config.override(patch_size=patch))
+    return config, settled
+
+
+def divisor_of(arm: Arm) -> tuple[int, ...]:
+    """Return what each side of the patch of an arm must divide by."""
+    return empty_network(arm.shape).divisor  # pyright: ignore[reportReturnType]
 
 
 def _lean(case: PreparedCase) -> PreparedCase:
-    """Return a case without the way back into its own frame, which no trial needs."""
-    return replace(case, volumes=())
+    """Return a case without the voxels of its volumes, which lie in its image already; their spacing stays."""
+    volumes = [replace(volume, array=np.zeros((1,) * volume.array.ndim, np.float32)) for volume in case.volumes]
+    return replace(case, volumes=tuple(volumes))

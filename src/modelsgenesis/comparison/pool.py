@@ -5,8 +5,8 @@ import signal
 import threading
 import traceback
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from multiprocessing import connection, get_context, parent_process
 from multiprocessing.context import SpawnContext, SpawnProcess
 from typing import Any
@@ -16,18 +16,22 @@ from modelsgenesis.errors import GenesisError, Interrupted, NonFiniteLossError, 
 from modelsgenesis.training.signals import GracefulStop
 
 Record = dict[str, Any]
+Train = Callable[[Trial, Bench], Record]
 
 _PATIENCE = 10.0  # seconds that a worker has to end its step before it is killed
 _WAKE = 0.5  # seconds between looks at the signals
 
 
-def run_trials(trials: Sequence[Trial], bench: Bench, jobs: int = 1) -> Iterator[tuple[Trial, Record | None]]:
+def run_trials(
+    trials: Sequence[Trial], bench: Bench, jobs: int = 1, train: Train = run_trial
+) -> Iterator[tuple[Trial, Record | None]]:
     """Train, and yield each trial with what it measured as it ends; None for one that diverged.
 
     Args:
         trials: In the order to begin them.
         bench: Arms, data and device.
         jobs: Processes; with 1 this process trains by itself, with all its threads.
+        train: Makes a record of a trial; a function of a module.
 
     Raises:
         TrainingError: A trial failed, or a process died.
@@ -35,20 +39,18 @@ def run_trials(trials: Sequence[Trial], bench: Bench, jobs: int = 1) -> Iterator
     """
     if jobs <= 1 or len(trials) <= 1:
         for trial in trials:
-            yield trial, _run_here(trial, bench)
+            yield trial, _run_here(trial, bench, train)
         return
-    pool = _Pool(bench, min(jobs, len(trials)))
+    pool = _Pool(bench, min(jobs, len(trials)), train)
     try:
         yield from pool.run(trials)
     finally:
         pool.close()
 
 
-def _run_here(trial: Trial, bench: Bench) -> Record | None:
+def _run_here(trial: Trial, bench: Bench, train: Train) -> Record | None:
     try:
-        return run_trial(trial, bench)
-    except NonFiniteLossError:
-        return None
+        return _run(trial, bench, train)
     except GenesisError as error:
         raise TrainingError(f"{trial}: {error}") from error
 
@@ -67,17 +69,17 @@ class _Pool:
     They are spawned, not forked: a fork of a process whose libraries have started threads may hang.
     """
 
-    def __init__(self, bench: Bench, jobs: int) -> None:
+    def __init__(self, bench: Bench, jobs: int, train: Train) -> None:
         context = get_context("spawn")
         threads = threads_of_a_worker(jobs)
         self.processes: dict[connection.Connection, SpawnProcess] = {}
         with _deaf_to_interrupts():
             for _ in range(jobs):
-                self._start(context, bench, threads)
+                self._start(context, bench, threads, train)
 
-    def _start(self, context: SpawnContext, bench: Bench, threads: int) -> None:
+    def _start(self, context: SpawnContext, bench: Bench, threads: int, train: Train) -> None:
         ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, bench, threads))
+        process = context.Process(target=_work, args=(theirs, bench, threads, train))
         process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
         self.processes[ours] = process  # pyright: ignore[reportArgumentType]
@@ -100,7 +102,8 @@ class _Pool:
     def _give(pipe: connection.Connection, waiting: deque[Trial], at_work: dict[connection.Connection, Trial]) -> None:
         if waiting:
             at_work[pipe] = waiting.popleft()
-            pipe.send(at_work[pipe])
+            with suppress(OSError):  # its process has died, which the next look at the pipe tells
+                pipe.send(at_work[pipe])
 
     def close(self) -> None:
         """End the processes: those at work after their step, and whoever does not is killed."""
@@ -147,7 +150,7 @@ def _answer(pipe: connection.Connection, trial: Trial, stop: GracefulStop) -> Re
     return content
 
 
-def _work(pipe: connection.Connection, bench: Bench, threads: int) -> None:
+def _work(pipe: connection.Connection, bench: Bench, threads: int, train: Train) -> None:
     """Train what comes through the pipe until it closes."""
     import torch
 
@@ -159,22 +162,28 @@ def _work(pipe: connection.Connection, bench: Bench, threads: int) -> None:
         except EOFError:
             return
         try:
-            answer: tuple[str, Any] = ("record", _run(trial, bench))
+            answer = _attempt(trial, bench, train)
         except Interrupted:
             return
-        except GenesisError as error:
-            answer = ("error", str(error))
-        except Exception:  # a defect: the parent raises it with this process's traceback
-            answer = ("bug", traceback.format_exc())
         try:
             pipe.send(answer)
         except OSError:  # nobody waits for it any more
             return
 
 
-def _run(trial: Trial, bench: Bench) -> Record | None:
+def _attempt(trial: Trial, bench: Bench, train: Train) -> tuple[str, Any]:
+    """Return what came of a trial, in a form that reaches the parent whatever it is."""
     try:
-        return run_trial(trial, bench)
+        return "record", _run(trial, bench, train)
+    except GenesisError as error:
+        return "error", str(error)
+    except Exception:  # a defect: the parent raises it with this process's traceback
+        return "bug", traceback.format_exc()
+
+
+def _run(trial: Trial, bench: Bench, train: Train) -> Record | None:
+    try:
+        return train(trial, bench)
     except NonFiniteLossError:
         return None
 

@@ -46,19 +46,32 @@ def metric_title(metric: str) -> str:
     return " ".join([_METRICS.get(first, first.replace("_", " ")), *([rest] if rest else [])])
 
 
+def number(count: int, thing: str) -> str:
+    """Return a count with its thing in the singular or plural.
+
+    Example:
+        >>> number(1, "run"), number(3, "run")
+        ('1 run', '3 runs')
+    """
+    return f"{count} {thing}{'' if count == 1 else 's'}"
+
+
 def conditions(results: Results) -> list[str]:
     """Return one line each on data, labels, budget, seeds and arms."""
     data, training = results["data"], results["training"]
     counts, seeds = data["patients"], results["seeds"]
     patients = (
-        f"{data['task']}, {counts['test']} test patients, {counts['validation']} validation patients (they decide "
-        f"which step of a training is kept, beside the labels counted below), {counts['training']} training patients"
+        f"{data['task']}, {number(counts['test'], 'test patient')}, "
+        f"{number(counts['training'], 'training patient')}, {number(counts['validation'], 'validation patient')} "
+        "that decide which step of a training is kept, beside the labels counted below"
     )
     runs = (
-        f"{len(seeds)} runs of each arm and label count, seeds {_range(seeds)}; a seed changes the initialisation of "
-        "what is new, order and augmentation, and is the same in every arm"
+        f"{number(len(seeds), 'run')} of each arm and label count, seeds {_range(seeds)}; a seed changes the "
+        "initialisation of what is new, order and augmentation, and is the same in every arm"
     )
-    budget = f"budget of every training: {training['steps']} steps of {training['batch_size']} samples"
+    budget = (
+        f"budget of every training: {number(training['steps'], 'step')} of {number(training['batch_size'], 'sample')}"
+    )
     arms = [f"{name}: {_arm(arm)}" for name, arm in results["arms"].items()]
     return [patients, subset_line(results), runs, budget, *arms]
 
@@ -170,8 +183,8 @@ def tuning(results: Results) -> str:
             rows.append([choice["arm"], str(choice["labels"]), ", ".join(candidate["settings"]), mean, mark])
         edges += [f"{choice['arm']} with {choice['labels']} labels chose {edge}" for edge in choice["edge"]]
     said = (
-        f"Means over {len(results['tuning_seeds'])} runs with seeds from {results['tuning_seeds'][0]}, which no "
-        "measured run has; the test patients were not read before the choice."
+        f"Means over {number(len(results['tuning_seeds']), 'run')} with seeds from {results['tuning_seeds'][0]}, "
+        "which no measured run has; the test patients were not read before the choice."
     )
     if edges:
         said += f" At the edge of what was tried, so that a better value may lie beyond: {'; '.join(edges)}."
@@ -182,7 +195,7 @@ def limits(results: Results) -> list[str]:
     """Return what a reader might think that the numbers show, and that they do not."""
     patients, runs = results["data"]["patients"], len(results["seeds"])
     one_split = (
-        f"One data set and one split into patients: the {patients['test']} test patients are the same in every run. "
+        f"One data set and one split into patients: {number(patients['test'], 'test patient')}, the same in every run. "
         "The standard deviation and the p-values are over seeds, that is over what training draws at random; they say "
         "nothing about other patients, other hospitals or other tasks."
     )
@@ -201,11 +214,11 @@ def limits(results: Results) -> list[str]:
     if patients["validation"]:
         chosen = "its step and its settings" if results["tuning"] else "its step"
         lines.append(
-            f"The {patients['validation']} validation patients are labelled too: an arm with few labels has their help "
-            f"in choosing {chosen}."
+            f"The labels of {number(patients['validation'], 'validation patient')} are used as well: an arm with few "
+            f"labels has their help in choosing {chosen}."
         )
     if runs < MINIMUM_RUNS:
-        lines.append(f"{runs} runs are too few for a p-value; {MINIMUM_RUNS} are the least.")
+        lines.append(f"{number(runs, 'run')} cannot give a p-value; {MINIMUM_RUNS} are the least.")
     if len(results["labels"]) > 1:
         lines.append("Several label counts are several questions: the correction is over arms, not over label counts.")
     return lines
@@ -235,7 +248,8 @@ def card_results(results: Results) -> dict[str, Any]:
 def card_section(results: Results) -> str:
     """Return the comparison as a section of a model card, its limits included."""
     patients, runs = results["data"]["patients"]["test"], len(results["seeds"])
-    rests_on = f"{metric_title(results['metric'])}, {patients} held-out patients, {runs} runs; {subset_line(results)}."
+    held_out = number(patients, "held-out patient")
+    rests_on = f"{metric_title(results['metric'])}, {held_out}, {number(runs, 'run')}; {subset_line(results)}."
     parts = [f"## Compared on {results['data']['name']}", rests_on, means(results)]
     if differences_exist(results):
         parts.append(differences(results))

@@ -8,14 +8,22 @@ from typing import Any
 from modelsgenesis.comparison import report, tuning
 from modelsgenesis.comparison.analysis import analyse
 from modelsgenesis.comparison.efficiency import equivalents
-from modelsgenesis.comparison.parts import Parts, settle_patch_size
+from modelsgenesis.comparison.parts import Parts, settle_patches
 from modelsgenesis.comparison.pool import run_trials
 from modelsgenesis.comparison.records import Records, runs_table
 from modelsgenesis.comparison.trials import Arm, Bench, Trial, build_size
 from modelsgenesis.configs import FinetuningConfig
 from modelsgenesis.configs.comparison import TUNING_SEED, ComparisonConfig
 from modelsgenesis.data import LabelledData
-from modelsgenesis.errors import Interrupted, MissingExtraError, TrainingError
+from modelsgenesis.errors import (
+    ConfigurationError,
+    DataError,
+    Interrupted,
+    MissingExtraError,
+    TrainingError,
+    nearest,
+)
+from modelsgenesis.evaluation import CLASSIFICATION_METRICS, SEGMENTATION_METRICS
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.splits import choose_labelled
 
@@ -57,7 +65,12 @@ class Session:
     @property
     def metric(self) -> str:
         """What is tabled and tested."""
-        return self.comparison.metric or ("dice" if self.data.task == "segmentation" else "auc")
+        return self.comparison.metric or self.own_metric
+
+    @property
+    def own_metric(self) -> str:
+        """The metric of the task, by which networks are kept and settings chosen."""
+        return "dice" if self.data.task == "segmentation" else "auc"
 
     def run(self) -> dict[str, Any]:
         """Do whatever of the comparison is missing in the folder, and write its results.
@@ -66,17 +79,23 @@ class Session:
             The content of `results.json`.
         """
         arms = list(self.arms.values())
+        self._check_metric()
         self.records.describe(self._description())
         self.parts.prepare("training", arms)
         if self.parts.split.validation:
             self.parts.prepare("validation", arms)
-        self.config = settle_patch_size(self.config, self.parts.shapes)
-        patch = self.config.patch_size
-        self.arms = {name: replace(arm, config=_sized(arm, patch)) for name, arm in self.arms.items()}
+        self.config, self.arms = settle_patches(self.arms, self.config, self.parts.shapes)
         choices = self._tune() if self.comparison.tune else {}
         self.parts.prepare("test", arms)
         records = self._train(self._trials({key: tuple(choice["chosen"]) for key, choice in choices.items()}))
         return self._report(records, choices)
+
+    def _check_metric(self) -> None:
+        known = SEGMENTATION_METRICS if self.data.task == "segmentation" else CLASSIFICATION_METRICS
+        first, _, label = self.metric.partition(" ")
+        if first not in known or (label and label not in self.data.labels):
+            names = [*known, *(f"{self.own_metric} {name}" for name in self.data.labels)]
+            raise ConfigurationError(f"metric: received {self.metric!r}; {nearest(self.metric, names)}")
 
     def _description(self) -> dict[str, Any]:
         comparison = self.comparison.to_dict()
@@ -124,12 +143,22 @@ class Session:
         scores: dict[tuple[str, int], dict[tuple[str, ...], list[float | None]]] = {}
         for trial, record in self._finish(list(trials), "choosing settings"):
             tried = scores.setdefault((trial.arm, trial.labels), {}).setdefault(trial.settings, [])
-            tried.append(record["validation"].get(self.metric))
-        choices = tuning.choose(scores, self.metric)
+            tried.append(self._score(trial, record))
+        choices = tuning.choose(scores, self.own_metric)
         self.records.write_json(
             "tuning.json", [{"arm": arm, "labels": count, **choice} for (arm, count), choice in choices.items()]
         )
         return choices
+
+    def _score(self, trial: Trial, record: Record) -> float | None:
+        """Return what a candidate measured on the validation patients; None if it diverged."""
+        score = record["validation"].get(self.own_metric)
+        if score is None and not record.get("diverged"):
+            raise DataError(
+                f"{trial}: the validation patients give no {self.own_metric}; take more of them, so that each class is "
+                "among them, or leave out --tune"
+            )
+        return score
 
     def _train(self, trials: Sequence[Trial]) -> list[Record]:
         records: list[Record] = []
@@ -148,7 +177,7 @@ class Session:
         missing = [trial for trial in trials if trial not in done]
         bench = Bench(
             arms=self.arms,
-            labels=self.data.labels,
+            data=replace(self.data, cases=()),
             device=self.device,
             parts=self.parts.files(self.arms),
             models=self.models,
@@ -230,12 +259,6 @@ def choose_pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:
         if cubes and slices:
             pairs.append((cubes[0].name, slices[0].name))
     return pairs
-
-
-def _sized(arm: Arm, patch_size: tuple[int, ...] | None) -> FinetuningConfig:
-    """Return the training of an arm with its patch: its own or that of all, of which slices take two sides."""
-    size = arm.config.patch_size or patch_size
-    return arm.config.override(patch_size=None if size is None else size[: arm.dims])
 
 
 def _described(arm: Arm) -> dict[str, Any]:

@@ -1,11 +1,12 @@
 """One training of a comparison: from an arm, a label count and a seed to what was measured; nothing is left on disk."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,23 +15,16 @@ from torch import nn
 from modelsgenesis import __version__
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.comparison.payload import read_payload
-from modelsgenesis.configs import (
-    ClassifierConfig,
-    FinetuningConfig,
-    InputContract,
-    NetworkConfig,
-    SegmentationConfig,
-    apply_settings,
-)
-from modelsgenesis.data import PreparedCase
-from modelsgenesis.errors import ConfigurationError
+from modelsgenesis.configs import ClassifierConfig, FinetuningConfig, InputContract, NetworkConfig, apply_settings
+from modelsgenesis.data import LabelledData, PreparedCase
 from modelsgenesis.evaluation import flat
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.networks import adapt, build_network, empty_network
 from modelsgenesis.reporting import Reporter
+from modelsgenesis.training.finetuning import make_objective
 from modelsgenesis.training.loop import Progress, Trainer
 from modelsgenesis.training.run import Run
-from modelsgenesis.training.segmentation import Segmentation
+from modelsgenesis.training.supervised import SupervisedObjective
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,14 +90,14 @@ class Bench:
 
     Attributes:
         arms: By name.
-        labels: Class names of the data.
+        data: The labelled data, without its cases.
         device: Where to compute.
         parts: By arm, the files of its prepared `training`, `validation` and, unless settings are being chosen, `test`.
         models: Folder to keep the trained weights in; None keeps none.
     """
 
     arms: Mapping[str, Arm]
-    labels: tuple[str, ...]
+    data: LabelledData
     device: str
     parts: Mapping[str, Mapping[str, Path]]
     models: Path | None = None
@@ -147,10 +141,12 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
     """
     started = time.perf_counter()
     arm = bench.arms[trial.arm]
-    config = apply_settings(arm.config, trial.settings).override(seed=trial.seed)
+    config = apply_settings(arm.config, trial.settings).override(seed=trial.seed, bootstrap=1)  # no interval a run
     hardware = choose_hardware(bench.device, config.precision)
-    network, pretrained = start_network(arm, trial.seed)
+    network, pretrained = start_network(arm, trial.seed, rescale=config.rescale)
     objective = _objective(trial, bench, config, hardware)
+    if config.freeze_encoder:
+        objective.freeze(cast("nn.Module", network.encoder))
     run = Unlogged()
     trainer = Trainer(
         network=network,
@@ -166,14 +162,15 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
     network.load_state_dict(run.best)
     network.eval()
     record = {**_asked(trial, config), "steps": progress.step, "kept_step": progress.best_step}
-    record["validation"] = progress.metrics
+    record |= {"validation": _plain(progress.metrics), "notes": objective.notes()}
     if not trial.tuning:
-        record |= _measure(network, objective, _part(bench, trial.arm, "test"))
+        rows = objective.measure(network, _part(bench, trial.arm, "test"))
+        record |= {"test": flat(objective.summarize(rows)), "cases": [_plain(row) for row in rows]}
         _save(network, trial, bench)
     return {**record, "seconds": round(time.perf_counter() - started, 2), "library_version": __version__}
 
 
-def start_network(arm: Arm, seed: int) -> tuple[nn.Module, tuple[str, ...]]:
+def start_network(arm: Arm, seed: int, *, rescale: bool = False) -> tuple[nn.Module, tuple[str, ...]]:
     """Return the arm's network before training, and the names of its tensors that came from the weights.
 
     What is not from the weights is drawn from the seed.
@@ -182,7 +179,7 @@ def start_network(arm: Arm, seed: int) -> tuple[nn.Module, tuple[str, ...]]:
         torch.manual_seed(seed)  # initialisation draws from the global generator
         if arm.weights is None:
             return build_network(arm.shape), ()
-        network, report = adapt(load_bundle(arm.weights).network, copy=False, **arm.adaptation)
+        network, report = adapt(load_bundle(arm.weights).network, copy=False, rescale=rescale, **arm.adaptation)
         return network, (*report.loaded, *report.adapted)
 
 
@@ -202,19 +199,19 @@ def _asked(trial: Trial, config: FinetuningConfig) -> dict[str, Any]:
     }
 
 
-def _objective(trial: Trial, bench: Bench, config: FinetuningConfig, hardware: Hardware) -> Segmentation:
+def _objective(trial: Trial, bench: Bench, config: FinetuningConfig, hardware: Hardware) -> SupervisedObjective:
     wanted = set(trial.cases)
-    if not isinstance(config, SegmentationConfig):
-        raise ConfigurationError(f"{trial.arm}: received {type(config).__name__}, expected a SegmentationConfig")
     training = [case for case in _part(bench, trial.arm, "training") if case.name in wanted]
     if bench.arms[trial.arm].dims == 2:
         training = [plane for case in training for plane in planes_of(case)]
-    return Segmentation(
+    validation = _part(bench, trial.arm, "validation")
+    return make_objective(
+        config,
         training=training,
-        validation=_part(bench, trial.arm, "validation"),
-        config=config,
-        labels=bench.labels,
+        validation=validation,
+        labels=bench.data.labels,
         hardware=hardware,
+        multilabel=bench.data.multilabel,
     )
 
 
@@ -236,7 +233,8 @@ def planes_of(case: PreparedCase) -> list[PreparedCase]:
 
 
 def _part(bench: Bench, arm: str, part: str) -> Sequence[PreparedCase]:
-    return _read_part(bench.parts[arm][part])
+    path = bench.parts[arm].get(part)
+    return [] if path is None else _read_part(path)
 
 
 @cache
@@ -244,11 +242,9 @@ def _read_part(path: Path) -> Sequence[PreparedCase]:
     return read_payload(path)
 
 
-def _measure(network: nn.Module, objective: Segmentation, test: Sequence[PreparedCase]) -> dict[str, Any]:
-    """Return the metrics on the test patients, and those of each case by itself."""
-    with torch.no_grad():
-        rows = objective.measure(network, test)
-    return {"test": flat(objective.summarize(rows)), "cases": {row["case"]: row for row in rows}}
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row as JSON has it: None for what is not defined."""
+    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
 
 
 def _save(network: nn.Module, trial: Trial, bench: Bench) -> None:

@@ -12,6 +12,12 @@ from modelsgenesis.errors import ConfigurationError, nearest
 SCRATCH = "scratch"
 """As an `init`: random weights in the shape of the first other one, the control."""
 
+_FIXED = (
+    *("network", "hidden", "levels", "patch_size", "seed", "split_seed", "labels", "folds", "fold", "bootstrap"),
+    *("validation_fraction", "test_fraction"),
+)
+"""Settings that are settled before a trial: shape, patch, split, seeds."""
+
 TUNING_SEED = 1_000_000
 """First seed of the runs that choose settings; the measured runs count from 0 and stay below."""
 
@@ -96,6 +102,10 @@ class ComparisonConfig(Config):
             key, equals, values = text.partition("=")
             chosen = [value.strip() for value in values.split(",") if value.strip()]
             require(bool(equals and key.strip() and chosen), f"tune {text!r}: expected key=value,value")
+            fixed = key.split(".")[0].strip() in _FIXED
+            require(
+                not fixed, f"tune {text!r}: is the same for all trainings of an arm; give it with --set or --set-arm"
+            )
             axes.append([f"{key.strip()}={value}" for value in chosen])
         return tuple(itertools.product(*axes))
 
@@ -119,7 +129,8 @@ def make_arms(
         inits: What each starts from.
         names: What each is called, in the same order.
         settings: `arm:key=value`, for one arm alone.
-        dims: Dimensions of which every scratch arm is made once; other arms keep those of their weights.
+        dims: One: of every arm, weights of others adapted. Two: every scratch arm is made of each, other arms keep
+            those of their weights.
 
     Raises:
         ConfigurationError: A setting names no arm, or a number of dimensions is not 2 or 3.
@@ -130,7 +141,7 @@ def make_arms(
     """
     pairs: list[tuple[str, str, int | None]] = []
     for init, name in zip(inits, names, strict=True):
-        own_dims = list(dims) if init == SCRATCH and dims else [None]
+        own_dims = list(dims) if dims and (init == SCRATCH or len(dims) == 1) else [None]
         pairs += [(f"{name} {d}D" if len(own_dims) > 1 else name, init, d) for d in own_dims]
     own: dict[str, list[str]] = {name: [] for name, _, _ in pairs}
     for text in settings:

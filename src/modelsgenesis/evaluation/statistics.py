@@ -268,7 +268,11 @@ def _differences(first: Sequence[float], second: Sequence[float]) -> np.ndarray:
 
 
 def _too_few(runs: int) -> str:
-    return "" if runs >= MINIMUM_RUNS else f"{runs} runs are too few, {MINIMUM_RUNS} are the least"
+    return (
+        ""
+        if runs >= MINIMUM_RUNS
+        else f"{runs} run{'' if runs == 1 else 's'} cannot tell, {MINIMUM_RUNS} are the least"
+    )
 
 
 def _constant(numbers: np.ndarray) -> bool:

@@ -1,6 +1,6 @@
 """Comparing starting points on labelled data: does a Genesis help, by how much, and how certain is that?"""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 from modelsgenesis.comparison.parts import Parts
 from modelsgenesis.comparison.records import Records
 from modelsgenesis.comparison.session import TABLE_NAME, Session
+from modelsgenesis.comparison.trials import Arm
 from modelsgenesis.configs import (
     RECIPES,
     ClassificationConfig,
@@ -17,13 +18,14 @@ from modelsgenesis.configs import (
     apply_settings,
 )
 from modelsgenesis.configs.comparison import ComparisonConfig, make_arms
-from modelsgenesis.data import LabelledData, read_labelled
-from modelsgenesis.errors import DataError
+from modelsgenesis.data import LabelledData
+from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split, split_cases
 from modelsgenesis.training.splits import check_split, read_split
 from modelsgenesis.verbs.comparison_arms import make_ready
 from modelsgenesis.verbs.comparison_schemes import pretrain_schemes
+from modelsgenesis.verbs.finetuning import read_task
 from modelsgenesis.verbs.models import public_name
 
 
@@ -103,8 +105,14 @@ def compare(
         print(compare("Task04_Hippocampus", "runs/compared", comparison=comparison).table)
     """
     reporter = reporter or Reporter()
-    data = source if isinstance(source, LabelledData) else _read(source, task, modality, patient_pattern)
+    data = read_task(source, task=task, modality=modality, patient_pattern=patient_pattern)
+    for note in data.notes:
+        reporter.note(note)
     config = apply_settings(config or default_training(data.task), settings)
+    if not isinstance(config, type(default_training(data.task))):
+        raise ConfigurationError(
+            f"config: received a {type(config).__name__}, but the labels of {data.name} are for {data.task}"
+        )
     parts = _split(data, config, split, comparison)
     records = Records(output)
     try:
@@ -128,7 +136,7 @@ def compare(
                 config=config,
                 arms=arms,
                 records=records,
-                parts=Parts(data, parts, work, strict=strict, reporter=reporter),
+                parts=Parts(data, parts, work, size=_size(config, arms), strict=strict, reporter=reporter),
                 jobs=jobs,
                 device=device,
                 models=records.folder / "models" if keep_models else None,
@@ -182,5 +190,7 @@ def _split(
     return split
 
 
-def _read(source: str | Path, task: str | None, modality: str | None, patient_pattern: str | None) -> LabelledData:
-    return read_labelled(source, task=task, modality=modality, patient_pattern=patient_pattern)
+def _size(config: FinetuningConfig, arms: Mapping[str, Arm]) -> tuple[int, ...] | None:
+    """Return the sides that images to classify may be brought to at once, where all arms want the same."""
+    wanted = {arm.config.patch_size for arm in arms.values()} | {config.patch_size}
+    return wanted.pop() if isinstance(config, ClassificationConfig) and len(wanted) == 1 else None

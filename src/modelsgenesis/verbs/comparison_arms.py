@@ -132,7 +132,6 @@ def _adaptation(network: nn.Module, data: LabelledData, config: FinetuningConfig
         "task": data.task,
         "num_classes": len(data.labels),
         "in_channels": len(data.channels),
-        "rescale": config.rescale,
     }
     if dims not in (None, unet_of(network).dims):
         options["dims"] = dims
@@ -145,6 +144,8 @@ def _adaptation(network: nn.Module, data: LabelledData, config: FinetuningConfig
 
 def _contract(bundle: Bundle, data: LabelledData, name: str, reporter: Reporter) -> InputContract:
     contract = bundle.config.input
+    if contract.dims > data.dims:
+        contract = contract.override(dims=data.dims, spacing=None, orientation=None)
     if data.modality is None or data.modality == contract.modality:
         return contract.override(channels=data.channels)
     reporter.note(

@@ -1,0 +1,106 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TINY = [
+    *("--set", "network.widths=4,8", "--set", "network.norm=instance", "--set", "patch_size=16,16,12"),
+    *("--set", "batch_size=1", "--set", "validate_every=2", "--set", "samples_per_scan=1", "--set", "overlap=0"),
+    *("--set", "augment=false", "--device", "cpu"),
+]
+
+
+def test_prints_the_table_and_goes_on(command, decathlon, tmp_path):
+    arguments = ["compare", decathlon, "--init", "scratch", "--init", "other=scratch", "-o", tmp_path / "run"]
+    arguments += ["--labels", "2", "--runs", 1, "--steps", 2, *TINY]
+    result = command(*arguments)
+    assert result.status == 0, result.err
+    assert result.out.startswith("# Balls: Dice by starting point")
+    assert "1 run cannot give a p-value" in result.out
+    assert "comparing: 2 steps" in result.err
+    again = command(*arguments, "--json", "--quiet")
+    assert again.err == ""
+    assert list(again.json()["arms"]) == ["scratch", "other"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ([], 2, "expected at least one --init or --scheme"),
+        (["--init", "scratch", "--dims", "two"], 2, "expected 2, 3 or 2,3"),
+        (["--init", "scratch", "--runs", "0"], 2, "Invalid value"),
+        (["--init", "scratch", "--init", "scratch"], 1, "two are called 'scratch'; write --init NAME=WEIGHTS"),
+        (["--init", "scratch", "--set-arm", "x:steps=1"], 1, "there is no arm 'x'"),
+        (["--init", "scratch", "--tune", "learning_rate"], 1, "expected key=value,value"),
+        (["--init", "scratch", "--set", "lr=1"], 1, "unknown key 'lr'"),
+        (["--init", "scratch", "--labels", "few"], 1, "labels: received 'few'"),
+        (["--init", "scratch", "--scheme", "VI"], 1, "scheme: received 'VI'"),
+        (["--init", "no-such-model"], 1, "no-such-model"),
+        (["--init", "scratch", "--split", "nowhere.json"], 1, "nowhere.json: cannot be read as a split"),
+    ],
+)
+def test_errors_are_one_line_with_a_status(command, decathlon, tmp_path, arguments, status, message):
+    result = command("compare", decathlon, "-o", tmp_path / "run", *arguments)
+    assert result.status == status, result.err
+    assert message in " ".join(result.err.replace("│", " ").split()), result.err
+    assert "Traceback" not in result.err
+
+
+def started(decathlon, folder):
+    arguments = ["compare", decathlon, "--init", "scratch", "-o", folder, "--labels", "2", "--runs", 12]
+    return subprocess.Popen(
+        [sys.executable, "-m", "modelsgenesis", *map(str, [*arguments, "--steps", 2, "--jobs", 2, *TINY])],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"},
+        start_new_session=True,
+    )
+
+
+def finished(folder):
+    return {path: path.read_bytes() for path in folder.glob("runs/scratch/labels-2/seed-*.json")}
+
+
+def wait_for(condition, seconds=200):
+    deadline = time.monotonic() + seconds
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert condition()
+
+
+def alive(session):
+    """Processes of a session that are no zombies."""
+    found = subprocess.run(["ps", "-o", "stat=", "-s", str(session)], capture_output=True, text=True).stdout
+    return [state for state in found.split() if not state.startswith("Z")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_a_killed_comparison_goes_on_with_what_is_missing(decathlon, tmp_path, signum):
+    folder = tmp_path / "run"
+    process = started(decathlon, folder)
+    wait_for(lambda: len(finished(folder)) >= 2)
+    # Ctrl-C of a terminal reaches the workers as well; kill only the parent.
+    (os.killpg if signum == signal.SIGINT else os.kill)(process.pid, signum)
+    err = process.communicate(timeout=100)[1]
+    assert process.returncode == {signal.SIGKILL: -9, signal.SIGINT: 130, signal.SIGTERM: 143}[signum], err
+    wait_for(lambda: not alive(process.pid))
+    before = finished(folder)
+    assert 2 <= len(before) < 12
+    if signum != signal.SIGKILL:
+        assert err.strip().splitlines()[-1].startswith(f"interrupted with {len(before)} of 12 runs finished")
+        assert "Traceback" not in err
+        assert not list(folder.glob(".work-*"))
+    process = started(decathlon, folder)
+    err = process.communicate(timeout=200)[1]
+    assert process.returncode == 0, err
+    after = finished(folder)
+    assert len(after) == 12
+    assert before.items() <= after.items()
+    assert len(json.loads((folder / "results.json").read_text())["seeds"]) == 12
+    assert not list(folder.glob(".work-*"))

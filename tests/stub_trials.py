@@ -1,0 +1,24 @@
+"""Trainings that are none, for tests of what runs them; worker processes import this."""
+
+import os
+import time
+
+from modelsgenesis.errors import DataError, NonFiniteLossError
+
+
+def train(trial, bench):
+    """Do what the arm's name says."""
+    if trial.arm == "die":
+        os._exit(9)
+    if trial.arm == "error":
+        raise DataError("no such patient")
+    if trial.arm == "bug":
+        raise ZeroDivisionError("a defect")
+    if trial.arm == "diverge":
+        raise NonFiniteLossError("loss is nan")
+    if trial.arm == "sleep":
+        (bench.models / f"{os.getpid()}").touch()
+        time.sleep(120)
+    import torch
+
+    return {"seed": trial.seed, "process": os.getpid(), "threads": torch.get_num_threads()}

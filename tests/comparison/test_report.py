@@ -20,7 +20,7 @@ def test_the_table_says_what_it_rests_on():
 def test_two_runs_get_no_p_value_and_that_is_said():
     text = table(make_results(make_records(GAINS, counts=(5,), runs=2)))
     assert "| 5 | genesis − scratch | +" in text
-    assert "(none) | none | none | none |" in text
+    assert "(none) | — | none | none | none |" in text
     assert "5 labels, genesis: no p-value, since 2 runs cannot tell, 3 are the least." in text
     assert "2 runs cannot give a p-value" in text
 

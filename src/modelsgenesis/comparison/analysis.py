@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from modelsgenesis.comparison.patients import patient_interval
 from modelsgenesis.evaluation.statistics import Test, holm, paired_difference, paired_t, summarize, welch, wilcoxon
 
 Record = Mapping[str, Any]
@@ -81,11 +82,19 @@ def _comparison(records: Sequence[Record], arm: str, reference: str, labels: int
         "paired_t": paired_t(*paired),
         "wilcoxon": wilcoxon(*paired),
     }
+    ours_run, theirs_run = (_runs(records, name, labels, seeds) for name in (arm, reference))
     return {
         **asked,
         "difference": asdict(paired_difference(*paired)),
+        "over_patients": patient_interval(ours_run, theirs_run, metric),
         "tests": {name: _plain(test) for name, test in tests.items()},
     }
+
+
+def _runs(records: Sequence[Record], arm: str, labels: int, seeds: Sequence[int]) -> list[Record]:
+    return [
+        record for record in records if (record["arm"], record["labels"]) == (arm, labels) and record["seed"] in seeds
+    ]
 
 
 def _unpaired() -> Test:

@@ -118,7 +118,8 @@ def differences_exist(results: Results) -> bool:
 def differences(results: Results) -> str:
     """Return the table of differences: mean with its interval, and the p-values with their corrections."""
     family = max(len(entry["comparisons"]) for entry in results["labels"].values())
-    rows = [["labels", "difference", "mean (95% interval)", *(_TITLES[name] for name in _TITLES)]]
+    head = ["labels", "difference", "mean (95% interval)", "95% over test patients"]
+    rows = [[*head, *(_TITLES[name] for name in _TITLES)]]
     notes: list[str] = []
     for labels, entry in results["labels"].items():
         for comparison in entry["comparisons"]:
@@ -128,6 +129,7 @@ def differences(results: Results) -> str:
                     labels,
                     f"{comparison['arm']} − {comparison['reference']}",
                     _difference(comparison["difference"]),
+                    _span(comparison.get("over_patients")),
                     *(_p_value(tests[name], family) for name in _TITLES),
                 ]
             )
@@ -135,7 +137,8 @@ def differences(results: Results) -> str:
             if why:
                 notes.append(f"{labels} labels, {comparison['arm']}: no p-value, since {why}.")
     said = (
-        "Differences are of runs with the same seed; the interval of their mean is Student's t's, over the runs. "
+        "Differences are of runs with the same seed; the interval of their mean is Student's t's, over the runs. Over "
+        "test patients: percentile bootstrap of the difference of the arms' means, the runs as they are. "
         "p-values are two-sided: Welch's t-test of the two groups of runs (the poster's), Student's t-test and "
         "Wilcoxon's signed-rank test of the pairs."
     )
@@ -147,12 +150,16 @@ def differences(results: Results) -> str:
 def _difference(difference: Mapping[str, Any] | None) -> str:
     if difference is None:
         return "—"
-    mean, low, high = (_signed(difference[key]) for key in ("mean", "low", "high"))
-    return f"{mean} ({low} to {high})" if low else f"{mean} (none)"
+    span = "none" if difference["low"] is None else _span(difference)
+    return f"{_signed(difference['mean'])} ({span})"
 
 
-def _signed(number: float | None) -> str:
-    return "" if number is None else f"{number:+.4f}".replace("-", "−")
+def _span(ends: Mapping[str, Any] | None) -> str:
+    return "—" if ends is None else f"{_signed(ends['low'])} to {_signed(ends['high'])}"
+
+
+def _signed(number: float) -> str:
+    return f"{number:+.4f}".replace("-", "−")
 
 
 def _p_value(test: Mapping[str, Any], family: int) -> str:
@@ -196,8 +203,9 @@ def limits(results: Results) -> list[str]:
     patients, runs = results["data"]["patients"], len(results["seeds"])
     one_split = (
         f"One data set and one split into patients: {number(patients['test'], 'test patient')}, the same in every run. "
-        "The standard deviation and the p-values are over seeds, that is over what training draws at random; they say "
-        "nothing about other patients, other hospitals or other tasks."
+        "The standard deviation and the p-values are over seeds, that is over what training draws at random. How far "
+        "other patients of the same kind would move a difference is a column of its own; nothing here speaks of other "
+        "hospitals or other tasks."
     )
     subset = (
         "The labelled patients vary with the seed, so the spread holds their choice too, but only among the "

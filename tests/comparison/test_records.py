@@ -49,6 +49,13 @@ def test_another_configuration_is_refused_with_its_differences(records):
         again(records, {**ASKED, "arms": {"scratch": {**ARM, "init": "x"}}})
 
 
+def test_a_field_that_came_with_a_new_version_had_its_default_before(records):
+    newer = {**ASKED, "fixed": {"training": {"steps": 8, "rescale": False}}}
+    records.describe(newer, {"steps": 1, "rescale": False})
+    with pytest.raises(ResumeError, match=r"training\.rescale was False, now True"):
+        records.describe({**ASKED, "fixed": {"training": {"steps": 8, "rescale": True}}}, {"rescale": False})
+
+
 def test_more_arms_may_come_and_stay_known(records):
     again(records, {**ASKED, "arms": {"genesis": {**ARM, "init": "x"}}})
     with pytest.raises(ResumeError, match="genesis: init was x, now y"):

@@ -42,20 +42,22 @@ class Records:
             raise TrainingError(f"{self.folder}: holds something else; choose a new folder for the output")
         self._hold()
 
-    def describe(self, description: Mapping[str, Any]) -> None:
+    def describe(self, description: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
         """Write what is asked, or compare it with what was asked before in this folder.
 
         Args:
             description: `fixed` must not change; `arms`, by name, must not change but may grow. Label counts and
                 the number of runs are no part of it: they may grow.
+            defaults: Of `fixed.training`, for fields that a version before did not have.
 
         Raises:
             ResumeError: The folder belongs to another comparison; the message lists the differences.
         """
-        content = json.loads(json.dumps(description))
+        content = _plain(description)
         path = self.folder / DESCRIPTION_NAME
         if path.exists():
             before = _read(path)
+            before["fixed"]["training"] = {**_plain(defaults or {}), **before["fixed"]["training"]}
             self._check(before, content)
             content["arms"] = {**before["arms"], **content["arms"]}
         write_atomically(path, _json(content))
@@ -167,6 +169,11 @@ def _read(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ResumeError(f"{path}: cannot be read: {error}; delete it and the same command goes on") from error
+
+
+def _plain(content: Any) -> Any:
+    """Return what reading the JSON of a value gives: lists for tuples."""
+    return json.loads(json.dumps(content))
 
 
 def _json(content: Any) -> bytes:

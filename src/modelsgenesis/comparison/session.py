@@ -80,7 +80,7 @@ class Session:
         """
         arms = list(self.arms.values())
         self._check_metric()
-        self.records.describe(self._description())
+        self.records.describe(self._description(), type(self.config)().to_dict())
         self.parts.prepare("training", arms)
         if self.parts.split.validation:
             self.parts.prepare("validation", arms)

@@ -1,6 +1,7 @@
 import csv
 import json
 import signal
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +13,14 @@ from modelsgenesis.comparison import session
 from modelsgenesis.comparison.trials import run_trial
 from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig, PretrainingConfig, SegmentationConfig
 from modelsgenesis.data import read_labelled
-from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, ResumeError, TrainingError
+from modelsgenesis.errors import (
+    ConfigurationError,
+    DataError,
+    Interrupted,
+    MissingExtraError,
+    ResumeError,
+    TrainingError,
+)
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
 from modelsgenesis.verbs import compare, describe_comparison
@@ -182,6 +190,8 @@ def test_a_setting_of_one_arm_alone(decathlon, tmp_path):
     found = run(decathlon, tmp_path / "run", arms, arm_settings=["wide:network.widths=8,16"], keep_models=True)
     sizes = [found.results["arms"][name]["parameters"] for name in ("scratch", "wide")]
     assert sizes[1] > 3 * sizes[0]
+    pairs = [(entry["arm"], entry["reference"]) for entry in found.results["labels"]["2"]["comparisons"]]
+    assert pairs == [("wide", "scratch")]
     assert (tmp_path / "run" / "models" / "wide" / "labels-2-seed-0.safetensors").exists()
 
 
@@ -276,6 +286,13 @@ def test_classification_is_compared_by_its_auc(folders, tmp_path):
     trained = [json.loads((found.folder / f"runs/scratch/labels-4/seed-{seed}.json").read_text()) for seed in range(2)]
     assert trained[0]["training"] != trained[1]["training"]  # drawn anew
     assert {row["class"] for row in trained[0]["cases"]} == {"dark", "light"}
+
+
+def test_a_missing_extra_is_named_before_the_first_training(decathlon, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(MissingExtraError, match=r"modelsgenesis\[report\]"):
+        run(decathlon, tmp_path / "run", ["scratch"])
+    assert not (tmp_path / "run" / "runs").exists()
 
 
 def test_a_configuration_of_the_other_task_is_refused(folders, tmp_path):

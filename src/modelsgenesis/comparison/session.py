@@ -24,6 +24,7 @@ from modelsgenesis.errors import (
     nearest,
 )
 from modelsgenesis.evaluation import CLASSIFICATION_METRICS, SEGMENTATION_METRICS
+from modelsgenesis.evaluation.statistics import require_scipy
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.splits import choose_labelled
 
@@ -80,6 +81,7 @@ class Session:
         """
         arms = list(self.arms.values())
         self._check_metric()
+        require_scipy()  # before hours of training, not after them
         self.records.describe(self._description(), type(self.config)().to_dict())
         self.parts.prepare("training", arms)
         if self.parts.split.validation:
@@ -241,18 +243,16 @@ class Session:
 
 
 def choose_pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:
-    """Return which arms are compared: each with the scratch arm of its dimensions, else with the first arm.
+    """Return which arms are compared: each with the first scratch arm of its dimensions, else with the first arm.
 
     Where arms of two and of three dimensions are there, each kind of start is compared across the dimensions too.
     """
     scratch = [arm for arm in arms if arm.weights is None]
     pairs: list[tuple[str, str]] = []
     for arm in arms:
-        if arm.weights is None and scratch:
-            continue
         same = [other for other in scratch if other.dims == arm.dims]
         reference = next(iter([*same, *scratch, arms[0]]))
-        if reference is not arm:
+        if reference is not arm and (arm.weights is not None or reference.dims == arm.dims):
             pairs.append((arm.name, reference.name))
     for kind in (scratch, [arm for arm in arms if arm.weights is not None]):
         cubes, slices = ([arm for arm in kind if arm.dims == dims] for dims in (3, 2))

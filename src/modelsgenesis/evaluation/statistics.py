@@ -128,7 +128,7 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Test:
         return Test(p=None, why=why)
     if _constant(one) and _constant(two):
         return Test(p=None, why="neither arm varies: every run of an arm gave the same number")
-    stats = _scipy_stats()
+    stats = require_scipy()
     with warnings.catch_warnings():  # of an arm that does not vary; the other does
         warnings.filterwarnings("ignore", message="Precision loss", category=RuntimeWarning)
         result = stats.ttest_ind(one, two, equal_var=False)
@@ -156,7 +156,7 @@ def paired_t(first: Sequence[float], second: Sequence[float]) -> Test:
     differences = _differences(first, second)
     if why := _too_few(len(differences)) or _no_spread(differences):
         return Test(p=None, why=why)
-    result = _scipy_stats().ttest_1samp(differences, 0.0)
+    result = require_scipy().ttest_1samp(differences, 0.0)
     return Test(p=float(result.pvalue), statistic=float(result.statistic), degrees=float(result.df))
 
 
@@ -185,7 +185,7 @@ def wilcoxon(first: Sequence[float], second: Sequence[float]) -> Test:
         return Test(p=None, why=why)
     if not differences.any():
         return Test(p=None, why="no pair of runs differs")
-    result = _scipy_stats().wilcoxon(differences)
+    result = require_scipy().wilcoxon(differences)
     return Test(p=float(result.pvalue), statistic=float(result.statistic))
 
 
@@ -210,7 +210,7 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Differ
     if why := _too_few(len(differences)):
         return Difference(n=summary.n, mean=summary.mean, deviation=summary.deviation, low=None, high=None, why=why)
     spread = 0.0 if _no_spread(differences) else float(summary.deviation or 0.0)
-    half = float(_scipy_stats().t.ppf(0.975, summary.n - 1)) * spread / math.sqrt(summary.n)
+    half = float(require_scipy().t.ppf(0.975, summary.n - 1)) * spread / math.sqrt(summary.n)
     return Difference(
         n=summary.n,
         mean=summary.mean,
@@ -245,7 +245,12 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def _scipy_stats() -> Any:
+def require_scipy() -> Any:
+    """Return `scipy.stats`.
+
+    Raises:
+        MissingExtraError: SciPy is not installed.
+    """
     try:
         from scipy import stats
     except ImportError as error:

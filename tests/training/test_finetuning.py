@@ -121,6 +121,25 @@ def test_a_run_that_is_gone_on_with_measures_the_same(tmp_path, task):
     assert [line.split(",")[2] for line in logs[0]] == [line.split(",")[2] for line in logs[1]]
 
 
+def test_a_finished_run_is_left_as_it_is(trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "run")
+    notes = Notes()
+    written = (tmp_path / "run" / "README.md").stat().st_mtime_ns
+    assert train(tmp_path / "run", resume=True, reporter=notes) == trained[1]
+    assert "the run is finished, there is nothing left to resume" in notes.notes[-1]
+    assert (tmp_path / "run" / "README.md").stat().st_mtime_ns == written
+
+
+def test_a_frozen_encoder_with_random_weights_is_said(tmp_path):
+    notes = Notes()
+    network = classifier()
+    before = {name: value.clone() for name, value in network.encoder.state_dict().items()}
+    config = CLASSIFY.override(steps=2, freeze_encoder=True)
+    train(tmp_path / "run", config, network=network, reporter=notes)
+    assert "the frozen encoder has random weights: only what is after it learns" in notes.notes
+    assert all((before[name] == value).all() for name, value in network.encoder.state_dict().items())
+
+
 def test_refuses_to_go_on_with_what_was_started_otherwise(trained, tmp_path):
     shutil.copytree(trained[0], tmp_path / "run")
     with pytest.raises(ResumeError, match="the run was started otherwise: init was None, now genesis"):

@@ -6,7 +6,8 @@ from torch import nn
 
 from labelled_cases import SEGMENT, masked
 from modelsgenesis.data import PreparedCase
-from modelsgenesis.errors import DataError
+from modelsgenesis.errors import DataError, MissingExtraError
+from modelsgenesis.evaluation import hausdorff95_per_class, measure_segmentation
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import build_network
 from modelsgenesis.training.segmentation import Segmentation
@@ -44,6 +45,18 @@ def test_empty_masks_and_absent_structures_are_said():
         "no training mask has stripe: the network cannot learn it",
     ]
     assert objective_of([masked(0)]).notes() == []
+
+
+def test_without_scipy_there_is_no_distance_and_that_is_said(monkeypatch):
+    for room in ("training.segmentation", "evaluation.metrics"):
+        monkeypatch.setattr(f"modelsgenesis.{room}.find_spec", lambda _name: None)
+    assert objective_of([masked(0)]).notes() == [
+        "the Hausdorff distance needs an optional dependency: pip install 'modelsgenesis[report]'"
+    ]
+    found = measure_segmentation(np.eye(3), np.eye(3), LABELS[:2], (1.0, 1.0))
+    assert list(found) == ["dice square", "iou square"]
+    with pytest.raises(MissingExtraError, match="the Hausdorff distance needs an optional dependency"):
+        hausdorff95_per_class(np.eye(3), np.eye(3), 2, (1.0, 1.0))
 
 
 def test_refuses_to_learn_from_empty_masks_alone():

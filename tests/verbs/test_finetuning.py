@@ -1,6 +1,7 @@
 import csv
 import json
 import shutil
+import signal
 
 import nibabel as nib
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 import modelsgenesis
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig
-from modelsgenesis.errors import ConfigurationError, DataError, ResumeError, ScanError, TrainingError
+from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, ResumeError, ScanError, TrainingError
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
 from modelsgenesis.training.supervised import read_rows
@@ -254,6 +255,29 @@ def test_trains_one_fold_alone(class_folders, tmp_path):
     modelsgenesis.finetune(class_folders, tmp_path / "run", config=config.override(fold=0), **options)
     modelsgenesis.finetune(class_folders, tmp_path / "run", config=config.override(fold=None), resume=True, **options)
     assert read_measurements(tmp_path / "run")["cases"] == 32
+
+
+def test_a_signal_in_a_fold_says_how_to_go_on_with_all_of_them(class_folders, tmp_path):
+    class Stopped(Notes):
+        def step(self, step, *_):
+            if step == 2 and any(note.startswith("fold 1") for note in self.notes):
+                signal.raise_signal(signal.SIGTERM)
+
+    config = CLASSIFY.override(steps=4, folds=2)
+    options = {"config": config, "modality": "xray", "device": "cpu", "draw": False}
+    with pytest.raises(Interrupted, match=r"interrupted in fold 1 of 2, .* --resume --output .*run$") as stopped:
+        modelsgenesis.finetune(class_folders, tmp_path / "run", reporter=Stopped(), **options)
+    assert stopped.value.signum == signal.SIGTERM
+    _, measured = modelsgenesis.finetune(class_folders, tmp_path / "run", resume=True, **options)
+    _, whole = modelsgenesis.finetune(class_folders, tmp_path / "whole", **options)
+    assert measured == whole
+
+
+def test_refuses_to_be_one_of_several_processes(decathlon, tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigurationError, match="finetune runs in one process: start it without torchrun"):
+        modelsgenesis.finetune(decathlon, tmp_path / "run")
 
 
 def test_refuses_folds_that_cannot_be(class_folders, tmp_path):

@@ -29,6 +29,7 @@ from modelsgenesis.training.outcome import (
     SPLIT_NAME,
     TEST_NAME,
     describe_bundle,
+    read_results,
     with_results,
     write_results,
 )
@@ -140,8 +141,7 @@ def finetune_network(
     """
     check_split(split, data)
     config = settle_config(config, data)
-    size = config.patch_size if data.task == "classification" else None
-    parts = parts or prepare_parts(split, data, contract, size=size, strict=strict, reporter=reporter)
+    parts = parts or prepare_parts(split, data, contract, config, strict=strict, reporter=reporter)
     config = settle_patch_size(config, network, parts["training"], reporter)
     check_network(network, data)
     objective = make_objective(
@@ -154,10 +154,15 @@ def finetune_network(
     )
     run = _open(output, network, config, split, init, resume=resume)
     try:
+        if run.description().get("finished") and (run.folder / RESULTS_NAME).exists():
+            reporter.note(f"{output}: the run is finished, there is nothing left to resume")
+            return flat(read_results(output)["test"])
         for note in objective.notes():
             reporter.note(note)
         if config.freeze_encoder:
             objective.freeze(cast("nn.Module", network.encoder))
+            if not pretrained:
+                reporter.note("the frozen encoder has random weights: only what is after it learns")
         write_split(split, run.folder / SPLIT_NAME)
         bundle = describe_bundle(network, config, contract, data, parts, init=init, hardware=hardware)
         record = _Record(run, objective, bundle, parts, draw=draw)
@@ -178,6 +183,7 @@ def finetune_network(
         more = {"init": init, "split": count_split(split, data), "step": progress.best_step, "steps": progress.step}
         more |= {"validation": progress.metrics}
         write_results(run.folder / RESULTS_NAME, data=data, config=config, test=summary, rows=rows, more=more)
+        run.finish()
         return flat(summary)
     finally:
         run.close()

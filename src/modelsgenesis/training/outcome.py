@@ -57,7 +57,7 @@ def describe_bundle(
             init=init,
             recipe=config.to_dict(),
             data={"name": data.name, **counts, "modality": contract.modality, **drawn},
-            environment=describe_environment(hardware),
+            environment=describe_environment(hardware, config),
         ),
     )
 
@@ -75,13 +75,14 @@ def with_results(bundle: BundleConfig, progress: Progress, rests_on: Mapping[str
     if progress.metrics:
         results = {"validation": {**progress.metrics, **rests_on["validation"]}, **results}
     if test:
-        measured = {
-            name: {"value": entry["value"], "interval": [entry["low"], entry["high"]]}
-            for name, entry in test.items()
-            if entry["value"] is not None
-        }
+        measured = {name: _on_card(entry) for name, entry in test.items() if entry["value"] is not None}
         results = {"test": {**measured, **rests_on["test"]}, **results}
     return replace(bundle, provenance=replace(bundle.provenance, results=results))
+
+
+def _on_card(entry: Mapping[str, Any]) -> dict[str, Any]:
+    ends = [entry["low"], entry["high"]]
+    return {"value": entry["value"], **({} if None in ends else {"interval": ends})}
 
 
 def write_results(

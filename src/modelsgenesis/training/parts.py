@@ -14,7 +14,7 @@ from modelsgenesis.configs import (
     InputContract,
     require_patch_size,
 )
-from modelsgenesis.data import LabelledData, PreparedCase, prepare_cases
+from modelsgenesis.data import LabelledCase, LabelledData, PreparedCase, prepare_cases
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.evaluation import window_size
 from modelsgenesis.reporting import Reporter
@@ -37,8 +37,8 @@ def prepare_parts(
     split: Split,
     data: LabelledData,
     contract: InputContract,
+    config: FinetuningConfig,
     *,
-    size: tuple[int, ...] | None = None,
     strict: bool = False,
     reporter: Reporter | None = None,
 ) -> dict[str, list[PreparedCase]]:
@@ -48,7 +48,7 @@ def prepare_parts(
         split: Names of the cases.
         data: Where they are.
         contract: How they are prepared.
-        size: Sides that images to classify are brought to at once; None keeps their own.
+        config: Of a classification with a patch size: images are brought to it at once, which saves memory.
         strict: A bad case is an error.
         reporter: Is told what is left out.
 
@@ -60,10 +60,28 @@ def prepare_parts(
     parts: dict[str, list[PreparedCase]] = {}
     for part, names in asdict(split).items():
         chosen = [by_name[name] for name in names]
-        parts[part], refused = prepare_cases(chosen, data, contract, strict=strict, size=size)
-        for refusal in refused:
-            (reporter or Reporter()).note(f"left out {refusal.source}: {refusal.reason}")
+        parts[part] = prepare_named(chosen, data, contract, config, strict=strict, reporter=reporter)
     return parts
+
+
+def prepare_named(
+    cases: Sequence[LabelledCase],
+    data: LabelledData,
+    contract: InputContract,
+    config: FinetuningConfig,
+    *,
+    strict: bool = False,
+    reporter: Reporter | None = None,
+) -> list[PreparedCase]:
+    """Read and prepare cases as training needs them; bad ones are left out and said.
+
+    Args and errors as of `prepare_parts`.
+    """
+    size, fit = (config.patch_size, config.fit) if isinstance(config, ClassificationConfig) else (None, "auto")
+    prepared, refused = prepare_cases(cases, data, contract, strict=strict, size=size, fit=fit)
+    for refusal in refused:
+        (reporter or Reporter()).note(f"left out {refusal.source}: {refusal.reason}")
+    return prepared
 
 
 def pick_parts(split: Split, prepared: Mapping[str, PreparedCase]) -> dict[str, list[PreparedCase]]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 
 from modelsgenesis.configs import FinetuningConfig, SegmentationConfig
 from modelsgenesis.data import LabelledPatches, PreparedCase, require_label
-from modelsgenesis.errors import DataError
+from modelsgenesis.errors import DataError, MissingExtraError
 from modelsgenesis.evaluation import (
     Summary,
     dice_per_class,
@@ -53,6 +54,8 @@ class Segmentation(SupervisedObjective):
         masks = _describe_masks(training, labels)
         self.dataset = LabelledPatches(training, config)
         self._notes = [*masks, *self.dataset.notes()]
+        if find_spec("scipy") is None:
+            self._notes.append(str(MissingExtraError("the Hausdorff distance", "report")))
         # Dice over the whole batch: a small structure is absent from many sub-volumes.
         self.criterion = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
 

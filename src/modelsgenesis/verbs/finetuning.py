@@ -5,16 +5,17 @@ from pathlib import Path
 from typing import Any
 
 from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, SegmentationConfig
-from modelsgenesis.data import LabelledData, PreparedCase, prepare_cases, read_labelled, sample_data
+from modelsgenesis.data import LabelledData, PreparedCase, read_labelled, sample_data
 from modelsgenesis.data.labelled.reading import find_task
-from modelsgenesis.errors import ConfigurationError, DataError, ResumeError
+from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, ResumeError
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run, Split, choose_labelled, finetune_network, read_split, split_cases
+from modelsgenesis.training.distributed import Processes
 from modelsgenesis.training.folds import fold_folder, fold_state, pool_folds
 from modelsgenesis.training.outcome import SPLIT_NAME
 from modelsgenesis.training.outcome import read_results as read_outcome
-from modelsgenesis.training.parts import Parts, pick_parts
+from modelsgenesis.training.parts import Parts, pick_parts, prepare_named
 from modelsgenesis.verbs.task_networks import Start, start
 
 SAMPLE_CONFIG = SegmentationConfig(
@@ -78,6 +79,8 @@ def finetune(
         measured["dice"]
     """
     reporter = reporter or Reporter()
+    if not Processes.from_environment().is_alone:
+        raise ConfigurationError("finetune runs in one process: start it without torchrun")
     if config is None or not config.folds:
         Run.check(output, resume=resume)
     if source is None:
@@ -233,7 +236,14 @@ def _train_folds(job: _Job, split: Split | str | Path | None, *, resume: bool) -
         chosen = split_cases(job.data, own.config)
         parts = pick_parts(chosen, prepared)
         folder = fold_folder(job.output, fold)
-        measured = _train(own, folder, chosen, resume=state == "begun", begun=begun, parts=parts)
+        try:
+            measured = _train(own, folder, chosen, resume=state == "begun", begun=begun, parts=parts)
+        except Interrupted as signal:
+            raise Interrupted(
+                signal.signum,
+                f"interrupted in fold {fold} of {config.folds}, nothing is lost; go on with the same command and "
+                f"--resume --output {job.output}",
+            ) from signal
     if config.fold is not None:
         return fold_folder(job.output, config.fold), measured
     return job.output, pool_folds(job.output, job.data, config, job.reporter)
@@ -266,8 +276,7 @@ def _check_folds(job: _Job, split: Split | str | Path | None, *, resume: bool) -
 
 def _prepare_all(job: _Job, begun: Start) -> dict[str, PreparedCase]:
     """Prepare every case once for all folds."""
-    size = job.config.patch_size if job.data.task == "classification" else None
-    cases, refused = prepare_cases(job.data.cases, job.data, begun.contract, strict=job.strict, size=size)
-    for refusal in refused:
-        job.reporter.note(f"left out {refusal.source}: {refusal.reason}")
+    cases = prepare_named(
+        job.data.cases, job.data, begun.contract, job.config, strict=job.strict, reporter=job.reporter
+    )
     return {case.name: case for case in cases}

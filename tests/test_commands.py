@@ -87,20 +87,27 @@ def check_options(name: str, options: dict[str, Any]) -> None:
         for config in [TASKS[task]] if task else TASKS.values():
             apply_settings(config(), settings)
     if name == "compare":
-        described = describe_comparison(
-            options["inits"],
-            arm_settings=options["arm_settings"] or [],
-            labels=options["labels"].split(","),
-            runs=options["runs"],
-            tune=options["tune"] or [],
-            tuning_runs=options["tuning_runs"],
-        )
-        for arm in described.arms:
-            check_name(arm.init)
-        for labels in described.labels:
-            SegmentationConfig(labels=None if labels == "all" else labels)
+        check_comparison(options)
     for key in ("init", "name", "model"):
         check_name(options.get(key) or "")
+
+
+def check_comparison(options: dict[str, Any]) -> None:
+    """Check arms, label counts, what is tuned, and the schemes that are pretrained."""
+    described = describe_comparison(
+        options["inits"] or ["scratch"],
+        arm_settings=options["arm_settings"] or [],
+        labels=options["labels"].split(","),
+        runs=options["runs"],
+        tune=options["tune"] or [],
+        tuning_runs=options["tuning_runs"],
+    )
+    for arm in described.arms:
+        check_name(arm.init)
+    for labels in described.labels:
+        SegmentationConfig(labels=None if labels == "all" else labels)
+    for scheme in (options["schemes"] or "V").split(","):
+        pretraining_recipe(options["pretrain_recipe"], scheme=scheme, settings=options["pretrain_settings"] or [])
 
 
 def check_name(name: str) -> None:
@@ -153,6 +160,7 @@ def test_commands_are_found() -> None:
         "finetune DIR --task cls --set batch_size=x",
         "finetune DIR --init genesis-chest-ct-4d",
         "compare DIR --init scratch --labels 0",
+        "compare DIR --scheme I+VI",
         "compare DIR --init scratch --init genesis-chest-ct-4d",
         "info genesis-chest-ct-4d",
     ],

@@ -1,9 +1,12 @@
+import signal
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsgenesis.training.batches import StepBatches
+from modelsgenesis.configs import TrainingConfig
+from modelsgenesis.training.batches import StepBatches, make_loader, next_batch, start_loader
 
 
 @given(size=st.integers(1, 20), batch_size=st.integers(1, 8), steps=st.integers(1, 30), start=st.integers(0, 29))
@@ -26,3 +29,13 @@ def test_an_epoch_is_every_sample_once():
     items = [item for batch in StepBatches(size=6, batch_size=4, start=0, steps=3, seed=0) for item in batch]
     assert sorted(items) == list(range(12))
     assert Counter(item // 6 for item in items[:6]) == {0: 6}
+
+
+def test_starting_a_loader_leaves_the_handler_of_ended_children_as_it_was():
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = StepBatches(size=2, batch_size=1, start=0, steps=2, seed=0)
+    loader = start_loader(make_loader([1, 2], batches, TrainingConfig(workers=1)))
+    assert signal.getsignal(signal.SIGCHLD) == before
+    with pytest.raises(IndexError):  # item 2 of the second epoch
+        list(start_loader(make_loader([1], batches, TrainingConfig(workers=0))))
+    assert next_batch(loader, 0).shape == (1,)

@@ -75,6 +75,10 @@ class TrainingConfig(Config):
         super().__post_init__()
         name = type(self).__name__
         require(self.steps is not None or self.epochs is not None, f"{name}: one of steps and epochs must be set")
+        require(
+            not (self.compile and self.checkpoint_activations),
+            f"{name}: compile and checkpoint_activations do not work together; set one of them",
+        )
         for key in ("steps", "epochs", "validate_every", "checkpoint_every"):
             value = getattr(self, key)
             require(value is None or value > 0, f"{name}.{key}: received {value}, expected above 0")

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -90,6 +91,20 @@ def _outlive_signals(_: int) -> None:
     """Leave it to the process that trains to end its workers: a signal to all of them must not cost it a batch."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+
+
+def start_loader(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Return the iterator of a loader; of a process that dies `next_batch` tells, at its place.
+
+    PyTorch raises from a handler of SIGCHLD too, in the midst of whatever runs: a step, the writing of a file.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    iterator = iter(loader)
+    is_its_own = getattr(before, "__module__", "").startswith("torch.")
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None or is_its_own else before)
+    return iterator
 
 
 def next_batch(loader: Iterator[Any], step: int) -> Any:

@@ -13,7 +13,7 @@ from modelsgenesis.errors import ConfigurationError, ExplodingLossError, Interru
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.networks import recompute_activations, share_statistics
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.batches import StepBatches, make_loader, next_batch
+from modelsgenesis.training.batches import StepBatches, make_loader, next_batch, start_loader
 from modelsgenesis.training.clock import Clock
 from modelsgenesis.training.distributed import Processes
 from modelsgenesis.training.guard import Guard
@@ -131,7 +131,7 @@ class Trainer:
             self._set_random_states()
             try:
                 self._parallel = self._parallelize()
-                self._loader = iter(make_loader(self.objective.dataset, batches, self.config))
+                self._loader = start_loader(make_loader(self.objective.dataset, batches, self.config))
                 self._train(stop)
             finally:
                 self._loader = self._parallel = None  # their threads and processes end here

@@ -205,9 +205,7 @@ class Run:
             with path.open("a", newline="") as file:
                 file.write(text.getvalue())
         except OSError as error:
-            raise TrainingError(
-                f"{path}: cannot be written: {error.strerror}; the last checkpoint is intact"
-            ) from error
+            raise TrainingError(_unwritable(path, error)) from error
 
     def truncate_logs(self, step: int) -> None:
         """Drop the rows after `step`, which the resumed run writes again, and a last row that a crash cut."""
@@ -224,6 +222,7 @@ class Run:
 
         Raises:
             CheckpointError: The disk is full; the checkpoint before is intact.
+            TrainingError: So it is for the logs.
         """
         content = io.BytesIO()
         torch.save(dict(state), content)
@@ -241,8 +240,11 @@ class Run:
         """Bring the logs to the disk, so that no checkpoint is ahead of them."""
         for path in (self.folder / LOG_NAME, self.folder / VALIDATION_NAME):
             if path.exists():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
+                try:
+                    with path.open("rb") as file:
+                        os.fsync(file.fileno())
+                except OSError as error:
+                    raise TrainingError(_unwritable(path, error)) from error
 
     def load_checkpoint(self) -> tuple[dict[str, Any] | None, str]:
         """Return the newest readable state, None if none was written yet, and what a person should know of it.
@@ -260,6 +262,10 @@ class Run:
         if not paths:
             return None, "no checkpoint was written yet: starting from the beginning"
         raise ResumeError(f"{self.folder}: no readable checkpoint to resume from; start again in another folder")
+
+
+def _unwritable(path: Path, error: OSError) -> str:
+    return f"{path}: cannot be written: {error.strerror}; the last checkpoint is intact"
 
 
 def _is_blank(folder: Path) -> bool:

@@ -1,0 +1,82 @@
+"""The command itself under torchrun: two nodes on the loopback interface, one process each."""
+
+import csv
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.timeout(600)
+
+SOURCE = str(Path(__file__).parents[2] / "src")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+TINY = [
+    *("--steps", "4", "--set", "network.widths=4,8", "--set", "network.norm=instance", "--set", "patch_size=16,16,12"),
+    *("--set", "samples_per_scan=2", "--set", "batch_size=2", "--set", "validate_every=2", "--set", "workers=0"),
+    *("--set", "validation_samples=2", "--set", "precision=float32", "--modality", "ct", "--device", "cpu"),
+]
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def start_nodes(*arguments, nodes=2, processes=1):
+    """Start the command on several nodes; return how each ended, what it said on stdout and on stderr."""
+    port = free_port()
+    started = []
+    for node in range(nodes):
+        torchrun = [
+            *(sys.executable, "-m", "torch.distributed.run", "--nnodes", nodes, "--node-rank", node),
+            *("--nproc-per-node", processes, "--master-addr", "127.0.0.1", "--master-port", port),
+            *("-m", "modelsgenesis", "pretrain", *arguments),
+        ]
+        started.append(
+            subprocess.Popen(
+                list(map(str, torchrun)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
+            )
+        )
+    ends = [process.communicate(timeout=500) for process in started]
+    return [(process.returncode, *said) for process, said in zip(started, ends, strict=True)]
+
+
+def losses(run):
+    with (run / "log.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def test_two_nodes_train_as_one_process_and_rank_0_alone_speaks(ct_folder, tmp_path):
+    asked = [ct_folder, *TINY, "--cache", tmp_path / "cache"]
+    (status, out, err), (other, other_out, other_err) = start_nodes(*asked, "-o", tmp_path / "two")
+    assert (status, other) == (0, 0), err + other_err
+    assert "restoration loss" in out
+    assert (other_out, other_err) == ("", "")
+    assert "2 processes over gloo" in err
+    alone = subprocess.run(
+        list(map(str, [sys.executable, "-m", "modelsgenesis", "pretrain", *asked, "-o", tmp_path / "one", "-q"])),
+        env=ENVIRONMENT,
+        timeout=300,
+    )
+    assert alone.returncode == 0
+    assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)
+    first, second = start_nodes(*asked, "-o", tmp_path / "two")
+    assert (first[0], second[0]) == (1, 1)
+    assert "error: " in first[2]
+    assert "holds a run already; add --resume" in first[2]
+    assert "error: " not in second[2]
+
+
+@pytest.mark.slow
+def test_twenty_runs_of_twenty_end_with_status_0(ct_folder, tmp_path):
+    for number in range(20):
+        run = tmp_path / f"run{number}"
+        ((status, _, err),) = start_nodes(
+            ct_folder, *TINY, "--cache", tmp_path / "cache", "-o", run, "-q", nodes=1, processes=2
+        )
+        assert status == 0, (number, err)
+        assert (run / "config.json").exists()

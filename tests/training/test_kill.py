@@ -1,0 +1,112 @@
+"""`kill -9` at random moments: every resume works, and the end is that of a run that was never interrupted."""
+
+import csv
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+SOURCE = str(Path(__file__).parents[2] / "src")
+ENVIRONMENT = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1"}
+KILLS = 20
+SETTINGS = [
+    *("--steps", "400", "--recipe", "small", "--modality", "ct", "--device", "cpu", "--quiet"),
+    *(
+        "--set",
+        "network.widths=4,8",
+        "--set",
+        "patch_size=8,8,8",
+        "--set",
+        "batch_size=2",
+        "--set",
+        "samples_per_scan=3",
+    ),
+    *(
+        "--set",
+        "validate_every=40",
+        "--set",
+        "validation_samples=2",
+        "--set",
+        "checkpoint_every=1",
+        "--set",
+        "workers=1",
+    ),
+    *(
+        "--set",
+        "precision=float32",
+    ),
+]
+
+
+def start(*arguments):
+    command = [sys.executable, "-m", "modelsgenesis", "pretrain", *map(str, arguments)]
+    return subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.PIPE, text=True)
+
+
+def wait_for(condition, process, seconds=120):
+    deadline = time.monotonic() + seconds
+    while not condition() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.0005)
+
+
+def size(path):
+    return path.stat().st_size if path.exists() else 0
+
+
+def kill(process, run, moment, chance):
+    """Kill at a random moment of the start, of the training, of a write of a checkpoint, or of a bundle."""
+    log, before = run / "log.csv", size(run / "log.csv")
+    if moment == "start":
+        time.sleep(chance.uniform(0, 6))
+    else:
+        wait_for(lambda: size(log) > before, process)
+        time.sleep(chance.uniform(0, 0.5))
+    if moment == "checkpoint":
+        wait_for(lambda: any((run / "checkpoints").glob(".last.pt.*")), process)
+    if moment == "bundle":
+        wait_for(lambda: any(run.glob(".model.safetensors.*")) or any(run.glob(".README.md.*")), process, 20)
+    process.kill()
+    err = process.communicate()[1]
+    assert process.returncode in (-9, 0), err
+
+
+def finish(process):
+    err = process.communicate(timeout=1200)[1]
+    return process.returncode, err
+
+
+def rows(run):
+    with (run / "log.csv").open() as file:
+        return [(row["step"], row["learning_rate"], row["loss"]) for row in csv.DictReader(file)]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_twenty_kills_and_the_same_end_to_the_bit(ct_folder, tmp_path):
+    asked = [ct_folder, *SETTINGS, "--cache", tmp_path / "cache"]
+    whole, run = tmp_path / "whole", tmp_path / "killed"
+    assert finish(start(*asked, "-o", whole)) == (0, "")
+    chance = random.Random(0)
+    moments = ["start"] * 3 + ["training"] * 8 + ["checkpoint"] * 6 + ["bundle"] * 3
+    chance.shuffle(moments)
+    steps, torn = [], 0
+    for moment in moments:
+        process = start("--resume", run) if (run / "run.json").exists() else start(*asked, "-o", run)
+        kill(process, run, moment, chance)
+        torn += any((run / "checkpoints").glob(".last.pt.*")) or any(run.glob(".model.safetensors.*"))
+        steps.append(len(rows(run)) if (run / "log.csv").exists() else 0)
+    assert len(moments) == KILLS
+    print(f"killed after steps {steps}; {torn} writes were cut short")  # noqa: T201 - the report of a long test
+    assert finish(start("--resume", run)) == (0, "")
+    assert rows(run) == rows(whole)
+    for name in ("model.safetensors", "validation.csv"):
+        assert (run / name).read_bytes() == (whole / name).read_bytes(), name
+    ends = [torch.load(folder / "checkpoints" / "last.pt", weights_only=True) for folder in (whole, run)]
+    for name, value in ends[0]["network"].items():
+        assert torch.equal(value, ends[1]["network"][name]), name
+    assert not any(run.rglob(".*.pt.*"))

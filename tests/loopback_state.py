@@ -161,4 +161,5 @@ class LoopbackHub:
 
 
 def is_large(path: str, size: int) -> bool:
-    return path.endswith(LARGE_SUFFIXES) or size >= LARGE
+    """Tell whether git-lfs keeps a file; text stays in git, as on the Hub, where its limit is 10 MB."""
+    return path.endswith(LARGE_SUFFIXES) or (size >= LARGE and not path.endswith((".md", ".json")))

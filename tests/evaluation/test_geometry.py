@@ -1,5 +1,7 @@
 """Answers come back in the space of their scan, however its axes lie."""
 
+import tracemalloc
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -16,8 +18,9 @@ from modelsgenesis.configs import (
     PredictionConfig,
     Provenance,
 )
-from modelsgenesis.data import Volume, prepare_label, read_volume, to_native, write_nifti
-from modelsgenesis.evaluation import Member, native_labels, native_probabilities, segment_case
+from modelsgenesis.data import Volume, prepare, prepare_label, read_volume, to_native, write_nifti
+from modelsgenesis.evaluation import Member, SoftAnswer, native_labels, native_probabilities, segment_case
+from modelsgenesis.evaluation.ensembles import without_voxels
 from modelsgenesis.hardware import choose_hardware
 
 HARDWARE = choose_hardware("cpu", "float32")
@@ -117,6 +120,21 @@ def test_a_class_at_a_time_is_all_at_once():
     soft = native_probabilities(answers)
     np.testing.assert_allclose(soft.sum(axis=-1), 1, atol=1e-5)
     assert np.array_equal(native_labels(answers), soft.argmax(axis=-1))
+
+
+@pytest.mark.parametrize("spacing", [None, (2.0, 2.0, 2.0)])
+def test_the_way_back_takes_no_memory_for_each_class(spacing):
+    """Sixteen classes at once would take sixteen volumes and more; see docs/prediction.md."""
+    values = np.random.default_rng(0).uniform(0, 1, (96, 80, 64)).astype(np.float32)
+    scan = Volume(array=values, affine=np.diag([-1.0, 1, 1, 1]), source="scan")
+    prepared = without_voxels(prepare(scan, SHAPES.override(spacing=spacing)))
+    assert prepared.array.base is not None  # a view of one number
+    soft = np.random.default_rng(1).uniform(0, 1, (16, *prepared.array.shape)).astype(np.float32)
+    tracemalloc.start()
+    native_labels([SoftAnswer(probabilities=soft, prepared=prepared)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4.5 * values.nbytes
 
 
 @settings(max_examples=25)

@@ -8,7 +8,9 @@ from modelsgenesis.evaluation.ensembles import (
     SoftAnswer,
     check_members,
     classify_case,
+    prepare_for,
     segment_case,
+    segment_prepared,
     usable_contract,
 )
 from modelsgenesis.evaluation.inference import segment, sliding_window, window_size
@@ -55,8 +57,10 @@ __all__ = [
     "measure_segmentation",
     "native_labels",
     "native_probabilities",
+    "prepare_for",
     "segment",
     "segment_case",
+    "segment_prepared",
     "sliding_window",
     "summarize_classification",
     "summarize_segmentation",

@@ -31,13 +31,16 @@ def native_labels(answers: Sequence[SoftAnswer]) -> np.ndarray:
         uint8 [*scan's shape]; uint16 for more than 256 classes.
     """
     classes = len(answers[0].probabilities)
-    best = native_channel(answers, 0).copy()
+    best = native_channel(answers, 0)
+    if any(np.may_share_memory(best, answer.probabilities) for answer in answers):
+        best = best.copy()
     labels = np.zeros(best.shape, np.uint8 if classes <= 256 else np.uint16)
     for index in range(1, classes):
         channel = native_channel(answers, index)
         higher = channel > best
         labels[higher] = index
         np.copyto(best, channel, where=higher)
+        del channel, higher  # before the next one is made
     return labels
 
 

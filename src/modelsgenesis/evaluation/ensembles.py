@@ -2,8 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -143,23 +142,70 @@ def segment_case(
         ScanError: The case cannot be used.
         ShapeError: Flips along an axis that is not there.
     """
+    return segment_prepared(prepare_for(members, volumes), config=config, hardware=hardware)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedFor:
+    """A case as some members of an ensemble expect it.
+
+    Attributes:
+        members: Those that do.
+        weight: Of each in the mean over all members.
+        image: float32 [channels, *prepared spatial].
+        frame: The way back, without voxels.
+    """
+
+    members: tuple[Member, ...]
+    weight: float
+    image: np.ndarray
+    frame: PreparedVolume
+
+
+def prepare_for(members: Sequence[Member], volumes: Sequence[Volume]) -> list[PreparedFor]:
+    """Prepare a case in each way that members expect; the scans themselves are not needed after it.
+
+    Raises:
+        ConfigurationError: The number of channels is not the models'.
+        ScanError: The case cannot be used.
+    """
     alike: Mapping[InputContract, list[Member]] = defaultdict(list)
     for member in members:
         alike[member.config.input].append(member)
-    answers = []
+    prepared = []
     for contract, group in alike.items():
         channels = prepare_channels(volumes, contract)
-        image = torch.from_numpy(np.stack([channel.array for channel in channels]))
-        total: Any = None
-        for member in group:
+        frame, weight = without_voxels(channels[0]), 1 / len(members)
+        prepared.append(PreparedFor(members=tuple(group), weight=weight, image=_stacked(channels), frame=frame))
+    return prepared
+
+
+def segment_prepared(
+    prepared: Sequence[PreparedFor], *, config: PredictionConfig, hardware: Hardware
+) -> list[SoftAnswer]:
+    """Segment a prepared case; see `segment_case`."""
+    answers = []
+    for one in prepared:
+        image, total = torch.from_numpy(one.image), None
+        for member in one.members:
             soft = segment(
                 member.network, image, patch_size=member.config.patch_size, config=config, hardware=hardware
             ).numpy()
             total = soft if total is None else np.add(total, soft, out=total)
-        if len(members) > 1:
-            total /= len(members)
-        answers.append(SoftAnswer(probabilities=total, prepared=channels[0]))
+        if total is not None:
+            probabilities = total if one.weight == 1 else np.multiply(total, np.float32(one.weight), out=total)
+            answers.append(SoftAnswer(probabilities=probabilities, prepared=one.frame))
     return answers
+
+
+def _stacked(channels: Sequence[PreparedVolume]) -> np.ndarray:
+    """Return [channels, *spatial]; of one channel without a copy."""
+    return channels[0].array[None] if len(channels) == 1 else np.stack([channel.array for channel in channels])
+
+
+def without_voxels(prepared: PreparedVolume) -> PreparedVolume:
+    """Return a prepared volume that only knows the way back: its array has the shape and no memory."""
+    return replace(prepared, array=np.broadcast_to(np.float32(0), prepared.array.shape))
 
 
 def classify_case(
@@ -184,11 +230,11 @@ def classify_case(
     """
     results = []
     for member in members:
-        arrays = [channel.array for channel in prepare_channels(volumes, member.config.input)]
+        array = _stacked(prepare_channels(volumes, member.config.input))
         size = member.config.patch_size
-        if arrays[0].ndim != len(size):
-            raise ScanError(f"{volumes[0].source}: has {arrays[0].ndim} axes; the model takes {len(size)}")
-        image = torch.from_numpy(fit_image(np.stack(arrays), size))
+        if array.ndim != len(size) + 1:
+            raise ScanError(f"{volumes[0].source}: has {array.ndim - 1} axes; the model takes {len(size)}")
+        image = torch.from_numpy(fit_image(array, size))
         batch = torch.stack(
             [image.flip([axis + 1 for axis in axes]) for axes in mirrored_passes(config.flips, len(size))]
         )

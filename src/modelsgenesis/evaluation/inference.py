@@ -20,6 +20,7 @@ from modelsgenesis.configs.prediction import Stitch
 from modelsgenesis.errors import ConfigurationError, ShapeError
 from modelsgenesis.hardware import Hardware
 
+_ROWS = 8  # of an image whose probabilities are computed together
 _SHARE = 0.5  # of a device's free memory that the stitched volume may take; windows need the rest
 
 
@@ -265,9 +266,8 @@ def segment(
 
 
 def softmax_in_place(logits: Tensor) -> Tensor:
-    """Turn logits [classes, *spatial] into probabilities in their own memory; two volumes of one class beside it."""
+    """Turn logits [classes, *spatial] into probabilities in their own memory, a few rows at a time."""
     with torch.inference_mode():
-        logits -= logits.amax(dim=0)
-        logits.exp_()
-        logits /= logits.sum(dim=0)
+        for rows in logits.split(_ROWS, dim=1):
+            rows.copy_(rows.softmax(dim=0))
         return logits

@@ -28,7 +28,7 @@ def test_a_segmentation_is_a_row_a_structure_with_intervals(capsys):
     assert "Posterior 0.870 (0.860–0.880) —" in lines
     assert "39 test patients; 95% intervals by bootstrap over patients" in lines
     assert "hausdorff95 Posterior is undefined: no case has it" in lines
-    assert "dice Posterior: the mean leaves out 2 cases, for which it is undefined" in lines
+    assert "dice Posterior: the mean leaves out 2 cases in which the truth lacks the structure" in lines
     assert "runs/x/split.json: which cases were for what; --split uses it again" in lines
 
 

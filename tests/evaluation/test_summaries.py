@@ -1,3 +1,5 @@
+from unittest.mock import ANY
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,17 @@ def test_several_classes_are_measured_each_against_the_rest():
     assert found["auc"]["value"] == pytest.approx(np.mean(each))
     assert [found[f"auc {name}"]["value"] for name in "abc"] == pytest.approx(each)
     assert found["accuracy"]["value"] == (probabilities.argmax(1) == truth.argmax(1)).mean()
+
+
+def test_scores_of_different_networks_are_not_ranked_together():
+    truth = np.array([False, True, False, True])
+    score = np.array([0.1, 0.2, 0.8, 0.9])  # each network is right about its own two cases
+    pair = np.stack([1 - score, score], 1), np.stack([~truth, truth], 1), ["a", "b"], cases(4)
+    together = summarize_classification(*pair, resamples=50)
+    apart = summarize_classification(*pair, groups=[0, 0, 1, 1], resamples=50)
+    assert together["auc"]["value"] == 0.75
+    assert apart["auc"] == {"value": 1.0, "low": 1.0, "high": 1.0, "undefined_resamples": ANY}
+    assert apart["accuracy"]["value"] == together["accuracy"]["value"]
 
 
 def test_several_labels_a_case():

@@ -8,7 +8,7 @@ import numpy as np
 from modelsgenesis.errors import RangeError
 from modelsgenesis.evaluation import ranking
 from modelsgenesis.evaluation.bootstrap import intervals, mean_of_columns, weighted_means
-from modelsgenesis.evaluation.metrics import SEGMENTATION_METRICS, auc, average_precision
+from modelsgenesis.evaluation.metrics import SEGMENTATION_METRICS, auc, average_precision, mean_ignoring_nan
 
 Summary = dict[str, dict[str, Any]]
 """By the metric's name: `value`, and `low` and `high` of its 95% interval, each None where undefined. Where they are
@@ -73,6 +73,7 @@ def summarize_classification(
     *,
     multilabel: bool = False,
     specificity: float = 0.9,
+    groups: Sequence[int] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Summary:
@@ -85,6 +86,8 @@ def summarize_classification(
         patients: Whose each case is.
         multilabel: Whether several classes may hold at once.
         specificity: At which the sensitivity is given.
+        groups: Which network predicted each case, where several did, such as those of folds. Scores of different
+            networks cannot be ranked together: cases are ranked within each group, and the groups averaged.
         resamples: Bootstrap resamples.
         seed: Of them.
 
@@ -102,15 +105,19 @@ def summarize_classification(
     single = len(labels) == 2 and not multilabel
     columns = [1] if single else list(range(len(labels)))
     scores, positive = probabilities[:, columns], truth[:, columns]
+    members = _members(groups, len(truth))
     found: Summary = {}
     for metric, (weighted, exact) in _ranking_metrics(specificity).items():
 
         def each(weights: np.ndarray, weighted: _Weighted = weighted) -> np.ndarray:
             pairs = zip(scores.T, positive.T, strict=True)
-            values = np.stack([weighted(ranking.curve(score, true, weights)) for score, true in pairs], axis=-1)
+            values = np.stack([_within(members, weighted, score, true, weights) for score, true in pairs], axis=-1)
             return values if single else _with_mean(values)
 
-        points = np.array([exact(score, true) for score, true in zip(scores.T, positive.T, strict=True)])
+        pairs = zip(scores.T, positive.T, strict=True)
+        points = np.array(
+            [mean_ignoring_nan([exact(score[own], true[own]) for own in members]) for score, true in pairs]
+        )
         names = [metric] if single else [metric, *(f"{metric} {label}" for label in labels)]
         points = points if single else _with_mean(points[None])[0]
         found |= _explained(_entries(names, points, each, patients, resamples, seed), positive)
@@ -118,6 +125,20 @@ def summarize_classification(
 
 
 _Weighted = Callable[[ranking.Curve], np.ndarray]
+
+
+def _members(groups: Sequence[int] | None, cases: int) -> list[np.ndarray]:
+    """Return the indices of the cases of each group."""
+    of = np.zeros(cases, int) if groups is None else np.asarray(groups)
+    return [np.flatnonzero(of == group) for group in np.unique(of)]
+
+
+def _within(
+    members: Sequence[np.ndarray], weighted: _Weighted, score: np.ndarray, true: np.ndarray, weights: np.ndarray
+) -> np.ndarray:
+    """Return the mean over the groups of a metric within each, [resamples]."""
+    each = [weighted(ranking.curve(score[own], true[own], weights[:, own])) for own in members]
+    return each[0] if len(each) == 1 else mean_of_columns(np.stack(each, axis=-1))
 
 
 def _ranking_metrics(specificity: float) -> dict[str, tuple[_Weighted, Callable[[np.ndarray, np.ndarray], float]]]:
@@ -215,7 +236,8 @@ def explanations(summary: Summary) -> list[str]:
         if entry["value"] is None:
             said.append(f"{name} is undefined: {entry['reason']}")
         elif "undefined" in entry:
-            said.append(f"{name}: the mean leaves out {entry['undefined']} cases, for which it is undefined")
+            lacking = "the truth or the prediction lacks" if name.startswith("hausdorff95") else "the truth lacks"
+            said.append(f"{name}: the mean leaves out {entry['undefined']} cases in which {lacking} the structure")
         elif "undefined_classes" in entry:
-            said.append(f"{name}: the mean leaves out {entry['undefined_classes']} classes, for which it is undefined")
+            said.append(f"{name}: the mean leaves out {entry['undefined_classes']} classes of no case or of all")
     return said

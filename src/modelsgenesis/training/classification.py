@@ -156,7 +156,10 @@ class Classification(SupervisedObjective):
 def summarize_classification_rows(
     rows: Sequence[Row], labels: Sequence[str], config: FinetuningConfig, *, multilabel: bool
 ) -> Summary:
-    """Return each metric of rows of `Classification.measure` with its interval over the patients."""
+    """Return each metric of rows of `Classification.measure` with its interval over the patients.
+
+    Rows of several folds say in `fold` which, and are ranked within each.
+    """
     held = [row["class"].split(_JOINED) for row in rows]
     return summarize_classification(
         np.array([[row[f"probability {name}"] for name in labels] for row in rows]),
@@ -165,6 +168,7 @@ def summarize_classification_rows(
         [row["patient"] for row in rows],
         multilabel=multilabel,
         specificity=config.specificity if isinstance(config, ClassificationConfig) else 0.9,
+        groups=[int(row.get("fold", 0)) for row in rows],
         resamples=config.bootstrap,
         seed=config.split_seed,
     )

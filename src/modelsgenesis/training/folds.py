@@ -54,7 +54,7 @@ def pool_folds(
     Writes `results.json`, with each fold's own values, and `test.csv` beside the folders of the folds.
 
     Returns:
-        The metrics over all patients that are defined.
+        The metrics over all patients that are defined; of a classification, cases are ranked within their fold.
 
     Raises:
         DataError: A fold has no results.
@@ -62,7 +62,7 @@ def pool_folds(
     output = Path(output)
     folders = [fold_folder(output, fold) for fold in range(config.folds)]
     results = [read_results(folder) for folder in folders]
-    rows = [row for folder in folders for row in read_rows(folder / TEST_NAME)]
+    rows = [{**row, "fold": fold} for fold, folder in enumerate(folders) for row in read_rows(folder / TEST_NAME)]
     summary = summarize_rows(rows, data, config)
     for explanation in explanations(summary):
         reporter.note(explanation)

@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from modelsgenesis.configs import CONTRACTS, GENESIS_2019, GENESIS_UNET_2019, PretrainingConfig
-from modelsgenesis.data import SubvolumeDataset, VolumeCache, find_scans, sample_folder
+from modelsgenesis.data import SubvolumeDataset, VolumeCache, find_scans, sample_folder, split_fitting
 from modelsgenesis.hardware import Hardware, choose_hardware, computes_bfloat16
 from modelsgenesis.networks import build_network
 from modelsgenesis.pretext import Deformation
@@ -31,7 +31,7 @@ from modelsgenesis.training.batches import StepBatches, make_loader
 from modelsgenesis.training.clock import Clock
 from modelsgenesis.training.memory import peak_memory
 from modelsgenesis.training.optimization import Optimization
-from modelsgenesis.training.pretraining import Restoration, fix_pairs
+from modelsgenesis.training.restoration import Restoration, fix_pairs
 
 AIM = 3.5
 Step = Callable[[Tensor, Tensor], float]
@@ -155,7 +155,8 @@ def sample_cache(folder: Path) -> VolumeCache:
 def make_objective(config: PretrainingConfig, cache: VolumeCache, hardware: Hardware) -> Restoration:
     """Return the restoration of sub-volumes of the embedded scans; quality is measured on places of their own."""
     sides = {"patch_size": config.patch_size, "per_scan": config.samples_per_scan, "rule": config.rule}
-    training, validation = (SubvolumeDataset(cache, seed=seed, **sides) for seed in (0, 1_000_003))
+    fitting, _ = split_fitting(cache, config.patch_size)
+    training, validation = (SubvolumeDataset(cache, fitting, seed=seed, **sides) for seed in (0, 1_000_003))
     deformation = Deformation(config.pretext)
     return Restoration(
         subvolumes=training,

@@ -38,3 +38,14 @@ def test_bfloat16_is_used_when_asked_for():
 def test_refuses_devices_that_are_not_there(device, message):
     with pytest.raises(ConfigurationError, match=message):
         choose_hardware(device)
+
+
+def test_each_process_of_a_machine_takes_its_own_device(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_hardware("auto", "float32", local_rank=1).device == torch.device("cuda:1")
+    assert choose_hardware("cuda:1", "float32").device == torch.device("cuda:1")
+    with pytest.raises(ConfigurationError, match="received cuda:0 for process 1 of this machine; use --device cuda"):
+        choose_hardware("cuda:0", "float32", local_rank=1)
+    with pytest.raises(ConfigurationError, match="process 2 of this machine, which has 2 CUDA devices; start as many"):
+        choose_hardware("cuda", "float32", local_rank=2)

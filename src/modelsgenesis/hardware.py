@@ -95,6 +95,11 @@ def _own_device(device: torch.device, local_rank: int) -> torch.device:
     """Return the CUDA device of a process."""
     count = torch.cuda.device_count()
     index = local_rank if device.index is None else device.index
+    if local_rank and index != local_rank:
+        raise ConfigurationError(
+            f"device: received {device} for process {local_rank} of this machine; use --device cuda, which gives each "
+            "process its own"
+        )
     if index >= count:
         raise ConfigurationError(
             f"device: received {device}, process {local_rank} of this machine, which has {count} CUDA devices; "

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -6,6 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from modelsgenesis.checkpoints import read_config
 
 
 def test_pretrain_prints_the_loss_beside_its_baselines(command, ct_folder, tmp_path, tiny_pretraining):
@@ -109,3 +112,39 @@ def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(ct_folder, tmp_path,
     assert err.strip().splitlines()[-1].startswith("interrupted at step ")
     assert f"--resume --output {tmp_path / 'run'}" in err
     assert (tmp_path / "run" / "checkpoints" / "last.pt").exists()
+
+
+def test_going_on_needs_only_the_run(command, ct_folder, tmp_path, tiny_pretraining):
+    asked = ["pretrain", ct_folder, "-o", tmp_path / "run", "--steps", 2, *tiny_pretraining]
+    assert command(*asked).status == 0
+    again = command("pretrain", "--resume", tmp_path / "run", "--device", "cpu")
+    assert again.status == 0
+    assert "the run is finished, there is nothing left to resume" in again.err
+    assert "bundle of step 2" in again.out
+    description = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps({**description, "finished": False}))
+    other = command("pretrain", "--resume", tmp_path / "run", "--device", "cpu", "--set", "seed=1", "--steps", 3)
+    assert other.status == 1
+    assert "another configuration: seed was 0, now 1; steps was 2, now 3" in other.err
+    assert command(*asked, "--resume").status == 0
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
+
+
+def test_sizes_are_given_or_worked_out(command, ct_folder, tmp_path, tiny_pretraining):
+    asked = [
+        "pretrain",
+        ct_folder,
+        "-o",
+        tmp_path / "run",
+        "--steps",
+        1,
+        *tiny_pretraining,
+        "--set",
+        "samples_per_scan=1",
+    ]
+    result = command(*asked, "--batch-size", "auto", "--patch-size", "16,16,8")
+    assert result.status == 0, result.err
+    assert "batch_size=4: there are no more samples" in result.err
+    assert read_config(tmp_path / "run").patch_size == (16, 16, 8)
+    wrong = command("pretrain", ct_folder, "-o", tmp_path / "other", "--batch-size", "many")
+    assert (wrong.status, "batch_size: received 'many', expected int" in wrong.err) == (1, True)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelsgenesis.configs import TrainingConfig
-from modelsgenesis.training.batches import StepBatches, make_loader, next_batch, start_loader
+from modelsgenesis.training.batches import StepBatches, choose_workers, make_loader, next_batch, start_loader
 
 
 @given(size=st.integers(1, 20), batch_size=st.integers(1, 8), steps=st.integers(1, 30), start=st.integers(0, 29))
@@ -39,3 +39,11 @@ def test_starting_a_loader_leaves_the_handler_of_ended_children_as_it_was():
     with pytest.raises(IndexError):  # item 2 of the second epoch
         list(start_loader(make_loader([1], batches, TrainingConfig(workers=0))))
     assert next_batch(loader, 0).shape == (1,)
+
+
+def test_the_processes_of_a_machine_share_its_cores(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 64)
+    assert choose_workers(-1) == 8
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert choose_workers(-1) == 4
+    assert choose_workers(3) == 3

@@ -54,6 +54,6 @@ def fit_to_memory(
         most = max(len(store) * config.samples_per_scan // processes.world_size, 1)
         fits = processes.first(partial(largest_batch, trial, budget, most))
         config = config.override(batch_size=fits * processes.world_size)
-        why = "an epoch has no more samples" if fits == most else f"what {budget / 2**30:.1f} GiB hold"
+        why = "there are no more samples" if fits == most else f"what {budget / 2**30:.1f} GiB hold"
         reporter.note(f"batch_size={config.batch_size}: {why}")
     return replace(start, config=config)

@@ -20,6 +20,8 @@ from modelsgenesis.verbs.requests import Recorded, Request, Source, absolute, co
 from modelsgenesis.verbs.starting import Start, choose_input, start_pretraining
 from modelsgenesis.verbs.subvolumes import names_of, prepare_scans, public_facts, refuse, split_subvolumes
 
+_MOSTLY = 0.9  # of the sub-volumes refused: the rule is not made for these scans
+
 
 def pretrain(
     source: Source | None,
@@ -223,7 +225,8 @@ class _Job:
         )
         if training.refused_share:
             share = f"{training.refused_share:.0%} of the sub-volumes drawn were refused"
-            reporter.note(f"{share}: rule {start.config.rule}")
+            remedy = "; consider --set rule=foreground" if training.refused_share > _MOSTLY else ""
+            reporter.note(f"{share}: rule {start.config.rule}{remedy}")
         return run
 
 

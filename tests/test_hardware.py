@@ -3,7 +3,7 @@ import torch
 
 from modelsgenesis.configs import GenesisUNetConfig
 from modelsgenesis.errors import ConfigurationError
-from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.hardware import check_compiler, choose_hardware
 from modelsgenesis.networks import GenesisUNet
 
 
@@ -49,3 +49,12 @@ def test_each_process_of_a_machine_takes_its_own_device(monkeypatch):
         choose_hardware("cuda:0", "float32", local_rank=1)
     with pytest.raises(ConfigurationError, match="process 2 of this machine, which has 2 CUDA devices; start as many"):
         choose_hardware("cuda", "float32", local_rank=2)
+
+
+def test_compiling_for_a_cpu_needs_a_compiler(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(
+        ConfigurationError, match=r"compile: on a CPU it needs a C.. compiler, no-such-compiler; install"
+    ):
+        check_compiler(torch.device("cpu"))
+    check_compiler(torch.device("cuda"))

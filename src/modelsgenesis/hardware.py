@@ -1,5 +1,7 @@
 """Where a network computes and in which number format."""
 
+import os
+import shutil
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -46,6 +48,19 @@ class Hardware:
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
         return f"{name}{threads}, {str(self.dtype).removeprefix('torch.')}, channels last"
+
+
+def check_compiler(device: torch.device) -> None:
+    """Refuse `torch.compile` for a CPU where there is no C++ compiler; on CUDA it brings its own.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
+    if device.type == "cpu" and not any(shutil.which(name) for name in names):
+        raise ConfigurationError(
+            f"compile: on a CPU it needs a C++ compiler, {' or '.join(names)}; install one, or set compile=false"
+        )
 
 
 def computes_bfloat16(device: torch.device) -> bool:

@@ -77,6 +77,11 @@ def test_lists_missing_keys():
         ({"optimizer": "adamv"}, "received 'adamv'; did you mean adam"),
         ({"learning_rate": 0.0}, "learning_rate: received 0.0, expected above 0"),
         ({"batch_size": 0}, "batch_size: received 0, expected above 0"),
+        ({"checkpoint_every": 0}, "checkpoint_every: received 0, expected above 0"),
+        ({"explosion": -1.0}, "explosion: received -1.0, expected 0 or above"),
+        ({"pretrained_rate": -0.1}, "pretrained_rate: received -0.1, expected 0 or above"),
+        ({"nonfinite": "hope"}, "nonfinite: received 'hope'; known are skip, stop"),
+        ({"compile": True, "checkpoint_activations": True}, "do not work together; set one of them"),
     ],
 )
 def test_refuses_wrong_values(change, message):

@@ -102,7 +102,7 @@ def test_twenty_kills_and_the_same_end_to_the_bit(ct_folder, tmp_path):
         steps.append(len(rows(run)) if (run / "log.csv").exists() else 0)
     assert len(moments) == KILLS
     print(f"killed after steps {steps}; {torn} writes were cut short")  # noqa: T201 - the report of a long test
-    assert finish(start("--resume", run)) == (0, "")
+    assert finish(start("--resume", run, "--quiet")) == (0, "")
     assert rows(run) == rows(whole)
     for name in ("model.safetensors", "validation.csv"):
         assert (run / name).read_bytes() == (whole / name).read_bytes(), name

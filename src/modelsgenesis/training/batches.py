@@ -126,8 +126,8 @@ def next_batch(loader: Iterator[Any], step: int) -> Any:
         # A worker sends its traceback as the message; the error itself is the last line, after the type's name.
         line = str(error).strip().splitlines()[-1].partition(": ")[2]
         raise TrainingError(f"{line}; the last checkpoint is intact") from error
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:  # the last two: it died while it sent a batch
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         text = " ".join(str(error).split())
         raise TrainingError(

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from modelsgenesis.configs import TrainingConfig
 from modelsgenesis.errors import ConfigurationError, ExplodingLossError, Interrupted, NonFiniteLossError, ResumeError
-from modelsgenesis.hardware import Hardware
+from modelsgenesis.hardware import Hardware, check_compiler
 from modelsgenesis.networks import recompute_activations, share_statistics
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.batches import StepBatches, make_loader, next_batch, start_loader
@@ -69,6 +69,8 @@ class Trainer:
         self.steps, self.per_epoch = count_steps(config, self.size)
         self.validate_every = config.validate_every or self.per_epoch
         self.network = network if self.processes.is_alone else share_statistics(network, hardware.device)
+        if config.compile:
+            check_compiler(hardware.device)
         if config.checkpoint_activations:
             recompute_activations(network)
         hardware.place_network(network)

@@ -90,7 +90,7 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
     ) -> None:
         size = require_patch_size(config)
         self.config, self.classes, self.multilabel = config, classes, multilabel
-        self.images = [_fitted(case.image, size, config) for case in cases]
+        self.images = [fit_image(case.image, size, config.fit) for case in cases]
         self.held = [case.classes for case in cases]
         self.transform = _image_transform(config)
         self.members = [[case for case, held in enumerate(self.held) if index in held] for index in range(classes)]
@@ -160,10 +160,6 @@ def _plain_tensors() -> Iterator[None]:
         yield
     finally:
         set_track_meta(tracked)
-
-
-def _fitted(image: np.ndarray, size: tuple[int, ...], config: ClassificationConfig) -> np.ndarray:
-    return image if image.shape[1:] == size else fit_image(image, size, config.fit)
 
 
 def _voxel_indices(label: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:

@@ -234,7 +234,8 @@ def classify_case(
         size = member.config.patch_size
         if array.ndim != len(size) + 1:
             raise ScanError(f"{volumes[0].source}: has {array.ndim - 1} axes; the model takes {len(size)}")
-        image = torch.from_numpy(fit_image(array, size))
+        fit = member.config.provenance.recipe.get("fit", "auto")  # as the images of its training were
+        image = torch.from_numpy(fit_image(array, size, fit))
         batch = torch.stack(
             [image.flip([axis + 1 for axis in axes]) for axes in mirrored_passes(config.flips, len(size))]
         )

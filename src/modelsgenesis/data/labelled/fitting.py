@@ -20,7 +20,7 @@ def fit_image(image: np.ndarray, size: tuple[int, ...], fit: Fit = "auto") -> np
             value around the centre; `"auto"` resizes planes and crops volumes, whose voxels have a size in mm.
 
     Returns:
-        float32 [channels, *size].
+        float32 [channels, *size]; the image itself where it has the size.
 
     Raises:
         ShapeError: The image has other axes than the size.
@@ -31,6 +31,8 @@ def fit_image(image: np.ndarray, size: tuple[int, ...], fit: Fit = "auto") -> np
     """
     if image.ndim != len(size) + 1:
         raise ShapeError(f"image of shape {image.shape}: expected [channels, {len(size)} spatial axes]")
+    if image.shape[1:] == size:
+        return image
     if fit == "resize" or (fit == "auto" and len(size) == 2):
         steps = tuple(old / new for old, new in zip(image.shape[1:], size, strict=True))
         return interpolate(image, size, steps)

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from modelsgenesis.networks import GenesisUNet, adapt, build_network
     from modelsgenesis.pretext import Deformation
     from modelsgenesis.verbs import (
+        compare,
+        describe_comparison,
         evaluate,
         finetune,
         from_pretrained,
@@ -64,6 +66,8 @@ _HOMES = {
     "networks": ("GenesisUNet", "adapt", "build_network"),
     "pretext": ("Deformation",),
     "verbs": (
+        "compare",
+        "describe_comparison",
         "evaluate",
         "finetune",
         "from_pretrained",
@@ -93,6 +97,8 @@ __all__ = [
     "SegmentationConfig",
     "adapt",
     "build_network",
+    "compare",
+    "describe_comparison",
     "evaluate",
     "finetune",
     "from_pretrained",

@@ -11,6 +11,7 @@ from modelsgenesis.comparison.payload import write_payload
 from modelsgenesis.comparison.trials import Arm
 from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, InputContract, require_patch_size
 from modelsgenesis.data import LabelledData, PreparedCase, prepare_cases
+from modelsgenesis.data.labelled.fitting import Fit
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.evaluation import window_size
 from modelsgenesis.networks import empty_network
@@ -27,6 +28,7 @@ class Parts:
         split: Which cases are for what; those that cannot be used are taken out of it.
         folder: Where the files go.
         size: Sides that images to classify are brought to at once; None keeps their own.
+        fit: How they are; see `fit_image`.
         strict: A bad case is an error.
         reporter: Is told what is left out.
     """
@@ -38,10 +40,12 @@ class Parts:
         folder: Path,
         *,
         size: tuple[int, ...] | None = None,
+        fit: Fit = "auto",
         strict: bool,
         reporter: Reporter,
     ) -> None:
-        self.data, self.split, self.folder, self.size = data, split, folder, size
+        self.data, self.split, self.folder = data, split, folder
+        self.size, self.fit = size, fit
         self.strict, self.reporter = strict, reporter
         self.shapes: list[tuple[int, ...]] = []
         self._files: dict[tuple[InputContract, str], Path] = {}
@@ -66,7 +70,7 @@ class Parts:
     def _write(self, part: str, contract: InputContract) -> Path:
         wanted = set(getattr(self.split, part))
         chosen = [case for case in self.data.cases if case.name in wanted]
-        cases, refused = prepare_cases(chosen, self.data, contract, strict=self.strict, size=self.size)
+        cases, refused = prepare_cases(chosen, self.data, contract, strict=self.strict, size=self.size, fit=self.fit)
         for refusal in refused:
             self.reporter.note(f"left out {refusal.source}: {refusal.reason}")
         self._take_out({refusal.source for refusal in refused}, part, contract)

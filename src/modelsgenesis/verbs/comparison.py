@@ -19,9 +19,10 @@ from modelsgenesis.configs import (
 )
 from modelsgenesis.configs.comparison import ComparisonConfig, make_arms
 from modelsgenesis.data import LabelledData
-from modelsgenesis.errors import ConfigurationError, DataError
+from modelsgenesis.errors import DataError
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split, split_cases
+from modelsgenesis.training.finetuning import settle_config
 from modelsgenesis.training.splits import check_split, read_split
 from modelsgenesis.verbs.comparison_arms import make_ready
 from modelsgenesis.verbs.comparison_schemes import pretrain_schemes
@@ -108,11 +109,7 @@ def compare(
     data = read_task(source, task=task, modality=modality, patient_pattern=patient_pattern)
     for note in data.notes:
         reporter.note(note)
-    config = apply_settings(config or default_training(data.task), settings)
-    if not isinstance(config, type(default_training(data.task))):
-        raise ConfigurationError(
-            f"config: received a {type(config).__name__}, but the labels of {data.name} are for {data.task}"
-        )
+    config = settle_config(apply_settings(config or default_training(data.task), settings), data)
     parts = _split(data, config, split, comparison)
     records = Records(output)
     try:
@@ -136,7 +133,7 @@ def compare(
                 config=config,
                 arms=arms,
                 records=records,
-                parts=Parts(data, parts, work, size=_size(config, arms), strict=strict, reporter=reporter),
+                parts=Parts(data, parts, work, **_sized(config, arms), strict=strict, reporter=reporter),
                 jobs=jobs,
                 device=device,
                 models=records.folder / "models" if keep_models else None,
@@ -190,7 +187,9 @@ def _split(
     return split
 
 
-def _size(config: FinetuningConfig, arms: Mapping[str, Arm]) -> tuple[int, ...] | None:
-    """Return the sides that images to classify may be brought to at once, where all arms want the same."""
-    wanted = {arm.config.patch_size for arm in arms.values()} | {config.patch_size}
-    return wanted.pop() if isinstance(config, ClassificationConfig) and len(wanted) == 1 else None
+def _sized(config: FinetuningConfig, arms: Mapping[str, Arm]) -> dict[str, Any]:
+    """Return the `size` and `fit` that images to classify may be brought to at once, where all arms want the same."""
+    if not isinstance(config, ClassificationConfig):
+        return {}
+    wanted = {(arm.config.patch_size, getattr(arm.config, "fit", None)) for arm in arms.values()}
+    return {"size": config.patch_size, "fit": config.fit} if wanted == {(config.patch_size, config.fit)} else {}

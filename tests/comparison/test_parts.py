@@ -1,0 +1,36 @@
+"""The prepared parts of a comparison."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from modelsgenesis.comparison.parts import Parts
+from modelsgenesis.comparison.payload import read_payload
+from modelsgenesis.configs import CONTRACTS
+from modelsgenesis.data import fit_image, read_labelled
+from modelsgenesis.reporting import Reporter
+from modelsgenesis.training import Split
+
+
+@pytest.mark.parametrize("fit", ["resize", "crop"])
+def test_images_are_brought_to_their_size_as_asked(tmp_path, fit):
+    random = np.random.default_rng(0)
+    for name in ("dark", "light"):
+        (tmp_path / "classes" / name).mkdir(parents=True)
+        Image.fromarray(random.integers(0, 256, (16, 16)).astype(np.uint8)).save(
+            tmp_path / "classes" / name / f"{name}.png"
+        )
+    data = read_labelled(tmp_path / "classes")
+    arm = SimpleNamespace(contract=CONTRACTS["xray"])
+    split = Split(training=tuple(case.name for case in data.cases), validation=(), test=())
+    images = []
+    for size in (None, (8, 8)):
+        folder = tmp_path / str(size)
+        folder.mkdir()
+        parts = Parts(data, split, folder, size=size, fit=fit, strict=True, reporter=Reporter())
+        parts.prepare("training", [arm])
+        images.append([case.image for case in read_payload(parts.files({"arm": arm})["arm"]["training"])])
+    for whole, small in zip(*images, strict=True):
+        np.testing.assert_array_equal(small, fit_image(whole, (8, 8), fit))

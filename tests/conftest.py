@@ -17,12 +17,16 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs the folder of real data where it is absent."""
-    if SHARED.is_dir():
-        return
+    """Skip what needs the folder of real data or a CUDA device where there is none."""
+    absent = {}
+    if not SHARED.is_dir():
+        absent["shared"] = "needs the folder of real data and reference outputs: ../shared"
+    if not torch.cuda.is_available():
+        absent["gpu"] = "needs a CUDA device"
     for item in items:
-        if item.get_closest_marker("shared"):
-            item.add_marker(pytest.mark.skip(reason="needs the folder of real data and reference outputs: ../shared"))
+        for mark, reason in absent.items():
+            if item.get_closest_marker(mark):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")

@@ -275,12 +275,12 @@ def test_what_changes_the_last_bits_is_said(tmp_path):
     first = make(tmp_path / "run")
     first.fit()
     state, _ = first.run.load_checkpoint()
-    state["versions"]["torch"] = "2.0"
+    state["versions"] |= {"torch": "2.0", "device": "cuda"}
     first.run.save_checkpoint(state)
     first.run.close()
     make(tmp_path / "run", resume=True, reporter=notes, compile=True)
     assert notes.notes[0].startswith("going on, though perhaps not to the bit: torch was 2.0, now ")
-    assert notes.notes[0].endswith("; compile was False, now True")
+    assert notes.notes[0].endswith("; device was cuda, now cpu; compile was False, now True")
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(tmp_path):

@@ -45,7 +45,8 @@ class Parts:
         reporter: Reporter,
     ) -> None:
         self.data, self.split, self.folder = data, split, folder
-        self.size, self.fit = size, fit
+        self.size = size
+        self.fit: Fit = fit
         self.strict, self.reporter = strict, reporter
         self.shapes: list[tuple[int, ...]] = []
         self._files: dict[tuple[InputContract, str], Path] = {}

@@ -21,7 +21,7 @@ from modelsgenesis.training.objective import Objective, Progress
 from modelsgenesis.training.optimization import Optimization, count_steps, learning_rate
 from modelsgenesis.training.run import Run, compare
 from modelsgenesis.training.signals import GracefulStop
-from modelsgenesis.training.state import changed_versions, random_states, restore_random_states, versions
+from modelsgenesis.training.state import changed_surroundings, random_states, restore_random_states, surroundings
 
 __all__ = ["Objective", "Progress", "Trainer"]
 
@@ -98,7 +98,7 @@ class Trainer:
         self.optimization.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
         self.random = state["random"]
-        changes = changed_versions(state["versions"])
+        changes = changed_surroundings(state["versions"], self.hardware.device)
         if len(self.random) != self.processes.world_size:
             changes.append(f"processes were {len(self.random)}, now {self.processes.world_size}")
         changes += compare({"compile": state["config"]["compile"]}, {"compile": self.config.compile})
@@ -267,7 +267,7 @@ class Trainer:
                 "data": {"size": self.size, "epoch": seen // self.size, "position": seen % self.size},
                 "random": self.random,
                 "config": self.config.to_dict(),
-                "versions": versions(),
+                "versions": surroundings(self.hardware.device),
             }
         )
 

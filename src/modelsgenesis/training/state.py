@@ -31,17 +31,18 @@ def restore_random_states(states: dict[str, Any], device: torch.device) -> None:
     np.random.set_state((name, keys.numpy().astype(np.uint32), *rest))
 
 
-def versions() -> dict[str, str]:
-    """Return what a result to the bit depends on."""
+def surroundings(device: torch.device) -> dict[str, str]:
+    """Return what a result to the bit depends on besides the configuration: versions, and the kind of device."""
     return {
         "modelsgenesis": __version__,
         "python": platform.python_version(),
         "torch": str(torch.__version__),
         "numpy": np.__version__,
+        "device": device.type,
     }
 
 
-def changed_versions(before: dict[str, str]) -> list[str]:
-    """Return what differs from the versions of a checkpoint, a phrase each."""
-    now = versions()
+def changed_surroundings(before: dict[str, str], device: torch.device) -> list[str]:
+    """Return what differs from the surroundings of a checkpoint, a phrase each."""
+    now = surroundings(device)
     return [f"{name} was {before[name]}, now {now[name]}" for name in now if before.get(name, now[name]) != now[name]]

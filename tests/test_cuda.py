@@ -1,0 +1,99 @@
+"""The same on a CUDA device as on the CPU: pretraining, resuming, fine-tuning, prediction, the batch that fits."""
+
+import csv
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+import modelsgenesis
+from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig, SegmentationConfig
+from modelsgenesis.errors import Interrupted
+from modelsgenesis.reporting import Reporter
+
+pytestmark = pytest.mark.gpu
+DEVICE = "cuda"
+NETWORK = GenesisUNetConfig(widths=(4, 8), norm="instance")
+CONFIG = PretrainingConfig(
+    network=NETWORK, patch_size=(16, 16, 8), batch_size=2, steps=4, workers=0, precision="float32", validation_samples=4
+)
+
+
+class StopsAt(Reporter):
+    """Ends the run after a step, and keeps what it is told."""
+
+    def __init__(self, last: int | None = None) -> None:
+        self.last, self.notes = last, []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def step(self, step: int, *_: float) -> None:
+        if step == self.last:
+            raise Interrupted(2, "enough")
+
+
+def losses(run):
+    with (run / "log.csv").open() as file:
+        return [float(row["loss"]) for row in csv.DictReader(file)]
+
+
+def test_pretraining_on_it_follows_the_cpu(ct_folder, tmp_path):
+    runs = [
+        modelsgenesis.pretrain(ct_folder, tmp_path / device, config=CONFIG, modality="ct", device=device)
+        for device in ("cpu", DEVICE)
+    ]
+    assert losses(runs[1]) == pytest.approx(losses(runs[0]), rel=1e-3)
+    assert next(modelsgenesis.from_pretrained(runs[1]).parameters()).device.type == "cpu"
+
+
+def test_mixed_precision_on_it_stays_near_the_cpu(ct_folder, tmp_path):
+    runs = [
+        modelsgenesis.pretrain(
+            ct_folder, tmp_path / device, config=CONFIG.override(precision=precision), modality="ct", device=device
+        )
+        for device, precision in (("cpu", "float32"), (DEVICE, "auto"))
+    ]
+    assert losses(runs[1]) == pytest.approx(losses(runs[0]), rel=0.05)
+
+
+def test_the_change_of_the_device_is_noted(ct_folder, tmp_path):
+    config = CONFIG.override(checkpoint_every=1)
+    with pytest.raises(Interrupted):
+        modelsgenesis.pretrain(
+            ct_folder, tmp_path / "run", config=config, modality="ct", device="cpu", reporter=StopsAt(3)
+        )
+    told = StopsAt()
+    modelsgenesis.pretrain(
+        ct_folder, tmp_path / "run", config=config, modality="ct", device=DEVICE, resume=True, reporter=told
+    )
+    assert any(f"device was cpu, now {DEVICE}" in note for note in told.notes)
+
+
+def test_the_batch_that_fits_is_found_on_it(ct_folder, tmp_path):
+    run = modelsgenesis.pretrain(
+        ct_folder, tmp_path / "run", config=CONFIG, modality="ct", device=DEVICE, fit_batch=True
+    )
+    assert len(losses(run)) == CONFIG.steps
+
+
+def test_fine_tuning_and_prediction_on_it_follow_the_cpu(decathlon, tmp_path):
+    config = SegmentationConfig(
+        network=NETWORK, patch_size=(16, 16, 12), steps=4, batch_size=1, workers=0, precision="float32"
+    )
+    run, _ = modelsgenesis.finetune(decathlon, tmp_path / "model", config=config, device=DEVICE)
+    scan = sorted((decathlon / "imagesTr").glob("*.nii.gz"))[0]
+    answers = [
+        np.asarray(
+            nib.load(modelsgenesis.predict(run, scan, output=tmp_path / f"{device}.nii.gz", device=device).path).dataobj
+        )
+        for device in ("cpu", DEVICE)
+    ]
+    assert (answers[0] == answers[1]).mean() > 0.999
+
+
+def test_memory_of_it_is_given_back(ct_folder, tmp_path):
+    before = torch.cuda.memory_allocated()
+    modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=CONFIG, modality="ct", device=DEVICE)
+    assert torch.cuda.memory_allocated() - before < 1_000_000

@@ -9,14 +9,7 @@ from torch import nn
 
 from modelsgenesis.checkpoints import Bundle, save_bundle
 from modelsgenesis.comparison.trials import Arm
-from modelsgenesis.configs import (
-    ClassificationConfig,
-    ClassifierConfig,
-    FinetuningConfig,
-    InputContract,
-    UNetConfig,
-    apply_settings,
-)
+from modelsgenesis.configs import FinetuningConfig, InputContract, apply_settings
 from modelsgenesis.configs.comparison import ArmConfig, file_name
 from modelsgenesis.data import LabelledData, data_contract
 from modelsgenesis.errors import ConfigurationError
@@ -24,6 +17,7 @@ from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import network_config
 from modelsgenesis.verbs.models import announce, load, public_name
+from modelsgenesis.verbs.task_networks import adaptation_options, input_contract, unet_of
 
 
 def make_ready(
@@ -78,7 +72,7 @@ def _control(arm: ArmConfig, bundles: Mapping[str, Bundle]) -> Bundle | None:
     """Return the weights whose shape scratch takes: the first of its dimensions, else the first."""
     if any(setting.startswith("network.") for setting in arm.settings):
         return None  # a shape of its own was asked for
-    fitting = [bundle for bundle in bundles.values() if arm.dims in (None, unet_of(bundle.network).dims)]
+    fitting = [bundle for bundle in bundles.values() if arm.dims in (None, unet_of(bundle.config.network).dims)]
     return next(iter([*fitting, *bundles.values()]), None)
 
 
@@ -127,38 +121,17 @@ def _pretrained(
 
 
 def _adaptation(network: nn.Module, data: LabelledData, config: FinetuningConfig, dims: int | None) -> dict[str, Any]:
-    """Return the options of `adapt` that make a network one for the data."""
-    options: dict[str, Any] = {
-        "task": data.task,
-        "num_classes": len(data.labels),
-        "in_channels": len(data.channels),
-    }
-    if dims not in (None, unet_of(network).dims):
-        options["dims"] = dims
-    if isinstance(config, ClassificationConfig):
-        options |= {"hidden": config.hidden, "levels": config.levels}
-        if getattr(unet_of(network), "statistics", None) == "batch":
-            options["statistics"] = "running"  # the answer for an image must not depend on the others in its batch
-    return options
+    """Return the options of `adapt` that make a network one for the data, in other dimensions where that was asked."""
+    shape = network_config(network)
+    options = adaptation_options(shape, data, config)
+    return options if dims in (None, unet_of(shape).dims) else {**options, "dims": dims}
 
 
 def _contract(bundle: Bundle, data: LabelledData, name: str, reporter: Reporter) -> InputContract:
     contract = bundle.config.input
     if contract.dims > data.dims:
         contract = contract.override(dims=data.dims, spacing=None, orientation=None)
-    if data.modality is None or data.modality == contract.modality:
-        return contract.override(channels=data.channels)
-    reporter.note(
-        f"{name}: the weights were trained on {contract.modality}, the data is {data.modality}: preparing it as "
-        f"{data.modality}; expect less from them than from weights of the same modality"
-    )
-    return data_contract(data)
-
-
-def unet_of(network: nn.Module) -> UNetConfig:
-    """Return the shape of a network's encoder and decoder, whatever its task."""
-    shape = network_config(network)
-    return shape.encoder if isinstance(shape, ClassifierConfig) else shape
+    return input_contract(name, contract, data, reporter)
 
 
 def weights_digest(network: nn.Module) -> str:

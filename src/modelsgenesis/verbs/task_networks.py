@@ -70,8 +70,14 @@ def start(
     bundle = load(init, token=token, progress=announce(reporter))
     name = public_name(init)
     _check_dims(name, bundle, data)
-    network, report = seeded(config.seed, lambda: adapt(bundle.network, **_adaptation(bundle, data, config, reporter)))
-    contract = _contract(bundle, data, reporter)
+    options = adaptation_options(bundle.config.network, data, config)
+    if "statistics" in options:
+        reporter.note(
+            "batch norm: running averages in evaluation instead of the batch's own, so that the answer for an image "
+            "does not depend on the others"
+        )
+    network, report = seeded(config.seed, lambda: adapt(bundle.network, rescale=config.rescale, copy=False, **options))
+    contract = input_contract(name, bundle.config.input, data, reporter)
     if from_scratch:
         shape = network_config(network)
         reporter.note(f"random weights in the shape of {name}")
@@ -89,51 +95,46 @@ def _task_shape(config: FinetuningConfig, data: LabelledData) -> NetworkConfig:
     return unet.override(out_channels=len(data.labels), output="linear")
 
 
-def _unet(bundle: Bundle) -> UNetConfig:
-    shape = bundle.config.network
+def unet_of(shape: NetworkConfig) -> UNetConfig:
+    """Return the encoder and decoder of a shape, whatever its task."""
     return shape.encoder if isinstance(shape, ClassifierConfig) else shape
 
 
+def adaptation_options(shape: NetworkConfig, data: LabelledData, config: FinetuningConfig) -> dict[str, Any]:
+    """Return the options of `adapt` that make a network of this shape one for the data."""
+    options: dict[str, Any] = {"task": data.task, "num_classes": len(data.labels), "in_channels": len(data.channels)}
+    if isinstance(config, ClassificationConfig):
+        options |= {"hidden": config.hidden, "levels": config.levels}
+        if getattr(unet_of(shape), "statistics", None) == "batch":
+            options["statistics"] = "running"  # the answer for an image must not depend on the others in its batch
+    return options
+
+
+def input_contract(name: str, contract: InputContract, data: LabelledData, reporter: Reporter) -> InputContract:
+    """Return how images are prepared: as the weights expect, unless they were trained on something else.
+
+    Args:
+        name: Of the weights.
+        contract: Theirs.
+        data: The labelled data.
+        reporter: Is told what the data does not say, and where weights and data are of two kinds.
+    """
+    if data.modality is None:
+        reporter.note(f"{data.name} does not say what its images are: preparing them as {contract.modality}")
+    elif data.modality != contract.modality:
+        reporter.note(
+            f"{name}: the weights were trained on {contract.modality}, the data is {data.modality}: preparing it as "
+            f"{data.modality}; expect less from them than from weights of the same modality"
+        )
+        return data_contract(data)
+    return contract.override(channels=data.channels)
+
+
 def _check_dims(name: str, bundle: Bundle, data: LabelledData) -> None:
-    dims = _unet(bundle).dims
+    dims = unet_of(bundle.config.network).dims
     if dims != data.dims:
         raise ConfigurationError(
             f"{name} is for images of {dims} dimensions, those of {data.name} have {data.dims}: start from weights for "
             f"{data.dims}, or make some with modelsgenesis.from_pretrained({name!r}, task='restoration', "
             f"dims={data.dims}) and save_pretrained"
         )
-
-
-def _adaptation(bundle: Bundle, data: LabelledData, config: FinetuningConfig, reporter: Reporter) -> dict[str, Any]:
-    """Return the options of `adapt` that make a network one for the data."""
-    options: dict[str, Any] = {
-        "task": data.task,
-        "num_classes": len(data.labels),
-        "in_channels": len(data.channels),
-        "rescale": config.rescale,
-        "copy": False,
-    }
-    if isinstance(config, ClassificationConfig):
-        options |= {"hidden": config.hidden, "levels": config.levels}
-        unet = _unet(bundle)
-        if unet.norm == "batch" and unet.statistics == "batch":
-            options["statistics"] = "running"
-            reporter.note(
-                "batch norm: running averages in evaluation instead of the batch's own, so that the answer for an "
-                "image does not depend on the others"
-            )
-    return options
-
-
-def _contract(bundle: Bundle, data: LabelledData, reporter: Reporter) -> InputContract:
-    """Return how images are prepared: as the weights expect, unless they were trained on something else."""
-    contract = bundle.config.input
-    if data.modality is None:
-        reporter.note(f"{data.name} does not say what its images are: preparing them as {contract.modality}")
-    elif data.modality != contract.modality:
-        reporter.note(
-            f"the weights were trained on {contract.modality}, the data is {data.modality}: preparing it as "
-            f"{data.modality}; expect less from them than from weights of the same modality"
-        )
-        return data_contract(data)
-    return contract.override(channels=data.channels)

@@ -6,6 +6,7 @@ import signal
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import modelsgenesis
@@ -85,6 +86,23 @@ def test_a_frozen_encoder_stays(genesis, decathlon, tmp_path, finetuning_config)
         if name.startswith("encoder."):
             assert (before[name] == after[name]).all(), name
     assert any((before[name] != after[name]).any() for name in before if name.startswith("decoder."))
+
+
+def test_the_encoder_alone_comes_from_the_weights(genesis, decathlon, tmp_path, finetuning_config):
+    notes = Notes()
+    run, _ = modelsgenesis.finetune(
+        decathlon,
+        tmp_path / "run",
+        init=genesis,
+        config=finetuning_config.override(steps=1, learning_rate=1e-9, encoder_only=True),
+        device="cpu",
+        reporter=notes,
+    )
+    before, after = (load_bundle(folder).network.state_dict() for folder in (genesis, run))
+    near = {name: torch.allclose(before[name], after[name], atol=1e-6) for name in before if name in after}
+    assert all(same for name, same in near.items() if name.startswith("encoder."))
+    assert not any(near[name] for name in before if name.startswith("decoder.") and before[name].ndim == 5)
+    assert any("100.00% of the encoder" in note for note in notes.notes)
 
 
 def copied(decathlon, tmp_path):

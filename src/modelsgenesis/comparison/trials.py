@@ -143,7 +143,7 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
     arm = bench.arms[trial.arm]
     config = apply_settings(arm.config, trial.settings).override(seed=trial.seed, bootstrap=1)  # no interval a run
     hardware = choose_hardware(bench.device, config.precision)
-    network, pretrained = start_network(arm, trial.seed, rescale=config.rescale)
+    network, pretrained = start_network(arm, config)
     objective = _objective(trial, bench, config, hardware)
     if config.freeze_encoder:
         objective.freeze(cast("nn.Module", network.encoder))
@@ -170,16 +170,17 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
     return {**record, "seconds": round(time.perf_counter() - started, 2), "library_version": __version__}
 
 
-def start_network(arm: Arm, seed: int, *, rescale: bool = False) -> tuple[nn.Module, tuple[str, ...]]:
+def start_network(arm: Arm, config: FinetuningConfig) -> tuple[nn.Module, tuple[str, ...]]:
     """Return the arm's network before training, and the names of its tensors that came from the weights.
 
-    What is not from the weights is drawn from the seed.
+    What is not from the weights is drawn from the seed of the configuration.
     """
     with torch.random.fork_rng():
-        torch.manual_seed(seed)  # initialisation draws from the global generator
+        torch.manual_seed(config.seed)  # initialisation draws from the global generator
         if arm.weights is None:
             return build_network(arm.shape), ()
-        network, report = adapt(load_bundle(arm.weights).network, copy=False, rescale=rescale, **arm.adaptation)
+        options = {"encoder_only": config.encoder_only, "rescale": config.rescale, **arm.adaptation}
+        network, report = adapt(load_bundle(arm.weights).network, copy=False, **options)
         return network, (*report.loaded, *report.adapted)
 
 

@@ -25,6 +25,7 @@ class FinetuningConfig(TrainingConfig):
         validation_fraction: Share of the training patients kept for validation.
         test_fraction: Share of the patients kept for the final measurement; 0 for none.
         freeze_encoder: Train the decoder and head alone.
+        encoder_only: Take the encoder alone from a checkpoint; the decoder starts at random.
         rescale: Bring the kernels of a checkpoint back to the size of random ones, so that they learn as fast.
         labels: Patients of the training part whose labels are used: `"10"`, or `"10%"` of them; None for all.
         split_seed: Of the split and of which patients are labelled; `seed` is that of initialisation, order and
@@ -45,6 +46,7 @@ class FinetuningConfig(TrainingConfig):
     validation_fraction: float = 0.1
     test_fraction: float = 0.2
     freeze_encoder: bool = False
+    encoder_only: bool = False
     rescale: bool = False
     labels: str | None = None
     split_seed: int = 0

@@ -76,7 +76,8 @@ def start(
             "batch norm: running averages in evaluation instead of the batch's own, so that the answer for an image "
             "does not depend on the others"
         )
-    network, report = seeded(config.seed, lambda: adapt(bundle.network, rescale=config.rescale, copy=False, **options))
+    options |= {"encoder_only": config.encoder_only, "rescale": config.rescale, "copy": False}
+    network, report = seeded(config.seed, lambda: adapt(bundle.network, **options))
     contract = input_contract(name, bundle.config.input, data, reporter)
     if from_scratch:
         shape = network_config(network)

@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 GROUP: Any = get_command(app)  # of typer's own click
 DOCUMENTS = sorted(
     path
-    for place in (".", "docs", "cards", "tools/drafts")
+    for place in (".", "docs", "cards")
     for path in (ROOT / place).glob("*.md" if place == "." else "**/*.md")
 )
 TASKS = {"seg": SegmentationConfig, "cls": ClassificationConfig}
@@ -111,8 +111,8 @@ def check_comparison(options: dict[str, Any]) -> None:
 
 
 def check_name(name: str) -> None:
-    """Refuse what looks like a name of the registry and is none, drafts of cards being as good as cards."""
-    if name.startswith("genesis-") and not (ROOT / "tools" / "drafts" / f"{name}.md").exists():
+    """Refuse what looks like a name of the registry and is none."""
+    if name.startswith("genesis-"):
         modelsgenesis.hub.find_card(name)
 
 

@@ -15,7 +15,6 @@ from modelsgenesis.configs.front_matter import PLACEHOLDER
 from modelsgenesis.hub import ModelCard, list_cards, review_card, verify
 
 ROOT = Path(__file__).parents[1]
-DRAFTS = sorted((ROOT / "tools" / "drafts").glob("*.md"))
 NOT_OURS = ("results: ", "text: no figure")  # restorations would show scans; the comparison is in the text
 
 SAID = {
@@ -68,9 +67,3 @@ def test_the_licence_of_the_weights_is_told_where_one_looks(card: ModelCard) -> 
     assert config["provenance"]["origin"] == "pretrained"
     if card.license == "cc-by-sa-4.0":
         assert "CC-BY-SA-4.0" in (ROOT / "pyproject.toml").read_text()
-
-
-@pytest.mark.parametrize("draft", [pytest.param(path, id=path.stem) for path in DRAFTS])
-def test_a_draft_says_what_its_card_must_say(draft: Path) -> None:
-    said(draft.read_text(), draft.stem)
-    assert not any(card.name == draft.stem for card in list_cards()), "it has a card: remove the draft"

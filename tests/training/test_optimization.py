@@ -58,6 +58,17 @@ def test_pretrained_tensors_learn_at_their_share_of_the_rate():
     assert torch.equal(steps[1]["head.weight"], steps[0]["head.weight"])
 
 
+def test_what_was_frozen_warms_up_when_its_turn_comes():
+    _, optimization = make(CONFIG.override(frozen_steps=3, warmup_steps=2, pretrained_rate=0.5))
+    rates = []
+    for step in range(6):
+        rate = optimization.begin(step)
+        fresh, old = (optimization.optimizer.param_groups[place]["lr"] for place in (0, -1))
+        assert fresh == rate
+        rates.append(old / rate)
+    assert rates == pytest.approx([0, 0, 0, 0.25, 0.5, 0.5])
+
+
 def test_matrices_decay_and_scales_and_biases_do_not():
     _, optimization = make(CONFIG)
     groups = optimization.optimizer.param_groups

@@ -52,7 +52,7 @@ class Optimization:
         per_epoch: Steps of an epoch.
         pretrained: Names of the tensors that came from a checkpoint, of parameters or buffers. In the first
             `frozen_steps` they stay as they are, and their batch norms normalise as in evaluation; after that
-            they learn at `pretrained_rate` times the rate of the others.
+            they warm up and learn at `pretrained_rate` times the rate of the others.
 
     Raises:
         ConfigurationError: A name of `pretrained` is not in the network, or nothing is left to train.
@@ -81,13 +81,13 @@ class Optimization:
             for place, module in network.named_modules()
             if isinstance(module, _BatchNorm) and f"{place}.running_mean" in names
         ]
-        self.optimizer, self._shares = self._make(names)
+        self.optimizer, self._old = self._make(names)
 
-    def _make(self, pretrained: set[str]) -> tuple[torch.optim.Optimizer, list[float]]:
-        """Return the optimiser and the share of the learning rate of each of its groups."""
+    def _make(self, pretrained: set[str]) -> tuple[torch.optim.Optimizer, list[bool]]:
+        """Return the optimiser, and of each of its groups whether it came from a checkpoint."""
         config = self.config
         groups: list[dict[str, Any]] = []
-        shares: list[float] = []
+        groups_old: list[bool] = []
         for old in (False, True):
             for decayed in (True, False):
                 members = [
@@ -95,19 +95,19 @@ class Optimization:
                 ]
                 if members:
                     groups.append({"params": members, "weight_decay": config.weight_decay if decayed else 0.0})
-                    shares.append(config.pretrained_rate if old else 1.0)
+                    groups_old.append(old)
         if config.optimizer == "sgd":
             optimizer = torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)
         else:
             kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
             optimizer = kind(groups, lr=config.learning_rate, fused=True)
-        return optimizer, shares
+        return optimizer, groups_old
 
     def begin(self, step: int) -> float:
         """Make the network and the optimiser ready for a step, counted from 0, and return its learning rate."""
         rate = learning_rate(self.config, step, self.steps, self.per_epoch)
-        for group, share in zip(self.optimizer.param_groups, self._shares, strict=True):
-            group["lr"] = rate * share
+        for group, old in zip(self.optimizer.param_groups, self._old, strict=True):
+            group["lr"] = rate * (self._thawed(step) if old else 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         self.network.train()
         if self._frozen(step):
@@ -128,6 +128,17 @@ class Optimization:
             nn.utils.clip_grads_with_norm_(moving, self.config.clip_norm, norm)
         self.optimizer.step()
         return True
+
+    def _thawed(self, step: int) -> float:
+        """Return the share of the learning rate for what came from a checkpoint.
+
+        What was frozen warms up when its turn comes: the first steps of Adam are as large as the learning rate,
+        whatever the gradient, and would wipe out what was learnt.
+        """
+        config = self.config
+        if not config.frozen_steps or not config.warmup_steps:
+            return config.pretrained_rate
+        return config.pretrained_rate * min(max(step + 1 - config.frozen_steps, 0) / config.warmup_steps, 1.0)
 
     def _frozen(self, step: int) -> bool:
         return step < self.config.frozen_steps

@@ -12,10 +12,11 @@ import numpy as np
 from PIL import Image
 
 import modelsgenesis
-from modelsgenesis.configs import CONTRACTS, ClassificationConfig, pretraining_recipe
+from modelsgenesis.configs import CONTRACTS, ClassificationConfig
 from modelsgenesis.data import prepare, prepare_label, read_volume, sample_folder
 
 CONTRACT = CONTRACTS["ct"].override(window=(-200.0, 300.0))  # soft tissue
+GENESIS = "genesis-chest-xray-2d-small"  # in the package
 ORGANS = {"liver": 5, "spleen": 1}  # in TotalSegmentator's numbering
 
 
@@ -38,16 +39,12 @@ def write_patches(folder: Path, side: int = 48, count: int = 60) -> None:
 def main() -> None:
     folder = Path(tempfile.mkdtemp())
     write_patches(folder / "patches")
-    settings = ["network.dims=2", "network.widths=8,16,32", "patch_size=48,48", "rule=none", "workers=0"]
-    config = pretraining_recipe("small", steps=40, settings=[*settings, "warmup_steps=5", "batch_size=16"])
-    genesis = modelsgenesis.pretrain(folder / "patches" / "train", folder / "genesis", config=config, modality="xray")
-
     config = ClassificationConfig(
         patch_size=(48, 48), steps=30, warmup_steps=5, hidden=0, validation_fraction=0.0, workers=0
     )
     for name, from_scratch in (("scratch", True), ("genesis", False)):
         run, measured = modelsgenesis.finetune(
-            folder / "patches", folder / f"from-{name}", init=genesis, from_scratch=from_scratch, config=config
+            folder / "patches", folder / f"from-{name}", init=GENESIS, from_scratch=from_scratch, config=config
         )
         print(f"{name}: AUC {measured['auc']:.3f} on patches of the other patient, each in {run / 'test.csv'}")
 

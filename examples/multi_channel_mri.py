@@ -4,31 +4,21 @@ Run it: python examples/multi_channel_mri.py
 The package ships no MR, so four intensity windows of a real CT stand in for T1, T1 with contrast, T2 and FLAIR.
 """
 
-import tempfile
-from pathlib import Path
-
 import torch
 from monai.losses import DiceCELoss
 
 import modelsgenesis
-from modelsgenesis.configs import CONTRACTS, pretraining_recipe
+from modelsgenesis.configs import CONTRACTS
 from modelsgenesis.data import prepare, prepare_label, read_volume, sample_folder
 
 WINDOWS = ((-1000, 1000), (-160, 240), (-1000, -400), (100, 900))
-
-
-def tiny_genesis() -> Path:
-    """Pretrain for seconds; `from_pretrained` takes any name of `modelsgenesis list` just as well."""
-    settings = ["network.widths=8,16,32", "patch_size=32,32,12", "validation_samples=8", "workers=0"]
-    config = pretraining_recipe("small", steps=10, settings=settings)
-    return modelsgenesis.pretrain(sample_folder() / "images", tempfile.mkdtemp(), config=config, modality="ct")
+GENESIS = "genesis-hippocampus-mri-3d-small"  # in the package; its one channel was T1-weighted MR
 
 
 def main() -> None:
-    run = tiny_genesis()
-    one = modelsgenesis.from_pretrained(run)
-    four = modelsgenesis.from_pretrained(run, in_channels=4)  # the first convolution repeated, divided by four
-    image = torch.rand(1, 1, 32, 32, 12)
+    one = modelsgenesis.from_pretrained(GENESIS)
+    four = modelsgenesis.from_pretrained(GENESIS, in_channels=4)  # the first convolution repeated, divided by four
+    image = torch.rand(1, 1, 32, 32, 8)
     gap = (four(image.expand(-1, 4, -1, -1, -1)) - one(image)).abs().max().item()
     print(f"four equal channels give what one gives: largest difference {gap:.1e}")
 
@@ -37,11 +27,11 @@ def main() -> None:
     channels = [prepare(scan, CONTRACTS["ct"].override(window=window)).array for window in WINDOWS]
     label = prepare_label(read_volume(sample_folder() / "labels" / name), CONTRACTS["ct"]).array == 5  # the liver
     x, y, _ = (int(places.float().mean()) for places in torch.from_numpy(label).nonzero(as_tuple=True))
-    crop = (..., slice(x - 24, x + 24), slice(y - 24, y + 24), slice(0, 12))  # sides divide by 4
-    image = torch.stack([torch.from_numpy(channel) for channel in channels])[None][crop]  # [1, 4, 48, 48, 12]
+    crop = (..., slice(x - 24, x + 24), slice(y - 24, y + 24), slice(0, 8))  # sides divide by 8
+    image = torch.stack([torch.from_numpy(channel) for channel in channels])[None][crop]  # [1, 4, 48, 48, 8]
     target = torch.from_numpy(label)[None, None][crop].float()
 
-    network = modelsgenesis.from_pretrained(run, task="seg", num_classes=2, in_channels=4).train()
+    network = modelsgenesis.from_pretrained(GENESIS, task="seg", num_classes=2, in_channels=4).train()
     print(network.adaptation.summary())
     loss_of = DiceCELoss(to_onehot_y=True, softmax=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)

@@ -22,9 +22,7 @@ from modelsgenesis.verbs import describe_comparison
 ROOT = Path(__file__).parents[1]
 GROUP: Any = get_command(app)  # of typer's own click
 DOCUMENTS = sorted(
-    path
-    for place in (".", "docs", "cards")
-    for path in (ROOT / place).glob("*.md" if place == "." else "**/*.md")
+    path for place in (".", "docs", "cards") for path in (ROOT / place).glob("*.md" if place == "." else "**/*.md")
 )
 TASKS = {"seg": SegmentationConfig, "cls": ClassificationConfig}
 

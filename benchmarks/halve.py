@@ -7,6 +7,7 @@ The folder gets a NIfTI file for each training and validation volume of the spli
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -30,7 +31,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--split", type=Path, required=True)
     options = parser.parse_args()
-    arrays = {key: halve(value) if value.ndim == 4 else value for key, value in np.load(options.given).items()}
+    arrays: dict[str, Any] = {
+        key: halve(value) if value.ndim == 4 else value for key, value in np.load(options.given).items()
+    }
     np.savez_compressed(options.halved, **arrays)
     split = read_split(options.split)
     wanted = {*split.training, *split.validation}

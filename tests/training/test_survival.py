@@ -173,7 +173,7 @@ def test_a_checkpoint_holds_what_it_should(tmp_path):
     assert state["schedule"] == {"step": 9, "steps": 9, "steps_per_epoch": 4}
     assert state["data"] == {"size": 7, "epoch": 2, "position": 4}
     assert set(state["random"][0]) == {"torch", "cuda", "python", "numpy"}
-    assert set(state["versions"]) == {"modelsgenesis", "python", "torch", "numpy"}
+    assert set(state["versions"]) == {"modelsgenesis", "python", "torch", "numpy", "device"}
     assert TrainingConfig.from_dict(state["config"]) == trainer.config
 
 

@@ -81,13 +81,13 @@ class Optimization:
             for place, module in network.named_modules()
             if isinstance(module, _BatchNorm) and f"{place}.running_mean" in names
         ]
-        self.optimizer, self._old = self._make(names)
+        self.optimizer, self._pretrained_groups = self._make(names)
 
     def _make(self, pretrained: set[str]) -> tuple[torch.optim.Optimizer, list[bool]]:
         """Return the optimiser, and of each of its groups whether it came from a checkpoint."""
         config = self.config
         groups: list[dict[str, Any]] = []
-        groups_old: list[bool] = []
+        pretrained_groups: list[bool] = []
         for old in (False, True):
             for decayed in (True, False):
                 members = [
@@ -95,18 +95,18 @@ class Optimization:
                 ]
                 if members:
                     groups.append({"params": members, "weight_decay": config.weight_decay if decayed else 0.0})
-                    groups_old.append(old)
+                    pretrained_groups.append(old)
         if config.optimizer == "sgd":
             optimizer = torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)
         else:
             kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
             optimizer = kind(groups, lr=config.learning_rate, fused=True)
-        return optimizer, groups_old
+        return optimizer, pretrained_groups
 
     def begin(self, step: int) -> float:
         """Make the network and the optimiser ready for a step, counted from 0, and return its learning rate."""
         rate = learning_rate(self.config, step, self.steps, self.per_epoch)
-        for group, old in zip(self.optimizer.param_groups, self._old, strict=True):
+        for group, old in zip(self.optimizer.param_groups, self._pretrained_groups, strict=True):
             group["lr"] = rate * (self._thawed(step) if old else 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         self.network.train()

@@ -1,7 +1,9 @@
-"""Untrained models on disk: random weights are enough to see where an answer lies."""
+"""Untrained models on disk: random weights are enough to see where an answer lies, in a scan that lies oblique."""
 
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import torch
 
 from modelsgenesis.checkpoints import Bundle, save_bundle
@@ -15,6 +17,9 @@ from modelsgenesis.configs import (
 )
 from modelsgenesis.networks import build_network
 
+OBLIQUE = nib.affines.from_matvec(
+    nib.eulerangles.euler2mat(0.2, -0.15, 0.1) @ np.diag([-2.0, -2.0, 2.5]), (11.3, -7.25, 4.125)
+)
 LABELS = ("background", "bright", "dark")
 
 

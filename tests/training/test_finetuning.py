@@ -17,6 +17,7 @@ from modelsgenesis.training.folds import fold_state, pool_folds
 from modelsgenesis.training.parts import choose_patch_size, pick_parts, settle_patch_size
 from modelsgenesis.training.supervised import read_rows, write_rows
 from modelsgenesis.verbs.models import seeded
+from recorded_notes import Notes
 
 PARTS = {
     "training": [prepared(index, (index % 2,)) for index in range(8)],
@@ -24,14 +25,6 @@ PARTS = {
     "test": [prepared(index, (index % 2,), f"person_{index // 2}") for index in range(12, 20)],
 }
 DATA = data_of([case for cases in PARTS.values() for case in cases], ("none", "square"))
-
-
-class Notes(Reporter):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
 
 
 def classifier(config=CLASSIFY, classes=2):

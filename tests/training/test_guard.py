@@ -6,14 +6,7 @@ from modelsgenesis.configs import GENESIS_2019, TrainingConfig
 from modelsgenesis.errors import ExplodingLossError, NonFiniteLossError
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.guard import Guard
-
-
-class Notes(Reporter):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
+from recorded_notes import Notes
 
 
 def guard(tmp_path, reporter=None, losses=None, **changes):

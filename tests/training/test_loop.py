@@ -1,83 +1,12 @@
-import csv
 import math
 import os
-import signal
 
 import pytest
 import torch
-from torch import nn
-from torch.utils.data import Dataset
 
-from modelsgenesis.configs import TrainingConfig
+from fitted_numbers import Fit, at, make, rows, terminate
 from modelsgenesis.errors import Interrupted, NonFiniteLossError, ResumeError, TrainingError
-from modelsgenesis.hardware import choose_hardware
-from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Objective, Run, Trainer
-
-
-class Numbers(Dataset):
-    def __len__(self):
-        return 7
-
-    def __getitem__(self, item):
-        return torch.randn(3, generator=torch.Generator().manual_seed(item))
-
-
-class Fit(Objective):
-    """Fit the sum of three numbers with a linear layer."""
-
-    def __init__(self, scores=(), poison=None, stop_at=None):
-        self.dataset = Numbers()
-        self.scores, self.poison, self.stop_at = list(scores), poison, stop_at
-        self.calls = 0
-
-    def loss(self, network, batch):
-        self.calls += 1
-        if self.calls == self.stop_at:
-            signal.raise_signal(signal.SIGTERM)
-        loss = (network(batch) - batch.sum(dim=1, keepdim=True)).square().mean()
-        return loss * math.nan if self.calls == self.poison else loss
-
-    def validate(self, network):
-        value = self.scores.pop(0) if self.scores else sum(p.sum().item() for p in network.parameters())
-        return {"value": value}
-
-    def score(self, metrics):
-        return metrics["value"]
-
-
-class Notes(Reporter):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-
-def make(folder, objective=None, *, resume=False, reporter=None, kept=None, **changes):
-    config = TrainingConfig(
-        **{"steps": 9, "batch_size": 2, "validate_every": 4, "warmup_steps": 2, "workers": 0, **changes}
-    )
-    description = {"config": config.to_dict()}
-    run = Run.resume(folder, description) if resume else Run.create(folder, description)
-    torch.manual_seed(0)
-    trainer = Trainer(
-        network=nn.Linear(3, 1),
-        objective=objective or Fit(),
-        config=config,
-        run=run,
-        hardware=choose_hardware("cpu", "float32"),
-        reporter=reporter or Reporter(),
-        keep=lambda network, progress: kept.append(progress.step) if kept is not None else None,
-    )
-    if resume:
-        trainer.resume()
-    return trainer
-
-
-def rows(path):
-    with path.open() as file:
-        return list(csv.DictReader(file))
+from recorded_notes import Notes
 
 
 def test_logs_every_step_unrounded_and_every_validation(tmp_path):
@@ -95,7 +24,7 @@ def test_logs_every_step_unrounded_and_every_validation(tmp_path):
 def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, optimizer, cut):
     whole = make(tmp_path / "whole", optimizer=optimizer)
     whole.fit()
-    part = make(tmp_path / "part", Fit(stop_at=cut), optimizer=optimizer)
+    part = make(tmp_path / "part", Fit(on_loss=at(cut, terminate)), optimizer=optimizer)
     with pytest.raises(Interrupted, match=rf"interrupted at step {cut} of 9, nothing is lost; .*--resume --output"):
         part.fit()
     part.run.close()
@@ -116,7 +45,7 @@ def test_keeps_the_best_and_stops_early(tmp_path):
         steps=100,
         patience=3,
         validate_every=2,
-        kept=kept,
+        keep=lambda _network, progress: kept.append(progress.step),
         reporter=reporter,
     )
     progress = trainer.fit()
@@ -126,7 +55,7 @@ def test_keeps_the_best_and_stops_early(tmp_path):
 
 
 def test_a_loss_that_is_not_a_number_ends_the_run_with_the_checkpoint_from_before(tmp_path):
-    trainer = make(tmp_path / "run", Fit(poison=6))
+    trainer = make(tmp_path / "run", Fit(on_loss=at(6, lambda: math.nan)))
     with pytest.raises(NonFiniteLossError, match=r"loss is nan at step 6 with learning rate .*: lower"):
         trainer.fit()
     state, _ = trainer.run.load_checkpoint()

@@ -12,6 +12,7 @@ from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run, Trainer
 from modelsgenesis.training.restoration import Restoration, fix_pairs, spread_items
+from recorded_notes import Notes
 
 CONFIG = PretrainingConfig(
     network=GenesisUNetConfig(widths=(4, 8), norm="instance"), patch_size=(16, 16, 16), batch_size=2
@@ -34,14 +35,6 @@ class Constant(nn.Module):
 
     def forward(self, x):
         return torch.full_like(x, 0.4)
-
-
-class Notes(Reporter):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
 
 
 def restoration(reporter=None):

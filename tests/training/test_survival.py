@@ -7,9 +7,9 @@ import signal
 import pytest
 import torch
 from torch import nn
-from torch.utils.data import Dataset
 
 import process_scenarios as scenarios
+from fitted_numbers import CPU, Fit, Numbers, at, make, rows, terminate
 from modelsgenesis.configs import TrainingConfig
 from modelsgenesis.errors import (
     CheckpointError,
@@ -21,91 +21,13 @@ from modelsgenesis.errors import (
     ResumeError,
     TrainingError,
 )
-from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run, Trainer
-from modelsgenesis.training.objective import Objective
-
-CPU = choose_hardware("cpu", "float32")
-
-
-class Numbers(Dataset):
-    """Rows of numbers; `happen` is called for the item `at`."""
-
-    def __init__(self, at=None, happen=None, size=7):
-        self.at, self.happen, self.size = at, happen, size
-
-    def __len__(self):
-        return self.size
-
-    def __getitem__(self, item):
-        if item == self.at:
-            self.happen()
-        return torch.randn(3, generator=torch.Generator().manual_seed(item))
-
-
-class Fit(Objective):
-    """Fit a sum; `on_loss` and `on_validate` are called with the number of the call."""
-
-    def __init__(self, dataset=None, on_loss=None, on_validate=None):
-        self.dataset = dataset or Numbers()
-        self.on_loss, self.on_validate = on_loss, on_validate
-        self.losses = self.validations = 0
-
-    def loss(self, network, batch):
-        self.losses += 1
-        factor = self.on_loss(self.losses) if self.on_loss else None
-        loss = (network(batch) - batch.sum(dim=1, keepdim=True)).square().mean()
-        return loss if factor is None else loss * factor
-
-    def validate(self, network):
-        self.validations += 1
-        if self.on_validate:
-            self.on_validate(self.validations)
-        return {"value": sum(p.sum().item() for p in network.parameters())}
-
-    def score(self, metrics):
-        return metrics["value"]
-
-
-class Notes(Reporter):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-
-def make(folder, objective=None, *, resume=False, reporter=None, keep=None, **changes):
-    settings = {"steps": 9, "batch_size": 2, "validate_every": 4, "warmup_steps": 2, "workers": 0, **changes}
-    config = TrainingConfig(**settings)
-    run = Run.open(folder, {"config": config.to_dict()}, resume=resume)
-    torch.manual_seed(0)
-    trainer = Trainer(
-        network=nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1)),
-        objective=objective or Fit(),
-        config=config,
-        run=run,
-        hardware=CPU,
-        reporter=reporter or Reporter(),
-        keep=keep or (lambda _network, _progress: None),
-    )
-    if resume:
-        trainer.resume()
-    return trainer
-
-
-def at(number, happen):
-    """Return a callback that lets something happen at its nth call."""
-    return lambda call: happen() if call == number else None
-
-
-def terminate():
-    signal.raise_signal(signal.SIGTERM)
+from recorded_notes import Notes
 
 
 def steps_of(run):
-    return [int(line.split(",")[0]) for line in (run / "log.csv").read_text().splitlines()[1:]]
+    return [int(row["step"]) for row in rows(run / "log.csv")]
 
 
 @pytest.mark.parametrize("cut", [1, 3, 4, 8])

@@ -7,14 +7,7 @@ from PIL import Image
 from modelsgenesis.errors import MissingExtraError
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.tensorboard import TensorBoardReporter
-
-
-class Notes(Reporter):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
+from recorded_notes import Notes
 
 
 def read(folder):

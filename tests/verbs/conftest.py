@@ -1,9 +1,10 @@
-"""A genesis and a segmentation network, trained once for the tests of the verbs."""
+"""A Genesis, a network trained to segment for a moment and one that was not: each made once for all tests of verbs."""
 
 import pytest
 
 import modelsgenesis
 from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig, SegmentationConfig
+from tiny_bundles import write_bundle
 
 NETWORK = GenesisUNetConfig(widths=(16, 32), norm="instance")
 TINY = SegmentationConfig(
@@ -49,3 +50,15 @@ def finetuned(decathlon, genesis, tmp_path_factory):
 def finetuning_config():
     """A fine-tuning that learns two bright balls in seconds."""
     return TINY
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """A tiny model that segments two organs in CT."""
+    return write_bundle(tmp_path_factory.mktemp("models") / "organs")
+
+
+@pytest.fixture(scope="session")
+def scans(decathlon):
+    """The scans of the tiny data set."""
+    return sorted((decathlon / "imagesTr").iterdir())

@@ -12,26 +12,13 @@ import modelsgenesis
 from modelsgenesis.configs import CONTRACTS
 from modelsgenesis.data import LabelledCase, LabelledData, Volume
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError
-from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
 from modelsgenesis.verbs import MeasuringOptions, predict_all
+from recorded_notes import Notes
 from tiny_bundles import write_bundle
 
 FAST = MeasuringOptions(bootstrap=50)
 CPU = {"device": "cpu", "options": FAST}
-
-
-class Notes(Reporter):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_bundle(tmp_path_factory.mktemp("models") / "organs")
 
 
 @pytest.fixture(scope="module")

@@ -13,18 +13,10 @@ import modelsgenesis
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, ResumeError, ScanError, TrainingError
-from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
 from modelsgenesis.training.supervised import read_rows
 from modelsgenesis.verbs.finetuning import SAMPLE_CONFIG, read_measurements
-
-
-class Notes(Reporter):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
+from recorded_notes import Notes
 
 
 def test_learns_to_segment_held_out_patients(finetuned):

@@ -8,16 +8,8 @@ from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig
 from modelsgenesis.data import ScanReference
 from modelsgenesis.errors import DataError
-from modelsgenesis.reporting import Reporter
 from modelsgenesis.verbs.leaving_out import leave_out_test_cases
-
-
-class Notes(Reporter):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
+from recorded_notes import Notes
 
 
 def split(path, *test):

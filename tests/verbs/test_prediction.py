@@ -1,43 +1,19 @@
 """What `predict` writes, where, and what it refuses."""
 
-import csv
 import json
 
 import nibabel as nib
 import numpy as np
 import pytest
-from PIL import Image
 
 import modelsgenesis
-from dicom_files import write_series
 from modelsgenesis.configs import CONTRACTS, PredictionConfig
 from modelsgenesis.errors import CheckpointError, ConfigurationError, DataError, ScanError
-from modelsgenesis.reporting import Reporter
 from modelsgenesis.verbs import predict_all
-from tiny_bundles import LABELS, write_bundle
+from recorded_notes import Notes
+from tiny_bundles import LABELS, OBLIQUE, write_bundle
 
-CT, MRI, XRAY = CONTRACTS["ct"], CONTRACTS["mri"], CONTRACTS["xray"]
-OBLIQUE = nib.affines.from_matvec(
-    nib.eulerangles.euler2mat(0.2, -0.15, 0.1) @ np.diag([-2.0, -2.0, 2.5]), (11.3, -7.25, 4.125)
-)
-
-
-class Notes(Reporter):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_bundle(tmp_path_factory.mktemp("models") / "organs")
-
-
-@pytest.fixture(scope="module")
-def scans(decathlon):
-    return sorted((decathlon / "imagesTr").iterdir())
+CT, MRI = CONTRACTS["ct"], CONTRACTS["mri"]
 
 
 def labels_of(path):
@@ -189,101 +165,6 @@ def test_existing_answers_are_replaced(model, scans, tmp_path):
     assert labels_of(tmp_path / "x.nii.gz").shape == nib.load(scans[0]).shape
 
 
-@pytest.fixture(scope="module")
-def series(tmp_path_factory):
-    """Two series of one patient in one folder, 8 slices of 20 × 24."""
-    folder = tmp_path_factory.mktemp("dicom") / "patient7"
-    for number in (1, 2):
-        random = np.random.default_rng(number)
-        body = (1024 + 60 + random.normal(0, 200, (8, 20, 24))).clip(0).astype(np.uint16)
-        body[:, :3] = 24  # air
-        write_series(folder, body, series=f"1.2.{number}", prefix=f"S{number}", orientation=(1, 0, 0, 0, 1, 0))
-    return folder
-
-
-def test_each_series_of_a_dicom_folder_is_predicted_in_its_own_frame(model, series, tmp_path):
-    from modelsgenesis.data import find_scans
-
-    found = predict_all(model, series, output=tmp_path, device="cpu")
-    assert [answer.path.name for answer in found.answers] == ["patient7_1.nii.gz", "patient7_2.nii.gz"]
-    for reference, answer in zip(find_scans(series)[0], found.answers, strict=True):
-        volume, image = reference.read(), nib.load(answer.path)
-        assert image.shape == volume.array.shape == (24, 20, 8)
-        np.testing.assert_allclose(image.affine, volume.affine, atol=1e-6)
-
-
-def test_one_series_is_one_answer(model, series, tmp_path, monkeypatch):
-    one = tmp_path / "case"
-    one.mkdir()
-    for path in series.glob("S1*"):
-        (one / path.name).write_bytes(path.read_bytes())
-    monkeypatch.chdir(tmp_path)
-    found = modelsgenesis.predict(model, "case", device="cpu")
-    assert str(found.path) == "case_seg.nii.gz"
-    assert found.labels.shape == (24, 20, 8)
-
-
-@pytest.fixture(scope="module")
-def of_two(tmp_path_factory):
-    """A model of two channels and three cases for it, by nnU-Net's names."""
-    contract = MRI.override(channels=("t1", "flair"))
-    folder = tmp_path_factory.mktemp("channels")
-    for case in range(3):
-        for channel in range(2):
-            random = np.random.default_rng(10 * case + channel)
-            array = random.uniform(1, 100 * (channel + 1), (16, 18, 14)).astype(np.float32)
-            nib.save(nib.Nifti1Image(array, OBLIQUE), folder / f"brain_{case:03d}_{channel:04d}.nii.gz")
-    return write_bundle(tmp_path_factory.mktemp("models") / "brain", contract=contract), folder
-
-
-def test_channels_by_name_and_as_they_are_given_are_the_same_case(of_two, tmp_path):
-    model, folder = of_two
-    found = predict_all(model, folder, output=tmp_path / "all", device="cpu")
-    assert [answer.path.name for answer in found.answers] == [f"brain_{case:03d}.nii.gz" for case in range(3)]
-    files = [folder / f"brain_001_{channel:04d}.nii.gz" for channel in range(2)]
-    alone = modelsgenesis.predict(model, files, output=tmp_path / "one.nii.gz", device="cpu")
-    assert np.array_equal(alone.labels, found.answers[1].labels)
-    turned = modelsgenesis.predict(model, files[::-1], output=tmp_path / "turned.nii.gz", device="cpu")
-    assert turned.name == "brain_001"
-    both = np.stack([np.asanyarray(nib.load(file).dataobj) for file in files], axis=-1)
-    nib.save(nib.Nifti1Image(both, OBLIQUE), tmp_path / "four.nii.gz")
-    four = modelsgenesis.predict(model, tmp_path / "four.nii.gz", output=tmp_path / "four_seg.nii.gz", device="cpu")
-    assert np.array_equal(four.labels, alone.labels)
-
-
-def test_channels_that_are_missing_or_do_not_fit(of_two, tmp_path):
-    model, folder = of_two
-    scans = tmp_path / "scans"
-    scans.mkdir()
-    first = nib.load(folder / "brain_000_0000.nii.gz")
-    nib.save(first, scans / "a_0000.nii.gz")
-    nib.save(first, scans / "alone.nii.gz")
-    nib.save(first, scans / "b_0000.nii.gz")
-    nib.save(first.slicer[:-1], scans / "b_0001.nii.gz")
-    nib.save(first, scans / "c_0000.nii.gz")
-    nib.save(nib.Nifti1Image(np.asanyarray(first.dataobj), OBLIQUE + np.eye(4, k=3)), scans / "c_0001.nii.gz")
-    found = predict_all(model, scans, output=tmp_path / "out", device="cpu")
-    assert not found.answers
-    reasons = {refusal.source.rpartition("/")[2]: refusal.reason for refusal in found.failed}
-    assert reasons["a_0000.nii.gz"] == "of its channels _0000 are there; expected _0000 to _0001"
-    assert "is 1 file, the model takes 2: name them alone_0000 and so on" in reasons["alone.nii.gz"]
-    assert "shape (15, 18, 14) is not the (16, 18, 14) of its image" in reasons["b_0000.nii.gz"]
-    assert "its affine is up to 1 mm away" in reasons["c_0000.nii.gz"]
-
-
-def test_several_files_for_one_channel_are_several_scans(model, scans, tmp_path):
-    with pytest.raises(ConfigurationError, match="holds 2 scans, expected one; see predict_all for many"):
-        modelsgenesis.predict(model, scans[:2], output=tmp_path / "x.nii.gz", device="cpu")
-
-
-def test_a_4d_scan_is_refused_by_its_name(model, scans, tmp_path):
-    scan = nib.load(scans[0])
-    voxels = np.stack([np.asanyarray(scan.dataobj)] * 2, axis=-1)
-    nib.save(nib.Nifti1Image(voxels, scan.affine), tmp_path / "two_times.nii.gz")
-    with pytest.raises(ScanError, match=r"two_times\.nii\.gz.*2 volumes; expected 1"):
-        modelsgenesis.predict(model, tmp_path / "two_times.nii.gz", output=tmp_path / "seg.nii.gz")
-
-
 def test_the_wrong_model_and_a_missing_scan(model, scans, tmp_path):
     restores = write_bundle(tmp_path / "genesis", task="restoration")
     with pytest.raises(
@@ -365,94 +246,6 @@ def test_a_model_of_mr_on_a_ct_is_warned(scans, tmp_path):
     model, notes = write_bundle(tmp_path / "mr", contract=MRI), Notes()
     modelsgenesis.predict(model, scans[0], output=tmp_path / "seg.nii.gz", device="cpu", reporter=notes)
     assert "its values look like ct, the model was trained on mri; expect a poor answer" in notes.notes[0]
-
-
-def test_planes_and_the_slices_of_volumes(scans, tmp_path):
-    planar = write_bundle(tmp_path / "xray", contract=XRAY, patch_size=(16, 16))
-    pixels = np.random.default_rng(0).integers(0, 255, (20, 31), np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "chest.png")
-    found = modelsgenesis.predict(planar, tmp_path / "chest.png", output=tmp_path / "seg.nii.gz", device="cpu")
-    assert found.labels.shape == (20, 31)
-    slices = write_bundle(tmp_path / "slices", contract=CT.override(dims=2), patch_size=(16, 16))
-    found = modelsgenesis.predict(slices, scans[0], output=tmp_path / "volume.nii.gz", device="cpu")
-    assert found.labels.shape == nib.load(scans[0]).shape
-    model = write_bundle(tmp_path / "volumes", contract=CT)
-    with pytest.raises(ScanError, match=r"chest\.png.*has 2 axes; expected 3"):
-        modelsgenesis.predict(model, tmp_path / "chest.png", output=tmp_path / "x.nii.gz", device="cpu")
-
-
-@pytest.fixture
-def radiographs(tmp_path):
-    folder = tmp_path / "xrays"
-    folder.mkdir()
-    for index in range(3):
-        pixels = np.random.default_rng(index).integers(0, 255, (30, 24), np.uint8)
-        Image.fromarray(pixels).save(folder / f"x{index}.png")
-    (folder / "broken.png").write_bytes(b"junk")
-    return folder
-
-
-@pytest.mark.parametrize("multilabel", [False, True])
-def test_classes_become_a_table(radiographs, tmp_path, multilabel):
-    model = write_bundle(
-        tmp_path / "model",
-        task="classification",
-        contract=XRAY,
-        patch_size=(16, 16),
-        labels=("healthy", "ill"),
-        multilabel=multilabel,
-    )
-    found = predict_all(model, radiographs, output=tmp_path / "out", device="cpu")
-    assert [answer.name for answer in found.answers] == ["x0", "x1", "x2"]
-    assert len(found.failed) == 1
-    with (tmp_path / "out" / "predictions.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert list(rows[0]) == ["case", "predicted", "probability healthy", "probability ill"]
-    for row, answer in zip(rows, found.answers, strict=True):
-        scores = {name: float(row[f"probability {name}"]) for name in ("healthy", "ill")}
-        assert scores == pytest.approx(answer.scores, rel=1e-4)
-        if multilabel:
-            assert answer.predicted == tuple(name for name, value in answer.scores.items() if value >= 0.5)
-        else:
-            assert sum(answer.scores.values()) == pytest.approx(1)
-            assert row["predicted"] == max(scores, key=scores.get)
-
-
-def test_classes_as_json_and_with_flips(radiographs, tmp_path):
-    model = write_bundle(tmp_path / "m", task="classification", contract=XRAY, patch_size=(16, 16), labels=("a", "b"))
-    options = {"device": "cpu", "config": PredictionConfig(flips=(0,))}
-    found = predict_all(model, radiographs / "x0.png", output=tmp_path / "x.json", **options)
-    content = json.loads((tmp_path / "x.json").read_text())
-    assert content["labels"] == ["a", "b"]
-    assert content["cases"] == [
-        {"case": "x0", "predicted": list(found.answers[0].predicted), "probabilities": found.answers[0].scores}
-    ]
-    mirrored = tmp_path / "mirrored.png"
-    Image.fromarray(np.asarray(Image.open(radiographs / "x0.png"))[::-1]).save(mirrored)
-    same = modelsgenesis.predict(model, mirrored, output=tmp_path / "y.csv", **options)
-    assert same.scores == pytest.approx(found.answers[0].scores, abs=1e-6)
-    with pytest.raises(ConfigurationError, match=r"x\.nii\.gz: classes are written as a table; name a file\.csv"):
-        predict_all(model, radiographs, output=tmp_path / "x.nii.gz", **options)
-
-
-def test_the_images_of_an_array(tmp_path):
-    random = np.random.default_rng(0)
-    grey, colour = random.integers(0, 255, (11, 18, 20), np.uint8), random.integers(0, 255, (2, 18, 20, 3), np.uint8)
-    np.savez(tmp_path / "grey.npz", test_images=grey, test_labels=np.zeros((11, 1)), val_images=grey[:2])
-    np.savez(tmp_path / "colour.npz", images=colour)
-    options = {"task": "classification", "patch_size": (16, 16), "labels": ("a", "b")}
-    model = write_bundle(tmp_path / "one", contract=XRAY, **options)
-    found = predict_all(model, tmp_path / "grey.npz", output=tmp_path / "x.csv", device="cpu")
-    names = [answer.name for answer in found.answers]
-    assert names == [*(f"test_{index:02d}" for index in range(11)), "val_0", "val_1"]
-    assert found.answers[0].scores == pytest.approx(found.answers[-2].scores)
-    of_three = write_bundle(tmp_path / "three", contract=XRAY.override(channels=("red", "green", "blue")), **options)
-    assert len(predict_all(of_three, tmp_path / "colour.npz", output=tmp_path / "y.csv", device="cpu").answers) == 2
-    with pytest.raises(DataError, match=r"test_images is \(11, 18, 20\); the model takes 3 channels"):
-        predict_all(of_three, tmp_path / "grey.npz", output=tmp_path / "y.csv", device="cpu")
-    np.savez(tmp_path / "none.npz", other=grey)
-    with pytest.raises(DataError, match=r"none\.npz: holds other; expected images, or test_images"):
-        predict_all(model, tmp_path / "none.npz", output=tmp_path / "y.csv", device="cpu")
 
 
 def test_a_trained_model_finds_what_it_learnt(finetuned, decathlon, tmp_path):

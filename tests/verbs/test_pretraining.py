@@ -12,8 +12,8 @@ import modelsgenesis
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.configs import SCHEMES, GenesisUNetConfig, PretrainingConfig
 from modelsgenesis.errors import CheckpointError, ConfigurationError, DataError, ScanError, TrainingError
-from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run
+from recorded_notes import Notes
 
 TINY = PretrainingConfig(
     network=GenesisUNetConfig(widths=(4, 8), norm="instance"),
@@ -26,14 +26,6 @@ TINY = PretrainingConfig(
     warmup_steps=1,
     workers=0,
 )
-
-
-class Notes(Reporter):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
 
 
 def test_a_folder_of_scans_becomes_a_bundle_that_loads(ct_folder, tmp_path):

@@ -19,8 +19,8 @@ from modelsgenesis.configs import (
 from modelsgenesis.data import find_scans
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.networks import build_network
-from modelsgenesis.reporting import Reporter
 from modelsgenesis.verbs.starting import choose_input, start_pretraining
+from recorded_notes import Notes
 
 SHAPE = GenesisUNetConfig(widths=(4, 8), norm="instance")
 TINY = PretrainingConfig(
@@ -34,18 +34,6 @@ TINY = PretrainingConfig(
     warmup_steps=1,
     workers=0,
 )
-
-
-class Notes(Reporter):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
-
-    @property
-    def text(self):
-        return "\n".join(self.notes)
 
 
 def weights(folder, network=SHAPE, contract=CONTRACTS["ct"], task="restoration", labels=()):

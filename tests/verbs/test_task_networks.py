@@ -6,16 +6,8 @@ from modelsgenesis.checkpoints import Bundle, save_bundle
 from modelsgenesis.configs import CONTRACTS, BundleConfig, GenesisUNetConfig, Provenance
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.networks import build_network
-from modelsgenesis.reporting import Reporter
 from modelsgenesis.verbs.task_networks import start
-
-
-class Notes(Reporter):
-    def __init__(self):
-        self.notes = []
-
-    def note(self, text):
-        self.notes.append(text)
+from recorded_notes import Notes
 
 
 def genesis_of(folder, modality="xray", **shape):

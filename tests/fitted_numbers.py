@@ -1,0 +1,92 @@
+"""A run of a second: a small network fits the sum of three numbers, and something may happen on the way."""
+
+import csv
+import signal
+
+import torch
+from torch import nn
+from torch.utils.data import Dataset
+
+from modelsgenesis.configs import TrainingConfig
+from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.reporting import Reporter
+from modelsgenesis.training import Run, Trainer
+from modelsgenesis.training.objective import Objective
+
+CPU = choose_hardware("cpu", "float32")
+
+
+class Numbers(Dataset):
+    """Rows of numbers; `happen` is called for the item `at`."""
+
+    def __init__(self, at=None, happen=None, size=7):
+        self.at, self.happen, self.size = at, happen, size
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, item):
+        if item == self.at:
+            self.happen()
+        return torch.randn(3, generator=torch.Generator().manual_seed(item))
+
+
+class Fit(Objective):
+    """Fit a sum; `on_loss` and `on_validate` get the number of the call, `scores` are what it validates as."""
+
+    def __init__(self, dataset=None, on_loss=None, on_validate=None, scores=()):
+        self.dataset, self.scores = dataset or Numbers(), list(scores)
+        self.on_loss, self.on_validate = on_loss, on_validate
+        self.losses = self.validations = 0
+
+    def loss(self, network, batch):
+        self.losses += 1
+        factor = self.on_loss(self.losses) if self.on_loss else None
+        loss = (network(batch) - batch.sum(dim=1, keepdim=True)).square().mean()
+        return loss if factor is None else loss * factor
+
+    def validate(self, network):
+        self.validations += 1
+        if self.on_validate:
+            self.on_validate(self.validations)
+        value = self.scores.pop(0) if self.scores else sum(p.sum().item() for p in network.parameters())
+        return {"value": value}
+
+    def score(self, metrics):
+        return metrics["value"]
+
+
+def make(folder, objective=None, *, resume=False, reporter=None, keep=None, **changes):
+    """Return a trainer of nine steps in a folder."""
+    settings = {"steps": 9, "batch_size": 2, "validate_every": 4, "warmup_steps": 2, "workers": 0, **changes}
+    config = TrainingConfig(**settings)
+    run = Run.open(folder, {"config": config.to_dict()}, resume=resume)
+    torch.manual_seed(0)
+    trainer = Trainer(
+        network=nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1)),
+        objective=objective or Fit(),
+        config=config,
+        run=run,
+        hardware=CPU,
+        reporter=reporter or Reporter(),
+        keep=keep or (lambda _network, _progress: None),
+    )
+    if resume:
+        trainer.resume()
+    return trainer
+
+
+def at(number, happen):
+    """Return a callback that lets something happen at its nth call."""
+    return lambda call: happen() if call == number else None
+
+
+def terminate():
+    """Ask this process to end."""
+    signal.raise_signal(signal.SIGTERM)
+
+
+def rows(path):
+    """Return the rows of a log."""
+    with path.open() as file:
+        return list(csv.DictReader(file))

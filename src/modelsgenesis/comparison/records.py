@@ -2,10 +2,8 @@
 
 import contextlib
 import csv
-import fcntl
 import io
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +14,7 @@ from modelsgenesis.checkpoints.bundle import write_atomically
 from modelsgenesis.comparison.trials import Trial
 from modelsgenesis.configs.comparison import file_name
 from modelsgenesis.errors import ResumeError, TrainingError
+from modelsgenesis.training.lock import FolderLock
 from modelsgenesis.training.run import compare
 
 DESCRIPTION_NAME = "comparison.json"
@@ -34,13 +33,12 @@ class Records:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._lock: int | None = None
         if self.folder.exists() and not self.folder.is_dir():
             raise TrainingError(f"{self.folder}: is a file; choose a folder for the output")
         ours = (self.folder / DESCRIPTION_NAME).exists()
         if self.folder.is_dir() and not ours and any(not item.name.startswith(".") for item in self.folder.iterdir()):
             raise TrainingError(f"{self.folder}: holds something else; choose a new folder for the output")
-        self._hold()
+        self._lock = FolderLock(self.folder, ".lock", "compares")
 
     def describe(self, description: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
         """Write what is asked, or compare it with what was asked before in this folder.
@@ -72,24 +70,9 @@ class Records:
                 "choose another folder for the output"
             )
 
-    def _hold(self) -> None:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.folder / ".lock", os.O_CREAT | os.O_RDWR, 0o644)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.close()
-            raise TrainingError(
-                f"{self.folder}: another process compares in this folder; wait or choose another"
-            ) from error
-        except OSError as error:
-            raise TrainingError(f"{self.folder}: cannot be written: {error.strerror}; choose another folder") from error
-
     def close(self) -> None:
         """Let go of the folder."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        self._lock.close()
 
     @contextlib.contextmanager
     def work_folder(self) -> Iterator[Path]:

@@ -1,7 +1,6 @@
 """The folder of a run: its configuration, log, checkpoints and lock."""
 
 import csv
-import fcntl
 import io
 import json
 import os
@@ -14,6 +13,7 @@ import torch
 from modelsgenesis.checkpoints.bundle import replacing, write_atomically
 from modelsgenesis.errors import ResumeError, TrainingError
 from modelsgenesis.training.distributed import Processes
+from modelsgenesis.training.lock import FolderLock
 
 RUN_NAME = "run.json"
 LOG_NAME = "log.csv"
@@ -42,7 +42,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock: int | None = None
+        self._lock: FolderLock | None = None
 
     @staticmethod
     def check(folder: str | Path, *, resume: bool = False) -> None:
@@ -105,7 +105,7 @@ class Run:
         """
         cls.check(folder)
         run = cls(Path(folder))
-        run._make()
+        run._lock = FolderLock(run.folder, LOCK_NAME, "trains")
         write_atomically(run.folder / RUN_NAME, (json.dumps(description, indent=2) + "\n").encode())
         return run
 
@@ -130,7 +130,7 @@ class Run:
                 "resume with the same scans"
             )
         run = cls(folder)
-        run._make()
+        run._lock = FolderLock(run.folder, LOCK_NAME, "trains")
         run._sweep()
         return run
 
@@ -159,24 +159,10 @@ class Run:
         except (OSError, ValueError) as error:
             raise ResumeError(f"{self.folder / RUN_NAME}: cannot be read: {error}") from error
 
-    def _make(self) -> None:
-        try:
-            (self.folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self.folder / LOCK_NAME, os.O_CREAT | os.O_RDWR, 0o644)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.close()
-            raise TrainingError(
-                f"{self.folder}: another process trains in this folder; wait or choose another"
-            ) from error
-        except OSError as error:
-            raise TrainingError(f"{self.folder}: cannot be written: {error.strerror}; choose another folder") from error
-
     def close(self) -> None:
         """Let go of the folder."""
         if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+            self._lock.close()
 
     def log_step(self, row: Mapping[str, Any]) -> None:
         """Append a step to `log.csv`; losses are not rounded.

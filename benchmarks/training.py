@@ -99,7 +99,7 @@ def seconds(work: Callable[[], object]) -> float:
 
 def compare_speed(arguments: argparse.Namespace) -> None:
     """Print the ratio of the two steps, in turns, with what each reaches of the matrix rate."""
-    config, hardware = configure(arguments), choose_hardware()
+    config, hardware = configure(arguments), choose_hardware(precision=arguments.precision)
     shape = (config.batch_size, 1, *config.patch_size)
     plain_hardware = Hardware(hardware.device)
     networks = [build_network(config.network).to(hardware.device) for _ in range(2)]
@@ -177,7 +177,7 @@ def batches(objective: Restoration, config: PretrainingConfig, steps: int, worke
 def compare_quality(arguments: argparse.Namespace, folder: Path) -> None:
     """Train the same network on the same batches both ways and print the validation losses."""
     config = configure(arguments).override(learning_rate=arguments.rate)
-    hardware = choose_hardware()
+    hardware = choose_hardware(precision=arguments.precision)
     results = {}
     for name, used in {"plain": Hardware(hardware.device), "default": hardware}.items():
         torch.manual_seed(0)
@@ -198,7 +198,7 @@ def compare_quality(arguments: argparse.Namespace, folder: Path) -> None:
 
 def measure_waiting(arguments: argparse.Namespace, folder: Path) -> None:
     """Print the share of a step spent waiting for one loader process, and the time beyond a loop without loader."""
-    config, hardware = configure(arguments), choose_hardware()
+    config, hardware = configure(arguments), choose_hardware(precision=arguments.precision)
     objective = make_objective(config, sample_cache(folder), hardware)
     network = hardware.place_network(build_network(config.network))
     optimization = Optimization(network, config, steps=10**6, per_epoch=10**6)
@@ -241,12 +241,14 @@ def main() -> None:
     parser.add_argument("--patch", type=int, nargs=3, default=[64, 64, 32])
     parser.add_argument("--steps", type=int, help="default: 300 for --quality, 10 for --waiting")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--precision", default="auto", help="bfloat16 shows its quality where it is emulated, slowly")
     parser.add_argument("--rate", type=float, default=0.1, help="learning rate of --quality, with SGD")
     arguments = parser.parse_args()
     arguments.widths = arguments.widths or ([16, 32, 64, 128] if arguments.quality else [64, 128, 256, 512])
     arguments.steps = arguments.steps or (300 if arguments.quality else 10)
     print(
-        f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads; {choose_hardware().describe()}"
+        f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads; "
+        f"{choose_hardware(precision=arguments.precision).describe()}"
     )
     with tempfile.TemporaryDirectory() as folder:
         if arguments.quality:

@@ -50,7 +50,14 @@ def make_results(records, *, tuning=(), resample=False):
         "seeds": seeds,
         "training": {"steps": 400, "batch_size": 4},
         "arms": {
-            arm: {"init": arm if index else None, "settings": [], "dims": 3, "parameters": 1_200_000}
+            arm: {
+                "init": arm if index else None,
+                "settings": [],
+                "dims": 3,
+                "parameters": 1_200_000,
+                "steps": 400,
+                "batch_size": 4,
+            }
             for index, arm in enumerate(arms)
         },
         "labels": analyse(records, arms, pairs, "dice"),

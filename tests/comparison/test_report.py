@@ -17,6 +17,20 @@ def test_the_table_says_what_it_rests_on():
     assert "drawn anew" in table(make_results(make_records(GAINS), resample=True))
 
 
+@pytest.mark.parametrize("tuned", [False, True])
+def test_unequal_budgets_are_not_called_equal(tuned):
+    choice = {"arm": "genesis", "labels": 5, "chosen": ["steps=800"], "edge": [], "candidates": []}
+    results = make_results(make_records(GAINS), tuning=[choice] if tuned else [])
+    assert "Equal steps are an equal budget" in " ".join(limits(make_results(make_records(GAINS))))
+    if not tuned:
+        results["arms"]["genesis"]["steps"] = 800
+        line = "unequal budgets: scratch 400 steps of 4 samples; genesis 800 steps of 4 samples; unless tuned otherwise"
+        assert line in table(results)
+    said = " ".join(limits(results))
+    assert "Equal steps" not in said
+    assert "The budgets are unequal: a difference may be that of the budget" in said
+
+
 def test_two_runs_get_no_p_value_and_that_is_said():
     text = table(make_results(make_records(GAINS, counts=(5,), runs=2)))
     assert "| 5 | genesis − scratch | +" in text

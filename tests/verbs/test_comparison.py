@@ -195,6 +195,16 @@ def test_a_setting_of_one_arm_alone(decathlon, tmp_path):
     assert (tmp_path / "run" / "models" / "wide" / "labels-2-seed-0.safetensors").exists()
 
 
+def test_an_arm_that_trains_longer_is_noted_before_and_in_the_table(decathlon, tmp_path):
+    counts = Counts()
+    found = run(
+        decathlon, tmp_path / "run", ["scratch", "long=scratch"], arm_settings=["long:steps=5"], reporter=counts
+    )
+    steps = f"steps is {TINY.steps} for scratch, 5 for long"
+    assert f"the arms have unequal budgets: {steps}; a difference may come of that" in counts.notes
+    assert "unequal budgets: scratch" in found.table
+
+
 def test_slices_against_cubes(decathlon, tmp_path):
     found = run(decathlon, tmp_path / "run", ["scratch"], dims=[2, 3])
     assert {name: arm["dims"] for name, arm in found.results["arms"].items()} == {"scratch 2D": 2, "scratch 3D": 3}

@@ -58,7 +58,7 @@ def number(count: int, thing: str) -> str:
 
 def conditions(results: Results) -> list[str]:
     """Return one line each on data, labels, budget, seeds and arms."""
-    data, training = results["data"], results["training"]
+    data = results["data"]
     counts, seeds = data["patients"], results["seeds"]
     patients = (
         f"{data['task']}, {number(counts['test'], 'test patient')}, "
@@ -69,11 +69,26 @@ def conditions(results: Results) -> list[str]:
         f"{number(len(seeds), 'run')} of each arm and label count, seeds {_range(seeds)}; a seed changes the "
         "initialisation of what is new, order and augmentation, and is the same in every arm"
     )
-    budget = (
-        f"budget of every training: {number(training['steps'], 'step')} of {number(training['batch_size'], 'sample')}"
-    )
     arms = [f"{name}: {_arm(arm)}" for name, arm in results["arms"].items()]
-    return [patients, subset_line(results), runs, budget, *arms]
+    return [patients, subset_line(results), runs, _budget_line(results), *arms]
+
+
+def equal_budgets(results: Results) -> bool:
+    """Tell whether all trainings had as many steps of as many samples; what an arm sets or was tuned may differ."""
+    tuned = {setting.partition("=")[0] for choice in results["tuning"] for setting in choice["chosen"]}
+    budgets = {(arm["steps"], arm["batch_size"]) for arm in results["arms"].values()}
+    return len(budgets) == 1 and not tuned & {"steps", "batch_size"}
+
+
+def _budget_line(results: Results) -> str:
+    own = {
+        name: f"{number(arm['steps'], 'step')} of {number(arm['batch_size'], 'sample')}"
+        for name, arm in results["arms"].items()
+    }
+    if equal_budgets(results):
+        return f"budget of every training: {next(iter(own.values()))}"
+    budgets = "; ".join(f"{name} {budget}" for name, budget in own.items())
+    return f"unequal budgets: {budgets}; unless tuned otherwise"
 
 
 def subset_line(results: Results) -> str:
@@ -216,8 +231,10 @@ def limits(results: Results) -> list[str]:
     )
     budget = (
         "Equal steps are an equal budget, not each arm's best: another budget, network or recipe may order the arms "
-        "otherwise." + ("" if results["tuning"] else " No settings were tuned.")
-    )
+        "otherwise."
+        if equal_budgets(results)
+        else "The budgets are unequal: a difference may be that of the budget and not of the start."
+    ) + ("" if results["tuning"] else " No settings were tuned.")
     lines = [one_split, subset, budget]
     if patients["validation"]:
         chosen = "its step and its settings" if results["tuning"] else "its step"

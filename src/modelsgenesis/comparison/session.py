@@ -279,6 +279,8 @@ def _shown(arm: Arm) -> dict[str, Any]:
         "parameters": build_size(arm.shape),
         "settings": list(arm.settings),
         "learning_rate": arm.config.learning_rate,
+        "steps": arm.config.steps,
+        "batch_size": arm.config.batch_size,
     }
 
 

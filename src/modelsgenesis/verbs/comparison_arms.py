@@ -51,7 +51,17 @@ def make_ready(
         else:
             ready[arm.name] = _pretrained(arm, own, bundles[arm.name], data, folder, reporter)
         _check_dims(ready[arm.name], data)
+    _note_budgets(ready, reporter)
     return ready
+
+
+def _note_budgets(arms: Mapping[str, Arm], reporter: Reporter) -> None:
+    """Say before hours of training that what is compared is not the start alone."""
+    for key in ("steps", "batch_size"):
+        values = {name: getattr(arm.config, key) for name, arm in arms.items()}
+        if len(set(values.values())) > 1:
+            own = ", ".join(f"{value} for {name}" for name, value in values.items())
+            reporter.note(f"the arms have unequal budgets: {key} is {own}; a difference may come of that")
 
 
 def _check_dims(arm: Arm, data: LabelledData) -> None:

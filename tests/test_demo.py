@@ -1,4 +1,5 @@
 import json
+import signal
 
 import nibabel as nib
 import pytest
@@ -6,7 +7,8 @@ import pytest
 from modelsgenesis import demo
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.data import sample_data
-from modelsgenesis.errors import TrainingError
+from modelsgenesis.errors import Interrupted, TrainingError
+from modelsgenesis.reporting import Reporter
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +48,14 @@ def test_refuses_a_folder_with_something_in_it(tmp_path):
     (tmp_path / "x").touch()
     with pytest.raises(TrainingError, match="is not empty"):
         demo.demonstrate(tmp_path)
+
+
+def test_an_interruption_says_how_to_go_on(tmp_path):
+    class Stops(Reporter):
+        def step(self, *_):
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(
+        Interrupted, match=r"interrupted; .* from the beginning: delete .*demo or choose another --output$"
+    ):
+        demo.demonstrate(tmp_path / "demo", device="cpu", reporter=Stops())

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from modelsgenesis.configs import GenesisUNetConfig, PredictionConfig, PretrainingConfig, SegmentationConfig
 from modelsgenesis.data import sample_data, sample_folder
+from modelsgenesis.errors import Interrupted
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run
 from modelsgenesis.verbs import finetune, predict, pretrain, read_results
@@ -74,9 +75,20 @@ def demonstrate(output: str | Path, *, device: str = "auto", reporter: Reporter 
 
     Raises:
         TrainingError: The output has something in it.
+        Interrupted: A signal came.
     """
-    output, reporter = Path(output), reporter or Reporter()
+    output = Path(output)
     Run.check(output)
+    try:
+        return _demonstrate(output, device, reporter or Reporter())
+    except Interrupted as signal:
+        raise Interrupted(
+            signal.signum,
+            f"interrupted; a demonstration starts from the beginning: delete {output} or choose another --output",
+        ) from None
+
+
+def _demonstrate(output: Path, device: str, reporter: Reporter) -> Demonstration:
     data = sample_data()
     held_out = next(case for case in data.cases if case.name in sample_split(data).test)
     scans = sorted((sample_folder() / "images").iterdir())

@@ -44,6 +44,16 @@ def test_plain_lines_have_every_loss_beside_the_baselines(capsys):
     assert lines[-1] == "one thing [more]"
 
 
+@pytest.mark.parametrize("make", [PlainReporter, LiveReporter])
+def test_baselines_end_with_their_training(make):
+    reporter = make()
+    run_through(reporter)
+    reporter.begin("training", 2)
+    reporter.step(1, 0.9, 12.5, 0.0)
+    assert reporter.run.beside() == ""
+    reporter.end()
+
+
 def test_a_long_silence_is_broken(capsys):
     reporter = PlainReporter()
     reporter.begin("training", 1_000_000)

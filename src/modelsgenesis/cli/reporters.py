@@ -119,6 +119,10 @@ class PlainReporter(Reporter):
         """Remember it for the next validation's line."""
         self.run.best = step, dict(metrics)
 
+    def end(self) -> None:
+        """Forget the baselines, which were those of what ended."""
+        self.run.baselines = {}
+
     def note(self, text: str) -> None:
         """Print a line."""
         self.spoke = time.monotonic()
@@ -142,7 +146,7 @@ class LiveReporter(Reporter):
         from rich.live import Live
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-        self.end()
+        self._stop()
         baselines = self.run.baselines
         self.run, self.rows = Running(total, start), {}
         self.run.baselines = baselines
@@ -207,7 +211,11 @@ class LiveReporter(Reporter):
         self.console.print(text, markup=False)  # wrapped by rich, which has to know how high the display is
 
     def end(self) -> None:
-        """Leave the display as it is."""
+        """Leave the display as it is; the baselines were those of what ended."""
+        self._stop()
+        self.run.baselines = {}
+
+    def _stop(self) -> None:
         if self.live is not None:
             self.live.stop()
             self.live = self.progress = None

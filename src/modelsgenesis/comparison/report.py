@@ -88,7 +88,7 @@ def _budget_line(results: Results) -> str:
     if equal_budgets(results):
         return f"budget of every training: {next(iter(own.values()))}"
     budgets = "; ".join(f"{name} {budget}" for name, budget in own.items())
-    return f"unequal budgets: {budgets}; unless tuned otherwise"
+    return f"unequal budgets: {budgets}" + ("; unless tuned otherwise" if results["tuning"] else "")
 
 
 def subset_line(results: Results) -> str:

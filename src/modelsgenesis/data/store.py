@@ -216,8 +216,7 @@ def write_aside(path: Path, write: Callable[[Any], Any]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             Path(temporary).replace(path)
-        except BaseException:
+        finally:
             Path(temporary).unlink(missing_ok=True)
-            raise
     except OSError as error:
         raise DataError(f"{path}: cannot be written: {error.strerror}; choose another folder") from error

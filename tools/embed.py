@@ -21,10 +21,11 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 from modelsgenesis.checkpoints import load_bundle, render_card  # noqa: E402
-from modelsgenesis.checkpoints.bundle import CONFIG_NAME, WEIGHTS_NAME, write_atomically  # noqa: E402
+from modelsgenesis.checkpoints.bundle import CONFIG_NAME, WEIGHTS_NAME  # noqa: E402
 from modelsgenesis.configs import BundleConfig, PretrainingConfig, pretraining_recipe  # noqa: E402
 from modelsgenesis.configs.front_matter import CardParts, split_card  # noqa: E402
 from modelsgenesis.errors import CheckpointError, ConfigurationError, GenesisError  # noqa: E402
+from modelsgenesis.files import write_atomically  # noqa: E402
 from modelsgenesis.hub import ModelSource, review_card  # noqa: E402
 from modelsgenesis.hub.cache import sha256_of  # noqa: E402
 from modelsgenesis.hub.content import check_content  # noqa: E402

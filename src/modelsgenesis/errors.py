@@ -28,12 +28,31 @@ A message is one line: what was received, what was expected, the remedy. The com
 with status 1; a wrong command line ends with status 2.
 """
 
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
+def printable(text: str) -> str:
+    r"""Return text in one line without what could steer a terminal or hide in it: such characters as escapes.
+
+    Names of files, classes, repositories and answers of servers come from elsewhere.
+
+    Example:
+        >>> printable("scan\x1b[2J\n.nii")
+        'scan\\x1b[2J\\n.nii'
+    """
+    if text.isprintable():
+        return text
+    shown = (one if one.isprintable() or unicodedata.category(one) == "Zs" else ascii(one)[1:-1] for one in text)
+    return "".join(shown)
+
+
 class GenesisError(Exception):
-    """Base of every error raised on purpose by this package."""
+    """Base of every error raised on purpose by this package; its message is one printable line."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class ConfigurationError(GenesisError):

@@ -1,10 +1,7 @@
 """The bundle on disk: `config.json`, `model.safetensors` and `README.md` (the card) in one folder."""
 
 import json
-import os
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from torch import Tensor, nn
 
 from modelsgenesis.configs import BundleConfig
 from modelsgenesis.errors import CheckpointError
+from modelsgenesis.files import replacing, write_atomically
 from modelsgenesis.networks import empty_network
 from modelsgenesis.networks.transfer import some
 
@@ -38,49 +36,6 @@ class Bundle:
     card: str = ""
 
 
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary file beside `path` that takes its place when the block ends well."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(descriptor)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {error.strerror}; choose another folder") from error
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except (OSError, safetensors.SafetensorError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or error
-        raise CheckpointError(f"{path}: cannot be written: {reason}; the file before is intact") from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a renaming last through a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a crash leaves either the old one or the new one.
-
-    Raises:
-        CheckpointError: The disk is full or the folder cannot be written.
-    """
-    with replacing(path) as temporary:
-        temporary.write_bytes(content)
-
-
 def save_bundle(folder: str | Path, bundle: Bundle) -> Path:
     """Write a bundle; each file is replaced atomically, the configuration last.
 
@@ -97,7 +52,10 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> Path:
     folder = Path(folder)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in bundle.network.state_dict().items()}
     with replacing(folder / WEIGHTS_NAME) as temporary:  # straight from the tensors: no copy of them in memory
-        safetensors.torch.save_file(weights, temporary, metadata={"format": "pt"})
+        try:
+            safetensors.torch.save_file(weights, temporary, metadata={"format": "pt"})
+        except safetensors.SafetensorError as error:
+            raise CheckpointError(f"{folder}: weights cannot be written: {error}; choose another folder") from error
     write_atomically(folder / CARD_NAME, bundle.card.encode())
     text = json.dumps(bundle.config.to_dict(), indent=2) + "\n"
     write_atomically(folder / CONFIG_NAME, text.encode())

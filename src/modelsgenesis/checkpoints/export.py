@@ -8,7 +8,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
-from modelsgenesis.checkpoints.bundle import Bundle, replacing
+from modelsgenesis.checkpoints.bundle import Bundle
 from modelsgenesis.checkpoints.genesis import GENESIS_TORCH
 from modelsgenesis.checkpoints.nnunet import NNUNET_V1, aliases
 from modelsgenesis.checkpoints.plan import PLAN_KEY, make_plan
@@ -21,6 +21,7 @@ from modelsgenesis.configs import (
     ResidualUNetConfig,
 )
 from modelsgenesis.errors import CheckpointError, ConfigurationError, nearest
+from modelsgenesis.files import replacing
 
 ExportFormat = Literal["nnunet", "torch", "onnx"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from modelsgenesis.checkpoints.bundle import replacing
+from modelsgenesis.files import replacing
 
 _HEAD = struct.Struct("<Q")
 _ALIGNMENT = 64  # bytes; arrays that start elsewhere are slow to compute with, if they are taken at all

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from modelsgenesis.checkpoints.bundle import write_atomically
 from modelsgenesis.comparison.trials import Trial
 from modelsgenesis.configs.comparison import file_name
 from modelsgenesis.errors import ResumeError, TrainingError
+from modelsgenesis.files import write_atomically
 from modelsgenesis.training.lock import FolderLock
 from modelsgenesis.training.run import compare
 

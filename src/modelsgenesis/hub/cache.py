@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from modelsgenesis.checkpoints.bundle import write_atomically
 from modelsgenesis.configs import Config
 from modelsgenesis.errors import ConfigurationError, DigestError
+from modelsgenesis.files import write_atomically
 
 CACHE_VARIABLE = "MODELSGENESIS_CACHE"
 """Names the folder of records and converted bundles."""

@@ -4,8 +4,9 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from modelsgenesis.checkpoints.bundle import CARD_NAME, write_atomically
+from modelsgenesis.checkpoints.bundle import CARD_NAME
 from modelsgenesis.errors import AccessError, HubError, HubUnreachableError, PublishError, UnknownModelError
+from modelsgenesis.files import write_atomically
 from modelsgenesis.hub.cache import key_of, open_cache
 from modelsgenesis.hub.client import Snapshot, api, endpoint, take_snapshot, translated
 from modelsgenesis.hub.files import RemoteFiles

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from modelsgenesis.checkpoints.bundle import write_atomically
+from modelsgenesis.files import write_atomically
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.reporting import Reporter
 

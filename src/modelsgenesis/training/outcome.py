@@ -10,7 +10,6 @@ from typing import Any
 from torch import nn
 
 from modelsgenesis import __version__
-from modelsgenesis.checkpoints.bundle import write_atomically
 from modelsgenesis.configs import (
     BundleConfig,
     ClassificationConfig,
@@ -22,6 +21,7 @@ from modelsgenesis.configs import (
 from modelsgenesis.data import LabelledData
 from modelsgenesis.errors import DataError
 from modelsgenesis.evaluation import Summary
+from modelsgenesis.files import write_atomically
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.training.bundles import describe_environment, network_config
 from modelsgenesis.training.loop import Progress

@@ -10,8 +10,8 @@ from typing import Any, Self
 
 import torch
 
-from modelsgenesis.checkpoints.bundle import replacing, write_atomically
 from modelsgenesis.errors import ResumeError, TrainingError
+from modelsgenesis.files import replacing, write_atomically
 from modelsgenesis.training.distributed import Processes
 from modelsgenesis.training.lock import FolderLock
 

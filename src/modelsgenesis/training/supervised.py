@@ -8,11 +8,11 @@ from typing import Any
 
 from torch import nn
 
-from modelsgenesis.checkpoints.bundle import write_atomically
 from modelsgenesis.configs import FinetuningConfig, require_patch_size
 from modelsgenesis.data import PreparedCase
 from modelsgenesis.errors import DataError
 from modelsgenesis.evaluation import Summary
+from modelsgenesis.files import write_atomically
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.training.loop import Objective
 

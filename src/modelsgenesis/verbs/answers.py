@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from modelsgenesis import __version__
-from modelsgenesis.checkpoints.bundle import write_atomically
 from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.data.reading import READERS
 from modelsgenesis.errors import CheckpointError, ConfigurationError, DataError
 from modelsgenesis.evaluation import Case
+from modelsgenesis.files import write_atomically
 
 FOLDER = Path("predictions")
 """Where the answers to several scans go by default."""

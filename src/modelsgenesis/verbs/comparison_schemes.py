@@ -4,11 +4,11 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from modelsgenesis.checkpoints.bundle import write_atomically
 from modelsgenesis.configs import PretrainingConfig, scheme
 from modelsgenesis.configs.comparison import ArmConfig, file_name
 from modelsgenesis.data import FileImage, LabelledCase, LabelledData
 from modelsgenesis.errors import DataError, Interrupted, ResumeError
+from modelsgenesis.files import write_atomically
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
 from modelsgenesis.training.run import RUN_NAME, compare

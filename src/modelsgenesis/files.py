@@ -1,0 +1,227 @@
+"""Files of others, read within limits; files of our own, written so that a crash leaves the old one or the new one.
+
+Everything foreign (weights, plans, cards, configurations, scans, answers of a server) passes through here on its way
+in: `open_regular` or `read_bytes` before anything is parsed, `parsing` round the parser, and `check_plain` over nested
+values that a parser made, whose aliases could multiply.
+"""
+
+import hashlib
+import json
+import math
+import os
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from modelsgenesis.errors import CheckpointError, GenesisError, printable
+
+TEXT_LIMIT = 16 << 20
+"""Bytes that a configuration, a card, a plan or a record may have."""
+
+_NODES, _DEPTH, _DIGITS = 1_000_000, 64, 20
+
+
+def open_regular(path: Path, error: type[GenesisError], limit: int | None = None) -> BinaryIO:
+    """Open a file for reading; a FIFO or a device, which could block for ever, is refused.
+
+    Args:
+        path: The file.
+        error: What to raise.
+        limit: Bytes that it may have at most.
+
+    Raises:
+        GenesisError: Of the class `error`: it is not there, no regular file, cannot be opened, or is too large.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO would block without
+        file = os.fdopen(descriptor, "rb") if stat.S_ISREG(os.fstat(descriptor).st_mode) else None
+    except FileNotFoundError as problem:
+        raise error(f"{path}: there is no such file; check the path") from problem
+    except (OSError, ValueError) as problem:  # ValueError: a NUL in the name
+        raise error(f"{path}: cannot be read: {reason_of(problem)}; check the path and its rights") from problem
+    if file is None:
+        os.close(descriptor)
+        raise error(f"{path}: is not a regular file; name a file, or copy its content to one")
+    size = os.fstat(descriptor).st_size
+    if limit is not None and size > limit:
+        file.close()
+        raise error(f"{path}: has {size:,} bytes, expected at most {limit:,}; it was not read")
+    return file
+
+
+def check_regular(path: Path, error: type[GenesisError], limit: int | None = None) -> None:
+    """Do what `open_regular` does, for a library that opens the file itself."""
+    open_regular(path, error, limit).close()
+
+
+def read_bytes(path: Path, error: type[GenesisError], limit: int = TEXT_LIMIT) -> bytes:
+    """Return the content of a regular file of at most `limit` bytes; errors as of `open_regular`."""
+    with open_regular(path, error, limit) as file, parsing(path, error):
+        return file.read(limit)
+
+
+def read_text(path: Path, error: type[GenesisError], limit: int = TEXT_LIMIT) -> str:
+    """Return the content of a UTF-8 file, with or without a byte order mark; errors as of `open_regular`."""
+    content = read_bytes(path, error, limit)
+    with parsing(path, error):
+        return content.decode("utf-8-sig")
+
+
+def read_json(path: Path, error: type[GenesisError], limit: int = TEXT_LIMIT) -> Any:
+    """Return what a JSON file holds; errors as of `parse_json`, and of `open_regular`."""
+    return parse_json(read_bytes(path, error, limit), path, error)
+
+
+def parse_json(content: bytes | str, source: object, error: type[GenesisError]) -> Any:
+    """Return the value of a JSON document, with finite numbers that fit and text that can be written.
+
+    Args:
+        content: UTF-8, or text.
+        source: What a message calls it.
+        error: What to raise.
+
+    Raises:
+        GenesisError: Of the class `error`: it is not JSON, nested too deeply, or holds such a number or text.
+    """
+    with parsing(source, error, what="as JSON"):
+        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
+        value = json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=_finite)
+    check_plain(value, source, error)
+    return value
+
+
+def _integer(text: str) -> int:
+    if len(text) > _DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(number := float(text)):
+        raise ValueError(f"{text} is not a finite number")
+    return number
+
+
+def check_plain(value: Any, source: object, error: type[GenesisError]) -> None:
+    """Refuse nested lists and mappings that are too deep or too many, each alias counted as often as it occurs.
+
+    A few hundred bytes of a pickle or of YAML can name one list so often that writing it out fills the memory.
+
+    Raises:
+        GenesisError: Of the class `error`: there are more than a million values, more than 64 levels, or text
+            that cannot be encoded.
+    """
+    waiting, nodes = [(value, 0)], 0
+    while waiting:
+        item, depth = waiting.pop()
+        nodes += 1
+        if nodes > _NODES or depth > _DEPTH:
+            raise error(f"{source}: holds more than {_NODES:,} values or {_DEPTH} levels; it was not read")
+        if isinstance(item, Mapping):
+            waiting += [(part, depth + 1) for pair in item.items() for part in pair]
+        elif isinstance(item, (list, tuple, set, frozenset)):
+            nodes += len(item) if len(item) > _NODES else 0  # before a list of that length is copied
+            waiting += [(part, depth + 1) for part in item] if nodes <= _NODES else [(None, _DEPTH + 1)]
+        elif isinstance(item, str) and any("\ud800" <= letter <= "\udfff" for letter in item):
+            raise error(f"{source}: holds text that is not Unicode ({printable(item)[:40]}); write it again as UTF-8")
+
+
+@contextmanager
+def parsing(
+    source: object, error: type[GenesisError], *, what: str = "", remedy: str = "copy, download or export it again"
+) -> Iterator[None]:
+    """Turn whatever a parser raises on foreign content into one error that names the source.
+
+    Parsers answer damaged or hostile bytes with exceptions of any type, and none of them may stop a job over many
+    files or reach a user. Errors of this package pass.
+
+    Args:
+        source: The file, or what else a message should call it.
+        error: What to raise.
+        what: As what it was read, such as `"as JSON"`.
+        remedy: What to do about it.
+
+    Raises:
+        GenesisError: Of the class `error`.
+    """
+    try:
+        yield
+    except GenesisError:
+        raise
+    except FileNotFoundError as problem:
+        raise error(f"{source}: there is no such file; check the path") from problem
+    except MemoryError as problem:
+        raise error(f"{source}: does not fit into memory") from problem
+    except Exception as problem:  # any at all, see above
+        how = f" {what}" if what else ""
+        raise error(f"{source}: cannot be read{how}: {reason_of(problem)}; {remedy}") from problem
+
+
+def reason_of(problem: BaseException) -> str:
+    """Return the cause that an exception names, in one short line."""
+    text = (problem.strerror if isinstance(problem, OSError) else None) or str(problem)
+    lines = [line.strip() for line in text[:10_000].splitlines() if line.strip()]
+    return printable(lines[-1])[:200] if lines else type(problem).__name__
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def replacing(path: Path, error: type[GenesisError] = CheckpointError, *, suffix: str = "") -> Iterator[Path]:
+    """Give a temporary file beside `path` that takes its place when the block ends well.
+
+    Args:
+        path: The file.
+        error: What to raise.
+        suffix: The ending of the temporary file, for a library that chooses the format by it.
+
+    Raises:
+        GenesisError: Of the class `error`: the disk is full or the folder cannot be written; a file that was there
+            is intact.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=suffix)
+        os.close(descriptor)
+    except (OSError, ValueError) as problem:
+        raise error(f"{path}: cannot be written: {reason_of(problem)}; choose another folder") from problem
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as problem:
+        raise error(f"{path}: cannot be written: {reason_of(problem)}; the file before is intact") from problem
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a renaming last through a loss of power."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, content: bytes | str, error: type[GenesisError] = CheckpointError) -> Path:
+    """Write a file so that a crash leaves either the old one or the new one; errors as of `replacing`."""
+    with replacing(path, error) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
+def write_json(path: Path, content: Any, error: type[GenesisError] = CheckpointError) -> Path:
+    """Write a JSON document atomically; errors as of `replacing`."""
+    return write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n", error)

@@ -55,7 +55,9 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> Path:
         try:
             safetensors.torch.save_file(weights, temporary, metadata={"format": "pt"})
         except safetensors.SafetensorError as error:
-            raise CheckpointError(f"{folder}: weights cannot be written: {error}; choose another folder") from error
+            raise CheckpointError(
+                f"{folder / WEIGHTS_NAME}: cannot be written: {error}; the file before is intact"
+            ) from error
     write_atomically(folder / CARD_NAME, bundle.card.encode())
     text = json.dumps(bundle.config.to_dict(), indent=2) + "\n"
     write_atomically(folder / CONFIG_NAME, text.encode())

@@ -1,7 +1,6 @@
 """NIfTI (one file or a pair), Analyze and MGH through nibabel, compressed or not, whatever the name says."""
 
 import gzip
-import logging
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +17,7 @@ from nibabel.volumeutils import array_from_file
 
 from modelsgenesis.data.raster import Raster
 from modelsgenesis.data.volume import Geometry, ScanReference, Volume, check_spacing, reading
-from modelsgenesis.errors import DataError, ScanError, ShapeError, UnreadableScanError
+from modelsgenesis.errors import DataError, ShapeError, UnreadableScanError
 from modelsgenesis.files import open_regular, replacing
 
 SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz")
@@ -27,11 +26,9 @@ _GEOMETRY_FIELDS = ("qform_code", "sform_code", "quatern_b", "quatern_c", "quate
 _GEOMETRY_FIELDS += ("qoffset_z", "srow_x", "srow_y", "srow_z", "xyzt_units")
 _UNITS = {1: 1000.0, 3: 0.001}  # metres and microns in mm; ITK takes whatever else for mm as well
 _HEADER_BYTES = 540  # of NIfTI-2, the longest
-_MGH_HEADER_BYTES = 284
-_AFTER, _MGH_AFTER = 4096, 2**20  # bytes of padding; of MGH's footer, which may hold a table of colours
+_MGH_VERSION, _MGH_BYTES = b"\0\0\0\1", 284
+_AFTER = 4096  # bytes of padding that may follow the voxels; those of MGH are followed by a footer of any length
 _PIECE, _TAIL = 2**20, 2**24  # what follows the voxels is read to reach the checksum, in pieces, up to a limit
-_REPAIRS = logging.getLogger(__name__)  # of headers, by nibabel, which would print each
-_REPAIRS.disabled = True
 
 
 class Placed(Protocol):
@@ -66,7 +63,7 @@ def _raster(path: Path) -> Raster:
     shape = tuple(int(side) for side in header.get_data_shape())
     shape = shape[:3] + tuple(side or 1 for side in shape[3:])  # axes that a writer left at 0, as ITK reads them
     stored_type, offset = header.get_data_dtype(), int(header.get_data_offset())
-    colours = len(stored_type.names or "1")
+    colours = len(stored_type.names) if stored_type.names else 1
     if offset < (header.single_vox_offset if nifti and header.is_single else 0):
         raise UnreadableScanError(f"{path}: its voxels start at byte {offset}, within its header; it is damaged")
     affine = header.get_best_affine()
@@ -81,9 +78,7 @@ def _raster(path: Path) -> Raster:
 
     def load(index: int) -> np.ndarray:
         array = _voxels(data, packed, shape, stored_type, offset, index)
-        return (
-            np.stack([array[name] for name in stored_type.names], -1) if colours > 1 else _scaled(array, header, path)
-        )
+        return np.stack([array[name] for name in stored_type.names], -1) if colours > 1 else _scaled(array, header)
 
     return Raster(
         path=path,
@@ -95,7 +90,7 @@ def _raster(path: Path) -> Raster:
         affine=affine,
         stored=stored + offset if packed else stored,
         compressed=packed,
-        after=_MGH_AFTER if mgh else _AFTER,
+        after=None if mgh else _AFTER,
         load=load,
         colours=colours,
         header=header if nifti else None,
@@ -113,29 +108,31 @@ def _opened(path: Path, packed: bool | None = None) -> Iterator[Any]:
 
 
 def _header(path: Path) -> Any:
-    """Return the header with nibabel's repairs but for one: a voxel size of 0 is refused, not replaced by 1."""
+    """Return the header without nibabel's repairs, of which one would make 1 mm of a voxel size of 0, but for qfac."""
     with _opened(path) as file:
         block = file.read(_HEADER_BYTES)
-    if path.suffix.lower() in (".mgh", ".mgz"):
-        header = MGHHeader(block[:_MGH_HEADER_BYTES], check=False)
-        header.check_fix(_REPAIRS, error_level=40)
-        return header
-    pair = path.suffix.lower() == ".hdr"
-    kinds = (Nifti2PairHeader, Nifti1PairHeader, Spm99AnalyzeHeader) if pair else (Nifti2Header, Nifti1Header)
-    kind = next((kind for kind in kinds if kind.may_contain_header(block)), None)
-    if kind is None:
-        raise UnreadableScanError(f"{path}: starts with no NIfTI header; it is damaged or of another format")
-    header = kind(block[: kind.sizeof_hdr], check=False)
-    rank = int(header["dim"][0])
+    if path.suffix.lower() in (".mgh", ".mgz") and block.startswith(_MGH_VERSION):
+        return MGHHeader(block[:_MGH_BYTES], check=False)
+    kinds = (Nifti2Header, Nifti1Header) if path.suffix.lower() in (".nii", ".gz") else ()
+    if path.suffix.lower() == ".hdr":
+        kinds = (Nifti2PairHeader, Nifti1PairHeader, Spm99AnalyzeHeader)
+    for kind in kinds:
+        if kind.may_contain_header(block):
+            return _checked(kind(block[: kind.sizeof_hdr], check=False), path)
+    raise UnreadableScanError(f"{path}: starts with no header of NIfTI, Analyze or MGH; it is damaged")
+
+
+def _checked(header: Any, path: Path) -> Any:
+    rank, sizes = int(header["dim"][0]), header["pixdim"]
     if not 1 <= rank <= 7:
         raise UnreadableScanError(f"{path}: its header says {rank} axes; expected 1 to 7, it is damaged")
-    if rank == 2 and header["pixdim"][3] == 0:
-        header["pixdim"][3] = 1  # a plane has no third size; the affine needs one
-    if kind is Spm99AnalyzeHeader or not header["sform_code"]:
-        check_spacing(np.asarray(header["pixdim"][1 : 1 + min(rank, 3)], np.float64), str(path))
-    sizes = header["pixdim"][1:4].copy()
-    header.check_fix(_REPAIRS, error_level=40)
-    header["pixdim"][1:4] = sizes  # unused beside an sform; an answer carries them as they are
+    if rank == 2 and sizes[3] == 0:
+        sizes[3] = 1  # a plane has no third size; the affine needs one
+    analyze = isinstance(header, Spm99AnalyzeHeader)
+    if not analyze and abs(sizes[0]) != 1:
+        sizes[0] = 1  # qfac, of which the standard says that 0 means 1
+    if analyze or int(header["sform_code"]) <= 0:
+        check_spacing(np.asarray(sizes[1 : 1 + min(rank, 3)], np.float64), str(path))
     return header
 
 
@@ -166,16 +163,13 @@ def _voxels(path: Path, packed: bool, shape: tuple[int, ...], dtype: np.dtype, o
     return array
 
 
-def _scaled(array: np.ndarray, header: Any, path: Path) -> np.ndarray:
+def _scaled(array: np.ndarray, header: Any) -> np.ndarray:
     """Apply slope and intercept; nibabel ignores a slope of 0, NaN or infinity, as the standard says."""
     slope, intercept = header.get_slope_inter()
     if slope is None or (slope, intercept or 0) == (1, 0):
         return array
-    factor, shift = np.float32(slope), np.float32(intercept or 0)
-    if not np.isfinite([factor, shift]).all():
-        raise ScanError(f"{path}: its slope {slope:g} or intercept {shift:g} is beyond float32; repair its header")
-    with np.errstate(over="ignore"):  # voxels that become infinite are refused when they are used
-        return array.astype(np.float32) * factor + shift
+    with np.errstate(over="ignore", invalid="ignore"):  # voxels that become infinite are refused when they are used
+        return array.astype(np.float32) * np.float32(slope) + np.float32(intercept or 0)
 
 
 def write_nifti(path: str | Path, array: np.ndarray, like: Placed | Geometry | np.ndarray) -> Path:

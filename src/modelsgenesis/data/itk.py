@@ -154,8 +154,10 @@ def _fields(path: Path, start: bytes, nrrd: bool) -> tuple[dict[str, str], int]:
         if len(line) > _LINE:
             raise UnreadableScanError(f"{path}: a line of {len(line):,} bytes in its header; expected {_LINE} at most")
         key = key.lower().replace(" ", "") if nrrd else key
-        if value and not key.startswith("#") and fields.setdefault(key, value[0]) is not value[0]:
+        if key in fields:
             raise UnreadableScanError(f"{path}: its header says {key!r} twice; repair it")
+        if value and not key.startswith("#"):
+            fields[key] = value[0]
         if not nrrd and key == "ElementDataFile":
             break
     for key in _NRRD_FIELDS if nrrd else _META_FIELDS:

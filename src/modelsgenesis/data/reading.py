@@ -84,10 +84,11 @@ def _read_folder(folder: Path) -> Volume:
     """Read the one DICOM series that lies in a folder."""
     files = [path for path in sorted(folder.iterdir()) if reader_of(path) is dicom]
     scans, refused = dicom.find_series(files) if files else ([], [])
+    wrong = [one for one in refused if one.bad] or (refused if not scans else [])
+    if wrong:  # a slice that is damaged may be the series' last, whose absence nothing else would tell
+        raise ScanError(f"{wrong[0].source}: {wrong[0].reason}")
     if len(scans) == 1:
         return dicom.read_reference(scans[0])
-    if not scans and refused:
-        raise ScanError(f"{refused[0].source}: {refused[0].reason}")
     patients = len({scan.group for scan in scans})
     found = f"{len(scans)} series of {patients} patients" if scans else "no DICOM series"
     raise ScanError(f"{folder}: holds {found}; expected one scan, name its file, or see find_scans for many")

@@ -10,9 +10,9 @@ from modelsgenesis.errors import ConfigurationError, DataError
 LABELS = """
     BraTS_000_seg.nii.gz BraTS-GLI-00000-000-seg.nii.gz segmentation-12.nii labels-0.nii.gz label0001.nii.gz
     x_mask_2.png patient-label.nrrd scan.seg.nrrd Segmentation-label.nrrd leftMask.png ISIC_0001_Segmentation.png
-    aparc+aseg.mgz patient001_frame01_gt.nii.gz GT.nii.gz x_ground_truth.png labelsTr labelsTs gt_segmentations masks Annotations
+    aparc+aseg.mgz patient001_frame01_gt.nii.gz GT.nii.gz x_ground_truth.png labelsTr labelsTs gt_segmentations masks
     sub-01_dseg.nii.gz sub-01_desc-brain_mask.nii.gz sub-01_label-GM_probseg.nii.gz sub-01_FLAIR_roi.nii.gz
-    case_pred.nii
+    case_pred.nii Annotations
 """
 SCANS = """
     BraTS_000_flair.nii.gz t1_masked.nii.gz labelled.nii.gz T1_roi.nii.gz segment7.png 001.nii.gz imagesTr ÄÖ.png

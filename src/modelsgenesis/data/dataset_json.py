@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelsgenesis.data.names import modality_of
 from modelsgenesis.data.volume import file_stem
 from modelsgenesis.errors import DataError
 from modelsgenesis.files import parsing, read_json
@@ -36,7 +35,7 @@ class Description:
         name: Of the data set.
         channels: What each image of a case shows, in the order of their numbers; empty where it does not say.
         training: Cases, with label maps where it lists them.
-        others: Further images, such as those of the test.
+        images: Every image that it names, once each, those of the test as well.
         content: All of it.
     """
 
@@ -44,18 +43,8 @@ class Description:
     name: str
     channels: tuple[str, ...]
     training: tuple[ListedCase, ...]
-    others: tuple[Path, ...]
+    images: tuple[Path, ...]
     content: Mapping[str, Any]
-
-    @property
-    def modality(self) -> str | None:
-        """The modality that the channels' names tell, or None."""
-        return modality_of(self.channels)
-
-    @property
-    def images(self) -> list[Path]:
-        """Every image that it names, once each."""
-        return list(dict.fromkeys((*(image for case in self.training for image in case.images), *self.others)))
 
     def structures(self) -> dict[int, str]:
         """Return the structures by their values in the label maps, 0 and so the background first.
@@ -103,12 +92,13 @@ def read_description(path: Path) -> Description | None:
             training = [_case(path.parent, entry, channels) for entry in content["training"]]
             test = [_case(path.parent, entry, channels) for entry in content.get("test") or ()]
             others = [image for case in test for image in case.images]
+        images = [image for case in training for image in case.images] + others
         return Description(
             path=path,
             name=_text(content.get("name") or path.absolute().parent.name),
             channels=channels,
             training=tuple(training),
-            others=tuple(others),
+            images=tuple(dict.fromkeys(images)),
             content=content,
         )
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from modelsgenesis.data import dataset_json, dicom
-from modelsgenesis.data.names import find_patients, is_label_map, is_leftover
+from modelsgenesis.data.names import find_patients, is_label_map, is_leftover, modality_of
 from modelsgenesis.data.reading import KNOWN_FORMATS, describe, reader_of
 from modelsgenesis.data.volume import Refusal, ScanReference
 from modelsgenesis.errors import DataError, GenesisError, ScanError, UnreadableScanError, printable
@@ -186,9 +186,11 @@ class _Search:
     def data_set(self, path: Path) -> bool:
         """Add the images, not the labels, of a Decathlon or nnU-Net data set; tell whether the file describes one."""
         description = dataset_json.read_description(path)
-        for image in description.images if description else ():
+        if description is None:
+            return False
+        for image in description.images:
             if dataset_json.is_there(image):
-                self.scan(image, description.modality if description else None)
+                self.scan(image, modality_of(description.channels))
             else:
                 self.refuse(image, f"named in {path.name}, but not there")
-        return description is not None
+        return True

@@ -52,8 +52,13 @@ def choose_contract(
     if modality not in ("auto", *CONTRACTS):
         raise ConfigurationError(f"modality: received {modality!r}; {nearest(modality, ('auto', *CONTRACTS))}")
     modality, why = _tell(scans) if modality == "auto" else (modality, f"{modality}: as asked")
-    changes: dict[str, object] = {"dims": _dims(scans) if dims is None else dims, "spacing": spacing}
-    if changes["dims"] == 3:
+    listed = [len(scan.shape) for scan in scans] if not isinstance(scans, Volume) else [scans.array.ndim]
+    if dims is None and len(set(listed)) > 1:
+        shown = f"{listed.count(3)} volumes and {listed.count(2)} planes in one set"
+        raise DataError(f"{shown}; keep them apart, or choose 2 dimensions")
+    dims = dims or next(iter(listed), 3)
+    changes: dict[str, object] = {"dims": dims, "spacing": spacing}
+    if dims == 3:
         changes["orientation"] = "RAS"
     if window is not None:
         changes |= {"intensity": "window", "window": window}
@@ -67,15 +72,6 @@ def told_modality(volume: Volume) -> str | None:
         told_modality(read_volume("scans/c02.nii.gz"))  # 'ct': air and soft tissue in HU
     """
     return volume.modality or _vote(volume)
-
-
-def _dims(scans: Volume | Sequence[ScanReference]) -> int:
-    if isinstance(scans, Volume):
-        return scans.array.ndim
-    axes = Counter(len(scan.shape) for scan in scans)
-    if len(axes) > 1:
-        raise DataError(f"{axes[3]} volumes and {axes[2]} planes in one set; keep them apart, or choose 2 dimensions")
-    return next(iter(axes), 3)
 
 
 def _tell(scans: Volume | Sequence[ScanReference]) -> tuple[str, str]:

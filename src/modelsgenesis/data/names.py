@@ -144,16 +144,12 @@ def find_patients(
         return _by_pattern(paths, pattern), f"patients by the pattern {pattern}"
     whole = [path.absolute() for path in paths]
     root = Path(os.path.commonpath([path.parent for path in whole])) if whole else Path()
-    by_name = [_patient(path, root, numbering=classes is not None) for path in whole]
-    grouped, bids = len(set(by_name)) < len(paths), all(_BIDS.match(path.name) for path in paths)
-    if classes is None or bids:
-        return by_name, "patients by the names of files and folders" if grouped or bids else OWN_PATIENT
-    numbered = [match and match.group(1) for match in map(_NUMBERED.fullmatch, map(image_stem, paths))]
-    for patients, rule in ((by_name, "names of files and folders"), (numbered, "part of the names before the last _")):
-        several = None not in patients and len(set(patients)) < len(paths)
-        if several and len(set(zip(patients, classes, strict=True))) > len(set(classes)):
-            return [str(patient) for patient in patients], f"patients by the {rule}"
-    return unique_names(whole, root) if grouped else by_name, OWN_PATIENT
+    patients = [_patient(path, root, labelled=classes is not None) for path in whole]
+    bids = all(_BIDS.match(path.name) for path in paths)
+    if classes is not None and not bids and len(set(zip(patients, classes, strict=True))) <= len(set(classes)):
+        patients = unique_names(whole, root)
+    several = len(set(patients)) < len(paths)
+    return patients, "patients by the names of files and folders" if several or bids else OWN_PATIENT
 
 
 def unique_names(paths: Sequence[Path], root: Path) -> list[str]:
@@ -181,13 +177,14 @@ def _by_pattern(paths: Sequence[Path], pattern: str) -> list[str]:
     return patients
 
 
-def _patient(path: Path, root: Path, *, numbering: bool) -> str:
+def _patient(path: Path, root: Path, *, labelled: bool) -> str:
     """Return the patient as far as one file's name and folders tell.
 
     Args:
         path: The file.
         root: The folder of all files, which tells nothing.
-        numbering: Whether 1.png, 2.png … count the images of each folder anew; else they are patients.
+        labelled: Whether 1.png, 2.png … count the images of each folder anew, and 7_1.png, 7_2.png … those of
+            patient 7. Of scans without labels each is taken for a patient.
     """
     stem = image_stem(path)
     if match := _BIDS.match(stem):
@@ -199,7 +196,9 @@ def _patient(path: Path, root: Path, *, numbering: bool) -> str:
     folder = next((name for name in reversed(inner) if _SERIES.sub("", name)), "")  # not `T1` or `mri`
     if not stem:
         return folder or path.parent.name
-    counted = numbering and _COUNTED.fullmatch(stem)
+    counted = labelled and _COUNTED.fullmatch(stem)
+    if labelled and (match := _NUMBERED.fullmatch(stem)):
+        stem = match.group(1)
     if re.search(r"\d", folder) and (counted or not re.search(r"\d", stem) or stem.startswith(folder)):
         return folder
     return "/".join((*inner, stem)) if counted else stem

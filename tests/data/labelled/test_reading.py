@@ -9,7 +9,7 @@ def test_refuses_what_is_no_data_set(tmp_path, decathlon):
     with pytest.raises(DataError, match=r"nowhere: no such folder or file; expected a Decathlon"):
         read_labelled(tmp_path / "nowhere")
     (tmp_path / "x.txt").touch()
-    with pytest.raises(DataError, match=r"x\.txt: of no known layout; expected a Decathlon"):
+    with pytest.raises(DataError, match=r"x\.txt: of no known layout, or empty; expected a Decathlon"):
         read_labelled(tmp_path / "x.txt")
     with pytest.raises(ConfigurationError, match="task: received 'det'; known are cls, seg"):
         read_labelled(decathlon, task="det")

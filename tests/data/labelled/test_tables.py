@@ -38,7 +38,7 @@ def test_without_a_patient_column_names_tell(tmp_path, pictures):
     rows = [(f"img/{n}", str(i % 2)) for i, n in enumerate(pictures)]
     data = read_labelled(table(tmp_path, ["image", "label"], rows))
     assert [case.patient for case in data.cases] == ["p0", "p0", "p1", "p1", "p2", "p2"]
-    assert data.notes[0] == "patients by the part of the names before the last _"
+    assert data.notes[0] == "patients by the names of files and folders"
     assert data.modality is None
     with pytest.raises(DataError, match="its modality cannot be told; say which with --modality: ct, mri"):
         data_contract(data)

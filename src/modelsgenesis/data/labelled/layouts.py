@@ -8,7 +8,15 @@ from modelsgenesis.data.dataset_json import is_there, read_description
 from modelsgenesis.data.finding import refusal_notes, survey
 from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData
 from modelsgenesis.data.labelled.sources import ArrayFile, ArrayImage, FileImage
-from modelsgenesis.data.names import OWN_PATIENT, class_order, find_patients, is_leftover, part_of, unique_names
+from modelsgenesis.data.names import (
+    OWN_PATIENT,
+    class_order,
+    find_patients,
+    is_leftover,
+    modality_of,
+    part_of,
+    unique_names,
+)
 from modelsgenesis.data.volume import Refusal
 from modelsgenesis.errors import DataError
 
@@ -71,7 +79,7 @@ def read_listed(path: Path, pattern: str | None = None) -> LabelledData:
         ),
         labels=tuple(structures.values()),
         values=tuple((value,) for value in structures),
-        modality=described.modality,
+        modality=modality_of(channels),
         channels=channels,
         notes=tuple(notes),
     )

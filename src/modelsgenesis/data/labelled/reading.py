@@ -14,7 +14,6 @@ from modelsgenesis.data.labelled.layouts import read_folders, read_listed, read_
 from modelsgenesis.data.labelled.sources import FileImage
 from modelsgenesis.data.labelled.tables import LUNA_NAMES, read_table
 from modelsgenesis.data.modality import choose_contract
-from modelsgenesis.data.names import is_leftover
 from modelsgenesis.data.volume import ScanReference
 from modelsgenesis.errors import ConfigurationError, DataError, nearest
 
@@ -84,30 +83,24 @@ def read_labelled(
 
 
 def _read(path: Path, pattern: str | None) -> LabelledData:
-    """Read by the ending of a file or by what a folder holds."""
+    """Read by the ending of a file, or by what a folder holds."""
     if not dataset_json.is_there(path):
         raise DataError(f"{path}: no such folder or file; {_LAYOUTS}")
-    if path.is_dir():
-        return _read_folder(path, pattern)
-    suffix = path.suffix.lower()
+    inside = sorted(one for one in path.iterdir() if not one.name.startswith(".")) if path.is_dir() else []
+    known = [path / name for name in (dataset_json.NAME, *LUNA_NAMES) if path / name in inside]
+    tables = known[:1] or [one for one in inside if one.suffix.lower() in (".csv", ".npz")] or [path]
+    if len(tables) > 1:
+        raise DataError(f"{path}: holds {tables[0].name} and {tables[1].name}; name the one to read")
+    suffix = tables[0].suffix.lower()
+    if tables == [path] and any(one.is_dir() for one in inside):
+        return read_folders(path, pattern)
+    if suffix == ".json":
+        return read_listed(tables[0], pattern)
+    if suffix == ".csv":
+        return read_table(tables[0], pattern)
     if suffix == ".npz":
-        return read_medmnist(path)
-    if suffix in (".json", ".csv"):
-        return read_listed(path, pattern) if suffix == ".json" else read_table(path, pattern)
-    raise DataError(f"{path}: of no known layout; {_LAYOUTS}")
-
-
-def _read_folder(folder: Path, pattern: str | None) -> LabelledData:
-    inside = sorted(path for path in folder.iterdir() if not is_leftover(path.name))
-    known = [folder / name for name in (dataset_json.NAME, *LUNA_NAMES) if folder / name in inside]
-    files = known[:1] or [path for path in inside if path.suffix.lower() in (".csv", ".npz")]
-    if len(files) > 1:
-        raise DataError(f"{folder}: holds {files[0].name} and {files[1].name}; name the one to read")
-    if files:
-        return _read(files[0], pattern)
-    if not any(path.is_dir() and not path.name.startswith(".") for path in inside):
-        raise DataError(f"{folder}: no dataset.json, CSV, .npz or folders in it; {_LAYOUTS}")
-    return read_folders(folder, pattern)
+        return read_medmnist(tables[0])
+    raise DataError(f"{path}: of no known layout, or empty; {_LAYOUTS}")
 
 
 def _single_patients(data: LabelledData) -> list[str]:

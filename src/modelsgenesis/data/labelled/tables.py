@@ -106,21 +106,22 @@ def _read_images(path: Path, rows: Sequence[Row], pattern: str | None) -> Labell
         notes = [rule]
     if unknown := [name for name in rows[0] if name not in _COLUMNS]:
         notes.append(f"columns not used: {', '.join(unknown)}")
-    facts = zip(unique_names(first, path.parent), patients, images, masks, classes, rows, strict=True)
+    names = unique_names(first, path.parent)
+    cases = [
+        LabelledCase(
+            name=names[number],
+            patient=patients[number],
+            images=tuple(FileImage(path=file) for file in images[number]),
+            mask=masks[number],
+            classes=classes[number],
+            part=require_part(row.get("split", ""), str(path)),
+        )
+        for number, row in enumerate(rows)
+    ]
     return LabelledData(
         name=path.stem,
         task="segmentation" if segmentation else "classification",
-        cases=tuple(
-            LabelledCase(
-                name=name,
-                patient=patient,
-                images=tuple(FileImage(path=file) for file in files),
-                mask=mask,
-                classes=held,
-                part=require_part(row.get("split", ""), str(path)),
-            )
-            for name, patient, files, mask, held, row in facts
-        ),
+        cases=tuple(cases),
         labels=labels,
         values=tuple((value,) for value in values),
         multilabel=not segmentation and any(len(held) != 1 for held in classes),

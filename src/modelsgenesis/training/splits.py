@@ -61,8 +61,8 @@ def split_cases(data: LabelledData, config: FinetuningConfig) -> Split:
     if not order:
         raise DataError(
             f"{sum(map(len, patients.values()))} labelled patients leave none to train on beside "
-            f"{len(patients['test'])} for the test and {len(patients['validation'])} for validation: set test_fraction "
-            "or validation_fraction to 0"
+            f"{len(patients['test'])} for the test and {len(patients['validation'])} for validation: tell them apart "
+            "with --patient if there are more, or set test_fraction or validation_fraction to 0"
         )
     split = Split(*(_names(data, set(patients[part])) for part in _PARTS))
     return split if config.labels is None else choose_labelled(split, data, config.labels, config.split_seed)
@@ -75,7 +75,7 @@ def _given(data: LabelledData) -> dict[str, list[str]]:
         if parts.setdefault(case.patient, case.part) != case.part:
             raise DataError(
                 f"{data.name}: patient {case.patient!r} is in {parts[case.patient] or 'no part'} and in "
-                f"{case.part or 'no part'}; a patient belongs to one part"
+                f"{case.part or 'no part'}; a patient belongs to one part: tell them apart with --patient"
             )
     unassigned = [patient for patient, part in parts.items() if part is None]
     if unassigned and len(unassigned) < len(parts):

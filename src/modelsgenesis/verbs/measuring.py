@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from modelsgenesis.data import LabelledCase, LabelledData, Volume, check_same_grid, read_volume
+from modelsgenesis.data import LabelledCase, LabelledData, Volume, check_same_grid, read_mask
 from modelsgenesis.data.labelled import label_indices
 from modelsgenesis.errors import ScanError
 from modelsgenesis.evaluation import measure_segmentation
@@ -31,7 +31,7 @@ def segmentation_row(case: LabelledCase, data: LabelledData, labels: np.ndarray,
     """
     if case.mask is None:
         raise ScanError(f"{case.name}: has no mask; expected a case of a segmentation")
-    mask = read_volume(case.mask)
+    mask = read_mask(case.mask)
     check_same_grid(scan, mask)
     truth = label_indices(mask.array, data, str(case.mask))
     spacing = mask.spacing or (1.0,) * mask.array.ndim

@@ -14,6 +14,7 @@ from modelsgenesis.data import (
     ScanReference,
     SubvolumeDataset,
     VolumeCache,
+    refusal_notes,
     split_by_group,
     split_fitting,
 )
@@ -163,4 +164,5 @@ def refuse(refusals: Sequence[Refusal], strict: bool, reporter: Reporter) -> Non
     for refusal in refusals:
         if strict and refusal.bad:
             raise ScanError(f"{refusal.source}: {refusal.reason}")
-        reporter.note(f"left out {refusal.source}: {refusal.reason}")
+    for note in refusal_notes(refusals):
+        reporter.note(note)

@@ -1,17 +1,20 @@
-"""Labelled cases, the data set that they make, and a case in memory."""
+"""Labelled cases, the data set that they make, how its images are prepared, and a case in memory."""
 
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from modelsgenesis.configs import CONTRACTS, InputContract
 from modelsgenesis.data.labelled.fitting import Fit
 from modelsgenesis.data.labelled.sources import ImageSource
 from modelsgenesis.data.preparation import PreparedVolume
 from modelsgenesis.errors import DataError
 
 LabelledTask = Literal["segmentation", "classification"]
+_MOST_STRUCTURES = 255  # label maps are uint8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +46,8 @@ class LabelledData:
         name: What reports call it.
         task: What its labels are for.
         cases: Its images with labels.
-        labels: Class names; of a segmentation the background first.
-        values: Of a segmentation: the values of each class in the mask files.
+        labels: Class names, each once; of a segmentation the background first.
+        values: Of a segmentation: the values of each class in the mask files; 0 is the background.
         others_are_background: Whether other values count as background; else they are an error.
         multilabel: Whether several classes, or none, may hold for an image.
         modality: As the data set says or its values tell, or None.
@@ -52,6 +55,9 @@ class LabelledData:
         dims: Axes of the images, 2 or 3.
         fit: How `fit_image` brings images to classify to a size.
         notes: What reading decided for itself, such as the rule that tells the patients.
+
+    Raises:
+        DataError: Two classes have one name, there are too many structures, or 0 is not the background.
     """
 
     name: str
@@ -66,6 +72,18 @@ class LabelledData:
     dims: Literal[2, 3] = 3
     fit: Fit = "auto"
     notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        twice = [name for name, count in Counter(self.labels).items() if count > 1]
+        if twice:
+            raise DataError(f"{self.name}: {twice[0]!r} names several classes; expected a name of its own each")
+        if self.task == "segmentation" and len(self.labels) > _MOST_STRUCTURES + 1:
+            raise DataError(
+                f"{self.name}: {len(self.labels) - 1} structures; expected at most {_MOST_STRUCTURES}: number the "
+                "kinds of objects and not each object"
+            )
+        if self.values and 0 not in self.values[0]:
+            raise DataError(f"{self.name}: the first class has the values {self.values[0]}; expected 0, the background")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,3 +116,20 @@ def require_label(case: PreparedCase) -> np.ndarray:
     if case.label is None:
         raise DataError(f"{case.name}: has no mask; expected a case of a segmentation")
     return case.label
+
+
+def data_contract(data: LabelledData) -> InputContract:
+    """Return the default contract of a data set's modality, with its dimensions and channels.
+
+    Raises:
+        DataError: The modality is not known.
+
+    Example:
+        data_contract(read_labelled("Task04_Hippocampus")).intensity  # 'percentiles'
+    """
+    if data.modality not in CONTRACTS:
+        raise DataError(
+            f"{data.name}: its modality cannot be told; say which with --modality: {', '.join(sorted(CONTRACTS))}"
+        )
+    contract = CONTRACTS[data.modality]
+    return contract.override(dims=data.dims, orientation="RAS" if data.dims == 3 else None, channels=data.channels)

@@ -13,8 +13,7 @@ from modelsgenesis.errors import ConfigurationError, nearest, printable
 
 ConfigType = TypeVar("ConfigType", bound="Config")
 
-LARGEST = 2**53
-"""Larger integers are not exact everywhere that JSON is read."""
+_LARGEST = 2**63 - 1  # of an integer that NumPy and PyTorch can hold
 
 
 @dataclass(frozen=True)
@@ -152,8 +151,8 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     if is_dataclass(hint) and isinstance(value, Mapping):
         return hint._from_mapping(value, where)  # noqa: SLF001  # pyright: ignore[reportAttributeAccessIssue]
     if hint in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
-        fits = abs(value) <= LARGEST if isinstance(value, int) else math.isfinite(value)
-        require(fits, f"{where}: received {shown(value)}, expected a finite number of less than 2**53")
+        fits = abs(value) <= _LARGEST if isinstance(value, int) else math.isfinite(value)
+        require(fits, f"{where}: received {shown(value)}, expected a finite number of 64 bits")
         value = float(value) if hint is float else value
     expected: Any = origin or hint
     if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):

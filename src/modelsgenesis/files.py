@@ -70,25 +70,27 @@ def read_text(path: Path, error: type[GenesisError], limit: int = TEXT_LIMIT) ->
         return content.decode("utf-8-sig")
 
 
-def read_json(path: Path, error: type[GenesisError], limit: int = TEXT_LIMIT) -> Any:
+def read_json(path: Path, error: type[GenesisError], limit: int = TEXT_LIMIT, *, nan_is_null: bool = False) -> Any:
     """Return what a JSON file holds; errors as of `parse_json`, and of `open_regular`."""
-    return parse_json(read_bytes(path, error, limit), path, error)
+    return parse_json(read_bytes(path, error, limit), path, error, nan_is_null=nan_is_null)
 
 
-def parse_json(content: bytes | str, source: object, error: type[GenesisError]) -> Any:
+def parse_json(content: bytes | str, source: object, error: type[GenesisError], *, nan_is_null: bool = False) -> Any:
     """Return the value of a JSON document, with finite numbers that fit and text that can be written.
 
     Args:
         content: UTF-8, or text.
         source: What a message calls it.
         error: What to raise.
+        nan_is_null: Whether `NaN` and `Infinity`, which Python writes, are read as null; else they are refused.
 
     Raises:
         GenesisError: Of the class `error`: it is not JSON, nested too deeply, or holds such a number or text.
     """
+    constant = (lambda _: None) if nan_is_null else _finite
     with parsing(source, error, what="as JSON"):
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
-        value = json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=_finite)
+        value = json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=constant)
     check_plain(value, source, error)
     return value
 
@@ -125,8 +127,10 @@ def check_plain(value: Any, source: object, error: type[GenesisError]) -> None:
         elif isinstance(item, (list, tuple, set, frozenset)):
             nodes += len(item) if len(item) > _NODES else 0  # before a list of that length is copied
             waiting += [(part, depth + 1) for part in item] if nodes <= _NODES else [(None, _DEPTH + 1)]
-        elif isinstance(item, str) and any("\ud800" <= letter <= "\udfff" for letter in item):
-            raise error(f"{source}: holds text that is not Unicode ({printable(item)[:40]}); write it again as UTF-8")
+        elif isinstance(item, str) and not item.isascii():
+            nodes += len(item) >> 10  # a long text could be named a million times
+            with parsing(source, error, remedy="write it again as UTF-8"):
+                item.encode()  # fails for half of a surrogate pair
 
 
 @contextmanager

@@ -63,7 +63,7 @@ def test_export_elsewhere_as_json(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (("convert", "none.pt", "out"), 1, "error: none.pt: cannot be read: No such file or directory"),
+        (("convert", "none.pt", "out"), 1, "error: none.pt: there is no such file"),
         (("convert", "page.pt", "out"), 1, "error: page.pt: is a web page, not a checkpoint"),
         (("convert", "page.pt", "out", "--format", "keras"), 2, "'keras' is not one of"),
         (("export", "bundle"), 2, "Missing option"),

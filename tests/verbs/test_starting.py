@@ -37,13 +37,14 @@ TINY = PretrainingConfig(
 
 
 def weights(folder, network=SHAPE, contract=CONTRACTS["ct"], task="restoration", labels=()):
-    dims = network.encoder.dims if isinstance(network, ClassifierConfig) else network.dims
+    unet = network.encoder if isinstance(network, ClassifierConfig) else network
+    channels = contract.channels if unet.in_channels == 1 else ("t1", "t2")
     config = BundleConfig(
         task=task,
         network=network,
-        input=contract,
+        input=contract.override(channels=channels),
         labels=labels,
-        patch_size=(16, 16, 12)[:dims],
+        patch_size=(16, 16, 12)[: unet.dims],
         provenance=Provenance(origin="pretrained", library_version="0"),
     )
     return save_bundle(folder, Bundle(build_network(network).eval(), config))

@@ -1,6 +1,6 @@
 """Bundles on disk, importers of published formats, exporters."""
 
-from modelsgenesis.checkpoints.bundle import Bundle, load_bundle, load_weights, read_config, save_bundle
+from modelsgenesis.checkpoints.bundle import Bundle, load_bundle, read_config, save_bundle
 from modelsgenesis.checkpoints.card import render_card
 from modelsgenesis.checkpoints.conversion import CONVERTER_VERSION, ConversionReport, convert_checkpoint
 from modelsgenesis.checkpoints.export import export_bundle
@@ -12,7 +12,6 @@ __all__ = [
     "convert_checkpoint",
     "export_bundle",
     "load_bundle",
-    "load_weights",
     "read_config",
     "render_card",
     "save_bundle",

@@ -1,6 +1,5 @@
 """The adaptation plan that lies beside OpenMind's checkpoints, read and written."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +8,9 @@ from typing import Any
 
 from modelsgenesis.checkpoints.reading import mappings
 from modelsgenesis.configs import RESENC_L, InputContract, PlainUNetConfig, ResidualUNetConfig, UNetConfig
+from modelsgenesis.configs.base import shown
 from modelsgenesis.errors import CheckpointError, nearest
+from modelsgenesis.files import read_json
 from modelsgenesis.networks.nnunet import StagedConfig
 from modelsgenesis.networks.transfer import some
 
@@ -63,29 +64,35 @@ class AdaptationPlan:
 
     def _numbers(self, what: str) -> tuple[float, ...]:
         value = self._get(what)
-        numbers = value if isinstance(value, (list, tuple)) else [value]
-        if not numbers or not all(isinstance(n, (int, float)) and n > 0 for n in numbers):
-            raise CheckpointError(f"{self.where}: {what} is {value!r}, expected positive numbers, one an axis")
+        numbers = value if isinstance(value, (list, tuple)) else ()
+        if len(numbers) not in (2, 3) or not all(type(n) in (int, float) and 0 < n < 1e6 for n in numbers):
+            raise CheckpointError(
+                f"{self.where}: {what} is {shown(value)}, expected positive numbers, one for each of 2 or 3 axes"
+            )
         return tuple(numbers)
 
     @property
     def patch_size(self) -> tuple[int, ...]:
         """Voxels of the patches of pretraining."""
-        return tuple(int(side) for side in self._numbers("patch size"))
+        sides = self._numbers("patch size")
+        if any(side % 1 for side in sides):
+            raise CheckpointError(f"{self.where}: patch size is {sides}, expected whole numbers of voxels")
+        return tuple(int(side) for side in sides)
 
     def input_contract(self) -> InputContract:
         """Return the input that pretraining saw; arrays lie as nnU-Net reads them: z, y, x.
 
         Raises:
             CheckpointError: The plan lacks the spacing or the normalisation, or the latter is not known here.
+            ConfigurationError: It has a contract of this package that cannot be.
         """
         for contract in find_values(self.values, CONTRACT_KEY):
             return InputContract.from_dict(contract, self.where)
         schemes = self._get("normalisation")
-        scheme = schemes[0] if isinstance(schemes, (list, tuple)) and schemes else schemes
-        if scheme != "ZScoreNormalization":
+        if schemes not in ("ZScoreNormalization", ["ZScoreNormalization"]):
             raise CheckpointError(
-                f"{self.where}: normalisation is {scheme!r}, expected 'ZScoreNormalization'; pass the input contract"
+                f"{self.where}: normalisation is {shown(schemes)}, expected 'ZScoreNormalization' for one channel;"
+                " pass the input contract"
             )
         spacing = tuple(float(size) for size in self._numbers("spacing"))
         return OPENMIND_INPUT.override(dims=len(spacing), spacing=spacing)
@@ -97,7 +104,7 @@ class AdaptationPlan:
             what: next((value for key in _KEYS[what] for value in find_values(self.values, key)), None) for what in used
         }
         return [
-            f"{what} {used[what]} is used, the plan says {value}"
+            f"{what} {used[what]} is used, the plan says {shown(value)}"
             for what, value in said.items()
             if isinstance(value, (list, tuple)) and tuple(value) != used[what]
         ]
@@ -109,7 +116,7 @@ class AdaptationPlan:
             CheckpointError: The name is missing, unknown, or that of another network.
         """
         name = self._get("the architecture's name")
-        short = re.sub(r"[^a-z0-9]", "", str(name).rpartition(".")[2].lower())
+        short = re.sub(r"[^a-z0-9]", "", str(name)[:200].rpartition(".")[2].lower())
         if short in _CLASSES:
             fits = isinstance(network, _CLASSES[short])
         elif short in _NAMED:
@@ -117,11 +124,11 @@ class AdaptationPlan:
             fits = network == named.override(in_channels=network.in_channels, out_channels=network.out_channels)
         else:
             raise CheckpointError(
-                f"{self.where}: architecture {name!r} is unknown; {nearest(short, [*_NAMED, *_CLASSES])}"
+                f"{self.where}: architecture {shown(name)} is unknown; {nearest(short, [*_NAMED, *_CLASSES])}"
             )
         if not fits:
             raise CheckpointError(
-                f"{self.where}: names the architecture {name!r}, but the tensors make up a {network.kind}"
+                f"{self.where}: names the architecture {shown(name)}, but the tensors make up a {network.kind}"
                 f" with widths {network.widths}; give the plan that came with the checkpoint"
             )
 
@@ -137,10 +144,7 @@ def read_plan(path: Path) -> AdaptationPlan:
     Raises:
         CheckpointError: It cannot be read, or is no JSON object.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON: {error}; download it again") from error
+    values = read_json(path, CheckpointError)
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: holds {type(values).__name__}, expected a JSON object")
     return AdaptationPlan(values, str(path))

@@ -88,7 +88,7 @@ def test_classes_are_matched_by_name_not_by_number(decathlon, written, tmp_path)
     assert straight.rows == other.rows
     names["labels"] = {"0": "background", "1": "dark", "2": "liver"}
     (turned / "ball_002.json").write_text(json.dumps(names))
-    with pytest.raises(ScanError, match=r"ball_002\.nii\.gz: value 2, liver, is no class of Balls"):
+    with pytest.raises(ScanError, match=r"ball_002\.nii\.gz: value 2, liver, is not a class of Balls"):
         modelsgenesis.evaluate(turned, decathlon, output=tmp_path / "c", split=FIRST, options=FAST, strict=True)
 
 

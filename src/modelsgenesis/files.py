@@ -5,13 +5,16 @@ in: `open_regular` or `read_bytes` before anything is parsed, `parsing` round th
 values that a parser made, whose aliases could multiply.
 """
 
+import csv
 import hashlib
+import io
 import json
 import math
 import os
+import re
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -229,3 +232,45 @@ def write_atomically(path: Path, content: bytes | str, error: type[GenesisError]
 def write_json(path: Path, content: Any, error: type[GenesisError] = CheckpointError) -> Path:
     """Write a JSON document atomically; errors as of `replacing`."""
     return write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n", error)
+
+
+_FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")  # those of full width count, too
+
+
+def write_csv(
+    path: Path, rows: Sequence[Mapping[str, Any]], error: type[GenesisError], columns: Sequence[str] = ()
+) -> Path:
+    """Write a table atomically; `read_csv` reads it back to the letter.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe before it, which spreadsheets hide.
+
+    Args:
+        path: The file.
+        rows: By column; None and NaN, what is undefined, become empty cells, as do columns that a row lacks.
+        error: As of `replacing`.
+        columns: What comes first in the header; the others follow in the order of the rows.
+    """
+    names = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)  # its line ends, CR LF, have it quote both within a cell
+    writer.writerows([map(_cell, names), *([_cell(row.get(name)) for name in names] for row in rows)])
+    return write_atomically(path, text.getvalue(), error)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return f"'{value}" if _FORMULA.match(value) else value
+    return "" if value is None or value != value else value
+
+
+def read_csv(path: Path, error: type[GenesisError]) -> list[dict[str, str]]:
+    """Return the rows of a table with a header, by column; errors as of `read_text`, and of damage."""
+    text = read_text(path, error)
+    with parsing(path, error, what="as CSV"):
+        rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        names, *table = [list(map(_text, row)) for row in rows if row]
+        return [dict(zip(names, row, strict=True)) for row in table]
+
+
+def _text(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

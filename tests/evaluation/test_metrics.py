@@ -4,15 +4,8 @@ from scipy.ndimage import distance_transform_edt
 from scipy.stats import mannwhitneyu
 
 from modelsgenesis.errors import RangeError, ShapeError
-from modelsgenesis.evaluation import (
-    auc,
-    average_precision,
-    dice_per_class,
-    hausdorff95_per_class,
-    iou_per_class,
-    mean_ignoring_nan,
-    measure_segmentation,
-)
+from modelsgenesis.evaluation import auc, chosen_classes, classification_row, dice_per_class, measure_segmentation
+from modelsgenesis.evaluation.metrics import hausdorff95_per_class, iou_per_class, mean_ignoring_nan
 
 
 def test_dice_and_iou_of_known_overlaps():
@@ -91,6 +84,12 @@ def test_an_auc_needs_both_kinds_and_finite_scores():
     scores = np.array([0.1, 0.2])
     for truth in (np.array([True, True]), np.array([False, False])):
         assert np.isnan(auc(scores, truth))
-        assert np.isnan(average_precision(scores, truth))
     with pytest.raises(RangeError, match="1 of 2 are not finite; the network diverged"):
         auc(np.array([0.1, np.nan]), np.array([True, False]))
+
+
+def test_a_half_counts_as_positive_wherever_classes_are_independent():
+    assert chosen_classes(np.array([[0.5, 0.5, 0.4]]), multilabel=True).tolist() == [[True, True, False]]
+    assert chosen_classes(np.array([[0.5, 0.5, 0.4]]), multilabel=False).tolist() == [[True, False, False]]
+    row = classification_row((2,), np.array([0.5, 0.5, 0.4]), ("a", "b", "c"), multilabel=True)
+    assert (row["class"], row["predicted"], row["probability c"]) == ("c", "a; b", 0.4)

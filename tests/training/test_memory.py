@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 
+from modelsgenesis import hardware
 from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.hardware import Hardware
@@ -88,6 +89,7 @@ def test_says_when_the_system_does_not_tell(monkeypatch, tmp_path):
         write_text = read_text
 
     monkeypatch.setattr(memory, "Path", Missing)
+    monkeypatch.setattr(hardware, "Path", Missing)
     with pytest.raises(ConfigurationError, match="does not tell how much memory is free"):
         available_memory(HARDWARE)
     with pytest.raises(ConfigurationError, match="does not tell how much memory a step takes"):

@@ -152,24 +152,6 @@ def test_where_answers_go(model, scans, tmp_path, monkeypatch, given, output, wr
     assert all((tmp_path / path).exists() for path in written)
 
 
-def test_outputs_that_cannot_be(model, scans, tmp_path):
-    scan = tmp_path / "s.nii.gz"
-    scan.write_bytes(scans[0].read_bytes())
-    options = {"device": "cpu"}
-    with pytest.raises(ConfigurationError, match=r"x\.nii\.gz: one file for the answers to several scans; name a f"):
-        predict_all(model, [scans[0], scans[1]], output=tmp_path / "x.nii.gz", **options)
-    with pytest.raises(ConfigurationError, match=r"x\.png: label maps are written as NIfTI; name a file\.nii\.gz"):
-        predict_all(model, scan, output=tmp_path / "x.png", **options)
-    with pytest.raises(DataError, match=r"s\.nii\.gz: the answer would replace the scan itself"):
-        predict_all(model, scan, output=tmp_path, **options)
-    (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"file.*: cannot be written in .*file; choose another folder"):
-        predict_all(model, scan, output=tmp_path / "file" / "sub", **options)
-    (tmp_path / "folder.nii.gz").mkdir()
-    with pytest.raises(DataError, match=r"folder\.nii\.gz: is a folder; expected the name of a file"):
-        predict_all(model, scan, output=tmp_path / "folder.nii.gz", **options)
-
-
 def test_existing_answers_are_replaced(model, scans, tmp_path):
     (tmp_path / "x.nii.gz").write_bytes(b"old")
     modelsgenesis.predict(model, scans[0], output=tmp_path / "x.nii.gz", device="cpu")

@@ -10,12 +10,12 @@ from modelsgenesis.verbs.task_networks import start
 from recorded_notes import Notes
 
 
-def genesis_of(folder, modality="xray", **shape):
+def genesis_of(folder, modality="xray", channels=("image",), **shape):
     config = GenesisUNetConfig(**{"dims": 2, "widths": (4, 8), "norm": "batch", "statistics": "batch", **shape})
     bundle = BundleConfig(
         task="restoration",
         network=config,
-        input=CONTRACTS[modality],
+        input=CONTRACTS[modality].override(channels=channels),
         patch_size=(16,) * config.dims,
         provenance=Provenance(origin="pretrained", library_version=__version__),
     )
@@ -64,6 +64,20 @@ def test_more_channels_than_the_weights_had_are_said(tmp_path):
     assert begun.contract.channels == ("t1", "t2")
     assert "stem of 1 channels repeated to 2" in notes.notes[-1]
     assert "encoder.levels.0.0.convolution.weight" in begun.pretrained
+
+
+@pytest.mark.parametrize(
+    ("named", "taken", "said"),
+    [
+        (("FLAIR", "T1"), ("t1", "flair"), "channels by name in the order of genesis, t1, flair"),
+        (("T1", "T2"), ("T1", "T2"), "the channels of squares, T1, T2, are not the model's t1, flair"),
+    ],
+)
+def test_channels_of_the_same_names_are_brought_to_the_order_of_the_weights(tmp_path, named, taken, said):
+    notes, folder = Notes(), genesis_of(tmp_path / "genesis", in_channels=2, channels=("t1", "flair"))
+    data = data_of(CASES, ("none", "square"), channels=named)
+    assert start(folder, data, CLASSIFY, reporter=notes).contract.channels == taken
+    assert any(said in note for note in notes.notes)
 
 
 def test_weights_of_another_modality_are_warned_of_with_the_reason(tmp_path):

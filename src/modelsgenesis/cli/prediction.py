@@ -26,6 +26,9 @@ Flips = Annotated[
 StitchAt = Annotated[
     str, typer.Option("--stitch", help="Where windows are put together: auto (by free memory), cpu, device.")
 ]
+Precision = Annotated[
+    str, typer.Option(help="float32, the same on every machine; or bfloat16, faster where the hardware has it.")
+]
 
 _AXES = {"x": 0, "y": 1, "z": 2}
 
@@ -54,6 +57,7 @@ def predict(
     overlap: Overlap = 0.5,
     flips: Flips = None,
     stitch: StitchAt = "auto",
+    precision: Precision = "float32",
     device: Device = "auto",
     skip_existing: Annotated[
         bool, typer.Option("--skip-existing", help="Keep label maps that are there; by default they are replaced.")
@@ -71,7 +75,7 @@ def predict(
         scans,
         output=output,
         probabilities=probabilities,
-        config=prediction_config(overlap, flips, stitch),
+        config=prediction_config(overlap, flips, stitch, precision),
         device=device,
         skip_existing=skip_existing,
         strict=strict,
@@ -103,6 +107,7 @@ def evaluate(
     overlap: Overlap = 0.5,
     flips: Flips = None,
     stitch: StitchAt = "auto",
+    precision: Precision = "float32",
     bootstrap: Annotated[int, typer.Option(min=1, help="Resamples of the patients for the intervals.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
     specificity: Annotated[
@@ -122,7 +127,7 @@ def evaluate(
         data,
         output=output,
         split=split,
-        config=prediction_config(overlap, flips, stitch),
+        config=prediction_config(overlap, flips, stitch, precision),
         options=verbs.MeasuringOptions(bootstrap=bootstrap, seed=seed, specificity=specificity),
         device=device,
         strict=strict,
@@ -152,7 +157,7 @@ def _interval(entry: "Mapping[str, Any]") -> str:
     return f"{entry['value']:.4g}{ends}"
 
 
-def prediction_config(overlap: float, flips: str | None, stitch: str) -> "PredictionConfig":
+def prediction_config(overlap: float, flips: str | None, stitch: str, precision: str) -> "PredictionConfig":
     """Return the configuration of the options."""
     from modelsgenesis.configs import PredictionConfig
 
@@ -160,7 +165,7 @@ def prediction_config(overlap: float, flips: str | None, stitch: str) -> "Predic
     if any(name not in _AXES for name in names):
         raise typer.BadParameter(f"received {flips!r}, expected all, or axes of x, y, z", param_hint="--flips")
     axes = "all" if flips == "all" else [_AXES[name] for name in names]
-    values = {"overlap": overlap, "flips": axes, "stitch": stitch}
+    values = {"overlap": overlap, "flips": axes, "stitch": stitch, "precision": precision}
     return PredictionConfig.from_dict(values, where="predict")
 
 

@@ -1,7 +1,6 @@
 """Inference over whole scans; metrics, and their intervals over patients."""
 
 from modelsgenesis.evaluation.answers import native_labels, native_probabilities
-from modelsgenesis.evaluation.bootstrap import Interval, interval, intervals
 from modelsgenesis.evaluation.cases import Case, find_cases
 from modelsgenesis.evaluation.ensembles import (
     Member,
@@ -15,16 +14,16 @@ from modelsgenesis.evaluation.ensembles import (
 )
 from modelsgenesis.evaluation.inference import segment, sliding_window, window_size
 from modelsgenesis.evaluation.metrics import (
+    CLASS_SEPARATOR,
     CLASSIFICATION_METRICS,
     SEGMENTATION_METRICS,
-    auc,
-    average_precision,
+    chosen_classes,
+    classification_row,
     dice_per_class,
-    hausdorff95_per_class,
-    iou_per_class,
     mean_ignoring_nan,
     measure_segmentation,
 )
+from modelsgenesis.evaluation.ranking import auc
 from modelsgenesis.evaluation.summaries import (
     Summary,
     explanations,
@@ -35,24 +34,21 @@ from modelsgenesis.evaluation.summaries import (
 
 __all__ = [
     "CLASSIFICATION_METRICS",
+    "CLASS_SEPARATOR",
     "SEGMENTATION_METRICS",
     "Case",
-    "Interval",
     "Member",
     "SoftAnswer",
     "Summary",
     "auc",
-    "average_precision",
     "check_members",
+    "chosen_classes",
+    "classification_row",
     "classify_case",
     "dice_per_class",
     "explanations",
     "find_cases",
     "flat",
-    "hausdorff95_per_class",
-    "interval",
-    "intervals",
-    "iou_per_class",
     "mean_ignoring_nan",
     "measure_segmentation",
     "native_labels",

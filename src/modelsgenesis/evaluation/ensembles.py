@@ -1,5 +1,6 @@
 """A scan through one model or several: prepared as each expects, their probabilities averaged."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,8 +12,8 @@ from torch import nn
 from modelsgenesis.configs import CONTRACTS, BundleConfig, InputContract, PredictionConfig
 from modelsgenesis.data import PreparedVolume, Volume, check_same_grid, fit_image, prepare, told_modality
 from modelsgenesis.errors import ConfigurationError, ScanError
-from modelsgenesis.evaluation.inference import mirrored_passes, segment
-from modelsgenesis.hardware import Hardware
+from modelsgenesis.evaluation.inference import check_window, mirrored_passes, segment
+from modelsgenesis.hardware import Hardware, free_memory
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -174,10 +175,24 @@ def prepare_for(members: Sequence[Member], volumes: Sequence[Volume]) -> list[Pr
         alike[member.config.input].append(member)
     prepared = []
     for contract, group in alike.items():
+        _check_memory(volumes, contract, len(group[0].config.labels))
         channels = prepare_channels(volumes, contract)
         frame, weight = without_voxels(channels[0]), 1 / len(members)
         prepared.append(PreparedFor(members=tuple(group), weight=weight, image=_stacked(channels), frame=frame))
     return prepared
+
+
+def _check_memory(volumes: Sequence[Volume], contract: InputContract, classes: int) -> None:
+    """Refuse a case whose prepared channels and probabilities memory does not hold, before it is prepared."""
+    voxels, sizes = volumes[0].array.size, volumes[0].spacing or ()
+    if contract.spacing is not None:
+        voxels *= math.prod(old / new for old, new in zip(sizes, contract.spacing, strict=False))
+    least, free = 4 * voxels * (len(volumes) + classes), free_memory(torch.device("cpu"))
+    if free is not None and least > free:
+        raise ScanError(
+            f"{volumes[0].source}: with {classes} classes it takes more than {least / 1e9:.1f} GB, "
+            f"{max(free, 0) / 1e9:.1f} GB are free; take a machine with more memory, or a model of coarser voxels"
+        )
 
 
 def segment_prepared(
@@ -191,6 +206,8 @@ def segment_prepared(
             soft = segment(
                 member.network, image, patch_size=member.config.patch_size, config=config, hardware=hardware
             ).numpy()
+            if not np.isfinite(soft[0]).all():  # of one class is enough: they add up to 1
+                raise ScanError(f"{one.frame.source}: {member.name} answers with NaN; its weights are damaged")
             total = soft if total is None else np.add(total, soft, out=total)
         if total is not None:
             probabilities = total if one.weight == 1 else np.multiply(total, np.float32(one.weight), out=total)
@@ -235,12 +252,16 @@ def classify_case(
         if array.ndim != len(size) + 1:
             raise ScanError(f"{volumes[0].source}: has {array.ndim - 1} axes; the model takes {len(size)}")
         fit = member.config.provenance.recipe.get("fit", "auto")  # as the images of its training were
+        check_window(size, array.shape[1:], member.network, hardware)
         image = torch.from_numpy(fit_image(array, size, fit))
         batch = torch.stack(
             [image.flip([axis + 1 for axis in axes]) for axes in mirrored_passes(config.flips, len(size))]
         )
         results.append(classify(member, batch, hardware).mean(dim=0))
-    return torch.stack(results).mean(dim=0).numpy()
+    soft = torch.stack(results).mean(dim=0).numpy()
+    if not np.isfinite(soft).all():
+        raise ScanError(f"{volumes[0].source}: the model answers with NaN; its weights are damaged")
+    return soft
 
 
 def classify(member: Member, batch: torch.Tensor, hardware: Hardware) -> torch.Tensor:

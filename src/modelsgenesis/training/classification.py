@@ -12,11 +12,17 @@ from torch.nn import functional
 from modelsgenesis.configs import ClassificationConfig, FinetuningConfig
 from modelsgenesis.data import LabelledImages, PreparedCase, class_weights, fit_image
 from modelsgenesis.errors import DataError
-from modelsgenesis.evaluation import Summary, auc, mean_ignoring_nan, summarize_classification
+from modelsgenesis.evaluation import (
+    CLASS_SEPARATOR,
+    Summary,
+    auc,
+    chosen_classes,
+    classification_row,
+    mean_ignoring_nan,
+    summarize_classification,
+)
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.training.supervised import Row, SupervisedObjective
-
-_JOINED = "; "  # the names of several classes in a cell
 
 
 class Classification(SupervisedObjective):
@@ -122,7 +128,8 @@ class Classification(SupervisedObjective):
         if ranked := self._ranked():
             metrics["auc"] = mean_ignoring_nan([auc(probabilities[:, index], truth[:, index]) for index in ranked])
         loss = float(self._criterion(logits, torch.from_numpy(target)))
-        accuracy = float(_right(probabilities, truth, multilabel=self.multilabel).mean())
+        right = chosen_classes(probabilities, multilabel=self.multilabel) == truth
+        accuracy = float(right.mean() if self.multilabel else right.all(axis=1).mean())
         return {**metrics, "loss": loss, "accuracy": accuracy}  # what decides comes first
 
     def score(self, metrics: dict[str, float]) -> float:
@@ -134,19 +141,14 @@ class Classification(SupervisedObjective):
         if not cases:
             return []
         probabilities = self.probabilities(self.logits(network, cases, self.hardware.for_results()))
-        rows: list[Row] = []
-        for case, row in zip(cases, probabilities, strict=True):
-            chosen = np.flatnonzero(row > 0.5) if self.multilabel else [row.argmax()]
-            rows.append(
-                {
-                    "case": case.name,
-                    "patient": case.patient,
-                    "class": _JOINED.join(self.labels[index] for index in case.classes),
-                    "predicted": _JOINED.join(self.labels[index] for index in chosen),
-                    **{f"probability {name}": float(value) for name, value in zip(self.labels, row, strict=True)},
-                }
-            )
-        return rows
+        return [
+            {
+                "case": case.name,
+                "patient": case.patient,
+                **classification_row(case.classes, row, self.labels, multilabel=self.multilabel),
+            }
+            for case, row in zip(cases, probabilities, strict=True)
+        ]
 
     def summarize(self, rows: Sequence[Row]) -> Summary:
         """Return each metric with its interval over the patients."""
@@ -160,7 +162,7 @@ def summarize_classification_rows(
 
     Rows of several folds say in `fold` which, and are ranked within each.
     """
-    held = [row["class"].split(_JOINED) for row in rows]
+    held = [row["class"].split(CLASS_SEPARATOR) for row in rows]
     return summarize_classification(
         np.array([[row[f"probability {name}"] for name in labels] for row in rows]),
         np.array([[name in names for name in labels] for names in held]),
@@ -180,9 +182,3 @@ def true_classes(cases: Sequence[PreparedCase], classes: int) -> np.ndarray:
     for row, case in zip(truth, cases, strict=True):
         row[list(case.classes)] = True
     return truth
-
-
-def _right(probabilities: np.ndarray, truth: np.ndarray, *, multilabel: bool) -> np.ndarray:
-    if multilabel:
-        return (probabilities > 0.5) == truth
-    return probabilities.argmax(axis=1) == truth.argmax(axis=1)

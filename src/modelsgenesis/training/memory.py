@@ -15,13 +15,11 @@ from torch.nn import functional
 
 from modelsgenesis.configs import PretrainingConfig
 from modelsgenesis.errors import ConfigurationError
-from modelsgenesis.hardware import Hardware
+from modelsgenesis.hardware import Hardware, free_memory
 from modelsgenesis.training.optimization import Optimization
 
 SHARE = 0.8
 """Of the memory that is free, how much a run may take: loader processes and validation need some, too."""
-
-_GROUP_MEMORY = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
 
 
 def available_memory(hardware: Hardware) -> int:
@@ -30,18 +28,11 @@ def available_memory(hardware: Hardware) -> int:
     Raises:
         ConfigurationError: The system does not tell.
     """
-    if hardware.device.type == "cuda":
-        return torch.cuda.mem_get_info(hardware.device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError as error:
-        raise ConfigurationError("the system does not tell how much memory is free: set batch_size yourself") from error
-    kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    limits = [kilobytes * 1024]
-    most, used = _GROUP_MEMORY
-    if most.is_file() and most.read_text().strip().isdigit():  # "max" where there is no limit
-        limits.append(int(most.read_text()) - int(used.read_text()))
-    return min(limits) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    free = free_memory(hardware.device)
+    if free is None:
+        raise ConfigurationError("the system does not tell how much memory is free: set batch_size yourself")
+    share = 1 if hardware.device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return free // share
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> int:

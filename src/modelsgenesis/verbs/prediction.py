@@ -1,17 +1,19 @@
 """Prediction: one scan, or all that a folder holds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.data import Geometry, Refusal, Volume, read_volume, write_nifti
-from modelsgenesis.errors import ConfigurationError, ScanError, ShapeError
+from modelsgenesis.errors import ConfigurationError, ScanError
 from modelsgenesis.evaluation import (
     Case,
     Member,
+    chosen_classes,
     classify_case,
     find_cases,
     native_labels,
@@ -30,6 +32,7 @@ from modelsgenesis.verbs.answers import (
     write_labels,
     write_table,
 )
+from modelsgenesis.verbs.measuring import each_case
 from modelsgenesis.verbs.members import Models, load_members, model_names
 
 Source = str | Path | Sequence[str | Path]
@@ -186,8 +189,7 @@ def predict_all(
     hardware = choose_hardware(device, config.precision)
     members = load_members(model, hardware, token=token, reporter=reporter)
     output = None if output is None else Path(output)
-    channels = len(members[0].config.input.channels)
-    cases, refused = find_cases(source, channels)
+    cases, refused = find_cases(source, members[0].config.input.channels)
     bad = [refusal for refusal in refused if refusal.bad]
     if strict and bad:
         raise ScanError(f"{bad[0].source}: {bad[0].reason}")
@@ -196,21 +198,24 @@ def predict_all(
         raise ScanError(f"{_shown(source)}: no scan to predict in it")
     if single and count > 1:
         raise ConfigurationError(f"{_shown(source)}: holds {count} scans, expected one; see predict_all for many")
+    for warning in dict.fromkeys(case.warning for case in cases if case.warning):
+        reporter.note(f"warning: {warning}")
     about = describe_model(model_names(model), len(members), config, hardware)
     work = _Work(members, config, hardware, reporter, strict, about)
-    if members[0].config.task == "classification":
-        answers, wrong = work.classify(cases, place_table(output))
-        skipped = []
+    inputs = [Path(one) for one in ([source] if isinstance(source, (str, Path)) else source)]
+    task, skipped = members[0].config.task, []
+    if task == "classification":
+        answers, wrong = work.classify(
+            cases, place_table(output, [*inputs, *(file for case in cases for file in case.files)])
+        )
     else:
-        places = place_answers(cases, output, many=count > 1)
+        places, wrong = place_answers(cases, output, many=count > 1, inputs=inputs, keep=skip_existing)
+        if strict and wrong:
+            raise ScanError(f"{wrong[0].source}: {wrong[0].reason}")
         skipped = [place.path for place in places if skip_existing and place.path.exists()]
-        answers, wrong = work.segment([place for place in places if place.path not in skipped], probabilities)
-    return Predictions(
-        task=members[0].config.task,
-        answers=tuple(answers),
-        refused=(*refused, *wrong),
-        skipped=tuple(skipped),
-    )
+        answers, failed = work.segment([place for place in places if place.path not in skipped], probabilities)
+        wrong += failed
+    return Predictions(task=task, answers=tuple(answers), refused=(*refused, *wrong), skipped=tuple(skipped))
 
 
 def _shown(source: Source) -> str:
@@ -235,51 +240,46 @@ class _Work:
 
     def segment(self, places: Sequence[Place], probabilities: bool) -> tuple[list[Prediction], list[Refusal]]:
         """Write a label map a case."""
-        by_name = {place.case.name: place for place in places}
 
-        def answer(case: Case) -> Prediction:
-            return self._segment(by_name[case.name], probabilities)
+        def answer(place: Place) -> Prediction:
+            volumes = self._read(place.case)
+            geometry: Geometry = volumes[0].geometry
+            prepared = prepare_for(self.members, volumes)
+            del volumes  # the scan is not needed any more, and large
+            answers = segment_prepared(prepared, config=self.config, hardware=self.hardware)
+            del prepared
+            labels = native_labels(answers)
+            if probabilities:
+                write_nifti(place.probabilities, native_probabilities(answers), geometry)
+            write_labels(place, self.classes, self.model)
+            write_nifti(place.path, labels, geometry)  # last: where it is, everything is
+            # Not np.bincount, which takes eight bytes a voxel.
+            counts = [int(np.count_nonzero(labels == index)) for index in range(len(self.classes))]
+            return Prediction(
+                name=place.case.name,
+                path=place.path,
+                voxels=dict(zip(self.classes[1:], counts[1:], strict=True)),
+                probabilities=place.probabilities if probabilities else None,
+            )
 
-        return self._each([place.case for place in places], answer)
-
-    def _segment(self, place: Place, probabilities: bool) -> Prediction:
-        volumes = self._read(place.case)
-        geometry: Geometry = volumes[0].geometry
-        prepared = prepare_for(self.members, volumes)
-        del volumes  # the scan is not needed any more, and large
-        answers = segment_prepared(prepared, config=self.config, hardware=self.hardware)
-        del prepared
-        labels = native_labels(answers)
-        if probabilities:
-            write_nifti(place.probabilities, native_probabilities(answers), geometry)
-        write_labels(place, self.classes, self.model)
-        write_nifti(place.path, labels, geometry)  # last: where it is, everything is
-        # Not np.bincount, which takes eight bytes a voxel.
-        counts = [int(np.count_nonzero(labels == index)) for index in range(len(self.classes))]
-        return Prediction(
-            name=place.case.name,
-            path=place.path,
-            voxels=dict(zip(self.classes[1:], counts[1:], strict=True)),
-            probabilities=place.probabilities if probabilities else None,
-        )
+        return self._each([(place.case, place) for place in places], answer)
 
     def classify(self, cases: Sequence[Case], table: Path) -> tuple[list[Prediction], list[Refusal]]:
         """Write one table of all cases."""
 
         def answer(case: Case) -> Prediction:
             soft = classify_case(self.members, self._read(case), config=self.config, hardware=self.hardware)
-            scores = dict(zip(self.classes, soft.tolist(), strict=True))
-            return Prediction(name=case.name, path=table, predicted=self._predicted(soft), scores=scores)
+            chosen = chosen_classes(soft, multilabel=self.members[0].config.multilabel)
+            return Prediction(
+                name=case.name,
+                path=table,
+                predicted=tuple(name for name, one in zip(self.classes, chosen, strict=True) if one),
+                scores=dict(zip(self.classes, soft.tolist(), strict=True)),
+            )
 
-        answers, refused = self._each(cases, answer)
-        rows = [(one.name, one.predicted, one.scores) for one in answers]
-        write_table(table, rows, self.classes, self.model)
+        answers, refused = self._each([(case, case) for case in cases], answer)
+        write_table(table, [(one.name, one.predicted, one.scores) for one in answers], self.classes, self.model)
         return answers, refused
-
-    def _predicted(self, soft: np.ndarray) -> tuple[str, ...]:
-        if self.members[0].config.multilabel:
-            return tuple(name for name, value in zip(self.classes, soft, strict=True) if value >= 0.5)
-        return (self.classes[int(soft.argmax())],)
 
     def _read(self, case: Case) -> list[Volume]:
         """Read the channels, and say where they do not suit the model."""
@@ -289,20 +289,6 @@ class _Work:
             self.reporter.note(f"warning: {warning}")
         return volumes
 
-    def _each(
-        self, cases: Sequence[Case], answer: Callable[[Case], Prediction]
-    ) -> tuple[list[Prediction], list[Refusal]]:
-        answers, refused = [], []
-        self.reporter.begin("predicting", len(cases))
-        for done, case in enumerate(cases, start=1):
-            try:
-                answers.append(answer(case))
-            except (ScanError, ShapeError) as error:
-                if self.strict:
-                    raise
-                source = case.images[0].source
-                refused.append(Refusal(source=source, reason=str(error).removeprefix(f"{source}: ")))
-                self.reporter.note(f"left out {source}: {refused[-1].reason}")
-            self.reporter.advance(done)
-        self.reporter.end()
-        return answers, refused
+    def _each(self, cases: Sequence[tuple[Case, Any]], work: Any) -> tuple[list[Prediction], list[Refusal]]:
+        named = [(case.images[0].source, one) for case, one in cases]
+        return each_case(named, work, title="predicting", strict=self.strict, reporter=self.reporter)

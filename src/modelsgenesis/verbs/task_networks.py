@@ -16,7 +16,9 @@ from modelsgenesis.configs import (
     UNetConfig,
 )
 from modelsgenesis.data import LabelledData, data_contract
+from modelsgenesis.data.names import channel_order
 from modelsgenesis.errors import ConfigurationError
+from modelsgenesis.evaluation.cases import other_channels
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import network_config
@@ -127,8 +129,15 @@ def input_contract(name: str, contract: InputContract, data: LabelledData, repor
             f"{name}: the weights were trained on {contract.modality}, the data is {data.modality}: preparing it as "
             f"{data.modality}; expect less from them than from weights of the same modality"
         )
-        return data_contract(data)
-    return contract.override(channels=data.channels)
+        contract = data_contract(data).override(channels=contract.channels)
+    if len(data.channels) == 1 or len(data.channels) != len(contract.channels):
+        return contract.override(channels=data.channels)
+    if channel_order(data.channels, contract.channels) is None:
+        reporter.note(f"warning: {other_channels(data.name, data.channels, contract.channels)}")
+        return contract.override(channels=data.channels)
+    if data.channels != contract.channels:
+        reporter.note(f"{data.name}: channels by name in the order of {name}, {', '.join(contract.channels)}")
+    return contract  # whose order `prepare_case` brings them to
 
 
 def _check_dims(name: str, bundle: Bundle, data: LabelledData) -> None:

@@ -84,8 +84,8 @@ class Run:
 
         Args:
             folder: New or empty; with `resume`, that of a run.
-            description: Content of `run.json`. When the run is resumed, `config` (but for `FREE_SETTINGS`), `input`,
-                `split` and `digests` must be as they were.
+            description: Content of `run.json`. When the run is resumed, `config` (but for `FREE_SETTINGS`), `init`,
+                `input`, `shape`, `split` and `digests` must be as they were.
             resume: Go on with the run.
             processes: This process among those that train together.
 
@@ -105,12 +105,13 @@ class Run:
     def _resume(self, description: Mapping[str, Any]) -> None:
         before = self.description()
         with parsing(self.folder / RUN_NAME, ResumeError):
+            start = {key: description[key] for key in ("init", "input", "shape") if key in description}
             differences = compare(before["config"], description["config"])
-            differences += compare(before.get("input", {}), description.get("input", {}), "input.")
             differences = [text for text in differences if text.split(" ")[0] not in FREE_SETTINGS]
+            differences += compare({key: before.get(key) for key in start}, start)
             if differences:
                 raise ResumeError(
-                    f"{self.folder}: the run was started with another configuration: {'; '.join(differences)}"
+                    f"{self.folder}: the run was started with another configuration: {'; '.join(differences[:8])}"
                 )
             self._check_data(before, description)
         self._lock = hold_folder(self.folder, LOCK_NAME, "trains")

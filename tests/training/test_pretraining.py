@@ -35,7 +35,6 @@ def test_refuses_intensities_outside_the_unit_range(tmp_path):
             training=Waves(),
             validation=Waves(),
             output=tmp_path / "run",
-            split={},
             data={},
             hardware=choose_hardware("cpu"),
             reporter=Reporter(),

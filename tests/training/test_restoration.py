@@ -97,7 +97,7 @@ def test_a_dead_network_is_named_within_one_validation_of_a_real_run(tmp_path):
 
     notes = Notes()
     config = CONFIG.override(steps=4, validate_every=2, workers=0)
-    run = Run.create(tmp_path / "run", {"config": config.to_dict()})
+    run = Run.open(tmp_path / "run", {"config": config.to_dict()})
     trainer = Trainer(
         network=Dead(),
         objective=restoration(notes),

@@ -5,12 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-import numpy as np
-
-from modelsgenesis.comparison.payload import write_payload
+from modelsgenesis.comparison.payload import write_cases
 from modelsgenesis.comparison.trials import Arm
 from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, InputContract, require_patch_size
-from modelsgenesis.data import LabelledData, PreparedCase, prepare_cases
+from modelsgenesis.data import LabelledData, prepare_cases
 from modelsgenesis.data.labelled.fitting import Fit
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.evaluation import window_size
@@ -49,6 +47,7 @@ class Parts:
         self.fit: Fit = fit
         self.strict, self.reporter = strict, reporter
         self.shapes: list[tuple[int, ...]] = []
+        self.digests: dict[str, str] = {}
         self._files: dict[tuple[InputContract, str], Path] = {}
 
     def prepare(self, part: str, arms: Sequence[Arm]) -> None:
@@ -77,8 +76,9 @@ class Parts:
         self._take_out({refusal.source for refusal in refused}, part, contract)
         if part == "training" and not self.shapes:
             self.shapes = [case.image.shape[1:] for case in cases]
+        self.digests |= {case.name: case.digest for case in cases}
         path = self.folder / f"{part}-{len(self._files)}.cases"
-        write_payload(path, [_lean(case) for case in cases])
+        write_cases(path, cases)
         return path
 
     def _take_out(self, names: set[str], part: str, contract: InputContract) -> None:
@@ -126,9 +126,3 @@ def settle_patches(
 def divisor_of(arm: Arm) -> tuple[int, ...]:
     """Return what each side of the patch of an arm must divide by."""
     return empty_network(arm.shape).divisor  # pyright: ignore[reportReturnType]
-
-
-def _lean(case: PreparedCase) -> PreparedCase:
-    """Return a case without the voxels of its volumes, which lie in its image already; their spacing stays."""
-    volumes = [replace(volume, array=np.zeros((1,) * volume.array.ndim, np.float32)) for volume in case.volumes]
-    return replace(case, volumes=tuple(volumes))

@@ -1,10 +1,8 @@
 """One training of a comparison: from an arm, a label count and a seed to what was measured; nothing is left on disk."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +12,7 @@ from torch import nn
 
 from modelsgenesis import __version__
 from modelsgenesis.checkpoints import load_bundle
-from modelsgenesis.comparison.payload import read_payload
+from modelsgenesis.comparison.payload import read_cases
 from modelsgenesis.configs import ClassifierConfig, FinetuningConfig, InputContract, NetworkConfig, apply_settings
 from modelsgenesis.data import LabelledData, PreparedCase
 from modelsgenesis.evaluation import flat
@@ -24,7 +22,7 @@ from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.finetuning import make_objective
 from modelsgenesis.training.loop import Progress, Trainer
 from modelsgenesis.training.run import Run
-from modelsgenesis.training.supervised import SupervisedObjective
+from modelsgenesis.training.supervised import SupervisedObjective, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,13 +160,13 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
     network.load_state_dict(run.best)
     network.eval()
     record = {**_asked(trial, config), "steps": progress.step, "kept_step": progress.best_step}
-    record |= {"validation": _plain(progress.metrics), "notes": objective.notes()}
+    record |= {"validation": progress.metrics, "notes": objective.notes()}
     record |= hardware.for_results().recorded()
     if not trial.tuning:
         rows = objective.measure(network, _part(bench, trial.arm, "test"))
-        record |= {"test": flat(objective.summarize(rows)), "cases": [_plain(row) for row in rows]}
+        record |= {"test": flat(objective.summarize(rows)), "cases": rows}
         _save(network, trial, bench)
-    return {**record, "seconds": round(time.perf_counter() - started, 2), "library_version": __version__}
+    return plain({**record, "seconds": round(time.perf_counter() - started, 2), "library_version": __version__})
 
 
 def start_network(arm: Arm, config: FinetuningConfig) -> tuple[nn.Module, tuple[str, ...]]:
@@ -195,9 +193,9 @@ def _asked(trial: Trial, config: FinetuningConfig) -> dict[str, Any]:
         "arm": trial.arm,
         "labels": trial.labels,
         "seed": trial.seed,
-        "settings": list(trial.settings),
+        "settings": trial.settings,
         "learning_rate": config.learning_rate,
-        "training": list(trial.cases),
+        "training": trial.cases,
     }
 
 
@@ -236,17 +234,7 @@ def planes_of(case: PreparedCase) -> list[PreparedCase]:
 
 def _part(bench: Bench, arm: str, part: str) -> Sequence[PreparedCase]:
     path = bench.parts[arm].get(part)
-    return [] if path is None else _read_part(path)
-
-
-@cache
-def _read_part(path: Path) -> Sequence[PreparedCase]:
-    return read_payload(path)
-
-
-def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row as JSON has it: None for what is not defined."""
-    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
+    return [] if path is None else read_cases(path)
 
 
 def _save(network: nn.Module, trial: Trial, bench: Bench) -> None:

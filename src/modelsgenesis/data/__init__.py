@@ -1,7 +1,7 @@
 """Reading scans, preparing them, keeping them in a cache, and sampling sub-volumes from it."""
 
 from modelsgenesis.data.augmentation import LabelledImages, LabelledPatches, class_target, class_weights
-from modelsgenesis.data.cache import VolumeCache
+from modelsgenesis.data.cache import CacheEntry, VolumeCache
 from modelsgenesis.data.finding import find_scans, refusal_notes, survey
 from modelsgenesis.data.labelled.cases import (
     LabelledCase,
@@ -21,7 +21,6 @@ from modelsgenesis.data.preparation import PreparedVolume, prepare, prepare_labe
 from modelsgenesis.data.reading import read_volume
 from modelsgenesis.data.sampling import SubvolumeDataset, split_fitting
 from modelsgenesis.data.splitting import split_by_group
-from modelsgenesis.data.store import CacheEntry
 from modelsgenesis.data.volume import Geometry, Refusal, ScanReference, Volume, file_stem
 
 __all__ = [

@@ -1,5 +1,6 @@
 """Which samples a step sees: a function of seed and step alone, whatever the number of workers and processes."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -83,14 +84,26 @@ def make_loader(dataset: Dataset[Any], batches: StepBatches, config: TrainingCon
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(config.seed),  # the loader would draw from the global one
-        worker_init_fn=_outlive_signals,
+        worker_init_fn=_begin_worker,
     )
 
 
-def _outlive_signals(_: int) -> None:
+def _begin_worker(_: int) -> None:
     """Leave it to the process that trains to end its workers: a signal to all of them must not cost it a batch."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """End this process at once when the one that started it is gone, also by `kill -9`.
+
+    PyTorch's loader processes look for their parent while they wait for work, but not while they send a batch that
+    nobody takes: one that is left so waits for ever, and holds the memory and the locks that it inherited.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def start_loader(loader: DataLoader[Any]) -> Iterator[Any]:

@@ -1,13 +1,12 @@
 """Supervised training of a task network, from a Genesis or from scratch: one flow for both tasks."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 from torch import nn
 
-from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
 from modelsgenesis.configs import (
     BundleConfig,
     ClassificationConfig,
@@ -17,11 +16,12 @@ from modelsgenesis.configs import (
     SegmentationConfig,
 )
 from modelsgenesis.data import LabelledData, PreparedCase
-from modelsgenesis.errors import ConfigurationError, MissingExtraError, ResumeError
+from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.evaluation import Summary, explanations, flat
+from modelsgenesis.files import sha256_of
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.bundles import network_config, save_run_bundle
+from modelsgenesis.training.bundles import load_kept, network_config, save_run_bundle
 from modelsgenesis.training.classification import Classification
 from modelsgenesis.training.loop import Progress, Trainer
 from modelsgenesis.training.outcome import (
@@ -33,8 +33,9 @@ from modelsgenesis.training.outcome import (
     with_results,
     write_results,
 )
-from modelsgenesis.training.parts import Parts, prepare_parts, settle_patch_size
-from modelsgenesis.training.run import Run, compare
+from modelsgenesis.training.parts import Parts, prepare_parts, recorded_data, settle_patch_size
+from modelsgenesis.training.pictures import draw_run_curve
+from modelsgenesis.training.run import Run
 from modelsgenesis.training.segmentation import Segmentation
 from modelsgenesis.training.splits import Split, check_split, count_split, write_split
 from modelsgenesis.training.supervised import Row, SupervisedObjective, write_rows
@@ -152,7 +153,9 @@ def finetune_network(
         hardware=hardware,
         multilabel=data.multilabel,
     )
-    run = _open(output, network, config, split, init, resume=resume)
+    asked = {"kind": "finetuning", "config": config.to_dict(), "init": init, "input": contract.to_dict()}
+    asked |= {"shape": network_config(network).to_dict(), **recorded_data(split, parts)}
+    run = Run.open(output, asked, resume=resume)
     try:
         if run.description().get("finished") and (run.folder / RESULTS_NAME).exists():
             reporter.note(f"{output}: the run is finished, there is nothing left to resume")
@@ -165,7 +168,7 @@ def finetune_network(
                 reporter.note("the frozen encoder has random weights: only what is after it learns")
         write_split(split, run.folder / SPLIT_NAME)
         bundle = describe_bundle(network, config, contract, data, parts, init=init, hardware=hardware)
-        record = _Record(run, objective, bundle, parts, draw=draw)
+        record = _Record(run, objective, bundle, parts, draw, reporter)
         trainer = Trainer(
             network=network,
             objective=objective,
@@ -179,9 +182,10 @@ def finetune_network(
         if resume:
             trainer.resume()
         progress = trainer.fit()
-        summary, rows = record.finish(progress, reporter)
+        summary, rows = record.finish(progress)
         more = {"init": init, "split": count_split(split, data), "step": progress.best_step, "steps": progress.step}
         more |= {"validation": progress.metrics, **hardware.for_results().recorded()}
+        more |= {"rows_sha256": sha256_of(run.folder / TEST_NAME)}  # folds are put together by their rows
         write_results(run.folder / RESULTS_NAME, data=data, config=config, test=summary, rows=rows, more=more)
         run.finish()
         return flat(summary)
@@ -208,80 +212,48 @@ def check_network(network: nn.Module, data: LabelledData) -> None:
         )
 
 
-def _open(
-    output: str | Path, network: nn.Module, config: FinetuningConfig, split: Split, init: str | None, *, resume: bool
-) -> Run:
-    """Start or resume the run.
-
-    Raises:
-        ResumeError: What is there was started otherwise.
-    """
-    shape = network_config(network).to_dict()
-    cases = {part: list(names) for part, names in asdict(split).items()}
-    asked = {"kind": "finetuning", "config": config.to_dict(), "init": init, "shape": shape, "split": cases}
-    if not resume:
-        return Run.create(output, asked)
-    run = Run.resume(output, asked)
-    before = run.description()
-    same = {key: asked[key] for key in ("init", "shape")}
-    differences = compare({key: before.get(key, value) for key, value in same.items()}, same)
-    if differences:
-        run.close()
-        raise ResumeError(f"{output}: the run was started otherwise: {'; '.join(differences[:3])}")
-    return run
-
-
+@dataclass
 class _Record:
     """Writes the best network so far, and at the end what it is worth.
 
-    Args:
+    Attributes:
         run: Where to.
         objective: Measures.
-        bundle: What `config.json` says, but for the results.
+        bundle: Content of `config.json`, but for the results.
         parts: Prepared cases.
         draw: Whether there are a curve and a card.
+        reporter: Receives what a person should know.
     """
 
-    def __init__(
-        self, run: Run, objective: SupervisedObjective, bundle: BundleConfig, parts: Parts, *, draw: bool
-    ) -> None:
-        self.run, self.objective, self.bundle, self.parts, self.draw = run, objective, bundle, parts, draw
-        seed = objective.config.seed
-        self.rests_on = {
-            part: {"patients": len({case.patient for case in cases}), "cases": len(cases), "seed": seed}
-            for part, cases in parts.items()
-        }
+    run: Run
+    objective: SupervisedObjective
+    bundle: BundleConfig
+    parts: Parts
+    draw: bool
+    reporter: Reporter
 
     def keep(self, network: nn.Module, progress: Progress) -> None:
         """Write the bundle of the best validation so far."""
-        self._write(network, with_results(self.bundle, progress, self.rests_on, {}), {})
+        progress.kept = self._write(network, progress, {}, {})
 
-    def finish(self, progress: Progress, reporter: Reporter) -> tuple[Summary, list[Row]]:
+    def finish(self, progress: Progress) -> tuple[Summary, list[Row]]:
         """Measure the kept network on the test patients; write `test.csv`, the curve, and the results on the card."""
-        kept = load_bundle(self.run.folder)
+        kept = load_kept(self.run, progress)
         network = self.objective.hardware.place_network(kept.network).eval()
         rows = self.objective.measure(network, self.parts["test"])
         write_rows(self.run.folder / TEST_NAME, rows)
         summary = self.objective.summarize(rows) if rows else {}
         for explanation in explanations(summary):
-            reporter.note(explanation)
-        results = with_results(self.bundle, progress, self.rests_on, summary)
-        self._write(kept.network, results, self._curve(reporter) if self.draw else {})
+            self.reporter.note(explanation)
+        figures = draw_run_curve(self.run.folder, self.reporter) if self.draw else {}
+        self._write(kept.network, progress, summary, figures)
         return summary, rows
 
-    def _write(self, network: nn.Module, config: BundleConfig, figures: dict[str, str]) -> None:
-        if self.draw:
-            save_run_bundle(self.run, network, config, figures)
-        else:
-            save_bundle(self.run.folder, Bundle(network, config))
-
-    def _curve(self, reporter: Reporter) -> dict[str, str]:
-        from modelsgenesis.figures import draw_curve
-
-        folder = self.run.folder
-        try:
-            draw_curve(folder / "log.csv", folder / "validation.csv", folder / "figures" / "curve.png")
-        except MissingExtraError as error:
-            reporter.note(f"no figures: {error}")
-            return {}
-        return {"Loss in training, and what the validations measured": "figures/curve.png"}
+    def _write(self, network: nn.Module, progress: Progress, test: Summary, figures: dict[str, str]) -> str:
+        seed = self.objective.config.seed
+        rests_on = {
+            part: {"patients": len({case.patient for case in cases}), "cases": len(cases), "seed": seed}
+            for part, cases in self.parts.items()
+        }
+        config = with_results(self.bundle, progress, rests_on, test)
+        return save_run_bundle(self.run, network, config, figures if self.draw else None, self.reporter)

@@ -1,7 +1,5 @@
 """What supervised training leaves behind: the bundle's description, `results.json` and `test.csv`."""
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,12 +19,12 @@ from modelsgenesis.configs import (
 from modelsgenesis.data import LabelledData
 from modelsgenesis.errors import DataError
 from modelsgenesis.evaluation import Summary
-from modelsgenesis.files import write_atomically
+from modelsgenesis.files import read_json, write_json
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.training.bundles import describe_environment, network_config
-from modelsgenesis.training.loop import Progress
+from modelsgenesis.training.objective import Progress
 from modelsgenesis.training.parts import Parts
-from modelsgenesis.training.supervised import Row
+from modelsgenesis.training.supervised import Row, plain
 
 RESULTS_NAME, TEST_NAME, SPLIT_NAME = "results.json", "test.csv", "split.json"
 
@@ -120,33 +118,26 @@ def write_results(
         **settled,
         "test": test,
     }
-    plain = _plain(content)
-    write_atomically(path, (json.dumps(plain, indent=2, allow_nan=False) + "\n").encode())
-    return plain
+    written = plain(content)
+    write_json(path, written, DataError)
+    return written
 
 
 def read_results(folder: str | Path) -> dict[str, Any]:
     """Return the `results.json` of a finished run or of folds together.
 
     Raises:
-        DataError: It is missing or no JSON.
+        DataError: It is missing, no JSON, or holds no results.
     """
     path = Path(folder) / RESULTS_NAME
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as the results of a run: {error}") from error
+    content = read_json(path, DataError)
+    test = content.get("test") if isinstance(content, dict) else None
+    if not isinstance(test, dict) or not all(isinstance(entry, dict) and "value" in entry for entry in test.values()):
+        raise DataError(f"{path}: does not hold the results of a run; delete it and resume the run")
+    return content
 
 
 def _drawn(config: FinetuningConfig) -> dict[str, Any]:
     """Return what decided which patients were for what."""
     folds = {"folds": config.folds, "fold": config.fold} if config.folds else {}
     return {"labels_used": config.labels, "split_seed": config.split_seed, **folds}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from torch import nn
@@ -99,6 +100,16 @@ def pick_parts(split: Split, prepared: Mapping[str, PreparedCase]) -> dict[str, 
         if names and not parts[part]:
             raise DataError(f"none of the {len(names)} {part} cases is usable, such as {names[0]}")
     return parts
+
+
+def recorded_data(split: Split, parts: Parts) -> dict[str, Any]:
+    """Return what `run.json` says of the data: names by part, and as many digests, "" of a case that was left out."""
+    names = {part: list(listed) for part, listed in asdict(split).items()}
+    digests = {case.name: case.digest for cases in parts.values() for case in cases}
+    return {
+        "split": names,
+        "digests": {part: [digests.get(name, "") for name in listed] for part, listed in names.items()},
+    }
 
 
 def choose_patch_size(

@@ -1,6 +1,6 @@
 """Self-supervised pretraining: restore sub-volumes from their deformed selves."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,13 @@ from typing import Any
 from torch import nn
 
 from modelsgenesis import __version__
-from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.configs import BundleConfig, InputContract, PretrainingConfig, Provenance
 from modelsgenesis.data import SubvolumeDataset
-from modelsgenesis.errors import ConfigurationError, TrainingError
+from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter, Reporters
-from modelsgenesis.training.bundles import describe_environment, network_config, save_run_bundle
+from modelsgenesis.training.bundles import describe_environment, load_kept, network_config, save_run_bundle
 from modelsgenesis.training.cost import COST_NAME, Meter, find_counters
 from modelsgenesis.training.distributed import Processes
 from modelsgenesis.training.loop import Progress, Trainer
@@ -32,7 +31,6 @@ def pretrain_network(
     training: SubvolumeDataset,
     validation: SubvolumeDataset,
     output: str | Path,
-    split: Mapping[str, Sequence[str]],
     data: Mapping[str, Any],
     hardware: Hardware,
     reporter: Reporter,
@@ -51,7 +49,6 @@ def pretrain_network(
         training: Sub-volumes to learn from.
         validation: Sub-volumes of other patients.
         output: The run's folder.
-        split: Names of the scans to train and to validate on; they stay in `run.json`, which stays local.
         data: What the bundle may say of the data: counts, modality, spacing; no names.
         hardware: Where to compute.
         reporter: Is told the progress.
@@ -78,6 +75,7 @@ def pretrain_network(
             "scans recur in a batch, at other places"
         )
     processes = processes or Processes()
+    scans = {"training": list(training.entries()), "validation": list(validation.entries())}
     asked = {
         "kind": "pretraining",
         "config": config.to_dict(),
@@ -85,7 +83,8 @@ def pretrain_network(
         "pretrained": list(pretrained),
         "input": contract.to_dict(),
         "request": request,
-        "split": {part: list(names) for part, names in split.items()},
+        "split": {part: [entry.name for entry in entries] for part, entries in scans.items()},  # it stays local
+        "digests": {part: [entry.key[:16] for entry in entries] for part, entries in scans.items()},
     }
     run = Run.open(output, asked, resume=resume, processes=processes)
 
@@ -168,17 +167,15 @@ class _Keeper:
                 environment=self._environment(),
             ),
         )
-        save_run_bundle(self.run, network, bundle, self.pictures.on_card())
+        progress.kept = save_run_bundle(self.run, network, bundle, self.pictures.on_card(), self.reporter)
 
     def finish(self, progress: Progress) -> None:
         """Draw the curve and write the card anew, with the cost of the whole run."""
-        if not (self.run.folder / "config.json").exists():
-            raise TrainingError(f"{self.run.folder}: no validation ended, so there is no bundle; train for more steps")
+        bundle = load_kept(self.run, progress)
         self.pictures.finish(progress.step)
-        bundle = load_bundle(self.run.folder)
         whole = replace(bundle.config.provenance, environment=self._environment())
         config = replace(bundle.config, provenance=whole)
-        save_run_bundle(self.run, bundle.network, config, self.pictures.on_card())
+        save_run_bundle(self.run, bundle.network, config, self.pictures.on_card(), self.reporter)
 
     def _environment(self) -> dict[str, Any]:
         objective = self.objective

@@ -1,8 +1,10 @@
 """What segmentation and classification add to the loop alike: how cases are measured, and what they amount to."""
 
 import csv
+import io
+import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,9 @@ from modelsgenesis.configs import FinetuningConfig, require_patch_size
 from modelsgenesis.data import PreparedCase
 from modelsgenesis.errors import DataError
 from modelsgenesis.evaluation import Summary
-from modelsgenesis.files import write_atomically
+from modelsgenesis.files import parsing, read_text, write_atomically
 from modelsgenesis.hardware import Hardware
-from modelsgenesis.training.loop import Objective
+from modelsgenesis.training.objective import Objective
 
 Row = dict[str, Any]
 """What was measured of a case: a line of `test.csv`, `case` and `patient` first."""
@@ -74,13 +76,11 @@ def write_rows(path: Path, rows: Sequence[Row], columns: Sequence[str] = ("case"
         rows: All with the same keys.
         columns: The header where there is no row.
     """
-    import io
-
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else columns)
     writer.writeheader()
     writer.writerows({key: "" if value != value else value for key, value in row.items()} for row in rows)
-    write_atomically(path, text.getvalue().encode())
+    write_atomically(path, text.getvalue(), DataError)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -90,11 +90,17 @@ def read_rows(path: Path) -> list[Row]:
         DataError: The file is missing or no such CSV.
     """
     texts = ("case", "patient", "class", "predicted")
-    try:
-        with path.open(newline="") as file:
-            return [
-                {key: value if key in texts else float(value or "nan") for key, value in row.items()}
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read as the measurements of a run: {error}") from error
+    with parsing(path, DataError, what="as the measurements of a run"):
+        rows = list(csv.DictReader(io.StringIO(read_text(path, DataError), newline=""), strict=True))
+        if any(None in row or None in row.values() for row in rows):
+            raise ValueError("a row has more or fewer cells than the header")
+        return [{key: cell if key in texts else float(cell or "nan") for key, cell in row.items()} for row in rows]
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it: lists for tuples, None for NaN, which is what is not defined."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,6 +1,5 @@
 """The poster's ablation: one Genesis a scheme, pretrained on the scans of everyone but the test patients."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,7 @@ from modelsgenesis.configs import PretrainingConfig, scheme
 from modelsgenesis.configs.comparison import ArmConfig, file_name
 from modelsgenesis.data import FileImage, LabelledCase, LabelledData
 from modelsgenesis.errors import DataError, Interrupted, ResumeError
-from modelsgenesis.files import write_atomically
+from modelsgenesis.files import parsing, read_json, write_json
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
 from modelsgenesis.training.run import RUN_NAME, compare
@@ -72,7 +71,7 @@ def pretrain_schemes(
             raise Interrupted(
                 signal.signum, f"interrupted while pretraining with scheme {name}; the same command goes on"
             ) from None
-        write_atomically(_mark(run), json.dumps(recipe.to_dict(), indent=1).encode())
+        write_json(_mark(run), recipe.to_dict())
     return tuple(arms)
 
 
@@ -101,7 +100,9 @@ def _finished(run: Path, recipe: PretrainingConfig) -> bool:
     mark = _mark(run)
     if not mark.exists():
         return False
-    if differences := compare(json.loads(mark.read_text()), json.loads(json.dumps(recipe.to_dict()))):
+    with parsing(mark, ResumeError):
+        differences = compare(read_json(mark, ResumeError), recipe.to_dict())
+    if differences:
         raise ResumeError(
             f"{run}: was pretrained with another recipe: {'; '.join(differences)}; choose another folder for the output"
         )

@@ -12,10 +12,11 @@ from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run, Split, choose_labelled, finetune_network, read_split, split_cases
 from modelsgenesis.training.distributed import Processes
-from modelsgenesis.training.folds import fold_folder, fold_state, pool_folds
-from modelsgenesis.training.outcome import SPLIT_NAME
+from modelsgenesis.training.folds import fold_folder, pool_folds
 from modelsgenesis.training.outcome import read_results as read_outcome
 from modelsgenesis.training.parts import Parts, pick_parts, prepare_named
+from modelsgenesis.training.run import RUN_NAME
+from modelsgenesis.training.splits import make_split
 from modelsgenesis.verbs.task_networks import Start, start
 
 SAMPLE_CONFIG = SegmentationConfig(
@@ -184,9 +185,8 @@ class _Job:
 
 def _choose_split(job: _Job, split: Split | str | Path | None, *, resume: bool) -> Split:
     """Return the split: the run's own on resume, the given one with as many labels as asked, or a drawn one."""
-    recorded = job.output / SPLIT_NAME
-    if resume and split is None and recorded.exists():
-        return read_split(recorded)
+    if resume and split is None:
+        return make_split(Run(job.output).description().get("split"), job.output / RUN_NAME)
     if split is None:
         return split_cases(job.data, job.config)
     given = split if isinstance(split, Split) else read_split(split)
@@ -221,23 +221,19 @@ def _train_folds(job: _Job, split: Split | str | Path | None, *, resume: bool) -
     """Train one fold, or all of them one after the other and put their test patients together."""
     config = job.config
     _check_folds(job, split, resume=resume)
-    folds = range(config.folds) if config.fold is None else (config.fold,)
-    states = {fold: fold_state(job.output, config, fold) for fold in folds}
     prepared: dict[str, PreparedCase] = {}
     measured: dict[str, float] = {}
-    for fold, state in states.items():
-        if state == "finished":
-            job.reporter.note(f"fold {fold}: finished before")
-            continue
-        job.reporter.note(f"fold {fold}, {fold + 1} of {config.folds}" + (": going on" if state == "begun" else ""))
+    for fold in range(config.folds) if config.fold is None else (config.fold,):
+        folder = fold_folder(job.output, fold)
+        begun = (folder / RUN_NAME).exists()
+        job.reporter.note(f"fold {fold}, {fold + 1} of {config.folds}" + (": going on" if begun else ""))
         own = replace(job, config=config.override(fold=fold))
-        begun = own.start(job.reporter if not prepared else Reporter())
-        prepared = prepared or _prepare_all(own, begun)
+        network = own.start(job.reporter if not prepared else Reporter())
+        prepared = prepared or _prepare_all(own, network)
         chosen = split_cases(job.data, own.config)
         parts = pick_parts(chosen, prepared)
-        folder = fold_folder(job.output, fold)
         try:
-            measured = _train(own, folder, chosen, resume=state == "begun", begun=begun, parts=parts)
+            measured = _train(own, folder, chosen, resume=begun, begun=network, parts=parts)
         except Interrupted as signal:
             raise Interrupted(
                 signal.signum,

@@ -18,7 +18,7 @@ from modelsgenesis.verbs.leaving_out import leave_out_test_cases
 from modelsgenesis.verbs.models import public_name
 from modelsgenesis.verbs.requests import Recorded, Request, Source, absolute, complete, read_recorded
 from modelsgenesis.verbs.starting import Start, choose_input, start_pretraining
-from modelsgenesis.verbs.subvolumes import names_of, prepare_scans, public_facts, refuse, split_subvolumes
+from modelsgenesis.verbs.subvolumes import prepare_scans, public_facts, refuse, split_subvolumes
 
 _MOSTLY = 0.9  # of the sub-volumes refused: the rule is not made for these scans
 
@@ -213,7 +213,6 @@ class _Job:
             training=training,
             validation=validation,
             output=self.output,
-            split={"training": names_of(training), "validation": names_of(validation)},
             data={**public_facts(training, validation), **left_out},
             hardware=self.hardware,
             reporter=reporter,

@@ -9,8 +9,9 @@ from typing import Any
 from modelsgenesis.configs import InputContract, PretrainingConfig
 from modelsgenesis.configs.base import Config
 from modelsgenesis.errors import ConfigurationError, ResumeError
+from modelsgenesis.files import parsing
 from modelsgenesis.networks import build_network
-from modelsgenesis.training import Run
+from modelsgenesis.training.run import RUN_NAME, Run
 from modelsgenesis.verbs.models import seeded
 from modelsgenesis.verbs.starting import Start
 
@@ -115,15 +116,16 @@ def read_recorded(output: str | Path) -> Recorded:
     Raises:
         ResumeError: There is no run, or it is no pretraining.
     """
-    told = Run(Path(output)).description()
+    told, path = Run(Path(output)).description(), Path(output) / RUN_NAME
     if told.get("kind") != "pretraining":
         raise ResumeError(f"{output}: holds a run of {told.get('kind')}, not a pretraining; go on with its own command")
     request, contract = told.get("request"), told.get("input")
-    return Recorded(
-        request=None if request is None else Request.from_dict(request),
-        config=PretrainingConfig.from_dict(told["config"], where=f"{output}/run.json"),
-        init=told.get("init"),
-        contract=None if contract is None else InputContract.from_dict(contract),
-        pretrained=tuple(told.get("pretrained", ())),
-        finished=bool(told.get("finished")),
-    )
+    with parsing(path, ResumeError, remedy="restore it, or start again in another folder"):
+        return Recorded(
+            request=None if request is None else Request.from_dict(request),
+            config=PretrainingConfig.from_dict(told["config"], where=str(path)),
+            init=told.get("init"),
+            contract=None if contract is None else InputContract.from_dict(contract),
+            pretrained=tuple(told.get("pretrained", ())),
+            finished=bool(told.get("finished")),
+        )

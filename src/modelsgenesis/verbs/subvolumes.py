@@ -128,18 +128,9 @@ def _shapes(store: VolumeCache, config: PretrainingConfig) -> list[tuple[int, ..
     ]
 
 
-def names_of(subvolumes: SubvolumeDataset) -> list[str]:
-    """Return the names of the scans; they stay in the run's folder."""
-    return [entry.name for entry in _entries(subvolumes)]
-
-
-def _entries(subvolumes: SubvolumeDataset) -> list[CacheEntry]:
-    return [subvolumes.cache.entry(int(index)) for index in subvolumes.scans]
-
-
 def public_facts(training: SubvolumeDataset, validation: SubvolumeDataset) -> dict[str, Any]:
     """Return what a bundle may say of the data; no name among it."""
-    entries, measured = _entries(training), _entries(validation)
+    entries, measured = list(training.entries()), list(validation.entries())
     groups, held = ({entry.group for entry in part} for part in (entries, measured))
     return {
         "modality": training.cache.contract.modality,

@@ -97,6 +97,7 @@ class PreparedCase:
         volumes: The channels with the way back into their own frame, views of `image`; empty for a classification.
         label: Of a segmentation: class indices on the prepared grid, uint8 [*spatial].
         classes: Of a classification: indices of the classes that hold.
+        digest: Of the voxels and labels as they were read, before any preparation.
     """
 
     name: str
@@ -105,6 +106,7 @@ class PreparedCase:
     volumes: tuple[PreparedVolume, ...] = ()
     label: np.ndarray | None = None
     classes: tuple[int, ...] = ()
+    digest: str = ""
 
 
 def require_label(case: PreparedCase) -> np.ndarray:

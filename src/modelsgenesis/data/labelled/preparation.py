@@ -1,5 +1,6 @@
 """Labelled cases as a network sees them."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
@@ -142,18 +143,36 @@ def prepare_case(
     scans = [case.images[index].read() for index in order]
     for other in scans[1:]:
         check_same_grid(scans[0], other)
-    label = None
-    if case.mask is not None:
-        mask = read_mask(case.mask)
-        check_same_grid(scans[0], mask)
-        mask = replace(mask, array=label_indices(mask.array, data, str(case.mask)))
-        label = prepare_label(mask, contract).array.astype(np.uint8)
+    mask = None if case.mask is None else _mask(case.mask, scans[0], data)
+    label = None if mask is None else prepare_label(mask, contract).array.astype(np.uint8)
     image, volumes = _stacked([prepare(scan, contract) for scan in scans])
     if data.task == "classification":
         volumes, image = (), image if size is None else fit_image(image, size, data.fit if fit == "auto" else fit)
     return PreparedCase(
-        name=case.name, patient=case.patient, image=image, volumes=volumes, label=label, classes=case.classes
+        name=case.name,
+        patient=case.patient,
+        image=image,
+        volumes=volumes,
+        label=label,
+        classes=case.classes,
+        digest=_digest(case, scans if mask is None else [*scans, mask]),
     )
+
+
+def _mask(path: Path, scan: Volume, data: LabelledData) -> Volume:
+    """Return class indices on the scan's own grid, uint8 [*spatial]."""
+    label = read_mask(path)
+    check_same_grid(scan, label)
+    return replace(label, array=label_indices(label.array, data, str(path)))
+
+
+def _digest(case: LabelledCase, volumes: Sequence[Volume]) -> str:
+    """Return a digest of what a case was read as, by which a run that goes on tells whether it has changed."""
+    digest = hashlib.blake2b(repr(case.classes).encode(), digest_size=10)
+    for volume in volumes:
+        digest.update(repr((volume.array.shape, volume.array.dtype.str, volume.affine.tolist())).encode())
+        digest.update(volume.array.ravel(order="K").data)  # as it lies in memory: no copy of a volume
+    return digest.hexdigest()
 
 
 def _stacked(volumes: list[PreparedVolume]) -> tuple[np.ndarray, tuple[PreparedVolume, ...]]:

@@ -1,8 +1,11 @@
-"""Ends a run whose loss is no number or explodes, before the weights follow it."""
+"""What ends a training early: a signal, or a loss that becomes NaN or diverges."""
 
 import math
+import signal
 import statistics
 from pathlib import Path
+from types import FrameType
+from typing import Self
 
 from modelsgenesis.configs import TrainingConfig
 from modelsgenesis.errors import ExplodingLossError, NonFiniteLossError
@@ -12,14 +15,46 @@ FIRST_LOSSES = 20
 SKIPS = 10
 
 
-class Guard:
-    """Watches the losses of a run.
+class GracefulStop:
+    """Let SIGINT and SIGTERM end a run between two steps, not in the middle of a file.
+
+    Within this context the first signal is remembered and the second ends the process at once. Outside the main
+    thread of a program signals cannot be caught; then nothing is remembered.
+
+    Attributes:
+        received: The signal's number, or None.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, signal.Handlers | int | None] = {}
+
+    def _remember(self, signum: int, _frame: FrameType | None) -> None:
+        self.received = signum
+        for number in self._before:
+            signal.signal(number, signal.SIG_DFL)
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[number] = signal.signal(number, self._remember)  # pyright: ignore[reportArgumentType]
+            except ValueError:  # not the main thread: the program that called us handles its signals
+                break
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+class DivergenceCheck:
+    """Stops a run when the loss becomes NaN or diverges, before the weights follow it.
 
     Args:
         config: `nonfinite` and `explosion`.
-        folder: Of the run, for the messages.
-        reporter: Is told of skipped steps.
-        losses: The first losses of the run, which this extends; a checkpoint carries them on.
+        folder: Folder of the run, for the messages.
+        reporter: Receives a note of each skipped step.
+        losses: First losses of the run, which this extends; a checkpoint carries them on.
     """
 
     def __init__(self, config: TrainingConfig, folder: Path, reporter: Reporter, losses: list[float]) -> None:
@@ -27,10 +62,10 @@ class Guard:
         self.skipped = 0
 
     def accept(self, loss: float, step: int, rate: float) -> bool:
-        """Tell whether to learn from a loss.
+        """Return whether to learn from a loss.
 
         Args:
-            loss: Of the whole batch.
+            loss: Mean of the whole batch.
             step: Counted from 1.
             rate: Learning rate, for the message.
 
@@ -53,7 +88,7 @@ class Guard:
         return True
 
     def refuse(self, what: str, step: int, rate: float) -> None:
-        """Pass over a step, or end the run.
+        """Skip a step, or end the run.
 
         Raises:
             NonFiniteLossError: `nonfinite="stop"`, or this is the tenth step in a row.
@@ -63,10 +98,6 @@ class Guard:
             often = f", {SKIPS} times in a row" if self.config.nonfinite == "skip" else ""
             raise NonFiniteLossError(f"{what} at step {step} with learning rate {rate:g}{often}: {self._remedy(rate)}")
         self.reporter.note(f"step {step} skipped: {what}")
-
-    def moved(self) -> None:
-        """Note that a step was learnt from."""
-        self.skipped = 0
 
     def _remedy(self, rate: float) -> str:
         return (

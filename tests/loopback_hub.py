@@ -85,7 +85,9 @@ class Handler(Api, BaseHTTPRequestHandler):
         if fault and fault.drop_after:
             self.close_connection = True
             return
-        self._send(answer, headers, status, fault)
+        if fault and fault.body is not None:
+            answer, headers, status = fault.body, {"Content-Type": "application/json"}, fault.status or 200
+        self._send(answer, {**headers, **(fault.headers if fault else {})}, status, fault)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815
 
@@ -105,17 +107,17 @@ class Handler(Api, BaseHTTPRequestHandler):
         threading.Event().wait(fault.delay)  # not time.sleep, which tests take away
         if fault.drop:
             raise ConnectionAbortedError
-        if fault.status:
+        if fault.status and fault.body is None:
             raise RefusalError(fault.status, message=fault.message)
 
     def _send(self, answer: bytes, headers: dict[str, str], status: int, fault: Fault | None) -> None:
         if fault and fault.corrupt:
             answer = bytes(255 - byte for byte in answer)
+        if fault and fault.trickle is not None:
+            self.wfile = Trickle(self.wfile, fault.trickle)  # pyright: ignore[reportAttributeAccessIssue]
         self.send_response(status)
-        for name, value in headers.items():
+        for name, value in {"Content-Length": str(len(answer)), **headers}.items():
             self.send_header(name, value)
-        if "Content-Length" not in headers:
-            self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         if self.command == "HEAD":
             return
@@ -124,3 +126,21 @@ class Handler(Api, BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.wfile.write(answer)
+
+
+class Trickle:
+    """A connection on which everything after the first bytes comes slowly, one by one."""
+
+    def __init__(self, file: Any, quick: int) -> None:
+        self.file, self.quick = file, quick
+
+    def write(self, content: bytes) -> None:
+        self.file.write(content[: self.quick])
+        for byte in content[self.quick :]:
+            self.file.write(bytes([byte]))
+            self.file.flush()
+            threading.Event().wait(0.05)
+        self.quick = max(0, self.quick - len(content))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)

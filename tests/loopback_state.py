@@ -87,6 +87,9 @@ class Fault:
     drop: bool = False  # close the connection without an answer
     drop_after: bool = False  # do what was asked, then close the connection without an answer
     call: Callable[[], object] | None = None  # before the answer
+    body: bytes | None = None  # answer with this instead
+    headers: dict[str, str] = field(default_factory=dict)  # over those of the answer
+    trickle: int | None = None  # after so many bytes of the whole answer, one byte in 50 ms
 
 
 @dataclass(frozen=True)

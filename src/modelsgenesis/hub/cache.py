@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from modelsgenesis.configs import Config
-from modelsgenesis.errors import ConfigurationError, DigestError
-from modelsgenesis.files import check_regular, read_json, sha256_of, write_json
+from modelsgenesis.errors import ConfigurationError
+from modelsgenesis.files import read_json, sha256_of, write_json
 from modelsgenesis.hub.environment import client_settings
 
 CACHE_VARIABLE = "MODELSGENESIS_CACHE"
@@ -90,9 +90,8 @@ class Cache:
 
     def read(self, key: str) -> Record | None:
         """Return a record, or None when there is none that can be read: then it is made anew."""
-        path = self.records / f"{key}.json"
         try:
-            return Record.from_dict(read_json(path, ConfigurationError))
+            return Record.from_dict(read_json(self.records / f"{key}.json", ConfigurationError))
         except ConfigurationError:
             return None
 
@@ -160,39 +159,17 @@ def digests_of(folder: Path) -> dict[str, str]:
     return {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
 
 
-def git_sha1_of(path: Path) -> str:
-    """Return git's digest of a file: the SHA-1 of its length and content, as the Hub records small files."""
-    head = b"blob %d\0" % path.stat().st_size
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.sha1(head, usedforsecurity=False)).hexdigest()
-
-
-def check_digest(path: Path, where: str, sha256: str | None, git_sha1: str | None) -> str:
-    """Compare a file with what was promised, by the first digest that is known.
+def hub_digest(content: Path | bytes, like: str) -> str:
+    """Return the digest of a file as the Hub records it: SHA-256 of a large one, git's SHA-1 of a small one.
 
     Args:
-        path: The file.
-        where: What a message should call it.
-        sha256: Of its content.
-        git_sha1: As `git_sha1_of` gives it.
-
-    Returns:
-        Its SHA-256.
-
-    Raises:
-        DigestError: It is another file, or nothing is known to compare it with.
+        content: A regular file, or what is in it.
+        like: Such a digest, whose length tells which of the two it is.
     """
-    wanted = sha256 or git_sha1
-    if wanted is None:
-        raise DigestError(f"{where}: the Hub records no digest to check it against; ask its owner to upload it again")
-    check_regular(path, DigestError)
-    digest = sha256_of(path)
-    found = digest if sha256 else git_sha1_of(path)
-    if found != wanted:
-        raise DigestError(
-            f"{where}: its digest is {found[:12]}…, expected {wanted[:12]}…; it was thrown away, try again later"
-        )
-    return digest
+    if isinstance(content, Path) and len(like) == 64:
+        return sha256_of(content)
+    content = content.read_bytes() if isinstance(content, Path) else content
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def cached_bundles(cache: str | Path | None = None) -> list[CachedBundle]:
@@ -227,7 +204,6 @@ def prune(cache: str | Path | None = None, *, everything: bool = False) -> list[
     Returns:
         What was removed.
     """
-    removed = [bundle for bundle in cached_bundles(cache) if everything or not bundle.used]
-    for bundle in removed:
+    for bundle in (removed := [bundle for bundle in cached_bundles(cache) if everything or not bundle.used]):
         shutil.rmtree(bundle.folder)
     return removed

@@ -13,8 +13,8 @@ from modelsgenesis.errors import (
     GenesisError,
     HubError,
     HubUnreachableError,
+    PublishError,
     UnknownModelError,
-    printable,
 )
 from modelsgenesis.files import TEXT_LIMIT, reason_of
 from modelsgenesis.hub.environment import SIGN_IN, client_settings, endpoint, redacted, token_of
@@ -31,21 +31,15 @@ Progress = Callable[[str, int, int | None], None]
 
 _BUSY = {429, 500, 502, 503, 504}
 _ATTEMPTS = 4  # with waits of 1, 2 and 4 seconds
+_QUICK = 1.25  # seconds to connect, and to wait, when there is something to fall back on
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file as the Hub records it at one commit.
-
-    Attributes:
-        size: Bytes.
-        sha256: Of the content; only large files have one.
-        git_sha1: Git's digest of a small file; None for a large one.
-    """
+    """A file as the Hub records it at one commit: its size in bytes, and its digest, see `hub_digest`."""
 
     size: int
-    sha256: str | None
-    git_sha1: str | None
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -99,33 +93,22 @@ def speaking(
             raise _explained(error, repository, revision, signed_in=bool(sent)) from error
 
 
-def take_snapshot(
-    repository: str,
-    revision: str | None,
-    token: str | None,
-    *,
-    timeout: float | None = None,
-    patient: bool = True,
-) -> Snapshot:
+def take_snapshot(repository: str, revision: str | None, token: str | None, *, quick: bool = False) -> Snapshot:
     """Resolve a revision to a commit, and record size and digest of every file at it, in one request.
 
     Args:
         repository: `org/name`.
         revision: Branch, tag or commit; None for the default branch.
         token: None for the environment's.
-        timeout: Seconds to connect and to wait for an answer; None for the client's own.
-        patient: Whether to try again while the Hub is busy.
+        quick: Whether to give up at once when the Hub is slow or busy.
 
     Raises:
         HubError: One of its kinds, as `speaking` has them.
     """
-    limit = timeout if timeout is not None else client_settings().HF_HUB_ETAG_TIMEOUT
+    timeout, attempts = (_QUICK, 1) if quick else (client_settings().HF_HUB_ETAG_TIMEOUT, _ATTEMPTS)
+    options: Any = {"revision": revision, "files_metadata": True, "timeout": timeout}
     with speaking(repository, token, revision=revision) as api:
-        info = patiently(
-            lambda: api.model_info(repository, revision=revision, files_metadata=True, timeout=limit),
-            repository,
-            _ATTEMPTS if patient else 1,
-        )
+        info = patiently(lambda: api.model_info(repository, **options), repository, attempts)
         commit = expected(info.sha, "[0-9a-f]{40}")
         files = {
             file.rfilename: _remote_file(file) for file in info.siblings or () if is_inside(expected(file.rfilename))
@@ -137,9 +120,8 @@ def _remote_file(file: Any) -> RemoteFile:
     size = file.lfs.size if file.lfs else file.size
     if type(size) is not int or not 0 <= size < 2**63:
         raise ValueError(f"the size {str(size)[:40]} for {file.rfilename!r}")
-    if file.lfs:
-        return RemoteFile(size, expected(file.lfs.sha256, "[0-9a-f]{64}"), None)
-    return RemoteFile(size, None, None if file.blob_id is None else expected(file.blob_id, "[0-9a-f]{40}"))
+    digest = expected(file.lfs.sha256, "[0-9a-f]{64}") if file.lfs else expected(file.blob_id, "[0-9a-f]{40}")
+    return RemoteFile(size, digest)
 
 
 def expected(value: Any, pattern: str = "(?s:.+)") -> str:
@@ -178,66 +160,45 @@ def _explained(error: Exception, repository: str, revision: str | None, *, signe
         return _refusal(error, repository, revision, signed_in=signed_in)
     if isinstance(error, (RuntimeError, errors.LocalEntryNotFoundError)) and isinstance(error.__cause__, Exception):
         return _explained(error.__cause__, repository, revision, signed_in=signed_in)  # why lies behind it
-    reason, hub = redacted(reason_of(error)), endpoint()
-    unreachable = HubUnreachableError
-    meanings: tuple[tuple[Any, type[HubError], str], ...] = (
-        (
-            errors.OfflineModeIsEnabled,
-            unreachable,
-            "offline mode (HF_HUB_OFFLINE) forbids the connection; unset it or download before",
-        ),
-        (errors.HFValidationError, UnknownModelError, "no name of a repository, expected org/name"),
-        (
-            httpx.TimeoutException,
-            unreachable,
-            f"{hub} did not answer in time; try later, or raise HF_HUB_ETAG_TIMEOUT",
-        ),
-        (
-            httpx.HTTPError,
-            unreachable,
-            f"{hub} cannot be reached ({reason}); check the network or HF_ENDPOINT, and the proxy",
-        ),
-        (RuntimeError, unreachable, f"the transfer broke off ({reason}); repeat it"),  # of one large file
-    )
-    for kind, meaning, text in meanings:
-        if isinstance(error, kind):
-            return meaning(f"{repository}: {text}")
+    reason, hub, down = redacted(reason_of(error)), endpoint(), HubUnreachableError
     if "Consistency check failed" in str(error):
         return DigestError(f"{repository}: the download ended short and was thrown away; try again")
-    if isinstance(error, OSError) and not isinstance(error, errors.FileMetadataError):
-        return HubError(f"{repository}: the transfer broke off ({reason}); check space and rights under HF_HOME")
+    meanings: dict[Any, tuple[type[HubError], str]] = {
+        errors.OfflineModeIsEnabled: (down, "offline mode (HF_HUB_OFFLINE) forbids it; unset it or download before"),
+        errors.HFValidationError: (UnknownModelError, "no name of a repository, expected org/name"),
+        httpx.TimeoutException: (down, f"{hub} did not answer in time; try later, or raise HF_HUB_ETAG_TIMEOUT"),
+        httpx.HTTPError: (down, f"{hub} cannot be reached ({reason}); check the network, HF_ENDPOINT and the proxy"),
+        RuntimeError: (down, f"the transfer broke off ({reason}); repeat it"),  # of one large file
+        OSError: (HubError, f"the transfer broke off ({reason}); check space and rights under HF_HOME"),
+    }
+    for kind, (meaning, text) in meanings.items():
+        if isinstance(error, kind) and not isinstance(error, (errors.FileMetadataError, RecursionError)):
+            return meaning(f"{repository}: {text}")
     return no_hub(repository, f"what cannot be understood ({reason})")
 
 
 def _refusal(error: "HfHubHTTPError", repository: str, revision: str | None, *, signed_in: bool) -> HubError:
     """Return what an HTTP status of the Hub means for a user."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        RemoteEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors
 
     status, hub = error.response.status_code, endpoint()
     url = f"{hub}/{repository}"
     words = " ".join(redacted(str(getattr(error, "server_message", None) or ""))[:300].split())
-    said = f": {printable(words)}" if words else ""
-    kind, text = HubError, f"{hub} refused ({status}{said}); see {url}"
-    if isinstance(error, GatedRepoError):  # before its parent, RepositoryNotFoundError
-        account = "with the account of your token" if signed_in else f"there, then {SIGN_IN}"
-        kind, text = AccessError, f"gated; accept its conditions at {url} {account}"
-    elif isinstance(error, RepositoryNotFoundError):
-        remedy = "ask its owner for access" if signed_in else SIGN_IN
-        kind, text = UnknownModelError, f"not on {hub}, or private; check the name, or {remedy}"
-    elif isinstance(error, (RevisionNotFoundError, RemoteEntryNotFoundError)):
-        what = f"revision {revision!r}" if isinstance(error, RevisionNotFoundError) else "such file"
-        kind, text = UnknownModelError, f"has no {what}; see {url}/tree/main"
-    elif status == 401 and signed_in:
-        kind, text = AccessError, "the Hub does not accept the token (401); make a new one in the account's settings"
-    elif status == 401:
-        kind, text = AccessError, f"the Hub wants a token (401); {SIGN_IN}"
-    elif status == 403:
-        kind, text = AccessError, f"the token lacks the rights (403{said}); use one with write access to it"
-    elif status in _BUSY or status >= 500:
-        kind, text = HubUnreachableError, f"{hub} is busy or down ({status}); try again later"
-    return kind(f"{repository}: {text}")
+    said = f"{status}: {words}" if words else f"{status}"
+    account = "with the account of your token" if signed_in else f"there, then {SIGN_IN}"
+    unknown = f"not on {hub}, or private; check the name, or {'ask its owner for access' if signed_in else SIGN_IN}"
+    refused = f"the Hub does not accept the token ({said}); make a new one in the account's settings"
+    moved = f"another push made or changed it meanwhile ({said}); see {url}/commits, or choose another --hub-model-id"
+    kind = type(error)
+    meanings = (  # the first that holds; a gated repository is one that is not found, too
+        (kind is errors.GatedRepoError, AccessError, f"gated; accept its conditions at {url} {account}"),
+        (issubclass(kind, errors.RepositoryNotFoundError), UnknownModelError, unknown),
+        (kind is errors.RevisionNotFoundError, UnknownModelError, f"has no revision {revision!r}; see {url}/tree/main"),
+        (kind is errors.RemoteEntryNotFoundError, UnknownModelError, f"has no such file; see {url}/tree/main"),
+        (status == 401, AccessError, refused if signed_in else f"the Hub wants a token ({status}); {SIGN_IN}"),
+        (status == 403, AccessError, f"the token lacks the rights ({said}); use one with write access to it"),
+        (status in (409, 412), PublishError, moved),
+        (status in _BUSY or status >= 500, HubUnreachableError, f"{hub} is busy or down ({status}); try again later"),
+        (True, HubError, f"{hub} refused ({said}); see {url}"),
+    )
+    return next(meaning(f"{repository}: {text}") for holds, meaning, text in meanings if holds)

@@ -29,18 +29,13 @@ class Content:
         folder: Of the run.
         config: Its configuration.
         card: Its card as it lies there.
-        figures: The figures that the card names, written anew, by their paths relative to the run.
+        files: Everything but the card, by its path: a file here, or the content of a figure that was written anew.
     """
 
     folder: Path
     config: BundleConfig
     card: str
-    figures: dict[str, bytes]
-
-    @property
-    def files(self) -> dict[str, Path | bytes]:
-        """Everything but the card: its path in the repository, and a file here or its content."""
-        return {**{name: self.folder / name for name in (CONFIG_NAME, WEIGHTS_NAME)}, **self.figures}
+    files: dict[str, Path | bytes]
 
 
 def check_content(folder: Path) -> Content:
@@ -67,7 +62,8 @@ def check_content(folder: Path) -> Content:
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise PublishError(f"{folder}: {'; '.join(problems[:3])}{more}; take it out before publishing")
-    return Content(folder, bundle.config, bundle.card, _figures(folder, bundle.card))
+    files = {name: folder / name for name in (CONFIG_NAME, WEIGHTS_NAME)}
+    return Content(folder, bundle.config, bundle.card, {**files, **_figures(folder, bundle.card)})
 
 
 def _metadata(path: Path) -> Mapping[str, str]:

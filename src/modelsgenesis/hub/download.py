@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 BUNDLE_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
 
 _SMALL = 4 << 20  # bytes that a configuration or a card may have
-_QUICK = 1.25  # seconds to connect, and to wait, when there is a copy to fall back on
 _BYTES_PER_PARAMETER = 32  # float32 four times over, and optimiser state, as published training files have
 
 
@@ -123,9 +122,7 @@ def fetch_bundle(
     if known and usable and (not refresh or client_settings().is_offline_mode()):
         return here.bundle(known)
     try:
-        snapshot = take_snapshot(
-            str(target.repository), target.revision, token, timeout=_QUICK if usable else None, patient=not usable
-        )
+        snapshot = take_snapshot(str(target.repository), target.revision, token, quick=usable)
     except HubUnreachableError as error:
         if known and usable:
             warnings.warn(f"{error}; using the copy of commit {known.commit[:12]}", stacklevel=2)
@@ -270,14 +267,10 @@ def _convert(source: ModelSource, target: Target, files: LocalFiles | RemoteFile
 
 def _put(temporary: Path, final: Path) -> None:
     """Move a new bundle to its place; one that is there stays if it is the same, else it was altered."""
-    for _ in range(2):
-        try:
-            temporary.rename(final)
-            return
-        except OSError as error:
-            if not final.is_dir():
-                raise HubError(f"{final}: cannot be written: {reason_of(error)}; set MODELSGENESIS_CACHE") from error
-        if digests_of(final) == digests_of(temporary):
-            return  # another process converted the same file meanwhile
+    if final.is_dir() and digests_of(final) != digests_of(temporary):
         shutil.rmtree(final, ignore_errors=True)
-    raise HubError(f"{final}: cannot be replaced; remove it and repeat")
+    try:
+        temporary.rename(final)
+    except OSError as error:
+        if not final.is_dir():  # else another process converted the same file meanwhile
+            raise HubError(f"{final}: cannot be written: {reason_of(error)}; set MODELSGENESIS_CACHE") from error

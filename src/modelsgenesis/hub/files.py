@@ -6,7 +6,7 @@ from typing import Any
 
 from modelsgenesis.errors import CheckpointError, DigestError
 from modelsgenesis.files import check_regular, sha256_of
-from modelsgenesis.hub.cache import Cache, check_digest
+from modelsgenesis.hub.cache import Cache, hub_digest
 from modelsgenesis.hub.client import Progress, Snapshot, patiently, speaking
 
 _ROOM = 1 << 20  # bytes that an answer may have beside a file, such as a page that says why there is none
@@ -57,24 +57,22 @@ class RemoteFiles:
             raise CheckpointError(f"{where}: not in the repository at commit {self.origin[:12]}")
         if remote.size > limit:
             raise CheckpointError(f"{where}: has {remote.size:,} bytes, expected at most {limit:,}; it was not read")
-        if pin and remote.sha256 and remote.sha256 != pin:
+        if pin and len(remote.digest) == len(pin) and remote.digest != pin:
             raise DigestError(
-                f"{where}: the Hub has SHA-256 {remote.sha256[:12]}…, its card pins {pin[:12]}…; "
+                f"{where}: the Hub has SHA-256 {remote.digest[:12]}…, its card pins {pin[:12]}…; "
                 "nothing was downloaded, since it is not the file that was reviewed"
             )
-        expected = pin or remote.sha256, remote.git_sha1
-        path = self._download(file, remote.size)
-        try:
-            self.digests[file] = check_digest(path, where, *expected)
-        except DigestError:  # altered since, or put into the cache unchecked by another program
-            self._discard(path)
+        expected, found = pin or remote.digest, ""
+        for _ in range(2):  # what lies in the cache may have been altered, or put there unchecked by another program
             path = self._download(file, remote.size)
-            try:
-                self.digests[file] = check_digest(path, where, *expected)
-            except DigestError:
-                self._discard(path)
-                raise
-        return path
+            found = hub_digest(path, expected) if path.is_file() else "no file"
+            if found == expected:
+                self.digests[file] = found if len(found) == 64 else sha256_of(path)
+                return path
+            self._discard(path)
+        raise DigestError(
+            f"{where}: its digest is {found[:12]}…, expected {expected[:12]}…; it was thrown away, try again later"
+        )
 
     def _download(self, file: str, size: int) -> Path:
         """Return a file of the client's cache, which downloads it if it is not there."""

@@ -35,7 +35,6 @@ REQUESTS = 100
 LONGEST_WAIT = 300
 """Seconds that a busy server may ask for."""
 
-_COMMIT = re.compile(r"[0-9a-f]{40}")
 _ETAG = re.compile(r'(?:W/)?"?(?:[0-9a-f]{40}|[0-9a-f]{64})"?')
 _WHY = re.compile(r"HTTP Error (\d+)|^'(.*?)' thrown|Error while downloading from \S+ (.*)")
 _AGAIN = re.compile(r"Retrying in (\d+)|Waiting (\d+)|Trying to resume")
@@ -111,37 +110,20 @@ def _check_request(request: Any) -> None:
         return
     call.requests += request.method != "PUT"
     if call.requests > REQUESTS:
-        raise HubError(f"{call.repository}: {endpoint()} leads in a circle, {REQUESTS} requests long; try again later")
+        raise no_hub(call.repository, f"in a circle, {REQUESTS} requests long")
     if request.url.scheme not in _schemes():
-        where = redacted(str(request.url))[:200]
-        raise HubError(
-            f"{call.repository}: {endpoint()} leads to {where}, not to {_schemes()[-1]}://; check HF_ENDPOINT"
-        )
+        raise no_hub(call.repository, f"with a way to {str(request.url)[:200]}")
     request.headers["Accept-Encoding"] = "identity"  # a few bytes of gzip can be gigabytes
-    limits = {name: second or PATIENCE for name, second in request.extensions.get("timeout", {}).items()}
+    limits = {name: second or PATIENCE for name, second in request.extensions["timeout"].items()}
+    answer = request.extensions.setdefault("answer", _Answer(call, limits["read"]))  # one for all redirects
     if request.method != "PUT":  # whose body can take hours, through a proxy after the first byte of an answer
-        pause = limits.get("read", PATIENCE)
-        limits["read"] = pause if isinstance(pause, _Countdown) else _Countdown(call, pause)  # one for all redirects
+        limits["read"] = answer
     request.extensions["timeout"] = limits
 
 
 def _schemes() -> tuple[str, ...]:
     """Return how a request may go: never less safely than to the Hub itself."""
     return ("https",) if urlsplit(constants.ENDPOINT).scheme == "https" else ("http", "https")
-
-
-class _Countdown:
-    """A timeout that shrinks: the session asks before each read, and its own would begin anew with every byte."""
-
-    def __init__(self, call: Call, pause: float) -> None:
-        self.call, self.pause, self.received = call, pause, 0
-        self.begin = time.monotonic()
-
-    def __index__(self) -> int:
-        left = PATIENCE + self.received / SLOWEST - (time.monotonic() - self.begin)
-        if left <= 0:
-            raise HubUnreachableError(f"{self.call.repository}: {endpoint()} answers too slowly; try again later")
-        return max(1, math.ceil(min(left, self.pause)))
 
 
 def _check_response(response: Any) -> None:
@@ -162,16 +144,16 @@ def _check_response(response: Any) -> None:
         raise no_hub(call.repository, strange)
     asked = re.findall(r"\d+", f"{headers.get('Retry-After', '')} {headers.get('RateLimit', '').partition(';t=')[2]}")
     if response.status_code >= 400 and asked and (len(asked[0]) > 9 or int(asked[0]) > LONGEST_WAIT):
-        seconds = asked[0][:20]
-        raise HubUnreachableError(f"{call.repository}: {endpoint()} is busy and asks to wait {seconds} s; try later")
-    response.stream = _Limited(response, call)
+        raise HubUnreachableError(f"{call.repository}: {endpoint()} is busy for {asked[0][:20]} s; try again later")
+    answer = response.request.extensions["answer"]
+    answer.stream, response.stream = response.stream, answer
 
 
 def _strange_file(call: Call, headers: Any) -> str:
     """Return what is wrong with the description of a file, from whose headers the client makes paths."""
     commit = headers.get(constants.HUGGINGFACE_HEADER_X_REPO_COMMIT)
     etag = headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_ETAG) or headers.get("ETag")
-    if commit is not None and (commit != (call.commit or commit) or not _COMMIT.fullmatch(commit)):
+    if commit not in (None, call.commit):
         return f"for the commit {commit[:50]!r}"
     if etag is not None and not _ETAG.fullmatch(etag):
         return f"with the ETag {etag[:50]!r}, which is not a digest"
@@ -187,24 +169,31 @@ def no_hub(repository: str, how: str) -> HubError:
     )
 
 
-class _Limited(httpx.SyncByteStream):
-    """The body of an answer, up to the limit of its call."""
+class _Answer(httpx.SyncByteStream):
+    """What one answer may cost: the session asks it for the timeout of each read, then reads the body through it.
 
-    def __init__(self, response: Any, call: Call) -> None:
-        self.stream, self.call, self.countdown = response.stream, call, response.request.extensions["timeout"]["read"]
+    A timeout that is a number begins anew with every byte, so that a server could send one now and then for ever.
+    """
+
+    def __init__(self, call: Call, pause: float) -> None:
+        self.call, self.pause, self.begin = call, pause, time.monotonic()
+        self.received, self.stream = 0, ()
+
+    def __index__(self) -> int:
+        left = PATIENCE + self.received / SLOWEST - (time.monotonic() - self.begin)
+        if left <= 0:
+            raise HubUnreachableError(f"{self.call.repository}: {endpoint()} answers too slowly; try again later")
+        return max(1, math.ceil(min(left, self.pause)))
 
     def __iter__(self) -> Iterator[bytes]:
-        received = 0
         for chunk in self.stream:
-            received += len(chunk)
-            if received > self.call.limit:
+            self.received += len(chunk)
+            if self.received > self.call.limit:
                 raise no_hub(self.call.repository, f"with more than {self.call.limit:,} bytes")
-            if isinstance(self.countdown, _Countdown):
-                self.countdown.received = received
             yield chunk
 
     def close(self) -> None:
-        self.stream.close()
+        self.stream.close()  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _tell_of_retries(record: logging.LogRecord) -> bool:

@@ -1,7 +1,7 @@
 """Bundles that are on this machine already: checked, and copied out of the cache."""
 
 import shutil
-import tempfile
+import uuid
 from pathlib import Path
 
 from modelsgenesis.checkpoints import load_bundle
@@ -69,17 +69,12 @@ def copy_bundle(folder: Path, output: Path) -> Path:
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise HubError(f"{output}: exists already; name a new folder")
+    temporary = output.with_name(f".{output.name[:40]}.{uuid.uuid4().hex[:8]}")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name[:40]}."))
-        try:
-            for name in BUNDLE_FILES:
-                if (folder / name).is_file():
-                    shutil.copyfile(folder / name, temporary / name)
-            temporary.chmod(0o755)
-            temporary.replace(output)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(folder, temporary, ignore=lambda _, names: set(names) - set(BUNDLE_FILES))
+        temporary.replace(output)
     except OSError as error:
         raise HubError(f"{output}: cannot be written: {reason_of(error)}; choose another folder") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return output

@@ -1,11 +1,11 @@
 """One push: the repository found or made, one atomic commit, then opened; or taken back when it is refused."""
 
-import hashlib
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from modelsgenesis.checkpoints.bundle import CARD_NAME, WEIGHTS_NAME
 from modelsgenesis.errors import (
@@ -17,14 +17,12 @@ from modelsgenesis.errors import (
     UnknownModelError,
     printable,
 )
-from modelsgenesis.files import TEXT_LIMIT, parsing, read_json, reason_of, sha256_of, write_json
-from modelsgenesis.hub.cache import key_of, open_cache
+from modelsgenesis.files import TEXT_LIMIT, parsing, reason_of, write_json
+from modelsgenesis.hub.cache import hub_digest, key_of, open_cache
 from modelsgenesis.hub.client import Snapshot, expected, speaking, take_snapshot
 from modelsgenesis.hub.content import Content, merge_card
 from modelsgenesis.hub.environment import SIGN_IN, endpoint, redacted, token_of
 from modelsgenesis.hub.files import RemoteFiles
-
-_STALE = (409, 412)  # the branch moved while a commit was under way
 
 
 @dataclass(frozen=True)
@@ -61,8 +59,7 @@ class Push:
         token: None for that of the environment.
         private: Whether a new repository shall stay private.
         proposal: Whether to make a pull request.
-        made_repository: Whether this push made the repository.
-        made_branch: The commit at which this push made the branch, if it did.
+        made: What this push made there, and the commit that it had then.
     """
 
     content: Content
@@ -71,26 +68,27 @@ class Push:
     token: str | None
     private: bool
     proposal: bool
-    made_repository: bool = False
-    made_branch: str | None = None
+    made: tuple[Literal["repository", "branch"], str] | None = None
 
     def publish(self, message: str, say: Callable[[str], None]) -> Publication:
         """Do all of it."""
         if not token_of(self.token):
             raise AccessError(f"{self.repository}: publishing needs a token; {SIGN_IN}")
         if "/" not in self.repository:
-            self.repository = f"{self._account()}/{self.repository}"
+            with speaking(self.repository, self.token) as api:
+                account = expected(api.whoami()["name"], r"[\w.-]{1,100}")
+            self.repository = f"{account}/{self.repository}"
         say(f"asking for {self.repository}")
         main = self._head(None)
         if main and self.private and not main.private:
             raise PublishError(
                 f"{self.repository}: exists and is public, but --private was asked; take another --hub-model-id"
             )
-        branch = self._head(self.branch) if main and self.branch and not self.proposal else main
-        card, notes = self._card(branch or main)
+        head = self._head(self.branch) if main and self.branch and not self.proposal else main
+        card, notes = self._card(head or main)
         say(f"preparing {self.repository}")
         main = main or self._create()
-        before = branch or self._make_branch(main)
+        before = head or self._make_branch(main)
         say(f"uploading to {self.repository}")
         commit, proposal = self._commit(card, before, message, notes)
         private = self._open(before, commit, notes)
@@ -100,10 +98,6 @@ class Push:
 
     def _url(self) -> str:
         return f"{endpoint()}/{self.repository}"
-
-    def _account(self) -> str:
-        with speaking(self.repository, self.token) as api:
-            return expected(api.whoami()["name"], r"[\w.-]{1,100}")
 
     def _head(self, branch: str | None) -> Snapshot | None:
         """Return the head of a branch, None for the default one; None when the token sees no such thing."""
@@ -136,79 +130,46 @@ class Push:
         return card, notes
 
     def _create(self) -> Snapshot:
-        """Make the repository, private for now, so that nothing half-done can be seen.
-
-        Raises:
-            PublishError: The name is taken.
-            AccessError: The token may not make it.
-        """
-        from huggingface_hub.errors import HfHubHTTPError
-
+        """Make the repository, private for now, so that nothing half-done can be seen."""
         if not self.private:
-            write_json(self._wish(), {"private": False})  # before: a push can be cut right after
-        with speaking(self.repository, self.token) as api:
-            try:
+            write_json(self._wish(), {})  # before: a push can be cut right after
+        try:
+            with speaking(self.repository, self.token) as api:
                 api.create_repo(self.repository, private=True)
-            except HfHubHTTPError as error:
-                status = error.response.status_code
-                if status < 500:
-                    self._wish().unlink(missing_ok=True)
-                if status == 409:
-                    raise PublishError(
-                        f"{self.repository}: the name is taken, by a push under way or a repository hidden "
-                        "from the token; wait, or choose another --hub-model-id"
-                    ) from error
-                if status == 403:
-                    raise AccessError(
-                        f"{self.repository}: the token may not make a repository under "
-                        f"{self.repository.split('/')[0]}; it is of {self._account()}; "
-                        "choose another --hub-model-id, or a token with write access"
-                    ) from error
-                raise
-        self.made_repository = True
-        return take_snapshot(self.repository, None, self.token)
+        except (AccessError, PublishError):
+            self._wish().unlink(missing_ok=True)
+            raise
+        made = take_snapshot(self.repository, None, self.token)
+        self.made = ("repository", made.commit)
+        return made
 
     def _wish(self) -> Path:
         """Return the note on this machine that it makes the repository, and that it shall be public in the end."""
-        return open_cache().root / "pushes" / f"{key_of(self._url())}.json"
+        return open_cache().root / "openings" / f"{key_of(self._url())}.json"
 
     def _make_branch(self, main: Snapshot) -> Snapshot:
-        """Return the head to commit on: that of the default branch, or of a new branch that starts there."""
-        if self.branch is None or self.proposal:
-            return main
-        head = self._head(self.branch)  # a new repository has its default branch already
-        if head:
-            return head
-        with speaking(self.repository, self.token, revision=self.branch) as api:
-            api.create_branch(self.repository, branch=self.branch, revision=main.commit)
-        self.made_branch = main.commit
+        """Return the head to commit on: that of the default branch, where a new branch starts."""
+        if self.branch is not None and not self.proposal:
+            with speaking(self.repository, self.token, revision=self.branch) as api:
+                api.create_branch(self.repository, branch=self.branch, revision=main.commit, exist_ok=True)
+            self.made = self.made or ("branch", main.commit)
         return main
 
     def _commit(self, card: str, before: Snapshot, message: str, notes: list[str]) -> tuple[str, str | None]:
         """Make the one commit; return it and the proposal's page."""
         from huggingface_hub import CommitOperationAdd
-        from huggingface_hub.errors import HfHubHTTPError
 
         files = {**self.content.files, CARD_NAME: card.encode()}
         operations = [
             CommitOperationAdd(name, str(file) if isinstance(file, Path) else file) for name, file in files.items()
         ]
         place = {"revision": self.branch, "create_pr": self.proposal}
+        told = {"commit_message": message, "parent_commit": before.commit}
         try:
             with speaking(self.repository, self.token, revision=self.branch) as api, _quiet(notes):
-                try:
-                    for one in operations:  # more at once would be other threads, where no answer is checked
-                        api.preupload_lfs_files(self.repository, [one], free_memory=False, **place)
-                    made = api.create_commit(
-                        self.repository, operations, commit_message=message, parent_commit=before.commit, **place
-                    )
-                except HfHubHTTPError as error:
-                    if error.response.status_code not in _STALE:
-                        raise
-                    raise PublishError(
-                        f"{self.repository}: another push changed it meanwhile; before repeating look at "
-                        f"{self._url()}/commits/{self.branch or 'main'}"
-                    ) from error
+                for one in operations:  # more at once would be other threads, where no answer is checked
+                    api.preupload_lfs_files(self.repository, [one], free_memory=False, **place)
+                made = api.create_commit(self.repository, operations, **told, **place)
                 page = None if made.pr_url is None else redacted(printable(expected(made.pr_url, "https?://.+")))
                 return expected(made.oid, "[0-9a-f]{40}"), page
         except HubError as error:
@@ -221,72 +182,54 @@ class Push:
     def _landed(self, card: str, before: Snapshot) -> str | None:
         """Return the commit that holds all of it although its answer was lost on the way."""
         try:
-            now = take_snapshot(self.repository, self.branch, self.token, patient=False)
+            now = take_snapshot(self.repository, self.branch, self.token, quick=True)
         except GenesisError:
             return None  # the failure before this one is what the user should read
-        weights, text, content = now.files.get(WEIGHTS_NAME), now.files.get(CARD_NAME), card.encode()
-        blob = hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
-        same = weights and weights.sha256 == sha256_of(self.content.folder / WEIGHTS_NAME)
-        return now.commit if same and text and text.git_sha1 == blob and now.commit != before.commit else None
+        ours = {WEIGHTS_NAME: self.content.folder / WEIGHTS_NAME, CARD_NAME: card.encode()}
+        theirs = {name: now.files[name].digest for name in ours if name in now.files}
+        same = theirs == {name: hub_digest(ours[name], digest) for name, digest in theirs.items()}
+        return now.commit if same and len(theirs) == 2 and now.commit != before.commit else None
 
     def _open(self, before: Snapshot, commit: str, notes: list[str]) -> bool:
         """Open a repository that this machine made, if that was asked for; return whether it is private.
 
         One that somebody made private is never opened: it was empty before, or holds what a cut push brought.
         """
-        private, wish = before.private, self._wish()
-        ours = commit == before.commit or _is_empty(before)
-        if private and not self.private and ours and _is_wish(wish):
+        ours = commit == before.commit or before.files.keys() <= {".gitattributes"}  # the Hub puts that into a new one
+        settings, private = f"{self._url()}/settings", before.private
+        if private and not self.private and ours and self._wish().is_file():
             try:
                 with speaking(self.repository, self.token) as api:
                     api.update_repo_settings(self.repository, private=False)
             except HubError as error:
-                settings = f"{self._url()}/settings"
-                notes.append(
-                    f"published, but still private ({error}); repeat the push, or make it public at {settings}"
-                )
+                notes.append(f"published, but still private ({error}); repeat the push, or open it at {settings}")
                 return True
             private = False
         elif private and not self.private:
-            notes.append(f"the repository was private and stays so; make it public at {self._url()}/settings")
-        wish.unlink(missing_ok=True)
+            notes.append(f"the repository was private and stays so; make it public at {settings}")
+        self._wish().unlink(missing_ok=True)
         return private
 
     def undo(self, error: HubError) -> str:
         """Take back what a refused push made, keep what an interrupted one made; return a remark on it."""
-        made = f"the empty private repository {self.repository}" if self.made_repository else ""
-        made = made or (f"the branch {self.branch}" if self.made_branch else "")
-        if not made:
+        if self.made is None:
             return ""
+        what, start = self.made
         if isinstance(error, HubUnreachableError):
-            return f" ({made} is kept, so that a repeat uploads only what is missing)"
+            return f" (the new {what} is kept, so that a repeat uploads only what is missing)"
         try:
-            self._remove()
+            head = self._head(self.branch if what == "branch" else None)
+            if head is None or head.commit != start:
+                return ""  # another push came to it meanwhile
+            with speaking(self.repository, self.token) as api:
+                if what == "branch":
+                    api.delete_branch(self.repository, branch=str(self.branch))
+                else:
+                    api.delete_repo(self.repository, missing_ok=True)
+                    self._wish().unlink(missing_ok=True)
         except GenesisError as failure:
-            return f" ({made} could not be removed: {failure})"
+            return f" (the new {what} could not be removed: {failure})"
         return ""
-
-    def _remove(self) -> None:
-        """Remove what this push made, unless another push came to it meanwhile."""
-        main, branch = self._head(None), self._head(self.branch)
-        with speaking(self.repository, self.token) as api:
-            if self.made_repository and main and _is_empty(main):
-                api.delete_repo(self.repository, missing_ok=True)
-                self._wish().unlink(missing_ok=True)
-            elif self.made_branch and self.branch and branch and branch.commit == self.made_branch:
-                api.delete_branch(self.repository, branch=self.branch)
-
-
-def _is_empty(snapshot: Snapshot) -> bool:
-    """Tell whether a repository holds nothing but what the Hub puts into a new one."""
-    return snapshot.files.keys() <= {".gitattributes"}
-
-
-def _is_wish(path: Path) -> bool:
-    try:
-        return read_json(path, PublishError).get("private") is False
-    except (PublishError, AttributeError):
-        return False
 
 
 @contextmanager
@@ -297,7 +240,8 @@ def _quiet(notes: list[str]) -> Iterator[None]:
     shown = not are_progress_bars_disabled()
     disable_progress_bars()
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("always", UserWarning)
         try:
             yield
         finally:

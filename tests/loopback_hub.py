@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from loopback_api import Api
+from loopback_api import Answer, Api
 from loopback_state import Blob, Fault, LoopbackHub, RefusalError, Repository, Request
 
 __all__ = ["Blob", "LoopbackHub", "Repository", "serve"]
@@ -54,6 +54,10 @@ class Handler(Api, BaseHTTPRequestHandler):
         with suppress(ConnectionError):  # a client that goes away is part of the tests
             super().handle()
 
+    def finish(self) -> None:
+        with suppress(ConnectionError):
+            super().finish()
+
     def _handle(self) -> None:
         url = urlsplit(self.path)
         self.query = parse_qs(url.query)
@@ -69,8 +73,7 @@ class Handler(Api, BaseHTTPRequestHandler):
         ]
         fault = self._fault(f"{self.command} {url.path}")
         try:
-            self._before(fault)
-            answer, headers, status = self.route(url.path)
+            answer, headers, status = self._before(fault) or self.route(url.path)
         except RefusalError as refusal:
             answer, headers, status = (
                 json.dumps({"error": str(refusal)}).encode(),
@@ -85,8 +88,6 @@ class Handler(Api, BaseHTTPRequestHandler):
         if fault and fault.drop_after:
             self.close_connection = True
             return
-        if fault and fault.body is not None:
-            answer, headers, status = fault.body, {"Content-Type": "application/json"}, fault.status or 200
         self._send(answer, {**headers, **(fault.headers if fault else {})}, status, fault)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815
@@ -99,16 +100,19 @@ class Handler(Api, BaseHTTPRequestHandler):
                     return fault
         return None
 
-    def _before(self, fault: Fault | None) -> None:
+    def _before(self, fault: Fault | None) -> Answer | None:
         if fault is None:
-            return
+            return None
         if fault.call:
             fault.call()
         threading.Event().wait(fault.delay)  # not time.sleep, which tests take away
         if fault.drop:
             raise ConnectionAbortedError
-        if fault.status and fault.body is None:
+        if fault.body is not None:
+            return fault.body, {}, fault.status or 200
+        if fault.status:
             raise RefusalError(fault.status, message=fault.message)
+        return None
 
     def _send(self, answer: bytes, headers: dict[str, str], status: int, fault: Fault | None) -> None:
         if fault and fault.corrupt:

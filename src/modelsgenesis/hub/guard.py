@@ -7,6 +7,7 @@ sends. Hooks on its HTTP session look at each request and each answer of a call 
 import logging
 import math
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +30,7 @@ PATIENCE = 60.0
 """Seconds that an answer may take, and one more for each `SLOWEST` bytes that have come."""
 
 SLOWEST = 1000
-REQUESTS = 100
+REQUESTS = 500
 """Requests that one call may lead to, its uploads aside: some of the client's retries have no end of their own."""
 
 LONGEST_WAIT = 300
@@ -39,6 +40,7 @@ _ETAG = re.compile(r'(?:W/)?"?(?:[0-9a-f]{40}|[0-9a-f]{64})"?')
 _WHY = re.compile(r"HTTP Error (\d+)|^'(.*?)' thrown|Error while downloading from \S+ (.*)")
 _AGAIN = re.compile(r"Retrying in (\d+)|Waiting (\d+)|Trying to resume")
 
+_INSTALLING = threading.Lock()
 _log = logging.getLogger(__name__)
 
 
@@ -72,9 +74,10 @@ def guarding(call: Call) -> Iterator[None]:
         ConfigurationError: The environment has an endpoint or a proxy that cannot be.
     """
     endpoint()
-    factory = _http._GLOBAL_CLIENT_FACTORY  # noqa: SLF001 - a user's own, which is kept
-    if not isinstance(factory, _GuardedSessions):
-        set_client_factory(_GuardedSessions(factory))
+    with _INSTALLING:
+        factory = _http._GLOBAL_CLIENT_FACTORY  # noqa: SLF001 - a user's own, which is kept
+        if not isinstance(factory, _GuardedSessions):
+            set_client_factory(_GuardedSessions(factory))
     try:
         _http.get_session()
     except Exception as problem:  # of a proxy or of certificates, of any type

@@ -127,9 +127,10 @@ def read_card(path: Path) -> ModelCard:
     if "modelsgenesis" not in front:
         raise ConfigurationError(f"{path}: no `modelsgenesis:` mapping in its header; see the packaged cards")
     source = ModelSource.from_dict(front["modelsgenesis"], where=str(path))
-    called, what = (path.parent.name, "its folder") if path.name == FOLDER_CARD else (path.stem, "the file")
-    if source.name != called:
-        raise ConfigurationError(f"{path}: is about {source.name!r}; call {what} {source.name}, as the model")
+    in_folder = path.name == FOLDER_CARD
+    if source.name != (path.parent.name if in_folder else path.stem):
+        right = f"its folder {source.name}" if in_folder else f"the file {source.name}.md"
+        raise ConfigurationError(f"{path}: is about {source.name!r}; call {right}")
     return ModelCard(source, front, text, path)
 
 

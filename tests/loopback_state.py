@@ -11,17 +11,6 @@ from typing import Any
 
 LARGE = 4096  # bytes from which a file goes the way of large files; so does every .safetensors, .pt, .h5 …
 LARGE_SUFFIXES = (".safetensors", ".pt", ".pth", ".h5", ".model", ".png")
-LICENSES = {
-    "apache-2.0",
-    "mit",
-    "cc-by-4.0",
-    "cc-by-nc-4.0",
-    "cc0-1.0",
-    "bsd-3-clause",
-    "openrail",
-    "other",
-    "unknown",
-}
 
 
 @dataclass(frozen=True)

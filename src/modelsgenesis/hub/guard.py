@@ -141,7 +141,9 @@ def _check_response(response: Any) -> None:
         strange = "compressed, though it was asked not to"
     elif response.request.method == "HEAD":
         strange = _strange_file(call, headers)
-    elif headers.get(constants.HUGGINGFACE_HEADER_X_XET_ENDPOINT, "https:").partition(":")[0] not in _schemes():
+    elif (
+        headers.get(constants.HUGGINGFACE_HEADER_X_XET_ENDPOINT, constants.ENDPOINT).partition(":")[0] not in _schemes()
+    ):
         strange = "with a storage that is not on the network"
     if strange:
         raise no_hub(call.repository, strange)

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from typing import Any
-from urllib.parse import parse_qs, quote, unquote
+from urllib.parse import quote, unquote
 
 from loopback_state import Blob, LoopbackHub, RefusalError, Repository, is_large
 from loopback_yaml import yaml_errors
@@ -111,17 +111,6 @@ class Api:
         answer = {"errors": [{"message": error} for error in errors], "warnings": []}
         return json.dumps(answer).encode(), {"Content-Type": "application/json"}, 400 if errors else 200
 
-    def models(self) -> Any:
-        names = sorted(name for name, repository in self.hub.repositories.items() if not repository.private)
-        size, page = int(self.query.get("limit", ["100"])[0]), int(self.query.get("page", ["0"])[0])
-        names, rest = names[page * size : (page + 1) * size], names[(page + 1) * size :]
-        link = {"Link": f'<{self.hub.url}/api/models?limit={size}&page={page + 1}>; rel="next"'} if rest else {}
-        return (
-            json.dumps([{"id": name} for name in names]).encode(),
-            {"Content-Type": "application/json", **link},
-            200,
-        )
-
     def info(self, name: str, revision: str) -> Any:
         repository = self._repository(name)
         oid = self._commit(repository, revision or "main")
@@ -141,32 +130,6 @@ class Api:
                 for path, blob in repository.commits[oid].items()
             ],
         }
-
-    def tree(self, name: str, revision: str) -> Any:
-        repository = self._repository(name)
-        files = repository.commits[self._commit(repository, revision)]
-        return [entry(path, blob) for path, blob in files.items()]
-
-    def paths_info(self, name: str, revision: str) -> Any:
-        repository = self._repository(name)
-        files = repository.commits[self._commit(repository, revision)]
-        asked = parse_qs(self.body.decode()).get("paths", [])
-        return [entry(path, files[path]) for path in asked if path in files]
-
-    def refs(self, name: str) -> Any:
-        heads = self._repository(name).heads
-        branches = [{"name": b, "ref": f"refs/heads/{b}", "targetCommit": oid} for b, oid in heads.items()]
-        return {"branches": branches, "converts": [], "tags": []}
-
-    def commits(self, name: str, revision: str) -> Any:
-        repository = self._repository(name)
-        oid: str | None = self._commit(repository, revision)
-        found: list[dict[str, Any]] = []
-        while oid:
-            title = repository.messages[oid]
-            found.append({"id": oid, "title": title, "message": "", "authors": [], "date": "2024-01-01T00:00:00.000Z"})
-            oid = repository.parents[oid]
-        return found
 
     def branch(self, name: str, branch: str) -> Any:
         repository = self._repository(name, write=True)
@@ -311,25 +274,15 @@ def described(blob: Blob) -> dict[str, Any]:
     return {"size": blob.size, "blobId": blob.git_sha1, **lfs}
 
 
-def entry(path: str, blob: Blob) -> dict[str, Any]:
-    lfs = {"lfs": {"oid": blob.sha256, "size": blob.size, "pointerSize": 134}} if blob.lfs else {}
-    return {"type": "file", "path": path, "size": blob.size, "oid": blob.git_sha1, **lfs}
-
-
 NAME, REVISION = r"([^/ ]+/[^/ ]+)", r"([^/ ]+)"
 ROUTES = [
     (r"GET /api/whoami-v2", "whoami"),
     (r"POST /api/repos/create", "create"),
     (r"DELETE /api/repos/delete", "delete"),
     (r"POST /api/validate-yaml", "validate_yaml"),
-    (r"GET /api/models", "models"),
     (rf"PUT /api/models/{NAME}/settings", "settings"),
     (rf"GET /api/models/{NAME}(?:/revision/{REVISION})?", "info"),
-    (rf"GET /api/models/{NAME}/tree/{REVISION}", "tree"),
-    (rf"GET /api/models/{NAME}/refs", "refs"),
-    (rf"GET /api/models/{NAME}/commits/{REVISION}", "commits"),
     (rf"(?:POST|DELETE) /api/models/{NAME}/branch/{REVISION}", "branch"),
-    (rf"POST /api/models/{NAME}/paths-info/{REVISION}", "paths_info"),
     (rf"POST /api/models/{NAME}/preupload/{REVISION}", "preupload"),
     (rf"POST /api/models/{NAME}/commit/{REVISION}", "commit"),
     (rf"GET /api/models/{NAME}/xet-(read|write)-token/{REVISION}", "xet_token"),

@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from loopback_api import Api
+from loopback_api import Answer, Api
 from loopback_state import Blob, Fault, LoopbackHub, RefusalError, Repository, Request
 
 __all__ = ["Blob", "LoopbackHub", "Repository", "serve"]
@@ -54,6 +54,10 @@ class Handler(Api, BaseHTTPRequestHandler):
         with suppress(ConnectionError):  # a client that goes away is part of the tests
             super().handle()
 
+    def finish(self) -> None:
+        with suppress(ConnectionError):
+            super().finish()
+
     def _handle(self) -> None:
         url = urlsplit(self.path)
         self.query = parse_qs(url.query)
@@ -69,8 +73,7 @@ class Handler(Api, BaseHTTPRequestHandler):
         ]
         fault = self._fault(f"{self.command} {url.path}")
         try:
-            self._before(fault)
-            answer, headers, status = self.route(url.path)
+            answer, headers, status = self._before(fault) or self.route(url.path)
         except RefusalError as refusal:
             answer, headers, status = (
                 json.dumps({"error": str(refusal)}).encode(),
@@ -85,7 +88,7 @@ class Handler(Api, BaseHTTPRequestHandler):
         if fault and fault.drop_after:
             self.close_connection = True
             return
-        self._send(answer, headers, status, fault)
+        self._send(answer, {**headers, **(fault.headers if fault else {})}, status, fault)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = _handle  # noqa: N815
 
@@ -97,25 +100,28 @@ class Handler(Api, BaseHTTPRequestHandler):
                     return fault
         return None
 
-    def _before(self, fault: Fault | None) -> None:
+    def _before(self, fault: Fault | None) -> Answer | None:
         if fault is None:
-            return
+            return None
         if fault.call:
             fault.call()
         threading.Event().wait(fault.delay)  # not time.sleep, which tests take away
         if fault.drop:
             raise ConnectionAbortedError
+        if fault.body is not None:
+            return fault.body, {}, fault.status or 200
         if fault.status:
             raise RefusalError(fault.status, message=fault.message)
+        return None
 
     def _send(self, answer: bytes, headers: dict[str, str], status: int, fault: Fault | None) -> None:
         if fault and fault.corrupt:
             answer = bytes(255 - byte for byte in answer)
+        if fault and fault.trickle is not None:
+            self.wfile = Trickle(self.wfile, fault.trickle)  # pyright: ignore[reportAttributeAccessIssue]
         self.send_response(status)
-        for name, value in headers.items():
+        for name, value in {"Content-Length": str(len(answer)), **headers}.items():
             self.send_header(name, value)
-        if "Content-Length" not in headers:
-            self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         if self.command == "HEAD":
             return
@@ -124,3 +130,21 @@ class Handler(Api, BaseHTTPRequestHandler):
             self.close_connection = True
             return
         self.wfile.write(answer)
+
+
+class Trickle:
+    """A connection on which everything after the first bytes comes slowly, one by one."""
+
+    def __init__(self, file: Any, quick: int) -> None:
+        self.file, self.quick = file, quick
+
+    def write(self, content: bytes) -> None:
+        self.file.write(content[: self.quick])
+        for byte in content[self.quick :]:
+            self.file.write(bytes([byte]))
+            self.file.flush()
+            threading.Event().wait(0.05)
+        self.quick = max(0, self.quick - len(content))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)

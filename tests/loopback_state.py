@@ -11,17 +11,6 @@ from typing import Any
 
 LARGE = 4096  # bytes from which a file goes the way of large files; so does every .safetensors, .pt, .h5 …
 LARGE_SUFFIXES = (".safetensors", ".pt", ".pth", ".h5", ".model", ".png")
-LICENSES = {
-    "apache-2.0",
-    "mit",
-    "cc-by-4.0",
-    "cc-by-nc-4.0",
-    "cc0-1.0",
-    "bsd-3-clause",
-    "openrail",
-    "other",
-    "unknown",
-}
 
 
 @dataclass(frozen=True)
@@ -87,6 +76,9 @@ class Fault:
     drop: bool = False  # close the connection without an answer
     drop_after: bool = False  # do what was asked, then close the connection without an answer
     call: Callable[[], object] | None = None  # before the answer
+    body: bytes | None = None  # answer with this instead
+    headers: dict[str, str] = field(default_factory=dict)  # over those of the answer
+    trickle: int | None = None  # after so many bytes of the whole answer, one byte in 50 ms
 
 
 @dataclass(frozen=True)

@@ -6,17 +6,7 @@ from typing import Any
 
 import yaml
 
-LICENSES = {
-    "apache-2.0",
-    "mit",
-    "cc-by-4.0",
-    "cc-by-nc-4.0",
-    "cc0-1.0",
-    "bsd-3-clause",
-    "openrail",
-    "other",
-    "unknown",
-}
+LICENSES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0", "bsd-3-clause", "openrail", "other", "unknown"}
 
 
 def yaml_errors(card: str) -> list[str]:

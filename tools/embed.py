@@ -25,9 +25,8 @@ from modelsgenesis.checkpoints.bundle import CONFIG_NAME, WEIGHTS_NAME  # noqa: 
 from modelsgenesis.configs import BundleConfig, PretrainingConfig, pretraining_recipe  # noqa: E402
 from modelsgenesis.configs.front_matter import CardParts, split_card  # noqa: E402
 from modelsgenesis.errors import CheckpointError, ConfigurationError, GenesisError  # noqa: E402
-from modelsgenesis.files import write_atomically  # noqa: E402
+from modelsgenesis.files import sha256_of, write_atomically  # noqa: E402
 from modelsgenesis.hub import ModelSource, review_card  # noqa: E402
-from modelsgenesis.hub.cache import sha256_of  # noqa: E402
 from modelsgenesis.hub.content import check_content  # noqa: E402
 from modelsgenesis.hub.registry import FOLDER_CARD, read_card  # noqa: E402
 

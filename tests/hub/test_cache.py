@@ -8,8 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelsgenesis import hub as room
-from modelsgenesis.errors import DigestError
-from modelsgenesis.hub.cache import Record, check_digest, git_sha1_of, key_of, open_cache, sha256_of
+from modelsgenesis.hub.cache import Record, hub_digest, key_of, open_cache, sha256_of
 
 
 @pytest.fixture
@@ -74,12 +73,12 @@ def test_digests_are_gits_and_sha256(tmp_path: Path) -> None:
     """Golden values of `git hash-object` and `sha256sum` for the same content."""
     path = tmp_path / "a"
     path.write_bytes(b"hello\n")
-    assert git_sha1_of(path) == "ce013625030ba8dba906f756967f9e9ca394464a"
-    assert sha256_of(path) == "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
-    with pytest.raises(DigestError, match=r"a: the Hub records no digest to check it against"):
-        check_digest(path, {}, "a")
-    with pytest.raises(DigestError, match=r"a: is not the file that the Hub records \(git 00\)"):
-        check_digest(path, {"git_sha1": "00"}, "a")
+    for like, digest in (
+        ("0" * 40, "ce013625030ba8dba906f756967f9e9ca394464a"),
+        ("0" * 64, "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"),
+    ):
+        assert hub_digest(path, like) == digest
+    assert hub_digest(b"hello\n", "0" * 40) == hub_digest(path, "0" * 40)
 
 
 @given(

@@ -1,11 +1,11 @@
 """What goes wrong on the way down: the message, what the caches hold afterwards, and that no token leaks."""
 
-import hashlib
 import json
 import random
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from huggingface_hub import constants
@@ -17,6 +17,7 @@ from modelsgenesis.errors import (
     AccessError,
     CheckpointError,
     DigestError,
+    GenesisError,
     HubError,
     HubUnreachableError,
     UnknownModelError,
@@ -27,10 +28,10 @@ from .conftest import (  # pyright: ignore[reportAttributeAccessIssue]
     cached_files,
     use_endpoint,
     write_card,
-    write_run,
 )
 
 TINY = "clinic/tiny"
+INFO, LARGE = "GET /api/models/", "GET /large/"
 
 
 @pytest.fixture(autouse=True)
@@ -40,49 +41,35 @@ def tiny(hub: LoopbackHub, run: Path) -> LoopbackHub:
     return hub
 
 
-def failure(kind: type[HubError | CheckpointError], name: str = TINY, **options: object) -> str:
+def failure(kind: type[GenesisError], name: str = TINY, **options: Any) -> str:
     """Fetch, expect an error of exactly this kind, and return its one line."""
     with pytest.raises(kind) as caught:
-        room.fetch_bundle(name, **options)  # pyright: ignore[reportArgumentType]
+        room.fetch_bundle(name, **options)
     assert type(caught.value) is kind
     message = str(caught.value)
-    assert "\n" not in message
-    assert "hf_" not in message
+    assert message.isprintable()
+    assert not any(token in message for token in ("hf_alice", "hf_bob", "hf_wrong", "hf_stranger"))
     return message
 
 
-def test_connection_refused(closed_port: int, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_endpoint(monkeypatch, f"http://127.0.0.1:{closed_port}")
-    message = failure(HubUnreachableError)
-    assert message.startswith(f"clinic/tiny: http://127.0.0.1:{closed_port} cannot be reached")
-    assert "check the network or HF_ENDPOINT" in message
-    assert cached_files(home) == []
-
-
-def test_connection_refused_with_a_copy_here_is_quick(closed_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    here = room.fetch_bundle(TINY)
-    use_endpoint(monkeypatch, f"http://127.0.0.1:{closed_port}")
-    begin = time.monotonic()
-    with pytest.warns(UserWarning, match=r"cannot be reached .*using the copy of commit"):
-        assert room.fetch_bundle(TINY, refresh=True) == here
-    assert time.monotonic() - begin < 3
-
-
-def test_a_server_that_says_nothing_is_given_up_soon(
-    hub: LoopbackHub, home: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("with_a_copy", [False, True])
+@pytest.mark.parametrize("trouble", ["refused", "silent"])
+def test_a_hub_that_cannot_be_reached_is_given_up_soon(
+    hub: LoopbackHub, closed_port: int, home: Path, monkeypatch: pytest.MonkeyPatch, trouble: str, with_a_copy: bool
 ) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.2)
-    hub.fault("GET /api/models/", delay=1.0)
-    assert "did not answer in time; try later, or raise HF_HUB_ETAG_TIMEOUT" in failure(HubUnreachableError)
-    assert cached_files(home) == []
-
-
-def test_a_slow_server_with_a_copy_here_is_given_up_in_3_seconds(hub: LoopbackHub) -> None:
-    here = room.fetch_bundle(TINY)
-    hub.fault("GET /api/models/", delay=4.0)
-    begin = time.monotonic()
-    with pytest.warns(UserWarning, match=r"did not answer in time.*using the copy"):
-        assert room.fetch_bundle(TINY, refresh=True) == here
+    here = room.fetch_bundle(TINY) if with_a_copy else None
+    if trouble == "refused":
+        use_endpoint(monkeypatch, f"http://127.0.0.1:{closed_port}")
+    else:
+        monkeypatch.setattr(constants, "HF_HUB_ETAG_TIMEOUT", 0.5)
+        hub.fault(INFO, delay=4.0)
+    word, begin = ("cannot be reached" if trouble == "refused" else "in time"), time.monotonic()
+    if with_a_copy:
+        with pytest.warns(UserWarning, match=f"{word}.*using the copy of commit"):
+            assert room.fetch_bundle(TINY, refresh=True) == here
+    else:
+        assert word in failure(HubUnreachableError)
+        assert cached_files(home) == []
     assert time.monotonic() - begin < 3
 
 
@@ -94,187 +81,140 @@ def test_a_cut_body_is_resumed_where_it_broke(
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", chunk)
     weights = (run / "model.safetensors").read_bytes()
     offset = random.Random(seed).randrange(len(weights))
-    hub.fault("GET /large/", cut=offset)
+    hub.fault(LARGE, cut=offset)
     assert (room.fetch_bundle(TINY) / "model.safetensors").read_bytes() == weights
     asked = [request.range for request in hub.requests if request.path.startswith("/large/")]
     assert asked == [None, f"bytes={offset // chunk * chunk}-" if offset >= chunk else None]
 
 
-def test_a_body_that_is_cut_again_and_again_leaves_nothing_half_done(hub: LoopbackHub, home: Path) -> None:
-    hub.fault("GET /large/", cut=0, times=99)
-    assert "cannot be reached" in failure(HubUnreachableError)
-    assert cached_files(home) == ["config.json"]  # complete and verified
-
-
 @pytest.mark.parametrize("status", [500, 503])
-@pytest.mark.parametrize("what", ["GET /api/models/", "HEAD .*safetensors", "GET /large/", "GET .*config.json"])
+@pytest.mark.parametrize("what", [INFO, "HEAD .*safetensors", LARGE, "GET .*config.json"])
 def test_a_burst_of_server_errors_is_waited_out(hub: LoopbackHub, status: int, what: str) -> None:
     hub.fault(what, status=status, times=3)
     load_bundle(room.fetch_bundle(TINY))
 
 
-@pytest.mark.parametrize("status", [500, 503])
-def test_a_server_that_stays_down_is_said(hub: LoopbackHub, home: Path, status: int) -> None:
-    hub.fault("GET /api/models/", status=status, times=99)
-    assert f"is busy or down ({status}); try again later" in failure(HubUnreachableError)
-    assert cached_files(home) == []
-
-
 @pytest.mark.parametrize(
-    ("file", "request_line"),
+    ("where", "fault", "kind", "word", "kept"),
     [
-        ("model.safetensors", "GET /large/"),
-        ("config.json", "GET .*/config.json"),
-        ("README.md", "GET .*/README.md"),
+        (LARGE, {"cut": 0}, HubUnreachableError, "cannot be reached", ["config.json"]),
+        (INFO, {"status": 500}, HubUnreachableError, "500", []),
+        (INFO, {"status": 503}, HubUnreachableError, "503", []),
+        (INFO, {"status": 403, "message": "not for you"}, AccessError, "403: not for you", []),
+        (INFO, {"status": 418, "message": "teapot"}, HubError, "418: teapot", []),
+        (LARGE, {"corrupt": True}, DigestError, "model.safetensors", ["config.json"]),
+        ("GET .*/config.json", {"corrupt": True}, DigestError, "config.json", []),
+        ("GET .*/README.md", {"corrupt": True}, DigestError, "README.md", ["config.json", "model.safetensors"]),
     ],
 )
-def test_a_corrupted_file_of_the_right_size_is_refused(
-    hub: LoopbackHub, home: Path, file: str, request_line: str
+def test_what_does_not_go_away_is_said_and_leaves_only_whole_files(
+    hub: LoopbackHub, home: Path, where: str, fault: dict[str, Any], kind: Any, word: str, kept: list[str]
 ) -> None:
-    fault = hub.fault(request_line, corrupt=True, times=99)
-    message = failure(DigestError)
-    assert message.startswith(f"clinic/tiny/{file}: ")
-    assert "it was thrown away, try again later" in message
-    assert file not in cached_files(home)
-    assert not any(name.startswith("record") for name in cached_files(home))
-    fault.times = 0
+    hub.fault(where, times=99, **fault)
+    assert word in failure(kind)
+    assert cached_files(home) == kept
+    hub.faults.clear()
     load_bundle(room.fetch_bundle(TINY))
 
 
 def test_a_wrong_digest_in_the_card_stops_before_the_download(hub: LoopbackHub, home: Path, cards: Path) -> None:
     write_card(cards, sha256="a" * 64)
-    message = failure(DigestError, "tiny-ct")
-    assert "its card pins aaaaaaaaaaaa…; nothing was downloaded, since it is not the file" in message
-    assert hub.count("GET /large/") == 0
+    assert "its card pins aaaaaaaaaaaa…; nothing was downloaded" in failure(DigestError, "tiny-ct")
+    assert hub.count(LARGE) == 0
     assert "model.safetensors" not in cached_files(home)
 
 
 def test_the_token_stays_home(hub: LoopbackHub) -> None:
     """Large files lie on another host, which the Hub redirects to."""
     room.fetch_bundle(TINY, token="hf_bob")
-    large = [request for request in hub.requests if request.path.startswith("/large/")]
-    assert large
-    assert all(request.origin == "localhost" for request in large)
-    assert all(request.authorization is None for request in large)
-    home_requests = [request for request in hub.requests if not request.path.startswith("/large/")]
-    assert {request.authorization for request in home_requests} == {"Bearer hf_bob"}
+    sent = {(request.path.startswith("/large/"), request.origin, request.authorization) for request in hub.requests}
+    assert sent == {(True, "localhost", None), (False, "127.0.0.1", "Bearer hf_bob")}
 
 
-def test_a_wrong_token(hub: LoopbackHub, home: Path) -> None:
-    message = failure(AccessError, token="hf_" + "wrong")
-    assert message == "clinic/tiny: the Hub does not accept the token (401); make a new one in the account's settings"
-    assert cached_files(home) == []
-
-
-def test_a_token_without_the_rights(hub: LoopbackHub, home: Path) -> None:
-    hub.fault("GET /api/models/", status=403, message="not for you")
-    assert "clinic/tiny: the token lacks the rights (403: not for you)" in failure(AccessError)
-    assert cached_files(home) == []
-
-
-@pytest.mark.parametrize("signed_in", [True, False])
-def test_a_repository_that_is_not_there(hub: LoopbackHub, home: Path, signed_in: bool, monkeypatch) -> None:
-    if not signed_in:
+@pytest.mark.parametrize(
+    ("name", "token", "state", "kind", "words"),
+    [
+        (TINY, "hf_wrong", {}, AccessError, ["does not accept the token"]),
+        ("clinic/none", "hf_bob", {}, UnknownModelError, ["not on http", "or private", "ask its owner"]),
+        ("clinic/none", None, {}, UnknownModelError, ["not on http", "or private", "HF_TOKEN"]),
+        (TINY, "hf_stranger", {"private": True}, UnknownModelError, ["or private"]),
+        (TINY, "hf_bob", {"gated": True}, AccessError, ["gated", "clinic/tiny with the account"]),
+        (TINY, None, {"gated": True}, AccessError, ["gated", "hf auth login"]),
+        ("a--b/c..d", "hf_bob", {}, UnknownModelError, ["expected org/name"]),
+    ],
+)
+def test_what_is_not_for_everybody(
+    hub: LoopbackHub,
+    home: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    token: str | None,
+    state: dict[str, bool],
+    kind: Any,
+    words: list[str],
+) -> None:
+    if token is None:
         monkeypatch.delenv("HF_TOKEN")
-    message = failure(UnknownModelError, "clinic/none")
-    assert message.startswith(f"clinic/none: not on {hub.url}, or private; check the name, or ")
-    assert message.endswith("ask its owner for access" if signed_in else "HF_TOKEN or pass --token")
-    assert cached_files(home) == []
-
-
-def test_a_private_repository(hub: LoopbackHub, home: Path) -> None:
-    hub.repositories[TINY].private = True
-    assert "or private" in failure(UnknownModelError, token="hf_stranger")
-    assert cached_files(home) == []
-    load_bundle(room.fetch_bundle(TINY, token="hf_bob"))
-
-
-def test_a_gated_repository(hub: LoopbackHub, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.repositories[TINY].gated = True
-    accept = f"clinic/tiny: gated; accept its conditions at {hub.url}/clinic/tiny "
-    assert failure(AccessError) == accept + "with the account of your token"
-    monkeypatch.delenv("HF_TOKEN")
-    assert failure(AccessError).startswith(accept + "there, then sign in with `hf auth login`")
+    vars(hub.repositories[TINY]).update(state)
+    message = failure(kind, name, token=token)
+    assert all(word in message for word in words)
     assert cached_files(home) == []
     hub.users["hf_bob"]["granted"].add(TINY)
     load_bundle(room.fetch_bundle(TINY, token="hf_bob"))
 
 
-def test_a_name_that_is_none(home: Path) -> None:
-    assert "no name of a repository, expected org/name" in failure(UnknownModelError, "a--b/c..d")
-
-
 def test_a_missing_file(hub: LoopbackHub, home: Path) -> None:
     del hub.repositories[TINY].files["model.safetensors"]
-    assert "holds no bundle of this package (config.json and model.safetensors)" in failure(CheckpointError)
+    assert "holds no bundle of this package" in failure(CheckpointError)
     assert cached_files(home) == []
 
 
-def test_paths_that_lead_out_are_never_followed(hub: LoopbackHub, tmp_path: Path, home: Path) -> None:
+def test_paths_that_lead_out_are_never_followed(hub: LoopbackHub, tmp_path: Path) -> None:
     hub.add(TINY, {"../../evil.json": b"{}", "/absolute.json": b"{}", "figures/../../x.png": b"x"})
-    folder = room.fetch_bundle(TINY)
-    load_bundle(folder)
-    room.copy_bundle(folder, tmp_path / "copy")
-    names = {path.name for path in tmp_path.rglob("*")}
-    assert not names & {"evil.json", "absolute.json", "x.png"}
+    room.copy_bundle(room.fetch_bundle(TINY), tmp_path / "copy")
+    load_bundle(tmp_path / "copy")
+    assert not {path.name for path in tmp_path.rglob("*")} & {"evil.json", "absolute.json", "x.png"}
 
 
-def test_a_link_in_a_repository_is_only_its_text(hub: LoopbackHub, run: Path) -> None:
-    """Git stores a link as a small file with the path in it."""
-    files = hub.repositories[TINY].files
-    files["model.safetensors"] = Blob(b"../../../../etc/passwd")
-    folder = room.fetch_bundle(TINY)
-    with pytest.raises(CheckpointError, match=r"damaged, or no safetensors file"):
-        load_bundle(folder)
+def _header(claimed: int, text: bytes) -> bytes:
+    return struct.pack("<Q", claimed) + text
 
 
-def test_a_file_said_to_have_10_gb_is_not_downloaded(hub: LoopbackHub, run: Path, home: Path) -> None:
-    weights = (run / "model.safetensors").read_bytes()
-    hub.repositories[TINY].files["model.safetensors"] = Blob(weights, lfs=True, claimed_size=10 << 30)
-    assert "has 10,737,418,240 bytes, expected at most " in failure(CheckpointError)
-    assert hub.count("GET /large/") == 0
-    hub.repositories[TINY].files["config.json"] = Blob(b"{}", claimed_size=10 << 30)
-    assert "config.json: has 10,737,418,240 bytes" in failure(CheckpointError)
+_HUGE = json.dumps({"head.weight": {"dtype": "F32", "shape": [50000, 50000], "data_offsets": [0, 10**10]}}).encode()
 
 
-def test_a_header_said_to_have_10_gb_allocates_nothing(hub: LoopbackHub) -> None:
-    claim = struct.pack("<Q", 10 << 30) + b"{}"
-    blob = Blob(claim, lfs=True)
-    hub.large[blob.sha256] = claim
-    hub.repositories[TINY].files["model.safetensors"] = blob
-    with pytest.raises(CheckpointError, match=r"damaged, or no safetensors file .*header too large"):
-        load_bundle(room.fetch_bundle(TINY))
-
-
-def test_a_tensor_of_10_gb_in_a_small_file_allocates_nothing(hub: LoopbackHub) -> None:
-    header = json.dumps({"head.weight": {"dtype": "F32", "shape": [50000, 50000], "data_offsets": [0, 10**10]}})
-    content = struct.pack("<Q", len(header)) + header.encode()
+@pytest.mark.parametrize(
+    "content",
+    [b"../../../../etc/passwd", _header(10 << 30, b"{}"), _header(len(_HUGE), _HUGE)],
+    ids=["the text of a link", "a header of 10 GB", "a tensor of 10 GB"],
+)
+def test_weights_that_lie_are_damaged(hub: LoopbackHub, content: bytes) -> None:
     blob = Blob(content, lfs=True)
     hub.large[blob.sha256] = content
     hub.repositories[TINY].files["model.safetensors"] = blob
-    with pytest.raises(CheckpointError, match=r"damaged, or no safetensors file"):
+    with pytest.raises(CheckpointError):
         load_bundle(room.fetch_bundle(TINY))
 
 
-def test_a_server_that_is_no_hub(hub: LoopbackHub, home: Path) -> None:
-    hub.fault("GET /api/models/", status=418, message="teapot")
-    assert "refused (418: teapot); see " in failure(HubError)
-    assert cached_files(home) == []
+def test_a_file_said_to_have_10_gb_is_not_downloaded(hub: LoopbackHub, run: Path) -> None:
+    weights = (run / "model.safetensors").read_bytes()
+    hub.repositories[TINY].files["model.safetensors"] = Blob(weights, lfs=True, claimed_size=10 << 30)
+    assert "10,737,418,240 bytes" in failure(CheckpointError)
+    assert hub.count(LARGE) == 0
+    hub.repositories[TINY].files["config.json"] = Blob(b"{}", claimed_size=10 << 30)
+    assert "10,737,418,240 bytes" in failure(CheckpointError)
+
+
+def test_a_link_in_the_cache_that_leads_out_is_replaced_and_its_target_stays(hub: LoopbackHub, tmp_path: Path) -> None:
+    config = room.fetch_bundle(TINY) / "config.json"
+    (tmp_path / "outside").write_text("{}")
+    config.unlink()
+    config.symlink_to(tmp_path / "outside")
+    load_bundle(room.fetch_bundle(TINY))
+    assert (tmp_path / "outside").read_text() == "{}"
 
 
 def test_a_cache_that_cannot_be_written_is_said(home: Path) -> None:
     home.mkdir()
     (home / "hub").write_text("a file where the folder should be")
-    message = failure(HubError)
-    assert message.startswith("clinic/tiny: the transfer broke off (")
-    assert message.endswith("; check space and rights under HF_HOME")
-
-
-def test_digests_are_those_of_the_files(hub: LoopbackHub, run: Path) -> None:
-    digests = room.verify(room.fetch_bundle(TINY))
-    assert digests == {name: hashlib.sha256(content).hexdigest() for name, content in bundle_files(run).items()}
-
-
-def test_another_run_has_other_weights(tmp_path: Path, run: Path) -> None:
-    other = write_run(tmp_path / "other", seed=1)
-    assert room.verify(other)["model.safetensors"] != room.verify(run)["model.safetensors"]
+    assert "HF_HOME" in failure(HubError)

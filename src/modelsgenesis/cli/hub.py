@@ -104,12 +104,13 @@ def card(
     json_output: Json = False,
 ) -> None:
     """Show the card of a model, or check it."""
+    from modelsgenesis.errors import ConfigurationError
+    from modelsgenesis.files import read_text
     from modelsgenesis.hub import find_card, review_card
-    from modelsgenesis.hub.registry import read_text
 
     path = Path(name)
     path = path / "README.md" if path.is_dir() else path
-    text = read_text(path) if path.is_file() or path.name == "README.md" else find_card(name).text
+    text = read_text(path, ConfigurationError) if path.is_file() or path.name == "README.md" else find_card(name).text
     if check:
         problems = review_card(text)
         if json_output:

@@ -6,51 +6,25 @@ Reading cards loads neither torch nor the client; the rest is imported when it i
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from modelsgenesis.hub.registry import ModelCard, ModelSource, find_card, list_cards
+from modelsgenesis.hub.registry import ModelCard, ModelSource, find_card, list_cards  # noqa: F401
 
 if TYPE_CHECKING:
-    from modelsgenesis.hub.cache import CachedBundle, cached_bundles, is_own_conversion, prune
-    from modelsgenesis.hub.client import Progress
-    from modelsgenesis.hub.download import fetch_bundle
-    from modelsgenesis.hub.local import cached_folder, copy_bundle, verify
-    from modelsgenesis.hub.publishing import Publication, publish, push_command
-    from modelsgenesis.hub.review import review_card
+    from modelsgenesis.hub.cache import CachedBundle, cached_bundles, is_own_conversion, prune  # noqa: F401
+    from modelsgenesis.hub.client import Progress  # noqa: F401
+    from modelsgenesis.hub.download import fetch_bundle  # noqa: F401
+    from modelsgenesis.hub.local import cached_folder, copy_bundle, verify  # noqa: F401
+    from modelsgenesis.hub.publishing import Publication, publish, push_command  # noqa: F401
+    from modelsgenesis.hub.review import review_card  # noqa: F401
 
-_LAZY = {
-    "CachedBundle": "cache",
-    "Progress": "client",
-    "Publication": "publishing",
-    "cached_bundles": "cache",
-    "cached_folder": "local",
-    "copy_bundle": "local",
-    "fetch_bundle": "download",
-    "is_own_conversion": "cache",
-    "prune": "cache",
-    "publish": "publishing",
-    "push_command": "publishing",
-    "review_card": "review",
-    "verify": "local",
+_ROOMS = {
+    "cache": ("CachedBundle", "cached_bundles", "is_own_conversion", "prune"),
+    "client": ("Progress",),
+    "download": ("fetch_bundle",),
+    "local": ("cached_folder", "copy_bundle", "verify"),
+    "publishing": ("Publication", "publish", "push_command"),
+    "review": ("review_card",),
 }
-
-__all__ = [
-    "CachedBundle",
-    "ModelCard",
-    "ModelSource",
-    "Progress",
-    "Publication",
-    "cached_bundles",
-    "cached_folder",
-    "copy_bundle",
-    "fetch_bundle",
-    "find_card",
-    "is_own_conversion",
-    "list_cards",
-    "prune",
-    "publish",
-    "push_command",
-    "review_card",
-    "verify",
-]
+_LAZY = {name: room for room, names in _ROOMS.items() for name in names}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,24 +1,23 @@
 """What is on this machine: records of verified downloads, and bundles converted from other formats."""
 
 import hashlib
-import json
 import os
+import re
 import shutil
 import stat
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from modelsgenesis.configs import Config
-from modelsgenesis.errors import ConfigurationError, DigestError
-from modelsgenesis.files import write_atomically
+from modelsgenesis.errors import ConfigurationError
+from modelsgenesis.files import read_json, sha256_of, write_json
+from modelsgenesis.hub.environment import client_settings
 
 CACHE_VARIABLE = "MODELSGENESIS_CACHE"
 """Names the folder of records and converted bundles."""
 
-_CHUNK = 1 << 20
 _UNDER_WAY = 3600  # seconds after which an unfinished conversion counts as abandoned
 
 
@@ -78,26 +77,29 @@ class Cache:
 
     root: Path
     hub: Path
-    bundles: Path = field(init=False)
-    records: Path = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "bundles", self.root / "bundles")
-        object.__setattr__(self, "records", self.root / "records")
+    @property
+    def bundles(self) -> Path:
+        """The folder of converted bundles."""
+        return self.root / "bundles"
+
+    @property
+    def records(self) -> Path:
+        """The folder of records."""
+        return self.root / "records"
 
     def read(self, key: str) -> Record | None:
         """Return a record, or None when there is none that can be read: then it is made anew."""
         try:
-            return Record.from_dict(json.loads(self._path(key).read_text("utf-8")))
-        except (OSError, ValueError, ConfigurationError):
+            return Record.from_dict(read_json(self.records / f"{key}.json", ConfigurationError))
+        except ConfigurationError:
             return None
 
     def write(self, key: str, record: Record) -> None:
         """Keep a record of files that were just verified."""
-        folder = self.bundle(record)
-        stamps = {name: _stamp(folder / name) for name in record.files}
+        stamps = {name: _stamp(self.bundle(record) / name) for name in record.files}
         record = record.override(stamps={name: stamp for name, stamp in stamps.items() if stamp})
-        write_atomically(self._path(key), (json.dumps(record.to_dict(), indent=2) + "\n").encode())
+        write_json(self.records / f"{key}.json", record.to_dict())
 
     def forget(self, repository: str) -> None:
         """Drop what is known of a repository, since its branches moved; the files stay."""
@@ -117,9 +119,6 @@ class Cache:
         if all(stamps.values()) and stamps == record.stamps:
             return True
         return all(stamps[name] and sha256_of(folder / name) == digest for name, digest in record.files.items())
-
-    def _path(self, key: str) -> Path:
-        return self.records / f"{key}.json"
 
 
 def _stamp(path: Path) -> tuple[int, ...]:
@@ -141,27 +140,18 @@ def open_cache(folder: str | Path | None = None) -> Cache:
 
     `MODELSGENESIS_CACHE`, else `modelsgenesis` under `HF_HOME`, else under the user's cache folder.
     """
-    from huggingface_hub import constants
-
     if folder is not None:
         return Cache(Path(folder).expanduser(), Path(folder).expanduser() / "hub")
     own, home = os.environ.get(CACHE_VARIABLE), os.environ.get("HF_HOME")
     base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     root = Path(own) if own else base / "modelsgenesis"
-    return Cache(root.expanduser(), Path(constants.HF_HUB_CACHE).expanduser())
+    return Cache(root.expanduser(), Path(client_settings().HF_HUB_CACHE).expanduser())
 
 
 def key_of(*parts: str) -> str:
     """Return a file name for what is asked for: readable, and told apart by a digest."""
-    readable = "--".join(part.replace("/", "--") for part in parts)
-    safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in readable)
+    safe = re.sub(r"[^\w.-]", "_", "--".join(part.replace("/", "--") for part in parts), flags=re.ASCII)
     return f"{safe[:80]}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digests_of(folder: Path) -> dict[str, str]:
@@ -169,20 +159,24 @@ def digests_of(folder: Path) -> dict[str, str]:
     return {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
 
 
-def git_sha1_of(path: Path) -> str:
-    """Return git's digest of a file: the SHA-1 of its length and content, as the Hub records small files."""
-    digest = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
+def hub_digest(content: Path | bytes, like: str) -> str:
+    """Return the digest of a file as the Hub records it: SHA-256 of a large one, git's SHA-1 of a small one.
+
+    Args:
+        content: A regular file, or what is in it.
+        like: Such a digest, whose length tells which of the two it is.
+    """
+    if isinstance(content, Path) and len(like) == 64:
+        return sha256_of(content)
+    content = content.read_bytes() if isinstance(content, Path) else content
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def cached_bundles(cache: str | Path | None = None) -> list[CachedBundle]:
     """List the converted bundles, and whether each is still in use."""
     here = open_cache(cache)
-    used = {record.folder for record in _records(here) if record.root == "bundles"}
-    folders = sorted(path for path in here.bundles.glob("*") if path.is_dir() and not _under_way(path))
+    records = [here.read(path.stem) for path in here.records.glob("*.json")]
+    used = {record.folder for record in records if record and record.root == "bundles"}
     return [
         CachedBundle(
             folder.name,
@@ -190,7 +184,8 @@ def cached_bundles(cache: str | Path | None = None) -> list[CachedBundle]:
             sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
             folder.name in used,
         )
-        for folder in folders
+        for folder in sorted(here.bundles.glob("*"))
+        if folder.is_dir() and not _under_way(folder)
     ]
 
 
@@ -209,41 +204,6 @@ def prune(cache: str | Path | None = None, *, everything: bool = False) -> list[
     Returns:
         What was removed.
     """
-    removed = [bundle for bundle in cached_bundles(cache) if everything or not bundle.used]
-    for bundle in removed:
+    for bundle in (removed := [bundle for bundle in cached_bundles(cache) if everything or not bundle.used]):
         shutil.rmtree(bundle.folder)
     return removed
-
-
-def _records(cache: Cache) -> list[Record]:
-    found = (cache.read(path.stem) for path in sorted(cache.records.glob("*.json")))
-    return [record for record in found if record is not None]
-
-
-def check_digest(path: Path, expected: Mapping[str, str | None], where: str) -> str:
-    """Compare a file with what was promised.
-
-    Args:
-        path: The file.
-        expected: `sha256` and `git_sha1`, either of them None when it is not known.
-        where: What a message should call the file.
-
-    Returns:
-        Its SHA-256.
-
-    Raises:
-        DigestError: It is another file, or nothing is known to compare it with.
-    """
-    digest = sha256_of(path)
-    wanted, wanted_git = expected.get("sha256"), expected.get("git_sha1")
-    if wanted is None and wanted_git is None:
-        raise DigestError(f"{where}: the Hub records no digest to check it against; ask its owner to upload it again")
-    if wanted is not None and digest != wanted:
-        raise DigestError(
-            f"{where}: its SHA-256 is {digest[:12]}…, expected {wanted[:12]}…; it was thrown away, try again later"
-        )
-    if wanted is None and git_sha1_of(path) != wanted_git:
-        raise DigestError(
-            f"{where}: is not the file that the Hub records (git {wanted_git}); it was thrown away, try again later"
-        )
-    return digest

@@ -1,8 +1,8 @@
 """What a push would upload: a run's bundle, checked, with its card made ready."""
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAM
 from modelsgenesis.configs import BundleConfig
 from modelsgenesis.configs.front_matter import BEGIN, PLACEHOLDER, CardParts, split_card
 from modelsgenesis.errors import GenesisError, PublishError
+from modelsgenesis.files import parsing, read_json
 from modelsgenesis.hub import privacy
 from modelsgenesis.hub.registry import is_inside
 from modelsgenesis.hub.review import IMAGE
@@ -28,18 +29,13 @@ class Content:
         folder: Of the run.
         config: Its configuration.
         card: Its card as it lies there.
-        figures: Paths of the figures that the card names, relative to the run.
+        files: Everything but the card, by its path: a file here, or the content of a figure that was written anew.
     """
 
     folder: Path
     config: BundleConfig
     card: str
-    figures: tuple[str, ...]
-
-    @property
-    def files(self) -> dict[str, Path]:
-        """Everything but the card: path in the repository, file here."""
-        return {name: self.folder / name for name in (CONFIG_NAME, WEIGHTS_NAME, *self.figures)}
+    files: dict[str, Path | bytes]
 
 
 def check_content(folder: Path) -> Content:
@@ -52,33 +48,46 @@ def check_content(folder: Path) -> Content:
     """
     try:
         bundle = load_bundle(folder)
-        split_card(bundle.card, str(folder / CARD_NAME))
+        parts = split_card(bundle.card, str(folder / CARD_NAME))
     except GenesisError as error:
         raise PublishError(f"{folder}: cannot be published: {error}") from error
-    figures = _figures(folder, bundle.card)
+    written = replace(parts, generated="").join()  # the section between the markers is rendered anew
     problems = [
         *privacy.in_values(bundle.config.to_dict(), CONFIG_NAME),
         *privacy.in_values(_metadata(folder / WEIGHTS_NAME), WEIGHTS_NAME),
         *privacy.in_text(bundle.card, CARD_NAME),
-        *(problem for name in figures for problem in privacy.in_image(folder / name)),
+        *privacy.scan_names(written, CARD_NAME),
+        *privacy.recorded_names(written, _recorded(folder / "run.json"), CARD_NAME),
     ]
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise PublishError(f"{folder}: {'; '.join(problems[:3])}{more}; take it out before publishing")
-    return Content(folder, bundle.config, bundle.card, figures)
+    files = {name: folder / name for name in (CONFIG_NAME, WEIGHTS_NAME)}
+    return Content(folder, bundle.config, bundle.card, {**files, **_figures(folder, bundle.card)})
 
 
 def _metadata(path: Path) -> Mapping[str, str]:
     import safetensors
 
-    with safetensors.safe_open(path, framework="pt") as file:  # pyright: ignore[reportPrivateImportUsage]
+    with (
+        parsing(path, PublishError, what="as safetensors"),
+        safetensors.safe_open(path, framework="pt") as file,  # pyright: ignore[reportPrivateImportUsage]
+    ):
         return file.metadata() or {}
 
 
-def _figures(folder: Path, card: str) -> tuple[str, ...]:
+def _recorded(path: Path) -> Iterator[str]:
+    """Yield what a run calls its scans, by its own record, which stays here."""
+    record = read_json(path, PublishError) if path.is_file() else {}
+    split = record.get("split") if isinstance(record, dict) else None
+    for names in split.values() if isinstance(split, dict) else ():
+        yield from (name for name in names if isinstance(name, str)) if isinstance(names, list) else ()
+
+
+def _figures(folder: Path, card: str) -> dict[str, bytes]:
     """Return the figures that a card names, after checking that they are there."""
-    found = dict.fromkeys(path for _, path in IMAGE.findall(card) if "://" not in path)
-    for path in found:
+    figures: dict[str, bytes] = {}
+    for path in dict.fromkeys(path for _, path in IMAGE.findall(card) if "://" not in path):
         file = folder / path
         inside = is_inside(path) and folder.resolve() in file.resolve().parents
         if not inside or file.suffix.lower() not in _FIGURES:
@@ -87,7 +96,8 @@ def _figures(folder: Path, card: str) -> tuple[str, ...]:
             )
         if not file.is_file():
             raise PublishError(f"{folder / CARD_NAME}: names the figure {path}, which is not there; take the line out")
-    return tuple(found)
+        figures[path] = privacy.pixels_only(file)
+    return figures
 
 
 def merge_card(content: Content, published: str, repository: str) -> tuple[str, list[str]]:
@@ -115,11 +125,10 @@ def merge_card(content: Content, published: str, repository: str) -> tuple[str, 
             notes.append(f"the prose of the card on the Hub was kept; that of {content.folder / CARD_NAME} differs")
     titles = {title or path: path for title, path in IMAGE.findall(ours.generated)}
     card = render_card(content.config, name=repository, existing=base.join(), figures=titles)
-    parts = split_card(card)
     left = sum(PLACEHOLDER in line for line in card.splitlines())
     if left:
         notes.append(f"the card has {left} lines to fill in; modelsgenesis card {content.folder} --check lists them")
-    return card.replace(BEGIN, f"{BEGIN}{_STAMP}{_digest(parts)}", 1), notes
+    return card.replace(BEGIN, f"{BEGIN}{_STAMP}{_digest(split_card(card))}", 1), notes
 
 
 def _prose(parts: CardParts) -> str:
@@ -132,5 +141,4 @@ def _digest(parts: CardParts) -> str:
 
 
 def _stamp(parts: CardParts) -> str:
-    head = parts.generated.partition("\n")[0]
-    return head.partition(_STAMP)[2].partition(" ")[0]
+    return parts.generated.partition("\n")[0].partition(_STAMP)[2].partition(" ")[0]

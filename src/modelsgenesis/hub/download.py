@@ -7,26 +7,24 @@ import uuid
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, cast
 
 from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, read_config
 from modelsgenesis.configs import BundleConfig
-from modelsgenesis.errors import (
-    CheckpointError,
-    DigestError,
-    HubError,
-    HubUnreachableError,
-    UnknownModelError,
-)
+from modelsgenesis.errors import CheckpointError, DigestError, HubError, HubUnreachableError, UnknownModelError
+from modelsgenesis.files import parsing, reason_of
 from modelsgenesis.hub.cache import Cache, Record, digests_of, key_of, open_cache
-from modelsgenesis.hub.client import Progress, is_offline, take_snapshot
-from modelsgenesis.hub.files import Files, LocalFiles, RemoteFiles
-from modelsgenesis.hub.registry import ForeignFormat, ModelCard, ModelSource, find_card, list_cards
+from modelsgenesis.hub.client import Progress, take_snapshot
+from modelsgenesis.hub.environment import client_settings
+from modelsgenesis.hub.files import LocalFiles, RemoteFiles
+from modelsgenesis.hub.registry import ModelCard, ModelSource, find_card, list_cards
+
+if TYPE_CHECKING:
+    from modelsgenesis.hub.registry import ForeignFormat
 
 BUNDLE_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
 
 _SMALL = 4 << 20  # bytes that a configuration or a card may have
-_QUICK = 1.25  # seconds to connect, and to wait, when there is a copy to fall back on
 _BYTES_PER_PARAMETER = 32  # float32 four times over, and optimiser state, as published training files have
 
 
@@ -58,9 +56,7 @@ class Target:
     @property
     def pin(self) -> str | None:
         """The digest in the card, which holds for the revision in the card only."""
-        if self.card is None or self.revision != self.card.source.revision:
-            return None
-        return self.card.source.sha256
+        return self.card.source.sha256 if self.card and self.revision == self.card.source.revision else None
 
     @property
     def fingerprint(self) -> str:
@@ -123,16 +119,10 @@ def fetch_bundle(
     record = here.read(target.key)
     known = record if record and target.accepts(record) else None
     usable = known is not None and here.intact(known)
-    if known and usable and (not refresh or is_offline()):
+    if known and usable and (not refresh or client_settings().is_offline_mode()):
         return here.bundle(known)
     try:
-        snapshot = take_snapshot(
-            str(target.repository),
-            target.revision,
-            token,
-            timeout=_QUICK if usable else None,
-            patient=not usable,
-        )
+        snapshot = take_snapshot(str(target.repository), target.revision, token, quick=usable)
     except HubUnreachableError as error:
         if known and usable:
             warnings.warn(f"{error}; using the copy of commit {known.commit[:12]}", stacklevel=2)
@@ -180,38 +170,28 @@ def find_target(name: str, revision: str | None) -> Target:
     return Target(card.source.repository, revision or card.source.revision, card)
 
 
-def _make(target: Target, files: Files, cache: Cache) -> Path:
+def _make(target: Target, files: LocalFiles | RemoteFiles, cache: Cache) -> Path:
     """Get what a target needs, keep a record of it, and return its bundle."""
     if target.foreign:
-        folder, root = _convert(target.foreign, target, files, cache), "bundles"
+        folder, root = _convert(target.foreign, target, files, cache), cache.bundles
         made = digests_of(folder)
     else:
-        folder, root = _get_bundle(target, files), "hub"
+        folder, root = _get_bundle(target, files), cache.hub
         made = {Path(name).name: digest for name, digest in files.digests.items()}
     _compare_with_card(target, folder)
     if target.repository is not None:
-        cache.write(target.key, _record(target, files, root, folder, made, cache))
+        record = Record(
+            repository=target.repository,
+            revision=target.revision or "main",
+            commit=files.origin,
+            sources=dict(files.digests),
+            root="hub" if root == cache.hub else "bundles",
+            folder=folder.relative_to(root).as_posix(),
+            files=made,
+            fingerprint=target.fingerprint,
+        )
+        cache.write(target.key, record)
     return folder
-
-
-def _record(
-    target: Target,
-    files: Files,
-    root: Literal["hub", "bundles"],
-    folder: Path,
-    made: dict[str, str],
-    cache: Cache,
-) -> Record:
-    return Record(
-        repository=str(target.repository),
-        revision=target.revision or "main",
-        commit=files.origin,
-        sources=dict(files.digests),
-        root=root,
-        folder=folder.relative_to(cache.hub if root == "hub" else cache.bundles).as_posix(),
-        files=made,
-        fingerprint=target.fingerprint,
-    )
 
 
 def _compare_with_card(target: Target, folder: Path) -> None:
@@ -226,47 +206,37 @@ def _compare_with_card(target: Target, folder: Path) -> None:
             )
 
 
-def _get_bundle(target: Target, files: Files) -> Path:
+def _get_bundle(target: Target, files: LocalFiles | RemoteFiles) -> Path:
     """Get a bundle; the configuration first, since it says how large the weights can be."""
     weights = Path(target.card.source.file) if target.card else Path(WEIGHTS_NAME)
-    if isinstance(files, RemoteFiles):
-        _check_is_bundle(target, files, weights)
-    config = files.get((weights.parent / CONFIG_NAME).as_posix(), _SMALL)
-    files.get(weights.as_posix(), _weights_limit(read_config(config.parent)), target.pin)
-    card = (weights.parent / CARD_NAME).as_posix()
-    if isinstance(files, RemoteFiles) and card in files.snapshot.files:
-        files.get(card, _SMALL)
+    config_name, card_name = ((weights.parent / name).as_posix() for name in (CONFIG_NAME, CARD_NAME))
+    there = files.snapshot.files if isinstance(files, RemoteFiles) else {}
+    if isinstance(files, RemoteFiles) and not {config_name, weights.as_posix()} <= there.keys():
+        known = [card.name for card in list_cards() if card.source.repository == target.repository]
+        hint = f"; the registry reads it as {' or '.join(known)}" if known else ""
+        what = f"({CONFIG_NAME} and {WEIGHTS_NAME})"
+        raise CheckpointError(f"{target.repository}: holds no bundle of this package {what}{hint}")
+    config = files.get(config_name, _SMALL)
+    files.get(weights.as_posix(), _weights_limit(read_config(config.parent), config), target.pin)
+    if card_name in there:
+        files.get(card_name, _SMALL)
     return config.parent
 
 
-def _check_is_bundle(target: Target, files: RemoteFiles, weights: Path) -> None:
-    names = {(weights.parent / CONFIG_NAME).as_posix(), weights.as_posix()}
-    if names <= files.snapshot.files.keys():
-        return
-    known = [card.name for card in list_cards() if card.source.repository == target.repository]
-    hint = f"; the registry reads it as {' or '.join(known)}" if known else ""
-    raise CheckpointError(
-        f"{target.repository}: holds no bundle of this package ({CONFIG_NAME} and {WEIGHTS_NAME}){hint}"
-    )
-
-
-def _weights_limit(config: BundleConfig) -> int:
+def _weights_limit(config: BundleConfig, path: Path) -> int:
     """Return the bytes that the weights of a network can have, with room for the header of the file."""
-    import torch
+    from modelsgenesis.networks import empty_network
 
-    from modelsgenesis.networks import build_network
-
-    with torch.device("meta"):
-        tensors = build_network(config.network).state_dict().values()
+    with parsing(path, CheckpointError, what="as a network"):
+        tensors = empty_network(config.network).state_dict().values()
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + _SMALL
 
 
-def _convert(source: ModelSource, target: Target, files: Files, cache: Cache) -> Path:
+def _convert(source: ModelSource, target: Target, files: LocalFiles | RemoteFiles, cache: Cache) -> Path:
     """Get another format's files and convert them; the bundle appears whole or not at all."""
     from modelsgenesis.checkpoints import convert_checkpoint
 
-    limit = source.parameters * _BYTES_PER_PARAMETER + _SMALL
-    file = files.get(source.file, limit, target.pin)
+    file = files.get(source.file, source.parameters * _BYTES_PER_PARAMETER + _SMALL, target.pin)
     extra = {name: files.get(name, _SMALL) for name in source.extra_files}
     content = json.dumps([sorted(files.digests.items()), target.fingerprint])
     final = cache.bundles / f"{source.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
@@ -297,14 +267,10 @@ def _convert(source: ModelSource, target: Target, files: Files, cache: Cache) ->
 
 def _put(temporary: Path, final: Path) -> None:
     """Move a new bundle to its place; one that is there stays if it is the same, else it was altered."""
-    for _ in range(2):
-        try:
-            temporary.rename(final)
-            return
-        except OSError as error:
-            if not final.is_dir():
-                raise HubError(f"{final}: cannot be written: {error.strerror}; set MODELSGENESIS_CACHE") from error
-        if digests_of(final) == digests_of(temporary):
-            return  # another process converted the same file meanwhile
+    if final.is_dir() and digests_of(final) != digests_of(temporary):
         shutil.rmtree(final, ignore_errors=True)
-    raise HubError(f"{final}: cannot be replaced; remove it and repeat")
+    try:
+        temporary.rename(final)
+    except OSError as error:
+        if not final.is_dir():  # else another process converted the same file meanwhile
+            raise HubError(f"{final}: cannot be written: {reason_of(error)}; set MODELSGENESIS_CACHE") from error

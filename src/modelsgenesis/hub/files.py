@@ -2,42 +2,34 @@
 
 import io
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from modelsgenesis.errors import CheckpointError, DigestError
-from modelsgenesis.hub.cache import Cache, check_digest, sha256_of
-from modelsgenesis.hub.client import Progress, Snapshot, patiently, translated
+from modelsgenesis.files import check_regular, sha256_of
+from modelsgenesis.hub.cache import Cache, hub_digest
+from modelsgenesis.hub.client import Progress, Snapshot, patiently, speaking
 
-
-class Files(Protocol):
-    """Where files come from.
-
-    Attributes:
-        origin: Commit, or the name of the local folder.
-        digests: SHA-256 of every file that was given out.
-    """
-
-    origin: str
-    digests: dict[str, str]
-
-    def get(self, file: str, limit: int, pin: str | None = None) -> Path:
-        """Return a checked file of at most `limit` bytes, with the digest `pin` if one is known."""
-        ...
+_ROOM = 1 << 20  # bytes that an answer may have beside a file, such as a page that says why there is none
 
 
 class LocalFiles:
-    """Files in the folder of a user's own card, which names no repository."""
+    """Files in the folder of a user's own card, which names no repository.
+
+    Attributes:
+        origin: The name of the folder.
+        digests: SHA-256 of every file that was given out.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.origin = folder, folder.name
         self.digests: dict[str, str] = {}
 
     def get(self, file: str, limit: int, pin: str | None = None) -> Path:
-        """Return a file that does not lead out of the folder."""
+        """Return a file of at most `limit` bytes that does not lead out of the folder, with the digest `pin`."""
         path = self.folder / file
-        if not path.is_file() or self.folder.resolve() not in path.resolve().parents:
+        if self.folder.resolve() not in path.resolve().parents or not path.exists():
             raise CheckpointError(f"{path}: no such file in the folder of its card")
-        check_size(path.stat().st_size, limit, str(path))
+        check_regular(path, CheckpointError, limit)
         digest = sha256_of(path)
         if pin is not None and digest != pin:
             raise DigestError(f"{path}: its SHA-256 is {digest[:12]}…, its card pins {pin[:12]}…; replace either")
@@ -46,7 +38,12 @@ class LocalFiles:
 
 
 class RemoteFiles:
-    """Files of one commit, fetched into the client's own cache."""
+    """Files of one commit, fetched into the client's own cache.
+
+    Attributes:
+        origin: The commit.
+        digests: SHA-256 of every file that was given out.
+    """
 
     def __init__(self, snapshot: Snapshot, token: str | None, cache: Cache, progress: Progress | None) -> None:
         self.snapshot, self.origin = snapshot, snapshot.commit
@@ -54,58 +51,42 @@ class RemoteFiles:
         self.digests: dict[str, str] = {}
 
     def get(self, file: str, limit: int, pin: str | None = None) -> Path:
-        """Return a file that has the digest of the card, else that of the Hub's record."""
-        from huggingface_hub import hf_hub_download, try_to_load_from_cache
-
-        repository, where = self.snapshot.repository, f"{self.snapshot.repository}/{file}"
-        remote = self.snapshot.files.get(file)
+        """Return a file of at most `limit` bytes with the digest `pin`, else with that of the Hub's record."""
+        where, remote = f"{self.snapshot.repository}/{file}", self.snapshot.files.get(file)
         if remote is None:
-            raise CheckpointError(f"{where}: not in the repository at commit {self.snapshot.commit[:12]}")
-        check_size(remote.size, limit, where)
-        if pin and remote.sha256 and remote.sha256 != pin:
+            raise CheckpointError(f"{where}: not in the repository at commit {self.origin[:12]}")
+        if remote.size > limit:
+            raise CheckpointError(f"{where}: has {remote.size:,} bytes, expected at most {limit:,}; it was not read")
+        if pin and len(remote.digest) == len(pin) and remote.digest != pin:
             raise DigestError(
-                f"{where}: the Hub has SHA-256 {remote.sha256[:12]}…, its card pins {pin[:12]}…; "
+                f"{where}: the Hub has SHA-256 {remote.digest[:12]}…, its card pins {pin[:12]}…; "
                 "nothing was downloaded, since it is not the file that was reviewed"
             )
-        expected = {"sha256": pin or remote.sha256, "git_sha1": remote.git_sha1}
-        place: dict[str, Any] = {"revision": self.snapshot.commit, "cache_dir": self.cache.hub}
-        before = try_to_load_from_cache(repository, file, **place)
-        if isinstance(before, str) and not _agrees(Path(before), expected, where):
-            _discard(Path(before))  # altered since, or put there unchecked by another program
-        with translated(repository, self.snapshot.commit, self.token):
-            bar = _bar(file, self.progress)
-            path = Path(patiently(lambda: hf_hub_download(repository, file, token=self.token, tqdm_class=bar, **place)))
-        try:
-            self.digests[file] = check_digest(path, expected, where)
-        except DigestError:
-            _discard(path)
-            raise
-        return path
+        expected, found = pin or remote.digest, ""
+        for _ in range(2):  # what lies in the cache may have been altered, or put there unchecked by another program
+            path = self._download(file, remote.size)
+            found = hub_digest(path, expected) if path.is_file() else "no file"
+            if found == expected:
+                self.digests[file] = found if len(found) == 64 else sha256_of(path)
+                return path
+            self._discard(path)
+        raise DigestError(
+            f"{where}: its digest is {found[:12]}…, expected {expected[:12]}…; it was thrown away, try again later"
+        )
 
+    def _download(self, file: str, size: int) -> Path:
+        """Return a file of the client's cache, which downloads it if it is not there."""
+        repository, commit = self.snapshot.repository, self.origin
+        options: Any = {"revision": commit, "cache_dir": self.cache.hub, "tqdm_class": _bar(file, self.progress)}
+        with speaking(repository, self.token, revision=commit, commit=commit, limit=size + _ROOM) as api:
+            return Path(patiently(lambda: api.hf_hub_download(repository, file, **options), repository))
 
-def check_size(size: int, limit: int, where: str) -> None:
-    """Refuse a file that is larger than it can be, before anything is allocated for it.
-
-    Raises:
-        CheckpointError: It is.
-    """
-    if size > limit:
-        raise CheckpointError(f"{where}: has {size:,} bytes, expected at most {limit:,}; it was not read")
-
-
-def _agrees(path: Path, expected: dict[str, str | None], where: str) -> bool:
-    try:
-        check_digest(path, expected, where)
-    except DigestError:
-        return False
-    return True
-
-
-def _discard(path: Path) -> None:
-    """Remove a file of the client's cache: the link of the snapshot and the content behind it."""
-    content = path.resolve()
-    path.unlink(missing_ok=True)
-    content.unlink(missing_ok=True)
+    def _discard(self, path: Path) -> None:
+        """Remove a file of the client's cache: the link of the snapshot, and the content behind it if it lies there."""
+        content = path.resolve()
+        path.unlink(missing_ok=True)
+        if self.cache.hub.resolve() in content.parents:
+            content.unlink(missing_ok=True)
 
 
 def _bar(file: str, progress: Progress | None) -> type:

@@ -1,13 +1,14 @@
 """Bundles that are on this machine already: checked, and copied out of the cache."""
 
 import shutil
-import tempfile
+import uuid
 from pathlib import Path
 
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.errors import DigestError, HubError, UnknownModelError
-from modelsgenesis.hub.cache import open_cache, sha256_of
-from modelsgenesis.hub.download import BUNDLE_FILES, Target, fetch_bundle, find_folder, find_target
+from modelsgenesis.files import reason_of, sha256_of
+from modelsgenesis.hub.cache import open_cache
+from modelsgenesis.hub.download import BUNDLE_FILES, fetch_bundle, find_folder, find_target
 
 
 def cached_folder(name_or_folder: str | Path, *, revision: str | None = None, cache: str | Path | None = None) -> Path:
@@ -18,16 +19,7 @@ def cached_folder(name_or_folder: str | Path, *, revision: str | None = None, ca
     Raises:
         UnknownModelError: It is not on this machine.
     """
-    folder = find_folder(name_or_folder, revision)
-    if folder is not None:
-        return folder
-    here, target = open_cache(cache), find_target(str(name_or_folder), revision)
-    if target.card and target.card.is_local:
-        return fetch_bundle(name_or_folder, cache=cache)
-    record = here.read(target.key)
-    if record is None:
-        raise UnknownModelError(f"{name_or_folder}: not on this machine; modelsgenesis download {name_or_folder}")
-    return here.bundle(record)
+    return _find(name_or_folder, revision, cache)[0]
 
 
 def verify(
@@ -45,28 +37,28 @@ def verify(
         DigestError: A file was altered since it was downloaded.
         CheckpointError: It does not load.
     """
-    folder = find_folder(name_or_folder, revision)
-    if folder is None:
-        target = find_target(str(name_or_folder), revision)
-        if target.card and target.card.is_local:
-            folder = fetch_bundle(name_or_folder, cache=cache)
-        else:
-            folder = _compared_with_record(str(name_or_folder), target, cache)
+    folder, recorded = _find(name_or_folder, revision, cache)
+    for file, digest in recorded.items():
+        if not (folder / file).is_file() or sha256_of(folder / file) != digest:
+            again = f"modelsgenesis download {name_or_folder}"
+            raise DigestError(f"{folder / file}: is not the file that was downloaded; {again}")
     load_bundle(folder)
     return {name: sha256_of(folder / name) for name in BUNDLE_FILES if (folder / name).is_file()}
 
 
-def _compared_with_record(name: str, target: Target, cache: str | Path | None) -> Path:
-    """Return the folder of a download after comparing every file with its record."""
-    here, again = open_cache(cache), f"modelsgenesis download {name}"
+def _find(name: str | Path, revision: str | None, cache: str | Path | None) -> tuple[Path, dict[str, str]]:
+    """Return the folder of a bundle that is here, and the digests of its files when it was downloaded."""
+    folder = find_folder(name, revision)
+    if folder is not None:
+        return folder, {}
+    target = find_target(str(name), revision)
+    if target.card and target.card.is_local:
+        return fetch_bundle(name, cache=cache), {}
+    here = open_cache(cache)
     record = here.read(target.key)
     if record is None:
-        raise UnknownModelError(f"{name}: not on this machine; {again}")
-    folder = here.bundle(record)
-    for file, digest in record.files.items():
-        if not (folder / file).is_file() or sha256_of(folder / file) != digest:
-            raise DigestError(f"{folder / file}: is not the file that was downloaded; {again}")
-    return folder
+        raise UnknownModelError(f"{name}: not on this machine; modelsgenesis download {name}")
+    return here.bundle(record), record.files
 
 
 def copy_bundle(folder: Path, output: Path) -> Path:
@@ -77,17 +69,12 @@ def copy_bundle(folder: Path, output: Path) -> Path:
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise HubError(f"{output}: exists already; name a new folder")
+    temporary = output.with_name(f".{output.name[:40]}.{uuid.uuid4().hex[:8]}")
     try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
-        try:
-            for name in BUNDLE_FILES:
-                if (folder / name).is_file():
-                    shutil.copyfile(folder / name, temporary / name)
-            temporary.chmod(0o755)
-            temporary.replace(output)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.copytree(folder, temporary, ignore=lambda _, names: set(names) - set(BUNDLE_FILES))
+        temporary.replace(output)
     except OSError as error:
-        raise HubError(f"{output}: cannot be written: {error.strerror}; choose another folder") from error
+        raise HubError(f"{output}: cannot be written: {reason_of(error)}; choose another folder") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
     return output

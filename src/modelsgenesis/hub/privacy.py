@@ -1,35 +1,66 @@
-"""What must not leave the house: paths of this machine, names of patients and of scans."""
+"""What must not leave the house: paths of this machine, names of patients and of scans, tokens.
 
+Each pattern starts only where a word does and reads that word once: a text of megabytes takes as long as its length.
+"""
+
+import io
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-_PATH = re.compile(
-    r"(?<![\w:/.])(?:/[\w.@+-]+(?:/[\w.@+ -]+)+/?|~[\w-]*/[\w./-]+|[A-Za-z]:[\\/][^\s|]+|\\\\[\w.$-]+\\\S+)"
-)
-_PERSON = re.compile(r"\b[^\W\d_]{2,}\^[^\W\d_]{2,}")  # a DICOM person name: Family^Given
-_UID = re.compile(r"\b[012](?:\.\d+){6,}\b")  # a DICOM identifier of a study, series or image
-_SCAN = re.compile(r"[^\s|,;/]+\.(?:nii(?:\.gz)?|dcm|dicom|ima|mhd|mha|nrrd|nhdr)\b", re.IGNORECASE)
+from modelsgenesis.errors import PublishError
+from modelsgenesis.files import TEXT_LIMIT, open_regular, parsing
+
+_TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{10,}+(?!_)")  # not hf_hub_download
+_KINDS = {
+    "a path of this machine": re.compile(
+        r"(?<![\w:/.])(?:/[\w.@+-]+(?:/[\w.@+ -]+)+/?|~[\w-]*/[\w./-]+|[A-Za-z]:[\\/][^\s|]+|\\\\[\w.$-]+\\\S+)"
+    ),
+    "a person's name": re.compile(r"\b[^\W\d_]{2,}\^[^\W\d_]{2,}"),  # as DICOM has it: Family^Given
+    "a DICOM UID": re.compile(r"\b[012](?:\.\d+){6,}\b"),  # of a study, series or image
+}
+_SCAN = re.compile(r"(?<![^\s|,;/])[^\s|,;/]+?\.(?:nii(?:\.gz)?|dcm|dicom|ima|mhd|mha|nrrd|nhdr)\b", re.IGNORECASE)
 _KEY = re.compile(r"patient_?(?:name|id|birth|address|sex|age)|accession|institution_?name|referring", re.IGNORECASE)
 _URL = re.compile(r"https?://\S+")
+_EXAMPLES = {"", "scan", "image", "volume", "mask", "label", "ct", "mri", "case", "name"}  # of files that are nobody's
+_MODES = {"1", "L", "LA", "RGB", "RGBA", "I;16"}
+_PIXELS = 50_000_000
 
 
 def in_text(text: str, where: str) -> Iterator[str]:
-    """Yield what in a text looks like a path of this machine, a patient's name or a study's identifier."""
+    """Yield what in a text looks like a path of this machine, a patient's name, a study's identifier or a token."""
+    if found := _TOKEN.search(text):
+        yield f"{where} holds a token, {found[0][:5]}…; revoke it"
     text = _URL.sub(" ", text)
-    for pattern, kind in (
-        (_PATH, "a path of this machine"),
-        (_PERSON, "a person's name"),
-        (_UID, "a DICOM UID"),
-    ):
-        found = pattern.search(text)
-        if found:
-            yield f"{where} holds {kind}: {found[0]!r}"
+    for kind, pattern in _KINDS.items():
+        if found := pattern.search(text):
+            yield f"{where} holds {kind}: {found[0][:100]!r}"
+
+
+def scan_names(text: str, where: str) -> Iterator[str]:
+    """Yield the first name of a scan's file in a text; those of examples, such as `scan.nii.gz`, are let through."""
+    for found in _SCAN.finditer(_URL.sub(" ", text)):
+        if re.sub(r"[\W_]+", "", found[0].partition(".")[0]).lower() not in _EXAMPLES:
+            yield f"{where} holds the name of a scan: {found[0][:100]!r}"
+            return
+
+
+def recorded_names(text: str, names: Iterable[str], where: str) -> Iterator[str]:
+    """Yield the first word of a text that is one of a run's names of scans and patients, as `run.json` has them."""
+    known: set[str] = set()
+    for name in names:
+        *folders, file = name.lower().split("/")
+        known |= {file, file.partition(".")[0], *(folder for folder in folders if re.search(r"[\d_^]", folder))}
+    words = {word.strip(".:*_").lower() for word in re.split(r"[^\w.^-]+", text)}
+    for name in sorted((known & words) - _EXAMPLES):
+        if len(name) > 4 or (len(name) > 2 and not name.isalnum()):  # shorter ones are years, counts and plain words
+            yield f"{where} holds the name of a scan or patient of run.json: {name[:100]!r}"
+            return
 
 
 def in_values(values: Any, where: str) -> Iterator[str]:
-    """Yield the same for the strings and keys of nested mappings and lists; names of scan files too."""
+    """Yield the same for the strings and keys of nested mappings and lists."""
     if isinstance(values, Mapping):
         for key, value in values.items():
             if _KEY.search(str(key)):
@@ -41,14 +72,28 @@ def in_values(values: Any, where: str) -> Iterator[str]:
             yield from in_values(value, where)
     elif isinstance(values, str):
         yield from in_text(values, where)
-        found = _SCAN.search(values)
-        if found:
-            yield f"{where} holds the name of a scan: {found[0]!r}"
+        yield from scan_names(values, where)
 
 
-def in_image(path: Path) -> Iterator[str]:
-    """Yield the same for the texts that an image file carries beside its pixels."""
-    from PIL import Image
+def pixels_only(path: Path) -> bytes:
+    """Return an image written anew: its pixels, without texts, EXIF, previews, or what lies behind its end.
 
-    with Image.open(path) as image:
-        yield from in_values({key: value for key, value in image.info.items() if isinstance(value, str)}, path.name)
+    Raises:
+        PublishError: It is not a PNG, JPEG or WebP image, or is damaged or too large.
+    """
+    from PIL import Image, ImageOps
+
+    with (
+        parsing(path, PublishError, what="as an image", remedy="save the figure again, as PNG"),
+        open_regular(path, PublishError, TEXT_LIMIT) as file,
+        Image.open(file, formats=("PNG", "JPEG", "WEBP")) as image,
+    ):
+        if image.width * image.height > _PIXELS:
+            raise PublishError(f"{path}: has {image.width}×{image.height} pixels; save the figure smaller")
+        kind = image.format if image.format in ("PNG", "WEBP") else "JPEG"
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode not in _MODES:
+            upright = upright.convert("RGBA" if "transparency" in upright.info else "RGB")
+        written = io.BytesIO()
+        Image.frombytes(upright.mode, upright.size, upright.tobytes()).save(written, kind, quality=95)
+        return written.getvalue()

@@ -5,6 +5,7 @@ the package, or with a user's own cards, and needs no network.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
@@ -15,7 +16,8 @@ from modelsgenesis.configs import Config, InputContract, NetworkConfig
 from modelsgenesis.configs.base import require
 from modelsgenesis.configs.bundle import Task
 from modelsgenesis.configs.front_matter import split_card
-from modelsgenesis.errors import ConfigurationError, UnknownModelError, nearest
+from modelsgenesis.errors import ConfigurationError, UnknownModelError, nearest, printable
+from modelsgenesis.files import read_text
 
 FOLDER_CARD = "README.md"
 """The card of a model whose files lie in a folder of its own."""
@@ -65,10 +67,9 @@ class ModelSource(Config):
             require(is_inside(file), f"ModelSource.file: {file!r} is no relative path without '..'")
         for key, value in (("name", self.name), ("repository", self.repository or "-"), ("file", self.file)):
             require(bool(value.strip()), f"ModelSource.{key}: is empty")
-        digest = self.sha256
         require(
-            digest is None or (len(digest) == 64 and set(digest) <= set("0123456789abcdef")),
-            f"ModelSource.sha256: {digest!r} is no SHA-256 in 64 hexadecimal digits",
+            self.sha256 is None or re.fullmatch("[0-9a-f]{64}", self.sha256) is not None,
+            f"ModelSource.sha256: {self.sha256!r} is no SHA-256 in 64 hexadecimal digits",
         )
         require(self.parameters > 0, f"ModelSource.parameters: received {self.parameters}, expected above 0")
         require(
@@ -101,7 +102,7 @@ class ModelCard:
     @property
     def license(self) -> str:
         """The licence as the header has it; empty when it has none."""
-        return str(self.front.get("license_name") or self.front.get("license") or "")
+        return printable(str(self.front.get("license_name") or self.front.get("license") or ""))
 
     @property
     def is_local(self) -> bool:
@@ -115,35 +116,21 @@ def is_inside(path: str) -> bool:
     return bool(parts) and not (path.startswith("/") or "\\" in path or ":" in path or ".." in parts)
 
 
-def read_text(path: Path) -> str:
-    """Read a card's file.
-
-    Raises:
-        ConfigurationError: It is not there, or no text.
-    """
-    try:
-        return path.read_text("utf-8")
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"{path}: no such card; a push writes one, or copy one of cards/") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path}: cannot be read as a card: {error}") from error
-
-
 def read_card(path: Path) -> ModelCard:
     """Read and check a card.
 
     Raises:
         ConfigurationError: The file is unreadable, or its header has unknown, missing or wrong keys.
     """
-    text = read_text(path)
+    text = read_text(path, ConfigurationError)
     front = split_card(text, str(path)).front
     if "modelsgenesis" not in front:
         raise ConfigurationError(f"{path}: no `modelsgenesis:` mapping in its header; see the packaged cards")
     source = ModelSource.from_dict(front["modelsgenesis"], where=str(path))
-    if path.name == FOLDER_CARD and source.name != path.parent.name:
-        raise ConfigurationError(f"{path}: is about {source.name!r}; call its folder {source.name}")
-    if path.name != FOLDER_CARD and source.name != path.stem:
-        raise ConfigurationError(f"{path}: is about {source.name!r}; call the file {source.name}.md")
+    in_folder = path.name == FOLDER_CARD
+    if source.name != (path.parent.name if in_folder else path.stem):
+        right = f"its folder {source.name}" if in_folder else f"the file {source.name}.md"
+        raise ConfigurationError(f"{path}: is about {source.name!r}; call {right}")
     return ModelCard(source, front, text, path)
 
 
@@ -155,7 +142,7 @@ def _cards_in(folder: Path) -> dict[str, Path]:
 
 
 def _is_ours(path: Path) -> bool:
-    return "modelsgenesis" in split_card(read_text(path), str(path)).front
+    return "modelsgenesis" in split_card(read_text(path, ConfigurationError), str(path)).front
 
 
 def _folders() -> list[Path]:

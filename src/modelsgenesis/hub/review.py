@@ -6,10 +6,10 @@ from importlib import resources
 from typing import Any
 
 from modelsgenesis.configs.front_matter import PLACEHOLDER, split_card
-from modelsgenesis.errors import ConfigurationError
+from modelsgenesis.errors import ConfigurationError, printable
 
-IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
-"""An image link of Markdown: title and path."""
+IMAGE = re.compile(r"!\[([^\[\]]*)\]\(([^()\s]+)\)")
+"""An image link of Markdown: title and path, neither with brackets, so that a search is linear in the text."""
 
 LICENSES = frozenset(resources.files("modelsgenesis.hub").joinpath("licenses.txt").read_text("utf-8").split())
 """What the Hub's header takes as a licence; one of one's own is `other` with a name and a link."""
@@ -27,13 +27,9 @@ def review_card(card: str) -> list[str]:
     except ConfigurationError as error:
         return [str(error)]
     body = f"{parts.before}{parts.generated}{parts.after}"
-    left = [line.strip(" -*\t") for line in body.splitlines() if PLACEHOLDER in line]
-    return [
-        *_header(parts.front),
-        *_index(parts.front.get("model-index")),
-        *_prose(body),
-        *(f"to fill in: {line}" for line in left),
-    ]
+    left = [f"to fill in: {line.strip(' -*	')}" for line in body.splitlines() if PLACEHOLDER in line]
+    found = [*_header(parts.front), *_index(parts.front.get("model-index")), *_prose(body), *left]
+    return [printable(problem) for problem in found]
 
 
 def _header(front: Mapping[str, Any]) -> list[str]:
@@ -41,7 +37,7 @@ def _header(front: Mapping[str, Any]) -> list[str]:
     license_ = front.get("license")
     if not license_:
         found.append("header: no license; choose an identifier of the Hub, or other with license_name")
-    elif license_ not in LICENSES:
+    elif str(license_) not in LICENSES:
         found.append(f"header: license {license_!r} is no identifier of the Hub; use other with license_name")
     elif license_ == "other" and not (front.get("license_name") and front.get("license_link")):
         found.append("header: license other needs license_name and license_link")
@@ -55,7 +51,7 @@ def _header(front: Mapping[str, Any]) -> list[str]:
 
 def _index(index: Any) -> list[str]:
     """Return what the results lack: a number without n, seeds, an interval and a baseline says little."""
-    results = [result for model in index or [] for result in model.get("results", [])]
+    results = [result for model in _mappings(index) for result in _mappings(model.get("results"))]
     if not results:
         return ["results: none in model-index"]
     wanted = {
@@ -65,12 +61,16 @@ def _index(index: Any) -> list[str]:
         "a baseline": ("baseline", "scratch", "identity_loss", "mean_image_loss"),
     }
     found: list[str] = []
-    for metric in (metric for result in results for metric in result.get("metrics", [])):
-        known = " ".join(str(key) for key in metric.get("args", {})).lower().split()
+    for metric in (metric for result in results for metric in _mappings(result.get("metrics"))):
+        known = [str(key).lower() for arguments in _mappings([metric.get("args")]) for key in arguments]
         lacking = [what for what, names in wanted.items() if not any(key.startswith(names) for key in known)]
         if lacking:
             found.append(f"results: {metric.get('name', metric.get('type'))} without {', '.join(lacking)}")
     return found
+
+
+def _mappings(values: Any) -> list[Mapping[str, Any]]:
+    return [value for value in values if isinstance(value, Mapping)] if isinstance(values, list) else []
 
 
 def _prose(body: str) -> list[str]:

@@ -1,0 +1,220 @@
+"""What a server says is checked here before the Hub's client acts on it, and what it may cost has a limit.
+
+The client writes to paths that it makes of a server's headers, follows any redirect, and reads for as long as a server
+sends. Hooks on its HTTP session look at each request and each answer of a call of ours, and at no other's.
+"""
+
+import logging
+import math
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from huggingface_hub import constants, set_client_factory
+from huggingface_hub.utils import _http
+
+from modelsgenesis.errors import ConfigurationError, HubError, HubUnreachableError
+from modelsgenesis.files import TEXT_LIMIT, reason_of
+from modelsgenesis.hub.environment import PROXIES, endpoint, redacted
+
+httpx: Any = vars(_http).get("httpx2") or vars(_http)["httpx"]
+"""What the client speaks HTTP with: `httpx2`, and `httpx` before its second major version."""
+
+PATIENCE = 60.0
+"""Seconds that an answer may take, and one more for each `SLOWEST` bytes that have come."""
+
+SLOWEST = 1000
+REQUESTS = 500
+"""Requests that one call may lead to, its uploads aside: some of the client's retries have no end of their own."""
+
+LONGEST_WAIT = 300
+"""Seconds that a busy server may ask for."""
+
+_ETAG = re.compile(r'(?:W/)?"?(?:[0-9a-f]{40}|[0-9a-f]{64})"?')
+_WHY = re.compile(r"HTTP Error (\d+)|^'(.*?)' thrown|Error while downloading from \S+ (.*)")
+_AGAIN = re.compile(r"Retrying in (\d+)|Waiting (\d+)|Trying to resume")
+
+_INSTALLING = threading.Lock()
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Call:
+    """A call of ours to the client.
+
+    Attributes:
+        repository: What it is about.
+        limit: Bytes that an answer may have.
+        commit: The commit that files must come from.
+        requests: How many it has led to.
+        trouble: Why the client will try again.
+    """
+
+    repository: str
+    limit: int = TEXT_LIMIT
+    commit: str | None = None
+    requests: int = 0
+    trouble: str = "no answer"
+
+
+_CALL: ContextVar[Call | None] = ContextVar("call", default=None)
+
+
+@contextmanager
+def guarding(call: Call) -> Iterator[None]:
+    """Check what servers say while the block runs in this thread.
+
+    Raises:
+        ConfigurationError: The environment has an endpoint or a proxy that cannot be.
+    """
+    endpoint()
+    with _INSTALLING:
+        factory = _http._GLOBAL_CLIENT_FACTORY  # noqa: SLF001 - a user's own, which is kept
+        if not isinstance(factory, _GuardedSessions):
+            set_client_factory(_GuardedSessions(factory))
+    try:
+        _http.get_session()
+    except Exception as problem:  # of a proxy or of certificates, of any type
+        raise ConfigurationError(
+            f"{', '.join(PROXIES)} or SSL_CERT_FILE cannot be used: {redacted(reason_of(problem))}; correct or unset it"
+        ) from problem
+    for name in [name for name in logging.root.manager.loggerDict if name.startswith("huggingface_hub.")]:
+        logging.getLogger(name).addFilter(_tell_of_retries)
+    token = _CALL.set(call)
+    try:
+        yield
+    finally:
+        _CALL.reset(token)
+
+
+@dataclass(frozen=True)
+class _GuardedSessions:
+    """Makes HTTP sessions with our hooks, for the client makes a new one after some failures."""
+
+    factory: Callable[[], Any]
+
+    def __call__(self) -> Any:
+        session = self.factory()
+        session.event_hooks["request"].append(_check_request)
+        session.event_hooks["response"].append(_check_response)
+        return session
+
+
+def _check_request(request: Any) -> None:
+    """Refuse a way that leads nowhere, and set the limits of time."""
+    call = _CALL.get()
+    if call is None:
+        return
+    call.requests += request.method != "PUT"
+    if call.requests > REQUESTS:
+        raise no_hub(call.repository, f"in a circle, {REQUESTS} requests long")
+    if request.url.scheme not in _schemes():
+        raise no_hub(call.repository, f"with a way to {str(request.url)[:200]}")
+    request.headers["Accept-Encoding"] = "identity"  # a few bytes of gzip can be gigabytes
+    limits = {name: second or PATIENCE for name, second in request.extensions["timeout"].items()}
+    answer = request.extensions.setdefault("answer", _Answer(call, limits["read"]))  # one for all redirects
+    if request.method != "PUT":  # whose body can take hours, through a proxy after the first byte of an answer
+        limits["read"] = answer
+    request.extensions["timeout"] = limits
+
+
+def _schemes() -> tuple[str, ...]:
+    """Return how a request may go: never less safely than to the Hub itself."""
+    return ("https",) if urlsplit(constants.ENDPOINT).scheme == "https" else ("http", "https")
+
+
+def _check_response(response: Any) -> None:
+    """Refuse what no Hub says, and limit what is read of the rest."""
+    call = _CALL.get()
+    if call is None:
+        return
+    headers, strange = response.headers, ""
+    if response.is_success and "html" in headers.get("Content-Type", ""):
+        strange = "with a web page"
+    elif headers.get("Content-Encoding", "identity") != "identity":
+        strange = "compressed, though it was asked not to"
+    elif response.request.method == "HEAD":
+        strange = _strange_file(call, headers)
+    elif (
+        headers.get(constants.HUGGINGFACE_HEADER_X_XET_ENDPOINT, constants.ENDPOINT).partition(":")[0] not in _schemes()
+    ):
+        strange = "with a storage that is not on the network"
+    if strange:
+        raise no_hub(call.repository, strange)
+    asked = re.findall(r"\d+", f"{headers.get('Retry-After', '')} {headers.get('RateLimit', '').partition(';t=')[2]}")
+    if response.status_code >= 400 and asked and (len(asked[0]) > 9 or int(asked[0]) > LONGEST_WAIT):
+        raise HubUnreachableError(f"{call.repository}: {endpoint()} is busy for {asked[0][:20]} s; try again later")
+    answer = response.request.extensions["answer"]
+    answer.stream, response.stream = response.stream, answer
+
+
+def _strange_file(call: Call, headers: Any) -> str:
+    """Return what is wrong with the description of a file, from whose headers the client makes paths."""
+    commit = headers.get(constants.HUGGINGFACE_HEADER_X_REPO_COMMIT)
+    etag = headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_ETAG) or headers.get("ETag")
+    if commit not in (None, call.commit):
+        return f"for the commit {commit[:50]!r}"
+    if etag is not None and not _ETAG.fullmatch(etag):
+        return f"with the ETag {etag[:50]!r}, which is not a digest"
+    xet = headers.get(constants.HUGGINGFACE_HEADER_X_XET_HASH)
+    return "with an Xet hash that is not one" if xet and not re.fullmatch(r"[0-9a-f]{64}", xet) else ""
+
+
+def no_hub(repository: str, how: str) -> HubError:
+    """Return the error for an answer that a Hub does not give."""
+    return HubError(
+        f"{repository}: {endpoint()} answers {redacted(how)}, as no Hugging Face Hub does; check HF_ENDPOINT, the "
+        "proxy, and whether the network first wants you to sign in on a page of its own"
+    )
+
+
+class _Answer(httpx.SyncByteStream):
+    """What one answer may cost: the session asks it for the timeout of each read, then reads the body through it.
+
+    A timeout that is a number begins anew with every byte, so that a server could send one now and then for ever.
+    """
+
+    def __init__(self, call: Call, pause: float) -> None:
+        self.call, self.pause, self.begin = call, pause, time.monotonic()
+        self.received, self.stream = 0, ()
+
+    def __index__(self) -> int:
+        left = PATIENCE + self.received / SLOWEST - (time.monotonic() - self.begin)
+        if left <= 0:
+            raise HubUnreachableError(f"{self.call.repository}: {endpoint()} answers too slowly; try again later")
+        return max(1, math.ceil(min(left, self.pause)))
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self.stream:
+            self.received += len(chunk)
+            if self.received > self.call.limit:
+                raise no_hub(self.call.repository, f"with more than {self.call.limit:,} bytes")
+            yield chunk
+
+    def close(self) -> None:
+        self.stream.close()  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _tell_of_retries(record: logging.LogRecord) -> bool:
+    """Put one short line of ours in place of the client's about a retry."""
+    call = _CALL.get()
+    if call is None or record.levelno < logging.WARNING:
+        return True
+    text = record.getMessage()
+    if found := _WHY.search(text):
+        call.trouble = next(filter(None, found.groups()), "no answer")
+    if found := _AGAIN.search(text):
+        say_again(call.repository, call.trouble, int(found[1] or found[2] or 1))
+    return False
+
+
+def say_again(repository: str, trouble: str, seconds: int) -> None:
+    """Say what is waited for."""
+    shown = redacted(reason_of(Exception(trouble)))[:100]
+    _log.warning("%s: waiting for %s (%s), trying again in %d s", repository, endpoint(), shown, seconds)

@@ -15,7 +15,7 @@ Importing the package loads neither torch nor huggingface_hub: each name is load
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from modelsgenesis._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle

@@ -5,7 +5,7 @@ Heavy imports wait inside the commands, so that help and errors come at once.
 
 import typer
 
-from modelsgenesis import __version__
+from modelsgenesis._version import __version__
 from modelsgenesis.cli import checkpoints, comparison, data, demo, finetuning, hub, prediction, pretraining
 from modelsgenesis.cli.ending import end_with_error, end_with_signal, interruptible
 from modelsgenesis.errors import GenesisError, Interrupted

@@ -52,7 +52,7 @@ def api(token: str | None = None) -> "HfApi":
     """Return the client for the endpoint of the environment."""
     from huggingface_hub import HfApi
 
-    from modelsgenesis import __version__
+    from modelsgenesis._version import __version__
 
     return HfApi(token=token, library_name="modelsgenesis", library_version=__version__)
 

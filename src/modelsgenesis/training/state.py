@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from modelsgenesis import __version__
+from modelsgenesis._version import __version__
 
 
 def random_states(device: torch.device) -> dict[str, Any]:

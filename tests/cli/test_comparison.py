@@ -22,7 +22,7 @@ def test_prints_the_table_and_goes_on(command, decathlon, tmp_path):
     assert result.status == 0, result.err
     assert result.out.startswith("# Balls: Dice by starting point")
     assert "1 run cannot give a p-value" in result.out
-    assert "comparing: 2 steps" in result.err
+    assert "comparing: 0/2" in result.err
     again = command(*arguments, "--json", "--quiet")
     assert again.err == ""
     assert list(again.json()["arms"]) == ["scratch", "other"]
@@ -32,7 +32,7 @@ def test_prints_the_table_and_goes_on(command, decathlon, tmp_path):
     ("arguments", "status", "message"),
     [
         ([], 2, "expected at least one --init or --scheme"),
-        (["--init", "scratch", "--dims", "two"], 2, "expected 2, 3 or 2,3"),
+        (["--init", "scratch", "--dims", "two"], 2, "'two' is not one of"),
         (["--init", "scratch", "--runs", "0"], 2, "Invalid value"),
         (["--init", "scratch", "--init", "scratch"], 1, "two are called 'scratch'; write --init NAME=WEIGHTS"),
         (["--init", "scratch", "--set-arm", "x:steps=1"], 1, "there is no arm 'x'"),
@@ -47,7 +47,7 @@ def test_prints_the_table_and_goes_on(command, decathlon, tmp_path):
 def test_errors_are_one_line_with_a_status(command, decathlon, tmp_path, arguments, status, message):
     result = command("compare", decathlon, "-o", tmp_path / "run", *arguments)
     assert result.status == status, result.err
-    assert message in " ".join(result.err.replace("│", " ").split()), result.err
+    assert message in result.err, result.err
     assert "Traceback" not in result.err
 
 

@@ -19,8 +19,8 @@ def test_finetune_prints_a_table_and_where_the_files_are(command, decathlon, tmp
     trained = command("finetune", decathlon, "-o", tmp_path / "seg", "--steps", 1, "--labels", "50%", *tiny)
     assert trained.status == 0
     words = " ".join(trained.out.split())
-    assert "Dice IoU 95% Hausdorff, mm" in words
-    assert "1 test patients; one patient has no interval" in words
+    assert "Dice IoU HD95 (mm)" in words
+    assert "1 test patient; no confidence interval" in words
     assert str(tmp_path / "seg" / "test.csv") in trained.out
     recorded = json.loads((tmp_path / "seg" / "results.json").read_text())
     assert (recorded["labels_used"], recorded["split"]["training"]["patients"]) == ("50%", 2)
@@ -48,7 +48,7 @@ def test_finetune_takes_folds_and_a_frozen_encoder(command, pictures, tmp_path):
     options = ["--folds", "2", "--freeze-encoder", "--set", "hidden=0", *CLASSIFY]
     trained = command("finetune", pictures, "-o", tmp_path / "run", *options)
     assert trained.status == 0, trained.err
-    assert "12 test patients of 2 folds" in trained.out
+    assert "12 test patients in 2 folds" in trained.out
     told = command("finetune", pictures, "-o", tmp_path / "run", *options, "--resume", "--json", "-q").json()
     assert told["run"] == str(tmp_path / "run")
     assert len(told["results"]["test"]["accuracy"]["folds"]) == 2

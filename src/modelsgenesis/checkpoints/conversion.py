@@ -9,7 +9,7 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from modelsgenesis import __version__
+from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints.bundle import Bundle, check_finite, fit_weights, save_bundle
 from modelsgenesis.checkpoints.card import render_card
 from modelsgenesis.checkpoints.genesis import GENESIS_KERAS, GENESIS_TORCH

@@ -8,22 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modelsgenesis.cli.console import error_console, print_json
+from modelsgenesis.cli.console import note, print_json, print_line, print_result, print_table
+from modelsgenesis.cli.options import HubModelId, Json, Model, Private, Quiet, Revision, Token
+from modelsgenesis.errors import printable
 
 if TYPE_CHECKING:
     from modelsgenesis.hub import CachedBundle, ModelCard
     from modelsgenesis.hub.client import Progress
-
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
-Token = Annotated[
-    str | None,
-    typer.Option(help="Token of the Hub; default: HF_TOKEN or the stored one.", show_default=False),
-]
-Model = Annotated[str, typer.Argument(help="A name of the registry, org/name on the Hub, or a folder.")]
-
-_UNWRAPPED = 200  # columns of what goes into a file or another program
 
 
 def list_models(
@@ -38,19 +29,15 @@ def list_models(
     if json_output:
         print_json([_describe(card) for card in cards])
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    table.add_column("name", no_wrap=True, min_width=max((len(card.name) for card in cards), default=0))
-    for title in ("modality", "dims", "parameters", "task", "weights", "licence"):
-        table.add_column(title, overflow="fold")
+    rows: list[tuple[str, ...]] = []
     for card in cards:
         source = card.source
         cells = (source.input.modality, f"{source.input.dims}D", f"{source.parameters:,}", source.task, _where(card))
-        table.add_row(f"[bold]{card.name}[/]", *cells, card.license or "—")
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _UNWRAPPED)
-    console.print(table if cards else "no model of this kind; modelsgenesis list shows all")
+        rows.append((card.name, *cells, card.license or "—"))
+    if rows:
+        print_table(("name", "modality", "dims", "parameters", "task", "weights", "licence"), rows)
+    else:
+        print_line("no model of this kind; modelsgenesis list shows all")
 
 
 def _describe(card: "ModelCard") -> dict[str, Any]:
@@ -77,13 +64,7 @@ def info(name: Model, json_output: Json = False) -> None:
     if json_output:
         print_json(values)
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    for key, value in _flat(values):
-        table.add_row(f"[dim]{key}[/]", str(value))
-    Console(highlight=False).print(table)
+    print_table(("", ""), list(_flat(values)), first="dim")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -116,7 +97,8 @@ def card(
         if json_output:
             print_json(problems)
         else:
-            typer.echo("\n".join(problems) or f"{name}: nothing is missing")
+            for line in problems or [f"{name}: nothing is missing"]:
+                print_line(line)
         raise typer.Exit(1 if problems else 0)
     if json_output:
         print_json({"card": text})
@@ -127,7 +109,9 @@ def card(
     from modelsgenesis.configs.front_matter import split_card
 
     parts = split_card(text, name)
-    Console().print(Markdown("\n".join((parts.before, _without_comments(parts.generated), parts.after))))
+    shown = "\n".join((parts.before, _without_comments(parts.generated), parts.after))
+    shown = "\n".join(printable(line) for line in shown.splitlines())
+    Console().print(Markdown(shown, hyperlinks=False))  # a link shows where it leads
 
 
 def _without_comments(text: str) -> str:
@@ -151,12 +135,10 @@ def download(
         warnings.simplefilter("always", UserWarning)
         folder = fetch_bundle(name, revision=revision, token=token, progress=progress, refresh=True)
     for warning in caught:
-        typer.echo(f"warning: {warning.message}", err=True)
+        note(f"warning: {warning.message}")
     folder = copy_bundle(folder, output) if output else folder
-    if json_output:
-        print_json({"folder": str(folder), "sha256": verify(folder)})
-    else:
-        typer.echo(folder)
+    value = {"folder": str(folder), "sha256": verify(folder)} if json_output else None
+    print_result(value, [folder], as_json=json_output)
 
 
 @contextmanager
@@ -167,15 +149,16 @@ def download_progress(*, quiet: bool) -> "Iterator[Progress | None]":
     elif not sys.stderr.isatty():
         yield _plain_line
     else:
+        from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         tasks: dict[str, Any] = {}
-        with Progress(*columns, console=error_console()) as bars:
+        with Progress(*columns, console=Console(stderr=True)) as bars:
 
             def show(file: str, done: int, total: int | None) -> None:
                 if file not in tasks:
-                    tasks[file] = bars.add_task(file, total=total)
+                    tasks[file] = bars.add_task(printable(file), total=total)
                 bars.update(tasks[file], completed=done, total=total)
 
             yield show
@@ -183,7 +166,7 @@ def download_progress(*, quiet: bool) -> "Iterator[Progress | None]":
 
 def _plain_line(file: str, done: int, total: int | None) -> None:
     if total is not None and done >= total:
-        typer.echo(f"{file}: {total:,} bytes", err=True)
+        note(f"{file}: {total:,} bytes")
 
 
 def verify(name: Model, revision: Revision = None, json_output: Json = False) -> None:
@@ -191,12 +174,8 @@ def verify(name: Model, revision: Revision = None, json_output: Json = False) ->
     from modelsgenesis.hub import verify as verify_bundle
 
     digests = verify_bundle(name, revision=revision)
-    if json_output:
-        print_json(digests)
-        return
-    for file, digest in digests.items():
-        typer.echo(f"{digest}  {file}")
-    typer.echo(f"{name}: every file is as recorded, and the network loads")
+    lines = [f"{digest}  {file}" for file, digest in digests.items()]
+    print_result(digests, [*lines, f"{name}: every file is as recorded, and the network loads"], as_json=json_output)
 
 
 def cache(
@@ -220,8 +199,8 @@ def cache(
         return
     for bundle in bundles:
         state = "removed" if prune else "in use" if bundle.used else "unused"
-        typer.echo(f"{_size(bundle.size):>9}  {state:<7}  {bundle.name}")
-    typer.echo(f"{_size(sum(bundle.size for bundle in bundles)):>9}  in {open_cache().bundles}")
+        print_line(f"{_size(bundle.size):>9}  {state:<7}  {bundle.name}")
+    print_line(f"{_size(sum(bundle.size for bundle in bundles)):>9}  in {open_cache().bundles}")
 
 
 def _describe_bundle(bundle: "CachedBundle") -> dict[str, Any]:
@@ -234,11 +213,9 @@ def _size(count: int) -> str:
 
 def push(
     run: Annotated[Path, typer.Argument(help="A run, or any folder that is a bundle.")],
-    hub_model_id: Annotated[
-        str | None, typer.Option(help="org/name on the Hub; default: your name / the run's name.")
-    ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    revision: Annotated[str | None, typer.Option(help="A branch, made if it is not there.")] = None,
+    hub_model_id: HubModelId = None,
+    private: Private = False,
+    revision: Annotated[str | None, typer.Option(help="Branch, created if missing.")] = None,
     create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose the change instead of making it.")] = False,
     token: Token = None,
     quiet: Quiet = False,
@@ -249,10 +226,6 @@ def push(
 
     from modelsgenesis.hub import publish
 
-    def say(what: str) -> None:
-        if not quiet:
-            typer.echo(what, err=True)
-
     made = publish(
         run,
         hub_model_id,
@@ -260,14 +233,11 @@ def push(
         revision=revision,
         create_pr=create_pr,
         token=token,
-        progress=say,
+        progress=(lambda _: None) if quiet else note,
     )
-    if json_output:
-        print_json(asdict(made))
-        return
-    for note in made.notes:
-        typer.echo(f"note: {note}", err=True)
-    typer.echo(made.pull_request or made.url)
+    for text in () if json_output else made.notes:
+        note(f"note: {text}")
+    print_result(asdict(made), [made.pull_request or made.url], as_json=json_output)
 
 
 def register(app: typer.Typer) -> None:

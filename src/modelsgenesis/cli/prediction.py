@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modelsgenesis.cli.console import make_reporter, print_json
+from modelsgenesis.cli.console import make_reporter, note, print_result
 from modelsgenesis.cli.options import Device, Json, Quiet, Strict, Token
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from modelsgenesis.configs import PredictionConfig
     from modelsgenesis.verbs import Prediction, Predictions
@@ -18,7 +18,7 @@ Ensemble = Annotated[
     list[str] | None,
     typer.Option("--ensemble", metavar="MODEL", help="Another model, to average probabilities with; repeatable."),
 ]
-Overlap = Annotated[float, typer.Option(min=0, max=0.9, help="Of neighbouring windows.")]
+Overlap = Annotated[float, typer.Option(min=0, max=0.9, help="Overlap of neighbouring windows.")]
 Flips = Annotated[
     str | None,
     typer.Option(help="Average over mirrored passes too: all, or axes such as x or x,y. n axes: 2^n passes."),
@@ -82,13 +82,10 @@ def predict(
         token=token,
         reporter=make_reporter(quiet=quiet),
     )
-    if json_output:
-        print_json(_as_json(found))
-    else:
-        _print(found)
+    print_result(_as_json(found), _lines(found), as_json=json_output)
     if found.failed:
         for refusal in found.failed:
-            typer.echo(f"not predicted: {refusal.source}: {refusal.reason}", err=True)
+            note(f"not predicted: {refusal.source}: {refusal.reason}")
         raise typer.Exit(1)
 
 
@@ -134,18 +131,14 @@ def evaluate(
         token=token,
         reporter=make_reporter(quiet=quiet),
     )
-    if json_output:
-        refused = [{"case": refusal.source, "reason": refusal.reason} for refusal in found.refused]
-        print_json(
-            {"folder": str(found.folder), "cases": len(found.rows), "metrics": found.summary, "refused": refused}
-        )
-    else:
-        typer.echo(f"{found.folder / 'results.json'}: {len(found.rows)} cases, each in {found.folder / 'cases.csv'}")
-        for name, entry in found.summary.items():
-            typer.echo(f"  {name}: {_interval(entry)}")
+    refused = [{"case": refusal.source, "reason": refusal.reason} for refusal in found.refused]
+    value = {"folder": str(found.folder), "cases": len(found.rows), "metrics": found.summary, "refused": refused}
+    written = f"{found.folder / 'results.json'}: {len(found.rows)} cases, each in {found.folder / 'cases.csv'}"
+    lines = [f"  {name}: {_interval(entry)}" for name, entry in found.summary.items()]
+    print_result(value, [written, *lines], as_json=json_output)
     if found.refused:
         for refusal in found.refused:
-            typer.echo(f"not measured: {refusal.source}: {refusal.reason}", err=True)
+            note(f"not measured: {refusal.source}: {refusal.reason}")
         raise typer.Exit(1)
 
 
@@ -169,15 +162,15 @@ def prediction_config(overlap: float, flips: str | None, stitch: str, precision:
     return PredictionConfig.from_dict(values, where="predict")
 
 
-def _print(found: "Predictions") -> None:
+def _lines(found: "Predictions") -> "Iterator[str]":
     for answer in found.answers:
-        typer.echo(str(answer.path) if found.task == "segmentation" else _described(answer))
+        yield str(answer.path) if found.task == "segmentation" else _described(answer)
         for name, count in answer.voxels.items():
-            typer.echo(f"  {name}: {count} voxels")
+            yield f"  {name}: {count} voxels"
     for path in found.skipped:
-        typer.echo(f"{path} (kept)")
+        yield f"{path} (kept)"
     if found.task == "classification" and found.answers:
-        typer.echo(str(found.answers[0].path))
+        yield str(found.answers[0].path)
 
 
 def _described(answer: "Prediction") -> str:
@@ -197,9 +190,3 @@ def _as_json(found: "Predictions") -> dict[str, object]:
         "kept": [str(path) for path in found.skipped],
         "refused": [{"source": refusal.source, "reason": refusal.reason} for refusal in found.failed],
     }
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("predict")(predict)
-    app.command("evaluate")(evaluate)

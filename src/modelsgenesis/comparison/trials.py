@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from modelsgenesis import __version__
+from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.comparison.payload import read_cases
 from modelsgenesis.configs import ClassifierConfig, FinetuningConfig, InputContract, NetworkConfig, apply_settings

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from modelsgenesis import __version__
+from modelsgenesis._version import __version__
 from modelsgenesis.errors import ResumeError
 from modelsgenesis.files import open_regular, parsing, replacing
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from modelsgenesis import __version__
+from modelsgenesis._version import __version__
 from modelsgenesis.configs import BundleConfig, InputContract, PretrainingConfig, Provenance
 from modelsgenesis.data import SubvolumeDataset
 from modelsgenesis.errors import ConfigurationError

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelsgenesis import __version__
+from modelsgenesis._version import __version__
 from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.data import Refusal
 from modelsgenesis.data.reading import READERS

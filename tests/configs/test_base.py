@@ -37,7 +37,9 @@ def bundle(**changes: object) -> BundleConfig:
     "config",
     [
         bundle(),
-        bundle(network=ClassifierConfig(encoder=GENESIS_UNET_2019, num_classes=2), task="classification", labels=("a", "b")),
+        bundle(
+            network=ClassifierConfig(encoder=GENESIS_UNET_2019, num_classes=2), task="classification", labels=("a", "b")
+        ),
         *RECIPES.values(),
         SegmentationConfig(labels="10%", folds=5, fold=2),
         ClassificationConfig(levels=(1, -1)),

@@ -10,8 +10,8 @@ from typing import Any
 
 from modelsgenesis.data import ImageSource, Refusal, ScanReference, file_stem, survey
 from modelsgenesis.data.dicom import FORMAT as DICOM
-from modelsgenesis.data.names import channel_order
 from modelsgenesis.data.labelled.sources import ArrayFile, ArrayImage
+from modelsgenesis.data.names import channel_order
 from modelsgenesis.errors import DataError
 from modelsgenesis.files import read_json
 

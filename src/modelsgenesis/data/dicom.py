@@ -38,18 +38,9 @@ def find_series(paths: Iterable[Path]) -> tuple[list[ScanReference], list[Refusa
     Raises:
         MissingExtraError: SimpleITK is not installed.
     """
-    scans, errors = _search(paths)
-    refused = []
-    for source, error in errors:
-        reason, bad = str(error).removeprefix(f"{source}: "), not isinstance(error, _AsideError)
-        refused.append(Refusal(source=source, reason=reason, bad=bad))
-    return scans, refused
-
-
-def _search(paths: Iterable[Path]) -> tuple[list[ScanReference], list[tuple[str, ScanError]]]:
     simpleitk()
     scans: list[ScanReference] = []
-    errors: list[tuple[str, ScanError]] = []
+    refused: list[Refusal] = []
     series: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
     for path in paths:
         try:
@@ -60,18 +51,23 @@ def _search(paths: Iterable[Path]) -> tuple[list[ScanReference], list[tuple[str,
             else:
                 scans += _describe_pictures(frames)
         except ScanError as error:
-            errors.append((str(path), error))
+            refused.append(_refusal(path, error))
     for slices in series.values():
         volumes = split_series(slices)
         several = len(volumes) > 1 and whole(slices[0].frame, "NumberOfFrames", 1) > 1  # in one file
         for number, volume in enumerate(volumes):
             path = volume[0].frame["Path"]
-            source = str(path) if len(slices) == 1 else f"{path.parent} [{len(volume)} slices from {path.name}]"
+            source = path if len(slices) == 1 else f"{path.parent} [{len(volume)} slices from {path.name}]"
             try:
-                scans.append(_describe_volume(volume, source, number if several else None))
+                scans.append(_describe_volume(volume, str(source), number if several else None))
             except ScanError as error:
-                errors.append((source, error))
-    return scans, errors
+                refused.append(_refusal(source, error))
+    return scans, refused
+
+
+def _refusal(source: object, error: ScanError) -> Refusal:
+    reason = str(error).removeprefix(f"{source}: ")
+    return Refusal(source=str(source), reason=reason, bad=not isinstance(error, _AsideError))
 
 
 def describe(path: Path) -> list[ScanReference]:
@@ -81,9 +77,10 @@ def describe(path: Path) -> list[ScanReference]:
         ScanError: It cannot be used.
         MissingExtraError: SimpleITK is not installed.
     """
-    scans, errors = _search([path])
-    for _, error in errors:
-        raise error
+    _frames(path)  # what is wrong with it is raised as what it is
+    scans, refused = find_series([path])
+    if refused:
+        raise ScanError(f"{path}: {refused[0].reason}")
     return scans
 
 
@@ -128,17 +125,11 @@ def _frames(path: Path) -> list[Tags]:
 
 
 def _describe_volume(slices: list[Slice], source: str, index: int | None) -> ScanReference:
-    series = order_series(slices, source)
-    frame = series.slices[0].frame
-    files = tuple(dict.fromkeys(one.frame["Path"] for one in series.slices))
-    return _found(
-        frame,
-        shape=(whole(frame, "Columns"), whole(frame, "Rows"), len(series.slices)),
-        spacing=spacing_of(series.affine),
-        index=index,
-        files=files if len(files) > 1 else (),
-        notes=series.notes,
-    )
+    ordered, affine, notes = order_series(slices, source)
+    frame, files = ordered[0].frame, tuple(dict.fromkeys(one.frame["Path"] for one in ordered))
+    shape = whole(frame, "Columns"), whole(frame, "Rows"), len(ordered)
+    files = files if len(files) > 1 else ()
+    return _found(frame, shape=shape, spacing=spacing_of(affine), index=index, files=files, notes=notes)
 
 
 def _describe_pictures(frames: list[Tags]) -> list[ScanReference]:
@@ -171,42 +162,33 @@ def read_reference(reference: ScanReference) -> Volume:
         UnreadableScanError: A file is damaged.
         ScanError: The series is no longer complete, or the file no longer the one that was found.
     """
-    picture, number = len(reference.shape) == 2, reference.index or 0
+    number = reference.index or 0
     with parsing(reference.source, UnreadableScanError):
         frames = [frame for path in reference.parts for frame in _frames(path)]
-        found = frames if picture else split_series([slice_of(frame) for frame in frames])
-        if number >= len(found):
-            raise ScanError(f"{reference.source}: holds {len(found)} images; find it again, it was changed")
-        return _read_picture(frames[number], reference) if picture else _read_volume(found[number], reference)
+        if len(reference.shape) == 2 and number < len(frames):
+            return _read_picture(frames[number], reference)
+        volumes = split_series([slice_of(frame) for frame in frames])
+        if number < len(volumes):
+            return _read_volume(volumes[number], reference)
+    raise ScanError(f"{reference.source}: has no image {number}; find it again, it was changed")
 
 
 def _read_volume(slices: list[Slice], reference: ScanReference) -> Volume:
-    series = order_series(slices, reference.source)
-    planes = [values_of(one.frame) for one in series.slices]
+    ordered, affine, notes = order_series(slices, reference.source)
+    planes = [values_of(one.frame) for one in ordered]
     exact = all(values.dtype != np.float32 for values, _ in planes)
     array = np.stack([values for values, _ in planes], dtype=None if exact else np.float32, casting="unsafe")
     padding = min((own for _, own in planes if own is not None), default=None)
     for values, (_, own) in zip(array, planes, strict=True):
         if own is not None and own != padding:  # rescaled by numbers of its own
             values[values == own] = padding
-    return Volume(
-        array=array.transpose(2, 1, 0),
-        affine=series.affine,
-        source=reference.source,
-        modality=reference.modality,
-        padding=padding,
-        notes=series.notes,
-    )
+    found = {"source": reference.source, "modality": reference.modality, "padding": padding, "notes": notes}
+    return Volume(array=array.transpose(2, 1, 0), affine=affine, **found)
 
 
 def _read_picture(frame: Tags, reference: ScanReference) -> Volume:
     array, padding = values_of(frame, picture=True)
-    return Volume(
-        array=array,
-        affine=np.diag([*(reference.spacing or (1.0, 1.0)), 1.0, 1.0]),
-        source=reference.source,
-        modality=reference.modality,
-        measured=reference.spacing is not None,
-        padding=padding,
-        notes=reference.notes,
-    )
+    spacing = reference.spacing or (1.0, 1.0)
+    found = {"source": reference.source, "modality": reference.modality, "padding": padding, "notes": reference.notes}
+    measured = reference.spacing is not None
+    return Volume(array=array, affine=np.diag([*spacing, 1.0, 1.0]), measured=measured, **found)

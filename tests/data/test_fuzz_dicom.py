@@ -53,7 +53,7 @@ def damage(contents: list[bytes], folder: Path, count: int, seed: int) -> None:
         reach = len(content) if random.random() < 0.2 else min(len(content), 4000)
         for _ in range(random.integers(1, 8)):
             place = random.integers(132, max(reach, 133))
-            content[place] = random.choice([0, 255, ord("9"), ord("e"), random.integers(256)])
+            content[place] = random.choice([0, 255, ord("9"), ord("e"), int(random.integers(256))])
         if random.random() < 0.3:  # a piece of one element in the place of another
             start, to = random.integers(132, max(reach - 40, 133), 2)
             content[to : to + 20] = content[start : start + 20]

@@ -22,8 +22,8 @@ _NAMES = {"CT": "ct", "MR": "mri", "US": "ultrasound", "IVUS": "ultrasound"}
 _NAMES |= dict.fromkeys(("CR", "DX", "MG", "XA", "RF", "PX", "IO", "RG"), "xray")
 _VOLUMES = ("CT", "MR", "PT", "NM")
 _DERIVED = ("SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "PR", "REG", "SR", "KO", "DOC", "FID", "RWV")
-_DIRECTORY, _SECONDARY = "1.2.840.10008.1.3.10", "1.2.840.10008.5.1.4.1.1.7."
-_PLACES = {"ImagePositionPatient", PER_FRAME}
+_DIRECTORY, _STORAGE = "1.2.840.10008.1.3.10", "1.2.840.10008.5.1.4.1.1."
+_SCREEN, _IMAGES = "7", ("1", "2", "3", "4", "6", "7", "12", "13", "20", "128", "130")  # classes of storage
 
 
 class _AsideError(ScanError):
@@ -102,6 +102,7 @@ def _frames(path: Path) -> list[Tags]:
     """
     tags = read_tags(path)
     modality, kind = text(tags, "Modality"), text(tags, "SOPClassUID") or text(tags, "MediaStorageSOPClassUID")
+    family = kind.removeprefix(_STORAGE).split(".")[0] if kind.startswith(_STORAGE) else ""
     aside = ""
     if kind == _DIRECTORY:
         aside = "is the index of a medium"
@@ -109,10 +110,10 @@ def _frames(path: Path) -> list[Tags]:
         aside = f"{modality} is derived from images"
     elif "LOCALIZER" in text(tags, "ImageType").split("\\"):
         aside = "is a localizer, by which the scan was planned"
-    elif modality in _VOLUMES and f"{kind}.".startswith(_SECONDARY) and not tags.keys() & _PLACES:
+    elif modality in _VOLUMES and family == _SCREEN and not tags.keys() & {"ImagePositionPatient", PER_FRAME}:
         aside = "is the picture of a screen or report (secondary capture)"
-    elif modality and modality not in (*_NAMES, *_VOLUMES) and not tags.keys() & {"PixelData", "Rows"}:
-        aside = f"holds no pixels ({modality})"
+    elif kind and family not in _IMAGES and not tags.get("PixelData"):
+        aside = f"holds no pixels ({modality or kind})"
     if aside:
         raise _AsideError(f"{path}: {aside}; expected an image of a patient")
     if not tags.get("PixelData"):
@@ -165,11 +166,10 @@ def read_reference(reference: ScanReference) -> Volume:
     number = reference.index or 0
     with parsing(reference.source, UnreadableScanError):
         frames = [frame for path in reference.parts for frame in _frames(path)]
-        if len(reference.shape) == 2 and number < len(frames):
-            return _read_picture(frames[number], reference)
-        volumes = split_series([slice_of(frame) for frame in frames])
-        if number < len(volumes):
-            return _read_volume(volumes[number], reference)
+        picture = len(reference.shape) == 2
+        found: list[Any] = frames if picture else split_series([slice_of(frame) for frame in frames])
+        if number < len(found):
+            return _read_picture(found[number], reference) if picture else _read_volume(found[number], reference)
     raise ScanError(f"{reference.source}: has no image {number}; find it again, it was changed")
 
 

@@ -146,6 +146,9 @@ def order_series(slices: Sequence[Slice], source: str) -> tuple[list[Slice], np.
     step = normal * (thickness or [1.0])[0] if len(ordered) == 1 else _step(ordered, source)
     if len(ordered) == 1 and not thickness:
         notes.append("a single slice without a thickness, taken for 1 mm")
+    unit = text(first.frame, "RescaleType")
+    if unit not in ("", "HU", "US") and text(first.frame, "Modality") == "CT":  # US: unspecified
+        notes.append(f"values in {unit}, not HU")
     cosine = step @ normal / np.linalg.norm(step) / np.linalg.norm(normal)
     if (tilt := float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))) > _TILT:
         notes.append(f"gantry tilt of {tilt:.1f}°, kept in the affine")

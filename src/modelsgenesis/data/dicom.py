@@ -22,8 +22,8 @@ _NAMES = {"CT": "ct", "MR": "mri", "US": "ultrasound", "IVUS": "ultrasound"}
 _NAMES |= dict.fromkeys(("CR", "DX", "MG", "XA", "RF", "PX", "IO", "RG"), "xray")
 _VOLUMES = ("CT", "MR", "PT", "NM")
 _DERIVED = ("SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "PR", "REG", "SR", "KO", "DOC", "FID", "RWV")
-_DIRECTORY, _SECONDARY = "1.2.840.10008.1.3.10", "1.2.840.10008.5.1.4.1.1.7."
-_PLACES = {"ImagePositionPatient", PER_FRAME}
+_DIRECTORY, _STORAGE = "1.2.840.10008.1.3.10", "1.2.840.10008.5.1.4.1.1."
+_SCREEN, _IMAGES = "7", ("1", "2", "3", "4", "6", "7", "12", "13", "20", "128", "130")  # classes of storage
 
 
 class _AsideError(ScanError):
@@ -38,18 +38,9 @@ def find_series(paths: Iterable[Path]) -> tuple[list[ScanReference], list[Refusa
     Raises:
         MissingExtraError: SimpleITK is not installed.
     """
-    scans, errors = _search(paths)
-    refused = []
-    for source, error in errors:
-        reason, bad = str(error).removeprefix(f"{source}: "), not isinstance(error, _AsideError)
-        refused.append(Refusal(source=source, reason=reason, bad=bad))
-    return scans, refused
-
-
-def _search(paths: Iterable[Path]) -> tuple[list[ScanReference], list[tuple[str, ScanError]]]:
     simpleitk()
     scans: list[ScanReference] = []
-    errors: list[tuple[str, ScanError]] = []
+    refused: list[Refusal] = []
     series: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
     for path in paths:
         try:
@@ -60,18 +51,23 @@ def _search(paths: Iterable[Path]) -> tuple[list[ScanReference], list[tuple[str,
             else:
                 scans += _describe_pictures(frames)
         except ScanError as error:
-            errors.append((str(path), error))
+            refused.append(_refusal(path, error))
     for slices in series.values():
         volumes = split_series(slices)
         several = len(volumes) > 1 and whole(slices[0].frame, "NumberOfFrames", 1) > 1  # in one file
         for number, volume in enumerate(volumes):
             path = volume[0].frame["Path"]
-            source = str(path) if len(slices) == 1 else f"{path.parent} [{len(volume)} slices from {path.name}]"
+            source = path if len(slices) == 1 else f"{path.parent} [{len(volume)} slices from {path.name}]"
             try:
-                scans.append(_describe_volume(volume, source, number if several else None))
+                scans.append(_describe_volume(volume, str(source), number if several else None))
             except ScanError as error:
-                errors.append((source, error))
-    return scans, errors
+                refused.append(_refusal(source, error))
+    return scans, refused
+
+
+def _refusal(source: object, error: ScanError) -> Refusal:
+    reason = str(error).removeprefix(f"{source}: ")
+    return Refusal(source=str(source), reason=reason, bad=not isinstance(error, _AsideError))
 
 
 def describe(path: Path) -> list[ScanReference]:
@@ -81,9 +77,10 @@ def describe(path: Path) -> list[ScanReference]:
         ScanError: It cannot be used.
         MissingExtraError: SimpleITK is not installed.
     """
-    scans, errors = _search([path])
-    for _, error in errors:
-        raise error
+    _frames(path)  # what is wrong with it is raised as what it is
+    scans, refused = find_series([path])
+    if refused:
+        raise ScanError(f"{path}: {refused[0].reason}")
     return scans
 
 
@@ -105,6 +102,7 @@ def _frames(path: Path) -> list[Tags]:
     """
     tags = read_tags(path)
     modality, kind = text(tags, "Modality"), text(tags, "SOPClassUID") or text(tags, "MediaStorageSOPClassUID")
+    family = kind.removeprefix(_STORAGE).split(".")[0] if kind.startswith(_STORAGE) else ""
     aside = ""
     if kind == _DIRECTORY:
         aside = "is the index of a medium"
@@ -112,10 +110,10 @@ def _frames(path: Path) -> list[Tags]:
         aside = f"{modality} is derived from images"
     elif "LOCALIZER" in text(tags, "ImageType").split("\\"):
         aside = "is a localizer, by which the scan was planned"
-    elif modality in _VOLUMES and f"{kind}.".startswith(_SECONDARY) and not tags.keys() & _PLACES:
+    elif modality in _VOLUMES and family == _SCREEN and not tags.keys() & {"ImagePositionPatient", PER_FRAME}:
         aside = "is the picture of a screen or report (secondary capture)"
-    elif modality and modality not in (*_NAMES, *_VOLUMES) and not tags.keys() & {"PixelData", "Rows"}:
-        aside = f"holds no pixels ({modality})"
+    elif kind and family not in _IMAGES and not tags.get("PixelData"):
+        aside = f"holds no pixels ({modality or kind})"
     if aside:
         raise _AsideError(f"{path}: {aside}; expected an image of a patient")
     if not tags.get("PixelData"):
@@ -128,17 +126,11 @@ def _frames(path: Path) -> list[Tags]:
 
 
 def _describe_volume(slices: list[Slice], source: str, index: int | None) -> ScanReference:
-    series = order_series(slices, source)
-    frame = series.slices[0].frame
-    files = tuple(dict.fromkeys(one.frame["Path"] for one in series.slices))
-    return _found(
-        frame,
-        shape=(whole(frame, "Columns"), whole(frame, "Rows"), len(series.slices)),
-        spacing=spacing_of(series.affine),
-        index=index,
-        files=files if len(files) > 1 else (),
-        notes=series.notes,
-    )
+    ordered, affine, notes = order_series(slices, source)
+    frame, files = ordered[0].frame, tuple(dict.fromkeys(one.frame["Path"] for one in ordered))
+    shape = whole(frame, "Columns"), whole(frame, "Rows"), len(ordered)
+    files = files if len(files) > 1 else ()
+    return _found(frame, shape=shape, spacing=spacing_of(affine), index=index, files=files, notes=notes)
 
 
 def _describe_pictures(frames: list[Tags]) -> list[ScanReference]:
@@ -171,42 +163,32 @@ def read_reference(reference: ScanReference) -> Volume:
         UnreadableScanError: A file is damaged.
         ScanError: The series is no longer complete, or the file no longer the one that was found.
     """
-    picture, number = len(reference.shape) == 2, reference.index or 0
+    number = reference.index or 0
     with parsing(reference.source, UnreadableScanError):
         frames = [frame for path in reference.parts for frame in _frames(path)]
-        found = frames if picture else split_series([slice_of(frame) for frame in frames])
-        if number >= len(found):
-            raise ScanError(f"{reference.source}: holds {len(found)} images; find it again, it was changed")
-        return _read_picture(frames[number], reference) if picture else _read_volume(found[number], reference)
+        picture = len(reference.shape) == 2
+        found: list[Any] = frames if picture else split_series([slice_of(frame) for frame in frames])
+        if number < len(found):
+            return _read_picture(found[number], reference) if picture else _read_volume(found[number], reference)
+    raise ScanError(f"{reference.source}: has no image {number}; find it again, it was changed")
 
 
 def _read_volume(slices: list[Slice], reference: ScanReference) -> Volume:
-    series = order_series(slices, reference.source)
-    planes = [values_of(one.frame) for one in series.slices]
+    ordered, affine, notes = order_series(slices, reference.source)
+    planes = [values_of(one.frame) for one in ordered]
     exact = all(values.dtype != np.float32 for values, _ in planes)
     array = np.stack([values for values, _ in planes], dtype=None if exact else np.float32, casting="unsafe")
     padding = min((own for _, own in planes if own is not None), default=None)
     for values, (_, own) in zip(array, planes, strict=True):
         if own is not None and own != padding:  # rescaled by numbers of its own
             values[values == own] = padding
-    return Volume(
-        array=array.transpose(2, 1, 0),
-        affine=series.affine,
-        source=reference.source,
-        modality=reference.modality,
-        padding=padding,
-        notes=series.notes,
-    )
+    found = {"source": reference.source, "modality": reference.modality, "padding": padding, "notes": notes}
+    return Volume(array=array.transpose(2, 1, 0), affine=affine, **found)
 
 
 def _read_picture(frame: Tags, reference: ScanReference) -> Volume:
     array, padding = values_of(frame, picture=True)
-    return Volume(
-        array=array,
-        affine=np.diag([*(reference.spacing or (1.0, 1.0)), 1.0, 1.0]),
-        source=reference.source,
-        modality=reference.modality,
-        measured=reference.spacing is not None,
-        padding=padding,
-        notes=reference.notes,
-    )
+    spacing = reference.spacing or (1.0, 1.0)
+    found = {"source": reference.source, "modality": reference.modality, "padding": padding, "notes": reference.notes}
+    measured = reference.spacing is not None
+    return Volume(array=array, affine=np.diag([*spacing, 1.0, 1.0]), measured=measured, **found)

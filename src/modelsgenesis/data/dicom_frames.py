@@ -146,7 +146,7 @@ def _decode(frame: Tags) -> np.ndarray:
 def pixels_of(frame: Tags) -> list[bytes]:
     """Return the pixels of a frame as they lie in the file, in one piece or several."""
     contents = []
-    with open_regular(frame["Path"], UnreadableScanError) as file:
+    with open_regular(frame["Path"], UnreadableScanError) as file, parsing(frame["Path"], UnreadableScanError):
         for start, length in frame["PixelData"]:
             file.seek(start)
             contents.append(file.read(length))

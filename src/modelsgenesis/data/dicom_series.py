@@ -1,9 +1,8 @@
 """Slices of DICOM put together: which belong to one volume, in what order, and whether all are there."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -17,7 +16,6 @@ _SPLITTERS = (
     *("ImageType", "FrameType", "Folder"),
 )
 """What tells volumes of one series apart that lie in the same place."""
-_RESCALE = ("RescaleSlope", "RescaleIntercept")
 
 _ALIKE = 1e-3  # of directions, and of spacing as a share of it: below are the digits that scanners round
 _SAME = 1e-3  # mm between slices in one place
@@ -37,29 +35,12 @@ class Slice:
         position: (3,) mm, the centre of the first pixel, towards left, posterior, superior.
         orientation: (2, 3), the directions along a row and along a column.
         spacing: (2,) mm between rows and between columns.
-        copies: How often it was there besides.
     """
 
     frame: Tags
     position: np.ndarray
     orientation: np.ndarray
     spacing: np.ndarray
-    copies: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Series:
-    """Slices in order, evenly spaced.
-
-    Attributes:
-        slices: From the lowest to the highest.
-        affine: (4, 4), from (column, row, slice) to mm in RAS+; a tilted gantry shears it.
-        notes: What was left out or is unusual.
-    """
-
-    slices: tuple[Slice, ...]
-    affine: np.ndarray
-    notes: tuple[str, ...] = ()
 
 
 def sizes(frame: Tags, name: str, count: int) -> list[float]:
@@ -105,7 +86,7 @@ def split_series(slices: Sequence[Slice]) -> list[list[Slice]]:
     for column in np.array(grids, float).T:
         parts = [part[run] for part in parts for run in _runs(column[part], _ALIKE)]
     volumes = [[slices[number] for number in sorted(part.tolist())] for part in sorted(parts, key=np.min)]
-    return [part for volume in volumes for part in _split_repeated(_without_copies(volume))]
+    return [part for volume in volumes for part in _split_repeated(volume)]
 
 
 def _runs(values: np.ndarray, tolerance: float) -> list[np.ndarray]:
@@ -118,19 +99,6 @@ def _places(slices: Sequence[Slice]) -> list[list[Slice]]:
     """Return the slices in each place along the normal of the first one, from the lowest on."""
     heights = np.array([one.position for one in slices]) @ np.cross(*slices[0].orientation)
     return [[slices[number] for number in run] for run in _runs(heights, _SAME)]
-
-
-def _without_copies(slices: Sequence[Slice]) -> list[Slice]:
-    """Leave out slices that are there more than once: in one place, with the same pixels, rescale and phase."""
-    alike = defaultdict(list)
-    for number, place in enumerate(_places(slices)):
-        for one in place:
-            alike[number, *(str(one.frame.get(name)) for name in (*_SPLITTERS[:-1], *_RESCALE))].append(one)
-    distinct = []
-    for group in alike.values():
-        contents = {hashlib.sha256(b"".join(pixels_of(one.frame))).digest() for one in group} if len(group) > 1 else ()
-        distinct += [replace(group[0], copies=len(group) - 1)] if len(contents) == 1 else group
-    return distinct
 
 
 def _split_repeated(slices: list[Slice]) -> list[list[Slice]]:
@@ -146,33 +114,47 @@ def _split_repeated(slices: list[Slice]) -> list[list[Slice]]:
     return [slices]
 
 
-def order_series(slices: Sequence[Slice], source: str) -> Series:
+def _copies(slices: Sequence[Slice]) -> bool:
+    """Tell whether slices in one place hold the same: a folder may have a file twice."""
+    names, first = ("RescaleSlope", "RescaleIntercept"), slices[0].frame
+    rest = [one.frame for one in slices[1:]]
+    same = all(frame.get(name) == first.get(name) for frame in rest for name in names)
+    return not rest or (same and all(pixels_of(frame) == pixels_of(first) for frame in rest))
+
+
+def order_series(slices: Sequence[Slice], source: str) -> tuple[list[Slice], np.ndarray, tuple[str, ...]]:
     """Put the slices of one volume in order and check that they are evenly spaced.
+
+    Returns:
+        The slices from the lowest to the highest; (4, 4), the affine from (column, row, slice) to mm in RAS+, which a
+        tilted gantry shears; notes on what was left out or is unusual.
 
     Raises:
         ScanError: Slices are missing, unevenly spaced or turned, or different ones lie in the same place.
     """
-    places = _places(slices)
+    places, notes = _places(slices), []
     if repeated := len(slices) - len(places):
-        reason = f"{repeated} of {len(slices)} slices lie where another does, and differ from it"
-        raise ScanError(f"{source}: {reason}; expected one series, part its files into folders")
+        if not all(_copies(place) for place in places):
+            reason = f"{repeated} of {len(slices)} slices lie where another does, and differ from it"
+            raise ScanError(f"{source}: {reason}; expected one series, part its files into folders")
+        notes.append(f"{repeated} copies of slices left out")
     ordered = [place[0] for place in places]
-    first, affine = ordered[0], np.eye(4)
+    first, affine, normal = ordered[0], np.eye(4), np.cross(*ordered[0].orientation)
     if max(np.abs(one.orientation - first.orientation).max() for one in ordered) > _TURN:
         raise ScanError(f"{source}: its slices turn from one to the next; expected parallel ones")
-    copies = sum(one.copies for one in ordered)
-    notes = [f"{copies} copies of slices left out"] if copies else []
-    normal = np.cross(*first.orientation)
     thickness = sizes(first.frame, "SliceThickness", 1) or sizes(first.frame, "SpacingBetweenSlices", 1)
     step = normal * (thickness or [1.0])[0] if len(ordered) == 1 else _step(ordered, source)
     if len(ordered) == 1 and not thickness:
         notes.append("a single slice without a thickness, taken for 1 mm")
+    unit = text(first.frame, "RescaleType")
+    if unit not in ("", "HU", "US") and text(first.frame, "Modality") == "CT":  # US: unspecified
+        notes.append(f"values in {unit}, not HU")
     cosine = step @ normal / np.linalg.norm(step) / np.linalg.norm(normal)
     if (tilt := float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))) > _TILT:
         notes.append(f"gantry tilt of {tilt:.1f}°, kept in the affine")
     affine[:3, :2] = (first.orientation * first.spacing[::-1, None]).T
     affine[:3, 2], affine[:3, 3] = step, first.position
-    return Series(slices=tuple(ordered), affine=np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, notes=tuple(notes))
+    return ordered, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, tuple(notes)
 
 
 def _step(slices: Sequence[Slice], source: str) -> np.ndarray:

@@ -4,12 +4,8 @@ from torch import nn
 
 from modelsgenesis.configs import GenesisUNetConfig, PredictionConfig
 from modelsgenesis.errors import ConfigurationError, ShapeError
-from modelsgenesis.evaluation import (
-    inference,
-    segment,
-    sliding_window,
-    window_size,
-)
+from modelsgenesis.evaluation import inference, sliding_window, window_size
+from modelsgenesis.evaluation.inference import segment
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import GenesisUNet
 

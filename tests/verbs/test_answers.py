@@ -9,7 +9,7 @@ from hypothesis import strategies as some
 
 from modelsgenesis.data.labelled import FileImage
 from modelsgenesis.errors import ConfigurationError, DataError
-from modelsgenesis.evaluation import Case
+from modelsgenesis.evaluation.cases import Case
 from modelsgenesis.verbs.answers import output_name, place_answers, place_table, write_labels, write_table
 
 
@@ -47,7 +47,7 @@ def test_an_answer_replaces_no_scan_by_whatever_name(tmp_path, link, name):
         output.mkdir()
         link(other.files[0], output / name)
     with pytest.raises(DataError, match="replace the scan itself"):
-        place_answers([one, other], output, many=True)
+        place_answers([one, other], output, many=True, inputs=[*one.files, *other.files])
     with pytest.raises(DataError, match="replace the scan itself"):
         place_answers([one], output, many=False, inputs=other.files)
 

@@ -35,14 +35,6 @@ class Case:
     warning: str = ""
 
 
-@dataclass(frozen=True)
-class _Group:
-    """Scans that may make up a case, and what it would be called."""
-
-    name: str
-    scans: tuple[ScanReference, ...]
-
-
 def find_cases(
     source: str | Path | Sequence[str | Path], channels: Sequence[str] = ("image",)
 ) -> tuple[list[Case], list[Refusal]]:
@@ -67,20 +59,33 @@ def find_cases(
     """
     sources = [Path(one).expanduser() for one in ([source] if isinstance(source, (str, Path)) else source)]
     archives = [path for path in sources if path.suffix.lower() == ".npz" and path.is_file()]
-    if archives:
-        others = [path for path in sources if path not in archives]
-        cases, refused = find_cases(others, channels) if others else ([], [])
-        return [case for path in archives for case in array_cases(path, len(channels))] + cases, refused
+    cases = [case for path in archives for case in array_cases(path, len(channels))]
+    sources = [path for path in sources if path not in archives]
     scans, refused = survey(sources)
-    named = all(path.is_file() for path in sources)
-    if not named:
-        scans, aside = _without_answers(scans)
-        refused += aside
-    if named and len(channels) > 1 and len(scans) == len(sources) == len(channels):
+    if not all(path.is_file() for path in sources):  # a folder that was predicted in place can be predicted again
+        answers = {path for path in {scan.path: None for scan in scans} if is_answer(path)}
+        reason = "an answer of an earlier prediction, by the JSON file beside it"
+        refused += [Refusal(source=str(path), reason=reason, bad=False) for path in sorted(answers)]
+        scans = [scan for scan in scans if scan.path not in answers]
+    elif len(channels) > 1 and len(scans) == len(sources) == len(channels):
         scans = sorted(scans, key=lambda scan: sources.index(scan.path))
-        return [_case(as_unicode(_CHANNEL.sub("", file_stem(scans[0].path))), tuple(scans))], refused
-    cases, wrong = _complete(_groups(scans, _root(sources, scans), len(channels)), channels)
-    return cases, refused + wrong
+        return [*cases, _case(as_unicode(_CHANNEL.sub("", file_stem(scans[0].path))), scans)], refused
+    declared: dict[Path, tuple[str, ...]] = {}
+    for name, found in _groups(scans, _root(sources, scans), len(channels)).items():
+        reason, group = _check(name, found, len(channels))
+        if reason:
+            refused.append(Refusal(source=group[0].source, reason=reason))
+            continue
+        folder = group[0].path.parent
+        if len(channels) > 1 and folder not in declared:
+            declared[folder] = _declared_channels(folder)
+        names, warning = declared.get(folder, ()), ""
+        if len(names) == len(group):
+            order = channel_order(names, channels)
+            warning = "" if order else other_channels("its data set", names, channels)
+            group = [group[index] for index in order] if order else group
+        cases.append(_case(name, group, warning))
+    return cases, refused
 
 
 def as_unicode(name: str) -> str:
@@ -118,14 +123,6 @@ def array_cases(path: Path, channels: int) -> list[Case]:
     return cases
 
 
-def _without_answers(scans: Sequence[ScanReference]) -> tuple[list[ScanReference], list[Refusal]]:
-    """Leave aside what an earlier prediction wrote: a folder that was predicted in place can be predicted again."""
-    answers = {path for path in {scan.path: None for scan in scans} if is_answer(path)}
-    reason = "an answer of an earlier prediction, by the JSON file beside it"
-    aside = [Refusal(source=str(path), reason=reason, bad=False) for path in sorted(answers)]
-    return [scan for scan in scans if scan.path not in answers], aside
-
-
 def is_answer(path: Path) -> bool:
     """Tell whether a file is a label map, or its probabilities, that this package wrote."""
     beside = path.with_name(f"{file_stem(path).removesuffix('_probabilities')}.json")
@@ -152,7 +149,7 @@ def _root(sources: Sequence[Path], scans: Sequence[ScanReference]) -> str:
     return commonpath(folders) if folders else ""
 
 
-def _groups(scans: Sequence[ScanReference], root: str, channels: int) -> list[_Group]:
+def _groups(scans: Sequence[ScanReference], root: str, channels: int) -> dict[str, list[ScanReference]]:
     """Put together what may be one case: the volumes of a file, or channels by nnU-Net's names."""
     series = Counter(scan.path.parent for scan in scans if scan.format == DICOM and scan.files)
     numbered = all(file_stem(scan.path).endswith("_0000") for scan in scans)
@@ -169,7 +166,7 @@ def _groups(scans: Sequence[ScanReference], root: str, channels: int) -> list[_G
         elif channels > 1 or numbered:
             name = _CHANNEL.sub("", name)
         groups[_relative(folder, name, root)].append(scan)
-    return [_Group(name, tuple(found)) for name, found in groups.items()]
+    return groups
 
 
 def _relative(folder: Path, name: str, root: str) -> str:
@@ -177,22 +174,6 @@ def _relative(folder: Path, name: str, root: str) -> str:
     between = relpath(normpath(folder.absolute()), root)
     inside = between != "." and not between.startswith("..")  # the root may be a series' own folder
     return as_unicode(f"{Path(between).as_posix()}/{name}" if inside else name)
-
-
-def _complete(groups: Sequence[_Group], channels: Sequence[str]) -> tuple[list[Case], list[Refusal]]:
-    """Return the groups that are a case of the model, and why the others are none."""
-    cases, refused = [], []
-    declared: dict[Path, tuple[str, ...]] = {}
-    for group in groups:
-        reason, scans = _check(group, len(channels))
-        if reason:
-            refused.append(Refusal(source=scans[0].source, reason=reason))
-            continue
-        folder = scans[0].path.parent
-        if len(channels) > 1 and folder not in declared:
-            declared[folder] = _declared_channels(folder)
-        cases.append(_case(group.name, *_by_name(scans, declared.get(folder, ()), channels)))
-    return cases, refused
 
 
 def _declared_channels(folder: Path) -> tuple[str, ...]:
@@ -205,16 +186,6 @@ def _declared_channels(folder: Path) -> tuple[str, ...]:
     return ()
 
 
-def _by_name(
-    scans: tuple[ScanReference, ...], declared: Sequence[str], channels: Sequence[str]
-) -> tuple[tuple[ScanReference, ...], str]:
-    """Return the channels of a case in the model's order, and a warning where their names do not tell it."""
-    order = channel_order(declared, channels)
-    if len(declared) != len(scans) or order is not None:
-        return tuple(scans[index] for index in order or range(len(scans))), ""
-    return scans, other_channels("its data set", declared, channels)
-
-
 def other_channels(where: str, declared: Sequence[str], channels: Sequence[str]) -> str:
     """Return the warning that channels cannot be matched by name."""
     return (
@@ -223,26 +194,25 @@ def other_channels(where: str, declared: Sequence[str], channels: Sequence[str])
     )
 
 
-def _case(name: str, scans: tuple[ScanReference, ...], warning: str = "") -> Case:
+def _case(name: str, scans: Sequence[ScanReference], warning: str = "") -> Case:
     files = tuple(dict.fromkeys(file for scan in scans for file in scan.parts))
-    return Case(name=name, images=scans, files=files, warning=warning)
+    return Case(name=name, images=tuple(scans), files=files, warning=warning)
 
 
-def _check(group: _Group, channels: int) -> tuple[str, tuple[ScanReference, ...]]:
-    """Return why a group is no case, empty if it is one; and its scans in the order of the channels."""
-    scans, paths = group.scans, {scan.path for scan in group.scans}
+def _check(name: str, scans: list[ScanReference], channels: int) -> tuple[str, list[ScanReference]]:
+    """Return why scans of a name are no case, empty if they are one; and the scans in the order of the channels."""
     count = len(scans)
-    if len(paths) == 1 and count > 1:
+    if count > 1 and len({scan.path for scan in scans}) == 1:
         wrong = f"holds {count} volumes; expected {channels}, one a channel of the model"
         return ("" if count == channels else wrong), scans
     if channels == 1:
         if count == 1 and scans[0].index is not None and scans[0].format != DICOM:
             return "holds several volumes; expected one", scans
         return ("" if count == 1 else f"has the name of {count - 1} others, and so would its answer"), scans
-    numbers = [match and int(match.group(1)) for scan in scans if (match := _CHANNEL.search(file_stem(scan.path)))]
+    numbers = [int(match.group(1)) for scan in scans if (match := _CHANNEL.search(file_stem(scan.path)))]
     if len(numbers) != count:
-        return f"is 1 file, the model takes {channels}: name them {group.name}_0000 and so on, or give all", scans
+        return f"is 1 file, the model takes {channels}: name them {name}_0000 and so on, or give all", scans
     if sorted(numbers) != list(range(channels)):
         has = ", ".join(f"_{number:04d}" for number in sorted(numbers))
         return f"of its channels {has} are there; expected _0000 to _{channels - 1:04d}", scans
-    return "", tuple(sorted(scans, key=lambda scan: file_stem(scan.path)))
+    return "", sorted(scans, key=lambda scan: file_stem(scan.path))

@@ -2,9 +2,10 @@
 
 import hashlib
 import os
+import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.data import Refusal
 from modelsgenesis.data.reading import READERS
 from modelsgenesis.errors import ConfigurationError, DataError, printable
-from modelsgenesis.evaluation import CLASS_SEPARATOR, Case
-from modelsgenesis.evaluation.cases import as_unicode, is_answer
+from modelsgenesis.evaluation.cases import Case, as_unicode, is_answer
+from modelsgenesis.evaluation.metrics import CLASS_SEPARATOR
 from modelsgenesis.files import open_regular, write_csv, write_json
 from modelsgenesis.hardware import Hardware
 
@@ -34,31 +35,24 @@ class Place:
 
     Attributes:
         case: What is answered.
-        path: The label map, a NIfTI file.
+        path: The label map, a NIfTI file; or the table that all cases share.
     """
 
     case: Case
     path: Path
 
     @property
-    def stem(self) -> str:
-        """The name of its file without the ending."""
-        return next(self.path.name[: -len(end)] for end in _NIFTI if self.path.name.lower().endswith(end))
-
-    @property
     def labels(self) -> Path:
         """The JSON file that names the classes."""
-        return self.path.with_name(f"{self.stem}.json")
+        return self._beside(".json")
 
     @property
     def probabilities(self) -> Path:
         """The 4D NIfTI file of the class probabilities."""
-        return self.path.with_name(f"{self.stem}_probabilities.nii.gz")
+        return self._beside("_probabilities.nii.gz")
 
-    @property
-    def files(self) -> tuple[Path, Path, Path]:
-        """All that an answer may consist of."""
-        return self.path, self.labels, self.probabilities
+    def _beside(self, ending: str) -> Path:
+        return self.path.with_name(re.sub(r"\.nii(\.gz)?$", ending, self.path.name, flags=re.IGNORECASE))
 
 
 def output_name(name: str) -> Path:
@@ -95,7 +89,7 @@ def place_answers(
         cases: To be answered.
         output: As it was asked for.
         many: Whether several scans were given, though some may have been refused.
-        inputs: Files that no answer may replace, besides those of the cases.
+        inputs: Files that no answer may replace.
         keep: Whether label maps that are there already are kept.
 
     Returns:
@@ -119,13 +113,17 @@ def place_answers(
     else:
         folder = FOLDER if output is None else output
         places = [Place(case, folder / f"{output_name(case.name)}.nii.gz") for case in cases]
-    protected = _identities([*inputs, *(file for case in cases for file in case.files)])
+    check_outputs([file for place in places for file in _files(place)], folder, inputs)
     for place in places:
-        check_outputs(place.files, folder, protected)
-        others = [file for file in place.files if file.exists() and not (named and file == place.path)]
+        others = [file for file in _files(place) if file.exists() and not (named and file == place.path)]
         if others and not is_answer(place.path) and not (keep and place.path.exists()):
             raise DataError(f"{others[0]}: is there already, and no answer of this package; choose another output")
     return _apart(places)
+
+
+def _files(place: Place) -> tuple[Path, ...]:
+    """Return all that an answer may consist of."""
+    return place.path, place.labels, place.probabilities
 
 
 def _apart(places: Sequence[Place]) -> tuple[list[Place], list[Refusal]]:
@@ -135,7 +133,7 @@ def _apart(places: Sequence[Place]) -> tuple[list[Place], list[Refusal]]:
     """
 
     def keys(place: Place) -> set[str]:
-        return {unicodedata.normalize("NFC", os.path.normpath(file.absolute())).casefold() for file in place.files}
+        return {unicodedata.normalize("NFC", os.path.normpath(file.absolute())).casefold() for file in _files(place)}
 
     owners = Counter(key for place in places for key in keys(place))
     free, refused = [], []
@@ -161,7 +159,7 @@ def place_table(output: Path | None, inputs: Iterable[Path] = ()) -> Path:
     named = output is not None and name.endswith(_TABLES)
     path = output if output is not None and named else (output or Path()) / FOLDER.with_suffix(".csv")
     exact = path.with_suffix(".json")
-    check_outputs((path, exact), path.parent, _identities(inputs))
+    check_outputs((path, exact), path.parent, inputs)
     others = [file for file in {path, exact} if file.exists() and not (named and file == path)]
     for file in others:
         if not _is_table(file):
@@ -184,12 +182,13 @@ def _identities(files: Iterable[Path]) -> set[tuple[int, int]]:
     return {(state.st_dev, state.st_ino) for state in states}
 
 
-def check_outputs(paths: Sequence[Path], folder: Path, protected: Set[tuple[int, int]] = frozenset()) -> None:
+def check_outputs(paths: Sequence[Path], folder: Path, inputs: Iterable[Path]) -> None:
     """Refuse files that cannot be written, lie outside of a folder, or are an input, before any work.
 
     Raises:
         DataError: A path is a folder or an input, leads out of the folder, or cannot be made or written.
     """
+    protected = _identities(inputs)
     for path in paths:
         if path.is_dir():
             raise DataError(f"{path}: is a folder; expected the name of a file to write")

@@ -8,32 +8,20 @@ from typing import Any
 import numpy as np
 
 from modelsgenesis.configs import PredictionConfig
-from modelsgenesis.data import (
-    LabelledCase,
-    LabelledData,
-    Refusal,
-    read_labelled,
-)
+from modelsgenesis.data import LabelledCase, LabelledData, Refusal, read_labelled
 from modelsgenesis.data.names import channel_order
 from modelsgenesis.errors import ConfigurationError, DataError
-from modelsgenesis.evaluation import (
-    Member,
-    Summary,
-    classify_case,
-    flat,
-    native_labels,
-    segment_case,
-    summarize_classification,
-    summarize_segmentation,
-)
+from modelsgenesis.evaluation import Summary, flat, summarize_classification, summarize_segmentation
+from modelsgenesis.evaluation.answers import native_labels
 from modelsgenesis.evaluation.cases import other_channels
+from modelsgenesis.evaluation.ensembles import Member, classify_case, prepare_for, segment_case
 from modelsgenesis.files import read_json, write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split, read_split
 from modelsgenesis.verbs.answers import check_outputs, describe_model
 from modelsgenesis.verbs.measuring import Measure, Measured, each_case, measure_classes, measure_labels
-from modelsgenesis.verbs.members import Models, expand_folds, list_models, load_members, model_names
+from modelsgenesis.verbs.members import Models, load_members, model_folders, model_names
 from modelsgenesis.verbs.models import public_name
 from modelsgenesis.verbs.written import measure_written, written_predictions
 
@@ -119,10 +107,10 @@ def evaluate(
     """
     reporter, options = reporter or Reporter(), options or MeasuringOptions()
     folder = Path(output)
-    _check_folder(folder)
+    written = written_predictions(model)
+    _check_folder(folder, [one for one in (written, split) if isinstance(one, Path)])
     data = data if isinstance(data, LabelledData) else read_labelled(data)
     cases, part = _cases(data, split)
-    written = written_predictions(model)
     if written is not None:
         measure, about = measure_written(written, data), {"predictions": public_name(written)}
     else:
@@ -141,19 +129,18 @@ def evaluate(
     content = {"task": data.task, "data": data.name, **about, "part": part, "labels": list(data.labels)}
     content |= {"patients": len({row["patient"] for row in rows}), "cases": len(rows), "refused": len(refused)}
     content |= {"bootstrap": options.bootstrap, "seed": options.seed}
-    if data.task == "classification":
-        content["specificity"] = options.specificity
+    content |= {"specificity": options.specificity} if data.task == "classification" else {}
     write_csv(folder / CASES_NAME, rows, DataError)
     write_json(folder / RESULTS_NAME, {**content, "metrics": summary}, DataError)
     return Evaluation(folder=folder, summary=summary, rows=tuple(rows), refused=tuple(refused))
 
 
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder that cannot be written, or where the results of something else would be replaced."""
-    results = folder / RESULTS_NAME
-    check_outputs((results, folder / CASES_NAME), folder)
-    content = read_json(results, DataError) if results.exists() else {"metrics": {}}
-    if not isinstance(content, dict) or "metrics" not in content:  # of a run, such as the one that is measured
+def _check_folder(folder: Path, inputs: Sequence[Path]) -> None:
+    """Refuse a folder that cannot be written, or where a file of something else would be replaced."""
+    results, cases = folder / RESULTS_NAME, folder / CASES_NAME
+    check_outputs((results, cases), folder, inputs)
+    content = read_json(results, DataError) if results.exists() else {}
+    if (results.exists() or cases.exists()) and "metrics" not in content:  # such as of the run that is measured
         raise DataError(f"{results}: is there already, and no evaluation; choose another output folder")
 
 
@@ -201,7 +188,7 @@ def _measure_members(
         if data.task == "classification":
             soft = classify_case(members, volumes, config=config, hardware=hardware)
             return measure_classes(case, data, soft[classes])
-        labels = native_labels(segment_case(members, volumes, config=config, hardware=hardware))
+        labels = native_labels(segment_case(prepare_for(members, volumes), config=config, hardware=hardware))
         return measure_labels(case, data, np.argsort(classes).astype(labels.dtype)[labels], volumes[0])
 
     return measure
@@ -210,15 +197,14 @@ def _measure_members(
 def _warn_of_training(model: Models, cases: Sequence[LabelledCase], reporter: Reporter) -> None:
     """Say so where a run is measured on what it was trained on."""
     measured = {case.name for case in cases}
-    for one in [fold for each in list_models(model) for fold in expand_folds(each)]:
-        file = Path(one) / "split.json"
-        if file.is_file():
-            seen = measured & set(read_split(file).training)
-            if seen:
-                reporter.note(
-                    f"warning: {public_name(one)} was trained on {len(seen)} of the {len(measured)} cases; expect "
-                    f"figures that are too good, or measure its test part with --split {file}"
-                )
+    for run in model_folders(model):
+        file = Path(run) / "split.json"
+        seen = measured & set(read_split(file).training) if file.is_file() else ()
+        if seen:
+            reporter.note(
+                f"warning: {public_name(run)} was trained on {len(seen)} of the {len(measured)} cases; expect "
+                f"figures that are too good, or measure its test part with --split {file}"
+            )
 
 
 def _summarize(
@@ -227,16 +213,10 @@ def _summarize(
     """Return what was measured of all cases; `held` are the true classes by the case's name."""
     rows = [row for row, _ in measured]
     patients = [row["patient"] for row in rows]
+    resampling: dict[str, Any] = {"resamples": options.bootstrap, "seed": options.seed}
     if data.task == "segmentation":
-        return summarize_segmentation(rows, data.labels, patients, resamples=options.bootstrap, seed=options.seed)
+        return summarize_segmentation(rows, data.labels, patients, **resampling)
+    soft = np.stack([probabilities for _, probabilities in measured if probabilities is not None])
     truth = np.array([[index in held[row["case"]] for index in range(len(data.labels))] for row in rows])
-    return summarize_classification(
-        np.stack([soft for _, soft in measured if soft is not None]),
-        truth,
-        data.labels,
-        patients,
-        multilabel=data.multilabel,
-        specificity=options.specificity,
-        resamples=options.bootstrap,
-        seed=options.seed,
-    )
+    kind: dict[str, Any] = {"multilabel": data.multilabel, "specificity": options.specificity}
+    return summarize_classification(soft, truth, data.labels, patients, **kind, **resampling)

@@ -8,30 +8,15 @@ from typing import Any
 import numpy as np
 
 from modelsgenesis.configs import PredictionConfig
-from modelsgenesis.data import Geometry, Refusal, Volume, read_volume, write_nifti
+from modelsgenesis.data import Refusal, Volume, read_volume, write_nifti
 from modelsgenesis.errors import ConfigurationError, ScanError
-from modelsgenesis.evaluation import (
-    Case,
-    Member,
-    chosen_classes,
-    classify_case,
-    find_cases,
-    native_labels,
-    native_probabilities,
-    prepare_for,
-    segment_prepared,
-    usable_contract,
-)
+from modelsgenesis.evaluation.answers import native_labels, native_probabilities
+from modelsgenesis.evaluation.cases import Case, find_cases
+from modelsgenesis.evaluation.ensembles import Member, classify_case, prepare_for, segment_case, usable_contract
+from modelsgenesis.evaluation.metrics import chosen_classes
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.verbs.answers import (
-    Place,
-    describe_model,
-    place_answers,
-    place_table,
-    write_labels,
-    write_table,
-)
+from modelsgenesis.verbs.answers import Place, describe_model, place_answers, place_table, write_labels, write_table
 from modelsgenesis.verbs.measuring import each_case
 from modelsgenesis.verbs.members import Models, load_members, model_names
 
@@ -123,18 +108,8 @@ def predict(
         prediction = modelsgenesis.predict("runs/hippocampus", "scan.nii.gz")
         prediction.voxels  # {'Anterior': 1723, 'Posterior': 1502}
     """
-    found = predict_all(
-        model,
-        scan,
-        output=output,
-        probabilities=probabilities,
-        config=config,
-        device=device,
-        token=token,
-        reporter=reporter,
-        strict=True,
-        single=True,
-    )
+    options = {"output": output, "probabilities": probabilities, "config": config, "device": device}
+    found = predict_all(model, scan, **options, token=token, reporter=reporter, strict=True, single=True)
     return found.answers[0]
 
 
@@ -188,98 +163,72 @@ def predict_all(
     reporter, config = reporter or Reporter(), config or PredictionConfig()
     hardware = choose_hardware(device, config.precision)
     members = load_members(model, hardware, token=token, reporter=reporter)
-    output = None if output is None else Path(output)
+    task, output = members[0].config.task, None if output is None else Path(output)
     cases, refused = find_cases(source, members[0].config.input.channels)
-    bad = [refusal for refusal in refused if refusal.bad]
-    if strict and bad:
-        raise ScanError(f"{bad[0].source}: {bad[0].reason}")
-    count = len(cases) + len(bad)
+    sources = [Path(one) for one in ([source] if isinstance(source, (str, Path)) else source)]
+    shown, count = ", ".join(map(str, sources[:3])), len(cases) + sum(refusal.bad for refusal in refused)
     if count == 0:
-        raise ScanError(f"{_shown(source)}: no scan to predict in it")
+        raise ScanError(f"{shown}: no scan to predict in it")
     if single and count > 1:
-        raise ConfigurationError(f"{_shown(source)}: holds {count} scans, expected one; see predict_all for many")
+        raise ConfigurationError(f"{shown}: holds {count} scans, expected one; see predict_all for many")
     for warning in dict.fromkeys(case.warning for case in cases if case.warning):
         reporter.note(f"warning: {warning}")
-    about = describe_model(model_names(model), len(members), config, hardware)
-    work = _Work(members, config, hardware, reporter, strict, about)
-    inputs = [Path(one) for one in ([source] if isinstance(source, (str, Path)) else source)]
-    task, skipped = members[0].config.task, []
+    inputs = [*sources, *(file for case in cases for file in case.files)]
     if task == "classification":
-        answers, wrong = work.classify(
-            cases, place_table(output, [*inputs, *(file for case in cases for file in case.files)])
-        )
+        places, kept = [Place(case, place_table(output, inputs)) for case in cases], []
     else:
-        places, wrong = place_answers(cases, output, many=count > 1, inputs=inputs, keep=skip_existing)
-        if strict and wrong:
-            raise ScanError(f"{wrong[0].source}: {wrong[0].reason}")
-        skipped = [place.path for place in places if skip_existing and place.path.exists()]
-        answers, failed = work.segment([place for place in places if place.path not in skipped], probabilities)
-        wrong += failed
-    return Predictions(task=task, answers=tuple(answers), refused=(*refused, *wrong), skipped=tuple(skipped))
+        keep = skip_existing
+        places, wrong = place_answers(cases, output, many=count > 1, inputs=inputs, keep=keep)
+        refused += wrong
+        kept = [place.path for place in places if keep and place.path.exists()]
+    if strict and (bad := [refusal for refusal in refused if refusal.bad]):
+        raise ScanError(f"{bad[0].source}: {bad[0].reason}")
+    about = describe_model(model_names(model), len(members), config, hardware)
+    work = _Work(members, config, hardware, reporter, probabilities, about)
+    named = [(place.case.images[0].source, place) for place in places if place.path not in kept]
+    answer = work.classify if task == "classification" else work.segment
+    answers, wrong = each_case(named, answer, title="predicting", strict=strict, reporter=reporter)
+    if task == "classification" and places:
+        rows = [(one.name, one.predicted, one.scores) for one in answers]
+        write_table(places[0].path, rows, members[0].config.labels, about)
+    return Predictions(task=task, answers=tuple(answers), refused=(*refused, *wrong), skipped=tuple(kept))
 
 
-def _shown(source: Source) -> str:
-    return str(source) if isinstance(source, (str, Path)) else ", ".join(map(str, source[:3]))
-
-
-@dataclass
+@dataclass(frozen=True)
 class _Work:
-    """Predicts case after case; a bad one is refused unless `strict`."""
+    """Answers one case after the other."""
 
     members: list[Member]
     config: PredictionConfig
     hardware: Hardware
     reporter: Reporter
-    strict: bool
-    model: dict[str, object]
+    probabilities: bool
+    model: dict[str, Any]
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Their names."""
-        return self.members[0].config.labels
+    def segment(self, place: Place) -> Prediction:
+        """Write a label map."""
+        prepared = prepare_for(self.members, self._read(place.case))
+        geometry, classes = prepared[0].frame.geometry, self.members[0].config.labels
+        answers = segment_case(prepared, config=self.config, hardware=self.hardware)
+        del prepared  # not needed any more, and large
+        labels = native_labels(answers)
+        if self.probabilities:
+            write_nifti(place.probabilities, native_probabilities(answers), geometry)
+        write_labels(place, classes, self.model)
+        write_nifti(place.path, labels, geometry)  # last: where it is, everything is
+        # Not np.bincount, which takes eight bytes a voxel.
+        voxels = {name: int(np.count_nonzero(labels == index)) for index, name in enumerate(classes) if index}
+        written = place.probabilities if self.probabilities else None
+        return Prediction(name=place.case.name, path=place.path, voxels=voxels, probabilities=written)
 
-    def segment(self, places: Sequence[Place], probabilities: bool) -> tuple[list[Prediction], list[Refusal]]:
-        """Write a label map a case."""
-
-        def answer(place: Place) -> Prediction:
-            volumes = self._read(place.case)
-            geometry: Geometry = volumes[0].geometry
-            prepared = prepare_for(self.members, volumes)
-            del volumes  # the scan is not needed any more, and large
-            answers = segment_prepared(prepared, config=self.config, hardware=self.hardware)
-            del prepared
-            labels = native_labels(answers)
-            if probabilities:
-                write_nifti(place.probabilities, native_probabilities(answers), geometry)
-            write_labels(place, self.classes, self.model)
-            write_nifti(place.path, labels, geometry)  # last: where it is, everything is
-            # Not np.bincount, which takes eight bytes a voxel.
-            counts = [int(np.count_nonzero(labels == index)) for index in range(len(self.classes))]
-            return Prediction(
-                name=place.case.name,
-                path=place.path,
-                voxels=dict(zip(self.classes[1:], counts[1:], strict=True)),
-                probabilities=place.probabilities if probabilities else None,
-            )
-
-        return self._each([(place.case, place) for place in places], answer)
-
-    def classify(self, cases: Sequence[Case], table: Path) -> tuple[list[Prediction], list[Refusal]]:
-        """Write one table of all cases."""
-
-        def answer(case: Case) -> Prediction:
-            soft = classify_case(self.members, self._read(case), config=self.config, hardware=self.hardware)
-            chosen = chosen_classes(soft, multilabel=self.members[0].config.multilabel)
-            return Prediction(
-                name=case.name,
-                path=table,
-                predicted=tuple(name for name, one in zip(self.classes, chosen, strict=True) if one),
-                scores=dict(zip(self.classes, soft.tolist(), strict=True)),
-            )
-
-        answers, refused = self._each([(case, case) for case in cases], answer)
-        write_table(table, [(one.name, one.predicted, one.scores) for one in answers], self.classes, self.model)
-        return answers, refused
+    def classify(self, place: Place) -> Prediction:
+        """Return what belongs into the table."""
+        soft = classify_case(self.members, self._read(place.case), config=self.config, hardware=self.hardware)
+        config = self.members[0].config
+        scores = dict(zip(config.labels, soft.tolist(), strict=True))
+        chosen = zip(config.labels, chosen_classes(soft, multilabel=config.multilabel), strict=True)
+        predicted = tuple(name for name, holds in chosen if holds)
+        return Prediction(name=place.case.name, path=place.path, predicted=predicted, scores=scores)
 
     def _read(self, case: Case) -> list[Volume]:
         """Read the channels, and say where they do not suit the model."""
@@ -288,7 +237,3 @@ class _Work:
         for warning in dict.fromkeys(filter(None, warnings)):
             self.reporter.note(f"warning: {warning}")
         return volumes
-
-    def _each(self, cases: Sequence[tuple[Case, Any]], work: Any) -> tuple[list[Prediction], list[Refusal]]:
-        named = [(case.images[0].source, one) for case, one in cases]
-        return each_case(named, work, title="predicting", strict=self.strict, reporter=self.reporter)

@@ -98,8 +98,8 @@ def _begin_worker(_: int) -> None:
 def end_with_parent() -> None:
     """End this process at once when the one that started it is gone, also by `kill -9`.
 
-    PyTorch's loader processes look for their parent while they wait for work, but not while they send a batch that
-    nobody takes: one that is left so waits for ever, and holds the memory and the locks that it inherited.
+    PyTorch's loader processes compare their parent, every five seconds, with the one that they found as they began:
+    of one that was killed before that they never notice, and wait for ever.
     """
     parent = multiprocessing.parent_process()
     if parent is not None:

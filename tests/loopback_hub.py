@@ -10,13 +10,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session
 
 from loopback_api import Answer, Api
 from loopback_state import Blob, Fault, LoopbackHub, RefusalError, Repository, Request
 
-__all__ = ["Blob", "LoopbackHub", "Repository", "serve"]
+__all__ = ["Blob", "LoopbackHub", "Repository", "connected", "serve", "use_endpoint", "use_home"]
 
 
 @contextmanager
@@ -38,6 +43,33 @@ def serve() -> Iterator[LoopbackHub]:
             server.shutdown()
             thread.join()
             server.server_close()
+
+
+def use_home(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
+    """Let the caches and tokens of this process be in a folder."""
+    for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "MODELSGENESIS_CACHE", "MODELSGENESIS_CARDS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(folder))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "token"))
+    return folder
+
+
+def use_endpoint(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Let the client of this process speak to a server."""
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+@contextmanager
+def connected(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    """Run a Hub to which the client of this process speaks; its retries do not wait."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with serve() as hub:
+        use_endpoint(monkeypatch, hub.url)
+        yield hub
+        close_session()
 
 
 class Handler(Api, BaseHTTPRequestHandler):

@@ -10,10 +10,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
-from huggingface_hub.utils import close_session
 
-from loopback_hub import LoopbackHub, serve
+from loopback_hub import LoopbackHub, connected, use_home
 from modelsgenesis.checkpoints import Bundle, load_bundle, render_card, save_bundle
 from modelsgenesis.cli import main, options
 from modelsgenesis.cli.hub import download_progress
@@ -55,27 +53,17 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "home"
     (tmp_path / "cards").mkdir()
     (tmp_path / "cards" / "tiny-ct.md").write_text(CARD)
-    for name in ("HF_TOKEN", "HF_HUB_OFFLINE", "MODELSGENESIS_CACHE"):
-        monkeypatch.delenv(name, raising=False)
+    use_home(monkeypatch, folder)
     monkeypatch.setenv("MODELSGENESIS_CARDS", str(tmp_path / "cards"))
-    monkeypatch.setenv("HF_HOME", str(folder))
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "token"))
     return folder
 
 
 @pytest.fixture
 def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
     """A Hub that the commands speak to."""
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr("time.sleep", lambda _: None)
-    with serve() as hub:
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        template = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    with connected(monkeypatch) as hub:
         yield hub
-        close_session()
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ tests read and change `hub.repositories` directly.
 """
 
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from huggingface_hub.utils import close_session
 from loopback_api import Answer, Api
 from loopback_state import Blob, Fault, LoopbackHub, RefusalError, Repository, Request
 
-__all__ = ["Blob", "LoopbackHub", "Repository", "connected", "serve", "use_endpoint", "use_home"]
+__all__ = ["Blob", "LoopbackHub", "Repository", "connected", "environment_of", "serve", "use_endpoint", "use_home"]
 
 
 @contextmanager
@@ -72,6 +73,13 @@ def connected(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
         close_session()
 
 
+def environment_of(hub: LoopbackHub, home: Path) -> dict[str, str]:
+    """Return the environment of a process of its own that speaks to a Hub, as alice."""
+    client = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_alice"}
+    source = str(Path(__file__).parents[1] / "src")
+    return {**os.environ, **client, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
+
+
 class Handler(Api, BaseHTTPRequestHandler):
     """One connection."""
 
@@ -94,24 +102,14 @@ class Handler(Api, BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         self.query = parse_qs(url.query)
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        origin = self.headers["Host"].split(":")[0]
         self.user = None
-        record = [
-            self.command,
-            url.path,
-            origin,
-            self.headers.get("Authorization"),
-            self.headers.get("Range"),
-        ]
+        asked = (self.headers[name] for name in ("Authorization", "Range"))
+        record = (self.command, url.path, self.headers["Host"].split(":")[0], *asked)
         fault = self._fault(f"{self.command} {url.path}")
         try:
             answer, headers, status = self._before(fault) or self.route(url.path)
         except RefusalError as refusal:
-            answer, headers, status = (
-                json.dumps({"error": str(refusal)}).encode(),
-                refusal.headers,
-                refusal.status,
-            )
+            answer, headers, status = json.dumps({"error": str(refusal)}).encode(), refusal.headers, refusal.status
         except ConnectionAbortedError:
             self.close_connection = True
             self.hub.requests.append(Request(*record))

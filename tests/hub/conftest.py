@@ -1,6 +1,5 @@
 """A Hub on the loopback interface, a run to push, and a home of its own for every test."""
 
-import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from loopback_hub import LoopbackHub, connected, use_home
+from loopback_hub import LoopbackHub, connected, environment_of, use_home
 from modelsgenesis.checkpoints import Bundle, render_card, save_bundle
 from modelsgenesis.configs import CONTRACTS, BundleConfig, GenesisUNetConfig, Provenance
 from modelsgenesis.networks import build_network
@@ -49,16 +48,7 @@ def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
 @pytest.fixture
 def environment(hub: LoopbackHub, tmp_path: Path) -> dict[str, str]:
     """The environment of a subprocess that speaks to the same Hub with an empty cache."""
-    return {
-        **os.environ,
-        "PYTHONPATH": str(Path(__file__).parents[2] / "src"),
-        "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(tmp_path / "other-home"),
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_TOKEN": "hf_alice",
-        "OMP_NUM_THREADS": "1",
-        "COLUMNS": "200",
-    }
+    return environment_of(hub, tmp_path / "other-home")
 
 
 @pytest.fixture

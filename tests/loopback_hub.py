@@ -5,18 +5,24 @@ tests read and change `hub.repositories` directly.
 """
 
 import json
+import os
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session
 
 from loopback_api import Answer, Api
 from loopback_state import Blob, Fault, LoopbackHub, RefusalError, Repository, Request
 
-__all__ = ["Blob", "LoopbackHub", "Repository", "serve"]
+__all__ = ["Blob", "LoopbackHub", "Repository", "connected", "environment_of", "serve", "use_endpoint", "use_home"]
 
 
 @contextmanager
@@ -38,6 +44,40 @@ def serve() -> Iterator[LoopbackHub]:
             server.shutdown()
             thread.join()
             server.server_close()
+
+
+def use_home(monkeypatch: pytest.MonkeyPatch, folder: Path) -> Path:
+    """Let the caches and tokens of this process be in a folder."""
+    for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "MODELSGENESIS_CACHE", "MODELSGENESIS_CARDS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(folder))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "token"))
+    return folder
+
+
+def use_endpoint(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """Let the client of this process speak to a server."""
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
+
+
+@contextmanager
+def connected(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    """Run a Hub to which the client of this process speaks; its retries do not wait."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with serve() as hub:
+        use_endpoint(monkeypatch, hub.url)
+        yield hub
+        close_session()
+
+
+def environment_of(hub: LoopbackHub, home: Path) -> dict[str, str]:
+    """Return the environment of a process of its own that speaks to a Hub, as alice."""
+    client = {"HF_ENDPOINT": hub.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_alice"}
+    source = str(Path(__file__).parents[1] / "src")
+    return {**os.environ, **client, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
 class Handler(Api, BaseHTTPRequestHandler):
@@ -62,24 +102,14 @@ class Handler(Api, BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         self.query = parse_qs(url.query)
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        origin = self.headers["Host"].split(":")[0]
         self.user = None
-        record = [
-            self.command,
-            url.path,
-            origin,
-            self.headers.get("Authorization"),
-            self.headers.get("Range"),
-        ]
+        asked = (self.headers[name] for name in ("Authorization", "Range"))
+        record = (self.command, url.path, self.headers["Host"].split(":")[0], *asked)
         fault = self._fault(f"{self.command} {url.path}")
         try:
             answer, headers, status = self._before(fault) or self.route(url.path)
         except RefusalError as refusal:
-            answer, headers, status = (
-                json.dumps({"error": str(refusal)}).encode(),
-                refusal.headers,
-                refusal.status,
-            )
+            answer, headers, status = json.dumps({"error": str(refusal)}).encode(), refusal.headers, refusal.status
         except ConnectionAbortedError:
             self.close_connection = True
             self.hub.requests.append(Request(*record))

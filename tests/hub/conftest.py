@@ -1,17 +1,14 @@
 """A Hub on the loopback interface, a run to push, and a home of its own for every test."""
 
-import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from huggingface_hub import constants
-from huggingface_hub.utils import close_session
 from PIL import Image
 
-from loopback_hub import LoopbackHub, serve
+from loopback_hub import LoopbackHub, connected, environment_of, use_home
 from modelsgenesis.checkpoints import Bundle, render_card, save_bundle
 from modelsgenesis.configs import CONTRACTS, BundleConfig, GenesisUNetConfig, Provenance
 from modelsgenesis.networks import build_network
@@ -37,46 +34,21 @@ FIGURES = {"Restorations": "figures/restorations.png"}
 @pytest.fixture(autouse=True)
 def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty home for caches and tokens."""
-    folder = tmp_path / "home"
-    for name in ("HF_HUB_OFFLINE", "MODELSGENESIS_CACHE", "MODELSGENESIS_CARDS", "HF_TOKEN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("HF_HOME", str(folder))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "token"))
-    return folder
+    return use_home(monkeypatch, tmp_path / "home")
 
 
 @pytest.fixture
 def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
-    """A Hub that the client of this process speaks to, as alice; retries do not wait."""
+    """A Hub that the client of this process speaks to, as alice."""
     monkeypatch.setenv("HF_TOKEN", "hf_alice")
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr("time.sleep", lambda _: None)
-    with serve() as hub:
-        use_endpoint(monkeypatch, hub.url)
+    with connected(monkeypatch) as hub:
         yield hub
-        close_session()
-
-
-def use_endpoint(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
-    """Let the client of this process speak to a server."""
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", url + "/{repo_id}/resolve/{revision}/{filename}")
 
 
 @pytest.fixture
 def environment(hub: LoopbackHub, tmp_path: Path) -> dict[str, str]:
     """The environment of a subprocess that speaks to the same Hub with an empty cache."""
-    return {
-        **os.environ,
-        "PYTHONPATH": str(Path(__file__).parents[2] / "src"),
-        "HF_ENDPOINT": hub.url,
-        "HF_HOME": str(tmp_path / "other-home"),
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_TOKEN": "hf_alice",
-        "OMP_NUM_THREADS": "1",
-        "COLUMNS": "200",
-    }
+    return environment_of(hub, tmp_path / "other-home")
 
 
 @pytest.fixture

@@ -34,23 +34,17 @@ def test_the_environment_says_where_the_cache_is(monkeypatch: pytest.MonkeyPatch
     assert open_cache().root == tmp_path / "own"
 
 
-def test_a_record_is_read_back_and_forgotten_with_its_repository(record: Record) -> None:
+def test_a_record_is_read_back_until_it_is_forgotten_or_damaged(record: Record) -> None:
     cache = open_cache()
     assert cache.read("k") is None
     cache.write("k", record)
-    assert cache.read("k") == record
     cache.forget("clinic/other")
     assert cache.read("k") == record
     cache.forget("clinic/tiny")
     assert cache.read("k") is None
-
-
-def test_a_damaged_record_counts_as_none(record: Record) -> None:
-    cache = open_cache()
-    cache.write("k", record)
-    path = cache.records / "k.json"
-    path.write_text(path.read_text()[:40])
-    assert cache.read("k") is None
+    for content in ("{", "[" * 100_000, "[]", "null", '{"repository": 3}', "\0", ""):
+        (cache.records / "k.json").write_text(content)
+        assert cache.read("k") is None
 
 
 def test_bundles_that_nothing_leads_to_are_pruned(record: Record) -> None:

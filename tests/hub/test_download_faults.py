@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from loopback_hub import Blob, LoopbackHub
+from loopback_hub import Blob, LoopbackHub, use_endpoint
 from modelsgenesis import hub as room
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.errors import (
@@ -26,7 +26,6 @@ from modelsgenesis.errors import (
 from .conftest import (  # pyright: ignore[reportAttributeAccessIssue]
     bundle_files,
     cached_files,
-    use_endpoint,
     write_card,
 )
 

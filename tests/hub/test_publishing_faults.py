@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi
 
-from loopback_hub import LoopbackHub
+from loopback_hub import LoopbackHub, use_endpoint
 from modelsgenesis import hub as room
 from modelsgenesis.errors import (
     AccessError,
@@ -23,7 +23,7 @@ from modelsgenesis.errors import (
     UnknownModelError,
 )
 
-from .conftest import use_endpoint, write_run  # pyright: ignore[reportAttributeAccessIssue]
+from .conftest import write_run  # pyright: ignore[reportAttributeAccessIssue]
 
 GENESIS = "clinic/genesis"
 COMMIT, SETTINGS = "POST /api/models/.*/commit/", "PUT /api/models/.*/settings"

@@ -41,44 +41,34 @@ def test_an_unknown_name_is_answered_with_the_nearest(cards: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "word"),
     [
-        ({"parameters": "3217\n  parametrs: 1"}, r"unknown key 'parametrs'; did you mean parameters\?"),
-        ({"format": "keras"}, r"ModelSource\.format: received 'keras'"),
-        ({"file": "../secret.pt"}, r"'\.\./secret\.pt' is no relative path"),
-        ({"file": "/etc/passwd"}, r"is no relative path"),
-        ({"file": "a\\b.pt"}, r"is no relative path"),
-        ({"revision": "main\n  extra_files: [x/../../y]"}, r"is no relative path"),
-        ({"sha256": "abc"}, r"no SHA-256 in 64 hexadecimal digits"),
-        ({"parameters": "0"}, r"parameters: received 0, expected above 0"),
-        ({"patch_size": "[16, 16]"}, r"patch_size: \(16, 16\) is not 3 positive sizes"),
-        ({"name": "other"}, r"is about 'other'; call the file other\.md"),
-        ({"network": "{kind: genesis_unet, width: 3}"}, r"unknown key 'width'; did you mean widths"),
+        ({"parameters": "3217\n  parametrs: 1"}, "did you mean parameters"),
+        ({"format": "keras"}, "'keras'"),
+        *(({"file": file}, "no relative path") for file in ("../secret.pt", "/etc/passwd", "a\\b.pt")),
+        ({"revision": "main\n  extra_files: [x/../../y]"}, "no relative path"),
+        ({"sha256": "abc"}, "64 hexadecimal digits"),
+        ({"parameters": "0"}, "above 0"),
+        ({"patch_size": "[16, 16]"}, "3 positive sizes"),
+        ({"name": "other"}, "other.md"),
+        ({"network": "{kind: genesis_unet, width: 3}"}, "did you mean widths"),
+        ("# no header\n", "modelsgenesis"),
+        ("---\nmodelsgenesis: {name: wrong}\n---\n", "missing keys repository, file, format"),
+        ("---\nmodelsgenesis: [\n---\n", "wrong.md"),
+        ("---\nmodelsgenesis: 3\n---\n", "wrong.md"),
+        (b"\xff\xfe\x00", "wrong.md"),
     ],
 )
-def test_a_wrong_card_is_refused_with_its_file_and_the_reason(
-    cards: Path, changes: dict[str, str], message: str
+def test_a_wrong_card_is_refused_with_its_file_or_key(
+    cards: Path, changes: dict[str, str] | str | bytes, word: str
 ) -> None:
-    path = write_card(cards, "wrong", **changes)
-    with pytest.raises(ConfigurationError, match=message) as caught:
+    if isinstance(changes, dict):
+        write_card(cards, "wrong", **changes)
+    else:
+        (cards / "wrong.md").write_bytes(changes.encode() if isinstance(changes, str) else changes)
+    with pytest.raises(ConfigurationError) as caught:
         hub.find_card("wrong")
-    assert "ModelSource" in str(caught.value) or str(path) in str(caught.value)
-
-
-def test_a_missing_key_or_header_is_refused(cards: Path) -> None:
-    path = cards / "wrong.md"
-    path.write_text("# no header\n")
-    with pytest.raises(ConfigurationError, match=r"no `modelsgenesis:` mapping in its header"):
-        hub.find_card("wrong")
-    path.write_text("---\nmodelsgenesis: {name: wrong}\n---\n")
-    with pytest.raises(ConfigurationError, match=r"missing keys repository, file, format"):
-        hub.find_card("wrong")
-    path.write_text("---\nmodelsgenesis: [\n---\n")
-    with pytest.raises(ConfigurationError, match=r"wrong\.md: the front matter is no YAML"):
-        hub.find_card("wrong")
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(ConfigurationError, match=r"cannot be read as a card"):
-        hub.find_card("wrong")
+    assert word in str(caught.value)
 
 
 def test_a_folder_of_cards_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

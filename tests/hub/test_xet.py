@@ -72,11 +72,12 @@ def test_a_storage_that_fails_is_one_line(
         room.publish(run, GENESIS)
     hub.xet = store
     room.publish(run, GENESIS)
+    with monkeypatch.context() as patched:
+        patched.setattr(guard, "_schemes", lambda: ("http", "https"))
+        with pytest.raises(HubError, match="storage that is not on the network"):  # local://, of this machine's files
+            room.fetch_bundle(GENESIS)
     shutil.rmtree(store)
     store.mkdir()
     with pytest.raises(HubError, match=r"the transfer broke off \("):
-        room.fetch_bundle(GENESIS)
-    monkeypatch.setattr(guard, "_schemes", lambda: ("http", "https"))
-    with pytest.raises(HubError, match=r"storage that is not on the network"):  # local://, of this machine's files
         room.fetch_bundle(GENESIS)
     assert "model.safetensors" not in cached_files(home)

@@ -45,7 +45,8 @@ def test_a_name_that_the_encoding_lacks_is_printed_as_escapes(process, encoding,
 
 
 @pytest.mark.parametrize(
-    "arguments", [["list"], ["list", "--json"], ["pretrain", "--show-config"], ["info", "genesis-chest-ct-3d"]]
+    "arguments",
+    [["--help"], ["list"], ["list", "--json"], ["pretrain", "--show-config"], ["info", "genesis-chest-ct-3d"]],
 )
 def test_a_reader_that_is_gone_ends_the_command_quietly(arguments):
     reader, writer = os.pipe()

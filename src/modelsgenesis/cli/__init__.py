@@ -61,9 +61,11 @@ def _common(
     pass
 
 
-for _command in (pretrain, finetune, predict, evaluate, compare, scan, preview, demo, convert, export):
+for _command in (pretrain, finetune, predict, evaluate, compare, scan, preview, demo):
     app.command()(_command)
-hub.register(app)
+app.command("list")(hub.list_models)
+for _command in (hub.info, hub.card, hub.download, hub.verify, hub.cache, hub.push, convert, export):
+    app.command()(_command)
 
 
 def main() -> None:

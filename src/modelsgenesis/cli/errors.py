@@ -59,13 +59,14 @@ def explain(problem: BaseException) -> tuple[str, int]:
     if isinstance(problem, typer.TyperException):
         command = getattr(getattr(problem, "ctx", None), "command_path", "modelsgenesis")
         return f"error: {' '.join(problem.format_message().split())}; see {command} --help", problem.exit_code
-    if isinstance(problem, MemoryError) or type(problem).__name__ == "OutOfMemoryError":  # the latter is PyTorch's
-        return "error: the memory is full; free some, or choose smaller scans, patches, batches or fewer workers", 1
     name = getattr(problem, "filename", None)
-    where = f"{os.fsdecode(name)}: " if isinstance(name, str | bytes) else ""
+    reason = f"{os.fsdecode(name)}: {reason_of(problem)}" if isinstance(name, str | bytes) else reason_of(problem)
     if isinstance(problem, OSError) and problem.errno in _SURROUNDINGS:
-        return f"error: {where}{reason_of(problem)}; check the path, its rights and the disk", 1
-    return f"error: unexpected {type(problem).__name__}: {where}{reason_of(problem)}; {_REPORT}", 1
+        return f"error: {reason}; check the path, its rights and the disk", 1
+    # Of PyTorch and of a worker process, the end of whose traceback is the reason, as well.
+    if any(words in f"{type(problem).__name__}: {reason}" for words in ("MemoryError", "allocate memory")):
+        return "error: out of memory; choose smaller scans, patches or batches, or fewer workers or jobs", 1
+    return f"error: unexpected {type(problem).__name__}: {reason}; {_REPORT}", 1
 
 
 def is_debugging() -> bool:

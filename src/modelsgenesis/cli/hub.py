@@ -28,16 +28,16 @@ def list_models(
     cards = list_cards(modality=modality, dims=dims)
     if json_output:
         print_json([_describe(card) for card in cards])
-        return
-    rows: list[tuple[str, ...]] = []
-    for card in cards:
-        source = card.source
-        cells = (source.input.modality, f"{source.input.dims}D", f"{source.parameters:,}", source.task, _where(card))
-        rows.append((card.name, *cells, card.license or "—"))
-    if rows:
-        print_table(("name", "modality", "dims", "parameters", "task", "weights", "licence"), rows)
+    elif cards:
+        print_table(("name", "modality", "dims", "parameters", "task", "weights", "licence"), list(map(_row, cards)))
     else:
         print_line("no model of this kind; modelsgenesis list shows all")
+
+
+def _row(card: "ModelCard") -> tuple[str, ...]:
+    source = card.source
+    cells = (source.input.modality, f"{source.input.dims}D", f"{source.parameters:,}", source.task, _where(card))
+    return (card.name, *cells, card.license or "—")
 
 
 def _describe(card: "ModelCard") -> dict[str, Any]:
@@ -63,8 +63,8 @@ def info(name: Model, json_output: Json = False) -> None:
         values = _describe(find_card(name))
     if json_output:
         print_json(values)
-        return
-    print_table(("", ""), list(_flat(values)), first="dim")
+    else:
+        print_table(("", ""), list(_flat(values)), first="dim")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -94,11 +94,7 @@ def card(
     text = read_text(path, ConfigurationError) if path.is_file() or path.name == "README.md" else find_card(name).text
     if check:
         problems = review_card(text)
-        if json_output:
-            print_json(problems)
-        else:
-            for line in problems or [f"{name}: nothing is missing"]:
-                print_line(line)
+        print_result(problems, problems or [f"{name}: nothing is missing"], as_json=json_output)
         raise typer.Exit(1 if problems else 0)
     if json_output:
         print_json({"card": text})
@@ -194,21 +190,18 @@ def cache(
     if everything and not prune:
         raise typer.BadParameter("removes something only together with --prune", param_hint="--all")
     bundles = hub.prune(everything=everything) if prune else hub.cached_bundles()
-    if json_output:
-        print_json([_describe_bundle(bundle) for bundle in bundles])
-        return
-    for bundle in bundles:
-        state = "removed" if prune else "in use" if bundle.used else "unused"
-        print_line(f"{_size(bundle.size):>9}  {state:<7}  {bundle.name}")
-    print_line(f"{_size(sum(bundle.size for bundle in bundles)):>9}  in {open_cache().bundles}")
+    lines = [f"{_size(one.size)}  {_state(one, removed=prune):<7}  {one.name}" for one in bundles]
+    lines.append(f"{_size(sum(one.size for one in bundles))}  in {open_cache().bundles}")
+    value = [{"name": one.name, "folder": str(one.folder), "size": one.size, "used": one.used} for one in bundles]
+    print_result(value, lines, as_json=json_output)
 
 
-def _describe_bundle(bundle: "CachedBundle") -> dict[str, Any]:
-    return {"name": bundle.name, "folder": str(bundle.folder), "size": bundle.size, "used": bundle.used}
+def _state(bundle: "CachedBundle", *, removed: bool) -> str:
+    return "removed" if removed else "in use" if bundle.used else "unused"
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"
+    return f"{count / 1e6:>6.1f} MB"
 
 
 def push(
@@ -238,10 +231,3 @@ def push(
     for text in () if json_output else made.notes:
         note(f"note: {text}")
     print_result(asdict(made), [made.pull_request or made.url], as_json=json_output)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("list")(list_models)
-    for function in (info, card, download, verify, cache, push):
-        app.command(function.__name__)(function)

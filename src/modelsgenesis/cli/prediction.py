@@ -106,9 +106,9 @@ def evaluate(
     stitch: StitchAt = "auto",
     precision: Precision = "float32",
     bootstrap: Annotated[int, typer.Option(min=1, help="Resamples of the patients for the intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the resampling.")] = 0,
     specificity: Annotated[
-        float, typer.Option(min=0, max=1, help="Of a classification, at which the sensitivity is given.")
+        float, typer.Option(min=0, max=1, help="Specificity at which the sensitivity of a classification is given.")
     ] = 0.9,
     device: Device = "auto",
     strict: Strict = False,

@@ -205,7 +205,7 @@ def _patient(path: Path, root: Path, *, labelled: bool) -> str:
     if path.parent.name in ("imagesTr", "imagesTs"):
         stem = re.sub(r"_\d{4}$", "", stem)  # nnU-Net's number of the channel
     stem = _SERIES.sub("", stem)
-    inner = path.relative_to(root).parts[:-1]
+    inner = path.parts[len(root.parts) : -1]
     folder = next((name for name in reversed(inner) if _SERIES.sub("", name)), "")  # not `T1` or `mri`
     if not stem:
         return folder or path.parent.name

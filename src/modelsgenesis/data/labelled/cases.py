@@ -57,7 +57,7 @@ class LabelledData:
         notes: What reading decided for itself, such as the rule that tells the patients.
 
     Raises:
-        DataError: Two classes have one name, there are too many structures, or 0 is not the background.
+        DataError: Two classes have one name but for its case, there are too many structures, or 0 is not the background.
     """
 
     name: str
@@ -74,7 +74,8 @@ class LabelledData:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        twice = [name for name, count in Counter(self.labels).items() if count > 1]
+        names = Counter(name.casefold() for name in self.labels)
+        twice = [name for name in self.labels if names[name.casefold()] > 1]
         if twice:
             raise DataError(f"{self.name}: {twice[0]!r} names several classes; expected a name of its own each")
         if self.task == "segmentation" and len(self.labels) > _MOST_STRUCTURES + 1:

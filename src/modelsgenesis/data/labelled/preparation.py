@@ -42,7 +42,8 @@ def check_same_grid(image: Volume, other: Volume) -> None:
     apart = np.linalg.norm(corners @ (image.affine - other.affine).T, axis=1).max()
     if not apart <= _APART * min(spacing_of(image.affine, len(shape))):
         raise ScanError(
-            f"{other.source}: lies up to {apart:.3g} mm away from its image {image.source}; bring both to one grid"
+            f"{other.source}: its affine is up to {apart:.3g} mm away from its image's, {image.source}; bring "
+            "both to one grid"
         )
 
 

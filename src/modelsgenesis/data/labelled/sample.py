@@ -16,9 +16,10 @@ def sample_data() -> LabelledData:
     folder = sample_folder()
     organs = {"background": (0,), "liver": (5,), "spleen": (1,), "back muscles": (86, 87)}
     cases = []
-    for mask in sorted((folder / "labels").iterdir()):
-        name, image = file_stem(mask), FileImage(path=folder / "images" / mask.name)
-        cases.append(LabelledCase(name=name, patient=name, images=(image,), mask=mask))
+    for image in sorted((folder / "images").iterdir()):
+        mask, name = folder / "labels" / image.name, file_stem(image)
+        if mask.exists():
+            cases.append(LabelledCase(name=name, patient=name, images=(FileImage(path=image),), mask=mask))
     return LabelledData(
         name="embedded sample of CT",
         task="segmentation",

@@ -131,7 +131,7 @@ def check_plain(value: Any, source: object, error: type[GenesisError]) -> None:
             nodes += len(item) if len(item) > _NODES else 0  # before a list of that length is copied
             waiting += [(part, depth + 1) for part in item] if nodes <= _NODES else [(None, _DEPTH + 1)]
         elif isinstance(item, str) and not item.isascii():
-            nodes += len(item) >> 10  # a long text could be named a million times
+            nodes += len(item) >> 8  # a long text could be named a million times
             with parsing(source, error, remedy="write it again as UTF-8"):
                 item.encode()  # fails for half of a surrogate pair
 

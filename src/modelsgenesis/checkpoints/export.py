@@ -35,8 +35,8 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: ExportFormat) -> Path
         to: `"nnunet"`: a checkpoint for nnU-Net v2's `-pretrained_weights`, with `network_weights` under
             every name that nnU-Net gives them, and a plan; kernels trained on arrays x, y, z are turned, since
             nnU-Net's arrays lie z, y, x. `"torch"`: a state dict of the names of the
-            original release. `"onnx"`: a graph with a free batch size, for inputs of the bundle's patch size, rounded up
-            to sides that the network can halve.
+            original release. `"onnx"`: a graph with a free batch size, for inputs of the bundle's patch size, rounded
+            up to sides that the network can halve.
 
     Returns:
         The file.

@@ -73,7 +73,7 @@ _REBUILT: dict[str, Callable[..., Any]] = {
     "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
 }
 _FORGOTTEN = re.compile(
-    r"(builtins|__builtin__)\.(bytearray|complex|set)|_codecs\.encode|collections\.Counter|torch\.(Size|device)"
+    r"builtins\.(bytearray|complex|set)|_codecs\.encode|collections\.Counter|torch\.(Size|device)"
     r"|numpy\.(dtype|ndarray|_?core\.(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer))"
 )
 """What lies beside weights, such as losses that NumPy pickled: nothing is run for it, and None takes its place."""
@@ -115,7 +115,7 @@ class _Unpickler(pickle._Unpickler):  # noqa: SLF001 - the one in C sizes its me
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for a global of the pickle."""
-        full = f"{module}.{name}"
+        full = f"{module}.{name}".replace("__builtin__", "builtins")
         dtype = _DTYPES.get(name.removesuffix("Storage").lower())
         if dtype and module in ("torch", "torch.cuda", "torch.storage"):
             return dtype

@@ -5,8 +5,8 @@ from modelsgenesis.networks.batch_norm import enable_activation_checkpointing as
 from modelsgenesis.networks.batch_norm import synchronise_batch_norm as synchronise_batch_norm
 from modelsgenesis.networks.building import build_network as build_network
 from modelsgenesis.networks.building import empty_network as empty_network
-from modelsgenesis.networks.genesis_unet import GenesisUNet as GenesisUNet
 from modelsgenesis.networks.classifier import Classifier as Classifier
+from modelsgenesis.networks.genesis_unet import GenesisUNet as GenesisUNet
 from modelsgenesis.networks.nnunet import StagedUNet as StagedUNet
 from modelsgenesis.networks.transfer import AdaptationReport as AdaptationReport
 from modelsgenesis.networks.transfer import transfer as transfer

@@ -3,7 +3,6 @@ import copy
 import pytest
 import torch
 
-from modelsgenesis import hardware
 from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.hardware import Hardware
@@ -80,21 +79,9 @@ def test_steps_are_tried_where_only_trying_tells(limit):
 
 
 def test_says_when_the_system_does_not_tell(monkeypatch, tmp_path):
-<<<<<<< HEAD
-    class Missing(type(tmp_path)):
-        def read_text(self, *_):
-            raise OSError
-
-        write_text = read_text
-
-    monkeypatch.setattr(memory, "Path", Missing)
-    monkeypatch.setattr(hardware, "Path", Missing)
-    with pytest.raises(ConfigurationError, match="does not tell how much memory is free"):
-=======
-    monkeypatch.setattr(memory, "_MEMORY", tmp_path / "meminfo")
+    monkeypatch.setattr(memory, "free_memory", lambda _: None)
     monkeypatch.setattr(memory, "_STATUS", tmp_path / "no" / "status")
     with pytest.raises(ConfigurationError, match="does not tell its memory"):
->>>>>>> runs
         available_memory(HARDWARE)
     with pytest.raises(ConfigurationError, match="does not tell its memory"):
         peak_memory(lambda: None, CPU)

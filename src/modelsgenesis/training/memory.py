@@ -15,24 +15,16 @@ from torch.nn import functional
 
 from modelsgenesis.configs import PretrainingConfig
 from modelsgenesis.errors import ConfigurationError
-<<<<<<< HEAD
 from modelsgenesis.hardware import Hardware, free_memory
-=======
-from modelsgenesis.hardware import Hardware
 from modelsgenesis.networks import enable_activation_checkpointing
->>>>>>> runs
 from modelsgenesis.training.optimization import Optimization
 
 SHARE = 0.8
 """Of the memory that is free, how much a run may take: loader processes and validation need some, too."""
 
-<<<<<<< HEAD
-=======
-_MEMORY, _STATUS = Path("/proc/meminfo"), Path("/proc/self/status")
-_GROUP_LIMIT, _GROUP_USED = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+_STATUS = Path("/proc/self/status")
 _UNKNOWN = "the system does not tell its memory: set batch_size and patch_size yourself"
 
->>>>>>> runs
 
 def available_memory(hardware: Hardware) -> int:
     """Return the bytes that this process may still take: of the device, or its share of the machine's.
@@ -40,20 +32,11 @@ def available_memory(hardware: Hardware) -> int:
     Raises:
         ConfigurationError: The system does not tell.
     """
-<<<<<<< HEAD
     free = free_memory(hardware.device)
     if free is None:
-        raise ConfigurationError("the system does not tell how much memory is free: set batch_size yourself")
+        raise ConfigurationError(_UNKNOWN)
     share = 1 if hardware.device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     return free // share
-=======
-    if hardware.device.type == "cuda":
-        return torch.cuda.mem_get_info(hardware.device)[0]
-    limits = [_kilobytes(_MEMORY, "MemAvailable") * 1024]
-    if _GROUP_LIMIT.is_file() and _GROUP_LIMIT.read_text().strip().isdigit():  # "max" where there is no limit
-        limits.append(int(_GROUP_LIMIT.read_text()) - int(_GROUP_USED.read_text()))
-    return min(limits) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
->>>>>>> runs
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> int:

@@ -57,7 +57,7 @@ class LabelledData:
         notes: What reading decided for itself, such as the rule that tells the patients.
 
     Raises:
-        DataError: Two classes have one name but for its case, there are too many structures, or 0 is not the background.
+        DataError: Two classes have one name but for its case, too many structures, or 0 is not the background.
     """
 
     name: str

@@ -2,9 +2,7 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -51,17 +49,6 @@ def test_errors_are_one_line_with_a_status(command, decathlon, tmp_path, argumen
     assert "Traceback" not in result.err
 
 
-def started(decathlon, folder):
-    arguments = ["compare", decathlon, "--init", "scratch", "-o", folder, "--labels", "2", "--runs", 12]
-    return subprocess.Popen(
-        [sys.executable, "-m", "modelsgenesis", *map(str, [*arguments, "--steps", 2, "--jobs", 2, *TINY])],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
-
-
 def finished(folder):
     return {path: path.read_bytes() for path in folder.glob("runs/scratch/labels-2/seed-*.json")}
 
@@ -81,9 +68,11 @@ def alive(session):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_killed_comparison_goes_on_with_what_is_missing(decathlon, tmp_path, signum):
+def test_a_killed_comparison_goes_on_with_what_is_missing(background, decathlon, tmp_path, signum):
     folder = tmp_path / "run"
-    process = started(decathlon, folder)
+    arguments = ["compare", decathlon, "--init", "scratch", "-o", folder, "--labels", "2", "--runs", 12, *TINY]
+    arguments += ["--steps", 2, "--jobs", 2]
+    process = background(*arguments)
     wait_for(lambda: len(finished(folder)) >= 2)
     # Ctrl-C of a terminal reaches the workers as well; kill only the parent.
     (os.killpg if signum == signal.SIGINT else os.kill)(process.pid, signum)
@@ -96,7 +85,7 @@ def test_a_killed_comparison_goes_on_with_what_is_missing(decathlon, tmp_path, s
         assert err.strip().splitlines()[-1].startswith(f"interrupted with {len(before)} of 12 runs finished")
         assert "Traceback" not in err
         assert not list(folder.glob(".work-*"))
-    process = started(decathlon, folder)
+    process = background(*arguments)
     err = process.communicate(timeout=200)[1]
     assert process.returncode == 0, err
     after = finished(folder)

@@ -36,7 +36,7 @@ def scan_raises(command, monkeypatch):
     ("problem", "status", "words"),
     [
         (KeyError("spacing"), 1, "error: unexpected KeyError: 'spacing'; "),
-        (EOFError(), 1, "error: unexpected EOFError: EOFError; "),
+        (EOFError(), 1, "error: unexpected EOFError; "),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, "error: unexpected BrokenPipeError: Broken pipe; "),
         (RecursionError("maximum recursion depth exceeded"), 1, "error: unexpected RecursionError: maximum"),
         (RuntimeError("first\nTraceback\n\x1b[31mred[/]"), 1, r"error: unexpected RuntimeError: \x1b[31mred[/]; "),

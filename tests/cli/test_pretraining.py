@@ -1,14 +1,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from modelsgenesis.checkpoints import read_config
+from modelsgenesis.cli.pretraining import describe_recipe
+from modelsgenesis.configs import RECIPES, PretrainingConfig, pretraining_recipe
 
 
 def test_pretrain_prints_the_loss_beside_its_baselines(command, ct_folder, tmp_path, tiny_pretraining):
@@ -21,16 +20,13 @@ def test_pretrain_prints_the_loss_beside_its_baselines(command, ct_folder, tmp_p
 
 
 def test_pretrain_in_json(command, ct_folder, tmp_path, tiny_pretraining):
-    result = command(
-        "pretrain", ct_folder, "-o", tmp_path / "run", "--steps", 2, *tiny_pretraining, "--json", "--quiet"
-    )
+    asked = ["pretrain", ct_folder, "-o", tmp_path / "run", "--steps", 2, *tiny_pretraining]
+    result = command(*asked, "--json", "--quiet")
     assert set(result.json()["results"]) >= {"restoration_loss", "identity_loss", "mean_image_loss", "step"}
     assert result.err == ""
 
 
 def test_the_configuration_that_would_run_is_printed_and_nothing_runs(command, tmp_path, monkeypatch):
-    from modelsgenesis.configs import PretrainingConfig, pretraining_recipe
-
     monkeypatch.chdir(tmp_path)
     result = command("pretrain", "--recipe", "2019", "--scheme", "II", "--steps", 7, "--show-config")
     shown = PretrainingConfig.from_dict(result.json())
@@ -39,17 +35,12 @@ def test_the_configuration_that_would_run_is_printed_and_nothing_runs(command, t
 
 
 def test_the_help_has_a_line_for_every_recipe(command):
-    from modelsgenesis.cli.pretraining import describe_recipe
-    from modelsgenesis.configs import RECIPES
-
     shown = " ".join(command("pretrain", "--help").out.replace("│", " ").split())
     for name, config in RECIPES.items():
         assert describe_recipe(name, config) in shown
 
 
 def test_a_split_is_left_out_and_tensorboard_is_written(command, ct_folder, tiny_pretraining, tmp_path):
-    import json
-
     (tmp_path / "split.json").write_text(json.dumps({"training": [], "validation": [], "test": ["patient3"]}))
     asked = ["-o", tmp_path / "run", "--steps", 2, "--leave-out", tmp_path / "split.json", "--tensorboard"]
     result = command("pretrain", ct_folder, *asked, *tiny_pretraining)
@@ -80,7 +71,6 @@ def test_a_split_is_left_out_and_tensorboard_is_written(command, ct_folder, tiny
         (["pretrain", "{ct}", "-o", "{ct}"], 1, "is not empty"),
         (["pretrain", "{ct}", "--resume"], 1, "holds no run to resume"),
         (["pretrain"], 2, "missing: the scans"),
-        (["pretend"], 2, "No such command 'pretend'"),
     ],
 )
 def test_errors_are_one_line_with_a_status(refuses, arguments, status, message):
@@ -96,15 +86,10 @@ def test_an_output_that_cannot_be_written_is_one_line(command, ct_folder, tmp_pa
 
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(ct_folder, tmp_path, signum, status, tiny_pretraining):
-    arguments = ["pretrain", ct_folder, "-o", tmp_path / "run", "--steps", 100_000, *tiny_pretraining]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "modelsgenesis", *map(str, arguments)],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
+    background, ct_folder, tmp_path, signum, status, tiny_pretraining
+):
+    process = background("pretrain", ct_folder, "-o", tmp_path / "run", "--steps", 100_000, *tiny_pretraining)
     log = tmp_path / "run" / "log.csv"
     deadline = time.monotonic() + 90
     while not (log.exists() and log.read_text().count("\n") > 3) and time.monotonic() < deadline:
@@ -134,18 +119,8 @@ def test_going_on_needs_only_the_run(command, ct_folder, tmp_path, tiny_pretrain
 
 
 def test_sizes_are_given_or_worked_out(command, ct_folder, tmp_path, tiny_pretraining):
-    asked = [
-        "pretrain",
-        ct_folder,
-        "-o",
-        tmp_path / "run",
-        "--steps",
-        1,
-        *tiny_pretraining,
-        "--set",
-        "samples_per_scan=1",
-    ]
-    result = command(*asked, "--batch-size", "auto", "--patch-size", "16,16,8")
+    asked = ["pretrain", ct_folder, "-o", tmp_path / "run", "--steps", 1, *tiny_pretraining]
+    result = command(*asked, "--set", "samples_per_scan=1", "--batch-size", "auto", "--patch-size", "16,16,8")
     assert result.status == 0, result.err
     assert "batch_size=4: there are no more samples" in result.err
     assert read_config(tmp_path / "run").patch_size == (16, 16, 8)

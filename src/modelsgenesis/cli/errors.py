@@ -58,7 +58,8 @@ def explain(problem: BaseException) -> tuple[str, int]:
         return f"error: {problem}", 1
     if isinstance(problem, typer.TyperException):
         command = getattr(getattr(problem, "ctx", None), "command_path", "modelsgenesis")
-        return f"error: {' '.join(problem.format_message().split())}; see {command} --help", problem.exit_code
+        message = " ".join(problem.format_message().split()).rstrip(".")
+        return f"error: {message}; see {command} --help", problem.exit_code
     name = getattr(problem, "filename", None)
     reason = f"{os.fsdecode(name)}: {reason_of(problem)}" if isinstance(name, str | bytes) else reason_of(problem)
     if isinstance(problem, OSError) and problem.errno in _SURROUNDINGS:
@@ -66,7 +67,8 @@ def explain(problem: BaseException) -> tuple[str, int]:
     # Of PyTorch and of a worker process, the end of whose traceback is the reason, as well.
     if any(words in f"{type(problem).__name__}: {reason}" for words in ("MemoryError", "allocate memory")):
         return "error: out of memory; choose smaller scans, patches or batches, or fewer workers or jobs", 1
-    return f"error: unexpected {type(problem).__name__}: {reason}; {_REPORT}", 1
+    what = type(problem).__name__
+    return f"error: unexpected {what}{'' if reason == what else f': {reason}'}; {_REPORT}", 1
 
 
 def is_debugging() -> bool:

@@ -24,6 +24,8 @@ SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 _LPS = "left-posterior-superior"  # what ITK brings RAS and LAS to
 _NRRD_FIELDS = ("dimension", "sizes", "type", "encoding")
 _META_FIELDS = ("NDims", "DimSize", "ElementType", "ElementDataFile")
+_NUMBERS = {"sizes", "spacings", "spacedirections", "spaceorigin", "DimSize", "ElementSpacing", "ElementSize", "Offset"}
+_NUMBERS |= {"Position", "Origin", "TransformMatrix", "Rotation", "Orientation", "CenterOfRotation"}
 _HEADER_BYTES = 2**20
 _LINE = 500  # bytes; teem and MetaIO copy a longer line into fixed buffers when they complain about it
 _AFTER = 4096  # bytes of padding that may follow the voxels
@@ -140,7 +142,11 @@ def _affine(reader: Any, path: Path) -> np.ndarray:
 
 
 def _fields(path: Path, start: bytes, nrrd: bool) -> tuple[dict[str, str], int]:
-    """Return the fields of a header, and its length: it ends with an empty line, or with the name of the data file."""
+    """Return the fields of a header, and its length: it ends with an empty line, or with the name of the data file.
+
+    Raises:
+        UnreadableScanError: ITK could take a line in another way, or not survive it.
+    """
     fields: dict[str, str] = {}
     end = 0
     for line in start.split(b"\n"):
@@ -151,19 +157,25 @@ def _fields(path: Path, start: bytes, nrrd: bool) -> tuple[dict[str, str], int]:
         key, *value = (part.strip() for part in re.split(":" if nrrd else "[=:]", text, maxsplit=1))
         if nrrd and value and value[0].startswith("="):
             continue  # a note of whoever wrote it, of any length
-        if len(line) > _LINE:
-            raise UnreadableScanError(f"{path}: a line of {len(line):,} bytes in its header; expected {_LINE} at most")
         key = key.lower().replace(" ", "") if nrrd else key
-        if key in fields:
-            raise UnreadableScanError(f"{path}: its header says {key!r} twice; repair it")
+        if len(line) > _LINE or "\0" in text or key in fields or not (nrrd or value or not text):
+            raise UnreadableScanError(f"{path}: a line of its header is doubled, too long or damaged: {text[:40]!r}")
         if value and not key.startswith("#"):
             fields[key] = value[0]
-        if not nrrd and key == "ElementDataFile":
+        if key == "ElementDataFile":
             break
-    for key in _NRRD_FIELDS if nrrd else _META_FIELDS:
+    _check_fields(path, fields, _NRRD_FIELDS if nrrd else _META_FIELDS)
+    return fields, end
+
+
+def _check_fields(path: Path, fields: dict[str, str], needed: tuple[str, ...]) -> None:
+    for key in needed:
         if not fields.get(key):
             raise UnreadableScanError(f"{path}: no {key} in its header; it is damaged or of another format")
-    return fields, end
+    for key in fields.keys() & _NUMBERS:
+        for number in re.findall(r"[^\s,()]+", fields[key]):
+            if number != "none":
+                float(number)  # of a damaged number ITK would take the beginning
 
 
 def _place_nrrd(path: Path, fields: dict[str, str], end: int) -> _Place:

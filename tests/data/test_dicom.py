@@ -283,6 +283,7 @@ ASIDE = {
     "raw data": {"pixels": None, "modality": "MR", "kind": "1.3.12.2.1107.5.9.1"},
     "localizer": {"extra": ((0x00080008, "CS", ("ORIGINAL", "PRIMARY", "LOCALIZER")),)},
     "index": {"pixels": None, "modality": "", "kind": DIRECTORY},
+    "colour map": {"pixels": np.ones((8, 10, 3), np.uint8)},
     "dose report": {"position": None, "kind": SCREEN},
 }
 

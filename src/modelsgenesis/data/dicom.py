@@ -22,6 +22,7 @@ _NAMES = {"CT": "ct", "MR": "mri", "US": "ultrasound", "IVUS": "ultrasound"}
 _NAMES |= dict.fromkeys(("CR", "DX", "MG", "XA", "RF", "PX", "IO", "RG"), "xray")
 _VOLUMES = ("CT", "MR", "PT", "NM")
 _DERIVED = ("SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "PR", "REG", "SR", "KO", "DOC", "FID", "RWV")
+_COLOURS = ("RGB", "YBR", "PALETTE")
 _DIRECTORY, _STORAGE = "1.2.840.10008.1.3.10", "1.2.840.10008.5.1.4.1.1."
 _SCREEN, _IMAGES = "7", ("1", "2", "3", "4", "6", "7", "12", "13", "20", "128", "130")  # classes of storage
 
@@ -101,21 +102,8 @@ def _frames(path: Path) -> list[Tags]:
         ScanError: It holds none that is of a patient.
     """
     tags = read_tags(path)
-    modality, kind = text(tags, "Modality"), text(tags, "SOPClassUID") or text(tags, "MediaStorageSOPClassUID")
-    family = kind.removeprefix(_STORAGE).split(".")[0] if kind.startswith(_STORAGE) else ""
-    aside = ""
-    if kind == _DIRECTORY:
-        aside = "is the index of a medium"
-    elif modality in _DERIVED:
-        aside = f"{modality} is derived from images"
-    elif "LOCALIZER" in text(tags, "ImageType").split("\\"):
-        aside = "is a localizer, by which the scan was planned"
-    elif modality in _VOLUMES and family == _SCREEN and not tags.keys() & {"ImagePositionPatient", PER_FRAME}:
-        aside = "is the picture of a screen or report (secondary capture)"
-    elif kind and family not in _IMAGES and not tags.get("PixelData"):
-        aside = f"holds no pixels ({modality or kind})"
-    if aside:
-        raise _AsideError(f"{path}: {aside}; expected an image of a patient")
+    if reason := _why_aside(tags):
+        raise _AsideError(f"{path}: {reason}; expected an image of a patient")
     if not tags.get("PixelData"):
         raise UnreadableScanError(f"{path}: holds no pixels; expected an image, it is truncated, copy it again")
     if tags.get("ModalityLUTSequence"):
@@ -123,6 +111,24 @@ def _frames(path: Path) -> list[Tags]:
     if "ConcatenationUID" in tags:
         raise ScanError(f"{path}: is one part of an image (concatenation); expected the whole, export it as one file")
     return frames_of(path, tags)
+
+
+def _why_aside(tags: Tags) -> str:
+    """Return why a sound file is not an image to learn from; empty for one that is, or that should have been."""
+    modality, kind = text(tags, "Modality"), text(tags, "SOPClassUID") or text(tags, "MediaStorageSOPClassUID")
+    family = kind.removeprefix(_STORAGE).split(".")[0] if kind.startswith(_STORAGE) else ""
+    reasons = {
+        "is the index of a medium": kind == _DIRECTORY,
+        f"{modality} is derived from images": modality in _DERIVED,
+        "is a localizer, by which the scan was planned": "LOCALIZER" in text(tags, "ImageType").split("\\"),
+        f"holds no pixels ({modality or kind})": kind and family not in _IMAGES and not tags.get("PixelData"),
+    }
+    if modality in _VOLUMES:
+        placed = tags.keys() & {"ImagePositionPatient", PER_FRAME}
+        coloured = text(tags, "PhotometricInterpretation").startswith(_COLOURS)
+        reasons["is the picture of a screen or report (secondary capture)"] = family == _SCREEN and not placed
+        reasons["is coloured, so that its values are not what was measured"] = coloured
+    return next((reason for reason, true in reasons.items() if true), "")
 
 
 def _describe_volume(slices: list[Slice], source: str, index: int | None) -> ScanReference:

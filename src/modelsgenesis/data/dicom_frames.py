@@ -15,8 +15,10 @@ from modelsgenesis.files import open_regular, parsing
 
 SHARED, PER_FRAME = "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"
 _FRAMES = 1 << 16
-_RATIO, _EMPTY_RATIO = 1032, 50_000  # of pixels to compressed ones: JPEG 2000 makes a 3,500th of a constant slice,
-_EMPTY = 1 << 28  # but images of more bytes than this are not empty
+
+# JPEG 2000 shrinks a constant slice to a 3,500th, but an image of more than 256 MB is not constant: what it may be
+# of its compressed bytes keeps a small file from asking for all memory.
+_RATIO, _EMPTY_RATIO, _EMPTY = 1032, 50_000, 1 << 28
 
 
 def frames_of(path: Path, tags: Tags) -> list[Tags]:
@@ -33,9 +35,7 @@ def frames_of(path: Path, tags: Tags) -> list[Tags]:
         raise UnreadableScanError(f"{path}: NumberOfFrames {tags['NumberOfFrames']}; expected 1 to {_FRAMES:,}")
     shared, groups = tags.get(SHARED) or [{}], tags.get(PER_FRAME) or [{}] * count
     if not isinstance(shared, list) or not isinstance(groups, list) or len(groups) != count:
-        raise UnreadableScanError(
-            f"{path}: its functional groups are not one for each of {count} frames; export it again"
-        )
+        raise UnreadableScanError(f"{path}: expected functional groups for each of {count} frames, export it again")
     common = {**tags, **_flat(shared[0]), "Path": path, "Folder": str(path.parent)}
     pieces = _pieces(path, tags, count)
     return [{**common, **_flat(group), "PixelData": own} for group, own in zip(groups, pieces, strict=True)]
@@ -113,9 +113,8 @@ def _stored(frame: Tags) -> np.ndarray:
         plain = text(frame, "PhotometricInterpretation").startswith("MONOCHROME") and bits in (16, 32)
         if plain and frame["Syntax"] in NATIVE:
             kind = f"{frame['Order']}{'i' if signed else 'u'}{bits // 8}"
-            return (
-                np.frombuffer(pixels_of(frame)[0], kind).reshape(rows, columns) << bits - 1 - high >> bits - used
-            )  # others hold overlays
+            array = np.frombuffer(pixels_of(frame)[0], kind).reshape(rows, columns)
+            return array << bits - 1 - high >> bits - used  # overlays were kept in the bits besides
         array = _decode(frame).reshape(rows, columns, -1)
     return grey(array) if array.shape[2] > 1 else array[..., 0]
 

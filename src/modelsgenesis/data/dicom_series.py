@@ -63,6 +63,7 @@ def slice_of(frame: Tags) -> Slice:
     orientation = np.array(directions).reshape(2, 3)
     if np.abs(orientation @ orientation.T - np.eye(2)).max() > _TURN:
         raise ScanError(f"{frame['Path']}: orientation {directions}; expected two perpendicular directions of length 1")
+    orientation /= np.linalg.norm(orientation, axis=1, keepdims=True)  # scanners round
     return Slice(frame=frame, position=np.array(position), orientation=orientation, spacing=np.array(spacing))
 
 

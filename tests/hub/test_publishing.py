@@ -74,7 +74,7 @@ def test_a_push_is_one_commit_of_the_bundle_and_nothing_else(
     weights = [bundle.network.state_dict() for bundle in (fetched, original)]
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[1])
     assert fetched.config == original.config
-    assert room.publish(run, GENESIS, message="Again").commit == made.commit
+    assert room.publish(run, GENESIS).commit == made.commit
     assert len(repository.commits) == 2
     assert capfd.readouterr() == ("", "")
 

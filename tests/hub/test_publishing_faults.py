@@ -51,7 +51,9 @@ def private_and_empty(hub: LoopbackHub) -> bool:
 
 def test_without_a_token(hub: LoopbackHub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HF_TOKEN")
-    assert "hf auth login" in failure(AccessError, run)
+    message = failure(AccessError, run, private=True, create_pr=True, revision="main")
+    assert "hf auth login" in message
+    assert message.endswith(" --private --create-pr --revision main")
     assert hub.requests == []
 
 
@@ -252,8 +254,3 @@ def test_a_published_card_that_cannot_be_read_is_said(hub: LoopbackHub, run: Pat
     hub.add(GENESIS, {"README.md": card})
     with pytest.raises((PublishError, ConfigurationError), match=r"clinic/genesis/README\.md"):
         room.publish(run, GENESIS)
-
-
-def test_the_command_to_repeat_has_every_option() -> None:
-    command = room.push_command(Path("my run"), "a/b", private=True, revision="v1", create_pr=True)
-    assert command == "modelsgenesis push 'my run' --hub-model-id a/b --private --revision v1 --create-pr"

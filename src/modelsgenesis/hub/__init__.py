@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from modelsgenesis.hub.client import Progress  # noqa: F401
     from modelsgenesis.hub.download import fetch_bundle  # noqa: F401
     from modelsgenesis.hub.local import cached_folder, copy_bundle, verify  # noqa: F401
-    from modelsgenesis.hub.publishing import Publication, publish, push_command  # noqa: F401
+    from modelsgenesis.hub.publishing import Publication, publish  # noqa: F401
     from modelsgenesis.hub.review import review_card  # noqa: F401
 
 _ROOMS = {
@@ -21,7 +21,7 @@ _ROOMS = {
     "client": ("Progress",),
     "download": ("fetch_bundle",),
     "local": ("cached_folder", "copy_bundle", "verify"),
-    "publishing": ("Publication", "publish", "push_command"),
+    "publishing": ("Publication", "publish"),
     "review": ("review_card",),
 }
 _LAZY = {name: room for room, names in _ROOMS.items() for name in names}

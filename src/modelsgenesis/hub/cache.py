@@ -15,8 +15,8 @@ from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.files import read_json, sha256_of, write_json
 from modelsgenesis.hub.environment import client_settings
 
+# Names the folder of records and converted bundles.
 CACHE_VARIABLE = "MODELSGENESIS_CACHE"
-"""Names the folder of records and converted bundles."""
 
 _UNDER_WAY = 3600  # seconds after which an unfinished conversion counts as abandoned
 

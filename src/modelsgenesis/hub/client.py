@@ -5,11 +5,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from modelsgenesis.errors import (
     AccessError,
-    DigestError,
     GenesisError,
     HubError,
     HubUnreachableError,
@@ -20,14 +19,8 @@ from modelsgenesis.files import TEXT_LIMIT, reason_of
 from modelsgenesis.hub.environment import SIGN_IN, client_settings, endpoint, redacted, token_of
 from modelsgenesis.hub.registry import is_inside
 
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
-
-T = TypeVar("T")
-
+# Called with a file's name, the bytes done and the bytes in all, while it is downloaded.
 Progress = Callable[[str, int, int | None], None]
-"""Called with a file's name, the bytes done and the bytes in all, while it is downloaded."""
 
 _BUSY = {429, 500, 502, 503, 504}
 _ATTEMPTS = 4  # with waits of 1, 2 and 4 seconds
@@ -54,27 +47,20 @@ class Snapshot:
 
 @contextmanager
 def speaking(
-    repository: str,
-    token: str | None = None,
-    *,
-    revision: str | None = None,
-    commit: str | None = None,
-    limit: int = TEXT_LIMIT,
-) -> "Iterator[HfApi]":
+    repository: str, token: str | None = None, *, revision: str | None = None, limit: int = TEXT_LIMIT
+) -> Iterator[Any]:
     """Give the client; what servers say is checked, and whatever it raises becomes one line of this package.
 
     Args:
         repository: `org/name`.
         token: None for the environment's.
-        revision: Branch, tag or commit, for messages.
-        commit: The commit that files must come from, if they are asked for.
+        revision: Branch, tag or commit; files are only taken from a commit.
         limit: Bytes that an answer may have.
 
     Raises:
         UnknownModelError: No such repository, revision or file, or it is private.
         AccessError: The token is missing, wrong, or lacks the rights.
         HubUnreachableError: No connection, no answer in time, offline mode, or the Hub is down.
-        DigestError: A download ended short.
         HubError: Anything else that the Hub refused, or an answer that no Hub gives.
         ConfigurationError: The environment names an endpoint, a proxy or a limit that cannot be.
     """
@@ -84,7 +70,7 @@ def speaking(
     from modelsgenesis._version import __version__
     from modelsgenesis.hub.guard import Call, guarding
 
-    with guarding(Call(repository, limit, commit)):
+    with guarding(Call(repository, revision, limit)):
         try:
             yield HfApi(token=sent if token else None, library_name="modelsgenesis", library_version=__version__)
         except GenesisError:
@@ -131,7 +117,7 @@ def expected(value: Any, pattern: str = "(?s:.+)") -> str:
     return value
 
 
-def patiently(call: Callable[[], T], repository: str, attempts: int = _ATTEMPTS) -> T:
+def patiently(call: Callable[[], Any], repository: str, attempts: int = _ATTEMPTS) -> Any:
     """Call again, after growing waits, while the Hub says that it is busy; the client would give up."""
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -162,7 +148,7 @@ def _explained(error: Exception, repository: str, revision: str | None, *, signe
         return _explained(error.__cause__, repository, revision, signed_in=signed_in)  # why lies behind it
     reason, hub, down = redacted(reason_of(error)), endpoint(), HubUnreachableError
     if "Consistency check failed" in str(error):
-        return DigestError(f"{repository}: the download ended short and was thrown away; try again")
+        return down(f"{repository}: the download ended short and was thrown away; try again")
     meanings: dict[Any, tuple[type[HubError], str]] = {
         errors.OfflineModeIsEnabled: (down, "offline mode (HF_HUB_OFFLINE) forbids it; unset it or download before"),
         errors.HFValidationError: (UnknownModelError, "no name of a repository, expected org/name"),
@@ -177,7 +163,7 @@ def _explained(error: Exception, repository: str, revision: str | None, *, signe
     return no_hub(repository, f"what cannot be understood ({reason})")
 
 
-def _refusal(error: "HfHubHTTPError", repository: str, revision: str | None, *, signed_in: bool) -> HubError:
+def _refusal(error: Any, repository: str, revision: str | None, *, signed_in: bool) -> HubError:
     """Return what an HTTP status of the Hub means for a user."""
     from huggingface_hub import errors
 

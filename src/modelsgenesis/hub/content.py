@@ -11,7 +11,7 @@ from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAM
 from modelsgenesis.configs import BundleConfig
 from modelsgenesis.configs.front_matter import BEGIN, PLACEHOLDER, CardParts, split_card
 from modelsgenesis.errors import GenesisError, PublishError
-from modelsgenesis.files import parsing, read_json
+from modelsgenesis.files import read_json
 from modelsgenesis.hub import privacy
 from modelsgenesis.hub.registry import is_inside
 from modelsgenesis.hub.review import IMAGE
@@ -69,10 +69,7 @@ def check_content(folder: Path) -> Content:
 def _metadata(path: Path) -> Mapping[str, str]:
     import safetensors
 
-    with (
-        parsing(path, PublishError, what="as safetensors"),
-        safetensors.safe_open(path, framework="pt") as file,  # pyright: ignore[reportPrivateImportUsage]
-    ):
+    with safetensors.safe_open(path, framework="pt") as file:  # pyright: ignore[reportPrivateImportUsage]
         return file.metadata() or {}
 
 
@@ -91,9 +88,7 @@ def _figures(folder: Path, card: str) -> dict[str, bytes]:
         file = folder / path
         inside = is_inside(path) and folder.resolve() in file.resolve().parents
         if not inside or file.suffix.lower() not in _FIGURES:
-            raise PublishError(
-                f"{folder / CARD_NAME}: {path!r} is no figure of this run; link one inside of its folder"
-            )
+            raise PublishError(f"{folder / CARD_NAME}: {path!r} is no figure of this run; link one inside of it")
         if not file.is_file():
             raise PublishError(f"{folder / CARD_NAME}: names the figure {path}, which is not there; take the line out")
         figures[path] = privacy.pixels_only(file)

@@ -7,7 +7,7 @@ import uuid
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, read_config
 from modelsgenesis.configs import BundleConfig
@@ -17,10 +17,7 @@ from modelsgenesis.hub.cache import Cache, Record, digests_of, key_of, open_cach
 from modelsgenesis.hub.client import Progress, take_snapshot
 from modelsgenesis.hub.environment import client_settings
 from modelsgenesis.hub.files import LocalFiles, RemoteFiles
-from modelsgenesis.hub.registry import ModelCard, ModelSource, find_card, list_cards
-
-if TYPE_CHECKING:
-    from modelsgenesis.hub.registry import ForeignFormat
+from modelsgenesis.hub.registry import ForeignFormat, ModelCard, ModelSource, find_card, list_cards
 
 BUNDLE_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
 
@@ -201,9 +198,8 @@ def _compare_with_card(target: Target, folder: Path) -> None:
     config, source = read_config(folder), target.card.source
     for key in ("task", "network", "input", "patch_size"):
         if getattr(config, key) != getattr(source, key):
-            raise CheckpointError(
-                f"{target.card.name}: its file has {key} {getattr(config, key)}, its card says {getattr(source, key)}"
-            )
+            said = f"its file has {key} {getattr(config, key)}, its card says {getattr(source, key)}"
+            raise CheckpointError(f"{target.card.name}: {said}; ask whoever wrote the card")
 
 
 def _get_bundle(target: Target, files: LocalFiles | RemoteFiles) -> Path:

@@ -58,10 +58,8 @@ class RemoteFiles:
         if remote.size > limit:
             raise CheckpointError(f"{where}: has {remote.size:,} bytes, expected at most {limit:,}; it was not read")
         if pin and len(remote.digest) == len(pin) and remote.digest != pin:
-            raise DigestError(
-                f"{where}: the Hub has SHA-256 {remote.digest[:12]}…, its card pins {pin[:12]}…; "
-                "nothing was downloaded, since it is not the file that was reviewed"
-            )
+            said = f"the Hub has SHA-256 {remote.digest[:12]}…, its card pins {pin[:12]}…"
+            raise DigestError(f"{where}: {said}; nothing was downloaded, since it is not the file that was reviewed")
         expected, found = pin or remote.digest, ""
         for _ in range(2):  # what lies in the cache may have been altered, or put there unchecked by another program
             path = self._download(file, remote.size)
@@ -70,15 +68,14 @@ class RemoteFiles:
                 self.digests[file] = found if len(found) == 64 else sha256_of(path)
                 return path
             self._discard(path)
-        raise DigestError(
-            f"{where}: its digest is {found[:12]}…, expected {expected[:12]}…; it was thrown away, try again later"
-        )
+        said = f"its digest is {found[:12]}…, expected {expected[:12]}…"
+        raise DigestError(f"{where}: {said}; it was thrown away, try again later")
 
     def _download(self, file: str, size: int) -> Path:
         """Return a file of the client's cache, which downloads it if it is not there."""
         repository, commit = self.snapshot.repository, self.origin
         options: Any = {"revision": commit, "cache_dir": self.cache.hub, "tqdm_class": _bar(file, self.progress)}
-        with speaking(repository, self.token, revision=commit, commit=commit, limit=size + _ROOM) as api:
+        with speaking(repository, self.token, revision=commit, limit=size + _ROOM) as api:
             return Path(patiently(lambda: api.hf_hub_download(repository, file, **options), repository))
 
     def _discard(self, path: Path) -> None:

@@ -20,21 +20,21 @@ from huggingface_hub import constants, set_client_factory
 from huggingface_hub.utils import _http
 
 from modelsgenesis.errors import ConfigurationError, HubError, HubUnreachableError
-from modelsgenesis.files import TEXT_LIMIT, reason_of
+from modelsgenesis.files import reason_of
 from modelsgenesis.hub.environment import PROXIES, endpoint, redacted
 
+# What the client speaks HTTP with: `httpx2`, and `httpx` before its second major version.
 httpx: Any = vars(_http).get("httpx2") or vars(_http)["httpx"]
-"""What the client speaks HTTP with: `httpx2`, and `httpx` before its second major version."""
 
+# Seconds that an answer may take, and one more for each `SLOWEST` bytes that have come.
 PATIENCE = 60.0
-"""Seconds that an answer may take, and one more for each `SLOWEST` bytes that have come."""
 
 SLOWEST = 1000
+# Requests that one call may lead to, its uploads aside: some of the client's retries have no end of their own.
 REQUESTS = 500
-"""Requests that one call may lead to, its uploads aside: some of the client's retries have no end of their own."""
 
+# Seconds that a busy server may ask for.
 LONGEST_WAIT = 300
-"""Seconds that a busy server may ask for."""
 
 _ETAG = re.compile(r'(?:W/)?"?(?:[0-9a-f]{40}|[0-9a-f]{64})"?')
 _WHY = re.compile(r"HTTP Error (\d+)|^'(.*?)' thrown|Error while downloading from \S+ (.*)")
@@ -50,15 +50,15 @@ class Call:
 
     Attributes:
         repository: What it is about.
+        revision: The commit that files must come from, if any are asked for.
         limit: Bytes that an answer may have.
-        commit: The commit that files must come from.
         requests: How many it has led to.
         trouble: Why the client will try again.
     """
 
     repository: str
-    limit: int = TEXT_LIMIT
-    commit: str | None = None
+    revision: str | None
+    limit: int
     requests: int = 0
     trouble: str = "no answer"
 
@@ -81,9 +81,8 @@ def guarding(call: Call) -> Iterator[None]:
     try:
         _http.get_session()
     except Exception as problem:  # of a proxy or of certificates, of any type
-        raise ConfigurationError(
-            f"{', '.join(PROXIES)} or SSL_CERT_FILE cannot be used: {redacted(reason_of(problem))}; correct or unset it"
-        ) from problem
+        names, why = f"{', '.join(PROXIES)} or SSL_CERT_FILE", redacted(reason_of(problem))
+        raise ConfigurationError(f"{names} cannot be used: {why}; correct or unset it") from problem
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("huggingface_hub.")]:
         logging.getLogger(name).addFilter(_tell_of_retries)
     token = _CALL.set(call)
@@ -158,12 +157,9 @@ def _strange_file(call: Call, headers: Any) -> str:
     """Return what is wrong with the description of a file, from whose headers the client makes paths."""
     commit = headers.get(constants.HUGGINGFACE_HEADER_X_REPO_COMMIT)
     etag = headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_ETAG) or headers.get("ETag")
-    if commit not in (None, call.commit):
+    if commit not in (None, call.revision):
         return f"for the commit {commit[:50]!r}"
-    if etag is not None and not _ETAG.fullmatch(etag):
-        return f"with the ETag {etag[:50]!r}, which is not a digest"
-    xet = headers.get(constants.HUGGINGFACE_HEADER_X_XET_HASH)
-    return "with an Xet hash that is not one" if xet and not re.fullmatch(r"[0-9a-f]{64}", xet) else ""
+    return "" if etag is None or _ETAG.fullmatch(etag) else f"with the ETag {etag[:50]!r}, which is not a digest"
 
 
 def no_hub(repository: str, how: str) -> HubError:

@@ -18,7 +18,6 @@ def publish(
     revision: str | None = None,
     create_pr: bool = False,
     token: str | None = None,
-    message: str | None = None,
     progress: Callable[[str], None] | None = None,
 ) -> Publication:
     """Publish a run's bundle: configuration, weights, card, and the figures that the card names.
@@ -33,7 +32,6 @@ def publish(
         revision: A branch, made when it is not there; None for the default one.
         create_pr: Propose the change instead of making it.
         token: None for that of the environment.
-        message: Of the commit.
         progress: Called with what is being done.
 
     Returns:
@@ -52,25 +50,13 @@ def publish(
     say("checking the bundle")
     content = check_content(folder)
     repository = repository or re.sub(r"[^\w.-]+|-{2,}|\.{2,}", "-", folder.resolve().name).strip("-.")
-    repeat = push_command(folder, repository, private=private, revision=revision, create_pr=create_pr)
+    again = ["modelsgenesis", "push", str(folder), "--hub-model-id", repository]
+    again += ["--private"] * private + ["--create-pr"] * create_pr + (["--revision", revision] if revision else [])
     if create_pr and revision not in (None, "main"):
         raise PublishError(f"--create-pr proposes a change of main, but received --revision {revision}; leave one out")
     push = Push(content, repository, revision, token, private, create_pr)
     try:
-        return push.publish(message or f"Publish a model for {content.config.task}", say)
+        return push.publish(say)
     except HubError as error:
-        kept = push.undo(error)
-        raise type(error)(
-            f"{error}; nothing was published and {folder} is intact{kept}; repeat with: {repeat}"
-        ) from error
-
-
-def push_command(
-    folder: Path, repository: str, *, private: bool = False, revision: str | None = None, create_pr: bool = False
-) -> str:
-    """Return the command that pushes a run, to be shown when a push failed."""
-    parts = ["modelsgenesis", "push", str(folder), "--hub-model-id", repository]
-    parts += ["--private"] if private else []
-    parts += ["--revision", revision] if revision else []
-    parts += ["--create-pr"] if create_pr else []
-    return shlex.join(parts)
+        left = f"nothing was published and {folder} is intact{push.undo(error)}"
+        raise type(error)(f"{error}; {left}; repeat with: {shlex.join(again)}") from error

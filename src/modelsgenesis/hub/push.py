@@ -15,7 +15,6 @@ from modelsgenesis.errors import (
     HubUnreachableError,
     PublishError,
     UnknownModelError,
-    printable,
 )
 from modelsgenesis.files import TEXT_LIMIT, parsing, reason_of, write_json
 from modelsgenesis.hub.cache import hub_digest, key_of, open_cache
@@ -70,7 +69,7 @@ class Push:
     proposal: bool
     made: tuple[Literal["repository", "branch"], str] | None = None
 
-    def publish(self, message: str, say: Callable[[str], None]) -> Publication:
+    def publish(self, say: Callable[[str], None]) -> Publication:
         """Do all of it."""
         if not token_of(self.token):
             raise AccessError(f"{self.repository}: publishing needs a token; {SIGN_IN}")
@@ -81,16 +80,14 @@ class Push:
         say(f"asking for {self.repository}")
         main = self._head(None)
         if main and self.private and not main.private:
-            raise PublishError(
-                f"{self.repository}: exists and is public, but --private was asked; take another --hub-model-id"
-            )
+            raise PublishError(f"{self.repository}: is public, but --private was asked; take another --hub-model-id")
         head = self._head(self.branch) if main and self.branch and not self.proposal else main
         card, notes = self._card(head or main)
         say(f"preparing {self.repository}")
         main = main or self._create()
         before = head or self._make_branch(main)
         say(f"uploading to {self.repository}")
-        commit, proposal = self._commit(card, before, message, notes)
+        commit, proposal = self._commit(card, before, notes)
         private = self._open(before, commit, notes)
         open_cache().forget(self.repository)
         files = (*self.content.files, CARD_NAME)
@@ -103,9 +100,7 @@ class Push:
         """Return the head of a branch, None for the default one; None when the token sees no such thing."""
         try:
             return take_snapshot(self.repository, branch, self.token)
-        except UnknownModelError as error:
-            if isinstance(error.__cause__, ValueError):  # not a name at all
-                raise
+        except UnknownModelError:
             return None
 
     def _card(self, before: Snapshot | None) -> tuple[str, list[str]]:
@@ -113,20 +108,17 @@ class Push:
         from huggingface_hub import ModelCard
 
         where, published = f"{self.repository}/{CARD_NAME}", ""
-        if before and CARD_NAME in before.files:
-            path = RemoteFiles(before, self.token, open_cache(), None).get(CARD_NAME, TEXT_LIMIT)
-            with parsing(where, PublishError, what="as text", remedy=f"mend it on {self._url()}"):
+        with parsing(where, PublishError, what="as a model card", remedy=f"mend it on {self._url()}"):
+            if before and CARD_NAME in before.files:
+                path = RemoteFiles(before, self.token, open_cache(), None).get(CARD_NAME, TEXT_LIMIT)
                 published = path.read_text("utf-8")
-        with parsing(where, PublishError, what="as a model card", remedy=f"mend its header on {self._url()}"):
             card, notes = merge_card(self.content, published, self.repository)
         with speaking(self.repository, self.token):
             try:
                 ModelCard(card).validate()
             except ValueError as error:
-                said = redacted(reason_of(error))
-                raise PublishError(
-                    f"{self.repository}: the header of {CARD_NAME} is not accepted: {said}; mend it"
-                ) from error
+                said = f"the header of {CARD_NAME} is not accepted: {redacted(reason_of(error))}"
+                raise PublishError(f"{self.repository}: {said}; mend it") from error
         return card, notes
 
     def _create(self) -> Snapshot:
@@ -136,7 +128,7 @@ class Push:
         try:
             with speaking(self.repository, self.token) as api:
                 api.create_repo(self.repository, private=True)
-        except (AccessError, PublishError):
+        except (AccessError, PublishError, UnknownModelError):  # what is not a name at all is not known either
             self._wish().unlink(missing_ok=True)
             raise
         made = take_snapshot(self.repository, None, self.token)
@@ -155,7 +147,7 @@ class Push:
             self.made = self.made or ("branch", main.commit)
         return main
 
-    def _commit(self, card: str, before: Snapshot, message: str, notes: list[str]) -> tuple[str, str | None]:
+    def _commit(self, card: str, before: Snapshot, notes: list[str]) -> tuple[str, str | None]:
         """Make the one commit; return it and the proposal's page."""
         from huggingface_hub import CommitOperationAdd
 
@@ -164,13 +156,15 @@ class Push:
             CommitOperationAdd(name, str(file) if isinstance(file, Path) else file) for name, file in files.items()
         ]
         place = {"revision": self.branch, "create_pr": self.proposal}
-        told = {"commit_message": message, "parent_commit": before.commit}
+        title = f"Publish a model for {self.content.config.task}"  # a run's folder may be called after a patient
         try:
             with speaking(self.repository, self.token, revision=self.branch) as api, _quiet(notes):
                 for one in operations:  # more at once would be other threads, where no answer is checked
                     api.preupload_lfs_files(self.repository, [one], free_memory=False, **place)
-                made = api.create_commit(self.repository, operations, **told, **place)
-                page = None if made.pr_url is None else redacted(printable(expected(made.pr_url, "https?://.+")))
+                made = api.create_commit(
+                    self.repository, operations, commit_message=title, parent_commit=before.commit, **place
+                )
+                page = None if made.pr_url is None else redacted(expected(made.pr_url, "https?://[!-~]+"))
                 return expected(made.oid, "[0-9a-f]{40}"), page
         except HubError as error:
             refused = self.proposal or isinstance(error, (AccessError, PublishError))

@@ -19,11 +19,11 @@ from modelsgenesis.configs.front_matter import split_card
 from modelsgenesis.errors import ConfigurationError, UnknownModelError, nearest, printable
 from modelsgenesis.files import read_text
 
+# The card of a model whose files lie in a folder of its own.
 FOLDER_CARD = "README.md"
-"""The card of a model whose files lie in a folder of its own."""
 
+# Names a folder of a user's own cards, which come before the packaged ones.
 CARDS_VARIABLE = "MODELSGENESIS_CARDS"
-"""Names a folder of a user's own cards, which come before the packaged ones."""
 
 ForeignFormat = Literal["genesis-pytorch", "genesis-keras", "nnunet-v1", "openmind"]
 Format = ForeignFormat | Literal["bundle"]
@@ -65,17 +65,13 @@ class ModelSource(Config):
         super().__post_init__()
         for file in (self.file, *self.extra_files):
             require(is_inside(file), f"ModelSource.file: {file!r} is no relative path without '..'")
-        for key, value in (("name", self.name), ("repository", self.repository or "-"), ("file", self.file)):
-            require(bool(value.strip()), f"ModelSource.{key}: is empty")
-        require(
-            self.sha256 is None or re.fullmatch("[0-9a-f]{64}", self.sha256) is not None,
-            f"ModelSource.sha256: {self.sha256!r} is no SHA-256 in 64 hexadecimal digits",
-        )
+        right = self.sha256 is None or re.fullmatch("[0-9a-f]{64}", self.sha256) is not None
+        require(right, f"ModelSource.sha256: {self.sha256!r} is no SHA-256 in 64 hexadecimal digits")
+        for key in ("name", "repository"):
+            require(getattr(self, key) is None or getattr(self, key).strip() != "", f"ModelSource.{key}: is empty")
         require(self.parameters > 0, f"ModelSource.parameters: received {self.parameters}, expected above 0")
-        require(
-            len(self.patch_size) == self.input.dims and min(self.patch_size) > 0,
-            f"ModelSource.patch_size: {self.patch_size} is not {self.input.dims} positive sizes",
-        )
+        fits = len(self.patch_size) == self.input.dims and min(self.patch_size) > 0
+        require(fits, f"ModelSource.patch_size: {self.patch_size} is not {self.input.dims} positive sizes")
 
 
 @dataclass(frozen=True)
@@ -134,27 +130,25 @@ def read_card(path: Path) -> ModelCard:
     return ModelCard(source, front, text, path)
 
 
-def _cards_in(folder: Path) -> dict[str, Path]:
-    """Return the card of each model in a folder by its name; the README of a folder without our header is none."""
-    files = {path.stem: path for path in sorted(folder.glob("*.md")) if path.stem.lower() != "readme"}
-    folders = {path.parent.name: path for path in sorted(folder.glob(f"*/{FOLDER_CARD}")) if _is_ours(path)}
-    return folders | files
+def _paths() -> dict[str, Path]:
+    """Return the card of each model by its name; a user's own come before the packaged ones."""
+    package = Path(str(resources.files("modelsgenesis")))
+    beside_source = package.parents[1] / "cards"  # an editable install: the wheel's copy would go stale
+    folders = [beside_source if package.parent.name == "src" and beside_source.is_dir() else package / "cards"]
+    if own := os.environ.get(CARDS_VARIABLE):
+        folders.append(Path(own).expanduser())
+        if not folders[-1].is_dir():
+            raise ConfigurationError(f"{CARDS_VARIABLE}: {own} is no folder; name one of cards or unset it")
+    found: dict[str, Path] = {}
+    for folder in folders:
+        found |= {path.parent.name: path for path in sorted(folder.glob(f"*/{FOLDER_CARD}")) if _is_ours(path)}
+        found |= {path.stem: path for path in sorted(folder.glob("*.md")) if path.stem.lower() != "readme"}
+    return found
 
 
 def _is_ours(path: Path) -> bool:
-    return "modelsgenesis" in split_card(read_text(path, ConfigurationError), str(path)).front
-
-
-def _folders() -> list[Path]:
-    """Return the folders of cards, a user's own first."""
-    own = os.environ.get(CARDS_VARIABLE)
-    folders = [Path(own).expanduser()] if own else []
-    if own and not folders[0].is_dir():
-        raise ConfigurationError(f"{CARDS_VARIABLE}: {own} is no folder; name one of cards or unset it")
-    package = Path(str(resources.files("modelsgenesis")))
-    beside_source = package.parents[1] / "cards"  # an editable install: the wheel's copy would go stale
-    packaged = beside_source if package.parent.name == "src" and beside_source.is_dir() else package / "cards"
-    return [*folders, packaged]
+    """Tell whether the README of a folder has our header: any other is about something else."""
+    return "\nmodelsgenesis:" in read_text(path, ConfigurationError)
 
 
 def list_cards(modality: str | None = None, dims: int | None = None) -> list[ModelCard]:
@@ -170,16 +164,9 @@ def list_cards(modality: str | None = None, dims: int | None = None) -> list[Mod
     Example:
         names = [card.name for card in list_cards(modality="ct", dims=3)]
     """
-    cards: dict[str, ModelCard] = {}
-    for folder in _folders():
-        for name, path in _cards_in(folder).items():
-            if name not in cards:
-                cards[name] = read_card(path)
-    return [
-        cards[name]
-        for name in sorted(cards)
-        if modality in (None, cards[name].source.input.modality) and dims in (None, cards[name].source.input.dims)
-    ]
+    cards = [read_card(path) for _, path in sorted(_paths().items())]
+    wanted = ((card, card.source.input) for card in cards)
+    return [card for card, spec in wanted if modality in (None, spec.modality) and dims in (None, spec.dims)]
 
 
 def find_card(name: str) -> ModelCard:
@@ -188,10 +175,8 @@ def find_card(name: str) -> ModelCard:
     Raises:
         UnknownModelError: No card has this name; the message has the nearest ones.
     """
-    for folder in _folders():
-        for path in (folder / f"{name}.md", folder / name / FOLDER_CARD):
-            if is_inside(name) and path.is_file() and (path.name != FOLDER_CARD or _is_ours(path)):
-                return read_card(path)
-    known = [card.name for card in list_cards()]
-    hint = nearest(name, known) if known else "the registry is empty"
+    paths = _paths()
+    if name in paths:
+        return read_card(paths[name])
+    hint = nearest(name, paths) if paths else "the registry is empty"
     raise UnknownModelError(f"{name}: no model of this name in the registry; {hint}, or give org/name or a folder")

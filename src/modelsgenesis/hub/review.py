@@ -8,11 +8,11 @@ from typing import Any
 from modelsgenesis.configs.front_matter import PLACEHOLDER, split_card
 from modelsgenesis.errors import ConfigurationError, printable
 
+# An image link of Markdown: title and path, neither with brackets, so that a search is linear in the text.
 IMAGE = re.compile(r"!\[([^\[\]]*)\]\(([^()\s]+)\)")
-"""An image link of Markdown: title and path, neither with brackets, so that a search is linear in the text."""
 
+# What the Hub's header takes as a licence; one of one's own is `other` with a name and a link.
 LICENSES = frozenset(resources.files("modelsgenesis.hub").joinpath("licenses.txt").read_text("utf-8").split())
-"""What the Hub's header takes as a licence; one of one's own is `other` with a name and a link."""
 
 
 def review_card(card: str) -> list[str]:
@@ -33,20 +33,19 @@ def review_card(card: str) -> list[str]:
 
 
 def _header(front: Mapping[str, Any]) -> list[str]:
-    found: list[str] = []
     license_ = front.get("license")
-    if not license_:
-        found.append("header: no license; choose an identifier of the Hub, or other with license_name")
-    elif str(license_) not in LICENSES:
-        found.append(f"header: license {license_!r} is no identifier of the Hub; use other with license_name")
-    elif license_ == "other" and not (front.get("license_name") and front.get("license_link")):
-        found.append("header: license other needs license_name and license_link")
-    if front.get("library_name") != "modelsgenesis":
-        found.append("header: library_name is not modelsgenesis")
-    found += [f"header: no {key}" for key in ("pipeline_tag", "tags") if not front.get(key)]
-    if "datasets" not in front:
-        found.append("header: no datasets; name those on the Hub, or give [] and describe the data in the text")
-    return found
+    own = front.get("license_name") and front.get("license_link")
+    datasets = "no datasets; name those on the Hub, or give [] and describe the data in the text"
+    problems = {
+        "no license; choose an identifier of the Hub, or other with license_name": not license_,
+        f"license {license_!r} is no identifier of the Hub; use other with license_name": license_
+        and str(license_) not in LICENSES,
+        "license other needs license_name and license_link": license_ == "other" and not own,
+        "library_name is not modelsgenesis": front.get("library_name") != "modelsgenesis",
+        **{f"no {key}": not front.get(key) for key in ("pipeline_tag", "tags")},
+        datasets: "datasets" not in front,
+    }
+    return [f"header: {problem}" for problem, found in problems.items() if found]
 
 
 def _index(index: Any) -> list[str]:

@@ -113,8 +113,8 @@ def test_a_terminal_shows_a_bar_with_rows_and_notes_above_it(monkeypatch):
 
 def test_an_error_stops_the_bar_first(monkeypatch):
     terminal = open_terminal(monkeypatch)
+    make_reporter().begin("training", 20)
     with pytest.raises(SystemExit), one_line():
-        make_reporter().begin("training", 20)
         raise GenesisError("a full disk")
     shown = terminal.getvalue()
     assert shown.endswith("error: a full disk\n")

@@ -1,9 +1,14 @@
 import io
+import re
 import sys
 import time
 
+import pytest
+
 from modelsgenesis.cli.console import make_reporter
+from modelsgenesis.cli.errors import one_line
 from modelsgenesis.cli.progress import Display
+from modelsgenesis.errors import GenesisError
 from modelsgenesis.reporting import Reporter
 
 BASELINES = {"identity_loss": 0.08, "mean_image_loss": 0.03}
@@ -50,7 +55,7 @@ def test_plain_lines_have_every_loss_beside_the_baselines(capsys):
     steps = [line for line in lines if line.startswith("step ") and "validation" not in line]
     assert len(steps) == 10
     assert all("loss 0.0200 (baselines: mean image 0.0300, identity 0.0800)" in line for line in steps)
-    assert all("12.5 samples/s, 3% waiting for data" in line and line.endswith("0:00:00 left") for line in steps)
+    assert all(re.search(r"  12.5 samples/s, 3% waiting for data  0:00:\d\d left$", line) for line in steps)
     first, second = [line for line in lines if "validation" in line]
     assert first.endswith(
         "restoration loss 0.0150 = 0.50× the mean-image baseline (0.0300), 0.19× the identity baseline (0.0800)"
@@ -99,11 +104,21 @@ def test_a_terminal_shows_a_bar_with_rows_and_notes_above_it(monkeypatch):
         "2/20",
         "0.0200",
         "mean image 0.0300, identity 0.0800",
-        "step 1: restoration loss 0.0150 = 0.50× the mean-image baseline (0.0300)",
+        "step 1: restoration loss 0.0150 = 0.50× mean image, 0.19× identity",
         "12.5 samples/s, 3% waiting for data",
         r"a [/name] with \x1b[2J",
     ):
         assert words in text, text
+
+
+def test_an_error_stops_the_bar_first(monkeypatch):
+    terminal = open_terminal(monkeypatch)
+    make_reporter().begin("training", 20)
+    with pytest.raises(SystemExit), one_line():
+        raise GenesisError("a full disk")
+    shown = terminal.getvalue()
+    assert shown.endswith("error: a full disk\n")
+    assert shown.index("\x1b[?25h") < shown.index("error: ")  # the cursor is there again
 
 
 def test_a_dumb_terminal_gets_plain_lines(monkeypatch):

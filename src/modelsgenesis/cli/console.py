@@ -5,7 +5,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any, TextIO
 
 from modelsgenesis.errors import GenesisError, printable
@@ -14,6 +14,9 @@ from modelsgenesis.reporting import Reporter
 
 BASELINES = ("mean_image", "identity")
 """What restores without having learnt anything; their losses stand beside every restoration loss."""
+
+displays = ExitStack()
+"""Close it before an error is printed: a bar that is not stopped leaves the terminal without a cursor."""
 
 _UNWRAPPED = 10_000  # columns of a table that goes into a file or another program
 _KEPT = 40  # columns of a name that a narrow terminal does not fold
@@ -103,28 +106,38 @@ def make_reporter(*, quiet: bool = False) -> Reporter:
         return Reporter()
     from modelsgenesis.cli.progress import Display
 
-    return Display()
+    display = Display()
+    displays.callback(display.end)
+    return display
 
 
-def describe_metrics(metrics: Mapping[str, float], *, first: bool = False) -> str:
+def describe_metrics(metrics: Mapping[str, float], *, brief: bool = False) -> str:
     """Return metrics on one line; a restoration loss always beside its baselines.
 
     Args:
         metrics: Values by name; the first one counts.
-        first: Leave out the others.
+        brief: Say only that one, and of the baselines only the ratios.
 
     Example:
         >>> describe_metrics({"dice": 0.9, "dice liver": 0.93})
         'dice 0.9000, dice liver 0.9300'
-        >>> describe_metrics({"restoration_loss": 0.044, "identity_loss": 0.1287, "mean_image_loss": 0.0499})
+        >>> losses = {"restoration_loss": 0.044, "identity_loss": 0.1287, "mean_image_loss": 0.0499}
+        >>> describe_metrics(losses)
         'restoration loss 0.0440 = 0.88× the mean-image baseline (0.0499), 0.34× the identity baseline (0.1287)'
+        >>> describe_metrics(losses, brief=True)
+        'restoration loss 0.0440 = 0.88× mean image, 0.34× identity'
     """
-    shown = [f"{name.replace('_', ' ')} {digits(value)}" for name, value in metrics.items()]
-    if "restoration_loss" not in metrics:
-        return ", ".join(shown[:1] if first else shown)
-    loss = metrics["restoration_loss"]
-    known = [(name, metrics[f"{name}_loss"]) for name in BASELINES if metrics.get(f"{name}_loss")]
-    beside = [f"{loss / value:.2f}× the {name.replace('_', '-')} baseline ({digits(value)})" for name, value in known]
+    loss = metrics.get("restoration_loss")
+    if loss is None:
+        shown = [f"{name.replace('_', ' ')} {digits(value)}" for name, value in metrics.items()]
+        return ", ".join(shown[:1] if brief else shown)
+    known = {name: metrics[f"{name}_loss"] for name in BASELINES if metrics.get(f"{name}_loss")}
+    beside = [
+        f"{loss / value:.2f}× {name.replace('_', ' ')}"
+        if brief
+        else f"{loss / value:.2f}× the {name.replace('_', '-')} baseline ({digits(value)})"
+        for name, value in known.items()
+    ]
     compared = f"restoration loss {digits(loss)}" + (f" = {', '.join(beside)}" if beside else "")
     return f"{compared}, COLLAPSED" if metrics.get("collapsed") else compared
 

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from modelsgenesis.cli.console import note
+from modelsgenesis.cli.console import displays, note
 from modelsgenesis.errors import GenesisError, Interrupted, PeerError
 from modelsgenesis.files import reason_of
 
@@ -31,6 +31,7 @@ def one_line() -> Iterator[None]:
     except (typer.Exit, SystemExit, GeneratorExit):
         raise
     except BaseException as problem:  # the last place that sees it
+        displays.close()
         if is_debugging():
             for line in "".join(traceback.format_exception(problem)).splitlines():
                 note(line)

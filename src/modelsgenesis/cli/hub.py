@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def list_models(
-    modality: Annotated[str | None, typer.Option(help="Only models for it: ct, mri, xray, ultrasound.")] = None,
+    modality: Annotated[str | None, typer.Option(help="Only models for ct, mri, xray or ultrasound.")] = None,
     dims: Annotated[int | None, typer.Option(min=2, max=3, help="Only 2D or 3D models.")] = None,
     json_output: Json = False,
 ) -> None:
@@ -78,10 +78,8 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def card(
-    name: Annotated[str, typer.Argument(help="A name of the registry, a run, or a card's file.")],
-    check: Annotated[
-        bool, typer.Option("--check", help="List what a reviewer would miss; status 1 if anything.")
-    ] = False,
+    name: Annotated[str, typer.Argument(help="A name in the registry, a run, or a card's file.")],
+    check: Annotated[bool, typer.Option("--check", help="List what is missing; status 1 if anything.")] = False,
     json_output: Json = False,
 ) -> None:
     """Show the card of a model, or check it."""
@@ -122,7 +120,7 @@ def download(
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
-    """Download a model, verify it, convert it if it has to be, and say where the bundle is."""
+    """Download a model, verify it, convert it if necessary, and print the bundle's folder."""
     import warnings
 
     from modelsgenesis.hub import copy_bundle, fetch_bundle, verify
@@ -166,7 +164,7 @@ def _plain_line(file: str, done: int, total: int | None) -> None:
 
 
 def verify(name: Model, revision: Revision = None, json_output: Json = False) -> None:
-    """Check a model that is on this machine: digests as in its card or as downloaded, and a strict load, offline."""
+    """Verify a model on this machine, offline: digests as in its card or as downloaded, and a strict load."""
     from modelsgenesis.hub import verify as verify_bundle
 
     digests = verify_bundle(name, revision=revision)
@@ -175,12 +173,8 @@ def verify(name: Model, revision: Revision = None, json_output: Json = False) ->
 
 
 def cache(
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Remove converted bundles that nothing leads to any more.")
-    ] = False,
-    everything: Annotated[
-        bool, typer.Option("--all", help="With --prune: those in use too; they are converted again.")
-    ] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove converted bundles that are no longer in use.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="With --prune: also those in use.")] = False,
     json_output: Json = False,
 ) -> None:
     """List the converted bundles on this machine with their sizes, or remove them."""
@@ -205,16 +199,16 @@ def _size(count: int) -> str:
 
 
 def push(
-    run: Annotated[Path, typer.Argument(help="A run, or any folder that is a bundle.")],
+    run: Annotated[Path, typer.Argument(help="A run, or any folder that holds a bundle.")],
     hub_model_id: HubModelId = None,
     private: Private = False,
     revision: Annotated[str | None, typer.Option(help="Branch, created if missing.")] = None,
-    create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose the change instead of making it.")] = False,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
     token: Token = None,
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
-    """Publish a run on the Hub: its bundle is checked here, then it appears in one commit or not at all."""
+    """Publish a run on the Hub: check its bundle, then upload it in one commit."""
     from dataclasses import asdict
 
     from modelsgenesis.hub import publish

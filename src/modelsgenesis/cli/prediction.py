@@ -21,7 +21,7 @@ Ensemble = Annotated[
 Overlap = Annotated[float, typer.Option(min=0, max=0.9, help="Overlap of neighbouring windows.")]
 Flips = Annotated[
     str | None,
-    typer.Option(help="Average over mirrored passes too: all, or axes such as x or x,y. n axes: 2^n passes."),
+    typer.Option(help="Also average over mirrored passes: all, or axes such as x,y; n axes take 2^n passes."),
 ]
 StitchAt = Annotated[
     str, typer.Option("--stitch", help="Where windows are put together: auto (by free memory), cpu, device.")
@@ -38,7 +38,7 @@ def predict(
     scans: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...", help="Scans: files, a folder, a DICOM series, a glob, an .npz; or one file a channel."
+            metavar="INPUT...", help="Scans: files, a folder, a DICOM series, a glob, an .npz; or one file per channel."
         ),
     ],
     output: Annotated[
@@ -46,12 +46,12 @@ def predict(
         typer.Option(
             "--output",
             "-o",
-            help="A .nii.gz or a folder; default: <scan>_seg.nii.gz, of several scans predictions/. Of classes a .csv "
-            "or .json; default: predictions.csv.",
+            help="A .nii.gz or a folder; default: <scan>_seg.nii.gz, for several scans predictions/. For classes a "
+            ".csv or .json; default: predictions.csv.",
         ),
     ] = None,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also write <answer>_probabilities.nii.gz, 4D.")
+        bool, typer.Option("--probabilities", help="Also write <scan>_probabilities.nii.gz, 4D.")
     ] = False,
     ensemble: Ensemble = None,
     overlap: Overlap = 0.5,
@@ -60,7 +60,7 @@ def predict(
     precision: Precision = "float32",
     device: Device = "auto",
     skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Keep label maps that are there; by default they are replaced.")
+        bool, typer.Option("--skip-existing", help="Keep existing label maps instead of replacing them.")
     ] = False,
     strict: Strict = False,
     token: Token = None,
@@ -98,7 +98,7 @@ def evaluate(
         "evaluation"
     ),
     split: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Measure the test part of this split; default: every case.")
+        str | None, typer.Option(metavar="FILE", help="Evaluate the test cases of this split; default: every case.")
     ] = None,
     ensemble: Ensemble = None,
     overlap: Overlap = 0.5,
@@ -116,7 +116,7 @@ def evaluate(
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
-    """Measure a model, or predictions, on labelled scans, with 95% intervals over the patients."""
+    """Evaluate a model, or saved predictions, on labelled scans, with 95% intervals over patients."""
     from modelsgenesis import verbs
 
     found = verbs.evaluate(

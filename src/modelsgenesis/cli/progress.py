@@ -68,7 +68,6 @@ class Display(Reporter):
         self.begun = self.spoke = time.monotonic()
         self.shown = start
         self.average: float | None = None
-        self.newest = self.best_one = ""
         self.rows: dict[str, str] = {}
 
     def begin(self, title: str, total: int, start: int = 0) -> None:
@@ -95,7 +94,7 @@ class Display(Reporter):
         self.rows["loss"] = average
         if self.beside:
             self.rows["baselines"] = self.beside
-        self.rows |= {"validation": self.newest or "none yet", "best": self.best_one or "none yet", "speed": speed}
+        self.rows["speed"] = speed
         if self._move(step):
             beside = f" (baselines: {self.beside})" if self.beside else ""
             pace = (time.monotonic() - self.begun) / max(step - self.start, 1)
@@ -110,13 +109,14 @@ class Display(Reporter):
     def validation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Say the metrics, and the best before them."""
         if metrics:
-            self.newest = f"step {step}: {describe_metrics(metrics, first=True)}"
-            before = f"; best before: {self.best_one}" if self.best_one else ""
+            before = f"; best before: {self.rows['best']}" if "best" in self.rows else ""
+            self.rows["validation"] = f"step {step}: {describe_metrics(metrics, brief=True)}"
             self.note(f"step {step}/{self.total}  validation: {describe_metrics(metrics)}{before}")
 
     def best(self, step: int, metrics: Mapping[str, float]) -> None:
         """Keep it for the rows, and for the line of the next validation."""
-        self.best_one = f"step {step}: {describe_metrics(metrics, first=True)}" if metrics else ""
+        if metrics:
+            self.rows["best"] = f"step {step}: {describe_metrics(metrics, brief=True)}"
 
     def note(self, text: str) -> None:
         """Print a line."""

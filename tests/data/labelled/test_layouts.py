@@ -227,7 +227,7 @@ def test_a_class_of_one_patient_is_explained(tmp_path):
         picture(tmp_path / "ill" / f"p1_{index}.png", index)
         picture(tmp_path / "well" / f"p{2 + index // 2}_{index}.png", index)
     data = read_labelled(tmp_path, modality="xray")
-    assert "'ill' (4) are of one patient, 'p1'" in data.notes[-1]
+    assert "all images of 'ill' are of one patient" in data.notes[-1]
     assert "--patient" in data.notes[-1]
 
 

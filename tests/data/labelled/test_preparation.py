@@ -43,6 +43,7 @@ def test_what_is_not_whole_is_refused_with_its_value(value, dtype):
 def test_a_data_set_whose_labels_cannot_be_is_refused():
     for changes, message in (
         ({"labels": ("background", "a", "A")}, "'a' names several classes"),
+        ({"labels": ("background", "a", "b\x1b[2J")}, "cannot be printed"),
         ({"labels": tuple(map(str, range(300))), "values": ()}, "299 structures"),
         ({"values": ((-1,), (0,), (1,))}, "expected 0, the background"),
     ):

@@ -6,8 +6,11 @@ from modelsgenesis.errors import ConfigurationError, DataError
 
 
 def test_refuses_what_is_no_data_set(tmp_path, decathlon):
-    with pytest.raises(DataError, match=r"nowhere: no such folder or file; expected a Decathlon"):
-        read_labelled(tmp_path / "nowhere")
+    for name in ("nowhere", "a" * 5000, "a\0b"):
+        with pytest.raises(DataError, match=r"no such folder or file; expected a Decathlon"):
+            read_labelled(tmp_path / name)
+    with pytest.raises(DataError, match="check the path"):
+        read_labelled("~nobody-of-this-name/x")
     (tmp_path / "x.txt").touch()
     with pytest.raises(DataError, match=r"x\.txt: of no known layout, or empty; expected a Decathlon"):
         read_labelled(tmp_path / "x.txt")

@@ -11,7 +11,7 @@ from modelsgenesis.configs import CONTRACTS, InputContract
 from modelsgenesis.data.labelled.fitting import Fit
 from modelsgenesis.data.labelled.sources import ImageSource
 from modelsgenesis.data.preparation import PreparedVolume
-from modelsgenesis.errors import DataError
+from modelsgenesis.errors import DataError, printable
 
 LabelledTask = Literal["segmentation", "classification"]
 _MOST_STRUCTURES = 255  # label maps are uint8
@@ -57,7 +57,8 @@ class LabelledData:
         notes: What reading decided for itself, such as the rule that tells the patients.
 
     Raises:
-        DataError: Two classes have one name but for its case, too many structures, or 0 is not the background.
+        DataError: A name is another's, whatever its case, or cannot be printed; there are too many structures; or 0 is
+            not the background.
     """
 
     name: str
@@ -75,9 +76,10 @@ class LabelledData:
 
     def __post_init__(self) -> None:
         names = Counter(name.casefold() for name in self.labels)
-        twice = [name for name in self.labels if names[name.casefold()] > 1]
-        if twice:
-            raise DataError(f"{self.name}: {twice[0]!r} names several classes; expected a name of its own each")
+        for name in self.labels:
+            if names[name.casefold()] > 1 or printable(name) != name:
+                wrong = "names several classes" if names[name.casefold()] > 1 else "cannot be printed"
+                raise DataError(f"{self.name}: {name!r} {wrong}; expected a name of its own each, in one line")
         if self.task == "segmentation" and len(self.labels) > _MOST_STRUCTURES + 1:
             raise DataError(
                 f"{self.name}: {len(self.labels) - 1} structures; expected at most {_MOST_STRUCTURES}: number the "

@@ -59,8 +59,8 @@ def read_listed(path: Path, pattern: str | None = None) -> LabelledData:
         raise DataError(f"{path}: names {len(missing)} files that are not there, such as {missing[0]}")
     patients, rule = find_patients([case.images[0].with_name(f"{case.name}.nii") for case in cases], pattern)
     notes = [] if rule == OWN_PATIENT else [rule]
-    count = described.content.get("numTraining", len(cases))
-    if count != len(cases):
+    count = described.content.get("numTraining")
+    if isinstance(count, int) and count != len(cases):
         notes.append(f"{path.name} says {count} training cases, {len(cases)} were found")
     several = range(len(channels)) if len(channels) > 1 else [None]
     return LabelledData(
@@ -113,7 +113,7 @@ def read_folders(folder: Path, pattern: str | None = None) -> LabelledData:
     labels = class_order([name for _, name, _ in found])
     if len(labels) < 2:
         shown = ", ".join(labels) or "no class"
-        raise DataError(f"{folder}: images of {shown} alone; expected a folder a class, two or more")
+        raise DataError(f"{folder}: images of {shown} alone; expected a folder a class, two or more; masks need a CSV")
     paths = [scan.path for *_, scan in found]
     if pattern is None and all(scan.format == "DICOM" for *_, scan in found):
         patients, rule = [scan.group for *_, scan in found], "patients by the tags of DICOM"

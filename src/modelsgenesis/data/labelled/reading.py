@@ -1,6 +1,6 @@
 """Which layout a labelled data set has, and reading it."""
 
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +9,14 @@ import numpy as np
 from modelsgenesis.configs import CONTRACTS
 from modelsgenesis.data import dataset_json
 from modelsgenesis.data.finding import survey
-from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData, LabelledTask
+from modelsgenesis.data.labelled.cases import LabelledData, LabelledTask
 from modelsgenesis.data.labelled.layouts import read_folders, read_listed, read_medmnist
 from modelsgenesis.data.labelled.sources import FileImage
 from modelsgenesis.data.labelled.tables import LUNA_NAMES, read_table
 from modelsgenesis.data.modality import choose_contract
 from modelsgenesis.data.volume import ScanReference
-from modelsgenesis.errors import ConfigurationError, DataError, nearest
+from modelsgenesis.errors import ConfigurationError, DataError, nearest, printable
+from modelsgenesis.files import parsing
 
 _TASKS: dict[str, LabelledTask] = {"seg": "segmentation", "cls": "classification"}
 _LAYOUTS = (
@@ -73,13 +74,15 @@ def read_labelled(
     wanted = None if task is None else find_task(task)
     if modality is not None and modality not in CONTRACTS:
         raise ConfigurationError(f"modality: received {modality!r}; {nearest(modality, CONTRACTS)}")
-    data = _read(Path(source).expanduser(), patient_pattern)
+    with parsing(source, DataError, what="as labelled data", remedy="check the path"):
+        data = _read(Path(source).expanduser(), patient_pattern)
     if wanted not in (None, data.task):
         raise DataError(f"{data.name}: its labels are for {data.task}; {wanted} was asked for")
     twice = [name for name, count in Counter(case.name for case in data.cases).items() if count > 1]
     if twice:
         raise DataError(f"{data.name}: {twice[0]!r} names several cases; list each image once, or rename the files")
-    return _described(replace(data, notes=(*data.notes, *_single_patients(data))), modality)
+    notes = tuple(map(printable, (*data.notes, *_single_patients(data))))
+    return _described(replace(data, notes=notes), modality)
 
 
 def _read(path: Path, pattern: str | None) -> LabelledData:
@@ -104,19 +107,12 @@ def _read(path: Path, pattern: str | None) -> LabelledData:
 
 
 def _single_patients(data: LabelledData) -> list[str]:
-    """Return a warning for each class whose images are all of one patient, where the data names no parts."""
-    if data.task == "segmentation" or any(case.part for case in data.cases):
-        return []
-    held: dict[int, list[LabelledCase]] = defaultdict(list)
-    for case in data.cases:
-        for index in case.classes:
-            held[index].append(case)
-    return [
-        f"warning: all images of {data.labels[index]!r} ({len(cases)}) are of one patient, {cases[0].patient!r}, so "
-        "that the class cannot be both learnt and measured; if they are of several, tell them apart with --patient"
-        for index, cases in sorted(held.items())
-        if len({case.patient for case in cases}) == 1
-    ]
+    """Return a warning of classes whose images are all of one patient, where the data names no parts."""
+    held = {(index, case.patient) for case in data.cases for index in case.classes if case.part is None}
+    patients = Counter(index for index, _ in held)
+    single = ", ".join(repr(data.labels[index]) for index, count in sorted(patients.items()) if count == 1)
+    remedy = "cannot be both learnt and measured; if they are of several patients, tell those apart with --patient"
+    return [f"warning: all images of {single} are of one patient a class, so that it {remedy}"] if single else []
 
 
 def _described(data: LabelledData, modality: str | None) -> LabelledData:

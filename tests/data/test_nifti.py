@@ -235,7 +235,7 @@ def test_answers_that_cannot_be_written(tmp_path: Path) -> None:
         ({"vox_offset": 0}, "start at byte 0"),
         ({"vox_offset": 351}, "start at byte 351"),
         ({"vox_offset": np.nan}, "cannot be read"),
-        ({"magic": b"n+3"}, "starts with no header"),
+        ({"magic": b"n+3"}, "starts with no NIfTI"),
         ({"scl_slope": 2, "scl_inter": np.inf}, "cannot be read: "),
         ({"kind": nib.Nifti2Image, "vox_offset": 352}, "start at byte 352"),
     ],
@@ -298,7 +298,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     path = tmp_path / "x.nii.gz"
     for content in (b"", b"no gzip", gzip.compress(b"no header"), gzip.compress(bytes(400))):
         path.write_bytes(content)
-        with pytest.raises(UnreadableScanError, match=r"x\.nii\.gz: starts with no header"):
+        with pytest.raises(UnreadableScanError, match=r"x\.nii\.gz: starts with no NIfTI"):
             read_volume(path)
     nib.save(nib.Nifti2Image(np.zeros((70_000, 1, 1), np.int8), np.eye(4)), tmp_path / "line.nii")
     with pytest.raises(ScanError, match=r"70000×1×1 voxels lie on one line"):
@@ -308,5 +308,5 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(UnreadableScanError, match=r"its voxels are missing; expected pair.img"):
         read_volume(tmp_path / "pair.hdr")
     (tmp_path / "pair.mgh").write_bytes(bytes(400))
-    with pytest.raises(UnreadableScanError, match=r"pair.mgh: starts with no header"):
+    with pytest.raises(UnreadableScanError, match=r"pair.mgh: starts with no MGH header"):
         read_volume(tmp_path / "pair.mgh")

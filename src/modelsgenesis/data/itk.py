@@ -10,7 +10,7 @@ import re
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -86,28 +86,19 @@ def simpleitk(purpose: str) -> Any:
 def _raster(path: Path) -> Raster:
     sitk = simpleitk("reading NRRD and MetaImage")
     with open_regular(path, UnreadableScanError) as file:
-        start = file.read(_HEADER_BYTES)
-    nrrd = start.startswith(b"NRRD000")
-    fields, end = _fields(path, start, nrrd)
+        nrrd = file.read(7) == b"NRRD000"
+        file.seek(0)
+        fields, end = _fields(path, file, nrrd)
     place = (_place_nrrd if nrrd else _place_metaimage)(path, fields, end)
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    size, kind, channels = reader.GetSize(), reader.GetPixelID(), reader.GetNumberOfComponents()
-    if (channels > 1) != ("vector" in sitk.GetPixelIDValueAsString(kind)):  # as for MET_STRING
-        raise ScanError(f"{path}: voxels of an unknown type; expected integers or floating point")
-    check_spacing(np.array(reader.GetSpacing()[:3]), str(path))
-    dtype = sitk.GetArrayViewFromImage(sitk.Image((1, 1), kind, min(channels, 2))).dtype
+    reader = _reader(sitk, path, nrrd)
+    size, channels = reader.GetSize(), reader.GetNumberOfComponents()
+    dtype = sitk.GetArrayViewFromImage(sitk.Image((1, 1), reader.GetPixelID(), min(channels, 2))).dtype
     colour = channels in (3, 4) and dtype == np.uint8
 
     def load(index: int) -> np.ndarray:
         if place.compressed:
             _check_stream(place, raster.size)
-        image = reader.Execute()  # kept here, as its view ends with it
-        stored = sitk.GetArrayViewFromImage(image).reshape(-1, *size[:3][::-1], channels)  # [times, z, y, x, channels]
-        time, channel = divmod(index, 1 if colour else channels)
-        return np.moveaxis(stored[time], -1, 0).T.copy() if colour else stored[time, ..., channel].T.copy(order="F")
+        return _voxels(sitk, reader, channels, colour, index)
 
     raster = Raster(
         path=path,
@@ -126,6 +117,27 @@ def _raster(path: Path) -> Raster:
     return raster
 
 
+def _reader(sitk: Any, path: Path, nrrd: bool) -> Any:
+    """Return a reader that knows the header."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    vector = "vector" in sitk.GetPixelIDValueAsString(reader.GetPixelID())
+    if vector != (reader.GetNumberOfComponents() > 1):  # as for MET_STRING
+        raise ScanError(f"{path}: voxels of an unknown type; expected integers or floating point")
+    check_spacing(np.array(reader.GetSpacing()[:3]), str(path))
+    return reader
+
+
+def _voxels(sitk: Any, reader: Any, channels: int, colour: bool, index: int) -> np.ndarray:
+    """Return a volume by its index, [*spatial], or [*spatial, channels] in colour."""
+    image = reader.Execute()  # kept here, as its view ends with it
+    stored = sitk.GetArrayViewFromImage(image).reshape(-1, *image.GetSize()[:3][::-1], channels)  # times first
+    time, channel = divmod(index, 1 if colour else channels)
+    return np.moveaxis(stored[time], -1, 0).T.copy() if colour else stored[time, ..., channel].T.copy(order="F")
+
+
 def _affine(reader: Any, path: Path) -> np.ndarray:
     """Return the affine in RAS+ of the geometry, which ITK states towards left, posterior, superior."""
     space = reader.GetMetaData("NRRD_space") if reader.HasMetaDataKey("NRRD_space") else _LPS
@@ -141,16 +153,14 @@ def _affine(reader: Any, path: Path) -> np.ndarray:
     return affine
 
 
-def _fields(path: Path, start: bytes, nrrd: bool) -> tuple[dict[str, str], int]:
+def _fields(path: Path, file: BinaryIO, nrrd: bool) -> tuple[dict[str, str], int]:
     """Return the fields of a header, and its length: it ends with an empty line, or with the name of the data file.
 
     Raises:
         UnreadableScanError: ITK could take a line in another way, or not survive it.
     """
     fields: dict[str, str] = {}
-    end = 0
-    for line in start.split(b"\n"):
-        end += len(line) + 1
+    while file.tell() <= _HEADER_BYTES and (line := file.readline(_HEADER_BYTES)):
         text = line.decode("latin-1").strip()
         if nrrd and not text:
             break
@@ -165,7 +175,7 @@ def _fields(path: Path, start: bytes, nrrd: bool) -> tuple[dict[str, str], int]:
         if key == "ElementDataFile":
             break
     _check_fields(path, fields, _NRRD_FIELDS if nrrd else _META_FIELDS)
-    return fields, end
+    return fields, file.tell()
 
 
 def _check_fields(path: Path, fields: dict[str, str], needed: tuple[str, ...]) -> None:
@@ -193,7 +203,7 @@ def _place_nrrd(path: Path, fields: dict[str, str], end: int) -> _Place:
 
 def _place_metaimage(path: Path, fields: dict[str, str], end: int) -> _Place:
     name, skip = fields["ElementDataFile"], int(fields.get("HeaderSize", 0))
-    local, compressed = name.upper() == "LOCAL", _true(fields.get("CompressedData", "F"))
+    local, compressed = name in ("LOCAL", "Local", "local"), _true(fields.get("CompressedData", "F"))
     sizes = [int(size) for size in fields["DimSize"].split()]
     if not 2 <= int(fields["NDims"]) == len(sizes) <= 4 or min(sizes) < 1:
         raise UnreadableScanError(f"{path}: {fields['NDims']} axes with sizes {fields['DimSize']}; repair its header")

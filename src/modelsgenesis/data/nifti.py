@@ -119,7 +119,8 @@ def _header(path: Path) -> Any:
     for kind in kinds:
         if kind.may_contain_header(block):
             return _checked(kind(block[: kind.sizeof_hdr], check=False), path)
-    raise UnreadableScanError(f"{path}: starts with no header of NIfTI, Analyze or MGH; it is damaged")
+    name = "MGH" if path.suffix.lower().startswith(".mg") else "NIfTI"
+    raise UnreadableScanError(f"{path}: starts with no {name} header; it is damaged or of another format")
 
 
 def _checked(header: Any, path: Path) -> Any:

@@ -275,11 +275,9 @@ def test_a_run_that_must_not_be_published_never_reaches_the_hub(
     assert hub.requests == []
 
 
-@pytest.mark.parametrize(
-    "text", ["a", "/a", "![", "![](", "1.", "a.", "~", "\\", "A^", "hf_", "x/", "a.nii ", "C:", "-"]
-)
-def test_two_megabytes_of_anything_are_searched_at_once(run: Path, text: str) -> None:
-    _write(run, text * (2_000_000 // len(text)))
+@pytest.mark.parametrize("text", ["a", "/a", "![", "![](", "1.", "a.", "~", "\\", "A^", "hf_", "x/", "a.nii ", "C:"])
+def test_a_long_text_is_searched_in_a_time_that_grows_with_its_length(run: Path, text: str) -> None:
+    _write(run, text * (200_000 // len(text)))
     begin = time.monotonic()
     with suppress(PublishError):
         check_content(run)

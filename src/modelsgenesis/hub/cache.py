@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 import shutil
-import stat
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,8 +96,7 @@ class Cache:
 
     def write(self, key: str, record: Record) -> None:
         """Keep a record of files that were just verified."""
-        stamps = {name: _stamp(self.bundle(record) / name) for name in record.files}
-        record = record.override(stamps={name: stamp for name, stamp in stamps.items() if stamp})
+        record = record.override(stamps=self._stamps(record))
         write_json(self.records / f"{key}.json", record.to_dict())
 
     def forget(self, repository: str) -> None:
@@ -114,20 +112,18 @@ class Cache:
 
     def intact(self, record: Record) -> bool:
         """Tell whether every file of a record's bundle is there, untouched or at least with its digest."""
-        folder = self.bundle(record)
-        stamps = {name: _stamp(folder / name) for name in record.files}
-        if all(stamps.values()) and stamps == record.stamps:
+        folder, stamps = self.bundle(record), self._stamps(record)
+        if stamps.keys() != record.files.keys():
+            return False
+        if stamps == record.stamps:
             return True
-        return all(stamps[name] and sha256_of(folder / name) == digest for name, digest in record.files.items())
+        return all(sha256_of(folder / name) == digest for name, digest in record.files.items())
 
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    """Return size and time of change of a file, nothing if it is not there."""
-    try:
-        status = path.stat()
-    except OSError:
-        return ()
-    return (status.st_size, status.st_mtime_ns) if stat.S_ISREG(status.st_mode) else ()
+    def _stamps(self, record: Record) -> dict[str, tuple[int, ...]]:
+        """Return size and time of change of each file of a record that is there."""
+        found = {name: self.bundle(record) / name for name in record.files}
+        files = {name: path.stat() for name, path in found.items() if path.is_file()}
+        return {name: (status.st_size, status.st_mtime_ns) for name, status in files.items()}
 
 
 def is_own_conversion(folder: Path, cache: str | Path | None = None) -> bool:
@@ -177,16 +173,12 @@ def cached_bundles(cache: str | Path | None = None) -> list[CachedBundle]:
     here = open_cache(cache)
     records = [here.read(path.stem) for path in here.records.glob("*.json")]
     used = {record.folder for record in records if record and record.root == "bundles"}
-    return [
-        CachedBundle(
-            folder.name,
-            folder,
-            sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()),
-            folder.name in used,
-        )
-        for folder in sorted(here.bundles.glob("*"))
-        if folder.is_dir() and not _under_way(folder)
-    ]
+    folders = [path for path in sorted(here.bundles.glob("*")) if path.is_dir() and not _under_way(path)]
+    return [CachedBundle(folder.name, folder, _size(folder), folder.name in used) for folder in folders]
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def _under_way(folder: Path) -> bool:

@@ -91,7 +91,7 @@ class Push:
         private = self._open(before, commit, notes)
         open_cache().forget(self.repository)
         files = (*self.content.files, CARD_NAME)
-        return Publication(self.repository, self._url(), commit, proposal, private, files, tuple(notes))
+        return Publication(self.repository, self._url(), commit, proposal, private, files, tuple(dict.fromkeys(notes)))
 
     def _url(self) -> str:
         return f"{endpoint()}/{self.repository}"
@@ -105,17 +105,15 @@ class Push:
 
     def _card(self, before: Snapshot | None) -> tuple[str, list[str]]:
         """Return the card to be published, which the Hub accepts, and what the user should be told of it."""
-        from huggingface_hub import ModelCard
-
         where, published = f"{self.repository}/{CARD_NAME}", ""
         with parsing(where, PublishError, what="as a model card", remedy=f"mend it on {self._url()}"):
             if before and CARD_NAME in before.files:
                 path = RemoteFiles(before, self.token, open_cache(), None).get(CARD_NAME, TEXT_LIMIT)
                 published = path.read_text("utf-8")
             card, notes = merge_card(self.content, published, self.repository)
-        with speaking(self.repository, self.token):
+        with speaking(self.repository, self.token) as api, _quiet(notes):
             try:
-                ModelCard(card).validate()
+                api._validate_yaml(card)  # noqa: SLF001 - ModelCard.validate asks another Hub before version 2
             except ValueError as error:
                 said = f"the header of {CARD_NAME} is not accepted: {redacted(reason_of(error))}"
                 raise PublishError(f"{self.repository}: {said}; mend it") from error

@@ -42,9 +42,6 @@ def test_preview_writes_a_picture_and_names_its_rows(command, ct_folder, tmp_pat
 
 def test_mistakes_are_one_line(command, tmp_path):
     empty = command("scan", tmp_path)
-    assert empty.status == 1
-    assert empty.err.startswith("error: ")
-    assert "no usable scan; expected NIfTI" in empty.err
-    assert command("scan", tmp_path / "nowhere").err.strip().endswith("there is no such file or folder")
-    assert command("scan", tmp_path, "--window", "1,2,3").status == 2
-    assert command("preview", tmp_path, "--spacing", "x").status == 2
+    assert (empty.status, empty.err.count("\n")) == (1, 1)
+    assert "no usable scan" in empty.err
+    assert "nowhere: " in command("scan", tmp_path / "nowhere").err

@@ -59,13 +59,13 @@ def test_finetune_takes_folds_and_a_frozen_encoder(command, pictures, tmp_path):
     [
         (["finetune", "{tmp}/nowhere"], 1, "no such"),
         (["finetune", "{tmp}", "--task", "det"], 1, "task: received 'det'"),
-        (["finetune", "--task", "cls"], 1, "labels are for segmentation; classification was asked for"),
-        (["finetune", "--labels", "ten"], 1, "labels: received 'ten', expected a number of patients such as 10"),
+        (["finetune", "--task", "cls"], 1, "segmentation"),
+        (["finetune", "--labels", "ten"], 1, "labels: received 'ten'"),
         (["finetune", "--fold", "1"], 1, "fold: received 1 without folds"),
         (["finetune", "--set", "hidden=3"], 1, "SegmentationConfig: unknown key 'hidden'"),
-        (["finetune", "--split", "{tmp}/split.json"], 1, "cannot be read as a split"),
+        (["finetune", "--split", "{tmp}/split.json"], 1, "split.json: "),
         (["finetune", "--folds", "2", "--push-to-hub"], 2, "makes several models"),
-        (["finetune", "--labels", "7"], 1, "labels: received 7, expected 1 to the 1 training patients"),
+        (["finetune", "--labels", "7"], 1, "labels: received 7"),
     ],
 )
 def test_errors_are_one_line_with_a_status(refuses, arguments, status, message):

@@ -29,8 +29,11 @@ OPENMIND_INPUT = InputContract(
 """What OpenMind's networks expect. nnU-Net's arrays lie z, y, x as SimpleITK reads them: S, P, L."""
 
 _PACKAGE = "dynamic_network_architectures.architectures.unet"
-_NAMED = {"resencl": RESENC_L}
-_CLASSES = {"plainconvunet": PlainUNetConfig, "residualencoderunet": ResidualUNetConfig}
+_CLASSES = {
+    "plainconvunet": PlainUNetConfig,
+    "residualencoderunet": ResidualUNetConfig,
+    "resencl": ResidualUNetConfig,  # a residual network of one shape
+}
 _NORMALIZATION = {"zscore": "ZScoreNormalization", "standardize": "CTNormalization"}
 _KEYS = {
     "the architecture's name": ("arch_class_name", "network_class_name", "architecture"),
@@ -52,10 +55,12 @@ class AdaptationPlan:
     values: Mapping[str, Any]
     where: str
 
+    def _find(self, what: str) -> Any:
+        return next((value for key in _KEYS[what] for value in find_values(self.values, key)), None)
+
     def _get(self, what: str) -> Any:
-        for key in _KEYS[what]:
-            for value in find_values(self.values, key):
-                return value
+        if (value := self._find(what)) is not None:
+            return value
         expected = " or ".join(_KEYS[what])
         raise CheckpointError(
             f"{self.where}: says nothing of {what}; it has {some([*map(str, self.values)]) or 'no key'},"
@@ -94,19 +99,17 @@ class AdaptationPlan:
                 f"{self.where}: normalisation is {shown(schemes)}, expected 'ZScoreNormalization' for one channel;"
                 " pass the input contract"
             )
-        spacing = tuple(float(size) for size in self._numbers("spacing"))
-        return OPENMIND_INPUT.override(dims=len(spacing), spacing=spacing)
+        spacing = self._numbers("spacing")
+        return InputContract.from_dict(
+            {**OPENMIND_INPUT.to_dict(), "dims": len(spacing), "spacing": spacing}, self.where
+        )
 
     def differences(self, contract: InputContract, patch_size: tuple[int, ...]) -> list[str]:
         """Say where the plan differs from what is used instead of it."""
-        used = {"spacing": contract.spacing, "patch size": patch_size}
-        said = {
-            what: next((value for key in _KEYS[what] for value in find_values(self.values, key)), None) for what in used
-        }
         return [
-            f"{what} {used[what]} is used, the plan says {shown(value)}"
-            for what, value in said.items()
-            if isinstance(value, (list, tuple)) and tuple(value) != used[what]
+            f"{what} {used} is used, the plan says {shown(said)}"
+            for what, used in (("spacing", contract.spacing), ("patch size", patch_size))
+            if isinstance(said := self._find(what), (list, tuple)) and tuple(said) != used
         ]
 
     def check(self, network: UNetConfig) -> None:
@@ -117,15 +120,11 @@ class AdaptationPlan:
         """
         name = self._get("the architecture's name")
         short = re.sub(r"[^a-z0-9]", "", str(name)[:200].rpartition(".")[2].lower())
-        if short in _CLASSES:
-            fits = isinstance(network, _CLASSES[short])
-        elif short in _NAMED:
-            named = _NAMED[short]
-            fits = network == named.override(in_channels=network.in_channels, out_channels=network.out_channels)
-        else:
-            raise CheckpointError(
-                f"{self.where}: architecture {shown(name)} is unknown; {nearest(short, [*_NAMED, *_CLASSES])}"
-            )
+        if short not in _CLASSES:
+            raise CheckpointError(f"{self.where}: architecture {shown(name)} is unknown; {nearest(short, _CLASSES)}")
+        fits = isinstance(network, _CLASSES[short])
+        if short == "resencl":
+            fits = network == RESENC_L.override(in_channels=network.in_channels, out_channels=network.out_channels)
         if not fits:
             raise CheckpointError(
                 f"{self.where}: names the architecture {shown(name)}, but the tensors make up a {network.kind}"

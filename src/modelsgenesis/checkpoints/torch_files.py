@@ -23,7 +23,7 @@ from torch import Tensor
 from modelsgenesis.errors import CheckpointError, UnsafeCheckpointError
 from modelsgenesis.files import check_plain, open_regular, parsing
 
-_PICKLE_BYTES, _PICKLE_READS = 16 << 20, 4_000_000
+_PICKLE_BYTES, _PICKLE_READS = 16 << 20, 2_000_000
 """A pickle of names and shapes has some hundred kB; each of its instructions is read on its own."""
 
 _DIRECTORY_BYTES = 16 << 20
@@ -218,7 +218,7 @@ def _resolve(value: Any, mapped: mmap.mmap, places: Places, path: Path) -> Any:
 
 
 def _tensor(stored: _Stored, mapped: mmap.mmap, places: Places, path: Path) -> Tensor:
-    start, length = places[stored.key]
+    start, length = places.get(stored.key, (0, 0))
     needed = prod(stored.size) * stored.dtype.itemsize
     if needed > length or len(stored.size) > _LARGEST_NDIM or min(stored.size, default=0) < 0:
         raise CheckpointError(

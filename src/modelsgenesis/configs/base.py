@@ -163,9 +163,10 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
 def _coerce_choice(value: Any, choices: tuple[Any, ...], where: str) -> Any:
     """Return one of the choices; one that is called `"none"` is written `none`, which reads as no value."""
     value = "none" if value is None and "none" in choices else value
-    if not any(value == choice and type(value) is type(choice) for choice in choices):  # True == 1, 2.0 == 2
-        raise ConfigurationError(f"{where}: received {shown(value)}; {nearest(str(value)[:60], map(str, choices))}")
-    return value
+    for choice in choices:
+        if value == choice and isinstance(value, type(choice)) and not isinstance(value, bool):  # True == 1, 2.0 == 2
+            return choice
+    raise ConfigurationError(f"{where}: received {shown(value)}; {nearest(str(value)[:60], map(str, choices))}")
 
 
 def _coerce_tuple(value: tuple[Any, ...] | list[Any], arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:

@@ -15,6 +15,7 @@ Intensity = Annotated[float, Bounds(-1e12, 1e12)]
 """A value of a scan, in its own units; computed in float32, whose squares have to be finite."""
 
 _PATCH_LIMIT = 512**3  # voxels; the largest in use have a tenth of it, and memory grows with it
+_NAME_LIMIT = 200  # letters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,9 +70,9 @@ class InputContract(Config):
 
 
 def _check_names(where: str, names: tuple[str, ...]) -> None:
-    """Refuse names that are empty or occur twice: what is matched by name could not be told apart."""
-    bad = [name for name, times in Counter(names).items() if times > 1 or not name.strip()]
-    require(not bad, f"{where}: {shown(bad)} are empty or occur twice; give each a name of its own")
+    """Refuse names by which nothing could be told apart, and such as no table has room for."""
+    bad = [name for name, times in Counter(names).items() if times > 1 or not name.strip() or len(name) > _NAME_LIMIT]
+    require(not bad, f"{where}: {shown(bad)} are empty, too long, or occur twice; give each a name of its own")
 
 
 CT_WINDOW = (-1000.0, 1000.0)

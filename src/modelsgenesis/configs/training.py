@@ -153,11 +153,7 @@ RECIPES: dict[str, PretrainingConfig] = {
 
 
 def pretraining_recipe(
-    name: str | PretrainingConfig,
-    *,
-    scheme: str | None = None,
-    steps: Positive | None = None,
-    settings: Sequence[str] = (),
+    name: str | PretrainingConfig, *, scheme: str | None = None, steps: int | None = None, settings: Sequence[str] = ()
 ) -> PretrainingConfig:
     """Return a recipe with changes.
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -36,6 +37,26 @@ def test_names_stay_apart_and_what_is_no_unicode_becomes_it():
     assert len(set(found)) == len(names) - 1
     assert found[2] == "a_b"
     assert found[7:] == ["x", "x", "y", "Müller"]
+
+
+@pytest.mark.parametrize(
+    ("given", "output", "written"),
+    [
+        (1, None, ["s0_seg.nii.gz"]),
+        (1, "x.nii.gz", ["x.nii.gz"]),
+        (1, "x.NII", ["x.NII"]),
+        (1, "new/deep", ["new/deep/s0.nii.gz"]),
+        (2, None, ["predictions/s0.nii.gz", "predictions/s1.nii.gz"]),
+        (2, "out.v2", ["out.v2/s0.nii.gz", "out.v2/s1.nii.gz"]),
+    ],
+)
+def test_where_answers_go(tmp_path, monkeypatch, given, output, written):
+    monkeypatch.chdir(tmp_path)
+    cases = [case(tmp_path / f"s{index}.mha") for index in range(given)]
+    places, _ = place_answers(cases, output and Path(output), many=given > 1)
+    assert [str(place.path) for place in places] == written
+    stem = written[0].partition(".nii" if output != "x.NII" else ".NII")[0]
+    assert (str(places[0].labels), str(places[0].probabilities)) == (f"{stem}.json", f"{stem}_probabilities.nii.gz")
 
 
 @pytest.mark.parametrize("link", [os.link, lambda file, other: other.symlink_to(file.resolve()), None])

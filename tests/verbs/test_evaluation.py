@@ -5,6 +5,7 @@ import csv
 import json
 import shutil
 import zlib
+from contextlib import nullcontext
 from dataclasses import replace
 from unittest.mock import ANY
 
@@ -178,7 +179,7 @@ def pictures(*, multilabel=False, channels=("image",)):
         LabelledCase(
             name=f"x{seed}",
             patient=f"p{seed // 2}",
-            images=tuple(Picture(f"{seed}{name}") for name in channels),
+            images=tuple(Picture(f"{seed}{name.lower()}") for name in channels),
             classes=(seed % 2,),
         )
         for seed in range(6)
@@ -232,16 +233,15 @@ def test_channels_are_matched_by_name_and_others_are_warned_of(tmp_path):
     contract = CONTRACTS["xray"].override(channels=("red", "green"))
     options = {"task": "classification", "contract": contract, "patch_size": (16, 16), "labels": ("healthy", "ill")}
     model, notes = write_bundle(tmp_path / "model", **options), Notes()
-    named, turned, other = (
-        modelsgenesis.evaluate(model, pictures(channels=order), output=tmp_path / "out", reporter=notes, **CPU)
-        for order in (("red", "green"), ("Green", "Red"), ("green", "blue"))
-    )
-    assert [row["probability ill"] for row in named.rows] != [row["probability ill"] for row in other.rows]
+
+    def soft(*channels):
+        data = pictures(channels=channels)
+        rows = modelsgenesis.evaluate(model, data, output=tmp_path / "out", reporter=notes, **CPU).rows
+        return [row["probability ill"] for row in rows]
+
+    assert soft("red", "green") == soft("Green", "Red") != soft("green", "rouge")
     assert [note for note in notes.notes if note.startswith("warning")] == [ANY]
-    assert "x, green, blue, are not the model's red, green" in notes.notes[-1]
-    same = write_bundle(tmp_path / "same", **{**options, "contract": contract.override(channels=("Green", "Red"))})
-    assert modelsgenesis.evaluate(same, pictures(channels=("Green", "Red")), output=tmp_path / "out", **CPU).rows
-    assert turned.summary.keys() == named.summary.keys()
+    assert "x, green, rouge, are not the model's red, green" in notes.notes[-1]
 
 
 def test_results_of_something_else_stay(decathlon, tmp_path):
@@ -250,18 +250,12 @@ def test_results_of_something_else_stay(decathlon, tmp_path):
         modelsgenesis.evaluate(decathlon / "labelsTr", decathlon, output=tmp_path, options=FAST)
 
 
-@pytest.mark.parametrize(("scale", "refused"), [(0.5, 6)])
-def test_values_of_label_maps_are_whole_numbers(decathlon, tmp_path, scale, refused):
-    (tmp_path / "answers").mkdir()
+@pytest.mark.parametrize(("scale", "dice"), [(0.5, None)])
+def test_values_of_label_maps_are_whole_numbers(decathlon, tmp_path, scale, dice):
     for path in (decathlon / "labelsTr").iterdir():
-        image = nib.load(path)
-        values = np.asanyarray(image.dataobj).astype(np.float32) * np.float32(scale)
-        nib.save(nib.Nifti1Image(values, image.affine), tmp_path / "answers" / path.name)
-        names = {"labels": {"0": "background", "1": "bright", "2": "dark"}, "library_name": "modelsgenesis"}
-        (tmp_path / "answers" / path.name.replace(".nii.gz", ".json")).write_text(json.dumps(names))
-    if refused:
-        with pytest.raises(DataError, match="none of 6 cases could be measured"):
-            modelsgenesis.evaluate(tmp_path / "answers", decathlon, output=tmp_path / "out", options=FAST)
-    else:
-        found = modelsgenesis.evaluate(tmp_path / "answers", decathlon, output=tmp_path / "out", options=FAST)
-        assert found.values["dice"] == 1
+        image, name = nib.load(path), path.name.replace(".nii.gz", ".json")
+        nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj) * np.float32(scale), image.affine), tmp_path / path.name)
+        (tmp_path / name).write_text(json.dumps({"labels": {"0": "background", "1": "bright", "2": "dark"}}))
+    with nullcontext() if dice else pytest.raises(DataError, match="none of 6 cases could be measured"):
+        found = modelsgenesis.evaluate(tmp_path, decathlon, output=tmp_path / "out", options=FAST)
+        assert found.values["dice"] == dice

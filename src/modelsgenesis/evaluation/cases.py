@@ -17,6 +17,8 @@ from modelsgenesis.files import read_json
 
 _CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's names: case_0000.nii.gz, case_0001.nii.gz
 
+_SAME = "has the name of {} others, and so would its answer"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
@@ -85,7 +87,13 @@ def find_cases(
             warning = "" if order else other_channels("its data set", names, channels)
             group = [group[index] for index in order] if order else group
         cases.append(_case(name, group, warning))
-    return cases, refused
+    names = Counter(case.name for case in cases)  # of images in two archives
+    refused += [
+        Refusal(source=case.images[0].source, reason=_SAME.format(names[case.name] - 1))
+        for case in cases
+        if names[case.name] > 1
+    ]
+    return [case for case in cases if names[case.name] == 1], refused
 
 
 def as_unicode(name: str) -> str:
@@ -208,7 +216,7 @@ def _check(name: str, scans: list[ScanReference], channels: int) -> tuple[str, l
     if channels == 1:
         if count == 1 and scans[0].index is not None and scans[0].format != DICOM:
             return "holds several volumes; expected one", scans
-        return ("" if count == 1 else f"has the name of {count - 1} others, and so would its answer"), scans
+        return ("" if count == 1 else _SAME.format(count - 1)), scans
     numbers = [int(match.group(1)) for scan in scans if (match := _CHANNEL.search(file_stem(scan.path)))]
     if len(numbers) != count:
         return f"is 1 file, the model takes {channels}: name them {name}_0000 and so on, or give all", scans

@@ -158,22 +158,23 @@ def place_table(output: Path | None, inputs: Iterable[Path] = ()) -> Path:
         raise ConfigurationError(f"{output}: classes are written as a table; name a file.csv or file.json, or a folder")
     named = output is not None and name.endswith(_TABLES)
     path = output if output is not None and named else (output or Path()) / FOLDER.with_suffix(".csv")
-    exact = path.with_suffix(".json")
-    check_outputs((path, exact), path.parent, inputs)
-    others = [file for file in {path, exact} if file.exists() and not (named and file == path)]
-    for file in others:
-        if not _is_table(file):
+    check_outputs((path, _exact(path)), path.parent, inputs)
+    for file in {path, _exact(path)}:
+        if file.exists() and not (named and file == path) and not _is_table(file):
             raise DataError(f"{file}: is there already, and no table of this package; choose another output")
     return path
+
+
+def _exact(table: Path) -> Path:
+    """Return the JSON file beside a table, or the table where it is one."""
+    return table if table.suffix.lower() == ".json" else table.with_suffix(".json")
 
 
 def _is_table(path: Path) -> bool:
     """Tell whether a file is a table that this package wrote, by its beginning: it may be large."""
     with open_regular(path, DataError) as file:
         head = file.read(1 << 16)
-    return head.startswith((b"case,predicted", b'{\n  "labels": [')) and (
-        head[:1] == b"c" or b'"modelsgenesis"' in head
-    )
+    return head.startswith(b"case,predicted") or (head.startswith(b'{\n  "labels": [') and b'"modelsgenesis"' in head)
 
 
 def _identities(files: Iterable[Path]) -> set[tuple[int, int]]:
@@ -243,11 +244,9 @@ def write_table(
         DataError: The file cannot be written.
     """
     cases = [{"case": name, "predicted": list(found), "probabilities": dict(soft)} for name, found, soft in rows]
-    write_json(path.with_suffix(".json"), {"labels": list(labels), **model, "cases": cases}, DataError)
-    if path.suffix.lower() == ".json":
+    write_json(_exact(path), {"labels": list(labels), **model, "cases": cases}, DataError)
+    if path == _exact(path):
         return path
     columns = ["case", "predicted", *(f"probability {label}" for label in labels)]
-    table = [
-        [name, CLASS_SEPARATOR.join(found), *(f"{soft[label]:.6g}" for label in labels)] for name, found, soft in rows
-    ]
+    table = [[name, CLASS_SEPARATOR.join(found), *(f"{soft[one]:.6g}" for one in labels)] for name, found, soft in rows]
     return write_csv(path, [dict(zip(columns, row, strict=True)) for row in table], DataError, columns)

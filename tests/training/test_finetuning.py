@@ -17,7 +17,7 @@ from modelsgenesis.training.finetuning import make_objective
 from modelsgenesis.training.folds import pool_folds
 from modelsgenesis.training.parts import choose_patch_size, pick_parts, settle_patch_size
 from modelsgenesis.training.supervised import read_rows, write_rows
-from modelsgenesis.verbs.models import seeded
+from modelsgenesis.training.task_networks import seeded
 from recorded_notes import Notes
 
 PARTS = {

@@ -259,14 +259,14 @@ def choose_pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:
 
     Where arms of two and of three dimensions are there, each kind of start is compared across the dimensions too.
     """
-    scratch = [arm for arm in arms if arm.weights is None]
+    scratch = [arm for arm in arms if arm.init is None]
     pairs: list[tuple[str, str]] = []
     for arm in arms:
         same = [other for other in scratch if other.dims == arm.dims]
         reference = next(iter([*same, *scratch, arms[0]]))
-        if reference is not arm and (arm.weights is not None or reference.dims == arm.dims):
+        if reference is not arm and (arm.init is not None or reference.dims == arm.dims):
             pairs.append((arm.name, reference.name))
-    for kind in (scratch, [arm for arm in arms if arm.weights is not None]):
+    for kind in (scratch, [arm for arm in arms if arm.init is not None]):
         cubes, slices = ([arm for arm in kind if arm.dims == dims] for dims in (3, 2))
         if cubes and slices:
             pairs.append((cubes[0].name, slices[0].name))

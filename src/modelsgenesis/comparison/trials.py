@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,16 +13,17 @@ from torch import nn
 from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.comparison.payload import read_cases
-from modelsgenesis.configs import ClassifierConfig, FinetuningConfig, InputContract, NetworkConfig, apply_settings
+from modelsgenesis.configs import FinetuningConfig, InputContract, NetworkConfig, apply_settings
 from modelsgenesis.data import LabelledData, PreparedCase
 from modelsgenesis.evaluation import flat
 from modelsgenesis.hardware import Hardware, choose_hardware
-from modelsgenesis.networks import adapt, build_network, empty_network
+from modelsgenesis.networks import empty_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.finetuning import make_objective
 from modelsgenesis.training.loop import Progress, Trainer
 from modelsgenesis.training.run import Run
 from modelsgenesis.training.supervised import SupervisedObjective, plain
+from modelsgenesis.training.task_networks import initial_model, unet_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +33,12 @@ class Arm:
     Attributes:
         name: What tables and figures call it.
         init: What it starts from, as a card may call it; None for random weights.
-        weights: Folder of the bundle that it starts from; None for random weights.
-        digest: SHA-256 of those weights.
+        weights: Folder of the bundle that it starts from, or takes its shape from; None for a shape of its own.
+        digest: SHA-256 of the weights that it starts from; None for random ones.
         shape: Its task network.
         contract: How its images are prepared.
         config: Its training, the arm's own settings included.
         settings: Those settings, as they were given.
-        adaptation: Options of `adapt` for the weights.
     """
 
     name: str
@@ -49,12 +49,11 @@ class Arm:
     contract: InputContract
     config: FinetuningConfig
     settings: tuple[str, ...] = ()
-    adaptation: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def dims(self) -> int:
         """Spatial dimensions of the network."""
-        return (self.shape.encoder if isinstance(self.shape, ClassifierConfig) else self.shape).dims
+        return unet_of(self.shape).dims
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +140,9 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
     arm = bench.arms[trial.arm]
     config = apply_settings(arm.config, trial.settings).override(seed=trial.seed, bootstrap=1)  # no interval a run
     hardware = choose_hardware(bench.device, config.precision)
-    network, pretrained = start_network(arm, config)
+    bundle = None if arm.weights is None else load_bundle(arm.weights)
+    begun = initial_model(bundle, bench.data, config, name=arm.init or "", from_scratch=arm.init is None, dims=arm.dims)
+    network = begun.network
     objective = _objective(trial, bench, config, hardware)
     if config.freeze_encoder:
         objective.freeze(cast("nn.Module", network.encoder))
@@ -154,7 +155,7 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
         hardware=hardware,
         reporter=Reporter(),
         keep=run.keep,
-        pretrained=pretrained,
+        pretrained=begun.pretrained,
     )
     progress = trainer.fit()
     network.load_state_dict(run.best)
@@ -167,20 +168,6 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
         record |= {"test": flat(objective.summarize(rows)), "cases": rows}
         _save(network, trial, bench)
     return plain({**record, "seconds": round(time.perf_counter() - started, 2), "library_version": __version__})
-
-
-def start_network(arm: Arm, config: FinetuningConfig) -> tuple[nn.Module, tuple[str, ...]]:
-    """Return the arm's network before training, and the names of its tensors that came from the weights.
-
-    What is not from the weights is drawn from the seed of the configuration.
-    """
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)  # initialisation draws from the global generator
-        if arm.weights is None:
-            return build_network(arm.shape), ()
-        options = {"encoder_only": config.encoder_only, "rescale": config.rescale, **arm.adaptation}
-        network, report = adapt(load_bundle(arm.weights).network, copy=False, **options)
-        return network, (*report.loaded, *report.adapted)
 
 
 def build_size(shape: NetworkConfig) -> int:

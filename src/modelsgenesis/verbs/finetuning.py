@@ -17,7 +17,8 @@ from modelsgenesis.training.outcome import read_results as read_outcome
 from modelsgenesis.training.parts import Parts, pick_parts, prepare_named
 from modelsgenesis.training.run import RUN_NAME
 from modelsgenesis.training.splits import make_split
-from modelsgenesis.verbs.task_networks import Start, start
+from modelsgenesis.training.task_networks import InitialModel, initial_model
+from modelsgenesis.verbs.models import announce, load, public_name
 
 SAMPLE_CONFIG = SegmentationConfig(
     steps=200, batch_size=4, validate_every=200, validation_fraction=0.0, patch_size=(48, 48, 16), samples_per_scan=32
@@ -171,15 +172,12 @@ class _Job:
     token: str | None
     reporter: Reporter
 
-    def start(self, reporter: Reporter) -> Start:
+    def start(self, reporter: Reporter) -> InitialModel:
         """Return a fresh network."""
-        return start(
-            self.init,
-            self.data,
-            self.config,
-            from_scratch=self.from_scratch,
-            token=self.token,
-            reporter=reporter,
+        bundle = None if self.init is None else load(self.init, token=self.token, progress=announce(reporter))
+        name = "" if self.init is None else public_name(self.init)
+        return initial_model(
+            bundle, self.data, self.config, name=name, from_scratch=self.from_scratch, reporter=reporter
         )
 
 
@@ -196,7 +194,13 @@ def _choose_split(job: _Job, split: Split | str | Path | None, *, resume: bool) 
 
 
 def _train(
-    job: _Job, output: Path, split: Split, *, resume: bool, begun: Start | None = None, parts: Parts | None = None
+    job: _Job,
+    output: Path,
+    split: Split,
+    *,
+    resume: bool,
+    begun: InitialModel | None = None,
+    parts: Parts | None = None,
 ) -> dict[str, float]:
     begun = begun or job.start(job.reporter)
     return finetune_network(
@@ -270,7 +274,7 @@ def _check_folds(job: _Job, split: Split | str | Path | None, *, resume: bool) -
         Run.check(folders[0])
 
 
-def _prepare_all(job: _Job, begun: Start) -> dict[str, PreparedCase]:
+def _prepare_all(job: _Job, begun: InitialModel) -> dict[str, PreparedCase]:
     """Prepare every case once for all folds."""
     cases = prepare_named(
         job.data.cases, job.data, begun.contract, job.config, strict=job.strict, reporter=job.reporter

@@ -1,10 +1,8 @@
 """Names to networks, networks to bundles, bundles to the Hub."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 from modelsgenesis import hub
@@ -139,13 +137,6 @@ def public_name(source: str | Path) -> str:
     """
     folder = Path(source)
     return folder.resolve().name if folder.is_dir() else str(source)
-
-
-def seeded(seed: int, make: Callable[[], Made]) -> Made:
-    """Call `make` with torch's global generator seeded, and leave the generator as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return make()
 
 
 def read_results(run: str | Path) -> dict[str, Any]:

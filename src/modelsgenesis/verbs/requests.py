@@ -12,7 +12,7 @@ from modelsgenesis.errors import ConfigurationError, ResumeError
 from modelsgenesis.files import parsing
 from modelsgenesis.networks import build_network
 from modelsgenesis.training.run import RUN_NAME, Run
-from modelsgenesis.verbs.models import seeded
+from modelsgenesis.training.task_networks import seeded
 from modelsgenesis.verbs.starting import Start
 
 Source = str | Path | Sequence[str | Path]

@@ -13,7 +13,8 @@ from modelsgenesis.data import ScanReference, choose_contract
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.verbs.models import announce, load, public_name, seeded
+from modelsgenesis.training.task_networks import seeded
+from modelsgenesis.verbs.models import announce, load, public_name
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,11 @@ import pytest
 
 from labelled_cases import CLASSIFY, SEGMENT, data_of, masked, prepared
 from modelsgenesis import __version__
-from modelsgenesis.checkpoints import Bundle, save_bundle
+from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
 from modelsgenesis.configs import CONTRACTS, BundleConfig, GenesisUNetConfig, Provenance
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.networks import build_network
-from modelsgenesis.verbs.task_networks import start
+from modelsgenesis.training.task_networks import initial_model
 from recorded_notes import Notes
 
 
@@ -20,6 +20,11 @@ def genesis_of(folder, modality="xray", channels=("image",), **shape):
         provenance=Provenance(origin="pretrained", library_version=__version__),
     )
     return save_bundle(folder, Bundle(build_network(config), bundle))
+
+
+def start(folder, data, config, **options):
+    bundle = None if folder is None else load_bundle(folder)
+    return initial_model(bundle, data, config, name="genesis", **options)
 
 
 CASES = [prepared(index, (index % 2,)) for index in range(2)]

@@ -1,9 +1,10 @@
 """What a task network starts from: a Genesis, its shape alone, or a shape of its own; and how images are prepared."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from modelsgenesis.checkpoints import Bundle
@@ -22,11 +23,12 @@ from modelsgenesis.evaluation.cases import other_channels
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import network_config
-from modelsgenesis.verbs.models import announce, load, public_name, seeded
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialModel:
     """A task network before training.
 
     Attributes:
@@ -42,56 +44,74 @@ class Start:
     pretrained: tuple[str, ...] = ()
 
 
-def start(
-    init: str | Path | None,
+def initial_model(
+    bundle: Bundle | None,
     data: LabelledData,
     config: FinetuningConfig,
     *,
+    name: str = "",
     from_scratch: bool = False,
-    token: str | None = None,
+    dims: int | None = None,
     reporter: Reporter | None = None,
-) -> Start:
-    """Return the network to train on labelled data.
+) -> InitialModel:
+    """Return the network to train on labelled data; what is new in it is drawn from the configuration's seed.
 
     Args:
-        init: Weights: a name, `org/repo` or a folder; None for the configuration's network with random weights.
+        bundle: Weights, which are used up; None for the configuration's network with random weights.
         data: Task, classes, channels and dimensions.
-        config: Shape without `init`, the head of a classification, the seed of what is new.
-        from_scratch: Take the shape and the input contract of `init`, but random weights.
-        token: Of the Hub.
-        reporter: Is told what is adapted.
+        config: Shape without weights, the head of a classification, the seed of what is new.
+        name: What a card may call the weights.
+        from_scratch: Take the shape and the input contract of the weights, but random ones.
+        dims: Spatial dimensions of the network; None for those of the data, which the weights must have.
+        reporter: Receives what is adapted.
 
     Raises:
         ConfigurationError: The weights are for images of other dimensions.
         DataError: The modality of the data is not known, and there are no weights to tell it.
     """
     reporter = reporter or Reporter()
-    if init is None:
-        shape = _task_shape(config, data)
-        return Start(seeded(config.seed, lambda: build_network(shape)), data_contract(data))
-    bundle = load(init, token=token, progress=announce(reporter))
-    name = public_name(init)
-    _check_dims(name, bundle, data)
-    options = adaptation_options(bundle.config.network, data, config)
-    if "statistics" in options:
-        reporter.note(
-            "batch norm: running averages in evaluation instead of the batch's own, so that the answer for an image "
-            "does not depend on the others"
-        )
+    if bundle is None:
+        shape = _task_shape(config, data, dims or data.dims)
+        return InitialModel(seeded(config.seed, lambda: build_network(shape)), data_contract(data))
+    options: dict[str, Any] = {"task": data.task, "num_classes": len(data.labels), "in_channels": len(data.channels)}
     options |= {"encoder_only": config.encoder_only, "rescale": config.rescale, "copy": False}
+    unet = unet_of(bundle.config.network)
+    if dims is None and unet.dims != data.dims:
+        raise ConfigurationError(
+            f"{name} is for images of {unet.dims} dimensions, those of {data.name} have {data.dims}: start from "
+            f"weights for {data.dims}, or make some with modelsgenesis.from_pretrained({name!r}, task='restoration', "
+            f"dims={data.dims}) and save_pretrained"
+        )
+    if dims not in (None, unet.dims):
+        options["dims"] = dims
+    if isinstance(config, ClassificationConfig):
+        options |= {"hidden": config.hidden, "levels": config.levels}
+        if getattr(unet, "statistics", None) == "batch":
+            options["statistics"] = "running"
+            reporter.note(
+                "batch norm: running averages in evaluation instead of the batch's own, so that the answer for an "
+                "image does not depend on the others"
+            )
     network, report = seeded(config.seed, lambda: adapt(bundle.network, **options))
-    contract = input_contract(name, bundle.config.input, data, reporter)
+    contract = _input_contract(name, bundle.config.input, data, reporter)
     if from_scratch:
         shape = network_config(network)
         reporter.note(f"random weights in the shape of {name}")
-        return Start(seeded(config.seed, lambda: build_network(shape)), contract)
+        return InitialModel(seeded(config.seed, lambda: build_network(shape)), contract)
     reporter.note(f"{name}: {report.summary()}")
-    return Start(network, contract, name, (*report.loaded, *report.adapted))
+    return InitialModel(network, contract, name, (*report.loaded, *report.adapted))
 
 
-def _task_shape(config: FinetuningConfig, data: LabelledData) -> NetworkConfig:
-    """Return the configuration's network with the dimensions, channels and classes of the data."""
-    unet = config.network if config.network.dims == data.dims else config.network.with_dims(data.dims)
+def seeded(seed: int, make: Callable[[], Made]) -> Made:
+    """Return what `make` makes with a global generator of this seed, which initialisation draws from."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return make()
+
+
+def _task_shape(config: FinetuningConfig, data: LabelledData, dims: int) -> NetworkConfig:
+    """Return the configuration's network with these dimensions, and the channels and classes of the data."""
+    unet = config.network if config.network.dims == dims else config.network.with_dims(dims)  # pyright: ignore[reportArgumentType]
     unet = unet.override(in_channels=len(data.channels))
     if isinstance(config, ClassificationConfig):
         return ClassifierConfig(encoder=unet, num_classes=len(data.labels), hidden=config.hidden, levels=config.levels)
@@ -103,25 +123,10 @@ def unet_of(shape: NetworkConfig) -> UNetConfig:
     return shape.encoder if isinstance(shape, ClassifierConfig) else shape
 
 
-def adaptation_options(shape: NetworkConfig, data: LabelledData, config: FinetuningConfig) -> dict[str, Any]:
-    """Return the options of `adapt` that make a network of this shape one for the data."""
-    options: dict[str, Any] = {"task": data.task, "num_classes": len(data.labels), "in_channels": len(data.channels)}
-    if isinstance(config, ClassificationConfig):
-        options |= {"hidden": config.hidden, "levels": config.levels}
-        if getattr(unet_of(shape), "statistics", None) == "batch":
-            options["statistics"] = "running"  # the answer for an image must not depend on the others in its batch
-    return options
-
-
-def input_contract(name: str, contract: InputContract, data: LabelledData, reporter: Reporter) -> InputContract:
-    """Return how images are prepared: as the weights expect, unless they were trained on something else.
-
-    Args:
-        name: Of the weights.
-        contract: Theirs.
-        data: The labelled data.
-        reporter: Is told what the data does not say, and where weights and data are of two kinds.
-    """
+def _input_contract(name: str, contract: InputContract, data: LabelledData, reporter: Reporter) -> InputContract:
+    """Return how images are prepared: as the weights expect, unless they were trained on something else."""
+    if contract.dims > data.dims:
+        contract = contract.override(dims=data.dims, spacing=None, orientation=None)
     if data.modality is None:
         reporter.note(f"{data.name} does not say what its images are: preparing them as {contract.modality}")
     elif data.modality != contract.modality:
@@ -138,13 +143,3 @@ def input_contract(name: str, contract: InputContract, data: LabelledData, repor
     if data.channels != contract.channels:
         reporter.note(f"{data.name}: channels by name in the order of {name}, {', '.join(contract.channels)}")
     return contract  # whose order `prepare_case` brings them to
-
-
-def _check_dims(name: str, bundle: Bundle, data: LabelledData) -> None:
-    dims = unet_of(bundle.config.network).dims
-    if dims != data.dims:
-        raise ConfigurationError(
-            f"{name} is for images of {dims} dimensions, those of {data.name} have {data.dims}: start from weights for "
-            f"{data.dims}, or make some with modelsgenesis.from_pretrained({name!r}, task='restoration', "
-            f"dims={data.dims}) and save_pretrained"
-        )

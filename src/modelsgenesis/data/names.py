@@ -49,6 +49,19 @@ def modality_of(channels: Sequence[str]) -> str | None:
     return said.pop() if len(said) == 1 else None
 
 
+def channel_order(given: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """Return which of the given channels is each wanted one, by name; None where names do not tell it.
+
+    Example:
+        >>> channel_order(["FLAIR", "T1"], ["t1", "flair"]), channel_order(["FLAIR", "T1"], ["T1", "T2"])
+        ([1, 0], None)
+    """
+    names, asked = ([name.strip().casefold() for name in some] for some in (given, wanted))
+    if sorted(names) != sorted(asked) or len(set(names)) < len(names):
+        return None
+    return [names.index(name) for name in asked]
+
+
 def part_of(name: str) -> str | None:
     """Return the part of a split by one of its usual names, None for an unknown one.
 

@@ -11,6 +11,7 @@ from modelsgenesis.configs import InputContract
 from modelsgenesis.data import images
 from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData, PreparedCase
 from modelsgenesis.data.labelled.fitting import Fit, fit_image
+from modelsgenesis.data.names import channel_order
 from modelsgenesis.data.preparation import PreparedVolume, prepare, prepare_label
 from modelsgenesis.data.raster import COLOUR
 from modelsgenesis.data.reading import read_volume
@@ -137,7 +138,9 @@ def prepare_case(
         ScanError: A file cannot be read or used, the channels or the mask are on another grid, or the mask has
             unknown values.
     """
-    scans = [image.read() for image in case.images]
+    # The contract of weights has the order of their channels, which may be another than the data's.
+    order = channel_order(data.channels, contract.channels) or range(len(case.images))
+    scans = [case.images[index].read() for index in order]
     for other in scans[1:]:
         check_same_grid(scans[0], other)
     label = None

@@ -88,7 +88,10 @@ def test_version_2_of_nnunet(tmp_path):
     assert [case.name for case in data.cases] == ["a_001", "a_002"]
     assert [image.path.name for image in data.cases[0].images] == ["a_001_0000.nii.gz", "a_001_0001.nii.gz"]
     assert (data.channels, data.labels, data.modality) == (("T1", "T2"), ("background", "core", "edema"), "mri")
-    assert prepare_case(data.cases[0], data, data_contract(data)).image.shape == (2, 10, 9, 8)
+    case = prepare_case(data.cases[0], data, data_contract(data))
+    turned = prepare_case(data.cases[0], data, data_contract(data).override(channels=("t2", "T1")))
+    assert case.image.shape == (2, 10, 9, 8)
+    np.testing.assert_array_equal(turned.image, case.image[::-1])  # by name
     assert data.notes == ()
 
 

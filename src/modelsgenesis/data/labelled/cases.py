@@ -47,7 +47,7 @@ class LabelledData:
         task: What its labels are for.
         cases: Its images with labels.
         labels: Class names, each once; of a segmentation the background first.
-        values: Of a segmentation: the values of each class in the mask files; 0 is the background.
+        values: Of a segmentation: the values of each class in the mask files.
         others_are_background: Whether other values count as background; else they are an error.
         multilabel: Whether several classes, or none, may hold for an image.
         modality: As the data set says or its values tell, or None.
@@ -57,8 +57,7 @@ class LabelledData:
         notes: What reading decided for itself, such as the rule that tells the patients.
 
     Raises:
-        DataError: A name is another's, whatever its case, or cannot be printed; there are too many structures; or 0 is
-            not the background.
+        DataError: A name is another's, whatever its case, or cannot be printed; or there are too many structures.
     """
 
     name: str
@@ -85,8 +84,6 @@ class LabelledData:
                 f"{self.name}: {len(self.labels) - 1} structures; expected at most {_MOST_STRUCTURES}: number the "
                 "kinds of objects and not each object"
             )
-        if self.values and 0 not in self.values[0]:
-            raise DataError(f"{self.name}: the first class has the values {self.values[0]}; expected 0, the background")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

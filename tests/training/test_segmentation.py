@@ -7,7 +7,7 @@ from torch import nn
 from labelled_cases import SEGMENT, masked
 from modelsgenesis.data import PreparedCase
 from modelsgenesis.errors import DataError, MissingExtraError
-from modelsgenesis.evaluation import hausdorff95_per_class, measure_segmentation
+from modelsgenesis.evaluation.metrics import hausdorff95_per_class, measure_segmentation
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import build_network
 from modelsgenesis.training.segmentation import Segmentation

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from modelsgenesis.data.labelled import FileImage
+from modelsgenesis.data import FileImage
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.evaluation.cases import Case
 from modelsgenesis.verbs.answers import output_name, place_answers, place_table, write_labels, write_table

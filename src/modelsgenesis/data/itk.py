@@ -29,7 +29,6 @@ _NUMBERS |= {"Position", "Origin", "TransformMatrix", "Rotation", "Orientation",
 _HEADER_BYTES = 2**20
 _LINE = 500  # bytes; teem and MetaIO copy a longer line into fixed buffers when they complain about it
 _AFTER = 4096  # bytes of padding that may follow the voxels
-_PIECE = 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,23 +241,19 @@ def _beside(path: Path, name: str | None) -> Path:
 
 
 def _check_stream(place: _Place, size: int) -> None:
-    """Decompress the voxels, a piece at a time, up to the checksum at their end.
+    """Decompress the voxels for the checksum at their end, never more than the header says.
 
     Raises:
         UnreadableScanError: They are damaged, fewer or more than the header says.
     """
-    stream, read, found, size = zlib.decompressobj(47), 0, 0, size + place.skip  # 47: zlib or gzip, whichever it is
     with open_regular(place.data, UnreadableScanError) as file:
         file.seek(place.start or 0)
-        while not stream.eof and found <= size + _AFTER:
-            piece = stream.unconsumed_tail or file.read(_PIECE)
-            if not piece:
-                break
-            found += len(stream.decompress(piece, _PIECE))
-        read = file.tell() - (place.start or 0) - len(stream.unused_data)
-    if not (stream.eof and size <= found <= size + _AFTER and place.length in (None, read)):
-        expected = f"{read if place.length is None else place.length:,}"
+        content = file.read()
+    stream, size = zlib.decompressobj(47), size + place.skip  # 47: zlib or gzip, whichever it is
+    found = len(stream.decompress(content, size + _AFTER + 1))
+    length = len(content) - len(stream.unused_data)
+    if not stream.eof or found < size or place.length not in (None, length):
         raise UnreadableScanError(
-            f"{place.data}: {read:,} compressed bytes hold {found:,} of voxels; its header says {expected} and "
-            f"{size:,}, it is truncated or damaged, copy it again"
+            f"{place.data}: {length:,} compressed bytes hold {found:,} of voxels, its header says {size:,}"
+            f"{'' if place.length is None else f' in {place.length:,}'}; it is truncated or damaged, copy it again"
         )

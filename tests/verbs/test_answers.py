@@ -89,43 +89,37 @@ def test_answers_that_would_be_one_anothers_are_refused_and_the_others_are_not(t
     assert all("that of another scan; rename one" in one.reason for one in refused)
 
 
-def test_files_of_somebody_else_stay_and_own_answers_are_replaced(tmp_path):
-    one, out = case(tmp_path / "s.nii"), tmp_path / "out"
-    out.mkdir()
-    for name, content in (("s.nii.gz", "by hand"), ("s.json", '{"EchoTime": 1}'), ("s.json", "[[")):
-        (out / name).write_text(content)
-        with pytest.raises(DataError, match=f"{name}: is there already, and no answer"):
-            place_answers([one], out, many=False)
-        if name == "s.nii.gz":
-            assert place_answers([one], out, many=False, keep=True)[0]
-            (out / name).unlink()
-    with pytest.raises(DataError, match=r"s\.json: is there already"):
-        place_answers([one], out / "s.nii.gz", many=False)
-    (out / "s.json").unlink()
-    (out / "s.nii.gz").write_text("by hand")
-    (place,), _ = place_answers([one], out / "s.nii.gz", many=False)  # which the user named
+@pytest.mark.parametrize("output", ["", "s.nii.gz"])
+@pytest.mark.parametrize(
+    ("name", "content"), [("s.nii.gz", "by hand"), ("s.json", '{"EchoTime": 1}'), ("s.json", "[["), ("s.json", "{}")]
+)
+def test_files_of_somebody_else_stay_and_own_answers_are_replaced(tmp_path, output, name, content):
+    one, there = case(tmp_path / "in" / "s.nii"), tmp_path / name
+    there.write_text(content)
+    with pytest.raises(DataError, match=f"{name}: is there already, and no answer"):
+        place_answers([one], tmp_path / output, many=False)
+    there.unlink()
+    ((place,), _) = place_answers([one], tmp_path / output, many=False)
+    place.path.write_text("an answer")
+    assert place_answers([one], tmp_path / output, many=False, keep=True)[0] == [place]
     write_labels(place, ("background", "a"), {"library_name": "modelsgenesis"})
-    assert place_answers([one], out, many=False)[0] == [place]
+    assert place_answers([one], tmp_path / output, many=False)[0] == [place]
 
 
 def test_a_table_and_its_twin_replace_only_their_own(tmp_path):
-    table = tmp_path / "classes.csv"
-    table.write_text("by hand")
-    (tmp_path / "classes.json").write_text('{"labels": {}, "library_name": "modelsgenesis"}')
-    with pytest.raises(DataError, match=r"classes\.json: is there already, and no table"):
-        place_table(table)
-    (tmp_path / "classes.json").unlink()
-    with pytest.raises(DataError, match="replace the scan itself"):
-        place_table(table, [table])
+    table, about = tmp_path / "classes.csv", {"library_name": "modelsgenesis"}
+    for name, content in (("classes.csv", "case;by hand"), ("classes.json", json.dumps({"labels": {}, **about}))):
+        (tmp_path / name).write_text(content)
+        with pytest.raises(DataError, match=f"{name}: is there already, and no table"):
+            place_table(table)
+        with pytest.raises(DataError, match="replace the scan itself"):
+            place_table(table, [tmp_path / name])
+        (tmp_path / name).unlink()
     rows = [("=x\n", ("a", "b"), {"a": 1 / 3, "b": 0.5})]
-    about = {"library_name": "modelsgenesis"}
     assert write_table(place_table(table), rows, ("a", "b"), about) == table == place_table(table)
     assert table.read_bytes() == b'case,predicted,probability a,probability b\r\n"\'=x\n",a; b,0.333333,0.5\r\n'
     exact = json.loads((tmp_path / "classes.json").read_text())
     assert exact["cases"] == [{"case": "=x\n", "predicted": ["a", "b"], "probabilities": {"a": 1 / 3, "b": 0.5}}]
-    (tmp_path / "predictions.csv").write_text("case;by hand")
-    with pytest.raises(DataError, match=r"predictions\.csv: is there already, and no table"):
-        place_table(tmp_path)
 
 
 def test_outputs_that_cannot_be(tmp_path):

@@ -101,8 +101,7 @@ def place_answers(
             written.
     """
     name = output.name.lower() if output is not None else ""
-    named = output is not None and name.endswith(_NIFTI)
-    if output is not None and named:
+    if output is not None and name.endswith(_NIFTI):
         if many:
             raise ConfigurationError(f"{output}: one file for the answers to several scans; name a folder")
         folder, places = output.parent, [Place(case, output) for case in cases]
@@ -115,9 +114,9 @@ def place_answers(
         places = [Place(case, folder / f"{output_name(case.name)}.nii.gz") for case in cases]
     check_outputs([file for place in places for file in _files(place)], folder, inputs)
     for place in places:
-        others = [file for file in _files(place) if file.exists() and not (named and file == place.path)]
-        if others and not is_answer(place.path) and not (keep and place.path.exists()):
-            raise DataError(f"{others[0]}: is there already, and no answer of this package; choose another output")
+        there = [file for file in _files(place) if file.exists()]
+        if there and not is_answer(place.path) and not (keep and place.path in there):
+            raise DataError(f"{there[0]}: is there already, and no answer of this package; choose another output")
     return _apart(places)
 
 
@@ -156,11 +155,10 @@ def place_table(output: Path | None, inputs: Iterable[Path] = ()) -> Path:
     name = output.name.lower() if output is not None else ""
     if name.endswith((*_OTHERS, *_NIFTI)):
         raise ConfigurationError(f"{output}: classes are written as a table; name a file.csv or file.json, or a folder")
-    named = output is not None and name.endswith(_TABLES)
-    path = output if output is not None and named else (output or Path()) / FOLDER.with_suffix(".csv")
+    path = output if output and name.endswith(_TABLES) else (output or Path()) / FOLDER.with_suffix(".csv")
     check_outputs((path, _exact(path)), path.parent, inputs)
-    for file in {path, _exact(path)}:
-        if file.exists() and not (named and file == path) and not _is_table(file):
+    for file in (path, _exact(path)):
+        if file.exists() and not _is_table(file):
             raise DataError(f"{file}: is there already, and no table of this package; choose another output")
     return path
 

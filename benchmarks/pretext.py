@@ -138,9 +138,9 @@ def share_of_steps(shape: tuple[int, ...], repeats: int) -> None:
     for _ in range(repeats):
         seeds = draw_seeds(BATCH, generator)
         for step in steps:
-            parameters = step.sample(shape, seeds)
-            times[step] += seconds(lambda step=step, seeds=seeds: step.sample(shape, seeds))
-            times[step] += seconds(lambda step=step, drawn=parameters: step.transform(batch, drawn))
+            drawn = step.draw(shape, seeds)
+            times[step] += seconds(lambda step=step, seeds=seeds: step.draw(shape, seeds))
+            times[step] += seconds(lambda step=step, drawn=drawn: step.apply(batch, drawn))
     total = sum(times.values())
     shares = ", ".join(f"{type(step).__name__.lower()} {spent / total:.0%}" for step, spent in times.items())
     print(f"  share of each step: {shares}")

@@ -89,6 +89,16 @@ def decathlon(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(params=["float32", "bfloat16"])
+def number_format(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Runs a test twice: as on a machine that does not multiply bfloat16, and as on one that does.
+
+    Torch emulates bfloat16 where there is none, so that both run on any CPU.
+    """
+    monkeypatch.setattr("modelsgenesis.hardware.computes_bfloat16", lambda _: request.param == "bfloat16")
+    return request.param
+
+
 @pytest.fixture(autouse=True)
 def _private_caches(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the tests out of the user's caches."""

@@ -3,7 +3,7 @@ import torch
 
 from modelsgenesis.configs import GenesisUNetConfig
 from modelsgenesis.errors import ConfigurationError
-from modelsgenesis.hardware import check_compiler, choose_hardware
+from modelsgenesis.hardware import Hardware, check_compiler, choose_hardware
 from modelsgenesis.networks import GenesisUNet
 
 
@@ -32,6 +32,13 @@ def test_bfloat16_is_used_when_asked_for():
     with hardware.autocast():
         assert (torch.rand(4, 4) @ torch.rand(4, 4)).dtype == torch.bfloat16
     assert "bfloat16" in hardware.describe()
+
+
+def test_float32_on_cuda_is_not_tf32_but_only_in_the_context(monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    with Hardware(torch.device("cuda")).autocast():
+        assert not torch.backends.cudnn.allow_tf32
+    assert torch.backends.cudnn.allow_tf32
 
 
 @pytest.mark.parametrize(("device", "message"), [("abacus", "expected auto, cpu, cuda or cuda:N")])

@@ -2,8 +2,10 @@
 
 import os
 import shutil
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,9 +27,26 @@ class Hardware:
     device: torch.device
     dtype: torch.dtype = torch.float32
 
-    def autocast(self) -> AbstractContextManager[object]:
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
         """Return the context in which the network is called."""
-        return torch.autocast(self.device.type, dtype=self.dtype, enabled=self.dtype != torch.float32)
+        exact = self.dtype == torch.float32
+        whole = _whole_float32() if exact and self.device.type == "cuda" else nullcontext()
+        with torch.autocast(self.device.type, dtype=self.dtype, enabled=not exact), whole:
+            yield
+
+    def for_results(self) -> "Hardware":
+        """Return the same device in float32, as everything is measured: training may be faster and less exact."""
+        return replace(self, dtype=torch.float32)
+
+    @property
+    def precision(self) -> str:
+        """The name of the number format, as configurations and results write it."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def recorded(self) -> dict[str, str]:
+        """Return what stands beside everything that was computed here: number format and kind of device."""
+        return {"precision": self.precision, "device": self.device.type}
 
     def place(self, tensor: Tensor) -> Tensor:
         """Bring [b, c, *spatial] to the device with the channels last in memory; other shapes as they are."""
@@ -47,7 +66,25 @@ class Hardware:
         """Return one phrase for people: device, number format, threads."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
-        return f"{name}{threads}, {str(self.dtype).removeprefix('torch.')}, channels last"
+        return f"{name}{threads}, {self.precision}, channels last"
+
+
+@contextmanager
+def _whole_float32() -> Iterator[None]:
+    """Let CUDA multiply all 24 bits of float32; cuDNN would round to the 11 of TF32, and answer as no CPU does."""
+    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    try:
+        before = [backend.allow_tf32 for backend in backends]
+    except RuntimeError:  # the user chose by torch's newer switches, which must not be mixed with these
+        yield
+        return
+    try:
+        for backend in backends:
+            backend.allow_tf32 = False
+        yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def check_compiler(device: torch.device) -> None:

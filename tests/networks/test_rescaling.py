@@ -3,7 +3,7 @@ import torch
 
 from modelsgenesis.configs import GenesisUNetConfig, PlainUNetConfig
 from modelsgenesis.networks import adapt, build_network
-from modelsgenesis.networks.rescaling import rescale_kernels
+from modelsgenesis.networks.adaptation import rescale_kernels
 
 
 def grown(config, factor=6.0):

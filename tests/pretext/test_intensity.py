@@ -7,14 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelsgenesis.configs import PretextConfig
-from modelsgenesis.pretext import Intensity, IntensityParameters, draw_seeds
+from modelsgenesis.pretext import Intensity, draw_seeds
+from modelsgenesis.pretext.deformations import Curves
 
 UNIT = st.floats(0, 1, width=32)
 
 
-def parameters(control: list[list[float]], *, increasing: bool, applied: bool = True) -> IntensityParameters:
-    return IntensityParameters(
-        drawn_for=(1, 50, 20),
+def parameters(control: list[list[float]], *, increasing: bool, applied: bool = True) -> Curves:
+    return Curves(
         applied=torch.tensor([applied]),
         control=torch.tensor([control]),
         increasing=torch.tensor([increasing]),
@@ -32,15 +32,14 @@ def test_it_is_the_curve_evaluated_densely(control: list[list[float]], increasin
     weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
     x, y = sum(weight[:, None] * point for weight, point in zip(weights, points, strict=True)).T
     expected = np.interp(RAMP.numpy(), x, y if increasing else y[::-1])
-    deformed, target = Intensity().apply(RAMP, parameters(control, increasing=increasing))
+    deformed = Intensity().apply(RAMP, parameters(control, increasing=increasing))
     assert deformed.numpy() == pytest.approx(expected, abs=1e-5)
-    assert torch.equal(target, RAMP)
 
 
 @settings(max_examples=50)
 @given(control=st.lists(st.lists(UNIT, min_size=2, max_size=2), min_size=2, max_size=2), increasing=st.booleans())
 def test_every_map_is_monotone_from_end_to_end(control: list[list[float]], increasing: bool) -> None:
-    deformed, _ = Intensity().apply(RAMP, parameters(control, increasing=increasing))
+    deformed = Intensity().apply(RAMP, parameters(control, increasing=increasing))
     steps = deformed.flatten().diff() * (1 if increasing else -1)
     assert steps.min() > -1e-5
     assert deformed.min() >= 0
@@ -49,13 +48,13 @@ def test_every_map_is_monotone_from_end_to_end(control: list[list[float]], incre
 
 
 def test_a_sample_without_a_map_is_kept_exactly() -> None:
-    deformed, _ = Intensity().apply(RAMP, parameters([[0.1, 0.9], [0.2, 0.8]], increasing=True, applied=False))
+    deformed = Intensity().apply(RAMP, parameters([[0.1, 0.9], [0.2, 0.8]], increasing=True, applied=False))
     assert torch.equal(deformed, RAMP)
 
 
 def test_probabilities_are_kept() -> None:
-    drawn = Intensity().sample((8, 8), draw_seeds(10_000, torch.Generator().manual_seed(0)))
+    drawn = Intensity().draw((8, 8), draw_seeds(10_000, torch.Generator().manual_seed(0)))
     assert drawn.applied.float().mean().item() == pytest.approx(0.9, abs=4 * 0.003)
     assert drawn.increasing.float().mean().item() == pytest.approx(0.5, abs=4 * 0.005)
     assert drawn.control.mean(dim=0).flatten().tolist() == pytest.approx([0.5] * 4, abs=4 * 0.0029)
-    assert not Intensity(PretextConfig(intensity_probability=0)).sample((8, 8), draw_seeds(9)).applied.any()
+    assert not Intensity(PretextConfig(intensity_probability=0)).draw((8, 8), draw_seeds(9)).applied.any()

@@ -5,7 +5,7 @@ import torch
 
 from modelsgenesis.configs import PretextConfig
 from modelsgenesis.pretext import Painting, draw_seeds
-from modelsgenesis.pretext.painting import noise, painted_mask
+from modelsgenesis.pretext.deformations import hashed_noise, painted_mask
 
 SEEDS = draw_seeds(5000, torch.Generator().manual_seed(0))
 INSIDE = PretextConfig(painting_probability=1, inpainting_share=1)
@@ -13,7 +13,7 @@ OUTSIDE = PretextConfig(painting_probability=1, inpainting_share=0)
 
 
 def test_kinds_are_drawn_as_often_as_they_should() -> None:
-    drawn = Painting().sample((24, 24, 24), SEEDS)
+    drawn = Painting().draw((24, 24, 24), SEEDS)
     used = (drawn.stops > drawn.starts).all(dim=2).sum(dim=1)
     painted = drawn.outside | (used > 0)
     # In-painting stops before its first box one time in twenty.
@@ -23,7 +23,7 @@ def test_kinds_are_drawn_as_often_as_they_should() -> None:
 
 @pytest.mark.parametrize(("config", "fewest"), [(INSIDE, 0), (OUTSIDE, 1)])
 def test_boxes_go_on_with_their_probability(config: PretextConfig, fewest: int) -> None:
-    drawn = Painting(config).sample((24, 24), SEEDS)
+    drawn = Painting(config).draw((24, 24), SEEDS)
     used = (drawn.stops > drawn.starts).all(dim=2).sum(dim=1)
     coins = 5 - fewest
     expected = [0.05 * 0.95**count for count in range(coins)] + [0.95**coins]
@@ -33,7 +33,7 @@ def test_boxes_go_on_with_their_probability(config: PretextConfig, fewest: int) 
 
 @pytest.mark.parametrize("config", [INSIDE, OUTSIDE])
 def test_boxes_keep_off_the_borders_and_have_their_sides(config: PretextConfig) -> None:
-    drawn = Painting(config).sample((64, 40, 28), SEEDS)
+    drawn = Painting(config).draw((64, 40, 28), SEEDS)
     used = (drawn.stops > drawn.starts).all(dim=2)
     starts, sides = drawn.starts[used], (drawn.stops - drawn.starts)[used]
     room = torch.tensor((64, 40, 28)) - drawn.stops[used]
@@ -47,7 +47,7 @@ def test_boxes_keep_off_the_borders_and_have_their_sides(config: PretextConfig) 
 @pytest.mark.parametrize("config", [INSIDE, OUTSIDE])
 @pytest.mark.parametrize("shape", [(1, 1), (2, 64), (64, 64), (48, 48, 12), (32, 32, 8), (3, 4, 5)])
 def test_thin_axes_give_up_border_but_keep_boxes_inside(config: PretextConfig, shape: tuple[int, ...]) -> None:
-    drawn = Painting(config).sample(shape, SEEDS[:500])
+    drawn = Painting(config).draw(shape, SEEDS[:500])
     assert (drawn.starts >= 0).all()
     assert (drawn.stops <= torch.tensor(shape)).all()
     used = (drawn.stops > drawn.starts).all(dim=2)
@@ -57,8 +57,8 @@ def test_thin_axes_give_up_border_but_keep_boxes_inside(config: PretextConfig, s
 
 @pytest.mark.parametrize("config", [INSIDE, OUTSIDE])
 def test_the_mask_is_the_union_of_the_boxes_or_all_else(config: PretextConfig) -> None:
-    drawn = Painting(config).sample((20, 30, 16), SEEDS[:20])
-    mask = painted_mask(drawn)
+    drawn = Painting(config).draw((20, 30, 16), SEEDS[:20])
+    mask = painted_mask(drawn, (20, 30, 16))
     for sample in range(20):
         union = torch.zeros(20, 30, 16, dtype=torch.bool)
         for start, stop in zip(drawn.starts[sample].tolist(), drawn.stops[sample].tolist(), strict=True):
@@ -69,10 +69,9 @@ def test_the_mask_is_the_union_of_the_boxes_or_all_else(config: PretextConfig) -
 def test_painted_voxels_are_noise_and_the_others_stay() -> None:
     batch = torch.rand(4, 2, 32, 32, 16)
     painting = Painting(OUTSIDE)
-    drawn = painting.sample((32, 32, 16), SEEDS[:4])
-    deformed, target = painting.apply(batch, drawn)
-    mask = painted_mask(drawn)[:, None].expand_as(batch)
-    assert torch.equal(target, batch)
+    drawn = painting.draw((32, 32, 16), SEEDS[:4])
+    deformed = painting.apply(batch, drawn)
+    mask = painted_mask(drawn, batch.shape[2:])[:, None].expand_as(batch)
     assert torch.equal(deformed[~mask], batch[~mask])
     fill = deformed[mask]
     assert fill.mean().item() == pytest.approx(0.5, abs=4 * (1 / 12 / len(fill)) ** 0.5)
@@ -81,15 +80,15 @@ def test_painted_voxels_are_noise_and_the_others_stay() -> None:
 
 def test_a_constant_fills_a_sample_when_asked() -> None:
     painting = Painting(OUTSIDE.override(painting_fill="constant"))
-    drawn = painting.sample((32, 32), SEEDS[:50])
-    deformed, _ = painting.apply(torch.rand(50, 2, 32, 32), drawn)
-    constants = [sample[:, mask].unique() for sample, mask in zip(deformed, painted_mask(drawn), strict=True)]
+    drawn = painting.draw((32, 32), SEEDS[:50])
+    deformed = painting.apply(torch.rand(50, 2, 32, 32), drawn)
+    constants = [sample[:, mask].unique() for sample, mask in zip(deformed, painted_mask(drawn, (32, 32)), strict=True)]
     assert all(len(values) == 1 for values in constants)
     assert len(torch.cat(constants).unique()) == 50
 
 
 def test_noise_is_uniform_white_and_pinned() -> None:
-    values = noise(torch.tensor([7, 8]), 2**17 + 1)
+    values = hashed_noise(torch.tensor([7, 8]), 2**17 + 1)
     assert values.shape == (2, 2**17 + 1)
     assert values[0, :3].tolist() == [0.18267822265625, 0.5968170166015625, 0.6943511962890625]
     counts = torch.histc(values, 64, 0, 1)

@@ -6,13 +6,13 @@ from torch import Tensor
 
 from modelsgenesis.configs import PretextConfig
 from modelsgenesis.pretext import Shuffling, draw_seeds
-from modelsgenesis.pretext.shuffling import ShufflingParameters
-from modelsgenesis.pretext.windows import window_table
+from modelsgenesis.pretext.shuffling import Windows
+from modelsgenesis.pretext.sparse_table import window_table
 
 CPU = torch.device("cpu")
 
 
-def one_by_one(volume: Tensor, parameters: ShufflingParameters, sample: int) -> Tensor:
+def one_by_one(volume: Tensor, parameters: Windows, sample: int) -> Tensor:
     """Permute window after window as the parameters say: [*spatial] to the same."""
     table = window_table(tuple(volume.shape), 10, CPU)
     result = volume.clone()
@@ -37,9 +37,8 @@ def one_by_one(volume: Tensor, parameters: ShufflingParameters, sample: int) -> 
 def test_it_does_what_permuting_window_after_window_does(shape: tuple[int, ...]) -> None:
     batch = torch.rand(3, 2, *shape, generator=torch.Generator().manual_seed(0))
     shuffling = Shuffling(PretextConfig(shuffle_probability=1, shuffle_windows=300))
-    parameters = shuffling.sample(shape, draw_seeds(3, torch.Generator().manual_seed(1)))
-    deformed, target = shuffling.apply(batch, parameters)
-    assert torch.equal(target, batch)
+    parameters = shuffling.draw(shape, draw_seeds(3, torch.Generator().manual_seed(1)))
+    deformed = shuffling.apply(batch, parameters)
     for sample in range(3):
         for channel in range(2):
             assert torch.equal(deformed[sample, channel], one_by_one(batch[sample, channel], parameters, sample))
@@ -48,8 +47,8 @@ def test_it_does_what_permuting_window_after_window_does(shape: tuple[int, ...])
 def test_only_the_chosen_samples_are_shuffled() -> None:
     batch = torch.rand(40, 1, 32, 32)
     shuffling = Shuffling()
-    parameters = shuffling.sample((32, 32), draw_seeds(40, torch.Generator().manual_seed(0)))
-    deformed, _ = shuffling.apply(batch, parameters)
+    parameters = shuffling.draw((32, 32), draw_seeds(40, torch.Generator().manual_seed(0)))
+    deformed = shuffling.apply(batch, parameters)
     changed = (deformed != batch).flatten(1).any(dim=1)
     assert torch.equal(changed, parameters.applied)
     assert 8 < parameters.applied.sum() < 32
@@ -57,7 +56,7 @@ def test_only_the_chosen_samples_are_shuffled() -> None:
 
 def test_windows_lie_inside_with_sides_up_to_a_tenth() -> None:
     shape = (64, 40, 15)
-    parameters = Shuffling(PretextConfig(shuffle_probability=1)).sample(shape, draw_seeds(2))
+    parameters = Shuffling(PretextConfig(shuffle_probability=1)).draw(shape, draw_seeds(2))
     size, longest = torch.tensor(shape)[:, None], torch.tensor([6, 4, 1])
     assert parameters.origins.min() == 0
     assert (parameters.origins + parameters.sides <= size).all()
@@ -73,8 +72,8 @@ def test_a_voxel_takes_the_value_of_any_in_its_window_equally_often() -> None:
     image = (torch.arange(9) / 8).view(1, 1, 3, 3)
     seeds = draw_seeds(30_000, torch.Generator().manual_seed(0))
     shuffling = Shuffling(config)
-    whole = (shuffling.sample((3, 3), seeds).sides == 3).all(dim=(1, 2))
-    deformed, _ = shuffling(image.expand(int(whole.sum()), 1, 3, 3), seeds[whole])
+    whole = (shuffling.draw((3, 3), seeds).sides == 3).all(dim=(1, 2))
+    deformed = shuffling(image.expand(int(whole.sum()), 1, 3, 3), seeds[whole])
     sources = (deformed.view(-1, 9) * 8).round().long()
     joint = torch.zeros(9, 9).index_put((torch.arange(9).expand_as(sources), sources), torch.ones(()), accumulate=True)
     expected = len(sources) / 9
@@ -83,5 +82,5 @@ def test_a_voxel_takes_the_value_of_any_in_its_window_equally_often() -> None:
 
 def test_a_small_sub_volume_has_windows_of_one_voxel_and_stays() -> None:
     batch = torch.rand(2, 1, 16, 16, 16)
-    deformed, _ = Shuffling(PretextConfig(shuffle_probability=1))(batch, draw_seeds(2))
+    deformed = Shuffling(PretextConfig(shuffle_probability=1))(batch, draw_seeds(2))
     assert torch.equal(deformed, batch)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from modelsgenesis.configs import PretextConfig
 from modelsgenesis.pretext import Intensity, Painting, Shuffling, draw_seeds
-from modelsgenesis.pretext.painting import painted_mask
+from modelsgenesis.pretext.deformations import painted_mask
 
 pytestmark = pytest.mark.shared
 
@@ -39,7 +39,7 @@ def test_shuffling_moves_and_loses_as_many_voxels(statistics: dict[str, Any], sh
     numbers = torch.arange(voxels)
     batch = (numbers / voxels).view(1, 1, *shape).expand(count, 1, *shape)
     seeds = draw_seeds(count, torch.Generator().manual_seed(0))
-    deformed, _ = Shuffling(PretextConfig(shuffle_probability=1))(batch, seeds)
+    deformed = Shuffling(PretextConfig(shuffle_probability=1))(batch, seeds)
     sources = (deformed.view(count, -1) * voxels).round().long()
 
     assert_same_mean((sources != numbers).float().mean(dim=1), expected["changed_fraction"], expected["draws"])
@@ -58,7 +58,7 @@ def test_painting_replaces_as_many_voxels(
     expected = statistics["x".join(map(str, shape))][name]
     painting = Painting(PretextConfig(painting_probability=1, inpainting_share=inside))
     seeds = draw_seeds(1000 if shape == SHAPES[0] else 400, torch.Generator().manual_seed(0))
-    masks = (painted_mask(painting.sample(shape, part)) for part in seeds.split(20))
+    masks = (painted_mask(painting.draw(shape, part), shape) for part in seeds.split(20))
     shares = torch.cat([mask.flatten(1).float().mean(dim=1) for mask in masks])
     assert_same_mean(shares, expected["replaced_fraction"], expected["draws"])
     for level in ("q25", "q50", "q75"):
@@ -75,9 +75,9 @@ def test_curves_have_the_same_means_and_quantiles(statistics: dict[str, Any], in
     heights, directions = [], []
     for seeds in draw_seeds(20_000, torch.Generator().manual_seed(0)).split(200):
         ramp = torch.tensor(places).view(1, 1, 1, -1).expand(len(seeds), 1, 1, -1)
-        deformed, _ = intensity(ramp, seeds)
+        deformed = intensity(ramp, seeds)
         heights.append(deformed.view(len(seeds), -1))
-        directions.append(intensity.sample((1, len(places)), seeds).increasing)
+        directions.append(intensity.draw((1, len(places)), seeds).increasing)
     upwards = torch.cat(directions)
     assert upwards.float().mean().item() == pytest.approx(expected["decreasing_fraction"], abs=0.03)
     for values, curve in zip(torch.cat(heights)[upwards == increasing].T, curves.values(), strict=True):

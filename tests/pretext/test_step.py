@@ -16,8 +16,6 @@ def test_values_outside_the_range_are_refused_by_name(step: type, low: float, hi
     message = rf"values in \[{low:g}, {high:g}\]: the deformations assume \[0, 1\]; prepare scans by"
     with pytest.raises(RangeError, match=message):
         step()(batch, draw_seeds(1))
-    with pytest.raises(RangeError, match=message):
-        step().apply(batch, step().sample((8, 2), draw_seeds(1)))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -43,18 +41,3 @@ def test_a_batch_of_another_dtype_is_refused(dtype: torch.dtype) -> None:
 def test_seeds_must_be_one_for_each_sample() -> None:
     with pytest.raises(ShapeError, match="received 1 for a batch of 2, expected one per sample"):
         Deformation()(torch.rand(2, 1, 8, 8), draw_seeds(1))
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_parameters_for_another_shape_are_refused(step: type) -> None:
-    parameters = step().sample((8, 8), draw_seeds(2))
-    for shape in ((1, 1, 8, 8), (2, 1, 8, 9), (2, 1, 8, 8, 8)):
-        with pytest.raises(ShapeError, match=r"drawn for samples and sides \(2, 8, 8\), received a batch with"):
-            step().apply(torch.rand(shape), parameters)
-
-
-@pytest.mark.parametrize("step", STEPS)
-@pytest.mark.parametrize("shape", [(8,), (8, 8, 8, 8), (8, 0)])
-def test_sides_that_are_not_two_or_three_are_refused(step: type, shape: tuple[int, ...]) -> None:
-    with pytest.raises(ShapeError, match="expected two or three, each at least 1, without batch and channel axes"):
-        step().sample(shape, draw_seeds(1))

@@ -105,7 +105,7 @@ def test_images_of_another_size_are_brought_to_the_patch():
     objective = objective_of(BOTH, patch_size=(8, 8))
     assert isinstance(objective, Classification)
     assert objective.dataset[0][0].shape == (1, 8, 8)
-    assert objective.logits(network_of(2), BOTH).shape == (6, 2)
+    assert objective.logits(network_of(2), BOTH, HARDWARE).shape == (6, 2)
 
 
 def test_a_test_set_of_one_class_gives_no_auc_but_says_why():

@@ -236,8 +236,9 @@ def test_learns_to_classify_from_folders_and_finds_the_task(class_folders, tmp_p
     assert read_measurements(again)["split"] == results["split"]
 
 
-def test_prediction_brings_images_to_the_size_as_training_did(class_folders, tmp_path):
-    config = CLASSIFY.override(steps=1, fit="crop", patch_size=(12, 12))
+def test_prediction_brings_images_to_the_size_as_training_did(class_folders, number_format, tmp_path):
+    """Whatever training computed in: results are measured and predicted in float32."""
+    config = CLASSIFY.override(steps=1, fit="crop", patch_size=(12, 12), precision="auto")
     run, _ = modelsgenesis.finetune(
         class_folders, tmp_path / "run", config=config, modality="xray", device="cpu", draw=False
     )
@@ -245,6 +246,8 @@ def test_prediction_brings_images_to_the_size_as_training_did(class_folders, tmp
     case = class_folders / row["class"] / f"{row['case']}.png"
     scores = modelsgenesis.predict(run, case, output=tmp_path / "answer.csv", device="cpu").scores
     assert scores == pytest.approx({name: row[f"probability {name}"] for name in ("dark", "pale")}, abs=1e-6)
+    assert number_format in load_bundle(run).config.provenance.environment["hardware"]
+    assert read_measurements(run)["precision"] == "float32"
 
 
 def test_trains_every_fold_puts_them_together_and_goes_on(class_folders, tmp_path):

@@ -57,10 +57,21 @@ def test_the_names_of_the_classes_lie_beside_and_nothing_of_the_patient(model, s
         "members": 1,
         "flips": [],
         "overlap": 0.5,
+        "precision": "float32",
+        "device": "cpu",
         "library_name": "modelsgenesis",
         "library_version": modelsgenesis.__version__,
     }
     assert not any(word in text.lower() for word in ("doe", "john", str(tmp_path)))
+
+
+def test_the_number_format_of_the_machine_changes_no_answer(model, scans, number_format, tmp_path):
+    plain = modelsgenesis.predict(model, scans[0], output=tmp_path / "plain.nii.gz", device="cpu")
+    for precision in ("float32", "bfloat16"):
+        path, config = tmp_path / f"{precision}.nii.gz", PredictionConfig(precision=precision)
+        found = modelsgenesis.predict(model, scans[0], output=path, config=config, device="cpu")
+        assert json.loads((tmp_path / f"{precision}.json").read_text())["precision"] == precision
+        assert np.array_equal(found.labels, plain.labels) == (precision == "float32")
 
 
 @pytest.mark.parametrize("codes", ["LPS", "SPR", "ARI"])

@@ -209,6 +209,10 @@ class Session:
             "data": self._data_facts(),
             "resample_labels": self.comparison.resample_labels,
             "seeds": list(range(self.comparison.runs)),
+            **{
+                key: ", ".join(sorted({record.get(key, "not recorded") for record in records}))
+                for key in ("precision", "device")
+            },
             "training": self.config.to_dict(),
             "arms": {name: _shown(arm) for name, arm in self.arms.items()},
             "labels": analyse(records, list(self.arms), pairs, self.metric),

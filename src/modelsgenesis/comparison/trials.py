@@ -163,6 +163,7 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
     network.eval()
     record = {**_asked(trial, config), "steps": progress.step, "kept_step": progress.best_step}
     record |= {"validation": _plain(progress.metrics), "notes": objective.notes()}
+    record |= hardware.for_results().recorded()
     if not trial.tuning:
         rows = objective.measure(network, _part(bench, trial.arm, "test"))
         record |= {"test": flat(objective.summarize(rows)), "cases": [_plain(row) for row in rows]}

@@ -1,12 +1,11 @@
 """Networks: nothing here knows of files, names or the Hub."""
 
 from modelsgenesis.networks.adaptation import adapt
+from modelsgenesis.networks.batch_norm import enable_activation_checkpointing, synchronise_batch_norm
 from modelsgenesis.networks.building import build_network, empty_network
+from modelsgenesis.networks.classifier import Classifier
 from modelsgenesis.networks.genesis_unet import GenesisUNet
-from modelsgenesis.networks.heads import Classifier
 from modelsgenesis.networks.nnunet import StagedUNet
-from modelsgenesis.networks.recomputation import recompute_activations
-from modelsgenesis.networks.statistics import share_statistics
 from modelsgenesis.networks.transfer import AdaptationReport, transfer
 from modelsgenesis.networks.unet import UNet
 
@@ -19,7 +18,7 @@ __all__ = [
     "adapt",
     "build_network",
     "empty_network",
-    "recompute_activations",
-    "share_statistics",
+    "enable_activation_checkpointing",
+    "synchronise_batch_norm",
     "transfer",
 ]

@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from modelsgenesis.configs import ClassifierConfig, GenesisUNetConfig, NetworkConfig, UNetConfig
+from modelsgenesis.networks.classifier import Classifier
 from modelsgenesis.networks.genesis_unet import GenesisUNet
-from modelsgenesis.networks.heads import Classifier
 from modelsgenesis.networks.nnunet import StagedUNet
 from modelsgenesis.networks.unet import UNet
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from modelsgenesis.configs import GenesisUNetConfig
 from modelsgenesis.networks.layers import (
-    ConvolutionBlock,
+    ConvNormReLU,
     concatenate,
     convolution,
     pooling,
@@ -23,7 +23,7 @@ class GenesisEncoder(nn.Module):
         inputs = (config.in_channels, *config.widths)
         self.levels = nn.ModuleList(
             # Half of a level's channels after its first convolution, all of them after its second.
-            nn.Sequential(ConvolutionBlock(config, before, width // 2), ConvolutionBlock(config, width // 2, width))
+            nn.Sequential(ConvNormReLU(config, before, width // 2), ConvNormReLU(config, width // 2, width))
             for before, width in pairwise(inputs)
         )
         self.pooling = pooling(config.dims)
@@ -45,7 +45,7 @@ class GenesisDecoder(nn.Module):
         steps = list(pairwise(reversed(config.widths)))  # (512, 256), (256, 128), (128, 64)
         self.upsamplings = nn.ModuleList(upsampling(config.dims, deep, config.upsampling) for deep, _ in steps)
         self.levels = nn.ModuleList(
-            nn.Sequential(ConvolutionBlock(config, deep + width, width), ConvolutionBlock(config, width, width))
+            nn.Sequential(ConvNormReLU(config, deep + width, width), ConvNormReLU(config, width, width))
             for deep, width in steps
         )
 

@@ -6,10 +6,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from modelsgenesis.configs import GenesisUNetConfig, UNetConfig
 from modelsgenesis.errors import ShapeError
+from modelsgenesis.networks.batch_norm import BatchNorm
 
 _CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
 _TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
@@ -56,34 +56,6 @@ def upsampling(dims: int, channels: int, kind: Literal["transposed", "nearest"])
     return transposed_convolution(dims, channels, channels, (2,) * dims)
 
 
-class BatchNorm(_BatchNorm):
-    """Batch norm for any number of dimensions that can go on using the batch's statistics in evaluation.
-
-    With `statistics="batch"` evaluation normalises as training does, as the published network expects, but
-    leaves the running averages alone: inference has no side effect.
-
-    Attributes:
-        recomputing: Activations are being computed anew for the gradients: leave the running averages alone.
-    """
-
-    def __init__(self, channels: int, epsilon: float, statistics: Literal["batch", "running"]) -> None:
-        super().__init__(channels, eps=epsilon)
-        self.statistics: Literal["batch", "running"] = statistics
-        self.recomputing = False
-
-    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - the shape is checked by the network
-        pass
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as torch names it
-        """Normalise [b, c, *spatial] per channel."""
-        if self.recomputing and self.training and self.running_mean is not None and self.running_var is not None:
-            averages = self.running_mean.clone(), self.running_var.clone()  # the same call, which moves copies
-            return functional.batch_norm(input, *averages, self.weight, self.bias, training=True, eps=self.eps)
-        if self.statistics == "batch" and not self.training:
-            return functional.batch_norm(input, None, None, self.weight, self.bias, training=True, eps=self.eps)
-        return super().forward(input)
-
-
 def normalization(config: UNetConfig, channels: int) -> nn.Module:
     """Return the normalisation that `config` names, for [b, channels, *spatial]."""
     if config.norm == "batch":
@@ -93,7 +65,7 @@ def normalization(config: UNetConfig, channels: int) -> nn.Module:
     return nn.GroupNorm(config.norm_groups, channels, eps=config.norm_epsilon)
 
 
-class ConvolutionBlock(nn.Module):
+class ConvNormReLU(nn.Module):
     """3³ convolution, normalisation, ReLU: [b, in, *spatial] to [b, out, *spatial]."""
 
     def __init__(self, config: GenesisUNetConfig, in_channels: int, out_channels: int) -> None:

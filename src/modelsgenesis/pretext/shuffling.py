@@ -3,22 +3,21 @@
 import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import accumulate
+from typing import NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from modelsgenesis.pretext.draws import Draws, Stream, take
-from modelsgenesis.pretext.step import Parameters, Step, check_sides
-from modelsgenesis.pretext.windows import WindowTable, last_windows, ravel, strides, window_table
+from modelsgenesis.pretext.random import CounterRNG, Stream, take
+from modelsgenesis.pretext.sparse_table import WindowTable, last_window_per_voxel, ravel, strides, window_table
+from modelsgenesis.pretext.step import Step
 
 _CACHED_VOXELS = 2**17  # voxels at a time on a CPU: what is worked out for them stays in its cache
 
 
-@dataclass(frozen=True, kw_only=True)
-class ShufflingParameters(Parameters):
+class Windows(NamedTuple):
     """The windows of the samples that are shuffled, in the order in which they are written.
 
     Attributes:
@@ -34,65 +33,56 @@ class ShufflingParameters(Parameters):
     variants: Tensor
 
 
-class Shuffling(Step[ShufflingParameters]):
+class Shuffling(Step):
     """Permutes the voxels within each of `shuffle_windows` windows.
 
     A window side is uniform in 1 … size // `shuffle_fraction` (at least 1), its place anywhere inside. Each
-    window takes voxels of the undeformed sub-volume; later windows overwrite earlier ones. So some voxels
-    occur twice and some are lost. All channels move alike, so that they stay in register. A sub-volume with
-    all sides below `2 * shuffle_fraction` has windows of one voxel, and does not change. The target is not
-    shuffled.
+    window takes voxels of the undeformed patch; later windows overwrite earlier ones. So some voxels
+    occur twice and some are lost. All channels move alike, so that they stay in register. A patch with
+    all sides below `2 * shuffle_fraction` has windows of one voxel, and does not change.
 
     Permutations come from a table, made once, of uniformly random ones, each of which a window enters at a
     random place and reads going round. So a voxel takes the value of any voxel of its window with the same
     probability, exactly; and the table, of all shapes together, permutes windows in half a million ways, 50
-    for each window of a sub-volume.
+    for each window of a patch.
 
     Example:
-        >>> deformed, target = Shuffling()(torch.rand(2, 1, 32, 32, 16), torch.tensor([1, 2]))
-        >>> deformed.shape
+        >>> Shuffling()(torch.rand(2, 1, 32, 32, 16), torch.tensor([1, 2])).shape
         torch.Size([2, 1, 32, 32, 16])
 
     References:
         Zhou et al. 2021, local pixel shuffling.
     """
 
-    def sample(
-        self, shape: Sequence[int], seeds: Tensor, device: torch.device | str | None = None
-    ) -> ShufflingParameters:
-        """Draw the windows; see `Step.sample`."""
-        check_sides(shape)
-        seeds = seeds.to(device)
+    def draw(self, shape: Sequence[int], seeds: Tensor) -> Windows:
+        """Return the windows of the samples that are shuffled."""
         table = self._table(shape, seeds.device)
-        applied = Draws(seeds, Stream.SHUFFLING, 1).uniform(1)[:, 0] < self.config.shuffle_probability
+        applied = CounterRNG(seeds, Stream.SHUFFLING, 1).uniform(1)[:, 0] < self.config.shuffle_probability
         windows, axes = self.config.shuffle_windows, len(shape)
-        draws = Draws(seeds[applied], Stream.WINDOWS, (axes + 1) * windows)
+        rng = CounterRNG(seeds[applied], Stream.WINDOWS, (axes + 1) * windows)
         size, longest = torch.tensor([table.shape, table.longest], device=seeds.device)[..., None]
-        sides, rest = take(draws.words(axes, windows), longest)
+        sides, rest = take(rng.words(axes, windows), longest)
         sides += 1
-        origins, _ = take(rest, size - sides + 1)
-        ways = sides.prod(dim=1) * table.permutations
-        variants, _ = take(draws.words(windows), ways)
-        return ShufflingParameters(
-            drawn_for=(len(seeds), *shape), applied=applied, origins=origins, sides=sides, variants=variants
-        )
+        origins, _ = take(rest, size - sides + 1)  # the rest of the same word: half the hashing
+        variants, _ = take(rng.words(windows), sides.prod(dim=1) * table.permutations)
+        return Windows(applied, origins, sides, variants)
 
-    def transform(self, batch: Tensor, parameters: ShufflingParameters) -> tuple[Tensor, Tensor]:
-        """Shuffle the deformed batch; see `Step.apply`."""
-        chosen = parameters.applied.nonzero()[:, 0]
+    def apply(self, batch: Tensor, drawn: Windows) -> Tensor:
+        """Shuffle the samples that were chosen."""
+        chosen = drawn.applied.nonzero()[:, 0]
         deformed = batch.clone()
         if len(chosen):
             values = rearrange(batch[chosen], "k c x ... -> c (k x) (...)")
-            shuffled = shuffle(values, parameters, self._table(batch.shape[2:], batch.device))
+            shuffled = shuffle(values, drawn, self._table(batch.shape[2:], batch.device))
             shuffled = rearrange(shuffled, "c (k x) plane -> k c x plane", k=len(chosen))
             deformed[chosen] = shuffled.reshape(-1, *batch.shape[1:])
-        return deformed, batch
+        return deformed
 
     def _table(self, shape: Sequence[int], device: torch.device) -> WindowTable:
         return window_table(tuple(shape), self.config.shuffle_fraction, device)
 
 
-def shuffle(values: Tensor, parameters: ShufflingParameters, table: WindowTable) -> Tensor:
+def shuffle(values: Tensor, parameters: Windows, table: WindowTable) -> Tensor:
     """Shuffle the samples that are to be shuffled.
 
     Args:
@@ -106,7 +96,7 @@ def shuffle(values: Tensor, parameters: ShufflingParameters, table: WindowTable)
     device, (planes, plane), windows = values.device, values.shape[1:], parameters.variants.shape[1]
     numbers = ravel(parameters.sides - 1, table.longest)
     firsts = ravel(parameters.origins, table.shape)
-    last = last_windows(table, parameters.sides, firsts).reshape(planes, plane)
+    last = last_window_per_voxel(table, parameters.sides, firsts).reshape(planes, plane)
     lookup = window_lookup(parameters, table, numbers, firsts)
     shuffled = torch.empty_like(values)
     step = max(_CACHED_VOXELS // plane, 1) if device.type == "cpu" else planes
@@ -125,13 +115,19 @@ def shuffle(values: Tensor, parameters: ShufflingParameters, table: WindowTable)
     return shuffled
 
 
-def window_lookup(parameters: ShufflingParameters, table: WindowTable, numbers: Tensor, firsts: Tensor) -> Tensor:
+def window_lookup(parameters: Windows, table: WindowTable, numbers: Tensor, firsts: Tensor) -> Tensor:
     """Return what `sources` must know of each window: int32 [1 + axes, k * (windows + 1)].
 
-    The first window of each sample stands for none: it is the whole sub-volume, in its own order.
+    The first window of each sample stands for none: it is the whole patch, in its own order.
+
+    A voxel at (x, y, z) of the patch, in a window with origin (x0, y0, z0) and sides (a, b, c), is number
+    ((x − x0)·b + y − y0)·c + z − z0 of the window. It takes the value of the voxel that the window's permutation names
+    at that place, counted from where the permutation is entered. Multiplied out, the entry of the table is
+    start + x·(b·c) + y·c + z with one `start` a window, into which the origin, the place of the permutation in the
+    table and the entry are folded: so a voxel needs a look-up of its window and two multiplications.
 
     Returns:
-        The entry of `table.sources` for the voxel (0, 0, 0) of the sub-volume, were it in the window; the
+        The entry of `table.sources` for the voxel (0, 0, 0) of the patch, were it in the window; the
         steps of that entry along each axis but the last, where it is 1; the window's first voxel.
     """
     samples, windows = firsts.shape
@@ -153,9 +149,9 @@ def sources(window: Tensor, planes: Tensor, lookup: Tensor, table: WindowTable) 
 
     Args:
         window: int32 [planes * plane], the last window over each voxel.
-        planes: int32 [planes], the place of each along the first axis of its sub-volume.
+        planes: int32 [planes], the place of each along the first axis of its patch.
         lookup: From `window_lookup`.
-        table: Of the sub-volume.
+        table: Of the patch.
 
     Returns:
         int32 [planes * plane], numbers of voxels in the whole batch.

@@ -96,15 +96,15 @@ class Classification(SupervisedObjective):
             return functional.binary_cross_entropy_with_logits(logits, truth, pos_weight=weights)
         return functional.cross_entropy(logits, truth, weight=weights)
 
-    def logits(self, network: nn.Module, cases: Sequence[PreparedCase]) -> Tensor:
+    def logits(self, network: nn.Module, cases: Sequence[PreparedCase], hardware: Hardware) -> Tensor:
         """Return the logits of cases, float32 [cases, classes] on the CPU."""
         found = []
         with torch.no_grad():
             for start in range(0, len(cases), self.config.batch_size):
                 batch = cases[start : start + self.config.batch_size]
                 images = [fit_image(case.image, self.patch_size, self.config.fit) for case in batch]
-                with self.hardware.autocast():
-                    found.append(network(self.hardware.place(torch.from_numpy(np.stack(images)))).float().cpu())
+                with hardware.autocast():
+                    found.append(network(hardware.place(torch.from_numpy(np.stack(images)))).float().cpu())
         return torch.cat(found)
 
     def probabilities(self, logits: Tensor) -> np.ndarray:
@@ -115,7 +115,7 @@ class Classification(SupervisedObjective):
         """Return the mean AUC of the classes over the validation cases, their loss, and the accuracy."""
         if not self.validation:
             return {}
-        logits, truth = self.logits(network, self.validation), self.validation_truth
+        logits, truth = self.logits(network, self.validation, self.hardware), self.validation_truth
         target = truth.astype(np.float32) if self.multilabel else truth.argmax(axis=1)
         metrics: dict[str, float] = {}
         probabilities = self.probabilities(logits)
@@ -133,7 +133,7 @@ class Classification(SupervisedObjective):
         """Return what holds for each case, what the network takes for likeliest, and the probabilities."""
         if not cases:
             return []
-        probabilities = self.probabilities(self.logits(network, cases))
+        probabilities = self.probabilities(self.logits(network, cases, self.hardware.for_results()))
         rows: list[Row] = []
         for case, row in zip(cases, probabilities, strict=True):
             chosen = np.flatnonzero(row > 0.5) if self.multilabel else [row.argmax()]

@@ -181,7 +181,7 @@ def finetune_network(
         progress = trainer.fit()
         summary, rows = record.finish(progress, reporter)
         more = {"init": init, "split": count_split(split, data), "step": progress.best_step, "steps": progress.step}
-        more |= {"validation": progress.metrics}
+        more |= {"validation": progress.metrics, **hardware.for_results().recorded()}
         write_results(run.folder / RESULTS_NAME, data=data, config=config, test=summary, rows=rows, more=more)
         run.finish()
         return flat(summary)

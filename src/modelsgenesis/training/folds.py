@@ -70,6 +70,8 @@ def pool_folds(
         entry["folds"] = [result["test"].get(name, {}).get("value") for result in results]
     write_rows(output / TEST_NAME, rows)
     more = {"init": results[0]["init"], "split": [result["split"] for result in results]}
+    for key in ("precision", "device"):  # which folds of a version before did not record
+        more[key] = ", ".join(sorted({result.get(key, "not recorded") for result in results}))
     write_results(output / RESULTS_NAME, data=data, config=config, test=summary, rows=rows, more=more)
     return flat(summary)
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from modelsgenesis.configs import TrainingConfig
 from modelsgenesis.errors import ConfigurationError, ExplodingLossError, Interrupted, NonFiniteLossError, ResumeError
 from modelsgenesis.hardware import Hardware, check_compiler
-from modelsgenesis.networks import recompute_activations, share_statistics
+from modelsgenesis.networks import enable_activation_checkpointing, synchronise_batch_norm
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.batches import StepBatches, make_loader, next_batch, start_loader
 from modelsgenesis.training.clock import Clock
@@ -68,11 +68,11 @@ class Trainer:
         self.size = len(objective.dataset)  # pyright: ignore[reportArgumentType]
         self.steps, self.per_epoch = count_steps(config, self.size)
         self.validate_every = config.validate_every or self.per_epoch
-        self.network = network if self.processes.is_alone else share_statistics(network, hardware.device)
+        self.network = network if self.processes.is_alone else synchronise_batch_norm(network, hardware.device)
         if config.compile:
             check_compiler(hardware.device)
         if config.checkpoint_activations:
-            recompute_activations(network)
+            enable_activation_checkpointing(network)
         hardware.place_network(network)
         self.optimization = Optimization(
             network, config, steps=self.steps, per_epoch=self.per_epoch, pretrained=pretrained

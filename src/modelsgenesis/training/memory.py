@@ -89,12 +89,12 @@ class Trial:
     """
 
     def __init__(self, network: nn.Module, config: PretrainingConfig, hardware: Hardware) -> None:
-        from modelsgenesis.networks import recompute_activations
+        from modelsgenesis.networks import enable_activation_checkpointing
 
         self.config, self.hardware = config, hardware
         self.network = hardware.place_network(copy.deepcopy(network))
         if config.checkpoint_activations:
-            recompute_activations(self.network)
+            enable_activation_checkpointing(self.network)
         self.optimization = Optimization(self.network, config, steps=1, per_epoch=1)
 
     def step(self, batch_size: int, patch_size: Sequence[int]) -> None:

@@ -75,7 +75,7 @@ class Segmentation(SupervisedObjective):
         if not self.validation:
             return {}
         rows = [
-            dice_per_class(self.segment(network, case), require_label(case), len(self.labels))
+            dice_per_class(self.segment(network, case, self.hardware), require_label(case), len(self.labels))
             for case in self.validation
         ]
         means = [mean_ignoring_nan(column) for column in zip(*rows, strict=True)]
@@ -87,14 +87,14 @@ class Segmentation(SupervisedObjective):
         dice = metrics.get("dice", math.nan)
         return -math.inf if math.isnan(dice) else -dice
 
-    def segment(self, network: nn.Module, case: PreparedCase) -> Any:
+    def segment(self, network: nn.Module, case: PreparedCase, hardware: Hardware) -> Any:
         """Return the class indices of a whole scan, NumPy [*spatial]."""
         logits = sliding_window(
             network,
             torch.from_numpy(case.image),
             patch_size=self.patch_size,
             overlap=self.config.overlap,
-            hardware=self.hardware,
+            hardware=hardware,
         )
         return logits.argmax(dim=0).numpy()
 
@@ -106,7 +106,8 @@ class Segmentation(SupervisedObjective):
         rows: list[Row] = []
         for case in cases:
             spacing = case.volumes[0].spacing if case.volumes else None
-            measured = measure_segmentation(self.segment(network, case), require_label(case), self.labels, spacing)
+            labels = self.segment(network, case, self.hardware.for_results())
+            measured = measure_segmentation(labels, require_label(case), self.labels, spacing)
             rows.append({"case": case.name, "patient": case.patient, **measured})
         return rows
 

@@ -15,6 +15,7 @@ from modelsgenesis.data.reading import READERS
 from modelsgenesis.errors import CheckpointError, ConfigurationError, DataError
 from modelsgenesis.evaluation import Case
 from modelsgenesis.files import write_atomically
+from modelsgenesis.hardware import Hardware
 
 FOLDER = Path("predictions")
 """Where the answers to several scans go by default."""
@@ -139,13 +140,14 @@ def write_labels(place: Place, labels: Sequence[str], model: Mapping[str, Any]) 
     return write_text(place.labels, json.dumps(content, indent=2) + "\n")
 
 
-def describe_model(names: Sequence[str], members: int, config: PredictionConfig) -> dict[str, Any]:
-    """Return which model predicted, and how."""
+def describe_model(names: Sequence[str], members: int, config: PredictionConfig, hardware: Hardware) -> dict[str, Any]:
+    """Return which model predicted, how, and in which numbers on which kind of device."""
     return {
         "model": names[0] if len(names) == 1 else list(names),
         "members": members,
         "flips": config.to_dict()["flips"],
         "overlap": config.overlap,
+        **hardware.recorded(),
         "library_name": "modelsgenesis",
         "library_version": __version__,
     }

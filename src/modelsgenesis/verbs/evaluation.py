@@ -126,10 +126,11 @@ def evaluate(
         measure, about = measure_written(written, data), {"predictions": public_name(written)}
     else:
         config = config or PredictionConfig()
-        members = load_members(model, choose_hardware(device), token=token, reporter=reporter)
+        hardware = choose_hardware(device, config.precision)
+        members = load_members(model, hardware, token=token, reporter=reporter)
         _warn_of_training(model, cases, reporter)
-        about = describe_model(model_names(model), len(members), config)
-        measure = _measure_members(members, data, config, choose_hardware(device))
+        about = describe_model(model_names(model), len(members), config, hardware)
+        measure = _measure_members(members, data, config, hardware)
     rows, soft, refused = _measure_all(cases, measure, strict, reporter)
     if not rows:
         raise DataError(f"{data.name}: none of {len(cases)} cases could be measured; the first: {refused[0].reason}")

@@ -183,7 +183,7 @@ def predict_all(
         [(answer.path, answer.voxels) for answer in found.answers], found.failed
     """
     reporter, config = reporter or Reporter(), config or PredictionConfig()
-    hardware = choose_hardware(device)
+    hardware = choose_hardware(device, config.precision)
     members = load_members(model, hardware, token=token, reporter=reporter)
     output = None if output is None else Path(output)
     channels = len(members[0].config.input.channels)
@@ -196,7 +196,8 @@ def predict_all(
         raise ScanError(f"{_shown(source)}: no scan to predict in it")
     if single and count > 1:
         raise ConfigurationError(f"{_shown(source)}: holds {count} scans, expected one; see predict_all for many")
-    work = _Work(members, config, hardware, reporter, strict, describe_model(model_names(model), len(members), config))
+    about = describe_model(model_names(model), len(members), config, hardware)
+    work = _Work(members, config, hardware, reporter, strict, about)
     if members[0].config.task == "classification":
         answers, wrong = work.classify(cases, place_table(output))
         skipped = []

@@ -15,6 +15,7 @@ from modelsgenesis.errors import ShapeError
 
 _STREAM = 0xD1342543DE82EF95  # any large odd number
 _GOLDEN = 0x9E3779B97F4A7C15  # 2⁶⁴ divided by the golden ratio: successive counters land far apart
+_GOLDEN_32 = 0x9E3779B9 - 2**32  # 2³² divided by the golden ratio
 _WORD = 2**32
 
 
@@ -60,8 +61,8 @@ class Stream(IntEnum):
     PAINTING = 5
 
 
-class Draws:
-    """Random numbers for every sample of a batch, taken one after another.
+class CounterRNG:
+    """Random numbers for every sample of a batch, taken one after another: a counter-based generator.
 
     Those of a sample do not depend on the batch around it. All are hashed at once, since many small
     operations would take longer than the hashing.
@@ -76,7 +77,7 @@ class Draws:
 
     Example:
         >>> seeds = torch.tensor([7, 8])
-        >>> both, second = Draws(seeds, Stream.FLIP, 3), Draws(seeds[1:], Stream.FLIP, 3)
+        >>> both, second = CounterRNG(seeds, Stream.FLIP, 3), CounterRNG(seeds[1:], Stream.FLIP, 3)
         >>> torch.equal(both.uniform(3)[1:], second.uniform(3))
         True
     """
@@ -117,3 +118,27 @@ def take(words: Tensor, count: Tensor | int) -> tuple[Tensor, Tensor]:
     """
     product = words * count
     return product >> 32, product & (_WORD - 1)
+
+
+def hashed_noise(keys: Tensor, count: int) -> Tensor:
+    """Return uniform noise that follows from the keys.
+
+    Args:
+        keys: int64 [b]; their lower 32 bits count.
+        count: Values for each.
+
+    Returns:
+        float32 [b, count] in [0, 1), multiples of 2⁻¹⁶.
+
+    References:
+        Appleby, MurmurHash3: its 32-bit finaliser, which takes half the memory of `mix`.
+    """
+    pairs = torch.arange(-(-count // 2), dtype=torch.int32, device=keys.device)  # each hash gives two values
+    x = (pairs * _GOLDEN_32) ^ keys.int()[:, None]
+    shifted = torch.empty_like(x)
+    for shift, multiplier in ((16, 0x85EBCA6B - 2**32), (13, 0xC2B2AE35 - 2**32), (16, 1)):
+        torch.bitwise_right_shift(x, shift, out=shifted)
+        shifted &= 2 ** (32 - shift) - 1  # torch's shift copies the sign, a hash must not
+        x ^= shifted
+        x *= multiplier
+    return (x.view(torch.int16)[:, :count] * 2.0**-16).add_(0.5)

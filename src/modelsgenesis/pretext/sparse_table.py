@@ -1,7 +1,17 @@
 """The windows of local shuffling: which was written last at a voxel, and how each permutes its voxels.
 
-What does not depend on the draw is worked out once for a shape of sub-volume. Voxels are numbered in memory
-order.
+Which of 10,000 overlapping windows is the last over each voxel is a range-maximum problem, solved by a sparse table of
+two levels. Along one axis a window of side 7 is covered by blocks of length 1 or 4 that may overlap:
+
+    window     . . # # # # # # # . .
+    blocks         [4     ]
+                         [4     ]        noted where each starts, in the map of length 4
+
+A window notes its number, by maximum, where its blocks start in the map of their lengths: two to four notes an axis
+instead of one a voxel. Afterwards each block of the longer map is spread over its voxels once, for all windows
+together.
+
+What does not depend on the draw is worked out once for a shape of patch. Voxels are numbered in memory order.
 """
 
 import math
@@ -14,7 +24,7 @@ import torch
 from torch import Tensor
 
 from modelsgenesis.errors import ShapeError
-from modelsgenesis.pretext.draws import Draws, Stream
+from modelsgenesis.pretext.random import CounterRNG, Stream
 
 _ENTRIES = 2**19  # of the table of permutations: 4 MB; random access to more is slow
 _MOST_ENTRIES = 2**25  # 256 MB
@@ -22,7 +32,7 @@ _ADJACENT = 8  # blocks side by side in memory cost little
 
 
 @dataclass(frozen=True)
-class Cover:
+class BlockCover:
     """How a window of any side along one axis is a union of a few blocks of one of two lengths.
 
     Attributes:
@@ -30,7 +40,7 @@ class Cover:
         lengths: 1, or 1 and a longer one. The longest that fits into a window covers it.
 
     Example:
-        >>> cover = Cover.of(longest=12, adjacent=False)
+        >>> cover = BlockCover.of(longest=12, adjacent=False)
         >>> cover.lengths, cover.starts(3), cover.starts(11)
         ((1, 4), [0, 1, 2], [0, 4, 7])
     """
@@ -39,7 +49,7 @@ class Cover:
     lengths: tuple[int, ...]
 
     @classmethod
-    def of(cls, longest: int, *, adjacent: bool) -> "Cover":
+    def of(cls, longest: int, *, adjacent: bool) -> "BlockCover":
         """Return the cover for sides up to `longest` along an axis that is adjacent in memory, or is not."""
         if longest == 1 or (adjacent and longest <= _ADJACENT):
             return cls(longest, (1,))
@@ -61,17 +71,17 @@ class WindowTable:
     """What is known of windows before any is drawn.
 
     Attributes:
-        shape: Sides of the sub-volume.
+        shape: Sides of the patch.
         longest: The longest window side along each axis. Window shapes are numbered from (1, 1, 1), the last
             axis fastest.
         permutations: Uniformly random permutations that are kept for each window shape. Each is read from any
             of its n entries on, going round: a window is permuted in one of `n * permutations` ways.
         starts: int64 [shapes], where in `sources` the permutations of a window shape start.
-        sources: int32; first the number of every voxel of the sub-volume, then permutation after permutation,
+        sources: int32; first the number of every voxel of the patch, then permutation after permutation,
             each twice in a row. An entry of these is the distance of a voxel from the first of its window.
         covers: How windows are covered by blocks, along each axis.
         points: For each axis int64 [blocks, longest], where the blocks of a window of side 1, 2, … start; the
-            sum over the axes counts from its first voxel, in maps of the sub-volume laid one after another,
+            sum over the axes counts from its first voxel, in maps of the patch laid one after another,
             one map for each combination of block lengths.
     """
 
@@ -80,7 +90,7 @@ class WindowTable:
     permutations: int
     starts: Tensor
     sources: Tensor
-    covers: tuple[Cover, ...]
+    covers: tuple[BlockCover, ...]
     points: tuple[Tensor, ...]
 
 
@@ -109,11 +119,11 @@ def ravel(places: Tensor, sides: Sequence[Tensor | int]) -> Tensor:
 
 @lru_cache(maxsize=8)
 def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) -> WindowTable:
-    """Work out the table for a shape of sub-volume; it is the same in every process.
+    """Work out the table for a shape of patch; it is the same in every process.
 
     Args:
-        shape: Sides of the sub-volume.
-        fraction: The longest window side is a side of the sub-volume divided by this, at least 1.
+        shape: Sides of the patch.
+        fraction: The longest window side is a side of the patch divided by this, at least 1.
         device: Where it is needed.
 
     Raises:
@@ -124,11 +134,11 @@ def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) ->
     if entries > _MOST_ENTRIES:
         raise ShapeError(
             f"sides {shape}: expected local shuffling with windows smaller than up to {longest}; "
-            f"use smaller sub-volumes or a shuffle_fraction above {fraction}"
+            f"use smaller patches or a shuffle_fraction above {fraction}"
         )
     permutations = max(_ENTRIES // entries, 1)
     windows = list(product(*(range(1, side + 1) for side in longest)))
-    covers = tuple(Cover.of(side, adjacent=axis == len(shape) - 1) for axis, side in enumerate(longest))
+    covers = tuple(BlockCover.of(side, adjacent=axis == len(shape) - 1) for axis, side in enumerate(longest))
     whole = torch.arange(math.prod(shape), dtype=torch.int32)
     sources = [
         whole,
@@ -149,12 +159,12 @@ def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) ->
 def _permutations(number: int, window: tuple[int, ...], shape: tuple[int, ...], count: int) -> Tensor:
     """Return the voxels of a window in `count` random orders, each twice in a row, int32."""
     voxels = _sums(torch.arange(side) * stride for side, stride in zip(window, strides(shape), strict=True))
-    draws = Draws(torch.tensor([number]), Stream.TABLE, count * len(voxels))
-    order = draws.words(count, len(voxels))[0].argsort(dim=1, stable=True)
+    rng = CounterRNG(torch.tensor([number]), Stream.TABLE, count * len(voxels))
+    order = rng.words(count, len(voxels))[0].argsort(dim=1, stable=True)
     return voxels[order].repeat(1, 2).view(-1).int()
 
 
-def _points(shape: tuple[int, ...], longest: tuple[int, ...], covers: tuple[Cover, ...]) -> Iterator[Tensor]:
+def _points(shape: tuple[int, ...], longest: tuple[int, ...], covers: tuple[BlockCover, ...]) -> Iterator[Tensor]:
     """Yield the `points` of a `WindowTable`."""
     maps = strides([len(cover.lengths) for cover in covers])
     for cover, side, stride, next_map in zip(covers, longest, strides(shape), maps, strict=True):
@@ -172,7 +182,7 @@ def _sums(terms: Iterable[Tensor]) -> Tensor:
     return total
 
 
-def last_windows(table: WindowTable, sides: Tensor, firsts: Tensor) -> Tensor:
+def last_window_per_voxel(table: WindowTable, sides: Tensor, firsts: Tensor) -> Tensor:
     """Find the last window over each voxel.
 
     Each window is noted where its blocks start, in the map of their lengths, over earlier ones. Then, axis
@@ -180,7 +190,7 @@ def last_windows(table: WindowTable, sides: Tensor, firsts: Tensor) -> Tensor:
     few steps a voxel, however many voxels the windows have together.
 
     Args:
-        table: Of the sub-volume.
+        table: Of the patch.
         sides: int64 [k, axes, windows].
         firsts: int64 [k, windows], the first voxel of each window.
 

@@ -8,14 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelsgenesis.errors import ShapeError
-from modelsgenesis.pretext.windows import Cover, last_windows, ravel, window_table
+from modelsgenesis.pretext.sparse_table import BlockCover, last_window_per_voxel, ravel, window_table
 
 CPU = torch.device("cpu")
 
 
 @given(longest=st.integers(1, 120), adjacent=st.booleans())
 def test_blocks_cover_windows_of_every_side(longest: int, adjacent: bool) -> None:
-    cover = Cover.of(longest, adjacent=adjacent)
+    cover = BlockCover.of(longest, adjacent=adjacent)
     assert len(cover.lengths) <= 2
     for side in range(1, longest + 1):
         length = cover.lengths[cover.level(side)]
@@ -37,14 +37,14 @@ def test_the_last_window_is_found_over_every_voxel(shape: tuple[int, ...]) -> No
         for window in range(200):
             corners = zip(origins[sample, :, window], sides[sample, :, window], strict=True)
             expected[sample][tuple(slice(first, first + side) for first, side in corners)] = window + 1
-    last = last_windows(table, sides, ravel(origins, shape))
+    last = last_window_per_voxel(table, sides, ravel(origins, shape))
     assert torch.equal(last.view(2, *shape).long(), expected)
 
 
 def test_very_many_windows_can_be_counted() -> None:
     table = window_table((20, 20), 10, CPU)
     sides = torch.ones(1, 2, 40_000, dtype=torch.int64)
-    last = last_windows(table, sides, torch.arange(40_000)[None] % 400)
+    last = last_window_per_voxel(table, sides, torch.arange(40_000)[None] % 400)
     assert last.dtype == torch.int32
     assert last.max() == 40_000
 

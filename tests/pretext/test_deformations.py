@@ -1,7 +1,5 @@
 """The whole deformation."""
 
-import dataclasses
-
 import pytest
 import torch
 from hypothesis import given, settings
@@ -58,29 +56,18 @@ def test_the_layout_in_memory_does_not_matter() -> None:
         assert not strided.is_contiguous()
         for deformed, expected in zip(deform(strided, SEEDS), plain, strict=True):
             assert torch.equal(deformed, expected)
-    parameters = deform.sample((32, 32, 16), SEEDS)
-    assert torch.equal(deform.apply(strided, parameters)[0], plain[0])
 
 
-def test_parameters_can_be_applied_again_and_the_batch_is_left_alone() -> None:
+def test_the_steps_follow_one_another_and_the_batch_is_left_alone() -> None:
     batch = ramps(6, 32, 32, 16)
-    before = batch.clone()
-    deform = Deformation()
-    parameters = deform.sample((32, 32, 16), SEEDS)
-    for again, first in zip(deform.apply(batch, parameters), deform(batch, SEEDS), strict=True):
-        assert torch.equal(again, first)
-    assert torch.equal(batch, before)
-
-
-def test_the_steps_follow_one_another_with_the_parameters_that_they_draw_alone() -> None:
-    batch = ramps(6, 32, 32, 16)
-    deform = Deformation()
-    expected, target = deform.flip(batch, SEEDS)
-    for step in (deform.shuffling, deform.intensity, deform.painting):
-        expected, _ = step(expected, SEEDS)
+    before, deform = batch.clone(), Deformation()
+    expected = target = deform.flip(batch, SEEDS)
+    for step in deform.steps:
+        expected = step(expected, SEEDS)
     deformed, flipped = deform(batch, SEEDS)
     assert torch.equal(deformed, expected)
     assert torch.equal(flipped, target)
+    assert torch.equal(batch, before)
 
 
 def test_the_deformations_of_four_seeds_are_pinned() -> None:
@@ -106,24 +93,19 @@ def test_any_shape_and_seed_stays_in_range(shape: list[int], seed: int) -> None:
 def test_a_scheme_does_its_deformations_only(name: str) -> None:
     config = scheme(name)
     seeds = draw_seeds(60, torch.Generator().manual_seed(0))
-    drawn = Deformation(config).sample((24, 24), seeds)
-    painted = drawn.painting.outside | (drawn.painting.stops > drawn.painting.starts).any(dim=(1, 2))
-    assert drawn.flip.flipped.any()
-    assert drawn.shuffling.applied.any() == (config.shuffle_probability > 0)
-    assert drawn.intensity.applied.any() == (config.intensity_probability > 0)
+    deform = Deformation(config)
+    windows, curves, boxes = (step.draw((24, 24), seeds) for step in deform.steps)
+    painted = boxes.outside | (boxes.stops > boxes.starts).any(dim=(1, 2))
+    assert deform.flip.draw((24, 24), seeds).any()
+    assert windows.applied.any() == (config.shuffle_probability > 0)
+    assert curves.applied.any() == (config.intensity_probability > 0)
     assert painted.any() == (config.painting_probability > 0)
-    assert drawn.painting.outside.any() == (config.painting_probability > 0 and config.inpainting_share < 1)
+    assert boxes.outside.any() == (config.painting_probability > 0 and config.inpainting_share < 1)
 
 
 def test_the_identity_scheme_returns_its_target() -> None:
     deformed, target = Deformation(scheme("identity"))(torch.rand(6, 1, 24, 24), SEEDS)
     assert torch.equal(deformed, target)
-
-
-def test_parameters_are_frozen() -> None:
-    parameters = Deformation().sample((24, 24), SEEDS)
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        parameters.drawn_for = (1, 24, 24)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def test_a_batch_that_wants_gradients_is_deformed_without() -> None:

@@ -249,7 +249,8 @@ def test_the_differences_from_the_named_recipe_come_before_every_setting() -> No
         "- pretext.shuffle_probability 0 instead of 0.5",
         "Scheme III+IV: out-painting, in-painting.",
         "| Budget | at most 300 steps; the network of step 200 was kept |",
-        "| Batch | 4 patches of 64, 64, 32 |",
+        "| Batch | 4 patches of 64×64×32 voxels |",
+        "| Seed | 0 |",
         "| Optimiser | adamw, learning rate 0.001, 50 steps of warm-up, then cosine |",
     } <= set(lines)
     assert lines.index("- steps 300 instead of 1000") < lines.index("| pretext.shuffle_windows | 10000 |")
@@ -282,8 +283,8 @@ def test_a_loss_is_told_beside_its_baselines() -> None:
     ("data", "said"),
     [
         ({}, "The record says nothing about limits"),
-        ({"validation_patients": 1, "held_out": True}, "Validated on patients: 1, from the same source"),
-        ({"validation_scans": 4}, "Validated on scans: 4, from"),
+        ({"validation_patients": 1, "held_out": True}, "Validated on 1 patient from the same source"),
+        ({"validation_scans": 4}, "Validated on 4 scans from"),
         ({"validation_patients": 3, "held_out": False}, "Nobody was held out"),
         ({"training_scans": 4}, "Trained on CT alone, 3D, at the scans' own voxel sizes; nothing else was tried."),
     ],

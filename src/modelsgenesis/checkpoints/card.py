@@ -192,17 +192,16 @@ def recipe_section(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str
         return "No recipe was recorded."
     kept = f"; the network of step {text(results['step'])} was kept" if "step" in results else ""
     budget = " or ".join(f"{text(recipe[key])} {key}" for key in ("steps", "epochs") if recipe.get(key))
-    said = {
-        "Budget": f"at most {budget}{kept}" if budget else None,
-        "Batch": "batch_size" in recipe and f"{text(recipe['batch_size'])} patches of {text(recipe.get('patch_size'))}",
-        "Optimiser": "optimizer" in recipe
-        and f"{text(recipe['optimizer'])}, learning rate {text(recipe.get('learning_rate'))}, "
-        f"{text(recipe.get('warmup_steps'))} steps of warm-up, then {text(recipe.get('schedule'))}",
-        "Seed": recipe.get("seed"),
-    }
-    short = _table({key: value for key, value in said.items() if value not in (None, False)})
+    setting = {key: text(value) for key, value in recipe.items()}
+    short: dict[str, Any] = {"Budget": f"at most {budget}{kept}"} if budget else {}
+    if setting.keys() >= {"batch_size", "patch_size"}:
+        short["Batch"] = f"{setting['batch_size']} patches of {setting['patch_size'].replace(', ', '×')} voxels"
+    if setting.keys() >= {"optimizer", "learning_rate", "warmup_steps", "schedule"}:
+        warm = f"{setting['warmup_steps']} steps of warm-up, then {setting['schedule']}"
+        short["Optimiser"] = f"{setting['optimizer']}, learning rate {setting['learning_rate']}, {warm}"
+    short |= {"Seed": recipe["seed"]} if "seed" in recipe else {}
     every = f"<details><summary>Every setting</summary>\n\n{_table(recipe)}\n\n</details>"
-    return "\n\n".join(block for block in (_nearest_recipe(recipe), short, every) if block)
+    return "\n\n".join(block for block in (_nearest_recipe(recipe), _table(short), every) if block)
 
 
 def _nearest_recipe(recipe: Mapping[str, Any]) -> str:
@@ -248,13 +247,13 @@ def limits(config: BundleConfig) -> str:
         return "The record says nothing about limits; see the end of this card."
     spacing = "at the scans' own voxel sizes" if contract.spacing is None else f"at {text(contract.spacing)} mm"
     found = [f"Trained on {contract.modality.upper()} alone, {contract.dims}D, {spacing}; nothing else was tried."]
-    held_out = [
-        f"{key}s: {text(data[f'validation_{key}s'])}" for key in ("patient", "scan") if data.get(f"validation_{key}s")
-    ]
+    what = next((what for what in ("patient", "scan") if data.get(f"validation_{what}s")), "")
+    count = data.get(f"validation_{what}s")
     if data.get("held_out") is False:
         found.append("Nobody was held out: validated on other patches of the training scans, which is optimistic.")
-    elif held_out:
-        found.append(f"Validated on {held_out[0]}, from the same source; other scanners and hospitals were not tried.")
+    elif what:
+        who = f"{text(count)} {what}{'' if count == 1 else 's'}"
+        found.append(f"Validated on {who} from the same source; other scanners and hospitals were not tried.")
     if config.task == "restoration":
         found.append("A low restoration loss does not prove use: compare with training from scratch on your task.")
     return "\n".join(f"- {line}" for line in found)

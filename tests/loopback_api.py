@@ -65,12 +65,7 @@ class Api:
     def whoami(self) -> Any:
         if self.user is None:
             raise RefusalError(401, message="Invalid username or password.")
-        return {
-            "type": "user",
-            "name": self.user["name"],
-            "orgs": [{"name": name} for name in self.user["orgs"]],
-            "auth": {"accessToken": {"displayName": "test", "role": self.user["role"]}},
-        }
+        return {"type": "user", "name": self.user["name"], "orgs": [{"name": name} for name in self.user["orgs"]]}
 
     def create(self) -> Any:
         asked = json.loads(self.body)
@@ -79,17 +74,10 @@ class Api:
         owner = asked.get("organization") or self.user["name"]
         name = f"{owner}/{asked['name']}"
         if owner not in (self.user["name"], *self.user["orgs"]) or self.user["role"] != "write":
-            raise RefusalError(
-                403, message=f"You don't have the rights to create a model under the namespace {owner!r}"
-            )
+            raise RefusalError(403, message=f"You don't have the rights to create a model under {owner!r}")
         url = f"{self.hub.url}/{name}"
         if name in self.hub.repositories:
-            answer = {"error": "You already created this model repo", "url": url}
-            return (
-                json.dumps(answer).encode(),
-                {"X-Error-Message": "You already created this model repo"},
-                409,
-            )
+            return json.dumps({"error": "You already created this model repo", "url": url}).encode(), {}, 409
         repository = self.hub.repositories[name] = Repository(private=asked.get("visibility") == "private")
         repository.commit({".gitattributes": Blob(b"*.safetensors filter=lfs\n")}, message="initial commit")
         return {"url": url, "name": name, "id": name}
@@ -115,21 +103,9 @@ class Api:
         repository = self._repository(name)
         oid = self._commit(repository, revision or "main")
         blobs = "blobs" in self.query
-        return {
-            "id": name,
-            "modelId": name,
-            "sha": oid,
-            "private": repository.private,
-            "gated": "auto" if repository.gated else False,
-            "disabled": False,
-            "downloads": 0,
-            "likes": 0,
-            "tags": [],
-            "siblings": [
-                {"rfilename": path, **(described(blob) if blobs else {})}
-                for path, blob in repository.commits[oid].items()
-            ],
-        }
+        files = repository.commits[oid].items()
+        siblings = [{"rfilename": path, **(described(blob) if blobs else {})} for path, blob in files]
+        return {"id": name, "sha": oid, "private": repository.private, "siblings": siblings}
 
     def branch(self, name: str, branch: str) -> Any:
         repository = self._repository(name, write=True)
@@ -165,8 +141,7 @@ class Api:
                 "upload": {"href": f"{self.hub.large_url}/large/{asked['oid']}"},
                 "verify": {"href": f"{self.hub.url}/{name}/lfs/verify"},
             }
-            present = {} if asked["oid"] not in self.hub.large else None
-            objects.append({**asked, **({"actions": actions} if present is not None else {})})
+            objects.append({**asked, **({} if asked["oid"] in self.hub.large else {"actions": actions})})
         return {"transfer": "basic", "objects": objects}
 
     def lfs_verify(self, name: str) -> Any:
@@ -205,13 +180,7 @@ class Api:
         oid = repository.commit(files, branch, header["summary"])
         proposed = f"{self.hub.url}/{name}/discussions/{branch.split('/')[-1]}" if proposal else None
         url = f"{self.hub.url}/{name}/commit/{oid}"
-        return {
-            "success": True,
-            "commitOid": oid,
-            "commitUrl": url,
-            "pullRequestUrl": proposed,
-            "hookOutput": "",
-        }
+        return {"success": True, "commitOid": oid, "commitUrl": url, "pullRequestUrl": proposed}
 
     def _apply(self, files: dict[str, Blob], key: str, value: dict[str, Any]) -> None:
         if key == "file":

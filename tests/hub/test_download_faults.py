@@ -162,12 +162,6 @@ def test_what_is_not_for_everybody(
     load_bundle(room.fetch_bundle(TINY, token="hf_bob"))
 
 
-def test_a_missing_file(hub: LoopbackHub, home: Path) -> None:
-    del hub.repositories[TINY].files["model.safetensors"]
-    assert "holds no bundle of this package" in failure(CheckpointError)
-    assert cached_files(home) == []
-
-
 def test_paths_that_lead_out_are_never_followed(hub: LoopbackHub, tmp_path: Path) -> None:
     hub.add(TINY, {"../../evil.json": b"{}", "/absolute.json": b"{}", "figures/../../x.png": b"x"})
     room.copy_bundle(room.fetch_bundle(TINY), tmp_path / "copy")
@@ -195,13 +189,15 @@ def test_weights_that_lie_are_damaged(hub: LoopbackHub, content: bytes) -> None:
         load_bundle(room.fetch_bundle(TINY))
 
 
-def test_a_file_said_to_have_10_gb_is_not_downloaded(hub: LoopbackHub, run: Path) -> None:
-    weights = (run / "model.safetensors").read_bytes()
-    hub.repositories[TINY].files["model.safetensors"] = Blob(weights, lfs=True, claimed_size=10 << 30)
+def test_files_that_are_missing_or_said_to_have_10_gb_are_not_downloaded(hub: LoopbackHub, run: Path) -> None:
+    files, weights = hub.repositories[TINY].files, (run / "model.safetensors").read_bytes()
+    files["model.safetensors"] = Blob(weights, lfs=True, claimed_size=10 << 30)
     assert "10,737,418,240 bytes" in failure(CheckpointError)
+    files["config.json"] = Blob(b"{}", claimed_size=10 << 30)
+    assert "10,737,418,240 bytes" in failure(CheckpointError)
+    del files["model.safetensors"]
+    assert "holds no bundle of this package" in failure(CheckpointError)
     assert hub.count(LARGE) == 0
-    hub.repositories[TINY].files["config.json"] = Blob(b"{}", claimed_size=10 << 30)
-    assert "10,737,418,240 bytes" in failure(CheckpointError)
 
 
 def test_a_link_in_the_cache_that_leads_out_is_replaced_and_its_target_stays(hub: LoopbackHub, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from huggingface_hub import HfApi
 
-from loopback_hub import LoopbackHub, use_endpoint
+from loopback_hub import LoopbackHub
 from modelsgenesis import hub as room
 from modelsgenesis.errors import (
     AccessError,
@@ -77,11 +77,6 @@ def test_without_the_rights_to_write(hub: LoopbackHub, run: Path, tmp_path: Path
     first = room.publish(run, GENESIS)
     assert "403" in failure(AccessError, write_run(tmp_path / "other", seed=1), token="hf_stranger")
     assert hub.repositories[GENESIS].heads == {"main": first.commit}
-
-
-def test_with_no_connection(closed_port: int, hub: LoopbackHub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    use_endpoint(monkeypatch, f"http://127.0.0.1:{closed_port}")
-    assert "cannot be reached" in failure(HubUnreachableError, run)
 
 
 def test_a_header_that_the_hub_refuses_makes_nothing(hub: LoopbackHub, run: Path) -> None:

@@ -1,5 +1,6 @@
 """The registry of cards."""
 
+import os
 import re
 import subprocess
 import sys
@@ -82,14 +83,8 @@ def test_reading_cards_loads_neither_torch_nor_the_client(cards: Path) -> None:
         "import sys; from modelsgenesis import hub; assert hub.find_card('tiny-ct');"
         "print([m for m in ('torch', 'huggingface_hub', 'numpy') if m in sys.modules])"
     )
-    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=_environment(), check=True)
-    assert shown.stdout == "[]\n"
-
-
-def _environment() -> dict[str, str]:
-    import os
-
-    return {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, env=environment) == "[]\n"
 
 
 @given(st.lists(st.sampled_from(["a", "..", ".", "", "b.pt", "C:", "\\x"]), min_size=1, max_size=5))

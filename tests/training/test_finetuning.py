@@ -7,17 +7,16 @@ import pytest
 
 from labelled_cases import CLASSIFY, CONTRACT, SEGMENT, data_of, masked, prepared, split_of
 from modelsgenesis.checkpoints import load_bundle
-from modelsgenesis.configs import ClassifierConfig, FinetuningConfig, GenesisUNetConfig, SegmentationConfig
+from modelsgenesis.configs import ClassifierConfig, GenesisUNetConfig, SegmentationConfig
 from modelsgenesis.errors import ConfigurationError, DataError, ResumeError, TrainingError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import build_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import finetune_network
-from modelsgenesis.training.finetuning import make_objective
 from modelsgenesis.training.folds import pool_folds
 from modelsgenesis.training.parts import choose_patch_size, pick_parts, settle_patch_size
 from modelsgenesis.training.supervised import read_rows, write_rows
-from modelsgenesis.training.task_networks import seeded
+from modelsgenesis.training.task_networks import InitialModel, seeded
 from recorded_notes import Notes
 
 PARTS = {
@@ -33,21 +32,10 @@ def classifier(config=CLASSIFY, classes=2):
     return seeded(config.seed, lambda: build_network(shape))
 
 
-def train(folder, config=CLASSIFY, *, network=None, parts=PARTS, data=DATA, **options):
-    return finetune_network(
-        **{
-            "network": network or classifier(config),
-            "config": config,
-            "contract": CONTRACT,
-            "data": data,
-            "split": split_of(**parts),
-            "output": folder,
-            "hardware": choose_hardware("cpu", "float32"),
-            "reporter": Reporter(),
-            "parts": parts,
-            **options,
-        }
-    )
+def train(folder, config=CLASSIFY, *, network=None, parts=PARTS, data=DATA, init=None, **options):
+    begun = InitialModel(network or classifier(config), CONTRACT, init)
+    asked = {"hardware": choose_hardware("cpu", "float32"), "reporter": Reporter(), "parts": parts, **options}
+    return finetune_network(begun, config, data, split_of(**parts), folder, **asked)
 
 
 @pytest.fixture(scope="module")
@@ -180,10 +168,6 @@ def test_refuses_what_does_not_fit_together(tmp_path):
         train(tmp_path / "run", CLASSIFY.override(patch_size=(16, 17)))
     with pytest.raises(DataError, match="no training example of 'square'"):
         train(tmp_path / "run", parts={**PARTS, "training": [prepared(0, (0,))]})
-    with pytest.raises(ConfigurationError, match="received a FinetuningConfig, expected a SegmentationConfig or"):
-        make_objective(
-            FinetuningConfig(), training=[], validation=[], labels=(), hardware=choose_hardware("cpu", "float32")
-        )
     assert not (tmp_path / "run").exists()
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,13 +16,14 @@ from modelsgenesis.comparison.payload import read_cases
 from modelsgenesis.configs import FinetuningConfig, InputContract, NetworkConfig, apply_settings
 from modelsgenesis.data import LabelledData, PreparedCase
 from modelsgenesis.evaluation import flat
-from modelsgenesis.hardware import Hardware, choose_hardware
+from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import empty_network
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.finetuning import make_objective
-from modelsgenesis.training.loop import Progress, Trainer
+from modelsgenesis.training.finetuning import make_objective, make_trainer
+from modelsgenesis.training.loop import Progress
+from modelsgenesis.training.outcome import summarize_rows
 from modelsgenesis.training.run import Run
-from modelsgenesis.training.supervised import SupervisedObjective, plain
+from modelsgenesis.training.supervised import plain
 from modelsgenesis.training.task_networks import initial_model, unet_of
 
 
@@ -143,20 +144,15 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
     bundle = None if arm.weights is None else load_bundle(arm.weights)
     begun = initial_model(bundle, bench.data, config, name=arm.init or "", from_scratch=arm.init is None, dims=arm.dims)
     network = begun.network
-    objective = _objective(trial, bench, config, hardware)
-    if config.freeze_encoder:
-        objective.freeze(cast("nn.Module", network.encoder))
-    run = Unlogged()
-    trainer = Trainer(
-        network=network,
-        objective=objective,
-        config=config,
-        run=run,
+    objective = make_objective(
+        config,
+        bench.data,
+        training=_training(trial, bench),
+        validation=_part(bench, trial.arm, "validation"),
         hardware=hardware,
-        reporter=Reporter(),
-        keep=run.keep,
-        pretrained=begun.pretrained,
     )
+    run = Unlogged()
+    trainer = make_trainer(begun, objective, run, run.keep, Reporter())
     progress = trainer.fit()
     network.load_state_dict(run.best)
     network.eval()
@@ -165,7 +161,7 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
     record |= hardware.for_results().recorded()
     if not trial.tuning:
         rows = objective.measure(network, _part(bench, trial.arm, "test"))
-        record |= {"test": flat(objective.summarize(rows)), "cases": rows}
+        record |= {"test": flat(summarize_rows(rows, bench.data, config)), "cases": rows}
         _save(network, trial, bench)
     return plain({**record, "seconds": round(time.perf_counter() - started, 2), "library_version": __version__})
 
@@ -186,20 +182,10 @@ def _asked(trial: Trial, config: FinetuningConfig) -> dict[str, Any]:
     }
 
 
-def _objective(trial: Trial, bench: Bench, config: FinetuningConfig, hardware: Hardware) -> SupervisedObjective:
+def _training(trial: Trial, bench: Bench) -> list[PreparedCase]:
     wanted = set(trial.cases)
-    training = [case for case in _part(bench, trial.arm, "training") if case.name in wanted]
-    if bench.arms[trial.arm].dims == 2:
-        training = [plane for case in training for plane in planes_of(case)]
-    validation = _part(bench, trial.arm, "validation")
-    return make_objective(
-        config,
-        training=training,
-        validation=validation,
-        labels=bench.data.labels,
-        hardware=hardware,
-        multilabel=bench.data.multilabel,
-    )
+    cases = [case for case in _part(bench, trial.arm, "training") if case.name in wanted]
+    return [plane for case in cases for plane in planes_of(case)] if bench.arms[trial.arm].dims == 2 else cases
 
 
 def planes_of(case: PreparedCase) -> list[PreparedCase]:

@@ -19,47 +19,23 @@ from modelsgenesis.training.supervised import Row, SupervisedObjective
 
 
 class Classification(SupervisedObjective):
-    """Classify whole images under cross-entropy: of exclusive classes, or of each label by itself.
-
-    Args:
-        training: Cases to learn from.
-        validation: Cases that decide, by their AUC, which network is kept; none keeps the last.
-        config: Patch, augmentation, weights of the classes.
-        labels: Class names.
-        multilabel: Whether several classes, or none, may hold for an image.
-        hardware: Where to compute.
-
-    Raises:
-        DataError: A class has no training example.
-    """
+    """Classify whole images under cross-entropy: of exclusive classes, or of each label by itself."""
 
     config: ClassificationConfig
 
-    def __init__(
-        self,
-        *,
-        training: Sequence[PreparedCase],
-        validation: Sequence[PreparedCase],
-        config: ClassificationConfig,
-        labels: Sequence[str],
-        hardware: Hardware,
-        multilabel: bool = False,
-    ) -> None:
-        super().__init__(validation=validation, config=config, labels=labels, hardware=hardware)
-        self.multilabel = multilabel
-        self._check_classes(true_classes(training, len(self.labels)))
-        options: dict[str, Any] = {"classes": len(self.labels), "multilabel": multilabel}
-        self.dataset = LabelledImages(training, config, **options)
-        self.weights = class_weights(training, **options) if config.class_weights else None
-        self.validation_truth = true_classes(validation, len(self.labels))
-
-    def _check_classes(self, truth: np.ndarray) -> None:
-        absent = [name for name, held in zip(self.labels, np.atleast_1d(truth.any(axis=0)), strict=True) if not held]
+    def prepare(self, training: Sequence[PreparedCase]) -> None:
+        """Make the training images; refuse a class without a training example."""
+        truth = true_classes(training, len(self.labels))
+        absent = [name for name, held in zip(self.labels, truth.any(axis=0).tolist(), strict=True) if not held]
         if absent:
             raise DataError(
                 f"no training example of {', '.join(map(repr, absent))}: take more labels, another split_seed, or "
                 "leave the class out"
             )
+        options: dict[str, Any] = {"classes": len(self.labels), "multilabel": self.multilabel}
+        self.dataset = LabelledImages(training, self.config, **options)
+        self.weights = class_weights(training, **options) if self.config.class_weights else None
+        self.validation_truth = true_classes(self.validation, len(self.labels))
 
     def notes(self) -> list[str]:
         """Return the weights of the classes, and by what the network is kept where it is not the AUC."""
@@ -142,10 +118,6 @@ class Classification(SupervisedObjective):
             }
             for case, row in zip(cases, probabilities, strict=True)
         ]
-
-    def summarize(self, rows: Sequence[Row]) -> Summary:
-        """Return each metric with its interval over the patients."""
-        return summarize_classification_rows(rows, self.labels, self.config, multilabel=self.multilabel)
 
 
 def summarize_classification_rows(

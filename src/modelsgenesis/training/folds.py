@@ -7,12 +7,10 @@ from typing import Any
 from modelsgenesis.configs import FinetuningConfig
 from modelsgenesis.data import LabelledData
 from modelsgenesis.errors import DataError
-from modelsgenesis.evaluation import Summary, explanations, flat
+from modelsgenesis.evaluation import explanations, flat
 from modelsgenesis.files import parsing, sha256_of
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.classification import summarize_classification_rows
-from modelsgenesis.training.outcome import RESULTS_NAME, TEST_NAME, read_results, write_results
-from modelsgenesis.training.segmentation import summarize_segmentation_rows
+from modelsgenesis.training.outcome import RESULTS_NAME, TEST_NAME, read_results, summarize_rows, write_results
 from modelsgenesis.training.supervised import Row, read_rows, write_rows
 
 
@@ -67,12 +65,3 @@ def _rows_of(folder: Path, results: Mapping[str, Any]) -> list[Row]:
             f"{folder} and resume"
         )
     return rows
-
-
-def summarize_rows(rows: list[Row], data: LabelledData, config: FinetuningConfig) -> Summary:
-    """Return what rows of a `test.csv` amount to, with intervals over their patients."""
-    if not rows:
-        return {}
-    if data.task == "segmentation":
-        return summarize_segmentation_rows(rows, data.labels, config)
-    return summarize_classification_rows(rows, data.labels, config, multilabel=data.multilabel)

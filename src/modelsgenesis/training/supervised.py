@@ -11,9 +11,8 @@ from typing import Any
 from torch import nn
 
 from modelsgenesis.configs import FinetuningConfig, require_patch_size
-from modelsgenesis.data import PreparedCase
+from modelsgenesis.data import LabelledData, PreparedCase
 from modelsgenesis.errors import DataError
-from modelsgenesis.evaluation import Summary
 from modelsgenesis.files import parsing, read_text, write_atomically
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.training.objective import Objective
@@ -26,32 +25,38 @@ class SupervisedObjective(Objective):
     """Learns from labels.
 
     Args:
+        training: Cases to learn from.
         validation: Cases that decide which network is kept; none keeps the last.
         config: Budget, patch, augmentation.
-        labels: Class names; of a segmentation the background first.
+        data: The data set, whose classes are learnt.
         hardware: Where to compute.
+
+    Raises:
+        DataError: There is nothing to learn.
     """
 
     def __init__(
         self,
         *,
+        training: Sequence[PreparedCase],
         validation: Sequence[PreparedCase],
         config: FinetuningConfig,
-        labels: Sequence[str],
+        data: LabelledData,
         hardware: Hardware,
     ) -> None:
         self.patch_size = require_patch_size(config)
-        self.validation, self.config = validation, config
-        self.labels, self.hardware = tuple(labels), hardware
+        self.validation, self.config, self.hardware = validation, config, hardware
+        self.labels, self.multilabel = data.labels, data.multilabel
         self._frozen: nn.Module | None = None
+        self.prepare(training)
+
+    @abstractmethod
+    def prepare(self, training: Sequence[PreparedCase]) -> None:
+        """Make the training samples, `dataset`, and whatever else follows from the training cases."""
 
     @abstractmethod
     def measure(self, network: nn.Module, cases: Sequence[PreparedCase]) -> list[Row]:
         """Measure a network, in evaluation mode, on cases: a row each."""
-
-    @abstractmethod
-    def summarize(self, rows: Sequence[Row]) -> Summary:
-        """Return what rows of `measure` amount to, with intervals over their patients."""
 
     def notes(self) -> list[str]:
         """Return what a person should know of the labels before training."""

@@ -23,10 +23,8 @@ BESIDE = {"x.hdr": "x.img", "a.hdr": "a.img", "p.hdr": "p.img.gz", "x.mhd": "x.r
 BESIDE |= {"x.nhdr": "x.raw", "z.nhdr": "z.raw.gz"}
 HEADERS = {"z.mha": b"LOCAL\n", "z.nrrd": b"\n\n"}  # how those end that no checksum covers
 SEALED = ("x.nii.gz", "two.nii.gz", "x.mgz", "p.img.gz", "z.zraw", "z.raw.gz", *HEADERS)
-WORDS = b"-1,0,1,3,99999999999999999999,4294967297,nan,inf,1e300,MET_LONG,MET_STRING,LIST,T,LOCAL,domain,list".split(
-    b","
-)
-WORDS += b"none,block,(1;0;0),gzip,raw,double,../../etc/passwd,x%d,left-posterior-superior,\n,=,:, ,\0".split(b",")
+WORDS = b"-1,0,1,3,99999999999999999999,4294967297,nan,inf,1e300,MET_LONG,MET_STRING,LIST,T,LOCAL,domain".split(b",")
+WORDS += b"list,none,block,(),gzip,raw,double,../../etc/passwd,x%d,left-posterior-superior,\n,=,:, ,\0".split(b",")
 WORDS += [b"x" * 300, b"1 " * 200]
 
 READ_ALL = """

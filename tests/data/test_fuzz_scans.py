@@ -7,7 +7,6 @@ little memory: parsers in C++ may crash, and a crash must not end the tests with
 import gzip
 import subprocess
 import sys
-from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 
@@ -18,34 +17,15 @@ from PIL import Image
 
 sitk = pytest.importorskip("SimpleITK")
 
-NAMES = (
-    "x.nii",
-    "x.nii.gz",
-    "two.nii.gz",
-    "x.hdr",
-    "p.hdr",
-    "a.hdr",
-    "x.mgh",
-    "x.mgz",
-    "x.mha",
-    "z.mha",
-    "x.mhd",
-    "z.mhd",
-)
-NAMES += ("x.nrrd", "z.nrrd", "x.nhdr", "z.nhdr", "x.png", "x.jpg", "x.tif", "x.bmp")
+NAMES = ("x.nii", "x.nii.gz", "two.nii.gz", "x.hdr", "p.hdr", "a.hdr", "x.mgh", "x.mgz", "x.png", "x.jpg", "x.tif")
+NAMES += ("x.bmp", "x.mha", "z.mha", "x.mhd", "z.mhd", "x.nrrd", "z.nrrd", "x.nhdr", "z.nhdr")
 BESIDE = {"x.hdr": "x.img", "a.hdr": "a.img", "p.hdr": "p.img.gz", "x.mhd": "x.raw", "z.mhd": "z.zraw"}
 BESIDE |= {"x.nhdr": "x.raw", "z.nhdr": "z.raw.gz"}
 HEADERS = {"z.mha": b"LOCAL\n", "z.nrrd": b"\n\n"}  # how those end that no checksum covers
 SEALED = ("x.nii.gz", "two.nii.gz", "x.mgz", "p.img.gz", "z.zraw", "z.raw.gz", *HEADERS)
-WORDS = (
-    b"-1,0,1,3,99999999999999999999,4294967297,nan,inf,1e300,MET_LONG,MET_STRING,LIST,T,LOCAL,domain,list,none,block,"
-)
-WORDS += (
-    b"(1,0,0),gzip,raw,double,../../etc/passwd,x%d,left-posterior-superior,\n,=,:, ,\0,"
-    + b"x" * 300
-    + b","
-    + b"1 " * 200
-)
+WORDS = b"-1,0,1,3,99999999999999999999,4294967297,nan,inf,1e300,MET_LONG,MET_STRING,LIST,T,LOCAL,domain".split(b",")
+WORDS += b"list,none,block,(),gzip,raw,double,../../etc/passwd,x%d,left-posterior-superior,\n,=,:, ,\0".split(b",")
+WORDS += [b"x" * 300, b"1 " * 200]
 
 READ_ALL = """
 import hashlib, resource, sys, time, warnings
@@ -83,21 +63,13 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, b
     sample = Path(str(resources.files("modelsgenesis"))) / "sample" / "images" / "c04_ts_abdomen_slab.nii.gz"
     crop = np.asanyarray(nib.load(sample).dataobj)[60:84, 70:90]
     affine = np.diag([-3, -3, 3, 1])
-    for name in ("x.nii", "x.nii.gz"):
-        nib.save(nib.Nifti1Image(crop, affine), folder / name)
+    for name in ("x.nii", "x.nii.gz", "x.hdr", "p.hdr", "a.hdr", "x.mgh", "x.mgz"):
+        kind = {"x.hdr": nib.Nifti1Pair, "p.hdr": nib.Nifti1Pair, "a.hdr": nib.AnalyzeImage}.get(name, nib.Nifti1Image)
+        nib.save((nib.MGHImage if "mg" in name else kind)(crop, affine), folder / name)
     nib.save(nib.Nifti2Image(np.stack([crop, crop], -1), affine), folder / "two.nii.gz")
-    nib.save(nib.Nifti1Pair(crop, affine), folder / "x.hdr")
-    nib.save(nib.Nifti1Pair(crop, affine), folder / "p.hdr")
     (folder / "p.img.gz").write_bytes(gzip.compress((folder / "p.img").read_bytes()))
-    (folder / "p.img").unlink()
-    nib.save(nib.AnalyzeImage(crop, affine), folder / "a.hdr")
-    for name in ("x.mgh", "x.mgz"):
-        nib.save(nib.MGHImage(crop.astype(np.float32), affine), folder / name)
     image = sitk.GetImageFromArray(crop.T)
-    for name in ("x.mha", "x.nrrd", "z.mha", "z.nrrd", "x.mhd", "z.mhd"):
-        sitk.WriteImage(image, str(folder / name), useCompression=name[0] == "z")
-    image.SetSpacing((3, 3, 3))
-    for name in ("x.nhdr", "z.nhdr"):
+    for name in ("x.mha", "x.nrrd", "x.mhd", "x.nhdr", "z.mha", "z.nrrd", "z.mhd", "z.nhdr"):
         sitk.WriteImage(image, str(folder / name), useCompression=name[0] == "z")
     grey = Image.fromarray((crop[..., 6].clip(-200, 300) / 2 + 100).astype(np.uint8))
     for name in ("x.png", "x.jpg", "x.tif", "x.bmp"):
@@ -116,16 +88,10 @@ def damaged(random: np.random.Generator, content: bytes, start: int, words: bool
         place = int(random.integers(start, min(len(changed), start + 450) if near else len(changed)))
         if words and random.random() < 0.6:
             end = next((at for at in range(place, len(changed)) if changed[at] in b" \n=:"), place)
-            listed = WORDS.split(b",")
-            changed[place:end] = listed[random.integers(len(listed))]
+            changed[place:end] = WORDS[random.integers(len(WORDS))]
         else:
             changed[place] = random.choice([0, 255, 1 << random.integers(8), random.integers(256)])
     return bytes(changed[: random.integers(start, len(changed))] if random.random() < 0.2 else changed)
-
-
-def inside(change: Callable[[bytes], bytes], content: bytes) -> bytes:
-    """Change what a gzip stream holds, whose checksum is that of the change."""
-    return gzip.compress(change(gzip.decompress(content)), 1)
 
 
 def read_in_another_process(cases: dict[str, dict[str, bytes]], folder: Path) -> dict[str, str]:
@@ -153,11 +119,9 @@ def check_damage(originals: dict[str, dict[str, bytes]], folder: Path, seed: int
             text = part == name and not start and name.endswith(("mha", "mhd", "nrrd", "nhdr"))
             change = damaged(random, files[part], start, words=text)
             cases[f"{'sealed' if sealed else 'open'}-{number:04d}-{name}"] = files | {part: change}
-        name = ("x.nii.gz", "x.mgz")[number % 2]
-        files = originals[name]
-        cases[f"open-{number:04d}-inside-{name}"] = {
-            name: inside(lambda content: damaged(random, content, 0, words=False), files[name])
-        }
+        name = ("x.nii.gz", "x.mgz")[number % 2]  # damage within a stream whose checksum is right
+        change = damaged(random, gzip.decompress(originals[name][name]), 0, words=False)
+        cases[f"open-{number:04d}-inside-{name}"] = {name: gzip.compress(change, 1)}
         suffix = (".nii", ".mgh", ".mha", ".nrrd", ".png")[number % 5]
         magic = {".nrrd": b"NRRD0004\n", ".mgh": b"\0\0\0\1", ".png": b"\x89PNG\r\n\x1a\n"}.get(suffix, b"")
         cases[f"open-{number:04d}-junk"] = {f"junk{suffix}": magic + random.bytes(random.integers(2000))}
@@ -172,7 +136,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="l
 
 
 def test_damaged_scans(originals: dict[str, dict[str, bytes]], tmp_path: Path) -> None:
-    check_damage(originals, tmp_path, seed=0, count=20)
+    check_damage(originals, tmp_path, seed=0, count=10)
 
 
 @pytest.mark.slow

@@ -12,31 +12,20 @@ from modelsgenesis.data import survey
 from modelsgenesis.data.reading import describe, read_volume
 from modelsgenesis.errors import ScanError, UnreadableScanError
 
-SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgz", ".nrrd", ".mha", ".mhd", ".png", ".tif")
-ODD = ("fifo", "device", "folder", "loop", "dangling", "socket")
 
-
-def make_odd(path: Path, kind: str) -> None:
-    if kind == "fifo":
-        os.mkfifo(path)
-    elif kind == "folder":
-        path.mkdir()
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".hdr", ".mgz", ".nrrd", ".mha", ".mhd", ".png", ".tif"])
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder", "loop", "dangling", "socket"])
+def test_what_is_not_a_regular_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, kind: str) -> None:
+    monkeypatch.chdir(tmp_path)  # names of sockets are short
+    path = Path(f"x{suffix}")
+    if kind in ("fifo", "folder"):
+        {"fifo": os.mkfifo, "folder": os.mkdir}[kind](path)
     elif kind == "socket":
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(path))
     else:
-        path.symlink_to({"device": "/dev/zero", "loop": path, "dangling": path.with_name("nothing")}[kind])
-
-
-@pytest.mark.parametrize("suffix", SUFFIXES)
-@pytest.mark.parametrize("kind", ODD)
-def test_what_is_not_a_regular_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, kind: str) -> None:
-    monkeypatch.chdir(tmp_path)  # names of sockets are short
-    path = Path(f"x{suffix}")
-    make_odd(path, kind)
-    with pytest.raises(
-        UnreadableScanError, match=r"x\..*: (is not a regular file|cannot be read|there is no such file)"
-    ):
+        path.symlink_to({"device": "/dev/zero", "loop": path, "dangling": "nothing"}[kind])
+    with pytest.raises(UnreadableScanError, match=r"x\..*: (is not a regular|cannot be read|there is no such)"):
         describe(path)
     with pytest.raises(ScanError, match=r"x\."):
         read_volume(path)

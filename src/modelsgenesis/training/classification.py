@@ -27,7 +27,7 @@ class Classification(SupervisedObjective):
     def prepare(self, training: Sequence[PreparedCase]) -> None:
         """Make the training images; refuse a class without a training example."""
         truth = true_classes(training, len(self.labels))
-        absent = [name for name, held in zip(self.labels, truth.any(axis=0).tolist(), strict=True) if not held]
+        absent = [self.labels[index] for index in np.flatnonzero(~truth.any(axis=0))]
         if absent:
             raise DataError(
                 f"no training example of {', '.join(map(repr, absent))}: take more labels, another split_seed, or "

@@ -11,7 +11,7 @@ from modelsgenesis.verbs.inspection import Inspection, ScanSummary, inspect_scan
 from modelsgenesis.verbs.models import from_pretrained, load, read_results, save_pretrained
 from modelsgenesis.verbs.prediction import Prediction, Predictions, predict, predict_all
 from modelsgenesis.verbs.pretraining import pretrain
-from modelsgenesis.verbs.requests import read_recorded
+from modelsgenesis.verbs.starting import read_recorded
 
 __all__ = [
     "Comparison",

@@ -1,6 +1,7 @@
 """What goes wrong on the way down: the message, what the caches hold afterwards, and that no token leaks."""
 
 import json
+import os
 import random
 import struct
 import time
@@ -207,6 +208,12 @@ def test_a_link_in_the_cache_that_leads_out_is_replaced_and_its_target_stays(hub
     config.symlink_to(tmp_path / "outside")
     load_bundle(room.fetch_bundle(TINY))
     assert (tmp_path / "outside").read_text() == "{}"
+    config.unlink()
+    os.mkfifo(config)
+    load_bundle(room.fetch_bundle(TINY))
+    config.unlink()
+    config.mkdir()
+    assert "cannot be replaced" in failure(DigestError)
 
 
 def test_a_cache_that_cannot_be_written_is_said(home: Path) -> None:

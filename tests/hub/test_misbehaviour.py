@@ -156,6 +156,11 @@ def test_it_is_one_line(
     assert word in failure(lambda: room.publish(run, name) if up else room.fetch_bundle(TINY), kind, tmp_path)
 
 
+def test_another_commit_than_was_asked_for_is_refused(hub: LoopbackHub, tmp_path: Path) -> None:
+    hub.fault(INFO, **info())
+    assert SHA in failure(lambda: room.fetch_bundle(f"{TINY}@{'1' * 40}"), HubError, tmp_path)
+
+
 def test_a_way_that_is_less_safe_than_to_the_hub_is_not_taken(
     hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

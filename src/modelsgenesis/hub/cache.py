@@ -152,7 +152,7 @@ def key_of(*parts: str) -> str:
 
 def digests_of(folder: Path) -> dict[str, str]:
     """Return the SHA-256 of each file in a folder by its name."""
-    return {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+    return {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
 
 
 def hub_digest(content: Path | bytes, like: str) -> str:

@@ -95,7 +95,8 @@ def take_snapshot(repository: str, revision: str | None, token: str | None, *, q
     options: Any = {"revision": revision, "files_metadata": True, "timeout": timeout}
     with speaking(repository, token, revision=revision) as api:
         info = patiently(lambda: api.model_info(repository, **options), repository, attempts)
-        commit = expected(info.sha, "[0-9a-f]{40}")
+        pinned = re.fullmatch("[0-9a-f]{40}", revision or "")  # an answer about another commit is none
+        commit = expected(info.sha, pinned[0] if pinned else "[0-9a-f]{40}")
         files = {
             file.rfilename: _remote_file(file) for file in info.siblings or () if is_inside(expected(file.rfilename))
         }

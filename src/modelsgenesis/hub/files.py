@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from modelsgenesis.errors import CheckpointError, DigestError
-from modelsgenesis.files import check_regular, sha256_of
+from modelsgenesis.files import check_regular, reason_of, sha256_of
 from modelsgenesis.hub.cache import Cache, hub_digest
 from modelsgenesis.hub.client import Progress, Snapshot, patiently, speaking
 
@@ -81,9 +81,12 @@ class RemoteFiles:
     def _discard(self, path: Path) -> None:
         """Remove a file of the client's cache: the link of the snapshot, and the content behind it if it lies there."""
         content = path.resolve()
-        path.unlink(missing_ok=True)
-        if self.cache.hub.resolve() in content.parents:
-            content.unlink(missing_ok=True)
+        try:
+            path.unlink(missing_ok=True)
+            if self.cache.hub.resolve() in content.parents:
+                content.unlink(missing_ok=True)
+        except OSError as error:
+            raise DigestError(f"{path}: cannot be replaced: {reason_of(error)}; remove it") from error
 
 
 def _bar(file: str, progress: Progress | None) -> type:

@@ -81,7 +81,7 @@ def guarding(call: Call) -> Iterator[None]:
     try:
         _http.get_session()
     except Exception as problem:  # of a proxy or of certificates, of any type
-        names, why = f"{', '.join(PROXIES)} or SSL_CERT_FILE", redacted(reason_of(problem))
+        names, why = f"{', '.join(PROXIES)}, NO_PROXY or SSL_CERT_FILE", redacted(reason_of(problem))
         raise ConfigurationError(f"{names} cannot be used: {why}; correct or unset it") from problem
     for name in [name for name in logging.root.manager.loggerDict if name.startswith("huggingface_hub.")]:
         logging.getLogger(name).addFilter(_tell_of_retries)

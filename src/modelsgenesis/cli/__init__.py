@@ -26,11 +26,11 @@ class _Commands(TyperGroup):
     """The commands; what they raise is told before Typer takes an `EOFError` for Ctrl-D and hides a broken pipe."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take `--debug` anywhere, and nothing at all for `--help`."""
+        """Accept `--debug` anywhere in the line, and show the help when the line is empty."""
         return super().parse_args(ctx, sorted(args, key=lambda word: word != "--debug") or ["--help"])
 
     def invoke(self, ctx: Any) -> Any:
-        with one_line():
+        with one_line():  # in here, before Typer itself catches some of them
             return super().invoke(ctx)
 
 
@@ -72,4 +72,4 @@ def main() -> None:
     """Run the command line; see `one_line` for how it ends."""
     accept_any_name()
     with one_line(), interruptible():
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(standalone_mode=False))  # else Typer prints a wrong command line itself, in a box

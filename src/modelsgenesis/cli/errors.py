@@ -38,7 +38,7 @@ def one_line() -> Iterator[None]:
         line, status = explain(problem)
         rank = os.environ.get("RANK", "0")
         alone = [text for text in getattr(problem, "__notes__", []) if text.startswith("process ")]
-        if line.endswith(_REPORT) and rank != "0":  # rank 0 may have met nothing
+        if line.endswith(_REPORT) and rank != "0":  # a bug here need not have reached rank 0
             alone = [f"process {rank}"]
         if rank == "0" or (alone and isinstance(problem, Exception) and not isinstance(problem, PeerError)):
             note(": ".join([*alone, line]))

@@ -10,6 +10,7 @@ from typer import Argument, Option
 from modelsgenesis.cli.console import note, print_line
 
 
+# Classes of their own: of a plain tuple[...] Typer makes an option that takes several words.
 class Numbers(tuple[float, ...]):
     """What an option such as `1,1,2.5` says."""
 

@@ -91,7 +91,7 @@ class Display(Reporter):
         """Move the bar and renew the rows, or say where the run is."""
         self.average = loss if self.average is None else self.average + _NEWEST * (loss - self.average)
         average, speed = digits(self.average), f"{samples_per_second:.1f} samples/s, {waiting:.0%} waiting for data"
-        self.rows["loss"] = average
+        self.rows["loss"] = average  # the bar looks at these rows whenever it refreshes
         if self.beside:
             self.rows["baselines"] = self.beside
         self.rows["speed"] = speed

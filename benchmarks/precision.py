@@ -4,7 +4,8 @@
 
 Each way of computing predicts the same labelled cases in a process of its own: float32 and bfloat16, on this CPU and
 taken for one of AVX2 alone, where oneDNN emulates bfloat16 so slowly that one case is enough (--ways, --cases). The
-first way is what the others are held against. Times are of the predictions alone, after one that warms up.
+first way is what the others are held against. Seconds are of the processor, for the predictions alone, after one that
+warms up.
 """
 
 import argparse
@@ -48,9 +49,9 @@ def predict(arguments: argparse.Namespace) -> None:
     config = PredictionConfig(precision=arguments.precision)
     with tempfile.TemporaryDirectory() as warm:
         predict_all(arguments.model, sources[:1], output=warm, config=config, device="cpu")
-    start = time.perf_counter()
+    start = time.process_time()
     predict_all(arguments.model, sources, output=arguments.output, config=config, device="cpu", strict=True)
-    print(time.perf_counter() - start)
+    print(time.process_time() - start)
 
 
 def compare(folder: Path, first: Path, arguments: argparse.Namespace) -> str:

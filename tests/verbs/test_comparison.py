@@ -227,7 +227,7 @@ def test_schemes_are_pretrained_without_the_test_patients_and_once(decathlon, tm
     counts.notes.clear()
     run(decathlon, tmp_path / "run", ["scratch"], reporter=counts, **options)
     assert not [note for note in counts.notes if "pretraining" in note]
-    with pytest.raises(ResumeError, match="was pretrained with another recipe: steps was 1, now 2"):
+    with pytest.raises(ResumeError, match="another configuration: steps was 1, now 2"):
         run(decathlon, tmp_path / "run", ["scratch"], **{**options, "pretraining": PRETRAINING.override(steps=2)})
 
 

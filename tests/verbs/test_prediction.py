@@ -1,6 +1,9 @@
 """What `predict` writes, where, and what it refuses."""
 
 import json
+import os
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -72,6 +75,22 @@ def test_the_number_format_of_the_machine_changes_no_answer(model, scans, number
         found = modelsgenesis.predict(model, scans[0], output=path, config=config, device="cpu")
         assert json.loads((tmp_path / f"{precision}.json").read_text())["precision"] == precision
         assert np.array_equal(found.labels, plain.labels) == (precision == "float32")
+
+
+@pytest.mark.slow
+def test_another_kind_of_cpu_gives_the_same_answer(finetuned, scans, tmp_path):
+    code = "import sys, modelsgenesis as mg; mg.predict(sys.argv[1], sys.argv[2], output=sys.argv[3], device='cpu')"
+    found = []
+    for name, environment in {
+        "own": {},
+        "old": {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"},
+    }.items():
+        path = tmp_path / f"{name}.nii.gz"
+        command = [sys.executable, "-c", code, str(finetuned[0]), str(scans[0]), str(path)]
+        subprocess.run(command, env=os.environ | environment, check=True)
+        found.append(labels_of(path))
+    assert (found[0] != found[1]).mean() <= 1e-4
+    assert len(np.unique(found[0])) == 3
 
 
 @pytest.mark.parametrize("codes", ["LPS", "SPR", "ARI"])

@@ -11,7 +11,7 @@ from modelsgenesis.comparison.efficiency import equivalents
 from modelsgenesis.comparison.parts import Parts, settle_patches
 from modelsgenesis.comparison.pool import run_trials
 from modelsgenesis.comparison.records import Records, runs_table
-from modelsgenesis.comparison.trials import Arm, Bench, Trial, build_size
+from modelsgenesis.comparison.trials import Arm, Bench, Trial
 from modelsgenesis.configs import FinetuningConfig
 from modelsgenesis.configs.comparison import TUNING_SEED, ComparisonConfig
 from modelsgenesis.data import LabelledData
@@ -288,7 +288,7 @@ def _shown(arm: Arm) -> dict[str, Any]:
         "init": arm.init,
         "weights": arm.digest,
         "dims": arm.dims,
-        "parameters": build_size(arm.shape),
+        "parameters": arm.parameters,
         "settings": list(arm.settings),
         "learning_rate": arm.config.learning_rate,
         "steps": arm.config.steps,

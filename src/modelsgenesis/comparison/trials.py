@@ -17,7 +17,6 @@ from modelsgenesis.configs import FinetuningConfig, InputContract, NetworkConfig
 from modelsgenesis.data import LabelledData, PreparedCase
 from modelsgenesis.evaluation import flat
 from modelsgenesis.hardware import choose_hardware
-from modelsgenesis.networks import empty_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.finetuning import make_objective, make_trainer
 from modelsgenesis.training.loop import Progress
@@ -37,6 +36,8 @@ class Arm:
         weights: Folder of the bundle that it starts from, or takes its shape from; None for a shape of its own.
         digest: SHA-256 of the weights that it starts from; None for random ones.
         shape: Its task network.
+        divisor: What each side of its patch must divide by.
+        parameters: Number of its parameters.
         contract: How its images are prepared.
         config: Its training, the arm's own settings included.
         settings: Those settings, as they were given.
@@ -47,6 +48,8 @@ class Arm:
     weights: Path | None
     digest: str | None
     shape: NetworkConfig
+    divisor: tuple[int, ...]
+    parameters: int
     contract: InputContract
     config: FinetuningConfig
     settings: tuple[str, ...] = ()
@@ -164,11 +167,6 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
         record |= {"test": flat(summarize_rows(rows, bench.data, config)), "cases": rows}
         _save(network, trial, bench)
     return plain({**record, "seconds": round(time.perf_counter() - started, 2), "library_version": __version__})
-
-
-def build_size(shape: NetworkConfig) -> int:
-    """Return the number of parameters of a network."""
-    return sum(parameter.numel() for parameter in empty_network(shape).parameters())
 
 
 def _asked(trial: Trial, config: FinetuningConfig) -> dict[str, Any]:

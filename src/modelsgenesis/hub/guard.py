@@ -83,8 +83,8 @@ def guarding(call: Call) -> Iterator[None]:
     except Exception as problem:  # of a proxy or of certificates, of any type
         names, why = f"{', '.join(PROXIES)}, NO_PROXY or SSL_CERT_FILE", redacted(reason_of(problem))
         raise ConfigurationError(f"{names} cannot be used: {why}; correct or unset it") from problem
-    for name in [name for name in logging.root.manager.loggerDict if name.startswith("huggingface_hub.")]:
-        logging.getLogger(name).addFilter(_tell_of_retries)
+    for name in ("utils._http", "file_download", "hf_api", "_commit_api", "lfs"):
+        logging.getLogger(f"huggingface_hub.{name}").addFilter(_tell_of_retries)
     token = _CALL.set(call)
     try:
         yield

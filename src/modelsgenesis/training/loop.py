@@ -20,7 +20,7 @@ from modelsgenesis.training.checkpoint import library_versions, random_states, r
 from modelsgenesis.training.distributed import Processes
 from modelsgenesis.training.objective import Objective, Progress
 from modelsgenesis.training.optimization import Optimization, count_steps, learning_rate
-from modelsgenesis.training.run import FREE_SETTINGS, LAST_NAME, Run, compare
+from modelsgenesis.training.run import LAST_NAME, Run, check_config, compare
 from modelsgenesis.training.stopping import DivergenceCheck, GracefulStop
 
 __all__ = ["Objective", "Progress", "Trainer"]
@@ -134,10 +134,7 @@ class Trainer:
                 f"{self.run.folder}: an epoch had {size} samples, now {self.size}; resume with the scans that the run "
                 "began with"
             )
-        learnt = compare(state["config"], self.config.to_dict())  # a digest holds this one, none holds run.json
-        differences = [text for text in learnt if text.split(" ")[0] not in FREE_SETTINGS]
-        if differences:
-            raise ResumeError(f"{self.run.folder}: its checkpoint has another configuration: {'; '.join(differences)}")
+        check_config(self.run.folder, state["config"], self.config.to_dict())  # a digest holds this one
         self.network.load_state_dict(state["network"])
         self.optimization.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])

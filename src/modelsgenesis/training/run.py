@@ -3,7 +3,7 @@
 import csv
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -106,13 +106,8 @@ class Run:
         before = self.description()
         with parsing(self.folder / RUN_NAME, ResumeError):
             start = {key: description[key] for key in ("init", "input", "shape") if key in description}
-            differences = compare(before["config"], description["config"])
-            differences = [text for text in differences if text.split(" ")[0] not in FREE_SETTINGS]
-            differences += compare({key: before.get(key) for key in start}, start)
-            if differences:
-                raise ResumeError(
-                    f"{self.folder}: the run was started with another configuration: {'; '.join(differences[:8])}"
-                )
+            differences = compare({key: before.get(key) for key in start}, start)
+            check_config(self.folder, before["config"], description["config"], differences)
             self._check_data(before, description)
         self._lock = hold_folder(self.folder, LOCK_NAME, "trains")
         for name in _WRITTEN:  # temporary files that a killed process left
@@ -307,6 +302,19 @@ def _is_blank(folder: Path) -> bool:
     """Return whether a folder holds nothing but what a start leaves that is killed at once."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
     return all(name in ("checkpoints", LOCK_NAME) or name.startswith(f".{RUN_NAME}.") for name in names)
+
+
+def check_config(
+    folder: str | Path, before: Mapping[str, Any], now: Mapping[str, Any], more: Sequence[str] = ()
+) -> None:
+    """Refuse another configuration than a run has; `FREE_SETTINGS` may differ.
+
+    Raises:
+        ResumeError: It is another; the message lists how, and what differs besides.
+    """
+    differences = [text for text in compare(before, now) if text.split(" ")[0] not in FREE_SETTINGS]
+    if differences := [*differences, *more][:8]:
+        raise ResumeError(f"{folder}: the run was started with another configuration: {'; '.join(differences)}")
 
 
 def compare(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -89,6 +89,8 @@ def _arm(
         weights=weights[source] if source else None,
         digest=digest,
         shape=network_config(begun.network),
+        divisor=begun.network.divisor,  # pyright: ignore[reportArgumentType] - every network of this package has one
+        parameters=sum(parameter.numel() for parameter in begun.network.parameters()),
         contract=begun.contract,
         config=own,
         settings=arm.settings,

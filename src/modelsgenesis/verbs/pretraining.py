@@ -12,6 +12,7 @@ from modelsgenesis.reporting import Reporter, Reporters
 from modelsgenesis.training import Run, pretrain_network
 from modelsgenesis.training.bundles import describe_computing
 from modelsgenesis.training.distributed import Processes
+from modelsgenesis.training.run import check_config
 from modelsgenesis.training.task_networks import InitialModel
 from modelsgenesis.training.tensorboard import FOLDER_NAME, TensorBoardReporter
 from modelsgenesis.verbs.leaving_out import leave_out_test_cases
@@ -99,10 +100,11 @@ def pretrain(
     reporter = (reporter if alone.is_main else None) or Reporter()
     with alone.connected(choose_hardware(device, local_rank=alone.local_rank).device) as processes:
         recorded = processes.first(partial(_begin, output, resume))
+        config = _settle(config, recorded, fit_batch=fit_batch, fit_patch=fit_patch)
         if recorded is not None and recorded.finished:
+            processes.first(partial(check_config, output, recorded.config.to_dict(), config.to_dict()))
             reporter.note(f"{output}: the run is finished, there is nothing left to resume")
             return Path(output)
-        config = _settle(config, recorded, fit_batch=fit_batch, fit_patch=fit_patch)
         init = None if given.init is None else public_name(given.init)
         job = _Job(
             output=Path(output),

@@ -89,6 +89,8 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         Image.open(content) as image,  # pyright: ignore[reportArgumentType] - it reads, seeks and tells
     ):
         _check_size(image, path)
+        if image.format == "PNG":
+            Image.open(content).verify()  # pyright: ignore[reportArgumentType] - Pillow skips a pixel's checksum if not told
         yield image
 
 

@@ -61,7 +61,7 @@ def test_finetune_takes_folds_and_a_frozen_encoder(command, pictures, tmp_path):
         (["finetune", "{tmp}", "--task", "det"], 1, "task: received 'det'"),
         (["finetune", "--task", "cls"], 1, "segmentation"),
         (["finetune", "--labels", "ten"], 1, "labels: received 'ten'"),
-        (["finetune", "--fold", "1"], 1, "fold: received 1 without folds"),
+        (["finetune", "--fold", "1"], 1, "fold: received 1"),
         (["finetune", "--set", "hidden=3"], 1, "SegmentationConfig: unknown key 'hidden'"),
         (["finetune", "--split", "{tmp}/split.json"], 1, "split.json: "),
         (["finetune", "--folds", "2", "--push-to-hub"], 2, "makes several models"),

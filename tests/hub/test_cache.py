@@ -67,12 +67,8 @@ def test_digests_are_gits_and_sha256(tmp_path: Path) -> None:
     """Golden values of `git hash-object` and `sha256sum` for the same content."""
     path = tmp_path / "a"
     path.write_bytes(b"hello\n")
-    for like, digest in (
-        ("0" * 40, "ce013625030ba8dba906f756967f9e9ca394464a"),
-        ("0" * 64, "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"),
-    ):
-        assert hub_digest(path, like) == digest
-    assert hub_digest(b"hello\n", "0" * 40) == hub_digest(path, "0" * 40)
+    assert hub_digest(path, "0" * 40) == hub_digest(b"hello\n", "0" * 40) == "ce013625030ba8dba906f756967f9e9ca394464a"
+    assert hub_digest(path, "0" * 64) == "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
 
 
 @given(

@@ -1,8 +1,8 @@
 """Models in others' formats: downloaded, checked, converted once, and found again."""
 
 import json
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ from modelsgenesis import checkpoints
 from modelsgenesis import hub as room
 from modelsgenesis.checkpoints import Bundle, export_bundle, load_bundle
 from modelsgenesis.configs import CONTRACTS, BundleConfig, GenesisUNetConfig, Provenance
-from modelsgenesis.errors import CheckpointError, DigestError, GenesisError, UnsafeCheckpointError
+from modelsgenesis.errors import CheckpointError, DigestError, UnsafeCheckpointError
 from modelsgenesis.networks import build_network
 
 from .conftest import cached_files, write_card  # pyright: ignore[reportAttributeAccessIssue]
@@ -98,23 +98,11 @@ def test_an_altered_bundle_is_converted_again(published: Bundle) -> None:
 
 
 def test_two_conversions_at_once_give_one_bundle(published: Bundle, home: Path) -> None:
-    folders: list[object] = []
-
-    def fetch() -> None:
-        try:
-            folders.append(room.fetch_bundle("foreign"))
-        except GenesisError as error:
-            folders.append(error)
-
-    threads = [threading.Thread(target=fetch) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(set(folders)) == 1
-    assert isinstance(folders[0], Path)
-    load_bundle(folders[0])
-    assert [path.name for path in (home / "modelsgenesis" / "bundles").iterdir()] == [folders[0].name]
+    with ThreadPoolExecutor(2) as pool:
+        folders = set(pool.map(lambda _: room.fetch_bundle("foreign"), range(2)))
+    assert len(folders) == 1
+    load_bundle(next(iter(folders)))
+    assert set((home / "modelsgenesis" / "bundles").iterdir()) == folders
 
 
 class _Evil:

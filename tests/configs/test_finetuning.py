@@ -13,7 +13,7 @@ from modelsgenesis.errors import ConfigurationError
         ),
         ({"labels": "0"}, "labels: received '0', expected a number"),
         ({"labels": "120%"}, "labels: received '120%'"),
-        ({"fold": 1}, "fold: received 1, set folds too"),
+        ({"fold": 1}, "fold: received 1 without folds"),
         ({"folds": 5, "fold": 5}, "fold: received 5, expected 0 to 4 of 5 folds"),
         ({"folds": 1}, "folds: received 1, expected 0, or 2 or more"),
         ({"bootstrap": 0}, "bootstrap: received 0, expected above 0"),

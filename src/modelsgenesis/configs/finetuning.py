@@ -67,8 +67,8 @@ class FinetuningConfig(TrainingConfig):
         require(folds != 1, f"{name}.folds: received 1, expected 0, or 2 or more")
         require(
             self.fold is None or self.fold < folds,
-            f"{name}.fold: received {self.fold}, "
-            + (f"expected 0 to {folds - 1} of {folds} folds" if folds else "set folds too, such as folds=5"),
+            f"{name}.fold: received {self.fold}"
+            + (f", expected 0 to {folds - 1} of {folds} folds" if folds else " without folds; set folds=5 too"),
         )
 
 

@@ -58,7 +58,7 @@ RECIPE = pretraining_recipe(
 OFFLINE = (
     "import sys\n"
     "def refuse(event, _):\n"
-    "    if event in ('socket.connect', 'socket.getaddrinfo', 'socket.bind'): raise SystemExit(event)\n"
+    "    if event in ('socket.connect', 'socket.getaddrinfo'): raise SystemExit(event)\n"
     "sys.addaudithook(refuse)\n"
 )
 

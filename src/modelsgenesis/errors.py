@@ -49,10 +49,10 @@ def printable(text: str) -> str:
 
 
 class GenesisError(Exception):
-    """Base of every error raised on purpose by this package; its message is one printable line."""
+    """Base of every error raised on purpose by this package; it prints as one line."""
 
-    def __init__(self, message: str = "") -> None:
-        super().__init__(printable(message))
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class ConfigurationError(GenesisError):

@@ -121,10 +121,11 @@ def next_batch(loader: Iterator[Any], step: int) -> Any:
     try:
         return next(loader)
     except GenesisError as error:
-        if "\n" not in str(error):
+        told = str(error.args[0]) if error.args else ""
+        if "\n" not in told:
             raise
         # A worker sends its traceback as the message; the error itself is the last line, after the type's name.
-        line = str(error).strip().splitlines()[-1].partition(": ")[2]
+        line = told.strip().splitlines()[-1].partition(": ")[2]
         raise TrainingError(f"{line}; the last checkpoint is intact") from error
     except (RuntimeError, ConnectionError, EOFError) as error:  # the last two: it died while it sent a batch
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):

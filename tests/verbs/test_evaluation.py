@@ -91,6 +91,8 @@ def test_classes_are_matched_by_name_not_by_number(decathlon, written, tmp_path)
     assert straight.rows == other.rows
     names["labels"] = {"0": "background", "1": "dark", "2": "liver"}
     (turned / "ball_002.json").write_text(json.dumps(names))
+    many = {"0": "background", "1": "dark", "2": "bright", "999": "liver"}
+    (turned / "ball_001.json").write_text(json.dumps({"labels": many}))
     with pytest.raises(ScanError, match=r"ball_002\.nii\.gz: value 2, liver, is not a class of Balls"):
         modelsgenesis.evaluate(turned, decathlon, output=tmp_path / "c", split=FIRST, options=FAST, strict=True)
 
@@ -224,9 +226,11 @@ def test_classes_by_a_model_and_by_a_table(tmp_path):
     few = modelsgenesis.evaluate(tmp_path / "table.json", pictures(), output=tmp_path / "c", options=FAST)
     assert (len(few.rows), len(few.refused)) == (1, 5)
     assert few.summary["auc"]["reason"] == "all 1 cases are of one class"
-    (tmp_path / "bad.csv").write_text("case,predicted\nx0,ill\n")
-    with pytest.raises(DataError, match=r"bad\.csv: cannot be read as predictions of healthy, ill"):
-        modelsgenesis.evaluate(tmp_path / "bad.csv", pictures(), output=tmp_path / "d", options=FAST)
+    head = "case,probability healthy,probability ill\n"
+    for text in ("case,predicted\nx0,ill\n", f"{head}x0,nan,1\n", f"{head}x0,0,1\nx0,1,0\n", f"{head}x0,,1\n"):
+        (tmp_path / "bad.csv").write_text(text)
+        with pytest.raises(DataError, match=r"bad\.csv: cannot be read as predictions of healthy, ill"):
+            modelsgenesis.evaluate(tmp_path / "bad.csv", pictures(), output=tmp_path / "d", options=FAST)
 
 
 def test_channels_are_matched_by_name_and_others_are_warned_of(tmp_path):

@@ -91,9 +91,9 @@ def written_indices(values: np.ndarray, path: Path, data: LabelledData) -> np.nd
         content = read_json(beside, ScanError)
         with parsing(beside, ScanError, what="as the labels of a label map", remedy="expected what predict writes"):
             names = {int(value): str(name) for value, name in content["labels"].items()}
-        for value, name in names.items():
-            if name not in data.labels and (abs(values - value) < 0.5).any():
-                raise ScanError(f"{path}: value {value}, {name}, is not a class of {data.name}")
+        for value in np.rint(np.unique(values).astype(float)).tolist():
+            if names.get(value, data.labels[0]) not in data.labels:
+                raise ScanError(f"{path}: value {value:g}, {names[value]}, is not a class of {data.name}")
         values_of = ([value for value, name in names.items() if name == label] for label in data.labels)
         data = replace(data, values=tuple(map(tuple, values_of)), others_are_background=False)
     return label_indices(values, data, str(path))
@@ -103,16 +103,16 @@ def read_table(path: Path, labels: Sequence[str]) -> dict[str, np.ndarray]:
     """Read the probabilities that `predict_all` wrote: [classes] by the case's name.
 
     Raises:
-        DataError: The file cannot be read, or lacks a class.
+        DataError: The file cannot be read, lacks a class or a probability, or names a case twice.
     """
-    classes = ", ".join(labels)
     content = read_json(path, DataError) if path.suffix.lower() == ".json" else read_csv(path, DataError)
-    with parsing(path, DataError, what=f"as predictions of {classes}", remedy="expected what predict writes"):
+    what, remedy = f"as predictions of {', '.join(labels)}", "expected what predict writes"
+    with parsing(path, DataError, what=what, remedy=remedy):
         if isinstance(content, dict):
-            rows = {case["case"]: case["probabilities"] for case in content["cases"]}
-            table = {name: [float(row[label]) for label in labels] for name, row in rows.items()}
+            rows = [(row["case"], [row["probabilities"][label] for label in labels]) for row in content["cases"]]
         else:
-            table = {row["case"]: [float(row[f"probability {label}"]) for label in labels] for row in content}
-    if not np.isfinite(list(table.values())).all():
-        raise DataError(f"{path}: holds probabilities that are not finite; expected what predict writes")
-    return {name: np.array(row) for name, row in table.items()}
+            rows = [(row["case"], [row[f"probability {label}"] for label in labels]) for row in content]
+        table = {name: np.array(list(map(float, soft))) for name, soft in rows}
+    if len(table) < len(rows) or not all(np.isfinite(soft).all() for soft in table.values()):
+        raise DataError(f"{path}: cannot be read {what}: a case twice, or a number that is not finite; {remedy}")
+    return table

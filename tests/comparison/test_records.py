@@ -3,7 +3,7 @@ import csv
 import pytest
 
 from comparison_results import make_records
-from modelsgenesis.comparison.records import Records, runs_table
+from modelsgenesis.comparison.records import Records, write_table
 from modelsgenesis.comparison.trials import Trial
 from modelsgenesis.errors import ResumeError, TrainingError
 
@@ -118,8 +118,9 @@ def test_the_work_folder_goes_and_takes_along_what_a_crash_left(records):
     assert not work.exists()
 
 
-def test_the_table_of_runs_has_a_row_a_run():
-    rows = list(csv.DictReader(runs_table(make_records({"scratch": 0.0, "genesis": 0.1}, runs=2)).splitlines()))
+def test_the_table_of_runs_has_a_row_a_run(tmp_path):
+    write_table(tmp_path / "runs.csv", make_records({"scratch": 0.0, "genesis": 0.1}, runs=2))
+    rows = list(csv.DictReader((tmp_path / "runs.csv").read_text().splitlines()))
     assert len(rows) == 12
     assert list(rows[0])[:3] == ["arm", "labels", "seed"]
     assert float(rows[0]["dice"]) == float(rows[0]["validation dice"])

@@ -12,7 +12,7 @@ from modelsgenesis.errors import ConfigurationError, DataError, ResumeError, Tra
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import build_network
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import finetune_network
+from modelsgenesis.training.finetuning import finetune_network
 from modelsgenesis.training.folds import pool_folds
 from modelsgenesis.training.parts import choose_patch_size, pick_parts, settle_patch_size
 from modelsgenesis.training.supervised import read_rows, write_rows

@@ -7,7 +7,7 @@ import pytest
 from modelsgenesis.configs import ClassificationConfig, SegmentationConfig
 from modelsgenesis.data import FileImage, LabelledCase, LabelledData, read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError
-from modelsgenesis.training import (
+from modelsgenesis.training.splits import (
     Split,
     check_split,
     choose_labelled,

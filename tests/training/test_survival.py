@@ -22,7 +22,8 @@ from modelsgenesis.errors import (
     TrainingError,
 )
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Run, Trainer
+from modelsgenesis.training.loop import Trainer
+from modelsgenesis.training.run import Run
 from recorded_notes import Notes
 
 

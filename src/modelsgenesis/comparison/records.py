@@ -1,9 +1,7 @@
 """The folder of a comparison: what was asked, and one file a finished trial, so that it goes on where it stopped."""
 
 import contextlib
-import csv
 import hashlib
-import io
 import json
 import shutil
 import tempfile
@@ -16,7 +14,7 @@ from modelsgenesis.configs.comparison import file_name
 from modelsgenesis.errors import ResumeError, TrainingError
 from modelsgenesis.files import parsing, read_json, write_json
 from modelsgenesis.training.run import compare, hold_folder
-from modelsgenesis.training.supervised import plain
+from modelsgenesis.training.supervised import plain, write_rows
 
 DESCRIPTION_NAME = "comparison.json"
 _WORK = ".work-"
@@ -137,29 +135,19 @@ class Records:
         write_json(self.path(trial), {**content, "sha256": _digest(content)}, ResumeError)
 
 
-def runs_table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Return the runs as CSV: a row a run with what was asked and every metric on the test and validation patients."""
-    rows = [_row(record) for record in records]
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write the runs as CSV: a row a run with what was asked and every metric on the test and validation patients.
 
-
-def _row(record: Mapping[str, Any]) -> dict[str, Any]:
-    plain = {name: record[name] for name in ("arm", "labels", "seed", "learning_rate")}
-    measured = {
-        **record["test"],
-        **{f"validation {name}": value for name, value in record["validation"].items()},
-    }
-    return {
-        **plain,
-        "settings": " ".join(record["settings"]),
-        **measured,
-        **{name: record[name] for name in ("kept_step", "steps", "seconds")},
-    }
+    Raises:
+        DataError: The disk is full or the folder cannot be written.
+    """
+    rows: list[dict[str, Any]] = []
+    for record in records:
+        asked = {name: record[name] for name in ("arm", "labels", "seed", "learning_rate")}
+        validation = {f"validation {name}": value for name, value in record["validation"].items()}
+        ended = {name: record[name] for name in ("kept_step", "steps", "seconds")}
+        rows.append({**asked, "settings": " ".join(record["settings"]), **record["test"], **validation, **ended})
+    write_rows(path, rows, list(dict.fromkeys(name for row in rows for name in row)))
 
 
 def _digest(record: Mapping[str, Any]) -> str:

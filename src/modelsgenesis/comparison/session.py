@@ -10,7 +10,7 @@ from modelsgenesis.comparison.analysis import analyse
 from modelsgenesis.comparison.efficiency import equivalents
 from modelsgenesis.comparison.parts import Parts, settle_patches
 from modelsgenesis.comparison.pool import run_trials
-from modelsgenesis.comparison.records import Records, runs_table
+from modelsgenesis.comparison.records import Records, write_table
 from modelsgenesis.comparison.trials import Arm, Bench, Trial
 from modelsgenesis.configs import FinetuningConfig
 from modelsgenesis.configs.comparison import TUNING_SEED, ComparisonConfig
@@ -27,7 +27,7 @@ from modelsgenesis.evaluation import CLASSIFICATION_METRICS, SEGMENTATION_METRIC
 from modelsgenesis.evaluation.statistics import require_scipy
 from modelsgenesis.files import write_atomically, write_json
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.splits import choose_labelled
+from modelsgenesis.training.splits import choose_labelled, count_split
 from modelsgenesis.training.supervised import plain
 
 TABLE_NAME = "table.md"
@@ -209,7 +209,7 @@ class Session:
 
     def _report(self, records: Sequence[Record], choices: list[dict[str, Any]]) -> dict[str, Any]:
         pairs, folder = choose_pairs(list(self.arms.values())), self.records.folder
-        write_atomically(folder / RUNS_NAME, runs_table(records), TrainingError)
+        write_table(folder / RUNS_NAME, records)
         results = {
             "format_version": 1,
             "metric": self.metric,
@@ -244,13 +244,12 @@ class Session:
             self.reporter.note(f"no figures: {error}")
 
     def _data_facts(self) -> dict[str, Any]:
-        patients = {case.name: case.patient for case in self.data.cases}
-        split = asdict(self.parts.split)
+        counts = count_split(self.parts.split, self.data)
+        keys = ("patients", "cases")
         return {
             "name": self.data.name,
             "task": self.data.task,
-            "patients": {part: len({patients[name] for name in names}) for part, names in split.items()},
-            "cases": {part: len(names) for part, names in split.items()},
+            **{key: {part: count[key] for part, count in counts.items()} for key in keys},
         }
 
 
@@ -297,5 +296,5 @@ def _shown(arm: Arm) -> dict[str, Any]:
 
 
 def _diverged(trial: Trial) -> Record:
-    asked = {"arm": trial.arm, "labels": trial.labels, "seed": trial.seed, "settings": list(trial.settings)}
-    return {**asked, "training": list(trial.cases), "diverged": True, "validation": {}}
+    asked = {"arm": trial.arm, "labels": trial.labels, "seed": trial.seed, "settings": trial.settings}
+    return plain({**asked, "training": trial.cases, "diverged": True, "validation": {}})

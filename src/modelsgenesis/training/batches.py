@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,13 +15,14 @@ from modelsgenesis.configs import TrainingConfig
 from modelsgenesis.errors import GenesisError, TrainingError
 
 
+@dataclass(kw_only=True)
 class StepBatches(Sampler[list[int]]):
     """The items of each step, from `start` to the end.
 
     An epoch is every sample once, in an order drawn from seed and epoch. A batch may reach over the end of an epoch,
     so no sample is dropped. Item `epoch * size + index` lets a data set draw anew each epoch without being told.
 
-    Args:
+    Attributes:
         size: Samples of an epoch.
         batch_size: Samples a step, over all processes.
         start: First step.
@@ -34,19 +36,13 @@ class StepBatches(Sampler[list[int]]):
         [[2, 0], [1, 4], [5, 3]]
     """
 
-    def __init__(
-        self,
-        *,
-        size: int,
-        batch_size: int,
-        start: int,
-        steps: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.size, self.batch_size, self.start, self.steps = size, batch_size, start, steps
-        self.seed, self.rank, self.world_size = seed, rank, world_size
+    size: int
+    batch_size: int
+    start: int
+    steps: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
 
     def __len__(self) -> int:
         return self.steps - self.start

@@ -73,16 +73,16 @@ class SupervisedObjective(Objective):
             self._frozen.eval()
 
 
-def write_rows(path: Path, rows: Sequence[Row], columns: Sequence[str] = ("case", "patient")) -> None:
+def write_rows(path: Path, rows: Sequence[Row], columns: Sequence[str] | None = None) -> None:
     """Write rows as CSV; what is undefined, NaN, is an empty cell.
 
     Args:
         path: The file.
-        rows: All with the same keys.
-        columns: The header where there is no row.
+        rows: All with the same keys, unless there are columns.
+        columns: The header; None for the keys of the first row.
     """
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else columns)
+    writer = csv.DictWriter(text, columns or (list(rows[0]) if rows else ("case", "patient")))
     writer.writeheader()
     writer.writerows({key: "" if value != value else value for key, value in row.items()} for row in rows)
     write_atomically(path, text.getvalue(), DataError)

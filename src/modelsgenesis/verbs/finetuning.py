@@ -11,13 +11,14 @@ from modelsgenesis.data.labelled.reading import find_task
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, ResumeError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Run, Split, choose_labelled, finetune_network, read_split, split_cases
+from modelsgenesis.training import Run, Split, read_split
 from modelsgenesis.training.distributed import Processes
+from modelsgenesis.training.finetuning import finetune_network
 from modelsgenesis.training.folds import fold_folder, pool_folds
 from modelsgenesis.training.outcome import read_results as read_outcome
 from modelsgenesis.training.parts import pick_parts, prepare_named
 from modelsgenesis.training.run import RUN_NAME
-from modelsgenesis.training.splits import make_split
+from modelsgenesis.training.splits import choose_labelled, make_split, split_cases
 from modelsgenesis.training.task_networks import InitialModel, initial_model
 from modelsgenesis.verbs.models import announce, load, public_name
 

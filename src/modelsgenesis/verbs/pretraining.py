@@ -9,9 +9,10 @@ from modelsgenesis.configs import RECIPES, PretrainingConfig
 from modelsgenesis.data import ScanReference, VolumeCache, find_scans
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.reporting import Reporter, Reporters
-from modelsgenesis.training import Run, pretrain_network
+from modelsgenesis.training import Run
 from modelsgenesis.training.bundles import describe_computing
 from modelsgenesis.training.distributed import Processes
+from modelsgenesis.training.pretraining import pretrain_network
 from modelsgenesis.training.run import check_config
 from modelsgenesis.training.task_networks import InitialModel
 from modelsgenesis.training.tensorboard import FOLDER_NAME, TensorBoardReporter

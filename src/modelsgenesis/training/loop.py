@@ -173,7 +173,10 @@ class Trainer:
                 self._loader = start_loader(make_loader(self.objective.dataset, batches, self.config))
                 self._train(stop)
             finally:
-                self._loader = self._parallel = None  # their threads and processes end here
+                # Their threads and processes end here. The workers are told, for they ignore SIGTERM, and the traceback
+                # of an error can keep the iterator alive until the process exits, which would then wait for them.
+                getattr(self._loader, "_shutdown_workers", lambda: None)()
+                self._loader = self._parallel = None
         self.reporter.end()
         return self.progress
 

@@ -254,7 +254,7 @@ def test_results_of_something_else_stay(decathlon, tmp_path):
         modelsgenesis.evaluate(decathlon / "labelsTr", decathlon, output=tmp_path, options=FAST)
 
 
-@pytest.mark.parametrize(("scale", "dice"), [(0.5, None)])
+@pytest.mark.parametrize(("scale", "dice"), [(0.99999, 1), (0.5, None)])
 def test_values_of_label_maps_are_whole_numbers(decathlon, tmp_path, scale, dice):
     for path in (decathlon / "labelsTr").iterdir():
         image, name = nib.load(path), path.name.replace(".nii.gz", ".json")

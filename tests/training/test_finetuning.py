@@ -193,12 +193,13 @@ def test_a_part_whose_cases_were_all_refused_is_an_error():
 def test_rows_survive_a_file_with_what_is_undefined(tmp_path):
     rows = [
         {"case": "a, b", "patient": "7", "dice x": 0.1 + 0.2},
-        {"case": "c", "patient": "8", "dice x": float("nan")},
+        {"case": "=cmd|c", "patient": "8", "dice x": float("nan")},
     ]
     write_rows(tmp_path / "test.csv", rows)
-    assert (tmp_path / "test.csv").read_text().splitlines()[2] == "c,8,"
+    assert (tmp_path / "test.csv").read_text().splitlines()[2] == "'=cmd|c,8,"  # text, not a formula
     found = read_rows(tmp_path / "test.csv")
     assert found[0] == rows[0]
+    assert found[1]["case"] == "=cmd|c"
     assert found[1]["dice x"] != found[1]["dice x"]
     for content in (b"case,dice x\na,many\n", b"case,dice x\na\n", b"case,dice x\na,1,2\n", b"\xff"):
         (tmp_path / "test.csv").write_bytes(content)

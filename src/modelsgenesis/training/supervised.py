@@ -1,7 +1,5 @@
 """What segmentation and classification add to the loop alike: how cases are measured, and what they amount to."""
 
-import csv
-import io
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -13,7 +11,7 @@ from torch import nn
 from modelsgenesis.configs import FinetuningConfig, require_patch_size
 from modelsgenesis.data import LabelledData, PreparedCase
 from modelsgenesis.errors import DataError
-from modelsgenesis.files import parsing, read_text, write_atomically
+from modelsgenesis.files import parsing, read_csv, write_csv
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.training.objective import Objective
 
@@ -81,11 +79,7 @@ def write_rows(path: Path, rows: Sequence[Row], columns: Sequence[str] | None = 
         rows: All with the same keys, unless there are columns.
         columns: The header; None for the keys of the first row.
     """
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, columns or (list(rows[0]) if rows else ("case", "patient")))
-    writer.writeheader()
-    writer.writerows({key: "" if value != value else value for key, value in row.items()} for row in rows)
-    write_atomically(path, text.getvalue(), DataError)
+    write_csv(path, rows, DataError, columns or (() if rows else ("case", "patient")))
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -95,10 +89,8 @@ def read_rows(path: Path) -> list[Row]:
         DataError: The file is missing or no such CSV.
     """
     texts = ("case", "patient", "class", "predicted")
+    rows = read_csv(path, DataError)
     with parsing(path, DataError, what="as the measurements of a run"):
-        rows = list(csv.DictReader(io.StringIO(read_text(path, DataError), newline=""), strict=True))
-        if any(None in row or None in row.values() for row in rows):
-            raise ValueError("a row has more or fewer cells than the header")
         return [{key: cell if key in texts else float(cell or "nan") for key, cell in row.items()} for row in rows]
 
 

@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-dependencies = ["torch", "einops", "safetensors", "huggingface_hub", "yaml"]
+dependencies = ["torch", "numpy", "einops", "safetensors", "huggingface_hub", "yaml", "nibabel", "PIL", "monai"]
 
 sys.path.insert(0, str(Path(__file__).parent / "src"))
 

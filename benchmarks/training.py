@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from modelsgenesis.training.clock import Clock
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
@@ -28,7 +29,6 @@ from modelsgenesis.networks import build_network
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.batches import StepBatches, make_loader
-from modelsgenesis.training.clock import Clock
 from modelsgenesis.training.memory import peak_memory
 from modelsgenesis.training.optimization import Optimization
 from modelsgenesis.training.restoration import Restoration, fix_pairs

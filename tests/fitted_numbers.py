@@ -10,8 +10,9 @@ from torch.utils.data import Dataset
 from modelsgenesis.configs import TrainingConfig
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Run, Trainer
+from modelsgenesis.training.loop import Trainer
 from modelsgenesis.training.objective import Objective
+from modelsgenesis.training.run import Run
 
 CPU = choose_hardware("cpu", "float32")
 

@@ -150,17 +150,14 @@ def test_commands_are_found() -> None:
         "pretrian DIR",
         "push",
         "pretrain DIR --recipes small",
-        "pretrain DIR --recipe tiny",
         "pretrain DIR --steps many",
         "pretrain DIR --scheme VI",
         "pretrain DIR --set learning_rat=1e-3",
         "finetune DIR --task seg --set hidden=64",
-        "finetune DIR --task cls --set batch_size=x",
         "finetune DIR --init genesis-chest-ct-4d",
         "compare DIR --init scratch --labels 0",
         "compare DIR --scheme I+VI",
         "compare DIR --init scratch --init genesis-chest-ct-4d",
-        "info genesis-chest-ct-4d",
     ],
 )
 def test_a_wrong_command_is_refused(line: str) -> None:

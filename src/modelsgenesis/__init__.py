@@ -15,103 +15,51 @@ Importing the package loads neither torch nor huggingface_hub: each name is load
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from modelsgenesis._version import __version__ as __version__
 
-if TYPE_CHECKING:
-    from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
-    from modelsgenesis.configs import (
-        BundleConfig,
-        ClassificationConfig,
-        FinetuningConfig,
-        GenesisUNetConfig,
-        InputContract,
-        PredictionConfig,
-        PretextConfig,
-        PretrainingConfig,
-        SegmentationConfig,
-    )
-    from modelsgenesis.errors import GenesisError
-    from modelsgenesis.hub import list_cards
-    from modelsgenesis.networks import GenesisUNet, adapt, build_network
-    from modelsgenesis.pretext import Deformation
-    from modelsgenesis.verbs import (
-        compare,
-        describe_comparison,
-        evaluate,
-        finetune,
-        from_pretrained,
-        load,
-        predict,
-        predict_all,
-        pretrain,
-        push_to_hub,
-        save_pretrained,
-    )
+if TYPE_CHECKING:  # for editors and type checkers; `as` marks what is public
+    from modelsgenesis.checkpoints import Bundle as Bundle
+    from modelsgenesis.checkpoints import load_bundle as load_bundle
+    from modelsgenesis.checkpoints import save_bundle as save_bundle
+    from modelsgenesis.configs import BundleConfig as BundleConfig
+    from modelsgenesis.configs import ClassificationConfig as ClassificationConfig
+    from modelsgenesis.configs import FinetuningConfig as FinetuningConfig
+    from modelsgenesis.configs import GenesisUNetConfig as GenesisUNetConfig
+    from modelsgenesis.configs import InputContract as InputContract
+    from modelsgenesis.configs import PredictionConfig as PredictionConfig
+    from modelsgenesis.configs import PretextConfig as PretextConfig
+    from modelsgenesis.configs import PretrainingConfig as PretrainingConfig
+    from modelsgenesis.configs import SegmentationConfig as SegmentationConfig
+    from modelsgenesis.errors import GenesisError as GenesisError
+    from modelsgenesis.hub import list_cards as list_cards
+    from modelsgenesis.networks import GenesisUNet as GenesisUNet
+    from modelsgenesis.networks import adapt as adapt
+    from modelsgenesis.networks import build_network as build_network
+    from modelsgenesis.pretext import Deformation as Deformation
+    from modelsgenesis.verbs import compare as compare
+    from modelsgenesis.verbs import describe_comparison as describe_comparison
+    from modelsgenesis.verbs import evaluate as evaluate
+    from modelsgenesis.verbs import finetune as finetune
+    from modelsgenesis.verbs import from_pretrained as from_pretrained
+    from modelsgenesis.verbs import load as load
+    from modelsgenesis.verbs import predict as predict
+    from modelsgenesis.verbs import predict_all as predict_all
+    from modelsgenesis.verbs import pretrain as pretrain
+    from modelsgenesis.verbs import push_to_hub as push_to_hub
+    from modelsgenesis.verbs import save_pretrained as save_pretrained
 
-_HOMES = {
-    "checkpoints": ("Bundle", "load_bundle", "save_bundle"),
-    "configs": (
-        "BundleConfig",
-        "ClassificationConfig",
-        "FinetuningConfig",
-        "GenesisUNetConfig",
-        "InputContract",
-        "PredictionConfig",
-        "PretextConfig",
-        "PretrainingConfig",
-        "SegmentationConfig",
-    ),
-    "errors": ("GenesisError",),
-    "hub": ("list_cards",),
-    "networks": ("GenesisUNet", "adapt", "build_network"),
-    "pretext": ("Deformation",),
-    "verbs": (
-        "compare",
-        "describe_comparison",
-        "evaluate",
-        "finetune",
-        "from_pretrained",
-        "load",
-        "predict",
-        "predict_all",
-        "pretrain",
-        "push_to_hub",
-        "save_pretrained",
-    ),
+_NAMES = {  # what `__getattr__` finds, by the room that it comes from
+    "checkpoints": "Bundle load_bundle save_bundle",
+    "configs": "BundleConfig ClassificationConfig FinetuningConfig GenesisUNetConfig InputContract "
+    "PredictionConfig PretextConfig PretrainingConfig SegmentationConfig",
+    "errors": "GenesisError",
+    "hub": "list_cards",
+    "networks": "GenesisUNet adapt build_network",
+    "pretext": "Deformation",
+    "verbs": "compare describe_comparison evaluate finetune from_pretrained load predict predict_all pretrain "
+    "push_to_hub save_pretrained",
 }
-_ROOM_OF = {name: room for room, names in _HOMES.items() for name in names}
-
-__all__ = [
-    "Bundle",
-    "BundleConfig",
-    "ClassificationConfig",
-    "Deformation",
-    "FinetuningConfig",
-    "GenesisError",
-    "GenesisUNet",
-    "GenesisUNetConfig",
-    "InputContract",
-    "PredictionConfig",
-    "PretextConfig",
-    "PretrainingConfig",
-    "SegmentationConfig",
-    "adapt",
-    "build_network",
-    "compare",
-    "describe_comparison",
-    "evaluate",
-    "finetune",
-    "from_pretrained",
-    "list_cards",
-    "load",
-    "load_bundle",
-    "predict",
-    "predict_all",
-    "pretrain",
-    "push_to_hub",
-    "save_bundle",
-    "save_pretrained",
-]
+_ROOM_OF = {name: room for room, names in _NAMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
@@ -121,4 +69,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted([*globals(), *_ROOM_OF])

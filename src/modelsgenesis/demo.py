@@ -1,4 +1,4 @@
-"""The main job on the embedded sample, offline, in minutes: pretrain, fine-tune beside scratch, predict, draw."""
+"""The full pipeline on the embedded sample, offline, in minutes: pretrain, fine-tune beside scratch, predict, draw."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,8 +24,8 @@ PRETRAINING = PretrainingConfig(
     validation_samples=16,
     workers=0,
 )
-# Chosen so that both arms show something in minutes, with a look at this very sample: one more reason why its figures
-# prove nothing.
+# Chosen on this very sample so that both fine-tunings show something in minutes: one more reason why its figures prove
+# nothing.
 FINETUNING = SegmentationConfig(
     network=NETWORK,
     patch_size=PATCH,
@@ -44,13 +44,13 @@ FINETUNING = SegmentationConfig(
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What the demo measured and wrote.
+    """Results and files of the demonstration.
 
     Attributes:
         restoration: Loss on the held-out patient beside its baselines.
         genesis: Dice on the held-out patient, fine-tuned from the pretrained network.
-        scratch: The same with the same budget from random weights.
-        files: What was written, by what it is.
+        scratch: Dice of the same fine-tuning from random weights.
+        files: The files written, by a description of each.
     """
 
     restoration: dict[str, float]
@@ -60,21 +60,21 @@ class Demonstration:
 
 
 def demonstrate(output: str | Path, *, device: str = "auto", reporter: Reporter | None = None) -> Demonstration:
-    """Run the whole way on three embedded CT patients.
+    """Run the full pipeline on three embedded CT patients.
 
-    Two patients are pretrained on without labels, one of them is fine-tuned on with labels, and the third is only
-    ever measured. One patient shows that the pipeline works and proves nothing about its worth.
+    Two patients are used for pretraining without labels, one of them for fine-tuning with labels, and the third only
+    for evaluation. One patient shows that the pipeline works and proves nothing about its worth.
 
     Args:
         output: A new or empty folder.
         device: `"auto"`, `"cpu"`, `"cuda"` …
-        reporter: Is told the progress.
+        reporter: Receives the progress.
 
     Returns:
-        What was measured and written.
+        The results and the files written.
 
     Raises:
-        TrainingError: The output has something in it.
+        TrainingError: The output folder is not empty.
         Interrupted: A signal came.
     """
     output = Path(output)

@@ -5,13 +5,16 @@ in: `open_regular` or `read_bytes` before anything is parsed, `parsing` round th
 values that a parser made, whose aliases could multiply.
 """
 
+import csv
 import hashlib
+import io
 import json
 import math
 import os
+import re
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -70,25 +73,27 @@ def read_text(path: Path, error: type[GenesisError], limit: int = TEXT_LIMIT) ->
         return content.decode("utf-8-sig")
 
 
-def read_json(path: Path, error: type[GenesisError], limit: int = TEXT_LIMIT) -> Any:
+def read_json(path: Path, error: type[GenesisError], limit: int = TEXT_LIMIT, *, nan_is_null: bool = False) -> Any:
     """Return what a JSON file holds; errors as of `parse_json`, and of `open_regular`."""
-    return parse_json(read_bytes(path, error, limit), path, error)
+    return parse_json(read_bytes(path, error, limit), path, error, nan_is_null=nan_is_null)
 
 
-def parse_json(content: bytes | str, source: object, error: type[GenesisError]) -> Any:
+def parse_json(content: bytes | str, source: object, error: type[GenesisError], *, nan_is_null: bool = False) -> Any:
     """Return the value of a JSON document, with finite numbers that fit and text that can be written.
 
     Args:
         content: UTF-8, or text.
         source: What a message calls it.
         error: What to raise.
+        nan_is_null: Whether `NaN` and `Infinity`, which Python writes, are read as null; else they are refused.
 
     Raises:
         GenesisError: Of the class `error`: it is not JSON, nested too deeply, or holds such a number or text.
     """
+    constant = (lambda _: None) if nan_is_null else _finite
     with parsing(source, error, what="as JSON"):
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
-        value = json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=_finite)
+        value = json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=constant)
     check_plain(value, source, error)
     return value
 
@@ -125,8 +130,10 @@ def check_plain(value: Any, source: object, error: type[GenesisError]) -> None:
         elif isinstance(item, (list, tuple, set, frozenset)):
             nodes += len(item) if len(item) > _NODES else 0  # before a list of that length is copied
             waiting += [(part, depth + 1) for part in item] if nodes <= _NODES else [(None, _DEPTH + 1)]
-        elif isinstance(item, str) and any("\ud800" <= letter <= "\udfff" for letter in item):
-            raise error(f"{source}: holds text that is not Unicode ({printable(item)[:40]}); write it again as UTF-8")
+        elif isinstance(item, str) and not item.isascii():
+            nodes += len(item) >> 8  # a long text could be named a million times
+            with parsing(source, error, remedy="write it again as UTF-8"):
+                item.encode()  # fails for half of a surrogate pair
 
 
 @contextmanager
@@ -225,3 +232,45 @@ def write_atomically(path: Path, content: bytes | str, error: type[GenesisError]
 def write_json(path: Path, content: Any, error: type[GenesisError] = CheckpointError) -> Path:
     """Write a JSON document atomically; errors as of `replacing`."""
     return write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n", error)
+
+
+_FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")  # those of full width count, too
+
+
+def write_csv(
+    path: Path, rows: Sequence[Mapping[str, Any]], error: type[GenesisError], columns: Sequence[str] = ()
+) -> Path:
+    """Write a table atomically; `read_csv` reads it back to the letter.
+
+    Text that a spreadsheet would run as a formula gets an apostrophe before it, which spreadsheets hide.
+
+    Args:
+        path: The file.
+        rows: By column; None and NaN, what is undefined, become empty cells, as do columns that a row lacks.
+        error: As of `replacing`.
+        columns: What comes first in the header; the others follow in the order of the rows.
+    """
+    names = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)  # its line ends, CR LF, have it quote both within a cell
+    writer.writerows([map(_cell, names), *([_cell(row.get(name)) for name in names] for row in rows)])
+    return write_atomically(path, text.getvalue(), error)
+
+
+def _cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return f"'{value}" if _FORMULA.match(value) else value
+    return "" if value is None or value != value else value
+
+
+def read_csv(path: Path, error: type[GenesisError]) -> list[dict[str, str]]:
+    """Return the rows of a table with a header, by column; errors as of `read_text`, and of damage."""
+    text = read_text(path, error)
+    with parsing(path, error, what="as CSV"):
+        rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+        names, *table = [list(map(_text, row)) for row in rows if row]
+        return [dict(zip(names, row, strict=True)) for row in table]
+
+
+def _text(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from modelsgenesis.errors import ConfigurationError
 
+_GROUP_MEMORY = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -85,6 +87,30 @@ def _whole_float32() -> Iterator[None]:
     finally:
         for backend, allowed in zip(backends, before, strict=True):
             backend.allow_tf32 = allowed
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Return the bytes that this process may still take on a device, or of memory; None where the system does not tell.
+
+    The system's own limits count: of a container's group, and of the address space (`ulimit -v`).
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return None
+    import resource
+
+    limits = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
+    most, used = _GROUP_MEMORY
+    if most.is_file() and most.read_text().strip().isdigit():  # "max" where there is no limit
+        limits.append(int(most.read_text()) - int(used.read_text()))
+    space = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if space != resource.RLIM_INFINITY:
+        limits.append(space - mapped)
+    return min(limits, default=None)
 
 
 def check_compiler(device: torch.device) -> None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 class Reporter:
@@ -11,14 +12,14 @@ class Reporter:
         """Work of `total` steps begins at `start`."""
 
     def baselines(self, losses: Mapping[str, float]) -> None:
-        """What maps that learn nothing lose, by name such as `mean_image_loss`; it is the same all through a run."""
+        """Losses of the trivial baselines, by name such as `mean_image_loss`; they hold for the whole run."""
 
     def step(self, step: int, loss: float, samples_per_second: float, waiting: float) -> None:
         """A step ended.
 
         Args:
             step: Counted from 1.
-            loss: Of this step.
+            loss: Its loss.
             samples_per_second: Averaged over the last steps.
             waiting: Share of the time spent waiting for data, 0 to 1.
         """
@@ -59,48 +60,13 @@ class Reporters(Reporter):
 
     def __init__(self, *reporters: Reporter) -> None:
         self.reporters = reporters
+        for name in vars(Reporter):
+            if not name.startswith("_"):  # on the instance, where they hide the silent ones of the class
+                setattr(self, name, self._all(name))
 
-    def begin(self, title: str, total: int, start: int = 0) -> None:
-        """Tell all."""
-        for reporter in self.reporters:
-            reporter.begin(title, total, start)
+    def _all(self, name: str) -> Any:
+        def tell(*told: Any, **more: Any) -> None:
+            for reporter in self.reporters:
+                getattr(reporter, name)(*told, **more)
 
-    def baselines(self, losses: Mapping[str, float]) -> None:
-        """Tell all."""
-        for reporter in self.reporters:
-            reporter.baselines(losses)
-
-    def step(self, step: int, loss: float, samples_per_second: float, waiting: float) -> None:
-        """Tell all."""
-        for reporter in self.reporters:
-            reporter.step(step, loss, samples_per_second, waiting)
-
-    def validation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Tell all."""
-        for reporter in self.reporters:
-            reporter.validation(step, metrics)
-
-    def best(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Tell all."""
-        for reporter in self.reporters:
-            reporter.best(step, metrics)
-
-    def figure(self, step: int, name: str, path: Path) -> None:
-        """Tell all."""
-        for reporter in self.reporters:
-            reporter.figure(step, name, path)
-
-    def advance(self, done: int) -> None:
-        """Tell all."""
-        for reporter in self.reporters:
-            reporter.advance(done)
-
-    def note(self, text: str) -> None:
-        """Tell all."""
-        for reporter in self.reporters:
-            reporter.note(text)
-
-    def end(self) -> None:
-        """Tell all."""
-        for reporter in self.reporters:
-            reporter.end()
+        return tell

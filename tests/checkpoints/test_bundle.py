@@ -1,19 +1,16 @@
-"""The bundle on disk."""
+"""The bundle on disk; what is wrong with one is in `test_hostile.py`."""
 
 import json
-import struct
-from collections.abc import Callable
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
-from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
+from modelsgenesis.checkpoints import load_bundle, save_bundle
 from modelsgenesis.configs import (
-    CONTRACTS,
-    BundleConfig,
     ClassifierConfig,
     GenesisUNetConfig,
     NetworkConfig,
@@ -21,26 +18,17 @@ from modelsgenesis.configs import (
     Provenance,
     ResidualUNetConfig,
 )
-from modelsgenesis.errors import CheckpointError, ConfigurationError
-from modelsgenesis.networks import build_network
+from modelsgenesis.errors import CheckpointError
+from tiny_bundles import make_bundle
+
+from . import hostile_files as make  # pyright: ignore[reportAttributeAccessIssue]
 
 SMALL = GenesisUNetConfig(widths=(4, 8))
 
 
-def bundle(network: NetworkConfig = SMALL) -> Bundle:
-    config = BundleConfig(
-        task="restoration",
-        network=network,
-        input=CONTRACTS["ct"],
-        patch_size=(16, 16, 8),
-        provenance=Provenance(origin="untrained", library_version="0"),
-    )
-    return Bundle(build_network(network).eval(), config, "# Card\n")
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    return save_bundle(tmp_path / "bundle", bundle())
+    return save_bundle(tmp_path / "bundle", make_bundle(SMALL))
 
 
 @pytest.mark.parametrize(
@@ -53,7 +41,7 @@ def folder(tmp_path: Path) -> Path:
     ],
 )
 def test_what_is_saved_is_loaded(tmp_path: Path, network: NetworkConfig) -> None:
-    saved = bundle(network)
+    saved = make_bundle(network, card="# Card\n")
     loaded = load_bundle(save_bundle(tmp_path / "bundle", saved))
     assert loaded.config == saved.config
     assert loaded.card == saved.card
@@ -77,95 +65,40 @@ def test_a_loaded_network_does_not_hold_its_file(folder: Path) -> None:
         assert torch.equal(again.network.state_dict()[name], tensor)
 
 
-def forged(change: Callable[[dict[str, Any]], None]) -> Callable[[Path], None]:
-    """Rewrite the header of a safetensors file."""
+@pytest.mark.parametrize("name", ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float64"])
+def test_numbers_that_float32_holds_exactly_become_float32(tmp_path: Path, name: str) -> None:
+    dtype = getattr(torch, name)
 
-    def apply(path: Path) -> None:
-        content = path.read_bytes()
-        (length,) = struct.unpack("<Q", content[:8])
-        header = json.loads(content[8 : 8 + length])
-        change(header)
-        text = json.dumps(header).encode()
-        path.write_bytes(struct.pack("<Q", len(text)) + text + content[8 + length :])
+    def change(weights: dict[str, Any]) -> None:
+        weights.update({name: tensor.to(dtype) for name, tensor in weights.items() if tensor.is_floating_point()})
 
-    return apply
-
-
-def grow(header: dict[str, Any]) -> None:
-    header["head.weight"]["shape"] = [10**6, 10**6, 1, 1, 1]
+    folder = make.tensors(tmp_path, change)
+    written = load_file(folder / "model.safetensors")["head.weight"]
+    loaded = load_bundle(folder).network.state_dict()["head.weight"]
+    assert loaded.dtype == torch.float32
+    assert torch.equal(loaded, written.float())
+    assert loaded.abs().sum() > 0
 
 
-def grow_with_offsets(header: dict[str, Any]) -> None:
-    begin, _ = header["head.weight"]["data_offsets"]
-    header["head.weight"] = {
-        "dtype": "F32",
-        "shape": [10**6, 10**6],
-        "data_offsets": [begin, begin + 4 * 10**12],
-    }
+def test_values_need_not_be_looked_at(tmp_path: Path) -> None:
+    folder = make.tensors(tmp_path, lambda weights: weights["head.bias"].fill_(math.nan))
+    assert load_bundle(folder, check_values=False).network.state_dict()["head.bias"].isnan().all()
 
 
-def overlap(header: dict[str, Any]) -> None:
-    header["head.weight"]["data_offsets"] = header["head.bias"]["data_offsets"]
-
-
-def retype(header: dict[str, Any]) -> None:
-    header["head.weight"]["dtype"] = "I32"
-
-
-@pytest.mark.parametrize("change", [grow, grow_with_offsets, overlap])
-def test_a_forged_header_is_refused_before_anything_is_allocated(folder: Path, change: Any) -> None:
-    path = folder / "model.safetensors"
-    forged(change)(path)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: damaged, or no safetensors file \("):
-        load_bundle(folder)
-
-
-def test_a_forged_type_is_refused(folder: Path) -> None:
-    forged(retype)(folder / "model.safetensors")
-    with pytest.raises(CheckpointError, match=r"head\.weight holds torch\.int32 instead of torch\.float32"):
-        load_bundle(folder)
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"", b"<html>", struct.pack("<Q", 2**60), struct.pack("<Q", 10) + b'{"a":', b"\xff" * 4000],
-    ids=["empty", "web page", "huge header", "cut header", "noise"],
-)
-def test_damaged_weights(folder: Path, content: bytes) -> None:
-    (folder / "model.safetensors").write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: damaged, or no safetensors file"):
-        load_bundle(folder)
-
-
-def test_truncated_weights(folder: Path) -> None:
-    path = folder / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match="damaged, or no safetensors file"):
-        load_bundle(folder)
-
-
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-def test_weights_that_are_no_numbers(folder: Path, value: float) -> None:
-    path = folder / "model.safetensors"
-    weights = {name: tensor.clone() for name, tensor in load_file(path).items()}
-    weights["head.bias"].fill_(value)
-    save_file(weights, path)
-    with pytest.raises(CheckpointError, match=r"NaN or infinite values in head\.bias; the file is damaged"):
-        load_bundle(folder)
-    assert load_bundle(folder, check_values=False).config.network == SMALL
-
-
-def test_weights_of_another_network(folder: Path) -> None:
-    save_file({"weight": torch.zeros(1)}, folder / "model.safetensors")
-    message = r"not the weights of this network: missing encoder\.levels.* and \d+ more; use the configuration"
-    with pytest.raises(CheckpointError, match=message):
-        load_bundle(folder)
+def test_numbers_of_a_record_that_are_not_finite_are_written_as_null(tmp_path: Path) -> None:
+    results = {"dice": {"liver": math.nan, "spleen": (0.9, math.inf)}}
+    record = Provenance(origin="finetuned", library_version="0", results=results)
+    folder = save_bundle(tmp_path, make_bundle(SMALL, provenance=record))
+    text = (folder / "config.json").read_text()
+    assert json.loads(text)["provenance"]["results"] == {"dice": {"liver": None, "spleen": [0.9, None]}}
+    (folder / "config.json").write_text(text.replace("0.9", "NaN"))  # as version 0.1.0 wrote it
+    assert load_bundle(folder).config.provenance.results["dice"]["spleen"] == [None, None]
 
 
 @pytest.mark.parametrize("missing", ["config.json", "model.safetensors"])
 def test_a_missing_file(folder: Path, missing: str) -> None:
     (folder / missing).unlink()
-    with pytest.raises(CheckpointError, match=f"no {missing} in it, so it is no bundle"):
+    with pytest.raises(CheckpointError, match=f"no (such|{missing})"):
         load_bundle(folder)
 
 
@@ -174,24 +107,10 @@ def test_a_card_is_not_needed(folder: Path) -> None:
     assert load_bundle(folder).card == ""
 
 
-@pytest.mark.parametrize("content", ["", "{", "[" * 100_000, "\udcff"], ids=["empty", "cut", "deep", "no utf-8"])
-def test_a_damaged_configuration(folder: Path, content: str) -> None:
-    (folder / "config.json").write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(CheckpointError, match=r"config\.json: cannot be read as JSON"):
-        load_bundle(folder)
-
-
-def test_an_unknown_key(folder: Path) -> None:
-    path = folder / "config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "netwrok": {}}))
-    with pytest.raises(ConfigurationError, match=r"unknown key 'netwrok'; did you mean network\?"):
-        load_bundle(folder)
-
-
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot be written"):
-        save_bundle(tmp_path / "file" / "bundle", bundle())
+        save_bundle(tmp_path / "file" / "bundle", make_bundle(SMALL))
 
 
 def test_a_failed_write_keeps_the_old_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -203,6 +122,6 @@ def test_a_failed_write_keeps_the_old_file(folder: Path, monkeypatch: pytest.Mon
     before = (folder / "model.safetensors").read_bytes()
     monkeypatch.setattr("safetensors.torch.save_file", broken)
     with pytest.raises(CheckpointError, match="No space left on device; the file before is intact"):
-        save_bundle(folder, bundle())
+        save_bundle(folder, make_bundle(SMALL))
     assert (folder / "model.safetensors").read_bytes() == before
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "config.json", "model.safetensors"]

@@ -1,6 +1,7 @@
 """The generated model card."""
 
 import dataclasses
+import math
 
 import pytest
 import yaml
@@ -8,17 +9,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelsgenesis.checkpoints import render_card
+from modelsgenesis.checkpoints.card import Measure, limits, meaning, measures, model_index, recipe_section, text
 from modelsgenesis.configs import (
     CONTRACTS,
+    RECIPES,
     BundleConfig,
     ClassifierConfig,
     GenesisUNetConfig,
     InputContract,
     Provenance,
+    SegmentationConfig,
+    scheme,
 )
 from modelsgenesis.configs.front_matter import split_card
 
 NETWORK = GenesisUNetConfig(widths=(4, 8))
+LOSSES = {"restoration_loss": 0.0123456789, "identity_loss": 0.08, "mean_image_loss": 0.03}
 CONFIG = BundleConfig(
     task="restoration",
     network=NETWORK,
@@ -29,13 +35,8 @@ CONFIG = BundleConfig(
         library_version="0.1.0",
         recipe={"steps": 200, "pretext": {"shuffle_windows": 10_000}},
         data={"training_scans": 12, "median_spacing_mm": [0.7, 0.7, 1.25]},
-        results={
-            "restoration_loss": 0.0123456789,
-            "identity_loss": 0.08,
-            "mean_image_loss": 0.03,
-            "step": 200,
-        },
-        environment={"device": "cpu"},
+        results={**LOSSES, "step": 200},
+        environment={"device": "cpu", "wall_hours": 0.5, "cpu_hours": 31.2, "processor": "A | B"},
     ),
 )
 
@@ -51,102 +52,97 @@ def test_a_card_says_what_the_configuration_says() -> None:
         'network = modelsgenesis.from_pretrained("clinic/genesis")',
         "| Parameters | 3,897 |",
         "| Intensity | clipped to (-1000.0, 1000.0) (HU for CT), scaled to [0, 1] |",
-        "| Sub-volume in training | 64 × 64 × 32 |",
+        "| Patch in training | 64 × 64 × 32 |",
         "| pretext.shuffle_windows | 10000 |",
         "| median spacing mm | 0.7, 0.7, 1.25 |",
-        "| restoration_loss | 0.0123457 | identity_loss 0.08; mean_image_loss 0.03 |",
+        "| restoration_loss | 0.0123457 | mean_image_loss 0.03; identity_loss 0.08 |",
         "![Curve](figures/curve.png)",
         "| modelsgenesis | 0.1.0 |",
+        "| time | 30.0 minutes |",
+        "| CPU time, all cores | 31.2 hours |",
+        "modelsgenesis pretrain SCANS --init clinic/genesis  # go on without labels: its restoring head is in it",
     ):
         assert line in card.splitlines(), line
     assert "batch = torch.rand(1, 1, 64, 64, 32)  # [batch, channel, x, y, z]; real scans are" in card
-    assert "this is not a medical device" in card
-    assert "US patent 11,922,628 B2" in card
-    assert "@inproceedings{zhou2019models," in card
+    for said in ("this is not a medical device", "US patent 11,922,628 B2", "@inproceedings{zhou2019models,"):
+        assert said in card
 
 
-def test_the_header_has_the_fields_of_the_hub() -> None:
-    front = split_card(render_card(CONFIG, name="clinic/genesis")).front
-    assert front["library_name"] == "modelsgenesis"
-    assert front["pipeline_tag"] == "image-feature-extraction"
-    assert {"ct", "3d", "models-genesis"} <= set(front["tags"])
-    (result,) = front["model-index"][0]["results"]
-    assert result["metrics"] == [
-        {
-            "type": "restoration_loss",
-            "name": "restoration_loss",
-            "value": 0.0123456789,
-            "args": {"identity_loss": 0.08, "mean_image_loss": 0.03},
-        }
-    ]
-
-
-def test_the_client_of_the_hub_reads_the_results() -> None:
+def test_the_header_has_the_fields_of_the_hub_whose_client_reads_the_results() -> None:
     from huggingface_hub import ModelCard
 
-    card = ModelCard(render_card(CONFIG, name="clinic/genesis"))
-    assert card.data.eval_results is not None
-    assert card.data.eval_results[0].metric_value == 0.0123456789
+    card = render_card(CONFIG, name="clinic/genesis")
+    front = split_card(card).front
+    assert (front["library_name"], front["pipeline_tag"]) == ("modelsgenesis", "image-feature-extraction")
+    assert {"ct", "3d", "models-genesis"} <= set(front["tags"])
+    read = ModelCard(card).data.eval_results
+    assert read is not None
+    assert (read[0].metric_type, read[0].metric_value) == ("restoration_loss", 0.0123456789)
+    assert read[0].metric_args == {"identity_loss": 0.08, "mean_image_loss": 0.03}
 
 
 @pytest.mark.parametrize(
     ("changes", "sentence"),
     [
         ({"origin": "pretrained"}, "Pretrained with this package."),
-        ({"origin": "finetuned", "init": "genesis-chest-ct-3d"}, "Fine-tuned from genesis-chest-ct-3d."),
+        ({"origin": "pretrained", "init": "a-model"}, "Pretrained with this package, going on from a-model."),
+        ({"origin": "finetuned", "init": "a-model"}, "Fine-tuned from a-model."),
         ({"origin": "finetuned"}, "Fine-tuned from random weights."),
-        (
-            {"origin": "converted"},
-            "Converted from the published weights named below; the values are unchanged.",
-        ),
+        ({"origin": "converted", "source": {"file": "x.pt"}}, "| Source: file | x.pt |"),
+        ({"origin": "converted", "source": {"repository": "a/b"}}, "base_model: a/b"),
         ({"origin": "untrained"}, "**Its weights are random: it was not trained.**"),
+        ({"recipe": {}}, "No recipe was recorded."),
+        ({"results": {}}, "No result was recorded."),
+        ({"data": {}}, "Nothing was recorded about the training data"),
+        ({"results": {"collapsed": True}}, "**This network has collapsed"),
     ],
 )
-def test_the_summary_says_where_the_weights_come_from(changes: dict[str, object], sentence: str) -> None:
+def test_the_card_says_where_the_weights_come_from_and_what_was_not_recorded(
+    changes: dict[str, object], sentence: str
+) -> None:
     assert sentence in render_card(with_provenance(**changes), name="x")
 
 
-def test_a_converted_model_names_its_source_and_base() -> None:
-    source = {"repository": "MrGiovanni/ModelsGenesis", "file": "Genesis_Chest_CT.pt", "sha256": "ab"}
-    card = render_card(with_provenance(origin="converted", source=source), name="x")
-    assert split_card(card).front["base_model"] == "MrGiovanni/ModelsGenesis"
-    assert "| Source: file | Genesis_Chest_CT.pt |" in card
-
-
-def test_every_task_contract_and_dimension_is_rendered() -> None:
-    two = dataclasses.replace(
-        CONFIG, network=GenesisUNetConfig(dims=2, widths=(4, 8)), input=CONTRACTS["xray"], patch_size=(64, 64)
-    )
-    assert "[batch, channel, x, y]" in render_card(two, name="x")
-    segmentation = dataclasses.replace(CONFIG, task="segmentation", labels=("background", "liver"))
-    card = render_card(segmentation, name="x")
-    assert "A network for segmentation of background, liver in 3D CT" in card
-    assert split_card(card).front["pipeline_tag"] == "image-segmentation"
-    classifier = dataclasses.replace(
-        CONFIG, task="classification", network=ClassifierConfig(encoder=NETWORK, num_classes=2, hidden=8)
-    )
-    assert split_card(render_card(classifier, name="x")).front["pipeline_tag"] == "image-classification"
-    for contract in (
-        InputContract(modality="mri", intensity="zscore"),
-        InputContract(
-            modality="ct",
-            intensity="standardize",
-            mean=-775.8457,
-            deviation=251.9326,
-            spacing=(1.0, 1.0, 1.0),
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {
+                "network": GenesisUNetConfig(dims=2, widths=(4, 8)),
+                "input": CONTRACTS["xray"],
+                "patch_size": (64, 64),
+            },
+            "[batch, channel, x, y]",
         ),
-    ):
-        card = render_card(dataclasses.replace(CONFIG, input=contract), name="x")
-        assert ("own mean subtracted" in card) == (contract.intensity == "zscore")
-        assert ("(value − -775.8457) / 251.9326" in card) == (contract.intensity == "standardize")
-
-
-def test_absent_provenance_is_said() -> None:
-    card = render_card(with_provenance(recipe={}, data={}, results={}, environment={}), name="x")
-    assert "No recipe was recorded." in card
-    assert "No result was recorded." in card
-    assert "Nothing was recorded about the training data" in card
-    assert "model-index" not in split_card(card).front
+        (
+            {
+                "task": "segmentation",
+                "network": NETWORK.override(out_channels=2),
+                "labels": ("background", "liver"),
+            },
+            "A network for segmentation of background, liver in 3D CT",
+        ),
+        (
+            {
+                "task": "classification",
+                "network": ClassifierConfig(encoder=NETWORK, num_classes=2, hidden=8),
+                "labels": ("a", "b"),
+            },
+            "pipeline_tag: image-classification",
+        ),
+        ({"input": InputContract(modality="mri", intensity="zscore")}, "own mean subtracted"),
+        (
+            {
+                "input": InputContract(
+                    modality="ct", intensity="standardize", mean=-7.5, deviation=2, spacing=(1, 1, 2.5)
+                )
+            },
+            "(value − -7.5) / 2.0",
+        ),
+    ],
+)
+def test_every_task_contract_and_dimension_is_rendered(changes: dict[str, object], said: str) -> None:
+    assert said in render_card(dataclasses.replace(CONFIG, **changes), name="x")
 
 
 def test_rendering_again_changes_nothing() -> None:
@@ -159,8 +155,7 @@ def test_prose_and_fields_of_a_person_stay_and_old_results_go() -> None:
     card = card.replace("library_name:", "license: mit\ndatasets: [org/data]\nlibrary_name:")
     renewed = render_card(with_provenance(results={}), name="y", existing=card)
     front = split_card(renewed).front
-    assert front["license"] == "mit"
-    assert front["datasets"] == ["org/data"]
+    assert (front["license"], front["datasets"]) == ("mit", ["org/data"])
     assert "model-index" not in front
     assert "- Source: LUNA16" in renewed
     assert "# x" not in renewed.splitlines()
@@ -172,11 +167,127 @@ def test_a_card_without_our_section_gets_it_above_its_prose() -> None:
     assert "FILL IN" not in card
 
 
-@given(st.text(max_size=40), st.text(max_size=40))
-def test_no_value_breaks_out_of_its_place(key: str, value: str) -> None:
-    card = render_card(with_provenance(recipe={key: value}, init=value), name="x")
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**60), 2**60) | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+KEYS = st.sampled_from(["steps", "batch_size", "patch_size", "optimizer", "seed", "pretext", "step", *LOSSES, "n"])
+FREE = st.dictionaries(KEYS | st.text(max_size=8), JSON, max_size=4)
+
+
+@given(FREE, FREE, FREE, FREE, st.text(max_size=40))
+def test_no_value_of_a_record_breaks_out_of_its_place_or_the_rendering(
+    recipe: dict[str, object],
+    data: dict[str, object],
+    results: dict[str, object],
+    other: dict[str, object],
+    init: str,
+) -> None:
+    config = with_provenance(recipe=recipe, data=data, results=results, environment=other, source=other, init=init)
+    card = render_card(config, name="x")
     parts = split_card(card)
     assert parts.front["library_name"] == "modelsgenesis"
     assert card.count("modelsgenesis:end -->") == 1
     assert parts.after == split_card(render_card(CONFIG, name="x")).after
     yaml.safe_load(yaml.safe_dump(parts.front))
+
+
+# --- results ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("results", "expected"),
+    [
+        (
+            {"dice": {"mean": 0.85, "n": 20, "interval": [0.83, 0.87], "scratch": 0.8}},
+            [Measure("dice", 0.85, {"n": 20, "interval": [0.83, 0.87], "scratch": 0.8})],
+        ),
+        (
+            {"test": {"mean_dice": 0.85, "dice": {"Anterior": 0.86}, "patients": 26}, "step": 400},
+            [Measure("test mean_dice", 0.85, {"patients": 26}), Measure("test dice Anterior", 0.86, {"patients": 26})],
+        ),
+        (
+            {"restoration_loss": 0.01, "identity_loss": 0.08},
+            [Measure("restoration_loss", 0.01, {"identity_loss": 0.08})],
+        ),
+        ({"identity_loss": 0.08}, [Measure("identity_loss", 0.08)]),
+        ({"note": "good", "flag": True, "none": None, "per_case": [0.1, 0.2], "empty": {}}, []),
+    ],
+)
+def test_measures_with_what_they_rest_on(results: dict[str, object], expected: list[Measure]) -> None:
+    assert measures(results) == expected
+
+
+def test_the_index_has_only_finite_values_and_plain_types() -> None:
+    config = with_provenance(data={"name": "Task04 Hippocampus"})
+    found = [Measure("Dice (mean)", 0.5, {"ci": (0.4, math.inf)}), Measure("lost", math.nan)]
+    (model,) = model_index(config, "x", found)
+    (result,) = model["results"]
+    assert result["dataset"] == {"type": "task04-hippocampus", "name": "Task04 Hippocampus"}
+    assert result["metrics"] == [
+        {"type": "dice_mean", "name": "Dice (mean)", "value": 0.5, "args": {"ci": [0.4, None]}}
+    ]
+    assert model_index(CONFIG, "x", [Measure("lost", math.nan)]) == []
+
+
+def test_text_is_one_line_that_stays_in_its_cell() -> None:
+    assert text("a | b\n<!-- c") == "a \\| b &lt;!-- c"
+    assert text([1, 2.5, None, True]) == "1, 2.5, —, yes"
+    assert text(list(range(13))) == "13 values"
+
+
+# --- training -----------------------------------------------------------------------------------------------
+
+
+def test_the_differences_from_the_named_recipe_come_before_every_setting() -> None:
+    config = RECIPES["small"].override(steps=300, pretext=scheme("III+IV"))
+    lines = recipe_section(config.to_dict(), {"step": 200}).splitlines()
+    assert lines[0] == "The nearest named recipe is `small`; the differences are:"
+    assert {
+        "- steps 300 instead of 1000",
+        "- pretext.shuffle_probability 0 instead of 0.5",
+        "Scheme III+IV: out-painting, in-painting.",
+        "| Budget | at most 300 steps; the network of step 200 was kept |",
+        "| Batch | 4 patches of 64×64×32 voxels |",
+        "| Seed | 0 |",
+        "| Optimiser | adamw, learning rate 0.001, 50 steps of warm-up, then cosine |",
+    } <= set(lines)
+    assert lines.index("- steps 300 instead of 1000") < lines.index("| pretext.shuffle_windows | 10000 |")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_named_recipe_has_no_differences(name: str) -> None:
+    said = recipe_section(RECIPES[name].to_dict(), {})
+    assert f"The nearest named recipe is `{name}`; nothing differs." in said
+    assert "Scheme V: non-linear intensity, local shuffling, out-painting, in-painting." in said
+
+
+def test_other_configurations_are_a_table() -> None:
+    said = recipe_section(SegmentationConfig(steps=7).to_dict(), {})
+    assert "recipe" not in said
+    assert "| Budget | at most 7 steps |" in said
+    assert "nearest" not in recipe_section({"steps": 3, "pretext": {}, "of another version": 1}, {})
+
+
+def test_a_loss_is_told_beside_its_baselines() -> None:
+    results = {"restoration_loss": 0.03, "mean_image_loss": 0.06, "identity_loss": 0.3, "collapsed": False}
+    assert meaning(results) == (
+        "On the validation patches the loss is 0.50 times that of always predicting the mean image and 0.10 times "
+        "that of returning the input as it is."
+    )
+    assert meaning({"dice": 0.9}) == ""
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ({}, "The record says nothing about limits"),
+        ({"validation_patients": 1, "held_out": True}, "Validated on 1 patient from the same source"),
+        ({"validation_scans": 4}, "Validated on 4 scans from"),
+        ({"validation_patients": 3, "held_out": False}, "Nobody was held out"),
+        ({"training_scans": 4}, "Trained on CT alone, 3D, at the scans' own voxel sizes; nothing else was tried."),
+    ],
+)
+def test_limits_are_what_the_record_says(data: dict[str, object], said: str) -> None:
+    assert said in limits(with_provenance(data=data))

@@ -22,7 +22,7 @@ from modelsgenesis.configs import (
     InputContract,
 )
 from modelsgenesis.errors import CheckpointError, ConfigurationError
-from modelsgenesis.networks import StagedUNet, adapt, build_network
+from modelsgenesis.networks import StagedUNet, adapt
 from reference_files import (
     openmind_network,
     outputs,
@@ -32,7 +32,7 @@ from reference_files import (
     write_openmind_pth,
 )
 
-SMALL = GenesisUNetConfig(widths=(4, 8), statistics="batch")
+from .hostile_files import SMALL, small_state_dict  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def close(actual: torch.Tensor, expected: np.ndarray, tolerance: float = 1e-5) -> None:
@@ -42,14 +42,6 @@ def close(actual: torch.Tensor, expected: np.ndarray, tolerance: float = 1e-5) -
     """
     scale = max(1.0, float(np.abs(expected).max()))
     torch.testing.assert_close(actual, torch.from_numpy(expected), atol=tolerance * scale, rtol=0)
-
-
-def small_state_dict(config: GenesisUNetConfig = SMALL) -> dict[str, torch.Tensor]:
-    """A small network under the key names of the release."""
-    from modelsgenesis.checkpoints.export import original_names
-
-    names = original_names(config)
-    return {names(here)[0]: tensor.clone() for here, tensor in build_network(config).state_dict().items()}
 
 
 def save(path: Path, content: Any) -> Path:

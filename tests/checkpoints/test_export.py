@@ -18,17 +18,13 @@ from dynamic_network_architectures.architectures.unet import PlainConvUNet, Resi
 
 from modelsgenesis.checkpoints import Bundle, convert_checkpoint, export_bundle, load_bundle
 from modelsgenesis.configs import (
-    CONTRACTS,
-    BundleConfig,
     ClassifierConfig,
     GenesisUNetConfig,
     NetworkConfig,
     PlainUNetConfig,
-    Provenance,
     ResidualUNetConfig,
 )
 from modelsgenesis.errors import CheckpointError, ConfigurationError
-from modelsgenesis.networks import build_network
 from reference_files import (
     openmind_network,
     reference_state_dict,
@@ -36,20 +32,9 @@ from reference_files import (
     write_nnunet_model,
     write_openmind_pth,
 )
+from tiny_bundles import make_bundle
 
 FILES = Path(__file__).parent
-
-
-def bundle(network: NetworkConfig) -> Bundle:
-    dims = network.encoder.dims if isinstance(network, ClassifierConfig) else network.dims
-    config = BundleConfig(
-        task="restoration",
-        network=network,
-        input=CONTRACTS["ct"].override(dims=dims),
-        patch_size=(16, 16, 8)[:dims],
-        provenance=Provenance(origin="untrained", library_version="0"),
-    )
-    return Bundle(build_network(network).eval(), config)
 
 
 def same(bundle: Bundle, other: Bundle) -> bool:
@@ -74,7 +59,7 @@ def same(bundle: Bundle, other: Bundle) -> bool:
     ids=["genesis", "genesis 2d", "nnunet v1"],
 )
 def test_a_torch_export_comes_back_exactly(tmp_path: Path, network: NetworkConfig) -> None:
-    original = bundle(network)
+    original = make_bundle(network)
     file = export_bundle(original, tmp_path / "weights.pt", to="torch")
     convert_checkpoint(file, tmp_path / "again")
     again = load_bundle(tmp_path / "again")
@@ -134,7 +119,7 @@ def imported(path: str) -> Any:
 def test_the_plan_of_an_nnunet_export_builds_the_network_that_its_weights_fit(
     tmp_path: Path, network: PlainUNetConfig | ResidualUNetConfig
 ) -> None:
-    original = bundle(network)
+    original = make_bundle(network)
     content = torch.load(export_bundle(original, tmp_path / "x.pth", to="nnunet"), weights_only=True)
     plan = content["nnssl_adaptation_plan"]["architecture_plans"]
     arguments = dict(plan["arch_kwargs"])
@@ -157,7 +142,7 @@ def test_the_plan_of_an_nnunet_export_builds_the_network_that_its_weights_fit(
 
 def test_what_nnunet_gets_of_a_network_of_x_y_z_comes_back_as_one_of_z_y_x(tmp_path: Path) -> None:
     network = PlainUNetConfig(widths=(4, 8), kernels=((3, 3, 1), (3, 3, 3)), strides=((1, 1, 1), (2, 2, 1)))
-    original = bundle(network)
+    original = make_bundle(network)
     original = replace(
         original, config=original.config.override(input=original.config.input.override(spacing=(0.5, 0.6, 3.0)))
     )
@@ -191,7 +176,7 @@ def test_the_page_on_nnunet_makes_the_network_of_its_plans(tmp_path: Path, monke
     made: dict[str, Any] = {}
     exec(textwrap.dedent(found[1]), made)
     assert made["config"].patch_size == (16, 32, 8)
-    original = Bundle(build_network(made["network"]), replace(bundle(made["network"]).config, patch_size=(16, 32, 8)))
+    original = make_bundle(made["network"], patch_size=(16, 32, 8))
     content = torch.load(export_bundle(original, tmp_path / "x.pth", to="nnunet"), weights_only=True)
     plan = content["nnssl_adaptation_plan"]
     assert shape.items() <= plan["architecture_plans"]["arch_kwargs"].items()
@@ -221,12 +206,12 @@ def test_the_page_on_nnunet_makes_the_network_of_its_plans(tmp_path: Path, monke
 )
 def test_what_has_no_equal_elsewhere(tmp_path: Path, network: NetworkConfig, to: Any, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        export_bundle(bundle(network), tmp_path / "x", to=to)
+        export_bundle(make_bundle(network), tmp_path / "x", to=to)
     assert not list(tmp_path.iterdir())
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:
-    small = bundle(GenesisUNetConfig(widths=(4, 8)))
+    small = make_bundle(GenesisUNetConfig(widths=(4, 8)))
     with pytest.raises(ConfigurationError, match="received 'onx'; did you mean onnx"):
         export_bundle(small, tmp_path / "x", to="onx")  # pyright: ignore[reportArgumentType]
     (tmp_path / "x").write_text("mine")
@@ -238,7 +223,7 @@ def test_wrong_arguments(tmp_path: Path) -> None:
 def test_onnx_names_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(CheckpointError, match="pip install onnx onnxscript"):
-        export_bundle(bundle(GenesisUNetConfig(widths=(4, 8))), tmp_path / "x.onnx", to="onnx")
+        export_bundle(make_bundle(GenesisUNetConfig(widths=(4, 8))), tmp_path / "x.onnx", to="onnx")
 
 
 @pytest.mark.skipif(
@@ -258,7 +243,7 @@ def test_onnx_names_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 def test_an_onnx_graph_gives_the_same_for_any_batch(tmp_path: Path, network: NetworkConfig) -> None:
     import onnxruntime
 
-    original = bundle(network)
+    original = make_bundle(network)
     file = export_bundle(original, tmp_path / "x.onnx", to="onnx")
     session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
     for batch in (1, 3):
@@ -295,7 +280,7 @@ def test_nnunet_itself_loads_an_export(tmp_path: Path) -> None:
     """In an environment of its own, with nnU-Net's own function for `-pretrained_weights`."""
     convert_checkpoint(write_openmind_pth(tmp_path / "checkpoint_final.pth", "full"), tmp_path / "bundle")
     residual = export_bundle(load_bundle(tmp_path / "bundle"), tmp_path / "residual.pth", to="nnunet")
-    v1 = bundle(PlainUNetConfig(widths=(8, 16, 16), upsampling_bias=False, head_bias=False))
+    v1 = make_bundle(PlainUNetConfig(widths=(8, 16, 16), upsampling_bias=False, head_bias=False))
     plain = export_bundle(v1, tmp_path / "plain.pth", to="nnunet")
 
     venv.create(tmp_path / "environment", with_pip=True)

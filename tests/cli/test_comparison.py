@@ -2,9 +2,7 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
@@ -22,7 +20,7 @@ def test_prints_the_table_and_goes_on(command, decathlon, tmp_path):
     assert result.status == 0, result.err
     assert result.out.startswith("# Balls: Dice by starting point")
     assert "1 run cannot give a p-value" in result.out
-    assert "comparing: 2 steps" in result.err
+    assert "comparing: 0/2" in result.err
     again = command(*arguments, "--json", "--quiet")
     assert again.err == ""
     assert list(again.json()["arms"]) == ["scratch", "other"]
@@ -32,34 +30,23 @@ def test_prints_the_table_and_goes_on(command, decathlon, tmp_path):
     ("arguments", "status", "message"),
     [
         ([], 2, "expected at least one --init or --scheme"),
-        (["--init", "scratch", "--dims", "two"], 2, "expected 2, 3 or 2,3"),
+        (["--init", "scratch", "--dims", "two"], 2, "'two' is not one of"),
         (["--init", "scratch", "--runs", "0"], 2, "Invalid value"),
-        (["--init", "scratch", "--init", "scratch"], 1, "two are called 'scratch'; write --init NAME=WEIGHTS"),
+        (["--init", "scratch", "--init", "scratch"], 1, "two are called 'scratch'"),
         (["--init", "scratch", "--set-arm", "x:steps=1"], 1, "there is no arm 'x'"),
         (["--init", "scratch", "--tune", "learning_rate"], 1, "expected key=value,value"),
         (["--init", "scratch", "--set", "lr=1"], 1, "unknown key 'lr'"),
-        (["--init", "scratch", "--labels", "few"], 1, "labels: received 'few'"),
-        (["--init", "scratch", "--scheme", "VI"], 1, "scheme: received 'VI'"),
+        (["--init", "scratch", "--labels", "few"], 1, "'few'"),
+        (["--init", "scratch", "--scheme", "VI"], 1, "'VI'"),
         (["--init", "no-such-model"], 1, "no-such-model"),
-        (["--init", "scratch", "--split", "nowhere.json"], 1, "nowhere.json: cannot be read as a split"),
+        (["--init", "scratch", "--split", "nowhere.json"], 1, "nowhere.json: "),
     ],
 )
 def test_errors_are_one_line_with_a_status(command, decathlon, tmp_path, arguments, status, message):
     result = command("compare", decathlon, "-o", tmp_path / "run", *arguments)
     assert result.status == status, result.err
-    assert message in " ".join(result.err.replace("│", " ").split()), result.err
+    assert message in result.err, result.err
     assert "Traceback" not in result.err
-
-
-def started(decathlon, folder):
-    arguments = ["compare", decathlon, "--init", "scratch", "-o", folder, "--labels", "2", "--runs", 12]
-    return subprocess.Popen(
-        [sys.executable, "-m", "modelsgenesis", *map(str, [*arguments, "--steps", 2, "--jobs", 2, *TINY])],
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"},
-        start_new_session=True,
-    )
 
 
 def finished(folder):
@@ -81,9 +68,11 @@ def alive(session):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
-def test_a_killed_comparison_goes_on_with_what_is_missing(decathlon, tmp_path, signum):
+def test_a_killed_comparison_goes_on_with_what_is_missing(background, decathlon, tmp_path, signum):
     folder = tmp_path / "run"
-    process = started(decathlon, folder)
+    arguments = ["compare", decathlon, "--init", "scratch", "-o", folder, "--labels", "2", "--runs", 12, *TINY]
+    arguments += ["--steps", 2, "--jobs", 2]
+    process = background(*arguments)
     wait_for(lambda: len(finished(folder)) >= 2)
     # Ctrl-C of a terminal reaches the workers as well; kill only the parent.
     (os.killpg if signum == signal.SIGINT else os.kill)(process.pid, signum)
@@ -96,7 +85,7 @@ def test_a_killed_comparison_goes_on_with_what_is_missing(decathlon, tmp_path, s
         assert err.strip().splitlines()[-1].startswith(f"interrupted with {len(before)} of 12 runs finished")
         assert "Traceback" not in err
         assert not list(folder.glob(".work-*"))
-    process = started(decathlon, folder)
+    process = background(*arguments)
     err = process.communicate(timeout=200)[1]
     assert process.returncode == 0, err
     after = finished(folder)

@@ -1,20 +1,44 @@
 import json
 
+import pytest
+
 import modelsgenesis
 
+COMMANDS = (
+    *("pretrain", "finetune", "predict", "evaluate", "compare", "scan", "preview", "demo", "list", "info", "card"),
+    *("download", "verify", "cache", "push", "convert", "export"),
+)
 
-def test_version_and_help(command):
+
+@pytest.mark.parametrize("arguments", [("-h",), ("--help",), ()])
+def test_help_names_every_command(command, arguments):
+    shown = command(*arguments)
+    assert shown.status == 0
+    assert all(f" {name} " in shown.out for name in COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(command, name):
+    assert command(name, "-h").status == 0
+
+
+def test_version(command):
     assert command("--version").out == f"modelsgenesis {modelsgenesis.__version__}\n"
-    for flag in ("-h", "--help"):
-        shown = command(flag)
-        assert shown.status == 0
-        for verb in ("pretrain", "finetune", "predict", "push", "list", "info", "preview", "demo"):
-            assert verb in shown.out
 
 
-def test_every_command_has_help(command):
-    for verb in ("pretrain", "finetune", "predict", "push", "list", "info", "preview", "demo"):
-        assert command(verb, "-h").status == 0
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["pretend"], "No such command 'pretend'. Did you mean 'pretrain'?; see modelsgenesis --help"),
+        (["scan"], "Missing argument 'data'; see modelsgenesis scan --help"),
+        (["list", "--dim", "3"], "No such option: --dim (Possible options: --dims); see modelsgenesis list --help"),
+        (["--x\x1b[2J"], r"No such option: --x\x1b[2J"),
+    ],
+)
+def test_a_wrong_command_line_is_one_line(command, arguments, message):
+    ended = command(*arguments)
+    assert (ended.status, ended.out, ended.err.count("\n")) == (2, "", 1)
+    assert ended.err.startswith(f"error: {message}")
 
 
 def test_importing_and_helping_load_nothing_heavy(process):
@@ -25,12 +49,4 @@ def test_importing_and_helping_load_nothing_heavy(process):
         "heavy = {'torch', 'numpy', 'huggingface_hub', 'monai', 'matplotlib', 'SimpleITK', 'nibabel'}\n"
         "print(json.dumps(sorted(heavy & set(sys.modules))))"
     )
-    shown = process("-c", code, python=True)
-    assert json.loads(shown.stdout.splitlines()[-1]) == []
-
-
-def test_importing_the_package_loads_neither_torch_nor_the_hub(process):
-    shown = process(
-        "-c", "import sys, modelsgenesis; print('torch' in sys.modules, 'huggingface_hub' in sys.modules)", python=True
-    )
-    assert shown.stdout == "False False\n"
+    assert json.loads(process("-c", code, python=True).stdout.splitlines()[-1]) == []

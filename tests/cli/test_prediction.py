@@ -26,7 +26,10 @@ def test_predict_prints_the_answer_and_its_voxels(command, model, scan, tmp_path
     assert predicted.out.splitlines()[0] == str(answer)
     assert nib.load(answer).shape == nib.load(scan).shape
     assert json.loads((tmp_path / "answer.json").read_text())["flips"] == [0]
-    told = command("predict", model, scan, "-o", answer, "--device", "cpu", "--overlap", 0, "--json").json()
+    told = command(
+        "predict", model, scan, "-o", answer, "--device", "cpu", "--overlap", 0, "--json", "--precision", "bfloat16"
+    ).json()
+    assert json.loads((tmp_path / "answer.json").read_text())["precision"] == "bfloat16"
     assert told["answers"][0]["path"] == str(answer)
     assert set(told["answers"][0]["voxels"]) == {"bright", "dark"}
 
@@ -63,6 +66,7 @@ def test_classes_are_printed(command, tmp_path):
         (["predict", "no-such-model", "scan.nii.gz"], 1, "no-such-model"),
         (["predict", "{tmp}", "scan.nii.gz", "--flips", "w"], 2, "expected all, or axes of x, y, z"),
         (["predict", "{tmp}", "scan.nii.gz", "--stitch", "gpu"], 1, "stitch"),
+        (["predict", "{tmp}", "scan.nii.gz", "--precision", "half"], 1, "precision"),
     ],
 )
 def test_errors_are_one_line_with_a_status(refuses, arguments, status, message):

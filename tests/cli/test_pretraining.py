@@ -1,36 +1,31 @@
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
 
 from modelsgenesis.checkpoints import read_config
+from modelsgenesis.cli.pretraining import describe_recipe
+from modelsgenesis.configs import RECIPES, PretrainingConfig, pretraining_recipe
 
 
 def test_pretrain_prints_the_loss_beside_its_baselines(command, ct_folder, tmp_path, tiny_pretraining):
     result = command("pretrain", ct_folder, "-o", tmp_path / "run", "--steps", 2, *tiny_pretraining)
     assert result.status == 0
-    for words in ("restoration loss", "identity loss", "mean image loss"):
+    for words in ("restoration loss", "× the mean-image baseline", "× the identity baseline"):
         assert words in result.out
         assert words in result.err
-    assert "training: 2 steps" in result.err
+    assert "training: 0/2" in result.err
 
 
 def test_pretrain_in_json(command, ct_folder, tmp_path, tiny_pretraining):
-    result = command(
-        "pretrain", ct_folder, "-o", tmp_path / "run", "--steps", 2, *tiny_pretraining, "--json", "--quiet"
-    )
+    asked = ["pretrain", ct_folder, "-o", tmp_path / "run", "--steps", 2, *tiny_pretraining]
+    result = command(*asked, "--json", "--quiet")
     assert set(result.json()["results"]) >= {"restoration_loss", "identity_loss", "mean_image_loss", "step"}
     assert result.err == ""
 
 
 def test_the_configuration_that_would_run_is_printed_and_nothing_runs(command, tmp_path, monkeypatch):
-    from modelsgenesis.configs import PretrainingConfig, pretraining_recipe
-
     monkeypatch.chdir(tmp_path)
     result = command("pretrain", "--recipe", "2019", "--scheme", "II", "--steps", 7, "--show-config")
     shown = PretrainingConfig.from_dict(result.json())
@@ -39,69 +34,52 @@ def test_the_configuration_that_would_run_is_printed_and_nothing_runs(command, t
 
 
 def test_the_help_has_a_line_for_every_recipe(command):
-    from modelsgenesis.cli.pretraining import describe_recipe
-    from modelsgenesis.configs import RECIPES
-
     shown = " ".join(command("pretrain", "--help").out.replace("│", " ").split())
     for name, config in RECIPES.items():
         assert describe_recipe(name, config) in shown
 
 
 def test_a_split_is_left_out_and_tensorboard_is_written(command, ct_folder, tiny_pretraining, tmp_path):
-    import json
-
     (tmp_path / "split.json").write_text(json.dumps({"training": [], "validation": [], "test": ["patient3"]}))
     asked = ["-o", tmp_path / "run", "--steps", 2, "--leave-out", tmp_path / "split.json", "--tensorboard"]
     result = command("pretrain", ct_folder, *asked, *tiny_pretraining)
     assert result.status == 0, result.err
-    assert "left out 1 scans of 1 patients that recorded splits keep for testing" in result.err
+    assert "1 scans of 1 patients" in result.err
     assert list((tmp_path / "run" / "tensorboard").iterdir())
 
 
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (["pretrain", "{tmp}/nowhere"], 1, "error: .*nowhere"),
+        (["pretrain", "{tmp}/nowhere"], 1, "nowhere: "),
         (["pretrain", "{tmp}"], 1, "no usable scan"),
         (["pretrain", "{ct}", "--recipe", "smal"], 1, "recipe: received 'smal'; did you mean small"),
-        (["pretrain", "{ct}", "--scheme", "VI"], 1, "scheme: received 'VI'"),
         (["pretrain", "{ct}", "--scheme", "III+V"], 1, r"did you mean III\+IV or III"),
-        (["pretrain", "{ct}", "--leave-out", "{tmp}/no.json"], 1, "no.json: cannot be read as a split"),
-        (["pretrain", "{ct}", "-o", "{ct}/patient0.nii.gz/run"], 1, "patient0.nii.gz/run: .*another folder"),
+        (["pretrain", "{ct}", "--leave-out", "{tmp}/no.json"], 1, "no.json: "),
+        (["pretrain", "{ct}", "-o", "{ct}/patient0.nii.gz/run"], 1, "patient0.nii.gz/run: "),
         (["pretrain", "{ct}", "--set", "lr=1"], 1, "unknown key 'lr'"),
-        (["pretrain", "{ct}", "--spacing", "1,x"], 2, "expected numbers with commas"),
+        (["pretrain", "{ct}", "--spacing", "1,x"], 2, "expected numbers separated by commas"),
         (["pretrain", "{ct}", "--steps", "0"], 2, "Invalid value"),
+        (["pretrain", "{ct}", "--window", "1,2,3"], 2, "'--window': received '1,2,3', expected two numbers"),
+        (["pretrain", "{ct}", "--patch-size", "64"], 2, "'--patch-size': received '64', expected two or three"),
+        (["pretrain", "{ct}", "--batch-size", "many"], 1, "batch_size: received 'many', expected int"),
         (["pretrain", "{ct}", "--modality", "pet"], 1, "modality: received 'pet'"),
         (["pretrain", "{ct}", "--device", "abacus"], 1, "device: received 'abacus'"),
         (["pretrain", "{ct}", "--init", "genesis-chest-ct"], 1, "did you mean genesis-chest-ct-3d"),
         (["pretrain", "{ct}", "-o", "{ct}"], 1, "is not empty"),
-        (["pretrain", "{ct}", "--resume"], 1, "holds no run to resume"),
-        (["pretrain"], 2, "Missing argument"),
-        (["pretend"], 2, "No such command 'pretend'"),
+        (["pretrain", "{ct}", "--resume"], 1, "no run"),
+        (["pretrain"], 2, "missing: the scans"),
     ],
 )
 def test_errors_are_one_line_with_a_status(refuses, arguments, status, message):
     refuses(arguments, status, message)
 
 
-def test_an_output_that_cannot_be_written_is_one_line(command, ct_folder, tmp_path, tiny_pretraining):
-    if os.geteuid() == 0:
-        pytest.skip("root may write everywhere")
-    tmp_path.chmod(0o500)
-    result = command("pretrain", ct_folder, "-o", tmp_path / "run", *tiny_pretraining)
-    assert (result.status, "cannot be written" in result.err) == (1, True)
-
-
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(ct_folder, tmp_path, signum, status, tiny_pretraining):
-    arguments = ["pretrain", ct_folder, "-o", tmp_path / "run", "--steps", 100_000, *tiny_pretraining]
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src"), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "modelsgenesis", *map(str, arguments)],
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment,
-    )
+def test_a_signal_writes_a_checkpoint_and_says_how_to_go_on(
+    background, ct_folder, tmp_path, signum, status, tiny_pretraining
+):
+    process = background("pretrain", ct_folder, "-o", tmp_path / "run", "--steps", 100_000, *tiny_pretraining)
     log = tmp_path / "run" / "log.csv"
     deadline = time.monotonic() + 90
     while not (log.exists() and log.read_text().count("\n") > 3) and time.monotonic() < deadline:
@@ -119,32 +97,20 @@ def test_going_on_needs_only_the_run(command, ct_folder, tmp_path, tiny_pretrain
     assert command(*asked).status == 0
     again = command("pretrain", "--resume", tmp_path / "run", "--device", "cpu")
     assert again.status == 0
-    assert "the run is finished, there is nothing left to resume" in again.err
-    assert "bundle of step 2" in again.out
+    assert "finished" in again.err
+    assert "model of step 2" in again.out
     description = json.loads((tmp_path / "run" / "run.json").read_text())
     (tmp_path / "run" / "run.json").write_text(json.dumps({**description, "finished": False}))
     other = command("pretrain", "--resume", tmp_path / "run", "--device", "cpu", "--set", "seed=1", "--steps", 3)
     assert other.status == 1
-    assert "another configuration: seed was 0, now 1; steps was 2, now 3" in other.err
+    assert "seed was 0, now 1; steps was 2, now 3" in other.err
     assert command(*asked, "--resume").status == 0
     assert json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
 
 
 def test_sizes_are_given_or_worked_out(command, ct_folder, tmp_path, tiny_pretraining):
-    asked = [
-        "pretrain",
-        ct_folder,
-        "-o",
-        tmp_path / "run",
-        "--steps",
-        1,
-        *tiny_pretraining,
-        "--set",
-        "samples_per_scan=1",
-    ]
-    result = command(*asked, "--batch-size", "auto", "--patch-size", "16,16,8")
+    asked = ["pretrain", ct_folder, "-o", tmp_path / "run", "--steps", 1, *tiny_pretraining]
+    result = command(*asked, "--set", "samples_per_scan=1", "--batch-size", "auto", "--patch-size", "16,16,8")
     assert result.status == 0, result.err
-    assert "batch_size=4: there are no more samples" in result.err
+    assert "batch_size=4" in result.err
     assert read_config(tmp_path / "run").patch_size == (16, 16, 8)
-    wrong = command("pretrain", ct_folder, "-o", tmp_path / "other", "--batch-size", "many")
-    assert (wrong.status, "batch_size: received 'many', expected int" in wrong.err) == (1, True)

@@ -6,12 +6,28 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from labelled_cases import masked, prepared
 from modelsgenesis.comparison.parts import Parts
-from modelsgenesis.comparison.payload import read_payload
+from modelsgenesis.comparison.payload import read_cases, write_cases
 from modelsgenesis.configs import CONTRACTS
 from modelsgenesis.data import fit_image, read_labelled
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
+
+
+def test_cases_come_back_mapped_and_a_change_stays_private(tmp_path):
+    cases = [masked(0), prepared(1, (1,))]
+    write_cases(tmp_path / "cases", cases)
+    found = read_cases(tmp_path / "cases")
+    for before, after in zip(cases, found, strict=True):
+        np.testing.assert_array_equal(before.image, after.image)
+        assert (after.name, after.classes, after.digest) == (before.name, before.classes, before.digest)
+        assert after.image.flags.aligned
+        assert after.image.flags.writeable  # torch warns of arrays that are not
+    np.testing.assert_array_equal(found[0].label, cases[0].label)
+    found[0].image[:] = 0
+    read_cases.cache_clear()
+    np.testing.assert_array_equal(read_cases(tmp_path / "cases")[0].image, cases[0].image)
 
 
 @pytest.mark.parametrize("fit", ["resize", "crop"])
@@ -31,6 +47,6 @@ def test_images_are_brought_to_their_size_as_asked(tmp_path, fit):
         folder.mkdir()
         parts = Parts(data, split, folder, size=size, fit=fit, strict=True, reporter=Reporter())
         parts.prepare("training", [arm])
-        images.append([case.image for case in read_payload(parts.files({"arm": arm})["arm"]["training"])])
+        images.append([case.image for case in read_cases(parts.files({"arm": arm})["arm"]["training"])])
     for whole, small in zip(*images, strict=True):
         np.testing.assert_array_equal(small, fit_image(whole, (8, 8), fit))

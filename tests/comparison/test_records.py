@@ -3,7 +3,7 @@ import csv
 import pytest
 
 from comparison_results import make_records
-from modelsgenesis.comparison.records import Records, runs_table
+from modelsgenesis.comparison.records import Records, write_table
 from modelsgenesis.comparison.trials import Trial
 from modelsgenesis.errors import ResumeError, TrainingError
 
@@ -68,11 +68,33 @@ def test_a_trial_of_other_cases_is_not_taken_for_this_one(records):
         records.read(TRIAL)
 
 
-def test_a_damaged_record_is_named(records):
-    records.write(TRIAL, {})
-    records.path(TRIAL).write_text("{")
-    with pytest.raises(ResumeError, match=r"seed-0\.json: cannot be read: .*delete it"):
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", "[" * 100_000, "\0" * 40, "\udcff", "flipped", "cut"])
+def test_a_damaged_record_is_named(records, content):
+    records.write(TRIAL, {"training": ["a", "b"], "settings": [], "test": {"dice": 0.53}})
+    path = records.path(TRIAL)
+    text = path.read_text()
+    content = {"flipped": text.replace("0.53", "0.93"), "cut": '{"training": ["a", "b"], "settings": []}'}.get(
+        content, content
+    )
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(ResumeError, match=r"seed-0\.json: "):
         records.read(TRIAL)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", "{}", '{"fixed": [], "arms": {}}', "[" * 100_000, "\udcff"])
+def test_a_damaged_description_is_named(records, content):
+    path = records.folder / "comparison.json"
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(ResumeError, match=r"comparison\.json: "):
+        again(records, ASKED)
+
+
+def test_cases_that_changed_since_the_comparison_began_are_named(records):
+    records.check_cases({"a": "01", "b": "02"})
+    again(records, ASKED)
+    records.check_cases({"b": "02", "c": "03"})
+    with pytest.raises(ResumeError, match=r"1 cases or their labels have changed .* such as a; restore them"):
+        records.check_cases({"a": "ff", "c": "03"})
 
 
 def test_one_process_at_a_time(records):
@@ -96,8 +118,9 @@ def test_the_work_folder_goes_and_takes_along_what_a_crash_left(records):
     assert not work.exists()
 
 
-def test_the_table_of_runs_has_a_row_a_run():
-    rows = list(csv.DictReader(runs_table(make_records({"scratch": 0.0, "genesis": 0.1}, runs=2)).splitlines()))
+def test_the_table_of_runs_has_a_row_a_run(tmp_path):
+    write_table(tmp_path / "runs.csv", make_records({"scratch": 0.0, "genesis": 0.1}, runs=2))
+    rows = list(csv.DictReader((tmp_path / "runs.csv").read_text().splitlines()))
     assert len(rows) == 12
     assert list(rows[0])[:3] == ["arm", "labels", "seed"]
     assert float(rows[0]["dice"]) == float(rows[0]["validation dice"])

@@ -1,7 +1,7 @@
 import pytest
 
 from comparison_results import make_records, make_results
-from modelsgenesis.checkpoints.card_results import measures
+from modelsgenesis.checkpoints.card import measures
 from modelsgenesis.comparison.report import card_results, card_section, limits, metric_title, table
 
 GAINS = {"scratch": 0.0, "genesis": 0.2}

@@ -1,4 +1,5 @@
 import json
+import math
 
 import pytest
 
@@ -10,7 +11,6 @@ from modelsgenesis.configs import (
     ClassificationConfig,
     ClassifierConfig,
     GenesisUNetConfig,
-    InputContract,
     PretrainingConfig,
     Provenance,
     SegmentationConfig,
@@ -21,23 +21,22 @@ from modelsgenesis.configs import (
 )
 from modelsgenesis.errors import ConfigurationError
 
-
-def bundle(**changes: object) -> BundleConfig:
-    values = {
-        "task": "restoration",
-        "network": GENESIS_UNET_2019,
-        "input": CONTRACTS["ct"],
-        "patch_size": (64, 64, 32),
-        "provenance": Provenance(origin="untrained", library_version="0"),
-    }
-    return BundleConfig(**{**values, **changes})
+CONTRACT = CONTRACTS["ct"]
+BUNDLE = BundleConfig(
+    task="restoration",
+    network=GENESIS_UNET_2019,
+    input=CONTRACT,
+    patch_size=(64, 64, 32),
+    provenance=Provenance(origin="untrained", library_version="0"),
+)
+CLASSIFIER = ClassifierConfig(encoder=GENESIS_UNET_2019, num_classes=2)
 
 
 @pytest.mark.parametrize(
     "config",
     [
-        bundle(),
-        bundle(network=ClassifierConfig(encoder=GENESIS_UNET_2019, num_classes=2), task="classification"),
+        BUNDLE,
+        BUNDLE.override(network=CLASSIFIER, task="classification", labels=("a", "b"), multilabel=True),
         *RECIPES.values(),
         SegmentationConfig(labels="10%", folds=5, fold=2),
         ClassificationConfig(levels=(1, -1)),
@@ -51,42 +50,66 @@ def test_survives_json(config):
 
 def test_names_the_nearest_key_for_an_unknown_one():
     with pytest.raises(ConfigurationError, match=r"config\.json: unknown key 'taks'; did you mean task\?"):
-        BundleConfig.from_dict({**bundle().to_dict(), "taks": 1}, where="config.json")
+        BundleConfig.from_dict({**BUNDLE.to_dict(), "taks": 1}, where="config.json")
 
 
 def test_names_the_nested_place_of_an_unknown_key():
-    values = bundle().to_dict()
+    values = BUNDLE.to_dict()
     values["network"]["width"] = [1]
     with pytest.raises(ConfigurationError, match=r"BundleConfig\.network.*'width'; did you mean widths"):
         BundleConfig.from_dict(values)
 
 
 def test_lists_missing_keys():
-    values = bundle().to_dict()
+    values = BUNDLE.to_dict()
     del values["input"], values["patch_size"]
     with pytest.raises(ConfigurationError, match="missing keys input, patch_size"):
         BundleConfig.from_dict(values)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("config", "change", "message"),
     [
-        ({"steps": "many"}, "TrainingConfig.steps: received 'many', expected int"),
-        ({"steps": True}, "received True, expected int"),
-        ({"steps": None}, "one of steps and epochs must be set"),
-        ({"optimizer": "adamv"}, "received 'adamv'; did you mean adam"),
-        ({"learning_rate": 0.0}, "learning_rate: received 0.0, expected above 0"),
-        ({"batch_size": 0}, "batch_size: received 0, expected above 0"),
-        ({"checkpoint_every": 0}, "checkpoint_every: received 0, expected above 0"),
-        ({"explosion": -1.0}, "explosion: received -1.0, expected 0 or above"),
-        ({"pretrained_rate": -0.1}, "pretrained_rate: received -0.1, expected 0 or above"),
-        ({"nonfinite": "hope"}, "nonfinite: received 'hope'; known are skip, stop"),
-        ({"compile": True, "checkpoint_activations": True}, "do not work together; set one of them"),
+        (TrainingConfig(), {"steps": "many"}, "TrainingConfig.steps: received 'many', expected int"),
+        (TrainingConfig(), {"steps": True}, "received True, expected int"),
+        (TrainingConfig(), {"steps": 1.0}, "received 1.0, expected int"),
+        (TrainingConfig(), {"steps": None}, "one of steps and epochs"),
+        (TrainingConfig(), {"steps": 10**30}, "64 bits"),
+        (TrainingConfig(), {"optimizer": "adamv"}, "received 'adamv'; did you mean adam"),
+        (TrainingConfig(), {"optimizer": ["adam"] * 1000}, r"received \['adam', .*\.\.\.\]; known are"),
+        (TrainingConfig(), {"learning_rate": 0.0}, "learning_rate: received 0.0, expected above 0"),
+        (TrainingConfig(), {"learning_rate": math.nan}, "received nan"),
+        (TrainingConfig(), {"learning_rate": 10**400}, "received a number of 1,329 bits"),
+        (TrainingConfig(), {"batch_size": 0}, "batch_size: received 0, expected above 0"),
+        (TrainingConfig(), {"checkpoint_every": 0}, "checkpoint_every: received 0, expected above 0"),
+        (TrainingConfig(), {"explosion": -1.0}, "explosion: received -1.0, expected 0 or above"),
+        (TrainingConfig(), {"compile": True, "checkpoint_activations": True}, "do not work together"),
+        (PretrainingConfig(), {"validation_fraction": 1.0}, "expected 0 to 0.99"),
+        (PretrainingConfig(), {"patch_size": (64, 64)}, "expected 3 positive sides"),
+        (GENESIS_UNET_2019, {"widths": (5, 8)}, "5 is not even"),
+        (GENESIS_UNET_2019, {"widths": ()}, "widths: expected 1 to 16"),
+        (GENESIS_UNET_2019, {"norm": "group", "widths": (12, 16)}, "8 does not divide 6"),
+        (GENESIS_UNET_2019, {"in_channels": 0}, "in_channels: received 0"),
+        (GENESIS_UNET_2019, {"dims": 4}, "received 4; known are 2, 3"),
+        (GENESIS_UNET_2019, {"dims": 2.0}, r"received 2\.0; "),
+        (GENESIS_UNET_2019, {"norm_epsilon": math.inf}, "norm_epsilon: received inf"),
+        (CLASSIFIER, {"num_classes": 0}, "num_classes: received 0"),
+        (CLASSIFIER, {"levels": (0, -4)}, "expected different numbers from -4 to 3"),
+        (CONTRACT, {"window": None}, "intensity 'window' needs window"),
+        (CONTRACT, {"window": (1, 0)}, "does not increase"),
+        (CONTRACT, {"percentiles": (-1, 99)}, "percentiles: received -1.0, expected 0 to 100"),
+        (CONTRACT, {"deviation": 0}, "deviation: received 0.0"),
+        (CONTRACT, {"spacing": (1, 1)}, "is not 3 sizes in mm"),
+        (CONTRACT, {"orientation": "RAR"}, "orientation: received 'RAR'"),
+        (CONTRACT, {"channels": ("a", "a")}, r"channels: \['a'\] are empty, too long"),
+        (BUNDLE, {"multilabel": True}, "multilabel"),
+        (BUNDLE, {"labels": ("a",)}, "none for restoration"),
+        (BUNDLE, {"patch_size": (640, 640, 640)}, "262,144,000 voxels, expected at most 134,217,728"),
     ],
 )
-def test_refuses_wrong_values(change, message):
+def test_refuses_what_cannot_be(config, change, message):
     with pytest.raises(ConfigurationError, match=message):
-        TrainingConfig(**change)
+        config.override(**change)
 
 
 def test_integers_are_good_floats_and_lists_good_tuples():
@@ -95,34 +118,11 @@ def test_integers_are_good_floats_and_lists_good_tuples():
     assert config.norm_epsilon == 1.0
 
 
-@pytest.mark.parametrize(
-    ("network", "message"),
-    [
-        ({"widths": (5, 8)}, "5 is not even and positive"),
-        ({"widths": ()}, "at least one level"),
-        ({"norm": "group", "widths": (12, 16)}, "8 does not divide 6 channels"),
-        ({"in_channels": 0}, "channels must be positive"),
-        ({"dims": 4}, "received 4; known are 2, 3"),
-    ],
-)
-def test_refuses_impossible_networks(network, message):
-    with pytest.raises(ConfigurationError, match=message):
-        GenesisUNetConfig(**network)
-
-
-@pytest.mark.parametrize(
-    ("contract", "message"),
-    [
-        ({"intensity": "window"}, "intensity 'window' needs window"),
-        ({"intensity": "window", "window": (1, 0)}, r"window: \(1.0, 0.0\) does not increase"),
-        ({"intensity": "percentiles", "percentiles": (-1, 99)}, "not within 0 to 100"),
-        ({"intensity": "standardize", "mean": 0, "deviation": 0}, "deviation: expected above 0"),
-        ({"intensity": "zscore", "spacing": (1, 1)}, "is not 3 positive sizes in mm"),
-    ],
-)
-def test_refuses_impossible_contracts(contract, message):
-    with pytest.raises(ConfigurationError, match=message):
-        InputContract(modality="ct", **contract)
+def test_a_message_names_the_file_whatever_is_wrong_in_it():
+    values = BUNDLE.to_dict()
+    values["network"]["widths"] = [4, 5]
+    with pytest.raises(ConfigurationError, match=r"^x/config\.json: GenesisUNetConfig\.widths: 5 is not even"):
+        BundleConfig.from_dict(values, where="x/config.json")
 
 
 def test_settings_reach_nested_fields_and_are_applied_together():
@@ -141,7 +141,7 @@ def test_settings_reach_nested_fields_and_are_applied_together():
     [
         ("lerning_rate=1", "unknown key 'lerning_rate'; did you mean learning_rate"),
         ("network.widht=4", "GenesisUNetConfig: unknown key 'widht'; did you mean widths"),
-        ("seed.x=1", "'seed' is no group of settings"),
+        ("seed.x=1", "'seed' is not a group"),
         ("steps", "setting 'steps': expected key=value"),
         ("patch_size=64,64", "expected 3 positive sides"),
     ],
@@ -149,6 +149,11 @@ def test_settings_reach_nested_fields_and_are_applied_together():
 def test_refuses_wrong_settings(setting, message):
     with pytest.raises(ConfigurationError, match=message):
         apply_settings(PretrainingConfig(), [setting])
+
+
+def test_a_field_is_a_value_or_a_group():
+    with pytest.raises(ConfigurationError, match="seed has a value already"):
+        apply_settings(PretrainingConfig(), ["seed=1", "seed.x=1"])
 
 
 def test_recipes_and_schemes_by_name():

@@ -9,18 +9,18 @@ from modelsgenesis.errors import ConfigurationError
     [
         (
             {"labels": "ten"},
-            "labels: received 'ten', expected a number of patients such as 10, or a share .* such as 10%",
+            "labels: received 'ten', expected a number of patients",
         ),
         ({"labels": "0"}, "labels: received '0', expected a number"),
         ({"labels": "120%"}, "labels: received '120%'"),
-        ({"fold": 1}, "fold: received 1 without folds; set folds too"),
+        ({"fold": 1}, "fold: received 1 without folds"),
         ({"folds": 5, "fold": 5}, "fold: received 5, expected 0 to 4 of 5 folds"),
         ({"folds": 1}, "folds: received 1, expected 0, or 2 or more"),
         ({"bootstrap": 0}, "bootstrap: received 0, expected above 0"),
         ({"split_seed": -1}, "split_seed: received -1, expected 0 or above"),
         ({"test_fraction": 1.5}, "test_fraction: received 1.5, expected 0 to 1"),
-        ({"patch_size": (8,)}, r"patch_size: received \(8,\), expected 3 positive sides"),
-        ({"patch_size": (8, 0)}, r"patch_size: received \(8, 0\), expected 2 positive sides"),
+        ({"patch_size": (8,)}, r"patch_size: received \(8,\), expected 2 or 3 positive sides"),
+        ({"patch_size": (8, 0)}, "patch_size: received 0, expected above 0"),
     ],
 )
 @pytest.mark.parametrize("kind", [FinetuningConfig, SegmentationConfig, ClassificationConfig])
@@ -32,9 +32,9 @@ def test_refuses_what_cannot_be(kind, changes, message):
 def test_the_message_names_the_configuration_of_the_task():
     with pytest.raises(ConfigurationError, match=r"SegmentationConfig\.overlap: received 2.0, expected 0 to 1"):
         SegmentationConfig(overlap=2)
-    with pytest.raises(ConfigurationError, match=r"SegmentationConfig\.samples_per_scan: received 0, expected above 0"):
+    with pytest.raises(ConfigurationError, match=r"SegmentationConfig\.samples_per_scan: received 0"):
         SegmentationConfig(samples_per_scan=0)
-    with pytest.raises(ConfigurationError, match=r"ClassificationConfig\.hidden: received -1, expected 0 or above"):
+    with pytest.raises(ConfigurationError, match=r"ClassificationConfig\.hidden: received -1, expected 0 to"):
         ClassificationConfig(hidden=-1)
     with pytest.raises(ConfigurationError, match=r"ClassificationConfig: unknown key 'overlap'"):
         ClassificationConfig().override(overlap=0.5)

@@ -1,6 +1,6 @@
 """What a folder, a glob, a list and a data set's description lead to."""
 
-import json
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modelsgenesis.data import find_scans, read_volume, survey
-from modelsgenesis.errors import DataError, UnreadableScanError
+from labelled_files import write_json
+from modelsgenesis.data import find_scans, read_volume, refusal_notes, survey
+from modelsgenesis.errors import ConfigurationError, DataError, UnreadableScanError
 
 
 def scan(path: Path) -> Path:
@@ -21,6 +22,11 @@ def scan(path: Path) -> Path:
 
 def names(source, **options) -> list[str]:
     return [found.path.name for found in find_scans(source, **options)[0]]
+
+
+def reasons(source) -> dict[str, str]:
+    """The reason of each refusal by the last part of its name; what was left aside is marked."""
+    return {Path(one.source).name: f"{'' if one.bad else 'aside: '}{one.reason}" for one in survey(source)[1]}
 
 
 def test_a_folder_is_searched_to_any_depth(tmp_path: Path) -> None:
@@ -37,7 +43,7 @@ def test_a_folder_is_searched_to_any_depth(tmp_path: Path) -> None:
 
 def test_a_file_a_glob_a_list_and_several(tmp_path: Path) -> None:
     first, second = scan(tmp_path / "a" / "1.nii.gz"), scan(tmp_path / "b" / "2.nii.gz")
-    (tmp_path / "scans.txt").write_text("# mine\na/1.nii.gz\n\nb\n")
+    (tmp_path / "scans.txt").write_text("# mine\na/1.nii.gz\n\nb\nscans.txt\n")  # the list names itself
     assert names(first) == ["1.nii.gz"]
     assert names(str(tmp_path / "**" / "*.nii.gz")) == ["1.nii.gz", "2.nii.gz"]
     assert names(str(tmp_path / "*" / "2.*")) == ["2.nii.gz"]
@@ -45,15 +51,37 @@ def test_a_file_a_glob_a_list_and_several(tmp_path: Path) -> None:
     assert names([second, first, second, tmp_path]) == ["2.nii.gz", "1.nii.gz"]
 
 
-def test_labels_are_not_taken_for_scans(tmp_path: Path) -> None:
-    scan(tmp_path / "images" / "1.nii.gz")
-    scan(tmp_path / "labels" / "1.nii.gz")
+def test_label_maps_are_left_aside_unless_they_are_named(tmp_path: Path) -> None:
+    for index in range(5):
+        for kind in ("t1", "flair", "seg"):
+            scan(tmp_path / f"B_{index}" / f"B_{index}_{kind}.nii.gz")
+    mask = scan(tmp_path / "labels" / "1.nii.gz")
+    scan(tmp_path / "nnunet" / "1.nii.gz")
+    write_json(tmp_path / "nnunet" / "predict_from_raw_data_args.json", {})
+    (tmp_path / "labels.txt").write_text("labels/1.nii.gz\n")
     scans, refused = find_scans(tmp_path)
-    assert [found.path.parent.name for found in scans] == ["images"]
-    assert refused[0].source == str(tmp_path / "labels")
-    assert refused[0].reason == "a folder of labels by its name"
-    assert not refused[0].bad
-    assert names(tmp_path / "labels") == ["1.nii.gz"]
+    assert (len(scans), {found.group for found in scans}) == (10, {f"B_{index}" for index in range(5)})
+    assert {Path(one.source).name for one in refused} == {"labels", "nnunet", *(f"B_{i}_seg.nii.gz" for i in range(5))}
+    assert not any(one.bad for one in refused)
+    assert [note.count("_seg") for note in refusal_notes(refused)] == [2, 0]
+    assert "and 3 more: holds labels, by its name" in refusal_notes(refused)[0]
+    for source in (mask, tmp_path / "labels", tmp_path / "labels.txt", tmp_path / "nnunet"):
+        assert names(source) == ["1.nii.gz"]
+    assert len(names(str(tmp_path / "*" / "*.nii.gz"))) == 12
+    assert len(names(str(tmp_path / "*" / "*_seg.nii.gz"))) == 5
+
+
+def test_what_systems_leave_behind_is_left_aside_and_named(tmp_path: Path) -> None:
+    scan(tmp_path / "a" / "1.nii")
+    scan(tmp_path / "__MACOSX" / "a" / "1.nii")
+    for name in ("._1.nii", ".DS_Store", "Thumbs.db"):
+        (tmp_path / "a" / name).write_bytes(b"\0\5\x16\7")
+    (tmp_path / "empty").mkdir()
+    assert names(tmp_path) == ["1.nii"]
+    found = reasons(tmp_path)
+    assert found.pop("empty") == "aside: an empty folder"
+    left = "aside: left by macOS or Windows, not a scan"
+    assert found == dict.fromkeys(("__MACOSX", "._1.nii", ".DS_Store", "Thumbs.db"), left)
 
 
 @pytest.mark.parametrize("training", ["mapping", "plain"])
@@ -67,7 +95,7 @@ def test_a_decathlon_data_set(tmp_path: Path, training: str) -> None:
         "training": [{"image": image, "label": label} if training == "mapping" else image],
         "test": ["./imagesTs/p_02.nii.gz", "./imagesTs/p_03.nii.gz"],
     }
-    (tmp_path / "set" / "dataset.json").write_text(json.dumps(description))
+    write_json(tmp_path / "set" / "dataset.json", description)
     for source in (tmp_path, tmp_path / "set", tmp_path / "set" / "dataset.json"):
         scans, refused = find_scans(source)
         assert [(found.path.name, found.modality) for found in scans] == [
@@ -82,18 +110,19 @@ def test_an_nnunet_data_set_groups_its_channels(tmp_path: Path) -> None:
         scan(tmp_path / "imagesTr" / name)
     scan(tmp_path / "labelsTr" / "p_01.nii.gz")
     description = {"channel_names": {"0": "MRI_T1", "1": "T2"}, "file_ending": ".nii.gz", "numTraining": 2}
-    (tmp_path / "dataset.json").write_text(json.dumps(description))
+    write_json(tmp_path / "dataset.json", description)
     scans, _ = find_scans(tmp_path)
     assert [found.group for found in scans] == ["p_01", "p_01", "p_02"]
     assert {found.modality for found in scans} == {"mri"}
 
 
-def test_groups(tmp_path: Path) -> None:
+def test_groups_by_a_pattern(tmp_path: Path) -> None:
     for name in ("sub-07_ses-1_T1w.nii.gz", "00001280_004.nii.gz"):
         scan(tmp_path / name)
     assert [found.group for found in find_scans(tmp_path)[0]] == ["00001280_004", "sub-07"]
-    groups = [found.group for found in find_scans(tmp_path, group_pattern=r"(\d+)_")[0]]
-    assert groups == ["00001280", "07"]
+    assert [found.group for found in find_scans(tmp_path, group_pattern=r"(\d+)_")[0]] == ["00001280", "07"]
+    with pytest.raises(ConfigurationError, match="--patient"):
+        find_scans(tmp_path, group_pattern="(")
 
 
 @pytest.mark.shared
@@ -102,54 +131,87 @@ def test_patients_of_the_radiographs(shared_data: Path) -> None:
     assert (len(scans), len({found.group for found in scans}), refused) == (752, 512, [])
 
 
-def test_bad_scans_are_refused_and_the_others_found(tmp_path: Path) -> None:
+def test_bad_files_are_refused_and_the_others_found(tmp_path: Path) -> None:
     scan(tmp_path / "good.nii.gz")
+    scan(tmp_path / f"{'a' * 248}.nii.gz")  # 255 bytes, the most that a name may have
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/M\xfcller.nii.gz")).write_bytes((tmp_path / "good.nii.gz").read_bytes())
     (tmp_path / "bad.nii.gz").write_bytes(b"no scan")
     (tmp_path / "empty.dcm").write_bytes(b"")
     (tmp_path / "gone.nii").symlink_to(tmp_path / "nowhere.nii")
-    scans, refused = find_scans(tmp_path)
-    assert [found.path.name for found in scans] == ["good.nii.gz"]
-    reasons = {Path(one.source).name: one.reason for one in refused}
-    assert reasons["bad.nii.gz"].startswith("cannot be read: Not a gzipped file")
-    assert reasons["gone.nii"] == "there is no such file"
-    assert reasons["empty.dcm"] == "has no DICOM content; it is damaged or of another format"
+    for name in ("pipe.nii.gz", "pipe.dcm", "pipe"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "device.nii").symlink_to("/dev/zero")
+    assert names(tmp_path) == [f"{'a' * 248}.nii.gz", "good.nii.gz"]
+    found = reasons(tmp_path)
+    assert found.pop("bad.nii.gz")
+    assert "no such file" in found.pop("gone.nii")
+    assert "DICOM" in found.pop("empty.dcm")
+    assert "not UTF-8" in found.pop(r"M\udcfcller.nii.gz")
+    assert sorted(found) == ["device.nii", "pipe.dcm", "pipe.nii.gz"]
+    assert all("not a regular file" in reason for reason in found.values())
 
 
 def test_a_loop_of_links_is_left_and_told(tmp_path: Path) -> None:
     scan(tmp_path / "a" / "1.nii")
     (tmp_path / "a" / "loop").symlink_to(tmp_path)
-    scans, refused = find_scans(tmp_path)
-    assert len(scans) == 1
-    assert refused[0].reason == "a link back to a folder that was searched already"
+    assert names(tmp_path) == ["1.nii"]
+    assert reasons(tmp_path)["loop"].startswith("aside: a link back")
 
 
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no usable scan; expected NIfTI, Analyze, MGH"):
         find_scans(tmp_path)
     (tmp_path / "bad.nii").write_bytes(b"")
-    with pytest.raises(DataError, match=r"no usable scan: 1 refused, the first .*bad\.nii: starts with no NIfTI"):
+    with pytest.raises(DataError, match=r"no usable scan: 1 refused, the first .*bad\.nii: "):
         find_scans(tmp_path)
     assert survey(tmp_path)[0] == []
-    with pytest.raises(DataError, match=r"missing: there is no such file or folder"):
-        find_scans(tmp_path / "missing")
+    for source in ("missing", "a" * 5000, "a\0b", "~nobody-of-this-name/x"):
+        with pytest.raises(DataError, match=r"no such file|cannot be read"):
+            find_scans(tmp_path / source if source[0] != "~" else source)
     with pytest.raises(DataError, match=r"no usable scan; expected"):
         find_scans(str(tmp_path / "*.mha"))
 
 
-def test_descriptions_that_cannot_be_used(tmp_path: Path) -> None:
-    (tmp_path / "other.json").write_text("[]")
-    with pytest.raises(DataError, match=r"neither a Decathlon nor an nnU-Net description"):
-        find_scans(tmp_path / "other.json")
-    (tmp_path / "dataset.json").write_text("{")
-    with pytest.raises(DataError, match=r"dataset\.json: cannot be read as JSON"):
-        find_scans(tmp_path / "dataset.json")
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[" * 100_000,
+        '{"training": 5, "file_ending": 5}',
+        '{"training": [null]}',
+        '{"training": [[1, 2]]}',
+        '{"training": [{"image": {}}]}',
+        '{"training": [], "test": 5}',
+        '{"training": [], "modality": {"0": null}}',
+        '{"training": [], "modality": 1e400}',
+        '{"training": [], "name": "\\ud800"}',
+        '{"channel_names": {"0": "CT"}, "dataset": [1]}',
+        '{"channel_names": [[]]}',
+    ],
+)
+def test_a_description_of_odd_kinds_is_refused_and_its_folder_searched(tmp_path: Path, content: str) -> None:
+    (tmp_path / "dataset.json").write_text(content)
     scan(tmp_path / "1.nii")
-    scans, refused = find_scans(tmp_path)
-    assert len(scans) == 1
-    assert refused[0].reason.startswith("cannot be read as JSON")
-    (tmp_path / "list.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DataError, match=r"list\.txt: cannot be read as a list of paths"):
-        find_scans(tmp_path / "list.txt")
+    assert names(tmp_path) == ["1.nii"]
+    assert reasons(tmp_path)["dataset.json"]
+    with pytest.raises(DataError, match=r"dataset\.json: "):
+        find_scans(tmp_path / "dataset.json")
+
+
+def test_descriptions_and_lists_that_cannot_be_used(tmp_path: Path) -> None:
+    write_json(tmp_path / "dataset.json", {"training": ["a" * 5000 + ".nii.gz", "1.nii"]})
+    scan(tmp_path / "1.nii")
+    assert names(tmp_path) == ["1.nii"]
+    assert "not there" in next(iter(reasons(tmp_path).values()))
+    for content in ([], {"name": "other"}):
+        write_json(tmp_path / "dataset.json", content)
+        assert reasons(tmp_path) == {}
+        with pytest.raises(DataError, match=r"neither a Decathlon nor an nnU-Net description"):
+            find_scans(tmp_path / "dataset.json")
+    for content in (b"\xff\xfe\x00", b"a\0b.nii\n", b"a" * 5000):
+        (tmp_path / "list.txt").write_bytes(content)
+        with pytest.raises(DataError, match=r"no such file|cannot be read"):
+            find_scans(tmp_path / "list.txt")
 
 
 def test_files_of_no_known_format(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """PNG, JPEG and TIFF."""
 
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from PIL import Image
 
 from modelsgenesis.data import find_scans, read_volume
-from modelsgenesis.errors import ScanError, UnreadableScanError
+from modelsgenesis.errors import DataError, ScanError, UnreadableScanError
 
 
 @pytest.mark.parametrize(("mode", "dtype"), [("L", np.uint8), ("I;16", np.uint16), ("F", np.float32), ("I", np.int32)])
@@ -54,15 +55,25 @@ def test_pages_are_images(tmp_path: Path) -> None:
         read_volume(tmp_path / "x.tif", 3)
 
 
-def test_no_images(tmp_path: Path) -> None:
-    (tmp_path / "x.png").write_bytes(b"no image")
-    with pytest.raises(UnreadableScanError, match=r"x.png: cannot be read: .*; copy or export it again"):
-        read_volume(tmp_path / "x.png")
+def test_an_animation_of_billions_of_frames_is_refused(tmp_path: Path) -> None:
+    frames = [Image.new("L", (5, 4), value) for value in (1, 2)]
+    frames[0].save(tmp_path / "x.png", save_all=True, append_images=frames[1:])
+    content = (tmp_path / "x.png").read_bytes()
+    place = content.index(b"acTL")
+    chunk = b"acTL" + (2**31 - 1).to_bytes(4, "big") + content[place + 8 : place + 12]
+    (tmp_path / "x.png").write_bytes(
+        content[:place] + chunk + zlib.crc32(chunk).to_bytes(4, "big") + content[place + 16 :]
+    )
+    with pytest.raises(DataError, match=r"x\.png: claims 2,147,483,647 images"):
+        find_scans(tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 4, 8, 30, 1000])
+def test_damaged_images_are_refused(tmp_path: Path, kept: int) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (40, 50)).astype(np.uint8)
     Image.fromarray(noise).save(tmp_path / "y.png")
-    content = (tmp_path / "y.png").read_bytes()
-    (tmp_path / "y.png").write_bytes(content[:1000])
-    with pytest.raises(UnreadableScanError, match=r"y.png: cannot be read: "):
+    (tmp_path / "y.png").write_bytes((tmp_path / "y.png").read_bytes()[:kept])
+    with pytest.raises(UnreadableScanError, match=r"y\.png: cannot be read: "):
         read_volume(tmp_path / "y.png")
     Image.new("L", (50, 1)).save(tmp_path / "z.png")
     with pytest.raises(ScanError, match=r"1×50 voxels lie on one line"):

@@ -90,5 +90,5 @@ def test_what_is_asked_for_is_taken() -> None:
     assert choose_contract(scan, modality="ultrasound")[0].orientation == "RAS"
     with pytest.raises(ConfigurationError, match=r"modality: received 'mr'; did you mean mri"):
         choose_contract(scan, modality="mr")
-    with pytest.raises(ConfigurationError, match=r"is not 3 positive sizes in mm"):
+    with pytest.raises(ConfigurationError, match=r"is not 3 sizes in mm"):
         choose_contract(scan, modality="ct", spacing=(1.0, 1.0))

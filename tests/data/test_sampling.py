@@ -8,8 +8,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from modelsgenesis.configs import CONTRACTS, InputContract
-from modelsgenesis.data import CacheEntry, SubvolumeDataset, VolumeCache, split_fitting, store
-from modelsgenesis.data.cache import write_set
+from modelsgenesis.data import CacheEntry, SubvolumeDataset, VolumeCache, split_fitting
+from modelsgenesis.data.cache import quantize, volume_path, write_set
 from modelsgenesis.data.sampling import _margins, _miss
 from modelsgenesis.errors import ConfigurationError, DataError
 
@@ -20,9 +20,9 @@ def make_cache(folder: Path, arrays: list[np.ndarray], contract: InputContract =
     """Cache arrays of [0, 1] as they are."""
     entries = []
     for number, array in enumerate(arrays):
-        path = store.volume_path(folder, f"{number:040x}")
+        path = volume_path(folder, f"{number:040x}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        np.save(path, store.quantize(array.astype(np.float32)))
+        np.save(path, quantize(array.astype(np.float32)))
         entries.append(
             CacheEntry(
                 key=f"{number:040x}",
@@ -33,7 +33,7 @@ def make_cache(folder: Path, arrays: list[np.ndarray], contract: InputContract =
                 bounds=(-1000, 1000),
             )
         )
-    return VolumeCache.open(folder, write_set(folder, entries, contract))
+    return VolumeCache(folder, write_set(folder, entries, contract))
 
 
 @pytest.fixture

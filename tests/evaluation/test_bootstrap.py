@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from modelsgenesis.errors import ConfigurationError
-from modelsgenesis.evaluation import interval, intervals
-from modelsgenesis.evaluation.bootstrap import mean_of_columns, weighted_means
+from modelsgenesis.evaluation.bootstrap import interval, intervals, mean_of_columns, weighted_means
 
 
 def mean_of(values):

@@ -19,8 +19,8 @@ from modelsgenesis.configs import (
     Provenance,
 )
 from modelsgenesis.data import Volume, prepare, prepare_label, read_volume, to_native, write_nifti
-from modelsgenesis.evaluation import Member, SoftAnswer, native_labels, native_probabilities, segment_case
-from modelsgenesis.evaluation.ensembles import without_voxels
+from modelsgenesis.evaluation.answers import native_labels, native_probabilities
+from modelsgenesis.evaluation.ensembles import Member, SoftAnswer, prepare_for, segment_case, without_voxels
 from modelsgenesis.hardware import choose_hardware
 
 HARDWARE = choose_hardware("cpu", "float32")
@@ -99,7 +99,7 @@ def threshold(**changes):
 
 
 def answer(scan, members, **options):
-    return segment_case(members, [scan], config=PredictionConfig(**options), hardware=HARDWARE)
+    return segment_case(prepare_for(members, [scan]), config=PredictionConfig(**options), hardware=HARDWARE)
 
 
 @settings(max_examples=25)

@@ -4,13 +4,9 @@ from torch import nn
 
 from modelsgenesis.configs import GenesisUNetConfig, PredictionConfig
 from modelsgenesis.errors import ConfigurationError, ShapeError
-from modelsgenesis.evaluation import (
-    inference,
-    segment,
-    sliding_window,
-    window_size,
-)
-from modelsgenesis.hardware import Hardware, choose_hardware
+from modelsgenesis.evaluation import inference, sliding_window, window_size
+from modelsgenesis.evaluation.inference import segment
+from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import GenesisUNet
 
 HARDWARE = choose_hardware("cpu", "float32")
@@ -209,26 +205,22 @@ def test_refuses_flips_along_an_axis_that_is_not_there():
         PredictionConfig(windows_at_once=0)
 
 
-def test_stitches_on_the_device_only_where_half_of_its_free_memory_holds_the_result(monkeypatch):
-    gpu = Hardware(torch.device("cuda", 0))
-    network, batch = unet(), torch.empty(1, 1, 100, 100, 100, device="meta")
-    needed = 4 * 100**3 * (3 + 1)
-    for free, chosen in ((2 * needed, "cuda"), (2 * needed - 2, "cpu"), (None, "cpu")):
-        monkeypatch.setattr(inference, "free_memory", lambda device, free=free: free)
-        assert inference.stitching_device(network, batch, gpu, "auto").type == chosen
-    assert inference.stitching_device(network, batch, gpu, "cpu").type == "cpu"
-    assert inference.stitching_device(network, batch, gpu, "device").type == "cuda"
-    assert inference.stitching_device(network, batch, HARDWARE, "auto").type == "cpu"
-    monkeypatch.setattr(inference, "free_memory", lambda device: 10**12)
-    assert inference.stitching_device(Blur(), batch, gpu, "auto").type == "cpu"  # its classes cannot be told
+@pytest.mark.parametrize("stitch", ["cpu", "device"])
+def test_where_windows_are_put_together_changes_nothing(stitch):
+    network, image = unet(), torch.rand(1, 20, 16, 12)
+    options = {"patch_size": (16, 16, 16), "overlap": 0.5, "hardware": HARDWARE}
+    assert torch.equal(
+        sliding_window(network, image, stitch=stitch, **options), sliding_window(network, image, **options)
+    )
 
 
-def test_says_what_to_do_when_the_device_is_full():
+@pytest.mark.parametrize("problem", [torch.OutOfMemoryError("CUDA"), RuntimeError("can't allocate memory")])
+def test_says_what_to_do_when_the_device_is_full(problem):
     class Full(Blur):
         def forward(self, x):
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise problem
 
-    with pytest.raises(ConfigurationError, match=r"cpu: its memory does not hold 2 windows of 8×8×8 .* on the cpu"):
+    with pytest.raises(ConfigurationError, match="cpu: its memory does not hold 2 windows of 8×8×8"):
         sliding_window(
             Full(),
             torch.rand(1, 20, 8, 8),
@@ -237,3 +229,13 @@ def test_says_what_to_do_when_the_device_is_full():
             hardware=HARDWARE,
             windows_at_once=2,
         )
+
+
+def test_windows_beyond_all_measure_are_refused_before_anything_is_computed(monkeypatch):
+    options = {"overlap": 0.5, "hardware": HARDWARE}
+    for side in (640, 10**6):
+        with pytest.raises(ConfigurationError, match=f"patch_size: windows of {side}×{side}×{side} .* smaller"):
+            sliding_window(unet(), torch.rand(1, 20, 20, 20), patch_size=(side,) * 3, **options)
+    monkeypatch.setattr(inference, "free_memory", lambda _: 10**6)
+    with pytest.raises(ConfigurationError, match="patch_size: a window of 64×64×64 takes more"):
+        sliding_window(unet(), torch.rand(1, 64, 64, 64), patch_size=(64,) * 3, **options)

@@ -4,15 +4,8 @@ from scipy.ndimage import distance_transform_edt
 from scipy.stats import mannwhitneyu
 
 from modelsgenesis.errors import RangeError, ShapeError
-from modelsgenesis.evaluation import (
-    auc,
-    average_precision,
-    dice_per_class,
-    hausdorff95_per_class,
-    iou_per_class,
-    mean_ignoring_nan,
-    measure_segmentation,
-)
+from modelsgenesis.evaluation import auc, dice_per_class, mean_ignoring_nan, measure_segmentation
+from modelsgenesis.evaluation.metrics import chosen_classes, classification_row, hausdorff95_per_class
 
 
 def test_dice_and_iou_of_known_overlaps():
@@ -21,8 +14,8 @@ def test_dice_and_iou_of_known_overlaps():
     predicted = np.zeros_like(truth)
     predicted[1:3] = 1
     assert dice_per_class(predicted, truth, 2) == [pytest.approx(0.5)]
-    assert iou_per_class(predicted, truth, 2) == [pytest.approx(1 / 3)]
-    assert dice_per_class(truth, truth, 2) == iou_per_class(truth, truth, 2) == [1.0]
+    assert measure_segmentation(predicted, truth, ("background", "a"), None)["iou a"] == pytest.approx(1 / 3)
+    assert dice_per_class(truth, truth, 2) == [1.0]
 
 
 def test_dice_of_an_absent_structure_is_undefined_and_left_out_of_the_mean():
@@ -72,7 +65,7 @@ def test_there_is_no_distance_to_nothing():
     assert np.isnan([found["dice c"], found["iou c"], found["hausdorff95 c"]]).all()
 
 
-@pytest.mark.parametrize("metric", [dice_per_class, iou_per_class, lambda *a: hausdorff95_per_class(*a, (1, 1))])
+@pytest.mark.parametrize("metric", [dice_per_class, lambda *a: hausdorff95_per_class(*a, (1, 1))])
 def test_refuses_other_shapes(metric):
     with pytest.raises(ShapeError, match=r"prediction of shape \(2, 2\): expected the label's \(3, 2\)"):
         metric(np.zeros((2, 2)), np.zeros((3, 2)), 2)
@@ -91,6 +84,12 @@ def test_an_auc_needs_both_kinds_and_finite_scores():
     scores = np.array([0.1, 0.2])
     for truth in (np.array([True, True]), np.array([False, False])):
         assert np.isnan(auc(scores, truth))
-        assert np.isnan(average_precision(scores, truth))
     with pytest.raises(RangeError, match="1 of 2 are not finite; the network diverged"):
         auc(np.array([0.1, np.nan]), np.array([True, False]))
+
+
+def test_a_half_counts_as_positive_wherever_classes_are_independent():
+    assert chosen_classes(np.array([[0.5, 0.5, 0.4]]), multilabel=True).tolist() == [[True, True, False]]
+    assert chosen_classes(np.array([[0.5, 0.5, 0.4]]), multilabel=False).tolist() == [[True, False, False]]
+    row = classification_row((2,), np.array([0.5, 0.5, 0.4]), ("a", "b", "c"), multilabel=True)
+    assert (row["class"], row["predicted"], row["probability c"]) == ("c", "a; b", 0.4)

@@ -2,9 +2,12 @@ from unittest.mock import ANY
 
 import numpy as np
 import pytest
+import torch
+from monai.metrics.average_precision import compute_average_precision
+from monai.metrics.rocauc import compute_roc_auc
 
 from modelsgenesis.errors import RangeError
-from modelsgenesis.evaluation import auc, average_precision, flat, ranking
+from modelsgenesis.evaluation import auc, flat, ranking
 from modelsgenesis.evaluation.summaries import summarize_classification, summarize_segmentation
 
 NAN = float("nan")
@@ -22,9 +25,9 @@ def test_weighted_curves_equal_monai_on_repeated_cases(levels):
     found = ranking.curve(scores, truth, weights)
     for row in range(5):
         repeated = np.repeat(np.arange(30), weights[row])
-        assert ranking.area(found)[row] == pytest.approx(auc(scores[repeated], truth[repeated]))
-        expected = average_precision(scores[repeated], truth[repeated])
-        assert ranking.average_precision(found)[row] == pytest.approx(expected)
+        as_monai = torch.from_numpy(scores[repeated]), torch.from_numpy(truth[repeated].astype(int))
+        assert ranking.area(found)[row] == pytest.approx(compute_roc_auc(*as_monai))
+        assert ranking.average_precision(found)[row] == pytest.approx(compute_average_precision(*as_monai))
 
 
 def test_sensitivity_at_a_specificity_by_hand():
@@ -117,5 +120,5 @@ def test_a_class_without_a_case_is_left_out_of_the_mean_and_said():
 
 
 def test_refuses_what_is_no_number():
-    with pytest.raises(RangeError, match="not finite: the network diverged"):
+    with pytest.raises(RangeError, match="not finite"):
         summarize_classification(np.full((2, 2), np.nan), np.eye(2, dtype=bool), ["a", "b"], cases(2))

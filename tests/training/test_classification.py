@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from labelled_cases import CLASSIFY, prepared
+from labelled_cases import CLASSIFY, data_of, prepared
 from modelsgenesis.configs import ClassifierConfig
 from modelsgenesis.errors import DataError
 from modelsgenesis.hardware import choose_hardware
@@ -16,13 +16,9 @@ HARDWARE = choose_hardware("cpu", "float32")
 
 
 def objective_of(training, validation=(), labels=("none", "square"), multilabel=False, **changes):
+    data = data_of([], labels, multilabel=multilabel)
     return make_objective(
-        CLASSIFY.override(**changes),
-        training=training,
-        validation=validation,
-        labels=labels,
-        hardware=HARDWARE,
-        multilabel=multilabel,
+        CLASSIFY.override(**changes), data, training=training, validation=validation, hardware=HARDWARE
     )
 
 
@@ -59,7 +55,7 @@ def test_labels_that_may_hold_together_are_learnt_each_by_itself():
     assert metrics["loss"] == pytest.approx(expected.item(), rel=1e-5)
     rows = objective.measure(network, training)
     assert [row["class"] for row in rows] == ["a; b", "", "a"]
-    summary = objective.summarize(rows)
+    summary = summarize_classification_rows(rows, ("a", "b"), objective.config, multilabel=True)
     assert {"auc", "auc a", "auc b", "accuracy"} <= set(summary)
 
 

@@ -1,22 +1,22 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
 from labelled_cases import CLASSIFY, CONTRACT, SEGMENT, data_of, masked, prepared, split_of
 from modelsgenesis.checkpoints import load_bundle
-from modelsgenesis.configs import ClassifierConfig, FinetuningConfig, GenesisUNetConfig, SegmentationConfig
-from modelsgenesis.errors import ConfigurationError, DataError, ResumeError
+from modelsgenesis.configs import ClassifierConfig, GenesisUNetConfig, SegmentationConfig
+from modelsgenesis.errors import ConfigurationError, DataError, ResumeError, TrainingError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import build_network
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import finetune_network
-from modelsgenesis.training.finetuning import make_objective
-from modelsgenesis.training.folds import fold_state, pool_folds
+from modelsgenesis.training.finetuning import finetune_network
+from modelsgenesis.training.folds import pool_folds
 from modelsgenesis.training.parts import choose_patch_size, pick_parts, settle_patch_size
 from modelsgenesis.training.supervised import read_rows, write_rows
-from modelsgenesis.verbs.models import seeded
+from modelsgenesis.training.task_networks import InitialModel, seeded
 from recorded_notes import Notes
 
 PARTS = {
@@ -32,21 +32,10 @@ def classifier(config=CLASSIFY, classes=2):
     return seeded(config.seed, lambda: build_network(shape))
 
 
-def train(folder, config=CLASSIFY, *, network=None, parts=PARTS, data=DATA, **options):
-    return finetune_network(
-        **{
-            "network": network or classifier(config),
-            "config": config,
-            "contract": CONTRACT,
-            "data": data,
-            "split": split_of(**parts),
-            "output": folder,
-            "hardware": choose_hardware("cpu", "float32"),
-            "reporter": Reporter(),
-            "parts": parts,
-            **options,
-        }
-    )
+def train(folder, config=CLASSIFY, *, network=None, parts=PARTS, data=DATA, init=None, **options):
+    begun = InitialModel(network or classifier(config), CONTRACT, init)
+    asked = {"hardware": choose_hardware("cpu", "float32"), "reporter": Reporter(), "parts": parts, **options}
+    return finetune_network(begun, config, data, split_of(**parts), folder, **asked)
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +124,7 @@ def test_a_frozen_encoder_with_random_weights_is_said(tmp_path):
 
 def test_refuses_to_go_on_with_what_was_started_otherwise(trained, tmp_path):
     shutil.copytree(trained[0], tmp_path / "run")
-    with pytest.raises(ResumeError, match="the run was started otherwise: init was None, now genesis"):
+    with pytest.raises(ResumeError, match="init was None, now genesis"):
         train(tmp_path / "run", init="genesis", resume=True)
     fewer = {**PARTS, "test": PARTS["test"][:2]}
     with pytest.raises(ResumeError, match="with other scans or another split"):
@@ -179,10 +168,6 @@ def test_refuses_what_does_not_fit_together(tmp_path):
         train(tmp_path / "run", CLASSIFY.override(patch_size=(16, 17)))
     with pytest.raises(DataError, match="no training example of 'square'"):
         train(tmp_path / "run", parts={**PARTS, "training": [prepared(0, (0,))]})
-    with pytest.raises(ConfigurationError, match="received a FinetuningConfig, expected a SegmentationConfig or"):
-        make_objective(
-            FinetuningConfig(), training=[], validation=[], labels=(), hardware=choose_hardware("cpu", "float32")
-        )
     assert not (tmp_path / "run").exists()
 
 
@@ -215,27 +200,59 @@ def test_rows_survive_a_file_with_what_is_undefined(tmp_path):
     found = read_rows(tmp_path / "test.csv")
     assert found[0] == rows[0]
     assert found[1]["dice x"] != found[1]["dice x"]
-    (tmp_path / "test.csv").write_text("case,dice x\na,many\n")
-    with pytest.raises(DataError, match=r"test\.csv: cannot be read as the measurements of a run"):
-        read_rows(tmp_path / "test.csv")
+    for content in (b"case,dice x\na,many\n", b"case,dice x\na\n", b"case,dice x\na,1,2\n", b"\xff"):
+        (tmp_path / "test.csv").write_bytes(content)
+        with pytest.raises(DataError, match=r"test\.csv: cannot be read"):
+            read_rows(tmp_path / "test.csv")
 
 
-def test_folds_are_put_together_and_a_finished_one_must_be_of_the_same_configuration(tmp_path):
+def test_folds_are_put_together_and_a_finished_one_must_be_what_is_asked_for(tmp_path):
     config = CLASSIFY.override(folds=2, steps=2, patch_size=None)
-    assert fold_state(tmp_path, config, 0) == "new"
     for fold in range(2):
         parts = {**PARTS, "test": PARTS["test"][4 * fold : 4 * fold + 4]}
         train(tmp_path / f"fold{fold}", config.override(fold=fold), parts=parts)
-    assert fold_state(tmp_path, config, 1) == "finished"
-    with pytest.raises(ResumeError, match="fold1: the fold was trained with another configuration: steps was 2, now 3"):
-        fold_state(tmp_path, config.override(steps=3), 1)
+    with pytest.raises(ResumeError, match=r"fold1: .* another configuration: steps was 2, now 3"):
+        train(tmp_path / "fold1", config.override(fold=1, steps=3), parts=parts, resume=True)
     measured = pool_folds(tmp_path, DATA, config, Reporter())
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["test"]["auc"]["value"] == measured["auc"]
     assert len(results["test"]["auc"]["folds"]) == 2
     assert (results["cases"], results["folds"], results["fold"]) == (8, 2, None)
     assert len(read_rows(tmp_path / "test.csv")) == 8
-    (tmp_path / "fold1" / "results.json").unlink()
-    assert fold_state(tmp_path, config, 1) == "begun"
-    with pytest.raises(DataError, match="cannot be read as the results of a run"):
+    rows = tmp_path / "fold1" / "test.csv"
+    rows.write_text(rows.read_text().replace("0.", "1.", 1))
+    with pytest.raises(DataError, match=r"fold1/test\.csv: is not what results\.json was made of"):
         pool_folds(tmp_path, DATA, config, Reporter())
+    for content in ("", "[]", '{"test": []}', '{"test": {"auc": 1}}', "[" * 100_000):
+        (tmp_path / "fold1" / "results.json").write_text(content)
+        with pytest.raises(DataError, match=r"results\.json: "):
+            pool_folds(tmp_path, DATA, config, Reporter())
+
+
+def test_labelled_cases_that_changed_since_the_run_began_are_refused(trained, tmp_path):
+    shutil.copytree(trained[0], tmp_path / "run")
+    other = replace(PARTS["test"][0], digest="other voxels, or another label")
+    with pytest.raises(ResumeError, match=f"1 scans or their labels have changed .* such as {other.name}"):
+        train(tmp_path / "run", parts={**PARTS, "test": [other, *PARTS["test"][1:]]}, resume=True)
+
+
+def test_a_bundle_that_is_not_the_best_of_the_run_is_not_measured(trained, tmp_path):
+    folder = shutil.copytree(trained[0], tmp_path / "run")
+    (folder / "results.json").unlink()
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    with pytest.raises(TrainingError, match=r"model\.safetensors: is not the network that was kept"):
+        train(folder, resume=True)
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"---\n[1, 2]\n---\n", b"---\n- &a [*a, *b]\n---\n"])
+def test_a_damaged_card_is_put_aside_and_the_training_goes_on(tmp_path, content):
+    class Damage(Notes):
+        def validation(self, step, metrics):
+            (tmp_path / "run" / "README.md").write_bytes(content)
+
+    notes = Damage()
+    train(tmp_path / "run", CLASSIFY.override(steps=4, validate_every=2), reporter=notes)
+    assert "test auc" in load_bundle(tmp_path / "run").card
+    assert any("the card written anew" in note for note in notes.notes) is bool(content)

@@ -1,4 +1,4 @@
-"""`kill -9` at random moments: every resume works, and the end is that of a run that was never interrupted."""
+"""`kill -9`: no process stays behind; every resume works, and the end is that of a run that was never interrupted."""
 
 import csv
 import os
@@ -11,36 +11,72 @@ from pathlib import Path
 import pytest
 import torch
 
-SOURCE = str(Path(__file__).parents[2] / "src")
-ENVIRONMENT = {**os.environ, "PYTHONPATH": SOURCE, "OMP_NUM_THREADS": "1"}
+ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
 KILLS = 20
-SETTINGS = [
-    *("--steps", "400", "--recipe", "small", "--modality", "ct", "--device", "cpu", "--quiet"),
-    *(
-        "--set",
-        "network.widths=4,8",
-        "--set",
-        "patch_size=8,8,8",
-        "--set",
-        "batch_size=2",
-        "--set",
-        "samples_per_scan=3",
-    ),
-    *(
-        "--set",
-        "validate_every=40",
-        "--set",
-        "validation_samples=2",
-        "--set",
-        "checkpoint_every=1",
-        "--set",
-        "workers=1",
-    ),
-    *(
-        "--set",
-        "precision=float32",
-    ),
-]
+SETTINGS = ["--steps", "400", "--recipe", "small", "--modality", "ct", "--device", "cpu", "--quiet"]
+for setting in (
+    *("network.widths=4,8", "patch_size=8,8,8", "batch_size=2", "samples_per_scan=3", "validate_every=40"),
+    *("validation_samples=2", "checkpoint_every=1", "workers=1", "precision=float32"),
+):
+    SETTINGS += ["--set", setting]
+
+LOADER = """
+import multiprocessing, os, signal, sys
+from pathlib import Path
+from fitted_numbers import Numbers
+from modelsgenesis.configs import TrainingConfig
+from modelsgenesis.training.batches import StepBatches, make_loader, start_loader
+
+if __name__ == "__main__":
+    multiprocessing.set_start_method("spawn")
+    batches = StepBatches(size=7, batch_size=2, start=0, steps=99, seed=0)
+    loader = start_loader(make_loader(Numbers(), batches, TrainingConfig(workers=2)))
+    for process in multiprocessing.active_children():
+        (Path(sys.argv[1]) / str(process.pid)).touch()
+    signal.pause()
+"""
+COMPARISON = """
+import sys
+from pathlib import Path
+from modelsgenesis.comparison.pool import run_trials
+from modelsgenesis.comparison.trials import Bench, Trial
+from modelsgenesis.data import LabelledData
+from stub_trials import train
+
+if __name__ == "__main__":
+    data = LabelledData(name="none", task="segmentation", cases=(), labels=("background",))
+    bench = Bench(arms={}, data=data, device="cpu", parts={}, models=Path(sys.argv[1]))
+    list(run_trials([Trial(arm="sleep", labels=5, seed=seed, cases=()) for seed in range(2)], bench, 2, train))
+"""
+
+
+def is_there(process):
+    try:
+        os.kill(process, 0)
+        status = Path(f"/proc/{process}/stat")
+        return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+@pytest.mark.parametrize("program", [LOADER, COMPARISON], ids=["loader", "comparison"])
+def test_a_parent_that_is_killed_leaves_no_process(tmp_path, program):
+    (tmp_path / "program.py").write_text(program)
+    (tmp_path / "workers").mkdir()
+    command = [sys.executable, str(tmp_path / "program.py"), str(tmp_path / "workers")]
+    with subprocess.Popen(command, env=ENVIRONMENT) as parent:
+        try:
+            wait_for(lambda: len(list((tmp_path / "workers").iterdir())) == 2, parent)
+            workers = [int(path.name) for path in (tmp_path / "workers").iterdir()]
+            assert len(workers) == 2
+            assert all(map(is_there, workers))
+        finally:
+            parent.kill()  # while the loader processes still begin
+    deadline = time.monotonic() + 60  # of a busy machine; it takes a fraction of a second, or the rest of the beginning
+    while any(map(is_there, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_there, workers))
 
 
 def start(*arguments):

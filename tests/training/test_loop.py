@@ -74,7 +74,7 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
     assert "last.pt is damaged" in reporter.notes[0]
     (tmp_path / "run" / "checkpoints" / "before.pt").write_bytes(b"")
     trainer.run.close()
-    with pytest.raises(ResumeError, match="no readable checkpoint"):
+    with pytest.raises(ResumeError, match="no whole checkpoint"):
         make(tmp_path / "run", resume=True)
 
 

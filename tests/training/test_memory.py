@@ -61,11 +61,9 @@ def test_the_patch_that_is_found_takes_about_the_memory_that_there_is(trial):
 
 
 def test_says_when_nothing_fits(trial):
-    with pytest.raises(
-        ConfigurationError, match=r"not one sub-volume of \(256, 256\) fits into .* set patch_size smaller"
-    ):
+    with pytest.raises(ConfigurationError, match=r"not one patch of \(256, 256\) fits into .* set patch_size smaller"):
         largest_batch(trial, 1000, most=10)
-    with pytest.raises(ConfigurationError, match=r"a batch of 2 sub-volumes of .* does not fit into"):
+    with pytest.raises(ConfigurationError, match=r"a batch of 2 patches of .* does not fit into"):
         largest_patch(trial, -1, (64, 64))
 
 
@@ -81,14 +79,9 @@ def test_steps_are_tried_where_only_trying_tells(limit):
 
 
 def test_says_when_the_system_does_not_tell(monkeypatch, tmp_path):
-    class Missing(type(tmp_path)):
-        def read_text(self, *_):
-            raise OSError
-
-        write_text = read_text
-
-    monkeypatch.setattr(memory, "Path", Missing)
-    with pytest.raises(ConfigurationError, match="does not tell how much memory is free"):
+    monkeypatch.setattr(memory, "free_memory", lambda _: None)
+    monkeypatch.setattr(memory, "_STATUS", tmp_path / "no" / "status")
+    with pytest.raises(ConfigurationError, match="does not tell its memory"):
         available_memory(HARDWARE)
-    with pytest.raises(ConfigurationError, match="does not tell how much memory a step takes"):
+    with pytest.raises(ConfigurationError, match="does not tell its memory"):
         peak_memory(lambda: None, CPU)

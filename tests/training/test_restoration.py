@@ -10,8 +10,9 @@ from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import GenesisUNet
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Run, Trainer
+from modelsgenesis.training.loop import Trainer
 from modelsgenesis.training.restoration import Restoration, fix_pairs, spread_items
+from modelsgenesis.training.run import Run
 from recorded_notes import Notes
 
 CONFIG = PretrainingConfig(
@@ -97,7 +98,7 @@ def test_a_dead_network_is_named_within_one_validation_of_a_real_run(tmp_path):
 
     notes = Notes()
     config = CONFIG.override(steps=4, validate_every=2, workers=0)
-    run = Run.create(tmp_path / "run", {"config": config.to_dict()})
+    run = Run.open(tmp_path / "run", {"config": config.to_dict()})
     trainer = Trainer(
         network=Dead(),
         objective=restoration(notes),

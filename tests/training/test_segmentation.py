@@ -4,25 +4,22 @@ import numpy as np
 import pytest
 from torch import nn
 
-from labelled_cases import SEGMENT, masked
+from labelled_cases import SEGMENT, data_of, masked
 from modelsgenesis.data import PreparedCase
 from modelsgenesis.errors import DataError, MissingExtraError
-from modelsgenesis.evaluation import hausdorff95_per_class, measure_segmentation
+from modelsgenesis.evaluation.metrics import hausdorff95_per_class, measure_segmentation
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import build_network
-from modelsgenesis.training.segmentation import Segmentation
+from modelsgenesis.training.finetuning import make_objective
+from modelsgenesis.training.outcome import summarize_rows
 
 LABELS = ("background", "square", "stripe")
+DATA = data_of([], LABELS, "segmentation")
 
 
 def objective_of(training, validation=()):
-    return Segmentation(
-        training=training,
-        validation=validation,
-        config=SEGMENT,
-        labels=LABELS,
-        hardware=choose_hardware("cpu", "float32"),
-    )
+    hardware = choose_hardware("cpu", "float32")
+    return make_objective(SEGMENT, DATA, training=training, validation=validation, hardware=hardware)
 
 
 def test_rows_hold_every_metric_and_without_a_voxel_size_no_distance():
@@ -31,7 +28,7 @@ def test_rows_hold_every_metric_and_without_a_voxel_size_no_distance():
     rows = objective.measure(network, [masked(1), masked(2, (1,))])
     assert list(rows[0]) == ["case", "patient", "dice square", "dice stripe", "iou square", "iou stripe"]
     assert math.isnan(rows[1]["dice stripe"])
-    summary = objective.summarize(rows)
+    summary = summarize_rows(rows, DATA, SEGMENT)
     assert summary["dice stripe"]["undefined"] == 1
     assert summary["dice"]["value"] == pytest.approx(
         (summary["dice square"]["value"] + summary["dice stripe"]["value"]) / 2

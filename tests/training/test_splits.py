@@ -7,7 +7,7 @@ import pytest
 from modelsgenesis.configs import ClassificationConfig, SegmentationConfig
 from modelsgenesis.data import FileImage, LabelledCase, LabelledData, read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError
-from modelsgenesis.training import (
+from modelsgenesis.training.splits import (
     Split,
     check_split,
     choose_labelled,
@@ -152,13 +152,27 @@ def test_a_split_comes_back_from_its_file(tmp_path):
     write_split(split, tmp_path / "split.json")
     assert read_split(tmp_path / "split.json") == split
     with pytest.raises(DataError, match="cannot be written"):
-        write_split(split, tmp_path / "no" / "split.json")
+        write_split(split, tmp_path / "split.json" / "split.json")
+
+
+def test_a_split_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    write_split(Split(("a",), (), ()), tmp_path / "split.json")
+
+    def full(_descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(DataError, match="No space left on device; the file before is intact"):
+        write_split(Split(("b",) * 2000, (), ()), tmp_path / "split.json")
+    assert read_split(tmp_path / "split.json") == Split(("a",), (), ())
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{", "cannot be read as a split"),
+        ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+        (json.dumps({"training": ["a", "a"], "validation": [], "test": []}), "training names a case twice"),
         ("[]", "holds list; expected the lists training, validation and test"),
         ("{}", "holds nothing; expected"),
         (json.dumps({"training": [], "validation": [], "test": "a"}), "test is no list of names"),
@@ -168,7 +182,7 @@ def test_says_what_is_wrong_with_the_file_of_a_split(tmp_path, content, message)
     (tmp_path / "split.json").write_text(content)
     with pytest.raises(DataError, match=message):
         read_split(tmp_path / "split.json")
-    with pytest.raises(DataError, match="cannot be read as a split"):
+    with pytest.raises(DataError, match="there is no such file"):
         read_split(tmp_path / "none.json")
 
 

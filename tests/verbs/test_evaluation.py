@@ -4,7 +4,10 @@ import copy
 import csv
 import json
 import shutil
+import zlib
+from contextlib import nullcontext
 from dataclasses import replace
+from unittest.mock import ANY
 
 import nibabel as nib
 import numpy as np
@@ -88,7 +91,9 @@ def test_classes_are_matched_by_name_not_by_number(decathlon, written, tmp_path)
     assert straight.rows == other.rows
     names["labels"] = {"0": "background", "1": "dark", "2": "liver"}
     (turned / "ball_002.json").write_text(json.dumps(names))
-    with pytest.raises(ScanError, match=r"ball_002\.nii\.gz: value 2, liver, is no class of Balls"):
+    many = {"0": "background", "1": "dark", "2": "bright", "999": "liver"}
+    (turned / "ball_001.json").write_text(json.dumps({"labels": many}))
+    with pytest.raises(ScanError, match=r"ball_002\.nii\.gz: value 2, liver, is not a class of Balls"):
         modelsgenesis.evaluate(turned, decathlon, output=tmp_path / "c", split=FIRST, options=FAST, strict=True)
 
 
@@ -164,16 +169,21 @@ class Picture:
     """A random image in memory."""
 
     def __init__(self, seed):
-        self.seed, self.source, self.path = seed, f"picture {seed}", None
+        self.seed, self.source, self.path = zlib.crc32(seed.encode()), f"picture {seed}", None
 
     def read(self):
         array = np.random.default_rng(self.seed).uniform(0, 255, (20, 24)).astype(np.float32)
         return Volume(array=array, affine=np.eye(4), source=self.source, measured=False)
 
 
-def pictures(*, multilabel=False):
+def pictures(*, multilabel=False, channels=("image",)):
     cases = [
-        LabelledCase(name=f"x{seed}", patient=f"p{seed // 2}", images=(Picture(seed),), classes=(seed % 2,))
+        LabelledCase(
+            name=f"x{seed}",
+            patient=f"p{seed // 2}",
+            images=tuple(Picture(f"{seed}{name.lower()}") for name in channels),
+            classes=(seed % 2,),
+        )
         for seed in range(6)
     ]
     labels = ("healthy", "ill")
@@ -184,6 +194,7 @@ def pictures(*, multilabel=False):
         labels=labels,
         multilabel=multilabel,
         modality="xray",
+        channels=channels,
         dims=2,
     )
 
@@ -215,6 +226,40 @@ def test_classes_by_a_model_and_by_a_table(tmp_path):
     few = modelsgenesis.evaluate(tmp_path / "table.json", pictures(), output=tmp_path / "c", options=FAST)
     assert (len(few.rows), len(few.refused)) == (1, 5)
     assert few.summary["auc"]["reason"] == "all 1 cases are of one class"
-    (tmp_path / "bad.csv").write_text("case,predicted\nx0,ill\n")
-    with pytest.raises(DataError, match=r"bad\.csv: cannot be read as predictions of healthy, ill"):
-        modelsgenesis.evaluate(tmp_path / "bad.csv", pictures(), output=tmp_path / "d", options=FAST)
+    head = "case,probability healthy,probability ill\n"
+    for text in ("case,predicted\nx0,ill\n", f"{head}x0,nan,1\n", f"{head}x0,0,1\nx0,1,0\n", f"{head}x0,,1\n"):
+        (tmp_path / "bad.csv").write_text(text)
+        with pytest.raises(DataError, match=r"bad\.csv: cannot be read as predictions of healthy, ill"):
+            modelsgenesis.evaluate(tmp_path / "bad.csv", pictures(), output=tmp_path / "d", options=FAST)
+
+
+def test_channels_are_matched_by_name_and_others_are_warned_of(tmp_path):
+    contract = CONTRACTS["xray"].override(channels=("red", "green"))
+    options = {"task": "classification", "contract": contract, "patch_size": (16, 16), "labels": ("healthy", "ill")}
+    model, notes = write_bundle(tmp_path / "model", **options), Notes()
+
+    def soft(*channels):
+        data = pictures(channels=channels)
+        rows = modelsgenesis.evaluate(model, data, output=tmp_path / "out", reporter=notes, **CPU).rows
+        return [row["probability ill"] for row in rows]
+
+    assert soft("red", "green") == soft("Green", "Red") != soft("green", "rouge")
+    assert [note for note in notes.notes if note.startswith("warning")] == [ANY]
+    assert "x, green, rouge, are not the model's red, green" in notes.notes[-1]
+
+
+def test_results_of_something_else_stay(decathlon, tmp_path):
+    (tmp_path / "results.json").write_text('{"test": {}}')
+    with pytest.raises(DataError, match=r"results\.json: is there already"):
+        modelsgenesis.evaluate(decathlon / "labelsTr", decathlon, output=tmp_path, options=FAST)
+
+
+@pytest.mark.parametrize(("scale", "dice"), [(0.99999, 1), (0.5, None)])
+def test_values_of_label_maps_are_whole_numbers(decathlon, tmp_path, scale, dice):
+    for path in (decathlon / "labelsTr").iterdir():
+        image, name = nib.load(path), path.name.replace(".nii.gz", ".json")
+        nib.save(nib.Nifti1Image(np.asanyarray(image.dataobj) * np.float32(scale), image.affine), tmp_path / path.name)
+        (tmp_path / name).write_text(json.dumps({"labels": {"0": "background", "1": "bright", "2": "dark"}}))
+    with nullcontext() if dice else pytest.raises(DataError, match="none of 6 cases could be measured"):
+        found = modelsgenesis.evaluate(tmp_path, decathlon, output=tmp_path / "out", options=FAST)
+        assert found.values["dice"] == dice

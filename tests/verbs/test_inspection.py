@@ -32,8 +32,8 @@ def test_what_pretraining_would_use_and_refuse(mixed: Path) -> None:
     reasons = {Path(one.source).name.partition(".")[0]: one.reason for one in inspection.refused}
     assert reasons["air"] == "all air, hardly a voxel above -700 HU"
     assert reasons["grey"].endswith("or choose a window that fits")
-    assert reasons["torn"].startswith("its compressed voxels end before")
-    assert reasons["labels"] == "a folder of labels by its name"
+    assert reasons["torn"].startswith("cannot be read: Compressed file ended")
+    assert reasons["labels"].startswith("holds labels")
     assert inspection.why == "ct: as asked"
 
 

@@ -57,7 +57,7 @@ def test_refuses_splits_that_do_not_fit(tmp_path):
         leave_out_test_cases(scans, [], [split(tmp_path / "s.json")], Notes())
     with pytest.raises(DataError, match="name every scan; nothing is left to train on"):
         leave_out_test_cases(scans, [], [split(tmp_path / "s.json", "a")], Notes())
-    with pytest.raises(DataError, match="cannot be read as a split"):
+    with pytest.raises(DataError, match="there is no such file"):
         leave_out_test_cases(scans, [], [tmp_path / "nowhere.json"], Notes())
 
 

@@ -1,5 +1,9 @@
 """DICOM series, several channels and what `predict` makes of them."""
 
+import json
+import shutil
+from unittest.mock import ANY
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ from dicom_files import write_series
 from modelsgenesis.configs import CONTRACTS
 from modelsgenesis.errors import ConfigurationError, ScanError
 from modelsgenesis.verbs import predict_all
+from recorded_notes import Notes
 from tiny_bundles import OBLIQUE, write_bundle
 
 MRI = CONTRACTS["mri"]
@@ -74,6 +79,34 @@ def test_channels_by_name_and_as_they_are_given_are_the_same_case(of_two, tmp_pa
     nib.save(nib.Nifti1Image(both, OBLIQUE), tmp_path / "four.nii.gz")
     four = modelsgenesis.predict(model, tmp_path / "four.nii.gz", output=tmp_path / "four_seg.nii.gz", device="cpu")
     assert np.array_equal(four.labels, alone.labels)
+
+
+@pytest.mark.parametrize(
+    ("declared", "same", "warned"),
+    [
+        (("FLAIR", "T1"), False, ""),
+        (("T1", "FLAIR"), True, ""),
+        (("T1", "T2"), True, "the channels of its data set, T1, T2"),
+    ],
+)
+def test_channels_are_matched_by_the_names_that_their_data_set_gives_them(of_two, tmp_path, declared, same, warned):
+    model, folder = of_two
+    images, notes = tmp_path / "data" / "imagesTr", Notes()
+    shutil.copytree(folder, images)
+    names = {str(number): name for number, name in enumerate(declared)}
+    content = {"channel_names": names, "labels": {"background": 0}, "numTraining": 3, "file_ending": ".nii.gz"}
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(content))
+    files = [images / f"brain_000_{channel:04d}.nii.gz" for channel in range(2)]
+    straight, turned = (
+        modelsgenesis.predict(model, order, output=tmp_path / f"{name}.nii.gz", device="cpu").labels
+        for name, order in (("straight", files), ("turned", files[::-1]))
+    )
+    for source in (tmp_path / "data", images):
+        found = predict_all(model, source, output=tmp_path / "out", device="cpu", reporter=notes).answers[0].labels
+        assert np.array_equal(found, straight if same else turned)
+    assert not np.array_equal(straight, turned)
+    assert [note for note in notes.notes if "channels" in note] == [ANY] * 2 * bool(warned)
+    assert all(warned in note for note in notes.notes)
 
 
 def test_channels_that_are_missing_or_do_not_fit(of_two, tmp_path):

@@ -131,7 +131,7 @@ def test_a_run_that_went_on_from_weights_goes_on_without_them(ct_folder, tmp_pat
 
 
 def test_a_batch_that_fills_the_memory_is_recorded_and_kept(ct_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("modelsgenesis.verbs.fitting.available_memory", lambda _: 2**29)
+    monkeypatch.setattr("modelsgenesis.verbs.subvolumes.available_memory", lambda _: 2**29)
     notes = Stopping(at=1)
     with pytest.raises(Interrupted):
         modelsgenesis.pretrain(

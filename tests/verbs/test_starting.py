@@ -19,6 +19,7 @@ from modelsgenesis.configs import (
 from modelsgenesis.data import find_scans
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.networks import build_network
+from modelsgenesis.verbs.requests import Request
 from modelsgenesis.verbs.starting import choose_input, start_pretraining
 from recorded_notes import Notes
 
@@ -37,13 +38,14 @@ TINY = PretrainingConfig(
 
 
 def weights(folder, network=SHAPE, contract=CONTRACTS["ct"], task="restoration", labels=()):
-    dims = network.encoder.dims if isinstance(network, ClassifierConfig) else network.dims
+    unet = network.encoder if isinstance(network, ClassifierConfig) else network
+    channels = contract.channels if unet.in_channels == 1 else ("t1", "t2")
     config = BundleConfig(
         task=task,
         network=network,
-        input=contract,
+        input=contract.override(channels=channels),
         labels=labels,
-        patch_size=(16, 16, 12)[:dims],
+        patch_size=(16, 16, 12)[: unet.dims],
         provenance=Provenance(origin="pretrained", library_version="0"),
     )
     return save_bundle(folder, Bundle(build_network(network).eval(), config))
@@ -96,8 +98,7 @@ def test_weights_of_another_task_get_a_new_head_and_that_is_said(tmp_path, netwo
 
 def chosen(folder, init, notes, **options):
     start = start_pretraining(init, TINY, None, notes)
-    asked = {"modality": "auto", "spacing": None, "window": None, **options}
-    return choose_input(find_scans(folder)[0], start, **asked, reporter=notes)
+    return choose_input(find_scans(folder)[0], start, Request(**options), notes)
 
 
 def test_the_input_of_the_weights_is_kept_where_the_scans_are_alike(ct_folder, tmp_path):

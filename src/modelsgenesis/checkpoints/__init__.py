@@ -1,19 +1,11 @@
 """Bundles on disk, importers of published formats, exporters."""
 
-from modelsgenesis.checkpoints.bundle import Bundle, load_bundle, load_weights, read_config, save_bundle
-from modelsgenesis.checkpoints.card import render_card
-from modelsgenesis.checkpoints.conversion import CONVERTER_VERSION, ConversionReport, convert_checkpoint
-from modelsgenesis.checkpoints.export import export_bundle
-
-__all__ = [
-    "CONVERTER_VERSION",
-    "Bundle",
-    "ConversionReport",
-    "convert_checkpoint",
-    "export_bundle",
-    "load_bundle",
-    "load_weights",
-    "read_config",
-    "render_card",
-    "save_bundle",
-]
+from modelsgenesis.checkpoints.bundle import Bundle as Bundle
+from modelsgenesis.checkpoints.bundle import load_bundle as load_bundle
+from modelsgenesis.checkpoints.bundle import read_config as read_config
+from modelsgenesis.checkpoints.bundle import save_bundle as save_bundle
+from modelsgenesis.checkpoints.card import render_card as render_card
+from modelsgenesis.checkpoints.conversion import CONVERTER_VERSION as CONVERTER_VERSION
+from modelsgenesis.checkpoints.conversion import ConversionReport as ConversionReport
+from modelsgenesis.checkpoints.conversion import convert_checkpoint as convert_checkpoint
+from modelsgenesis.checkpoints.export import export_bundle as export_bundle

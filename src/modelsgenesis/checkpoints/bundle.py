@@ -1,6 +1,5 @@
 """The bundle on disk: `config.json`, `model.safetensors` and `README.md` (the card) in one folder."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +11,15 @@ from torch import Tensor, nn
 
 from modelsgenesis.configs import BundleConfig
 from modelsgenesis.errors import CheckpointError
-from modelsgenesis.files import replacing, write_atomically
+from modelsgenesis.files import open_regular, parsing, read_json, read_text, replacing, write_atomically, write_json
 from modelsgenesis.networks import empty_network
 from modelsgenesis.networks.transfer import some
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 CARD_NAME = "README.md"
+
+_HEADER_BYTES = 4 << 20  # of safetensors: a thousand tensors take a tenth of a MB
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,7 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> Path:
                 f"{folder / WEIGHTS_NAME}: cannot be written: {error}; the file before is intact"
             ) from error
     write_atomically(folder / CARD_NAME, bundle.card.encode())
-    text = json.dumps(bundle.config.to_dict(), indent=2) + "\n"
-    write_atomically(folder / CONFIG_NAME, text.encode())
+    write_json(folder / CONFIG_NAME, bundle.config.to_dict())
     return folder
 
 
@@ -68,17 +68,13 @@ def read_config(folder: str | Path) -> BundleConfig:
     """Read and check the `config.json` of a bundle.
 
     Raises:
-        CheckpointError: The file is missing or no JSON.
+        CheckpointError: The file is missing or not JSON.
         ConfigurationError: It has unknown or missing keys or wrong values.
     """
     path = Path(folder) / CONFIG_NAME
-    try:
-        values = json.loads(path.read_text())
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder}: no {CONFIG_NAME} in it, so it is no bundle") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON: {error}") from error
-    return BundleConfig.from_dict(values, where=str(path))
+    if not path.exists():
+        raise CheckpointError(f"{folder}: no {CONFIG_NAME} in it, so it is no bundle")
+    return BundleConfig.from_dict(read_json(path, CheckpointError, nan_is_null=True), where=str(path))
 
 
 def load_bundle(folder: str | Path, *, check_values: bool = True) -> Bundle:
@@ -103,38 +99,88 @@ def load_bundle(folder: str | Path, *, check_values: bool = True) -> Bundle:
         restored = bundle.network(batch)  # [b, 1, x, y, z] in [0, 1]
     """
     folder = Path(folder)
-    config = read_config(folder)
-    path = folder / WEIGHTS_NAME
-    try:
-        weights = safetensors.torch.load_file(path)  # checks the sizes in the header against the file first
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder}: no {WEIGHTS_NAME} in it, so it is no bundle") from error
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CheckpointError(f"{path}: damaged, or no safetensors file ({error}); fetch it again") from error
+    config, path, card = read_config(folder), folder / WEIGHTS_NAME, folder / CARD_NAME
     network = empty_network(config.network)
-    load_weights(network, weights, where=str(path))
+    weights = read_safetensors(path, network.state_dict())
+    weights = fit_weights(network.state_dict(), weights, f"{path}: not the weights of this network")
     if check_values:
         check_finite(weights, str(path))
-    card = folder / CARD_NAME
-    return Bundle(network.eval(), config, card.read_text("utf-8") if card.exists() else "")
+    network.load_state_dict(weights, assign=True)
+    return Bundle(network.eval(), config, read_text(card, CheckpointError) if card.exists() else "")
 
 
-def differences(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
-    """Say what is missing in `weights`, what is too much, and what has another shape or kind of number."""
-    return [
-        *(f"missing {name}" for name in expected if name not in weights),
-        *(f"unexpected {name}" for name in weights if name not in expected),
+def read_safetensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a file, mapped from it, if they have the expected names and shapes.
+
+    Args:
+        path: The file.
+        expected: Tensors, on the meta device, by name; the header is compared with them before any is loaded.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or has other tensors.
+    """
+    with open_regular(path, CheckpointError) as file, parsing(path, CheckpointError):
+        header = int.from_bytes(file.read(8), "little")
+    if header > _HEADER_BYTES:
+        raise CheckpointError(f"{path}: damaged, or no safetensors file (header too large: {header:,} bytes)")
+    remedy = "damaged, or no safetensors file; download or export it again"
+    with parsing(path, CheckpointError, remedy=remedy), safetensors.safe_open(path, "pt") as file:  # checks all sizes
+        shapes = {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        _refuse_differences(expected, shapes, f"{path}: not the weights of this network")
+        return {name: file.get_tensor(name) for name in shapes}
+
+
+def _refuse_differences(expected: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], where: str) -> None:
+    problems = [
+        *(f"missing {name}" for name in expected if name not in shapes),
+        *(f"unexpected {name}" for name in shapes if name not in expected),
         *(
-            f"{name} has shape {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
+            f"{name} has shape {tuple(shapes[name])} instead of {tuple(tensor.shape)}"
             for name, tensor in expected.items()
-            if name in weights and weights[name].shape != tensor.shape
-        ),
-        *(
-            f"{name} holds {weights[name].dtype} instead of {tensor.dtype}"
-            for name, tensor in expected.items()
-            if name in weights and weights[name].is_floating_point() != tensor.is_floating_point()
+            if name in shapes and shapes[name] != tensor.shape
         ),
     ]
+    if problems:
+        raise CheckpointError(f"{where}: {some(problems)}; use the file that belongs to this network")
+
+
+def fit_weights(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+    """Return weights as a network holds them, after comparing every name, shape and kind of number.
+
+    Numbers of another type are taken where the network's type, float32, holds each of them exactly: all of float16,
+    bfloat16 and float8, and of float64 those that were float32 before.
+
+    Args:
+        expected: The tensors of the network by name, usually on the meta device.
+        weights: What a file holds under the same names.
+        where: How a message begins.
+
+    Raises:
+        CheckpointError: Something is missing, too much, or different; the message lists the first differences.
+    """
+    _refuse_differences(expected, {name: tensor.shape for name, tensor in weights.items()}, where)
+    fitted: dict[str, Tensor] = {}
+    owned: set[int] = set()
+    for name, place in expected.items():
+        tensor = _as_type(weights[name], place.dtype, f"{where}: {name}").contiguous()
+        if tensor.untyped_storage().nbytes() != tensor.nbytes or tensor.data_ptr() in owned:
+            tensor = tensor.clone()  # a tensor on its own memory, so that it can be written and trained
+        owned.add(tensor.data_ptr())
+        fitted[name] = tensor
+    return fitted
+
+
+def _as_type(tensor: Tensor, dtype: torch.dtype, where: str) -> Tensor:
+    """Return the same numbers as another type, or refuse."""
+    if tensor.dtype == dtype:
+        return tensor
+    alike = tensor.dtype.is_floating_point == dtype.is_floating_point and not tensor.dtype.is_complex
+    with parsing(where, CheckpointError, remedy="save it as float32"):  # there are types that torch only stores
+        made = tensor.to(dtype) if alike else tensor
+        exact = alike and (tensor.dtype.itemsize < 4 or torch.equal(made.to(tensor.dtype), tensor))
+    if not exact and not (alike and tensor.isnan().any()):
+        raise CheckpointError(f"{where} holds {tensor.dtype}, which {dtype} cannot express; save it as {dtype}")
+    return made
 
 
 def check_finite(weights: Mapping[str, Tensor], where: str) -> None:
@@ -150,27 +196,3 @@ def check_finite(weights: Mapping[str, Tensor], where: str) -> None:
             f"{where}: NaN or infinite values in {some(bad)}; the file is damaged or its training diverged,"
             " use another one"
         )
-
-
-def load_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
-    """Put `weights` into `network`, without a copy, after comparing every name and shape.
-
-    Raises:
-        CheckpointError: Names, shapes or types differ; the message lists the first differences.
-    """
-    expected = network.state_dict()
-    problems = differences(expected, weights)
-    if problems:
-        raise CheckpointError(
-            f"{where}: not the weights of this network: {some(problems)};"
-            " use the configuration that they were saved with"
-        )
-    for (
-        prefix,
-        module,
-    ) in network.named_modules():  # all of load_state_dict that is left, in a third of its time
-        dot = f"{prefix}." if prefix else ""
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            setattr(module, name, nn.Parameter(weights[dot + name], requires_grad=parameter.requires_grad))
-        for name, _ in list(module.named_buffers(recurse=False)):
-            setattr(module, name, weights[dot + name])

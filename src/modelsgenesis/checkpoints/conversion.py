@@ -1,6 +1,5 @@
 """Turning a published checkpoint into a bundle, exactly, and saying what was loaded, renamed and dropped."""
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -10,24 +9,18 @@ from typing import Any, cast
 
 from torch import Tensor
 
-from modelsgenesis import __version__
-from modelsgenesis.checkpoints.bundle import Bundle, check_finite, differences, load_weights, save_bundle
+from modelsgenesis._version import __version__
+from modelsgenesis.checkpoints.bundle import Bundle, check_finite, fit_weights, save_bundle
 from modelsgenesis.checkpoints.card import render_card
 from modelsgenesis.checkpoints.genesis import GENESIS_KERAS, GENESIS_TORCH
 from modelsgenesis.checkpoints.layout import Layout, Prepared
 from modelsgenesis.checkpoints.nnunet import ALIAS, NNUNET_V1, NNUNET_V2
 from modelsgenesis.checkpoints.plan import PLAN_KEY, PLAN_NAME, AdaptationPlan, find_values, read_plan
-from modelsgenesis.checkpoints.reading import container, mappings, read_keras, read_torch, tensors
-from modelsgenesis.configs import (
-    CONTRACTS,
-    BundleConfig,
-    InputContract,
-    NetworkConfig,
-    Provenance,
-    UNetConfig,
-)
+from modelsgenesis.checkpoints.reading import mappings, read_weights, tensors
+from modelsgenesis.configs import CONTRACTS, BundleConfig, InputContract, NetworkConfig, Provenance, UNetConfig
 from modelsgenesis.configs.bundle import Task
 from modelsgenesis.errors import CheckpointError, ConfigurationError, nearest
+from modelsgenesis.files import parsing, reason_of, sha256_of
 from modelsgenesis.networks import empty_network
 from modelsgenesis.networks.transfer import some
 
@@ -148,22 +141,22 @@ def convert_checkpoint(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out}: exists already; choose a new folder")
     read = _read(file, format)
-    prepared = LAYOUTS[read.format].prepare(read.weights)
+    with parsing(file, CheckpointError):
+        prepared = LAYOUTS[read.format].prepare(read.weights)
     unet, weights, renamed = _match(file, read.format, prepared, network)
-    contract, patch, notes = _input(read, unet, extra_files or {}, input_contract, patch_size)
-    built = empty_network(unet)
-    load_weights(built, weights, where=str(file))
+    contract, patch, notes = _input(file, read, unet, extra_files or {}, input_contract, patch_size)
     origin = {"file": file.name, "sha256": "", **(source or {})}
-    origin["sha256"] = origin["sha256"] or _sha256(file)
+    origin["sha256"] = origin["sha256"] or sha256_of(file)
     provenance = Provenance(
         origin="converted",
         library_version=__version__,
         source={**origin, "format": read.format, "converter_version": CONVERTER_VERSION},
     )
-    config = BundleConfig(task=task, network=unet, input=contract, patch_size=patch, provenance=provenance)
-    if name and not card:
-        card = render_card(config, name=name)
-    _save(out, Bundle(built.eval(), config, card))
+    fields = {"task": task, "network": unet, "input": contract, "patch_size": patch, "provenance": provenance}
+    config = BundleConfig.from_dict(fields, where=str(file))
+    built = empty_network(unet).eval()
+    built.load_state_dict(weights, assign=True)
+    _save(out, Bundle(built, config, render_card(config, name=name) if name and not card else card))
     return ConversionReport(
         format=read.format,
         file=file.name,
@@ -180,7 +173,7 @@ def _read(file: Path, wanted: str | None) -> _Source:
     """Read a file, find its weights and its format, and compare the latter with the one wanted."""
     if wanted is not None and wanted not in LAYOUTS:
         raise ConfigurationError(f"format: received {wanted!r}; {nearest(wanted, LAYOUTS)}")
-    content = read_keras(file) if container(file) == "hdf5" else read_torch(file)
+    content = read_weights(file)
     found = [(place, weights) for place, item in mappings(content) if (weights := tensors(item))]
     if not found:
         raise CheckpointError(f"{file}: holds no tensors by name but {type(content).__name__}, expected a state dict")
@@ -220,26 +213,27 @@ def _match(
     unet = _describe(layout, prepared.weights)
     places = empty_network(unet).state_dict()
     originals = {layout.original(here, unet): here for here in places}
-    problems = differences({there: places[here] for there, here in originals.items()}, prepared.weights)
-    if problems:
-        raise CheckpointError(
-            f"{file}: not the weights of a {name} network: {some(problems)}; is it the published file?"
-        )
+    claimed, size = sum(tensor.nbytes for tensor in prepared.weights.values()), file.stat().st_size
+    if claimed > 2 * size + 2**20:  # some share their data, and a hostile file has a thousand share all of it
+        raise CheckpointError(f"{file}: its tensors take {claimed:,} bytes, the file {size:,}; save each of its own")
+    expected = {there: places[here] for there, here in originals.items()}
+    weights = fit_weights(expected, prepared.weights, f"{file}: not the weights of a {name} network")
+    check_finite(weights, str(file))
     if wanted is not None and _shape(wanted) != _shape(unet):
         ours, theirs = _shape(unet), _shape(wanted)
         other = [f"{key} {ours[key]} instead of {theirs.get(key)}" for key in ours if ours[key] != theirs.get(key)]
         raise CheckpointError(f"{file}: holds another network than expected: {some(other)}; is it the right file?")
-    weights = {here: _as_expected(prepared.weights[there], places[here]) for there, here in originals.items()}
-    check_finite(weights, str(file))
+    widened = {str(tensor.dtype) for there, tensor in prepared.weights.items() if tensor.dtype != weights[there].dtype}
+    prepared.notes += [f"converted to the network's type from {', '.join(sorted(widened))}"] if widened else []
     chosen = unet if wanted is None else cast("UNetConfig", wanted)
-    return chosen, weights, originals
+    return chosen, {here: weights[there] for there, here in originals.items()}, originals
 
 
 def _describe(layout: Layout, weights: Mapping[str, Tensor]) -> UNetConfig:
     """Judge the network by names and shapes; what makes no sense is compared with the published one."""
     try:
         return layout.describe(weights)
-    except (KeyError, IndexError, ValueError, ConfigurationError):
+    except Exception:  # names and shapes of others can be anything
         return layout.published
 
 
@@ -249,13 +243,8 @@ def _shape(network: NetworkConfig) -> dict[str, Any]:
     return {key: value for key, value in network.to_dict().items() if key not in free}
 
 
-def _as_expected(tensor: Tensor, place: Tensor) -> Tensor:
-    """Return a dense tensor of the network's type on its own storage, so that it can be written."""
-    tensor = tensor.detach().to(place.dtype).contiguous()
-    return tensor.clone() if tensor.untyped_storage().nbytes() != tensor.nbytes else tensor
-
-
 def _input(
+    file: Path,
     read: _Source,
     unet: UNetConfig,
     extra_files: Mapping[str, Path],
@@ -264,28 +253,23 @@ def _input(
 ) -> tuple[InputContract, tuple[int, ...], list[str]]:
     """Find the input contract and the patch size: given, or in the plan, or those that were published."""
     if read.format == "openmind":
-        plan = _plan(read, extra_files)
+        plan = _plan(file, read, extra_files)
         plan.check(unet)
         contract, patch_size = contract or plan.input_contract(), patch_size or plan.patch_size
         return contract, patch_size, plan.differences(contract, patch_size)
-    contract = contract or _INPUTS[read.format]
-    if contract.dims != unet.dims:
-        contract = contract.override(dims=unet.dims)
+    contract = contract or _INPUTS[read.format].override(dims=unet.dims)
+    if unet.in_channels > 1 == len(contract.channels):
+        contract = contract.override(channels=tuple(f"image{channel}" for channel in range(unet.in_channels)))
     return contract, patch_size or _PATCHES[read.format][: unet.dims], []
 
 
-def _plan(read: _Source, extra_files: Mapping[str, Path]) -> AdaptationPlan:
+def _plan(file: Path, read: _Source, extra_files: Mapping[str, Path]) -> AdaptationPlan:
     if PLAN_NAME in extra_files:
         return read_plan(extra_files[PLAN_NAME])
     for values in find_values(read.content, PLAN_KEY):
         if isinstance(values, Mapping):
-            return AdaptationPlan(values, PLAN_KEY)
-    raise CheckpointError(f"no {PLAN_KEY} in the file and no {PLAN_NAME} beside it; download both")
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+            return AdaptationPlan(values, f"{file}: {PLAN_KEY}")
+    raise CheckpointError(f"{file}: no {PLAN_KEY} in the file and no {PLAN_NAME} beside it; download both")
 
 
 def _save(out: Path, bundle: Bundle) -> None:
@@ -294,12 +278,12 @@ def _save(out: Path, bundle: Bundle) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     except OSError as error:
-        raise CheckpointError(f"{out}: cannot be written: {error.strerror}; choose another folder") from error
+        raise CheckpointError(f"{out}: cannot be written: {reason_of(error)}; choose another folder") from error
     try:
         save_bundle(temporary, bundle)
         temporary.chmod(0o755)
         temporary.replace(out)
     except OSError as error:
-        raise CheckpointError(f"{out}: cannot be written: {error.strerror}; choose a new folder") from error
+        raise CheckpointError(f"{out}: cannot be written: {reason_of(error)}; choose a new folder") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -35,7 +35,8 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: ExportFormat) -> Path
         to: `"nnunet"`: a checkpoint for nnU-Net v2's `-pretrained_weights`, with `network_weights` under
             every name that nnU-Net gives them, and a plan; kernels trained on arrays x, y, z are turned, since
             nnU-Net's arrays lie z, y, x. `"torch"`: a state dict of the names of the
-            original release. `"onnx"`: a graph with a free batch size, for inputs of the bundle's patch size.
+            original release. `"onnx"`: a graph with a free batch size, for inputs of the bundle's patch size, rounded
+            up to sides that the network can halve.
 
     Returns:
         The file.
@@ -161,7 +162,9 @@ def _write_onnx(bundle: Bundle, path: Path) -> None:
     network = bundle.network.eval()
     config = bundle.config.network
     unet = config.encoder if isinstance(config, ClassifierConfig) else config
-    example = torch.rand(2, unet.in_channels, *bundle.config.patch_size)  # 2: a batch of one would be fixed
+    divisor = cast("tuple[int, ...]", network.divisor)
+    sides = [-(-side // step) * step for side, step in zip(bundle.config.patch_size, divisor, strict=True)]
+    example = torch.rand(2, unet.in_channels, *sides)  # 2: a batch of one would be fixed
     with replacing(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside torch's exporter
         torch.onnx.export(

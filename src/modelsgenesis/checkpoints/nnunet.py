@@ -114,10 +114,11 @@ def _prepare_v2(weights: dict[str, Tensor]) -> Prepared:
     prepared = Prepared({}, notes=[f"{len(weights)} keys name {len(groups)} tensors"])
     disagreeing = []
     for canonical, names in groups.items():
-        order = [name for name in aliases(canonical) if name in names]
+        order = [name for name in aliases(canonical) if name in names] or names
         prepared.weights[canonical] = kept = weights[order[0]]
         for name in order[1:]:
-            same = weights[name].data_ptr() == kept.data_ptr() or torch.equal(weights[name], kept)
+            alike = weights[name].dtype == kept.dtype and weights[name].shape == kept.shape
+            same = alike and (weights[name].data_ptr() == kept.data_ptr() or torch.equal(weights[name], kept))
             prepared.dropped[name] = f"{ALIAS} {order[0]}" if same else f"stale alias, {order[0]} differs"
             disagreeing += [] if same else [name]
     if disagreeing:

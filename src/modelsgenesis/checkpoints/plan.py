@@ -1,6 +1,5 @@
 """The adaptation plan that lies beside OpenMind's checkpoints, read and written."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,7 +8,9 @@ from typing import Any
 
 from modelsgenesis.checkpoints.reading import mappings
 from modelsgenesis.configs import RESENC_L, InputContract, PlainUNetConfig, ResidualUNetConfig, UNetConfig
+from modelsgenesis.configs.base import shown
 from modelsgenesis.errors import CheckpointError, nearest
+from modelsgenesis.files import read_json
 from modelsgenesis.networks.nnunet import StagedConfig
 from modelsgenesis.networks.transfer import some
 
@@ -28,8 +29,11 @@ OPENMIND_INPUT = InputContract(
 """What OpenMind's networks expect. nnU-Net's arrays lie z, y, x as SimpleITK reads them: S, P, L."""
 
 _PACKAGE = "dynamic_network_architectures.architectures.unet"
-_NAMED = {"resencl": RESENC_L}
-_CLASSES = {"plainconvunet": PlainUNetConfig, "residualencoderunet": ResidualUNetConfig}
+_CLASSES = {
+    "plainconvunet": PlainUNetConfig,
+    "residualencoderunet": ResidualUNetConfig,
+    "resencl": ResidualUNetConfig,  # a residual network of one shape
+}
 _NORMALIZATION = {"zscore": "ZScoreNormalization", "standardize": "CTNormalization"}
 _KEYS = {
     "the architecture's name": ("arch_class_name", "network_class_name", "architecture"),
@@ -51,10 +55,12 @@ class AdaptationPlan:
     values: Mapping[str, Any]
     where: str
 
+    def _find(self, what: str) -> Any:
+        return next((value for key in _KEYS[what] for value in find_values(self.values, key)), None)
+
     def _get(self, what: str) -> Any:
-        for key in _KEYS[what]:
-            for value in find_values(self.values, key):
-                return value
+        if (value := self._find(what)) is not None:
+            return value
         expected = " or ".join(_KEYS[what])
         raise CheckpointError(
             f"{self.where}: says nothing of {what}; it has {some([*map(str, self.values)]) or 'no key'},"
@@ -63,43 +69,47 @@ class AdaptationPlan:
 
     def _numbers(self, what: str) -> tuple[float, ...]:
         value = self._get(what)
-        numbers = value if isinstance(value, (list, tuple)) else [value]
-        if not numbers or not all(isinstance(n, (int, float)) and n > 0 for n in numbers):
-            raise CheckpointError(f"{self.where}: {what} is {value!r}, expected positive numbers, one an axis")
+        numbers = value if isinstance(value, (list, tuple)) else ()
+        if len(numbers) not in (2, 3) or not all(type(n) in (int, float) and 0 < n < 1e6 for n in numbers):
+            raise CheckpointError(
+                f"{self.where}: {what} is {shown(value)}, expected positive numbers, one for each of 2 or 3 axes"
+            )
         return tuple(numbers)
 
     @property
     def patch_size(self) -> tuple[int, ...]:
         """Voxels of the patches of pretraining."""
-        return tuple(int(side) for side in self._numbers("patch size"))
+        sides = self._numbers("patch size")
+        if any(side % 1 for side in sides):
+            raise CheckpointError(f"{self.where}: patch size is {sides}, expected whole numbers of voxels")
+        return tuple(int(side) for side in sides)
 
     def input_contract(self) -> InputContract:
         """Return the input that pretraining saw; arrays lie as nnU-Net reads them: z, y, x.
 
         Raises:
             CheckpointError: The plan lacks the spacing or the normalisation, or the latter is not known here.
+            ConfigurationError: It has a contract of this package that cannot be.
         """
         for contract in find_values(self.values, CONTRACT_KEY):
             return InputContract.from_dict(contract, self.where)
         schemes = self._get("normalisation")
-        scheme = schemes[0] if isinstance(schemes, (list, tuple)) and schemes else schemes
-        if scheme != "ZScoreNormalization":
+        if schemes not in ("ZScoreNormalization", ["ZScoreNormalization"]):
             raise CheckpointError(
-                f"{self.where}: normalisation is {scheme!r}, expected 'ZScoreNormalization'; pass the input contract"
+                f"{self.where}: normalisation is {shown(schemes)}, expected 'ZScoreNormalization' for one channel;"
+                " pass the input contract"
             )
-        spacing = tuple(float(size) for size in self._numbers("spacing"))
-        return OPENMIND_INPUT.override(dims=len(spacing), spacing=spacing)
+        spacing = self._numbers("spacing")
+        return InputContract.from_dict(
+            {**OPENMIND_INPUT.to_dict(), "dims": len(spacing), "spacing": spacing}, self.where
+        )
 
     def differences(self, contract: InputContract, patch_size: tuple[int, ...]) -> list[str]:
         """Say where the plan differs from what is used instead of it."""
-        used = {"spacing": contract.spacing, "patch size": patch_size}
-        said = {
-            what: next((value for key in _KEYS[what] for value in find_values(self.values, key)), None) for what in used
-        }
         return [
-            f"{what} {used[what]} is used, the plan says {value}"
-            for what, value in said.items()
-            if isinstance(value, (list, tuple)) and tuple(value) != used[what]
+            f"{what} {used} is used, the plan says {shown(said)}"
+            for what, used in (("spacing", contract.spacing), ("patch size", patch_size))
+            if isinstance(said := self._find(what), (list, tuple)) and tuple(said) != used
         ]
 
     def check(self, network: UNetConfig) -> None:
@@ -109,19 +119,15 @@ class AdaptationPlan:
             CheckpointError: The name is missing, unknown, or that of another network.
         """
         name = self._get("the architecture's name")
-        short = re.sub(r"[^a-z0-9]", "", str(name).rpartition(".")[2].lower())
-        if short in _CLASSES:
-            fits = isinstance(network, _CLASSES[short])
-        elif short in _NAMED:
-            named = _NAMED[short]
-            fits = network == named.override(in_channels=network.in_channels, out_channels=network.out_channels)
-        else:
-            raise CheckpointError(
-                f"{self.where}: architecture {name!r} is unknown; {nearest(short, [*_NAMED, *_CLASSES])}"
-            )
+        short = re.sub(r"[^a-z0-9]", "", str(name)[:200].rpartition(".")[2].lower())
+        if short not in _CLASSES:
+            raise CheckpointError(f"{self.where}: architecture {shown(name)} is unknown; {nearest(short, _CLASSES)}")
+        fits = isinstance(network, _CLASSES[short])
+        if short == "resencl":
+            fits = network == RESENC_L.override(in_channels=network.in_channels, out_channels=network.out_channels)
         if not fits:
             raise CheckpointError(
-                f"{self.where}: names the architecture {name!r}, but the tensors make up a {network.kind}"
+                f"{self.where}: names the architecture {shown(name)}, but the tensors make up a {network.kind}"
                 f" with widths {network.widths}; give the plan that came with the checkpoint"
             )
 
@@ -137,10 +143,7 @@ def read_plan(path: Path) -> AdaptationPlan:
     Raises:
         CheckpointError: It cannot be read, or is no JSON object.
     """
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: cannot be read as JSON: {error}; download it again") from error
+    values = read_json(path, CheckpointError)
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: holds {type(values).__name__}, expected a JSON object")
     return AdaptationPlan(values, str(path))

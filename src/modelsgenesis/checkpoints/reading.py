@@ -1,64 +1,37 @@
 """Reading weight files of others without running anything that is in them."""
 
 import re
-import warnings
-import zipfile
 from collections import deque
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from modelsgenesis.checkpoints.torch_files import read_torch
 from modelsgenesis.errors import CheckpointError, MissingExtraError, UnsafeCheckpointError
-from modelsgenesis.networks.transfer import some
+from modelsgenesis.files import check_regular, open_regular, parsing
 
-Container = Literal["zip", "pickle", "hdf5"]
-
-_MAGIC: dict[bytes, Container] = {b"PK\x03\x04": "zip", b"\x80": "pickle", b"\x89HDF\r\n\x1a\n": "hdf5"}
+_MAGIC: dict[bytes, Literal["torch", "hdf5"]] = {b"PK\x03\x04": "torch", b"\x80": "torch", b"\x89HDF\r\n\x1a\n": "hdf5"}
 _WEB_PAGE = re.compile(rb"\s*<(!doctype|html|\?xml|head|body)", re.IGNORECASE)
-_NEEDED = re.compile(r"GLOBAL (\S+)")
+_DATASETS, _DEPTH = 10_000, 8  # a network of Keras has some hundred tensors, three groups deep
 
 
-class _Forgotten:
-    """Stands for what NumPy pickled beside the weights, such as losses; no code of NumPy's runs for it."""
-
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def __setstate__(self, _: object) -> None:
-        pass
-
-
-_FORGOTTEN: list[Any] = [
-    (_Forgotten, name)
-    for name in (
-        "numpy.core.multiarray.scalar",
-        "numpy._core.multiarray.scalar",
-        "numpy.core.multiarray._reconstruct",
-        "numpy._core.multiarray._reconstruct",
-        "numpy.dtype",
-        "numpy.ndarray",
-    )
-]
-
-
-def container(path: Path) -> Container:
-    """Say what kind of file this is by its first bytes.
+def read_weights(path: Path) -> Any:
+    """Return what a file of weights holds: of PyTorch whatever was saved, of Keras tensors by name.
 
     Raises:
-        CheckpointError: It is not there, empty, a web page, a pointer of git-lfs, or nothing known.
+        UnsafeCheckpointError: Reading it would mean running it, reading other files, or it is a bomb.
+        CheckpointError: It is not there, no regular file, damaged, or of another kind.
+        MissingExtraError: A Keras file without h5py.
     """
-    try:
-        with path.open("rb") as file:
-            head = file.read(512)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}; check the path") from error
-    for magic, kind in _MAGIC.items():
-        if head.startswith(magic):
-            return kind
+    with open_regular(path, CheckpointError) as file, parsing(path, CheckpointError):
+        head = file.read(512)
+    kind = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+    if kind is not None:
+        return read_torch(path) if kind == "torch" else read_keras(path)
     if not head:
         raise CheckpointError(f"{path}: is empty; download it again")
     if _WEB_PAGE.match(head):
@@ -70,69 +43,12 @@ def container(path: Path) -> Container:
     )
 
 
-def read_torch(path: Path) -> Any:
-    """Return what `torch.save` wrote, tensors mapped from the file where its format allows it.
-
-    Nothing but tensors and plain Python values is ever built (`weights_only=True`), and the entries of a zip
-    file may not unpack to more than the file holds.
-
-    Raises:
-        UnsafeCheckpointError: The file would have to run code, or it is a zip bomb.
-        CheckpointError: It is truncated or damaged.
-    """
-    zipped = container(path) == "zip"
-    if zipped:
-        _check_zip(path)
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_FORGOTTEN):
-            warnings.simplefilter("ignore")  # about other protocols of pickle, which are of no interest
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except Exception as error:  # damaged bytes make the unpickler fail in any way whatever
-        needed = _NEEDED.search(str(error))
-        if needed and not _cut_within(path, needed[1].rpartition(".")[2]):
-            raise UnsafeCheckpointError(
-                f"{path}: needs {needed[1]} to be run, expected tensors and plain values alone;"
-                " nothing was run, ask its authors for a state dict"
-            ) from error
-        reason = str(error).strip().splitlines()
-        raise CheckpointError(
-            f"{path}: truncated or damaged, or no PyTorch checkpoint"
-            f" ({type(error).__name__}: {reason[-1] if reason else 'no reason given'}); download it again"
-        ) from error
-
-
-def _cut_within(path: Path, name: str) -> bool:
-    """Whether the file ends within this name, of which the unpickler drops one more letter."""
-    with path.open("rb") as file:
-        file.seek(-min(len(name) + 1, path.stat().st_size), 2)
-        return file.read().startswith(name.encode())
-
-
-def _check_zip(path: Path) -> None:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: truncated or damaged ({error}); download it again") from error
-    size = path.stat().st_size
-    if unpacked > size:
-        raise UnsafeCheckpointError(
-            f"{path}: {size:,} bytes that would unpack to {unpacked:,}, expected entries stored as they"
-            " are; it was not unpacked, as it may be a zip bomb"
-        )
-
-
 def mappings(content: Any) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
-    """Go through the mappings in a checkpoint with the keys that lead to them, the outermost first.
-
-    Each is given once, however often it occurs: a pickle may hold a mapping that holds itself.
-    """
-    seen: set[int] = set()
+    """Go through the mappings in a checkpoint with the keys that lead to them, the outermost first."""
     waiting: deque[tuple[tuple[str, ...], Any]] = deque([((), content)])
     while waiting:
         place, item = waiting.popleft()
-        if isinstance(item, Mapping) and id(item) not in seen:
-            seen.add(id(item))
+        if isinstance(item, Mapping):
             yield place, item
             waiting.extend(((*place, str(key)), value) for key, value in item.items())
 
@@ -145,43 +61,56 @@ def tensors(mapping: Mapping[Any, Any]) -> dict[str, Tensor]:
 def read_keras(path: Path) -> dict[str, Tensor]:
     """Return the weights of a Keras file as `layer/weight`, kernels as PyTorch's: [out, in, *spatial].
 
+    Attributes are not read, links are not followed, and every array has to lie in the file as it is: libhdf5 would
+    otherwise read other files, wait for a FIFO, or fill the memory from a few bytes.
+
     Raises:
         MissingExtraError: h5py is not installed.
-        CheckpointError: The file is damaged or its weights are larger than itself.
+        UnsafeCheckpointError: A link, or an array that is outside of the file, compressed, virtual, or not numbers.
+        CheckpointError: The file is damaged.
     """
     try:
         import h5py
     except ImportError as error:
         raise MissingExtraError("reading a Keras checkpoint", "keras") from error
-    size = path.stat().st_size
-    try:
-        with h5py.File(path, "r") as file:
-            root = file["model_weights"] if isinstance(file.get("model_weights"), h5py.Group) else file
-            found: dict[str, h5py.Dataset] = {}
-            cast("h5py.Group", root).visititems(  # follows neither soft nor external links
-                lambda name, item: found.update({name: item}) if isinstance(item, h5py.Dataset) else None
-            )
-            outside = [name for name, item in found.items() if item.external or item.is_virtual]
-            if outside or sum(item.nbytes for item in found.values()) > size:
-                raise UnsafeCheckpointError(
-                    f"{path}: {size:,} bytes with larger or outside data ({some(outside or list(found))}),"
-                    " expected all of its weights in it, uncompressed; they were not read"
-                )
-            return {_keras_name(name): _keras_tensor(name, item[()]) for name, item in found.items()}
-    except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{path}: truncated or damaged ({error}); download it again") from error
+    check_regular(path, CheckpointError)
+    with parsing(path, CheckpointError, remedy="truncated or damaged; download it again"), h5py.File(path) as file:
+        found, waiting = dict[str, Any](), deque[tuple[str, Any, int]]([("", file, 0)])
+        while waiting:
+            place, group, depth = waiting.popleft()
+            if len(group) + len(found) + len(waiting) > _DATASETS or depth > _DEPTH:
+                raise UnsafeCheckpointError(f"{path}: holds more or deeper groups than any network; it was not read")
+            for name in group:
+                if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                    raise UnsafeCheckpointError(f"{path}: {place}{name} is a link, expected the weights themselves")
+                item = group[name]
+                if isinstance(item, h5py.Group):
+                    waiting.append((f"{place}{name}/", item, depth + 1))
+                else:
+                    found[f"{place}{name}"] = _check_array(item, f"{path}: {place}{name}")
+        if sum(item.nbytes for item in found.values()) > path.stat().st_size:
+            raise UnsafeCheckpointError(f"{path}: its arrays are larger than the file; they were not read")
+        weights = {name: item for name, item in found.items() if name.startswith("model_weights/")} or found
+        return {_keras_name(name): _keras_tensor(item) for name, item in weights.items()}
+
+
+def _check_array(item: Any, where: str) -> Any:
+    import h5py
+
+    plain = isinstance(item, h5py.Dataset) and not (item.external or item.is_virtual or item.chunks)
+    if not plain or item.dtype.kind not in "fiu" or item.id.get_storage_size() != item.nbytes:
+        raise UnsafeCheckpointError(f"{where}: is not an array of numbers that lies in the file uncompressed")
+    return item
 
 
 def _keras_name(name: str) -> str:
-    """`depth_0_conv/depth_0_conv/kernel:0` becomes `depth_0_conv/kernel`."""
-    parts = name.split("/")
+    """`model_weights/depth_0_conv/depth_0_conv/kernel:0` becomes `depth_0_conv/kernel`."""
+    parts = name.removeprefix("model_weights/").split("/")
     return f"{parts[0]}/{parts[-1].partition(':')[0]}"
 
 
-def _keras_tensor(name: str, value: Any) -> Tensor:
-    array = np.asarray(value)
-    if array.dtype.kind not in "fiu":
-        raise CheckpointError(f"{name}: holds {array.dtype}, expected numbers")
+def _keras_tensor(item: Any) -> Tensor:
+    array = np.asarray(item[()])
     if array.ndim > 2:  # a kernel (*spatial, in, out) becomes (out, in, *spatial)
         array = array.transpose(array.ndim - 1, array.ndim - 2, *range(array.ndim - 2))
-    return torch.from_numpy(np.ascontiguousarray(array))
+    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C"))

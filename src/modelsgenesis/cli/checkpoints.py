@@ -1,92 +1,56 @@
 """`convert` and `export`."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-import typer
+from typer import Argument, Option
 
-from modelsgenesis.cli.console import print_json
+from modelsgenesis.cli import options
+from modelsgenesis.cli.console import print_result
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-
-
-class Format(StrEnum):
-    """The published formats."""
-
-    GENESIS_PYTORCH = "genesis-pytorch"
-    GENESIS_KERAS = "genesis-keras"
-    NNUNET_V1 = "nnunet-v1"
-    OPENMIND = "openmind"
-
-
-class Target(StrEnum):
-    """The formats of others."""
-
-    NNUNET = "nnunet"
-    TORCH = "torch"
-    ONNX = "onnx"
-
-
-_SUFFIXES = {Target.NNUNET: ".pth", Target.TORCH: ".pt", Target.ONNX: ".onnx"}
+Format = Literal["genesis-pytorch", "genesis-keras", "nnunet-v1", "openmind"]
+Target = Literal["nnunet", "torch", "onnx"]
+_SUFFIXES = {"nnunet": ".pth", "torch": ".pt", "onnx": ".onnx"}
 
 
 def convert(
-    file: Annotated[Path, typer.Argument(help="A published checkpoint: .pt, .h5, .model or .pth.")],
-    out: Annotated[Path, typer.Argument(help="Folder of the bundle; must be new or empty.")],
-    wanted: Annotated[Format | None, typer.Option("--format", help="What the file must be; default: find out.")] = None,
-    plan: Annotated[
-        Path | None,
-        typer.Option(help="Its adaptation_plan.json; default: the one beside it, or in it."),
-    ] = None,
-    json_output: Json = False,
+    file: Annotated[Path, Argument(help="A published checkpoint: .pt, .h5, .model or .pth.")],
+    out: Annotated[Path, Argument(help="Folder of the bundle; must be new or empty.")],
+    wanted: Annotated[Format | None, Option("--format", help="Expected format; default: detected.")] = None,
+    plan: Annotated[Path | None, Option(help="adaptation_plan.json; default: beside or in the file.")] = None,
+    json_output: options.Json = False,
 ) -> None:
-    """Convert a published checkpoint on disk to a bundle. No code in the file is run."""
+    """Convert a published checkpoint to a bundle. No code in the file is run."""
     from modelsgenesis.checkpoints import convert_checkpoint
     from modelsgenesis.checkpoints.plan import PLAN_NAME
 
     beside = file.parent / PLAN_NAME
     plan = beside if plan is None and beside.is_file() else plan
     report = convert_checkpoint(
-        file,
-        out,
-        format=wanted.value if wanted else None,
-        extra_files={PLAN_NAME: plan} if plan else None,
-        name=out.resolve().name,
+        file, out, format=wanted, extra_files={PLAN_NAME: plan} if plan else None, name=out.resolve().name
     )
-    if json_output:
-        print_json(
-            {
-                "bundle": str(out),
-                "format": report.format,
-                "sha256": report.sha256,
-                "parameters": report.parameters,
-                "network": report.network.to_dict(),
-                "renamed": dict(report.renamed),
-                "dropped": dict(report.dropped),
-                "notes": list(report.notes),
-            }
-        )
-        return
-    typer.echo(report.summary())
-    typer.echo(out)
+    value = {
+        "bundle": str(out),
+        "format": report.format,
+        "sha256": report.sha256,
+        "parameters": report.parameters,
+        "network": report.network.to_dict(),
+        "renamed": dict(report.renamed),
+        "dropped": dict(report.dropped),
+        "notes": list(report.notes),
+    }
+    print_result(value, [report.summary(), out], as_json=json_output)
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="A name of the registry, org/name on the Hub, or a folder.")],
+    model: options.Model,
     to: Annotated[
-        Target,
-        typer.Option(help="nnunet: for its -pretrained_weights; torch: a state dict of the original names; onnx."),
+        Target, Option(help="nnunet: for nnU-Net's -pretrained_weights; torch: a state dict with the original names.")
     ],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The file; default: the model's name here.")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
-    token: Annotated[
-        str | None,
-        typer.Option(help="Token of the Hub; default: HF_TOKEN or the stored one.", show_default=False),
-    ] = None,
-    json_output: Json = False,
+    output: Annotated[Path | None, Option("--output", "-o", help="The file; default: named after the model.")] = None,
+    revision: options.Revision = None,
+    token: options.Token = None,
+    json_output: options.Json = False,
 ) -> None:
     """Write a model for other programs."""
     from modelsgenesis import verbs
@@ -94,14 +58,5 @@ def export(
 
     bundle = verbs.load(model, revision=revision, token=token)
     name = Path(model.partition("@")[0]).resolve().name
-    file = export_bundle(bundle, output or Path(f"{name}{_SUFFIXES[to]}"), to=to.value)
-    if json_output:
-        print_json({"file": str(file), "bytes": file.stat().st_size})
-    else:
-        typer.echo(file)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    for function in (convert, export):
-        app.command(function.__name__)(function)
+    file = export_bundle(bundle, output or Path(f"{name}{_SUFFIXES[to]}"), to=to)
+    print_result({"file": str(file), "bytes": file.stat().st_size}, [file], as_json=json_output)

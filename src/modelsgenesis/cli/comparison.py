@@ -1,75 +1,69 @@
 """`compare`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
+from typer import Argument, Option
 
-from modelsgenesis.cli.console import make_reporter, print_json
-from modelsgenesis.cli.options import Device, Json, Quiet, Settings, Strict, Token
+from modelsgenesis.cli import options
+from modelsgenesis.cli.console import make_reporter, print_result
 
 
 def compare(
-    data: Annotated[str, typer.Argument(help="Labelled data: a folder or file in one of the known layouts.")],
+    data: Annotated[str, Argument(help="Labelled data: a folder or file in one of the known layouts.")],
     inits: Annotated[
         list[str] | None,
-        typer.Option(
+        Option(
             "--init",
             metavar="[NAME=]WEIGHTS",
-            help="An arm: scratch, a name, org/repo, or a run; several times. Scratch takes the shape of the first "
-            "of the others.",
+            help="An initialisation: scratch (in the architecture of the first other one), a name, org/repo, or a run; "
+            "repeatable.",
         ),
     ] = None,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder of the comparison: new, or the same to go on with it.")
-    ] = Path("runs/compare"),
-    labels: Annotated[str, typer.Option(help="Labelled patients: counts, shares, all; such as 5,10%,all.")] = "all",
-    runs: Annotated[int, typer.Option(min=1, help="Runs of each arm and label count, with seeds 0, 1, 2 …")] = 10,
-    resample_labels: Annotated[
-        bool, typer.Option("--resample-labels", help="Draw the labelled patients anew for each seed.")
-    ] = False,
+    output: Annotated[Path, Option("--output", "-o", help="New folder, or that of a comparison to resume.")] = Path(
+        "runs/compare"
+    ),
+    labels: Annotated[str, Option(help="Labelled patients: counts, shares or all, such as 5,10%,all.")] = "all",
+    runs: Annotated[int, Option(min=1, help="Runs per initialisation and label count.")] = 10,
+    resample_labels: Annotated[bool, Option("--resample-labels", help="Draw the patients anew for each seed.")] = False,
     tune: Annotated[
         list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE,VALUE,…", help="Choose for each arm and label count, on the validation patients alone."
+        Option(
+            metavar="KEY=VALUE,VALUE,…", help="Tune on the validation patients, per initialisation and label count."
         ),
     ] = None,
-    tuning_runs: Annotated[int, typer.Option(min=1, help="Runs of each candidate.")] = 3,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of every training.")] = None,
-    settings: Settings = None,
+    tuning_runs: Annotated[int, Option(min=1, help="Runs per candidate of --tune.")] = 3,
+    steps: options.Steps = None,
+    settings: options.Settings = None,
     arm_settings: Annotated[
-        list[str] | None,
-        typer.Option("--set-arm", metavar="ARM:KEY=VALUE", help="A setting of one arm alone."),
+        list[str] | None, Option("--set-arm", metavar="NAME:KEY=VALUE", help="A setting of one initialisation.")
     ] = None,
     dims: Annotated[
-        str | None, typer.Option(help="2 or 3: of every arm. 2,3: scratch of each, slices against cubes.")
+        Literal["2", "3", "2,3"] | None, Option(help="2,3: scratch in both, slices against volumes.")
     ] = None,
     schemes: Annotated[
-        str | None,
-        typer.Option("--scheme", help="Also pretrain and compare a Genesis of each of these schemes, such as I+II,V."),
+        str | None, Option("--scheme", help="Schemes to pretrain with and compare, e.g. I+II,V.")
     ] = None,
-    pretrain_recipe: Annotated[str, typer.Option(help="Recipe of the schemes.")] = "small",
-    pretrain_steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps of the schemes.")] = None,
+    pretrain_recipe: Annotated[str, Option(help="Recipe of the schemes.")] = "small",
+    pretrain_steps: Annotated[int | None, Option(min=1, help="Optimiser steps of the schemes.")] = None,
     pretrain_settings: Annotated[
-        list[str] | None,
-        typer.Option("--pretrain-set", metavar="KEY=VALUE", help="Any field of the recipe of the schemes."),
+        list[str] | None, Option("--pretrain-set", metavar="KEY=VALUE", help="Any field of that recipe.")
     ] = None,
-    metric: Annotated[str | None, typer.Option(help="What is tested; default: dice or auc.")] = None,
-    task: Annotated[str | None, typer.Option(help="seg or cls; default: what the data is for.")] = None,
-    modality: Annotated[str | None, typer.Option(help="What the images are; default: what the data says.")] = None,
-    patient: Annotated[
-        str | None, typer.Option(metavar="PATTERN", help="Regular expression of the patient in a file's name.")
-    ] = None,
-    split: Annotated[Path | None, typer.Option(help="split.json: which cases are for what; default: drawn.")] = None,
-    jobs: Annotated[int, typer.Option(min=1, help="Processes that train at the same time; 1 on a GPU.")] = 1,
-    keep_models: Annotated[bool, typer.Option("--keep-models", help="Keep the weights of every run.")] = False,
-    device: Device = "auto",
-    strict: Strict = False,
-    token: Token = None,
-    quiet: Quiet = False,
-    json_output: Json = False,
+    metric: Annotated[str | None, Option(help="The metric to test; default: dice or auc.")] = None,
+    task: options.Task = None,
+    modality: Annotated[str | None, Option(help="ct, mri, xray …; default: from the data.")] = None,
+    patient: options.Patient = None,
+    split: options.Split = None,
+    jobs: Annotated[int, Option(min=1, help="Trainings at the same time; 1 on a GPU.")] = 1,
+    keep_models: Annotated[bool, Option("--keep-models", help="Keep the weights of every run.")] = False,
+    device: options.Device = "auto",
+    strict: options.Strict = False,
+    token: options.Token = None,
+    quiet: options.Quiet = False,
+    json_output: options.Json = False,
 ) -> None:
-    """Does a Genesis help on your data? Train every start with few labels, many times, and test the differences."""
+    """Compare initialisations on your data: fine-tune each with few labels, many times, and test the differences."""
     from modelsgenesis import verbs
     from modelsgenesis.configs import pretraining_recipe
 
@@ -78,7 +72,7 @@ def compare(
     comparison = verbs.describe_comparison(
         inits or ["scratch"],
         arm_settings=arm_settings or [],
-        dims=_integers(dims),
+        dims=[int(number) for number in dims.split(",")] if dims else [],
         schemes=schemes.split(",") if schemes else [],
         labels=labels.split(","),
         runs=runs,
@@ -87,12 +81,11 @@ def compare(
         tuning_runs=tuning_runs,
         metric=metric,
     )
-    budget = [] if steps is None else [f"steps={steps}", "epochs=none"]
     compared = verbs.compare(
         data,
         output,
         comparison=comparison,
-        settings=[*budget, *(settings or [])],
+        settings=[*options.as_settings({"steps": steps}), *(settings or [])],
         split=split,
         pretraining=pretraining_recipe(pretrain_recipe, steps=pretrain_steps, settings=pretrain_settings or []),
         task=task,
@@ -105,22 +98,5 @@ def compare(
         token=token,
         reporter=make_reporter(quiet=quiet),
     )
-    if json_output:
-        print_json(compared.results)
-    else:
-        typer.echo(compared.table, nl=False)
-        typer.echo(f"\n{compared.folder}: table.md, results.json, runs.csv and figures")
-
-
-def _integers(text: str | None) -> list[int]:
-    if text is None:
-        return []
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise typer.BadParameter(f"received {text!r}, expected 2, 3 or 2,3", param_hint="--dims") from None
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("compare")(compare)
+    written = f"{compared.folder}: table.md, results.json, runs.csv and figures"
+    print_result(compared.results, [*compared.table.splitlines(), "", written], as_json=json_output)

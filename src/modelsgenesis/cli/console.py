@@ -1,85 +1,152 @@
-"""How the commands speak: results on stdout, progress and notes on stderr."""
+"""What the commands print: results on stdout, notes on stderr, and every name from elsewhere printable."""
 
+import io
 import json
+import os
 import sys
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from typing import Any, TextIO
 
+from modelsgenesis.errors import GenesisError, printable
+from modelsgenesis.files import reason_of
 from modelsgenesis.reporting import Reporter
 
-if TYPE_CHECKING:
-    from rich.console import Console
+BASELINES = ("mean_image", "identity")
+"""What restores without having learnt anything; their losses stand beside every restoration loss."""
 
-BASELINES = ("mean_image_loss", "identity_loss")
-"""Losses of maps that learn nothing; they stand beside every restoration loss."""
+displays = ExitStack()
+"""Close it before an error is printed: a bar that is not stopped leaves the terminal without a cursor."""
+
+_UNWRAPPED = 10_000  # columns of a table that goes into a file or another program
+_KEPT = 40  # columns of a name that a narrow terminal does not fold
 
 
-def error_console() -> "Console":
-    """Return the console of stderr."""
-    from rich.console import Console
+def accept_any_name() -> None:
+    """Write what the encoding of stdout or stderr lacks as escapes: a name that is not UTF-8 ends no command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
-    return Console(stderr=True, highlight=False)
+
+def print_line(text: object = "") -> None:
+    """Print a line of a result on stdout."""
+    _write(sys.stdout, printable(str(text)))
+
+
+def note(text: object) -> None:
+    """Print a line for people on stderr."""
+    _write(sys.stderr, printable(str(text)))
+
+
+def print_result(value: Any, lines: Iterable[object], *, as_json: bool) -> None:
+    """Print a result as JSON for programs, else as lines."""
+    if as_json:
+        print_json(value)
+    else:
+        for line in lines:
+            print_line(line)
 
 
 def print_json(value: Any) -> None:
     """Print one JSON document on stdout, for programs."""
-    sys.stdout.write(json.dumps(value, indent=2) + "\n")
+    _write(sys.stdout, json.dumps(value, indent=2))
+
+
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, first: str = "bold") -> None:
+    """Print a table on stdout: folded to a terminal's width, unwrapped elsewhere, and free of markup.
+
+    Args:
+        header: The title of each column; empty titles print no header.
+        rows: A cell for each column.
+        first: Style of the first column.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, show_header=any(header))
+    cells = [[Text(printable(str(cell))) for cell in row] for row in rows]
+    longest = max((row[0].cell_len for row in cells), default=0)
+    table.add_column(header[0], style=first, overflow="fold", min_width=min(longest, _KEPT))
+    for title in header[1:]:
+        table.add_column(title, overflow="fold")
+    for row in cells:
+        table.add_row(*row)
+    terminal, drawn = sys.stdout is not None and sys.stdout.isatty(), io.StringIO()
+    Console(file=drawn, force_terminal=terminal, width=None if terminal else _UNWRAPPED).print(table)
+    _write(sys.stdout, "\n".join(line.rstrip() for line in drawn.getvalue().splitlines()))
+
+
+def _write(stream: TextIO | None, text: str) -> None:
+    """Write a line; where nobody reads the stream any more, as after `| head`, end quietly.
+
+    Raises:
+        GenesisError: A result cannot be written, such as to a full disk. Of a note nothing is said.
+    """
+    if stream is None:  # it was closed before the start
+        return
+    try:
+        stream.write(text + "\n")
+        stream.flush()
+    except OSError as problem:
+        is_closed = isinstance(problem, BrokenPipeError)
+        if stream is sys.stderr and not is_closed:
+            return
+        with suppress(OSError):  # Python writes what is left when it exits, and would tell of the same again
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        if is_closed:
+            sys.exit(1)
+        raise GenesisError(f"stdout: cannot be written: {reason_of(problem)}") from problem
 
 
 def make_reporter(*, quiet: bool = False) -> Reporter:
-    """Return a live display on a terminal, plain lines elsewhere, nothing when quiet."""
-    from modelsgenesis.cli.reporters import LiveReporter, PlainReporter
-
+    """Return a display of progress, or one that says nothing."""
     if quiet:
         return Reporter()
-    return LiveReporter() if sys.stderr.isatty() else PlainReporter()
+    from modelsgenesis.cli.progress import Display
+
+    display = Display()
+    displays.callback(display.end)
+    return display
 
 
-def describe_metrics(metrics: Mapping[str, float]) -> str:
-    """Return metrics on one line, four digits each; a restoration loss always beside those that learn nothing.
+def describe_metrics(metrics: Mapping[str, float], *, brief: bool = False) -> str:
+    """Return metrics on one line; a restoration loss always beside its baselines.
+
+    Args:
+        metrics: Values by name; the first one counts.
+        brief: Say only that one, and of the baselines only the ratios.
 
     Example:
         >>> describe_metrics({"dice": 0.9, "dice liver": 0.93})
         'dice 0.9000, dice liver 0.9300'
-        >>> describe_metrics({"restoration_loss": 0.0123456, "identity_loss": 0.08, "mean_image_loss": 0.03})
-        'restoration loss 0.01235, mean image loss 0.03 (0.41 of it), identity loss 0.08 (0.15 of it)'
+        >>> losses = {"restoration_loss": 0.044, "identity_loss": 0.1287, "mean_image_loss": 0.0499}
+        >>> describe_metrics(losses)
+        'restoration loss 0.0440 = 0.88× the mean-image baseline (0.0499), 0.34× the identity baseline (0.1287)'
+        >>> describe_metrics(losses, brief=True)
+        'restoration loss 0.0440 = 0.88× mean image, 0.34× identity'
     """
-    if "restoration_loss" not in metrics:
-        return ", ".join(f"{words(name)} {digits(value)}" for name, value in metrics.items())
-    loss = metrics["restoration_loss"]
-    beside = [(name, metrics[name]) for name in BASELINES if metrics.get(name)]
-    shown = [f"restoration loss {digits(loss)}"]
-    shown += [f"{words(name)} {digits(value)} ({loss / value:.2f} of it)" for name, value in beside]
-    if metrics.get("collapsed"):
-        shown.append("COLLAPSED")
-    return ", ".join(shown)
-
-
-def words(name: str) -> str:
-    """Return a name with blanks: `mean_image_loss` is `mean image loss`."""
-    return name.replace("_", " ")
+    loss = metrics.get("restoration_loss")
+    if loss is None:
+        shown = [f"{name.replace('_', ' ')} {digits(value)}" for name, value in metrics.items()]
+        return ", ".join(shown[:1] if brief else shown)
+    known = {name: metrics[f"{name}_loss"] for name in BASELINES if metrics.get(f"{name}_loss")}
+    beside = [
+        f"{loss / value:.2f}× {name.replace('_', ' ')}"
+        if brief
+        else f"{loss / value:.2f}× the {name.replace('_', '-')} baseline ({digits(value)})"
+        for name, value in known.items()
+    ]
+    compared = f"restoration loss {digits(loss)}" + (f" = {', '.join(beside)}" if beside else "")
+    return f"{compared}, COLLAPSED" if metrics.get("collapsed") else compared
 
 
 def digits(value: float) -> str:
-    """Return four digits of a number.
+    """Return four decimals of a number, or its leading digits where these would be zeros.
 
     Example:
-        >>> digits(0.0123456), digits(0.9), digits(1234.5678)
-        ('0.01235', '0.9000', '1234.5678')
+        >>> digits(0.0123456), digits(1234.5678), digits(0.0), digits(0.00001234)
+        ('0.0123', '1234.5678', '0.0000', '1.23e-05')
     """
-    return f"{value:.4f}" if abs(value) >= 0.1 else f"{value:.4g}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time for people.
-
-    Example:
-        >>> duration(42), duration(200), duration(4500), duration(200_000)
-        ('42 s', '3 min', '1 h 15 min', '2 d 7 h')
-    """
-    minutes, hours = int(seconds // 60), int(seconds // 3600)
-    if minutes < 1:
-        return f"{int(seconds)} s"
-    if hours < 1:
-        return f"{minutes} min"
-    return f"{hours} h {minutes % 60} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+    return f"{value:.4f}" if abs(value) >= 0.001 or value == 0 else f"{value:.2e}"

@@ -8,26 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modelsgenesis.cli.console import error_console, print_json
+from modelsgenesis.cli.console import note, print_json, print_line, print_result, print_table
+from modelsgenesis.cli.options import HubModelId, Json, Model, Private, Quiet, Revision, Token
+from modelsgenesis.errors import printable
 
 if TYPE_CHECKING:
     from modelsgenesis.hub import CachedBundle, ModelCard
     from modelsgenesis.hub.client import Progress
 
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")]
-Token = Annotated[
-    str | None,
-    typer.Option(help="Token of the Hub; default: HF_TOKEN or the stored one.", show_default=False),
-]
-Model = Annotated[str, typer.Argument(help="A name of the registry, org/name on the Hub, or a folder.")]
-
-_UNWRAPPED = 200  # columns of what goes into a file or another program
-
 
 def list_models(
-    modality: Annotated[str | None, typer.Option(help="Only models for it: ct, mri, xray, ultrasound.")] = None,
+    modality: Annotated[str | None, typer.Option(help="Only models for ct, mri, xray or ultrasound.")] = None,
     dims: Annotated[int | None, typer.Option(min=2, max=3, help="Only 2D or 3D models.")] = None,
     json_output: Json = False,
 ) -> None:
@@ -37,20 +28,16 @@ def list_models(
     cards = list_cards(modality=modality, dims=dims)
     if json_output:
         print_json([_describe(card) for card in cards])
-        return
-    from rich.console import Console
-    from rich.table import Table
+    elif cards:
+        print_table(("name", "modality", "dims", "parameters", "task", "weights", "licence"), list(map(_row, cards)))
+    else:
+        print_line("no model of this kind; modelsgenesis list shows all")
 
-    table = Table(box=None, pad_edge=False)
-    table.add_column("name", no_wrap=True, min_width=max((len(card.name) for card in cards), default=0))
-    for title in ("modality", "dims", "parameters", "task", "weights", "licence"):
-        table.add_column(title, overflow="fold")
-    for card in cards:
-        source = card.source
-        cells = (source.input.modality, f"{source.input.dims}D", f"{source.parameters:,}", source.task, _where(card))
-        table.add_row(f"[bold]{card.name}[/]", *cells, card.license or "—")
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else _UNWRAPPED)
-    console.print(table if cards else "no model of this kind; modelsgenesis list shows all")
+
+def _row(card: "ModelCard") -> tuple[str, ...]:
+    source = card.source
+    cells = (source.input.modality, f"{source.input.dims}D", f"{source.parameters:,}", source.task, _where(card))
+    return (card.name, *cells, card.license or "—")
 
 
 def _describe(card: "ModelCard") -> dict[str, Any]:
@@ -76,14 +63,8 @@ def info(name: Model, json_output: Json = False) -> None:
         values = _describe(find_card(name))
     if json_output:
         print_json(values)
-        return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table.grid(padding=(0, 2))
-    for key, value in _flat(values):
-        table.add_row(f"[dim]{key}[/]", str(value))
-    Console(highlight=False).print(table)
+    else:
+        print_table(("", ""), list(_flat(values)), first="dim")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -97,10 +78,8 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 
 def card(
-    name: Annotated[str, typer.Argument(help="A name of the registry, a run, or a card's file.")],
-    check: Annotated[
-        bool, typer.Option("--check", help="List what a reviewer would miss; status 1 if anything.")
-    ] = False,
+    name: Annotated[str, typer.Argument(help="A name in the registry, a run, or a card's file.")],
+    check: Annotated[bool, typer.Option("--check", help="List what is missing; status 1 if anything.")] = False,
     json_output: Json = False,
 ) -> None:
     """Show the card of a model, or check it."""
@@ -113,10 +92,7 @@ def card(
     text = read_text(path, ConfigurationError) if path.is_file() or path.name == "README.md" else find_card(name).text
     if check:
         problems = review_card(text)
-        if json_output:
-            print_json(problems)
-        else:
-            typer.echo("\n".join(problems) or f"{name}: nothing is missing")
+        print_result(problems, problems or [f"{name}: nothing is missing"], as_json=json_output)
         raise typer.Exit(1 if problems else 0)
     if json_output:
         print_json({"card": text})
@@ -127,7 +103,9 @@ def card(
     from modelsgenesis.configs.front_matter import split_card
 
     parts = split_card(text, name)
-    Console().print(Markdown("\n".join((parts.before, _without_comments(parts.generated), parts.after))))
+    shown = "\n".join((parts.before, _without_comments(parts.generated), parts.after))
+    shown = "\n".join(printable(line) for line in shown.splitlines())
+    Console().print(Markdown(shown, hyperlinks=False))  # a link shows where it leads
 
 
 def _without_comments(text: str) -> str:
@@ -142,7 +120,7 @@ def download(
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
-    """Download a model, verify it, convert it if it has to be, and say where the bundle is."""
+    """Download a model, verify it, convert it if necessary, and print the bundle's folder."""
     import warnings
 
     from modelsgenesis.hub import copy_bundle, fetch_bundle, verify
@@ -151,12 +129,10 @@ def download(
         warnings.simplefilter("always", UserWarning)
         folder = fetch_bundle(name, revision=revision, token=token, progress=progress, refresh=True)
     for warning in caught:
-        typer.echo(f"warning: {warning.message}", err=True)
+        note(f"warning: {warning.message}")
     folder = copy_bundle(folder, output) if output else folder
-    if json_output:
-        print_json({"folder": str(folder), "sha256": verify(folder)})
-    else:
-        typer.echo(folder)
+    value = {"folder": str(folder), "sha256": verify(folder)} if json_output else None
+    print_result(value, [folder], as_json=json_output)
 
 
 @contextmanager
@@ -167,15 +143,16 @@ def download_progress(*, quiet: bool) -> "Iterator[Progress | None]":
     elif not sys.stderr.isatty():
         yield _plain_line
     else:
+        from rich.console import Console
         from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
         tasks: dict[str, Any] = {}
-        with Progress(*columns, console=error_console()) as bars:
+        with Progress(*columns, console=Console(stderr=True)) as bars:
 
             def show(file: str, done: int, total: int | None) -> None:
                 if file not in tasks:
-                    tasks[file] = bars.add_task(file, total=total)
+                    tasks[file] = bars.add_task(printable(file), total=total)
                 bars.update(tasks[file], completed=done, total=total)
 
             yield show
@@ -183,29 +160,21 @@ def download_progress(*, quiet: bool) -> "Iterator[Progress | None]":
 
 def _plain_line(file: str, done: int, total: int | None) -> None:
     if total is not None and done >= total:
-        typer.echo(f"{file}: {total:,} bytes", err=True)
+        note(f"{file}: {total:,} bytes")
 
 
 def verify(name: Model, revision: Revision = None, json_output: Json = False) -> None:
-    """Check a model that is on this machine: digests as in its card or as downloaded, and a strict load, offline."""
+    """Verify a model on this machine, offline: digests as in its card or as downloaded, and a strict load."""
     from modelsgenesis.hub import verify as verify_bundle
 
     digests = verify_bundle(name, revision=revision)
-    if json_output:
-        print_json(digests)
-        return
-    for file, digest in digests.items():
-        typer.echo(f"{digest}  {file}")
-    typer.echo(f"{name}: every file is as recorded, and the network loads")
+    lines = [f"{digest}  {file}" for file, digest in digests.items()]
+    print_result(digests, [*lines, f"{name}: every file is as recorded, and the network loads"], as_json=json_output)
 
 
 def cache(
-    prune: Annotated[
-        bool, typer.Option("--prune", help="Remove converted bundles that nothing leads to any more.")
-    ] = False,
-    everything: Annotated[
-        bool, typer.Option("--all", help="With --prune: those in use too; they are converted again.")
-    ] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Remove converted bundles that are no longer in use.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="With --prune: also those in use.")] = False,
     json_output: Json = False,
 ) -> None:
     """List the converted bundles on this machine with their sizes, or remove them."""
@@ -215,43 +184,34 @@ def cache(
     if everything and not prune:
         raise typer.BadParameter("removes something only together with --prune", param_hint="--all")
     bundles = hub.prune(everything=everything) if prune else hub.cached_bundles()
-    if json_output:
-        print_json([_describe_bundle(bundle) for bundle in bundles])
-        return
-    for bundle in bundles:
-        state = "removed" if prune else "in use" if bundle.used else "unused"
-        typer.echo(f"{_size(bundle.size):>9}  {state:<7}  {bundle.name}")
-    typer.echo(f"{_size(sum(bundle.size for bundle in bundles)):>9}  in {open_cache().bundles}")
+    lines = [f"{_size(one.size)}  {_state(one, removed=prune):<7}  {one.name}" for one in bundles]
+    lines.append(f"{_size(sum(one.size for one in bundles))}  in {open_cache().bundles}")
+    value = [{"name": one.name, "folder": str(one.folder), "size": one.size, "used": one.used} for one in bundles]
+    print_result(value, lines, as_json=json_output)
 
 
-def _describe_bundle(bundle: "CachedBundle") -> dict[str, Any]:
-    return {"name": bundle.name, "folder": str(bundle.folder), "size": bundle.size, "used": bundle.used}
+def _state(bundle: "CachedBundle", *, removed: bool) -> str:
+    return "removed" if removed else "in use" if bundle.used else "unused"
 
 
 def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"
+    return f"{count / 1e6:>6.1f} MB"
 
 
 def push(
-    run: Annotated[Path, typer.Argument(help="A run, or any folder that is a bundle.")],
-    hub_model_id: Annotated[
-        str | None, typer.Option(help="org/name on the Hub; default: your name / the run's name.")
-    ] = None,
-    private: Annotated[bool, typer.Option("--private", help="Make a new repository private.")] = False,
-    revision: Annotated[str | None, typer.Option(help="A branch, made if it is not there.")] = None,
-    create_pr: Annotated[bool, typer.Option("--create-pr", help="Propose the change instead of making it.")] = False,
+    run: Annotated[Path, typer.Argument(help="A run, or any folder that holds a bundle.")],
+    hub_model_id: HubModelId = None,
+    private: Private = False,
+    revision: Annotated[str | None, typer.Option(help="Branch, created if missing.")] = None,
+    create_pr: Annotated[bool, typer.Option("--create-pr", help="Open a pull request instead.")] = False,
     token: Token = None,
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
-    """Publish a run on the Hub: its bundle is checked here, then it appears in one commit or not at all."""
+    """Publish a run on the Hub: check its bundle, then upload it in one commit."""
     from dataclasses import asdict
 
     from modelsgenesis.hub import publish
-
-    def say(what: str) -> None:
-        if not quiet:
-            typer.echo(what, err=True)
 
     made = publish(
         run,
@@ -260,18 +220,8 @@ def push(
         revision=revision,
         create_pr=create_pr,
         token=token,
-        progress=say,
+        progress=(lambda _: None) if quiet else note,
     )
-    if json_output:
-        print_json(asdict(made))
-        return
-    for note in made.notes:
-        typer.echo(f"note: {note}", err=True)
-    typer.echo(made.pull_request or made.url)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("list")(list_models)
-    for function in (info, card, download, verify, cache, push):
-        app.command(function.__name__)(function)
+    for text in () if json_output else made.notes:
+        note(f"note: {text}")
+    print_result(asdict(made), [made.pull_request or made.url], as_json=json_output)

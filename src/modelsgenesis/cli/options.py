@@ -1,41 +1,82 @@
-"""Options that several commands share, and how they are read."""
+"""Options and arguments that several commands share, each described once."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
-Output = Annotated[Path, typer.Option("--output", "-o", help="Folder of the run; must be new or empty.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+from modelsgenesis.cli.console import note, print_line
+
+
+# Classes of their own: of a plain tuple[...] Typer makes an option that takes several words.
+class Numbers(tuple[float, ...]):
+    """What an option such as `1,1,2.5` says."""
+
+
+class Pair(tuple[float, float]):
+    """What an option such as `-1000,1000` says."""
+
+
+def numbers_of(text: str) -> Numbers:
+    """Return the numbers of an option."""
+    try:
+        return Numbers(float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"received {text!r}, expected numbers separated by commas") from None
+
+
+def pair_of(text: str) -> Pair:
+    """Return the two numbers of an option."""
+    if len(numbers := numbers_of(text)) != 2:
+        raise typer.BadParameter(f"received {text!r}, expected two numbers such as -1000,1000")
+    return Pair(numbers)
+
+
+Model = Annotated[str, Argument(help="A name in the registry, org/name on the Hub, or a folder.")]
+Scans = Annotated[str, Argument(help="Scans: a folder, a file, a glob, a list file or a dataset.json.")]
+Run = Annotated[Path, Option("--output", "-o", help="Folder of the run; must be new or empty.")]
+
+Task = Annotated[str | None, Option(help="seg (segmentation) or cls (classification); default: from the labels.")]
+Modality = Annotated[str, Option(help="ct, mri, xray, ultrasound, shape; auto: from the data.")]
+Patient = Annotated[
+    str | None, Option(metavar="PATTERN", help="Regular expression; its first group is the patient in a file's name.")
+]
+Split = Annotated[Path | None, Option(help="split.json of another run: its training, validation, test cases.")]
+Spacing = Annotated[Numbers | None, Option(parser=numbers_of, metavar="X,Y,Z", help="Voxel size in mm to resample to.")]
+Window = Annotated[
+    Pair | None, Option(parser=pair_of, metavar="LOW,HIGH", help="Intensities (CT: HU) that become 0 and 1.")
+]
+Init = Annotated[str | None, Option(help="Initial weights: a name, org/repo, or a run; default: random.")]
+Steps = Annotated[int | None, Option(min=1, help="Optimiser steps.")]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any field of the recipe, such as learning_rate=1e-3."),
+    Option("--set", metavar="KEY=VALUE", help="Any field of the recipe, such as learning_rate=1e-3; repeatable."),
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")]
-Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first bad scan instead of leaving it out.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Modality = Annotated[str, typer.Option(help="ct, mri, xray, ultrasound, or auto.")]
-PushToHub = Annotated[bool, typer.Option("--push-to-hub", help="Publish the bundle at the end.")]
-HubModelId = Annotated[str | None, typer.Option(help="org/name on the Hub; default: your name / the run's name.")]
-Private = Annotated[bool, typer.Option("--private", help="Publish privately.")]
-Token = Annotated[str | None, typer.Option(help="Token of the Hub; default: HF_TOKEN or the stored one.")]
+
+Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")]
+Resume = Annotated[bool, Option("--resume", help="Resume the run in the output folder.")]
+Strict = Annotated[bool, Option("--strict", help="Stop at the first unusable scan instead of skipping it.")]
+Quiet = Annotated[bool, Option("--quiet", "-q", help="Show no progress.")]
+Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
+
+Revision = Annotated[str | None, Option(help="Branch, tag or commit on the Hub.")]
+Token = Annotated[str | None, Option(help="Hub token; default: HF_TOKEN or the stored one.", show_default=False)]
+HubModelId = Annotated[str | None, Option(help="org/name on the Hub; default: your name and the run's.")]
+Private = Annotated[bool, Option("--private", help="Make a new repository private.")]
+PushToHub = Annotated[bool, Option("--push-to-hub", help="Publish the model at the end.")]
 
 
-def numbers_of(text: str | None, option: str) -> tuple[float, ...] | None:
-    """Return the numbers of an option such as `1,1,2.5`."""
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(
-            f"received {text!r}, expected numbers with commas between", param_hint=option
-        ) from None
+def as_settings(fields: Mapping[str, object]) -> list[str]:
+    """Return options as `--set` would say them; None was not given, and `steps` are all of the budget."""
+    given = [f"{name}={value}".lower() for name, value in fields.items() if value is not None]
+    return [*given, "epochs=none"] if fields.get("steps") else given
 
 
 def publish(run: Path, repository: str | None, private: bool, token: str | None, *, to_stderr: bool) -> None:
     """Publish a finished run; a failure says that the run is intact and which command repeats the push."""
     from modelsgenesis import verbs
 
-    typer.echo(verbs.push_to_hub(run, repository, private=private, token=token).url, err=to_stderr)
+    url = verbs.push_to_hub(run, repository, private=private, token=token).url
+    (note if to_stderr else print_line)(url)

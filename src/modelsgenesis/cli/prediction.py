@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from modelsgenesis.cli.console import make_reporter, print_json
+from modelsgenesis.cli.console import make_reporter, note, print_result
 from modelsgenesis.cli.options import Device, Json, Quiet, Strict, Token
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from modelsgenesis.configs import PredictionConfig
     from modelsgenesis.verbs import Prediction, Predictions
@@ -18,13 +18,16 @@ Ensemble = Annotated[
     list[str] | None,
     typer.Option("--ensemble", metavar="MODEL", help="Another model, to average probabilities with; repeatable."),
 ]
-Overlap = Annotated[float, typer.Option(min=0, max=0.9, help="Of neighbouring windows.")]
+Overlap = Annotated[float, typer.Option(min=0, max=0.9, help="Overlap of neighbouring windows.")]
 Flips = Annotated[
     str | None,
-    typer.Option(help="Average over mirrored passes too: all, or axes such as x or x,y. n axes: 2^n passes."),
+    typer.Option(help="Also average over mirrored passes: all, or axes such as x,y; n axes take 2^n passes."),
 ]
 StitchAt = Annotated[
     str, typer.Option("--stitch", help="Where windows are put together: auto (by free memory), cpu, device.")
+]
+Precision = Annotated[
+    str, typer.Option(help="float32, the same on every machine; or bfloat16, faster where the hardware has it.")
 ]
 
 _AXES = {"x": 0, "y": 1, "z": 2}
@@ -35,7 +38,7 @@ def predict(
     scans: Annotated[
         list[str],
         typer.Argument(
-            metavar="INPUT...", help="Scans: files, a folder, a DICOM series, a glob, an .npz; or one file a channel."
+            metavar="INPUT...", help="Scans: files, a folder, a DICOM series, a glob, an .npz; or one file per channel."
         ),
     ],
     output: Annotated[
@@ -43,20 +46,21 @@ def predict(
         typer.Option(
             "--output",
             "-o",
-            help="A .nii.gz or a folder; default: <scan>_seg.nii.gz, of several scans predictions/. Of classes a .csv "
-            "or .json; default: predictions.csv.",
+            help="A .nii.gz or a folder; default: <scan>_seg.nii.gz, for several scans predictions/. For classes a "
+            ".csv or .json; default: predictions.csv.",
         ),
     ] = None,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also write <answer>_probabilities.nii.gz, 4D.")
+        bool, typer.Option("--probabilities", help="Also write <scan>_probabilities.nii.gz, 4D.")
     ] = False,
     ensemble: Ensemble = None,
     overlap: Overlap = 0.5,
     flips: Flips = None,
     stitch: StitchAt = "auto",
+    precision: Precision = "float32",
     device: Device = "auto",
     skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Keep label maps that are there; by default they are replaced.")
+        bool, typer.Option("--skip-existing", help="Keep existing label maps instead of replacing them.")
     ] = False,
     strict: Strict = False,
     token: Token = None,
@@ -71,20 +75,17 @@ def predict(
         scans,
         output=output,
         probabilities=probabilities,
-        config=prediction_config(overlap, flips, stitch),
+        config=prediction_config(overlap, flips, stitch, precision),
         device=device,
         skip_existing=skip_existing,
         strict=strict,
         token=token,
         reporter=make_reporter(quiet=quiet),
     )
-    if json_output:
-        print_json(_as_json(found))
-    else:
-        _print(found)
+    print_result(_as_json(found), _lines(found), as_json=json_output)
     if found.failed:
         for refusal in found.failed:
-            typer.echo(f"not predicted: {refusal.source}: {refusal.reason}", err=True)
+            note(f"not predicted: {refusal.source}: {refusal.reason}")
         raise typer.Exit(1)
 
 
@@ -97,16 +98,17 @@ def evaluate(
         "evaluation"
     ),
     split: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Measure the test part of this split; default: every case.")
+        str | None, typer.Option(metavar="FILE", help="Evaluate the test cases of this split; default: every case.")
     ] = None,
     ensemble: Ensemble = None,
     overlap: Overlap = 0.5,
     flips: Flips = None,
     stitch: StitchAt = "auto",
+    precision: Precision = "float32",
     bootstrap: Annotated[int, typer.Option(min=1, help="Resamples of the patients for the intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the resampling.")] = 0,
     specificity: Annotated[
-        float, typer.Option(min=0, max=1, help="Of a classification, at which the sensitivity is given.")
+        float, typer.Option(min=0, max=1, help="Specificity at which the sensitivity of a classification is given.")
     ] = 0.9,
     device: Device = "auto",
     strict: Strict = False,
@@ -114,7 +116,7 @@ def evaluate(
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
-    """Measure a model, or predictions, on labelled scans, with 95% intervals over the patients."""
+    """Evaluate a model, or saved predictions, on labelled scans, with 95% intervals over patients."""
     from modelsgenesis import verbs
 
     found = verbs.evaluate(
@@ -122,25 +124,21 @@ def evaluate(
         data,
         output=output,
         split=split,
-        config=prediction_config(overlap, flips, stitch),
+        config=prediction_config(overlap, flips, stitch, precision),
         options=verbs.MeasuringOptions(bootstrap=bootstrap, seed=seed, specificity=specificity),
         device=device,
         strict=strict,
         token=token,
         reporter=make_reporter(quiet=quiet),
     )
-    if json_output:
-        refused = [{"case": refusal.source, "reason": refusal.reason} for refusal in found.refused]
-        print_json(
-            {"folder": str(found.folder), "cases": len(found.rows), "metrics": found.summary, "refused": refused}
-        )
-    else:
-        typer.echo(f"{found.folder / 'results.json'}: {len(found.rows)} cases, each in {found.folder / 'cases.csv'}")
-        for name, entry in found.summary.items():
-            typer.echo(f"  {name}: {_interval(entry)}")
+    refused = [{"case": refusal.source, "reason": refusal.reason} for refusal in found.refused]
+    value = {"folder": str(found.folder), "cases": len(found.rows), "metrics": found.summary, "refused": refused}
+    written = f"{found.folder / 'results.json'}: {len(found.rows)} cases, each in {found.folder / 'cases.csv'}"
+    lines = [f"  {name}: {_interval(entry)}" for name, entry in found.summary.items()]
+    print_result(value, [written, *lines], as_json=json_output)
     if found.refused:
         for refusal in found.refused:
-            typer.echo(f"not measured: {refusal.source}: {refusal.reason}", err=True)
+            note(f"not measured: {refusal.source}: {refusal.reason}")
         raise typer.Exit(1)
 
 
@@ -152,7 +150,7 @@ def _interval(entry: "Mapping[str, Any]") -> str:
     return f"{entry['value']:.4g}{ends}"
 
 
-def prediction_config(overlap: float, flips: str | None, stitch: str) -> "PredictionConfig":
+def prediction_config(overlap: float, flips: str | None, stitch: str, precision: str) -> "PredictionConfig":
     """Return the configuration of the options."""
     from modelsgenesis.configs import PredictionConfig
 
@@ -160,19 +158,19 @@ def prediction_config(overlap: float, flips: str | None, stitch: str) -> "Predic
     if any(name not in _AXES for name in names):
         raise typer.BadParameter(f"received {flips!r}, expected all, or axes of x, y, z", param_hint="--flips")
     axes = "all" if flips == "all" else [_AXES[name] for name in names]
-    values = {"overlap": overlap, "flips": axes, "stitch": stitch}
+    values = {"overlap": overlap, "flips": axes, "stitch": stitch, "precision": precision}
     return PredictionConfig.from_dict(values, where="predict")
 
 
-def _print(found: "Predictions") -> None:
+def _lines(found: "Predictions") -> "Iterator[str]":
     for answer in found.answers:
-        typer.echo(str(answer.path) if found.task == "segmentation" else _described(answer))
+        yield str(answer.path) if found.task == "segmentation" else _described(answer)
         for name, count in answer.voxels.items():
-            typer.echo(f"  {name}: {count} voxels")
+            yield f"  {name}: {count} voxels"
     for path in found.skipped:
-        typer.echo(f"{path} (kept)")
+        yield f"{path} (kept)"
     if found.task == "classification" and found.answers:
-        typer.echo(str(found.answers[0].path))
+        yield str(found.answers[0].path)
 
 
 def _described(answer: "Prediction") -> str:
@@ -192,9 +190,3 @@ def _as_json(found: "Predictions") -> dict[str, object]:
         "kept": [str(path) for path in found.skipped],
         "refused": [{"source": refusal.source, "reason": refusal.reason} for refusal in found.failed],
     }
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    app.command("predict")(predict)
-    app.command("evaluate")(evaluate)

@@ -5,24 +5,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
-from modelsgenesis.cli.console import describe_metrics, make_reporter, print_json
-from modelsgenesis.cli.options import (
-    Device,
-    HubModelId,
-    Json,
-    Modality,
-    Output,
-    Private,
-    PushToHub,
-    Quiet,
-    Settings,
-    Strict,
-    Token,
-    numbers_of,
-    publish,
-)
-from modelsgenesis.configs import RECIPES, SCHEMES, PretrainingConfig
+from modelsgenesis.cli import options
+from modelsgenesis.cli.console import describe_metrics, make_reporter, print_json, print_result
+from modelsgenesis.configs import RECIPES, SCHEMES, PretrainingConfig, pretraining_recipe
 
 _FOR = {"default": "one GPU", "small": "a laptop", "2019": "as published"}
 
@@ -32,88 +19,78 @@ def describe_recipe(name: str, config: PretrainingConfig) -> str:
 
     Example:
         >>> describe_recipe("small", RECIPES["small"])
-        'small (a laptop): 1,000 steps of 4 sub-volumes of 64×64×32, widths 16-128, adamw 0.001'
+        'small (a laptop): 1,000 steps of 4 patches of 64×64×32, widths 16-128, adamw 0.001'
     """
     purpose = f" ({_FOR[name]})" if name in _FOR else ""
     patch, widths = "×".join(map(str, config.patch_size)), config.network.widths
     budget = f"{config.steps:,} steps" if config.steps else f"{config.epochs:,} epochs"
     return (
-        f"{name}{purpose}: {budget} of {config.batch_size} sub-volumes of {patch}, widths {widths[0]}-{widths[-1]}, "
+        f"{name}{purpose}: {budget} of {config.batch_size} patches of {patch}, widths {widths[0]}-{widths[-1]}, "
         f"{config.optimizer} {config.learning_rate:g}"
     )
 
 
-def _recipes() -> str:
-    """Return the help of `--recipe`: a paragraph a recipe."""
-    return "\n\n".join(["One of", *(describe_recipe(name, config) for name, config in RECIPES.items())])
+_RECIPES = "\n\n".join(["One of", *(describe_recipe(name, config) for name, config in RECIPES.items())])
+
+
+def _patch_size(text: str) -> str:
+    sides = text.split(",")
+    if text != "auto" and not (len(sides) in (2, 3) and all(side.isdecimal() for side in sides)):
+        raise typer.BadParameter(f"received {text!r}, expected two or three numbers such as 64,64,32, or auto")
+    return text
 
 
 def pretrain(
     data: Annotated[
-        str | None,
-        typer.Argument(help="Scans: a folder, a file, a glob, a list file or a dataset.json.", show_default=False),
+        str | None, Argument(help="Scans: a folder, a file, a glob, a list file or a dataset.json.", show_default=False)
     ] = None,
-    output: Output = Path("runs/pretrain"),
-    recipe: Annotated[str | None, typer.Option(help=_recipes(), show_default="small")] = None,
-    scheme: Annotated[str | None, typer.Option(help=f"The poster's deformations: {', '.join(SCHEMES)}.")] = None,
-    init: Annotated[str | None, typer.Option(help="Go on from these weights: a name, org/repo, or a run.")] = None,
-    modality: Modality = "auto",
-    spacing: Annotated[str | None, typer.Option(help="Resample to this voxel size in mm, such as 1,1,1.")] = None,
-    window: Annotated[str | None, typer.Option(help="CT window in HU, such as -1000,1000.")] = None,
-    patient: Annotated[
-        str | None, typer.Option(metavar="PATTERN", help="Regular expression of the patient in a file's name.")
+    output: options.Run = Path("runs/pretrain"),
+    recipe: Annotated[str | None, Option(help=_RECIPES, show_default="small")] = None,
+    scheme: Annotated[
+        str | None, Option(help=f"Deformations of the ablation in Zhou et al. 2019: {', '.join(SCHEMES)}.")
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Optimiser steps.")] = None,
+    init: options.Init = None,
+    modality: options.Modality = "auto",
+    spacing: options.Spacing = None,
+    window: options.Window = None,
+    patient: options.Patient = None,
+    steps: options.Steps = None,
     batch_size: Annotated[
-        str | None, typer.Option(metavar="N|auto", help="Samples a step; auto: the most that fit into memory.")
+        str | None, Option(metavar="N|auto", help="Samples per step; auto: as memory allows.")
     ] = None,
     patch_size: Annotated[
-        str | None, typer.Option(metavar="X,Y,Z|auto", help="Voxels of a sub-volume; auto: the most that fit.")
+        str | None, Option(parser=_patch_size, metavar="X,Y,Z|auto", help="Voxels per patch; auto: as memory allows.")
     ] = None,
-    validation: Annotated[
-        str | None, typer.Option(help="Scans to validate on; default: a share of the patients is held out.")
-    ] = None,
+    validation: Annotated[str | None, Option(help="Scans to validate on; default: some patients.")] = None,
     leave_out: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="SPLIT.json", help="Never see the test cases of this split; may be given again."),
+        list[Path] | None, Option(metavar="SPLIT.json", help="Exclude its test cases; repeatable.")
     ] = None,
-    settings: Settings = None,
-    device: Device = "auto",
-    cache: Annotated[
-        Path | None, typer.Option(help="Folder of prepared volumes; default: one in your cache that runs share.")
-    ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Go on with the run in the output folder, or in DATA: --resume RUN needs no more."
-        ),
-    ] = False,
-    strict: Strict = False,
-    tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write scalars and figures for TensorBoard into the run too.")
-    ] = False,
-    show_config: Annotated[
-        bool, typer.Option("--show-config", help="Print the configuration that would run, as JSON, and stop.")
-    ] = False,
-    push_to_hub: PushToHub = False,
-    hub_model_id: HubModelId = None,
-    private: Private = False,
-    token: Token = None,
-    quiet: Quiet = False,
-    json_output: Json = False,
+    settings: options.Settings = None,
+    device: options.Device = "auto",
+    cache: Annotated[Path | None, Option(help="Folder of prepared volumes; default: in your cache.")] = None,
+    resume: Annotated[bool, Option("--resume", help="Resume the run in the output folder or in DATA.")] = False,
+    strict: options.Strict = False,
+    tensorboard: Annotated[bool, Option("--tensorboard", help="Also write a TensorBoard log.")] = False,
+    show_config: Annotated[bool, Option("--show-config", help="Print the configuration and stop.")] = False,
+    push_to_hub: options.PushToHub = False,
+    hub_model_id: options.HubModelId = None,
+    private: options.Private = False,
+    token: options.Token = None,
+    quiet: options.Quiet = False,
+    json_output: options.Json = False,
 ) -> None:
-    """Pretrain on unlabelled scans: deform sub-volumes and learn to restore them."""
+    """Pretrain on unlabelled scans: deform patches and learn to restore them."""
     if resume and data is not None and (Path(data) / "run.json").is_file():
         data, output = None, Path(data)
-    sizes = [
-        f"{name}={size}" for name, size in (("batch_size", batch_size), ("patch_size", patch_size)) if _given(size)
-    ]
-    config = _configure(output if resume else None, recipe, scheme, steps, [*(settings or []), *sizes])
+    sizes = {"batch_size": batch_size, "patch_size": patch_size}
+    fixed = options.as_settings({name: size for name, size in sizes.items() if size != "auto"})
+    changes = [*(settings or []), *fixed]
+    config = pretraining_recipe(_base(output if resume else None, recipe), scheme=scheme, steps=steps, settings=changes)
     if show_config:
         print_json(config.to_dict())
         return
     if data is None and not resume:
-        raise typer.BadParameter("Missing argument: the scans to pretrain on", param_hint="DATA")
+        raise typer.BadParameter("missing: the scans to pretrain on", param_hint="DATA")
     from modelsgenesis import verbs
 
     run = verbs.pretrain(
@@ -124,8 +101,8 @@ def pretrain(
         validation_source=validation,
         leave_out=leave_out or [],
         modality=modality,
-        spacing=numbers_of(spacing, "--spacing"),
-        window=numbers_of(window, "--window"),
+        spacing=spacing,
+        window=window,
         group_pattern=patient,
         device=device,
         cache=cache,
@@ -140,33 +117,16 @@ def pretrain(
     if os.environ.get("RANK", "0") != "0":  # of several processes, the first one tells and publishes
         return
     results = verbs.read_results(run)
-    if json_output:
-        print_json({"run": str(run), "results": results})
-    else:
-        typer.echo(f"{run}: bundle of step {results['step']}")
-        typer.echo(describe_metrics(results))
+    lines = [f"{run}: model of step {results['step']}", describe_metrics(results)]
+    print_result({"run": str(run), "results": results}, lines, as_json=json_output)
     if push_to_hub:
-        publish(run, hub_model_id, private, token, to_stderr=json_output)
+        options.publish(run, hub_model_id, private, token, to_stderr=json_output)
 
 
-def _given(size: str | None) -> bool:
-    return size not in (None, "auto")
-
-
-def _configure(
-    resumed: Path | None, recipe: str | None, scheme: str | None, steps: int | None, settings: list[str]
-) -> PretrainingConfig:
-    """Return the recipe with its changes; without a recipe a resumed run keeps its own."""
-    from modelsgenesis.configs import pretraining_recipe
-
+def _base(resumed: Path | None, recipe: str | None) -> str | PretrainingConfig:
+    """Return what the options change: a recipe, or of a resumed run the configuration that it has."""
     if resumed is None or recipe is not None:
-        return pretraining_recipe(recipe or "small", scheme=scheme, steps=steps, settings=settings)
+        return recipe or "small"
     from modelsgenesis import verbs
 
-    before = verbs.read_recorded(resumed).config
-    return pretraining_recipe(before, scheme=scheme, steps=steps, settings=settings)
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    app.command("pretrain")(pretrain)
+    return verbs.read_recorded(resumed).config

@@ -1,54 +1,42 @@
-"""The results of a run as a table: each metric with its interval, what was left out, and where the files are."""
+"""The results of a run: each metric with its interval, what undefined cases mean for it, and where the files are."""
 
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import typer
+from modelsgenesis.cli.console import print_line, print_table
 
 _TITLES = {
     "dice": "Dice",
     "iou": "IoU",
-    "hausdorff95": "95% Hausdorff, mm",
+    "hausdorff95": "HD95 (mm)",
     "auc": "AUC",
     "average_precision": "average precision",
     "sensitivity": "sensitivity",
     "accuracy": "accuracy",
 }
-_NARROWEST = 100  # columns, where the output is no terminal
 
 
 def print_results(folder: Path, results: Mapping[str, Any]) -> None:
     """Print the content of a `results.json` for people."""
-    if results["test"]:
-        _print_table(results)
-        typer.echo(_rests_on(results))
-        for line in _left_out(results["test"]):
-            typer.echo(line)
+    from modelsgenesis.evaluation import explanations
+
+    test = results["test"]
+    if test:
+        metrics = [name for name in _TITLES if name in test]
+        titles = {**_TITLES, "sensitivity": f"sensitivity at specificity {results.get('specificity', 0):g}"}
+        rows = [
+            [name, *(_cell(test.get(f"{metric}{suffix}"), metric) for metric in metrics)]
+            for name, suffix in _rows(results)
+        ]
+        print_table(["", *(titles[metric] for metric in metrics)], rows)
+        for line in (_basis(results), *explanations(dict(test))):
+            print_line(line)
     else:
-        typer.echo("no test patients: nothing was measured")
-    typer.echo("")
-    for name, what in _files(folder, results):
-        typer.echo(f"{folder / name}: {what}")
-
-
-def _print_table(results: Mapping[str, Any]) -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    test: Mapping[str, Any] = results["test"]
-    metrics = [name for name in _TITLES if name in test]
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    table.add_column("")
-    for metric in metrics:
-        title = _TITLES[metric]
-        table.add_column(f"{title} at {results['specificity']:g}" if metric == "sensitivity" else title)
-    for row, suffix in _rows(results):
-        table.add_row(row, *(_cell(test.get(f"{metric}{suffix}"), metric) for metric in metrics))
-    width = None if sys.stdout.isatty() else max(_NARROWEST, 24 * (1 + len(metrics)))
-    Console(highlight=False, width=width, file=sys.stdout).print(table)
+        print_line("no test patients: nothing was measured")
+    print_line()
+    for what, name in _files(results).items():
+        print_line(f"{what}: {folder / name}")
 
 
 def _rows(results: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
@@ -72,31 +60,31 @@ def _cell(entry: Mapping[str, Any] | None, metric: str) -> str:
     return value if None in ends else f"{value} ({ends[0]:.{digits}f}–{ends[1]:.{digits}f})"
 
 
-def _rests_on(results: Mapping[str, Any]) -> str:
+def _basis(results: Mapping[str, Any]) -> str:
+    """Return how many patients the figures come from, and what the intervals are."""
     patients, cases = results["patients"], results["cases"]
-    counted = f"{patients} test patients" + ("" if cases == patients else f", {cases} images")
-    folds = f" of {results['folds']} folds" if results.get("folds") and results.get("fold") is None else ""
-    specificity = f"; sensitivity at a specificity of {results['specificity']:g}" if "specificity" in results else ""
-    intervals = "95% intervals by bootstrap over patients" if patients > 1 else "one patient has no interval"
-    return f"{counted}{folds}; {intervals}{specificity}"
+    counted = "1 test patient" if patients == 1 else f"{patients} test patients"
+    counted += f", {cases} images" if cases > patients else ""
+    folds = f" in {results['folds']} folds" if _is_summary_of_folds(results) else ""
+    intervals = "95% bootstrap intervals over patients" if patients > 1 else "no confidence interval"
+    return f"{counted}{folds}; {intervals}"
 
 
-def _left_out(test: Mapping[str, Any]) -> list[str]:
-    from modelsgenesis.evaluation import explanations
+def _files(results: Mapping[str, Any]) -> dict[str, str]:
+    """Return the files of the run, by what is in them."""
+    if _is_summary_of_folds(results):
+        return {
+            "full results, with those of each fold": "results.json",
+            "each case, measured by the fold that did not train on it": "test.csv",
+            "the models": "fold0, fold1 …",
+        }
+    return {
+        "full results": "results.json",
+        "each test case": "test.csv",
+        "split, to reuse with --split": "split.json",
+        "model, with its card in README.md": "",
+    }
 
-    return explanations(dict(test))
 
-
-def _files(folder: Path, results: Mapping[str, Any]) -> list[tuple[str, str]]:
-    if results.get("folds") and results.get("fold") is None:
-        return [
-            ("results.json", "this, with each fold's own"),
-            ("test.csv", "each case, measured by the fold that has not seen it"),
-            ("fold0", "and so on: the models"),
-        ]
-    return [
-        ("results.json", "this, in full"),
-        ("test.csv", "each test case"),
-        ("split.json", "which cases were for what; --split uses it again"),
-        ("", "the model, with its card in README.md"),
-    ]
+def _is_summary_of_folds(results: Mapping[str, Any]) -> bool:
+    return bool(results.get("folds")) and results.get("fold") is None

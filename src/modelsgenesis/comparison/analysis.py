@@ -75,30 +75,20 @@ def _comparison(records: Sequence[Record], arm: str, reference: str, labels: int
     seeds = [seed for seed in ours if seed in theirs]
     asked = {"arm": arm, "reference": reference, "metric": metric, "pairs": len(seeds)}
     if not seeds:
-        return {**asked, "difference": None, "tests": {name: _plain(_unpaired()) for name in _TESTS}}
+        none = {"p": None, "why": "no seed has finished in both arms"}
+        return {**asked, "difference": None, "tests": {name: dict(none) for name in _TESTS}}
     paired = [ours[seed] for seed in seeds], [theirs[seed] for seed in seeds]
-    tests = {
-        "welch": welch(list(ours.values()), list(theirs.values())),
-        "paired_t": paired_t(*paired),
-        "wilcoxon": wilcoxon(*paired),
-    }
-    ours_run, theirs_run = (_runs(records, name, labels, seeds) for name in (arm, reference))
+    values = {"welch": (list(ours.values()), list(theirs.values())), "paired_t": paired, "wilcoxon": paired}
+    first, second = (
+        [one for one in records if (one["arm"], one["labels"]) == (name, labels) and one["seed"] in seeds]
+        for name in (arm, reference)
+    )
     return {
         **asked,
         "difference": asdict(paired_difference(*paired)),
-        "over_patients": patient_interval(ours_run, theirs_run, metric),
-        "tests": {name: _plain(test) for name, test in tests.items()},
+        "over_patients": patient_interval(first, second, metric),
+        "tests": {name: _plain(test(*values[name])) for name, test in _TESTS.items()},
     }
-
-
-def _runs(records: Sequence[Record], arm: str, labels: int, seeds: Sequence[int]) -> list[Record]:
-    return [
-        record for record in records if (record["arm"], record["labels"]) == (arm, labels) and record["seed"] in seeds
-    ]
-
-
-def _unpaired() -> Test:
-    return Test(p=None, why="no seed has finished in both arms")
 
 
 def _plain(test: Test) -> dict[str, Any]:

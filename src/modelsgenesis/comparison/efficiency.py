@@ -12,8 +12,6 @@ from modelsgenesis.evaluation.statistics import MINIMUM_RUNS
 
 _RESAMPLES = 2000
 
-Values = Mapping[int, Sequence[float]]
-
 
 def labels_needed(curve: Mapping[int, float], target: float) -> float:
     """Return the label count at which a curve first reaches a value, linear in the logarithm between its points.
@@ -60,54 +58,43 @@ def equivalents(
     rows: list[dict[str, Any]] = []
     for arm, reference in pairs:
         ours, theirs = (_values(records, name, counts, metric) for name in (arm, reference))
-        if theirs:
-            rows += [_equivalent(arm, reference, labels, values, theirs, seed) for labels, values in ours.items()]
+        for labels, values in ours.items() if theirs else ():
+            runs = min(len(values), *map(len, theirs.values()))
+            ends = {"fewest": min(theirs), "most": max(theirs), "runs": runs}
+            rows.append({"arm": arm, "reference": reference, "labels": labels, **_equal(values, theirs, seed), **ends})
     return rows
 
 
 def _values(
     records: Sequence[Mapping[str, Any]], arm: str, counts: Sequence[int], metric: str
-) -> dict[int, list[float]]:
+) -> dict[int, np.ndarray]:
     sign = -1 if lower_is_better(metric) else 1
-    found = {labels: values_by_seed(records, arm, labels, metric).values() for labels in counts}
-    return {labels: [sign * value for value in values] for labels, values in found.items() if values}
+    found = {labels: list(values_by_seed(records, arm, labels, metric).values()) for labels in counts}
+    return {labels: sign * np.array(values) for labels, values in found.items() if values}
 
 
-def _equivalent(
-    arm: str, reference: str, labels: int, ours: Sequence[float], theirs: Values, seed: int
-) -> dict[str, Any]:
-    needed = labels_needed({count: float(np.mean(values)) for count, values in theirs.items()}, float(np.mean(ours)))
+def _equal(ours: np.ndarray, theirs: Mapping[int, np.ndarray], seed: int) -> dict[str, float | str]:
+    """Return the label count at which the reference equals some runs of an arm, and the ends of its interval."""
     random = np.random.default_rng(seed)
-    target = _resampled_means(ours, random)
-    curves = {count: _resampled_means(values, random) for count, values in theirs.items()}
-    drawn = np.sort(
-        [
-            labels_needed({count: means[index] for count, means in curves.items()}, target[index])
-            for index in range(_RESAMPLES)
-        ]
-    )
-    ends = [float(drawn[int(share * (_RESAMPLES - 1))]) for share in (0.025, 0.975)]
-    return {
-        "arm": arm,
-        "reference": reference,
-        "labels": labels,
-        "equals": _plain(needed),
-        "low": _plain(ends[0]),
-        "high": _plain(ends[1]),
-        "fewest": min(theirs),
-        "most": max(theirs),
-        "runs": min(len(ours), *(len(values) for values in theirs.values())),
-    }
+
+    def means(values: np.ndarray) -> np.ndarray:
+        """Return the mean of the runs, then those of the runs drawn again."""
+        chosen = random.integers(len(values), size=(_RESAMPLES, len(values)))
+        return np.concatenate([[values.mean()], values[chosen].mean(axis=1)])
+
+    targets, curves = means(ours), {count: means(values) for count, values in theirs.items()}
+    needed = [
+        labels_needed({count: float(curve[draw]) for count, curve in curves.items()}, float(target))
+        for draw, target in enumerate(targets)
+    ]
+    drawn = np.sort(needed[1:])
+    low, high = (float(drawn[int(share * (_RESAMPLES - 1))]) for share in (0.025, 0.975))
+    return {"equals": _plain(needed[0]), "low": _plain(low), "high": _plain(high)}
 
 
 def _plain(count: float) -> float | str:
     """Return a count, or "more" and "fewer" for what lies beyond the counts that were run: JSON has no infinity."""
     return count if math.isfinite(count) else ("more" if count > 0 else "fewer")
-
-
-def _resampled_means(values: Sequence[float], random: np.random.Generator) -> np.ndarray:
-    chosen = random.integers(len(values), size=(_RESAMPLES, len(values)))
-    return np.asarray(values)[chosen].mean(axis=1)
 
 
 def sentence(row: Mapping[str, Any]) -> str:

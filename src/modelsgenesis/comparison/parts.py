@@ -1,20 +1,18 @@
 """The prepared cases of a comparison: read once, written once, and the test patients only when they are needed."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from modelsgenesis.comparison.payload import write_payload
+from modelsgenesis.comparison.payload import write_cases
 from modelsgenesis.comparison.trials import Arm
 from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, InputContract, require_patch_size
-from modelsgenesis.data import LabelledData, PreparedCase, prepare_cases
+from modelsgenesis.data import LabelledData, prepare_cases
 from modelsgenesis.data.labelled.fitting import Fit
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.evaluation import window_size
-from modelsgenesis.networks import empty_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
 from modelsgenesis.training.parts import IMAGE_VOXELS, PATCH_VOXELS, choose_patch_size
@@ -30,7 +28,11 @@ class Parts:
         size: Sides that images to classify are brought to at once; None keeps their own.
         fit: How they are; see `fit_image`.
         strict: A bad case is an error.
-        reporter: Is told what is left out.
+        reporter: Receives what is left out.
+
+    Attributes:
+        shapes: [*spatial] of each training image.
+        digests: Of every case that was prepared, by its name.
     """
 
     def __init__(
@@ -44,22 +46,37 @@ class Parts:
         strict: bool,
         reporter: Reporter,
     ) -> None:
-        self.data, self.split, self.folder = data, split, folder
-        self.size = size
-        self.fit: Fit = fit
-        self.strict, self.reporter = strict, reporter
+        self.data, self.split, self.folder, self.reporter = data, split, folder, reporter
+        self._options: dict[str, Any] = {"size": size, "fit": fit, "strict": strict}
         self.shapes: list[tuple[int, ...]] = []
+        self.digests: dict[str, str] = {}
         self._files: dict[tuple[InputContract, str], Path] = {}
 
-    def prepare(self, part: str, arms: Sequence[Arm]) -> None:
+    def prepare(self, part: str, arms: Iterable[Arm]) -> None:
         """Prepare a part for every contract of the arms.
 
         Raises:
             DataError: No case of the part can be used, or one only under some of the contracts.
         """
-        for contract in dict.fromkeys(arm.contract for arm in arms):
-            if (contract, part) not in self._files:
-                self._files[contract, part] = self._write(part, contract)
+        names = set(getattr(self.split, part))
+        chosen = [case for case in self.data.cases if case.name in names]
+        for number, contract in enumerate(dict.fromkeys(arm.contract for arm in arms)):
+            cases, refused = prepare_cases(chosen, self.data, contract, **self._options)
+            for refusal in refused:
+                self.reporter.note(f"left out {refusal.source}: {refusal.reason}")
+            kept = names - {refusal.source for refusal in refused}
+            if number and kept != set(getattr(self.split, part)):
+                raise DataError(
+                    f"{self.data.name}: {min(names - kept or names)} cannot be prepared for every arm; take it out of "
+                    "the data set"
+                )
+            self.split = replace(
+                self.split, **{part: tuple(name for name in getattr(self.split, part) if name in kept)}
+            )
+            self.shapes = self.shapes or [case.image.shape[1:] for case in cases]
+            self.digests |= {case.name: case.digest for case in cases}
+            self._files[contract, part] = self.folder / f"{part}-{number}.cases"
+            write_cases(self._files[contract, part], cases)
 
     def files(self, arms: Mapping[str, Arm]) -> dict[str, dict[str, Path]]:
         """Return by arm the file of each part that has been prepared."""
@@ -67,30 +84,6 @@ class Parts:
             name: {part: path for (contract, part), path in self._files.items() if contract == arm.contract}
             for name, arm in arms.items()
         }
-
-    def _write(self, part: str, contract: InputContract) -> Path:
-        wanted = set(getattr(self.split, part))
-        chosen = [case for case in self.data.cases if case.name in wanted]
-        cases, refused = prepare_cases(chosen, self.data, contract, strict=self.strict, size=self.size, fit=self.fit)
-        for refusal in refused:
-            self.reporter.note(f"left out {refusal.source}: {refusal.reason}")
-        self._take_out({refusal.source for refusal in refused}, part, contract)
-        if part == "training" and not self.shapes:
-            self.shapes = [case.image.shape[1:] for case in cases]
-        path = self.folder / f"{part}-{len(self._files)}.cases"
-        write_payload(path, [_lean(case) for case in cases])
-        return path
-
-    def _take_out(self, names: set[str], part: str, contract: InputContract) -> None:
-        if not names:
-            return
-        others = [other for other, written in self._files if written == part and other != contract]
-        if others:
-            raise DataError(
-                f"{self.data.name}: {sorted(names)[0]} cannot be prepared for every arm; take it out of the data set"
-            )
-        kept = {key: tuple(name for name in value if name not in names) for key, value in asdict(self.split).items()}
-        self.split = Split(**kept)
 
 
 def settle_patches(
@@ -106,29 +99,18 @@ def settle_patches(
     Raises:
         ConfigurationError: An arm's network cannot take its patch.
     """
-    divisors = {name: divisor_of(arm) for name, arm in arms.items()}
     if config.patch_size is None:
+        divisors = [arm.divisor for arm in arms.values()]
         dims = len(shapes[0])
-        common = [math.lcm(*(own[axis] for own in divisors.values() if axis < len(own))) for axis in range(dims)]
+        common = [math.lcm(*(own[axis] for own in divisors if axis < len(own))) for axis in range(dims)]
         voxels = IMAGE_VOXELS[dims] if isinstance(config, ClassificationConfig) else PATCH_VOXELS
         config = config.override(patch_size=choose_patch_size(shapes, common, voxels))
     settled: dict[str, Arm] = {}
     for name, arm in arms.items():
         patch = (arm.config.patch_size or require_patch_size(config))[: arm.dims]
-        if len(patch) != arm.dims or window_size(patch, divisors[name]) != patch:
+        if len(patch) != arm.dims or window_size(patch, arm.divisor) != patch:
             raise ConfigurationError(
-                f"{name}: received a patch_size of {patch}, expected {arm.dims} sides that divide by {divisors[name]}"
+                f"{name}: received a patch_size of {patch}, expected {arm.dims} sides that divide by {arm.divisor}"
             )
         settled[name] = replace(arm, config=arm.config.override(patch_size=patch))
     return config, settled
-
-
-def divisor_of(arm: Arm) -> tuple[int, ...]:
-    """Return what each side of the patch of an arm must divide by."""
-    return empty_network(arm.shape).divisor  # pyright: ignore[reportReturnType]
-
-
-def _lean(case: PreparedCase) -> PreparedCase:
-    """Return a case without the voxels of its volumes, which lie in its image already; their spacing stays."""
-    volumes = [replace(volume, array=np.zeros((1,) * volume.array.ndim, np.float32)) for volume in case.volumes]
-    return replace(case, volumes=tuple(volumes))

@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from modelsgenesis.evaluation import interval
-from modelsgenesis.evaluation.bootstrap import mean_of_columns, weighted_means
+from modelsgenesis.evaluation.bootstrap import interval, mean_of_columns, weighted_means
 from modelsgenesis.evaluation.ranking import area, average_precision, curve
 
 Record = Mapping[str, Any]

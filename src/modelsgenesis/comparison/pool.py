@@ -2,18 +2,18 @@
 
 import os
 import signal
-import threading
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from multiprocessing import connection, get_context, parent_process
-from multiprocessing.context import SpawnContext, SpawnProcess
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import active_children, get_context
 from typing import Any
 
 from modelsgenesis.comparison.trials import Bench, Trial, run_trial
 from modelsgenesis.errors import GenesisError, Interrupted, NonFiniteLossError, TrainingError
-from modelsgenesis.training.signals import GracefulStop
+from modelsgenesis.training.batches import end_with_parent
+from modelsgenesis.training.stopping import GracefulStop
 
 Record = dict[str, Any]
 Train = Callable[[Trial, Bench], Record]
@@ -39,20 +39,49 @@ def run_trials(
     """
     if jobs <= 1 or len(trials) <= 1:
         for trial in trials:
-            yield trial, _run_here(trial, bench, train)
+            yield trial, _record(trial, _attempt(trial, bench, train, interruptible=True))
         return
-    pool = _Pool(bench, min(jobs, len(trials)), train)
+    jobs = min(jobs, len(trials))
+    others = set(active_children())
+    # Spawned, not forked: a fork of a process whose libraries have started threads may hang.
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _begin_worker, (threads_of_a_worker(jobs),))
     try:
-        yield from pool.run(trials)
+        with GracefulStop() as stop:
+            yield from _run(pool, jobs, trials, bench, train, stop)
     finally:
-        pool.close()
+        workers = set(active_children()) - others
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:  # those at work end after their step
+            worker.terminate()
+        for worker in workers:
+            worker.join(_PATIENCE)
+            worker.kill()
+            worker.join()
 
 
-def _run_here(trial: Trial, bench: Bench, train: Train) -> Record | None:
-    try:
-        return _run(trial, bench, train)
-    except GenesisError as error:
-        raise TrainingError(f"{trial}: {error}") from error
+def _run(
+    pool: ProcessPoolExecutor, jobs: int, trials: Sequence[Trial], bench: Bench, train: Train, stop: GracefulStop
+) -> Iterator[tuple[Trial, Record | None]]:
+    waiting, at_work = deque(trials), dict[Future[Any], Trial]()
+    while waiting or at_work:
+        with _deaf_to_interrupts():  # the workers, which start here, are told of Ctrl-C by this process
+            while waiting and len(at_work) < jobs:
+                trial = waiting.popleft()
+                at_work[pool.submit(_attempt, trial, bench, train)] = trial
+        ended = wait(at_work, _WAKE, FIRST_COMPLETED).done
+        if stop.received is not None:
+            raise Interrupted(stop.received, "interrupted")
+        for future in ended:
+            try:
+                outcome = future.result()
+            except BrokenProcessPool as error:
+                trained = "; ".join(map(str, at_work.values()))
+                raise TrainingError(
+                    f"a process died, perhaps for want of memory, while these were trained: {trained}; the same "
+                    "command with fewer --jobs goes on"
+                ) from error
+            trial = at_work.pop(future)
+            yield trial, _record(trial, outcome)
 
 
 def threads_of_a_worker(jobs: int) -> int:
@@ -60,68 +89,12 @@ def threads_of_a_worker(jobs: int) -> int:
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS", "")
     share = max(usable // jobs, 1)
-    return min(share, int(limit)) if limit.isdigit() and int(limit) > 0 else share
-
-
-class _Pool:
-    """Worker processes, each at the other end of a pipe.
-
-    They are spawned, not forked: a fork of a process whose libraries have started threads may hang.
-    """
-
-    def __init__(self, bench: Bench, jobs: int, train: Train) -> None:
-        context = get_context("spawn")
-        threads = threads_of_a_worker(jobs)
-        self.processes: dict[connection.Connection, SpawnProcess] = {}
-        with _deaf_to_interrupts():
-            for _ in range(jobs):
-                self._start(context, bench, threads, train)
-
-    def _start(self, context: SpawnContext, bench: Bench, threads: int, train: Train) -> None:
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_work, args=(theirs, bench, threads, train))
-        process.start()
-        theirs.close()  # so that the end of the process is the end of the pipe
-        self.processes[ours] = process  # pyright: ignore[reportArgumentType]
-
-    def run(self, trials: Sequence[Trial]) -> Iterator[tuple[Trial, Record | None]]:
-        waiting, at_work = deque(trials), dict[connection.Connection, Trial]()
-        with GracefulStop() as stop:
-            for pipe in self.processes:
-                self._give(pipe, waiting, at_work)
-            while at_work:
-                for pipe in connection.wait(list(at_work), timeout=_WAKE):
-                    assert isinstance(pipe, connection.Connection)  # noqa: S101 - for the type checker
-                    trial = at_work.pop(pipe)
-                    yield trial, _answer(pipe, trial, stop)
-                    self._give(pipe, waiting, at_work)
-                if stop.received is not None:
-                    raise Interrupted(stop.received, "interrupted")
-
-    @staticmethod
-    def _give(pipe: connection.Connection, waiting: deque[Trial], at_work: dict[connection.Connection, Trial]) -> None:
-        if waiting:
-            at_work[pipe] = waiting.popleft()
-            with suppress(OSError):  # its process has died, which the next look at the pipe tells
-                pipe.send(at_work[pipe])
-
-    def close(self) -> None:
-        """End the processes: those at work after their step, and whoever does not is killed."""
-        for pipe, process in self.processes.items():
-            pipe.close()
-            process.terminate()
-        for process in self.processes.values():
-            process.join(_PATIENCE)
-            if process.is_alive():
-                process.kill()
-                process.join()
-            process.close()
-        self.processes = {}
+    return min(share, int(limit)) if limit.isdecimal() and int(limit) > 0 else share
 
 
 @contextmanager
 def _deaf_to_interrupts() -> Iterator[None]:
-    """Ignore SIGINT within the block, and in every process started in it: of Ctrl-C their parent tells them."""
+    """Ignore SIGINT within the block, and in every process started in it."""
     try:
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     except ValueError:  # not the main thread: signals are the business of the program that called us
@@ -133,64 +106,28 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _answer(pipe: connection.Connection, trial: Trial, stop: GracefulStop) -> Record | None:
-    """Return what a worker measured, or raise what it met."""
-    try:
-        kind, content = pipe.recv()
-    except (EOFError, ConnectionResetError):
-        if stop.received is not None:
-            raise Interrupted(stop.received, "interrupted") from None
-        raise TrainingError(
-            f"{trial}: its process died, perhaps for want of memory; the same command with fewer --jobs goes on"
-        ) from None
-    if kind == "error":
-        raise TrainingError(f"{trial}: {content}")
-    if kind == "bug":
-        raise RuntimeError(f"{trial}: {content}")
-    return content
-
-
-def _work(pipe: connection.Connection, bench: Bench, threads: int, train: Train) -> None:
-    """Train what comes through the pipe until it closes."""
+def _begin_worker(threads: int) -> None:
     import torch
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(threads)
-    while True:
-        try:
-            trial = pipe.recv()
-        except EOFError:
-            return
-        try:
-            answer = _attempt(trial, bench, train)
-        except Interrupted:
-            return
-        try:
-            pipe.send(answer)
-        except OSError:  # nobody waits for it any more
-            return
 
 
-def _attempt(trial: Trial, bench: Bench, train: Train) -> tuple[str, Any]:
-    """Return what came of a trial, in a form that reaches the parent whatever it is."""
-    try:
-        return "record", _run(trial, bench, train)
-    except GenesisError as error:
-        return "error", str(error)
-    except Exception:  # a defect: the parent raises it with this process's traceback
-        return "bug", traceback.format_exc()
-
-
-def _run(trial: Trial, bench: Bench, train: Train) -> Record | None:
+def _attempt(trial: Trial, bench: Bench, train: Train, *, interruptible: bool = False) -> Record | str | None:
+    """Return the record of a trial, None if it diverged, or what went wrong: not every exception can be sent."""
     try:
         return train(trial, bench)
     except NonFiniteLossError:
         return None
+    except GenesisError as error:
+        return str(error)
+    except Interrupted:
+        if interruptible:
+            raise
+        return "interrupted"  # nobody waits for it any more
 
 
-def _end_with_parent() -> None:
-    """End this process at once when the one that started it is gone, however that ended."""
-    parent = parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+def _record(trial: Trial, outcome: Record | str | None) -> Record | None:
+    if isinstance(outcome, str):
+        raise TrainingError(f"{trial}: {outcome}")
+    return outcome

@@ -1,8 +1,7 @@
 """The folder of a comparison: what was asked, and one file a finished trial, so that it goes on where it stopped."""
 
 import contextlib
-import csv
-import io
+import hashlib
 import json
 import shutil
 import tempfile
@@ -13,9 +12,9 @@ from typing import Any
 from modelsgenesis.comparison.trials import Trial
 from modelsgenesis.configs.comparison import file_name
 from modelsgenesis.errors import ResumeError, TrainingError
-from modelsgenesis.files import write_atomically
-from modelsgenesis.training.lock import FolderLock
-from modelsgenesis.training.run import compare
+from modelsgenesis.files import parsing, read_json, write_json
+from modelsgenesis.training.run import compare, hold_folder
+from modelsgenesis.training.supervised import plain, write_rows
 
 DESCRIPTION_NAME = "comparison.json"
 _WORK = ".work-"
@@ -38,7 +37,7 @@ class Records:
         ours = (self.folder / DESCRIPTION_NAME).exists()
         if self.folder.is_dir() and not ours and any(not item.name.startswith(".") for item in self.folder.iterdir()):
             raise TrainingError(f"{self.folder}: holds something else; choose a new folder for the output")
-        self._lock = FolderLock(self.folder, ".lock", "compares")
+        self._lock = hold_folder(self.folder, ".lock", "compares")
 
     def describe(self, description: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
         """Write what is asked, or compare it with what was asked before in this folder.
@@ -51,28 +50,44 @@ class Records:
         Raises:
             ResumeError: The folder belongs to another comparison; the message lists the differences.
         """
-        content = _plain(description)
-        path = self.folder / DESCRIPTION_NAME
+        content, path = plain(description), self.folder / DESCRIPTION_NAME
         if path.exists():
-            before = _read(path)
-            before["fixed"]["training"] = {**_plain(defaults or {}), **before["fixed"]["training"]}
-            self._check(before, content)
-            content["arms"] = {**before["arms"], **content["arms"]}
-        write_atomically(path, _json(content))
+            before = read_json(path, ResumeError)
+            with parsing(path, ResumeError, remedy="restore it, or choose another folder for the output"):
+                fixed = {**before["fixed"], "training": {**plain(defaults or {}), **before["fixed"]["training"]}}
+                differences = compare(fixed, content["fixed"])
+                for name in before["arms"].keys() & content["arms"].keys():
+                    differences += compare(before["arms"][name], content["arms"][name], f"{name}: ")
+                content["arms"] = {**before["arms"], **content["arms"]}
+                content["cases"] = {**before.get("cases", {})}
+            if differences:
+                raise ResumeError(
+                    f"{self.folder}: holds a comparison with another configuration: {'; '.join(differences[:8])}; "
+                    "choose another folder for the output"
+                )
+        write_json(path, content, ResumeError)
 
-    def _check(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        differences = compare(before["fixed"], now["fixed"])
-        for name in before["arms"].keys() & now["arms"].keys():
-            differences += compare(before["arms"][name], now["arms"][name], f"{name}: ")
-        if differences:
+    def check_cases(self, digests: Mapping[str, str]) -> None:
+        """Keep the digests of prepared cases, or compare them with those that trials here have seen.
+
+        Raises:
+            ResumeError: The voxels or labels of a case have changed.
+        """
+        path = self.folder / DESCRIPTION_NAME
+        content = read_json(path, ResumeError)
+        known = content.setdefault("cases", {})
+        changed = [name for name, digest in digests.items() if known.get(name, digest) != digest]
+        if changed:
             raise ResumeError(
-                f"{self.folder}: holds a comparison with another configuration: {'; '.join(differences)}; "
-                "choose another folder for the output"
+                f"{self.folder}: {len(changed)} cases or their labels have changed since the comparison began, such as "
+                f"{changed[0]}; restore them, or choose another folder for the output"
             )
+        known.update(digests)
+        write_json(path, content, ResumeError)
 
     def close(self) -> None:
         """Let go of the folder."""
-        self._lock.close()
+        self._lock.release()
 
     @contextlib.contextmanager
     def work_folder(self) -> Iterator[Path]:
@@ -97,7 +112,12 @@ class Records:
         path = self.path(trial)
         if not path.exists():
             return None
-        record = _read(path)
+        record = read_json(path, ResumeError)
+        if not isinstance(record, dict) or record.pop("sha256", None) != _digest(record):
+            raise ResumeError(
+                f"{path}: does not match its digest: damaged, or of version 0.1.0, which wrote none; delete it and the "
+                "same command goes on"
+            )
         asked = {"training": list(trial.cases), "settings": list(trial.settings)}
         if differences := compare({key: record.get(key) for key in asked}, asked):
             raise ResumeError(
@@ -106,58 +126,29 @@ class Records:
         return record
 
     def write(self, trial: Trial, record: Mapping[str, Any]) -> None:
-        """Keep what a finished trial measured.
+        """Keep what a finished trial measured, with a digest of it.
 
         Raises:
-            CheckpointError: The disk is full; the trials before are intact.
+            ResumeError: The disk is full; the trials before are intact.
         """
-        write_atomically(self.path(trial), _json(record))
-
-    def write_text(self, name: str, text: str) -> None:
-        """Write a file of the folder."""
-        write_atomically(self.folder / name, text.encode())
-
-    def write_json(self, name: str, content: Any) -> None:
-        """Write a JSON file of the folder."""
-        write_atomically(self.folder / name, _json(content))
+        content = plain(record)
+        write_json(self.path(trial), {**content, "sha256": _digest(content)}, ResumeError)
 
 
-def runs_table(records: Sequence[Mapping[str, Any]]) -> str:
-    """Return the runs as CSV: a row a run with what was asked and every metric on the test and validation patients."""
-    rows = [_row(record) for record in records]
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=names, restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
+def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
+    """Write the runs as CSV: a row a run with what was asked and every metric on the test and validation patients.
+
+    Raises:
+        DataError: The disk is full or the folder cannot be written.
+    """
+    rows: list[dict[str, Any]] = []
+    for record in records:
+        asked = {name: record[name] for name in ("arm", "labels", "seed", "learning_rate")}
+        validation = {f"validation {name}": value for name, value in record["validation"].items()}
+        ended = {name: record[name] for name in ("kept_step", "steps", "seconds")}
+        rows.append({**asked, "settings": " ".join(record["settings"]), **record["test"], **validation, **ended})
+    write_rows(path, rows, list(dict.fromkeys(name for row in rows for name in row)))
 
 
-def _row(record: Mapping[str, Any]) -> dict[str, Any]:
-    plain = {name: record[name] for name in ("arm", "labels", "seed", "learning_rate")}
-    measured = {
-        **record["test"],
-        **{f"validation {name}": value for name, value in record["validation"].items()},
-    }
-    return {
-        **plain,
-        "settings": " ".join(record["settings"]),
-        **measured,
-        **{name: record[name] for name in ("kept_step", "steps", "seconds")},
-    }
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise ResumeError(f"{path}: cannot be read: {error}; delete it and the same command goes on") from error
-
-
-def _plain(content: Any) -> Any:
-    """Return what reading the JSON of a value gives: lists for tuples."""
-    return json.loads(json.dumps(content))
-
-
-def _json(content: Any) -> bytes:
-    return (json.dumps(content, indent=1) + "\n").encode()
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

@@ -1,6 +1,6 @@
 """The results of a comparison in words: tables in Markdown, what they do not show, and an extract for a card."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from modelsgenesis.comparison.efficiency import sentence
@@ -21,17 +21,16 @@ def table(results: Results) -> str:
     metric = metric_title(results["metric"])
     parts = [
         f"# {results['data']['name']}: {metric} by starting point",
-        "\n".join(f"- {line}" for line in conditions(results)),
+        _bullets(conditions(results)),
         f"## Mean ± standard deviation of {metric} over the runs\n\n{means(results)}",
     ]
-    if differences_exist(results):
-        parts.append(f"## Differences\n\n{differences(results)}")
+    if compared := differences(results):
+        parts.append(f"## Differences\n\n{compared}")
     if results["tuning"]:
         parts.append(f"## Settings chosen on the validation patients\n\n{tuning(results)}")
     if results["efficiency"]:
-        lines = "\n".join(f"- {sentence(row)}" for row in results["efficiency"])
-        parts.append(f"## Label efficiency\n\n{lines}")
-    parts.append("## What this does not show\n\n" + "\n".join(f"- {line}" for line in limits(results)))
+        parts.append(f"## Label efficiency\n\n{_bullets(map(sentence, results['efficiency']))}")
+    parts.append(f"## What this does not show\n\n{_bullets(limits(results))}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -58,37 +57,34 @@ def number(count: int, thing: str) -> str:
 
 def conditions(results: Results) -> list[str]:
     """Return one line each on data, labels, budget, seeds and arms."""
-    data = results["data"]
-    counts, seeds = data["patients"], results["seeds"]
+    data, seeds, counts = results["data"], results["seeds"], results["data"]["patients"]
+    span = f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else seeds[0]
+    budgets = {name: _budget(arm) for name, arm in results["arms"].items()}
+    budget = f"budget of every training: {next(iter(budgets.values()))}"
+    if not equal_budgets(results):
+        own = "; ".join(f"{name} {text}" for name, text in budgets.items())
+        budget = f"unequal budgets: {own}" + ("; unless tuned otherwise" if results["tuning"] else "")
     patients = (
-        f"{data['task']}, {number(counts['test'], 'test patient')}, "
-        f"{number(counts['training'], 'training patient')}, {number(counts['validation'], 'validation patient')} "
-        "that decide which step of a training is kept, beside the labels counted below"
+        f"{data['task']}, {number(counts['test'], 'test patient')}, {number(counts['training'], 'training patient')}, "
+        f"{number(counts['validation'], 'validation patient')} that decide which step of a training is kept, beside "
+        "the labels counted below"
     )
     runs = (
-        f"{number(len(seeds), 'run')} of each arm and label count, seeds {_range(seeds)}; a seed changes the "
-        "initialisation of what is new, order and augmentation, and is the same in every arm"
+        f"{number(len(seeds), 'run')} of each arm and label count, seeds {span}; a seed changes the initialisation of "
+        "what is new, order and augmentation, and is the same in every arm"
     )
     arms = [f"{name}: {_arm(arm)}" for name, arm in results["arms"].items()]
-    return [patients, subset_line(results), runs, _budget_line(results), *arms]
+    return [patients, subset_line(results), runs, budget, *arms]
 
 
 def equal_budgets(results: Results) -> bool:
-    """Tell whether all trainings had as many steps of as many samples; what an arm sets or was tuned may differ."""
+    """Return whether all trainings had as many steps of as many samples; what an arm sets or was tuned may differ."""
     tuned = {setting.partition("=")[0] for choice in results["tuning"] for setting in choice["chosen"]}
-    budgets = {(arm["steps"], arm["batch_size"]) for arm in results["arms"].values()}
-    return len(budgets) == 1 and not tuned & {"steps", "batch_size"}
+    return len({_budget(arm) for arm in results["arms"].values()}) == 1 and not tuned & {"steps", "batch_size"}
 
 
-def _budget_line(results: Results) -> str:
-    own = {
-        name: f"{number(arm['steps'], 'step')} of {number(arm['batch_size'], 'sample')}"
-        for name, arm in results["arms"].items()
-    }
-    if equal_budgets(results):
-        return f"budget of every training: {next(iter(own.values()))}"
-    budgets = "; ".join(f"{name} {budget}" for name, budget in own.items())
-    return f"unequal budgets: {budgets}" + ("; unless tuned otherwise" if results["tuning"] else "")
+def _budget(arm: Mapping[str, Any]) -> str:
+    return f"{number(arm['steps'], 'step')} of {number(arm['batch_size'], 'sample')}"
 
 
 def subset_line(results: Results) -> str:
@@ -104,17 +100,11 @@ def _arm(arm: Mapping[str, Any]) -> str:
     return f"{start}{own}; {arm['dims']}D, {arm['parameters']:,} parameters"
 
 
-def _range(seeds: Sequence[int]) -> str:
-    return f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0])
-
-
 def means(results: Results) -> str:
     """Return the table of means, a row a label count and a column an arm."""
-    arms = list(results["arms"])
-    rows = [["labels", *arms]]
+    rows = [["labels", *results["arms"]]]
     for labels, entry in results["labels"].items():
-        cells = [_mean(entry["arms"][arm].get(results["metric"])) for arm in arms]
-        rows.append([labels, *cells])
+        rows.append([labels, *(_mean(entry["arms"][arm].get(results["metric"])) for arm in results["arms"])])
     return _markdown(rows)
 
 
@@ -125,29 +115,18 @@ def _mean(summary: Mapping[str, Any] | None) -> str:
     return f"{summary['mean']:.4f}{spread} (n = {summary['n']})"
 
 
-def differences_exist(results: Results) -> bool:
-    """Tell whether any arm was compared with another."""
-    return any(entry["comparisons"] for entry in results["labels"].values())
-
-
 def differences(results: Results) -> str:
-    """Return the table of differences: mean with its interval, and the p-values with their corrections."""
+    """Return the table of differences: mean with its interval, and the p-values with their corrections; "" of none."""
     family = max(len(entry["comparisons"]) for entry in results["labels"].values())
-    head = ["labels", "difference", "mean (95% interval)", "95% over test patients"]
-    rows = [[*head, *(_TITLES[name] for name in _TITLES)]]
+    rows = [["labels", "difference", "mean (95% interval)", "95% over test patients", *_TITLES.values()]]
     notes: list[str] = []
     for labels, entry in results["labels"].items():
         for comparison in entry["comparisons"]:
-            tests = comparison["tests"]
-            rows.append(
-                [
-                    labels,
-                    f"{comparison['arm']} − {comparison['reference']}",
-                    _difference(comparison["difference"]),
-                    _span(comparison.get("over_patients")),
-                    *(_p_value(tests[name], family) for name in _TITLES),
-                ]
-            )
+            difference, tests = comparison["difference"], comparison["tests"]
+            mean = "—" if difference is None else f"{_signed(difference['mean'])} ({_span(difference, 'none')})"
+            names = f"{comparison['arm']} − {comparison['reference']}"
+            p_values = [_p_value(tests[name], family) for name in _TITLES]
+            rows.append([labels, names, mean, _span(comparison.get("over_patients"), "—"), *p_values])
             why = next((test["why"] for test in tests.values() if test.get("why")), None)
             if why:
                 notes.append(f"{labels} labels, {comparison['arm']}: no p-value, since {why}.")
@@ -159,18 +138,11 @@ def differences(results: Results) -> str:
     )
     if family > 1:
         said += f" The second number is Holm's correction over the {family} comparisons of a label count."
-    return "\n\n".join([_markdown(rows), said, *notes])
+    return "\n\n".join([_markdown(rows), said, *notes]) if family else ""
 
 
-def _difference(difference: Mapping[str, Any] | None) -> str:
-    if difference is None:
-        return "—"
-    span = "none" if difference["low"] is None else _span(difference)
-    return f"{_signed(difference['mean'])} ({span})"
-
-
-def _span(ends: Mapping[str, Any] | None) -> str:
-    return "—" if ends is None else f"{_signed(ends['low'])} to {_signed(ends['high'])}"
+def _span(ends: Mapping[str, Any] | None, without: str) -> str:
+    return without if ends is None or ends["low"] is None else f"{_signed(ends['low'])} to {_signed(ends['high'])}"
 
 
 def _signed(number: float) -> str:
@@ -180,8 +152,7 @@ def _signed(number: float) -> str:
 def _p_value(test: Mapping[str, Any], family: int) -> str:
     if test["p"] is None:
         return "none"
-    corrected = f" / {probability(test['p_holm'])}" if family > 1 else ""
-    return f"{probability(test['p'])}{corrected}"
+    return probability(test["p"]) + (f" / {probability(test['p_holm'])}" if family > 1 else "")
 
 
 def probability(p: float) -> str:
@@ -256,18 +227,13 @@ def card_results(results: Results) -> dict[str, Any]:
         config = replace(config, provenance=replace(provenance, results=card_results(results)))
     """
     metric = results["metric"]
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"patients": results["data"]["patients"]["test"]}
     for labels, entry in results["labels"].items():
+        known = {arm: summaries[metric] for arm, summaries in entry["arms"].items() if metric in summaries}
         found[f"{metric} with {labels} labels"] = {
-            arm: {
-                "mean": summaries[metric]["mean"],
-                "deviation": summaries[metric]["deviation"],
-                "runs": summaries[metric]["n"],
-            }
-            for arm, summaries in entry["arms"].items()
-            if metric in summaries
+            arm: {"mean": one["mean"], "deviation": one["deviation"], "runs": one["n"]} for arm, one in known.items()
         }
-    return {"comparison": {**found, "patients": results["data"]["patients"]["test"]}}
+    return {"comparison": found}
 
 
 def card_section(results: Results) -> str:
@@ -276,11 +242,13 @@ def card_section(results: Results) -> str:
     held_out = number(patients, "held-out patient")
     rests_on = f"{metric_title(results['metric'])}, {held_out}, {number(runs, 'run')}; {subset_line(results)}."
     parts = [f"## Compared on {results['data']['name']}", rests_on, means(results)]
-    if differences_exist(results):
-        parts.append(differences(results))
-    parts += ["\n".join(f"- {sentence(row)}" for row in results["efficiency"])] if results["efficiency"] else []
-    parts.append("What this does not show:\n\n" + "\n".join(f"- {line}" for line in limits(results)))
-    return "\n\n".join(parts) + "\n"
+    parts += [differences(results), _bullets(map(sentence, results["efficiency"]))]
+    parts.append(f"What this does not show:\n\n{_bullets(limits(results))}")
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
 
 
 def _markdown(rows: Sequence[Sequence[str]]) -> str:

@@ -1,6 +1,6 @@
 """The way through a comparison: prepare, choose settings, only then read the test patients, train, report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ from modelsgenesis.comparison.analysis import analyse
 from modelsgenesis.comparison.efficiency import equivalents
 from modelsgenesis.comparison.parts import Parts, settle_patches
 from modelsgenesis.comparison.pool import run_trials
-from modelsgenesis.comparison.records import Records, runs_table
-from modelsgenesis.comparison.trials import Arm, Bench, Trial, build_size
+from modelsgenesis.comparison.records import Records, write_table
+from modelsgenesis.comparison.trials import Arm, Bench, Trial
 from modelsgenesis.configs import FinetuningConfig
 from modelsgenesis.configs.comparison import TUNING_SEED, ComparisonConfig
 from modelsgenesis.data import LabelledData
@@ -25,14 +25,17 @@ from modelsgenesis.errors import (
 )
 from modelsgenesis.evaluation import CLASSIFICATION_METRICS, SEGMENTATION_METRICS
 from modelsgenesis.evaluation.statistics import require_scipy
+from modelsgenesis.files import write_atomically, write_json
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.splits import choose_labelled
+from modelsgenesis.training.splits import choose_labelled, count_split
+from modelsgenesis.training.supervised import plain
 
 TABLE_NAME = "table.md"
 RESULTS_NAME = "results.json"
 RUNS_NAME = "runs.csv"
 
 Record = dict[str, Any]
+Settings = tuple[str, ...]
 
 
 @dataclass(kw_only=True)
@@ -86,11 +89,14 @@ class Session:
         self.parts.prepare("training", arms)
         if self.parts.split.validation:
             self.parts.prepare("validation", arms)
+        self.records.check_cases(self.parts.digests)
         self.config, self.arms = settle_patches(self.arms, self.config, self.parts.shapes)
-        choices = self._tune() if self.comparison.tune else {}
+        choices = self._tune() if self.comparison.tune else []
         self.parts.prepare("test", arms)
-        records = self._train(self._trials({key: tuple(choice["chosen"]) for key, choice in choices.items()}))
-        return self._report(records, choices)
+        self.records.check_cases(self.parts.digests)
+        chosen = {(choice["arm"], choice["labels"]): tuple(choice["chosen"]) for choice in choices}
+        trials = self._trials(range(self.comparison.runs), lambda arm, count: [chosen.get((arm, count), ())])
+        return self._report(self._train(trials), choices)
 
     def _check_metric(self) -> None:
         known = SEGMENTATION_METRICS if self.data.task == "segmentation" else CLASSIFICATION_METRICS
@@ -121,35 +127,36 @@ class Session:
         patients = {case.patient for case in self.data.cases if case.name in names}
         return split.training, len(patients)
 
-    def _trials(self, chosen: Mapping[tuple[str, int], tuple[str, ...]]) -> list[Trial]:
-        """Return the measured trials, seed by seed, so that a comparison that is cut short is balanced."""
-        trials: dict[Trial, None] = {}
-        for seed in range(self.comparison.runs):
-            for labels in self.comparison.labels:
-                cases, count = self._cases(labels, seed)
-                for arm in self.arms:
-                    settings = chosen.get((arm, count), ())
-                    trials[Trial(arm=arm, labels=count, seed=seed, cases=cases, settings=settings)] = None
-        return list(trials)
+    def _trials(
+        self, seeds: Iterable[int], settings: Callable[[str, int], Iterable[Settings]], *, tuning: bool = False
+    ) -> list[Trial]:
+        """Return the trials of every arm and label count, seed by seed: one that is cut short is balanced.
 
-    def _tune(self) -> dict[tuple[str, int], dict[str, Any]]:
+        Args:
+            seeds: One per run.
+            settings: Those of an arm and label count, each a trial of its own.
+            tuning: Whether the trials choose settings.
+        """
+        trials = [
+            Trial(arm=arm, labels=count, seed=seed, cases=cases, settings=chosen, tuning=tuning)
+            for seed in seeds
+            for cases, count in (self._cases(labels, seed) for labels in self.comparison.labels)
+            for arm in self.arms
+            for chosen in settings(arm, count)
+        ]
+        return list(dict.fromkeys(trials))  # "5" and "10%" may be the same patients
+
+    def _tune(self) -> list[dict[str, Any]]:
         """Return the settings chosen for each arm and label count; the bench has no test patients on it."""
-        trials: dict[Trial, None] = {}
-        for seed in range(TUNING_SEED, TUNING_SEED + self.comparison.tuning_runs):
-            for labels in self.comparison.labels:
-                cases, count = self._cases(labels, seed)
-                for arm in self.arms:
-                    for candidate in self.comparison.candidates():
-                        trial = Trial(arm=arm, labels=count, seed=seed, cases=cases, settings=candidate, tuning=True)
-                        trials[trial] = None
-        scores: dict[tuple[str, int], dict[tuple[str, ...], list[float | None]]] = {}
-        for trial, record in self._finish(list(trials), "choosing settings"):
+        seeds = range(TUNING_SEED, TUNING_SEED + self.comparison.tuning_runs)
+        trials = self._trials(seeds, lambda *_: self.comparison.candidates(), tuning=True)
+        scores: dict[tuple[str, int], dict[Settings, list[float | None]]] = {}
+        for trial, record in self._finish(trials, "choosing settings"):
             tried = scores.setdefault((trial.arm, trial.labels), {}).setdefault(trial.settings, [])
             tried.append(self._score(trial, record))
-        choices = tuning.choose(scores, self.own_metric)
-        self.records.write_json(
-            "tuning.json", [{"arm": arm, "labels": count, **choice} for (arm, count), choice in choices.items()]
-        )
+        chosen = tuning.choose(scores, self.own_metric)
+        choices = [{"arm": arm, "labels": count, **choice} for (arm, count), choice in chosen.items()]
+        write_json(self.records.folder / "tuning.json", plain(choices), TrainingError)
         return choices
 
     def _score(self, trial: Trial, record: Record) -> float | None:
@@ -200,9 +207,9 @@ class Session:
             self.reporter.end()
         return [(trial, done[trial]) for trial in trials]
 
-    def _report(self, records: Sequence[Record], choices: Mapping[tuple[str, int], Any]) -> dict[str, Any]:
-        pairs = choose_pairs(list(self.arms.values()))
-        self.records.write_text(RUNS_NAME, runs_table(records))
+    def _report(self, records: Sequence[Record], choices: list[dict[str, Any]]) -> dict[str, Any]:
+        pairs, folder = choose_pairs(list(self.arms.values())), self.records.folder
+        write_table(folder / RUNS_NAME, records)
         results = {
             "format_version": 1,
             "metric": self.metric,
@@ -217,11 +224,12 @@ class Session:
             "arms": {name: _shown(arm) for name, arm in self.arms.items()},
             "labels": analyse(records, list(self.arms), pairs, self.metric),
             "efficiency": equivalents(records, pairs, self.metric),
-            "tuning": [{"arm": arm, "labels": count, **choice} for (arm, count), choice in choices.items()],
+            "tuning": choices,
             "tuning_seeds": list(range(TUNING_SEED, TUNING_SEED + self.comparison.tuning_runs)) if choices else [],
         }
-        self.records.write_json(RESULTS_NAME, results)
-        self.records.write_text(TABLE_NAME, report.table(results))
+        results = plain(results)
+        write_json(folder / RESULTS_NAME, results, TrainingError)
+        write_atomically(folder / TABLE_NAME, report.table(results), TrainingError)
         self._draw(results, records)
         return results
 
@@ -236,13 +244,12 @@ class Session:
             self.reporter.note(f"no figures: {error}")
 
     def _data_facts(self) -> dict[str, Any]:
-        patients = {case.name: case.patient for case in self.data.cases}
-        split = asdict(self.parts.split)
+        counts = count_split(self.parts.split, self.data)
+        keys = ("patients", "cases")
         return {
             "name": self.data.name,
             "task": self.data.task,
-            "patients": {part: len({patients[name] for name in names}) for part, names in split.items()},
-            "cases": {part: len(names) for part, names in split.items()},
+            **{key: {part: count[key] for part, count in counts.items()} for key in keys},
         }
 
 
@@ -251,14 +258,14 @@ def choose_pairs(arms: Sequence[Arm]) -> list[tuple[str, str]]:
 
     Where arms of two and of three dimensions are there, each kind of start is compared across the dimensions too.
     """
-    scratch = [arm for arm in arms if arm.weights is None]
+    scratch = [arm for arm in arms if arm.init is None]
     pairs: list[tuple[str, str]] = []
     for arm in arms:
         same = [other for other in scratch if other.dims == arm.dims]
         reference = next(iter([*same, *scratch, arms[0]]))
-        if reference is not arm and (arm.weights is not None or reference.dims == arm.dims):
+        if reference is not arm and (arm.init is not None or reference.dims == arm.dims):
             pairs.append((arm.name, reference.name))
-    for kind in (scratch, [arm for arm in arms if arm.weights is not None]):
+    for kind in (scratch, [arm for arm in arms if arm.init is not None]):
         cubes, slices = ([arm for arm in kind if arm.dims == dims] for dims in (3, 2))
         if cubes and slices:
             pairs.append((cubes[0].name, slices[0].name))
@@ -280,7 +287,7 @@ def _shown(arm: Arm) -> dict[str, Any]:
         "init": arm.init,
         "weights": arm.digest,
         "dims": arm.dims,
-        "parameters": build_size(arm.shape),
+        "parameters": arm.parameters,
         "settings": list(arm.settings),
         "learning_rate": arm.config.learning_rate,
         "steps": arm.config.steps,
@@ -289,5 +296,5 @@ def _shown(arm: Arm) -> dict[str, Any]:
 
 
 def _diverged(trial: Trial) -> Record:
-    asked = {"arm": trial.arm, "labels": trial.labels, "seed": trial.seed, "settings": list(trial.settings)}
-    return {**asked, "training": list(trial.cases), "diverged": True, "validation": {}}
+    asked = {"arm": trial.arm, "labels": trial.labels, "seed": trial.seed, "settings": trial.settings}
+    return plain({**asked, "training": trial.cases, "diverged": True, "validation": {}})

@@ -1,30 +1,29 @@
 """One training of a comparison: from an arm, a label count and a seed to what was measured; nothing is left on disk."""
 
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from modelsgenesis import __version__
+from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints import load_bundle
-from modelsgenesis.comparison.payload import read_payload
-from modelsgenesis.configs import ClassifierConfig, FinetuningConfig, InputContract, NetworkConfig, apply_settings
+from modelsgenesis.comparison.payload import read_cases
+from modelsgenesis.configs import FinetuningConfig, InputContract, NetworkConfig, apply_settings
 from modelsgenesis.data import LabelledData, PreparedCase
 from modelsgenesis.evaluation import flat
-from modelsgenesis.hardware import Hardware, choose_hardware
-from modelsgenesis.networks import adapt, build_network, empty_network
+from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.finetuning import make_objective
-from modelsgenesis.training.loop import Progress, Trainer
+from modelsgenesis.training.finetuning import make_objective, make_trainer
+from modelsgenesis.training.loop import Progress
+from modelsgenesis.training.outcome import summarize_rows
 from modelsgenesis.training.run import Run
-from modelsgenesis.training.supervised import SupervisedObjective
+from modelsgenesis.training.supervised import plain
+from modelsgenesis.training.task_networks import initial_model, unet_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,13 +33,14 @@ class Arm:
     Attributes:
         name: What tables and figures call it.
         init: What it starts from, as a card may call it; None for random weights.
-        weights: Folder of the bundle that it starts from; None for random weights.
-        digest: SHA-256 of those weights.
+        weights: Folder of the bundle that it starts from, or takes its shape from; None for a shape of its own.
+        digest: SHA-256 of the weights that it starts from; None for random ones.
         shape: Its task network.
+        divisor: What each side of its patch must divide by.
+        parameters: Number of its parameters.
         contract: How its images are prepared.
         config: Its training, the arm's own settings included.
         settings: Those settings, as they were given.
-        adaptation: Options of `adapt` for the weights.
     """
 
     name: str
@@ -48,15 +48,16 @@ class Arm:
     weights: Path | None
     digest: str | None
     shape: NetworkConfig
+    divisor: tuple[int, ...]
+    parameters: int
     contract: InputContract
     config: FinetuningConfig
     settings: tuple[str, ...] = ()
-    adaptation: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def dims(self) -> int:
         """Spatial dimensions of the network."""
-        return (self.shape.encoder if isinstance(self.shape, ClassifierConfig) else self.shape).dims
+        return unet_of(self.shape).dims
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,51 +144,29 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
     arm = bench.arms[trial.arm]
     config = apply_settings(arm.config, trial.settings).override(seed=trial.seed, bootstrap=1)  # no interval a run
     hardware = choose_hardware(bench.device, config.precision)
-    network, pretrained = start_network(arm, config)
-    objective = _objective(trial, bench, config, hardware)
-    if config.freeze_encoder:
-        objective.freeze(cast("nn.Module", network.encoder))
-    run = Unlogged()
-    trainer = Trainer(
-        network=network,
-        objective=objective,
-        config=config,
-        run=run,
+    bundle = None if arm.weights is None else load_bundle(arm.weights)
+    begun = initial_model(bundle, bench.data, config, name=arm.init or "", from_scratch=arm.init is None, dims=arm.dims)
+    network = begun.network
+    objective = make_objective(
+        config,
+        bench.data,
+        training=_training(trial, bench),
+        validation=_part(bench, trial.arm, "validation"),
         hardware=hardware,
-        reporter=Reporter(),
-        keep=run.keep,
-        pretrained=pretrained,
     )
+    run = Unlogged()
+    trainer = make_trainer(begun, objective, run, run.keep, Reporter())
     progress = trainer.fit()
     network.load_state_dict(run.best)
     network.eval()
     record = {**_asked(trial, config), "steps": progress.step, "kept_step": progress.best_step}
-    record |= {"validation": _plain(progress.metrics), "notes": objective.notes()}
+    record |= {"validation": progress.metrics, "notes": objective.notes()}
     record |= hardware.for_results().recorded()
     if not trial.tuning:
         rows = objective.measure(network, _part(bench, trial.arm, "test"))
-        record |= {"test": flat(objective.summarize(rows)), "cases": [_plain(row) for row in rows]}
+        record |= {"test": flat(summarize_rows(rows, bench.data, config)), "cases": rows}
         _save(network, trial, bench)
-    return {**record, "seconds": round(time.perf_counter() - started, 2), "library_version": __version__}
-
-
-def start_network(arm: Arm, config: FinetuningConfig) -> tuple[nn.Module, tuple[str, ...]]:
-    """Return the arm's network before training, and the names of its tensors that came from the weights.
-
-    What is not from the weights is drawn from the seed of the configuration.
-    """
-    with torch.random.fork_rng():
-        torch.manual_seed(config.seed)  # initialisation draws from the global generator
-        if arm.weights is None:
-            return build_network(arm.shape), ()
-        options = {"encoder_only": config.encoder_only, "rescale": config.rescale, **arm.adaptation}
-        network, report = adapt(load_bundle(arm.weights).network, copy=False, **options)
-        return network, (*report.loaded, *report.adapted)
-
-
-def build_size(shape: NetworkConfig) -> int:
-    """Return the number of parameters of a network."""
-    return sum(parameter.numel() for parameter in empty_network(shape).parameters())
+    return plain({**record, "seconds": round(time.perf_counter() - started, 2), "library_version": __version__})
 
 
 def _asked(trial: Trial, config: FinetuningConfig) -> dict[str, Any]:
@@ -195,26 +174,16 @@ def _asked(trial: Trial, config: FinetuningConfig) -> dict[str, Any]:
         "arm": trial.arm,
         "labels": trial.labels,
         "seed": trial.seed,
-        "settings": list(trial.settings),
+        "settings": trial.settings,
         "learning_rate": config.learning_rate,
-        "training": list(trial.cases),
+        "training": trial.cases,
     }
 
 
-def _objective(trial: Trial, bench: Bench, config: FinetuningConfig, hardware: Hardware) -> SupervisedObjective:
+def _training(trial: Trial, bench: Bench) -> list[PreparedCase]:
     wanted = set(trial.cases)
-    training = [case for case in _part(bench, trial.arm, "training") if case.name in wanted]
-    if bench.arms[trial.arm].dims == 2:
-        training = [plane for case in training for plane in planes_of(case)]
-    validation = _part(bench, trial.arm, "validation")
-    return make_objective(
-        config,
-        training=training,
-        validation=validation,
-        labels=bench.data.labels,
-        hardware=hardware,
-        multilabel=bench.data.multilabel,
-    )
+    cases = [case for case in _part(bench, trial.arm, "training") if case.name in wanted]
+    return [plane for case in cases for plane in planes_of(case)] if bench.arms[trial.arm].dims == 2 else cases
 
 
 def planes_of(case: PreparedCase) -> list[PreparedCase]:
@@ -236,17 +205,7 @@ def planes_of(case: PreparedCase) -> list[PreparedCase]:
 
 def _part(bench: Bench, arm: str, part: str) -> Sequence[PreparedCase]:
     path = bench.parts[arm].get(part)
-    return [] if path is None else _read_part(path)
-
-
-@cache
-def _read_part(path: Path) -> Sequence[PreparedCase]:
-    return read_payload(path)
-
-
-def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row as JSON has it: None for what is not defined."""
-    return {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in row.items()}
+    return [] if path is None else read_cases(path)
 
 
 def _save(network: nn.Module, trial: Trial, bench: Bench) -> None:

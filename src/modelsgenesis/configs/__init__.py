@@ -1,67 +1,32 @@
 """Every hyperparameter of the package, frozen and checked. Importing this loads no other library."""
 
-from modelsgenesis.configs.base import Config, apply_settings
-from modelsgenesis.configs.bundle import (
-    CONTRACTS,
-    CT_WINDOW,
-    BundleConfig,
-    InputContract,
-    Provenance,
-)
-from modelsgenesis.configs.finetuning import (
-    ClassificationConfig,
-    FinetuningConfig,
-    SegmentationConfig,
-    require_patch_size,
-)
-from modelsgenesis.configs.networks import (
-    GENESIS_UNET_2019,
-    GENESIS_UNET_SMALL,
-    ClassifierConfig,
-    GenesisUNetConfig,
-    NetworkConfig,
-    UNetConfig,
-)
-from modelsgenesis.configs.nnunet import NNUNET_V1_GENESIS, RESENC_L, PlainUNetConfig, ResidualUNetConfig
-from modelsgenesis.configs.prediction import PredictionConfig
-from modelsgenesis.configs.pretext import SCHEMES, PretextConfig, scheme
-from modelsgenesis.configs.training import (
-    GENESIS_2019,
-    RECIPES,
-    PretrainingConfig,
-    TrainingConfig,
-    pretraining_recipe,
-)
-
-__all__ = [
-    "CONTRACTS",
-    "CT_WINDOW",
-    "GENESIS_2019",
-    "GENESIS_UNET_2019",
-    "GENESIS_UNET_SMALL",
-    "NNUNET_V1_GENESIS",
-    "RECIPES",
-    "RESENC_L",
-    "SCHEMES",
-    "BundleConfig",
-    "ClassificationConfig",
-    "ClassifierConfig",
-    "Config",
-    "FinetuningConfig",
-    "GenesisUNetConfig",
-    "InputContract",
-    "NetworkConfig",
-    "PlainUNetConfig",
-    "PredictionConfig",
-    "PretextConfig",
-    "PretrainingConfig",
-    "Provenance",
-    "ResidualUNetConfig",
-    "SegmentationConfig",
-    "TrainingConfig",
-    "UNetConfig",
-    "apply_settings",
-    "pretraining_recipe",
-    "require_patch_size",
-    "scheme",
-]
+from modelsgenesis.configs.base import Config as Config
+from modelsgenesis.configs.base import apply_settings as apply_settings
+from modelsgenesis.configs.bundle import CONTRACTS as CONTRACTS
+from modelsgenesis.configs.bundle import CT_WINDOW as CT_WINDOW
+from modelsgenesis.configs.bundle import BundleConfig as BundleConfig
+from modelsgenesis.configs.bundle import InputContract as InputContract
+from modelsgenesis.configs.bundle import Provenance as Provenance
+from modelsgenesis.configs.finetuning import ClassificationConfig as ClassificationConfig
+from modelsgenesis.configs.finetuning import FinetuningConfig as FinetuningConfig
+from modelsgenesis.configs.finetuning import SegmentationConfig as SegmentationConfig
+from modelsgenesis.configs.finetuning import require_patch_size as require_patch_size
+from modelsgenesis.configs.networks import GENESIS_UNET_2019 as GENESIS_UNET_2019
+from modelsgenesis.configs.networks import GENESIS_UNET_SMALL as GENESIS_UNET_SMALL
+from modelsgenesis.configs.networks import ClassifierConfig as ClassifierConfig
+from modelsgenesis.configs.networks import GenesisUNetConfig as GenesisUNetConfig
+from modelsgenesis.configs.networks import NetworkConfig as NetworkConfig
+from modelsgenesis.configs.networks import UNetConfig as UNetConfig
+from modelsgenesis.configs.nnunet import NNUNET_V1_GENESIS as NNUNET_V1_GENESIS
+from modelsgenesis.configs.nnunet import RESENC_L as RESENC_L
+from modelsgenesis.configs.nnunet import PlainUNetConfig as PlainUNetConfig
+from modelsgenesis.configs.nnunet import ResidualUNetConfig as ResidualUNetConfig
+from modelsgenesis.configs.prediction import PredictionConfig as PredictionConfig
+from modelsgenesis.configs.pretext import SCHEMES as SCHEMES
+from modelsgenesis.configs.pretext import PretextConfig as PretextConfig
+from modelsgenesis.configs.pretext import scheme as scheme
+from modelsgenesis.configs.training import GENESIS_2019 as GENESIS_2019
+from modelsgenesis.configs.training import RECIPES as RECIPES
+from modelsgenesis.configs.training import PretrainingConfig as PretrainingConfig
+from modelsgenesis.configs.training import TrainingConfig as TrainingConfig
+from modelsgenesis.configs.training import pretraining_recipe as pretraining_recipe

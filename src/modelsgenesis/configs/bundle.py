@@ -1,13 +1,21 @@
 """What a bundle's `config.json` says: the network, the input that it expects, where the weights come from."""
 
+from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from math import prod
+from typing import Annotated, Any, Literal
 
-from modelsgenesis.configs.base import Config, require
-from modelsgenesis.configs.networks import NetworkConfig
+from modelsgenesis.configs.base import Bounds, Config, Sides, require, shown
+from modelsgenesis.configs.networks import ClassifierConfig, NetworkConfig
 
 Modality = Literal["ct", "mri", "xray", "ultrasound", "shape"]
 Task = Literal["restoration", "segmentation", "classification"]
+
+Intensity = Annotated[float, Bounds(-1e12, 1e12)]
+"""A value of a scan, in its own units; computed in float32, whose squares have to be finite."""
+
+_PATCH_LIMIT = 512**3  # voxels; the largest in use have a tenth of it, and memory grows with it
+_NAME_LIMIT = 200  # letters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,34 +41,38 @@ class InputContract(Config):
     modality: Modality
     dims: Literal[2, 3] = 3
     intensity: Literal["window", "percentiles", "standardize", "zscore"]
-    window: tuple[float, float] | None = None
-    percentiles: tuple[float, float] | None = None
-    mean: float | None = None
-    deviation: float | None = None
-    spacing: tuple[float, ...] | None = None
+    window: tuple[Intensity, Intensity] | None = None
+    percentiles: tuple[Annotated[float, Bounds(0, 100)], Annotated[float, Bounds(0, 100)]] | None = None
+    mean: Intensity | None = None
+    deviation: Annotated[float, Bounds(1e-12, 1e12)] | None = None
+    spacing: tuple[Annotated[float, Bounds(1e-4, 1e4)], ...] | None = None
     orientation: str | None = "RAS"
     channels: tuple[str, ...] = ("image",)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        needed = {
-            "window": ("window",),
-            "percentiles": ("percentiles",),
-            "standardize": ("mean", "deviation"),
-        }
-        for name in needed.get(self.intensity, ()):
+        needed = {"standardize": ("mean", "deviation"), "zscore": ()}
+        for name in needed.get(self.intensity, (self.intensity,)):
             require(getattr(self, name) is not None, f"InputContract: intensity {self.intensity!r} needs {name}")
         for name, pair in (("window", self.window), ("percentiles", self.percentiles)):
             require(pair is None or pair[0] < pair[1], f"InputContract.{name}: {pair} does not increase")
-        if self.percentiles is not None:
-            low, high = self.percentiles
-            require(low >= 0 and high <= 100, f"InputContract.percentiles: {self.percentiles} not within 0 to 100")
-        require(self.deviation is None or self.deviation > 0, "InputContract.deviation: expected above 0")
-        if self.spacing is not None:
-            require(
-                len(self.spacing) == self.dims and min(self.spacing) > 0,
-                f"InputContract.spacing: {self.spacing} is not {self.dims} positive sizes in mm",
-            )
+        require(
+            self.spacing is None or len(self.spacing) == self.dims,
+            f"InputContract.spacing: {self.spacing} is not {self.dims} sizes in mm",
+        )
+        axes = sorted((self.orientation or "").translate(str.maketrans("LAI", "RPS")))
+        require(
+            self.orientation is None or axes == ["P", "R", "S"],
+            f"InputContract.orientation: received {shown(self.orientation)}, expected one letter of LR, one of AP, one "
+            "of IS, such as RAS",
+        )
+        _check_names("InputContract.channels", self.channels)
+
+
+def _check_names(where: str, names: tuple[str, ...]) -> None:
+    """Refuse names by which nothing could be told apart, and such as no table has room for."""
+    bad = [name for name, times in Counter(names).items() if times > 1 or not name.strip() or len(name) > _NAME_LIMIT]
+    require(not bad, f"{where}: {shown(bad)} are empty, too long, or occur twice; give each a name of its own")
 
 
 CT_WINDOW = (-1000.0, 1000.0)
@@ -81,6 +93,8 @@ CONTRACTS: dict[str, InputContract] = {
 @dataclass(frozen=True, kw_only=True)
 class Provenance(Config):
     """Where weights come from. Free mappings hold JSON values; no path and no name of a scan belongs in them.
+
+    A number in them that is not finite, such as the Dice of a structure that nobody has, is written as `null`.
 
     Attributes:
         origin: How the weights came to be.
@@ -127,5 +141,33 @@ class BundleConfig(Config):
     input: InputContract
     labels: tuple[str, ...] = ()
     multilabel: bool = False
-    patch_size: tuple[int, ...]
+    patch_size: Sides
     provenance: Provenance
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        network, contract, head = self.network, self.input, "BundleConfig"
+        classifies = isinstance(network, ClassifierConfig)
+        require(
+            classifies == (self.task == "classification"),
+            f"{head}.network: received {network.kind} for the task {self.task}; a classification has a classifier, the "
+            "other tasks an encoder-decoder",
+        )
+        require(classifies or not self.multilabel, f"{head}.multilabel: only a classification can be")
+        unet = network.encoder if isinstance(network, ClassifierConfig) else network
+        for what, ours, theirs in (
+            ("input.dims", contract.dims, unet.dims),
+            ("input.channels", len(contract.channels), unet.in_channels),
+            ("patch_size", len(self.patch_size), unet.dims),
+        ):
+            require(ours == theirs, f"{head}.{what}: received {ours}, but the network has {theirs}")
+        voxels = prod(self.patch_size)
+        require(voxels <= _PATCH_LIMIT, f"{head}.patch_size: {voxels:,} voxels, expected at most {_PATCH_LIMIT:,}")
+        outputs = network.num_classes if isinstance(network, ClassifierConfig) else network.out_channels
+        expected = 0 if self.task == "restoration" else outputs
+        require(
+            len(self.labels) == expected,
+            f"{head}.labels: received {len(self.labels)} names, expected {expected}: one for each output of a "
+            f"{self.task} network" + (", none for restoration" if not expected else ""),
+        )
+        _check_names(f"{head}.labels", self.labels)

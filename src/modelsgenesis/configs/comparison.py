@@ -4,9 +4,9 @@ import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from modelsgenesis.configs.base import Config, require
+from modelsgenesis.configs.base import Bounds, Config, Positive, require
 from modelsgenesis.errors import ConfigurationError, nearest
 
 SCRATCH = "scratch"
@@ -67,10 +67,10 @@ class ComparisonConfig(Config):
     arms: tuple[ArmConfig, ...]
     schemes: tuple[str, ...] = ()
     labels: tuple[str, ...] = ("all",)
-    runs: int = 10
+    runs: Annotated[int, Bounds(1, TUNING_SEED)] = 10
     resample_labels: bool = False
     tune: tuple[str, ...] = ()
-    tuning_runs: int = 3
+    tuning_runs: Positive = 3
     metric: str | None = None
 
     def __post_init__(self) -> None:
@@ -82,8 +82,6 @@ class ComparisonConfig(Config):
                 names.count(name) == 1, f"ComparisonConfig.arms: two are called {name!r}; write --init NAME=WEIGHTS"
             )
         require(len(self.labels) > 0, "ComparisonConfig.labels: received none, expected such as 5,10,all")
-        require(0 < self.runs <= TUNING_SEED, f"ComparisonConfig.runs: received {self.runs}, expected 1 or more")
-        require(self.tuning_runs > 0, f"ComparisonConfig.tuning_runs: received {self.tuning_runs}, expected 1 or more")
         self.candidates()
 
     def candidates(self) -> tuple[tuple[str, ...], ...]:

@@ -2,14 +2,15 @@
 
 import re
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from modelsgenesis.configs.base import require
+from modelsgenesis.configs.base import Bounds, Count, Positive, PositiveFloat, Share, Sides, require
 from modelsgenesis.configs.networks import GENESIS_UNET_SMALL, UNetConfig
-from modelsgenesis.configs.training import TrainingConfig, check_patch_size
+from modelsgenesis.configs.training import TrainingConfig
 from modelsgenesis.errors import ConfigurationError
 
-_LABELS = re.compile(r"\d+|\d+(\.\d+)?%")
+_LABELS = re.compile(r"\d{1,9}|\d{1,3}(\.\d{1,9})?%")
+_EXPECTED_LABELS = "expected a number of patients such as 10, or a share of the training patients such as 10%"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,69 +36,47 @@ class FinetuningConfig(TrainingConfig):
         bootstrap: Resamples of the patients behind each interval.
     """
 
-    steps: int | None = 1500
-    batch_size: int = 2
-    learning_rate: float = 2e-3
-    validate_every: int | None = 250
+    steps: Positive | None = 1500
+    batch_size: Positive = 2
+    learning_rate: PositiveFloat = 2e-3
+    validate_every: Positive | None = 250
     network: UNetConfig = GENESIS_UNET_SMALL
-    patch_size: tuple[int, ...] | None = None
+    patch_size: Sides | None = None
     augment: bool = True
     flip: bool = False
-    validation_fraction: float = 0.1
-    test_fraction: float = 0.2
+    validation_fraction: Share = 0.1
+    test_fraction: Share = 0.2
     freeze_encoder: bool = False
     encoder_only: bool = False
     rescale: bool = False
     labels: str | None = None
-    split_seed: int = 0
-    folds: int = 0
-    fold: int | None = None
-    bootstrap: int = 1000
+    split_seed: Count = 0
+    folds: Count = 0
+    fold: Count | None = None
+    bootstrap: Positive = 1000
 
     def __post_init__(self) -> None:
         if isinstance(self.labels, int) and not isinstance(self.labels, bool):
             object.__setattr__(self, "labels", str(self.labels))  # as a JSON file or a setting writes a count
         super().__post_init__()
-        if self.patch_size is not None:
-            # The network may come from a checkpoint and have other dimensions than this configuration's.
-            check_patch_size(self.patch_size, 2 if len(self.patch_size) == 2 else 3)
-        self._require_fractions("validation_fraction", "test_fraction")
-        self._check_labels()
-        require(self.split_seed >= 0, f"{self._name}.split_seed: received {self.split_seed}, expected 0 or above")
-        require(self.bootstrap > 0, f"{self._name}.bootstrap: received {self.bootstrap}, expected above 0")
-        self._check_folds()
-
-    @property
-    def _name(self) -> str:
-        return type(self).__name__
-
-    def _require_fractions(self, *keys: str) -> None:
-        for key in keys:
-            value = getattr(self, key)
-            require(0 <= value <= 1, f"{self._name}.{key}: received {value}, expected 0 to 1")
-
-    def _check_labels(self) -> None:
-        if self.labels is None:
-            return
-        number = float(self.labels.rstrip("%")) if _LABELS.fullmatch(self.labels) else 0.0
-        highest = 100 if self.labels.endswith("%") else float("inf")
+        # The network may come from a checkpoint and have other dimensions than this configuration's.
+        sides = len(self.patch_size or (0, 0))
+        require(sides in (2, 3), f"patch_size: received {self.patch_size}, expected 2 or 3 positive sides")
+        name, folds = type(self).__name__, self.folds
+        require(_is_label_count(self.labels), f"{name}.labels: received {self.labels!r}, {_EXPECTED_LABELS}")
+        require(folds != 1, f"{name}.folds: received 1, expected 0, or 2 or more")
         require(
-            0 < number <= highest,
-            f"{self._name}.labels: received {self.labels!r}, expected a number of patients such as 10, or a share of "
-            "the training patients such as 10%",
+            self.fold is None or self.fold < folds,
+            f"{name}.fold: received {self.fold}"
+            + (f", expected 0 to {folds - 1} of {folds} folds" if folds else " without folds; set folds=5 too"),
         )
 
-    def _check_folds(self) -> None:
-        require(
-            self.folds == 0 or self.folds > 1, f"{self._name}.folds: received {self.folds}, expected 0, or 2 or more"
-        )
-        if self.fold is not None:
-            require(
-                0 <= self.fold < self.folds,
-                f"{self._name}.fold: received {self.fold}, expected 0 to {self.folds - 1} of {self.folds} folds"
-                if self.folds
-                else f"{self._name}.fold: received {self.fold} without folds; set folds too, such as folds=5",
-            )
+
+def _is_label_count(labels: str | None) -> bool:
+    if labels is None:
+        return True
+    number = float(labels.rstrip("%")) if _LABELS.fullmatch(labels) else 0.0
+    return 0 < number <= (100 if labels.endswith("%") else float("inf"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,17 +89,9 @@ class SegmentationConfig(FinetuningConfig):
         overlap: Of the windows of validation and prediction, 0 to below 1.
     """
 
-    samples_per_scan: int = 4
-    foreground_share: float = 0.5
-    overlap: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            self.samples_per_scan > 0,
-            f"{self._name}.samples_per_scan: received {self.samples_per_scan}, expected above 0",
-        )
-        self._require_fractions("foreground_share", "overlap")
+    samples_per_scan: Positive = 4
+    foreground_share: Share = 0.5
+    overlap: Share = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,21 +109,16 @@ class ClassificationConfig(FinetuningConfig):
         specificity: At which the sensitivity is reported.
     """
 
-    batch_size: int = 16
-    steps: int | None = 1000
-    learning_rate: float = 1e-3
-    validate_every: int | None = 100
-    hidden: int = 1024
+    batch_size: Positive = 16
+    steps: Positive | None = 1000
+    learning_rate: PositiveFloat = 1e-3
+    validate_every: Positive | None = 100
+    hidden: Annotated[int, Bounds(0, 2**16)] = 1024
     levels: tuple[int, ...] | None = None
     fit: Literal["auto", "resize", "crop"] = "auto"
     balance: bool = False
     class_weights: bool = False
-    specificity: float = 0.9
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(self.hidden >= 0, f"{self._name}.hidden: received {self.hidden}, expected 0 or above")
-        self._require_fractions("specificity")
+    specificity: Share = 0.9
 
 
 def require_patch_size(config: FinetuningConfig) -> tuple[int, ...]:

@@ -1,10 +1,18 @@
 """The shapes of networks. `kind` tells them apart in a `config.json`."""
 
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from modelsgenesis.configs.base import Config, require
-from modelsgenesis.configs.nnunet import Norm, PlainUNetConfig, ResidualUNetConfig
+from modelsgenesis.configs.base import Bounds, Config, require
+from modelsgenesis.configs.nnunet import (
+    LEVELS,
+    Channels,
+    Groups,
+    Norm,
+    NormEpsilon,
+    PlainUNetConfig,
+    ResidualUNetConfig,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,27 +36,24 @@ class GenesisUNetConfig(Config):
 
     kind: Literal["genesis_unet"] = "genesis_unet"
     dims: Literal[2, 3] = 3
-    in_channels: int = 1
-    out_channels: int = 1
-    widths: tuple[int, ...] = (64, 128, 256, 512)
+    in_channels: Channels = 1
+    out_channels: Channels = 1
+    widths: tuple[Channels, ...] = (64, 128, 256, 512)
     norm: Norm = "batch"
-    norm_epsilon: float = 1e-5
-    norm_groups: int = 8
+    norm_epsilon: NormEpsilon = 1e-5
+    norm_groups: Groups = 8
     statistics: Literal["batch", "running"] = "running"
     upsampling: Literal["transposed", "nearest"] = "transposed"
     output: Literal["sigmoid", "linear"] = "sigmoid"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(min(self.in_channels, self.out_channels) > 0, "GenesisUNetConfig: channels must be positive")
-        require(len(self.widths) > 0, "GenesisUNetConfig.widths: expected at least one level")
+        require(0 < len(self.widths) <= LEVELS, f"GenesisUNetConfig.widths: expected 1 to {LEVELS} levels")
         for width in self.widths:
-            require(width >= 2 and width % 2 == 0, f"GenesisUNetConfig.widths: {width} is not even and positive")
-        if self.norm == "group":
-            half = self.widths[0] // 2
+            require(width % 2 == 0, f"GenesisUNetConfig.widths: {width} is not even")
             require(
-                half % self.norm_groups == 0,
-                f"GenesisUNetConfig.norm_groups: {self.norm_groups} does not divide {half} channels",
+                self.norm != "group" or (width // 2) % self.norm_groups == 0,
+                f"GenesisUNetConfig.norm_groups: {self.norm_groups} does not divide {width // 2} channels",
             )
 
     def with_dims(self, dims: Literal[2, 3], depth_axis: int = -1) -> Self:
@@ -74,17 +79,12 @@ class ClassifierConfig(Config):
 
     kind: Literal["classifier"] = "classifier"
     encoder: UNetConfig
-    num_classes: int
-    hidden: int = 1024
+    num_classes: Channels
+    hidden: Annotated[int, Bounds(0, 2**16)] = 1024
     levels: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(
-            self.num_classes > 0,
-            f"ClassifierConfig.num_classes: received {self.num_classes}, expected above 0",
-        )
-        require(self.hidden >= 0, f"ClassifierConfig.hidden: received {self.hidden}, expected 0 or above")
         depth = len(self.encoder.widths)
         chosen = (-1,) if self.levels is None else self.levels
         require(

@@ -2,13 +2,19 @@
 
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
-from modelsgenesis.configs.base import Config, require
+from modelsgenesis.configs.base import Bounds, Config, Share, require
 
 Norm = Literal["batch", "instance", "group"]
 
-_Axes = tuple[int, ...]
+# The bounds are far beyond any network in use; a configuration of others must not fill the memory of who reads it.
+Channels = Annotated[int, Bounds(1, 2**14)]
+Groups = Annotated[int, Bounds(1, 2**14)]
+NormEpsilon = Annotated[float, Bounds(1e-12, 1)]
+LEVELS = 16
+_Axes = tuple[Annotated[int, Bounds(1, 31)], ...]
+_Depth = Annotated[int, Bounds(1, 64)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,56 +41,45 @@ class StagedUNetConfig(Config):
     """
 
     dims: Literal[2, 3] = 3
-    in_channels: int = 1
-    out_channels: int = 1
-    widths: tuple[int, ...] = (32, 64, 128, 256, 320, 320)
+    in_channels: Channels = 1
+    out_channels: Channels = 1
+    widths: tuple[Channels, ...] = (32, 64, 128, 256, 320, 320)
     kernels: tuple[_Axes, ...] = ()
     strides: tuple[_Axes, ...] = ()
-    decoder_convolutions: tuple[int, ...] = ()
+    decoder_convolutions: tuple[_Depth, ...] = ()
     norm: Norm = "instance"
-    norm_epsilon: float = 1e-5
-    norm_groups: int = 8
+    norm_epsilon: NormEpsilon = 1e-5
+    norm_groups: Groups = 8
     statistics: Literal["batch", "running"] = "running"
     convolution_bias: bool = True
     upsampling_bias: bool = True
     head_bias: bool = True
-    negative_slope: float = 0.01
+    negative_slope: Share = 0.01
     output: Literal["sigmoid", "linear"] = "linear"
 
     default_decoder_convolutions: ClassVar[int] = 2
 
     def __post_init__(self) -> None:
-        stages = len(self.widths)
-        self._default("kernels", ((3,) * self.dims,) * stages)
-        self._default("strides", ((1,) * self.dims,) + ((2,) * self.dims,) * (stages - 1))
-        self._default("decoder_convolutions", (self.default_decoder_convolutions,) * (stages - 1))
         super().__post_init__()
-        name = type(self).__name__
-        require(min(self.in_channels, self.out_channels) > 0, f"{name}: channels must be positive")
-        require(stages > 1, f"{name}.widths: received {stages} stages, expected 2 or more")
-        self._one_a_stage("decoder_convolutions", stages - 1)
-        for field in ("kernels", "strides"):
-            self._one_a_stage(field, stages)
-            for axes in getattr(self, field):
-                require(len(axes) == self.dims, f"{name}.{field}: {axes} is not one number for {self.dims} axes")
+        name, stages = type(self).__name__, len(self.widths)
+        require(1 < stages <= LEVELS, f"{name}.widths: received {stages} stages, expected 2 to {LEVELS}")
+        self._per_stage("kernels", ((3,) * self.dims,) * stages)
+        self._per_stage("strides", ((1,) * self.dims,) + ((2,) * self.dims,) * (stages - 1))
+        self._per_stage("decoder_convolutions", (self.default_decoder_convolutions,) * (stages - 1))
+        for axes in (*self.kernels, *self.strides):
+            require(len(axes) == self.dims, f"{name}: {axes} is not one number for each of {self.dims} axes")
         require(all(size % 2 for axes in self.kernels for size in axes), f"{name}.kernels: expected odd sizes")
         require(prod(self.strides[0]) == 1, f"{name}.strides: the first stage must keep the resolution")
         if self.norm == "group":
             bad = [width for width in self.widths if width % self.norm_groups]
             require(not bad, f"{name}.norm_groups: {self.norm_groups} does not divide the widths {bad}")
 
-    def _default(self, field: str, value: tuple[int | _Axes, ...]) -> None:
-        if not getattr(self, field):
-            object.__setattr__(self, field, value)
-
-    def _one_a_stage(self, field: str, stages: int) -> None:
-        values = getattr(self, field)
-        require(
-            len(values) == stages,
-            f"{type(self).__name__}.{field}: received {len(values)} entries, expected {stages}",
-        )
-        flat = [size for entry in values for size in (entry if isinstance(entry, tuple) else (entry,))]
-        require(min(flat) > 0, f"{type(self).__name__}.{field}: {values} is not positive throughout")
+    def _per_stage(self, field: str, default: tuple[int | _Axes, ...]) -> None:
+        """Fill in what is empty, and refuse what has not one entry a stage."""
+        values = getattr(self, field) or default
+        object.__setattr__(self, field, values)
+        name = f"{type(self).__name__}.{field}"
+        require(len(values) == len(default), f"{name}: received {len(values)} entries, expected {len(default)}")
 
     def with_dims(self, dims: Literal[2, 3], depth_axis: int = -1) -> Self:
         """Return the network for 2 or 3 spatial dimensions, which gains or loses the axis `depth_axis`.
@@ -114,12 +109,11 @@ class PlainUNetConfig(StagedUNetConfig):
     """
 
     kind: Literal["plain_unet"] = "plain_unet"
-    convolutions: tuple[int, ...] = ()
+    convolutions: tuple[_Depth, ...] = ()
 
     def __post_init__(self) -> None:
-        self._default("convolutions", (2,) * len(self.widths))
         super().__post_init__()
-        self._one_a_stage("convolutions", len(self.widths))
+        self._per_stage("convolutions", (2,) * len(self.widths))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,14 +126,13 @@ class ResidualUNetConfig(StagedUNetConfig):
     """
 
     kind: Literal["residual_unet"] = "residual_unet"
-    blocks: tuple[int, ...] = ()
+    blocks: tuple[_Depth, ...] = ()
 
     default_decoder_convolutions: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
-        self._default("blocks", (2,) * len(self.widths))
         super().__post_init__()
-        self._one_a_stage("blocks", len(self.widths))
+        self._per_stage("blocks", (2,) * len(self.widths))
 
 
 NNUNET_V1_GENESIS = PlainUNetConfig(

@@ -17,7 +17,7 @@ class PredictionConfig(Config):
         flips: Axes of the prepared image along which it is mirrored as well, or `"all"`: n axes make 2^n passes, whose
             probabilities are averaged. In RAS 0 is left to right, 1 posterior to anterior, 2 inferior to superior.
         stitch: Where the windows are put together: on the network's `"device"`, on the `"cpu"`, or `"auto"`: on the
-            device where that takes at most half of its free memory.
+            device, and where its memory does not hold that in parts, then on the CPU.
         windows_at_once: Windows that the network sees together. On a CPU a window alone can take torch's slow
             convolutions; many take memory and save no time.
         precision: Number format of the network. `"float32"` gives the same answer on every machine; `"bfloat16"` is

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from modelsgenesis.configs.base import Config, require
+from modelsgenesis.configs.base import Config, Count, Positive, Share
 from modelsgenesis.errors import ConfigurationError, nearest
 
 
@@ -24,30 +24,15 @@ class PretextConfig(Config):
             constant per sample, as the paper has it.
     """
 
-    flip_probability: float = 0.4
-    flip_limit: int = 3
-    shuffle_probability: float = 0.5
-    shuffle_windows: int = 10_000
-    shuffle_fraction: int = 10
-    intensity_probability: float = 0.9
-    painting_probability: float = 0.9
-    inpainting_share: float = 0.2
+    flip_probability: Share = 0.4
+    flip_limit: Count = 3
+    shuffle_probability: Share = 0.5
+    shuffle_windows: Positive = 10_000
+    shuffle_fraction: Positive = 10
+    intensity_probability: Share = 0.9
+    painting_probability: Share = 0.9
+    inpainting_share: Share = 0.2
     painting_fill: Literal["noise", "constant"] = "noise"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for name in (
-            "flip_probability",
-            "shuffle_probability",
-            "intensity_probability",
-            "painting_probability",
-            "inpainting_share",
-        ):
-            value = getattr(self, name)
-            require(0 <= value <= 1, f"PretextConfig.{name}: received {value}, expected 0 to 1")
-        require(self.flip_limit >= 0, f"PretextConfig.flip_limit: received {self.flip_limit}, expected 0 or above")
-        require(self.shuffle_windows > 0, f"PretextConfig.shuffle_windows: received {self.shuffle_windows}")
-        require(self.shuffle_fraction > 0, f"PretextConfig.shuffle_fraction: received {self.shuffle_fraction}")
 
 
 _NONE = PretextConfig(flip_probability=0.4, shuffle_probability=0, intensity_probability=0, painting_probability=0)

@@ -2,9 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from modelsgenesis.configs.base import Config, apply_settings, require
+from modelsgenesis.configs.base import (
+    Bounds,
+    Config,
+    Count,
+    NonNegativeFloat,
+    Positive,
+    PositiveFloat,
+    Sides,
+    apply_settings,
+    require,
+)
 from modelsgenesis.configs.networks import (
     GENESIS_UNET_2019,
     GENESIS_UNET_SMALL,
@@ -47,29 +57,29 @@ class TrainingConfig(Config):
         pretrained_rate: Their learning rate after that, as a share of the others'.
     """
 
-    steps: int | None = 1000
-    epochs: int | None = None
-    batch_size: int = 4
+    steps: Positive | None = 1000
+    epochs: Positive | None = None
+    batch_size: Positive = 4
     optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    weight_decay: float = 1e-2
+    learning_rate: PositiveFloat = 1e-3
+    momentum: NonNegativeFloat = 0.9
+    weight_decay: NonNegativeFloat = 1e-2
     schedule: Literal["constant", "cosine", "halving"] = "cosine"
-    halving_epochs: int = 40
-    warmup_steps: int = 50
-    clip_norm: float = 1.0
-    validate_every: int | None = 200
-    patience: int = 0
-    seed: int = 0
+    halving_epochs: Positive = 40
+    warmup_steps: Count = 50
+    clip_norm: NonNegativeFloat = 1.0
+    validate_every: Positive | None = 200
+    patience: Count = 0
+    seed: Count = 0
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     workers: int = -1
     compile: bool = False
     checkpoint_activations: bool = False
-    checkpoint_every: int | None = None
+    checkpoint_every: Positive | None = None
     nonfinite: Literal["stop", "skip"] = "stop"
-    explosion: float = 1000.0
-    frozen_steps: int = 0
-    pretrained_rate: float = 1.0
+    explosion: NonNegativeFloat = 1000.0
+    frozen_steps: Count = 0
+    pretrained_rate: NonNegativeFloat = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -79,15 +89,6 @@ class TrainingConfig(Config):
             not (self.compile and self.checkpoint_activations),
             f"{name}: compile and checkpoint_activations do not work together; set one of them",
         )
-        for key in ("steps", "epochs", "validate_every", "checkpoint_every"):
-            value = getattr(self, key)
-            require(value is None or value > 0, f"{name}.{key}: received {value}, expected above 0")
-        for key in ("batch_size", "halving_epochs"):
-            require(getattr(self, key) > 0, f"{name}.{key}: received {getattr(self, key)}, expected above 0")
-        require(self.learning_rate > 0, f"{name}.learning_rate: received {self.learning_rate}, expected above 0")
-        counted = ("warmup_steps", "patience", "seed", "frozen_steps")
-        for key in ("momentum", "weight_decay", "clip_norm", "explosion", "pretrained_rate", *counted):
-            require(getattr(self, key) >= 0, f"{name}.{key}: received {getattr(self, key)}, expected 0 or above")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,37 +108,17 @@ class PretrainingConfig(TrainingConfig):
 
     network: UNetConfig = GENESIS_UNET_SMALL
     pretext: PretextConfig = field(default_factory=PretextConfig)
-    patch_size: tuple[int, ...] = (64, 64, 32)
-    samples_per_scan: int = 32
+    patch_size: Sides = (64, 64, 32)
+    samples_per_scan: Positive = 32
     rule: Literal["lung", "foreground", "none"] = "foreground"
     slice_axis: Literal[0, 1, 2] = 2
-    validation_fraction: float = 0.2
-    validation_samples: int = 64
+    validation_fraction: Annotated[float, Bounds(0, 0.99)] = 0.2
+    validation_samples: Positive = 64
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_patch_size(self.patch_size, self.network.dims)
-        require(
-            0 <= self.validation_fraction < 1,
-            f"PretrainingConfig.validation_fraction: received {self.validation_fraction}, expected 0 to 1",
-        )
-        for key in ("samples_per_scan", "validation_samples"):
-            require(
-                getattr(self, key) > 0,
-                f"PretrainingConfig.{key}: received {getattr(self, key)}, expected above 0",
-            )
-
-
-def check_patch_size(patch_size: tuple[int, ...], dims: int) -> None:
-    """Refuse a patch of the wrong number of sides or with a side below 1.
-
-    Raises:
-        ConfigurationError: The patch does not fit the dimensions.
-    """
-    require(
-        len(patch_size) == dims and min(patch_size) > 0,
-        f"patch_size: received {patch_size}, expected {dims} positive sides",
-    )
+        dims, patch = self.network.dims, self.patch_size
+        require(len(patch) == dims, f"patch_size: received {patch}, expected {dims} positive sides")
 
 
 GENESIS_2019 = PretrainingConfig(

@@ -5,18 +5,20 @@
     <folder>/sets/0123…/entries.jsonl  the volumes of one build, a line each
     <folder>/sets/0123…/offsets.npy    where each line starts
 
-Every file is written aside and renamed, so a build can be cut short and started again, and several can run
-at once. Opening maps two files and reads neither. The `.jsonl` holds names of scans: the folder is local and
-never published.
+Every file is written atomically, so a build can be cut short and started again, and several can run at once; a file
+that is damaged all the same is made again by the next build. Opening maps two files and reads neither. The `.jsonl`
+holds names of scans: the folder is local and never published.
 """
 
 import hashlib
 import json
 import mmap
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self
@@ -24,22 +26,45 @@ from typing import Any, Self
 import numpy as np
 
 from modelsgenesis.configs import InputContract
-from modelsgenesis.data.store import (
-    CacheEntry,
-    check_space,
-    entry_of,
-    make_folder,
-    map_volume,
-    store_scan,
-    volume_path,
-    write_aside,
-)
+from modelsgenesis.data.preparation import prepare
+from modelsgenesis.data.reading import read_volume
+from modelsgenesis.data.resampling import resampled_shape
 from modelsgenesis.data.volume import Refusal, ScanReference
-from modelsgenesis.errors import ConfigurationError, DataError, ScanError
+from modelsgenesis.errors import ConfigurationError, DataError, GenesisError, ScanError
+from modelsgenesis.files import parsing, read_json, replacing, write_atomically, write_json
+
+LEVELS = 65535
+"""A voxel is stored as its value in [0, 1] times this, rounded: an error of at most half of 1/65535."""
+
+_FORMAT = 2  # rises when a volume is read or prepared otherwise, so that what was prepared before is not used
+_OPEN_MAPS = 256
+_MARGIN = 2**28  # bytes that stay free
+_AGAIN = "the same command prepares it again"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheEntry:
+    """A prepared volume as the cache knows it.
+
+    Attributes:
+        key: Name of its file: a digest of the scan's content and its preparation.
+        name: What a message calls the scan; local, not to be published.
+        group: The patient, as in `ScanReference`.
+        shape: [*spatial] as prepared.
+        spacing: mm along each axis.
+        bounds: Values of the scan that became 0 and 1.
+    """
+
+    key: str
+    name: str
+    group: str
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    bounds: tuple[float, float]
 
 
 class VolumeCache:
-    """Prepared volumes by index; see `build` and `open`.
+    """Prepared volumes by index; see `build`.
 
     It can be given to worker processes: each maps the files for itself.
 
@@ -47,18 +72,20 @@ class VolumeCache:
         folder: The cache's folder.
         name: The set's name in it.
         contract: How the volumes were prepared.
+
+    Raises:
+        DataError: The folder holds no such set.
     """
 
     def __init__(self, folder: Path, name: str) -> None:
         self.folder, self.name = folder, name
         place = folder / "sets" / name
-        try:
-            self.contract = InputContract.from_dict(json.loads((place / "contract.json").read_text()))
+        with parsing(place, DataError, what="as a set of the cache", remedy=_AGAIN):
+            self.contract = InputContract.from_dict(read_json(place / "contract.json", DataError))
             self._offsets = np.load(place / "offsets.npy", mmap_mode="r")
             with (place / "entries.jsonl").open("rb") as file:
                 self._lines = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{place}: no set of this cache: {error}; build it again") from error
+        self._map = lru_cache(_OPEN_MAPS)(_map_volume)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.folder, self.name)
@@ -74,15 +101,11 @@ class VolumeCache:
         """
         if not 0 <= index < len(self):
             raise IndexError(f"volume {index} of {len(self)}")
-        values = json.loads(self._lines[int(self._offsets[index]) : int(self._offsets[index + 1])])
-        return entry_of(values)
+        return _entry(json.loads(self._lines[int(self._offsets[index]) : int(self._offsets[index + 1])]))
 
     def entries(self) -> Iterator[CacheEntry]:
         """Yield what is known of every volume, in order."""
         return (self.entry(index) for index in range(len(self)))
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (self[index] for index in range(len(self)))
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Return a volume, uint16 [*spatial], memory-mapped and read-only: the value in [0, 1] times 65535.
@@ -92,32 +115,11 @@ class VolumeCache:
             DataError: Its file is gone or damaged.
         """
         entry = self.entry(index)
-        array = map_volume(volume_path(self.folder, entry.key))
+        path = volume_path(self.folder, entry.key)
+        array = self._map(path)
         if array.shape != entry.shape or array.dtype != np.uint16:
-            raise DataError(
-                f"{volume_path(self.folder, entry.key)}: holds {array.shape} {array.dtype}; "
-                f"expected {entry.shape} uint16, delete it and build again"
-            )
+            raise DataError(f"{path}: holds {array.shape} {array.dtype}, expected {entry.shape} uint16; delete it")
         return array
-
-    @classmethod
-    def open(cls, folder: str | Path, name: str | None = None) -> Self:
-        """Open what was built.
-
-        Args:
-            folder: The cache's folder.
-            name: Which set; by default the one built last.
-
-        Raises:
-            DataError: The folder holds no such set.
-        """
-        folder = Path(folder)
-        if name is None:
-            try:
-                name = (folder / "last").read_text().strip()
-            except OSError as error:
-                raise DataError(f"{folder}: holds no cache of prepared volumes; build one first") from error
-        return cls(folder, name)
 
     @classmethod
     def build(
@@ -136,7 +138,7 @@ class VolumeCache:
             references: The scans.
             contract: How to prepare them; the intensities must become [0, 1].
             folder: The cache's folder, made if it is not there; runs may share it.
-            workers: Scans at once; by default one a core.
+            workers: Scans at once; by default one per core.
             strict: Raise on the first scan that cannot be used, instead of refusing it.
             progress: Called with the scans done and their number after each.
 
@@ -158,18 +160,17 @@ class VolumeCache:
                 f"intensity {contract.intensity!r} does not map to [0, 1]; choose window or percentiles"
             )
         folder = Path(folder)
-        make_folder(folder)
-        check_space(references, contract, folder)
+        _check_space(references, contract, folder)
         entries: list[CacheEntry] = []
         refused: list[Refusal] = []
         results = _prepare_all(references, contract, folder, workers or os.cpu_count() or 1)
-        for done, result in enumerate(results, start=1):
+        for done, (reference, result) in enumerate(zip(references, results, strict=True), start=1):
             if isinstance(result, CacheEntry):
                 entries.append(result)
             elif strict:
                 raise result
             else:
-                source = references[done - 1].source
+                source = reference.source
                 refused.append(Refusal(source=source, reason=str(result).removeprefix(f"{source}: ")))
             if progress:
                 progress(done, len(references))
@@ -180,16 +181,14 @@ class VolumeCache:
 
 
 def write_set(folder: Path, entries: Sequence[CacheEntry], contract: InputContract) -> str:
-    """Write the manifest of a set, make it the last one, and return its name."""
+    """Write the manifest of a set and return its name."""
     lines = [json.dumps(asdict(entry)).encode() + b"\n" for entry in entries]
     recipe = json.dumps(contract.to_dict()).encode()
     name = hashlib.blake2b(b"".join([recipe, *lines]), digest_size=12).hexdigest()
-    offsets = np.cumsum([0, *map(len, lines)], dtype=np.int64)
     place = folder / "sets" / name
-    write_aside(place / "offsets.npy", lambda file: np.save(file, offsets))
-    write_aside(place / "entries.jsonl", lambda file: file.writelines(lines))
-    write_aside(place / "contract.json", lambda file: file.write(recipe))
-    write_aside(folder / "last", lambda file: file.write(name.encode()))
+    _save_array(place / "offsets.npy", np.cumsum([0, *map(len, lines)], dtype=np.int64))
+    write_atomically(place / "entries.jsonl", b"".join(lines), DataError)
+    write_atomically(place / "contract.json", recipe, DataError)
     return name
 
 
@@ -198,15 +197,153 @@ def _prepare_all(
 ) -> Iterator[CacheEntry | ScanError]:
     """Yield the results in order; only a few scans are ahead of the one that is waited for.
 
-    Threads, since decompression and arithmetic release the interpreter: no start-up, nothing to pickle.
+    Threads, since decompression and arithmetic release the interpreter: no start-up, nothing to pickle. Twice as many
+    scans as threads are under way, so that none idles while the results wait for a slow one.
     """
     waiting = iter(references)
     with ThreadPoolExecutor(workers) as pool:
-        running = [pool.submit(store_scan, scan, contract, folder) for scan in islice(waiting, 2 * workers)]
+        running = [pool.submit(_prepare_scan, scan, contract, folder) for scan in islice(waiting, 2 * workers)]
         try:
             while running:
                 yield running.pop(0).result()
-                running += [pool.submit(store_scan, scan, contract, folder) for scan in islice(waiting, 1)]
+                running += [pool.submit(_prepare_scan, scan, contract, folder) for scan in islice(waiting, 1)]
         finally:
             for future in running:
                 future.cancel()
+
+
+def _prepare_scan(reference: ScanReference, contract: InputContract, folder: Path) -> CacheEntry | ScanError:
+    """Prepare one scan unless the cache has it; a scan that cannot be used is returned as its error."""
+    try:
+        seen = _seen_path(reference, contract, folder)
+        entry = _recall(seen, reference, folder)
+        if entry is None:
+            entry, size = _store(reference, contract, folder)
+            write_json(seen, {**asdict(entry), "bytes": size}, DataError)
+    except ScanError as error:
+        return error
+    return entry
+
+
+def _recall(seen: Path, reference: ScanReference, folder: Path) -> CacheEntry | None:
+    """Return the entry of an unchanged file whose volume is there and whole; name and group are today's."""
+    try:
+        with parsing(seen, DataError):
+            values = read_json(seen, DataError)
+            size = values.pop("bytes")
+            entry = _entry(values | {"name": reference.source, "group": reference.group})
+            return entry if volume_path(folder, entry.key).stat().st_size == size else None
+    except DataError:  # not seen yet, or damaged: prepare it
+        return None
+
+
+def _store(reference: ScanReference, contract: InputContract, folder: Path) -> tuple[CacheEntry, int]:
+    """Prepare a scan and return its entry and the bytes of its file."""
+    key = _content_key(reference, contract)
+    prepared = prepare(read_volume(reference), contract)
+    entry = CacheEntry(
+        key=key,
+        name=reference.source,
+        group=reference.group,
+        shape=prepared.array.shape,
+        spacing=prepared.spacing,
+        bounds=prepared.bounds,
+    )
+    path = volume_path(folder, key)
+    return entry, _save_array(path, quantize(prepared.array))
+
+
+def quantize(array: np.ndarray) -> np.ndarray:
+    """Turn [0, 1] into uint16 levels, an error of at most half of 1/65535. The array is used up.
+
+    Example:
+        >>> quantize(np.array([0.0, 0.5, 1.0], np.float32)).tolist()
+        [0, 32768, 65535]
+    """
+    array *= LEVELS
+    array += 0.5
+    return array.astype(np.uint16)
+
+
+def _seen_path(reference: ScanReference, contract: InputContract, folder: Path) -> Path:
+    """Return the record of a file as it is now, which is told without reading it: place, size and times of change.
+
+    The time of change of the inode tells what a tool did that sets the other time back, as `rsync -t` does.
+    """
+    digest = _recipe_digest(reference, contract)
+    for path in reference.parts:
+        with parsing(reference.source, ScanError):
+            status = path.stat()
+            times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"
+            digest.update(f"{path.resolve()}\0{status.st_size}\0{times}\0".encode(errors="surrogateescape"))
+    name = digest.hexdigest()
+    return folder / "seen" / name[:2] / f"{name}.json"  # folders stay small
+
+
+def _content_key(reference: ScanReference, contract: InputContract) -> str:
+    """Digest of the bytes of the scan and of its preparation."""
+    digest = _recipe_digest(reference, contract)
+    for path in reference.parts:
+        with parsing(reference.source, ScanError), path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _recipe_digest(reference: ScanReference, contract: InputContract) -> Any:
+    recipe = json.dumps([_FORMAT, contract.to_dict(), reference.index])
+    return hashlib.blake2b(recipe.encode(), digest_size=20)
+
+
+def _entry(values: dict[str, Any]) -> CacheEntry:
+    """Build an entry from what JSON made of it."""
+    return CacheEntry(**{**values, **{name: tuple(values[name]) for name in ("shape", "spacing", "bounds")}})
+
+
+def volume_path(folder: Path, key: str) -> Path:
+    """Return where the volume of a key lies."""
+    return folder / "volumes" / key[:2] / f"{key}.npy"
+
+
+def _save_array(path: Path, array: np.ndarray) -> int:
+    """Write an array atomically and return the bytes of the file."""
+    with replacing(path, DataError) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
+        return file.tell()
+
+
+def _map_volume(path: Path) -> np.ndarray:
+    """Map a volume, read-only; the last ones stay mapped."""
+    with parsing(path, DataError, what="as a prepared volume", remedy=_AGAIN):
+        return np.load(path, mmap_mode="r")
+
+
+def _check_space(references: Sequence[ScanReference], contract: InputContract, folder: Path) -> None:
+    """Refuse to start what the disk cannot hold, as far as the headers tell.
+
+    Raises:
+        DataError: The disk is too full, or the folder cannot be made.
+    """
+    with parsing(folder, DataError, what="as a cache", remedy="choose another folder with --cache"):
+        folder.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(folder).free
+    needed = sum(_prepared_bytes(scan, contract) for scan in references if not _is_seen(scan, contract, folder))
+    if needed + _MARGIN > free and needed:
+        raise DataError(
+            f"{folder}: {needed / 2**30:.1f} GiB of prepared volumes, {free / 2**30:.1f} GiB are free; "
+            "choose another folder with --cache"
+        )
+
+
+def _is_seen(reference: ScanReference, contract: InputContract, folder: Path) -> bool:
+    try:
+        return _seen_path(reference, contract, folder).is_file()
+    except GenesisError:  # it will be refused by its name when its turn comes
+        return True
+
+
+def _prepared_bytes(reference: ScanReference, contract: InputContract) -> int:
+    shape = reference.shape
+    if contract.spacing is not None and reference.spacing is not None and len(shape) == len(contract.spacing):
+        shape = resampled_shape(shape, reference.spacing, contract.spacing)
+    return 2 * int(np.prod(shape, dtype=np.int64))

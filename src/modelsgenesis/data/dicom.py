@@ -1,47 +1,40 @@
-"""DICOM: series found by content and grouped by what they say of themselves, pixels through SimpleITK."""
+"""DICOM: series found by content and grouped by what they say of themselves."""
 
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from modelsgenesis.data.dicom_series import Series, Slice, order_series, series_key, slices_of, split_series
-from modelsgenesis.data.dicom_tags import PIXELS, Tags, integer, is_dicom, numbers, read_tags, text
-from modelsgenesis.data.raster import COLOUR, grey
-from modelsgenesis.data.volume import (
-    Refusal,
-    ScanReference,
-    Volume,
-    check_shape,
-    reading,
-    spacing_of,
-)
-from modelsgenesis.errors import MissingExtraError, ScanError, UnreadableScanError
+from modelsgenesis.data.dicom_frames import PER_FRAME, frames_of, simpleitk, values_of
+from modelsgenesis.data.dicom_series import Slice, order_series, series_key, sizes, slice_of, split_series
+from modelsgenesis.data.dicom_tags import Tags, read_tags, text, whole
+from modelsgenesis.data.raster import COLOUR
+from modelsgenesis.data.volume import Refusal, ScanReference, Volume, check_shape, spacing_of
+from modelsgenesis.errors import ScanError, UnreadableScanError
+from modelsgenesis.files import parsing
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
 FORMAT = "DICOM"
-
-_MODALITY, _IMAGE_TYPE, _CLASS = 0x00080060, 0x00080008, 0x00020002
-_PATIENT, _STUDY = 0x00100020, 0x0020000D
-_FRAMES, _SAMPLES, _PHOTOMETRIC = 0x00280008, 0x00280002, 0x00280004
-_ROWS, _COLUMNS, _SIGNED, _BITS = 0x00280010, 0x00280011, 0x00280103, 0x00280100
-_PADDING, _SLOPE, _INTERCEPT = 0x00280120, 0x00281053, 0x00281052
-_SPACINGS = (0x00280030, 0x00181164)  # of pixels, else on the detector
-_DIRECTORY = "1.2.840.10008.1.3.10"
-_SYNTAX, _COMPRESSED = 0x00020010, ("1.2.840.10008.1.2.4", "1.2.840.10008.1.2.5")
-_SMALLEST = 50_000  # JPEG 2000 shrinks a constant slice to a 3,500th
 
 _NAMES = {"CT": "ct", "MR": "mri", "US": "ultrasound", "IVUS": "ultrasound"}
 _NAMES |= dict.fromkeys(("CR", "DX", "MG", "XA", "RF", "PX", "IO", "RG"), "xray")
 _VOLUMES = ("CT", "MR", "PT", "NM")
 _DERIVED = ("SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "PR", "REG", "SR", "KO", "DOC", "FID", "RWV")
+_COLOURS = ("RGB", "YBR", "PALETTE")
+_DIRECTORY, _STORAGE = "1.2.840.10008.1.3.10", "1.2.840.10008.5.1.4.1.1."
+_SCREEN, _IMAGES = "7", ("1", "2", "3", "4", "6", "7", "12", "13", "20", "128", "130")  # classes of storage
+
+
+class _AsideError(ScanError):
+    """A file with which nothing is wrong, but that is not an image of a patient."""
 
 
 def find_series(paths: Iterable[Path]) -> tuple[list[ScanReference], list[Refusal]]:
     """Return the scans that DICOM files make up, whatever their names and folders, and what is refused.
+
+    Localizers, reports and the like are left aside on purpose: `bad` of their refusal is False.
 
     Raises:
         MissingExtraError: SimpleITK is not installed.
@@ -50,35 +43,42 @@ def find_series(paths: Iterable[Path]) -> tuple[list[ScanReference], list[Refusa
     scans: list[ScanReference] = []
     refused: list[Refusal] = []
     series: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
-    first: dict[tuple[str, ...], Tags] = {}
     for path in paths:
         try:
-            tags = _tags(path)
-            if text(tags, _CLASS) == _DIRECTORY:
-                continue
-            if text(tags, _MODALITY) in _VOLUMES:
-                key = series_key(tags, path)
-                series[key] += slices_of(path, tags)
-                first.setdefault(key, tags)
+            frames = _frames(path)
+            if text(frames[0], "Modality") in _VOLUMES:
+                slices = [slice_of(frame) for frame in frames]
+                series[series_key(frames[0])] += slices
             else:
-                scans += _describe_planes(path, tags)
+                scans += _describe_pictures(frames)
         except ScanError as error:
-            refused.append(Refusal(source=str(path), reason=str(error).removeprefix(f"{path}: ")))
-    for key, slices in series.items():
-        found, bad = _describe_volumes(slices, first.get(key, {}))
-        scans += found
-        refused += bad
+            refused.append(_refusal(path, error))
+    for slices in series.values():
+        volumes = split_series(slices)
+        several = len(volumes) > 1 and whole(slices[0].frame, "NumberOfFrames", 1) > 1  # in one file
+        for number, volume in enumerate(volumes):
+            path = volume[0].frame["Path"]
+            source = path if len(slices) == 1 else f"{path.parent} [{len(volume)} slices from {path.name}]"
+            try:
+                scans.append(_describe_volume(volume, str(source), number if several else None))
+            except ScanError as error:
+                refused.append(_refusal(source, error))
     return scans, refused
 
 
+def _refusal(source: object, error: ScanError) -> Refusal:
+    reason = str(error).removeprefix(f"{source}: ")
+    return Refusal(source=str(source), reason=reason, bad=not isinstance(error, _AsideError))
+
+
 def describe(path: Path) -> list[ScanReference]:
-    """Return what one file holds: a volume of one slice or of its frames, or an image a frame.
+    """Return what one file holds: a volume of one slice or of its frames, or a picture a frame.
 
     Raises:
         ScanError: It cannot be used.
         MissingExtraError: SimpleITK is not installed.
     """
-    _tags(path)  # says what is wrong in its own words
+    _frames(path)  # what is wrong with it is raised as what it is
     scans, refused = find_series([path])
     if refused:
         raise ScanError(f"{path}: {refused[0].reason}")
@@ -95,224 +95,106 @@ def read(path: Path, index: int | None) -> Volume:
     return read_reference(scans[index or 0])
 
 
-def read_reference(reference: ScanReference) -> Volume:
-    """Read a volume or image that `find_series` found.
+def _frames(path: Path) -> list[Tags]:
+    """Return the frames of a file that holds an image.
 
     Raises:
-        UnreadableScanError: A file is damaged, or is no longer the one that was found.
-        ScanError: The series is no longer complete.
+        ScanError: It holds none that is of a patient.
     """
-    if len(reference.shape) == 2:
-        return _read_plane(reference)
-    with reading(reference.source):
-        tagged = [(path, _tags(path)) for path in reference.files or (reference.path,)]
-        volumes = split_series([one for path, tags in tagged for one in slices_of(path, tags)])
-        if (reference.index or 0) >= len(volumes):
-            raise ScanError(f"{reference.source}: holds {len(volumes)} volumes; find it again, it was changed")
-        series = order_series(volumes[reference.index or 0], reference.source)
-        array = np.stack([_pixels(one.path, one.frame or 0) for one in series.slices])
-    tags = tagged[0][1]
-    return Volume(
-        array=array.transpose(2, 1, 0),
-        affine=series.affine,
-        source=reference.source,
-        modality=reference.modality,
-        padding=_padding(tags),
-        notes=series.notes,
-    )
-
-
-def _tags(path: Path) -> Tags:
-    """Return the elements of a file that holds an image.
-
-    Raises:
-        ScanError: It holds none that is of a patient, or promises pixels that it has not.
-    """
-    with reading(path):
-        if not is_dicom(path):
-            raise UnreadableScanError(f"{path}: has no DICOM content; it is damaged or of another format")
-        tags = read_tags(path)
-    modality = text(tags, _MODALITY)
-    if text(tags, _CLASS) == _DIRECTORY:
-        return tags
-    if modality in _DERIVED:
-        raise ScanError(f"{path}: {modality} is derived from images; expected an image")
-    if not tags.get(PIXELS):
-        raise ScanError(f"{path}: holds no pixels{f' ({modality})' if modality else ''}; expected an image")
-    if "LOCALIZER" in text(tags, _IMAGE_TYPE).split("\\"):
-        raise ScanError(f"{path}: is a localizer, by which the scan was planned; expected the scan")
-    _check_pixels(path, tags)
-    return tags
-
-
-def _check_pixels(path: Path, tags: Tags) -> None:
-    """Refuse a size that the pixels' bytes cannot be.
-
-    Raises:
-        UnreadableScanError: Rows, columns and frames promise more.
-    """
-    sides = (integer(tags, _ROWS), integer(tags, _COLUMNS), _count(tags), integer(tags, _SAMPLES, 1))
-    promised = int(np.prod(sides, dtype=object)) * integer(tags, _BITS, 16) // 8
-    compressed = text(tags, _SYNTAX).startswith(_COMPRESSED)
-    stored = tags[PIXELS] * (_SMALLEST if compressed else 1)
-    if not 0 < promised <= stored:
-        shown = "×".join(map(str, sides))
-        raise UnreadableScanError(
-            f"{path}: {shown} pixels in {tags[PIXELS]} bytes; it is truncated or damaged, copy it again"
-        )
-
-
-def _count(tags: Tags) -> int:
-    """Return the number of frames."""
-    return int((numbers(tags, _FRAMES) or [1])[0])
-
-
-def _describe_volumes(slices: Sequence[Slice], tags: Tags) -> tuple[list[ScanReference], list[Refusal]]:
-    """Return a reference per volume of a series; `tags` are of any of its files."""
-    scans: list[ScanReference] = []
-    refused: list[Refusal] = []
-    volumes = split_series(slices)
-    for number, volume in enumerate(volumes):
-        source = _source(volume)
-        alone = len({one.path for one in slices}) == 1 and len(volumes) > 1  # several in one file
-        try:
-            series = order_series(volume, source)
-            scans.append(_reference(series, tags, number if alone else None))
-        except ScanError as error:
-            refused.append(Refusal(source=source, reason=str(error).removeprefix(f"{source}: ")))
-    return scans, refused
-
-
-def _reference(series: Series, tags: Tags, index: int | None) -> ScanReference:
-    first = series.slices[0]
-    shape = (first.size[1], first.size[0], len(series.slices))
-    files = tuple(dict.fromkeys(one.path for one in series.slices))
-    check_shape(shape, str(first.path))
-    return ScanReference(
-        path=first.path,
-        format=FORMAT,
-        shape=shape,
-        spacing=spacing_of(series.affine),
-        modality=_NAMES.get(text(tags, _MODALITY)),
-        group=_group(tags, first.path),
-        index=index,
-        files=files if len(files) > 1 else (),
-        notes=series.notes,
-    )
-
-
-def _describe_planes(path: Path, tags: Tags) -> list[ScanReference]:
-    """Return a reference per frame of an image that is no slice of a volume."""
-    shape = (integer(tags, _ROWS), integer(tags, _COLUMNS))
-    check_shape(shape, str(path))
-    count = _count(tags)
-    notes = (COLOUR,) if integer(tags, _SAMPLES, 1) > 1 else ()
-    return [
-        ScanReference(
-            path=path,
-            format=FORMAT,
-            shape=shape,
-            spacing=_plane_spacing(tags),
-            modality=_NAMES.get(text(tags, _MODALITY)),
-            group=_group(tags, path),
-            index=index,
-            notes=notes,
-        )
-        for index in (range(count) if count > 1 else [None])
-    ]
-
-
-def _read_plane(reference: ScanReference) -> Volume:
-    path = reference.path
-    tags = _tags(path)
-    with reading(path):
-        array = _pixels(path, reference.index or 0)
-    inverted = text(tags, _PHOTOMETRIC) == "MONOCHROME1"  # SimpleITK turns it, so that white is high
-    affine = np.eye(4)
-    affine[[0, 1], [0, 1]] = reference.spacing or (1.0, 1.0)
-    return Volume(
-        array=array,
-        affine=affine,
-        source=reference.source,
-        modality=reference.modality,
-        measured=reference.spacing is not None,
-        padding=None if inverted else _padding(tags),
-        notes=(*reference.notes, "MONOCHROME1 inverted") if inverted else reference.notes,
-    )
-
-
-def _plane_spacing(tags: Tags) -> tuple[float, ...] | None:
-    """Return mm between rows and columns; radiographs without a calibration say nothing, or 0."""
-    for tag in _SPACINGS:
-        spacing = numbers(tags, tag)
-        if len(spacing) == 2 and min(spacing) > 0 and max(spacing) < np.inf:
-            return tuple(spacing)
-    return None
-
-
-def _pixels(path: Path, frame: int) -> np.ndarray:
-    """Return the values of a frame after the file's rescale, [rows, columns], colour made grey."""
     tags = read_tags(path)
-    frames = _decode(path, path.stat().st_mtime_ns) if _count(tags) > 1 else _load(path)
-    frames = frames.reshape(-1, *frames.shape[-3:]) if integer(tags, _SAMPLES, 1) > 1 else frames
-    if frame >= len(frames):
-        raise UnreadableScanError(f"{path}: frame {frame} was asked for, it holds {len(frames)}")
-    array = frames[frame]
-    return grey(array) if array.ndim == 3 else array
+    if reason := _why_aside(tags):
+        raise _AsideError(f"{path}: {reason}; expected an image of a patient")
+    if not tags.get("PixelData"):
+        raise UnreadableScanError(f"{path}: holds no pixels; expected an image, it is truncated, copy it again")
+    if tags.get("ModalityLUTSequence"):
+        raise ScanError(f"{path}: its values are mapped by a table (Modality LUT); expected slope and intercept")
+    if "ConcatenationUID" in tags:
+        raise ScanError(f"{path}: is one part of an image (concatenation); expected the whole, export it as one file")
+    return frames_of(path, tags)
 
 
-@lru_cache(1)
-def _decode(path: Path, changed: int) -> np.ndarray:
-    """Return all frames of a file and keep them: its next frame is likely to be asked for next."""
-    del changed  # it makes the key of a file that was written anew another one
-    return _load(path)
+def _why_aside(tags: Tags) -> str:
+    """Return why a sound file is not an image to learn from; empty for one that is, or that should have been."""
+    modality, kind = text(tags, "Modality"), text(tags, "SOPClassUID") or text(tags, "MediaStorageSOPClassUID")
+    family = kind.removeprefix(_STORAGE).split(".")[0] if kind.startswith(_STORAGE) else ""
+    reasons = {
+        "is the index of a medium": kind == _DIRECTORY,
+        f"{modality} is derived from images": modality in _DERIVED,
+        "is a localizer, by which the scan was planned": "LOCALIZER" in text(tags, "ImageType").split("\\"),
+        f"holds no pixels ({modality or kind})": kind and family not in _IMAGES and not tags.get("PixelData"),
+    }
+    if modality in _VOLUMES:
+        placed = tags.keys() & {"ImagePositionPatient", PER_FRAME}
+        coloured = text(tags, "PhotometricInterpretation").startswith(_COLOURS)
+        reasons["is the picture of a screen or report (secondary capture)"] = family == _SCREEN and not placed
+        reasons["is coloured, so that its values are not what was measured"] = coloured
+    return next((reason for reason, true in reasons.items() if true), "")
 
 
-def _load(path: Path) -> np.ndarray:
-    """Return [frames, rows, columns], with colours last where there are any."""
-    sitk = simpleitk()
-    with reading(path):
-        reader = sitk.ImageFileReader()
-        reader.SetImageIO("GDCMImageIO")
-        reader.SetFileName(str(path))
-        image = reader.Execute()
-        array = sitk.GetArrayFromImage(image)
-    axes = 3 + (image.GetNumberOfComponentsPerPixel() > 1)
-    return array if array.ndim == axes else array[None]
+def _describe_volume(slices: list[Slice], source: str, index: int | None) -> ScanReference:
+    ordered, affine, notes = order_series(slices, source)
+    frame, files = ordered[0].frame, tuple(dict.fromkeys(one.frame["Path"] for one in ordered))
+    shape = whole(frame, "Columns"), whole(frame, "Rows"), len(ordered)
+    files = files if len(files) > 1 else ()
+    return _found(frame, shape=shape, spacing=spacing_of(affine), index=index, files=files, notes=notes)
 
 
-def _padding(tags: Tags) -> float | None:
-    """Return the value of pixels outside the field of view, rescaled as the pixels are."""
-    if _PADDING not in tags:
-        return None
-    stored, bits = integer(tags, _PADDING), integer(tags, _BITS, 16)
-    if integer(tags, _SIGNED) and stored >= 2 ** (bits - 1):
-        stored -= 2**bits
-    slope, intercept = numbers(tags, _SLOPE) or [1.0], numbers(tags, _INTERCEPT) or [0.0]
-    return stored * slope[0] + intercept[0]
+def _describe_pictures(frames: list[Tags]) -> list[ScanReference]:
+    """Return a reference per frame of an image that is no slice of a volume."""
+    first = frames[0]
+    notes = (COLOUR,) if whole(first, "SamplesPerPixel", 1) > 1 else ()
+    if text(first, "PhotometricInterpretation") == "MONOCHROME1":
+        notes = ("MONOCHROME1 inverted",)
+    found = []
+    for number, frame in enumerate(frames):
+        spacing = sizes(frame, "PixelSpacing", 2) or sizes(frame, "ImagerPixelSpacing", 2)  # uncalibrated: none, or 0
+        index = number if len(frames) > 1 else None
+        shape = whole(frame, "Rows"), whole(frame, "Columns")
+        found.append(_found(frame, shape=shape, spacing=tuple(spacing) or None, index=index, notes=notes))
+    return found
 
 
-def _group(tags: Tags, path: Path) -> str:
-    """Return the patient; where the name was removed the study, else the folder."""
-    return text(tags, _PATIENT) or text(tags, _STUDY) or path.parent.name
+def _found(frame: Tags, **found: Any) -> ScanReference:
+    """Return a reference; its group is the patient, where the name was removed the study, else the folder."""
+    path, modality = frame["Path"], _NAMES.get(text(frame, "Modality"))
+    check_shape(found["shape"], str(path))
+    group = text(frame, "PatientID") or text(frame, "StudyInstanceUID") or path.parent.name
+    return ScanReference(path=path, format=FORMAT, modality=modality, group=group, **found)
 
 
-def _source(slices: Sequence[Slice]) -> str:
-    """Return what a message calls a series."""
-    folders = Counter(str(one.path.parent) for one in slices)
-    first = min(slices, key=lambda one: one.height).path.name
-    return f"{folders.most_common(1)[0][0]} [{len(slices)} slices from {first}]"
-
-
-def simpleitk() -> Any:
-    """Return SimpleITK, told to keep its warnings to itself: what matters is raised.
+def read_reference(reference: ScanReference) -> Volume:
+    """Read a volume or picture that `find_series` found.
 
     Raises:
-        MissingExtraError: It is not installed.
+        UnreadableScanError: A file is damaged.
+        ScanError: The series is no longer complete, or the file no longer the one that was found.
     """
-    try:
-        import SimpleITK as sitk  # noqa: N813 - its own customary name
-    except ImportError as error:
-        raise MissingExtraError("reading DICOM", "io") from error
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    return sitk
+    number = reference.index or 0
+    with parsing(reference.source, UnreadableScanError):
+        frames = [frame for path in reference.parts for frame in _frames(path)]
+        picture = len(reference.shape) == 2
+        found: list[Any] = frames if picture else split_series([slice_of(frame) for frame in frames])
+        if number < len(found):
+            return _read_picture(found[number], reference) if picture else _read_volume(found[number], reference)
+    raise ScanError(f"{reference.source}: has no image {number}; find it again, it was changed")
+
+
+def _read_volume(slices: list[Slice], reference: ScanReference) -> Volume:
+    ordered, affine, notes = order_series(slices, reference.source)
+    planes = [values_of(one.frame) for one in ordered]
+    exact = all(values.dtype != np.float32 for values, _ in planes)
+    array = np.stack([values for values, _ in planes], dtype=None if exact else np.float32, casting="unsafe")
+    padding = min((own for _, own in planes if own is not None), default=None)
+    for values, (_, own) in zip(array, planes, strict=True):
+        if own is not None and own != padding:  # rescaled by numbers of its own
+            values[values == own] = padding
+    found = {"source": reference.source, "modality": reference.modality, "padding": padding, "notes": notes}
+    return Volume(array=array.transpose(2, 1, 0), affine=affine, **found)
+
+
+def _read_picture(frame: Tags, reference: ScanReference) -> Volume:
+    array, padding = values_of(frame, picture=True)
+    spacing = reference.spacing or (1.0, 1.0)
+    found = {"source": reference.source, "modality": reference.modality, "padding": padding, "notes": reference.notes}
+    measured = reference.spacing is not None
+    return Volume(array=array, affine=np.diag([*spacing, 1.0, 1.0]), measured=measured, **found)

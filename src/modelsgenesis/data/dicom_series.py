@@ -1,29 +1,29 @@
 """Slices of DICOM put together: which belong to one volume, in what order, and whether all are there."""
 
-import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from modelsgenesis.data.dicom_tags import Tags, integer, numbers, text
+from modelsgenesis.data.dicom_frames import pixels_of
+from modelsgenesis.data.dicom_tags import Tags, numbers, text, whole
 from modelsgenesis.errors import ScanError
 
-_FRAMES, _ROWS, _COLUMNS = 0x00280008, 0x00280010, 0x00280011
-_POSITION, _ORIENTATION, _SPACING = 0x00200032, 0x00200037, 0x00280030
-_SHARED, _PER_FRAME = 0x52009229, 0x52009230
-_GROUPS = {_POSITION: 0x00209113, _ORIENTATION: 0x00209116, _SPACING: 0x00289110}
-_INSTANCE = 0x00080018
-_PATIENT, _STUDY, _SERIES = 0x00100020, 0x0020000D, 0x0020000E
-_SPLITTERS = (0x00200012, 0x00200100, 0x00180086, 0x00180081, 0x00189087, 0x00080032, 0x00181060, 0x00080008)
-"""Acquisition, temporal position, echo, echo time, b-value, time, trigger, image type: what tells volumes of
-one series apart that lie in the same place."""
+_SPLITTERS = (
+    *("AcquisitionNumber", "TemporalPositionIdentifier", "TemporalPositionIndex", "EchoNumbers", "EchoTime"),
+    *("EffectiveEchoTime", "DiffusionBValue", "AcquisitionTime", "TriggerTime", "NominalCardiacTriggerDelayTime"),
+    *("ImageType", "FrameType", "Folder"),
+)
+"""What tells volumes of one series apart that lie in the same place."""
 
+_ALIKE = 1e-3  # of directions, and of spacing as a share of it: below are the digits that scanners round
+_SAME = 1e-3  # mm between slices in one place
+_TURN = 0.01  # of directions, within a volume and from perpendicular
 _UNEVEN = 0.05  # of the distance between slices, and
 _ROUNDING = 0.02  # mm, of the positions that scanners write
 _TILT = 0.5  # degrees
+_SIZES = (1e-4, 1e4)  # mm
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -31,136 +31,131 @@ class Slice:
     """A plane of a volume.
 
     Attributes:
-        path: Its file.
-        frame: Its number in a file of several, else None.
-        size: Rows and columns.
+        frame: What its file says of it, see `frames_of`.
         position: (3,) mm, the centre of the first pixel, towards left, posterior, superior.
         orientation: (2, 3), the directions along a row and along a column.
-        spacing: mm between rows and between columns.
-        instance: Its unique name, empty where it was removed.
-        splitters: What may tell it from another slice in its place; the file comes last.
+        spacing: (2,) mm between rows and between columns.
     """
 
-    path: Path
-    frame: int | None
-    size: tuple[int, int]
+    frame: Tags
     position: np.ndarray
     orientation: np.ndarray
-    spacing: tuple[float, float]
-    instance: str
-    splitters: tuple[str, ...]
-
-    @property
-    def height(self) -> float:
-        """Its position along the normal of its plane, in mm."""
-        return float(np.cross(*self.orientation) @ self.position)
+    spacing: np.ndarray
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Series:
-    """Slices in order, evenly spaced.
-
-    Attributes:
-        slices: From the lowest to the highest.
-        affine: (4, 4), from (column, row, slice) to mm in RAS+; a tilted gantry shears it.
-        notes: What was left out or is unusual.
-    """
-
-    slices: tuple[Slice, ...]
-    affine: np.ndarray
-    notes: tuple[str, ...] = ()
+def sizes(frame: Tags, name: str, count: int) -> list[float]:
+    """Return distances in mm; none where they cannot be."""
+    found = numbers(frame, name)
+    return found if len(found) == count and _SIZES[0] <= min(found) <= max(found) <= _SIZES[1] else []
 
 
-def slices_of(path: Path, tags: Tags) -> Iterator[Slice]:
-    """Yield the slices of a file, one a frame.
+def slice_of(frame: Tags) -> Slice:
+    """Return a frame as a slice.
 
     Raises:
-        ScanError: A frame has no position, orientation or spacing.
+        ScanError: It has no position, orientation or spacing, or one that cannot be.
     """
-    count = int((numbers(tags, _FRAMES) or [1])[0])
-    frames = tags.get(_PER_FRAME) or [{}]
-    shared = (tags.get(_SHARED) or [{}])[0]
-    if count > 1 and len(frames) != count:
-        raise ScanError(f"{path}: {count} frames, the positions of {len(frames)}; expected one each")
-    for number, frame in enumerate(frames if count > 1 else [{}]):
-        places = (_group(frame, tag) or _group(shared, tag) or numbers(tags, tag) for tag in _GROUPS)
-        position, orientation, spacing = places
-        if (len(position), len(orientation), len(spacing)) != (3, 6, 2) or not min(spacing) > 0:
-            raise ScanError(f"{path}: no position, orientation or pixel spacing; expected all three in a volume")
-        yield Slice(
-            path=path,
-            frame=number if count > 1 else None,
-            size=(integer(tags, _ROWS), integer(tags, _COLUMNS)),
-            position=np.array(position),
-            orientation=np.array(orientation).reshape(2, 3),
-            spacing=(spacing[0], spacing[1]),
-            instance=text(tags, _INSTANCE),
-            splitters=(*(text(tags, tag) for tag in _SPLITTERS), str(path)),
-        )
+    position, directions = numbers(frame, "ImagePositionPatient"), numbers(frame, "ImageOrientationPatient")
+    spacing = sizes(frame, "PixelSpacing", 2)
+    if (len(position), len(directions), len(spacing)) != (3, 6, 2):
+        reason = "no position, orientation or pixel spacing; expected all three in a volume"
+        raise ScanError(f"{frame['Path']}: {reason}")
+    orientation = np.array(directions).reshape(2, 3)
+    if np.abs(orientation @ orientation.T - np.eye(2)).max() > _TURN:
+        raise ScanError(f"{frame['Path']}: orientation {directions}; expected two perpendicular directions of length 1")
+    orientation /= np.linalg.norm(orientation, axis=1, keepdims=True)  # scanners round
+    return Slice(frame=frame, position=np.array(position), orientation=orientation, spacing=np.array(spacing))
 
 
-def _group(frame: Tags, tag: int) -> list[float]:
-    """Return numbers of a functional group, where multi-frame files keep the geometry."""
-    items = frame.get(_GROUPS[tag]) or [{}]
-    return numbers(items[0], tag)
+def series_key(frame: Tags) -> tuple[str, ...]:
+    """Return what all slices of a series have in common.
 
-
-def series_key(tags: Tags, path: Path) -> tuple[str, ...]:
-    """Return what all slices of a series have in common; the folder stands in for names that were removed."""
-    names = tuple(text(tags, tag) for tag in (_PATIENT, _STUDY, _SERIES))
-    return names if names[2] else (*names, str(path.parent))
+    The folder stands in for a name that was removed. A file of several frames is a series by itself.
+    """
+    alone = str(frame["Path"]) if whole(frame, "NumberOfFrames", 1) > 1 else ""
+    series = text(frame, "SeriesInstanceUID") or frame["Folder"]
+    return text(frame, "PatientID"), text(frame, "StudyInstanceUID"), series, alone
 
 
 def split_series(slices: Sequence[Slice]) -> list[list[Slice]]:
     """Split a series into volumes: by grid, and by what tells repeated places apart."""
-    grids = defaultdict(list)
-    for one in slices:
-        grids[one.size, np.round(one.spacing, 3).tobytes(), (one.orientation.round(2) + 0.0).tobytes()].append(one)
-    return [volume for grid in grids.values() for volume in _split_repeated(grid)]
+    grids = [
+        [whole(one.frame, "Rows"), whole(one.frame, "Columns"), *np.log(one.spacing), *one.orientation.flat]
+        for one in slices
+    ]
+    parts = [np.arange(len(slices))]
+    for column in np.array(grids, float).T:
+        parts = [part[run] for part in parts for run in _runs(column[part], _ALIKE)]
+    volumes = [[slices[number] for number in sorted(part.tolist())] for part in sorted(parts, key=np.min)]
+    return [part for volume in volumes for part in _split_repeated(volume)]
+
+
+def _runs(values: np.ndarray, tolerance: float) -> list[np.ndarray]:
+    """Return the indices of values that are alike, by the values; there is no border of bins that could part them."""
+    order = np.argsort(values, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(values[order]) > tolerance) + 1)
+
+
+def _places(slices: Sequence[Slice]) -> list[list[Slice]]:
+    """Return the slices in each place along the normal of the first one, from the lowest on."""
+    heights = np.array([one.position for one in slices]) @ np.cross(*slices[0].orientation)
+    return [[slices[number] for number in run] for run in _runs(heights, _SAME)]
 
 
 def _split_repeated(slices: list[Slice]) -> list[list[Slice]]:
-    if not _repeated(slices):
+    """Split slices of which several lie in one place by the first name that tells them apart."""
+    if len(_places(slices)) == len(slices):
         return [slices]
-    for number in range(len(slices[0].splitters)):
+    for name in _SPLITTERS:
         parts = defaultdict(list)
         for one in slices:
-            parts[one.splitters[number]].append(one)
-        volumes = list(parts.values())
-        if len(volumes) > 1 and all(len(part) > 1 and not _repeated(part) for part in volumes):
-            return volumes
+            parts[str(one.frame.get(name))].append(one)
+        if len(parts) > 1 and all(1 < len(part) == len(_places(part)) for part in parts.values()):
+            return list(parts.values())
     return [slices]
 
 
-def _repeated(slices: Sequence[Slice]) -> int:
-    """Return how many slices lie where another does."""
-    return len(slices) - len({round(one.height, 2) for one in slices})
+def _copies(slices: Sequence[Slice]) -> bool:
+    """Tell whether slices in one place hold the same: a folder may have a file twice."""
+    names, first = ("RescaleSlope", "RescaleIntercept"), slices[0].frame
+    rest = [one.frame for one in slices[1:]]
+    same = all(frame.get(name) == first.get(name) for frame in rest for name in names)
+    return not rest or (same and all(pixels_of(frame) == pixels_of(first) for frame in rest))
 
 
-def order_series(slices: Sequence[Slice], source: str) -> Series:
+def order_series(slices: Sequence[Slice], source: str) -> tuple[list[Slice], np.ndarray, tuple[str, ...]]:
     """Put the slices of one volume in order and check that they are evenly spaced.
 
+    Returns:
+        The slices from the lowest to the highest; (4, 4), the affine from (column, row, slice) to mm in RAS+, which a
+        tilted gantry shears; notes on what was left out or is unusual.
+
     Raises:
-        ScanError: Slices are missing, unevenly spaced, or different ones lie in the same place.
+        ScanError: Slices are missing, unevenly spaced or turned, or different ones lie in the same place.
     """
-    ordered = sorted(slices, key=lambda one: one.height)
-    distinct = _without_copies(ordered)
-    notes = []
-    if len(distinct) < len(ordered):
-        notes.append(f"{len(ordered) - len(distinct)} copies of slices left out")
-    if repeated := _repeated(distinct):
-        raise ScanError(f"{source}: {repeated} of {len(distinct)} slices lie where another does, and differ from it")
-    step = _step(distinct, source)
-    normal = np.cross(*distinct[0].orientation)
-    length = float(np.linalg.norm(step))
-    tilt = float(np.degrees(np.arccos(np.clip(step @ normal / length / np.linalg.norm(normal), -1, 1))))
-    if tilt > _TILT:
+    places, notes = _places(slices), []
+    if repeated := len(slices) - len(places):
+        if not all(_copies(place) for place in places):
+            reason = f"{repeated} of {len(slices)} slices lie where another does, and differ from it"
+            raise ScanError(f"{source}: {reason}; expected one series, part its files into folders")
+        notes.append(f"{repeated} copies of slices left out")
+    ordered = [place[0] for place in places]
+    first, affine, normal = ordered[0], np.eye(4), np.cross(*ordered[0].orientation)
+    if max(np.abs(one.orientation - first.orientation).max() for one in ordered) > _TURN:
+        raise ScanError(f"{source}: its slices turn from one to the next; expected parallel ones")
+    thickness = sizes(first.frame, "SliceThickness", 1) or sizes(first.frame, "SpacingBetweenSlices", 1)
+    step = normal * (thickness or [1.0])[0] if len(ordered) == 1 else _step(ordered, source)
+    if len(ordered) == 1 and not thickness:
+        notes.append("a single slice without a thickness, taken for 1 mm")
+    unit = text(first.frame, "RescaleType")
+    if unit not in ("", "HU", "US") and text(first.frame, "Modality") == "CT":  # US: unspecified
+        notes.append(f"values in {unit}, not HU")
+    cosine = step @ normal / np.linalg.norm(step) / np.linalg.norm(normal)
+    if (tilt := float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))) > _TILT:
         notes.append(f"gantry tilt of {tilt:.1f}°, kept in the affine")
-    first, affine = distinct[0], np.eye(4)
-    affine[:3, 0] = first.orientation[0] * first.spacing[1]
-    affine[:3, 1] = first.orientation[1] * first.spacing[0]
+    affine[:3, :2] = (first.orientation * first.spacing[::-1, None]).T
     affine[:3, 2], affine[:3, 3] = step, first.position
-    return Series(slices=tuple(distinct), affine=np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, notes=tuple(notes))
+    return ordered, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, tuple(notes)
 
 
 def _step(slices: Sequence[Slice], source: str) -> np.ndarray:
@@ -169,9 +164,8 @@ def _step(slices: Sequence[Slice], source: str) -> np.ndarray:
     Raises:
         ScanError: The slices are not evenly spaced.
     """
-    if len(slices) == 1:
-        return np.cross(*slices[0].orientation)
-    heights = np.array([one.height for one in slices])
+    normal, positions = np.cross(*slices[0].orientation), np.array([one.position for one in slices])
+    heights = positions @ normal
     gaps = np.diff(heights)
     usual = float(np.median(gaps))
     wrong = np.abs(gaps - usual) > _UNEVEN * usual + _ROUNDING
@@ -182,27 +176,8 @@ def _step(slices: Sequence[Slice], source: str) -> np.ndarray:
         if missing > 0 and abs(gap - (missing + 1) * usual) < _UNEVEN * usual + _ROUNDING:
             reason += f": {missing} missing"
         raise ScanError(f"{source}: {reason}; expected an even distance, complete the series")
-    step = (slices[-1].position - slices[0].position) / (len(slices) - 1)
-    places = slices[0].position + np.arange(len(slices))[:, None] * step
-    away = np.abs(np.array([one.position for one in slices]) - places).max()
+    step = (positions[-1] - positions[0]) / (len(slices) - 1)
+    away = np.abs(positions - positions[0] - np.arange(len(slices))[:, None] * step).max()
     if away > max(_UNEVEN * usual + _ROUNDING, 0.5 * max(slices[0].spacing)):
         raise ScanError(f"{source}: its slices lie up to {away:.3g} mm beside a straight line; expected one")
     return step
-
-
-def _without_copies(ordered: Sequence[Slice]) -> list[Slice]:
-    """Leave out slices that are in the folder twice: the same name, or the same bytes, in the same place."""
-    places = defaultdict(list)
-    for one in ordered:
-        places[round(one.height, 2)].append(one)
-    distinct = []
-    for here in places.values():
-        names = {one.instance or _digest(one.path) for one in here} if len(here) > 1 else {""}
-        contents = {_digest(one.path) for one in here} if len(names) > 1 else {""}
-        same = here[0].frame is None and (len(names) == 1 or len(contents) == 1)
-        distinct += here[:1] if same else here
-    return distinct
-
-
-def _digest(path: Path) -> str:
-    return hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest()

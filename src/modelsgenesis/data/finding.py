@@ -1,34 +1,24 @@
 """Finding scans: a file, a folder, a glob, a list file, a data set's `dataset.json`, or several of these."""
 
 import glob
-import json
-import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from modelsgenesis.data import dicom
+from modelsgenesis.data import dataset_json, dicom
+from modelsgenesis.data.names import find_patients, is_label_map, is_leftover, modality_of
 from modelsgenesis.data.reading import KNOWN_FORMATS, describe, reader_of
-from modelsgenesis.data.volume import Refusal, ScanReference, file_stem
-from modelsgenesis.errors import DataError, ScanError
+from modelsgenesis.data.volume import Refusal, ScanReference
+from modelsgenesis.errors import DataError, GenesisError, ScanError, UnreadableScanError, printable
+from modelsgenesis.files import check_regular, parsing, read_text, reason_of
 
 Source = str | Path | Sequence[str | Path]
 Found = tuple[list[ScanReference], list[Refusal]]
 
-_LABEL_FOLDERS = {"label", "labels", "labelstr", "labelsts", "mask", "masks", "segmentation", "segmentations"}
-_MODALITIES = {
-    "ct": "ct",
-    "mr": "mri",
-    "us": "ultrasound",
-    "ultrasound": "ultrasound",
-    "x-ray": "xray",
-    "xray": "xray",
-}
-_LABELS = "a folder of labels by its name"
-_LOOP = "a link back to a folder that was searched already"
+_LABELS = "holds labels, by its name; name it, or list it in a text file, to take it for a scan"
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
+_NNUNET_PREDICTIONS = "predict_from_raw_data_args.json"  # nnU-Net writes it beside the label maps that it predicts
+_SHOWN = 3  # names of what was left aside for one reason
 
 
 def find_scans(source: Source, *, group_pattern: str | None = None) -> Found:
@@ -37,15 +27,16 @@ def find_scans(source: Source, *, group_pattern: str | None = None) -> Found:
     Args:
         source: A scan; a folder, searched to any depth; a glob, `**` included; a text file with a path a
             line; a Decathlon or nnU-Net `dataset.json`, or its folder; or a sequence of these.
-        group_pattern: A regular expression on the file's name whose first group is the patient, such as
-            `(\d+)_`. By default the patient of DICOM, `sub-…` of BIDS, else the file's stem.
+        group_pattern: A regular expression on the file's name, else its path, whose first group is the patient, such
+            as `(\d+)_`, where no tag of DICOM tells. By default see `find_patients`.
 
     Returns:
-        The scans in the order of their paths, and what was refused with its reason. Files that are no
-        images are left aside.
+        The scans in the order of their paths, and what was refused with its reason. Label maps beside scans and what
+        macOS or Windows left are among the refusals and not bad; files that are not images are passed over.
 
     Raises:
         DataError: Nothing usable was found; the message tells the first refusal.
+        ConfigurationError: The pattern is not a regular expression.
         MissingExtraError: A scan's format needs an optional dependency.
 
     Example:
@@ -54,8 +45,9 @@ def find_scans(source: Source, *, group_pattern: str | None = None) -> Found:
     """
     scans, refused = survey(source, group_pattern=group_pattern)
     if not scans:
+        shown = str(source) if isinstance(source, (str, Path)) else ", ".join(map(str, source[:3]))
         first = f": {len(refused)} refused, the first {refused[0].source}: {refused[0].reason}" if refused else ""
-        raise DataError(f"{_shown(source)}: no usable scan{first}; expected {KNOWN_FORMATS}")
+        raise DataError(f"{shown}: no usable scan{first}; expected {KNOWN_FORMATS}")
     return scans, refused
 
 
@@ -65,14 +57,30 @@ def survey(source: Source, *, group_pattern: str | None = None) -> Found:
     Raises:
         DataError: The source does not exist, or is a list or `dataset.json` that cannot be read.
     """
-    sources = [source] if isinstance(source, (str, Path)) else list(source)
     search = _Search()
-    for one in sources:
-        search.add(Path(one).expanduser(), str(one))
-    search.finish()
-    unique = {(scan.path, scan.index, scan.files): scan for scan in search.scans}
-    scans = [replace(scan, group=scan.group or _group(scan, group_pattern)) for scan in unique.values()]
-    return scans, list(dict.fromkeys(search.refused))
+    for one in [source] if isinstance(source, (str, Path)) else source:
+        with parsing(one, DataError, what="as scans", remedy="check the path"):
+            search.add(Path(one).expanduser(), str(one))
+    if search.dicom:  # put together once all files are known, each once however often it was named
+        found, refused = dicom.find_series(dict.fromkeys(search.dicom))
+        search.scans += found
+        search.refused += refused
+    scans = list({(scan.path, scan.index, scan.files): scan for scan in search.scans}.values())
+    patients = iter(find_patients([scan.path for scan in scans if not scan.group], group_pattern)[0])
+    return [replace(scan, group=scan.group or next(patients)) for scan in scans], list(dict.fromkeys(search.refused))
+
+
+def refusal_notes(refused: Sequence[Refusal]) -> list[str]:
+    """Return a line for each bad scan, and one for all that were left aside on purpose for the same reason."""
+    notes = [f"left out {one.source}: {one.reason}" for one in refused if one.bad]
+    aside: dict[str, list[str]] = {}
+    for one in refused:
+        if not one.bad:
+            aside.setdefault(one.reason, []).append(one.source)
+    for reason, names in aside.items():
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        notes.append(f"left out {', '.join(names[:_SHOWN])}{more}: {reason}")
+    return notes
 
 
 class _Search:
@@ -82,155 +90,107 @@ class _Search:
         self.scans: list[ScanReference] = []
         self.refused: list[Refusal] = []
         self.dicom: list[Path] = []
+        self.lists: set[Path] = set()
 
     def add(self, path: Path, shown: str) -> None:
         """Add what one source names."""
         if path.is_dir():
             self.folder(path)
-        elif path.exists():
+        elif dataset_json.is_there(path):
             self.file(path)
         elif glob.has_magic(shown):
-            for match in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207 - a pattern may be absolute
-                if Path(match).is_file() and reader_of(Path(match)):
-                    self.scan(Path(match))
+            matches = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207 - may be absolute
+            self.files([match for match in matches if match.is_file()], labels=is_label_map(path.name))
         else:
             raise DataError(f"{shown}: there is no such file or folder")
 
     def file(self, path: Path) -> None:
         """Add a file that was named: a scan, a list of scans, or a data set's description."""
         if path.suffix.lower() in _LIST_SUFFIXES:
-            for line in _lines(path):
-                self.add(path.parent / Path(line).expanduser(), line)
-        elif path.suffix.lower() == ".json":
-            self.data_set(path, _json(path))
-        else:
+            lines = [] if path in self.lists else read_text(path, DataError).splitlines()  # it may name itself
+            self.lists.add(path)
+            for line in filter(None, map(str.strip, lines)):
+                if not line.startswith("#"):
+                    self.add(path.parent / Path(line).expanduser(), line)
+        elif path.suffix.lower() != ".json":
             self.scan(path)
+        elif not self.data_set(path):
+            raise DataError(f"{path}: neither a Decathlon nor an nnU-Net description: no training cases in it")
+
+    def files(self, paths: Iterable[Path], *, labels: bool) -> None:
+        """Add the scans among files that were come upon; with `labels` those whose names say labels as well."""
+        for path in paths:
+            if (is_leftover(path.name) or reader_of(path)) and self.wanted(path, labels=labels):
+                self.scan(path)
 
     def scan(self, path: Path, modality: str | None = None) -> None:
         """Add the volumes of one file, or refuse it; DICOM waits until all of its files are known."""
-        if path.exists() and reader_of(path) is dicom:
-            self.dicom.append(path)
-            return
         try:
-            found = describe(path)
+            with parsing(path, UnreadableScanError, what="by its name, which is not UTF-8", remedy="rename it"):
+                str(path).encode()  # else neither tables nor JSON nor a terminal could hold it
+            with parsing(path, UnreadableScanError):
+                check_regular(path, UnreadableScanError)
+                if reader_of(path) is dicom:
+                    self.dicom.append(path)
+                else:
+                    self.scans += [replace(scan, modality=scan.modality or modality) for scan in describe(path)]
         except ScanError as error:
-            self.refused.append(Refusal(source=str(path), reason=_reason(error, path)))
-        else:
-            self.scans += [replace(scan, modality=scan.modality or modality) for scan in found]
+            self.refuse(path, error)
 
-    def finish(self) -> None:
-        """Put the DICOM files together, once each however often they were named."""
-        if self.dicom:
-            scans, refused = dicom.find_series(dict.fromkeys(self.dicom))
-            self.scans += scans
-            self.refused += refused
+    def refuse(self, path: Path, reason: str | GenesisError, *, bad: bool = True) -> None:
+        """Note what is not taken."""
+        source = printable(str(path))
+        self.refused.append(Refusal(source=source, reason=str(reason).removeprefix(f"{source}: "), bad=bad))
 
     def folder(self, root: Path) -> None:
         """Walk to any depth, once through each folder however many links lead to it."""
-        for folder, names in self.walk(root):
-            for name in names:
-                if reader_of(folder / name):
-                    self.scan(folder / name)
-
-    def walk(self, root: Path) -> Iterator[tuple[Path, list[str]]]:
-        """Yield each folder with the names of its files; a data set tells its own and is not entered."""
+        labels = is_label_map(root.name)  # a folder of labels that was named is meant
         entered: set[tuple[int, int]] = set()
-        for place, folders, names in os.walk(root, followlinks=True, onerror=self.refuse_folder):
-            folder = Path(place)
-            status = folder.stat()
-            if (status.st_dev, status.st_ino) in entered:
-                folders.clear()
-                self.refused.append(Refusal(source=place, reason=_LOOP, bad=False))
+        waiting = [root]
+        while waiting:
+            folder = waiting.pop()
+            try:
+                status, entries = folder.stat(), sorted(folder.iterdir())
+                inner = [entry for entry in entries if entry.is_dir()]
+            except OSError as problem:
+                self.refuse(folder, f"cannot be listed: {reason_of(problem)}")
                 continue
-            entered.add((status.st_dev, status.st_ino))
-            if "dataset.json" in names and _is_data_set(description := self.description(folder)):
-                folders.clear()
-                self.data_set(folder / "dataset.json", description)
-                continue
-            self.leave_labels(folder, folders)
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            yield folder, sorted(name for name in names if not name.startswith("."))
+            identity, names = (status.st_dev, status.st_ino), {entry.name for entry in entries}
+            if identity in entered:
+                self.refuse(folder, "a link back to a folder that was searched already", bad=False)
+            elif folder != root and (_NNUNET_PREDICTIONS in names or not names):
+                self.refuse(folder, "label maps that nnU-Net predicted" if names else "an empty folder", bad=False)
+            elif dataset_json.NAME not in names or not self.described(folder / dataset_json.NAME):
+                waiting += reversed([one for one in inner if self.wanted(one, labels=labels)])
+                self.files(sorted(set(entries) - set(inner)), labels=labels)
+            entered.add(identity)
 
-    def description(self, folder: Path) -> Any:
-        """Return what a folder's `dataset.json` says; a damaged one is refused, and the folder searched."""
-        path = folder / "dataset.json"
+    def wanted(self, path: Path, *, labels: bool) -> bool:
+        """Tell whether a file or folder that was come upon is looked at, and note what is left aside."""
+        if is_leftover(path.name):
+            self.refuse(path, "left by macOS or Windows, not a scan", bad=False)
+        elif not labels and is_label_map(path.name):
+            self.refuse(path, _LABELS, bad=False)
+        else:
+            return not path.name.startswith(".")
+        return False
+
+    def described(self, path: Path) -> bool:
+        """Add what a folder's `dataset.json` lists; where that is damaged the folder is searched."""
         try:
-            return _json(path)
+            return self.data_set(path)
         except DataError as error:
-            self.refused.append(Refusal(source=str(path), reason=str(error).removeprefix(f"{path}: ")))
-            return None
+            self.refuse(path, error)
+            return False
 
-    def leave_labels(self, folder: Path, folders: list[str]) -> None:
-        """Take folders of labels out of the walk, and say so."""
-        for name in [name for name in folders if name.lower() in _LABEL_FOLDERS]:
-            folders.remove(name)
-            self.refused.append(Refusal(source=str(folder / name), reason=_LABELS, bad=False))
-
-    def refuse_folder(self, error: OSError) -> None:
-        """Report a folder that cannot be listed."""
-        self.refused.append(Refusal(source=str(error.filename), reason=f"cannot be listed: {error.strerror}"))
-
-    def data_set(self, path: Path, description: Any) -> None:
-        """Add the images, not the labels, of a Decathlon or nnU-Net data set."""
-        if not _is_data_set(description):
-            raise DataError(f"{path}: neither a Decathlon nor an nnU-Net description: no training cases in it")
-        names = description.get("modality") or description.get("channel_names") or {}
-        first = str(next(iter(names.values()), "")).lower() if isinstance(names, dict) else str(names).lower()
-        modality = next((value for start, value in _MODALITIES.items() if first.startswith(start)), None)
-        for image in _images(path.parent, description):
-            if image.exists():
-                self.scan(image, modality)
+    def data_set(self, path: Path) -> bool:
+        """Add the images, not the labels, of a Decathlon or nnU-Net data set; tell whether the file describes one."""
+        description = dataset_json.read_description(path)
+        if description is None:
+            return False
+        for image in description.images:
+            if dataset_json.is_there(image):
+                self.scan(image, modality_of(description.channels))
             else:
-                self.refused.append(Refusal(source=str(image), reason=f"named in {path.name}, but not there"))
-
-
-def _images(folder: Path, description: dict[str, Any]) -> list[Path]:
-    cases = description.get("training")
-    if isinstance(cases, list):
-        names = [case.get("image") if isinstance(case, dict) else case for case in cases]
-        names += [case.get("image") if isinstance(case, dict) else case for case in description.get("test", [])]
-        return [folder / name for name in names if isinstance(name, str)]
-    ending = str(description.get("file_ending", ".nii.gz"))
-    return sorted(
-        path
-        for part in ("imagesTr", "imagesTs")
-        for path in (folder / part).glob(f"*{glob.escape(ending)}")
-        if not path.name.startswith(".")
-    )
-
-
-def _is_data_set(description: Any) -> bool:
-    return isinstance(description, dict) and ("training" in description or "channel_names" in description)
-
-
-def _json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as JSON: {error}") from error
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        text = path.read_text()
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as a list of paths: {error}") from error
-    return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-
-
-def _group(scan: ScanReference, pattern: str | None) -> str:
-    """Return the patient as far as the file's name tells: by the pattern, BIDS, else the stem."""
-    if pattern is not None and (match := re.search(pattern, scan.path.name)):
-        return match.group(1) if match.re.groups else match.group()
-    stem = file_stem(scan.path)
-    if match := re.match(r"sub-[A-Za-z0-9]+", stem):
-        return match.group()
-    return re.sub(r"_\d{4}$", "", stem) if scan.path.parent.name in ("imagesTr", "imagesTs") else stem
-
-
-def _reason(error: ScanError, path: Path) -> str:
-    return str(error).removeprefix(f"{path}: ")
-
-
-def _shown(source: Source) -> str:
-    return str(source) if isinstance(source, (str, Path)) else ", ".join(map(str, source[:3]))
+                self.refuse(image, f"named in {path.name}, but not there")
+        return True

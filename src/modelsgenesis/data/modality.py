@@ -2,12 +2,10 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import get_args
 
 import numpy as np
 
 from modelsgenesis.configs import CONTRACTS, InputContract
-from modelsgenesis.configs.bundle import Modality
 from modelsgenesis.data.reading import read_volume
 from modelsgenesis.data.volume import ScanReference, Volume
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError, nearest
@@ -51,21 +49,20 @@ def choose_contract(
         contract, why = choose_contract(scans)
         why  # "ct: air and soft tissue in HU in 4 of 4 scans looked at"
     """
-    known = get_args(Modality)
-    if modality == "auto":
-        modality, why = _tell(scans)
-    elif modality in known:
-        why = f"{modality}: as asked"
-    else:
-        raise ConfigurationError(f"modality: received {modality!r}; {nearest(modality, ('auto', *known))}")
-    contract = CONTRACTS[modality]
-    dims = _dims(scans) if dims is None else dims
+    if modality not in ("auto", *CONTRACTS):
+        raise ConfigurationError(f"modality: received {modality!r}; {nearest(modality, ('auto', *CONTRACTS))}")
+    modality, why = _tell(scans) if modality == "auto" else (modality, f"{modality}: as asked")
+    listed = [len(scan.shape) for scan in scans] if not isinstance(scans, Volume) else [scans.array.ndim]
+    if dims is None and len(set(listed)) > 1:
+        shown = f"{listed.count(3)} volumes and {listed.count(2)} planes in one set"
+        raise DataError(f"{shown}; keep them apart, or choose 2 dimensions")
+    dims = dims or next(iter(listed), 3)
     changes: dict[str, object] = {"dims": dims, "spacing": spacing}
     if dims == 3:
         changes["orientation"] = "RAS"
     if window is not None:
         changes |= {"intensity": "window", "window": window}
-    return contract.override(**changes), why
+    return CONTRACTS[modality].override(**changes), why
 
 
 def told_modality(volume: Volume) -> str | None:
@@ -77,25 +74,16 @@ def told_modality(volume: Volume) -> str | None:
     return volume.modality or _vote(volume)
 
 
-def _dims(scans: Volume | Sequence[ScanReference]) -> int:
-    if isinstance(scans, Volume):
-        return scans.array.ndim
-    axes = Counter(len(scan.shape) for scan in scans)
-    if len(axes) > 1:
-        raise DataError(f"{axes[3]} volumes and {axes[2]} planes in one set; keep them apart, or choose 2 dimensions")
-    return next(iter(axes), 3)
-
-
 def _tell(scans: Volume | Sequence[ScanReference]) -> tuple[str, str]:
     """Return the modality and why."""
-    said = [scan.modality for scan in ([scans] if isinstance(scans, Volume) else scans)]
-    tags = Counter(name for name in said if name)
+    listed = [scans] if isinstance(scans, Volume) else scans
+    tags = Counter(scan.modality for scan in listed if scan.modality)
     if len(tags) > 1:
         shown = ", ".join(f"{count} {name}" for name, count in tags.most_common())
         raise DataError(f"scans of several modalities: {shown}; keep them apart, or choose with --modality")
-    if tags and tags.total() == len(said):
-        name = next(iter(tags))
-        return name, f"{name}: the files or their data set say so"
+    for name, count in tags.items():
+        if count == len(listed):
+            return name, f"{name}: the files or their data set say so"
     return _tell_by_values([scans] if isinstance(scans, Volume) else _sample(scans))
 
 
@@ -108,7 +96,7 @@ def _sample(scans: Sequence[ScanReference]) -> list[Volume]:
         except ScanError:
             continue
         low, high = volume.array.min(), volume.array.max()
-        if np.isfinite(high - low) and low < high:
+        if np.isfinite(low) and np.isfinite(high) and low < high:
             volumes.append(volume)
     if not volumes:
         raise DataError("none of the scans looked at can be used, so their modality cannot be told")
@@ -116,27 +104,23 @@ def _sample(scans: Sequence[ScanReference]) -> list[Volume]:
 
 
 def _tell_by_values(volumes: list[Volume]) -> tuple[str, str]:
-    votes = [volume.modality or _vote(volume) for volume in volumes]
-    counts = Counter(vote for vote in votes if vote)
-    looked = f"in {{}} of {len(volumes)} scans looked at"
-    if len(counts) > 1:
-        shown = ", ".join(f"{count} like {name}" for name, count in counts.most_common())
+    votes = Counter(vote for volume in volumes if (vote := told_modality(volume)))
+    if len(votes) > 1:
+        shown = ", ".join(f"{count} like {name}" for name, count in votes.most_common())
         raise DataError(f"scans of several modalities by their values: {shown}; keep them apart, or {_ADVICE}")
-    if counts["ct"] == len(volumes):
-        return "ct", "ct: air or fat and soft tissue in HU " + looked.format(counts["ct"])
-    tops = [float(np.percentile(volume.array, 99)) for volume in volumes]
-    positive = all(volume.array.ndim == 3 and volume.array.min() >= 0 for volume in volumes)
-    if positive and not counts["ct"] and min(tops) > 0:
-        if counts["mri"]:
-            return "mri", "mri: positive values in arbitrary units, too large for HU, " + looked.format(counts["mri"])
-        if max(tops) / min(tops) > _SPREAD:
-            return (
-                "mri",
-                f"mri: positive values whose scale differs {max(tops) / min(tops):.0f}-fold between scans",
-            )
+    if votes["ct"] == len(volumes):
+        return "ct", f"ct: air or fat and soft tissue in HU in {len(volumes)} of {len(volumes)} scans looked at"
     low, high = min(volume.array.min() for volume in volumes), max(volume.array.max() for volume in volumes)
-    kinds = {volume.array.ndim for volume in volumes}
-    shown = "planes" if kinds == {2} else "volumes" if kinds == {3} else "planes and volumes"
+    axes = {volume.array.ndim for volume in volumes}
+    tops = [float(np.percentile(volume.array, 99)) for volume in volumes]
+    if axes == {3} and low >= 0 and min(tops) > 0 and not votes["ct"]:
+        looked = f"in {votes['mri']} of {len(volumes)} scans looked at"
+        if votes["mri"]:
+            return "mri", f"mri: positive values in arbitrary units, too large for HU, {looked}"
+        if max(tops) / min(tops) > _SPREAD:
+            ratio = max(tops) / min(tops)
+            return "mri", f"mri: positive values whose scale differs {ratio:.0f}-fold between scans"
+    shown = {2: "planes", 3: "volumes"}[axes.pop()] if len(axes) == 1 else "planes and volumes"
     raise DataError(f"the modality of {shown} with values {low:g} to {high:g} cannot be told; {_ADVICE}")
 
 

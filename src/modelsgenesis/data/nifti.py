@@ -1,9 +1,9 @@
-"""NIfTI (one file or a pair), Analyze and MGH through nibabel."""
+"""NIfTI (one file or a pair), Analyze and MGH through nibabel, compressed or not, whatever the name says."""
 
 import gzip
-import os
-import tempfile
-from dataclasses import replace
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,22 +13,22 @@ from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.nifti1 import Nifti1Header, Nifti1PairHeader
 from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
 from nibabel.spm99analyze import Spm99AnalyzeHeader
+from nibabel.volumeutils import array_from_file
 
-from modelsgenesis.data.raster import Raster, describe_raster, read_raster
+from modelsgenesis.data.raster import Raster
 from modelsgenesis.data.volume import Geometry, ScanReference, Volume, check_spacing, reading
 from modelsgenesis.errors import DataError, ShapeError, UnreadableScanError
+from modelsgenesis.files import open_regular, replacing
 
 SUFFIXES = (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz")
-_GEOMETRY_FIELDS = (
-    "qform_code",
-    "sform_code",
-    "quatern_b",
-    "quatern_c",
-    "quatern_d",
-    "qoffset_x",
-    "qoffset_y",
-)
+
+_GEOMETRY_FIELDS = ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y")
 _GEOMETRY_FIELDS += ("qoffset_z", "srow_x", "srow_y", "srow_z", "xyzt_units")
+_UNITS = {1: 1000.0, 3: 0.001}  # metres and microns in mm; ITK takes whatever else for mm as well
+_HEADER_BYTES = 540  # of NIfTI-2, the longest
+_MGH_VERSION, _MGH_BYTES = b"\0\0\0\1", 284
+_AFTER = 4096  # bytes of padding that may follow the voxels; those of MGH are followed by a footer of any length
+_PIECE, _TAIL = 2**20, 2**24  # what follows the voxels is read to reach the checksum, in pieces, up to a limit
 
 
 class Placed(Protocol):
@@ -48,78 +48,93 @@ def describe(path: Path) -> list[ScanReference]:
         ScanError: Its geometry cannot be right.
     """
     with reading(path):
-        header = _header(path)
-        name = "MGH" if isinstance(header, MGHHeader) else "NIfTI" if _is_nifti(header) else "Analyze"
-        return describe_raster(_raster(header, path), name)
+        return _raster(path).references()
 
 
 def read(path: Path, index: int | None) -> Volume:
     """Read a volume; see `modelsgenesis.data.read_volume`."""
     with reading(path):
-        header = _header(path)
-        volume = read_raster(_raster(header, path), index)
-    return replace(volume, header=header) if _is_nifti(header) else volume
+        return _raster(path).read(index)
 
 
-def _raster(header: Any, path: Path) -> Raster:
-    """Return where the voxels lie; axes beyond the third are channels or time."""
+def _raster(path: Path) -> Raster:
+    header = _header(path)
+    nifti, mgh = isinstance(header, Nifti1Header), isinstance(header, MGHHeader)
     shape = tuple(int(side) for side in header.get_data_shape())
-    dtype, colour = header.get_data_dtype(), False
-    space = tuple(range(min(len(shape), 3)))
-    if dtype.names:  # RGB: three bytes a voxel
-        shape, space = (len(dtype.names), *shape), tuple(axis + 1 for axis in space)
-        dtype, colour = np.dtype(np.uint8), True
+    shape = shape[:3] + tuple(side or 1 for side in shape[3:])  # axes that a writer left at 0, as ITK reads them
+    stored_type, offset = header.get_data_dtype(), int(header.get_data_offset())
+    colours = len(stored_type.names) if stored_type.names else 1
+    if offset < (header.single_vox_offset if nifti and header.is_single else 0):
+        raise UnreadableScanError(f"{path}: its voxels start at byte {offset}, within its header; it is damaged")
+    affine = header.get_best_affine()
+    if nifti:
+        affine[:3] *= _UNITS.get(int(header["xyzt_units"]) & 7, 1.0)
     data = _data_path(path)
-    packed = data.suffix.lower() in (".gz", ".mgz")
-    offset = int(header.get_data_offset())
-    slope, intercept = header.get_slope_inter()
-    if offset < 0:
-        raise UnreadableScanError(f"{path}: its voxels start at byte {offset}; the header is damaged")
+    stored = data.stat().st_size - offset
+    with open_regular(data, UnreadableScanError) as file:
+        packed = file.read(2) == b"\x1f\x8b"
+    if data != path and data.suffix != ".gz" and stored == math.prod(shape) * stored_type.itemsize:
+        packed = False  # voxels of a pair may begin like a compressed file
+
+    def load(index: int) -> np.ndarray:
+        array = _voxels(data, packed, shape, stored_type, offset, index)
+        return np.stack([array[name] for name in stored_type.names], -1) if colours > 1 else _scaled(array, header)
+
     return Raster(
         path=path,
         data=data,
-        shape=shape,
-        spatial=space,
-        colour=colour,
-        dtype=dtype,
-        affine=header.get_best_affine(),
-        start=0 if packed else offset,
-        skip=offset if packed else 0,
-        compression="deflate" if packed else None,
-        slope=1.0 if slope is None else float(slope),
-        intercept=0.0 if intercept is None else float(intercept),
+        format="MGH" if mgh else "NIfTI" if nifti else "Analyze",
+        shape=shape[:3],
+        count=math.prod(shape[3:]),
+        dtype=stored_type[0] if colours > 1 else stored_type,
+        affine=affine,
+        stored=stored + offset if packed else stored,
+        compressed=packed,
+        after=None if mgh else _AFTER,
+        load=load,
+        colours=colours,
+        header=header if nifti else None,
     )
 
 
+@contextmanager
+def _opened(path: Path, packed: bool | None = None) -> Iterator[Any]:
+    """Open a file, decompressing what is compressed: its first bytes say it, names do not always."""
+    with open_regular(path, UnreadableScanError) as file:
+        if packed is None:
+            packed = file.read(2) == b"\x1f\x8b"
+            file.seek(0)
+        yield gzip.GzipFile(fileobj=file) if packed else file
+
+
 def _header(path: Path) -> Any:
-    """Return the header, read without nibabel's repairs: a voxel size of 0 is not replaced by 1."""
-    packed = path.suffix.lower() in (".gz", ".mgz")
-    with (gzip.open if packed else open)(path, "rb") as file:
-        if path.suffix.lower() in (".mgh", ".mgz"):
-            return MGHHeader.from_fileobj(file)
-        start = file.read(348)
-        file.seek(0)
-        header = _header_class(start, path).from_fileobj(file, check=False)
-    rank = int(header["dim"][0])
+    """Return the header without nibabel's repairs, of which one would make 1 mm of a voxel size of 0, but for qfac."""
+    with _opened(path) as file:
+        block = file.read(_HEADER_BYTES)
+    if path.suffix.lower() in (".mgh", ".mgz") and block.startswith(_MGH_VERSION):
+        return MGHHeader(block[:_MGH_BYTES], check=False)
+    kinds = (Nifti2Header, Nifti1Header) if path.suffix.lower() in (".nii", ".gz") else ()
+    if path.suffix.lower() == ".hdr":
+        kinds = (Nifti2PairHeader, Nifti1PairHeader, Spm99AnalyzeHeader)
+    for kind in kinds:
+        if kind.may_contain_header(block):
+            return _checked(kind(block[: kind.sizeof_hdr], check=False), path)
+    name = "MGH" if path.suffix.lower().startswith(".mg") else "NIfTI"
+    raise UnreadableScanError(f"{path}: starts with no {name} header; it is damaged or of another format")
+
+
+def _checked(header: Any, path: Path) -> Any:
+    rank, sizes = int(header["dim"][0]), header["pixdim"]
     if not 1 <= rank <= 7:
         raise UnreadableScanError(f"{path}: its header says {rank} axes; expected 1 to 7, it is damaged")
-    if rank == 2 and header["pixdim"][3] == 0:
-        header["pixdim"][3] = 1  # a plane has no third size; the affine needs one
-    if not _is_nifti(header) or not header["sform_code"]:
-        check_spacing(np.asarray(header["pixdim"][1 : 1 + min(rank, 3)], np.float64), str(path))
+    if rank == 2 and sizes[3] == 0:
+        sizes[3] = 1  # a plane has no third size; the affine needs one
+    analyze = isinstance(header, Spm99AnalyzeHeader)
+    if not analyze and abs(sizes[0]) != 1:
+        sizes[0] = 1  # qfac, of which the standard says that 0 means 1
+    if analyze or int(header["sform_code"]) <= 0:
+        check_spacing(np.asarray(sizes[1 : 1 + min(rank, 3)], np.float64), str(path))
     return header
-
-
-def _header_class(start: bytes, path: Path) -> Any:
-    """Choose by the first number, the size of the header, in either byte order, and by the magic word."""
-    sizes = {int.from_bytes(start[:4], "little"), int.from_bytes(start[:4], "big")}
-    pair = path.suffix.lower() == ".hdr"
-    if 348 in sizes:
-        known = start[344:347] in (b"ni1", b"n+1")
-        return Spm99AnalyzeHeader if not known else Nifti1PairHeader if pair else Nifti1Header
-    if 540 in sizes:
-        return Nifti2PairHeader if pair else Nifti2Header
-    raise UnreadableScanError(f"{path}: starts with no NIfTI header; it is damaged or of another format")
 
 
 def _data_path(path: Path) -> Path:
@@ -132,8 +147,30 @@ def _data_path(path: Path) -> Path:
     raise UnreadableScanError(f"{path}: its voxels are missing; expected {path.with_suffix('.img').name} beside it")
 
 
-def _is_nifti(header: Any) -> bool:
-    return isinstance(header, Nifti1Header)
+def _voxels(path: Path, packed: bool, shape: tuple[int, ...], dtype: np.dtype, offset: int, index: int) -> np.ndarray:
+    """Return the stored numbers of a volume, [*spatial].
+
+    A compressed file is read to its end, where its checksum is compared: nibabel stops at the last voxel, and
+    returns noise for a damaged one.
+    """
+    volume = math.prod(shape[:3]) * dtype.itemsize
+    with _opened(path, packed) as file:
+        array = array_from_file(shape[:3], dtype, file, offset + index * volume, mmap=False)
+        rest = volume * (math.prod(shape[3:]) - 1 - index) + _TAIL
+        while packed and (piece := file.read(_PIECE)):
+            rest -= len(piece)
+            if rest < 0:
+                raise UnreadableScanError(f"{path}: goes on after its voxels; its header is damaged, copy it again")
+    return array
+
+
+def _scaled(array: np.ndarray, header: Any) -> np.ndarray:
+    """Apply slope and intercept; nibabel ignores a slope of 0, NaN or infinity, as the standard says."""
+    slope, intercept = header.get_slope_inter()
+    if slope is None or (slope, intercept or 0) == (1, 0):
+        return array
+    with np.errstate(over="ignore", invalid="ignore"):  # voxels that become infinite are refused when they are used
+        return array.astype(np.float32) * np.float32(slope) + np.float32(intercept or 0)
 
 
 def write_nifti(path: str | Path, array: np.ndarray, like: Placed | Geometry | np.ndarray) -> Path:
@@ -162,18 +199,20 @@ def write_nifti(path: str | Path, array: np.ndarray, like: Placed | Geometry | n
         like = like.geometry
     if array.shape[: len(like.shape)] != like.shape:
         raise ShapeError(f"{path}: an array of {array.shape}; expected the scan's {like.shape}, see to_native")
-    header = like.header
-    array = _native_shape(array, header)
+    array = _native_shape(array, like.header)
     if array.dtype == bool or array.dtype.itemsize == 8 or array.dtype == np.float16:
         narrow = {"b": np.uint8, "f": np.float32}.get(array.dtype.kind, np.int32)
         array = array.astype(narrow)
-    two = isinstance(header, Nifti2Header)
-    image = (nib.Nifti2Image if two else nib.Nifti1Image)(array, like.affine)
-    if header is not None:
+    kind = nib.Nifti2Image if isinstance(like.header, Nifti2Header) else nib.Nifti1Image
+    if like.header is None:
+        image = kind(array, like.affine)
+    else:  # without an affine, from which nibabel would compute the fields anew
+        image = kind(array, None, dtype=array.dtype)
         for field in _GEOMETRY_FIELDS:
-            image.header[field] = header[field]
-        image.header["pixdim"][:4] = header["pixdim"][:4]
-    _save_atomically(image, path)
+            image.header[field] = like.header[field]
+        image.header["pixdim"][:4] = like.header["pixdim"][:4]
+    with replacing(path, DataError, suffix=".nii.gz" if path.name.lower().endswith(".gz") else ".nii") as temporary:
+        nib.save(image, temporary)
     return path
 
 
@@ -181,22 +220,3 @@ def _native_shape(array: np.ndarray, header: Any) -> np.ndarray:
     """Give back the trailing axes of length 1 that the scan's file has."""
     shape = () if header is None else tuple(int(side) for side in header.get_data_shape())
     return array.reshape(shape) if len(shape) > array.ndim and np.prod(shape) == array.size else array
-
-
-def _save_atomically(image: Any, path: Path) -> None:
-    suffix = ".nii.gz" if path.name.lower().endswith(".nii.gz") else ".nii"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=suffix)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}; choose another folder") from error
-    os.close(descriptor)
-    temporary = Path(name)
-    try:
-        nib.save(image, temporary)
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}; choose another folder") from error
-    finally:
-        temporary.unlink(missing_ok=True)

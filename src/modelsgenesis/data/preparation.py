@@ -1,5 +1,6 @@
 """From a scan to what a network expects, and back into the scan's own frame."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from modelsgenesis.errors import ScanError, ShapeError
 _AIR = -1024.0  # HU; scanners pad with −2048 or −3024, and nothing that is imaged lies below air
 _BODY = -700.0  # HU; above the noise of air, below lung with its vessels
 _ROWS = 8  # that fit into a processor's cache, several hundred voxels wide and deep
+_GROWTH, _SMALL = 100, 2**26  # resampling makes at most 100 times the voxels, unless they are few
 _ALL_AIR = 1e-4  # share of voxels above `_BODY` that an empty scan does not reach
 
 
@@ -210,6 +212,12 @@ def _grid(
     steps = tuple(new / old for new, old in zip(wanted, spacing, strict=True))
     steps = tuple(1.0 if abs(step - 1) < 1e-4 else step for step in steps)
     new_shape = resampled_shape(shape, spacing, tuple(old * step for old, step in zip(spacing, steps, strict=True)))
+    if math.prod(new_shape) > max(_GROWTH * math.prod(shape), _SMALL):
+        sizes = "×".join(f"{size:g}" for size in wanted)
+        raise ScanError(
+            f"{volume.source}: at {sizes} mm it has {math.prod(new_shape):.2g} voxels, {math.prod(shape):.2g} now; "
+            "take a larger spacing, for which a model's is in its config.json"
+        )
     change = np.eye(4)
     for axis, step in enumerate(steps):
         change[axis, axis] = step

@@ -4,12 +4,13 @@ from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
-from modelsgenesis.data import dicom, images, metaimage, nifti, nrrd
+from modelsgenesis.data import dicom, images, itk, nifti
 from modelsgenesis.data.dicom_tags import is_dicom
-from modelsgenesis.data.volume import ScanReference, Volume
+from modelsgenesis.data.volume import ScanReference, Volume, reading
 from modelsgenesis.errors import ScanError, UnreadableScanError
+from modelsgenesis.files import check_regular
 
-READERS: tuple[ModuleType, ...] = (nifti, metaimage, nrrd, images, dicom)
+READERS: tuple[ModuleType, ...] = (nifti, itk, images, dicom)
 """Modules with `SUFFIXES`, `describe(path)` and `read(path, index)`."""
 
 KNOWN_FORMATS = "NIfTI, Analyze, MGH, MetaImage, NRRD, DICOM, PNG, JPEG, TIFF"
@@ -23,7 +24,7 @@ def reader_of(path: Path) -> ModuleType | None:
             return reader
     try:
         return dicom if path.is_file() and is_dicom(path) else None
-    except OSError:  # what cannot be opened is told by who asks for it by name
+    except (OSError, ScanError):  # what cannot be opened is told by who asks for it by name
         return None
 
 
@@ -35,10 +36,16 @@ def describe(path: Path) -> list[ScanReference]:
         ScanError: Its geometry cannot be right.
         MissingExtraError: The format needs an optional dependency.
     """
+    return _reader(path).describe(path)
+
+
+def _reader(path: Path) -> ModuleType:
+    """Return the reader of a regular file: a FIFO would block it for ever."""
+    check_regular(path, UnreadableScanError)
     reader = reader_of(path)
     if reader is None:
         raise UnreadableScanError(f"{path}: of no known format; expected {KNOWN_FORMATS}")
-    return reader.describe(path)
+    return reader
 
 
 def read_volume(scan: str | Path | ScanReference, index: int | None = None) -> Volume:
@@ -60,20 +67,14 @@ def read_volume(scan: str | Path | ScanReference, index: int | None = None) -> V
         volume = read_volume("scans/c02.nii.gz")
         volume.array.shape, volume.spacing  # (122, 101, 112), (3.0, 3.0, 3.0)
     """
-    if isinstance(scan, ScanReference):
-        reference, path, index = scan, scan.path, scan.index
-    else:
-        reference, path = None, Path(scan)
+    reference = scan if isinstance(scan, ScanReference) else None
     if reference is not None and reference.format == dicom.FORMAT:
         return dicom.read_reference(reference)
-    if reference is None and path.is_dir():
-        return _read_folder(path)
-    reader = reader_of(path)
-    if reader is None:
-        if not path.exists():
-            raise UnreadableScanError(f"{path}: there is no such file")
-        raise UnreadableScanError(f"{path}: of no known format; expected {KNOWN_FORMATS}")
-    volume = reader.read(path, index)
+    path, index = (scan.path, scan.index) if isinstance(scan, ScanReference) else (Path(scan), index)
+    with reading(path):
+        if path.is_dir():
+            return _read_folder(path)
+    volume = _reader(path).read(path, index)
     if reference is not None and reference.modality and not volume.modality:
         volume = replace(volume, modality=reference.modality)
     return volume
@@ -83,10 +84,11 @@ def _read_folder(folder: Path) -> Volume:
     """Read the one DICOM series that lies in a folder."""
     files = [path for path in sorted(folder.iterdir()) if reader_of(path) is dicom]
     scans, refused = dicom.find_series(files) if files else ([], [])
+    wrong = [one for one in refused if one.bad] or (refused if not scans else [])
+    if wrong:  # a slice that is damaged may be the series' last, whose absence nothing else would tell
+        raise ScanError(f"{wrong[0].source}: {wrong[0].reason}")
     if len(scans) == 1:
         return dicom.read_reference(scans[0])
-    if not scans and refused:
-        raise ScanError(f"{refused[0].source}: {refused[0].reason}")
     patients = len({scan.group for scan in scans})
     found = f"{len(scans)} series of {patients} patients" if scans else "no DICOM series"
     raise ScanError(f"{folder}: holds {found}; expected one scan, name its file, or see find_scans for many")

@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from modelsgenesis.configs import InputContract
-from modelsgenesis.data.cache import VolumeCache
-from modelsgenesis.data.store import LEVELS
+from modelsgenesis.data.cache import LEVELS, CacheEntry, VolumeCache
 from modelsgenesis.data.volume import Refusal
 from modelsgenesis.errors import ConfigurationError, DataError, nearest
 
@@ -103,6 +102,10 @@ class SubvolumeDataset(Dataset[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[index] for index in range(len(self)))
+
+    def entries(self) -> Iterator[CacheEntry]:
+        """Yield what is known of each scan that is drawn from."""
+        return (self.cache.entry(int(index)) for index in self.scans)
 
     def set_epoch(self, epoch: int) -> None:
         """Draw from another epoch. Loader processes that live already keep theirs: count items on instead."""

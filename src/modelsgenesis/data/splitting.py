@@ -41,10 +41,13 @@ def split_by_group(scans: Sequence[Grouped], fraction: float, seed: int) -> tupl
         raise ConfigurationError(f"fraction: received {fraction}, expected between 0 and 1")
     groups = sorted({scan.group for scan in scans})
     if len(groups) < 2:
-        raise DataError(f"{len(scans)} scans of {len(groups)} patient; expected at least 2 to hold one out")
+        raise DataError(
+            f"{len(scans)} scans of {len(groups)} patient; expected at least 2 to hold one out: tell them apart with "
+            "--patient"
+        )
     count = min(max(1, round(fraction * len(groups))), len(groups) - 1)
     held_out = {groups[i] for i in np.random.default_rng(seed).permutation(len(groups))[:count]}
-    return (
-        [index for index, scan in enumerate(scans) if scan.group not in held_out],
-        [index for index, scan in enumerate(scans) if scan.group in held_out],
-    )
+    sides = ([], [])
+    for index, scan in enumerate(scans):
+        sides[scan.group in held_out].append(index)
+    return sides

@@ -1,15 +1,16 @@
 """A scan in memory, a scan that was found, and a scan that was refused."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from modelsgenesis.errors import GenesisError, ScanError, UnreadableScanError
+from modelsgenesis.errors import ScanError, UnreadableScanError
+from modelsgenesis.files import parsing
 
+_FARTHEST = 1e9  # mm
 _DEFLATE_RATIO = 1032  # deflate cannot shrink data more than this
 
 
@@ -174,8 +175,8 @@ def check_affine(affine: np.ndarray, source: str) -> None:
     Raises:
         ScanError: The affine is not finite, or singular.
     """
-    if not np.isfinite(affine).all():
-        raise ScanError(f"{source}: its affine holds numbers that are not finite; repair the header")
+    if not (np.abs(affine) < _FARTHEST).all():
+        raise ScanError(f"{source}: its affine holds numbers that are not finite or too large; repair the header")
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     if min(sizes) <= 0:
         raise ScanError(f"{source}: a voxel size of {min(sizes):g} mm; expected above 0, repair the header")
@@ -183,45 +184,32 @@ def check_affine(affine: np.ndarray, source: str) -> None:
         raise ScanError(f"{source}: its affine is singular (two axes are parallel); repair the header")
 
 
-def check_size(count: int, stored: int, source: str, *, compressed: bool) -> None:
-    """Refuse a header that promises more than the file can hold, before memory is asked for.
+def check_size(count: int, stored: int, source: str, *, compressed: bool, after: int | None = None) -> None:
+    """Refuse a header that promises more than the file can hold, before memory is asked for, or much less.
 
     Args:
         count: Bytes of voxels by the header.
         stored: Bytes in the file.
         source: What a message calls it.
         compressed: Whether they are compressed.
+        after: Bytes that may follow the voxels of a file that is not compressed; None for any number. Damage to a
+            size or type in a header can show in nothing else.
 
     Raises:
-        UnreadableScanError: The file is too short.
+        UnreadableScanError: The file is too short, or too long.
     """
     possible = stored * _DEFLATE_RATIO if compressed else stored
-    if count > possible:
+    if count > possible or (after is not None and not compressed and stored > count + after):
         raise UnreadableScanError(
-            f"{source}: its header promises {count} bytes of voxels, the file can hold {possible}; it is "
-            "truncated or damaged, copy it again"
+            f"{source}: its header promises {count:,} bytes of voxels, the file can hold {possible:,}; it is truncated "
+            "or damaged, copy it again"
         )
 
 
-@contextmanager
-def reading(source: object) -> Iterator[None]:
-    """Turn whatever a decoder raises on a damaged file into one error that names the file.
-
-    Decoders answer hostile bytes with errors of any type, and none of them may stop a run over many scans;
-    this is the only place that catches all of them, and it chains what it caught.
+def reading(source: object) -> AbstractContextManager[None]:
+    """Turn whatever a decoder raises on a damaged file into one error that names the file; see `files.parsing`.
 
     Raises:
         UnreadableScanError: The block raised anything but an error of this package.
     """
-    try:
-        yield
-    except GenesisError:
-        raise
-    except FileNotFoundError as error:
-        raise UnreadableScanError(f"{source}: there is no such file") from error
-    except MemoryError as error:
-        raise ScanError(f"{source}: does not fit into memory") from error
-    except Exception as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[-1] if lines else type(error).__name__
-        raise UnreadableScanError(f"{source}: cannot be read: {reason}; copy or export it again") from error
+    return parsing(source, UnreadableScanError)

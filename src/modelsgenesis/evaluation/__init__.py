@@ -1,30 +1,14 @@
 """Inference over whole scans; metrics, and their intervals over patients."""
 
-from modelsgenesis.evaluation.answers import native_labels, native_probabilities
-from modelsgenesis.evaluation.bootstrap import Interval, interval, intervals
-from modelsgenesis.evaluation.cases import Case, find_cases
-from modelsgenesis.evaluation.ensembles import (
-    Member,
-    SoftAnswer,
-    check_members,
-    classify_case,
-    prepare_for,
-    segment_case,
-    segment_prepared,
-    usable_contract,
-)
-from modelsgenesis.evaluation.inference import segment, sliding_window, window_size
+from modelsgenesis.evaluation.inference import sliding_window, window_size
 from modelsgenesis.evaluation.metrics import (
     CLASSIFICATION_METRICS,
     SEGMENTATION_METRICS,
-    auc,
-    average_precision,
     dice_per_class,
-    hausdorff95_per_class,
-    iou_per_class,
     mean_ignoring_nan,
     measure_segmentation,
 )
+from modelsgenesis.evaluation.ranking import auc
 from modelsgenesis.evaluation.summaries import (
     Summary,
     explanations,
@@ -36,34 +20,15 @@ from modelsgenesis.evaluation.summaries import (
 __all__ = [
     "CLASSIFICATION_METRICS",
     "SEGMENTATION_METRICS",
-    "Case",
-    "Interval",
-    "Member",
-    "SoftAnswer",
     "Summary",
     "auc",
-    "average_precision",
-    "check_members",
-    "classify_case",
     "dice_per_class",
     "explanations",
-    "find_cases",
     "flat",
-    "hausdorff95_per_class",
-    "interval",
-    "intervals",
-    "iou_per_class",
     "mean_ignoring_nan",
     "measure_segmentation",
-    "native_labels",
-    "native_probabilities",
-    "prepare_for",
-    "segment",
-    "segment_case",
-    "segment_prepared",
     "sliding_window",
     "summarize_classification",
     "summarize_segmentation",
-    "usable_contract",
     "window_size",
 ]

@@ -1,8 +1,10 @@
 """A scan through one model or several: prepared as each expects, their probabilities averaged."""
 
+import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,8 +13,8 @@ from torch import nn
 from modelsgenesis.configs import CONTRACTS, BundleConfig, InputContract, PredictionConfig
 from modelsgenesis.data import PreparedVolume, Volume, check_same_grid, fit_image, prepare, told_modality
 from modelsgenesis.errors import ConfigurationError, ScanError
-from modelsgenesis.evaluation.inference import mirrored_passes, segment
-from modelsgenesis.hardware import Hardware
+from modelsgenesis.evaluation.inference import check_window, mirrored_passes, segment
+from modelsgenesis.hardware import Hardware, free_memory
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,42 +53,23 @@ def check_members(members: Sequence[Member]) -> None:
     """
     if not members:
         raise ConfigurationError("received no model; expected one or more")
-    first = members[0]
+    first, whats = members[0], ("task", "list of classes", "list of channels")
     for member in members:
-        task = member.config.task
-        if task == "restoration":
+        if member.config.task == "restoration":
             raise ConfigurationError(
                 f"{member.name}: the model is for restoration: prediction needs one fine-tuned with --task seg or cls"
             )
-        for what, mine, other in (
-            ("task", task, first.config.task),
-            ("list of classes", member.config.labels, first.config.labels),
-            ("list of channels", member.config.input.channels, first.config.input.channels),
-        ):
+        for what, mine, other in zip(whats, _answers(member), _answers(first), strict=True):
             if mine != other:
                 raise ConfigurationError(
-                    f"{member.name}: its {what} {_shown(mine)} is not the {_shown(other)} of {first.name}; "
+                    f"{member.name}: its {what} {', '.join(mine)} is not the {', '.join(other)} of {first.name}; "
                     "expected models of one task"
                 )
 
 
-def _shown(value: object) -> str:
-    return value if isinstance(value, str) else ", ".join(value)  # pyright: ignore[reportArgumentType, reportCallIssue]
-
-
-def check_channels(volumes: Sequence[Volume], contract: InputContract) -> None:
-    """Refuse a case of other channels than the model's, or channels that do not lie on one another.
-
-    Raises:
-        ConfigurationError: Their number is wrong.
-        ScanError: They lie on different grids.
-    """
-    if len(volumes) != len(contract.channels):
-        raise ConfigurationError(
-            f"received {len(volumes)} files, expected {len(contract.channels)}: {', '.join(contract.channels)}"
-        )
-    for other in volumes[1:]:
-        check_same_grid(volumes[0], other)
+def _answers(member: Member) -> tuple[tuple[str, ...], ...]:
+    """Return what all members of an ensemble have to share."""
+    return (member.config.task,), member.config.labels, member.config.input.channels
 
 
 def usable_contract(volume: Volume, contract: InputContract) -> tuple[InputContract, str]:
@@ -112,52 +95,17 @@ def usable_contract(volume: Volume, contract: InputContract) -> tuple[InputContr
     return contract, warning + "; expect a poor answer, or use a model of its modality"
 
 
-def prepare_channels(volumes: Sequence[Volume], contract: InputContract) -> list[PreparedVolume]:
-    """Prepare the channels of a case.
-
-    Raises:
-        ConfigurationError: Their number is not the model's.
-        ScanError: One cannot be used, or lies on another grid.
-    """
-    check_channels(volumes, contract)
-    return [prepare(volume, usable_contract(volume, contract)[0]) for volume in volumes]
-
-
-def segment_case(
-    members: Sequence[Member], volumes: Sequence[Volume], *, config: PredictionConfig, hardware: Hardware
-) -> list[SoftAnswer]:
-    """Segment a case with every member.
-
-    Args:
-        members: Segmentation models of the same classes; see `check_members`.
-        volumes: One a channel.
-        config: Overlap, flips, where to stitch.
-        hardware: Where and how to compute.
-
-    Returns:
-        One answer for each way in which members prepare their scans; usually one.
-
-    Raises:
-        ConfigurationError: The number of channels is not the models'.
-        ScanError: The case cannot be used.
-        ShapeError: Flips along an axis that is not there.
-    """
-    return segment_prepared(prepare_for(members, volumes), config=config, hardware=hardware)
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, eq=False)
 class PreparedFor:
     """A case as some members of an ensemble expect it.
 
     Attributes:
         members: Those that do.
-        weight: Of each in the mean over all members.
         image: float32 [channels, *prepared spatial].
         frame: The way back, without voxels.
     """
 
     members: tuple[Member, ...]
-    weight: float
     image: np.ndarray
     frame: PreparedVolume
 
@@ -167,40 +115,71 @@ def prepare_for(members: Sequence[Member], volumes: Sequence[Volume]) -> list[Pr
 
     Raises:
         ConfigurationError: The number of channels is not the models'.
-        ScanError: The case cannot be used.
+        ScanError: The case cannot be used, or its channels lie on different grids.
     """
     alike: Mapping[InputContract, list[Member]] = defaultdict(list)
     for member in members:
         alike[member.config.input].append(member)
     prepared = []
     for contract, group in alike.items():
-        channels = prepare_channels(volumes, contract)
-        frame, weight = without_voxels(channels[0]), 1 / len(members)
-        prepared.append(PreparedFor(members=tuple(group), weight=weight, image=_stacked(channels), frame=frame))
+        if len(volumes) != len(contract.channels):
+            raise ConfigurationError(
+                f"received {len(volumes)} files, expected {len(contract.channels)}: {', '.join(contract.channels)}"
+            )
+        for other in volumes[1:]:
+            check_same_grid(volumes[0], other)
+        _check_memory(volumes, contract, len(group[0].config.labels))
+        channels = [prepare(volume, usable_contract(volume, contract)[0]) for volume in volumes]
+        # Of one channel without a copy.
+        image = channels[0].array[None] if len(channels) == 1 else np.stack([one.array for one in channels])
+        prepared.append(PreparedFor(tuple(group), image, without_voxels(channels[0])))
     return prepared
 
 
-def segment_prepared(
-    prepared: Sequence[PreparedFor], *, config: PredictionConfig, hardware: Hardware
-) -> list[SoftAnswer]:
-    """Segment a prepared case; see `segment_case`."""
-    answers = []
+def _check_memory(volumes: Sequence[Volume], contract: InputContract, classes: int) -> None:
+    """Refuse a case whose prepared channels and probabilities memory does not hold, before it is prepared."""
+    voxels, sizes = volumes[0].array.size, volumes[0].spacing or ()
+    if contract.spacing is not None:
+        voxels *= math.prod(old / new for old, new in zip(sizes, contract.spacing, strict=False))
+    least, free = 4 * voxels * (len(volumes) + classes), free_memory(torch.device("cpu"))
+    if free is not None and least > free:
+        raise ScanError(
+            f"{volumes[0].source}: with {classes} classes it takes more than {least / 1e9:.1f} GB, "
+            f"{max(free, 0) / 1e9:.1f} GB are free; take a machine with more memory, or a model of coarser voxels"
+        )
+
+
+def segment_case(prepared: Sequence[PreparedFor], *, config: PredictionConfig, hardware: Hardware) -> list[SoftAnswer]:
+    """Segment a case with every member.
+
+    Args:
+        prepared: By `prepare_for`, for segmentation models of the same classes; see `check_members`.
+        config: Overlap, flips, where to stitch.
+        hardware: Where and how to compute.
+
+    Returns:
+        One answer for each way in which members prepare their scans; usually one.
+
+    Raises:
+        ScanError: The network answers with NaN.
+        ShapeError: Flips along an axis that is not there.
+    """
+    answers, members = [], sum(len(one.members) for one in prepared)
     for one in prepared:
-        image, total = torch.from_numpy(one.image), None
+        total: Any = np.float32(0)
         for member in one.members:
-            soft = segment(
-                member.network, image, patch_size=member.config.patch_size, config=config, hardware=hardware
-            ).numpy()
-            total = soft if total is None else np.add(total, soft, out=total)
-        if total is not None:
-            probabilities = total if one.weight == 1 else np.multiply(total, np.float32(one.weight), out=total)
-            answers.append(SoftAnswer(probabilities=probabilities, prepared=one.frame))
+            size, image = member.config.patch_size, torch.from_numpy(one.image)
+            soft = segment(member.network, image, patch_size=size, config=config, hardware=hardware).numpy()
+            _check_finite(soft[0], one.frame.source)  # of one class is enough: they add up to 1
+            total = np.add(soft, total, out=soft)
+        answers.append(SoftAnswer(probabilities=np.divide(total, members, out=total), prepared=one.frame))
     return answers
 
 
-def _stacked(channels: Sequence[PreparedVolume]) -> np.ndarray:
-    """Return [channels, *spatial]; of one channel without a copy."""
-    return channels[0].array[None] if len(channels) == 1 else np.stack([channel.array for channel in channels])
+def _check_finite(probabilities: np.ndarray, source: str) -> None:
+    """Refuse an answer of NaN, which would become the first class."""
+    if not np.isfinite(probabilities).all():
+        raise ScanError(f"{source}: the model answers with NaN: its weights are damaged, or the training diverged")
 
 
 def without_voxels(prepared: PreparedVolume) -> PreparedVolume:
@@ -229,23 +208,19 @@ def classify_case(
         ShapeError: The image has other axes than the model.
     """
     results = []
-    for member in members:
-        array = _stacked(prepare_channels(volumes, member.config.input))
-        size = member.config.patch_size
-        if array.ndim != len(size) + 1:
-            raise ScanError(f"{volumes[0].source}: has {array.ndim - 1} axes; the model takes {len(size)}")
-        fit = member.config.provenance.recipe.get("fit", "auto")  # as the images of its training were
-        image = torch.from_numpy(fit_image(array, size, fit))
-        batch = torch.stack(
-            [image.flip([axis + 1 for axis in axes]) for axes in mirrored_passes(config.flips, len(size))]
-        )
-        results.append(classify(member, batch, hardware).mean(dim=0))
-    return torch.stack(results).mean(dim=0).numpy()
-
-
-def classify(member: Member, batch: torch.Tensor, hardware: Hardware) -> torch.Tensor:
-    """Return the probabilities of prepared images: [b, c, *patch] to float32 [b, classes] on the CPU."""
-    with torch.inference_mode():
-        with hardware.autocast():
-            logits = member.network(hardware.place(batch)).float()
-        return (logits.sigmoid() if member.config.multilabel else logits.softmax(dim=1)).cpu()
+    for one in prepare_for(members, volumes):
+        for member in one.members:
+            size = member.config.patch_size
+            if one.image.ndim != len(size) + 1:
+                raise ScanError(f"{one.frame.source}: has {one.image.ndim - 1} axes; the model takes {len(size)}")
+            check_window(size, one.image.shape[1:], member.network, hardware)
+            fit = member.config.provenance.recipe.get("fit", "auto")  # as the images of its training were
+            image = torch.from_numpy(fit_image(one.image, size, fit))
+            passes = mirrored_passes(config.flips, len(size))
+            batch = torch.stack([image.flip([axis + 1 for axis in axes]) for axes in passes])
+            with torch.inference_mode(), hardware.autocast():
+                logits = member.network(hardware.place(batch)).float()
+            soft = logits.sigmoid() if member.config.multilabel else logits.softmax(dim=1)
+            results.append(soft.mean(dim=0).cpu().numpy())
+            _check_finite(results[-1], one.frame.source)
+    return np.mean(results, axis=0)

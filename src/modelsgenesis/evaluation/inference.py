@@ -18,10 +18,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.configs.prediction import Stitch
 from modelsgenesis.errors import ConfigurationError, ShapeError
-from modelsgenesis.hardware import Hardware
+from modelsgenesis.hardware import Hardware, free_memory
 
 _ROWS = 8  # of an image whose probabilities are computed together
-_SHARE = 0.5  # of a device's free memory that the stitched volume may take; windows need the rest
+_GROWTH, _SMALL = 100, 2**26  # a window has at most 100 times the voxels of the image, or as many as no patch has
 
 
 def window_size(patch_size: tuple[int, ...], divisor: tuple[int, ...]) -> tuple[int, ...]:
@@ -61,7 +61,7 @@ def sliding_window(
 
     Raises:
         ShapeError: The image has other axes than the window.
-        ConfigurationError: The device's memory does not hold what was asked for.
+        ConfigurationError: The window is beyond all measure, or memory does not hold what was asked for.
 
     Example:
         logits = sliding_window(network, image, patch_size=(64, 64, 32), overlap=0.5, hardware=hardware)
@@ -72,21 +72,51 @@ def sliding_window(
         raise ShapeError(f"image of shape {tuple(image.shape)}: expected [channels, {dims} spatial axes]")
     batch = rearrange(image, "channels x y slices -> slices channels x y") if planes else image[None]
     window = window_size(patch_size, network.divisor)  # pyright: ignore[reportArgumentType]
+    check_window(window, image.shape[1:], network, hardware)
     predictor = _Predictor(network, hardware)
     with torch.inference_mode():
         try:
             if all(side <= most for side, most in zip(batch.shape[2:], window, strict=True)):
                 result = _single_windows(predictor, batch, window, windows_at_once)
             else:
-                device = stitching_device(network, batch, hardware, stitch)
-                result = _windows(predictor, batch, window, overlap, windows_at_once, device)
-        except torch.OutOfMemoryError as error:
+                result = _windows(predictor, batch, window, overlap, windows_at_once, stitch)
+        except RuntimeError as error:
+            if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):  # of the CPU
+                raise
             raise ConfigurationError(
                 f"{hardware.device}: its memory does not hold {windows_at_once} windows of "
                 f"{'×'.join(map(str, window))} and what is stitched there; ask for stitching on the cpu, or for 1 "
                 "window at once"
             ) from error
         return rearrange(result, "slices classes x y -> classes x y slices") if planes else result[0]
+
+
+def check_window(window: Sequence[int], image: Sequence[int], network: nn.Module, hardware: Hardware) -> None:
+    """Refuse a window that no memory holds, before anything is computed: a model's sides may come from anybody.
+
+    Args:
+        window: Its sides.
+        image: Sides of the image.
+        network: What would see it.
+        hardware: Where.
+
+    Raises:
+        ConfigurationError: It is larger than an image and a patch of training can be, or than the free memory.
+    """
+    shown, voxels = "×".join(map(str, window)), math.prod(window)
+    if voxels > max(_GROWTH * math.prod(image), _SMALL):
+        raise ConfigurationError(
+            f"patch_size: windows of {shown} for an image of {'×'.join(map(str, image))}; set a smaller patch_size in "
+            "the model's config.json"
+        )
+    config = getattr(network, "config", None)
+    widths = getattr(getattr(config, "encoder", config), "widths", (1,))
+    least, free = 4 * voxels * (1 + widths[0]), free_memory(hardware.device)  # float32: the image, its first features
+    if free is not None and least > free:
+        raise ConfigurationError(
+            f"patch_size: a window of {shown} takes more than {least / 1e9:.1f} GB, {max(free, 0) / 1e9:.1f} GB are "
+            "free; set a smaller patch_size in the model's config.json, or take a machine with more memory"
+        )
 
 
 class _Predictor:
@@ -151,51 +181,22 @@ def _single_windows(predictor: _Predictor, batch: Tensor, window: tuple[int, ...
 
 
 def _windows(
-    predictor: _Predictor, batch: Tensor, window: tuple[int, ...], overlap: float, count: int, device: torch.device
+    predictor: _Predictor, batch: Tensor, window: tuple[int, ...], overlap: float, count: int, stitch: Stitch
 ) -> Tensor:
     """Return [b, k, *spatial] put together from overlapping windows with Gaussian weights."""
-    from monai.inferers.utils import sliding_window_inference
+    from monai.inferers.inferer import SlidingWindowInfererAdapt
 
-    result = sliding_window_inference(
-        batch,
+    device = predictor.hardware.device
+    infer = SlidingWindowInfererAdapt(
         roi_size=window,
         sw_batch_size=count,
-        predictor=predictor,
         overlap=overlap,
         mode="gaussian",
-        sw_device=predictor.hardware.device,
-        device=device,
+        sw_device=device,
+        device={"auto": None, "cpu": "cpu", "device": device}[stitch],  # None: where the image lies, while memory lasts
     )
+    result = infer(batch.to(device) if stitch == "auto" else batch, predictor)
     return result.cpu()  # pyright: ignore[reportAttributeAccessIssue]
-
-
-def stitching_device(network: nn.Module, batch: Tensor, hardware: Hardware, stitch: Stitch) -> torch.device:
-    """Choose where windows are put together: on the device where half of its free memory holds the result.
-
-    Args:
-        network: With its number of output channels in its configuration.
-        batch: [b, c, *spatial].
-        hardware: Where the network computes.
-        stitch: `"cpu"` and `"device"` are taken as they are.
-
-    Returns:
-        The device; the CPU where free memory or the size of the result cannot be told.
-    """
-    cpu = torch.device("cpu")
-    if stitch != "auto" or hardware.device.type == "cpu":
-        return hardware.device if stitch == "device" else cpu
-    classes = getattr(getattr(network, "config", None), "out_channels", None)
-    free = free_memory(hardware.device)
-    if classes is None or free is None:
-        return cpu
-    voxels = math.prod(batch.shape[2:])
-    needed = 4 * voxels * (len(batch) * classes + 1)  # float32, and the sum of the weights
-    return hardware.device if needed <= _SHARE * free else cpu
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Return the free bytes of a CUDA device; None of others."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
 
 
 def mirrored_passes(flips: Literal["all"] | Sequence[int], dims: int) -> list[tuple[int, ...]]:

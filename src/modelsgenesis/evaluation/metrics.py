@@ -1,20 +1,22 @@
-"""What a prediction is worth: overlap and distance of a segmentation case by case, ranking of a classification."""
+"""Segmentation metrics of a case, and which classes probabilities stand for."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 import torch
 
-from modelsgenesis.errors import MissingExtraError, RangeError, ShapeError
+from modelsgenesis.errors import MissingExtraError, ShapeError
 
 SEGMENTATION_METRICS = ("dice", "iou", "hausdorff95")
 """Of each structure: overlap in [0, 1], intersection over union in [0, 1], 95% Hausdorff distance in mm."""
 
 CLASSIFICATION_METRICS = ("auc", "average_precision", "sensitivity", "accuracy")
 """Of each class: area under the ROC curve, average precision, sensitivity at a specificity, share that is right."""
+
+CLASS_SEPARATOR = "; "
+"""Between the names of several classes in a cell of a table."""
 
 
 def dice_per_class(predicted: np.ndarray, truth: np.ndarray, classes: int) -> list[float]:
@@ -39,20 +41,6 @@ def dice_per_class(predicted: np.ndarray, truth: np.ndarray, classes: int) -> li
     from monai.metrics.meandice import compute_dice
 
     return compute_dice(*_pair(predicted, truth, classes), include_background=False)[0].tolist()
-
-
-def iou_per_class(predicted: np.ndarray, truth: np.ndarray, classes: int) -> list[float]:
-    """Return the intersection over union of each class but the background, as MONAI computes it.
-
-    Args and errors as of `dice_per_class`.
-
-    Example:
-        >>> iou_per_class(np.array([0, 1, 1, 2]), np.array([0, 1, 2, 2]), classes=3)
-        [0.5, 0.5]
-    """
-    from monai.metrics.meaniou import compute_iou
-
-    return compute_iou(*_pair(predicted, truth, classes), include_background=False)[0].tolist()
 
 
 def hausdorff95_per_class(
@@ -112,14 +100,12 @@ def measure_segmentation(
 
     Example:
         >>> found = measure_segmentation(np.array([[0, 1, 1]]), np.array([[0, 0, 1]]), ["background", "a"], (1, 2))
-        >>> round(found["dice a"], 3), found["iou a"]
+        >>> round(found["dice a"], 3), round(found["iou a"], 3)
         (0.667, 0.5)
     """
     classes = len(labels)
-    columns = {
-        "dice": dice_per_class(predicted, truth, classes),
-        "iou": iou_per_class(predicted, truth, classes),
-    }
+    dice = dice_per_class(predicted, truth, classes)
+    columns = {"dice": dice, "iou": [value / (2 - value) for value in dice]}
     if spacing is not None and find_spec("scipy") is not None:
         columns["hausdorff95"] = hausdorff95_per_class(predicted, truth, classes, spacing)
     return {
@@ -129,51 +115,44 @@ def measure_segmentation(
     }
 
 
-def auc(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Return the area under the receiver operating characteristic, as MONAI computes it; a tie counts half.
+def chosen_classes(probabilities: np.ndarray, *, multilabel: bool) -> np.ndarray:
+    """Return which classes probabilities stand for: the most probable one, or with `multilabel` all of at least 0.5.
 
     Args:
-        scores: [cases], higher for the class.
-        truth: [cases] booleans.
+        probabilities: [..., classes].
+        multilabel: Whether several classes, or none, may hold.
 
     Returns:
-        A number in [0, 1]; NaN where all cases, or none, are of the class.
-
-    Raises:
-        RangeError: A score is NaN.
+        Booleans of the same shape.
 
     Example:
-        >>> auc(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True]))
-        0.875
+        >>> chosen_classes(np.array([0.5, 0.5, 0.2]), multilabel=True).tolist()
+        [True, True, False]
+        >>> chosen_classes(np.array([0.5, 0.5, 0.2]), multilabel=False).tolist()
+        [True, False, False]
     """
-    from monai.metrics.rocauc import compute_roc_auc
+    if multilabel:
+        return probabilities >= 0.5
+    return np.arange(probabilities.shape[-1]) == probabilities.argmax(axis=-1)[..., None]
 
-    return _ranked(compute_roc_auc, scores, truth)
 
+def classification_row(
+    held: Sequence[int], probabilities: np.ndarray, labels: Sequence[str], *, multilabel: bool
+) -> dict[str, str | float]:
+    """Return what a table says of a classified case: what holds, what was predicted, and the probabilities.
 
-def average_precision(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Return the average precision, as MONAI computes it.
-
-    Args and errors as of `auc`; NaN where all cases, or none, are of the class.
-
-    Example:
-        >>> round(average_precision(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])), 4)
-        0.8333
+    Args:
+        held: Indices of the classes that hold.
+        probabilities: [classes].
+        labels: Class names.
+        multilabel: Whether several classes, or none, may hold.
     """
-    from monai.metrics.average_precision import compute_average_precision
-
-    return _ranked(compute_average_precision, scores, truth)
-
-
-def _ranked(metric: Callable[..., Any], scores: np.ndarray, truth: np.ndarray) -> float:
-    if not np.isfinite(scores).all():
-        raise RangeError(
-            f"scores: {int((~np.isfinite(scores)).sum())} of {scores.size} are not finite; the network diverged, lower "
-            "the learning rate"
-        )
-    if truth.all() or not truth.any():
-        return float("nan")
-    return float(metric(torch.from_numpy(scores.astype(np.float64)), torch.from_numpy(truth.astype(np.int64))))
+    chosen: list[int] = np.flatnonzero(chosen_classes(probabilities, multilabel=multilabel)).tolist()
+    return {
+        "class": CLASS_SEPARATOR.join(labels[index] for index in held),
+        "predicted": CLASS_SEPARATOR.join(labels[index] for index in chosen),
+        **{f"probability {name}": float(value) for name, value in zip(labels, probabilities, strict=True)},
+    }
 
 
 def mean_ignoring_nan(values: Sequence[float]) -> float:

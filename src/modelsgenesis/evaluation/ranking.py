@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from modelsgenesis.errors import RangeError
 from modelsgenesis.evaluation.bootstrap import divide
 
 
@@ -44,6 +45,40 @@ def area(curve: Curve) -> np.ndarray:
     true, false = (np.pad(side, ((0, 0), (1, 0))) for side in (curve.true, curve.false))
     rectangles = np.diff(false, axis=1) * (true[:, 1:] + true[:, :-1]) / 2
     return divide(rectangles.sum(axis=1), true[:, -1] * false[:, -1])
+
+
+def auc(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Return the area under the receiver operating characteristic of cases as they are; a tie counts half.
+
+    Args:
+        scores: [cases], higher for the class.
+        truth: [cases] booleans.
+
+    Returns:
+        A number in [0, 1]; NaN where all cases, or none, are of the class.
+
+    Raises:
+        RangeError: A score is not finite.
+
+    Example:
+        >>> auc(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True]))
+        0.875
+    """
+    check_finite(scores)
+    return float(area(curve(scores, truth, np.ones((1, len(scores)))))[0])
+
+
+def check_finite(scores: np.ndarray) -> None:
+    """Refuse scores that cannot be ranked.
+
+    Raises:
+        RangeError: One is NaN or infinite.
+    """
+    if not np.isfinite(scores).all():
+        raise RangeError(
+            f"scores: {int((~np.isfinite(scores)).sum())} of {scores.size} are not finite; the network diverged, lower "
+            "the learning rate"
+        )
 
 
 def average_precision(curve: Curve) -> np.ndarray:

@@ -5,7 +5,7 @@ The tests are SciPy's (extra `report`). A test that cannot be made has no p-valu
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,8 +73,8 @@ class Difference:
     n: int
     mean: float
     deviation: float | None
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
     why: str = ""
 
 
@@ -124,15 +124,9 @@ def welch(first: Sequence[float], second: Sequence[float]) -> Test:
         Welch, B. L. (1947), Biometrika 34; the two-sample test of the poster's tables.
     """
     one, two = _numbers(first, "first"), _numbers(second, "second")
-    if why := _too_few(min(len(one), len(two))):
-        return Test(p=None, why=why)
-    if _constant(one) and _constant(two):
-        return Test(p=None, why="neither arm varies: every run of an arm gave the same number")
-    stats = require_scipy()
-    with warnings.catch_warnings():  # of an arm that does not vary; the other does
-        warnings.filterwarnings("ignore", message="Precision loss", category=RuntimeWarning)
-        result = stats.ttest_ind(one, two, equal_var=False)
-    return Test(p=float(result.pvalue), statistic=float(result.statistic), degrees=float(result.df))
+    still = "neither arm varies: every run of an arm gave the same number" if _constant(one) and _constant(two) else ""
+    why = _too_few(min(len(one), len(two))) or still
+    return _test(why, lambda stats: stats.ttest_ind(one, two, equal_var=False))
 
 
 def paired_t(first: Sequence[float], second: Sequence[float]) -> Test:
@@ -154,10 +148,8 @@ def paired_t(first: Sequence[float], second: Sequence[float]) -> Test:
         0.2254
     """
     differences = _differences(first, second)
-    if why := _too_few(len(differences)) or _no_spread(differences):
-        return Test(p=None, why=why)
-    result = require_scipy().ttest_1samp(differences, 0.0)
-    return Test(p=float(result.pvalue), statistic=float(result.statistic), degrees=float(result.df))
+    still = "the difference is the same in every pair" if _constant(differences) else ""
+    return _test(_too_few(len(differences)) or still, lambda stats: stats.ttest_1samp(differences, 0.0))
 
 
 def wilcoxon(first: Sequence[float], second: Sequence[float]) -> Test:
@@ -181,12 +173,21 @@ def wilcoxon(first: Sequence[float], second: Sequence[float]) -> Test:
         0.25
     """
     differences = _differences(first, second)
-    if why := _too_few(len(differences)):
+    why = _too_few(len(differences)) or ("" if differences.any() else "no pair of runs differs")
+    return _test(why, lambda stats: stats.wilcoxon(differences))
+
+
+def _test(why: str, call: Callable[[Any], Any]) -> Test:
+    """Return what SciPy says, unless there is a reason not to ask."""
+    if why:
         return Test(p=None, why=why)
-    if not differences.any():
-        return Test(p=None, why="no pair of runs differs")
-    result = require_scipy().wilcoxon(differences)
-    return Test(p=float(result.pvalue), statistic=float(result.statistic))
+    with warnings.catch_warnings():  # of an arm that does not vary; the other does
+        warnings.filterwarnings("ignore", message="Precision loss", category=RuntimeWarning)
+        found = call(require_scipy())
+    degrees = getattr(found, "df", None)
+    return Test(
+        p=float(found.pvalue), statistic=float(found.statistic), degrees=None if degrees is None else float(degrees)
+    )
 
 
 def paired_difference(first: Sequence[float], second: Sequence[float]) -> Difference:
@@ -207,17 +208,12 @@ def paired_difference(first: Sequence[float], second: Sequence[float]) -> Differ
     """
     differences = _differences(first, second)
     summary = summarize(differences.tolist())
-    if why := _too_few(len(differences)):
-        return Difference(n=summary.n, mean=summary.mean, deviation=summary.deviation, low=None, high=None, why=why)
-    spread = 0.0 if _no_spread(differences) else float(summary.deviation or 0.0)
+    known = {"n": summary.n, "mean": summary.mean, "deviation": summary.deviation}
+    if why := _too_few(summary.n):
+        return Difference(**known, why=why)
+    spread = 0.0 if _constant(differences) else float(summary.deviation or 0.0)
     half = float(require_scipy().t.ppf(0.975, summary.n - 1)) * spread / math.sqrt(summary.n)
-    return Difference(
-        n=summary.n,
-        mean=summary.mean,
-        deviation=summary.deviation,
-        low=summary.mean - half,
-        high=summary.mean + half,
-    )
+    return Difference(**known, low=summary.mean - half, high=summary.mean + half)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -273,16 +269,10 @@ def _differences(first: Sequence[float], second: Sequence[float]) -> np.ndarray:
 
 
 def _too_few(runs: int) -> str:
-    return (
-        ""
-        if runs >= MINIMUM_RUNS
-        else f"{runs} run{'' if runs == 1 else 's'} cannot tell, {MINIMUM_RUNS} are the least"
-    )
+    if runs >= MINIMUM_RUNS:
+        return ""
+    return f"{runs} run{'s' * (runs != 1)} cannot tell, {MINIMUM_RUNS} are the least"
 
 
 def _constant(numbers: np.ndarray) -> bool:
     return bool(np.ptp(numbers) <= _RELATIVE_ZERO * np.abs(numbers).max())
-
-
-def _no_spread(differences: np.ndarray) -> str:
-    return "the difference is the same in every pair" if _constant(differences) else ""

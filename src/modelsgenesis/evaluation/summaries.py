@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from modelsgenesis.errors import RangeError
 from modelsgenesis.evaluation import ranking
 from modelsgenesis.evaluation.bootstrap import intervals, mean_of_columns, weighted_means
-from modelsgenesis.evaluation.metrics import SEGMENTATION_METRICS, auc, average_precision, mean_ignoring_nan
+from modelsgenesis.evaluation.metrics import SEGMENTATION_METRICS, chosen_classes
 
 Summary = dict[str, dict[str, Any]]
 """By the metric's name: `value`, and `low` and `high` of its 95% interval, each None where undefined. Where they are
@@ -53,8 +52,7 @@ def summarize_segmentation(
         def means(weights: np.ndarray, values: np.ndarray = values) -> np.ndarray:
             return _with_mean(weighted_means(values, weights))
 
-        points = means(np.ones((1, len(rows))))[0]
-        entries = _entries([metric, *names], points, means, patients, resamples, seed)
+        entries = _entries([metric, *names], means, patients, resamples, seed)
         for name, undefined in zip(names, np.isnan(values).sum(axis=0).tolist(), strict=True):
             if undefined:
                 entries[name]["undefined"] = undefined
@@ -100,27 +98,26 @@ def summarize_classification(
     Raises:
         RangeError: A probability is NaN.
     """
-    if not np.isfinite(probabilities).all():
-        raise RangeError("probabilities: some are not finite: the network diverged; lower the learning rate")
+    ranking.check_finite(probabilities)
     single = len(labels) == 2 and not multilabel
     columns = [1] if single else list(range(len(labels)))
     scores, positive = probabilities[:, columns], truth[:, columns]
     members = _members(groups, len(truth))
     found: Summary = {}
-    for metric, (weighted, exact) in _ranking_metrics(specificity).items():
+    metrics: dict[str, _Weighted] = {
+        "auc": ranking.area,
+        "average_precision": ranking.average_precision,
+        "sensitivity": ranking.sensitivity_at(specificity),
+    }
+    for metric, weighted in metrics.items():
 
         def each(weights: np.ndarray, weighted: _Weighted = weighted) -> np.ndarray:
             pairs = zip(scores.T, positive.T, strict=True)
             values = np.stack([_within(members, weighted, score, true, weights) for score, true in pairs], axis=-1)
             return values if single else _with_mean(values)
 
-        pairs = zip(scores.T, positive.T, strict=True)
-        points = np.array(
-            [mean_ignoring_nan([exact(score[own], true[own]) for own in members]) for score, true in pairs]
-        )
         names = [metric] if single else [metric, *(f"{metric} {label}" for label in labels)]
-        points = points if single else _with_mean(points[None])[0]
-        found |= _explained(_entries(names, points, each, patients, resamples, seed), positive)
+        found |= _explained(_entries(names, each, patients, resamples, seed), positive)
     return found | _accuracy(probabilities, truth, patients, multilabel, resamples, seed)
 
 
@@ -141,20 +138,6 @@ def _within(
     return each[0] if len(each) == 1 else mean_of_columns(np.stack(each, axis=-1))
 
 
-def _ranking_metrics(specificity: float) -> dict[str, tuple[_Weighted, Callable[[np.ndarray, np.ndarray], float]]]:
-    """Return each metric for weighted cases, and for the cases as they are."""
-    sensitivity = ranking.sensitivity_at(specificity)
-
-    def unweighted(scores: np.ndarray, truth: np.ndarray) -> float:
-        return float(sensitivity(ranking.curve(scores, truth, np.ones((1, len(scores)))))[0])
-
-    return {
-        "auc": (ranking.area, auc),
-        "average_precision": (ranking.average_precision, average_precision),
-        "sensitivity": (sensitivity, unweighted),
-    }
-
-
 def _accuracy(
     probabilities: np.ndarray,
     truth: np.ndarray,
@@ -163,15 +146,13 @@ def _accuracy(
     resamples: int,
     seed: int,
 ) -> Summary:
-    if multilabel:
-        right = ((probabilities > 0.5) == truth).mean(axis=1)
-    else:
-        right = (probabilities.argmax(axis=1) == truth.argmax(axis=1)).astype(float)
+    chosen = chosen_classes(probabilities, multilabel=multilabel)
+    right = (chosen == truth).mean(axis=1) if multilabel else (chosen & truth).any(axis=1).astype(float)
 
     def mean(weights: np.ndarray) -> np.ndarray:
         return weighted_means(right[:, None], weights)
 
-    return _entries(["accuracy"], np.array([right.mean()]), mean, patients, resamples, seed)
+    return _entries(["accuracy"], mean, patients, resamples, seed)
 
 
 def _with_mean(values: np.ndarray) -> np.ndarray:
@@ -181,15 +162,16 @@ def _with_mean(values: np.ndarray) -> np.ndarray:
 
 def _entries(
     names: Sequence[str],
-    points: np.ndarray,
     statistics: Callable[[np.ndarray], np.ndarray],
     patients: Sequence[str],
     resamples: int,
     seed: int,
 ) -> Summary:
+    """Return the value of each statistic on the cases as they are, with its interval."""
     found: Summary = {}
     ends = intervals(statistics, patients, resamples, seed)
-    for name, point, end in zip(names, points.tolist(), ends, strict=True):
+    points = statistics(np.ones((1, len(patients))))[0].tolist()
+    for name, point, end in zip(names, points, ends, strict=True):
         defined = not np.isnan(point)
         found[name] = {"value": point, "low": end.low, "high": end.high} if defined else dict.fromkeys(_KEYS)
         if defined and end.undefined:

@@ -67,7 +67,7 @@ def speaking(
     sent = token_of(token)
     from huggingface_hub import HfApi
 
-    from modelsgenesis import __version__
+    from modelsgenesis._version import __version__
     from modelsgenesis.hub.guard import Call, guarding
 
     with guarding(Call(repository, revision, limit)):

@@ -1,11 +1,7 @@
 """From a configuration to a network."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
-
 import torch
 from torch import nn
-from torch.overrides import TorchFunctionMode
 
 from modelsgenesis.configs import ClassifierConfig, GenesisUNetConfig, NetworkConfig, UNetConfig
 from modelsgenesis.networks.classifier import Classifier
@@ -35,28 +31,8 @@ def empty_network(config: NetworkConfig) -> nn.Module:
         >>> next(empty_network(GENESIS_UNET_2019).parameters()).is_meta
         True
     """
-    with _Empty():
+    with torch.device("meta"):
         return build_network(config)
-
-
-class _Empty(TorchFunctionMode):
-    """Like `torch.device("meta")`, and without initialisation: a third of the time."""
-
-    _MAKING = frozenset((torch.empty, torch.zeros, torch.ones, torch.tensor))
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Sequence[type],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        named = dict(kwargs or {})
-        if getattr(func, "__module__", "") == nn.init.__name__:
-            return named.get("tensor", args[0] if args else None)
-        if func in self._MAKING:
-            named["device"] = "meta"
-        return func(*args, **named)
 
 
 def _build_unet(config: UNetConfig) -> UNet:

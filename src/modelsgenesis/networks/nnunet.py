@@ -211,9 +211,10 @@ class StagedUNet(UNet[StagedConfig]):
         self.config = config
         self.encoder = StagedEncoder(config)
         self.decoder = StagedDecoder(config)
-        for module in self.modules():
-            if isinstance(module, (_ConvNd, ResidualBlock)):
-                self.initialize(module)
+        if not self.decoder.seg_layers[0].weight.is_meta:  # without values; asking for them imports torch's compiler
+            for module in self.modules():
+                if isinstance(module, (_ConvNd, ResidualBlock)):
+                    self.initialize(module)
 
     @property
     def divisor(self) -> tuple[int, ...]:

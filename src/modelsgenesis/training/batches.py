@@ -1,9 +1,11 @@
 """Which samples a step sees: a function of seed and step alone, whatever the number of workers and processes."""
 
+import multiprocessing
 import os
 import signal
 import threading
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,13 +15,14 @@ from modelsgenesis.configs import TrainingConfig
 from modelsgenesis.errors import GenesisError, TrainingError
 
 
+@dataclass(kw_only=True)
 class StepBatches(Sampler[list[int]]):
     """The items of each step, from `start` to the end.
 
     An epoch is every sample once, in an order drawn from seed and epoch. A batch may reach over the end of an epoch,
     so no sample is dropped. Item `epoch * size + index` lets a data set draw anew each epoch without being told.
 
-    Args:
+    Attributes:
         size: Samples of an epoch.
         batch_size: Samples a step, over all processes.
         start: First step.
@@ -33,19 +36,13 @@ class StepBatches(Sampler[list[int]]):
         [[2, 0], [1, 4], [5, 3]]
     """
 
-    def __init__(
-        self,
-        *,
-        size: int,
-        batch_size: int,
-        start: int,
-        steps: int,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-    ) -> None:
-        self.size, self.batch_size, self.start, self.steps = size, batch_size, start, steps
-        self.seed, self.rank, self.world_size = seed, rank, world_size
+    size: int
+    batch_size: int
+    start: int
+    steps: int
+    seed: int
+    rank: int = 0
+    world_size: int = 1
 
     def __len__(self) -> int:
         return self.steps - self.start
@@ -83,14 +80,26 @@ def make_loader(dataset: Dataset[Any], batches: StepBatches, config: TrainingCon
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(config.seed),  # the loader would draw from the global one
-        worker_init_fn=_outlive_signals,
+        worker_init_fn=_begin_worker,
     )
 
 
-def _outlive_signals(_: int) -> None:
+def _begin_worker(_: int) -> None:
     """Leave it to the process that trains to end its workers: a signal to all of them must not cost it a batch."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """End this process at once when the one that started it is gone, also by `kill -9`.
+
+    PyTorch's loader processes compare their parent, every five seconds, with the one that they found as they began:
+    of one that was killed before that they never notice, and wait for ever.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
 def start_loader(loader: DataLoader[Any]) -> Iterator[Any]:

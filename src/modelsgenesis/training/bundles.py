@@ -9,11 +9,17 @@ from typing import cast
 import torch
 from torch import nn
 
-from modelsgenesis.checkpoints import Bundle, save_bundle
+from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
+from modelsgenesis.checkpoints.bundle import CARD_NAME, WEIGHTS_NAME
 from modelsgenesis.checkpoints.card import render_card
 from modelsgenesis.configs import BundleConfig, NetworkConfig, TrainingConfig
+from modelsgenesis.configs.front_matter import split_card
+from modelsgenesis.errors import ConfigurationError, TrainingError
+from modelsgenesis.files import read_text, sha256_of
 from modelsgenesis.hardware import Hardware
+from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.distributed import Processes
+from modelsgenesis.training.objective import Progress
 from modelsgenesis.training.run import Run
 
 
@@ -23,13 +29,53 @@ def network_config(network: nn.Module) -> NetworkConfig:
 
 
 def save_run_bundle(
-    run: Run, network: nn.Module, config: BundleConfig, figures: Mapping[str, str] | None = None
-) -> None:
-    """Write the bundle of a run; a card that a person edited keeps their prose."""
-    card = run.folder / "README.md"
-    existing = card.read_text() if card.exists() else ""
-    text = render_card(config, name=run.folder.resolve().name, existing=existing, figures=figures or {})
-    save_bundle(run.folder, Bundle(network, config, text))
+    run: Run, network: nn.Module, config: BundleConfig, figures: Mapping[str, str] | None, reporter: Reporter
+) -> str:
+    """Write the bundle of a run and return the SHA-256 of its weights; a card that a person edited keeps their prose.
+
+    Args:
+        run: Gets the bundle.
+        network: The best so far.
+        config: Content of `config.json`.
+        figures: Path of each picture on the card by its title; None writes no card.
+        reporter: Receives a note of a card that is damaged.
+    """
+    text = ""
+    if figures is not None:
+        existing = _existing_card(run.folder / CARD_NAME, reporter)
+        text = render_card(config, name=run.folder.resolve().name, existing=existing, figures=figures)
+    return sha256_of(save_bundle(run.folder, Bundle(network, config, text)) / WEIGHTS_NAME)
+
+
+def _existing_card(path: Path, reporter: Reporter) -> str:
+    """Return the card that is there; one that cannot be read is put aside, for it is no reason to end a training."""
+    if not path.is_file():
+        return ""
+    try:
+        text = read_text(path, ConfigurationError)
+        split_card(text, str(path))
+    except ConfigurationError as error:
+        aside = path.replace(path.with_name(f"damaged-{path.name}"))
+        reporter.note(f"{error}: kept as {aside.name}, and the card written anew")
+        return ""
+    return text
+
+
+def load_kept(run: Run, progress: Progress) -> Bundle:
+    """Return the bundle of the best validation.
+
+    Raises:
+        TrainingError: There is none, or its weights are not those that were kept.
+    """
+    path = run.folder / WEIGHTS_NAME
+    if not progress.kept or not path.is_file():
+        raise TrainingError(f"{run.folder}: no validation ended, so there is no bundle; train for more steps")
+    if sha256_of(path) != progress.kept:
+        raise TrainingError(
+            f"{path}: is not the network that was kept at step {progress.best_step}: damaged or replaced; start again "
+            "in another folder"
+        )
+    return load_bundle(run.folder)
 
 
 def describe_computing(hardware: Hardware, config: TrainingConfig, processes: Processes | None = None) -> str:

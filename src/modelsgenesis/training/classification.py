@@ -13,54 +13,29 @@ from modelsgenesis.configs import ClassificationConfig, FinetuningConfig
 from modelsgenesis.data import LabelledImages, PreparedCase, class_weights, fit_image
 from modelsgenesis.errors import DataError
 from modelsgenesis.evaluation import Summary, auc, mean_ignoring_nan, summarize_classification
+from modelsgenesis.evaluation.metrics import CLASS_SEPARATOR, chosen_classes, classification_row
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.training.supervised import Row, SupervisedObjective
 
-_JOINED = "; "  # the names of several classes in a cell
-
 
 class Classification(SupervisedObjective):
-    """Classify whole images under cross-entropy: of exclusive classes, or of each label by itself.
-
-    Args:
-        training: Cases to learn from.
-        validation: Cases that decide, by their AUC, which network is kept; none keeps the last.
-        config: Patch, augmentation, weights of the classes.
-        labels: Class names.
-        multilabel: Whether several classes, or none, may hold for an image.
-        hardware: Where to compute.
-
-    Raises:
-        DataError: A class has no training example.
-    """
+    """Classify whole images under cross-entropy: of exclusive classes, or of each label by itself."""
 
     config: ClassificationConfig
 
-    def __init__(
-        self,
-        *,
-        training: Sequence[PreparedCase],
-        validation: Sequence[PreparedCase],
-        config: ClassificationConfig,
-        labels: Sequence[str],
-        hardware: Hardware,
-        multilabel: bool = False,
-    ) -> None:
-        super().__init__(validation=validation, config=config, labels=labels, hardware=hardware)
-        self.multilabel = multilabel
-        self._check_classes(true_classes(training, len(self.labels)))
-        options: dict[str, Any] = {"classes": len(self.labels), "multilabel": multilabel}
-        self.dataset = LabelledImages(training, config, **options)
-        self.weights = class_weights(training, **options) if config.class_weights else None
-        self.validation_truth = true_classes(validation, len(self.labels))
-
-    def _check_classes(self, truth: np.ndarray) -> None:
-        absent = [name for name, held in zip(self.labels, np.atleast_1d(truth.any(axis=0)), strict=True) if not held]
+    def prepare(self, training: Sequence[PreparedCase]) -> None:
+        """Make the training images; refuse a class without a training example."""
+        truth = true_classes(training, len(self.labels))
+        absent = [name for name, held in zip(self.labels, np.any(truth, axis=0), strict=True) if not held]
         if absent:
             raise DataError(
                 f"no training example of {', '.join(map(repr, absent))}: take more labels, another split_seed, or "
                 "leave the class out"
             )
+        options: dict[str, Any] = {"classes": len(self.labels), "multilabel": self.multilabel}
+        self.dataset = LabelledImages(training, self.config, **options)
+        self.weights = class_weights(training, **options) if self.config.class_weights else None
+        self.validation_truth = true_classes(self.validation, len(self.labels))
 
     def notes(self) -> list[str]:
         """Return the weights of the classes, and by what the network is kept where it is not the AUC."""
@@ -122,7 +97,8 @@ class Classification(SupervisedObjective):
         if ranked := self._ranked():
             metrics["auc"] = mean_ignoring_nan([auc(probabilities[:, index], truth[:, index]) for index in ranked])
         loss = float(self._criterion(logits, torch.from_numpy(target)))
-        accuracy = float(_right(probabilities, truth, multilabel=self.multilabel).mean())
+        right = chosen_classes(probabilities, multilabel=self.multilabel) == truth
+        accuracy = float(right.mean() if self.multilabel else right.all(axis=1).mean())
         return {**metrics, "loss": loss, "accuracy": accuracy}  # what decides comes first
 
     def score(self, metrics: dict[str, float]) -> float:
@@ -134,23 +110,14 @@ class Classification(SupervisedObjective):
         if not cases:
             return []
         probabilities = self.probabilities(self.logits(network, cases, self.hardware.for_results()))
-        rows: list[Row] = []
-        for case, row in zip(cases, probabilities, strict=True):
-            chosen = np.flatnonzero(row > 0.5) if self.multilabel else [row.argmax()]
-            rows.append(
-                {
-                    "case": case.name,
-                    "patient": case.patient,
-                    "class": _JOINED.join(self.labels[index] for index in case.classes),
-                    "predicted": _JOINED.join(self.labels[index] for index in chosen),
-                    **{f"probability {name}": float(value) for name, value in zip(self.labels, row, strict=True)},
-                }
-            )
-        return rows
-
-    def summarize(self, rows: Sequence[Row]) -> Summary:
-        """Return each metric with its interval over the patients."""
-        return summarize_classification_rows(rows, self.labels, self.config, multilabel=self.multilabel)
+        return [
+            {
+                "case": case.name,
+                "patient": case.patient,
+                **classification_row(case.classes, row, self.labels, multilabel=self.multilabel),
+            }
+            for case, row in zip(cases, probabilities, strict=True)
+        ]
 
 
 def summarize_classification_rows(
@@ -160,7 +127,7 @@ def summarize_classification_rows(
 
     Rows of several folds say in `fold` which, and are ranked within each.
     """
-    held = [row["class"].split(_JOINED) for row in rows]
+    held = [row["class"].split(CLASS_SEPARATOR) for row in rows]
     return summarize_classification(
         np.array([[row[f"probability {name}"] for name in labels] for row in rows]),
         np.array([[name in names for name in labels] for names in held]),
@@ -180,9 +147,3 @@ def true_classes(cases: Sequence[PreparedCase], classes: int) -> np.ndarray:
     for row, case in zip(truth, cases, strict=True):
         row[list(case.classes)] = True
     return truth
-
-
-def _right(probabilities: np.ndarray, truth: np.ndarray, *, multilabel: bool) -> np.ndarray:
-    if multilabel:
-        return (probabilities > 0.5) == truth
-    return probabilities.argmax(axis=1) == truth.argmax(axis=1)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -136,12 +136,10 @@ class Processes:
             TrainingError: On rank 0, what happened elsewhere.
             PeerError: In the other processes, about which rank 0 speaks.
         """
-        if self.is_alone:
-            if problem is not None:
-                raise problem
-            return
         if not any(failed for (failed,) in self.gather_numbers([problem is not None])):
             return
+        if self.is_alone and problem is not None:
+            raise problem
         told = self.gather(None if problem is None else f"{type(problem).__name__}: {_line(problem)}")
         rank, text = next((rank, text) for rank, text in enumerate(told) if text is not None)
         if not self.is_main:
@@ -155,18 +153,10 @@ class Processes:
             Exception: On rank 0, what `work` raised.
             PeerError: In the other processes, when it raised.
         """
-        if self.is_alone:
-            return work()
-        result: list[Any] = [None]
-        problem: Exception | None = None
-        if self.is_main:
-            try:
-                result = [work()]
-            except Exception as error:
-                problem = error
-        self.agree(problem)
-        with self.watching():
-            dist.broadcast_object_list(result, src=0, group=self._group)
+        result: list[Any] = [self._where(self.is_main, work)]
+        if not self.is_alone:
+            with self.watching():
+                dist.broadcast_object_list(result, src=0, group=self._group)
         return result[0]
 
     def in_turn(self, work: Callable[[], Value]) -> Value:
@@ -174,16 +164,8 @@ class Processes:
 
         For what leaves a file behind that the others then find, such as a download.
         """
-        result: list[Value] = []
-        for turn in (True, False):
-            problem: Exception | None = None
-            if self.is_main is turn:
-                try:
-                    result.append(work())
-                except Exception as error:
-                    problem = error
-            self.agree(problem)
-        return result[0]
+        first, later = self._where(self.is_main, work), self._where(not self.is_main, work)
+        return cast("Value", first if self.is_main else later)
 
     def first_on_each_machine(self, work: Callable[[], Value]) -> Value:
         """Like `first`, but once on every machine too, for what must be on its own disk.
@@ -191,10 +173,15 @@ class Processes:
         Rank 0 comes first, so that on a shared disk the others find everything done; its result is returned.
         """
         result = self.first(work)
-        problem: Exception | None = None
-        if self.local_rank == 0 and not self.is_main:
+        self._where(self.local_rank == 0 and not self.is_main, work)
+        return result
+
+    def _where(self, here: bool, work: Callable[[], Value]) -> Value | None:
+        """Do something in the processes where `here` holds while the others wait; what one raises ends all."""
+        result = problem = None
+        if here:
             try:
-                work()
+                result = work()
             except Exception as error:
                 problem = error
         self.agree(problem)

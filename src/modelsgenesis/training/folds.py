@@ -1,17 +1,16 @@
 """Cross-validation: each fold a run of its own, and what their test patients amount to together."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from modelsgenesis.configs import FinetuningConfig
 from modelsgenesis.data import LabelledData
-from modelsgenesis.errors import ResumeError
-from modelsgenesis.evaluation import Summary, explanations, flat
+from modelsgenesis.errors import DataError
+from modelsgenesis.evaluation import explanations, flat
+from modelsgenesis.files import parsing, sha256_of
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.classification import summarize_classification_rows
-from modelsgenesis.training.outcome import RESULTS_NAME, TEST_NAME, read_results, write_results
-from modelsgenesis.training.run import RUN_NAME, Run, compare
-from modelsgenesis.training.segmentation import summarize_segmentation_rows
+from modelsgenesis.training.outcome import RESULTS_NAME, TEST_NAME, read_results, summarize_rows, write_results
 from modelsgenesis.training.supervised import Row, read_rows, write_rows
 
 
@@ -23,27 +22,6 @@ def fold_folder(output: str | Path, fold: int) -> Path:
         'runs/hippocampus/fold2'
     """
     return Path(output) / f"fold{fold}"
-
-
-def fold_state(output: str | Path, config: FinetuningConfig, fold: int) -> str:
-    """Return whether a fold is `"new"`, `"begun"` or `"finished"`.
-
-    Raises:
-        ResumeError: It is finished, with another configuration; the message lists the differences.
-    """
-    folder = fold_folder(output, fold)
-    if not (folder / RUN_NAME).exists():
-        return "new"
-    if not (folder / RESULTS_NAME).exists():
-        return "begun"
-    before: dict[str, Any] = Run(folder).description()["config"]
-    now = config.override(fold=fold).to_dict()
-    if config.patch_size is None:
-        now["patch_size"] = before.get("patch_size")  # it was chosen then
-    differences = compare(before, now)
-    if differences:
-        raise ResumeError(f"{folder}: the fold was trained with another configuration: {'; '.join(differences)}")
-    return "finished"
 
 
 def pool_folds(
@@ -62,24 +40,28 @@ def pool_folds(
     output = Path(output)
     folders = [fold_folder(output, fold) for fold in range(config.folds)]
     results = [read_results(folder) for folder in folders]
-    rows = [{**row, "fold": fold} for fold, folder in enumerate(folders) for row in read_rows(folder / TEST_NAME)]
-    summary = summarize_rows(rows, data, config)
+    rows = [{**row, "fold": fold} for fold, folder in enumerate(folders) for row in _rows_of(folder, results[fold])]
+    with parsing(output, DataError, what="as folds", remedy=f"delete their {RESULTS_NAME} and resume"):
+        summary = summarize_rows(rows, data, config)
+        for name, entry in summary.items():
+            entry["folds"] = [result["test"].get(name, {}).get("value") for result in results]
+        more = {"init": results[0]["init"], "split": [result["split"] for result in results]}
+        for key in ("precision", "device"):  # which folds of a version before did not record
+            more[key] = ", ".join(sorted({result.get(key, "not recorded") for result in results}))
     for explanation in explanations(summary):
         reporter.note(explanation)
-    for name, entry in summary.items():
-        entry["folds"] = [result["test"].get(name, {}).get("value") for result in results]
     write_rows(output / TEST_NAME, rows)
-    more = {"init": results[0]["init"], "split": [result["split"] for result in results]}
-    for key in ("precision", "device"):  # which folds of a version before did not record
-        more[key] = ", ".join(sorted({result.get(key, "not recorded") for result in results}))
     write_results(output / RESULTS_NAME, data=data, config=config, test=summary, rows=rows, more=more)
     return flat(summary)
 
 
-def summarize_rows(rows: list[Row], data: LabelledData, config: FinetuningConfig) -> Summary:
-    """Return what rows of a `test.csv` amount to, with intervals over their patients."""
-    if not rows:
-        return {}
-    if data.task == "segmentation":
-        return summarize_segmentation_rows(rows, data.labels, config)
-    return summarize_classification_rows(rows, data.labels, config, multilabel=data.multilabel)
+def _rows_of(folder: Path, results: Mapping[str, Any]) -> list[Row]:
+    """Return the rows of a fold, which must be those that its results are of."""
+    path = folder / TEST_NAME
+    rows = read_rows(path)
+    if sha256_of(path) != results.get("rows_sha256"):
+        raise DataError(
+            f"{path}: is not what {RESULTS_NAME} was made of: damaged, or of version 0.1.0; delete {RESULTS_NAME} in "
+            f"{folder} and resume"
+        )
+    return rows

@@ -1,6 +1,7 @@
 """The loop of pretraining and fine-tuning."""
 
-from collections.abc import Callable, Collection, Iterator
+import time
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from functools import partial
 from typing import Any
@@ -10,20 +11,44 @@ from torch import Tensor, nn
 
 from modelsgenesis.configs import TrainingConfig
 from modelsgenesis.errors import ConfigurationError, ExplodingLossError, Interrupted, NonFiniteLossError, ResumeError
+from modelsgenesis.files import parsing
 from modelsgenesis.hardware import Hardware, check_compiler
 from modelsgenesis.networks import enable_activation_checkpointing, synchronise_batch_norm
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.batches import StepBatches, make_loader, next_batch, start_loader
-from modelsgenesis.training.clock import Clock
+from modelsgenesis.training.checkpoint import library_versions, random_states, restore_random_states
 from modelsgenesis.training.distributed import Processes
-from modelsgenesis.training.guard import Guard
 from modelsgenesis.training.objective import Objective, Progress
 from modelsgenesis.training.optimization import Optimization, count_steps, learning_rate
-from modelsgenesis.training.run import Run, compare
-from modelsgenesis.training.signals import GracefulStop
-from modelsgenesis.training.state import changed_surroundings, random_states, restore_random_states, surroundings
+from modelsgenesis.training.run import LAST_NAME, Run, check_config, compare
+from modelsgenesis.training.stopping import DivergenceCheck, GracefulStop
 
 __all__ = ["Objective", "Progress", "Trainer"]
+
+
+class Clock:
+    """Speed of a loop and the share of time that it waits for data, averaged over about ten steps.
+
+    Args:
+        batch_size: Samples per step.
+
+    Attributes:
+        waited: Seconds that the current step has waited; set it before `tick`.
+    """
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self.step_seconds = self.wait_seconds = self.waited = 0.0
+        self.last = time.perf_counter()
+
+    def tick(self) -> tuple[float, float]:
+        """End a step and return samples per second and the share of waiting, 0 to 1."""
+        now = time.perf_counter()
+        spent, self.last = now - self.last, now
+        weight = 0.1 if self.step_seconds else 1.0  # exponential averages; the first step sets them
+        self.step_seconds += weight * (spent - self.step_seconds)
+        self.wait_seconds += weight * (self.waited - self.wait_seconds)
+        return self.batch_size / self.step_seconds, min(self.wait_seconds / self.step_seconds, 1.0)
 
 
 class Trainer:
@@ -79,32 +104,44 @@ class Trainer:
         )
         self.progress = Progress()
         self.random: list[dict[str, Any]] = []
-        self._loader: Iterator[Any] | None = None
-        self._parallel: nn.Module | None = None
+        self._loader: Any = None  # these two exist while `fit` runs
+        self._parallel: Any = None
 
     def resume(self) -> None:
         """Take up the state of the run's newest checkpoint, or begin if none was written yet.
 
         Raises:
-            ResumeError: There are checkpoints and none can be read, or the data has changed.
+            ResumeError: There are checkpoints and none can be used, or the data has changed.
         """
-        state, problem = self.processes.first(self._load)
+        state, problem = self.processes.first(self.run.load_checkpoint)
         if problem:
             self.reporter.note(problem)
-        if state is None:
-            self.processes.first(partial(self.run.truncate_logs, 0))
-            return
+        changes: list[str] = []
+        if state is not None:
+            with parsing(self.run.folder / LAST_NAME, ResumeError):
+                changes = self._restore(state)
+        if changes:
+            self.reporter.note(f"going on, though perhaps not to the bit: {'; '.join(changes)}")
+        lost = self.processes.first(partial(self.run.truncate_logs, self.progress.step))
+        if lost:
+            self.reporter.note(lost)
+
+    def _restore(self, state: dict[str, Any]) -> list[str]:
+        """Take up a state, and return what has changed since that a result depends on in its last bits."""
+        size = state["data"]["size"]
+        if size != self.size:
+            raise ResumeError(
+                f"{self.run.folder}: an epoch had {size} samples, now {self.size}; resume with the scans that the run "
+                "began with"
+            )
+        check_config(self.run.folder, state["config"], self.config.to_dict())  # a digest holds this one
         self.network.load_state_dict(state["network"])
         self.optimization.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
         self.random = state["random"]
-        changes = changed_surroundings(state["versions"], self.hardware.device)
-        if len(self.random) != self.processes.world_size:
-            changes.append(f"processes were {len(self.random)}, now {self.processes.world_size}")
-        changes += compare({"compile": state["config"]["compile"]}, {"compile": self.config.compile})
-        if changes:
-            self.reporter.note(f"going on, though perhaps not to the bit: {'; '.join(changes)}")
-        self.processes.first(partial(self.run.truncate_logs, self.progress.step))
+        before = {**state["versions"], "processes": len(self.random), "compile": state["config"]["compile"]}
+        now = {"processes": self.processes.world_size, "compile": self.config.compile}
+        return compare(before, {**library_versions(self.hardware.device), **now})
 
     def fit(self) -> Progress:
         """Train to the end of the budget.
@@ -136,18 +173,12 @@ class Trainer:
                 self._loader = start_loader(make_loader(self.objective.dataset, batches, self.config))
                 self._train(stop)
             finally:
-                self._loader = self._parallel = None  # their threads and processes end here
+                # Their threads and processes end here. The workers are told, for they ignore SIGTERM, and the traceback
+                # of an error can keep the iterator alive until the process exits, which would then wait for them.
+                getattr(self._loader, "_shutdown_workers", lambda: None)()
+                self._loader = self._parallel = None
         self.reporter.end()
         return self.progress
-
-    def _load(self) -> tuple[dict[str, Any] | None, str]:
-        state, problem = self.run.load_checkpoint()
-        if state is not None and state["data"]["size"] != self.size:
-            raise ResumeError(
-                f"{self.run.folder}: an epoch had {state['data']['size']} samples, now {self.size}; resume with the "
-                "scans that the run began with"
-            )
-        return state, problem
 
     def save(self) -> None:
         """Write a checkpoint of everything that a resume needs; every process must call it."""
@@ -156,13 +187,14 @@ class Trainer:
 
     def _train(self, stop: GracefulStop) -> None:
         clock = Clock(self.config.batch_size)
-        guard = Guard(self.config, self.run.folder, self.reporter, self.progress.first_losses)
+        check = DivergenceCheck(self.config, self.run.folder, self.reporter, self.progress.first_losses)
         while self.progress.step < self.steps and not self._finished_early():
             batch = self._fetch(clock)
-            loss, signum = self._step(batch, guard, stop)
+            loss, signum = self._step(batch, check, stop)
             self.progress.step += 1
             self._log_step(loss, clock)
-            self._record(clock)
+            if self._record():
+                clock.last = time.perf_counter()  # validations and checkpoints do not count
             if signum:
                 self._interrupt(signum)
 
@@ -182,38 +214,39 @@ class Trainer:
     def _fetch(self, clock: Clock) -> Any:
         """Return the next batch; what goes wrong with the data in one process ends all."""
         batch = problem = None
+        started = time.perf_counter()
         try:
-            with clock.waiting():
-                batch = next_batch(_running(self._loader), self.progress.step)
+            batch = next_batch(self._loader, self.progress.step)
         except Exception as error:
             problem = error
+        clock.waited = time.perf_counter() - started
         self.processes.agree(problem)
         return batch
 
-    def _step(self, batch: Any, guard: Guard, stop: GracefulStop) -> tuple[float, int]:
+    def _step(self, batch: Any, check: DivergenceCheck, stop: GracefulStop) -> tuple[float, int]:
         """Learn from a batch; return the mean loss over all processes, and a signal that one of them received."""
         step = self.progress.step
         rate = self.optimization.begin(step)
         with self.processes.watching():
             with self.hardware.autocast():
-                loss = self.objective.loss(_running(self._parallel), batch)
+                loss = self.objective.loss(self._parallel, batch)
             told = self.processes.gather_numbers([loss.item(), stop.received or 0])
             mean = sum(row[0] for row in told) / len(told)
             try:
-                self._learn(loss, mean, guard, rate)
+                self._learn(loss, mean, check, rate)
             except (NonFiniteLossError, ExplodingLossError) as error:  # in every process alike
                 self.processes.agree(error)
         return mean, int(max(row[1] for row in told))
 
-    def _learn(self, loss: Tensor, mean: float, guard: Guard, rate: float) -> None:
+    def _learn(self, loss: Tensor, mean: float, check: DivergenceCheck, rate: float) -> None:
         step = self.progress.step
-        if not guard.accept(mean, step + 1, rate):
+        if not check.accept(mean, step + 1, rate):
             return
         loss.backward()
         if self.optimization.finish(step):
-            guard.moved()
+            check.skipped = 0
         else:
-            guard.refuse("the gradient is not finite", step + 1, rate)
+            check.refuse("the gradient is not finite", step + 1, rate)
 
     def _log_step(self, loss: float, clock: Clock) -> None:
         step = self.progress.step
@@ -224,15 +257,16 @@ class Trainer:
             self.run.log_step(row)
         self.reporter.step(step, loss, speed, waiting)
 
-    def _record(self, clock: Clock) -> None:
-        """Validate and write a checkpoint where these are due."""
+    def _record(self) -> bool:
+        """Validate and write a checkpoint where these are due; return whether they were."""
         step = self.progress.step
         validated = step % self.validate_every == 0 or step == self.steps
         if validated:
             self.progress = self.processes.first(self._validate)
-        if validated or (self.config.checkpoint_every and step % self.config.checkpoint_every == 0):
+        due = validated or bool(self.config.checkpoint_every and step % self.config.checkpoint_every == 0)
+        if due:
             self.save()
-            clock.restart()
+        return due
 
     def _validate(self) -> Progress:
         self.network.eval()
@@ -267,7 +301,7 @@ class Trainer:
                 "data": {"size": self.size, "epoch": seen // self.size, "position": seen % self.size},
                 "random": self.random,
                 "config": self.config.to_dict(),
-                "versions": surroundings(self.hardware.device),
+                "versions": library_versions(self.hardware.device),
             }
         )
 
@@ -285,10 +319,3 @@ class Trainer:
             f"interrupted at step {self.progress.step} of {self.steps}, nothing is lost; go on with the same command "
             f"and --resume --output {self.run.folder}",
         )
-
-
-def _running(part: Any) -> Any:
-    """Return what exists only while `fit` runs."""
-    if part is None:
-        raise RuntimeError("the trainer is not running")
-    return part

@@ -15,13 +15,15 @@ from torch.nn import functional
 
 from modelsgenesis.configs import PretrainingConfig
 from modelsgenesis.errors import ConfigurationError
-from modelsgenesis.hardware import Hardware
+from modelsgenesis.hardware import Hardware, free_memory
+from modelsgenesis.networks import enable_activation_checkpointing
 from modelsgenesis.training.optimization import Optimization
 
 SHARE = 0.8
 """Of the memory that is free, how much a run may take: loader processes and validation need some, too."""
 
-_GROUP_MEMORY = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+_STATUS = Path("/proc/self/status")
+_UNKNOWN = "the system does not tell its memory: set batch_size and patch_size yourself"
 
 
 def available_memory(hardware: Hardware) -> int:
@@ -30,18 +32,11 @@ def available_memory(hardware: Hardware) -> int:
     Raises:
         ConfigurationError: The system does not tell.
     """
-    if hardware.device.type == "cuda":
-        return torch.cuda.mem_get_info(hardware.device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError as error:
-        raise ConfigurationError("the system does not tell how much memory is free: set batch_size yourself") from error
-    kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-    limits = [kilobytes * 1024]
-    most, used = _GROUP_MEMORY
-    if most.is_file() and most.read_text().strip().isdigit():  # "max" where there is no limit
-        limits.append(int(most.read_text()) - int(used.read_text()))
-    return min(limits) // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    free = free_memory(hardware.device)
+    if free is None:
+        raise ConfigurationError(_UNKNOWN)
+    share = 1 if hardware.device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return free // share
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> int:
@@ -57,26 +52,22 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int:
         before = torch.cuda.memory_allocated(device)
         work()
         return torch.cuda.max_memory_allocated(device) - before
+    # Let the C library give back what was freed, or a step would seem to take none of it; only glibc can.
+    getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
     try:
-        _return_freed()
-        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        before = _resident("VmRSS")
-        work()
-        return max(_resident("VmHWM") - before, 0)
+        _STATUS.with_name("clear_refs").write_text("5")  # the peak starts anew
     except OSError as error:
-        raise ConfigurationError("the system does not tell how much memory a step takes: set batch_size") from error
+        raise ConfigurationError(_UNKNOWN) from error
+    before = _kilobytes(_STATUS, "VmRSS")
+    work()
+    return 1024 * max(_kilobytes(_STATUS, "VmHWM") - before, 0)
 
 
-def _return_freed() -> None:
-    """Let the C library give back what was freed, or a step would seem to take none of it; only glibc can."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
-def _resident(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+def _kilobytes(path: Path, name: str) -> int:
+    try:
+        return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith(f"{name}:"))
+    except (OSError, StopIteration) as error:
+        raise ConfigurationError(_UNKNOWN) from error
 
 
 class Trial:
@@ -89,8 +80,6 @@ class Trial:
     """
 
     def __init__(self, network: nn.Module, config: PretrainingConfig, hardware: Hardware) -> None:
-        from modelsgenesis.networks import enable_activation_checkpointing
-
         self.config, self.hardware = config, hardware
         self.network = hardware.place_network(copy.deepcopy(network))
         if config.checkpoint_activations:
@@ -111,6 +100,14 @@ class Trial:
         """Return the bytes that a step takes beyond the network."""
         return peak_memory(lambda: self.step(batch_size, patch_size), self.hardware.device)
 
+    def growth(self) -> tuple[float, float]:
+        """Return the bytes that every step takes and those of each voxel of a batch, which add up linearly."""
+        patch = self.config.patch_size
+        self.step(1, patch)  # the first step takes what stays: threads, plans of convolutions
+        one, two = self.peak(1, patch), self.peak(2, patch)
+        each = max(two - one, one // 4, 1)
+        return max(one - each, 0), each / prod(patch)
+
 
 def largest_batch(trial: Trial, budget: int, most: int) -> int:
     """Return the most samples of the configuration's patch that fit.
@@ -129,13 +126,11 @@ def largest_batch(trial: Trial, budget: int, most: int) -> int:
     if trial.hardware.device.type == "cuda":
         fits = search(lambda samples: trial.step(samples, patch), most)
     else:
-        trial.step(1, patch)  # the first step takes what stays: threads, plans of convolutions
-        one, two = trial.peak(1, patch), trial.peak(2, patch)
-        each = max(two - one, one // 4, 1)
-        fits = min((budget - max(one - each, 0)) // each, most)
+        fixed, voxel = trial.growth()
+        fits = min(int((budget - fixed) / (voxel * prod(patch))), most)
     if fits < 1:
         raise ConfigurationError(
-            f"not one sub-volume of {patch} fits into {budget / 2**30:.1f} GiB: set patch_size smaller, or "
+            f"not one patch of {patch} fits into {budget / 2**30:.1f} GiB: set patch_size smaller, or "
             "checkpoint_activations=true"
         )
     return fits
@@ -183,22 +178,17 @@ def largest_patch(trial: Trial, budget: int, limits: Sequence[int]) -> tuple[int
     Raises:
         ConfigurationError: The smallest patch does not fit.
     """
-    divisor = cast("tuple[int, ...]", trial.network.divisor)
-    batch = trial.config.batch_size
-    given = trial.config.patch_size
-    twice = (2 * given[0], *given[1:])
-    trial.step(batch, given)
-    low, high = trial.peak(batch, given), trial.peak(batch, twice)
-    each = max(high - low, low // 4, 1) / prod(given)  # bytes a voxel
-    fixed = max(low - each * prod(given), 0)
+    divisor, batch = cast("tuple[int, ...]", trial.network.divisor), trial.config.batch_size
+    fixed, voxel = trial.growth()
+    voxels = (budget - fixed) / (voxel * batch)
     most = [max(side // step, 1) * step for side, step in zip(limits, divisor, strict=True)]
     patch = [min(2 * step, limit) for step, limit in zip(divisor, most, strict=True)]
-    if fixed + each * prod(patch) > budget:
+    if prod(patch) > voxels:
         raise ConfigurationError(
-            f"a batch of {batch} sub-volumes of {tuple(patch)} does not fit into {budget / 2**30:.1f} GiB: set "
+            f"a batch of {batch} patches of {tuple(patch)} does not fit into {budget / 2**30:.1f} GiB: set "
             "batch_size smaller, or checkpoint_activations=true"
         )
-    return _grow(patch, most, divisor, (budget - fixed) / each)
+    return _grow(patch, most, divisor, voxels)
 
 
 def _grow(patch: list[int], most: Sequence[int], divisor: Sequence[int], voxels: float) -> tuple[int, ...]:
@@ -208,11 +198,8 @@ def _grow(patch: list[int], most: Sequence[int], divisor: Sequence[int], voxels:
         >>> _grow([16, 16, 16], [64, 64, 32], [8, 8, 8], 48 * 48 * 32)
         (48, 48, 32)
     """
-    while True:
-        for axis in sorted(range(len(patch)), key=lambda axis: patch[axis]):
-            longer = [side + divisor[axis] * (axis == place) for place, side in enumerate(patch)]
-            if longer[axis] <= most[axis] and prod(longer) <= voxels:
-                patch = longer
-                break
-        else:
-            return tuple(patch)
+    for axis in sorted(range(len(patch)), key=lambda axis: patch[axis]):
+        longer = [side + divisor[axis] * (axis == place) for place, side in enumerate(patch)]
+        if longer[axis] <= most[axis] and prod(longer) <= voxels:
+            return _grow(longer, most, divisor, voxels)
+    return tuple(patch)

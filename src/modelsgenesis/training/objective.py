@@ -41,6 +41,7 @@ class Progress:
         best_score: Its score; lower is better.
         stale: Validations since the best.
         metrics: Of the best validation.
+        kept: SHA-256 of the weights in the bundle, which are of the best validation; "" before the first.
         first_losses: What a loss is compared with to tell an explosion.
     """
 
@@ -49,4 +50,5 @@ class Progress:
     best_score: float = math.inf
     stale: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+    kept: str = ""
     first_losses: list[float] = field(default_factory=list)

@@ -81,33 +81,28 @@ class Optimization:
             for place, module in network.named_modules()
             if isinstance(module, _BatchNorm) and f"{place}.running_mean" in names
         ]
-        self.optimizer, self._pretrained_groups = self._make(names)
+        self.optimizer = self._make(names)
 
-    def _make(self, pretrained: set[str]) -> tuple[torch.optim.Optimizer, list[bool]]:
-        """Return the optimiser, and of each of its groups whether it came from a checkpoint."""
+    def _make(self, pretrained: set[str]) -> torch.optim.Optimizer:
+        """Return the optimiser; each of its groups says whether it came from a checkpoint."""
         config = self.config
         groups: list[dict[str, Any]] = []
-        pretrained_groups: list[bool] = []
-        for old in (False, True):
-            for decayed in (True, False):
-                members = [
-                    p for name, p in self.trained.items() if (name in pretrained) is old and (p.ndim > 1) is decayed
-                ]
-                if members:
-                    groups.append({"params": members, "weight_decay": config.weight_decay if decayed else 0.0})
-                    pretrained_groups.append(old)
+        for old, decayed in ((False, True), (False, False), (True, True), (True, False)):
+            named = self.trained.items()
+            members = [p for name, p in named if (name in pretrained) is old and (p.ndim > 1) is decayed]
+            if members:
+                decay = config.weight_decay if decayed else 0.0
+                groups.append({"params": members, "weight_decay": decay, "pretrained": old})
         if config.optimizer == "sgd":
-            optimizer = torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)
-        else:
-            kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-            optimizer = kind(groups, lr=config.learning_rate, fused=True)
-        return optimizer, pretrained_groups
+            return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)
+        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+        return kind(groups, lr=config.learning_rate, fused=True)
 
     def begin(self, step: int) -> float:
         """Make the network and the optimiser ready for a step, counted from 0, and return its learning rate."""
         rate = learning_rate(self.config, step, self.steps, self.per_epoch)
-        for group, old in zip(self.optimizer.param_groups, self._pretrained_groups, strict=True):
-            group["lr"] = rate * (self._thawed(step) if old else 1.0)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * (self._thawed(step) if group["pretrained"] else 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         self.network.train()
         if self._frozen(step):

@@ -1,15 +1,12 @@
 """What supervised training leaves behind: the bundle's description, `results.json` and `test.csv`."""
 
-import json
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from modelsgenesis import __version__
+from modelsgenesis._version import __version__
 from modelsgenesis.configs import (
     BundleConfig,
     ClassificationConfig,
@@ -21,12 +18,14 @@ from modelsgenesis.configs import (
 from modelsgenesis.data import LabelledData
 from modelsgenesis.errors import DataError
 from modelsgenesis.evaluation import Summary
-from modelsgenesis.files import write_atomically
+from modelsgenesis.files import read_json, write_json
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.training.bundles import describe_environment, network_config
-from modelsgenesis.training.loop import Progress
+from modelsgenesis.training.classification import summarize_classification_rows
+from modelsgenesis.training.objective import Progress
 from modelsgenesis.training.parts import Parts
-from modelsgenesis.training.supervised import Row
+from modelsgenesis.training.segmentation import summarize_segmentation_rows
+from modelsgenesis.training.supervised import Row, plain
 
 RESULTS_NAME, TEST_NAME, SPLIT_NAME = "results.json", "test.csv", "split.json"
 
@@ -40,10 +39,30 @@ def describe_bundle(
     *,
     init: str | None,
     hardware: Hardware,
+    progress: Progress,
+    test: Summary,
 ) -> BundleConfig:
-    """Return what the bundle's `config.json` says, but for the results."""
-    counts = {f"{part}_patients": len({case.patient for case in cases}) for part, cases in parts.items()}
+    """Return the content of a bundle's `config.json`.
+
+    Args:
+        network: With the head of the task.
+        config: Recipe.
+        contract: How images are prepared.
+        data: What was learnt.
+        parts: The cases, of which it says how many there are.
+        init: What the network started from.
+        hardware: Where it was trained.
+        progress: With the metrics of the best validation.
+        test: What was measured on the test patients; empty before.
+    """
+    counts = {part: len({case.patient for case in cases}) for part, cases in parts.items()}
     drawn = {key: value for key, value in _drawn(config).items() if value is not None}
+    rests_on = {
+        part: {"patients": counts[part], "cases": len(cases), "seed": config.seed} for part, cases in parts.items()
+    }
+    measured = {name: _on_card(entry) for name, entry in test.items() if entry["value"] is not None}
+    results: dict[str, Any] = {"test": {**measured, **rests_on["test"]}} if test else {}
+    results |= {"validation": {**progress.metrics, **rests_on["validation"]}} if progress.metrics else {}
     return BundleConfig(
         task=data.task,
         network=network_config(network),
@@ -56,28 +75,16 @@ def describe_bundle(
             library_version=__version__,
             init=init,
             recipe=config.to_dict(),
-            data={"name": data.name, **counts, "modality": contract.modality, **drawn},
+            data={
+                "name": data.name,
+                **{f"{part}_patients": count for part, count in counts.items()},
+                "modality": contract.modality,
+                **drawn,
+            },
+            results={**results, "step": progress.best_step},
             environment=describe_environment(hardware, config),
         ),
     )
-
-
-def with_results(bundle: BundleConfig, progress: Progress, rests_on: Mapping[str, Any], test: Summary) -> BundleConfig:
-    """Return the bundle with what was measured.
-
-    Args:
-        bundle: Without results.
-        progress: With the metrics of the best validation.
-        rests_on: By `validation` and `test`, the number of patients and the seed.
-        test: What was measured on the test patients; empty before.
-    """
-    results: dict[str, Any] = {"step": progress.best_step}
-    if progress.metrics:
-        results = {"validation": {**progress.metrics, **rests_on["validation"]}, **results}
-    if test:
-        measured = {name: _on_card(entry) for name, entry in test.items() if entry["value"] is not None}
-        results = {"test": {**measured, **rests_on["test"]}, **results}
-    return replace(bundle, provenance=replace(bundle.provenance, results=results))
 
 
 def _on_card(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,8 +100,8 @@ def write_results(
     test: Summary,
     rows: Sequence[Row],
     more: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Write what a run, or all folds together, measured.
+) -> None:
+    """Write what a run, or all folds together, measured: JSON, with None instead of NaN.
 
     Args:
         path: `results.json`.
@@ -103,15 +110,12 @@ def write_results(
         test: What was measured on the test patients.
         rows: Of the test cases.
         more: What else it says.
-
-    Returns:
-        The content: JSON values, None instead of NaN.
     """
     settled = {"specificity": config.specificity} if isinstance(config, ClassificationConfig) else {}
     content = {
         "task": data.task,
         "data": data.name,
-        "labels": list(data.labels),
+        "labels": data.labels,
         **more,
         "patients": len({row["patient"] for row in rows}),
         "cases": len(rows),
@@ -120,33 +124,33 @@ def write_results(
         **settled,
         "test": test,
     }
-    plain = _plain(content)
-    write_atomically(path, (json.dumps(plain, indent=2, allow_nan=False) + "\n").encode())
-    return plain
+    write_json(path, plain(content), DataError)
 
 
 def read_results(folder: str | Path) -> dict[str, Any]:
     """Return the `results.json` of a finished run or of folds together.
 
     Raises:
-        DataError: It is missing or no JSON.
+        DataError: It is missing, no JSON, or holds no results.
     """
     path = Path(folder) / RESULTS_NAME
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: cannot be read as the results of a run: {error}") from error
+    content = read_json(path, DataError)
+    test = content.get("test") if isinstance(content, dict) else None
+    if not isinstance(test, dict) or not all(isinstance(entry, dict) and "value" in entry for entry in test.values()):
+        raise DataError(f"{path}: does not hold the results of a run; delete it and resume the run")
+    return content
+
+
+def summarize_rows(rows: Sequence[Row], data: LabelledData, config: FinetuningConfig) -> Summary:
+    """Return what rows of a `test.csv` amount to, with intervals over their patients."""
+    if not rows:
+        return {}
+    if data.task == "segmentation":
+        return summarize_segmentation_rows(rows, data.labels, config)
+    return summarize_classification_rows(rows, data.labels, config, multilabel=data.multilabel)
 
 
 def _drawn(config: FinetuningConfig) -> dict[str, Any]:
     """Return what decided which patients were for what."""
     folds = {"folds": config.folds, "fold": config.fold} if config.folds else {}
     return {"labels_used": config.labels, "split_seed": config.split_seed, **folds}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

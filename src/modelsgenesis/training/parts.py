@@ -3,13 +3,13 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 from torch import nn
 
 from modelsgenesis.configs import (
     ClassificationConfig,
-    ClassifierConfig,
     FinetuningConfig,
     InputContract,
     require_patch_size,
@@ -20,6 +20,7 @@ from modelsgenesis.evaluation import window_size
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import network_config
 from modelsgenesis.training.splits import Split
+from modelsgenesis.training.task_networks import unet_of
 
 Parts = Mapping[str, Sequence[PreparedCase]]
 """Prepared cases by `training`, `validation` and `test`."""
@@ -33,37 +34,6 @@ IMAGE_VOXELS = {2: 256 * 256, 3: 64 * 64 * 64}
 _STEP = 8  # of the sides of a chosen patch
 
 
-def prepare_parts(
-    split: Split,
-    data: LabelledData,
-    contract: InputContract,
-    config: FinetuningConfig,
-    *,
-    strict: bool = False,
-    reporter: Reporter | None = None,
-) -> dict[str, list[PreparedCase]]:
-    """Read and prepare the cases of each part of a split; bad ones are left out and said.
-
-    Args:
-        split: Names of the cases.
-        data: Where they are.
-        contract: How they are prepared.
-        config: Of a classification with a patch size: images are brought to it at once, which saves memory.
-        strict: A bad case is an error.
-        reporter: Is told what is left out.
-
-    Raises:
-        DataError: A part has no usable case.
-        ScanError: A case is not usable and `strict` is set.
-    """
-    by_name = {case.name: case for case in data.cases}
-    parts: dict[str, list[PreparedCase]] = {}
-    for part, names in asdict(split).items():
-        chosen = [by_name[name] for name in names]
-        parts[part] = prepare_named(chosen, data, contract, config, strict=strict, reporter=reporter)
-    return parts
-
-
 def prepare_named(
     cases: Sequence[LabelledCase],
     data: LabelledData,
@@ -72,16 +42,26 @@ def prepare_named(
     *,
     strict: bool = False,
     reporter: Reporter | None = None,
-) -> list[PreparedCase]:
-    """Read and prepare cases as training needs them; bad ones are left out and said.
+) -> dict[str, PreparedCase]:
+    """Read and prepare cases as training needs them, by name; bad ones are left out and said.
 
-    Args and errors as of `prepare_parts`.
+    Args:
+        cases: Of the data set.
+        data: Tells what the values of masks mean.
+        contract: How they are prepared.
+        config: Of a classification with a patch size: images are brought to it at once, which saves memory.
+        strict: A bad case is an error.
+        reporter: Receives what is left out.
+
+    Raises:
+        DataError: No case is usable.
+        ScanError: A case is not usable and `strict` is set.
     """
     size, fit = (config.patch_size, config.fit) if isinstance(config, ClassificationConfig) else (None, "auto")
     prepared, refused = prepare_cases(cases, data, contract, strict=strict, size=size, fit=fit)
     for refusal in refused:
         (reporter or Reporter()).note(f"left out {refusal.source}: {refusal.reason}")
-    return prepared
+    return {case.name: case for case in prepared}
 
 
 def pick_parts(split: Split, prepared: Mapping[str, PreparedCase]) -> dict[str, list[PreparedCase]]:
@@ -94,11 +74,22 @@ def pick_parts(split: Split, prepared: Mapping[str, PreparedCase]) -> dict[str, 
     Raises:
         DataError: A part has no case in memory.
     """
-    parts = {part: [prepared[name] for name in names if name in prepared] for part, names in asdict(split).items()}
+    parts: dict[str, list[PreparedCase]] = {}
     for part, names in asdict(split).items():
+        parts[part] = [prepared[name] for name in names if name in prepared]
         if names and not parts[part]:
             raise DataError(f"none of the {len(names)} {part} cases is usable, such as {names[0]}")
     return parts
+
+
+def recorded_data(split: Split, parts: Parts) -> dict[str, Any]:
+    """Return what `run.json` says of the data: names by part, and as many digests, "" of a case that was left out."""
+    names = {part: list(listed) for part, listed in asdict(split).items()}
+    digests = {case.name: case.digest for cases in parts.values() for case in cases}
+    return {
+        "split": names,
+        "digests": {part: [digests.get(name, "") for name in listed] for part, listed in names.items()},
+    }
 
 
 def choose_patch_size(
@@ -135,8 +126,7 @@ def settle_patch_size(
     Raises:
         ConfigurationError: The patch has other dimensions than the network, or sides that do not divide.
     """
-    shape = network_config(network)
-    dims = (shape.encoder if isinstance(shape, ClassifierConfig) else shape).dims
+    dims = unet_of(network_config(network)).dims
     divisor: tuple[int, ...] = network.divisor  # pyright: ignore[reportAssignmentType]
     if config.patch_size is None:
         shapes = [case.image.shape[1 : 1 + dims] for case in training]

@@ -17,6 +17,16 @@ _TITLES = {
 }
 
 
+def draw_run_curve(folder: Path, reporter: Reporter) -> dict[str, str]:
+    """Draw the curve of a run and return its path by its title; what cannot be drawn is a note."""
+    try:
+        draw_curve(folder / LOG_NAME, folder / VALIDATION_NAME, folder / CURVE)
+    except (MissingExtraError, OSError) as error:
+        reporter.note(f"no figures: {error}")
+        return {}
+    return {"Loss in training, and what the validations measured": CURVE}
+
+
 class Pictures(Reporter):
     """Draws into a run's `figures/`; what cannot be drawn is said once and never ends the run.
 

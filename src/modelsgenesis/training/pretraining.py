@@ -1,43 +1,38 @@
 """Self-supervised pretraining: restore sub-volumes from their deformed selves."""
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from modelsgenesis import __version__
-from modelsgenesis.checkpoints import load_bundle
-from modelsgenesis.configs import BundleConfig, InputContract, PretrainingConfig, Provenance
+from modelsgenesis._version import __version__
+from modelsgenesis.configs import BundleConfig, PretrainingConfig, Provenance
 from modelsgenesis.data import SubvolumeDataset
-from modelsgenesis.errors import ConfigurationError, TrainingError
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter, Reporters
-from modelsgenesis.training.bundles import describe_environment, network_config, save_run_bundle
+from modelsgenesis.training.bundles import describe_environment, load_kept, network_config, save_run_bundle
 from modelsgenesis.training.cost import COST_NAME, Meter, find_counters
 from modelsgenesis.training.distributed import Processes
 from modelsgenesis.training.loop import Progress, Trainer
 from modelsgenesis.training.pictures import Pictures
 from modelsgenesis.training.restoration import Restoration, fix_pairs
 from modelsgenesis.training.run import Run
+from modelsgenesis.training.task_networks import InitialModel
 
 
 def pretrain_network(
-    *,
-    network: nn.Module,
+    begun: InitialModel,
     config: PretrainingConfig,
-    contract: InputContract,
     training: SubvolumeDataset,
     validation: SubvolumeDataset,
     output: str | Path,
-    split: Mapping[str, Sequence[str]],
+    *,
     data: Mapping[str, Any],
     hardware: Hardware,
     reporter: Reporter,
-    init: str | None = None,
-    pretrained: Collection[str] = (),
     request: Mapping[str, Any] | None = None,
     processes: Processes | None = None,
     resume: bool = False,
@@ -45,18 +40,14 @@ def pretrain_network(
     """Pretrain a network on sub-volumes and keep the best as a bundle.
 
     Args:
-        network: Trained in place; [b, c, *patch] to the same shape.
+        begun: The network, which is trained in place: [b, c, *patch] to the same shape.
         config: Budget, optimiser, deformations, patch.
-        contract: How the sub-volumes were prepared; it must map to [0, 1].
         training: Sub-volumes to learn from.
         validation: Sub-volumes of other patients.
         output: The run's folder.
-        split: Names of the scans to train and to validate on; they stay in `run.json`, which stays local.
         data: What the bundle may say of the data: counts, modality, spacing; no names.
         hardware: Where to compute.
-        reporter: Is told the progress.
-        init: What the network started from, for the provenance.
-        pretrained: Names of the tensors that came from there.
+        reporter: Receives the progress.
         request: What was asked for besides the configuration, for `run.json`.
         processes: This process among those that train together, connected; rank 0 keeps the folder.
         resume: Go on with the run in `output`.
@@ -65,43 +56,34 @@ def pretrain_network(
         The run's folder, which holds the bundle.
 
     Raises:
-        ConfigurationError: The contract does not map to [0, 1].
         TrainingError: The folder holds a run, or training failed; `ResumeError`, `NonFiniteLossError` among them.
     """
-    if contract.intensity not in ("window", "percentiles"):
-        raise ConfigurationError(
-            f"intensity {contract.intensity!r} leaves [0, 1], which the deformations assume: use window or percentiles"
-        )
     if config.batch_size > len(training):
         reporter.note(
             f"a batch of {config.batch_size} is more than the {len(training)} sub-volumes of an epoch: "
             "scans recur in a batch, at other places"
         )
     processes = processes or Processes()
+    scans = {"training": list(training.entries()), "validation": list(validation.entries())}
     asked = {
         "kind": "pretraining",
         "config": config.to_dict(),
-        "init": init,
-        "pretrained": list(pretrained),
-        "input": contract.to_dict(),
+        "init": begun.init,
+        "pretrained": list(begun.pretrained),
+        "input": begun.contract.to_dict(),
         "request": request,
-        "split": {part: list(names) for part, names in split.items()},
+        "split": {part: [entry.name for entry in entries] for part, entries in scans.items()},  # it stays local
+        "digests": {part: [entry.key[:16] for entry in entries] for part, entries in scans.items()},
     }
     run = Run.open(output, asked, resume=resume, processes=processes)
 
     def build() -> tuple[Trainer, _Keeper]:
         deformation = Deformation(config.pretext)
-        objective = Restoration(
-            subvolumes=training,
-            validation=fix_pairs(deformation, validation, training, config.validation_samples),
-            deformation=deformation,
-            config=config,
-            hardware=hardware,
-            reporter=reporter,
-        )
-        keeper = _Keeper(run, objective, contract, data, init, reporter, processes)
+        pairs = fix_pairs(deformation, validation, training, config.validation_samples)
+        objective = Restoration(training, pairs, deformation, config, hardware, reporter)
+        keeper = _Keeper(run, objective, begun, data, reporter, processes)
         trainer = Trainer(
-            network=network,
+            network=begun.network,
             objective=objective,
             config=config,
             run=run,
@@ -109,7 +91,7 @@ def pretrain_network(
             reporter=Reporters(reporter, keeper.pictures, keeper.meter),
             keep=keeper.keep,
             processes=processes,
-            pretrained=pretrained,
+            pretrained=begun.pretrained,
         )
         return trainer, keeper
 
@@ -128,65 +110,56 @@ def pretrain_network(
     return run.folder
 
 
+@dataclass
 class _Keeper:
     """Writes the bundle of the best network so far: its configuration, card and pictures."""
 
-    def __init__(
-        self,
-        run: Run,
-        objective: Restoration,
-        contract: InputContract,
-        data: Mapping[str, Any],
-        init: str | None,
-        reporter: Reporter,
-        processes: Processes,
-    ) -> None:
-        self.run, self.objective, self.reporter, self.processes = run, objective, reporter, processes
-        self.contract, self.data, self.init = contract, data, init
-        self.pictures = Pictures(run.folder, objective, reporter)
-        hardware = objective.hardware
-        gpus = processes.world_size if hardware.device.type == "cuda" else 0
-        self.meter = Meter(run.folder / COST_NAME, gpus=gpus, counters=find_counters(hardware))
+    run: Run
+    objective: Restoration
+    begun: InitialModel
+    data: Mapping[str, Any]
+    reporter: Reporter
+    processes: Processes
+
+    def __post_init__(self) -> None:
+        self.pictures = Pictures(self.run.folder, self.objective, self.reporter)
+        hardware = self.objective.hardware
+        gpus = self.processes.world_size if hardware.device.type == "cuda" else 0
+        self.meter = Meter(self.run.folder / COST_NAME, gpus=gpus, counters=find_counters(hardware))
 
     def keep(self, network: nn.Module, progress: Progress) -> None:
         """Write the bundle of the network that was just validated."""
         self.pictures.best(progress.step, progress.metrics)
         self.reporter.best(progress.step, progress.metrics)
         config = self.objective.config
+        losses = {name: value for name, value in progress.metrics.items() if name.endswith("_loss")}
+        counts = {"step": progress.best_step, "samples": config.validation_samples, "seed": config.seed}
+        provenance = Provenance(
+            origin="pretrained",
+            library_version=__version__,
+            init=self.begun.init,
+            recipe=config.to_dict(),
+            data=dict(self.data),
+            results={**losses, **counts, "collapsed": bool(progress.metrics.get("collapsed"))},
+        )
         bundle = BundleConfig(
             task="restoration",
             network=network_config(network),
-            input=self.contract,
+            input=self.begun.contract,
             patch_size=config.patch_size,
-            provenance=Provenance(
-                origin="pretrained",
-                library_version=__version__,
-                init=self.init,
-                recipe=config.to_dict(),
-                data=dict(self.data),
-                results=publishable(progress, config),
-                environment=self._environment(),
-            ),
+            provenance=provenance,
         )
-        save_run_bundle(self.run, network, bundle, self.pictures.on_card())
+        progress.kept = self._save(network, bundle)
 
     def finish(self, progress: Progress) -> None:
         """Draw the curve and write the card anew, with the cost of the whole run."""
-        if not (self.run.folder / "config.json").exists():
-            raise TrainingError(f"{self.run.folder}: no validation ended, so there is no bundle; train for more steps")
+        bundle = load_kept(self.run, progress)
         self.pictures.finish(progress.step)
-        bundle = load_bundle(self.run.folder)
-        whole = replace(bundle.config.provenance, environment=self._environment())
-        config = replace(bundle.config, provenance=whole)
-        save_run_bundle(self.run, bundle.network, config, self.pictures.on_card())
+        self._save(bundle.network, bundle.config)
 
-    def _environment(self) -> dict[str, Any]:
+    def _save(self, network: nn.Module, config: BundleConfig) -> str:
         objective = self.objective
-        return {**describe_environment(objective.hardware, objective.config, self.processes), **self.meter.save()}
-
-
-def publishable(progress: Progress, config: PretrainingConfig) -> dict[str, Any]:
-    """Return the losses of the best validation, what they rest on, and whether that network has collapsed."""
-    losses = {name: value for name, value in progress.metrics.items() if name.endswith("_loss")}
-    counts = {"step": progress.best_step, "samples": config.validation_samples, "seed": config.seed}
-    return {**losses, **counts, "collapsed": bool(progress.metrics.get("collapsed"))}
+        environment = describe_environment(objective.hardware, objective.config, self.processes)
+        provenance = replace(config.provenance, environment={**environment, **self.meter.save()})
+        config = replace(config, provenance=provenance)
+        return save_run_bundle(self.run, network, config, self.pictures.on_card(), self.reporter)

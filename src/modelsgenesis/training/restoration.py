@@ -103,7 +103,6 @@ class Restoration(Objective):
 
     def __init__(
         self,
-        *,
         subvolumes: Dataset[Tensor],
         validation: FixedPairs,
         deformation: Deformation,

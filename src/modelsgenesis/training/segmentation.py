@@ -24,35 +24,16 @@ from modelsgenesis.training.supervised import Row, SupervisedObjective
 
 
 class Segmentation(SupervisedObjective):
-    """Segment sub-volumes under Dice and cross-entropy.
-
-    Args:
-        training: Cases to learn from.
-        validation: Cases that decide which network is kept; none keeps the last.
-        config: Patch, augmentation, overlap of the windows.
-        labels: Class names, the background first.
-        hardware: Where to compute.
-
-    Raises:
-        DataError: No training case has a labelled voxel.
-    """
+    """Segment sub-volumes under Dice and cross-entropy."""
 
     config: SegmentationConfig
 
-    def __init__(
-        self,
-        *,
-        training: Sequence[PreparedCase],
-        validation: Sequence[PreparedCase],
-        config: SegmentationConfig,
-        labels: Sequence[str],
-        hardware: Hardware,
-    ) -> None:
+    def prepare(self, training: Sequence[PreparedCase]) -> None:
+        """Make the training patches; refuse masks of which none has a labelled voxel."""
         from monai.losses.dice import DiceCELoss
 
-        super().__init__(validation=validation, config=config, labels=labels, hardware=hardware)
-        masks = _describe_masks(training, labels)
-        self.dataset = LabelledPatches(training, config)
+        masks = _describe_masks(training, self.labels)
+        self.dataset = LabelledPatches(training, self.config)
         self._notes = [*masks, *self.dataset.notes()]
         if find_spec("scipy") is None:
             self._notes.append(str(MissingExtraError("the Hausdorff distance", "report")))
@@ -110,10 +91,6 @@ class Segmentation(SupervisedObjective):
             measured = measure_segmentation(labels, require_label(case), self.labels, spacing)
             rows.append({"case": case.name, "patient": case.patient, **measured})
         return rows
-
-    def summarize(self, rows: Sequence[Row]) -> Summary:
-        """Return each metric with its interval over the patients."""
-        return summarize_segmentation_rows(rows, self.labels, self.config)
 
 
 def summarize_segmentation_rows(rows: Sequence[Row], labels: Sequence[str], config: FinetuningConfig) -> Summary:

@@ -1,9 +1,8 @@
 """Which patients are for what in supervised training."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy as np
 from modelsgenesis.configs import FinetuningConfig
 from modelsgenesis.data import LabelledCase, LabelledData
 from modelsgenesis.errors import ConfigurationError, DataError
+from modelsgenesis.files import read_json, write_json
 
 _PARTS = ("training", "validation", "test")
 
@@ -61,8 +61,8 @@ def split_cases(data: LabelledData, config: FinetuningConfig) -> Split:
     if not order:
         raise DataError(
             f"{sum(map(len, patients.values()))} labelled patients leave none to train on beside "
-            f"{len(patients['test'])} for the test and {len(patients['validation'])} for validation: set test_fraction "
-            "or validation_fraction to 0"
+            f"{len(patients['test'])} for the test and {len(patients['validation'])} for validation: tell them apart "
+            "with --patient if there are more, or set test_fraction or validation_fraction to 0"
         )
     split = Split(*(_names(data, set(patients[part])) for part in _PARTS))
     return split if config.labels is None else choose_labelled(split, data, config.labels, config.split_seed)
@@ -75,7 +75,7 @@ def _given(data: LabelledData) -> dict[str, list[str]]:
         if parts.setdefault(case.patient, case.part) != case.part:
             raise DataError(
                 f"{data.name}: patient {case.patient!r} is in {parts[case.patient] or 'no part'} and in "
-                f"{case.part or 'no part'}; a patient belongs to one part"
+                f"{case.part or 'no part'}; a patient belongs to one part: tell them apart with --patient"
             )
     unassigned = [patient for patient, part in parts.items() if part is None]
     if unassigned and len(unassigned) < len(parts):
@@ -219,15 +219,12 @@ def count_split(split: Split, data: LabelledData) -> dict[str, dict[str, Any]]:
 
 
 def write_split(split: Split, path: str | Path) -> None:
-    """Write a split as JSON: `training`, `validation` and `test`, each a list of names of cases.
+    """Write a split as JSON, atomically: `training`, `validation` and `test`, each a list of names of cases.
 
     Raises:
         DataError: The file cannot be written.
     """
-    try:
-        Path(path).write_text(json.dumps(asdict(split), indent=1) + "\n")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}; choose another file") from error
+    write_json(Path(path), asdict(split), DataError)
 
 
 def read_split(path: str | Path) -> Split:
@@ -239,15 +236,25 @@ def read_split(path: str | Path) -> Split:
     Example:
         split = read_split("runs/hippocampus/split.json")
     """
-    try:
-        content = json.loads(Path(path).read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path}: cannot be read as a split: {error}") from error
-    names = {field.name for field in fields(Split)}
-    if not isinstance(content, dict) or set(content) != names:
+    return make_split(read_json(Path(path), DataError), path)
+
+
+def make_split(content: Any, source: object) -> Split:
+    """Return a split from the JSON value of one.
+
+    Args:
+        content: The value.
+        source: What a message calls it.
+
+    Raises:
+        DataError: It is no split.
+    """
+    if not isinstance(content, dict) or set(content) != set(_PARTS):
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise DataError(f"{path}: holds {found or 'nothing'}; expected the lists training, validation and test")
+        raise DataError(f"{source}: holds {found[:80] or 'nothing'}; expected the lists training, validation and test")
     for part, listed in content.items():
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
-            raise DataError(f"{path}: {part} is no list of names of cases")
-    return Split(**{part: tuple(listed) for part, listed in content.items()})
+            raise DataError(f"{source}: {part} is no list of names of cases")
+        if len(set(listed)) < len(listed):
+            raise DataError(f"{source}: {part} names a case twice; expected each once")
+    return Split(**{part: tuple(content[part]) for part in _PARTS})

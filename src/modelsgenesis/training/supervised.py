@@ -1,20 +1,21 @@
 """What segmentation and classification add to the loop alike: how cases are measured, and what they amount to."""
 
 import csv
+import io
+import math
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from modelsgenesis.configs import FinetuningConfig, require_patch_size
-from modelsgenesis.data import PreparedCase
+from modelsgenesis.data import LabelledData, PreparedCase
 from modelsgenesis.errors import DataError
-from modelsgenesis.evaluation import Summary
-from modelsgenesis.files import write_atomically
+from modelsgenesis.files import parsing, read_text, write_atomically
 from modelsgenesis.hardware import Hardware
-from modelsgenesis.training.loop import Objective
+from modelsgenesis.training.objective import Objective
 
 Row = dict[str, Any]
 """What was measured of a case: a line of `test.csv`, `case` and `patient` first."""
@@ -24,32 +25,38 @@ class SupervisedObjective(Objective):
     """Learns from labels.
 
     Args:
+        training: Cases to learn from.
         validation: Cases that decide which network is kept; none keeps the last.
         config: Budget, patch, augmentation.
-        labels: Class names; of a segmentation the background first.
+        data: The data set, whose classes are learnt.
         hardware: Where to compute.
+
+    Raises:
+        DataError: There is nothing to learn.
     """
 
     def __init__(
         self,
         *,
+        training: Sequence[PreparedCase],
         validation: Sequence[PreparedCase],
         config: FinetuningConfig,
-        labels: Sequence[str],
+        data: LabelledData,
         hardware: Hardware,
     ) -> None:
         self.patch_size = require_patch_size(config)
-        self.validation, self.config = validation, config
-        self.labels, self.hardware = tuple(labels), hardware
+        self.validation, self.config, self.hardware = validation, config, hardware
+        self.labels, self.multilabel = data.labels, data.multilabel
         self._frozen: nn.Module | None = None
+        self.prepare(training)
+
+    @abstractmethod
+    def prepare(self, training: Sequence[PreparedCase]) -> None:
+        """Make the training samples, `dataset`, and whatever else follows from the training cases."""
 
     @abstractmethod
     def measure(self, network: nn.Module, cases: Sequence[PreparedCase]) -> list[Row]:
         """Measure a network, in evaluation mode, on cases: a row each."""
-
-    @abstractmethod
-    def summarize(self, rows: Sequence[Row]) -> Summary:
-        """Return what rows of `measure` amount to, with intervals over their patients."""
 
     def notes(self) -> list[str]:
         """Return what a person should know of the labels before training."""
@@ -66,21 +73,19 @@ class SupervisedObjective(Objective):
             self._frozen.eval()
 
 
-def write_rows(path: Path, rows: Sequence[Row], columns: Sequence[str] = ("case", "patient")) -> None:
+def write_rows(path: Path, rows: Sequence[Row], columns: Sequence[str] | None = None) -> None:
     """Write rows as CSV; what is undefined, NaN, is an empty cell.
 
     Args:
         path: The file.
-        rows: All with the same keys.
-        columns: The header where there is no row.
+        rows: All with the same keys, unless there are columns.
+        columns: The header; None for the keys of the first row.
     """
-    import io
-
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]) if rows else columns)
+    writer = csv.DictWriter(text, columns or (list(rows[0]) if rows else ("case", "patient")))
     writer.writeheader()
     writer.writerows({key: "" if value != value else value for key, value in row.items()} for row in rows)
-    write_atomically(path, text.getvalue().encode())
+    write_atomically(path, text.getvalue(), DataError)
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -90,11 +95,17 @@ def read_rows(path: Path) -> list[Row]:
         DataError: The file is missing or no such CSV.
     """
     texts = ("case", "patient", "class", "predicted")
-    try:
-        with path.open(newline="") as file:
-            return [
-                {key: value if key in texts else float(value or "nan") for key, value in row.items()}
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, ValueError, TypeError) as error:
-        raise DataError(f"{path}: cannot be read as the measurements of a run: {error}") from error
+    with parsing(path, DataError, what="as the measurements of a run"):
+        rows = list(csv.DictReader(io.StringIO(read_text(path, DataError), newline=""), strict=True))
+        if any(None in row or None in row.values() for row in rows):
+            raise ValueError("a row has more or fewer cells than the header")
+        return [{key: cell if key in texts else float(cell or "nan") for key, cell in row.items()} for row in rows]
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON has it: lists for tuples, None for NaN, which is what is not defined."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -3,14 +3,15 @@
 This is the only room where names become weights, weights become runs, and runs go to the Hub.
 """
 
+from modelsgenesis.hub import publish as push_to_hub
 from modelsgenesis.verbs.comparison import Comparison, compare, describe_comparison
 from modelsgenesis.verbs.evaluation import Evaluation, MeasuringOptions, evaluate
 from modelsgenesis.verbs.finetuning import default_finetuning, finetune, read_measurements, read_task
 from modelsgenesis.verbs.inspection import Inspection, ScanSummary, inspect_scans, preview
-from modelsgenesis.verbs.models import from_pretrained, load, push_to_hub, read_results, save_pretrained
+from modelsgenesis.verbs.models import from_pretrained, load, read_results, save_pretrained
 from modelsgenesis.verbs.prediction import Prediction, Predictions, predict, predict_all
 from modelsgenesis.verbs.pretraining import pretrain
-from modelsgenesis.verbs.requests import read_recorded
+from modelsgenesis.verbs.starting import read_recorded
 
 __all__ = [
     "Comparison",

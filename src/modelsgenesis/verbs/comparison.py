@@ -21,9 +21,9 @@ from modelsgenesis.configs.comparison import ComparisonConfig, make_arms
 from modelsgenesis.data import LabelledData
 from modelsgenesis.errors import DataError
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Split, split_cases
+from modelsgenesis.training import Split
 from modelsgenesis.training.finetuning import settle_config
-from modelsgenesis.training.splits import check_split, read_split
+from modelsgenesis.training.splits import check_split, read_split, split_cases
 from modelsgenesis.verbs.comparison_arms import make_ready
 from modelsgenesis.verbs.comparison_schemes import pretrain_schemes
 from modelsgenesis.verbs.finetuning import read_task

@@ -1,17 +1,15 @@
 """The poster's ablation: one Genesis a scheme, pretrained on the scans of everyone but the test patients."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from modelsgenesis.configs import PretrainingConfig, scheme
 from modelsgenesis.configs.comparison import ArmConfig, file_name
 from modelsgenesis.data import FileImage, LabelledCase, LabelledData
-from modelsgenesis.errors import DataError, Interrupted, ResumeError
-from modelsgenesis.files import write_atomically
+from modelsgenesis.errors import DataError, Interrupted
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
-from modelsgenesis.training.run import RUN_NAME, compare
+from modelsgenesis.training.run import RUN_NAME
 from modelsgenesis.verbs.pretraining import pretrain
 
 
@@ -53,9 +51,9 @@ def pretrain_schemes(
     for name, recipe in recipes.items():
         run = folder / file_name(name)
         arms.append(ArmConfig(name=f"Genesis {name}", init=str(run)))
-        if _finished(run, recipe):
-            continue
-        reporter.note(f"pretraining with scheme {name} on {len(training)} scans; no test patient is among them")
+        resume = (run / RUN_NAME).exists()
+        if not resume:
+            reporter.note(f"pretraining with scheme {name} on {len(training)} scans; no test patient is among them")
         try:
             pretrain(
                 training,
@@ -65,14 +63,13 @@ def pretrain_schemes(
                 validation_source=validation or None,
                 group_pattern=patient_pattern,
                 device=device,
-                resume=(run / RUN_NAME).exists(),
+                resume=resume,
                 reporter=reporter,
             )
         except Interrupted as signal:
             raise Interrupted(
                 signal.signum, f"interrupted while pretraining with scheme {name}; the same command goes on"
             ) from None
-        write_atomically(_mark(run), json.dumps(recipe.to_dict(), indent=1).encode())
     return tuple(arms)
 
 
@@ -90,19 +87,3 @@ def _file(case: LabelledCase) -> Path:
             "and name the runs with --init"
         )
     return image.path
-
-
-def _mark(run: Path) -> Path:
-    """Return the file that says that a run has finished, and with which recipe."""
-    return run.with_name(f"{run.name}.json")
-
-
-def _finished(run: Path, recipe: PretrainingConfig) -> bool:
-    mark = _mark(run)
-    if not mark.exists():
-        return False
-    if differences := compare(json.loads(mark.read_text()), json.loads(json.dumps(recipe.to_dict()))):
-        raise ResumeError(
-            f"{run}: was pretrained with another recipe: {'; '.join(differences)}; choose another folder for the output"
-        )
-    return True

@@ -1,7 +1,5 @@
 """Measuring a model, or predictions that are written already, on labelled data."""
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,29 +8,20 @@ from typing import Any
 import numpy as np
 
 from modelsgenesis.configs import PredictionConfig
-from modelsgenesis.data import (
-    LabelledCase,
-    LabelledData,
-    Refusal,
-    read_labelled,
-)
-from modelsgenesis.errors import ConfigurationError, DataError, ScanError, ShapeError
-from modelsgenesis.evaluation import (
-    Member,
-    Summary,
-    classify_case,
-    flat,
-    native_labels,
-    segment_case,
-    summarize_classification,
-    summarize_segmentation,
-)
+from modelsgenesis.data import LabelledCase, LabelledData, Refusal, read_labelled
+from modelsgenesis.data.names import channel_order
+from modelsgenesis.errors import ConfigurationError, DataError
+from modelsgenesis.evaluation import Summary, flat, summarize_classification, summarize_segmentation
+from modelsgenesis.evaluation.answers import native_labels
+from modelsgenesis.evaluation.cases import other_channels
+from modelsgenesis.evaluation.ensembles import Member, classify_case, prepare_for, segment_case
+from modelsgenesis.files import read_json, write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split, read_split
-from modelsgenesis.verbs.answers import check_writable, csv_text, describe_model, write_text
-from modelsgenesis.verbs.measuring import Measure, Measured, classification_row, segmentation_row
-from modelsgenesis.verbs.members import Models, expand_folds, list_models, load_members, model_names
+from modelsgenesis.verbs.answers import check_outputs, describe_model
+from modelsgenesis.verbs.measuring import Measure, Measured, each_case, measure_classes, measure_labels
+from modelsgenesis.verbs.members import Models, load_members, model_folders, model_names
 from modelsgenesis.verbs.models import public_name
 from modelsgenesis.verbs.written import measure_written, written_predictions
 
@@ -118,10 +107,10 @@ def evaluate(
     """
     reporter, options = reporter or Reporter(), options or MeasuringOptions()
     folder = Path(output)
-    check_writable([folder / RESULTS_NAME])
+    written = written_predictions(model)
+    _check_folder(folder, [one for one in (written, split) if isinstance(one, Path)])
     data = data if isinstance(data, LabelledData) else read_labelled(data)
     cases, part = _cases(data, split)
-    written = written_predictions(model)
     if written is not None:
         measure, about = measure_written(written, data), {"predictions": public_name(written)}
     else:
@@ -130,30 +119,29 @@ def evaluate(
         members = load_members(model, hardware, token=token, reporter=reporter)
         _warn_of_training(model, cases, reporter)
         about = describe_model(model_names(model), len(members), config, hardware)
-        measure = _measure_members(members, data, config, hardware)
-    rows, soft, refused = _measure_all(cases, measure, strict, reporter)
-    if not rows:
+        measure = _measure_members(members, data, config, hardware, reporter)
+    named = [(case.name, case) for case in cases]
+    measured, refused = each_case(named, measure, title="measuring", strict=strict, reporter=reporter)
+    if not measured:
         raise DataError(f"{data.name}: none of {len(cases)} cases could be measured; the first: {refused[0].reason}")
-    summary = _summarize(rows, soft, data, options)
+    rows = [row for row, _ in measured]
+    summary = _summarize(measured, {case.name: case.classes for case in cases}, data, options)
     content = {"task": data.task, "data": data.name, **about, "part": part, "labels": list(data.labels)}
     content |= {"patients": len({row["patient"] for row in rows}), "cases": len(rows), "refused": len(refused)}
     content |= {"bootstrap": options.bootstrap, "seed": options.seed}
-    if data.task == "classification":
-        content["specificity"] = options.specificity
-    _write(folder, rows, {**content, "metrics": summary})
+    content |= {"specificity": options.specificity} if data.task == "classification" else {}
+    write_csv(folder / CASES_NAME, rows, DataError)
+    write_json(folder / RESULTS_NAME, {**content, "metrics": summary}, DataError)
     return Evaluation(folder=folder, summary=summary, rows=tuple(rows), refused=tuple(refused))
 
 
-def _write(folder: Path, rows: Sequence[dict[str, Any]], content: Mapping[str, Any]) -> None:
-    """Write `cases.csv`, where what is undefined is an empty cell, and `results.json`."""
-    header = list(rows[0])
-    body = [["" if _undefined(row[key]) else row[key] for key in header] for row in rows]
-    write_text(folder / CASES_NAME, csv_text([header, *body]))
-    write_text(folder / RESULTS_NAME, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def _undefined(value: object) -> bool:
-    return isinstance(value, float) and math.isnan(value)
+def _check_folder(folder: Path, inputs: Sequence[Path]) -> None:
+    """Refuse a folder that cannot be written, or where a file of something else would be replaced."""
+    results, cases = folder / RESULTS_NAME, folder / CASES_NAME
+    check_outputs((results, cases), folder, inputs)
+    content = read_json(results, DataError) if results.exists() else {}
+    if (results.exists() or cases.exists()) and "metrics" not in content:  # such as of the run that is measured
+        raise DataError(f"{results}: is there already, and no evaluation; choose another output folder")
 
 
 def _cases(data: LabelledData, split: str | Path | Split | None) -> tuple[list[LabelledCase], str]:
@@ -186,18 +174,22 @@ def match_classes(member: Member, data: LabelledData) -> np.ndarray:
 
 
 def _measure_members(
-    members: list[Member], data: LabelledData, config: PredictionConfig, hardware: Hardware
+    members: list[Member], data: LabelledData, config: PredictionConfig, hardware: Hardware, reporter: Reporter
 ) -> Measure:
     """Return what predicts a case and measures the answer."""
-    order = match_classes(members[0], data)
+    classes = match_classes(members[0], data)
+    wanted = members[0].config.input.channels
+    channels = channel_order(data.channels, wanted)
+    if channels is None and len(data.channels) == len(wanted) > 1:
+        reporter.note(f"warning: {other_channels(data.name, data.channels, wanted)}")
 
     def measure(case: LabelledCase) -> Measured:
-        volumes = [image.read() for image in case.images]
+        volumes = [case.images[index].read() for index in channels or range(len(case.images))]
         if data.task == "classification":
             soft = classify_case(members, volumes, config=config, hardware=hardware)
-            return classification_row(case, data, soft[order])
-        labels = native_labels(segment_case(members, volumes, config=config, hardware=hardware))
-        return segmentation_row(case, data, np.argsort(order).astype(labels.dtype)[labels], volumes[0])
+            return measure_classes(case, data, soft[classes])
+        labels = native_labels(segment_case(prepare_for(members, volumes), config=config, hardware=hardware))
+        return measure_labels(case, data, np.argsort(classes).astype(labels.dtype)[labels], volumes[0])
 
     return measure
 
@@ -205,54 +197,26 @@ def _measure_members(
 def _warn_of_training(model: Models, cases: Sequence[LabelledCase], reporter: Reporter) -> None:
     """Say so where a run is measured on what it was trained on."""
     measured = {case.name for case in cases}
-    for one in [fold for each in list_models(model) for fold in expand_folds(each)]:
-        file = Path(one) / "split.json"
-        if file.is_file():
-            seen = measured & set(read_split(file).training)
-            if seen:
-                reporter.note(
-                    f"warning: {public_name(one)} was trained on {len(seen)} of the {len(measured)} cases; expect "
-                    f"figures that are too good, or measure its test part with --split {file}"
-                )
-
-
-def _measure_all(
-    cases: Sequence[LabelledCase], measure: Measure, strict: bool, reporter: Reporter
-) -> tuple[list[dict[str, Any]], list[np.ndarray], list[Refusal]]:
-    rows, soft, refused = [], [], []
-    reporter.begin("measuring", len(cases))
-    for done, case in enumerate(cases, start=1):
-        try:
-            row, probabilities = measure(case)
-        except (ScanError, ShapeError) as error:
-            if strict:
-                raise
-            refused.append(Refusal(source=case.name, reason=str(error)))
-            reporter.note(f"left out {case.name}: {error}")
-        else:
-            rows.append({**row, "_classes": case.classes})
-            if probabilities is not None:
-                soft.append(probabilities)
-        reporter.advance(done)
-    reporter.end()
-    return rows, soft, refused
+    for run in model_folders(model):
+        file = Path(run) / "split.json"
+        seen = measured & set(read_split(file).training) if file.is_file() else ()
+        if seen:
+            reporter.note(
+                f"warning: {public_name(run)} was trained on {len(seen)} of the {len(measured)} cases; expect "
+                f"figures that are too good, or measure its test part with --split {file}"
+            )
 
 
 def _summarize(
-    rows: list[dict[str, Any]], soft: list[np.ndarray], data: LabelledData, options: MeasuringOptions
+    measured: Sequence[Measured], held: Mapping[str, Sequence[int]], data: LabelledData, options: MeasuringOptions
 ) -> Summary:
+    """Return what was measured of all cases; `held` are the true classes by the case's name."""
+    rows = [row for row, _ in measured]
     patients = [row["patient"] for row in rows]
-    held = [row.pop("_classes") for row in rows]
+    resampling: dict[str, Any] = {"resamples": options.bootstrap, "seed": options.seed}
     if data.task == "segmentation":
-        return summarize_segmentation(rows, data.labels, patients, resamples=options.bootstrap, seed=options.seed)
-    truth = np.array([[index in classes for index in range(len(data.labels))] for classes in held])
-    return summarize_classification(
-        np.stack(soft),
-        truth,
-        data.labels,
-        patients,
-        multilabel=data.multilabel,
-        specificity=options.specificity,
-        resamples=options.bootstrap,
-        seed=options.seed,
-    )
+        return summarize_segmentation(rows, data.labels, patients, **resampling)
+    soft = np.stack([probabilities for _, probabilities in measured if probabilities is not None])
+    truth = np.array([[index in held[row["case"]] for index in range(len(data.labels))] for row in rows])
+    kind: dict[str, Any] = {"multilabel": data.multilabel, "specificity": options.specificity}
+    return summarize_classification(soft, truth, data.labels, patients, **kind, **resampling)

@@ -1,22 +1,26 @@
 """Fine-tuning: a task network from a Genesis or from scratch, on one split or on folds."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, SegmentationConfig
+from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, InputContract, SegmentationConfig
 from modelsgenesis.data import LabelledData, PreparedCase, read_labelled, sample_data
 from modelsgenesis.data.labelled.reading import find_task
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, ResumeError
-from modelsgenesis.hardware import Hardware, choose_hardware
+from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Run, Split, choose_labelled, finetune_network, read_split, split_cases
+from modelsgenesis.training import Run, Split, read_split
 from modelsgenesis.training.distributed import Processes
-from modelsgenesis.training.folds import fold_folder, fold_state, pool_folds
-from modelsgenesis.training.outcome import SPLIT_NAME
+from modelsgenesis.training.finetuning import finetune_network
+from modelsgenesis.training.folds import fold_folder, pool_folds
 from modelsgenesis.training.outcome import read_results as read_outcome
-from modelsgenesis.training.parts import Parts, pick_parts, prepare_named
-from modelsgenesis.verbs.task_networks import Start, start
+from modelsgenesis.training.parts import pick_parts, prepare_named
+from modelsgenesis.training.run import RUN_NAME
+from modelsgenesis.training.splits import choose_labelled, make_split, split_cases
+from modelsgenesis.training.task_networks import InitialModel, initial_model
+from modelsgenesis.verbs.models import announce, load, public_name
 
 SAMPLE_CONFIG = SegmentationConfig(
     steps=200, batch_size=4, validate_every=200, validation_fraction=0.0, patch_size=(48, 48, 16), samples_per_scan=32
@@ -92,24 +96,22 @@ def finetune(
         reporter.note(note)
     hardware = choose_hardware(device, config.precision)
     reporter.note(f"computing on {hardware.describe()}")
-    job = _Job(
-        data=data,
-        config=config,
-        output=Path(output),
-        init=init,
-        from_scratch=from_scratch,
-        hardware=hardware,
-        strict=strict,
-        draw=draw,
-        token=token,
-        reporter=reporter,
-    )
+
+    def begin(config: FinetuningConfig, reporter: Reporter) -> InitialModel:
+        bundle = None if init is None else load(init, token=token, progress=announce(reporter))
+        name = "" if init is None else public_name(init)
+        return initial_model(bundle, data, config, name=name, from_scratch=from_scratch, reporter=reporter)
+
+    train = partial(finetune_network, data=data, hardware=hardware, reporter=reporter, draw=draw, strict=strict)
     if config.folds:
-        return _train_folds(job, split, resume=resume)
+        _check_folds(data, config, output, split, resume=resume)
+        prepare = partial(prepare_named, data.cases, data, strict=strict, reporter=reporter)
+        measured = _train_folds(begin, prepare, train, data, config, Path(output), reporter)
+        return (Path(output) if config.fold is None else fold_folder(output, config.fold)), measured
     if source is None and split is None:
         split = sample_split(data)
-    chosen = _choose_split(job, split, resume=resume)
-    return job.output, _train(job, job.output, chosen, resume=resume)
+    chosen = _choose_split(data, config, output, split, resume=resume)
+    return Path(output), train(begin(config, reporter), config, split=chosen, output=output, resume=resume)
 
 
 def read_task(
@@ -155,101 +157,62 @@ def sample_split(data: LabelledData) -> Split:
     return Split(training=(training,), validation=(), test=(test,))
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Job:
-    """What a run, or each fold, is made of; the names are those of `finetune`."""
-
-    data: LabelledData
-    config: FinetuningConfig
-    output: Path
-    init: str | Path | None
-    from_scratch: bool
-    hardware: Hardware
-    strict: bool
-    draw: bool
-    token: str | None
-    reporter: Reporter
-
-    def start(self, reporter: Reporter) -> Start:
-        """Return a fresh network."""
-        return start(
-            self.init,
-            self.data,
-            self.config,
-            from_scratch=self.from_scratch,
-            token=self.token,
-            reporter=reporter,
-        )
-
-
-def _choose_split(job: _Job, split: Split | str | Path | None, *, resume: bool) -> Split:
+def _choose_split(
+    data: LabelledData, config: FinetuningConfig, output: str | Path, split: Split | str | Path | None, *, resume: bool
+) -> Split:
     """Return the split: the run's own on resume, the given one with as many labels as asked, or a drawn one."""
-    recorded = job.output / SPLIT_NAME
-    if resume and split is None and recorded.exists():
-        return read_split(recorded)
+    if resume and split is None:
+        return make_split(Run(Path(output)).description().get("split"), Path(output) / RUN_NAME)
     if split is None:
-        return split_cases(job.data, job.config)
+        return split_cases(data, config)
     given = split if isinstance(split, Split) else read_split(split)
-    if job.config.labels is None:
-        return given
-    return choose_labelled(given, job.data, job.config.labels, job.config.split_seed)
+    return given if config.labels is None else choose_labelled(given, data, config.labels, config.split_seed)
 
 
-def _train(
-    job: _Job, output: Path, split: Split, *, resume: bool, begun: Start | None = None, parts: Parts | None = None
+def _train_folds(
+    begin: Callable[[FinetuningConfig, Reporter], InitialModel],
+    prepare: Callable[[InputContract, FinetuningConfig], dict[str, PreparedCase]],
+    train: Callable[..., dict[str, float]],
+    data: LabelledData,
+    config: FinetuningConfig,
+    output: Path,
+    reporter: Reporter,
 ) -> dict[str, float]:
-    begun = begun or job.start(job.reporter)
-    return finetune_network(
-        network=begun.network,
-        config=job.config,
-        contract=begun.contract,
-        data=job.data,
-        split=split,
-        output=output,
-        hardware=job.hardware,
-        reporter=job.reporter,
-        init=begun.init,
-        pretrained=begun.pretrained,
-        parts=parts,
-        draw=job.draw,
-        resume=resume,
-        strict=job.strict,
-    )
+    """Train one fold, or all of them one after the other and put their test patients together.
 
-
-def _train_folds(job: _Job, split: Split | str | Path | None, *, resume: bool) -> tuple[Path, dict[str, float]]:
-    """Train one fold, or all of them one after the other and put their test patients together."""
-    config = job.config
-    _check_folds(job, split, resume=resume)
-    folds = range(config.folds) if config.fold is None else (config.fold,)
-    states = {fold: fold_state(job.output, config, fold) for fold in folds}
+    Args:
+        begin: Makes the network of a fold.
+        prepare: Prepares every case once for all folds.
+        train: Trains a fold, or finds it finished.
+        data: Labelled images.
+        config: Of all folds.
+        output: Gets a folder a fold.
+        reporter: Receives the progress.
+    """
     prepared: dict[str, PreparedCase] = {}
     measured: dict[str, float] = {}
-    for fold, state in states.items():
-        if state == "finished":
-            job.reporter.note(f"fold {fold}: finished before")
-            continue
-        job.reporter.note(f"fold {fold}, {fold + 1} of {config.folds}" + (": going on" if state == "begun" else ""))
-        own = replace(job, config=config.override(fold=fold))
-        begun = own.start(job.reporter if not prepared else Reporter())
-        prepared = prepared or _prepare_all(own, begun)
-        chosen = split_cases(job.data, own.config)
-        parts = pick_parts(chosen, prepared)
-        folder = fold_folder(job.output, fold)
+    for fold in range(config.folds) if config.fold is None else (config.fold,):
+        folder, own = fold_folder(output, fold), config.override(fold=fold)
+        resume = (folder / RUN_NAME).exists()
+        reporter.note(f"fold {fold}, {fold + 1} of {config.folds}" + (": going on" if resume else ""))
+        begun = begin(own, Reporter() if prepared else reporter)
+        prepared = prepared or prepare(begun.contract, own)
+        chosen = split_cases(data, own)
         try:
-            measured = _train(own, folder, chosen, resume=state == "begun", begun=begun, parts=parts)
+            parts = pick_parts(chosen, prepared)
+            measured = train(begun, own, split=chosen, output=folder, parts=parts, resume=resume)
         except Interrupted as signal:
             raise Interrupted(
                 signal.signum,
                 f"interrupted in fold {fold} of {config.folds}, nothing is lost; go on with the same command and "
-                f"--resume --output {job.output}",
+                f"--resume --output {output}",
             ) from signal
-    if config.fold is not None:
-        return fold_folder(job.output, config.fold), measured
-    return job.output, pool_folds(job.output, job.data, config, job.reporter)
+    return measured if config.fold is not None else pool_folds(output, data, config, reporter)
 
 
-def _check_folds(job: _Job, split: Split | str | Path | None, *, resume: bool) -> None:
+def _check_folds(
+    data: LabelledData, config: FinetuningConfig, output: str | Path, split: object, *, resume: bool
+) -> None:
     """Refuse folds that cannot be, and an output that holds something else.
 
     Raises:
@@ -257,26 +220,13 @@ def _check_folds(job: _Job, split: Split | str | Path | None, *, resume: bool) -
         TrainingError: The output holds a run or a fold that is to be trained.
         ResumeError: There is no fold to go on with.
     """
-    if split is not None or any(case.part == "test" for case in job.data.cases):
-        whose = "a split" if split is not None else f"the test part that {job.data.name} names"
+    if split is not None or any(case.part == "test" for case in data.cases):
+        whose = "a split" if split is not None else f"the test part that {data.name} names"
         raise ConfigurationError(
-            f"folds: received {job.config.folds} beside {whose}; each fold is a test part: leave one of them out"
+            f"folds: received {config.folds} beside {whose}; each fold is a test part: leave one of them out"
         )
-    wanted = range(job.config.folds) if job.config.fold is None else (job.config.fold,)
-    folders = [fold_folder(job.output, fold) for fold in wanted]
-    if resume:
-        if not any(folder.exists() for folder in folders):
-            raise ResumeError(f"{job.output}: holds no fold to resume; start without --resume")
-        return
-    if job.config.fold is None:
-        Run.check(job.output)
-    else:
-        Run.check(folders[0])
-
-
-def _prepare_all(job: _Job, begun: Start) -> dict[str, PreparedCase]:
-    """Prepare every case once for all folds."""
-    cases = prepare_named(
-        job.data.cases, job.data, begun.contract, job.config, strict=job.strict, reporter=job.reporter
-    )
-    return {case.name: case for case in cases}
+    wanted = range(config.folds) if config.fold is None else (config.fold,)
+    if not resume:
+        Run.check(output if config.fold is None else fold_folder(output, config.fold))
+    elif not any(fold_folder(output, fold).exists() for fold in wanted):
+        raise ResumeError(f"{output}: holds no fold to resume; start without --resume")

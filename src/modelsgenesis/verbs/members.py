@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from modelsgenesis.checkpoints.bundle import CONFIG_NAME
-from modelsgenesis.evaluation import Member, check_members
+from modelsgenesis.evaluation.ensembles import Member, check_members
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.verbs.models import announce, load, public_name
@@ -20,9 +20,8 @@ def load_members(model: Models, hardware: Hardware, *, token: str | None, report
         CheckpointError: One is no sound model.
         HubError: The Hub or a download failed.
     """
-    names = [name for one in list_models(model) for name in expand_folds(one)]
     members = []
-    for name in names:
+    for name in model_folders(model):
         bundle = load(name, token=token, progress=announce(reporter))
         network = hardware.place_network(bundle.network).eval()
         members.append(Member(name=public_name(name), network=network, config=bundle.config))
@@ -30,6 +29,11 @@ def load_members(model: Models, hardware: Hardware, *, token: str | None, report
     if len(members) > 1:
         reporter.note(f"the mean of {len(members)} models: {', '.join(member.name for member in members)}")
     return members
+
+
+def model_folders(model: Models) -> list[str | Path]:
+    """Return one model or several as a list, in which the folds of a folder take its place."""
+    return [fold for one in _listed(model) for fold in expand_folds(one)]
 
 
 def expand_folds(model: str | Path) -> list[str | Path]:
@@ -41,11 +45,10 @@ def expand_folds(model: str | Path) -> list[str | Path]:
     return [folds[fold] for fold in sorted(folds) if (folds[fold] / CONFIG_NAME).exists()] or [model]
 
 
-def list_models(model: Models) -> list[str | Path]:
-    """Return one model or several as a list."""
-    return [model] if isinstance(model, (str, Path)) else list(model)
-
-
 def model_names(model: Models) -> list[str]:
     """Return what answers may call models: no path."""
-    return [public_name(one) for one in list_models(model)]
+    return [public_name(one) for one in _listed(model)]
+
+
+def _listed(model: Models) -> Sequence[str | Path]:
+    return [model] if isinstance(model, (str, Path)) else model

@@ -1,10 +1,8 @@
 """Names to networks, networks to bundles, bundles to the Hub."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 from modelsgenesis import hub
@@ -79,14 +77,8 @@ def from_pretrained(
     bundle = load(name, revision=revision, token=token)
     network, config = bundle.network, bundle.config
     if task is not None or in_channels is not None or adaptation:
-        network, report = adapt(
-            network,
-            task=task or config.task,
-            num_classes=num_classes,
-            in_channels=in_channels,
-            copy=False,
-            **adaptation,
-        )
+        asked = {"task": task or config.task, "num_classes": num_classes, "in_channels": in_channels, **adaptation}
+        network, report = adapt(network, copy=False, **asked)
         network.adaptation = report  # pyright: ignore[reportArgumentType, reportAttributeAccessIssue]
     elif num_classes is not None:
         raise ConfigurationError(f"num_classes={num_classes} without a task: add task='seg' or task='cls'")
@@ -124,35 +116,6 @@ def save_pretrained(
     return save_bundle(folder, Bundle(network, config, card or render_card(config, name=folder.resolve().name)))
 
 
-def push_to_hub(
-    folder: str | Path,
-    repository: str | None = None,
-    *,
-    private: bool = False,
-    revision: str | None = None,
-    create_pr: bool = False,
-    token: str | None = None,
-) -> "hub.Publication":
-    """Publish the bundle of a folder in one atomic commit.
-
-    Args:
-        folder: A run or any bundle.
-        repository: `org/name`; by default the folder's name under the token's owner.
-        private: Make a new repository private.
-        revision: Branch to commit to.
-        create_pr: Open a pull request instead.
-        token: Of the Hub; by default `HF_TOKEN` or the stored one.
-
-    Returns:
-        Where it was published: url and commit.
-
-    Raises:
-        CheckpointError: The folder holds no sound bundle.
-        HubError: Nothing was published; the message has the remedy.
-    """
-    return hub.publish(folder, repository, private=private, revision=revision, create_pr=create_pr, token=token)
-
-
 def announce(reporter: Reporter) -> "hub.Progress":
     """Return a progress of downloads that tells a reporter of each file once."""
     told: set[str] = set()
@@ -174,13 +137,6 @@ def public_name(source: str | Path) -> str:
     """
     folder = Path(source)
     return folder.resolve().name if folder.is_dir() else str(source)
-
-
-def seeded(seed: int, make: Callable[[], Made]) -> Made:
-    """Call `make` with torch's global generator seeded, and leave the generator as it was."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        return make()
 
 
 def read_results(run: str | Path) -> dict[str, Any]:

@@ -1,35 +1,23 @@
 """Prediction: one scan, or all that a folder holds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from modelsgenesis.configs import PredictionConfig
-from modelsgenesis.data import Geometry, Refusal, Volume, read_volume, write_nifti
-from modelsgenesis.errors import ConfigurationError, ScanError, ShapeError
-from modelsgenesis.evaluation import (
-    Case,
-    Member,
-    classify_case,
-    find_cases,
-    native_labels,
-    native_probabilities,
-    prepare_for,
-    segment_prepared,
-    usable_contract,
-)
+from modelsgenesis.data import Refusal, Volume, read_volume, write_nifti
+from modelsgenesis.errors import ConfigurationError, ScanError
+from modelsgenesis.evaluation.answers import native_labels, native_probabilities
+from modelsgenesis.evaluation.cases import Case, find_cases
+from modelsgenesis.evaluation.ensembles import Member, classify_case, prepare_for, segment_case, usable_contract
+from modelsgenesis.evaluation.metrics import chosen_classes
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.verbs.answers import (
-    Place,
-    describe_model,
-    place_answers,
-    place_table,
-    write_labels,
-    write_table,
-)
+from modelsgenesis.verbs.answers import Place, describe_model, place_answers, place_table, write_labels, write_table
+from modelsgenesis.verbs.measuring import each_case
 from modelsgenesis.verbs.members import Models, load_members, model_names
 
 Source = str | Path | Sequence[str | Path]
@@ -120,18 +108,8 @@ def predict(
         prediction = modelsgenesis.predict("runs/hippocampus", "scan.nii.gz")
         prediction.voxels  # {'Anterior': 1723, 'Posterior': 1502}
     """
-    found = predict_all(
-        model,
-        scan,
-        output=output,
-        probabilities=probabilities,
-        config=config,
-        device=device,
-        token=token,
-        reporter=reporter,
-        strict=True,
-        single=True,
-    )
+    options = {"output": output, "probabilities": probabilities, "config": config, "device": device}
+    found = predict_all(model, scan, **options, token=token, reporter=reporter, strict=True, single=True)
     return found.answers[0]
 
 
@@ -185,101 +163,72 @@ def predict_all(
     reporter, config = reporter or Reporter(), config or PredictionConfig()
     hardware = choose_hardware(device, config.precision)
     members = load_members(model, hardware, token=token, reporter=reporter)
-    output = None if output is None else Path(output)
-    channels = len(members[0].config.input.channels)
-    cases, refused = find_cases(source, channels)
-    bad = [refusal for refusal in refused if refusal.bad]
-    if strict and bad:
-        raise ScanError(f"{bad[0].source}: {bad[0].reason}")
-    count = len(cases) + len(bad)
+    task, output = members[0].config.task, None if output is None else Path(output)
+    cases, refused = find_cases(source, members[0].config.input.channels)
+    sources = [Path(one) for one in ([source] if isinstance(source, (str, Path)) else source)]
+    shown, count = ", ".join(map(str, sources[:3])), len(cases) + sum(refusal.bad for refusal in refused)
     if count == 0:
-        raise ScanError(f"{_shown(source)}: no scan to predict in it")
+        raise ScanError(f"{shown}: no scan to predict in it")
     if single and count > 1:
-        raise ConfigurationError(f"{_shown(source)}: holds {count} scans, expected one; see predict_all for many")
-    about = describe_model(model_names(model), len(members), config, hardware)
-    work = _Work(members, config, hardware, reporter, strict, about)
-    if members[0].config.task == "classification":
-        answers, wrong = work.classify(cases, place_table(output))
-        skipped = []
+        raise ConfigurationError(f"{shown}: holds {count} scans, expected one; see predict_all for many")
+    for warning in dict.fromkeys(case.warning for case in cases if case.warning):
+        reporter.note(f"warning: {warning}")
+    inputs = [*sources, *(file for case in cases for file in case.files)]
+    if task == "classification":
+        places, kept = [Place(case, place_table(output, inputs)) for case in cases], []
     else:
-        places = place_answers(cases, output, many=count > 1)
-        skipped = [place.path for place in places if skip_existing and place.path.exists()]
-        answers, wrong = work.segment([place for place in places if place.path not in skipped], probabilities)
-    return Predictions(
-        task=members[0].config.task,
-        answers=tuple(answers),
-        refused=(*refused, *wrong),
-        skipped=tuple(skipped),
-    )
+        keep = skip_existing
+        places, wrong = place_answers(cases, output, many=count > 1, inputs=inputs, keep=keep)
+        refused += wrong
+        kept = [place.path for place in places if keep and place.path.exists()]
+    if strict and (bad := [refusal for refusal in refused if refusal.bad]):
+        raise ScanError(f"{bad[0].source}: {bad[0].reason}")
+    about = describe_model(model_names(model), len(members), config, hardware)
+    work = _Work(members, config, hardware, reporter, probabilities, about)
+    named = [(place.case.images[0].source, place) for place in places if place.path not in kept]
+    answer = work.classify if task == "classification" else work.segment
+    answers, wrong = each_case(named, answer, title="predicting", strict=strict, reporter=reporter)
+    if task == "classification" and places:
+        rows = [(one.name, one.predicted, one.scores) for one in answers]
+        write_table(places[0].path, rows, members[0].config.labels, about)
+    return Predictions(task=task, answers=tuple(answers), refused=(*refused, *wrong), skipped=tuple(kept))
 
 
-def _shown(source: Source) -> str:
-    return str(source) if isinstance(source, (str, Path)) else ", ".join(map(str, source[:3]))
-
-
-@dataclass
+@dataclass(frozen=True)
 class _Work:
-    """Predicts case after case; a bad one is refused unless `strict`."""
+    """Answers one case after the other."""
 
     members: list[Member]
     config: PredictionConfig
     hardware: Hardware
     reporter: Reporter
-    strict: bool
-    model: dict[str, object]
+    probabilities: bool
+    model: dict[str, Any]
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Their names."""
-        return self.members[0].config.labels
-
-    def segment(self, places: Sequence[Place], probabilities: bool) -> tuple[list[Prediction], list[Refusal]]:
-        """Write a label map a case."""
-        by_name = {place.case.name: place for place in places}
-
-        def answer(case: Case) -> Prediction:
-            return self._segment(by_name[case.name], probabilities)
-
-        return self._each([place.case for place in places], answer)
-
-    def _segment(self, place: Place, probabilities: bool) -> Prediction:
-        volumes = self._read(place.case)
-        geometry: Geometry = volumes[0].geometry
-        prepared = prepare_for(self.members, volumes)
-        del volumes  # the scan is not needed any more, and large
-        answers = segment_prepared(prepared, config=self.config, hardware=self.hardware)
-        del prepared
+    def segment(self, place: Place) -> Prediction:
+        """Write a label map."""
+        prepared = prepare_for(self.members, self._read(place.case))
+        geometry, classes = prepared[0].frame.geometry, self.members[0].config.labels
+        answers = segment_case(prepared, config=self.config, hardware=self.hardware)
+        del prepared  # not needed any more, and large
         labels = native_labels(answers)
-        if probabilities:
+        if self.probabilities:
             write_nifti(place.probabilities, native_probabilities(answers), geometry)
-        write_labels(place, self.classes, self.model)
+        write_labels(place, classes, self.model)
         write_nifti(place.path, labels, geometry)  # last: where it is, everything is
         # Not np.bincount, which takes eight bytes a voxel.
-        counts = [int(np.count_nonzero(labels == index)) for index in range(len(self.classes))]
-        return Prediction(
-            name=place.case.name,
-            path=place.path,
-            voxels=dict(zip(self.classes[1:], counts[1:], strict=True)),
-            probabilities=place.probabilities if probabilities else None,
-        )
+        voxels = {name: int(np.count_nonzero(labels == index)) for index, name in enumerate(classes) if index}
+        written = place.probabilities if self.probabilities else None
+        return Prediction(name=place.case.name, path=place.path, voxels=voxels, probabilities=written)
 
-    def classify(self, cases: Sequence[Case], table: Path) -> tuple[list[Prediction], list[Refusal]]:
-        """Write one table of all cases."""
-
-        def answer(case: Case) -> Prediction:
-            soft = classify_case(self.members, self._read(case), config=self.config, hardware=self.hardware)
-            scores = dict(zip(self.classes, soft.tolist(), strict=True))
-            return Prediction(name=case.name, path=table, predicted=self._predicted(soft), scores=scores)
-
-        answers, refused = self._each(cases, answer)
-        rows = [(one.name, one.predicted, one.scores) for one in answers]
-        write_table(table, rows, self.classes, self.model)
-        return answers, refused
-
-    def _predicted(self, soft: np.ndarray) -> tuple[str, ...]:
-        if self.members[0].config.multilabel:
-            return tuple(name for name, value in zip(self.classes, soft, strict=True) if value >= 0.5)
-        return (self.classes[int(soft.argmax())],)
+    def classify(self, place: Place) -> Prediction:
+        """Return what belongs into the table."""
+        soft = classify_case(self.members, self._read(place.case), config=self.config, hardware=self.hardware)
+        config = self.members[0].config
+        scores = dict(zip(config.labels, soft.tolist(), strict=True))
+        chosen = zip(config.labels, chosen_classes(soft, multilabel=config.multilabel), strict=True)
+        predicted = tuple(name for name, holds in chosen if holds)
+        return Prediction(name=place.case.name, path=place.path, predicted=predicted, scores=scores)
 
     def _read(self, case: Case) -> list[Volume]:
         """Read the channels, and say where they do not suit the model."""
@@ -288,21 +237,3 @@ class _Work:
         for warning in dict.fromkeys(filter(None, warnings)):
             self.reporter.note(f"warning: {warning}")
         return volumes
-
-    def _each(
-        self, cases: Sequence[Case], answer: Callable[[Case], Prediction]
-    ) -> tuple[list[Prediction], list[Refusal]]:
-        answers, refused = [], []
-        self.reporter.begin("predicting", len(cases))
-        for done, case in enumerate(cases, start=1):
-            try:
-                answers.append(answer(case))
-            except (ScanError, ShapeError) as error:
-                if self.strict:
-                    raise
-                source = case.images[0].source
-                refused.append(Refusal(source=source, reason=str(error).removeprefix(f"{source}: ")))
-                self.reporter.note(f"left out {source}: {refused[-1].reason}")
-            self.reporter.advance(done)
-        self.reporter.end()
-        return answers, refused

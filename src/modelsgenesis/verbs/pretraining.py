@@ -9,16 +9,18 @@ from modelsgenesis.configs import RECIPES, PretrainingConfig
 from modelsgenesis.data import ScanReference, VolumeCache, find_scans
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.reporting import Reporter, Reporters
-from modelsgenesis.training import Run, pretrain_network
+from modelsgenesis.training import Run
 from modelsgenesis.training.bundles import describe_computing
 from modelsgenesis.training.distributed import Processes
+from modelsgenesis.training.pretraining import pretrain_network
+from modelsgenesis.training.run import check_config
+from modelsgenesis.training.task_networks import InitialModel
 from modelsgenesis.training.tensorboard import FOLDER_NAME, TensorBoardReporter
-from modelsgenesis.verbs.fitting import fit_to_memory
 from modelsgenesis.verbs.leaving_out import leave_out_test_cases
 from modelsgenesis.verbs.models import public_name
-from modelsgenesis.verbs.requests import Recorded, Request, Source, absolute, complete, read_recorded
-from modelsgenesis.verbs.starting import Start, choose_input, start_pretraining
-from modelsgenesis.verbs.subvolumes import names_of, prepare_scans, public_facts, refuse, split_subvolumes
+from modelsgenesis.verbs.requests import Request, Source, absolute, complete
+from modelsgenesis.verbs.starting import Recorded, Start, choose_input, read_recorded, start_pretraining
+from modelsgenesis.verbs.subvolumes import fit_to_memory, prepare_scans, public_facts, refuse, split_subvolumes
 
 _MOSTLY = 0.9  # of the sub-volumes refused: the rule is not made for these scans
 
@@ -91,7 +93,7 @@ def pretrain(
         group_pattern=group_pattern,
         modality=modality,
         spacing=spacing,
-        window=window,
+        window=window,  # pyright: ignore[reportArgumentType] - of two numbers, which a configuration checks
         init=None if init is None else str(init),
         cache=None if cache is None else absolute(cache)[0],
     )
@@ -99,14 +101,17 @@ def pretrain(
     reporter = (reporter if alone.is_main else None) or Reporter()
     with alone.connected(choose_hardware(device, local_rank=alone.local_rank).device) as processes:
         recorded = processes.first(partial(_begin, output, resume))
+        config = _settle(config, recorded, fit_batch=fit_batch, fit_patch=fit_patch)
         if recorded is not None and recorded.finished:
+            processes.first(partial(check_config, output, recorded.config.to_dict(), config.to_dict()))
             reporter.note(f"{output}: the run is finished, there is nothing left to resume")
             return Path(output)
-        config = _settle(config, recorded, fit_batch=fit_batch, fit_patch=fit_patch)
+        init = None if given.init is None else public_name(given.init)
         job = _Job(
             output=Path(output),
             request=complete(given, None if recorded is None else recorded.request, output),
             recorded=recorded,
+            init=init if recorded is None else recorded.init,
             hardware=choose_hardware(device, config.precision, local_rank=alone.local_rank),
             processes=processes,
             reporter=reporter,
@@ -115,7 +120,8 @@ def pretrain(
         start = processes.in_turn(partial(job.start, config, token))
         store, held_out, left_out = processes.first_on_each_machine(partial(job.prepare, start))
         if recorded is None:
-            start = job.fit(start, store, batch=fit_batch, patch=fit_patch)
+            options = {"hardware": job.hardware, "processes": processes, "reporter": reporter}
+            start = fit_to_memory(start, store, batch=fit_batch, patch=fit_patch, **options)
         return job.train(start, store, held_out, left_out, tensorboard=tensorboard)
 
 
@@ -145,6 +151,7 @@ class _Job:
     output: Path
     request: Request
     recorded: Recorded | None
+    init: str | None
     hardware: Hardware
     processes: Processes
     reporter: Reporter
@@ -162,34 +169,9 @@ class _Job:
         scans, held_out, left_out = _find(request, self.strict, self.reporter)
         contract = None if self.recorded is None else self.recorded.contract
         if contract is None:
-            contract = choose_input(
-                [*scans, *held_out],
-                start,
-                modality=request.modality,
-                spacing=request.spacing,
-                window=request.window,
-                reporter=self.reporter,
-            )
+            contract = choose_input([*scans, *held_out], start, request, self.reporter)
         store = prepare_scans([*scans, *held_out], contract, request.cache, self.strict, self.reporter)
         return store, {scan.group for scan in held_out}, left_out
-
-    def fit(self, start: Start, store: VolumeCache, *, batch: bool, patch: bool) -> Start:
-        """Fill the memory, if that was asked for."""
-        return fit_to_memory(
-            start,
-            store,
-            batch=batch,
-            patch=patch,
-            hardware=self.hardware,
-            processes=self.processes,
-            reporter=self.reporter,
-        )
-
-    def _init(self) -> str | None:
-        """Return what may be said of the weights that this goes on from."""
-        if self.recorded is not None:
-            return self.recorded.init
-        return None if self.request.init is None else public_name(self.request.init)
 
     def train(
         self, start: Start, store: VolumeCache, held_out: set[str], left_out: dict[str, int], *, tensorboard: bool
@@ -207,18 +189,14 @@ class _Job:
         if tensorboard and processes.is_main:
             reporter = Reporters(reporter, TensorBoardReporter(self.output / FOLDER_NAME, reporter))
         run = pretrain_network(
-            network=start.network,
-            config=start.config,
-            contract=store.contract,
-            training=training,
-            validation=validation,
-            output=self.output,
-            split={"training": names_of(training), "validation": names_of(validation)},
+            InitialModel(start.network, store.contract, self.init, start.pretrained),
+            start.config,
+            training,
+            validation,
+            self.output,
             data={**public_facts(training, validation), **left_out},
             hardware=self.hardware,
             reporter=reporter,
-            init=self._init(),
-            pretrained=start.pretrained,
             request=self.request.to_dict(),
             processes=processes,
             resume=self.recorded is not None,

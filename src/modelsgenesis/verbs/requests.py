@@ -6,13 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from modelsgenesis.configs import InputContract, PretrainingConfig
 from modelsgenesis.configs.base import Config
 from modelsgenesis.errors import ConfigurationError, ResumeError
-from modelsgenesis.networks import build_network
-from modelsgenesis.training import Run
-from modelsgenesis.verbs.models import seeded
-from modelsgenesis.verbs.starting import Start
 
 Source = str | Path | Sequence[str | Path]
 
@@ -41,7 +36,7 @@ class Request(Config):
     group_pattern: str | None = None
     modality: str = "auto"
     spacing: tuple[float, ...] | None = None
-    window: tuple[float, ...] | None = None
+    window: tuple[float, float] | None = None
     init: str | None = None
     cache: str | None = None
 
@@ -76,54 +71,3 @@ def complete(given: Request, recorded: Request | None, output: str | Path) -> Re
     if differences:
         raise ResumeError(f"{output}: the run was started with another request: {'; '.join(differences)}")
     return given.override(**changes)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recorded:
-    """What `run.json` says of a pretraining.
-
-    Attributes:
-        request: What was asked for; None in a run that was not started by `pretrain`.
-        config: With the shape of the network and the sizes that were worked out.
-        init: What may be said of the weights that it went on from; a folder of that name may be gone.
-        contract: How the scans were prepared.
-        pretrained: Names of the tensors that came from `init`.
-        finished: Whether there is nothing left to do.
-    """
-
-    request: Request | None
-    config: PretrainingConfig
-    init: str | None
-    contract: InputContract | None
-    pretrained: tuple[str, ...]
-    finished: bool
-
-    def start(self, config: PretrainingConfig) -> Start:
-        """Return what a resumed run starts from; its weights come from the checkpoint."""
-        return Start(
-            network=seeded(config.seed, lambda: build_network(config.network)),
-            config=config,
-            name=self.init,
-            contract=self.contract,
-            pretrained=self.pretrained,
-        )
-
-
-def read_recorded(output: str | Path) -> Recorded:
-    """Return what a run's folder says of how it was started.
-
-    Raises:
-        ResumeError: There is no run, or it is no pretraining.
-    """
-    told = Run(Path(output)).description()
-    if told.get("kind") != "pretraining":
-        raise ResumeError(f"{output}: holds a run of {told.get('kind')}, not a pretraining; go on with its own command")
-    request, contract = told.get("request"), told.get("input")
-    return Recorded(
-        request=None if request is None else Request.from_dict(request),
-        config=PretrainingConfig.from_dict(told["config"], where=f"{output}/run.json"),
-        init=told.get("init"),
-        contract=None if contract is None else InputContract.from_dict(contract),
-        pretrained=tuple(told.get("pretrained", ())),
-        finished=bool(told.get("finished")),
-    )

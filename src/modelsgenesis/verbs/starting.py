@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,10 +11,14 @@ from torch import nn
 from modelsgenesis.checkpoints import Bundle
 from modelsgenesis.configs import CONTRACTS, InputContract, PretrainingConfig
 from modelsgenesis.data import ScanReference, choose_contract
-from modelsgenesis.errors import ConfigurationError, DataError
+from modelsgenesis.errors import ConfigurationError, DataError, ResumeError
+from modelsgenesis.files import parsing
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.verbs.models import announce, load, public_name, seeded
+from modelsgenesis.training.run import RUN_NAME, Run
+from modelsgenesis.training.task_networks import seeded
+from modelsgenesis.verbs.models import announce, load, public_name
+from modelsgenesis.verbs.requests import Request
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +54,13 @@ def start_pretraining(
     else:
         bundle = load(init, token=token, progress=announce(reporter))
         start = _go_on(bundle, public_name(init), config, reporter)
-    _check_patch(start)
+    divisor, patch = cast("tuple[int, ...]", start.network.divisor), start.config.patch_size
+    if any(side % factor for side, factor in zip(patch, divisor, strict=True)):  # before any scan is prepared
+        near = ",".join(str(max(side // factor, 1) * factor) for side, factor in zip(patch, divisor, strict=True))
+        raise ConfigurationError(
+            f"patch_size: received {patch}, expected sides that divide by {divisor} for this network; "
+            f"set patch_size={near}"
+        )
     return start
 
 
@@ -82,56 +93,44 @@ def _go_on(bundle: Bundle, name: str, config: PretrainingConfig, reporter: Repor
     )
 
 
-def _check_patch(start: Start) -> None:
-    """Refuse a patch that the network cannot halve as often as it must, before any scan is prepared."""
-    divisor, patch = cast("tuple[int, ...]", start.network.divisor), start.config.patch_size
-    if any(side % factor for side, factor in zip(patch, divisor, strict=True)):
-        near = ",".join(str(max(side // factor, 1) * factor) for side, factor in zip(patch, divisor, strict=True))
-        raise ConfigurationError(
-            f"patch_size: received {patch}, expected sides that divide by {divisor} for this network; "
-            f"set patch_size={near}"
-        )
-
-
-def choose_input(
-    scans: Sequence[ScanReference],
-    start: Start,
-    *,
-    modality: str,
-    spacing: tuple[float, ...] | None,
-    window: tuple[float, ...] | None,
-    reporter: Reporter,
-) -> InputContract:
+def choose_input(scans: Sequence[ScanReference], start: Start, request: Request, reporter: Reporter) -> InputContract:
     """Choose how the scans are prepared: as the weights that training goes on from saw theirs, if they are alike.
 
     Raises:
         DataError: The modality cannot be told.
         ConfigurationError: Scans, network and options do not fit together.
     """
-    _check_axes(scans, start)
     dims = start.config.network.dims
-    asked = {"spacing": spacing, "window": _pair(window), "dims": dims}
+    if dims == 3 and scans and all(len(scan.shape) == 2 for scan in scans):
+        remedy = "set network.dims=2 and patch_size=64,64" if start.name is None else "choose weights of 2 dimensions"
+        what = "the network" if start.name is None else start.name
+        raise ConfigurationError(f"{what} has 3 dimensions, the scans are planes of 2: {remedy}")
+    choose = partial(choose_contract, scans, spacing=request.spacing, window=request.window, dims=dims)
     if start.contract is None:
-        contract, why = choose_contract(scans, modality=modality, **asked)
+        contract, why = choose(modality=request.modality)
         reporter.note(why)
         return contract
-    told = _modality(scans, modality, start, reporter)
-    if told != start.contract.modality:
-        reporter.note(
-            f"warning: {start.name} was trained on {start.contract.modality}, the scans are {told}: preparing them as "
-            f"{told}; expect less from its weights than from those of the same modality"
-        )
-        return choose_contract(scans, modality=told, **asked)[0]
-    return _kept(start.contract, start.name, asked, reporter)
+    try:
+        told = choose_contract(scans, modality=request.modality, dims=dims)[0].modality
+    except DataError as error:  # what cannot be told is what the weights saw
+        told = start.contract.modality
+        reporter.note(f"{error}; taking {told}, which {start.name} was trained on")
+    if told == start.contract.modality:
+        return _kept(start.contract, start.name, request, reporter)
+    reporter.note(
+        f"warning: {start.name} was trained on {start.contract.modality}, the scans are {told}: preparing them as "
+        f"{told}; expect less from its weights than from those of the same modality"
+    )
+    return choose(modality=told)[0]
 
 
-def _kept(contract: InputContract, name: str | None, asked: dict[str, Any], reporter: Reporter) -> InputContract:
+def _kept(contract: InputContract, name: str | None, request: Request, reporter: Reporter) -> InputContract:
     """Return the contract of the weights with what was asked for changed, in [0, 1] as the deformations need it."""
     changes: dict[str, Any] = {"channels": ("image",)}
-    if asked["spacing"] is not None:
-        changes["spacing"] = asked["spacing"]
-    if asked["window"] is not None:
-        changes |= {"intensity": "window", "window": asked["window"]}
+    if request.spacing is not None:
+        changes["spacing"] = request.spacing
+    if request.window is not None:
+        changes |= {"intensity": "window", "window": request.window}
     elif contract.intensity not in ("window", "percentiles"):
         default = CONTRACTS[contract.modality]
         changes |= {name: getattr(default, name) for name in ("intensity", "window", "percentiles")}
@@ -145,30 +144,53 @@ def _kept(contract: InputContract, name: str | None, asked: dict[str, Any], repo
     return kept
 
 
-def _modality(scans: Sequence[ScanReference], modality: str, start: Start, reporter: Reporter) -> str:
-    """Return what was asked for, or what the scans are; what cannot be told is what the weights saw."""
-    try:
-        return choose_contract(scans, modality=modality, dims=start.config.network.dims)[0].modality
-    except DataError as error:
-        assert start.contract is not None  # noqa: S101 - only asked where weights bring a contract
-        reporter.note(f"{error}; taking {start.contract.modality}, which {start.name} was trained on")
-        return start.contract.modality
+@dataclass(frozen=True, kw_only=True)
+class Recorded:
+    """What `run.json` says of a pretraining.
 
+    Attributes:
+        request: What was asked for; None in a run that was not started by `pretrain`.
+        config: With the shape of the network and the sizes that were worked out.
+        init: What may be said of the weights that it went on from; a folder of that name may be gone.
+        contract: How the scans were prepared.
+        pretrained: Names of the tensors that came from `init`.
+        finished: Whether there is nothing left to do.
+    """
 
-def _check_axes(scans: Sequence[ScanReference], start: Start) -> None:
-    """Refuse planes for a network of three dimensions; volumes are cut into slices for one of two."""
-    dims = start.config.network.dims
-    if dims == 3 and scans and all(len(scan.shape) == 2 for scan in scans):
-        what = "the network" if start.name is None else start.name
-        raise ConfigurationError(
-            f"{what} has 3 dimensions, the scans are planes of 2: "
-            + ("set network.dims=2 and patch_size=64,64" if start.name is None else "choose weights of 2 dimensions")
+    request: Request | None
+    config: PretrainingConfig
+    init: str | None
+    contract: InputContract | None
+    pretrained: tuple[str, ...]
+    finished: bool
+
+    def start(self, config: PretrainingConfig) -> Start:
+        """Return what a resumed run starts from; its weights come from the checkpoint."""
+        return Start(
+            network=seeded(config.seed, lambda: build_network(config.network)),
+            config=config,
+            name=self.init,
+            contract=self.contract,
+            pretrained=self.pretrained,
         )
 
 
-def _pair(window: tuple[float, ...] | None) -> tuple[float, float] | None:
-    if window is None:
-        return None
-    if len(window) != 2:
-        raise ConfigurationError(f"window: received {window}, expected a lower and an upper bound")
-    return window[0], window[1]
+def read_recorded(output: str | Path) -> Recorded:
+    """Return what a run's folder says of how it was started.
+
+    Raises:
+        ResumeError: There is no run, or it is no pretraining.
+    """
+    told, path = Run(Path(output)).description(), Path(output) / RUN_NAME
+    if told.get("kind") != "pretraining":
+        raise ResumeError(f"{output}: holds a run of {told.get('kind')}, not a pretraining; go on with its own command")
+    request, contract = told.get("request"), told.get("input")
+    with parsing(path, ResumeError, remedy="restore it, or start again in another folder"):
+        return Recorded(
+            request=None if request is None else Request.from_dict(request),
+            config=PretrainingConfig.from_dict(told["config"], where=str(path)),
+            init=told.get("init"),
+            contract=None if contract is None else InputContract.from_dict(contract),
+            pretrained=tuple(told.get("pretrained", ())),
+            finished=bool(told.get("finished")),
+        )

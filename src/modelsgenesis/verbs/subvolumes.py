@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,11 +16,15 @@ from modelsgenesis.data import (
     ScanReference,
     SubvolumeDataset,
     VolumeCache,
+    refusal_notes,
     split_by_group,
     split_fitting,
 )
 from modelsgenesis.errors import DataError, ScanError
+from modelsgenesis.hardware import Hardware
 from modelsgenesis.reporting import Reporter
+from modelsgenesis.training.distributed import Processes
+from modelsgenesis.training.memory import SHARE, Trial, available_memory, largest_batch, largest_patch
 from modelsgenesis.verbs.starting import Start
 
 VALIDATION_SEED = 1_000_003  # apart from every seed of training
@@ -111,12 +117,6 @@ def _what_would_fit(store: VolumeCache, start: Start) -> str:
     return f"patch_size={','.join(map(str, sides))} would fit all {len(shapes)} scans" if sides.min() > 0 else ""
 
 
-def smallest_sides(store: VolumeCache, config: PretrainingConfig) -> tuple[int, ...]:
-    """Return what every scan has along the axes of a patch, slices for a patch of planes; () if none has as many."""
-    shapes = _shapes(store, config)
-    return tuple(np.min(shapes, axis=0).tolist()) if shapes else ()
-
-
 def _shapes(store: VolumeCache, config: PretrainingConfig) -> list[tuple[int, ...]]:
     """Return the sides of each scan along the axes of a patch."""
     count = len(config.patch_size)
@@ -127,18 +127,9 @@ def _shapes(store: VolumeCache, config: PretrainingConfig) -> list[tuple[int, ..
     ]
 
 
-def names_of(subvolumes: SubvolumeDataset) -> list[str]:
-    """Return the names of the scans; they stay in the run's folder."""
-    return [entry.name for entry in _entries(subvolumes)]
-
-
-def _entries(subvolumes: SubvolumeDataset) -> list[CacheEntry]:
-    return [subvolumes.cache.entry(int(index)) for index in subvolumes.scans]
-
-
 def public_facts(training: SubvolumeDataset, validation: SubvolumeDataset) -> dict[str, Any]:
     """Return what a bundle may say of the data; no name among it."""
-    entries, measured = _entries(training), _entries(validation)
+    entries, measured = list(training.entries()), list(validation.entries())
     groups, held = ({entry.group for entry in part} for part in (entries, measured))
     return {
         "modality": training.cache.contract.modality,
@@ -163,4 +154,53 @@ def refuse(refusals: Sequence[Refusal], strict: bool, reporter: Reporter) -> Non
     for refusal in refusals:
         if strict and refusal.bad:
             raise ScanError(f"{refusal.source}: {refusal.reason}")
-        reporter.note(f"left out {refusal.source}: {refusal.reason}")
+    for note in refusal_notes(refusals):
+        reporter.note(note)
+
+
+def fit_to_memory(
+    start: Start,
+    store: VolumeCache,
+    *,
+    batch: bool,
+    patch: bool,
+    hardware: Hardware,
+    processes: Processes,
+    reporter: Reporter,
+) -> Start:
+    """Work out the largest patch, then the largest batch, that fit into memory; as little as was asked for.
+
+    Args:
+        start: The network and the configuration.
+        store: The prepared scans: a patch is to fit all of them, a batch holds no more than an epoch.
+        batch: Whether to work out `batch_size`.
+        patch: Whether to work out `patch_size`.
+        hardware: Where to compute.
+        processes: Share the batch; rank 0 works it out.
+        reporter: Receives the result.
+
+    Returns:
+        The start with the new configuration.
+
+    Raises:
+        ConfigurationError: Nothing fits, or the system does not tell its memory.
+    """
+    if not (batch or patch):
+        return start
+    config, world = start.config, processes.world_size
+    budget = int(SHARE * processes.first(partial(available_memory, hardware)))
+    holds = f"{budget / 2**30:.1f} GiB hold"
+    if patch:
+        trial = Trial(start.network, config.override(batch_size=max(config.batch_size // world, 1)), hardware)
+        shapes = _shapes(store, config)
+        limits = np.min(shapes, axis=0).tolist() if shapes else config.patch_size
+        config = config.override(patch_size=processes.first(partial(largest_patch, trial, budget, limits)))
+        reporter.note(f"patch_size={','.join(map(str, config.patch_size))} is what {holds}")
+    if batch:
+        trial = Trial(start.network, config, hardware)
+        most = max(len(store) * config.samples_per_scan // world, 1)
+        fits = processes.first(partial(largest_batch, trial, budget, most))
+        config = config.override(batch_size=fits * world)
+        why = "there are no more samples" if fits == most else f"what {holds}"
+        reporter.note(f"batch_size={config.batch_size}: {why}")
+    return replace(start, config=config)

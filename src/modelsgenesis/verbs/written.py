@@ -1,9 +1,8 @@
 """Predictions that are written already: label maps in a folder, classes in a table."""
 
-import csv
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,10 @@ from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.data import LabelledCase, LabelledData, file_stem, read_volume
 from modelsgenesis.data.labelled import label_indices
 from modelsgenesis.errors import DataError, ScanError
-from modelsgenesis.verbs.measuring import Measure, Measured, classification_row, segmentation_row
+from modelsgenesis.evaluation.cases import as_unicode
+from modelsgenesis.files import parsing, read_csv, read_json
+from modelsgenesis.verbs.answers import output_name
+from modelsgenesis.verbs.measuring import Measure, Measured, measure_classes, measure_labels
 from modelsgenesis.verbs.members import Models, expand_folds
 
 
@@ -44,20 +46,21 @@ def measure_written(path: Path, data: LabelledData) -> Measure:
         table = read_table(path, data.labels)
 
         def look_up(case: LabelledCase) -> Measured:
-            if case.name not in table:
+            if as_unicode(case.name) not in table:
                 raise ScanError(f"{path}: has no row of it")
-            return classification_row(case, data, table[case.name])
+            return measure_classes(case, data, table[as_unicode(case.name)])
 
         return look_up
     files = _by_name(path)
 
     def compare(case: LabelledCase) -> Measured:
-        found = files.get(case.name, [])
+        name = output_name(case.name).name
+        found = files.get(name, [])
         if len(found) != 1:
             shown = " and ".join(str(file) for file in found) or "none"
-            raise ScanError(f"{path}: {shown} called {case.name}.nii.gz; expected one")
+            raise ScanError(f"{path}: {shown} called {name}.nii.gz; expected one")
         answer = read_volume(found[0])
-        return segmentation_row(case, data, written_indices(answer.array, found[0], data), answer)
+        return measure_labels(case, data, written_indices(answer.array, found[0], data), answer)
 
     return compare
 
@@ -84,36 +87,32 @@ def written_indices(values: np.ndarray, path: Path, data: LabelledData) -> np.nd
         ScanError: A value means no class of the data.
     """
     beside = path.with_name(f"{file_stem(path)}.json")
-    if not beside.is_file():
-        return label_indices(values, data, str(path))
-    try:
-        names = {int(value): str(name) for value, name in json.loads(beside.read_text())["labels"].items()}
-    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ScanError(
-            f"{beside}: names no labels of {path.name} ({error!r}); expected what predict writes"
-        ) from error
-    indices = np.zeros(values.shape, np.uint8)
-    for value in np.unique(values).tolist():
-        if names.get(int(value)) not in data.labels:
-            raise ScanError(f"{path}: value {value:g}, {names.get(int(value), 'unnamed')}, is no class of {data.name}")
-        indices[values == value] = data.labels.index(names[int(value)])
-    return indices
+    if beside.is_file():
+        content = read_json(beside, ScanError)
+        with parsing(beside, ScanError, what="as the labels of a label map", remedy="expected what predict writes"):
+            names = {int(value): str(name) for value, name in content["labels"].items()}
+        for value in np.rint(np.unique(values).astype(float)).tolist():
+            if names.get(value, data.labels[0]) not in data.labels:
+                raise ScanError(f"{path}: value {value:g}, {names[value]}, is not a class of {data.name}")
+        values_of = ([value for value, name in names.items() if name == label] for label in data.labels)
+        data = replace(data, values=tuple(map(tuple, values_of)), others_are_background=False)
+    return label_indices(values, data, str(path))
 
 
 def read_table(path: Path, labels: Sequence[str]) -> dict[str, np.ndarray]:
     """Read the probabilities that `predict_all` wrote: [classes] by the case's name.
 
     Raises:
-        DataError: The file cannot be read, or lacks a class.
+        DataError: The file cannot be read, lacks a class or a probability, or names a case twice.
     """
-    try:
-        text = path.read_text()
-        if path.suffix.lower() == ".json":
-            rows = {case["case"]: case["probabilities"] for case in json.loads(text)["cases"]}
-            return {name: np.array([float(row[label]) for label in labels]) for name, row in rows.items()}
-        table = csv.DictReader(text.splitlines())
-        return {row["case"]: np.array([float(row[f"probability {label}"]) for label in labels]) for row in table}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(
-            f"{path}: cannot be read as predictions of {', '.join(labels)} ({error!r}); expected what predict writes"
-        ) from error
+    content = read_json(path, DataError) if path.suffix.lower() == ".json" else read_csv(path, DataError)
+    what, remedy = f"as predictions of {', '.join(labels)}", "expected what predict writes"
+    with parsing(path, DataError, what=what, remedy=remedy):
+        if isinstance(content, dict):
+            rows = [(row["case"], [row["probabilities"][label] for label in labels]) for row in content["cases"]]
+        else:
+            rows = [(row["case"], [row[f"probability {label}"] for label in labels]) for row in content]
+        table = {name: np.array(list(map(float, soft))) for name, soft in rows}
+    if len(table) < len(rows) or not all(np.isfinite(soft).all() for soft in table.values()):
+        raise DataError(f"{path}: cannot be read {what}: a case twice, or a number that is not finite; {remedy}")
+    return table

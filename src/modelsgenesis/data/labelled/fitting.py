@@ -1,5 +1,6 @@
-"""Bringing an image to classify to the sides that a network was made for."""
+"""Bringing an image to classify to the sides that a network was made for, and cutting boxes out."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -36,16 +37,18 @@ def fit_image(image: np.ndarray, size: tuple[int, ...], fit: Fit = "auto") -> np
     if fit == "resize" or (fit == "auto" and len(size) == 2):
         steps = tuple(old / new for old, new in zip(image.shape[1:], size, strict=True))
         return interpolate(image, size, steps)
-    return _centred(image, size)
+    first = [int((old - new) / 2) for old, new in zip(image.shape[1:], size, strict=True)]  # towards 0 on either side
+    return cut_box(image, (0, *first), (len(image), *size))
 
 
-def _centred(image: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Cut or pad around the centre."""
-    result = np.full((len(image), *size), image.min(), np.float32)
-    source, target = [slice(None)], [slice(None)]
-    for old, new in zip(image.shape[1:], size, strict=True):
-        side = min(old, new)
-        source.append(slice((old - side) // 2, (old - side) // 2 + side))
-        target.append(slice((new - side) // 2, (new - side) // 2 + side))
-    result[tuple(target)] = image[tuple(source)]
-    return result
+def cut_box(array: np.ndarray, first: Sequence[int], sides: Sequence[int]) -> np.ndarray:
+    """Return a copy of a box that overlaps an array, filled up with the lowest value where it reaches over the edge.
+
+    Example:
+        >>> cut_box(np.array([3, 1, 2]), [1], [4]).tolist()
+        [1, 2, 1, 1]
+    """
+    ends = [start + side for start, side in zip(first, sides, strict=True)]
+    inside = tuple(slice(max(start, 0), end) for start, end in zip(first, ends, strict=True))
+    margins = [(max(-a, 0), max(b - length, 0)) for a, b, length in zip(first, ends, array.shape, strict=True)]
+    return np.pad(array[inside], margins, constant_values=array.min())

@@ -1,50 +1,120 @@
 """Labelled cases as a network sees them."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
 
 from modelsgenesis.configs import InputContract
+from modelsgenesis.data import images
 from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData, PreparedCase
 from modelsgenesis.data.labelled.fitting import Fit, fit_image
+from modelsgenesis.data.names import channel_order
 from modelsgenesis.data.preparation import PreparedVolume, prepare, prepare_label
+from modelsgenesis.data.raster import COLOUR
 from modelsgenesis.data.reading import read_volume
-from modelsgenesis.data.volume import Refusal, Volume
+from modelsgenesis.data.volume import Refusal, Volume, spacing_of
 from modelsgenesis.errors import DataError, GenesisError, ScanError
 
-_FAR = 1e-2  # mm; of rounding in headers
+_APART = 0.1  # voxels; headers round, and a label so far off is still on the same voxel
+_ROUNDING = 1e-3  # of a whole number; scale factors and float16 leave less, an interpolation more
 
 
 def check_same_grid(image: Volume, other: Volume) -> None:
     """Refuse a label, or another channel, that does not lie on its image.
 
+    Orientation, spacing and position are compared by where the corners lie, within a tenth of a voxel.
+
     Raises:
-        ScanError: Shapes or affines differ.
+        ScanError: Shapes or places differ.
     """
-    if image.array.shape != other.array.shape:
+    shape = image.array.shape
+    if shape != other.array.shape:
+        raise ScanError(f"{other.source}: shape {other.array.shape} is not the {shape} of its image {image.source}")
+    if not (image.measured and other.measured):
+        return
+    corners = np.array(
+        [(*corner, *(0,) * (3 - len(shape)), 1) for corner in product(*((0, side - 1) for side in shape))]
+    )
+    apart = np.linalg.norm(corners @ (image.affine - other.affine).T, axis=1).max()
+    if not apart <= _APART * min(spacing_of(image.affine, len(shape))):
         raise ScanError(
-            f"{other.source}: shape {other.array.shape} is not the {image.array.shape} of its image {image.source}"
+            f"{other.source}: its affine is up to {apart:.3g} mm away from its image's, {image.source}; bring "
+            "both to one grid"
         )
-    offset = np.abs(image.affine - other.affine).max()
-    if image.measured and other.measured and offset > _FAR:
-        raise ScanError(f"{other.source}: its affine is up to {offset:.3g} mm away from its image's, {image.source}")
+
+
+def read_mask(path: Path) -> Volume:
+    """Read a label map: whole numbers of structures; of an image with a palette its indices.
+
+    Raises:
+        ScanError: It is a picture in colour, with an alpha channel or of a format that changes numbers, or it cannot be
+            read, or a value is not a whole number.
+    """
+    picture = path.name.lower().endswith(images.SUFFIXES)
+    mask = images.read_labels(path) if picture else read_volume(path)
+    if COLOUR in mask.notes:
+        raise ScanError(f"{path}: is in colour; expected one channel of the numbers of structures")
+    return replace(mask, array=whole_numbers(mask.array, str(path)))
+
+
+def whole_numbers(values: np.ndarray, source: str) -> np.ndarray:
+    """Return the values of a label map as integers, rounded within 0.001.
+
+    Labels are names and not amounts: 0.99999 is a 1 that a scale factor changed, and 0.5, made by interpolation between
+    two structures, is none.
+
+    Args:
+        values: [*spatial], of any type.
+        source: What a message calls it.
+
+    Raises:
+        ScanError: A value is farther from a whole number, not finite, or too large.
+
+    Example:
+        >>> whole_numbers(np.array([0.0, 0.99999, 2.0]), "mask.nii").tolist()
+        [0, 1, 2]
+    """
+    if values.dtype.kind != "f":
+        return values
+    with np.errstate(all="ignore"):
+        whole = np.rint(values)
+        bad = values[~((abs(values - whole) <= _ROUNDING) & (abs(whole) < 2.0**31))]
+    if bad.size:
+        raise ScanError(
+            f"{source}: {bad.size} voxels are not labels, such as {bad[0]:g}; expected whole numbers: save the mask as "
+            "integers, and resample it by the nearest neighbour"
+        )
+    return whole.astype(np.int32)
 
 
 def label_indices(values: np.ndarray, data: LabelledData, source: str) -> np.ndarray:
-    """Turn the values of a label file into class indices, uint8.
+    """Turn the values of a label file into class indices.
+
+    Args:
+        values: [*spatial], of any type; see `whole_numbers`.
+        data: Tells the values of each class.
+        source: What a message calls it.
+
+    Returns:
+        uint8 [*spatial], 0 for the background.
 
     Raises:
         ScanError: A value is none of the data set's labels.
     """
-    known = {value for group in data.values for value in group}
-    unknown = sorted(set(np.unique(values).tolist()) - known)
+    values = whole_numbers(values, source)
+    index = {value: number for number, group in enumerate(data.values) for value in group}
+    found = np.unique(values)
+    unknown = [value for value in found.tolist() if value not in index]
     if unknown and not data.others_are_background:
-        raise ScanError(f"{source}: label values {unknown[:5]} are not among {sorted(known)} of the data set")
+        raise ScanError(f"{source}: label values {unknown[:5]} are not among {sorted(index)} of the data set")
     indices = np.zeros(values.shape, np.uint8)
-    for index, group in enumerate(data.values[1:], start=1):
-        indices[np.isin(values, group)] = index
+    for value in found.tolist():
+        if index.get(value, 0):
+            indices[values == value] = index[value]
     return indices
 
 
@@ -69,24 +139,41 @@ def prepare_case(
         ScanError: A file cannot be read or used, the channels or the mask are on another grid, or the mask has
             unknown values.
     """
-    scans = [image.read() for image in case.images]
+    # The contract of weights has the order of their channels, which may be another than the data's.
+    order = channel_order(data.channels, contract.channels) or range(len(case.images))
+    scans = [case.images[index].read() for index in order]
     for other in scans[1:]:
         check_same_grid(scans[0], other)
-    label = None if case.mask is None else _label(case.mask, scans[0], data, contract)
+    mask = None if case.mask is None else _mask(case.mask, scans[0], data)
+    label = None if mask is None else prepare_label(mask, contract).array.astype(np.uint8)
     image, volumes = _stacked([prepare(scan, contract) for scan in scans])
     if data.task == "classification":
         volumes, image = (), image if size is None else fit_image(image, size, data.fit if fit == "auto" else fit)
     return PreparedCase(
-        name=case.name, patient=case.patient, image=image, volumes=volumes, label=label, classes=case.classes
+        name=case.name,
+        patient=case.patient,
+        image=image,
+        volumes=volumes,
+        label=label,
+        classes=case.classes,
+        digest=_digest(case, scans if mask is None else [*scans, mask]),
     )
 
 
-def _label(path: Path, scan: Volume, data: LabelledData, contract: InputContract) -> np.ndarray:
-    """Return class indices on the prepared grid, uint8 [*spatial]."""
-    label = read_volume(path)
+def _mask(path: Path, scan: Volume, data: LabelledData) -> Volume:
+    """Return class indices on the scan's own grid, uint8 [*spatial]."""
+    label = read_mask(path)
     check_same_grid(scan, label)
-    indices = replace(label, array=label_indices(label.array, data, str(path)))
-    return prepare_label(indices, contract).array.astype(np.uint8)
+    return replace(label, array=label_indices(label.array, data, str(path)))
+
+
+def _digest(case: LabelledCase, volumes: Sequence[Volume]) -> str:
+    """Return a digest of what a case was read as, by which a run that goes on tells whether it has changed."""
+    digest = hashlib.blake2b(repr(case.classes).encode(), digest_size=10)
+    for volume in volumes:
+        digest.update(repr((volume.array.shape, volume.array.dtype.str, volume.affine.tolist())).encode())
+        digest.update(volume.array.ravel(order="K").data)  # as it lies in memory: no copy of a volume
+    return digest.hexdigest()
 
 
 def _stacked(volumes: list[PreparedVolume]) -> tuple[np.ndarray, tuple[PreparedVolume, ...]]:

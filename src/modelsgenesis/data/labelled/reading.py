@@ -3,30 +3,22 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 
-from modelsgenesis.configs.bundle import Modality
+from modelsgenesis.configs import CONTRACTS
+from modelsgenesis.data import dataset_json
 from modelsgenesis.data.finding import survey
-from modelsgenesis.data.labelled import luna
 from modelsgenesis.data.labelled.cases import LabelledData, LabelledTask
-from modelsgenesis.data.labelled.decathlon import read_decathlon
-from modelsgenesis.data.labelled.folders import read_folders
-from modelsgenesis.data.labelled.medmnist import read_medmnist
+from modelsgenesis.data.labelled.layouts import read_folders, read_listed, read_medmnist
 from modelsgenesis.data.labelled.sources import FileImage
-from modelsgenesis.data.labelled.table import read_rows, read_table
+from modelsgenesis.data.labelled.tables import LUNA_NAMES, read_table
 from modelsgenesis.data.modality import choose_contract
-from modelsgenesis.data.reading import describe
 from modelsgenesis.data.volume import ScanReference
-from modelsgenesis.errors import ConfigurationError, DataError, ScanError, nearest
+from modelsgenesis.errors import ConfigurationError, DataError, nearest, printable
+from modelsgenesis.files import parsing
 
-_TASKS: dict[str, LabelledTask] = {
-    "seg": "segmentation",
-    "segmentation": "segmentation",
-    "cls": "classification",
-    "classification": "classification",
-}
+_TASKS: dict[str, LabelledTask] = {"seg": "segmentation", "cls": "classification"}
 _LAYOUTS = (
     "expected a Decathlon or nnU-Net dataset.json, a CSV with a column image, LUNA16's candidates.csv, a MedMNIST "
     ".npz, or a folder a class"
@@ -44,9 +36,10 @@ def find_task(task: str) -> LabelledTask:
         >>> find_task("seg")
         'segmentation'
     """
-    if task not in _TASKS:
-        raise ConfigurationError(f"task: received {task!r}; {nearest(task, ('seg', 'cls'))}")
-    return _TASKS[task]
+    for short, long in _TASKS.items():
+        if task in (short, long):
+            return long
+    raise ConfigurationError(f"task: received {task!r}; {nearest(task, _TASKS)}")
 
 
 def read_labelled(
@@ -63,7 +56,8 @@ def read_labelled(
             `candidates.csv` or its folder; a MedMNIST `.npz`; or a folder with a folder of images a class.
         task: `"seg"` or `"cls"`; None takes what the data is for.
         modality: What the images are; None takes what the data set says or its values tell.
-        patient_pattern: A regular expression on a file's name whose first group is the patient, such as `(\d+)_`.
+        patient_pattern: A regular expression on a file's name, else its path, whose first group is the patient, such
+            as `(\d+)_`.
 
     Returns:
         The data set; its `notes` say what was decided for it.
@@ -71,55 +65,54 @@ def read_labelled(
     Raises:
         DataError: The layout is not known, or the data set cannot be used, or is for another task.
         ConfigurationError: Task, modality or pattern cannot be.
-        ScanError: A file that tells dimensions or modality cannot be read.
+        ScanError: A file that tells structures, dimensions or modality cannot be read.
 
     Example:
         data = read_labelled("Task04_Hippocampus")
         len(data.cases), data.labels  # 195, ('background', 'Anterior', 'Posterior')
     """
     wanted = None if task is None else find_task(task)
-    if modality is not None and modality not in get_args(Modality):
-        raise ConfigurationError(f"modality: received {modality!r}; {nearest(modality, get_args(Modality))}")
-    data = _read(Path(source).expanduser(), patient_pattern)
+    if modality is not None and modality not in CONTRACTS:
+        raise ConfigurationError(f"modality: received {modality!r}; {nearest(modality, CONTRACTS)}")
+    with parsing(source, DataError, what="as labelled data", remedy="check the path"):
+        data = _read(Path(source).expanduser(), patient_pattern)
     if wanted not in (None, data.task):
         raise DataError(f"{data.name}: its labels are for {data.task}; {wanted} was asked for")
     twice = [name for name, count in Counter(case.name for case in data.cases).items() if count > 1]
     if twice:
-        raise DataError(
-            f"{data.name}: {len(twice)} names stand for several cases, such as {twice[0]!r}; rename the files"
-        )
-    return _described(data, modality)
+        raise DataError(f"{data.name}: {twice[0]!r} names several cases; list each image once, or rename the files")
+    notes = tuple(map(printable, (*data.notes, *_single_patients(data))))
+    return _described(replace(data, notes=notes), modality)
 
 
 def _read(path: Path, pattern: str | None) -> LabelledData:
-    """Read by the ending of a file or by what a folder holds."""
-    if path.is_dir():
-        return _read_folder(path, pattern)
-    suffix = path.suffix.lower()
-    if suffix == ".json":
-        return read_decathlon(path, pattern)
-    if not path.exists():
+    """Read by the ending of a file, or by what a folder holds."""
+    if not dataset_json.is_there(path):
         raise DataError(f"{path}: no such folder or file; {_LAYOUTS}")
+    inside = sorted(one for one in path.iterdir() if not one.name.startswith(".")) if path.is_dir() else []
+    known = [path / name for name in (dataset_json.NAME, *LUNA_NAMES) if path / name in inside]
+    tables = known[:1] or [one for one in inside if one.suffix.lower() in (".csv", ".npz")] or [path]
+    if len(tables) > 1:
+        raise DataError(f"{path}: holds {tables[0].name} and {tables[1].name}; name the one to read")
+    suffix = tables[0].suffix.lower()
+    if tables == [path] and any(one.is_dir() for one in inside):
+        return read_folders(path, pattern)
+    if suffix == ".json":
+        return read_listed(tables[0], pattern)
     if suffix == ".csv":
-        candidates = {"seriesuid", "class"} <= set(read_rows(path, ())[0])
-        return luna.read_luna(path) if candidates else read_table(path, pattern)
+        return read_table(tables[0], pattern)
     if suffix == ".npz":
-        return read_medmnist(path)
-    raise DataError(f"{path}: of no known layout; {_LAYOUTS}")
+        return read_medmnist(tables[0])
+    raise DataError(f"{path}: of no known layout, or empty; {_LAYOUTS}")
 
 
-def _read_folder(folder: Path, pattern: str | None) -> LabelledData:
-    if (folder / "dataset.json").exists():
-        return read_decathlon(folder, pattern)
-    names = [name for name in luna.NAMES if (folder / name).exists()]
-    files = [folder / names[0]] if names else sorted((*folder.glob("*.csv"), *folder.glob("*.npz")))
-    if len(files) > 1:
-        raise DataError(f"{folder}: holds {files[0].name} and {files[1].name}; name the one to read")
-    if files:
-        return _read(files[0], pattern)
-    if not any(place.is_dir() and not place.name.startswith(".") for place in folder.iterdir()):
-        raise DataError(f"{folder}: no dataset.json, CSV, .npz or folders in it; {_LAYOUTS}")
-    return read_folders(folder, pattern)
+def _single_patients(data: LabelledData) -> list[str]:
+    """Return a warning of classes whose images are all of one patient, where the data names no parts."""
+    held = {(index, case.patient) for case in data.cases for index in case.classes if case.part is None}
+    patients = Counter(index for index, _ in held)
+    single = ", ".join(repr(data.labels[index]) for index, count in sorted(patients.items()) if count == 1)
+    remedy = "cannot be both learnt and measured; if they are of several patients, tell those apart with --patient"
+    return [f"warning: all images of {single} are of one patient a class, so that it {remedy}"] if single else []
 
 
 def _described(data: LabelledData, modality: str | None) -> LabelledData:
@@ -146,12 +139,5 @@ def _reference(image: object) -> ScanReference | None:
     """Return what a header says of a file; None for what is no file of its own, or cannot be read."""
     if isinstance(image, ScanReference):
         return image
-    if not isinstance(image, FileImage):
-        return None
-    if image.path.is_dir():
-        scans, _ = survey(image.path)
-        return scans[0] if len(scans) == 1 else None
-    try:
-        return describe(image.path)[image.index or 0]
-    except (ScanError, IndexError):
-        return None  # preparation refuses it by name
+    scans = survey(image.path)[0] if isinstance(image, FileImage) else []
+    return next(iter(scans[getattr(image, "index", 0) or 0 :]), None)  # what is not there, preparation refuses

@@ -15,16 +15,11 @@ def sample_data() -> LabelledData:
     """
     folder = sample_folder()
     organs = {"background": (0,), "liver": (5,), "spleen": (1,), "back muscles": (86, 87)}
-    cases = [
-        LabelledCase(
-            name=file_stem(image),
-            patient=file_stem(image),
-            images=(FileImage(path=image),),
-            mask=folder / "labels" / image.name,
-        )
-        for image in sorted((folder / "images").iterdir())
-        if (folder / "labels" / image.name).exists()
-    ]
+    cases = []
+    for image in sorted((folder / "images").iterdir()):
+        mask, name = folder / "labels" / image.name, file_stem(image)
+        if mask.exists():
+            cases.append(LabelledCase(name=name, patient=name, images=(FileImage(path=image),), mask=mask))
     return LabelledData(
         name="embedded sample of CT",
         task="segmentation",

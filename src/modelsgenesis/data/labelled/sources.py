@@ -1,36 +1,23 @@
 """Where the images of a labelled case lie: a file, a row of an array, a cube of a scan."""
 
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
+from numpy.lib import format as npy
 
+from modelsgenesis.data.labelled.fitting import cut_box
 from modelsgenesis.data.reading import read_volume
-from modelsgenesis.data.volume import Volume, reading
-from modelsgenesis.errors import ScanError
+from modelsgenesis.data.volume import ScanReference, Volume
+from modelsgenesis.errors import ScanError, UnreadableScanError
+from modelsgenesis.files import open_regular, parsing
 
-
-class ImageSource(Protocol):
-    """One channel of one case."""
-
-    @property
-    def source(self) -> str:
-        """What messages call it."""
-        ...
-
-    @property
-    def path(self) -> Path:
-        """The file that holds it, perhaps among others."""
-        ...
-
-    def read(self) -> Volume:
-        """Read the voxels.
-
-        Raises:
-            ScanError: The file cannot be read or used.
-        """
-        ...
+# Real images shrink to a tenth, masks to a 200th and a bomb of zeros to a 1,000th; what is small may be any of them.
+_ANY_SIZE, _RATIO = 1 << 30, 50
+_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +46,7 @@ class FileImage:
 
 
 class ArrayFile:
-    """The arrays of an `.npz` file, each read once and kept while the data set is.
+    """The arrays of real numbers in an `.npz` file, each read once and kept while the data set is.
 
     Args:
         path: The file.
@@ -73,21 +60,45 @@ class ArrayFile:
         """Return the names of its arrays.
 
         Raises:
-            UnreadableScanError: It is no `.npz` file.
+            UnreadableScanError: It is not an `.npz` file.
         """
-        with reading(self.path), np.load(self.path, allow_pickle=False) as content:
-            return list(content)
+        with self._opened() as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
 
     def read(self, key: str) -> np.ndarray:
-        """Return an array.
+        """Return an array [n, …]; bits become numbers.
 
         Raises:
-            UnreadableScanError: The file is damaged or lacks the array.
+            UnreadableScanError: The file is damaged, lacks the array, or its header claims other values than real
+                numbers or more of them than can be there.
         """
         if key not in self._arrays:
-            with reading(self.path), np.load(self.path, allow_pickle=False) as content:
-                self._arrays[key] = content[key]
+            with self._opened() as archive, parsing(f"{self.path}: {key}", UnreadableScanError):
+                self._check(key, archive)
+                with archive.open(f"{key}.npy") as member:
+                    array = npy.read_array(member, allow_pickle=False)
+            self._arrays[key] = array.view(np.uint8) if array.dtype == bool else array
         return self._arrays[key]
+
+    @contextmanager
+    def _opened(self) -> Iterator[zipfile.ZipFile]:
+        error = UnreadableScanError
+        with parsing(self.path, error), open_regular(self.path, error) as file, zipfile.ZipFile(file) as archive:
+            yield archive
+
+    def _check(self, key: str, archive: zipfile.ZipFile) -> None:
+        """Refuse by the header alone what would be unpickled, is not numbers, or would fill the memory."""
+        stored = archive.getinfo(f"{key}.npy")
+        with archive.open(stored) as member:
+            shape, _, dtype = _HEADERS[npy.read_magic(member)](member)
+        if not shape or dtype.kind not in "biuf":
+            raise UnreadableScanError(f"{self.path}: {key} is {dtype} {shape}; expected an array of real numbers")
+        size, whole = int(np.prod(shape, dtype=object)) * dtype.itemsize, self.path.stat().st_size
+        if size > min(stored.file_size, max(_ANY_SIZE, _RATIO * whole)):
+            raise UnreadableScanError(
+                f"{self.path}: {key} claims {size:,} bytes in a file of {whole:,}; it is damaged, or made to fill the "
+                "memory"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,28 +128,16 @@ class ArrayImage:
         return self.file.path
 
     def read(self) -> Volume:
-        """Return the image."""
-        array = self.file.read(self.key)[self.index]
-        array = array if self.channel is None else array[..., self.channel]
-        return Volume(array=array, affine=np.eye(4), source=self.source, measured=False)
-
-
-@dataclass
-class LastScan:
-    """Keeps the scan that was read last: many cubes of one scan follow each other."""
-
-    path: Path | None = None
-    volume: Volume | None = field(default=None, repr=False)
-
-    def read(self, path: Path) -> Volume:
-        """Return a scan, read anew unless it was the last.
+        """Return the image.
 
         Raises:
-            ScanError: The file cannot be read or used.
+            ScanError: The array has not the axes of images.
         """
-        if self.volume is None or self.path != path:
-            self.volume, self.path = read_volume(path), path
-        return self.volume
+        array = self.file.read(self.key)[self.index]
+        array = array if self.channel is None or not array.ndim else array[..., self.channel]
+        if array.ndim not in (2, 3):
+            raise ScanError(f"{self.source}: has {array.ndim} axes; expected the 2 or 3 of an image")
+        return Volume(array=array, affine=np.eye(4), source=self.source, measured=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,13 +148,13 @@ class CubeImage:
         path: File of the scan.
         centre: Of the cube, in mm in RAS.
         side: Of the cube, in mm.
-        scans: Shared among the cubes of a data set.
+        last: The scan that was read last, shared among the cubes of a data set: many of one scan follow each other.
     """
 
     path: Path
     centre: tuple[float, float, float]
     side: float
-    scans: LastScan = field(repr=False, compare=False)
+    last: dict[Path, Volume] = field(repr=False, compare=False)
 
     @property
     def source(self) -> str:
@@ -168,35 +167,23 @@ class CubeImage:
         Raises:
             ScanError: The scan cannot be read, or the centre is outside of it.
         """
-        scan = self.scans.read(self.path)
+        if self.path not in self.last:
+            self.last.clear()
+            self.last[self.path] = read_volume(self.path)
+        scan = self.last[self.path]
         if scan.array.ndim != 3 or scan.spacing is None:
             raise ScanError(f"{self.source}: the scan has no three axes in mm to find the point by")
-        centre = np.linalg.inv(scan.affine) @ (*self.centre, 1.0)
-        place = np.rint(centre[:3]).astype(int)
-        if (place < 0).any() or (place >= scan.array.shape).any():
+        place = np.rint((np.linalg.inv(scan.affine) @ (*self.centre, 1.0))[:3])
+        if not ((place >= 0) & (place < scan.array.shape)).all():
             raise ScanError(
                 f"{self.source}: lies outside of the scan of {scan.array.shape} voxels; check the coordinates"
             )
         sides = [max(round(self.side / size), 1) for size in scan.spacing]
-        first = np.array([where - side // 2 for where, side in zip(place, sides, strict=True)])
         shift = np.eye(4)
-        shift[:3, 3] = first
-        return replace(
-            scan, array=_cut(scan.array, first, sides), affine=scan.affine @ shift, source=self.source, header=None
-        )
+        shift[:3, 3] = place - np.array(sides) // 2
+        cube = cut_box(scan.array, shift[:3, 3].astype(int).tolist(), sides)
+        return replace(scan, array=cube, affine=scan.affine @ shift, source=self.source, header=None)
 
 
-def _cut(array: np.ndarray, first: np.ndarray, sides: list[int]) -> np.ndarray:
-    """Return a copy of a box, filled up with the lowest value where it reaches over the edge."""
-    inside = tuple(
-        slice(max(start, 0), min(start + side, length))
-        for start, side, length in zip(first.tolist(), sides, array.shape, strict=True)
-    )
-    cut = array[inside]
-    if cut.shape == tuple(sides):
-        return cut.copy()
-    box = np.full(sides, array.min(), array.dtype)
-    box[
-        tuple(slice(part.start - start, part.stop - start) for part, start in zip(inside, first.tolist(), strict=True))
-    ] = cut
-    return box
+ImageSource = FileImage | ArrayImage | CubeImage | ScanReference
+"""One channel of one case: `source` is what messages call it, `path` its file, and `read()` gives the `Volume`."""

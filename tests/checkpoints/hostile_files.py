@@ -1,0 +1,237 @@
+"""Small weights, and files that are not what they say; each function writes one and returns its path."""
+
+import io
+import json
+import os
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from modelsgenesis.checkpoints.export import original_names
+from modelsgenesis.checkpoints.plan import CONTRACT_KEY, PLAN_KEY, make_plan
+from modelsgenesis.configs import GenesisUNetConfig, InputContract, ResidualUNetConfig
+from modelsgenesis.networks import build_network
+from tiny_bundles import write_bundle
+
+SMALL = GenesisUNetConfig(widths=(4, 8), statistics="batch")
+RESIDUAL = ResidualUNetConfig(widths=(4, 8), blocks=(1, 1))
+STEM, BIAS = "down_tr64.ops.0.conv1.weight", "up_tr64.up_conv.bias"
+KERNEL = "depth_0_conv/depth_0_conv/kernel:0"
+
+Change = Callable[[dict[str, Any]], Any]
+
+
+def small_state_dict(config: GenesisUNetConfig = SMALL) -> dict[str, torch.Tensor]:
+    """A small network under the key names of the release."""
+    names = original_names(config)
+    return {names(here)[0]: tensor.clone() for here, tensor in build_network(config).state_dict().items()}
+
+
+class Touches:
+    """Pickled, this makes a file when it is read."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return (io.open, (str(self.path), "w"))
+
+
+def saved(folder: Path, content: Any, *, zipped: bool = True) -> Path:
+    torch.save(content, folder / "file.pt", _use_new_zipfile_serialization=zipped)
+    return folder / "file.pt"
+
+
+def weights(folder: Path, **changes: torch.Tensor) -> Path:
+    """A state dict with some tensors replaced; `stem` and `bias` stand for two of them."""
+    content = small_state_dict()
+    names = {"stem": STEM, "bias": BIAS}
+    content.update({names.get(name, name): tensor for name, tensor in changes.items()})
+    return saved(folder, content)
+
+
+def written(folder: Path, content: bytes, name: str = "file.pt") -> Path:
+    (folder / name).write_bytes(content)
+    return folder / name
+
+
+def cut(folder: Path, share: float, *, zipped: bool = True) -> Path:
+    content = saved(folder, {"state_dict": small_state_dict()}, zipped=zipped).read_bytes()
+    return written(folder, content[: int(share * len(content))])
+
+
+def flipped(folder: Path) -> Path:
+    """One bit of one value is another."""
+    file = saved(folder, small_state_dict())
+    content = bytearray(file.read_bytes())
+    with zipfile.ZipFile(file) as archive:
+        content[archive.getinfo("file/data/0").header_offset + 300] ^= 1
+    return written(folder, bytes(content))
+
+
+def zipped(folder: Path, pickled: bytes, *, kind: int = zipfile.ZIP_STORED, names: tuple[str, ...] = ()) -> Path:
+    """A zip file as `torch.save` writes it, round any pickle."""
+    with zipfile.ZipFile(folder / "file.pt", "w", kind) as archive:
+        for name in ("a/data.pkl", *names):
+            archive.writestr(name, pickled)
+        archive.writestr("a/version", b"3\n")
+    return folder / "file.pt"
+
+
+def patched_zip(folder: Path, offset: int, value: int) -> Path:
+    """A byte of the last entry of the directory is another."""
+    content = bytearray(saved(folder, small_state_dict()).read_bytes())
+    content[content.rfind(b"PK\x01\x02") + offset] = value
+    return written(folder, bytes(content))
+
+
+def legacy_without_data(folder: Path) -> Path:
+    """The format of 2019, whose storages claim 40 GB."""
+    file = saved(folder, {"w": torch.zeros(7)}, zipped=False)
+    return written(folder, file.read_bytes().replace(struct.pack("<q", 7), struct.pack("<q", 10**10)))
+
+
+def shared_lists() -> list[Any]:
+    """A hundred bytes of a pickle, a billion values."""
+    made: list[Any] = [1] * 10
+    for _ in range(8):
+        made = [made] * 10
+    return made
+
+
+def plan_of(change: Change = dict) -> dict[str, Any]:
+    contract = InputContract(modality="mri", intensity="zscore", spacing=(1.0, 1.0, 1.0), orientation="SPL")
+    plan = make_plan(RESIDUAL, contract, (16, 16, 16))
+    plan.pop(CONTRACT_KEY)
+    change(plan)
+    return plan
+
+
+def openmind(folder: Path, plan: Any, *, inside: bool = False, **more: torch.Tensor) -> Path:
+    """A checkpoint of the OpenMind format with a plan in it or, as text or values, beside it."""
+    content = {"network_weights": {**build_network(RESIDUAL).state_dict(), **more}}
+    if inside:
+        return saved(folder, {**content, PLAN_KEY: plan})
+    (folder / "adaptation_plan.json").write_text(plan if isinstance(plan, str) else json.dumps(plan))
+    return saved(folder, content)
+
+
+def planned(folder: Path, **values: Any) -> Path:
+    """A sound checkpoint beside a plan whose pretraining was changed."""
+    return openmind(folder, plan_of(lambda plan: plan["pretrain_plan"].update(values)))
+
+
+def keras(folder: Path, fill: Callable[[Any], object]) -> Path:
+    with h5py.File(folder / "file.h5", "w") as file:
+        file.create_dataset("pad", data=np.zeros(10_000, np.uint8))
+        fill(file)
+    return folder / "file.h5"
+
+
+def array(*arguments: Any, **options: Any) -> Callable[[Any], object]:
+    return lambda file: file.create_dataset(KERNEL, *arguments, **options)
+
+
+def linked(folder: Path, *, fifo: bool = False, soft: bool = False) -> Path:
+    """The weights are a link to another file of this machine, to a FIFO, or to a place in the file itself."""
+    target = folder / "secret.h5"
+    if fifo:
+        os.mkfifo(target)
+    else:
+        with h5py.File(target, "w") as file:
+            file.create_dataset(KERNEL, data=np.zeros((3, 3, 3, 1, 2), np.float32))
+    link = h5py.SoftLink("/pad") if soft else h5py.ExternalLink(str(target), "/")
+    return keras(folder, lambda file: file.__setitem__("model_weights", link))
+
+
+def virtual(file: Any) -> None:
+    layout = h5py.VirtualLayout(shape=(100,), dtype="f4")
+    layout[:] = h5py.VirtualSource("secret.h5", "x", shape=(100,))
+    file.create_virtual_dataset(KERNEL, layout)
+
+
+def loop(file: Any) -> None:
+    file.create_group("a")["a"] = file["/"]
+
+
+def fifo(folder: Path, name: str) -> Path:
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    return folder / name
+
+
+def bundle(folder: Path, change: Change | None = None, card: bytes = b"# Card\n") -> Path:
+    """A segmentation bundle whose `config.json` was changed; the change may return text instead."""
+    path = write_bundle(folder / "bundle") / "config.json"
+    values = json.loads(path.read_text())
+    text = change(values) if change else None
+    path.write_text(text if isinstance(text, str) else json.dumps(values))
+    (path.parent / "README.md").write_bytes(card)
+    return path.parent
+
+
+def network(**values: Any) -> Change:
+    return lambda config: config["network"].update(values)
+
+
+def give(**values: Any) -> Change:
+    return lambda config: config.update(values)
+
+
+def of_input(**values: Any) -> Change:
+    return lambda config: config["input"].update(values)
+
+
+def replaced(old: str, new: str) -> Change:
+    return lambda config: json.dumps(config).replace(old, new)
+
+
+def safetensors(folder: Path, change: Change) -> Path:
+    """A bundle whose header of weights was changed; the change may return bytes instead of all of it."""
+    made = bundle(folder)
+    path = made / "model.safetensors"
+    content = path.read_bytes()
+    (length,) = struct.unpack("<Q", content[:8])
+    header = json.loads(content[8 : 8 + length])
+    forged = change(header)
+    text = json.dumps(header).encode()
+    sound = struct.pack("<Q", len(text)) + text + content[8 + length :]
+    path.write_bytes(forged if isinstance(forged, bytes) else sound)
+    return made
+
+
+def header(part: str, **values: Any) -> Callable[[Path], Path]:
+    """What writes a bundle whose header says something else about a tensor."""
+    return lambda folder: safetensors(folder, lambda header: header[part].update(values))
+
+
+def tensors(folder: Path, change: Change) -> Path:
+    """A bundle whose weights were changed, soundly written."""
+    made = bundle(folder)
+    values = {name: tensor.clone() for name, tensor in load_file(made / "model.safetensors").items()}
+    change(values)
+    save_file(values, made / "model.safetensors")
+    return made
+
+
+PICKLES = {
+    "eval": b"\x80\x02c__builtin__\neval\nX\x03\x00\x00\x001+1\x85R.",
+    "nested": b"\x80\x02" + b"}X\x01\x00\x00\x00a" * 300_000 + b"K\x01" + b"s" * 300_000 + b".",
+    "items": b"\x80\x02ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsX\x01\x00\x00\x00xsb.",
+    "hex": b"\x80\x02c_codecs\nencode\nq\x00" + b"h\x00" * 59 + b"C\x40" + b"x" * 64 + b"X\3\0\0\0hex\x86R" * 60 + b".",
+    "bytearray": b"\x80\x02cbuiltins\nbytearray\n\x8a\x06\x00\x00\x00\x00\x00\x10\x85R.",
+    "memo": b"\x80\x02}r\xff\xff\xff\x7f.",
+    "sets": b"\x80\x04" + b"\x8f" * 5_000_000 + b".",
+    "long": b"\x80\x02](X\x00\x00\x20\x00" + "é".encode() * 0x100000 + b"q\x00" + b"h\x00" * 500_000 + b"e.",
+    "number": pickle.dumps({"state_dict": {"x": 10**100_000}}, 2),
+    "shared": pickle.dumps(shared_lists(), 2),
+}
+"""Of a few bytes: code, depth, smuggled attributes, and what fills the memory."""

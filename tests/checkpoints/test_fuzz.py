@@ -1,0 +1,199 @@
+"""Whatever the bytes: a sound result or an error of this package, in one line, soon and in little memory."""
+
+import json
+import random
+import resource
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from modelsgenesis.checkpoints import convert_checkpoint, load_bundle
+from modelsgenesis.checkpoints.genesis import GENESIS_KERAS, GENESIS_KERAS_NETWORK
+from modelsgenesis.checkpoints.plan import PLAN_NAME, AdaptationPlan
+from modelsgenesis.checkpoints.reading import read_weights
+from modelsgenesis.configs import BundleConfig, PretrainingConfig
+from modelsgenesis.configs.front_matter import split_card
+from modelsgenesis.errors import GenesisError
+from modelsgenesis.networks import build_network
+
+from . import hostile_files as make  # pyright: ignore[reportAttributeAccessIssue]
+
+ODD: list[Any] = [
+    *(None, True, 0, -1, 0.5, 2**31, 2**63, 10**400, 1e-320, 1e308, float("nan"), float("inf")),
+    *("", "x" * 3000, "\ud800", "\x1b[2J", "none", [], {}, [[]], [None], [1] * 5, {"a": {"b": []}}),
+]
+FRONT = (
+    "license: mit\ntags: [a, 'b']\nmodel-index:\n- name: x\n  results: []\nbase_model: >\n  a\n  b\ndate: 2020-01-01\n"
+)
+
+
+def damage(content: bytes, chance: random.Random) -> bytes:
+    """Flip, overwrite, repeat, cut out or cut off some bytes, more of them where headers lie."""
+    damaged = bytearray(content)
+    for _ in range(chance.randint(1, 6)):
+        at = chance.randrange(max(1, min(len(damaged), chance.choice((256, 4096, len(content))))))
+        word = chance.choice((b"\xff" * 8, bytes(8), (1 << chance.randrange(64)).to_bytes(8, "little"), b"\x7f", b"{"))
+        how = chance.randrange(5)
+        if how == 0:
+            damaged[at : at + 1] = bytes([chance.randrange(256)])
+        elif how == 1:
+            damaged[at : at + len(word)] = word
+        elif how == 2:
+            damaged[at:at] = damaged[at : at + chance.randrange(64)]
+        elif how == 3:
+            del damaged[at : at + chance.randrange(16)]
+        else:
+            damaged = damaged[: max(at, 1)] if chance.random() < 0.1 else damaged
+    return bytes(damaged)
+
+
+def altered(value: Any, chance: random.Random) -> Any:
+    """Return JSON in which a value somewhere is an odd one, or a key is missing, new or there twice."""
+    if not isinstance(value, (dict, list)) or not value or chance.random() < 0.1:
+        return chance.choice(ODD)
+    if isinstance(value, list):
+        at = chance.randrange(len(value))
+        return value[:at] + chance.choice(([altered(value[at], chance)], [], [value[at]] * 2)) + value[at + 1 :]
+    key = chance.choice(list(value))
+    rest = {name: item for name, item in value.items() if name != key}
+    return {**rest, chance.choice((key, key, key, "odd")): altered(value[key], chance)}
+
+
+def of_bytes(folder: Path, file: Path, chance: random.Random) -> None:
+    file.write_bytes(damage(file.read_bytes(), chance))
+
+
+def of_values(folder: Path, file: Path, chance: random.Random) -> None:
+    values = altered(json.loads(file.read_text()), chance)
+    file.write_text(json.dumps(values), "utf-8")
+
+
+def keras(folder: Path) -> Path:
+    config = GENESIS_KERAS_NETWORK.override(widths=(4, 8))
+    weights = {GENESIS_KERAS.original(name, config): w for name, w in build_network(config).state_dict().items()}
+
+    def fill(file: Any) -> None:
+        for name, tensor in weights.items():
+            layer, leaf = name.split("/")
+            value = tensor.numpy().transpose(*range(2, tensor.ndim), 1, 0) if tensor.ndim > 2 else tensor.numpy()
+            if tensor.ndim:  # Keras does not count batches
+                file.create_dataset(f"model_weights/{layer}/{layer}/{leaf}:0", data=value)
+
+    return make.keras(folder, fill)
+
+
+def openmind(folder: Path) -> Path:
+    return make.openmind(folder, make.plan_of())
+
+
+def card(folder: Path) -> Path:
+    return make.bundle(folder, card=f"---\n{FRONT}---\n\ntext\n".encode()) / "README.md"
+
+
+def outcome(read: Callable[[], object]) -> str:
+    """Return the message of an error of this package; any other ends the test."""
+    try:
+        read()
+    except GenesisError as error:
+        return str(error)
+    return ""
+
+
+def load_from(file: Path) -> None:
+    split_card(load_bundle(file.parent).card, str(file))
+
+
+def convert(file: Path) -> None:
+    plan = file.parent / PLAN_NAME
+    weights = next(path for path in file.parent.iterdir() if path.name in ("file.pt", "file.h5"))
+    convert_checkpoint(weights, file.parent / "out", extra_files={PLAN_NAME: plan} if plan.exists() else {}, name="x")
+
+
+Kind = tuple[Callable[[Path], Path], Callable[[Path, Path, random.Random], None], Callable[[Path], None]]
+KINDS: dict[str, Kind] = {
+    "pt": (lambda folder: make.saved(folder, {"state_dict": make.small_state_dict()}), of_bytes, convert),
+    "pt of 2019": (lambda folder: make.saved(folder, make.small_state_dict(), zipped=False), of_bytes, convert),
+    "pth with a plan": (lambda folder: make.openmind(folder, make.plan_of(), inside=True), of_bytes, convert),
+    "h5": (keras, of_bytes, convert),
+    "safetensors": (lambda folder: make.bundle(folder) / "model.safetensors", of_bytes, load_from),
+    "config": (lambda folder: make.bundle(folder) / "config.json", of_bytes, load_from),
+    "config's values": (lambda folder: make.bundle(folder) / "config.json", of_values, load_from),
+    "plan": (lambda folder: openmind(folder).with_name(PLAN_NAME), of_bytes, convert),
+    "plan's values": (lambda folder: openmind(folder).with_name(PLAN_NAME), of_values, convert),
+    "card": (card, of_bytes, load_from),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("inputs", [30, pytest.param(1500, marks=pytest.mark.slow)])
+@pytest.mark.timeout(1200)
+def test_a_damaged_file(tmp_path: Path, kind: str, inputs: int) -> None:
+    write, change, read = KINDS[kind]
+    (tmp_path / "sound").mkdir()
+    sound = write(tmp_path / "sound").relative_to(tmp_path / "sound")
+    peak, refused = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
+    for seed in range(inputs):
+        folder = shutil.copytree(tmp_path / "sound", tmp_path / "damaged")
+        change(folder, folder / sound, random.Random(f"{kind} {seed}"))
+        start = time.monotonic()
+        message = outcome(lambda folder=folder: read(folder / sound))
+        refused += bool(message)
+        assert message.isprintable(), (kind, seed)
+        assert len(message) < 2000, (kind, seed)
+        assert time.monotonic() - start < 10, (kind, seed)
+        shutil.rmtree(folder)
+    assert refused > inputs // 20
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 2**20  # kB
+
+
+JSON = st.recursive(
+    st.sampled_from(ODD) | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=9), inner, max_size=4),
+    max_leaves=9,
+)
+
+
+@given(st.sampled_from([BundleConfig, PretrainingConfig]), st.data())
+@settings(max_examples=60)
+def test_any_values_in_place_of_a_field(kind: type[BundleConfig], data: st.DataObject) -> None:
+    values = dict.fromkeys(kind.__dataclass_fields__) if kind is BundleConfig else PretrainingConfig().to_dict()
+    values[data.draw(st.sampled_from(list(values)))] = data.draw(JSON)
+    message = outcome(lambda: kind.from_dict(values, where="x.json"))
+    assert not message or message.startswith("x.json: ")
+
+
+@given(JSON)
+@settings(max_examples=60)
+def test_any_values_as_a_plan(values: Any) -> None:
+    plan = AdaptationPlan({"arch_class_name": values, "spacing": values, "patch_size": values}, "plan")
+    for read in (lambda: plan.check(make.RESIDUAL), plan.input_contract, lambda: plan.patch_size):
+        with pytest.raises(GenesisError, match="plan"):
+            read()
+
+
+@given(st.sampled_from([b"\x80\x02", b"\x80\x04", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b""]), st.binary(max_size=400))
+@settings(max_examples=60)
+def test_any_bytes_as_weights(tmp_path_factory: pytest.TempPathFactory, magic: bytes, content: bytes) -> None:
+    file = tmp_path_factory.mktemp("any") / "x.pt"
+    file.write_bytes(magic + content)
+    with pytest.raises(GenesisError, match=r"x\.pt"):
+        read_weights(file)
+
+
+@given(st.text("-:[]{}&*!|>'\"#%@`a1.\n\t ", max_size=80))
+@settings(max_examples=100)
+def test_any_text_as_front_matter(front: str) -> None:
+    message = outcome(lambda: split_card(f"---\n{front}\n---\ntext", "x.md"))
+    assert not message or message.startswith("x.md: ")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_is_damaged_was_sound(tmp_path: Path, kind: str) -> None:
+    write, _, read = KINDS[kind]
+    read(write(tmp_path))

@@ -1,0 +1,381 @@
+"""Files that are not what they say: one line, nothing run or written, no other file read, no hang, no gigabyte."""
+
+import math
+import resource
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from modelsgenesis.checkpoints import convert_checkpoint, load_bundle
+from modelsgenesis.checkpoints.plan import PLAN_NAME
+from modelsgenesis.configs.front_matter import BEGIN, split_card
+from modelsgenesis.errors import (
+    CheckpointError,
+    ConfigurationError,
+    GenesisError,
+    MissingExtraError,
+    UnsafeCheckpointError,
+)
+from reference_files import write_genesis_pt
+
+from . import hostile_files as make  # pyright: ignore[reportAttributeAccessIssue]
+
+Make = Callable[[Path], Path]
+INFINITE = float("inf")
+
+
+def refused(read: Callable[[], object], error: type[GenesisError], word: str) -> None:
+    """Read, and find one short line of the class and with the word, soon and in little memory."""
+    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(error, match=word) as caught:
+        read()
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1500
+    assert time.monotonic() - start < 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # kB
+
+
+def not_converted(folder: Path, file: Path, error: type[GenesisError], word: str, **options: Any) -> None:
+    """Convert as the command does, with the plan beside the file, and find nothing written."""
+    plan = folder / PLAN_NAME
+    extra = {PLAN_NAME: plan} if plan.exists() else {}
+    before = sorted(folder.rglob("*"))
+    named = rf"({file.name}|{PLAN_NAME}): .*({word})" if error is not MissingExtraError else word
+    refused(lambda: convert_checkpoint(file, folder / "out", extra_files=extra, **options), error, named)
+    assert sorted(folder.rglob("*")) == before
+
+
+# --- PyTorch ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("write", "word"),
+    [
+        (lambda d: make.saved(d, {"a": make.Touches(d / "proof")}), r"needs io\.open to be run.*; nothing was run"),
+        (lambda d: make.saved(d, make.Touches(d / "proof"), zipped=False), r"needs io\.open"),
+        (lambda d: make.written(d, make.PICKLES["eval"]), r"needs builtins\.eval"),
+        (lambda d: make.saved(d, torch.nn.Linear(2, 2)), r"needs torch\.nn\.modules\.linear\.Linear"),
+        (lambda d: make.zipped(d, bytes(50_000_000), kind=zipfile.ZIP_DEFLATED), "unpack to 50,000,002"),
+        (lambda d: make.patched_zip(d, 8, 9), "stored as they are"),
+    ],
+    ids=["code in a zip", "code in the format of 2019", "a bare pickle", "a module", "a zip bomb", "encrypted"],
+)
+def test_a_file_that_would_have_to_be_run_or_unpacked(tmp_path: Path, write: Make, word: str) -> None:
+    not_converted(tmp_path, write(tmp_path), UnsafeCheckpointError, word)
+    assert not (tmp_path / "proof").exists()
+
+
+def test_the_proof_would_be_made_by_torch_itself(tmp_path: Path) -> None:
+    file = make.saved(tmp_path, make.Touches(tmp_path / "proof"))
+    torch.load(file, weights_only=False).close()
+    assert (tmp_path / "proof").exists()
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_truncated_file(tmp_path: Path, share: float, zipped: bool) -> None:
+    file = make.cut(tmp_path, share, zipped=zipped)
+    not_converted(tmp_path, file, CheckpointError, "truncated or damaged.*; download it again")
+
+
+@pytest.mark.parametrize(
+    ("pickled", "word"),
+    [
+        ("nested", "64 levels"),
+        ("shared", "1,000,000 values"),
+        ("long", "1,000,000 values"),
+        ("sets", "truncated or damaged"),
+        ("hex", "no tensors by name"),
+        ("bytearray", "no tensors by name"),
+        ("memo", "no tensors by name"),
+        ("number", "no tensors by name"),
+        ("items", "no tensors by name"),
+    ],
+)
+def test_a_pickle_that_would_fill_the_memory(tmp_path: Path, pickled: str, word: str) -> None:
+    not_converted(tmp_path, make.zipped(tmp_path, make.PICKLES[pickled]), CheckpointError, word)
+
+
+@pytest.mark.parametrize(
+    ("write", "word"),
+    [
+        (make.flipped, "file/data/0 are not those that were written"),
+        (lambda d: make.written(d, b""), "is empty"),
+        (lambda d: make.written(d, b"\n<!DOCTYPE html><html>503"), "is a web page"),
+        (lambda d: make.written(d, b"<?xml version='1.0'?><Error>"), "is a web page"),
+        (lambda d: make.written(d, b"version https://git-lfs.github.com/spec/v1"), "git lfs pull"),
+        (lambda d: make.written(d, b"\x00\x01\x02\x03"), "expected a PyTorch"),
+        (lambda d: d / "none.pt", "there is no such file"),
+        (lambda d: d, "not a regular file"),
+        (lambda d: make.fifo(d, "file.pt"), "not a regular file"),
+        (lambda d: make.patched_zip(d, 6, 255), "zip file version 25.5"),
+        (lambda d: make.zipped(d, b"", names=("a/x",)), "truncated or damaged"),
+        (lambda d: make.zipped(d, b"\x80\x02}.", names=("a/data.pkl",)), "an entry twice"),
+        (lambda d: make.zipped(d, b"big", names=("a/byteorder",)), "big-endian"),
+        (make.legacy_without_data, "it ends"),
+        (lambda d: make.saved(d, 3), "no tensors by name but int"),
+        (lambda d: make.saved(d, torch.nn.Linear(2, 2).state_dict()), r"\(weight, bias\).*no format known"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_file_that_is_not_a_state_dict(tmp_path: Path, write: Make, word: str) -> None:
+    not_converted(tmp_path, write(tmp_path), CheckpointError, word)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"stem": torch.zeros(1).expand(10**5, 10**5, 3, 3, 3)}, "1,080,000,000,000 bytes.* has 4"),
+        ({"stem": torch.eye(3).to_sparse()}, "_rebuild_sparse_tensor, expected dense"),
+        ({"stem": torch.zeros(2, device="meta")}, "_rebuild_meta_tensor"),
+        ({"bias": torch.zeros(8, dtype=torch.complex64)}, "holds torch.complex64"),
+        ({"bias": torch.zeros(8, dtype=torch.int64)}, "holds torch.int64"),
+        ({"bias": torch.full((8,), math.pi, dtype=torch.float64)}, "torch.float64.*save it as"),
+        ({"bias": torch.full((8,), torch.nan)}, r"NaN or infinite values in up_tr64\.up_conv\.bias"),
+        ({"bias": torch.full((8,), torch.inf)}, "NaN or infinite values"),
+        ({"stem": torch.zeros(3, 1, 3, 3, 3)}, r"\(3, 1, 3, 3, 3\) instead of \(2, 1, 3, 3, 3\)"),
+        ({"stem": torch.zeros(())}, "not the weights of a genesis-pytorch network"),
+        ({"stem": torch.zeros(0, 1, 3, 3, 3)}, "not the weights of a genesis-pytorch network"),
+        ({"down_tr64.extra": torch.zeros(1)}, r"unexpected down_tr64\.extra"),
+        (dict.fromkeys("abcdefghi", torch.zeros(2**18)), "its tensors take .* save each of its own"),
+    ],
+)
+def test_a_tensor_that_is_wrong(tmp_path: Path, changes: dict[str, torch.Tensor], word: str) -> None:
+    not_converted(tmp_path, make.weights(tmp_path, **changes), CheckpointError, word)
+
+
+@pytest.mark.parametrize("wanted", ["genesis-pytorch", "nnunet-v1", "openmind", "genesis-keras"])
+def test_the_weights_of_another_network(tmp_path: Path, wanted: str) -> None:
+    file = make.saved(tmp_path, torch.nn.Linear(2, 2).state_dict())
+    not_converted(tmp_path, file, CheckpointError, rf"a {wanted} network: missing .* and \d+ more", format=wanted)
+
+
+@pytest.mark.shared
+def test_a_published_file_with_one_tensor_less(tmp_path: Path, shared: Path) -> None:
+    content = torch.load(write_genesis_pt(tmp_path / "file.pt", shared), weights_only=True)
+    del content["state_dict"]["module.up_tr128.ops.1.bn1.running_var"]
+    file = make.saved(tmp_path, content)
+    not_converted(tmp_path, file, CheckpointError, r"missing up_tr128\.ops\.1\.bn1\.running_var")
+
+
+def test_nothing_of_numpy_is_run(tmp_path: Path) -> None:
+    """A dtype with a forged state crashed NumPy itself in the past; here it is not even built."""
+
+    class Forged:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return (np.dtype, ("f8", False, True), (3, "<", None, None, None, -1, 10**9, 0))
+
+    file = make.saved(tmp_path, {"state_dict": make.small_state_dict(), "loss": Forged()})
+    assert convert_checkpoint(file, tmp_path / "out").dropped == {"loss": "no part of the network"}
+
+
+def test_tensors_that_share_their_data_are_written_each_on_its_own(tmp_path: Path) -> None:
+    tied = torch.rand(8)
+    file = make.weights(tmp_path, bias=tied, **{"up_tr64.ops.0.bn1.bias": tied[:4]})
+    convert_checkpoint(file, tmp_path / "out")
+    loaded = load_bundle(tmp_path / "out").network.state_dict()
+    assert torch.equal(loaded["decoder.upsamplings.0.bias"][:4], loaded["decoder.levels.0.0.norm.bias"])
+
+
+# --- Keras --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("write", "word"),
+    [
+        (make.linked, "model_weights is a link"),
+        (partial(make.linked, fifo=True), "is a link"),
+        (partial(make.linked, soft=True), "is a link"),
+        (partial(make.keras, fill=make.array((9,), "f4", external=[("secret", 0, 36)])), "uncompressed"),
+        (partial(make.keras, fill=make.virtual), "uncompressed"),
+        (partial(make.keras, fill=make.array((10,), "f4", chunks=(10**9,), maxshape=(None,))), "uncompressed"),
+        (partial(make.keras, fill=make.array((10**6, 10**6), "f4", compression="gzip")), "uncompressed"),
+        (partial(make.keras, fill=make.array((10**5, 10**5), "f4")), "uncompressed"),
+        (partial(make.keras, fill=make.array(data=["x"] * 9, dtype=h5py.string_dtype())), "not an array of numbers"),
+        (partial(make.keras, fill=make.array(data=np.zeros(3, "f4,f4"))), "not an array of numbers"),
+        (partial(make.keras, fill=lambda file: file.create_group("/".join("a" * 60))), "deeper groups"),
+        (partial(make.keras, fill=make.loop), "deeper groups"),
+    ],
+)
+def test_a_keras_file(tmp_path: Path, write: Make, word: str) -> None:
+    not_converted(tmp_path, write(tmp_path), UnsafeCheckpointError, word)
+
+
+def test_attributes_of_a_keras_file_are_not_read(tmp_path: Path) -> None:
+    file = make.keras(tmp_path, lambda file: file.attrs.create("model_config", np.zeros(60_000, np.uint8)))
+    not_converted(tmp_path, file, CheckpointError, "no format known")
+
+
+def test_a_truncated_keras_file(tmp_path: Path) -> None:
+    content = make.keras(tmp_path, make.array(data=np.zeros(3))).read_bytes()
+    not_converted(tmp_path, make.written(tmp_path, content[:5000], "cut.h5"), CheckpointError, "truncated or damaged")
+
+
+def test_keras_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    file = make.written(tmp_path, b"\x89HDF\r\n\x1a\n")
+    not_converted(tmp_path, file, MissingExtraError, r"pip install 'modelsgenesis\[keras\]'")
+
+
+# --- bundles ------------------------------------------------------------------------------------------------
+
+PLAIN = {"kind": "plain_unet", "dims": 3, "widths": [4, 8], "out_channels": 3}
+
+
+def plain(**values: Any) -> make.Change:
+    return make.give(network={**PLAIN, **values})
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda _: "{", "cannot be read as JSON"),
+        (lambda _: "[" * 100_000, "cannot be read as JSON"),
+        (make.replaced('"source": {}', '"source": {"a": ' + "[" * 80 + "]" * 80 + "}"), "64 levels"),
+        (lambda _: "[]", "received list, expected a mapping"),
+        (make.give(netwrok={}), "unknown key 'netwrok'; did you mean network"),
+        (make.replaced("1e-05", str(10**400)), "401 digits"),
+        (make.replaced("1e-05", "1e999"), "not a finite number"),
+        (make.network(kind=[]), "kind: received"),
+        (make.network(kind={}), "kind: received"),
+        (make.network(dims=2.0), "dims: received 2.0"),
+        (make.network(norm="group", norm_groups=0), "norm_groups: received 0"),
+        (make.network(norm="group", norm_groups=2, widths=[4, 10]), "does not divide 5"),
+        (make.network(widths=[2**40, 2**41]), "widths: received"),
+        (make.network(widths=[4] * 99), "1 to 16 levels"),
+        (make.network(in_channels=2**63), "in_channels: received"),
+        (make.network(out_channels=True), "out_channels: received True"),
+        (plain(dims="x"), "dims: received 'x'"),
+        (plain(widths=5), "widths: received 5"),
+        (plain(negative_slope=INFINITE), "negative_slope: received None"),
+        (plain(strides=[[1] * 3, [10**9] * 3]), "strides: received 1000000000"),
+        (plain(kernels=[[3] * 3]), "kernels: received 1 entries"),
+        (make.network(widths=[2**13, 2**14]), "not the weights of this network.* has shape"),
+        (make.replaced('"spacing": null', '"spacing": [Infinity, 1, 1]'), "spacing: received"),
+        (make.of_input(spacing=[1e-300] * 3), "spacing: received 1e-300, expected 0.0001 to"),
+        (make.of_input(intensity="standardize", mean=0.0, deviation=1e-320), "deviation: received"),
+        (make.of_input(window=[-INFINITE, 1.0]), "window: received None"),
+        (make.of_input(channels=["a", "b"]), "channels: received 2, but the network has 1"),
+        (make.of_input(dims=2), "input.dims: received 2"),
+        (make.replaced('"bright"', '"\\ud800"'), "surrogates not allowed"),
+        (make.give(task="classification"), "received genesis_unet for the task"),
+        *((make.replaced("1e-05", value), "norm_epsilon") for value in ("NaN", "-Infinity", "-1.0", "1e-320", "true")),
+        *((make.of_input(orientation=value), "orientation: received") for value in ("XYZ", "", "RRR", "ras", ["R"])),
+        *((make.give(patch_size=value), "patch_size") for value in ([16] * 5, [-16] * 3, [0] * 3, 16, [10**6] * 3)),
+        *((make.give(labels=list(value)), "labels") for value in ("", "ab", "abcd", "abb", "ab ", [1, 2, 3])),
+    ],
+)
+def test_a_configuration(tmp_path: Path, change: make.Change, word: str) -> None:
+    folder = make.bundle(tmp_path, change)
+    refused(lambda: load_bundle(folder), GenesisError, rf"(config\.json|safetensors): .*{word}")
+
+
+@pytest.mark.parametrize(
+    ("write", "word"),
+    [
+        (partial(make.safetensors, change=lambda _: b""), "damaged"),
+        (partial(make.safetensors, change=lambda _: b"<html>" * 9), "header too large"),
+        (partial(make.safetensors, change=lambda _: (99 << 20).to_bytes(8, "little")), "header too large"),
+        (partial(make.safetensors, change=lambda _: (10).to_bytes(8, "little") + b'{"a":'), "damaged"),
+        (make.header("head.bias", shape=[10**6, 10**6]), "damaged"),
+        (make.header("head.bias", shape=[10**12], data_offsets=[0, 4 * 10**12]), "damaged"),
+        (make.header("head.weight", data_offsets=[0, 4]), "damaged"),
+        (make.header("head.bias", dtype="X9"), "damaged"),
+        (make.header("head.bias", dtype="I32"), "holds torch.int32"),
+        (partial(make.tensors, change=lambda w: w.update({"head.bias": w["head.bias"].double() + 1e-12})), "float64"),
+        (partial(make.tensors, change=lambda w: w["head.bias"].fill_(math.nan)), "NaN or infinite"),
+        (partial(make.tensors, change=lambda w: w.update(x=torch.zeros(1))), "unexpected x"),
+        (partial(make.tensors, change=lambda w: w.pop("head.bias")), r"missing head\.bias"),
+        (partial(make.bundle, card=b"\xff\xfe\x00"), r"README\.md: cannot be read"),
+    ],
+)
+def test_a_file_of_a_bundle(tmp_path: Path, write: Make, word: str) -> None:
+    folder = write(tmp_path)
+    refused(lambda: load_bundle(folder), CheckpointError, word)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "README.md"])
+def test_a_fifo_in_a_bundle(tmp_path: Path, name: str) -> None:
+    make.fifo(folder := make.bundle(tmp_path), name)
+    refused(lambda: load_bundle(folder), CheckpointError, "not a regular file")
+
+
+# --- plans --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("key", "values"),
+    [
+        ("patch_size", ([0] * 3, [0.5] * 3, [16] * 5, True, [True] * 3, [INFINITE] * 3, "abc", [10**9] * 3, {"a": 1})),
+        ("spacing", ([INFINITE] * 3, [1.0, 1.0], [10**400] * 3, [1, 1, 0], [1e-9] * 3)),
+        ("normalization_schemes", (["Other"], ["ZScoreNormalization", "NoNormalization"], [["x"] * 99] * 99, 3)),
+    ],
+)
+def test_a_plan_with_values_that_cannot_be(tmp_path: Path, key: str, values: tuple[Any, ...]) -> None:
+    for value in values:
+        file = make.planned(tmp_path, **{key: value})
+        not_converted(tmp_path, file, GenesisError, "patch.size|spacing|normalisation|finite|digits|dims")
+
+
+@pytest.mark.parametrize(
+    ("plan", "word"),
+    [
+        ("[" * 100_000, "cannot be read as JSON"),
+        ("<html>", "cannot be read as JSON"),
+        ([], "holds list, expected a JSON object"),
+        ({}, "says nothing of the architecture's name; it has no key"),
+        *(({"arch_class_name": name}, "architecture") for name in ("PlainConvUNet", "ResEncL", "Primus", ["ResEncL"])),
+        ({**make.plan_of(), make.CONTRACT_KEY: {"modality": "mri", "dims": 2, "intensity": "zscore"}}, "dims"),
+        ({**make.plan_of(), make.CONTRACT_KEY: 3}, "expected a mapping"),
+    ],
+)
+def test_a_plan(tmp_path: Path, plan: Any, word: str) -> None:
+    not_converted(tmp_path, make.openmind(tmp_path, plan), GenesisError, word)
+
+
+def test_what_lies_in_a_checkpoint_beside_its_weights(tmp_path: Path) -> None:
+    laughs = make.plan_of(lambda plan: plan["pretrain_plan"].update(patch_size=make.shared_lists()))
+    not_converted(tmp_path, make.openmind(tmp_path, laughs, inside=True), CheckpointError, "1,000,000 values")
+    not_converted(tmp_path, make.openmind(tmp_path, {"x": 1}, inside=True), CheckpointError, "says nothing of")
+    not_converted(tmp_path, make.openmind(tmp_path, 3, inside=True), CheckpointError, "no nnssl_adaptation_plan")
+    odd = make.openmind(tmp_path, make.plan_of(), inside=True, **{"a.all_modules.0.b.c": torch.zeros(1)})
+    not_converted(tmp_path, odd, CheckpointError, r"unexpected a\.conv\.b\.c")
+
+
+# --- cards --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("front", "word"),
+    [
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "has an alias"),
+        ("a: &a {x: 1}\nb:\n  <<: [*a, *a]", "has an alias"),
+        (f"a: {'[' * 100_000}", "levels|nesting"),
+        ("{a: " * 100_000, "levels"),
+        ("- x\n" * 100_000, "values"),
+        ("a: " + "x" * 2_000_000, "letters"),
+        ("a: 1" + ":1" * 200_000, "letters"),
+        ("a: " + "1" * 100_000, "letters"),
+        ("a: !!python/object/apply:os.system [ls]", "no YAML"),
+        ('a: "\\ud800"', "no YAML"),
+        ("a: !!timestamp x", "front matter"),
+    ],
+)
+def test_a_header_of_a_card(front: str, word: str) -> None:
+    refused(lambda: split_card(f"---\n{front}\n---\ntext\n", "x.md"), ConfigurationError, rf"x\.md: .*({word})")
+
+
+@pytest.mark.parametrize("text", [f"{BEGIN}\n" * 80_000, "---" + " " * 2_000_000 + "x", "---\n" + "---  x\n" * 200_000])
+def test_a_card_is_taken_apart_in_linear_time(text: str) -> None:
+    start = time.monotonic()
+    assert split_card(text).front == {}
+    assert time.monotonic() - start < 2

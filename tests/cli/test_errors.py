@@ -1,0 +1,133 @@
+"""How commands end: one line on stderr and a status, whatever happens inside."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from modelsgenesis import verbs
+from modelsgenesis.cli.errors import interruptible, one_line
+from modelsgenesis.errors import GenesisError, Interrupted, PeerError
+
+SOURCE = str(Path(__file__).parents[2] / "src")
+BUG = "please report it with the output of the same command with --debug"
+
+
+@pytest.fixture
+def scan_raises(command, monkeypatch):
+    """Run `scan` with an exception in its middle."""
+
+    def run(problem, *arguments):
+        def fails(*_, **__):
+            raise problem
+
+        monkeypatch.setattr(verbs, "inspect_scans", fails)
+        return command("scan", "x", *arguments)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("problem", "status", "words"),
+    [
+        (KeyError("spacing"), 1, "error: unexpected KeyError: 'spacing'; "),
+        (EOFError(), 1, "error: unexpected EOFError; "),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, "error: unexpected BrokenPipeError: Broken pipe; "),
+        (RecursionError("maximum recursion depth exceeded"), 1, "error: unexpected RecursionError: maximum"),
+        (RuntimeError("first\nTraceback\n\x1b[31mred[/]"), 1, r"error: unexpected RuntimeError: \x1b[31mred[/]; "),
+        (OSError(errno.ENOSPC, "No space left on device", "a\nb"), 1, r"error: a\nb: No space left on device; check"),
+        (MemoryError(), 1, "error: out of memory; "),
+        (RuntimeError("a trial: Traceback\n  File x\nMemoryError"), 1, "error: out of memory; "),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 1, "error: out of memory; "),
+        (GenesisError("p\x1b[2J.nii: [red]"), 1, r"error: p\x1b[2J.nii: [red]"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (Interrupted(15, "resume it"), 143, "resume it"),
+        (typer.BadParameter("no\x1bsuch"), 2, r"error: Invalid value: no\x1bsuch; see modelsgenesis scan --help"),
+    ],
+)
+def test_whatever_happens_is_one_line(scan_raises, problem, status, words):
+    ended = scan_raises(problem)
+    assert (ended.status, ended.out) == (status, "")
+    assert ended.err.startswith(words)
+    assert ended.err.count("\n") == 1
+    assert (BUG in ended.err) == ("unexpected" in ended.err)
+
+
+@pytest.mark.parametrize("arguments", [("--debug",), ("-q", "--debug")])
+def test_debug_shows_the_traceback_before_the_line(scan_raises, arguments, monkeypatch):
+    ended = scan_raises(KeyError("spacing"), *arguments)
+    lines = ended.err.splitlines()
+    assert (lines[0], lines[-2]) == ("Traceback (most recent call last):", "KeyError: 'spacing'")
+    assert lines[-1].startswith("error: unexpected KeyError")
+    monkeypatch.setenv("MODELSGENESIS_DEBUG", "1")
+    assert "Traceback" in scan_raises(GenesisError("known too")).err
+
+
+@pytest.mark.parametrize(
+    ("rank", "error", "note", "words"),
+    [
+        ("0", GenesisError("full disk"), None, "error: full disk\n"),
+        ("1", GenesisError("full disk"), None, ""),
+        ("1", GenesisError("full disk"), "process 1", "process 1: error: full disk\n"),
+        ("1", PeerError("full disk"), "process 1", ""),
+        ("1", Interrupted(2, "resume it"), "process 1", ""),
+        (
+            "2",
+            ZeroDivisionError("a bug"),
+            None,
+            f"process 2: error: unexpected ZeroDivisionError: a bug; this is a bug: {BUG}\n",
+        ),
+    ],
+)
+def test_of_several_processes_rank_0_speaks_or_the_one_that_failed(monkeypatch, capsys, rank, error, note, words):
+    monkeypatch.setenv("RANK", rank)
+    if note:
+        error.add_note(note)
+    with pytest.raises(SystemExit), one_line():
+        raise error
+    assert capsys.readouterr().err == words
+
+
+def run_python(code, *paths):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([SOURCE, *map(str, paths)])}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_first_signal_raises_and_the_handlers_are_put_back(number):
+    before = signal.getsignal(number)
+    with pytest.raises(Interrupted, match=f"interrupted by {number.name}: what was finished is kept"), interruptible():
+        signal.raise_signal(number)
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_signal_ends_the_process_at_once():
+    done = run_python(
+        "import signal\nfrom modelsgenesis.cli.errors import interruptible\n"
+        "with interruptible():\n"
+        "    try:\n        signal.raise_signal(15)\n"
+        "    finally:\n        signal.raise_signal(15)\n"
+    )
+    assert (done.returncode, done.stderr) == (-15, "")
+
+
+def test_a_signal_while_a_module_is_imported_ends_at_once(tmp_path):
+    (tmp_path / "slow.py").write_text("import signal\ntry:\n    signal.raise_signal(2)\nfinally:\n    print('torn')\n")
+    done = run_python(
+        "from modelsgenesis.cli.errors import interruptible\nwith interruptible():\n    import slow\n", tmp_path
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr.startswith("interrupted by SIGINT: ")
+
+
+def test_a_signal_inside_a_command_is_one_line(command, monkeypatch):
+    monkeypatch.setattr(verbs, "inspect_scans", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    ended = command("scan", "x")
+    assert ended.status == 143
+    assert ended.err.startswith("interrupted by SIGTERM: what was finished is kept; ")
+    assert ended.err.count("\n") == 1

@@ -1,0 +1,241 @@
+"""MetaImage and NRRD, against SimpleITK's writers and readers; and the damage that those pass over."""
+
+import gzip
+import re
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from modelsgenesis.data import find_scans, read_volume
+from modelsgenesis.errors import MissingExtraError, ScanError, UnreadableScanError
+from scan_damage import damaged_copies
+
+sitk = pytest.importorskip("SimpleITK")
+
+NAMES = ("x.mha", "x.mhd", "x.nrrd", "x.nhdr")
+ANGLE = 0.3
+DIRECTION = np.array([[np.cos(ANGLE), -np.sin(ANGLE), 0], [np.sin(ANGLE), np.cos(ANGLE), 0], [0, 0, -1]])
+ARRAY = np.random.default_rng(0).integers(-1000, 1000, (4, 5, 6)).astype(np.int16)
+VALUES = np.arange(24, dtype="<i2")
+
+
+def write(path: Path, array: np.ndarray = ARRAY, *, compress: bool = False, vector: bool = False) -> Path:
+    """Write [z, y, x] with an oblique geometry."""
+    image = sitk.GetImageFromArray(array, isVector=vector)
+    if image.GetDimension() == 3:
+        image.SetSpacing((0.7, 0.8, 2.5))
+        image.SetOrigin((-10, 20, 30))
+        image.SetDirection(DIRECTION.ravel())
+    sitk.WriteImage(image, str(path), useCompression=compress)
+    return path
+
+
+def replaced(path: Path, old: str, new: str) -> Path:
+    content = path.read_bytes()
+    assert old.encode() in content
+    path.write_bytes(content.replace(old.encode(), new.encode(), 1))
+    return path
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_reads_what_simpleitk_wrote(tmp_path: Path, name: str, compress: bool) -> None:
+    path = write(tmp_path / name, compress=compress)
+    (scan,), refused = find_scans(tmp_path)
+    assert refused == []
+    assert scan.shape == (6, 5, 4)
+    assert scan.format == ("NRRD" if "r" in name else "MetaImage")
+    np.testing.assert_allclose(scan.spacing, (0.7, 0.8, 2.5))
+    assert len(scan.parts) == 1 + name.endswith(("hd", "hdr"))
+    volume = scan.read()
+    np.testing.assert_array_equal(volume.array, ARRAY.T)
+    image = sitk.ReadImage(str(path))
+    for index in [(0, 0, 0), (5, 0, 0), (0, 4, 0), (3, 2, 3)]:
+        lps = np.array(image.TransformIndexToPhysicalPoint(index))
+        np.testing.assert_allclose((volume.affine @ [*index, 1])[:3], lps * [-1, -1, 1], atol=1e-9)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"])
+def test_types(tmp_path: Path, name: str, dtype: str) -> None:
+    array = np.arange(24).reshape(2, 3, 4).astype(dtype)
+    volume = read_volume(write(tmp_path / name, array, compress=True))
+    np.testing.assert_array_equal(volume.array, array.T)
+    assert volume.array.dtype == array.dtype
+
+
+@pytest.mark.parametrize("name", ["x.mha", "x.nrrd"])
+def test_planes_time_points_and_colours(tmp_path: Path, name: str) -> None:
+    plane = read_volume(write(tmp_path / name, ARRAY[0]))
+    np.testing.assert_array_equal(plane.array, ARRAY[0].T)
+    many = np.stack([ARRAY, ARRAY + 1])
+    sitk.WriteImage(sitk.GetImageFromArray(many, isVector=False), str(tmp_path / name))
+    scans, _ = find_scans(tmp_path)
+    assert [(scan.index, scan.shape) for scan in scans] == [(0, (6, 5, 4)), (1, (6, 5, 4))]
+    np.testing.assert_array_equal(scans[1].read().array, (ARRAY + 1).T)
+    with pytest.raises(ScanError, match=r"holds 2 volumes of 6×5×4; choose one"):
+        read_volume(tmp_path / name)
+    colours = np.random.default_rng(0).integers(0, 255, (4, 5, 6, 3)).astype(np.uint8)
+    grey = read_volume(write(tmp_path / name, colours, vector=True))
+    expected = np.rint(colours @ np.array([0.299, 0.587, 0.114])).transpose(2, 1, 0)
+    assert grey.notes == ("colour made grey",)
+    assert np.abs(grey.array - expected).max() <= 1
+    vectors = np.random.default_rng(0).normal(size=(4, 5, 6, 2)).astype(np.float32)
+    write(tmp_path / name, vectors, vector=True)
+    np.testing.assert_array_equal(read_volume(tmp_path / name, 1).array, vectors[..., 1].T)
+
+
+@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_damaged_voxels_are_told(tmp_path: Path, name: str, compress: bool) -> None:
+    path = write(tmp_path / name, np.arange(6000, dtype=np.int16).reshape(20, 15, 20) % 1000, compress=compress)
+    (data,) = {*tmp_path.iterdir()} - {path} or {path}
+    content = data.read_bytes()
+    start = 0 if data != path else content.index(b"\n\n") + 2 if "nrrd" in name else content.index(b"LOCAL") + 6
+    damaged = [content[:-1], content[:start], content + bytes(5000)]  # raw voxels have no checksum
+    if compress:
+        damaged = damaged_copies(content, start + 10 * (name[2] == "n"))  # the header of gzip says little
+    for one in damaged:
+        data.write_bytes(one)
+        with pytest.raises(UnreadableScanError, match=r"/x\."):
+            read_volume(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("DimSize = 6 5 4", "DimSize = 6000 5000 4000", "promises 240,000,000,000 bytes"),
+        ("DimSize = 6 5 4", "DimSize = 6 5 -4", "3 axes with sizes 6 5 -4"),
+        ("DimSize = 6 5 4", "DimSize = 120 1 1", "120×1×1 voxels lie on one line"),
+        ("DimSize = 6 5 4", "DimSize = 6 5", "3 axes with sizes 6 5;"),
+        ("DimSize = 6 5 4", "DimSize = six 5 4", "cannot be read: .*'six'"),
+        ("Offset = -10", "Offset = -1x0", "cannot be read: .*'-1x0'"),
+        ("NDims = 3", "NDims = 3\nA word", "damaged: 'A word'"),
+        ("ElementDataFile = LOCAL", "ElementDataFile\0 = /etc/hostname", "damaged: 'ElementDataFile"),
+        ("NDims = 3", "NDims = 10000", "10000 axes"),
+        ("ElementSpacing = 0.6", "ElementSpacing = -0.6", "voxel sizes -0.7×0.8×2.5 mm"),
+        ("ElementSpacing = 0.6", "ElementSpacing = nan 0.6", "voxel sizes 0×0×0 mm"),
+        ("MET_SHORT", "MET_STRING", "voxels of an unknown type"),
+        ("BinaryData = True", "BinaryData = False", "written as text"),
+        ("ElementDataFile = LOCAL", "ElementDataFile = LIST", "spread over a list of files"),
+        ("ElementDataFile = LOCAL", "ElementDataFile = x%d.raw 1 4 1", "spread over a list of files"),
+        ("ElementDataFile = LOCAL", "ElementDataFile = ../../x", "missing; expected ../../x"),
+        ("ElementDataFile = LOCAL", "ElementDataFile: /etc/hostname", "missing; expected /etc/hostname"),
+        ("NDims = 3", "Axes = 3", "no NDims in its header"),
+        ("NDims = 3", "NDims = 3\nNDims = 3", "doubled.*'NDims = 3'"),
+        ("NDims = 3", f"NDims = 3\nComment = {'x' * 600}", "too long.*'Comment = x"),
+        ("NDims = 3", "NDims = 3\nHeaderSize = -2", "HeaderSize of -2"),
+        ("NDims = 3", "NDims = 3\nElementNumberOfChannels = 20000", "20,000 volumes"),
+        ("sizes: 6 5 4", "sizes: 6000 5000 4000", "promises 240,000,000,000 bytes"),
+        ("sizes: 6 5 4", "sizes: 6 5", "cannot be read: .*dimension is 3"),
+        ("type: short", "type: block", "cannot be read"),
+        ("origin: (-10,", "origin: (-1x0,", "cannot be read: .*'-1x0'"),
+        ("encoding: raw", "encoding: hex", "encoded as hex; expected raw or gzip"),
+        ("encoding: raw", "encoding: bzip2", "encoded as bzip2; expected raw or gzip"),
+        ("space: left-posterior-superior", "space: scanner-xyz", "space 'scanner-xyz'"),
+        ("kinds: domain", "line skip: 3\nkinds: domain", "skips lines"),
+        ("kinds: domain", "byte skip: -2\nkinds: domain", "skips lines, or bytes"),
+        ("kinds: domain", "data file: ../x.raw\nkinds: domain", r"missing; expected \.\./x\.raw"),
+        ("kinds: domain", "DataFile: LIST\nkinds: domain", "spread over a list"),
+        ("kinds: domain", f"kinds: {'x' * 600}", "too long.*'kinds: x"),
+        ("encoding: raw", "encoding: raw\nENCODING: gzip", "doubled.*'ENCODING: gzip'"),
+        ("NRRD000", "NNRD000", "damaged: 'NNRD0004'"),
+        ("encoding", "incoding", "no encoding in its header"),
+    ],
+)
+def test_headers_that_cannot_be_right(tmp_path: Path, old: str, new: str, reason: str) -> None:
+    path = write(tmp_path / "x.mha")
+    if old.encode() not in path.read_bytes():
+        path = write(tmp_path / "x.nrrd")
+    with pytest.raises(ScanError, match=rf"{path.name}: .*{reason}"):
+        read_volume(replaced(path, old, new))
+
+
+@pytest.mark.parametrize("size", ["", "CompressedDataSize = 9", "CompressedDataSize = 99999"])
+def test_a_compressed_size_by_which_simpleitk_would_return_other_memory(tmp_path: Path, size: str) -> None:
+    path = write(tmp_path / "x.mha", np.zeros((9, 9, 9), np.int16), compress=True)
+    (told,) = re.findall(r"CompressedDataSize = \d+", path.read_bytes().decode("latin-1"))
+    with pytest.raises(UnreadableScanError, match=r"compressed bytes hold 1,458"):
+        read_volume(replaced(path, told, size))
+
+
+PLAIN = "type: int16\ndimension: 3\nsizes: 2 3 4\nendian: little\nspacings: 1 2 3\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "content"),
+    [
+        ("encoding: raw", VALUES.tobytes()),
+        ("encoding: raw\nendian: big", VALUES.astype(">i2").tobytes()),
+        ("encoding: raw\nbyte skip: 6", b"header" + VALUES.tobytes()),
+        ("encoding: raw\nbyte skip: -1", bytes(9999) + VALUES.tobytes()),
+        ("encoding: gzip\nbyte skip: 6", gzip.compress(b"header" + VALUES.tobytes())),
+        (f"encoding: raw\n# a comment\ncontent: c\nkey:={'x' * 9999}", VALUES.tobytes()),
+    ],
+)
+@pytest.mark.parametrize("beside", [False, True])
+def test_nrrd_written_by_others(tmp_path: Path, header: str, content: bytes, beside: bool) -> None:
+    fields = PLAIN.replace("endian: little\n", "") if "endian" in header else PLAIN
+    fields = f"NRRD0004\n{fields}{header}\n" + ("data file: x.bin\n" if beside else "\n")
+    (tmp_path / "x.bin").write_bytes(content)
+    (tmp_path / "x.nrrd").write_bytes(fields.encode() + (b"" if beside else content))
+    volume = read_volume(tmp_path / "x.nrrd")
+    np.testing.assert_array_equal(volume.array, VALUES.reshape(4, 3, 2).T)
+    assert volume.spacing == (1, 2, 3)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_nrrd_in_another_space_with_channels_first_or_last(tmp_path: Path, first: bool) -> None:
+    sizes, kinds = ("2 2 3 2", "list domain domain domain") if first else ("2 3 2 2", "domain domain domain list")
+    vectors = "(2,0,0) (0,3,0) (0,0,4)"
+    header = f"NRRD0004\ntype: int16\ndimension: 4\nsizes: {sizes}\nendian: little\nencoding: raw\nspace: RAS\n"
+    header += f"kinds: {kinds}\nspace origin: (1,2,3)\n"
+    header += f"space directions: {f'none {vectors}' if first else f'{vectors} none'}\n\n"
+    (tmp_path / "x.nrrd").write_bytes(header.encode() + VALUES.tobytes())
+    volume = read_volume(tmp_path / "x.nrrd", 1)
+    expected = VALUES.reshape(2, 3, 2, 2)[..., 1].T if first else VALUES.reshape(2, 2, 3, 2)[1].T
+    np.testing.assert_array_equal(volume.array, expected)
+    np.testing.assert_allclose(volume.affine, [[2, 0, 0, 1], [0, 3, 0, 2], [0, 0, 4, 3], [0, 0, 0, 1]])
+
+
+META = "ObjectType = Image\nNDims = 3\nDimSize = 2 3 4\nElementSize = 1 2 3\n"
+
+
+@pytest.mark.parametrize(
+    ("fields", "content"),
+    [
+        ("HeaderSize = -1\nElementType = MET_SHORT\n", bytes(9999) + VALUES.tobytes()),
+        ("HeaderSize = 6\nElementType = MET_SHORT\n", b"header" + VALUES.tobytes()),
+        ("BinaryDataByteOrderMSB = T\nElementType = MET_SHORT\n", VALUES.astype(">i2").tobytes()),
+        ("ElementByteOrderMSB = True\nElementType = MET_SHORT\n", VALUES.astype(">i2").tobytes()),
+        ("BinaryData = T\nElementType = MET_LONG\n", VALUES.astype("<i4").tobytes()),
+        ("CompressedData = T\nCompressedDataSize = {}\nElementType = MET_SHORT\n", zlib.compress(VALUES.tobytes())),
+    ],
+)
+def test_metaimage_flags_as_metaio_defines_them(tmp_path: Path, fields: str, content: bytes) -> None:
+    (tmp_path / "x.raw").write_bytes(content)
+    (tmp_path / "x.mhd").write_text(META + fields.format(len(content)) + "ElementDataFile = x.raw\n")
+    volume = read_volume(tmp_path / "x.mhd")
+    np.testing.assert_array_equal(volume.array, VALUES.reshape(4, 3, 2).T)
+    assert volume.spacing == (1, 2, 3)
+
+
+def test_voxels_are_not_taken_from_elsewhere(tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    path = write(tmp_path / "inner" / "x.mhd")
+    (tmp_path / "inner" / "x.raw").rename(tmp_path / "y.raw")
+    for _ in range(2):
+        with pytest.raises(UnreadableScanError, match=r"x\.mhd: its voxels are missing; expected x.raw"):
+            read_volume(path)
+        path.with_suffix(".raw").unlink(missing_ok=True)
+        path.with_suffix(".raw").symlink_to(tmp_path / "y.raw")
+
+
+def test_simpleitk_is_an_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / "x.mha")
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
+    with pytest.raises(MissingExtraError, match=r"NRRD and MetaImage.*modelsgenesis\[io\]"):
+        read_volume(path)

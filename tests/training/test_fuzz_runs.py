@@ -1,0 +1,173 @@
+"""Damaged files of runs, comparisons and caches: one error of this package, or what a whole file would have given."""
+
+import json
+import random
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+
+from modelsgenesis.comparison.records import Records
+from modelsgenesis.comparison.trials import Trial
+from modelsgenesis.configs import CONTRACTS, PretrainingConfig
+from modelsgenesis.data import CacheEntry, ScanReference
+from modelsgenesis.data.cache import _recall, volume_path
+from modelsgenesis.errors import GenesisError
+from modelsgenesis.training import Run, Split, read_split
+from modelsgenesis.training.cost import Meter
+from modelsgenesis.training.outcome import read_results
+from modelsgenesis.training.splits import write_split
+from modelsgenesis.training.supervised import read_rows, write_rows
+from modelsgenesis.verbs import read_recorded
+from modelsgenesis.verbs.requests import Request
+
+ASKED = {
+    "kind": "pretraining",
+    "config": PretrainingConfig().to_dict(),
+    "init": None,
+    "pretrained": ["encoder.a"],
+    "input": CONTRACTS["ct"].to_dict(),
+    "request": Request(source=("/scans",)).to_dict(),
+    "split": {"training": ["a", "b"], "validation": ["c"]},
+    "digests": {"training": ["0a", "0b"], "validation": ["0c"]},
+}
+STATE = {"network": {"w": torch.arange(40.0)}, "progress": {"step": 7}}
+TRIAL = Trial(arm="a", labels=2, seed=0, cases=("x",))
+RECORD = {"training": ["x"], "settings": [], "test": {"dice": 0.5}}
+REFERENCE = ScanReference(path=Path("a.nii"), format="NIfTI", shape=(4, 4, 4), spacing=None)
+ENTRY = CacheEntry(key="ab12", name="a.nii", group="", shape=(4, 4, 4), spacing=(1.0, 1.0, 1.0), bounds=(0.0, 1.0))
+VALUES = (
+    *(None, True, -1, 10**400, 1e308, float("nan"), "", "\x1b[2J", "\ud800", [], {}, [[]], {"a": None}, "x" * 9999),
+    *([{"b": [1, {}]}] * 3, [0] * 999),
+)
+
+
+def json_of(value):
+    return json.dumps(value).encode()
+
+
+def changed_value(value, chance):
+    """Return a JSON value with one part of it replaced, left out, or doubled."""
+    if isinstance(value, dict) and value and chance.random() < 0.8:
+        key = chance.choice(list(value))
+        if chance.random() < 0.2:
+            return {name: item for name, item in value.items() if name != key}
+        return {**value, key: changed_value(value[key], chance)}
+    if isinstance(value, list) and value and chance.random() < 0.6:
+        place = chance.randrange(len(value))
+        return [*value[:place], changed_value(value[place], chance), *value[place : place + chance.randrange(3)]]
+    return chance.choice(VALUES)
+
+
+def damaged(content, chance):
+    """Return a file as a full disk, a loss of power, a bad cable or a person may leave it."""
+    content = bytearray(content)
+    for _ in range(chance.choice((1, 1, 2, 5))):
+        place = chance.randrange(len(content) + 1)
+        end = min(place + chance.choice((1, 8, 512)), len(content))
+        kind = chance.randrange(6)
+        if kind == 0:
+            del content[place:]
+        elif kind == 1:
+            content[place:end] = bytes(end - place)
+        elif kind == 2:
+            content[place:place] = chance.choice((b"[" * 70, b"\xff", b"\0", b'"', b",", b"\n", b"1e999", content[:99]))
+        elif kind == 3:
+            del content[place:end]
+        elif place < len(content):
+            content[place] ^= 1 << chance.randrange(8)
+    return bytes(content)
+
+
+class Kept:
+    """A folder with one whole file of each kind, and what reading each gives."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        run = Run.open(folder / "run", ASKED)
+        run.save_checkpoint(STATE)
+        for step in range(1, 6):
+            run.log_step({"step": step, "loss": 0.5})
+            run.log_validation({"step": step, "dice": 0.1})
+        run.close()
+        self.records = Records(folder / "compared")
+        self.records.describe({"fixed": {"training": {"steps": 1}}, "arms": {"a": {"init": None}}})
+        self.records.check_cases({"x": "0a"})
+        self.records.write(TRIAL, RECORD)
+        write_split(Split(("a",), ("b",), ("c",)), folder / "split.json")
+        write_rows(folder / "test.csv", [{"case": "a", "patient": "p", "dice": 0.5}])
+        (folder / "results.json").write_bytes(json_of({"test": {"dice": {"value": 0.5, "low": None, "high": None}}}))
+        volume_path(folder, ENTRY.key).parent.mkdir(parents=True)
+        volume_path(folder, ENTRY.key).write_bytes(bytes(300))
+        (folder / "seen.json").write_bytes(json_of({**asdict(ENTRY), "bytes": 300}))
+        Meter(folder / "cost.json").save()
+        self.readers = {
+            "run/run.json": (self.resume, lambda: read_recorded(folder / "run")),
+            "run/checkpoints/last.pt": (self.load,),
+            "run/log.csv": (self.truncate,),
+            "run/validation.csv": (self.truncate,),
+            "compared/comparison.json": (self.describe,),
+            str(self.records.path(TRIAL).relative_to(folder)): (self.read,),
+            "split.json": (lambda: read_split(folder / "split.json"),),
+            "test.csv": (lambda: read_rows(folder / "test.csv"),),
+            "results.json": (lambda: read_results(folder),),
+            "seen.json": (self.recall,),
+            "cost.json": (lambda: Meter(folder / "cost.json").save(),),
+        }
+
+    def resume(self):
+        Run.open(self.folder / "run", ASKED, resume=True).close()
+
+    def load(self):
+        state, note = Run(self.folder / "run").load_checkpoint()
+        assert note == ""
+        assert torch.equal(state["network"]["w"], STATE["network"]["w"])
+
+    def truncate(self):
+        run = Run(self.folder / "run")
+        run.truncate_logs(4)
+        for name in ("log.csv", "validation.csv"):
+            lines = (run.folder / name).read_text().splitlines() if (run.folder / name).exists() else ["step"]
+            assert lines[0].startswith("step")
+            assert all(float(line.split(",")[0]) <= 4 for line in lines[1:])
+
+    def describe(self):
+        self.records.describe({"fixed": {"training": {"steps": 1}}, "arms": {"a": {"init": None}}})
+        self.records.check_cases({"x": "0a"})
+
+    def read(self):
+        assert self.records.read(TRIAL) == RECORD
+
+    def recall(self):
+        entry = _recall(self.folder / "seen.json", REFERENCE, self.folder)
+        assert entry is None or isinstance(entry, CacheEntry)
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    kept = Kept(tmp_path_factory.mktemp("kept"))
+    yield kept
+    kept.records.close()
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(2500, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])])
+def test_only_errors_of_this_package(kept, count):
+    refused = 0
+    for number, (name, readers) in enumerate(kept.readers.items()):
+        path, chance = kept.folder / name, random.Random(number)
+        whole = path.read_bytes()
+        for reader in readers:
+            reader()
+        path.write_bytes(whole)
+        for _ in range(count):
+            as_json = path.suffix == ".json" and chance.random() < 0.6
+            content = json_of(changed_value(json.loads(whole), chance)) if as_json else damaged(whole, chance)
+            for reader in readers:
+                path.write_bytes(content)
+                try:
+                    reader()
+                except GenesisError:
+                    refused += 1
+        path.write_bytes(whole)
+    assert refused > count

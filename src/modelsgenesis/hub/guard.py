@@ -157,11 +157,11 @@ def _strange_file(call: Call, response: Any) -> str:
     """Return what is wrong with the description of a file, from whose headers the client makes paths."""
     headers, to = response.headers, urlsplit(response.headers.get("Location", "https:"))
     commit = headers.get(constants.HUGGINGFACE_HEADER_X_REPO_COMMIT)
-    etag = headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_ETAG) or headers.get("ETag")
+    etag = headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_ETAG) or headers.get("ETag") or ""
     if commit not in (None, call.revision):
         return f"for the commit {commit[:50]!r}"
     followed = response.has_redirect_location and not (to.scheme or to.netloc)
-    unused = etag is None or followed or response.status_code >= 400  # the client makes no path of it
+    unused = not etag or followed or response.status_code >= 400  # the client makes no path of it
     return "" if unused or _ETAG.fullmatch(etag) else f"with the ETag {etag[:50]!r}, not a digest"
 
 

@@ -134,16 +134,16 @@ def _check_response(response: Any) -> None:
     if call is None:
         return
     headers, strange = response.headers, ""
-    if response.is_success and "html" in headers.get("Content-Type", ""):
+    storage = headers.get(constants.HUGGINGFACE_HEADER_X_XET_ENDPOINT, constants.ENDPOINT)
+    page = "html" in headers.get("Content-Type", "") and headers.get("Content-Length") != "0"
+    if response.is_success and page:
         strange = "with a web page"
     elif headers.get("Content-Encoding", "identity") != "identity":
         strange = "compressed, though it was asked not to"
-    elif response.request.method == "HEAD":
-        strange = _strange_file(call, headers)
-    elif (
-        headers.get(constants.HUGGINGFACE_HEADER_X_XET_ENDPOINT, constants.ENDPOINT).partition(":")[0] not in _schemes()
-    ):
+    elif storage.partition(":")[0] not in _schemes():
         strange = "with a storage that is not on the network"
+    elif response.request.method == "HEAD":
+        strange = _strange_file(call, response)
     if strange:
         raise no_hub(call.repository, strange)
     asked = re.findall(r"\d+", f"{headers.get('Retry-After', '')} {headers.get('RateLimit', '').partition(';t=')[2]}")
@@ -153,13 +153,16 @@ def _check_response(response: Any) -> None:
     answer.stream, response.stream = response.stream, answer
 
 
-def _strange_file(call: Call, headers: Any) -> str:
+def _strange_file(call: Call, response: Any) -> str:
     """Return what is wrong with the description of a file, from whose headers the client makes paths."""
+    headers, to = response.headers, urlsplit(response.headers.get("Location", "https:"))
     commit = headers.get(constants.HUGGINGFACE_HEADER_X_REPO_COMMIT)
-    etag = headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_ETAG) or headers.get("ETag")
+    etag = headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_ETAG) or headers.get("ETag") or ""
     if commit not in (None, call.revision):
         return f"for the commit {commit[:50]!r}"
-    return "" if etag is None or _ETAG.fullmatch(etag) else f"with the ETag {etag[:50]!r}, which is not a digest"
+    followed = response.has_redirect_location and not (to.scheme or to.netloc)
+    unused = not etag or followed or response.status_code >= 400  # the client makes no path of it
+    return "" if unused or _ETAG.fullmatch(etag) else f"with the ETag {etag[:50]!r}, not a digest"
 
 
 def no_hub(repository: str, how: str) -> HubError:

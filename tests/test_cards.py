@@ -32,7 +32,7 @@ def test_a_card_describes_a_network_that_exists(name: str) -> None:
     with torch.device("meta"):
         network = build_network(source.network)
     assert sum(parameter.numel() for parameter in network.parameters()) == source.parameters
-    assert all(side % step == 0 for side, step in zip(source.patch_size, network.divisor, strict=True))
+    assert all(side % step == 0 for side, step in zip(source.patch_size, network.size_divisor, strict=True))
     assert network.config.in_channels == len(source.input.channels)
 
 

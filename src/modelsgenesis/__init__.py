@@ -32,6 +32,10 @@ if TYPE_CHECKING:  # for editors and type checkers; `as` marks what is public
     from modelsgenesis.configs import SegmentationConfig as SegmentationConfig
     from modelsgenesis.errors import GenesisError as GenesisError
     from modelsgenesis.hub import list_cards as list_cards
+    from modelsgenesis.models import from_pretrained as from_pretrained
+    from modelsgenesis.models import load as load
+    from modelsgenesis.models import push_to_hub as push_to_hub
+    from modelsgenesis.models import save_pretrained as save_pretrained
     from modelsgenesis.networks import GenesisUNet as GenesisUNet
     from modelsgenesis.networks import adapt as adapt
     from modelsgenesis.networks import build_network as build_network
@@ -40,13 +44,9 @@ if TYPE_CHECKING:  # for editors and type checkers; `as` marks what is public
     from modelsgenesis.verbs import describe_comparison as describe_comparison
     from modelsgenesis.verbs import evaluate as evaluate
     from modelsgenesis.verbs import finetune as finetune
-    from modelsgenesis.verbs import from_pretrained as from_pretrained
-    from modelsgenesis.verbs import load as load
     from modelsgenesis.verbs import predict as predict
     from modelsgenesis.verbs import predict_all as predict_all
     from modelsgenesis.verbs import pretrain as pretrain
-    from modelsgenesis.verbs import push_to_hub as push_to_hub
-    from modelsgenesis.verbs import save_pretrained as save_pretrained
 
 _NAMES = {  # what `__getattr__` finds, by the room that it comes from
     "checkpoints": "Bundle load_bundle save_bundle",
@@ -54,10 +54,10 @@ _NAMES = {  # what `__getattr__` finds, by the room that it comes from
     "PredictionConfig PretextConfig PretrainingConfig SegmentationConfig",
     "errors": "GenesisError",
     "hub": "list_cards",
+    "models": "from_pretrained load push_to_hub save_pretrained",
     "networks": "GenesisUNet adapt build_network",
     "pretext": "Deformation",
-    "verbs": "compare describe_comparison evaluate finetune from_pretrained load predict predict_all pretrain "
-    "push_to_hub save_pretrained",
+    "verbs": "compare describe_comparison evaluate finetune predict predict_all pretrain",
 }
 _ROOM_OF = {name: room for room, names in _NAMES.items() for name in names.split()}
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from modelsgenesis.configs import GenesisUNetConfig, PredictionConfig, PretrainingConfig, SegmentationConfig
 from modelsgenesis.data import sample_data, sample_folder
 from modelsgenesis.errors import Interrupted
+from modelsgenesis.models import read_results
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run
-from modelsgenesis.verbs import finetune, predict, pretrain, read_results
+from modelsgenesis.verbs import finetune, predict, pretrain
 from modelsgenesis.verbs.finetuning import sample_split
 
 NETWORK = GenesisUNetConfig(widths=(16, 32, 64))

@@ -22,7 +22,7 @@ from modelsgenesis.configs import (
     InputContract,
 )
 from modelsgenesis.errors import CheckpointError, ConfigurationError
-from modelsgenesis.networks import StagedUNet, adapt
+from modelsgenesis.networks import NnUNet, adapt
 from reference_files import (
     openmind_network,
     outputs,
@@ -342,4 +342,4 @@ def test_converting_initialises_no_weight(tmp_path: Path, monkeypatch: pytest.Mo
     convert_checkpoint(file, tmp_path / "bundle")
     load_bundle(tmp_path / "bundle")
     convert_checkpoint(openmind, tmp_path / "other")
-    assert isinstance(load_bundle(tmp_path / "other").network, StagedUNet)
+    assert isinstance(load_bundle(tmp_path / "other").network, NnUNet)

@@ -80,7 +80,7 @@ def test_with_resampling_a_label_moves_by_less_than_a_voxel(affine, shape, wante
 class Threshold(nn.Module):
     """Finds what is brighter than one half, and what is brighter than three quarters."""
 
-    divisor = (1, 1, 1)
+    size_divisor = (1, 1, 1)
 
     def forward(self, x):
         return torch.cat([torch.zeros_like(x), 40 * (x - 0.5), 80 * (x - 0.625)], dim=1)

@@ -15,7 +15,7 @@ HARDWARE = choose_hardware("cpu", "float32")
 class Blur(nn.Module):
     """A network whose answer at a voxel needs its neighbours alone."""
 
-    divisor = (4, 4, 4)
+    size_divisor = (4, 4, 4)
 
     def __init__(self):
         super().__init__()

@@ -11,7 +11,7 @@ from modelsgenesis.configs import (
     PlainUNetConfig,
     ResidualUNetConfig,
 )
-from modelsgenesis.networks import build_network, empty_network
+from modelsgenesis.networks import build_network, build_on_meta
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ from modelsgenesis.networks import build_network, empty_network
     ],
 )
 def test_an_empty_network_has_every_tensor_and_no_memory(config: NetworkConfig) -> None:
-    empty, built = empty_network(config), build_network(config)
+    empty, built = build_on_meta(config), build_network(config)
     tensors = empty.state_dict()
     assert all(tensor.is_meta for tensor in tensors.values())
     assert all(buffer.is_meta for buffer in empty.buffers())  # none beside the state dict is left uninitialised
@@ -36,7 +36,7 @@ def test_an_empty_network_has_every_tensor_and_no_memory(config: NetworkConfig) 
 
 
 def test_nothing_is_left_switched_off_afterwards() -> None:
-    empty_network(GenesisUNetConfig(widths=(4, 8)))
+    build_on_meta(GenesisUNetConfig(widths=(4, 8)))
     torch.manual_seed(0)
     first = build_network(GenesisUNetConfig(widths=(4, 8)))
     torch.manual_seed(1)

@@ -15,7 +15,7 @@ from modelsgenesis.configs import (
     ResidualUNetConfig,
 )
 from modelsgenesis.errors import ConfigurationError, ShapeError
-from modelsgenesis.networks import StagedUNet, build_network
+from modelsgenesis.networks import NnUNet, build_network
 
 CONFIGURATIONS = {
     "plain_3d": PlainUNetConfig(widths=(4, 6, 8), out_channels=2),
@@ -77,7 +77,7 @@ def without_aliases(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]
 @pytest.mark.parametrize("name", CONFIGURATIONS)
 def test_is_the_network_of_nnunet_key_for_key_and_number_for_number(name: str) -> None:
     config = CONFIGURATIONS[name]
-    theirs, ours = oracle(config).eval(), StagedUNet(config).eval()
+    theirs, ours = oracle(config).eval(), NnUNet(config).eval()
     with torch.no_grad():
         for parameter in theirs.parameters():
             parameter.add_(torch.randn(parameter.shape), alpha=0.1)
@@ -85,7 +85,7 @@ def test_is_the_network_of_nnunet_key_for_key_and_number_for_number(name: str) -
     assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in weights.items()}
     ours.load_state_dict(weights)
 
-    x = torch.randn(2, config.in_channels, *(2 * step for step in ours.divisor))
+    x = torch.randn(2, config.in_channels, *(2 * step for step in ours.size_divisor))
     with torch.inference_mode():
         torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=0)
         for mine, other in zip(ours.features(x), theirs.encoder(x), strict=True):
@@ -94,7 +94,7 @@ def test_is_the_network_of_nnunet_key_for_key_and_number_for_number(name: str) -
 
 def test_gradients_equal_those_of_nnunet() -> None:
     config = CONFIGURATIONS["residual_3d"]
-    theirs, ours = oracle(config), StagedUNet(config)
+    theirs, ours = oracle(config), NnUNet(config)
     ours.load_state_dict(without_aliases(theirs.state_dict()))
     x = torch.randn(2, 1, 8, 8, 8)
     theirs(x).square().mean().backward()
@@ -107,7 +107,7 @@ def test_gradients_equal_those_of_nnunet() -> None:
 
 
 def test_heads_of_lower_stages_are_frozen_so_that_every_trained_parameter_gets_a_gradient() -> None:
-    network = StagedUNet(CONFIGURATIONS["plain_3d"])
+    network = NnUNet(CONFIGURATIONS["plain_3d"])
     frozen = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
     assert frozen == ["decoder.seg_layers.0.weight", "decoder.seg_layers.0.bias"]
 
@@ -124,12 +124,12 @@ def test_published_sizes(config: PlainUNetConfig | ResidualUNetConfig, parameter
 
 def test_divisor_multiplies_the_strides_of_each_axis() -> None:
     with torch.device("meta"):
-        assert StagedUNet(NNUNET_V1_GENESIS).divisor == (16, 32, 32)
-        assert StagedUNet(CONFIGURATIONS["plain_anisotropic"]).divisor == (2, 4, 4)
+        assert NnUNet(NNUNET_V1_GENESIS).size_divisor == (16, 32, 32)
+        assert NnUNet(CONFIGURATIONS["plain_anisotropic"]).size_divisor == (2, 4, 4)
 
 
 def test_a_wrong_input_says_what_to_pad_to() -> None:
-    network = StagedUNet(CONFIGURATIONS["plain_anisotropic"])
+    network = NnUNet(CONFIGURATIONS["plain_anisotropic"])
     with pytest.raises(ShapeError, match=r"sides \(3, 8, 9\) must divide by \(2, 4, 4\): pad to \(4, 8, 12\)"):
         network(torch.rand(1, 1, 3, 8, 9))
     with pytest.raises(ShapeError, match="expected 1 channels on axis 1, not 2"):
@@ -137,7 +137,7 @@ def test_a_wrong_input_says_what_to_pad_to() -> None:
 
 
 def test_a_sigmoid_ends_it_when_asked_for() -> None:
-    network = StagedUNet(PlainUNetConfig(widths=(4, 8), output="sigmoid"))
+    network = NnUNet(PlainUNetConfig(widths=(4, 8), output="sigmoid"))
     x = torch.randn(1, 1, 4, 4, 4)
     torch.testing.assert_close(network(x), network.decode(network.features(x)).sigmoid())
 
@@ -146,7 +146,7 @@ def test_a_sigmoid_ends_it_when_asked_for() -> None:
 def test_its_encoder_classifies(kind: str) -> None:
     unet = CONFIGURATIONS[kind]
     network = build_network(ClassifierConfig(encoder=unet, num_classes=3, hidden=8))
-    sides = [2 * step for step in network.divisor]
+    sides = [2 * step for step in network.size_divisor]
     assert network(torch.randn(2, unet.in_channels, *sides)).shape == (2, 3)
     with pytest.raises(ShapeError, match="channels on axis 1"):
         network(torch.randn(2, unet.in_channels + 1, *sides))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from modelsgenesis.configs import BundleConfig
 from modelsgenesis.errors import CheckpointError
 from modelsgenesis.files import open_regular, parsing, read_json, read_text, replacing, write_atomically, write_json
-from modelsgenesis.networks import empty_network
+from modelsgenesis.networks import build_on_meta
 from modelsgenesis.networks.transfer import some
 
 CONFIG_NAME = "config.json"
@@ -100,7 +100,7 @@ def load_bundle(folder: str | Path, *, check_values: bool = True) -> Bundle:
     """
     folder = Path(folder)
     config, path, card = read_config(folder), folder / WEIGHTS_NAME, folder / CARD_NAME
-    network = empty_network(config.network)
+    network = build_on_meta(config.network)
     weights = read_safetensors(path, network.state_dict())
     weights = fit_weights(network.state_dict(), weights, f"{path}: not the weights of this network")
     if check_values:

@@ -147,9 +147,9 @@ def _use(config: BundleConfig, name: str) -> str:
 
 
 def _overview(config: BundleConfig) -> dict[str, Any]:
-    from modelsgenesis.networks import empty_network
+    from modelsgenesis.networks import build_on_meta
 
-    parameters = sum(parameter.numel() for parameter in empty_network(config.network).parameters())
+    parameters = sum(parameter.numel() for parameter in build_on_meta(config.network).parameters())
     return {
         "Task": config.task,
         "Network": config.network.kind,

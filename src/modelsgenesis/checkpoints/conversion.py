@@ -21,7 +21,7 @@ from modelsgenesis.configs import CONTRACTS, BundleConfig, InputContract, Networ
 from modelsgenesis.configs.bundle import Task
 from modelsgenesis.errors import CheckpointError, ConfigurationError, nearest
 from modelsgenesis.files import parsing, reason_of, sha256_of
-from modelsgenesis.networks import empty_network
+from modelsgenesis.networks import build_on_meta
 from modelsgenesis.networks.transfer import some
 
 CONVERTER_VERSION = 1
@@ -154,7 +154,7 @@ def convert_checkpoint(
     )
     fields = {"task": task, "network": unet, "input": contract, "patch_size": patch, "provenance": provenance}
     config = BundleConfig.from_dict(fields, where=str(file))
-    built = empty_network(unet).eval()
+    built = build_on_meta(unet).eval()
     built.load_state_dict(weights, assign=True)
     _save(out, Bundle(built, config, render_card(config, name=name) if name and not card else card))
     return ConversionReport(
@@ -211,7 +211,7 @@ def _match(
     """Find the network that the weights belong to and give each tensor its name here, all or none."""
     layout = LAYOUTS[name]
     unet = _describe(layout, prepared.weights)
-    places = empty_network(unet).state_dict()
+    places = build_on_meta(unet).state_dict()
     originals = {layout.original(here, unet): here for here in places}
     claimed, size = sum(tensor.nbytes for tensor in prepared.weights.values()), file.stat().st_size
     if claimed > 2 * size + 2**20:  # some share their data, and a hostile file has a thousand share all of it

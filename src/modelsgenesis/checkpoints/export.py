@@ -162,7 +162,7 @@ def _write_onnx(bundle: Bundle, path: Path) -> None:
     network = bundle.network.eval()
     config = bundle.config.network
     unet = config.encoder if isinstance(config, ClassifierConfig) else config
-    divisor = cast("tuple[int, ...]", network.divisor)
+    divisor = cast("tuple[int, ...]", network.size_divisor)
     sides = [-(-side // step) * step for side, step in zip(bundle.config.patch_size, divisor, strict=True)]
     example = torch.rand(2, unet.in_channels, *sides)  # 2: a batch of one would be fixed
     with replacing(path) as temporary, warnings.catch_warnings():

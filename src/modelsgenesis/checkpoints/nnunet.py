@@ -7,7 +7,7 @@ from torch import Tensor
 
 from modelsgenesis.checkpoints.layout import Layout, Prepared, Weights, count, counts
 from modelsgenesis.configs import NNUNET_V1_GENESIS, RESENC_L, PlainUNetConfig, ResidualUNetConfig
-from modelsgenesis.networks.nnunet import StagedConfig
+from modelsgenesis.networks.nnunet import NnUNetConfig
 from modelsgenesis.networks.transfer import some
 
 ALIAS = "alias of"
@@ -126,7 +126,7 @@ def _prepare_v2(weights: dict[str, Tensor]) -> Prepared:
     return prepared
 
 
-def _describe_v2(weights: Weights) -> StagedConfig:
+def _describe_v2(weights: Weights) -> NnUNetConfig:
     residual = "encoder.stem.convs.0.conv.weight" in weights
     stack = f"encoder.stages.@.{'blocks.#.conv1' if residual else '0.convs.#'}.conv.weight"
     stages = count(weights, stack.replace("#", "0").replace("@", "#"))
@@ -152,7 +152,7 @@ def _describe_v2(weights: Weights) -> StagedConfig:
     )
 
 
-def _same(name: str, _: StagedConfig) -> str:
+def _same(name: str, _: NnUNetConfig) -> str:
     return name
 
 

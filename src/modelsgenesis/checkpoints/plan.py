@@ -11,7 +11,7 @@ from modelsgenesis.configs import RESENC_L, InputContract, PlainUNetConfig, Resi
 from modelsgenesis.configs.base import shown
 from modelsgenesis.errors import CheckpointError, nearest
 from modelsgenesis.files import read_json
-from modelsgenesis.networks.nnunet import StagedConfig
+from modelsgenesis.networks.nnunet import NnUNetConfig
 from modelsgenesis.networks.transfer import some
 
 PLAN_KEY = "nnssl_adaptation_plan"
@@ -149,7 +149,7 @@ def read_plan(path: Path) -> AdaptationPlan:
     return AdaptationPlan(values, str(path))
 
 
-def make_plan(network: StagedConfig, contract: InputContract, patch_size: tuple[int, ...]) -> dict[str, Any]:
+def make_plan(network: NnUNetConfig, contract: InputContract, patch_size: tuple[int, ...]) -> dict[str, Any]:
     """Describe a network of the nnU-Net family as a plan, with all that nnU-Net v2 needs to build it."""
     class_name = "ResidualEncoderUNet" if isinstance(network, ResidualUNetConfig) else "PlainConvUNet"
     return {
@@ -169,7 +169,7 @@ def make_plan(network: StagedConfig, contract: InputContract, patch_size: tuple[
     }
 
 
-def _architecture_arguments(network: StagedConfig) -> dict[str, Any]:
+def _architecture_arguments(network: NnUNetConfig) -> dict[str, Any]:
     """Return the arguments of nnU-Net v2's own class, as a plans file of nnU-Net has them."""
     norm = {"instance": "instancenorm.InstanceNorm", "batch": "batchnorm.BatchNorm"}[network.norm]
     residual = isinstance(network, ResidualUNetConfig)

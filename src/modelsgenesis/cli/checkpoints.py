@@ -53,10 +53,10 @@ def export(
     json_output: options.Json = False,
 ) -> None:
     """Write a model for other programs."""
-    from modelsgenesis import verbs
+    from modelsgenesis import models
     from modelsgenesis.checkpoints import export_bundle
 
-    bundle = verbs.load(model, revision=revision, token=token)
+    bundle = models.load(model, revision=revision, token=token)
     name = Path(model.partition("@")[0]).resolve().name
     file = export_bundle(bundle, output or Path(f"{name}{_SUFFIXES[to]}"), to=to)
     print_result({"file": str(file), "bytes": file.stat().st_size}, [file], as_json=json_output)

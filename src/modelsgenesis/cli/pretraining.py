@@ -91,7 +91,7 @@ def pretrain(
         return
     if data is None and not resume:
         raise typer.BadParameter("missing: the scans to pretrain on", param_hint="DATA")
-    from modelsgenesis import verbs
+    from modelsgenesis import models, verbs
 
     run = verbs.pretrain(
         data,
@@ -116,7 +116,7 @@ def pretrain(
     )
     if os.environ.get("RANK", "0") != "0":  # of several processes, the first one tells and publishes
         return
-    results = verbs.read_results(run)
+    results = models.read_results(run)
     lines = [f"{run}: model of step {results['step']}", describe_metrics(results)]
     print_result({"run": str(run), "results": results}, lines, as_json=json_output)
     if push_to_hub:

@@ -18,7 +18,7 @@ _Depth = Annotated[int, Bounds(1, 64)]
 
 
 @dataclass(frozen=True, kw_only=True)
-class StagedUNetConfig(Config):
+class _NnUNetConfig(Config):
     """What the plain and the residual U-Net share. A list with one entry a stage begins at full resolution.
 
     Attributes:
@@ -101,7 +101,7 @@ class StagedUNetConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PlainUNetConfig(StagedUNetConfig):
+class PlainUNetConfig(_NnUNetConfig):
     """Stacked convolutions: nnU-Net v1's generic U-Net and nnU-Net v2's PlainConvUNet.
 
     Attributes:
@@ -117,7 +117,7 @@ class PlainUNetConfig(StagedUNetConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResidualUNetConfig(StagedUNetConfig):
+class ResidualUNetConfig(_NnUNetConfig):
     """Residual blocks in the encoder: nnU-Net v2's ResidualEncoderUNet.
 
     Attributes:

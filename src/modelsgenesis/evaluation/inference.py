@@ -71,7 +71,7 @@ def sliding_window(
     if image.ndim != dims + 1 and not planes:
         raise ShapeError(f"image of shape {tuple(image.shape)}: expected [channels, {dims} spatial axes]")
     batch = rearrange(image, "channels x y slices -> slices channels x y") if planes else image[None]
-    window = window_size(patch_size, network.divisor)  # pyright: ignore[reportArgumentType]
+    window = window_size(patch_size, network.size_divisor)  # pyright: ignore[reportArgumentType]
     check_window(window, image.shape[1:], network, hardware)
     predictor = _Predictor(network, hardware)
     with torch.inference_mode():

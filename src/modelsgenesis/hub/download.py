@@ -221,10 +221,10 @@ def _get_bundle(target: Target, files: LocalFiles | RemoteFiles) -> Path:
 
 def _weights_limit(config: BundleConfig, path: Path) -> int:
     """Return the bytes that the weights of a network can have, with room for the header of the file."""
-    from modelsgenesis.networks import empty_network
+    from modelsgenesis.networks import build_on_meta
 
     with parsing(path, CheckpointError, what="as a network"):
-        tensors = empty_network(config.network).state_dict().values()
+        tensors = build_on_meta(config.network).state_dict().values()
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + _SMALL
 
 

@@ -10,7 +10,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from modelsgenesis.configs import ClassifierConfig, NetworkConfig, UNetConfig
 from modelsgenesis.errors import ConfigurationError, nearest
-from modelsgenesis.networks.building import empty_network
+from modelsgenesis.networks.building import build_on_meta
 from modelsgenesis.networks.transfer import AdaptationReport, Stem, transfer
 
 _PAIRS = (("convolution", "norm"), ("conv", "norm"))  # of the Genesis U-Net and of the nnU-Net family
@@ -91,7 +91,7 @@ def adapt(
     if task not in _TASKS:
         raise ConfigurationError(f"task: received {task!r}; {nearest(task, _TASKS)}")
     unet = _adapted_unet(cast("NetworkConfig", network.config), in_channels, dims, depth_axis, statistics)
-    target = empty_network(_for_task(unet, _TASKS[task], num_classes, hidden, levels))
+    target = build_on_meta(_for_task(unet, _TASKS[task], num_classes, hidden, levels))
     skipped = ("decoder.",) if encoder_only else ()
     if _TASKS[task] != "restoration" or num_classes is not None:
         skipped = (*skipped, cast("str", target.head_prefix))

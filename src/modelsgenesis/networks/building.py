@@ -6,7 +6,7 @@ from torch import nn
 from modelsgenesis.configs import ClassifierConfig, GenesisUNetConfig, NetworkConfig, UNetConfig
 from modelsgenesis.networks.classifier import Classifier
 from modelsgenesis.networks.genesis_unet import GenesisUNet
-from modelsgenesis.networks.nnunet import StagedUNet
+from modelsgenesis.networks.nnunet import NnUNet
 from modelsgenesis.networks.unet import UNet
 
 
@@ -23,12 +23,12 @@ def build_network(config: NetworkConfig) -> nn.Module:
     return _build_unet(config)
 
 
-def empty_network(config: NetworkConfig) -> nn.Module:
+def build_on_meta(config: NetworkConfig) -> nn.Module:
     """Build a network on the meta device for weights that are about to come: no memory, no random values.
 
     Example:
         >>> from modelsgenesis.configs import GENESIS_UNET_2019
-        >>> next(empty_network(GENESIS_UNET_2019).parameters()).is_meta
+        >>> next(build_on_meta(GENESIS_UNET_2019).parameters()).is_meta
         True
     """
     with torch.device("meta"):
@@ -36,4 +36,4 @@ def empty_network(config: NetworkConfig) -> nn.Module:
 
 
 def _build_unet(config: UNetConfig) -> UNet:
-    return GenesisUNet(config) if isinstance(config, GenesisUNetConfig) else StagedUNet(config)
+    return GenesisUNet(config) if isinstance(config, GenesisUNetConfig) else NnUNet(config)

@@ -29,7 +29,7 @@ class Classifier(nn.Module):
     def __init__(self, config: ClassifierConfig, network: UNet) -> None:
         super().__init__()
         self.config = config
-        self.divisor = network.divisor
+        self.size_divisor = network.size_divisor
         self.feature_channels = network.feature_channels
         self.encoder = network.encoder
         channels = sum(network.feature_channels[level] for level in config.pooled_levels)
@@ -45,7 +45,7 @@ class Classifier(nn.Module):
         Raises:
             ShapeError: The input has the wrong axes or channels, or sides that do not divide.
         """
-        check_input(x, self.config.encoder.dims, self.config.encoder.in_channels, self.divisor)
+        check_input(x, self.config.encoder.dims, self.config.encoder.in_channels, self.size_divisor)
         return self.encoder(x)
 
     def embed(self, x: Tensor) -> Tensor:

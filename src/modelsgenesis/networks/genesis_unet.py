@@ -87,7 +87,7 @@ class GenesisUNet(UNet[GenesisUNetConfig]):
         self.head = convolution(config.dims, config.widths[0], config.out_channels, kernel=1)
 
     @property
-    def divisor(self) -> tuple[int, ...]:
+    def size_divisor(self) -> tuple[int, ...]:
         """What each side of an input must divide by."""
         return (2 ** (len(self.config.widths) - 1),) * self.config.dims
 

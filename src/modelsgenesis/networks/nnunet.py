@@ -23,7 +23,7 @@ from modelsgenesis.networks.layers import (
 )
 from modelsgenesis.networks.unet import UNet
 
-StagedConfig = PlainUNetConfig | ResidualUNetConfig
+NnUNetConfig = PlainUNetConfig | ResidualUNetConfig
 
 
 class ConvolutionUnit(nn.Module):
@@ -31,7 +31,7 @@ class ConvolutionUnit(nn.Module):
 
     def __init__(
         self,
-        config: StagedConfig,
+        config: NnUNetConfig,
         channels: tuple[int, int],
         kernel: Sequence[int],
         stride: Sequence[int],
@@ -56,7 +56,7 @@ class ConvolutionStack(nn.Module):
 
     def __init__(
         self,
-        config: StagedConfig,
+        config: NnUNetConfig,
         channels: tuple[int, int],
         kernel: Sequence[int],
         stride: Sequence[int],
@@ -79,7 +79,7 @@ class ResidualBlock(nn.Module):
     """Two convolutions beside a skip that pools and projects where resolution or channels change."""
 
     def __init__(
-        self, config: StagedConfig, channels: tuple[int, int], kernel: Sequence[int], stride: Sequence[int]
+        self, config: NnUNetConfig, channels: tuple[int, int], kernel: Sequence[int], stride: Sequence[int]
     ) -> None:
         super().__init__()
         before, after = channels
@@ -123,10 +123,10 @@ class ResidualStage(nn.Module):
         return self.blocks(x)
 
 
-class StagedEncoder(nn.Module):
+class NnUNetEncoder(nn.Module):
     """The contracting path: [b, in_channels, *spatial] to one tensor a stage, highest resolution first."""
 
-    def __init__(self, config: StagedConfig) -> None:
+    def __init__(self, config: NnUNetConfig) -> None:
         super().__init__()
         widths = config.widths
         if isinstance(config, ResidualUNetConfig):
@@ -153,14 +153,14 @@ class StagedEncoder(nn.Module):
         return features
 
 
-class StagedDecoder(nn.Module):
+class NnUNetDecoder(nn.Module):
     """The expanding path: features of every stage to [b, out_channels, *spatial].
 
     Every stage has a 1³ convolution to the output, as in nnU-Net, where deep supervision uses them all. Only
     the last is used here; the others are kept so that a published file stays whole, and are frozen.
     """
 
-    def __init__(self, config: StagedConfig) -> None:
+    def __init__(self, config: NnUNetConfig) -> None:
         super().__init__()
         dims, widths = config.dims, config.widths
         up = range(len(widths) - 1, 0, -1)  # deepest first
@@ -185,7 +185,7 @@ class StagedDecoder(nn.Module):
         return self.seg_layers[-1](x)
 
 
-class StagedUNet(UNet[StagedConfig]):
+class NnUNet(UNet[NnUNetConfig]):
     """A U-Net of the nnU-Net family; the configuration says whether plain or residual.
 
     Args:
@@ -194,7 +194,7 @@ class StagedUNet(UNet[StagedConfig]):
     Example:
         >>> import torch
         >>> from modelsgenesis.configs import ResidualUNetConfig
-        >>> network = StagedUNet(ResidualUNetConfig(widths=(4, 8)))
+        >>> network = NnUNet(ResidualUNetConfig(widths=(4, 8)))
         >>> network(torch.rand(1, 1, 8, 8, 4)).shape
         torch.Size([1, 1, 8, 8, 4])
         >>> [tuple(stage.shape) for stage in network.features(torch.rand(1, 1, 8, 8, 4))]
@@ -206,18 +206,18 @@ class StagedUNet(UNet[StagedConfig]):
 
     head_prefix = "decoder.seg_layers."
 
-    def __init__(self, config: StagedConfig) -> None:
+    def __init__(self, config: NnUNetConfig) -> None:
         super().__init__()
         self.config = config
-        self.encoder = StagedEncoder(config)
-        self.decoder = StagedDecoder(config)
+        self.encoder = NnUNetEncoder(config)
+        self.decoder = NnUNetDecoder(config)
         if not self.decoder.seg_layers[0].weight.is_meta:  # without values; asking for them imports torch's compiler
             for module in self.modules():
                 if isinstance(module, (_ConvNd, ResidualBlock)):
                     self.initialize(module)
 
     @property
-    def divisor(self) -> tuple[int, ...]:
+    def size_divisor(self) -> tuple[int, ...]:
         """What each side of an input must divide by."""
         return tuple(prod(steps) for steps in zip(*self.config.strides, strict=True))
 

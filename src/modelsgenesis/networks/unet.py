@@ -28,7 +28,7 @@ class UNet(nn.Module, ABC, Generic[ConfigType]):
 
     @property
     @abstractmethod
-    def divisor(self) -> tuple[int, ...]:
+    def size_divisor(self) -> tuple[int, ...]:
         """What each side of an input must divide by."""
 
     @property
@@ -48,7 +48,7 @@ class UNet(nn.Module, ABC, Generic[ConfigType]):
         Raises:
             ShapeError: The input has the wrong axes or channels, or sides that do not divide.
         """
-        check_input(x, self.config.dims, self.config.in_channels, self.divisor)
+        check_input(x, self.config.dims, self.config.in_channels, self.size_divisor)
         return self.encoder(x)
 
     @abstractmethod

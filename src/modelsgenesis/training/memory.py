@@ -178,7 +178,7 @@ def largest_patch(trial: Trial, budget: int, limits: Sequence[int]) -> tuple[int
     Raises:
         ConfigurationError: The smallest patch does not fit.
     """
-    divisor, batch = cast("tuple[int, ...]", trial.network.divisor), trial.config.batch_size
+    divisor, batch = cast("tuple[int, ...]", trial.network.size_divisor), trial.config.batch_size
     fixed, voxel = trial.growth()
     voxels = (budget - fixed) / (voxel * batch)
     most = [max(side // step, 1) * step for side, step in zip(limits, divisor, strict=True)]

@@ -127,7 +127,7 @@ def settle_patch_size(
         ConfigurationError: The patch has other dimensions than the network, or sides that do not divide.
     """
     dims = unet_of(network_config(network)).dims
-    divisor: tuple[int, ...] = network.divisor  # pyright: ignore[reportAssignmentType]
+    divisor: tuple[int, ...] = network.size_divisor  # pyright: ignore[reportAssignmentType]
     if config.patch_size is None:
         shapes = [case.image.shape[1 : 1 + dims] for case in training]
         voxels = IMAGE_VOXELS[dims] if isinstance(config, ClassificationConfig) else PATCH_VOXELS

@@ -3,12 +3,10 @@
 This is the only room where names become weights, weights become runs, and runs go to the Hub.
 """
 
-from modelsgenesis.hub import publish as push_to_hub
 from modelsgenesis.verbs.comparison import Comparison, compare, describe_comparison
 from modelsgenesis.verbs.evaluation import Evaluation, MeasuringOptions, evaluate
 from modelsgenesis.verbs.finetuning import default_finetuning, finetune, read_measurements, read_task
 from modelsgenesis.verbs.inspection import Inspection, ScanSummary, inspect_scans, preview
-from modelsgenesis.verbs.models import from_pretrained, load, read_results, save_pretrained
 from modelsgenesis.verbs.prediction import Prediction, Predictions, predict, predict_all
 from modelsgenesis.verbs.pretraining import pretrain
 from modelsgenesis.verbs.starting import read_recorded
@@ -26,17 +24,12 @@ __all__ = [
     "describe_comparison",
     "evaluate",
     "finetune",
-    "from_pretrained",
     "inspect_scans",
-    "load",
     "predict",
     "predict_all",
     "pretrain",
     "preview",
-    "push_to_hub",
     "read_measurements",
     "read_recorded",
-    "read_results",
     "read_task",
-    "save_pretrained",
 ]

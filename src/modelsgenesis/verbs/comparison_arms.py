@@ -12,10 +12,10 @@ from modelsgenesis.configs import FinetuningConfig, apply_settings
 from modelsgenesis.configs.comparison import ArmConfig, file_name
 from modelsgenesis.data import LabelledData
 from modelsgenesis.errors import ConfigurationError
+from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import network_config
 from modelsgenesis.training.task_networks import initial_model, unet_of
-from modelsgenesis.verbs.models import announce, load, public_name
 
 
 def make_ready(
@@ -89,7 +89,7 @@ def _arm(
         weights=weights[source] if source else None,
         digest=digest,
         shape=network_config(begun.network),
-        divisor=begun.network.divisor,  # pyright: ignore[reportArgumentType] - every network of this package has one
+        divisor=begun.network.size_divisor,  # pyright: ignore[reportArgumentType] - every network of this package has one
         parameters=sum(parameter.numel() for parameter in begun.network.parameters()),
         contract=begun.contract,
         config=own,

@@ -17,12 +17,12 @@ from modelsgenesis.evaluation.cases import other_channels
 from modelsgenesis.evaluation.ensembles import Member, classify_case, prepare_for, segment_case
 from modelsgenesis.files import read_json, write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware
+from modelsgenesis.models import public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split, read_split
 from modelsgenesis.verbs.answers import check_outputs, describe_model
 from modelsgenesis.verbs.measuring import Measure, Measured, each_case, measure_classes, measure_labels
 from modelsgenesis.verbs.members import Models, load_members, model_folders, model_names
-from modelsgenesis.verbs.models import public_name
 from modelsgenesis.verbs.written import measure_written, written_predictions
 
 RESULTS_NAME, CASES_NAME = "results.json", "cases.csv"

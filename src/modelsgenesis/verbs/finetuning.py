@@ -10,6 +10,7 @@ from modelsgenesis.data import LabelledData, PreparedCase, read_labelled, sample
 from modelsgenesis.data.labelled.reading import find_task
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, ResumeError
 from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run, Split, read_split
 from modelsgenesis.training.distributed import Processes
@@ -20,7 +21,6 @@ from modelsgenesis.training.parts import pick_parts, prepare_named
 from modelsgenesis.training.run import RUN_NAME
 from modelsgenesis.training.splits import choose_labelled, make_split, split_cases
 from modelsgenesis.training.task_networks import InitialModel, initial_model
-from modelsgenesis.verbs.models import announce, load, public_name
 
 SAMPLE_CONFIG = SegmentationConfig(
     steps=200, batch_size=4, validate_every=200, validation_fraction=0.0, patch_size=(48, 48, 16), samples_per_scan=32

@@ -6,8 +6,8 @@ from pathlib import Path
 from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.evaluation.ensembles import Member, check_members
 from modelsgenesis.hardware import Hardware
+from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.verbs.models import announce, load, public_name
 
 Models = str | Path | Sequence[str | Path]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from modelsgenesis.configs import RECIPES, PretrainingConfig
 from modelsgenesis.data import ScanReference, VolumeCache, find_scans
 from modelsgenesis.hardware import Hardware, choose_hardware
+from modelsgenesis.models import public_name
 from modelsgenesis.reporting import Reporter, Reporters
 from modelsgenesis.training import Run
 from modelsgenesis.training.bundles import describe_computing
@@ -17,7 +18,6 @@ from modelsgenesis.training.run import check_config
 from modelsgenesis.training.task_networks import InitialModel
 from modelsgenesis.training.tensorboard import FOLDER_NAME, TensorBoardReporter
 from modelsgenesis.verbs.leaving_out import leave_out_test_cases
-from modelsgenesis.verbs.models import public_name
 from modelsgenesis.verbs.requests import Request, Source, absolute, complete
 from modelsgenesis.verbs.starting import Recorded, Start, choose_input, read_recorded, start_pretraining
 from modelsgenesis.verbs.subvolumes import fit_to_memory, prepare_scans, public_facts, refuse, split_subvolumes

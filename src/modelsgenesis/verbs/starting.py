@@ -13,11 +13,11 @@ from modelsgenesis.configs import CONTRACTS, InputContract, PretrainingConfig
 from modelsgenesis.data import ScanReference, choose_contract
 from modelsgenesis.errors import ConfigurationError, DataError, ResumeError
 from modelsgenesis.files import parsing
+from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.run import RUN_NAME, Run
 from modelsgenesis.training.task_networks import seeded
-from modelsgenesis.verbs.models import announce, load, public_name
 from modelsgenesis.verbs.requests import Request
 
 
@@ -54,7 +54,7 @@ def start_pretraining(
     else:
         bundle = load(init, token=token, progress=announce(reporter))
         start = _go_on(bundle, public_name(init), config, reporter)
-    divisor, patch = cast("tuple[int, ...]", start.network.divisor), start.config.patch_size
+    divisor, patch = cast("tuple[int, ...]", start.network.size_divisor), start.config.patch_size
     if any(side % factor for side, factor in zip(patch, divisor, strict=True)):  # before any scan is prepared
         near = ",".join(str(max(side // factor, 1) * factor) for side, factor in zip(patch, divisor, strict=True))
         raise ConfigurationError(

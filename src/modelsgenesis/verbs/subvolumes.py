@@ -112,7 +112,7 @@ def _what_would_fit(store: VolumeCache, start: Start) -> str:
     shapes = _shapes(store, start.config)
     if not shapes:
         return ""
-    divisor = np.array(cast("tuple[int, ...]", start.network.divisor))
+    divisor = np.array(cast("tuple[int, ...]", start.network.size_divisor))
     sides = np.minimum(np.min(shapes, axis=0), start.config.patch_size) // divisor * divisor
     return f"patch_size={','.join(map(str, sides))} would fit all {len(shapes)} scans" if sides.min() > 0 else ""
 

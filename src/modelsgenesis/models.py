@@ -1,4 +1,4 @@
-"""Names to networks, networks to bundles, bundles to the Hub."""
+"""Load a model by its name, adapt it, save it as a bundle, push it to the Hub."""
 
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +10,7 @@ from modelsgenesis.checkpoints import Bundle, load_bundle, read_config, save_bun
 from modelsgenesis.checkpoints.card import render_card
 from modelsgenesis.configs import BundleConfig
 from modelsgenesis.errors import ConfigurationError
+from modelsgenesis.hub import publish as push_to_hub  # noqa: F401 - part of this module's offer
 from modelsgenesis.networks import adapt
 from modelsgenesis.reporting import Reporter
 

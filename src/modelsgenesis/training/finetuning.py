@@ -9,9 +9,9 @@ from torch import nn
 from modelsgenesis.configs import ClassificationConfig, ClassifierConfig, FinetuningConfig, SegmentationConfig
 from modelsgenesis.data import LabelledData, PreparedCase
 from modelsgenesis.errors import ConfigurationError
-from modelsgenesis.evaluation import Summary, explanations, flat
 from modelsgenesis.files import sha256_of
 from modelsgenesis.hardware import Hardware
+from modelsgenesis.metrics.summary import Summary, explanations, flat
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import load_kept, network_config, save_run_bundle
 from modelsgenesis.training.classification import Classification

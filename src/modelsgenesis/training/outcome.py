@@ -17,9 +17,9 @@ from modelsgenesis.configs import (
 )
 from modelsgenesis.data import LabelledData
 from modelsgenesis.errors import DataError
-from modelsgenesis.evaluation import Summary
 from modelsgenesis.files import read_json, write_json
 from modelsgenesis.hardware import Hardware
+from modelsgenesis.metrics.summary import Summary
 from modelsgenesis.training.bundles import describe_environment, network_config
 from modelsgenesis.training.classification import summarize_classification_rows
 from modelsgenesis.training.objective import Progress

@@ -8,8 +8,6 @@ from modelsgenesis.verbs.evaluation import Evaluation, MeasuringOptions, evaluat
 from modelsgenesis.verbs.finetuning import default_finetuning, finetune, read_measurements, read_task
 from modelsgenesis.verbs.inspection import Inspection, ScanSummary, inspect_scans, preview
 from modelsgenesis.verbs.prediction import Prediction, Predictions, predict, predict_all
-from modelsgenesis.verbs.pretraining import pretrain
-from modelsgenesis.verbs.starting import read_recorded
 
 __all__ = [
     "Comparison",
@@ -27,9 +25,7 @@ __all__ = [
     "inspect_scans",
     "predict",
     "predict_all",
-    "pretrain",
     "preview",
     "read_measurements",
-    "read_recorded",
     "read_task",
 ]

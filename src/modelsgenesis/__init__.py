@@ -43,10 +43,10 @@ if TYPE_CHECKING:  # for editors and type checkers; `as` marks what is public
     from modelsgenesis.prediction import predict as predict
     from modelsgenesis.prediction import predict_all as predict_all
     from modelsgenesis.pretext import Deformation as Deformation
+    from modelsgenesis.pretraining import pretrain as pretrain
     from modelsgenesis.verbs import compare as compare
     from modelsgenesis.verbs import describe_comparison as describe_comparison
     from modelsgenesis.verbs import finetune as finetune
-    from modelsgenesis.verbs import pretrain as pretrain
 
 _NAMES = {  # what `__getattr__` finds, by the room that it comes from
     "checkpoints": "Bundle load_bundle save_bundle",
@@ -59,7 +59,8 @@ _NAMES = {  # what `__getattr__` finds, by the room that it comes from
     "networks": "GenesisUNet adapt build_network",
     "pretext": "Deformation",
     "prediction": "predict predict_all",
-    "verbs": "compare describe_comparison finetune pretrain",
+    "pretraining": "pretrain",
+    "verbs": "compare describe_comparison finetune",
 }
 _ROOM_OF = {name: room for room, names in _NAMES.items() for name in names.split()}
 

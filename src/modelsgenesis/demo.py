@@ -8,9 +8,10 @@ from modelsgenesis.data import sample_data, sample_folder
 from modelsgenesis.errors import Interrupted
 from modelsgenesis.models import read_results
 from modelsgenesis.prediction import predict
+from modelsgenesis.pretraining import pretrain
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run
-from modelsgenesis.verbs import finetune, pretrain
+from modelsgenesis.verbs import finetune
 from modelsgenesis.verbs.finetuning import sample_split
 
 NETWORK = GenesisUNetConfig(widths=(16, 32, 64))

@@ -6,8 +6,6 @@ This is the only room where names become weights, weights become runs, and runs 
 from modelsgenesis.verbs.comparison import Comparison, compare, describe_comparison
 from modelsgenesis.verbs.finetuning import default_finetuning, finetune, read_measurements, read_task
 from modelsgenesis.verbs.inspection import Inspection, ScanSummary, inspect_scans, preview
-from modelsgenesis.verbs.pretraining import pretrain
-from modelsgenesis.verbs.starting import read_recorded
 
 __all__ = [
     "Comparison",
@@ -18,9 +16,7 @@ __all__ = [
     "describe_comparison",
     "finetune",
     "inspect_scans",
-    "pretrain",
     "preview",
     "read_measurements",
-    "read_recorded",
     "read_task",
 ]

@@ -7,8 +7,6 @@ from modelsgenesis.verbs.comparison import Comparison, compare, describe_compari
 from modelsgenesis.verbs.evaluation import Evaluation, MeasuringOptions, evaluate
 from modelsgenesis.verbs.inspection import Inspection, ScanSummary, inspect_scans, preview
 from modelsgenesis.verbs.prediction import Prediction, Predictions, predict, predict_all
-from modelsgenesis.verbs.pretraining import pretrain
-from modelsgenesis.verbs.starting import read_recorded
 
 __all__ = [
     "Comparison",
@@ -24,7 +22,5 @@ __all__ = [
     "inspect_scans",
     "predict",
     "predict_all",
-    "pretrain",
     "preview",
-    "read_recorded",
 ]

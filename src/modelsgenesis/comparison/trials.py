@@ -19,11 +19,11 @@ from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.metrics.summary import flat
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.finetuning import make_objective, make_trainer
-from modelsgenesis.training.loop import Progress
 from modelsgenesis.training.outcome import summarize_rows
 from modelsgenesis.training.run import Run
 from modelsgenesis.training.supervised import plain
 from modelsgenesis.training.task_networks import initial_model, unet_of
+from modelsgenesis.training.trainer import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from modelsgenesis.configs import PredictionConfig
-from modelsgenesis.data import LabelledCase, LabelledData, Refusal, read_labelled
+from modelsgenesis.data import LabelledCase, LabelledData, SkippedScan, read_labelled
 from modelsgenesis.data.names import channel_order
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.evaluation import Summary, flat, summarize_classification, summarize_segmentation
@@ -42,7 +42,7 @@ class Evaluation:
     folder: Path
     summary: Summary
     rows: tuple[dict[str, Any], ...]
-    refused: tuple[Refusal, ...] = ()
+    refused: tuple[SkippedScan, ...] = ()
 
     @property
     def values(self) -> dict[str, float]:

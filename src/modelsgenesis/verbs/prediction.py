@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from modelsgenesis.configs import PredictionConfig
-from modelsgenesis.data import Refusal, Volume, read_volume, write_nifti
+from modelsgenesis.data import SkippedScan, Volume, read_volume, write_nifti
 from modelsgenesis.errors import ConfigurationError, ScanError
 from modelsgenesis.evaluation.answers import native_labels, native_probabilities
 from modelsgenesis.evaluation.cases import Case, find_cases
@@ -63,11 +63,11 @@ class Predictions:
 
     task: str
     answers: tuple[Prediction, ...]
-    refused: tuple[Refusal, ...] = ()
+    refused: tuple[SkippedScan, ...] = ()
     skipped: tuple[Path, ...] = ()
 
     @property
-    def failed(self) -> tuple[Refusal, ...]:
+    def failed(self) -> tuple[SkippedScan, ...]:
         """Scans that should have got an answer."""
         return tuple(refusal for refusal in self.refused if refusal.bad)
 

@@ -40,13 +40,13 @@ if TYPE_CHECKING:  # for editors and type checkers; `as` marks what is public
     from modelsgenesis.networks import adapt as adapt
     from modelsgenesis.networks import build_network as build_network
     from modelsgenesis.pretext import Deformation as Deformation
+    from modelsgenesis.pretraining import pretrain as pretrain
     from modelsgenesis.verbs import compare as compare
     from modelsgenesis.verbs import describe_comparison as describe_comparison
     from modelsgenesis.verbs import evaluate as evaluate
     from modelsgenesis.verbs import finetune as finetune
     from modelsgenesis.verbs import predict as predict
     from modelsgenesis.verbs import predict_all as predict_all
-    from modelsgenesis.verbs import pretrain as pretrain
 
 _NAMES = {  # what `__getattr__` finds, by the room that it comes from
     "checkpoints": "Bundle load_bundle save_bundle",
@@ -57,7 +57,8 @@ _NAMES = {  # what `__getattr__` finds, by the room that it comes from
     "models": "from_pretrained load push_to_hub save_pretrained",
     "networks": "GenesisUNet adapt build_network",
     "pretext": "Deformation",
-    "verbs": "compare describe_comparison evaluate finetune predict predict_all pretrain",
+    "pretraining": "pretrain",
+    "verbs": "compare describe_comparison evaluate finetune predict predict_all",
 }
 _ROOM_OF = {name: room for room, names in _NAMES.items() for name in names.split()}
 

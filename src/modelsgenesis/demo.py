@@ -7,9 +7,10 @@ from modelsgenesis.configs import GenesisUNetConfig, PredictionConfig, Pretraini
 from modelsgenesis.data import sample_data, sample_folder
 from modelsgenesis.errors import Interrupted
 from modelsgenesis.models import read_results
+from modelsgenesis.pretraining import pretrain
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run
-from modelsgenesis.verbs import finetune, predict, pretrain
+from modelsgenesis.verbs import finetune, predict
 from modelsgenesis.verbs.finetuning import sample_split
 
 NETWORK = GenesisUNetConfig(widths=(16, 32, 64))

@@ -8,11 +8,11 @@ from modelsgenesis.errors import ConfigurationError
     ("changes", "message"),
     [
         (
-            {"labels": "ten"},
-            "labels: received 'ten', expected a number of patients",
+            {"labelled_patients": "ten"},
+            "labelled_patients: received 'ten', expected a number of patients",
         ),
-        ({"labels": "0"}, "labels: received '0', expected a number"),
-        ({"labels": "120%"}, "labels: received '120%'"),
+        ({"labelled_patients": "0"}, "labelled_patients: received '0', expected a number"),
+        ({"labelled_patients": "120%"}, "labelled_patients: received '120%'"),
         ({"fold": 1}, "fold: received 1 without folds"),
         ({"folds": 5, "fold": 5}, "fold: received 5, expected 0 to 4 of 5 folds"),
         ({"folds": 1}, "folds: received 1, expected 0, or 2 or more"),
@@ -41,8 +41,8 @@ def test_the_message_names_the_configuration_of_the_task():
 
 
 def test_a_number_of_labels_may_be_written_without_quotes():
-    assert apply_settings(FinetuningConfig(), ["labels=10"]).labels == "10"
-    assert apply_settings(FinetuningConfig(), ["labels=12.5%"]).labels == "12.5%"
+    assert apply_settings(FinetuningConfig(), ["labelled_patients=10"]).labelled_patients == "10"
+    assert apply_settings(FinetuningConfig(), ["labelled_patients=12.5%"]).labelled_patients == "12.5%"
 
 
 def test_two_and_three_sides_are_patches_whatever_the_default_network():

@@ -14,13 +14,12 @@ from modelsgenesis.configs import CONTRACTS, PretrainingConfig
 from modelsgenesis.data import CacheEntry, ScanReference
 from modelsgenesis.data.cache import _recall, volume_path
 from modelsgenesis.errors import GenesisError
+from modelsgenesis.pretraining import Request, read_recorded
 from modelsgenesis.training import Run, Split, read_split
 from modelsgenesis.training.cost import Meter
 from modelsgenesis.training.outcome import read_results
 from modelsgenesis.training.splits import write_split
 from modelsgenesis.training.supervised import read_rows, write_rows
-from modelsgenesis.verbs import read_recorded
-from modelsgenesis.verbs.requests import Request
 
 ASKED = {
     "kind": "pretraining",

@@ -34,7 +34,7 @@ def moved(network, before):
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("norm", ["batch", "instance"])
 def test_what_is_pretrained_stays_to_the_bit_until_it_is_thawed(optimizer, norm):
-    config = CONFIG.override(optimizer=optimizer, frozen_steps=3)
+    config = CONFIG.override(optimizer=optimizer, freeze_steps=3)
     network, optimization = make(config, norm=norm)
     before = copy.deepcopy(network.state_dict())
     train(network, optimization, 3)
@@ -49,7 +49,7 @@ def test_pretrained_tensors_learn_at_their_share_of_the_rate():
     config = CONFIG.override(optimizer="sgd", momentum=0.0, weight_decay=0.0, clip_norm=0.0)
     steps = []
     for share in (1.0, 0.25):
-        network, optimization = make(config.override(pretrained_rate=share))
+        network, optimization = make(config.override(pretrained_lr_scale=share))
         before = copy.deepcopy(network.state_dict())
         train(network, optimization, 1)
         steps.append({name: value - before[name] for name, value in network.state_dict().items()})
@@ -59,7 +59,7 @@ def test_pretrained_tensors_learn_at_their_share_of_the_rate():
 
 
 def test_what_was_frozen_warms_up_when_its_turn_comes():
-    _, optimization = make(CONFIG.override(frozen_steps=3, warmup_steps=2, pretrained_rate=0.5))
+    _, optimization = make(CONFIG.override(freeze_steps=3, warmup_steps=2, pretrained_lr_scale=0.5))
     rates = []
     for step in range(6):
         rate = optimization.begin(step)

@@ -109,7 +109,7 @@ def test_few_labels_are_among_more_and_leave_the_other_parts():
     assert choose_labelled(whole, data, "10", seed=1) != few[10]
     assert len(choose_labelled(whole, data, "50%", seed=0).training) == 7
     assert len(choose_labelled(whole, data, "1%", seed=0).training) == 1
-    assert split_cases(data, SegmentationConfig(labels="5")) == few[5]
+    assert split_cases(data, SegmentationConfig(labelled_patients="5")) == few[5]
 
 
 def test_few_labels_of_a_classification_hold_every_class_and_its_share():

@@ -41,7 +41,7 @@ def test_the_first_losses_carry_over_to_a_resumed_run(tmp_path):
 
 
 def test_an_explosion_is_no_reason_to_end_when_the_limit_is_zero(tmp_path):
-    assert check(tmp_path, losses=[0.1] * 20, explosion=0.0).accept(1e9, 21, 1e-3)
+    assert check(tmp_path, losses=[0.1] * 20, divergence_factor=0.0).accept(1e9, 21, 1e-3)
 
 
 def test_the_published_recipe_cannot_explode_by_its_own_output(tmp_path):

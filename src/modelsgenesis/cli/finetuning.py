@@ -55,7 +55,12 @@ def finetune(
     labelled = verbs.read_task(
         data, task=task, modality=None if modality == "auto" else modality, patient_pattern=patient
     )
-    given = {"labels": labels, "folds": folds or None, "fold": fold, "freeze_encoder": freeze_encoder or None}
+    given = {
+        "labelled_patients": labels,
+        "folds": folds or None,
+        "fold": fold,
+        "freeze_encoder": freeze_encoder or None,
+    }
     asked = [*options.as_settings({"steps": steps, **given}), *(settings or [])]
     run, _ = verbs.finetune(
         None if data is None else labelled,

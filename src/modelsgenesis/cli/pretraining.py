@@ -91,9 +91,9 @@ def pretrain(
         return
     if data is None and not resume:
         raise typer.BadParameter("missing: the scans to pretrain on", param_hint="DATA")
-    from modelsgenesis import models, verbs
+    from modelsgenesis import models, pretraining
 
-    run = verbs.pretrain(
+    run = pretraining.pretrain(
         data,
         output,
         config=config,
@@ -127,6 +127,6 @@ def _base(resumed: Path | None, recipe: str | None) -> str | PretrainingConfig:
     """Return what the options change: a recipe, or of a resumed run the configuration that it has."""
     if resumed is None or recipe is not None:
         return recipe or "small"
-    from modelsgenesis import verbs
+    from modelsgenesis.pretraining import read_recorded
 
-    return verbs.read_recorded(resumed).config
+    return read_recorded(resumed).config

@@ -13,7 +13,18 @@ SCRATCH = "scratch"
 """As an `init`: random weights in the shape of the first other one, the control."""
 
 _FIXED = (
-    *("network", "hidden", "levels", "patch_size", "seed", "split_seed", "labels", "folds", "fold", "bootstrap"),
+    *(
+        "network",
+        "hidden",
+        "levels",
+        "patch_size",
+        "seed",
+        "split_seed",
+        "labelled_patients",
+        "folds",
+        "fold",
+        "bootstrap",
+    ),
     *("validation_fraction", "test_fraction"),
 )
 """Settings that are settled before a trial: shape, patch, split, seeds."""

@@ -28,7 +28,8 @@ class FinetuningConfig(TrainingConfig):
         freeze_encoder: Train the decoder and head alone.
         encoder_only: Take the encoder alone from a checkpoint; the decoder starts at random.
         rescale: Bring the kernels of a checkpoint back to the size of random ones, so that they learn as fast.
-        labels: Patients of the training part whose labels are used: `"10"`, or `"10%"` of them; None for all.
+        labelled_patients: Patients of the training part whose labels are used: `"10"`, or `"10%"` of them; None for
+            all.
         split_seed: Of the split and of which patients are labelled; `seed` is that of initialisation, order and
             augmentation.
         folds: Folds of a cross-validation, whose test parts cover every patient once; 0 for a single split.
@@ -49,21 +50,25 @@ class FinetuningConfig(TrainingConfig):
     freeze_encoder: bool = False
     encoder_only: bool = False
     rescale: bool = False
-    labels: str | None = None
+    labelled_patients: str | None = None
     split_seed: Count = 0
     folds: Count = 0
     fold: Count | None = None
     bootstrap: Positive = 1000
 
     def __post_init__(self) -> None:
-        if isinstance(self.labels, int) and not isinstance(self.labels, bool):
-            object.__setattr__(self, "labels", str(self.labels))  # as a JSON file or a setting writes a count
+        if isinstance(self.labelled_patients, int) and not isinstance(self.labelled_patients, bool):
+            # As a JSON file or a setting writes a count.
+            object.__setattr__(self, "labelled_patients", str(self.labelled_patients))
         super().__post_init__()
         # The network may come from a checkpoint and have other dimensions than this configuration's.
         sides = len(self.patch_size or (0, 0))
         require(sides in (2, 3), f"patch_size: received {self.patch_size}, expected 2 or 3 positive sides")
         name, folds = type(self).__name__, self.folds
-        require(_is_label_count(self.labels), f"{name}.labels: received {self.labels!r}, {_EXPECTED_LABELS}")
+        require(
+            _is_label_count(self.labelled_patients),
+            f"{name}.labelled_patients: received {self.labelled_patients!r}, {_EXPECTED_LABELS}",
+        )
         require(folds != 1, f"{name}.folds: received 1, expected 0, or 2 or more")
         require(
             self.fold is None or self.fold < folds,

@@ -52,9 +52,9 @@ class TrainingConfig(Config):
             about a third more time.
         checkpoint_every: Steps between checkpoints; None for one with each validation.
         nonfinite: `"stop"` at a loss or gradient that is NaN or infinite, or `"skip"` that step.
-        explosion: A loss above this many times the median of the first losses ends the run; 0 never does.
-        frozen_steps: First steps in which the tensors that came from a checkpoint stay as they are.
-        pretrained_rate: Their learning rate after that, as a share of the others'.
+        divergence_factor: A loss above this many times the median of the first losses ends the run; 0 never does.
+        freeze_steps: First steps in which the tensors that came from a checkpoint stay as they are.
+        pretrained_lr_scale: Their learning rate after that, as a share of the others'.
     """
 
     steps: Positive | None = 1000
@@ -77,9 +77,9 @@ class TrainingConfig(Config):
     checkpoint_activations: bool = False
     checkpoint_every: Positive | None = None
     nonfinite: Literal["stop", "skip"] = "stop"
-    explosion: NonNegativeFloat = 1000.0
-    frozen_steps: Count = 0
-    pretrained_rate: NonNegativeFloat = 1.0
+    divergence_factor: NonNegativeFloat = 1000.0
+    freeze_steps: Count = 0
+    pretrained_lr_scale: NonNegativeFloat = 1.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -42,7 +42,7 @@ class Progress:
         stale: Validations since the best.
         metrics: Of the best validation.
         kept: SHA-256 of the weights in the bundle, which are of the best validation; "" before the first.
-        first_losses: What a loss is compared with to tell an explosion.
+        first_losses: What a loss is compared with to tell a divergence.
     """
 
     step: int = 0

@@ -51,8 +51,8 @@ class Optimization:
         steps: Of the whole run.
         per_epoch: Steps of an epoch.
         pretrained: Names of the tensors that came from a checkpoint, of parameters or buffers. In the first
-            `frozen_steps` they stay as they are, and their batch norms normalise as in evaluation; after that
-            they warm up and learn at `pretrained_rate` times the rate of the others.
+            `freeze_steps` they stay as they are, and their batch norms normalise as in evaluation; after that
+            they warm up and learn at `pretrained_lr_scale` times the rate of the others.
 
     Raises:
         ConfigurationError: A name of `pretrained` is not in the network, or nothing is left to train.
@@ -131,9 +131,9 @@ class Optimization:
         whatever the gradient, and would wipe out what was learnt.
         """
         config = self.config
-        if not config.frozen_steps or not config.warmup_steps:
-            return config.pretrained_rate
-        return config.pretrained_rate * min(max(step + 1 - config.frozen_steps, 0) / config.warmup_steps, 1.0)
+        if not config.freeze_steps or not config.warmup_steps:
+            return config.pretrained_lr_scale
+        return config.pretrained_lr_scale * min(max(step + 1 - config.freeze_steps, 0) / config.warmup_steps, 1.0)
 
     def _frozen(self, step: int) -> bool:
-        return step < self.config.frozen_steps
+        return step < self.config.freeze_steps

@@ -153,4 +153,4 @@ def summarize_rows(rows: Sequence[Row], data: LabelledData, config: FinetuningCo
 def _drawn(config: FinetuningConfig) -> dict[str, Any]:
     """Return what decided which patients were for what."""
     folds = {"folds": config.folds, "fold": config.fold} if config.folds else {}
-    return {"labels_used": config.labels, "split_seed": config.split_seed, **folds}
+    return {"labels_used": config.labelled_patients, "split_seed": config.split_seed, **folds}

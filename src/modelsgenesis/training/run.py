@@ -24,7 +24,7 @@ BEFORE_NAME = "checkpoints/before.pt"
 LOCK_NAME = "checkpoints/.lock"
 
 FREE_SETTINGS = frozenset(
-    ("workers", "compile", "checkpoint_activations", "checkpoint_every", "nonfinite", "explosion")
+    ("workers", "compile", "checkpoint_activations", "checkpoint_every", "nonfinite", "divergence_factor")
 )
 """What a resumed run may change: how fast it computes, how often it writes, what ends it; not what it learns."""
 

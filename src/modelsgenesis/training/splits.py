@@ -65,7 +65,11 @@ def split_cases(data: LabelledData, config: FinetuningConfig) -> Split:
             "with --patient if there are more, or set test_fraction or validation_fraction to 0"
         )
     split = Split(*(_names(data, set(patients[part])) for part in _PARTS))
-    return split if config.labels is None else choose_labelled(split, data, config.labels, config.split_seed)
+    return (
+        split
+        if config.labelled_patients is None
+        else choose_labelled(split, data, config.labelled_patients, config.split_seed)
+    )
 
 
 def _given(data: LabelledData) -> dict[str, list[str]]:

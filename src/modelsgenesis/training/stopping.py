@@ -51,7 +51,7 @@ class DivergenceCheck:
     """Stops a run when the loss becomes NaN or diverges, before the weights follow it.
 
     Args:
-        config: `nonfinite` and `explosion`.
+        config: `nonfinite` and `divergence_factor`.
         folder: Folder of the run, for the messages.
         reporter: Receives a note of each skipped step.
         losses: First losses of the run, which this extends; a checkpoint carries them on.
@@ -71,7 +71,7 @@ class DivergenceCheck:
 
         Raises:
             NonFiniteLossError: It is NaN or infinite; with `nonfinite="skip"`, the tenth time in a row.
-            ExplodingLossError: It is above `explosion` times the median of the first losses.
+            ExplodingLossError: It is above `divergence_factor` times the median of the first losses.
         """
         if not math.isfinite(loss):
             self.refuse(f"loss is {loss}", step, rate)
@@ -80,10 +80,10 @@ class DivergenceCheck:
             self.losses.append(loss)
             return True
         usual = statistics.median(self.losses)
-        if self.config.explosion and usual and loss > self.config.explosion * usual:
+        if self.config.divergence_factor and usual and loss > self.config.divergence_factor * usual:
             raise ExplodingLossError(
                 f"loss is {loss:g} at step {step}, the first {FIRST_LOSSES} losses had a median of {usual:g}: "
-                f"{self._remedy(rate)}, or a higher explosion"
+                f"{self._remedy(rate)}, or a higher divergence_factor"
             )
         return True
 

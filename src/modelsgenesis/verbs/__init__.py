@@ -7,8 +7,6 @@ from modelsgenesis.verbs.comparison import Comparison, compare, describe_compari
 from modelsgenesis.verbs.evaluation import Evaluation, MeasuringOptions, evaluate
 from modelsgenesis.verbs.finetuning import default_finetuning, finetune, read_measurements, read_task
 from modelsgenesis.verbs.prediction import Prediction, Predictions, predict, predict_all
-from modelsgenesis.verbs.pretraining import pretrain
-from modelsgenesis.verbs.starting import read_recorded
 
 __all__ = [
     "Comparison",
@@ -23,8 +21,6 @@ __all__ = [
     "finetune",
     "predict",
     "predict_all",
-    "pretrain",
     "read_measurements",
-    "read_recorded",
     "read_task",
 ]

@@ -178,7 +178,7 @@ def _split(
 ) -> Split:
     if isinstance(split, (str, Path)):
         split = read_split(split)
-    split = split or split_cases(data, config.override(labels=None))
+    split = split or split_cases(data, config.override(labelled_patients=None))
     check_split(split, data)
     if not split.test:
         raise DataError(f"{data.name}: the split has no test patients, so nothing could be compared")

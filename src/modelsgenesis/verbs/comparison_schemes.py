@@ -7,10 +7,10 @@ from modelsgenesis.configs import PretrainingConfig, scheme
 from modelsgenesis.configs.comparison import ArmConfig, file_name
 from modelsgenesis.data import FileImage, LabelledCase, LabelledData
 from modelsgenesis.errors import DataError, Interrupted
+from modelsgenesis.pretraining import pretrain
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
 from modelsgenesis.training.run import RUN_NAME
-from modelsgenesis.verbs.pretraining import pretrain
 
 
 def pretrain_schemes(

@@ -91,7 +91,7 @@ def finetune(
         reporter.note("no data given: fine-tuning on the embedded sample of two CT patients, which proves nothing")
     data = read_task(source, task=task, modality=modality, patient_pattern=patient_pattern)
     config = config or default_finetuning(data, sample=source is None)
-    config = config if labels is None else config.override(labels=labels)
+    config = config if labels is None else config.override(labelled_patients=labels)
     for note in data.notes:
         reporter.note(note)
     hardware = choose_hardware(device, config.precision)
@@ -166,7 +166,11 @@ def _choose_split(
     if split is None:
         return split_cases(data, config)
     given = split if isinstance(split, Split) else read_split(split)
-    return given if config.labels is None else choose_labelled(given, data, config.labels, config.split_seed)
+    return (
+        given
+        if config.labelled_patients is None
+        else choose_labelled(given, data, config.labelled_patients, config.split_seed)
+    )
 
 
 def _train_folds(

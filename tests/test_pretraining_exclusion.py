@@ -8,7 +8,7 @@ from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig
 from modelsgenesis.data import ScanReference
 from modelsgenesis.errors import DataError
-from modelsgenesis.verbs.leaving_out import leave_out_test_cases
+from modelsgenesis.pretraining import leave_out_test_cases
 from recorded_notes import Notes
 
 

@@ -19,8 +19,7 @@ from modelsgenesis.configs import (
 from modelsgenesis.data import find_scans
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.networks import build_network
-from modelsgenesis.verbs.requests import Request
-from modelsgenesis.verbs.starting import choose_input, start_pretraining
+from modelsgenesis.pretraining import Request, choose_input, start_pretraining
 from recorded_notes import Notes
 
 SHAPE = GenesisUNetConfig(widths=(4, 8), norm="instance")

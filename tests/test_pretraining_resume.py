@@ -8,9 +8,8 @@ import modelsgenesis
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig
 from modelsgenesis.errors import ConfigurationError, Interrupted, ResumeError
+from modelsgenesis.pretraining import Request, complete, read_recorded
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.verbs import read_recorded
-from modelsgenesis.verbs.requests import Request, complete
 
 TINY = PretrainingConfig(
     network=GenesisUNetConfig(widths=(4, 8), norm="instance"),
@@ -131,7 +130,7 @@ def test_a_run_that_went_on_from_weights_goes_on_without_them(ct_folder, tmp_pat
 
 
 def test_a_batch_that_fills_the_memory_is_recorded_and_kept(ct_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("modelsgenesis.verbs.subvolumes.available_memory", lambda _: 2**29)
+    monkeypatch.setattr("modelsgenesis.pretraining.available_memory", lambda _: 2**29)
     notes = Stopping(at=1)
     with pytest.raises(Interrupted):
         modelsgenesis.pretrain(

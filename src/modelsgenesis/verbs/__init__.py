@@ -5,7 +5,6 @@ This is the only room where names become weights, weights become runs, and runs 
 
 from modelsgenesis.verbs.comparison import Comparison, compare, describe_comparison
 from modelsgenesis.verbs.evaluation import Evaluation, MeasuringOptions, evaluate
-from modelsgenesis.verbs.finetuning import default_finetuning, finetune, read_measurements, read_task
 from modelsgenesis.verbs.prediction import Prediction, Predictions, predict, predict_all
 
 __all__ = [
@@ -15,12 +14,8 @@ __all__ = [
     "Prediction",
     "Predictions",
     "compare",
-    "default_finetuning",
     "describe_comparison",
     "evaluate",
-    "finetune",
     "predict",
     "predict_all",
-    "read_measurements",
-    "read_task",
 ]

@@ -13,9 +13,9 @@ import modelsgenesis
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, ResumeError, ScanError, TrainingError
+from modelsgenesis.finetuning import SAMPLE_CONFIG, read_measurements
 from modelsgenesis.training import Split
 from modelsgenesis.training.supervised import read_rows
-from modelsgenesis.verbs.finetuning import SAMPLE_CONFIG, read_measurements
 from recorded_notes import Notes
 
 

@@ -15,15 +15,15 @@ from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.comparison.payload import read_cases
 from modelsgenesis.configs import FinetuningConfig, InputContract, NetworkConfig, apply_settings
 from modelsgenesis.data import LabelledData, PreparedCase
-from modelsgenesis.evaluation import flat
 from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.metrics.summary import flat
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.finetuning import make_objective, make_trainer
-from modelsgenesis.training.loop import Progress
 from modelsgenesis.training.outcome import summarize_rows
 from modelsgenesis.training.run import Run
 from modelsgenesis.training.supervised import plain
 from modelsgenesis.training.task_networks import initial_model, unet_of
+from modelsgenesis.training.trainer import Progress
 
 
 @dataclass(frozen=True, kw_only=True)

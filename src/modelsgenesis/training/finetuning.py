@@ -9,13 +9,12 @@ from torch import nn
 from modelsgenesis.configs import ClassificationConfig, ClassifierConfig, FinetuningConfig, SegmentationConfig
 from modelsgenesis.data import LabelledData, PreparedCase
 from modelsgenesis.errors import ConfigurationError
-from modelsgenesis.evaluation import Summary, explanations, flat
 from modelsgenesis.files import sha256_of
 from modelsgenesis.hardware import Hardware
+from modelsgenesis.metrics.summary import Summary, explanations, flat
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import load_kept, network_config, save_run_bundle
 from modelsgenesis.training.classification import Classification
-from modelsgenesis.training.loop import Progress, Trainer
 from modelsgenesis.training.outcome import (
     RESULTS_NAME,
     SPLIT_NAME,
@@ -32,6 +31,7 @@ from modelsgenesis.training.segmentation import Segmentation
 from modelsgenesis.training.splits import Split, check_split, count_split, write_split
 from modelsgenesis.training.supervised import SupervisedObjective, write_rows
 from modelsgenesis.training.task_networks import InitialModel
+from modelsgenesis.training.trainer import Progress, Trainer
 
 
 def make_objective(

@@ -16,7 +16,7 @@ from modelsgenesis.configs import (
 )
 from modelsgenesis.data import LabelledCase, LabelledData, PreparedCase, prepare_cases
 from modelsgenesis.errors import ConfigurationError, DataError
-from modelsgenesis.evaluation import window_size
+from modelsgenesis.inference.sliding_window import window_size
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import network_config
 from modelsgenesis.training.splits import Split

@@ -19,7 +19,7 @@ from modelsgenesis.configs import (
 from modelsgenesis.data import LabelledData, data_contract
 from modelsgenesis.data.names import channel_order
 from modelsgenesis.errors import ConfigurationError
-from modelsgenesis.evaluation.cases import other_channels
+from modelsgenesis.inference.cases import other_channels
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import network_config

@@ -4,18 +4,9 @@ This is the only room where names become weights, weights become runs, and runs 
 """
 
 from modelsgenesis.verbs.comparison import Comparison, compare, describe_comparison
-from modelsgenesis.verbs.evaluation import Evaluation, MeasuringOptions, evaluate
-from modelsgenesis.verbs.prediction import Prediction, Predictions, predict, predict_all
 
 __all__ = [
     "Comparison",
-    "Evaluation",
-    "MeasuringOptions",
-    "Prediction",
-    "Predictions",
     "compare",
     "describe_comparison",
-    "evaluate",
-    "predict",
-    "predict_all",
 ]

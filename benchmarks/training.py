@@ -28,10 +28,10 @@ from modelsgenesis.hardware import Hardware, choose_hardware, computes_bfloat16
 from modelsgenesis.networks import build_network
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.batches import StepBatches, make_loader
 from modelsgenesis.training.memory import peak_memory
-from modelsgenesis.training.optimization import Optimization
+from modelsgenesis.training.optim import Optimization
 from modelsgenesis.training.restoration import Restoration, fix_pairs
+from modelsgenesis.training.sampler import StepBatches, make_loader
 
 AIM = 3.5
 Step = Callable[[Tensor, Tensor], float]

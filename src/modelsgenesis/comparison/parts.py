@@ -12,7 +12,7 @@ from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, InputC
 from modelsgenesis.data import LabelledData, prepare_cases
 from modelsgenesis.data.labelled.fitting import Fit
 from modelsgenesis.errors import ConfigurationError, DataError
-from modelsgenesis.evaluation import window_size
+from modelsgenesis.inference.sliding_window import window_size
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
 from modelsgenesis.training.parts import IMAGE_VOXELS, PATCH_VOXELS, choose_patch_size

@@ -12,9 +12,10 @@ from torch.nn import functional
 from modelsgenesis.configs import ClassificationConfig, FinetuningConfig
 from modelsgenesis.data import LabelledImages, PreparedCase, class_weights, fit_image
 from modelsgenesis.errors import DataError
-from modelsgenesis.evaluation import Summary, auc, mean_ignoring_nan, summarize_classification
-from modelsgenesis.evaluation.metrics import CLASS_SEPARATOR, chosen_classes, classification_row
 from modelsgenesis.hardware import Hardware
+from modelsgenesis.metrics.classification import CLASS_SEPARATOR, auc, chosen_classes, classification_row
+from modelsgenesis.metrics.segmentation import mean_ignoring_nan
+from modelsgenesis.metrics.summary import Summary, summarize_classification
 from modelsgenesis.training.supervised import Row, SupervisedObjective
 
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as some
 
 from modelsgenesis.data import FileImage
 from modelsgenesis.errors import ConfigurationError, DataError
-from modelsgenesis.evaluation.cases import Case
-from modelsgenesis.verbs.answers import output_name, place_answers, place_table, write_labels, write_table
+from modelsgenesis.inference.cases import Case
+from modelsgenesis.inference.outputs import output_name, place_answers, place_table, write_labels, write_table
 
 
 def case(path, name=None):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelsgenesis.errors import MissingExtraError, ShapeError
-from modelsgenesis.evaluation.statistics import holm, paired_difference, paired_t, summarize, welch, wilcoxon
+from modelsgenesis.metrics.significance import holm, paired_difference, paired_t, summarize, welch, wilcoxon
 
 FIRST = [0.82, 0.85, 0.80, 0.87]
 SECOND = [0.78, 0.79, 0.77, 0.82]

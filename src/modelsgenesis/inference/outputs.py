@@ -15,10 +15,10 @@ from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.data import Refusal
 from modelsgenesis.data.reading import READERS
 from modelsgenesis.errors import ConfigurationError, DataError, printable
-from modelsgenesis.evaluation.cases import Case, as_unicode, is_answer
-from modelsgenesis.evaluation.metrics import CLASS_SEPARATOR
 from modelsgenesis.files import open_regular, write_csv, write_json
 from modelsgenesis.hardware import Hardware
+from modelsgenesis.inference.cases import Case, as_unicode, is_answer
+from modelsgenesis.metrics.classification import CLASS_SEPARATOR
 
 FOLDER = Path("predictions")
 """Where the answers to several scans go by default."""

@@ -1,13 +1,16 @@
 """The loop of pretraining and fine-tuning."""
 
+import math
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from modelsgenesis.configs import TrainingConfig
 from modelsgenesis.errors import ConfigurationError, ExplodingLossError, Interrupted, NonFiniteLossError, ResumeError
@@ -15,15 +18,57 @@ from modelsgenesis.files import parsing
 from modelsgenesis.hardware import Hardware, check_compiler
 from modelsgenesis.networks import enable_activation_checkpointing, synchronise_batch_norm
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.batches import StepBatches, make_loader, next_batch, start_loader
 from modelsgenesis.training.checkpoint import library_versions, random_states, restore_random_states
 from modelsgenesis.training.distributed import Processes
-from modelsgenesis.training.objective import Objective, Progress
-from modelsgenesis.training.optimization import Optimization, count_steps, learning_rate
+from modelsgenesis.training.optim import Optimization, count_steps, learning_rate
 from modelsgenesis.training.run import LAST_NAME, Run, check_config, compare
+from modelsgenesis.training.sampler import StepBatches, make_loader, next_batch, start_loader
 from modelsgenesis.training.stopping import DivergenceCheck, GracefulStop
 
-__all__ = ["Objective", "Progress", "Trainer"]
+
+class Objective(ABC):
+    """What a kind of training adds to the loop.
+
+    Attributes:
+        dataset: Maps an item `epoch * len(dataset) + index` to a sample; its length is the samples of an epoch.
+    """
+
+    dataset: Dataset[Any]
+
+    @abstractmethod
+    def loss(self, network: nn.Module, batch: Any) -> Tensor:
+        """Return the mean loss of a batch; the network is called under autocast."""
+
+    @abstractmethod
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Measure the network, in evaluation mode and without gradients."""
+
+    @abstractmethod
+    def score(self, metrics: dict[str, float]) -> float:
+        """Return the number that decides which network is kept; lower is better."""
+
+
+@dataclass
+class Progress:
+    """Where a run is.
+
+    Attributes:
+        step: Steps done.
+        best_step: Step of the best validation.
+        best_score: Its score; lower is better.
+        stale: Validations since the best.
+        metrics: Of the best validation.
+        kept: SHA-256 of the weights in the bundle, which are of the best validation; "" before the first.
+        first_losses: What a loss is compared with to tell a divergence.
+    """
+
+    step: int = 0
+    best_step: int = 0
+    best_score: float = math.inf
+    stale: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    kept: str = ""
+    first_losses: list[float] = field(default_factory=list)
 
 
 class Clock:

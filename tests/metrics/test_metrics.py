@@ -4,8 +4,13 @@ from scipy.ndimage import distance_transform_edt
 from scipy.stats import mannwhitneyu
 
 from modelsgenesis.errors import RangeError, ShapeError
-from modelsgenesis.evaluation import auc, dice_per_class, mean_ignoring_nan, measure_segmentation
-from modelsgenesis.evaluation.metrics import chosen_classes, classification_row, hausdorff95_per_class
+from modelsgenesis.metrics.classification import auc, chosen_classes, classification_row
+from modelsgenesis.metrics.segmentation import (
+    dice_per_class,
+    hausdorff95_per_class,
+    mean_ignoring_nan,
+    measure_segmentation,
+)
 
 
 def test_dice_and_iou_of_known_overlaps():

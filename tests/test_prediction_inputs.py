@@ -12,7 +12,7 @@ import modelsgenesis
 from dicom_files import write_series
 from modelsgenesis.configs import CONTRACTS
 from modelsgenesis.errors import ConfigurationError, ScanError
-from modelsgenesis.verbs import predict_all
+from modelsgenesis.prediction import predict_all
 from recorded_notes import Notes
 from tiny_bundles import OBLIQUE, write_bundle
 

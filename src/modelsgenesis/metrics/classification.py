@@ -1,12 +1,58 @@
-"""How well scores rank the cases of a class before the others, for many resamples at once."""
+"""Classification: the classes that probabilities stand for, and how well scores rank the cases of a class."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from modelsgenesis.errors import RangeError
-from modelsgenesis.evaluation.bootstrap import divide
+
+CLASSIFICATION_METRICS = ("auc", "average_precision", "sensitivity", "accuracy")
+"""Of each class: area under the ROC curve, average precision, sensitivity at a specificity, share that is right."""
+
+
+CLASS_SEPARATOR = "; "
+"""Between the names of several classes in a cell of a table."""
+
+
+def chosen_classes(probabilities: np.ndarray, *, multilabel: bool) -> np.ndarray:
+    """Return which classes probabilities stand for: the most probable one, or with `multilabel` all of at least 0.5.
+
+    Args:
+        probabilities: [..., classes].
+        multilabel: Whether several classes, or none, may hold.
+
+    Returns:
+        Booleans of the same shape.
+
+    Example:
+        >>> chosen_classes(np.array([0.5, 0.5, 0.2]), multilabel=True).tolist()
+        [True, True, False]
+        >>> chosen_classes(np.array([0.5, 0.5, 0.2]), multilabel=False).tolist()
+        [True, False, False]
+    """
+    if multilabel:
+        return probabilities >= 0.5
+    return np.arange(probabilities.shape[-1]) == probabilities.argmax(axis=-1)[..., None]
+
+
+def classification_row(
+    held: Sequence[int], probabilities: np.ndarray, labels: Sequence[str], *, multilabel: bool
+) -> dict[str, str | float]:
+    """Return what a table says of a classified case: what holds, what was predicted, and the probabilities.
+
+    Args:
+        held: Indices of the classes that hold.
+        probabilities: [classes].
+        labels: Class names.
+        multilabel: Whether several classes, or none, may hold.
+    """
+    chosen: list[int] = np.flatnonzero(chosen_classes(probabilities, multilabel=multilabel)).tolist()
+    return {
+        "class": CLASS_SEPARATOR.join(labels[index] for index in held),
+        "predicted": CLASS_SEPARATOR.join(labels[index] for index in chosen),
+        **{f"probability {name}": float(value) for name, value in zip(labels, probabilities, strict=True)},
+    }
 
 
 @dataclass(frozen=True)
@@ -107,3 +153,9 @@ def sensitivity_at(specificity: float) -> Callable[[Curve], np.ndarray]:
         return np.where(np.isfinite(best), best, np.nan)
 
     return sensitivity
+
+
+def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
+    """Return the quotient; NaN, without a warning, where the denominator is zero."""
+    undefined = np.full(np.broadcast_shapes(np.shape(numerator), np.shape(denominator)), np.nan)
+    return np.divide(numerator, denominator, out=undefined, where=np.asarray(denominator) != 0)

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from modelsgenesis.configs import CONTRACTS, BundleConfig, InputContract, PredictionConfig
-from modelsgenesis.data import PreparedVolume, Volume, check_same_grid, fit_image, prepare, told_modality
+from modelsgenesis.data import PreparedVolume, Volume, check_same_grid, fit_image, prepare, to_native, told_modality
 from modelsgenesis.errors import ConfigurationError, ScanError
-from modelsgenesis.evaluation.inference import check_window, mirrored_passes, segment
 from modelsgenesis.hardware import Hardware, free_memory
+from modelsgenesis.inference.sliding_window import check_window, mirrored_passes, segment
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -224,3 +224,45 @@ def classify_case(
             results.append(soft.mean(dim=0).cpu().numpy())
             _check_finite(results[-1], one.frame.source)
     return np.mean(results, axis=0)
+
+
+def native_channel(answers: Sequence[SoftAnswer], index: int) -> np.ndarray:
+    """Return the probability of one class, float32 [*scan's shape]; it may be a view of the answer's."""
+    channels = [to_native(answer.probabilities[index], answer.prepared, order=1) for answer in answers]
+    return channels[0] if len(channels) == 1 else np.sum(channels, axis=0)
+
+
+def native_labels(answers: Sequence[SoftAnswer]) -> np.ndarray:
+    """Return the most probable class of each voxel of the scan.
+
+    Probabilities are brought to the scan's own grid before the classes are compared, which keeps their borders smooth;
+    a class at a time gives what all at once would.
+
+    Args:
+        answers: Of a case.
+
+    Returns:
+        uint8 [*scan's shape]; uint16 for more than 256 classes.
+    """
+    classes = len(answers[0].probabilities)
+    best = native_channel(answers, 0)
+    if any(np.may_share_memory(best, answer.probabilities) for answer in answers):
+        best = best.copy()
+    labels = np.zeros(best.shape, np.uint8 if classes <= 256 else np.uint16)
+    for index in range(1, classes):
+        channel = native_channel(answers, index)
+        higher = channel > best
+        labels[higher] = index
+        np.copyto(best, channel, where=higher)
+        del channel, higher  # before the next one is made
+    return labels
+
+
+def native_probabilities(answers: Sequence[SoftAnswer]) -> np.ndarray:
+    """Return the probabilities of all classes, float32 [*scan's shape, classes]: as large as that is."""
+    first = native_channel(answers, 0)
+    classes = len(answers[0].probabilities)
+    result = np.empty((*first.shape, classes), np.float32, order="F")  # as NIfTI stores it
+    for index in range(classes):
+        result[..., index] = native_channel(answers, index) if index else first
+    return result

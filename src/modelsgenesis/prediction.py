@@ -7,19 +7,29 @@ from typing import Any
 
 import numpy as np
 
+from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.data import Refusal, Volume, read_volume, write_nifti
 from modelsgenesis.errors import ConfigurationError, ScanError
-from modelsgenesis.evaluation.answers import native_labels, native_probabilities
-from modelsgenesis.evaluation.cases import Case, find_cases
-from modelsgenesis.evaluation.ensembles import Member, classify_case, prepare_for, segment_case, usable_contract
-from modelsgenesis.evaluation.metrics import chosen_classes
 from modelsgenesis.hardware import Hardware, choose_hardware
+from modelsgenesis.inference.cases import Case, find_cases
+from modelsgenesis.inference.ensemble import (
+    Member,
+    check_members,
+    classify_case,
+    native_labels,
+    native_probabilities,
+    prepare_for,
+    segment_case,
+    usable_contract,
+)
+from modelsgenesis.inference.measuring import each_case
+from modelsgenesis.inference.outputs import Place, describe_model, place_answers, place_table, write_labels, write_table
+from modelsgenesis.metrics.classification import chosen_classes
+from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.verbs.answers import Place, describe_model, place_answers, place_table, write_labels, write_table
-from modelsgenesis.verbs.measuring import each_case
-from modelsgenesis.verbs.members import Models, load_members, model_names
 
+Models = str | Path | Sequence[str | Path]
 Source = str | Path | Sequence[str | Path]
 
 
@@ -237,3 +247,45 @@ class _Work:
         for warning in dict.fromkeys(filter(None, warnings)):
             self.reporter.note(f"warning: {warning}")
         return volumes
+
+
+def load_members(model: Models, hardware: Hardware, *, token: str | None, reporter: Reporter) -> list[Member]:
+    """Load one model or several, a folder of folds being as many as it holds.
+
+    Raises:
+        ConfigurationError: They do not predict, or not the same.
+        CheckpointError: One is no sound model.
+        HubError: The Hub or a download failed.
+    """
+    members = []
+    for name in model_folders(model):
+        bundle = load(name, token=token, progress=announce(reporter))
+        network = hardware.place_network(bundle.network).eval()
+        members.append(Member(name=public_name(name), network=network, config=bundle.config))
+    check_members(members)
+    if len(members) > 1:
+        reporter.note(f"the mean of {len(members)} models: {', '.join(member.name for member in members)}")
+    return members
+
+
+def model_folders(model: Models) -> list[str | Path]:
+    """Return one model or several as a list, in which the folds of a folder take its place."""
+    return [fold for one in _listed(model) for fold in expand_folds(one)]
+
+
+def expand_folds(model: str | Path) -> list[str | Path]:
+    """Return the folds of a folder that holds `fold0`, `fold1` … and is no model itself; else the model alone."""
+    folder = Path(model)
+    if not folder.is_dir() or (folder / CONFIG_NAME).exists():
+        return [model]
+    folds = {int(path.name[4:]): path for path in folder.glob("fold*") if path.name[4:].isdigit()}
+    return [folds[fold] for fold in sorted(folds) if (folds[fold] / CONFIG_NAME).exists()] or [model]
+
+
+def model_names(model: Models) -> list[str]:
+    """Return what answers may call models: no path."""
+    return [public_name(one) for one in _listed(model)]
+
+
+def _listed(model: Models) -> Sequence[str | Path]:
+    return [model] if isinstance(model, (str, Path)) else model

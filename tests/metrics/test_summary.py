@@ -7,8 +7,9 @@ from monai.metrics.average_precision import compute_average_precision
 from monai.metrics.rocauc import compute_roc_auc
 
 from modelsgenesis.errors import RangeError
-from modelsgenesis.evaluation import auc, flat, ranking
-from modelsgenesis.evaluation.summaries import summarize_classification, summarize_segmentation
+from modelsgenesis.metrics import classification as ranking
+from modelsgenesis.metrics.classification import auc
+from modelsgenesis.metrics.summary import flat, summarize_classification, summarize_segmentation
 
 NAN = float("nan")
 

@@ -7,7 +7,7 @@ from torch import nn
 from modelsgenesis.configs import GenesisUNetConfig, TrainingConfig
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.networks import GenesisUNet
-from modelsgenesis.training.optimization import Optimization, count_steps, learning_rate
+from modelsgenesis.training.optim import Optimization, count_steps, learning_rate
 
 CONFIG = TrainingConfig(steps=10, warmup_steps=0, schedule="constant", learning_rate=0.1, weight_decay=0.1)
 

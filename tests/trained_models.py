@@ -1,4 +1,4 @@
-"""A Genesis, a network trained to segment for a moment and one that was not: each made once for all tests of verbs."""
+"""A pretrained model, one fine-tuned from it for a moment, and an untrained one: each made once for all tests."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Segmentation metrics of a case, and which classes probabilities stand for."""
+"""Segmentation metrics of a case: Dice, intersection over union, 95% Hausdorff distance."""
 
 import warnings
 from collections.abc import Sequence
@@ -11,12 +11,6 @@ from modelsgenesis.errors import MissingExtraError, ShapeError
 
 SEGMENTATION_METRICS = ("dice", "iou", "hausdorff95")
 """Of each structure: overlap in [0, 1], intersection over union in [0, 1], 95% Hausdorff distance in mm."""
-
-CLASSIFICATION_METRICS = ("auc", "average_precision", "sensitivity", "accuracy")
-"""Of each class: area under the ROC curve, average precision, sensitivity at a specificity, share that is right."""
-
-CLASS_SEPARATOR = "; "
-"""Between the names of several classes in a cell of a table."""
 
 
 def dice_per_class(predicted: np.ndarray, truth: np.ndarray, classes: int) -> list[float]:
@@ -112,46 +106,6 @@ def measure_segmentation(
         f"{metric} {label}": value
         for metric, values in columns.items()
         for label, value in zip(labels[1:], values, strict=True)
-    }
-
-
-def chosen_classes(probabilities: np.ndarray, *, multilabel: bool) -> np.ndarray:
-    """Return which classes probabilities stand for: the most probable one, or with `multilabel` all of at least 0.5.
-
-    Args:
-        probabilities: [..., classes].
-        multilabel: Whether several classes, or none, may hold.
-
-    Returns:
-        Booleans of the same shape.
-
-    Example:
-        >>> chosen_classes(np.array([0.5, 0.5, 0.2]), multilabel=True).tolist()
-        [True, True, False]
-        >>> chosen_classes(np.array([0.5, 0.5, 0.2]), multilabel=False).tolist()
-        [True, False, False]
-    """
-    if multilabel:
-        return probabilities >= 0.5
-    return np.arange(probabilities.shape[-1]) == probabilities.argmax(axis=-1)[..., None]
-
-
-def classification_row(
-    held: Sequence[int], probabilities: np.ndarray, labels: Sequence[str], *, multilabel: bool
-) -> dict[str, str | float]:
-    """Return what a table says of a classified case: what holds, what was predicted, and the probabilities.
-
-    Args:
-        held: Indices of the classes that hold.
-        probabilities: [classes].
-        labels: Class names.
-        multilabel: Whether several classes, or none, may hold.
-    """
-    chosen: list[int] = np.flatnonzero(chosen_classes(probabilities, multilabel=multilabel)).tolist()
-    return {
-        "class": CLASS_SEPARATOR.join(labels[index] for index in held),
-        "predicted": CLASS_SEPARATOR.join(labels[index] for index in chosen),
-        **{f"probability {name}": float(value) for name, value in zip(labels, probabilities, strict=True)},
     }
 
 

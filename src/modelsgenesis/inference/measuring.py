@@ -8,7 +8,8 @@ import numpy as np
 from modelsgenesis.data import LabelledCase, LabelledData, Refusal, Volume, check_same_grid, read_mask
 from modelsgenesis.data.labelled import label_indices
 from modelsgenesis.errors import RangeError, ScanError, ShapeError
-from modelsgenesis.evaluation.metrics import classification_row, measure_segmentation
+from modelsgenesis.metrics.classification import classification_row
+from modelsgenesis.metrics.segmentation import measure_segmentation
 from modelsgenesis.reporting import Reporter
 
 Measured = tuple[dict[str, Any], np.ndarray | None]

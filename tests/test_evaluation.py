@@ -18,8 +18,9 @@ from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
 from modelsgenesis.configs import CONTRACTS, PredictionConfig
 from modelsgenesis.data import LabelledCase, LabelledData, Volume
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError
+from modelsgenesis.evaluation import MeasuringOptions
+from modelsgenesis.prediction import predict_all
 from modelsgenesis.training import Split
-from modelsgenesis.verbs import MeasuringOptions, predict_all
 from recorded_notes import Notes
 from tiny_bundles import write_bundle
 

@@ -12,7 +12,7 @@ import pytest
 import modelsgenesis
 from modelsgenesis.configs import CONTRACTS, PredictionConfig
 from modelsgenesis.errors import CheckpointError, ConfigurationError, DataError, ScanError
-from modelsgenesis.verbs import predict_all
+from modelsgenesis.prediction import predict_all
 from recorded_notes import Notes
 from tiny_bundles import LABELS, OBLIQUE, write_bundle
 

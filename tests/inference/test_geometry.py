@@ -19,9 +19,16 @@ from modelsgenesis.configs import (
     Provenance,
 )
 from modelsgenesis.data import Volume, prepare, prepare_label, read_volume, to_native, write_nifti
-from modelsgenesis.evaluation.answers import native_labels, native_probabilities
-from modelsgenesis.evaluation.ensembles import Member, SoftAnswer, prepare_for, segment_case, without_voxels
 from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.inference.ensemble import (
+    Member,
+    SoftAnswer,
+    native_labels,
+    native_probabilities,
+    prepare_for,
+    segment_case,
+    without_voxels,
+)
 
 HARDWARE = choose_hardware("cpu", "float32")
 SHAPES = InputContract(modality="shape", intensity="window", window=(0.0, 1.0))

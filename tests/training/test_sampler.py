@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelsgenesis.configs import TrainingConfig
-from modelsgenesis.training.batches import StepBatches, choose_workers, make_loader, next_batch, start_loader
+from modelsgenesis.training.sampler import StepBatches, choose_workers, make_loader, next_batch, start_loader
 
 
 @given(size=st.integers(1, 20), batch_size=st.integers(1, 8), steps=st.integers(1, 30), start=st.integers(0, 29))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from modelsgenesis.errors import ConfigurationError
-from modelsgenesis.evaluation.bootstrap import interval, intervals, mean_of_columns, weighted_means
+from modelsgenesis.metrics.summary import interval, intervals, mean_of_columns, weighted_means
 
 
 def mean_of(values):
@@ -54,7 +54,7 @@ def test_the_seed_is_the_whole_of_the_randomness():
 def test_many_cases_go_through_in_blocks_and_give_the_same(monkeypatch):
     values, patients = np.arange(20.0), [str(index // 2) for index in range(20)]
     whole = interval(mean_of(values), patients, 100)
-    monkeypatch.setattr("modelsgenesis.evaluation.bootstrap._BLOCK", 60)
+    monkeypatch.setattr("modelsgenesis.metrics.summary._BLOCK", 60)
     assert interval(mean_of(values), patients, 100) == whole
 
 

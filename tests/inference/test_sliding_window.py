@@ -4,9 +4,9 @@ from torch import nn
 
 from modelsgenesis.configs import GenesisUNetConfig, PredictionConfig
 from modelsgenesis.errors import ConfigurationError, ShapeError
-from modelsgenesis.evaluation import inference, sliding_window, window_size
-from modelsgenesis.evaluation.inference import segment
 from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.inference import sliding_window as inference
+from modelsgenesis.inference.sliding_window import segment, sliding_window, window_size
 from modelsgenesis.networks import GenesisUNet
 
 HARDWARE = choose_hardware("cpu", "float32")

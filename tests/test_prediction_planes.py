@@ -11,7 +11,7 @@ from PIL import Image
 import modelsgenesis
 from modelsgenesis.configs import CONTRACTS, PredictionConfig
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError
-from modelsgenesis.verbs import predict_all
+from modelsgenesis.prediction import predict_all
 from tiny_bundles import write_bundle
 
 CT, XRAY = CONTRACTS["ct"], CONTRACTS["xray"]

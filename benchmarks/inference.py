@@ -50,8 +50,8 @@ def measure(arguments: argparse.Namespace) -> None:
     from monai.inferers.utils import sliding_window_inference
 
     from modelsgenesis.configs import GenesisUNetConfig
-    from modelsgenesis.evaluation import sliding_window
     from modelsgenesis.hardware import choose_hardware
+    from modelsgenesis.inference.sliding_window import sliding_window
     from modelsgenesis.networks import build_network
 
     clock = time.process_time if arguments.clock == "cpu" else time.perf_counter

@@ -43,7 +43,7 @@ def chosen(arguments: argparse.Namespace) -> list:
 def predict(arguments: argparse.Namespace) -> None:
     """Predict every case, and print the seconds that the predictions took."""
     from modelsgenesis.configs import PredictionConfig
-    from modelsgenesis.verbs import predict_all
+    from modelsgenesis.prediction import predict_all
 
     sources = [image.path for case in chosen(arguments) for image in case.images]
     config = PredictionConfig(precision=arguments.precision)
@@ -60,9 +60,8 @@ def compare(folder: Path, first: Path, arguments: argparse.Namespace) -> str:
     import numpy as np
 
     import modelsgenesis
+    from modelsgenesis.evaluation import MeasuringOptions, read_table
     from modelsgenesis.training import Split
-    from modelsgenesis.verbs.evaluation import MeasuringOptions
-    from modelsgenesis.verbs.written import read_table
 
     if (first / "predictions.csv").exists():
         labels = json.loads((first / "predictions.json").read_text())["labels"]

@@ -10,9 +10,8 @@ from torch.utils.data import Dataset
 from modelsgenesis.configs import TrainingConfig
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.loop import Trainer
-from modelsgenesis.training.objective import Objective
 from modelsgenesis.training.run import Run
+from modelsgenesis.training.trainer import Objective, Trainer
 
 CPU = choose_hardware("cpu", "float32")
 

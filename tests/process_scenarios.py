@@ -28,8 +28,8 @@ from modelsgenesis.hardware import Hardware
 from modelsgenesis.networks import GenesisUNet
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.distributed import Processes
-from modelsgenesis.training.loop import Objective, Trainer
 from modelsgenesis.training.run import Run
+from modelsgenesis.training.trainer import Objective, Trainer
 
 HARDWARE = Hardware(torch.device("cpu"))
 NORMS = {

@@ -31,6 +31,8 @@ if TYPE_CHECKING:  # for editors and type checkers; `as` marks what is public
     from modelsgenesis.configs import PretrainingConfig as PretrainingConfig
     from modelsgenesis.configs import SegmentationConfig as SegmentationConfig
     from modelsgenesis.errors import GenesisError as GenesisError
+    from modelsgenesis.evaluation import evaluate as evaluate
+    from modelsgenesis.finetuning import finetune as finetune
     from modelsgenesis.hub import list_cards as list_cards
     from modelsgenesis.models import from_pretrained as from_pretrained
     from modelsgenesis.models import load as load
@@ -39,26 +41,27 @@ if TYPE_CHECKING:  # for editors and type checkers; `as` marks what is public
     from modelsgenesis.networks import GenesisUNet as GenesisUNet
     from modelsgenesis.networks import adapt as adapt
     from modelsgenesis.networks import build_network as build_network
+    from modelsgenesis.prediction import predict as predict
+    from modelsgenesis.prediction import predict_all as predict_all
     from modelsgenesis.pretext import Deformation as Deformation
     from modelsgenesis.pretraining import pretrain as pretrain
     from modelsgenesis.verbs import compare as compare
     from modelsgenesis.verbs import describe_comparison as describe_comparison
-    from modelsgenesis.verbs import evaluate as evaluate
-    from modelsgenesis.verbs import finetune as finetune
-    from modelsgenesis.verbs import predict as predict
-    from modelsgenesis.verbs import predict_all as predict_all
 
 _NAMES = {  # what `__getattr__` finds, by the room that it comes from
     "checkpoints": "Bundle load_bundle save_bundle",
     "configs": "BundleConfig ClassificationConfig FinetuningConfig GenesisUNetConfig InputContract "
     "PredictionConfig PretextConfig PretrainingConfig SegmentationConfig",
     "errors": "GenesisError",
+    "evaluation": "evaluate",
+    "finetuning": "finetune",
     "hub": "list_cards",
     "models": "from_pretrained load push_to_hub save_pretrained",
     "networks": "GenesisUNet adapt build_network",
     "pretext": "Deformation",
+    "prediction": "predict predict_all",
     "pretraining": "pretrain",
-    "verbs": "compare describe_comparison evaluate finetune predict predict_all",
+    "verbs": "compare describe_comparison",
 }
 _ROOM_OF = {name: room for room, names in _NAMES.items() for name in names.split()}
 

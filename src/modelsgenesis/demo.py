@@ -6,12 +6,12 @@ from pathlib import Path
 from modelsgenesis.configs import GenesisUNetConfig, PredictionConfig, PretrainingConfig, SegmentationConfig
 from modelsgenesis.data import sample_data, sample_folder
 from modelsgenesis.errors import Interrupted
+from modelsgenesis.finetuning import finetune, sample_split
 from modelsgenesis.models import read_results
+from modelsgenesis.prediction import predict
 from modelsgenesis.pretraining import pretrain
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run
-from modelsgenesis.verbs import finetune, predict
-from modelsgenesis.verbs.finetuning import sample_split
 
 NETWORK = GenesisUNetConfig(widths=(16, 32, 64))
 PATCH = (32, 32, 12)  # the smallest sample scan has 13 slices

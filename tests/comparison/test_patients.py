@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from modelsgenesis.comparison.patients import patient_interval
-from modelsgenesis.evaluation import auc
+from modelsgenesis.metrics.classification import auc
 
 
 def segmented(shift, seed=0, cases=30):

@@ -26,7 +26,7 @@ import multiprocessing, os, signal, sys
 from pathlib import Path
 from fitted_numbers import Numbers
 from modelsgenesis.configs import TrainingConfig
-from modelsgenesis.training.batches import StepBatches, make_loader, start_loader
+from modelsgenesis.training.sampler import StepBatches, make_loader, start_loader
 
 if __name__ == "__main__":
     multiprocessing.set_start_method("spawn")

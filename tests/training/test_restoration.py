@@ -10,9 +10,9 @@ from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import GenesisUNet
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.loop import Trainer
 from modelsgenesis.training.restoration import Restoration, fix_pairs, spread_items
 from modelsgenesis.training.run import Run
+from modelsgenesis.training.trainer import Trainer
 from recorded_notes import Notes
 
 CONFIG = PretrainingConfig(

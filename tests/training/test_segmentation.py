@@ -7,8 +7,8 @@ from torch import nn
 from labelled_cases import SEGMENT, data_of, masked
 from modelsgenesis.data import PreparedCase
 from modelsgenesis.errors import DataError, MissingExtraError
-from modelsgenesis.evaluation.metrics import hausdorff95_per_class, measure_segmentation
 from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.metrics.segmentation import hausdorff95_per_class, measure_segmentation
 from modelsgenesis.networks import build_network
 from modelsgenesis.training.finetuning import make_objective
 from modelsgenesis.training.outcome import summarize_rows
@@ -45,7 +45,7 @@ def test_empty_masks_and_absent_structures_are_said():
 
 
 def test_without_scipy_there_is_no_distance_and_that_is_said(monkeypatch):
-    for room in ("training.segmentation", "evaluation.metrics"):
+    for room in ("training.segmentation", "metrics.segmentation"):
         monkeypatch.setattr(f"modelsgenesis.{room}.find_spec", lambda _name: None)
     assert objective_of([masked(0)]).notes() == [
         "the Hausdorff distance needs an optional dependency: pip install 'modelsgenesis[report]'"

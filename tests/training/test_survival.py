@@ -22,8 +22,8 @@ from modelsgenesis.errors import (
     TrainingError,
 )
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.loop import Trainer
 from modelsgenesis.training.run import Run
+from modelsgenesis.training.trainer import Trainer
 from recorded_notes import Notes
 
 

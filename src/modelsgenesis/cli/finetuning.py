@@ -46,13 +46,13 @@ def finetune(
     json_output: options.Json = False,
 ) -> None:
     """Train a segmentation or classification model with labels and measure it on held-out patients."""
-    from modelsgenesis import verbs
+    from modelsgenesis import finetuning
     from modelsgenesis.cli.results import print_results
     from modelsgenesis.configs import apply_settings
 
     if push_to_hub and folds and fold is None:
         raise typer.BadParameter("received with --folds, which makes several models; push one of its folders later")
-    labelled = verbs.read_task(
+    labelled = finetuning.read_task(
         data, task=task, modality=None if modality == "auto" else modality, patient_pattern=patient
     )
     given = {
@@ -62,12 +62,12 @@ def finetune(
         "freeze_encoder": freeze_encoder or None,
     }
     asked = [*options.as_settings({"steps": steps, **given}), *(settings or [])]
-    run, _ = verbs.finetune(
+    run, _ = finetuning.finetune(
         None if data is None else labelled,
         output,
         init=init,
         from_scratch=from_scratch,
-        config=apply_settings(verbs.default_finetuning(labelled, sample=data is None), asked),
+        config=apply_settings(finetuning.default_finetuning(labelled, sample=data is None), asked),
         split=split,
         device=device,
         resume=resume,
@@ -75,7 +75,7 @@ def finetune(
         token=token,
         reporter=make_reporter(quiet=quiet),
     )
-    results = verbs.read_measurements(run)
+    results = finetuning.read_measurements(run)
     if json_output:
         print_json({"run": str(run), "results": results})
     else:

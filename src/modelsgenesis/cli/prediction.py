@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from modelsgenesis.configs import PredictionConfig
-    from modelsgenesis.verbs import Prediction, Predictions
+    from modelsgenesis.prediction import Prediction, Predictions
 
 Ensemble = Annotated[
     list[str] | None,
@@ -68,9 +68,9 @@ def predict(
     json_output: Json = False,
 ) -> None:
     """Segment or classify scans; a label map has its scan's own shape, affine and orientation."""
-    from modelsgenesis import verbs
+    from modelsgenesis.prediction import predict_all
 
-    found = verbs.predict_all(
+    found = predict_all(
         [model, *(ensemble or [])],
         scans,
         output=output,
@@ -117,15 +117,15 @@ def evaluate(
     json_output: Json = False,
 ) -> None:
     """Evaluate a model, or saved predictions, on labelled scans, with 95% intervals over patients."""
-    from modelsgenesis import verbs
+    from modelsgenesis import evaluation
 
-    found = verbs.evaluate(
+    found = evaluation.evaluate(
         [model, *ensemble] if ensemble else model,
         data,
         output=output,
         split=split,
         config=prediction_config(overlap, flips, stitch, precision),
-        options=verbs.MeasuringOptions(bootstrap=bootstrap, seed=seed, specificity=specificity),
+        options=evaluation.MeasuringOptions(bootstrap=bootstrap, seed=seed, specificity=specificity),
         device=device,
         strict=strict,
         token=token,

@@ -19,7 +19,7 @@ _TITLES = {
 
 def print_results(folder: Path, results: Mapping[str, Any]) -> None:
     """Print the content of a `results.json` for people."""
-    from modelsgenesis.evaluation import explanations
+    from modelsgenesis.metrics.summary import explanations
 
     test = results["test"]
     if test:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from modelsgenesis.comparison.patients import patient_interval
-from modelsgenesis.evaluation.statistics import Test, holm, paired_difference, paired_t, summarize, welch, wilcoxon
+from modelsgenesis.metrics.significance import Test, holm, paired_difference, paired_t, summarize, welch, wilcoxon
 
 Record = Mapping[str, Any]
 

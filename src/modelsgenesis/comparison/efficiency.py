@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from modelsgenesis.comparison.analysis import lower_is_better, values_by_seed
-from modelsgenesis.evaluation.statistics import MINIMUM_RUNS
+from modelsgenesis.metrics.significance import MINIMUM_RUNS
 
 _RESAMPLES = 2000
 

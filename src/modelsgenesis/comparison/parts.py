@@ -12,7 +12,7 @@ from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, InputC
 from modelsgenesis.data import LabelledData, prepare_cases
 from modelsgenesis.data.labelled.fitting import Fit
 from modelsgenesis.errors import ConfigurationError, DataError
-from modelsgenesis.evaluation import window_size
+from modelsgenesis.inference.sliding_window import window_size
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
 from modelsgenesis.training.parts import IMAGE_VOXELS, PATCH_VOXELS, choose_patch_size
@@ -26,7 +26,7 @@ class Parts:
         split: Which cases are for what; those that cannot be used are taken out of it.
         folder: Where the files go.
         size: Sides that images to classify are brought to at once; None keeps their own.
-        fit: How they are; see `fit_image`.
+        fit: How they are; see `resize_or_crop`.
         strict: A bad case is an error.
         reporter: Receives what is left out.
 

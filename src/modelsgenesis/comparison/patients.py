@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from modelsgenesis.evaluation.bootstrap import interval, mean_of_columns, weighted_means
-from modelsgenesis.evaluation.ranking import area, average_precision, curve
+from modelsgenesis.metrics.classification import area, average_precision, curve
+from modelsgenesis.metrics.summary import interval, mean_of_columns, weighted_means
 
 Record = Mapping[str, Any]
 Statistic = Callable[[np.ndarray], np.ndarray]

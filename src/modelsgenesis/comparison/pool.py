@@ -12,7 +12,7 @@ from typing import Any
 
 from modelsgenesis.comparison.trials import Bench, Trial, run_trial
 from modelsgenesis.errors import GenesisError, Interrupted, NonFiniteLossError, TrainingError
-from modelsgenesis.training.batches import end_with_parent
+from modelsgenesis.training.sampler import end_with_parent
 from modelsgenesis.training.stopping import GracefulStop
 
 Record = dict[str, Any]

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from modelsgenesis.comparison.efficiency import sentence
-from modelsgenesis.evaluation.statistics import MINIMUM_RUNS
+from modelsgenesis.metrics.significance import MINIMUM_RUNS
 
 Results = Mapping[str, Any]
 

@@ -23,9 +23,10 @@ from modelsgenesis.errors import (
     TrainingError,
     nearest,
 )
-from modelsgenesis.evaluation import CLASSIFICATION_METRICS, SEGMENTATION_METRICS
-from modelsgenesis.evaluation.statistics import require_scipy
 from modelsgenesis.files import write_atomically, write_json
+from modelsgenesis.metrics.classification import CLASSIFICATION_METRICS
+from modelsgenesis.metrics.segmentation import SEGMENTATION_METRICS
+from modelsgenesis.metrics.significance import require_scipy
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.splits import choose_labelled, count_split
 from modelsgenesis.training.supervised import plain

@@ -19,8 +19,8 @@ from modelsgenesis.files import read_text, sha256_of
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.distributed import Processes
-from modelsgenesis.training.objective import Progress
 from modelsgenesis.training.run import Run
+from modelsgenesis.training.trainer import Progress
 
 
 def network_config(network: nn.Module) -> NetworkConfig:

@@ -9,13 +9,12 @@ from torch import nn
 from modelsgenesis.configs import ClassificationConfig, ClassifierConfig, FinetuningConfig, SegmentationConfig
 from modelsgenesis.data import LabelledData, PreparedCase
 from modelsgenesis.errors import ConfigurationError
-from modelsgenesis.evaluation import Summary, explanations, flat
 from modelsgenesis.files import sha256_of
 from modelsgenesis.hardware import Hardware
+from modelsgenesis.metrics.summary import Summary, explanations, flat
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import load_kept, network_config, save_run_bundle
 from modelsgenesis.training.classification import Classification
-from modelsgenesis.training.loop import Progress, Trainer
 from modelsgenesis.training.outcome import (
     RESULTS_NAME,
     SPLIT_NAME,
@@ -25,13 +24,21 @@ from modelsgenesis.training.outcome import (
     summarize_rows,
     write_results,
 )
-from modelsgenesis.training.parts import Parts, pick_parts, prepare_named, recorded_data, settle_patch_size
+from modelsgenesis.training.parts import (
+    Parts,
+    pick_parts,
+    prepare_named,
+    recorded_data,
+    settle_patch_size,
+    slices_of,
+)
 from modelsgenesis.training.pictures import draw_run_curve
 from modelsgenesis.training.run import Run
 from modelsgenesis.training.segmentation import Segmentation
 from modelsgenesis.training.splits import Split, check_split, count_split, write_split
 from modelsgenesis.training.supervised import SupervisedObjective, write_rows
 from modelsgenesis.training.task_networks import InitialModel
+from modelsgenesis.training.trainer import Progress, Trainer
 
 
 def make_objective(
@@ -110,9 +117,10 @@ def finetune_network(
         parts = pick_parts(split, prepare_named(cases, data, contract, config, strict=strict, reporter=reporter))
     config = settle_patch_size(config, network, parts["training"], reporter)
     check_network(network, data)
-    objective = make_objective(
-        config, data, training=parts["training"], validation=parts["validation"], hardware=hardware
-    )
+    training = parts["training"]
+    if config.dims == 2:
+        training = [plane for case in training for plane in slices_of(case)]
+    objective = make_objective(config, data, training=training, validation=parts["validation"], hardware=hardware)
     asked = {"kind": "finetuning", "config": config.to_dict(), "init": init, "input": contract.to_dict()}
     asked |= {"shape": network_config(network).to_dict(), **recorded_data(split, parts)}
     run = Run.open(output, asked, resume=resume)

@@ -7,8 +7,8 @@ from typing import Any
 from modelsgenesis.configs import FinetuningConfig
 from modelsgenesis.data import LabelledData
 from modelsgenesis.errors import DataError
-from modelsgenesis.evaluation import explanations, flat
 from modelsgenesis.files import parsing, sha256_of
+from modelsgenesis.metrics.summary import explanations, flat
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.outcome import RESULTS_NAME, TEST_NAME, read_results, summarize_rows, write_results
 from modelsgenesis.training.supervised import Row, read_rows, write_rows

@@ -17,7 +17,7 @@ from modelsgenesis.configs import PretrainingConfig
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.hardware import Hardware, free_memory
 from modelsgenesis.networks import enable_activation_checkpointing
-from modelsgenesis.training.optimization import Optimization
+from modelsgenesis.training.optim import Optimization
 
 SHARE = 0.8
 """Of the memory that is free, how much a run may take: loader processes and validation need some, too."""

@@ -17,15 +17,15 @@ from modelsgenesis.configs import (
 )
 from modelsgenesis.data import LabelledData
 from modelsgenesis.errors import DataError
-from modelsgenesis.evaluation import Summary
 from modelsgenesis.files import read_json, write_json
 from modelsgenesis.hardware import Hardware
+from modelsgenesis.metrics.summary import Summary
 from modelsgenesis.training.bundles import describe_environment, network_config
 from modelsgenesis.training.classification import summarize_classification_rows
-from modelsgenesis.training.objective import Progress
 from modelsgenesis.training.parts import Parts
 from modelsgenesis.training.segmentation import summarize_segmentation_rows
 from modelsgenesis.training.supervised import Row, plain
+from modelsgenesis.training.trainer import Progress
 
 RESULTS_NAME, TEST_NAME, SPLIT_NAME = "results.json", "test.csv", "split.json"
 

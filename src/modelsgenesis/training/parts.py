@@ -16,7 +16,7 @@ from modelsgenesis.configs import (
 )
 from modelsgenesis.data import LabelledCase, LabelledData, PreparedCase, prepare_cases
 from modelsgenesis.errors import ConfigurationError, DataError
-from modelsgenesis.evaluation import window_size
+from modelsgenesis.inference.sliding_window import window_size
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import network_config
 from modelsgenesis.training.splits import Split
@@ -80,6 +80,23 @@ def pick_parts(split: Split, prepared: Mapping[str, PreparedCase]) -> dict[str, 
         if names and not parts[part]:
             raise DataError(f"none of the {len(names)} {part} cases is usable, such as {names[0]}")
     return parts
+
+
+def slices_of(case: PreparedCase) -> list[PreparedCase]:
+    """Return the slices of a volume along its last axis as cases of two dimensions; an image is its own only slice."""
+    if case.image.ndim == 3:
+        return [case]
+    label = case.label
+    return [
+        PreparedCase(
+            name=f"{case.name} slice {index}",
+            patient=case.patient,
+            image=np.ascontiguousarray(case.image[..., index]),
+            label=None if label is None else np.ascontiguousarray(label[..., index]),
+            classes=case.classes,
+        )
+        for index in range(case.image.shape[-1])
+    ]
 
 
 def recorded_data(split: Split, parts: Parts) -> dict[str, Any]:

@@ -9,25 +9,25 @@ from torch import nn
 
 from modelsgenesis._version import __version__
 from modelsgenesis.configs import BundleConfig, PretrainingConfig, Provenance
-from modelsgenesis.data import SubvolumeDataset
+from modelsgenesis.data import PatchDataset
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter, Reporters
 from modelsgenesis.training.bundles import describe_environment, load_kept, network_config, save_run_bundle
 from modelsgenesis.training.cost import COST_NAME, Meter, find_counters
 from modelsgenesis.training.distributed import Processes
-from modelsgenesis.training.loop import Progress, Trainer
 from modelsgenesis.training.pictures import Pictures
 from modelsgenesis.training.restoration import Restoration, fix_pairs
 from modelsgenesis.training.run import Run
 from modelsgenesis.training.task_networks import InitialModel
+from modelsgenesis.training.trainer import Progress, Trainer
 
 
 def pretrain_network(
     begun: InitialModel,
     config: PretrainingConfig,
-    training: SubvolumeDataset,
-    validation: SubvolumeDataset,
+    training: PatchDataset,
+    validation: PatchDataset,
     output: str | Path,
     *,
     data: Mapping[str, Any],

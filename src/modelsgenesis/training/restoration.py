@@ -12,7 +12,7 @@ from modelsgenesis.configs import PretrainingConfig
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.loop import Objective
+from modelsgenesis.training.trainer import Objective
 
 _MEAN_IMAGE_SAMPLES = 128
 _VALIDATION_SEED = 1_000_003  # apart from every seed of training

@@ -11,15 +11,10 @@ from torch import Tensor, nn
 from modelsgenesis.configs import FinetuningConfig, SegmentationConfig
 from modelsgenesis.data import LabelledPatches, PreparedCase, require_label
 from modelsgenesis.errors import DataError, MissingExtraError
-from modelsgenesis.evaluation import (
-    Summary,
-    dice_per_class,
-    mean_ignoring_nan,
-    measure_segmentation,
-    sliding_window,
-    summarize_segmentation,
-)
 from modelsgenesis.hardware import Hardware
+from modelsgenesis.inference.sliding_window import sliding_window
+from modelsgenesis.metrics.segmentation import dice_per_class, mean_ignoring_nan, measure_segmentation
+from modelsgenesis.metrics.summary import Summary, summarize_segmentation
 from modelsgenesis.training.supervised import Row, SupervisedObjective
 
 

@@ -13,7 +13,7 @@ from modelsgenesis.data import LabelledData, PreparedCase
 from modelsgenesis.errors import DataError
 from modelsgenesis.files import parsing, read_csv, write_csv
 from modelsgenesis.hardware import Hardware
-from modelsgenesis.training.objective import Objective
+from modelsgenesis.training.trainer import Objective
 
 Row = dict[str, Any]
 """What was measured of a case: a line of `test.csv`, `case` and `patient` first."""

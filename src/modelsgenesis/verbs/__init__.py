@@ -4,28 +4,9 @@ This is the only room where names become weights, weights become runs, and runs 
 """
 
 from modelsgenesis.verbs.comparison import Comparison, compare, describe_comparison
-from modelsgenesis.verbs.evaluation import Evaluation, MeasuringOptions, evaluate
-from modelsgenesis.verbs.finetuning import default_finetuning, finetune, read_measurements, read_task
-from modelsgenesis.verbs.inspection import Inspection, ScanSummary, inspect_scans, preview
-from modelsgenesis.verbs.prediction import Prediction, Predictions, predict, predict_all
 
 __all__ = [
     "Comparison",
-    "Evaluation",
-    "Inspection",
-    "MeasuringOptions",
-    "Prediction",
-    "Predictions",
-    "ScanSummary",
     "compare",
-    "default_finetuning",
     "describe_comparison",
-    "evaluate",
-    "finetune",
-    "inspect_scans",
-    "predict",
-    "predict_all",
-    "preview",
-    "read_measurements",
-    "read_task",
 ]

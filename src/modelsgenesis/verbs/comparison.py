@@ -20,6 +20,7 @@ from modelsgenesis.configs import (
 from modelsgenesis.configs.comparison import ComparisonConfig, make_arms
 from modelsgenesis.data import LabelledData
 from modelsgenesis.errors import DataError
+from modelsgenesis.finetuning import read_task
 from modelsgenesis.models import public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
@@ -27,7 +28,6 @@ from modelsgenesis.training.finetuning import settle_config
 from modelsgenesis.training.splits import check_split, read_split, split_cases
 from modelsgenesis.verbs.comparison_arms import make_ready
 from modelsgenesis.verbs.comparison_schemes import pretrain_schemes
-from modelsgenesis.verbs.finetuning import read_task
 
 
 @dataclass(frozen=True)

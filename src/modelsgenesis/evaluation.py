@@ -1,0 +1,323 @@
+"""Measuring a model, or predictions that are written already, on labelled data."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelsgenesis.checkpoints.bundle import CONFIG_NAME
+from modelsgenesis.configs import PredictionConfig
+from modelsgenesis.data import LabelledCase, LabelledData, SkippedScan, file_stem, read_labelled, read_volume
+from modelsgenesis.data.labelled import label_indices
+from modelsgenesis.data.names import channel_order
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError
+from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
+from modelsgenesis.hardware import Hardware, choose_hardware
+from modelsgenesis.inference.cases import as_unicode, other_channels
+from modelsgenesis.inference.ensemble import Member, classify_case, native_labels, prepare_for, segment_case
+from modelsgenesis.inference.measuring import Measure, Measured, each_case, measure_classes, measure_labels
+from modelsgenesis.inference.outputs import check_outputs, describe_model, output_name
+from modelsgenesis.metrics.summary import Summary, flat, summarize_classification, summarize_segmentation
+from modelsgenesis.models import public_name
+from modelsgenesis.prediction import Models, expand_folds, load_members, model_folders, model_names
+from modelsgenesis.reporting import Reporter
+from modelsgenesis.training import Split, read_split
+
+RESULTS_NAME, CASES_NAME = "results.json", "cases.csv"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What was measured.
+
+    Attributes:
+        folder: Holds `results.json` and `cases.csv`.
+        summary: By metric its value and 95% interval over patients; see `Summary`.
+        rows: One a case.
+        refused: Cases that could not be measured, with the reason.
+    """
+
+    folder: Path
+    summary: Summary
+    rows: tuple[dict[str, Any], ...]
+    refused: tuple[SkippedScan, ...] = ()
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The values that are defined, by metric."""
+        return flat(self.summary)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasuringOptions:
+    """How figures are summarized.
+
+    Attributes:
+        bootstrap: Resamples of the patients for the intervals.
+        seed: Of them.
+        specificity: Of a classification, at which the sensitivity is given.
+    """
+
+    bootstrap: int = 1000
+    seed: int = 0
+    specificity: float = 0.9
+
+
+def evaluate(
+    model: Models,
+    data: str | Path | LabelledData,
+    *,
+    output: str | Path = "evaluation",
+    split: str | Path | Split | None = None,
+    config: PredictionConfig | None = None,
+    options: MeasuringOptions | None = None,
+    device: str = "auto",
+    strict: bool = False,
+    token: str | None = None,
+    reporter: Reporter | None = None,
+) -> Evaluation:
+    """Predict the cases of a labelled data set and measure the answers, each in its scan's own grid.
+
+    Args:
+        model: One or several; see `predict_all`. Or a folder of label maps, or a table of classes, as `predict_all`
+            writes them: then nothing is predicted, and cases are matched by their names.
+        data: A labelled data set in any known layout; its classes are the model's, in any order.
+        output: Folder of `results.json` and `cases.csv`.
+        split: A split, or its file: its test cases are measured; by default all.
+        config: Overlap, flips, where windows are put together.
+        options: Bootstrap and specificity.
+        device: `"auto"`, `"cpu"`, `"cuda"` …
+        strict: A bad case ends the run instead of being left out.
+        token: Of the Hub.
+        reporter: Is told the progress.
+
+    Returns:
+        Metrics with intervals over patients, and a row a case.
+
+    Raises:
+        ConfigurationError: Model and data do not fit each other.
+        DataError: The data cannot be used, no case could be measured, or the output cannot be written.
+        ScanError: A case cannot be used and `strict` is set.
+
+    Example:
+        found = modelsgenesis.evaluate("runs/hippocampus", "Task04_Hippocampus", split="runs/hippocampus/split.json")
+        found.summary["dice"]  # {'value': 0.88, 'low': 0.87, 'high': 0.89}
+    """
+    reporter, options = reporter or Reporter(), options or MeasuringOptions()
+    folder = Path(output)
+    written = written_predictions(model)
+    _check_folder(folder, [one for one in (written, split) if isinstance(one, Path)])
+    data = data if isinstance(data, LabelledData) else read_labelled(data)
+    cases, part = _cases(data, split)
+    if written is not None:
+        measure, about = measure_written(written, data), {"predictions": public_name(written)}
+    else:
+        config = config or PredictionConfig()
+        hardware = choose_hardware(device, config.precision)
+        members = load_members(model, hardware, token=token, reporter=reporter)
+        _warn_of_training(model, cases, reporter)
+        about = describe_model(model_names(model), len(members), config, hardware)
+        measure = _measure_members(members, data, config, hardware, reporter)
+    named = [(case.name, case) for case in cases]
+    measured, refused = each_case(named, measure, title="measuring", strict=strict, reporter=reporter)
+    if not measured:
+        raise DataError(f"{data.name}: none of {len(cases)} cases could be measured; the first: {refused[0].reason}")
+    rows = [row for row, _ in measured]
+    summary = _summarize(measured, {case.name: case.classes for case in cases}, data, options)
+    content = {"task": data.task, "data": data.name, **about, "part": part, "labels": list(data.labels)}
+    content |= {"patients": len({row["patient"] for row in rows}), "cases": len(rows), "refused": len(refused)}
+    content |= {"bootstrap": options.bootstrap, "seed": options.seed}
+    content |= {"specificity": options.specificity} if data.task == "classification" else {}
+    write_csv(folder / CASES_NAME, rows, DataError)
+    write_json(folder / RESULTS_NAME, {**content, "metrics": summary}, DataError)
+    return Evaluation(folder=folder, summary=summary, rows=tuple(rows), refused=tuple(refused))
+
+
+def _check_folder(folder: Path, inputs: Sequence[Path]) -> None:
+    """Refuse a folder that cannot be written, or where a file of something else would be replaced."""
+    results, cases = folder / RESULTS_NAME, folder / CASES_NAME
+    check_outputs((results, cases), folder, inputs)
+    content = read_json(results, DataError) if results.exists() else {}
+    if (results.exists() or cases.exists()) and "metrics" not in content:  # such as of the run that is measured
+        raise DataError(f"{results}: is there already, and no evaluation; choose another output folder")
+
+
+def _cases(data: LabelledData, split: str | Path | Split | None) -> tuple[list[LabelledCase], str]:
+    """Return the cases to measure, and what they are called."""
+    if split is None:
+        return list(data.cases), "all"
+    test = set((split if isinstance(split, Split) else read_split(split)).test)
+    unknown = sorted(test - {case.name for case in data.cases})
+    if unknown:
+        raise DataError(f"the split names {unknown[0]!r}, which is not in {data.name}")
+    if not test:
+        raise DataError("the split has no test cases; expected some to measure")
+    return [case for case in data.cases if case.name in test], "test"
+
+
+def match_classes(member: Member, data: LabelledData) -> np.ndarray:
+    """Return which of the model's classes is each class of the data.
+
+    Raises:
+        ConfigurationError: They are for different tasks, or their classes are not the same.
+    """
+    config = member.config
+    if config.task != data.task:
+        raise ConfigurationError(f"{member.name}: is for {config.task}, {data.name} for {data.task}; expected the same")
+    if sorted(config.labels) != sorted(data.labels):
+        raise ConfigurationError(
+            f"{member.name}: its classes {', '.join(config.labels)} are not the {', '.join(data.labels)} of {data.name}"
+        )
+    return np.array([config.labels.index(label) for label in data.labels])
+
+
+def _measure_members(
+    members: list[Member], data: LabelledData, config: PredictionConfig, hardware: Hardware, reporter: Reporter
+) -> Measure:
+    """Return what predicts a case and measures the answer."""
+    classes = match_classes(members[0], data)
+    wanted = members[0].config.input.channels
+    channels = channel_order(data.channels, wanted)
+    if channels is None and len(data.channels) == len(wanted) > 1:
+        reporter.note(f"warning: {other_channels(data.name, data.channels, wanted)}")
+
+    def measure(case: LabelledCase) -> Measured:
+        volumes = [case.images[index].read() for index in channels or range(len(case.images))]
+        if data.task == "classification":
+            soft = classify_case(members, volumes, config=config, hardware=hardware)
+            return measure_classes(case, data, soft[classes])
+        labels = native_labels(segment_case(prepare_for(members, volumes), config=config, hardware=hardware))
+        return measure_labels(case, data, np.argsort(classes).astype(labels.dtype)[labels], volumes[0])
+
+    return measure
+
+
+def _warn_of_training(model: Models, cases: Sequence[LabelledCase], reporter: Reporter) -> None:
+    """Say so where a run is measured on what it was trained on."""
+    measured = {case.name for case in cases}
+    for run in model_folders(model):
+        file = Path(run) / "split.json"
+        seen = measured & set(read_split(file).training) if file.is_file() else ()
+        if seen:
+            reporter.note(
+                f"warning: {public_name(run)} was trained on {len(seen)} of the {len(measured)} cases; expect "
+                f"figures that are too good, or measure its test part with --split {file}"
+            )
+
+
+def _summarize(
+    measured: Sequence[Measured], held: Mapping[str, Sequence[int]], data: LabelledData, options: MeasuringOptions
+) -> Summary:
+    """Return what was measured of all cases; `held` are the true classes by the case's name."""
+    rows = [row for row, _ in measured]
+    patients = [row["patient"] for row in rows]
+    resampling: dict[str, Any] = {"resamples": options.bootstrap, "seed": options.seed}
+    if data.task == "segmentation":
+        return summarize_segmentation(rows, data.labels, patients, **resampling)
+    soft = np.stack([probabilities for _, probabilities in measured if probabilities is not None])
+    truth = np.array([[index in held[row["case"]] for index in range(len(data.labels))] for row in rows])
+    kind: dict[str, Any] = {"multilabel": data.multilabel, "specificity": options.specificity}
+    return summarize_classification(soft, truth, data.labels, patients, **kind, **resampling)
+
+
+def written_predictions(model: Models) -> Path | None:
+    """Return the folder or table of predictions that a "model" is; None where it is a model.
+
+    Example:
+        written_predictions("answers")  # a folder with case1.nii.gz, case2.nii.gz …
+    """
+    if not isinstance(model, (str, Path)):
+        return None
+    path = Path(model)
+    if path.is_file() and path.suffix.lower() in (".csv", ".json"):
+        return path
+    if not path.is_dir() or (path / CONFIG_NAME).exists() or expand_folds(path) != [path]:
+        return None
+    if (path / "predictions.csv").exists():
+        return path / "predictions.csv"
+    return path if any(path.rglob("*.nii*")) else None
+
+
+def measure_written(path: Path, data: LabelledData) -> Measure:
+    """Return what finds the answer to a case and measures it.
+
+    Raises:
+        DataError: The predictions cannot be read.
+    """
+    if data.task == "classification":
+        table = read_table(path, data.labels)
+
+        def look_up(case: LabelledCase) -> Measured:
+            if as_unicode(case.name) not in table:
+                raise ScanError(f"{path}: has no row of it")
+            return measure_classes(case, data, table[as_unicode(case.name)])
+
+        return look_up
+    files = _by_name(path)
+
+    def compare(case: LabelledCase) -> Measured:
+        name = output_name(case.name).name
+        found = files.get(name, [])
+        if len(found) != 1:
+            shown = " and ".join(str(file) for file in found) or "none"
+            raise ScanError(f"{path}: {shown} called {name}.nii.gz; expected one")
+        answer = read_volume(found[0])
+        return measure_labels(case, data, written_indices(answer.array, found[0], data), answer)
+
+    return compare
+
+
+def _by_name(folder: Path) -> Mapping[str, list[Path]]:
+    """Return the label maps of a folder by their names, `_seg` left out."""
+    if not folder.is_dir():
+        raise DataError(f"{folder}: expected a folder of label maps")
+    files: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.rglob("*.nii*")):
+        stem = file_stem(path)
+        if not stem.endswith("_probabilities"):
+            files[stem.removesuffix("_seg")].append(path)
+    return files
+
+
+def written_indices(values: np.ndarray, path: Path, data: LabelledData) -> np.ndarray:
+    """Turn the values of a label map into class indices of the data.
+
+    What they mean says the JSON file beside it, as `predict_all` writes it; without one they mean what they mean in
+    the data's masks.
+
+    Raises:
+        ScanError: A value means no class of the data.
+    """
+    beside = path.with_name(f"{file_stem(path)}.json")
+    if beside.is_file():
+        content = read_json(beside, ScanError)
+        with parsing(beside, ScanError, what="as the labels of a label map", remedy="expected what predict writes"):
+            names = {int(value): str(name) for value, name in content["labels"].items()}
+        for value in np.rint(np.unique(values).astype(float)).tolist():
+            if names.get(value, data.labels[0]) not in data.labels:
+                raise ScanError(f"{path}: value {value:g}, {names[value]}, is not a class of {data.name}")
+        values_of = ([value for value, name in names.items() if name == label] for label in data.labels)
+        data = replace(data, values=tuple(map(tuple, values_of)), others_are_background=False)
+    return label_indices(values, data, str(path))
+
+
+def read_table(path: Path, labels: Sequence[str]) -> dict[str, np.ndarray]:
+    """Read the probabilities that `predict_all` wrote: [classes] by the case's name.
+
+    Raises:
+        DataError: The file cannot be read, lacks a class or a probability, or names a case twice.
+    """
+    content = read_json(path, DataError) if path.suffix.lower() == ".json" else read_csv(path, DataError)
+    what, remedy = f"as predictions of {', '.join(labels)}", "expected what predict writes"
+    with parsing(path, DataError, what=what, remedy=remedy):
+        if isinstance(content, dict):
+            rows = [(row["case"], [row["probabilities"][label] for label in labels]) for row in content["cases"]]
+        else:
+            rows = [(row["case"], [row[f"probability {label}"] for label in labels]) for row in content]
+        table = {name: np.array(list(map(float, soft))) for name, soft in rows}
+    if len(table) < len(rows) or not all(np.isfinite(soft).all() for soft in table.values()):
+        raise DataError(f"{path}: cannot be read {what}: a case twice, or a number that is not finite; {remedy}")
+    return table

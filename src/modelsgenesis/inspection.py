@@ -1,0 +1,239 @@
+"""Looking before training: what a source holds, and what preparation and deformations make of it."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from modelsgenesis.configs import InputContract, PretextConfig
+from modelsgenesis.data import (
+    ScanReference,
+    SkippedScan,
+    Volume,
+    choose_contract,
+    find_scans,
+    prepare,
+    read_volume,
+    scan_sources,
+)
+from modelsgenesis.data.finding import Source
+from modelsgenesis.errors import DataError, ScanError
+from modelsgenesis.figures import ContactRow, draw_contact_sheet, middle_slice
+from modelsgenesis.pretext import Deformation
+from modelsgenesis.reporting import Reporter
+
+_READERS = 2  # scans in memory at once
+_PATCHES = {2: (128, 128), 3: (64, 64, 32)}  # voxels of the sub-volumes that are shown, by dimensions
+_SHARE = 99  # percentile of a scan that becomes white in its own picture
+
+_ALONE = PretextConfig(flip_probability=0, shuffle_probability=0, intensity_probability=0, painting_probability=0)
+DEFORMATIONS: dict[str, PretextConfig] = {
+    "I non-linear": _ALONE.override(intensity_probability=1.0),
+    "II shuffled": _ALONE.override(shuffle_probability=1.0),
+    "III out-painted": _ALONE.override(painting_probability=1.0, inpainting_share=0.0),
+    "IV in-painted": _ALONE.override(painting_probability=1.0, inpainting_share=1.0),
+    "V all": PretextConfig(flip_probability=0),
+}
+"""Each deformation for certain, so that a picture shows it, and all of them as they are drawn in training."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScanSummary:
+    """A scan that pretraining would use.
+
+    Attributes:
+        reference: Format, shape, spacing, modality, patient.
+        lowest: Its lowest value, after the file's rescale.
+        highest: Its highest.
+        notes: What reading did to it, such as colour made grey.
+    """
+
+    reference: ScanReference
+    lowest: float
+    highest: float
+    notes: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON types."""
+        scan = self.reference
+        return {
+            "source": scan.source,
+            "format": scan.format,
+            "shape": list(scan.shape),
+            "spacing": None if scan.spacing is None else list(scan.spacing),
+            "modality": scan.modality,
+            "patient": scan.group,
+            "range": [self.lowest, self.highest],
+            "notes": list(self.notes),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What a source holds.
+
+    Attributes:
+        scans: The usable ones.
+        refused: The others, and why.
+        contract: How they would be prepared, None where the modality cannot be told.
+        why: Why this contract, or why none.
+    """
+
+    scans: tuple[ScanSummary, ...]
+    refused: tuple[SkippedScan, ...]
+    contract: InputContract | None
+    why: str
+
+
+def inspect_scans(
+    source: Source,
+    *,
+    modality: str = "auto",
+    window: tuple[float, float] | None = None,
+    group_pattern: str | None = None,
+    reporter: Reporter | None = None,
+) -> Inspection:
+    """Read every scan of a source and tell what pretraining would use, what it would refuse, and why.
+
+    Args:
+        source: A folder, file, glob, list file, `dataset.json`, or several of these.
+        modality: Of the scans; `"auto"` decides from tags and values.
+        window: Intensities that become 0 and 1.
+        group_pattern: A regular expression whose first group is the patient in a file's name.
+        reporter: Is told the progress.
+
+    Raises:
+        DataError: The source does not exist, or holds neither scans nor what looks like one.
+        MissingExtraError: A scan's format needs an optional dependency.
+
+    Example:
+        inspection = inspect_scans("scans/")
+        [one.reason for one in inspection.refused]
+    """
+    reporter = reporter or Reporter()
+    found, refused = scan_sources(source, group_pattern=group_pattern)
+    if not found and not refused:
+        find_scans(source)  # says what was expected
+    contract, why = _contract(found, modality, window)
+    scans: list[ScanSummary] = []
+    reporter.begin("reading scans", len(found))
+    with ThreadPoolExecutor(_READERS) as pool:
+        results = pool.map(lambda scan: _summarize(scan, contract), found)
+        for done, result in enumerate(results, start=1):
+            if isinstance(result, SkippedScan):
+                refused.append(result)
+            else:
+                scans.append(result)
+            reporter.advance(done)
+    reporter.end()
+    return Inspection(scans=tuple(scans), refused=tuple(refused), contract=contract, why=why)
+
+
+def _contract(
+    found: Sequence[ScanReference], modality: str, window: tuple[float, float] | None
+) -> tuple[InputContract | None, str]:
+    if not found:
+        return None, "no scan to tell a modality from"
+    dims = min(len(scan.shape) for scan in found)
+    try:
+        return choose_contract(found, modality=modality, window=window, dims=dims)
+    except DataError as error:
+        return None, str(error)
+
+
+def _summarize(scan: ScanReference, contract: InputContract | None) -> ScanSummary | SkippedScan:
+    """Read a scan, and prepare it too, since a scan may be readable and yet teach nothing."""
+    try:
+        volume = read_volume(scan)
+        if contract is not None:
+            prepare(volume, contract)
+    except ScanError as error:
+        return SkippedScan(source=scan.source, reason=str(error).removeprefix(f"{scan.source}: "))
+    lowest, highest = float(np.nanmin(volume.array)), float(np.nanmax(volume.array))
+    notes = tuple(dict.fromkeys((*scan.notes, *volume.notes)))
+    return ScanSummary(reference=scan, lowest=lowest, highest=highest, notes=notes)
+
+
+def preview(
+    source: Source,
+    output: str | Path,
+    *,
+    count: int = 4,
+    modality: str = "auto",
+    spacing: tuple[float, ...] | None = None,
+    window: tuple[float, float] | None = None,
+    patch_size: tuple[int, ...] | None = None,
+    seed: int = 0,
+) -> tuple[Path, list[ScanReference]]:
+    """Draw a contact sheet: scans as stored, as prepared, and what each deformation does to a sub-volume.
+
+    Args:
+        source: A scan, or whatever `find_scans` takes.
+        output: The PNG to write.
+        count: Scans at most, evenly over those that were found.
+        modality: Of the scans; `"auto"` decides from tags and values.
+        spacing: Voxel size in mm; None keeps each scan's own.
+        window: Intensities that become 0 and 1.
+        patch_size: Voxels of the sub-volume, at most; by default that of the small recipe.
+        seed: Of the deformations.
+
+    Returns:
+        The picture, and the scans in the order of its rows; the picture itself holds no names.
+
+    Raises:
+        DataError: There is no usable scan, or the modality cannot be told.
+        ScanError: A scan cannot be used.
+        MissingExtraError: matplotlib or a scan's format is not installed.
+
+    Example:
+        preview("scans/", "preview.png", modality="ct")
+    """
+    scans, _ = find_scans(source)
+    dims = min(len(scan.shape) for scan in scans)
+    contract, _ = choose_contract(scans, modality=modality, spacing=spacing, window=window, dims=dims)
+    chosen = np.linspace(0, len(scans) - 1, min(count, len(scans))).round().astype(int)
+    shown = [scans[index] for index in chosen]
+    rows = list(_rows(shown, contract, patch_size or _PATCHES[dims], seed))
+    titles = ("as stored", "prepared", "sub-volume", *DEFORMATIONS)
+    return draw_contact_sheet(rows, titles, output), shown
+
+
+def _rows(
+    scans: Sequence[ScanReference], contract: InputContract, patch_size: tuple[int, ...], seed: int
+) -> Iterator[ContactRow]:
+    for number, scan in enumerate(scans):
+        volume = read_volume(scan)
+        prepared = prepare(volume, contract).array
+        if prepared.ndim > len(patch_size):
+            prepared = prepared[..., prepared.shape[-1] // 2]
+        patch = _middle(prepared, patch_size)
+        batch = torch.from_numpy(np.ascontiguousarray(patch))[None, None]
+        seeds = torch.tensor([seed + number])
+        deformed = [Deformation(config)(batch, seeds)[0][0, 0].numpy() for config in DEFORMATIONS.values()]
+        shape = "×".join(map(str, scan.shape))
+        spacing = "" if scan.spacing is None else "\n" + "×".join(f"{size:.2g}" for size in scan.spacing) + " mm"
+        yield ContactRow(
+            label=f"scan {number + 1}\n{shape}{spacing}",
+            stored=_as_stored(volume),
+            prepared=middle_slice(prepared),
+            patches=tuple(middle_slice(one) for one in (patch, *deformed)),
+        )
+
+
+def _as_stored(volume: Volume) -> np.ndarray:
+    """Return the middle slice in the file's own orientation, scaled to its own range."""
+    picture = volume.array
+    if picture.ndim == 3:
+        picture = picture[:, :, picture.shape[2] // 2].T
+    low, high = np.percentile(picture, (100 - _SHARE, _SHARE))
+    return np.clip((picture - low) / max(high - low, 1e-6), 0, 1)
+
+
+def _middle(array: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """Return the middle of an array, of this size at most."""
+    starts = [max((length - side) // 2, 0) for length, side in zip(array.shape, size, strict=True)]
+    return array[tuple(slice(first, first + side) for first, side in zip(starts, size, strict=True))]

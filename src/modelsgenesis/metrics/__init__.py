@@ -1,0 +1,1 @@
+"""What a prediction is worth: segmentation and classification metrics, intervals over patients, significance."""

@@ -1,0 +1,179 @@
+"""Answers come back in the space of their scan, however its axes lie."""
+
+import tracemalloc
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from modelsgenesis.configs import (
+    CONTRACTS,
+    BundleConfig,
+    GenesisUNetConfig,
+    InputContract,
+    PredictionConfig,
+    Provenance,
+)
+from modelsgenesis.data import Volume, prepare, prepare_label, read_volume, to_native, write_nifti
+from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.inference.ensemble import (
+    Member,
+    SoftAnswer,
+    native_labels,
+    native_probabilities,
+    prepare_for,
+    segment_case,
+    without_voxels,
+)
+
+HARDWARE = choose_hardware("cpu", "float32")
+SHAPES = InputContract(modality="shape", intensity="window", window=(0.0, 1.0))
+ANGLES = st.floats(-np.pi, np.pi)
+
+
+@st.composite
+def affines(draw):
+    """Any rotation, any order and direction of the axes, sizes of 0.4 to 4 mm; half of them are left-handed."""
+    turn = nib.eulerangles.euler2mat(*(draw(ANGLES) for _ in range(3)))
+    order = np.eye(3)[:, draw(st.permutations(range(3)))]
+    signs = np.diag(draw(st.tuples(*[st.sampled_from((-1.0, 1.0))] * 3)))
+    sizes = np.diag(draw(st.tuples(*[st.floats(0.4, 4)] * 3)))
+    place = draw(st.tuples(*[st.floats(-500, 500)] * 3))
+    return nib.affines.from_matvec(turn @ order @ signs @ sizes, place)
+
+
+def shapes(axes=3):
+    return st.tuples(*[st.integers(2, 9)] * axes)
+
+
+def label(shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 5, shape).astype(np.uint8)
+
+
+@given(affine=affines(), shape=shapes())
+def test_a_label_is_unchanged_by_a_round_trip(affine, shape):
+    values = label(shape)
+    prepared = prepare_label(Volume(array=values, affine=affine, source="label"), SHAPES)
+    assert np.array_equal(to_native(prepared.array, prepared), values)
+    soft = to_native(prepared.array.astype(np.float32), prepared, order=1)
+    assert np.array_equal(soft, values)
+
+
+@given(shape=shapes(2))
+def test_a_label_of_a_plane_is_unchanged(shape):
+    values = label(shape)
+    contract = CONTRACTS["xray"]
+    prepared = prepare_label(Volume(array=values, affine=np.eye(4), source="label", has_spacing=False), contract)
+    assert np.array_equal(to_native(prepared.array, prepared), values)
+
+
+@given(affine=affines(), shape=st.tuples(*[st.integers(2, 24)] * 3), wanted=st.tuples(*[st.floats(0.4, 4)] * 3))
+def test_with_resampling_a_label_moves_by_less_than_a_voxel(affine, shape, wanted):
+    """The label is the voxel's own number along an axis, so that it says where it comes from."""
+    contract = SHAPES.override(spacing=wanted)
+    for axis in range(3):
+        numbers = np.moveaxis(np.broadcast_to(np.arange(shape[axis]), (*np.delete(shape, axis), shape[axis])), -1, axis)
+        prepared = prepare_label(Volume(array=numbers, affine=affine, source="label"), contract)
+        moved = np.abs(to_native(prepared.array, prepared).astype(int) - numbers).max()
+        where = int(prepared.orientation[axis][0])  # type: ignore[index]
+        step = prepared.steps[where]
+        assert moved <= 0.75 * step + 0.5  # voxels: less than one of the coarser grid
+
+
+class Threshold(nn.Module):
+    """Finds what is brighter than one half, and what is brighter than three quarters."""
+
+    size_divisor = (1, 1, 1)
+
+    def forward(self, x):
+        return torch.cat([torch.zeros_like(x), 40 * (x - 0.5), 80 * (x - 0.625)], dim=1)
+
+
+def threshold(**changes):
+    config = BundleConfig(
+        task="segmentation",
+        network=GenesisUNetConfig(out_channels=3),
+        input=SHAPES.override(**changes),
+        labels=("background", "bright", "brighter"),
+        patch_size=(4, 5, 3),
+        provenance=Provenance(origin="untrained", library_version="0"),
+    )
+    return Member(name="threshold", network=Threshold().eval(), config=config)
+
+
+def answer(scan, members, **options):
+    return segment_case(prepare_for(members, [scan]), config=PredictionConfig(**options), hardware=HARDWARE)
+
+
+@settings(max_examples=25)
+@given(affine=affines(), shape=shapes(), flips=st.sampled_from([(), (1,), "all"]))
+def test_a_prediction_lies_where_its_scan_does(affine, shape, flips):
+    values = np.random.default_rng(0).uniform(0, 1, shape).astype(np.float32)
+    scan = Volume(array=values, affine=affine, source="scan")
+    found = native_labels(answer(scan, [threshold()], flips=flips))
+    assert np.array_equal(found, np.digitize(values, [0.5, 0.75]))
+
+
+def test_a_class_at_a_time_is_all_at_once():
+    values = np.random.default_rng(0).uniform(0, 1, (9, 12, 7)).astype(np.float32)
+    scan = Volume(array=values, affine=np.diag([-1, 2, 3, 1.0]), source="scan")
+    members = [threshold(), threshold(spacing=(2.0, 1.5, 1.5))]
+    answers = answer(scan, members)
+    assert len(answers) == 2
+    soft = native_probabilities(answers)
+    np.testing.assert_allclose(soft.sum(axis=-1), 1, atol=1e-5)
+    assert np.array_equal(native_labels(answers), soft.argmax(axis=-1))
+
+
+@pytest.mark.parametrize("spacing", [None, (2.0, 2.0, 2.0)])
+def test_the_way_back_takes_no_memory_for_each_class(spacing):
+    """Sixteen classes at once would take sixteen volumes and more; see docs/prediction.md."""
+    values = np.random.default_rng(0).uniform(0, 1, (96, 80, 64)).astype(np.float32)
+    scan = Volume(array=values, affine=np.diag([-1.0, 1, 1, 1]), source="scan")
+    prepared = without_voxels(prepare(scan, SHAPES.override(spacing=spacing)))
+    assert prepared.array.base is not None  # a view of one number
+    soft = np.random.default_rng(1).uniform(0, 1, (16, *prepared.array.shape)).astype(np.float32)
+    tracemalloc.start()
+    native_labels([SoftAnswer(probabilities=soft, prepared=prepared)])
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4.5 * values.nbytes
+
+
+@settings(max_examples=25)
+@given(affine=affines(), codes=st.sampled_from([(1, 0), (0, 1), (2, 1), (4, 4)]), seed=st.integers(0, 99))
+def test_the_geometry_of_a_nifti_file_is_kept_bit_for_bit(tmp_path_factory, affine, codes, seed):
+    folder = tmp_path_factory.mktemp("bits")
+    image = nib.Nifti1Image(label((3, 4, 5), seed), affine)
+    image.set_sform(affine, code=codes[0])
+    image.set_qform(affine, code=codes[1])
+    nib.save(image, folder / "scan.nii")
+    scan = read_volume(folder / "scan.nii")
+    write_nifti(folder / "answer.nii.gz", scan.array, scan)
+    before, after = nib.load(folder / "scan.nii"), nib.load(folder / "answer.nii.gz")
+    assert before.affine.tobytes() == after.affine.tobytes()
+    assert np.array_equal(np.asanyarray(before.dataobj), np.asanyarray(after.dataobj))
+    for field in ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "srow_x", "srow_y", "srow_z"):
+        assert before.header[field].tobytes() == after.header[field].tobytes(), field
+    assert before.header["pixdim"][:4].tobytes() == after.header["pixdim"][:4].tobytes()
+
+
+@pytest.mark.shared
+def test_a_series_and_its_label_lie_on_one_another(shared_data):
+    """The label's rows run the other way: in one orientation both are the same grid."""
+    series = read_volume(shared_data / "dicom" / "ct_abdomen")
+    truth = read_volume(shared_data / "dicom" / "ct_abdomen_label.nii.gz")
+    contract = CONTRACTS["ct"]
+    prepared = prepare_label(truth, contract)
+    of_series = prepare_label(
+        Volume(array=np.zeros(series.array.shape, np.uint8), affine=series.affine, source="s"), contract
+    )
+    assert prepared.array.shape == of_series.array.shape
+    np.testing.assert_allclose(prepared.affine, of_series.affine, atol=0.1)
+    back = to_native(prepared.array, of_series)
+    assert back.shape == series.array.shape
+    assert np.array_equal(np.unique(back), np.unique(truth.array))

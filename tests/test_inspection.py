@@ -1,0 +1,67 @@
+"""Looking before training."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from PIL import Image
+
+from modelsgenesis.errors import DataError, ScanError
+from modelsgenesis.inspection import inspect_scans, preview
+
+
+@pytest.fixture
+def mixed(ct_folder: Path, tmp_path: Path) -> Path:
+    """Two good CT, an empty one, one without HU, a damaged file, labels."""
+    folder = tmp_path / "mixed"
+    (folder / "labels").mkdir(parents=True)
+    for name in ("patient0.nii.gz", "patient1.nii.gz"):
+        (folder / name).symlink_to(ct_folder / name)
+    air = np.random.default_rng(0).normal(-1000, 10, (8, 8, 8)).astype(np.int16)
+    nib.save(nib.Nifti1Image(air, np.eye(4)), folder / "air.nii.gz")
+    nib.save(nib.Nifti1Image((air + 1100).astype(np.uint8), np.eye(4)), folder / "grey.nii.gz")
+    (folder / "torn.nii.gz").write_bytes((ct_folder / "patient2.nii.gz").read_bytes()[:5000])
+    return folder
+
+
+def test_what_pretraining_would_use_and_refuse(mixed: Path) -> None:
+    inspection = inspect_scans(mixed, modality="ct")
+    assert [scan.reference.path.name for scan in inspection.scans] == ["patient0.nii.gz", "patient1.nii.gz"]
+    assert inspection.scans[0].lowest < -1000 < 700 < inspection.scans[0].highest
+    reasons = {Path(one.source).name.partition(".")[0]: one.reason for one in inspection.refused}
+    assert reasons["air"] == "all air, hardly a voxel above -700 HU"
+    assert reasons["grey"].endswith("or choose a window that fits")
+    assert reasons["torn"].startswith("cannot be read: Compressed file ended")
+    assert reasons["labels"].startswith("holds labels")
+    assert inspection.why == "ct: as asked"
+
+
+def test_a_modality_that_cannot_be_told_is_said_and_the_scans_shown(tmp_path: Path) -> None:
+    Image.fromarray(np.arange(100, dtype=np.uint8).reshape(10, 10)).save(tmp_path / "x.png")
+    inspection = inspect_scans(tmp_path)
+    assert inspection.contract is None
+    assert "cannot be told; say which with --modality" in inspection.why
+    assert inspection.scans[0].to_dict()["range"] == [0, 99]
+
+
+def test_nothing_to_inspect(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no usable scan; expected NIfTI"):
+        inspect_scans(tmp_path)
+
+
+def test_preview_of_volumes_and_of_images(ct_folder: Path, tmp_path: Path) -> None:
+    path, shown = preview(ct_folder, tmp_path / "new" / "ct.png", count=2)
+    assert [scan.path.name for scan in shown] == ["patient0.nii.gz", "patient3.nii.gz"]
+    picture = np.asarray(Image.open(path).convert("L"))
+    assert picture.std() > 50
+    image = np.random.default_rng(0).integers(0, 255, (80, 90)).astype(np.uint8)
+    Image.fromarray(image).save(tmp_path / "x.png")
+    path, _ = preview(tmp_path / "x.png", tmp_path / "one.png", modality="xray", patch_size=(32, 32))
+    height, width = np.asarray(Image.open(path).convert("L")).shape
+    assert width > height
+
+
+def test_preview_of_a_scan_that_cannot_be_used(mixed: Path) -> None:
+    with pytest.raises(ScanError, match=r"air\.nii\.gz: all air"):
+        preview(mixed / "air.nii.gz", mixed / "x.png", modality="ct")

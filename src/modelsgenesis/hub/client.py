@@ -226,8 +226,8 @@ def hub_digest(content: Path | bytes, like: str) -> str:
         content: A regular file, or what is in it.
         like: Such a digest, whose length tells which of the two it is.
     """
-    if isinstance(content, Path) and len(like) == 64:
-        return sha256_of(content)
+    if len(like) == 64:
+        return sha256_of(content) if isinstance(content, Path) else hashlib.sha256(content).hexdigest()
     content = content.read_bytes() if isinstance(content, Path) else content
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 

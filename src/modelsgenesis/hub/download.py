@@ -94,12 +94,13 @@ def fetch_bundle(
     if (local := _find_local(name_or_repository, revision)) is not None:
         return local
     target, here = _find_target(str(name_or_repository), revision), open_cache(cache)
+    settings = client_settings()  # checks the environment before the client, which may not survive it, is imported
     record = here.read(target.key)
     known = record if record and record.fingerprint == target.fingerprint else None
     usable = known is not None and here.is_intact(target.key, known)
-    if known and usable and (not refresh or client_settings().is_offline_mode()):
+    if known and usable and (not refresh or settings.is_offline_mode()):
         return here.bundle(known)
-    from modelsgenesis.hub.client import take_snapshot  # and with it the Hub's client
+    from modelsgenesis.hub.client import take_snapshot
 
     try:
         snapshot = take_snapshot(str(target.repository), target.revision, token, quick=usable)
@@ -202,10 +203,10 @@ def _get_bundle(target: Target, there: Container[str], get: Callable[..., Path])
 
 def _weights_limit(config: Path) -> int:
     """Return the bytes that the weights of a network can have, with room for the header of the file."""
-    from modelsgenesis.networks import empty_network
+    from modelsgenesis.networks import build_on_meta
 
     with parsing(config, CheckpointError, what="as a network"):
-        tensors = empty_network(read_config(config.parent).network).state_dict().values()
+        tensors = build_on_meta(read_config(config.parent).network).state_dict().values()
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + _SMALL
 
 

@@ -65,8 +65,9 @@ def guarding(call: Call) -> Iterator[None]:
     """Check what servers say while the block runs in this thread.
 
     Raises:
-        ConfigurationError: The environment has a proxy or certificates that cannot be.
+        ConfigurationError: The environment has an address, a proxy or certificates that cannot be.
     """
+    endpoint()
     with _INSTALLING:
         factory = _http._GLOBAL_CLIENT_FACTORY  # noqa: SLF001 - a user's own, which is kept
         if not isinstance(factory, _GuardedSessions):
@@ -204,8 +205,15 @@ def _shorten(record: logging.LogRecord) -> bool:
 
 
 def endpoint() -> str:
-    """Return the address of the Hub in use, to be shown."""
-    return redacted(constants.ENDPOINT)
+    """Return the address of the Hub in use, to be shown.
+
+    Raises:
+        ConfigurationError: `HF_ENDPOINT` is not an address.
+    """
+    shown = redacted(constants.ENDPOINT)
+    if not re.fullmatch(r"https?://[^\s?#]+", constants.ENDPOINT):
+        raise ConfigurationError(f"HF_ENDPOINT: received {shown!r}, expected https:// and a host; correct or unset it")
+    return shown
 
 
 def token_of(token: str | None) -> str:

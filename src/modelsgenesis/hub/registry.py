@@ -182,8 +182,6 @@ def find_card(name: str) -> ModelCard:
     paths = _paths()
     if name in paths:
         return read_card(paths[name])
-    hint = did_you_mean(name, paths) if paths else "the registry is empty."
-    raise HubError(
-        f"{name}: no model of this name in the registry; {hint} A Hub repository (org/name) or a folder also works.",
-        "unknown",
-    )
+    hint = did_you_mean(name, paths) if paths else "the registry is empty"
+    also = "a Hub repository (org/name) or a folder also works"
+    raise HubError(f"{name}: no model of this name in the registry; {hint} ({also})", "unknown")

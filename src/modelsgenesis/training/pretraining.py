@@ -9,7 +9,7 @@ from torch import nn
 
 from modelsgenesis._version import __version__
 from modelsgenesis.configs import BundleConfig, PretrainingConfig, Provenance
-from modelsgenesis.data import SubvolumeDataset
+from modelsgenesis.data import PatchDataset
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter
@@ -25,8 +25,8 @@ from modelsgenesis.training.trainer import Progress, Trainer
 def pretrain_network(
     begun: InitialModel,
     config: PretrainingConfig,
-    training: SubvolumeDataset,
-    validation: SubvolumeDataset,
+    training: PatchDataset,
+    validation: PatchDataset,
     output: str | Path,
     *,
     data: Mapping[str, Any],

@@ -53,7 +53,7 @@ class LabelledData:
         modality: As the data set says or its values tell, or None.
         channels: What each image of a case shows.
         dims: Axes of the images, 2 or 3.
-        fit: How `fit_image` brings images to classify to a size.
+        fit: How `resize_or_crop` brings images to classify to a size.
         notes: What reading decided for itself, such as the rule that tells the patients.
 
     Raises:

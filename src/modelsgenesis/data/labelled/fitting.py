@@ -11,7 +11,7 @@ from modelsgenesis.errors import ShapeError
 Fit = Literal["auto", "resize", "crop"]
 
 
-def fit_image(image: np.ndarray, size: tuple[int, ...], fit: Fit = "auto") -> np.ndarray:
+def resize_or_crop(image: np.ndarray, size: tuple[int, ...], fit: Fit = "auto") -> np.ndarray:
     """Bring an image to a size.
 
     Args:
@@ -27,7 +27,7 @@ def fit_image(image: np.ndarray, size: tuple[int, ...], fit: Fit = "auto") -> np
         ShapeError: The image has other axes than the size.
 
     Example:
-        >>> fit_image(np.ones((1, 256, 200), np.float32), (128, 128)).shape
+        >>> resize_or_crop(np.ones((1, 256, 200), np.float32), (128, 128)).shape
         (1, 128, 128)
     """
     if image.ndim != len(size) + 1:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from modelsgenesis.data.dataset_json import is_there, read_description
-from modelsgenesis.data.finding import refusal_notes, survey
+from modelsgenesis.data.finding import scan_sources, skipped_notes
 from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData
 from modelsgenesis.data.labelled.sources import ArrayFile, ArrayImage, FileImage
 from modelsgenesis.data.names import (
@@ -17,7 +17,7 @@ from modelsgenesis.data.names import (
     part_of,
     unique_names,
 )
-from modelsgenesis.data.volume import Refusal
+from modelsgenesis.data.volume import SkippedScan
 from modelsgenesis.errors import DataError
 
 _LABEL_FOLDERS = {"label", "labels", "mask", "masks", "seg", "segmentation", "segmentations"}
@@ -102,12 +102,14 @@ def read_folders(folder: Path, pattern: str | None = None) -> LabelledData:
     found, refused = [], []
     for part, place in _class_folders(folder):
         kept = not is_leftover(place.name) and place.name.lower() not in _LABEL_FOLDERS
-        scans, others = survey(place) if kept else ([], [])
+        scans, others = scan_sources(place) if kept else ([], [])
         bad = [one for one in others if one.bad]
         if bad and not scans:
             raise DataError(f"{place}: no image of this class can be used: {bad[0].source}: {bad[0].reason}")
         if not scans:
-            others = [Refusal(source=str(place), reason="holds no images or labels alone, so not a class", bad=False)]
+            others = [
+                SkippedScan(source=str(place), reason="holds no images or labels alone, so not a class", bad=False)
+            ]
         found += [(part, place.name, scan) for scan in scans]
         refused += others
     labels = class_order([name for _, name, _ in found])
@@ -128,7 +130,7 @@ def read_folders(folder: Path, pattern: str | None = None) -> LabelledData:
         task="classification",
         cases=tuple(cases),
         labels=labels,
-        notes=(f"warning: {rule}" if rule == OWN_PATIENT else rule, *refusal_notes(refused)),
+        notes=(f"warning: {rule}" if rule == OWN_PATIENT else rule, *skipped_notes(refused)),
     )
 
 

@@ -11,12 +11,12 @@ import numpy as np
 from modelsgenesis.configs import InputContract
 from modelsgenesis.data import images
 from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData, PreparedCase
-from modelsgenesis.data.labelled.fitting import Fit, fit_image
+from modelsgenesis.data.labelled.fitting import Fit, resize_or_crop
 from modelsgenesis.data.names import channel_order
 from modelsgenesis.data.preparation import PreparedVolume, prepare, prepare_label
 from modelsgenesis.data.raster import COLOUR
 from modelsgenesis.data.reading import read_volume
-from modelsgenesis.data.volume import Refusal, Volume, spacing_of
+from modelsgenesis.data.volume import SkippedScan, Volume, spacing_of
 from modelsgenesis.errors import DataError, GenesisError, ScanError
 
 _APART = 0.1  # voxels; headers round, and a label so far off is still on the same voxel
@@ -34,7 +34,7 @@ def check_same_grid(image: Volume, other: Volume) -> None:
     shape = image.array.shape
     if shape != other.array.shape:
         raise ScanError(f"{other.source}: shape {other.array.shape} is not the {shape} of its image {image.source}")
-    if not (image.measured and other.measured):
+    if not (image.has_spacing and other.has_spacing):
         return
     corners = np.array(
         [(*corner, *(0,) * (3 - len(shape)), 1) for corner in product(*((0, side - 1) for side in shape))]
@@ -132,7 +132,7 @@ def prepare_case(
         case: What to read.
         data: The data set that it is of.
         contract: How images are prepared.
-        size: Sides that an image to classify is brought to at once, which saves memory; see `fit_image`.
+        size: Sides that an image to classify is brought to at once, which saves memory; see `resize_or_crop`.
         fit: How; `"auto"` as the data set says.
 
     Raises:
@@ -148,7 +148,7 @@ def prepare_case(
     label = None if mask is None else prepare_label(mask, contract).array.astype(np.uint8)
     image, volumes = _stacked([prepare(scan, contract) for scan in scans])
     if data.task == "classification":
-        volumes, image = (), image if size is None else fit_image(image, size, data.fit if fit == "auto" else fit)
+        volumes, image = (), image if size is None else resize_or_crop(image, size, data.fit if fit == "auto" else fit)
     return PreparedCase(
         name=case.name,
         patient=case.patient,
@@ -190,7 +190,7 @@ def prepare_cases(
     strict: bool = False,
     size: tuple[int, ...] | None = None,
     fit: Fit = "auto",
-) -> tuple[list[PreparedCase], list[Refusal]]:
+) -> tuple[list[PreparedCase], list[SkippedScan]]:
     """Prepare many cases; a bad one is refused and reported, unless `strict`.
 
     Args:
@@ -206,14 +206,14 @@ def prepare_cases(
         ScanError: One is not usable and `strict` is set.
     """
     prepared: list[PreparedCase] = []
-    refused: list[Refusal] = []
+    refused: list[SkippedScan] = []
     for case in cases:
         try:
             prepared.append(prepare_case(case, data, contract, size=size, fit=fit))
         except GenesisError as error:
             if strict:
                 raise
-            refused.append(Refusal(source=case.name, reason=str(error)))
+            refused.append(SkippedScan(source=case.name, reason=str(error)))
     if cases and not prepared:
         raise DataError(f"{data.name}: none of {len(cases)} cases is usable; the first: {refused[0].reason}")
     return prepared, refused

@@ -137,7 +137,7 @@ class ArrayImage:
         array = array if self.channel is None or not array.ndim else array[..., self.channel]
         if array.ndim not in (2, 3):
             raise ScanError(f"{self.source}: has {array.ndim} axes; expected the 2 or 3 of an image")
-        return Volume(array=array, affine=np.eye(4), source=self.source, measured=False)
+        return Volume(array=array, affine=np.eye(4), source=self.source, has_spacing=False)
 
 
 @dataclass(frozen=True, kw_only=True)

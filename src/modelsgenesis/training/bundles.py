@@ -94,9 +94,7 @@ def describe_computing(hardware: Hardware, config: TrainingConfig) -> str:
     return ", ".join(told)
 
 
-def describe_environment(
-    hardware: Hardware, config: TrainingConfig | None = None
-) -> dict[str, str]:
+def describe_environment(hardware: Hardware, config: TrainingConfig | None = None) -> dict[str, str]:
     """Return versions, hardware and how it was used; nothing that names a person, a host or a path."""
     return {
         "python": platform.python_version(),

@@ -48,7 +48,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     with open_regular(path, TrainingError) as file, parsing(path, TrainingError):
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as content:
             if hashlib.sha256(content[:-_DIGEST]).digest() != content[-_DIGEST:]:
-                raise TrainingError(f"{path}: does not match its digest: damaged, or of version 0.1.0, which wrote none")
+                raise TrainingError(f"{path}: does not match its digest: damaged, or of version 0.1.0")
         return torch.load(file, map_location="cpu", weights_only=True)
 
 

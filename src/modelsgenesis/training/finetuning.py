@@ -37,8 +37,8 @@ from modelsgenesis.training.segmentation import Segmentation
 from modelsgenesis.training.splits import Split, check_split, count_split, write_split
 from modelsgenesis.training.supervised import SupervisedObjective, write_rows
 from modelsgenesis.training.task_networks import InitialModel
-from modelsgenesis.training.watching import Pictures
 from modelsgenesis.training.trainer import Progress, Trainer
+from modelsgenesis.training.watching import Pictures
 
 
 def make_objective(

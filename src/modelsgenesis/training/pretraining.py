@@ -18,8 +18,8 @@ from modelsgenesis.training.distributed import rank, rank_zero_first
 from modelsgenesis.training.restoration import Restoration, fix_pairs
 from modelsgenesis.training.run import Run
 from modelsgenesis.training.task_networks import InitialModel
-from modelsgenesis.training.watching import Pictures, TensorBoard
 from modelsgenesis.training.trainer import Progress, Trainer
+from modelsgenesis.training.watching import Pictures, TensorBoard
 
 
 def pretrain_network(

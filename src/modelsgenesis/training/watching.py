@@ -42,7 +42,7 @@ class TensorBoard:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError as error:
             raise MissingExtraError("writing for TensorBoard", "report") from error
-        # Events of a run that was killed may be ahead of its last checkpoint: a resumed run hides those that it repeats.
+        # Events of a killed run may be ahead of its last checkpoint: a resumed run hides those that it repeats.
         self._open: Callable[[int], SummaryWriter] = lambda step: SummaryWriter(str(folder), purge_step=step)
         self._writer: SummaryWriter | None = None
         self._failed = False

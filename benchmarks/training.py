@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from modelsgenesis.configs import CONTRACTS, GENESIS_2019, GENESIS_UNET_2019, PretrainingConfig
+from modelsgenesis.configs import CONTRACTS, GENESIS_UNET_2019, RECIPES, PretrainingConfig
 from modelsgenesis.data import PatchDataset, VolumeCache, find_scans, sample_folder, split_by_size
 from modelsgenesis.hardware import Hardware, choose_hardware, computes_bfloat16
 from modelsgenesis.networks import build_network
@@ -136,7 +136,7 @@ def aim(hardware: Hardware) -> str:
 
 def configure(arguments: argparse.Namespace) -> PretrainingConfig:
     """Return the recipe of 2019 with the sizes of the command line."""
-    return GENESIS_2019.override(
+    return RECIPES["2019"].override(
         network=GENESIS_UNET_2019.override(widths=tuple(arguments.widths)),
         batch_size=arguments.batch,
         patch_size=tuple(arguments.patch),

@@ -140,7 +140,7 @@ class _Keeper:
             origin="pretrained",
             library_version=__version__,
             init=self.begun.init,
-            recipe=config.to_dict(),
+            recipe=config.recipe(),
             data=dict(self.data),
             results={**losses, **counts, "collapsed": bool(progress.metrics.get("collapsed"))},
         )

@@ -11,7 +11,7 @@ import torch
 
 import process_scenarios as scenarios
 from fitted_numbers import Fit, Numbers, at, make, rows, terminate
-from modelsgenesis.configs import GENESIS_2019, TrainingConfig
+from modelsgenesis.configs import RECIPES, TrainingConfig
 from modelsgenesis.errors import CheckpointError, ConfigurationError, DataError, Interrupted, TrainingError
 from modelsgenesis.training import trainer as training
 from modelsgenesis.training.trainer import DivergenceError
@@ -160,7 +160,7 @@ def test_a_step_that_is_skipped_moves_nothing_and_the_run_goes_on(tmp_path):
         (0.7, 3.0, {}),  # a loss that has become small may jump
         (0.1, 1e9, {"divergence_factor": 0.0}),
         # A sigmoid answers in [0, 1], so the worst loss is 1; the first losses of that network are about 0.1.
-        (0.02, 1.0, {"divergence_factor": GENESIS_2019.divergence_factor}),
+        (0.02, 1.0, {"divergence_factor": RECIPES["2019"].divergence_factor}),
     ],
 )
 def test_what_is_no_explosion(tmp_path, first, loss, settings):

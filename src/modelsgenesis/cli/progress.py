@@ -4,9 +4,18 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -21,7 +30,9 @@ _NEWEST = 0.05  # weight of the last step's loss in the average that people see:
 class Bar(Progress):
     """A bar, and under it rows of a name and a figure; what is written to stderr scrolls above."""
 
-    rows: Mapping[str, str]
+    def __init__(self, rows: Mapping[str, str], *columns: ProgressColumn, **options: Any) -> None:
+        self.rows = rows  # first: the progress is drawn once while it is made
+        super().__init__(*columns, **options)
 
     def get_renderables(self) -> "list[RenderableType]":
         """Return the bar and the rows, which are looked at whenever the bar refreshes."""
@@ -56,6 +67,7 @@ class Display(Reporter):
             self.note(f"{title}: {start}/{total}")
             return
         self.bar = Bar(
+            self.rows,
             TextColumn("{task.description}", style="bold", markup=False),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
@@ -66,7 +78,6 @@ class Display(Reporter):
             refresh_per_second=4,
             speed_estimate_period=3600,  # seconds; a step may take a minute
         )
-        self.bar.rows = self.rows
         self.bar.add_task(printable(title), total=total, completed=start)
         self.bar.start()
 

@@ -77,7 +77,7 @@ def test_a_network_of_two_dimensions_learns_the_slices_of_volumes(
     assert 0 <= measured["dice"] <= 1
     case = json.loads((run / "run.json").read_text())["split"]["test"][0]
     prediction = modelsgenesis.predict(
-        run, decathlon / "imagesTr" / f"{case}.nii.gz", tmp_path / "labels.nii.gz", device="cpu"
+        run, decathlon / "imagesTr" / f"{case}.nii.gz", output=tmp_path / "labels.nii.gz", device="cpu"
     )
     assert prediction.labels.ndim == 3
 

@@ -98,8 +98,7 @@ class Config:
         """
         known = fields(cls)
         try:
-            if not isinstance(values, Mapping):
-                raise ConfigurationError(f"received {shown(values)}, expected a mapping")
+            require(isinstance(values, Mapping), f"received {type(values).__name__}, expected a mapping")
             _check_keys(values, known, cls.__name__)
             required = [one.name for one in known if one.default is MISSING and one.default_factory is MISSING]
             missing = [name for name in required if name not in values]

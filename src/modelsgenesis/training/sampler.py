@@ -5,64 +5,51 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from modelsgenesis.configs import TrainingConfig
 from modelsgenesis.errors import GenesisError, TrainingError
+from modelsgenesis.training import distributed
 
 
-@dataclass(kw_only=True)
-class StepBatches(Sampler[list[int]]):
-    """The items of each step, from `start` to the end.
+def step_batches(
+    size: int, batch_size: int, *, start: int, steps: int, seed: int, rank: int = 0, world_size: int = 1
+) -> Iterator[list[int]]:
+    """Yield the items of each step, from `start` to the end.
 
     An epoch is every sample once, in an order drawn from seed and epoch. A batch may reach over the end of an epoch,
     so no sample is dropped. Item `epoch * size + index` lets a data set draw anew each epoch without being told.
 
-    Attributes:
+    Args:
         size: Samples of an epoch.
-        batch_size: Samples a step, over all processes.
+        batch_size: Samples per step, over all processes.
         start: First step.
         steps: Steps of the whole run.
-        seed: Of the order.
+        seed: Seed of the order.
         rank: This process.
         world_size: Processes; each takes its share of every batch.
 
     Example:
-        >>> list(StepBatches(size=3, batch_size=2, start=0, steps=3, seed=0))
+        >>> list(step_batches(3, 2, start=0, steps=3, seed=0))
         [[2, 0], [1, 4], [5, 3]]
     """
+    share = batch_size // world_size
+    for step in range(start, steps):
+        first = step * batch_size + rank * share
+        places = [divmod(position, size) for position in range(first, first + share)]
+        yield [epoch * size + int(_order(size, seed, epoch)[place]) for epoch, place in places]
 
-    size: int
-    batch_size: int
-    start: int
-    steps: int
-    seed: int
-    rank: int = 0
-    world_size: int = 1
 
-    def __len__(self) -> int:
-        return self.steps - self.start
-
-    def __iter__(self) -> Iterator[list[int]]:
-        epoch, order = -1, torch.empty(0)
-        share = self.batch_size // self.world_size
-        for step in range(self.start, self.steps):
-            items = []
-            first = step * self.batch_size + self.rank * share
-            for position in range(first, first + share):
-                if position // self.size != epoch:
-                    epoch = position // self.size
-                    order = self._order(epoch)
-                items.append(epoch * self.size + int(order[position % self.size]))
-            yield items
-
-    def _order(self, epoch: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        return torch.randperm(self.size, generator=generator)
+@lru_cache(maxsize=2)  # a batch may reach over the end of an epoch
+def _order(size: int, seed: int, epoch: int) -> torch.Tensor:
+    # A prime above any number of epochs: no epoch of one seed has the order of an epoch of the next seed.
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(size, generator=generator)
 
 
 def choose_workers(workers: int) -> int:
@@ -71,21 +58,40 @@ def choose_workers(workers: int) -> int:
     return workers if workers >= 0 else min((os.cpu_count() or 1) // 2 // beside, 8)
 
 
-def make_loader(dataset: Dataset[Any], batches: StepBatches, config: TrainingConfig) -> DataLoader[Any]:
-    """Return the loader of a run; its workers prefetch two batches each."""
-    workers = choose_workers(config.workers)
-    return DataLoader(
+@contextmanager
+def start_loader(dataset: Dataset[Any], config: TrainingConfig, *, start: int, steps: int) -> Iterator[Iterator[Any]]:
+    """Give an iterator over this process's batches of the steps from `start`; the worker processes end with the block.
+
+    Each worker prefetches two batches.
+    """
+    size = len(dataset)  # pyright: ignore[reportArgumentType]
+    share = {"rank": distributed.rank(), "world_size": distributed.world_size()}
+    loader = DataLoader(
         dataset,
-        batch_sampler=batches,
-        num_workers=workers,
+        batch_sampler=step_batches(size, config.batch_size, start=start, steps=steps, seed=config.seed, **share),
+        num_workers=choose_workers(config.workers),
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(config.seed),  # the loader would draw from the global one
         worker_init_fn=_begin_worker,
     )
+    before = signal.getsignal(signal.SIGCHLD)
+    iterator = iter(loader)
+    if threading.current_thread() is threading.main_thread():
+        # Starting workers installs a handler of SIGCHLD that raises as soon as one dies: in the midst of a step or of
+        # the writing of a file. `next_batch` tells of it too, at a place where nothing is half done.
+        is_its_own = getattr(before, "__module__", "").startswith("torch.")
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None or is_its_own else before)
+    try:
+        yield iterator
+    finally:
+        # The traceback of an error can keep the iterator alive until the process exits, and that would wait for
+        # workers that nobody has told to end and that ignore SIGTERM.
+        getattr(iterator, "_shutdown_workers", lambda: None)()
 
 
 def _begin_worker(_: int) -> None:
-    """Leave it to the process that trains to end its workers: a signal to all of them must not cost it a batch."""
+    # Ctrl-C and a queue's SIGTERM reach every process of the group. It is the trainer that ends the workers, after its
+    # step; one that died at once would cost it a batch.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
@@ -102,25 +108,11 @@ def end_with_parent() -> None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def start_loader(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Return the iterator of a loader; of a process that dies `next_batch` tells, at its place.
-
-    PyTorch raises from a handler of SIGCHLD too, in the midst of whatever runs: a step, the writing of a file.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return iter(loader)
-    before = signal.getsignal(signal.SIGCHLD)
-    iterator = iter(loader)
-    is_its_own = getattr(before, "__module__", "").startswith("torch.")
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None or is_its_own else before)
-    return iterator
-
-
 def next_batch(loader: Iterator[Any], step: int) -> Any:
     """Return the next batch of a loader.
 
     Args:
-        loader: Iterator of `make_loader`.
+        loader: Iterator of `start_loader`.
         step: Steps done, for the message.
 
     Raises:

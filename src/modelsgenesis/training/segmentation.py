@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modelsgenesis.configs import SegmentationConfig
+from modelsgenesis.configs import PredictionConfig, SegmentationConfig
 from modelsgenesis.data import LabelledPatches, PreparedCase, require_label
 from modelsgenesis.errors import DataError, MissingExtraError
 from modelsgenesis.hardware import Hardware
@@ -69,7 +69,7 @@ class Segmentation(SupervisedObjective):
             network,
             torch.from_numpy(case.image),
             patch_size=self.patch_size,
-            overlap=self.config.overlap,
+            config=PredictionConfig(overlap=self.config.overlap),
             hardware=hardware,
         )
         return logits.argmax(dim=0).numpy()

@@ -10,7 +10,7 @@ from PIL import Image
 
 from labelled_files import write_json
 from modelsgenesis.data import find_scans, read_volume, scan_sources, skipped_notes
-from modelsgenesis.errors import ConfigurationError, DataError, UnreadableScanError
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError
 
 
 def scan(path: Path) -> Path:
@@ -216,7 +216,7 @@ def test_descriptions_and_lists_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_files_of_no_known_format(tmp_path: Path) -> None:
     (tmp_path / "x.xyz").write_text("")
-    with pytest.raises(UnreadableScanError, match=r"x\.xyz: of no known format; expected NIfTI"):
+    with pytest.raises(ScanError, match=r"x\.xyz: of no known format; expected NIfTI"):
         read_volume(tmp_path / "x.xyz")
-    with pytest.raises(UnreadableScanError, match=r"y\.xyz: there is no such file"):
+    with pytest.raises(ScanError, match=r"y\.xyz: there is no such file"):
         read_volume(tmp_path / "y.xyz")

@@ -137,7 +137,7 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
         trial chooses settings, on the test patients, each test case by itself included.
 
     Raises:
-        NonFiniteLossError: The training diverged.
+        DivergenceError: The training diverged.
         Interrupted: A signal came.
     """
     started = time.perf_counter()

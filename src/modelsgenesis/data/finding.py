@@ -9,7 +9,7 @@ from modelsgenesis.data import dataset_json, dicom
 from modelsgenesis.data.names import find_patients, is_label_map, is_leftover, modality_of
 from modelsgenesis.data.reading import KNOWN_FORMATS, describe, reader_of
 from modelsgenesis.data.volume import ScanReference, SkippedScan
-from modelsgenesis.errors import DataError, GenesisError, ScanError, UnreadableScanError, printable
+from modelsgenesis.errors import DataError, GenesisError, ScanError, printable
 from modelsgenesis.files import check_regular, parsing, read_text, reason_of
 
 Source = str | Path | Sequence[str | Path]
@@ -129,10 +129,10 @@ class _Search:
     def scan(self, path: Path, modality: str | None = None) -> None:
         """Add the volumes of one file, or refuse it; DICOM waits until all of its files are known."""
         try:
-            with parsing(path, UnreadableScanError, what="by its name, which is not UTF-8", remedy="rename it"):
+            with parsing(path, ScanError, what="by its name, which is not UTF-8", remedy="rename it"):
                 str(path).encode()  # else neither tables nor JSON nor a terminal could hold it
-            with parsing(path, UnreadableScanError):
-                check_regular(path, UnreadableScanError)
+            with parsing(path, ScanError):
+                check_regular(path, ScanError)
                 if reader_of(path) is dicom:
                     self.dicom.append(path)
                 else:

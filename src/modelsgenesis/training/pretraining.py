@@ -107,8 +107,8 @@ def pretrain_network(
         split={part: [entry.name for entry in entries] for part, entries in scans.items()},
         digests={part: [entry.key[:16] for entry in entries] for part, entries in scans.items()},
     )
+    board = TensorBoard(Path(output) / "tensorboard", reporter) if tensorboard and rank() == 0 else None
     run = Run.open(output, record.to_dict(), resume=resume)
-    board = TensorBoard(run.folder / "tensorboard", reporter) if tensorboard and rank() == 0 else None
     try:
         with raise_if_any_failed():
             objective = Restoration(training, validation, config, hardware, reporter)

@@ -13,6 +13,7 @@ from modelsgenesis.configs.base import plain
 from modelsgenesis.errors import TrainingError
 from modelsgenesis.files import parsing, read_bytes, read_json, reason_of, write_atomically, write_json
 from modelsgenesis.training.checkpoint import read_checkpoint, write_checkpoint
+from modelsgenesis.training.distributed import on_rank_zero
 
 RUN_NAME = "run.json"
 LOG_NAME = "log.csv"
@@ -38,7 +39,7 @@ class Run:
     best network.
 
     Args:
-        folder: May not exist yet; `start` creates it.
+        folder: See `open`.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -66,15 +67,10 @@ class Run:
 
     @classmethod
     def open(cls, folder: str | Path, description: Mapping[str, Any], *, resume: bool = False) -> Self:
-        """Start or resume a run; arguments and errors as of `start`."""
-        run = cls(Path(folder))
-        run.start(description, resume=resume)
-        return run
-
-    def start(self, description: Mapping[str, Any], *, resume: bool = False) -> None:
-        """Take hold of the folder; of several processes rank 0 alone does so.
+        """Start or resume a run; of several processes rank 0 alone takes hold of the folder.
 
         Args:
+            folder: New or empty; with `resume`, that of a run.
             description: Content of `run.json`. A resumed run must have the same, but for `FREE_SETTINGS`.
             resume: Continue the run that the folder holds.
 
@@ -82,7 +78,11 @@ class Run:
             TrainingError: The folder has something in it, cannot be written, or another process trains in it; or there
                 is no run to resume, or its configuration or its scans differ; the message lists how.
         """
-        description = plain(description)
+        run = cls(Path(folder))
+        on_rank_zero(lambda: run._start(plain(description), resume=resume))
+        return run
+
+    def _start(self, description: dict[str, Any], *, resume: bool) -> None:
         self._refuse_changes(description) if resume else self.check(self.folder)
         self._lock = hold_folder(self.folder, LOCK_NAME, "trains")
         if not resume:

@@ -162,7 +162,7 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no usable scan; expected NIfTI, Analyze, MGH"):
         find_scans(tmp_path)
     (tmp_path / "bad.nii").write_bytes(b"")
-    with pytest.raises(DataError, match=r"no usable scan: 1 refused, the first .*bad\.nii: "):
+    with pytest.raises(DataError, match=r"no usable scan: 1 skipped, the first .*bad\.nii: "):
         find_scans(tmp_path)
     assert scan_sources(tmp_path)[0] == []
     for source in ("missing", "a" * 5000, "a\0b", "~nobody-of-this-name/x"):

@@ -130,8 +130,8 @@ class SkippedScan:
     bad: bool = True
 
     @classmethod
-    def because(cls, source: object, problem: ScanError, *, bad: bool = True) -> "SkippedScan":
-        """Return what is skipped for an error, whose message does not name the source twice."""
+    def because(cls, source: object, problem: object, *, bad: bool = True) -> "SkippedScan":
+        """Return what is skipped for an error or a reason, without naming the source twice."""
         return cls(source=str(source), reason=str(problem).removeprefix(f"{source}: "), bad=bad)
 
 

@@ -13,7 +13,7 @@ from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run, Split, read_split
-from modelsgenesis.training.distributed import Processes
+from modelsgenesis.training.distributed import torchrun_ranks
 from modelsgenesis.training.finetuning import finetune_network
 from modelsgenesis.training.folds import fold_folder, pool_folds
 from modelsgenesis.training.outcome import read_results as read_outcome
@@ -83,7 +83,7 @@ def finetune(
         measured["dice"]
     """
     reporter = reporter or Reporter()
-    if not Processes.from_environment().is_alone:
+    if torchrun_ranks()[1] > 1:
         raise ConfigurationError("finetune runs in one process: start it without torchrun")
     if config is None or not config.folds:
         Run.check(output, resume=resume)

@@ -250,7 +250,7 @@ def test_a_bundle_that_is_not_the_best_of_the_run_is_not_measured(trained, tmp_p
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"---\n[1, 2]\n---\n", b"---\n- &a [*a, *b]\n---\n"])
 def test_a_damaged_card_is_put_aside_and_the_training_goes_on(tmp_path, content):
     class Damage(Notes):
-        def validation(self, step, metrics):
+        def validation(self, step, metrics, is_best):
             (tmp_path / "run" / "README.md").write_bytes(content)
 
     notes = Damage()

@@ -16,7 +16,6 @@ from modelsgenesis.data.cache import _recall, volume_path
 from modelsgenesis.errors import GenesisError
 from modelsgenesis.pretraining import Request, read_recorded
 from modelsgenesis.training import Run, Split, read_split
-from modelsgenesis.training.cost import Meter
 from modelsgenesis.training.outcome import read_results
 from modelsgenesis.training.splits import write_split
 from modelsgenesis.training.supervised import read_rows, write_rows
@@ -100,7 +99,6 @@ class Kept:
         volume_path(folder, ENTRY.key).parent.mkdir(parents=True)
         volume_path(folder, ENTRY.key).write_bytes(bytes(300))
         (folder / "seen.json").write_bytes(json_of({**asdict(ENTRY), "bytes": 300}))
-        Meter(folder / "cost.json").save()
         self.readers = {
             "run/run.json": (self.resume, lambda: read_recorded(folder / "run")),
             "run/checkpoints/last.pt": (self.load,),
@@ -112,7 +110,6 @@ class Kept:
             "test.csv": (lambda: read_rows(folder / "test.csv"),),
             "results.json": (lambda: read_results(folder),),
             "seen.json": (self.recall,),
-            "cost.json": (lambda: Meter(folder / "cost.json").save(),),
         }
 
     def resume(self):

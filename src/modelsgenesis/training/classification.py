@@ -9,13 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modelsgenesis.configs import ClassificationConfig, FinetuningConfig
+from modelsgenesis.configs import ClassificationConfig
 from modelsgenesis.data import LabelledImages, PreparedCase, class_weights, resize_or_crop
 from modelsgenesis.errors import DataError
 from modelsgenesis.hardware import Hardware
-from modelsgenesis.metrics.classification import CLASS_SEPARATOR, auc, chosen_classes, classification_row
-from modelsgenesis.metrics.segmentation import mean_ignoring_nan
-from modelsgenesis.metrics.summary import Summary, summarize_classification
+from modelsgenesis.metrics.classification import auc, chosen_classes, classification_row
+from modelsgenesis.metrics.summary import mean_ignoring_nan
 from modelsgenesis.training.supervised import Row, SupervisedObjective
 
 
@@ -119,27 +118,6 @@ class Classification(SupervisedObjective):
             }
             for case, row in zip(cases, probabilities, strict=True)
         ]
-
-
-def summarize_classification_rows(
-    rows: Sequence[Row], labels: Sequence[str], config: FinetuningConfig, *, multilabel: bool
-) -> Summary:
-    """Return each metric of rows of `Classification.measure` with its interval over the patients.
-
-    Rows of several folds say in `fold` which, and are ranked within each.
-    """
-    held = [row["class"].split(CLASS_SEPARATOR) for row in rows]
-    return summarize_classification(
-        np.array([[row[f"probability {name}"] for name in labels] for row in rows]),
-        np.array([[name in names for name in labels] for names in held]),
-        labels,
-        [row["patient"] for row in rows],
-        multilabel=multilabel,
-        specificity=config.specificity if isinstance(config, ClassificationConfig) else 0.9,
-        groups=[int(row.get("fold", 0)) for row in rows],
-        resamples=config.bootstrap,
-        seed=config.split_seed,
-    )
 
 
 def true_classes(cases: Sequence[PreparedCase], classes: int) -> np.ndarray:

@@ -32,13 +32,13 @@ from modelsgenesis.training.parts import (
     settle_patch_size,
     slices_of,
 )
-from modelsgenesis.training.pictures import draw_run_curve
 from modelsgenesis.training.run import Run
 from modelsgenesis.training.segmentation import Segmentation
 from modelsgenesis.training.splits import Split, check_split, count_split, write_split
 from modelsgenesis.training.supervised import SupervisedObjective, write_rows
 from modelsgenesis.training.task_networks import InitialModel
 from modelsgenesis.training.trainer import Progress, Trainer
+from modelsgenesis.training.watching import Pictures
 
 
 def make_objective(
@@ -148,7 +148,10 @@ def finetune_network(
         summary = summarize_rows(rows, data, config)
         for explanation in explanations(summary):
             reporter.note(explanation)
-        save(kept.network, progress, summary, draw_run_curve(run.folder, reporter) if draw else {})
+        pictures = Pictures(run.folder, reporter)
+        if draw:
+            pictures.draw_curve(progress.step)
+        save(kept.network, progress, summary, pictures.on_card())
         more = {"init": init, "split": count_split(split, data), "step": progress.best_step, "steps": progress.step}
         more |= {"validation": progress.metrics, **hardware.for_results().recorded()}
         more |= {"rows_sha256": sha256_of(run.folder / TEST_NAME)}  # folds are put together by their rows

@@ -20,10 +20,9 @@ from modelsgenesis.errors import DataError
 from modelsgenesis.files import read_json, write_json
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.metrics.summary import Summary
+from modelsgenesis.metrics.summary import summarize_rows as metrics_of_rows
 from modelsgenesis.training.bundles import describe_environment, network_config
-from modelsgenesis.training.classification import summarize_classification_rows
 from modelsgenesis.training.parts import Parts
-from modelsgenesis.training.segmentation import summarize_segmentation_rows
 from modelsgenesis.training.supervised import Row, plain
 from modelsgenesis.training.trainer import Progress
 
@@ -74,7 +73,7 @@ def describe_bundle(
             origin="finetuned",
             library_version=__version__,
             init=init,
-            recipe=config.to_dict(),
+            recipe=config.recipe(),
             data={
                 "name": data.name,
                 **{f"{part}_patients": count for part, count in counts.items()},
@@ -143,11 +142,15 @@ def read_results(folder: str | Path) -> dict[str, Any]:
 
 def summarize_rows(rows: Sequence[Row], data: LabelledData, config: FinetuningConfig) -> Summary:
     """Return what rows of a `test.csv` amount to, with intervals over their patients."""
-    if not rows:
-        return {}
-    if data.task == "segmentation":
-        return summarize_segmentation_rows(rows, data.labels, config)
-    return summarize_classification_rows(rows, data.labels, config, multilabel=data.multilabel)
+    return metrics_of_rows(
+        rows,
+        data.labels,
+        task=data.task,
+        multilabel=data.multilabel,
+        specificity=config.specificity if isinstance(config, ClassificationConfig) else 0.9,
+        resamples=config.bootstrap,
+        seed=config.split_seed,
+    )
 
 
 def _drawn(config: FinetuningConfig) -> dict[str, Any]:

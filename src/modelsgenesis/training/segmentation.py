@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from modelsgenesis.configs import FinetuningConfig, SegmentationConfig
+from modelsgenesis.configs import PredictionConfig, SegmentationConfig
 from modelsgenesis.data import LabelledPatches, PreparedCase, require_label
 from modelsgenesis.errors import DataError, MissingExtraError
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.inference.sliding_window import sliding_window
-from modelsgenesis.metrics.segmentation import dice_per_class, mean_ignoring_nan, measure_segmentation
-from modelsgenesis.metrics.summary import Summary, summarize_segmentation
+from modelsgenesis.metrics.segmentation import dice_per_class, measure_segmentation
+from modelsgenesis.metrics.summary import mean_ignoring_nan
 from modelsgenesis.training.supervised import Row, SupervisedObjective
 
 
@@ -69,7 +69,7 @@ class Segmentation(SupervisedObjective):
             network,
             torch.from_numpy(case.image),
             patch_size=self.patch_size,
-            overlap=self.config.overlap,
+            config=PredictionConfig(overlap=self.config.overlap),
             hardware=hardware,
         )
         return logits.argmax(dim=0).numpy()
@@ -86,12 +86,6 @@ class Segmentation(SupervisedObjective):
             measured = measure_segmentation(labels, require_label(case), self.labels, spacing)
             rows.append({"case": case.name, "patient": case.patient, **measured})
         return rows
-
-
-def summarize_segmentation_rows(rows: Sequence[Row], labels: Sequence[str], config: FinetuningConfig) -> Summary:
-    """Return each metric of rows of `Segmentation.measure` with its interval over the patients."""
-    patients = [row["patient"] for row in rows]
-    return summarize_segmentation(rows, labels, patients, resamples=config.bootstrap, seed=config.split_seed)
 
 
 def _describe_masks(training: Sequence[PreparedCase], labels: Sequence[str]) -> list[str]:

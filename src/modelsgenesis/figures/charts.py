@@ -155,8 +155,9 @@ def draw_comparison(results: Mapping[str, Any], path: str | Path) -> Path:
     axis.legend(frameon=False, fontsize=8)
     axis.set_title(results["data"]["name"], loc="left")
     rests_on = (
-        f"{len(results['seeds'])} runs, {results['data']['patients']['test']} test patients; means ± 1 standard deviation, "
-        f"points are runs; {subset_line(results)}; Welch's t-test, Holm-corrected: * p < 0.05, ** p < 0.01, *** p < 0.001"
+        f"{len(results['seeds'])} runs, {results['data']['patients']['test']} test patients; means ± 1 standard "
+        f"deviation, points are runs; {subset_line(results)}; Welch's t-test, Holm-corrected: * p < 0.05, "
+        "** p < 0.01, *** p < 0.001"
     )
     said = [*map(sentence, results["efficiency"]), rests_on]
     columns = int(figure.get_figwidth() / 0.055)  # characters that fit under the figure

@@ -3,15 +3,16 @@
 The tests are SciPy's (extra `report`). With fewer than 3 runs, or where nothing varies, p is None.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from modelsgenesis.errors import MissingExtraError
-from modelsgenesis.metrics.classification import area, average_precision, curve
-from modelsgenesis.metrics.summary import interval, mean_of_columns, weighted_means
+from modelsgenesis.metrics.classification import RANKING_METRICS, rank
+from modelsgenesis.metrics.summary import Statistics, intervals, mean_ignoring_nan, weighted_means
 
 MINIMUM_RUNS = 3
 """Fewer runs than this say next to nothing about how runs vary: they get no p-value and no interval."""
@@ -20,12 +21,12 @@ LOWER_IS_BETTER = ("hausdorff95", "loss")
 
 _ROUNDING = 1e-12  # a spread below this share of the values is rounding, for which SciPy would return p = 0
 _RESAMPLES = 2000
-_RANKINGS = {"auc": area, "average_precision": average_precision}
 
 Record = Mapping[str, Any]
 """A run: `arm`, `labels`, `seed`, `test` (metrics by name), and `cases`, a row for each test case."""
 
-Statistic = Callable[[np.ndarray], np.ndarray]
+Row = Mapping[str, Any]
+"""What was measured of a test case."""
 
 
 def analyse(records: Sequence[Record], pairs: Sequence[tuple[str, str]], metric: str) -> dict[str, Any]:
@@ -130,7 +131,8 @@ def compare_runs(ours: Mapping[int, float], theirs: Mapping[int, float]) -> dict
         if differences.any():
             p["wilcoxon"] = float(stats.wilcoxon(differences).pvalue)
         if any(map(_varies, groups)):
-            with np.errstate(all="ignore"):  # one of the two may be constant
+            with warnings.catch_warnings():  # one of the two may be constant
+                warnings.filterwarnings("ignore", message="Precision loss", category=RuntimeWarning)
                 p["welch"] = float(stats.ttest_ind(*groups, equal_var=False).pvalue)
     return {**found, "p": p}
 
@@ -158,8 +160,8 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     made = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     highest = 0.0
-    for rank, (p, index) in enumerate(made):
-        highest = max(highest, min(p * (len(made) - rank), 1.0))
+    for done, (p, index) in enumerate(made):
+        highest = max(highest, min(p * (len(made) - done), 1.0))
         corrected[index] = highest
     return corrected
 
@@ -178,7 +180,7 @@ def require_scipy() -> Any:
 
 
 def patient_interval(
-    ours: Sequence[Sequence[Mapping[str, Any]]], theirs: Sequence[Sequence[Mapping[str, Any]]], metric: str
+    ours: Sequence[Sequence[Row]], theirs: Sequence[Sequence[Row]], metric: str
 ) -> dict[str, float] | None:
     """Return the 95% bootstrap interval over test patients of the difference of two arms, each the mean of its runs.
 
@@ -194,44 +196,40 @@ def patient_interval(
         `low` and `high`; None where the rows do not tell the metric, or there is a single patient.
     """
     arms = [[_statistic(rows, metric) for rows in runs] for runs in (ours, theirs)]
-    known = [[statistic for statistic in own if statistic is not None] for own in arms]
-    if not all(arms) or known != arms:
+    if not all(statistic is not None for own in arms for statistic in own):
         return None
 
     def difference(weights: np.ndarray) -> np.ndarray:
-        first, second = (np.mean([statistic(weights) for statistic in own], axis=0) for own in known)
-        return first - second
+        first, second = (np.mean([statistic(weights) for statistic in own if statistic], axis=0) for own in arms)
+        return (first - second)[:, None]
 
-    found = interval(difference, [row["patient"] for row in ours[0]])
-    return None if found.low is None or found.high is None else {"low": found.low, "high": found.high}
+    (found,) = intervals(difference, [row["patient"] for row in ours[0]])
+    return None if found.low is None else {"low": found.low, "high": found.high}
 
 
-def _statistic(rows: Sequence[Mapping[str, Any]], metric: str) -> Statistic | None:
+def _statistic(rows: Sequence[Row], metric: str) -> Statistics | None:
     """Return the function from weights [resamples, cases] to a metric of one run [resamples]."""
     first, _, label = metric.partition(" ")
     if not rows:
         return None
-    if first in _RANKINGS:
-        return _ranking(rows, first, label)
-    names = [name for name in rows[0] if name == metric or (not label and name.startswith(f"{first} "))]
-    values = np.array([[row[name] for name in names] for row in rows], np.float64)  # None becomes NaN
-    return (lambda weights: mean_of_columns(weighted_means(values, weights))) if names else None
-
-
-def _ranking(rows: Sequence[Mapping[str, Any]], metric: str, label: str) -> Statistic | None:
+    if first not in RANKING_METRICS[:2]:  # the sensitivity depends on a specificity that the rows do not tell
+        names = [name for name in rows[0] if name == metric or (not label and name.startswith(f"{first} "))]
+        values = np.array([[row[name] for name in names] for row in rows], np.float64)  # None becomes NaN
+        return (lambda weights: mean_ignoring_nan(weighted_means(values, weights))) if names else None
     labels = [name.removeprefix("probability ") for name in rows[0] if name.startswith("probability ")]
     if not all(row["class"] in labels for row in rows):  # several classes may hold for an image
         return None
     # Of two classes the second says all, as in the summaries.
     chosen = [label] if label else labels[1:] if len(labels) == 2 else labels
-    truths = [np.array([row["class"] == name for row in rows]) for name in chosen]
     scores = [np.array([row[f"probability {name}"] for row in rows]) for name in chosen]
+    truths = [np.array([row["class"] == name for row in rows]) for name in chosen]
+    column = RANKING_METRICS.index(first)
 
-    def statistic(weights: np.ndarray) -> np.ndarray:
-        each = [_RANKINGS[metric](curve(*column, weights)) for column in zip(scores, truths, strict=True)]
-        return mean_of_columns(np.stack(each, axis=-1))
+    def ranking(weights: np.ndarray) -> np.ndarray:
+        each = [rank(score, truth, weights)[:, column] for score, truth in zip(scores, truths, strict=True)]
+        return mean_ignoring_nan(np.stack(each, axis=-1))
 
-    return statistic
+    return ranking
 
 
 def label_efficiency(records: Sequence[Record], pairs: Sequence[tuple[str, str]], metric: str) -> list[dict[str, Any]]:

@@ -17,13 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from modelsgenesis.configs.comparison import file_name
-from modelsgenesis.errors import GenesisError, Interrupted, NonFiniteLossError, TrainingError
+from modelsgenesis.errors import GenesisError, Interrupted, TrainingError
 from modelsgenesis.files import parsing, read_json, write_json
 from modelsgenesis.training.run import compare, hold_folder
 from modelsgenesis.training.sampler import end_with_parent
 from modelsgenesis.training.splits import Split
-from modelsgenesis.training.stopping import GracefulStop
 from modelsgenesis.training.supervised import plain
+from modelsgenesis.training.trainer import DivergenceError, GracefulStop
 
 DESCRIPTION_NAME = "comparison.json"
 _WORK = ".work-"
@@ -260,7 +260,7 @@ def _attempt(trial: Trial, train: Callable[[Trial], Record], *, in_worker: bool 
     """Return the record of a trial, or what went wrong: not every exception can be pickled."""
     try:
         return train(trial)
-    except NonFiniteLossError:
+    except DivergenceError:
         asked = {key: getattr(trial, key) for key in ("arm", "labels", "seed", "settings")}
         return {**asked, "training": trial.split.training, "diverged": True}
     except GenesisError as error:

@@ -8,22 +8,14 @@ import pytest
 from PIL import Image
 
 import modelsgenesis
-from modelsgenesis.comparison import parts as parts_room
-from modelsgenesis.comparison import session
-from modelsgenesis.comparison.trials import run_trial
+from modelsgenesis import comparison
+from modelsgenesis.checkpoints import load_bundle
+from modelsgenesis.comparison import choose, compare, describe_comparison
 from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig, PretrainingConfig, SegmentationConfig
 from modelsgenesis.data import read_labelled
-from modelsgenesis.errors import (
-    ConfigurationError,
-    DataError,
-    Interrupted,
-    MissingExtraError,
-    ResumeError,
-    TrainingError,
-)
+from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, MissingExtraError, TrainingError
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
-from modelsgenesis.verbs import compare, describe_comparison
 
 NETWORK = GenesisUNetConfig(widths=(4, 8), norm="instance")
 TINY = SegmentationConfig(
@@ -73,21 +65,11 @@ def genesis(ct_folder, tmp_path_factory):
 
 
 def run(decathlon, folder, inits, config=TINY, reporter=None, **options):
-    arm_settings, dims = options.pop("arm_settings", ()), options.pop("dims", ())
-    keys = ("split", "pretraining", "jobs", "keep_models", "settings")
-    others = {key: options.pop(key) for key in keys if key in options}
-    comparison = describe_comparison(
-        inits, arm_settings=arm_settings, dims=dims, **{"labels": ["2"], "runs": 1, **options}
-    )
-    return compare(
-        decathlon,
-        folder,
-        comparison=comparison,
-        config=config,
-        device="cpu",
-        reporter=reporter,
-        **{"split": SPLIT, **others},
-    )
+    described = {key: options.pop(key) for key in ("arm_settings", "dims") if key in options}
+    others = {key: options.pop(key) for key in ("split", "jobs", "keep_models", "settings") if key in options}
+    asked = describe_comparison(inits, **described, **{"labels": ["2"], "runs": 1, **options})
+    others = {"split": SPLIT, "config": config, "device": "cpu", "reporter": reporter, **others}
+    return compare(decathlon, folder, comparison=asked, **others)
 
 
 @pytest.fixture(scope="module")
@@ -103,26 +85,38 @@ def test_every_arm_is_run_with_every_label_count_and_seed(compared):
         (arm, labels, seed) for arm in ("scratch", "genesis") for labels in "24" for seed in "012"
     }
     assert len(rows) == 12
-    assert {path.name for path in compared.folder.glob("*.*")} >= {"table.md", "results.json", "bars.png"}
-    assert (compared.folder / "label_efficiency.png").exists()
+    assert {"dice", "dice bright", "hausdorff95", "validation dice"} <= set(rows[0])
+    assert {path.name for path in compared.folder.glob("*.*")} >= {"table.md", "results.json", "comparison.png"}
     assert not list(compared.folder.glob(".work-*"))
+    assert not list(compared.folder.rglob("*.safetensors"))
+
+
+def record(compared, arm, labels, seed):
+    return json.loads((compared.folder / "runs" / arm / f"labels-{labels}" / f"seed-{seed}.json").read_text())
 
 
 def test_both_arms_learn_from_the_same_patients_and_the_fewer_are_among_the_more(compared):
-    def cases(arm, labels, seed):
-        path = compared.folder / "runs" / arm / f"labels-{labels}" / f"seed-{seed}.json"
-        return json.loads(path.read_text())["training"]
+    few = record(compared, "scratch", 2, 0)["training"]
+    assert few == record(compared, "genesis", 2, 0)["training"] == record(compared, "genesis", 2, 2)["training"]
+    assert set(few) < set(record(compared, "scratch", 4, 0)["training"]) == set(SPLIT.training)
 
-    assert cases("scratch", 2, 0) == cases("genesis", 2, 0) == cases("genesis", 2, 2)
-    assert set(cases("scratch", 2, 0)) < set(cases("scratch", 4, 0)) == set(SPLIT.training)
+
+def test_a_run_is_that_of_finetune(compared, decathlon, genesis, tmp_path):
+    found = record(compared, "genesis", 2, 1)
+    split = Split(tuple(found["training"]), SPLIT.validation, SPLIT.test)
+    config = TINY.override(seed=1)
+    _, measured = modelsgenesis.finetune(
+        decathlon, tmp_path / "run", init=genesis, config=config, split=split, device="cpu", draw=False
+    )
+    assert found["test"] == pytest.approx(measured)
 
 
 def test_scratch_is_the_control_of_the_genesis(compared):
     arms = compared.results["arms"]
     assert arms["scratch"]["parameters"] == arms["genesis"]["parameters"]
     assert (arms["scratch"]["init"], arms["genesis"]["init"]) == (None, "ours")
-    comparison = compared.results["labels"]["2"]["comparisons"]
-    assert [(entry["arm"], entry["reference"], entry["pairs"]) for entry in comparison] == [("genesis", "scratch", 3)]
+    found = compared.results["labels"]["2"]["comparisons"]
+    assert [(entry["arm"], entry["reference"], entry["pairs"]) for entry in found] == [("genesis", "scratch", 3)]
 
 
 def test_the_same_command_repeats_nothing_and_more_may_be_asked(compared, decathlon, genesis):
@@ -136,118 +130,116 @@ def test_the_same_command_repeats_nothing_and_more_may_be_asked(compared, decath
     assert counts.begun[-1] == ("comparing", 8, 6)
 
 
-def test_a_deleted_run_comes_back_the_same(compared, decathlon, genesis):
+def test_a_deleted_run_comes_back_the_same_and_one_of_changed_scans_is_refused(compared, decathlon, genesis):
     path = compared.folder / "runs" / "genesis" / "labels-2" / "seed-1.json"
     before = json.loads(path.read_text())
     path.unlink()
-    run(decathlon, compared.folder, ["scratch", f"genesis={genesis}"], labels=["2"], runs=3)
-    after = json.loads(path.read_text())
+    inits = ["scratch", f"genesis={genesis}"]
+    run(decathlon, compared.folder, inits, runs=3)
     changing = {"seconds": 0, "sha256": ""}
-    assert {**before, **changing} == {**after, **changing}
+    assert {**before, **changing} == {**json.loads(path.read_text()), **changing}
+    whole = path.read_bytes()
+    path.unlink()
+    volume = decathlon / "imagesTr" / f"{SPLIT.test[0]}.nii.gz"
+    scan = volume.read_bytes()
+    try:
+        volume.write_bytes((volume.parent / f"{SPLIT.training[0]}.nii.gz").read_bytes())
+        with pytest.raises(TrainingError, match=f"{SPLIT.test[0]} or its label has changed"):
+            run(decathlon, compared.folder, inits, runs=3)
+    finally:
+        volume.write_bytes(scan)
+        path.write_bytes(whole)
 
 
 def test_another_training_in_the_same_folder_is_refused(compared, decathlon, genesis):
-    with pytest.raises(ResumeError, match=r"training\.steps was 2, now 3"):
+    with pytest.raises(TrainingError, match=r"training\.steps was 2, now 3"):
         run(decathlon, compared.folder, ["scratch", f"genesis={genesis}"], TINY.override(steps=3))
-    with pytest.raises(ResumeError, match="scratch: shape"):
-        run(
-            decathlon,
-            compared.folder,
-            ["scratch"],
-            TINY.override(network=NETWORK),
-            arm_settings=["scratch:network.widths=8,16"],
-        )
+    settings = ["scratch:network.widths=8,16"]
+    with pytest.raises(TrainingError, match=r"scratch\.training\.network"):
+        run(decathlon, compared.folder, ["scratch", f"genesis={genesis}"], arm_settings=settings)
 
 
 def test_settings_are_chosen_before_the_test_patients_are_read(decathlon, tmp_path, monkeypatch):
-    told = []
-    prepare = parts_room.prepare_cases
+    read, train = [], comparison._train
 
-    def spy(cases, *arguments, **options):
-        told.append([case.name for case in cases])
-        assert SPLIT.test[0] not in told[-1] or (tmp_path / "run" / "tuning.json").exists()
-        return prepare(cases, *arguments, **options)
+    def spy(trial, **options):
+        read.append(trial.split.test)
+        assert not trial.split.test or (tmp_path / "run" / "tuning.json").exists()
+        return train(trial, **options)
 
-    monkeypatch.setattr(parts_room, "prepare_cases", spy)
-    found = run(
-        decathlon,
-        tmp_path / "run",
-        ["scratch"],
-        tune=["learning_rate=1e-4,1e-2"],
-        tuning_runs=1,
-        resample_labels=True,
-    )
-    assert told[-1] == list(SPLIT.test)
+    monkeypatch.setattr(comparison, "_train", spy)
+    options = {"tune": ["learning_rate=1e-4,1e-2"], "tuning_runs": 1, "resample_labels": True}
+    found = run(decathlon, tmp_path / "run", ["scratch"], **options)
+    assert read == [(), (), SPLIT.test]
     [choice] = found.results["tuning"]
     best = max(choice["candidates"], key=lambda candidate: candidate["mean"])
     assert choice["chosen"] == best["settings"]
     for path in (tmp_path / "run" / "tuning").rglob("*.json"):
-        assert "test" not in json.loads(path.read_text())
+        content = json.loads(path.read_text())
+        assert "test" not in content
+        assert SPLIT.test[0] not in content["digests"]
     assert "drawn anew for each seed" in found.table
 
 
-def test_a_setting_of_one_arm_alone(decathlon, tmp_path):
-    arms = ["scratch", "wide=scratch"]
-    found = run(decathlon, tmp_path / "run", arms, arm_settings=["wide:network.widths=8,16"], keep_models=True)
+RATES = [(f"learning_rate={rate}",) for rate in ("1e-3", "3e-3", "1e-2")]
+
+
+@pytest.mark.parametrize(
+    ("scores", "chosen", "edge"),
+    [
+        (([0.5, 0.7], [0.8, 0.6], [0.9, 0.3]), 1, False),  # by the mean
+        (([0.1, 0.1], [0.9, float("-inf")], [0.0, 0.0]), 0, True),  # what diverged once is last
+        (([0.5], [0.5], [0.5]), 0, True),  # on ties, the first
+        (([0.7], [0.6]), 0, False),  # of two, one is always at the edge
+    ],
+)
+def test_the_best_candidate_is_chosen(scores, chosen, edge):
+    found = choose(dict(zip(RATES, scores, strict=False)))
+    assert found["chosen"] == list(RATES[chosen])
+    assert found["edge"] == (list(RATES[chosen]) if edge else [])
+
+
+def test_a_setting_of_one_arm_alone_and_its_model_kept(decathlon, tmp_path):
+    settings = ["wide:network.widths=8,16", "wide:steps=3"]
+    found = run(decathlon, tmp_path / "run", ["scratch", "wide=scratch"], arm_settings=settings, keep_models=True)
     sizes = [found.results["arms"][name]["parameters"] for name in ("scratch", "wide")]
     assert sizes[1] > 3 * sizes[0]
     pairs = [(entry["arm"], entry["reference"]) for entry in found.results["labels"]["2"]["comparisons"]]
     assert pairs == [("wide", "scratch")]
-    assert (tmp_path / "run" / "models" / "wide" / "labels-2-seed-0.safetensors").exists()
+    assert "budgets are unequal" in found.table
+    kept = load_bundle(tmp_path / "run" / "models" / "runs" / "wide" / "labels-2" / "seed-0")
+    assert kept.config.network.widths == (8, 16)
 
 
-def test_an_arm_that_trains_longer_is_noted_before_and_in_the_table(decathlon, tmp_path):
-    counts = Counts()
-    found = run(
-        decathlon, tmp_path / "run", ["scratch", "long=scratch"], arm_settings=["long:steps=5"], reporter=counts
-    )
-    steps = f"steps is {TINY.steps} for scratch, 5 for long"
-    assert f"the arms have unequal budgets: {steps}; a difference may come of that" in counts.notes
-    assert "unequal budgets: scratch" in found.table
-
-
-def test_slices_against_cubes(decathlon, tmp_path):
-    found = run(decathlon, tmp_path / "run", ["scratch"], dims=[2, 3])
-    assert {name: arm["dims"] for name, arm in found.results["arms"].items()} == {"scratch 2D": 2, "scratch 3D": 3}
+def test_slices_against_volumes(decathlon, genesis, tmp_path):
+    found = run(decathlon, tmp_path / "run", ["scratch", f"genesis={genesis}"], dims=[2, 3], jobs=2)
+    dims = {name: arm["dims"] for name, arm in found.results["arms"].items()}
+    assert dims == {"scratch 2D": 2, "scratch 3D": 3, "genesis": 3}
     pairs = [(entry["arm"], entry["reference"]) for entry in found.results["labels"]["2"]["comparisons"]]
-    assert pairs == [("scratch 3D", "scratch 2D")]
+    assert pairs == [("genesis", "scratch 3D"), ("scratch 3D", "scratch 2D")]
     assert all("dice bright" in arm for arm in found.results["labels"]["2"]["arms"].values())
-
-
-def test_schemes_are_pretrained_without_the_test_patients_and_once(decathlon, tmp_path):
-    counts = Counts()
-    options = {"schemes": ["I", "V"], "pretraining": PRETRAINING}
-    found = run(decathlon, tmp_path / "run", ["scratch"], reporter=counts, **options)
-    assert list(found.results["arms"]) == ["scratch", "Genesis I", "Genesis V"]
-    for name in ("I", "V"):
-        split = json.loads((tmp_path / "run" / "schemes" / name / "run.json").read_text())["split"]
-        told = " ".join(name for part in split.values() for name in part)
-        assert "ball_000" in told
-        assert "ball_005" not in told
-    counts.notes.clear()
-    run(decathlon, tmp_path / "run", ["scratch"], reporter=counts, **options)
-    assert not [note for note in counts.notes if "pretraining" in note]
-    with pytest.raises(ResumeError, match="another configuration: steps was 1, now 2"):
-        run(decathlon, tmp_path / "run", ["scratch"], **{**options, "pretraining": PRETRAINING.override(steps=2)})
 
 
 def test_a_split_may_come_from_a_file(decathlon, tmp_path):
     file = tmp_path / "split.json"
     file.write_text(json.dumps({key: list(getattr(SPLIT, key)) for key in ("training", "validation", "test")}))
-    data = read_labelled(decathlon)
-    found = run(data, tmp_path / "run", ["scratch"], split=file)
+    found = run(read_labelled(decathlon), tmp_path / "run", ["scratch"], split=file)
     assert found.results["data"]["patients"] == {"training": 4, "validation": 1, "test": 1}
 
 
 def test_refuses_what_cannot_be_compared(decathlon, tmp_path):
-    without_test = Split(training=("ball_000",), validation=(), test=())
-    with pytest.raises(DataError, match="no test patients, so nothing could be compared"):
-        run(decathlon, tmp_path / "a", ["scratch"], split=without_test)
-    without_validation = Split(training=("ball_000",), validation=(), test=("ball_001",))
-    with pytest.raises(DataError, match="no validation patients to choose settings on"):
-        run(decathlon, tmp_path / "b", ["scratch"], split=without_validation, tune=["learning_rate=1e-3,1e-2"])
-    with pytest.raises(ConfigurationError, match="labels: received 9, expected 1 to the 4"):
-        run(decathlon, tmp_path / "c", ["scratch"], labels=["9"])
+    tune = ["learning_rate=1e-3,1e-2"]
+    for error, message, options in (
+        (DataError, "no test patients", {"split": Split(("ball_000",), (), ())}),
+        (DataError, "no validation patients", {"split": Split(("ball_000",), (), ("ball_001",)), "tune": tune}),
+        (ConfigurationError, "received 9, expected 1 to the 4", {"labels": ["9"]}),
+        (ConfigurationError, "'dice brigth'; did you mean dice bright", {"metric": "dice brigth"}),
+        (ConfigurationError, "there is no arm 'scrach'; did you mean scratch", {"arm_settings": ["scrach:steps=1"]}),
+        (ConfigurationError, "expected arm:key=value", {"arm_settings": ["steps=1"]}),
+        (ConfigurationError, "dims: received 4", {"dims": [4]}),
+    ):
+        with pytest.raises(error, match=message):
+            run(decathlon, tmp_path / "run", ["scratch"], **options)
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +258,6 @@ def folders(tmp_path_factory):
 def test_classification_is_compared_by_its_auc(folders, tmp_path):
     config = ClassificationConfig(
         network=NETWORK.with_dims(2),
-        patch_size=(16, 16),
         steps=3,
         batch_size=4,
         validate_every=3,
@@ -277,7 +268,7 @@ def test_classification_is_compared_by_its_auc(folders, tmp_path):
         validation_fraction=0.4,
         test_fraction=0.4,
     )
-    comparison = describe_comparison(
+    asked = describe_comparison(
         ["scratch", "fast=scratch"],
         arm_settings=["fast:learning_rate=3e-2"],
         labels=["4"],
@@ -286,15 +277,13 @@ def test_classification_is_compared_by_its_auc(folders, tmp_path):
         tune=["weight_decay=0,0.1"],
         tuning_runs=1,
     )
-    found = compare(
-        folders, tmp_path / "run", comparison=comparison, config=config, modality="xray", device="cpu", jobs=1
-    )
+    found = compare(folders, tmp_path / "run", comparison=asked, config=config, modality="xray", device="cpu")
     assert found.results["metric"] == "auc"
     with (found.folder / "runs.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {"auc", "average_precision", "sensitivity", "accuracy", "validation auc"} <= set(rows[0])
     assert [row["learning_rate"] for row in rows] == ["0.001", "0.03"] * 2
-    trained = [json.loads((found.folder / f"runs/scratch/labels-4/seed-{seed}.json").read_text()) for seed in range(2)]
+    trained = [record(found, "scratch", 4, seed) for seed in range(2)]
     assert trained[0]["training"] != trained[1]["training"]  # drawn anew
     assert {row["class"] for row in trained[0]["cases"]} == {"dark", "light"}
 
@@ -306,26 +295,14 @@ def test_a_missing_extra_is_named_before_the_first_training(decathlon, tmp_path,
     assert not (tmp_path / "run" / "runs").exists()
 
 
-def test_a_configuration_of_the_other_task_is_refused(folders, tmp_path):
-    with pytest.raises(ConfigurationError, match="received a SegmentationConfig, expected a Class"):
-        run(folders, tmp_path / "run", ["scratch"], split=None)
-
-
-def test_an_unknown_metric_is_answered_with_the_nearest(decathlon, tmp_path):
-    with pytest.raises(ConfigurationError, match="metric: received 'dice brigth'; did you mean dice bright"):
-        run(decathlon, tmp_path / "run", ["scratch"], metric="dice brigth")
-
-
 def test_an_interruption_keeps_what_has_finished(decathlon, tmp_path, monkeypatch):
-    def interrupted(trials, bench, jobs):
-        yield trials[0], run_trial(trials[0], bench)
+    def interrupted(trials, train, jobs):
+        yield trials[0], comparison.plain(train(trials[0]))
         raise Interrupted(signal.SIGTERM, "interrupted")
 
     with monkeypatch.context() as patch:
-        patch.setattr(session, "run_trials", interrupted)
-        with pytest.raises(
-            Interrupted, match=r"interrupted with 1 of 2 runs finished, .* the same command goes on"
-        ) as stop:
+        patch.setattr(comparison, "run_trials", interrupted)
+        with pytest.raises(Interrupted, match=r"1 of 2 runs finished, .* the same command resumes") as stop:
             run(decathlon, tmp_path / "run", ["scratch"], runs=2)
     assert stop.value.signum == signal.SIGTERM
     counts = Counts()

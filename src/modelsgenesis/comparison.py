@@ -19,6 +19,7 @@ import numpy as np
 from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints import load_bundle, read_config, save_bundle
 from modelsgenesis.configs import FinetuningConfig, apply_settings
+from modelsgenesis.configs.base import plain
 from modelsgenesis.configs.comparison import SCRATCH, TUNING_SEED, ComparisonConfig, file_name
 from modelsgenesis.data import LabelledData
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, MissingExtraError, TrainingError, nearest
@@ -32,9 +33,8 @@ from modelsgenesis.metrics.summary import flat
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Run, Split
-from modelsgenesis.training.results import TEST_NAME, read_results, read_rows
+from modelsgenesis.training.results import read_results, read_rows
 from modelsgenesis.training.splits import check_split, choose_labelled, count_split, read_split, split_cases
-from modelsgenesis.training.supervised import plain
 from modelsgenesis.training.trials import Record, Records, Trial, run_trials
 
 Settings = tuple[str, ...]
@@ -377,7 +377,7 @@ def _train(
         "learning_rate": config.learning_rate,
         "parameters": parameters,
         **{key: results[key] for key in ("validation", "step", "steps", "precision", "device")},
-        **({} if trial.tuning else {"test": flat(results["test"]), "cases": read_rows(folder / TEST_NAME)}),
+        **({} if trial.tuning else {"test": flat(results["test"]), "cases": read_rows(folder, results)}),
         "digests": {
             case: digest
             for subset, cases in described["split"].items()

@@ -8,8 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from modelsgenesis.comparison.records import Records
-from modelsgenesis.comparison.trials import Trial
 from modelsgenesis.configs import CONTRACTS, PretrainingConfig
 from modelsgenesis.data import CacheEntry, ScanReference
 from modelsgenesis.data.cache import _recall, volume_path
@@ -19,6 +17,7 @@ from modelsgenesis.training import Run, Split, read_split
 from modelsgenesis.training.outcome import read_results
 from modelsgenesis.training.splits import write_split
 from modelsgenesis.training.supervised import read_rows, write_rows
+from modelsgenesis.training.trials import Records, Trial
 
 ASKED = {
     "kind": "pretraining",
@@ -31,7 +30,7 @@ ASKED = {
     "digests": {"training": ["0a", "0b"], "validation": ["0c"]},
 }
 STATE = {"network": {"w": torch.arange(40.0)}, "progress": {"step": 7}}
-TRIAL = Trial(arm="a", labels=2, seed=0, cases=("x",))
+TRIAL = Trial(arm="a", labels=2, seed=0, split=Split(("x",), (), ("y",)))
 RECORD = {"training": ["x"], "settings": [], "test": {"dice": 0.5}}
 REFERENCE = ScanReference(path=Path("a.nii"), format="NIfTI", shape=(4, 4, 4), spacing=None)
 ENTRY = CacheEntry(key="ab12", name="a.nii", group="", shape=(4, 4, 4), spacing=(1.0, 1.0, 1.0), bounds=(0.0, 1.0))
@@ -91,7 +90,6 @@ class Kept:
         run.close()
         self.records = Records(folder / "compared")
         self.records.describe({"fixed": {"training": {"steps": 1}}, "arms": {"a": {"init": None}}})
-        self.records.check_cases({"x": "0a"})
         self.records.write(TRIAL, RECORD)
         write_split(Split(("a",), ("b",), ("c",)), folder / "split.json")
         write_rows(folder / "test.csv", [{"case": "a", "patient": "p", "dice": 0.5}])
@@ -130,7 +128,6 @@ class Kept:
 
     def describe(self):
         self.records.describe({"fixed": {"training": {"steps": 1}}, "arms": {"a": {"init": None}}})
-        self.records.check_cases({"x": "0a"})
 
     def read(self):
         assert self.records.read(TRIAL) == RECORD

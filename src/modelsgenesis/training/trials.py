@@ -16,13 +16,13 @@ from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any
 
+from modelsgenesis.configs.base import plain
 from modelsgenesis.configs.comparison import file_name
 from modelsgenesis.errors import GenesisError, Interrupted, TrainingError
 from modelsgenesis.files import parsing, read_json, write_json
 from modelsgenesis.training.run import compare, hold_folder
 from modelsgenesis.training.sampler import end_with_parent
 from modelsgenesis.training.splits import Split
-from modelsgenesis.training.supervised import plain
 from modelsgenesis.training.trainer import DivergenceError, GracefulStop
 
 DESCRIPTION_NAME = "comparison.json"

@@ -23,7 +23,7 @@ from modelsgenesis.files import parsing, read_json, write_json
 from modelsgenesis.training.run import compare, hold_folder
 from modelsgenesis.training.sampler import end_with_parent
 from modelsgenesis.training.splits import Split
-from modelsgenesis.training.trainer import DivergenceError, GracefulStop
+from modelsgenesis.training.trainer import DivergenceError, graceful_stop
 
 DESCRIPTION_NAME = "comparison.json"
 _WORK = ".work-"
@@ -187,8 +187,8 @@ def run_trials(
     # Spawned, not forked: a fork of a process whose libraries have started threads may hang.
     pool = ProcessPoolExecutor(jobs, get_context("spawn"), _begin_worker, (threads_of_a_worker(jobs),))
     try:
-        with GracefulStop() as stop:
-            yield from _run(pool, jobs, trials, train, stop)
+        with graceful_stop() as signals:
+            yield from _run(pool, jobs, trials, train, signals)
     finally:
         # The executor would wait for its trials, which take minutes; told to end, a worker ends after its step.
         workers = set(active_children()) - others
@@ -202,7 +202,11 @@ def run_trials(
 
 
 def _run(
-    pool: ProcessPoolExecutor, jobs: int, trials: Sequence[Trial], train: Callable[[Trial], Record], stop: GracefulStop
+    pool: ProcessPoolExecutor,
+    jobs: int,
+    trials: Sequence[Trial],
+    train: Callable[[Trial], Record],
+    signals: Sequence[int],
 ) -> Iterator[tuple[Trial, Record]]:
     # As many as there are processes, and no more: a queue of the pool would begin others after an interruption.
     waiting, at_work = deque(trials), dict[Future[Any], Trial]()
@@ -212,8 +216,8 @@ def _run(
                 trial = waiting.popleft()
                 at_work[pool.submit(_attempt, trial, train, in_worker=True)] = trial
         ended = wait(at_work, _WAKE, FIRST_COMPLETED).done
-        if stop.received is not None:
-            raise Interrupted(stop.received, "interrupted")
+        if signals:
+            raise Interrupted(signals[0], "interrupted")
         for future in ended:
             try:
                 outcome = future.result()

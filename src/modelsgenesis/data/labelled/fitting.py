@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 
-from modelsgenesis.data.resampling import interpolate
+from modelsgenesis.data.preparation import interpolate
 from modelsgenesis.errors import ShapeError
 
 Fit = Literal["auto", "resize", "crop"]

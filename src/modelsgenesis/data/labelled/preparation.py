@@ -14,9 +14,8 @@ from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData, Prepar
 from modelsgenesis.data.labelled.fitting import Fit, resize_or_crop
 from modelsgenesis.data.names import channel_order
 from modelsgenesis.data.preparation import PreparedVolume, prepare, prepare_label
-from modelsgenesis.data.raster import COLOUR
 from modelsgenesis.data.reading import read_volume
-from modelsgenesis.data.volume import SkippedScan, Volume, spacing_of
+from modelsgenesis.data.volume import COLOUR, SkippedScan, Volume, spacing_of
 from modelsgenesis.errors import DataError, GenesisError, ScanError
 
 _APART = 0.1  # voxels; headers round, and a label so far off is still on the same voxel

@@ -138,17 +138,14 @@ def test_a_deleted_run_comes_back_the_same_and_one_of_changed_scans_is_refused(c
     run(decathlon, compared.folder, inits, runs=3)
     changing = {"seconds": 0, "sha256": ""}
     assert {**before, **changing} == {**json.loads(path.read_text()), **changing}
-    whole = path.read_bytes()
-    path.unlink()
     volume = decathlon / "imagesTr" / f"{SPLIT.test[0]}.nii.gz"
     scan = volume.read_bytes()
     try:
         volume.write_bytes((volume.parent / f"{SPLIT.training[0]}.nii.gz").read_bytes())
-        with pytest.raises(TrainingError, match=f"{SPLIT.test[0]} or its label has changed"):
+        with pytest.raises(TrainingError, match=f"another configuration: {SPLIT.test[0]} was"):
             run(decathlon, compared.folder, inits, runs=3)
     finally:
         volume.write_bytes(scan)
-        path.write_bytes(whole)
 
 
 def test_another_training_in_the_same_folder_is_refused(compared, decathlon, genesis):
@@ -175,9 +172,7 @@ def test_settings_are_chosen_before_the_test_patients_are_read(decathlon, tmp_pa
     best = max(choice["candidates"], key=lambda candidate: candidate["mean"])
     assert choice["chosen"] == best["settings"]
     for path in (tmp_path / "run" / "tuning").rglob("*.json"):
-        content = json.loads(path.read_text())
-        assert "test" not in content
-        assert SPLIT.test[0] not in content["digests"]
+        assert "test" not in json.loads(path.read_text())
     assert "drawn anew for each seed" in found.table
 
 
@@ -232,7 +227,7 @@ def test_refuses_what_cannot_be_compared(decathlon, tmp_path):
     for error, message, options in (
         (DataError, "no test patients", {"split": Split(("ball_000",), (), ())}),
         (DataError, "no validation patients", {"split": Split(("ball_000",), (), ("ball_001",)), "tune": tune}),
-        (ConfigurationError, "received 9, expected 1 to the 4", {"labels": ["9"]}),
+        (ConfigurationError, "at most the 4", {"labels": ["9"]}),
         (ConfigurationError, "'dice brigth'; did you mean dice bright", {"metric": "dice brigth"}),
         (ConfigurationError, "there is no arm 'scrach'; did you mean scratch", {"arm_settings": ["scrach:steps=1"]}),
         (ConfigurationError, "expected arm:key=value", {"arm_settings": ["steps=1"]}),

@@ -4,6 +4,8 @@ A comparison is a loop over `finetune`: every initialisation × label count × s
 not repeated. An initialisation is called an arm, as the groups of a clinical trial are.
 """
 
+import functools
+import hashlib
 import itertools
 import math
 import shutil
@@ -32,7 +34,7 @@ from modelsgenesis.metrics.significance import analyse, label_efficiency, requir
 from modelsgenesis.metrics.summary import flat
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Run, Split
+from modelsgenesis.training import Split
 from modelsgenesis.training.results import read_results, read_rows
 from modelsgenesis.training.splits import check_split, choose_labelled, count_split, read_split, split_cases
 from modelsgenesis.training.trials import Record, Records, Trial, run_trials
@@ -124,17 +126,19 @@ def compare(
             fixed = {"data": data.name, "classes": data.labels, "split": asdict(split), "training": config.to_dict()}
             fixed |= {key: comparison.to_dict()[key] for key in ("resample_labels", "tune", "tuning_runs")}
             described = {"fixed": fixed, "arms": {name: _describe(arm) for name, arm in arms.items()}}
-            records.describe(described, defaults=type(config)().to_dict())
+            describe = partial(records.describe, described, type(config)().to_dict())
+            describe(files=_digest_files(data, (*split.training, *split.validation)))
             models = records.folder / "models" if keep_models else None
             train = partial(_train, arms=arms, data=data, work=work, models=models, device=device, strict=strict)
             plan = partial(_plan, comparison, data, arms, config.split_seed)
             finish = partial(_finish, records, train, jobs, reporter)
             choices: list[dict[str, Any]] = []
-            if comparison.tune:
+            if comparison.tune:  # before a test patient is read: no choice can depend on one
                 choices = _choose_settings(
                     comparison, _choose_metric(None, data), replace(split, test=()), plan, finish
                 )
                 write_json(records.folder / "tuning.json", choices, TrainingError)
+            describe(files=_digest_files(data, split.test))
             chosen = {(choice["arm"], choice["labels"]): [tuple(choice["chosen"])] for choice in choices}
             trials = plan(split, range(comparison.runs), lambda *key: chosen.get(key, [()]))
             finished = finish("comparing", trials)
@@ -238,6 +242,8 @@ def _load_arms(
             source = next(iter([*(path for path in dims if own.dims in (None, dims[path])), *dims]), None)
         if own.dims is None and source is not None and dims[source] < data.dims:
             own = own.override(dims=2)  # weights of 2D learn the slices of volumes, and so does their control
+        if own.dims == 2 and own.patch_size:
+            own = own.override(patch_size=own.patch_size[:2])  # two sides of what arms of three share
         arms[arm.name] = own.override(init=source, from_scratch=arm.init == SCRATCH and source is not None)
     return arms
 
@@ -250,6 +256,19 @@ def _describe(arm: FinetuningConfig) -> dict[str, Any]:
     start = {"init": Path(arm.init).name, "network": bundle.network.to_dict(), "input": bundle.input.to_dict()}
     # Another control of the same architecture is the same: its weights are random.
     return {"training": {**arm.to_dict(), **start}, "weights": None if arm.from_scratch else digest}
+
+
+def _digest_files(data: LabelledData, names: Iterable[str]) -> dict[str, str]:
+    """Return a digest of the image and label files of each case, by which a resumed comparison tells a change."""
+    wanted, known = set(names), functools.cache(sha256_of)  # an archive holds many cases
+    digests: dict[str, str] = {}
+    for case in data.cases:
+        if case.name in wanted:
+            paths = [image.path for image in case.images] + ([case.mask] if case.mask else [])
+            series = [file for path in paths if path.is_dir() for file in sorted(path.iterdir())]  # of DICOM
+            files = [file for file in (*paths, *series) if file.is_file()]
+            digests[case.name] = hashlib.sha256("".join(map(known, files)).encode()).hexdigest()[:16]
+    return digests
 
 
 def _plan(
@@ -312,14 +331,6 @@ def _finish(
         ) from None
     finally:
         reporter.end()
-    digests: dict[str, str] = {}
-    for trial, record in done.items():
-        for case, digest in record.get("digests", {}).items():
-            if digests.setdefault(case, digest) != digest:
-                raise TrainingError(
-                    f"{trial}: {case} or its label has changed since other runs of the comparison; restore it and "
-                    "delete the runs that saw the change, or choose another folder for the output"
-                )
     return [done[trial] for trial in trials]
 
 
@@ -369,7 +380,7 @@ def _train(
         draw=False,
         reporter=notes,
     )
-    results, described = read_results(folder), Run(folder).description()
+    results = read_results(folder)
     parameters = sum(parameter.numel() for parameter in load_bundle(folder).network.parameters())
     record = {
         **{key: getattr(trial, key) for key in ("arm", "labels", "seed", "settings")},
@@ -378,11 +389,6 @@ def _train(
         "parameters": parameters,
         **{key: results[key] for key in ("validation", "step", "steps", "precision", "device")},
         **({} if trial.tuning else {"test": flat(results["test"]), "cases": read_rows(folder, results)}),
-        "digests": {
-            case: digest
-            for subset, cases in described["split"].items()
-            for case, digest in zip(cases, described["digests"][subset], strict=True)
-        },
         "notes": notes.notes,
         "seconds": round(time.perf_counter() - started, 2),
         "library_version": __version__,

@@ -91,28 +91,33 @@ class Records:
         """Let go of the folder."""
         self._lock.release()
 
-    def describe(self, description: Mapping[str, Any], defaults: Mapping[str, Any] | None = None) -> None:
+    def describe(
+        self,
+        description: Mapping[str, Any],
+        defaults: Mapping[str, Any] | None = None,
+        files: Mapping[str, str] | None = None,
+    ) -> None:
         """Write what is asked, or compare it with what was asked before in this folder.
 
         Args:
             description: `fixed` must not change; `arms`, by name, must not change but may grow. Label counts and the
                 number of runs are not in it: they may grow.
             defaults: Values of `fixed.training` for fields that a version before did not have.
+            files: Digests of the files of cases, by name, which must not change but may grow.
 
         Raises:
             TrainingError: The folder belongs to another comparison; the message lists the differences.
         """
-        content, path = plain(description), self.folder / DESCRIPTION_NAME
+        content, path = {**plain(description), "files": dict(files or {})}, self.folder / DESCRIPTION_NAME
         if path.exists():
             before = read_json(path, TrainingError)
             with parsing(path, TrainingError, remedy="restore it, or choose another folder for the output"):
                 fixed = {**before["fixed"], "training": {**plain(defaults or {}), **before["fixed"]["training"]}}
-                both = before["arms"].keys() & content["arms"].keys()
-                asked = {name: content["arms"][name] for name in both}
-                differences = compare(fixed, content["fixed"]) + compare(
-                    {name: before["arms"][name] for name in both}, asked
-                )
-                content["arms"] = {**before["arms"], **content["arms"]}
+                differences = compare(fixed, content["fixed"])
+                for key in ("arms", "files"):
+                    known, asked = dict(before.get(key, {})), content[key]
+                    differences += compare({name: known[name] for name in known if name in asked}, asked)
+                    content[key] = {**known, **asked}
             if differences:
                 raise TrainingError(
                     f"{self.folder}: holds a comparison with another configuration: {'; '.join(differences[:8])}; "

@@ -125,9 +125,9 @@ def compare(
             arms = _load_arms(comparison, data, config, work / "weights", token=token, reporter=reporter)
             fixed = {"data": data.name, "classes": data.labels, "split": asdict(split), "training": config.to_dict()}
             fixed |= {key: comparison.to_dict()[key] for key in ("resample_labels", "tune", "tuning_runs")}
-            described = {"fixed": fixed, "arms": {name: _describe(arm) for name, arm in arms.items()}}
-            describe = partial(records.describe, described, type(config)().to_dict())
-            describe(files=_digest_files(data, (*split.training, *split.validation)))
+            described = {name: _describe(arm) for name, arm in arms.items()}
+            files = _digest_files(data, (*split.training, *split.validation))
+            records.describe(asked=fixed, arms=described, files=files)
             models = records.folder / "models" if keep_models else None
             train = partial(_train, arms=arms, data=data, work=work, models=models, device=device, strict=strict)
             plan = partial(_plan, comparison, data, arms, config.split_seed)
@@ -138,7 +138,7 @@ def compare(
                     comparison, _choose_metric(None, data), replace(split, test=()), plan, finish
                 )
                 write_json(records.folder / "tuning.json", choices, TrainingError)
-            describe(files=_digest_files(data, split.test))
+            records.describe(files=_digest_files(data, split.test))
             chosen = {(choice["arm"], choice["labels"]): [tuple(choice["chosen"])] for choice in choices}
             trials = plan(split, range(comparison.runs), lambda *key: chosen.get(key, [()]))
             finished = finish("comparing", trials)
@@ -383,8 +383,7 @@ def _train(
     results = read_results(folder)
     parameters = sum(parameter.numel() for parameter in load_bundle(folder).network.parameters())
     record = {
-        **{key: getattr(trial, key) for key in ("arm", "labels", "seed", "settings")},
-        "training": trial.split.training,
+        **trial.asked,
         "learning_rate": config.learning_rate,
         "parameters": parameters,
         **{key: results[key] for key in ("validation", "step", "steps", "precision", "device")},
@@ -437,8 +436,7 @@ def choose(tried: Mapping[Settings, Sequence[float]]) -> dict[str, Any]:
         tried: The scores of each candidate; minus infinity of a run that diverged, which puts a candidate last.
 
     Returns:
-        JSON values: `chosen`, the first on ties; `edge`, the settings of which the first or last of several values was
-        chosen, so that a better one may lie beyond; `candidates` with their mean, None where a run diverged.
+        JSON values: `chosen`, the first on ties, and `candidates` with their mean, None where a run diverged.
 
     Example:
         >>> choose({("learning_rate=1e-3",): [0.6, 0.7], ("learning_rate=3e-3",): [0.8, -math.inf]})["chosen"]
@@ -446,13 +444,8 @@ def choose(tried: Mapping[Settings, Sequence[float]]) -> dict[str, Any]:
     """
     means = {candidate: float(np.mean(scores)) for candidate, scores in tried.items()}
     best = max(means, key=lambda candidate: means[candidate])
-    edge: list[str] = []
-    for setting, values in zip(best, zip(*tried, strict=True), strict=True):
-        several = list(dict.fromkeys(values))
-        if len(several) > 2 and setting in (several[0], several[-1]):  # of two, one is always at the edge
-            edge.append(setting)
     candidates = [{"settings": list(one), "mean": mean if math.isfinite(mean) else None} for one, mean in means.items()]
-    return {"chosen": list(best), "edge": edge, "candidates": candidates}
+    return {"chosen": list(best), "candidates": candidates}
 
 
 def _summarize(

@@ -20,17 +20,16 @@ def test_says_what_it_rests_on_and_what_it_does_not_show(resample):
     assert "genesis with 20 labels equals scratch with more than 20 (95% over the runs" in text
     assert ("drawn anew" in text, "conditional on one choice" in text) == (resample, not resample)
     assert "No settings were tuned" in text
-    assert "equal budget" in text
+    assert "budgets are equal" in text
 
 
 def test_unequal_budgets_are_not_called_equal():
     results = results_of(draw_records(GAINS))
     results["arms"]["genesis"]["steps"] = 800
     assert "800 steps of 4 samples" in comparison_report(results)
-    chosen = {"arm": "genesis", "labels": 5, "chosen": ["steps=800"], "edge": [], "candidates": []}
+    chosen = {"arm": "genesis", "labels": 5, "chosen": ["steps=800"], "candidates": []}
     for text in (comparison_report(results), report(tuning=[chosen])):
         assert "budgets are unequal" in text
-        assert "equal budget" not in text.replace("unequal budget", "")
 
 
 def test_two_runs_get_no_p_value():
@@ -38,7 +37,6 @@ def test_two_runs_get_no_p_value():
     assert "(none) |" in text
     assert "| none | none | none |" in text
     assert "Label efficiency" not in text
-    assert "too few runs" in report(runs=2)
 
 
 def test_several_arms_show_the_correction_and_one_alone_no_differences():
@@ -48,13 +46,13 @@ def test_several_arms_show_the_correction_and_one_alone_no_differences():
     assert "## Differences" not in report({"scratch": 0.0})
 
 
-def test_what_was_tuned_is_shown_with_its_edge():
+def test_what_was_tuned_is_shown():
     candidates = [
         {"settings": [f"learning_rate={rate}"], "mean": mean} for rate, mean in (("1e-3", 0.5), ("1e-2", None))
     ]
-    choice = {"arm": "genesis", "labels": 5, "chosen": ["learning_rate=1e-3"], "edge": ["learning_rate=1e-3"]}
+    choice = {"arm": "genesis", "labels": 5, "chosen": ["learning_rate=1e-3"]}
     text = report(tuning=[{**choice, "candidates": candidates}])
-    assert "| genesis | 5 | learning_rate=1e-3 | 0.5000 | chosen, at the edge" in text
+    assert "| genesis | 5 | learning_rate=1e-3 | 0.5000 | chosen |" in text
     assert "| genesis | 5 | learning_rate=1e-2 | diverged |  |" in text
     assert "the test patients were not read before the choice" in text
 

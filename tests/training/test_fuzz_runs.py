@@ -89,7 +89,7 @@ class Kept:
             run.log_validation({"step": step, "dice": 0.1})
         run.close()
         self.records = Records(folder / "compared")
-        self.records.describe({"fixed": {"training": {"steps": 1}}, "arms": {"a": {"init": None}}})
+        self.records.describe(asked={"training": {"steps": 1}}, arms={"a": {"init": None}}, files={"x": "0a"})
         self.records.write(TRIAL, RECORD)
         write_split(Split(("a",), ("b",), ("c",)), folder / "split.json")
         write_rows(folder / "test.csv", [{"case": "a", "patient": "p", "dice": 0.5}])
@@ -127,7 +127,7 @@ class Kept:
             assert all(float(line.split(",")[0]) <= 4 for line in lines[1:])
 
     def describe(self):
-        self.records.describe({"fixed": {"training": {"steps": 1}}, "arms": {"a": {"init": None}}})
+        self.records.describe(asked={"training": {"steps": 1}}, arms={"a": {"init": None}}, files={"x": "0a"})
 
     def read(self):
         assert self.records.read(TRIAL) == RECORD

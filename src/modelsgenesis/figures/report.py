@@ -39,16 +39,6 @@ def metric_title(metric: str) -> str:
     return _METRICS.get(first, first.replace("_", " ")) + space + label
 
 
-def number(count: int, thing: str) -> str:
-    """Return a count with its thing in the singular or plural.
-
-    Example:
-        >>> number(1, "run"), number(3, "run")
-        ('1 run', '3 runs')
-    """
-    return f"{count} {thing}{'' if count == 1 else 's'}"
-
-
 def subset_line(results: Results) -> str:
     """Return how the labelled patients were chosen; every table and figure says it."""
     if results["resample_labels"]:
@@ -61,7 +51,7 @@ def sentence(row: Mapping[str, Any]) -> str:
 
     Example:
         >>> row = {"arm": "genesis", "reference": "scratch", "labels": 5, "equals": 9.04, "low": 7.0, "high": None,
-        ...        "fewest": 5, "most": 20, "runs": 10}
+        ...        "fewest": 5, "most": 20}
         >>> sentence(row)
         'genesis with 5 labels equals scratch with 9 (95% over the runs: 7 to more than 20).'
     """
@@ -72,22 +62,18 @@ def sentence(row: Mapping[str, Any]) -> str:
         return f"{value:.3g}" if value else f"fewer than {row['fewest']}"
 
     ends = " to ".join(dict.fromkeys([count(row["low"]), count(row["high"])]))
-    span = f"95% over the runs: {ends}" if row["runs"] > 2 else "too few runs to say how certain that is"
-    return f"{row['arm']} with {row['labels']} labels equals {row['reference']} with {count(row['equals'])} ({span})."
+    equals = f"{row['arm']} with {row['labels']} labels equals {row['reference']} with {count(row['equals'])}"
+    return f"{equals} (95% over the runs: {ends})."
 
 
 def _conditions(results: Results) -> list[str]:
     data, seeds, patients = results["data"], results["seeds"], results["data"]["patients"]
-    return [
-        (
-            f"{data['task']}: {patients['training']} training, {patients['validation']} validation and "
-            f"{number(patients['test'], 'test patient')}; those of validation decide which step of a training is kept, "
-            "and their labels come on top"
-        ),
-        subset_line(results),
-        f"{number(len(seeds), 'run')} of each initialisation and label count, seeds {seeds[0]} to {seeds[-1]}",
-        *(f"{name}: {_arm(arm)}" for name, arm in results["arms"].items()),
-    ]
+    rests_on = (
+        f"{data['task']}: {patients['training']} training, {patients['validation']} validation and {patients['test']} "
+        "test patients; those of validation decide which step of a training is kept, and their labels come on top"
+    )
+    arms = [f"{name}: {_arm(arm)}" for name, arm in results["arms"].items()]
+    return [rests_on, subset_line(results), f"{len(seeds)} runs of each initialisation and label count", *arms]
 
 
 def _arm(arm: Mapping[str, Any]) -> str:
@@ -97,7 +83,7 @@ def _arm(arm: Mapping[str, Any]) -> str:
 
 
 def _budget(arm: Mapping[str, Any]) -> str:
-    return f"{number(arm['steps'], 'step')} of {number(arm['batch_size'], 'sample')}"
+    return f"{arm['steps']} steps of {arm['batch_size']} samples"
 
 
 def _means(results: Results) -> str:
@@ -156,20 +142,21 @@ def _tuning(results: Results) -> str:
         for candidate in choice["candidates"]:
             mean = "diverged" if candidate["mean"] is None else f"{candidate['mean']:.4f}"
             mark = "chosen" if candidate["settings"] == choice["chosen"] else ""
-            mark += ", at the edge of what was tried: try more" if mark and choice["edge"] else ""
             rows.append([choice["arm"], str(choice["labels"]), ", ".join(candidate["settings"]), mean, mark])
-    said = "Means over runs whose seeds no measured run has; the test patients were not read before the choice."
+    said = (
+        "Means over runs whose seeds no measured run has; the test patients were not read before the choice. Where the "
+        "first or last of several values was chosen, a better one may lie beyond."
+    )
     return f"{_table(rows)}\n\n{said}" if results["tuning"] else ""
 
 
 def _limits(results: Results) -> list[str]:
     budgets = {_budget(arm) for arm in results["arms"].values()}
     tuned = {setting.partition("=")[0] for choice in results["tuning"] for setting in choice["chosen"]}
+    unequal = len(budgets) > 1 or tuned & {"steps", "batch_size"}
     lines = [
         "The spread and the p-values are over seeds, on one split into patients of one data set.",
-        "The budgets are unequal: a difference may be that of the budget and not of the initialisation."
-        if len(budgets) > 1 or tuned & {"steps", "batch_size"}
-        else "An equal budget is not the best of each initialisation: another may order them otherwise.",
+        f"The budgets are {'un' if unequal else ''}equal: another may order the initialisations otherwise.",
     ]
     if not results["resample_labels"]:
         lines.append(
@@ -177,8 +164,6 @@ def _limits(results: Results) -> list[str]:
         )
     if not results["tuning"]:
         lines.append("No settings were tuned: one learning rate may suit one initialisation better.")
-    if len(results["labels"]) > 1:
-        lines.append("Several label counts are several questions: the correction is not over them.")
     return lines
 
 

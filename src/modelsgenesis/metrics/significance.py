@@ -247,38 +247,27 @@ def label_efficiency(records: Sequence[Record], pairs: Sequence[tuple[str, str]]
         Rows with `equals`, `low` and `high`: 0 for fewer labels than were run, None for more; what was run is from
         `fewest` to `most`. There are no rows with a single label count.
     """
-    sign = -1 if metric.split()[0] in LOWER_IS_BETTER else 1
-    values: dict[str, dict[int, np.ndarray]] = {}
+    sign, random = -1 if metric.split()[0] in LOWER_IS_BETTER else 1, np.random.default_rng(0)
+    means: dict[str, dict[int, np.ndarray]] = {}  # by arm and label count: that of the runs, then of runs drawn again
     for arm, labels in sorted({(record["arm"], record["labels"]) for record in records}):
         runs = [record for record in records if (record["arm"], record["labels"]) == (arm, labels)]
-        if found := list(values_by_seed(runs, metric).values()):
-            values.setdefault(arm, {})[labels] = sign * np.array(found)
+        if values := list(values_by_seed(runs, metric).values()):
+            drawn = random.choice(values, (_RESAMPLES, len(values))).mean(axis=1)
+            means.setdefault(arm, {})[labels] = sign * np.array([np.mean(values), *drawn])
     rows: list[dict[str, Any]] = []
     for arm, reference in pairs:
-        curve = values.get(reference, {})
-        for labels, own in values.get(arm, {}).items() if len(curve) > 1 else ():
-            runs = min(map(len, (own, *curve.values())))
-            ends = {"fewest": min(curve), "most": max(curve), "runs": runs}
-            rows.append({"arm": arm, "reference": reference, "labels": labels, **_equivalent(own, curve), **ends})
+        curves = means.get(reference, {})
+        for labels, targets in means.get(arm, {}).items() if len(curves) > 1 else ():
+            needed = [
+                labels_needed({count: curve[draw] for count, curve in curves.items()}, target)
+                for draw, target in enumerate(targets)
+            ]
+            low, high = np.quantile(needed[1:], (0.025, 0.975), method="nearest").tolist()
+            found = {"equals": needed[0], "low": low, "high": high}
+            found = {name: count if np.isfinite(count) else None for name, count in found.items()}  # as JSON has it
+            row = {"arm": arm, "reference": reference, "labels": labels, "fewest": min(curves), "most": max(curves)}
+            rows.append({**row, **found})
     return rows
-
-
-def _equivalent(ours: np.ndarray, theirs: Mapping[int, np.ndarray]) -> dict[str, float | None]:
-    random = np.random.default_rng(0)
-
-    def means(values: np.ndarray) -> list[float]:
-        """Return the mean of the runs, then those of the runs drawn again."""
-        drawn = random.choice(values, (_RESAMPLES, len(values))).mean(axis=1)
-        return [float(values.mean()), *drawn.tolist()]
-
-    curves = zip(*map(means, theirs.values()), strict=True)
-    needed = [
-        labels_needed(dict(zip(theirs, curve, strict=True)), target)
-        for target, curve in zip(means(ours), curves, strict=True)
-    ]
-    low, high = np.quantile(needed[1:], (0.025, 0.975), method="nearest").tolist()
-    counts = {"equals": needed[0], "low": low, "high": high}
-    return {name: count if np.isfinite(count) else None for name, count in counts.items()}  # JSON has no infinity
 
 
 def labels_needed(curve: Mapping[int, float], target: float) -> float:
@@ -297,11 +286,11 @@ def labels_needed(curve: Mapping[int, float], target: float) -> float:
         >>> labels_needed({5: 0.6, 20: 0.8}, 0.9)
         inf
     """
-    points = sorted(curve.items())
-    fewest, first = points[0]
-    if first >= target:
-        return float(fewest) if first == target else 0.0
-    for (low, before), (high, after) in pairwise(points):
-        if after >= target:
-            return round(low * (high / low) ** ((target - before) / (after - before)), 6)
+    counts = sorted(curve)
+    if curve[counts[0]] > target:
+        return 0.0
+    for low, high in pairwise([counts[0], *counts]):
+        if curve[high] >= target:
+            share = (target - curve[low]) / (curve[high] - curve[low]) if high > low else 0.0
+            return round(low * (high / low) ** share, 6)
     return np.inf

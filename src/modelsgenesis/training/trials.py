@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -62,6 +63,12 @@ class Trial:
         return not self.split.test
 
     @property
+    def asked(self) -> Record:
+        """What its record says of it."""
+        known = {"arm": self.arm, "labels": self.labels, "seed": self.seed, "settings": list(self.settings)}
+        return {**known, "training": list(self.split.training)}
+
+    @property
     def place(self) -> Path:
         """A folder of its own, relative to that of the comparison."""
         name = "-".join([f"seed-{self.seed}", *(map(file_name, self.settings) if self.tuning else ())])
@@ -91,39 +98,29 @@ class Records:
         """Let go of the folder."""
         self._lock.release()
 
-    def describe(
-        self,
-        description: Mapping[str, Any],
-        defaults: Mapping[str, Any] | None = None,
-        files: Mapping[str, str] | None = None,
-    ) -> None:
+    def describe(self, **asked: Mapping[str, Any]) -> None:
         """Write what is asked, or compare it with what was asked before in this folder.
 
         Args:
-            description: `fixed` must not change; `arms`, by name, must not change but may grow. Label counts and the
-                number of runs are not in it: they may grow.
-            defaults: Values of `fixed.training` for fields that a version before did not have.
-            files: Digests of the files of cases, by name, which must not change but may grow.
+            asked: Sections of a description: what a section names must not change, but it may grow. Label counts and
+                the number of runs are in none: more of them may be asked for.
 
         Raises:
             TrainingError: The folder belongs to another comparison; the message lists the differences.
         """
-        content, path = {**plain(description), "files": dict(files or {})}, self.folder / DESCRIPTION_NAME
-        if path.exists():
-            before = read_json(path, TrainingError)
-            with parsing(path, TrainingError, remedy="restore it, or choose another folder for the output"):
-                fixed = {**before["fixed"], "training": {**plain(defaults or {}), **before["fixed"]["training"]}}
-                differences = compare(fixed, content["fixed"])
-                for key in ("arms", "files"):
-                    known, asked = dict(before.get(key, {})), content[key]
-                    differences += compare({name: known[name] for name in known if name in asked}, asked)
-                    content[key] = {**known, **asked}
-            if differences:
-                raise TrainingError(
-                    f"{self.folder}: holds a comparison with another configuration: {'; '.join(differences[:8])}; "
-                    "choose another folder for the output"
-                )
-        write_json(path, content, TrainingError)
+        path, differences = self.folder / DESCRIPTION_NAME, list[str]()
+        before = read_json(path, TrainingError) if path.exists() else {name: {} for name in asked}
+        with parsing(path, TrainingError, remedy="restore it, or choose another folder for the output"):
+            for name, section in plain(asked).items():
+                known = before[name]
+                differences += compare({key: known[key] for key in known if key in section}, section)
+                before[name] = {**known, **section}
+        if differences:
+            raise TrainingError(
+                f"{self.folder}: holds a comparison with another configuration: {'; '.join(differences[:8])}; choose "
+                "another folder for the output"
+            )
+        write_json(path, before, TrainingError)
 
     @contextlib.contextmanager
     def work_folder(self) -> Iterator[Path]:
@@ -149,8 +146,7 @@ class Records:
         record = read_json(path, TrainingError)
         if not isinstance(record, dict) or record.pop("sha256", None) != _digest(record):
             raise TrainingError(f"{path}: is damaged or not a record of a run; delete it, and the same command resumes")
-        asked = {"training": list(trial.split.training), "settings": list(trial.settings)}
-        if differences := compare({key: record.get(key) for key in asked}, asked):
+        if differences := compare({key: record.get(key) for key in ("training", "settings")}, trial.asked):
             raise TrainingError(
                 f"{path}: was made otherwise: {'; '.join(differences)}; delete it or choose another folder"
             )
@@ -187,13 +183,35 @@ def run_trials(
         for trial in trials:
             yield trial, _record(trial, _attempt(trial, train))
         return
-    jobs = min(jobs, len(trials))
+    # As many trials at once as there are processes: a queue of the pool would begin others after an interruption.
+    waiting, at_work = deque(trials), dict[Future[Any], Trial]()
+    with graceful_stop() as signals, _workers(min(jobs, len(trials))) as pool:
+        while waiting or at_work:
+            with _ignoring_interrupts():  # in the workers too, which start here
+                while waiting and len(at_work) < jobs:
+                    trial = waiting.popleft()
+                    at_work[pool.submit(_attempt, trial, train, in_worker=True)] = trial
+            ended = wait(at_work, _WAKE, FIRST_COMPLETED).done
+            if signals:
+                raise Interrupted(signals[0], "interrupted")
+            for future in ended:
+                if isinstance(future.exception(), BrokenProcessPool):
+                    raise TrainingError(
+                        "a process died, perhaps for want of memory, while these were trained: "
+                        f"{'; '.join(map(str, at_work.values()))}; the same command with fewer --jobs resumes"
+                    )
+                trial = at_work.pop(future)
+                yield trial, _record(trial, future.result())
+
+
+@contextlib.contextmanager
+def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Give processes that end with this block, however it ends."""
     others = set(active_children())
     # Spawned, not forked: a fork of a process whose libraries have started threads may hang.
     pool = ProcessPoolExecutor(jobs, get_context("spawn"), _begin_worker, (threads_of_a_worker(jobs),))
     try:
-        with graceful_stop() as signals:
-            yield from _run(pool, jobs, trials, train, signals)
+        yield pool
     finally:
         # The executor would wait for its trials, which take minutes; told to end, a worker ends after its step.
         workers = set(active_children()) - others
@@ -206,34 +224,14 @@ def run_trials(
             worker.join()
 
 
-def _run(
-    pool: ProcessPoolExecutor,
-    jobs: int,
-    trials: Sequence[Trial],
-    train: Callable[[Trial], Record],
-    signals: Sequence[int],
-) -> Iterator[tuple[Trial, Record]]:
-    # As many as there are processes, and no more: a queue of the pool would begin others after an interruption.
-    waiting, at_work = deque(trials), dict[Future[Any], Trial]()
-    while waiting or at_work:
-        with _ignoring_interrupts():  # also in the workers that start here: this process tells them of Ctrl-C
-            while waiting and len(at_work) < jobs:
-                trial = waiting.popleft()
-                at_work[pool.submit(_attempt, trial, train, in_worker=True)] = trial
-        ended = wait(at_work, _WAKE, FIRST_COMPLETED).done
-        if signals:
-            raise Interrupted(signals[0], "interrupted")
-        for future in ended:
-            try:
-                outcome = future.result()
-            except BrokenProcessPool as error:
-                trained = "; ".join(map(str, at_work.values()))
-                raise TrainingError(
-                    f"a process died, perhaps for want of memory, while these were trained: {trained}; the same "
-                    "command with fewer --jobs resumes"
-                ) from error
-            trial = at_work.pop(future)
-            yield trial, _record(trial, outcome)
+@contextlib.contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C, which a terminal sends to all processes: the one that began the others answers and ends them."""
+    in_main = threading.current_thread() is threading.main_thread()  # the only one that may set handlers
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
+    yield
+    if in_main:
+        signal.signal(signal.SIGINT, before)
 
 
 def threads_of_a_worker(jobs: int) -> int:
@@ -242,20 +240,6 @@ def threads_of_a_worker(jobs: int) -> int:
     limit = os.environ.get("OMP_NUM_THREADS", "")
     share = max(usable // jobs, 1)
     return min(share, int(limit)) if limit.isdecimal() and int(limit) > 0 else share
-
-
-@contextlib.contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """Ignore SIGINT within the block, and in every process started in it."""
-    try:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except ValueError:  # not the main thread: signals are the business of the program that called us
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _begin_worker(threads: int) -> None:
@@ -270,8 +254,7 @@ def _attempt(trial: Trial, train: Callable[[Trial], Record], *, in_worker: bool 
     try:
         return train(trial)
     except DivergenceError:
-        asked = {key: getattr(trial, key) for key in ("arm", "labels", "seed", "settings")}
-        return {**asked, "training": trial.split.training, "diverged": True}
+        return {**trial.asked, "diverged": True}
     except GenesisError as error:
         return str(error)
     except Interrupted:

@@ -102,7 +102,7 @@ def check_comparison(options: dict[str, Any]) -> None:
     for arm in described.arms:
         check_name(arm.init)
     for labels in described.labels:
-        SegmentationConfig(labels=None if labels == "all" else labels)
+        SegmentationConfig(labelled_patients=None if labels == "all" else labels)
 
 
 def check_name(name: str) -> None:

@@ -23,11 +23,11 @@ from torch.utils.data import DataLoader
 from modelsgenesis.configs import CONTRACTS, GENESIS_UNET_2019
 from modelsgenesis.data import (
     CacheEntry,
-    SubvolumeDataset,
+    PatchDataset,
     VolumeCache,
     find_scans,
     read_volume,
-    split_fitting,
+    split_by_size,
 )
 from modelsgenesis.data.cache import write_set
 from modelsgenesis.networks import build_network
@@ -45,12 +45,12 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
-def compare_with_files(scans: str, patch: tuple[int, ...], folder: str) -> SubvolumeDataset:
+def compare_with_files(scans: str, patch: tuple[int, ...], folder: str) -> PatchDataset:
     """Crops a second from the cache and from the files."""
     references, _ = find_scans(scans)
     cache, refused = VolumeCache.build(references, CONTRACTS["ct"], folder)
-    fitting, small = split_fitting(cache, patch)
-    dataset = SubvolumeDataset(cache, fitting, patch_size=patch, rule="none")
+    fitting, small = split_by_size(cache, patch)
+    dataset = PatchDataset(cache, fitting, patch_size=patch, rule="none")
     random = np.random.default_rng(0)
     items = iter(random.integers(0, len(dataset), 100_000).tolist())
     used = [references[index] for index in fitting] if not refused else references
@@ -67,13 +67,13 @@ def compare_with_files(scans: str, patch: tuple[int, ...], folder: str) -> Subvo
     print(f"from the cache {1 / cached:.0f} a second, from the files {1 / uncached:.1f}")
     print(f"the cache is {uncached / cached:.0f} times as fast")
     for rule in ("foreground", "lung"):
-        chosen = SubvolumeDataset(cache, fitting, patch_size=patch, rule=rule)
+        chosen = PatchDataset(cache, fitting, patch_size=patch, rule=rule)
         each = seconds(lambda chosen=chosen: chosen[next(items)], 500)
         print(f"  by rule {rule}: {1 / each:.0f} a second, {chosen.refused_share:.0%} of the drawn refused")
     return dataset
 
 
-def loader_share(dataset: SubvolumeDataset) -> None:
+def loader_share(dataset: PatchDataset) -> None:
     """Share of a training step that the loader takes with two processes."""
     network = build_network(GENESIS_UNET_2019)
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from modelsgenesis.data.store import quantize
 
 from modelsgenesis.configs import InputContract
 from modelsgenesis.data import choose_contract, find_scans, prepare, read_volume
+from modelsgenesis.data.cache import quantize
 
 
 def seconds(work: Callable[[], object]) -> float:

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from modelsgenesis.configs import CONTRACTS, GENESIS_2019, GENESIS_UNET_2019, PretrainingConfig
-from modelsgenesis.data import SubvolumeDataset, VolumeCache, find_scans, sample_folder, split_fitting
+from modelsgenesis.configs import CONTRACTS, GENESIS_UNET_2019, RECIPES, PretrainingConfig
+from modelsgenesis.data import PatchDataset, VolumeCache, find_scans, sample_folder, split_by_size
 from modelsgenesis.hardware import Hardware, choose_hardware, computes_bfloat16
 from modelsgenesis.networks import build_network
 from modelsgenesis.pretext import Deformation
@@ -136,7 +136,7 @@ def aim(hardware: Hardware) -> str:
 
 def configure(arguments: argparse.Namespace) -> PretrainingConfig:
     """Return the recipe of 2019 with the sizes of the command line."""
-    return GENESIS_2019.override(
+    return RECIPES["2019"].override(
         network=GENESIS_UNET_2019.override(widths=tuple(arguments.widths)),
         batch_size=arguments.batch,
         patch_size=tuple(arguments.patch),
@@ -155,8 +155,8 @@ def sample_cache(folder: Path) -> VolumeCache:
 def make_objective(config: PretrainingConfig, cache: VolumeCache, hardware: Hardware) -> Restoration:
     """Return the restoration of sub-volumes of the embedded scans; quality is measured on places of their own."""
     sides = {"patch_size": config.patch_size, "per_scan": config.samples_per_scan, "rule": config.rule}
-    fitting, _ = split_fitting(cache, config.patch_size)
-    training, validation = (SubvolumeDataset(cache, fitting, seed=seed, **sides) for seed in (0, 1_000_003))
+    fitting, _ = split_by_size(cache, config.patch_size)
+    training, validation = (PatchDataset(cache, fitting, seed=seed, **sides) for seed in (0, 1_000_003))
     deformation = Deformation(config.pretext)
     return Restoration(
         subvolumes=training,

@@ -10,8 +10,8 @@ from pathlib import Path
 import modelsgenesis
 from modelsgenesis.configs import pretraining_recipe
 from modelsgenesis.data import sample_folder
+from modelsgenesis.inspection import inspect_scans
 from modelsgenesis.models import read_results
-from modelsgenesis.verbs import inspect_scans
 
 
 def main() -> None:

@@ -174,7 +174,7 @@ class Picture:
 
     def read(self):
         array = np.random.default_rng(self.seed).uniform(0, 255, (20, 24)).astype(np.float32)
-        return Volume(array=array, affine=np.eye(4), source=self.source, measured=False)
+        return Volume(array=array, affine=np.eye(4), source=self.source, has_spacing=False)
 
 
 def pictures(*, multilabel=False, channels=("image",)):

@@ -65,6 +65,23 @@ def test_the_control_has_the_shape_of_the_genesis_and_random_weights(genesis, de
     assert any("random weights in the shape of run" in note for note in notes.notes)
 
 
+@pytest.mark.parametrize("from_genesis", [True, False])
+def test_a_network_of_two_dimensions_learns_the_slices_of_volumes(
+    genesis, decathlon, tmp_path, finetuning_config, from_genesis
+):
+    config = finetuning_config.override(steps=2, patch_size=(16, 16), dims=2)
+    init = genesis if from_genesis else None
+    run, measured = modelsgenesis.finetune(decathlon, tmp_path / "run", init=init, config=config, device="cpu")
+    bundle = load_bundle(run)
+    assert (bundle.config.network.dims, bundle.config.input.dims, bundle.config.input.orientation) == (2, 2, "RAS")
+    assert 0 <= measured["dice"] <= 1
+    case = json.loads((run / "run.json").read_text())["split"]["test"][0]
+    prediction = modelsgenesis.predict(
+        run, decathlon / "imagesTr" / f"{case}.nii.gz", output=tmp_path / "labels.nii.gz", device="cpu"
+    )
+    assert prediction.labels.ndim == 3
+
+
 def test_a_frozen_encoder_stays(genesis, decathlon, tmp_path, finetuning_config):
     run, _ = modelsgenesis.finetune(
         decathlon,

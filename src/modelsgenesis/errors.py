@@ -1,26 +1,14 @@
 """Every error that this package raises on purpose.
 
-    GenesisError                    the one to catch
-    ├── ConfigurationError          a hyperparameter or a configuration file that cannot be right
-    ├── ShapeError                  an array or tensor of the wrong shape or dtype
-    ├── RangeError                  values outside the range that a step assumes
-    ├── ScanError                   a scan or label that cannot be used
-    │   └── UnreadableScanError     a file that is damaged, truncated or no image at all
-    ├── DataError                   a folder, split or data set that cannot be used
-    ├── CheckpointError             a bundle or weight file that cannot be loaded or written
-    │   └── UnsafeCheckpointError   a weight file that would have to run code to be read
-    ├── TrainingError               a run that cannot start or go on
-    │   ├── NonFiniteLossError      the loss is NaN or infinite
-    │   ├── ExplodingLossError      the loss is far above what the run began with
-    │   ├── ResumeError             a run that cannot be continued as asked
-    │   └── PeerError               another process of the run failed and tells why
-    ├── HubError                    the Hub or a download failed
-    │   ├── UnknownModelError       a name in no registry and no repository
-    │   ├── HubUnreachableError     no network, or offline and not in the cache
-    │   ├── AccessError             a token is missing, wrong, or lacks the rights
-    │   ├── DigestError             a file is not the one that the card or the Hub promises
-    │   └── PublishError            nothing was published
-    └── MissingExtraError           an optional dependency is not installed
+    GenesisError              the one to catch
+    ├── ConfigurationError    a hyperparameter, a setting or a configuration file that cannot be right
+    ├── ShapeError            an array or tensor of the wrong shape, dtype or range of values
+    ├── ScanError             a scan or label that is damaged or cannot be used
+    ├── DataError             a folder, split, table or data set that cannot be used
+    ├── CheckpointError       a bundle or weight file that is damaged, unsafe, or cannot be written
+    ├── TrainingError         a run that cannot start, continue or be resumed
+    ├── HubError              a name, a download or an upload that failed
+    └── MissingExtraError     an optional dependency that is not installed
 
 `Interrupted` stands apart: a signal that ended a run whose state is written.
 
@@ -31,12 +19,13 @@ with status 1; a wrong command line ends with status 2.
 import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Literal
 
 
 def printable(text: str) -> str:
     r"""Return text in one line without what could steer a terminal or hide in it: such characters as escapes.
 
-    Names of files, classes, repositories and answers of servers come from elsewhere.
+    Names of files, classes and repositories, and what servers answer, come from elsewhere.
 
     Example:
         >>> printable("scan\x1b[2J\n.nii")
@@ -56,39 +45,93 @@ class GenesisError(Exception):
 
 
 class ConfigurationError(GenesisError):
-    """A hyperparameter or a configuration file that cannot be right."""
+    """A hyperparameter, a setting or a configuration file that cannot be right."""
 
 
 class ShapeError(GenesisError):
-    """An array or tensor of the wrong shape or dtype."""
-
-
-class RangeError(GenesisError):
-    """Values outside the range that a step assumes."""
+    """An array or tensor of the wrong shape, dtype or range of values."""
 
 
 class ScanError(GenesisError):
-    """A scan or label that cannot be used; the message names the file."""
+    """A scan or label that is damaged or cannot be used; the message names the file."""
+
+
+class DataError(GenesisError):
+    """A folder, split, table or data set that cannot be used."""
+
+
+class CheckpointError(GenesisError):
+    """A bundle or weight file that is damaged, unsafe (it would have to run code), or cannot be written."""
+
+
+class TrainingError(GenesisError):
+    """A run that cannot start, continue or be resumed."""
+
+
+HubFailure = Literal["unknown", "unreachable", "denied", "conflict", "other"]
+
+
+class HubError(GenesisError):
+    """A name, a download or an upload that failed.
+
+    Attributes:
+        kind: `"unknown"`: no such model, repository, revision or file, or it is private. `"unreachable"`: no network,
+            offline mode, or a Hub that is down: a repeat may succeed. `"denied"`: the token is missing, wrong or lacks
+            the rights. `"conflict"`: another push came between. `"other"`: everything else, such as a wrong digest.
+    """
+
+    def __init__(self, message: str, kind: HubFailure = "other") -> None:
+        super().__init__(message)
+        self.kind: HubFailure = kind
+
+
+class MissingExtraError(GenesisError):
+    """An optional dependency that is not installed."""
+
+    def __init__(self, purpose: str, extra: str) -> None:
+        super().__init__(f"{purpose} needs an optional dependency: pip install 'modelsgenesis[{extra}]'")
+
+
+class Interrupted(BaseException):
+    """A signal asked the run to end; everything is written.
+
+    Attributes:
+        signum: 2 for SIGINT, 15 for SIGTERM; the command ends with status 128 + signum.
+    """
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.signum = signum
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the end of a message about an unknown name: the nearest known ones, else all of them.
+
+    Example:
+        >>> did_you_mean("genesis-chest-ct", ["genesis-chest-ct-3d", "genesis-brain-mri"])
+        'did you mean genesis-chest-ct-3d?'
+        >>> did_you_mean("z", ["a", "b"])
+        'known are a, b'
+    """
+    known = sorted(known)
+    close = get_close_matches(name, known, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known)}"
+
+
+# The classes of 0.1.0 that are still in use; each goes with its last use.
+nearest = did_you_mean
+
+
+class RangeError(ShapeError):
+    """Values outside the range that a step assumes."""
 
 
 class UnreadableScanError(ScanError):
     """A file that is damaged, truncated or no image at all."""
 
 
-class DataError(GenesisError):
-    """A folder, split or data set that cannot be used."""
-
-
-class CheckpointError(GenesisError):
-    """A bundle or weight file that cannot be loaded or written."""
-
-
 class UnsafeCheckpointError(CheckpointError):
     """A weight file that would have to run code to be read."""
-
-
-class TrainingError(GenesisError):
-    """A run that cannot start or go on."""
 
 
 class NonFiniteLossError(TrainingError):
@@ -105,10 +148,6 @@ class ResumeError(TrainingError):
 
 class PeerError(TrainingError):
     """Another process of the run failed; that one, or rank 0, tells why, so nothing is printed here."""
-
-
-class HubError(GenesisError):
-    """The Hub or a download failed."""
 
 
 class UnknownModelError(HubError):
@@ -129,36 +168,3 @@ class DigestError(HubError):
 
 class PublishError(HubError):
     """Nothing was published."""
-
-
-class MissingExtraError(GenesisError):
-    """An optional dependency is not installed."""
-
-    def __init__(self, purpose: str, extra: str) -> None:
-        super().__init__(f"{purpose} needs an optional dependency: pip install 'modelsgenesis[{extra}]'")
-
-
-class Interrupted(BaseException):
-    """A signal asked the run to end; everything is written.
-
-    Attributes:
-        signum: 2 for SIGINT, 15 for SIGTERM; the command ends with status 128 + signum.
-    """
-
-    def __init__(self, signum: int, message: str) -> None:
-        super().__init__(message)
-        self.signum = signum
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """Return the end of a message about an unknown name: the nearest known ones, else all of them.
-
-    Example:
-        >>> nearest("genesis-chest-ct", ["genesis-chest-ct-3d", "genesis-brain-mri"])
-        'did you mean genesis-chest-ct-3d?'
-        >>> nearest("z", ["a", "b"])
-        'known are a, b'
-    """
-    known = sorted(known)
-    close = get_close_matches(name, known, n=3, cutoff=0.6)
-    return f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known)}"

@@ -10,7 +10,7 @@ import numpy as np
 
 from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.configs import PredictionConfig
-from modelsgenesis.data import LabelledCase, LabelledData, Refusal, file_stem, read_labelled, read_volume
+from modelsgenesis.data import LabelledCase, LabelledData, SkippedScan, file_stem, read_labelled, read_volume
 from modelsgenesis.data.labelled import label_indices
 from modelsgenesis.data.names import channel_order
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError
@@ -43,7 +43,7 @@ class Evaluation:
     folder: Path
     summary: Summary
     rows: tuple[dict[str, Any], ...]
-    refused: tuple[Refusal, ...] = ()
+    refused: tuple[SkippedScan, ...] = ()
 
     @property
     def values(self) -> dict[str, float]:

@@ -12,8 +12,10 @@ import json
 import math
 import os
 import re
+import shutil
 import stat
 import tempfile
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -211,6 +213,29 @@ def replacing(path: Path, error: type[GenesisError] = CheckpointError, *, suffix
         raise error(f"{path}: cannot be written: {reason_of(problem)}; the file before is intact") from problem
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path, error: type[GenesisError] = CheckpointError) -> Iterator[Path]:
+    """Give a new, empty folder beside `path` that becomes it when the block ends well: whole, or not at all.
+
+    Args:
+        path: The folder; nothing, or an empty folder, may be there.
+        error: What to raise.
+
+    Raises:
+        GenesisError: Of the class `error`: the disk is full, the folder cannot be written, or `path` holds something.
+    """
+    temporary = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex[:8]}")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except (OSError, ValueError) as problem:
+        raise error(f"{path}: cannot be written: {reason_of(problem)}; choose a new folder") from problem
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _sync_folder(folder: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.configs import PredictionConfig
-from modelsgenesis.data import Refusal, Volume, read_volume, write_nifti
+from modelsgenesis.data import SkippedScan, Volume, read_volume, write_nifti
 from modelsgenesis.errors import ConfigurationError, ScanError
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.inference.cases import Case, find_cases
@@ -73,11 +73,11 @@ class Predictions:
 
     task: str
     answers: tuple[Prediction, ...]
-    refused: tuple[Refusal, ...] = ()
+    refused: tuple[SkippedScan, ...] = ()
     skipped: tuple[Path, ...] = ()
 
     @property
-    def failed(self) -> tuple[Refusal, ...]:
+    def failed(self) -> tuple[SkippedScan, ...]:
         """Scans that should have got an answer."""
         return tuple(refusal for refusal in self.refused if refusal.bad)
 

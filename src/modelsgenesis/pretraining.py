@@ -16,16 +16,16 @@ from modelsgenesis.configs import CONTRACTS, RECIPES, InputContract, Pretraining
 from modelsgenesis.configs.base import Config
 from modelsgenesis.data import (
     CacheEntry,
-    Refusal,
+    PatchDataset,
     ScanReference,
-    SubvolumeDataset,
+    SkippedScan,
     VolumeCache,
     choose_contract,
     file_stem,
     find_scans,
-    refusal_notes,
+    skipped_notes,
     split_by_group,
-    split_fitting,
+    split_by_size,
 )
 from modelsgenesis.errors import ConfigurationError, DataError, ResumeError, ScanError
 from modelsgenesis.files import parsing
@@ -357,7 +357,7 @@ def default_cache() -> Path:
 
 def split_subvolumes(
     store: VolumeCache, held_out: set[str], start: Start, strict: bool, reporter: Reporter
-) -> tuple[SubvolumeDataset, SubvolumeDataset]:
+) -> tuple[PatchDataset, PatchDataset]:
     """Return the sub-volumes of the training and of the validation patients.
 
     Args:
@@ -371,7 +371,7 @@ def split_subvolumes(
         DataError: No scan holds a sub-volume, or none is left for one of the parts.
     """
     config = start.config
-    fitting, refused = split_fitting(store, config.patch_size, axis=config.slice_axis)
+    fitting, refused = split_by_size(store, config.patch_size, axis=config.slice_axis)
     remedy = _what_would_fit(store, start)
     refuse(refused, strict, reporter)
     if not fitting:
@@ -390,7 +390,7 @@ def split_subvolumes(
         if not part:
             raise DataError(f"no usable scan is left to {purpose} among {len(entries)}; see what was left out above")
     training, validation = (
-        SubvolumeDataset(
+        PatchDataset(
             store,
             [fitting[index] for index in part],
             patch_size=config.patch_size,
@@ -428,7 +428,7 @@ def _shapes(store: VolumeCache, config: PretrainingConfig) -> list[tuple[int, ..
     ]
 
 
-def public_facts(training: SubvolumeDataset, validation: SubvolumeDataset) -> dict[str, Any]:
+def public_facts(training: PatchDataset, validation: PatchDataset) -> dict[str, Any]:
     """Return what a bundle may say of the data; no name among it."""
     entries, measured = list(training.entries()), list(validation.entries())
     groups, held = ({entry.group for entry in part} for part in (entries, measured))
@@ -450,12 +450,12 @@ def _median_shape(entries: Sequence[CacheEntry]) -> np.ndarray:
     return np.median([entry.shape for entry in entries if len(entry.shape) == axes], axis=0)
 
 
-def refuse(refusals: Sequence[Refusal], strict: bool, reporter: Reporter) -> None:
+def refuse(refusals: Sequence[SkippedScan], strict: bool, reporter: Reporter) -> None:
     """Report what is left out, or stop at the first when strict."""
     for refusal in refusals:
         if strict and refusal.bad:
             raise ScanError(f"{refusal.source}: {refusal.reason}")
-    for note in refusal_notes(refusals):
+    for note in skipped_notes(refusals):
         reporter.note(note)
 
 

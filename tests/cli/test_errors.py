@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from modelsgenesis import verbs
+from modelsgenesis import inspection
 from modelsgenesis.cli.errors import interruptible, one_line
 from modelsgenesis.errors import GenesisError, Interrupted, PeerError
 
@@ -26,7 +26,7 @@ def scan_raises(command, monkeypatch):
         def fails(*_, **__):
             raise problem
 
-        monkeypatch.setattr(verbs, "inspect_scans", fails)
+        monkeypatch.setattr(inspection, "inspect_scans", fails)
         return command("scan", "x", *arguments)
 
     return run
@@ -126,7 +126,7 @@ def test_a_signal_while_a_module_is_imported_ends_at_once(tmp_path):
 
 
 def test_a_signal_inside_a_command_is_one_line(command, monkeypatch):
-    monkeypatch.setattr(verbs, "inspect_scans", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(inspection, "inspect_scans", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
     ended = command("scan", "x")
     assert ended.status == 143
     assert ended.err.startswith("interrupted by SIGTERM: what was finished is kept; ")

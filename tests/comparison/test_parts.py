@@ -10,7 +10,7 @@ from labelled_cases import masked, prepared
 from modelsgenesis.comparison.parts import Parts
 from modelsgenesis.comparison.payload import read_cases, write_cases
 from modelsgenesis.configs import CONTRACTS
-from modelsgenesis.data import fit_image, read_labelled
+from modelsgenesis.data import read_labelled, resize_or_crop
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
 
@@ -49,4 +49,4 @@ def test_images_are_brought_to_their_size_as_asked(tmp_path, fit):
         parts.prepare("training", [arm])
         images.append([case.image for case in read_cases(parts.files({"arm": arm})["arm"]["training"])])
     for whole, small in zip(*images, strict=True):
-        np.testing.assert_array_equal(small, fit_image(whole, (8, 8), fit))
+        np.testing.assert_array_equal(small, resize_or_crop(whole, (8, 8), fit))

@@ -49,7 +49,7 @@ def test_survives_json(config):
 
 
 def test_names_the_nearest_key_for_an_unknown_one():
-    with pytest.raises(ConfigurationError, match=r"config\.json: unknown key 'taks'; did you mean task\?"):
+    with pytest.raises(ConfigurationError, match=r"^config\.json: .*unknown key 'taks'; did you mean task\?"):
         BundleConfig.from_dict({**BUNDLE.to_dict(), "taks": 1}, where="config.json")
 
 
@@ -121,7 +121,7 @@ def test_integers_are_good_floats_and_lists_good_tuples():
 def test_a_message_names_the_file_whatever_is_wrong_in_it():
     values = BUNDLE.to_dict()
     values["network"]["widths"] = [4, 5]
-    with pytest.raises(ConfigurationError, match=r"^x/config\.json: GenesisUNetConfig\.widths: 5 is not even"):
+    with pytest.raises(ConfigurationError, match=r"^x/config\.json: .*GenesisUNetConfig\.widths: 5 is not even"):
         BundleConfig.from_dict(values, where="x/config.json")
 
 
@@ -141,7 +141,7 @@ def test_settings_reach_nested_fields_and_are_applied_together():
     [
         ("lerning_rate=1", "unknown key 'lerning_rate'; did you mean learning_rate"),
         ("network.widht=4", "GenesisUNetConfig: unknown key 'widht'; did you mean widths"),
-        ("seed.x=1", "'seed' is not a group"),
+        ("seed.x=1", "seed: received {'x': 1}, expected int"),
         ("steps", "setting 'steps': expected key=value"),
         ("patch_size=64,64", "expected 3 positive sides"),
     ],

@@ -3,7 +3,14 @@ import pytest
 import torch
 
 from modelsgenesis.configs import ClassificationConfig, SegmentationConfig
-from modelsgenesis.data import LabelledImages, LabelledPatches, PreparedCase, class_target, class_weights, fit_image
+from modelsgenesis.data import (
+    LabelledImages,
+    LabelledPatches,
+    PreparedCase,
+    class_target,
+    class_weights,
+    resize_or_crop,
+)
 from modelsgenesis.errors import DataError, ShapeError
 
 
@@ -129,12 +136,12 @@ def test_targets_of_several_classes():
 
 def test_fitting_resizes_planes_and_crops_volumes():
     image = np.arange(64, dtype=np.float32).reshape(1, 8, 8)
-    np.testing.assert_allclose(fit_image(image, (4, 4)).mean(), image.mean(), rtol=1e-5)
+    np.testing.assert_allclose(resize_or_crop(image, (4, 4)).mean(), image.mean(), rtol=1e-5)
     volume = np.arange(6 * 4 * 5, dtype=np.float32).reshape(1, 6, 4, 5) + 7
-    fitted = fit_image(volume, (2, 8, 5))
+    fitted = resize_or_crop(volume, (2, 8, 5))
     np.testing.assert_array_equal(fitted[:, :, 2:6], volume[:, 2:4])
     assert fitted[0, 0, 0, 0] == 7
-    assert fit_image(volume, (3, 3, 3), "resize").shape == (1, 3, 3, 3)
-    np.testing.assert_array_equal(fit_image(image, (4, 4), "crop"), image[:, 2:6, 2:6])
+    assert resize_or_crop(volume, (3, 3, 3), "resize").shape == (1, 3, 3, 3)
+    np.testing.assert_array_equal(resize_or_crop(image, (4, 4), "crop"), image[:, 2:6, 2:6])
     with pytest.raises(ShapeError, match=r"image of shape \(1, 8, 8\): expected \[channels, 3 spatial axes\]"):
-        fit_image(image, (4, 4, 4))
+        resize_or_crop(image, (4, 4, 4))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from modelsgenesis.configs import CONTRACTS, InputContract
-from modelsgenesis.data import CacheEntry, Refusal, VolumeCache, find_scans, prepare
+from modelsgenesis.data import CacheEntry, SkippedScan, VolumeCache, find_scans, prepare
 from modelsgenesis.data import cache as room
 from modelsgenesis.data.cache import LEVELS, volume_path, write_set
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError
@@ -130,7 +130,7 @@ def test_one_bad_scan_is_refused_and_strict_raises(scans: Path, tmp_path: Path) 
     cache, refused = VolumeCache.build(references, CT, tmp_path / "cache")
     assert len(cache) == 3
     reason = "every voxel is 7; there is nothing to learn from a constant scan"
-    assert refused == [Refusal(source=str(bad), reason=reason)]
+    assert refused == [SkippedScan(source=str(bad), reason=reason)]
     with pytest.raises(ScanError, match=r"bad.nii.gz: every voxel is 7"):
         VolumeCache.build(references, CT, tmp_path / "cache", strict=True)
     with pytest.raises(DataError, match=r"none of 1 scans can be used; the first, .*bad.nii.gz: every voxel"):

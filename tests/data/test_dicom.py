@@ -17,7 +17,7 @@ from PIL import Image
 import dicom_files as dcm
 from dicom_files import enhanced, write_dicom, write_series
 from modelsgenesis.configs import CONTRACTS
-from modelsgenesis.data import dicom_tags, find_scans, prepare, read_volume, survey
+from modelsgenesis.data import dicom_tags, find_scans, prepare, read_volume, scan_sources
 from modelsgenesis.errors import MissingExtraError, ScanError, UnreadableScanError
 
 pytest.importorskip("SimpleITK")
@@ -112,7 +112,7 @@ def turned(angle: float) -> tuple[float, ...]:
 )  # fmt: skip
 def test_series_that_are_no_volume(tmp_path: Path, stored: np.ndarray, tags: dict, words: str) -> None:
     write_each(tmp_path, np.tile(stored, (5 if "orientation" in tags else 1, 1, 1)), **tags)
-    scans, (refusal,) = survey(tmp_path)
+    scans, (refusal,) = scan_sources(tmp_path)
     assert (scans, refusal.bad) == ([], True)
     assert "slices from 0" in refusal.source
     assert re.search(words, refusal.reason)
@@ -136,7 +136,7 @@ def test_copies_are_left_out(tmp_path: Path, stored: np.ndarray) -> None:
     assert scan.notes == ("6 copies of slices left out",)
     assert scan.read().array.shape == (10, 8, 6)
     write_series(tmp_path, stored, prefix="steeper", extra=((dcm.SLOPE, "DS", 2.0),))
-    assert "12 of 18 slices" in survey(tmp_path)[1][0].reason
+    assert "12 of 18 slices" in scan_sources(tmp_path)[1][0].reason
 
 
 @pytest.mark.parametrize("tag", [(0x00200100, "IS"), (0x00189087, "FD"), (0x00180081, "DS"), (0x00080008, "CS")])

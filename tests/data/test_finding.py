@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from labelled_files import write_json
-from modelsgenesis.data import find_scans, read_volume, refusal_notes, survey
+from modelsgenesis.data import find_scans, read_volume, scan_sources, skipped_notes
 from modelsgenesis.errors import ConfigurationError, DataError, UnreadableScanError
 
 
@@ -26,7 +26,7 @@ def names(source, **options) -> list[str]:
 
 def reasons(source) -> dict[str, str]:
     """The reason of each refusal by the last part of its name; what was left aside is marked."""
-    return {Path(one.source).name: f"{'' if one.bad else 'aside: '}{one.reason}" for one in survey(source)[1]}
+    return {Path(one.source).name: f"{'' if one.bad else 'aside: '}{one.reason}" for one in scan_sources(source)[1]}
 
 
 def test_a_folder_is_searched_to_any_depth(tmp_path: Path) -> None:
@@ -63,8 +63,8 @@ def test_label_maps_are_left_aside_unless_they_are_named(tmp_path: Path) -> None
     assert (len(scans), {found.group for found in scans}) == (10, {f"B_{index}" for index in range(5)})
     assert {Path(one.source).name for one in refused} == {"labels", "nnunet", *(f"B_{i}_seg.nii.gz" for i in range(5))}
     assert not any(one.bad for one in refused)
-    assert [note.count("_seg") for note in refusal_notes(refused)] == [2, 0]
-    assert "and 3 more: holds labels, by its name" in refusal_notes(refused)[0]
+    assert [note.count("_seg") for note in skipped_notes(refused)] == [2, 0]
+    assert "and 3 more: holds labels, by its name" in skipped_notes(refused)[0]
     for source in (mask, tmp_path / "labels", tmp_path / "labels.txt", tmp_path / "nnunet"):
         assert names(source) == ["1.nii.gz"]
     assert len(names(str(tmp_path / "*" / "*.nii.gz"))) == 12
@@ -164,7 +164,7 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "bad.nii").write_bytes(b"")
     with pytest.raises(DataError, match=r"no usable scan: 1 refused, the first .*bad\.nii: "):
         find_scans(tmp_path)
-    assert survey(tmp_path)[0] == []
+    assert scan_sources(tmp_path)[0] == []
     for source in ("missing", "a" * 5000, "a\0b", "~nobody-of-this-name/x"):
         with pytest.raises(DataError, match=r"no such file|cannot be read"):
             find_scans(tmp_path / source if source[0] != "~" else source)

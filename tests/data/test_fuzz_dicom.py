@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="l
 _READ_ALL = """
 import resource, sys, time
 from pathlib import Path
-from modelsgenesis.data import survey
+from modelsgenesis.data import scan_sources
 from modelsgenesis.data.dicom import simpleitk
 from modelsgenesis.errors import ScanError
 simpleitk()
@@ -29,7 +29,7 @@ resource.setrlimit(resource.RLIMIT_AS, (used + 600 * 2**20,) * 2)
 for path in sorted(Path(sys.argv[1]).iterdir()):
     print(path.name, flush=True)
     start = time.process_time()
-    scans, refused = survey(path)
+    scans, refused = scan_sources(path)
     messages = [one.reason for one in refused]
     for scan in scans[:2]:
         try:

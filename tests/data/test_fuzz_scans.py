@@ -30,7 +30,7 @@ WORDS += [b"x" * 300, b"1 " * 200]
 READ_ALL = """
 import hashlib, resource, sys, time, warnings
 from pathlib import Path
-from modelsgenesis.data import survey
+from modelsgenesis.data import scan_sources
 from modelsgenesis.data.itk import simpleitk
 from modelsgenesis.errors import GenesisError
 simpleitk("fuzzing")
@@ -41,7 +41,7 @@ with open(sys.argv[2], "w") as outcomes:
     for folder in sorted(Path(sys.argv[1]).iterdir()):
         print(folder.name, end=" ", file=outcomes, flush=True)
         start, said, values = time.monotonic(), [], hashlib.sha256()
-        scans, refused = survey(folder)
+        scans, refused = scan_sources(folder)
         for scan in scans[:2]:
             try:
                 volume = scan.read()

@@ -206,7 +206,7 @@ def test_a_singular_affine_and_a_missing_spacing() -> None:
             volume(hounsfield((4, 4, 4)), np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])),
             CT,
         )
-    image = volume(hounsfield((4, 4)), measured=False)
+    image = volume(hounsfield((4, 4)), has_spacing=False)
     with pytest.raises(ScanError, match=r"scan: has no voxel size; expected one to bring to 1×1 mm"):
         prepare(image, XRAY.override(spacing=(1.0, 1.0)))
 

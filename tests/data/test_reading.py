@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from modelsgenesis.data import survey
+from modelsgenesis.data import scan_sources
 from modelsgenesis.data.reading import describe, read_volume
 from modelsgenesis.errors import ScanError, UnreadableScanError
 
@@ -29,7 +29,7 @@ def test_what_is_not_a_regular_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         describe(path)
     with pytest.raises(ScanError, match=r"x\."):
         read_volume(path)
-    scans, refused = survey(".")
+    scans, refused = scan_sources(".")
     assert scans == []
     assert len(refused) == 1 or kind == "folder"
 

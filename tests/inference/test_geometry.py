@@ -67,7 +67,7 @@ def test_a_label_is_unchanged_by_a_round_trip(affine, shape):
 def test_a_label_of_a_plane_is_unchanged(shape):
     values = label(shape)
     contract = CONTRACTS["xray"]
-    prepared = prepare_label(Volume(array=values, affine=np.eye(4), source="label", measured=False), contract)
+    prepared = prepare_label(Volume(array=values, affine=np.eye(4), source="label", has_spacing=False), contract)
     assert np.array_equal(to_native(prepared.array, prepared), values)
 
 

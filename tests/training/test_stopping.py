@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from modelsgenesis.configs import GENESIS_2019, TrainingConfig
+from modelsgenesis.configs import RECIPES, TrainingConfig
 from modelsgenesis.errors import ExplodingLossError, NonFiniteLossError
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.stopping import DivergenceCheck
@@ -46,7 +46,7 @@ def test_an_explosion_is_no_reason_to_end_when_the_limit_is_zero(tmp_path):
 
 def test_the_published_recipe_cannot_explode_by_its_own_output(tmp_path):
     # A sigmoid answers in [0, 1], so the worst loss is 1; the first losses of that network are about 0.1.
-    watch = DivergenceCheck(GENESIS_2019, tmp_path, Reporter(), [0.02] * 20)
+    watch = DivergenceCheck(RECIPES["2019"], tmp_path, Reporter(), [0.02] * 20)
     assert watch.accept(1.0, 21, 1.0)
 
 

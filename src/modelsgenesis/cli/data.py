@@ -11,7 +11,7 @@ from modelsgenesis.cli import options
 from modelsgenesis.cli.console import make_reporter, print_json, print_line, print_result, print_table
 
 if TYPE_CHECKING:
-    from modelsgenesis.verbs import Inspection
+    from modelsgenesis.inspection import Inspection
 
 
 def scan(
@@ -23,15 +23,15 @@ def scan(
     json_output: options.Json = False,
 ) -> None:
     """Summarise the scans: format, shape, spacing, modality and range, and which cannot be used and why."""
-    from modelsgenesis import verbs
+    from modelsgenesis import inspection
 
-    inspection = verbs.inspect_scans(
+    found = inspection.inspect_scans(
         data, modality=modality, window=window, group_pattern=patient, reporter=make_reporter(quiet=quiet)
     )
     if json_output:
-        print_json(_as_json(inspection))
+        print_json(_as_json(found))
     else:
-        _print(inspection)
+        _print(found)
 
 
 def preview(
@@ -45,9 +45,11 @@ def preview(
     json_output: options.Json = False,
 ) -> None:
     """Draw scans as stored and as prepared, and what each deformation does to a patch."""
-    from modelsgenesis import verbs
+    from modelsgenesis import inspection
 
-    path, shown = verbs.preview(data, output, count=count, modality=modality, spacing=spacing, window=window, seed=seed)
+    path, shown = inspection.preview(
+        data, output, count=count, modality=modality, spacing=spacing, window=window, seed=seed
+    )
     lines = [f"  scan {number}: {one.source}" for number, one in enumerate(shown, start=1)]
     value = {"path": str(path), "scans": [scan.source for scan in shown]}
     print_result(value, [path, *lines], as_json=json_output)

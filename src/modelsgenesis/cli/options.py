@@ -54,6 +54,12 @@ Settings = Annotated[
     list[str] | None,
     Option("--set", metavar="KEY=VALUE", help="Any field of the recipe, such as learning_rate=1e-3; repeatable."),
 ]
+ConfigFile = Annotated[
+    Path | None,
+    Option(
+        "--config", metavar="FILE", help="Configuration to start from, as --show-config prints it; --set goes on top."
+    ),
+]
 
 Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")]
 Resume = Annotated[bool, Option("--resume", help="Resume the run in the output folder.")]

@@ -26,7 +26,7 @@ class Parts:
         split: Which cases are for what; those that cannot be used are taken out of it.
         folder: Where the files go.
         size: Sides that images to classify are brought to at once; None keeps their own.
-        fit: How they are; see `fit_image`.
+        fit: How they are; see `resize_or_crop`.
         strict: A bad case is an error.
         reporter: Receives what is left out.
 

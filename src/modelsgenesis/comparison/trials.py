@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -20,6 +19,7 @@ from modelsgenesis.metrics.summary import flat
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.finetuning import make_objective, make_trainer
 from modelsgenesis.training.outcome import summarize_rows
+from modelsgenesis.training.parts import slices_of
 from modelsgenesis.training.run import Run
 from modelsgenesis.training.supervised import plain
 from modelsgenesis.training.task_networks import initial_model, unet_of
@@ -145,7 +145,7 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
     config = apply_settings(arm.config, trial.settings).override(seed=trial.seed, bootstrap=1)  # no interval a run
     hardware = choose_hardware(bench.device, config.precision)
     bundle = None if arm.weights is None else load_bundle(arm.weights)
-    begun = initial_model(bundle, bench.data, config, name=arm.init or "", from_scratch=arm.init is None, dims=arm.dims)
+    begun = initial_model(bundle, bench.data, config, name=arm.init or "", from_scratch=arm.init is None)
     network = begun.network
     objective = make_objective(
         config,
@@ -183,24 +183,7 @@ def _asked(trial: Trial, config: FinetuningConfig) -> dict[str, Any]:
 def _training(trial: Trial, bench: Bench) -> list[PreparedCase]:
     wanted = set(trial.cases)
     cases = [case for case in _part(bench, trial.arm, "training") if case.name in wanted]
-    return [plane for case in cases for plane in planes_of(case)] if bench.arms[trial.arm].dims == 2 else cases
-
-
-def planes_of(case: PreparedCase) -> list[PreparedCase]:
-    """Return the slices of a volume along its last axis as cases of two dimensions; an image is its own only plane."""
-    if case.image.ndim == 3:
-        return [case]
-    label = case.label
-    return [
-        PreparedCase(
-            name=f"{case.name} slice {index}",
-            patient=case.patient,
-            image=np.ascontiguousarray(case.image[..., index]),
-            label=None if label is None else np.ascontiguousarray(label[..., index]),
-            classes=case.classes,
-        )
-        for index in range(case.image.shape[-1])
-    ]
+    return [plane for case in cases for plane in slices_of(case)] if bench.arms[trial.arm].dims == 2 else cases
 
 
 def _part(bench: Bench, arm: str, part: str) -> Sequence[PreparedCase]:

@@ -2,27 +2,32 @@
 
 import json
 import math
+import os
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
+from contextlib import suppress
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import cache
+from pathlib import Path, PurePath
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from modelsgenesis.errors import ConfigurationError, nearest, printable
+from modelsgenesis.errors import ConfigurationError, nearest
+from modelsgenesis.files import read_json
 
 ConfigType = TypeVar("ConfigType", bound="Config")
 
-_LARGEST = 2**63 - 1  # of an integer that NumPy and PyTorch can hold
+_LARGEST = 2**63 - 1  # the largest integer that NumPy and PyTorch can hold
+_NAMES = {tuple: "values such as 64,64,32", dict: "a mapping"}
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What a number may be; stands beside its type, as in `Annotated[float, Bounds(0, 1)]`.
+    """The values that a number may have; stands beside its type, as in `Annotated[float, Bounds(0, 1)]`.
 
     Attributes:
-        low: The lowest value.
-        high: The highest value.
+        low: Lowest value.
+        high: Highest value.
         above: Whether `low` itself is excluded.
     """
 
@@ -30,13 +35,23 @@ class Bounds:
     high: float = math.inf
     above: bool = False
 
-    def holds(self, value: float) -> bool:
-        """Tell whether a value is within."""
-        return (self.low < value if self.above else self.low <= value) and value <= self.high
+    def check(self, value: Any, where: str) -> Any:
+        """Return a value that is within."""
+        high_enough = self.low < value if self.above else self.low <= value
+        require(high_enough and value <= self.high, f"{where}: received {value}, expected {self}")
+        return value
 
     def __str__(self) -> str:
         low = f"above {self.low}" if self.above else f"{self.low}"
         return f"{low} to {self.high}" if self.high < math.inf else low if self.above else f"{low} or above"
+
+
+class AbsolutePath:
+    """Stands beside `str`: a path is kept absolute, so that a run that is resumed elsewhere finds it."""
+
+    def check(self, value: str, _where: str) -> str:
+        """Return an absolute path; links are not followed, and it may be a pattern."""
+        return os.path.abspath(value)  # noqa: PTH100 - pathlib would follow links
 
 
 Count = Annotated[int, Bounds(0)]
@@ -44,8 +59,9 @@ Positive = Annotated[int, Bounds(0, above=True)]
 Share = Annotated[float, Bounds(0, 1)]
 NonNegativeFloat = Annotated[float, Bounds(0)]
 PositiveFloat = Annotated[float, Bounds(0, above=True)]
+FilePath = Annotated[str, AbsolutePath()]
 Sides = tuple[Positive, ...]
-"""The sides of a patch or of a kernel, one an axis."""
+"""The sides of a patch or of a kernel, one per axis."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +69,7 @@ class Config:
     """Base of the configurations.
 
     A subclass is a frozen, keyword-only dataclass of JSON-like fields and nested configurations. Field types and
-    `Bounds` are checked here, and that every number is finite; a subclass extends `__post_init__` for what they cannot
+    bounds are checked here, and that every number is finite; a subclass extends `__post_init__` for what they cannot
     say.
     """
 
@@ -61,6 +77,7 @@ class Config:
         hints = _hints(type(self))
         for field in fields(self):
             where = f"{type(self).__name__}.{field.name}"
+            # The only way to set a field of a frozen dataclass: lists become tuples, mappings configurations.
             object.__setattr__(self, field.name, _coerce(getattr(self, field.name), hints[field.name], where))
 
     def to_dict(self) -> dict[str, Any]:
@@ -68,36 +85,31 @@ class Config:
         return {field.name: plain(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
-    def from_dict(cls, values: Mapping[str, Any], where: str = "") -> Self:
+    def from_dict(cls, values: Any, where: str = "") -> Self:
         """Build from a mapping and refuse unknown or missing keys.
 
         Args:
             values: Field values by name, as `to_dict` gives them.
-            where: What a message should call the mapping, such as a file name.
+            where: Name of the mapping in messages, such as a file.
 
         Raises:
-            ConfigurationError: A key is unknown or missing, or a value has the wrong type or cannot be.
+            ConfigurationError: A key is unknown or missing, or a value is of the wrong type or out of bounds.
         """
+        known = fields(cls)
         try:
-            return cls._from_mapping(values, where or cls.__name__)
+            require(isinstance(values, Mapping), f"received {shown(values)}, expected a mapping")
+            _check_keys(values, known, cls.__name__)
+            required = [one.name for one in known if one.default is MISSING and one.default_factory is MISSING]
+            missing = [name for name in required if name not in values]
+            require(not missing, f"{cls.__name__}: missing keys {', '.join(missing)}")
+            return cls(**values)
         except ConfigurationError as error:
-            if str(error).startswith(printable(where)):
-                raise
-            raise ConfigurationError(f"{where}: {error}") from error
+            raise ConfigurationError(f"{where}: {error}" if where else str(error)) from error
 
     @classmethod
-    def _from_mapping(cls, values: Any, where: str) -> Self:
-        if not isinstance(values, Mapping):
-            raise ConfigurationError(f"{where}: received {type(values).__name__}, expected a mapping")
-        known = {field.name: field for field in fields(cls)}
-        _check_keys(values, known, where)
-        missing = [
-            name
-            for name, field in known.items()
-            if name not in values and field.default is MISSING and field.default_factory is MISSING
-        ]
-        require(not missing, f"{where}: missing keys {', '.join(missing)}")
-        return cls(**values)
+    def from_file(cls, path: str | Path) -> Self:
+        """Read a JSON file, such as `--show-config` prints; errors as of `from_dict`."""
+        return cls.from_dict(read_json(Path(path), ConfigurationError), where=str(path))
 
     def override(self, **changes: Any) -> Self:
         """Return a copy with some fields replaced; an unknown field is answered with the nearest.
@@ -105,17 +117,17 @@ class Config:
         Raises:
             ConfigurationError: A field does not exist or a value has the wrong type.
         """
-        _check_keys(changes, [field.name for field in fields(self)], type(self).__name__)
+        _check_keys(changes, fields(self), type(self).__name__)
         return replace(self, **changes)
 
 
-def _check_keys(keys: Iterable[Any], known: Iterable[str], where: str) -> None:
+def _check_keys(keys: Iterable[Any], known: Iterable[Field[Any]], where: str) -> None:
+    names = [field.name for field in known]
     for key in keys:
-        if key not in known:
-            raise ConfigurationError(f"{where}: unknown key {shown(key)}; {nearest(str(key)[:60], known)}")
+        require(key in names, f"{where}: unknown key {shown(key)}; {nearest(str(key)[:60], names)}")
 
 
-@cache
+@cache  # resolving annotations takes as long as everything else here
 def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls, include_extras=True)
 
@@ -137,26 +149,33 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
     if hint is Any:
         return value
     if origin is Annotated:
-        number, bounds = _coerce(value, arguments[0], where), arguments[1]
-        require(bounds.holds(number), f"{where}: received {number}, expected {bounds}")
-        return number
+        return arguments[1].check(_coerce(value, arguments[0], where), where)
     if origin is Literal:
         return _coerce_choice(value, arguments, where)
     if origin in (Union, UnionType):
         return _coerce_union(value, arguments, where)
     if origin is tuple and isinstance(value, (tuple, list)):
-        return _coerce_tuple(value, arguments, where)
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        require(
+            len(kinds) == len(value), f"{where}: received {len(value)} values {shown(value)}, expected {len(kinds)}"
+        )
+        return tuple(_coerce(item, kind, where) for item, kind in zip(value, kinds, strict=True))
     if origin is dict and isinstance(value, Mapping):
         return {_coerce(k, arguments[0], where): _coerce(v, arguments[1], where) for k, v in value.items()}
     if is_dataclass(hint) and isinstance(value, Mapping):
-        return hint._from_mapping(value, where)  # noqa: SLF001  # pyright: ignore[reportAttributeAccessIssue]
-    if hint in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return hint.from_dict(value, where)  # pyright: ignore[reportAttributeAccessIssue] - only configurations nest
+    return _coerce_plain(value, origin or hint, where)
+
+
+def _coerce_plain(value: Any, kind: type, where: str) -> Any:
+    if kind is str and isinstance(value, PurePath):
+        return str(value)
+    if kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
         fits = abs(value) <= _LARGEST if isinstance(value, int) else math.isfinite(value)
         require(fits, f"{where}: received {shown(value)}, expected a finite number of 64 bits")
-        value = float(value) if hint is float else value
-    expected: Any = origin or hint
-    if not isinstance(value, expected) or (isinstance(value, bool) and expected is not bool):
-        raise ConfigurationError(f"{where}: received {shown(value)}, expected {getattr(hint, '__name__', hint)}")
+        value = float(value) if kind is float else value
+    fitting = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))  # for Python, True is an int
+    require(fitting, f"{where}: received {shown(value)}, expected {_NAMES.get(kind, kind.__name__)}")
     return value
 
 
@@ -169,32 +188,19 @@ def _coerce_choice(value: Any, choices: tuple[Any, ...], where: str) -> Any:
     raise ConfigurationError(f"{where}: received {shown(value)}; {nearest(str(value)[:60], map(str, choices))}")
 
 
-def _coerce_tuple(value: tuple[Any, ...] | list[Any], arguments: tuple[Any, ...], where: str) -> tuple[Any, ...]:
-    kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-    if len(kinds) != len(value):
-        raise ConfigurationError(f"{where}: received {len(value)} values {shown(value)}, expected {len(kinds)}")
-    return tuple(_coerce(item, kind, where) for item, kind in zip(value, kinds, strict=True))
-
-
 def _coerce_union(value: Any, arguments: tuple[Any, ...], where: str) -> Any:
-    if value is None and NoneType in arguments:
-        return None
+    """Return the value as the first type that takes it; a mapping names its configuration by the field `kind`."""
     choices = [argument for argument in arguments if argument is not NoneType]
+    if value is None and len(choices) < len(arguments):
+        return None
     if len(choices) > 1 and isinstance(value, Mapping):
-        return _coerce(value, _by_discriminator(value, choices, where), where)
-    problem: ConfigurationError | None = None
-    for choice in choices:
-        try:
+        by_kind = {get_args(_hints(choice)["kind"])[0]: choice for choice in choices}
+        choices = [by_kind[_coerce_choice(value.get("kind"), tuple(by_kind), f"{where}.kind")]]
+    *others, last = choices
+    for choice in others:
+        with suppress(ConfigurationError):
             return _coerce(value, choice, where)
-        except ConfigurationError as error:
-            problem = problem or error
-    raise problem or ConfigurationError(f"{where}: received {shown(value)}")
-
-
-def _by_discriminator(value: Mapping[str, Any], choices: list[Any], where: str) -> Any:
-    """Choose among configurations by their `kind` field, a `Literal` with one value."""
-    by_kind = {get_args(_hints(choice)["kind"])[0]: choice for choice in choices}
-    return by_kind[_coerce_choice(value.get("kind"), tuple(by_kind), f"{where}.kind")]
+    return _coerce(value, last, where)
 
 
 def apply_settings(config: ConfigType, settings: Sequence[str]) -> ConfigType:
@@ -218,23 +224,24 @@ def apply_settings(config: ConfigType, settings: Sequence[str]) -> ConfigType:
             group = group.setdefault(outer, {})
             require(isinstance(group, dict), f"setting {setting!r}: {outer} has a value already")
         group[name] = _parse(text.strip())
-    return _apply(config, changes)  # all at once: two fields may fit only together
+    # All at once, since two fields may fit together only: dims and patch_size, or epochs and steps.
+    return type(config).from_dict(_merge(config.to_dict(), changes)) if changes else config
 
 
-def _apply(config: ConfigType, changes: Mapping[str, Any]) -> ConfigType:
-    values = {}
-    for name, value in changes.items():
-        inner = getattr(config, name, None)
-        if isinstance(value, dict) and not isinstance(inner, Config):
-            raise ConfigurationError(f"{type(config).__name__}: {name!r} is not a group of settings")
-        values[name] = _apply(inner, value) if isinstance(value, dict) and isinstance(inner, Config) else value
-    return config.override(**values)
+def _merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Replace nested values; what is no group in `values` is replaced as a whole, and then refused by its type."""
+    merged = dict(values)
+    for name, change in changes.items():
+        inner = merged.get(name)
+        merged[name] = _merge(inner, change) if isinstance(change, dict) and isinstance(inner, dict) else change
+    return merged
 
 
 def _parse(text: str) -> Any:
     """Read a value: JSON, a list with commas, `none`, or a bare string."""
-    if text.lower() in ("none", "true", "false"):
-        return {"none": None, "true": True, "false": False}[text.lower()]
+    words = {"none": None, "true": True, "false": False}
+    if text.lower() in words:
+        return words[text.lower()]
     if "," in text and not text.startswith(("[", "{")):
         return [_parse(part.strip()) for part in text.split(",") if part.strip()]
     try:

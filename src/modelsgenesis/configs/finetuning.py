@@ -19,6 +19,8 @@ class FinetuningConfig(TrainingConfig):
 
     Attributes:
         network: Shape of a network that starts from no checkpoint; its dimensions and channels follow the data.
+        dims: Spatial dimensions of the network, to which a checkpoint is adapted; None for those of the data. With 2
+            it learns single slices of volumes, along the last axis, and segments them one by one.
         patch_size: Sides of what the network sees; None takes the median scan, at most as many voxels as 64×64×32
             has.
         augment: Random rotation, scaling, and changes of intensity.
@@ -42,6 +44,7 @@ class FinetuningConfig(TrainingConfig):
     learning_rate: PositiveFloat = 2e-3
     validate_every: Positive | None = 250
     network: UNetConfig = GENESIS_UNET_SMALL
+    dims: Literal[2, 3] | None = None
     patch_size: Sides | None = None
     augment: bool = True
     flip: bool = False

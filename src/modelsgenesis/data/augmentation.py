@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, SegmentationConfig, require_patch_size
 from modelsgenesis.data.labelled.cases import LabelledCase, PreparedCase, require_label
-from modelsgenesis.data.labelled.fitting import fit_image
+from modelsgenesis.data.labelled.fitting import resize_or_crop
 from modelsgenesis.errors import DataError
 
 _ANGLE = np.deg2rad(15)
@@ -90,7 +90,7 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
     ) -> None:
         size = require_patch_size(config)
         self.config, self.classes, self.multilabel = config, classes, multilabel
-        self.images = [fit_image(case.image, size, config.fit) for case in cases]
+        self.images = [resize_or_crop(case.image, size, config.fit) for case in cases]
         self.held = [case.classes for case in cases]
         self.transform = _image_transform(config)
         self.members = [[case for case, held in enumerate(self.held) if index in held] for index in range(classes)]

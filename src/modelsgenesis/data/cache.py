@@ -29,7 +29,7 @@ from modelsgenesis.configs import InputContract
 from modelsgenesis.data.preparation import prepare
 from modelsgenesis.data.reading import read_volume
 from modelsgenesis.data.resampling import resampled_shape
-from modelsgenesis.data.volume import Refusal, ScanReference
+from modelsgenesis.data.volume import ScanReference, SkippedScan
 from modelsgenesis.errors import ConfigurationError, DataError, GenesisError, ScanError
 from modelsgenesis.files import parsing, read_json, replacing, write_atomically, write_json
 
@@ -131,7 +131,7 @@ class VolumeCache:
         workers: int | None = None,
         strict: bool = False,
         progress: Callable[[int, int], None] | None = None,
-    ) -> tuple[Self, list[Refusal]]:
+    ) -> tuple[Self, list[SkippedScan]]:
         """Prepare the scans that are not in the cache yet, and open the set of them all.
 
         Args:
@@ -162,7 +162,7 @@ class VolumeCache:
         folder = Path(folder)
         _check_space(references, contract, folder)
         entries: list[CacheEntry] = []
-        refused: list[Refusal] = []
+        refused: list[SkippedScan] = []
         results = _prepare_all(references, contract, folder, workers or os.cpu_count() or 1)
         for done, (reference, result) in enumerate(zip(references, results, strict=True), start=1):
             if isinstance(result, CacheEntry):
@@ -171,7 +171,7 @@ class VolumeCache:
                 raise result
             else:
                 source = reference.source
-                refused.append(Refusal(source=source, reason=str(result).removeprefix(f"{source}: ")))
+                refused.append(SkippedScan(source=source, reason=str(result).removeprefix(f"{source}: ")))
             if progress:
                 progress(done, len(references))
         if not entries:

@@ -11,7 +11,7 @@ from modelsgenesis.data.dicom_frames import PER_FRAME, frames_of, simpleitk, val
 from modelsgenesis.data.dicom_series import Slice, order_series, series_key, sizes, slice_of, split_series
 from modelsgenesis.data.dicom_tags import Tags, read_tags, text, whole
 from modelsgenesis.data.raster import COLOUR
-from modelsgenesis.data.volume import Refusal, ScanReference, Volume, check_shape, spacing_of
+from modelsgenesis.data.volume import ScanReference, SkippedScan, Volume, check_shape, spacing_of
 from modelsgenesis.errors import ScanError, UnreadableScanError
 from modelsgenesis.files import parsing
 
@@ -31,7 +31,7 @@ class _AsideError(ScanError):
     """A file with which nothing is wrong, but that is not an image of a patient."""
 
 
-def find_series(paths: Iterable[Path]) -> tuple[list[ScanReference], list[Refusal]]:
+def find_series(paths: Iterable[Path]) -> tuple[list[ScanReference], list[SkippedScan]]:
     """Return the scans that DICOM files make up, whatever their names and folders, and what is refused.
 
     Localizers, reports and the like are left aside on purpose: `bad` of their refusal is False.
@@ -41,7 +41,7 @@ def find_series(paths: Iterable[Path]) -> tuple[list[ScanReference], list[Refusa
     """
     simpleitk()
     scans: list[ScanReference] = []
-    refused: list[Refusal] = []
+    refused: list[SkippedScan] = []
     series: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
     for path in paths:
         try:
@@ -66,9 +66,9 @@ def find_series(paths: Iterable[Path]) -> tuple[list[ScanReference], list[Refusa
     return scans, refused
 
 
-def _refusal(source: object, error: ScanError) -> Refusal:
+def _refusal(source: object, error: ScanError) -> SkippedScan:
     reason = str(error).removeprefix(f"{source}: ")
-    return Refusal(source=str(source), reason=reason, bad=not isinstance(error, _AsideError))
+    return SkippedScan(source=str(source), reason=reason, bad=not isinstance(error, _AsideError))
 
 
 def describe(path: Path) -> list[ScanReference]:
@@ -197,4 +197,4 @@ def _read_picture(frame: Tags, reference: ScanReference) -> Volume:
     spacing = reference.spacing or (1.0, 1.0)
     found = {"source": reference.source, "modality": reference.modality, "padding": padding, "notes": reference.notes}
     measured = reference.spacing is not None
-    return Volume(array=array, affine=np.diag([*spacing, 1.0, 1.0]), measured=measured, **found)
+    return Volume(array=array, affine=np.diag([*spacing, 1.0, 1.0]), has_spacing=measured, **found)

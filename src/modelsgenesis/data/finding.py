@@ -8,12 +8,12 @@ from pathlib import Path
 from modelsgenesis.data import dataset_json, dicom
 from modelsgenesis.data.names import find_patients, is_label_map, is_leftover, modality_of
 from modelsgenesis.data.reading import KNOWN_FORMATS, describe, reader_of
-from modelsgenesis.data.volume import Refusal, ScanReference
+from modelsgenesis.data.volume import ScanReference, SkippedScan
 from modelsgenesis.errors import DataError, GenesisError, ScanError, UnreadableScanError, printable
 from modelsgenesis.files import check_regular, parsing, read_text, reason_of
 
 Source = str | Path | Sequence[str | Path]
-Found = tuple[list[ScanReference], list[Refusal]]
+Found = tuple[list[ScanReference], list[SkippedScan]]
 
 _LABELS = "holds labels, by its name; name it, or list it in a text file, to take it for a scan"
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
@@ -43,7 +43,7 @@ def find_scans(source: Source, *, group_pattern: str | None = None) -> Found:
         scans, refused = find_scans("~/scans")
         scans[0].shape, scans[0].spacing  # (512, 512, 133), (0.7, 0.7, 2.5)
     """
-    scans, refused = survey(source, group_pattern=group_pattern)
+    scans, refused = scan_sources(source, group_pattern=group_pattern)
     if not scans:
         shown = str(source) if isinstance(source, (str, Path)) else ", ".join(map(str, source[:3]))
         first = f": {len(refused)} refused, the first {refused[0].source}: {refused[0].reason}" if refused else ""
@@ -51,7 +51,7 @@ def find_scans(source: Source, *, group_pattern: str | None = None) -> Found:
     return scans, refused
 
 
-def survey(source: Source, *, group_pattern: str | None = None) -> Found:
+def scan_sources(source: Source, *, group_pattern: str | None = None) -> Found:
     """Do what `find_scans` does, but return empty lists instead of raising when nothing is usable.
 
     Raises:
@@ -70,7 +70,10 @@ def survey(source: Source, *, group_pattern: str | None = None) -> Found:
     return [replace(scan, group=scan.group or next(patients)) for scan in scans], list(dict.fromkeys(search.refused))
 
 
-def refusal_notes(refused: Sequence[Refusal]) -> list[str]:
+survey = scan_sources  # its name in 0.1.0
+
+
+def skipped_notes(refused: Sequence[SkippedScan]) -> list[str]:
     """Return a line for each bad scan, and one for all that were left aside on purpose for the same reason."""
     notes = [f"left out {one.source}: {one.reason}" for one in refused if one.bad]
     aside: dict[str, list[str]] = {}
@@ -88,7 +91,7 @@ class _Search:
 
     def __init__(self) -> None:
         self.scans: list[ScanReference] = []
-        self.refused: list[Refusal] = []
+        self.refused: list[SkippedScan] = []
         self.dicom: list[Path] = []
         self.lists: set[Path] = set()
 
@@ -140,7 +143,7 @@ class _Search:
     def refuse(self, path: Path, reason: str | GenesisError, *, bad: bool = True) -> None:
         """Note what is not taken."""
         source = printable(str(path))
-        self.refused.append(Refusal(source=source, reason=str(reason).removeprefix(f"{source}: "), bad=bad))
+        self.refused.append(SkippedScan(source=source, reason=str(reason).removeprefix(f"{source}: "), bad=bad))
 
     def folder(self, root: Path) -> None:
         """Walk to any depth, once through each folder however many links lead to it."""

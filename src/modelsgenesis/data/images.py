@@ -76,7 +76,7 @@ def read_labels(path: Path) -> Volume:
 
 def _plane(array: np.ndarray, source: str, notes: tuple[str, ...] = ()) -> Volume:
     numbers = array.astype(np.uint8) if array.dtype == bool else array
-    return Volume(array=numbers, affine=np.eye(4), source=source, measured=False, notes=notes)
+    return Volume(array=numbers, affine=np.eye(4), source=source, has_spacing=False, notes=notes)
 
 
 @contextmanager

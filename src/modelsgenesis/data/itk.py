@@ -14,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from modelsgenesis.data.raster import Raster
+from modelsgenesis.data.raster import VoxelLayout
 from modelsgenesis.data.volume import ScanReference, Volume, check_spacing, reading
 from modelsgenesis.errors import MissingExtraError, ScanError, UnreadableScanError
 from modelsgenesis.files import open_regular
@@ -82,7 +82,7 @@ def simpleitk(purpose: str) -> Any:
     return sitk
 
 
-def _raster(path: Path) -> Raster:
+def _raster(path: Path) -> VoxelLayout:
     sitk = simpleitk("reading NRRD and MetaImage")
     with open_regular(path, UnreadableScanError) as file:
         nrrd = file.read(7) == b"NRRD000"
@@ -99,7 +99,7 @@ def _raster(path: Path) -> Raster:
             _check_stream(place, raster.size)
         return _voxels(sitk, reader, channels, colour, index)
 
-    raster = Raster(
+    raster = VoxelLayout(
         path=path,
         data=place.data,
         format="NRRD" if nrrd else "MetaImage",

@@ -65,11 +65,11 @@ def choose_contract(
     return CONTRACTS[modality].override(**changes), why
 
 
-def told_modality(volume: Volume) -> str | None:
+def detect_modality(volume: Volume) -> str | None:
     """Return what a scan's file says it is, else what its values can only be; None where neither tells.
 
     Example:
-        told_modality(read_volume("scans/c02.nii.gz"))  # 'ct': air and soft tissue in HU
+        detect_modality(read_volume("scans/c02.nii.gz"))  # 'ct': air and soft tissue in HU
     """
     return volume.modality or _vote(volume)
 
@@ -104,7 +104,7 @@ def _sample(scans: Sequence[ScanReference]) -> list[Volume]:
 
 
 def _tell_by_values(volumes: list[Volume]) -> tuple[str, str]:
-    votes = Counter(vote for volume in volumes if (vote := told_modality(volume)))
+    votes = Counter(vote for volume in volumes if (vote := detect_modality(volume)))
     if len(votes) > 1:
         shown = ", ".join(f"{count} like {name}" for name, count in votes.most_common())
         raise DataError(f"scans of several modalities by their values: {shown}; keep them apart, or {_ADVICE}")

@@ -15,7 +15,7 @@ from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
 from nibabel.spm99analyze import Spm99AnalyzeHeader
 from nibabel.volumeutils import array_from_file
 
-from modelsgenesis.data.raster import Raster
+from modelsgenesis.data.raster import VoxelLayout
 from modelsgenesis.data.volume import Geometry, ScanReference, Volume, check_spacing, reading
 from modelsgenesis.errors import DataError, ShapeError, UnreadableScanError
 from modelsgenesis.files import open_regular, replacing
@@ -57,7 +57,7 @@ def read(path: Path, index: int | None) -> Volume:
         return _raster(path).read(index)
 
 
-def _raster(path: Path) -> Raster:
+def _raster(path: Path) -> VoxelLayout:
     header = _header(path)
     nifti, mgh = isinstance(header, Nifti1Header), isinstance(header, MGHHeader)
     shape = tuple(int(side) for side in header.get_data_shape())
@@ -80,7 +80,7 @@ def _raster(path: Path) -> Raster:
         array = _voxels(data, packed, shape, stored_type, offset, index)
         return np.stack([array[name] for name in stored_type.names], -1) if colours > 1 else _scaled(array, header)
 
-    return Raster(
+    return VoxelLayout(
         path=path,
         data=data,
         format="MGH" if mgh else "NIfTI" if nifti else "Analyze",

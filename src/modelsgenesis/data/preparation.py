@@ -204,7 +204,7 @@ def _grid(
     """Return steps, affine and shape of the contract's grid; both grids share their centre."""
     if contract.spacing is None:
         return (1.0,) * len(shape), affine, shape
-    if not volume.measured:
+    if not volume.has_spacing:
         wanted = "×".join(f"{size:g}" for size in contract.spacing)
         raise ScanError(f"{volume.source}: has no voxel size; expected one to bring to {wanted} mm")
     spacing = spacing_of(affine, len(shape))

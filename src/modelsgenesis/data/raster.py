@@ -19,7 +19,7 @@ _MOST_VOLUMES = 10_000  # a long fMRI run has 5,000; each costs a reference, and
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Raster:
+class VoxelLayout:
     """A file whose header was read, checked against what the file can hold.
 
     Attributes:

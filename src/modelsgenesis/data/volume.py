@@ -39,7 +39,7 @@ class Volume:
         affine: (4, 4), from voxel indices to mm in RAS+.
         source: What a message calls it.
         modality: What the file says of itself: `"ct"`, `"mri"`, `"xray"`, `"ultrasound"` or None.
-        measured: Whether the affine is in mm; False for images that carry no geometry.
+        has_spacing: Whether the affine is in mm; False for images that carry no geometry.
         padding: The value of voxels outside the field of view, where the file names one.
         header: The header of a NIfTI file, so that an answer can carry the same geometry bit for bit.
         notes: What was done to the values on reading, such as colour made grey.
@@ -49,7 +49,7 @@ class Volume:
     affine: np.ndarray
     source: str
     modality: str | None = None
-    measured: bool = True
+    has_spacing: bool = True
     padding: float | None = None
     header: Any = None
     notes: tuple[str, ...] = ()
@@ -57,7 +57,7 @@ class Volume:
     @property
     def spacing(self) -> tuple[float, ...] | None:
         """Voxel size in mm along each axis of the array; None for an image without a geometry."""
-        return spacing_of(self.affine, self.array.ndim) if self.measured else None
+        return spacing_of(self.affine, self.array.ndim) if self.has_spacing else None
 
     @property
     def geometry(self) -> Geometry:
@@ -111,7 +111,7 @@ class ScanReference:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refusal:
+class SkippedScan:
     """One bad scan among many.
 
     Attributes:

@@ -8,7 +8,7 @@ from os.path import commonpath, normpath, relpath
 from pathlib import Path
 from typing import Any
 
-from modelsgenesis.data import ImageSource, Refusal, ScanReference, file_stem, survey
+from modelsgenesis.data import ImageSource, ScanReference, SkippedScan, file_stem, scan_sources
 from modelsgenesis.data.dicom import FORMAT as DICOM
 from modelsgenesis.data.labelled.sources import ArrayFile, ArrayImage
 from modelsgenesis.data.names import channel_order
@@ -39,7 +39,7 @@ class Case:
 
 def find_cases(
     source: str | Path | Sequence[str | Path], channels: Sequence[str] = ("image",)
-) -> tuple[list[Case], list[Refusal]]:
+) -> tuple[list[Case], list[SkippedScan]]:
     """Find what a prediction is asked for.
 
     Args:
@@ -63,11 +63,11 @@ def find_cases(
     archives = [path for path in sources if path.suffix.lower() == ".npz" and path.is_file()]
     cases = [case for path in archives for case in array_cases(path, len(channels))]
     sources = [path for path in sources if path not in archives]
-    scans, refused = survey(sources)
+    scans, refused = scan_sources(sources)
     if not all(path.is_file() for path in sources):  # a folder that was predicted in place can be predicted again
         answers = {path for path in {scan.path: None for scan in scans} if is_answer(path)}
         reason = "an answer of an earlier prediction, by the JSON file beside it"
-        refused += [Refusal(source=str(path), reason=reason, bad=False) for path in sorted(answers)]
+        refused += [SkippedScan(source=str(path), reason=reason, bad=False) for path in sorted(answers)]
         scans = [scan for scan in scans if scan.path not in answers]
     elif len(channels) > 1 and len(scans) == len(sources) == len(channels):
         scans = sorted(scans, key=lambda scan: sources.index(scan.path))
@@ -76,7 +76,7 @@ def find_cases(
     for name, found in _groups(scans, _root(sources, scans), len(channels)).items():
         reason, group = _check(name, found, len(channels))
         if reason:
-            refused.append(Refusal(source=group[0].source, reason=reason))
+            refused.append(SkippedScan(source=group[0].source, reason=reason))
             continue
         folder = group[0].path.parent
         if len(channels) > 1 and folder not in declared:
@@ -89,7 +89,7 @@ def find_cases(
         cases.append(_case(name, group, warning))
     names = Counter(case.name for case in cases)  # of images in two archives
     refused += [
-        Refusal(source=case.images[0].source, reason=_SAME.format(names[case.name] - 1))
+        SkippedScan(source=case.images[0].source, reason=_SAME.format(names[case.name] - 1))
         for case in cases
         if names[case.name] > 1
     ]

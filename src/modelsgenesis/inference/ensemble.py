@@ -11,7 +11,15 @@ import torch
 from torch import nn
 
 from modelsgenesis.configs import CONTRACTS, BundleConfig, InputContract, PredictionConfig
-from modelsgenesis.data import PreparedVolume, Volume, check_same_grid, fit_image, prepare, to_native, told_modality
+from modelsgenesis.data import (
+    PreparedVolume,
+    Volume,
+    check_same_grid,
+    detect_modality,
+    prepare,
+    resize_or_crop,
+    to_native,
+)
 from modelsgenesis.errors import ConfigurationError, ScanError
 from modelsgenesis.hardware import Hardware, free_memory
 from modelsgenesis.inference.sliding_window import check_window, mirrored_passes, segment
@@ -81,7 +89,7 @@ def usable_contract(volume: Volume, contract: InputContract) -> tuple[InputContr
     Returns:
         The contract, and one line; empty where the scan is, as far as can be told, what the model expects.
     """
-    modality = told_modality(volume)
+    modality = detect_modality(volume)
     if modality is None or contract.modality in (modality, "shape"):
         return contract, ""
     how = "its file says" if volume.modality else "its values look like"
@@ -215,7 +223,7 @@ def classify_case(
                 raise ScanError(f"{one.frame.source}: has {one.image.ndim - 1} axes; the model takes {len(size)}")
             check_window(size, one.image.shape[1:], member.network, hardware)
             fit = member.config.provenance.recipe.get("fit", "auto")  # as the images of its training were
-            image = torch.from_numpy(fit_image(one.image, size, fit))
+            image = torch.from_numpy(resize_or_crop(one.image, size, fit))
             passes = mirrored_passes(config.flips, len(size))
             batch = torch.stack([image.flip([axis + 1 for axis in axes]) for axes in passes])
             with torch.inference_mode(), hardware.autocast():

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from modelsgenesis.data import LabelledCase, LabelledData, Refusal, Volume, check_same_grid, read_mask
+from modelsgenesis.data import LabelledCase, LabelledData, SkippedScan, Volume, check_same_grid, read_mask
 from modelsgenesis.data.labelled import label_indices
 from modelsgenesis.errors import RangeError, ScanError, ShapeError
 from modelsgenesis.metrics.classification import classification_row
@@ -29,7 +29,7 @@ def each_case(
     title: str,
     strict: bool,
     reporter: Reporter,
-) -> tuple[list[Result], list[Refusal]]:
+) -> tuple[list[Result], list[SkippedScan]]:
     """Do the work on each case; one that cannot be used is reported and refused, unless `strict`.
 
     Args:
@@ -51,7 +51,7 @@ def each_case(
             if strict and not isinstance(error, MemoryError):
                 raise
             reason = "does not fit into memory" if isinstance(error, MemoryError) else str(error)
-            refused.append(Refusal(source=name, reason=reason.removeprefix(f"{name}: ")))
+            refused.append(SkippedScan(source=name, reason=reason.removeprefix(f"{name}: ")))
             if strict:
                 raise ScanError(f"{name}: {reason}") from error
             reporter.note(f"left out {name}: {refused[-1].reason}")

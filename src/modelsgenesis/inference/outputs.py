@@ -12,7 +12,7 @@ from typing import Any
 
 from modelsgenesis._version import __version__
 from modelsgenesis.configs import PredictionConfig
-from modelsgenesis.data import Refusal
+from modelsgenesis.data import SkippedScan
 from modelsgenesis.data.reading import READERS
 from modelsgenesis.errors import ConfigurationError, DataError, printable
 from modelsgenesis.files import open_regular, write_csv, write_json
@@ -78,7 +78,7 @@ def _file_name(part: str) -> str:
 
 def place_answers(
     cases: Sequence[Case], output: Path | None, *, many: bool, inputs: Iterable[Path] = (), keep: bool = False
-) -> tuple[list[Place], list[Refusal]]:
+) -> tuple[list[Place], list[SkippedScan]]:
     """Choose the files of every answer, before the first is written.
 
     One scan: `output` where it ends in .nii.gz or .nii, else `<output>/<name>.nii.gz`; without an output
@@ -125,7 +125,7 @@ def _files(place: Place) -> tuple[Path, ...]:
     return place.path, place.labels, place.probabilities
 
 
-def _apart(places: Sequence[Place]) -> tuple[list[Place], list[Refusal]]:
+def _apart(places: Sequence[Place]) -> tuple[list[Place], list[SkippedScan]]:
     """Return the answers that share no file with another, and why the others are none.
 
     File systems that take capital and small letters, or two ways to write an accent, for the same are counted on.
@@ -139,7 +139,7 @@ def _apart(places: Sequence[Place]) -> tuple[list[Place], list[Refusal]]:
     for place in places:
         if any(owners[key] > 1 for key in keys(place)):
             reason = f"its answer {place.path} would be that of another scan; rename one of them"
-            refused.append(Refusal(source=place.case.images[0].source, reason=reason))
+            refused.append(SkippedScan(source=place.case.images[0].source, reason=reason))
         else:
             free.append(place)
     return free, refused

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from modelsgenesis.configs import ClassificationConfig, FinetuningConfig
-from modelsgenesis.data import LabelledImages, PreparedCase, class_weights, fit_image
+from modelsgenesis.data import LabelledImages, PreparedCase, class_weights, resize_or_crop
 from modelsgenesis.errors import DataError
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.metrics.classification import CLASS_SEPARATOR, auc, chosen_classes, classification_row
@@ -78,7 +78,7 @@ class Classification(SupervisedObjective):
         with torch.no_grad():
             for start in range(0, len(cases), self.config.batch_size):
                 batch = cases[start : start + self.config.batch_size]
-                images = [fit_image(case.image, self.patch_size, self.config.fit) for case in batch]
+                images = [resize_or_crop(case.image, self.patch_size, self.config.fit) for case in batch]
                 with hardware.autocast():
                     found.append(network(hardware.place(torch.from_numpy(np.stack(images)))).float().cpu())
         return torch.cat(found)

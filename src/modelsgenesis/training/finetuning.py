@@ -24,7 +24,14 @@ from modelsgenesis.training.outcome import (
     summarize_rows,
     write_results,
 )
-from modelsgenesis.training.parts import Parts, pick_parts, prepare_named, recorded_data, settle_patch_size
+from modelsgenesis.training.parts import (
+    Parts,
+    pick_parts,
+    prepare_named,
+    recorded_data,
+    settle_patch_size,
+    slices_of,
+)
 from modelsgenesis.training.pictures import draw_run_curve
 from modelsgenesis.training.run import Run
 from modelsgenesis.training.segmentation import Segmentation
@@ -110,9 +117,10 @@ def finetune_network(
         parts = pick_parts(split, prepare_named(cases, data, contract, config, strict=strict, reporter=reporter))
     config = settle_patch_size(config, network, parts["training"], reporter)
     check_network(network, data)
-    objective = make_objective(
-        config, data, training=parts["training"], validation=parts["validation"], hardware=hardware
-    )
+    training = parts["training"]
+    if config.dims == 2:
+        training = [plane for case in training for plane in slices_of(case)]
+    objective = make_objective(config, data, training=training, validation=parts["validation"], hardware=hardware)
     asked = {"kind": "finetuning", "config": config.to_dict(), "init": init, "input": contract.to_dict()}
     asked |= {"shape": network_config(network).to_dict(), **recorded_data(split, parts)}
     run = Run.open(output, asked, resume=resume)

@@ -74,7 +74,7 @@ def describe_bundle(
             origin="finetuned",
             library_version=__version__,
             init=init,
-            recipe=config.to_dict(),
+            recipe=config.recipe(),
             data={
                 "name": data.name,
                 **{f"{part}_patients": count for part, count in counts.items()},

@@ -82,6 +82,23 @@ def pick_parts(split: Split, prepared: Mapping[str, PreparedCase]) -> dict[str, 
     return parts
 
 
+def slices_of(case: PreparedCase) -> list[PreparedCase]:
+    """Return the slices of a volume along its last axis as cases of two dimensions; an image is its own only slice."""
+    if case.image.ndim == 3:
+        return [case]
+    label = case.label
+    return [
+        PreparedCase(
+            name=f"{case.name} slice {index}",
+            patient=case.patient,
+            image=np.ascontiguousarray(case.image[..., index]),
+            label=None if label is None else np.ascontiguousarray(label[..., index]),
+            classes=case.classes,
+        )
+        for index in range(case.image.shape[-1])
+    ]
+
+
 def recorded_data(split: Split, parts: Parts) -> dict[str, Any]:
     """Return what `run.json` says of the data: names by part, and as many digests, "" of a case that was left out."""
     names = {part: list(listed) for part, listed in asdict(split).items()}

@@ -9,7 +9,7 @@ from torch import nn
 
 from modelsgenesis._version import __version__
 from modelsgenesis.configs import BundleConfig, PretrainingConfig, Provenance
-from modelsgenesis.data import SubvolumeDataset
+from modelsgenesis.data import PatchDataset
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter, Reporters
@@ -26,8 +26,8 @@ from modelsgenesis.training.trainer import Progress, Trainer
 def pretrain_network(
     begun: InitialModel,
     config: PretrainingConfig,
-    training: SubvolumeDataset,
-    validation: SubvolumeDataset,
+    training: PatchDataset,
+    validation: PatchDataset,
     output: str | Path,
     *,
     data: Mapping[str, Any],
@@ -138,7 +138,7 @@ class _Keeper:
             origin="pretrained",
             library_version=__version__,
             init=self.begun.init,
-            recipe=config.to_dict(),
+            recipe=config.recipe(),
             data=dict(self.data),
             results={**losses, **counts, "collapsed": bool(progress.metrics.get("collapsed"))},
         )

@@ -51,7 +51,6 @@ def initial_model(
     *,
     name: str = "",
     from_scratch: bool = False,
-    dims: int | None = None,
     reporter: Reporter | None = None,
 ) -> InitialModel:
     """Return the network to train on labelled data; what is new in it is drawn from the configuration's seed.
@@ -62,27 +61,30 @@ def initial_model(
         config: Shape without weights, the head of a classification, the seed of what is new.
         name: What a card may call the weights.
         from_scratch: Take the shape and the input contract of the weights, but random ones.
-        dims: Spatial dimensions of the network; None for those of the data, which the weights must have.
         reporter: Receives what is adapted.
 
     Raises:
-        ConfigurationError: The weights are for images of other dimensions.
+        ConfigurationError: The weights, or `dims` of the configuration, are for images of other dimensions.
         DataError: The modality of the data is not known, and there are no weights to tell it.
     """
     reporter = reporter or Reporter()
+    dims = config.dims or data.dims
+    if dims > data.dims or (dims < data.dims and data.task != "segmentation"):  # the slices of a scan share its class
+        raise ConfigurationError(
+            f"dims: received {dims}, but the images of {data.name} have {data.dims} dimensions; leave it out"
+        )
     if bundle is None:
-        shape = _task_shape(config, data, dims or data.dims)
-        return InitialModel(seeded(config.seed, lambda: build_network(shape)), data_contract(data))
+        shape, contract = _task_shape(config, data, dims), _sliced(data_contract(data), dims)
+        return InitialModel(seeded(config.seed, lambda: build_network(shape)), contract)
     options: dict[str, Any] = {"task": data.task, "num_classes": len(data.labels), "in_channels": len(data.channels)}
     options |= {"encoder_only": config.encoder_only, "rescale": config.rescale, "copy": False}
     unet = unet_of(bundle.config.network)
-    if dims is None and unet.dims != data.dims:
+    if config.dims is None and unet.dims != data.dims:
         raise ConfigurationError(
             f"{name} is for images of {unet.dims} dimensions, those of {data.name} have {data.dims}: start from "
-            f"weights for {data.dims}, or make some with modelsgenesis.from_pretrained({name!r}, task='restoration', "
-            f"dims={data.dims}) and save_pretrained"
+            f"weights for {data.dims}, or say --set dims={min(data.dims, unet.dims)}"
         )
-    if dims not in (None, unet.dims):
+    if dims != unet.dims:
         options["dims"] = dims
     if isinstance(config, ClassificationConfig):
         options |= {"hidden": config.hidden, "levels": config.levels}
@@ -93,7 +95,7 @@ def initial_model(
                 "image does not depend on the others"
             )
     network, report = seeded(config.seed, lambda: adapt(bundle.network, **options))
-    contract = _input_contract(name, bundle.config.input, data, reporter)
+    contract = _sliced(_input_contract(name, bundle.config.input, data, reporter), dims)
     if from_scratch:
         shape = network_config(network)
         reporter.note(f"random weights in the shape of {name}")
@@ -121,6 +123,15 @@ def _task_shape(config: FinetuningConfig, data: LabelledData, dims: int) -> Netw
 def unet_of(shape: NetworkConfig) -> UNetConfig:
     """Return the encoder and decoder of a shape, whatever its task."""
     return shape.encoder if isinstance(shape, ClassifierConfig) else shape
+
+
+def _sliced(contract: InputContract, dims: int) -> InputContract:
+    """Return the contract for a network of these dimensions; one of 2 sees slices of volumes, in their spacing."""
+    if contract.dims == dims:
+        return contract
+    if dims > contract.dims:
+        return contract.override(dims=dims, spacing=None, orientation=contract.orientation or "RAS")
+    return contract.override(dims=dims, spacing=contract.spacing and contract.spacing[:dims])
 
 
 def _input_contract(name: str, contract: InputContract, data: LabelledData, reporter: Reporter) -> InputContract:

@@ -4,14 +4,9 @@ This is the only room where names become weights, weights become runs, and runs 
 """
 
 from modelsgenesis.verbs.comparison import Comparison, compare, describe_comparison
-from modelsgenesis.verbs.inspection import Inspection, ScanSummary, inspect_scans, preview
 
 __all__ = [
     "Comparison",
-    "Inspection",
-    "ScanSummary",
     "compare",
     "describe_comparison",
-    "inspect_scans",
-    "preview",
 ]

@@ -79,10 +79,11 @@ def _arm(
             f"{arm.name}: is for images of {chosen} dimensions, those of {data.name} have {data.dims}; start from "
             "other weights or say --dims"
         )
+    own = own.override(dims=chosen)
     bundle = load_bundle(weights[source]) if source else None
     digest = None if bundle is None or arm.scratch else weights_digest(bundle.network)
     name = arm.name if arm.scratch else public_name(arm.init)
-    begun = initial_model(bundle, data, own, name=name, from_scratch=arm.scratch, dims=chosen, reporter=reporter)
+    begun = initial_model(bundle, data, own, name=name, from_scratch=arm.scratch, reporter=reporter)
     return Arm(
         name=arm.name,
         init=begun.init,

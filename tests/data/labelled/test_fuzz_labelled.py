@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from labelled_files import mask, picture, save, volume
-from modelsgenesis.data import data_contract, prepare_case, read_labelled, read_mask, survey
+from modelsgenesis.data import data_contract, prepare_case, read_labelled, read_mask, scan_sources
 from modelsgenesis.data.names import find_patients, is_label_map
 from modelsgenesis.errors import GenesisError, printable
 
@@ -62,7 +62,7 @@ DAMAGE = st.builds(
 
 def use(path: Path) -> None:
     """Do with a data set what fine-tuning does first."""
-    survey(path.parent)
+    scan_sources(path.parent)
     data = read_labelled(path)
     for case in data.cases[:2]:
         prepare_case(case, data, data_contract(data))

@@ -109,7 +109,7 @@ def test_grids_are_compared_with_a_tolerance():
     for near in (
         shifted(0.15),
         shifted(0, 1.005),
-        Volume(array=image.array, affine=np.eye(4), source="", measured=False),
+        Volume(array=image.array, affine=np.eye(4), source="", has_spacing=False),
     ):
         check_same_grid(image, near)
     for far in (shifted(0.25), shifted(0, 1.02), shifted(0, -1), shifted(np.nan)):

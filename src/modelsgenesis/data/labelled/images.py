@@ -139,7 +139,7 @@ class ArrayImage:
         array = array if self.channel is None or not array.ndim else array[..., self.channel]
         if array.ndim not in (2, 3):
             raise ScanError(f"{self.source}: has {array.ndim} axes; expected the 2 or 3 of an image")
-        return Volume(array=array, affine=np.eye(4), source=self.source, measured=False)
+        return Volume(array=array, affine=np.eye(4), source=self.source, has_spacing=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +191,7 @@ ImageSource = FileImage | ArrayImage | PatchImage | ScanReference
 """One channel of one case: `source` is what messages call it, `path` its file, and `read()` gives the `Volume`."""
 
 
-def fit_image(image: np.ndarray, size: tuple[int, ...], fit: Fit = "auto") -> np.ndarray:
+def resize_or_crop(image: np.ndarray, size: tuple[int, ...], fit: Fit = "auto") -> np.ndarray:
     """Bring an image to a size.
 
     Args:
@@ -207,7 +207,7 @@ def fit_image(image: np.ndarray, size: tuple[int, ...], fit: Fit = "auto") -> np
         ShapeError: The image has other axes than the size.
 
     Example:
-        >>> fit_image(np.ones((1, 256, 200), np.float32), (128, 128)).shape
+        >>> resize_or_crop(np.ones((1, 256, 200), np.float32), (128, 128)).shape
         (1, 128, 128)
     """
     if image.ndim != len(size) + 1:

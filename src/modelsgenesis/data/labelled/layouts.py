@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from modelsgenesis.data.dataset_json import is_there, read_description
-from modelsgenesis.data.finding import refusal_notes, survey
+from modelsgenesis.data.finding import skipped_notes, scan_sources
 from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData
 from modelsgenesis.data.labelled.images import ArrayFile, ArrayImage, FileImage, PatchImage
 from modelsgenesis.data.labelled.preparation import read_mask
@@ -24,7 +24,7 @@ from modelsgenesis.data.names import (
     require_part,
     unique_names,
 )
-from modelsgenesis.data.volume import Refusal, Volume, file_stem
+from modelsgenesis.data.volume import SkippedScan, Volume, file_stem
 from modelsgenesis.errors import DataError
 from modelsgenesis.files import parsing, read_text
 
@@ -117,12 +117,12 @@ def read_folders(folder: Path, pattern: str | None = None) -> LabelledData:
     found, skipped = [], []
     for part, place in _class_folders(folder):
         kept = not is_leftover(place.name) and place.name.lower() not in _LABEL_FOLDERS
-        scans, others = survey(place) if kept else ([], [])
+        scans, others = scan_sources(place) if kept else ([], [])
         bad = [one for one in others if one.bad]
         if bad and not scans:
             raise DataError(f"{place}: no image of this class can be used: {bad[0].source}: {bad[0].reason}")
         if not scans:
-            others = [Refusal(source=str(place), reason="holds no images or labels alone, so not a class", bad=False)]
+            others = [SkippedScan(source=str(place), reason="holds no images or labels alone, so not a class", bad=False)]
         found += [(part, place.name, scan) for scan in scans]
         skipped += others
     names, scans = [name for _, name, _ in found], [scan for *_, scan in found]
@@ -142,7 +142,7 @@ def read_folders(folder: Path, pattern: str | None = None) -> LabelledData:
         task="classification",
         cases=tuple(cases),
         labels=labels,
-        notes=(f"warning: {rule}" if rule == OWN_PATIENT else rule, *refusal_notes(skipped)),
+        notes=(f"warning: {rule}" if rule == OWN_PATIENT else rule, *skipped_notes(skipped)),
     )
 
 

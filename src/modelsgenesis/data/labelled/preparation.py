@@ -13,12 +13,12 @@ import torch
 from modelsgenesis.configs import InputContract
 from modelsgenesis.data import images
 from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData, PreparedCase
-from modelsgenesis.data.labelled.images import Fit, fit_image
+from modelsgenesis.data.labelled.images import Fit, resize_or_crop
 from modelsgenesis.data.names import channel_order
 from modelsgenesis.data.preparation import prepare, prepare_label
 from modelsgenesis.data.raster import COLOUR
 from modelsgenesis.data.reading import read_volume
-from modelsgenesis.data.volume import Refusal, Volume, spacing_of
+from modelsgenesis.data.volume import SkippedScan, Volume, spacing_of
 from modelsgenesis.errors import DataError, GenesisError, ScanError
 from modelsgenesis.files import parsing, replacing
 
@@ -37,7 +37,7 @@ def check_same_grid(image: Volume, other: Volume) -> None:
     shape = image.array.shape
     if shape != other.array.shape:
         raise ScanError(f"{other.source}: shape {other.array.shape} is not the {shape} of its image {image.source}")
-    if not (image.measured and other.measured):
+    if not (image.has_spacing and other.has_spacing):
         return
     corners = np.array([(*corner, *(0,) * (3 - len(shape)), 1) for corner in product(*((0, n - 1) for n in shape))])
     apart = np.linalg.norm(corners @ (image.affine - other.affine).T, axis=1).max()
@@ -133,7 +133,7 @@ def prepare_case(
         case: What to read.
         data: The data set that it belongs to.
         contract: How images are prepared.
-        size: Sides that an image to classify is brought to at once, which saves memory; see `fit_image`.
+        size: Sides that an image to classify is brought to at once, which saves memory; see `resize_or_crop`.
         fit: How it is brought to them; `"auto"` as the data set says.
 
     Raises:
@@ -160,22 +160,22 @@ def prepare_case(
     prepared = [prepare(scan, contract).array for scan in scans]
     image = prepared[0][None] if len(prepared) == 1 else np.stack(prepared)  # of one channel without a copy
     if data.task == "classification" and size is not None:
-        image = fit_image(image, size, data.fit if fit == "auto" else fit)
+        image = resize_or_crop(image, size, data.fit if fit == "auto" else fit)
     return PreparedCase(
         name=case.name,
         patient=case.patient,
         image=image,
-        scan=_without_voxels(scans[0].array.shape, scans[0].affine, scans[0].measured, scans[0].source),
+        scan=_without_voxels(scans[0].array.shape, scans[0].affine, scans[0].has_spacing, scans[0].source),
         label=label,
         classes=case.classes,
         digest=digest.hexdigest(),
     )
 
 
-def _without_voxels(shape: Sequence[int], affine: np.ndarray, measured: bool, source: str) -> Volume:
+def _without_voxels(shape: Sequence[int], affine: np.ndarray, has_spacing: bool, source: str) -> Volume:
     """Return the frame of a scan: a volume whose array has the shape and takes no memory."""
     empty = np.broadcast_to(np.uint8(0), tuple(shape))
-    return Volume(array=empty, affine=affine, source=source, measured=measured)
+    return Volume(array=empty, affine=affine, source=source, has_spacing=has_spacing)
 
 
 class PreparedCases:
@@ -206,7 +206,7 @@ class PreparedCases:
     ) -> None:
         self.data, self.contract, self.strict = data, contract, strict
         self.size, self.fit, self.folder = size, fit, None if folder is None else Path(folder)
-        self.skipped: dict[str, Refusal] = {}
+        self.skipped: dict[str, SkippedScan] = {}
         self._listed = {case.name: case for case in data.cases}
         self._known: dict[str, PreparedCase] = {}
 
@@ -225,7 +225,7 @@ class PreparedCases:
             except GenesisError as error:
                 if self.strict:
                     raise
-                self.skipped[name] = Refusal(source=name, reason=str(error))
+                self.skipped[name] = SkippedScan(source=name, reason=str(error))
         found = [self._known[name] for name in names if name in self._known]
         if names and not found:
             reason = self.skipped[names[0]].reason
@@ -242,18 +242,18 @@ class PreparedCases:
             # Tensors and plain values alone, which load without running code.
             stored: dict[str, Any] = {"image": torch.from_numpy(np.ascontiguousarray(made.image))}
             stored["label"] = None if made.label is None else torch.from_numpy(np.ascontiguousarray(made.label))
-            stored["scan"] = (made.scan.array.shape, torch.from_numpy(made.scan.affine), made.scan.measured)
+            stored["scan"] = (made.scan.array.shape, torch.from_numpy(made.scan.affine), made.scan.has_spacing)
             with replacing(path, DataError) as temporary:
                 torch.save({**stored, "digest": made.digest}, temporary)
         with parsing(path, DataError, remedy="delete it, and it is made again"):
             # Mapped copy-on-write: what a transform changes in place stays private to its process.
             stored = torch.load(path, mmap=True, weights_only=True)
-            shape, affine, measured = stored["scan"]
+            shape, affine, has_spacing = stored["scan"]
             return PreparedCase(
                 name=case.name,
                 patient=case.patient,
                 image=stored["image"].numpy(),
-                scan=_without_voxels(shape, affine.numpy(), measured, case.images[0].source),
+                scan=_without_voxels(shape, affine.numpy(), has_spacing, case.images[0].source),
                 label=None if stored["label"] is None else stored["label"].numpy(),
                 classes=case.classes,
                 digest=stored["digest"],

@@ -8,7 +8,7 @@ import numpy as np
 
 from modelsgenesis.configs import CONTRACTS
 from modelsgenesis.data import dataset_json
-from modelsgenesis.data.finding import survey
+from modelsgenesis.data.finding import scan_sources
 from modelsgenesis.data.labelled.cases import LabelledData, LabelledTask
 from modelsgenesis.data.labelled.images import FileImage
 from modelsgenesis.data.labelled.layouts import LUNA_NAMES, read_folders, read_listed, read_medmnist, read_table
@@ -138,5 +138,5 @@ def _reference(image: object) -> ScanReference | None:
     """Return what a header says of a file; None for what is not a file of its own, or cannot be read."""
     if isinstance(image, ScanReference):
         return image
-    scans = survey(image.path)[0] if isinstance(image, FileImage) else []
+    scans = scan_sources(image.path)[0] if isinstance(image, FileImage) else []
     return next(iter(scans[getattr(image, "index", 0) or 0 :]), None)  # what is not there, preparation refuses

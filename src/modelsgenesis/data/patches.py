@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from modelsgenesis.configs import InputContract
 from modelsgenesis.data.cache import LEVELS, CacheEntry, VolumeCache
-from modelsgenesis.data.volume import Refusal
+from modelsgenesis.data.volume import SkippedScan
 from modelsgenesis.errors import ConfigurationError, DataError, nearest
 
 Rule = Literal["lung", "foreground", "none"]
@@ -41,7 +41,7 @@ class _Criterion:
     margins: bool = False
 
 
-class SubvolumeDataset(Dataset[Tensor]):
+class PatchDataset(Dataset[Tensor]):
     """Sub-volumes drawn at random from a cache.
 
     Item `epoch * len + index` needs no `set_epoch`: the same numbers give the same sub-volume in any process.
@@ -61,14 +61,14 @@ class SubvolumeDataset(Dataset[Tensor]):
     Each item is float32 [1, *patch_size] in [0, 1].
 
     Raises:
-        DataError: A scan is smaller than the patch (see `split_fitting`), or there is none.
+        DataError: A scan is smaller than the patch (see `split_by_size`), or there is none.
         ConfigurationError: The rule is unknown or needs a CT window.
 
     References:
         Zhou et al. 2019 and its release: 32 cubes a scan, the borders, the share of dense tissue, 50 tries.
 
     Example:
-        dataset = SubvolumeDataset(cache, patch_size=(64, 64, 32), seed=0)
+        dataset = PatchDataset(cache, patch_size=(64, 64, 32), seed=0)
         dataset[0].shape  # [1, 64, 64, 32]
         dataset[len(dataset)]  # another sub-volume of the same scan, in the next epoch
     """
@@ -92,7 +92,7 @@ class SubvolumeDataset(Dataset[Tensor]):
             raise ConfigurationError(f"patch_size: received {self.patch_size}, expected 2 or 3 numbers")
         if not len(self.scans):
             raise DataError("no scan to draw sub-volumes from")
-        _, refused = split_fitting(cache, self.patch_size, scans=self.scans.tolist(), axis=axis)
+        _, refused = split_by_size(cache, self.patch_size, scans=self.scans.tolist(), axis=axis)
         if refused:
             raise DataError(f"{len(refused)} scans are too small: {refused[0].source}: {refused[0].reason}")
         self._counts = torch.zeros(_COUNTERS, 2, dtype=torch.int64).share_memory_()
@@ -167,9 +167,9 @@ class SubvolumeDataset(Dataset[Tensor]):
         return crop, ahead, sides[-1]
 
 
-def split_fitting(
+def split_by_size(
     cache: VolumeCache, patch_size: Sequence[int], *, scans: Sequence[int] | None = None, axis: int = 2
-) -> tuple[list[int], list[Refusal]]:
+) -> tuple[list[int], list[SkippedScan]]:
     """Tell the scans that hold a sub-volume from the ones that are too small.
 
     Args:
@@ -188,7 +188,7 @@ def split_fitting(
             fitting.append(index)
         else:
             shown, wanted = ("×".join(map(str, sides)) for sides in (entry.shape, patch_size))
-            refused.append(Refusal(source=entry.name, reason=f"{shown} voxels do not hold a patch of {wanted}"))
+            refused.append(SkippedScan(source=entry.name, reason=f"{shown} voxels do not hold a patch of {wanted}"))
     return fitting, refused
 
 
@@ -259,3 +259,48 @@ def _margins(shape: tuple[int, ...], sides: tuple[int, ...]) -> tuple[int, ...]:
     wanted = [min(_MARGIN_PLANE, length * _MARGIN_PLANE // _PLANE) for length in shape[:2]]
     wanted += [min(_MARGIN_Z, length // 4) for length in shape[2:]]
     return tuple(min(margin, (length - side) // 2) for margin, length, side in zip(wanted, shape, sides, strict=True))
+
+
+class Grouped(Protocol):
+    """Whatever knows its patient: a `ScanReference`, a cache's entry."""
+
+    @property
+    def group(self) -> str:
+        """The patient."""
+        ...
+
+
+def split_by_group(scans: Sequence[Grouped], fraction: float, seed: int) -> tuple[list[int], list[int]]:
+    """Hold patients out, so that no patient is on both sides.
+
+    The split depends on the set of patients and the seed, and not on the order of the scans.
+
+    Args:
+        scans: Whatever has a `group`.
+        fraction: Share of the patients to hold out; at least one, and never all.
+        seed: Which ones.
+
+    Returns:
+        Indices of the scans to train with, and of the ones held out.
+
+    Raises:
+        DataError: There are fewer than two patients.
+        ConfigurationError: The fraction is not between 0 and 1.
+
+    Example:
+        training, held_out = split_by_group(scans, 0.2, seed=0)
+    """
+    if not 0 < fraction < 1:
+        raise ConfigurationError(f"fraction: received {fraction}, expected between 0 and 1")
+    groups = sorted({scan.group for scan in scans})
+    if len(groups) < 2:
+        raise DataError(
+            f"{len(scans)} scans of {len(groups)} patient; expected at least 2 to hold one out: tell them apart with "
+            "--patient"
+        )
+    count = min(max(1, round(fraction * len(groups))), len(groups) - 1)
+    held_out = {groups[i] for i in np.random.default_rng(seed).permutation(len(groups))[:count]}
+    sides = ([], [])
+    for index, scan in enumerate(scans):
+        sides[scan.group in held_out].append(index)
+    return sides

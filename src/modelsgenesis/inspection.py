@@ -11,14 +11,14 @@ import torch
 
 from modelsgenesis.configs import InputContract, PretextConfig
 from modelsgenesis.data import (
-    Refusal,
     ScanReference,
+    SkippedScan,
     Volume,
     choose_contract,
     find_scans,
     prepare,
     read_volume,
-    survey,
+    scan_sources,
 )
 from modelsgenesis.data.finding import Source
 from modelsgenesis.errors import DataError, ScanError
@@ -84,7 +84,7 @@ class Inspection:
     """
 
     scans: tuple[ScanSummary, ...]
-    refused: tuple[Refusal, ...]
+    refused: tuple[SkippedScan, ...]
     contract: InputContract | None
     why: str
 
@@ -115,7 +115,7 @@ def inspect_scans(
         [one.reason for one in inspection.refused]
     """
     reporter = reporter or Reporter()
-    found, refused = survey(source, group_pattern=group_pattern)
+    found, refused = scan_sources(source, group_pattern=group_pattern)
     if not found and not refused:
         find_scans(source)  # says what was expected
     contract, why = _contract(found, modality, window)
@@ -124,7 +124,7 @@ def inspect_scans(
     with ThreadPoolExecutor(_READERS) as pool:
         results = pool.map(lambda scan: _summarize(scan, contract), found)
         for done, result in enumerate(results, start=1):
-            if isinstance(result, Refusal):
+            if isinstance(result, SkippedScan):
                 refused.append(result)
             else:
                 scans.append(result)
@@ -145,14 +145,14 @@ def _contract(
         return None, str(error)
 
 
-def _summarize(scan: ScanReference, contract: InputContract | None) -> ScanSummary | Refusal:
+def _summarize(scan: ScanReference, contract: InputContract | None) -> ScanSummary | SkippedScan:
     """Read a scan, and prepare it too, since a scan may be readable and yet teach nothing."""
     try:
         volume = read_volume(scan)
         if contract is not None:
             prepare(volume, contract)
     except ScanError as error:
-        return Refusal(source=scan.source, reason=str(error).removeprefix(f"{scan.source}: "))
+        return SkippedScan(source=scan.source, reason=str(error).removeprefix(f"{scan.source}: "))
     lowest, highest = float(np.nanmin(volume.array)), float(np.nanmax(volume.array))
     notes = tuple(dict.fromkeys((*scan.notes, *volume.notes)))
     return ScanSummary(reference=scan, lowest=lowest, highest=highest, notes=notes)

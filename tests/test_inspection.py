@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from modelsgenesis.errors import DataError, ScanError
-from modelsgenesis.verbs import inspect_scans, preview
+from modelsgenesis.inspection import inspect_scans, preview
 
 
 @pytest.fixture

@@ -1,16 +1,19 @@
 """Sub-volumes: a function of seed, epoch and index alone, and where the rules allow."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from modelsgenesis.configs import CONTRACTS, InputContract
-from modelsgenesis.data import CacheEntry, SubvolumeDataset, VolumeCache, split_fitting
+from modelsgenesis.data import CacheEntry, PatchDataset, VolumeCache, split_by_group, split_by_size
 from modelsgenesis.data.cache import quantize, volume_path, write_set
-from modelsgenesis.data.sampling import _margins, _miss
+from modelsgenesis.data.patches import _margins, _miss
 from modelsgenesis.errors import ConfigurationError, DataError
 
 CT = CONTRACTS["ct"]
@@ -43,7 +46,7 @@ def cache(tmp_path: Path) -> VolumeCache:
 
 
 def test_items_have_the_patch_and_the_range(cache: VolumeCache) -> None:
-    dataset = SubvolumeDataset(cache, patch_size=(8, 8, 4), per_scan=5, rule="none")
+    dataset = PatchDataset(cache, patch_size=(8, 8, 4), per_scan=5, rule="none")
     assert len(dataset) == 10
     for patch in dataset:
         assert patch.shape == (1, 8, 8, 4)
@@ -52,16 +55,16 @@ def test_items_have_the_patch_and_the_range(cache: VolumeCache) -> None:
 
 
 def test_an_item_is_a_piece_of_its_scan(cache: VolumeCache) -> None:
-    dataset = SubvolumeDataset(cache, patch_size=(4, 4, 4), per_scan=3, rule="none")
+    dataset = PatchDataset(cache, patch_size=(4, 4, 4), per_scan=3, rule="none")
     patch = (dataset[4][0].numpy() * 65535).round().astype(np.uint16)
     windows = np.lib.stride_tricks.sliding_window_view(np.asarray(cache[1]), (4, 4, 4))
     assert (windows == patch).all(axis=(3, 4, 5)).sum() == 1
 
 
 def test_seed_epoch_and_index_decide_alone(cache: VolumeCache) -> None:
-    dataset = SubvolumeDataset(cache, patch_size=(8, 8, 4), per_scan=6, seed=3)
-    again = SubvolumeDataset(cache, patch_size=(8, 8, 4), per_scan=6, seed=3)
-    other = SubvolumeDataset(cache, patch_size=(8, 8, 4), per_scan=6, seed=4)
+    dataset = PatchDataset(cache, patch_size=(8, 8, 4), per_scan=6, seed=3)
+    again = PatchDataset(cache, patch_size=(8, 8, 4), per_scan=6, seed=3)
+    other = PatchDataset(cache, patch_size=(8, 8, 4), per_scan=6, seed=4)
     backwards = [again[index] for index in reversed(range(12))][::-1]
     assert all(torch.equal(dataset[index], backwards[index]) for index in range(12))
     assert not all(torch.equal(dataset[index], other[index]) for index in range(12))
@@ -72,8 +75,8 @@ def test_seed_epoch_and_index_decide_alone(cache: VolumeCache) -> None:
 
 
 def test_workers_change_nothing_and_their_tries_are_counted(cache: VolumeCache) -> None:
-    alone = SubvolumeDataset(cache, patch_size=(8, 8, 4), per_scan=6)
-    shared = SubvolumeDataset(cache, patch_size=(8, 8, 4), per_scan=6)
+    alone = PatchDataset(cache, patch_size=(8, 8, 4), per_scan=6)
+    shared = PatchDataset(cache, patch_size=(8, 8, 4), per_scan=6)
     expected = torch.stack(list(alone))
     batches = list(DataLoader(shared, batch_size=5, num_workers=2))
     assert torch.equal(torch.cat(batches), expected)
@@ -84,7 +87,7 @@ def test_lung_rule_refuses_dense_tissue(tmp_path: Path) -> None:
     """Left half lung (−850 HU), right half chest wall (50 HU): only cubes on the left are drawn."""
     array = np.full((64, 64, 64), 0.075)
     array[32:] = 0.525
-    dataset = SubvolumeDataset(make_cache(tmp_path, [array]), patch_size=(16, 16, 16), rule="lung")
+    dataset = PatchDataset(make_cache(tmp_path, [array]), patch_size=(16, 16, 16), rule="lung")
     shares = [float((patch > 0.425).float().mean()) for patch in dataset]
     assert max(shares) <= 0.15
     drawn, refused = dataset.tries
@@ -96,7 +99,7 @@ def test_lung_rule_looks_three_slices_ahead(tmp_path: Path) -> None:
     """A dense slice every 8: without the look-ahead at most a quarter of 4 slices, with it half of them."""
     array = np.full((16, 16, 40), 0.075)
     array[:, :, ::8] = 0.525
-    dataset = SubvolumeDataset(make_cache(tmp_path, [array]), patch_size=(8, 8, 1), rule="lung", per_scan=64)
+    dataset = PatchDataset(make_cache(tmp_path, [array]), patch_size=(8, 8, 1), rule="lung", per_scan=64)
     lung = [index for index in range(64) if dataset[index].max() < 0.4]
     assert len(lung) == 64
     volume = np.asarray(dataset.cache[0])
@@ -107,7 +110,7 @@ def test_lung_rule_looks_three_slices_ahead(tmp_path: Path) -> None:
 
 def test_lung_rule_without_a_fitting_place_takes_the_nearest(tmp_path: Path) -> None:
     array = np.full((24, 24, 24), 0.9)
-    dataset = SubvolumeDataset(make_cache(tmp_path, [array]), patch_size=(8, 8, 8), rule="lung", per_scan=2)
+    dataset = PatchDataset(make_cache(tmp_path, [array]), patch_size=(8, 8, 8), rule="lung", per_scan=2)
     assert dataset[0].shape == (1, 8, 8, 8)
     assert dataset.tries == (50, 50)
 
@@ -121,7 +124,7 @@ def test_margins_are_those_of_2019() -> None:
 def test_foreground_rule_refuses_air(tmp_path: Path) -> None:
     array = np.zeros((48, 48, 48))
     array[:24, :24, :24] = 0.5
-    dataset = SubvolumeDataset(make_cache(tmp_path, [array]), patch_size=(8, 8, 8), rule="foreground")
+    dataset = PatchDataset(make_cache(tmp_path, [array]), patch_size=(8, 8, 8), rule="foreground")
     assert min(float((patch > 0.25).float().mean()) for patch in dataset) >= 0.1
     assert dataset.refused_share > 0.5
 
@@ -130,7 +133,7 @@ def test_foreground_rule_refuses_air(tmp_path: Path) -> None:
 def test_planes_are_slices_of_any_axis(tmp_path: Path, axis: int) -> None:
     places = np.indices((12, 14, 16))[axis] / 20
     cache = make_cache(tmp_path, [places], CT.override(dims=2))
-    dataset = SubvolumeDataset(cache, patch_size=(8, 6), rule="none", axis=axis)
+    dataset = PatchDataset(cache, patch_size=(8, 6), rule="none", axis=axis)
     for patch in dataset:
         assert patch.shape == (1, 8, 6)
         assert patch.max() == patch.min()
@@ -138,31 +141,59 @@ def test_planes_are_slices_of_any_axis(tmp_path: Path, axis: int) -> None:
 
 def test_planes_of_images(tmp_path: Path) -> None:
     cache = make_cache(tmp_path, [np.random.default_rng(0).random((30, 40))], CONTRACTS["xray"])
-    assert SubvolumeDataset(cache, patch_size=(16, 24))[0].shape == (1, 16, 24)
+    assert PatchDataset(cache, patch_size=(16, 24))[0].shape == (1, 16, 24)
 
 
 def test_too_small_scans_are_told_apart(cache: VolumeCache) -> None:
-    fitting, refused = split_fitting(cache, (20, 20, 8))
+    fitting, refused = split_by_size(cache, (20, 20, 8))
     assert fitting == [0]
     assert refused[0].source == "scan 1"
     assert refused[0].reason == "16×32×12 voxels do not hold a patch of 20×20×8"
-    assert len(SubvolumeDataset(cache, fitting, patch_size=(20, 20, 8))) == 32
+    assert len(PatchDataset(cache, fitting, patch_size=(20, 20, 8))) == 32
     with pytest.raises(DataError, match=r"1 scans are too small: scan 1: 16×32×12 voxels do not hold"):
-        SubvolumeDataset(cache, patch_size=(20, 20, 8))
+        PatchDataset(cache, patch_size=(20, 20, 8))
 
 
 def test_a_plane_does_not_hold_a_cube(tmp_path: Path) -> None:
     cache = make_cache(tmp_path, [np.ones((30, 40))])
-    assert split_fitting(cache, (8, 8, 8))[0] == []
+    assert split_by_size(cache, (8, 8, 8))[0] == []
 
 
 def test_wrong_arguments(cache: VolumeCache, tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"rule: received 'lungs'; did you mean lung"):
-        SubvolumeDataset(cache, patch_size=(8, 8, 8), rule="lungs")  # pyright: ignore[reportArgumentType]
+        PatchDataset(cache, patch_size=(8, 8, 8), rule="lungs")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ConfigurationError, match=r"expected 2 or 3 numbers"):
-        SubvolumeDataset(cache, patch_size=(8,))
+        PatchDataset(cache, patch_size=(8,))
     with pytest.raises(DataError, match=r"no scan to draw"):
-        SubvolumeDataset(cache, [], patch_size=(8, 8, 8))
+        PatchDataset(cache, [], patch_size=(8, 8, 8))
     mri = make_cache(tmp_path / "mri", [np.ones((9, 9, 9))], CONTRACTS["mri"])
     with pytest.raises(ConfigurationError, match=r"rule 'lung' tells tissue by HU: .* received mri"):
-        SubvolumeDataset(mri, patch_size=(8, 8, 8), rule="lung")
+        PatchDataset(mri, patch_size=(8, 8, 8), rule="lung")
+
+
+@dataclass
+class Scan:
+    group: str
+
+
+@given(
+    groups=st.lists(st.sampled_from("abcdefgh"), min_size=2).filter(lambda names: len(set(names)) > 1),
+    fraction=st.floats(0.01, 0.99),
+    seed=st.integers(0, 9),
+)
+def test_splits(groups: list[str], fraction: float, seed: int) -> None:
+    scans = [Scan(group) for group in groups]
+    training, held_out = split_by_group(scans, fraction, seed)
+    assert sorted(training + held_out) == list(range(len(scans)))
+    assert training
+    assert held_out
+    assert not {groups[index] for index in training} & {groups[index] for index in held_out}
+    backwards = split_by_group(scans[::-1], fraction, seed)[1]
+    assert {groups[::-1][index] for index in backwards} == {groups[index] for index in held_out}
+
+
+def test_splits_that_cannot_be() -> None:
+    with pytest.raises(DataError, match=r"2 scans of 1 patient; expected at least 2 to hold one out"):
+        split_by_group([Scan("a"), Scan("a")], 0.2, 0)
+    with pytest.raises(ConfigurationError, match=r"fraction: received 1, expected between 0 and 1"):
+        split_by_group([Scan("a"), Scan("b")], 1, 0)

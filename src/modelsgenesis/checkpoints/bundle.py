@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from modelsgenesis.configs import BundleConfig
 from modelsgenesis.errors import CheckpointError
 from modelsgenesis.files import open_regular, parsing, read_json, read_text, replacing, write_atomically, write_json
-from modelsgenesis.networks import build_on_meta
-from modelsgenesis.networks.transfer import some
+from modelsgenesis.networks import build_on_meta, some
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"

@@ -21,8 +21,7 @@ from modelsgenesis.configs import CONTRACTS, BundleConfig, InputContract, Networ
 from modelsgenesis.configs.bundle import Task
 from modelsgenesis.errors import CheckpointError, ConfigurationError, nearest
 from modelsgenesis.files import parsing, reason_of, sha256_of
-from modelsgenesis.networks import build_on_meta
-from modelsgenesis.networks.transfer import some
+from modelsgenesis.networks import build_on_meta, some
 
 CONVERTER_VERSION = 1
 """Rises when the same file would give another bundle, so that what is cached is converted again."""

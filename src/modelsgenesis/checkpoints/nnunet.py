@@ -7,8 +7,8 @@ from torch import Tensor
 
 from modelsgenesis.checkpoints.layout import Layout, Prepared, Weights, count, counts
 from modelsgenesis.configs import NNUNET_V1_GENESIS, RESENC_L, PlainUNetConfig, ResidualUNetConfig
+from modelsgenesis.networks import some
 from modelsgenesis.networks.nnunet import NnUNetConfig
-from modelsgenesis.networks.transfer import some
 
 ALIAS = "alias of"
 """How the reason begins for which a name that means a tensor already loaded is dropped."""

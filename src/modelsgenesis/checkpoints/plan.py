@@ -11,8 +11,8 @@ from modelsgenesis.configs import RESENC_L, InputContract, PlainUNetConfig, Resi
 from modelsgenesis.configs.base import shown
 from modelsgenesis.errors import CheckpointError, nearest
 from modelsgenesis.files import read_json
+from modelsgenesis.networks import some
 from modelsgenesis.networks.nnunet import NnUNetConfig
-from modelsgenesis.networks.transfer import some
 
 PLAN_KEY = "nnssl_adaptation_plan"
 """Where in a checkpoint the plan is."""

@@ -23,24 +23,17 @@ class BatchNorm(_BatchNorm):
     The release of 2019 ran its networks in training mode at inference too, so its weights only work with the
     statistics of the batch at hand: `statistics="batch"`. Unlike there, evaluation leaves the running averages alone:
     inference has no side effect.
-
-    Attributes:
-        recomputing: Activations are being computed anew for the gradients: leave the running averages alone.
     """
 
     def __init__(self, channels: int, epsilon: float, statistics: Literal["batch", "running"]) -> None:
         super().__init__(channels, eps=epsilon)
         self.statistics: Literal["batch", "running"] = statistics
-        self.recomputing = False
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - the shape is checked by the network
         pass
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as torch names it
         """Normalise [b, c, *spatial] per channel."""
-        if self.recomputing and self.training and self.running_mean is not None and self.running_var is not None:
-            averages = self.running_mean.clone(), self.running_var.clone()  # the same call, which moves copies
-            return functional.batch_norm(input, *averages, self.weight, self.bias, training=True, eps=self.eps)
         if self.statistics == "batch" and not self.training:
             return functional.batch_norm(input, None, None, self.weight, self.bias, training=True, eps=self.eps)
         return super().forward(input)
@@ -55,32 +48,28 @@ class SyncBatchNorm(BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - as torch names it
         """Normalise [b, c, *spatial] per channel; every process must call it with as many axes."""
-        return self._synchronised(input) if self.training and dist.is_initialized() else super().forward(input)
-
-    def _synchronised(self, x: Tensor) -> Tensor:
-        values = rearrange(x.float(), "b c ... -> b c (...)")
-        count = torch.tensor([values.numel() / values.shape[1]], dtype=torch.float64)
-        dist.all_reduce(count)  # the last batch of a process may be smaller
-        voxels = count.item()
-        mean = _total(reduce(values, "b c x -> c", "sum")) / voxels
+        if not (self.training and dist.is_initialized()):
+            return super().forward(input)
+        values = rearrange(input.float(), "b c ... -> b c (...)")
+        voxels = torch.tensor([values.numel() / values.shape[1]], dtype=torch.float64)
+        dist.all_reduce(voxels)  # the last batch of a process may be smaller
+        count = voxels.item()
+        # Twice over the data, first for the mean: in float32, E[x²] − E[x]² would cancel.
+        mean = _total(reduce(values, "b c x -> c", "sum")) / count
         centred = values - mean[:, None]
-        variance = _total(reduce(centred.square(), "b c x -> c", "sum")) / voxels
-        self._track(mean.detach(), variance.detach() * (voxels / max(voxels - 1, 1)))
+        variance = _total(reduce(centred.square(), "b c x -> c", "sum")) / count
+        momentum = float(self.momentum or 0)
+        self.get_buffer("running_mean").lerp_(mean.detach(), momentum)
+        self.get_buffer("running_var").lerp_(variance.detach() * (count / max(count - 1, 1)), momentum)
+        self.get_buffer("num_batches_tracked").add_(1)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        return (centred * scale[:, None] + self.bias[:, None]).view(x.shape).to(x.dtype)
-
-    def _track(self, mean: Tensor, variance: Tensor) -> None:
-        """Move the running averages, unless activations are only being computed anew."""
-        if self.recomputing or self.running_mean is None or self.running_var is None or self.momentum is None:
-            return
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
-        if self.num_batches_tracked is not None:
-            self.num_batches_tracked += 1
+        return (centred * scale[:, None] + self.bias[:, None]).view_as(input).to(input.dtype)
 
 
 class SyncBatchNormCuda(BatchNorm, nn.SyncBatchNorm):
     """The same on CUDA, where PyTorch has it: `super().forward` of `BatchNorm` is that of `nn.SyncBatchNorm`."""
+
+    process_group = None  # in torch's words: all processes
 
 
 class _Sum(torch.autograd.Function):
@@ -102,10 +91,10 @@ def _total(values: Tensor) -> Tensor:
 
 
 def synchronise_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
-    """Replace every batch norm of this package by one over all processes, in place, with the same tensors.
+    """Let every batch norm of this package take its statistics over all processes, in place.
 
     Args:
-        network: Its names of tensors stay.
+        network: Its tensors and their names stay.
         device: Where it will compute.
 
     Returns:
@@ -118,17 +107,10 @@ def synchronise_batch_norm(network: nn.Module, device: torch.device) -> nn.Modul
         >>> type(network.encoder.levels[0][0].norm).__name__
         'SyncBatchNorm'
     """
-    kind = SyncBatchNormCuda if device.type == "cuda" else SyncBatchNorm
-    for parent in list(network.modules()):
-        for name, module in list(parent.named_children()):
-            if type(module) is BatchNorm:
-                synced = kind(module.num_features, module.eps, module.statistics)
-                synced.weight, synced.bias = module.weight, module.bias
-                for buffer, value in module.named_buffers():
-                    setattr(synced, buffer, value)
-                synced.train(module.training)
-                synced.momentum = module.momentum
-                setattr(parent, name, synced)
+    for module in network.modules():
+        if type(module) is BatchNorm:
+            # Another forward over the same tensors: an optimiser or a schedule that knows them already stays right.
+            module.__class__ = SyncBatchNormCuda if device.type == "cuda" else SyncBatchNorm
     return network
 
 
@@ -146,22 +128,21 @@ def enable_activation_checkpointing(network: nn.Module) -> nn.Module:
     """
     for part in (network.encoder, getattr(network, "decoder", None)):
         for level in getattr(part, "levels", None) or getattr(part, "stages", None) or ():
-            contexts = partial(_first_and_second_pass, level)
+            # One context for the first pass, one for the second, which computes the activations anew.
+            contexts = partial(lambda level: (nullcontext(), _on_copies(level)), level)
             level.forward = partial(checkpoint, level.forward, use_reentrant=False, context_fn=contexts)
     return network
 
 
-def _first_and_second_pass(level: nn.Module) -> tuple[Any, Any]:
-    return nullcontext(), _recomputing(level)
-
-
 @contextmanager
-def _recomputing(level: nn.Module) -> Iterator[None]:
+def _on_copies(level: nn.Module) -> Iterator[None]:
+    """Let batch norms move copies of their running averages; not to move any would save other tensors for autograd."""
     norms = [module for module in level.modules() if isinstance(module, BatchNorm)]
-    for norm in norms:
-        norm.recomputing = True
+    kept = [(norm, name, buffer) for norm in norms for name, buffer in norm.named_buffers()]
+    for norm, name, buffer in kept:
+        setattr(norm, name, buffer.clone())
     try:
         yield
     finally:
-        for norm in norms:
-            norm.recomputing = False
+        for norm, name, buffer in kept:
+            setattr(norm, name, buffer)

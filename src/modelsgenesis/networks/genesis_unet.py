@@ -5,18 +5,11 @@ from itertools import pairwise
 from torch import Tensor, nn
 
 from modelsgenesis.configs import GenesisUNetConfig
-from modelsgenesis.networks.layers import (
-    ConvNormReLU,
-    concatenate,
-    convolution,
-    pooling,
-    upsampling,
-)
-from modelsgenesis.networks.unet import UNet
+from modelsgenesis.networks.layers import ConvNormReLU, UNet, concatenate, convolution, layer, upsampling
 
 
 class GenesisEncoder(nn.Module):
-    """The contracting path: [b, in_channels, *spatial] to one tensor a level, highest resolution first."""
+    """The contracting path: [b, in_channels, *spatial] to one tensor per level, highest resolution first."""
 
     def __init__(self, config: GenesisUNetConfig) -> None:
         super().__init__()
@@ -26,7 +19,7 @@ class GenesisEncoder(nn.Module):
             nn.Sequential(ConvNormReLU(config, before, width // 2), ConvNormReLU(config, width // 2, width))
             for before, width in pairwise(inputs)
         )
-        self.pooling = pooling(config.dims)
+        self.pooling = layer("MaxPool", config.dims)(2)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the features of every level: [b, widths[i], *spatial / 2**i]."""
@@ -57,8 +50,8 @@ class GenesisDecoder(nn.Module):
         return x
 
 
-class GenesisUNet(UNet[GenesisUNetConfig]):
-    """Encoder-decoder with skip connections that restores, or segments, a sub-volume.
+class GenesisUNet(UNet):
+    """Encoder-decoder with skip connections that restores, or segments, a patch.
 
     Args:
         config: Dimensions, widths, normalisation, up-sampling and output.
@@ -77,19 +70,13 @@ class GenesisUNet(UNet[GenesisUNetConfig]):
         `GENESIS_UNET_2019` it is the published network; `statistics="running"` is a deliberate deviation.
     """
 
-    head_prefix = "head."
-
     def __init__(self, config: GenesisUNetConfig) -> None:
         super().__init__()
         self.config = config
+        self.size_divisor = (2 ** (len(config.widths) - 1),) * config.dims  # each level below the first halves them
         self.encoder = GenesisEncoder(config)
         self.decoder = GenesisDecoder(config)
         self.head = convolution(config.dims, config.widths[0], config.out_channels, kernel=1)
-
-    @property
-    def size_divisor(self) -> tuple[int, ...]:
-        """What each side of an input must divide by."""
-        return (2 ** (len(self.config.widths) - 1),) * self.config.dims
 
     def decode(self, features: list[Tensor]) -> Tensor:
         """Go from the features of every level to [b, out_channels, *spatial], before the last activation."""

@@ -1,21 +1,21 @@
-"""Layers for two and three spatial dimensions: one definition each, `dims` chooses."""
+"""Layers for two and three spatial dimensions, one definition each, and what all networks here have in common."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modelsgenesis.configs import GenesisUNetConfig, UNetConfig
+from modelsgenesis.configs import GenesisUNetConfig, NetworkConfig, UNetConfig
 from modelsgenesis.errors import ShapeError
 from modelsgenesis.networks.batch_norm import BatchNorm
 
-_CONVOLUTION = {2: nn.Conv2d, 3: nn.Conv3d}
-_TRANSPOSED = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_POOLING = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
-_AVERAGE_POOLING = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
-_INSTANCE_NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+
+def layer(name: str, dims: int) -> Any:
+    """Return torch's class of a layer for `dims` dimensions, such as `nn.Conv3d` for `"Conv"`."""
+    return getattr(nn, f"{name}{dims}d")
 
 
 def convolution(
@@ -29,31 +29,13 @@ def convolution(
     """Return a padded convolution: [b, in, *spatial] to [b, out, *spatial / stride]; kernels are odd."""
     sizes = (kernel,) * dims if isinstance(kernel, int) else tuple(kernel)
     padding = tuple(size // 2 for size in sizes)
-    return _CONVOLUTION[dims](in_channels, out_channels, sizes, stride, padding, bias=bias)
-
-
-def pooling(dims: int) -> nn.Module:
-    """Return 2x max pooling: [b, c, *spatial] to [b, c, *spatial / 2]."""
-    return _POOLING[dims](2)
-
-
-def average_pooling(dims: int, stride: Sequence[int]) -> nn.Module:
-    """Return average pooling: [b, c, *spatial] to [b, c, *spatial / stride]."""
-    return _AVERAGE_POOLING[dims](tuple(stride))
-
-
-def transposed_convolution(
-    dims: int, in_channels: int, out_channels: int, stride: Sequence[int], bias: bool = True
-) -> nn.Module:
-    """Return one with kernel = stride: [b, in, *spatial] to [b, out, *spatial * stride]."""
-    return _TRANSPOSED[dims](in_channels, out_channels, tuple(stride), tuple(stride), bias=bias)
+    return layer("Conv", dims)(in_channels, out_channels, sizes, stride, padding, bias=bias)
 
 
 def upsampling(dims: int, channels: int, kind: Literal["transposed", "nearest"]) -> nn.Module:
     """Return 2x up-sampling that keeps the channels: [b, c, *spatial] to [b, c, *spatial * 2]."""
-    if kind == "nearest":
-        return nn.Upsample(scale_factor=2, mode="nearest")
-    return transposed_convolution(dims, channels, channels, (2,) * dims)
+    # Kernel = stride: the patches that neighbouring inputs paint do not overlap, so no checkerboard arises.
+    return nn.Upsample(scale_factor=2) if kind == "nearest" else layer("ConvTranspose", dims)(channels, channels, 2, 2)
 
 
 def normalization(config: UNetConfig, channels: int) -> nn.Module:
@@ -61,7 +43,7 @@ def normalization(config: UNetConfig, channels: int) -> nn.Module:
     if config.norm == "batch":
         return BatchNorm(channels, config.norm_epsilon, config.statistics)
     if config.norm == "instance":
-        return _INSTANCE_NORM[config.dims](channels, eps=config.norm_epsilon, affine=True)
+        return layer("InstanceNorm", config.dims)(channels, eps=config.norm_epsilon, affine=True)
     return nn.GroupNorm(config.norm_groups, channels, eps=config.norm_epsilon)
 
 
@@ -78,30 +60,79 @@ class ConvNormReLU(nn.Module):
         return functional.relu(self.norm(self.convolution(x)))
 
 
-def check_input(x: Tensor, dims: int, channels: int, divisor: int | Sequence[int]) -> None:
-    """Refuse an input that a U-Net cannot take and say which shape it could.
+class Network(nn.Module, ABC):
+    """What every network of this package offers: an encoder whose levels can be seen.
 
-    Args:
-        x: Input, expected [b, channels, *spatial] with `dims` spatial axes.
-        dims: Spatial dimensions of the network.
-        channels: Channels of the network.
-        divisor: What each side must divide by: one number, or one an axis.
-
-    Raises:
-        ShapeError: The number of axes, the channels or a side does not fit.
+    Attributes:
+        config: Its shape.
+        head_prefix: Beginning of the names of the tensors that belong to the task alone.
+        size_divisor: What each side of an input must divide by.
+        encoder: [b, in_channels, *spatial] to one tensor per level, highest resolution first.
     """
-    axes = "batch channels height width" if dims == 2 else "batch channels x y z"
-    if x.ndim != dims + 2:
-        raise ShapeError(f"input of shape {tuple(x.shape)}: expected {dims + 2} axes [{axes}]")
-    if x.shape[1] != channels:
-        raise ShapeError(f"input of shape {tuple(x.shape)}: expected {channels} channels on axis 1, not {x.shape[1]}")
-    sides = tuple(x.shape[2:])
-    divisors = (divisor,) * dims if isinstance(divisor, int) else tuple(divisor)
-    if any(side % step or side == 0 for side, step in zip(sides, divisors, strict=True)):
-        fitting = tuple(max(-(-side // step), 1) * step for side, step in zip(sides, divisors, strict=True))
-        raise ShapeError(f"input sides {sides} must divide by {divisors}: pad to {fitting}")
+
+    config: NetworkConfig
+    head_prefix: str = "head."
+    size_divisor: tuple[int, ...]
+    encoder: nn.Module
+
+    @property
+    def unet(self) -> UNetConfig:
+        """The shape of the encoder-decoder that the encoder belongs to."""
+        return self.config.encoder if self.config.kind == "classifier" else self.config
+
+    @property
+    def feature_channels(self) -> tuple[int, ...]:
+        """Channels of `features()`, highest resolution first."""
+        return self.unet.widths
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return the features of every level of the encoder.
+
+        Args:
+            x: [b, in_channels, *spatial], prepared as the input contract says.
+
+        Returns:
+            One tensor per level, [b, feature_channels[i], *spatial / stride], highest resolution first.
+
+        Raises:
+            ShapeError: The input has the wrong axes or channels, or sides that do not divide.
+        """
+        dims, channels, steps = self.unet.dims, self.unet.in_channels, self.size_divisor
+        if x.ndim != dims + 2:
+            axes = "batch channels height width" if dims == 2 else "batch channels x y z"
+            raise ShapeError(f"input of shape {tuple(x.shape)}: expected {dims + 2} axes [{axes}]")
+        if x.shape[1] != channels:
+            raise ShapeError(
+                f"input of shape {tuple(x.shape)}: expected {channels} channels on axis 1, not {x.shape[1]}"
+            )
+        sides = tuple(x.shape[2:])
+        fitting = tuple(max(-(-side // step), 1) * step for side, step in zip(sides, steps, strict=True))
+        if sides != fitting:
+            raise ShapeError(f"input sides {sides} must divide by {steps}: pad to {fitting}")
+        return self.encoder(x)
+
+    def initialize(self, module: nn.Module) -> None:
+        """Give the parameters that `module` itself holds random values."""
+        module.reset_parameters()  # pyright: ignore[reportCallIssue] - every layer with parameters has it
+
+
+class UNet(Network):
+    """An encoder-decoder with skip connections. A subclass decodes."""
+
+    @abstractmethod
+    def decode(self, features: list[Tensor]) -> Tensor:
+        """Go from the features of every level to [b, out_channels, *spatial], before the last activation."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [b, in_channels, *spatial] to [b, out_channels, *spatial].
+
+        Raises:
+            ShapeError: The input has the wrong axes or channels, or sides that do not divide.
+        """
+        x = self.decode(self.features(x))
+        return torch.sigmoid(x) if self.unet.output == "sigmoid" else x
 
 
 def concatenate(skip: Tensor, upsampled: Tensor) -> Tensor:
     """Join two tensors of equal spatial shape along the channels."""
-    return torch.cat([upsampled, skip], dim=1)
+    return torch.cat([upsampled, skip], dim=1)  # in this order in both families: published kernels depend on it

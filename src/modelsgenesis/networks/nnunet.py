@@ -11,86 +11,54 @@ from typing import cast
 
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+from torch.nn.modules.conv import _ConvNd
 
 from modelsgenesis.configs import PlainUNetConfig, ResidualUNetConfig
-from modelsgenesis.networks.layers import (
-    average_pooling,
-    concatenate,
-    convolution,
-    normalization,
-    transposed_convolution,
-)
-from modelsgenesis.networks.unet import UNet
+from modelsgenesis.networks.layers import UNet, concatenate, convolution, layer, normalization
 
 NnUNetConfig = PlainUNetConfig | ResidualUNetConfig
+Channels = tuple[int, int]
+"""Channels before and after."""
 
 
-class ConvolutionUnit(nn.Module):
+class ConvNorm(nn.Module):
     """Convolution, normalisation and, unless told otherwise, leaky ReLU."""
 
     def __init__(
         self,
         config: NnUNetConfig,
-        channels: tuple[int, int],
+        channels: Channels,
         kernel: Sequence[int],
         stride: Sequence[int],
         *,
-        bias: bool | None = None,
+        bias: bool = True,
         activated: bool = True,
     ) -> None:
         super().__init__()
-        bias = config.convolution_bias if bias is None else bias
-        self.conv = convolution(config.dims, *channels, kernel, stride, bias)
+        self.conv = convolution(config.dims, *channels, kernel, stride, bias and config.convolution_bias)
         self.norm = normalization(config, channels[1])
-        self.negative_slope = config.negative_slope if activated else None
+        self.negative_slope = config.negative_slope if activated else 1.0  # a slope of 1 changes nothing
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [b, in, *spatial] to [b, out, *spatial / stride]."""
         x = self.norm(self.conv(x))
-        return x if self.negative_slope is None else functional.leaky_relu(x, self.negative_slope, inplace=True)
-
-
-class ConvolutionStack(nn.Module):
-    """Convolutions in a row, of which the first changes channels and resolution."""
-
-    def __init__(
-        self,
-        config: NnUNetConfig,
-        channels: tuple[int, int],
-        kernel: Sequence[int],
-        stride: Sequence[int],
-        count: int,
-    ) -> None:
-        super().__init__()
-        before, after = channels
-        same = (1,) * config.dims
-        self.convs = nn.Sequential(
-            ConvolutionUnit(config, (before, after), kernel, stride),
-            *(ConvolutionUnit(config, (after, after), kernel, same) for _ in range(count - 1)),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [b, in, *spatial] to [b, out, *spatial / stride]."""
-        return self.convs(x)
+        return x if self.negative_slope == 1 else functional.leaky_relu(x, self.negative_slope, inplace=True)
 
 
 class ResidualBlock(nn.Module):
     """Two convolutions beside a skip that pools and projects where resolution or channels change."""
 
-    def __init__(
-        self, config: NnUNetConfig, channels: tuple[int, int], kernel: Sequence[int], stride: Sequence[int]
-    ) -> None:
+    def __init__(self, config: NnUNetConfig, channels: Channels, kernel: Sequence[int], stride: Sequence[int]) -> None:
         super().__init__()
         before, after = channels
         same = (1,) * config.dims
-        self.conv1 = ConvolutionUnit(config, channels, kernel, stride)
-        self.conv2 = ConvolutionUnit(config, (after, after), kernel, same, activated=False)
+        self.conv1 = ConvNorm(config, channels, kernel, stride)
+        self.conv2 = ConvNorm(config, (after, after), kernel, same, activated=False)  # after the sum, see forward
         skip: list[nn.Module] = []
         if prod(stride) > 1:
-            skip.append(average_pooling(config.dims, stride))
+            skip.append(layer("AvgPool", config.dims)(tuple(stride)))
         if before != after:
-            skip.append(ConvolutionUnit(config, channels, same, same, bias=False, activated=False))
+            skip.append(ConvNorm(config, channels, same, same, bias=False, activated=False))
         self.skip = nn.Sequential(*skip)
         self.negative_slope = config.negative_slope
 
@@ -99,48 +67,38 @@ class ResidualBlock(nn.Module):
         return functional.leaky_relu(self.conv2(self.conv1(x)) + self.skip(x), self.negative_slope, inplace=True)
 
 
-class ResidualStage(nn.Module):
-    """Residual blocks in a row, of which the first changes channels and resolution."""
-
-    def __init__(
-        self,
-        config: ResidualUNetConfig,
-        channels: tuple[int, int],
-        kernel: Sequence[int],
-        stride: Sequence[int],
-        count: int,
-    ) -> None:
-        super().__init__()
-        before, after = channels
-        same = (1,) * config.dims
-        self.blocks = nn.Sequential(
-            ResidualBlock(config, (before, after), kernel, stride),
-            *(ResidualBlock(config, (after, after), kernel, same) for _ in range(count - 1)),
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [b, in, *spatial] to [b, out, *spatial / stride]."""
-        return self.blocks(x)
+def _stack(
+    block: type[ConvNorm] | type[ResidualBlock],
+    config: NnUNetConfig,
+    channels: Channels,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    count: int,
+) -> nn.Sequential:
+    """Return blocks in a row, of which the first changes channels and resolution, under nnU-Net's name for them."""
+    first = block(config, channels, kernel, stride)
+    after, same = (channels[1], channels[1]), (1,) * config.dims
+    blocks = nn.Sequential(first, *(block(config, after, kernel, same) for _ in range(count - 1)))
+    stack = nn.Sequential()
+    stack.add_module("convs" if block is ConvNorm else "blocks", blocks)
+    return stack
 
 
 class NnUNetEncoder(nn.Module):
-    """The contracting path: [b, in_channels, *spatial] to one tensor a stage, highest resolution first."""
+    """The contracting path: [b, in_channels, *spatial] to one tensor per stage, highest resolution first."""
 
     def __init__(self, config: NnUNetConfig) -> None:
         super().__init__()
-        widths = config.widths
+        channels, width = config.in_channels, config.widths[0]
         if isinstance(config, ResidualUNetConfig):
-            self.stem = ConvolutionStack(
-                config, (config.in_channels, widths[0]), config.kernels[0], (1,) * config.dims, 1
-            )
-            channels = pairwise((widths[0], *widths))
-            stages = zip(channels, config.kernels, config.strides, config.blocks, strict=True)
-            built = [ResidualStage(config, *stage) for stage in stages]
+            self.stem = _stack(ConvNorm, config, (channels, width), config.kernels[0], (1,) * config.dims, 1)
+            stages = zip(pairwise((width, *config.widths)), config.kernels, config.strides, config.blocks, strict=True)
+            built = [_stack(ResidualBlock, config, *stage) for stage in stages]
         else:
             self.stem = nn.Identity()
-            channels = pairwise((config.in_channels, *widths))
-            stages = zip(channels, config.kernels, config.strides, config.convolutions, strict=True)
-            built = [nn.Sequential(ConvolutionStack(config, *stage)) for stage in stages]
+            inputs = pairwise((channels, *config.widths))
+            stages = zip(inputs, config.kernels, config.strides, config.convolutions, strict=True)
+            built = [nn.Sequential(_stack(ConvNorm, config, *stage)) for stage in stages]
         self.stages = nn.Sequential(*built)
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -162,14 +120,14 @@ class NnUNetDecoder(nn.Module):
 
     def __init__(self, config: NnUNetConfig) -> None:
         super().__init__()
-        dims, widths = config.dims, config.widths
+        dims, widths, strides = config.dims, config.widths, config.strides
         up = range(len(widths) - 1, 0, -1)  # deepest first
-        self.stages = nn.ModuleList(
-            ConvolutionStack(config, (2 * widths[i - 1], widths[i - 1]), config.kernels[i - 1], (1,) * dims, count)
+        self.stages = nn.ModuleList(  # twice the width comes in: the skip and what was sampled up
+            _stack(ConvNorm, config, (2 * widths[i - 1], widths[i - 1]), config.kernels[i - 1], (1,) * dims, count)
             for i, count in zip(up, config.decoder_convolutions, strict=True)
         )
         self.transpconvs = nn.ModuleList(
-            transposed_convolution(dims, widths[i], widths[i - 1], config.strides[i], config.upsampling_bias)
+            layer("ConvTranspose", dims)(widths[i], widths[i - 1], strides[i], strides[i], bias=config.upsampling_bias)
             for i in up
         )
         self.seg_layers = nn.ModuleList(
@@ -185,7 +143,7 @@ class NnUNetDecoder(nn.Module):
         return self.seg_layers[-1](x)
 
 
-class NnUNet(UNet[NnUNetConfig]):
+class NnUNet(UNet):
     """A U-Net of the nnU-Net family; the configuration says whether plain or residual.
 
     Args:
@@ -209,6 +167,7 @@ class NnUNet(UNet[NnUNetConfig]):
     def __init__(self, config: NnUNetConfig) -> None:
         super().__init__()
         self.config = config
+        self.size_divisor = tuple(prod(steps) for steps in zip(*config.strides, strict=True))
         self.encoder = NnUNetEncoder(config)
         self.decoder = NnUNetDecoder(config)
         if not self.decoder.seg_layers[0].weight.is_meta:  # without values; asking for them imports torch's compiler
@@ -216,19 +175,14 @@ class NnUNet(UNet[NnUNetConfig]):
                 if isinstance(module, (_ConvNd, ResidualBlock)):
                     self.initialize(module)
 
-    @property
-    def size_divisor(self) -> tuple[int, ...]:
-        """What each side of an input must divide by."""
-        return tuple(prod(steps) for steps in zip(*self.config.strides, strict=True))
-
     def decode(self, features: list[Tensor]) -> Tensor:
         """Go from the features of every stage to [b, out_channels, *spatial], before the last activation."""
         return self.decoder(features)
 
     def initialize(self, module: nn.Module) -> None:
         """Initialise as nnU-Net does: He's normal values, no biases, residual blocks that begin as skips."""
-        if isinstance(module, (_ConvNd, _ConvTransposeNd)):
-            nn.init.kaiming_normal_(module.weight, a=self.config.negative_slope)
+        if isinstance(module, _ConvNd):  # the base of transposed convolutions too
+            nn.init.kaiming_normal_(module.weight, a=cast("NnUNetConfig", self.config).negative_slope)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, ResidualBlock):

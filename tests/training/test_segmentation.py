@@ -2,6 +2,8 @@ import math
 
 import numpy as np
 import pytest
+from modelsgenesis.training.finetuning import make_objective
+from modelsgenesis.training.outcome import summarize_rows
 from torch import nn
 
 from labelled_cases import SEGMENT, data_of, masked
@@ -10,8 +12,6 @@ from modelsgenesis.errors import DataError, MissingExtraError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.metrics.segmentation import hausdorff95_per_class, measure_segmentation
 from modelsgenesis.networks import build_network
-from modelsgenesis.training.finetuning import make_objective
-from modelsgenesis.training.outcome import summarize_rows
 
 LABELS = ("background", "square", "stripe")
 DATA = data_of([], LABELS, "segmentation")

@@ -85,7 +85,11 @@ class ArrayFile:
 
     @contextmanager
     def _opened(self) -> Iterator[zipfile.ZipFile]:
-        with parsing(self.path, ScanError), open_regular(self.path, ScanError) as file, zipfile.ZipFile(file) as archive:
+        with (
+            parsing(self.path, ScanError),
+            open_regular(self.path, ScanError) as file,
+            zipfile.ZipFile(file) as archive,
+        ):
             yield archive
 
     def _check(self, key: str, archive: zipfile.ZipFile) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from modelsgenesis.data.dataset_json import is_there, read_description
-from modelsgenesis.data.finding import skipped_notes, scan_sources
+from modelsgenesis.data.finding import scan_sources, skipped_notes
 from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData
 from modelsgenesis.data.labelled.images import ArrayFile, ArrayImage, FileImage, PatchImage
 from modelsgenesis.data.labelled.preparation import read_mask
@@ -122,14 +122,18 @@ def read_folders(folder: Path, pattern: str | None = None) -> LabelledData:
         if bad and not scans:
             raise DataError(f"{place}: no image of this class can be used: {bad[0].source}: {bad[0].reason}")
         if not scans:
-            others = [SkippedScan(source=str(place), reason="holds no images or labels alone, so not a class", bad=False)]
+            others = [
+                SkippedScan(source=str(place), reason="holds no images or labels alone, so not a class", bad=False)
+            ]
         found += [(part, place.name, scan) for scan in scans]
         skipped += others
     names, scans = [name for _, name, _ in found], [scan for *_, scan in found]
     labels, paths = class_order(names), [scan.path for scan in scans]
     if len(labels) < 2:
         alone = ", ".join(labels) or "no class"
-        raise DataError(f"{folder}: images of {alone} alone; expected one folder per class, two or more; masks need a CSV")
+        raise DataError(
+            f"{folder}: images of {alone} alone; expected one folder per class, two or more; masks need a CSV"
+        )
     patients, rule = [scan.group for scan in scans], "patients by the tags of DICOM"
     if pattern is not None or any(scan.format != "DICOM" for scan in scans):
         patients, rule = find_patients(paths, pattern, classes=names)
@@ -183,7 +187,11 @@ def read_medmnist(path: Path) -> LabelledData:
     labels = {part: _class_numbers(file, f"{part}_labels") for part in parts}
     shape, width = images["train"].shape[1:], labels["train"].shape[1]
     for part in parts:
-        if len(shape) not in (2, 3) or (*images[part].shape, labels[part].shape[1]) != (len(labels[part]), *shape, width):
+        if len(shape) not in (2, 3) or (*images[part].shape, labels[part].shape[1]) != (
+            len(labels[part]),
+            *shape,
+            width,
+        ):
             raise DataError(
                 f"{path}: {part}_images is {images[part].shape} beside {len(labels[part])} labels; expected an image per "
                 "label, [n, height, width], [n, height, width, 3] or [n, *three axes], and the same in each part"
@@ -197,9 +205,7 @@ def read_medmnist(path: Path) -> LabelledData:
             name, key = f"{part}_{index:0{digits}d}", f"{part}_images"
             channel_images = tuple(ArrayImage(file=file, key=key, index=index, channel=channel) for channel in channels)
             held = tuple((np.flatnonzero(row) if width > 1 else row).tolist())
-            cases.append(
-                LabelledCase(name=name, patient=name, images=channel_images, classes=held, part=part_of(part))
-            )
+            cases.append(LabelledCase(name=name, patient=name, images=channel_images, classes=held, part=part_of(part)))
     binary = len(np.unique(images["train"][:_LOOKED_AT])) <= 2  # as AdrenalMNIST3D and VesselMNIST3D
     classes = width if width > 1 else 1 + max(int(array.max()) for array in labels.values())
     return LabelledData(
@@ -287,7 +293,9 @@ def _read_images(path: Path, rows: Sequence[Row], pattern: str | None) -> Labell
         if empty := [name for name in ("image", "mask", "patient") if row.get(name) == ""]:
             raise DataError(f"{path}: line {number} has no {empty[0]}")
         if len(channels) != len(files[0]):
-            raise DataError(f"{path}: line {number} has {len(channels)} channels; expected {len(files[0])} as in line 2")
+            raise DataError(
+                f"{path}: line {number} has {len(channels)} channels; expected {len(files[0])} as in line 2"
+            )
     _require_files(path, chain(*files, masks))
     values, classes = [], [()] * len(rows)
     if segmentation:

@@ -183,7 +183,6 @@ class PreparedCases:
 
     Args:
         data: The data set.
-        contract: How images are prepared.
         size: Sides that images to classify are brought to at once; None keeps their own.
         fit: How they are brought to them; `"auto"` as the data set says.
         strict: A bad case is an error instead of being skipped.
@@ -197,48 +196,46 @@ class PreparedCases:
     def __init__(
         self,
         data: LabelledData,
-        contract: InputContract,
         *,
         size: tuple[int, ...] | None = None,
         fit: Fit = "auto",
         strict: bool = False,
         folder: str | Path | None = None,
     ) -> None:
-        self.data, self.contract, self.strict = data, contract, strict
-        self.size, self.fit, self.folder = size, fit, None if folder is None else Path(folder)
+        self.data, self.strict, self.folder = data, strict, None if folder is None else Path(folder)
+        self.options: dict[str, Any] = {"size": size, "fit": fit}
         self.skipped: dict[str, SkippedScan] = {}
         self._listed = {case.name: case for case in data.cases}
-        self._known: dict[str, PreparedCase] = {}
+        self._known: dict[tuple[InputContract, str], PreparedCase] = {}
 
-    def get(self, names: Sequence[str]) -> list[PreparedCase]:
-        """Return the cases of these names that can be used.
+    def get(self, names: Sequence[str], contract: InputContract) -> list[PreparedCase]:
+        """Return the cases of these names that can be used, prepared by a contract.
 
         Raises:
             DataError: There are names, and none of their cases can be used.
             ScanError: A case cannot be used and `strict` is set.
         """
         for name in names:
-            if name in self._known or name in self.skipped:
+            if (contract, name) in self._known or name in self.skipped:
                 continue
             try:
-                self._known[name] = self._prepare(self._listed[name])
+                self._known[contract, name] = self._prepare(self._listed[name], contract)
             except GenesisError as error:
                 if self.strict:
                     raise
                 self.skipped[name] = SkippedScan(source=name, reason=str(error))
-        found = [self._known[name] for name in names if name in self._known]
+        found = [self._known[contract, name] for name in names if name not in self.skipped]
         if names and not found:
             reason = self.skipped[names[0]].reason
             raise DataError(f"{self.data.name}: none of {len(names)} cases is usable; the first: {reason}")
         return found
 
-    def _prepare(self, case: LabelledCase) -> PreparedCase:
-        options: dict[str, Any] = {"size": self.size, "fit": self.fit}
+    def _prepare(self, case: LabelledCase, contract: InputContract) -> PreparedCase:
         if self.folder is None:
-            return prepare_case(case, self.data, self.contract, **options)
-        path = self.folder / f"{self._key(case)}.pt"
+            return prepare_case(case, self.data, contract, **self.options)
+        path = self.folder / f"{self._key(case, contract)}.pt"
         if not path.exists():
-            made = prepare_case(case, self.data, self.contract, **options)
+            made = prepare_case(case, self.data, contract, **self.options)
             # Tensors and plain values alone, which load without running code.
             stored: dict[str, Any] = {"image": torch.from_numpy(np.ascontiguousarray(made.image))}
             stored["label"] = None if made.label is None else torch.from_numpy(np.ascontiguousarray(made.label))
@@ -259,12 +256,11 @@ class PreparedCases:
                 digest=stored["digest"],
             )
 
-    def _key(self, case: LabelledCase) -> str:
+    def _key(self, case: LabelledCase, contract: InputContract) -> str:
         """Return a name that changes with the files of a case, by size and time, and with how they are prepared."""
         files = [*(image.path for image in case.images), *([case.mask] if case.mask else [])]
         states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         sources = [image.source for image in case.images]
         data = (self.data.task, self.data.values, self.data.others_are_background, self.data.channels, self.data.fit)
-        told = (states, sources, case.classes, data, self.contract.to_dict(), self.size, self.fit)
+        told = (states, sources, case.classes, data, contract.to_dict(), self.options)
         return hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest()
-

@@ -28,8 +28,7 @@ LABELS = ("background", "bright", "dark")
 def make_bundle(network: NetworkConfig, *, seed: int = 0, card: str = "", **settings: Any) -> Bundle:
     """A network with random weights and a configuration that fits it; `settings` are of the configuration."""
     classifies = isinstance(network, ClassifierConfig)
-    unet = network.encoder if isinstance(network, ClassifierConfig) else network
-    outputs = network.num_classes if isinstance(network, ClassifierConfig) else network.out_channels
+    unet, outputs = network.unet, network.outputs
     task = settings.setdefault("task", "classification" if classifies else "restoration")
     channels = tuple(f"image{channel}" for channel in range(unet.in_channels))
     config = {

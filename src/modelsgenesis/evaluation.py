@@ -1,7 +1,7 @@
 """Measuring a model, or predictions that are written already, on labelled data."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,18 +13,21 @@ from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.data import LabelledCase, LabelledData, SkippedScan, file_stem, read_labelled, read_volume
 from modelsgenesis.data.labelled import label_indices
 from modelsgenesis.data.names import channel_order
-from modelsgenesis.errors import ConfigurationError, DataError, ScanError
+from modelsgenesis.errors import DataError, ScanError
 from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.inference.cases import as_unicode, other_channels
-from modelsgenesis.inference.ensemble import Member, classify_case, native_labels, prepare_for, segment_case
-from modelsgenesis.inference.measuring import Measure, Measured, each_case, measure_classes, measure_labels
+from modelsgenesis.inference.ensemble import Member
+from modelsgenesis.inference.measuring import each_case, match_classes, measure_case, measure_classes, measure_labels
 from modelsgenesis.inference.outputs import check_outputs, describe_model, output_name
-from modelsgenesis.metrics.summary import Summary, flat, summarize_classification, summarize_segmentation
+from modelsgenesis.metrics.summary import Row, Summary, flat, summarize_rows
 from modelsgenesis.models import public_name
 from modelsgenesis.prediction import Models, expand_folds, load_members, model_folders, model_names
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split, read_split
+
+Measure = Callable[[LabelledCase], Row]
+"""Gets the prediction of a case and measures it."""
 
 RESULTS_NAME, CASES_NAME = "results.json", "cases.csv"
 
@@ -122,11 +125,11 @@ def evaluate(
         about = describe_model(model_names(model), len(members), config, hardware)
         measure = _measure_members(members, data, config, hardware, reporter)
     named = [(case.name, case) for case in cases]
-    measured, refused = each_case(named, measure, title="measuring", strict=strict, reporter=reporter)
-    if not measured:
+    rows, refused = each_case(named, measure, title="evaluating", strict=strict, reporter=reporter)
+    if not rows:
         raise DataError(f"{data.name}: none of {len(cases)} cases could be measured; the first: {refused[0].reason}")
-    rows = [row for row, _ in measured]
-    summary = _summarize(measured, {case.name: case.classes for case in cases}, data, options)
+    kind: dict[str, Any] = {"task": data.task, "multilabel": data.multilabel, "specificity": options.specificity}
+    summary = summarize_rows(rows, data.labels, **kind, resamples=options.bootstrap, seed=options.seed)
     content = {"task": data.task, "data": data.name, **about, "part": part, "labels": list(data.labels)}
     content |= {"patients": len({row["patient"] for row in rows}), "cases": len(rows), "refused": len(refused)}
     content |= {"bootstrap": options.bootstrap, "seed": options.seed}
@@ -158,41 +161,15 @@ def _cases(data: LabelledData, split: str | Path | Split | None) -> tuple[list[L
     return [case for case in data.cases if case.name in test], "test"
 
 
-def match_classes(member: Member, data: LabelledData) -> np.ndarray:
-    """Return which of the model's classes is each class of the data.
-
-    Raises:
-        ConfigurationError: They are for different tasks, or their classes are not the same.
-    """
-    config = member.config
-    if config.task != data.task:
-        raise ConfigurationError(f"{member.name}: is for {config.task}, {data.name} for {data.task}; expected the same")
-    if sorted(config.labels) != sorted(data.labels):
-        raise ConfigurationError(
-            f"{member.name}: its classes {', '.join(config.labels)} are not the {', '.join(data.labels)} of {data.name}"
-        )
-    return np.array([config.labels.index(label) for label in data.labels])
-
-
 def _measure_members(
     members: list[Member], data: LabelledData, config: PredictionConfig, hardware: Hardware, reporter: Reporter
 ) -> Measure:
     """Return what predicts a case and measures the answer."""
-    classes = match_classes(members[0], data)
+    match_classes(members[0], data)  # before the first case
     wanted = members[0].config.input.channels
-    channels = channel_order(data.channels, wanted)
-    if channels is None and len(data.channels) == len(wanted) > 1:
+    if channel_order(data.channels, wanted) is None and len(data.channels) == len(wanted) > 1:
         reporter.note(f"warning: {other_channels(data.name, data.channels, wanted)}")
-
-    def measure(case: LabelledCase) -> Measured:
-        volumes = [case.images[index].read() for index in channels or range(len(case.images))]
-        if data.task == "classification":
-            soft = classify_case(members, volumes, config=config, hardware=hardware)
-            return measure_classes(case, data, soft[classes])
-        labels = native_labels(segment_case(prepare_for(members, volumes), config=config, hardware=hardware))
-        return measure_labels(case, data, np.argsort(classes).astype(labels.dtype)[labels], volumes[0])
-
-    return measure
+    return lambda case: measure_case(members, case, data, config=config, hardware=hardware)
 
 
 def _warn_of_training(model: Models, cases: Sequence[LabelledCase], reporter: Reporter) -> None:
@@ -206,21 +183,6 @@ def _warn_of_training(model: Models, cases: Sequence[LabelledCase], reporter: Re
                 f"warning: {public_name(run)} was trained on {len(seen)} of the {len(measured)} cases; expect "
                 f"figures that are too good, or measure its test part with --split {file}"
             )
-
-
-def _summarize(
-    measured: Sequence[Measured], held: Mapping[str, Sequence[int]], data: LabelledData, options: MeasuringOptions
-) -> Summary:
-    """Return what was measured of all cases; `held` are the true classes by the case's name."""
-    rows = [row for row, _ in measured]
-    patients = [row["patient"] for row in rows]
-    resampling: dict[str, Any] = {"resamples": options.bootstrap, "seed": options.seed}
-    if data.task == "segmentation":
-        return summarize_segmentation(rows, data.labels, patients, **resampling)
-    soft = np.stack([probabilities for _, probabilities in measured if probabilities is not None])
-    truth = np.array([[index in held[row["case"]] for index in range(len(data.labels))] for row in rows])
-    kind: dict[str, Any] = {"multilabel": data.multilabel, "specificity": options.specificity}
-    return summarize_classification(soft, truth, data.labels, patients, **kind, **resampling)
 
 
 def written_predictions(model: Models) -> Path | None:
@@ -250,7 +212,7 @@ def measure_written(path: Path, data: LabelledData) -> Measure:
     if data.task == "classification":
         table = read_table(path, data.labels)
 
-        def look_up(case: LabelledCase) -> Measured:
+        def look_up(case: LabelledCase) -> Row:
             if as_unicode(case.name) not in table:
                 raise ScanError(f"{path}: has no row of it")
             return measure_classes(case, data, table[as_unicode(case.name)])
@@ -258,7 +220,7 @@ def measure_written(path: Path, data: LabelledData) -> Measure:
         return look_up
     files = _by_name(path)
 
-    def compare(case: LabelledCase) -> Measured:
+    def compare(case: LabelledCase) -> Row:
         name = output_name(case.name).name
         found = files.get(name, [])
         if len(found) != 1:

@@ -1,21 +1,23 @@
 """Fine-tuning: a task network, pretrained or from scratch, trained with labels and measured on held-out patients."""
 
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 from torch import nn
 
-from modelsgenesis.configs import ClassificationConfig, ClassifierConfig, FinetuningConfig, SegmentationConfig
-from modelsgenesis.data import LabelledData, PreparedCase, PreparedCases, read_labelled, sample_data
+from modelsgenesis.checkpoints import Bundle
+from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, PredictionConfig, SegmentationConfig
+from modelsgenesis.data import LabelledData, PreparedCases, read_labelled, sample_data
 from modelsgenesis.data.labelled.reading import find_task
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError
-from modelsgenesis.files import parsing, read_json, sha256_of, write_csv
+from modelsgenesis.files import parsing, read_json
 from modelsgenesis.hardware import Hardware, choose_hardware
-from modelsgenesis.metrics.summary import Summary, explanations, flat
+from modelsgenesis.inference.ensemble import Member
+from modelsgenesis.inference.measuring import each_case, measure_case
+from modelsgenesis.metrics.summary import Row, explanations, flat
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import load_kept, network_config, save_run_bundle
@@ -24,11 +26,10 @@ from modelsgenesis.training.pictures import draw_run_curve
 from modelsgenesis.training.results import (
     RESULTS_NAME,
     SPLIT_NAME,
-    TEST_NAME,
     describe_bundle,
     read_results,
     read_rows,
-    summarize_rows,
+    summarize,
     write_results,
 )
 from modelsgenesis.training.run import RUN_NAME, Run
@@ -254,36 +255,31 @@ def _train(
     check_split(split, data)
     bundle = None if config.init is None else load(config.init, token=token, progress=announce(reporter))
     begun = initial_model(bundle, data, config, name=public_name(config.init or ""), reporter=reporter)
-    init, contract = begun.init, begun.contract
-    skipped = set(cases.skipped)
-    parts = {part: cases.get(names, contract) for part, names in asdict(split).items()}
-    for name, refusal in cases.skipped.items():
-        if name not in skipped:
-            reporter.note(f"skipped {name}: {refusal.reason}")
-    config = resolve_patch_size(config, begun.network, parts["training"], reporter)
-    check_network(begun.network, data)
-    training = parts["training"]
-    if config.dims == 2:
-        training = [plane for case in training for plane in slices_of(case)]
-    options: dict[str, Any] = {"training": training, "validation": parts["validation"], "hardware": hardware}
-    objective = make_objective(config, data, contract, **options)
-    names = {part: list(listed) for part, listed in asdict(split).items()}
-    digests = {case.name: case.digest for part in parts.values() for case in part}
-    described = {"kind": "finetuning", "config": config.to_dict(), "init": init, "input": contract.to_dict()}
-    described |= {"shape": network_config(begun.network).to_dict(), "split": names}
-    # A case that was skipped has the digest "": a resume tells also that it has been mended since.
-    described |= {"digests": {part: [digests.get(name, "") for name in listed] for part, listed in names.items()}}
+    training, validation = (cases.get(names, begun.contract, reporter) for names in (split.training, split.validation))
+    used = Split(*(tuple(case.name for case in part) for part in (training, validation)), test=split.test)
+    config = resolve_patch_size(config, begun.network, training, reporter)
+    frozen = cast("nn.Module", begun.network.encoder) if config.freeze_encoder else None
+    options: dict[str, Any] = {"config": config, "hardware": hardware, "frozen": frozen}
+    objective = make_objective(data, training=training, validation=validation, **options)
+    digests = {case.name: case.digest for case in (*training, *validation)}
+    described = {"kind": "finetuning", "config": config.to_dict(), "init": begun.init}
+    described |= {"input": begun.contract.to_dict(), "shape": network_config(begun.network).to_dict()}
+    # A case that was skipped has the digest "", so that a resume notices also that it has been mended since. Test cases
+    # have none: they are read when the training has ended.
+    described |= {"split": {part: list(names) for part, names in asdict(split).items()}}
+    described["digests"] = {
+        part: [digests.get(name, "") for name in getattr(split, part)] for part in ("training", "validation")
+    }
     run = Run.open(output, described, resume=resume)
 
-    def save(
-        network: nn.Module, step: int, validation: dict[str, float], test: Summary, figures: dict[str, str]
-    ) -> str:
-        measured: dict[str, Any] = {"step": step, "validation": validation, "test": test}
-        content = describe_bundle(network, config, contract, data, parts, init=init, hardware=hardware, **measured)
-        return save_run_bundle(run, network, content, figures if draw else None, reporter)
+    def save(network: nn.Module, figures: dict[str, str] | None = None, **measured: Any) -> str:
+        content = describe_bundle(
+            network, config, begun.contract, data, used, init=begun.init, hardware=hardware, **measured
+        )
+        return save_run_bundle(run, network, content, figures or {} if draw else None, reporter)
 
     def keep(network: nn.Module, progress: Progress) -> None:
-        progress.kept = save(network, progress.step, progress.metrics, {}, {})
+        progress.kept = save(network, step=progress.step, validation=progress.metrics, test={})
 
     try:
         if run.description().get("finished") and (output / RESULTS_NAME).exists():
@@ -292,10 +288,8 @@ def _train(
         write_split(split, output / SPLIT_NAME)
         for note in objective.notes:
             reporter.note(note)
-        if config.freeze_encoder:
-            objective.freeze(cast("nn.Module", begun.network.encoder))
-            if init is None:
-                reporter.note("the frozen encoder has random weights: only what is after it learns")
+        if frozen is not None and begun.init is None:
+            reporter.note("the frozen encoder has random weights: only what is after it learns")
         trainer = Trainer(
             network=begun.network,
             objective=objective,
@@ -310,58 +304,47 @@ def _train(
             trainer.resume()
         progress = trainer.fit()
         kept = load_kept(run, progress)
-        network = hardware.place_network(kept.network).eval()
-        validation = flat(summarize_rows(objective.measure(network, parts["validation"]), data, config))
-        rows = objective.measure(network, parts["test"])
-        test = summarize_rows(rows, data, config)
-        for explanation in explanations(test):
+        measure = partial(_measure, kept, data, config, hardware.for_results(), strict=cases.strict, reporter=reporter)
+        validated, rows = measure("validation", used.validation), measure("test", split.test)
+        used = replace(used, test=tuple(row["case"] for row in rows))
+        measured = {"validation": flat(summarize(validated, data, config)), "test": summarize(rows, data, config)}
+        for explanation in explanations(measured["test"]):
             reporter.note(explanation)
-        write_csv(output / TEST_NAME, rows, DataError, ("case", "patient"))
-        save(kept.network, progress.best_step, validation, test, draw_run_curve(output, reporter) if draw else {})
-        more = {"init": init, "split": count_split(split, data), "step": progress.best_step, "steps": progress.step}
-        more |= {"validation": validation, **hardware.for_results().recorded()}
-        more |= {"rows_sha256": sha256_of(output / TEST_NAME)}  # folds are put together by their rows
-        write_results(output, data, config, test, rows, **more)
+        figures = draw_run_curve(output, reporter) if draw else {}
+        save(kept.network, figures, step=progress.best_step, **measured)
+        steps = {"init": begun.init, "step": progress.best_step, "steps": progress.step}
+        more = {**steps, "split": count_split(used, data), **hardware.for_results().recorded(), **measured}
+        write_results(output, data, config, rows, **more)
         run.finish()
-        return flat(test)
+        return flat(measured["test"])
     finally:
         run.close()
 
 
-def check_network(network: nn.Module, data: LabelledData) -> None:
-    """Refuse a network of another task, or with another number of classes or channels than the data has.
-
-    Raises:
-        ConfigurationError: They do not fit together.
-    """
-    shape = network_config(network)
-    classifier = isinstance(shape, ClassifierConfig)
-    unet = shape.encoder if classifier else shape
-    outputs = shape.num_classes if classifier else shape.out_channels
-    if classifier is (data.task == "segmentation"):
-        raise ConfigurationError(f"the network is a {shape.kind}, but the labels of {data.name} are for {data.task}")
-    if (outputs, unet.in_channels) != (len(data.labels), len(data.channels)):
-        raise ConfigurationError(
-            f"the network maps {unet.in_channels} channels to {outputs} classes, but {data.name} has "
-            f"{len(data.channels)} and {len(data.labels)}: adapt it with num_classes and in_channels"
-        )
-
-
-def slices_of(case: PreparedCase) -> list[PreparedCase]:
-    """Return the slices of a volume along its last axis as cases of two dimensions; an image is its own only slice."""
-    if case.image.ndim == 3:
-        return [case]
-    label = case.label
-    return [
-        PreparedCase(
-            name=f"{case.name} slice {index}",
-            patient=case.patient,
-            image=np.ascontiguousarray(case.image[..., index]),
-            label=None if label is None else np.ascontiguousarray(label[..., index]),
-            classes=case.classes,
-        )
-        for index in range(case.image.shape[-1])
-    ]
+def _measure(
+    bundle: Bundle,
+    data: LabelledData,
+    config: FinetuningConfig,
+    hardware: Hardware,
+    part: str,
+    names: Sequence[str],
+    *,
+    strict: bool,
+    reporter: Reporter,
+) -> list[Row]:
+    """Return a row for each case, measured as `evaluate` does: read anew, on the scan's own grid."""
+    member = Member(
+        name=config.init or "model", network=hardware.place_network(bundle.network).eval(), config=bundle.config
+    )
+    overlap = {"overlap": config.overlap} if isinstance(config, SegmentationConfig) else {}
+    chosen, wanted = [], set(names)
+    chosen = [(case.name, case) for case in data.cases if case.name in wanted]
+    work = partial(measure_case, [member], data=data, config=PredictionConfig(**overlap), hardware=hardware)
+    title = f"measuring {len(chosen)} {part} cases"
+    rows, skipped = each_case(chosen, work, title=title, strict=strict, reporter=reporter)
+    if skipped and not rows:
+        raise DataError(f"none of the {len(chosen)} {part} cases is usable; the first: {skipped[0].reason}")
+    return rows
 
 
 def fold_folder(output: str | Path, fold: int) -> Path:
@@ -422,7 +405,7 @@ def pool_folds(output: Path, data: LabelledData, config: FinetuningConfig, repor
     with parsing(output, DataError, what="as folds", remedy=f"delete their {RESULTS_NAME} and resume"):
         read = [read_rows(folder, result) for folder, result in zip(folders, results, strict=True)]
         rows = [{**row, "fold": fold} for fold, own in enumerate(read) for row in own]
-        test = summarize_rows(rows, data, config)
+        test = summarize(rows, data, config)
         for name, entry in test.items():
             entry["folds"] = [result["test"].get(name, {}).get("value") for result in results]
         more = {"init": results[0]["init"], "split": [result["split"] for result in results]}
@@ -430,8 +413,7 @@ def pool_folds(output: Path, data: LabelledData, config: FinetuningConfig, repor
             more[key] = ", ".join(sorted({result.get(key, "not recorded") for result in results}))
     for explanation in explanations(test):
         reporter.note(explanation)
-    write_csv(output / TEST_NAME, rows, DataError, ("case", "patient"))
-    write_results(output, data, config, test, rows, **more)
+    write_results(output, data, config, rows, test=test, **more)
     return flat(test)
 
 

@@ -155,13 +155,13 @@ def test_its_encoder_classifies(kind: str) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"widths": (4,)}, "widths: received 1 stages"),
+        ({"widths": (4,)}, "widths: received 1 levels"),
         ({"widths": (4, 8), "kernels": ((3, 3, 3),)}, r"kernels: received 1 entries, expected 2"),
         ({"widths": (4, 8), "strides": ((1, 1), (2, 2))}, r"\(1, 1\) is not one number"),
         ({"widths": (4, 8), "strides": ((2, 2, 2), (2, 2, 2))}, "the first stage must keep the resolution"),
         ({"widths": (4, 8), "kernels": ((2, 2, 2), (3, 3, 3))}, "expected odd sizes"),
         ({"widths": (4, 8), "convolutions": (2, 0)}, "convolutions: received 0"),
-        ({"widths": (4, 8), "norm": "group"}, r"8 does not divide the widths \[4\]"),
+        ({"widths": (4, 8), "norm": "group"}, r"8 does not divide .4. channels"),
         ({"widths": (4, 8), "out_channels": 0}, "out_channels: received 0"),
     ],
 )

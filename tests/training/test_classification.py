@@ -3,14 +3,15 @@ import math
 import numpy as np
 import pytest
 import torch
+from modelsgenesis.training.classification import Classification
+from modelsgenesis.training.finetuning import make_objective
 
 from labelled_cases import CLASSIFY, data_of, prepared
 from modelsgenesis.configs import ClassifierConfig
 from modelsgenesis.errors import DataError
 from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.metrics.summary import summarize_rows
 from modelsgenesis.networks import build_network
-from modelsgenesis.training.classification import Classification, summarize_classification_rows
-from modelsgenesis.training.finetuning import make_objective
 
 HARDWARE = choose_hardware("cpu", "float32")
 
@@ -55,7 +56,7 @@ def test_labels_that_may_hold_together_are_learnt_each_by_itself():
     assert metrics["loss"] == pytest.approx(expected.item(), rel=1e-5)
     rows = objective.measure(network, training)
     assert [row["class"] for row in rows] == ["a; b", "", "a"]
-    summary = summarize_classification_rows(rows, ("a", "b"), objective.config, multilabel=True)
+    summary = summarize_rows(rows, ("a", "b"), task="classification", multilabel=True, resamples=50)
     assert {"auc", "auc a", "auc b", "accuracy"} <= set(summary)
 
 
@@ -109,7 +110,7 @@ def test_a_test_set_of_one_class_gives_no_auc_but_says_why():
         {"case": "a", "patient": "a", "class": "square", "probability none": 0.2, "probability square": 0.8},
         {"case": "b", "patient": "b", "class": "square", "probability none": 0.6, "probability square": 0.4},
     ]
-    summary = summarize_classification_rows(rows, ("none", "square"), CLASSIFY, multilabel=False)
+    summary = summarize_rows(rows, ("none", "square"), task="classification", resamples=50)
     assert summary["auc"]["value"] is None
     assert summary["auc"]["reason"] == "all 2 cases are of one class"
     assert summary["accuracy"]["value"] == 0.5

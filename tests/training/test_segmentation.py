@@ -8,9 +8,9 @@ from torch import nn
 
 from labelled_cases import SEGMENT, data_of, masked
 from modelsgenesis.data import PreparedCase
-from modelsgenesis.errors import DataError, MissingExtraError
+from modelsgenesis.errors import DataError
 from modelsgenesis.hardware import choose_hardware
-from modelsgenesis.metrics.segmentation import hausdorff95_per_class, measure_segmentation
+from modelsgenesis.metrics.segmentation import measure_segmentation
 from modelsgenesis.networks import build_network
 
 LABELS = ("background", "square", "stripe")
@@ -52,8 +52,6 @@ def test_without_scipy_there_is_no_distance_and_that_is_said(monkeypatch):
     ]
     found = measure_segmentation(np.eye(3), np.eye(3), LABELS[:2], (1.0, 1.0))
     assert list(found) == ["dice square", "iou square"]
-    with pytest.raises(MissingExtraError, match="the Hausdorff distance needs an optional dependency"):
-        hausdorff95_per_class(np.eye(3), np.eye(3), 2, (1.0, 1.0))
 
 
 def test_refuses_to_learn_from_empty_masks_alone():

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 
-from modelsgenesis.metrics.classification import area, average_precision, curve
-from modelsgenesis.metrics.summary import interval, mean_of_columns, weighted_means
+from modelsgenesis.metrics.classification import RANKING_METRICS, rank
+from modelsgenesis.metrics.summary import intervals, mean_ignoring_nan, weighted_means
 
 Record = Mapping[str, Any]
 Statistic = Callable[[np.ndarray], np.ndarray]
 
-_RANKINGS = {"auc": area, "average_precision": average_precision}
+_RANKINGS = ("auc", "average_precision")
 
 
 def patient_interval(
@@ -35,7 +35,7 @@ def patient_interval(
         return None
     ours, theirs = (mean for mean in means if mean is not None)
     patients = [case["patient"] for case in first[0]["cases"]]
-    found = interval(lambda weights: ours(weights) - theirs(weights), patients, resamples)
+    (found,) = intervals(lambda weights: (ours(weights) - theirs(weights))[:, None], patients, resamples)
     return None if found.low is None or found.high is None else {"low": found.low, "high": found.high}
 
 
@@ -58,7 +58,7 @@ def _statistic(cases: Sequence[Mapping[str, Any]], metric: str) -> Statistic | N
     if not names:
         return None
     values = np.array([[case[name] for name in names] for case in cases], np.float64)  # None becomes NaN
-    return lambda weights: mean_of_columns(weighted_means(values, weights))
+    return lambda weights: mean_ignoring_nan(weighted_means(values, weights))
 
 
 def _ranking(cases: Sequence[Mapping[str, Any]], metric: str, label: str) -> Statistic | None:
@@ -72,9 +72,11 @@ def _ranking(cases: Sequence[Mapping[str, Any]], metric: str, label: str) -> Sta
         (np.array([case[f"probability {name}"] for case in cases]), np.array([case["class"] == name for case in cases]))
         for name in chosen
     ]
-    rank = _RANKINGS[metric]
+    column = RANKING_METRICS.index(metric)
 
     def statistic(weights: np.ndarray) -> np.ndarray:
-        return mean_of_columns(np.stack([rank(curve(scores, truth, weights)) for scores, truth in columns], axis=-1))
+        return mean_ignoring_nan(
+            np.stack([rank(scores, truth, weights)[:, column] for scores, truth in columns], axis=-1)
+        )
 
     return statistic

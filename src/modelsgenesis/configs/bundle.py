@@ -6,7 +6,7 @@ from math import prod
 from typing import Annotated, Any, Literal
 
 from modelsgenesis.configs.base import Bounds, Config, Sides, require, shown
-from modelsgenesis.configs.networks import ClassifierConfig, NetworkConfig
+from modelsgenesis.configs.networks import NetworkConfig
 
 Modality = Literal["ct", "mri", "xray", "ultrasound", "shape"]
 Task = Literal["restoration", "segmentation", "classification"]
@@ -147,14 +147,13 @@ class BundleConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         network, contract, head = self.network, self.input, "BundleConfig"
-        classifies = isinstance(network, ClassifierConfig)
+        unet, classifies, restores = network.unet, network.kind == "classifier", self.task == "restoration"
         require(
             classifies == (self.task == "classification"),
             f"{head}.network: received {network.kind} for the task {self.task}; a classification has a classifier, the "
             "other tasks an encoder-decoder",
         )
         require(classifies or not self.multilabel, f"{head}.multilabel: only a classification can be")
-        unet = network.encoder if isinstance(network, ClassifierConfig) else network
         for what, ours, theirs in (
             ("input.dims", contract.dims, unet.dims),
             ("input.channels", len(contract.channels), unet.in_channels),
@@ -163,11 +162,10 @@ class BundleConfig(Config):
             require(ours == theirs, f"{head}.{what}: received {ours}, but the network has {theirs}")
         voxels = prod(self.patch_size)
         require(voxels <= _PATCH_LIMIT, f"{head}.patch_size: {voxels:,} voxels, expected at most {_PATCH_LIMIT:,}")
-        outputs = network.num_classes if isinstance(network, ClassifierConfig) else network.out_channels
-        expected = 0 if self.task == "restoration" else outputs
+        expected = 0 if restores else network.outputs
         require(
             len(self.labels) == expected,
-            f"{head}.labels: received {len(self.labels)} names, expected {expected}: one for each output of a "
-            f"{self.task} network" + (", none for restoration" if not expected else ""),
+            f"{head}.labels: received {len(self.labels)} names, expected {expected}: "
+            + ("none for restoration" if restores else f"one for each output of a {self.task} network"),
         )
         _check_names(f"{head}.labels", self.labels)

@@ -125,7 +125,7 @@ class SegmentationConfig(FinetuningConfig):
 
     samples_per_scan: Positive = 4
     foreground_share: Share = 0.5
-    overlap: Share = 0.5
+    overlap: Annotated[float, Bounds(0, 0.99)] = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

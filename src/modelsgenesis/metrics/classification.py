@@ -1,22 +1,23 @@
 """Classification: the classes that probabilities stand for, and how well scores rank the cases of a class."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
-from modelsgenesis.errors import RangeError
+from modelsgenesis.errors import ShapeError
 
-CLASSIFICATION_METRICS = ("auc", "average_precision", "sensitivity", "accuracy")
-"""Of each class: area under the ROC curve, average precision, sensitivity at a specificity, share that is right."""
+RANKING_METRICS = ("auc", "average_precision", "sensitivity")
+"""Of each class against the rest: area under the ROC curve, average precision, sensitivity at a specificity."""
 
+CLASSIFICATION_METRICS = (*RANKING_METRICS, "accuracy")
+"""The ranking metrics, and the share of cases that is right."""
 
 CLASS_SEPARATOR = "; "
 """Between the names of several classes in a cell of a table."""
 
 
 def chosen_classes(probabilities: np.ndarray, *, multilabel: bool) -> np.ndarray:
-    """Return which classes probabilities stand for: the most probable one, or with `multilabel` all of at least 0.5.
+    """Return the classes that probabilities stand for: the most probable one, or with `multilabel` all of at least 0.5.
 
     Args:
         probabilities: [..., classes].
@@ -37,64 +38,64 @@ def chosen_classes(probabilities: np.ndarray, *, multilabel: bool) -> np.ndarray
 
 
 def classification_row(
-    held: Sequence[int], probabilities: np.ndarray, labels: Sequence[str], *, multilabel: bool
+    true: Sequence[int], probabilities: np.ndarray, labels: Sequence[str], *, multilabel: bool
 ) -> dict[str, str | float]:
-    """Return what a table says of a classified case: what holds, what was predicted, and the probabilities.
+    """Return a table's row of a classified case: the true classes, the predicted ones, and the probabilities.
 
     Args:
-        held: Indices of the classes that hold.
+        true: Indices of the classes that hold.
         probabilities: [classes].
         labels: Class names.
         multilabel: Whether several classes, or none, may hold.
     """
     chosen: list[int] = np.flatnonzero(chosen_classes(probabilities, multilabel=multilabel)).tolist()
     return {
-        "class": CLASS_SEPARATOR.join(labels[index] for index in held),
+        "class": CLASS_SEPARATOR.join(labels[index] for index in true),
         "predicted": CLASS_SEPARATOR.join(labels[index] for index in chosen),
         **{f"probability {name}": float(value) for name, value in zip(labels, probabilities, strict=True)},
     }
 
 
-@dataclass(frozen=True)
-class Curve:
-    """What lies above each distinct score, from the highest score to the lowest.
-
-    Attributes:
-        true: Weight of the positive cases at or above each score, [resamples, scores].
-        false: Weight of the negative cases at or above each score.
-    """
-
-    true: np.ndarray
-    false: np.ndarray
-
-
-def curve(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> Curve:
-    """Count what lies above each distinct score.
+def rank(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray, specificity: float = 0.9) -> np.ndarray:
+    """Measure how well scores rank the cases of a class before the others, for many resamples at once.
 
     Args:
-        scores: [cases]; equal ones are one threshold.
+        scores: [cases], higher for the class; equal ones are one threshold.
         truth: [cases] booleans.
-        weights: [resamples, cases]; ones for the cases as they are.
+        weights: [resamples, cases], how often each case counts; ones for the cases as they are.
+        specificity: That a threshold must reach for the sensitivity.
+
+    Returns:
+        [resamples, 3], the `RANKING_METRICS`: the area, in which a tie counts half; the precision at each score,
+        averaged over the positive cases; the highest sensitivity at the specificity. NaN without both kinds of case.
+
+    Example:
+        >>> found = rank(np.array([0.9, 0.8, 0.7, 0.1]), np.array([True, False, True, False]), np.ones((1, 4)), 0.5)
+        >>> found.round(3).tolist()
+        [[0.75, 0.833, 1.0]]
     """
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
     last_of_ties = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))
-    drawn, positive = weights[:, order], truth[order]
-    return Curve(
-        true=np.cumsum(drawn * positive, axis=1)[:, last_of_ties],
-        false=np.cumsum(drawn * ~positive, axis=1)[:, last_of_ties],
+    # Weight of the positive and of the negative cases at or above each distinct score, after a 0 for "above the first".
+    true, false = (
+        np.pad(np.cumsum(weights[:, order] * kind, axis=1)[:, last_of_ties], ((0, 0), (1, 0)))
+        for kind in (truth[order], ~truth[order])
     )
-
-
-def area(curve: Curve) -> np.ndarray:
-    """Return the area under the receiver operating characteristic, a tie counting half; NaN without both kinds."""
-    true, false = (np.pad(side, ((0, 0), (1, 0))) for side in (curve.true, curve.false))
-    rectangles = np.diff(false, axis=1) * (true[:, 1:] + true[:, :-1]) / 2
-    return divide(rectangles.sum(axis=1), true[:, -1] * false[:, -1])
+    positives, negatives = true[:, -1], false[:, -1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        area = (np.diff(false) * (true[:, 1:] + true[:, :-1]) / 2).sum(axis=1) / (positives * negatives)
+        precision = np.nan_to_num(true[:, 1:] / (true + false)[:, 1:])  # nothing above a score: nothing gained there
+        average_precision = (np.diff(true) * precision).sum(axis=1) / positives
+        # 1e-12: the specificity of a threshold is a quotient, and 1 - 0.9 is not 0.1.
+        allowed = false / negatives[:, None] <= 1 - specificity + 1e-12
+        sensitivity = np.where(allowed, true, 0).max(axis=1) / positives
+    found = np.stack([area, average_precision, sensitivity], axis=1)
+    return np.where((positives * negatives > 0)[:, None], found, np.nan)
 
 
 def auc(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Return the area under the receiver operating characteristic of cases as they are; a tie counts half.
+    """Return the area under the receiver operating characteristic; a tie counts half.
 
     Args:
         scores: [cases], higher for the class.
@@ -104,58 +105,24 @@ def auc(scores: np.ndarray, truth: np.ndarray) -> float:
         A number in [0, 1]; NaN where all cases, or none, are of the class.
 
     Raises:
-        RangeError: A score is not finite.
+        ShapeError: A score is not finite.
 
     Example:
         >>> auc(np.array([0.1, 0.4, 0.4, 0.8]), np.array([False, False, True, True]))
         0.875
     """
     check_finite(scores)
-    return float(area(curve(scores, truth, np.ones((1, len(scores)))))[0])
+    return float(rank(scores, truth, np.ones((1, len(scores))))[0, 0])
 
 
 def check_finite(scores: np.ndarray) -> None:
     """Refuse scores that cannot be ranked.
 
     Raises:
-        RangeError: One is NaN or infinite.
+        ShapeError: One is NaN or infinite.
     """
     if not np.isfinite(scores).all():
-        raise RangeError(
+        raise ShapeError(
             f"scores: {int((~np.isfinite(scores)).sum())} of {scores.size} are not finite; the network diverged, lower "
             "the learning rate"
         )
-
-
-def average_precision(curve: Curve) -> np.ndarray:
-    """Return the precision at each score averaged over the positive cases; NaN without both kinds."""
-    gained = np.diff(np.pad(curve.true, ((0, 0), (1, 0))), axis=1)
-    precision = np.nan_to_num(divide(curve.true, curve.true + curve.false))  # nothing above: nothing gained either
-    values = divide((gained * precision).sum(axis=1), curve.true[:, -1])
-    return np.where(curve.false[:, -1] > 0, values, np.nan)
-
-
-def sensitivity_at(specificity: float) -> Callable[[Curve], np.ndarray]:
-    """Return the function that gives the highest sensitivity of a threshold with at least this specificity.
-
-    Example:
-        >>> found = curve(np.array([0.9, 0.8, 0.7, 0.1]), np.array([True, False, True, False]), np.ones((1, 4)))
-        >>> sensitivity_at(0.5)(found).tolist(), sensitivity_at(0.9)(found).tolist()
-        ([1.0], [0.5])
-    """
-
-    def sensitivity(curve: Curve) -> np.ndarray:
-        true, false = (np.pad(side, ((0, 0), (1, 0))) for side in (curve.true, curve.false))  # above the highest: none
-        false_rate = divide(false, false[:, -1:])
-        true_rate = divide(true, true[:, -1:])
-        allowed = false_rate <= 1 - specificity + 1e-12  # NaN is not
-        best = np.where(allowed, true_rate, -np.inf).max(axis=1)
-        return np.where(np.isfinite(best), best, np.nan)
-
-    return sensitivity
-
-
-def divide(numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
-    """Return the quotient; NaN, without a warning, where the denominator is zero."""
-    undefined = np.full(np.broadcast_shapes(np.shape(numerator), np.shape(denominator)), np.nan)
-    return np.divide(numerator, denominator, out=undefined, where=np.asarray(denominator) != 0)

@@ -1,29 +1,35 @@
-"""From cases to what a results file says: each metric with its bootstrap interval over patients."""
+"""From the rows of cases to the figures of a results file: metrics with 95% bootstrap intervals over patients."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from einops import rearrange
 
 from modelsgenesis.errors import ConfigurationError
-from modelsgenesis.metrics import classification as ranking
-from modelsgenesis.metrics.classification import chosen_classes, divide
+from modelsgenesis.metrics.classification import CLASS_SEPARATOR, RANKING_METRICS, check_finite, chosen_classes, rank
 from modelsgenesis.metrics.segmentation import SEGMENTATION_METRICS
 
-LEVEL = 0.95
-"""Coverage of every interval."""
+Row = dict[str, Any]
+"""A line of `test.csv` or `cases.csv`: `case`, `patient`, then what was measured of the case."""
+
+Summary = dict[str, dict[str, Any]]
+"""By the metric's name: `value`, and `low` and `high` of its 95% interval, each None where undefined. Where they are
+not zero, `undefined` counts the cases left out of the mean, `undefined_classes` the classes and `undefined_resamples`
+the resamples; `reason` says why there is no value."""
+
+Statistics = Callable[[np.ndarray], np.ndarray]
+"""Maps weights [resamples, cases] to values [resamples, statistics]; NaN where undefined."""
+
+_TAILS = (2.5, 97.5)  # percentiles at the ends of a 95% interval
+_BLOCK = 4_000_000  # weights in memory at once: 32 MB
 
 
-_BLOCK = 4_000_000  # weights in memory at once
-
-
-@dataclass(frozen=True)
-class Interval:
+class Interval(NamedTuple):
     """A 95% bootstrap interval.
 
     Attributes:
-        low: Lower end; None where no interval can be had: fewer than two patients, or no resample with a value.
+        low: Lower end; None where there is no interval: fewer than two patients, or no resample with a value.
         high: Upper end, or None.
         undefined: Resamples without a value, such as an AUC without a positive case; they are left out.
     """
@@ -33,48 +39,29 @@ class Interval:
     undefined: int = 0
 
 
-def interval(
-    statistic: Callable[[np.ndarray], np.ndarray], patients: Sequence[str], resamples: int = 1000, seed: int = 0
-) -> Interval:
-    """Return the percentile interval of one statistic over resampled patients; see `intervals`.
-
-    Args:
-        statistic: Maps weights [resamples, cases] to values [resamples]; NaN where it is undefined.
-        patients: Whose each case is.
-        resamples: How many.
-        seed: Of the draws.
-
-    Raises:
-        ConfigurationError: No case, or no resample.
-
-    Example:
-        >>> dice = np.array([0.8, 0.9, 0.7, 0.85])
-        >>> found = interval(lambda weights: weights @ dice / weights.sum(1), ["a", "b", "c", "d"])
-        >>> 0.7 < found.low < 0.8125 < found.high < 0.9
-        True
-    """
-    return intervals(lambda weights: statistic(weights)[:, None], patients, resamples, seed)[0]
-
-
-def intervals(
-    statistics: Callable[[np.ndarray], np.ndarray], patients: Sequence[str], resamples: int = 1000, seed: int = 0
-) -> list[Interval]:
+def intervals(statistics: Statistics, patients: Sequence[str], resamples: int = 1000, seed: int = 0) -> list[Interval]:
     """Return the percentile intervals of several statistics over the same resampled patients.
 
-    Patients are drawn with replacement, each with all of its cases: several images of one patient are no
+    Patients are drawn with replacement, each with all of its cases: several images of one patient are not
     independent evidence. A resample is a row of weights: how often each case is in it.
 
     Args:
         statistics: Maps weights [resamples, cases] to values [resamples, statistics]; NaN where undefined.
-        patients: Whose each case is.
-        resamples: How many.
-        seed: Of the draws; the same for two models makes the same resamples.
+        patients: The patient of each case.
+        resamples: Number of draws.
+        seed: Random seed of the draws; the same for two models makes the same resamples.
 
     Returns:
-        The 2.5th and the 97.5th percentile of each.
+        The 2.5th and the 97.5th percentile of each statistic.
 
     Raises:
-        ConfigurationError: No case, or no resample.
+        ConfigurationError: There is no case, or no resample.
+
+    Example:
+        >>> dice = np.array([0.8, 0.9, 0.7, 0.85])
+        >>> (found,) = intervals(lambda weights: weighted_means(dice[:, None], weights), ["a", "b", "c", "d"])
+        >>> 0.7 < found.low < 0.8125 < found.high < 0.9
+        True
 
     References:
         Efron and Tibshirani 1993, chapter 13: the percentile interval.
@@ -85,23 +72,19 @@ def intervals(
         )
     names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     generator = np.random.default_rng(seed)
-    found: list[np.ndarray] = []
     block = max(_BLOCK // len(owner), 1)
+    found: list[np.ndarray] = []
     for start in range(0, resamples, block):
         size = min(block, resamples - start)
+        # How often each patient is drawn is multinomial, and every case of a patient shares its count.
         drawn = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size)
         found.append(statistics(drawn[:, owner].astype(float)))
-    return [_interval(column, enough=len(names) > 1) for column in np.concatenate(found).T]
-
-
-def _interval(values: np.ndarray, *, enough: bool) -> Interval:
-    defined = values[~np.isnan(values)]
-    undefined = values.size - defined.size
-    if not enough or not defined.size:
-        return Interval(None, None, undefined)
-    tail = 100 * (1 - LEVEL) / 2
-    low, high = np.percentile(defined, [tail, 100 - tail]).tolist()
-    return Interval(low, high, undefined)
+    ends = []
+    for column in np.concatenate(found).T:
+        defined = column[~np.isnan(column)]
+        low, high = np.percentile(defined, _TAILS).tolist() if len(names) > 1 and defined.size else (None, None)
+        ends.append(Interval(low, high, column.size - defined.size))
+    return ends
 
 
 def weighted_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -119,202 +102,161 @@ def weighted_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
         [[2.0], [nan]]
     """
     defined = ~np.isnan(values)
-    total = weights @ np.where(defined, values, 0.0)
-    count = weights @ defined.astype(float)
-    return divide(total, count)
+    with np.errstate(invalid="ignore"):
+        return weights @ np.where(defined, values, 0.0) / (weights @ defined.astype(float))
 
 
-def mean_of_columns(values: np.ndarray) -> np.ndarray:
-    """Return the mean over the last axis of what is defined; NaN where nothing is."""
+def mean_ignoring_nan(values: Sequence[float] | np.ndarray) -> Any:
+    """Return the mean over the last axis of what is defined; NaN, without a warning, where nothing is."""
+    values = np.asarray(values, float)
     defined = ~np.isnan(values)
-    return divide(np.where(defined, values, 0.0).sum(-1), defined.sum(-1))
+    with np.errstate(invalid="ignore"):
+        mean = np.where(defined, values, 0.0).sum(-1) / defined.sum(-1)
+    return mean if values.ndim > 1 else float(mean)  # a card's YAML takes no NumPy number
 
 
-Summary = dict[str, dict[str, Any]]
-"""By the metric's name: `value`, and `low` and `high` of its 95% interval, each None where undefined. Where they are
-not zero, `undefined` counts the cases left out of the mean, `undefined_classes` the classes and `undefined_resamples`
-the resamples; `reason` says why there is no value."""
-
-
-def summarize_segmentation(
-    rows: Sequence[Mapping[str, float]],
+def summarize_rows(
+    rows: Sequence[Row],
     labels: Sequence[str],
-    patients: Sequence[str],
     *,
+    task: str,
+    multilabel: bool = False,
+    specificity: float = 0.9,
     resamples: int = 1000,
     seed: int = 0,
 ) -> Summary:
-    """Summarize what `measure_segmentation` found in each case.
+    """Summarize what was measured of each case.
 
     Args:
-        rows: One mapping a case.
-        labels: Class names, the background first.
-        patients: Whose each case is.
-        resamples: Bootstrap resamples.
-        seed: Of them.
+        rows: A row for each case, as `measure_case` returns it. Cases that several networks predicted, such as those
+            of folds, say in `fold` which did: scores of different networks cannot be ranked together, so cases are
+            ranked within each fold, and the folds averaged.
+        labels: Class names; of a segmentation the background first.
+        task: `"segmentation"` or `"classification"`.
+        multilabel: Whether several classes may hold at once.
+        specificity: At which the sensitivity is given.
+        resamples: Bootstrap resamples of the patients.
+        seed: Random seed of them.
 
     Returns:
-        `dice`, the mean over the structures of the mean over the cases, then `dice <structure>`; so for `iou` and
-        `hausdorff95` (mm).
+        Of a segmentation `dice`, the mean over the structures of the mean over the cases, then `dice <structure>`; so
+        for `iou` and `hausdorff95` (mm). Of a classification `auc`, `average_precision`, `sensitivity` at the
+        specificity, and `accuracy`: of two exclusive classes the first three are of the second; otherwise they are the
+        mean of each class against the rest, beside `auc <class>` and so on. The accuracy is the share of cases given
+        their class; where several classes may hold, the share of right answers at a probability of 0.5. Nothing
+        without rows.
+
+    Raises:
+        ShapeError: A probability is NaN.
 
     Example:
-        >>> rows = [{"dice a": 0.5, "iou a": 0.33}, {"dice a": 1.0, "iou a": 1.0}]
-        >>> found = summarize_segmentation(rows, ["background", "a"], ["p", "q"])
-        >>> found["dice a"]
+        >>> rows = [{"patient": "p", "dice a": 0.5, "iou a": 0.33}, {"patient": "q", "dice a": 1.0, "iou a": 1.0}]
+        >>> summarize_rows(rows, ["background", "a"], task="segmentation")["dice a"]
         {'value': 0.75, 'low': 0.5, 'high': 1.0}
     """
+    if not rows:
+        return {}
+    patients = [row["patient"] for row in rows]
+
+    def entries(names: Sequence[str], statistics: Statistics) -> Summary:
+        points = statistics(np.ones((1, len(rows))))[0].tolist()
+        found: Summary = {}
+        for name, point, end in zip(names, points, intervals(statistics, patients, resamples, seed), strict=True):
+            defined = not np.isnan(point)
+            found[name] = {"value": point if defined else None, "low": end.low, "high": end.high}
+            if defined and end.undefined:
+                found[name]["undefined_resamples"] = end.undefined
+        return found
+
+    if task == "segmentation":
+        return _segmentation(rows, labels[1:], entries)
+    soft = np.array([[row[f"probability {name}"] for name in labels] for row in rows])
+    truth = np.array([_true_classes(row, labels, multilabel=multilabel) for row in rows])
+    check_finite(soft)
+    chosen = chosen_classes(soft, multilabel=multilabel)
+    right = (chosen == truth).mean(axis=1) if multilabel else (chosen & truth).any(axis=1)
+    folds = np.array([row.get("fold", 0) for row in rows])
+    # Of two exclusive classes the second says all.
+    single = len(labels) == 2 and not multilabel
+    ranked = slice(1, None) if single else slice(None)
+    shown = [] if single else labels
+    return _ranking(soft[:, ranked], truth[:, ranked], folds, shown, specificity, entries) | entries(
+        ["accuracy"], lambda weights: weighted_means(right[:, None].astype(float), weights)
+    )
+
+
+Entries = Callable[[Sequence[str], Statistics], Summary]
+"""Gives statistics of these names their values and intervals."""
+
+
+def _segmentation(rows: Sequence[Row], structures: Sequence[str], entries: Entries) -> Summary:
     found: Summary = {}
     for metric in SEGMENTATION_METRICS:
-        names = [f"{metric} {label}" for label in labels[1:]]
-        if not rows or not all(name in rows[0] for name in names):
-            continue  # without scipy there is no Hausdorff distance
-        values = np.array([[row[name] for name in names] for row in rows])
+        names = [f"{metric} {structure}" for structure in structures]
+        if not all(name in rows[0] for name in names):
+            continue  # without SciPy there is no Hausdorff distance
+        values = np.array([[row[name] for name in names] for row in rows], float)
 
         def means(weights: np.ndarray, values: np.ndarray = values) -> np.ndarray:
             return _with_mean(weighted_means(values, weights))
 
-        entries = _entries([metric, *names], means, patients, resamples, seed)
+        found |= entries([metric, *names], means)
         for name, undefined in zip(names, np.isnan(values).sum(axis=0).tolist(), strict=True):
             if undefined:
-                entries[name]["undefined"] = undefined
-        found |= entries
+                found[name]["undefined"] = undefined
     for entry in found.values():
         if entry["value"] is None:
             entry["reason"] = "no case has the structure in both the truth and the prediction"
     return found
 
 
-def summarize_classification(
-    probabilities: np.ndarray,
+def _true_classes(row: Row, labels: Sequence[str], *, multilabel: bool) -> list[bool]:
+    """Return which classes the row says hold; of exclusive ones the whole cell is the name."""
+    if not multilabel:
+        return [row["class"] == name for name in labels]
+    # Not split: a name may hold the separator itself.
+    cell = f"{CLASS_SEPARATOR}{row['class']}{CLASS_SEPARATOR}"
+    return [f"{CLASS_SEPARATOR}{name}{CLASS_SEPARATOR}" in cell for name in labels]
+
+
+def _ranking(
+    scores: np.ndarray,
     truth: np.ndarray,
+    folds: np.ndarray,
     labels: Sequence[str],
-    patients: Sequence[str],
-    *,
-    multilabel: bool = False,
-    specificity: float = 0.9,
-    groups: Sequence[int] | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
+    specificity: float,
+    entries: Entries,
 ) -> Summary:
-    """Summarize the predictions of a classification.
+    """Return the ranking metrics of each class against the rest, and without `labels` of the only one."""
 
-    Args:
-        probabilities: [cases, classes].
-        truth: [cases, classes] booleans; one true a case unless `multilabel`.
-        labels: Class names.
-        patients: Whose each case is.
-        multilabel: Whether several classes may hold at once.
-        specificity: At which the sensitivity is given.
-        groups: Which network predicted each case, where several did, such as those of folds. Scores of different
-            networks cannot be ranked together: cases are ranked within each group, and the groups averaged.
-        resamples: Bootstrap resamples.
-        seed: Of them.
+    def ranked(weights: np.ndarray) -> np.ndarray:
+        within = [
+            [
+                rank(score[own], true[own], weights[:, own], specificity)
+                for score, true in zip(scores.T, truth.T, strict=True)
+            ]
+            for own in (folds == fold for fold in np.unique(folds))
+        ]
+        each = rearrange(np.array(within), "folds classes resamples metrics -> metrics resamples classes folds")
+        return np.column_stack([_with_mean(one) if labels else one for one in mean_ignoring_nan(each)])
 
-    Returns:
-        `auc`, `average_precision`, `sensitivity` at the specificity, and `accuracy`. Of two exclusive classes the
-        first three are of the second. Otherwise they are the mean of each class against the rest, beside
-        `auc <class>` and so on. The accuracy is the share of cases given their class; where several classes may
-        hold, the share of right answers at a probability of 0.5.
-
-    Raises:
-        RangeError: A probability is NaN.
-    """
-    ranking.check_finite(probabilities)
-    single = len(labels) == 2 and not multilabel
-    columns = [1] if single else list(range(len(labels)))
-    scores, positive = probabilities[:, columns], truth[:, columns]
-    members = _members(groups, len(truth))
-    found: Summary = {}
-    metrics: dict[str, _Weighted] = {
-        "auc": ranking.area,
-        "average_precision": ranking.average_precision,
-        "sensitivity": ranking.sensitivity_at(specificity),
-    }
-    for metric, weighted in metrics.items():
-
-        def each(weights: np.ndarray, weighted: _Weighted = weighted) -> np.ndarray:
-            pairs = zip(scores.T, positive.T, strict=True)
-            values = np.stack([_within(members, weighted, score, true, weights) for score, true in pairs], axis=-1)
-            return values if single else _with_mean(values)
-
-        names = [metric] if single else [metric, *(f"{metric} {label}" for label in labels)]
-        found |= _explained(_entries(names, each, patients, resamples, seed), positive)
-    return found | _accuracy(probabilities, truth, patients, multilabel, resamples, seed)
-
-
-_Weighted = Callable[[ranking.Curve], np.ndarray]
-
-
-def _members(groups: Sequence[int] | None, cases: int) -> list[np.ndarray]:
-    """Return the indices of the cases of each group."""
-    of = np.zeros(cases, int) if groups is None else np.asarray(groups)
-    return [np.flatnonzero(of == group) for group in np.unique(of)]
-
-
-def _within(
-    members: Sequence[np.ndarray], weighted: _Weighted, score: np.ndarray, true: np.ndarray, weights: np.ndarray
-) -> np.ndarray:
-    """Return the mean over the groups of a metric within each, [resamples]."""
-    each = [weighted(ranking.curve(score[own], true[own], weights[:, own])) for own in members]
-    return each[0] if len(each) == 1 else mean_of_columns(np.stack(each, axis=-1))
-
-
-def _accuracy(
-    probabilities: np.ndarray,
-    truth: np.ndarray,
-    patients: Sequence[str],
-    multilabel: bool,
-    resamples: int,
-    seed: int,
-) -> Summary:
-    chosen = chosen_classes(probabilities, multilabel=multilabel)
-    right = (chosen == truth).mean(axis=1) if multilabel else (chosen & truth).any(axis=1).astype(float)
-
-    def mean(weights: np.ndarray) -> np.ndarray:
-        return weighted_means(right[:, None], weights)
-
-    return _entries(["accuracy"], mean, patients, resamples, seed)
+    names = [[metric, *(f"{metric} {label}" for label in labels)] for metric in RANKING_METRICS]
+    found = entries([name for group in names for name in group], ranked)
+    for whole, *each in names:
+        for name, column in zip(each, truth.T, strict=len(each) > 0):
+            if found[name]["value"] is None:
+                found[name]["reason"] = f"{int(column.sum())} of {len(column)} cases are of this class"
+        undefined = sum(found[name]["value"] is None for name in each)
+        if found[whole]["value"] is None:
+            found[whole]["reason"] = f"all {len(truth)} cases are of one class"
+        elif undefined:
+            found[whole]["undefined_classes"] = undefined
+    return found
 
 
 def _with_mean(values: np.ndarray) -> np.ndarray:
     """Put the mean over what is defined before the columns."""
-    return np.column_stack([mean_of_columns(values), values])
-
-
-def _entries(
-    names: Sequence[str],
-    statistics: Callable[[np.ndarray], np.ndarray],
-    patients: Sequence[str],
-    resamples: int,
-    seed: int,
-) -> Summary:
-    """Return the value of each statistic on the cases as they are, with its interval."""
-    found: Summary = {}
-    ends = intervals(statistics, patients, resamples, seed)
-    points = statistics(np.ones((1, len(patients))))[0].tolist()
-    for name, point, end in zip(names, points, ends, strict=True):
-        defined = not np.isnan(point)
-        found[name] = {"value": point, "low": end.low, "high": end.high} if defined else dict.fromkeys(_KEYS)
-        if defined and end.undefined:
-            found[name]["undefined_resamples"] = end.undefined
-    return found
-
-
-_KEYS = ("value", "low", "high")
-
-
-def _explained(entries: Summary, positive: np.ndarray) -> Summary:
-    """Say why a figure of a ranking is undefined: all cases are of one kind."""
-    whole, *each = entries.values()
-    if whole["value"] is None:
-        whole["reason"] = f"all {len(positive)} cases are of one class"
-    for entry, column in zip(each, positive.T, strict=len(each) > 0):
-        if entry["value"] is None:
-            entry["reason"] = f"{int(column.sum())} of {len(column)} cases are of this class"
-    undefined = sum(entry["value"] is None for entry in each)
-    if undefined and whole["value"] is not None:
-        whole["undefined_classes"] = undefined
-    return entries
+    return np.column_stack([mean_ignoring_nan(values), values])
 
 
 def flat(summary: Summary) -> dict[str, float]:
@@ -327,7 +269,7 @@ def flat(summary: Summary) -> dict[str, float]:
     return {name: entry["value"] for name, entry in summary.items() if entry["value"] is not None}
 
 
-def explanations(summary: Summary) -> list[str]:
+def explanations(summary: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a sentence about each figure that is undefined, or that leaves cases or classes out.
 
     Example:
@@ -339,8 +281,8 @@ def explanations(summary: Summary) -> list[str]:
         if entry["value"] is None:
             said.append(f"{name} is undefined: {entry['reason']}")
         elif "undefined" in entry:
-            lacking = "the truth or the prediction lacks" if name.startswith("hausdorff95") else "the truth lacks"
-            said.append(f"{name}: the mean leaves out {entry['undefined']} cases in which {lacking} the structure")
+            empty = "ground truth or prediction is" if name.startswith("hausdorff95") else "ground truth is"
+            said.append(f"{name}: mean without {entry['undefined']} cases whose {empty} empty")
         elif "undefined_classes" in entry:
-            said.append(f"{name}: the mean leaves out {entry['undefined_classes']} classes of no case or of all")
+            said.append(f"{name}: mean without {entry['undefined_classes']} classes that no case or every case has")
     return said

@@ -164,7 +164,7 @@ def adapt(
     """
     if task not in _TASKS:
         raise ConfigurationError(f"task: received {task!r}; {nearest(task, _TASKS)}")
-    unet: UNetConfig = cast("Network", network).unet
+    unet: UNetConfig = cast("Network", network).config.unet
     if dims is not None and dims != unet.dims:
         unet = unet.with_dims(dims, depth_axis)
     changes = {"in_channels": in_channels, "statistics": statistics}

@@ -76,14 +76,9 @@ class Network(nn.Module, ABC):
     encoder: nn.Module
 
     @property
-    def unet(self) -> UNetConfig:
-        """The shape of the encoder-decoder that the encoder belongs to."""
-        return self.config.encoder if self.config.kind == "classifier" else self.config
-
-    @property
     def feature_channels(self) -> tuple[int, ...]:
         """Channels of `features()`, highest resolution first."""
-        return self.unet.widths
+        return self.config.unet.widths
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the features of every level of the encoder.
@@ -97,13 +92,13 @@ class Network(nn.Module, ABC):
         Raises:
             ShapeError: The input has the wrong axes or channels, or sides that do not divide.
         """
-        dims, channels, steps = self.unet.dims, self.unet.in_channels, self.size_divisor
-        if x.ndim != dims + 2:
-            axes = "batch channels height width" if dims == 2 else "batch channels x y z"
-            raise ShapeError(f"input of shape {tuple(x.shape)}: expected {dims + 2} axes [{axes}]")
-        if x.shape[1] != channels:
+        unet, steps = self.config.unet, self.size_divisor
+        if x.ndim != unet.dims + 2:
+            axes = "batch channels height width" if unet.dims == 2 else "batch channels x y z"
+            raise ShapeError(f"input of shape {tuple(x.shape)}: expected {unet.dims + 2} axes [{axes}]")
+        if x.shape[1] != unet.in_channels:
             raise ShapeError(
-                f"input of shape {tuple(x.shape)}: expected {channels} channels on axis 1, not {x.shape[1]}"
+                f"input of shape {tuple(x.shape)}: expected {unet.in_channels} channels on axis 1, not {x.shape[1]}"
             )
         sides = tuple(x.shape[2:])
         fitting = tuple(max(-(-side // step), 1) * step for side, step in zip(sides, steps, strict=True))
@@ -130,7 +125,7 @@ class UNet(Network):
             ShapeError: The input has the wrong axes or channels, or sides that do not divide.
         """
         x = self.decode(self.features(x))
-        return torch.sigmoid(x) if self.unet.output == "sigmoid" else x
+        return torch.sigmoid(x) if self.config.unet.output == "sigmoid" else x
 
 
 def concatenate(skip: Tensor, upsampled: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from modelsgenesis._version import __version__
@@ -17,14 +16,13 @@ from modelsgenesis.configs import (
     require_patch_size,
 )
 from modelsgenesis.configs.base import plain
-from modelsgenesis.data import LabelledData, PreparedCase
+from modelsgenesis.data import LabelledData
 from modelsgenesis.errors import DataError
-from modelsgenesis.files import parsing, read_csv, read_json, sha256_of, write_json
+from modelsgenesis.files import parsing, read_csv, read_json, sha256_of, write_csv, write_json
 from modelsgenesis.hardware import Hardware
-from modelsgenesis.metrics.classification import CLASS_SEPARATOR
-from modelsgenesis.metrics.summary import Summary, summarize_classification, summarize_segmentation
+from modelsgenesis.metrics.summary import Row, Summary, summarize_rows
 from modelsgenesis.training.bundles import describe_environment, network_config
-from modelsgenesis.training.supervised import Row
+from modelsgenesis.training.splits import Split, count_split
 
 RESULTS_NAME, TEST_NAME, SPLIT_NAME = "results.json", "test.csv", "split.json"
 _TEXTS = ("case", "patient", "class", "predicted")
@@ -35,7 +33,7 @@ def describe_bundle(
     config: FinetuningConfig,
     contract: InputContract,
     data: LabelledData,
-    parts: Mapping[str, Sequence[PreparedCase]],
+    split: Split,
     *,
     init: str | None,
     hardware: Hardware,
@@ -50,21 +48,19 @@ def describe_bundle(
         config: Recipe.
         contract: How images are prepared.
         data: What was learnt.
-        parts: Its cases by part of the split, which are counted.
+        split: Its cases that could be used, which are counted.
         init: What the network started from.
         hardware: Where it was trained.
         step: Step of the network.
         validation: What was measured on the validation patients.
         test: What was measured on the test patients; empty before the end.
     """
-    counts = {part: len({case.patient for case in cases}) for part, cases in parts.items()}
-    basis = {
-        part: {"patients": counts[part], "cases": len(cases), "seed": config.seed} for part, cases in parts.items()
-    }
-    measured = {name: _value_and_interval(entry) for name, entry in test.items() if entry["value"] is not None}
-    results: dict[str, Any] = {"test": {**measured, **basis["test"]}} if test else {}
-    results |= {"validation": {**validation, **basis["validation"]}} if validation else {}
-    facts = {f"{part}_patients": count for part, count in counts.items()} | {"modality": contract.modality}
+    counts = count_split(split, data)
+    results: dict[str, Any] = {"step": step}
+    for part, measured in {"test": _values_and_intervals(test), "validation": dict(validation)}.items():
+        basis = {key: counts[part][key] for key in ("patients", "cases")}
+        results |= {part: {**measured, **basis, "seed": config.seed}} if measured else {}
+    facts = {f"{part}_patients": count["patients"] for part, count in counts.items()} | {"modality": contract.modality}
     facts |= {key: value for key, value in _how_split(config).items() if value is not None}
     return BundleConfig(
         task=data.task,
@@ -79,15 +75,18 @@ def describe_bundle(
             init=init,
             recipe=config.recipe(),
             data={"name": data.name, **facts},
-            results={**results, "step": step},
+            results=results,
             environment=describe_environment(hardware, config),
         ),
     )
 
 
-def _value_and_interval(entry: Mapping[str, Any]) -> dict[str, Any]:
-    ends = [entry["low"], entry["high"]]
-    return {"value": entry["value"], **({} if None in ends else {"interval": ends})}
+def _values_and_intervals(test: Summary) -> dict[str, Any]:
+    defined = {name: entry for name, entry in test.items() if entry["value"] is not None}
+    return {
+        name: {"value": entry["value"], **({} if entry["low"] is None else {"interval": [entry["low"], entry["high"]]})}
+        for name, entry in defined.items()
+    }
 
 
 def _how_split(config: FinetuningConfig) -> dict[str, Any]:
@@ -96,24 +95,34 @@ def _how_split(config: FinetuningConfig) -> dict[str, Any]:
     return {"labels_used": config.labelled_patients, "split_seed": config.split_seed, **folds}
 
 
+def summarize(rows: Sequence[Row], data: LabelledData, config: FinetuningConfig) -> Summary:
+    """Return each metric of the rows of cases, with its interval over their patients."""
+    options: dict[str, Any] = {"task": data.task, "multilabel": data.multilabel}
+    options |= {"resamples": config.bootstrap, "seed": config.split_seed}
+    options |= {"specificity": config.specificity} if isinstance(config, ClassificationConfig) else {}
+    return summarize_rows(rows, data.labels, **options)
+
+
 def write_results(
-    folder: Path, data: LabelledData, config: FinetuningConfig, test: Summary, rows: Sequence[Row], **more: Any
+    folder: Path, data: LabelledData, config: FinetuningConfig, rows: Sequence[Row], *, test: Summary, **more: Any
 ) -> None:
-    """Write `results.json`: what a run, or all folds together, measured; None instead of NaN.
+    """Write `test.csv`, and `results.json` with what a run, or all folds together, measured; None instead of NaN.
 
     Args:
         folder: Of the run, or of the folds.
         data: What was learnt.
         config: The training.
-        test: What was measured on the test patients.
         rows: The rows of the test cases.
+        test: What they amount to.
         more: What else it says.
     """
+    write_csv(folder / TEST_NAME, rows, DataError, ("case", "patient"))
     content = {"task": data.task, "data": data.name, "labels": data.labels, **more}
     content |= {"patients": len({row["patient"] for row in rows}), "cases": len(rows), "seed": config.seed}
     content |= _how_split(config)
     content |= {"specificity": config.specificity} if isinstance(config, ClassificationConfig) else {}
-    write_json(folder / RESULTS_NAME, plain({**content, "test": test}), DataError)
+    content |= {"rows_sha256": sha256_of(folder / TEST_NAME), "test": test}  # folds are put together by their rows
+    write_json(folder / RESULTS_NAME, plain(content), DataError)
 
 
 def read_results(folder: str | Path) -> dict[str, Any]:
@@ -146,28 +155,3 @@ def read_rows(folder: Path, results: Mapping[str, Any]) -> list[Row]:
             f"{folder} and resume"
         )
     return rows
-
-
-def summarize_rows(rows: Sequence[Row], data: LabelledData, config: FinetuningConfig) -> Summary:
-    """Return each metric of the rows of cases, with its interval over their patients.
-
-    Rows of several folds say in `fold` which. Scores of different networks cannot be ranked together, so that the
-    cases of a classification are ranked within each fold.
-    """
-    if not rows:
-        return {}
-    options: dict[str, Any] = {"resamples": config.bootstrap, "seed": config.split_seed}
-    patients = [row["patient"] for row in rows]
-    if not isinstance(config, ClassificationConfig):
-        return summarize_segmentation(rows, data.labels, patients, **options)
-    held = [row["class"].split(CLASS_SEPARATOR) for row in rows]
-    return summarize_classification(
-        np.array([[row[f"probability {name}"] for name in data.labels] for row in rows]),
-        np.array([[name in names for name in data.labels] for names in held]),
-        data.labels,
-        patients,
-        multilabel=data.multilabel,
-        specificity=config.specificity,
-        groups=[int(row.get("fold", 0)) for row in rows],
-        **options,
-    )

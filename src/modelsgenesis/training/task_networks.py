@@ -16,7 +16,6 @@ from modelsgenesis.configs import (
     FinetuningConfig,
     InputContract,
     NetworkConfig,
-    UNetConfig,
     require_patch_size,
 )
 from modelsgenesis.data import LabelledData, PreparedCase, data_contract
@@ -89,7 +88,7 @@ def initial_model(
         return InitialModel(seeded(config.seed, lambda: build_network(shape)), contract)
     options: dict[str, Any] = {"task": data.task, "num_classes": len(data.labels), "in_channels": len(data.channels)}
     options |= {"encoder_only": config.encoder_only, "rescale": config.rescale, "copy": False}
-    unet = unet_of(bundle.config.network)
+    unet = bundle.config.network.unet
     if config.dims is None and unet.dims != data.dims:
         raise ConfigurationError(
             f"{name} is for images of {unet.dims} dimensions, those of {data.name} have {data.dims}: start from "
@@ -129,11 +128,6 @@ def _task_shape(config: FinetuningConfig, data: LabelledData, dims: int) -> Netw
     if isinstance(config, ClassificationConfig):
         return ClassifierConfig(encoder=unet, num_classes=len(data.labels), hidden=config.hidden, levels=config.levels)
     return unet.override(out_channels=len(data.labels), output="linear")
-
-
-def unet_of(shape: NetworkConfig) -> UNetConfig:
-    """Return the encoder and decoder of a shape, whatever its task."""
-    return shape.encoder if isinstance(shape, ClassifierConfig) else shape
 
 
 def _sliced(contract: InputContract, dims: int) -> InputContract:
@@ -201,7 +195,7 @@ def resolve_patch_size(
     Raises:
         ConfigurationError: The patch has other dimensions than the network, or sides that do not divide.
     """
-    dims, divisor = unet_of(network_config(network)).dims, cast("tuple[int, ...]", network.size_divisor)
+    dims, divisor = network_config(network).unet.dims, cast("tuple[int, ...]", network.size_divisor)
     if config.patch_size is None:
         shapes = [case.image.shape[1 : 1 + dims] for case in training]
         voxels = IMAGE_VOXELS[dims] if isinstance(config, ClassificationConfig) else PATCH_VOXELS

@@ -10,7 +10,7 @@ import numpy as np
 
 from modelsgenesis.configs import CONTRACTS, InputContract
 from modelsgenesis.data.labelled.images import FileImage, Fit, ImageSource
-from modelsgenesis.data.volume import Volume, file_stem
+from modelsgenesis.data.volume import file_stem
 from modelsgenesis.errors import DataError, printable
 
 LabelledTask = Literal["segmentation", "classification"]
@@ -95,7 +95,6 @@ class PreparedCase:
         name: Name of the case.
         patient: Whose it is.
         image: float32 [channels, *spatial].
-        scan: The scan's own frame, without voxels; None where the case was not read from a scan.
         label: Class indices on the prepared grid, uint8 [*spatial], for a segmentation.
         classes: Indices of the classes that hold, for a classification.
         digest: Digest of the voxels and labels as they were read, before any preparation.
@@ -104,7 +103,6 @@ class PreparedCase:
     name: str
     patient: str
     image: np.ndarray
-    scan: Volume | None = None
     label: np.ndarray | None = None
     classes: tuple[int, ...] = ()
     digest: str = ""

@@ -18,9 +18,10 @@ from modelsgenesis.data.names import channel_order
 from modelsgenesis.data.preparation import prepare, prepare_label
 from modelsgenesis.data.raster import COLOUR
 from modelsgenesis.data.reading import read_volume
-from modelsgenesis.data.volume import SkippedScan, Volume, spacing_of
+from modelsgenesis.data.volume import Volume, spacing_of
 from modelsgenesis.errors import DataError, GenesisError, ScanError
 from modelsgenesis.files import parsing, replacing
+from modelsgenesis.reporting import Reporter
 
 _APART = 0.1  # voxels; headers round, and a label so far off is still on the same voxel
 _ROUNDING = 1e-3  # distance to a whole number; scale factors and float16 leave less, an interpolation more
@@ -165,17 +166,10 @@ def prepare_case(
         name=case.name,
         patient=case.patient,
         image=image,
-        scan=_without_voxels(scans[0].array.shape, scans[0].affine, scans[0].has_spacing, scans[0].source),
         label=label,
         classes=case.classes,
         digest=digest.hexdigest(),
     )
-
-
-def _without_voxels(shape: Sequence[int], affine: np.ndarray, has_spacing: bool, source: str) -> Volume:
-    """Return the frame of a scan: a volume whose array has the shape and takes no memory."""
-    empty = np.broadcast_to(np.uint8(0), tuple(shape))
-    return Volume(array=empty, affine=affine, source=source, has_spacing=has_spacing)
 
 
 class PreparedCases:
@@ -189,8 +183,6 @@ class PreparedCases:
         folder: Where prepared cases are written, and found by later runs and by other processes: their arrays are
             mapped, so that several processes share one copy. None keeps them in the memory of this process.
 
-    Attributes:
-        skipped: Cases that could not be used, with the reason.
     """
 
     def __init__(
@@ -204,30 +196,30 @@ class PreparedCases:
     ) -> None:
         self.data, self.strict, self.folder = data, strict, None if folder is None else Path(folder)
         self.options: dict[str, Any] = {"size": size, "fit": fit}
-        self.skipped: dict[str, SkippedScan] = {}
+        self._skipped: set[str] = set()
         self._listed = {case.name: case for case in data.cases}
         self._known: dict[tuple[InputContract, str], PreparedCase] = {}
 
-    def get(self, names: Sequence[str], contract: InputContract) -> list[PreparedCase]:
-        """Return the cases of these names that can be used, prepared by a contract.
+    def get(self, names: Sequence[str], contract: InputContract, reporter: Reporter) -> list[PreparedCase]:
+        """Return the cases of these names that can be used, prepared by a contract; the others are notes.
 
         Raises:
             DataError: There are names, and none of their cases can be used.
             ScanError: A case cannot be used and `strict` is set.
         """
         for name in names:
-            if (contract, name) in self._known or name in self.skipped:
+            if (contract, name) in self._known or name in self._skipped:
                 continue
             try:
                 self._known[contract, name] = self._prepare(self._listed[name], contract)
             except GenesisError as error:
                 if self.strict:
                     raise
-                self.skipped[name] = SkippedScan(source=name, reason=str(error))
-        found = [self._known[contract, name] for name in names if name not in self.skipped]
+                self._skipped.add(name)
+                reporter.note(f"skipped {name}: {error}")
+        found = [self._known[contract, name] for name in names if name not in self._skipped]
         if names and not found:
-            reason = self.skipped[names[0]].reason
-            raise DataError(f"{self.data.name}: none of {len(names)} cases is usable; the first: {reason}")
+            raise DataError(f"{self.data.name}: none of {len(names)} cases is usable, such as {names[0]}; see above")
         return found
 
     def _prepare(self, case: LabelledCase, contract: InputContract) -> PreparedCase:
@@ -236,25 +228,17 @@ class PreparedCases:
         path = self.folder / f"{self._key(case, contract)}.pt"
         if not path.exists():
             made = prepare_case(case, self.data, contract, **self.options)
-            # Tensors and plain values alone, which load without running code.
-            stored: dict[str, Any] = {"image": torch.from_numpy(np.ascontiguousarray(made.image))}
-            stored["label"] = None if made.label is None else torch.from_numpy(np.ascontiguousarray(made.label))
-            stored["scan"] = (made.scan.array.shape, torch.from_numpy(made.scan.affine), made.scan.has_spacing)
+            # Tensors and text alone, which load without running code.
+            arrays = {"image": made.image, "label": np.empty(0) if made.label is None else made.label}
+            tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
             with replacing(path, DataError) as temporary:
-                torch.save({**stored, "digest": made.digest}, temporary)
+                torch.save({**tensors, "digest": made.digest}, temporary)
         with parsing(path, DataError, remedy="delete it, and it is made again"):
             # Mapped copy-on-write: what a transform changes in place stays private to its process.
             stored = torch.load(path, mmap=True, weights_only=True)
-            shape, affine, has_spacing = stored["scan"]
-            return PreparedCase(
-                name=case.name,
-                patient=case.patient,
-                image=stored["image"].numpy(),
-                scan=_without_voxels(shape, affine.numpy(), has_spacing, case.images[0].source),
-                label=None if stored["label"] is None else stored["label"].numpy(),
-                classes=case.classes,
-                digest=stored["digest"],
-            )
+            image, label, digest = stored["image"].numpy(), stored["label"].numpy(), stored["digest"]
+        known: dict[str, Any] = {"name": case.name, "patient": case.patient, "classes": case.classes, "digest": digest}
+        return PreparedCase(image=image, label=None if case.mask is None else label, **known)
 
     def _key(self, case: LabelledCase, contract: InputContract) -> str:
         """Return a name that changes with the files of a case, by size and time, and with how they are prepared."""

@@ -49,7 +49,7 @@ def measure(arguments: argparse.Namespace) -> None:
     import torch
     from monai.inferers.utils import sliding_window_inference
 
-    from modelsgenesis.configs import GenesisUNetConfig
+    from modelsgenesis.configs import GenesisUNetConfig, PredictionConfig
     from modelsgenesis.hardware import choose_hardware
     from modelsgenesis.inference.sliding_window import sliding_window
     from modelsgenesis.networks import build_network
@@ -85,9 +85,8 @@ def measure(arguments: argparse.Namespace) -> None:
                 placed,
                 one,  # type: ignore[arg-type]
                 patch_size=patch,
-                overlap=OVERLAP,
+                config=PredictionConfig(overlap=OVERLAP, windows_at_once=at_once),
                 hardware=hardware,
-                windows_at_once=at_once,
             )
 
         difference = (ours(image) - monai(laid_out, image)[0]).abs().max()  # type: ignore[index, operator]

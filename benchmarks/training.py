@@ -12,12 +12,12 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
-from modelsgenesis.training.clock import Clock
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,7 +31,7 @@ from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.memory import peak_memory
 from modelsgenesis.training.optim import Optimization
 from modelsgenesis.training.restoration import Restoration, fix_pairs
-from modelsgenesis.training.sampler import StepBatches, make_loader
+from modelsgenesis.training.sampler import StepBatches, start_loader
 
 AIM = 3.5
 Step = Callable[[Tensor, Tensor], float]
@@ -168,10 +168,12 @@ def make_objective(config: PretrainingConfig, cache: VolumeCache, hardware: Hard
     )
 
 
-def batches(objective: Restoration, config: PretrainingConfig, steps: int, workers: int) -> Any:
-    """Return the loader's iterator over the steps' batches."""
+def batches(
+    objective: Restoration, config: PretrainingConfig, steps: int, workers: int
+) -> AbstractContextManager[Iterator[Any]]:
+    """Return the context of a loader's iterator over the steps' batches."""
     order = StepBatches(size=len(objective.dataset), batch_size=config.batch_size, start=0, steps=steps, seed=0)
-    return iter(make_loader(objective.dataset, order, config.override(workers=workers)))
+    return start_loader(objective.dataset, order, config.override(workers=workers))
 
 
 def compare_quality(arguments: argparse.Namespace, folder: Path) -> None:
@@ -184,9 +186,10 @@ def compare_quality(arguments: argparse.Namespace, folder: Path) -> None:
         network = build_network(config.network)
         objective = make_objective(config, sample_cache(folder), used)
         step = plain_step(network, config) if name == "plain" else default_step(network, config, used)
-        for original, items in batches(objective, config, arguments.steps, 0):
-            network.train()
-            step(*objective.deformation(original, items.to(torch.int64)))
+        with batches(objective, config, arguments.steps, 0) as loader:
+            for original, items in loader:
+                network.train()
+                step(*objective.deformation(original, items.to(torch.int64)))
         metrics = objective.validate(network.eval())
         results[name] = metrics["restoration_loss"]
         print(
@@ -202,8 +205,6 @@ def measure_waiting(arguments: argparse.Namespace, folder: Path) -> None:
     objective = make_objective(config, sample_cache(folder), hardware)
     network = hardware.place_network(build_network(config.network))
     optimization = Optimization(network, config, steps=10**6, per_epoch=10**6)
-    loader = batches(objective, config, arguments.steps + 2, 1)
-    first = next(loader)
 
     def step(batch: Any) -> None:
         optimization.begin(0)
@@ -213,16 +214,19 @@ def measure_waiting(arguments: argparse.Namespace, folder: Path) -> None:
         loss.backward()
         optimization.finish(0)
 
-    step(first)
-    clock, waited, loaded, alone = Clock(config.batch_size), [], [], []
-    for _ in range(arguments.steps):
-        start = time.perf_counter()
-        with clock.waiting():
+    waited: list[float] = []
+    loaded: list[float] = []
+    alone: list[float] = []
+    with batches(objective, config, arguments.steps + 2, 1) as loader:
+        first = next(loader)
+        step(first)
+        for _ in range(arguments.steps):
+            start = time.perf_counter()
             batch = next(loader)
-        waited.append(time.perf_counter() - start)
-        step(batch)
-        loaded.append(time.perf_counter() - start)
-        alone.append(seconds(lambda: step(first)))
+            waited.append(time.perf_counter() - start)
+            step(batch)
+            loaded.append(time.perf_counter() - start)
+            alone.append(seconds(lambda: step(first)))
     share = sum(waited) / sum(loaded)
     extra = statistics.median(loaded) / statistics.median(alone) - 1
     print(

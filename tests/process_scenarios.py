@@ -23,11 +23,11 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from modelsgenesis.configs import GenesisUNetConfig, TrainingConfig
-from modelsgenesis.errors import DataError, GenesisError, Interrupted, PeerError
+from modelsgenesis.errors import DataError, GenesisError, Interrupted
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.networks import GenesisUNet
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.distributed import Processes
+from modelsgenesis.training.distributed import connected, rank
 from modelsgenesis.training.run import Run
 from modelsgenesis.training.trainer import Objective, Trainer
 
@@ -85,12 +85,11 @@ class Notes(Reporter):
         print(text, flush=True)
 
 
-def train(folder, processes=None, *, objective=None, norm="instance", resume=False, kept=None, **changes):
+def train(folder, *, objective=None, norm="instance", resume=False, kept=None, **changes):
     """Train a tiny network and return its trainer."""
-    processes = processes or Processes()
     config = TRAINING.override(**changes)
-    run = Run.open(folder, {"config": config.to_dict()}, resume=resume, processes=processes)
-    torch.manual_seed(processes.rank)  # what rank 0 starts from is what counts
+    run = Run.open(folder, {"config": config.to_dict()}, resume=resume)
+    torch.manual_seed(rank())  # what rank 0 starts from is what counts
     trainer = Trainer(
         network=GenesisUNet(GenesisUNetConfig(dims=2, widths=(4, 8), **NORMS[norm])),
         objective=objective or Blurred(),
@@ -99,7 +98,6 @@ def train(folder, processes=None, *, objective=None, norm="instance", resume=Fal
         hardware=HARDWARE,
         reporter=Notes(),
         keep=lambda _network, progress: kept.append(progress.step) if kept is not None else None,
-        processes=processes,
     )
     try:
         if resume:
@@ -110,65 +108,65 @@ def train(folder, processes=None, *, objective=None, norm="instance", resume=Fal
     return trainer
 
 
-def curves(folder, processes):
+def curves(folder):
     """Train each kind of normalisation, write the final weights beside the log."""
     for norm in NORMS:
-        trainer = train(folder / norm, processes, norm=norm)
-        if processes.is_main:
+        trainer = train(folder / norm, norm=norm)
+        if rank() == 0:
             torch.save(trainer.network.state_dict(), folder / norm / "weights.pt")
 
 
-def on_rank_1(processes, happen):
+def on_rank_1(happen):
     """Return an objective in which something happens on rank 1 at its third step."""
-    return Blurred(at=3 if processes.rank == 1 else None, happen=happen)
+    return Blurred(at=3 if rank() == 1 else None, happen=happen)
 
 
-def signalled(folder, processes):
+def signalled(folder):
     """A signal reaches one process."""
-    train(folder, processes, objective=on_rank_1(processes, lambda: signal.raise_signal(signal.SIGTERM)))
+    train(folder, objective=on_rank_1(lambda: signal.raise_signal(signal.SIGTERM)))
 
 
-def resumed(folder, processes):
+def resumed(folder):
     """The run that the signal ended goes on."""
-    trainer = train(folder.parent / "signalled", processes, resume=True)
-    if processes.is_main:
+    trainer = train(folder.parent / "signalled", resume=True)
+    if rank() == 0:
         folder.mkdir()
         torch.save(trainer.network.state_dict(), folder / "weights.pt")
 
 
-def poisoned(folder, processes):
+def poisoned(folder):
     """The loss of one process becomes NaN."""
-    train(folder, processes, objective=on_rank_1(processes, lambda: math.nan))
+    train(folder, objective=on_rank_1(lambda: math.nan))
 
 
-def skipped(folder, processes):
+def skipped(folder):
     """The same, and the step is passed over."""
-    train(folder, processes, objective=on_rank_1(processes, lambda: math.nan), nonfinite="skip")
+    train(folder, objective=on_rank_1(lambda: math.nan), nonfinite="skip")
 
 
-def unreadable(folder, processes):
+def unreadable(folder):
     """One process cannot read an item of its share."""
-    train(folder, processes, objective=Blurred(Images(broken=10 if processes.rank == 1 else None)))
+    train(folder, objective=Blurred(Images(broken=10 if rank() == 1 else None)))
 
 
-def crashed(folder, processes):
+def crashed(folder):
     """One process fails in the middle of a step."""
-    train(folder, processes, objective=on_rank_1(processes, lambda: "no number"))
+    train(folder, objective=on_rank_1(lambda: "no number"))
 
 
-def killed(folder, processes):
+def killed(folder):
     """One process is killed in the middle of a step."""
-    train(folder, processes, objective=on_rank_1(processes, lambda: os.kill(os.getpid(), signal.SIGKILL)))
+    train(folder, objective=on_rank_1(lambda: os.kill(os.getpid(), signal.SIGKILL)))
 
 
-def indivisible(folder, processes):
+def indivisible(folder):
     """The batch cannot be shared evenly."""
-    train(folder, processes, batch_size=5)
+    train(folder, batch_size=5)
 
 
-def occupied(folder, processes):
+def occupied(folder):
     """The folder holds a run already: rank 0 finds out, all end."""
-    train(folder.parent / "curves" / "instance", processes)
+    train(folder.parent / "curves" / "instance")
 
 
 def run_rank(scenario, folder, rank, port):
@@ -176,11 +174,10 @@ def run_rank(scenario, folder, rank, port):
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
     try:
-        with Processes.from_environment().connected(HARDWARE.device) as processes:
-            scenario(folder, processes)
-    except PeerError as error:
-        print(f"(silent: {error})")
-        return 1
+        with connected(HARDWARE.device):
+            scenario(folder)
+    except SystemExit as error:
+        return error.code
     except GenesisError as error:
         print(f"error: {error}")
         return 1

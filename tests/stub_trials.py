@@ -3,7 +3,8 @@
 import os
 import time
 
-from modelsgenesis.errors import DataError, NonFiniteLossError
+from modelsgenesis.errors import DataError
+from modelsgenesis.training.trainer import DivergenceError
 
 
 def train(trial, bench):
@@ -15,7 +16,7 @@ def train(trial, bench):
     if trial.arm == "bug":
         raise ZeroDivisionError("a defect")
     if trial.arm == "diverge":
-        raise NonFiniteLossError("loss is nan")
+        raise DivergenceError("loss is nan")
     if trial.arm == "sleep":
         (bench.models / f"{os.getpid()}").touch()
         time.sleep(120)

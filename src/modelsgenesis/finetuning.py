@@ -21,8 +21,7 @@ from modelsgenesis.metrics.summary import Row, explanations, flat
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import load_kept, network_config, save_run_bundle
-from modelsgenesis.training.distributed import Processes
-from modelsgenesis.training.pictures import draw_run_curve
+from modelsgenesis.training.distributed import torchrun_ranks
 from modelsgenesis.training.results import (
     RESULTS_NAME,
     SPLIT_NAME,
@@ -46,6 +45,7 @@ from modelsgenesis.training.splits import (
 from modelsgenesis.training.supervised import make_objective
 from modelsgenesis.training.task_networks import initial_model, resolve_patch_size
 from modelsgenesis.training.trainer import Progress, Trainer
+from modelsgenesis.training.watching import Pictures
 
 SAMPLE_CONFIG = SegmentationConfig(
     steps=200, batch_size=4, validate_every=200, validation_fraction=0.0, patch_size=(48, 48, 16), samples_per_scan=32
@@ -114,7 +114,7 @@ def finetune(
         measured["dice"]
     """
     reporter, output = reporter or Reporter(), Path(output)
-    if not Processes.from_environment().is_alone:
+    if torchrun_ranks()[1] > 1:
         raise ConfigurationError("finetune runs in one process: start it without torchrun")
     if config is None or not config.folds:
         Run.check(output, resume=resume)
@@ -131,7 +131,7 @@ def finetune(
     data = read_task(source, task=task, modality=asked.data.modality, patient_pattern=asked.data.patient_pattern)
     config = (config or default_finetuning(data, sample=source is None)).override(data=asked.data, init=asked.init)
     config = config if labels is None else config.override(labelled_patients=labels)
-    config = _resolve(config.override(from_scratch=True) if from_scratch else config, data)
+    config = resolve_config(config.override(from_scratch=True) if from_scratch else config, data)
     for note in data.notes:
         reporter.note(note)
     if source is None and split is None:
@@ -196,7 +196,7 @@ def sample_split(data: LabelledData) -> Split:
     return Split(training=(training,), validation=(), test=(test,))
 
 
-def _resolve(config: FinetuningConfig, data: LabelledData) -> FinetuningConfig:
+def resolve_config(config: FinetuningConfig, data: LabelledData) -> FinetuningConfig:
     """Return the configuration with what the data set decides where it is left open: how images get their size.
 
     Raises:
@@ -255,6 +255,8 @@ def _train(
     check_split(split, data)
     bundle = None if config.init is None else load(config.init, token=token, progress=announce(reporter))
     begun = initial_model(bundle, data, config, name=public_name(config.init or ""), reporter=reporter)
+    if config.patch_size is not None:
+        resolve_patch_size(config, begun.network, (), reporter)  # before hours of preparation
     training, validation = (cases.get(names, begun.contract, reporter) for names in (split.training, split.validation))
     used = Split(*(tuple(case.name for case in part) for part in (training, validation)), test=split.test)
     config = resolve_patch_size(config, begun.network, training, reporter)
@@ -310,8 +312,10 @@ def _train(
         measured = {"validation": flat(summarize(validated, data, config)), "test": summarize(rows, data, config)}
         for explanation in explanations(measured["test"]):
             reporter.note(explanation)
-        figures = draw_run_curve(output, reporter) if draw else {}
-        save(kept.network, figures, step=progress.best_step, **measured)
+        pictures = Pictures(output, reporter)
+        if draw:
+            pictures.draw_curve(progress.step)
+        save(kept.network, pictures.on_card(), step=progress.best_step, **measured)
         steps = {"init": begun.init, "step": progress.best_step, "steps": progress.step}
         more = {**steps, "split": count_split(used, data), **hardware.for_results().recorded(), **measured}
         write_results(output, data, config, rows, **more)
@@ -336,10 +340,10 @@ def _measure(
     member = Member(
         name=config.init or "model", network=hardware.place_network(bundle.network).eval(), config=bundle.config
     )
-    overlap = {"overlap": config.overlap} if isinstance(config, SegmentationConfig) else {}
-    chosen, wanted = [], set(names)
+    prediction = PredictionConfig(overlap=config.overlap if isinstance(config, SegmentationConfig) else 0.5)
+    wanted = set(names)
     chosen = [(case.name, case) for case in data.cases if case.name in wanted]
-    work = partial(measure_case, [member], data=data, config=PredictionConfig(**overlap), hardware=hardware)
+    work = partial(measure_case, [member], data=data, config=prediction, hardware=hardware)
     title = f"measuring {len(chosen)} {part} cases"
     rows, skipped = each_case(chosen, work, title=title, strict=strict, reporter=reporter)
     if skipped and not rows:

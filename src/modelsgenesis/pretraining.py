@@ -32,15 +32,23 @@ from modelsgenesis.files import parsing
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.networks import adapt, build_network
-from modelsgenesis.reporting import Reporter, Reporters
+from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import describe_computing
-from modelsgenesis.training.distributed import Processes
+from modelsgenesis.training.distributed import (
+    connected,
+    on_each_machine,
+    on_rank_zero,
+    rank,
+    rank_zero_first,
+    torchrun_ranks,
+    world_size,
+)
 from modelsgenesis.training.memory import SHARE, Trial, available_memory, largest_batch, largest_patch
 from modelsgenesis.training.pretraining import pretrain_network
 from modelsgenesis.training.run import RUN_NAME, Run, check_config
 from modelsgenesis.training.splits import read_split
 from modelsgenesis.training.task_networks import InitialModel, seeded
-from modelsgenesis.training.tensorboard import FOLDER_NAME, TensorBoardReporter
+from modelsgenesis.training.watching import TensorBoard
 
 Source = str | Path | Sequence[str | Path]
 
@@ -466,7 +474,6 @@ def fit_to_memory(
     batch: bool,
     patch: bool,
     hardware: Hardware,
-    processes: Processes,
     reporter: Reporter,
 ) -> Start:
     """Work out the largest patch, then the largest batch, that fit into memory; as little as was asked for.
@@ -477,7 +484,6 @@ def fit_to_memory(
         batch: Whether to work out `batch_size`.
         patch: Whether to work out `patch_size`.
         hardware: Where to compute.
-        processes: Share the batch; rank 0 works it out.
         reporter: Receives the result.
 
     Returns:
@@ -488,19 +494,19 @@ def fit_to_memory(
     """
     if not (batch or patch):
         return start
-    config, world = start.config, processes.world_size
-    budget = int(SHARE * processes.first(partial(available_memory, hardware)))
+    config, world = start.config, world_size()
+    budget = int(SHARE * on_rank_zero(partial(available_memory, hardware)))
     holds = f"{budget / 2**30:.1f} GiB hold"
     if patch:
         trial = Trial(start.network, config.override(batch_size=max(config.batch_size // world, 1)), hardware)
         shapes = _shapes(store, config)
         limits = np.min(shapes, axis=0).tolist() if shapes else config.patch_size
-        config = config.override(patch_size=processes.first(partial(largest_patch, trial, budget, limits)))
+        config = config.override(patch_size=on_rank_zero(partial(largest_patch, trial, budget, limits)))
         reporter.note(f"patch_size={','.join(map(str, config.patch_size))} is what {holds}")
     if batch:
         trial = Trial(start.network, config, hardware)
         most = max(len(store) * config.samples_per_scan // world, 1)
-        fits = processes.first(partial(largest_batch, trial, budget, most))
+        fits = on_rank_zero(partial(largest_batch, trial, budget, most))
         config = config.override(batch_size=fits * world)
         why = "there are no more samples" if fits == most else f"what {holds}"
         reporter.note(f"batch_size={config.batch_size}: {why}")
@@ -582,13 +588,13 @@ def pretrain(
         init=None if init is None else str(init),
         cache=None if cache is None else absolute(cache)[0],
     )
-    alone = Processes.from_environment()
-    reporter = (reporter if alone.is_main else None) or Reporter()
-    with alone.connected(choose_hardware(device, local_rank=alone.local_rank).device) as processes:
-        recorded = processes.first(partial(_begin, output, resume))
+    number, _, local = torchrun_ranks()
+    reporter = (reporter if number == 0 else None) or Reporter()
+    with connected(choose_hardware(device, local_rank=local).device):
+        recorded = on_rank_zero(partial(_begin, output, resume))
         config = _settle(config, recorded, fit_batch=fit_batch, fit_patch=fit_patch)
         if recorded is not None and recorded.finished:
-            processes.first(partial(check_config, output, recorded.config.to_dict(), config.to_dict()))
+            on_rank_zero(partial(check_config, output, recorded.config.to_dict(), config.to_dict()))
             reporter.note(f"{output}: the run is finished, there is nothing left to resume")
             return Path(output)
         init = None if given.init is None else public_name(given.init)
@@ -597,15 +603,14 @@ def pretrain(
             request=complete(given, None if recorded is None else recorded.request, output),
             recorded=recorded,
             init=init if recorded is None else recorded.init,
-            hardware=choose_hardware(device, config.precision, local_rank=alone.local_rank),
-            processes=processes,
+            hardware=choose_hardware(device, config.precision, local_rank=local),
             reporter=reporter,
             strict=strict,
         )
-        start = processes.in_turn(partial(job.start, config, token))
-        store, held_out, left_out = processes.first_on_each_machine(partial(job.prepare, start))
+        start = rank_zero_first(partial(job.start, config, token))
+        store, held_out, left_out = on_each_machine(partial(job.prepare, start))
         if recorded is None:
-            options = {"hardware": job.hardware, "processes": processes, "reporter": reporter}
+            options = {"hardware": job.hardware, "reporter": reporter}
             start = fit_to_memory(start, store, batch=fit_batch, patch=fit_patch, **options)
         return job.train(start, store, held_out, left_out, tensorboard=tensorboard)
 
@@ -638,7 +643,6 @@ class _Job:
     recorded: Recorded | None
     init: str | None
     hardware: Hardware
-    processes: Processes
     reporter: Reporter
     strict: bool
 
@@ -662,17 +666,16 @@ class _Job:
         self, start: Start, store: VolumeCache, held_out: set[str], left_out: dict[str, int], *, tensorboard: bool
     ) -> Path:
         """Train on the sub-volumes and return the run's folder."""
-        reporter, processes = self.reporter, self.processes
+        reporter = self.reporter
         split = partial(split_subvolumes, store, held_out, start, self.strict, reporter)
-        training, validation = processes.in_turn(split)
-        if len(training.scans) < processes.world_size:
+        training, validation = rank_zero_first(split)
+        if len(training.scans) < world_size():
             reporter.note(
-                f"{len(training.scans)} scans for {processes.world_size} processes: these share the scans, and each "
+                f"{len(training.scans)} scans for {world_size()} processes: these share the scans, and each "
                 "draws sub-volumes of its own"
             )
-        reporter.note(f"computing on {describe_computing(self.hardware, start.config, processes)}")
-        if tensorboard and processes.is_main:
-            reporter = Reporters(reporter, TensorBoardReporter(self.output / FOLDER_NAME, reporter))
+        reporter.note(f"computing on {describe_computing(self.hardware, start.config)}")
+        writes = tensorboard and rank() == 0
         run = pretrain_network(
             InitialModel(start.network, store.contract, self.init, start.pretrained),
             start.config,
@@ -683,8 +686,8 @@ class _Job:
             hardware=self.hardware,
             reporter=reporter,
             request=self.request.to_dict(),
-            processes=processes,
             resume=self.recorded is not None,
+            tensorboard=TensorBoard(self.output / "tensorboard", reporter) if writes else None,
         )
         if training.refused_share:
             share = f"{training.refused_share:.0%} of the sub-volumes drawn were refused"

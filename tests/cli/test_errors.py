@@ -12,7 +12,7 @@ import typer
 
 from modelsgenesis import inspection
 from modelsgenesis.cli.errors import interruptible, one_line
-from modelsgenesis.errors import GenesisError, Interrupted, PeerError
+from modelsgenesis.errors import GenesisError, Interrupted
 
 SOURCE = str(Path(__file__).parents[2] / "src")
 BUG = "please report it with the output of the same command with --debug"
@@ -74,7 +74,6 @@ def test_debug_shows_the_traceback_before_the_line(scan_raises, arguments, monke
         ("0", GenesisError("full disk"), None, "error: full disk\n"),
         ("1", GenesisError("full disk"), None, ""),
         ("1", GenesisError("full disk"), "process 1", "process 1: error: full disk\n"),
-        ("1", PeerError("full disk"), "process 1", ""),
         ("1", Interrupted(2, "resume it"), "process 1", ""),
         (
             "2",

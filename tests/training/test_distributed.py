@@ -10,14 +10,22 @@ import torch
 
 import process_scenarios as scenarios
 from modelsgenesis.errors import ConfigurationError, TrainingError
-from modelsgenesis.training.distributed import Processes
+from modelsgenesis.training import distributed
 
 pytestmark = pytest.mark.timeout(900)  # two processes beside everything else that a busy machine does
 TESTS = Path(__file__).parents[1]
-NAMES = (
-    *("curves", "signalled", "resumed", "poisoned", "skipped", "unreadable", "crashed", "killed", "indivisible"),
-    "occupied",
-)
+ENDS = {  # how each of the two processes ends, and what rank 0 says
+    "curves": ([0, 0], ""),
+    "signalled": ([143, 143], "interrupted at step 3 of 20"),
+    "resumed": ([0, 0], ""),
+    "poisoned": ([1, 1], "error: loss is nan at step 3 with learning rate"),
+    "skipped": ([0, 0], "step 3 skipped: loss is nan"),
+    "unreadable": ([1, 1], "error: process 1 failed: DataError: volumes/ab/abc.npy: a prepared volume is gone"),
+    "crashed": ([1, 70], "error: another of the 2 processes is gone"),
+    "killed": ([1, -9], "error: another of the 2 processes is gone"),
+    "indivisible": ([1, 1], "error: batch_size: received 5 for 2 processes, which share it"),
+    "occupied": ([1, 1], "holds a run already; add --resume"),
+}
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +37,7 @@ def folder(tmp_path_factory):
 def ended(folder):
     """How two processes ended each scenario, and what they said."""
     environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent / 'src'}:{TESTS}", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(TESTS / "process_scenarios.py"), str(folder), *NAMES]
+    command = [sys.executable, str(TESTS / "process_scenarios.py"), str(folder), *ENDS]
     done = subprocess.run(command, capture_output=True, text=True, timeout=800, env=environment)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -40,9 +48,17 @@ def losses(path):
         return [float(row["loss"]) for row in csv.DictReader(file)]
 
 
+@pytest.mark.parametrize("name", ENDS)
+def test_what_happens_to_one_ends_all_and_rank_0_tells(ended, name):
+    end, (statuses, words) = ended[name], ENDS[name]
+    assert end["status"] == statuses, end
+    assert words in end["said"][0]
+    assert "traceback" not in end["said"][0]
+    assert name == "curves" or end["seconds"] < 60
+
+
 @pytest.mark.parametrize("norm", list(scenarios.NORMS))
 def test_two_processes_learn_what_one_learns(ended, folder, tmp_path, norm):
-    assert ended["curves"]["status"] == [0, 0], ended["curves"]
     alone = scenarios.train(tmp_path / norm, norm=norm)
     curve, together = losses(tmp_path / norm / "log.csv"), losses(folder / "curves" / norm / "log.csv")
     assert len(together) == 20
@@ -56,69 +72,37 @@ def test_two_processes_learn_what_one_learns(ended, folder, tmp_path, norm):
     assert any("running_var" in name for name in compared) is (norm != "instance")
 
 
-def test_a_signal_to_one_process_ends_all_after_the_same_step(ended, folder):
-    end = ended["signalled"]
-    assert end["status"] == [143, 143], end
-    assert "interrupted at step 3 of 20" in end["said"][0]
-    state = torch.load(folder / "signalled" / "checkpoints" / "last.pt", weights_only=True)
-    assert (state["progress"]["step"], len(state["random"])) == (20, 2)  # the resumed run has been on
-
-
 def test_a_resumed_run_of_two_processes_equals_the_uninterrupted_one_to_the_bit(ended, folder):
-    assert ended["resumed"]["status"] == [0, 0], ended["resumed"]
-    whole = torch.load(folder / "curves" / "instance" / "weights.pt")
-    resumed = torch.load(folder / "resumed" / "weights.pt")
+    state = torch.load(folder / "signalled" / "checkpoints" / "last.pt", weights_only=True)
+    assert (state["progress"]["step"], len(state["random"])) == (20, 2)
+    whole, resumed = (torch.load(folder / name / "weights.pt") for name in ("curves/instance", "resumed"))
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
     assert losses(folder / "signalled" / "log.csv") == losses(folder / "curves" / "instance" / "log.csv")
-
-
-@pytest.mark.parametrize(
-    ("name", "statuses", "words"),
-    [
-        ("poisoned", [1, 1], "error: loss is nan at step 3 with learning rate"),
-        ("skipped", [0, 0], "step 3 skipped: loss is nan"),
-        ("unreadable", [1, 1], "error: process 1 failed: DataError: volumes/ab/abc.npy: a prepared volume is gone"),
-        ("crashed", [1, 70], "error: another of the 2 processes is gone"),
-        ("killed", [1, -9], "error: another of the 2 processes is gone"),
-        ("indivisible", [1, 1], "error: batch_size: received 5 for 2 processes, which share it"),
-        ("occupied", [1, 1], "holds a run already; add --resume"),
-    ],
-)
-def test_what_happens_to_one_ends_all_and_rank_0_tells(ended, name, statuses, words):
-    end = ended[name]
-    assert end["status"] == statuses, end
-    assert words in end["said"][0]
-    assert "traceback" not in end["said"][0]
-    assert end["seconds"] < 60
 
 
 def test_reads_what_torchrun_sets(monkeypatch):
     for name, value in {"RANK": "3", "WORLD_SIZE": "4", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
-    processes = Processes.from_environment()
-    assert (processes.rank, processes.world_size, processes.local_rank) == (3, 4, 1)
-    assert not processes.is_main
+    assert distributed.torchrun_ranks() == (3, 4, 1)
     monkeypatch.setenv("RANK", "4")
     with pytest.raises(ConfigurationError, match="RANK=4, WORLD_SIZE=4, LOCAL_RANK=1: expected what torchrun sets"):
-        Processes.from_environment()
+        distributed.torchrun_ranks()
 
 
-def test_a_process_alone_agrees_with_itself():
-    alone = Processes()
-    with alone.connected(torch.device("cpu")) as processes:
-        assert processes.first(lambda: 7) == 7
-        assert processes.first_on_each_machine(lambda: 8) == 8
-        assert processes.gather("x") == ["x"]
-        assert processes.gather_numbers([1, 2]) == [[1, 2]]
-        processes.agree()
-        with pytest.raises(ValueError, match="mine"):
-            processes.agree(ValueError("mine"))
+def test_a_process_alone_does_the_work_at_once():
+    with distributed.connected(torch.device("cpu")):
+        assert (distributed.rank(), distributed.world_size()) == (0, 1)
+        for helper in (distributed.on_rank_zero, distributed.rank_zero_first, distributed.on_each_machine):
+            assert helper(lambda: 7) == 7
+        assert distributed.gather("x") == ["x"]
+        assert distributed.mean(1, 2) == [1, 2]
+        with pytest.raises(ValueError, match="mine"), distributed.raise_if_any_failed():
+            raise ValueError("mine")
 
 
 def test_says_that_the_others_cannot_be_reached(monkeypatch):
     monkeypatch.delenv("MASTER_ADDR", raising=False)
-    with (
-        pytest.raises(TrainingError, match=r"process 0 of 2 cannot reach the others: .*start with torchrun"),
-        Processes(world_size=2).connected(torch.device("cpu")),
-    ):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    unreachable = pytest.raises(TrainingError, match=r"process 0 of 2 cannot reach the others: .*start with torchrun")
+    with unreachable, distributed.connected(torch.device("cpu")):
         pass

@@ -13,13 +13,12 @@ from modelsgenesis.comparison.trials import Trial
 from modelsgenesis.configs import CONTRACTS, PretrainingConfig
 from modelsgenesis.data import CacheEntry, ScanReference
 from modelsgenesis.data.cache import _recall, volume_path
-from modelsgenesis.errors import GenesisError
+from modelsgenesis.errors import DataError, GenesisError
+from modelsgenesis.files import sha256_of, write_csv
 from modelsgenesis.pretraining import Request, read_recorded
 from modelsgenesis.training import Run, Split, read_split
-from modelsgenesis.training.cost import Meter
-from modelsgenesis.training.outcome import read_results
+from modelsgenesis.training.results import read_results, read_rows
 from modelsgenesis.training.splits import write_split
-from modelsgenesis.training.supervised import read_rows, write_rows
 
 ASKED = {
     "kind": "pretraining",
@@ -95,12 +94,11 @@ class Kept:
         self.records.check_cases({"x": "0a"})
         self.records.write(TRIAL, RECORD)
         write_split(Split(("a",), ("b",), ("c",)), folder / "split.json")
-        write_rows(folder / "test.csv", [{"case": "a", "patient": "p", "dice": 0.5}])
+        write_csv(folder / "test.csv", [{"case": "a", "patient": "p", "dice": 0.5}], DataError)
         (folder / "results.json").write_bytes(json_of({"test": {"dice": {"value": 0.5, "low": None, "high": None}}}))
         volume_path(folder, ENTRY.key).parent.mkdir(parents=True)
         volume_path(folder, ENTRY.key).write_bytes(bytes(300))
         (folder / "seen.json").write_bytes(json_of({**asdict(ENTRY), "bytes": 300}))
-        Meter(folder / "cost.json").save()
         self.readers = {
             "run/run.json": (self.resume, lambda: read_recorded(folder / "run")),
             "run/checkpoints/last.pt": (self.load,),
@@ -109,10 +107,9 @@ class Kept:
             "compared/comparison.json": (self.describe,),
             str(self.records.path(TRIAL).relative_to(folder)): (self.read,),
             "split.json": (lambda: read_split(folder / "split.json"),),
-            "test.csv": (lambda: read_rows(folder / "test.csv"),),
+            "test.csv": (lambda: read_rows(folder, {"rows_sha256": sha256_of(folder / "test.csv")}),),
             "results.json": (lambda: read_results(folder),),
             "seen.json": (self.recall,),
-            "cost.json": (lambda: Meter(folder / "cost.json").save(),),
         }
 
     def resume(self):

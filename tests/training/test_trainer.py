@@ -1,33 +1,58 @@
+"""The loop: what it writes, what it resumes to the bit, and how it ends when something goes wrong."""
+
+import csv
 import math
 import os
+import shutil
+import signal
 
 import pytest
 import torch
 
-from fitted_numbers import Fit, at, make, rows, terminate
-from modelsgenesis.errors import Interrupted, NonFiniteLossError, ResumeError, TrainingError
+import process_scenarios as scenarios
+from fitted_numbers import Fit, Numbers, at, make, rows, terminate
+from modelsgenesis.configs import RECIPES, TrainingConfig
+from modelsgenesis.errors import CheckpointError, ConfigurationError, DataError, Interrupted, TrainingError
+from modelsgenesis.training import trainer as training
+from modelsgenesis.training.trainer import DivergenceError
 from recorded_notes import Notes
 
 
+def steps_of(run):
+    return [int(row["step"]) for row in rows(run / "log.csv")]
+
+
+def last_step(trainer):
+    return trainer.run.load_checkpoint()[0]["progress"]["step"]
+
+
+def ended(folder, **options):
+    """Return the folder of a run that is done."""
+    trainer = make(folder, **options)
+    trainer.fit()
+    trainer.run.close()
+    return trainer
+
+
 def test_logs_every_step_unrounded_and_every_validation(tmp_path):
-    trainer = make(tmp_path / "run")
-    progress = trainer.fit()
-    steps = rows(tmp_path / "run" / "log.csv")
-    assert [int(row["step"]) for row in steps] == list(range(1, 10))
-    assert any(len(row["loss"]) > 12 for row in steps)
+    progress = ended(tmp_path / "run").progress
+    assert steps_of(tmp_path / "run") == list(range(1, 10))
+    assert any(len(row["loss"]) > 12 for row in rows(tmp_path / "run" / "log.csv"))
     assert [int(row["step"]) for row in rows(tmp_path / "run" / "validation.csv")] == [4, 8, 9]
     assert progress.step == 9
+    assert 0 < progress.cost()["wall_hours"] < 1
+    assert "gpu_hours" not in progress.cost()
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-@pytest.mark.parametrize("cut", [1, 4, 5, 8])
+@pytest.mark.parametrize("cut", [1, 3, 4, 8])
 def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, optimizer, cut):
-    whole = make(tmp_path / "whole", optimizer=optimizer)
-    whole.fit()
+    whole = ended(tmp_path / "whole", optimizer=optimizer)
     part = make(tmp_path / "part", Fit(on_loss=at(cut, terminate)), optimizer=optimizer)
     with pytest.raises(Interrupted, match=rf"interrupted at step {cut} of 9, nothing is lost; .*--resume --output"):
         part.fit()
     part.run.close()
+    torch.rand(100)  # what else draws from the generator of the dropout in between
     resumed = make(tmp_path / "part", resume=True, optimizer=optimizer)
     assert resumed.progress.step == cut
     resumed.fit()
@@ -37,79 +62,247 @@ def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, optimiz
     assert losses[0] == losses[1]
 
 
+def test_the_global_generator_of_the_caller_is_left_as_it_was(tmp_path):
+    trainer = make(tmp_path / "run")
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    trainer.fit()
+    assert torch.equal(torch.rand(3), expected)
+
+
 def test_keeps_the_best_and_stops_early(tmp_path):
-    kept, reporter = [], Notes()
-    trainer = make(
+    kept, notes = [], Notes()
+    progress = make(
         tmp_path / "run",
         Fit(scores=[3, 1, 2, 2, 2, 0]),
         steps=100,
         patience=3,
         validate_every=2,
         keep=lambda _network, progress: kept.append(progress.step),
-        reporter=reporter,
-    )
-    progress = trainer.fit()
+        reporter=notes,
+    ).fit()
     assert kept == [2, 4]
     assert (progress.step, progress.best_step, progress.metrics) == (10, 4, {"value": 1})
-    assert reporter.notes == ["stopped early: no better validation since step 4"]
+    assert notes.notes == ["stopped early: no better validation since step 4"]
 
 
-def test_a_loss_that_is_not_a_number_ends_the_run_with_the_checkpoint_from_before(tmp_path):
-    trainer = make(tmp_path / "run", Fit(on_loss=at(6, lambda: math.nan)))
-    with pytest.raises(NonFiniteLossError, match=r"loss is nan at step 6 with learning rate .*: lower"):
+@pytest.mark.parametrize("where", ["validation", "bundle"])
+def test_a_signal_during_a_validation_or_while_the_bundle_is_written_loses_nothing(tmp_path, where):
+    happen = at(1, terminate)
+    objective = Fit(on_validate=happen if where == "validation" else None)
+    keep = (lambda *_: happen(objective.validations)) if where == "bundle" else None
+    trainer = make(tmp_path / "run", objective, keep=keep)
+    with pytest.raises(Interrupted, match="interrupted at step"):
         trainer.fit()
-    state, _ = trainer.run.load_checkpoint()
-    assert state["progress"]["step"] == 4
+    assert last_step(trainer) in (4, 5)  # one more step at most
+    assert trainer.progress.best_step == 4
+
+
+def test_a_second_signal_ends_the_process_at_once(tmp_path):
+    child = os.fork()
+    if not child:
+        trainer = make(tmp_path / "run", Fit(on_loss=at(2, lambda: [terminate(), terminate()])), steps=50)
+        try:
+            trainer.fit()
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGTERM
+
+
+class RootOfZero(Fit):
+    """Has a loss whose gradient is infinite at the fifth step."""
+
+    def loss(self, network, batch):
+        loss = super().loss(network, batch)
+        return loss if self.losses < 5 else loss + torch.sqrt(network[0].weight.sum() * 0.0)
+
+
+@pytest.mark.parametrize(
+    ("objective", "settings", "message", "last"),
+    [
+        (Fit(on_loss=at(6, lambda: math.nan)), {}, r"loss is nan at step 6 with learning rate .*: lower .*--init", 4),
+        (Fit(on_loss=at(8, lambda: math.inf)), {"checkpoint_every": 1}, "loss is inf at step 8", 7),
+        (RootOfZero(), {}, "the gradient is not finite at step 5", 4),
+        (RootOfZero(), {"nonfinite": "skip", "steps": 40}, "at step 14 with .*, 10 times in a row: lower", 12),
+        (Fit(on_loss=at(25, lambda: 1e6)), {"steps": 40}, "at step 25, the first 20 losses had a median of", 24),
+    ],
+)
+def test_a_divergence_ends_the_run_with_the_checkpoint_from_before(tmp_path, objective, settings, message, last):
+    trainer = make(tmp_path / "run", objective, **settings)
+    with pytest.raises(DivergenceError, match=message):
+        trainer.fit()
+    assert last_step(trainer) == last
+
+
+def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(tmp_path):
+    def ruin():
+        with torch.no_grad():
+            trainer.network[0].weight.fill_(math.inf)
+
+    trainer = make(tmp_path / "run", Fit(on_validate=at(2, ruin)))
+    with pytest.raises(DivergenceError, match="weights are not finite after step 8; lower"):
+        trainer.fit()
+    assert last_step(trainer) == 4
+
+
+def test_a_step_that_is_skipped_moves_nothing_and_the_run_goes_on(tmp_path):
+    notes = Notes()
+    trainer = make(tmp_path / "run", Fit(on_loss=at(3, lambda: math.inf)), nonfinite="skip", reporter=notes)
+    assert trainer.fit().step == 9
+    assert notes.notes == ["step 3 skipped: loss is inf"]
+    assert steps_of(tmp_path / "run") == list(range(1, 10))
+
+
+@pytest.mark.parametrize(
+    ("first", "loss", "settings"),
+    [
+        (0.7, 3.0, {}),  # a loss that has become small may jump
+        (0.1, 1e9, {"divergence_factor": 0.0}),
+        # A sigmoid answers in [0, 1], so the worst loss is 1; the first losses of that network are about 0.1.
+        (0.02, 1.0, {"divergence_factor": RECIPES["2019"].divergence_factor}),
+    ],
+)
+def test_what_is_no_explosion(tmp_path, first, loss, settings):
+    trainer = make(tmp_path / "run", **settings)
+    trainer.progress.first_losses = [first] * 20
+    trainer.optimization.begin(0)
+    network = trainer.network
+    trainer._learn(network(torch.rand(1, 3)).mean(), loss, 1e-3)
+    with pytest.raises(DivergenceError, match="nan"):
+        trainer._learn(network(torch.rand(1, 3)).mean(), math.nan, 1e-3)
+
+
+def test_the_first_losses_carry_over_to_a_resumed_run(tmp_path):
+    part = make(tmp_path / "run", Fit(on_loss=at(22, terminate)), steps=40)
+    with pytest.raises(Interrupted):
+        part.fit()
+    part.run.close()
+    resumed = make(tmp_path / "run", resume=True, steps=40)
+    assert resumed.progress.first_losses == part.progress.first_losses
+    assert len(resumed.progress.first_losses) == 20
+
+
+def test_a_full_disk_ends_the_run_with_the_checkpoint_before(tmp_path, monkeypatch):
+    def full(_descriptor):
+        raise OSError(28, os.strerror(28))
+
+    fill = at(2, lambda: monkeypatch.setattr(os, "fsync", full))
+    trainer = make(tmp_path / "run", Fit(on_validate=fill))
+    with pytest.raises((CheckpointError, TrainingError), match=r"No space left on device; the .* intact"):
+        trainer.fit()
+    monkeypatch.undo()
+    assert last_step(trainer) == 4
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_data_that_vanishes_is_one_line(tmp_path, workers):
+    def vanish():
+        raise DataError("volumes/ab/abc.npy: a prepared volume is gone or damaged; build again")
+
+    trainer = make(tmp_path / "run", Fit(Numbers(at=9, happen=vanish)), workers=workers, checkpoint_every=1)
+    with pytest.raises((DataError, TrainingError), match=r"^volumes/ab/abc\.npy: a prepared volume is gone or damaged"):
+        trainer.fit()
+    assert last_step(trainer) >= 3
+
+
+def test_a_loader_process_that_dies_is_one_line(tmp_path):
+    dies = Numbers(at=23, happen=lambda: os.kill(os.getpid(), signal.SIGKILL))
+    trainer = make(tmp_path / "run", Fit(dies), workers=1, steps=20)
+    with pytest.raises(TrainingError, match=r"a loader process died at step \d+: .*intact, resume with fewer workers"):
+        trainer.fit()
+    assert last_step(trainer) in (4, 8, 12)
+
+
+def test_a_signal_to_the_loader_processes_costs_no_batch(tmp_path):
+    def everyone():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.raise_signal(number)
+
+    assert make(tmp_path / "run", Fit(Numbers(at=9, happen=everyone)), workers=1).fit().step == 9
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path):
-    first = make(tmp_path / "run")
-    first.fit()
-    first.run.close()
-    last = tmp_path / "run" / "checkpoints" / "last.pt"
-    last.write_bytes(last.read_bytes()[:100])
-    reporter = Notes()
-    trainer = make(tmp_path / "run", resume=True, reporter=reporter)
+    ended(tmp_path / "run")
+    checkpoints, notes = tmp_path / "run" / "checkpoints", Notes()
+    (checkpoints / "last.pt").write_bytes((checkpoints / "last.pt").read_bytes()[:100])
+    trainer = make(tmp_path / "run", resume=True, reporter=notes)
     assert trainer.progress.step == 8
-    assert "last.pt is damaged" in reporter.notes[0]
-    (tmp_path / "run" / "checkpoints" / "before.pt").write_bytes(b"")
+    assert "last.pt is damaged" in notes.notes[0]
+    (checkpoints / "before.pt").write_bytes(b"")
     trainer.run.close()
-    with pytest.raises(ResumeError, match="no whole checkpoint"):
+    with pytest.raises(TrainingError, match="no whole checkpoint"):
         make(tmp_path / "run", resume=True)
 
 
-def test_refuses_a_folder_in_use_by_another_process(tmp_path):
+@pytest.mark.parametrize(
+    ("objective", "settings", "message"),
+    [
+        (None, {"batch_size": 3, "seed": 1}, "another configuration: batch_size was 2, now 3; seed was 0, now 1"),
+        (Fit(Numbers(size=8)), {}, "an epoch had 7 samples, now 8; resume with the scans"),
+    ],
+)
+def test_refuses_to_resume_with_other_settings_or_other_data(tmp_path, objective, settings, message):
+    ended(tmp_path / "run")
+    with pytest.raises(TrainingError, match=message):
+        make(tmp_path / "run", objective, resume=True, **settings)
+
+
+def test_what_changes_the_last_bits_is_said(tmp_path):
+    notes = Notes()
+    run = ended(tmp_path / "run").run
+    state, _ = run.load_checkpoint()
+    assert TrainingConfig.from_dict(state["config"]).steps == 9
+    state["versions"] |= {"torch": "2.0", "device": "cuda"}
+    run.save_checkpoint(state)
+    make(tmp_path / "run", resume=True, reporter=notes, compile=True)
+    assert "perhaps not to the bit: compile was False, now True; device was cuda, now cpu" in notes.notes[0]
+    assert "torch was 2.0, now" in notes.notes[0]
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(tmp_path):
+    make(tmp_path / "run").run.close()
+    notes = Notes()
+    trainer = make(tmp_path / "run", resume=True, reporter=notes)
+    assert notes.notes == ["no checkpoint was written yet: starting from the beginning"]
+    assert trainer.fit().step == 9
+
+
+def test_the_batch_must_divide_by_the_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "world_size", lambda: 2)
+    with pytest.raises(ConfigurationError, match="batch_size: received 3 for 2 processes, which share it"):
+        make(tmp_path / "run", batch_size=3)
+
+
+def test_a_folder_in_use_or_with_files_is_refused(tmp_path):
     first = make(tmp_path / "run")
     with pytest.raises(TrainingError, match="another process trains in this folder"):
         make(tmp_path / "run", resume=True)
     first.run.close()
-
-
-def test_refuses_to_start_over_a_run_or_in_a_folder_with_files(tmp_path):
-    make(tmp_path / "run").run.close()
     with pytest.raises(TrainingError, match="holds a run already; add --resume"):
         make(tmp_path / "run")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.txt").write_text("keep me")
-    with pytest.raises(TrainingError, match="is not empty"):
-        make(tmp_path / "full")
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(TrainingError, match="is a file"):
-        make(tmp_path / "file")
+    for name, message in {
+        "full": "is not empty",
+        "full/thesis.txt": "is a file",
+        "full/thesis.txt/run": "be written",
+    }.items():
+        with pytest.raises(TrainingError, match=message):
+            make(tmp_path / name)
 
 
-def test_refuses_a_place_where_no_folder_can_be_made(tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(TrainingError, match=r"cannot be written in .*file; choose another folder"):
-        make(tmp_path / "file" / "run")
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
-    with pytest.raises(TrainingError, match="cannot be written in"):
-        make(tmp_path / "run")
-
-
-def test_refuses_to_resume_another_configuration_and_lists_the_differences(tmp_path):
-    make(tmp_path / "run").run.close()
-    with pytest.raises(ResumeError, match="another configuration: batch_size was 2, now 3; seed was 0, now 1"):
-        make(tmp_path / "run", resume=True, batch_size=3, seed=1)
-    with pytest.raises(ResumeError, match="holds no run to resume"):
-        make(tmp_path / "empty", resume=True)
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler")
+@pytest.mark.filterwarnings("default")  # the compiler warns of its own deprecations
+@pytest.mark.parametrize("norm", ["instance", "running"])
+def test_a_compiled_network_learns_the_same_under_the_same_names(tmp_path, norm):
+    options = {"norm": norm, "steps": 6, "validate_every": 3}
+    networks = [scenarios.train(tmp_path / str(it), **options, compile=it).network for it in (False, True)]
+    assert list(networks[0].state_dict()) == list(networks[1].state_dict())
+    losses = []
+    for it in (False, True):
+        with (tmp_path / str(it) / "log.csv").open() as file:
+            losses.append([float(row["loss"]) for row in csv.DictReader(file)])
+    assert losses[1] == pytest.approx(losses[0], abs=1e-4)

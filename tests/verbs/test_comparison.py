@@ -8,11 +8,10 @@ import pytest
 from PIL import Image
 
 import modelsgenesis
-from modelsgenesis.comparison import parts as parts_room
 from modelsgenesis.comparison import session
 from modelsgenesis.comparison.trials import run_trial
 from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig, PretrainingConfig, SegmentationConfig
-from modelsgenesis.data import read_labelled
+from modelsgenesis.data import PreparedCases, read_labelled
 from modelsgenesis.errors import (
     ConfigurationError,
     DataError,
@@ -161,14 +160,14 @@ def test_another_training_in_the_same_folder_is_refused(compared, decathlon, gen
 
 def test_settings_are_chosen_before_the_test_patients_are_read(decathlon, tmp_path, monkeypatch):
     told = []
-    prepare = parts_room.prepare_cases
+    get = PreparedCases.get
 
-    def spy(cases, *arguments, **options):
-        told.append([case.name for case in cases])
-        assert SPLIT.test[0] not in told[-1] or (tmp_path / "run" / "tuning.json").exists()
-        return prepare(cases, *arguments, **options)
+    def spy(cases, names, *arguments):
+        told.append(names)
+        assert SPLIT.test[0] not in names or (tmp_path / "run" / "tuning.json").exists()
+        return get(cases, names, *arguments)
 
-    monkeypatch.setattr(parts_room, "prepare_cases", spy)
+    monkeypatch.setattr(PreparedCases, "get", spy)
     found = run(
         decathlon,
         tmp_path / "run",

@@ -13,7 +13,7 @@ from typing import NoReturn
 import typer
 
 from modelsgenesis.cli.console import displays, note
-from modelsgenesis.errors import GenesisError, Interrupted, PeerError
+from modelsgenesis.errors import GenesisError, Interrupted
 from modelsgenesis.files import reason_of
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -40,7 +40,7 @@ def one_line() -> Iterator[None]:
         alone = [text for text in getattr(problem, "__notes__", []) if text.startswith("process ")]
         if line.endswith(_REPORT) and rank != "0":  # a bug here need not have reached rank 0
             alone = [f"process {rank}"]
-        if rank == "0" or (alone and isinstance(problem, Exception) and not isinstance(problem, PeerError)):
+        if rank == "0" or (alone and isinstance(problem, Exception)):
             note(": ".join([*alone, line]))
         sys.exit(status)
 

@@ -4,9 +4,18 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
 from rich.console import Console, RenderableType
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -15,37 +24,18 @@ from modelsgenesis.errors import printable
 from modelsgenesis.reporting import Reporter
 
 _LONGEST_SILENCE = 300.0  # seconds between two lines, however long the run
-_NEWEST = 0.05  # weight of the last step's loss in the average that people see
+_NEWEST = 0.05  # weight of the last step's loss in the average that people see: single batches scatter
 
 
 class Bar(Progress):
-    """A bar, and under it rows of a name and a figure; what is written to stderr scrolls above.
+    """A bar, and under it rows of a name and a figure; what is written to stderr scrolls above."""
 
-    Args:
-        title: What the bar is about.
-        total: Steps in all.
-        start: Steps done before.
-        rows: Shown as they are at each refresh.
-        console: Of stderr.
-    """
-
-    def __init__(self, title: str, total: int, start: int, rows: Mapping[str, str], console: Console) -> None:
-        self.rows = rows
-        super().__init__(
-            TextColumn("{task.description}", style="bold", markup=False),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            expand=True,
-            refresh_per_second=4,
-            speed_estimate_period=3600,  # seconds; a step may take a minute
-        )
-        self.task = self.add_task(printable(title), total=total, completed=start)
+    def __init__(self, rows: Mapping[str, str], *columns: ProgressColumn, **options: Any) -> None:
+        self.rows = rows  # first: the progress is drawn once while it is made
+        super().__init__(*columns, **options)
 
     def get_renderables(self) -> "list[RenderableType]":
-        """Return the bar and the rows."""
+        """Return the bar and the rows, which are looked at whenever the bar refreshes."""
         table = Table.grid(padding=(0, 2))
         for name, shown in self.rows.items():
             table.add_row(Text(name, style="dim"), Text(printable(shown)))
@@ -57,16 +47,15 @@ class Display(Reporter):
 
     def __init__(self) -> None:
         self.console = Console(stderr=True, highlight=False)
-        terminal = sys.stderr is not None and sys.stderr.isatty()
-        self.is_live = terminal and not self.console.is_dumb_terminal
+        is_terminal = sys.stderr is not None and sys.stderr.isatty()
+        self.is_live = is_terminal and not self.console.is_dumb_terminal  # a dumb one cannot move its cursor
         self.bar: Bar | None = None
-        self.beside = ""
+        self.baseline_text = ""
         self._reset("", 0, 0)
 
     def _reset(self, title: str, total: int, start: int) -> None:
-        self.title, self.total, self.start = title, total, start
+        self.title, self.total, self.start, self.shown = title, total, start, start
         self.begun = self.spoke = time.monotonic()
-        self.shown = start
         self.average: float | None = None
         self.rows: dict[str, str] = {}
 
@@ -74,29 +63,41 @@ class Display(Reporter):
         """Show an empty bar, or say what begins."""
         self._stop()
         self._reset(title, total, start)
-        if self.is_live:
-            self.bar = Bar(title, total, start, self.rows, self.console)
-            self.bar.start()
-        else:
+        if not self.is_live:
             self.note(f"{title}: {start}/{total}")
+            return
+        self.bar = Bar(
+            self.rows,
+            TextColumn("{task.description}", style="bold", markup=False),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TimeElapsedColumn(),
+            console=self.console,
+            expand=True,
+            refresh_per_second=4,
+            speed_estimate_period=3600,  # seconds; a step may take a minute
+        )
+        self.bar.add_task(printable(title), total=total, completed=start)
+        self.bar.start()
 
     def baselines(self, losses: Mapping[str, float]) -> None:
         """Say them once, and keep them beside every loss."""
         named = {name: losses[f"{name}_loss"] for name in BASELINES if f"{name}_loss" in losses}
-        self.beside = ", ".join(f"{name.replace('_', ' ')} {digits(loss)}" for name, loss in named.items())
+        self.baseline_text = ", ".join(f"{name.replace('_', ' ')} {digits(loss)}" for name, loss in named.items())
         if not self.is_live:
-            self.note(f"baselines: {self.beside}")
+            self.note(f"baselines: {self.baseline_text}")
 
     def step(self, step: int, loss: float, samples_per_second: float, waiting: float) -> None:
         """Move the bar and renew the rows, or say where the run is."""
         self.average = loss if self.average is None else self.average + _NEWEST * (loss - self.average)
         average, speed = digits(self.average), f"{samples_per_second:.1f} samples/s, {waiting:.0%} waiting for data"
-        self.rows["loss"] = average  # the bar looks at these rows whenever it refreshes
-        if self.beside:
-            self.rows["baselines"] = self.beside
+        self.rows["loss"] = average
+        if self.baseline_text:
+            self.rows["baselines"] = self.baseline_text
         self.rows["speed"] = speed
         if self._move(step):
-            beside = f" (baselines: {self.beside})" if self.beside else ""
+            beside = f" (baselines: {self.baseline_text})" if self.baseline_text else ""
             pace = (time.monotonic() - self.begun) / max(step - self.start, 1)
             left = timedelta(seconds=round(pace * (self.total - step)))
             self.note(f"step {step}/{self.total}  loss {average}{beside}  {speed}  {left} left")
@@ -106,17 +107,14 @@ class Display(Reporter):
         if self._move(done):
             self.note(f"{self.title}: {done}/{self.total}")
 
-    def validation(self, step: int, metrics: Mapping[str, float]) -> None:
+    def validation(self, step: int, metrics: Mapping[str, float], is_best: bool) -> None:
         """Say the metrics, and the best before them."""
-        if metrics:
-            before = f"; best before: {self.rows['best']}" if "best" in self.rows else ""
-            self.rows["validation"] = f"step {step}: {describe_metrics(metrics, brief=True)}"
-            self.note(f"step {step}/{self.total}  validation: {describe_metrics(metrics)}{before}")
-
-    def best(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Keep it for the rows, and for the line of the next validation."""
-        if metrics:
-            self.rows["best"] = f"step {step}: {describe_metrics(metrics, brief=True)}"
+        if not metrics:  # a fine-tuning without validation patients
+            return
+        shown = f"step {step}: {describe_metrics(metrics, brief=True)}"
+        before = f"; best before: {self.rows['best']}" if "best" in self.rows else ""
+        self.rows |= {"validation": shown} | ({"best": shown} if is_best else {})
+        self.note(f"step {step}/{self.total}  validation: {describe_metrics(metrics)}{before}")
 
     def note(self, text: str) -> None:
         """Print a line."""
@@ -126,12 +124,12 @@ class Display(Reporter):
     def end(self) -> None:
         """Leave the bar as it is; the baselines were those of what ended."""
         self._stop()
-        self.beside = ""
+        self.baseline_text = ""
 
     def _move(self, done: int) -> bool:
         """Move the bar; without one return whether a line is due: ten in all, and one every five minutes."""
         if self.bar is not None:
-            self.bar.update(self.bar.task, completed=done)
+            self.bar.update(self.bar.task_ids[0], completed=done)
             return False
         silent = time.monotonic() - self.spoke > _LONGEST_SILENCE
         if done < self.total and done - self.shown < self.total / 10 and not silent:

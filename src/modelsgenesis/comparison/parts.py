@@ -9,13 +9,13 @@ from typing import Any
 from modelsgenesis.comparison.payload import write_cases
 from modelsgenesis.comparison.trials import Arm
 from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, InputContract, require_patch_size
-from modelsgenesis.data import LabelledData, prepare_cases
-from modelsgenesis.data.labelled.fitting import Fit
+from modelsgenesis.data import LabelledData, PreparedCases
+from modelsgenesis.data.labelled.images import Fit
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.inference.sliding_window import window_size
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
-from modelsgenesis.training.parts import IMAGE_VOXELS, PATCH_VOXELS, choose_patch_size
+from modelsgenesis.training.task_networks import IMAGE_VOXELS, PATCH_VOXELS, choose_patch_size
 
 
 class Parts:
@@ -60,11 +60,10 @@ class Parts:
         """
         names = set(getattr(self.split, part))
         chosen = [case for case in self.data.cases if case.name in names]
+        store = PreparedCases(self.data, **self._options)
         for number, contract in enumerate(dict.fromkeys(arm.contract for arm in arms)):
-            cases, refused = prepare_cases(chosen, self.data, contract, **self._options)
-            for refusal in refused:
-                self.reporter.note(f"left out {refusal.source}: {refusal.reason}")
-            kept = names - {refusal.source for refusal in refused}
+            cases = store.get([case.name for case in chosen], contract, self.reporter)
+            kept = {case.name for case in cases}
             if number and kept != set(getattr(self.split, part)):
                 raise DataError(
                     f"{self.data.name}: {min(names - kept or names)} cannot be prepared for every arm; take it out of "

@@ -22,9 +22,8 @@ def write_cases(path: Path, cases: Sequence[PreparedCase]) -> None:
     """
     content = []
     for case in cases:
-        volumes = [replace(volume, array=np.zeros((1,) * volume.array.ndim, np.float32)) for volume in case.volumes]
         arrays = [None if array is None else torch.from_numpy(array) for array in (case.image, case.label)]
-        content.append((replace(case, volumes=tuple(volumes), image=np.empty(0), label=None), *arrays))
+        content.append((replace(case, image=np.empty(0), label=None), *arrays))
     with replacing(path) as temporary:
         torch.save(content, temporary)
 

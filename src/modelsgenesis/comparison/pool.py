@@ -11,9 +11,9 @@ from multiprocessing import active_children, get_context
 from typing import Any
 
 from modelsgenesis.comparison.trials import Bench, Trial, run_trial
-from modelsgenesis.errors import GenesisError, Interrupted, NonFiniteLossError, TrainingError
+from modelsgenesis.errors import GenesisError, Interrupted, TrainingError
 from modelsgenesis.training.sampler import end_with_parent
-from modelsgenesis.training.stopping import GracefulStop
+from modelsgenesis.training.trainer import DivergenceError, GracefulStop
 
 Record = dict[str, Any]
 Train = Callable[[Trial, Bench], Record]
@@ -117,7 +117,7 @@ def _attempt(trial: Trial, bench: Bench, train: Train, *, interruptible: bool = 
     """Return the record of a trial, None if it diverged, or what went wrong: not every exception can be sent."""
     try:
         return train(trial, bench)
-    except NonFiniteLossError:
+    except DivergenceError:
         return None
     except GenesisError as error:
         return str(error)

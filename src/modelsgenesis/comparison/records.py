@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from modelsgenesis.comparison.trials import Trial
+from modelsgenesis.configs.base import plain
 from modelsgenesis.configs.comparison import file_name
-from modelsgenesis.errors import ResumeError, TrainingError
-from modelsgenesis.files import parsing, read_json, write_json
+from modelsgenesis.errors import DataError, ResumeError, TrainingError
+from modelsgenesis.files import parsing, read_json, write_csv, write_json
 from modelsgenesis.training.run import compare, hold_folder
-from modelsgenesis.training.supervised import plain, write_rows
 
 DESCRIPTION_NAME = "comparison.json"
 _WORK = ".work-"
@@ -147,7 +147,7 @@ def write_table(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
         validation = {f"validation {name}": value for name, value in record["validation"].items()}
         ended = {name: record[name] for name in ("kept_step", "steps", "seconds")}
         rows.append({**asked, "settings": " ".join(record["settings"]), **record["test"], **validation, **ended})
-    write_rows(path, rows, list(dict.fromkeys(name for row in rows for name in row)))
+    write_csv(path, rows, DataError)
 
 
 def _digest(record: Mapping[str, Any]) -> str:

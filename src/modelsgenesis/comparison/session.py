@@ -13,6 +13,7 @@ from modelsgenesis.comparison.pool import run_trials
 from modelsgenesis.comparison.records import Records, write_table
 from modelsgenesis.comparison.trials import Arm, Bench, Trial
 from modelsgenesis.configs import FinetuningConfig
+from modelsgenesis.configs.base import plain
 from modelsgenesis.configs.comparison import TUNING_SEED, ComparisonConfig
 from modelsgenesis.data import LabelledData
 from modelsgenesis.errors import (
@@ -29,7 +30,6 @@ from modelsgenesis.metrics.segmentation import SEGMENTATION_METRICS
 from modelsgenesis.metrics.significance import require_scipy
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.splits import choose_labelled, count_split
-from modelsgenesis.training.supervised import plain
 
 TABLE_NAME = "table.md"
 RESULTS_NAME = "results.json"
@@ -187,7 +187,9 @@ class Session:
         missing = [trial for trial in trials if trial not in done]
         bench = Bench(
             arms=self.arms,
-            data=replace(self.data, cases=()),
+            data=replace(
+                self.data, cases=tuple(case for case in self.data.cases if case.name in self.parts.split.test)
+            ),
             device=self.device,
             parts=self.parts.files(self.arms),
             models=self.models,

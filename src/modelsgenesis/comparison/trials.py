@@ -12,18 +12,27 @@ from torch import nn
 from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.comparison.payload import read_cases
-from modelsgenesis.configs import FinetuningConfig, InputContract, NetworkConfig, apply_settings
+from modelsgenesis.configs import (
+    FinetuningConfig,
+    InputContract,
+    NetworkConfig,
+    PredictionConfig,
+    SegmentationConfig,
+    apply_settings,
+)
+from modelsgenesis.configs.base import plain
 from modelsgenesis.data import LabelledData, PreparedCase
-from modelsgenesis.hardware import choose_hardware
-from modelsgenesis.metrics.summary import flat
+from modelsgenesis.hardware import Hardware, choose_hardware
+from modelsgenesis.inference.ensemble import Member
+from modelsgenesis.inference.measuring import measure_case
+from modelsgenesis.metrics.summary import Row, flat
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.finetuning import make_objective, make_trainer
-from modelsgenesis.training.outcome import summarize_rows
-from modelsgenesis.training.parts import slices_of
+from modelsgenesis.training.results import describe_bundle, summarize
 from modelsgenesis.training.run import Run
-from modelsgenesis.training.supervised import plain
-from modelsgenesis.training.task_networks import initial_model, unet_of
-from modelsgenesis.training.trainer import Progress
+from modelsgenesis.training.splits import Split
+from modelsgenesis.training.supervised import make_objective
+from modelsgenesis.training.task_networks import initial_model
+from modelsgenesis.training.trainer import Progress, Trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +66,7 @@ class Arm:
     @property
     def dims(self) -> int:
         """Spatial dimensions of the network."""
-        return unet_of(self.shape).dims
+        return self.shape.unet.dims
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +146,7 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
         trial chooses settings, on the test patients, each test case by itself included.
 
     Raises:
-        NonFiniteLossError: The training diverged.
+        DivergenceError: The training diverged.
         Interrupted: A signal came.
     """
     started = time.perf_counter()
@@ -145,26 +154,37 @@ def run_trial(trial: Trial, bench: Bench) -> dict[str, Any]:
     config = apply_settings(arm.config, trial.settings).override(seed=trial.seed, bootstrap=1)  # no interval a run
     hardware = choose_hardware(bench.device, config.precision)
     bundle = None if arm.weights is None else load_bundle(arm.weights)
-    begun = initial_model(bundle, bench.data, config, name=arm.init or "", from_scratch=arm.init is None)
+    config = config.override(from_scratch=arm.weights is not None and arm.init is None)
+    begun = initial_model(bundle, bench.data, config, name=arm.init or "")
     network = begun.network
     objective = make_objective(
-        config,
         bench.data,
         training=_training(trial, bench),
         validation=_part(bench, trial.arm, "validation"),
+        config=config,
         hardware=hardware,
+        frozen=begun.network.encoder if config.freeze_encoder else None,
     )
     run = Unlogged()
-    trainer = make_trainer(begun, objective, run, run.keep, Reporter())
+    trainer = Trainer(
+        network=network,
+        objective=objective,
+        config=config,
+        run=run,
+        hardware=hardware,
+        reporter=Reporter(),
+        keep=run.keep,
+        pretrained=begun.pretrained,
+    )
     progress = trainer.fit()
     network.load_state_dict(run.best)
     network.eval()
     record = {**_asked(trial, config), "steps": progress.step, "kept_step": progress.best_step}
-    record |= {"validation": progress.metrics, "notes": objective.notes()}
+    record |= {"validation": progress.metrics, "notes": objective.notes}
     record |= hardware.for_results().recorded()
     if not trial.tuning:
-        rows = objective.measure(network, _part(bench, trial.arm, "test"))
-        record |= {"test": flat(summarize_rows(rows, bench.data, config)), "cases": rows}
+        rows = _measure(network, begun.contract, bench.data, config, hardware.for_results())
+        record |= {"test": flat(summarize(rows, bench.data, config)), "cases": rows}
         _save(network, trial, bench)
     return plain({**record, "seconds": round(time.perf_counter() - started, 2), "library_version": __version__})
 
@@ -182,8 +202,19 @@ def _asked(trial: Trial, config: FinetuningConfig) -> dict[str, Any]:
 
 def _training(trial: Trial, bench: Bench) -> list[PreparedCase]:
     wanted = set(trial.cases)
-    cases = [case for case in _part(bench, trial.arm, "training") if case.name in wanted]
-    return [plane for case in cases for plane in slices_of(case)] if bench.arms[trial.arm].dims == 2 else cases
+    return [case for case in _part(bench, trial.arm, "training") if case.name in wanted]
+
+
+def _measure(
+    network: nn.Module, contract: InputContract, data: LabelledData, config: FinetuningConfig, hardware: Hardware
+) -> list[Row]:
+    split = Split(training=(), validation=(), test=tuple(case.name for case in data.cases))
+    described = describe_bundle(
+        network, config, contract, data, split, init=None, hardware=hardware, step=0, validation={}, test={}
+    )
+    member = Member(name="model", network=network, config=described)
+    prediction = PredictionConfig(overlap=config.overlap if isinstance(config, SegmentationConfig) else 0.5)
+    return [measure_case([member], case, data, config=prediction, hardware=hardware) for case in data.cases]
 
 
 def _part(bench: Bench, arm: str, part: str) -> Sequence[PreparedCase]:

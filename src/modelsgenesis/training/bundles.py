@@ -18,7 +18,7 @@ from modelsgenesis.errors import ConfigurationError, TrainingError
 from modelsgenesis.files import read_text, sha256_of
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.distributed import Processes
+from modelsgenesis.training.distributed import world_size
 from modelsgenesis.training.run import Run
 from modelsgenesis.training.trainer import Progress
 
@@ -78,32 +78,30 @@ def load_kept(run: Run, progress: Progress) -> Bundle:
     return load_bundle(run.folder)
 
 
-def describe_computing(hardware: Hardware, config: TrainingConfig, processes: Processes | None = None) -> str:
+def describe_computing(hardware: Hardware, config: TrainingConfig) -> str:
     """Return how a run computes, a phrase for people.
 
     Example:
         >>> from modelsgenesis.hardware import choose_hardware
-        >>> told = describe_computing(choose_hardware("cpu", "float32"), TrainingConfig(compile=True), Processes(1, 4))
+        >>> told = describe_computing(choose_hardware("cpu", "float32"), TrainingConfig(compile=True))
         >>> told.partition("threads, ")[2]
-        'float32, channels last, fused adamw, compiled, 4 processes over gloo'
+        'float32, channels last, fused adamw, compiled'
     """
     told = [hardware.describe(), f"fused {config.optimizer}"]
     told += ["compiled"] * config.compile + ["activations computed anew"] * config.checkpoint_activations
-    if processes is not None and not processes.is_alone:
-        told.append(f"{processes.world_size} processes over {'nccl' if hardware.device.type == 'cuda' else 'gloo'}")
+    if world_size() > 1:
+        told.append(f"{world_size()} processes over {'nccl' if hardware.device.type == 'cuda' else 'gloo'}")
     return ", ".join(told)
 
 
-def describe_environment(
-    hardware: Hardware, config: TrainingConfig | None = None, processes: Processes | None = None
-) -> dict[str, str]:
+def describe_environment(hardware: Hardware, config: TrainingConfig | None = None) -> dict[str, str]:
     """Return versions, hardware and how it was used; nothing that names a person, a host or a path."""
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
         **{name: version(name) for name in ("numpy", "monai")},
         **({"processor": processor} if (processor := describe_processor()) else {}),
-        "hardware": hardware.describe() if config is None else describe_computing(hardware, config, processes),
+        "hardware": hardware.describe() if config is None else describe_computing(hardware, config),
     }
 
 

@@ -12,15 +12,14 @@ from modelsgenesis.configs import BundleConfig, PretrainingConfig, Provenance
 from modelsgenesis.data import PatchDataset
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.pretext import Deformation
-from modelsgenesis.reporting import Reporter, Reporters
+from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import describe_environment, load_kept, network_config, save_run_bundle
-from modelsgenesis.training.cost import COST_NAME, Meter, find_counters
-from modelsgenesis.training.distributed import Processes
-from modelsgenesis.training.pictures import Pictures
+from modelsgenesis.training.distributed import rank, rank_zero_first
 from modelsgenesis.training.restoration import Restoration, fix_pairs
 from modelsgenesis.training.run import Run
 from modelsgenesis.training.task_networks import InitialModel
 from modelsgenesis.training.trainer import Progress, Trainer
+from modelsgenesis.training.watching import Pictures, TensorBoard
 
 
 def pretrain_network(
@@ -34,8 +33,8 @@ def pretrain_network(
     hardware: Hardware,
     reporter: Reporter,
     request: Mapping[str, Any] | None = None,
-    processes: Processes | None = None,
     resume: bool = False,
+    tensorboard: TensorBoard | None = None,
 ) -> Path:
     """Pretrain a network on sub-volumes and keep the best as a bundle.
 
@@ -49,21 +48,20 @@ def pretrain_network(
         hardware: Where to compute.
         reporter: Receives the progress.
         request: What was asked for besides the configuration, for `run.json`.
-        processes: This process among those that train together, connected; rank 0 keeps the folder.
         resume: Go on with the run in `output`.
+        tensorboard: Receives scalars and pictures; on rank 0.
 
     Returns:
         The run's folder, which holds the bundle.
 
     Raises:
-        TrainingError: The folder holds a run, or training failed; `ResumeError`, `NonFiniteLossError` among them.
+        TrainingError: The folder holds a run, or training failed; `DivergenceError` among them.
     """
     if config.batch_size > len(training):
         reporter.note(
             f"a batch of {config.batch_size} is more than the {len(training)} sub-volumes of an epoch: "
             "scans recur in a batch, at other places"
         )
-    processes = processes or Processes()
     scans = {"training": list(training.entries()), "validation": list(validation.entries())}
     asked = {
         "kind": "pretraining",
@@ -75,37 +73,41 @@ def pretrain_network(
         "split": {part: [entry.name for entry in entries] for part, entries in scans.items()},  # it stays local
         "digests": {part: [entry.key[:16] for entry in entries] for part, entries in scans.items()},
     }
-    run = Run.open(output, asked, resume=resume, processes=processes)
+    run = Run.open(output, asked, resume=resume)
 
     def build() -> tuple[Trainer, _Keeper]:
         deformation = Deformation(config.pretext)
         pairs = fix_pairs(deformation, validation, training, config.validation_samples)
         objective = Restoration(training, pairs, deformation, config, hardware, reporter)
-        keeper = _Keeper(run, objective, begun, data, reporter, processes)
+        pictures = Pictures(run.folder, reporter, tensorboard)
+        keeper = _Keeper(run, objective, begun, data, reporter, pictures)
         trainer = Trainer(
             network=begun.network,
             objective=objective,
             config=config,
             run=run,
             hardware=hardware,
-            reporter=Reporters(reporter, keeper.pictures, keeper.meter),
+            reporter=reporter,
             keep=keeper.keep,
-            processes=processes,
             pretrained=begun.pretrained,
+            validated=keeper.draw,
+            tensorboard=tensorboard,
         )
         return trainer, keeper
 
     try:
-        trainer, keeper = processes.in_turn(build)
+        trainer, keeper = rank_zero_first(build)
         reporter.baselines(keeper.objective.validation.baselines)
         if resume:
             trainer.resume()
         progress = trainer.fit()
-        if processes.is_main:
+        if rank() == 0:
             keeper.finish(progress)
             run.finish()
     finally:
         reporter.end()
+        if tensorboard is not None:
+            tensorboard.close()
         run.close()
     return run.folder
 
@@ -119,18 +121,18 @@ class _Keeper:
     begun: InitialModel
     data: Mapping[str, Any]
     reporter: Reporter
-    processes: Processes
+    pictures: Pictures
 
-    def __post_init__(self) -> None:
-        self.pictures = Pictures(self.run.folder, self.objective, self.reporter)
-        hardware = self.objective.hardware
-        gpus = self.processes.world_size if hardware.device.type == "cuda" else 0
-        self.meter = Meter(self.run.folder / COST_NAME, gpus=gpus, counters=find_counters(hardware))
+    def draw(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Draw the restorations of the network that was just validated."""
+        pairs, restored = self.objective.validation, self.objective.restored
+        if restored is not None:
+            shown = {"original": pairs.original, "deformed": pairs.deformed, "restored": restored}
+            self.pictures.draw_validation(step, **shown, metrics=metrics)
 
     def keep(self, network: nn.Module, progress: Progress) -> None:
         """Write the bundle of the network that was just validated."""
-        self.pictures.best(progress.step, progress.metrics)
-        self.reporter.best(progress.step, progress.metrics)
+        self.pictures.keep_newest()
         config = self.objective.config
         losses = {name: value for name, value in progress.metrics.items() if name.endswith("_loss")}
         counts = {"step": progress.best_step, "samples": config.validation_samples, "seed": config.seed}
@@ -149,17 +151,17 @@ class _Keeper:
             patch_size=config.patch_size,
             provenance=provenance,
         )
-        progress.kept = self._save(network, bundle)
+        progress.kept = self._save(network, bundle, progress)
 
     def finish(self, progress: Progress) -> None:
         """Draw the curve and write the card anew, with the cost of the whole run."""
         bundle = load_kept(self.run, progress)
-        self.pictures.finish(progress.step)
-        self._save(bundle.network, bundle.config)
+        self.pictures.draw_curve(progress.step)
+        self._save(bundle.network, bundle.config, progress)
 
-    def _save(self, network: nn.Module, config: BundleConfig) -> str:
+    def _save(self, network: nn.Module, config: BundleConfig, progress: Progress) -> str:
         objective = self.objective
-        environment = describe_environment(objective.hardware, objective.config, self.processes)
-        provenance = replace(config.provenance, environment={**environment, **self.meter.save()})
+        environment = describe_environment(objective.hardware, objective.config)
+        provenance = replace(config.provenance, environment={**environment, **progress.cost()})
         config = replace(config, provenance=provenance)
         return save_run_bundle(self.run, network, config, self.pictures.on_card(), self.reporter)

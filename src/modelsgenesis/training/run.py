@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from modelsgenesis.errors import ResumeError, TrainingError
 from modelsgenesis.files import parsing, read_bytes, read_json, reason_of, write_atomically, write_json
 from modelsgenesis.training.checkpoint import read_checkpoint, write_checkpoint
-from modelsgenesis.training.distributed import Processes
+from modelsgenesis.training.distributed import on_rank_zero
 
 RUN_NAME = "run.json"
 LOG_NAME = "log.csv"
@@ -78,7 +78,6 @@ class Run:
         description: Mapping[str, Any],
         *,
         resume: bool = False,
-        processes: Processes | None = None,
     ) -> Self:
         """Start or go on with a run; of several processes rank 0 alone holds the folder.
 
@@ -87,14 +86,13 @@ class Run:
             description: Content of `run.json`. When the run is resumed, `config` (but for `FREE_SETTINGS`), `init`,
                 `input`, `shape`, `split` and `digests` must be as they were.
             resume: Go on with the run.
-            processes: This process among those that train together.
 
         Raises:
             TrainingError: The folder has something in it, cannot be written, or another process trains in it.
             ResumeError: There is no run, or its configuration or its scans differ; the message lists how.
         """
         run = cls(Path(folder))
-        (processes or Processes()).first(partial(run._resume if resume else run._create, description))
+        on_rank_zero(partial(run._resume if resume else run._create, description))
         return run
 
     def _create(self, description: Mapping[str, Any]) -> None:
@@ -248,7 +246,7 @@ class Run:
                 continue
             try:
                 state = read_checkpoint(path)
-            except ResumeError as error:
+            except TrainingError as error:
                 problems.append(str(error))
                 continue
             if problems:

@@ -5,7 +5,9 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -24,10 +26,10 @@ class StepBatches(Sampler[list[int]]):
 
     Attributes:
         size: Samples of an epoch.
-        batch_size: Samples a step, over all processes.
+        batch_size: Samples per step, over all processes.
         start: First step.
         steps: Steps of the whole run.
-        seed: Of the order.
+        seed: Seed of the order.
         rank: This process.
         world_size: Processes; each takes its share of every batch.
 
@@ -48,21 +50,21 @@ class StepBatches(Sampler[list[int]]):
         return self.steps - self.start
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch, order = -1, torch.empty(0)
         share = self.batch_size // self.world_size
         for step in range(self.start, self.steps):
-            items = []
             first = step * self.batch_size + self.rank * share
-            for position in range(first, first + share):
-                if position // self.size != epoch:
-                    epoch = position // self.size
-                    order = self._order(epoch)
-                items.append(epoch * self.size + int(order[position % self.size]))
-            yield items
+            yield [self._item(position) for position in range(first, first + share)]
 
-    def _order(self, epoch: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        return torch.randperm(self.size, generator=generator)
+    def _item(self, position: int) -> int:
+        epoch, place = divmod(position, self.size)
+        return epoch * self.size + int(_order(self.size, self.seed, epoch)[place])
+
+
+@lru_cache(maxsize=2)  # a batch may reach over the end of an epoch
+def _order(size: int, seed: int, epoch: int) -> torch.Tensor:
+    # A prime above any number of epochs: no epoch of one seed has the order of an epoch of the next seed.
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
+    return torch.randperm(size, generator=generator)
 
 
 def choose_workers(workers: int) -> int:
@@ -71,21 +73,36 @@ def choose_workers(workers: int) -> int:
     return workers if workers >= 0 else min((os.cpu_count() or 1) // 2 // beside, 8)
 
 
-def make_loader(dataset: Dataset[Any], batches: StepBatches, config: TrainingConfig) -> DataLoader[Any]:
-    """Return the loader of a run; its workers prefetch two batches each."""
-    workers = choose_workers(config.workers)
-    return DataLoader(
+@contextmanager
+def start_loader(dataset: Dataset[Any], batches: StepBatches, config: TrainingConfig) -> Iterator[Iterator[Any]]:
+    """Give an iterator over the batches; the worker processes, which prefetch two batches each, end with the block."""
+    loader = DataLoader(
         dataset,
         batch_sampler=batches,
-        num_workers=workers,
+        num_workers=choose_workers(config.workers),
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(config.seed),  # the loader would draw from the global one
         worker_init_fn=_begin_worker,
     )
+    is_main_thread = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGCHLD)
+    iterator = iter(loader)
+    if is_main_thread:
+        # Starting workers installs a handler of SIGCHLD that raises as soon as one dies: in the midst of a step or of
+        # the writing of a file. `next_batch` tells of it too, at a place where nothing is half done.
+        is_its_own = getattr(before, "__module__", "").startswith("torch.")
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None or is_its_own else before)
+    try:
+        yield iterator
+    finally:
+        # The traceback of an error can keep the iterator alive until the process exits, and that would wait for
+        # workers that nobody has told to end and that ignore SIGTERM.
+        getattr(iterator, "_shutdown_workers", lambda: None)()
 
 
 def _begin_worker(_: int) -> None:
-    """Leave it to the process that trains to end its workers: a signal to all of them must not cost it a batch."""
+    # Ctrl-C and a queue's SIGTERM reach every process of the group. It is the trainer that ends the workers, after its
+    # step; one that died at once would cost it a batch.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     end_with_parent()
@@ -102,25 +119,11 @@ def end_with_parent() -> None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def start_loader(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Return the iterator of a loader; of a process that dies `next_batch` tells, at its place.
-
-    PyTorch raises from a handler of SIGCHLD too, in the midst of whatever runs: a step, the writing of a file.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return iter(loader)
-    before = signal.getsignal(signal.SIGCHLD)
-    iterator = iter(loader)
-    is_its_own = getattr(before, "__module__", "").startswith("torch.")
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL if before is None or is_its_own else before)
-    return iterator
-
-
 def next_batch(loader: Iterator[Any], step: int) -> Any:
     """Return the next batch of a loader.
 
     Args:
-        loader: Iterator of `make_loader`.
+        loader: Iterator of `start_loader`.
         step: Steps done, for the message.
 
     Raises:

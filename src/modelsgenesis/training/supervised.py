@@ -1,4 +1,4 @@
-"""What supervised training adds to the loop: the samples, loss and validation of a segmentation and a classification."""
+"""What supervised training adds to the loop: samples, loss and validation of a segmentation and a classification."""
 
 import math
 from abc import abstractmethod
@@ -11,7 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, SegmentationConfig, require_patch_size
+from modelsgenesis.configs import (
+    ClassificationConfig,
+    FinetuningConfig,
+    PredictionConfig,
+    SegmentationConfig,
+    require_patch_size,
+)
 from modelsgenesis.data import (
     LabelledData,
     LabelledImages,
@@ -25,7 +31,8 @@ from modelsgenesis.errors import DataError, MissingExtraError
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.inference.sliding_window import sliding_window
 from modelsgenesis.metrics.classification import auc, chosen_classes
-from modelsgenesis.metrics.segmentation import dice_per_class, mean_ignoring_nan
+from modelsgenesis.metrics.segmentation import dice_per_class
+from modelsgenesis.metrics.summary import mean_ignoring_nan
 from modelsgenesis.training.trainer import Objective
 
 
@@ -120,10 +127,10 @@ class Segmentation(SupervisedObjective):
         """
         if not self.validation:
             return {}
-        options: dict[str, Any] = {"patch_size": self.patch_size, "overlap": self.config.overlap}
-        rows = []
+        config, rows = PredictionConfig(overlap=self.config.overlap), []
         for case in self.validation:
-            logits = sliding_window(network, torch.from_numpy(case.image), hardware=self.hardware, **options)
+            image = torch.from_numpy(case.image)
+            logits = sliding_window(network, image, patch_size=self.patch_size, config=config, hardware=self.hardware)
             rows.append(dice_per_class(logits.argmax(dim=0).numpy(), require_label(case), len(self.labels)))
         means = [mean_ignoring_nan(column) for column in zip(*rows, strict=True)]
         each = {f"dice {name}": mean for name, mean in zip(self.labels[1:], means, strict=True)}
@@ -142,8 +149,8 @@ class Classification(SupervisedObjective):
 
     def prepare(self, training: Sequence[PreparedCase]) -> None:
         """Make the training images; refuse a class without a training example."""
-        held = self._truth(training).any(axis=0)
-        absent = [name for name, known in zip(self.labels, held, strict=True) if not known]
+        known = {index for case in training for index in case.classes}
+        absent = [name for index, name in enumerate(self.labels) if index not in known]
         if absent:
             raise DataError(
                 f"no training example of {', '.join(map(repr, absent))}: take more labels, another split_seed, or "

@@ -1,29 +1,53 @@
-"""The loop of pretraining and fine-tuning."""
+"""The loop of pretraining and fine-tuning: begin with `Trainer.fit`.
+
+Everything random is a function of the seed and the step, so that a resumed run is the uninterrupted one to the bit and
+several processes see what one would.
+"""
 
 import math
+import os
+import signal
+import statistics
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import partial
-from typing import Any
+from types import FrameType
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from modelsgenesis.configs import TrainingConfig
-from modelsgenesis.errors import ConfigurationError, ExplodingLossError, Interrupted, NonFiniteLossError, ResumeError
+from modelsgenesis.errors import ConfigurationError, Interrupted, TrainingError
 from modelsgenesis.files import parsing
 from modelsgenesis.hardware import Hardware, check_compiler
 from modelsgenesis.networks import enable_activation_checkpointing, synchronise_batch_norm
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.checkpoint import library_versions, random_states, restore_random_states
-from modelsgenesis.training.distributed import Processes
-from modelsgenesis.training.optim import Optimization, count_steps, learning_rate
+from modelsgenesis.training.checkpoint import library_versions, random_state, restore_random_state
+from modelsgenesis.training.distributed import (
+    gather,
+    mean,
+    on_rank_zero,
+    parallel,
+    raise_if_any_failed,
+    rank,
+    world_size,
+)
+from modelsgenesis.training.optim import Optimization, count_steps
 from modelsgenesis.training.run import LAST_NAME, Run, check_config, compare
-from modelsgenesis.training.sampler import StepBatches, make_loader, next_batch, start_loader
-from modelsgenesis.training.stopping import DivergenceCheck, GracefulStop
+from modelsgenesis.training.sampler import StepBatches, next_batch, start_loader
+from modelsgenesis.training.watching import TensorBoard
+
+FIRST_LOSSES = 20  # the loss of a single batch says little: a divergence is told from the median of so many
+SKIPS = 10  # steps in a row: more is not bad luck with the data, and the run would never end
+
+
+class DivergenceError(TrainingError):
+    """The loss, a gradient or a weight is NaN or infinite, or the loss exploded."""
 
 
 class Objective(ABC):
@@ -50,54 +74,40 @@ class Objective(ABC):
 
 @dataclass
 class Progress:
-    """Where a run is.
+    """Where a run is; a checkpoint holds it.
 
     Attributes:
         step: Steps done.
         best_step: Step of the best validation.
         best_score: Its score; lower is better.
-        stale: Validations since the best.
-        metrics: Of the best validation.
+        validations_since_best: Validations that were no better.
+        metrics: Metrics of the best validation.
         kept: SHA-256 of the weights in the bundle, which are of the best validation; "" before the first.
         first_losses: What a loss is compared with to tell a divergence.
+        seconds: What the run has cost over every resume: time, and that of all cores and of all GPUs.
     """
 
     step: int = 0
     best_step: int = 0
     best_score: float = math.inf
-    stale: int = 0
+    validations_since_best: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     kept: str = ""
     first_losses: list[float] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: {"wall": 0.0, "cpu": 0.0, "gpu": 0.0})
 
+    def cost(self) -> dict[str, float]:
+        """Return the hours that the run has taken, four digits each, as a card says them.
 
-class Clock:
-    """Speed of a loop and the share of time that it waits for data, averaged over about ten steps.
-
-    Args:
-        batch_size: Samples per step.
-
-    Attributes:
-        waited: Seconds that the current step has waited; set it before `tick`.
-    """
-
-    def __init__(self, batch_size: int) -> None:
-        self.batch_size = batch_size
-        self.step_seconds = self.wait_seconds = self.waited = 0.0
-        self.last = time.perf_counter()
-
-    def tick(self) -> tuple[float, float]:
-        """End a step and return samples per second and the share of waiting, 0 to 1."""
-        now = time.perf_counter()
-        spent, self.last = now - self.last, now
-        weight = 0.1 if self.step_seconds else 1.0  # exponential averages; the first step sets them
-        self.step_seconds += weight * (spent - self.step_seconds)
-        self.wait_seconds += weight * (self.waited - self.wait_seconds)
-        return self.batch_size / self.step_seconds, min(self.wait_seconds / self.step_seconds, 1.0)
+        Example:
+            >>> Progress(seconds={"wall": 3600, "cpu": 7200, "gpu": 0}).cost()
+            {'wall_hours': 1.0, 'cpu_hours': 2.0}
+        """
+        return {f"{name}_hours": float(f"{spent / 3600:.4g}") for name, spent in self.seconds.items() if spent}
 
 
 class Trainer:
-    """Trains a network on an objective; everything random is a function of seed and step, so a resume is exact.
+    """Trains a network on an objective and keeps the best by validation.
 
     Args:
         network: Trained in place.
@@ -105,10 +115,11 @@ class Trainer:
         config: Budget, optimiser, schedule.
         run: Where the log and the checkpoints go.
         hardware: Device and number format.
-        reporter: Is told the progress.
-        keep: Called with the metrics whenever a validation is the best so far, to write the bundle; on rank 0.
-        processes: This process among those that train together, connected; None for one alone.
+        reporter: Receives the progress.
+        keep: Called on rank 0 whenever a validation is the best so far, to write the bundle.
         pretrained: Names of the tensors that came from a checkpoint; see `Optimization`.
+        validated: Called on rank 0 with the step and the metrics of every validation, before `keep`.
+        tensorboard: Receives what the logs get, too.
 
     Raises:
         ConfigurationError: The batch does not divide by the processes, or nothing is left to train.
@@ -124,69 +135,33 @@ class Trainer:
         hardware: Hardware,
         reporter: Reporter,
         keep: Callable[[nn.Module, Progress], None],
-        processes: Processes | None = None,
         pretrained: Collection[str] = (),
+        validated: Callable[[int, Mapping[str, float]], None] | None = None,
+        tensorboard: TensorBoard | None = None,
     ) -> None:
-        self.processes = processes or Processes()
-        if config.batch_size % self.processes.world_size:
+        if config.batch_size % world_size():
             raise ConfigurationError(
-                f"batch_size: received {config.batch_size} for {self.processes.world_size} processes, which share it; "
+                f"batch_size: received {config.batch_size} for {world_size()} processes, which share it; "
                 "expected a multiple of their number"
             )
         self.objective, self.config, self.run = objective, config, run
-        self.hardware, self.reporter, self.keep = hardware, reporter, keep
+        self.hardware, self.reporter, self.tensorboard = hardware, reporter, tensorboard
+        self.keep, self.validated = keep, validated
         self.size = len(objective.dataset)  # pyright: ignore[reportArgumentType]
-        self.steps, self.per_epoch = count_steps(config, self.size)
-        self.validate_every = config.validate_every or self.per_epoch
-        self.network = network if self.processes.is_alone else synchronise_batch_norm(network, hardware.device)
+        self.steps, per_epoch = count_steps(config, self.size)
+        self.validate_every = config.validate_every or per_epoch
+        if world_size() > 1:
+            network = synchronise_batch_norm(network, hardware.device)
         if config.compile:
             check_compiler(hardware.device)
         if config.checkpoint_activations:
             enable_activation_checkpointing(network)
-        hardware.place_network(network)
-        self.optimization = Optimization(
-            network, config, steps=self.steps, per_epoch=self.per_epoch, pretrained=pretrained
-        )
+        self.network = hardware.place_network(network)
+        self.optimization = Optimization(network, config, steps=self.steps, per_epoch=per_epoch, pretrained=pretrained)
         self.progress = Progress()
-        self.random: list[dict[str, Any]] = []
-        self._loader: Any = None  # these two exist while `fit` runs
-        self._parallel: Any = None
-
-    def resume(self) -> None:
-        """Take up the state of the run's newest checkpoint, or begin if none was written yet.
-
-        Raises:
-            ResumeError: There are checkpoints and none can be used, or the data has changed.
-        """
-        state, problem = self.processes.first(self.run.load_checkpoint)
-        if problem:
-            self.reporter.note(problem)
-        changes: list[str] = []
-        if state is not None:
-            with parsing(self.run.folder / LAST_NAME, ResumeError):
-                changes = self._restore(state)
-        if changes:
-            self.reporter.note(f"going on, though perhaps not to the bit: {'; '.join(changes)}")
-        lost = self.processes.first(partial(self.run.truncate_logs, self.progress.step))
-        if lost:
-            self.reporter.note(lost)
-
-    def _restore(self, state: dict[str, Any]) -> list[str]:
-        """Take up a state, and return what has changed since that a result depends on in its last bits."""
-        size = state["data"]["size"]
-        if size != self.size:
-            raise ResumeError(
-                f"{self.run.folder}: an epoch had {size} samples, now {self.size}; resume with the scans that the run "
-                "began with"
-            )
-        check_config(self.run.folder, state["config"], self.config.to_dict())  # a digest holds this one
-        self.network.load_state_dict(state["network"])
-        self.optimization.optimizer.load_state_dict(state["optimizer"])
-        self.progress = Progress(**state["progress"])
-        self.random = state["random"]
-        before = {**state["versions"], "processes": len(self.random), "compile": state["config"]["compile"]}
-        now = {"processes": self.processes.world_size, "compile": self.config.compile}
-        return compare(before, {**library_versions(self.hardware.device), **now})
+        self.skipped = 0  # steps in a row
+        self._random: list[dict[str, Any]] = []  # of the checkpoint that a run goes on from, by rank
+        self._counted = time.monotonic(), _cpu_seconds()
 
     def fit(self) -> Progress:
         """Train to the end of the budget.
@@ -195,172 +170,246 @@ class Trainer:
             Where the run ended, with the metrics of the best validation.
 
         Raises:
-            NonFiniteLossError: The loss became NaN or infinite; the last checkpoint is from before.
-            ExplodingLossError: It rose far above the first ones; the last checkpoint is from before.
-            TrainingError: A loader process or another process died, or the disk is full.
+            DivergenceError: The loss became NaN or infinite or exploded; the last checkpoint is from before.
+            TrainingError: A loader process died, or the disk is full.
             Interrupted: A signal came; a checkpoint has been written.
         """
+        device = self.hardware.device
         batches = StepBatches(
             size=self.size,
             batch_size=self.config.batch_size,
             start=self.progress.step,
             steps=self.steps,
             seed=self.config.seed,
-            rank=self.processes.rank,
-            world_size=self.processes.world_size,
+            rank=rank(),
+            world_size=world_size(),
         )
-        device = self.hardware.device
         self.reporter.begin("training", self.steps, self.progress.step)
+        # Dropout draws from the global generators; the caller gets theirs back as they were.
         with GracefulStop() as stop, torch.random.fork_rng([device] if device.type == "cuda" else []):
-            self._set_random_states()
-            try:
-                self._parallel = self._parallelize()
-                self._loader = start_loader(make_loader(self.objective.dataset, batches, self.config))
-                self._train(stop)
-            finally:
-                # Their threads and processes end here. The workers are told, for they ignore SIGTERM, and the traceback
-                # of an error can keep the iterator alive until the process exits, which would then wait for them.
-                getattr(self._loader, "_shutdown_workers", lambda: None)()
-                self._loader = self._parallel = None
+            if len(self._random) > rank():
+                restore_random_state(self._random[rank()], device)
+            else:
+                torch.manual_seed(self.config.seed + rank() * 1_000_003)  # above any seed: no two processes alike
+            network = parallel(self.network, device)
+            if self.config.compile:
+                network = cast("nn.Module", torch.compile(network))
+            with start_loader(self.objective.dataset, batches, self.config) as loader:
+                self._train(network, loader, stop)
         self.reporter.end()
         return self.progress
 
-    def save(self) -> None:
-        """Write a checkpoint of everything that a resume needs; every process must call it."""
-        self.random = self.processes.gather(random_states(self.hardware.device))
-        self.processes.first(self._write)
-
-    def _train(self, stop: GracefulStop) -> None:
-        clock = Clock(self.config.batch_size)
-        check = DivergenceCheck(self.config, self.run.folder, self.reporter, self.progress.first_losses)
-        while self.progress.step < self.steps and not self._finished_early():
-            batch = self._fetch(clock)
-            loss, signum = self._step(batch, check, stop)
+    def _train(self, network: nn.Module, loader: Iterator[Any], stop: "GracefulStop") -> None:
+        config = self.config
+        recent: deque[tuple[float, float]] = deque(maxlen=10)  # seconds of a step, and of waiting for its batch
+        while self.progress.step < self.steps:
+            if 0 < config.patience <= self.progress.validations_since_best:
+                self.reporter.note(f"stopped early: no better validation since step {self.progress.best_step}")
+                return
+            began = time.perf_counter()
+            with raise_if_any_failed():  # before the step: its collectives would wait for a process without a batch
+                batch = next_batch(loader, self.progress.step)
+            waited = time.perf_counter() - began
+            loss, rate, signum = self._step(network, batch, stop)
             self.progress.step += 1
-            self._log_step(loss, clock)
-            if self._record():
-                clock.last = time.perf_counter()  # validations and checkpoints do not count
+            recent.append((time.perf_counter() - began, waited))
+            self._log(loss, rate, recent)
+            step = self.progress.step
+            if is_validated := step % self.validate_every == 0 or step == self.steps:
+                self.progress = on_rank_zero(self._validate)
+            if is_validated or (config.checkpoint_every and step % config.checkpoint_every == 0):
+                self.save()
             if signum:
                 self._interrupt(signum)
 
-    def _parallelize(self) -> nn.Module:
-        """Return the network as the objective calls it in training."""
-        parallel = self.processes.wrap(self.network, self.hardware.device)
-        return torch.compile(parallel) if self.config.compile else parallel  # pyright: ignore[reportReturnType]
-
-    def _set_random_states(self) -> None:
-        """Seed the global generators, which a dropout draws from, or take them up where they were."""
-        rank = self.processes.rank
-        if len(self.random) > rank:
-            restore_random_states(self.random[rank], self.hardware.device)
-        else:
-            torch.manual_seed(self.config.seed + rank * 1_000_003)
-
-    def _fetch(self, clock: Clock) -> Any:
-        """Return the next batch; what goes wrong with the data in one process ends all."""
-        batch = problem = None
-        started = time.perf_counter()
+    def _step(self, network: nn.Module, batch: Any, stop: "GracefulStop") -> tuple[float, float, int]:
+        """Learn from a batch; return the mean loss over all processes, the rate, and a signal that one received."""
+        rate = self.optimization.begin(self.progress.step)
+        with self.hardware.autocast():
+            loss = self.objective.loss(network, batch)
+        # Everyone learns what the others know before the weights move: all skip a step, end or stop together.
+        average, signalled = mean(loss.item(), stop.received is not None)
         try:
-            batch = next_batch(self._loader, self.progress.step)
-        except Exception as error:
-            problem = error
-        clock.waited = time.perf_counter() - started
-        self.processes.agree(problem)
-        return batch
+            self._learn(loss, average, rate)
+        except DivergenceError:
+            with raise_if_any_failed():  # it is in every process alike, and to be told once
+                raise
+        return average, rate, max(gather(stop.received or 0)) if signalled else 0
 
-    def _step(self, batch: Any, check: DivergenceCheck, stop: GracefulStop) -> tuple[float, int]:
-        """Learn from a batch; return the mean loss over all processes, and a signal that one of them received."""
-        step = self.progress.step
-        rate = self.optimization.begin(step)
-        with self.processes.watching():
-            with self.hardware.autocast():
-                loss = self.objective.loss(self._parallel, batch)
-            told = self.processes.gather_numbers([loss.item(), stop.received or 0])
-            mean = sum(row[0] for row in told) / len(told)
-            try:
-                self._learn(loss, mean, check, rate)
-            except (NonFiniteLossError, ExplodingLossError) as error:  # in every process alike
-                self.processes.agree(error)
-        return mean, int(max(row[1] for row in told))
-
-    def _learn(self, loss: Tensor, mean: float, check: DivergenceCheck, rate: float) -> None:
-        step = self.progress.step
-        if not check.accept(mean, step + 1, rate):
+    def _learn(self, loss: Tensor, average: float, rate: float) -> None:
+        """Move the weights, unless the loss or a gradient is not finite; end a run whose loss explodes."""
+        first, factor = self.progress.first_losses, self.config.divergence_factor
+        if not math.isfinite(average):
+            self._skip(f"loss is {average}", rate)
             return
+        if len(first) < FIRST_LOSSES:
+            first.append(average)
+        elif 0 < factor * (usual := statistics.median(first)) < average:
+            raise DivergenceError(
+                f"loss is {average:g} at step {self.progress.step + 1}, the first {FIRST_LOSSES} losses had a median "
+                f"of {usual:g}: {self._remedy(rate)}, or a higher divergence_factor"
+            )
         loss.backward()
-        if self.optimization.finish(step):
-            check.skipped = 0
+        if self.optimization.finish(self.progress.step):
+            self.skipped = 0
         else:
-            check.refuse("the gradient is not finite", step + 1, rate)
+            self._skip("the gradient is not finite", rate)
 
-    def _log_step(self, loss: float, clock: Clock) -> None:
-        step = self.progress.step
-        speed, waiting = clock.tick()
-        rate = learning_rate(self.config, step - 1, self.steps, self.per_epoch)
-        if self.processes.is_main:
-            row = {"step": step, "learning_rate": rate, "loss": loss, "samples_per_second": round(speed, 2)}
-            self.run.log_step(row)
+    def _skip(self, what: str, rate: float) -> None:
+        """Pass over a step, or end the run."""
+        self.skipped += 1
+        step, skips = self.progress.step + 1, self.config.nonfinite == "skip"
+        if not skips or self.skipped >= SKIPS:
+            often = f", {SKIPS} times in a row" if skips else ""
+            raise DivergenceError(f"{what} at step {step} with learning rate {rate:g}{often}: {self._remedy(rate)}")
+        self.reporter.note(f"step {step} skipped: {what}")
+
+    def _remedy(self, rate: float) -> str:
+        return (
+            f"lower the learning rate (now {rate:g}) or set clip_norm in a new run; the best network so far and the "
+            f"last checkpoint are in {self.run.folder}, and --init continues from it"
+        )
+
+    def _log(self, loss: float, rate: float, recent: Collection[tuple[float, float]]) -> None:
+        step, (spent, waited) = self.progress.step, map(sum, zip(*recent, strict=True))
+        speed, waiting = self.config.batch_size * len(recent) / spent, waited / spent
+        if rank() == 0:
+            row = {"learning_rate": rate, "loss": loss, "samples_per_second": round(speed, 2)}
+            self.run.log_step({"step": step, **row})
+            if self.tensorboard is not None:
+                self.tensorboard.scalars("training", {**row, "waiting_for_data": waiting}, step)
         self.reporter.step(step, loss, speed, waiting)
 
-    def _record(self) -> bool:
-        """Validate and write a checkpoint where these are due; return whether they were."""
-        step = self.progress.step
-        validated = step % self.validate_every == 0 or step == self.steps
-        if validated:
-            self.progress = self.processes.first(self._validate)
-        due = validated or bool(self.config.checkpoint_every and step % self.config.checkpoint_every == 0)
-        if due:
-            self.save()
-        return due
-
     def _validate(self) -> Progress:
+        """Measure the network and keep it if it is the best so far; on rank 0."""
+        progress = self.progress
         self.network.eval()
         with torch.no_grad():
             metrics = self.objective.validate(self.network)
         score = self.objective.score(metrics)
-        progress = self.progress
+        is_best = score <= progress.best_score  # on ties, the most recent
+        progress.validations_since_best = 0 if is_best else progress.validations_since_best + 1
         self.run.log_validation({"step": progress.step, **metrics})
-        self.reporter.validation(progress.step, metrics)
-        progress.stale += 1
-        if score <= progress.best_score:  # of equals the newest
-            progress.best_score, progress.best_step, progress.stale = score, progress.step, 0
-            progress.metrics = metrics
+        if self.tensorboard is not None:
+            self.tensorboard.scalars("validation", metrics, progress.step)
+        self.reporter.validation(progress.step, metrics, is_best)
+        if self.validated is not None:
+            self.validated(progress.step, metrics)
+        if is_best:
+            progress.best_score, progress.best_step, progress.metrics = score, progress.step, metrics
+            self._count_seconds()
             self.keep(self.network, progress)
         return progress
 
-    def _write(self) -> None:
+    def _count_seconds(self) -> None:
+        """Add to the cost of the run what it took since this was called last; on rank 0."""
+        now = time.monotonic(), _cpu_seconds()
+        wall, cpu = (after - before for after, before in zip(now, self._counted, strict=True))
+        gpus = world_size() if self.hardware.device.type == "cuda" else 0
+        for name, spent in {"wall": wall, "cpu": cpu, "gpu": wall * gpus}.items():
+            self.progress.seconds[name] += spent
+        self._counted = now
+
+    def save(self) -> None:
+        """Write a checkpoint of everything that a resume needs; every process must call it."""
+        states = gather(random_state(self.hardware.device))
+        on_rank_zero(partial(self._write, states))
+
+    def _write(self, random_states: list[dict[str, Any]]) -> None:
         weights = self.network.state_dict()
         if not all(tensor.isfinite().all() for tensor in weights.values() if tensor.is_floating_point()):
-            raise NonFiniteLossError(
+            raise DivergenceError(
                 f"weights are not finite after step {self.progress.step}; lower the learning rate or set clip_norm in "
                 f"a new run, the checkpoint in {self.run.folder} is from before"
             )
-        step = self.progress.step
-        seen = step * self.config.batch_size
+        self._count_seconds()
+        # The place in the schedule and in the data follows from the step.
         self.run.save_checkpoint(
             {
                 "network": weights,
                 "optimizer": self.optimization.optimizer.state_dict(),
                 "progress": asdict(self.progress),
-                "schedule": {"step": step, "steps": self.steps, "steps_per_epoch": self.per_epoch},
-                "data": {"size": self.size, "epoch": seen // self.size, "position": seen % self.size},
-                "random": self.random,
+                "size": self.size,
+                "random": random_states,
                 "config": self.config.to_dict(),
                 "versions": library_versions(self.hardware.device),
             }
         )
 
-    def _finished_early(self) -> bool:
-        if not self.config.patience or self.progress.stale < self.config.patience:
-            return False
-        self.reporter.note(f"stopped early: no better validation since step {self.progress.best_step}")
-        return True
+    def resume(self) -> None:
+        """Take up the state of the run's newest checkpoint, or begin if none was written yet.
+
+        Raises:
+            TrainingError: There are checkpoints and none can be used, or the data has changed.
+        """
+        state, problem = on_rank_zero(self.run.load_checkpoint)
+        if problem:
+            self.reporter.note(problem)
+        if state is not None:
+            with parsing(self.run.folder / LAST_NAME, TrainingError):
+                self._restore(state)
+        lost = on_rank_zero(lambda: self.run.truncate_logs(self.progress.step))
+        if lost:
+            self.reporter.note(lost)
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        if state["size"] != self.size:
+            raise TrainingError(
+                f"{self.run.folder}: an epoch had {state['size']} samples, now {self.size}; resume with the scans that "
+                "the run began with"
+            )
+        check_config(self.run.folder, state["config"], self.config.to_dict())  # a digest holds this one
+        self.network.load_state_dict(state["network"])
+        self.optimization.optimizer.load_state_dict(state["optimizer"])
+        self.progress = Progress(**state["progress"])
+        self._random = state["random"]
+        before = {**state["versions"], "processes": len(self._random), "compile": state["config"]["compile"]}
+        now = {"processes": world_size(), "compile": self.config.compile}
+        if changes := compare(before, {**library_versions(self.hardware.device), **now}):
+            self.reporter.note(f"resuming, though perhaps not to the bit: {'; '.join(changes)}")
 
     def _interrupt(self, signum: int) -> None:
         self.save()
         self.reporter.end()
         raise Interrupted(
             signum,
-            f"interrupted at step {self.progress.step} of {self.steps}, nothing is lost; go on with the same command "
+            f"interrupted at step {self.progress.step} of {self.steps}, nothing is lost; resume with the same command "
             f"and --resume --output {self.run.folder}",
         )
+
+
+class GracefulStop:
+    """Let SIGINT and SIGTERM end a run between two steps, not in the middle of a file.
+
+    Within this context the first signal is remembered and the second ends the process at once. Outside the main
+    thread of a program signals cannot be caught; then nothing is remembered.
+
+    Attributes:
+        received: The signal's number, or None.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def _remember(self, signum: int, _frame: FrameType | None) -> None:
+        self.received = signum
+        for number in self._before:
+            signal.signal(number, signal.SIG_DFL)
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[number] = signal.signal(number, self._remember)
+            except ValueError:  # not the main thread: the program that called us handles its signals
+                break
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def _cpu_seconds() -> float:
+    """Return the seconds of all cores of this process and of the loader processes that have ended."""
+    return sum(os.times()[:4])

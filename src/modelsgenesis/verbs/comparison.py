@@ -20,11 +20,10 @@ from modelsgenesis.configs import (
 from modelsgenesis.configs.comparison import ComparisonConfig, make_arms
 from modelsgenesis.data import LabelledData
 from modelsgenesis.errors import DataError
-from modelsgenesis.finetuning import read_task
+from modelsgenesis.finetuning import read_task, resolve_config
 from modelsgenesis.models import public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
-from modelsgenesis.training.finetuning import settle_config
 from modelsgenesis.training.splits import check_split, read_split, split_cases
 from modelsgenesis.verbs.comparison_arms import make_ready
 from modelsgenesis.verbs.comparison_schemes import pretrain_schemes
@@ -109,7 +108,7 @@ def compare(
     data = read_task(source, task=task, modality=modality, patient_pattern=patient_pattern)
     for note in data.notes:
         reporter.note(note)
-    config = settle_config(apply_settings(config or default_training(data.task), settings), data)
+    config = resolve_config(apply_settings(config or default_training(data.task), settings), data)
     parts = _split(data, config, split, comparison)
     records = Records(output)
     try:

@@ -15,7 +15,7 @@ from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import network_config
-from modelsgenesis.training.task_networks import initial_model, unet_of
+from modelsgenesis.training.task_networks import initial_model
 
 
 def make_ready(
@@ -49,7 +49,7 @@ def make_ready(
         if not arm.scratch:
             bundle = load(arm.init, token=token, progress=announce(reporter))
             weights[arm.name] = save_bundle(folder / file_name(arm.name), bundle)
-            dims[arm.name] = unet_of(bundle.config.network).dims
+            dims[arm.name] = bundle.config.network.unet.dims
     ready = {arm.name: _arm(arm, data, config, weights, dims, reporter) for arm in arms}
     for key in ("steps", "batch_size"):  # said before hours of training
         values = {name: getattr(arm.config, key) for name, arm in ready.items()}
@@ -83,7 +83,9 @@ def _arm(
     bundle = load_bundle(weights[source]) if source else None
     digest = None if bundle is None or arm.scratch else weights_digest(bundle.network)
     name = arm.name if arm.scratch else public_name(arm.init)
-    begun = initial_model(bundle, data, own, name=name, from_scratch=arm.scratch, reporter=reporter)
+    begun = initial_model(
+        bundle, data, own.override(from_scratch=bundle is not None and arm.scratch), name=name, reporter=reporter
+    )
     return Arm(
         name=arm.name,
         init=begun.init,

@@ -8,8 +8,8 @@ import pytest
 
 from labelled_files import save, volume
 from modelsgenesis.data import data_contract, prepare_case, read_labelled
-from modelsgenesis.data.labelled.sources import ArrayFile
-from modelsgenesis.errors import DataError, UnreadableScanError
+from modelsgenesis.data.labelled.images import ArrayFile
+from modelsgenesis.errors import DataError, ScanError
 
 
 def arrays(path, shape, labels, parts=("train", "val", "test"), top=200):
@@ -102,16 +102,16 @@ def test_arrays_of_odd_kinds_are_refused_by_their_header(tmp_path, content, mess
         file.writestr("other", b"hello")
     assert ArrayFile(tmp_path / "x.npz").keys() == ["images"]
     for key in ("images", "other"):
-        with pytest.raises(UnreadableScanError, match=message if key == "images" else "no item named"):
+        with pytest.raises(ScanError, match=message if key == "images" else "no item named"):
             ArrayFile(tmp_path / "x.npz").read(key)
 
 
 def test_a_bomb_of_zeros_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr("modelsgenesis.data.labelled.sources._ANY_SIZE", 1 << 20)
+    monkeypatch.setattr("modelsgenesis.data.labelled.images._ANY_SIZE", 1 << 20)
     np.savez_compressed(tmp_path / "x.npz", images=np.zeros((1, 2048, 2048), np.uint8))
-    with pytest.raises(UnreadableScanError, match="fill the memory"):
+    with pytest.raises(ScanError, match="fill the memory"):
         ArrayFile(tmp_path / "x.npz").read("images")
-    with pytest.raises(UnreadableScanError, match="cannot be read"):
+    with pytest.raises(ScanError, match="cannot be read"):
         ArrayFile(save(tmp_path / "y.nii", volume(0))).keys()
 
 

@@ -142,14 +142,17 @@ def sample_data() -> LabelledData:
     The scans are at 3 mm; a model drew the labels, not people. One patient is an abdominal slab of 13 slices.
     """
     organs = {"background": (0,), "liver": (5,), "spleen": (1,), "back muscles": (86, 87)}
-    masks = {file_stem(mask): mask for mask in sorted((sample_folder() / "labels").iterdir())}
-    images = {name: FileImage(path=sample_folder() / "images" / mask.name) for name, mask in masks.items()}
+    folder = sample_folder()
+    pairs = [(image, folder / "labels" / image.name) for image in sorted((folder / "images").iterdir())]
+    cases = [
+        LabelledCase(name=file_stem(image), patient=file_stem(image), images=(FileImage(path=image),), mask=mask)
+        for image, mask in pairs
+        if mask.exists()
+    ]
     return LabelledData(
         name="embedded sample of CT",
         task="segmentation",
-        cases=tuple(
-            LabelledCase(name=name, patient=name, images=(images[name],), mask=mask) for name, mask in masks.items()
-        ),
+        cases=tuple(cases),
         labels=tuple(organs),
         values=tuple(organs.values()),
         others_are_background=True,  # the 100 other structures of TotalSegmentator

@@ -1,4 +1,4 @@
-"""Where the images of a labelled case lie (a file, a row of an array, a patch of a scan), and bringing them to a size."""
+"""Where the images of a labelled case lie: a file, a row of an array, a patch of a scan; and fitting them to a size."""
 
 import zipfile
 from collections.abc import Iterator, Sequence

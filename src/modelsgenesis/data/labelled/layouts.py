@@ -1,4 +1,4 @@
-"""The layouts in which labelled data comes: `dataset.json`, a folder per class, MedMNIST's `.npz`, CSV tables, LUNA16."""
+"""The layouts of labelled data: `dataset.json`, one folder per class, MedMNIST's `.npz`, CSV tables, LUNA16."""
 
 import csv
 import io
@@ -187,14 +187,11 @@ def read_medmnist(path: Path) -> LabelledData:
     labels = {part: _class_numbers(file, f"{part}_labels") for part in parts}
     shape, width = images["train"].shape[1:], labels["train"].shape[1]
     for part in parts:
-        if len(shape) not in (2, 3) or (*images[part].shape, labels[part].shape[1]) != (
-            len(labels[part]),
-            *shape,
-            width,
-        ):
+        sizes = (len(labels[part]), *shape, width)
+        if len(shape) not in (2, 3) or (*images[part].shape, labels[part].shape[1]) != sizes:
             raise DataError(
-                f"{path}: {part}_images is {images[part].shape} beside {len(labels[part])} labels; expected an image per "
-                "label, [n, height, width], [n, height, width, 3] or [n, *three axes], and the same in each part"
+                f"{path}: {part}_images is {images[part].shape} beside {len(labels[part])} labels; expected one image "
+                "per label, [n, height, width], [n, height, width, 3] or [n, *three axes], and the same in each part"
             )
     colour = len(shape) == 3 and shape[-1] == len(_COLOURS)
     channels = range(len(_COLOURS)) if colour else [None]

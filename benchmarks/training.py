@@ -31,7 +31,7 @@ from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.memory import peak_memory
 from modelsgenesis.training.optim import Optimization
 from modelsgenesis.training.restoration import Restoration, fix_pairs
-from modelsgenesis.training.sampler import StepBatches, start_loader
+from modelsgenesis.training.sampler import start_loader
 
 AIM = 3.5
 Step = Callable[[Tensor, Tensor], float]
@@ -56,7 +56,7 @@ def plain_step(network: nn.Module, config: PretrainingConfig) -> Step:
 def default_step(network: nn.Module, config: PretrainingConfig, hardware: Hardware) -> Step:
     """Return a step as the loop of this package does it."""
     hardware.place_network(network)
-    optimization = Optimization(network, config, steps=10**6, per_epoch=10**6)
+    optimization = Optimization(network, config, size=10**6)
 
     def step(deformed: Tensor, original: Tensor) -> float:
         optimization.begin(0)
@@ -172,8 +172,7 @@ def batches(
     objective: Restoration, config: PretrainingConfig, steps: int, workers: int
 ) -> AbstractContextManager[Iterator[Any]]:
     """Return the context of a loader's iterator over the steps' batches."""
-    order = StepBatches(size=len(objective.dataset), batch_size=config.batch_size, start=0, steps=steps, seed=0)
-    return start_loader(objective.dataset, order, config.override(workers=workers))
+    return start_loader(objective.dataset, config.override(workers=workers, seed=0), start=0, steps=steps)
 
 
 def compare_quality(arguments: argparse.Namespace, folder: Path) -> None:
@@ -204,7 +203,7 @@ def measure_waiting(arguments: argparse.Namespace, folder: Path) -> None:
     config, hardware = configure(arguments), choose_hardware(precision=arguments.precision)
     objective = make_objective(config, sample_cache(folder), hardware)
     network = hardware.place_network(build_network(config.network))
-    optimization = Optimization(network, config, steps=10**6, per_epoch=10**6)
+    optimization = Optimization(network, config, size=10**6)
 
     def step(batch: Any) -> None:
         optimization.begin(0)

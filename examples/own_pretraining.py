@@ -16,8 +16,8 @@ from modelsgenesis.models import read_results
 
 def main() -> None:
     folder, scans = Path(tempfile.mkdtemp()), sample_folder() / "images"
-    found = inspect_scans(scans)  # what is there, and what would be refused, before hours of work
-    print(f"{len(found.scans)} scans, {len(found.refused)} refused")
+    found = inspect_scans(scans)  # what is there, and what would be skipped, before hours of work
+    print(f"{len(found.scans)} scans, {len(found.skipped)} skipped")
 
     config = pretraining_recipe(
         "small",

@@ -41,27 +41,20 @@ def test_float32_on_cuda_is_not_tf32_but_only_in_the_context(monkeypatch):
     assert torch.backends.cudnn.allow_tf32
 
 
-@pytest.mark.parametrize(("device", "message"), [("abacus", "expected auto, cpu, cuda or cuda:N")])
-def test_refuses_devices_that_are_not_there(device, message):
-    with pytest.raises(ConfigurationError, match=message):
-        choose_hardware(device)
-
-
 def test_each_process_of_a_machine_takes_its_own_device(monkeypatch):
+    with pytest.raises(ConfigurationError, match="expected auto, cpu, cuda or cuda:N"):
+        choose_hardware("abacus")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert choose_hardware("auto", "float32", local_rank=1).device == torch.device("cuda:1")
     assert choose_hardware("cuda:1", "float32").device == torch.device("cuda:1")
-    with pytest.raises(ConfigurationError, match="received cuda:0 for process 1 of this machine; use --device cuda"):
-        choose_hardware("cuda:0", "float32", local_rank=1)
-    with pytest.raises(ConfigurationError, match="process 2 of this machine, which has 2 CUDA devices; start as many"):
-        choose_hardware("cuda", "float32", local_rank=2)
+    for device, process in (("cuda:0", 1), ("cuda", 2), ("cuda:2", 0)):
+        with pytest.raises(ConfigurationError, match=rf"{device} for process {process} .* has 2 CUDA devices; use"):
+            choose_hardware(device, "float32", local_rank=process)
 
 
 def test_compiling_for_a_cpu_needs_a_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(
-        ConfigurationError, match=r"compile: on a CPU it needs a C.. compiler, no-such-compiler; install"
-    ):
+    with pytest.raises(ConfigurationError, match=r"needs a C\+\+ compiler, no-such-compiler; install"):
         check_compiler(torch.device("cpu"))
     check_compiler(torch.device("cuda"))

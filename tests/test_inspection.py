@@ -29,12 +29,12 @@ def test_what_pretraining_would_use_and_refuse(mixed: Path) -> None:
     inspection = inspect_scans(mixed, modality="ct")
     assert [scan.reference.path.name for scan in inspection.scans] == ["patient0.nii.gz", "patient1.nii.gz"]
     assert inspection.scans[0].lowest < -1000 < 700 < inspection.scans[0].highest
-    reasons = {Path(one.source).name.partition(".")[0]: one.reason for one in inspection.refused}
+    reasons = {Path(one.source).name.partition(".")[0]: one.reason for one in inspection.skipped}
     assert reasons["air"] == "all air, hardly a voxel above -700 HU"
     assert reasons["grey"].endswith("or choose a window that fits")
     assert reasons["torn"].startswith("cannot be read: Compressed file ended")
     assert reasons["labels"].startswith("holds labels")
-    assert inspection.why == "ct: as asked"
+    assert inspection.why == "modality: ct (from --modality)"
 
 
 def test_a_modality_that_cannot_be_told_is_said_and_the_scans_shown(tmp_path: Path) -> None:

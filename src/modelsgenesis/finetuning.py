@@ -134,7 +134,7 @@ def finetune(
     config = resolve_config(config.override(from_scratch=True) if from_scratch else config, data)
     for note in data.notes:
         reporter.note(note)
-    if source is None and split is None:
+    if source is None and split is None and config.data.split is None:
         split = sample_split(data)
     hardware = choose_hardware(device, config.precision)
     reporter.note(f"computing on {hardware.describe()}")
@@ -185,7 +185,7 @@ def read_config(source: str | Path) -> FinetuningConfig:
         ConfigurationError: It is not a configuration of a fine-tuning.
     """
     path = Path(source)
-    content = Run(path).description()["config"] if path.is_dir() else read_json(path, ConfigurationError)
+    content = read_json(path, ConfigurationError) if path.is_file() else Run(path).description()["config"]
     kind = ClassificationConfig if isinstance(content, dict) and "hidden" in content else SegmentationConfig
     return kind.from_dict(content, str(path))
 

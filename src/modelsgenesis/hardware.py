@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from modelsgenesis.errors import ConfigurationError
 
-_GROUP_MEMORY = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+# The kernels of CPUs and of tensor cores read the channels of a voxel at once.
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -23,7 +23,7 @@ class Hardware:
 
     Attributes:
         device: Where tensors live.
-        dtype: Of convolutions and matrix products; weights and losses stay float32.
+        dtype: Number format of convolutions and matrix products; weights and losses stay float32.
     """
 
     device: torch.device
@@ -31,7 +31,7 @@ class Hardware:
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """Return the context in which the network is called."""
+        """Call the network in this context."""
         exact = self.dtype == torch.float32
         whole = _whole_float32() if exact and self.device.type == "cuda" else nullcontext()
         with torch.autocast(self.device.type, dtype=self.dtype, enabled=not exact), whole:
@@ -65,7 +65,7 @@ class Hardware:
         return network
 
     def describe(self) -> str:
-        """Return one phrase for people: device, number format, threads."""
+        """Return one human-readable phrase: device, number format, threads."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
         threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
         return f"{name}{threads}, {self.precision}, channels last"
@@ -97,20 +97,21 @@ def free_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return None
-    import resource
+    import resource  # Unix alone has it
 
-    limits = [1024 * int(line.split()[1]) for line in lines if line.startswith("MemAvailable")]
-    most, used = _GROUP_MEMORY
+    # Not os.sysconf("SC_AVPHYS_PAGES"): it leaves out what the system caches of files and gives back when asked.
+    limits = [1024 * int(fields["MemAvailable"].split()[0])]
+    most, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
     if most.is_file() and most.read_text().strip().isdigit():  # "max" where there is no limit
         limits.append(int(most.read_text()) - int(used.read_text()))
     space = resource.getrlimit(resource.RLIMIT_AS)[0]
     if space != resource.RLIM_INFINITY:
         limits.append(space - mapped)
-    return min(limits, default=None)
+    return min(limits)
 
 
 def check_compiler(device: torch.device) -> None:
@@ -127,7 +128,7 @@ def check_compiler(device: torch.device) -> None:
 
 
 def computes_bfloat16(device: torch.device) -> bool:
-    """Tell whether the hardware multiplies bfloat16 matrices itself; emulation would be slower than float32."""
+    """Tell whether the hardware multiplies bfloat16 matrices itself."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
@@ -143,7 +144,7 @@ def choose_hardware(device: str = "auto", precision: str = "auto", *, local_rank
     Args:
         device: `"auto"` takes CUDA where there is one, else the CPU; or a device as torch names it.
         precision: `"auto"`, `"float32"` or `"bfloat16"`.
-        local_rank: Of several processes on this machine; each takes the CUDA device of its number.
+        local_rank: Number of this process on this machine; each takes the CUDA device of its number.
 
     Returns:
         The hardware.
@@ -161,26 +162,16 @@ def choose_hardware(device: str = "auto", precision: str = "auto", *, local_rank
         chosen = torch.device(device)
     except RuntimeError as error:
         raise ConfigurationError(f"device: received {device!r}, expected auto, cpu, cuda or cuda:N") from error
-    if chosen.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigurationError(f"device: received {device!r}, but there is no CUDA device; use --device cpu")
     if chosen.type == "cuda":
-        chosen = _own_device(chosen, local_rank)
+        if not torch.cuda.is_available():
+            raise ConfigurationError(f"device: received {device!r}, but there is no CUDA device; use --device cpu")
+        count, index = torch.cuda.device_count(), local_rank if chosen.index is None else chosen.index
+        if index >= count or (local_rank and index != local_rank):
+            raise ConfigurationError(
+                f"device: received {device} for process {local_rank} of this machine, which has {count} CUDA devices; "
+                "use --device cuda, which gives each process its own, with no more processes than devices"
+            )
+        chosen = torch.device("cuda", index)
+    # Emulated bfloat16 would be slower than float32.
     wanted = precision == "bfloat16" or (precision == "auto" and computes_bfloat16(chosen))
     return Hardware(chosen, torch.bfloat16 if wanted else torch.float32)
-
-
-def _own_device(device: torch.device, local_rank: int) -> torch.device:
-    """Return the CUDA device of a process."""
-    count = torch.cuda.device_count()
-    index = local_rank if device.index is None else device.index
-    if local_rank and index != local_rank:
-        raise ConfigurationError(
-            f"device: received {device} for process {local_rank} of this machine; use --device cuda, which gives each "
-            "process its own"
-        )
-    if index >= count:
-        raise ConfigurationError(
-            f"device: received {device}, process {local_rank} of this machine, which has {count} CUDA devices; "
-            "start as many processes as there are devices"
-        )
-    return torch.device("cuda", index)

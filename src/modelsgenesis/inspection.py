@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 
 from modelsgenesis.configs import InputContract, PretextConfig
 from modelsgenesis.data import (
@@ -27,9 +28,10 @@ from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter
 
 _READERS = 2  # scans in memory at once
-_PATCHES = {2: (128, 128), 3: (64, 64, 32)}  # voxels of the sub-volumes that are shown, by dimensions
+_PATCHES = {2: (128, 128), 3: (64, 64, 32)}  # voxels of the patches that are shown, by dimensions
 _SHARE = 99  # percentile of a scan that becomes white in its own picture
 
+# Each deformation for certain, so that a picture shows it, and all of them as they are drawn in training.
 _ALONE = PretextConfig(flip_probability=0, shuffle_probability=0, intensity_probability=0, painting_probability=0)
 DEFORMATIONS: dict[str, PretextConfig] = {
     "I non-linear": _ALONE.override(intensity_probability=1.0),
@@ -38,7 +40,6 @@ DEFORMATIONS: dict[str, PretextConfig] = {
     "IV in-painted": _ALONE.override(painting_probability=1.0, inpainting_share=1.0),
     "V all": PretextConfig(flip_probability=0),
 }
-"""Each deformation for certain, so that a picture shows it, and all of them as they are drawn in training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,13 +79,13 @@ class Inspection:
 
     Attributes:
         scans: The usable ones.
-        refused: The others, and why.
+        skipped: The others, and why.
         contract: How they would be prepared, None where the modality cannot be told.
         why: Why this contract, or why none.
     """
 
     scans: tuple[ScanSummary, ...]
-    refused: tuple[SkippedScan, ...]
+    skipped: tuple[SkippedScan, ...]
     contract: InputContract | None
     why: str
 
@@ -97,14 +98,14 @@ def inspect_scans(
     group_pattern: str | None = None,
     reporter: Reporter | None = None,
 ) -> Inspection:
-    """Read every scan of a source and tell what pretraining would use, what it would refuse, and why.
+    """Read every scan of a source and tell what pretraining would use, what it would skip, and why.
 
     Args:
         source: A folder, file, glob, list file, `dataset.json`, or several of these.
-        modality: Of the scans; `"auto"` decides from tags and values.
+        modality: Modality of the scans; `"auto"` decides from tags and values.
         window: Intensities that become 0 and 1.
         group_pattern: A regular expression whose first group is the patient in a file's name.
-        reporter: Is told the progress.
+        reporter: Receives the progress.
 
     Raises:
         DataError: The source does not exist, or holds neither scans nor what looks like one.
@@ -112,37 +113,30 @@ def inspect_scans(
 
     Example:
         inspection = inspect_scans("scans/")
-        [one.reason for one in inspection.refused]
+        [one.reason for one in inspection.skipped]
     """
     reporter = reporter or Reporter()
-    found, refused = scan_sources(source, group_pattern=group_pattern)
-    if not found and not refused:
+    found, skipped = scan_sources(source, group_pattern=group_pattern)
+    if not found and not skipped:
         find_scans(source)  # says what was expected
-    contract, why = _contract(found, modality, window)
+    contract, why = None, "no scan to tell a modality from"
+    if found:
+        try:
+            dims = min(len(scan.shape) for scan in found)
+            contract, why = choose_contract(found, modality=modality, window=window, dims=dims)
+        except DataError as error:
+            why = str(error)
     scans: list[ScanSummary] = []
     reporter.begin("reading scans", len(found))
     with ThreadPoolExecutor(_READERS) as pool:
-        results = pool.map(lambda scan: _summarize(scan, contract), found)
-        for done, result in enumerate(results, start=1):
-            if isinstance(result, SkippedScan):
-                refused.append(result)
+        for done, one in enumerate(pool.map(lambda scan: _summarize(scan, contract), found), start=1):
+            if isinstance(one, SkippedScan):
+                skipped.append(one)
             else:
-                scans.append(result)
+                scans.append(one)
             reporter.advance(done)
     reporter.end()
-    return Inspection(scans=tuple(scans), refused=tuple(refused), contract=contract, why=why)
-
-
-def _contract(
-    found: Sequence[ScanReference], modality: str, window: tuple[float, float] | None
-) -> tuple[InputContract | None, str]:
-    if not found:
-        return None, "no scan to tell a modality from"
-    dims = min(len(scan.shape) for scan in found)
-    try:
-        return choose_contract(found, modality=modality, window=window, dims=dims)
-    except DataError as error:
-        return None, str(error)
+    return Inspection(scans=tuple(scans), skipped=tuple(skipped), contract=contract, why=why)
 
 
 def _summarize(scan: ScanReference, contract: InputContract | None) -> ScanSummary | SkippedScan:
@@ -152,7 +146,7 @@ def _summarize(scan: ScanReference, contract: InputContract | None) -> ScanSumma
         if contract is not None:
             prepare(volume, contract)
     except ScanError as error:
-        return SkippedScan(source=scan.source, reason=str(error).removeprefix(f"{scan.source}: "))
+        return SkippedScan.because(scan.source, error)
     lowest, highest = float(np.nanmin(volume.array)), float(np.nanmax(volume.array))
     notes = tuple(dict.fromkeys((*scan.notes, *volume.notes)))
     return ScanSummary(reference=scan, lowest=lowest, highest=highest, notes=notes)
@@ -169,17 +163,17 @@ def preview(
     patch_size: tuple[int, ...] | None = None,
     seed: int = 0,
 ) -> tuple[Path, list[ScanReference]]:
-    """Draw a contact sheet: scans as stored, as prepared, and what each deformation does to a sub-volume.
+    """Draw a contact sheet: scans as stored, as prepared, and what each deformation does to a patch.
 
     Args:
         source: A scan, or whatever `find_scans` takes.
         output: The PNG to write.
         count: Scans at most, evenly over those that were found.
-        modality: Of the scans; `"auto"` decides from tags and values.
+        modality: Modality of the scans; `"auto"` decides from tags and values.
         spacing: Voxel size in mm; None keeps each scan's own.
         window: Intensities that become 0 and 1.
-        patch_size: Voxels of the sub-volume, at most; by default that of the small recipe.
-        seed: Of the deformations.
+        patch_size: Voxels of the patch, at most; by default that of the small recipe.
+        seed: Random seed of the deformations.
 
     Returns:
         The picture, and the scans in the order of its rows; the picture itself holds no names.
@@ -198,8 +192,7 @@ def preview(
     chosen = np.linspace(0, len(scans) - 1, min(count, len(scans))).round().astype(int)
     shown = [scans[index] for index in chosen]
     rows = list(_rows(shown, contract, patch_size or _PATCHES[dims], seed))
-    titles = ("as stored", "prepared", "sub-volume", *DEFORMATIONS)
-    return draw_contact_sheet(rows, titles, output), shown
+    return draw_contact_sheet(rows, ("as stored", "prepared", "patch", *DEFORMATIONS), output), shown
 
 
 def _rows(
@@ -210,8 +203,9 @@ def _rows(
         prepared = prepare(volume, contract).array
         if prepared.ndim > len(patch_size):
             prepared = prepared[..., prepared.shape[-1] // 2]
-        patch = _middle(prepared, patch_size)
-        batch = torch.from_numpy(np.ascontiguousarray(patch))[None, None]
+        starts = [max((length - side) // 2, 0) for length, side in zip(prepared.shape, patch_size, strict=True)]
+        patch = prepared[tuple(slice(start, start + side) for start, side in zip(starts, patch_size, strict=True))]
+        batch = rearrange(torch.from_numpy(np.ascontiguousarray(patch)), "... -> 1 1 ...")
         seeds = torch.tensor([seed + number])
         deformed = [Deformation(config)(batch, seeds)[0][0, 0].numpy() for config in DEFORMATIONS.values()]
         shape = "×".join(map(str, scan.shape))
@@ -231,9 +225,3 @@ def _as_stored(volume: Volume) -> np.ndarray:
         picture = picture[:, :, picture.shape[2] // 2].T
     low, high = np.percentile(picture, (100 - _SHARE, _SHARE))
     return np.clip((picture - low) / max(high - low, 1e-6), 0, 1)
-
-
-def _middle(array: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
-    """Return the middle of an array, of this size at most."""
-    starts = [max((length - side) // 2, 0) for length, side in zip(array.shape, size, strict=True)]
-    return array[tuple(slice(first, first + side) for first, side in zip(starts, size, strict=True))]

@@ -5,7 +5,6 @@ import json
 import os
 import pickle
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 
 from modelsgenesis.configs import CONTRACTS, InputContract
-from modelsgenesis.data import CacheEntry, SkippedScan, VolumeCache, find_scans, prepare
+from modelsgenesis.data import CacheEntry, SkippedScan, VolumeCache, find_scans, prepare, read_volume
 from modelsgenesis.data import cache as room
 from modelsgenesis.data.cache import LEVELS, volume_path, write_set
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError
@@ -39,7 +38,7 @@ def test_volumes_are_within_half_a_level_of_what_was_prepared(scans: Path, tmp_p
     assert refused == []
     assert len(cache) == 3
     for index, reference in enumerate(references):
-        volume, prepared = cache[index], prepare(reference.read(), CT)
+        volume, prepared = cache[index], prepare(read_volume(reference), CT)
         assert volume.dtype == np.uint16
         assert isinstance(volume, np.memmap)
         assert np.abs(volume / LEVELS - prepared.array).max() <= 0.5 / 65535 + 1e-7
@@ -169,17 +168,10 @@ def test_a_cache_of_standardized_volumes_is_refused(scans: Path, tmp_path: Path)
         VolumeCache.build(references, contract, tmp_path / "cache")
 
 
-def test_a_full_disk_is_told_before_the_work(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    references, _ = find_scans(scans)
-    huge = [replace(references[0], shape=(100_000, 100_000, 1000))]
-    with pytest.raises(DataError, match=r"18626.5 GiB of prepared volumes, .* GiB are free; choose another"):
-        VolumeCache.build(huge, CT, tmp_path / "cache")
-
-
 def test_a_folder_that_cannot_be_made(scans: Path, tmp_path: Path) -> None:
     references, _ = find_scans(scans)
     (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="choose another folder"):
+    with pytest.raises(DataError, match="cannot be written"):
         VolumeCache.build(references, CT, tmp_path / "file" / "cache")
 
 
@@ -202,6 +194,5 @@ def test_a_cache_of_100_000_volumes_opens_at_once(tmp_path: Path) -> None:
     assert time.perf_counter() - start < 2
     assert len(cache) == 100_000
     assert cache.entry(99_999) == entries[-1]
-    assert isinstance(cache._offsets, np.memmap)
     assert len(pickle.dumps(cache)) < 1000
     assert json.loads((tmp_path / "sets" / name / "contract.json").read_text()) == CT.to_dict()

@@ -17,8 +17,8 @@ from PIL import Image
 import dicom_files as dcm
 from dicom_files import enhanced, write_dicom, write_series
 from modelsgenesis.configs import CONTRACTS
-from modelsgenesis.data import dicom_tags, find_scans, prepare, read_volume, scan_sources
-from modelsgenesis.errors import MissingExtraError, ScanError, UnreadableScanError
+from modelsgenesis.data import dicom_file, find_scans, prepare, read_volume, scan_sources
+from modelsgenesis.errors import MissingExtraError, ScanError
 
 pytest.importorskip("SimpleITK")
 
@@ -47,7 +47,7 @@ def test_a_series_is_one_volume_in_its_own_geometry(tmp_path: Path, stored: np.n
     assert refused == []
     assert (scan.format, scan.shape, scan.spacing) == ("DICOM", (10, 8, 6), (0.75, 0.5, 2.0))
     assert (scan.modality, scan.group) == ("ct", "P1")
-    volume = scan.read()
+    volume = read_volume(scan)
     np.testing.assert_array_equal(volume.array, stored.transpose(2, 1, 0).astype(int) - 1024)
     expected = [[-0.75, 0, 0, 10], [0, -0.5, 0, 20], [0, 0, 2, 0], [0, 0, 0, 1]]
     np.testing.assert_allclose(volume.affine, expected)
@@ -67,7 +67,7 @@ def test_a_compressed_series_lies_on_its_label(shared_data: Path) -> None:
 @pytest.mark.shared
 def test_radiograph_and_ultrasound(shared_data: Path) -> None:
     scans = {scan.modality: scan for scan in find_scans(shared_data / "dicom")[0]}
-    radiograph, ultrasound = scans["xray"].read(), scans["ultrasound"].read()
+    radiograph, ultrasound = read_volume(scans["xray"]), read_volume(scans["ultrasound"])
     assert radiograph.array.shape == (1955, 1841)
     assert "MONOCHROME1 inverted" in radiograph.notes
     assert radiograph.array[900:1000, 900:1000].mean() > radiograph.array[900:1000, 350:450].mean()  # spine, lung
@@ -83,7 +83,7 @@ def test_series_are_told_apart_and_put_together_across_folders(tmp_path: Path, s
     scans, refused = find_scans(tmp_path)
     assert refused == []
     assert [(scan.shape, scan.group) for scan in scans] == [((10, 8, 6), group) for group in ("P1", "P1", "P2")]
-    np.testing.assert_array_equal(scans[0].read().array, scans[1].read().array)
+    np.testing.assert_array_equal(read_volume(scans[0]).array, read_volume(scans[1]).array)
     with pytest.raises(ScanError, match=r"b: holds 2 series of 1 patients"):
         read_volume(tmp_path / "b")
 
@@ -134,7 +134,7 @@ def test_copies_are_left_out(tmp_path: Path, stored: np.ndarray) -> None:
     write_series(tmp_path, stored, prefix="copy")
     (scan,), _ = find_scans(tmp_path)
     assert scan.notes == ("6 copies of slices left out",)
-    assert scan.read().array.shape == (10, 8, 6)
+    assert read_volume(scan).array.shape == (10, 8, 6)
     write_series(tmp_path, stored, prefix="steeper", extra=((dcm.SLOPE, "DS", 2.0),))
     assert "12 of 18 slices" in scan_sources(tmp_path)[1][0].reason
 
@@ -145,14 +145,14 @@ def test_phases_of_one_series_are_volumes(tmp_path: Path, stored: np.ndarray, ta
         write_series(tmp_path, stored + phase, prefix=f"phase{phase}", extra=(*dcm.HOUNSFIELD, (*tag, phase)))
     scans, refused = find_scans(tmp_path)
     assert refused == []
-    np.testing.assert_allclose(np.diff(sorted(scan.read().array.mean() for scan in scans)), [1, 1])
+    np.testing.assert_allclose(np.diff(sorted(read_volume(scan).array.mean() for scan in scans)), [1, 1])
 
 
 def test_gantry_tilt_stays_in_the_affine(tmp_path: Path, stored: np.ndarray) -> None:
     write_each(tmp_path, stored, orientation=lambda number: turned(np.radians(-15)))
     (scan,), _ = find_scans(tmp_path)
     assert scan.notes == ("gantry tilt of 15.0°, kept in the affine",)
-    np.testing.assert_allclose(scan.read().affine[:3, 2], [0, 0, 2], atol=1e-9)
+    np.testing.assert_allclose(read_volume(scan).affine[:3, 2], [0, 0, 2], atol=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ def test_frames_have_numbers_of_their_own(tmp_path: Path, stored: np.ndarray, sy
     (scan,), _ = find_scans(tmp_path)
     assert (scan.shape, scan.spacing) == ((10, 8, 6), (0.75, 0.5, 1.5))
     expected = stored * np.reshape(slopes, (6, 1, 1)) + np.reshape(intercepts, (6, 1, 1))
-    np.testing.assert_allclose(scan.read().array, expected[::-1].transpose(2, 1, 0), rtol=1e-6)
+    np.testing.assert_allclose(read_volume(scan).array, expected[::-1].transpose(2, 1, 0), rtol=1e-6)
 
 
 def test_enhanced_files_of_one_frame_are_slices_of_a_series(tmp_path: Path, stored: np.ndarray) -> None:
@@ -230,8 +230,8 @@ def test_stacks_of_one_file_are_volumes(tmp_path: Path, stored: np.ndarray, shar
     assert refused == []
     assert [(scan.index, scan.shape) for scan in scans] == [(0, (10, 8, 3)), (1, (10, 8, 3))]
     for scan, part in zip(scans, (stored[:3], stored[3:]), strict=True):
-        np.testing.assert_array_equal(scan.read().array, part.transpose(2, 1, 0))
-    with pytest.raises(ScanError, match=r"two: holds 2 images; choose one by its index"):
+        np.testing.assert_array_equal(read_volume(scan).array, part.transpose(2, 1, 0))
+    with pytest.raises(ScanError, match=r"two: holds 2 .*index"):
         read_volume(path)
 
 
@@ -247,8 +247,8 @@ def test_frames_of_ultrasound_are_images(tmp_path: Path, compressed: bool) -> No
         (index, (16, 8), ("colour made grey",)) for index in range(5)
     ]
     for frame, scan in zip(frames, scans, strict=True):
-        assert np.abs(scan.read().array - frame @ np.array([0.299, 0.587, 0.114])).max() <= 2
-    for index, words in ((None, "holds 5 images; choose one"), (5, "image 5 was asked for, it holds 5")):
+        assert np.abs(read_volume(scan).array - frame @ np.array([0.299, 0.587, 0.114])).max() <= 2
+    for index, words in ((None, "holds 5 .*choose one"), (5, "5 was asked for")):
         with pytest.raises(ScanError, match=words):
             read_volume(path, index)
 
@@ -351,35 +351,33 @@ def test_damaged_files_are_refused(tmp_path: Path, stored: np.ndarray) -> None:
     whole = path.read_bytes()
     for kept in (0, 131, 134, 300, 500, len(whole) - 160 - 12, len(whole) - 40, len(whole) - 1):
         path.write_bytes(whole[:kept])
-        with pytest.raises(UnreadableScanError, match=r"x\.dcm: .*(truncated|DICOM content)"):
+        with pytest.raises(ScanError, match=r"x\.dcm: .*(truncated|DICOM content)"):
             read_volume(path)
     longer = struct.pack("<HHI", 0xFFFE, 0xE000, 16)
     assert whole.count(longer) == 1  # the item of the slope, which must not reach into its neighbours
     path.write_bytes(whole.replace(longer, longer[:4] + b"\x80\0\0\0"))
-    with pytest.raises(UnreadableScanError, match=r"128 bytes"):
+    with pytest.raises(ScanError, match=r"128 bytes"):
         read_volume(path)
 
 
 def test_headers_beyond_all_limits_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two million empty items take objects gigabytes."""
-    monkeypatch.setattr(dicom_tags, "_ELEMENTS", 1000)
-    monkeypatch.setattr(dicom_tags, "_HEADER", 10_000)
+    monkeypatch.setattr(dicom_file, "_ELEMENTS", 1000)
     items = struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 1100
-    for extra in (((dcm.PER_FRAME, "SQ", items),), ((0x00091001, "OB", bytes(11_000)), (0x00091002, "OB", b"ab"))):
-        path = write_dicom(tmp_path / "x.dcm", np.ones((4, 4), np.uint16), extra=extra)
-        with pytest.raises(ScanError, match=r"x\.dcm: its header has more than"):
-            read_volume(path)
+    path = write_dicom(tmp_path / "x.dcm", np.ones((4, 4), np.uint16), extra=((dcm.PER_FRAME, "SQ", items),))
+    with pytest.raises(ScanError, match=r"x\.dcm: its header has more than 1,000"):
+        read_volume(path)
 
 
 def test_a_series_that_changed_since_it_was_found(tmp_path: Path, stored: np.ndarray) -> None:
     write_series(tmp_path, stored)
     (scan,), _ = find_scans(tmp_path)
     scan.files[2].unlink()
-    with pytest.raises(UnreadableScanError, match=r"there is no such file"):
-        scan.read()
+    with pytest.raises(ScanError, match=r"there is no such file"):
+        read_volume(scan)
     os.mkfifo(scan.files[2])
-    with pytest.raises(UnreadableScanError, match=r"not a regular file"):
-        scan.read()
+    with pytest.raises(ScanError, match=r"not a regular file"):
+        read_volume(scan)
 
 
 def test_a_missing_extra_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

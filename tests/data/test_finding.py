@@ -10,7 +10,7 @@ from PIL import Image
 
 from labelled_files import write_json
 from modelsgenesis.data import find_scans, read_volume, scan_sources, skipped_notes
-from modelsgenesis.errors import ConfigurationError, DataError, UnreadableScanError
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError
 
 
 def scan(path: Path) -> Path:
@@ -162,7 +162,7 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no usable scan; expected NIfTI, Analyze, MGH"):
         find_scans(tmp_path)
     (tmp_path / "bad.nii").write_bytes(b"")
-    with pytest.raises(DataError, match=r"no usable scan: 1 refused, the first .*bad\.nii: "):
+    with pytest.raises(DataError, match=r"no usable scan: 1 skipped, the first .*bad\.nii: "):
         find_scans(tmp_path)
     assert scan_sources(tmp_path)[0] == []
     for source in ("missing", "a" * 5000, "a\0b", "~nobody-of-this-name/x"):
@@ -216,7 +216,7 @@ def test_descriptions_and_lists_that_cannot_be_used(tmp_path: Path) -> None:
 
 def test_files_of_no_known_format(tmp_path: Path) -> None:
     (tmp_path / "x.xyz").write_text("")
-    with pytest.raises(UnreadableScanError, match=r"x\.xyz: of no known format; expected NIfTI"):
+    with pytest.raises(ScanError, match=r"x\.xyz: of no known format; expected NIfTI"):
         read_volume(tmp_path / "x.xyz")
-    with pytest.raises(UnreadableScanError, match=r"y\.xyz: there is no such file"):
+    with pytest.raises(ScanError, match=r"y\.xyz: there is no such file"):
         read_volume(tmp_path / "y.xyz")

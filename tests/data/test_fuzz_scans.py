@@ -30,7 +30,7 @@ WORDS += [b"x" * 300, b"1 " * 200]
 READ_ALL = """
 import hashlib, resource, sys, time, warnings
 from pathlib import Path
-from modelsgenesis.data import scan_sources
+from modelsgenesis.data import read_volume, scan_sources
 from modelsgenesis.data.itk import simpleitk
 from modelsgenesis.errors import GenesisError
 simpleitk("fuzzing")
@@ -44,7 +44,7 @@ with open(sys.argv[2], "w") as outcomes:
         scans, refused = scan_sources(folder)
         for scan in scans[:2]:
             try:
-                volume = scan.read()
+                volume = read_volume(scan)
                 assert volume.array.shape == scan.shape and volume.array.ndim in (2, 3)
                 values.update(volume.array.tobytes())
             except GenesisError as error:

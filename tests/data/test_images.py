@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from modelsgenesis.data import find_scans, read_volume
-from modelsgenesis.errors import DataError, ScanError, UnreadableScanError
+from modelsgenesis.errors import DataError, ScanError
 
 
 @pytest.mark.parametrize(("mode", "dtype"), [("L", np.uint8), ("I;16", np.uint16), ("F", np.float32), ("I", np.int32)])
@@ -17,7 +17,7 @@ def test_grey_images_keep_their_values(tmp_path: Path, mode: str, dtype: type) -
     suffix = "tif" if mode == "F" else "tiff" if mode == "I" else "png"
     Image.fromarray(array).save(tmp_path / f"x.{suffix}")
     (scan,), _ = find_scans(tmp_path)
-    volume = scan.read()
+    volume = read_volume(scan)
     assert scan.shape == (4, 5)
     assert scan.spacing is None
     assert volume.spacing is None
@@ -31,9 +31,9 @@ def test_colour_becomes_grey_and_says_so(tmp_path: Path, mode: str) -> None:
     Image.new("RGB", (5, 4), (0, 100, 0)).convert(mode).save(tmp_path / f"x.{suffix}")
     (scan,), _ = find_scans(tmp_path)
     assert scan.notes == ("colour made grey",)
-    assert scan.read().array.shape == (4, 5)
-    assert np.abs(scan.read().array.astype(int) - 59).max() <= 2
-    assert scan.read().notes == ("colour made grey",)
+    assert read_volume(scan).array.shape == (4, 5)
+    assert np.abs(read_volume(scan).array.astype(int) - 59).max() <= 2
+    assert read_volume(scan).notes == ("colour made grey",)
 
 
 def test_bits_become_numbers(tmp_path: Path) -> None:
@@ -48,10 +48,10 @@ def test_pages_are_images(tmp_path: Path) -> None:
     pages[0].save(tmp_path / "x.tif", save_all=True, append_images=pages[1:])
     scans, _ = find_scans(tmp_path)
     assert [scan.index for scan in scans] == [0, 1, 2]
-    assert (scans[2].read().array == 3).all()
-    with pytest.raises(ScanError, match=r"holds 3 images; choose one by its index"):
+    assert (read_volume(scans[2]).array == 3).all()
+    with pytest.raises(ScanError, match=r"holds 3 .*index"):
         read_volume(tmp_path / "x.tif")
-    with pytest.raises(ScanError, match=r"image 3 was asked for, it holds 3"):
+    with pytest.raises(ScanError, match=r"3 was asked for"):
         read_volume(tmp_path / "x.tif", 3)
 
 
@@ -64,7 +64,7 @@ def test_an_animation_of_billions_of_frames_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(
         content[:place] + chunk + zlib.crc32(chunk).to_bytes(4, "big") + content[place + 16 :]
     )
-    with pytest.raises(DataError, match=r"x\.png: claims 2,147,483,647 images"):
+    with pytest.raises(DataError, match=r"x\.png: 2,147,483,647 volumes"):
         find_scans(tmp_path)
 
 
@@ -73,7 +73,7 @@ def test_damaged_images_are_refused(tmp_path: Path, kept: int) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (40, 50)).astype(np.uint8)
     Image.fromarray(noise).save(tmp_path / "y.png")
     (tmp_path / "y.png").write_bytes((tmp_path / "y.png").read_bytes()[:kept])
-    with pytest.raises(UnreadableScanError, match=r"y\.png: cannot be read: "):
+    with pytest.raises(ScanError, match=r"y\.png: cannot be read: "):
         read_volume(tmp_path / "y.png")
     Image.new("L", (50, 1)).save(tmp_path / "z.png")
     with pytest.raises(ScanError, match=r"1×50 voxels lie on one line"):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from modelsgenesis.data import find_scans, read_volume
-from modelsgenesis.errors import MissingExtraError, ScanError, UnreadableScanError
+from modelsgenesis.errors import MissingExtraError, ScanError
 from scan_damage import damaged_copies
 
 sitk = pytest.importorskip("SimpleITK")
@@ -50,7 +50,7 @@ def test_reads_what_simpleitk_wrote(tmp_path: Path, name: str, compress: bool) -
     assert scan.format == ("NRRD" if "r" in name else "MetaImage")
     np.testing.assert_allclose(scan.spacing, (0.7, 0.8, 2.5))
     assert len(scan.parts) == 1 + name.endswith(("hd", "hdr"))
-    volume = scan.read()
+    volume = read_volume(scan)
     np.testing.assert_array_equal(volume.array, ARRAY.T)
     image = sitk.ReadImage(str(path))
     for index in [(0, 0, 0), (5, 0, 0), (0, 4, 0), (3, 2, 3)]:
@@ -75,8 +75,8 @@ def test_planes_time_points_and_colours(tmp_path: Path, name: str) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(many, isVector=False), str(tmp_path / name))
     scans, _ = find_scans(tmp_path)
     assert [(scan.index, scan.shape) for scan in scans] == [(0, (6, 5, 4)), (1, (6, 5, 4))]
-    np.testing.assert_array_equal(scans[1].read().array, (ARRAY + 1).T)
-    with pytest.raises(ScanError, match=r"holds 2 volumes of 6×5×4; choose one"):
+    np.testing.assert_array_equal(read_volume(scans[1]).array, (ARRAY + 1).T)
+    with pytest.raises(ScanError, match=r"holds 2 .*index"):
         read_volume(tmp_path / name)
     colours = np.random.default_rng(0).integers(0, 255, (4, 5, 6, 3)).astype(np.uint8)
     grey = read_volume(write(tmp_path / name, colours, vector=True))
@@ -100,7 +100,7 @@ def test_damaged_voxels_are_told(tmp_path: Path, name: str, compress: bool) -> N
         damaged = damaged_copies(content, start + 10 * (name[2] == "n"))  # the header of gzip says little
     for one in damaged:
         data.write_bytes(one)
-        with pytest.raises(UnreadableScanError, match=r"/x\."):
+        with pytest.raises(ScanError, match=r"/x\."):
             read_volume(path)
 
 
@@ -158,7 +158,7 @@ def test_headers_that_cannot_be_right(tmp_path: Path, old: str, new: str, reason
 def test_a_compressed_size_by_which_simpleitk_would_return_other_memory(tmp_path: Path, size: str) -> None:
     path = write(tmp_path / "x.mha", np.zeros((9, 9, 9), np.int16), compress=True)
     (told,) = re.findall(r"CompressedDataSize = \d+", path.read_bytes().decode("latin-1"))
-    with pytest.raises(UnreadableScanError, match=r"compressed bytes hold 1,458"):
+    with pytest.raises(ScanError, match=r"compressed bytes hold 1,458"):
         read_volume(replaced(path, told, size))
 
 
@@ -228,7 +228,7 @@ def test_voxels_are_not_taken_from_elsewhere(tmp_path: Path) -> None:
     path = write(tmp_path / "inner" / "x.mhd")
     (tmp_path / "inner" / "x.raw").rename(tmp_path / "y.raw")
     for _ in range(2):
-        with pytest.raises(UnreadableScanError, match=r"x\.mhd: its voxels are missing; expected x.raw"):
+        with pytest.raises(ScanError, match=r"x\.mhd: its voxels are missing; expected x.raw"):
             read_volume(path)
         path.with_suffix(".raw").unlink(missing_ok=True)
         path.with_suffix(".raw").symlink_to(tmp_path / "y.raw")

@@ -22,7 +22,7 @@ def volume(array: np.ndarray, modality: str | None = None) -> Volume:
 def test_tags_decide() -> None:
     contract, why = choose_contract([reference("a", "ct"), reference("b", "ct")])
     assert contract == CONTRACTS["ct"]
-    assert why == "ct: the files or their data set say so"
+    assert why.startswith("modality: ct (from the files")
     contract, _ = choose_contract([reference("a", "xray", 2)])
     assert contract == CONTRACTS["xray"]
 
@@ -39,12 +39,12 @@ def test_several_modalities_stop() -> None:
 def test_real_scans_are_told_by_their_values(shared_data: Path) -> None:
     contract, why = choose_contract(find_scans(shared_data / "ct" / "images")[0])
     assert contract == CONTRACTS["ct"]
-    assert why == "ct: air or fat and soft tissue in HU in 4 of 4 scans looked at"
+    assert "4 of 4 scans" in why
     hippocampus = shared_data / "Task04_Hippocampus"
     contract, why = choose_contract(find_scans(hippocampus / "imagesTr")[0])
     assert contract == CONTRACTS["mri"]
-    assert why == "mri: positive values whose scale differs 10-fold between scans"
-    assert choose_contract(find_scans(hippocampus)[0])[1] == "mri: the files or their data set say so"
+    assert "differs 10-fold" in why
+    assert choose_contract(find_scans(hippocampus)[0])[1] == "modality: mri (from the files or their data set)"
     with pytest.raises(DataError, match=r"modality of planes with values .* cannot be told; say which with --modality"):
         choose_contract(find_scans(shared_data / "chestxray8")[0])
 
@@ -70,7 +70,7 @@ def test_values_of_several_kinds_stop(tmp_path: Path) -> None:
     for name, low, high in [("a", -1024, 1500), ("b", 0, 60_000)]:
         array = np.linspace(low, high, 4096).reshape(16, 16, 16).astype(np.float32)
         nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / f"{name}.nii")
-    with pytest.raises(DataError, match=r"several modalities by their values: 1 like ct, 1 like mri"):
+    with pytest.raises(DataError, match=r"several modalities by their values: 1 ct, 1 mri"):
         choose_contract(find_scans(tmp_path)[0])
 
 
@@ -84,7 +84,7 @@ def test_what_is_asked_for_is_taken() -> None:
     scan = volume(np.zeros((4, 4, 4)))
     contract, why = choose_contract(scan, modality="mri", spacing=(1.0, 1.0, 1.0), window=(0.0, 500.0))
     assert (contract.intensity, contract.window, contract.spacing) == ("window", (0, 500), (1, 1, 1))
-    assert why == "mri: as asked"
+    assert why == "modality: mri (from --modality)"
     assert choose_contract(scan, modality="ct", dims=2)[0].dims == 2
     assert choose_contract(scan, modality="shape")[0].window == (0, 1)
     assert choose_contract(scan, modality="ultrasound")[0].orientation == "RAS"

@@ -9,7 +9,7 @@ import pytest
 
 from modelsgenesis.configs import CONTRACTS
 from modelsgenesis.data import find_scans, nifti, prepare, read_volume, to_native, write_nifti
-from modelsgenesis.errors import DataError, ScanError, ShapeError, UnreadableScanError
+from modelsgenesis.errors import DataError, ScanError, ShapeError
 from scan_damage import damaged_copies
 
 AFFINE = np.array([[-0.7, 0, 0, 10], [0, 0.7, 0.1, 20], [0, -0.1, 2.5, -30], [0, 0, 0, 1.0]])
@@ -77,8 +77,8 @@ def test_other_kinds_of_file(tmp_path: Path, name: str, kind: type, told: str) -
     nib.save(kind(ARRAY, np.diag([-1, 1, 1, 1]) if told == "Analyze" else AFFINE), tmp_path / name)
     (scan,), _ = find_scans(tmp_path)
     assert scan.format == told
-    np.testing.assert_array_equal(scan.read().array, ARRAY)
-    np.testing.assert_allclose(scan.read().affine, nib.load(tmp_path / name).affine, atol=1e-5)
+    np.testing.assert_array_equal(read_volume(scan).array, ARRAY)
+    np.testing.assert_allclose(read_volume(scan).affine, nib.load(tmp_path / name).affine, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["x.nii", "x.nii.gz"])
@@ -87,8 +87,8 @@ def test_volumes_of_a_4d_file(tmp_path: Path, name: str) -> None:
     nib.save(nib.Nifti1Image(array, AFFINE), tmp_path / name)
     scans, _ = find_scans(tmp_path)
     assert [(scan.index, scan.shape) for scan in scans] == [(index, (4, 3, 2)) for index in range(5)]
-    np.testing.assert_array_equal(scans[3].read().array, array[..., 3])
-    with pytest.raises(ScanError, match=r"holds 5 volumes of 4×3×2; choose one"):
+    np.testing.assert_array_equal(read_volume(scans[3]).array, array[..., 3])
+    with pytest.raises(ScanError, match=r"holds 5 .*index"):
         read_volume(tmp_path / name)
     with pytest.raises(ScanError, match=r"volume 5 was asked for"):
         read_volume(tmp_path / name, 5)
@@ -120,9 +120,9 @@ def test_names_that_lie_about_compression(tmp_path: Path, name: str) -> None:
     content = (tmp_path / name).read_bytes()
     (tmp_path / name).write_bytes(gzip.decompress(content) if name.endswith("z") else gzip.compress(content))
     (scan,), _ = find_scans(tmp_path)
-    np.testing.assert_array_equal(scan.read().array, array)
+    np.testing.assert_array_equal(read_volume(scan).array, array)
     (tmp_path / name).write_bytes(content)
-    np.testing.assert_array_equal(scan.read().array, array)
+    np.testing.assert_array_equal(read_volume(scan).array, array)
 
 
 @pytest.mark.parametrize(("code", "factor"), [(0, 1), (1, 1000), (2, 1), (3, 0.001), (10, 1), (11, 0.001), (7, 1)])
@@ -227,7 +227,7 @@ def test_headers_that_cannot_be_right(tmp_path: Path, fields: dict, reason: str)
 def test_a_size_or_type_that_leaves_bytes_over(tmp_path: Path) -> None:
     array = np.zeros((64, 64, 9), np.int16)
     for damage in ({"dim": [3, 64, 64, 8, 1, 1, 1, 1]}, {"datatype": 2, "bitpix": 8}):  # one bit each
-        with pytest.raises(UnreadableScanError, match=r"x\.nii: .*promises (65,536|36,864) bytes"):
+        with pytest.raises(ScanError, match=r"x\.nii: .*promises (65,536|36,864) bytes"):
             read_volume(edited(tmp_path / "x.nii", array, **damage))
     padded = edited(tmp_path / "x.nii", array)
     padded.write_bytes(padded.read_bytes() + bytes(500))
@@ -248,7 +248,7 @@ def test_a_stream_that_goes_on_after_its_voxels(tmp_path: Path, monkeypatch: pyt
     path.write_bytes(gzip.compress(nib.Nifti1Image(ARRAY, AFFINE).to_bytes() + bytes(99)))
     np.testing.assert_array_equal(read_volume(path).array, ARRAY)
     monkeypatch.setattr(nifti, "_TAIL", 50)  # there is no end to a bomb
-    with pytest.raises(UnreadableScanError, match=r"goes on after its voxels"):
+    with pytest.raises(ScanError, match=r"goes on after its voxels"):
         read_volume(path)
 
 
@@ -258,20 +258,20 @@ def test_listing_reads_the_header_alone(tmp_path: Path) -> None:
     (tmp_path / "x.nii.gz").write_bytes(content[:20_000])
     (scan,), _ = find_scans(tmp_path)
     assert scan.shape == (40, 40, 40)
-    with pytest.raises(UnreadableScanError, match=r"x\.nii\.gz: cannot be read"):
-        scan.read()
+    with pytest.raises(ScanError, match=r"x\.nii\.gz: cannot be read"):
+        read_volume(scan)
 
 
 @pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"no header"), gzip.compress(bytes(400))])
 @pytest.mark.parametrize("name", ["x.nii.gz", "x.hdr", "x.mgh"])
 def test_files_of_no_header(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UnreadableScanError, match=r"/x\..*: starts with no (NIfTI|MGH) header"):
+    with pytest.raises(ScanError, match=r"/x\..*: starts with no (NIfTI|MGH) header"):
         read_volume(tmp_path / name)
 
 
 def test_a_pair_without_its_voxels(tmp_path: Path) -> None:
     nib.save(nib.Nifti1Pair(ARRAY, AFFINE), tmp_path / "x.hdr")
     (tmp_path / "x.img").unlink()
-    with pytest.raises(UnreadableScanError, match=r"its voxels are missing; expected x.img"):
+    with pytest.raises(ScanError, match=r"its voxels are missing; expected x.img"):
         read_volume(tmp_path / "x.hdr")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsgenesis.data.resampling import interpolate, nearest, resampled_shape, source_positions
+from modelsgenesis.data.preparation import interpolate, nearest, resampled_shape, source_positions
 
 
 def test_a_linear_ramp_stays_one() -> None:

@@ -26,12 +26,11 @@ import multiprocessing, os, signal, sys
 from pathlib import Path
 from fitted_numbers import Numbers
 from modelsgenesis.configs import TrainingConfig
-from modelsgenesis.training.sampler import StepBatches, start_loader
+from modelsgenesis.training.sampler import start_loader
 
 if __name__ == "__main__":
     multiprocessing.set_start_method("spawn")
-    batches = StepBatches(size=7, batch_size=2, start=0, steps=99, seed=0)
-    with start_loader(Numbers(), batches, TrainingConfig(workers=2)):
+    with start_loader(Numbers(), TrainingConfig(batch_size=2, workers=2), start=0, steps=99):
         for process in multiprocessing.active_children():
             (Path(sys.argv[1]) / str(process.pid)).touch()
         signal.pause()

@@ -8,7 +8,7 @@ from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.networks import build_network
 from modelsgenesis.training import memory
-from modelsgenesis.training.memory import Trial, available_memory, largest_batch, largest_patch, peak_memory, search
+from modelsgenesis.training.memory import Trial, available_memory, largest_batch, largest_patch, peak_memory
 
 CPU = torch.device("cpu")
 HARDWARE = Hardware(CPU)
@@ -67,20 +67,21 @@ def test_says_when_nothing_fits(trial):
         largest_patch(trial, -1, (64, 64))
 
 
-@pytest.mark.parametrize("limit", [0, 1, 2, 3, 7, 15, 40, 99])
-def test_steps_are_tried_where_only_trying_tells(limit):
-    def step(samples):
-        if samples > limit:
-            raise torch.OutOfMemoryError
+def test_a_device_that_runs_out_of_memory_is_a_large_peak(trial, monkeypatch):
+    peaks = iter([10 * MEGABYTE, 10 * MEGABYTE])
 
-    found = search(step, 50)
-    assert found <= min(limit, 50)
-    assert found >= min(limit, 50) * 15 // 16
+    def peak(work, _device):
+        if (taken := next(peaks, None)) is None:
+            raise torch.OutOfMemoryError
+        return taken
+
+    monkeypatch.setattr(memory, "peak_memory", peak)
+    assert largest_batch(trial, 400 * MEGABYTE, most=10) == 1  # two were too many
 
 
 def test_says_when_the_system_does_not_tell(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "free_memory", lambda _: None)
-    monkeypatch.setattr(memory, "_STATUS", tmp_path / "no" / "status")
+    monkeypatch.setattr(memory, "_PROCESS", tmp_path / "no")
     with pytest.raises(ConfigurationError, match="does not tell its memory"):
         available_memory(HARDWARE)
     with pytest.raises(ConfigurationError, match="does not tell its memory"):

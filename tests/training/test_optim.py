@@ -16,7 +16,7 @@ def make(config, *, norm="batch", pretrained="encoder."):
     torch.manual_seed(0)
     network = GenesisUNet(GenesisUNetConfig(dims=2, widths=(4, 8), norm=norm))
     names = [name for name in network.state_dict() if pretrained and name.startswith(pretrained)]
-    return network, Optimization(network, config, steps=10, per_epoch=5, pretrained=names)
+    return network, Optimization(network, config, size=20, pretrained=names)
 
 
 def train(network, optimization, steps, start=0):
@@ -90,9 +90,9 @@ def test_a_gradient_that_is_not_finite_moves_nothing():
 def test_refuses_names_that_are_not_there_and_a_network_with_nothing_to_train():
     network, _ = make(CONFIG)
     with pytest.raises(ConfigurationError, match=r"pretrained: 'encoder.x' and 0 more are not in the network"):
-        Optimization(network, CONFIG, steps=1, per_epoch=1, pretrained=["encoder.x"])
+        Optimization(network, CONFIG, size=1, pretrained=["encoder.x"])
     with pytest.raises(ConfigurationError, match="no parameter to train"):
-        Optimization(nn.Linear(1, 1).requires_grad_(False), CONFIG, steps=1, per_epoch=1)
+        Optimization(nn.Linear(1, 1).requires_grad_(False), CONFIG, size=1)
 
 
 def test_counts_steps_by_what_ends_first():

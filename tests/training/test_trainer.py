@@ -13,7 +13,7 @@ import process_scenarios as scenarios
 from fitted_numbers import Fit, Numbers, at, make, rows, terminate
 from modelsgenesis.configs import RECIPES, TrainingConfig
 from modelsgenesis.errors import CheckpointError, ConfigurationError, DataError, Interrupted, TrainingError
-from modelsgenesis.training import trainer as training
+from modelsgenesis.training import distributed
 from modelsgenesis.training.trainer import DivergenceError
 from recorded_notes import Notes
 
@@ -269,7 +269,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_over(tmp_path)
 
 
 def test_the_batch_must_divide_by_the_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
     with pytest.raises(ConfigurationError, match="batch_size: received 3 for 2 processes, which share it"):
         make(tmp_path / "run", batch_size=3)
 

@@ -245,7 +245,7 @@ def test_refuses_what_cannot_be_compared(decathlon, tmp_path):
     without_validation = Split(training=("ball_000",), validation=(), test=("ball_001",))
     with pytest.raises(DataError, match="no validation patients to choose settings on"):
         run(decathlon, tmp_path / "b", ["scratch"], split=without_validation, tune=["learning_rate=1e-3,1e-2"])
-    with pytest.raises(ConfigurationError, match="labels: received 9, expected 1 to the 4"):
+    with pytest.raises(ConfigurationError, match="labelled_patients: received '9', expected"):
         run(decathlon, tmp_path / "c", ["scratch"], labels=["9"])
 
 

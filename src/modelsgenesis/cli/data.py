@@ -1,7 +1,6 @@
 """`scan` and `preview`: look before training."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,13 +24,15 @@ def scan(
     """Summarise the scans: format, shape, spacing, modality and range, and which cannot be used and why."""
     from modelsgenesis import inspection
 
-    found = inspection.inspect_scans(
-        data, modality=modality, window=window, group_pattern=patient, reporter=make_reporter(quiet=quiet)
-    )
-    if json_output:
-        print_json(_as_json(found))
-    else:
+    reporter = make_reporter(quiet=quiet)
+    found = inspection.inspect_scans(data, modality=modality, window=window, group_pattern=patient, reporter=reporter)
+    if not json_output:
         _print(found)
+        return
+    skipped = [{"source": one.source, "reason": one.reason} for one in found.skipped]
+    contract = None if found.contract is None else found.contract.to_dict()
+    scans = [one.to_dict() for one in found.scans]
+    print_json({"scans": scans, "refused": skipped, "contract": contract, "why": found.why})
 
 
 def preview(
@@ -55,20 +56,13 @@ def preview(
     print_result(value, [path, *lines], as_json=json_output)
 
 
-def _as_json(inspection: "Inspection") -> dict[str, object]:
-    contract = inspection.contract
-    return {
-        "scans": [scan.to_dict() for scan in inspection.scans],
-        "refused": [{"source": one.source, "reason": one.reason} for one in inspection.refused],
-        "contract": None if contract is None else contract.to_dict(),
-        "why": inspection.why,
-    }
-
-
-def _print(inspection: "Inspection") -> None:
+def _print(found: "Inspection") -> None:
     """Print the tables: what is usable, then what is not; names without the folder that all lie in."""
-    scans, refused = inspection.scans, inspection.refused
-    folder = _length_of_folder([one.reference.source for one in scans] + [one.source for one in refused])
+    names = [one.reference.source for one in found.scans] + [one.source for one in found.skipped]
+    folder = 0
+    if len(names) > 1 and len({Path(name).is_absolute() for name in names}) == 1:
+        common = os.path.commonpath([Path(name).parent for name in names])
+        folder = len(common) + 1 if common else 0
     rows = [
         (
             one.reference.source[folder:],
@@ -79,19 +73,11 @@ def _print(inspection: "Inspection") -> None:
             f"{one.lowest:g} to {one.highest:g}",
             ", ".join(one.notes),
         )
-        for one in scans
+        for one in found.scans
     ]
     if rows:
         print_table(("scan", "format", "shape", "spacing (mm)", "modality", "range", "notes"), rows, first="")
-    if refused:
-        print_table(("unusable", "why"), [(one.source[folder:], one.reason) for one in refused], first="")
-    patients = len({one.reference.group for one in scans})
-    print_line(f"{len(scans)} scans of {patients} patients, {len(refused)} unusable; {inspection.why}")
-
-
-def _length_of_folder(names: Sequence[str]) -> int:
-    """Return how many characters of every name are the folder that all lie in."""
-    if len(names) < 2 or len({Path(name).is_absolute() for name in names}) > 1:
-        return 0
-    common = os.path.commonpath([Path(name).parent for name in names])
-    return len(common) + 1 if common else 0
+    if found.skipped:
+        print_table(("unusable", "why"), [(one.source[folder:], one.reason) for one in found.skipped], first="")
+    patients = len({one.reference.group for one in found.scans})
+    print_line(f"{len(found.scans)} scans of {patients} patients, {len(found.skipped)} unusable; {found.why}")

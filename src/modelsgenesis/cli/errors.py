@@ -81,7 +81,7 @@ def is_debugging() -> bool:
 def interruptible() -> Iterator[None]:
     """Let the first signal raise `Interrupted` where the block is, and the second end the process at once.
 
-    A training loop inside the block has its own way: see `GracefulStop`.
+    A training loop inside the block has its own way: see `graceful_stop`.
     """
     before = {number: signal.signal(number, _interrupt) for number in _SIGNALS}
     try:

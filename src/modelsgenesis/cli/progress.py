@@ -4,18 +4,10 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
 
-from rich.console import Console, RenderableType
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -27,21 +19,6 @@ _LONGEST_SILENCE = 300.0  # seconds between two lines, however long the run
 _NEWEST = 0.05  # weight of the last step's loss in the average that people see: single batches scatter
 
 
-class Bar(Progress):
-    """A bar, and under it rows of a name and a figure; what is written to stderr scrolls above."""
-
-    def __init__(self, rows: Mapping[str, str], *columns: ProgressColumn, **options: Any) -> None:
-        self.rows = rows  # first: the progress is drawn once while it is made
-        super().__init__(*columns, **options)
-
-    def get_renderables(self) -> "list[RenderableType]":
-        """Return the bar and the rows, which are looked at whenever the bar refreshes."""
-        table = Table.grid(padding=(0, 2))
-        for name, shown in self.rows.items():
-            table.add_row(Text(name, style="dim"), Text(printable(shown)))
-        return [self.make_tasks_table(self.tasks), *([table] if self.rows else [])]
-
-
 class Display(Reporter):
     """Shows a run: on a terminal a bar with the newest figures under it, elsewhere a line now and then."""
 
@@ -49,7 +26,7 @@ class Display(Reporter):
         self.console = Console(stderr=True, highlight=False)
         is_terminal = sys.stderr is not None and sys.stderr.isatty()
         self.is_live = is_terminal and not self.console.is_dumb_terminal  # a dumb one cannot move its cursor
-        self.bar: Bar | None = None
+        self.bar, self.live = Progress(), Live()
         self.baseline_text = ""
         self._reset("", 0, 0)
 
@@ -61,25 +38,27 @@ class Display(Reporter):
 
     def begin(self, title: str, total: int, start: int = 0) -> None:
         """Show an empty bar, or say what begins."""
-        self._stop()
+        self.live.stop()
         self._reset(title, total, start)
         if not self.is_live:
             self.note(f"{title}: {start}/{total}")
             return
-        self.bar = Bar(
-            self.rows,
+        self.bar = Progress(
             TextColumn("{task.description}", style="bold", markup=False),
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            TimeElapsedColumn(),
-            console=self.console,
+            *(BarColumn(bar_width=None), MofNCompleteColumn(), TimeRemainingColumn(), TimeElapsedColumn()),
             expand=True,
-            refresh_per_second=4,
             speed_estimate_period=3600,  # seconds; a step may take a minute
         )
         self.bar.add_task(printable(title), total=total, completed=start)
-        self.bar.start()
+        self.live = Live(get_renderable=self._draw, console=self.console, refresh_per_second=4)
+        self.live.start()
+
+    def _draw(self) -> Group:
+        """Return the bar, and under it the rows; what is written to stderr scrolls above."""
+        table = Table.grid(padding=(0, 2))
+        for name, shown in self.rows.items():
+            table.add_row(Text(name, style="dim"), Text(printable(shown)))
+        return Group(self.bar, table)
 
     def baselines(self, losses: Mapping[str, float]) -> None:
         """Say them once, and keep them beside every loss."""
@@ -123,12 +102,12 @@ class Display(Reporter):
 
     def end(self) -> None:
         """Leave the bar as it is; the baselines were those of what ended."""
-        self._stop()
+        self.live.stop()
         self.baseline_text = ""
 
     def _move(self, done: int) -> bool:
         """Move the bar; without one return whether a line is due: ten in all, and one every five minutes."""
-        if self.bar is not None:
+        if self.is_live:
             self.bar.update(self.bar.task_ids[0], completed=done)
             return False
         silent = time.monotonic() - self.spoke > _LONGEST_SILENCE
@@ -136,8 +115,3 @@ class Display(Reporter):
             return False
         self.shown = done
         return True
-
-    def _stop(self) -> None:
-        if self.bar is not None:
-            self.bar.stop()
-            self.bar = None

@@ -13,7 +13,7 @@ from typing import Any
 from modelsgenesis.comparison.trials import Bench, Trial, run_trial
 from modelsgenesis.errors import GenesisError, Interrupted, TrainingError
 from modelsgenesis.training.sampler import end_with_parent
-from modelsgenesis.training.trainer import DivergenceError, GracefulStop
+from modelsgenesis.training.trainer import DivergenceError, graceful_stop
 
 Record = dict[str, Any]
 Train = Callable[[Trial, Bench], Record]
@@ -46,8 +46,8 @@ def run_trials(
     # Spawned, not forked: a fork of a process whose libraries have started threads may hang.
     pool = ProcessPoolExecutor(jobs, get_context("spawn"), _begin_worker, (threads_of_a_worker(jobs),))
     try:
-        with GracefulStop() as stop:
-            yield from _run(pool, jobs, trials, bench, train, stop)
+        with graceful_stop() as signals:
+            yield from _run(pool, jobs, trials, bench, train, signals)
     finally:
         workers = set(active_children()) - others
         pool.shutdown(wait=False, cancel_futures=True)
@@ -60,7 +60,7 @@ def run_trials(
 
 
 def _run(
-    pool: ProcessPoolExecutor, jobs: int, trials: Sequence[Trial], bench: Bench, train: Train, stop: GracefulStop
+    pool: ProcessPoolExecutor, jobs: int, trials: Sequence[Trial], bench: Bench, train: Train, signals: list[int]
 ) -> Iterator[tuple[Trial, Record | None]]:
     waiting, at_work = deque(trials), dict[Future[Any], Trial]()
     while waiting or at_work:
@@ -69,8 +69,8 @@ def _run(
                 trial = waiting.popleft()
                 at_work[pool.submit(_attempt, trial, bench, train)] = trial
         ended = wait(at_work, _WAKE, FIRST_COMPLETED).done
-        if stop.received is not None:
-            raise Interrupted(stop.received, "interrupted")
+        if signals:
+            raise Interrupted(signals[0], "interrupted")
         for future in ended:
             try:
                 outcome = future.result()

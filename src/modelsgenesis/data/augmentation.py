@@ -1,4 +1,4 @@
-"""What supervised training sees: random sub-volumes, or whole images, augmented by MONAI."""
+"""What supervised training sees: random patches, or whole images, augmented by MONAI."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -18,7 +19,7 @@ _ANGLE = np.deg2rad(15)
 
 
 class LabelledPatches(Dataset[tuple[Tensor, Tensor]]):
-    """Sub-volumes of labelled scans; item `epoch * len + index` is a function of seed and item alone.
+    """Patches of labelled scans; item `epoch * len + index` is a function of seed and item alone.
 
     Of a volume a patch of two sides is a part of a slice across the last axis.
 
@@ -31,11 +32,10 @@ class LabelledPatches(Dataset[tuple[Tensor, Tensor]]):
 
     def __init__(self, cases: Sequence[PreparedCase], config: SegmentationConfig) -> None:
         self.cases, self.config = list(cases), config
-        patch_size = require_patch_size(config)
-        self.sliced = bool(cases) and cases[0].image.ndim == len(patch_size) + 2
-        self.crop = _crop_transform(config, (*patch_size, 1) if self.sliced else patch_size)
-        self.augment = _patch_transform(config)
-        self.patch_size = patch_size
+        self.patch_size = require_patch_size(config)
+        self.sliced = bool(cases) and cases[0].image.ndim == len(self.patch_size) + 2
+        self.crop = _crop(config, (*self.patch_size, 1) if self.sliced else self.patch_size)
+        self.augment = _augmentation(config, ("image", "label"), pad=True)
         self.voxels = [_voxel_indices(require_label(case)) for case in self.cases]
 
     def __len__(self) -> int:
@@ -44,7 +44,7 @@ class LabelledPatches(Dataset[tuple[Tensor, Tensor]]):
     def notes(self) -> list[str]:
         """Return how many scans are smaller than a patch, so that they are padded with zeros; nothing if none is."""
         sides = [case.image.shape[1 : 1 + len(self.patch_size)] for case in self.cases]
-        small = sum(any(have < want for have, want in zip(side, self.patch_size, strict=True)) for side in sides)
+        small = sum(any(np.less(side, self.patch_size)) for side in sides)
         patch = "×".join(map(str, self.patch_size))
         return [f"{small} of {len(sides)} scans are smaller than the patch of {patch} and are padded"] if small else []
 
@@ -60,7 +60,9 @@ class LabelledPatches(Dataset[tuple[Tensor, Tensor]]):
         }
         with _plain_tensors():
             sample = self.crop.set_random_state(seed=crop)(sample)[0]
-            pair = {key: sample[key].squeeze(-1) if self.sliced else sample[key] for key in ("image", "label")}
+            pair = {key: sample[key] for key in ("image", "label")}
+            if self.sliced:
+                pair = {key: rearrange(array, "channels x y 1 -> channels x y") for key, array in pair.items()}
             pair = self.augment.set_random_state(seed=change)(pair)
         return pair["image"].contiguous(), pair["label"].long().contiguous()
 
@@ -91,9 +93,11 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
         size = require_patch_size(config)
         self.config, self.classes, self.multilabel = config, classes, multilabel
         self.images = [resize_or_crop(case.image, size, config.fit) for case in cases]
-        self.held = [case.classes for case in cases]
-        self.transform = _image_transform(config)
-        self.members = [[case for case, held in enumerate(self.held) if index in held] for index in range(classes)]
+        self.class_indices = [case.classes for case in cases]
+        self.augment = _augmentation(config, ("image",))
+        self.members = [
+            [case for case, indices in enumerate(self.class_indices) if index in indices] for index in range(classes)
+        ]
         if config.balance and not all(self.members):
             absent = next(index for index, members in enumerate(self.members) if not members)
             raise DataError(f"class {absent} of {classes} has no example, so classes cannot be balanced")
@@ -103,20 +107,16 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
         draw, change = np.random.SeedSequence([self.config.seed, item]).generate_state(2).tolist()
-        case = self._balanced(draw) if self.config.balance else item % len(self)
-        image = torch.from_numpy(self.images[case])
-        if self.transform is not None:
-            with _plain_tensors():
-                image = self.transform.set_random_state(seed=change)(image)
-        return image.contiguous(), class_target(self.held[case], self.classes, self.multilabel)
-
-    def _balanced(self, draw: int) -> int:
-        """Return a case of a class that is drawn first."""
-        members = self.members[draw % self.classes]
-        return members[draw // self.classes % len(members)]
+        case = item % len(self)
+        if self.config.balance:  # a class is drawn first, then one of its cases
+            members = self.members[draw % self.classes]
+            case = members[draw // self.classes % len(members)]
+        with _plain_tensors():
+            pair = self.augment.set_random_state(seed=change)({"image": torch.from_numpy(self.images[case])})
+        return pair["image"].contiguous(), class_target(self.class_indices[case], self.classes, self.multilabel)
 
 
-def class_target(held: Sequence[int], classes: int, multilabel: bool) -> Tensor:
+def class_target(indices: Sequence[int], classes: int, multilabel: bool) -> Tensor:
     """Return what a loss expects: the class, int64 scalar, or with `multilabel` float32 [classes] of 0 and 1.
 
     Example:
@@ -124,9 +124,9 @@ def class_target(held: Sequence[int], classes: int, multilabel: bool) -> Tensor:
         tensor([1., 0., 1.])
     """
     if not multilabel:
-        return torch.tensor(held[0])
+        return torch.tensor(indices[0])
     target = torch.zeros(classes)
-    target[list(held)] = 1
+    target[list(indices)] = 1
     return target
 
 
@@ -171,8 +171,8 @@ def _voxel_indices(label: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     return structures or [everything], background if background.size else everything
 
 
-def _crop_transform(config: SegmentationConfig, size: tuple[int, ...]) -> Any:
-    """Return the MONAI transform from a whole scan to a sub-volume, centred on a structure or the background."""
+def _crop(config: SegmentationConfig, size: tuple[int, ...]) -> Any:
+    """Return the MONAI transform from a whole scan to a patch, centred on a structure or the background."""
     from monai.transforms.croppad.dictionary import RandCropByPosNegLabeld
 
     return RandCropByPosNegLabeld(
@@ -188,56 +188,32 @@ def _crop_transform(config: SegmentationConfig, size: tuple[int, ...]) -> Any:
     )
 
 
-def _affine(config: FinetuningConfig) -> dict[str, Any]:
-    """Return the arguments of MONAI's random affine maps."""
-    patch_size = require_patch_size(config)
-    return {
-        "prob": 0.5,
-        "rotate_range": (_ANGLE,) * (3 if len(patch_size) == 3 else 1),
-        "scale_range": (0.15,) * len(patch_size),
-        "padding_mode": "border",
-        "spatial_size": patch_size,
-        "cache_grid": True,
-    }
-
-
-def _patch_transform(config: SegmentationConfig) -> Any:
-    """Return the composed MONAI transform of an image and its label."""
+def _augmentation(config: FinetuningConfig, keys: tuple[str, ...], *, pad: bool = False) -> Any:
+    """Return the composed MONAI transform of an image, and of the label that lies on it."""
     from monai.transforms.compose import Compose
     from monai.transforms.croppad.dictionary import SpatialPadd
     from monai.transforms.intensity.dictionary import RandGaussianNoised, RandScaleIntensityd, RandShiftIntensityd
     from monai.transforms.spatial.dictionary import RandAffined, RandFlipd
 
-    patch_size = require_patch_size(config)
-    keys = ("image", "label")
-    steps: list[Any] = [SpatialPadd(keys, patch_size)]
+    size = require_patch_size(config)
+    steps: list[Any] = [SpatialPadd(keys, size)] if pad else []
     if config.augment:
+        affine = RandAffined(
+            keys,
+            mode=("bilinear", "nearest")[: len(keys)],  # labels stay whole numbers
+            prob=0.5,
+            rotate_range=(_ANGLE,) * (3 if len(size) == 3 else 1),
+            scale_range=(0.15,) * len(size),
+            padding_mode="border",
+            spatial_size=size,
+            cache_grid=True,
+        )
         steps += [
-            RandAffined(keys, mode=("bilinear", "nearest"), **_affine(config)),
+            affine,
             RandScaleIntensityd("image", factors=0.2, prob=0.3),
             RandShiftIntensityd("image", offsets=0.1, prob=0.3),
             RandGaussianNoised("image", std=0.05, prob=0.2),
         ]
     if config.flip:
-        steps += [RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in range(len(patch_size))]
+        steps += [RandFlipd(keys, prob=0.5, spatial_axis=axis) for axis in range(len(size))]
     return Compose(steps)
-
-
-def _image_transform(config: ClassificationConfig) -> Any:
-    """Return the composed MONAI transform of an image, None where it stays as it is."""
-    from monai.transforms.compose import Compose
-    from monai.transforms.intensity.array import RandGaussianNoise, RandScaleIntensity, RandShiftIntensity
-    from monai.transforms.spatial.array import RandAffine, RandFlip
-
-    dims = len(require_patch_size(config))
-    steps: list[Any] = []
-    if config.augment:
-        steps += [
-            RandAffine(mode="bilinear", **_affine(config)),
-            RandScaleIntensity(factors=0.2, prob=0.3),
-            RandShiftIntensity(offsets=0.1, prob=0.3),
-            RandGaussianNoise(std=0.05, prob=0.2),
-        ]
-    if config.flip:
-        steps += [RandFlip(prob=0.5, spatial_axis=axis) for axis in range(dims)]
-    return Compose(steps) if steps else None

@@ -1,18 +1,28 @@
-"""DICOM: series found by content and grouped by what they say of themselves."""
+"""DICOM: series found by content and grouped by what they say of themselves, and their slices put into order."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from einops import rearrange
 
-from modelsgenesis.data.dicom_frames import PER_FRAME, frames_of, simpleitk, values_of
-from modelsgenesis.data.dicom_series import Slice, order_series, series_key, sizes, slice_of, split_series
-from modelsgenesis.data.dicom_tags import Tags, read_tags, text, whole
-from modelsgenesis.data.raster import COLOUR
-from modelsgenesis.data.volume import ScanReference, SkippedScan, Volume, check_shape, spacing_of
-from modelsgenesis.errors import ScanError, UnreadableScanError
+from modelsgenesis.data.dicom_file import (
+    PER_FRAME,
+    Tags,
+    frames_of,
+    numbers,
+    pixels_of,
+    read_tags,
+    text,
+    values_of,
+    whole,
+)
+from modelsgenesis.data.itk import simpleitk
+from modelsgenesis.data.volume import COLOUR, ScanReference, SkippedScan, Volume, check_shape, spacing_of
+from modelsgenesis.errors import ScanError
 from modelsgenesis.files import parsing
 
 SUFFIXES = (".dcm", ".dicom", ".ima")
@@ -26,35 +36,66 @@ _COLOURS = ("RGB", "YBR", "PALETTE")
 _DIRECTORY, _STORAGE = "1.2.840.10008.1.3.10", "1.2.840.10008.5.1.4.1.1."
 _SCREEN, _IMAGES = "7", ("1", "2", "3", "4", "6", "7", "12", "13", "20", "128", "130")  # classes of storage
 
+# What tells volumes of one series apart that lie in the same place.
+_SPLITTERS = (
+    *("AcquisitionNumber", "TemporalPositionIdentifier", "TemporalPositionIndex", "EchoNumbers", "EchoTime"),
+    *("EffectiveEchoTime", "DiffusionBValue", "AcquisitionTime", "TriggerTime", "NominalCardiacTriggerDelayTime"),
+    *("ImageType", "FrameType", "Folder"),
+)
+_ALIKE = 1e-3  # of directions, and of spacing as a share of it: below are the digits that scanners round
+_SAME = 1e-3  # mm between slices in one place
+_TURN = 0.01  # of directions, within a volume and from perpendicular
+_UNEVEN = 0.05  # of the distance between slices, and
+_ROUNDING = 0.02  # mm, of the positions that scanners write
+_TILT = 0.5  # degrees
+_SIZES = (1e-4, 1e4)  # mm
+
 
 class _AsideError(ScanError):
     """A file with which nothing is wrong, but that is not an image of a patient."""
 
 
-def find_series(paths: Iterable[Path]) -> tuple[list[ScanReference], list[SkippedScan]]:
-    """Return the scans that DICOM files make up, whatever their names and folders, and what is refused.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Slice:
+    """A plane of a volume.
 
-    Localizers, reports and the like are left aside on purpose: `bad` of their refusal is False.
+    Attributes:
+        frame: What its file says of it, see `frames_of`.
+        position: (3,) mm, the centre of the first pixel, towards left, posterior, superior.
+        orientation: (2, 3), the directions along a row and along a column.
+        spacing: (2,) mm between rows and between columns.
+    """
+
+    frame: Tags
+    position: np.ndarray
+    orientation: np.ndarray
+    spacing: np.ndarray
+
+
+def find_series(paths: Iterable[Path]) -> tuple[list[ScanReference], list[SkippedScan]]:
+    """Return the scans that DICOM files make up, whatever their names and folders, and what is skipped.
+
+    Localizers, reports and the like are left aside on purpose: `bad` is False for them.
 
     Raises:
         MissingExtraError: SimpleITK is not installed.
     """
-    simpleitk()
+    simpleitk("reading DICOM")
     scans: list[ScanReference] = []
-    refused: list[SkippedScan] = []
+    skipped: list[SkippedScan] = []
     series: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
     for path in paths:
         try:
             frames = _frames(path)
             if text(frames[0], "Modality") in _VOLUMES:
-                slices = [slice_of(frame) for frame in frames]
-                series[series_key(frames[0])] += slices
+                slices = [_slice_of(frame) for frame in frames]
+                series[_series_key(frames[0])] += slices
             else:
                 scans += _describe_pictures(frames)
         except ScanError as error:
-            refused.append(_refusal(path, error))
+            skipped.append(SkippedScan.because(path, error, bad=not isinstance(error, _AsideError)))
     for slices in series.values():
-        volumes = split_series(slices)
+        volumes = _split_series(slices)
         several = len(volumes) > 1 and whole(slices[0].frame, "NumberOfFrames", 1) > 1  # in one file
         for number, volume in enumerate(volumes):
             path = volume[0].frame["Path"]
@@ -62,13 +103,8 @@ def find_series(paths: Iterable[Path]) -> tuple[list[ScanReference], list[Skippe
             try:
                 scans.append(_describe_volume(volume, str(source), number if several else None))
             except ScanError as error:
-                refused.append(_refusal(source, error))
-    return scans, refused
-
-
-def _refusal(source: object, error: ScanError) -> SkippedScan:
-    reason = str(error).removeprefix(f"{source}: ")
-    return SkippedScan(source=str(source), reason=reason, bad=not isinstance(error, _AsideError))
+                skipped.append(SkippedScan.because(source, error))
+    return scans, skipped
 
 
 def describe(path: Path) -> list[ScanReference]:
@@ -78,21 +114,10 @@ def describe(path: Path) -> list[ScanReference]:
         ScanError: It cannot be used.
         MissingExtraError: SimpleITK is not installed.
     """
-    _frames(path)  # what is wrong with it is raised as what it is
-    scans, refused = find_series([path])
-    if refused:
-        raise ScanError(f"{path}: {refused[0].reason}")
+    scans, skipped = find_series([path])
+    if skipped:
+        raise ScanError(f"{path}: {skipped[0].reason}")
     return scans
-
-
-def read(path: Path, index: int | None) -> Volume:
-    """Read one file by itself; see `modelsgenesis.data.read_volume`."""
-    scans = describe(path)
-    if len(scans) > 1 and index is None:
-        raise ScanError(f"{path}: holds {len(scans)} images; choose one by its index")
-    if index is not None and not 0 <= index < len(scans):
-        raise ScanError(f"{path}: image {index} was asked for, it holds {len(scans)}")
-    return read_reference(scans[index or 0])
 
 
 def _frames(path: Path) -> list[Tags]:
@@ -105,7 +130,7 @@ def _frames(path: Path) -> list[Tags]:
     if reason := _why_aside(tags):
         raise _AsideError(f"{path}: {reason}; expected an image of a patient")
     if not tags.get("PixelData"):
-        raise UnreadableScanError(f"{path}: holds no pixels; expected an image, it is truncated, copy it again")
+        raise ScanError(f"{path}: holds no pixels; expected an image, it is truncated, copy it again")
     if tags.get("ModalityLUTSequence"):
         raise ScanError(f"{path}: its values are mapped by a table (Modality LUT); expected slope and intercept")
     if "ConcatenationUID" in tags:
@@ -132,7 +157,7 @@ def _why_aside(tags: Tags) -> str:
 
 
 def _describe_volume(slices: list[Slice], source: str, index: int | None) -> ScanReference:
-    ordered, affine, notes = order_series(slices, source)
+    ordered, affine, notes = _order_series(slices, source)
     frame, files = ordered[0].frame, tuple(dict.fromkeys(one.frame["Path"] for one in ordered))
     shape = whole(frame, "Columns"), whole(frame, "Rows"), len(ordered)
     files = files if len(files) > 1 else ()
@@ -147,7 +172,7 @@ def _describe_pictures(frames: list[Tags]) -> list[ScanReference]:
         notes = ("MONOCHROME1 inverted",)
     found = []
     for number, frame in enumerate(frames):
-        spacing = sizes(frame, "PixelSpacing", 2) or sizes(frame, "ImagerPixelSpacing", 2)  # uncalibrated: none, or 0
+        spacing = _sizes(frame, "PixelSpacing", 2) or _sizes(frame, "ImagerPixelSpacing", 2)  # uncalibrated: none, or 0
         index = number if len(frames) > 1 else None
         shape = whole(frame, "Rows"), whole(frame, "Columns")
         found.append(_found(frame, shape=shape, spacing=tuple(spacing) or None, index=index, notes=notes))
@@ -166,35 +191,185 @@ def read_reference(reference: ScanReference) -> Volume:
     """Read a volume or picture that `find_series` found.
 
     Raises:
-        UnreadableScanError: A file is damaged.
-        ScanError: The series is no longer complete, or the file no longer the one that was found.
+        ScanError: A file is damaged, the series is no longer complete, or the file no longer the one that was found.
     """
     number = reference.index or 0
-    with parsing(reference.source, UnreadableScanError):
+    with parsing(reference.source, ScanError):
         frames = [frame for path in reference.parts for frame in _frames(path)]
         picture = len(reference.shape) == 2
-        found: list[Any] = frames if picture else split_series([slice_of(frame) for frame in frames])
+        found: list[Any] = frames if picture else _split_series([_slice_of(frame) for frame in frames])
         if number < len(found):
             return _read_picture(found[number], reference) if picture else _read_volume(found[number], reference)
     raise ScanError(f"{reference.source}: has no image {number}; find it again, it was changed")
 
 
 def _read_volume(slices: list[Slice], reference: ScanReference) -> Volume:
-    ordered, affine, notes = order_series(slices, reference.source)
+    ordered, affine, notes = _order_series(slices, reference.source)
     planes = [values_of(one.frame) for one in ordered]
     exact = all(values.dtype != np.float32 for values, _ in planes)
     array = np.stack([values for values, _ in planes], dtype=None if exact else np.float32, casting="unsafe")
     padding = min((own for _, own in planes if own is not None), default=None)
     for values, (_, own) in zip(array, planes, strict=True):
-        if own is not None and own != padding:  # rescaled by numbers of its own
+        if own is not None and own != padding:  # PET rescales every slice by numbers of its own
             values[values == own] = padding
-    found = {"source": reference.source, "modality": reference.modality, "padding": padding, "notes": notes}
-    return Volume(array=array.transpose(2, 1, 0), affine=affine, **found)
+    return Volume(
+        array=rearrange(array, "slices rows columns -> columns rows slices"),
+        affine=affine,
+        source=reference.source,
+        modality=reference.modality,
+        padding=padding,
+        notes=notes,
+    )
 
 
 def _read_picture(frame: Tags, reference: ScanReference) -> Volume:
     array, padding = values_of(frame, picture=True)
-    spacing = reference.spacing or (1.0, 1.0)
-    found = {"source": reference.source, "modality": reference.modality, "padding": padding, "notes": reference.notes}
-    measured = reference.spacing is not None
-    return Volume(array=array, affine=np.diag([*spacing, 1.0, 1.0]), has_spacing=measured, **found)
+    return Volume(
+        array=array,
+        affine=np.diag([*(reference.spacing or (1.0, 1.0)), 1.0, 1.0]),
+        source=reference.source,
+        modality=reference.modality,
+        has_spacing=reference.spacing is not None,
+        padding=padding,
+        notes=reference.notes,
+    )
+
+
+def _sizes(frame: Tags, name: str, count: int) -> list[float]:
+    """Return distances in mm; none where they cannot be."""
+    found = numbers(frame, name)
+    return found if len(found) == count and _SIZES[0] <= min(found) <= max(found) <= _SIZES[1] else []
+
+
+def _slice_of(frame: Tags) -> Slice:
+    """Return a frame as a slice.
+
+    Raises:
+        ScanError: It has no position, orientation or spacing, or one that cannot be.
+    """
+    position, directions = numbers(frame, "ImagePositionPatient"), numbers(frame, "ImageOrientationPatient")
+    spacing = _sizes(frame, "PixelSpacing", 2)
+    if (len(position), len(directions), len(spacing)) != (3, 6, 2):
+        reason = "no position, orientation or pixel spacing; expected all three in a volume"
+        raise ScanError(f"{frame['Path']}: {reason}")
+    orientation = np.array(directions).reshape(2, 3)
+    if np.abs(orientation @ orientation.T - np.eye(2)).max() > _TURN:
+        raise ScanError(f"{frame['Path']}: orientation {directions}; expected two perpendicular directions of length 1")
+    orientation /= np.linalg.norm(orientation, axis=1, keepdims=True)  # scanners round
+    return Slice(frame=frame, position=np.array(position), orientation=orientation, spacing=np.array(spacing))
+
+
+def _series_key(frame: Tags) -> tuple[str, ...]:
+    """Return what all slices of a series have in common.
+
+    The folder stands in for a name that was removed. A file of several frames is a series by itself.
+    """
+    alone = str(frame["Path"]) if whole(frame, "NumberOfFrames", 1) > 1 else ""
+    series = text(frame, "SeriesInstanceUID") or frame["Folder"]
+    return text(frame, "PatientID"), text(frame, "StudyInstanceUID"), series, alone
+
+
+def _split_series(slices: Sequence[Slice]) -> list[list[Slice]]:
+    """Split a series into volumes: by grid, and by what tells repeated places apart."""
+    grids = [
+        [whole(one.frame, "Rows"), whole(one.frame, "Columns"), *np.log(one.spacing), *one.orientation.flat]
+        for one in slices
+    ]
+    parts = [np.arange(len(slices))]
+    for column in np.array(grids, float).T:
+        parts = [part[run] for part in parts for run in _runs(column[part], _ALIKE)]
+    volumes = [[slices[number] for number in sorted(part.tolist())] for part in sorted(parts, key=np.min)]
+    return [part for volume in volumes for part in _split_repeated(volume)]
+
+
+def _runs(values: np.ndarray, tolerance: float) -> list[np.ndarray]:
+    """Return the indices of values that are alike, by the values; there is no border of bins that could part them."""
+    order = np.argsort(values, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(values[order]) > tolerance) + 1)
+
+
+def _places(slices: Sequence[Slice]) -> list[list[Slice]]:
+    """Return the slices in each place along the normal of the first one, from the lowest on."""
+    heights = np.array([one.position for one in slices]) @ np.cross(*slices[0].orientation)
+    return [[slices[number] for number in run] for run in _runs(heights, _SAME)]
+
+
+def _split_repeated(slices: list[Slice]) -> list[list[Slice]]:
+    """Split slices of which several lie in one place by the first name that tells them apart."""
+    if len(_places(slices)) == len(slices):
+        return [slices]
+    for name in _SPLITTERS:
+        parts = defaultdict(list)
+        for one in slices:
+            parts[str(one.frame.get(name))].append(one)
+        if len(parts) > 1 and all(1 < len(part) == len(_places(part)) for part in parts.values()):
+            return list(parts.values())
+    return [slices]
+
+
+def _copies(slices: Sequence[Slice]) -> bool:
+    """Tell whether slices in one place hold the same: a folder may have a file twice."""
+    names, first = ("RescaleSlope", "RescaleIntercept"), slices[0].frame
+    rest = [one.frame for one in slices[1:]]
+    same = all(frame.get(name) == first.get(name) for frame in rest for name in names)
+    return not rest or (same and all(pixels_of(frame) == pixels_of(first) for frame in rest))
+
+
+def _order_series(slices: Sequence[Slice], source: str) -> tuple[list[Slice], np.ndarray, tuple[str, ...]]:
+    """Put the slices of one volume in order and check that they are evenly spaced.
+
+    Returns:
+        The slices from the lowest to the highest; (4, 4), the affine from (column, row, slice) to mm in RAS+, which a
+        tilted gantry shears; notes on what was left out or is unusual.
+
+    Raises:
+        ScanError: Slices are missing, unevenly spaced or turned, or different ones lie in the same place.
+    """
+    places, notes = _places(slices), []
+    if repeated := len(slices) - len(places):
+        if not all(_copies(place) for place in places):
+            reason = f"{repeated} of {len(slices)} slices lie where another does, and differ from it"
+            raise ScanError(f"{source}: {reason}; expected one series, part its files into folders")
+        notes.append(f"{repeated} copies of slices left out")
+    ordered = [place[0] for place in places]
+    first, affine, normal = ordered[0], np.eye(4), np.cross(*ordered[0].orientation)
+    if max(np.abs(one.orientation - first.orientation).max() for one in ordered) > _TURN:
+        raise ScanError(f"{source}: its slices turn from one to the next; expected parallel ones")
+    thickness = _sizes(first.frame, "SliceThickness", 1) or _sizes(first.frame, "SpacingBetweenSlices", 1)
+    step = normal * (thickness or [1.0])[0] if len(ordered) == 1 else _step(ordered, source)
+    if len(ordered) == 1 and not thickness:
+        notes.append("a single slice without a thickness, taken for 1 mm")
+    unit = text(first.frame, "RescaleType")
+    if unit not in ("", "HU", "US") and text(first.frame, "Modality") == "CT":  # US: unspecified
+        notes.append(f"values in {unit}, not HU")
+    cosine = step @ normal / np.linalg.norm(step) / np.linalg.norm(normal)
+    if (tilt := float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))) > _TILT:
+        notes.append(f"gantry tilt of {tilt:.1f}°, kept in the affine")
+    affine[:3, :2] = (first.orientation * first.spacing[::-1, None]).T
+    affine[:3, 2], affine[:3, 3] = step, first.position
+    return ordered, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, tuple(notes)
+
+
+def _step(slices: Sequence[Slice], source: str) -> np.ndarray:
+    """Return the vector from a slice to the next, (3,) mm.
+
+    Raises:
+        ScanError: The slices are not evenly spaced.
+    """
+    normal, positions = np.cross(*slices[0].orientation), np.array([one.position for one in slices])
+    heights = positions @ normal
+    gaps = np.diff(heights)
+    usual = float(np.median(gaps))
+    wrong = np.abs(gaps - usual) > _UNEVEN * usual + _ROUNDING
+    if wrong.any():
+        gap, place = float(gaps[wrong][0]), float(heights[:-1][wrong][0])
+        missing = round(gap / usual) - 1
+        reason = f"a gap of {gap:g} mm at {place:g} mm, the slices are {usual:g} mm apart"
+        if missing > 0 and abs(gap - (missing + 1) * usual) < _UNEVEN * usual + _ROUNDING:
+            reason += f": {missing} missing"
+        raise ScanError(f"{source}: {reason}; expected an even distance, complete the series")
+    step = (positions[-1] - positions[0]) / (len(slices) - 1)
+    away = np.abs(positions - positions[0] - np.arange(len(slices))[:, None] * step).max()
+    if away > max(_UNEVEN * usual + _ROUNDING, 0.5 * max(slices[0].spacing)):
+        raise ScanError(f"{source}: its slices lie up to {away:.3g} mm beside a straight line; expected one")
+    return step

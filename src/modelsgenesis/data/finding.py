@@ -9,13 +9,12 @@ from modelsgenesis.data import dataset_json, dicom
 from modelsgenesis.data.names import find_patients, is_label_map, is_leftover, modality_of
 from modelsgenesis.data.reading import KNOWN_FORMATS, describe, reader_of
 from modelsgenesis.data.volume import ScanReference, SkippedScan
-from modelsgenesis.errors import DataError, GenesisError, ScanError, UnreadableScanError, printable
+from modelsgenesis.errors import DataError, GenesisError, ScanError, printable
 from modelsgenesis.files import check_regular, parsing, read_text, reason_of
 
 Source = str | Path | Sequence[str | Path]
 Found = tuple[list[ScanReference], list[SkippedScan]]
 
-_LABELS = "holds labels, by its name; name it, or list it in a text file, to take it for a scan"
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
 _NNUNET_PREDICTIONS = "predict_from_raw_data_args.json"  # nnU-Net writes it beside the label maps that it predicts
 _SHOWN = 3  # names of what was left aside for one reason
@@ -31,24 +30,24 @@ def find_scans(source: Source, *, group_pattern: str | None = None) -> Found:
             as `(\d+)_`, where no tag of DICOM tells. By default see `find_patients`.
 
     Returns:
-        The scans in the order of their paths, and what was refused with its reason. Label maps beside scans and what
-        macOS or Windows left are among the refusals and not bad; files that are not images are passed over.
+        The scans in the order of their paths, and what was skipped with its reason. Label maps beside scans and what
+        macOS or Windows left are among the skipped and not bad; files that are not images are passed over.
 
     Raises:
-        DataError: Nothing usable was found; the message tells the first refusal.
+        DataError: Nothing usable was found; the message tells why the first was skipped.
         ConfigurationError: The pattern is not a regular expression.
         MissingExtraError: A scan's format needs an optional dependency.
 
     Example:
-        scans, refused = find_scans("~/scans")
+        scans, skipped = find_scans("~/scans")
         scans[0].shape, scans[0].spacing  # (512, 512, 133), (0.7, 0.7, 2.5)
     """
-    scans, refused = scan_sources(source, group_pattern=group_pattern)
+    scans, skipped = scan_sources(source, group_pattern=group_pattern)
     if not scans:
         shown = str(source) if isinstance(source, (str, Path)) else ", ".join(map(str, source[:3]))
-        first = f": {len(refused)} refused, the first {refused[0].source}: {refused[0].reason}" if refused else ""
+        first = f": {len(skipped)} skipped, the first {skipped[0].source}: {skipped[0].reason}" if skipped else ""
         raise DataError(f"{shown}: no usable scan{first}; expected {KNOWN_FORMATS}")
-    return scans, refused
+    return scans, skipped
 
 
 def scan_sources(source: Source, *, group_pattern: str | None = None) -> Found:
@@ -62,36 +61,33 @@ def scan_sources(source: Source, *, group_pattern: str | None = None) -> Found:
         with parsing(one, DataError, what="as scans", remedy="check the path"):
             search.add(Path(one).expanduser(), str(one))
     if search.dicom:  # put together once all files are known, each once however often it was named
-        found, refused = dicom.find_series(dict.fromkeys(search.dicom))
+        found, skipped = dicom.find_series(dict.fromkeys(search.dicom))
         search.scans += found
-        search.refused += refused
+        search.skipped += skipped
     scans = list({(scan.path, scan.index, scan.files): scan for scan in search.scans}.values())
     patients = iter(find_patients([scan.path for scan in scans if not scan.group], group_pattern)[0])
-    return [replace(scan, group=scan.group or next(patients)) for scan in scans], list(dict.fromkeys(search.refused))
+    return [replace(scan, group=scan.group or next(patients)) for scan in scans], list(dict.fromkeys(search.skipped))
 
 
 survey = scan_sources  # its name in 0.1.0
 
 
-def skipped_notes(refused: Sequence[SkippedScan]) -> list[str]:
+def skipped_notes(skipped: Sequence[SkippedScan]) -> list[str]:
     """Return a line for each bad scan, and one for all that were left aside on purpose for the same reason."""
-    notes = [f"left out {one.source}: {one.reason}" for one in refused if one.bad]
-    aside: dict[str, list[str]] = {}
-    for one in refused:
-        if not one.bad:
-            aside.setdefault(one.reason, []).append(one.source)
-    for reason, names in aside.items():
+    notes = [f"skipped {one.source}: {one.reason}" for one in skipped if one.bad]
+    for reason in dict.fromkeys(one.reason for one in skipped if not one.bad):
+        names = [one.source for one in skipped if not one.bad and one.reason == reason]
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        notes.append(f"left out {', '.join(names[:_SHOWN])}{more}: {reason}")
+        notes.append(f"skipped {', '.join(names[:_SHOWN])}{more}: {reason}")
     return notes
 
 
 class _Search:
-    """Collects scans and refusals while it walks."""
+    """Collects scans and what is skipped while it walks."""
 
     def __init__(self) -> None:
         self.scans: list[ScanReference] = []
-        self.refused: list[SkippedScan] = []
+        self.skipped: list[SkippedScan] = []
         self.dicom: list[Path] = []
         self.lists: set[Path] = set()
 
@@ -127,23 +123,22 @@ class _Search:
                 self.scan(path)
 
     def scan(self, path: Path, modality: str | None = None) -> None:
-        """Add the volumes of one file, or refuse it; DICOM waits until all of its files are known."""
+        """Add the volumes of one file, or skip it; DICOM waits until all of its files are known."""
         try:
-            with parsing(path, UnreadableScanError, what="by its name, which is not UTF-8", remedy="rename it"):
+            with parsing(path, ScanError, what="by its name, which is not UTF-8", remedy="rename it"):
                 str(path).encode()  # else neither tables nor JSON nor a terminal could hold it
-            with parsing(path, UnreadableScanError):
-                check_regular(path, UnreadableScanError)
+            with parsing(path, ScanError):
+                check_regular(path, ScanError)
                 if reader_of(path) is dicom:
                     self.dicom.append(path)
                 else:
                     self.scans += [replace(scan, modality=scan.modality or modality) for scan in describe(path)]
         except ScanError as error:
-            self.refuse(path, error)
+            self.skip(path, error)
 
-    def refuse(self, path: Path, reason: str | GenesisError, *, bad: bool = True) -> None:
+    def skip(self, path: Path, reason: str | GenesisError, *, bad: bool = True) -> None:
         """Note what is not taken."""
-        source = printable(str(path))
-        self.refused.append(SkippedScan(source=source, reason=str(reason).removeprefix(f"{source}: "), bad=bad))
+        self.skipped.append(SkippedScan.because(printable(str(path)), reason, bad=bad))
 
     def folder(self, root: Path) -> None:
         """Walk to any depth, once through each folder however many links lead to it."""
@@ -156,13 +151,13 @@ class _Search:
                 status, entries = folder.stat(), sorted(folder.iterdir())
                 inner = [entry for entry in entries if entry.is_dir()]
             except OSError as problem:
-                self.refuse(folder, f"cannot be listed: {reason_of(problem)}")
+                self.skip(folder, f"cannot be listed: {reason_of(problem)}")
                 continue
             identity, names = (status.st_dev, status.st_ino), {entry.name for entry in entries}
             if identity in entered:
-                self.refuse(folder, "a link back to a folder that was searched already", bad=False)
+                self.skip(folder, "a link back to a folder that was searched already", bad=False)
             elif folder != root and (_NNUNET_PREDICTIONS in names or not names):
-                self.refuse(folder, "label maps that nnU-Net predicted" if names else "an empty folder", bad=False)
+                self.skip(folder, "label maps that nnU-Net predicted" if names else "an empty folder", bad=False)
             elif dataset_json.NAME not in names or not self.described(folder / dataset_json.NAME):
                 waiting += reversed([one for one in inner if self.wanted(one, labels=labels)])
                 self.files(sorted(set(entries) - set(inner)), labels=labels)
@@ -170,20 +165,19 @@ class _Search:
 
     def wanted(self, path: Path, *, labels: bool) -> bool:
         """Tell whether a file or folder that was come upon is looked at, and note what is left aside."""
-        if is_leftover(path.name):
-            self.refuse(path, "left by macOS or Windows, not a scan", bad=False)
-        elif not labels and is_label_map(path.name):
-            self.refuse(path, _LABELS, bad=False)
-        else:
-            return not path.name.startswith(".")
-        return False
+        aside = "left by macOS or Windows, not a scan" if is_leftover(path.name) else ""
+        if not aside and not labels and is_label_map(path.name):
+            aside = "holds labels, by its name; name it, or list it in a text file, to take it for a scan"
+        if aside:
+            self.skip(path, aside, bad=False)
+        return not aside and not path.name.startswith(".")
 
     def described(self, path: Path) -> bool:
         """Add what a folder's `dataset.json` lists; where that is damaged the folder is searched."""
         try:
             return self.data_set(path)
         except DataError as error:
-            self.refuse(path, error)
+            self.skip(path, error)
             return False
 
     def data_set(self, path: Path) -> bool:
@@ -195,5 +189,5 @@ class _Search:
             if dataset_json.is_there(image):
                 self.scan(image, modality_of(description.channels))
             else:
-                self.refuse(image, f"named in {path.name}, but not there")
+                self.skip(image, f"named in {path.name}, but not there")
         return True

@@ -8,15 +8,13 @@ header is looked through first: for where the voxels lie and how they are compre
 import math
 import re
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
-from modelsgenesis.data.raster import VoxelLayout
-from modelsgenesis.data.volume import ScanReference, Volume, check_spacing, reading
-from modelsgenesis.errors import MissingExtraError, ScanError, UnreadableScanError
+from modelsgenesis.data.volume import COLOUR, VoxelLayout, check_spacing, grey
+from modelsgenesis.errors import MissingExtraError, ScanError
 from modelsgenesis.files import open_regular
 
 SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
@@ -24,48 +22,11 @@ SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 _LPS = "left-posterior-superior"  # what ITK brings RAS and LAS to
 _NRRD_FIELDS = ("dimension", "sizes", "type", "encoding")
 _META_FIELDS = ("NDims", "DimSize", "ElementType", "ElementDataFile")
-_NUMBERS = {"sizes", "spacings", "spacedirections", "spaceorigin", "DimSize", "ElementSpacing", "ElementSize", "Offset"}
-_NUMBERS |= {"Position", "Origin", "TransformMatrix", "Rotation", "Orientation", "CenterOfRotation"}
+_NUMBERS = "sizes spacings spacedirections spaceorigin DimSize ElementSpacing ElementSize Offset Position Origin "
+_NUMBERS += "TransformMatrix Rotation Orientation CenterOfRotation"
 _HEADER_BYTES = 2**20
 _LINE = 500  # bytes; teem and MetaIO copy a longer line into fixed buffers when they complain about it
-_AFTER = 4096  # bytes of padding that may follow the voxels
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Place:
-    """Where the voxels lie.
-
-    Attributes:
-        data: The file.
-        start: Where they, or their compressed stream, start in it; None for the very end of the file.
-        compressed: Whether by zlib or gzip.
-        skip: Bytes before them in the stream, once decompressed.
-        length: Bytes of the stream by the header.
-    """
-
-    data: Path
-    start: int | None
-    compressed: bool
-    skip: int = 0
-    length: int | None = None
-
-
-def describe(path: Path) -> list[ScanReference]:
-    """Read the header and return a reference per volume in the file.
-
-    Raises:
-        UnreadableScanError: The header is damaged, or its voxels are missing.
-        ScanError: Its geometry cannot be right, or its encoding is not supported.
-        MissingExtraError: SimpleITK is not installed.
-    """
-    with reading(path):
-        return _raster(path).references()
-
-
-def read(path: Path, index: int | None) -> Volume:
-    """Read a volume; see `modelsgenesis.data.read_volume`."""
-    with reading(path):
-        return _raster(path).read(index)
+_EXTRA = 4096  # bytes that may follow the voxels in a compressed stream
 
 
 def simpleitk(purpose: str) -> Any:
@@ -82,38 +43,49 @@ def simpleitk(purpose: str) -> Any:
     return sitk
 
 
-def _raster(path: Path) -> VoxelLayout:
+def layout_of(path: Path) -> VoxelLayout:
+    """Read the header.
+
+    Raises:
+        ScanError: It is damaged, its voxels are missing or encoded in a way that is not supported, or its geometry
+            cannot be right.
+        MissingExtraError: SimpleITK is not installed.
+    """
     sitk = simpleitk("reading NRRD and MetaImage")
-    with open_regular(path, UnreadableScanError) as file:
-        nrrd = file.read(7) == b"NRRD000"
-        file.seek(0)
-        fields, end = _fields(path, file, nrrd)
-    place = (_place_nrrd if nrrd else _place_metaimage)(path, fields, end)
+    fields, end = _read_fields(path)
+    nrrd = "encoding" in fields
+    name, packed, skip, length = (_locate_nrrd if nrrd else _locate_metaimage)(path, fields)
+    data = _data_path(path, name)
+    start = 0 if name else end
+    if not packed and skip > 0:
+        start = skip + (start if nrrd else 0)  # MetaIO counts from the start of the file, its header included
     reader = _reader(sitk, path, nrrd)
     size, channels = reader.GetSize(), reader.GetNumberOfComponents()
     dtype = sitk.GetArrayViewFromImage(sitk.Image((1, 1), reader.GetPixelID(), min(channels, 2))).dtype
+    if dtype.kind not in "iuf":
+        raise ScanError(f"{path}: voxels are {dtype}; expected real numbers, store the magnitude")
     colour = channels in (3, 4) and dtype == np.uint8
 
     def load(index: int) -> np.ndarray:
-        if place.compressed:
-            _check_stream(place, raster.size)
+        if packed:
+            _check_stream(data, start, layout.size + skip, length)
         return _voxels(sitk, reader, channels, colour, index)
 
-    raster = VoxelLayout(
+    layout = VoxelLayout(
         path=path,
-        data=place.data,
         format="NRRD" if nrrd else "MetaImage",
         shape=size[:3],
-        count=math.prod(size[3:]) * (1 if colour else channels),
-        dtype=dtype,
-        affine=_affine(reader, path),
-        stored=place.data.stat().st_size - (place.start or 0),
-        compressed=place.compressed,
-        after=None if place.start is None else _AFTER,
+        voxel_bytes=dtype.itemsize * (channels if colour else 1),
+        stored=data.stat().st_size - start,
+        compressed=packed,
         load=load,
-        colours=channels if colour else 1,
+        count=math.prod(size[3:]) * (1 if colour else channels),
+        affine=_affine(reader, path),
+        data=data if name else None,
+        open_ended=skip < 0,  # its voxels are the end of the file, after a header of any length
+        notes=(COLOUR,) if colour else (),
     )
-    return raster
+    return layout
 
 
 def _reader(sitk: Any, path: Path, nrrd: bool) -> Any:
@@ -130,11 +102,11 @@ def _reader(sitk: Any, path: Path, nrrd: bool) -> Any:
 
 
 def _voxels(sitk: Any, reader: Any, channels: int, colour: bool, index: int) -> np.ndarray:
-    """Return a volume by its index, [*spatial], or [*spatial, channels] in colour."""
+    """Return a volume by its index, [*spatial]; SimpleITK's arrays are [time, z, y, x, channel]."""
     image = reader.Execute()  # kept here, as its view ends with it
-    stored = sitk.GetArrayViewFromImage(image).reshape(-1, *image.GetSize()[:3][::-1], channels)  # times first
+    stored = sitk.GetArrayViewFromImage(image).reshape(-1, *image.GetSize()[:3][::-1], channels)
     time, channel = divmod(index, 1 if colour else channels)
-    return np.moveaxis(stored[time], -1, 0).T.copy() if colour else stored[time, ..., channel].T.copy(order="F")
+    return (grey(stored[time]) if colour else stored[time, ..., channel]).T.copy(order="F")
 
 
 def _affine(reader: Any, path: Path) -> np.ndarray:
@@ -142,9 +114,8 @@ def _affine(reader: Any, path: Path) -> np.ndarray:
     space = reader.GetMetaData("NRRD_space") if reader.HasMetaDataKey("NRRD_space") else _LPS
     if space != _LPS:
         raise ScanError(f"{path}: space {space!r}; expected one of left, right, anterior, posterior, superior")
-    axes = reader.GetDimension()
+    axes, affine = reader.GetDimension(), np.eye(4)
     spatial = min(axes, 3)
-    affine = np.eye(4)
     directions = np.reshape(reader.GetDirection(), (axes, axes))[:spatial, :spatial]
     affine[:spatial, :spatial] = directions * reader.GetSpacing()[:spatial]
     affine[:spatial, 3] = reader.GetOrigin()[:spatial]
@@ -152,70 +123,71 @@ def _affine(reader: Any, path: Path) -> np.ndarray:
     return affine
 
 
-def _fields(path: Path, file: BinaryIO, nrrd: bool) -> tuple[dict[str, str], int]:
+def _read_fields(path: Path) -> tuple[dict[str, str], int]:
     """Return the fields of a header, and its length: it ends with an empty line, or with the name of the data file.
 
     Raises:
-        UnreadableScanError: ITK could take a line in another way, or not survive it.
+        ScanError: ITK could take a line in another way, or not survive it.
     """
     fields: dict[str, str] = {}
-    while file.tell() <= _HEADER_BYTES and (line := file.readline(_HEADER_BYTES)):
-        text = line.decode("latin-1").strip()
-        if nrrd and not text:
-            break
-        key, *value = (part.strip() for part in re.split(":" if nrrd else "[=:]", text, maxsplit=1))
-        if nrrd and value and value[0].startswith("="):
-            continue  # a note of whoever wrote it, of any length
-        key = key.lower().replace(" ", "") if nrrd else key
-        if len(line) > _LINE or "\0" in text or key in fields or not (nrrd or value or not text):
-            raise UnreadableScanError(f"{path}: a line of its header is doubled, too long or damaged: {text[:40]!r}")
-        if value and not key.startswith("#"):
-            fields[key] = value[0]
-        if key == "ElementDataFile":
-            break
+    with open_regular(path, ScanError) as file:
+        nrrd = file.read(7) == b"NRRD000"
+        file.seek(0)
+        while file.tell() <= _HEADER_BYTES and (line := file.readline(_HEADER_BYTES)):
+            text = line.decode("latin-1").strip()
+            if nrrd and not text:
+                break
+            key, *value = (part.strip() for part in re.split(":" if nrrd else "[=:]", text, maxsplit=1))
+            if nrrd and value and value[0].startswith("="):
+                continue  # a note of whoever wrote it, of any length
+            key = key.lower().replace(" ", "") if nrrd else key
+            if len(line) > _LINE or "\0" in text or key in fields or not (nrrd or value or not text):
+                raise ScanError(f"{path}: a line of its header is doubled, too long or damaged: {text[:40]!r}")
+            if value and not key.startswith("#"):
+                fields[key] = value[0]
+            if key == "ElementDataFile":
+                break
+        end = file.tell()
     _check_fields(path, fields, _NRRD_FIELDS if nrrd else _META_FIELDS)
-    return fields, file.tell()
+    return fields, end
 
 
 def _check_fields(path: Path, fields: dict[str, str], needed: tuple[str, ...]) -> None:
     for key in needed:
         if not fields.get(key):
-            raise UnreadableScanError(f"{path}: no {key} in its header; it is damaged or of another format")
-    for key in fields.keys() & _NUMBERS:
+            raise ScanError(f"{path}: no {key} in its header; it is damaged or of another format")
+    for key in fields.keys() & set(_NUMBERS.split()):
         for number in re.findall(r"[^\s,()]+", fields[key]):
             if number != "none":
                 float(number)  # of a damaged number ITK would take the beginning
 
 
-def _place_nrrd(path: Path, fields: dict[str, str], end: int) -> _Place:
+# Where the voxels lie: the name of their file, if it is another; whether they are compressed; bytes before them, of
+# which -1 means that they are the end of the file; and the length of the compressed stream, None where it is not said.
+_Place = tuple[str | None, bool, int, int | None]
+
+
+def _locate_nrrd(path: Path, fields: dict[str, str]) -> _Place:
     encoding, skip = fields["encoding"].lower(), int(fields.get("byteskip", 0))
-    compressed, name = encoding != "raw", fields.get("datafile")
     if encoding not in ("raw", "gzip", "gz"):
         raise ScanError(f"{path}: its voxels are encoded as {encoding}; expected raw or gzip, convert it")
-    if int(fields.get("lineskip", 0)) != 0 or skip < -int(not compressed):
+    if int(fields.get("lineskip", 0)) != 0 or skip < (-1 if encoding == "raw" else 0):
         raise ScanError(f"{path}: its header skips lines, or bytes from the end; expected bytes from the start")
-    start = 0 if name else end
-    if compressed:
-        return _Place(data=_beside(path, name), start=start, compressed=True, skip=skip)
-    return _Place(data=_beside(path, name), start=None if skip < 0 else start + skip, compressed=False)
+    return fields.get("datafile"), encoding != "raw", skip, None
 
 
-def _place_metaimage(path: Path, fields: dict[str, str], end: int) -> _Place:
+def _locate_metaimage(path: Path, fields: dict[str, str]) -> _Place:
     name, skip = fields["ElementDataFile"], int(fields.get("HeaderSize", 0))
-    local, compressed = name in ("LOCAL", "Local", "local"), _true(fields.get("CompressedData", "F"))
+    packed = _true(fields.get("CompressedData", "F"))
     sizes = [int(size) for size in fields["DimSize"].split()]
     if not 2 <= int(fields["NDims"]) == len(sizes) <= 4 or min(sizes) < 1:
-        raise UnreadableScanError(f"{path}: {fields['NDims']} axes with sizes {fields['DimSize']}; repair its header")
+        raise ScanError(f"{path}: {fields['NDims']} axes with sizes {fields['DimSize']}; repair its header")
     if not _true(fields.get("BinaryData", "T")):
         raise ScanError(f"{path}: its voxels are written as text; expected binary, convert it")
-    if skip < -int(not compressed):
+    if skip < (0 if packed else -1):
         raise ScanError(f"{path}: a HeaderSize of {skip}; expected 0 or more, repair its header")
-    return _Place(
-        data=_beside(path, None if local else name),
-        start=None if skip < 0 else skip or (end if local else 0),  # from the start of the file, LOCAL or not
-        compressed=compressed,
-        length=int(fields.get("CompressedDataSize", 0)),  # for any other ITK returns memory that nothing was read into
-    )
+    length = int(fields.get("CompressedDataSize", 0))  # for any other ITK returns memory that nothing was read into
+    return None if name.lower() == "local" else name, packed, skip, length
 
 
 def _true(value: str) -> bool:
@@ -223,12 +195,11 @@ def _true(value: str) -> bool:
     return value[:1] in ("T", "t", "1")
 
 
-def _beside(path: Path, name: str | None) -> Path:
+def _data_path(path: Path, name: str | None) -> Path:
     """Return the file of the voxels, which must lie in the header's folder or below if it is another.
 
     Raises:
-        ScanError: The header names a list of files.
-        UnreadableScanError: The file is not there.
+        ScanError: The header names a list of files, or a file that is not there.
     """
     if name is None:
         return path
@@ -236,24 +207,24 @@ def _beside(path: Path, name: str | None) -> Path:
         raise ScanError(f"{path}: its voxels are spread over a list of files; expected one, convert it")
     data = path.parent / name
     if not data.resolve().is_relative_to(path.parent.resolve()) or not data.is_file():
-        raise UnreadableScanError(f"{path}: its voxels are missing; expected {name} beside it")
+        raise ScanError(f"{path}: its voxels are missing; expected {name} beside it")
     return data
 
 
-def _check_stream(place: _Place, size: int) -> None:
+def _check_stream(data: Path, start: int, size: int, length: int | None) -> None:
     """Decompress the voxels for the checksum at their end, never more than the header says.
 
     Raises:
-        UnreadableScanError: They are damaged, fewer or more than the header says.
+        ScanError: They are damaged, fewer or more than the header says.
     """
-    with open_regular(place.data, UnreadableScanError) as file:
-        file.seek(place.start or 0)
+    with open_regular(data, ScanError) as file:
+        file.seek(start)
         content = file.read()
-    stream, size = zlib.decompressobj(47), size + place.skip  # 47: zlib or gzip, whichever it is
-    found = len(stream.decompress(content, size + _AFTER + 1))
-    length = len(content) - len(stream.unused_data)
-    if not stream.eof or found < size or place.length not in (None, length):
-        raise UnreadableScanError(
-            f"{place.data}: {length:,} compressed bytes hold {found:,} of voxels, its header says {size:,}"
-            f"{'' if place.length is None else f' in {place.length:,}'}; it is truncated or damaged, copy it again"
+    stream = zlib.decompressobj(47)  # zlib or gzip, whichever it is
+    found = len(stream.decompress(content, size + _EXTRA + 1))
+    taken = len(content) - len(stream.unused_data)
+    if not stream.eof or found < size or length not in (None, taken):
+        raise ScanError(
+            f"{data}: {taken:,} compressed bytes hold {found:,} of voxels, its header says {size:,}"
+            f"{'' if length is None else f' in {length:,}'}; it is truncated or damaged, copy it again"
         )

@@ -4,10 +4,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+from einops import rearrange
 from nibabel import orientations
 
 from modelsgenesis.configs import InputContract
-from modelsgenesis.data.resampling import interpolate, nearest, resampled_shape, source_positions
 from modelsgenesis.data.volume import Geometry, Volume, check_affine, check_shape, spacing_of
 from modelsgenesis.errors import ScanError, ShapeError
 
@@ -15,6 +15,7 @@ _AIR = -1024.0  # HU; scanners pad with −2048 or −3024, and nothing that is 
 _BODY = -700.0  # HU; above the noise of air, below lung with its vessels
 _ROWS = 8  # that fit into a processor's cache, several hundred voxels wide and deep
 _GROWTH, _SMALL = 100, 2**26  # resampling makes at most 100 times the voxels, unless they are few
+_SAME_SIZE = 1e-4  # of a voxel size: headers hold float32, and resampling for less would only blur
 _ALL_AIR = 1e-4  # share of voxels above `_BODY` that an empty scan does not reach
 
 
@@ -30,7 +31,7 @@ class PreparedVolume:
         geometry: The frame of the scan that it was made from.
         orientation: How the scan's axes became its own: nibabel's (axes, 2) array, None where they stayed.
         steps: Its voxel size over the scan's, along each of its own axes.
-        bounds: The values of the scan that became 0 and 1 (or, standardized, mean and mean + deviation).
+        bounds: The values of the scan that became 0 and 1 (standardized: mean and mean + one deviation).
     """
 
     array: np.ndarray
@@ -72,17 +73,16 @@ def prepare(volume: Volume, contract: InputContract) -> PreparedVolume:
     _check(volume, contract)
     low, high = _bounds(volume, contract)
     array, affine, orientation = _oriented(volume, contract)
-    array = _in_rows(array)
-    if contract.intensity in ("window", "percentiles"):
+    array, bounded = _in_rows(array), contract.intensity in ("window", "percentiles")
+    if bounded:
         np.clip(array, low, high, out=array)
     elif contract.modality == "ct":
         np.maximum(array, _AIR, out=array)
     steps, affine, shape = _grid(volume, array.shape, affine, contract)
-    if shape != array.shape or set(steps) != {1.0}:
-        array = interpolate(array, shape, steps)
+    array = interpolate(array, shape, steps)
     array -= np.float32(low)
     array *= np.float32(1 / (high - low))
-    if contract.intensity in ("window", "percentiles"):
+    if bounded:  # rounding may have left it by a bit
         np.clip(array, 0, 1, out=array)
     return PreparedVolume(
         array=array,
@@ -108,15 +108,11 @@ def prepare_label(label: Volume, contract: InputContract) -> PreparedVolume:
     Raises:
         ScanError: The values are no integers, or the label has no spacing where the contract wants one.
     """
-    check_shape(label.array.shape, label.source)
-    check_affine(label.affine, label.source)
-    _check_axes(label, contract)
+    _check_geometry(label, contract)
     array, affine, orientation = _oriented(label, contract)
     low, high = float(array.min()), float(array.max())
-    if not (np.isfinite(low) and np.isfinite(high)) or (array.dtype.kind == "f" and (array % 1 != 0).any()):
-        raise ScanError(f"{label.source}: values {low:g} to {high:g} with fractions; expected the integers of a label")
-    if max(-low, high) >= 2**31:
-        raise ScanError(f"{label.source}: values {low:g} to {high:g}; expected the integers of a label")
+    if not max(-low, high) < 2**31 or (array.dtype.kind == "f" and (array % 1 != 0).any()):  # `not <` is NaN, too
+        raise ScanError(f"{label.source}: values {low:g} to {high:g}, not the whole numbers of a label; round them")
     array = array.astype(np.uint8 if low >= 0 and high < 256 else np.int32)
     steps, affine, shape = _grid(label, array.shape, affine, contract)
     return PreparedVolume(
@@ -130,7 +126,7 @@ def prepare_label(label: Volume, contract: InputContract) -> PreparedVolume:
 
 
 def to_native(array: np.ndarray, prepared: PreparedVolume, *, order: int = 0) -> np.ndarray:
-    """Bring an answer from the prepared frame into the scan's own shape and orientation.
+    """Bring a prediction from the prepared frame into the scan's own shape and orientation.
 
     Args:
         array: [*spatial] or [channels, *spatial] with the prepared volume's spatial shape.
@@ -145,14 +141,16 @@ def to_native(array: np.ndarray, prepared: PreparedVolume, *, order: int = 0) ->
 
     Example:
         labels = to_native(logits.argmax(0), prepared)
-        write_nifti("answer.nii.gz", labels, scan)
+        write_nifti("labels.nii.gz", labels, scan)
     """
     spatial = prepared.array.shape
     if array.shape[-len(spatial) :] != spatial or array.ndim - len(spatial) not in (0, 1):
-        raise ShapeError(f"{prepared.source}: an answer of {array.shape}; expected {spatial}, with channels before it")
+        raise ShapeError(f"{prepared.source}: an array of {array.shape}; expected {spatial}, with channels before it")
     if order not in (0, 1):
         raise ShapeError(f"order: received {order}, expected 0 (nearest) or 1 (linear)")
-    oriented = _oriented_shape(prepared.geometry.shape, prepared.orientation)
+    oriented = prepared.geometry.shape
+    if prepared.orientation is not None:  # row i says on which axis the scan's axis i came to lie
+        oriented = tuple(oriented[axis] for axis in np.argsort(prepared.orientation[:, 0]))
     inverse = tuple(1 / step for step in prepared.steps)
     if order == 1:
         array = interpolate(array.astype(np.float32, copy=False), oriented, inverse)
@@ -162,9 +160,68 @@ def to_native(array: np.ndarray, prepared: PreparedVolume, *, order: int = 0) ->
         return array
     identity = np.array([[axis, 1] for axis in range(len(spatial))])
     back = orientations.ornt_transform(identity, prepared.orientation)
-    if array.ndim == len(spatial):
-        return orientations.apply_orientation(array, back)
-    return np.stack([orientations.apply_orientation(channel, back) for channel in array])
+    channels_last = rearrange(array, "... x y z -> x y z ...")  # nibabel turns the first axes and leaves the others
+    return rearrange(orientations.apply_orientation(channels_last, back), "x y z ... -> ... x y z")
+
+
+def interpolate(array: np.ndarray, shape: tuple[int, ...], steps: tuple[float, ...]) -> np.ndarray:
+    """Interpolate linearly along the last axes, averaging over the new voxel where it is larger than the old.
+
+    Args:
+        array: [..., *spatial], float32.
+        shape: [*new spatial].
+        steps: New voxel size over old, an axis each.
+
+    Returns:
+        [..., *new spatial], float32, within the range of the input; the array itself where nothing changes.
+    """
+    first = array.ndim - len(shape)
+    order = sorted(range(len(shape)), key=lambda axis: shape[axis] / array.shape[first + axis])
+    for axis in order:  # what shrinks comes first, so that the others have less to do
+        length = array.shape[first + axis]
+        if steps[axis] != 1 or shape[axis] != length:
+            # A triangle as wide as the larger voxel: linear interpolation, and an average where voxels are merged.
+            centres = np.clip(source_positions(length, shape[axis], steps[axis]), 0, length - 1)
+            weights = np.maximum(0.0, 1 - np.abs(np.arange(length) - centres[:, None]) / max(steps[axis], 1.0))
+            weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+            array = np.moveaxis(np.tensordot(array, weights, axes=(first + axis, 1)), -1, first + axis)
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def nearest(array: np.ndarray, shape: tuple[int, ...], steps: tuple[float, ...]) -> np.ndarray:
+    """Take the nearest voxel along the last axes; see `interpolate` for the arguments."""
+    first = array.ndim - len(shape)
+    for axis, (side, step) in enumerate(zip(shape, steps, strict=True)):
+        length = array.shape[first + axis]
+        index = np.clip(np.rint(source_positions(length, side, step)), 0, length - 1).astype(np.intp)
+        if side != length or step != 1:
+            array = np.take(array, index, axis=first + axis)
+    return np.ascontiguousarray(array)
+
+
+def resampled_shape(shape: tuple[int, ...], spacing: tuple[float, ...], wanted: tuple[float, ...]) -> tuple[int, ...]:
+    """Return how many voxels of the wanted size cover the field of view, at least 1 along each axis.
+
+    Example:
+        >>> resampled_shape((512, 512, 133), (0.7, 0.7, 2.5), (1.0, 1.0, 2.5))
+        (358, 358, 133)
+    """
+    return tuple(max(1, round(side * old / new)) for side, old, new in zip(shape, spacing, wanted, strict=True))
+
+
+def source_positions(length: int, new_length: int, step: float) -> np.ndarray:
+    """Return where the new voxels' centres lie, in old voxels; both grids share their centre.
+
+    Args:
+        length: Voxels of the old grid.
+        new_length: Voxels of the new one.
+        step: New voxel size over old.
+
+    Example:
+        >>> source_positions(4, 2, 2.0).tolist()
+        [0.5, 2.5]
+    """
+    return (np.arange(new_length) - (new_length - 1) / 2) * step + (length - 1) / 2
 
 
 def _oriented(volume: Volume, contract: InputContract) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -189,19 +246,10 @@ def _in_rows(array: np.ndarray) -> np.ndarray:
     return rows
 
 
-def _oriented_shape(shape: tuple[int, ...], orientation: np.ndarray | None) -> tuple[int, ...]:
-    if orientation is None:
-        return shape
-    oriented = [0] * len(shape)
-    for side, (axis, _) in zip(shape, orientation, strict=True):
-        oriented[int(axis)] = side
-    return tuple(oriented)
-
-
 def _grid(
     volume: Volume, shape: tuple[int, ...], affine: np.ndarray, contract: InputContract
 ) -> tuple[tuple[float, ...], np.ndarray, tuple[int, ...]]:
-    """Return steps, affine and shape of the contract's grid; both grids share their centre."""
+    """Return steps, affine and shape of the contract's grid."""
     if contract.spacing is None:
         return (1.0,) * len(shape), affine, shape
     if not volume.has_spacing:
@@ -210,7 +258,7 @@ def _grid(
     spacing = spacing_of(affine, len(shape))
     wanted = contract.spacing + spacing[len(contract.spacing) :]  # slices of a volume keep their distance
     steps = tuple(new / old for new, old in zip(wanted, spacing, strict=True))
-    steps = tuple(1.0 if abs(step - 1) < 1e-4 else step for step in steps)
+    steps = tuple(1.0 if abs(step - 1) < _SAME_SIZE else step for step in steps)
     new_shape = resampled_shape(shape, spacing, tuple(old * step for old, step in zip(spacing, steps, strict=True)))
     if math.prod(new_shape) > max(_GROWTH * math.prod(shape), _SMALL):
         sizes = "×".join(f"{size:g}" for size in wanted)
@@ -218,79 +266,63 @@ def _grid(
             f"{volume.source}: at {sizes} mm it has {math.prod(new_shape):.2g} voxels, {math.prod(shape):.2g} now; "
             "take a larger spacing, for which a model's is in its config.json"
         )
-    change = np.eye(4)
-    for axis, step in enumerate(steps):
-        change[axis, axis] = step
-        change[axis, 3] = source_positions(shape[axis], new_shape[axis], step)[0]
+    # An affine places the centre of voxel 0. Both grids share the centre of the field of view, so that the first new
+    # voxel's centre lies (step - 1) / 2 old voxels further in than the old one's, corrected for a rounded shape.
+    change = np.diag([*steps, *(1.0,) * (4 - len(steps))])
+    change[: len(shape), 3] = [source_positions(*sides)[0] for sides in zip(shape, new_shape, steps, strict=True)]
     return steps, affine @ change, new_shape
 
 
-def _check_axes(volume: Volume, contract: InputContract) -> None:
-    if volume.array.ndim < contract.dims or volume.array.ndim > 3:
+def _check_geometry(volume: Volume, contract: InputContract) -> None:
+    check_shape(volume.array.shape, volume.source)
+    check_affine(volume.affine, volume.source)
+    if not contract.dims <= volume.array.ndim <= 3:
         raise ScanError(f"{volume.source}: has {volume.array.ndim} axes; expected {contract.dims}")
 
 
 def _check(volume: Volume, contract: InputContract) -> None:
     """Refuse what cannot be prepared."""
-    check_shape(volume.array.shape, volume.source)
-    check_affine(volume.affine, volume.source)
-    _check_axes(volume, contract)
-    if volume.array.dtype.kind == "f":
-        bad = volume.array.size - int(np.isfinite(volume.array).sum())
-        if bad:
-            raise ScanError(f"{volume.source}: {bad} voxels are NaN or infinite; repair or replace them")
-    low, high = volume.array.min(), volume.array.max()
+    _check_geometry(volume, contract)
+    array, source = volume.array, volume.source
+    if array.dtype.kind == "f" and (bad := array.size - int(np.isfinite(array).sum())):
+        raise ScanError(f"{source}: {bad} voxels are NaN or infinite; repair or replace them")
+    low, high = float(array.min()), float(array.max())
     if low == high:
-        raise ScanError(f"{volume.source}: every voxel is {low:g}; there is nothing to learn from a constant scan")
-    if contract.modality == "ct" and contract.intensity != "percentiles":
-        _check_hounsfield(volume, contract)
-
-
-def _check_hounsfield(volume: Volume, contract: InputContract) -> None:
-    low, high = float(volume.array.min()), float(volume.array.max())
-    expects_air = contract.intensity != "window" or (contract.window is not None and contract.window[0] < 0)
-    if low >= 0 and expects_air:
-        raise ScanError(
-            f"{volume.source}: values {low:g} to {high:g} are not in HU (nothing below 0); store HU, "
-            "or choose a window that fits"
-        )
-    if expects_air and np.count_nonzero(volume.array > _BODY) < _ALL_AIR * volume.array.size:
-        raise ScanError(f"{volume.source}: all air, hardly a voxel above {_BODY:g} HU")
+        raise ScanError(f"{source}: every voxel is {low:g}; there is nothing to learn from a constant scan")
+    window = contract.window if contract.intensity == "window" else None
+    if contract.modality == "ct" and contract.intensity != "percentiles" and (window is None or window[0] < 0):
+        if low >= 0:
+            remedy = "store HU, or choose a window that fits"
+            raise ScanError(f"{source}: values {low:g} to {high:g} are not in HU (nothing below 0); {remedy}")
+        if np.count_nonzero(array > _BODY) < _ALL_AIR * array.size:
+            raise ScanError(f"{source}: all air, hardly a voxel above {_BODY:g} HU")
+    if window is not None and (low >= window[1] or high <= window[0]):
+        shown = f"the window {window[0]:g} to {window[1]:g}; choose a window that fits"
+        raise ScanError(f"{source}: values {low:g} to {high:g} lie outside {shown}")
 
 
 def _bounds(volume: Volume, contract: InputContract) -> tuple[float, float]:
     """Return the values that become 0 and 1."""
-    low, high = _intensities(volume, contract)
-    if not low < high:
-        raise ScanError(f"{volume.source}: its foreground is constant at {low:g}; there is nothing to learn from it")
-    if contract.intensity == "window" and (volume.array.min() >= high or volume.array.max() <= low):
-        raise ScanError(
-            f"{volume.source}: values {volume.array.min():g} to {volume.array.max():g} lie outside the "
-            f"window {low:g} to {high:g}; choose a window that fits"
-        )
-    return low, high
-
-
-def _intensities(volume: Volume, contract: InputContract) -> tuple[float, float]:
-    if contract.intensity == "window" and contract.window is not None:
+    if contract.window is not None and contract.intensity == "window":
         return contract.window
     if contract.intensity == "standardize" and contract.mean is not None and contract.deviation is not None:
-        return contract.mean, contract.mean + contract.deviation
-    array = volume.array
-    if contract.intensity == "percentiles" and contract.percentiles is not None:
-        low, high = np.percentile(_foreground(volume), contract.percentiles, overwrite_input=True)
-        return float(low), float(high)
-    if contract.modality == "ct":
-        array = np.maximum(array, array.dtype.type(_AIR))
-    mean = float(array.mean(dtype=np.float64))
-    return mean, mean + float(array.std(dtype=np.float64))
+        low, high = contract.mean, contract.mean + contract.deviation
+    elif contract.intensity == "percentiles" and contract.percentiles is not None:
+        low, high = map(float, np.percentile(_foreground(volume), contract.percentiles, overwrite_input=True))
+    else:
+        array = volume.array
+        if contract.modality == "ct":
+            array = np.maximum(array, array.dtype.type(_AIR))
+        low = float(array.mean(dtype=np.float64))
+        high = low + float(array.std(dtype=np.float64))
+    if not low < high:
+        raise ScanError(f"{volume.source}: its foreground is constant at {low:g}; there is nothing to learn from it")
+    return low, high
 
 
 def _foreground(volume: Volume) -> np.ndarray:
     """Return the voxels above the lowest value: no zeros around a head, no padding."""
-    values = volume.array
-    floor = values.min()
-    inside = values > floor
-    if volume.padding is not None and (inside & (values != volume.padding)).any():
-        inside &= values != volume.padding
-    return values[inside].astype(np.float32)
+    inside = volume.array > volume.array.min()
+    if volume.padding is not None and (inside & (volume.array != volume.padding)).any():
+        inside &= volume.array != volume.padding
+    return volume.array[inside].astype(np.float32)

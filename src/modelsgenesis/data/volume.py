@@ -1,22 +1,27 @@
-"""A scan in memory, a scan that was found, and a scan that was refused."""
+"""Scans in memory, in files and skipped; the layout of the voxels in a file, checked before memory is asked for."""
 
-from contextlib import AbstractContextManager
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from modelsgenesis.errors import ScanError, UnreadableScanError
-from modelsgenesis.files import parsing
+from modelsgenesis.errors import ScanError
 
+COLOUR = "colour made grey"  # the note of a volume whose colours were weighted into one number
+
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow has it
 _FARTHEST = 1e9  # mm
-_DEFLATE_RATIO = 1032  # deflate cannot shrink data more than this
+_DEFLATE_RATIO = 1032  # deflate cannot shrink data more than this, so a small file cannot ask for all memory
+_MOST_VOLUMES = 10_000  # a long fMRI run has 5,000; each costs a reference, and a header of 1 kB can claim millions
+_PADDING = 4096  # bytes that writers leave behind the voxels
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Geometry:
-    """Where a scan's voxels lie, as its file says it: what an answer needs to be written in the same frame.
+    """Where a scan's voxels lie, as its file says it: what a prediction needs to be written in the same frame.
 
     Attributes:
         shape: Voxels along each axis.
@@ -41,7 +46,7 @@ class Volume:
         modality: What the file says of itself: `"ct"`, `"mri"`, `"xray"`, `"ultrasound"` or None.
         has_spacing: Whether the affine is in mm; False for images that carry no geometry.
         padding: The value of voxels outside the field of view, where the file names one.
-        header: The header of a NIfTI file, so that an answer can carry the same geometry bit for bit.
+        header: The header of a NIfTI file, so that a prediction can carry the same geometry bit for bit.
         notes: What was done to the values on reading, such as colour made grey.
     """
 
@@ -104,15 +109,15 @@ class ScanReference:
         return self.files or (self.path,)
 
     def read(self) -> Volume:
-        """Read the voxels; see `read_volume`."""
-        from modelsgenesis.data.reading import read_volume
+        """Read the voxels, as every `ImageSource` can; see `read_volume`."""
+        from modelsgenesis.data.reading import read_volume  # whose readers import this module
 
         return read_volume(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SkippedScan:
-    """One bad scan among many.
+    """A scan among many that is not used.
 
     Attributes:
         source: The file, folder or series.
@@ -123,6 +128,122 @@ class SkippedScan:
     source: str
     reason: str
     bad: bool = True
+
+    @classmethod
+    def because(cls, source: object, problem: object, *, bad: bool = True) -> "SkippedScan":
+        """Return what is skipped for an error or a reason, without naming the source twice."""
+        return cls(source=str(source), reason=str(problem).removeprefix(f"{source}: "), bad=bad)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class VoxelLayout:
+    """What the header of a file says of its voxels, checked against what the file can hold.
+
+    Attributes:
+        path: The file that was named.
+        format: Its name, such as `"NIfTI"`.
+        shape: Voxels along each spatial axis, 2 or 3 numbers.
+        voxel_bytes: Bytes that a voxel takes before compression.
+        stored: Bytes of the file from where the voxels start.
+        compressed: Whether these are compressed.
+        load: Reads a volume by its index, [*spatial].
+        count: Volumes in the file: its time points, channels or pages.
+        affine: (4, 4), from indices of the spatial axes to mm in RAS+; None where there is no geometry.
+        data: The file that holds the voxels, where that is another.
+        open_ended: Whether any number of bytes may follow the voxels.
+        header: The header of a NIfTI file.
+        notes: What reading does to the values.
+    """
+
+    path: Path
+    format: str
+    shape: tuple[int, ...]
+    voxel_bytes: int
+    stored: int
+    compressed: bool
+    load: Callable[[int], np.ndarray]
+    count: int = 1
+    affine: np.ndarray | None = None
+    data: Path | None = None
+    open_ended: bool = False
+    header: Any = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_shape(self.shape, str(self.path))
+        if not 1 <= self.count <= _MOST_VOLUMES:
+            limits = f"expected 1 to {_MOST_VOLUMES:,}, split it"
+            raise ScanError(f"{self.path}: {self.count:,} volumes by its header; {limits}")
+        if self.affine is not None:
+            check_affine(self.affine, str(self.path))
+        possible = self.stored * (_DEFLATE_RATIO if self.compressed else 1)
+        # Damage to a size or a type in a header that is not compressed can show in nothing but bytes left over.
+        left_over = not (self.compressed or self.open_ended) and self.stored > self.size + _PADDING
+        if self.size > possible or left_over:
+            raise ScanError(
+                f"{self.path}: its header promises {self.size:,} bytes of voxels, the file can hold {possible:,}; "
+                "it is truncated or damaged, copy it again"
+            )
+
+    @property
+    def size(self) -> int:
+        """Bytes of voxels by the header."""
+        return math.prod(self.shape) * self.count * self.voxel_bytes
+
+    def references(self) -> list[ScanReference]:
+        """Return a reference per volume."""
+        return [
+            ScanReference(
+                path=self.path,
+                format=self.format,
+                shape=self.shape,
+                spacing=None if self.affine is None else spacing_of(self.affine, len(self.shape)),
+                index=index,
+                files=(self.path, self.data) if self.data else (),
+                notes=self.notes,
+            )
+            for index in (range(self.count) if self.count > 1 else [None])
+        ]
+
+    def read(self, index: int | None) -> Volume:
+        """Read a volume.
+
+        Raises:
+            ScanError: The file holds several volumes and none was chosen, or not the one that was; or the voxels are
+                damaged or not all there.
+        """
+        check_index(index, self.count, self.path)
+        array = self.load(index or 0)
+        return Volume(
+            array=array.astype(array.dtype.newbyteorder("="), copy=False),
+            affine=np.eye(4) if self.affine is None else self.affine,
+            source=str(self.path) if index is None else f"{self.path} [{index}]",
+            has_spacing=self.affine is not None,
+            header=self.header,
+            notes=self.notes,
+        )
+
+
+def check_index(index: int | None, count: int, path: Path) -> None:
+    """Refuse to guess which of several volumes is meant.
+
+    Raises:
+        ScanError: None was chosen, or one that is not there.
+    """
+    if count > 1 and index is None:
+        raise ScanError(f"{path}: holds {count} volumes or images; choose one by its index")
+    if index is not None and not 0 <= index < count:
+        raise ScanError(f"{path}: volume {index} was asked for, it holds {count}")
+
+
+def grey(colours: np.ndarray) -> np.ndarray:
+    """Weight [..., red, green, blue] into one number, of the same type.
+
+    Example:
+        >>> grey(np.array([[255, 255, 255], [255, 0, 0]], np.uint8)).tolist()
+        [255, 76]
+    """
+    return np.rint(colours[..., :3].astype(np.float32) @ _GREY).astype(colours.dtype)
 
 
 def file_stem(path: Path) -> str:
@@ -159,7 +280,7 @@ def check_shape(shape: tuple[int, ...], source: str) -> None:
 
 
 def check_spacing(spacing: np.ndarray, source: str) -> None:
-    """Refuse voxel sizes of zero, below zero, or that are no numbers.
+    """Refuse voxel sizes of zero, below zero, or that are not finite: an affine would mirror a scan or hide them.
 
     Raises:
         ScanError: One of them is.
@@ -180,36 +301,5 @@ def check_affine(affine: np.ndarray, source: str) -> None:
     sizes = np.linalg.norm(affine[:3, :3], axis=0)
     if min(sizes) <= 0:
         raise ScanError(f"{source}: a voxel size of {min(sizes):g} mm; expected above 0, repair the header")
-    if abs(np.linalg.det(affine[:3, :3] / sizes)) < 1e-4:
+    if abs(np.linalg.det(affine[:3, :3] / sizes)) < 1e-4:  # the volume that unit axes span
         raise ScanError(f"{source}: its affine is singular (two axes are parallel); repair the header")
-
-
-def check_size(count: int, stored: int, source: str, *, compressed: bool, after: int | None = None) -> None:
-    """Refuse a header that promises more than the file can hold, before memory is asked for, or much less.
-
-    Args:
-        count: Bytes of voxels by the header.
-        stored: Bytes in the file.
-        source: What a message calls it.
-        compressed: Whether they are compressed.
-        after: Bytes that may follow the voxels of a file that is not compressed; None for any number. Damage to a
-            size or type in a header can show in nothing else.
-
-    Raises:
-        UnreadableScanError: The file is too short, or too long.
-    """
-    possible = stored * _DEFLATE_RATIO if compressed else stored
-    if count > possible or (after is not None and not compressed and stored > count + after):
-        raise UnreadableScanError(
-            f"{source}: its header promises {count:,} bytes of voxels, the file can hold {possible:,}; it is truncated "
-            "or damaged, copy it again"
-        )
-
-
-def reading(source: object) -> AbstractContextManager[None]:
-    """Turn whatever a decoder raises on a damaged file into one error that names the file; see `files.parsing`.
-
-    Raises:
-        UnreadableScanError: The block raised anything but an error of this package.
-    """
-    return parsing(source, UnreadableScanError)

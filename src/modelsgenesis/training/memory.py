@@ -22,7 +22,7 @@ from modelsgenesis.training.optim import Optimization
 SHARE = 0.8
 """Of the memory that is free, how much a run may take: loader processes and validation need some, too."""
 
-_STATUS = Path("/proc/self/status")
+_PROCESS = Path("/proc/self")
 _UNKNOWN = "the system does not tell its memory: set batch_size and patch_size yourself"
 
 
@@ -35,8 +35,7 @@ def available_memory(hardware: Hardware) -> int:
     free = free_memory(hardware.device)
     if free is None:
         raise ConfigurationError(_UNKNOWN)
-    share = 1 if hardware.device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return free // share
+    return free if hardware.device.type == "cuda" else free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> int:
@@ -55,19 +54,18 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> int:
     # Let the C library give back what was freed, or a step would seem to take none of it; only glibc can.
     getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
     try:
-        _STATUS.with_name("clear_refs").write_text("5")  # the peak starts anew
+        (_PROCESS / "clear_refs").write_text("5")  # the peak starts anew: see proc(5)
+        before = _resident_memory("VmRSS")
+        work()
+        return max(_resident_memory("VmHWM") - before, 0)
     except OSError as error:
         raise ConfigurationError(_UNKNOWN) from error
-    before = _kilobytes(_STATUS, "VmRSS")
-    work()
-    return 1024 * max(_kilobytes(_STATUS, "VmHWM") - before, 0)
 
 
-def _kilobytes(path: Path, name: str) -> int:
-    try:
-        return next(int(line.split()[1]) for line in path.read_text().splitlines() if line.startswith(f"{name}:"))
-    except (OSError, StopIteration) as error:
-        raise ConfigurationError(_UNKNOWN) from error
+def _resident_memory(name: str) -> int:
+    """Return the bytes that this process has in memory now, `VmRSS`, or had at most, `VmHWM`."""
+    fields = dict(line.split(":", 1) for line in (_PROCESS / "status").read_text().splitlines())
+    return 1024 * int(fields[name].split()[0])
 
 
 class Trial:
@@ -76,7 +74,7 @@ class Trial:
     Args:
         network: What will be trained.
         config: With its optimiser, and whether activations are computed anew.
-        hardware: Where.
+        hardware: Where to compute.
     """
 
     def __init__(self, network: nn.Module, config: PretrainingConfig, hardware: Hardware) -> None:
@@ -84,7 +82,7 @@ class Trial:
         self.network = hardware.place_network(copy.deepcopy(network))
         if config.checkpoint_activations:
             enable_activation_checkpointing(self.network)
-        self.optimization = Optimization(self.network, config, steps=1, per_epoch=1)
+        self.optimization = Optimization(self.network, config, size=config.batch_size)
 
     def step(self, batch_size: int, patch_size: Sequence[int]) -> None:
         """Do one step."""
@@ -98,73 +96,35 @@ class Trial:
 
     def peak(self, batch_size: int, patch_size: Sequence[int]) -> int:
         """Return the bytes that a step takes beyond the network."""
-        return peak_memory(lambda: self.step(batch_size, patch_size), self.hardware.device)
+        try:
+            return peak_memory(lambda: self.step(batch_size, patch_size), self.hardware.device)
+        except torch.OutOfMemoryError:  # on CUDA; the kernel of a CPU would have ended the process
+            return 2**62
 
     def growth(self) -> tuple[float, float]:
-        """Return the bytes that every step takes and those of each voxel of a batch, which add up linearly."""
+        """Return the bytes that a step with one sample takes, and those of each further sample.
+
+        Activations are nearly all of it, and they grow by the voxel: two steps tell those of any batch or patch.
+        """
         patch = self.config.patch_size
-        self.step(1, patch)  # the first step takes what stays: threads, plans of convolutions
+        self.peak(1, patch)  # the first step takes what stays: threads, plans of convolutions
         one, two = self.peak(1, patch), self.peak(2, patch)
-        each = max(two - one, one // 4, 1)
-        return max(one - each, 0), each / prod(patch)
+        return one, max(two - one, one // 4, 1)
 
 
 def largest_batch(trial: Trial, budget: int, most: int) -> int:
-    """Return the most samples of the configuration's patch that fit.
-
-    On a CPU memory grows by the sample, so that one and two of them tell; on CUDA steps are tried.
-
-    Args:
-        trial: Does the steps.
-        budget: Bytes.
-        most: At most so many samples.
+    """Return the most samples of the configuration's patch, up to `most`, whose step fits into a budget of bytes.
 
     Raises:
         ConfigurationError: Not one sample fits.
     """
-    patch = trial.config.patch_size
-    if trial.hardware.device.type == "cuda":
-        fits = search(lambda samples: trial.step(samples, patch), most)
-    else:
-        fixed, voxel = trial.growth()
-        fits = min(int((budget - fixed) / (voxel * prod(patch))), most)
-    if fits < 1:
+    one, each = trial.growth()
+    if one > budget:
         raise ConfigurationError(
-            f"not one patch of {patch} fits into {budget / 2**30:.1f} GiB: set patch_size smaller, or "
-            "checkpoint_activations=true"
+            f"not one patch of {trial.config.patch_size} fits into {budget / 2**30:.1f} GiB: set patch_size smaller, "
+            "or checkpoint_activations=true"
         )
-    return fits
-
-
-def search(step: Callable[[int], object], most: int) -> int:
-    """Return the most samples, up to `most`, with which `step` does not run out of memory; 0 if none.
-
-    Example:
-        >>> def step(samples):
-        ...     if samples > 11:
-        ...         raise torch.OutOfMemoryError
-        >>> search(step, 100)
-        11
-    """
-    low, high = 0, 1
-    while high <= most and _fits(step, high):
-        low, high = high, 2 * high
-    high = min(high, most + 1)
-    while high - low > max(low // 16, 1):
-        middle = (low + high) // 2
-        low, high = (middle, high) if _fits(step, middle) else (low, middle)
-    return low
-
-
-def _fits(step: Callable[[int], object], samples: int) -> bool:
-    try:
-        step(samples)
-    except torch.OutOfMemoryError:
-        gc.collect()
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
-        return False
-    return True
+    return min(1 + int((budget - one) / each), most)
 
 
 def largest_patch(trial: Trial, budget: int, limits: Sequence[int]) -> tuple[int, ...]:
@@ -179,8 +139,8 @@ def largest_patch(trial: Trial, budget: int, limits: Sequence[int]) -> tuple[int
         ConfigurationError: The smallest patch does not fit.
     """
     divisor, batch = cast("tuple[int, ...]", trial.network.size_divisor), trial.config.batch_size
-    fixed, voxel = trial.growth()
-    voxels = (budget - fixed) / (voxel * batch)
+    one, each = trial.growth()
+    voxels = (budget - max(one - each, 0)) / (batch * each / prod(trial.config.patch_size))
     most = [max(side // step, 1) * step for side, step in zip(limits, divisor, strict=True)]
     patch = [min(2 * step, limit) for step, limit in zip(divisor, most, strict=True)]
     if prod(patch) > voxels:
@@ -188,18 +148,12 @@ def largest_patch(trial: Trial, budget: int, limits: Sequence[int]) -> tuple[int
             f"a batch of {batch} patches of {tuple(patch)} does not fit into {budget / 2**30:.1f} GiB: set "
             "batch_size smaller, or checkpoint_activations=true"
         )
-    return _grow(patch, most, divisor, voxels)
-
-
-def _grow(patch: list[int], most: Sequence[int], divisor: Sequence[int], voxels: float) -> tuple[int, ...]:
-    """Lengthen the shortest side that can be, step by step, as long as the patch has at most so many voxels.
-
-    Example:
-        >>> _grow([16, 16, 16], [64, 64, 32], [8, 8, 8], 48 * 48 * 32)
-        (48, 48, 32)
-    """
-    for axis in sorted(range(len(patch)), key=lambda axis: patch[axis]):
-        longer = [side + divisor[axis] * (axis == place) for place, side in enumerate(patch)]
-        if longer[axis] <= most[axis] and prod(longer) <= voxels:
-            return _grow(longer, most, divisor, voxels)
+    growing = True
+    while growing:
+        growing = False
+        for axis in sorted(range(len(patch)), key=patch.__getitem__):  # the shortest side that can grow does
+            longer = patch[axis] + divisor[axis]
+            if longer <= most[axis] and prod(patch) // patch[axis] * longer <= voxels:
+                patch[axis], growing = longer, True
+                break
     return tuple(patch)

@@ -1,7 +1,9 @@
 """How weights move: budget, learning rate, optimiser, and what came from a checkpoint."""
 
+import itertools
 import math
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,92 +50,81 @@ class Optimization:
     Args:
         network: Its parameters are moved in place.
         config: Optimiser, rates, clipping.
-        steps: Of the whole run.
-        per_epoch: Steps of an epoch.
+        size: Samples of an epoch.
         pretrained: Names of the tensors that came from a checkpoint, of parameters or buffers. In the first
             `freeze_steps` they stay as they are, and their batch norms normalise as in evaluation; after that
             they warm up and learn at `pretrained_lr_scale` times the rate of the others.
+
+    Attributes:
+        steps: Steps of the whole run.
+        per_epoch: Steps of an epoch.
 
     Raises:
         ConfigurationError: A name of `pretrained` is not in the network, or nothing is left to train.
     """
 
     def __init__(
-        self,
-        network: nn.Module,
-        config: TrainingConfig,
-        *,
-        steps: int,
-        per_epoch: int,
-        pretrained: Collection[str] = (),
+        self, network: nn.Module, config: TrainingConfig, *, size: int, pretrained: Collection[str] = ()
     ) -> None:
-        self.network, self.config, self.steps, self.per_epoch = network, config, steps, per_epoch
+        self.network, self.config = network, config
+        self.steps, self.per_epoch = count_steps(config, size)
         names = set(pretrained)
         unknown = sorted(names - set(network.state_dict()))
         if unknown:
             raise ConfigurationError(f"pretrained: {unknown[0]!r} and {len(unknown) - 1} more are not in the network")
-        self.trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
-        if not self.trained:
+        trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+        if not trained:
             raise ConfigurationError("the network has no parameter to train: every one is frozen")
-        self._pretrained = [p for name, p in self.trained.items() if name in names]
+        self.parameters = list(trained.values())
+        self._pretrained = [p for name, p in trained.items() if name in names]
         self._norms = [
             module
             for place, module in network.named_modules()
             if isinstance(module, _BatchNorm) and f"{place}.running_mean" in names
         ]
-        self.optimizer = self._make(names)
-
-    def _make(self, pretrained: set[str]) -> torch.optim.Optimizer:
-        """Return the optimiser; each of its groups says whether it came from a checkpoint."""
-        config = self.config
         groups: list[dict[str, Any]] = []
-        for old, decayed in ((False, True), (False, False), (True, True), (True, False)):
-            named = self.trained.items()
-            members = [p for name, p in named if (name in pretrained) is old and (p.ndim > 1) is decayed]
+        for old, decayed in itertools.product((False, True), (True, False)):
+            members = [p for name, p in trained.items() if (name in names) is old and (p.ndim > 1) is decayed]
             if members:
                 decay = config.weight_decay if decayed else 0.0
                 groups.append({"params": members, "weight_decay": decay, "pretrained": old})
-        if config.optimizer == "sgd":
-            return torch.optim.SGD(groups, lr=config.learning_rate, momentum=config.momentum, fused=True)
-        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-        return kind(groups, lr=config.learning_rate, fused=True)
+        sgd = partial(torch.optim.SGD, momentum=config.momentum)
+        kind = {"sgd": sgd, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+        self.optimizer: torch.optim.Optimizer = kind(groups, lr=config.learning_rate, fused=True)
 
     def begin(self, step: int) -> float:
         """Make the network and the optimiser ready for a step, counted from 0, and return its learning rate."""
         rate = learning_rate(self.config, step, self.steps, self.per_epoch)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * (self._thawed(step) if group["pretrained"] else 1.0)
+            group["lr"] = rate * (self._pretrained_scale(step) if group["pretrained"] else 1.0)
         self.optimizer.zero_grad(set_to_none=True)
         self.network.train()
-        if self._frozen(step):
+        if step < self.config.freeze_steps:
             for norm in self._norms:
-                norm.eval()
+                norm.eval()  # or the running averages would move though the weights do not
         return rate
 
     def finish(self, step: int) -> bool:
         """Move the weights by their gradients, unless one of these is not finite; tell whether they moved."""
-        if self._frozen(step):
+        if step < self.config.freeze_steps:
             for parameter in self._pretrained:
                 parameter.grad = None  # an optimiser passes over it: no decay, no momentum
-        moving = [p for p in self.trained.values() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in moving if p.grad is not None])
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
         if not math.isfinite(norm.item()):
             return False
         if self.config.clip_norm:
-            nn.utils.clip_grads_with_norm_(moving, self.config.clip_norm, norm)
+            nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip_norm, norm)
         self.optimizer.step()
         return True
 
-    def _thawed(self, step: int) -> float:
+    def _pretrained_scale(self, step: int) -> float:
         """Return the share of the learning rate for what came from a checkpoint.
 
         What was frozen warms up when its turn comes: the first steps of Adam are as large as the learning rate,
         whatever the gradient, and would wipe out what was learnt.
         """
-        config = self.config
-        if not config.freeze_steps or not config.warmup_steps:
-            return config.pretrained_lr_scale
-        return config.pretrained_lr_scale * min(max(step + 1 - config.freeze_steps, 0) / config.warmup_steps, 1.0)
-
-    def _frozen(self, step: int) -> bool:
-        return step < self.config.freeze_steps
+        scale, frozen, warmup = self.config.pretrained_lr_scale, self.config.freeze_steps, self.config.warmup_steps
+        if not frozen or not warmup:
+            return scale
+        return scale * min(max(step + 1 - frozen, 0) / warmup, 1.0)

@@ -6,25 +6,26 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from modelsgenesis.configs import TrainingConfig
 from modelsgenesis.errors import GenesisError, TrainingError
+from modelsgenesis.training import distributed
 
 
-@dataclass(kw_only=True)
-class StepBatches(Sampler[list[int]]):
-    """The items of each step, from `start` to the end.
+def step_batches(
+    size: int, batch_size: int, *, start: int, steps: int, seed: int, rank: int = 0, world_size: int = 1
+) -> Iterator[list[int]]:
+    """Yield the items of each step, from `start` to the end.
 
     An epoch is every sample once, in an order drawn from seed and epoch. A batch may reach over the end of an epoch,
     so no sample is dropped. Item `epoch * size + index` lets a data set draw anew each epoch without being told.
 
-    Attributes:
+    Args:
         size: Samples of an epoch.
         batch_size: Samples per step, over all processes.
         start: First step.
@@ -34,30 +35,14 @@ class StepBatches(Sampler[list[int]]):
         world_size: Processes; each takes its share of every batch.
 
     Example:
-        >>> list(StepBatches(size=3, batch_size=2, start=0, steps=3, seed=0))
+        >>> list(step_batches(3, 2, start=0, steps=3, seed=0))
         [[2, 0], [1, 4], [5, 3]]
     """
-
-    size: int
-    batch_size: int
-    start: int
-    steps: int
-    seed: int
-    rank: int = 0
-    world_size: int = 1
-
-    def __len__(self) -> int:
-        return self.steps - self.start
-
-    def __iter__(self) -> Iterator[list[int]]:
-        share = self.batch_size // self.world_size
-        for step in range(self.start, self.steps):
-            first = step * self.batch_size + self.rank * share
-            yield [self._item(position) for position in range(first, first + share)]
-
-    def _item(self, position: int) -> int:
-        epoch, place = divmod(position, self.size)
-        return epoch * self.size + int(_order(self.size, self.seed, epoch)[place])
+    share = batch_size // world_size
+    for step in range(start, steps):
+        first = step * batch_size + rank * share
+        places = [divmod(position, size) for position in range(first, first + share)]
+        yield [epoch * size + int(_order(size, seed, epoch)[place]) for epoch, place in places]
 
 
 @lru_cache(maxsize=2)  # a batch may reach over the end of an epoch
@@ -74,20 +59,24 @@ def choose_workers(workers: int) -> int:
 
 
 @contextmanager
-def start_loader(dataset: Dataset[Any], batches: StepBatches, config: TrainingConfig) -> Iterator[Iterator[Any]]:
-    """Give an iterator over the batches; the worker processes, which prefetch two batches each, end with the block."""
+def start_loader(dataset: Dataset[Any], config: TrainingConfig, *, start: int, steps: int) -> Iterator[Iterator[Any]]:
+    """Give an iterator over this process's batches of the steps from `start`; the worker processes end with the block.
+
+    Each worker prefetches two batches.
+    """
+    size = len(dataset)  # pyright: ignore[reportArgumentType]
+    share = {"rank": distributed.rank(), "world_size": distributed.world_size()}
     loader = DataLoader(
         dataset,
-        batch_sampler=batches,
+        batch_sampler=step_batches(size, config.batch_size, start=start, steps=steps, seed=config.seed, **share),
         num_workers=choose_workers(config.workers),
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator().manual_seed(config.seed),  # the loader would draw from the global one
         worker_init_fn=_begin_worker,
     )
-    is_main_thread = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGCHLD)
     iterator = iter(loader)
-    if is_main_thread:
+    if threading.current_thread() is threading.main_thread():
         # Starting workers installs a handler of SIGCHLD that raises as soon as one dies: in the midst of a step or of
         # the writing of a file. `next_batch` tells of it too, at a place where nothing is half done.
         is_its_own = getattr(before, "__module__", "").startswith("torch.")

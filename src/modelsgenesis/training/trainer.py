@@ -8,14 +8,16 @@ import math
 import os
 import signal
 import statistics
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from types import FrameType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,19 +29,11 @@ from modelsgenesis.files import parsing
 from modelsgenesis.hardware import Hardware, check_compiler
 from modelsgenesis.networks import enable_activation_checkpointing, synchronise_batch_norm
 from modelsgenesis.reporting import Reporter
+from modelsgenesis.training import distributed
 from modelsgenesis.training.checkpoint import library_versions, random_state, restore_random_state
-from modelsgenesis.training.distributed import (
-    gather,
-    mean,
-    on_rank_zero,
-    parallel,
-    raise_if_any_failed,
-    rank,
-    world_size,
-)
-from modelsgenesis.training.optim import Optimization, count_steps
+from modelsgenesis.training.optim import Optimization
 from modelsgenesis.training.run import LAST_NAME, Run, check_config, compare
-from modelsgenesis.training.sampler import StepBatches, next_batch, start_loader
+from modelsgenesis.training.sampler import next_batch, start_loader
 from modelsgenesis.training.watching import TensorBoard
 
 FIRST_LOSSES = 20  # the loss of a single batch says little: a divergence is told from the median of so many
@@ -106,6 +100,7 @@ class Progress:
         return {f"{name}_hours": float(f"{spent / 3600:.4g}") for name, spent in self.seconds.items() if spent}
 
 
+@dataclass(kw_only=True, eq=False)
 class Trainer:
     """Trains a network on an objective and keeps the best by validation.
 
@@ -121,44 +116,43 @@ class Trainer:
         validated: Called on rank 0 with the step and the metrics of every validation, before `keep`.
         tensorboard: Receives what the logs get, too.
 
+    Attributes:
+        progress: Where the run is.
+
     Raises:
         ConfigurationError: The batch does not divide by the processes, or nothing is left to train.
     """
 
-    def __init__(
-        self,
-        *,
-        network: nn.Module,
-        objective: Objective,
-        config: TrainingConfig,
-        run: Run,
-        hardware: Hardware,
-        reporter: Reporter,
-        keep: Callable[[nn.Module, Progress], None],
-        pretrained: Collection[str] = (),
-        validated: Callable[[int, Mapping[str, float]], None] | None = None,
-        tensorboard: TensorBoard | None = None,
-    ) -> None:
-        if config.batch_size % world_size():
+    network: nn.Module
+    objective: Objective
+    config: TrainingConfig
+    run: Run
+    hardware: Hardware
+    reporter: Reporter
+    keep: Callable[[nn.Module, Progress], None]
+    pretrained: Collection[str] = ()
+    validated: Callable[[int, Mapping[str, float]], None] | None = None
+    tensorboard: TensorBoard | None = None
+    progress: Progress = field(default_factory=Progress, init=False)
+
+    def __post_init__(self) -> None:
+        config, device = self.config, self.hardware.device
+        if config.batch_size % distributed.world_size():
             raise ConfigurationError(
-                f"batch_size: received {config.batch_size} for {world_size()} processes, which share it; "
+                f"batch_size: received {config.batch_size} for {distributed.world_size()} processes, which share it; "
                 "expected a multiple of their number"
             )
-        self.objective, self.config, self.run = objective, config, run
-        self.hardware, self.reporter, self.tensorboard = hardware, reporter, tensorboard
-        self.keep, self.validated = keep, validated
-        self.size = len(objective.dataset)  # pyright: ignore[reportArgumentType]
-        self.steps, per_epoch = count_steps(config, self.size)
-        self.validate_every = config.validate_every or per_epoch
-        if world_size() > 1:
-            network = synchronise_batch_norm(network, hardware.device)
         if config.compile:
-            check_compiler(hardware.device)
+            check_compiler(device)
+        if distributed.world_size() > 1:
+            synchronise_batch_norm(self.network, device)
         if config.checkpoint_activations:
-            enable_activation_checkpointing(network)
-        self.network = hardware.place_network(network)
-        self.optimization = Optimization(network, config, steps=self.steps, per_epoch=per_epoch, pretrained=pretrained)
-        self.progress = Progress()
+            enable_activation_checkpointing(self.network)
+        self.hardware.place_network(self.network)
+        self.size = len(self.objective.dataset)  # pyright: ignore[reportArgumentType]
+        self.optimization = Optimization(self.network, config, size=self.size, pretrained=self.pretrained)
+        self.steps = self.optimization.steps
+        self.validate_every = config.validate_every or self.optimization.per_epoch
         self.skipped = 0  # steps in a row
         self._random: list[dict[str, Any]] = []  # of the checkpoint that a run goes on from, by rank
         self._counted = time.monotonic(), _cpu_seconds()
@@ -175,31 +169,23 @@ class Trainer:
             Interrupted: A signal came; a checkpoint has been written.
         """
         device = self.hardware.device
-        batches = StepBatches(
-            size=self.size,
-            batch_size=self.config.batch_size,
-            start=self.progress.step,
-            steps=self.steps,
-            seed=self.config.seed,
-            rank=rank(),
-            world_size=world_size(),
-        )
-        self.reporter.begin("training", self.steps, self.progress.step)
+        rank, start = distributed.rank(), self.progress.step
+        self.reporter.begin("training", self.steps, start)
         # Dropout draws from the global generators; the caller gets theirs back as they were.
-        with GracefulStop() as stop, torch.random.fork_rng([device] if device.type == "cuda" else []):
-            if len(self._random) > rank():
-                restore_random_state(self._random[rank()], device)
+        with graceful_stop() as signals, torch.random.fork_rng([device] if device.type == "cuda" else []):
+            if len(self._random) > rank:
+                restore_random_state(self._random[rank], device)
             else:
-                torch.manual_seed(self.config.seed + rank() * 1_000_003)  # above any seed: no two processes alike
-            network = parallel(self.network, device)
+                torch.manual_seed(self.config.seed + rank * 1_000_003)  # above any seed: no two processes alike
+            network = distributed.parallel(self.network, device)
             if self.config.compile:
                 network = cast("nn.Module", torch.compile(network))
-            with start_loader(self.objective.dataset, batches, self.config) as loader:
-                self._train(network, loader, stop)
+            with start_loader(self.objective.dataset, self.config, start=start, steps=self.steps) as loader:
+                self._train(network, loader, signals)
         self.reporter.end()
         return self.progress
 
-    def _train(self, network: nn.Module, loader: Iterator[Any], stop: "GracefulStop") -> None:
+    def _train(self, network: nn.Module, loader: Iterator[Any], signals: list[int]) -> None:
         config = self.config
         recent: deque[tuple[float, float]] = deque(maxlen=10)  # seconds of a step, and of waiting for its batch
         while self.progress.step < self.steps:
@@ -207,73 +193,75 @@ class Trainer:
                 self.reporter.note(f"stopped early: no better validation since step {self.progress.best_step}")
                 return
             began = time.perf_counter()
-            with raise_if_any_failed():  # before the step: its collectives would wait for a process without a batch
+            with (
+                distributed.raise_if_any_failed()
+            ):  # before the step: its collectives would wait for a process without a batch
                 batch = next_batch(loader, self.progress.step)
             waited = time.perf_counter() - began
-            loss, rate, signum = self._step(network, batch, stop)
+            loss, rate, signum = self._step(network, batch, signals)
             self.progress.step += 1
             recent.append((time.perf_counter() - began, waited))
             self._log(loss, rate, recent)
             step = self.progress.step
             if is_validated := step % self.validate_every == 0 or step == self.steps:
-                self.progress = on_rank_zero(self._validate)
+                self.progress = distributed.on_rank_zero(self._validate)
             if is_validated or (config.checkpoint_every and step % config.checkpoint_every == 0):
                 self.save()
             if signum:
-                self._interrupt(signum)
+                self.save()
+                self.reporter.end()
+                raise Interrupted(
+                    signum,
+                    f"interrupted at step {step} of {self.steps}, nothing is lost; resume with the same command and "
+                    f"--resume --output {self.run.folder}",
+                )
 
-    def _step(self, network: nn.Module, batch: Any, stop: "GracefulStop") -> tuple[float, float, int]:
+    def _step(self, network: nn.Module, batch: Any, signals: list[int]) -> tuple[float, float, int]:
         """Learn from a batch; return the mean loss over all processes, the rate, and a signal that one received."""
         rate = self.optimization.begin(self.progress.step)
         with self.hardware.autocast():
             loss = self.objective.loss(network, batch)
         # Everyone learns what the others know before the weights move: all skip a step, end or stop together.
-        average, signalled = mean(loss.item(), stop.received is not None)
+        average, signalled = distributed.mean(loss.item(), bool(signals))
         try:
             self._learn(loss, average, rate)
         except DivergenceError:
-            with raise_if_any_failed():  # it is in every process alike, and to be told once
+            with distributed.raise_if_any_failed():  # it is in every process alike, and to be told once
                 raise
-        return average, rate, max(gather(stop.received or 0)) if signalled else 0
+        return average, rate, max(distributed.gather(max(signals, default=0))) if signalled else 0
 
     def _learn(self, loss: Tensor, average: float, rate: float) -> None:
         """Move the weights, unless the loss or a gradient is not finite; end a run whose loss explodes."""
-        first, factor = self.progress.first_losses, self.config.divergence_factor
-        if not math.isfinite(average):
-            self._skip(f"loss is {average}", rate)
-            return
-        if len(first) < FIRST_LOSSES:
-            first.append(average)
-        elif 0 < factor * (usual := statistics.median(first)) < average:
-            raise DivergenceError(
-                f"loss is {average:g} at step {self.progress.step + 1}, the first {FIRST_LOSSES} losses had a median "
-                f"of {usual:g}: {self._remedy(rate)}, or a higher divergence_factor"
-            )
-        loss.backward()
-        if self.optimization.finish(self.progress.step):
-            self.skipped = 0
-        else:
-            self._skip("the gradient is not finite", rate)
-
-    def _skip(self, what: str, rate: float) -> None:
-        """Pass over a step, or end the run."""
-        self.skipped += 1
-        step, skips = self.progress.step + 1, self.config.nonfinite == "skip"
-        if not skips or self.skipped >= SKIPS:
-            often = f", {SKIPS} times in a row" if skips else ""
-            raise DivergenceError(f"{what} at step {step} with learning rate {rate:g}{often}: {self._remedy(rate)}")
-        self.reporter.note(f"step {step} skipped: {what}")
-
-    def _remedy(self, rate: float) -> str:
-        return (
+        config, first, step = self.config, self.progress.first_losses, self.progress.step + 1
+        remedy = (
             f"lower the learning rate (now {rate:g}) or set clip_norm in a new run; the best network so far and the "
             f"last checkpoint are in {self.run.folder}, and --init continues from it"
         )
+        if not math.isfinite(average):
+            problem = f"loss is {average}"
+        else:
+            if len(first) < FIRST_LOSSES:
+                first.append(average)
+            elif 0 < config.divergence_factor * (usual := statistics.median(first)) < average:
+                raise DivergenceError(
+                    f"loss is {average:g} at step {step}, the first {FIRST_LOSSES} losses had a median of {usual:g}: "
+                    f"{remedy}, or a higher divergence_factor"
+                )
+            loss.backward()
+            if self.optimization.finish(step - 1):
+                self.skipped = 0
+                return
+            problem = "the gradient is not finite"
+        self.skipped += 1
+        if config.nonfinite == "stop" or self.skipped >= SKIPS:
+            often = f", {SKIPS} times in a row" if config.nonfinite == "skip" else ""
+            raise DivergenceError(f"{problem} at step {step} with learning rate {rate:g}{often}: {remedy}")
+        self.reporter.note(f"step {step} skipped: {problem}")
 
     def _log(self, loss: float, rate: float, recent: Collection[tuple[float, float]]) -> None:
         step, (spent, waited) = self.progress.step, map(sum, zip(*recent, strict=True))
         speed, waiting = self.config.batch_size * len(recent) / spent, waited / spent
-        if rank() == 0:
+        if distributed.rank() == 0:
             row = {"learning_rate": rate, "loss": loss, "samples_per_second": round(speed, 2)}
             self.run.log_step({"step": step, **row})
             if self.tensorboard is not None:
@@ -305,15 +293,15 @@ class Trainer:
         """Add to the cost of the run what it took since this was called last; on rank 0."""
         now = time.monotonic(), _cpu_seconds()
         wall, cpu = (after - before for after, before in zip(now, self._counted, strict=True))
-        gpus = world_size() if self.hardware.device.type == "cuda" else 0
+        gpus = distributed.world_size() if self.hardware.device.type == "cuda" else 0
         for name, spent in {"wall": wall, "cpu": cpu, "gpu": wall * gpus}.items():
             self.progress.seconds[name] += spent
         self._counted = now
 
     def save(self) -> None:
         """Write a checkpoint of everything that a resume needs; every process must call it."""
-        states = gather(random_state(self.hardware.device))
-        on_rank_zero(partial(self._write, states))
+        states = distributed.gather(random_state(self.hardware.device))
+        distributed.on_rank_zero(partial(self._write, states))
 
     def _write(self, random_states: list[dict[str, Any]]) -> None:
         weights = self.network.state_dict()
@@ -342,13 +330,13 @@ class Trainer:
         Raises:
             TrainingError: There are checkpoints and none can be used, or the data has changed.
         """
-        state, problem = on_rank_zero(self.run.load_checkpoint)
+        state, problem = distributed.on_rank_zero(self.run.load_checkpoint)
         if problem:
             self.reporter.note(problem)
         if state is not None:
             with parsing(self.run.folder / LAST_NAME, TrainingError):
                 self._restore(state)
-        lost = on_rank_zero(lambda: self.run.truncate_logs(self.progress.step))
+        lost = distributed.on_rank_zero(lambda: self.run.truncate_logs(self.progress.step))
         if lost:
             self.reporter.note(lost)
 
@@ -364,49 +352,32 @@ class Trainer:
         self.progress = Progress(**state["progress"])
         self._random = state["random"]
         before = {**state["versions"], "processes": len(self._random), "compile": state["config"]["compile"]}
-        now = {"processes": world_size(), "compile": self.config.compile}
+        now = {"processes": distributed.world_size(), "compile": self.config.compile}
         if changes := compare(before, {**library_versions(self.hardware.device), **now}):
             self.reporter.note(f"resuming, though perhaps not to the bit: {'; '.join(changes)}")
 
-    def _interrupt(self, signum: int) -> None:
-        self.save()
-        self.reporter.end()
-        raise Interrupted(
-            signum,
-            f"interrupted at step {self.progress.step} of {self.steps}, nothing is lost; resume with the same command "
-            f"and --resume --output {self.run.folder}",
-        )
 
-
-class GracefulStop:
+@contextmanager
+def graceful_stop() -> Iterator[list[int]]:
     """Let SIGINT and SIGTERM end a run between two steps, not in the middle of a file.
 
-    Within this context the first signal is remembered and the second ends the process at once. Outside the main
-    thread of a program signals cannot be caught; then nothing is remembered.
-
-    Attributes:
-        received: The signal's number, or None.
+    Gives a list to which the number of the first signal is added; the second ends the process at once. Outside the
+    main thread of a program, where Python allows no handlers, the program that called us handles its signals.
     """
+    received: list[int] = []
+    before: dict[int, Any] = {}
 
-    def __init__(self) -> None:
-        self.received: int | None = None
-        self._before: dict[int, Any] = {}
-
-    def _remember(self, signum: int, _frame: FrameType | None) -> None:
-        self.received = signum
-        for number in self._before:
+    def remember(signum: int, _frame: FrameType | None) -> None:
+        received.append(signum)
+        for number in before:
             signal.signal(number, signal.SIG_DFL)
 
-    def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._before[number] = signal.signal(number, self._remember)
-            except ValueError:  # not the main thread: the program that called us handles its signals
-                break
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
+    if threading.current_thread() is threading.main_thread():
+        before |= {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
             signal.signal(number, handler)
 
 

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.lib import format as npy
 
+from modelsgenesis.data.preparation import interpolate
 from modelsgenesis.data.reading import read_volume
-from modelsgenesis.data.resampling import interpolate
 from modelsgenesis.data.volume import ScanReference, Volume
 from modelsgenesis.errors import ScanError, ShapeError
 from modelsgenesis.files import open_regular, parsing

@@ -16,9 +16,8 @@ from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData, Prepar
 from modelsgenesis.data.labelled.images import Fit, resize_or_crop
 from modelsgenesis.data.names import channel_order
 from modelsgenesis.data.preparation import prepare, prepare_label
-from modelsgenesis.data.raster import COLOUR
 from modelsgenesis.data.reading import read_volume
-from modelsgenesis.data.volume import Volume, spacing_of
+from modelsgenesis.data.volume import COLOUR, Volume, spacing_of
 from modelsgenesis.errors import DataError, GenesisError, ScanError
 from modelsgenesis.files import parsing, replacing
 from modelsgenesis.reporting import Reporter

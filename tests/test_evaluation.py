@@ -129,11 +129,11 @@ def test_what_cannot_be_measured_is_said(decathlon, written, tmp_path):
     moved = nib.Nifti1Image(np.asanyarray(nib.load(folder / "ball_002.nii.gz").dataobj), image.affine + np.eye(4))
     nib.save(moved, folder / "ball_002.nii.gz")
     found = modelsgenesis.evaluate(folder, decathlon, output=tmp_path / "out", options=FAST)
-    reasons = {refusal.source: refusal.reason for refusal in found.refused}
+    reasons = {scan.source: scan.reason for scan in found.skipped}
     assert set(reasons) == {f"ball_{index:03d}" for index in range(1, 6)}
     assert "(28, 24, 20)" in reasons["ball_001"]
     assert "mm away" in reasons["ball_002"]
-    assert "none called ball_003.nii.gz; expected one" in reasons["ball_003"]
+    assert "no predictions ball_003.nii.gz" in reasons["ball_003"]
     assert found.summary["dice"]["low"] is None  # of one patient there is no interval
     assert json.loads((tmp_path / "out" / "results.json").read_text())["refused"] == 5
 
@@ -225,7 +225,7 @@ def test_classes_by_a_model_and_by_a_table(tmp_path):
     content = {"cases": [{"case": "x0", "probabilities": {"healthy": 0.7, "ill": 0.3}}]}
     (tmp_path / "table.json").write_text(json.dumps(content))
     few = modelsgenesis.evaluate(tmp_path / "table.json", pictures(), output=tmp_path / "c", options=FAST)
-    assert (len(few.rows), len(few.refused)) == (1, 5)
+    assert (len(few.rows), len(few.skipped)) == (1, 5)
     assert few.summary["auc"]["reason"] == "all 1 cases are of one class"
     head = "case,probability healthy,probability ill\n"
     for text in ("case,predicted\nx0,ill\n", f"{head}x0,nan,1\n", f"{head}x0,0,1\nx0,1,0\n", f"{head}x0,,1\n"):

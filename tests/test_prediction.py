@@ -126,19 +126,19 @@ def test_a_folder_gets_an_answer_a_scan_and_a_bad_one_costs_no_other(model, scan
     nib.save(nib.Nifti1Image(np.full(empty.shape, 7, np.int16), empty.affine), folder / "constant.nii.gz")
     notes = Notes()
     found = predict_all(model, folder, output=tmp_path / "out", device="cpu", reporter=notes)
-    assert [answer.path for answer in found.answers] == [
+    assert [answer.path for answer in found.predictions] == [
         tmp_path / "out" / "a.nii.gz",
         tmp_path / "out" / "more" / "b.nii.gz",
     ]
     assert labels_of(tmp_path / "out" / "more" / "b.nii.gz").shape == nib.load(scans[1]).shape
-    reasons = {refusal.source.rpartition("/")[2]: refusal.reason for refusal in found.failed}
+    reasons = {scan.source.rpartition("/")[2]: scan.reason for scan in found.failed}
     assert set(reasons) == {"broken.nii.gz", "constant.nii.gz"}
     assert "every voxel is 7" in reasons["constant.nii.gz"]
     with pytest.raises(ScanError, match=r"broken\.nii\.gz"):
         predict_all(model, folder, output=tmp_path / "strict", device="cpu", strict=True)
     again = predict_all(model, folder, output=tmp_path / "out", device="cpu", skip_existing=True)
-    assert len(again.skipped) == 2
-    assert not again.answers
+    assert len(again.kept) == 2
+    assert not again.predictions
 
 
 def test_answers_inside_the_folder_are_not_predicted_again(model, scans, tmp_path):
@@ -146,9 +146,9 @@ def test_answers_inside_the_folder_are_not_predicted_again(model, scans, tmp_pat
     (tmp_path / "b.nii.gz").write_bytes(scans[1].read_bytes())
     first = predict_all(model, tmp_path, output=tmp_path / "out", device="cpu", probabilities=True)
     second = predict_all(model, tmp_path, output=tmp_path / "out", device="cpu")
-    assert [one.path for one in first.answers] == [one.path for one in second.answers]
+    assert [one.path for one in first.predictions] == [one.path for one in second.predictions]
     assert not second.failed
-    assert sum("earlier prediction" in refusal.reason for refusal in second.refused) == 4
+    assert sum("earlier prediction" in scan.reason for scan in second.skipped) == 4
 
 
 def test_the_wrong_model_and_a_missing_scan(model, scans, tmp_path):
@@ -180,7 +180,7 @@ def test_an_ensemble_is_the_mean_of_its_probabilities(scans, tmp_path):
     folds = soft(tmp_path / "folds", "folds")
     each = [soft(tmp_path / "folds" / f"fold{fold}", f"fold{fold}") for fold in range(2)]
     np.testing.assert_allclose(folds, (each[0] + each[1]) / 2, atol=1e-5)
-    assert notes.notes[0] == "the mean of 2 models: fold0, fold1"
+    assert notes.notes[0] == "averaging 2 models: fold0, fold1"
     assert json.loads((tmp_path / "folds.json").read_text())["members"] == 2
     mixed = soft(
         [tmp_path / "folds", tmp_path / "other"], "mixed"
@@ -221,7 +221,7 @@ def test_a_scan_of_another_modality_is_warned_of_with_the_reason(scans, tmp_path
     (note,) = notes.notes
     assert f"its values look like {told}, the model was trained on {contract.modality}" in note
     assert ("its own percentiles instead of Hounsfield units" in note) == (told == "mri")
-    assert "expect a poor answer" in note
+    assert "expect a poor prediction" in note
 
 
 def test_a_trained_model_finds_what_it_learnt(finetuned, decathlon, tmp_path):

@@ -35,8 +35,8 @@ def test_each_series_of_a_dicom_folder_is_predicted_in_its_own_frame(model, seri
     from modelsgenesis.data import find_scans
 
     found = predict_all(model, series, output=tmp_path, device="cpu")
-    assert [answer.path.name for answer in found.answers] == ["patient7_1.nii.gz", "patient7_2.nii.gz"]
-    for reference, answer in zip(find_scans(series)[0], found.answers, strict=True):
+    assert [answer.path.name for answer in found.predictions] == ["patient7_1.nii.gz", "patient7_2.nii.gz"]
+    for reference, answer in zip(find_scans(series)[0], found.predictions, strict=True):
         volume, image = reference.read(), nib.load(answer.path)
         assert image.shape == volume.array.shape == (24, 20, 8)
         np.testing.assert_allclose(image.affine, volume.affine, atol=1e-6)
@@ -69,10 +69,10 @@ def of_two(tmp_path_factory):
 def test_channels_by_name_and_as_they_are_given_are_the_same_case(of_two, tmp_path):
     model, folder = of_two
     found = predict_all(model, folder, output=tmp_path / "all", device="cpu")
-    assert [answer.path.name for answer in found.answers] == [f"brain_{case:03d}.nii.gz" for case in range(3)]
+    assert [answer.path.name for answer in found.predictions] == [f"brain_{case:03d}.nii.gz" for case in range(3)]
     files = [folder / f"brain_001_{channel:04d}.nii.gz" for channel in range(2)]
     alone = modelsgenesis.predict(model, files, output=tmp_path / "one.nii.gz", device="cpu")
-    assert np.array_equal(alone.labels, found.answers[1].labels)
+    assert np.array_equal(alone.labels, found.predictions[1].labels)
     turned = modelsgenesis.predict(model, files[::-1], output=tmp_path / "turned.nii.gz", device="cpu")
     assert turned.name == "brain_001"
     both = np.stack([np.asanyarray(nib.load(file).dataobj) for file in files], axis=-1)
@@ -102,7 +102,7 @@ def test_channels_are_matched_by_the_names_that_their_data_set_gives_them(of_two
         for name, order in (("straight", files), ("turned", files[::-1]))
     )
     for source in (tmp_path / "data", images):
-        found = predict_all(model, source, output=tmp_path / "out", device="cpu", reporter=notes).answers[0].labels
+        found = predict_all(model, source, output=tmp_path / "out", device="cpu", reporter=notes).predictions[0].labels
         assert np.array_equal(found, straight if same else turned)
     assert not np.array_equal(straight, turned)
     assert [note for note in notes.notes if "channels" in note] == [ANY] * 2 * bool(warned)
@@ -121,8 +121,8 @@ def test_channels_that_are_missing_or_do_not_fit(of_two, tmp_path):
     nib.save(first, scans / "c_0000.nii.gz")
     nib.save(nib.Nifti1Image(np.asanyarray(first.dataobj), OBLIQUE + np.eye(4, k=3)), scans / "c_0001.nii.gz")
     found = predict_all(model, scans, output=tmp_path / "out", device="cpu")
-    assert not found.answers
-    reasons = {refusal.source.rpartition("/")[2]: refusal.reason for refusal in found.failed}
+    assert not found.predictions
+    reasons = {scan.source.rpartition("/")[2]: scan.reason for scan in found.failed}
     assert reasons["a_0000.nii.gz"] == "of its channels _0000 are there; expected _0000 to _0001"
     assert "is 1 file, the model takes 2: name them alone_0000 and so on" in reasons["alone.nii.gz"]
     assert "shape (15, 18, 14) is not the (16, 18, 14) of its image" in reasons["b_0000.nii.gz"]

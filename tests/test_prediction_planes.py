@@ -53,12 +53,12 @@ def test_classes_become_a_table(radiographs, tmp_path, multilabel):
         multilabel=multilabel,
     )
     found = predict_all(model, radiographs, output=tmp_path / "out", device="cpu")
-    assert [answer.name for answer in found.answers] == ["x0", "x1", "x2"]
+    assert [answer.name for answer in found.predictions] == ["x0", "x1", "x2"]
     assert len(found.failed) == 1
     with (tmp_path / "out" / "predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["case", "predicted", "probability healthy", "probability ill"]
-    for row, answer in zip(rows, found.answers, strict=True):
+    for row, answer in zip(rows, found.predictions, strict=True):
         scores = {name: float(row[f"probability {name}"]) for name in ("healthy", "ill")}
         assert scores == pytest.approx(answer.scores, rel=1e-4)
         if multilabel:
@@ -75,12 +75,12 @@ def test_classes_as_json_and_with_flips(radiographs, tmp_path):
     content = json.loads((tmp_path / "x.json").read_text())
     assert content["labels"] == ["a", "b"]
     assert content["cases"] == [
-        {"case": "x0", "predicted": list(found.answers[0].predicted), "probabilities": found.answers[0].scores}
+        {"case": "x0", "predicted": list(found.predictions[0].predicted), "probabilities": found.predictions[0].scores}
     ]
     mirrored = tmp_path / "mirrored.png"
     Image.fromarray(np.asarray(Image.open(radiographs / "x0.png"))[::-1]).save(mirrored)
     same = modelsgenesis.predict(model, mirrored, output=tmp_path / "y.csv", **options)
-    assert same.scores == pytest.approx(found.answers[0].scores, abs=1e-6)
+    assert same.scores == pytest.approx(found.predictions[0].scores, abs=1e-6)
     with pytest.raises(ConfigurationError, match=r"x\.nii\.gz: classes are written as a table; name a file\.csv"):
         predict_all(model, radiographs, output=tmp_path / "x.nii.gz", **options)
 
@@ -93,11 +93,11 @@ def test_the_images_of_an_array(tmp_path):
     options = {"task": "classification", "patch_size": (16, 16), "labels": ("a", "b")}
     model = write_bundle(tmp_path / "one", contract=XRAY, **options)
     found = predict_all(model, tmp_path / "grey.npz", output=tmp_path / "x.csv", device="cpu")
-    names = [answer.name for answer in found.answers]
+    names = [answer.name for answer in found.predictions]
     assert names == [*(f"test_{index:02d}" for index in range(11)), "val_0", "val_1"]
-    assert found.answers[0].scores == pytest.approx(found.answers[-2].scores)
+    assert found.predictions[0].scores == pytest.approx(found.predictions[-2].scores)
     of_three = write_bundle(tmp_path / "three", contract=XRAY.override(channels=("red", "green", "blue")), **options)
-    assert len(predict_all(of_three, tmp_path / "colour.npz", output=tmp_path / "y.csv", device="cpu").answers) == 2
+    assert len(predict_all(of_three, tmp_path / "colour.npz", output=tmp_path / "y.csv", device="cpu").predictions) == 2
     with pytest.raises(DataError, match=r"test_images is \(11, 18, 20\); the model takes 3 channels"):
         predict_all(of_three, tmp_path / "grey.npz", output=tmp_path / "y.csv", device="cpu")
     np.savez(tmp_path / "none.npz", other=grey)

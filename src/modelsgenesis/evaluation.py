@@ -1,7 +1,7 @@
-"""Measuring a model, or predictions that are written already, on labelled data."""
+"""Measure a model, or predictions that are saved already, on labelled data."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,19 +15,14 @@ from modelsgenesis.data.labelled import label_indices
 from modelsgenesis.data.names import channel_order
 from modelsgenesis.errors import DataError, ScanError
 from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
-from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.inference.cases import as_unicode, other_channels
-from modelsgenesis.inference.ensemble import Member
-from modelsgenesis.inference.measuring import each_case, match_classes, measure_case, measure_classes, measure_labels
+from modelsgenesis.inference.measuring import each_case, measure_cases, measure_classes, measure_labels
 from modelsgenesis.inference.outputs import check_outputs, describe_model, output_name
 from modelsgenesis.metrics.summary import Row, Summary, flat, summarize_rows
 from modelsgenesis.models import public_name
-from modelsgenesis.prediction import Models, expand_folds, load_members, model_folders, model_names
+from modelsgenesis.prediction import Models, expand_folds, load_ensemble, model_folders, model_names
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split, read_split
-
-Measure = Callable[[LabelledCase], Row]
-"""Gets the prediction of a case and measures it."""
 
 RESULTS_NAME, CASES_NAME = "results.json", "cases.csv"
 
@@ -39,14 +34,14 @@ class Evaluation:
     Attributes:
         folder: Holds `results.json` and `cases.csv`.
         summary: By metric its value and 95% interval over patients; see `Summary`.
-        rows: One a case.
-        refused: Cases that could not be measured, with the reason.
+        rows: One for each case.
+        skipped: Cases that could not be measured, with the reason.
     """
 
     folder: Path
     summary: Summary
-    rows: tuple[dict[str, Any], ...]
-    refused: tuple[SkippedScan, ...] = ()
+    rows: tuple[Row, ...]
+    skipped: tuple[SkippedScan, ...] = ()
 
     @property
     def values(self) -> dict[str, float]:
@@ -60,7 +55,7 @@ class MeasuringOptions:
 
     Attributes:
         bootstrap: Resamples of the patients for the intervals.
-        seed: Of them.
+        seed: Random seed of them.
         specificity: Of a classification, at which the sensitivity is given.
     """
 
@@ -82,7 +77,7 @@ def evaluate(
     token: str | None = None,
     reporter: Reporter | None = None,
 ) -> Evaluation:
-    """Predict the cases of a labelled data set and measure the answers, each in its scan's own grid.
+    """Predict the cases of a labelled data set and measure each prediction in its scan's own grid.
 
     Args:
         model: One or several; see `predict_all`. Or a folder of label maps, or a table of classes, as `predict_all`
@@ -93,12 +88,12 @@ def evaluate(
         config: Overlap, flips, where windows are put together.
         options: Bootstrap and specificity.
         device: `"auto"`, `"cpu"`, `"cuda"` …
-        strict: A bad case ends the run instead of being left out.
-        token: Of the Hub.
-        reporter: Is told the progress.
+        strict: A bad case ends the run instead of being skipped.
+        token: Hub token.
+        reporter: Receives the progress.
 
     Returns:
-        Metrics with intervals over patients, and a row a case.
+        Metrics with intervals over patients, and a row for each case.
 
     Raises:
         ConfigurationError: Model and data do not fit each other.
@@ -109,34 +104,33 @@ def evaluate(
         found = modelsgenesis.evaluate("runs/hippocampus", "Task04_Hippocampus", split="runs/hippocampus/split.json")
         found.summary["dice"]  # {'value': 0.88, 'low': 0.87, 'high': 0.89}
     """
-    reporter, options = reporter or Reporter(), options or MeasuringOptions()
-    folder = Path(output)
-    written = written_predictions(model)
-    _check_folder(folder, [one for one in (written, split) if isinstance(one, Path)])
+    reporter, options, folder = reporter or Reporter(), options or MeasuringOptions(), Path(output)
+    saved = saved_predictions(model)
+    _check_folder(folder, [one for one in (saved, split) if isinstance(one, Path)])
     data = data if isinstance(data, LabelledData) else read_labelled(data)
     cases, part = _cases(data, split)
-    if written is not None:
-        measure, about = measure_written(written, data), {"predictions": public_name(written)}
+    if saved is not None:
+        rows, skipped = measure_saved(saved, cases, data, strict=strict, reporter=reporter)
+        about = {"predictions": public_name(saved)}
     else:
-        config = config or PredictionConfig()
-        hardware = choose_hardware(device, config.precision)
-        members = load_members(model, hardware, token=token, reporter=reporter)
+        ensemble = load_ensemble(model, config, device, token=token, reporter=reporter)
+        if channel_order(data.channels, ensemble.channels) is None and len(data.channels) == len(ensemble.channels) > 1:
+            reporter.note(f"warning: {other_channels(data.name, data.channels, ensemble.channels)}")
         _warn_of_training(model, cases, reporter)
-        about = describe_model(model_names(model), len(members), config, hardware)
-        measure = _measure_members(members, data, config, hardware, reporter)
-    named = [(case.name, case) for case in cases]
-    rows, refused = each_case(named, measure, title="evaluating", strict=strict, reporter=reporter)
+        rows, skipped = measure_cases(ensemble, cases, data, strict=strict, reporter=reporter)
+        about = describe_model(model_names(model), ensemble)
     if not rows:
-        raise DataError(f"{data.name}: none of {len(cases)} cases could be measured; the first: {refused[0].reason}")
-    kind: dict[str, Any] = {"task": data.task, "multilabel": data.multilabel, "specificity": options.specificity}
-    summary = summarize_rows(rows, data.labels, **kind, resamples=options.bootstrap, seed=options.seed)
+        raise DataError(f"{data.name}: none of {len(cases)} cases could be measured; the first: {skipped[0].reason}")
+    kind: dict[str, Any] = {"multilabel": data.multilabel, "specificity": options.specificity}
+    draws = {"resamples": options.bootstrap, "seed": options.seed}
+    summary = summarize_rows(rows, data.labels, task=data.task, **kind, **draws)
     content = {"task": data.task, "data": data.name, **about, "part": part, "labels": list(data.labels)}
-    content |= {"patients": len({row["patient"] for row in rows}), "cases": len(rows), "refused": len(refused)}
+    content |= {"patients": len({row["patient"] for row in rows}), "cases": len(rows), "refused": len(skipped)}
     content |= {"bootstrap": options.bootstrap, "seed": options.seed}
     content |= {"specificity": options.specificity} if data.task == "classification" else {}
     write_csv(folder / CASES_NAME, rows, DataError)
     write_json(folder / RESULTS_NAME, {**content, "metrics": summary}, DataError)
-    return Evaluation(folder=folder, summary=summary, rows=tuple(rows), refused=tuple(refused))
+    return Evaluation(folder=folder, summary=summary, rows=tuple(rows), skipped=tuple(skipped))
 
 
 def _check_folder(folder: Path, inputs: Sequence[Path]) -> None:
@@ -145,7 +139,7 @@ def _check_folder(folder: Path, inputs: Sequence[Path]) -> None:
     check_outputs((results, cases), folder, inputs)
     content = read_json(results, DataError) if results.exists() else {}
     if (results.exists() or cases.exists()) and "metrics" not in content:  # such as of the run that is measured
-        raise DataError(f"{results}: is there already, and no evaluation; choose another output folder")
+        raise DataError(f"{results}: is there already, and not an evaluation; choose another output folder")
 
 
 def _cases(data: LabelledData, split: str | Path | Split | None) -> tuple[list[LabelledCase], str]:
@@ -161,17 +155,6 @@ def _cases(data: LabelledData, split: str | Path | Split | None) -> tuple[list[L
     return [case for case in data.cases if case.name in test], "test"
 
 
-def _measure_members(
-    members: list[Member], data: LabelledData, config: PredictionConfig, hardware: Hardware, reporter: Reporter
-) -> Measure:
-    """Return what predicts a case and measures the answer."""
-    match_classes(members[0], data)  # before the first case
-    wanted = members[0].config.input.channels
-    if channel_order(data.channels, wanted) is None and len(data.channels) == len(wanted) > 1:
-        reporter.note(f"warning: {other_channels(data.name, data.channels, wanted)}")
-    return lambda case: measure_case(members, case, data, config=config, hardware=hardware)
-
-
 def _warn_of_training(model: Models, cases: Sequence[LabelledCase], reporter: Reporter) -> None:
     """Say so where a run is measured on what it was trained on."""
     measured = {case.name for case in cases}
@@ -185,11 +168,11 @@ def _warn_of_training(model: Models, cases: Sequence[LabelledCase], reporter: Re
             )
 
 
-def written_predictions(model: Models) -> Path | None:
+def saved_predictions(model: Models) -> Path | None:
     """Return the folder or table of predictions that a "model" is; None where it is a model.
 
     Example:
-        written_predictions("answers")  # a folder with case1.nii.gz, case2.nii.gz …
+        saved_predictions("predicted")  # a folder with case1.nii.gz, case2.nii.gz …
     """
     if not isinstance(model, (str, Path)):
         return None
@@ -203,36 +186,37 @@ def written_predictions(model: Models) -> Path | None:
     return path if any(path.rglob("*.nii*")) else None
 
 
-def measure_written(path: Path, data: LabelledData) -> Measure:
-    """Return what finds the answer to a case and measures it.
+def measure_saved(
+    path: Path, cases: Sequence[LabelledCase], data: LabelledData, *, strict: bool, reporter: Reporter
+) -> tuple[list[Row], list[SkippedScan]]:
+    """Measure saved predictions: label maps of a folder, or the classes of a table, matched by the names of cases.
 
     Raises:
         DataError: The predictions cannot be read.
+        ScanError: A case cannot be used and `strict` is set.
     """
-    if data.task == "classification":
-        table = read_table(path, data.labels)
+    classifies = data.task == "classification"
+    table = read_table(path, data.labels) if classifies else {}
+    files = {} if classifies else _label_maps(path)
 
-        def look_up(case: LabelledCase) -> Row:
+    def measure(case: LabelledCase) -> Row:
+        if classifies:
             if as_unicode(case.name) not in table:
-                raise ScanError(f"{path}: has no row of it")
+                raise ScanError(f"no row for it in {path}")
             return measure_classes(case, data, table[as_unicode(case.name)])
-
-        return look_up
-    files = _by_name(path)
-
-    def compare(case: LabelledCase) -> Row:
         name = output_name(case.name).name
         found = files.get(name, [])
         if len(found) != 1:
-            shown = " and ".join(str(file) for file in found) or "none"
-            raise ScanError(f"{path}: {shown} called {name}.nii.gz; expected one")
-        answer = read_volume(found[0])
-        return measure_labels(case, data, written_indices(answer.array, found[0], data), answer)
+            several = f": {' and '.join(map(str, found))}" if found else ""
+            raise ScanError(f"{len(found) or 'no'} predictions {name}.nii.gz in {path}{several}; expected one")
+        volume = read_volume(found[0])
+        return measure_labels(case, data, _class_indices(volume.array, found[0], data), volume)
 
-    return compare
+    named = [(case.name, case) for case in cases]
+    return each_case(named, measure, title="evaluating", strict=strict, reporter=reporter)
 
 
-def _by_name(folder: Path) -> Mapping[str, list[Path]]:
+def _label_maps(folder: Path) -> dict[str, list[Path]]:
     """Return the label maps of a folder by their names, `_seg` left out."""
     if not folder.is_dir():
         raise DataError(f"{folder}: expected a folder of label maps")
@@ -244,10 +228,10 @@ def _by_name(folder: Path) -> Mapping[str, list[Path]]:
     return files
 
 
-def written_indices(values: np.ndarray, path: Path, data: LabelledData) -> np.ndarray:
+def _class_indices(values: np.ndarray, path: Path, data: LabelledData) -> np.ndarray:
     """Turn the values of a label map into class indices of the data.
 
-    What they mean says the JSON file beside it, as `predict_all` writes it; without one they mean what they mean in
+    The JSON file beside it says what they mean, as `predict_all` writes it; without one they mean what they mean in
     the data's masks.
 
     Raises:

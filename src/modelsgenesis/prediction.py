@@ -1,4 +1,4 @@
-"""Prediction: one scan, or all that a folder holds."""
+"""Predict one scan, or all that a folder holds."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,18 +13,16 @@ from modelsgenesis.data import SkippedScan, Volume, read_volume, write_nifti
 from modelsgenesis.errors import ConfigurationError, ScanError
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.inference.cases import Case, find_cases
-from modelsgenesis.inference.ensemble import (
-    Member,
-    check_members,
-    classify_case,
-    native_labels,
-    native_probabilities,
-    prepare_for,
-    segment_case,
-    usable_contract,
-)
+from modelsgenesis.inference.ensemble import Ensemble, Member
 from modelsgenesis.inference.measuring import each_case
-from modelsgenesis.inference.outputs import Place, describe_model, place_answers, place_table, write_labels, write_table
+from modelsgenesis.inference.outputs import (
+    OutputPaths,
+    describe_model,
+    label_map_paths,
+    table_path,
+    write_labels,
+    write_table,
+)
 from modelsgenesis.metrics.classification import chosen_classes
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
@@ -35,10 +33,10 @@ Source = str | Path | Sequence[str | Path]
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """The answer to one case.
+    """The prediction of one case.
 
     Attributes:
-        name: Of the case.
+        name: Name of the case.
         path: The label map; of a classification the table that all cases share.
         voxels: Of a segmentation: number of voxels by class name, the background left out.
         probabilities: Of a segmentation: the file of probabilities, None if not asked for.
@@ -66,20 +64,20 @@ class Predictions:
 
     Attributes:
         task: `"segmentation"` or `"classification"`.
-        answers: One a case that could be predicted.
-        refused: Scans that could not, with the reason; and what was left aside on purpose, which is not bad.
-        skipped: Answers that were there already, where those are kept.
+        predictions: One for each case that could be predicted.
+        skipped: Scans that could not, with the reason; and what was left aside on purpose, which is not bad.
+        kept: Label maps that were there already, where those are kept.
     """
 
     task: str
-    answers: tuple[Prediction, ...]
-    refused: tuple[SkippedScan, ...] = ()
-    skipped: tuple[Path, ...] = ()
+    predictions: tuple[Prediction, ...]
+    skipped: tuple[SkippedScan, ...] = ()
+    kept: tuple[Path, ...] = ()
 
     @property
     def failed(self) -> tuple[SkippedScan, ...]:
-        """Scans that should have got an answer."""
-        return tuple(refusal for refusal in self.refused if refusal.bad)
+        """Scans that should have been predicted."""
+        return tuple(scan for scan in self.skipped if scan.bad)
 
 
 def predict(
@@ -97,17 +95,14 @@ def predict(
 
     Args:
         model: One or several; see `predict_all`.
-        scan: A file, a folder with one DICOM series, or one file a channel.
+        scan: A file, a folder with one DICOM series, or one file for each channel.
         output: NIfTI to write, or a folder; by default `<scan>_seg.nii.gz` in the working folder. Of a classification
             a CSV or JSON file, by default `predictions.csv`.
         probabilities: Write the class probabilities of a segmentation as well.
         config: Overlap, flips, where windows are put together.
         device: `"auto"`, `"cpu"`, `"cuda"` …
-        token: Of the Hub.
-        reporter: Is told of downloads, and of a scan that does not suit the model.
-
-    Returns:
-        The answer.
+        token: Hub token.
+        reporter: Receives downloads, and a warning of a scan that does not suit the model.
 
     Raises:
         ConfigurationError: The model does not predict, or the source holds several scans.
@@ -120,7 +115,7 @@ def predict(
     """
     options = {"output": output, "probabilities": probabilities, "config": config, "device": device}
     found = predict_all(model, scan, **options, token=token, reporter=reporter, strict=True, single=True)
-    return found.answers[0]
+    return found.predictions[0]
 
 
 def predict_all(
@@ -148,18 +143,15 @@ def predict_all(
             probabilities of several are averaged.
         source: A file, a folder searched to any depth, a DICOM series, a glob, MedMNIST's `.npz`, or several of
             these. As many files as the model has channels are one case; in folders nnU-Net's `_0000` tells channels.
-        output: Where to; see `place_answers` and `place_table`.
+        output: Where to; see `label_map_paths` and `table_path`.
         probabilities: Write the class probabilities of a segmentation as well, float32 and as large as that is.
         config: Overlap, flips, where windows are put together.
         device: `"auto"`, `"cpu"`, `"cuda"` …
-        skip_existing: Keep label maps that are there already, to go on with a run that was interrupted.
-        strict: A bad scan ends the run instead of being left out.
+        skip_existing: Keep label maps that are there already, to resume a run that was interrupted.
+        strict: A bad scan ends the run instead of being skipped.
         single: Refuse a source of several scans.
-        token: Of the Hub.
-        reporter: Is told the progress.
-
-    Returns:
-        The answers, and what was refused.
+        token: Hub token.
+        reporter: Receives the progress.
 
     Raises:
         ConfigurationError: The model does not predict, models do not agree, or an option cannot be.
@@ -167,105 +159,101 @@ def predict_all(
         DataError: The source does not exist or holds nothing, or the output cannot be written.
 
     Example:
-        found = modelsgenesis.predict_all("runs/hippocampus", "imagesTs", output="answers")
-        [(answer.path, answer.voxels) for answer in found.answers], found.failed
+        found = modelsgenesis.predict_all("runs/hippocampus", "imagesTs", output="predicted")
+        [(one.path, one.voxels) for one in found.predictions], found.failed
     """
-    reporter, config = reporter or Reporter(), config or PredictionConfig()
-    hardware = choose_hardware(device, config.precision)
-    members = load_members(model, hardware, token=token, reporter=reporter)
-    task, output = members[0].config.task, None if output is None else Path(output)
-    cases, refused = find_cases(source, members[0].config.input.channels)
-    sources = [Path(one) for one in ([source] if isinstance(source, (str, Path)) else source)]
-    shown, count = ", ".join(map(str, sources[:3])), len(cases) + sum(refusal.bad for refusal in refused)
+    reporter = reporter or Reporter()
+    ensemble = load_ensemble(model, config, device, token=token, reporter=reporter)
+    output = None if output is None else Path(output)
+    cases, skipped = find_cases(source, ensemble.channels)
+    sources = [Path(one) for one in _listed(source)]
+    shown, count = ", ".join(map(str, sources[:3])), len(cases) + sum(scan.bad for scan in skipped)
     if count == 0:
         raise ScanError(f"{shown}: no scan to predict in it")
     if single and count > 1:
         raise ConfigurationError(f"{shown}: holds {count} scans, expected one; see predict_all for many")
     for warning in dict.fromkeys(case.warning for case in cases if case.warning):
         reporter.note(f"warning: {warning}")
+    # Nothing is computed before every path is known to be free: hours of work must not end at a full name.
     inputs = [*sources, *(file for case in cases for file in case.files)]
-    if task == "classification":
-        places, kept = [Place(case, place_table(output, inputs)) for case in cases], []
+    if ensemble.task == "classification":
+        paths, collided = [OutputPaths(case, table_path(output, inputs)) for case in cases], []
     else:
-        keep = skip_existing
-        places, wrong = place_answers(cases, output, many=count > 1, inputs=inputs, keep=keep)
-        refused += wrong
-        kept = [place.path for place in places if keep and place.path.exists()]
-    if strict and (bad := [refusal for refusal in refused if refusal.bad]):
+        paths, collided = label_map_paths(cases, output, many=count > 1, inputs=inputs, keep=skip_existing)
+    skipped += collided
+    if strict and (bad := [scan for scan in skipped if scan.bad]):
         raise ScanError(f"{bad[0].source}: {bad[0].reason}")
-    about = describe_model(model_names(model), len(members), config, hardware)
-    work = _Work(members, config, hardware, reporter, probabilities, about)
-    named = [(place.case.images[0].source, place) for place in places if place.path not in kept]
-    answer = work.classify if task == "classification" else work.segment
-    answers, wrong = each_case(named, answer, title="predicting", strict=strict, reporter=reporter)
-    if task == "classification" and places:
-        rows = [(one.name, one.predicted, one.scores) for one in answers]
-        write_table(places[0].path, rows, members[0].config.labels, about)
-    return Predictions(task=task, answers=tuple(answers), refused=(*refused, *wrong), skipped=tuple(kept))
+    segments, about = ensemble.task == "segmentation", describe_model(model_names(model), ensemble)
+    kept = [one.path for one in paths if segments and skip_existing and one.path.exists()]
+
+    def work(one: OutputPaths) -> Prediction:
+        if segments:
+            return _segment(ensemble, one, about, reporter, probabilities=probabilities)
+        return _classify(ensemble, one, reporter)
+
+    named = [(one.case.images[0].source, one) for one in paths if one.path not in kept]
+    predictions, failed = each_case(named, work, title="predicting", strict=strict, reporter=reporter)
+    if paths and not segments:
+        rows = [(one.name, one.predicted, one.scores) for one in predictions]
+        write_table(paths[0].path, rows, ensemble.labels, about)
+    return Predictions(
+        task=ensemble.task, predictions=tuple(predictions), skipped=(*skipped, *failed), kept=tuple(kept)
+    )
 
 
-@dataclass(frozen=True)
-class _Work:
-    """Answers one case after the other."""
-
-    members: list[Member]
-    config: PredictionConfig
-    hardware: Hardware
-    reporter: Reporter
-    probabilities: bool
-    model: dict[str, Any]
-
-    def segment(self, place: Place) -> Prediction:
-        """Write a label map."""
-        prepared = prepare_for(self.members, self._read(place.case))
-        geometry, classes = prepared[0].frame.geometry, self.members[0].config.labels
-        answers = segment_case(prepared, config=self.config, hardware=self.hardware)
-        del prepared  # not needed any more, and large
-        labels = native_labels(answers)
-        if self.probabilities:
-            write_nifti(place.probabilities, native_probabilities(answers), geometry)
-        write_labels(place, classes, self.model)
-        write_nifti(place.path, labels, geometry)  # last: where it is, everything is
-        # Not np.bincount, which takes eight bytes a voxel.
-        voxels = {name: int(np.count_nonzero(labels == index)) for index, name in enumerate(classes) if index}
-        written = place.probabilities if self.probabilities else None
-        return Prediction(name=place.case.name, path=place.path, voxels=voxels, probabilities=written)
-
-    def classify(self, place: Place) -> Prediction:
-        """Return what belongs into the table."""
-        soft = classify_case(self.members, self._read(place.case), config=self.config, hardware=self.hardware)
-        config = self.members[0].config
-        scores = dict(zip(config.labels, soft.tolist(), strict=True))
-        chosen = zip(config.labels, chosen_classes(soft, multilabel=config.multilabel), strict=True)
-        predicted = tuple(name for name, holds in chosen if holds)
-        return Prediction(name=place.case.name, path=place.path, predicted=predicted, scores=scores)
-
-    def _read(self, case: Case) -> list[Volume]:
-        """Read the channels, and say where they do not suit the model."""
-        volumes = [image.read() for image in case.images]
-        warnings = [usable_contract(volumes[0], member.config.input)[1] for member in self.members]
-        for warning in dict.fromkeys(filter(None, warnings)):
-            self.reporter.note(f"warning: {warning}")
-        return volumes
+def _segment(
+    ensemble: Ensemble, paths: OutputPaths, about: dict[str, Any], reporter: Reporter, *, probabilities: bool
+) -> Prediction:
+    """Write a label map."""
+    soft = ensemble.segment(_read(ensemble, paths.case, reporter))
+    labels = soft.labels()
+    if probabilities:
+        write_nifti(paths.probabilities, soft.probabilities(), soft.geometry)
+    write_labels(paths, ensemble.labels, about)
+    write_nifti(paths.path, labels, soft.geometry)  # last: where it is, everything is
+    # Not np.bincount, which takes eight bytes a voxel.
+    voxels = {name: int(np.count_nonzero(labels == index)) for index, name in enumerate(ensemble.labels) if index}
+    written = paths.probabilities if probabilities else None
+    return Prediction(name=paths.case.name, path=paths.path, voxels=voxels, probabilities=written)
 
 
-def load_members(model: Models, hardware: Hardware, *, token: str | None, reporter: Reporter) -> list[Member]:
+def _classify(ensemble: Ensemble, paths: OutputPaths, reporter: Reporter) -> Prediction:
+    """Return what belongs into the table."""
+    soft = ensemble.classify(_read(ensemble, paths.case, reporter))
+    scores = dict(zip(ensemble.labels, soft.tolist(), strict=True))
+    chosen = zip(ensemble.labels, chosen_classes(soft, multilabel=ensemble.multilabel), strict=True)
+    predicted = tuple(name for name, holds in chosen if holds)
+    return Prediction(name=paths.case.name, path=paths.path, predicted=predicted, scores=scores)
+
+
+def _read(ensemble: Ensemble, case: Case, reporter: Reporter) -> list[Volume]:
+    """Read the channels, and say where they do not suit the model."""
+    volumes = [image.read() for image in case.images]
+    for warning in ensemble.warnings(volumes[0]):
+        reporter.note(f"warning: {warning}")
+    return volumes
+
+
+def load_ensemble(
+    model: Models, config: PredictionConfig | None, device: str, *, token: str | None, reporter: Reporter
+) -> Ensemble:
     """Load one model or several, a folder of folds being as many as it holds.
 
     Raises:
         ConfigurationError: They do not predict, or not the same.
-        CheckpointError: One is no sound model.
+        CheckpointError: One is not a sound model.
         HubError: The Hub or a download failed.
     """
+    config = config or PredictionConfig()
+    hardware: Hardware = choose_hardware(device, config.precision)
     members = []
     for name in model_folders(model):
         bundle = load(name, token=token, progress=announce(reporter))
         network = hardware.place_network(bundle.network).eval()
         members.append(Member(name=public_name(name), network=network, config=bundle.config))
-    check_members(members)
     if len(members) > 1:
-        reporter.note(f"the mean of {len(members)} models: {', '.join(member.name for member in members)}")
-    return members
+        reporter.note(f"averaging {len(members)} models: {', '.join(member.name for member in members)}")
+    return Ensemble(members, config, hardware)
 
 
 def model_folders(model: Models) -> list[str | Path]:
@@ -274,7 +262,7 @@ def model_folders(model: Models) -> list[str | Path]:
 
 
 def expand_folds(model: str | Path) -> list[str | Path]:
-    """Return the folds of a folder that holds `fold0`, `fold1` … and is no model itself; else the model alone."""
+    """Return the folds of a folder that holds `fold0`, `fold1` … and is not a model itself; else the model alone."""
     folder = Path(model)
     if not folder.is_dir() or (folder / CONFIG_NAME).exists():
         return [model]
@@ -283,9 +271,9 @@ def expand_folds(model: str | Path) -> list[str | Path]:
 
 
 def model_names(model: Models) -> list[str]:
-    """Return what answers may call models: no path."""
+    """Return what predictions may call models: no path."""
     return [public_name(one) for one in _listed(model)]
 
 
-def _listed(model: Models) -> Sequence[str | Path]:
-    return [model] if isinstance(model, (str, Path)) else model
+def _listed(one_or_more: Models | Source) -> Sequence[str | Path]:
+    return [one_or_more] if isinstance(one_or_more, (str, Path)) else one_or_more

@@ -23,7 +23,6 @@ from modelsgenesis.errors import (
     ConfigurationError,
     GenesisError,
     MissingExtraError,
-    UnsafeCheckpointError,
 )
 from reference_files import write_genesis_pt
 
@@ -70,7 +69,7 @@ def not_converted(folder: Path, file: Path, error: type[GenesisError], word: str
     ids=["code in a zip", "code in the format of 2019", "a bare pickle", "a module", "a zip bomb", "encrypted"],
 )
 def test_a_file_that_would_have_to_be_run_or_unpacked(tmp_path: Path, write: Make, word: str) -> None:
-    not_converted(tmp_path, write(tmp_path), UnsafeCheckpointError, word)
+    not_converted(tmp_path, write(tmp_path), CheckpointError, word)
     assert not (tmp_path / "proof").exists()
 
 
@@ -207,7 +206,7 @@ def test_tensors_that_share_their_data_are_written_each_on_its_own(tmp_path: Pat
     ],
 )
 def test_a_keras_file(tmp_path: Path, write: Make, word: str) -> None:
-    not_converted(tmp_path, write(tmp_path), UnsafeCheckpointError, word)
+    not_converted(tmp_path, write(tmp_path), CheckpointError, word)
 
 
 def test_attributes_of_a_keras_file_are_not_read(tmp_path: Path) -> None:

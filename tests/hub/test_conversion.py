@@ -13,7 +13,7 @@ from modelsgenesis import checkpoints
 from modelsgenesis import hub as room
 from modelsgenesis.checkpoints import Bundle, export_bundle, load_bundle
 from modelsgenesis.configs import CONTRACTS, BundleConfig, GenesisUNetConfig, Provenance
-from modelsgenesis.errors import CheckpointError, DigestError, UnsafeCheckpointError
+from modelsgenesis.errors import CheckpointError, DigestError
 from modelsgenesis.networks import build_network
 
 from .conftest import cached_files, write_card  # pyright: ignore[reportAttributeAccessIssue]
@@ -123,7 +123,7 @@ def test_a_file_that_cannot_be_converted_leaves_no_bundle(
     elif what == "code":
         torch.save({"state_dict": _Evil(tmp_path / "pwned")}, tmp_path / "evil.pt")
         hub.add(REPOSITORY, {"Genesis.pt": (tmp_path / "evil.pt").read_bytes()})
-        kind = UnsafeCheckpointError
+        kind = CheckpointError
     elif what == "too large":
         hub.add(REPOSITORY, {"Genesis.pt": b"x" * (16 << 20)})
         word = "16,777,216 bytes"

@@ -1,4 +1,4 @@
-"""Answers come back in the space of their scan, however its axes lie."""
+"""Predictions come back in the space of their scan, however its axes lie."""
 
 import tracemalloc
 
@@ -20,15 +20,7 @@ from modelsgenesis.configs import (
 )
 from modelsgenesis.data import Volume, prepare, prepare_label, read_volume, to_native, write_nifti
 from modelsgenesis.hardware import choose_hardware
-from modelsgenesis.inference.ensemble import (
-    Member,
-    SoftAnswer,
-    native_labels,
-    native_probabilities,
-    prepare_for,
-    segment_case,
-    without_voxels,
-)
+from modelsgenesis.inference.ensemble import Ensemble, Member, SoftPart, SoftSegmentation, without_voxels
 
 HARDWARE = choose_hardware("cpu", "float32")
 SHAPES = InputContract(modality="shape", intensity="window", window=(0.0, 1.0))
@@ -105,8 +97,8 @@ def threshold(**changes):
     return Member(name="threshold", network=Threshold().eval(), config=config)
 
 
-def answer(scan, members, **options):
-    return segment_case(prepare_for(members, [scan]), config=PredictionConfig(**options), hardware=HARDWARE)
+def segmented(scan, members, **options):
+    return Ensemble(members, PredictionConfig(**options), HARDWARE).segment([scan])
 
 
 @settings(max_examples=25)
@@ -114,7 +106,7 @@ def answer(scan, members, **options):
 def test_a_prediction_lies_where_its_scan_does(affine, shape, flips):
     values = np.random.default_rng(0).uniform(0, 1, shape).astype(np.float32)
     scan = Volume(array=values, affine=affine, source="scan")
-    found = native_labels(answer(scan, [threshold()], flips=flips))
+    found = segmented(scan, [threshold()], flips=flips).labels()
     assert np.array_equal(found, np.digitize(values, [0.5, 0.75]))
 
 
@@ -122,11 +114,11 @@ def test_a_class_at_a_time_is_all_at_once():
     values = np.random.default_rng(0).uniform(0, 1, (9, 12, 7)).astype(np.float32)
     scan = Volume(array=values, affine=np.diag([-1, 2, 3, 1.0]), source="scan")
     members = [threshold(), threshold(spacing=(2.0, 1.5, 1.5))]
-    answers = answer(scan, members)
-    assert len(answers) == 2
-    soft = native_probabilities(answers)
+    segmentation = segmented(scan, members)
+    assert len(segmentation.parts) == 2
+    soft = segmentation.probabilities()
     np.testing.assert_allclose(soft.sum(axis=-1), 1, atol=1e-5)
-    assert np.array_equal(native_labels(answers), soft.argmax(axis=-1))
+    assert np.array_equal(segmentation.labels(), soft.argmax(axis=-1))
 
 
 @pytest.mark.parametrize("spacing", [None, (2.0, 2.0, 2.0)])
@@ -138,7 +130,7 @@ def test_the_way_back_takes_no_memory_for_each_class(spacing):
     assert prepared.array.base is not None  # a view of one number
     soft = np.random.default_rng(1).uniform(0, 1, (16, *prepared.array.shape)).astype(np.float32)
     tracemalloc.start()
-    native_labels([SoftAnswer(probabilities=soft, prepared=prepared)])
+    SoftSegmentation([SoftPart(soft, prepared)]).labels()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4.5 * values.nbytes
@@ -153,8 +145,8 @@ def test_the_geometry_of_a_nifti_file_is_kept_bit_for_bit(tmp_path_factory, affi
     image.set_qform(affine, code=codes[1])
     nib.save(image, folder / "scan.nii")
     scan = read_volume(folder / "scan.nii")
-    write_nifti(folder / "answer.nii.gz", scan.array, scan)
-    before, after = nib.load(folder / "scan.nii"), nib.load(folder / "answer.nii.gz")
+    write_nifti(folder / "written.nii.gz", scan.array, scan)
+    before, after = nib.load(folder / "scan.nii"), nib.load(folder / "written.nii.gz")
     assert before.affine.tobytes() == after.affine.tobytes()
     assert np.array_equal(np.asanyarray(before.dataobj), np.asanyarray(after.dataobj))
     for field in ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "srow_x", "srow_y", "srow_z"):

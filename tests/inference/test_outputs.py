@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 from modelsgenesis.data import FileImage
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.inference.cases import Case
-from modelsgenesis.inference.outputs import output_name, place_answers, place_table, write_labels, write_table
+from modelsgenesis.inference.outputs import label_map_paths, output_name, table_path, write_labels, write_table
 
 
 def case(path, name=None):
@@ -53,7 +53,7 @@ def test_names_stay_apart_and_what_is_no_unicode_becomes_it():
 def test_where_answers_go(tmp_path, monkeypatch, given, output, written):
     monkeypatch.chdir(tmp_path)
     cases = [case(tmp_path / f"s{index}.mha") for index in range(given)]
-    places, _ = place_answers(cases, output and Path(output), many=given > 1)
+    places, _ = label_map_paths(cases, output and Path(output), many=given > 1)
     assert [str(place.path) for place in places] == written
     stem = written[0].partition(".nii" if output != "x.NII" else ".NII")[0]
     assert (str(places[0].labels), str(places[0].probabilities)) == (f"{stem}.json", f"{stem}_probabilities.nii.gz")
@@ -68,22 +68,22 @@ def test_an_answer_replaces_no_scan_by_whatever_name(tmp_path, link, name):
         output.mkdir()
         link(other.files[0], output / name)
     with pytest.raises(DataError, match="replace the scan itself"):
-        place_answers([one, other], output, many=True, inputs=[*one.files, *other.files])
+        label_map_paths([one, other], output, many=True, inputs=[*one.files, *other.files])
     with pytest.raises(DataError, match="replace the scan itself"):
-        place_answers([one], output, many=False, inputs=other.files)
+        label_map_paths([one], output, many=False, inputs=other.files)
 
 
 def test_a_link_within_the_output_leads_nowhere(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sub").symlink_to(tmp_path, target_is_directory=True)
     with pytest.raises(DataError, match="a link leads out of"):
-        place_answers([case(tmp_path / "s.nii", "sub/x")], tmp_path / "out", many=True)
+        label_map_paths([case(tmp_path / "s.nii", "sub/x")], tmp_path / "out", many=True)
 
 
 @pytest.mark.parametrize("names", [("a", "A"), ("\u00e9", "e\u0301"), ("x", "x_probabilities"), ("x", "../x")])
 def test_answers_that_would_be_one_anothers_are_refused_and_the_others_are_not(tmp_path, names):
     cases = [case(tmp_path / f"{index}.nii", name) for index, name in enumerate((*names, "good"))]
-    places, refused = place_answers(cases, tmp_path / "out", many=True)
+    places, refused = label_map_paths(cases, tmp_path / "out", many=True)
     assert [place.path.name for place in places] == ["good.nii.gz"]
     assert [one.source for one in refused] == [str(tmp_path / "0.nii"), str(tmp_path / "1.nii")]
     assert all("that of another scan; rename one" in one.reason for one in refused)
@@ -96,27 +96,27 @@ def test_answers_that_would_be_one_anothers_are_refused_and_the_others_are_not(t
 def test_files_of_somebody_else_stay_and_own_answers_are_replaced(tmp_path, output, name, content):
     one, there = case(tmp_path / "in" / "s.nii"), tmp_path / name
     there.write_text(content)
-    with pytest.raises(DataError, match=f"{name}: is there already, and no answer"):
-        place_answers([one], tmp_path / output, many=False)
+    with pytest.raises(DataError, match=f"{name}: is there already"):
+        label_map_paths([one], tmp_path / output, many=False)
     there.unlink()
-    ((place,), _) = place_answers([one], tmp_path / output, many=False)
+    ((place,), _) = label_map_paths([one], tmp_path / output, many=False)
     place.path.write_text("an answer")
-    assert place_answers([one], tmp_path / output, many=False, keep=True)[0] == [place]
+    assert label_map_paths([one], tmp_path / output, many=False, keep=True)[0] == [place]
     write_labels(place, ("background", "a"), {"library_name": "modelsgenesis"})
-    assert place_answers([one], tmp_path / output, many=False)[0] == [place]
+    assert label_map_paths([one], tmp_path / output, many=False)[0] == [place]
 
 
 def test_a_table_and_its_twin_replace_only_their_own(tmp_path):
     table, about = tmp_path / "classes.csv", {"library_name": "modelsgenesis"}
     for name, content in (("classes.csv", "case;by hand"), ("classes.json", json.dumps({"labels": {}, **about}))):
         (tmp_path / name).write_text(content)
-        with pytest.raises(DataError, match=f"{name}: is there already, and no table"):
-            place_table(table)
+        with pytest.raises(DataError, match=f"{name}: is there already"):
+            table_path(table)
         with pytest.raises(DataError, match="replace the scan itself"):
-            place_table(table, [tmp_path / name])
+            table_path(table, [tmp_path / name])
         (tmp_path / name).unlink()
     rows = [("=x\n", ("a", "b"), {"a": 1 / 3, "b": 0.5})]
-    assert write_table(place_table(table), rows, ("a", "b"), about) == table == place_table(table)
+    assert write_table(table_path(table), rows, ("a", "b"), about) == table == table_path(table)
     assert table.read_bytes() == b'case,predicted,probability a,probability b\r\n"\'=x\n",a; b,0.333333,0.5\r\n'
     exact = json.loads((tmp_path / "classes.json").read_text())
     assert exact["cases"] == [{"case": "=x\n", "predicted": ["a", "b"], "probabilities": {"a": 1 / 3, "b": 0.5}}]
@@ -124,14 +124,14 @@ def test_a_table_and_its_twin_replace_only_their_own(tmp_path):
 
 def test_outputs_that_cannot_be(tmp_path):
     one = case(tmp_path / "s.nii.gz")
-    with pytest.raises(ConfigurationError, match="one file for the answers to several scans"):
-        place_answers([one], tmp_path / "x.nii.gz", many=True)
+    with pytest.raises(ConfigurationError, match="one file"):
+        label_map_paths([one], tmp_path / "x.nii.gz", many=True)
     with pytest.raises(ConfigurationError, match="label maps are written as NIfTI"):
-        place_answers([one], tmp_path / "x.png", many=False)
+        label_map_paths([one], tmp_path / "x.png", many=False)
     with pytest.raises(ConfigurationError, match="classes are written as a table"):
-        place_table(tmp_path / "x.nii.gz")
+        table_path(tmp_path / "x.nii.gz")
     (tmp_path / "file").touch()
     (tmp_path / "folder.nii.gz").mkdir()
     for output, word in (("file/sub", "cannot be written in"), ("folder.nii.gz", "is a folder")):
         with pytest.raises(DataError, match=word):
-            place_answers([one], tmp_path / output, many=False)
+            label_map_paths([one], tmp_path / output, many=False)

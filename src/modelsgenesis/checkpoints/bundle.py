@@ -99,48 +99,18 @@ def load_bundle(folder: str | Path, *, check_values: bool = True) -> Bundle:
     """
     folder = Path(folder)
     config, path, card = read_config(folder), folder / WEIGHTS_NAME, folder / CARD_NAME
+    with open_regular(path, CheckpointError) as file, parsing(path, CheckpointError):
+        header = int.from_bytes(file.read(8), "little")
+    if header > _HEADER_BYTES:
+        raise CheckpointError(f"{path}: damaged, or no safetensors file (header too large: {header:,} bytes)")
+    with parsing(path, CheckpointError, remedy="damaged, or no safetensors file; download or export it again"):
+        weights = safetensors.torch.load_file(path)  # compares every size with the file before it maps a tensor
     network = build_on_meta(config.network)
-    weights = read_safetensors(path, network.state_dict())
     weights = fit_weights(network.state_dict(), weights, f"{path}: not the weights of this network")
     if check_values:
         check_finite(weights, str(path))
     network.load_state_dict(weights, assign=True)
     return Bundle(network.eval(), config, read_text(card, CheckpointError) if card.exists() else "")
-
-
-def read_safetensors(path: Path, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors of a file, mapped from it, if they have the expected names and shapes.
-
-    Args:
-        path: The file.
-        expected: Tensors, on the meta device, by name; the header is compared with them before any is loaded.
-
-    Raises:
-        CheckpointError: It is missing, damaged, or has other tensors.
-    """
-    with open_regular(path, CheckpointError) as file, parsing(path, CheckpointError):
-        header = int.from_bytes(file.read(8), "little")
-    if header > _HEADER_BYTES:
-        raise CheckpointError(f"{path}: damaged, or no safetensors file (header too large: {header:,} bytes)")
-    remedy = "damaged, or no safetensors file; download or export it again"
-    with parsing(path, CheckpointError, remedy=remedy), safetensors.safe_open(path, "pt") as file:  # checks all sizes
-        shapes = {name: torch.Size(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-        _refuse_differences(expected, shapes, f"{path}: not the weights of this network")
-        return {name: file.get_tensor(name) for name in shapes}
-
-
-def _refuse_differences(expected: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], where: str) -> None:
-    problems = [
-        *(f"missing {name}" for name in expected if name not in shapes),
-        *(f"unexpected {name}" for name in shapes if name not in expected),
-        *(
-            f"{name} has shape {tuple(shapes[name])} instead of {tuple(tensor.shape)}"
-            for name, tensor in expected.items()
-            if name in shapes and shapes[name] != tensor.shape
-        ),
-    ]
-    if problems:
-        raise CheckpointError(f"{where}: {some(problems)}; use the file that belongs to this network")
 
 
 def fit_weights(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
@@ -157,11 +127,22 @@ def fit_weights(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], w
     Raises:
         CheckpointError: Something is missing, too much, or different; the message lists the first differences.
     """
-    _refuse_differences(expected, {name: tensor.shape for name, tensor in weights.items()}, where)
+    problems = [f"missing {name}" for name in expected if name not in weights]
+    problems += [f"unexpected {name}" for name in weights if name not in expected]
+    problems += [
+        f"{name} has shape {tuple(weights[name].shape)} instead of {tuple(place.shape)}"
+        for name, place in expected.items()
+        if name in weights and weights[name].shape != place.shape
+    ]
+    if problems:
+        raise CheckpointError(f"{where}: {some(problems)}; use the file that belongs to this network")
     fitted: dict[str, Tensor] = {}
     owned: set[int] = set()
     for name, place in expected.items():
-        tensor = _as_type(weights[name], place.dtype, f"{where}: {name}").contiguous()
+        tensor = weights[name]
+        if tensor.dtype != place.dtype:
+            tensor = _convert_exactly(tensor, place.dtype, f"{where}: {name}")
+        tensor = tensor.contiguous()
         if tensor.untyped_storage().nbytes() != tensor.nbytes or tensor.data_ptr() in owned:
             tensor = tensor.clone()  # a tensor on its own memory, so that it can be written and trained
         owned.add(tensor.data_ptr())
@@ -169,15 +150,13 @@ def fit_weights(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], w
     return fitted
 
 
-def _as_type(tensor: Tensor, dtype: torch.dtype, where: str) -> Tensor:
+def _convert_exactly(tensor: Tensor, dtype: torch.dtype, where: str) -> Tensor:
     """Return the same numbers as another type, or refuse."""
-    if tensor.dtype == dtype:
-        return tensor
     alike = tensor.dtype.is_floating_point == dtype.is_floating_point and not tensor.dtype.is_complex
     with parsing(where, CheckpointError, remedy="save it as float32"):  # there are types that torch only stores
         made = tensor.to(dtype) if alike else tensor
         exact = alike and (tensor.dtype.itemsize < 4 or torch.equal(made.to(tensor.dtype), tensor))
-    if not exact and not (alike and tensor.isnan().any()):
+    if not exact and not (alike and tensor.isnan().any()):  # NaN equals nothing, itself included; see check_finite
         raise CheckpointError(f"{where} holds {tensor.dtype}, which {dtype} cannot express; save it as {dtype}")
     return made
 

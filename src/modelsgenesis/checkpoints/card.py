@@ -7,16 +7,16 @@ from elsewhere, so whatever they hold is shown and nothing is computed with what
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import resources
 from string import Template
 from typing import Any
 
-from modelsgenesis.configs import RECIPES, SCHEMES, BundleConfig, InputContract, PretextConfig, PretrainingConfig
+from modelsgenesis.configs import SCHEMES, BundleConfig
 from modelsgenesis.configs.base import plain
 from modelsgenesis.configs.front_matter import CardParts, split_card
-from modelsgenesis.errors import ConfigurationError
+from modelsgenesis.networks import build_on_meta
 
 PIPELINE_TAGS = {
     "restoration": "image-feature-extraction",
@@ -31,7 +31,6 @@ _BASELINES = {
 }  # they say nothing without the loss beside them
 _COUNTS = ("n", "patients", "cases", "subjects", "samples", "seeds", "seed", "runs")  # belong to all of a group
 _STEPS = ("step", "steps", "epoch")  # not measures of quality
-_HOURS = {"wall_hours": "time", "cpu_hours": "CPU time, all cores", "gpu_hours": "GPU time, all devices"}
 _LONGEST_LIST = 12
 
 
@@ -48,6 +47,10 @@ class Measure:
     name: str
     value: float
     details: dict[str, Any] = field(default_factory=dict)
+
+
+class _Card(Template):
+    idpattern = "[a-z][a-z_.]*"  # dots too: `${input.window}` is a value of `config.json`
 
 
 def render_card(
@@ -73,116 +76,74 @@ def render_card(
     old = split_card(existing)
     template = split_card(resources.files("modelsgenesis.checkpoints").joinpath("card_template.md").read_text("utf-8"))
     found = measures(config.provenance.results)
-    generated = Template(template.generated).substitute(_fields(config, name, found, figures or {}))
+    values = {key: text(value) for key, value in _flat(config.to_dict())}
+    values |= _sections(config, name, found) | {
+        "figures": "\n\n".join(f"![{text(title)}]({path})" for title, path in (figures or {}).items())
+    }
     ours = _front(config, name, found, old.front.get("tags"))
     kept = {key: value for key, value in old.front.items() if key not in ours and key != "model-index"}
     after = old.after if (old.before + old.after).strip() else template.after
     separator = "" if old.generated or after.startswith("\n") else "\n"
+    generated = _Card(template.generated).substitute(values)
     return CardParts({**kept, **ours}, old.before, generated, separator + after).join()
 
 
-def _front(config: BundleConfig, name: str, found: list[Measure], tags: Any) -> dict[str, Any]:
-    """Return the keys of the header that are ours, with the tags of a person before our own."""
-    contract, repository = config.input, config.provenance.source.get("repository")
-    ours = ["medical-imaging", "models-genesis", "self-supervised-learning", contract.modality, f"{contract.dims}d"]
-    theirs = tags if isinstance(tags, list) else [tags] if tags else []
-    index = model_index(config, name, found)
-    return {
-        "library_name": config.library_name,
-        "pipeline_tag": PIPELINE_TAGS[config.task],
-        **({"base_model": repository} if isinstance(repository, str) and repository else {}),
-        **({"model-index": index} if index else {}),
-        "tags": list(dict.fromkeys(text(tag) for tag in (*theirs, *ours, config.task))),
-    }
-
-
-def _fields(config: BundleConfig, name: str, found: list[Measure], figures: Mapping[str, str]) -> dict[str, str]:
-    origin, sides = config.provenance, config.patch_size
-    environment = {"modelsgenesis": origin.library_version, **origin.environment}
-    nothing_known = "Nothing was recorded about the training data; see the end of this card."
-    return {
-        "name": text(name),
-        "summary": _summary(config),
-        "overview": _rows(_overview(config)),
-        "load": f'network = modelsgenesis.from_pretrained("{name}")',
-        "use": _use(config, name),
-        "shape": ", ".join(str(size) for size in (1, len(config.input.channels), *sides)),
-        "axes": ", ".join(("x", "y", "z")[: len(sides)]),
-        "input": _rows(_input(config.input, sides)),
-        "recipe": recipe_section(origin.recipe, origin.results),
-        "data": _table({key.replace("_", " "): value for key, value in origin.data.items()}) or nothing_known,
-        "limits": limits(config),
-        "results": _results(origin.results, found),
-        "figures": "\n\n".join(f"![{text(title)}]({path})" for title, path in figures.items()),
-        "environment": _table({_HOURS.get(k, k.replace("_", " ")): _hours(k, v) for k, v in environment.items()}),
-    }
-
-
-def _summary(config: BundleConfig) -> str:
-    kind, init = f"{config.input.dims}D {config.input.modality.upper()}", config.provenance.init
-    what = f"A network for {config.task} of {text(config.labels)} in {kind}, built on Models Genesis."
-    if config.task == "restoration":
-        what = (
-            f"A network for {kind} that restores deformed patches (Models Genesis): no label was used. "
-            "Its encoder starts classification models, its encoder-decoder segmentation models."
-        )
-    origin = {
-        "pretrained": "Pretrained with this package" + (f", going on from {text(init)}." if init else "."),
-        "finetuned": f"Fine-tuned from {text(init or 'random weights')}.",
+def _sections(config: BundleConfig, name: str, found: list[Measure]) -> dict[str, str]:
+    """Return what the template names beside the values of `config.json`."""
+    origin, spec, dims = config.provenance, config.input, config.input.dims
+    restores, init = config.task == "restoration", text(origin.init)
+    parameters = sum(parameter.numel() for parameter in build_on_meta(config.network).parameters())
+    kind = f"{dims}D {spec.modality.upper()}"
+    purpose = (
+        f"A network for {kind} that restores deformed patches (Models Genesis): no label was used. "
+        "Its encoder starts classification models, its encoder-decoder segmentation models."
+        if restores
+        else f"A network for {config.task} of {text(config.labels)} in {kind}, built on Models Genesis."
+    )
+    origins = {
+        "pretrained": "Pretrained with this package" + (f", going on from {init}." if origin.init else "."),
+        "finetuned": f"Fine-tuned from {init if origin.init else 'random weights'}.",
         "converted": "Converted from the published weights named below; the values are unchanged.",
         "untrained": "**Its weights are random: it was not trained.**",
     }
-    return f"{what} {origin[config.provenance.origin]}"
-
-
-def _use(config: BundleConfig, name: str) -> str:
-    """Return the commands that go on from this model."""
-    commands = [f"modelsgenesis predict {name} scan.nii.gz"]
-    if config.task == "restoration":
-        commands = [
-            f"modelsgenesis finetune DATA --task seg --init {name}  # or cls; a few labels of your own",
-            f"modelsgenesis pretrain SCANS --init {name}  # go on without labels: its restoring head is in it",
-        ]
-    return "\n".join(("```bash", *commands, "```"))
-
-
-def _overview(config: BundleConfig) -> dict[str, Any]:
-    from modelsgenesis.networks import build_on_meta
-
-    parameters = sum(parameter.numel() for parameter in build_on_meta(config.network).parameters())
-    return {
-        "Task": config.task,
-        "Network": config.network.kind,
-        "Parameters": f"{parameters:,}",
-        **({"Classes": ", ".join(config.labels)} if config.labels else {}),
-        **({"Started from": config.provenance.init} if config.provenance.init else {}),
-        **{f"Source: {key}": value for key, value in config.provenance.source.items()},
+    commands = {
+        True: f"modelsgenesis finetune DATA --task seg --init {name}  # or cls; a few labels of your own\n"
+        f"modelsgenesis pretrain SCANS --init {name}  # go on without labels: its restoring head is in it",
+        False: f"modelsgenesis predict {name} scan.nii.gz",
     }
-
-
-def _input(contract: InputContract, patch_size: tuple[int, ...]) -> dict[str, Any]:
     intensity = {
-        "window": f"clipped to {contract.window} (HU for CT), scaled to [0, 1]",
-        "percentiles": f"clipped to percentiles {contract.percentiles} of the foreground, scaled to [0, 1]",
-        "standardize": f"(value − {contract.mean}) / {contract.deviation}",
+        "window": f"clipped to {spec.window} (HU for CT), scaled to [0, 1]",
+        "percentiles": f"clipped to percentiles {spec.percentiles} of the foreground, scaled to [0, 1]",
+        "standardize": f"(value − {spec.mean}) / {spec.deviation}",
         "zscore": "the scan's own mean subtracted, divided by its own standard deviation",
     }
+    results = [f"| {text(m.name)} | {text(m.value)} | {text(m.details)} |" for m in found]
+    results += [f"| {text(key)} | {text(value)} | |" for key, value in origin.results.items() if isinstance(value, str)]
+    data = {key.replace("_", " "): value for key, value in origin.data.items()}
     return {
-        "Modality": contract.modality,
-        "Dimensions": contract.dims,
-        "Channels": ", ".join(contract.channels),
-        "Intensity": intensity[contract.intensity],
-        "Spacing": f"{contract.spacing} mm" if contract.spacing else "the scan's own",
-        "Orientation": contract.orientation or "the image's own",
-        "Patch in training": " × ".join(str(size) for size in patch_size),
+        "name": text(name),
+        "load": f'network = modelsgenesis.from_pretrained("{name}")',
+        "summary": f"{purpose} {origins[origin.origin]}",
+        "commands": commands[restores],
+        "parameters": f"{parameters:,}",
+        "source": "\n".join(_rows({f"Source: {key}": value for key, value in origin.source.items()})),
+        "shape": ", ".join(map(str, (1, len(spec.channels), *config.patch_size))),
+        "axes": ", ".join("xyz"[:dims]),
+        "intensity": intensity[spec.intensity],
+        "patch": " × ".join(map(str, config.patch_size)),
+        "recipe": recipe_section(origin.recipe, origin.results),
+        "data": _table(data) or "Nothing was recorded about the training data; see the end of this card.",
+        "validated": validation_sentence(origin.data),
+        "meaning": meaning(origin.results),
+        "results": "\n".join(["| Measure | Value | n, seeds, interval, baselines |", "|---|---|---|", *results])
+        if origin.results
+        else "No result was recorded.",
+        "environment": _table({"modelsgenesis": origin.library_version, **origin.environment}),
     }
-
-
-# --- training -----------------------------------------------------------------------------------------------
 
 
 def recipe_section(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """Return the training in words and a short table, then every setting, folded away.
+    """Return the training in a sentence, then every setting, folded away.
 
     Args:
         recipe: The configuration's fields.
@@ -190,83 +151,45 @@ def recipe_section(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str
     """
     if not recipe:
         return "No recipe was recorded."
-    kept = f"; the network of step {text(results['step'])} was kept" if "step" in results else ""
     budget = " or ".join(f"{text(recipe[key])} {key}" for key in ("steps", "epochs") if recipe.get(key))
-    setting = {key: text(value) for key, value in recipe.items()}
-    short: dict[str, Any] = {"Budget": f"at most {budget}{kept}"} if budget else {}
-    if setting.keys() >= {"batch_size", "patch_size"}:
-        short["Batch"] = f"{setting['batch_size']} patches of {setting['patch_size'].replace(', ', '×')} voxels"
-    if setting.keys() >= {"optimizer", "learning_rate", "warmup_steps", "schedule"}:
-        warm = f"{setting['warmup_steps']} steps of warm-up, then {setting['schedule']}"
-        short["Optimiser"] = f"{setting['optimizer']}, learning rate {setting['learning_rate']}, {warm}"
-    short |= {"Seed": recipe["seed"]} if "seed" in recipe else {}
+    said = [f"At most {budget}"] if budget else []
+    said += [f"batches of {text(recipe['batch_size'])}"] if "batch_size" in recipe else []
+    if recipe.keys() >= {"optimizer", "learning_rate", "schedule"}:
+        said.append(
+            f"{text(recipe['optimizer'])} at {text(recipe['learning_rate'])}, schedule {text(recipe['schedule'])}"
+        )
+    said += [f"the network of step {text(results['step'])} was kept"] if "step" in results else []
+    scheme = next((name for name, known in SCHEMES.items() if known.to_dict() == recipe.get("pretext")), "")
+    said += [f"deformations of scheme {scheme}"] if scheme else []
     every = f"<details><summary>Every setting</summary>\n\n{_table(recipe)}\n\n</details>"
-    return "\n\n".join(block for block in (_nearest_recipe(recipe), _table(short), every) if block)
+    return "\n\n".join([*(["; ".join(said) + "."] if said else []), every])
 
 
-def _nearest_recipe(recipe: Mapping[str, Any]) -> str:
-    """Return the named recipe with the fewest differences, and these; "" for what is not a pretraining of today."""
-    try:
-        config = PretrainingConfig.from_dict(recipe if "pretext" in recipe else {"": None})
-    except ConfigurationError:
-        return ""
-    found = {name: _differences(config.to_dict(), known.to_dict()) for name, known in RECIPES.items()}
-    name = min(found, key=lambda name: len(found[name]))
-    changes = [f"- {text(change)}" for change in found[name]]
-    said = f"The nearest named recipe is `{name}`; {'the differences are:' if changes else 'nothing differs.'}"
-    scheme = next((name for name, known in SCHEMES.items() if known == config.pretext), "custom")
-    listed = ["", *changes] if changes else []
-    return "\n".join([said, *listed, "", f"Scheme {scheme}: {_deformations(config.pretext)}."])
-
-
-def _differences(values: Mapping[str, Any], base: Mapping[str, Any], prefix: str = "") -> list[str]:
-    found: list[str] = []
-    for key in dict.fromkeys([*values, *base]):
-        value, other = values.get(key), base.get(key)
-        if isinstance(value, Mapping) and isinstance(other, Mapping):
-            found += _differences(value, other, f"{prefix}{key}.")
-        elif value != other:
-            found.append(f"{prefix}{key} {text(value)} instead of {text(other)}")
-    return found
-
-
-def _deformations(pretext: PretextConfig) -> str:
-    used = {
-        "non-linear intensity": pretext.intensity_probability,
-        "local shuffling": pretext.shuffle_probability,
-        "out-painting": pretext.painting_probability * (1 - pretext.inpainting_share),
-        "in-painting": pretext.painting_probability * pretext.inpainting_share,
-    }
-    return ", ".join(name for name, share in used.items() if share) or "only flips, an autoencoder: the control"
-
-
-def limits(config: BundleConfig) -> str:
-    """Return what the record itself says about the limits, as a list."""
-    data, contract = config.provenance.data, config.input
-    if not data:
-        return "The record says nothing about limits; see the end of this card."
-    spacing = "at the scans' own voxel sizes" if contract.spacing is None else f"at {text(contract.spacing)} mm"
-    found = [f"Trained on {contract.modality.upper()} alone, {contract.dims}D, {spacing}; nothing else was tried."]
-    what = next((what for what in ("patient", "scan") if data.get(f"validation_{what}s")), "")
-    count = data.get(f"validation_{what}s")
+def validation_sentence(data: Mapping[str, Any]) -> str:
+    """Return what the record says about the limits of the validation."""
     if data.get("held_out") is False:
-        found.append("Nobody was held out: validated on other patches of the training scans, which is optimistic.")
-    elif what:
-        who = f"{text(count)} {what}{'' if count == 1 else 's'}"
-        found.append(f"Validated on {who} from the same source; other scanners and hospitals were not tried.")
-    if config.task == "restoration":
-        found.append("A low restoration loss does not prove use: compare with training from scratch on your task.")
-    return "\n".join(f"- {line}" for line in found)
+        return "Nobody was held out: validated on other patches of the training scans, which is optimistic."
+    what = next((what for what in ("patient", "scan") if data.get(f"validation_{what}s")), "")
+    if not what:
+        return "The record says nothing about a validation; see the end of this card."
+    count = data[f"validation_{what}s"]
+    who = f"{text(count)} {what}{'' if count == 1 else 's'}"
+    return f"Validated on {who} from the same source; other scanners and hospitals were not tried."
 
 
-# --- results ------------------------------------------------------------------------------------------------
+# --- results -------------------------------------------------------------------------------------------------
 
 
-def measures(results: Mapping[str, Any]) -> list[Measure]:
+def measures(results: Mapping[str, Any], prefix: str = "", inherited: Mapping[str, Any] | None = None) -> list[Measure]:
     """Find the numbers in a free mapping of results.
 
     A mapping with `mean` or `value` is one measure and its other keys the details; any other is a group,
     whose counts belong to each of its measures.
+
+    Args:
+        results: Numbers, text and groups by name.
+        prefix: Name of the group.
+        inherited: Counts of the group that this one is in.
 
     Example:
         >>> measures({"dice": {"mean": 0.85, "n": 20}})
@@ -274,44 +197,25 @@ def measures(results: Mapping[str, Any]) -> list[Measure]:
         >>> [m.name for m in measures({"dice": {"Anterior": 0.86, "Posterior": 0.84}})]
         ['dice Anterior', 'dice Posterior']
     """
-    return _group("", results, {})
-
-
-def _group(prefix: str, results: Mapping[str, Any], inherited: Mapping[str, Any]) -> list[Measure]:
-    counts = {**inherited, **{key: results[key] for key in _COUNTS if key in results}}
+    counts = {**(inherited or {}), **{key: results[key] for key in _COUNTS if key in results}}
     baselines = {name: results[name] for name in _BASELINES if name in results} if "restoration_loss" in results else {}
     found: list[Measure] = []
     for key, value in results.items():
-        if key not in baselines and key not in _COUNTS and key not in _STEPS:
-            beside = baselines if key == "restoration_loss" else {}
-            found += _measures(f"{prefix} {key}".strip(), value, {**beside, **counts})
+        if key in baselines or key in _COUNTS or key in _STEPS:
+            continue
+        name, details = f"{prefix} {key}".strip(), {**(baselines if key == "restoration_loss" else {}), **counts}
+        group = value if isinstance(value, Mapping) else {"value": value}
+        main = next((main for main in ("mean", "value") if _is_number(group.get(main))), None)
+        if main:
+            rest = {inner: item for inner, item in group.items() if inner != main}
+            found.append(Measure(name, group[main], {**details, **rest}))
+        elif group is value:
+            found += measures(group, name, counts)
     return found
-
-
-def _measures(name: str, value: Any, details: dict[str, Any]) -> list[Measure]:
-    if _is_number(value):
-        return [Measure(name, value, details)]
-    if not isinstance(value, Mapping):
-        return []
-    for main in ("mean", "value"):
-        if _is_number(value.get(main)):
-            rest = {key: item for key, item in value.items() if key != main}
-            return [Measure(name, value[main], {**details, **rest})]
-    return _group(name, value, {key: item for key, item in details.items() if key in _COUNTS})
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _results(results: Mapping[str, Any], found: list[Measure]) -> str:
-    if not results:
-        return "No result was recorded."
-    lines = [f"| {text(m.name)} | {text(m.value)} | {text(m.details)} |" for m in found]
-    lines += [f"| {text(key)} | {text(value)} | |" for key, value in results.items() if isinstance(value, str)]
-    said = meaning(results)
-    head = [said, ""] if said else []
-    return "\n".join([*head, "| Measure | Value | n, seeds, interval, baselines |", "|---|---|---|", *lines])
 
 
 def meaning(results: Mapping[str, Any]) -> str:
@@ -325,22 +229,34 @@ def meaning(results: Mapping[str, Any]) -> str:
     return said.strip()
 
 
+def _front(config: BundleConfig, name: str, found: list[Measure], tags: Any) -> dict[str, Any]:
+    """Return the keys of the header that are ours, with the tags of a person before our own."""
+    spec, repository = config.input, config.provenance.source.get("repository")
+    ours = ["medical-imaging", "models-genesis", "self-supervised-learning", spec.modality, f"{spec.dims}d"]
+    theirs = tags if isinstance(tags, list) else [tags] if tags else []
+    index = model_index(config, name, found)
+    return {
+        "library_name": config.library_name,
+        "pipeline_tag": PIPELINE_TAGS[config.task],
+        **({"base_model": repository} if isinstance(repository, str) and repository else {}),
+        **({"model-index": index} if index else {}),
+        "tags": list(dict.fromkeys(text(tag) for tag in (*theirs, *ours, config.task))),
+    }
+
+
 def model_index(config: BundleConfig, name: str, found: list[Measure]) -> list[dict[str, Any]]:
     """Return the Hub's `model-index`: every finite measure, with its details as `args`; empty without any."""
     metrics = [
-        {
-            "type": _identifier(measure.name, "_") or "measure",
-            "name": measure.name,
-            "value": measure.value,
-            **({"args": plain(measure.details)} if measure.details else {}),
-        }
+        {"type": _identifier(measure.name, "_") or "measure", "name": measure.name, "value": measure.value}
+        | ({"args": plain(measure.details)} if measure.details else {})
         for measure in found
         if math.isfinite(measure.value)
     ]
     data = config.provenance.data.get("name")
     data = data if isinstance(data, str) and data else f"{config.input.modality} scans of the publisher"
+    task = {"type": PIPELINE_TAGS[config.task], "name": config.task}
     result = {
-        "task": {"type": PIPELINE_TAGS[config.task], "name": config.task},
+        "task": task,
         "dataset": {"type": _identifier(data, "-") or "private", "name": data},
         "metrics": metrics,
     }
@@ -351,7 +267,7 @@ def _identifier(name: str, joint: str) -> str:
     return re.sub(r"[^a-z0-9]+", joint, name.lower()).strip(joint)
 
 
-# --- Markdown -----------------------------------------------------------------------------------------------
+# --- Markdown ------------------------------------------------------------------------------------------------
 
 
 def text(value: Any) -> str:
@@ -361,7 +277,7 @@ def text(value: Any) -> str:
         >>> text({"n": 20, "interval": [0.831, 0.872]})
         'n 20; interval 0.831, 0.872'
     """
-    if value is None:
+    if value is None or value in ([], ()):
         return "—"
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -375,22 +291,18 @@ def text(value: Any) -> str:
     return " ".join(str(value).split()).replace("<", "&lt;").replace("|", "\\|")
 
 
-def _hours(key: str, value: Any) -> Any:
-    if key not in _HOURS or not _is_number(value):
-        return value
-    return f"{value:.1f} hours" if value >= 1 else f"{60 * value:.1f} minutes"
+def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Go through the values of a mapping; those of mappings within have dotted names."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _rows(values: Mapping[str, Any]) -> list[str]:
+    return [f"| {text(key)} | {text(value)} |" for key, value in _flat(values)]
 
 
 def _table(values: Mapping[str, Any]) -> str:
-    """Return a mapping as a table of two columns; nested mappings become dotted names."""
-    return f"| | |\n|---|---|\n{_rows(values)}" if values else ""
-
-
-def _rows(values: Mapping[str, Any]) -> str:
-    found: list[str] = []
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            found.append(_rows({f"{key}.{inner}": item for inner, item in value.items()}))
-        else:
-            found.append(f"| {text(key)} | {text(value)} |")
-    return "\n".join(found)
+    return "\n".join(["| | |", "|---|---|", *_rows(values)]) if values else ""

@@ -1,7 +1,5 @@
 """Turning a published checkpoint into a bundle, exactly, and saying what was loaded, renamed and dropped."""
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +10,14 @@ from torch import Tensor
 from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints.bundle import Bundle, check_finite, fit_weights, save_bundle
 from modelsgenesis.checkpoints.card import render_card
-from modelsgenesis.checkpoints.genesis import GENESIS_KERAS, GENESIS_TORCH
-from modelsgenesis.checkpoints.layout import Layout, Prepared
+from modelsgenesis.checkpoints.genesis import GENESIS_KERAS, GENESIS_TORCH, Layout, Prepared
 from modelsgenesis.checkpoints.nnunet import ALIAS, NNUNET_V1, NNUNET_V2
-from modelsgenesis.checkpoints.plan import PLAN_KEY, PLAN_NAME, AdaptationPlan, find_values, read_plan
-from modelsgenesis.checkpoints.reading import mappings, read_weights, tensors
-from modelsgenesis.configs import CONTRACTS, BundleConfig, InputContract, NetworkConfig, Provenance, UNetConfig
+from modelsgenesis.checkpoints.plan import PLAN_KEY, PLAN_NAME, AdaptationPlan, find_values
+from modelsgenesis.checkpoints.safe_load import mappings, read_weights
+from modelsgenesis.configs import BundleConfig, InputContract, NetworkConfig, Provenance, UNetConfig
 from modelsgenesis.configs.bundle import Task
-from modelsgenesis.errors import CheckpointError, ConfigurationError, nearest
-from modelsgenesis.files import parsing, reason_of, sha256_of
+from modelsgenesis.errors import CheckpointError, ConfigurationError, did_you_mean
+from modelsgenesis.files import parsing, replacing_folder, sha256_of
 from modelsgenesis.networks import build_on_meta, some
 
 CONVERTER_VERSION = 1
@@ -33,17 +30,8 @@ LAYOUTS: dict[str, Layout] = {
     "openmind": NNUNET_V2,
 }
 
-NNUNET_V1_INPUT = InputContract(
-    modality="ct", intensity="standardize", mean=-775.8457, deviation=251.9326, orientation="SPL"
-)
-"""What `genesis_nnunet_luna16_006.model` expects: (HU + 775.8457) / 251.9326; arrays lie z, y, x."""
-
-_INPUTS = {
-    "genesis-pytorch": CONTRACTS["ct"],
-    "genesis-keras": CONTRACTS["ct"],
-    "nnunet-v1": NNUNET_V1_INPUT,
-}
-_PATCHES = {"genesis-pytorch": (64, 64, 32), "genesis-keras": (64, 64, 32), "nnunet-v1": (32, 64, 64)}
+_FREE = ("statistics", "output", "norm_groups", "negative_slope", "norm_epsilon")
+"""Fields of a network that its tensors cannot tell, so that a card may choose them."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +43,7 @@ class ConversionReport:
         file: Its name.
         sha256: Its digest.
         network: The network that it holds.
-        parameters: Of that network.
+        parameters: Number of parameters of that network.
         renamed: Name in the bundle by the name in the file, for each tensor that was loaded.
         dropped: What else was in the file, with the reason it was not needed.
         notes: What else there is to know.
@@ -71,26 +59,15 @@ class ConversionReport:
     notes: tuple[str, ...]
 
     def summary(self) -> str:
-        """Return one line for people."""
+        """Return one human-readable line."""
         renamed = sum(old != new for old, new in self.renamed.items())
         parts = [
             f"{self.file} ({self.format}): {len(self.renamed)} tensors, {self.parameters:,} parameters",
             f"{renamed} renamed",
         ]
         dropped = [name for name, reason in self.dropped.items() if not reason.startswith(ALIAS)]
-        if dropped:
-            parts.append(f"{len(dropped)} dropped: {some(dropped)}")
+        parts += [f"{len(dropped)} dropped: {some(dropped)}"] if dropped else []
         return "; ".join([*parts, *self.notes])
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A file that was read: its tensors and what is around them."""
-
-    format: str
-    weights: dict[str, Tensor]
-    content: Any
-    dropped: dict[str, str]
 
 
 def convert_checkpoint(
@@ -127,9 +104,8 @@ def convert_checkpoint(
         What was loaded, renamed and dropped.
 
     Raises:
-        UnsafeCheckpointError: Reading the file would mean running it, or it is a zip bomb.
-        CheckpointError: It is damaged, of another format or network, holds NaN, or lacks its plan; or `out`
-            exists or cannot be written.
+        CheckpointError: Reading the file would mean running it, or it is a zip bomb; it is damaged, of another format
+            or network, holds NaN, or lacks its plan; or `out` exists or cannot be written.
         MissingExtraError: A Keras file without h5py.
 
     Example:
@@ -139,150 +115,109 @@ def convert_checkpoint(
     file, out = Path(file), Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError(f"{out}: exists already; choose a new folder")
-    read = _read(file, format)
+    if format is not None and format not in LAYOUTS:
+        raise ConfigurationError(f"format: received {format!r}; {did_you_mean(format, LAYOUTS)}")
+    content = read_weights(file)
+    kind, found, dropped = _find_weights(file, content, format)
+    layout = LAYOUTS[kind]
     with parsing(file, CheckpointError):
-        prepared = LAYOUTS[read.format].prepare(read.weights)
-    unet, weights, renamed = _match(file, read.format, prepared, network)
-    contract, patch, notes = _input(file, read, unet, extra_files or {}, input_contract, patch_size)
+        prepared = layout.prepare(found)
+    unet, weights, renamed = _match(file, kind, prepared, network)
+    if layout.input is None:  # the format has its input and patch size in a plan
+        plan = _find_plan(file, content, extra_files or {})
+        plan.check(unet)
+        contract, patch = input_contract or plan.input_contract(), patch_size or plan.patch_size
+        prepared.notes += plan.differences(contract, patch)
+    else:
+        contract, patch = input_contract or layout.input.override(dims=unet.dims), patch_size or layout.patch_size
+        patch = patch[: unet.dims]
+        if unet.in_channels > 1 == len(contract.channels):
+            contract = contract.override(channels=tuple(f"image{channel}" for channel in range(unet.in_channels)))
     origin = {"file": file.name, "sha256": "", **(source or {})}
     origin["sha256"] = origin["sha256"] or sha256_of(file)
-    provenance = Provenance(
-        origin="converted",
-        library_version=__version__,
-        source={**origin, "format": read.format, "converter_version": CONVERTER_VERSION},
-    )
+    origin |= {"format": kind, "converter_version": CONVERTER_VERSION}
+    provenance = Provenance(origin="converted", library_version=__version__, source=origin)
     fields = {"task": task, "network": unet, "input": contract, "patch_size": patch, "provenance": provenance}
     config = BundleConfig.from_dict(fields, where=str(file))
     built = build_on_meta(unet).eval()
     built.load_state_dict(weights, assign=True)
-    _save(out, Bundle(built, config, render_card(config, name=name) if name and not card else card))
+    with replacing_folder(out) as temporary:
+        save_bundle(temporary, Bundle(built, config, render_card(config, name=name) if name and not card else card))
     return ConversionReport(
-        format=read.format,
+        format=kind,
         file=file.name,
         sha256=origin["sha256"],
         network=unet,
         parameters=sum(parameter.numel() for parameter in built.parameters()),
         renamed=renamed,
-        dropped={**read.dropped, **prepared.dropped},
-        notes=(*prepared.notes, *notes),
+        dropped={**dropped, **prepared.dropped},
+        notes=tuple(prepared.notes),
     )
 
 
-def _read(file: Path, wanted: str | None) -> _Source:
-    """Read a file, find its weights and its format, and compare the latter with the one wanted."""
-    if wanted is not None and wanted not in LAYOUTS:
-        raise ConfigurationError(f"format: received {wanted!r}; {nearest(wanted, LAYOUTS)}")
-    content = read_weights(file)
-    found = [(place, weights) for place, item in mappings(content) if (weights := tensors(item))]
+def _find_weights(file: Path, content: Any, wanted: str | None) -> tuple[str, dict[str, Tensor], dict[str, str]]:
+    """Return the format, the weights less what stands before their names, and what else the file holds, with why."""
+    found = [(place, weights) for place, item in mappings(content) if (weights := _tensors(item))]
     if not found:
         raise CheckpointError(f"{file}: holds no tensors by name but {type(content).__name__}, expected a state dict")
-    for name, layout in LAYOUTS.items():
-        for place, weights in found:
-            prefix = layout.prefix(weights)
-            if prefix is not None:
-                if wanted not in (None, name):
-                    raise CheckpointError(f"{file}: is a {name} checkpoint, expected {wanted}; name its own format")
-                return _Source(name, *_without_prefix(content, place, weights, prefix))
+    known = [
+        (name, place, weights, prefix)
+        for name, layout in LAYOUTS.items()
+        for place, weights in found
+        if (prefix := layout.prefix(weights)) is not None
+    ]
     place, weights = max(found, key=lambda item: len(item[1]))
-    if wanted is None:
+    if not known and wanted is None:
         raise CheckpointError(
             f"{file}: its tensors ({some(list(weights))}) are those of no format known here,"
             f" which are {', '.join(LAYOUTS)}; only these can be converted"
         )
-    return _Source(wanted, *_without_prefix(content, place, weights, ""))
-
-
-def _without_prefix(
-    content: Any, place: tuple[str, ...], weights: dict[str, Tensor], prefix: str
-) -> tuple[dict[str, Tensor], Any, dict[str, str]]:
-    """Keep the tensors that the prefix stands before; name all else that the file holds as dropped."""
+    name, place, weights, prefix = known[0] if known else (str(wanted), place, weights, "")
+    if wanted not in (None, name):
+        raise CheckpointError(f"{file}: is a {name} checkpoint, expected {wanted}; name its own format")
     dropped = {name: f"not under {prefix}" for name in weights if not name.startswith(prefix)}
     if place:
-        beside = [key for key in content if key not in (place[0], PLAN_KEY)]
-        dropped |= {str(key): "no part of the network" for key in beside}
-    kept = {name.removeprefix(prefix): t for name, t in weights.items() if name.startswith(prefix)}
-    return kept, content, dropped
+        dropped |= {str(key): "no part of the network" for key in content if key not in (place[0], PLAN_KEY)}
+    return name, {key.removeprefix(prefix): t for key, t in weights.items() if key.startswith(prefix)}, dropped
+
+
+def _tensors(mapping: Mapping[Any, Any]) -> dict[str, Tensor]:
+    return {key: value for key, value in mapping.items() if isinstance(key, str) and isinstance(value, Tensor)}
 
 
 def _match(
-    file: Path, name: str, prepared: Prepared, wanted: NetworkConfig | None
+    file: Path, kind: str, prepared: Prepared, wanted: NetworkConfig | None
 ) -> tuple[UNetConfig, dict[str, Tensor], dict[str, str]]:
     """Find the network that the weights belong to and give each tensor its name here, all or none."""
-    layout = LAYOUTS[name]
-    unet = _describe(layout, prepared.weights)
+    layout = LAYOUTS[kind]
+    try:
+        unet = layout.describe(prepared.weights)
+    except Exception:  # names and shapes of others can be anything; what makes no sense is compared with the published
+        unet = layout.published
     places = build_on_meta(unet).state_dict()
     originals = {layout.original(here, unet): here for here in places}
     claimed, size = sum(tensor.nbytes for tensor in prepared.weights.values()), file.stat().st_size
     if claimed > 2 * size + 2**20:  # some share their data, and a hostile file has a thousand share all of it
         raise CheckpointError(f"{file}: its tensors take {claimed:,} bytes, the file {size:,}; save each of its own")
     expected = {there: places[here] for there, here in originals.items()}
-    weights = fit_weights(expected, prepared.weights, f"{file}: not the weights of a {name} network")
+    weights = fit_weights(expected, prepared.weights, f"{file}: not the weights of a {kind} network")
     check_finite(weights, str(file))
-    if wanted is not None and _shape(wanted) != _shape(unet):
-        ours, theirs = _shape(unet), _shape(wanted)
-        other = [f"{key} {ours[key]} instead of {theirs.get(key)}" for key in ours if ours[key] != theirs.get(key)]
-        raise CheckpointError(f"{file}: holds another network than expected: {some(other)}; is it the right file?")
+    if wanted is not None:
+        ours, theirs = unet.to_dict(), wanted.to_dict()
+        other = [key for key in {**ours, **theirs} if key not in _FREE and ours.get(key) != theirs.get(key)]
+        if other:
+            said = some([f"{key} {ours.get(key)} instead of {theirs.get(key)}" for key in other])
+            raise CheckpointError(f"{file}: holds another network than expected: {said}; is it the right file?")
     widened = {str(tensor.dtype) for there, tensor in prepared.weights.items() if tensor.dtype != weights[there].dtype}
     prepared.notes += [f"converted to the network's type from {', '.join(sorted(widened))}"] if widened else []
-    chosen = unet if wanted is None else cast("UNetConfig", wanted)
+    chosen = cast("UNetConfig", wanted or unet)
     return chosen, {here: weights[there] for there, here in originals.items()}, originals
 
 
-def _describe(layout: Layout, weights: Mapping[str, Tensor]) -> UNetConfig:
-    """Judge the network by names and shapes; what makes no sense is compared with the published one."""
-    try:
-        return layout.describe(weights)
-    except Exception:  # names and shapes of others can be anything
-        return layout.published
-
-
-def _shape(network: NetworkConfig) -> dict[str, Any]:
-    """Return what tensors can tell about a network; a card may choose the rest, such as the statistics."""
-    free = ("statistics", "output", "norm_groups", "negative_slope", "norm_epsilon")
-    return {key: value for key, value in network.to_dict().items() if key not in free}
-
-
-def _input(
-    file: Path,
-    read: _Source,
-    unet: UNetConfig,
-    extra_files: Mapping[str, Path],
-    contract: InputContract | None,
-    patch_size: tuple[int, ...] | None,
-) -> tuple[InputContract, tuple[int, ...], list[str]]:
-    """Find the input contract and the patch size: given, or in the plan, or those that were published."""
-    if read.format == "openmind":
-        plan = _plan(file, read, extra_files)
-        plan.check(unet)
-        contract, patch_size = contract or plan.input_contract(), patch_size or plan.patch_size
-        return contract, patch_size, plan.differences(contract, patch_size)
-    contract = contract or _INPUTS[read.format].override(dims=unet.dims)
-    if unet.in_channels > 1 == len(contract.channels):
-        contract = contract.override(channels=tuple(f"image{channel}" for channel in range(unet.in_channels)))
-    return contract, patch_size or _PATCHES[read.format][: unet.dims], []
-
-
-def _plan(file: Path, read: _Source, extra_files: Mapping[str, Path]) -> AdaptationPlan:
+def _find_plan(file: Path, content: Any, extra_files: Mapping[str, Path]) -> AdaptationPlan:
     if PLAN_NAME in extra_files:
-        return read_plan(extra_files[PLAN_NAME])
-    for values in find_values(read.content, PLAN_KEY):
+        return AdaptationPlan.read(extra_files[PLAN_NAME])
+    for values in find_values(content, PLAN_KEY):
         if isinstance(values, Mapping):
             return AdaptationPlan(values, f"{file}: {PLAN_KEY}")
     raise CheckpointError(f"{file}: no {PLAN_KEY} in the file and no {PLAN_NAME} beside it; download both")
-
-
-def _save(out: Path, bundle: Bundle) -> None:
-    """Write the bundle beside its place and move it there in one step."""
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    except OSError as error:
-        raise CheckpointError(f"{out}: cannot be written: {reason_of(error)}; choose another folder") from error
-    try:
-        save_bundle(temporary, bundle)
-        temporary.chmod(0o755)
-        temporary.replace(out)
-    except OSError as error:
-        raise CheckpointError(f"{out}: cannot be written: {reason_of(error)}; choose a new folder") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

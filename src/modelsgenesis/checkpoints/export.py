@@ -6,22 +6,17 @@ from pathlib import Path
 from typing import Literal, cast
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from modelsgenesis.checkpoints.bundle import Bundle
 from modelsgenesis.checkpoints.genesis import GENESIS_TORCH
 from modelsgenesis.checkpoints.nnunet import NNUNET_V1, aliases
 from modelsgenesis.checkpoints.plan import PLAN_KEY, make_plan
-from modelsgenesis.configs import (
-    BundleConfig,
-    ClassifierConfig,
-    GenesisUNetConfig,
-    NetworkConfig,
-    PlainUNetConfig,
-    ResidualUNetConfig,
-)
-from modelsgenesis.errors import CheckpointError, ConfigurationError, nearest
+from modelsgenesis.configs import BundleConfig, GenesisUNetConfig, NetworkConfig, PlainUNetConfig, ResidualUNetConfig
+from modelsgenesis.errors import CheckpointError, ConfigurationError, did_you_mean
 from modelsgenesis.files import replacing
+from modelsgenesis.networks import Network
 
 ExportFormat = Literal["nnunet", "torch", "onnx"]
 
@@ -49,16 +44,23 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: ExportFormat) -> Path
         export_bundle(load_bundle("models/resenc"), "resenc.pth", to="nnunet")
     """
     path = Path(path)
-    if to not in _WRITERS:
-        raise ConfigurationError(f"export: received {to!r}; {nearest(to, _WRITERS)}")
+    writers = {"nnunet": _write_nnunet, "torch": _write_torch, "onnx": _write_onnx}
+    if to not in writers:
+        raise ConfigurationError(f"export: received {to!r}; {did_you_mean(to, writers)}")
     if path.exists():
         raise CheckpointError(f"{path}: exists already; choose a new name")
-    _WRITERS[to](bundle, path)
+    writers[to](bundle, path)
     return path
 
 
 def _weights(bundle: Bundle) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu() for name, tensor in bundle.network.state_dict().items()}
+
+
+def _described(config: NetworkConfig) -> str:
+    if isinstance(config, GenesisUNetConfig):
+        return f"genesis_unet with {config.upsampling} up-sampling and {config.norm} norm"
+    return cast("str", config.kind)
 
 
 def _write_torch(bundle: Bundle, path: Path) -> None:
@@ -90,7 +92,7 @@ def _write_nnunet(bundle: Bundle, path: Path) -> None:
     config = bundle.config.network
     if not isinstance(config, (PlainUNetConfig, ResidualUNetConfig)):
         raise CheckpointError(
-            f"a {_described(config)} is no network of nnU-Net, expected plain_unet or residual_unet; use --to torch"
+            f"a {_described(config)} is not a network of nnU-Net, expected plain_unet or residual_unet; use --to torch"
         )
     if config.norm == "group" or (config.upsampling_bias and not config.convolution_bias):
         raise CheckpointError(
@@ -98,15 +100,17 @@ def _write_nnunet(bundle: Bundle, path: Path) -> None:
             f" and upsampling_bias {config.upsampling_bias}; use --to torch"
         )
     weights, settings = _weights(bundle), bundle.config
-    if lies_in_world_order(settings):
-        weights = {name: _reversed_axes(tensor) for name, tensor in weights.items()}
+    orientation = settings.input.orientation
+    if settings.input.dims == 3 and orientation is not None and orientation[0] in "LR":  # trained with x first
+        weights = {name: _reverse_axes(tensor) for name, tensor in weights.items()}
         settings = reversed_axes(settings)
         config = cast("PlainUNetConfig | ResidualUNetConfig", settings.network)
-    # nnU-Net v2 always has these biases, at least where convolutions have theirs; none is one of zero.
+    # nnU-Net v2 always has these biases, at least where convolutions have theirs; a bias of zero is none. A transposed
+    # kernel is (in, out, *spatial), any other (out, in, *spatial).
     if config.convolution_bias and not config.upsampling_bias:
-        weights |= _zero_biases(weights, "decoder.transpconvs.", 1)
+        weights |= _zero_biases(weights, "decoder.transpconvs.", outputs=1)
     if not config.head_bias:
-        weights |= _zero_biases(weights, "decoder.seg_layers.", 0)
+        weights |= _zero_biases(weights, "decoder.seg_layers.", outputs=0)
     config = config.override(upsampling_bias=config.convolution_bias, head_bias=True)
     content = {
         "network_weights": {alias: tensor for name, tensor in weights.items() for alias in aliases(name)},
@@ -116,39 +120,28 @@ def _write_nnunet(bundle: Bundle, path: Path) -> None:
         torch.save(content, temporary)
 
 
-def lies_in_world_order(config: BundleConfig) -> bool:
-    """Tell whether the network was trained on volumes whose first axis is x; nnU-Net's is z."""
-    orientation = config.input.orientation
-    return config.input.dims == 3 and orientation is not None and orientation[0] in "LR"
-
-
 def reversed_axes(config: BundleConfig) -> BundleConfig:
     """Return the configuration of a network whose spatial axes were reversed, and the input that it expects then."""
     network, contract = cast("PlainUNetConfig", config.network), config.input
+    kernels, strides = (tuple(axes[::-1] for axes in stages) for stages in (network.kernels, network.strides))
+    orientation, spacing = contract.orientation, contract.spacing
     return config.override(
-        network=network.override(
-            kernels=tuple(axes[::-1] for axes in network.kernels), strides=tuple(axes[::-1] for axes in network.strides)
-        ),
-        input=contract.override(
-            orientation=contract.orientation and contract.orientation[::-1],
-            spacing=contract.spacing and contract.spacing[::-1],
-        ),
+        network=network.override(kernels=kernels, strides=strides),
+        input=contract.override(orientation=orientation and orientation[::-1], spacing=spacing and spacing[::-1]),
         patch_size=config.patch_size[::-1],
     )
 
 
-def _reversed_axes(tensor: Tensor) -> Tensor:
-    """Return a kernel [out, in, x, y, z] as [out, in, z, y, x]; other tensors have no spatial axes."""
-    return tensor.permute(0, 1, 4, 3, 2).contiguous() if tensor.ndim == 5 else tensor
+def _reverse_axes(tensor: Tensor) -> Tensor:
+    return rearrange(tensor, "a b x y z -> a b z y x").contiguous() if tensor.ndim == 5 else tensor
 
 
-def _zero_biases(weights: dict[str, Tensor], beginning: str, axis: int) -> dict[str, Tensor]:
-    """Return biases of zero for the kernels whose names begin so; `axis` is that of their outputs."""
-    kernels = {name: tensor for name, tensor in weights.items() if name.startswith(beginning)}
+def _zero_biases(weights: dict[str, Tensor], beginning: str, outputs: int) -> dict[str, Tensor]:
+    """Return biases of zero for the kernels whose names begin so; `outputs` is the axis of their outputs."""
     return {
-        name.replace("weight", "bias"): tensor.new_zeros(tensor.shape[axis])
-        for name, tensor in kernels.items()
-        if name.endswith("weight")
+        name.replace("weight", "bias"): tensor.new_zeros(tensor.shape[outputs])
+        for name, tensor in weights.items()
+        if name.startswith(beginning) and name.endswith("weight")
     }
 
 
@@ -159,12 +152,10 @@ def _write_onnx(bundle: Bundle, path: Path) -> None:
         raise CheckpointError(
             "torch's ONNX exporter needs two packages that this one does not: pip install onnx onnxscript"
         ) from error
-    network = bundle.network.eval()
-    config = bundle.config.network
-    unet = config.encoder if isinstance(config, ClassifierConfig) else config
-    divisor = cast("tuple[int, ...]", network.size_divisor)
-    sides = [-(-side // step) * step for side, step in zip(bundle.config.patch_size, divisor, strict=True)]
-    example = torch.rand(2, unet.in_channels, *sides)  # 2: a batch of one would be fixed
+    network = cast("Network", bundle.network.eval())
+    steps = zip(bundle.config.patch_size, network.size_divisor, strict=True)
+    sides = [-(-side // step) * step for side, step in steps]
+    example = torch.rand(2, network.config.unet.in_channels, *sides)  # 2: a batch of one would be fixed
     with replacing(path) as temporary, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside torch's exporter
         torch.onnx.export(
@@ -178,16 +169,3 @@ def _write_onnx(bundle: Bundle, path: Path) -> None:
             external_data=False,
             verbose=False,
         )
-
-
-def _described(config: NetworkConfig) -> str:
-    if isinstance(config, GenesisUNetConfig):
-        return f"genesis_unet with {config.upsampling} up-sampling and {config.norm} norm"
-    return cast("str", config.kind)
-
-
-_WRITERS: dict[str, Callable[[Bundle, Path], None]] = {
-    "nnunet": _write_nnunet,
-    "torch": _write_torch,
-    "onnx": _write_onnx,
-}

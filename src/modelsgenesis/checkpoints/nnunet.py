@@ -1,58 +1,57 @@
 """The layouts of nnU-Net: version 1's generic U-Net, and version 2's networks, which OpenMind used."""
 
-from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from modelsgenesis.checkpoints.layout import Layout, Prepared, Weights, count, counts
-from modelsgenesis.configs import NNUNET_V1_GENESIS, RESENC_L, PlainUNetConfig, ResidualUNetConfig
+from modelsgenesis.checkpoints.genesis import Layout, Prepared, Weights, count
+from modelsgenesis.configs import NNUNET_V1_GENESIS, RESENC_L, InputContract, PlainUNetConfig, ResidualUNetConfig
 from modelsgenesis.networks import some
 from modelsgenesis.networks.nnunet import NnUNetConfig
 
 ALIAS = "alias of"
 """How the reason begins for which a name that means a tensor already loaded is dropped."""
 
-_ENCODER_AGAIN = "decoder.encoder."
+NNUNET_V1_INPUT = InputContract(
+    modality="ct", intensity="standardize", mean=-775.8457, deviation=251.9326, orientation="SPL"
+)
+"""What `genesis_nnunet_luna16_006.model` expects: (HU + 775.8457) / 251.9326; arrays lie z, y, x."""
 
 
-def _kernel(weights: Weights, name: str) -> tuple[int, ...]:
-    return tuple(weights[name].shape[2:])
-
-
-def _strides(weights: Weights, pattern: str) -> tuple[tuple[int, ...], ...]:
-    """Read the strides from the transposed convolutions, deepest first, that undo them."""
-    up = [_kernel(weights, pattern.replace("#", str(index))) for index in range(count(weights, pattern))]
-    return ((1,) * len(up[0]), *reversed(up))
+def _shape(weights: Weights, firsts: list[str], up: str, heads: str) -> dict[str, Any]:
+    """Read what both versions say alike: the first kernel of each stage, transposed convolutions, heads."""
+    kernels = [weights[name] for name in firsts]
+    # The transposed convolutions, deepest first, have the strides that they undo as their kernels.
+    undone = [tuple(weights[f"{up}.{index}.weight"].shape[2:]) for index in range(len(firsts) - 1)]
+    return {
+        "dims": kernels[0].ndim - 2,
+        "out_channels": weights[f"{heads}.{len(firsts) - 2}.weight"].shape[0],
+        "widths": tuple(kernel.shape[0] for kernel in kernels),
+        "kernels": tuple(tuple(kernel.shape[2:]) for kernel in kernels),
+        "strides": ((1,) * len(undone[0]), *reversed(undone)),
+        "convolution_bias": firsts[0].replace("weight", "bias") in weights,
+        "upsampling_bias": f"{up}.0.bias" in weights,
+        "head_bias": f"{heads}.0.bias" in weights,
+    }
 
 
 # Version 1. Each stage is one stack of convolutions, but the deepest and those of the decoder are two: all
 # convolutions except the last, and the last.
 
 
-def _v1_stages(weights: Weights) -> int:
-    return count(weights, "tu.#.weight") + 1
-
-
 def _describe_v1(weights: Weights) -> PlainUNetConfig:
-    deepest = _v1_stages(weights) - 1
-    encoder = [f"conv_blocks_context.{stage}.blocks" for stage in range(deepest)]
-    encoder.append(f"conv_blocks_context.{deepest}.0.blocks")
-    decoder = [f"conv_blocks_localization.{stage}.0.blocks" for stage in range(deepest)]
-    convolutions = [count(weights, f"{stack}.#.conv.weight") for stack in encoder]
+    deepest = count(weights, "tu.#.weight")
+    stacks = [f"conv_blocks_context.{stage}.blocks" for stage in range(deepest)]
+    stacks.append(f"conv_blocks_context.{deepest}.0.blocks")
+    going_up = [f"conv_blocks_localization.{stage}.0.blocks" for stage in range(deepest)]
+    convolutions = [count(weights, f"{stack}.#.conv.weight") for stack in stacks]
     convolutions[-1] += 1
     return PlainUNetConfig(
-        dims=weights["conv_blocks_context.0.blocks.0.conv.weight"].ndim - 2,  # pyright: ignore[reportArgumentType]
         in_channels=weights["conv_blocks_context.0.blocks.0.conv.weight"].shape[1],
-        out_channels=weights[f"seg_outputs.{deepest - 1}.weight"].shape[0],
-        widths=tuple(weights[f"{stack}.0.conv.weight"].shape[0] for stack in encoder),
-        kernels=tuple(_kernel(weights, f"{stack}.0.conv.weight") for stack in encoder),
-        strides=_strides(weights, "tu.#.weight"),
         convolutions=tuple(convolutions),
-        decoder_convolutions=tuple(count(weights, f"{stack}.#.conv.weight") + 1 for stack in decoder),
-        convolution_bias="conv_blocks_context.0.blocks.0.conv.bias" in weights,
-        upsampling_bias="tu.0.bias" in weights,
-        head_bias="seg_outputs.0.bias" in weights,
+        decoder_convolutions=tuple(count(weights, f"{stack}.#.conv.weight") + 1 for stack in going_up),
+        **_shape(weights, [f"{stack}.0.conv.weight" for stack in stacks], "tu", "seg_outputs"),
     )
 
 
@@ -73,10 +72,12 @@ def _original_v1(name: str, config: PlainUNetConfig) -> str:
 
 
 NNUNET_V1 = Layout(
-    anchors=("conv_blocks_context.0.blocks.0.conv.weight",),
+    signature_keys=("conv_blocks_context.0.blocks.0.conv.weight",),
     published=NNUNET_V1_GENESIS,
     describe=_describe_v1,
     original=_original_v1,
+    input=NNUNET_V1_INPUT,
+    patch_size=(32, 64, 64),
 )
 """`genesis_nnunet_luna16_006.model`."""
 
@@ -102,7 +103,7 @@ def aliases(name: str) -> list[str]:
 
 
 def _canonical(name: str) -> str:
-    name = name.removeprefix("decoder.") if name.startswith(_ENCODER_AGAIN) else name
+    name = name.removeprefix("decoder.") if name.startswith("decoder.encoder.") else name
     return name.replace(".all_modules.0.", ".conv.").replace(".all_modules.1.", ".norm.")
 
 
@@ -130,41 +131,28 @@ def _describe_v2(weights: Weights) -> NnUNetConfig:
     residual = "encoder.stem.convs.0.conv.weight" in weights
     stack = f"encoder.stages.@.{'blocks.#.conv1' if residual else '0.convs.#'}.conv.weight"
     stages = count(weights, stack.replace("#", "0").replace("@", "#"))
-    first = [stack.replace("#", "0").replace("@", str(stage)) for stage in range(stages)]
-    stem = weights["encoder.stem.convs.0.conv.weight" if residual else first[0]]
-    per_stage = counts(weights, stack, range(stages))
-    if residual:
-        kind = partial(ResidualUNetConfig, blocks=per_stage)
-    else:
-        kind = partial(PlainUNetConfig, convolutions=per_stage)
+    firsts = [stack.replace("#", "0").replace("@", str(stage)) for stage in range(stages)]
+    per_stage = tuple(count(weights, stack.replace("@", str(stage))) for stage in range(stages))
+    kind: Any = ResidualUNetConfig if residual else PlainUNetConfig
+    up = "decoder.stages.@.convs.#.conv.weight"
     return kind(
-        dims=stem.ndim - 2,  # pyright: ignore[reportArgumentType]
-        in_channels=stem.shape[1],
-        out_channels=weights[f"decoder.seg_layers.{stages - 2}.weight"].shape[0],
-        widths=tuple(weights[name].shape[0] for name in first),
-        kernels=tuple(_kernel(weights, name) for name in first),
-        strides=_strides(weights, "decoder.transpconvs.#.weight"),
-        decoder_convolutions=counts(weights, "decoder.stages.@.convs.#.conv.weight", range(stages - 1)),
+        **{"blocks" if residual else "convolutions": per_stage},
+        in_channels=weights["encoder.stem.convs.0.conv.weight" if residual else firsts[0]].shape[1],
+        decoder_convolutions=tuple(count(weights, up.replace("@", str(stage))) for stage in range(stages - 1)),
         norm="batch" if any(name.endswith("running_mean") for name in weights) else "instance",
-        convolution_bias=first[0].replace("weight", "bias") in weights,
-        upsampling_bias="decoder.transpconvs.0.bias" in weights,
-        head_bias="decoder.seg_layers.0.bias" in weights,
+        **_shape(weights, firsts, "decoder.transpconvs", "decoder.seg_layers"),
     )
 
 
-def _same(name: str, _: NnUNetConfig) -> str:
-    return name
-
-
 NNUNET_V2 = Layout(
-    anchors=tuple(
+    signature_keys=tuple(
         f"{stem}.{module}.weight"
         for stem in ("encoder.stem.convs.0", "encoder.stages.0.0.convs.0")
         for module in ("all_modules.0", "conv")
     ),
     published=RESENC_L,
     describe=_describe_v2,
-    original=_same,
+    original=lambda name, _: name,
     prepare=_prepare_v2,
 )
 """`checkpoint_final.pth` of OpenMind, and what nnU-Net v2 saves."""

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelsgenesis.checkpoints.reading import mappings
+from modelsgenesis.checkpoints.safe_load import mappings
 from modelsgenesis.configs import RESENC_L, InputContract, PlainUNetConfig, ResidualUNetConfig, UNetConfig
 from modelsgenesis.configs.base import shown
-from modelsgenesis.errors import CheckpointError, nearest
+from modelsgenesis.errors import CheckpointError, did_you_mean
 from modelsgenesis.files import read_json
 from modelsgenesis.networks import some
 from modelsgenesis.networks.nnunet import NnUNetConfig
@@ -23,12 +23,9 @@ PLAN_NAME = "adaptation_plan.json"
 CONTRACT_KEY = "modelsgenesis_input"
 """Where in a plan of this package the exact input contract is."""
 
-OPENMIND_INPUT = InputContract(
-    modality="mri", intensity="zscore", spacing=(1.0, 1.0, 1.0), orientation="SPL", channels=("image",)
-)
+OPENMIND_INPUT = InputContract(modality="mri", intensity="zscore", spacing=(1.0, 1.0, 1.0), orientation="SPL")
 """What OpenMind's networks expect. nnU-Net's arrays lie z, y, x as SimpleITK reads them: S, P, L."""
 
-_PACKAGE = "dynamic_network_architectures.architectures.unet"
 _CLASSES = {
     "plainconvunet": PlainUNetConfig,
     "residualencoderunet": ResidualUNetConfig,
@@ -43,6 +40,11 @@ _KEYS = {
 }
 
 
+def find_values(values: Any, key: str) -> Iterator[Any]:
+    """Go through the values of `key` at any depth, the outermost first; None is no value."""
+    return (mapping[key] for _, mapping in mappings(values) if mapping.get(key) is not None)
+
+
 @dataclass(frozen=True)
 class AdaptationPlan:
     """What a plan says, as far as it is needed.
@@ -55,17 +57,29 @@ class AdaptationPlan:
     values: Mapping[str, Any]
     where: str
 
+    @classmethod
+    def read(cls, path: Path) -> "AdaptationPlan":
+        """Read `adaptation_plan.json`.
+
+        Raises:
+            CheckpointError: It cannot be read, or is not a JSON object.
+        """
+        values = read_json(path, CheckpointError)
+        if not isinstance(values, dict):
+            raise CheckpointError(f"{path}: holds {type(values).__name__}, expected a JSON object")
+        return cls(values, str(path))
+
     def _find(self, what: str) -> Any:
+        # Plans of several versions and of nnU-Net nest differently, so the keys count, wherever they are.
         return next((value for key in _KEYS[what] for value in find_values(self.values, key)), None)
 
     def _get(self, what: str) -> Any:
-        if (value := self._find(what)) is not None:
-            return value
-        expected = " or ".join(_KEYS[what])
-        raise CheckpointError(
-            f"{self.where}: says nothing of {what}; it has {some([*map(str, self.values)]) or 'no key'},"
-            f" expected {expected}; give the plan that came with the checkpoint"
-        )
+        if (value := self._find(what)) is None:
+            raise CheckpointError(
+                f"{self.where}: says nothing of {what}; it has {some([*map(str, self.values)]) or 'no key'},"
+                f" expected {' or '.join(_KEYS[what])}; give the plan that came with the checkpoint"
+            )
+        return value
 
     def _numbers(self, what: str) -> tuple[float, ...]:
         value = self._get(what)
@@ -100,9 +114,8 @@ class AdaptationPlan:
                 " pass the input contract"
             )
         spacing = self._numbers("spacing")
-        return InputContract.from_dict(
-            {**OPENMIND_INPUT.to_dict(), "dims": len(spacing), "spacing": spacing}, self.where
-        )
+        values = {**OPENMIND_INPUT.to_dict(), "dims": len(spacing), "spacing": spacing}
+        return InputContract.from_dict(values, self.where)
 
     def differences(self, contract: InputContract, patch_size: tuple[int, ...]) -> list[str]:
         """Say where the plan differs from what is used instead of it."""
@@ -121,7 +134,9 @@ class AdaptationPlan:
         name = self._get("the architecture's name")
         short = re.sub(r"[^a-z0-9]", "", str(name)[:200].rpartition(".")[2].lower())
         if short not in _CLASSES:
-            raise CheckpointError(f"{self.where}: architecture {shown(name)} is unknown; {nearest(short, _CLASSES)}")
+            raise CheckpointError(
+                f"{self.where}: architecture {shown(name)} is unknown; {did_you_mean(short, _CLASSES)}"
+            )
         fits = isinstance(network, _CLASSES[short])
         if short == "resencl":
             fits = network == RESENC_L.override(in_channels=network.in_channels, out_channels=network.out_channels)
@@ -132,30 +147,32 @@ class AdaptationPlan:
             )
 
 
-def find_values(values: Any, key: str) -> Iterator[Any]:
-    """Go through the values of `key` at any depth, the outermost first; None is no value."""
-    return (mapping[key] for _, mapping in mappings(values) if mapping.get(key) is not None)
-
-
-def read_plan(path: Path) -> AdaptationPlan:
-    """Read `adaptation_plan.json`.
-
-    Raises:
-        CheckpointError: It cannot be read, or is no JSON object.
-    """
-    values = read_json(path, CheckpointError)
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: holds {type(values).__name__}, expected a JSON object")
-    return AdaptationPlan(values, str(path))
-
-
 def make_plan(network: NnUNetConfig, contract: InputContract, patch_size: tuple[int, ...]) -> dict[str, Any]:
     """Describe a network of the nnU-Net family as a plan, with all that nnU-Net v2 needs to build it."""
-    class_name = "ResidualEncoderUNet" if isinstance(network, ResidualUNetConfig) else "PlainConvUNet"
+    norm = {"instance": "instancenorm.InstanceNorm", "batch": "batchnorm.BatchNorm"}[network.norm]
+    if isinstance(network, ResidualUNetConfig):
+        class_name, blocks = "ResidualEncoderUNet", {"n_blocks_per_stage": list(network.blocks)}
+    else:
+        class_name, blocks = "PlainConvUNet", {"n_conv_per_stage": list(network.convolutions)}
     return {
         "architecture_plans": {
-            "arch_class_name": f"{_PACKAGE}.{class_name}",
-            "arch_kwargs": _architecture_arguments(network),
+            "arch_class_name": f"dynamic_network_architectures.architectures.unet.{class_name}",
+            "arch_kwargs": {  # the arguments of nnU-Net's own class, as a plans file of nnU-Net has them
+                **blocks,
+                "n_stages": len(network.widths),
+                "features_per_stage": list(network.widths),
+                "conv_op": f"torch.nn.modules.conv.Conv{network.dims}d",
+                "kernel_sizes": [list(axes) for axes in network.kernels],
+                "strides": [list(axes) for axes in network.strides],
+                "n_conv_per_stage_decoder": list(network.decoder_convolutions),
+                "conv_bias": network.convolution_bias,
+                "norm_op": f"torch.nn.modules.{norm}{network.dims}d",
+                "norm_op_kwargs": {"eps": network.norm_epsilon, "affine": True},
+                "dropout_op": None,
+                "dropout_op_kwargs": None,
+                "nonlin": "torch.nn.LeakyReLU",
+                "nonlin_kwargs": {"negative_slope": network.negative_slope, "inplace": True},
+            },
             "arch_kwargs_requiring_import": ["conv_op", "norm_op", "dropout_op", "nonlin"],
         },
         "pretrain_plan": {
@@ -165,28 +182,5 @@ def make_plan(network: NnUNetConfig, contract: InputContract, patch_size: tuple[
         },
         "recommended_downstream_patchsize": list(patch_size),
         "pretrain_num_input_channels": network.in_channels,
-        CONTRACT_KEY: contract.to_dict(),
-    }
-
-
-def _architecture_arguments(network: NnUNetConfig) -> dict[str, Any]:
-    """Return the arguments of nnU-Net v2's own class, as a plans file of nnU-Net has them."""
-    norm = {"instance": "instancenorm.InstanceNorm", "batch": "batchnorm.BatchNorm"}[network.norm]
-    residual = isinstance(network, ResidualUNetConfig)
-    per_stage = network.blocks if residual else network.convolutions
-    return {
-        "n_stages": len(network.widths),
-        "features_per_stage": list(network.widths),
-        "conv_op": f"torch.nn.modules.conv.Conv{network.dims}d",
-        "kernel_sizes": [list(axes) for axes in network.kernels],
-        "strides": [list(axes) for axes in network.strides],
-        "n_blocks_per_stage" if residual else "n_conv_per_stage": list(per_stage),
-        "n_conv_per_stage_decoder": list(network.decoder_convolutions),
-        "conv_bias": network.convolution_bias,
-        "norm_op": f"torch.nn.modules.{norm}{network.dims}d",
-        "norm_op_kwargs": {"eps": network.norm_epsilon, "affine": True},
-        "dropout_op": None,
-        "dropout_op_kwargs": None,
-        "nonlin": "torch.nn.LeakyReLU",
-        "nonlin_kwargs": {"negative_slope": network.negative_slope, "inplace": True},
+        CONTRACT_KEY: contract.to_dict(),  # read back by this package alone, exactly
     }

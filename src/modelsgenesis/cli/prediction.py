@@ -84,8 +84,8 @@ def predict(
     )
     print_result(_as_json(found), _lines(found), as_json=json_output)
     if found.failed:
-        for refusal in found.failed:
-            note(f"not predicted: {refusal.source}: {refusal.reason}")
+        for scan in found.failed:
+            note(f"not predicted: {scan.source}: {scan.reason}")
         raise typer.Exit(1)
 
 
@@ -131,14 +131,14 @@ def evaluate(
         token=token,
         reporter=make_reporter(quiet=quiet),
     )
-    refused = [{"case": refusal.source, "reason": refusal.reason} for refusal in found.refused]
+    refused = [{"case": scan.source, "reason": scan.reason} for scan in found.skipped]
     value = {"folder": str(found.folder), "cases": len(found.rows), "metrics": found.summary, "refused": refused}
     written = f"{found.folder / 'results.json'}: {len(found.rows)} cases, each in {found.folder / 'cases.csv'}"
     lines = [f"  {name}: {_interval(entry)}" for name, entry in found.summary.items()]
     print_result(value, [written, *lines], as_json=json_output)
-    if found.refused:
-        for refusal in found.refused:
-            note(f"not measured: {refusal.source}: {refusal.reason}")
+    if found.skipped:
+        for scan in found.skipped:
+            note(f"not measured: {scan.source}: {scan.reason}")
         raise typer.Exit(1)
 
 
@@ -163,14 +163,14 @@ def prediction_config(overlap: float, flips: str | None, stitch: str, precision:
 
 
 def _lines(found: "Predictions") -> "Iterator[str]":
-    for answer in found.answers:
+    for answer in found.predictions:
         yield str(answer.path) if found.task == "segmentation" else _described(answer)
         for name, count in answer.voxels.items():
             yield f"  {name}: {count} voxels"
-    for path in found.skipped:
+    for path in found.kept:
         yield f"{path} (kept)"
-    if found.task == "classification" and found.answers:
-        yield str(found.answers[0].path)
+    if found.task == "classification" and found.predictions:
+        yield str(found.predictions[0].path)
 
 
 def _described(answer: "Prediction") -> str:
@@ -185,8 +185,8 @@ def _as_json(found: "Predictions") -> dict[str, object]:
         "answers": [
             {"case": one.name, "path": str(one.path)}
             | ({"voxels": one.voxels} if segments else {"predicted": list(one.predicted), "probabilities": one.scores})
-            for one in found.answers
+            for one in found.predictions
         ],
-        "kept": [str(path) for path in found.skipped],
-        "refused": [{"source": refusal.source, "reason": refusal.reason} for refusal in found.failed],
+        "kept": [str(path) for path in found.kept],
+        "refused": [{"source": scan.source, "reason": scan.reason} for scan in found.failed],
     }

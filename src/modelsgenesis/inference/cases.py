@@ -65,7 +65,7 @@ def find_cases(
     sources = [path for path in sources if path not in archives]
     scans, refused = scan_sources(sources)
     if not all(path.is_file() for path in sources):  # a folder that was predicted in place can be predicted again
-        answers = {path for path in {scan.path: None for scan in scans} if is_answer(path)}
+        answers = {path for path in {scan.path: None for scan in scans} if is_prediction(path)}
         reason = "an answer of an earlier prediction, by the JSON file beside it"
         refused += [SkippedScan(source=str(path), reason=reason, bad=False) for path in sorted(answers)]
         scans = [scan for scan in scans if scan.path not in answers]
@@ -131,7 +131,7 @@ def array_cases(path: Path, channels: int) -> list[Case]:
     return cases
 
 
-def is_answer(path: Path) -> bool:
+def is_prediction(path: Path) -> bool:
     """Tell whether a file is a label map, or its probabilities, that this package wrote."""
     beside = path.with_name(f"{file_stem(path).removesuffix('_probabilities')}.json")
     return isinstance(read_own(beside).get("labels"), dict)  # of a table it is a list

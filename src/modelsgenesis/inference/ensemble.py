@@ -1,8 +1,8 @@
-"""A scan through one model or several: prepared as each expects, their probabilities averaged."""
+"""A scan through one model or several: prepared as each expects, probabilities averaged, back in its own grid."""
 
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -27,7 +27,7 @@ from modelsgenesis.inference.sliding_window import check_window, mirrored_passes
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Member:
-    """A model of an ensemble; most ensembles have one.
+    """A model of an ensemble.
 
     Attributes:
         name: What messages call it.
@@ -40,51 +40,185 @@ class Member:
     config: BundleConfig
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class SoftAnswer:
-    """Class probabilities on a prepared grid, those of all members that share it.
+@dataclass(frozen=True, eq=False)
+class SoftPart:
+    """Class probabilities on a prepared grid, the sum of the members that share it.
 
     Attributes:
-        probabilities: float32 [classes, *prepared spatial]; over all answers of a case they add up to 1.
-        prepared: The way back into the scan's own frame.
+        probabilities: float32 [classes, *prepared spatial]; over all parts of a case they add up to 1.
+        frame: The way back into the scan's own grid; it holds no voxels.
     """
 
     probabilities: np.ndarray
-    prepared: PreparedVolume
+    frame: PreparedVolume
 
 
-def check_members(members: Sequence[Member]) -> None:
-    """Refuse models that do not predict, or not the same.
+class SoftSegmentation:
+    """The class probabilities of a case, brought to the scan's own grid when they are asked for, a class at a time.
+
+    So that besides the probabilities on the prepared grid only a few volumes of one class are in memory, however many
+    classes there are and however fine the scan's own grid is. Classes are compared after resampling, which keeps their
+    borders smooth.
+
+    Args:
+        parts: One for each way in which members prepare their scans; usually one.
+    """
+
+    def __init__(self, parts: Sequence[SoftPart]) -> None:
+        self.parts, self.geometry, self.classes = parts, parts[0].frame.geometry, len(parts[0].probabilities)
+
+    def channel(self, index: int) -> np.ndarray:
+        """Return the probability of one class, float32 [*scan's shape]; it may be a view."""
+        channels = [to_native(part.probabilities[index], part.frame, order=1) for part in self.parts]
+        return channels[0] if len(channels) == 1 else np.sum(channels, axis=0)
+
+    def labels(self) -> np.ndarray:
+        """Return the most probable class of each voxel, uint8 [*scan's shape]; uint16 for more than 256 classes."""
+        best = np.full(self.geometry.shape, -1, np.float32)
+        labels = np.zeros(self.geometry.shape, np.uint8 if self.classes <= 256 else np.uint16)
+        for index in range(self.classes):
+            channel = self.channel(index)
+            higher = channel > best  # on ties the first class, as argmax takes it
+            labels[higher] = index
+            np.copyto(best, channel, where=higher)
+            del channel, higher  # before the next one is made
+        return labels
+
+    def probabilities(self) -> np.ndarray:
+        """Return the probabilities of all classes at once, float32 [*scan's shape, classes]."""
+        result = np.empty((*self.geometry.shape, self.classes), np.float32, order="F")  # as NIfTI stores it
+        for index in range(self.classes):
+            result[..., index] = self.channel(index)
+        return result
+
+
+class Ensemble:
+    """Models of one task whose probabilities are averaged; most ensembles have one.
+
+    Args:
+        members: With the same task, classes and channels; they may prepare scans differently.
+        config: Overlap, flips, where to stitch.
+        hardware: Where and how to compute.
 
     Raises:
-        ConfigurationError: A model restores, or task, classes or channels differ.
+        ConfigurationError: There is no model, one restores, or task, classes or channels differ.
     """
-    if not members:
-        raise ConfigurationError("received no model; expected one or more")
-    first, whats = members[0], ("task", "list of classes", "list of channels")
-    for member in members:
-        if member.config.task == "restoration":
-            raise ConfigurationError(
-                f"{member.name}: the model is for restoration: prediction needs one fine-tuned with --task seg or cls"
-            )
-        for what, mine, other in zip(whats, _answers(member), _answers(first), strict=True):
-            if mine != other:
+
+    def __init__(self, members: Sequence[Member], config: PredictionConfig, hardware: Hardware) -> None:
+        if not members:
+            raise ConfigurationError("received no model; expected one or more")
+        self.members, self.config, self.hardware = members, config, hardware
+        self.name, first = members[0].name, members[0].config
+        self.task, self.labels, self.multilabel = first.task, first.labels, first.multilabel
+        self.channels = first.input.channels
+        for member in members:
+            if member.config.task == "restoration":
                 raise ConfigurationError(
-                    f"{member.name}: its {what} {', '.join(mine)} is not the {', '.join(other)} of {first.name}; "
-                    "expected models of one task"
+                    f"{member.name}: the model is for restoration: prediction needs one fine-tuned with --task seg or "
+                    "cls"
                 )
+            for (what, mine), other in zip(_predicts(member).items(), _predicts(members[0]).values(), strict=True):
+                if mine != other:
+                    raise ConfigurationError(
+                        f"{member.name}: its {what} {', '.join(mine)} is not the {', '.join(other)} of {self.name}; "
+                        "expected models of one task"
+                    )
+
+    def segment(self, volumes: Sequence[Volume]) -> SoftSegmentation:
+        """Segment a case with every member.
+
+        Args:
+            volumes: One for each channel. Who keeps no reference of its own has their memory back during the passes.
+
+        Raises:
+            ConfigurationError: The number of channels is not the models'.
+            ScanError: The case cannot be used, or the network answers with NaN.
+            ShapeError: Flips along an axis that is not there.
+        """
+        prepared = self._prepare(volumes)
+        del volumes
+        parts = []
+        for members, image, frame in prepared:
+            total: Any = np.float32(0)
+            for member in members:
+                options: dict[str, Any] = {"config": self.config, "hardware": self.hardware}
+                size = member.config.patch_size
+                soft = segment(member.network, torch.from_numpy(image), patch_size=size, **options).numpy()
+                _check_finite(soft[0], frame.source)  # of one class is enough: they add up to 1
+                total = np.add(soft, total, out=soft)
+            parts.append(SoftPart(np.divide(total, len(self.members), out=total), frame))
+        return SoftSegmentation(parts)
+
+    def classify(self, volumes: Sequence[Volume]) -> np.ndarray:
+        """Classify a case with every member.
+
+        Args:
+            volumes: One for each channel.
+
+        Returns:
+            float32 [classes], the mean over members and mirrored passes; they add up to 1 unless the classes are
+            independent of one another.
+
+        Raises:
+            ConfigurationError: The number of channels is not the models'.
+            ScanError: The case cannot be used, or has other axes than the model.
+        """
+        results = []
+        for members, image, frame in self._prepare(volumes):
+            for member in members:
+                size = member.config.patch_size
+                if image.ndim != len(size) + 1:
+                    raise ScanError(f"{frame.source}: has {image.ndim - 1} axes; the model takes {len(size)}")
+                check_window(size, image.shape[1:], member.network, self.hardware)
+                fit = member.config.provenance.recipe.get("fit", "auto")  # as the images of its training were
+                fitted = torch.from_numpy(resize_or_crop(image, size, fit))
+                passes = mirrored_passes(self.config.flips, len(size))
+                batch = torch.stack([fitted.flip([axis + 1 for axis in axes]) for axes in passes])
+                with torch.inference_mode(), self.hardware.autocast():
+                    logits = member.network(self.hardware.place(batch)).float()
+                soft = logits.sigmoid() if self.multilabel else logits.softmax(dim=1)
+                results.append(soft.mean(dim=0).cpu().numpy())
+                _check_finite(results[-1], frame.source)
+        return np.mean(results, axis=0)
+
+    def warnings(self, volume: Volume) -> list[str]:
+        """Return a line for each kind of scan that members were trained on and this one is not."""
+        found = (usable_contract(volume, member.config.input)[1] for member in self.members)
+        return list(dict.fromkeys(filter(None, found)))
+
+    def _prepare(self, volumes: Sequence[Volume]) -> list[tuple[list[Member], np.ndarray, PreparedVolume]]:
+        """Return for each way of preparing a case its members, the image [channels, *spatial], and the way back."""
+        # The folds of a run share their contract: their scans are prepared once.
+        alike: dict[InputContract, list[Member]] = defaultdict(list)
+        for member in self.members:
+            alike[member.config.input].append(member)
+        if len(volumes) != len(self.channels):
+            raise ConfigurationError(
+                f"received {len(volumes)} files, expected {len(self.channels)}: {', '.join(self.channels)}"
+            )
+        for other in volumes[1:]:
+            check_same_grid(volumes[0], other)
+        prepared = []
+        for contract, members in alike.items():
+            _check_memory(volumes, contract, len(self.labels))
+            channels = [prepare(volume, usable_contract(volume, contract)[0]) for volume in volumes]
+            # Of one channel without a copy.
+            image = channels[0].array[None] if len(channels) == 1 else np.stack([one.array for one in channels])
+            prepared.append((members, image, without_voxels(channels[0])))
+        return prepared
 
 
-def _answers(member: Member) -> tuple[tuple[str, ...], ...]:
+def _predicts(member: Member) -> dict[str, tuple[str, ...]]:
     """Return what all members of an ensemble have to share."""
-    return (member.config.task,), member.config.labels, member.config.input.channels
+    config = member.config
+    return {"task": (config.task,), "list of classes": config.labels, "list of channels": config.input.channels}
 
 
 def usable_contract(volume: Volume, contract: InputContract) -> tuple[InputContract, str]:
     """Return how a scan is prepared, and a warning where it is of another modality than the model.
 
     A contract is kept where it can be applied. Hounsfield units of other scans mean nothing: where a model of CT gets
-    one, its intensities come from the scan's own percentiles (or mean and deviation).
+    one, its intensities come from the scan's own percentiles (or mean and standard deviation).
 
     Returns:
         The contract, and one line; empty where the scan is, as far as can be told, what the model expects.
@@ -95,53 +229,16 @@ def usable_contract(volume: Volume, contract: InputContract) -> tuple[InputContr
     how = "its file says" if volume.modality else "its values look like"
     warning = f"{volume.source}: {how} {modality}, the model was trained on {contract.modality}"
     if contract.modality == "ct" and contract.intensity != "percentiles":
-        intensity = "percentiles" if contract.intensity == "window" else "zscore"
+        own = ("percentiles", "percentiles") if contract.intensity == "window" else ("zscore", "mean and deviation")
         percentiles = CONTRACTS["mri"].percentiles
-        contract = contract.override(modality=modality, intensity=intensity, percentiles=percentiles)
-        how = "percentiles" if intensity == "percentiles" else "mean and deviation"
-        warning += f"; prepared by its own {how} instead of Hounsfield units"
-    return contract, warning + "; expect a poor answer, or use a model of its modality"
+        contract = contract.override(modality=modality, intensity=own[0], percentiles=percentiles)
+        warning += f"; prepared by its own {own[1]} instead of Hounsfield units"
+    return contract, warning + "; expect a poor prediction, or use a model of its modality"
 
 
-@dataclass(frozen=True, eq=False)
-class PreparedFor:
-    """A case as some members of an ensemble expect it.
-
-    Attributes:
-        members: Those that do.
-        image: float32 [channels, *prepared spatial].
-        frame: The way back, without voxels.
-    """
-
-    members: tuple[Member, ...]
-    image: np.ndarray
-    frame: PreparedVolume
-
-
-def prepare_for(members: Sequence[Member], volumes: Sequence[Volume]) -> list[PreparedFor]:
-    """Prepare a case in each way that members expect; the scans themselves are not needed after it.
-
-    Raises:
-        ConfigurationError: The number of channels is not the models'.
-        ScanError: The case cannot be used, or its channels lie on different grids.
-    """
-    alike: Mapping[InputContract, list[Member]] = defaultdict(list)
-    for member in members:
-        alike[member.config.input].append(member)
-    prepared = []
-    for contract, group in alike.items():
-        if len(volumes) != len(contract.channels):
-            raise ConfigurationError(
-                f"received {len(volumes)} files, expected {len(contract.channels)}: {', '.join(contract.channels)}"
-            )
-        for other in volumes[1:]:
-            check_same_grid(volumes[0], other)
-        _check_memory(volumes, contract, len(group[0].config.labels))
-        channels = [prepare(volume, usable_contract(volume, contract)[0]) for volume in volumes]
-        # Of one channel without a copy.
-        image = channels[0].array[None] if len(channels) == 1 else np.stack([one.array for one in channels])
-        prepared.append(PreparedFor(tuple(group), image, without_voxels(channels[0])))
-    return prepared
+def without_voxels(prepared: PreparedVolume) -> PreparedVolume:
+    """Return a prepared volume that only knows the way back: its array has the shape and no memory."""
+    return replace(prepared, array=np.broadcast_to(np.float32(0), prepared.array.shape))
 
 
 def _check_memory(volumes: Sequence[Volume], contract: InputContract, classes: int) -> None:
@@ -157,120 +254,7 @@ def _check_memory(volumes: Sequence[Volume], contract: InputContract, classes: i
         )
 
 
-def segment_case(prepared: Sequence[PreparedFor], *, config: PredictionConfig, hardware: Hardware) -> list[SoftAnswer]:
-    """Segment a case with every member.
-
-    Args:
-        prepared: By `prepare_for`, for segmentation models of the same classes; see `check_members`.
-        config: Overlap, flips, where to stitch.
-        hardware: Where and how to compute.
-
-    Returns:
-        One answer for each way in which members prepare their scans; usually one.
-
-    Raises:
-        ScanError: The network answers with NaN.
-        ShapeError: Flips along an axis that is not there.
-    """
-    answers, members = [], sum(len(one.members) for one in prepared)
-    for one in prepared:
-        total: Any = np.float32(0)
-        for member in one.members:
-            size, image = member.config.patch_size, torch.from_numpy(one.image)
-            soft = segment(member.network, image, patch_size=size, config=config, hardware=hardware).numpy()
-            _check_finite(soft[0], one.frame.source)  # of one class is enough: they add up to 1
-            total = np.add(soft, total, out=soft)
-        answers.append(SoftAnswer(probabilities=np.divide(total, members, out=total), prepared=one.frame))
-    return answers
-
-
 def _check_finite(probabilities: np.ndarray, source: str) -> None:
-    """Refuse an answer of NaN, which would become the first class."""
+    """Refuse NaN, which compares as lower than anything: it would become the first class."""
     if not np.isfinite(probabilities).all():
         raise ScanError(f"{source}: the model answers with NaN: its weights are damaged, or the training diverged")
-
-
-def without_voxels(prepared: PreparedVolume) -> PreparedVolume:
-    """Return a prepared volume that only knows the way back: its array has the shape and no memory."""
-    return replace(prepared, array=np.broadcast_to(np.float32(0), prepared.array.shape))
-
-
-def classify_case(
-    members: Sequence[Member], volumes: Sequence[Volume], *, config: PredictionConfig, hardware: Hardware
-) -> np.ndarray:
-    """Classify a case with every member.
-
-    Args:
-        members: Classification models of the same classes; see `check_members`.
-        volumes: One a channel.
-        config: Its flips.
-        hardware: Where and how to compute.
-
-    Returns:
-        float32 [classes], the mean over members and mirrored passes; they add up to 1 unless the classes are
-        independent of one another.
-
-    Raises:
-        ConfigurationError: The number of channels is not the models'.
-        ScanError: The case cannot be used.
-        ShapeError: The image has other axes than the model.
-    """
-    results = []
-    for one in prepare_for(members, volumes):
-        for member in one.members:
-            size = member.config.patch_size
-            if one.image.ndim != len(size) + 1:
-                raise ScanError(f"{one.frame.source}: has {one.image.ndim - 1} axes; the model takes {len(size)}")
-            check_window(size, one.image.shape[1:], member.network, hardware)
-            fit = member.config.provenance.recipe.get("fit", "auto")  # as the images of its training were
-            image = torch.from_numpy(resize_or_crop(one.image, size, fit))
-            passes = mirrored_passes(config.flips, len(size))
-            batch = torch.stack([image.flip([axis + 1 for axis in axes]) for axes in passes])
-            with torch.inference_mode(), hardware.autocast():
-                logits = member.network(hardware.place(batch)).float()
-            soft = logits.sigmoid() if member.config.multilabel else logits.softmax(dim=1)
-            results.append(soft.mean(dim=0).cpu().numpy())
-            _check_finite(results[-1], one.frame.source)
-    return np.mean(results, axis=0)
-
-
-def native_channel(answers: Sequence[SoftAnswer], index: int) -> np.ndarray:
-    """Return the probability of one class, float32 [*scan's shape]; it may be a view of the answer's."""
-    channels = [to_native(answer.probabilities[index], answer.prepared, order=1) for answer in answers]
-    return channels[0] if len(channels) == 1 else np.sum(channels, axis=0)
-
-
-def native_labels(answers: Sequence[SoftAnswer]) -> np.ndarray:
-    """Return the most probable class of each voxel of the scan.
-
-    Probabilities are brought to the scan's own grid before the classes are compared, which keeps their borders smooth;
-    a class at a time gives what all at once would.
-
-    Args:
-        answers: Of a case.
-
-    Returns:
-        uint8 [*scan's shape]; uint16 for more than 256 classes.
-    """
-    classes = len(answers[0].probabilities)
-    best = native_channel(answers, 0)
-    if any(np.may_share_memory(best, answer.probabilities) for answer in answers):
-        best = best.copy()
-    labels = np.zeros(best.shape, np.uint8 if classes <= 256 else np.uint16)
-    for index in range(1, classes):
-        channel = native_channel(answers, index)
-        higher = channel > best
-        labels[higher] = index
-        np.copyto(best, channel, where=higher)
-        del channel, higher  # before the next one is made
-    return labels
-
-
-def native_probabilities(answers: Sequence[SoftAnswer]) -> np.ndarray:
-    """Return the probabilities of all classes, float32 [*scan's shape, classes]: as large as that is."""
-    first = native_channel(answers, 0)
-    classes = len(answers[0].probabilities)
-    result = np.empty((*first.shape, classes), np.float32, order="F")  # as NIfTI stores it
-    for index in range(classes):
-        result[..., index] = native_channel(answers, index) if index else first
-    return result

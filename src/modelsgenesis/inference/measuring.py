@@ -1,17 +1,16 @@
 """Measure predictions on labelled cases: one way for `finetune`, `evaluate` and `compare`, on each scan's own grid."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
 
-from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.data import LabelledCase, LabelledData, SkippedScan, Volume, check_same_grid, read_mask
 from modelsgenesis.data.labelled import label_indices
 from modelsgenesis.data.names import channel_order
 from modelsgenesis.errors import ConfigurationError, ScanError, ShapeError
-from modelsgenesis.hardware import Hardware
-from modelsgenesis.inference.ensemble import Member, classify_case, native_labels, prepare_for, segment_case
+from modelsgenesis.inference.ensemble import Ensemble
 from modelsgenesis.metrics.classification import classification_row
 from modelsgenesis.metrics.segmentation import measure_segmentation
 from modelsgenesis.metrics.summary import Row
@@ -21,25 +20,33 @@ CaseType = TypeVar("CaseType")
 Result = TypeVar("Result")
 
 
-def measure_case(
-    members: Sequence[Member],
-    case: LabelledCase,
-    data: LabelledData,
-    *,
-    config: PredictionConfig | None = None,
-    hardware: Hardware,
-) -> Row:
+def measure_cases(
+    ensemble: Ensemble, cases: Sequence[LabelledCase], data: LabelledData, *, strict: bool, reporter: Reporter
+) -> tuple[list[Row], list[SkippedScan]]:
+    """Predict labelled cases and measure each prediction; arguments and errors as of `measure_case` and `each_case`.
+
+    Example:
+        ensemble = Ensemble([Member(name="run", network=network, config=bundle.config)], PredictionConfig(), hardware)
+        rows, skipped = measure_cases(ensemble, data.cases, data, strict=False, reporter=Reporter())
+        summarize_rows(rows, data.labels, task=data.task)["dice"]
+    """
+    match_classes(ensemble, data)  # before the first case
+    named = [(case.name, case) for case in cases]
+    return each_case(
+        named, partial(measure_case, ensemble, data=data), title="evaluating", strict=strict, reporter=reporter
+    )
+
+
+def measure_case(ensemble: Ensemble, case: LabelledCase, data: LabelledData) -> Row:
     """Predict a labelled case and measure the prediction in the scan's own voxels.
 
     Not on the prepared grid, which two models need not share and where a mask has lost its thin parts: so figures of
     any two models compare, and are those of the label map that a user gets.
 
     Args:
-        members: One model, or an ensemble; see `check_members`.
+        ensemble: One model or several.
         case: With its files; they are read anew.
         data: The data set of the case. Its classes and channels may come in another order than the model's.
-        config: Overlap and flips.
-        hardware: Where and how to compute.
 
     Returns:
         `case`, `patient`, and what `measure_segmentation` or `classification_row` returns; see `summarize_rows`.
@@ -47,18 +54,13 @@ def measure_case(
     Raises:
         ConfigurationError: The model is for another task or other classes.
         ScanError: The case cannot be used, or its mask lies on another grid.
-
-    Example:
-        rows = [measure_case([member], case, data, hardware=hardware) for case in data.cases]
-        summarize_rows(rows, data.labels, task=data.task)["dice"]
     """
-    config, classes = config or PredictionConfig(), match_classes(members[0], data)
-    order = channel_order(data.channels, members[0].config.input.channels) or range(len(case.images))
+    classes = match_classes(ensemble, data)
+    order = channel_order(data.channels, ensemble.channels) or range(len(case.images))
     volumes = [case.images[index].read() for index in order]
     if data.task == "classification":
-        soft = classify_case(members, volumes, config=config, hardware=hardware)
-        return measure_classes(case, data, soft[classes])
-    labels = native_labels(segment_case(prepare_for(members, volumes), config=config, hardware=hardware))
+        return measure_classes(case, data, ensemble.classify(volumes)[classes])
+    labels = ensemble.segment(volumes).labels()
     # argsort inverts the order of the classes: from the model's indices to the data's.
     return measure_labels(case, data, np.argsort(classes).astype(labels.dtype)[labels], volumes[0])
 
@@ -91,20 +93,20 @@ def measure_classes(case: LabelledCase, data: LabelledData, probabilities: np.nd
     return {"case": case.name, "patient": case.patient, **row}
 
 
-def match_classes(member: Member, data: LabelledData) -> np.ndarray:
+def match_classes(ensemble: Ensemble, data: LabelledData) -> np.ndarray:
     """Return, for each class of the data, its index in the model.
 
     Raises:
         ConfigurationError: They are for different tasks, or their classes are not the same.
     """
-    config = member.config
-    if config.task != data.task:
-        raise ConfigurationError(f"{member.name}: is for {config.task}, {data.name} for {data.task}; expected the same")
-    if sorted(config.labels) != sorted(data.labels):
+    name, labels = ensemble.name, ensemble.labels
+    if ensemble.task != data.task:
+        raise ConfigurationError(f"{name}: is for {ensemble.task}, {data.name} for {data.task}; expected the same")
+    if sorted(labels) != sorted(data.labels):
         raise ConfigurationError(
-            f"{member.name}: its classes {', '.join(config.labels)} are not the {', '.join(data.labels)} of {data.name}"
+            f"{name}: its classes {', '.join(labels)} are not the {', '.join(data.labels)} of {data.name}"
         )
-    return np.array([config.labels.index(label) for label in data.labels])
+    return np.array([labels.index(label) for label in data.labels])
 
 
 def each_case(
@@ -127,19 +129,17 @@ def each_case(
     Raises:
         ScanError: A case cannot be used and `strict` is set.
     """
-    results, refused = [], []
+    results, skipped = [], []
     reporter.begin(title, len(cases))
     for done, (name, case) in enumerate(cases, start=1):
         try:
             results.append(work(case))
         except (ScanError, ShapeError, MemoryError) as error:
-            if strict and not isinstance(error, MemoryError):
-                raise
             reason = "does not fit into memory" if isinstance(error, MemoryError) else str(error)
-            refused.append(SkippedScan(source=name, reason=reason.removeprefix(f"{name}: ")))
             if strict:
-                raise ScanError(f"{name}: {reason}") from error
-            reporter.note(f"skipped {name}: {refused[-1].reason}")
+                raise ScanError(f"{name}: {reason.removeprefix(f'{name}: ')}") from error
+            skipped.append(SkippedScan(source=name, reason=reason.removeprefix(f"{name}: ")))
+            reporter.note(f"skipped {name}: {skipped[-1].reason}")
         reporter.advance(done)
     reporter.end()
-    return results, refused
+    return results, skipped

@@ -1,0 +1,320 @@
+"""Reading weight files of others without running anything that is in them and without building what they claim.
+
+`torch.load(weights_only=True)` runs no code either, but builds sparse, nested and meta tensors, copies arguments as
+often as a pickle says, and lets a pickle set attributes. Here a pickle makes dictionaries, lists, plain values, and
+tensors that are views of the mapped file, each once its place in the file was checked.
+"""
+
+import io
+import mmap
+import pickle
+import re
+import struct
+import zipfile
+import zlib
+from collections import deque
+from collections.abc import Iterator, Mapping
+from math import prod
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from modelsgenesis.errors import CheckpointError, MissingExtraError
+from modelsgenesis.files import check_plain, check_regular, open_regular, parsing
+
+_PICKLE_BYTES, _PICKLE_READS = 16 << 20, 2_000_000
+"""A pickle of names and shapes has some hundred kB; each of its instructions is read on its own."""
+
+_LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # how the format from before torch 1.6 begins
+_LARGEST_NDIM = 8
+_DATASETS, _DEPTH = 10_000, 8  # a network of Keras has some hundred tensors, three groups deep
+_WEB_PAGE = re.compile(rb"\s*<(!doctype|html|\?xml|head|body)", re.IGNORECASE)
+
+_DTYPES: dict[str, torch.dtype] = {
+    **{name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)},
+    "char": torch.int8,
+    "byte": torch.uint8,
+    "untyped": torch.uint8,
+    "complexfloat": torch.complex64,
+    "complexdouble": torch.complex128,
+}
+"""Kinds of numbers by their names in a pickle, which are those of storages as well: `FloatStorage`."""
+
+_FORGOTTEN = re.compile(
+    r"builtins\.(bytearray|complex|set)|_codecs\.encode|collections\.Counter|torch\.(Size|device)"
+    r"|numpy\.(dtype|ndarray|_?core\.(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer))"
+)
+"""What lies beside weights, such as losses that NumPy pickled: nothing is run for it, and None takes its place."""
+
+
+def read_weights(path: Path) -> Any:
+    """Return what a file of weights holds: of PyTorch whatever was saved, of Keras tensors by name.
+
+    Raises:
+        CheckpointError: Reading it would mean running it or reading other files, or it is a bomb; or it is not there,
+            no regular file, damaged, or of another kind.
+        MissingExtraError: A Keras file without h5py.
+    """
+    with open_regular(path, CheckpointError) as file, parsing(path, CheckpointError):
+        head = file.read(512)
+    if head.startswith((b"PK\x03\x04", b"\x80")):
+        return read_torch(path)
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return read_keras(path)
+    if not head:
+        raise CheckpointError(f"{path}: is empty; download it again")
+    if _WEB_PAGE.match(head):
+        raise CheckpointError(f"{path}: is a web page, not a checkpoint; the download failed, do it again")
+    if head.startswith(b"version https://git-lfs"):
+        raise CheckpointError(f"{path}: is a git-lfs pointer, not the checkpoint itself; run git lfs pull")
+    raise CheckpointError(
+        f"{path}: begins with {head[:8]!r}, expected a PyTorch (zip or pickle) or Keras (HDF5) checkpoint"
+    )
+
+
+def mappings(content: Any) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
+    """Go through the mappings in a checkpoint with the keys that lead to them, the outermost first."""
+    waiting: deque[tuple[tuple[str, ...], Any]] = deque([((), content)])
+    while waiting:
+        place, item = waiting.popleft()
+        if isinstance(item, Mapping):
+            yield place, item
+            waiting.extend(((*place, str(key)), value) for key, value in item.items())
+
+
+# --- PyTorch -------------------------------------------------------------------------------------------------
+
+
+class _Storage(NamedTuple):
+    """The storage that a tensor is a view of, by its name in the file."""
+
+    key: Any
+    dtype: torch.dtype
+
+
+class _Place(NamedTuple):
+    """First byte of a storage in the file, and its number of bytes."""
+
+    start: int
+    length: int
+
+
+class _Reader(io.BufferedReader):
+    """A pickle or a directory, read within limits: of all bytes and, since an instruction may be one, of all reads."""
+
+    bytes_left, reads_left = _PICKLE_BYTES, _PICKLE_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read so many bytes."""
+        self.bytes_left, self.reads_left = self.bytes_left - (size or 0), self.reads_left - 1
+        if self.bytes_left < 0 or self.reads_left < 0:
+            raise ValueError("its pickle or directory is larger than that of any state dict")
+        return super().read(size)
+
+    def readline(self, size: int | None = -1, /) -> bytes:
+        """Read a line, which in a pickle is a name and has an end."""
+        line = super().readline(1000)
+        if not line.endswith(b"\n"):
+            raise EOFError("it ends too early, or within a name")
+        return line
+
+
+class _Unpickler(pickle._Unpickler):  # noqa: SLF001 - the one in C sizes its memo as a file says
+    """Python's own unpickler, which here can call nothing but the functions below and set no attribute."""
+
+    def __init__(self, reader: _Reader, path: Path, mapped: mmap.mmap, places: Mapping[Any, _Place] | None) -> None:
+        super().__init__(reader, encoding="latin1")
+        self.path, self.mapped, self.places = path, mapped, places
+        self.storages, self.stack = dict[Any, torch.dtype](), list[Any]()
+        self.functions = {
+            "collections.OrderedDict": dict,  # not dict: a pickle could have arguments copied again and again
+            "torch._utils._rebuild_tensor": self._rebuild,
+            "torch._utils._rebuild_tensor_v2": self._rebuild,
+            "torch._utils._rebuild_tensor_v3": self._rebuild,
+            "torch._utils._rebuild_parameter": lambda data, *_: data,
+            "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
+        }
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for a global of the pickle."""
+        full = f"{module}.{name}".replace("__builtin__", "builtins")
+        dtype = _DTYPES.get(name.removesuffix("Storage").lower())
+        if dtype and module in ("torch", "torch.cuda", "torch.storage"):
+            return dtype
+        if full in self.functions:
+            return self.functions[full]
+        if _FORGOTTEN.fullmatch(full):
+            return lambda *_: None
+        if full.startswith("torch._utils._rebuild_"):
+            raise CheckpointError(f"{self.path}: holds a tensor made by {name}, expected dense ones alone; save those")
+        raise CheckpointError(
+            f"{self.path}: needs {full} to be run, expected tensors and plain values alone;"
+            " nothing was run, ask its authors for a state dict"
+        )
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        """Note a storage: `("storage", type, key, device, elements)`, and a view of it that is always None."""
+        kind, dtype, key, _, _, *view = pid
+        if kind != "storage" or any(view) or not isinstance(dtype, torch.dtype):
+            raise ValueError("it refers to something that is not a storage")
+        self.storages[key] = dtype
+        return _Storage(key, dtype)
+
+    def _rebuild(self, storage: _Storage, offset: int, size: Any, stride: Any, *more: Any) -> Tensor | None:
+        """Return a view of the file, once it is certain that the elements lie in it."""
+        if self.places is None:
+            return None
+        dtype = next((item for item in more if isinstance(item, torch.dtype)), storage.dtype)  # of an untyped storage
+        start, length = self.places.get(storage.key, _Place(0, 0))
+        size, needed = tuple(size), prod(size) * dtype.itemsize
+        if needed > length or len(size) > _LARGEST_NDIM or min(size, default=0) < 0:
+            raise CheckpointError(
+                f"{self.path}: a tensor of shape {size[:_LARGEST_NDIM]} needs {needed:,} bytes, but its data has "
+                f"{length:,}; save contiguous tensors"
+            )
+        if not needed:
+            return torch.empty(size, dtype=dtype)
+        elements = torch.frombuffer(self.mapped, dtype=dtype, offset=start, count=length // dtype.itemsize)
+        return elements.as_strided(size, tuple(stride), offset)
+
+    def _forget_state(self) -> None:
+        self.stack.pop()
+
+    def _skip_frame_length(self: Any) -> None:
+        self.read(8)  # within a frame, the reads would not be counted
+
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,  # noqa: SLF001
+        pickle.BUILD[0]: _forget_state,
+        pickle.FRAME[0]: _skip_frame_length,
+    }
+    del dispatch[pickle.EMPTY_SET[0]]  # a byte of a pickle, 200 of memory
+    del dispatch[pickle.BYTEARRAY8[0]]  # as large as it says
+
+
+def read_torch(path: Path) -> Any:
+    """Return what `torch.save` wrote: dictionaries, lists, plain values, and dense tensors mapped from the file.
+
+    Raises:
+        CheckpointError: The file would have to run code, or is compressed and may be a zip bomb; or it is truncated or
+            damaged, or holds other tensors, more values or deeper ones than any state dict.
+    """
+    remedy = "truncated or damaged, or no PyTorch checkpoint; download it again"
+    with open_regular(path, CheckpointError) as file, parsing(path, CheckpointError, remedy=remedy):
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # what is written to stays in memory
+        reader = _Reader(io.FileIO(file.fileno(), closefd=False))
+        content = (_read_zip if mapped[:2] == b"PK" else _read_legacy)(reader, mapped, path)
+        check_plain(content, path, CheckpointError)
+        return content
+
+
+def _read_zip(reader: _Reader, mapped: mmap.mmap, path: Path) -> Any:
+    entries = zipfile.ZipFile(reader).infolist()
+    unpacked = sum(entry.file_size for entry in entries)
+    if unpacked > len(mapped) or any(entry.compress_type or entry.flag_bits & 1 for entry in entries):
+        raise CheckpointError(
+            f"{path}: {len(mapped):,} bytes that would unpack to {unpacked:,}, expected entries stored as they"
+            " are; it was not unpacked, as it may be a zip bomb"
+        )
+    places = {entry.filename: _find_entry(mapped, entry) for entry in entries}
+    name = next((name for name in places if name.endswith("/data.pkl")), "")
+    root = name.removesuffix("data.pkl")
+    start, length = places.get(f"{root}byteorder", (0, 0))
+    if not name or len(places) < len(entries) or mapped[start : start + length] == b"big":
+        raise ValueError("it has no data.pkl, an entry twice, or bytes in big-endian order")
+    reader.seek(places[name].start)
+    data = f"{root}data/"
+    storages = {name.removeprefix(data): place for name, place in places.items() if name.startswith(data)}
+    return _Unpickler(reader, path, mapped, storages).load()
+
+
+def _find_entry(mapped: mmap.mmap, entry: zipfile.ZipInfo) -> _Place:
+    """Return where the bytes of a stored entry lie, after comparing them with their checksum."""
+    header = mapped[entry.header_offset : entry.header_offset + 30]
+    start = entry.header_offset + len(header) + sum(struct.unpack("<HH", header[26:]))
+    with memoryview(mapped) as view, view[start : start + entry.file_size] as content:
+        whole = len(content) == entry.file_size and (not entry.CRC or zlib.crc32(content) == entry.CRC)  # 0: not taken
+    if not whole or header[:4] != b"PK\x03\x04":
+        raise ValueError(f"the bytes of {entry.filename} are not those that were written")
+    return _Place(start, entry.file_size)
+
+
+def _read_legacy(reader: _Reader, mapped: mmap.mmap, path: Path) -> Any:
+    """Read five pickles, then the storages, each after its number of elements."""
+    places: dict[Any, _Place] | None = None
+    while True:  # twice: where the tensors lie is known only behind the pickles that describe them
+        reader.seek(0)
+        unpicklers = [_Unpickler(reader, path, mapped, places) for _ in range(5)]
+        magic, _, system, content, keys = (unpickler.load() for unpickler in unpicklers)
+        if magic != _LEGACY_MAGIC or not system["little_endian"]:
+            raise ValueError("it does not begin as such a file, or its bytes are in big-endian order")
+        if places is not None:
+            return content
+        places, position = {}, reader.tell()
+        for key in keys:
+            (elements,) = struct.unpack_from("<q", mapped, position)
+            places[key] = _Place(position + 8, elements * unpicklers[3].storages[key].itemsize)
+            position = sum(places[key])
+            if elements < 0 or position > len(mapped):
+                raise EOFError("it ends within its tensors")
+
+
+# --- Keras ---------------------------------------------------------------------------------------------------
+
+
+def read_keras(path: Path) -> dict[str, Tensor]:
+    """Return the weights of a Keras file as `layer/weight`, kernels as PyTorch's: [out, in, *spatial].
+
+    Attributes are not read, links are not followed, and every array has to lie in the file as it is: libhdf5 would
+    otherwise read other files, wait for a FIFO, or fill the memory from a few bytes.
+
+    Raises:
+        CheckpointError: A link, or an array that is outside of the file, compressed, virtual, or not numbers; or the
+            file is damaged.
+        MissingExtraError: h5py is not installed.
+    """
+    try:
+        import h5py
+    except ImportError as error:
+        raise MissingExtraError("reading a Keras checkpoint", "keras") from error
+    check_regular(path, CheckpointError)
+    with parsing(path, CheckpointError, remedy="truncated or damaged; download it again"), h5py.File(path) as file:
+        found, waiting = dict[str, Any](), deque[tuple[str, Any, int]]([("", file, 0)])
+        while waiting:
+            place, group, depth = waiting.popleft()
+            if len(group) + len(found) + len(waiting) > _DATASETS or depth > _DEPTH:
+                raise CheckpointError(f"{path}: holds more or deeper groups than any network; it was not read")
+            for name in group:
+                if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+                    raise CheckpointError(f"{path}: {place}{name} is a link, expected the weights themselves")
+                item = group[name]
+                if isinstance(item, h5py.Group):
+                    waiting.append((f"{place}{name}/", item, depth + 1))
+                    continue
+                plain = isinstance(item, h5py.Dataset) and not (item.external or item.is_virtual or item.chunks)
+                if not plain or item.dtype.kind not in "fiu" or item.id.get_storage_size() != item.nbytes:
+                    raise CheckpointError(
+                        f"{path}: {place}{name}: is not an array of numbers that lies in the file uncompressed"
+                    )
+                found[f"{place}{name}"] = item
+        if sum(item.nbytes for item in found.values()) > path.stat().st_size:
+            raise CheckpointError(f"{path}: its arrays are larger than the file; they were not read")
+        weights = {name: item for name, item in found.items() if name.startswith("model_weights/")} or found
+        return {_keras_name(name): _keras_tensor(item) for name, item in weights.items()}
+
+
+def _keras_name(name: str) -> str:
+    """`model_weights/depth_0_conv/depth_0_conv/kernel:0` becomes `depth_0_conv/kernel`."""
+    parts = name.removeprefix("model_weights/").split("/")
+    return f"{parts[0]}/{parts[-1].partition(':')[0]}"
+
+
+def _keras_tensor(item: Any) -> Tensor:
+    array = np.asarray(item[()])
+    if array.ndim > 2:
+        array = rearrange(array, "... inputs outputs -> outputs inputs ...")
+    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C"))

@@ -8,15 +8,14 @@ from typing import Any, cast
 
 from torch import nn
 
-from modelsgenesis.checkpoints import Bundle
 from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, PredictionConfig, SegmentationConfig
 from modelsgenesis.data import LabelledData, PreparedCases, read_labelled, sample_data
 from modelsgenesis.data.labelled.reading import find_task
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError
 from modelsgenesis.files import parsing, read_json
 from modelsgenesis.hardware import Hardware, choose_hardware
-from modelsgenesis.inference.ensemble import Member
-from modelsgenesis.inference.measuring import each_case, measure_case
+from modelsgenesis.inference.ensemble import Ensemble, Member
+from modelsgenesis.inference.measuring import measure_cases
 from modelsgenesis.metrics.summary import Row, explanations, flat
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
@@ -306,8 +305,12 @@ def _train(
             trainer.resume()
         progress = trainer.fit()
         kept = load_kept(run, progress)
-        measure = partial(_measure, kept, data, config, hardware.for_results(), strict=cases.strict, reporter=reporter)
-        validated, rows = measure("validation", used.validation), measure("test", split.test)
+        member = Member(name=output.name, network=hardware.place_network(kept.network).eval(), config=kept.config)
+        # Windows overlap as the configuration says; an image to classify has none.
+        prediction = PredictionConfig(overlap=getattr(config, "overlap", 0.0))
+        ensemble = Ensemble([member], prediction, hardware.for_results())
+        measure = partial(_measure, ensemble, data=data, strict=cases.strict, reporter=reporter)
+        validated, rows = measure(used.validation), measure(split.test)
         used = replace(used, test=tuple(row["case"] for row in rows))
         measured = {"validation": flat(summarize(validated, data, config)), "test": summarize(rows, data, config)}
         for explanation in explanations(measured["test"]):
@@ -326,28 +329,13 @@ def _train(
 
 
 def _measure(
-    bundle: Bundle,
-    data: LabelledData,
-    config: FinetuningConfig,
-    hardware: Hardware,
-    part: str,
-    names: Sequence[str],
-    *,
-    strict: bool,
-    reporter: Reporter,
+    ensemble: Ensemble, names: Sequence[str], data: LabelledData, *, strict: bool, reporter: Reporter
 ) -> list[Row]:
-    """Return a row for each case, measured as `evaluate` does: read anew, on the scan's own grid."""
-    member = Member(
-        name=config.init or "model", network=hardware.place_network(bundle.network).eval(), config=bundle.config
-    )
-    prediction = PredictionConfig(overlap=config.overlap if isinstance(config, SegmentationConfig) else 0.5)
-    wanted = set(names)
-    chosen = [(case.name, case) for case in data.cases if case.name in wanted]
-    work = partial(measure_case, [member], data=data, config=prediction, hardware=hardware)
-    title = f"measuring {len(chosen)} {part} cases"
-    rows, skipped = each_case(chosen, work, title=title, strict=strict, reporter=reporter)
+    """Return a row for each case that can be used, measured as `evaluate` does: on the scan's own grid."""
+    cases = [case for case in data.cases if case.name in set(names)]
+    rows, skipped = measure_cases(ensemble, cases, data, strict=strict, reporter=reporter) if cases else ([], [])
     if skipped and not rows:
-        raise DataError(f"none of the {len(chosen)} {part} cases is usable; the first: {skipped[0].reason}")
+        raise DataError(f"none of {len(cases)} cases to measure is usable; the first: {skipped[0].reason}")
     return rows
 
 

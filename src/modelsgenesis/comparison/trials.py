@@ -23,7 +23,7 @@ from modelsgenesis.configs import (
 from modelsgenesis.configs.base import plain
 from modelsgenesis.data import LabelledData, PreparedCase
 from modelsgenesis.hardware import Hardware, choose_hardware
-from modelsgenesis.inference.ensemble import Member
+from modelsgenesis.inference.ensemble import Ensemble, Member
 from modelsgenesis.inference.measuring import measure_case
 from modelsgenesis.metrics.summary import Row, flat
 from modelsgenesis.reporting import Reporter
@@ -214,7 +214,8 @@ def _measure(
     )
     member = Member(name="model", network=network, config=described)
     prediction = PredictionConfig(overlap=config.overlap if isinstance(config, SegmentationConfig) else 0.5)
-    return [measure_case([member], case, data, config=prediction, hardware=hardware) for case in data.cases]
+    ensemble = Ensemble([member], prediction, hardware)
+    return [measure_case(ensemble, case, data) for case in data.cases]
 
 
 def _part(bench: Bench, arm: str, part: str) -> Sequence[PreparedCase]:

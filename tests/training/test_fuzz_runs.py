@@ -11,12 +11,12 @@ import torch
 from modelsgenesis.configs import CONTRACTS, PretrainingConfig
 from modelsgenesis.data import CacheEntry, ScanReference
 from modelsgenesis.data.cache import _recall, volume_path
-from modelsgenesis.errors import GenesisError
+from modelsgenesis.errors import DataError, GenesisError
+from modelsgenesis.files import sha256_of, write_csv
 from modelsgenesis.training import Run, Split, read_split
-from modelsgenesis.training.outcome import read_results
 from modelsgenesis.training.pretraining import PretrainingRun, read_run
+from modelsgenesis.training.results import read_results, read_rows
 from modelsgenesis.training.splits import write_split
-from modelsgenesis.training.supervised import read_rows, write_rows
 from modelsgenesis.training.trials import Records, Trial
 
 ASKED = PretrainingRun(
@@ -89,7 +89,7 @@ class Kept:
         self.records.describe(asked={"training": {"steps": 1}}, arms={"a": {"init": None}}, files={"x": "0a"})
         self.records.write(TRIAL, RECORD)
         write_split(Split(("a",), ("b",), ("c",)), folder / "split.json")
-        write_rows(folder / "test.csv", [{"case": "a", "patient": "p", "dice": 0.5}])
+        write_csv(folder / "test.csv", [{"case": "a", "patient": "p", "dice": 0.5}], DataError)
         (folder / "results.json").write_bytes(json_of({"test": {"dice": {"value": 0.5, "low": None, "high": None}}}))
         volume_path(folder, ENTRY.key).parent.mkdir(parents=True)
         volume_path(folder, ENTRY.key).write_bytes(bytes(300))
@@ -102,7 +102,7 @@ class Kept:
             "compared/comparison.json": (self.describe,),
             str(self.records.path(TRIAL).relative_to(folder)): (self.read,),
             "split.json": (lambda: read_split(folder / "split.json"),),
-            "test.csv": (lambda: read_rows(folder / "test.csv"),),
+            "test.csv": (lambda: read_rows(folder, {"rows_sha256": sha256_of(folder / "test.csv")}),),
             "results.json": (lambda: read_results(folder),),
             "seen.json": (self.recall,),
         }

@@ -1,7 +1,9 @@
 import csv
 import json
+import runpy
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, Mis
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
 
+ROOT = Path(__file__).parents[1]
 NETWORK = GenesisUNetConfig(widths=(4, 8), norm="instance")
 TINY = SegmentationConfig(
     network=NETWORK,
@@ -210,6 +213,19 @@ def test_slices_against_volumes(decathlon, genesis, tmp_path):
     pairs = [(entry["arm"], entry["reference"]) for entry in found.results["labels"]["2"]["comparisons"]]
     assert pairs == [("genesis", "scratch 3D"), ("scratch 3D", "scratch 2D")]
     assert all("dice bright" in arm for arm in found.results["labels"]["2"]["arms"].values())
+
+
+def test_an_example_compares_schemes_without_the_test_patients(decathlon, tmp_path):
+    compare_schemes = runpy.run_path(str(ROOT / "examples" / "compare_schemes.py"))["compare_schemes"]
+    small = {"network.widths": "4,8", "patch_size": "16,16,12", "steps": 1, "batch_size": 1, "samples_per_scan": 1}
+    pretraining = [f"{key}={value}" for key, value in {**small, "validation_samples": 2, "workers": 0}.items()]
+    options = {"runs": 1, "config": TINY, "device": "cpu"}
+    table = compare_schemes(read_labelled(decathlon), tmp_path, ["I", "V"], pretraining, **options)
+    assert "| labels | scratch | I | V |" in table
+    files = json.loads((tmp_path / "compared" / "comparison.json").read_text())["files"]
+    for scheme in ("I", "V"):
+        seen = json.dumps(json.loads((tmp_path / "pretrained" / scheme / "run.json").read_text())["split"])
+        assert [name in seen for name in files] == [True] * 5 + [False]  # the last is the test patient
 
 
 def test_a_split_may_come_from_a_file(decathlon, tmp_path):

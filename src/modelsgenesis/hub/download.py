@@ -7,7 +7,6 @@ import uuid
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, read_config
 from modelsgenesis.configs import BundleConfig
@@ -17,7 +16,7 @@ from modelsgenesis.hub.cache import Cache, Record, digests_of, key_of, open_cach
 from modelsgenesis.hub.client import Progress, take_snapshot
 from modelsgenesis.hub.environment import client_settings
 from modelsgenesis.hub.files import LocalFiles, RemoteFiles
-from modelsgenesis.hub.registry import ForeignFormat, ModelCard, ModelSource, find_card, list_cards
+from modelsgenesis.hub.registry import ModelCard, ModelSource, find_card, list_cards
 
 BUNDLE_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
 
@@ -241,7 +240,7 @@ def _convert(source: ModelSource, target: Target, files: LocalFiles | RemoteFile
         convert_checkpoint(
             file,
             temporary,
-            format=cast("ForeignFormat", source.format),
+            format=source.format,
             source={
                 "repository": target.repository,
                 "revision": files.origin,

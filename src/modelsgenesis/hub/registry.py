@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from modelsgenesis.configs import Config, InputContract, NetworkConfig
 from modelsgenesis.configs.base import require
-from modelsgenesis.configs.bundle import Task
+from modelsgenesis.configs.bundle import CheckpointFormat, Task
 from modelsgenesis.configs.front_matter import split_card
 from modelsgenesis.errors import ConfigurationError, UnknownModelError, nearest, printable
 from modelsgenesis.files import read_text
@@ -25,8 +25,7 @@ FOLDER_CARD = "README.md"
 # Names a folder of a user's own cards, which come before the packaged ones.
 CARDS_VARIABLE = "MODELSGENESIS_CARDS"
 
-ForeignFormat = Literal["genesis-pytorch", "genesis-keras", "nnunet-v1", "openmind"]
-Format = ForeignFormat | Literal["bundle"]
+Format = CheckpointFormat | Literal["bundle"]
 
 
 @dataclass(frozen=True, kw_only=True)

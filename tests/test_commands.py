@@ -103,7 +103,7 @@ def check_comparison(options: dict[str, Any]) -> None:
     for arm in described.arms:
         check_name(arm.init)
     for labels in described.labels:
-        SegmentationConfig(labels=None if labels == "all" else labels)
+        SegmentationConfig(labelled_patients=None if labels == "all" else labels)
     for scheme in (options["schemes"] or "V").split(","):
         pretraining_recipe(options["pretrain_recipe"], scheme=scheme, settings=options["pretrain_settings"] or [])
 

@@ -14,22 +14,19 @@ from modelsgenesis.configs import CONTRACTS, PretrainingConfig
 from modelsgenesis.data import CacheEntry, ScanReference
 from modelsgenesis.data.cache import _recall, volume_path
 from modelsgenesis.errors import GenesisError
-from modelsgenesis.pretraining import Request, read_recorded
 from modelsgenesis.training import Run, Split, read_split
 from modelsgenesis.training.outcome import read_results
+from modelsgenesis.training.pretraining import PretrainingRun, read_run
 from modelsgenesis.training.splits import write_split
 from modelsgenesis.training.supervised import read_rows, write_rows
 
-ASKED = {
-    "kind": "pretraining",
-    "config": PretrainingConfig().to_dict(),
-    "init": None,
-    "pretrained": ["encoder.a"],
-    "input": CONTRACTS["ct"].to_dict(),
-    "request": Request(source=("/scans",)).to_dict(),
-    "split": {"training": ["a", "b"], "validation": ["c"]},
-    "digests": {"training": ["0a", "0b"], "validation": ["0c"]},
-}
+ASKED = PretrainingRun(
+    config=PretrainingConfig().with_data(source="/scans"),
+    pretrained=("encoder.a",),
+    input=CONTRACTS["ct"],
+    split={"training": ("a", "b"), "validation": ("c",)},
+    digests={"training": ("0a", "0b"), "validation": ("0c",)},
+).to_dict()
 STATE = {"network": {"w": torch.arange(40.0)}, "progress": {"step": 7}}
 TRIAL = Trial(arm="a", labels=2, seed=0, cases=("x",))
 RECORD = {"training": ["x"], "settings": [], "test": {"dice": 0.5}}
@@ -100,7 +97,7 @@ class Kept:
         volume_path(folder, ENTRY.key).write_bytes(bytes(300))
         (folder / "seen.json").write_bytes(json_of({**asdict(ENTRY), "bytes": 300}))
         self.readers = {
-            "run/run.json": (self.resume, lambda: read_recorded(folder / "run")),
+            "run/run.json": (self.resume, lambda: read_run(folder / "run")),
             "run/checkpoints/last.pt": (self.load,),
             "run/log.csv": (self.truncate,),
             "run/validation.csv": (self.truncate,),

@@ -128,7 +128,7 @@ def fit_weights(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], w
         CheckpointError: Something is missing, too much, or different; the message lists the first differences.
     """
     unexpected = [f"unexpected {name}" for name in weights if name not in expected]
-    if problems := [*unexpected, *differences(expected, weights)]:
+    if problems := [*differences(expected, weights), *unexpected]:
         raise CheckpointError(f"{where}: {some(problems)}; use the file that belongs to this network")
     fitted: dict[str, Tensor] = {}
     owned: set[int] = set()

@@ -52,7 +52,7 @@ class AbsolutePath:
 
     def check(self, value: str, _where: str) -> str:
         """Return an absolute path; links are not followed, and it may be a pattern."""
-        return os.path.abspath(value)  # noqa: PTH100 - pathlib would follow links
+        return os.path.abspath(os.path.expanduser(value))  # noqa: PTH100, PTH111 - pathlib would follow links
 
 
 Count = Annotated[int, Bounds(0)]
@@ -156,6 +156,8 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         return _coerce_choice(value, arguments, where)
     if origin in (Union, UnionType):
         return _coerce_union(value, arguments, where)
+    if origin is tuple and isinstance(value, (str, PurePath)) and arguments[0] == FilePath:
+        value = (value,)  # one path, or several
     if origin is tuple and isinstance(value, (tuple, list)):
         kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
         if len(kinds) != len(value):

@@ -61,7 +61,7 @@ def pretrain_schemes(
                 config=recipe,
                 modality=data.modality or "auto",
                 validation_source=validation or None,
-                group_pattern=patient_pattern,
+                patient_pattern=patient_pattern,
                 device=device,
                 resume=resume,
                 reporter=reporter,

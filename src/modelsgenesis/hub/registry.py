@@ -25,7 +25,7 @@ FOLDER_CARD = "README.md"
 CARDS_VARIABLE = "MODELSGENESIS_CARDS"
 """Names a folder of a user's own cards, which come before the packaged ones."""
 
-Format = CheckpointFormat | Literal["bundle"]
+Format = Literal["bundle", CheckpointFormat]
 
 Progress = Callable[[str, int, int | None], None]
 """Called with a file's name, the bytes done and the bytes in all, while it is downloaded."""

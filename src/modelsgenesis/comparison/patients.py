@@ -35,8 +35,8 @@ def patient_interval(
         return None
     ours, theirs = (mean for mean in means if mean is not None)
     patients = [case["patient"] for case in first[0]["cases"]]
-    (found,) = intervals(lambda weights: (ours(weights) - theirs(weights))[:, None], patients, resamples)
-    return None if found.low is None or found.high is None else {"low": found.low, "high": found.high}
+    ((low, high),) = intervals(lambda weights: (ours(weights) - theirs(weights))[:, None], patients, resamples)
+    return None if low is None or high is None else {"low": low, "high": high}
 
 
 def _mean_over_runs(records: Sequence[Record], metric: str) -> Statistic | None:

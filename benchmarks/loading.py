@@ -52,15 +52,15 @@ def measure(runs: int) -> dict[str, list[float]]:
     from safetensors.torch import load_file
 
     import modelsgenesis
-    from modelsgenesis import hub
     from modelsgenesis.checkpoints import load_bundle
     from modelsgenesis.configs import GENESIS_UNET_2019
+    from modelsgenesis.hub.download import fetch_bundle
     from modelsgenesis.networks import build_network
 
     name = "genesis-chest-ct-3d"
     cold = seconds(lambda: modelsgenesis.from_pretrained(name))
     print(f"cold, with download and conversion: {cold:.2f} s")
-    folder = hub.fetch_bundle(name)
+    folder = fetch_bundle(name)
 
     def baseline() -> object:
         weights = load_file(folder / "model.safetensors")
@@ -70,7 +70,7 @@ def measure(runs: int) -> dict[str, list[float]]:
     ways: dict[str, Callable[[], object]] = {
         "load_bundle, values taken on trust": lambda: load_bundle(folder, check_values=False),
         "load_bundle, every value checked": lambda: load_bundle(folder),
-        "fetch_bundle from the warm cache": lambda: hub.fetch_bundle(name),
+        "fetch_bundle from the warm cache": lambda: fetch_bundle(name),
         "from_pretrained from the warm cache": lambda: modelsgenesis.from_pretrained(name),
     }
     ratios: dict[str, list[float]] = {way: [] for way in ways}

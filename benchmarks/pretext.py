@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from modelsgenesis.configs import GENESIS_UNET_2019, PretextConfig
 from modelsgenesis.networks import build_network
-from modelsgenesis.pretext import Deformation, Flip, Intensity, Painting, Shuffling, draw_seeds
+from modelsgenesis.pretext import Deformation, draw_seeds
+from modelsgenesis.pretext.deformations import change_intensity, flip, paint
+from modelsgenesis.pretext.shuffling import shuffle
 
 Array = NDArray[np.float32]
 SHAPES = ((64, 64, 32), (128, 128, 64))
@@ -133,16 +135,14 @@ def share_of_steps(shape: tuple[int, ...], repeats: int) -> None:
     """Print what share of the time each step takes."""
     generator = torch.Generator().manual_seed(0)
     batch = torch.rand(BATCH, 1, *shape, generator=generator)
-    steps = (Flip(), Shuffling(), Intensity(), Painting())
+    steps, config = (flip, shuffle, change_intensity, paint), PretextConfig()
     times = dict.fromkeys(steps, 0.0)
     for _ in range(repeats):
         seeds = draw_seeds(BATCH, generator)
         for step in steps:
-            drawn = step.draw(shape, seeds)
-            times[step] += seconds(lambda step=step, seeds=seeds: step.draw(shape, seeds))
-            times[step] += seconds(lambda step=step, drawn=drawn: step.apply(batch, drawn))
+            times[step] += seconds(lambda step=step, seeds=seeds: step(batch, seeds, config))
     total = sum(times.values())
-    shares = ", ".join(f"{type(step).__name__.lower()} {spent / total:.0%}" for step, spent in times.items())
+    shares = ", ".join(f"{step.__name__} {spent / total:.0%}" for step, spent in times.items())
     print(f"  share of each step: {shares}")
 
 

@@ -26,11 +26,10 @@ from modelsgenesis.configs import CONTRACTS, GENESIS_UNET_2019, RECIPES, Pretrai
 from modelsgenesis.data import PatchDataset, VolumeCache, find_scans, sample_folder, split_by_size
 from modelsgenesis.hardware import Hardware, choose_hardware, computes_bfloat16
 from modelsgenesis.networks import build_network
-from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.memory import peak_memory
 from modelsgenesis.training.optim import Optimization
-from modelsgenesis.training.restoration import Restoration, fix_pairs
+from modelsgenesis.training.restoration import Restoration
 from modelsgenesis.training.sampler import start_loader
 
 AIM = 3.5
@@ -153,19 +152,11 @@ def sample_cache(folder: Path) -> VolumeCache:
 
 
 def make_objective(config: PretrainingConfig, cache: VolumeCache, hardware: Hardware) -> Restoration:
-    """Return the restoration of sub-volumes of the embedded scans; quality is measured on places of their own."""
+    """Return the restoration of patches of the embedded scans; quality is measured on places of their own."""
     sides = {"patch_size": config.patch_size, "per_scan": config.samples_per_scan, "rule": config.rule}
     fitting, _ = split_by_size(cache, config.patch_size)
     training, validation = (PatchDataset(cache, fitting, seed=seed, **sides) for seed in (0, 1_000_003))
-    deformation = Deformation(config.pretext)
-    return Restoration(
-        subvolumes=training,
-        validation=fix_pairs(deformation, validation, training, 32),
-        deformation=deformation,
-        config=config,
-        hardware=hardware,
-        reporter=Reporter(),
-    )
+    return Restoration(training, validation, config.override(validation_samples=32), hardware, Reporter())
 
 
 def batches(

@@ -14,7 +14,7 @@ settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.load_profile("repeatable")
 torch.set_num_threads(1)  # the networks of the tests are too small for more
 
-pytest_plugins = ["trained_models"]
+pytest_plugins = ["trained_models", "runs_to_push"]
 SHARED = Path(__file__).parents[2] / "shared"
 
 

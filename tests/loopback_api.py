@@ -1,15 +1,17 @@
-"""The Hub's answers to what its client asks: the API, git's large files, and the files themselves."""
+"""The Hub's answers to what its client asks: the API, git's large files, the files themselves, its rules for cards."""
 
 import base64
 import hashlib
 import json
 import re
 import time
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, unquote
 
+import yaml
+
 from loopback_state import Blob, LoopbackHub, RefusalError, Repository, is_large
-from loopback_yaml import yaml_errors
 
 Answer = tuple[bytes, dict[str, str], int]
 
@@ -44,15 +46,19 @@ class Api:
             raise RefusalError(401, message="Invalid credentials in Authorization header")
         return self.hub.users.get(token)
 
+    def _signed_in(self) -> dict[str, Any]:
+        if self.user is None:
+            raise RefusalError(401, message="Invalid username or password.")
+        return self.user
+
     def _repository(self, name: str, write: bool = False) -> Repository:
         repository = self.hub.repositories.get(name)
         owner = name.split("/")[0]
         member = self.user is not None and owner in (self.user["name"], *self.user["orgs"])
         if repository is None or (repository.private and not member):
             raise RefusalError(404 if self.user else 401, "RepoNotFound", "Repository not found")
-        if write and self.user is None:
-            raise RefusalError(401, message="Invalid username or password.")
-        if write and not (member and self.user and self.user["role"] == "write"):
+        if write and not (member and self._signed_in()["role"] == "write"):
+            self._signed_in()
             raise RefusalError(403, message=f"You don't have the rights to write to {name}")
         return repository
 
@@ -63,17 +69,14 @@ class Api:
         return oid
 
     def whoami(self) -> Any:
-        if self.user is None:
-            raise RefusalError(401, message="Invalid username or password.")
-        return {"type": "user", "name": self.user["name"], "orgs": [{"name": name} for name in self.user["orgs"]]}
+        user = self._signed_in()
+        return {"type": "user", "name": user["name"], "orgs": [{"name": name} for name in user["orgs"]]}
 
     def create(self) -> Any:
-        asked = json.loads(self.body)
-        if self.user is None:
-            raise RefusalError(401, message="Invalid username or password.")
-        owner = asked.get("organization") or self.user["name"]
+        asked, user = json.loads(self.body), self._signed_in()
+        owner = asked.get("organization") or user["name"]
         name = f"{owner}/{asked['name']}"
-        if owner not in (self.user["name"], *self.user["orgs"]) or self.user["role"] != "write":
+        if owner not in (user["name"], *user["orgs"]) or user["role"] != "write":
             raise RefusalError(403, message=f"You don't have the rights to create a model under {owner!r}")
         url = f"{self.hub.url}/{name}"
         if name in self.hub.repositories:
@@ -95,7 +98,7 @@ class Api:
         return {"private": self.hub.repositories[name].private}
 
     def validate_yaml(self) -> Any:
-        errors = yaml_errors(json.loads(self.body)["content"])
+        errors = card_errors(json.loads(self.body)["content"])
         answer = {"errors": [{"message": error} for error in errors], "warnings": []}
         return json.dumps(answer).encode(), {"Content-Type": "application/json"}, 400 if errors else 200
 
@@ -121,27 +124,20 @@ class Api:
     def preupload(self, name: str, revision: str) -> Any:
         repository = self._repository(name, write="create_pr" not in self.query)
         now = repository.commits[self._commit(repository, revision)]
-        return {
-            "files": [
-                {
-                    "path": asked["path"],
-                    "uploadMode": "lfs" if is_large(asked["path"], asked["size"]) else "regular",
-                    "shouldIgnore": False,
-                    "oid": (lambda b: (b.sha256 if b.lfs else b.git_sha1) if b else None)(now.get(asked["path"])),
-                }
-                for asked in json.loads(self.body)["files"]
-            ]
-        }
+        files = []
+        for asked in json.loads(self.body)["files"]:
+            mode = "lfs" if is_large(asked["path"], asked["size"]) else "regular"
+            oid = now[asked["path"]].oid if asked["path"] in now else None
+            files.append({"path": asked["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
+        return {"files": files}
 
     def lfs_batch(self, name: str) -> Any:
         self._repository(name)
-        objects: list[dict[str, Any]] = []
-        for asked in json.loads(self.body)["objects"]:
-            actions = {
-                "upload": {"href": f"{self.hub.large_url}/large/{asked['oid']}"},
-                "verify": {"href": f"{self.hub.url}/{name}/lfs/verify"},
-            }
-            objects.append({**asked, **({} if asked["oid"] in self.hub.large else {"actions": actions})})
+        objects = json.loads(self.body)["objects"]
+        for asked in objects:
+            if asked["oid"] not in self.hub.large:
+                upload, verify = f"{self.hub.large_url}/large/{asked['oid']}", f"{self.hub.url}/{name}/lfs/verify"
+                asked["actions"] = {"upload": {"href": upload}, "verify": {"href": verify}}
         return {"transfer": "basic", "objects": objects}
 
     def lfs_verify(self, name: str) -> Any:
@@ -153,19 +149,15 @@ class Api:
     def xet_token(self, name: str, kind: str, revision: str) -> Any:
         """Where chunks go: a folder of this machine stands in for the storage."""
         self._commit(self._repository(name, write=kind == "write"), revision)
-        values = {"casUrl": f"local://{self.hub.xet}", "accessToken": "xet", "exp": int(time.time()) + 3600}
-        headers = {
-            "X-Xet-Cas-Url": values["casUrl"],
-            "X-Xet-Access-Token": "xet",
-            "X-Xet-Token-Expiration": str(values["exp"]),
-        }
+        url, expiry = f"local://{self.hub.xet}", int(time.time()) + 3600
+        values = {"casUrl": url, "accessToken": "xet", "exp": expiry}
+        headers = {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": "xet", "X-Xet-Token-Expiration": str(expiry)}
         return json.dumps(values).encode(), {"Content-Type": "application/json", **headers}, 200
 
     def commit(self, name: str, revision: str) -> Any:
         proposal = "create_pr" in self.query
         repository = self._repository(name, write=not proposal)
-        if self.user is None:
-            raise RefusalError(401, message="Invalid username or password.")
+        self._signed_in()
         head = self._commit(repository, revision)
         lines = [json.loads(line) for line in self.body.splitlines()]
         header = next(line["value"] for line in lines if line["key"] == "header")
@@ -191,8 +183,6 @@ class Api:
             if value["oid"] not in self.hub.large:
                 raise RefusalError(400, message=f"LFS pointer pointed to a file that does not exist: {value['oid']}")
             files[value["path"]] = Blob(self.hub.large[value["oid"]], lfs=True)
-        elif key == "deletedFile":
-            del files[value["path"]]
 
     def resolve(self, name: str, revision: str, path: str) -> Any:
         repository = self._repository(name)
@@ -209,16 +199,9 @@ class Api:
         if blob.sha256 in self.hub.xet_hashes:
             refresh = f"{self.hub.url}/api/models/{name}/xet-read-token/{oid}"
             commit |= {"X-Xet-Hash": self.hub.xet_hashes[blob.sha256], "X-Xet-Refresh-Route": refresh}
-        return (
-            b"",
-            {
-                **commit,
-                "X-Linked-Etag": f'"{blob.sha256}"',
-                "X-Linked-Size": str(blob.size),
-                "Location": f"{self.hub.large_url}/large/{blob.sha256}?file={quote(path)}",
-            },
-            302,
-        )
+        location = f"{self.hub.large_url}/large/{blob.sha256}?file={quote(path)}"
+        linked = {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(blob.size), "Location": location}
+        return b"", {**commit, **linked}, 302
 
     def _large(self, oid: str) -> Answer:
         if self.command == "PUT":
@@ -259,3 +242,41 @@ ROUTES = [
     (rf"POST /{NAME}/lfs/verify", "lfs_verify"),
     (rf"(?:GET|HEAD) /{NAME}/resolve/{REVISION}/(.+)", "resolve"),
 ]
+
+LICENSES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0", "bsd-3-clause", "openrail", "other", "unknown"}
+
+
+def card_errors(card: str) -> list[str]:
+    """Return what the Hub would refuse in the header of a card, as far as its rules are documented."""
+    found = re.match(r"---\r?\n(.*?)\r?\n---(\r?\n|$)", card, re.DOTALL)
+    try:
+        front = yaml.safe_load(found[1]) if found else {}
+    except yaml.YAMLError as error:
+        return [f"invalid YAML: {error}"]
+    if not isinstance(front, dict):
+        return ["the front matter must be a mapping"]
+    return [*_values(front), *_model_index(front.get("model-index", []))]
+
+
+def _values(front: dict[str, Any]) -> Iterator[str]:
+    if "license" in front and front["license"] not in LICENSES:
+        yield f'"license" must be one of {sorted(LICENSES)}'
+    for key in ("tags", "datasets", "metrics", "language"):
+        value = front.get(key, [])
+        if not (isinstance(value, (list, str)) and all(isinstance(item, str) for item in value)):
+            yield f'"{key}" must be strings'
+    for key in ("library_name", "pipeline_tag"):
+        if key in front and not isinstance(front[key], str):
+            yield f'"{key}" must be a string'
+    base = front.get("base_model", [])
+    for name in [base] if isinstance(base, str) else base:
+        if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+            yield f'"base_model" with value "{name}" is not valid'
+
+
+def _model_index(index: list[Any]) -> Iterator[str]:
+    for result in (result for model in index for result in model["results"]):
+        if not (result["task"]["type"] and result["dataset"]["type"] and result["dataset"]["name"]):
+            yield '"model-index" needs a task type, a dataset type and a dataset name'
+        if not all("type" in metric and "value" in metric for metric in result["metrics"]):
+            yield '"model-index" metrics need a type and a value'

@@ -33,6 +33,10 @@ class Blob:
     def git_sha1(self) -> str:
         return hashlib.sha1(b"blob %d\0" % len(self.content) + self.content).hexdigest()
 
+    @property
+    def oid(self) -> str:
+        return self.sha256 if self.lfs else self.git_sha1
+
 
 @dataclass
 class Repository:
@@ -109,12 +113,12 @@ class LoopbackHub:
         self.repositories: dict[str, Repository] = {}
         self.large: dict[str, bytes] = {}  # large files by SHA-256
         # token: who, role, organisations, gated repositories that were granted
+        users = (("alice", "alice", "write"), ("bob", "bob", "write"), ("reader", "alice", "read"))
         self.users: dict[str, dict[str, Any]] = {
-            "hf_alice": {"name": "alice", "role": "write", "orgs": ["clinic"], "granted": set()},
-            "hf_bob": {"name": "bob", "role": "write", "orgs": ["clinic"], "granted": set()},
-            "hf_reader": {"name": "alice", "role": "read", "orgs": ["clinic"], "granted": set()},
-            "hf_stranger": {"name": "mallory", "role": "write", "orgs": [], "granted": set()},
+            f"hf_{token}": {"name": name, "role": role, "orgs": ["clinic"], "granted": set()}
+            for token, name, role in users
         }
+        self.users["hf_stranger"] = {"name": "mallory", "role": "write", "orgs": [], "granted": set()}
         self.requests: list[Request] = []
         self.faults: list[Fault] = []
         self.lock = threading.RLock()

@@ -20,7 +20,7 @@ def test_the_names_for_type_checkers_are_those_at_run_time():
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert imported == {(f"modelsgenesis.{room}", name) for name, room in modelsgenesis._ROOM_OF.items()}
+    assert imported == {(f"modelsgenesis.{module}", name) for name, module in modelsgenesis._MODULE_OF.items()}
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -1,6 +1,11 @@
+"""From a folder of scans to a bundle: data, initial weights, exclusion of test cases, resuming."""
+
 import json
+import os
 import re
 import shutil
+import signal
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -8,15 +13,26 @@ import pytest
 import torch
 from PIL import Image
 
-import modelsgenesis
-from modelsgenesis.checkpoints import load_bundle
-from modelsgenesis.configs import SCHEMES, GenesisUNetConfig, PretrainingConfig
-from modelsgenesis.errors import CheckpointError, ConfigurationError, DataError, ScanError, TrainingError
+from modelsgenesis import Bundle, BundleConfig, from_pretrained, load_bundle, pretrain, save_bundle
+from modelsgenesis.configs import (
+    CONTRACTS,
+    SCHEMES,
+    ClassifierConfig,
+    GenesisUNetConfig,
+    PretrainingConfig,
+    Provenance,
+)
+from modelsgenesis.data import ScanReference
+from modelsgenesis.errors import CheckpointError, ConfigurationError, DataError, Interrupted, ScanError, TrainingError
+from modelsgenesis.networks import build_network
+from modelsgenesis.pretraining import exclude_test_cases
 from modelsgenesis.training import Run
+from modelsgenesis.training.pretraining import read_run
 from recorded_notes import Notes
 
+NETWORK = GenesisUNetConfig(widths=(4, 8), norm="instance")
 TINY = PretrainingConfig(
-    network=GenesisUNetConfig(widths=(4, 8), norm="instance"),
+    network=NETWORK,
     patch_size=(16, 16, 12),
     steps=4,
     batch_size=2,
@@ -25,74 +41,118 @@ TINY = PretrainingConfig(
     validation_samples=3,
     warmup_steps=1,
     workers=0,
+    precision="float32",
 )
+CPU = {"device": "cpu"}
+
+
+class Stopping(Notes):
+    """Collects notes and sends a signal after a step."""
+
+    def __init__(self, at):
+        super().__init__()
+        self.at = at
+
+    def step(self, step, loss, samples_per_second, waiting):
+        if step == self.at:
+            signal.raise_signal(signal.SIGTERM)
+
+
+def split_of(run):
+    return json.loads((run / "run.json").read_text())["split"]
+
+
+def write_split(path, *test):
+    path.write_text(json.dumps({"training": [], "validation": [], "test": list(test)}))
+    return path
+
+
+def write_weights(folder, network=NETWORK, contract=CONTRACTS["ct"], task="restoration", labels=()):
+    config = BundleConfig(
+        task=task,
+        network=network,
+        input=contract.override(channels=contract.channels if network.unet.in_channels == 1 else ("t1", "t2")),
+        labels=labels,
+        patch_size=(16, 16, 12)[: network.unet.dims],
+        provenance=Provenance(origin="pretrained", library_version="0"),
+    )
+    return save_bundle(folder, Bundle(build_network(network).eval(), config))
+
+
+def write_noise(folder, low, high, count=2):
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(count):
+        values = random.uniform(low, high, (24, 24, 16)).astype(np.float32)
+        nib.save(nib.Nifti1Image(values, np.eye(4)), folder / f"m{index}.nii.gz")
+    return folder
+
+
+def write_planes(folder, count=3):
+    folder.mkdir()
+    random = np.random.default_rng(0)
+    for index in range(count):
+        smooth = np.kron(random.integers(20, 250, (8, 8)), np.ones((8, 8)))
+        Image.fromarray(smooth.astype(np.uint8)).save(folder / f"x{index}.png")
+    return folder
 
 
 def test_a_folder_of_scans_becomes_a_bundle_that_loads(ct_folder, tmp_path):
-    run = modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=TINY, device="cpu")
-    network = modelsgenesis.from_pretrained(run)
+    run = pretrain(ct_folder, tmp_path / "run", config=TINY, tensorboard=True, **CPU)
+    network = from_pretrained(run)
     assert network(torch.rand(1, 1, 16, 16, 12)).shape == (1, 1, 16, 16, 12)
     config = network.bundle
     assert (config.task, config.input.modality, config.patch_size) == ("restoration", "ct", (16, 16, 12))
-    assert config.provenance.data["training_scans"] == 3
-    assert config.provenance.data["validation_scans"] == 1
-    results = config.provenance.results
+    provenance = config.provenance
+    assert (provenance.data["training_scans"], provenance.data["validation_scans"]) == (3, 1)
     losses = {"restoration_loss", "identity_loss", "mean_image_loss"}
-    assert set(results) == {*losses, "step", "samples", "seed", "collapsed"}
+    assert set(provenance.results) == {*losses, "step", "samples", "seed", "collapsed"}
+    assert provenance.environment["wall_hours"] > 0
+    assert {"cpu_hours", "hardware", "python", "torch"} <= set(provenance.environment)
     assert (run / "figures" / "restorations.png").stat().st_size > 10_000
+    drawn = sorted(path.name for path in (run / "figures" / "restorations").iterdir())
+    assert drawn == ["step_000002.png", "step_000004.png"]
     assert (run / "figures" / "curve.png").exists()
-    assert "figures/restorations.png" in (run / "README.md").read_text()
-
-
-def test_validates_on_the_scans_that_are_named_and_trains_on_the_others(ct_folder, tmp_path):
-    named = ct_folder / "patient2.nii.gz"
-    run = modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=TINY, validation_source=named, device="cpu")
-    split = json.loads((run / "run.json").read_text())["split"]
-    assert [name.endswith("patient2.nii.gz") for name in split["validation"]] == [True]
-    assert len(split["training"]) == 3
-    assert not any(name.endswith("patient2.nii.gz") for name in split["training"])
+    assert list((run / "tensorboard").glob("events.*"))
+    header = (run / "validation.csv").read_text().splitlines()[0]
+    assert header == "step,restoration_loss,identity_loss,mean_image_loss,output_spread,collapsed"
 
 
 def test_no_name_of_a_scan_leaves_the_run(ct_folder, tmp_path):
-    run = modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=TINY, device="cpu")
+    run = pretrain(ct_folder, tmp_path / "run", config=TINY, cache=tmp_path / "cache", **CPU)
     for name in ("config.json", "README.md"):
         text = (run / name).read_text()
         assert not re.search(r"patient\d", text)
         assert str(ct_folder) not in text
-    split = json.loads((run / "run.json").read_text())["split"]
+        assert str(tmp_path) not in text
+    assert "figures/restorations.png" in (run / "README.md").read_text()
+    split = split_of(run)
     assert len(split["training"]) == 3
     assert not set(split["training"]) & set(split["validation"])
+    assert read_run(run).config == TINY.with_data(source=ct_folder, cache=tmp_path / "cache")
+
+
+def test_validates_on_the_scans_that_are_named_and_trains_on_the_others(ct_folder, tmp_path):
+    named = ct_folder / "patient2.nii.gz"
+    split = split_of(pretrain(ct_folder, tmp_path / "run", config=TINY, validation_source=named, **CPU))
+    assert split["validation"] == [str(named)]
+    assert len(split["training"]) == 3
+    assert str(named) not in split["training"]
 
 
 def test_the_same_seed_gives_the_same_weights_whatever_the_workers(ct_folder, tmp_path):
-    config = TINY.override(precision="float32")
-    first = modelsgenesis.pretrain(ct_folder, tmp_path / "first", config=config, device="cpu")
-    second = modelsgenesis.pretrain(ct_folder, tmp_path / "second", config=config.override(workers=2), device="cpu")
-    other = modelsgenesis.pretrain(ct_folder, tmp_path / "other", config=config.override(seed=1), device="cpu")
-    weights = [load_bundle(run).network.state_dict() for run in (first, second, other)]
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-    assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
-
-
-def test_goes_on_from_a_run_with_its_shape_and_contract(ct_folder, tmp_path):
-    first = modelsgenesis.pretrain(ct_folder, tmp_path / "first", config=TINY, window=(-500, 500), device="cpu")
-    config = TINY.override(network=GenesisUNetConfig(widths=(8, 16)))
-    run = modelsgenesis.pretrain(ct_folder, tmp_path / "second", config=config, init=first, device="cpu")
-    bundle = load_bundle(run).config
-    assert bundle.network.widths == (4, 8)
-    assert bundle.input.window == (-500, 500)
-    assert bundle.provenance.init == "first"
+    configs = (TINY, TINY.override(workers=2), TINY.override(seed=1))
+    runs = [pretrain(ct_folder, tmp_path / str(number), config=one, **CPU) for number, one in enumerate(configs)]
+    first, second, other = ((run / "model.safetensors").read_bytes() for run in runs)
+    assert first == second
+    assert first != other
 
 
 def test_pretrains_on_images_in_two_dimensions(tmp_path):
-    random = np.random.default_rng(0)
-    (tmp_path / "xrays").mkdir()
-    for index in range(3):
-        smooth = np.kron(random.integers(20, 250, (8, 8)), np.ones((8, 8)))
-        Image.fromarray(smooth.astype(np.uint8)).save(tmp_path / "xrays" / f"x{index}.png")
-    config = TINY.override(network=GenesisUNetConfig(dims=2, widths=(4, 8), norm="instance"), patch_size=(32, 32))
-    run = modelsgenesis.pretrain(tmp_path / "xrays", tmp_path / "run", config=config, modality="xray", device="cpu")
-    assert modelsgenesis.from_pretrained(run)(torch.rand(1, 1, 32, 32)).shape == (1, 1, 32, 32)
+    config = TINY.override(network=NETWORK.override(dims=2), patch_size=(32, 32))
+    scans = write_planes(tmp_path / "xrays")
+    run = pretrain(scans, tmp_path / "run", config=config, modality="xray", **CPU)
+    assert from_pretrained(run)(torch.rand(1, 1, 32, 32)).shape == (1, 1, 32, 32)
 
 
 def test_one_bad_scan_among_many_is_left_out_and_said(ct_folder, tmp_path):
@@ -101,103 +161,82 @@ def test_one_bad_scan_among_many_is_left_out_and_said(ct_folder, tmp_path):
     whole = (folder / "patient0.nii.gz").read_bytes()
     (folder / "truncated.nii.gz").write_bytes(whole[: len(whole) // 2])
     (folder / "junk.nii.gz").write_bytes(b"no image at all")
-    affine = np.eye(4)
-    nib.save(nib.Nifti1Image(np.full((20, 20, 20), -1000, np.int16), affine), folder / "constant.nii.gz")
+    nib.save(nib.Nifti1Image(np.full((20, 20, 20), -1000, np.int16), np.eye(4)), folder / "constant.nii.gz")
     nan = np.random.default_rng(0).normal(0, 500, (20, 20, 20)).astype(np.float32)
     nan[3] = np.nan
-    nib.save(nib.Nifti1Image(nan, affine), folder / "nan.nii.gz")
-    small = nib.load(ct_folder / "patient1.nii.gz").slicer[4:12]
-    nib.save(small, folder / "small.nii.gz")
+    nib.save(nib.Nifti1Image(nan, np.eye(4)), folder / "nan.nii.gz")
+    nib.save(nib.load(ct_folder / "patient1.nii.gz").slicer[4:12], folder / "small.nii.gz")
     notes = Notes()
-    asked = {"config": TINY, "device": "cpu"}
-    run = modelsgenesis.pretrain(folder, tmp_path / "run", **asked, reporter=notes)
+    run = pretrain(folder, tmp_path / "run", config=TINY, reporter=notes, **CPU)
     said = "\n".join(note for note in notes.notes if note.startswith("left out"))
     for name in ("truncated", "junk", "constant", "nan", "small"):
         assert said.count(f"{name}.nii.gz") == 1, said
     assert "8×24×20 voxels do not hold a patch of 16×16×12" in said
-    assert "patch_size=8,16,12 would fit all 5 scans" in notes.notes
+    assert "patch_size=8,16,12 would fit all" in notes.text
     assert load_bundle(run).config.provenance.data["training_scans"] == 3
     with pytest.raises(ScanError, match=r"\.nii\.gz"):
-        modelsgenesis.pretrain(folder, tmp_path / "strict", **asked, strict=True)
+        pretrain(folder, tmp_path / "strict", config=TINY, strict=True, **CPU)
 
 
-def test_refuses_a_full_output_before_any_work(ct_folder, tmp_path):
-    (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(TrainingError, match="is not empty; choose a new folder"):
-        modelsgenesis.pretrain(ct_folder, tmp_path, config=TINY)
-    assert (tmp_path / "notes.txt").read_text() == "mine"
-
-
-def test_refuses_folders_without_scans(tmp_path):
-    with pytest.raises(DataError, match="nowhere"):
-        modelsgenesis.pretrain(tmp_path / "nowhere", tmp_path / "run", config=TINY)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no usable scan"):
-        modelsgenesis.pretrain(tmp_path / "empty", tmp_path / "run", config=TINY)
-    assert not (tmp_path / "run").exists()
-
-
-def test_refuses_a_patch_larger_than_every_scan_and_says_what_would_fit(ct_folder, tmp_path):
-    message = r"no scan holds a sub-volume of \(64, 16, 64\): patch_size=28,16,20 would fit all 4 scans"
-    with pytest.raises(DataError, match=message):
-        modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=TINY.override(patch_size=(64, 16, 64)))
+@pytest.mark.parametrize(
+    ("source", "output", "options", "error", "words"),
+    [
+        ("{ct}", "full", {}, TrainingError, "is not empty; choose a new folder"),
+        ("{ct}", "full/notes.txt", {}, TrainingError, "choose another folder for the output"),
+        ("{ct}", "full/notes.txt/run", {}, TrainingError, "choose another folder for the output"),
+        ("nowhere", "run", {}, DataError, "nowhere"),
+        ("full", "run", {}, DataError, "no usable scan"),
+        (None, "run", {}, ConfigurationError, "source: received nothing, expected the scans"),
+        ("{ct}", "run", {"modalty": "ct"}, ConfigurationError, "did you mean modality"),
+        ("{ct}", "run", {"config": TINY.override(patch_size=(64, 16, 64))}, DataError, "patch_size=28,16,20 would fit"),
+        ("{ct}", "run", {"config": TINY.override(patch_size=(17, 16, 12))}, ConfigurationError, "=16,16,12"),
+        ("{ct}", "run", {"exclude_test_cases": "no.json"}, DataError, "no such file"),
+        pytest.param(
+            *("{ct}", "run", {"device": "cuda"}, ConfigurationError, "there is no CUDA device; use --device cpu"),
+            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here"),
+        ),
+    ],
+)
+def test_refuses_what_cannot_be_trained_on_before_any_run(
+    ct_folder, tmp_path, monkeypatch, source, output, options, error, words
+):
+    monkeypatch.chdir(tmp_path)
+    Path("full").mkdir()
+    Path("full/notes.txt").write_text("mine")
+    with pytest.raises(error, match=words):
+        pretrain(source and source.format(ct=ct_folder), output, **{"config": TINY, **CPU, **options})
+    assert Path("full/notes.txt").read_text() == "mine"
+    assert not Path("run").exists()
 
 
 @pytest.mark.parametrize("name", SCHEMES)
-def test_every_scheme_of_the_poster_runs_and_is_named_on_the_card(ct_folder, tmp_path, name):
+def test_every_scheme_of_the_ablation_runs_and_is_named_on_the_card(ct_folder, tmp_path, name):
     notes = Notes()
     # Shuffling needs a side of 20, and half of the samples are not shuffled.
     config = TINY.override(pretext=SCHEMES[name], steps=1, patch_size=(20, 20, 12), validation_samples=8)
-    asked = {"config": config, "modality": "ct", "device": "cpu", "reporter": notes}
-    run = modelsgenesis.pretrain(ct_folder, tmp_path / "run", **asked)
+    run = pretrain(ct_folder, tmp_path / "run", config=config, modality="ct", reporter=notes, **CPU)
     provenance = load_bundle(run).config.provenance
     assert PretrainingConfig.from_dict(provenance.recipe) == config
     assert f"Scheme {name}: " in (run / "README.md").read_text()
     assert (provenance.results["identity_loss"] == 0) is (name == "identity")
-    assert any("this trains an autoencoder" in note for note in notes.notes) is (name == "identity")
+    assert ("this trains an autoencoder" in notes.text) is (name == "identity")
 
 
-def test_a_batch_larger_than_the_data_works_and_that_is_said(ct_folder, tmp_path):
-    notes = Notes()
-    config = TINY.override(batch_size=12, steps=1)
-    run = modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=config, device="cpu", reporter=notes)
-    assert any("a batch of 12 is more than the 9 sub-volumes of an epoch" in note for note in notes.notes)
-    assert (run / "model.safetensors").exists()
-
-
-def test_without_validation_scans_it_says_that_nobody_is_held_out(ct_folder, tmp_path):
-    notes = Notes()
-    config = TINY.override(validation_fraction=0.0, steps=1)
-    run = modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=config, device="cpu", reporter=notes)
-    assert any("nobody is held out" in note for note in notes.notes)
-    assert load_bundle(run).config.provenance.data["held_out"] is False
-    assert "Nobody was held out" in (run / "README.md").read_text()
-
-
-def test_refuses_validation_scans_of_which_none_is_usable(ct_folder, tmp_path):
-    junk = tmp_path / "junk.nii.gz"
-    junk.write_bytes(b"no image")
-    with pytest.raises(DataError, match=r"junk\.nii\.gz: no usable scan"):
-        modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=TINY, validation_source=junk, device="cpu")
-    small = nib.load(ct_folder / "patient1.nii.gz").slicer[4:12]
-    nib.save(small, tmp_path / "small.nii.gz")
-    with pytest.raises(DataError, match="no usable scan is left to validate on among 4"):
-        modelsgenesis.pretrain(
-            ct_folder, tmp_path / "run", config=TINY, validation_source=tmp_path / "small.nii.gz", device="cpu"
+def test_a_batch_larger_than_the_data_and_no_held_out_patient_are_said(ct_folder, tmp_path):
+    for number, (source, changes) in enumerate(
+        (
+            (ct_folder, {"batch_size": 13, "validation_fraction": 0.0}),
+            (ct_folder / "patient0.nii.gz", {"batch_size": 4}),
         )
-
-
-def test_refuses_an_output_that_cannot_be_a_folder_before_any_work(ct_folder, tmp_path):
-    (tmp_path / "file").write_text("")
-    notes = Notes()
-    for output in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(TrainingError, match=r"choose a.* folder for the output"):
-            modelsgenesis.pretrain(ct_folder, output, config=TINY, reporter=notes)
-    assert notes.notes == []
+    ):
+        notes = Notes()
+        run = pretrain(source, tmp_path / str(number), config=TINY.override(steps=1, **changes), reporter=notes, **CPU)
+        assert f"a batch of {changes['batch_size']} is more than the" in notes.text
+        assert "no patient is held out" in notes.text
+        assert load_bundle(run).config.provenance.data["held_out"] is False
 
 
 def test_a_full_disk_ends_the_run_with_its_bundle_intact(ct_folder, tmp_path, monkeypatch):
-    config = TINY.override(steps=4)
     real, calls = Run.save_checkpoint, []
 
     def full(self, state):
@@ -208,10 +247,10 @@ def test_a_full_disk_ends_the_run_with_its_bundle_intact(ct_folder, tmp_path, mo
 
     monkeypatch.setattr(Run, "save_checkpoint", full)
     with pytest.raises(CheckpointError, match="No space left on device"):
-        modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=config, device="cpu")
+        pretrain(ct_folder, tmp_path / "run", config=TINY, **CPU)
     monkeypatch.undo()
     assert load_bundle(tmp_path / "run").config.provenance.results["step"] in (2, 4)
-    modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=config, device="cpu", resume=True)
+    pretrain(ct_folder, tmp_path / "run", config=TINY, resume=True, **CPU)
 
 
 def test_a_picture_that_cannot_be_drawn_never_ends_the_run(ct_folder, tmp_path, monkeypatch):
@@ -221,42 +260,222 @@ def test_a_picture_that_cannot_be_drawn_never_ends_the_run(ct_folder, tmp_path, 
     monkeypatch.setattr("modelsgenesis.training.watching.draw_restorations", full)
     monkeypatch.setattr("modelsgenesis.training.watching.draw_curve", full)
     notes = Notes()
-    run = modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=TINY, device="cpu", reporter=notes)
+    run = pretrain(ct_folder, tmp_path / "run", config=TINY, reporter=notes, **CPU)
     assert sum(note.startswith("a figure is missing") for note in notes.notes) == 1
     assert "figures/" not in (run / "README.md").read_text()
 
 
-def test_a_person_s_words_stay_when_the_run_goes_on(ct_folder, tmp_path):
-    run = tmp_path / "run"
-    modelsgenesis.pretrain(ct_folder, run, config=TINY.override(steps=2), device="cpu")
-    card = run / "README.md"
+def test_a_person_s_words_stay_when_the_run_continues(ct_folder, tmp_path):
+    with pytest.raises(Interrupted):
+        pretrain(ct_folder, tmp_path / "run", config=TINY, reporter=Stopping(at=3), **CPU)
+    card = tmp_path / "run" / "README.md"
     card.write_text(card.read_text().replace("FILL IN the data set or hospital", "Our hospital"))
-    modelsgenesis.pretrain(ct_folder, tmp_path / "again", config=TINY, init=run, device="cpu")
-    shutil.copy(card, tmp_path / "again" / "README.md")
-    modelsgenesis.pretrain(ct_folder, tmp_path / "again", config=TINY, init=run, device="cpu", resume=True)
-    assert "Our hospital" in (tmp_path / "again" / "README.md").read_text()
+    pretrain(None, tmp_path / "run", resume=True, **CPU)
+    assert "Our hospital" in card.read_text()
 
 
-def test_every_validation_is_drawn_and_the_cost_is_on_the_card(ct_folder, tmp_path):
-    run = modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=TINY, device="cpu", tensorboard=True)
-    drawn = sorted(path.name for path in (run / "figures" / "restorations").iterdir())
-    assert drawn == ["step_000002.png", "step_000004.png"]
-    environment = load_bundle(run).config.provenance.environment
-    assert environment["wall_hours"] > 0
-    assert {"cpu_hours", "hardware", "python", "torch"} <= set(environment)
-    assert list((run / "tensorboard").glob("events.*"))
-    header = (run / "validation.csv").read_text().splitlines()[0]
-    assert header == "step,restoration_loss,identity_loss,mean_image_loss,output_spread,collapsed"
+# Initial weights.
 
 
-def test_one_patient_is_validated_on_other_sub_volumes_and_that_is_said(ct_folder, tmp_path):
+def test_initial_weights_bring_network_input_and_head_and_the_card_names_them(ct_folder, tmp_path):
+    init = write_weights(tmp_path / "first", contract=CONTRACTS["ct"].override(window=(-500.0, 500.0)))
+    config = TINY.override(network=GenesisUNetConfig(widths=(8, 16)), steps=2)
+    run = pretrain(ct_folder, tmp_path / "run", config=config, init=init, **CPU)
+    before, after = load_bundle(init), load_bundle(run)
+    assert after.config.network == before.config.network
+    assert after.config.input.window == (-500, 500)
+    assert after.config.provenance.init == "first"
+    assert "| Started from | first |" in (run / "README.md").read_text()
+    weights = [bundle.network.state_dict()["head.weight"] for bundle in (before, after)]
+    torch.testing.assert_close(*weights, atol=0.05, rtol=0)  # two steps away
+
+
+@pytest.mark.parametrize(
+    ("network", "task", "labels"),
+    [
+        (NETWORK.override(out_channels=3, output="linear", in_channels=2), "segmentation", ("background", "a", "b")),
+        (NETWORK.override(out_channels=1, output="linear"), "segmentation", ("a",)),
+        (ClassifierConfig(encoder=NETWORK, num_classes=2, hidden=4), "classification", ("a", "b")),
+    ],
+)
+def test_weights_of_another_task_get_a_new_head_and_that_is_said(ct_folder, tmp_path, network, task, labels):
     notes = Notes()
-    modelsgenesis.pretrain(ct_folder / "patient0.nii.gz", tmp_path / "run", config=TINY, device="cpu", reporter=notes)
-    assert any("nobody is held out" in note for note in notes.notes)
+    init = write_weights(tmp_path / "tuned", network, task=task, labels=labels)
+    run = pretrain(ct_folder, tmp_path / "run", config=TINY.override(steps=1), init=init, reporter=notes, **CPU)
+    assert load_bundle(run).config.network == NETWORK
+    assert f"tuned was trained for {task}: its head is replaced" in notes.text
+    pretrained = read_run(run).pretrained
+    assert not any(name.startswith("head") for name in pretrained)
+    assert any(name.startswith("encoder") for name in pretrained)
 
 
-def test_refuses_a_device_that_is_not_there(ct_folder, tmp_path):
-    if torch.cuda.is_available():
-        pytest.skip("there is a CUDA device here")
-    with pytest.raises(ConfigurationError, match="there is no CUDA device; use --device cpu"):
-        modelsgenesis.pretrain(ct_folder, tmp_path / "run", config=TINY, device="cuda")
+CT = CONTRACTS["ct"].override(window=(-200.0, 300.0), spacing=(2.0, 2.0, 2.0))
+STANDARDIZED = CONTRACTS["ct"].override(intensity="standardize", window=None, mean=-700.0, deviation=250.0)
+
+
+@pytest.mark.parametrize(
+    ("scans", "contract", "options", "expected", "words"),
+    [
+        ("ct", CT, {}, {"window": (-200, 300), "spacing": (2, 2, 2)}, "ct: prepared as for first"),
+        ("ct", CT, {"spacing": (3, 3, 3)}, {"window": (-200, 300), "spacing": (3, 3, 3)}, "but for what was changed"),
+        ("ct", CT, {"window": (-100, 100)}, {"window": (-100, 100), "intensity": "window"}, "but for what"),
+        ("ct", STANDARDIZED, {}, {"intensity": "window", "window": (-1000, 1000)}, "intensities by standardize"),
+        ("mri", CT, {}, {"modality": "mri"}, "warning: first was trained on ct, the scans are mri"),
+        ("unclear", CONTRACTS["mri"], {}, {"modality": "mri"}, "taking mri, which first was trained on"),
+    ],
+)
+def test_the_input_of_the_weights_is_kept_where_the_scans_are_alike(
+    ct_folder, tmp_path, scans, contract, options, expected, words
+):
+    folder = ct_folder if scans == "ct" else write_noise(tmp_path / scans, 0, 9000 if scans == "mri" else 200)
+    notes, init = Notes(), write_weights(tmp_path / "first", contract=contract)
+    config = TINY.override(steps=1, patch_size=(8, 8, 8))
+    run = pretrain(folder, tmp_path / "run", config=config, init=init, reporter=notes, **options, **CPU)
+    chosen = load_bundle(run).config.input
+    assert {name: getattr(chosen, name) for name in expected} == expected
+    assert words in notes.text
+
+
+def test_weights_of_other_dimensions_are_refused(ct_folder, tmp_path):
+    flat = write_weights(tmp_path / "flat", NETWORK.override(dims=2), CONTRACTS["xray"])
+    with pytest.raises(ConfigurationError, match=r"flat is a network of 2 dimensions.*set patch_size=16,16"):
+        pretrain(ct_folder, tmp_path / "run", config=TINY, init=flat, **CPU)
+    planes = write_planes(tmp_path / "xrays")
+    for init, words in ((None, "set network.dims=2"), (write_weights(tmp_path / "deep"), "deep has 3 dimensions")):
+        with pytest.raises(ConfigurationError, match=words):
+            pretrain(planes, tmp_path / "run", config=TINY, modality="xray", init=init, **CPU)
+
+
+# Test cases of other runs.
+
+
+def scan(name, group=None, folder="scans"):
+    group = group or name.partition(".")[0]
+    path = Path(folder) / name
+    return ScanReference(path=path, format="NIfTI", shape=(8, 8, 8), spacing=None, modality=None, group=group)
+
+
+@pytest.mark.parametrize(
+    ("name", "group", "case"),
+    [
+        ("hippocampus_001.nii.gz", None, "hippocampus_001"),
+        ("brats_001_0000.nii.gz", None, "brats_001"),
+        ("000013_005.png", "000013", "Effusion/000013_005.png"),
+        ("000013_005.png", "000013", "Effusion/000013_005"),
+        ("000013_005.png", "000013", "000013"),
+    ],
+)
+def test_a_split_names_a_scan_by_its_file_or_its_patient(tmp_path, name, group, case):
+    one, other = scan(name, group, folder="Effusion"), scan("other.nii.gz")
+    splits = [write_split(tmp_path / "s.json", case)]
+    assert exclude_test_cases([one, other], [one], splits, Notes()) == ([other], [], 1)
+
+
+def test_other_scans_of_the_same_patient_are_excluded_too(tmp_path):
+    notes = Notes()
+    scans = [scan("a_1.png", "a"), scan("a_2.png", "a"), scan("b_1.png", "b"), scan("c_1.png", "c")]
+    splits = [write_split(tmp_path / "s.json", "a_1"), write_split(tmp_path / "t.json", "b_1")]
+    assert exclude_test_cases(scans, [], splits, notes) == (scans[3:], [], 3)
+    assert notes.notes == ["excluded 3 scans of 2 patients that other runs keep for testing"]
+    for tested, words in ((["x", "y"], "none of its 2 test cases, such as 'x'"), ([], "0 test cases, an empty list")):
+        with pytest.raises(DataError, match=words):
+            exclude_test_cases(scans, [], [write_split(tmp_path / "s.json", *tested)], notes)
+    with pytest.raises(DataError, match="nothing is left to train on"):
+        exclude_test_cases(scans[:2], [], [write_split(tmp_path / "s.json", "a")], notes)
+
+
+def test_a_pretraining_never_sees_them_and_the_card_counts_them(ct_folder, tmp_path):
+    recorded = write_split(tmp_path / "split.json", "patient1")
+    run = pretrain(ct_folder, tmp_path / "run", config=TINY.override(steps=1), exclude_test_cases=recorded, **CPU)
+    seen = [name for names in split_of(run).values() for name in names]
+    assert len(seen) == 3
+    assert not any("patient1" in name for name in seen)
+    assert "| left out test scans | 1 |" in (run / "README.md").read_text()
+
+
+# Resuming.
+
+
+@pytest.fixture
+def interrupted(ct_folder, tmp_path):
+    """A run with options of its own, ended by a signal at step 3."""
+    named = {"window": (-500, 500), "validation_source": ct_folder / "patient2.nii.gz", "cache": tmp_path / "cache"}
+    with pytest.raises(Interrupted):
+        pretrain(ct_folder, tmp_path / "run", config=TINY, reporter=Stopping(at=3), **named, **CPU)
+    return tmp_path / "run"
+
+
+def test_a_resume_needs_nothing_but_the_folder_and_is_exact_to_the_bit(interrupted, ct_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pretrain(None, "run", resume=True, **CPU)
+    record = read_run(interrupted)
+    assert record.finished
+    assert record.config.data.source == (str(ct_folder),)
+    assert record.split["validation"] == (str(ct_folder / "patient2.nii.gz"),)
+    whole = pretrain(None, tmp_path / "whole", config=record.config, **CPU)
+    for name in ("model.safetensors", "validation.csv"):
+        assert (whole / name).read_bytes() == (interrupted / name).read_bytes()
+    assert load_bundle(whole).config.input.window == (-500, 500)
+
+
+def test_a_finished_run_is_left_as_it_is_and_that_is_said(interrupted):
+    pretrain(None, interrupted, resume=True, **CPU)
+    before = {path: path.stat().st_mtime_ns for path in interrupted.rglob("*") if path.is_file()}
+    notes = Notes()
+    assert pretrain(None, interrupted, resume=True, reporter=notes, **CPU) == interrupted
+    assert notes.notes == [f"{interrupted}: the run is finished, there is nothing left to resume"]
+    assert {path: path.stat().st_mtime_ns for path in interrupted.rglob("*") if path.is_file()} == before
+    with pytest.raises(TrainingError, match="seed was 0, now 1"):
+        pretrain(None, interrupted, config=TINY.override(seed=1), resume=True, **CPU)
+
+
+def test_another_configuration_is_refused_with_its_differences(interrupted, ct_folder):
+    again = {"resume": True, **CPU}
+    with pytest.raises(TrainingError, match=r"modality was auto, now mri; data\.window was \[-500.0, 500.0\], now"):
+        pretrain(ct_folder, interrupted, modality="mri", window=(-1000, 1000), **again)
+    with pytest.raises(TrainingError, match=r"another configuration: batch_size was 2, now 3; seed was 0, now 1$"):
+        pretrain(None, interrupted, config=TINY.override(batch_size=3, seed=1), **again)
+    pretrain(ct_folder, interrupted, config=TINY.override(checkpoint_every=1), **again)
+
+
+def test_scans_that_came_or_went_are_refused(ct_folder, tmp_path):
+    folder = tmp_path / "scans"
+    folder.mkdir()
+    for path in sorted(ct_folder.iterdir())[:3]:
+        os.link(path, folder / path.name)
+    with pytest.raises(Interrupted):
+        pretrain(folder, tmp_path / "run", config=TINY, reporter=Stopping(at=1), **CPU)
+    os.link(ct_folder / "patient3.nii.gz", folder / "patient3.nii.gz")
+    with pytest.raises(TrainingError, match="other scans or another split"):
+        pretrain(None, tmp_path / "run", resume=True, **CPU)
+
+
+def test_initial_weights_are_not_needed_again(ct_folder, tmp_path):
+    init = write_weights(tmp_path / "first")
+    other = TINY.override(network=GenesisUNetConfig(widths=(8, 16)))
+    with pytest.raises(Interrupted):
+        pretrain(ct_folder, tmp_path / "run", config=other, init=init, reporter=Stopping(at=1), **CPU)
+    init.rename(tmp_path / "elsewhere")
+    run = pretrain(None, tmp_path / "run", config=other, resume=True, **CPU)
+    config = load_bundle(run).config
+    assert (config.network.widths, config.provenance.init) == ((4, 8), "first")
+
+
+def test_sizes_that_fill_the_memory_are_recorded_and_kept(ct_folder, tmp_path, monkeypatch):
+    monkeypatch.setattr("modelsgenesis.training.memory.available_memory", lambda _: 2**29)
+    notes, options = Stopping(at=1), {"config": TINY, "fit_batch": True, "fit_patch": True, **CPU}
+    with pytest.raises(Interrupted):
+        pretrain(ct_folder, tmp_path / "run", reporter=notes, **options)
+    config = read_run(tmp_path / "run").config
+    assert f"patch_size={','.join(map(str, config.patch_size))} is what 0.4 GiB hold" in notes.notes
+    assert any(note.startswith(f"batch_size={config.batch_size}: ") for note in notes.notes)
+    assert all(side % 2 == 0 for side in config.patch_size)
+    pretrain(None, tmp_path / "run", resume=True, **options)
+
+
+def test_a_run_of_version_0_1_0_is_refused_in_one_line(interrupted):
+    record = json.loads((interrupted / "run.json").read_text())
+    del record["digests"]
+    (interrupted / "run.json").write_text(json.dumps(record))
+    with pytest.raises(TrainingError, match=r"version 0\.1\.0.*start again in another folder, with --init"):
+        pretrain(None, interrupted, resume=True, **CPU)

@@ -26,9 +26,9 @@ from modelsgenesis.configs import BundleConfig, PretrainingConfig, pretraining_r
 from modelsgenesis.configs.front_matter import CardParts, split_card  # noqa: E402
 from modelsgenesis.errors import CheckpointError, ConfigurationError, GenesisError  # noqa: E402
 from modelsgenesis.files import sha256_of, write_atomically  # noqa: E402
-from modelsgenesis.hub import ModelSource, review_card  # noqa: E402
-from modelsgenesis.hub.content import check_content  # noqa: E402
-from modelsgenesis.hub.registry import FOLDER_CARD, read_card  # noqa: E402
+from modelsgenesis.hub.push import plan_upload  # noqa: E402
+from modelsgenesis.hub.registry import FOLDER_CARD, ModelSource, read_card  # noqa: E402
+from modelsgenesis.hub.review import review_card  # noqa: E402
 
 LIMIT = 3_000_000  # bytes: every user downloads them with the package
 RECIPE = "small"
@@ -49,8 +49,7 @@ def embed(run: Path, name: str, *, cards: Path, drafts: Path, data: str = "DATA"
     Raises:
         GenesisError: The run is no sound pretraining, is too large, or holds what is private.
     """
-    content = check_content(run)
-    config = content.config
+    config = plan_upload(run).config
     if config.provenance.origin != "pretrained" or config.task != "restoration":
         raise CheckpointError(f"{run}: its origin is {config.provenance.origin!r}, expected a pretraining run")
     size = (run / WEIGHTS_NAME).stat().st_size

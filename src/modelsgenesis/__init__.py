@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # for editors and type checkers; `as` marks what is public
     from modelsgenesis.checkpoints import Bundle as Bundle
     from modelsgenesis.checkpoints import load_bundle as load_bundle
     from modelsgenesis.checkpoints import save_bundle as save_bundle
+    from modelsgenesis.comparison import compare as compare
+    from modelsgenesis.comparison import describe_comparison as describe_comparison
     from modelsgenesis.configs import BundleConfig as BundleConfig
     from modelsgenesis.configs import ClassificationConfig as ClassificationConfig
     from modelsgenesis.configs import FinetuningConfig as FinetuningConfig
@@ -34,9 +36,9 @@ if TYPE_CHECKING:  # for editors and type checkers; `as` marks what is public
     from modelsgenesis.evaluation import evaluate as evaluate
     from modelsgenesis.finetuning import finetune as finetune
     from modelsgenesis.hub import list_cards as list_cards
+    from modelsgenesis.hub.push import push_to_hub as push_to_hub
     from modelsgenesis.models import from_pretrained as from_pretrained
     from modelsgenesis.models import load as load
-    from modelsgenesis.models import push_to_hub as push_to_hub
     from modelsgenesis.models import save_pretrained as save_pretrained
     from modelsgenesis.networks import GenesisUNet as GenesisUNet
     from modelsgenesis.networks import adapt as adapt
@@ -45,32 +47,31 @@ if TYPE_CHECKING:  # for editors and type checkers; `as` marks what is public
     from modelsgenesis.prediction import predict_all as predict_all
     from modelsgenesis.pretext import Deformation as Deformation
     from modelsgenesis.pretraining import pretrain as pretrain
-    from modelsgenesis.verbs import compare as compare
-    from modelsgenesis.verbs import describe_comparison as describe_comparison
 
-_NAMES = {  # what `__getattr__` finds, by the room that it comes from
+_NAMES = {  # what `__getattr__` finds, by the module that it comes from
     "checkpoints": "Bundle load_bundle save_bundle",
+    "comparison": "compare describe_comparison",
     "configs": "BundleConfig ClassificationConfig FinetuningConfig GenesisUNetConfig InputContract "
     "PredictionConfig PretextConfig PretrainingConfig SegmentationConfig",
     "errors": "GenesisError",
     "evaluation": "evaluate",
     "finetuning": "finetune",
     "hub": "list_cards",
-    "models": "from_pretrained load push_to_hub save_pretrained",
+    "hub.push": "push_to_hub",
+    "models": "from_pretrained load save_pretrained",
     "networks": "GenesisUNet adapt build_network",
     "pretext": "Deformation",
     "prediction": "predict predict_all",
     "pretraining": "pretrain",
-    "verbs": "compare describe_comparison",
 }
-_ROOM_OF = {name: room for room, names in _NAMES.items() for name in names.split()}
+_MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOM_OF:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_ROOM_OF[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_ROOM_OF])
+    return sorted([*globals(), *_MODULE_OF])

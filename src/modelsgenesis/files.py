@@ -232,7 +232,7 @@ def replacing_folder(path: Path, error: type[GenesisError] = CheckpointError) ->
         yield temporary
         temporary.replace(path)
         _sync_folder(path.parent)
-    except (OSError, ValueError) as problem:
+    except OSError as problem:
         raise error(f"{path}: cannot be written: {reason_of(problem)}; choose a new folder") from problem
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -5,12 +5,13 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from modelsgenesis import hub
 from modelsgenesis.checkpoints import Bundle, load_bundle, read_config, save_bundle
 from modelsgenesis.checkpoints.card import render_card
 from modelsgenesis.configs import BundleConfig
 from modelsgenesis.errors import ConfigurationError
-from modelsgenesis.hub import publish as push_to_hub  # noqa: F401 - part of this module's offer
+from modelsgenesis.hub.cache import is_own_conversion
+from modelsgenesis.hub.download import fetch_bundle
+from modelsgenesis.hub.registry import Progress
 from modelsgenesis.networks import adapt
 from modelsgenesis.reporting import Reporter
 
@@ -22,7 +23,7 @@ def load(
     *,
     revision: str | None = None,
     token: str | None = None,
-    progress: "hub.Progress | None" = None,
+    progress: Progress | None = None,
 ) -> Bundle:
     """Return a model with everything that its bundle says.
 
@@ -37,8 +38,8 @@ def load(
         HubError: The Hub or the download failed.
         CheckpointError: The files are not a sound model.
     """
-    folder = hub.fetch_bundle(str(name), revision=revision, token=token, progress=progress)
-    return load_bundle(folder, check_values=not hub.is_own_conversion(folder))
+    folder = fetch_bundle(str(name), revision=revision, token=token, progress=progress)
+    return load_bundle(folder, check_values=not is_own_conversion(folder))
 
 
 def from_pretrained(
@@ -117,14 +118,18 @@ def save_pretrained(
     return save_bundle(folder, Bundle(network, config, card or render_card(config, name=folder.resolve().name)))
 
 
-def announce(reporter: Reporter) -> "hub.Progress":
-    """Return a progress of downloads that tells a reporter of each file once."""
-    told: set[str] = set()
+def announce(reporter: Reporter) -> Progress:
+    """Return a progress of downloads that a reporter shows, in MB; a file of less is not worth a line."""
+    shown = ""
 
-    def tell(file: str, _done: int, total: int | None) -> None:
-        if file not in told:
-            told.add(file)
-            reporter.note(f"downloading {file}" + (f", {total / 1e6:.1f} MB" if total else ""))
+    def tell(file: str, done: int, total: int | None) -> None:
+        nonlocal shown
+        megabytes = (total or 0) // 10**6
+        if megabytes and file != shown:
+            reporter.begin(f"downloading {file} (MB)", megabytes)
+            shown = file
+        if megabytes:
+            reporter.advance(done // 10**6)
 
     return tell
 

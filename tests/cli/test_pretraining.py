@@ -5,7 +5,6 @@ import time
 import pytest
 
 from modelsgenesis.checkpoints import read_config
-from modelsgenesis.cli.pretraining import describe_recipe
 from modelsgenesis.configs import RECIPES, PretrainingConfig, pretraining_recipe
 
 
@@ -33,10 +32,22 @@ def test_the_configuration_that_would_run_is_printed_and_nothing_runs(command, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_help_has_a_line_for_every_recipe(command):
-    shown = " ".join(command("pretrain", "--help").out.replace("│", " ").split())
+def test_the_help_names_every_recipe_with_its_budget(command):
+    shown = command("pretrain", "--help").out
     for name, config in RECIPES.items():
-        assert describe_recipe(name, config) in shown
+        assert name in shown
+        assert f"{config.steps or config.epochs:,}" in shown
+
+
+def test_a_configuration_that_was_shown_is_read_back(command, ct_folder, tiny_pretraining, tmp_path):
+    options = [option for option in tiny_pretraining if option not in ("--device", "cpu")]
+    shown = command("pretrain", ct_folder, "--window", "-500,500", "--steps", 1, *options, "--show-config")
+    (tmp_path / "config.json").write_text(shown.out)
+    asked = ["pretrain", "--config", tmp_path / "config.json", "-o", tmp_path / "run", "--device", "cpu", "-q"]
+    assert command(*asked, "--set", "seed=3").status == 0
+    recorded = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
+    assert recorded == {**shown.json(), "seed": 3}
+    assert recorded["data"]["window"] == [-500, 500]
 
 
 def test_a_split_is_left_out_and_tensorboard_is_written(command, ct_folder, tiny_pretraining, tmp_path):
@@ -61,7 +72,7 @@ def test_a_split_is_left_out_and_tensorboard_is_written(command, ct_folder, tiny
         (["pretrain", "{ct}", "--spacing", "1,x"], 2, "expected numbers separated by commas"),
         (["pretrain", "{ct}", "--steps", "0"], 2, "Invalid value"),
         (["pretrain", "{ct}", "--window", "1,2,3"], 2, "'--window': received '1,2,3', expected two numbers"),
-        (["pretrain", "{ct}", "--patch-size", "64"], 2, "'--patch-size': received '64', expected two or three"),
+        (["pretrain", "{ct}", "--patch-size", "64"], 1, "patch_size: received 64, expected values such as 64,64,32"),
         (["pretrain", "{ct}", "--batch-size", "many"], 1, "batch_size: received 'many', expected int"),
         (["pretrain", "{ct}", "--modality", "pet"], 1, "modality: received 'pet'"),
         (["pretrain", "{ct}", "--device", "abacus"], 1, "device: received 'abacus'"),

@@ -1,45 +1,42 @@
 """Records and converted bundles on this machine."""
 
-import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsgenesis import hub as room
-from modelsgenesis.hub.cache import Record, hub_digest, key_of, open_cache, sha256_of
+from modelsgenesis.files import sha256_of
+from modelsgenesis.hub.cache import Cache, Record, cached_bundles, key_of, open_cache, prune
+
+RECORD = Record(repository="clinic/tiny", commit="0" * 40, fingerprint="", root="bundles", folder="tiny-1", files={})
 
 
 @pytest.fixture
-def record() -> Record:
-    return Record(
-        repository="clinic/tiny",
-        revision="main",
-        commit="0" * 40,
-        sources={"a.pt": "1" * 64},
-        root="bundles",
-        folder="tiny-1",
-        files={"config.json": "2" * 64},
-    )
+def cache() -> Cache:
+    """A cache with two converted bundles, to one of which a record leads."""
+    cache = open_cache()
+    for name in ("tiny-1", "tiny-0"):
+        (cache.bundles / name).mkdir(parents=True)
+        (cache.bundles / name / "config.json").write_bytes(b"x" * 1000)
+    cache.write("k", RECORD.override(files={"config.json": sha256_of(cache.bundles / "tiny-1" / "config.json")}))
+    return cache
 
 
 def test_the_environment_says_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    assert open_cache().root == tmp_path / "hf" / "modelsgenesis"
     monkeypatch.delenv("HF_HOME")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert open_cache().root == tmp_path / "xdg" / "modelsgenesis"
-    monkeypatch.setenv("MODELSGENESIS_CACHE", str(tmp_path / "own"))
-    assert open_cache().root == tmp_path / "own"
+    for variable, place in (
+        ("XDG_CACHE_HOME", "modelsgenesis"),
+        ("HF_HOME", "modelsgenesis"),
+        ("MODELSGENESIS_CACHE", ""),
+    ):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+        assert open_cache().root == tmp_path / variable / place
 
 
-def test_a_record_is_read_back_until_it_is_forgotten_or_damaged(record: Record) -> None:
-    cache = open_cache()
-    assert cache.read("k") is None
-    cache.write("k", record)
+def test_a_record_is_read_back_until_it_is_forgotten_or_damaged(cache: Cache) -> None:
     cache.forget("clinic/other")
-    assert cache.read("k") == record
+    assert cache.read("k") is not None
     cache.forget("clinic/tiny")
     assert cache.read("k") is None
     for content in ("{", "[" * 100_000, "[]", "null", '{"repository": 3}', "\0", ""):
@@ -47,28 +44,43 @@ def test_a_record_is_read_back_until_it_is_forgotten_or_damaged(record: Record) 
         assert cache.read("k") is None
 
 
-def test_bundles_that_nothing_leads_to_are_pruned(record: Record) -> None:
-    cache = open_cache()
-    for name in ("tiny-1", "tiny-0"):
-        (cache.bundles / name).mkdir(parents=True)
-        (cache.bundles / name / "model.safetensors").write_bytes(b"x" * 1000)
-    cache.write("k", record)
-    assert [(b.name, b.size, b.used) for b in room.cached_bundles()] == [
-        ("tiny-0", 1000, False),
-        ("tiny-1", 1000, True),
-    ]
-    assert [bundle.name for bundle in room.prune()] == ["tiny-0"]
-    assert [bundle.name for bundle in room.cached_bundles()] == ["tiny-1"]
-    assert [bundle.name for bundle in room.prune(everything=True)] == ["tiny-1"]
-    assert room.cached_bundles() == []
+def test_bundles_that_nothing_leads_to_are_pruned(cache: Cache) -> None:
+    listed = [(bundle.name, bundle.size, bundle.used) for bundle in cached_bundles()]
+    assert listed == [("tiny-0", 1000, False), ("tiny-1", 1000, True)]
+    assert [bundle.name for bundle in prune()] == ["tiny-0"]
+    assert [bundle.name for bundle in cached_bundles()] == ["tiny-1"]
+    assert [bundle.name for bundle in prune(everything=True)] == ["tiny-1"]
+    assert cached_bundles() == []
 
 
-def test_digests_are_gits_and_sha256(tmp_path: Path) -> None:
-    """Golden values of `git hash-object` and `sha256sum` for the same content."""
-    path = tmp_path / "a"
-    path.write_bytes(b"hello\n")
-    assert hub_digest(path, "0" * 40) == hub_digest(b"hello\n", "0" * 40) == "ce013625030ba8dba906f756967f9e9ca394464a"
-    assert hub_digest(path, "0" * 64) == "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+def test_untouched_files_are_taken_as_they_are_and_touched_ones_read(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[Path] = []
+
+    def digest(path: Path) -> str:
+        read.append(path)
+        return sha256_of(path)
+
+    monkeypatch.setattr("modelsgenesis.hub.cache.sha256_of", digest)
+    record, file = cache.read("k"), cache.bundles / "tiny-1" / "config.json"
+    assert record is not None
+    later = (cache.records / "k.json").stat().st_mtime_ns + 10**9
+
+    def is_intact(recorded_at: int) -> bool:
+        import os
+
+        os.utime(cache.records / "k.json", ns=(recorded_at, recorded_at))
+        return cache.is_intact("k", record)
+
+    assert is_intact(later)
+    assert not read
+    assert is_intact(later - 2 * 10**9)
+    assert read == [file]
+    file.write_bytes(b"y" * 1000)
+    assert not is_intact(later - 2 * 10**9)
+    file.unlink()
+    assert not is_intact(later)
 
 
 @given(
@@ -77,37 +89,6 @@ def test_digests_are_gits_and_sha256(tmp_path: Path) -> None:
 )
 def test_keys_are_file_names_and_tell_requests_apart(first: list[str], second: list[str]) -> None:
     key = key_of(*first)
-    assert "/" not in key
-    assert "\\" not in key
+    assert not set("/\\") & set(key)
     assert len(key) < 100
     assert (key == key_of(*second)) == (first == second)
-
-
-def test_untouched_files_are_taken_as_they_are_and_touched_ones_read(
-    record: Record, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    cache = open_cache(tmp_path)
-    file = cache.bundles / "b" / "config.json"
-    file.parent.mkdir(parents=True)
-    file.write_text("{}")
-    digest = sha256_of(file)
-    values = {**record.to_dict(), "root": "bundles", "folder": "b", "files": {"config.json": digest}}
-    cache.write("k", Record.from_dict(values))
-    kept = cache.read("k")
-    assert kept is not None
-    read: list[Path] = []
-
-    def hashed(path: Path) -> str:
-        read.append(path)
-        return digest if path.read_text() == "{}" else "other"
-
-    monkeypatch.setattr("modelsgenesis.hub.cache.sha256_of", hashed)
-    assert cache.intact(kept)
-    assert not read
-    os.utime(file, ns=(1, 1))
-    assert cache.intact(kept)
-    assert read == [file]
-    file.write_text("[]")
-    assert not cache.intact(kept)
-    file.unlink()
-    assert not cache.intact(kept)

@@ -1,30 +1,29 @@
-"""From a name to a verified bundle: what works, and what is kept."""
+"""From a name to a verified bundle: what works, what is kept, and others' formats, which are converted once."""
 
 import hashlib
+import json
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from huggingface_hub import constants, hf_hub_download
 
 from loopback_hub import LoopbackHub, use_endpoint
-from modelsgenesis import hub as room
-from modelsgenesis.checkpoints import load_bundle
-from modelsgenesis.errors import CheckpointError, DigestError, HubError, HubUnreachableError, UnknownModelError
+from modelsgenesis import checkpoints
+from modelsgenesis.checkpoints import Bundle, export_bundle, load_bundle
+from modelsgenesis.configs import GenesisUNetConfig
+from modelsgenesis.errors import CheckpointError, GenesisError, HubError
+from modelsgenesis.hub.cache import cached_bundles, prune
+from modelsgenesis.hub.client import hub_digest
+from modelsgenesis.hub.download import copy_bundle, fetch_bundle, find_cached, verify
+from modelsgenesis.networks import build_network
+from runs_to_push import CONFIG, TINY, bundle_files, cached_files, failure, write_card, write_run
 
-from .conftest import bundle_files, cached_files, write_card, write_run  # pyright: ignore[reportAttributeAccessIssue]
-
-TINY = "clinic/tiny"
 FILES = ["README.md", "config.json", "model.safetensors"]
-
-
-@pytest.fixture
-def tiny(hub: LoopbackHub, run: Path) -> str:
-    """A bundle on the Hub."""
-    hub.add(TINY, bundle_files(run))
-    return TINY
 
 
 @pytest.fixture
@@ -35,67 +34,65 @@ def other(tmp_path: Path) -> dict[str, bytes]:
 
 def test_a_folder_is_returned_as_it_is(run: Path, tmp_path: Path, no_network: Callable[[], None]) -> None:
     no_network()
-    assert room.fetch_bundle(run) == room.fetch_bundle(str(run)) == run
-    with pytest.raises(CheckpointError, match="no bundle"):
-        room.fetch_bundle(tmp_path)
-    with pytest.raises(UnknownModelError, match="no revision 'v1'"):
-        room.fetch_bundle(run, revision="v1")
+    assert fetch_bundle(run) == fetch_bundle(str(run)) == run
+    assert "not a bundle" in failure(lambda: fetch_bundle(tmp_path), CheckpointError)
+    assert "no revision 'v1'" in failure(lambda: fetch_bundle(run, revision="v1"), "unknown")
     for name in ("./nowhere", "/nowhere/run", "a/b/c", "~/nowhere"):
-        with pytest.raises(UnknownModelError, match="no such folder"):
-            room.fetch_bundle(name)
+        assert "no such folder" in failure(lambda name=name: fetch_bundle(name), "unknown")
 
 
 def test_a_warm_bundle_needs_no_connection(
-    tiny: str, run: Path, home: Path, monkeypatch: pytest.MonkeyPatch, no_network: Callable[[], None]
+    tiny_on_hub: str, run: Path, home: Path, monkeypatch: pytest.MonkeyPatch, no_network: Callable[[], None]
 ) -> None:
     """Nor does one in a cache that was carried to a machine without a network."""
-    cold = room.fetch_bundle(tiny)
+    cold = fetch_bundle(TINY)
     no_network()
-    assert room.fetch_bundle(tiny) == cold
+    assert fetch_bundle(TINY) == cold
     assert {name: (cold / name).read_bytes() for name in FILES} == bundle_files(run)
     carried = home.rename(home.with_name("carried"))
     monkeypatch.setenv("HF_HOME", str(carried))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(carried / "hub"))
-    assert carried in room.fetch_bundle(tiny).parents
+    assert carried in fetch_bundle(TINY).parents
 
 
 def test_all_files_come_from_one_commit_though_the_branch_moves(
-    tiny: str, hub: LoopbackHub, run: Path, other: dict[str, bytes]
+    tiny_on_hub: str, hub: LoopbackHub, run: Path, other: dict[str, bytes]
 ) -> None:
-    first = hub.repositories[tiny].heads["main"]
-    hub.fault("GET .*config.json", call=lambda: hub.add(tiny, other))
-    folder = room.fetch_bundle(tiny)
-    assert folder.name == first != hub.repositories[tiny].heads["main"]
+    first = hub.repositories[TINY].heads["main"]
+    hub.fault("GET .*config.json", call=lambda: hub.add(TINY, other))
+    folder = fetch_bundle(TINY)
+    assert folder.name == first != hub.repositories[TINY].heads["main"]
     assert (folder / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
-    assert room.fetch_bundle(tiny) == folder
-    after = room.fetch_bundle(tiny, refresh=True)
-    assert after.name == hub.repositories[tiny].heads["main"]
-    assert room.fetch_bundle(tiny) == after
+    assert fetch_bundle(TINY) == folder
+    after = fetch_bundle(TINY, refresh=True)
+    assert after.name == hub.repositories[TINY].heads["main"]
+    assert fetch_bundle(TINY) == after
 
 
-def test_a_revision_is_a_branch_or_a_commit(tiny: str, hub: LoopbackHub, other: dict[str, bytes], run: Path) -> None:
-    first = hub.repositories[tiny].heads["main"]
-    hub.add(tiny, other)
-    hub.add(tiny, bundle_files(run), branch="wild/branch")
-    assert room.fetch_bundle(f"{tiny}@{first}").name == first
-    assert room.fetch_bundle(tiny, revision="wild/branch").name == hub.repositories[tiny].heads["wild/branch"]
-    for name, revision, words in ((f"{tiny}@a", "b", "'a' and 'b'"), (tiny, "gone", "'gone'")):
-        with pytest.raises(UnknownModelError, match=words):
-            room.fetch_bundle(name, revision=revision)
+def test_a_revision_is_a_branch_or_a_commit(
+    tiny_on_hub: str, hub: LoopbackHub, other: dict[str, bytes], run: Path
+) -> None:
+    first = hub.repositories[TINY].heads["main"]
+    hub.add(TINY, other)
+    hub.add(TINY, bundle_files(run), branch="wild/branch")
+    assert fetch_bundle(f"{TINY}@{first}").name == first
+    assert fetch_bundle(TINY, revision="wild/branch").name == hub.repositories[TINY].heads["wild/branch"]
+    assert "'a' and 'b'" in failure(lambda: fetch_bundle(f"{TINY}@a", revision="b"), "unknown")
+    assert "'gone'" in failure(lambda: fetch_bundle(TINY, revision="gone"), "unknown")
 
 
-def test_a_name_of_the_registry_pins_the_file(tiny: str, run: Path, cards: Path, hub: LoopbackHub) -> None:
+def test_a_name_of_the_registry_pins_the_file(tiny_on_hub: str, run: Path, cards: Path, hub: LoopbackHub) -> None:
     write_card(cards, sha256=hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest())
-    assert room.fetch_bundle("tiny-ct").name == hub.repositories[tiny].heads["main"]
+    assert fetch_bundle("tiny-ct").name == hub.repositories[TINY].heads["main"]
     write_card(cards, sha256="a" * 64)  # later: it is checked against what is here
-    with pytest.raises(DigestError, match="pins aaaaaaaaaaaa"):
-        room.fetch_bundle("tiny-ct")
+    assert "pins aaaaaaaaaaaa" in failure(lambda: fetch_bundle("tiny-ct"), "other")
 
 
-def test_a_card_that_describes_another_model_is_refused(tiny: str, cards: Path, home: Path) -> None:
+def test_a_card_that_describes_another_model_is_refused(tiny_on_hub: str, cards: Path, home: Path) -> None:
     write_card(cards, network="{kind: genesis_unet, widths: [4, 16], norm: instance}")
-    with pytest.raises(CheckpointError, match=r"tiny-ct: its file has network .*its card says .*16"):
-        room.fetch_bundle("tiny-ct")
+    message = failure(lambda: fetch_bundle("tiny-ct"), CheckpointError)
+    assert message.startswith("tiny-ct: its file has network ")
+    assert "16" in message.partition("its card says")[2]
     assert not [name for name in cached_files(home) if name.startswith("record")]
 
 
@@ -103,89 +100,207 @@ def test_a_card_can_name_files_beside_it(run: Path, cards: Path, no_network: Cal
     no_network()
     write_card(cards, repository="null", file="tiny/model.safetensors")
     write_run(cards / "tiny")
-    assert room.fetch_bundle("tiny-ct") == cards / "tiny"
+    assert fetch_bundle("tiny-ct") == cards / "tiny"
+    assert "no revision 'v1'" in failure(lambda: fetch_bundle("tiny-ct@v1"), "unknown")
     write_card(cards, repository="null", file="tiny/model.safetensors", sha256="a" * 64)
-    with pytest.raises(DigestError, match="pins aaaa"):
-        room.fetch_bundle("tiny-ct")
+    assert "pins aaaa" in failure(lambda: fetch_bundle("tiny-ct"), "other")
     write_card(cards, repository="null", file="link/model.safetensors")
     (cards / "link").symlink_to(run)
-    with pytest.raises(CheckpointError, match="no such file in the folder of its card"):
-        room.fetch_bundle("tiny-ct")
+    assert "in the folder of its card" in failure(lambda: fetch_bundle("tiny-ct"), CheckpointError)
 
 
 def test_what_was_altered_in_the_cache_is_fetched_again_or_refused(
-    tiny: str, closed_port: int, run: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_on_hub: str, closed_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    weights = room.fetch_bundle(tiny) / "model.safetensors"
+    weights = fetch_bundle(TINY) / "model.safetensors"
     content = weights.read_bytes()
     altered = content[:-1] + bytes([content[-1] ^ 1])
     weights.resolve().write_bytes(altered)
-    assert (room.fetch_bundle(tiny) / "model.safetensors").read_bytes() == content
+    assert (fetch_bundle(TINY) / "model.safetensors").read_bytes() == content
     weights.resolve().write_bytes(altered)
     use_endpoint(monkeypatch, f"http://127.0.0.1:{closed_port}")
-    with pytest.raises(DigestError, match=r"the copy here was altered, and .*cannot be reached"):
-        room.fetch_bundle(tiny)
+    assert "the copy here was altered, and " in failure(lambda: fetch_bundle(TINY), "other")
 
 
-def test_what_another_program_put_into_the_cache_is_not_trusted(tiny: str, hub: LoopbackHub, run: Path) -> None:
+def test_what_another_program_put_into_the_cache_is_not_trusted(tiny_on_hub: str, hub: LoopbackHub, run: Path) -> None:
     """The client itself keeps a corrupted file of the right size; ours finds it and takes the good one."""
     hub.fault("GET /large/", corrupt=True)
-    bad = Path(hf_hub_download(tiny, "model.safetensors"))
+    bad = Path(hf_hub_download(TINY, "model.safetensors")).read_bytes()
     good = (run / "model.safetensors").read_bytes()
-    assert len(bad.read_bytes()) == len(good)
-    assert bad.read_bytes() != good
-    assert (room.fetch_bundle(tiny) / "model.safetensors").read_bytes() == good
+    assert len(bad) == len(good)
+    assert bad != good
+    assert (fetch_bundle(TINY) / "model.safetensors").read_bytes() == good
 
 
-def test_progress_is_told_by_file_and_nothing_is_drawn(tiny: str, run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_progress_is_told_by_file_and_nothing_is_drawn(
+    tiny_on_hub: str, run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     told: dict[str, Any] = {}
-    room.fetch_bundle(tiny, progress=lambda file, done, total: told.update({file: (done, total)}))
+    fetch_bundle(TINY, progress=lambda file, done, total: told.update({file: (done, total)}))
     assert told == {name: (len(content), len(content)) for name, content in bundle_files(run).items()}
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_cache_folder_of_ones_own_holds_everything(tiny: str, tmp_path: Path, home: Path) -> None:
-    assert tmp_path / "mine" in room.fetch_bundle(tiny, cache=tmp_path / "mine").parents
+def test_a_cache_folder_of_ones_own_holds_everything(tiny_on_hub: str, tmp_path: Path, home: Path) -> None:
+    assert tmp_path / "mine" in fetch_bundle(TINY, cache=tmp_path / "mine").parents
     assert not home.exists()
 
 
 def test_offline_mode_opens_no_connection(
-    tiny: str, monkeypatch: pytest.MonkeyPatch, no_network: Callable[[], None]
+    tiny_on_hub: str, monkeypatch: pytest.MonkeyPatch, no_network: Callable[[], None]
 ) -> None:
-    room.fetch_bundle(tiny)
+    fetch_bundle(TINY)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     no_network()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert room.fetch_bundle(tiny, refresh=True)
-    with pytest.raises(HubUnreachableError, match="HF_HUB_OFFLINE"):
-        room.fetch_bundle("clinic/new")
+        assert fetch_bundle(TINY, refresh=True)
+    assert "HF_HUB_OFFLINE" in failure(lambda: fetch_bundle("clinic/new"), "unreachable")
 
 
 def test_a_repository_of_another_format_names_the_models_that_read_it(
     hub: LoopbackHub, cards: Path, home: Path
 ) -> None:
     hub.add(TINY, {"Genesis.pt": b"x"})
-    with pytest.raises(CheckpointError, match=r"no bundle .*the registry reads it as tiny-ct"):
-        room.fetch_bundle(TINY)
+    assert "the registry reads it as tiny-ct" in failure(lambda: fetch_bundle(TINY), CheckpointError)
     assert cached_files(home) == []
 
 
-def test_copy_and_verify(tiny: str, run: Path, tmp_path: Path) -> None:
-    for use in (room.verify, room.cached_folder):
-        with pytest.raises(UnknownModelError, match="modelsgenesis download clinic/tiny"):
-            use(tiny)
-    folder = room.fetch_bundle(tiny)
-    assert room.cached_folder(tiny) == folder
-    copy = room.copy_bundle(folder, tmp_path / "out" / "copy")
-    assert sorted(path.name for path in copy.iterdir()) == FILES
-    assert not any(path.is_symlink() for path in copy.iterdir())
+def test_copy_and_verify(tiny_on_hub: str, run: Path, tmp_path: Path) -> None:
+    for use in (verify, find_cached):
+        assert "modelsgenesis download clinic/tiny" in failure(lambda use=use: use(TINY), "unknown")
+    folder = fetch_bundle(TINY)
+    assert find_cached(TINY)[0] == folder
+    copy = copy_bundle(folder, tmp_path / "out" / "copy")
+    assert sorted(path.name for path in copy.iterdir() if not path.is_symlink()) == FILES
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in bundle_files(run).items()}
-    assert room.verify(copy) == room.verify(tiny) == digests
-    assert sorted(path.name for path in room.copy_bundle(run, tmp_path / "alone").iterdir()) == FILES
+    assert verify(copy) == verify(TINY) == digests
+    assert sorted(path.name for path in copy_bundle(run, tmp_path / "alone").iterdir()) == FILES
     with pytest.raises(HubError, match="exists already"):
-        room.copy_bundle(folder, copy)
+        copy_bundle(folder, copy)
     (folder / "README.md").resolve().write_text("altered")
-    with pytest.raises(DigestError, match=r"README\.md"):
-        room.verify(tiny)
+    with pytest.raises(HubError, match=r"README\.md"):
+        verify(TINY)
     load_bundle(copy)
+
+
+def test_digests_are_gits_and_sha256(tmp_path: Path) -> None:
+    """Golden values of `git hash-object` and `sha256sum` for the same content."""
+    path = tmp_path / "a"
+    path.write_bytes(b"hello\n")
+    assert hub_digest(path, "0" * 40) == hub_digest(b"hello\n", "0" * 40) == "ce013625030ba8dba906f756967f9e9ca394464a"
+    assert hub_digest(path, "0" * 64) == "5891b5b522d5df086d0ff0b110fbd9d21bb4fc7163af34d08286a2e846f6be03"
+
+
+AUTHORS = "authors/weights"
+
+
+def write_foreign_card(cards: Path, widths: str = "[4, 8, 16, 32]", **changes: str) -> None:
+    network = f"{{kind: genesis_unet, widths: {widths}}}"
+    what = {"repository": AUTHORS, "file": "Genesis.pt", "format": "genesis-pytorch", "network": network, **changes}
+    write_card(cards, "foreign", parameters=100_000, **what)
+
+
+@pytest.fixture
+def published(hub: LoopbackHub, cards: Path, tmp_path: Path) -> Bundle:
+    """A small network in the layout of the release, on the Hub, with a card."""
+    torch.manual_seed(0)
+    network = GenesisUNetConfig(widths=(4, 8, 16, 32))
+    bundle = Bundle(build_network(network).eval(), CONFIG.override(network=network))
+    file = export_bundle(bundle, tmp_path / "Genesis.pt", to="torch")
+    hub.add(AUTHORS, {"Genesis.pt": file.read_bytes()})
+    write_foreign_card(cards)
+    return bundle
+
+
+def test_a_foreign_file_becomes_a_bundle_that_says_where_it_is_from(
+    published: Bundle, hub: LoopbackHub, cards: Path, home: Path, no_network: Callable[[], None]
+) -> None:
+    """Once: the next time it is found without a connection."""
+    folder = fetch_bundle("foreign")
+    assert folder.parent == home / "modelsgenesis" / "bundles"
+    bundle = load_bundle(folder)
+    x = torch.rand(1, 1, 16, 16, 8)
+    assert torch.equal(bundle.network(x), published.network(x))
+    assert bundle.config.provenance.origin == "converted"
+    assert bundle.config.provenance.source == {
+        "repository": AUTHORS,
+        "revision": hub.repositories[AUTHORS].heads["main"],
+        "file": "Genesis.pt",
+        "sha256": hub.repositories[AUTHORS].files["Genesis.pt"].sha256,
+        "format": "genesis-pytorch",
+        "converter_version": checkpoints.CONVERTER_VERSION,
+    }
+    assert bundle.card == (cards / "foreign.md").read_text()
+    time = folder.stat().st_mtime_ns
+    no_network()
+    assert fetch_bundle("foreign") == folder
+    assert folder.stat().st_mtime_ns == time
+    assert sorted(verify("foreign")) == FILES
+    assert [bundle.used for bundle in cached_bundles()] == [True]
+
+
+def test_a_newer_converter_converts_anew_from_the_same_download(
+    published: Bundle, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fetch_bundle("foreign")
+    monkeypatch.setattr(checkpoints, "CONVERTER_VERSION", "newer")
+    second = fetch_bundle("foreign")
+    assert {bundle.name: bundle.used for bundle in cached_bundles()} == {first.name: False, second.name: True}
+    assert [bundle.name for bundle in prune()] == [first.name]
+    prune(everything=True)
+    assert fetch_bundle("foreign") == second
+    assert hub.count("GET /large/") == 1
+
+
+def test_an_altered_bundle_is_converted_again(published: Bundle) -> None:
+    config = fetch_bundle("foreign") / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "labels": ["x"]}))
+    with pytest.raises(HubError, match=r"config\.json"):
+        verify("foreign")
+    assert load_bundle(fetch_bundle("foreign")).config.labels == ()
+
+
+def test_two_conversions_at_once_give_one_bundle(published: Bundle, home: Path) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        folders = set(pool.map(lambda _: fetch_bundle("foreign"), range(2)))
+    assert len(folders) == 1
+    load_bundle(next(iter(folders)))
+    assert set((home / "modelsgenesis" / "bundles").iterdir()) == folders
+
+
+class _Evil:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("what", ["another network", "code", "too large", "a missing file"])
+def test_a_file_that_cannot_be_converted_leaves_no_bundle(
+    hub: LoopbackHub, published: Bundle, cards: Path, tmp_path: Path, home: Path, what: str
+) -> None:
+    word = "Genesis.pt"
+    if what == "another network":
+        write_foreign_card(cards, "[4, 8, 16, 64]")
+    elif what == "code":
+        torch.save({"state_dict": _Evil(tmp_path / "pwned")}, tmp_path / "evil.pt")
+        hub.add(AUTHORS, {"Genesis.pt": (tmp_path / "evil.pt").read_bytes()})
+    elif what == "too large":
+        hub.add(AUTHORS, {"Genesis.pt": b"x" * (16 << 20)})
+        word = "16,777,216 bytes"
+    else:
+        write_foreign_card(cards, format="genesis-pytorch\n  extra_files: [plan.json]")
+        word = "plan.json: not in the repository"
+    with pytest.raises(CheckpointError) as caught:
+        fetch_bundle("foreign")
+    assert word in str(caught.value)
+    assert not (tmp_path / "pwned").exists()
+    assert not [name for name in cached_files(home) if name.startswith(("record", "bundle"))]
+
+
+def test_a_card_without_a_repository_names_a_bundle(cards: Path) -> None:
+    write_foreign_card(cards, repository="null")
+    with pytest.raises(GenesisError, match="its format is bundle"):
+        fetch_bundle("foreign")

@@ -9,14 +9,12 @@ import pytest
 from huggingface_hub import constants
 
 from loopback_hub import LoopbackHub
-from modelsgenesis import hub as room
 from modelsgenesis.checkpoints import load_bundle
-from modelsgenesis.errors import DigestError, HubError
+from modelsgenesis.errors import HubError
 from modelsgenesis.hub import guard
-
-from .conftest import cached_files  # pyright: ignore[reportAttributeAccessIssue]
-
-GENESIS = "clinic/genesis"
+from modelsgenesis.hub.download import fetch_bundle
+from modelsgenesis.hub.push import push_to_hub
+from runs_to_push import GENESIS, cached_files
 
 
 @pytest.fixture(autouse=True)
@@ -34,11 +32,11 @@ def store(hub: LoopbackHub, run: Path, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_push_then_fetch(hub: LoopbackHub, run: Path) -> None:
-    made = room.publish(run, GENESIS)
+    made = push_to_hub(run, GENESIS)
     assert hub.count("PUT /large/") == 0
     weights = (run / "model.safetensors").read_bytes()
     assert hub.repositories[GENESIS].files["model.safetensors"].content == weights
-    folder = room.fetch_bundle(GENESIS)
+    folder = fetch_bundle(GENESIS)
     assert folder.name == made.commit
     assert hub.count("GET /large/") == 0
     assert hub.count("GET .*xet-read-token") > 0
@@ -48,7 +46,7 @@ def test_push_then_fetch(hub: LoopbackHub, run: Path) -> None:
 
 def test_what_the_storage_gives_is_checked_too(hub: LoopbackHub, run: Path, home: Path) -> None:
     """Another file's chunks under the record of this one."""
-    room.publish(run, GENESIS)
+    push_to_hub(run, GENESIS)
     weights = next(iter(hub.xet_hashes))
     other = bytearray((run / "model.safetensors").read_bytes())
     other[-1] ^= 1
@@ -59,8 +57,8 @@ def test_what_the_storage_gives_is_checked_too(hub: LoopbackHub, run: Path, home
     with session.new_upload_commit(endpoint=f"local://{hub.xet}", token="xet", token_expiry_unix_secs=2**31) as commit:
         commit.start_upload_file(str(fake), sha256=hashlib.sha256(other).hexdigest())
     hub.xet_hashes[weights] = found.hash
-    with pytest.raises(DigestError, match=r"model\.safetensors: its digest is .*it was thrown away"):
-        room.fetch_bundle(GENESIS)
+    with pytest.raises(HubError, match=r"model\.safetensors: its digest is .*it was thrown away"):
+        fetch_bundle(GENESIS)
     assert "model.safetensors" not in cached_files(home)
 
 
@@ -69,15 +67,15 @@ def test_a_storage_that_fails_is_one_line(
 ) -> None:
     hub.xet = run / "config.json"  # a file where the folder should be
     with pytest.raises(HubError, match=r"the transfer broke off \(.*repeat with: "):
-        room.publish(run, GENESIS)
+        push_to_hub(run, GENESIS)
     hub.xet = store
-    room.publish(run, GENESIS)
+    push_to_hub(run, GENESIS)
     with monkeypatch.context() as patched:
         patched.setattr(guard, "_schemes", lambda: ("http", "https"))
         with pytest.raises(HubError, match="storage that is not on the network"):  # local://, of this machine's files
-            room.fetch_bundle(GENESIS)
+            fetch_bundle(GENESIS)
     shutil.rmtree(store)
     store.mkdir()
     with pytest.raises(HubError, match=r"the transfer broke off \("):
-        room.fetch_bundle(GENESIS)
+        fetch_bundle(GENESIS)
     assert "model.safetensors" not in cached_files(home)

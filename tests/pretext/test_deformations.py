@@ -1,5 +1,6 @@
-"""The whole deformation."""
+"""Each deformation, and all of them in their order."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,9 +8,22 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from modelsgenesis.configs import SCHEMES, PretextConfig, scheme
+from modelsgenesis.errors import ShapeError
 from modelsgenesis.pretext import Deformation, draw_seeds
+from modelsgenesis.pretext.deformations import (
+    change_intensity,
+    curve_lines,
+    draw_boxes,
+    flip,
+    map_by_lines,
+    paint,
+    painted_mask,
+)
+from modelsgenesis.pretext.random import hashed_noise
+from modelsgenesis.pretext.shuffling import shuffle
 
 SEEDS = draw_seeds(6, torch.Generator().manual_seed(1))
+MANY = draw_seeds(5000, torch.Generator().manual_seed(0))
 THREE_DIMENSIONS = [0.448809, 0.290552, 0.511643, 0.279063, 0.430377, 0.274986, 0.528536, 0.276807]
 TWO_DIMENSIONS = [0.412943, 0.288227, 0.502396, 0.276887, 0.385424, 0.252203, 0.547815, 0.284909]
 
@@ -48,36 +62,27 @@ def test_a_batch_beyond_the_cache_comes_out_the_same_as_its_samples() -> None:
         assert torch.equal(original[0], target[index])
 
 
-def test_the_layout_in_memory_does_not_matter() -> None:
-    batch = torch.rand(6, 2, 32, 32, 16)
-    deform = Deformation()
-    plain = deform(batch, SEEDS)
-    for strided in (batch.to(memory_format=torch.channels_last_3d), batch.mT.contiguous().mT):
-        assert not strided.is_contiguous()
-        for deformed, expected in zip(deform(strided, SEEDS), plain, strict=True):
-            assert torch.equal(deformed, expected)
-
-
-def test_the_steps_follow_one_another_and_the_batch_is_left_alone() -> None:
-    batch = ramps(6, 32, 32, 16)
-    before, deform = batch.clone(), Deformation()
-    expected = target = deform.flip(batch, SEEDS)
-    for step in deform.steps:
-        expected = step(expected, SEEDS)
-    deformed, flipped = deform(batch, SEEDS)
-    assert torch.equal(deformed, expected)
-    assert torch.equal(flipped, target)
+def test_the_deformations_follow_one_another_whatever_the_layout_and_the_batch_is_left_alone() -> None:
+    config, batch = PretextConfig(), torch.rand(6, 2, 32, 32, 16)
+    before = batch.clone()
+    target = expected = flip(batch, SEEDS, config)
+    for deform in (shuffle, change_intensity, paint):
+        expected = deform(expected, SEEDS, config)
+    for strided in (batch, batch.to(memory_format=torch.channels_last_3d), batch.mT.contiguous().mT):
+        deformed, flipped = Deformation()(strided.requires_grad_(), SEEDS)
+        assert torch.equal(deformed, expected)
+        assert torch.equal(flipped, target)
+        assert not deformed.requires_grad
     assert torch.equal(batch, before)
 
 
 def test_the_deformations_of_four_seeds_are_pinned() -> None:
-    deformed, _ = Deformation()(ramps(4, 32, 32, 16), torch.arange(4))
-    assert moments(deformed) == pytest.approx(THREE_DIMENSIONS, abs=1e-5)
-    deformed, _ = Deformation()(ramps(4, 40, 30), torch.arange(4))
-    assert moments(deformed) == pytest.approx(TWO_DIMENSIONS, abs=1e-5)
+    for shape, expected in (((32, 32, 16), THREE_DIMENSIONS), ((40, 30), TWO_DIMENSIONS)):
+        deformed, _ = Deformation()(ramps(4, *shape), torch.arange(4))
+        assert moments(deformed) == pytest.approx(expected, abs=1e-5)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(shape=st.lists(st.integers(1, 24), min_size=2, max_size=3), seed=st.integers(-(2**63), 2**63 - 1))
 def test_any_shape_and_seed_stays_in_range(shape: list[int], seed: int) -> None:
     batch = torch.rand(1, 1, *shape)
@@ -91,27 +96,31 @@ def test_any_shape_and_seed_stays_in_range(shape: list[int], seed: int) -> None:
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_a_scheme_does_its_deformations_only(name: str) -> None:
-    config = scheme(name)
-    seeds = draw_seeds(60, torch.Generator().manual_seed(0))
-    deform = Deformation(config)
-    windows, curves, boxes = (step.draw((24, 24), seeds) for step in deform.steps)
-    painted = boxes.outside | (boxes.stops > boxes.starts).any(dim=(1, 2))
-    assert deform.flip.draw((24, 24), seeds).any()
-    assert windows.applied.any() == (config.shuffle_probability > 0)
-    assert curves.applied.any() == (config.intensity_probability > 0)
-    assert painted.any() == (config.painting_probability > 0)
-    assert boxes.outside.any() == (config.painting_probability > 0 and config.inpainting_share < 1)
+    config, batch = scheme(name), ramps(60, 24, 24)
+    seeds = MANY[:60]
+    changes = [not torch.equal(deform(batch, seeds, config), batch) for deform in (flip, shuffle, change_intensity)]
+    assert changes == [True, config.shuffle_probability > 0, config.intensity_probability > 0]
+    outside, starts, stops, _ = draw_boxes((24, 24), seeds, config)
+    assert (outside | (stops > starts).any(dim=(1, 2))).any() == (config.painting_probability > 0)
+    assert outside.any() == (config.painting_probability > 0 and config.inpainting_share < 1)
+    assert torch.equal(*Deformation(config)(batch, seeds)) is (name == "identity")
 
 
-def test_the_identity_scheme_returns_its_target() -> None:
-    deformed, target = Deformation(scheme("identity"))(torch.rand(6, 1, 24, 24), SEEDS)
-    assert torch.equal(deformed, target)
-
-
-def test_a_batch_that_wants_gradients_is_deformed_without() -> None:
-    deformed, target = Deformation()(torch.rand(2, 1, 24, 24, requires_grad=True), SEEDS[:2])
-    assert not deformed.requires_grad
-    assert not target.requires_grad
+@pytest.mark.parametrize(
+    ("batch", "seeds", "words"),
+    [
+        *((torch.rand(shape), 1, r"batch of shape .*batch\[None\]") for shape in ((8, 8), (1,) * 6, (1, 1, 0, 8))),
+        *((torch.zeros(1, 1, 8, 8, dtype=d), 1, "convert it") for d in (torch.float64, torch.float16, torch.int16)),
+        (torch.rand(2, 1, 8, 8), 1, "received 1 for a batch of 2, expected one per sample"),
+        (torch.tensor([-3.0, 2.0]).expand(1, 1, 8, 2), 1, r"values in \[-3, 2\]: the deformations assume \[0, 1\]"),
+        (torch.tensor([0.0, 1.001]).expand(1, 1, 8, 2), 1, r"values in \[0, 1\.001\]"),
+        (torch.full((1, 1, 8, 8), torch.nan), 1, r"values in \[nan, nan\]"),
+        (torch.full((1, 1, 8, 8), torch.nan, dtype=torch.bfloat16), 1, r"values in \[nan, nan\]"),
+    ],
+)
+def test_what_the_deformations_would_spoil_is_refused(batch: Tensor, seeds: int, words: str) -> None:
+    with pytest.raises(ShapeError, match=words):
+        Deformation()(batch, draw_seeds(seeds))
 
 
 @pytest.mark.gpu
@@ -119,3 +128,136 @@ def test_the_gpu_deforms_as_the_cpu_does() -> None:
     batch = torch.rand(6, 1, 64, 64, 32)
     for there, here in zip(Deformation()(batch.cuda(), SEEDS), Deformation()(batch, SEEDS), strict=True):
         torch.testing.assert_close(there.cpu(), here, atol=1e-5, rtol=0)
+
+
+# Flips.
+
+
+def test_axes_are_reversed_as_often_as_the_coins_say() -> None:
+    batch = ramps(5000, 2, 2, 2)
+    flipped = flip(batch, MANY, PretextConfig())
+    # Along each axis one step from the first voxel tells the direction.
+    steps = torch.stack([flipped[:, 0, 1, 0, 0], flipped[:, 0, 0, 1, 0], flipped[:, 0, 0, 0, 1]], dim=1)
+    is_reversed = (steps < flipped[:, 0, :1, 0, 0]).float()
+    # An odd number of the 0, 1, 2 or 3 flips falls on a given axis.
+    odd = [(1 - (1 - 2 / 3) ** flips) / 2 for flips in range(4)]
+    expected = sum(share * chance for share, chance in zip((0.6, 0.24, 0.096, 0.064), odd, strict=True))
+    assert is_reversed.mean(dim=0).tolist() == pytest.approx([expected] * 3, abs=4 * (0.15 / 5000) ** 0.5)
+    for sample, axes, given_ in zip(flipped[:50], is_reversed[:50], batch, strict=False):
+        assert torch.equal(sample, given_.flip([axis + 1 for axis in range(3) if axes[axis]]))
+    assert torch.equal(flip(batch, MANY, PretextConfig(flip_limit=0)), batch)
+
+
+# Non-linear intensity.
+
+UNIT = st.floats(0, 1, width=32)
+RAMP = torch.linspace(0, 1, 1000).view(1, 1, 50, 20)
+
+
+def map_by_curve(control: list[list[float]], *, is_increasing: bool) -> Tensor:
+    return map_by_lines(RAMP, *curve_lines(torch.tensor([control]), torch.tensor([is_increasing])))
+
+
+@pytest.mark.parametrize("is_increasing", [True, False])
+@pytest.mark.parametrize("control", [[[0.2, 0.7], [0.6, 0.1]], [[0.9, 0.05], [0.3, 0.95]], [[0.5, 0.5], [0.5, 0.5]]])
+def test_the_map_is_the_curve_evaluated_densely(control: list[list[float]], is_increasing: bool) -> None:
+    t = np.linspace(0, 1, 100_000)
+    points = [np.zeros(2), *np.array(control), np.ones(2)]
+    weights = ((1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3)
+    x, y = sum(weight[:, None] * point for weight, point in zip(weights, points, strict=True)).T
+    expected = np.interp(RAMP.numpy(), x, y if is_increasing else y[::-1])
+    assert map_by_curve(control, is_increasing=is_increasing).numpy() == pytest.approx(expected, abs=1e-5)
+
+
+@settings(max_examples=50)
+@given(control=st.lists(st.lists(UNIT, min_size=2, max_size=2), min_size=2, max_size=2), is_increasing=st.booleans())
+def test_every_map_is_monotone_from_end_to_end(control: list[list[float]], is_increasing: bool) -> None:
+    mapped = map_by_curve(control, is_increasing=is_increasing).flatten()
+    assert (mapped.diff() * (1 if is_increasing else -1)).min() > -1e-5
+    assert mapped.min() >= 0
+    assert mapped.max() <= 1
+    assert mapped[[0, -1]].tolist() == pytest.approx([1.0 - is_increasing, float(is_increasing)], abs=1e-5)
+
+
+def test_nine_in_ten_samples_are_mapped_half_of_them_upwards() -> None:
+    deformed = change_intensity(ramps(5000, 1, 64), MANY, PretextConfig())
+    is_kept = (deformed == ramps(1, 1, 64)).all(dim=(1, 2, 3))
+    assert is_kept.float().mean().item() == pytest.approx(0.1, abs=4 * 0.0042)
+    is_increasing = deformed[~is_kept, 0, 0, -1] > deformed[~is_kept, 0, 0, 0]
+    assert is_increasing.float().mean().item() == pytest.approx(0.5, abs=4 * 0.0075)
+
+
+# In- and out-painting.
+
+INSIDE = PretextConfig(painting_probability=1, inpainting_share=1)
+OUTSIDE = PretextConfig(painting_probability=1, inpainting_share=0)
+
+
+def test_kinds_are_drawn_as_often_as_they_should() -> None:
+    outside, starts, stops, _ = draw_boxes((24, 24, 24), MANY, PretextConfig())
+    painted = outside | (stops > starts).all(dim=2).any(dim=1)
+    # In-painting stops before its first box one time in twenty.
+    assert painted.float().mean().item() == pytest.approx(0.9 * (0.8 + 0.2 * 0.95), abs=4 * 0.0045)
+    assert outside.float().mean().item() == pytest.approx(0.9 * 0.8, abs=4 * 0.0064)
+
+
+@pytest.mark.parametrize(("config", "fewest"), [(INSIDE, 0), (OUTSIDE, 1)])
+def test_boxes_go_on_with_their_probability(config: PretextConfig, fewest: int) -> None:
+    _, starts, stops, _ = draw_boxes((24, 24), MANY, config)
+    coins = 5 - fewest
+    expected = [0.05 * 0.95**count for count in range(coins)] + [0.95**coins]
+    used = (stops > starts).all(dim=2).sum(dim=1)
+    shares = torch.bincount(used, minlength=6)[fewest:] / len(MANY)
+    assert shares.tolist() == pytest.approx(expected, abs=4 * 0.0062)
+
+
+@pytest.mark.parametrize(
+    ("config", "bounds"), [(INSIDE, ((10, 21), (6, 13), (4, 9))), (OUTSIDE, ((28, 37), (18, 23), (12, 16)))]
+)
+def test_boxes_keep_off_the_borders_and_have_their_sides(config: PretextConfig, bounds: tuple) -> None:
+    shape = torch.tensor((64, 40, 28))
+    _, starts, stops, _ = draw_boxes(shape.tolist(), MANY, config)
+    used = (stops > starts).all(dim=2)
+    sides = (stops - starts)[used]
+    assert list(zip(sides.amin(dim=0).tolist(), sides.amax(dim=0).tolist(), strict=True)) == list(bounds)
+    assert starts[used].amin(dim=0).tolist() == [3, 3, 3]
+    assert (shape - stops[used]).amin(dim=0).tolist() == [3, 3, 3]
+
+
+@pytest.mark.parametrize("config", [INSIDE, OUTSIDE])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 64), (64, 64), (48, 48, 12), (32, 32, 8), (3, 4, 5)])
+def test_thin_axes_give_up_border_but_keep_boxes_inside(config: PretextConfig, shape: tuple[int, ...]) -> None:
+    _, starts, stops, _ = draw_boxes(shape, MANY[:500], config)
+    used = (stops > starts).all(dim=2)
+    before, after = starts[used], torch.tensor(shape) - stops[used]
+    assert torch.minimum(before, after).min() >= 0
+    assert (torch.minimum(before, after) >= torch.minimum((before + after) // 2, torch.tensor(3))).all()
+
+
+@pytest.mark.parametrize("config", [INSIDE, OUTSIDE])
+@pytest.mark.parametrize("fill", ["noise", "constant"])
+def test_the_union_of_the_boxes_or_all_else_is_painted(config: PretextConfig, fill: str) -> None:
+    shape, batch = (20, 30, 16), torch.ones(20, 2, 20, 30, 16)  # no fill is 1
+    outside, starts, stops, _ = draw_boxes(shape, MANY[:20], config)
+    painted = paint(batch, MANY[:20], config.override(painting_fill=fill))
+    for sample in range(20):
+        union = torch.zeros(shape, dtype=torch.bool)
+        for start, stop in zip(starts[sample].tolist(), stops[sample].tolist(), strict=True):
+            union[tuple(slice(*ends) for ends in zip(start, stop, strict=True))] = True
+        mask = ~union if config is OUTSIDE else union
+        assert torch.equal(painted_mask(outside, starts, stops, shape)[sample], mask)
+        assert torch.equal(painted[sample] != 1, mask.expand(2, *shape))
+        values = painted[sample, :, mask]
+        assert len(values.unique()) == (1 if fill == "constant" else pytest.approx(values.numel(), rel=0.2))
+
+
+def test_noise_is_uniform_white_and_pinned() -> None:
+    values = hashed_noise(torch.tensor([7, 8]), 2**17 + 1)
+    assert values.shape == (2, 2**17 + 1)
+    assert values[0, :3].tolist() == [0.18267822265625, 0.5968170166015625, 0.6943511962890625]
+    counts = torch.histc(values, 64, 0, 1)
+    expected = values.numel() / 64
+    assert ((counts - expected) ** 2 / expected).sum() < 63 + 4 * (2 * 63) ** 0.5
+    lags = [torch.stack([values[0, :-lag], values[0, lag:]]) for lag in (1, 2, 32, 2048)]
+    for pair in [*lags, values]:
+        assert torch.corrcoef(pair)[0, 1].abs() < 4 / 2**8.5

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from modelsgenesis.configs import PretextConfig
-from modelsgenesis.pretext import Intensity, Painting, Shuffling, draw_seeds
-from modelsgenesis.pretext.deformations import painted_mask
+from modelsgenesis.pretext import draw_seeds
+from modelsgenesis.pretext.deformations import change_intensity, paint
+from modelsgenesis.pretext.shuffling import shuffle
 
 pytestmark = pytest.mark.shared
 
@@ -39,7 +40,7 @@ def test_shuffling_moves_and_loses_as_many_voxels(statistics: dict[str, Any], sh
     numbers = torch.arange(voxels)
     batch = (numbers / voxels).view(1, 1, *shape).expand(count, 1, *shape)
     seeds = draw_seeds(count, torch.Generator().manual_seed(0))
-    deformed = Shuffling(PretextConfig(shuffle_probability=1))(batch, seeds)
+    deformed = shuffle(batch, seeds, PretextConfig(shuffle_probability=1))
     sources = (deformed.view(count, -1) * voxels).round().long()
 
     assert_same_mean((sources != numbers).float().mean(dim=1), expected["changed_fraction"], expected["draws"])
@@ -56,10 +57,11 @@ def test_painting_replaces_as_many_voxels(
     statistics: dict[str, Any], shape: tuple[int, ...], name: str, inside: float
 ) -> None:
     expected = statistics["x".join(map(str, shape))][name]
-    painting = Painting(PretextConfig(painting_probability=1, inpainting_share=inside))
+    config = PretextConfig(painting_probability=1, inpainting_share=inside)
     seeds = draw_seeds(1000 if shape == SHAPES[0] else 400, torch.Generator().manual_seed(0))
-    masks = (painted_mask(painting.draw(shape, part), shape) for part in seeds.split(20))
-    shares = torch.cat([mask.flatten(1).float().mean(dim=1) for mask in masks])
+    white = torch.ones(1, 1, *shape)  # a value that no fill has
+    painted = (paint(white.expand(len(part), 1, *shape), part, config) != 1 for part in seeds.split(20))
+    shares = torch.cat([mask.flatten(1).float().mean(dim=1) for mask in painted])
     assert_same_mean(shares, expected["replaced_fraction"], expected["draws"])
     for level in ("q25", "q50", "q75"):
         assert quantile(shares, level) == pytest.approx(expected["replaced_fraction"][level], abs=0.02)
@@ -70,17 +72,15 @@ def test_curves_have_the_same_means_and_quantiles(statistics: dict[str, Any], in
     expected = statistics["nonlinear"]
     draws = expected["draws"] // 2
     curves = expected["increasing_curves" if increasing else "decreasing_curves"]
-    intensity = Intensity(PretextConfig(intensity_probability=1))
     places = [float(name.removeprefix("value_at_")) for name in curves]
-    heights, directions = [], []
+    heights = []
     for seeds in draw_seeds(20_000, torch.Generator().manual_seed(0)).split(200):
-        ramp = torch.tensor(places).view(1, 1, 1, -1).expand(len(seeds), 1, 1, -1)
-        deformed = intensity(ramp, seeds)
-        heights.append(deformed.view(len(seeds), -1))
-        directions.append(intensity.draw((1, len(places)), seeds).increasing)
-    upwards = torch.cat(directions)
+        ramp = torch.tensor([0, *places, 1]).view(1, 1, 1, -1).expand(len(seeds), 1, 1, -1)
+        heights.append(change_intensity(ramp, seeds, PretextConfig(intensity_probability=1))[:, 0, 0])
+    ends, mapped = torch.cat(heights)[:, [0, -1]], torch.cat(heights)[:, 1:-1]
+    upwards = ends[:, 1] > ends[:, 0]
     assert upwards.float().mean().item() == pytest.approx(expected["decreasing_fraction"], abs=0.03)
-    for values, curve in zip(torch.cat(heights)[upwards == increasing].T, curves.values(), strict=True):
+    for values, curve in zip(mapped[upwards == increasing].T, curves.values(), strict=True):
         assert_same_mean(values, curve, draws)
         for level in LEVELS:
             # Where its curves are sparse the reference itself is off by more: 4 of its standard errors.

@@ -82,7 +82,7 @@ def as_settings(fields: Mapping[str, object]) -> list[str]:
 
 def publish(run: Path, repository: str | None, private: bool, token: str | None, *, to_stderr: bool) -> None:
     """Publish a finished run; a failure says that the run is intact and which command repeats the push."""
-    from modelsgenesis import models
+    from modelsgenesis.hub.push import push_to_hub
 
-    url = models.push_to_hub(run, repository, private=private, token=token).url
+    url = push_to_hub(run, repository, private=private, token=token).url
     (note if to_stderr else print_line)(url)

@@ -9,35 +9,9 @@ from typer import Argument, Option
 
 from modelsgenesis.cli import options
 from modelsgenesis.cli.console import describe_metrics, make_reporter, print_json, print_result
-from modelsgenesis.configs import RECIPES, SCHEMES, PretrainingConfig, pretraining_recipe
+from modelsgenesis.configs import SCHEMES, PretrainingConfig, pretraining_recipe
 
-_FOR = {"default": "one GPU", "small": "a laptop", "2019": "as published"}
-
-
-def describe_recipe(name: str, config: PretrainingConfig) -> str:
-    """Return a recipe on one line, from its own fields.
-
-    Example:
-        >>> describe_recipe("small", RECIPES["small"])
-        'small (a laptop): 1,000 steps of 4 patches of 64×64×32, widths 16-128, adamw 0.001'
-    """
-    purpose = f" ({_FOR[name]})" if name in _FOR else ""
-    patch, widths = "×".join(map(str, config.patch_size)), config.network.widths
-    budget = f"{config.steps:,} steps" if config.steps else f"{config.epochs:,} epochs"
-    return (
-        f"{name}{purpose}: {budget} of {config.batch_size} patches of {patch}, widths {widths[0]}-{widths[-1]}, "
-        f"{config.optimizer} {config.learning_rate:g}"
-    )
-
-
-_RECIPES = "\n\n".join(["One of", *(describe_recipe(name, config) for name, config in RECIPES.items())])
-
-
-def _patch_size(text: str) -> str:
-    sides = text.split(",")
-    if text != "auto" and not (len(sides) in (2, 3) and all(side.isdecimal() for side in sides)):
-        raise typer.BadParameter(f"received {text!r}, expected two or three numbers such as 64,64,32, or auto")
-    return text
+_RECIPES = "small (a laptop, 1,000 steps), default (one GPU, 100,000 steps), 2019 (as published, 10,000 epochs)."
 
 
 def pretrain(
@@ -45,6 +19,7 @@ def pretrain(
         str | None, Argument(help="Scans: a folder, a file, a glob, a list file or a dataset.json.", show_default=False)
     ] = None,
     output: options.Run = Path("runs/pretrain"),
+    config_file: options.ConfigFile = None,
     recipe: Annotated[str | None, Option(help=_RECIPES, show_default="small")] = None,
     scheme: Annotated[
         str | None, Option(help=f"Deformations of the ablation in Zhou et al. 2019: {', '.join(SCHEMES)}.")
@@ -59,7 +34,7 @@ def pretrain(
         str | None, Option(metavar="N|auto", help="Samples per step; auto: as memory allows.")
     ] = None,
     patch_size: Annotated[
-        str | None, Option(parser=_patch_size, metavar="X,Y,Z|auto", help="Voxels per patch; auto: as memory allows.")
+        str | None, Option(metavar="X,Y,Z|auto", help="Voxels per patch; auto: as memory allows.")
     ] = None,
     validation: Annotated[str | None, Option(help="Scans to validate on; default: some patients.")] = None,
     leave_out: Annotated[
@@ -84,37 +59,39 @@ def pretrain(
         data, output = None, Path(data)
     sizes = {"batch_size": batch_size, "patch_size": patch_size}
     fixed = options.as_settings({name: size for name, size in sizes.items() if size != "auto"})
-    changes = [*(settings or []), *fixed]
-    config = pretraining_recipe(_base(output if resume else None, recipe), scheme=scheme, steps=steps, settings=changes)
+    base = _base(config_file, recipe, output if resume else None)
+    config = pretraining_recipe(base, scheme=scheme, steps=steps, settings=[*(settings or []), *fixed]).with_data(
+        init,
+        source=data,
+        validation_source=validation,
+        exclude_test_cases=leave_out,
+        modality=None if modality == "auto" else modality,
+        spacing=spacing,
+        window=window,
+        patient_pattern=patient,
+        cache=cache,
+    )
     if show_config:
         print_json(config.to_dict())
         return
-    if data is None and not resume:
+    if not config.data.source and not resume:
         raise typer.BadParameter("missing: the scans to pretrain on", param_hint="DATA")
     from modelsgenesis import models, pretraining
 
     run = pretraining.pretrain(
-        data,
+        None,
         output,
         config=config,
-        init=init,
-        validation_source=validation,
-        leave_out=leave_out or [],
-        modality=modality,
-        spacing=spacing,
-        window=window,
-        group_pattern=patient,
-        device=device,
-        cache=cache,
         fit_batch=batch_size == "auto",
         fit_patch=patch_size == "auto",
+        device=device,
         resume=resume,
         strict=strict,
         tensorboard=tensorboard,
         token=token,
         reporter=make_reporter(quiet=quiet),
     )
-    if os.environ.get("RANK", "0") != "0":  # of several processes, the first one tells and publishes
+    if os.environ.get("RANK", "0") != "0":  # of several processes, the first one reports and publishes
         return
     results = models.read_results(run)
     lines = [f"{run}: model of step {results['step']}", describe_metrics(results)]
@@ -123,10 +100,14 @@ def pretrain(
         options.publish(run, hub_model_id, private, token, to_stderr=json_output)
 
 
-def _base(resumed: Path | None, recipe: str | None) -> str | PretrainingConfig:
-    """Return what the options change: a recipe, or of a resumed run the configuration that it has."""
+def _base(file: Path | None, recipe: str | None, resumed: Path | None) -> str | PretrainingConfig:
+    """Return what the options change: a file, a recipe, or the configuration of the run to resume."""
+    if file is not None and recipe is not None:
+        raise typer.BadParameter("received --recipe too; the file is a whole configuration", param_hint="--config")
+    if file is not None:
+        return PretrainingConfig.from_file(file)
     if resumed is None or recipe is not None:
         return recipe or "small"
-    from modelsgenesis.pretraining import read_recorded
+    from modelsgenesis.pretraining import read_run
 
-    return read_recorded(resumed).config
+    return read_run(resumed).config

@@ -36,9 +36,9 @@ def print_results(folder: Path, results: Mapping[str, Any]) -> None:
         counted = "1 test patient" if patients == 1 else f"{patients} test patients"
         counted += f", {cases} images" if cases > patients else ""
         counted += f" in {folds} folds" if together else ""
-        print_line(
-            f"{counted}; {'95% bootstrap intervals over patients' if patients > 1 else 'no confidence interval'}"
-        )
+        intervals = "95% bootstrap intervals over patients" if patients > 1 else "no confidence interval"
+        more = {"specificity": results.get("specificity", 0), "basis": f"{counted}; {intervals}"}
+        print_metrics(results["test"], alone=results["labels"][-1], **more)
     else:
         print_line("no test patients: nothing was measured")
     print_line()

@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from modelsgenesis.errors import ConfigurationError, nearest
+from modelsgenesis.errors import ConfigurationError, did_you_mean
 from modelsgenesis.files import read_json
 
 ConfigType = TypeVar("ConfigType", bound="Config")
@@ -38,7 +38,8 @@ class Bounds:
     def check(self, value: Any, where: str) -> Any:
         """Return a value that is within."""
         high_enough = self.low < value if self.above else self.low <= value
-        require(high_enough and value <= self.high, f"{where}: received {value}, expected {self}")
+        if not (high_enough and value <= self.high):  # not `require`, which would write the message every time
+            raise ConfigurationError(f"{where}: received {value}, expected {self}")
         return value
 
     def __str__(self) -> str:
@@ -51,7 +52,7 @@ class AbsolutePath:
 
     def check(self, value: str, _where: str) -> str:
         """Return an absolute path; links are not followed, and it may be a pattern."""
-        return os.path.abspath(value)  # noqa: PTH100 - pathlib would follow links
+        return os.path.abspath(os.path.expanduser(value))  # noqa: PTH100, PTH111 - pathlib would follow links
 
 
 Count = Annotated[int, Bounds(0)]
@@ -97,7 +98,7 @@ class Config:
         """
         known = fields(cls)
         try:
-            require(isinstance(values, Mapping), f"received {shown(values)}, expected a mapping")
+            require(isinstance(values, Mapping), f"received {type(values).__name__}, expected a mapping")
             _check_keys(values, known, cls.__name__)
             required = [one.name for one in known if one.default is MISSING and one.default_factory is MISSING]
             missing = [name for name in required if name not in values]
@@ -124,7 +125,8 @@ class Config:
 def _check_keys(keys: Iterable[Any], known: Iterable[Field[Any]], where: str) -> None:
     names = [field.name for field in known]
     for key in keys:
-        require(key in names, f"{where}: unknown key {shown(key)}; {nearest(str(key)[:60], names)}")
+        if key not in names:  # to look for the nearest takes as long as all else here
+            raise ConfigurationError(f"{where}: unknown key {shown(key)}; {did_you_mean(str(key)[:60], names)}")
 
 
 @cache  # resolving annotations takes as long as everything else here
@@ -154,11 +156,12 @@ def _coerce(value: Any, hint: Any, where: str) -> Any:
         return _coerce_choice(value, arguments, where)
     if origin in (Union, UnionType):
         return _coerce_union(value, arguments, where)
+    if origin is tuple and isinstance(value, (str, PurePath)) and arguments[0] == FilePath:
+        value = (value,)  # one path, or several
     if origin is tuple and isinstance(value, (tuple, list)):
         kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
-        require(
-            len(kinds) == len(value), f"{where}: received {len(value)} values {shown(value)}, expected {len(kinds)}"
-        )
+        if len(kinds) != len(value):
+            raise ConfigurationError(f"{where}: received {len(value)} values {shown(value)}, expected {len(kinds)}")
         return tuple(_coerce(item, kind, where) for item, kind in zip(value, kinds, strict=True))
     if origin is dict and isinstance(value, Mapping):
         return {_coerce(k, arguments[0], where): _coerce(v, arguments[1], where) for k, v in value.items()}
@@ -172,10 +175,14 @@ def _coerce_plain(value: Any, kind: type, where: str) -> Any:
         return str(value)
     if kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
         fits = abs(value) <= _LARGEST if isinstance(value, int) else math.isfinite(value)
-        require(fits, f"{where}: received {shown(value)}, expected a finite number of 64 bits")
+        if not fits:
+            raise ConfigurationError(f"{where}: received {shown(value)}, expected a finite number of 64 bits")
         value = float(value) if kind is float else value
     fitting = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))  # for Python, True is an int
-    require(fitting, f"{where}: received {shown(value)}, expected {_NAMES.get(kind, kind.__name__)}")
+    if not fitting:
+        raise ConfigurationError(
+            f"{where}: received {shown(value)}, expected {_NAMES.get(kind, getattr(kind, '__name__', kind))}"
+        )
     return value
 
 
@@ -185,7 +192,7 @@ def _coerce_choice(value: Any, choices: tuple[Any, ...], where: str) -> Any:
     for choice in choices:
         if value == choice and isinstance(value, type(choice)) and not isinstance(value, bool):  # True == 1, 2.0 == 2
             return choice
-    raise ConfigurationError(f"{where}: received {shown(value)}; {nearest(str(value)[:60], map(str, choices))}")
+    raise ConfigurationError(f"{where}: received {shown(value)}; {did_you_mean(str(value)[:60], map(str, choices))}")
 
 
 def _coerce_union(value: Any, arguments: tuple[Any, ...], where: str) -> Any:

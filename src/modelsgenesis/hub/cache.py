@@ -1,51 +1,44 @@
-"""What is on this machine: records of verified downloads, and bundles converted from other formats."""
+"""What is kept on this machine beside the Hub client's own cache: records of verified models, and converted bundles."""
 
 import hashlib
 import os
 import re
 import shutil
 import time
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from modelsgenesis.configs import Config
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.files import read_json, sha256_of, write_json
-from modelsgenesis.hub.environment import client_settings
 
-# Names the folder of records and converted bundles.
 CACHE_VARIABLE = "MODELSGENESIS_CACHE"
+"""Names the folder of records and converted bundles."""
 
 _UNDER_WAY = 3600  # seconds after which an unfinished conversion counts as abandoned
 
 
 @dataclass(frozen=True, kw_only=True)
 class Record(Config):
-    """One verified download, by which it is found and checked again without a connection.
+    """A verified model, by which it is found and checked again without a connection.
 
     Attributes:
         repository: Where it came from.
-        revision: What was asked for.
-        commit: What that was.
-        sources: SHA-256 of each file that was downloaded.
-        root: Whether the bundle lies in the Hub's own cache or among the converted ones.
-        folder: The bundle, relative to the root.
+        commit: What the revision was that was asked for.
+        fingerprint: Of what the bundle depends on beside the files; a model of another is made anew.
+        root: Whether the bundle lies in the Hub client's cache or among the converted ones.
+        folder: The bundle, relative to the root: a cache may be carried to another machine.
         files: SHA-256 of each file of the bundle.
-        stamps: Size and time of each of them when its digest was compared: a file that was touched since is
-            read again, one that was not is taken as it is.
-        fingerprint: Of the card and the converter; a converted bundle of another is made anew.
     """
 
     repository: str
-    revision: str
     commit: str
-    sources: dict[str, str]
+    fingerprint: str
     root: Literal["hub", "bundles"]
     folder: str
     files: dict[str, str]
-    stamps: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    fingerprint: str = ""
 
 
 @dataclass(frozen=True)
@@ -96,7 +89,6 @@ class Cache:
 
     def write(self, key: str, record: Record) -> None:
         """Keep a record of files that were just verified."""
-        record = record.override(stamps=self._stamps(record))
         write_json(self.records / f"{key}.json", record.to_dict())
 
     def forget(self, repository: str) -> None:
@@ -110,25 +102,44 @@ class Cache:
         """Return the folder that a record leads to."""
         return (self.hub if record.root == "hub" else self.bundles) / record.folder
 
-    def intact(self, record: Record) -> bool:
-        """Tell whether every file of a record's bundle is there, untouched or at least with its digest."""
-        folder, stamps = self.bundle(record), self._stamps(record)
-        if stamps.keys() != record.files.keys():
+    def is_intact(self, key: str, record: Record) -> bool:
+        """Tell whether every file of a record's bundle is there and has its digest.
+
+        Reading the weights again takes as long as loading them: a file that nobody touched since the record was
+        written is taken as it is. Its time of change cannot be set back, as that of its content can.
+        """
+        files = {self.bundle(record) / name: digest for name, digest in record.files.items()}
+        if not all(file.is_file() for file in files):
             return False
-        if stamps == record.stamps:
-            return True
-        return all(sha256_of(folder / name) == digest for name, digest in record.files.items())
+        path = self.records / f"{key}.json"
+        written = path.stat().st_mtime_ns
+        touched = [file for file in files if max(file.stat().st_mtime_ns, file.stat().st_ctime_ns) >= written]
+        if any(sha256_of(file) != files[file] for file in touched):
+            return False
+        if touched:
+            with suppress(OSError):  # of a cache that is only read
+                path.touch()
+        return True
 
-    def _stamps(self, record: Record) -> dict[str, tuple[int, ...]]:
-        """Return size and time of change of each file of a record that is there."""
-        found = {name: self.bundle(record) / name for name in record.files}
-        files = {name: path.stat() for name, path in found.items() if path.is_file()}
-        return {name: (status.st_size, status.st_mtime_ns) for name, status in files.items()}
 
+def client_settings() -> Any:
+    """Return the settings of the Hub's client, which reads them from the environment as it is imported.
 
-def is_own_conversion(folder: Path, cache: str | Path | None = None) -> bool:
-    """Tell whether a folder is a bundle that this package converted, and checked as it did."""
-    return folder.parent == open_cache(cache).bundles
+    Raises:
+        ConfigurationError: One of them cannot be; the client would end in a traceback.
+    """
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        value = os.environ.get(name, "0").strip()
+        if not re.fullmatch(r"[0-9]{1,5}", value):
+            raise ConfigurationError(f"{name}: received {value!r}, expected whole seconds, such as 10; or unset it")
+    try:
+        from huggingface_hub import constants
+    except Exception as problem:  # such as of an HF_ENDPOINT with an impossible host
+        kind = type(problem).__name__  # its text may hold the password of an address
+        raise ConfigurationError(
+            f"HF_ENDPOINT or another HF_ setting cannot be ({kind}); correct or unset it"
+        ) from problem
+    return constants
 
 
 def open_cache(folder: str | Path | None = None) -> Cache:
@@ -138,10 +149,9 @@ def open_cache(folder: str | Path | None = None) -> Cache:
     """
     if folder is not None:
         return Cache(Path(folder).expanduser(), Path(folder).expanduser() / "hub")
-    own, home = os.environ.get(CACHE_VARIABLE), os.environ.get("HF_HOME")
-    base = Path(home) if home else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
-    root = Path(own) if own else base / "modelsgenesis"
-    return Cache(root.expanduser(), Path(client_settings().HF_HUB_CACHE).expanduser())
+    home = os.environ.get("HF_HOME") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    root = os.environ.get(CACHE_VARIABLE) or f"{home}/modelsgenesis"
+    return Cache(Path(root).expanduser(), Path(client_settings().HF_HUB_CACHE).expanduser())
 
 
 def key_of(*parts: str) -> str:
@@ -150,40 +160,23 @@ def key_of(*parts: str) -> str:
     return f"{safe[:80]}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
 
 
-def digests_of(folder: Path) -> dict[str, str]:
-    """Return the SHA-256 of each file in a folder by its name."""
-    return {path.name: sha256_of(path) for path in sorted(folder.iterdir()) if path.is_file()}
-
-
-def hub_digest(content: Path | bytes, like: str) -> str:
-    """Return the digest of a file as the Hub records it: SHA-256 of a large one, git's SHA-1 of a small one.
-
-    Args:
-        content: A regular file, or what is in it.
-        like: Such a digest, whose length tells which of the two it is.
-    """
-    if isinstance(content, Path) and len(like) == 64:
-        return sha256_of(content)
-    content = content.read_bytes() if isinstance(content, Path) else content
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+def is_own_conversion(folder: Path, cache: str | Path | None = None) -> bool:
+    """Tell whether a folder is a bundle that this package converted, and checked as it did."""
+    return folder.parent == open_cache(cache).bundles
 
 
 def cached_bundles(cache: str | Path | None = None) -> list[CachedBundle]:
     """List the converted bundles, and whether each is still in use."""
-    here = open_cache(cache)
+    here, now = open_cache(cache), time.time()
     records = [here.read(path.stem) for path in here.records.glob("*.json")]
     used = {record.folder for record in records if record and record.root == "bundles"}
-    folders = [path for path in sorted(here.bundles.glob("*")) if path.is_dir() and not _under_way(path)]
-    return [CachedBundle(folder.name, folder, _size(folder), folder.name in used) for folder in folders]
-
-
-def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def _under_way(folder: Path) -> bool:
-    """Tell whether a conversion may still be writing it; what a crash left behind is older."""
-    return folder.name.startswith(".") and time.time() - folder.stat().st_mtime < _UNDER_WAY
+    found = []
+    for folder in sorted(path for path in here.bundles.glob("*") if path.is_dir()):
+        # A hidden folder is a conversion under way, or what a crash left behind, which is older.
+        if not folder.name.startswith(".") or now - folder.stat().st_mtime > _UNDER_WAY:
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            found.append(CachedBundle(folder.name, folder, size, folder.name in used))
+    return found
 
 
 def prune(cache: str | Path | None = None, *, everything: bool = False) -> list[CachedBundle]:
@@ -196,6 +189,7 @@ def prune(cache: str | Path | None = None, *, everything: bool = False) -> list[
     Returns:
         What was removed.
     """
-    for bundle in (removed := [bundle for bundle in cached_bundles(cache) if everything or not bundle.used]):
+    removed = [bundle for bundle in cached_bundles(cache) if everything or not bundle.used]
+    for bundle in removed:
         shutil.rmtree(bundle.folder)
     return removed

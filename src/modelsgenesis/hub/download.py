@@ -3,21 +3,18 @@
 import hashlib
 import json
 import shutil
-import uuid
 import warnings
+from collections.abc import Callable, Container
 from dataclasses import dataclass
-from pathlib import Path
-from typing import cast
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, read_config
-from modelsgenesis.configs import BundleConfig
-from modelsgenesis.errors import CheckpointError, DigestError, HubError, HubUnreachableError, UnknownModelError
-from modelsgenesis.files import parsing, reason_of
-from modelsgenesis.hub.cache import Cache, Record, digests_of, key_of, open_cache
-from modelsgenesis.hub.client import Progress, take_snapshot
-from modelsgenesis.hub.environment import client_settings
-from modelsgenesis.hub.files import LocalFiles, RemoteFiles
-from modelsgenesis.hub.registry import ForeignFormat, ModelCard, ModelSource, find_card, list_cards
+from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, load_bundle, read_config
+from modelsgenesis.errors import CheckpointError, HubError
+from modelsgenesis.files import check_regular, parsing, replacing_folder, sha256_of
+from modelsgenesis.hub.cache import Cache, Record, client_settings, key_of, open_cache
+from modelsgenesis.hub.registry import ModelCard, Progress, find_card, list_cards
 
 BUNDLE_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
 
@@ -27,12 +24,12 @@ _BYTES_PER_PARAMETER = 32  # float32 four times over, and optimiser state, as pu
 
 @dataclass(frozen=True)
 class Target:
-    """What is asked for: a repository at a revision, or a card of the registry.
+    """A repository at a revision, or a model of the registry.
 
     Attributes:
         repository: `org/name`; None for files beside the card.
         revision: Branch, tag or commit; None for the default branch.
-        card: Of the registry.
+        card: The card of the model in the registry.
     """
 
     repository: str | None
@@ -46,29 +43,19 @@ class Target:
         return key_of(*name, self.repository or "local", self.revision or "main")
 
     @property
-    def foreign(self) -> ModelSource | None:
-        """What the card says of files that have to be converted; None for a bundle."""
-        return self.card.source if self.card and self.card.source.format != "bundle" else None
-
-    @property
     def pin(self) -> str | None:
         """The digest in the card, which holds for the revision in the card only."""
         return self.card.source.sha256 if self.card and self.revision == self.card.source.revision else None
 
     @property
     def fingerprint(self) -> str:
-        """Of what a converted bundle depends on beside the files; empty for a bundle."""
-        if self.foreign is None:
+        """A digest of what a bundle depends on beside the files; empty where that is nothing."""
+        if self.card is None:
             return ""
-        from modelsgenesis.checkpoints import CONVERTER_VERSION
+        from modelsgenesis import checkpoints
 
-        content = {"card": self.foreign.to_dict(), "converter": str(CONVERTER_VERSION)}
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-    def accepts(self, record: Record) -> bool:
-        """Tell whether a record still agrees with the card."""
-        pinned = self.pin is None or self.card is None or record.sources.get(self.card.source.file) == self.pin
-        return pinned and record.fingerprint == self.fingerprint
+        converter = "" if self.card.source.format == "bundle" else str(checkpoints.CONVERTER_VERSION)
+        return _digest([self.card.source.to_dict(), converter])
 
 
 def fetch_bundle(
@@ -82,7 +69,7 @@ def fetch_bundle(
 ) -> Path:
     """Return the folder of a bundle, downloading, verifying and converting it when it is not here yet.
 
-    What was verified once is found again without any connection, and its digests are compared each time. So a
+    What was verified once is found again without any connection, and files that were touched are compared anew. So a
     branch that moved since is only seen with `refresh`.
 
     Args:
@@ -97,176 +84,225 @@ def fetch_bundle(
         The folder, to be read only.
 
     Raises:
-        UnknownModelError: No such folder, name, repository or revision.
-        HubUnreachableError: It is not here and the Hub cannot be reached.
-        AccessError: The repository is gated, or the token is refused.
-        DigestError: A file is not what the card or the Hub promises; it was thrown away.
-        CheckpointError: The files are no bundle, or cannot be converted.
+        HubError: There is no such model, or it could not be downloaded; `kind` tells why. A file with another digest
+            than the card or the Hub promises was thrown away.
+        CheckpointError: The files are not a bundle, or cannot be converted.
 
     Example:
         folder = fetch_bundle("genesis-chest-ct-3d")
     """
-    local = find_folder(name_or_repository, revision)
-    if local is not None:
+    if (local := _find_local(name_or_repository, revision)) is not None:
         return local
-    target = find_target(str(name_or_repository), revision)
-    here = open_cache(cache)
-    if target.card and target.repository is None:
-        return _make(target, LocalFiles(target.card.path.parent), here)
+    target, here = _find_target(str(name_or_repository), revision), open_cache(cache)
+    settings = client_settings()  # checks the environment before the client, which may not survive it, is imported
     record = here.read(target.key)
-    known = record if record and target.accepts(record) else None
-    usable = known is not None and here.intact(known)
-    if known and usable and (not refresh or client_settings().is_offline_mode()):
+    known = record if record and record.fingerprint == target.fingerprint else None
+    usable = known is not None and here.is_intact(target.key, known)
+    if known and usable and (not refresh or settings.is_offline_mode()):
         return here.bundle(known)
+    from modelsgenesis.hub.client import take_snapshot
+
     try:
         snapshot = take_snapshot(str(target.repository), target.revision, token, quick=usable)
-    except HubUnreachableError as error:
-        if known and usable:
-            warnings.warn(f"{error}; using the copy of commit {known.commit[:12]}", stacklevel=2)
-            return here.bundle(known)
-        if known:
-            raise DigestError(f"{name_or_repository}: the copy here was altered, and {error}") from error
-        raise
-    return _make(target, RemoteFiles(snapshot, token, here, progress), here)
+    except HubError as error:
+        if known is None or error.kind != "unreachable":
+            raise
+        if not usable:
+            raise HubError(f"{name_or_repository}: the copy here was altered, and {error}") from error
+        warnings.warn(f"{error}; using the copy of commit {known.commit[:12]}", stacklevel=2)
+        return here.bundle(known)
+    get = partial(snapshot.download, cache=here.hub, progress=progress)
+    if target.card and target.card.source.format != "bundle":
+        folder, root = _convert(target.card, target, snapshot.commit, get, here), "bundles"
+    else:
+        folder, root = _get_bundle(target, snapshot.files, get), "hub"
+    if target.card:
+        _compare_with_card(target.card, folder)
+    record = Record(
+        repository=snapshot.repository,
+        commit=snapshot.commit,
+        fingerprint=target.fingerprint,
+        root=root,
+        folder=folder.relative_to(here.bundles if root == "bundles" else here.hub).as_posix(),
+        files=_digests(folder),
+    )
+    here.write(target.key, record)
+    return folder
 
 
-def find_folder(name: str | Path, revision: str | None) -> Path | None:
-    """Return a folder that is a bundle; None for what can only be a name.
+def _find_local(name: str | Path, revision: str | None) -> Path | None:
+    """Return a folder that needs no download: a path to a bundle, or one beside its card.
 
     Raises:
-        CheckpointError: The folder is no bundle.
-        UnknownModelError: It looks like a folder and is none.
+        CheckpointError: The folder is not a bundle.
+        HubError: It looks like a path and there is none, or has no revisions.
     """
     text, folder = str(name), Path(name).expanduser()
     if folder.is_dir():
         if not (folder / CONFIG_NAME).is_file():
-            raise CheckpointError(f"{folder}: no {CONFIG_NAME} in it, so it is no bundle")
-        if revision is not None:
-            raise UnknownModelError(f"{folder}: is a folder, which has no revision {revision!r}; leave it out")
-        return folder
-    if isinstance(name, Path) or text.startswith(("/", ".", "~")) or text.count("/") > 1 or "\\" in text:
-        raise UnknownModelError(f"{text}: no such folder; give a bundle, a name of the registry or org/name")
-    return None
-
-
-def find_target(name: str, revision: str | None) -> Target:
-    """Return what a name and a revision ask for.
-
-    Raises:
-        UnknownModelError: The name is in no registry, or two revisions are given.
-    """
-    name, _, asked = name.partition("@")
-    if asked and revision and asked != revision:
-        raise UnknownModelError(f"{name}: asked for the revisions {asked!r} and {revision!r}; give one")
-    revision = asked or revision
-    if "/" in name:
-        return Target(name, revision)
-    card = find_card(name)
-    if card.is_local and revision:
-        raise UnknownModelError(f"{name}: lies beside its card and has no revision {revision!r}; leave it out")
-    return Target(card.source.repository, revision or card.source.revision, card)
-
-
-def _make(target: Target, files: LocalFiles | RemoteFiles, cache: Cache) -> Path:
-    """Get what a target needs, keep a record of it, and return its bundle."""
-    if target.foreign:
-        folder, root = _convert(target.foreign, target, files, cache), cache.bundles
-        made = digests_of(folder)
+            raise CheckpointError(f"{folder}: no {CONFIG_NAME} in it, so it is not a bundle")
+    elif isinstance(name, Path) or text.startswith(("/", ".", "~")) or text.count("/") > 1 or "\\" in text:
+        raise HubError(f"{text}: no such folder; give a bundle, a name of the registry or org/name", "unknown")
+    elif "/" in text or not (card := find_card(text.partition("@")[0])).is_local:
+        return None
     else:
-        folder, root = _get_bundle(target, files), cache.hub
-        made = {Path(name).name: digest for name, digest in files.digests.items()}
-    _compare_with_card(target, folder)
-    if target.repository is not None:
-        record = Record(
-            repository=target.repository,
-            revision=target.revision or "main",
-            commit=files.origin,
-            sources=dict(files.digests),
-            root="hub" if root == cache.hub else "bundles",
-            folder=folder.relative_to(root).as_posix(),
-            files=made,
-            fingerprint=target.fingerprint,
-        )
-        cache.write(target.key, record)
+        folder, revision = _check_beside(card), revision or text.partition("@")[2]
+    if revision:
+        raise HubError(f"{text}: lies on this machine and has no revision {revision!r}; leave it out", "unknown")
     return folder
 
 
-def _compare_with_card(target: Target, folder: Path) -> None:
+def _check_beside(card: ModelCard) -> Path:
+    """Return the folder of the weights beside a card, whose digest they have, and which they do not lead out of."""
+    root, path = card.path.parent, card.path.parent / card.source.file
+    if root.resolve() not in path.resolve().parents or not path.exists():
+        raise CheckpointError(f"{path}: no such file in the folder of its card")
+    check_regular(path, CheckpointError, card.source.parameters * _BYTES_PER_PARAMETER + _SMALL)
+    digest, pin = sha256_of(path), card.source.sha256
+    if pin is not None and digest != pin:
+        raise HubError(f"{path}: its SHA-256 is {digest[:12]}…, its card pins {pin[:12]}…; replace either")
+    _compare_with_card(card, path.parent)
+    return path.parent
+
+
+def _find_target(name: str, revision: str | None) -> Target:
+    """Return what a name and a revision ask for."""
+    name, _, asked = name.partition("@")
+    if asked and revision and asked != revision:
+        raise HubError(f"{name}: asked for the revisions {asked!r} and {revision!r}; give one", "unknown")
+    if "/" in name:
+        return Target(name, asked or revision)
+    card = find_card(name)
+    return Target(card.source.repository, asked or revision or card.source.revision, card)
+
+
+def _compare_with_card(card: ModelCard, folder: Path) -> None:
     """Refuse a bundle that is not the model that its card describes."""
-    if target.card is None:
-        return
-    config, source = read_config(folder), target.card.source
+    config = read_config(folder)
     for key in ("task", "network", "input", "patch_size"):
-        if getattr(config, key) != getattr(source, key):
-            said = f"its file has {key} {getattr(config, key)}, its card says {getattr(source, key)}"
-            raise CheckpointError(f"{target.card.name}: {said}; ask whoever wrote the card")
+        found, told = getattr(config, key), getattr(card.source, key)
+        if found != told:
+            raise CheckpointError(f"{card.name}: its file has {key} {found}, its card says {told}; ask its author")
 
 
-def _get_bundle(target: Target, files: LocalFiles | RemoteFiles) -> Path:
+def _get_bundle(target: Target, there: Container[str], get: Callable[..., Path]) -> Path:
     """Get a bundle; the configuration first, since it says how large the weights can be."""
-    weights = Path(target.card.source.file) if target.card else Path(WEIGHTS_NAME)
-    config_name, card_name = ((weights.parent / name).as_posix() for name in (CONFIG_NAME, CARD_NAME))
-    there = files.snapshot.files if isinstance(files, RemoteFiles) else {}
-    if isinstance(files, RemoteFiles) and not {config_name, weights.as_posix()} <= there.keys():
+    weights = PurePosixPath(target.card.source.file if target.card else WEIGHTS_NAME)
+    config_name, card_name = (str(weights.with_name(name)) for name in (CONFIG_NAME, CARD_NAME))
+    if config_name not in there or str(weights) not in there:
         known = [card.name for card in list_cards() if card.source.repository == target.repository]
         hint = f"; the registry reads it as {' or '.join(known)}" if known else ""
         what = f"({CONFIG_NAME} and {WEIGHTS_NAME})"
         raise CheckpointError(f"{target.repository}: holds no bundle of this package {what}{hint}")
-    config = files.get(config_name, _SMALL)
-    files.get(weights.as_posix(), _weights_limit(read_config(config.parent), config), target.pin)
+    config = get(config_name, _SMALL)
+    get(str(weights), _weights_limit(config), pin=target.pin)
     if card_name in there:
-        files.get(card_name, _SMALL)
+        get(card_name, _SMALL)
     return config.parent
 
 
-def _weights_limit(config: BundleConfig, path: Path) -> int:
+def _weights_limit(config: Path) -> int:
     """Return the bytes that the weights of a network can have, with room for the header of the file."""
     from modelsgenesis.networks import build_on_meta
 
-    with parsing(path, CheckpointError, what="as a network"):
-        tensors = build_on_meta(config.network).state_dict().values()
+    with parsing(config, CheckpointError, what="as a network"):
+        tensors = build_on_meta(read_config(config.parent).network).state_dict().values()
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + _SMALL
 
 
-def _convert(source: ModelSource, target: Target, files: LocalFiles | RemoteFiles, cache: Cache) -> Path:
-    """Get another format's files and convert them; the bundle appears whole or not at all."""
+def _convert(card: ModelCard, target: Target, commit: str, get: Callable[..., Path], here: Cache) -> Path:
+    """Get another format's files and convert them."""
     from modelsgenesis.checkpoints import convert_checkpoint
 
-    file = files.get(source.file, source.parameters * _BYTES_PER_PARAMETER + _SMALL, target.pin)
-    extra = {name: files.get(name, _SMALL) for name in source.extra_files}
-    content = json.dumps([sorted(files.digests.items()), target.fingerprint])
-    final = cache.bundles / f"{source.name}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
-    temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}")
+    source: Any = card.source
+    file = get(source.file, source.parameters * _BYTES_PER_PARAMETER + _SMALL, pin=target.pin)
+    extra = {name: get(name, _SMALL) for name in source.extra_files}
+    digests = [sha256_of(path) for path in (file, *extra.values())]
+    origin = {"repository": target.repository, "revision": commit, "file": source.file, "sha256": digests[0]}
+    final = here.bundles / f"{source.name}-{_digest([digests, target.fingerprint])[:16]}"
     try:
-        convert_checkpoint(
-            file,
-            temporary,
-            format=cast("ForeignFormat", source.format),
-            source={
-                "repository": target.repository,
-                "revision": files.origin,
-                "file": source.file,
-                "sha256": files.digests[source.file],
-            },
-            extra_files=extra,
-            input_contract=source.input,
-            patch_size=source.patch_size,
-            network=source.network,
-            task=source.task,
-            card=target.card.text if target.card else "",
-        )
-        _put(temporary, final)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        with replacing_folder(final, HubError) as temporary:
+            convert_checkpoint(
+                file,
+                temporary,
+                format=source.format,
+                source=origin,
+                extra_files=extra,
+                input_contract=source.input,
+                patch_size=source.patch_size,
+                network=source.network,
+                task=source.task,
+                card=card.text,
+            )
+            if final.is_dir() and _digests(final) != _digests(temporary):
+                shutil.rmtree(final, ignore_errors=True)  # it was altered
+    except HubError:
+        if not final.is_dir():  # else it is the same already, maybe by another process meanwhile
+            raise
     return final
 
 
-def _put(temporary: Path, final: Path) -> None:
-    """Move a new bundle to its place; one that is there stays if it is the same, else it was altered."""
-    if final.is_dir() and digests_of(final) != digests_of(temporary):
-        shutil.rmtree(final, ignore_errors=True)
-    try:
-        temporary.rename(final)
-    except OSError as error:
-        if not final.is_dir():  # else another process converted the same file meanwhile
-            raise HubError(f"{final}: cannot be written: {reason_of(error)}; set MODELSGENESIS_CACHE") from error
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    """Return the SHA-256 of each file of a bundle that is there."""
+    return {name: sha256_of(folder / name) for name in BUNDLE_FILES if (folder / name).is_file()}
+
+
+def find_cached(
+    name: str | Path, *, revision: str | None = None, cache: str | Path | None = None
+) -> tuple[Path, dict[str, str]]:
+    """Return the folder of a bundle that is here, and the digests of its files when it was downloaded.
+
+    No connection is opened. What lies beside its card is compared with the digest in the card.
+
+    Raises:
+        HubError: It is not on this machine.
+    """
+    if (folder := _find_local(name, revision)) is not None:
+        return folder, {}
+    here = open_cache(cache)
+    record = here.read(_find_target(str(name), revision).key)
+    if record is None:
+        raise HubError(f"{name}: not on this machine; modelsgenesis download {name}", "unknown")
+    return here.bundle(record), record.files
+
+
+def verify(
+    name_or_folder: str | Path, *, revision: str | None = None, cache: str | Path | None = None
+) -> dict[str, str]:
+    """Check a bundle that is here: digests as recorded when it was downloaded, and a strict load.
+
+    No connection is opened. What lies beside its card is compared with the digest in the card.
+
+    Returns:
+        SHA-256 by file.
+
+    Raises:
+        HubError: It is not on this machine, or a file was altered since it was downloaded.
+        CheckpointError: It does not load.
+    """
+    folder, recorded = find_cached(name_or_folder, revision=revision, cache=cache)
+    found = _digests(folder)
+    for file, digest in recorded.items():
+        if found.get(file) != digest:
+            again = f"modelsgenesis download {name_or_folder}"
+            raise HubError(f"{folder / file}: is not the file that was downloaded; {again}")
+    load_bundle(folder)
+    return found
+
+
+def copy_bundle(folder: Path, output: Path) -> Path:
+    """Copy a bundle to a folder of the user's: whole, or not at all.
+
+    Raises:
+        HubError: The folder exists with something in it, or cannot be written.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise HubError(f"{output}: exists already; name a new folder")
+    with replacing_folder(output, HubError) as temporary:
+        for name in _digests(folder):
+            shutil.copyfile(folder / name, temporary / name)
+    return output

@@ -1,4 +1,4 @@
-"""What a server says is checked here before the Hub's client acts on it, and what it may cost has a limit.
+"""Checks of what a server says, before the Hub's client acts on it, and limits on what it may cost.
 
 The client writes to paths that it makes of a server's headers, follows any redirect, and reads for as long as a server
 sends. Hooks on its HTTP session look at each request and each answer of a call of ours, and at no other's.
@@ -6,6 +6,7 @@ sends. Hooks on its HTTP session look at each request and each answer of a call 
 
 import logging
 import math
+import os
 import re
 import threading
 import time
@@ -16,32 +17,26 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from huggingface_hub import constants, set_client_factory
+from huggingface_hub import constants, get_token, set_client_factory
 from huggingface_hub.utils import _http
 
-from modelsgenesis.errors import ConfigurationError, HubError, HubUnreachableError
+from modelsgenesis.errors import ConfigurationError, HubError
 from modelsgenesis.files import reason_of
-from modelsgenesis.hub.environment import PROXIES, endpoint, redacted
 
 # What the client speaks HTTP with: `httpx2`, and `httpx` before its second major version.
 httpx: Any = vars(_http).get("httpx2") or vars(_http)["httpx"]
 
-# Seconds that an answer may take, and one more for each `SLOWEST` bytes that have come.
-PATIENCE = 60.0
+PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+SIGN_IN = "sign in with `hf auth login`, set HF_TOKEN or pass --token"
 
-SLOWEST = 1000
-# Requests that one call may lead to, its uploads aside: some of the client's retries have no end of their own.
-REQUESTS = 500
+PATIENCE = 60.0  # seconds that an answer may take, and one more for each `_SLOWEST` bytes that have come
+_SLOWEST = 1000
+_REQUESTS = 500  # that one call may lead to, its uploads aside: some of the client's retries have no end of their own
+_LONGEST_WAIT = 300  # seconds that a busy server may ask for
 
-# Seconds that a busy server may ask for.
-LONGEST_WAIT = 300
-
-_ETAG = re.compile(r'(?:W/)?"?(?:[0-9a-f]{40}|[0-9a-f]{64})"?')
-_WHY = re.compile(r"HTTP Error (\d+)|^'(.*?)' thrown|Error while downloading from \S+ (.*)")
-_AGAIN = re.compile(r"Retrying in (\d+)|Waiting (\d+)|Trying to resume")
+_ETAG = re.compile(r'(?:W/)?"?(?:[0-9a-f]{40}|[0-9a-f]{64})"?')  # git's SHA-1 of a small file, SHA-256 of a large one
 
 _INSTALLING = threading.Lock()
-_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -49,20 +44,19 @@ class Call:
     """A call of ours to the client.
 
     Attributes:
-        repository: What it is about.
+        repository: `org/name`.
         revision: The commit that files must come from, if any are asked for.
         limit: Bytes that an answer may have.
         requests: How many it has led to.
-        trouble: Why the client will try again.
     """
 
     repository: str
     revision: str | None
     limit: int
     requests: int = 0
-    trouble: str = "no answer"
 
 
+# The hooks are shared by all threads: a context variable tells them whose request they see.
 _CALL: ContextVar[Call | None] = ContextVar("call", default=None)
 
 
@@ -71,7 +65,7 @@ def guarding(call: Call) -> Iterator[None]:
     """Check what servers say while the block runs in this thread.
 
     Raises:
-        ConfigurationError: The environment has an endpoint or a proxy that cannot be.
+        ConfigurationError: The environment has an address, a proxy or certificates that cannot be.
     """
     endpoint()
     with _INSTALLING:
@@ -84,7 +78,7 @@ def guarding(call: Call) -> Iterator[None]:
         names, why = f"{', '.join(PROXIES)}, NO_PROXY or SSL_CERT_FILE", redacted(reason_of(problem))
         raise ConfigurationError(f"{names} cannot be used: {why}; correct or unset it") from problem
     for name in ("utils._http", "file_download", "hf_api", "_commit_api", "lfs"):
-        logging.getLogger(f"huggingface_hub.{name}").addFilter(_tell_of_retries)
+        logging.getLogger(f"huggingface_hub.{name}").addFilter(_shorten)
     token = _CALL.set(call)
     try:
         yield
@@ -94,7 +88,7 @@ def guarding(call: Call) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _GuardedSessions:
-    """Makes HTTP sessions with our hooks, for the client makes a new one after some failures."""
+    """Makes HTTP sessions with our hooks: the client asks for a new one after some failures."""
 
     factory: Callable[[], Any]
 
@@ -107,12 +101,11 @@ class _GuardedSessions:
 
 def _check_request(request: Any) -> None:
     """Refuse a way that leads nowhere, and set the limits of time."""
-    call = _CALL.get()
-    if call is None:
+    if (call := _CALL.get()) is None:
         return
     call.requests += request.method != "PUT"
-    if call.requests > REQUESTS:
-        raise no_hub(call.repository, f"in a circle, {REQUESTS} requests long")
+    if call.requests > _REQUESTS:
+        raise no_hub(call.repository, f"in a circle, {_REQUESTS} requests long")
     if request.url.scheme not in _schemes():
         raise no_hub(call.repository, f"with a way to {str(request.url)[:200]}")
     request.headers["Accept-Encoding"] = "identity"  # a few bytes of gzip can be gigabytes
@@ -130,8 +123,7 @@ def _schemes() -> tuple[str, ...]:
 
 def _check_response(response: Any) -> None:
     """Refuse what no Hub says, and limit what is read of the rest."""
-    call = _CALL.get()
-    if call is None:
+    if (call := _CALL.get()) is None:
         return
     headers, strange = response.headers, ""
     storage = headers.get(constants.HUGGINGFACE_HEADER_X_XET_ENDPOINT, constants.ENDPOINT)
@@ -147,8 +139,9 @@ def _check_response(response: Any) -> None:
     if strange:
         raise no_hub(call.repository, strange)
     asked = re.findall(r"\d+", f"{headers.get('Retry-After', '')} {headers.get('RateLimit', '').partition(';t=')[2]}")
-    if response.status_code >= 400 and asked and (len(asked[0]) > 9 or int(asked[0]) > LONGEST_WAIT):
-        raise HubUnreachableError(f"{call.repository}: {endpoint()} is busy for {asked[0][:20]} s; try again later")
+    if response.status_code >= 400 and asked and (len(asked[0]) > 9 or int(asked[0]) > _LONGEST_WAIT):
+        busy = f"{call.repository}: {endpoint()} is busy for {asked[0][:20]} s; try again later"
+        raise HubError(busy, "unreachable")
     answer = response.request.extensions["answer"]
     answer.stream, response.stream = response.stream, answer
 
@@ -184,9 +177,10 @@ class _Answer(httpx.SyncByteStream):
         self.received, self.stream = 0, ()
 
     def __index__(self) -> int:
-        left = PATIENCE + self.received / SLOWEST - (time.monotonic() - self.begin)
+        left = PATIENCE + self.received / _SLOWEST - (time.monotonic() - self.begin)
         if left <= 0:
-            raise HubUnreachableError(f"{self.call.repository}: {endpoint()} answers too slowly; try again later")
+            slow = f"{self.call.repository}: {endpoint()} answers too slowly; try again later"
+            raise HubError(slow, "unreachable")
         return max(1, math.ceil(min(left, self.pause)))
 
     def __iter__(self) -> Iterator[bytes]:
@@ -200,20 +194,50 @@ class _Answer(httpx.SyncByteStream):
         self.stream.close()  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def _tell_of_retries(record: logging.LogRecord) -> bool:
-    """Put one short line of ours in place of the client's about a retry."""
+def _shorten(record: logging.LogRecord) -> bool:
+    """Put one printable line of ours in place of a warning of the client, without the signatures of addresses."""
     call = _CALL.get()
     if call is None or record.levelno < logging.WARNING:
         return True
-    text = record.getMessage()
-    if found := _WHY.search(text):
-        call.trouble = next(filter(None, found.groups()), "no answer")
-    if found := _AGAIN.search(text):
-        say_again(call.repository, call.trouble, int(found[1] or found[2] or 1))
+    said = redacted(reason_of(Exception(re.sub(r"\?\S+", "", record.getMessage()))))
+    logging.getLogger(__name__).warning("%s: %s", call.repository, said)
     return False
 
 
-def say_again(repository: str, trouble: str, seconds: int) -> None:
-    """Say what is waited for."""
-    shown = redacted(reason_of(Exception(trouble)))[:100]
-    _log.warning("%s: waiting for %s (%s), trying again in %d s", repository, endpoint(), shown, seconds)
+def endpoint() -> str:
+    """Return the address of the Hub in use, to be shown.
+
+    Raises:
+        ConfigurationError: `HF_ENDPOINT` is not an address.
+    """
+    shown = redacted(constants.ENDPOINT)
+    if not re.fullmatch(r"https?://[^\s?#]+", constants.ENDPOINT):
+        raise ConfigurationError(f"HF_ENDPOINT: received {shown!r}, expected https:// and a host; correct or unset it")
+    return shown
+
+
+def token_of(token: str | None) -> str:
+    """Return the token that a request carries, a given one or the environment's; empty when there is none.
+
+    Raises:
+        HubError: It holds what no header of a request can.
+    """
+    try:
+        sent = (token or get_token() or "").strip()
+    except (OSError, ValueError) as error:  # of the file that keeps it
+        raise HubError(f"the stored token cannot be read: {reason_of(error)}; {SIGN_IN}", "denied") from error
+    if not re.fullmatch(r"[!-~]*", sent):
+        said = "the token holds blanks or characters outside of ASCII; copy it again where it was made"
+        raise HubError(said, "denied")
+    return sent
+
+
+def redacted(text: str) -> str:
+    """Return text without the passwords of addresses and without tokens; what the client says passes through here."""
+    token = os.environ.get("HF_TOKEN", "").strip()
+    text = text.replace(token, "***") if len(token) > 7 else text
+    for name in ("HF_ENDPOINT", *PROXIES, *map(str.lower, PROXIES)):
+        # A password may hold a slash or an @, which no pattern for an address in a longer text can know.
+        login = os.environ.get(name, "").rpartition("@")[0].partition("://")[2]
+        text = text.replace(f"{login}@", "***@") if login else text
+    return re.sub(r"\b(hf_|Bearer )\w+", r"\1***", re.sub(r"://[^/\s@]*@", "://***@", text))

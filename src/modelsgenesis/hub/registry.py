@@ -1,4 +1,4 @@
-"""The registry: one Markdown card a model, whose header says where the weights are and what they expect.
+"""The registry: one Markdown card per model, whose header says where the weights are and what they expect.
 
 A card is a file `NAME.md`, or the `README.md` of a folder `NAME` that is a whole bundle: a model that comes with
 the package, or with a user's own cards, and needs no network.
@@ -6,27 +6,29 @@ the package, or with a user's own cards, and needs no network.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from modelsgenesis.configs import Config, InputContract, NetworkConfig
-from modelsgenesis.configs.base import require
+from modelsgenesis.configs.base import Positive, Sides, require
 from modelsgenesis.configs.bundle import Task
 from modelsgenesis.configs.front_matter import split_card
-from modelsgenesis.errors import ConfigurationError, UnknownModelError, nearest, printable
+from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean, printable
 from modelsgenesis.files import read_text
 
-# The card of a model whose files lie in a folder of its own.
 FOLDER_CARD = "README.md"
+"""The card of a model whose files lie in a folder of its own."""
 
-# Names a folder of a user's own cards, which come before the packaged ones.
 CARDS_VARIABLE = "MODELSGENESIS_CARDS"
+"""Names a folder of a user's own cards, which come before the packaged ones."""
 
-ForeignFormat = Literal["genesis-pytorch", "genesis-keras", "nnunet-v1", "openmind"]
-Format = ForeignFormat | Literal["bundle"]
+Format = Literal["bundle", "genesis-pytorch", "genesis-keras", "nnunet-v1", "openmind"]
+
+Progress = Callable[[str, int, int | None], None]
+"""Called with a file's name, the bytes done and the bytes in all, while it is downloaded."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,11 +43,11 @@ class ModelSource(Config):
         format: How the file is to be read. A `"bundle"` has `config.json` beside its file.
         extra_files: Further files that the importer needs.
         sha256: Digest of `file`, or None while nobody could take it; then the Hub's own record is the check.
-        parameters: Of the network.
+        parameters: How many the network has.
         task: What the network was trained for.
         network: Its shape.
         input: The input that it expects.
-        patch_size: Voxels of the sub-volumes of training.
+        patch_size: Voxels of a patch of training, by axis.
     """
 
     name: str
@@ -55,23 +57,25 @@ class ModelSource(Config):
     format: Format
     extra_files: tuple[str, ...] = ()
     sha256: str | None = None
-    parameters: int
+    parameters: Positive
     task: Task
     network: NetworkConfig
     input: InputContract
-    patch_size: tuple[int, ...]
+    patch_size: Sides
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for file in (self.file, *self.extra_files):
-            require(is_inside(file), f"ModelSource.file: {file!r} is no relative path without '..'")
+            require(is_inside(file), f"ModelSource.file: {file!r} is not a relative path without '..'")
         right = self.sha256 is None or re.fullmatch("[0-9a-f]{64}", self.sha256) is not None
-        require(right, f"ModelSource.sha256: {self.sha256!r} is no SHA-256 in 64 hexadecimal digits")
+        require(right, f"ModelSource.sha256: {self.sha256!r} is not a SHA-256 in 64 hexadecimal digits")
+        beside = self.repository is None and self.format != "bundle"
+        require(not beside, f"ModelSource.repository: null, so its format is bundle, not {self.format}; convert it")
         for key in ("name", "repository"):
             require(getattr(self, key) is None or getattr(self, key).strip() != "", f"ModelSource.{key}: is empty")
-        require(self.parameters > 0, f"ModelSource.parameters: received {self.parameters}, expected above 0")
-        fits = len(self.patch_size) == self.input.dims and min(self.patch_size) > 0
-        require(fits, f"ModelSource.patch_size: {self.patch_size} is not {self.input.dims} positive sizes")
+        require(
+            len(self.patch_size) == self.input.dims, f"ModelSource.patch_size: not {self.input.dims} positive sizes"
+        )
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,7 @@ def _paths() -> dict[str, Path]:
     if own := os.environ.get(CARDS_VARIABLE):
         folders.append(Path(own).expanduser())
         if not folders[-1].is_dir():
-            raise ConfigurationError(f"{CARDS_VARIABLE}: {own} is no folder; name one of cards or unset it")
+            raise ConfigurationError(f"{CARDS_VARIABLE}: {own} is not a folder; name a folder of cards, or unset it")
     found: dict[str, Path] = {}
     for folder in folders:
         found |= {path.parent.name: path for path in sorted(folder.glob(f"*/{FOLDER_CARD}")) if _is_ours(path)}
@@ -173,10 +177,11 @@ def find_card(name: str) -> ModelCard:
     """Return the card of a model.
 
     Raises:
-        UnknownModelError: No card has this name; the message has the nearest ones.
+        HubError: No card has this name; the message has the nearest ones.
     """
     paths = _paths()
     if name in paths:
         return read_card(paths[name])
-    hint = nearest(name, paths) if paths else "the registry is empty"
-    raise UnknownModelError(f"{name}: no model of this name in the registry; {hint}, or give org/name or a folder")
+    hint = did_you_mean(name, paths) if paths else "the registry is empty"
+    also = "a Hub repository (org/name) or a folder also works"
+    raise HubError(f"{name}: no model of this name in the registry; {hint} ({also})", "unknown")

@@ -1,7 +1,10 @@
-"""The deformations in their order: flip, local shuffling, non-linear intensity, in- or out-painting."""
+"""The deformations in their order: flip, local shuffling, non-linear intensity, in- or out-painting.
+
+Each is a function of a batch, a seed per sample and the configuration. A new one draws from a `Stream` of its own and
+stands in `Deformation.__call__` where its turn is.
+"""
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from einops import rearrange, reduce
@@ -9,12 +12,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from modelsgenesis.configs import PretextConfig
+from modelsgenesis.errors import ShapeError
 from modelsgenesis.pretext.random import CounterRNG, Stream, hashed_noise
-from modelsgenesis.pretext.shuffling import Shuffling
-from modelsgenesis.pretext.step import Step, check_batch
+from modelsgenesis.pretext.shuffling import shuffle
 
 # A curve is a chain of 1,024 straight pieces, read at 4,096 even intervals of intensity: a voxel finds its interval
-# by one multiplication instead of a search, and the map is within 1e-5 of the curve evaluated at 100,000 points.
+# by one multiplication instead of a search. Both errors shrink with the square of the count; with these the map is
+# within 1e-5 of the curve evaluated at 100,000 points, less than a cached voxel is rounded by.
 _CURVE_POINTS = 1025
 _INTERVALS = 4096
 
@@ -22,202 +26,7 @@ _BOXES = 5
 _ANOTHER = 0.95  # chance of each further box
 _BORDER = 3  # voxels between a box and the border
 
-_CACHED_VALUES = 2**20  # of a batch that are deformed together on a CPU: they stay in its cache
-
-
-class Flip(Step):
-    """Flips a random spatial axis, and again, while a coin of `flip_probability` says so.
-
-    Example:
-        >>> flip = Flip(PretextConfig(flip_probability=1.0, flip_limit=1))
-        >>> batch = torch.rand(2, 1, 8, 8, 4)
-        >>> torch.equal(flip(batch, torch.tensor([1, 2])), batch)
-        False
-
-    References:
-        Zhou et al. 2021. The release draws the axis over (channel, x, y), so that z never flips and one draw
-        in three does nothing; here it is drawn over the spatial axes.
-    """
-
-    def draw(self, shape: Sequence[int], seeds: Tensor) -> Tensor:
-        """Return which axes are reversed, bool [b, axes]; two flips of one axis cancel out."""
-        limit = self.config.flip_limit
-        rng = CounterRNG(seeds, Stream.FLIP, 2 * limit)
-        going_on = (rng.uniform(limit) < self.config.flip_probability).cumprod(dim=1)  # [b, limit]
-        flips = functional.one_hot(rng.integers(0, len(shape) - 1, limit), len(shape))  # [b, limit, axes]
-        return reduce(flips * going_on[:, :, None], "b limit axes -> b axes", "sum") % 2 == 1
-
-    def apply(self, batch: Tensor, drawn: Tensor) -> Tensor:
-        """Reverse the axes that were drawn."""
-        flipped = batch.clone()
-        for axis in range(batch.ndim - 2):
-            chosen = drawn[:, axis].nonzero()[:, 0]
-            flipped[chosen] = flipped[chosen].flip(axis + 2)
-        return flipped
-
-
-class Curves(NamedTuple):
-    """The intensity map of each sample.
-
-    Attributes:
-        applied: bool [b]; the others keep their intensities.
-        control: float32 [b, 2, 2], the two control points as (abscissa, ordinate) in the unit square.
-        increasing: bool [b]; a decreasing map starts at 1 and ends at 0.
-    """
-
-    applied: Tensor
-    control: Tensor
-    increasing: Tensor
-
-
-class Intensity(Step):
-    """Maps intensities by a cubic Bézier curve with random control points, upwards or downwards.
-
-    The curve goes from (0, 0) to (1, 1). With control points in the unit square both its coordinates rise, so
-    there is nothing to sort: the increasing map takes x(t) to y(t), the decreasing one x(t) to y(1 − t).
-
-    Example:
-        >>> Intensity()(torch.rand(2, 1, 8, 8, 4), torch.tensor([1, 2])).shape
-        torch.Size([2, 1, 8, 8, 4])
-
-    References:
-        Zhou et al. 2021, non-linear intensity transformation.
-    """
-
-    def draw(self, shape: Sequence[int], seeds: Tensor) -> Curves:
-        """Return the curves."""
-        rng = CounterRNG(seeds, Stream.INTENSITY, 6)
-        applied, direction = rng.uniform(2).unbind(dim=1)
-        return Curves(applied < self.config.intensity_probability, rng.uniform(2, 2), direction < 0.5)
-
-    def apply(self, batch: Tensor, drawn: Curves) -> Tensor:
-        """Map the intensities."""
-        intercepts, slopes = intensity_lines(drawn)
-        values = rearrange(batch.float(), "b ... -> b (...)")
-        line = (values * _INTERVALS).int()  # of its own sample; the next line makes it one of all samples' lines
-        line += torch.arange(len(batch), dtype=torch.int32, device=batch.device)[:, None] * slopes.shape[1]
-        line = line.flatten()
-        mapped = intercepts.flatten().index_select(0, line)
-        mapped.addcmul_(slopes.flatten().index_select(0, line), values.flatten())
-        return mapped.clamp_(0, 1).view(batch.shape).to(batch.dtype)  # rounding could leave [0, 1]
-
-
-def intensity_lines(curves: Curves) -> tuple[Tensor, Tensor]:
-    """Return the map of each sample as a straight line over each of many even intervals of intensity.
-
-    Returns:
-        Intercepts and slopes, float32 [b, intervals + 1]; the last is for the intensity 1 alone. Those of a
-        sample to which no map is applied are 0 and 1.
-    """
-    x, y = bezier(curves.control)
-    y = torch.where(curves.increasing[:, None], y, y.flip(1))
-    grid = torch.linspace(0, 1, _INTERVALS + 1, device=x.device)
-    # How many points of the curve lie at or left of each intensity, hence which two are its neighbours.
-    place = (x * _INTERVALS).ceil_().long().clamp_(max=_INTERVALS)
-    passed = torch.zeros(len(x), _INTERVALS + 1, dtype=torch.int64, device=x.device)
-    right = passed.scatter_add_(1, place, torch.ones_like(place)).cumsum_(dim=1).clamp_(max=_CURVE_POINTS - 1)
-    x_left, x_right = x.gather(1, right - 1), x.gather(1, right)
-    weight = ((x_right - grid) / (x_right - x_left).clamp_min_(1e-12)).clamp_(0, 1)  # of the left neighbour
-    heights = torch.lerp(y.gather(1, right), y.gather(1, right - 1), weight)
-    slopes = heights.diff(dim=1, append=2 * heights[:, -1:] - heights[:, -2:-1]) * _INTERVALS
-    applied = curves.applied[:, None]
-    return torch.where(applied, heights - slopes * grid, 0.0), torch.where(applied, slopes, 1.0)
-
-
-def bezier(control: Tensor) -> tuple[Tensor, Tensor]:
-    """Return points along cubic Bézier curves from (0, 0) to (1, 1).
-
-    Args:
-        control: float32 [b, 2, 2], as in `Curves`.
-
-    Returns:
-        Abscissae and ordinates, each [b, points], rising from 0 to 1.
-    """
-    t = torch.linspace(0, 1, _CURVE_POINTS, device=control.device)
-    first, second = control[..., None].unbind(dim=1)  # each [b, 2, 1]
-    # Not a matrix product: that rounds differently in batches of different size.
-    curve = 3 * t * (1 - t) ** 2 * first + 3 * t**2 * (1 - t) * second + t**3
-    x, y = curve.unbind(dim=1)
-    return x, y
-
-
-class Boxes(NamedTuple):
-    """The boxes of each sample. One without any, and not `outside`, stays as it is.
-
-    Attributes:
-        outside: bool [b]; True paints all but the boxes, False paints the boxes.
-        starts: int64 [b, boxes, axes], first voxel of each box.
-        stops: int64 [b, boxes, axes], one past its last voxel; a box that is not used stops where it starts.
-        noise_keys: int64 [b], from which the fill of every voxel follows.
-    """
-
-    outside: Tensor
-    starts: Tensor
-    stops: Tensor
-    noise_keys: Tensor
-
-
-class Painting(Step):
-    """Paints boxes, or all but boxes, with uniform noise, or by `painting_fill` with a constant per sample.
-
-    In-painting: up to 5 boxes, going on with probability 0.95 before each, with sides from size // 6 to
-    size // 3. Out-painting: 1 and up to 4 more boxes stay visible, with sides from size − 4 · size // 7 to
-    size − 3 · size // 7. Boxes keep 3 voxels from each border, or as many as a thin axis has room for: below
-    9 voxels for in-painting, 14 for out-painting. Sides are at least 1. Channels are painted at the same
-    voxels, each with its own noise.
-
-    Example:
-        >>> bool((Painting()(torch.zeros(2, 1, 16, 16, 16), torch.tensor([1, 2])) > 0).any())
-        True
-
-    References:
-        Zhou et al. 2021, in-painting and out-painting (inner- and outer-cutout). The paper fills with a
-        constant, the release with noise; noise is the default.
-    """
-
-    def draw(self, shape: Sequence[int], seeds: Tensor) -> Boxes:
-        """Return kinds and boxes."""
-        rng = CounterRNG(seeds, Stream.PAINTING, 3 + _BOXES * (3 * len(shape) + 1))
-        painting, kind = rng.uniform(2).unbind(dim=1)
-        noise_keys = rng.words(1)[:, 0]
-        painted = painting < self.config.painting_probability
-        outside = painted & (kind >= self.config.inpainting_share)
-        size = torch.tensor(tuple(shape), device=painting.device)
-        inner = rng.integers((size // 6).clamp_min(1), (size // 3).clamp_min(1), _BOXES, len(shape))
-        outer = size - rng.integers(3 * size // 7, 4 * size // 7, _BOXES, len(shape))
-        sides = torch.where(rearrange(outside, "b -> b 1 1"), outer, inner)
-        border = ((size - sides) // 2).clamp_max(_BORDER)
-        starts = rng.integers(border, size - sides - border, _BOXES, len(shape))
-        going_on = rng.uniform(_BOXES) < _ANOTHER
-        going_on[:, 0] |= outside  # the first box of out-painting is always there
-        used = going_on.cumprod(dim=1) * painted[:, None]
-        return Boxes(outside, starts, starts + sides * used[:, :, None], noise_keys)
-
-    def apply(self, batch: Tensor, drawn: Boxes) -> Tensor:
-        """Paint."""
-        if self.config.painting_fill == "noise":
-            fill = hashed_noise(drawn.noise_keys, batch[0].numel()).view(batch.shape)
-        else:
-            fill = hashed_noise(drawn.noise_keys, 1).view(-1, *(1,) * (batch.ndim - 1))
-        return torch.where(painted_mask(drawn, batch.shape[2:])[:, None], fill.to(batch.dtype), batch)
-
-
-def painted_mask(boxes: Boxes, shape: Sequence[int]) -> Tensor:
-    """Return which voxels are painted, bool [b, *spatial].
-
-    A box is the product of intervals, one an axis, and the five boxes of a sample are five bits of one byte: a voxel
-    has the bit of a box along an axis if its coordinate lies in the interval, and `&` over the axes leaves the bits
-    of the boxes that hold the voxel. So the full volume is passed over once for all boxes.
-    """
-    device = boxes.starts.device
-    bit = 2 ** torch.arange(_BOXES, device=device)[:, None]
-    covering = boxes.starts.new_full((1,) * (1 + len(shape)), 2**_BOXES - 1, dtype=torch.uint8)
-    for axis, side in enumerate(shape):
-        place = torch.arange(side, device=device)
-        inside = (boxes.starts[..., axis, None] <= place) & (place < boxes.stops[..., axis, None])
-        bits = reduce(inside * bit, "b boxes side -> b side", "sum").to(torch.uint8)
-        covering = covering & bits.view(-1, *(side if other == axis else 1 for other in range(len(shape))))
-    return (covering.clamp_(max=1) ^ boxes.outside.view(-1, *(1,) * len(shape))).view(torch.bool)
+_CACHED_VALUES = 2**20  # values that are deformed together on a CPU: they stay in its cache
 
 
 class Deformation:
@@ -240,36 +49,198 @@ class Deformation:
 
     def __init__(self, config: PretextConfig | None = None) -> None:
         self.config = config or PretextConfig()
-        self.flip = Flip(self.config)
-        self.steps: tuple[Step, ...] = (Shuffling(self.config), Intensity(self.config), Painting(self.config))
 
     @torch.no_grad()
     def __call__(self, batch: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
         """Deform a batch.
 
         Args:
-            batch: [b, c, *spatial], float32 or bfloat16 in [0, 1]; it is left alone.
+            batch: [b, c, *spatial], float32 or bfloat16 in [0, 1]; it is left alone. Channels move alike.
             seeds: int64 [b], one per sample. A sample comes out the same whatever the batch around it.
 
         Returns:
             The deformed batch and the target that a network restores from it, both [b, c, *spatial].
 
         Raises:
-            ShapeError: The batch has the wrong axes or dtype, or there is not one seed per sample.
-            RangeError: Values outside [0, 1], or NaN.
+            ShapeError: The batch has the wrong axes, dtype or range, or there is not one seed per sample.
         """
         check_batch(batch, seeds)
         batch, seeds = batch.contiguous(), seeds.to(batch.device)
         part = max(_CACHED_VALUES // batch[0].numel(), 1) if batch.device.type == "cpu" else len(batch)
-        pairs = [self._pair(*given) for given in zip(batch.split(part), seeds.split(part), strict=True)]
-        if len(pairs) == 1:
-            return pairs[0]
-        deformed, target = zip(*pairs, strict=True)
-        return torch.cat(deformed), torch.cat(target)
+        targets, deformed = [], []
+        for samples, keys in zip(batch.split(part), seeds.split(part), strict=True):
+            targets.append(flip(samples, keys, self.config))
+            shuffled = shuffle(targets[-1], keys, self.config)
+            deformed.append(paint(change_intensity(shuffled, keys, self.config), keys, self.config))
+        return torch.cat(deformed), torch.cat(targets)
 
-    def _pair(self, batch: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
-        shape = batch.shape[2:]
-        target = deformed = self.flip.apply(batch, self.flip.draw(shape, seeds))
-        for step in self.steps:
-            deformed = step.apply(deformed, step.draw(shape, seeds))
-        return deformed, target
+
+def check_batch(batch: Tensor, seeds: Tensor) -> None:
+    """Refuse a batch that the deformations would spoil; errors as of `Deformation`."""
+    if batch.ndim not in (4, 5) or batch.numel() == 0:
+        raise ShapeError(
+            f"batch of shape {tuple(batch.shape)}: expected [batch, channels, *spatial] with two or three "
+            "spatial axes and no empty one; add the missing axes with batch[None]"
+        )
+    if batch.dtype not in (torch.float32, torch.bfloat16):
+        raise ShapeError(f"batch of {batch.dtype}: expected float32 or bfloat16; convert it with batch.float()")
+    if len(seeds) != len(batch):
+        raise ShapeError(f"seeds: received {len(seeds)} for a batch of {len(batch)}, expected one per sample")
+    low, high = torch.stack(torch.aminmax(batch)).tolist()
+    if not (low >= 0 and high <= 1):  # this refuses NaN too
+        raise ShapeError(
+            f"batch with values in [{low:g}, {high:g}]: the deformations assume [0, 1]; "
+            "prepare scans by an intensity window or percentiles, not by z-scores"
+        )
+
+
+def flip(batch: Tensor, seeds: Tensor, config: PretextConfig) -> Tensor:
+    """Flip a random spatial axis, and again, while a coin of `flip_probability` says so.
+
+    Example:
+        >>> batch = torch.rand(2, 1, 8, 8, 4)
+        >>> torch.equal(flip(batch, torch.tensor([1, 2]), PretextConfig(flip_probability=1.0, flip_limit=1)), batch)
+        False
+
+    References:
+        Zhou et al. 2021. The release draws the axis over (channel, x, y), so that z never flips and one draw
+        in three does nothing; here it is drawn over the spatial axes.
+    """
+    axes, limit = batch.ndim - 2, config.flip_limit
+    rng = CounterRNG(seeds, Stream.FLIP, 2 * limit)
+    continues = (rng.uniform(limit) < config.flip_probability).cumprod(dim=1)  # [b, limit]; ends at the first tails
+    flips = functional.one_hot(rng.integers(0, axes - 1, limit), axes)  # [b, limit, axes]
+    is_flipped = reduce(flips * continues[:, :, None], "b limit axes -> b axes", "sum") % 2 == 1  # two cancel out
+    flipped = batch.clone()
+    for axis in range(axes):
+        chosen = is_flipped[:, axis].nonzero()[:, 0]
+        flipped[chosen] = flipped[chosen].flip(axis + 2)
+    return flipped
+
+
+def change_intensity(batch: Tensor, seeds: Tensor, config: PretextConfig) -> Tensor:
+    """Map intensities by a cubic Bézier curve with random control points, upwards or downwards.
+
+    The curve goes from (0, 0) to (1, 1). With control points in the unit square both its coordinates rise, so
+    there is nothing to sort: the increasing map takes x(t) to y(t), the decreasing one x(t) to y(1 − t).
+
+    Example:
+        >>> change_intensity(torch.rand(2, 1, 8, 8, 4), torch.tensor([1, 2]), PretextConfig()).shape
+        torch.Size([2, 1, 8, 8, 4])
+
+    References:
+        Zhou et al. 2021, non-linear intensity transformation.
+    """
+    rng = CounterRNG(seeds, Stream.INTENSITY, 6)
+    chance, direction = rng.uniform(2).unbind(dim=1)
+    intercepts, slopes = curve_lines(rng.uniform(2, 2), is_increasing=direction < 0.5)
+    is_applied = (chance < config.intensity_probability)[:, None]  # to the others, the line with intercept 0, slope 1
+    return map_by_lines(batch, torch.where(is_applied, intercepts, 0.0), torch.where(is_applied, slopes, 1.0))
+
+
+def map_by_lines(batch: Tensor, intercepts: Tensor, slopes: Tensor) -> Tensor:
+    """Map intensities by straight lines over even intervals: [b, intervals + 1] of each sample, see `curve_lines`."""
+    values = rearrange(batch.float(), "b ... -> b (...)")
+    line = (values * _INTERVALS).int()  # of its own sample; the next line makes it one of all samples' lines
+    line += torch.arange(len(batch), dtype=torch.int32, device=batch.device)[:, None] * slopes.shape[1]
+    line = line.flatten()
+    mapped = intercepts.flatten().index_select(0, line)
+    mapped.addcmul_(slopes.flatten().index_select(0, line), values.flatten())
+    return mapped.clamp_(0, 1).view(batch.shape).to(batch.dtype)  # rounding could leave [0, 1]
+
+
+def curve_lines(control: Tensor, is_increasing: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the curve of each sample as a straight line over each of many even intervals of intensity.
+
+    Args:
+        control: float32 [b, 2, 2], the two control points as (abscissa, ordinate) in the unit square.
+        is_increasing: bool [b]; a decreasing map starts at 1 and ends at 0.
+
+    Returns:
+        Intercepts and slopes, float32 [b, intervals + 1]; the last is for the intensity 1 alone.
+    """
+    t = torch.linspace(0, 1, _CURVE_POINTS, device=control.device)
+    first, second = control[..., None].unbind(dim=1)  # each [b, 2, 1]
+    # Not a matrix product: that rounds differently in batches of different size.
+    curve = 3 * t * (1 - t) ** 2 * first + 3 * t**2 * (1 - t) * second + t**3
+    x, y = curve.unbind(dim=1)  # each [b, points], rising from 0 to 1
+    y = torch.where(is_increasing[:, None], y, y.flip(1))
+    grid = torch.linspace(0, 1, _INTERVALS + 1, device=x.device)
+    # How many points of the curve lie at or left of each intensity, hence which two are its neighbours.
+    place = (x * _INTERVALS).ceil_().long().clamp_(max=_INTERVALS)
+    passed = torch.zeros(len(x), _INTERVALS + 1, dtype=torch.int64, device=x.device)
+    right = passed.scatter_add_(1, place, torch.ones_like(place)).cumsum_(dim=1).clamp_(max=_CURVE_POINTS - 1)
+    x_left, x_right = x.gather(1, right - 1), x.gather(1, right)
+    weight = ((x_right - grid) / (x_right - x_left).clamp_min_(1e-12)).clamp_(0, 1)  # of the left neighbour
+    heights = torch.lerp(y.gather(1, right), y.gather(1, right - 1), weight)
+    slopes = heights.diff(dim=1, append=2 * heights[:, -1:] - heights[:, -2:-1]) * _INTERVALS
+    return heights - slopes * grid, slopes
+
+
+def paint(batch: Tensor, seeds: Tensor, config: PretextConfig) -> Tensor:
+    """Paint boxes, or all but boxes, with uniform noise, or by `painting_fill` with a constant per sample.
+
+    In-painting: up to 5 boxes, each further one with probability 0.95, with sides from size // 6 to
+    size // 3. Out-painting: 1 and up to 4 more boxes stay visible, with sides from size − 4 · size // 7 to
+    size − 3 · size // 7. Boxes keep 3 voxels from each border, or as many as a thin axis has room for: below
+    9 voxels for in-painting, 14 for out-painting. Sides are at least 1. Channels are painted at the same
+    voxels, each with its own noise.
+
+    Example:
+        >>> bool((paint(torch.zeros(2, 1, 16, 16, 16), torch.tensor([1, 2]), PretextConfig()) > 0).any())
+        True
+
+    References:
+        Zhou et al. 2021, in-painting and out-painting (inner- and outer-cutout). The paper fills with a
+        constant, the release with noise; noise is the default.
+    """
+    outside, starts, stops, noise_keys = draw_boxes(batch.shape[2:], seeds, config)
+    if config.painting_fill == "noise":
+        fill = hashed_noise(noise_keys, batch[0].numel()).view(batch.shape)
+    else:
+        fill = hashed_noise(noise_keys, 1).view(-1, *(1,) * (batch.ndim - 1))
+    mask = painted_mask(outside, starts, stops, batch.shape[2:])
+    return torch.where(mask[:, None], fill.to(batch.dtype), batch)
+
+
+def draw_boxes(shape: Sequence[int], seeds: Tensor, config: PretextConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Draw the boxes of each sample for patches of a shape; a sample that is not painted has none and is not `outside`.
+
+    Returns:
+        outside: bool [b]; True paints all but the boxes, False paints the boxes.
+        starts: int64 [b, boxes, axes], first voxel of each box.
+        stops: int64 [b, boxes, axes], one past its last voxel; a box that is not used stops where it starts.
+        noise_keys: int64 [b], from which the fill of every voxel follows.
+    """
+    rng = CounterRNG(seeds, Stream.PAINTING, 3 + _BOXES * (3 * len(shape) + 1))
+    painting, kind = rng.uniform(2).unbind(dim=1)
+    noise_keys = rng.words(1)[:, 0]
+    painted = painting < config.painting_probability
+    outside = painted & (kind >= config.inpainting_share)
+    size = torch.tensor(tuple(shape), device=painting.device)
+    inner = rng.integers((size // 6).clamp_min(1), (size // 3).clamp_min(1), _BOXES, len(shape))
+    outer = size - rng.integers(3 * size // 7, 4 * size // 7, _BOXES, len(shape))
+    sides = torch.where(rearrange(outside, "b -> b 1 1"), outer, inner)
+    border = ((size - sides) // 2).clamp_max(_BORDER)
+    starts = rng.integers(border, size - sides - border, _BOXES, len(shape))
+    continues = rng.uniform(_BOXES) < _ANOTHER
+    continues[:, 0] |= outside  # the first box of out-painting is always there
+    used = continues.cumprod(dim=1) * painted[:, None]
+    return outside, starts, starts + sides * used[:, :, None], noise_keys
+
+
+def painted_mask(outside: Tensor, starts: Tensor, stops: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return which voxels are painted, bool [b, *spatial]; arguments as `draw_boxes` returns them.
+
+    A box is the product of intervals, one per axis, and the five boxes of a sample are five bits of one byte: a voxel
+    has the bit of a box along an axis if its coordinate lies in the interval, and `&` over the axes leaves the bits
+    of the boxes that hold the voxel. So the full volume is passed over once for all boxes.
+    """
+    bit = 2 ** torch.arange(_BOXES, device=starts.device)[:, None]
+    covering = starts.new_full((1,) * (1 + len(shape)), 2**_BOXES - 1, dtype=torch.uint8)
+    for axis, side in enumerate(shape):
+        place = torch.arange(side, device=starts.device)
+        inside = (starts[..., axis, None] <= place) & (place < stops[..., axis, None])
+        bits = reduce(inside * bit, "b boxes side -> b side", "sum").to(torch.uint8)
+        covering = covering & bits.view(-1, *(side if other == axis else 1 for other in range(len(shape))))
+    return (covering.clamp_(max=1) ^ outside.view(-1, *(1,) * len(shape))).view(torch.bool)

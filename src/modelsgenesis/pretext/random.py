@@ -6,6 +6,7 @@ integer arithmetic that wraps alike on every device.
 """
 
 import math
+from collections.abc import Sequence
 from enum import IntEnum, unique
 
 import torch
@@ -25,12 +26,18 @@ def mix(x: Tensor) -> Tensor:
     References:
         Steele, Lea, Flood, Fast Splittable Pseudorandom Number Generators, OOPSLA 2014 (SplitMix64).
     """
-    x = x.clone()
-    for shift, multiplier in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
-        shifted = x >> shift
-        shifted &= 2 ** (64 - shift) - 1  # torch's shift copies the sign, a hash must not
+    rounds = ((30, _wrap(0xBF58476D1CE4E5B9)), (27, _wrap(0x94D049BB133111EB)), (31, 1))
+    return _scramble(x.clone(), rounds, bits=64)
+
+
+def _scramble(x: Tensor, rounds: Sequence[tuple[int, int]], bits: int) -> Tensor:
+    """Shift, exclusive-or and multiply in place, round after round."""
+    shifted = torch.empty_like(x)
+    for shift, multiplier in rounds:
+        torch.bitwise_right_shift(x, shift, out=shifted)
+        shifted &= 2 ** (bits - shift) - 1  # torch's shift copies the sign, a hash must not
         x ^= shifted
-        x *= _wrap(multiplier)
+        x *= multiplier
     return x
 
 
@@ -51,7 +58,7 @@ def draw_seeds(count: int, generator: torch.Generator | None = None) -> Tensor:
 
 @unique
 class Stream(IntEnum):
-    """The users of a seed, whose numbers have nothing to do with each other."""
+    """Users of a seed: each draws from a stream of its own, so that a new deformation changes none of the others."""
 
     TABLE = 0
     FLIP = 1
@@ -69,11 +76,11 @@ class CounterRNG:
 
     Args:
         seeds: int64 [b].
-        stream: What the numbers are for.
-        count: Numbers wanted for each sample, in all.
+        stream: Use of the numbers.
+        count: Numbers that each sample takes in all.
 
     Raises:
-        ShapeError: The seeds are no vector of int64.
+        ShapeError: The seeds are not a vector of int64.
 
     Example:
         >>> seeds = torch.tensor([7, 8])
@@ -134,11 +141,6 @@ def hashed_noise(keys: Tensor, count: int) -> Tensor:
         Appleby, MurmurHash3: its 32-bit finaliser, which takes half the memory of `mix`.
     """
     pairs = torch.arange(-(-count // 2), dtype=torch.int32, device=keys.device)  # each hash gives two values
-    x = (pairs * _GOLDEN_32) ^ keys.int()[:, None]
-    shifted = torch.empty_like(x)
-    for shift, multiplier in ((16, 0x85EBCA6B - 2**32), (13, 0xC2B2AE35 - 2**32), (16, 1)):
-        torch.bitwise_right_shift(x, shift, out=shifted)
-        shifted &= 2 ** (32 - shift) - 1  # torch's shift copies the sign, a hash must not
-        x ^= shifted
-        x *= multiplier
-    return (x.view(torch.int16)[:, :count] * 2.0**-16).add_(0.5)
+    rounds = ((16, 0x85EBCA6B - 2**32), (13, 0xC2B2AE35 - 2**32), (16, 1))
+    x = _scramble((pairs * _GOLDEN_32) ^ keys.int()[:, None], rounds, bits=32)
+    return (x.view(torch.int16)[:, :count] * 2.0**-16).add_(0.5)  # from −1/2 … 1/2

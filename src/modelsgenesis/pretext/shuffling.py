@@ -1,40 +1,42 @@
-"""Local shuffling: thousands of small windows, each with its voxels permuted."""
+"""Local shuffling: thousands of small windows, each with its voxels permuted.
+
+Which of 10,000 overlapping windows is the last over each voxel is a range-maximum problem, solved by a sparse table of
+two levels. Along one axis a window of side 7 is covered by blocks of length 1 or 4 that may overlap:
+
+    window     . . # # # # # # # . .
+    blocks         [4     ]
+                         [4     ]        noted where each starts, in the map of length 4
+
+A window notes its number, by maximum, where its blocks start in the map of their lengths: two to four notes per axis
+instead of one per voxel. Afterwards each block of the longer map is spread over its voxels once, for all windows
+together.
+
+What does not depend on the draw is worked out once for a shape of patch. Voxels are numbered in memory order.
+"""
 
 import math
 import operator
 from collections.abc import Sequence
-from itertools import accumulate
-from typing import NamedTuple
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import accumulate, product
 
 import torch
-from einops import rearrange
+from einops import rearrange, repeat
 from torch import Tensor
 
+from modelsgenesis.configs import PretextConfig
+from modelsgenesis.errors import ShapeError
 from modelsgenesis.pretext.random import CounterRNG, Stream, take
-from modelsgenesis.pretext.sparse_table import WindowTable, last_window_per_voxel, ravel, strides, window_table
-from modelsgenesis.pretext.step import Step
 
 _CACHED_VOXELS = 2**17  # voxels at a time on a CPU: what is worked out for them stays in its cache
+_ENTRIES = 2**19  # of the table of permutations: 4 MB; random access to more is slow
+_MOST_ENTRIES = 2**25  # 256 MB
+_ADJACENT = 8  # blocks side by side in memory cost little
 
 
-class Windows(NamedTuple):
-    """The windows of the samples that are shuffled, in the order in which they are written.
-
-    Attributes:
-        applied: bool [b]; k of them are True.
-        origins: int64 [k, axes, windows], first voxel of each window.
-        sides: int64 [k, axes, windows].
-        variants: int64 [k, windows], in which of its ways a window is permuted; see `WindowTable`.
-    """
-
-    applied: Tensor
-    origins: Tensor
-    sides: Tensor
-    variants: Tensor
-
-
-class Shuffling(Step):
-    """Permutes the voxels within each of `shuffle_windows` windows.
+def shuffle(batch: Tensor, seeds: Tensor, config: PretextConfig) -> Tensor:
+    """Permute the voxels within each of `shuffle_windows` windows.
 
     A window side is uniform in 1 … size // `shuffle_fraction` (at least 1), its place anywhere inside. Each
     window takes voxels of the undeformed patch; later windows overwrite earlier ones. So some voxels
@@ -47,57 +49,58 @@ class Shuffling(Step):
     for each window of a patch.
 
     Example:
-        >>> Shuffling()(torch.rand(2, 1, 32, 32, 16), torch.tensor([1, 2])).shape
+        >>> shuffle(torch.rand(2, 1, 32, 32, 16), torch.tensor([1, 2]), PretextConfig()).shape
         torch.Size([2, 1, 32, 32, 16])
 
     References:
         Zhou et al. 2021, local pixel shuffling.
     """
-
-    def draw(self, shape: Sequence[int], seeds: Tensor) -> Windows:
-        """Return the windows of the samples that are shuffled."""
-        table = self._table(shape, seeds.device)
-        applied = CounterRNG(seeds, Stream.SHUFFLING, 1).uniform(1)[:, 0] < self.config.shuffle_probability
-        windows, axes = self.config.shuffle_windows, len(shape)
-        rng = CounterRNG(seeds[applied], Stream.WINDOWS, (axes + 1) * windows)
-        size, longest = torch.tensor([table.shape, table.longest], device=seeds.device)[..., None]
-        sides, rest = take(rng.words(axes, windows), longest)
-        sides += 1
-        origins, _ = take(rest, size - sides + 1)  # the rest of the same word: half the hashing
-        variants, _ = take(rng.words(windows), sides.prod(dim=1) * table.permutations)
-        return Windows(applied, origins, sides, variants)
-
-    def apply(self, batch: Tensor, drawn: Windows) -> Tensor:
-        """Shuffle the samples that were chosen."""
-        chosen = drawn.applied.nonzero()[:, 0]
-        deformed = batch.clone()
-        if len(chosen):
-            values = rearrange(batch[chosen], "k c x ... -> c (k x) (...)")
-            shuffled = shuffle(values, drawn, self._table(batch.shape[2:], batch.device))
-            shuffled = rearrange(shuffled, "c (k x) plane -> k c x plane", k=len(chosen))
-            deformed[chosen] = shuffled.reshape(-1, *batch.shape[1:])
-        return deformed
-
-    def _table(self, shape: Sequence[int], device: torch.device) -> WindowTable:
-        return window_table(tuple(shape), self.config.shuffle_fraction, device)
+    deformed = batch.clone()
+    applied = CounterRNG(seeds, Stream.SHUFFLING, 1).uniform(1)[:, 0] < config.shuffle_probability
+    chosen = applied.nonzero()[:, 0]
+    if len(chosen):
+        table = window_table(tuple(batch.shape[2:]), config.shuffle_fraction, batch.device)
+        windows = draw_windows(table, seeds[chosen], config.shuffle_windows)
+        values = rearrange(batch[chosen], "k c x ... -> c (k x) (...)")
+        shuffled = rearrange(permute(values, *windows, table), "c (k x) plane -> k c x plane", k=len(chosen))
+        deformed[chosen] = shuffled.reshape(-1, *batch.shape[1:])
+    return deformed
 
 
-def shuffle(values: Tensor, parameters: Windows, table: WindowTable) -> Tensor:
-    """Shuffle the samples that are to be shuffled.
+def draw_windows(table: "WindowTable", seeds: Tensor, windows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw the windows of k samples, in the order in which they are written.
+
+    Returns:
+        origins: int64 [k, axes, windows], first voxel of each window.
+        sides: int64 [k, axes, windows].
+        variants: int64 [k, windows], in which of its ways a window is permuted; see `WindowTable`.
+    """
+    axes = len(table.shape)
+    rng = CounterRNG(seeds, Stream.WINDOWS, (axes + 1) * windows)
+    size, longest = torch.tensor([table.shape, table.longest], device=seeds.device)[..., None]
+    sides, rest = take(rng.words(axes, windows), longest)
+    sides += 1
+    origins, _ = take(rest, size - sides + 1)  # the rest of the same word: half the hashing
+    variants, _ = take(rng.words(windows), sides.prod(dim=1) * table.permutations)
+    return origins, sides, variants
+
+
+def permute(values: Tensor, origins: Tensor, sides: Tensor, variants: Tensor, table: "WindowTable") -> Tensor:
+    """Permute the voxels of k samples window by window.
 
     Args:
         values: [c, k * x, plane], the channels of all planes along the first axis.
-        parameters: Of the k samples.
-        table: Of their shape.
+        origins: As `draw_windows` returns them.
+        sides: Likewise.
+        variants: Likewise.
+        table: Table of the shape of patch.
 
     Returns:
         The same shape.
     """
-    device, (planes, plane), windows = values.device, values.shape[1:], parameters.variants.shape[1]
-    numbers = ravel(parameters.sides - 1, table.longest)
-    firsts = ravel(parameters.origins, table.shape)
-    last = last_window_per_voxel(table, parameters.sides, firsts).reshape(planes, plane)
-    lookup = window_lookup(parameters, table, numbers, firsts)
+    device, (planes, plane), windows = values.device, values.shape[1:], variants.shape[1]
+    last = last_window_per_voxel(table, sides, ravel(origins, table.shape)).reshape(planes, plane)
+    lookup = window_lookup(table, origins, sides, variants)
     shuffled = torch.empty_like(values)
     step = max(_CACHED_VOXELS // plane, 1) if device.type == "cpu" else planes
     reach = table.longest[0] - 1  # planes between a voxel and the farthest that it can come from
@@ -115,7 +118,7 @@ def shuffle(values: Tensor, parameters: Windows, table: WindowTable) -> Tensor:
     return shuffled
 
 
-def window_lookup(parameters: Windows, table: WindowTable, numbers: Tensor, firsts: Tensor) -> Tensor:
+def window_lookup(table: "WindowTable", origins: Tensor, sides: Tensor, variants: Tensor) -> Tensor:
     """Return what `sources` must know of each window: int32 [1 + axes, k * (windows + 1)].
 
     The first window of each sample stands for none: it is the whole patch, in its own order.
@@ -130,13 +133,16 @@ def window_lookup(parameters: Windows, table: WindowTable, numbers: Tensor, firs
         The entry of `table.sources` for the voxel (0, 0, 0) of the patch, were it in the window; the
         steps of that entry along each axis but the last, where it is 1; the window's first voxel.
     """
-    samples, windows = firsts.shape
-    sides = parameters.sides.unbind(dim=1)
-    *steps, voxels = accumulate(reversed(sides), operator.mul)
-    permutation = parameters.variants // voxels  # the remainder is where it is entered
-    start = table.starts[numbers] + parameters.variants + permutation * voxels - ravel(parameters.origins, sides)
+    (samples, windows), along = variants.shape, sides.unbind(dim=1)
+    numbers, firsts = ravel(sides - 1, table.longest), ravel(origins, table.shape)
+    *steps, voxels = accumulate(reversed(along), operator.mul)
+    permutation = variants // voxels  # the remainder is where it is entered
+    # A permutation lies twice in a row, so that a window reads on over its end: number p begins at 2 p voxels, and is
+    # entered at the remainder, which makes variants + p voxels. The origin is taken off, since voxels are counted from
+    # that of the patch.
+    start = table.starts[numbers] + variants + permutation * voxels - ravel(origins, along)
     whole = strides(table.shape)[:-1]
-    lookup = torch.zeros(1 + len(sides), samples, windows + 1, dtype=torch.int32, device=firsts.device)
+    lookup = torch.zeros(1 + len(along), samples, windows + 1, dtype=torch.int32, device=firsts.device)
     for row, none, each in zip(lookup, (0, *whole, 0), (start, *reversed(steps), firsts), strict=True):
         row[:, 0] = none
         row[:, 1:] = each
@@ -144,23 +150,21 @@ def window_lookup(parameters: Windows, table: WindowTable, numbers: Tensor, firs
     return lookup.flatten(1)
 
 
-def sources(window: Tensor, planes: Tensor, lookup: Tensor, table: WindowTable) -> Tensor:
-    """Return from where the voxels of some planes take their values.
+def sources(window: Tensor, planes: Tensor, lookup: Tensor, table: "WindowTable") -> Tensor:
+    """Return the voxels from which those of some planes take their values.
 
     Args:
         window: int32 [planes * plane], the last window over each voxel.
         planes: int32 [planes], the place of each along the first axis of its patch.
         lookup: From `window_lookup`.
-        table: Of the patch.
+        table: Table of the shape of patch.
 
     Returns:
         int32 [planes * plane], numbers of voxels in the whole batch.
     """
     start, *steps, first = lookup
-    axes = [
-        planes,
-        *(torch.arange(side, dtype=torch.int32, device=window.device) for side in table.shape[1:]),
-    ]
+    others = (torch.arange(side, dtype=torch.int32, device=window.device) for side in table.shape[1:])
+    axes = [planes, *others]
     entry = start.index_select(0, window)
     other = torch.empty_like(entry)
     for step, place, stride in zip(steps, axes, strides(table.shape), strict=False):
@@ -171,3 +175,183 @@ def sources(window: Tensor, planes: Tensor, lookup: Tensor, table: WindowTable) 
     torch.index_select(table.sources, 0, entry, out=other)
     torch.index_select(first, 0, window, out=entry)
     return other.add_(entry)
+
+
+@dataclass(frozen=True)
+class BlockCover:
+    """A window of any side along one axis as the union of a few blocks of one of two lengths.
+
+    Attributes:
+        blocks: Blocks of each window; they may overlap.
+        lengths: 1, or 1 and a longer one. The longest that fits into a window covers it.
+
+    Example:
+        >>> cover = BlockCover.of(longest=12, adjacent=False)
+        >>> cover.lengths, cover.starts(3), cover.starts(11)
+        ((1, 4), [0, 1, 2], [0, 4, 7])
+    """
+
+    blocks: int
+    lengths: tuple[int, ...]
+
+    @classmethod
+    def of(cls, longest: int, *, adjacent: bool) -> "BlockCover":
+        """Return the cover for sides up to `longest` along an axis that is adjacent in memory, or is not."""
+        if longest == 1 or (adjacent and longest <= _ADJACENT):
+            return cls(longest, (1,))
+        blocks = next(count for count in range(1, longest) if count * (count + 1) >= longest)
+        return cls(blocks, (1, blocks + 1))
+
+    def level(self, side: int) -> int:
+        """Return which length covers a window of this side."""
+        return sum(length <= side for length in self.lengths) - 1
+
+    def starts(self, side: int) -> list[int]:
+        """Return where in a window of this side the blocks start, evenly from its first to its last voxel."""
+        length = self.lengths[self.level(side)]
+        return [math.ceil(block * (side - length) / max(self.blocks - 1, 1)) for block in range(self.blocks)]
+
+
+@dataclass(frozen=True)
+class WindowTable:
+    """Everything about windows that does not depend on the draw.
+
+    Attributes:
+        shape: Sides of the patch.
+        longest: The longest window side along each axis. Window shapes are numbered from (1, 1, 1), the last
+            axis fastest.
+        permutations: Uniformly random permutations that are kept for each window shape. Each is read from any
+            of its n entries on, going round: a window is permuted in one of `n * permutations` ways.
+        starts: int64 [shapes], where in `sources` the permutations of a window shape start.
+        sources: int32; first the number of every voxel of the patch, then permutation after permutation,
+            each twice in a row. An entry of these is the distance of a voxel from the first of its window.
+        covers: Cover of windows by blocks along each axis.
+        points: For each axis int64 [blocks, longest], where the blocks of a window of side 1, 2, … start; the
+            sum over the axes counts from its first voxel, in maps of the patch laid one after another,
+            one map for each combination of block lengths.
+    """
+
+    shape: tuple[int, ...]
+    longest: tuple[int, ...]
+    permutations: int
+    starts: Tensor
+    sources: Tensor
+    covers: tuple[BlockCover, ...]
+    points: tuple[Tensor, ...]
+
+
+def strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Return the elements from one to the next along each axis of a contiguous array.
+
+    Example:
+        >>> strides((64, 64, 32))
+        (2048, 32, 1)
+    """
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def ravel(places: Tensor, sides: Sequence[Tensor | int]) -> Tensor:
+    """Return numbers of places within arrays of these sides: [k, axes, windows] to [k, windows].
+
+    Example:
+        >>> ravel(torch.tensor([[[1], [2], [3]]]), (4, 5, 6))
+        tensor([[45]])
+    """
+    number, *rest = places.unbind(dim=1)
+    for place, side in zip(rest, sides[1:], strict=True):
+        number = number * side + place
+    return number
+
+
+@lru_cache(maxsize=8)
+def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) -> WindowTable:
+    """Make the table for a shape of patch; it is the same in every process.
+
+    Args:
+        shape: Sides of the patch.
+        fraction: The longest window side is a side of the patch divided by this, at least 1.
+        device: Where it is needed.
+
+    Raises:
+        ShapeError: The windows are so large that the table would take too much memory.
+    """
+    longest = tuple(max(side // fraction, 1) for side in shape)
+    entries = math.prod(side * (side + 1) // 2 for side in longest)  # of one permutation for each window shape
+    if entries > _MOST_ENTRIES:
+        raise ShapeError(
+            f"sides {shape}: expected local shuffling with windows smaller than up to {longest}; "
+            f"use smaller patches or a shuffle_fraction above {fraction}"
+        )
+    permutations = max(_ENTRIES // entries, 1)
+    windows = product(*(range(1, side + 1) for side in longest))
+    whole = torch.arange(math.prod(shape), dtype=torch.int32)
+    sources = [whole, *(_permutations(number, window, shape, permutations) for number, window in enumerate(windows))]
+    covers = tuple(BlockCover.of(side, adjacent=axis == len(shape) - 1) for axis, side in enumerate(longest))
+    return WindowTable(
+        shape=shape,
+        longest=longest,
+        permutations=permutations,
+        starts=torch.tensor(list(accumulate(map(len, sources)))[:-1], device=device),
+        sources=torch.cat(sources).to(device),
+        covers=covers,
+        points=tuple(points.to(device) for points in _points(shape, longest, covers)),
+    )
+
+
+def _permutations(number: int, window: tuple[int, ...], shape: tuple[int, ...], count: int) -> Tensor:
+    """Return the voxels of a window in `count` random orders, each twice in a row, int32."""
+    voxels = torch.arange(math.prod(shape)).view(shape)[tuple(map(slice, window))].flatten()
+    rng = CounterRNG(torch.tensor([number]), Stream.TABLE, count * len(voxels))
+    order = rng.words(count, len(voxels))[0].argsort(dim=1, stable=True)
+    return repeat(voxels[order], "count voxels -> (count twice voxels)", twice=2).int()
+
+
+def _points(shape: tuple[int, ...], longest: tuple[int, ...], covers: tuple[BlockCover, ...]) -> list[Tensor]:
+    """Return the `points` of a `WindowTable`."""
+    points = []
+    maps = strides([len(cover.lengths) for cover in covers])
+    for cover, side, stride, next_map in zip(covers, longest, strides(shape), maps, strict=True):
+        sides = range(1, side + 1)
+        starts = torch.tensor([cover.starts(side) for side in sides]) * stride
+        starts += torch.tensor([[cover.level(side)] for side in sides]) * next_map * math.prod(shape)
+        points.append(starts.T.contiguous())
+    return points
+
+
+def last_window_per_voxel(table: WindowTable, sides: Tensor, firsts: Tensor) -> Tensor:
+    """Find the last window over each voxel.
+
+    Each window is noted where its blocks start, in the map of their lengths, over earlier ones. Then, axis
+    by axis, the longer blocks are spread over the map of single voxels. This takes a few notes a window and a
+    few steps a voxel, however many voxels the windows have together.
+
+    Args:
+        table: Table of the shape of patch.
+        sides: int64 [k, axes, windows].
+        firsts: int64 [k, windows], the first voxel of each window.
+
+    Returns:
+        int16, or int32 for very many windows, [k, voxels]: 0 for none, else 1 + its place in the order.
+    """
+    samples, windows = firsts.shape
+    voxels = math.prod(table.shape)
+    counted = torch.int16 if windows < 2**15 else torch.int32
+    levels = [len(cover.lengths) for cover in table.covers]
+    maps = torch.zeros(samples, *levels, voxels, dtype=counted, device=firsts.device)
+    sample = torch.arange(samples, device=firsts.device)[:, None] * maps[0].numel()
+    # [blocks, k * windows]: the blocks of one window after another would wait for the same lines of memory.
+    points = (firsts + sample).view(1, -1)
+    for starts, side in zip(table.points, sides.unbind(dim=1), strict=True):
+        place = (side - 1).view(-1)
+        of_axis = torch.stack([start.index_select(0, place) for start in starts])
+        points = (points[:, None] + of_axis).flatten(0, 1)
+    order = torch.arange(1, windows + 1, dtype=counted, device=firsts.device).repeat(len(points) * samples)
+    maps.view(-1).scatter_reduce_(0, points.view(-1), order, "amax")
+    for cover, stride in zip(table.covers, strides(table.shape), strict=True):
+        single, *longer = maps.unbind(1)
+        for blocks in longer:
+            for shift in range(0, cover.lengths[1] * stride, stride):
+                target = single[..., shift:]  # no border is crossed, since no block crosses one
+                torch.maximum(target, blocks[..., : voxels - shift], out=target)
+        maps = single
+    return maps

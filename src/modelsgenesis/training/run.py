@@ -1,17 +1,16 @@
 """The folder of a run: its configuration, logs, checkpoints and lock."""
 
 import csv
-import io
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from functools import partial
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
 from filelock import FileLock, Timeout
 
-from modelsgenesis.errors import ResumeError, TrainingError
+from modelsgenesis.configs.base import plain
+from modelsgenesis.errors import TrainingError
 from modelsgenesis.files import parsing, read_bytes, read_json, reason_of, write_atomically, write_json
 from modelsgenesis.training.checkpoint import read_checkpoint, write_checkpoint
 from modelsgenesis.training.distributed import on_rank_zero
@@ -24,9 +23,9 @@ BEFORE_NAME = "checkpoints/before.pt"
 LOCK_NAME = "checkpoints/.lock"
 
 FREE_SETTINGS = frozenset(
-    ("workers", "compile", "checkpoint_activations", "checkpoint_every", "nonfinite", "divergence_factor")
+    ("workers", "compile", "checkpoint_activations", "checkpoint_every", "nonfinite", "divergence_factor", "data.cache")
 )
-"""What a resumed run may change: how fast it computes, how often it writes, what ends it; not what it learns."""
+"""Settings that a resumed run may change: speed, how often it writes, what ends it; not what it learns."""
 
 _WRITTEN = (RUN_NAME, LOG_NAME, VALIDATION_NAME, LAST_NAME, "config.json", "model.safetensors", "README.md")
 _LIMIT = 1 << 30  # bytes of run.json, which names every scan, and of a log
@@ -35,12 +34,12 @@ _LIMIT = 1 << 30  # bytes of run.json, which names every scan, and of a log
 class Run:
     """A run's folder, held by one process at a time.
 
+    The folder holds `run.json` (the configuration, how the data was split and digests of it; it stays local, for it
+    names scans), `log.csv` and `validation.csv`, `checkpoints/last.pt` and the one before it, and the bundle of the
+    best network.
+
     Args:
         folder: See `open`.
-
-    The folder holds `run.json` (what was asked, how the data was split and digests of it; it stays local, for it names
-    scans), `log.csv` and `validation.csv`, `checkpoints/last.pt` and the one before it, and the bundle of the best
-    network.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -52,92 +51,70 @@ class Run:
         """Refuse a folder that a new run, or a resumed one, cannot have; call it before long work.
 
         Raises:
-            TrainingError: It is a file, something is in it, or it cannot be written.
-            ResumeError: It holds no run to resume.
+            TrainingError: It is a file, something is in it, it cannot be written, or it holds no run to resume.
         """
         folder = Path(folder)
         if resume:
             Run(folder).description()
             return
-        if folder.exists() and not folder.is_dir():
-            raise TrainingError(f"{folder}: is a file; choose a folder for the output")
         if (folder / RUN_NAME).exists():
-            raise TrainingError(
-                f"{folder}: holds a run already; add --resume to go on with it or choose another folder"
-            )
+            raise TrainingError(f"{folder}: holds a run already; add --resume to continue it, or choose another folder")
         if folder.is_dir() and not _is_blank(folder):
             raise TrainingError(f"{folder}: is not empty; choose a new folder for the output")
-        parent = next(place for place in (folder, *folder.absolute().parents) if place.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise TrainingError(f"{folder}: cannot be written in {parent}; choose another folder for the output")
+        place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+        if not place.is_dir() or not os.access(place, os.W_OK):
+            raise TrainingError(f"{folder}: {place} is no folder to write into; choose another folder for the output")
 
     @classmethod
-    def open(
-        cls,
-        folder: str | Path,
-        description: Mapping[str, Any],
-        *,
-        resume: bool = False,
-    ) -> Self:
-        """Start or go on with a run; of several processes rank 0 alone holds the folder.
+    def open(cls, folder: str | Path, description: Mapping[str, Any], *, resume: bool = False) -> Self:
+        """Start or resume a run; of several processes rank 0 alone takes hold of the folder.
 
         Args:
             folder: New or empty; with `resume`, that of a run.
-            description: Content of `run.json`. When the run is resumed, `config` (but for `FREE_SETTINGS`), `init`,
-                `input`, `shape`, `split` and `digests` must be as they were.
-            resume: Go on with the run.
+            description: Content of `run.json`. A resumed run must have the same, but for `FREE_SETTINGS`.
+            resume: Continue the run that the folder holds.
 
         Raises:
-            TrainingError: The folder has something in it, cannot be written, or another process trains in it.
-            ResumeError: There is no run, or its configuration or its scans differ; the message lists how.
+            TrainingError: The folder has something in it, cannot be written, or another process trains in it; or there
+                is no run to resume, or its configuration or its scans differ; the message lists how.
         """
         run = cls(Path(folder))
-        on_rank_zero(partial(run._resume if resume else run._create, description))
+        on_rank_zero(lambda: run._start(plain(description), resume=resume))
         return run
 
-    def _create(self, description: Mapping[str, Any]) -> None:
-        self.check(self.folder)
+    def _start(self, description: dict[str, Any], *, resume: bool) -> None:
+        self._refuse_changes(description) if resume else self.check(self.folder)
         self._lock = hold_folder(self.folder, LOCK_NAME, "trains")
-        write_json(self.folder / RUN_NAME, description)
-
-    def _resume(self, description: Mapping[str, Any]) -> None:
-        before = self.description()
-        with parsing(self.folder / RUN_NAME, ResumeError):
-            start = {key: description[key] for key in ("init", "input", "shape") if key in description}
-            differences = compare({key: before.get(key) for key in start}, start)
-            check_config(self.folder, before["config"], description["config"], differences)
-            self._check_data(before, description)
-        self._lock = hold_folder(self.folder, LOCK_NAME, "trains")
+        if not resume:
+            write_json(self.folder / RUN_NAME, description)
         for name in _WRITTEN:  # temporary files that a killed process left
             path = self.folder / name
             for left in path.parent.glob(f".{path.name}.*"):
                 left.unlink(missing_ok=True)
 
-    def _check_data(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-        """Refuse other scans, or the same ones with other voxels or labels."""
-        place = self.folder / RUN_NAME
-        split = {part: list(names) for part, names in (now.get("split") or {}).items()}
-        if (before.get("split") or {}) != split:
-            raise ResumeError(
-                f"{self.folder}: the run was started with other scans or another split, see {place}; resume with the "
-                "same scans"
-            )
-        if "digests" in now and "digests" not in before:
-            raise ResumeError(
-                f"{place}: has no digests of the scans, as version 0.1.0 wrote it, so that a change of them could not "
-                f"be told; start again in another folder, with --init {self.folder} from its best network"
-            )
-        changed = [
-            name
-            for part, digests in now.get("digests", {}).items()
-            for name, old, new in zip(split[part], before["digests"][part], digests, strict=True)
-            if old != new
-        ]
-        if changed:
-            raise ResumeError(
-                f"{self.folder}: {len(changed)} scans or their labels have changed since the run began, such as "
-                f"{changed[0]}; restore them, or start again in another folder"
-            )
+    def _refuse_changes(self, now: dict[str, Any]) -> None:
+        """Refuse another configuration, other scans, or the same ones with other voxels or labels."""
+        before, path = self.description(), self.folder / RUN_NAME
+        with parsing(path, TrainingError):
+            others = [name for name in now if name not in ("config", "split", "digests")]
+            differences = compare({name: before.get(name) for name in others}, {name: now[name] for name in others})
+            check_config(self.folder, before["config"], now["config"], differences)
+            if before.get("split") != now.get("split"):
+                raise TrainingError(
+                    f"{self.folder}: the run was started with other scans or another split, see {path}; resume with "
+                    "the same scans"
+                )
+            changed = [
+                name
+                for part, digests in now.get("digests", {}).items()
+                for name, old, new in zip(now["split"][part], before["digests"][part], digests, strict=True)
+                if old != new
+            ]
+            if changed:
+                raise TrainingError(
+                    f"{self.folder}: {len(changed)} scans or their labels have changed since the run began, such as "
+                    f"{changed[0]}; restore them, or start again in another folder"
+                )
 
     def finish(self) -> None:
         """Note in `run.json` that everything is done, so that a resume has nothing to do."""
@@ -147,18 +124,23 @@ class Run:
         """Return the content of `run.json`.
 
         Raises:
-            ResumeError: There is none, or it is damaged.
+            TrainingError: It is missing, damaged, or of a version whose runs cannot be resumed.
         """
         path = self.folder / RUN_NAME
         if not path.exists():
-            raise ResumeError(f"{self.folder}: holds no run to resume; start one without --resume")
-        content = read_json(path, ResumeError, _LIMIT)
+            raise TrainingError(f"{self.folder}: holds no run to resume; start one without --resume")
+        content = read_json(path, TrainingError, _LIMIT)
         if not isinstance(content, dict) or not isinstance(content.get("config"), dict):
-            raise ResumeError(f"{path}: does not describe a run; restore it, or start again in another folder")
+            raise TrainingError(f"{path}: does not describe a run; restore it, or start again in another folder")
+        if "split" in content and "digests" not in content:
+            raise TrainingError(
+                f"{path}: is of version 0.1.0, which kept no digests of the scans, so that changes would go unnoticed; "
+                f"start again in another folder, with --init {self.folder} from its best network"
+            )
         return content
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Release the folder."""
         if self._lock is not None:
             self._lock.release()
 
@@ -179,22 +161,18 @@ class Run:
         self._append(VALIDATION_NAME, row)
 
     def _append(self, name: str, row: Mapping[str, Any]) -> None:
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(row), lineterminator="\n")
-        try:
-            with (self.folder / name).open("a", newline="") as file:
-                if not file.tell():  # empty, though it may have been there
-                    writer.writeheader()
-                writer.writerow(row)
-                file.write(text.getvalue())
-        except OSError as error:
-            raise TrainingError(_unwritable(self.folder / name, error)) from error
+        path = self.folder / name
+        with _writing(path), path.open("a", newline="") as file:  # its buffer holds a row, which is one write
+            writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
+            if not file.tell():  # empty, though it may have been there
+                writer.writeheader()
+            writer.writerow(row)
 
     def truncate_logs(self, step: int) -> str:
         """Drop the rows after `step`, which the resumed run writes again, and what a crash or a full disk damaged.
 
         Returns:
-            What a person should know of rows that are lost, or "".
+            A note on rows that are lost, or "".
         """
         kept = [self._truncate(self.folder / name, step) for name in (LOG_NAME, VALIDATION_NAME)]
         lost = step - kept[0]
@@ -205,69 +183,65 @@ class Run:
         """Return how many whole rows up to a step a log keeps; one without a header is deleted."""
         if not path.exists():
             return 0
-        lines = read_bytes(path, ResumeError, _LIMIT).decode(errors="replace").split("\n")[:-1]  # no cut last line
+        lines = read_bytes(path, TrainingError, _LIMIT).decode(errors="replace").split("\n")[:-1]  # no cut last line
         reader = csv.reader(f"{line}\n" for line in lines)
         with suppress(csv.Error):
             columns = next(reader, [])  # a name in it may go over several lines
             head = lines[: reader.line_num]
             if columns[:1] == ["step"] and not set("\0\ufffd") & set("".join(head)):
                 rows = [line for line in lines[len(head) :] if _is_row(line, len(columns), step)]
-                write_atomically(path, "".join(f"{line}\n" for line in (*head, *rows)), ResumeError)
+                write_atomically(path, "".join(f"{line}\n" for line in (*head, *rows)), TrainingError)
                 return len(rows)
         path.unlink()
         return 0
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Write the state of training and keep the one before, the logs brought to the disk before it.
+        """Write the state of training and keep the one before; the logs are brought to the disk first.
 
         Raises:
             CheckpointError: The disk is full; the checkpoint before is intact.
-            TrainingError: So it is for the logs.
+            TrainingError: The same for the logs.
         """
-        for path in (self.folder / LOG_NAME, self.folder / VALIDATION_NAME):  # no checkpoint is ahead of them
-            try:
-                with path.open("rb") as file:
+        # After a loss of power no checkpoint may be ahead of the logs: their rows could not be made again.
+        for path in (self.folder / LOG_NAME, self.folder / VALIDATION_NAME):
+            if path.exists():
+                with _writing(path), path.open("rb") as file:
                     os.fsync(file.fileno())
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                raise TrainingError(_unwritable(path, error)) from error
         write_checkpoint(self.folder / LAST_NAME, self.folder / BEFORE_NAME, state)
 
     def load_checkpoint(self) -> tuple[dict[str, Any] | None, str]:
-        """Return the newest whole state, None if none was written yet, and what a person should know of it.
+        """Return the newest whole state, None if none was written yet, and a note on it.
 
         Raises:
-            ResumeError: There are checkpoints and none is whole.
+            TrainingError: There are checkpoints and none is whole.
         """
-        problems: list[str] = []
-        for path in (self.folder / LAST_NAME, self.folder / BEFORE_NAME):
-            if not path.exists():
-                continue
+        last, before = self.folder / LAST_NAME, self.folder / BEFORE_NAME
+        problem = ""
+        for path in filter(Path.exists, (last, before)):
             try:
                 state = read_checkpoint(path)
             except TrainingError as error:
-                problems.append(str(error))
+                problem = problem or str(error)
                 continue
-            if problems:
-                (self.folder / LAST_NAME).unlink()  # or the next checkpoint would put it in the place of the good one
-                return state, f"{LAST_NAME} is damaged and deleted; going on from the checkpoint before, {BEFORE_NAME}"
-            return state, ""
-        if not problems:
-            return None, "no checkpoint was written yet: starting from the beginning"
-        raise ResumeError(
-            f"{self.folder}: no whole checkpoint to resume from ({problems[0]}); start again in another folder, with "
-            f"--init {self.folder} from its best network"
-        )
+            if problem:
+                last.unlink()  # or the next checkpoint would put it in the place of the good one
+                problem = f"{LAST_NAME} is damaged and deleted; resuming from the checkpoint before, {BEFORE_NAME}"
+            return state, problem
+        if problem:
+            raise TrainingError(
+                f"{self.folder}: no whole checkpoint to resume from ({problem}); start again in another folder, with "
+                f"--init {self.folder} from its best network"
+            )
+        return None, "no checkpoint was written yet: starting from the beginning"
 
 
 def hold_folder(folder: Path, name: str, work: str) -> FileLock:
     """Hold a folder until the lock is released or the process ends, however it ends.
 
     Args:
-        folder: Made where it is missing.
+        folder: Created if missing.
         name: File of the lock in the folder.
-        work: What a process does there, for the message.
+        work: A verb for the message, such as `"trains"`.
 
     Raises:
         TrainingError: Another process holds it, or it cannot be written.
@@ -283,12 +257,16 @@ def hold_folder(folder: Path, name: str, work: str) -> FileLock:
     return lock
 
 
-def _unwritable(path: Path, error: OSError) -> str:
-    return f"{path}: cannot be written: {error.strerror}; the last checkpoint is intact"
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(f"{path}: cannot be written: {error.strerror}; the last checkpoint is intact") from error
 
 
 def _is_row(line: str, columns: int, step: int) -> bool:
-    """Return whether a line of a log holds as many numbers as it has columns, the first at most `step`."""
+    """Return whether a line of a log has a number in each column, the first at most `step`."""
     try:
         numbers = [float(cell or "nan") for cell in line.split(",")]
     except ValueError:
@@ -297,7 +275,7 @@ def _is_row(line: str, columns: int, step: int) -> bool:
 
 
 def _is_blank(folder: Path) -> bool:
-    """Return whether a folder holds nothing but what a start leaves that is killed at once."""
+    """Return whether a folder holds nothing but what a run leaves that is killed as it starts."""
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
     return all(name in ("checkpoints", LOCK_NAME) or name.startswith(f".{RUN_NAME}.") for name in names)
 
@@ -307,16 +285,22 @@ def check_config(
 ) -> None:
     """Refuse another configuration than a run has; `FREE_SETTINGS` may differ.
 
+    Args:
+        folder: The run, for the message.
+        before: The run's configuration.
+        now: Configuration to resume it with.
+        more: Further differences for the message.
+
     Raises:
-        ResumeError: It is another; the message lists how, and what differs besides.
+        TrainingError: It is another; the message lists the differences.
     """
     differences = [text for text in compare(before, now) if text.split(" ")[0] not in FREE_SETTINGS]
     if differences := [*differences, *more][:8]:
-        raise ResumeError(f"{folder}: the run was started with another configuration: {'; '.join(differences)}")
+        raise TrainingError(f"{folder}: the run was started with another configuration: {'; '.join(differences)}")
 
 
 def compare(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Return the differences of two nested configurations, one phrase each; what `before` lacks came later.
+    """Return the differences of two nested configurations, one phrase each; keys that `before` lacks came later.
 
     Example:
         >>> compare({"seed": 0, "pretext": {"flip_limit": 3}}, {"seed": 1, "pretext": {"flip_limit": 3}})

@@ -1,0 +1,23 @@
+"""Trainings that learn nothing, for tests of what runs them; worker processes import this."""
+
+import os
+import time
+
+from modelsgenesis.errors import DataError
+from modelsgenesis.training.trainer import DivergenceError
+
+
+def train(trial, folder=None):
+    """Do what the arm's name says."""
+    if trial.arm == "die":
+        os._exit(9)
+    if trial.arm == "error":
+        raise DataError("no such patient")
+    if trial.arm == "diverge":
+        raise DivergenceError("loss is nan")
+    if trial.arm == "sleep":
+        (folder / f"{os.getpid()}").touch()
+        time.sleep(120)
+    import torch
+
+    return {"seed": trial.seed, "process": os.getpid(), "threads": torch.get_num_threads()}

@@ -1,0 +1,221 @@
+"""What goes wrong on the way up: the message, the run, and what the Hub shows afterwards."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from huggingface_hub import HfApi
+
+from loopback_hub import LoopbackHub
+from modelsgenesis.errors import ConfigurationError, HubError
+from modelsgenesis.hub.push import push_to_hub
+from modelsgenesis.hub.repository import Publication
+from runs_to_push import GENESIS, failure, write_run
+
+COMMIT, SETTINGS = "POST /api/models/.*/commit/", "PUT /api/models/.*/settings"
+EMPTY = {".gitattributes"}
+
+
+def refusal(kind: str, run: Path, repository: str = GENESIS, **options: Any) -> str:
+    """Push, expect an error of exactly this kind, and return its one line, which tells how to repeat."""
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    message = failure(lambda: push_to_hub(run, repository, **options), kind)
+    assert f"nothing was published and {run} is intact" in message
+    assert f"repeat with: modelsgenesis push {shlex.quote(str(run))} --hub-model-id {repository}" in message
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+    return message
+
+
+def private_and_empty(hub: LoopbackHub) -> bool:
+    return all(set(repo.files) == EMPTY and repo.private for repo in hub.repositories.values())
+
+
+@pytest.fixture
+def second(tmp_path: Path) -> Path:
+    """Another run of the same network."""
+    return write_run(tmp_path / "second", seed=1)
+
+
+def test_without_a_token(hub: LoopbackHub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN")
+    message = refusal("denied", run, private=True, create_pr=True, revision="main")
+    assert "hf auth login" in message
+    assert message.endswith(" --private --create-pr --revision main")
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize(
+    ("repository", "token", "kind", "word"),
+    [
+        (GENESIS, "hf_wrong", "denied", "401"),
+        (GENESIS, "hf_reader", "denied", "403: You don't have the rights to create"),
+        (GENESIS, "hf_stranger", "denied", "403: You don't have the rights to create"),
+        ("a--b/c..d", "hf_alice", "unknown", "expected org/name"),
+    ],
+)
+def test_what_must_not_be_made_is_not(
+    hub: LoopbackHub, run: Path, repository: str, token: str, kind: str, word: str
+) -> None:
+    assert word in refusal(kind, run, repository, token=token)
+    assert hub.repositories == {}
+
+
+def test_without_the_rights_to_write(hub: LoopbackHub, run: Path, second: Path) -> None:
+    first = push_to_hub(run, GENESIS)
+    assert "403" in refusal("denied", second, token="hf_stranger")
+    assert hub.repositories[GENESIS].heads == {"main": first.commit}
+
+
+def test_a_header_that_the_hub_refuses_makes_nothing(hub: LoopbackHub, run: Path) -> None:
+    card = run / "README.md"
+    card.write_text(card.read_text().replace("library_name:", "license: nonsense\nlibrary_name:"))
+    message = refusal("other", run)
+    assert "the header of README.md is not accepted" in message
+    assert "license" in message
+    assert hub.repositories == {}
+
+
+@pytest.mark.parametrize(
+    ("step", "fault", "kind"),
+    [
+        ("POST /api/validate-yaml", {"status": 503}, "unreachable"),
+        ("POST /api/repos/create", {"status": 503}, "unreachable"),
+        ("POST /api/repos/create", {"drop_after": True}, "unreachable"),
+        ("POST /api/repos/create", {"status": 409}, "conflict"),
+        ("POST .*/preupload/", {"status": 503}, "unreachable"),
+        ("POST .*/lfs/objects/batch", {"status": 503}, "unreachable"),
+        ("PUT /large/", {"status": 500}, "unreachable"),
+        (COMMIT, {"drop": True}, "unreachable"),
+        (COMMIT, {"status": 403}, "denied"),
+        (COMMIT, {"body": b"{}"}, "other"),
+    ],
+)
+def test_a_failure_leaves_nothing_to_see_and_a_repeat_publishes_what_is_missing(
+    hub: LoopbackHub, run: Path, step: str, fault: dict[str, Any], kind: str
+) -> None:
+    hub.fault(step, times=99, **fault)
+    refusal(kind, run)
+    assert private_and_empty(hub)
+    uploaded = hub.count("PUT /large/")
+    hub.faults.clear()
+    assert not push_to_hub(run, GENESIS).private
+    assert not hub.repositories[GENESIS].private
+    assert "model.safetensors" in hub.repositories[GENESIS].files
+    assert step != COMMIT or hub.count("PUT /large/") == uploaded == 2  # the weights and the figure
+
+
+def test_a_commit_whose_answer_was_lost_counts_as_made(hub: LoopbackHub, run: Path) -> None:
+    hub.fault(COMMIT, drop_after=True)
+    made = push_to_hub(run, GENESIS)
+    assert made.commit == hub.repositories[GENESIS].heads["main"]
+    assert not hub.repositories[GENESIS].private
+
+
+@pytest.mark.parametrize(
+    "fault", [{"status": 403}, {"drop": True}, {"body": b"<", "headers": {"Content-Type": "text/html"}}]
+)
+def test_what_could_not_be_opened_is_said_and_opened_by_a_repeat(
+    hub: LoopbackHub, run: Path, fault: dict[str, Any]
+) -> None:
+    hub.fault(SETTINGS, **fault)
+    made = push_to_hub(run, GENESIS)
+    assert made.private
+    assert any(note.startswith("published, but still private (") for note in made.notes)
+    assert "model.safetensors" in hub.repositories[GENESIS].files
+    again = push_to_hub(run, GENESIS)
+    assert (again.commit, again.private, hub.repositories[GENESIS].private) == (made.commit, False, False)
+
+
+def test_a_push_in_between_is_refused(hub: LoopbackHub, run: Path, second: Path) -> None:
+    push_to_hub(run, GENESIS)
+    hub.fault(COMMIT, call=lambda: hub.add(GENESIS, {"other.txt": b"from another push"}))
+    message = refusal("conflict", second)
+    assert "another push" in message
+    assert f"{hub.url}/{GENESIS}/commits" in message
+    files = hub.repositories[GENESIS].files
+    assert files["other.txt"].content == b"from another push"
+    assert files["model.safetensors"].content == (run / "model.safetensors").read_bytes()
+
+
+def test_of_two_pushes_at_once_one_wins_and_nothing_is_mixed(hub: LoopbackHub, run: Path, tmp_path: Path) -> None:
+    push_to_hub(run, GENESIS)
+    runs = [write_run(tmp_path / f"run{seed}", seed=seed) for seed in (1, 2)]
+    both = threading.Barrier(2)
+    hub.fault(COMMIT, times=2, call=lambda: both.wait(20))
+
+    def push(run: Path) -> Publication | HubError:
+        try:
+            return push_to_hub(run, GENESIS)
+        except HubError as error:
+            return error
+
+    with ThreadPoolExecutor(2) as pool:
+        outcomes = list(pool.map(push, runs))
+    (lost,) = (outcome for outcome in outcomes if isinstance(outcome, HubError))
+    assert lost.kind == "conflict"
+    files = hub.repositories[GENESIS].files
+    for name in ("model.safetensors", "config.json", "figures/restorations.png"):
+        assert files[name].content == (runs[1 - outcomes.index(lost)] / name).read_bytes()
+
+
+def test_a_client_that_dies_in_mid_upload_leaves_nothing_to_see_and_a_repeat_succeeds(
+    hub: LoopbackHub, run: Path, environment: dict[str, str], home: Path
+) -> None:
+    code = f"from modelsgenesis import push_to_hub; push_to_hub({str(run)!r}, {GENESIS!r})"
+    process = subprocess.Popen([sys.executable, "-c", code], env={**environment, "HF_HOME": str(home)})
+    hub.fault("PUT /large/", call=lambda: os.kill(process.pid, signal.SIGKILL), drop=True)
+    assert process.wait(60) == -signal.SIGKILL
+    assert list(hub.repositories) == [GENESIS]
+    assert private_and_empty(hub)
+    assert not push_to_hub(run, GENESIS).private
+
+
+@pytest.mark.parametrize("step", ["create_repo", "create_commit", "update_repo_settings"])
+def test_a_push_that_ends_with_a_step_is_opened_by_its_repeat(
+    hub: LoopbackHub, run: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    done = getattr(HfApi, step)
+
+    def cut(*arguments: Any, **options: Any) -> None:
+        if step != "update_repo_settings":
+            done(*arguments, **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(HfApi, step, cut)
+        with pytest.raises(KeyboardInterrupt):
+            push_to_hub(run, GENESIS)
+    assert hub.repositories[GENESIS].private
+    assert not push_to_hub(run, GENESIS).private
+    assert not hub.repositories[GENESIS].private
+
+
+def test_a_repository_that_is_not_ours_alone_is_never_opened(hub: LoopbackHub, run: Path) -> None:
+    """Another push came first, or somebody made it again, privately."""
+    hub.fault(COMMIT, call=lambda: hub.add(GENESIS, {"other.txt": b"theirs"}))
+    assert "another push" in refusal("conflict", run)
+    assert set(hub.repositories[GENESIS].files) == {*EMPTY, "other.txt"}
+    made = push_to_hub(run, GENESIS)
+    assert made.private
+    assert any("was private and stays so" in note for note in made.notes)
+    hub.repositories.clear()
+    hub.fault(COMMIT, drop=True)
+    refusal("unreachable", run)
+    hub.repositories.clear()
+    hub.add(GENESIS, {"README.md": b"# Only for us\n"}, private=True)
+    assert push_to_hub(run, GENESIS).private
+    assert hub.repositories[GENESIS].private
+
+
+@pytest.mark.parametrize("card", [b"\xff\xfe", b"---\n[\n---\n"])
+def test_a_published_card_that_cannot_be_read_is_said(hub: LoopbackHub, run: Path, card: bytes) -> None:
+    hub.add(GENESIS, {"README.md": card})
+    with pytest.raises((HubError, ConfigurationError), match=r"clinic/genesis/README\.md"):
+        push_to_hub(run, GENESIS)

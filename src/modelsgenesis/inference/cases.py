@@ -10,7 +10,7 @@ from typing import Any
 
 from modelsgenesis.data import ImageSource, ScanReference, SkippedScan, file_stem, scan_sources
 from modelsgenesis.data.dicom import FORMAT as DICOM
-from modelsgenesis.data.labelled.sources import ArrayFile, ArrayImage
+from modelsgenesis.data.labelled.images import ArrayFile, ArrayImage
 from modelsgenesis.data.names import channel_order
 from modelsgenesis.errors import DataError
 from modelsgenesis.files import read_json

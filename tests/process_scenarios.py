@@ -10,6 +10,7 @@ is printed, by scenario. Forking here, where torch has been imported and nothing
 
 import json
 import math
+import multiprocessing
 import os
 import signal
 import socket
@@ -40,6 +41,17 @@ NORMS = {
 TRAINING = TrainingConfig(
     steps=20, batch_size=4, validate_every=10, warmup_steps=2, learning_rate=1e-2, workers=0, precision="float32"
 )
+TROUBLE = {
+    "signalled": {"happen": lambda: signal.raise_signal(signal.SIGTERM)},
+    "poisoned": {"happen": lambda: math.nan},
+    "skipped": {"happen": lambda: math.nan},
+    "crashed": {"happen": lambda: "no number"},
+    "killed": {"happen": lambda: os.kill(os.getpid(), signal.SIGKILL)},
+    "unreadable": {"broken": 10},
+    "indivisible": {},
+}
+"""What befalls rank 1 in its third step, or an item that it cannot read."""
+SETTINGS = {"skipped": {"nonfinite": "skip"}, "indivisible": {"batch_size": 5}}
 
 
 class Images(Dataset):
@@ -58,17 +70,16 @@ class Images(Dataset):
 
 
 class Blurred(Objective):
-    """Restore images from blurred ones; `at` calls `happen` before the loss of that call."""
+    """Restore images from blurred ones; `happen` is called before the third loss, and may give a factor of it."""
 
-    def __init__(self, dataset=None, at=None, happen=None):
-        self.dataset = dataset or Images()
-        self.at, self.happen, self.calls = at, happen, 0
+    def __init__(self, broken=None, happen=None):
+        self.dataset, self.happen, self.calls = Images(broken), happen, 0
 
     def loss(self, network, batch):
         self.calls += 1
-        factor = self.happen() if self.calls == self.at else 1.0
-        blurred = functional.avg_pool2d(batch, 3, 1, 1)
-        return functional.mse_loss(network(blurred), batch) * (1.0 if factor is None else factor)
+        factor = self.happen() if self.happen and self.calls == 3 else None
+        loss = functional.mse_loss(network(functional.avg_pool2d(batch, 3, 1, 1)), batch)
+        return loss if factor is None else loss * factor
 
     def validate(self, network):
         batch = torch.stack([Images()[100 + item] for item in range(4)])
@@ -85,8 +96,8 @@ class Notes(Reporter):
         print(text, flush=True)
 
 
-def train(folder, *, objective=None, norm="instance", resume=False, kept=None, **changes):
-    """Train a tiny network and return its trainer."""
+def train(folder, *, objective=None, norm="instance", resume=False, **changes):
+    """Train a tiny network and return it."""
     config = TRAINING.override(**changes)
     run = Run.open(folder, {"config": config.to_dict()}, resume=resume)
     torch.manual_seed(rank())  # what rank 0 starts from is what counts
@@ -97,7 +108,7 @@ def train(folder, *, objective=None, norm="instance", resume=False, kept=None, *
         run=run,
         hardware=HARDWARE,
         reporter=Notes(),
-        keep=lambda _network, progress: kept.append(progress.step) if kept is not None else None,
+        keep=lambda _network, _progress: None,
     )
     try:
         if resume:
@@ -105,118 +116,59 @@ def train(folder, *, objective=None, norm="instance", resume=False, kept=None, *
         trainer.fit()
     finally:
         run.close()
-    return trainer
+    return trainer.network
 
 
-def curves(folder):
-    """Train each kind of normalisation, write the final weights beside the log."""
-    for norm in NORMS:
-        trainer = train(folder / norm, norm=norm)
+def play(name, folder):
+    """Train as a scenario has it; what comes out whole is in `weights.pt` beside the log."""
+    networks = {}
+    if name == "curves":  # of each kind of normalisation
+        networks = {norm: train(folder / name / norm, norm=norm) for norm in NORMS}
+    elif name == "resumed":  # the run that the signal ended
+        networks = {"instance": train(folder / "signalled", resume=True)}
+    elif name == "occupied":  # the folder holds a run already: rank 0 finds out
+        train(folder / "curves" / "instance")
+    else:
+        objective = Blurred(**(TROUBLE[name] if rank() == 1 else {}))
+        train(folder / name, objective=objective, **SETTINGS.get(name, {}))
+    for norm, network in networks.items():
         if rank() == 0:
-            torch.save(trainer.network.state_dict(), folder / norm / "weights.pt")
+            (folder / name / norm).mkdir(parents=True, exist_ok=True)
+            torch.save(network.state_dict(), folder / name / norm / "weights.pt")
 
 
-def on_rank_1(happen):
-    """Return an objective in which something happens on rank 1 at its third step."""
-    return Blurred(at=3 if rank() == 1 else None, happen=happen)
-
-
-def signalled(folder):
-    """A signal reaches one process."""
-    train(folder, objective=on_rank_1(lambda: signal.raise_signal(signal.SIGTERM)))
-
-
-def resumed(folder):
-    """The run that the signal ended goes on."""
-    trainer = train(folder.parent / "signalled", resume=True)
-    if rank() == 0:
-        folder.mkdir()
-        torch.save(trainer.network.state_dict(), folder / "weights.pt")
-
-
-def poisoned(folder):
-    """The loss of one process becomes NaN."""
-    train(folder, objective=on_rank_1(lambda: math.nan))
-
-
-def skipped(folder):
-    """The same, and the step is passed over."""
-    train(folder, objective=on_rank_1(lambda: math.nan), nonfinite="skip")
-
-
-def unreadable(folder):
-    """One process cannot read an item of its share."""
-    train(folder, objective=Blurred(Images(broken=10 if rank() == 1 else None)))
-
-
-def crashed(folder):
-    """One process fails in the middle of a step."""
-    train(folder, objective=on_rank_1(lambda: "no number"))
-
-
-def killed(folder):
-    """One process is killed in the middle of a step."""
-    train(folder, objective=on_rank_1(lambda: os.kill(os.getpid(), signal.SIGKILL)))
-
-
-def indivisible(folder):
-    """The batch cannot be shared evenly."""
-    train(folder, batch_size=5)
-
-
-def occupied(folder):
-    """The folder holds a run already: rank 0 finds out, all end."""
-    train(folder.parent / "curves" / "instance")
-
-
-def run_rank(scenario, folder, rank, port):
-    """Be one of the processes: run a scenario and return the exit status, as the command line would."""
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank)}
+def play_as_rank(name, folder, number, port):
+    """Be one of the processes: play a scenario, say in a file how it went and exit as the command line would."""
+    said = os.open(folder / f"{name}.{number}.txt", os.O_CREAT | os.O_WRONLY)
+    os.dup2(said, 1)
+    os.dup2(said, 2)
+    os.environ |= {"RANK": str(number), "WORLD_SIZE": "2", "LOCAL_RANK": str(number)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}
     try:
         with connected(HARDWARE.device):
-            scenario(folder)
-    except SystemExit as error:
-        return error.code
-    except GenesisError as error:
-        print(f"error: {error}")
-        return 1
-    except Interrupted as error:
-        print(error)
-        return 128 + error.signum
-    return 0
-
-
-def fork(scenario, folder, rank, port):
-    """Start a process that runs a scenario with its output in a file; return its number."""
-    child = os.fork()
-    if child:
-        return child
-    said = os.open(folder.parent / f"{scenario.__name__}.{rank}.txt", os.O_CREAT | os.O_WRONLY)
-    os.dup2(said, 1)
-    os.dup2(said, 2)
-    status = 70
-    try:
-        status = run_rank(scenario, folder, rank, port)
-    except BaseException as error:
-        print(f"traceback: {type(error).__name__}: {error}")
-    sys.stdout.flush()
-    os._exit(status)
+            play(name, folder)
+    except (GenesisError, Interrupted) as error:
+        print(f"ended: {error}")
+        sys.exit(128 + error.signum if isinstance(error, Interrupted) else 1)
 
 
 def main(folder, names):
-    """Run scenarios one after the other and print how they ended."""
+    """Play scenarios one after the other and print how they ended."""
     torch.set_num_threads(1)
-    results = {}
+    results, context = {}, multiprocessing.get_context("fork")
     for name in names:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         start = time.monotonic()
-        children = [fork(globals()[name], folder / name, rank, port) for rank in range(2)]
-        statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-        said = [(folder / f"{name}.{rank}.txt").read_text() for rank in range(2)]
-        results[name] = {"status": statuses, "said": said, "seconds": time.monotonic() - start}
+        ranks = [context.Process(target=play_as_rank, args=(name, folder, number, port)) for number in range(2)]
+        for process in ranks:
+            process.start()
+        for process in ranks:
+            process.join()
+        said = [(folder / f"{name}.{number}.txt").read_text() for number in range(2)]
+        seconds = time.monotonic() - start
+        results[name] = {"status": [process.exitcode for process in ranks], "said": said, "seconds": seconds}
     print(json.dumps(results))
 
 

@@ -7,7 +7,6 @@ from modelsgenesis.data import (
     LabelledImages,
     LabelledPatches,
     PreparedCase,
-    class_target,
     class_weights,
     resize_or_crop,
 )
@@ -127,11 +126,6 @@ def test_classes_can_be_drawn_as_often_and_weighed():
         class_weights(classified(), 3)
     with pytest.raises(DataError, match="class 2 of 3 has no example, so classes cannot be balanced"):
         LabelledImages(classified(), config, classes=3)
-
-
-def test_targets_of_several_classes():
-    assert class_target((1,), 3, multilabel=True).tolist() == [0, 1, 0]
-    assert class_target((), 2, multilabel=True).dtype == torch.float32
 
 
 def test_fitting_resizes_planes_and_crops_volumes():

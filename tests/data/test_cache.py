@@ -1,10 +1,10 @@
 """The cache: exact to half a level, shared, resumable, and as quick to open however large."""
 
 import gzip
-import json
 import os
 import pickle
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from modelsgenesis.configs import CONTRACTS, InputContract
-from modelsgenesis.data import CacheEntry, SkippedScan, VolumeCache, find_scans, prepare, read_volume
-from modelsgenesis.data import cache as room
+from modelsgenesis.data import CacheEntry, SkippedScan, VolumeCache, cache, find_scans, prepare, read_volume
 from modelsgenesis.data.cache import LEVELS, volume_path, write_set
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError
 
 CT = CONTRACTS["ct"]
+Build = Callable[..., tuple[VolumeCache, list[SkippedScan]]]
 
 
 @pytest.fixture
@@ -32,167 +32,140 @@ def scans(tmp_path: Path) -> Path:
     return folder
 
 
-def test_volumes_are_within_half_a_level_of_what_was_prepared(scans: Path, tmp_path: Path) -> None:
-    references, _ = find_scans(scans)
-    cache, refused = VolumeCache.build(references, CT, tmp_path / "cache")
-    assert refused == []
-    assert len(cache) == 3
-    for index, reference in enumerate(references):
-        volume, prepared = cache[index], prepare(read_volume(reference), CT)
-        assert volume.dtype == np.uint16
-        assert isinstance(volume, np.memmap)
+@pytest.fixture
+def build(scans: Path, tmp_path: Path) -> Build:
+    """Build the cache of the scans that are there."""
+    return lambda contract=CT, **options: VolumeCache.build(
+        find_scans(scans)[0], contract, tmp_path / "cache", **options
+    )
+
+
+def keys(store: VolumeCache) -> list[str]:
+    return [entry.key for entry in store.entries()]
+
+
+def test_volumes_are_within_half_a_level_of_what_was_prepared(scans: Path, build: Build) -> None:
+    store, skipped = build()
+    assert (skipped, len(store)) == ([], 3)
+    for index in range(3):
+        volume, prepared = store[index], prepare(read_volume(scans / f"p{index}.nii.gz"), CT)
+        assert (volume.dtype, isinstance(volume, np.memmap)) == (np.uint16, True)
         assert np.abs(volume / LEVELS - prepared.array).max() <= 0.5 / 65535 + 1e-7
-        entry = cache.entry(index)
+        entry = store.entry(index)
         assert (entry.shape, entry.spacing, entry.group) == (prepared.array.shape, (1, 1, 2), f"p{index}")
         assert entry.bounds == (-1000, 1000)
-        assert volume.nbytes == 2 * prepared.array.size
 
 
-def test_a_second_build_prepares_nothing(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    references, _ = find_scans(scans)
-    first, _ = VolumeCache.build(references, CT, tmp_path / "cache")
-    monkeypatch.setattr(room, "read_volume", lambda _: pytest.fail("a scan was read again"))
-    second, _ = VolumeCache.build(references, CT, tmp_path / "cache")
-    assert first.name == second.name
-    assert [entry.key for entry in first.entries()] == [entry.key for entry in second.entries()]
+def test_a_second_build_prepares_nothing(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = build()
+    monkeypatch.setattr(cache, "read_volume", lambda _: pytest.fail("a scan was read again"))
+    second, _ = build()
+    assert (first.name, keys(first)) == (second.name, keys(second))
 
 
-def test_a_build_cut_short_goes_on_where_it_was(scans: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    references, _ = find_scans(scans)
-
+def test_a_build_cut_short_goes_on_where_it_was(build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(done: int, total: int) -> None:
-        assert total == 3
-        if done == 2:
+        if (done, total) == (2, 3):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        VolumeCache.build(references, CT, tmp_path / "cache", workers=1, progress=stop)
+        build(workers=1, progress=stop)
     read: list[str] = []
-    original = room.read_volume
-    monkeypatch.setattr(room, "read_volume", lambda scan: read.append(scan.source) or original(scan))
-    cache, _ = VolumeCache.build(references, CT, tmp_path / "cache")
-    assert len(cache) == 3
-    assert len(read) <= 1
+    monkeypatch.setattr(cache, "read_volume", lambda scan: read.append(scan.source) or read_volume(scan))
+    store, _ = build()
+    assert (len(store), len(read) <= 1) == (3, True)
     assert not [path for path in (tmp_path / "cache").rglob(".*") if path.is_file()]
 
 
-def test_the_key_is_content_and_preparation(scans: Path, tmp_path: Path) -> None:
-    copy = scans / "copy.nii.gz"
-    copy.write_bytes((scans / "p0.nii.gz").read_bytes())
-    references, _ = find_scans(scans)
-    cache, _ = VolumeCache.build(references, CT, tmp_path / "cache")
-    keys = [entry.key for entry in cache.entries()]
-    assert keys[0] == keys[1]
-    assert len(set(keys)) == 3
-    other, _ = VolumeCache.build(references, CT.override(window=(-200, 200)), tmp_path / "cache")
-    assert not set(keys) & {entry.key for entry in other.entries()}
+def test_the_key_is_content_and_preparation(scans: Path, build: Build) -> None:
+    (scans / "copy.nii.gz").write_bytes((scans / "p0.nii.gz").read_bytes())
+    store, _ = build()
+    assert keys(store)[0] == keys(store)[1]
+    assert len(set(keys(store))) == 3
+    assert not set(keys(store)) & set(keys(build(CT.override(window=(-200, 200)))[0]))
 
 
-def test_a_changed_file_is_prepared_again_whatever_its_size_and_time_say(scans: Path, tmp_path: Path) -> None:
-    references, _ = find_scans(scans)
-    before, _ = VolumeCache.build(references, CT, tmp_path / "cache")
-    status, content = references[0].path.stat(), bytearray(gzip.decompress(references[0].path.read_bytes()))
+def test_a_changed_file_is_prepared_again_whatever_its_size_and_time_say(scans: Path, build: Build) -> None:
+    before, _ = build()
+    path = scans / "p0.nii.gz"
+    status, content = path.stat(), bytearray(gzip.decompress(path.read_bytes()))
     for level in range(10):  # another voxel in a file of the same size, and the time of change is set back
         content[-2] ^= 1
-        references[0].path.write_bytes(gzip.compress(content, level))
-        if references[0].path.stat().st_size == status.st_size:
+        path.write_bytes(gzip.compress(content, level))
+        if path.stat().st_size == status.st_size:
             break
-    os.utime(references[0].path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    after, _ = VolumeCache.build(references, CT, tmp_path / "cache")
-    assert before.entry(0).key != after.entry(0).key
-    assert before.entry(1).key == after.entry(1).key
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    after, _ = build()
+    assert [one == other for one, other in zip(keys(before), keys(after), strict=True)] == [False, True, True]
 
 
 @pytest.mark.parametrize("damage", ["empty", "cut", "gone", "record {}", "record cut", "record NULs"])
-def test_what_is_damaged_in_the_cache_is_prepared_again(scans: Path, tmp_path: Path, damage: str) -> None:
-    references, _ = find_scans(scans)
-    folder = tmp_path / "cache"
-    whole, _ = VolumeCache.build(references, CT, folder)
+def test_what_is_damaged_in_the_cache_is_prepared_again(build: Build, tmp_path: Path, damage: str) -> None:
+    whole, _ = build()
     expected = [np.array(whole[index]) for index in range(3)]
-    for path in [*folder.glob("volumes/*/*.npy"), *folder.glob("seen/*/*.json")]:
+    for path in [*tmp_path.glob("cache/volumes/*/*.npy"), *tmp_path.glob("cache/seen/*/*.json")]:
         content = path.read_bytes()
         if damage == "gone" and path.suffix == ".npy":
             path.unlink()
         elif damage.startswith("record") is (path.suffix == ".json"):
             changed = {"empty": b"", "cut": content[:-1], "{}": b"{}", "NULs": b"\0" * len(content)}
             path.write_bytes(changed.get(damage.split()[-1], content))
-    again, refused = VolumeCache.build(references, CT, folder)
-    assert refused == []
+    again, skipped = build()
+    assert skipped == []
     for index, array in enumerate(expected):
         np.testing.assert_array_equal(again[index], array)
 
 
-def test_one_bad_scan_is_refused_and_strict_raises(scans: Path, tmp_path: Path) -> None:
+def test_one_bad_scan_is_skipped_and_strict_raises(scans: Path, build: Build) -> None:
     bad = scans / "bad.nii.gz"
     nib.save(nib.Nifti1Image(np.full((4, 4, 4), 7, np.int16), np.eye(4)), bad)
-    references, _ = find_scans(scans)
-    cache, refused = VolumeCache.build(references, CT, tmp_path / "cache")
-    assert len(cache) == 3
-    reason = "every voxel is 7; there is nothing to learn from a constant scan"
-    assert refused == [SkippedScan(source=str(bad), reason=reason)]
+    store, (skipped,) = build()
+    assert (len(store), skipped.source, skipped.reason.startswith("every voxel is 7")) == (3, str(bad), True)
     with pytest.raises(ScanError, match=r"bad.nii.gz: every voxel is 7"):
-        VolumeCache.build(references, CT, tmp_path / "cache", strict=True)
+        build(strict=True)
+    for path in scans.glob("p*"):
+        path.unlink()
     with pytest.raises(DataError, match=r"none of 1 scans can be used; the first, .*bad.nii.gz: every voxel"):
-        VolumeCache.build(references[:1], CT, tmp_path / "cache")
+        build()
 
 
-def test_opens_by_name_and_pickles(scans: Path, tmp_path: Path) -> None:
-    references, _ = find_scans(scans)
-    built, _ = VolumeCache.build(references, CT, tmp_path / "cache")
+def test_opens_by_name_and_pickles(build: Build, tmp_path: Path) -> None:
+    built, _ = build()
     opened = pickle.loads(pickle.dumps(VolumeCache(tmp_path / "cache", built.name)))
-    assert opened.contract == CT
-    assert len(opened) == 3
+    assert (opened.contract, len(opened)) == (CT, 3)
     np.testing.assert_array_equal(opened[2], built[2])
     with pytest.raises(IndexError, match=r"volume 3 of 3"):
         opened[3]
 
 
-def test_what_cannot_be_opened_says_so(scans: Path, tmp_path: Path) -> None:
-    references, _ = find_scans(scans)
-    cache, _ = VolumeCache.build(references, CT, tmp_path / "cache")
+def test_what_cannot_be_opened_or_built_says_so(scans: Path, build: Build, tmp_path: Path) -> None:
+    store, _ = build()
     with pytest.raises(DataError, match="0123"):
         VolumeCache(tmp_path / "cache", "0123")
+    path = volume_path(store.folder, store.entry(1).key)
     for content in (b"no array", b"", np.zeros(3).tobytes()):
-        volume_path(cache.folder, cache.entry(1).key).write_bytes(content)
+        path.write_bytes(content)
         with pytest.raises(DataError, match=r"as a prepared volume: .*; the same command prepares it again"):
-            VolumeCache(cache.folder, cache.name)[1]
-    np.save(volume_path(cache.folder, cache.entry(1).key), np.zeros((2, 2), np.uint16))
+            VolumeCache(store.folder, store.name)[1]
+    np.save(path, np.zeros((2, 2), np.uint16))
     with pytest.raises(DataError, match=r"holds \(2, 2\) uint16, expected \(9, 9, 9\)"):
-        VolumeCache(cache.folder, cache.name)[1]
-
-
-def test_a_cache_of_standardized_volumes_is_refused(scans: Path, tmp_path: Path) -> None:
-    references, _ = find_scans(scans)
-    contract = InputContract(modality="ct", intensity="zscore")
+        VolumeCache(store.folder, store.name)[1]
     with pytest.raises(ConfigurationError, match=r"'zscore' does not map to"):
-        VolumeCache.build(references, contract, tmp_path / "cache")
-
-
-def test_a_folder_that_cannot_be_made(scans: Path, tmp_path: Path) -> None:
-    references, _ = find_scans(scans)
+        build(InputContract(modality="ct", intensity="zscore"))
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot be written"):
-        VolumeCache.build(references, CT, tmp_path / "file" / "cache")
+        VolumeCache.build(find_scans(scans)[0], CT, tmp_path / "file" / "cache")
 
 
 def test_a_cache_of_100_000_volumes_opens_at_once(tmp_path: Path) -> None:
-    """A synthetic manifest: its size on disk grows, what opening reads and keeps does not."""
+    common = {"spacing": (0.7, 0.7, 1.0), "bounds": (-1000.0, 1000.0)}
     entries = [
-        CacheEntry(
-            key=f"{number:040x}",
-            name=f"/scans/{number}.nii.gz",
-            group=str(number),
-            shape=(512, 512, number % 300 + 1),
-            spacing=(0.7, 0.7, 1.0),
-            bounds=(-1000.0, 1000.0),
-        )
-        for number in range(100_000)
+        CacheEntry(key=f"{n:040x}", name=f"/scans/{n}.nii.gz", group=str(n), shape=(512, 512, n % 300 + 1), **common)
+        for n in range(100_000)
     ]
     name = write_set(tmp_path, entries, CT)
     start = time.perf_counter()
-    cache = VolumeCache(tmp_path, name)
+    store = VolumeCache(tmp_path, name)
     assert time.perf_counter() - start < 2
-    assert len(cache) == 100_000
-    assert cache.entry(99_999) == entries[-1]
-    assert len(pickle.dumps(cache)) < 1000
-    assert json.loads((tmp_path / "sets" / name / "contract.json").read_text()) == CT.to_dict()
+    assert (len(store), store.entry(99_999)) == (100_000, entries[-1])
+    assert len(pickle.dumps(store)) < 1000

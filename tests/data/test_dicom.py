@@ -17,7 +17,7 @@ from PIL import Image
 import dicom_files as dcm
 from dicom_files import enhanced, write_dicom, write_series
 from modelsgenesis.configs import CONTRACTS
-from modelsgenesis.data import dicom_file, find_scans, prepare, read_volume, scan_sources
+from modelsgenesis.data import ScanReference, dicom_file, find_scans, prepare, read_volume, scan_sources
 from modelsgenesis.errors import MissingExtraError, ScanError
 
 pytest.importorskip("SimpleITK")
@@ -25,12 +25,8 @@ pytest.importorskip("SimpleITK")
 JPEG, DEFLATED, DIRECTORY = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.3.10"
 SCREEN = "1.2.840.10008.5.1.4.1.1.7"
 FLAT, UPRIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0), (1.0, 0.0, 0.0, 0.0, 0.0, -1.0)
-
-
-@pytest.fixture
-def stored() -> np.ndarray:
-    """Stored values of a small CT, uint16 [slices, rows, columns]."""
-    return np.random.default_rng(0).integers(0, 2500, (6, 8, 10)).astype(np.uint16)
+SYNTAXES = pytest.mark.parametrize("syntax", [dcm.EXPLICIT, dcm.IMPLICIT, dcm.BIG])
+STORED = np.random.default_rng(0).integers(0, 2500, (6, 8, 10)).astype(np.uint16)  # a small CT, [slices, rows, columns]
 
 
 def jpeg(pixels: np.ndarray) -> bytes:
@@ -40,18 +36,36 @@ def jpeg(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-@pytest.mark.parametrize("syntax", [dcm.EXPLICIT, dcm.IMPLICIT, dcm.BIG])
-def test_a_series_is_one_volume_in_its_own_geometry(tmp_path: Path, stored: np.ndarray, syntax: str) -> None:
-    write_series(tmp_path, stored, syntax=syntax)
-    (scan,), refused = find_scans(tmp_path)
-    assert refused == []
+def find_one(source: Path) -> ScanReference:
+    """Return the only scan there is, nothing being skipped."""
+    (scan,), skipped = find_scans(source)
+    assert skipped == []
+    return scan
+
+
+def write_each(folder: Path, volume: np.ndarray = STORED, **tags: Any) -> None:
+    """Write slices whose tags are functions of their number."""
+    tags = {"position": lambda number: (0.0, 0.0, 2.0 * number), **tags}
+    for number, pixels in enumerate(volume):
+        write_dicom(folder / f"{number:02d}", pixels, **{name: told(number) for name, told in tags.items()})
+
+
+def turned(angle: float) -> tuple[float, ...]:
+    """Return directions of a slice that is turned round the first axis."""
+    return (1.0, 0.0, 0.0, 0.0, float(np.cos(angle)), float(np.sin(angle)))
+
+
+@SYNTAXES
+def test_a_series_is_one_volume_in_its_own_geometry(tmp_path: Path, syntax: str) -> None:
+    write_series(tmp_path, STORED, syntax=syntax)
+    scan = find_one(tmp_path)
     assert (scan.format, scan.shape, scan.spacing) == ("DICOM", (10, 8, 6), (0.75, 0.5, 2.0))
     assert (scan.modality, scan.group) == ("ct", "P1")
-    volume = read_volume(scan)
-    np.testing.assert_array_equal(volume.array, stored.transpose(2, 1, 0).astype(int) - 1024)
-    expected = [[-0.75, 0, 0, 10], [0, -0.5, 0, 20], [0, 0, 2, 0], [0, 0, 0, 1]]
-    np.testing.assert_allclose(volume.affine, expected)
-    np.testing.assert_array_equal(read_volume(tmp_path).array, volume.array)
+    for source in (scan, tmp_path):
+        volume = read_volume(source)
+        np.testing.assert_array_equal(volume.array, STORED.T.astype(int) - 1024)
+        expected = [[-0.75, 0, 0, 10], [0, -0.5, 0, 20], [0, 0, 2, 0], [0, 0, 0, 1]]
+        np.testing.assert_allclose(volume.affine, expected)
 
 
 @pytest.mark.shared
@@ -68,36 +82,23 @@ def test_a_compressed_series_lies_on_its_label(shared_data: Path) -> None:
 def test_radiograph_and_ultrasound(shared_data: Path) -> None:
     scans = {scan.modality: scan for scan in find_scans(shared_data / "dicom")[0]}
     radiograph, ultrasound = read_volume(scans["xray"]), read_volume(scans["ultrasound"])
-    assert radiograph.array.shape == (1955, 1841)
+    assert (radiograph.array.shape, ultrasound.array.shape) == ((1955, 1841), (480, 640))
     assert "MONOCHROME1 inverted" in radiograph.notes
     assert radiograph.array[900:1000, 900:1000].mean() > radiograph.array[900:1000, 350:450].mean()  # spine, lung
-    assert ultrasound.array.shape == (480, 640)
-    assert scans["ultrasound"].notes == ("colour made grey",)
+    assert ultrasound.notes == ("colour made grey",)
 
 
-def test_series_are_told_apart_and_put_together_across_folders(tmp_path: Path, stored: np.ndarray) -> None:
-    write_series(tmp_path / "a", stored[::2], step=4.0)
-    write_series(tmp_path / "b", stored[1::2], step=4.0, start=2.0)
-    write_series(tmp_path / "b", stored, series="9.9", prefix="other")
-    write_series(tmp_path / "c", stored, patient="P2")
-    scans, refused = find_scans(tmp_path)
-    assert refused == []
+def test_series_are_told_apart_and_put_together_across_folders(tmp_path: Path) -> None:
+    write_series(tmp_path / "a", STORED[::2], step=4.0)
+    write_series(tmp_path / "b", STORED[1::2], step=4.0, start=2.0)
+    write_series(tmp_path / "b", STORED, series="9.9", prefix="other")
+    write_series(tmp_path / "c", STORED, patient="P2")
+    scans, skipped = find_scans(tmp_path)
+    assert skipped == []
     assert [(scan.shape, scan.group) for scan in scans] == [((10, 8, 6), group) for group in ("P1", "P1", "P2")]
     np.testing.assert_array_equal(read_volume(scans[0]).array, read_volume(scans[1]).array)
     with pytest.raises(ScanError, match=r"b: holds 2 series of 1 patients"):
         read_volume(tmp_path / "b")
-
-
-def write_each(folder: Path, volume: np.ndarray, height: float = 2.0, **tags: Any) -> None:
-    """Write slices whose tags are functions of their number."""
-    tags = {"position": lambda number: (0.0, 0.0, height * number), **tags}
-    for number, pixels in enumerate(volume):
-        write_dicom(folder / f"{number:02d}", pixels, **{name: told(number) for name, told in tags.items()})
-
-
-def turned(angle: float) -> tuple[float, ...]:
-    """Return directions of a slice that is turned round the first axis."""
-    return (1.0, 0.0, 0.0, 0.0, float(np.cos(angle)), float(np.sin(angle)))
 
 
 @pytest.mark.parametrize(
@@ -109,48 +110,44 @@ def turned(angle: float) -> tuple[float, ...]:
         ({"position": lambda n: (9.0 * (n == 1), 0.0, 2.0 * n)}, "beside a straight line"),
         ({"orientation": lambda n: turned(9e-4 * n)}, "turn from one to the next"),
     ],
-)  # fmt: skip
-def test_series_that_are_no_volume(tmp_path: Path, stored: np.ndarray, tags: dict, words: str) -> None:
-    write_each(tmp_path, np.tile(stored, (5 if "orientation" in tags else 1, 1, 1)), **tags)
-    scans, (refusal,) = scan_sources(tmp_path)
-    assert (scans, refusal.bad) == ([], True)
-    assert "slices from 0" in refusal.source
-    assert re.search(words, refusal.reason)
+)
+def test_series_that_are_no_volume(tmp_path: Path, tags: dict, words: str) -> None:
+    write_each(tmp_path, np.tile(STORED, (5 if "orientation" in tags else 1, 1, 1)), **tags)
+    scans, (skipped,) = scan_sources(tmp_path)
+    assert (scans, skipped.bad, "slices from 0" in skipped.source) == ([], True, True)
+    assert re.search(words, skipped.reason)
 
 
-def test_rounded_directions_and_spacings_part_no_slices(tmp_path: Path, stored: np.ndarray) -> None:
+def test_rounded_directions_and_spacings_part_no_slices(tmp_path: Path) -> None:
     """A border of bins at 0.005 once parted slices whose directions differ by 1e-6."""
     signs = (-1.0) ** np.arange(6)
     directions = [(1.0, 0.005 + 1e-6 * sign, 0.0, -0.005 - 1e-6 * sign, 1.0, 0.0) for sign in signs]
-    write_each(
-        tmp_path, stored, orientation=lambda n: directions[n], spacing=lambda n: (0.6665 + 1e-7 * signs[n], 0.75)
-    )
-    (scan,), refused = find_scans(tmp_path)
-    assert (scan.shape, refused) == ((10, 8, 6), [])
+    spacings = [(0.6665 + 1e-7 * sign, 0.75) for sign in signs]
+    write_each(tmp_path, orientation=lambda n: directions[n], spacing=lambda n: spacings[n])
+    assert find_one(tmp_path).shape == (10, 8, 6)
 
 
-def test_copies_are_left_out(tmp_path: Path, stored: np.ndarray) -> None:
-    write_series(tmp_path, stored)
-    write_series(tmp_path, stored, prefix="copy")
-    (scan,), _ = find_scans(tmp_path)
+def test_copies_are_left_out(tmp_path: Path) -> None:
+    for prefix in ("IM", "copy"):
+        write_series(tmp_path, STORED, prefix=prefix)
+    scan = find_one(tmp_path)
     assert scan.notes == ("6 copies of slices left out",)
     assert read_volume(scan).array.shape == (10, 8, 6)
-    write_series(tmp_path, stored, prefix="steeper", extra=((dcm.SLOPE, "DS", 2.0),))
+    write_series(tmp_path, STORED, prefix="steeper", extra=((dcm.SLOPE, "DS", 2.0),))
     assert "12 of 18 slices" in scan_sources(tmp_path)[1][0].reason
 
 
 @pytest.mark.parametrize("tag", [(0x00200100, "IS"), (0x00189087, "FD"), (0x00180081, "DS"), (0x00080008, "CS")])
-def test_phases_of_one_series_are_volumes(tmp_path: Path, stored: np.ndarray, tag: tuple[int, str]) -> None:
+def test_phases_of_one_series_are_volumes(tmp_path: Path, tag: tuple[int, str]) -> None:
     for phase in range(3):
-        write_series(tmp_path, stored + phase, prefix=f"phase{phase}", extra=(*dcm.HOUNSFIELD, (*tag, phase)))
-    scans, refused = find_scans(tmp_path)
-    assert refused == []
+        write_series(tmp_path, STORED + phase, prefix=f"phase{phase}", extra=(*dcm.HOUNSFIELD, (*tag, phase)))
+    scans, _ = find_scans(tmp_path)
     np.testing.assert_allclose(np.diff(sorted(read_volume(scan).array.mean() for scan in scans)), [1, 1])
 
 
-def test_gantry_tilt_stays_in_the_affine(tmp_path: Path, stored: np.ndarray) -> None:
-    write_each(tmp_path, stored, orientation=lambda number: turned(np.radians(-15)))
-    (scan,), _ = find_scans(tmp_path)
+def test_gantry_tilt_stays_in_the_affine(tmp_path: Path) -> None:
+    write_each(tmp_path, orientation=lambda number: turned(np.radians(-15)))
+    scan = find_one(tmp_path)
     assert scan.notes == ("gantry tilt of 15.0°, kept in the affine",)
     np.testing.assert_allclose(read_volume(scan).affine[:3, 2], [0, 0, 2], atol=1e-9)
 
@@ -159,20 +156,18 @@ def test_gantry_tilt_stays_in_the_affine(tmp_path: Path, stored: np.ndarray) -> 
     ("extra", "thickness"),
     [(((dcm.THICKNESS, "DS", 5.0),), 5.0), (((dcm.THICKNESS, "DS", ""), (0x00180088, "DS", 4.0)), 4.0), ((), 1.0)],
 )
-def test_a_single_slice_has_its_thickness(tmp_path: Path, stored: np.ndarray, extra: tuple, thickness: float) -> None:
-    (scan,), _ = find_scans(write_dicom(tmp_path / "one.dcm", stored[0], extra=extra))
+def test_a_single_slice_has_its_thickness(tmp_path: Path, extra: tuple, thickness: float) -> None:
+    scan = find_one(write_dicom(tmp_path / "one.dcm", STORED[0], extra=extra))
     assert (scan.shape, scan.spacing) == ((10, 8, 1), (0.75, 0.5, thickness))
     assert ("without a thickness" in "".join(scan.notes)) == (thickness == 1)
 
 
 @pytest.mark.parametrize(
     ("dtype", "padding", "expected"),
-    [(np.uint16, ("US", 0), -1024), (np.int16, ("SS", -2000), -3024), (np.int16, ("US", 63536), -3024)],
+    [("u2", ("US", 0), -1024), ("i2", ("SS", -2000), -3024), ("i2", ("US", 63536), -3024)],
 )
-def test_padding_is_rescaled_as_the_voxels_are(
-    tmp_path: Path, stored: np.ndarray, dtype: type, padding: tuple, expected: float
-) -> None:
-    write_series(tmp_path, stored.astype(dtype), extra=(*dcm.HOUNSFIELD, (dcm.PADDING, *padding)))
+def test_padding_is_rescaled_as_the_voxels_are(tmp_path: Path, dtype: str, padding: tuple, expected: float) -> None:
+    write_series(tmp_path, STORED.astype(dtype), extra=(*dcm.HOUNSFIELD, (dcm.PADDING, *padding)))
     assert read_volume(tmp_path).padding == expected
 
 
@@ -183,35 +178,30 @@ def test_slices_of_their_own_rescale_have_one_padding(tmp_path: Path) -> None:
     write_each(tmp_path, pixels, extra=lambda n: tags[n])
     volume = read_volume(tmp_path)
     np.testing.assert_allclose(volume.array[0, 1], [51, 151, 251])
-    assert (volume.array[:, 0] == volume.padding).all()
-    assert volume.padding == 4.5
+    assert set(volume.array[:, 0].ravel()) == {volume.padding} == {4.5}
 
 
-@pytest.mark.parametrize("syntax", [dcm.EXPLICIT, dcm.IMPLICIT, dcm.BIG])
-def test_frames_have_numbers_of_their_own(tmp_path: Path, stored: np.ndarray, syntax: str) -> None:
+@SYNTAXES
+def test_frames_have_numbers_of_their_own(tmp_path: Path, syntax: str) -> None:
     """PS3.3 C.7.6.16.2: a frame's own group goes before the shared one, that before the file's elements."""
-    slopes, intercepts, heights = (
-        [0.5, 1.5, 2.25, 0.125, 3.75, 1.0],
-        list(range(-1024, -1018)),
-        np.arange(7.5, -1, -1.5),
-    )
+    slopes, intercepts = np.array([0.5, 1.5, 2.25, 0.125, 3.75, 1.0]), np.arange(-1024.0, -1018)
     frames = [
-        [(dcm.POSITION, "DS", (0.0, 0.0, height)), (dcm.INTERCEPT, "DS", intercept), (dcm.SLOPE, "DS", slope)]
-        for slope, intercept, height in zip(slopes, intercepts, heights, strict=True)
+        [(dcm.POSITION, "DS", (0.0, 0.0, 7.5 - 1.5 * n)), (dcm.INTERCEPT, "DS", own), (dcm.SLOPE, "DS", slopes[n])]
+        for n, own in enumerate(intercepts.tolist())
     ]
     extra = (*enhanced(*frames), (dcm.SPACING, "DS", (9.0, 9.0)), *dcm.HOUNSFIELD)
-    write_dicom(tmp_path / "x", stored, modality="MR", position=None, syntax=syntax, extra=extra)
-    (scan,), _ = find_scans(tmp_path)
+    write_dicom(tmp_path / "x", STORED, modality="MR", position=None, syntax=syntax, extra=extra)
+    scan = find_one(tmp_path)
     assert (scan.shape, scan.spacing) == ((10, 8, 6), (0.75, 0.5, 1.5))
-    expected = stored * np.reshape(slopes, (6, 1, 1)) + np.reshape(intercepts, (6, 1, 1))
-    np.testing.assert_allclose(read_volume(scan).array, expected[::-1].transpose(2, 1, 0), rtol=1e-6)
+    expected = STORED * slopes[:, None, None] + intercepts[:, None, None]
+    np.testing.assert_allclose(read_volume(scan).array, expected[::-1].T, rtol=1e-6)
 
 
-def test_enhanced_files_of_one_frame_are_slices_of_a_series(tmp_path: Path, stored: np.ndarray) -> None:
+def test_enhanced_files_of_one_frame_are_slices_of_a_series(tmp_path: Path) -> None:
     frames = [enhanced([(dcm.POSITION, "DS", (0.0, 0.0, 2.5 * n)), (dcm.THICKNESS, "DS", 2.5)]) for n in range(6)]
-    write_each(tmp_path, stored, position=lambda _: None, extra=lambda n: frames[n])
-    (scan,), refused = find_scans(tmp_path)
-    assert (scan.shape, scan.spacing, refused) == ((10, 8, 6), (0.75, 0.5, 2.5), [])
+    write_each(tmp_path, position=lambda _: None, extra=lambda n: frames[n])
+    scan = find_one(tmp_path)
+    assert (scan.shape, scan.spacing) == ((10, 8, 6), (0.75, 0.5, 2.5))
     assert read_volume(tmp_path / "03").spacing == (0.75, 0.5, 2.5)
 
 
@@ -223,14 +213,13 @@ def test_enhanced_files_of_one_frame_are_slices_of_a_series(tmp_path: Path, stor
         (None, [(0x00189082, "FD", 10.0), (0x00189082, "FD", 20.0)]),
     ],
 )
-def test_stacks_of_one_file_are_volumes(tmp_path: Path, stored: np.ndarray, shared: list, own: list) -> None:
+def test_stacks_of_one_file_are_volumes(tmp_path: Path, shared: list, own: list) -> None:
     frames = [[(dcm.POSITION, "DS", (0.0, 2.0 * (n % 3), 2.0 * (n % 3))), own[n // 3]] for n in range(6)]
-    path = write_dicom(tmp_path / "two", stored, modality="MR", position=None, extra=enhanced(*frames, shared=shared))
-    scans, refused = find_scans(tmp_path)
-    assert refused == []
+    path = write_dicom(tmp_path / "two", STORED, modality="MR", position=None, extra=enhanced(*frames, shared=shared))
+    scans, _ = find_scans(tmp_path)
     assert [(scan.index, scan.shape) for scan in scans] == [(0, (10, 8, 3)), (1, (10, 8, 3))]
-    for scan, part in zip(scans, (stored[:3], stored[3:]), strict=True):
-        np.testing.assert_array_equal(read_volume(scan).array, part.transpose(2, 1, 0))
+    for scan, part in zip(scans, (STORED[:3], STORED[3:]), strict=True):
+        np.testing.assert_array_equal(read_volume(scan).array, part.T)
     with pytest.raises(ScanError, match=r"two: holds 2 .*index"):
         read_volume(path)
 
@@ -243,30 +232,29 @@ def test_frames_of_ultrasound_are_images(tmp_path: Path, compressed: bool) -> No
     extra = (dcm.FRAMES, "IS", 5), (dcm.PHOTOMETRIC, "CS", "YBR_FULL_422" if compressed else "RGB")
     path = write_dicom(tmp_path / "clip", frames, modality="US", position=None, extra=extra, **tags)
     scans, _ = find_scans(tmp_path)
-    assert [(scan.index, scan.shape, scan.notes) for scan in scans] == [
-        (index, (16, 8), ("colour made grey",)) for index in range(5)
-    ]
+    assert [scan.index for scan in scans] == list(range(5))
     for frame, scan in zip(frames, scans, strict=True):
+        assert (scan.shape, scan.notes) == ((16, 8), ("colour made grey",))
         assert np.abs(read_volume(scan).array - frame @ np.array([0.299, 0.587, 0.114])).max() <= 2
-    for index, words in ((None, "holds 5 .*choose one"), (5, "5 was asked for")):
+    for index, words in ((None, "holds 5 .*index"), (5, "5 was asked for")):
         with pytest.raises(ScanError, match=words):
             read_volume(path, index)
 
 
 @pytest.mark.parametrize("compressed", [False, True])
-@pytest.mark.parametrize(("modality", "turned"), [("DX", True), ("CT", False), ("PT", False)])
-def test_monochrome1_turns_pictures_and_no_volumes(
-    tmp_path: Path, modality: str, turned: bool, compressed: bool
+@pytest.mark.parametrize(("modality", "inverted"), [("DX", True), ("CT", False), ("PT", False)])
+def test_monochrome1_inverts_pictures_and_no_volumes(
+    tmp_path: Path, modality: str, inverted: bool, compressed: bool
 ) -> None:
     pixels = np.repeat(np.arange(0, 256, 32, dtype=np.uint8), 16).reshape(8, 16)
     extra = ((dcm.PHOTOMETRIC, "CS", "MONOCHROME1"), (dcm.PADDING, "US", 32), (dcm.INTERCEPT, "DS", 5.0))
     tags = {"pieces": [jpeg(pixels)], "syntax": JPEG} if compressed else {}
     volume = read_volume(write_dicom(tmp_path / "x", pixels, modality=modality, extra=extra, **tags))
-    array = volume.array if turned else volume.array[..., 0].T
-    assert np.abs(array.astype(int) - (255 - pixels.astype(int) if turned else pixels) - 5).max() <= 2 * compressed
-    assert volume.padding == (255 - 32 if turned else 32) + 5
-    assert (volume.spacing or ())[:2] == ((0.5, 0.75) if turned else (0.75, 0.5))
-    assert ("MONOCHROME1 inverted" in volume.notes) == turned
+    array = volume.array if inverted else volume.array[..., 0].T
+    assert np.abs(array.astype(int) - (255 - pixels.astype(int) if inverted else pixels) - 5).max() <= 2 * compressed
+    assert volume.padding == (255 - 32 if inverted else 32) + 5
+    assert (volume.spacing or ())[:2] == ((0.5, 0.75) if inverted else (0.75, 0.5))
+    assert ("MONOCHROME1 inverted" in volume.notes) == inverted
 
 
 def test_bits_above_those_in_use_are_no_part_of_a_value(tmp_path: Path) -> None:
@@ -276,26 +264,23 @@ def test_bits_above_those_in_use_are_no_part_of_a_value(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_volume(path).array[..., 0].T, pixels & 0xFFF)
 
 
-ASIDE = {
-    "SR": {"pixels": None, "modality": "SR"},
-    "a segmentation": {"modality": "SEG"},
-    "PDF": {"pixels": None, "modality": "OT", "kind": "1.2.840.10008.5.1.4.1.1.104.1"},
-    "raw data": {"pixels": None, "modality": "MR", "kind": "1.3.12.2.1107.5.9.1"},
-    "localizer": {"extra": ((0x00080008, "CS", ("ORIGINAL", "PRIMARY", "LOCALIZER")),)},
-    "index": {"pixels": None, "modality": "", "kind": DIRECTORY},
-    "colour map": {"pixels": np.ones((8, 10, 3), np.uint8)},
-    "dose report": {"position": None, "kind": SCREEN},
-}
-
-
-def test_what_hospitals_send_along_is_left_aside(tmp_path: Path, stored: np.ndarray) -> None:
-    write_series(tmp_path, stored)
-    for name, tags in ASIDE.items():
-        write_dicom(tmp_path / name, **{"pixels": stored[0], "series": "1.9", **tags})
-    (scan,), refused = find_scans(tmp_path)
-    assert scan.shape == (10, 8, 6)
-    assert {Path(one.source).name: one.bad for one in refused} == dict.fromkeys(ASIDE, False)
-    assert read_volume(tmp_path).array.shape == (10, 8, 6)
+def test_what_hospitals_send_along_is_left_aside(tmp_path: Path) -> None:
+    aside = {
+        "SR": {"pixels": None, "modality": "SR"},
+        "a segmentation": {"modality": "SEG"},
+        "PDF": {"pixels": None, "modality": "OT", "kind": "1.2.840.10008.5.1.4.1.1.104.1"},
+        "raw data": {"pixels": None, "modality": "MR", "kind": "1.3.12.2.1107.5.9.1"},
+        "localizer": {"extra": ((0x00080008, "CS", ("ORIGINAL", "PRIMARY", "LOCALIZER")),)},
+        "index": {"pixels": None, "modality": "", "kind": DIRECTORY},
+        "colour map": {"pixels": np.ones((8, 10, 3), np.uint8)},
+        "dose report": {"position": None, "kind": SCREEN},
+    }
+    write_series(tmp_path, STORED)
+    for name, tags in aside.items():
+        write_dicom(tmp_path / name, **{"pixels": STORED[0], "series": "1.9", **tags})
+    (scan,), skipped = find_scans(tmp_path)
+    assert scan.shape == read_volume(tmp_path).array.shape == (10, 8, 6)
+    assert {Path(one.source).name: one.bad for one in skipped} == dict.fromkeys(aside, False)
     with pytest.raises(ScanError, match=r"is a localizer"):
         read_volume(tmp_path / "localizer")
     (tmp_path / "IM0000").write_bytes((tmp_path / "IM0000").read_bytes()[:-40])  # its first slice
@@ -304,7 +289,7 @@ def test_what_hospitals_send_along_is_left_aside(tmp_path: Path, stored: np.ndar
 
 
 NESTED = reduce(lambda inside, _: dcm.sequence(dcm.SHARED, [inside]), range(40), (0x00081150, "UI", "1.2"))
-SIDES = (0x00280010, 0x00280011)
+LARGE = tuple((side, "US", 60000) for side in (0x00280010, 0x00280011))
 
 
 @pytest.mark.parametrize(
@@ -315,8 +300,7 @@ SIDES = (0x00280010, 0x00280011)
         *(({"position": (0.0, 0.0, float(value))}, "no position") for value in ("nan", "inf", "1e300")),
         *(({"extra": ((tag, "DS", ""),)}, "no position") for tag in (dcm.POSITION, dcm.ORIENTATION, dcm.SPACING)),
         *(({"spacing": (value, 1.0)}, "pixel spacing") for value in (0.0, -1.0, 1e-320)),
-        ({"orientation": (1.0, 0.0, 0.0, 1.0, 0.0, 0.0)}, "perpendicular"),
-        ({"orientation": (0.0,) * 6}, "perpendicular"),
+        *(({"orientation": one}, "perpendicular") for one in ((1.0, 0.0, 0.0, 1.0, 0.0, 0.0), (0.0,) * 6)),
         *(({"extra": ((dcm.FRAMES, "IS", one),)}, "NumberOfFrames") for one in ("inf", "nan", "1e400", 0, 1.5, 2e7)),
         ({"extra": ((dcm.FRAMES, "IS", 2),)}, "4×4×1×2 pixels"),
         *(({"extra": ((tag, "OB", b"abcd"),)}, "functional groups") for tag in (dcm.SHARED, dcm.PER_FRAME)),
@@ -333,21 +317,20 @@ SIDES = (0x00280010, 0x00280011)
         ({"extra": ((dcm.SHARED, "UN", [b""]),)}, ""),
         ({"syntax": DEFLATED}, "deflated as a whole"),
         ({"syntax": JPEG, "pieces": [b"x" * 2000], "extra": ((dcm.FRAMES, "IS", 60000),)}, "pieces"),
-        ({"syntax": JPEG, "pieces": [b"x" * 2000], "extra": tuple((side, "US", 60000) for side in SIDES)}, "×60000"),
+        ({"syntax": JPEG, "pieces": [b"x" * 2000], "extra": LARGE}, "×60000"),
         ({"syntax": JPEG, "pieces": [b"no picture"]}, "cannot be read"),
     ],
-)  # fmt: skip
+)
 def test_what_no_value_can_be_had_of_is_refused(tmp_path: Path, tags: dict, words: str) -> None:
     start = time.monotonic()
     path = write_dicom(tmp_path / "x.dcm", **{"pixels": np.ones((4, 4), np.uint16), **tags})
-    with pytest.raises(ScanError, match=r"x\.dcm: ") as caught:
+    with pytest.raises(ScanError, match=rf"x\.dcm: .*{words}"):
         read_volume(path)
-    assert words in str(caught.value)
     assert time.monotonic() - start < 5
 
 
-def test_damaged_files_are_refused(tmp_path: Path, stored: np.ndarray) -> None:
-    path = write_dicom(tmp_path / "x.dcm", stored[0], extra=enhanced([(dcm.SLOPE, "DS", 2.0)]))
+def test_damaged_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_dicom(tmp_path / "x.dcm", STORED[0], extra=enhanced([(dcm.SLOPE, "DS", 2.0)]))
     whole = path.read_bytes()
     for kept in (0, 131, 134, 300, 500, len(whole) - 160 - 12, len(whole) - 40, len(whole) - 1):
         path.write_bytes(whole[:kept])
@@ -358,20 +341,16 @@ def test_damaged_files_are_refused(tmp_path: Path, stored: np.ndarray) -> None:
     path.write_bytes(whole.replace(longer, longer[:4] + b"\x80\0\0\0"))
     with pytest.raises(ScanError, match=r"128 bytes"):
         read_volume(path)
-
-
-def test_headers_beyond_all_limits_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two million empty items take objects gigabytes."""
-    monkeypatch.setattr(dicom_file, "_ELEMENTS", 1000)
+    monkeypatch.setattr(dicom_file, "_ELEMENTS", 1000)  # two million empty items would take objects gigabytes
     items = struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 1100
-    path = write_dicom(tmp_path / "x.dcm", np.ones((4, 4), np.uint16), extra=((dcm.PER_FRAME, "SQ", items),))
-    with pytest.raises(ScanError, match=r"x\.dcm: its header has more than 1,000"):
+    path = write_dicom(path, np.ones((4, 4), np.uint16), extra=((dcm.PER_FRAME, "SQ", items),))
+    with pytest.raises(ScanError, match=r"its header has more than 1,000"):
         read_volume(path)
 
 
-def test_a_series_that_changed_since_it_was_found(tmp_path: Path, stored: np.ndarray) -> None:
-    write_series(tmp_path, stored)
-    (scan,), _ = find_scans(tmp_path)
+def test_a_series_that_changed_since_it_was_found(tmp_path: Path) -> None:
+    write_series(tmp_path, STORED)
+    scan = find_one(tmp_path)
     scan.files[2].unlink()
     with pytest.raises(ScanError, match=r"there is no such file"):
         read_volume(scan)
@@ -380,8 +359,9 @@ def test_a_series_that_changed_since_it_was_found(tmp_path: Path, stored: np.nda
         read_volume(scan)
 
 
-def test_a_missing_extra_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_dicom(tmp_path / "x", np.ones((4, 4), np.uint16))
+@pytest.mark.parametrize("name", ["x", "x.mha"])
+def test_a_missing_extra_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    write_dicom(tmp_path / name, np.ones((4, 4), np.uint16))
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
-    with pytest.raises(MissingExtraError, match=r"reading DICOM needs .*: pip install 'modelsgenesis\[io\]'"):
+    with pytest.raises(MissingExtraError, match=r"reading .* needs .*: pip install 'modelsgenesis\[io\]'"):
         find_scans(tmp_path)

@@ -77,7 +77,5 @@ def test_a_pattern_is_looked_for_in_the_name_then_in_the_path():
 
 
 def test_modalities_by_the_names_of_channels():
-    assert modality_of(["MRI_T1", "T2"]) == "mri"
-    assert modality_of(["X-ray"]) == "xray"
-    assert modality_of(["CT", "PET"]) is None
-    assert modality_of([]) is None
+    channels = (["MRI_T1", "T2"], ["X-ray"], ["CT", "PET"], [])
+    assert [modality_of(names) for names in channels] == ["mri", "xray", None, None]

@@ -11,14 +11,12 @@ from nibabel.orientations import aff2axcodes
 
 from modelsgenesis.configs import CONTRACTS, InputContract
 from modelsgenesis.data import Volume, prepare, prepare_label, to_native
+from modelsgenesis.data.preparation import interpolate, nearest, resampled_shape, source_positions
 from modelsgenesis.errors import ScanError, ShapeError
 
 CT, MRI, XRAY = CONTRACTS["ct"], CONTRACTS["mri"], CONTRACTS["xray"]
-ORIENTATIONS = [
-    "".join(pair[flip] for pair, flip in zip(axes, flips, strict=True))
-    for axes in permutations(("LR", "PA", "IS"))
-    for flips in product((0, 1), repeat=3)
-]
+NNUNET = InputContract(modality="ct", intensity="standardize", mean=-775.8457, deviation=251.9326)
+ORIENTATIONS = ["".join(codes) for axes in permutations(("LR", "PA", "IS")) for codes in product(*axes)]
 
 
 def volume(array: np.ndarray, affine: np.ndarray | None = None, **options) -> Volume:
@@ -27,13 +25,10 @@ def volume(array: np.ndarray, affine: np.ndarray | None = None, **options) -> Vo
 
 def oriented(codes: str, spacing: tuple[float, ...] = (1.0, 1.0, 1.0)) -> np.ndarray:
     """An affine with these axis codes."""
-    affine = np.zeros((4, 4))
-    affine[3] = [5, -7, 11, 1]
-    affine = affine.T
+    affine = np.eye(4)
+    affine[:3] = [[0, 0, 0, 5], [0, 0, 0, -7], [0, 0, 0, 11]]
     for axis, code in enumerate(codes):
-        row = ["LR", "PA", "IS"].index(next(pair for pair in ("LR", "PA", "IS") if code in pair))
-        affine[row, axis] = spacing[axis] * (1 if code in "RAS" else -1)
-    affine[3] = [0, 0, 0, 1]
+        affine["LRPAIS".index(code) // 2, axis] = spacing[axis] * (1 if code in "RAS" else -1)
     return affine
 
 
@@ -44,10 +39,8 @@ def hounsfield(shape: tuple[int, ...], seed: int = 0) -> np.ndarray:
 def test_the_ct_window_is_exact() -> None:
     values = np.array([-3024, -2048, -1024, -1000, -500, 0, 60, 1000, 3071], np.int16).reshape(3, 3, 1)
     prepared = prepare(volume(values.repeat(2, axis=2)), CT)
-    expected = [0, 0, 0, 0, 0.25, 0.5, 0.53, 1, 1]
-    np.testing.assert_allclose(prepared.array[..., 0].ravel(), expected, atol=1e-6)
-    assert prepared.array.dtype == np.float32
-    assert prepared.bounds == (-1000, 1000)
+    np.testing.assert_allclose(prepared.array[..., 0].ravel(), [0, 0, 0, 0, 0.25, 0.5, 0.53, 1, 1], atol=1e-6)
+    assert (prepared.array.dtype, prepared.bounds) == (np.float32, (-1000, 1000))
 
 
 @pytest.mark.parametrize("padding", [-2000, -2048, -3024])
@@ -57,21 +50,19 @@ def test_padding_shifts_nothing(padding: int) -> None:
     air[:4] = -1024
     padded = air.copy()
     padded[:4] = padding
-    contracts = [
+    for contract in (
         CT,
         CT.override(spacing=(2.5, 1.7, 2.0)),
         InputContract(modality="ct", intensity="zscore"),
-        InputContract(modality="ct", intensity="standardize", mean=-775.8457, deviation=251.9326),
-    ]
-    for contract in contracts:
+        NNUNET,
+    ):
         np.testing.assert_array_equal(prepare(volume(padded), contract).array, prepare(volume(air), contract).array)
 
 
 def test_standardize_is_that_of_the_nnunet_variant() -> None:
     array = hounsfield((8, 8, 8))
-    contract = InputContract(modality="ct", intensity="standardize", mean=-775.8457, deviation=251.9326)
-    prepared = prepare(volume(array), contract)
-    np.testing.assert_allclose(prepared.array, (array + 775.8457) / 251.9326, rtol=1e-5, atol=1e-5)
+    standardized = prepare(volume(array), NNUNET).array
+    np.testing.assert_allclose(standardized, (array + 775.8457) / 251.9326, rtol=1e-5, atol=1e-5)
     scored = prepare(volume(array), InputContract(modality="mri", intensity="zscore"))
     np.testing.assert_allclose(scored.array, (array - array.mean()) / array.std(), atol=1e-4)
 
@@ -81,17 +72,11 @@ def test_percentiles_are_of_the_foreground() -> None:
     head[5:15, 5:15, 5:15] = np.linspace(100, 1100, 1000).reshape(10, 10, 10)
     prepared = prepare(volume(head), MRI)
     assert prepared.bounds == pytest.approx((105, 1095), abs=0.1)
-    assert prepared.array.min() == 0
-    assert prepared.array.max() == 1
-    scaled = prepare(volume(head * 1000), MRI)
-    np.testing.assert_allclose(prepared.array, scaled.array, atol=1e-4)
-
-
-def test_padding_of_a_radiograph_is_no_foreground() -> None:
-    image = np.linspace(100, 200, 900).reshape(30, 30).astype(np.float32)
-    image[:, 20:] = 4095
-    prepared = prepare(volume(image, padding=4095.0), XRAY)
-    assert prepared.bounds[1] < 200
+    assert (prepared.array.min(), prepared.array.max()) == (0, 1)
+    np.testing.assert_allclose(prepared.array, prepare(volume(head * 1000), MRI).array, atol=1e-4)
+    radiograph = np.linspace(100, 200, 900).reshape(30, 30).astype(np.float32)
+    radiograph[:, 20:] = 4095
+    assert prepare(volume(radiograph, padding=4095.0), XRAY).bounds[1] < 200
 
 
 @pytest.mark.parametrize("codes", ORIENTATIONS)
@@ -102,8 +87,9 @@ def test_every_orientation_becomes_ras_and_comes_back(codes: str) -> None:
     prepared = prepare(scan, CT)
     assert "".join(aff2axcodes(prepared.affine)) == "RAS"
     label = volume(np.arange(120).reshape(4, 5, 6), scan.affine)
-    back = to_native(prepare_label(label, CT).array, prepared)
-    np.testing.assert_array_equal(back, label.array)
+    there = prepare_label(label, CT).array
+    np.testing.assert_array_equal(to_native(there, prepared), label.array)
+    np.testing.assert_array_equal(to_native(np.stack([there, there + 1]), prepared)[1], label.array + 1)
     place = np.argwhere(prepared.array == prepared.array.max())[0]
     origin = np.linalg.inv(scan.affine) @ prepared.affine @ [*place, 1]
     assert array[tuple(np.rint(origin[:3]).astype(int))] >= 1000
@@ -116,14 +102,12 @@ def test_every_orientation_becomes_ras_and_comes_back(codes: str) -> None:
     wanted=st.tuples(*[st.floats(0.4, 4)] * 3),
 )
 def test_resampling_keeps_the_place_in_space(codes: str, spacing: tuple, wanted: tuple) -> None:
-    """A bright ball's centre stays where it is, in mm, and an answer has the scan's own shape."""
+    """A bright ball's centre stays where it is, in mm, and a prediction has the scan's own shape."""
     shape = (14, 12, 16)
-    grid = np.indices(shape).reshape(3, -1).T
     affine = oriented(codes, spacing)
-    places = grid @ affine[:3, :3].T + affine[:3, 3]
+    places = np.indices(shape).reshape(3, -1).T @ affine[:3, :3].T + affine[:3, 3]
     centre = places.mean(axis=0)
-    width = 2 * max(*spacing, *wanted)
-    ball = np.exp(-(((places - centre) / width) ** 2).sum(axis=1)).reshape(shape)
+    ball = np.exp(-(((places - centre) / (2 * max(*spacing, *wanted))) ** 2).sum(axis=1)).reshape(shape)
     ball = (ball - ball.min()) / np.ptp(ball)
     prepared = prepare(volume(ball * 2000 - 1000, affine), CT.override(spacing=wanted))
     weights = prepared.array.ravel()
@@ -135,8 +119,7 @@ def test_resampling_keeps_the_place_in_space(codes: str, spacing: tuple, wanted:
 
 
 def test_probabilities_come_back_smooth() -> None:
-    array = hounsfield((12, 12, 12))
-    prepared = prepare(volume(array, np.diag([1, 1, 2, 1.0])), CT.override(spacing=(0.5, 2.0, 1.0)))
+    prepared = prepare(volume(hounsfield((12, 12, 12)), np.diag([1, 1, 2, 1.0])), CT.override(spacing=(0.5, 2.0, 1.0)))
     ramp = np.broadcast_to(np.linspace(0, 1, prepared.array.shape[0])[:, None, None], prepared.array.shape)
     native = to_native(np.stack([ramp, 1 - ramp]), prepared, order=1)
     assert native.dtype == np.float32
@@ -146,79 +129,53 @@ def test_probabilities_come_back_smooth() -> None:
 
 def test_planes_and_slices_for_two_dimensions() -> None:
     plane = prepare(volume(hounsfield((8, 9)).astype(np.float32)), XRAY)
-    assert plane.array.shape == (8, 9)
     np.testing.assert_array_equal(to_native(plane.array, plane), plane.array)
     contract = CT.override(dims=2, spacing=(2.0, 2.0))
     slices = prepare(volume(hounsfield((8, 8, 5)), np.diag([1, 1, 3, 1.0])), contract)
-    assert slices.array.shape == (4, 4, 5)
-    assert slices.spacing == (2, 2, 3)
+    assert (slices.array.shape, slices.spacing) == ((4, 4, 5), (2, 2, 3))
 
 
 def test_labels() -> None:
-    affine = oriented("LPS", (1, 1, 2))
-    label = volume(np.arange(60).reshape(3, 4, 5) % 7, affine)
+    label = volume(np.arange(60).reshape(3, 4, 5) % 7, oriented("LPS", (1, 1, 2)))
     prepared = prepare_label(label, CT)
     assert prepared.array.dtype == np.uint8
     np.testing.assert_array_equal(to_native(prepared.array, prepared), label.array)
-    stored_as_float = volume(label.array.astype(np.float64) * 100, affine)
-    assert prepare_label(stored_as_float, CT).array.dtype == np.int32
+    assert prepare_label(volume(label.array * 100.0, label.affine), CT).array.dtype == np.int32
     assert prepare_label(label, CT.override(spacing=(0.5, 0.5, 0.5))).array.shape == (6, 8, 20)
-    with pytest.raises(ScanError, match=r"values 0 to 3, .* whole numbers"):
-        prepare_label(volume(label.array / 2, affine), CT)
-    with pytest.raises(ScanError, match=r"values .* whole numbers"):
-        prepare_label(volume(label.array * 1e12, affine), CT)
+    for wrong in (label.array / 2, label.array * 1e12, label.array * np.nan):
+        with pytest.raises(ScanError, match=r"scan: values .* whole numbers"):
+            prepare_label(volume(wrong, label.affine), CT)
 
 
 @pytest.mark.parametrize(
     ("array", "contract", "reason"),
     [
-        (
-            np.full((4, 4, 4), 7, np.int16),
-            CT,
-            "every voxel is 7; there is nothing to learn from a constant scan",
-        ),
+        (np.full((4, 4, 4), 7, np.int16), CT, "every voxel is 7; there is nothing to learn from a constant scan"),
         (np.full((4, 4, 4), np.nan), CT, "64 voxels are NaN or infinite; repair or replace them"),
         (np.zeros((4, 0, 4)), CT, "4×0×4 voxels, so it is empty"),
-        (
-            np.arange(256.0).reshape(16, 16, 1).repeat(2, 2),
-            CT,
-            r"values 0 to 255 are not in HU \(nothing below 0\)",
-        ),
+        (np.arange(512.0).reshape(16, 16, 2), CT, r"values 0 to 511 are not in HU \(nothing below 0\)"),
         (np.linspace(-1040, -960, 4096).reshape(16, 16, 16), CT, "all air, hardly a voxel above -700 HU"),
         (np.arange(16.0).reshape(4, 4), CT, "has 2 axes; expected 3"),
-        (np.arange(64.0).reshape(4, 4, 4) - 3000, CT, "all air"),
-        (
-            np.arange(64.0).reshape(4, 4, 4),
-            CT.override(window=(100, 200)),
-            "lie outside the window 100 to 200",
-        ),
+        (np.arange(64.0).reshape(4, 4, 4), CT.override(window=(100, 200)), "lie outside the window 100 to 200"),
         (np.arange(64).reshape(4, 4, 4) // 60, MRI, "its foreground is constant at 1"),
+        (hounsfield((4, 4)), XRAY.override(spacing=(1.0, 1.0)), "has no voxel size; expected one to bring to 1×1 mm"),
     ],
 )
 def test_scans_that_teach_nothing(array: np.ndarray, contract: InputContract, reason: str) -> None:
     with pytest.raises(ScanError, match=r"scan: .*" + reason):
-        prepare(volume(array), contract)
+        prepare(volume(array, has_spacing=False), contract)
 
 
-def test_a_singular_affine_and_a_missing_spacing() -> None:
+def test_a_singular_affine() -> None:
     with pytest.raises(ScanError, match=r"scan: its affine is singular"):
-        prepare(
-            volume(hounsfield((4, 4, 4)), np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])),
-            CT,
-        )
-    image = volume(hounsfield((4, 4)), has_spacing=False)
-    with pytest.raises(ScanError, match=r"scan: has no voxel size; expected one to bring to 1×1 mm"):
-        prepare(image, XRAY.override(spacing=(1.0, 1.0)))
+        prepare(volume(hounsfield((4, 4, 4)), np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])), CT)
 
 
-def test_answers_of_the_wrong_shape() -> None:
+@pytest.mark.parametrize(("shape", "order"), [((4, 5), 0), ((1, 1, 4, 5, 6), 0), ((4, 5, 6), 3)])
+def test_predictions_of_the_wrong_shape(shape: tuple, order: int) -> None:
     prepared = prepare(volume(hounsfield((4, 5, 6))), CT)
-    with pytest.raises(ShapeError, match=r"an array of \(4, 5\); expected \(4, 5, 6\), with channels before it"):
-        to_native(np.zeros((4, 5)), prepared)
-    with pytest.raises(ShapeError, match=r"an array of \(1, 1, 4, 5, 6\)"):
-        to_native(np.zeros((1, 1, 4, 5, 6)), prepared)
-    with pytest.raises(ShapeError, match=r"order: received 3"):
-        to_native(np.zeros((4, 5, 6)), prepared, order=3)
+    with pytest.raises(ShapeError, match=r"expected \(4, 5, 6\), with channels|order: received 3"):
+        to_native(np.zeros(shape), prepared, order=order)
 
 
 @pytest.mark.parametrize(
@@ -232,3 +189,31 @@ def test_memory_is_at_most_four_float32_volumes(contract: InputContract) -> None
     peak = tracemalloc.get_traced_memory()[1] + scan.array.nbytes
     tracemalloc.stop()
     assert peak <= 4 * 4 * array.size
+
+
+def test_a_ramp_stays_one_and_shrinking_averages() -> None:
+    ramp = np.arange(10, dtype=np.float32)[:, None] * np.ones((1, 3), np.float32)
+    for length, step in [(20, 0.5), (5, 2.0), (7, 10 / 7)]:
+        inside = interpolate(ramp, (length, 3), (step, 1.0))[2:-2, 0]  # at the border the nearest voxels count
+        np.testing.assert_allclose(inside, source_positions(10, length, step)[2:-2], atol=1e-2)
+    stripes = np.tile(np.array([0, 1], np.float32), 16)[:, None].repeat(2, axis=1)
+    np.testing.assert_allclose(interpolate(stripes, (8, 2), (4.0, 1.0))[1:-1], 0.5, atol=1e-6)
+
+
+@given(shape=st.tuples(*[st.integers(1, 9)] * 3), steps=st.tuples(*[st.floats(0.2, 5)] * 3), seed=st.integers(0, 99))
+def test_values_stay_in_their_range(shape: tuple, steps: tuple, seed: int) -> None:
+    array = np.random.default_rng(seed).random((2, *shape)).astype(np.float32)
+    new = resampled_shape(shape, (1.0,) * 3, steps)
+    result = interpolate(array, new, steps)
+    assert result.shape == (2, *new)
+    np.testing.assert_allclose(result[1], interpolate(array[1], new, steps), atol=1e-6)
+    assert array.min() - 1e-6 <= result.min() <= result.max() <= array.max() + 1e-6
+    assert np.isin(nearest(array, new, steps), array).all()
+    np.testing.assert_array_equal(interpolate(array, shape, (1.0,) * 3), array)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_labels_survive_a_whole_factor(factor: int) -> None:
+    labels = np.random.default_rng(0).integers(0, 5, (4, 5, 6))
+    larger = nearest(labels, tuple(side * factor for side in labels.shape), (1 / factor,) * 3)
+    np.testing.assert_array_equal(nearest(larger, labels.shape, (float(factor),) * 3), labels)

@@ -299,7 +299,7 @@ def test_a_folder_in_use_or_with_files_is_refused(tmp_path):
 @pytest.mark.parametrize("norm", ["instance", "running"])
 def test_a_compiled_network_learns_the_same_under_the_same_names(tmp_path, norm):
     options = {"norm": norm, "steps": 6, "validate_every": 3}
-    networks = [scenarios.train(tmp_path / str(it), **options, compile=it).network for it in (False, True)]
+    networks = [scenarios.train(tmp_path / str(it), **options, compile=it) for it in (False, True)]
     assert list(networks[0].state_dict()) == list(networks[1].state_dict())
     losses = []
     for it in (False, True):

@@ -155,7 +155,7 @@ class Trainer:
         self.validate_every = config.validate_every or self.optimization.per_epoch
         self.skipped = 0  # steps in a row
         self._random: list[dict[str, Any]] = []  # of the checkpoint that a run goes on from, by rank
-        self._counted = time.monotonic(), _cpu_seconds()
+        self._counted = self._clocks()
 
     def fit(self) -> Progress:
         """Train to the end of the budget.
@@ -193,9 +193,8 @@ class Trainer:
                 self.reporter.note(f"stopped early: no better validation since step {self.progress.best_step}")
                 return
             began = time.perf_counter()
-            with (
-                distributed.raise_if_any_failed()
-            ):  # before the step: its collectives would wait for a process without a batch
+            # Before the step, in whose collectives the others would wait for a process that has no batch.
+            with distributed.raise_if_any_failed():
                 batch = next_batch(loader, self.progress.step)
             waited = time.perf_counter() - began
             loss, rate, signum = self._step(network, batch, signals)
@@ -291,12 +290,15 @@ class Trainer:
 
     def _count_seconds(self) -> None:
         """Add to the cost of the run what it took since this was called last; on rank 0."""
-        now = time.monotonic(), _cpu_seconds()
-        wall, cpu = (after - before for after, before in zip(now, self._counted, strict=True))
-        gpus = distributed.world_size() if self.hardware.device.type == "cuda" else 0
-        for name, spent in {"wall": wall, "cpu": cpu, "gpu": wall * gpus}.items():
-            self.progress.seconds[name] += spent
+        now = self._clocks()
+        for name, seconds in now.items():
+            self.progress.seconds[name] += seconds - self._counted[name]
         self._counted = now
+
+    def _clocks(self) -> dict[str, float]:
+        wall, cpu = time.monotonic(), sum(os.times()[:4])  # of loader processes, when they have ended
+        gpus = distributed.world_size() if self.hardware.device.type == "cuda" else 0
+        return {"wall": wall, "cpu": cpu, "gpu": wall * gpus}
 
     def save(self) -> None:
         """Write a checkpoint of everything that a resume needs; every process must call it."""
@@ -379,8 +381,3 @@ def graceful_stop() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _cpu_seconds() -> float:
-    """Return the seconds of all cores of this process and of the loader processes that have ended."""
-    return sum(os.times()[:4])

@@ -140,12 +140,12 @@ def test_a_damaged_file(tmp_path: Path, kind: str, inputs: int) -> None:
     for seed in range(inputs):
         folder = shutil.copytree(tmp_path / "sound", tmp_path / "damaged")
         change(folder / sound, random.Random(f"{kind} {seed}"))
-        start = time.monotonic()
+        start = time.process_time()
         message = outcome(lambda folder=folder: read(folder / sound))
         refused += bool(message)
         assert message.isprintable(), (kind, seed)
         assert len(message) < 2000, (kind, seed)
-        assert time.monotonic() - start < 10, (kind, seed)
+        assert time.process_time() - start < 10, (kind, seed)
         shutil.rmtree(folder)
     assert refused > inputs // 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 2**20  # kB

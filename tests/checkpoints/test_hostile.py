@@ -28,12 +28,12 @@ INFINITE = float("inf")
 
 def refused(read: Callable[[], object], error: type[GenesisError], word: str) -> None:
     """Read, and find one short line of the class and with the word, soon and in little memory."""
-    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(error, match=word) as caught:
         read()
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1500
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # kB
 
 
@@ -365,6 +365,6 @@ def test_a_header_of_a_card(front: str, word: str) -> None:
 
 @pytest.mark.parametrize("text", [f"{BEGIN}\n" * 80_000, "---" + " " * 2_000_000 + "x", "---\n" + "---  x\n" * 200_000])
 def test_a_card_is_taken_apart_in_linear_time(text: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     assert split_card(text).front == {}
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2

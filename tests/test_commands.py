@@ -14,6 +14,7 @@ import typer
 from typer.main import get_command
 
 import modelsgenesis
+from modelsgenesis import hub
 from modelsgenesis.cli import app
 from modelsgenesis.configs import ClassificationConfig, SegmentationConfig, apply_settings, pretraining_recipe
 from modelsgenesis.errors import GenesisError
@@ -108,7 +109,7 @@ def check_comparison(options: dict[str, Any]) -> None:
 def check_name(name: str) -> None:
     """Refuse what looks like a name of the registry and is none."""
     if name.startswith("genesis-"):
-        modelsgenesis.hub.find_card(name)
+        hub.find_card(name)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -153,7 +154,6 @@ def test_commands_are_found() -> None:
         "finetune DIR --task seg --set hidden=64",
         "finetune DIR --init genesis-chest-ct-4d",
         "compare DIR --init scratch --labels 0",
-        "compare DIR --scheme I+VI",
         "compare DIR --init scratch --init genesis-chest-ct-4d",
     ],
 )

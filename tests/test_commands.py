@@ -17,7 +17,6 @@ import modelsgenesis
 from modelsgenesis.cli import app
 from modelsgenesis.configs import ClassificationConfig, SegmentationConfig, apply_settings, pretraining_recipe
 from modelsgenesis.errors import GenesisError
-from modelsgenesis.verbs import describe_comparison
 
 ROOT = Path(__file__).parents[1]
 GROUP: Any = get_command(app)  # of typer's own click
@@ -91,9 +90,9 @@ def check_options(name: str, options: dict[str, Any]) -> None:
 
 
 def check_comparison(options: dict[str, Any]) -> None:
-    """Check arms, label counts, what is tuned, and the schemes that are pretrained."""
-    described = describe_comparison(
-        options["inits"] or ["scratch"],
+    """Check arms, label counts and what is tuned."""
+    described = modelsgenesis.describe_comparison(
+        options["inits"],
         arm_settings=options["arm_settings"] or [],
         labels=options["labels"].split(","),
         runs=options["runs"],
@@ -104,8 +103,6 @@ def check_comparison(options: dict[str, Any]) -> None:
         check_name(arm.init)
     for labels in described.labels:
         SegmentationConfig(labelled_patients=None if labels == "all" else labels)
-    for scheme in (options["schemes"] or "V").split(","):
-        pretraining_recipe(options["pretrain_recipe"], scheme=scheme, settings=options["pretrain_settings"] or [])
 
 
 def check_name(name: str) -> None:

@@ -31,7 +31,7 @@ def test_both_arms_have_the_same_budget(shown):
     folder = shown.files["bundle"].parent
     genesis, scratch = (load_bundle(folder / name).config for name in ("genesis", "scratch"))
     assert genesis.network == scratch.network
-    assert genesis.provenance.recipe == scratch.provenance.recipe
+    assert {**genesis.provenance.recipe, "from_scratch": True} == scratch.provenance.recipe
     assert (genesis.provenance.init, scratch.provenance.init) == ("pretrained", None)
 
 

@@ -1,3 +1,5 @@
+"""`finetune`: from labelled images and weights to a bundle that is measured on held-out patients."""
+
 import csv
 import json
 import shutil
@@ -11,175 +13,30 @@ from PIL import Image
 
 import modelsgenesis
 from modelsgenesis.checkpoints import load_bundle
-from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig
-from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, ResumeError, ScanError, TrainingError
-from modelsgenesis.finetuning import SAMPLE_CONFIG, read_measurements
+from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig, SegmentationConfig
+from modelsgenesis.data import read_labelled
+from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, ScanError, TrainingError
+from modelsgenesis.finetuning import SAMPLE_CONFIG, pool_folds, read_config
+from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
-from modelsgenesis.training.supervised import read_rows
+from modelsgenesis.training.results import read_results, read_rows
 from recorded_notes import Notes
 
-
-def test_learns_to_segment_held_out_patients(finetuned):
-    run, measured = finetuned
-    assert measured["dice"] > 0.7
-    metrics = ("dice", "iou", "hausdorff95")
-    assert set(measured) == {f"{metric}{row}" for metric in metrics for row in ("", " bright", " dark")}
-    with (run / "test.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    assert measured["dice bright"] == pytest.approx(np.mean([float(row["dice bright"]) for row in rows]))
-    assert 0 <= measured["hausdorff95"] < 30
-    results = read_measurements(run)
-    assert results["test"]["dice"]["value"] == measured["dice"]
-    assert results["split"]["training"]["patients"] == 4
-
-
-def test_the_split_keeps_patients_apart_and_is_recorded(finetuned):
-    split = json.loads((finetuned[0] / "run.json").read_text())["split"]
-    names = [name for part in split.values() for name in part]
-    assert len(names) == len(set(names)) == 6
-    assert all(split.values())
-
-
-def test_the_bundle_says_where_it_comes_from(finetuned):
-    config = load_bundle(finetuned[0]).config
-    assert (config.task, config.labels) == ("segmentation", ("background", "bright", "dark"))
-    assert config.provenance.init == "run"
-    assert config.provenance.results["test"]["patients"] == 1
-    assert "ball_" not in (finetuned[0] / "README.md").read_text()
-
-
-def test_the_control_has_the_shape_of_the_genesis_and_random_weights(genesis, decathlon, tmp_path, finetuning_config):
-    notes = Notes()
-    run, _ = modelsgenesis.finetune(
-        decathlon,
-        tmp_path / "run",
-        init=genesis,
-        from_scratch=True,
-        config=finetuning_config.override(steps=2, network=GenesisUNetConfig()),
-        device="cpu",
-        reporter=notes,
-    )
-    config = load_bundle(run).config
-    assert config.network.widths == finetuning_config.network.widths
-    assert config.provenance.init is None
-    assert any("random weights in the shape of run" in note for note in notes.notes)
-
-
-@pytest.mark.parametrize("from_genesis", [True, False])
-def test_a_network_of_two_dimensions_learns_the_slices_of_volumes(
-    genesis, decathlon, tmp_path, finetuning_config, from_genesis
-):
-    config = finetuning_config.override(steps=2, patch_size=(16, 16), dims=2)
-    init = genesis if from_genesis else None
-    run, measured = modelsgenesis.finetune(decathlon, tmp_path / "run", init=init, config=config, device="cpu")
-    bundle = load_bundle(run)
-    assert (bundle.config.network.dims, bundle.config.input.dims, bundle.config.input.orientation) == (2, 2, "RAS")
-    assert 0 <= measured["dice"] <= 1
-    case = json.loads((run / "run.json").read_text())["split"]["test"][0]
-    prediction = modelsgenesis.predict(
-        run, decathlon / "imagesTr" / f"{case}.nii.gz", output=tmp_path / "labels.nii.gz", device="cpu"
-    )
-    assert prediction.labels.ndim == 3
-
-
-def test_a_frozen_encoder_stays(genesis, decathlon, tmp_path, finetuning_config):
-    run, _ = modelsgenesis.finetune(
-        decathlon,
-        tmp_path / "run",
-        init=genesis,
-        config=finetuning_config.override(steps=3, freeze_encoder=True),
-        device="cpu",
-    )
-    before, after = (load_bundle(folder).network.state_dict() for folder in (genesis, run))
-    for name in before:
-        if name.startswith("encoder."):
-            assert (before[name] == after[name]).all(), name
-    assert any((before[name] != after[name]).any() for name in before if name.startswith("decoder."))
-
-
-def test_the_encoder_alone_comes_from_the_weights(genesis, decathlon, tmp_path, finetuning_config):
-    notes = Notes()
-    run, _ = modelsgenesis.finetune(
-        decathlon,
-        tmp_path / "run",
-        init=genesis,
-        config=finetuning_config.override(steps=1, learning_rate=1e-9, encoder_only=True),
-        device="cpu",
-        reporter=notes,
-    )
-    before, after = (load_bundle(folder).network.state_dict() for folder in (genesis, run))
-    near = {name: torch.allclose(before[name], after[name], atol=1e-6) for name in before if name in after}
-    assert all(same for name, same in near.items() if name.startswith("encoder."))
-    assert not any(near[name] for name in before if name.startswith("decoder.") and before[name].ndim == 5)
-    assert any("100.00% of the encoder" in note for note in notes.notes)
-
-
-def copied(decathlon, tmp_path):
-    folder = tmp_path / "copy"
-    shutil.copytree(decathlon, folder)
-    return folder
-
-
-def finetune_short(config, folder, tmp_path, **options):
-    config = config.override(steps=2, test_fraction=0.0, validation_fraction=0.0)
-    return modelsgenesis.finetune(folder, tmp_path / "run", config=config, device="cpu", **options)
-
-
-def test_a_label_that_does_not_match_is_left_out_and_said(decathlon, tmp_path, finetuning_config):
-    folder = copied(decathlon, tmp_path)
-    names = sorted(path.name for path in (folder / "labelsTr").iterdir())
-    label = nib.load(folder / "labelsTr" / names[0])
-    values = np.asanyarray(label.dataobj)
-    nib.save(nib.Nifti1Image(values[:-1], label.affine), folder / "labelsTr" / names[0])
-    nib.save(nib.Nifti1Image(values, label.affine + np.eye(4)), folder / "labelsTr" / names[1])
-    nib.save(nib.Nifti1Image(values + 5, label.affine), folder / "labelsTr" / names[2])
-    (folder / "imagesTr" / names[3]).write_bytes(b"junk")
-    notes = Notes()
-    run, _ = finetune_short(finetuning_config, folder, tmp_path, reporter=notes)
-    said = [note for note in notes.notes if note.startswith("left out")]
-    assert len(said) == 4
-    assert "ball_000" in said[0]
-    assert "is not the (28, 24, 20)" in said[0]
-    assert "its affine is up to" in said[1]
-    assert "label values [5, 6, 7] are not among [0, 1, 2]" in said[2]
-    assert load_bundle(run).config.provenance.data["training_patients"] == 2
-    with pytest.raises(ScanError, match="ball_000"):
-        modelsgenesis.finetune(
-            folder,
-            tmp_path / "strict",
-            config=finetuning_config.override(test_fraction=0.0, split_seed=1),
-            device="cpu",
-            strict=True,
-        )
-
-
-def test_refuses_what_cannot_be_trained(decathlon, tmp_path, finetuning_config):
-    with pytest.raises(DataError, match="no such folder"):
-        modelsgenesis.finetune(tmp_path / "nowhere", tmp_path / "run")
-    with pytest.raises(DataError, match="no known layout"):
-        modelsgenesis.finetune(tmp_path, tmp_path / "run")
-    with pytest.raises(ConfigurationError, match="task: received 'det'"):
-        modelsgenesis.finetune(decathlon, tmp_path / "run", task="det")
-    with pytest.raises(DataError, match="6 labelled patients leave none to train on"):
-        modelsgenesis.finetune(decathlon, tmp_path / "run", config=finetuning_config.override(test_fraction=1.0))
-    twice = Split(training=("ball_000", "ball_001"), validation=(), test=("ball_001",))
-    with pytest.raises(DataError, match="'ball_001' in two parts"):
-        modelsgenesis.finetune(decathlon, tmp_path / "run", config=finetuning_config, split=twice)
-    (tmp_path / "full").mkdir()
-    (tmp_path / "full" / "x").touch()
-    with pytest.raises(TrainingError, match="is not empty"):
-        modelsgenesis.finetune(decathlon, tmp_path / "full")
-
-
-def test_without_data_the_embedded_sample_is_used_and_that_is_said_first(tmp_path, finetuning_config):
-    notes = Notes()
-    config = SAMPLE_CONFIG.override(steps=1, batch_size=1, network=finetuning_config.network, overlap=0.0, workers=0)
-    run, measured = modelsgenesis.finetune(None, tmp_path / "run", config=config, device="cpu", reporter=notes)
-    assert notes.notes[0] == (
-        "no data given: fine-tuning on the embedded sample of two CT patients, which proves nothing"
-    )
-    assert {"dice", "dice liver", "dice spleen", "dice back muscles"} <= set(measured)
-    assert load_bundle(run).config.labels == ("background", "liver", "spleen", "back muscles")
+CLASSIFY = ClassificationConfig(
+    network=GenesisUNetConfig(dims=3, widths=(4, 8), norm="instance"),
+    steps=30,
+    batch_size=8,
+    learning_rate=1e-2,
+    warmup_steps=2,
+    validate_every=15,
+    hidden=0,
+    levels=(0, 1),
+    workers=0,
+    precision="float32",
+    validation_fraction=0.2,
+    bootstrap=50,
+)
+SHORT = {"modality": "xray", "device": "cpu", "draw": False}
 
 
 @pytest.fixture(scope="module")
@@ -196,98 +53,290 @@ def class_folders(tmp_path_factory):
     return folder
 
 
-CLASSIFY = ClassificationConfig(
-    network=GenesisUNetConfig(dims=3, widths=(4, 8), norm="instance"),
-    steps=30,
-    batch_size=8,
-    learning_rate=1e-2,
-    warmup_steps=2,
-    validate_every=15,
-    hidden=0,
-    levels=(0, 1),
-    workers=0,
-    precision="float32",
-    validation_fraction=0.2,
-    bootstrap=50,
-)
+@pytest.fixture(scope="module")
+def classified(class_folders, tmp_path_factory):
+    """A finished run on eight patients of the class folders, and what it measured."""
+    output = tmp_path_factory.mktemp("classified") / "run"
+    return modelsgenesis.finetune(class_folders, output, config=CLASSIFY, modality="xray", device="cpu", labels="8")
 
 
-def test_learns_to_classify_from_folders_and_finds_the_task(class_folders, tmp_path):
+def test_learns_to_segment_held_out_patients_and_says_where_it_comes_from(finetuned):
+    run, measured = finetuned
+    assert measured["dice"] > 0.7
+    metrics = ("dice", "iou", "hausdorff95")
+    assert set(measured) == {f"{metric}{row}" for metric in metrics for row in ("", " bright", " dark")}
+    assert 0 <= measured["hausdorff95"] < 30
+    results = read_results(run)
+    rows = read_rows(run, results)
+    assert measured["dice bright"] == pytest.approx(np.mean([row["dice bright"] for row in rows]))
+    assert results["test"]["dice"]["value"] == measured["dice"]
+    split = json.loads((run / "run.json").read_text())["split"]
+    assert len({name for part in split.values() for name in part}) == 6
+    config = load_bundle(run).config
+    assert (config.task, config.labels) == ("segmentation", ("background", "bright", "dark"))
+    assert config.provenance.init == "run"
+    assert config.provenance.results["test"]["patients"] == 1
+    assert config.provenance.results["validation"]["dice"] == results["validation"]["dice"]
+    assert "ball_" not in (run / "README.md").read_text()
+
+
+def test_measures_what_evaluate_measures_on_the_scans_own_grid(finetuned, decathlon, tmp_path):
+    """Of a model that resamples; its prepared grid would give another Dice."""
+    config = read_config(finetuned[0]).override(steps=2, validate_every=2)
+    weights = load_bundle(finetuned[0])
+    coarse = weights.config.override(input=weights.config.input.override(spacing=(4.0, 4.0, 5.0)))
+    modelsgenesis.save_bundle(tmp_path / "coarse", modelsgenesis.Bundle(weights.network, coarse))
     run, measured = modelsgenesis.finetune(
-        class_folders, tmp_path / "run", config=CLASSIFY, modality="xray", device="cpu", labels="8"
+        decathlon, tmp_path / "run", init=tmp_path / "coarse", config=config, device="cpu", draw=False
     )
-    results = read_measurements(run)
+    split = run / "split.json"
+    found = modelsgenesis.evaluate(run, decathlon, split=split, output=tmp_path / "evaluation", device="cpu")
+    assert found.values["dice"] == pytest.approx(measured["dice"], abs=0.02)  # windows overlap by a quarter, or a half
+    assert load_bundle(run).config.input.spacing == (4.0, 4.0, 5.0)
+
+
+def test_the_control_has_the_shape_of_the_genesis_and_random_weights(genesis, decathlon, tmp_path, finetuning_config):
+    notes, config = Notes(), finetuning_config.override(steps=2, network=GenesisUNetConfig())
+    options = {"init": genesis, "from_scratch": True, "config": config, "device": "cpu", "reporter": notes}
+    run, _ = modelsgenesis.finetune(decathlon, tmp_path / "run", **options)
+    config = load_bundle(run).config
+    assert config.network.widths == finetuning_config.network.widths
+    assert config.provenance.init is None
+    assert any("random weights in the shape of run" in note for note in notes.notes)
+
+
+def test_what_comes_from_the_weights_is_frozen_or_trained_as_asked(genesis, decathlon, tmp_path, finetuning_config):
+    before = load_bundle(genesis).network.state_dict()
+
+    def trained(folder, **changes):
+        options = {"init": genesis, "config": finetuning_config.override(**changes), "device": "cpu", "draw": False}
+        run, _ = modelsgenesis.finetune(decathlon, tmp_path / folder, reporter=notes, **options)
+        return load_bundle(run).network.state_dict()
+
+    notes = Notes()
+    after = trained("frozen", steps=3, freeze_encoder=True)
+    assert all((before[name] == after[name]).all() for name in before if name.startswith("encoder."))
+    assert any((before[name] != after[name]).any() for name in before if name.startswith("decoder."))
+    after = trained("encoder", steps=1, learning_rate=1e-9, encoder_only=True)
+    near = {name: torch.allclose(before[name], after[name], atol=1e-6) for name in before if name in after}
+    assert all(same for name, same in near.items() if name.startswith("encoder."))
+    assert not any(near[name] for name in before if name.startswith("decoder.") and before[name].ndim == 5)
+    assert any("100.00% of the encoder" in note for note in notes.notes)
+
+
+@pytest.mark.parametrize("from_genesis", [True, False])
+def test_a_network_of_two_dimensions_learns_the_slices_of_volumes(
+    genesis, decathlon, tmp_path, finetuning_config, from_genesis
+):
+    config = finetuning_config.override(steps=2, patch_size=(16, 16), dims=2)
+    init = genesis if from_genesis else None
+    run, measured = modelsgenesis.finetune(decathlon, tmp_path / "run", init=init, config=config, device="cpu")
+    bundle = load_bundle(run)
+    assert (bundle.config.network.dims, bundle.config.input.dims, bundle.config.input.orientation) == (2, 2, "RAS")
+    assert 0 <= measured["dice"] <= 1
+
+
+def test_a_label_that_does_not_match_is_skipped_and_said(decathlon, tmp_path, finetuning_config):
+    folder = shutil.copytree(decathlon, tmp_path / "copy")
+    names = sorted(path.name for path in (folder / "labelsTr").iterdir())
+    label = nib.load(folder / "labelsTr" / names[0])
+    values = np.asanyarray(label.dataobj)
+    nib.save(nib.Nifti1Image(values[:-1], label.affine), folder / "labelsTr" / names[0])
+    nib.save(nib.Nifti1Image(values, label.affine + np.eye(4)), folder / "labelsTr" / names[1])
+    nib.save(nib.Nifti1Image(values + 5, label.affine), folder / "labelsTr" / names[2])
+    (folder / "imagesTr" / names[3]).write_bytes(b"junk")
+    notes, options = Notes(), {"device": "cpu", "draw": False}
+    config = finetuning_config.override(steps=2, test_fraction=0.0, validation_fraction=0.0)
+    run, _ = modelsgenesis.finetune(folder, tmp_path / "run", config=config, reporter=notes, **options)
+    said = [note for note in notes.notes if note.startswith("skipped")]
+    expected = ("is not the (28, 24, 20)", "its affine is up to", "label values [5, 6, 7]", "ball_003")
+    assert all(text in note for text, note in zip(expected, sorted(said), strict=True))
+    assert load_bundle(run).config.provenance.data["training_patients"] == 2
+    with pytest.raises(ScanError, match="ball_000"):
+        modelsgenesis.finetune(folder, tmp_path / "strict", config=config, strict=True, **options)
+    bad = Split(training=("ball_004",), validation=(), test=("ball_000", "ball_001"))
+    with pytest.raises(DataError, match="none of 2 cases to measure is usable"):
+        modelsgenesis.finetune(folder, tmp_path / "test", config=config, split=bad, **options)
+
+
+def test_prepared_cases_are_kept_in_a_folder_and_read_by_a_second_run(decathlon, tmp_path, monkeypatch):
+    data, runs = read_labelled(decathlon), []
+    config = SegmentationConfig(
+        network=GenesisUNetConfig(widths=(4, 8)), steps=2, patch_size=(8, 8, 8), workers=0, bootstrap=1, overlap=0.0
+    )
+    split = Split(training=("ball_000", "ball_001"), validation=("ball_002",), test=())
+    options = {"config": config, "split": split, "device": "cpu", "draw": False}
+    modelsgenesis.finetune(data, tmp_path / "memory", **options)
+    modelsgenesis.finetune(data, tmp_path / "first", cache=tmp_path / "cache", **options)
+    assert len(list((tmp_path / "cache").iterdir())) == 3
+    monkeypatch.setattr("modelsgenesis.data.labelled.preparation.prepare_case", None)
+    modelsgenesis.finetune(data, tmp_path / "second", cache=tmp_path / "cache", **options)
+    runs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("memory", "first", "second")]
+    losses = [[line.split(",")[2] for line in lines] for lines in runs]
+    assert losses[0] == losses[1] == losses[2]
+    stored = next((tmp_path / "cache").iterdir())
+    stored.write_bytes(stored.read_bytes()[:-100])
+    with pytest.raises(DataError, match=r"\.pt: cannot be read.*delete it"):
+        modelsgenesis.finetune(data, tmp_path / "third", cache=tmp_path / "cache", strict=True, **options)
+
+
+def test_without_data_the_embedded_sample_is_used_and_that_is_said_first(tmp_path, finetuning_config):
+    notes = Notes()
+    config = SAMPLE_CONFIG.override(steps=1, batch_size=1, network=finetuning_config.network, overlap=0.0, workers=0)
+    run, measured = modelsgenesis.finetune(None, tmp_path / "run", config=config, device="cpu", reporter=notes)
+    assert notes.notes[0].startswith("no data given: fine-tuning on the embedded sample")
+    assert {"dice", "dice liver", "dice spleen", "dice back muscles"} <= set(measured)
+    assert load_bundle(run).config.labels == ("background", "liver", "spleen", "back muscles")
+
+
+def test_learns_to_classify_from_folders_and_says_what_the_results_rest_on(classified, class_folders, tmp_path):
+    run, measured = classified
+    results = read_results(run)
     assert measured["auc"] > 0.9
+    assert set(measured) == {"auc", "average_precision", "sensitivity", "accuracy"}
     assert (results["task"], results["labels"]) == ("classification", ["dark", "pale"])
-    assert results["split"]["training"]["patients"] == 8
-    assert results["split"]["training"]["cases"] == 16
-    assert load_bundle(run).config.network.encoder.dims == 2  # as the images, whatever the configuration's network
+    assert results["split"]["training"] == {"patients": 8, "cases": 16, "classes": {"dark": 6, "pale": 10}}
+    assert (results["labels_used"], results["specificity"], results["patients"]) == ("8", 0.9, 3)
+    bundle = load_bundle(run)
+    assert bundle.config.network.encoder.dims == 2  # as the images, whatever the configuration's network
+    assert set(bundle.config.provenance.results["test"]["auc"]) == {"value", "interval"}
+    assert "data" not in bundle.config.provenance.recipe
+    assert "test auc" in bundle.card
     again, _ = modelsgenesis.finetune(
-        class_folders,
-        tmp_path / "again",
-        config=CLASSIFY.override(steps=1, split_seed=5),
-        split=run / "split.json",
-        modality="xray",
-        device="cpu",
-        draw=False,
+        class_folders, tmp_path / "again", config=CLASSIFY.override(steps=1), split=run / "split.json", **SHORT
     )
-    assert read_measurements(again)["split"] == results["split"]
+    assert read_results(again)["split"] == results["split"]
+    assert (load_bundle(again).card, (again / "figures").exists()) == ("", False)
 
 
 def test_prediction_brings_images_to_the_size_as_training_did(class_folders, number_format, tmp_path):
     """Whatever training computed in: results are measured and predicted in float32."""
     config = CLASSIFY.override(steps=1, fit="crop", patch_size=(12, 12), precision="auto")
-    run, _ = modelsgenesis.finetune(
-        class_folders, tmp_path / "run", config=config, modality="xray", device="cpu", draw=False
-    )
-    row = read_rows(run / "test.csv")[0]
+    run, _ = modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **SHORT)
+    row = read_rows(run, read_results(run))[0]
     case = class_folders / row["class"] / f"{row['case']}.png"
     scores = modelsgenesis.predict(run, case, output=tmp_path / "answer.csv", device="cpu").scores
     assert scores == pytest.approx({name: row[f"probability {name}"] for name in ("dark", "pale")}, abs=1e-6)
     assert number_format in load_bundle(run).config.provenance.environment["hardware"]
-    assert read_measurements(run)["precision"] == "float32"
+    assert read_results(run)["precision"] == "float32"
 
 
-def test_trains_every_fold_puts_them_together_and_goes_on(class_folders, tmp_path):
+def test_a_resumed_run_measures_the_same_and_needs_nothing_typed_again(classified, tmp_path):
+    folder = shutil.copytree(classified[0], tmp_path / "part")
+    (folder / "checkpoints" / "before.pt").replace(folder / "checkpoints" / "last.pt")  # as after step 15
+    (folder / "results.json").unlink()
+    run, measured = modelsgenesis.finetune(None, folder, resume=True, device="cpu")
+    assert (run, measured) == (folder, classified[1])
+    logs = [(place / "log.csv").read_text().splitlines() for place in (classified[0], folder)]
+    assert [line.split(",")[2] for line in logs[0]] == [line.split(",")[2] for line in logs[1]]
+
+
+def test_a_finished_run_is_left_as_it_is(classified, class_folders, tmp_path):
+    folder, notes = shutil.copytree(classified[0], tmp_path / "run"), Notes()
+    written = (folder / "README.md").stat().st_mtime_ns
+    again = modelsgenesis.finetune(None, folder, resume=True, device="cpu", reporter=notes)
+    assert again == (folder, classified[1])
+    assert "the run is finished" in notes.notes[-1]
+    assert (folder / "README.md").stat().st_mtime_ns == written
+    (folder / "results.json").unlink()
+    for changes, message in (
+        ({"learning_rate": 0.02}, "learning_rate was 0.01, now 0.02"),
+        ({"seed": 1}, "seed was 0"),
+    ):
+        config = read_config(folder).override(**changes)
+        with pytest.raises(TrainingError, match=message):
+            modelsgenesis.finetune(class_folders, folder, config=config, resume=True, device="cpu")
+    other = Split(**{**json.loads((folder / "split.json").read_text()), "test": ()})
+    with pytest.raises(TrainingError, match="with other scans or another split"):
+        modelsgenesis.finetune(None, folder, split=other, resume=True, device="cpu")
+
+
+def test_a_changed_case_or_a_replaced_network_ends_a_resume(classified, class_folders, tmp_path):
+    data = shutil.copytree(class_folders, tmp_path / "data")
+    run, _ = modelsgenesis.finetune(data, tmp_path / "run", config=CLASSIFY.override(steps=2), **SHORT)
+    (run / "results.json").unlink()
+    changed = data / "pale" / f"{next(name for name in read_split_names(run) if name.startswith('pale'))}.png"
+    Image.fromarray(np.asarray(Image.open(changed))[::-1].copy()).save(changed)
+    with pytest.raises(TrainingError, match=f"1 scans or their labels have changed .* such as {changed.stem}"):
+        modelsgenesis.finetune(None, run, resume=True, device="cpu")
+    folder = shutil.copytree(classified[0], tmp_path / "other")
+    (folder / "results.json").unlink()
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (folder / "model.safetensors").write_bytes(weights)
+    with pytest.raises(TrainingError, match=r"model\.safetensors: is not the network that was kept"):
+        modelsgenesis.finetune(None, folder, resume=True, device="cpu")
+
+
+def read_split_names(run):
+    return json.loads((run / "split.json").read_text())["training"]
+
+
+def test_without_validation_the_last_network_is_kept_and_without_test_nothing_is_measured(class_folders, tmp_path):
+    config = CLASSIFY.override(steps=3, validate_every=2, validation_fraction=0.0, test_fraction=0.0)
+    _, measured = modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **SHORT)
+    results = read_results(tmp_path / "run")
+    assert measured == {}
+    assert (results["step"], results["test"], results["patients"], results["validation"]) == (3, {}, 0, {})
+
+
+def test_a_test_set_of_one_class_and_a_frozen_random_encoder_are_said(class_folders, tmp_path):
+    notes, names = Notes(), [case.name for case in read_labelled(class_folders, modality="xray").cases]
+    split = Split(training=(names[0], names[-1]), validation=(), test=(names[2], names[3]))
+    config = CLASSIFY.override(steps=1, freeze_encoder=True)
+    _, measured = modelsgenesis.finetune(
+        class_folders, tmp_path / "run", config=config, split=split, reporter=notes, **SHORT
+    )
+    assert list(measured) == ["accuracy"]
+    assert "auc is undefined: all 2 cases are of one class" in notes.notes
+    assert any("frozen encoder has random weights" in note for note in notes.notes)
+
+
+def test_trains_every_fold_pools_them_and_resumes(class_folders, tmp_path):
     config = CLASSIFY.override(steps=2, folds=2)
-    options = {"modality": "xray", "device": "cpu", "draw": False}
-    output, measured = modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **options)
+    output, measured = modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **SHORT)
+    results = read_results(output)
     assert output == tmp_path / "run"
-    results = read_measurements(output)
-    assert (results["patients"], results["cases"]) == (16, 32)
+    assert (results["patients"], results["cases"], results["folds"], results["fold"]) == (16, 32, 2, None)
     assert results["test"]["accuracy"]["value"] == measured["accuracy"]
-    names = [row["case"] for row in read_rows(output / "test.csv")]
-    assert len(set(names)) == len(names) == 32
+    assert len(results["test"]["auc"]["folds"]) == 2
+    assert len({row["case"] for row in read_rows(output, results)}) == 32
     (output / "fold1" / "results.json").unlink()
     notes = Notes()
-    again = modelsgenesis.finetune(class_folders, output, config=config, resume=True, reporter=notes, **options)
+    again = modelsgenesis.finetune(class_folders, output, config=config, resume=True, reporter=notes, **SHORT)
     assert again == (output, measured)
     assert any("fold0: the run is finished" in note for note in notes.notes)
-    assert "fold 1, 2 of 2: going on" in notes.notes
+    assert "fold 1, 2 of 2: resuming" in notes.notes
+    data, rows = read_labelled(class_folders, modality="xray"), output / "fold1" / "test.csv"
+    rows.write_text(rows.read_text().replace("0.", "1.", 1))
+    with pytest.raises(DataError, match=r"fold1/test\.csv: is not what results\.json was made of"):
+        pool_folds(output, data, config, Reporter())
+    for content in ("", "[]", '{"test": []}', '{"test": {"auc": 1}}', "[" * 100_000):
+        (output / "fold1" / "results.json").write_text(content)
+        with pytest.raises(DataError, match=r"results\.json: "):
+            pool_folds(output, data, config, Reporter())
 
 
 def test_trains_one_fold_alone(class_folders, tmp_path):
     config = CLASSIFY.override(steps=1, folds=2, fold=1)
-    options = {"modality": "xray", "device": "cpu", "draw": False}
-    run, _ = modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **options)
+    run, _ = modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **SHORT)
     assert run == tmp_path / "run" / "fold1"
     assert not (tmp_path / "run" / "results.json").exists()
     with pytest.raises(TrainingError, match=r"fold1: holds a run already"):
-        modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **options)
-    modelsgenesis.finetune(class_folders, tmp_path / "run", config=config.override(fold=0), **options)
-    modelsgenesis.finetune(class_folders, tmp_path / "run", config=config.override(fold=None), resume=True, **options)
-    assert read_measurements(tmp_path / "run")["cases"] == 32
+        modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **SHORT)
+    modelsgenesis.finetune(class_folders, tmp_path / "run", config=config.override(fold=0), **SHORT)
+    modelsgenesis.finetune(class_folders, tmp_path / "run", config=config.override(fold=None), resume=True, **SHORT)
+    assert read_results(tmp_path / "run")["cases"] == 32
 
 
-def test_a_signal_in_a_fold_says_how_to_go_on_with_all_of_them(class_folders, tmp_path):
+def test_a_signal_in_a_fold_says_how_to_resume_all_of_them(class_folders, tmp_path):
     class Stopped(Notes):
         def step(self, step, *_):
             if step == 2 and any(note.startswith("fold 1") for note in self.notes):
                 signal.raise_signal(signal.SIGTERM)
 
-    config = CLASSIFY.override(steps=4, folds=2)
-    options = {"config": config, "modality": "xray", "device": "cpu", "draw": False}
-    with pytest.raises(Interrupted, match=r"interrupted in fold 1 of 2, .* --resume --output .*run$") as stopped:
+    options = {"config": CLASSIFY.override(steps=4, folds=2), **SHORT}
+    with pytest.raises(Interrupted, match=r"fold 1 of 2, .* --resume --output .*run$") as stopped:
         modelsgenesis.finetune(class_folders, tmp_path / "run", reporter=Stopped(), **options)
     assert stopped.value.signum == signal.SIGTERM
     _, measured = modelsgenesis.finetune(class_folders, tmp_path / "run", resume=True, **options)
@@ -295,39 +344,59 @@ def test_a_signal_in_a_fold_says_how_to_go_on_with_all_of_them(class_folders, tm
     assert measured == whole
 
 
+@pytest.mark.parametrize(
+    ("error", "message", "options"),
+    [
+        (DataError, "no such folder", {"source": "nowhere"}),
+        (ConfigurationError, "task: received 'det'", {"task": "det"}),
+        (DataError, "labels are for classification; segmentation was asked for", {"task": "seg"}),
+        (ConfigurationError, "received a SegmentationConfig, expected a Class", {"config": SegmentationConfig()}),
+        (DataError, "leave none to train on", {"config": CLASSIFY.override(test_fraction=1.0)}),
+        (ConfigurationError, "labelled_patients: received '99', expected .* at most the 10", {"labels": "99"}),
+        (DataError, "no training example of", {"labels": "1"}),
+        (DataError, "'dark00' in two parts", {"split": Split(("dark00_000",), (), ("dark00_001",))}),
+        (ConfigurationError, "expected 2 sides", {"config": CLASSIFY.override(patch_size=(16, 16, 16))}),
+        (ConfigurationError, "folds: received 2 beside a split", {"config": CLASSIFY.override(folds=2), "split": "x"}),
+        (TrainingError, "holds no fold", {"config": CLASSIFY.override(folds=2), "resume": True}),
+        (ConfigurationError, "expected at most the 16", {"config": CLASSIFY.override(folds=99)}),
+        (TrainingError, "holds no run to resume", {"resume": True}),
+        (TrainingError, "is not empty", {"output": "pictures"}),
+    ],
+)
+def test_refuses_what_cannot_be_trained(class_folders, tmp_path, error, message, options):
+    given = {"config": CLASSIFY, "output": tmp_path / "run", "source": class_folders, **SHORT, **options}
+    given |= {"output": class_folders} if given["output"] == "pictures" else {}
+    with pytest.raises(error, match=message):
+        modelsgenesis.finetune(given.pop("source"), given.pop("output"), **given)
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
 def test_refuses_to_be_one_of_several_processes(decathlon, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(ConfigurationError, match="finetune runs in one process: start it without torchrun"):
+    with pytest.raises(ConfigurationError, match="one process: start it without torchrun"):
         modelsgenesis.finetune(decathlon, tmp_path / "run")
 
 
-def test_refuses_folds_that_cannot_be(class_folders, tmp_path):
-    config = CLASSIFY.override(folds=2)
-    with pytest.raises(ConfigurationError, match="folds: received 2 beside a split; each fold is a test part"):
-        modelsgenesis.finetune(
-            class_folders, tmp_path / "run", config=config, split=Split((), (), ()), modality="xray", device="cpu"
-        )
-    with pytest.raises(ResumeError, match="holds no fold to resume"):
-        modelsgenesis.finetune(
-            class_folders, tmp_path / "run", config=config, resume=True, modality="xray", device="cpu"
-        )
-    with pytest.raises(ConfigurationError, match="folds: received 99, expected at most the 16 patients"):
-        modelsgenesis.finetune(
-            class_folders, tmp_path / "run", config=config.override(folds=99), modality="xray", device="cpu"
-        )
+def test_rows_survive_a_file_with_what_is_undefined(classified, tmp_path):
+    folder = shutil.copytree(classified[0], tmp_path / "run")
+    results = read_results(folder)
+    with (folder / "test.csv").open() as file:
+        assert len(list(csv.DictReader(file))) == results["cases"]
+    for content in (b"case,dice x\na,many\n", b"case,dice x\na\n", b"case,dice x\na,1,2\n", b"\xff", b"case\n"):
+        (folder / "test.csv").write_bytes(content)
+        with pytest.raises(DataError, match=r"test\.csv: "):
+            read_rows(folder, results)
 
 
-def test_refuses_labels_and_tasks_that_the_data_has_not(class_folders, decathlon, tmp_path):
-    with pytest.raises(ConfigurationError, match=r"labels: received 99, expected 1 to the .* training patients"):
-        modelsgenesis.finetune(
-            class_folders, tmp_path / "run", config=CLASSIFY, labels="99", modality="xray", device="cpu"
-        )
-    with pytest.raises(DataError, match="labels are for segmentation; classification was asked for"):
-        modelsgenesis.finetune(decathlon, tmp_path / "run", task="cls")
-    with pytest.raises(ConfigurationError, match="received a ClassificationConfig, expected a SegmentationConfig"):
-        modelsgenesis.finetune(decathlon, tmp_path / "run", config=CLASSIFY, device="cpu")
-    with pytest.raises(DataError, match="no training example of"):
-        modelsgenesis.finetune(
-            class_folders, tmp_path / "run", config=CLASSIFY, labels="1", modality="xray", device="cpu"
-        )
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"---\n[1, 2]\n---\n", b"---\n- &a [*a, *b]\n---\n"])
+def test_a_damaged_card_is_put_aside_and_the_training_continues(class_folders, tmp_path, content):
+    class Damage(Notes):
+        def validation(self, *_):
+            (tmp_path / "run" / "README.md").write_bytes(content)
+
+    notes, config = Damage(), CLASSIFY.override(steps=4, validate_every=2)
+    options = {"modality": "xray", "device": "cpu", "reporter": notes}
+    modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **options)
+    assert "test auc" in load_bundle(tmp_path / "run").card
+    assert any("the card written anew" in note for note in notes.notes) is bool(content)

@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # for editors and type checkers; `as` marks what is public
     from modelsgenesis.checkpoints import Bundle as Bundle
     from modelsgenesis.checkpoints import load_bundle as load_bundle
     from modelsgenesis.checkpoints import save_bundle as save_bundle
+    from modelsgenesis.comparison import compare as compare
+    from modelsgenesis.comparison import describe_comparison as describe_comparison
     from modelsgenesis.configs import BundleConfig as BundleConfig
     from modelsgenesis.configs import ClassificationConfig as ClassificationConfig
     from modelsgenesis.configs import FinetuningConfig as FinetuningConfig
@@ -45,11 +47,10 @@ if TYPE_CHECKING:  # for editors and type checkers; `as` marks what is public
     from modelsgenesis.prediction import predict_all as predict_all
     from modelsgenesis.pretext import Deformation as Deformation
     from modelsgenesis.pretraining import pretrain as pretrain
-    from modelsgenesis.verbs import compare as compare
-    from modelsgenesis.verbs import describe_comparison as describe_comparison
 
 _NAMES = {  # what `__getattr__` finds, by the module that it comes from
     "checkpoints": "Bundle load_bundle save_bundle",
+    "comparison": "compare describe_comparison",
     "configs": "BundleConfig ClassificationConfig FinetuningConfig GenesisUNetConfig InputContract "
     "PredictionConfig PretextConfig PretrainingConfig SegmentationConfig",
     "errors": "GenesisError",
@@ -62,7 +63,6 @@ _NAMES = {  # what `__getattr__` finds, by the module that it comes from
     "pretext": "Deformation",
     "prediction": "predict predict_all",
     "pretraining": "pretrain",
-    "verbs": "compare describe_comparison",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 

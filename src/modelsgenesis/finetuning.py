@@ -1,26 +1,50 @@
-"""Fine-tuning: a task network from a Genesis or from scratch, on one split or on folds."""
+"""Fine-tuning: a task network, pretrained or from scratch, trained with labels and measured on held-out patients."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, InputContract, SegmentationConfig
-from modelsgenesis.data import LabelledData, PreparedCase, read_labelled, sample_data
+from torch import nn
+
+from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, PredictionConfig, SegmentationConfig
+from modelsgenesis.data import LabelledData, PreparedCases, read_labelled, sample_data
 from modelsgenesis.data.labelled.reading import find_task
-from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, ResumeError
-from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError
+from modelsgenesis.files import parsing, read_json
+from modelsgenesis.hardware import Hardware, choose_hardware
+from modelsgenesis.inference.ensemble import Ensemble, Member
+from modelsgenesis.inference.measuring import measure_cases
+from modelsgenesis.metrics.summary import Row, explanations, flat
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Run, Split, read_split
+from modelsgenesis.training.bundles import load_kept, network_config, save_run_bundle
 from modelsgenesis.training.distributed import torchrun_ranks
-from modelsgenesis.training.finetuning import finetune_network
-from modelsgenesis.training.folds import fold_folder, pool_folds
-from modelsgenesis.training.outcome import read_results as read_outcome
-from modelsgenesis.training.parts import pick_parts, prepare_named
-from modelsgenesis.training.run import RUN_NAME
-from modelsgenesis.training.splits import choose_labelled, make_split, split_cases
-from modelsgenesis.training.task_networks import InitialModel, initial_model
+from modelsgenesis.training.results import (
+    RESULTS_NAME,
+    SPLIT_NAME,
+    describe_bundle,
+    read_results,
+    read_rows,
+    summarize,
+    write_results,
+)
+from modelsgenesis.training.run import RUN_NAME, Run
+from modelsgenesis.training.splits import (
+    Split,
+    check_split,
+    choose_labelled,
+    count_split,
+    make_split,
+    read_split,
+    split_cases,
+    write_split,
+)
+from modelsgenesis.training.supervised import make_objective
+from modelsgenesis.training.task_networks import initial_model, resolve_patch_size
+from modelsgenesis.training.trainer import Progress, Trainer
+from modelsgenesis.training.watching import Pictures
 
 SAMPLE_CONFIG = SegmentationConfig(
     steps=200, batch_size=4, validate_every=200, validation_fraction=0.0, patch_size=(48, 48, 16), samples_per_scan=32
@@ -40,6 +64,7 @@ def finetune(
     labels: str | None = None,
     modality: str | None = None,
     patient_pattern: str | None = None,
+    cache: str | Path | None = None,
     device: str = "auto",
     resume: bool = False,
     strict: bool = False,
@@ -49,29 +74,34 @@ def finetune(
 ) -> tuple[Path, dict[str, float]]:
     """Train a task network with labels and measure it on held-out patients.
 
+    What is given here goes on top of the configuration, which then determines the run. To train many times on one data
+    set, also in several processes, pass the same `LabelledData` and `cache`: its cases are then prepared once, mapped
+    from files, and with a `Split` without test cases no test case is read.
+
     Args:
-        source: Labelled images in a layout that `read_labelled` knows, or what it returned; None for the embedded
-            sample.
-        output: The run's folder, new or empty. With folds it gets a folder a fold.
+        source: Labelled images in a layout that `read_labelled` knows, or what it returned; None for the data of the
+            configuration, else the embedded sample.
+        output: The run's folder, new or empty. With folds it gets one folder per fold.
         task: `"seg"` or `"cls"`; None for what the labels are for.
-        init: Weights to start from: a name, `org/repo`, or a folder; None trains from scratch.
+        init: Initial weights: a name, `org/repo`, or a folder; None trains from scratch.
         from_scratch: Take the shape and the input contract of `init`, but random weights: its control.
-        config: A `SegmentationConfig` or `ClassificationConfig`; by default the task's own.
+        config: A `SegmentationConfig` or `ClassificationConfig`; None for the task's own, or the run's when resuming.
         split: Which cases are for what, or a file of `write_split`; by default drawn by the configuration.
         labels: Training patients whose labels are used, `"10"` or `"10%"`; instead of the configuration's.
         modality: What the images are, where the data does not say.
         patient_pattern: Regular expression of the patient in a file's name.
+        cache: Folder of the prepared cases, which runs share; None keeps them in memory alone.
         device: `"auto"`, `"cpu"`, `"cuda"` …
-        resume: Go on with the run in `output`, or with its folds.
-        strict: A bad case ends the run instead of being left out.
+        resume: Resume the run in `output`, or its folds.
+        strict: Stop at the first unusable case instead of skipping it.
         draw: Draw a curve and write a card.
-        token: Of the Hub, for `init`.
-        reporter: Is told the progress.
+        token: Token of the Hub, for `init`.
+        reporter: Receives the progress.
 
     Returns:
         The run's folder, and the metrics on the test patients that are defined: `dice`, `iou` and `hausdorff95` (mm)
-        of a segmentation, also of each structure; `auc`, `average_precision`, `sensitivity` and `accuracy` of a
-        classification. Their intervals are in `results.json`.
+        of a segmentation, on each scan's own grid, also of each structure; `auc`, `average_precision`, `sensitivity`
+        and `accuracy` of a classification. Their intervals are in `results.json`.
 
     Raises:
         DataError: The data set or the split cannot be used.
@@ -82,36 +112,40 @@ def finetune(
         run, measured = modelsgenesis.finetune("Task04_Hippocampus", "runs/hippocampus", init="runs/chest", labels="10")
         measured["dice"]
     """
-    reporter = reporter or Reporter()
+    reporter, output = reporter or Reporter(), Path(output)
     if torchrun_ranks()[1] > 1:
         raise ConfigurationError("finetune runs in one process: start it without torchrun")
     if config is None or not config.folds:
         Run.check(output, resume=resume)
+    if resume and config is None:
+        config = read_config(output)
+    given: dict[str, Any] = {"modality": modality, "patient_pattern": patient_pattern, "cache": cache, "init": init}
+    given |= {"source": None if source is None or isinstance(source, LabelledData) else (source,)}
+    given |= {"split": None if isinstance(split, Split) else split}
+    asked = (config or FinetuningConfig()).with_data(**given)
+    if not isinstance(source, LabelledData):
+        source = next(iter(asked.data.source), None)
     if source is None:
         reporter.note("no data given: fine-tuning on the embedded sample of two CT patients, which proves nothing")
-    data = read_task(source, task=task, modality=modality, patient_pattern=patient_pattern)
-    config = config or default_finetuning(data, sample=source is None)
+    data = read_task(source, task=task, modality=asked.data.modality, patient_pattern=asked.data.patient_pattern)
+    config = (config or default_finetuning(data, sample=source is None)).override(data=asked.data, init=asked.init)
     config = config if labels is None else config.override(labelled_patients=labels)
+    config = resolve_config(config.override(from_scratch=True) if from_scratch else config, data)
     for note in data.notes:
         reporter.note(note)
+    if source is None and split is None and config.data.split is None:
+        split = sample_split(data)
     hardware = choose_hardware(device, config.precision)
     reporter.note(f"computing on {hardware.describe()}")
-
-    def begin(config: FinetuningConfig, reporter: Reporter) -> InitialModel:
-        bundle = None if init is None else load(init, token=token, progress=announce(reporter))
-        name = "" if init is None else public_name(init)
-        return initial_model(bundle, data, config, name=name, from_scratch=from_scratch, reporter=reporter)
-
-    train = partial(finetune_network, data=data, hardware=hardware, reporter=reporter, draw=draw, strict=strict)
-    if config.folds:
-        _check_folds(data, config, output, split, resume=resume)
-        prepare = partial(prepare_named, data.cases, data, strict=strict, reporter=reporter)
-        measured = _train_folds(begin, prepare, train, data, config, Path(output), reporter)
-        return (Path(output) if config.fold is None else fold_folder(output, config.fold)), measured
-    if source is None and split is None:
-        split = sample_split(data)
-    chosen = _choose_split(data, config, output, split, resume=resume)
-    return Path(output), train(begin(config, reporter), config, split=chosen, output=output, resume=resume)
+    brought = (config.patch_size, config.fit) if isinstance(config, ClassificationConfig) else (None, "auto")
+    cases = PreparedCases(data, size=brought[0], fit=brought[1], strict=strict, folder=config.data.cache)
+    train = partial(_train, data=data, cases=cases, hardware=hardware, draw=draw, token=token, reporter=reporter)
+    if not config.folds:
+        chosen = _choose_split(data, config, output, split, resume=resume)
+        return output, train(config, chosen, output, resume=resume)
+    _check_folds(data, config, output, split or config.data.split, resume=resume)
+    measured = _train_folds(train, data, config, output, reporter)
+    return (output if config.fold is None else fold_folder(output, config.fold)), measured
 
 
 def read_task(
@@ -128,6 +162,7 @@ def read_task(
         ConfigurationError: The task is unknown.
     """
     if isinstance(source, (str, Path)):
+        modality = None if modality == "auto" else modality
         return read_labelled(source, task=task, modality=modality, patient_pattern=patient_pattern)
     data = sample_data() if source is None else source
     if task is not None and find_task(task) != data.task:
@@ -142,13 +177,16 @@ def default_finetuning(data: LabelledData, *, sample: bool = False) -> Finetunin
     return SAMPLE_CONFIG if sample else SegmentationConfig()
 
 
-def read_measurements(run: str | Path) -> dict[str, Any]:
-    """Return the `results.json` of a fine-tuning, or of its folds together: metrics with intervals, and their basis.
+def read_config(source: str | Path) -> FinetuningConfig:
+    """Return the configuration of a run, or of a file as `--show-config` prints it.
 
     Raises:
-        DataError: It is missing or no JSON.
+        ConfigurationError: It is not a configuration of a fine-tuning.
     """
-    return read_outcome(run)
+    path = Path(source)
+    content = read_json(path, ConfigurationError) if path.is_file() else Run(path).description()["config"]
+    kind = ClassificationConfig if isinstance(content, dict) and "hidden" in content else SegmentationConfig
+    return kind.from_dict(content, str(path))
 
 
 def sample_split(data: LabelledData) -> Split:
@@ -157,25 +195,161 @@ def sample_split(data: LabelledData) -> Split:
     return Split(training=(training,), validation=(), test=(test,))
 
 
-def _choose_split(
-    data: LabelledData, config: FinetuningConfig, output: str | Path, split: Split | str | Path | None, *, resume: bool
-) -> Split:
-    """Return the split: the run's own on resume, the given one with as many labels as asked, or a drawn one."""
-    if resume and split is None:
-        return make_split(Run(Path(output)).description().get("split"), Path(output) / RUN_NAME)
-    if split is None:
-        return split_cases(data, config)
-    given = split if isinstance(split, Split) else read_split(split)
+def resolve_config(config: FinetuningConfig, data: LabelledData) -> FinetuningConfig:
+    """Return the configuration with what the data set decides where it is left open: how images get their size.
+
+    Raises:
+        ConfigurationError: It is for another task than the labels.
+    """
+    kind = ClassificationConfig if data.task == "classification" else SegmentationConfig
+    if not isinstance(config, kind):
+        raise ConfigurationError(
+            f"config: received a {type(config).__name__}, expected a {kind.__name__}: the labels of {data.name} are "
+            f"for {data.task}"
+        )
     return (
-        given
-        if config.labelled_patients is None
-        else choose_labelled(given, data, config.labelled_patients, config.split_seed)
+        config.override(fit=data.fit) if isinstance(config, ClassificationConfig) and config.fit == "auto" else config
     )
 
 
+def _choose_split(
+    data: LabelledData, config: FinetuningConfig, output: Path, split: Split | str | Path | None, *, resume: bool
+) -> Split:
+    """Return the split: the run's own on resume, the given one with as many labels as asked, or a drawn one."""
+    split = split or config.data.split
+    if split is None:
+        recorded = Run(output).description().get("split") if resume else None
+        return make_split(recorded, output / RUN_NAME) if resume else split_cases(data, config)
+    chosen, labels = split if isinstance(split, Split) else read_split(split), config.labelled_patients
+    return chosen if labels is None else choose_labelled(chosen, data, labels, config.split_seed)
+
+
+def _train(
+    config: FinetuningConfig,
+    split: Split,
+    output: Path,
+    *,
+    data: LabelledData,
+    cases: PreparedCases,
+    hardware: Hardware,
+    draw: bool,
+    resume: bool,
+    token: str | None,
+    reporter: Reporter,
+) -> dict[str, float]:
+    """Train on one split, keep the best network on the validation patients, measure it on the test patients.
+
+    Args:
+        config: The configuration of the task; its patch may be open.
+        split: Which cases are for what.
+        output: The run's folder; gets the bundle, `results.json`, `test.csv` and `split.json`.
+        data: The data set.
+        cases: Its prepared cases, which folds share.
+        hardware: Where to compute.
+        draw: Draw a curve and write a card; a short run would spend most of its time on them.
+        resume: Resume the run in `output`.
+        token: Token of the Hub.
+        reporter: Receives the progress.
+    """
+    check_split(split, data)
+    bundle = None if config.init is None else load(config.init, token=token, progress=announce(reporter))
+    begun = initial_model(bundle, data, config, name=public_name(config.init or ""), reporter=reporter)
+    if config.patch_size is not None:
+        resolve_patch_size(config, begun.network, (), reporter)  # before hours of preparation
+    training, validation = (cases.get(names, begun.contract, reporter) for names in (split.training, split.validation))
+    used = Split(*(tuple(case.name for case in part) for part in (training, validation)), test=split.test)
+    config = resolve_patch_size(config, begun.network, training, reporter)
+    frozen = cast("nn.Module", begun.network.encoder) if config.freeze_encoder else None
+    options: dict[str, Any] = {"config": config, "hardware": hardware, "frozen": frozen}
+    objective = make_objective(data, training=training, validation=validation, **options)
+    digests = {case.name: case.digest for case in (*training, *validation)}
+    described = {"kind": "finetuning", "config": config.to_dict(), "init": begun.init}
+    described |= {"input": begun.contract.to_dict(), "shape": network_config(begun.network).to_dict()}
+    # A case that was skipped has the digest "", so that a resume notices also that it has been mended since. Test cases
+    # have none: they are read when the training has ended.
+    described |= {"split": {part: list(names) for part, names in asdict(split).items()}}
+    described["digests"] = {
+        part: [digests.get(name, "") for name in getattr(split, part)] for part in ("training", "validation")
+    }
+    run = Run.open(output, described, resume=resume)
+
+    def save(network: nn.Module, figures: dict[str, str] | None = None, **measured: Any) -> str:
+        content = describe_bundle(
+            network, config, begun.contract, data, used, init=begun.init, hardware=hardware, **measured
+        )
+        return save_run_bundle(run, network, content, figures or {} if draw else None, reporter)
+
+    def keep(network: nn.Module, progress: Progress) -> None:
+        progress.kept = save(network, step=progress.step, validation=progress.metrics, test={})
+
+    try:
+        if run.description().get("finished") and (output / RESULTS_NAME).exists():
+            reporter.note(f"{output}: the run is finished, there is nothing left to resume")
+            return flat(read_results(output)["test"])
+        write_split(split, output / SPLIT_NAME)
+        for note in objective.notes:
+            reporter.note(note)
+        if frozen is not None and begun.init is None:
+            reporter.note("the frozen encoder has random weights: only what is after it learns")
+        trainer = Trainer(
+            network=begun.network,
+            objective=objective,
+            config=config,
+            run=run,
+            hardware=hardware,
+            reporter=reporter,
+            keep=keep,
+            pretrained=begun.pretrained,
+        )
+        if resume:
+            trainer.resume()
+        progress = trainer.fit()
+        kept = load_kept(run, progress)
+        member = Member(name=output.name, network=hardware.place_network(kept.network).eval(), config=kept.config)
+        # Windows overlap as the configuration says; an image to classify has none.
+        prediction = PredictionConfig(overlap=getattr(config, "overlap", 0.0))
+        ensemble = Ensemble([member], prediction, hardware.for_results())
+        measure = partial(_measure, ensemble, data=data, strict=cases.strict, reporter=reporter)
+        validated, rows = measure(used.validation), measure(split.test)
+        used = replace(used, test=tuple(row["case"] for row in rows))
+        measured = {"validation": flat(summarize(validated, data, config)), "test": summarize(rows, data, config)}
+        for explanation in explanations(measured["test"]):
+            reporter.note(explanation)
+        pictures = Pictures(output, reporter)
+        if draw:
+            pictures.draw_curve(progress.step)
+        save(kept.network, pictures.on_card(), step=progress.best_step, **measured)
+        steps = {"init": begun.init, "step": progress.best_step, "steps": progress.step}
+        more = {**steps, "split": count_split(used, data), **hardware.for_results().recorded(), **measured}
+        write_results(output, data, config, rows, **more)
+        run.finish()
+        return flat(measured["test"])
+    finally:
+        run.close()
+
+
+def _measure(
+    ensemble: Ensemble, names: Sequence[str], data: LabelledData, *, strict: bool, reporter: Reporter
+) -> list[Row]:
+    """Return a row for each case that can be used, measured as `evaluate` does: on the scan's own grid."""
+    cases = [case for case in data.cases if case.name in set(names)]
+    rows, skipped = measure_cases(ensemble, cases, data, strict=strict, reporter=reporter) if cases else ([], [])
+    if skipped and not rows:
+        raise DataError(f"none of {len(cases)} cases to measure is usable; the first: {skipped[0].reason}")
+    return rows
+
+
+def fold_folder(output: str | Path, fold: int) -> Path:
+    """Return the folder of a fold's run.
+
+    Example:
+        >>> fold_folder("runs/hippocampus", 2).as_posix()
+        'runs/hippocampus/fold2'
+    """
+    return Path(output) / f"fold{fold}"
+
+
 def _train_folds(
-    begin: Callable[[FinetuningConfig, Reporter], InitialModel],
-    prepare: Callable[[InputContract, FinetuningConfig], dict[str, PreparedCase]],
     train: Callable[..., dict[str, float]],
     data: LabelledData,
     config: FinetuningConfig,
@@ -185,44 +359,62 @@ def _train_folds(
     """Train one fold, or all of them one after the other and put their test patients together.
 
     Args:
-        begin: Makes the network of a fold.
-        prepare: Prepares every case once for all folds.
         train: Trains a fold, or finds it finished.
-        data: Labelled images.
-        config: Of all folds.
-        output: Gets a folder a fold.
+        data: The data set.
+        config: The configuration of all folds.
+        output: Gets one folder per fold.
         reporter: Receives the progress.
     """
-    prepared: dict[str, PreparedCase] = {}
     measured: dict[str, float] = {}
     for fold in range(config.folds) if config.fold is None else (config.fold,):
         folder, own = fold_folder(output, fold), config.override(fold=fold)
         resume = (folder / RUN_NAME).exists()
-        reporter.note(f"fold {fold}, {fold + 1} of {config.folds}" + (": going on" if resume else ""))
-        begun = begin(own, Reporter() if prepared else reporter)
-        prepared = prepared or prepare(begun.contract, own)
-        chosen = split_cases(data, own)
+        reporter.note(f"fold {fold}, {fold + 1} of {config.folds}" + (": resuming" if resume else ""))
         try:
-            parts = pick_parts(chosen, prepared)
-            measured = train(begun, own, split=chosen, output=folder, parts=parts, resume=resume)
+            measured = train(own, split_cases(data, own), folder, resume=resume)
         except Interrupted as signal:
             raise Interrupted(
                 signal.signum,
-                f"interrupted in fold {fold} of {config.folds}, nothing is lost; go on with the same command and "
+                f"interrupted in fold {fold} of {config.folds}, nothing is lost; resume with the same command and "
                 f"--resume --output {output}",
             ) from signal
     return measured if config.fold is not None else pool_folds(output, data, config, reporter)
 
 
-def _check_folds(
-    data: LabelledData, config: FinetuningConfig, output: str | Path, split: object, *, resume: bool
-) -> None:
+def pool_folds(output: Path, data: LabelledData, config: FinetuningConfig, reporter: Reporter) -> dict[str, float]:
+    """Put the test patients of all folds together, each measured by a network that has not seen it.
+
+    Writes `results.json`, with each fold's own values, and `test.csv` beside the folders of the folds.
+
+    Returns:
+        The metrics over all patients that are defined; of a classification, cases are ranked within their fold.
+
+    Raises:
+        DataError: A fold does not have results.
+    """
+    folders = [fold_folder(output, fold) for fold in range(config.folds)]
+    results = [read_results(folder) for folder in folders]
+    with parsing(output, DataError, what="as folds", remedy=f"delete their {RESULTS_NAME} and resume"):
+        read = [read_rows(folder, result) for folder, result in zip(folders, results, strict=True)]
+        rows = [{**row, "fold": fold} for fold, own in enumerate(read) for row in own]
+        test = summarize(rows, data, config)
+        for name, entry in test.items():
+            entry["folds"] = [result["test"].get(name, {}).get("value") for result in results]
+        more = {"init": results[0]["init"], "split": [result["split"] for result in results]}
+        for key in ("precision", "device"):  # which folds of version 0.1.0 did not record
+            more[key] = ", ".join(sorted({result.get(key, "not recorded") for result in results}))
+    for explanation in explanations(test):
+        reporter.note(explanation)
+    write_results(output, data, config, rows, test=test, **more)
+    return flat(test)
+
+
+def _check_folds(data: LabelledData, config: FinetuningConfig, output: Path, split: object, *, resume: bool) -> None:
     """Refuse folds that cannot be, and an output that holds something else.
 
     Raises:
         ConfigurationError: A split is given as well, by the user or by the data's own file.
-        TrainingError: The output holds a run or a fold that is to be trained.
-        ResumeError: There is no fold to go on with.
+        TrainingError: The output holds a run or a fold that is to be trained, or there is no fold to resume.
     """
     if split is not None or any(case.part == "test" for case in data.cases):
         whose = "a split" if split is not None else f"the test part that {data.name} names"
@@ -233,4 +425,4 @@ def _check_folds(
     if not resume:
         Run.check(output if config.fold is None else fold_folder(output, config.fold))
     elif not any(fold_folder(output, fold).exists() for fold in wanted):
-        raise ResumeError(f"{output}: holds no fold to resume; start without --resume")
+        raise TrainingError(f"{output}: holds no fold to resume; start without --resume")

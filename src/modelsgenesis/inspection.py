@@ -23,7 +23,7 @@ from modelsgenesis.data import (
 )
 from modelsgenesis.data.finding import Source
 from modelsgenesis.errors import DataError, ScanError
-from modelsgenesis.figures import ContactRow, draw_contact_sheet, middle_slice
+from modelsgenesis.figures import draw_pictures, middle_slice
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter
 
@@ -191,13 +191,14 @@ def preview(
     contract, _ = choose_contract(scans, modality=modality, spacing=spacing, window=window, dims=dims)
     chosen = np.linspace(0, len(scans) - 1, min(count, len(scans))).round().astype(int)
     shown = [scans[index] for index in chosen]
-    rows = list(_rows(shown, contract, patch_size or _PATCHES[dims], seed))
-    return draw_contact_sheet(rows, ("as stored", "prepared", "patch", *DEFORMATIONS), output), shown
+    labels, rows = zip(*_rows(shown, contract, patch_size or _PATCHES[dims], seed), strict=True)
+    titles = ("as stored", "prepared", "patch", *DEFORMATIONS)
+    return draw_pictures(rows, titles, output, labels=labels), shown
 
 
 def _rows(
     scans: Sequence[ScanReference], contract: InputContract, patch_size: tuple[int, ...], seed: int
-) -> Iterator[ContactRow]:
+) -> Iterator[tuple[str, list[np.ndarray]]]:
     for number, scan in enumerate(scans):
         volume = read_volume(scan)
         prepared = prepare(volume, contract).array
@@ -210,12 +211,8 @@ def _rows(
         deformed = [Deformation(config)(batch, seeds)[0][0, 0].numpy() for config in DEFORMATIONS.values()]
         shape = "×".join(map(str, scan.shape))
         spacing = "" if scan.spacing is None else "\n" + "×".join(f"{size:.2g}" for size in scan.spacing) + " mm"
-        yield ContactRow(
-            label=f"scan {number + 1}\n{shape}{spacing}",
-            stored=_as_stored(volume),
-            prepared=middle_slice(prepared),
-            patches=tuple(middle_slice(one) for one in (patch, *deformed)),
-        )
+        pictures = [_as_stored(volume), *(middle_slice(one) for one in (prepared, patch, *deformed))]
+        yield f"scan {number + 1}\n{shape}{spacing}", pictures
 
 
 def _as_stored(volume: Volume) -> np.ndarray:

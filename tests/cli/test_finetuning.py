@@ -5,19 +5,30 @@ import pytest
 from PIL import Image
 
 
-def test_finetune_measures_on_test_patients(command, decathlon, genesis_run, tmp_path, tiny):
-    trained = command(
-        "finetune", decathlon, "--init", genesis_run, "-o", tmp_path / "seg", "--steps", 2, *tiny, "--json"
-    )
+def test_finetune_measures_on_test_patients_and_resumes_with_nothing_typed_again(
+    command, decathlon, genesis_run, tmp_path, tiny
+):
+    run = tmp_path / "seg"
+    trained = command("finetune", decathlon, "--init", genesis_run, "-o", run, "--steps", 2, *tiny, "--json")
     assert trained.status == 0
     told = trained.json()
     assert set(told["results"]["test"]["dice bright"]) >= {"value", "low", "high"}
-    assert told["results"] == json.loads((tmp_path / "seg" / "results.json").read_text())
+    assert told["results"] == json.loads((run / "results.json").read_text())
+    (run / "results.json").unlink()
+    resumed = command("finetune", "-o", run, "--resume", "--json", "--device", "cpu", "-q")
+    assert resumed.status == 0, resumed.err
+    assert resumed.json()["results"] == told["results"]
 
 
-def test_finetune_prints_a_table_and_where_the_files_are(command, decathlon, tmp_path, tiny):
-    trained = command("finetune", decathlon, "-o", tmp_path / "seg", "--steps", 1, "--labels", "50%", *tiny)
-    assert trained.status == 0
+def test_finetune_reads_the_configuration_that_it_shows(command, decathlon, tmp_path, tiny):
+    shown = command("finetune", decathlon, "--steps", 1, "--labels", "50%", *tiny[:-2], "--show-config")
+    assert shown.status == 0, shown.err
+    (tmp_path / "config.json").write_text(shown.out)
+    again = command("finetune", "--config", tmp_path / "config.json", "--show-config")
+    assert again.json() == shown.json()
+    assert shown.json()["data"]["source"] == [str(decathlon)]
+    trained = command("finetune", "--config", tmp_path / "config.json", "-o", tmp_path / "seg", "--device", "cpu")
+    assert trained.status == 0, trained.err
     words = " ".join(trained.out.split())
     assert "Dice IoU HD95 (mm)" in words
     assert "1 test patient; no confidence interval" in words
@@ -26,32 +37,22 @@ def test_finetune_prints_a_table_and_where_the_files_are(command, decathlon, tmp
     assert (recorded["labels_used"], recorded["split"]["training"]["patients"]) == ("50%", 2)
 
 
-@pytest.fixture
-def pictures(tmp_path):
-    """Pictures of two classes."""
+def test_finetune_takes_folds_and_a_frozen_encoder(command, tmp_path):
     random = np.random.default_rng(0)
     for label in ("dark", "pale"):
         (tmp_path / "pictures" / label).mkdir(parents=True)
         for index in range(6):
             pixels = random.integers(0, 100, (16, 16)).astype(np.uint8) + np.uint8(100 * (label == "pale"))
             Image.fromarray(pixels).save(tmp_path / "pictures" / label / f"{label}{index}.png")
-    return tmp_path / "pictures"
-
-
-CLASSIFY = [
-    *("--modality", "xray", "--steps", "1", "--device", "cpu", "--set", "network.widths=4,8"),
-    *("--set", "workers=0", "--set", "batch_size=4", "--set", "bootstrap=20"),
-]
-
-
-def test_finetune_takes_folds_and_a_frozen_encoder(command, pictures, tmp_path):
-    options = ["--folds", "2", "--freeze-encoder", "--set", "hidden=0", *CLASSIFY]
-    trained = command("finetune", pictures, "-o", tmp_path / "run", *options)
+    settings = ("network.widths=4,8", "workers=0", "batch_size=4", "bootstrap=20", "hidden=0")
+    options = [*("--folds", "2", "--freeze-encoder", "--modality", "xray", "--steps", "1", "--device", "cpu")]
+    options += [word for setting in settings for word in ("--set", setting)]
+    trained = command("finetune", tmp_path / "pictures", "-o", tmp_path / "run", *options)
     assert trained.status == 0, trained.err
     assert "12 test patients in 2 folds" in trained.out
-    told = command("finetune", pictures, "-o", tmp_path / "run", *options, "--resume", "--json", "-q").json()
-    assert told["run"] == str(tmp_path / "run")
-    assert len(told["results"]["test"]["accuracy"]["folds"]) == 2
+    told = command("finetune", tmp_path / "pictures", "-o", tmp_path / "run", *options, "--resume", "--json", "-q")
+    assert told.json()["run"] == str(tmp_path / "run")
+    assert len(told.json()["results"]["test"]["accuracy"]["folds"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -60,12 +61,14 @@ def test_finetune_takes_folds_and_a_frozen_encoder(command, pictures, tmp_path):
         (["finetune", "{tmp}/nowhere"], 1, "no such"),
         (["finetune", "{tmp}", "--task", "det"], 1, "task: received 'det'"),
         (["finetune", "--task", "cls"], 1, "segmentation"),
-        (["finetune", "--labels", "ten"], 1, "labels: received 'ten'"),
+        (["finetune", "--labels", "ten"], 1, "labelled_patients: received 'ten'"),
         (["finetune", "--fold", "1"], 1, "fold: received 1"),
         (["finetune", "--set", "hidden=3"], 1, "SegmentationConfig: unknown key 'hidden'"),
         (["finetune", "--split", "{tmp}/split.json"], 1, "split.json: "),
+        (["finetune", "--config", "{tmp}/config.json"], 1, "config.json: "),
+        (["finetune", "--resume"], 1, "no run to resume"),
         (["finetune", "--folds", "2", "--push-to-hub"], 2, "makes several models"),
-        (["finetune", "--labels", "7"], 1, "labels: received 7"),
+        (["finetune", "--labels", "7"], 1, "labelled_patients: received '7'"),
     ],
 )
 def test_errors_are_one_line_with_a_status(refuses, arguments, status, message):

@@ -6,39 +6,42 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsgenesis.errors import MissingExtraError, ShapeError
-from modelsgenesis.metrics.significance import holm, paired_difference, paired_t, summarize, welch, wilcoxon
+from modelsgenesis.errors import MissingExtraError
+from modelsgenesis.metrics.classification import auc
+from modelsgenesis.metrics.significance import (
+    analyse,
+    compare_runs,
+    holm,
+    label_efficiency,
+    labels_needed,
+    patient_interval,
+    summarize,
+)
+from simulated_comparison import draw_records
 
 FIRST = [0.82, 0.85, 0.80, 0.87]
 SECOND = [0.78, 0.79, 0.77, 0.82]
+PAIRS = [("one", "scratch"), ("two", "scratch")]
 values = st.lists(st.floats(0, 1, allow_subnormal=False).map(lambda x: round(x, 4)), min_size=3, max_size=12)
 
 
-def test_welch_by_hand():
-    # means 0.835 and 0.79; variances 0.0029/3 and 0.0014/3; t = 0.045 / sqrt((0.0029 + 0.0014) / 12)
-    found = welch(FIRST, SECOND)
-    one, two = 0.0029 / 3 / 4, 0.0014 / 3 / 4
-    assert found.statistic == pytest.approx(0.045 / math.sqrt(one + two))
-    assert found.degrees == pytest.approx((one + two) ** 2 / (one**2 / 3 + two**2 / 3))
-    assert found.p == pytest.approx(0.0597, abs=5e-4)
+def compared(first, second):
+    return compare_runs(dict(enumerate(first)), dict(enumerate(second)))
 
 
-def test_paired_by_hand():
-    # differences 0.04 0.06 0.03 0.05: mean 0.045, deviation sqrt(0.0005 / 3), t = 0.045 / (deviation / 2) = 6.9714
-    found = paired_t(FIRST, SECOND)
-    assert found.statistic == pytest.approx(0.045 / (math.sqrt(0.0005 / 3) / 2))
-    ratio = found.statistic / math.sqrt(3)  # Student's distribution with 3 degrees of freedom has a closed form
-    by_hand = 1 - 2 / math.pi * (math.atan(ratio) + ratio / (1 + ratio**2))
-    assert (found.degrees, found.p) == (3, pytest.approx(by_hand))
-    difference = paired_difference(FIRST, SECOND)
+def test_tests_by_hand():
+    found = compared(FIRST, SECOND)
+    # Means 0.835 and 0.79; variances 0.0029/3 and 0.0014/3; t = 0.045 / sqrt((0.0029 + 0.0014) / 12), 5.3 degrees.
+    assert found["p"]["welch"] == pytest.approx(0.0597, abs=5e-4)
+    # Differences 0.04 0.06 0.03 0.05; Student's distribution with 3 degrees of freedom has a closed form.
+    ratio = 0.045 / (math.sqrt(0.0005 / 3) / 2) / math.sqrt(3)
+    assert found["p"]["paired_t"] == pytest.approx(1 - 2 / math.pi * (math.atan(ratio) + ratio / (1 + ratio**2)))
     half = 3.182446 * math.sqrt(0.0005 / 3) / 2  # the 97.5th percentile of t with 3 degrees of freedom
-    assert difference.mean == pytest.approx(0.045)
-    assert (difference.low, difference.high) == pytest.approx((0.045 - half, 0.045 + half), abs=1e-6)
-
-
-def test_wilcoxon_by_hand():
-    # all five differences are positive: of the 2⁵ signs one is as extreme on each side
-    assert wilcoxon([1.0, 2.0, 3.0, 4.0, 5.0], [0.5, 1.2, 1.9, 2.6, 3.3]).p == pytest.approx(2 / 32)
+    ends = (found["difference"], found["low"], found["high"])
+    assert ends == pytest.approx((0.045, 0.045 - half, 0.045 + half), abs=1e-6)
+    # All five differences are positive: of the 2⁵ signs one is as extreme on each side.
+    wilcoxon = compared([1.0, 2.0, 3.0, 4.0, 5.0], [0.5, 1.2, 1.9, 2.6, 3.3])["p"]["wilcoxon"]
+    assert wilcoxon == pytest.approx(2 / 32)
 
 
 @pytest.mark.parametrize(
@@ -54,62 +57,45 @@ def test_holm_by_hand(given_p, expected):
     assert holm(given_p) == (pytest.approx(expected) if None not in expected else expected)
 
 
-@pytest.mark.parametrize("test", [welch, paired_t, wilcoxon])
-def test_fewer_than_three_runs_get_no_p_value(test):
-    found = test([0.8, 0.9], [0.7, 0.6])
-    assert (found.p, found.why) == (None, "2 runs cannot tell, 3 are the least")
-
-
-def test_fewer_than_three_pairs_get_no_interval():
-    found = paired_difference([0.8, 0.9], [0.7, 0.6])
-    assert (found.low, found.high, found.why) == (None, None, "2 runs cannot tell, 3 are the least")
-    assert found.mean == pytest.approx(0.2)
-
-
-def test_without_variance_no_test_pretends_certainty():
-    assert "neither arm varies" in welch([0.8] * 4, [0.7] * 4).why
-    assert "same in every pair" in paired_t([0.8, 0.9, 0.7], [0.7, 0.8, 0.6]).why
-    assert "no pair of runs differs" in wilcoxon(FIRST, FIRST).why
-    assert welch([0.8] * 4, SECOND).p is not None  # one arm may be constant
-    same = paired_difference([0.8, 0.9, 0.7], [0.7, 0.8, 0.6])
-    assert same.low == same.high == pytest.approx(0.1)
-
-
-def test_bad_values_are_refused():
-    with pytest.raises(ShapeError, match="received 3 and 2 runs, expected two of each seed"):
-        paired_t([1, 2, 3], [1, 2])
-    with pytest.raises(ShapeError, match="expected one finite number a run"):
-        summarize([])
-    with pytest.raises(ShapeError, match=r"first: received .*nan.*, expected one finite number"):
-        welch([1.0, math.nan, 2.0], [1.0, 2.0, 3.0])
-
-
-def test_a_single_run_has_no_deviation():
-    assert summarize([0.5]).deviation is None
+@pytest.mark.parametrize(
+    ("first", "second", "tested"),
+    [
+        ([0.8, 0.9], [0.7, 0.6], set()),  # too few
+        ([0.8] * 4, [0.7] * 4, {"wilcoxon"}),  # nothing varies: no test by variance pretends certainty
+        ([0.8] * 4, SECOND, {"welch", "paired_t", "wilcoxon"}),
+        ([0.8, 0.9, 0.7], [0.7, 0.8, 0.6], {"welch", "wilcoxon"}),  # the same difference in every pair
+        (FIRST, FIRST, {"welch"}),
+    ],
+)
+def test_no_test_where_it_would_say_nothing(first, second, tested):
+    found = compared(first, second)
+    assert {name for name, p in found["p"].items() if p is not None} == tested
+    assert (found["low"] is None) == (len(first) < 3)
+    assert found["difference"] == pytest.approx(np.mean(first) - np.mean(second))
 
 
 def test_a_missing_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "scipy", None)
     with pytest.raises(MissingExtraError, match=r"modelsgenesis\[report\]"):
-        welch(FIRST, SECOND)
+        compared(FIRST, SECOND)
 
 
 @given(values, values)
 def test_the_order_of_the_arms_changes_only_the_sign(first, second):
-    one, other = welch(first, second), welch(second, first)
-    assert one.p == pytest.approx(other.p) if one.p is not None else other.p is None
+    one, other = compared(first, second), compared(second, first)
     size = min(len(first), len(second))
-    ahead, behind = (paired_difference(a[:size], b[:size]) for a, b in ((first, second), (second, first)))
-    assert ahead.mean == pytest.approx(-behind.mean)
-    assert (ahead.low, ahead.high) == pytest.approx((-behind.high, -behind.low))
+    assert one["pairs"] == size
+    for name, p in one["p"].items():
+        assert p == (None if other["p"][name] is None else pytest.approx(other["p"][name]))
+    assert (one["difference"], one["low"]) == pytest.approx((-other["difference"], -other["high"]))
 
 
 @given(values, st.floats(-1, 1))
 def test_an_interval_excludes_zero_just_when_the_paired_test_is_significant(differences, shift):
-    first, second = [d + shift for d in differences], [0.0] * len(differences)
-    found, interval = paired_t(first, second), paired_difference(first, second)
-    if found.p is not None and abs(found.p - 0.05) > 1e-9:
-        assert (found.p < 0.05) == (interval.low > 0 or interval.high < 0)
+    found = compared([d + shift for d in differences], [0.0] * len(differences))
+    p = found["p"]["paired_t"]
+    if p is not None and abs(p - 0.05) > 1e-9:
+        assert (p < 0.05) == (found["low"] > 0 or found["high"] < 0)
 
 
 @given(st.lists(st.one_of(st.none(), st.floats(0, 1)), max_size=8))
@@ -124,5 +110,104 @@ def test_holm_only_raises_keeps_the_order_and_is_no_harder_than_bonferroni(p_val
 
 def test_the_level_is_kept():
     random = np.random.default_rng(0)
-    rejected = [welch(random.normal(size=10), random.normal(size=10)).p < 0.05 for _ in range(400)]
-    assert 0.02 < np.mean(rejected) < 0.09
+    found = [compared(random.normal(size=10), random.normal(size=10))["p"]["welch"] for _ in range(400)]
+    assert 0.02 < np.mean(np.array(found) < 0.05) < 0.09
+
+
+def test_runs_are_paired_by_their_seed_and_an_undefined_metric_is_no_run():
+    records = draw_records({"scratch": 0.0, "one": 0.3}, counts=(5,))
+    ours, theirs = ([r["test"]["dice"] for r in records if r["arm"] == arm] for arm in ("one", "scratch"))
+    records = [record for record in reversed(records) if (record["arm"], record["seed"]) != ("one", 2)]
+    records[0]["test"]["dice"] = float("nan")  # of one, seed 4
+    entry = analyse(records, PAIRS[:1], "dice")["5"]
+    [found] = entry["comparisons"]
+    assert entry["arms"]["one"]["dice"] == summarize([ours[seed] for seed in (0, 1, 3)])
+    assert (found["arm"], found["reference"], found["pairs"]) == ("one", "scratch", 3)
+    assert found["difference"] == pytest.approx(np.mean([ours[seed] - theirs[seed] for seed in (0, 1, 3)]))
+    assert summarize([0.5])["std"] is None
+
+
+def test_the_correction_is_over_the_arms_of_a_label_count():
+    table = analyse(draw_records({"scratch": 0.0, "one": 0.3, "two": 0.1}), PAIRS, "dice")
+    assert list(table) == ["5", "10", "20"]
+    comparisons = table["10"]["comparisons"]
+    p = [entry["p"]["welch"] for entry in comparisons]
+    assert [entry["p_holm"]["welch"] for entry in comparisons] == pytest.approx(holm(p))
+    assert holm(p) != p
+
+
+def segmented(shift, seed=0, cases=30):
+    random = np.random.default_rng(seed)
+    patients = np.random.default_rng(99).uniform(0.5, 0.9, cases)  # hard and easy ones are so for everyone
+    rows = []
+    for index, ease in enumerate(patients):
+        value = ease + shift + random.normal(0, 0.01)
+        rows.append({"patient": f"p{index}", "dice a": value, "dice b": value})
+    return rows
+
+
+def classified(skill, seed=0, cases=60):
+    random = np.random.default_rng(seed)
+    rows = []
+    for index in range(cases):
+        score = 1 / (1 + np.exp(-random.normal(skill * (index % 2), 1)))
+        scores = {"probability healthy": 1 - score, "probability ill": score}
+        rows.append({"patient": f"p{index // 2}", "class": ("healthy", "ill")[index % 2], **scores})
+    return rows
+
+
+def test_what_is_hard_for_both_does_not_blur_the_difference():
+    runs = [[segmented(shift, seed) for seed in range(4)] for shift in (0.05, 0.0)]
+    runs[0][0][3]["dice b"] = None  # an undefined case is left out
+    for metric in ("dice", "dice b"):
+        found = patient_interval(*runs, metric)
+        assert 0.04 < found["low"] < 0.05 < found["high"] < 0.06
+
+
+def test_an_interval_of_the_auc_holds_the_difference():
+    ours, theirs = ([classified(skill, seed) for seed in range(3)] for skill in (1.5, 0.5))
+    found = patient_interval(ours, theirs, "auc")
+    truth = np.arange(60) % 2 == 1
+    means = [
+        np.mean([auc(np.array([row["probability ill"] for row in run]), truth) for run in runs])
+        for runs in (ours, theirs)
+    ]
+    assert found["low"] < means[0] - means[1] < found["high"]
+    assert patient_interval(ours, theirs, "auc ill") == pytest.approx(found)
+
+
+@pytest.mark.parametrize(
+    ("rows", "metric"),
+    [
+        (segmented(0.1), "hausdorff95"),
+        (classified(1.0), "accuracy"),
+        ([], "dice"),
+        (segmented(0.1, cases=1), "dice"),
+        ([{**row, "class": "ill; healthy"} for row in classified(1.0)], "auc"),
+    ],
+)
+def test_says_nothing_where_the_cases_do_not_tell(rows, metric):
+    assert patient_interval([rows], [rows], metric) is None
+
+
+def test_linear_in_the_logarithm_between_the_counts():
+    assert labels_needed({5: 0.6, 10: 0.7, 20: 0.8}, 0.75) == pytest.approx(10 * math.sqrt(2))
+    assert (labels_needed({5: 0.6, 10: 0.7}, 0.6), labels_needed({5: 0.6}, 0.5)) == (5, 0)
+    assert labels_needed({5: 0.6, 10: 0.5, 20: 0.65}, 0.62) == pytest.approx(10 * 2**0.8)  # a curve may dip
+
+
+@given(st.dictionaries(st.integers(1, 500), st.floats(0, 1), min_size=1, max_size=6), st.floats(0, 1), st.floats(0, 1))
+def test_more_is_never_reached_with_fewer(curve, one, other):
+    low, high = sorted([one, other])
+    assert labels_needed(curve, low) <= labels_needed(curve, high)
+
+
+def test_the_interval_holds_the_estimate_and_a_distance_is_turned_round():
+    records = draw_records({"scratch": 0.0, "one": 0.1})
+    upright, turned = (label_efficiency(records, PAIRS[:1], metric) for metric in ("dice", "hausdorff95"))
+    assert 0 <= upright[0]["low"] < upright[0]["equals"] < upright[0]["high"]
+    assert 5 < upright[0]["equals"] < 10
+    assert upright[2]["equals"] is None
+    assert turned[0]["equals"] == pytest.approx(upright[0]["equals"])
+    assert label_efficiency(draw_records({"scratch": 0.0, "one": -0.5}), PAIRS[:1], "dice")[0]["equals"] == 0
+    assert label_efficiency(draw_records({"scratch": 0.0, "one": 0.1}, (5,)), PAIRS[:1], "dice") == []

@@ -8,17 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from modelsgenesis.comparison.records import Records
-from modelsgenesis.comparison.trials import Trial
 from modelsgenesis.configs import CONTRACTS, PretrainingConfig
 from modelsgenesis.data import CacheEntry, ScanReference
 from modelsgenesis.data.cache import _recall, volume_path
-from modelsgenesis.errors import GenesisError
+from modelsgenesis.errors import DataError, GenesisError
+from modelsgenesis.files import sha256_of, write_csv
 from modelsgenesis.training import Run, Split, read_split
-from modelsgenesis.training.outcome import read_results
 from modelsgenesis.training.pretraining import PretrainingRun, read_run
+from modelsgenesis.training.results import read_results, read_rows
 from modelsgenesis.training.splits import write_split
-from modelsgenesis.training.supervised import read_rows, write_rows
+from modelsgenesis.training.trials import Records, Trial
 
 ASKED = PretrainingRun(
     config=PretrainingConfig().with_data(source="/scans"),
@@ -28,7 +27,7 @@ ASKED = PretrainingRun(
     digests={"training": ("0a", "0b"), "validation": ("0c",)},
 ).to_dict()
 STATE = {"network": {"w": torch.arange(40.0)}, "progress": {"step": 7}}
-TRIAL = Trial(arm="a", labels=2, seed=0, cases=("x",))
+TRIAL = Trial(arm="a", labels=2, seed=0, split=Split(("x",), (), ("y",)))
 RECORD = {"training": ["x"], "settings": [], "test": {"dice": 0.5}}
 REFERENCE = ScanReference(path=Path("a.nii"), format="NIfTI", shape=(4, 4, 4), spacing=None)
 ENTRY = CacheEntry(key="ab12", name="a.nii", group="", shape=(4, 4, 4), spacing=(1.0, 1.0, 1.0), bounds=(0.0, 1.0))
@@ -87,11 +86,10 @@ class Kept:
             run.log_validation({"step": step, "dice": 0.1})
         run.close()
         self.records = Records(folder / "compared")
-        self.records.describe({"fixed": {"training": {"steps": 1}}, "arms": {"a": {"init": None}}})
-        self.records.check_cases({"x": "0a"})
+        self.records.describe(asked={"training": {"steps": 1}}, arms={"a": {"init": None}}, files={"x": "0a"})
         self.records.write(TRIAL, RECORD)
         write_split(Split(("a",), ("b",), ("c",)), folder / "split.json")
-        write_rows(folder / "test.csv", [{"case": "a", "patient": "p", "dice": 0.5}])
+        write_csv(folder / "test.csv", [{"case": "a", "patient": "p", "dice": 0.5}], DataError)
         (folder / "results.json").write_bytes(json_of({"test": {"dice": {"value": 0.5, "low": None, "high": None}}}))
         volume_path(folder, ENTRY.key).parent.mkdir(parents=True)
         volume_path(folder, ENTRY.key).write_bytes(bytes(300))
@@ -104,7 +102,7 @@ class Kept:
             "compared/comparison.json": (self.describe,),
             str(self.records.path(TRIAL).relative_to(folder)): (self.read,),
             "split.json": (lambda: read_split(folder / "split.json"),),
-            "test.csv": (lambda: read_rows(folder / "test.csv"),),
+            "test.csv": (lambda: read_rows(folder, {"rows_sha256": sha256_of(folder / "test.csv")}),),
             "results.json": (lambda: read_results(folder),),
             "seen.json": (self.recall,),
         }
@@ -126,8 +124,7 @@ class Kept:
             assert all(float(line.split(",")[0]) <= 4 for line in lines[1:])
 
     def describe(self):
-        self.records.describe({"fixed": {"training": {"steps": 1}}, "arms": {"a": {"init": None}}})
-        self.records.check_cases({"x": "0a"})
+        self.records.describe(asked={"training": {"steps": 1}}, arms={"a": {"init": None}}, files={"x": "0a"})
 
     def read(self):
         assert self.records.read(TRIAL) == RECORD

@@ -36,16 +36,15 @@ if __name__ == "__main__":
 """
 COMPARISON = """
 import sys
+from functools import partial
 from pathlib import Path
-from modelsgenesis.comparison.pool import run_trials
-from modelsgenesis.comparison.trials import Bench, Trial
-from modelsgenesis.data import LabelledData
-from stub_trials import train
+from fake_trainings import train
+from modelsgenesis.training import Split
+from modelsgenesis.training.trials import Trial, run_trials
 
 if __name__ == "__main__":
-    data = LabelledData(name="none", task="segmentation", cases=(), labels=("background",))
-    bench = Bench(arms={}, data=data, device="cpu", parts={}, models=Path(sys.argv[1]))
-    list(run_trials([Trial(arm="sleep", labels=5, seed=seed, cases=()) for seed in range(2)], bench, 2, train))
+    trials = [Trial(arm="sleep", labels=5, seed=seed, split=Split((), (), ("a",))) for seed in range(2)]
+    list(run_trials(trials, partial(train, folder=Path(sys.argv[1])), 2))
 """
 
 

@@ -126,7 +126,7 @@ def test_few_labels_of_a_classification_hold_every_class_and_its_share():
 @pytest.mark.parametrize("labels", ["0", "15", "ten", "0%", "200%", "-1"])
 def test_refuses_labels_that_cannot_be(labels):
     data = segmentation()
-    with pytest.raises(ConfigurationError, match=f"labels: received .?{labels}.?, expected"):
+    with pytest.raises(ConfigurationError, match=f"labelled_patients: received '{labels}', expected"):
         choose_labelled(split_cases(data, SegmentationConfig()), data, labels, seed=0)
 
 
@@ -175,7 +175,7 @@ def test_a_split_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypa
         (json.dumps({"training": ["a", "a"], "validation": [], "test": []}), "training names a case twice"),
         ("[]", "holds list; expected the lists training, validation and test"),
         ("{}", "holds nothing; expected"),
-        (json.dumps({"training": [], "validation": [], "test": "a"}), "test is no list of names"),
+        (json.dumps({"training": [], "validation": [], "test": "a"}), "test is not a list of names"),
     ],
 )
 def test_says_what_is_wrong_with_the_file_of_a_split(tmp_path, content, message):

@@ -42,21 +42,13 @@ def compare(
     dims: Annotated[
         Literal["2", "3", "2,3"] | None, Option(help="2,3: scratch in both, slices against volumes.")
     ] = None,
-    schemes: Annotated[
-        str | None, Option("--scheme", help="Schemes to pretrain with and compare, e.g. I+II,V.")
-    ] = None,
-    pretrain_recipe: Annotated[str, Option(help="Recipe of the schemes.")] = "small",
-    pretrain_steps: Annotated[int | None, Option(min=1, help="Optimiser steps of the schemes.")] = None,
-    pretrain_settings: Annotated[
-        list[str] | None, Option("--pretrain-set", metavar="KEY=VALUE", help="Any field of that recipe.")
-    ] = None,
     metric: Annotated[str | None, Option(help="The metric to test; default: dice or auc.")] = None,
     task: options.Task = None,
     modality: Annotated[str | None, Option(help="ct, mri, xray …; default: from the data.")] = None,
     patient: options.Patient = None,
     split: options.Split = None,
     jobs: Annotated[int, Option(min=1, help="Trainings at the same time; 1 on a GPU.")] = 1,
-    keep_models: Annotated[bool, Option("--keep-models", help="Keep the weights of every run.")] = False,
+    keep_models: Annotated[bool, Option("--keep-models", help="Keep the trained model of every run.")] = False,
     device: options.Device = "auto",
     strict: options.Strict = False,
     token: options.Token = None,
@@ -64,16 +56,14 @@ def compare(
     json_output: options.Json = False,
 ) -> None:
     """Compare initialisations on your data: fine-tune each with few labels, many times, and test the differences."""
-    from modelsgenesis import verbs
-    from modelsgenesis.configs import pretraining_recipe
+    from modelsgenesis import comparison
 
-    if not inits and not schemes:
-        raise typer.BadParameter("received none, expected at least one --init or --scheme", param_hint="--init")
-    comparison = verbs.describe_comparison(
-        inits or ["scratch"],
+    if not inits:
+        raise typer.BadParameter("received none, expected at least one", param_hint="--init")
+    described = comparison.describe_comparison(
+        inits,
         arm_settings=arm_settings or [],
         dims=[int(number) for number in dims.split(",")] if dims else [],
-        schemes=schemes.split(",") if schemes else [],
         labels=labels.split(","),
         runs=runs,
         resample_labels=resample_labels,
@@ -81,13 +71,12 @@ def compare(
         tuning_runs=tuning_runs,
         metric=metric,
     )
-    compared = verbs.compare(
+    compared = comparison.compare(
         data,
         output,
-        comparison=comparison,
+        comparison=described,
         settings=[*options.as_settings({"steps": steps}), *(settings or [])],
         split=split,
-        pretraining=pretraining_recipe(pretrain_recipe, steps=pretrain_steps, settings=pretrain_settings or []),
         task=task,
         modality=modality,
         patient_pattern=patient,
@@ -98,5 +87,5 @@ def compare(
         token=token,
         reporter=make_reporter(quiet=quiet),
     )
-    written = f"{compared.folder}: table.md, results.json, runs.csv and figures"
+    written = f"{compared.folder}: table.md, results.json, runs.csv and comparison.png"
     print_result(compared.results, [*compared.table.splitlines(), "", written], as_json=json_output)

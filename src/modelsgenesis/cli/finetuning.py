@@ -15,7 +15,7 @@ def finetune(
         str | None,
         Argument(
             help="Labelled images: a folder or file in the layout of the Decathlon or nnU-Net, one folder per class, a "
-            "CSV, MedMNIST or LUNA16; default: the embedded sample."
+            "CSV, MedMNIST or LUNA16; default: the embedded sample, or the run's when resuming."
         ),
     ] = None,
     task: options.Task = None,
@@ -33,6 +33,11 @@ def finetune(
     freeze_encoder: Annotated[bool, Option("--freeze-encoder", help="Train only the decoder and head.")] = False,
     modality: options.Modality = "auto",
     patient: options.Patient = None,
+    cache: Annotated[
+        Path | None, Option(help="Folder of the prepared cases, which runs share; default: in memory.")
+    ] = None,
+    config_file: options.ConfigFile = None,
+    show_config: Annotated[bool, Option("--show-config", help="Print the configuration and end.")] = False,
     steps: options.Steps = None,
     settings: options.Settings = None,
     device: options.Device = "auto",
@@ -48,34 +53,35 @@ def finetune(
     """Train a segmentation or classification model with labels and measure it on held-out patients."""
     from modelsgenesis import finetuning
     from modelsgenesis.cli.results import print_results
-    from modelsgenesis.configs import apply_settings
+    from modelsgenesis.configs import FinetuningConfig, apply_settings
 
     if push_to_hub and folds and fold is None:
         raise typer.BadParameter("received with --folds, which makes several models; push one of its folders later")
-    labelled = finetuning.read_task(
-        data, task=task, modality=None if modality == "auto" else modality, patient_pattern=patient
-    )
-    given = {
-        "labelled_patients": labels,
-        "folds": folds or None,
-        "fold": fold,
-        "freeze_encoder": freeze_encoder or None,
-    }
-    asked = [*options.as_settings({"steps": steps, **given}), *(settings or [])]
+    recorded = config_file or (output if resume and data is None else None)
+    config = None if recorded is None else finetuning.read_config(recorded)
+    given = {"modality": None if modality == "auto" else modality, "patient_pattern": patient, "cache": cache}
+    given |= {"source": None if data is None else (data,), "split": split, "init": init}
+    images = (config or FinetuningConfig()).with_data(**given).data
+    source = next(iter(images.source), None)
+    labelled = finetuning.read_task(source, task=task, modality=images.modality, patient_pattern=images.patient_pattern)
+    flags = {"freeze_encoder": freeze_encoder or None, "from_scratch": from_scratch or None, "folds": folds or None}
+    asked = options.as_settings({"steps": steps, "labelled_patients": labels, "fold": fold, **flags})
+    config = (config or finetuning.default_finetuning(labelled, sample=source is None)).with_data(**given)
+    config = apply_settings(config, [*asked, *(settings or [])])
+    if show_config:
+        print_json(config.to_dict())
+        return
     run, _ = finetuning.finetune(
-        None if data is None else labelled,
+        None if source is None else labelled,
         output,
-        init=init,
-        from_scratch=from_scratch,
-        config=apply_settings(finetuning.default_finetuning(labelled, sample=data is None), asked),
-        split=split,
+        config=config,
         device=device,
         resume=resume,
         strict=strict,
         token=token,
         reporter=make_reporter(quiet=quiet),
     )
-    results = finetuning.read_measurements(run)
+    results = finetuning.read_results(run)
     if json_output:
         print_json({"run": str(run), "results": results})
     else:

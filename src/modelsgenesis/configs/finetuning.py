@@ -4,13 +4,23 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from modelsgenesis.configs.base import Bounds, Count, Positive, PositiveFloat, Share, Sides, require
+from modelsgenesis.configs.base import Bounds, Count, FilePath, Positive, PositiveFloat, Share, Sides, require
 from modelsgenesis.configs.networks import GENESIS_UNET_SMALL, UNetConfig
-from modelsgenesis.configs.training import TrainingConfig
+from modelsgenesis.configs.training import DataConfig, TrainingConfig
 from modelsgenesis.errors import ConfigurationError
 
 _LABELS = re.compile(r"\d{1,9}|\d{1,3}(\.\d{1,9})?%")
-_EXPECTED_LABELS = "expected a number of patients such as 10, or a share of the training patients such as 10%"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledDataConfig(DataConfig):
+    """The labelled images of a fine-tuning; in `cache` prepared cases are kept, None keeps them in memory alone.
+
+    Attributes:
+        split: A `split.json`, which says what each case is for; None for the data's own split, or a drawn one.
+    """
+
+    split: FilePath | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +28,8 @@ class FinetuningConfig(TrainingConfig):
     """Supervised training of a task network: what both tasks share.
 
     Attributes:
+        data: The labelled images.
+        from_scratch: Take the shape and the input contract of `init`, but random weights: its control.
         network: Shape of a network that starts from no checkpoint; its dimensions and channels follow the data.
         dims: Spatial dimensions of the network, to which a checkpoint is adapted; None for those of the data. With 2
             it learns single slices of volumes, along the last axis, and segments them one by one.
@@ -29,20 +41,21 @@ class FinetuningConfig(TrainingConfig):
         test_fraction: Share of the patients kept for the final measurement; 0 for none.
         freeze_encoder: Train the decoder and head alone.
         encoder_only: Take the encoder alone from a checkpoint; the decoder starts at random.
-        rescale: Bring the kernels of a checkpoint back to the size of random ones, so that they learn as fast.
-        labelled_patients: Patients of the training part whose labels are used: `"10"`, or `"10%"` of them; None for
-            all.
-        split_seed: Of the split and of which patients are labelled; `seed` is that of initialisation, order and
-            augmentation.
+        rescale: Scale the kernels of a checkpoint back to the size of random ones, so that they learn as fast.
+        labelled_patients: Training patients whose labels are used: `"10"`, or `"10%"` of them; None for all.
+        split_seed: Random seed of the split and of which patients are labelled; `seed` is that of initialisation, order
+            and augmentation.
         folds: Folds of a cross-validation, whose test parts cover every patient once; 0 for a single split.
-        fold: Which of them, from 0; None without folds.
-        bootstrap: Resamples of the patients behind each interval.
+        fold: Number of the only fold to train, from 0; None for all of them.
+        bootstrap: Resamples of the patients behind each confidence interval.
     """
 
+    data: LabelledDataConfig = LabelledDataConfig()
     steps: Positive | None = 1500
     batch_size: Positive = 2
     learning_rate: PositiveFloat = 2e-3
     validate_every: Positive | None = 250
+    from_scratch: bool = False
     network: UNetConfig = GENESIS_UNET_SMALL
     dims: Literal[2, 3] | None = None
     patch_size: Sides | None = None
@@ -61,45 +74,58 @@ class FinetuningConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         if isinstance(self.labelled_patients, int) and not isinstance(self.labelled_patients, bool):
-            # As a JSON file or a setting writes a count.
+            # A setting or a JSON file writes a count as a number.
             object.__setattr__(self, "labelled_patients", str(self.labelled_patients))
         super().__post_init__()
         # The network may come from a checkpoint and have other dimensions than this configuration's.
-        sides = len(self.patch_size or (0, 0))
+        sides, folds, name = len(self.patch_size or (0, 0)), self.folds, type(self).__name__
         require(sides in (2, 3), f"patch_size: received {self.patch_size}, expected 2 or 3 positive sides")
-        name, folds = type(self).__name__, self.folds
-        require(
-            _is_label_count(self.labelled_patients),
-            f"{name}.labelled_patients: received {self.labelled_patients!r}, {_EXPECTED_LABELS}",
-        )
+        require(len(self.data.source) <= 1, f"data.source: received {len(self.data.source)} data sets, expected one")
         require(folds != 1, f"{name}.folds: received 1, expected 0, or 2 or more")
-        require(
-            self.fold is None or self.fold < folds,
-            f"{name}.fold: received {self.fold}"
-            + (f", expected 0 to {folds - 1} of {folds} folds" if folds else " without folds; set folds=5 too"),
+        expected = f"expected 0 to {folds - 1} of {folds} folds" if folds else "expected folds=5 too"
+        require(self.fold is None or self.fold < folds, f"{name}.fold: received {self.fold}, {expected}")
+        if self.labelled_patients is not None:
+            count_labelled(self.labelled_patients)
+
+
+def count_labelled(labels: str, patients: int = 10**9) -> int:
+    """Return how many patients `"10"`, or a share such as `"10%"`, means; of a share at least one.
+
+    Args:
+        labels: The number or the share.
+        patients: Training patients there are; by default any number.
+
+    Raises:
+        ConfigurationError: It is neither, or there are not as many patients.
+
+    Example:
+        >>> count_labelled("10", 29), count_labelled("10%", 29), count_labelled("1%", 29)
+        (10, 3, 1)
+    """
+    share = labels.endswith("%")
+    number = float(labels.removesuffix("%")) if _LABELS.fullmatch(labels) else 0.0
+    count = max(round(number / 100 * patients), 1) if share and number else int(number)
+    if not 0 < count <= patients:
+        most = f"at most the {patients} there are" if patients < 10**9 else "or a share of them such as 10%"
+        raise ConfigurationError(
+            f"labelled_patients: received {labels!r}, expected a number of training patients such as 10, {most}"
         )
-
-
-def _is_label_count(labels: str | None) -> bool:
-    if labels is None:
-        return True
-    number = float(labels.rstrip("%")) if _LABELS.fullmatch(labels) else 0.0
-    return 0 < number <= (100 if labels.endswith("%") else float("inf"))
+    return count
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentationConfig(FinetuningConfig):
-    """Supervised training of a segmentation network on sub-volumes.
+    """Supervised training of a segmentation network on patches.
 
     Attributes:
-        samples_per_scan: Sub-volumes of a scan in an epoch. Scans smaller than a sub-volume are padded.
-        foreground_share: Share of the sub-volumes centred on a labelled voxel, each structure as often.
-        overlap: Of the windows of validation and prediction, 0 to below 1.
+        samples_per_scan: Patches of each scan per epoch. Scans smaller than a patch are padded.
+        foreground_share: Share of the patches centred on a labelled voxel, each structure as often.
+        overlap: Overlap of neighbouring windows in validation and measuring, 0 to below 1.
     """
 
     samples_per_scan: Positive = 4
     foreground_share: Share = 0.5
-    overlap: Share = 0.5
+    overlap: Annotated[float, Bounds(0, 0.99)] = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +140,7 @@ class ClassificationConfig(FinetuningConfig):
             planes are resized and volumes cropped, unless the data set asks for the other.
         balance: Draw each class as often, however many examples it has.
         class_weights: Weigh the classes of the loss inversely to how often they occur in training.
-        specificity: At which the sensitivity is reported.
+        specificity: Specificity at which the sensitivity is reported.
     """
 
     batch_size: Positive = 16
@@ -136,5 +162,5 @@ def require_patch_size(config: FinetuningConfig) -> tuple[int, ...]:
         ConfigurationError: It is still open.
     """
     if config.patch_size is None:
-        raise ConfigurationError("patch_size: received None, expected the sides of a sub-volume")
+        raise ConfigurationError("patch_size: received None, expected the sides of a patch")
     return config.patch_size

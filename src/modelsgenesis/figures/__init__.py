@@ -1,16 +1,9 @@
-"""Pictures of restorations, deformations, scans and curves. Arrays in, PNG files out; needs the extra `report`."""
+"""Figures and reports: arrays, tables and results in, PNG files and Markdown out. Charts need the extra `report`."""
 
-from modelsgenesis.figures.canvas import middle_slice
-from modelsgenesis.figures.curves import draw_curve
-from modelsgenesis.figures.pretext import draw_deformations, draw_restorations
-from modelsgenesis.figures.scans import ContactRow, draw_contact_sheet, draw_segmentations
-
-__all__ = [
-    "ContactRow",
-    "draw_contact_sheet",
-    "draw_curve",
-    "draw_deformations",
-    "draw_restorations",
-    "draw_segmentations",
-    "middle_slice",
-]
+from modelsgenesis.figures.charts import draw_comparison as draw_comparison
+from modelsgenesis.figures.charts import draw_curve as draw_curve
+from modelsgenesis.figures.pictures import draw_deformations as draw_deformations
+from modelsgenesis.figures.pictures import draw_pictures as draw_pictures
+from modelsgenesis.figures.pictures import draw_restorations as draw_restorations
+from modelsgenesis.figures.pictures import middle_slice as middle_slice
+from modelsgenesis.figures.report import comparison_report as comparison_report

@@ -1,4 +1,4 @@
-"""What is to be predicted: files, folders, globs, series and arrays as cases with a name each."""
+"""Find the cases to predict, each with a name: files, folders, globs, series and arrays."""
 
 import re
 from collections import Counter, defaultdict
@@ -6,35 +6,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os.path import commonpath, normpath, relpath
 from pathlib import Path
-from typing import Any
 
 from modelsgenesis.data import ImageSource, ScanReference, SkippedScan, file_stem, scan_sources
 from modelsgenesis.data.dicom import FORMAT as DICOM
-from modelsgenesis.data.labelled.sources import ArrayFile, ArrayImage
+from modelsgenesis.data.labelled.images import ArrayFile, ArrayImage
 from modelsgenesis.data.names import channel_order
 from modelsgenesis.errors import DataError
 from modelsgenesis.files import read_json
 
 _CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's names: case_0000.nii.gz, case_0001.nii.gz
 
-_SAME = "has the name of {} others, and so would its answer"
+_SAME = "has the name of {} others, and so would its prediction"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What gets one answer.
+    """What gets one prediction.
 
     Attributes:
-        name: Of the answer, without an ending; the folders of a searched folder stay in it.
-        images: One a channel, in the order of the model's.
-        files: What it is read from, which an answer must not replace.
+        name: Name of the prediction, without ending; the folders of a searched folder stay in it.
+        images: One for each channel, in the order of the model's.
         warning: Where its data set calls the channels otherwise than the model does; empty where all is well.
     """
 
     name: str
     images: tuple[ImageSource, ...]
-    files: tuple[Path, ...] = ()
     warning: str = ""
+
+    @property
+    def files(self) -> set[Path]:
+        """What it is read from, which a prediction must not replace."""
+        parts = (image.parts if isinstance(image, ScanReference) else (image.path,) for image in self.images)
+        return {file for files in parts for file in files if file}
 
 
 def find_cases(
@@ -49,34 +52,34 @@ def find_cases(
             `case_0001`; or are the volumes of one file. Where a `dataset.json` names them, they are matched by name.
 
     Returns:
-        The cases in the order of their paths, and what was refused with its reason.
+        The cases in the order of their paths, and what was skipped with its reason.
 
     Raises:
         DataError: The source does not exist, or is a list that cannot be read.
         MissingExtraError: A scan's format needs an optional dependency.
 
     Example:
-        cases, refused = find_cases("imagesTs", channels=("T1", "T2", "FLAIR", "T1w"))
+        cases, skipped = find_cases("imagesTs", channels=("T1", "T2", "FLAIR", "T1w"))
         cases[0].name  # 'BRATS_485', of BRATS_485_0000.nii.gz to BRATS_485_0003.nii.gz
     """
     sources = [Path(one).expanduser() for one in ([source] if isinstance(source, (str, Path)) else source)]
     archives = [path for path in sources if path.suffix.lower() == ".npz" and path.is_file()]
     cases = [case for path in archives for case in array_cases(path, len(channels))]
     sources = [path for path in sources if path not in archives]
-    scans, refused = scan_sources(sources)
+    scans, skipped = scan_sources(sources)
     if not all(path.is_file() for path in sources):  # a folder that was predicted in place can be predicted again
-        answers = {path for path in {scan.path: None for scan in scans} if is_prediction(path)}
-        reason = "an answer of an earlier prediction, by the JSON file beside it"
-        refused += [SkippedScan(source=str(path), reason=reason, bad=False) for path in sorted(answers)]
-        scans = [scan for scan in scans if scan.path not in answers]
+        predicted = {path for path in {scan.path: None for scan in scans} if is_prediction(path)}
+        reason = "an earlier prediction, by the JSON file beside it"
+        skipped += [SkippedScan(source=str(path), reason=reason, bad=False) for path in sorted(predicted)]
+        scans = [scan for scan in scans if scan.path not in predicted]
     elif len(channels) > 1 and len(scans) == len(sources) == len(channels):
         scans = sorted(scans, key=lambda scan: sources.index(scan.path))
-        return [*cases, _case(as_unicode(_CHANNEL.sub("", file_stem(scans[0].path))), scans)], refused
+        return [*cases, Case(name=as_unicode(_CHANNEL.sub("", file_stem(scans[0].path))), images=tuple(scans))], skipped
     declared: dict[Path, tuple[str, ...]] = {}
     for name, found in _groups(scans, _root(sources, scans), len(channels)).items():
         reason, group = _check(name, found, len(channels))
         if reason:
-            refused.append(SkippedScan(source=group[0].source, reason=reason))
+            skipped.append(SkippedScan(source=group[0].source, reason=reason))
             continue
         folder = group[0].path.parent
         if len(channels) > 1 and folder not in declared:
@@ -86,18 +89,15 @@ def find_cases(
             order = channel_order(names, channels)
             warning = "" if order else other_channels("its data set", names, channels)
             group = [group[index] for index in order] if order else group
-        cases.append(_case(name, group, warning))
-    names = Counter(case.name for case in cases)  # of images in two archives
-    refused += [
-        SkippedScan(source=case.images[0].source, reason=_SAME.format(names[case.name] - 1))
-        for case in cases
-        if names[case.name] > 1
-    ]
-    return [case for case in cases if names[case.name] == 1], refused
+        cases.append(Case(name=name, images=tuple(group), warning=warning))
+    names = Counter(case.name for case in cases)
+    double = [case for case in cases if names[case.name] > 1]  # images of two archives
+    skipped += [SkippedScan(source=one.images[0].source, reason=_SAME.format(names[one.name] - 1)) for one in double]
+    return [case for case in cases if names[case.name] == 1], skipped
 
 
 def as_unicode(name: str) -> str:
-    r"""Return a file's name as text: bytes that are no UTF-8, as on old shares, are read as Latin-1.
+    r"""Return a file's name as text: bytes that are not UTF-8, as on old shares, are read as Latin-1.
 
     Example:
         >>> as_unicode("M\udcfcller")
@@ -107,11 +107,11 @@ def as_unicode(name: str) -> str:
 
 
 def array_cases(path: Path, channels: int) -> list[Case]:
-    """Return a case an image of the arrays of an `.npz` file called `images` or `…_images`, as MedMNIST names them.
+    """Return a case for each image in the arrays `images` or `…_images` of an `.npz` file, as MedMNIST names them.
 
     Raises:
-        DataError: There is no such array, or its images have not the model's channels.
-        UnreadableScanError: It is no `.npz` file.
+        DataError: There is no such array, or its images do not have the model's channels.
+        ScanError: It is not an `.npz` file.
     """
     file = ArrayFile(path)
     held = file.keys()
@@ -127,23 +127,19 @@ def array_cases(path: Path, channels: int) -> list[Case]:
         for index in range(shape[0]):
             colours = range(channels) if channels > 1 else [None]
             images = tuple(ArrayImage(file=file, key=key, index=index, channel=channel) for channel in colours)
-            cases.append(Case(name=f"{part}{index:0{digits}d}", images=images, files=(path,)))
+            cases.append(Case(name=f"{part}{index:0{digits}d}", images=images))
     return cases
 
 
 def is_prediction(path: Path) -> bool:
-    """Tell whether a file is a label map, or its probabilities, that this package wrote."""
+    """Tell whether a file is a label map, its probabilities, or a table of this package, by the JSON file beside it."""
     beside = path.with_name(f"{file_stem(path).removesuffix('_probabilities')}.json")
-    return isinstance(read_own(beside).get("labels"), dict)  # of a table it is a list
-
-
-def read_own(path: Path) -> dict[str, Any]:
-    """Return a JSON file that this package wrote; empty where there is none, or where it is somebody else's."""
     try:
-        content = read_json(path, DataError) if path.exists() else None
-    except DataError:
-        return {}
-    return content if isinstance(content, dict) and content.get("library_name") == "modelsgenesis" else {}
+        content = read_json(beside, DataError)
+    except DataError:  # there is none, or somebody else's
+        return False
+    own = isinstance(content, dict) and content.get("library_name") == "modelsgenesis"
+    return own and isinstance(content.get("labels"), dict)
 
 
 def _root(sources: Sequence[Path], scans: Sequence[ScanReference]) -> str:
@@ -160,6 +156,7 @@ def _root(sources: Sequence[Path], scans: Sequence[ScanReference]) -> str:
 def _groups(scans: Sequence[ScanReference], root: str, channels: int) -> dict[str, list[ScanReference]]:
     """Put together what may be one case: the volumes of a file, or channels by nnU-Net's names."""
     series = Counter(scan.path.parent for scan in scans if scan.format == DICOM and scan.files)
+    # Single-channel data sets of nnU-Net end in _0000 throughout; one such name among others is just a name.
     numbered = all(file_stem(scan.path).endswith("_0000") for scan in scans)
     seen: Counter[Path] = Counter()
     groups: dict[str, list[ScanReference]] = defaultdict(list)
@@ -168,6 +165,7 @@ def _groups(scans: Sequence[ScanReference], root: str, channels: int) -> dict[st
         if scan.format == DICOM and scan.files:
             seen[folder] += 1
             several = f"_{seen[folder]}" if series[folder] > 1 else ""
+            # The files of a series have numbers for names; what people call it is the folder.
             folder, name = folder.absolute().parent, folder.absolute().name + several
         elif scan.format == DICOM and scan.index is not None:
             name = f"{name}_{scan.index}"
@@ -186,6 +184,7 @@ def _relative(folder: Path, name: str, root: str) -> str:
 
 def _declared_channels(folder: Path) -> tuple[str, ...]:
     """Return the names of the channels, in the order of their numbers, that the data set of a folder gives them."""
+    # In the Decathlon and in nnU-Net the images lie one folder below, in imagesTs.
     for path in (folder / "dataset.json", folder.parent / "dataset.json"):
         content = read_json(path, DataError) if path.exists() else None
         names = (content.get("channel_names") or content.get("modality")) if isinstance(content, dict) else None
@@ -198,20 +197,15 @@ def other_channels(where: str, declared: Sequence[str], channels: Sequence[str])
     """Return the warning that channels cannot be matched by name."""
     return (
         f"the channels of {where}, {', '.join(declared)}, are not the model's {', '.join(channels)}: taken in this "
-        "order; expect a poor answer where it is another"
+        "order; expect a poor prediction where it is another"
     )
 
 
-def _case(name: str, scans: Sequence[ScanReference], warning: str = "") -> Case:
-    files = tuple(dict.fromkeys(file for scan in scans for file in scan.parts))
-    return Case(name=name, images=tuple(scans), files=files, warning=warning)
-
-
 def _check(name: str, scans: list[ScanReference], channels: int) -> tuple[str, list[ScanReference]]:
-    """Return why scans of a name are no case, empty if they are one; and the scans in the order of the channels."""
+    """Return why scans of a name are not a case, empty if they are one; and the scans in the order of the channels."""
     count = len(scans)
     if count > 1 and len({scan.path for scan in scans}) == 1:
-        wrong = f"holds {count} volumes; expected {channels}, one a channel of the model"
+        wrong = f"holds {count} volumes; expected {channels}, one for each channel of the model"
         return ("" if count == channels else wrong), scans
     if channels == 1:
         if count == 1 and scans[0].index is not None and scans[0].format != DICOM:

@@ -1,229 +1,154 @@
-"""Comparing the runs of two arms: what was measured, how certain a difference is, and when no test may be made.
+"""Significance of a difference between initialisations: tests over runs, intervals over runs and over patients.
 
-The tests are SciPy's (extra `report`). A test that cannot be made has no p-value and says why.
+The tests are SciPy's (extra `report`). With fewer than 3 runs, or where nothing varies, p is None.
 """
 
-import math
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from modelsgenesis.errors import MissingExtraError, ShapeError
+from modelsgenesis.errors import MissingExtraError
+from modelsgenesis.metrics.classification import RANKING_METRICS, rank
+from modelsgenesis.metrics.summary import Statistics, intervals, mean_ignoring_nan, weighted_means
 
 MINIMUM_RUNS = 3
 """Fewer runs than this say next to nothing about how runs vary: they get no p-value and no interval."""
 
-_RELATIVE_ZERO = 1e-12  # a spread below this share of the mean is rounding, which SciPy's moments cannot see
+LOWER_IS_BETTER = ("hausdorff95", "loss")
+
+_ROUNDING = 1e-12  # a spread below this share of the values is rounding, for which SciPy would return p = 0
+_RESAMPLES = 2000
+
+Record = Mapping[str, Any]
+"""A run: `arm`, `labels`, `seed`, `test` (metrics by name), and `cases`, a row for each test case."""
+
+Row = Mapping[str, Any]
+"""What was measured of a test case."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Summary:
-    """Values of the runs of one arm.
-
-    Attributes:
-        n: Number of runs.
-        mean: Their mean.
-        deviation: Their standard deviation (n − 1 in the denominator); None for a single run.
-        low: The smallest value.
-        high: The largest value.
-    """
-
-    n: int
-    mean: float
-    deviation: float | None
-    low: float
-    high: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Test:
-    """A two-sided test of the hypothesis that there is no difference.
-
-    Attributes:
-        p: Probability of a difference as large, or larger, were there none; None where no test can be made.
-        statistic: Of the test: t, or the signed-rank sum.
-        degrees: Degrees of freedom of a t-test.
-        why: Why there is no p-value.
-    """
-
-    __test__ = False  # no class of tests, whatever pytest makes of its name
-
-    p: float | None
-    statistic: float | None = None
-    degrees: float | None = None
-    why: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """Mean of the differences of pairs, first minus second.
-
-    Attributes:
-        n: Number of pairs.
-        mean: Of the differences.
-        deviation: Their standard deviation; None for a single pair.
-        low: Lower end of the 95% interval of the mean by Student's t; None where there are too few pairs.
-        high: Upper end.
-        why: Why there is no interval.
-    """
-
-    n: int
-    mean: float
-    deviation: float | None
-    low: float | None = None
-    high: float | None = None
-    why: str = ""
-
-
-def summarize(values: Sequence[float]) -> Summary:
-    """Return mean and spread of the runs of an arm.
+def analyse(records: Sequence[Record], pairs: Sequence[tuple[str, str]], metric: str) -> dict[str, Any]:
+    """Return, by label count, what each arm measured and how it differs from its reference.
 
     Args:
-        values: One number a run.
+        records: The finished runs.
+        pairs: Arms to compare, each with its reference.
+        metric: What is tested; every metric is summarised.
+
+    Returns:
+        JSON values: `{"5": {"arms": {arm: {metric: summary}}, "comparisons": [...]}}`. A difference is first arm minus
+        reference. Holm's correction is over the comparisons of one label count, for each test by itself.
 
     Raises:
-        ShapeError: There is no value.
+        MissingExtraError: SciPy is not installed.
+    """
+    metrics = dict.fromkeys(name for record in records for name in record["test"])
+    tables: dict[str, Any] = {}
+    for labels in sorted({record["labels"] for record in records}):
+        runs: dict[str, list[Record]] = {}
+        for record in records:
+            if record["labels"] == labels:
+                runs.setdefault(record["arm"], []).append(record)
+        known = {arm: {name: values_by_seed(own, name) for name in metrics} for arm, own in runs.items()}
+        summaries = {
+            arm: {name: summarize(values.values()) for name, values in own.items() if values}
+            for arm, own in known.items()
+        }
+        comparisons = [
+            {"arm": arm, "reference": reference, "metric": metric}
+            | compare_runs(known[arm].get(metric, {}), known[reference].get(metric, {}))
+            | {
+                "over_patients": patient_interval(
+                    *([run.get("cases", []) for run in runs[one]] for one in pair), metric
+                )
+            }
+            for pair in pairs
+            for arm, reference in [pair]
+            if arm in runs and reference in runs
+        ]
+        for test in ("welch", "paired_t", "wilcoxon"):
+            for entry, p in zip(comparisons, holm([entry["p"][test] for entry in comparisons]), strict=True):
+                entry.setdefault("p_holm", {})[test] = p
+        tables[str(labels)] = {"arms": summaries, "comparisons": comparisons}
+    return tables
+
+
+def values_by_seed(records: Sequence[Record], metric: str) -> dict[int, float]:
+    """Return the values of a metric that are defined, by seed in their order."""
+    found = {record["seed"]: record["test"].get(metric) for record in records}
+    return {seed: float(found[seed]) for seed in sorted(found) if found[seed] is not None and np.isfinite(found[seed])}
+
+
+def summarize(values: Iterable[float]) -> dict[str, Any]:
+    """Return the values of runs with their number, mean and standard deviation (n − 1 in the denominator).
 
     Example:
         >>> summarize([1.0, 2.0, 3.0])
-        Summary(n=3, mean=2.0, deviation=1.0, low=1.0, high=3.0)
+        {'n': 3, 'mean': 2.0, 'std': 1.0, 'values': [1.0, 2.0, 3.0]}
     """
-    numbers = _numbers(values, "values")
-    return Summary(
-        n=len(numbers),
-        mean=float(numbers.mean()),
-        deviation=float(numbers.std(ddof=1)) if len(numbers) > 1 else None,
-        low=float(numbers.min()),
-        high=float(numbers.max()),
-    )
+    numbers = np.array(list(values))
+    std = float(numbers.std(ddof=1)) if len(numbers) > 1 else None
+    return {"n": len(numbers), "mean": float(numbers.mean()), "std": std, "values": numbers.tolist()}
 
 
-def welch(first: Sequence[float], second: Sequence[float]) -> Test:
-    """Welch's t-test: do two arms have the same mean, their variances free to differ?
-
-    It takes the runs of each arm as independent draws and does not use that they share seeds.
+def compare_runs(ours: Mapping[int, float], theirs: Mapping[int, float]) -> dict[str, Any]:
+    """Return how the runs of two arms differ.
 
     Args:
-        first: Values of one arm, one a run.
-        second: Values of the other; the numbers of runs may differ.
+        ours: Values of one arm, by seed.
+        theirs: Values of its reference.
 
     Returns:
-        The test; without p-value where an arm has fewer than 3 runs or neither varies.
-
-    Raises:
-        MissingExtraError: SciPy is not installed.
+        `pairs` of the same seed; `difference`, its mean over them, with the ends `low` and `high` of its 95% interval
+        by Student's t; and `p`, the two-sided p-values: `welch` of the two groups of runs, the test of the 2019 paper,
+        which does not use that they share seeds; `paired_t` and `wilcoxon` of the pairs. With n pairs the last is at
+        least 2 / 2ⁿ: five pairs cannot reach 0.05.
 
     Example:
-        >>> round(welch([1.0, 2.0, 3.0], [2.0, 4.0, 6.0]).p, 4)
-        0.2209
+        >>> found = compare_runs({0: 1.0, 1: 2.0, 2: 4.0}, {0: 0.0, 1: 2.0, 2: 2.0})
+        >>> found["difference"], round(found["low"], 3), round(found["p"]["paired_t"], 4)
+        (1.0, -1.484, 0.2254)
 
     References:
-        Welch, B. L. (1947), Biometrika 34; the two-sample test of the poster's tables.
+        Welch, B. L. (1947), Biometrika 34. Wilcoxon, F. (1945), Biometrics Bulletin 1.
     """
-    one, two = _numbers(first, "first"), _numbers(second, "second")
-    still = "neither arm varies: every run of an arm gave the same number" if _constant(one) and _constant(two) else ""
-    why = _too_few(min(len(one), len(two))) or still
-    return _test(why, lambda stats: stats.ttest_ind(one, two, equal_var=False))
+    stats = require_scipy()
+    seeds = [seed for seed in ours if seed in theirs]
+    differences = np.array([ours[seed] - theirs[seed] for seed in seeds])
+    groups = [np.array(list(values.values())) for values in (ours, theirs)]
+    found: dict[str, Any] = {"pairs": len(seeds), "difference": None, "low": None, "high": None}
+    p: dict[str, float | None] = {"welch": None, "paired_t": None, "wilcoxon": None}
+    if seeds:
+        found["difference"] = float(differences.mean())
+    if len(seeds) >= MINIMUM_RUNS:
+        found["low"] = found["high"] = found["difference"]
+        if _varies(differences):
+            paired = stats.ttest_1samp(differences, 0.0)
+            p["paired_t"] = float(paired.pvalue)
+            found["low"], found["high"] = map(float, paired.confidence_interval(0.95))
+        if differences.any():
+            p["wilcoxon"] = float(stats.wilcoxon(differences).pvalue)
+        if any(map(_varies, groups)):
+            with warnings.catch_warnings():  # one of the two may be constant
+                warnings.filterwarnings("ignore", message="Precision loss", category=RuntimeWarning)
+                p["welch"] = float(stats.ttest_ind(*groups, equal_var=False).pvalue)
+    return {**found, "p": p}
 
 
-def paired_t(first: Sequence[float], second: Sequence[float]) -> Test:
-    """Student's t-test of the differences of pairs: the runs of the same seed in two arms.
-
-    Args:
-        first: Values of one arm, in the order of the seeds.
-        second: Values of the other in the same order.
-
-    Returns:
-        The test; without p-value where there are fewer than 3 pairs or the difference is the same in each.
-
-    Raises:
-        MissingExtraError: SciPy is not installed.
-        ShapeError: The numbers of runs differ.
-
-    Example:
-        >>> round(paired_t([1.0, 2.0, 4.0], [0.0, 2.0, 2.0]).p, 4)
-        0.2254
-    """
-    differences = _differences(first, second)
-    still = "the difference is the same in every pair" if _constant(differences) else ""
-    return _test(_too_few(len(differences)) or still, lambda stats: stats.ttest_1samp(differences, 0.0))
-
-
-def wilcoxon(first: Sequence[float], second: Sequence[float]) -> Test:
-    """Wilcoxon's signed-rank test of the differences of pairs, which assumes no normal distribution.
-
-    With n pairs its p-value is at least 2 / 2ⁿ: five pairs cannot reach 0.05.
-
-    Args:
-        first: Values of one arm, in the order of the seeds.
-        second: Values of the other in the same order.
-
-    Returns:
-        The test; without p-value where there are fewer than 3 pairs or no pair differs.
-
-    Raises:
-        MissingExtraError: SciPy is not installed.
-        ShapeError: The numbers of runs differ.
-
-    Example:
-        >>> wilcoxon([3.0, 4.0, 6.0], [2.0, 2.0, 3.0]).p
-        0.25
-    """
-    differences = _differences(first, second)
-    why = _too_few(len(differences)) or ("" if differences.any() else "no pair of runs differs")
-    return _test(why, lambda stats: stats.wilcoxon(differences))
-
-
-def _test(why: str, call: Callable[[Any], Any]) -> Test:
-    """Return what SciPy says, unless there is a reason not to ask."""
-    if why:
-        return Test(p=None, why=why)
-    with warnings.catch_warnings():  # of an arm that does not vary; the other does
-        warnings.filterwarnings("ignore", message="Precision loss", category=RuntimeWarning)
-        found = call(require_scipy())
-    degrees = getattr(found, "df", None)
-    return Test(
-        p=float(found.pvalue), statistic=float(found.statistic), degrees=None if degrees is None else float(degrees)
-    )
-
-
-def paired_difference(first: Sequence[float], second: Sequence[float]) -> Difference:
-    """Mean difference of the runs of the same seed in two arms, with its 95% interval by Student's t.
-
-    Args:
-        first: Values of one arm, in the order of the seeds.
-        second: Values of the other in the same order.
-
-    Raises:
-        MissingExtraError: SciPy is not installed.
-        ShapeError: The numbers of runs differ, or there is none.
-
-    Example:
-        >>> difference = paired_difference([1.0, 2.0, 4.0], [0.0, 2.0, 2.0])
-        >>> difference.mean, round(difference.low, 3), round(difference.high, 3)
-        (1.0, -1.484, 3.484)
-    """
-    differences = _differences(first, second)
-    summary = summarize(differences.tolist())
-    known = {"n": summary.n, "mean": summary.mean, "deviation": summary.deviation}
-    if why := _too_few(summary.n):
-        return Difference(**known, why=why)
-    spread = 0.0 if _constant(differences) else float(summary.deviation or 0.0)
-    half = float(require_scipy().t.ppf(0.975, summary.n - 1)) * spread / math.sqrt(summary.n)
-    return Difference(**known, low=summary.mean - half, high=summary.mean + half)
+def _varies(numbers: np.ndarray) -> bool:
+    return bool(np.ptp(numbers) > _ROUNDING * np.abs(numbers).max())
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Return p-values corrected for several tests at once by Holm's step-down procedure.
 
     Args:
-        p_values: Of the tests of one family; None stays None and does not count.
+        p_values: Those of one family of tests; None stays None and does not count.
 
     Returns:
-        Corrected values in the same order, at most 1: below 0.05 all that are, the chance of any false one is 0.05.
+        Corrected values in the same order, at most 1: of those below 0.05, the chance that any is false is 0.05.
 
     Example:
         >>> holm([0.01, 0.04, 0.03])
@@ -235,8 +160,8 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     made = sorted((p, index) for index, p in enumerate(p_values) if p is not None)
     corrected: list[float | None] = [None] * len(p_values)
     highest = 0.0
-    for rank, (p, index) in enumerate(made):
-        highest = max(highest, min(p * (len(made) - rank), 1.0))
+    for done, (p, index) in enumerate(made):
+        highest = max(highest, min(p * (len(made) - done), 1.0))
         corrected[index] = highest
     return corrected
 
@@ -254,25 +179,118 @@ def require_scipy() -> Any:
     return stats
 
 
-def _numbers(values: Sequence[float], name: str) -> np.ndarray:
-    numbers = np.asarray(values, np.float64)
-    if numbers.ndim != 1 or not len(numbers) or not np.isfinite(numbers).all():
-        raise ShapeError(f"{name}: received {values!r}, expected one finite number a run and at least one")
-    return numbers
+def patient_interval(
+    ours: Sequence[Sequence[Row]], theirs: Sequence[Sequence[Row]], metric: str
+) -> dict[str, float] | None:
+    """Return the 95% bootstrap interval over test patients of the difference of two arms, each the mean of its runs.
+
+    Patients are drawn with replacement, the same ones for both arms and all runs, each with all of its cases: what is
+    hard for both arms does not blur their difference.
+
+    Args:
+        ours: Rows of the test cases of each run of one arm.
+        theirs: Those of its reference, on the same cases.
+        metric: Any of a segmentation; of a classification an AUC or average precision.
+
+    Returns:
+        `low` and `high`; None where the rows do not tell the metric, or there is a single patient.
+    """
+    arms = [[_statistic(rows, metric) for rows in runs] for runs in (ours, theirs)]
+    if not all(statistic is not None for own in arms for statistic in own):
+        return None
+
+    def difference(weights: np.ndarray) -> np.ndarray:
+        first, second = (np.mean([statistic(weights) for statistic in own if statistic], axis=0) for own in arms)
+        return (first - second)[:, None]
+
+    ((low, high),) = intervals(difference, [row["patient"] for row in ours[0]])
+    return None if low is None or high is None else {"low": low, "high": high}
 
 
-def _differences(first: Sequence[float], second: Sequence[float]) -> np.ndarray:
-    one, two = _numbers(first, "first"), _numbers(second, "second")
-    if len(one) != len(two):
-        raise ShapeError(f"pairs: received {len(one)} and {len(two)} runs, expected two of each seed")
-    return one - two
+def _statistic(rows: Sequence[Row], metric: str) -> Statistics | None:
+    """Return the function from weights [resamples, cases] to a metric of one run [resamples]."""
+    first, _, label = metric.partition(" ")
+    if not rows:
+        return None
+    if first not in RANKING_METRICS[:2]:  # the sensitivity depends on a specificity that the rows do not tell
+        names = [name for name in rows[0] if name == metric or (not label and name.startswith(f"{first} "))]
+        values = np.array([[row[name] for name in names] for row in rows], np.float64)  # None becomes NaN
+        return (lambda weights: mean_ignoring_nan(weighted_means(values, weights))) if names else None
+    labels = [name.removeprefix("probability ") for name in rows[0] if name.startswith("probability ")]
+    if not all(row["class"] in labels for row in rows):  # several classes may hold for an image
+        return None
+    # Of two classes the second says all, as in the summaries.
+    chosen = [label] if label else labels[1:] if len(labels) == 2 else labels
+    scores = [np.array([row[f"probability {name}"] for row in rows]) for name in chosen]
+    truths = [np.array([row["class"] == name for row in rows]) for name in chosen]
+    column = RANKING_METRICS.index(first)
+
+    def ranking(weights: np.ndarray) -> np.ndarray:
+        each = [rank(score, truth, weights)[:, column] for score, truth in zip(scores, truths, strict=True)]
+        return mean_ignoring_nan(np.stack(each, axis=-1))
+
+    return ranking
 
 
-def _too_few(runs: int) -> str:
-    if runs >= MINIMUM_RUNS:
-        return ""
-    return f"{runs} run{'s' * (runs != 1)} cannot tell, {MINIMUM_RUNS} are the least"
+def label_efficiency(records: Sequence[Record], pairs: Sequence[tuple[str, str]], metric: str) -> list[dict[str, Any]]:
+    """Return, for each arm and label count, how many labels its reference needs for the same.
+
+    The uncertainty is that of the runs: those of each arm are drawn again with replacement, and the interval holds
+    the middle 95% of the counts that result.
+
+    Args:
+        records: The finished runs.
+        pairs: Arms to compare, each with its reference.
+        metric: What must be equal.
+
+    Returns:
+        Rows with `equals`, `low` and `high`: 0 for fewer labels than were run, None for more; what was run is from
+        `fewest` to `most`. There are no rows with a single label count.
+    """
+    sign, random = -1 if metric.split()[0] in LOWER_IS_BETTER else 1, np.random.default_rng(0)
+    means: dict[str, dict[int, np.ndarray]] = {}  # by arm and label count: that of the runs, then of runs drawn again
+    for arm, labels in sorted({(record["arm"], record["labels"]) for record in records}):
+        runs = [record for record in records if (record["arm"], record["labels"]) == (arm, labels)]
+        if values := list(values_by_seed(runs, metric).values()):
+            drawn = random.choice(values, (_RESAMPLES, len(values))).mean(axis=1)
+            means.setdefault(arm, {})[labels] = sign * np.array([np.mean(values), *drawn])
+    rows: list[dict[str, Any]] = []
+    for arm, reference in pairs:
+        curves = means.get(reference, {})
+        for labels, targets in means.get(arm, {}).items() if len(curves) > 1 else ():
+            needed = [
+                labels_needed({count: curve[draw] for count, curve in curves.items()}, target)
+                for draw, target in enumerate(targets)
+            ]
+            low, high = np.quantile(needed[1:], (0.025, 0.975), method="nearest").tolist()
+            found = {"equals": needed[0], "low": low, "high": high}
+            found = {name: count if np.isfinite(count) else None for name, count in found.items()}  # as JSON has it
+            row = {"arm": arm, "reference": reference, "labels": labels, "fewest": min(curves), "most": max(curves)}
+            rows.append({**row, **found})
+    return rows
 
 
-def _constant(numbers: np.ndarray) -> bool:
-    return bool(np.ptp(numbers) <= _RELATIVE_ZERO * np.abs(numbers).max())
+def labels_needed(curve: Mapping[int, float], target: float) -> float:
+    """Return the label count at which a curve first reaches a value, linear in the logarithm between its points.
+
+    Args:
+        curve: Value by label count, higher is better.
+        target: The value to reach.
+
+    Returns:
+        The count; 0 where the first point is above the target already, infinity where no point reaches it.
+
+    Example:
+        >>> labels_needed({5: 0.6, 20: 0.8}, 0.7)
+        10.0
+        >>> labels_needed({5: 0.6, 20: 0.8}, 0.9)
+        inf
+    """
+    counts = sorted(curve)
+    if curve[counts[0]] > target:
+        return 0.0
+    for low, high in pairwise([counts[0], *counts]):
+        if curve[high] >= target:
+            share = (target - curve[low]) / (curve[high] - curve[low]) if high > low else 0.0
+            return round(low * (high / low) ** share, 6)
+    return np.inf

@@ -6,6 +6,7 @@ and they do the work at once. The gradients go through `DistributedDataParallel`
 
 import gc
 import os
+import re
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from modelsgenesis.errors import ConfigurationError, TrainingError
+from modelsgenesis.files import reason_of
 
 Value = TypeVar("Value")
 
@@ -27,7 +29,7 @@ _PATIENCE = timedelta(days=30)
 
 # What is not a gradient goes over a group of its own: NCCL would put every Python object on the GPU, and its timeout,
 # which has to be short to notice a lost GPU, would end the wait for rank 0.
-_group: dist.ProcessGroup | None = None
+_group: Any = None
 
 
 def torchrun_ranks() -> tuple[int, int, int]:
@@ -81,13 +83,14 @@ def connected(device: torch.device) -> Iterator[None]:
         _group = dist.new_group(backend="gloo", timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
-            f"process {number} of {count} cannot reach the others: {_line(error)}; start with torchrun"
+            f"process {number} of {count} cannot reach the others: {reason_of(error)}; start with torchrun"
         ) from error
     try:
         yield
     except BaseException as error:
         _forget_frames(error)
-        if isinstance(error, RuntimeError) and _is_lost_connection(error):
+        # Collectives tell of a lost process by RuntimeErrors of many texts, NCCL by one of its own.
+        if isinstance(error, RuntimeError) and re.search("gloo|connection|nccl", str(error), re.IGNORECASE):
             if number:
                 raise SystemExit(1) from error
             raise TrainingError(
@@ -149,19 +152,22 @@ def raise_if_any_failed() -> Iterator[None]:
         problem = error
     if mean(problem is not None) == [0]:
         return
-    told = gather(None if problem is None else f"{type(problem).__name__}: {_line(problem)}")
+    told = gather(None if problem is None else f"{type(problem).__name__}: {reason_of(problem)}")
     if rank():
         raise SystemExit(1) from problem
     number, text = next((number, text) for number, text in enumerate(told) if text is not None)
     raise problem or TrainingError(f"process {number} failed: {text}")
 
 
+def _where(here: bool, work: Callable[[], Value]) -> Value | None:
+    """Do something in the processes where `here` holds, while the others wait; what one raises ends all."""
+    with raise_if_any_failed():
+        return work() if here else None
+
+
 def on_rank_zero(work: Callable[[], Value]) -> Value:
     """Do something on rank 0 alone and return its result everywhere; the others wait. Errors end all."""
-    result: list[Any] = [None]
-    with raise_if_any_failed():
-        if rank() == 0:
-            result = [work()]
+    result: list[Any] = [_where(rank() == 0, work)]
     if _group is not None:
         dist.broadcast_object_list(result, src=0, group=_group)
     return result[0]
@@ -172,12 +178,8 @@ def rank_zero_first(work: Callable[[], Value]) -> Value:
 
     For what leaves a file behind that the others then find, such as a download.
     """
-    result = None
-    for turn in (True, False):
-        with raise_if_any_failed():
-            if (rank() == 0) is turn:
-                result = work()
-    return cast("Value", result)
+    first, later = _where(rank() == 0, work), _where(rank() != 0, work)
+    return cast("Value", later if rank() else first)
 
 
 def on_each_machine(work: Callable[[], Value]) -> Value:
@@ -186,19 +188,8 @@ def on_each_machine(work: Callable[[], Value]) -> Value:
     Rank 0 comes first, so that on a shared disk the others find everything done; its result is returned.
     """
     result = on_rank_zero(work)
-    with raise_if_any_failed():
-        if rank() and torchrun_ranks()[2] == 0:
-            work()
+    _where(rank() > 0 and torchrun_ranks()[2] == 0, work)
     return result
-
-
-def _is_lost_connection(error: RuntimeError) -> bool:
-    text = str(error).lower()
-    return isinstance(error, dist.DistBackendError) or "gloo" in text or "connection" in text
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def _forget_frames(error: BaseException | None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from modelsgenesis.configs import FinetuningConfig
+from modelsgenesis.configs.finetuning import count_labelled
 from modelsgenesis.data import LabelledCase, LabelledData
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.files import read_json, write_json
@@ -36,7 +37,7 @@ def split_cases(data: LabelledData, config: FinetuningConfig) -> Split:
 
     The parts that the user's own file names stay. What it does not name is drawn by `split_seed`: test patients are
     `test_fraction` of all, or with `folds` the fold of that number; validation patients are `validation_fraction` of
-    the others; each at least one where its fraction is above zero. `labels` then thins the training patients.
+    the others; each at least one where its fraction is above zero. `labelled_patients` then thins the training part.
 
     Raises:
         DataError: Nobody is left to train on, or the file has a patient in two parts.
@@ -46,30 +47,37 @@ def split_cases(data: LabelledData, config: FinetuningConfig) -> Split:
         split = split_cases(read_labelled("Task04_Hippocampus"), SegmentationConfig())
         len(split.training), len(split.validation), len(split.test)  # 140, 16, 39
     """
-    patients = {part: [] for part in _PARTS} | _given(data)
+    patients = _given(data)
+    # Sorted before they are drawn, so that the order of the files does not matter.
     order = np.random.default_rng(config.split_seed).permutation(sorted(patients["training"])).tolist()
-    if not patients["test"]:
-        patients["test"], order = _draw_test(order, config)
-    elif config.fold is not None:
+    if patients["test"] and config.fold is not None:
         raise ConfigurationError(
             f"{data.name} names its own test patients; fold {config.fold} of {config.folds} cannot be made beside them"
         )
+    if config.fold is not None:
+        if config.folds > len(order):
+            raise ConfigurationError(f"folds: received {config.folds}, expected at most the {len(order)} patients")
+        patients["test"] = order[config.fold :: config.folds]
+    elif not patients["test"]:
+        patients["test"] = order[: _share(config.test_fraction, order)]
+    order = [patient for patient in order if patient not in set(patients["test"])]
     if not patients["validation"]:
-        count = max(round(len(order) * config.validation_fraction), 1) if config.validation_fraction else 0
+        count = _share(config.validation_fraction, order)
         patients["validation"], order = order[:count], order[count:]
-    patients["training"] = order
     if not order:
         raise DataError(
-            f"{sum(map(len, patients.values()))} labelled patients leave none to train on beside "
+            f"{sum(len(patients[part]) for part in _PARTS[1:])} labelled patients leave none to train on beside "
             f"{len(patients['test'])} for the test and {len(patients['validation'])} for validation: tell them apart "
             "with --patient if there are more, or set test_fraction or validation_fraction to 0"
         )
-    split = Split(*(_names(data, set(patients[part])) for part in _PARTS))
-    return (
-        split
-        if config.labelled_patients is None
-        else choose_labelled(split, data, config.labelled_patients, config.split_seed)
-    )
+    chosen = [set(order), set(patients["validation"]), set(patients["test"])]
+    split = Split(*(tuple(sorted(case.name for case in data.cases if case.patient in part)) for part in chosen))
+    labels = config.labelled_patients
+    return split if labels is None else choose_labelled(split, data, labels, config.split_seed)
+
+
+def _share(fraction: float, patients: Sequence[str]) -> int:
+    return max(round(len(patients) * fraction), 1) if fraction else 0
 
 
 def _given(data: LabelledData) -> dict[str, list[str]]:
@@ -87,25 +95,7 @@ def _given(data: LabelledData) -> dict[str, list[str]]:
             f"{data.name}: {len(unassigned)} of {len(parts)} patients have no part, such as {unassigned[0]!r}; name a "
             "part for all or for none"
         )
-    given: dict[str, list[str]] = {}
-    for patient, part in parts.items():
-        given.setdefault(part or "training", []).append(patient)
-    return given
-
-
-def _draw_test(order: list[str], config: FinetuningConfig) -> tuple[list[str], list[str]]:
-    """Return the patients for the test and the others."""
-    if config.folds and config.fold is not None:
-        if config.folds > len(order):
-            raise ConfigurationError(f"folds: received {config.folds}, expected at most the {len(order)} patients")
-        test = order[config.fold :: config.folds]
-        return test, [patient for patient in order if patient not in set(test)]
-    count = max(round(len(order) * config.test_fraction), 1) if config.test_fraction else 0
-    return order[:count], order[count:]
-
-
-def _names(data: LabelledData, patients: set[str]) -> tuple[str, ...]:
-    return tuple(sorted(case.name for case in data.cases if case.patient in patients))
+    return {name: [patient for patient, part in parts.items() if (part or "training") == name] for name in _PARTS}
 
 
 def choose_labelled(split: Split, data: LabelledData, labels: str, seed: int) -> Split:
@@ -115,43 +105,27 @@ def choose_labelled(split: Split, data: LabelledData, labels: str, seed: int) ->
     takes one patient of each class first, then each class in its proportion.
 
     Args:
-        split: Of the whole data set.
+        split: The whole data set.
         data: The data set.
         labels: A number of training patients such as `"10"`, or a share of them such as `"10%"`.
-        seed: Which patients.
+        seed: Random seed of the choice.
 
     Raises:
-        ConfigurationError: There are not as many training patients, or `labels` is no number.
+        ConfigurationError: There are not as many training patients, or `labels` is not a number.
 
     Example:
         few = choose_labelled(split, data, "10", seed=0)
         len(few.training)  # 10
     """
-    chosen = set(split.training)
-    cases = [case for case in data.cases if case.name in chosen]
+    names = set(split.training)
+    cases = [case for case in data.cases if case.name in names]
     patients = sorted({case.patient for case in cases})
-    count = _count(labels, len(patients))
+    count = count_labelled(labels, len(patients))
     order = np.random.default_rng(seed).permutation(patients).tolist()
     if data.task == "classification":
         order = _stratified(order, cases)
     kept = set(order[:count])
-    training = tuple(sorted(case.name for case in cases if case.patient in kept))
-    return Split(training, split.validation, split.test)
-
-
-def _count(labels: str, patients: int) -> int:
-    """Return how many patients a number or a share means, at least one."""
-    share = labels.endswith("%")
-    try:
-        number = float(labels.removesuffix("%")) if share else int(labels)
-    except ValueError as error:
-        raise ConfigurationError(
-            f"labels: received {labels!r}, expected a number such as 10, or a share: 10%"
-        ) from error
-    count = max(round(number / 100 * patients), 1) if share and number > 0 else int(number)
-    if not 0 < count <= patients:
-        raise ConfigurationError(f"labels: received {labels}, expected 1 to the {patients} training patients there are")
-    return count
+    return Split(tuple(sorted(case.name for case in cases if case.patient in kept)), split.validation, split.test)
 
 
 def _stratified(order: Sequence[str], cases: Sequence[LabelledCase]) -> list[str]:
@@ -169,6 +143,7 @@ def _stratified(order: Sequence[str], cases: Sequence[LabelledCase]) -> list[str
     totals, seen = Counter(strata.values()), Counter[int]()
     keys: dict[str, float] = {}
     for patient in order:
+        # The k-th patient of n stands at (k + 1/2) / n, so that classes of any size interleave; the first comes first.
         stratum = strata[patient]
         keys[patient] = (seen[stratum] + 0.5) / totals[stratum] if seen[stratum] else 0.0
         seen[stratum] += 1
@@ -182,23 +157,21 @@ def check_split(split: Split, data: LabelledData) -> None:
         DataError: The split does not fit the data.
     """
     patients = {case.name: case.patient for case in data.cases}
-    parts = asdict(split)
-    unknown = sorted(name for names in parts.values() for name in names if name not in patients)
-    if unknown:
-        raise DataError(f"the split names {unknown[0]!r}, which is not in {data.name}")
-    seen: dict[str, str] = {}
-    for part, names in parts.items():
+    place: dict[str, str] = {}
+    for part, names in asdict(split).items():
         for name in names:
-            if seen.setdefault(patients[name], part) != part:
+            if name not in patients:
+                raise DataError(f"the split names {name!r}, which is not in {data.name}")
+            if place.setdefault(patients[name], part) != part:
                 raise DataError(
-                    f"the split has {patients[name]!r} in two parts, {seen[patients[name]]} and {part}; a patient "
-                    "belongs to one"
+                    f"the split has {patients[name]!r} in two parts, {place[patients[name]]} and {part}; a patient "
+                    "belongs to one part"
                 )
-    if data.task == "classification":
+    if data.task == "classification" and split.training:
         training = set(split.training)
         held = {index for case in data.cases if case.name in training for index in case.classes}
         absent = [name for index, name in enumerate(data.labels) if index not in held]
-        if absent and training:
+        if absent:
             raise DataError(
                 f"no training example of {', '.join(map(repr, absent))} in {data.name}: take more labels, another "
                 "split_seed, or leave the class out"
@@ -235,7 +208,7 @@ def read_split(path: str | Path) -> Split:
     """Read what `write_split` wrote.
 
     Raises:
-        DataError: The file is missing, is no JSON, or holds no split.
+        DataError: The file is missing, is not JSON, or does not hold a split.
 
     Example:
         split = read_split("runs/hippocampus/split.json")
@@ -244,21 +217,17 @@ def read_split(path: str | Path) -> Split:
 
 
 def make_split(content: Any, source: object) -> Split:
-    """Return a split from the JSON value of one.
-
-    Args:
-        content: The value.
-        source: What a message calls it.
+    """Return a split from its JSON value, read from `source`.
 
     Raises:
-        DataError: It is no split.
+        DataError: It is not a split.
     """
     if not isinstance(content, dict) or set(content) != set(_PARTS):
         found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
         raise DataError(f"{source}: holds {found[:80] or 'nothing'}; expected the lists training, validation and test")
     for part, listed in content.items():
         if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
-            raise DataError(f"{source}: {part} is no list of names of cases")
+            raise DataError(f"{source}: {part} is not a list of names of cases")
         if len(set(listed)) < len(listed):
             raise DataError(f"{source}: {part} names a case twice; expected each once")
     return Split(**{part: tuple(content[part]) for part in _PARTS})

@@ -1,9 +1,11 @@
-"""What a task network starts from: a Genesis, its shape alone, or a shape of its own; and how images are prepared."""
+"""The network to fine-tune: pretrained, or random in some shape; how its images are prepared; and its patch."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -14,17 +16,26 @@ from modelsgenesis.configs import (
     FinetuningConfig,
     InputContract,
     NetworkConfig,
-    UNetConfig,
+    require_patch_size,
 )
-from modelsgenesis.data import LabelledData, data_contract
+from modelsgenesis.data import LabelledData, PreparedCase, data_contract
 from modelsgenesis.data.names import channel_order
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.inference.cases import other_channels
+from modelsgenesis.inference.sliding_window import window_size
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import network_config
 
 Made = TypeVar("Made")
+
+PATCH_VOXELS = 64 * 64 * 32
+"""Voxels of the largest patch that is chosen for a segmentation."""
+
+IMAGE_VOXELS = {2: 256 * 256, 3: 64 * 64 * 64}
+"""Voxels of the largest image that is chosen for a classification, by dimensions."""
+
+_STEP = 8  # sides of a chosen patch are multiples of it: three poolings, and fast kernels
 
 
 @dataclass(frozen=True)
@@ -50,17 +61,16 @@ def initial_model(
     config: FinetuningConfig,
     *,
     name: str = "",
-    from_scratch: bool = False,
     reporter: Reporter | None = None,
 ) -> InitialModel:
     """Return the network to train on labelled data; what is new in it is drawn from the configuration's seed.
 
     Args:
         bundle: Weights, which are used up; None for the configuration's network with random weights.
-        data: Task, classes, channels and dimensions.
-        config: Shape without weights, the head of a classification, the seed of what is new.
+        data: The data set, which decides task, classes, channels and dimensions.
+        config: Network without weights, head of a classification, seed of what is new; with `from_scratch` only the
+            shape and the input contract of the weights are taken.
         name: What a card may call the weights.
-        from_scratch: Take the shape and the input contract of the weights, but random ones.
         reporter: Receives what is adapted.
 
     Raises:
@@ -78,7 +88,7 @@ def initial_model(
         return InitialModel(seeded(config.seed, lambda: build_network(shape)), contract)
     options: dict[str, Any] = {"task": data.task, "num_classes": len(data.labels), "in_channels": len(data.channels)}
     options |= {"encoder_only": config.encoder_only, "rescale": config.rescale, "copy": False}
-    unet = unet_of(bundle.config.network)
+    unet = bundle.config.network.unet
     if config.dims is None and unet.dims != data.dims:
         raise ConfigurationError(
             f"{name} is for images of {unet.dims} dimensions, those of {data.name} have {data.dims}: start from "
@@ -96,7 +106,7 @@ def initial_model(
             )
     network, report = seeded(config.seed, lambda: adapt(bundle.network, **options))
     contract = _sliced(_input_contract(name, bundle.config.input, data, reporter), dims)
-    if from_scratch:
+    if config.from_scratch:
         shape = network_config(network)
         reporter.note(f"random weights in the shape of {name}")
         return InitialModel(seeded(config.seed, lambda: build_network(shape)), contract)
@@ -118,11 +128,6 @@ def _task_shape(config: FinetuningConfig, data: LabelledData, dims: int) -> Netw
     if isinstance(config, ClassificationConfig):
         return ClassifierConfig(encoder=unet, num_classes=len(data.labels), hidden=config.hidden, levels=config.levels)
     return unet.override(out_channels=len(data.labels), output="linear")
-
-
-def unet_of(shape: NetworkConfig) -> UNetConfig:
-    """Return the encoder and decoder of a shape, whatever its task."""
-    return shape.encoder if isinstance(shape, ClassifierConfig) else shape
 
 
 def _sliced(contract: InputContract, dims: int) -> InputContract:
@@ -154,3 +159,54 @@ def _input_contract(name: str, contract: InputContract, data: LabelledData, repo
     if data.channels != contract.channels:
         reporter.note(f"{data.name}: channels by name in the order of {name}, {', '.join(contract.channels)}")
     return contract  # whose order `prepare_case` brings them to
+
+
+def choose_patch_size(
+    shapes: Sequence[tuple[int, ...]], divisor: Sequence[int] = (), voxels: int = PATCH_VOXELS
+) -> tuple[int, ...]:
+    """Return the median shape in steps of 8, or of what a network needs, its longest sides shortened to a size.
+
+    Args:
+        shapes: [*spatial] of each image.
+        divisor: What each side must divide by; empty for 8.
+        voxels: Voxels of the largest patch.
+
+    Example:
+        >>> choose_patch_size([(35, 50, 36), (33, 49, 40), (36, 52, 31)])
+        (40, 56, 40)
+    """
+    median = np.median(shapes, axis=0)
+    steps = [math.lcm(_STEP, step) for step in divisor or (1,) * len(median)]
+    sides = [math.ceil(side / step) * step for side, step in zip(median, steps, strict=True)]
+    while math.prod(sides) > voxels:
+        able = [axis for axis, side in enumerate(sides) if side > steps[axis]]
+        if not able:
+            break
+        longest = max(able, key=lambda axis: sides[axis])
+        sides[longest] -= steps[longest]
+    return tuple(sides)
+
+
+def resolve_patch_size(
+    config: FinetuningConfig, network: nn.Module, training: Sequence[PreparedCase], reporter: Reporter
+) -> FinetuningConfig:
+    """Return the configuration with a patch: its own if the network can take it, else chosen by the training images.
+
+    Raises:
+        ConfigurationError: The patch has other dimensions than the network, or sides that do not divide.
+    """
+    dims, divisor = network_config(network).unet.dims, cast("tuple[int, ...]", network.size_divisor)
+    if config.patch_size is None:
+        shapes = [case.image.shape[1 : 1 + dims] for case in training]
+        voxels = IMAGE_VOXELS[dims] if isinstance(config, ClassificationConfig) else PATCH_VOXELS
+        config = config.override(patch_size=choose_patch_size(shapes, divisor, voxels))
+        sides = " × ".join(map(str, require_patch_size(config)))
+        reporter.note(f"patch of {sides} {'pixels' if dims == 2 else 'voxels'}, by the median image")
+    patch = require_patch_size(config)
+    if len(patch) != dims:
+        raise ConfigurationError(f"patch_size: received {patch}, expected {dims} sides for a network of as many axes")
+    if (fitting := window_size(patch, divisor)) != patch:
+        raise ConfigurationError(
+            f"patch_size: received {patch}, expected sides that divide by {divisor}, such as {fitting}"
+        )
+    return config

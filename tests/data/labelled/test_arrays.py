@@ -8,7 +8,7 @@ import pytest
 
 from labelled_files import save, volume
 from modelsgenesis.data import data_contract, prepare_case, read_labelled
-from modelsgenesis.data.labelled.sources import ArrayFile
+from modelsgenesis.data.labelled.images import ArrayFile
 from modelsgenesis.errors import DataError, ScanError
 
 
@@ -107,7 +107,7 @@ def test_arrays_of_odd_kinds_are_refused_by_their_header(tmp_path, content, mess
 
 
 def test_a_bomb_of_zeros_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr("modelsgenesis.data.labelled.sources._ANY_SIZE", 1 << 20)
+    monkeypatch.setattr("modelsgenesis.data.labelled.images._ANY_SIZE", 1 << 20)
     np.savez_compressed(tmp_path / "x.npz", images=np.zeros((1, 2048, 2048), np.uint8))
     with pytest.raises(ScanError, match="fill the memory"):
         ArrayFile(tmp_path / "x.npz").read("images")

@@ -36,7 +36,7 @@ def test_the_modality_is_asked_for_or_said_or_told_by_values(decathlon, tmp_path
     write_json(tmp_path / "dataset.json", {"labels": {"0": "background", "1": "x"}, "training": training})
     data = read_labelled(tmp_path)
     assert data.modality == "mri"
-    assert data.notes[0].startswith("mri: positive values in arbitrary units")
+    assert data.notes[0].startswith("modality: mri (positive values in arbitrary units")
 
 
 def test_names_of_cases_are_unique(tmp_path):

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from labelled_files import mask, picture, save, volume, write_csv
-from modelsgenesis.data import data_contract, prepare_case, prepare_cases, read_labelled
+from modelsgenesis.data import PreparedCases, data_contract, prepare_case, read_labelled
 from modelsgenesis.errors import DataError, ScanError
+from recorded_notes import Notes
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ def test_without_a_patient_column_names_tell(tmp_path, pictures):
     assert [case.patient for case in data.cases] == ["p0", "p0", "p1", "p1", "p2", "p2"]
     assert data.notes[0] == "patients by the names of files and folders"
     assert data.modality is None
-    with pytest.raises(DataError, match="its modality cannot be told; say which with --modality: ct, mri"):
+    with pytest.raises(DataError, match="the modality is unknown; name it with --modality: ct, mri"):
         data_contract(data)
 
 
@@ -187,7 +188,7 @@ def test_cubes_are_centred_on_the_candidates(luna):
     data = read_labelled(luna)
     assert (data.labels, data.modality, data.fit) == (("no nodule", "nodule"), "ct", "resize")
     assert [(case.patient, case.classes) for case in data.cases] == [("1.2", (1,)), ("1.2", (0,)), ("1.3", (0,))]
-    assert "left out 1 candidates of 1 series whose scans are not there" in data.notes
+    assert "skipped 1 candidates of 1 series whose scans are not there" in data.notes
     cube = data.cases[0].images[0].read()
     assert cube.array.shape == (64, 32, 26)
     assert np.argwhere(cube.array == 300).tolist() == [[32, 16, 13]]
@@ -204,10 +205,11 @@ def test_what_lies_over_the_edge_has_the_lowest_value(luna):
 
 def test_a_candidate_outside_of_its_scan_is_refused(luna):
     data = read_labelled(luna / "candidates_V2.csv")
-    _, refused = prepare_cases(data.cases, data, data_contract(data), size=(8, 8, 8))
-    assert [one.source for one in refused] == ["1.2_000003"]
+    names, notes = [case.name for case in data.cases], Notes()
+    assert len(PreparedCases(data, size=(8, 8, 8)).get(names, data_contract(data), notes)) == 2
+    assert [note.split(":")[0] for note in notes.notes] == ["skipped 1.2_000003"]
     with pytest.raises(ScanError, match=r"1\.2\.nii\.gz at .* mm: lies outside of the scan of \(24, 25, 20\)"):
-        prepare_cases(data.cases, data, data_contract(data), strict=True)
+        PreparedCases(data, strict=True).get(names, data_contract(data), notes)
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,19 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from modelsgenesis.configs import CONTRACTS, InputContract
-from modelsgenesis.data.labelled.fitting import Fit
-from modelsgenesis.data.labelled.sources import ImageSource
-from modelsgenesis.data.preparation import PreparedVolume
+from modelsgenesis.data.labelled.images import FileImage, Fit, ImageSource
+from modelsgenesis.data.volume import file_stem
 from modelsgenesis.errors import DataError, printable
 
 LabelledTask = Literal["segmentation", "classification"]
-_MOST_STRUCTURES = 255  # label maps are uint8
+_MOST_STRUCTURES = 255  # label maps are uint8, which keeps a case in a quarter of the memory of its image
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,10 +23,10 @@ class LabelledCase:
 
     Attributes:
         name: Unique in the data set; what a message and a prediction's file name call it.
-        patient: What a split keeps together.
-        images: One a channel.
-        mask: Of a segmentation: its file, on the images' own grid.
-        classes: Of a classification: indices of the classes that hold; exactly one unless the data is multi-label.
+        patient: Whose it is; a split keeps all cases of a patient together.
+        images: One per channel.
+        mask: File of the label map of a segmentation, on the images' own grid.
+        classes: Indices of the classes that hold, for a classification; exactly one unless the data is multi-label.
         part: `"training"`, `"validation"` or `"test"`, as the user's own file says; else None.
     """
 
@@ -46,18 +46,18 @@ class LabelledData:
         name: What reports call it.
         task: What its labels are for.
         cases: Its images with labels.
-        labels: Class names, each once; of a segmentation the background first.
-        values: Of a segmentation: the values of each class in the mask files.
+        labels: Class names, each once; the background first for a segmentation.
+        values: Values of each class in the mask files, for a segmentation.
         others_are_background: Whether other values count as background; else they are an error.
         multilabel: Whether several classes, or none, may hold for an image.
         modality: As the data set says or its values tell, or None.
         channels: What each image of a case shows.
         dims: Axes of the images, 2 or 3.
-        fit: How `resize_or_crop` brings images to classify to a size.
+        fit: How images to classify are brought to one size; see `resize_or_crop`.
         notes: What reading decided for itself, such as the rule that tells the patients.
 
     Raises:
-        DataError: A name is another's, whatever its case, or cannot be printed; or there are too many structures.
+        DataError: A name is given twice, whatever its case, or cannot be printed; or there are too many structures.
     """
 
     name: str
@@ -76,9 +76,10 @@ class LabelledData:
     def __post_init__(self) -> None:
         names = Counter(name.casefold() for name in self.labels)
         for name in self.labels:
+            # Names become columns of tables and parts of file names, some of which know no case.
             if names[name.casefold()] > 1 or printable(name) != name:
                 wrong = "names several classes" if names[name.casefold()] > 1 else "cannot be printed"
-                raise DataError(f"{self.name}: {name!r} {wrong}; expected a name of its own each, in one line")
+                raise DataError(f"{self.name}: {name!r} {wrong}; expected a different name for each, in one line")
         if self.task == "segmentation" and len(self.labels) > _MOST_STRUCTURES + 1:
             raise DataError(
                 f"{self.name}: {len(self.labels) - 1} structures; expected at most {_MOST_STRUCTURES}: number the "
@@ -91,19 +92,17 @@ class PreparedCase:
     """A labelled image in memory, as the network sees it.
 
     Attributes:
-        name: Of the case.
-        patient: Of the case.
+        name: Name of the case.
+        patient: Whose it is.
         image: float32 [channels, *spatial].
-        volumes: The channels with the way back into their own frame, views of `image`; empty for a classification.
-        label: Of a segmentation: class indices on the prepared grid, uint8 [*spatial].
-        classes: Of a classification: indices of the classes that hold.
-        digest: Of the voxels and labels as they were read, before any preparation.
+        label: Class indices on the prepared grid, uint8 [*spatial], for a segmentation.
+        classes: Indices of the classes that hold, for a classification.
+        digest: Digest of the voxels and labels as they were read, before any preparation.
     """
 
     name: str
     patient: str
     image: np.ndarray
-    volumes: tuple[PreparedVolume, ...] = ()
     label: np.ndarray | None = None
     classes: tuple[int, ...] = ()
     digest: str = ""
@@ -131,7 +130,36 @@ def data_contract(data: LabelledData) -> InputContract:
     """
     if data.modality not in CONTRACTS:
         raise DataError(
-            f"{data.name}: its modality cannot be told; say which with --modality: {', '.join(sorted(CONTRACTS))}"
+            f"{data.name}: the modality is unknown; name it with --modality: {', '.join(sorted(CONTRACTS))}"
         )
     contract = CONTRACTS[data.modality]
     return contract.override(dims=data.dims, orientation="RAS" if data.dims == 3 else None, channels=data.channels)
+
+
+def sample_data() -> LabelledData:
+    """Return the embedded sample: two patients of TotalSegmentator's test files with three organs.
+
+    The scans are at 3 mm; a model drew the labels, not people. One patient is an abdominal slab of 13 slices.
+    """
+    organs = {"background": (0,), "liver": (5,), "spleen": (1,), "back muscles": (86, 87)}
+    folder = sample_folder()
+    pairs = [(image, folder / "labels" / image.name) for image in sorted((folder / "images").iterdir())]
+    cases = [
+        LabelledCase(name=file_stem(image), patient=file_stem(image), images=(FileImage(path=image),), mask=mask)
+        for image, mask in pairs
+        if mask.exists()
+    ]
+    return LabelledData(
+        name="embedded sample of CT",
+        task="segmentation",
+        cases=tuple(cases),
+        labels=tuple(organs),
+        values=tuple(organs.values()),
+        others_are_background=True,  # the 100 other structures of TotalSegmentator
+        modality="ct",
+    )
+
+
+def sample_folder() -> Path:
+    """Return the folder of the embedded scans."""
+    return Path(str(resources.files("modelsgenesis"))) / "sample"

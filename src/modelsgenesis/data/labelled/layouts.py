@@ -1,5 +1,10 @@
-"""Layouts of labelled data but for tables: `dataset.json`, a folder a class, MedMNIST's `.npz`."""
+"""The layouts of labelled data: `dataset.json`, one folder per class, MedMNIST's `.npz`, CSV tables, LUNA16."""
 
+import csv
+import io
+import math
+from collections.abc import Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +12,8 @@ import numpy as np
 from modelsgenesis.data.dataset_json import is_there, read_description
 from modelsgenesis.data.finding import scan_sources, skipped_notes
 from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData
-from modelsgenesis.data.labelled.sources import ArrayFile, ArrayImage, FileImage
+from modelsgenesis.data.labelled.images import ArrayFile, ArrayImage, FileImage, PatchImage
+from modelsgenesis.data.labelled.preparation import read_mask
 from modelsgenesis.data.names import (
     OWN_PATIENT,
     class_order,
@@ -15,16 +21,26 @@ from modelsgenesis.data.names import (
     is_leftover,
     modality_of,
     part_of,
+    require_part,
     unique_names,
 )
-from modelsgenesis.data.volume import SkippedScan
+from modelsgenesis.data.volume import SkippedScan, Volume, file_stem
 from modelsgenesis.errors import DataError
+from modelsgenesis.files import parsing, read_text
+
+LUNA_NAMES = ("candidates_V2.csv", "candidates.csv")
+"""What LUNA16's tables are called, the better one first."""
 
 _LABEL_FOLDERS = {"label", "labels", "mask", "masks", "seg", "segmentation", "segmentations"}
-_MODALITIES = {"chestmnist": "xray", "pneumoniamnist": "xray", "breastmnist": "ultrasound"}
+_MEDMNIST = {"chestmnist": "xray", "pneumoniamnist": "xray", "breastmnist": "ultrasound"}
+_COLOURS = ("red", "green", "blue")
 _LOOKED_AT = 32  # images whose values tell whether they are shapes
 _MOST_CLASSES = 10_000
-_COLOURS = ("red", "green", "blue")
+_COLUMNS = ("image", "label", "mask", "patient", "split")
+_LUNA_COLUMNS = ("seriesuid", "coordx", "coordy", "coordz", "class")
+_SIDE = 64.0  # mm; a nodule is at most 30, and its surroundings tell it from a vessel
+_LIMIT = 1 << 28  # bytes of a table; LUNA16's 750,000 candidates have 60 million
+Row = dict[str, str]
 
 
 def read_listed(path: Path, pattern: str | None = None) -> LabelledData:
@@ -33,8 +49,8 @@ def read_listed(path: Path, pattern: str | None = None) -> LabelledData:
     Where a file holds several channels they are its volumes, as in the Decathlon; else each channel has a file.
 
     Args:
-        path: Of `dataset.json`.
-        pattern: Tells the patient from a case's name; see `find_patients`.
+        path: The `dataset.json`.
+        pattern: Regular expression of the patient in a case's name; see `find_patients`.
 
     Raises:
         DataError: It cannot be read, describes something else, or a case lacks a file, a channel or a label map.
@@ -44,39 +60,31 @@ def read_listed(path: Path, pattern: str | None = None) -> LabelledData:
         data.labels  # ('background', 'Anterior', 'Posterior')
     """
     described = read_description(path)
-    cases = described.training if described else ()
-    if described is None or not cases:
+    if described is None or not described.training:
         raise DataError(
             f"{path}: no training cases; expected a list of them, or label maps in labelsTr with its file_ending"
         )
-    structures, channels = described.structures(), described.channels or ("image",)
-    for case in cases:
+    listed, structures, channels = described.training, described.structures(), described.channels or ("image",)
+    for case in listed:
         if case.mask is None or len(case.images) not in (1, len(channels)):
             given = f"{len(case.images)} images and {'a' if case.mask else 'no'} label map"
             raise DataError(f"{path}: {case.name} has {given}; expected {len(channels)} channels and a label map")
-    missing = [str(file) for case in cases for file in (*case.images, case.mask) if file and not is_there(file)]
-    if missing:
-        raise DataError(f"{path}: names {len(missing)} files that are not there, such as {missing[0]}")
-    patients, rule = find_patients([case.images[0].with_name(f"{case.name}.nii") for case in cases], pattern)
+    _require_files(path, chain.from_iterable((*case.images, case.mask) for case in listed))
+    patients, rule = find_patients([case.images[0].with_name(f"{case.name}.nii") for case in listed], pattern)
     notes = [] if rule == OWN_PATIENT else [rule]
     count = described.content.get("numTraining")
-    if isinstance(count, int) and count != len(cases):
-        notes.append(f"{path.name} says {count} training cases, {len(cases)} were found")
-    several = range(len(channels)) if len(channels) > 1 else [None]
+    if isinstance(count, int) and count != len(listed):
+        notes.append(f"{path.name} says {count} training cases, {len(listed)} were found")
+    cases = []
+    for case, patient in zip(listed, patients, strict=True):
+        images = [FileImage(path=image) for image in case.images]
+        if len(images) < len(channels):
+            images = [FileImage(path=case.images[0], index=index) for index in range(len(channels))]
+        cases.append(LabelledCase(name=case.name, patient=patient, images=tuple(images), mask=case.mask))
     return LabelledData(
         name=described.name,
         task="segmentation",
-        cases=tuple(
-            LabelledCase(
-                name=case.name,
-                patient=patient,
-                images=tuple(FileImage(path=image) for image in case.images)
-                if len(case.images) == len(channels)
-                else tuple(FileImage(path=case.images[0], index=index) for index in several),
-                mask=case.mask,
-            )
-            for case, patient in zip(cases, patients, strict=True)
-        ),
+        cases=tuple(cases),
         labels=tuple(structures.values()),
         values=tuple((value,) for value in structures),
         modality=modality_of(channels),
@@ -85,12 +93,19 @@ def read_listed(path: Path, pattern: str | None = None) -> LabelledData:
     )
 
 
+def _require_files(path: Path, files: Iterable[Path | None]) -> None:
+    missing = [file for file in files if file and not is_there(file)]
+    if missing:
+        raise DataError(f"{path}: lists {len(missing)} files that are not there, such as {missing[0]}")
+
+
 def read_folders(folder: Path, pattern: str | None = None) -> LabelledData:
     """Read a folder of classes, or folders `train`, `val`, `test` of classes.
 
     Args:
-        folder: Holds a folder a class; those without an image, and those of label maps, are left aside with a note.
-        pattern: Tells the patient from a file's name; by default that of DICOM, else see `find_patients`.
+        folder: Holds one folder per class; those without an image, and those of label maps, are skipped with a note.
+        pattern: Regular expression of the patient in a file's name; by default the patient of DICOM, else see
+            `find_patients`.
 
     Raises:
         DataError: There is one class alone, or a class whose images cannot be read.
@@ -99,7 +114,7 @@ def read_folders(folder: Path, pattern: str | None = None) -> LabelledData:
         data = read_labelled("chestxray8", modality="xray")
         data.labels  # ('no_finding', 'pneumonia')
     """
-    found, refused = [], []
+    found, skipped = [], []
     for part, place in _class_folders(folder):
         kept = not is_leftover(place.name) and place.name.lower() not in _LABEL_FOLDERS
         scans, others = scan_sources(place) if kept else ([], [])
@@ -111,16 +126,17 @@ def read_folders(folder: Path, pattern: str | None = None) -> LabelledData:
                 SkippedScan(source=str(place), reason="holds no images or labels alone, so not a class", bad=False)
             ]
         found += [(part, place.name, scan) for scan in scans]
-        refused += others
-    labels = class_order([name for _, name, _ in found])
+        skipped += others
+    names, scans = [name for _, name, _ in found], [scan for *_, scan in found]
+    labels, paths = class_order(names), [scan.path for scan in scans]
     if len(labels) < 2:
-        shown = ", ".join(labels) or "no class"
-        raise DataError(f"{folder}: images of {shown} alone; expected a folder a class, two or more; masks need a CSV")
-    paths = [scan.path for *_, scan in found]
-    if pattern is None and all(scan.format == "DICOM" for *_, scan in found):
-        patients, rule = [scan.group for *_, scan in found], "patients by the tags of DICOM"
-    else:
-        patients, rule = find_patients(paths, pattern, classes=[name for _, name, _ in found])
+        alone = ", ".join(labels) or "no class"
+        raise DataError(
+            f"{folder}: images of {alone} alone; expected one folder per class, two or more; masks need a CSV"
+        )
+    patients, rule = [scan.group for scan in scans], "patients by the tags of DICOM"
+    if pattern is not None or any(scan.format != "DICOM" for scan in scans):
+        patients, rule = find_patients(paths, pattern, classes=names)
     cases = []
     for stem, patient, (part, name, scan) in zip(unique_names(paths, folder), patients, found, strict=True):
         case = stem if scan.index is None else f"{stem}[{scan.index}]"
@@ -130,7 +146,7 @@ def read_folders(folder: Path, pattern: str | None = None) -> LabelledData:
         task="classification",
         cases=tuple(cases),
         labels=labels,
-        notes=(f"warning: {rule}" if rule == OWN_PATIENT else rule, *skipped_notes(refused)),
+        notes=(f"warning: {rule}" if rule == OWN_PATIENT else rule, *skipped_notes(skipped)),
     )
 
 
@@ -147,15 +163,15 @@ def read_medmnist(path: Path) -> LabelledData:
     """Read a data set in the layout of MedMNIST; each image is its own patient.
 
     Images are [n, height, width], with a last axis of 3 in colour, or [n, *three axes]. Labels are [n, 1] with the
-    number of the class, or [n, classes] of 0 and 1 where several may hold. The file names no classes, so their numbers
-    are the names.
+    number of the class, or [n, classes] of 0 and 1 where several may hold. The file does not name the classes, so their
+    numbers are the names.
 
     Args:
         path: The `.npz` file, of `train_images`, `train_labels`, `val_…`, `test_…`.
 
     Raises:
         DataError: A key is missing, or images and labels do not fit together.
-        UnreadableScanError: It is not an `.npz` file, or an array in it cannot be read.
+        ScanError: It is not an `.npz` file, or an array in it cannot be read.
 
     Example:
         data = read_labelled("adrenalmnist3d_64.npz")
@@ -163,41 +179,39 @@ def read_medmnist(path: Path) -> LabelledData:
     """
     file = ArrayFile(path)
     keys = file.keys()
-    parts = {"train": "training", "val": "validation", "test": "test"}
-    parts = {part: name for part, name in parts.items() if f"{part}_images" in keys}
-    absent = [f"{part}_{kind}" for part in ("train", *parts) for kind in ("images", "labels")]
-    absent = [key for key in absent if key not in keys]
+    parts = [part for part in ("train", "val", "test") if part == "train" or f"{part}_images" in keys]
+    absent = [key for part in parts for key in (f"{part}_images", f"{part}_labels") if key not in keys]
     if absent:
         raise DataError(f"{path}: no {absent[0]}; expected MedMNIST's keys, received {', '.join(keys) or 'none'}")
+    images = {part: file.read(f"{part}_images") for part in parts}
     labels = {part: _class_numbers(file, f"{part}_labels") for part in parts}
-    shape, width = file.read("train_images").shape[1:], labels["train"].shape[1]
-    colour = len(shape) == 3 and shape[-1] == len(_COLOURS)
-    digits = len(str(max(map(len, labels.values())) - 1))
-    cases = []
-    for part, name in parts.items():
-        key, shown = f"{part}_images", file.read(f"{part}_images").shape
-        if len(shape) not in (2, 3) or (*shown, labels[part].shape[1]) != (len(labels[part]), *shape, width):
+    shape, width = images["train"].shape[1:], labels["train"].shape[1]
+    for part in parts:
+        sizes = (len(labels[part]), *shape, width)
+        if len(shape) not in (2, 3) or (*images[part].shape, labels[part].shape[1]) != sizes:
             raise DataError(
-                f"{path}: {key} is {shown} beside {len(labels[part])} labels; expected an image a label, [n, height, "
-                "width], [n, height, width, 3] or [n, *three axes], and the same in each part"
+                f"{path}: {part}_images is {images[part].shape} beside {len(labels[part])} labels; expected one image "
+                "per label, [n, height, width], [n, height, width, 3] or [n, *three axes], and the same in each part"
             )
+    colour = len(shape) == 3 and shape[-1] == len(_COLOURS)
+    channels = range(len(_COLOURS)) if colour else [None]
+    digits = len(str(max(map(len, labels.values())) - 1))  # so that names sort as the images do
+    cases = []
+    for part in parts:
         for index, row in enumerate(labels[part]):
-            called = f"{part}_{index:0{digits}d}"
-            images = tuple(
-                ArrayImage(file=file, key=key, index=index, channel=channel)
-                for channel in (range(len(_COLOURS)) if colour else [None])
-            )
+            name, key = f"{part}_{index:0{digits}d}", f"{part}_images"
+            channel_images = tuple(ArrayImage(file=file, key=key, index=index, channel=channel) for channel in channels)
             held = tuple((np.flatnonzero(row) if width > 1 else row).tolist())
-            cases.append(LabelledCase(name=called, patient=called, images=images, classes=held, part=name))
+            cases.append(LabelledCase(name=name, patient=name, images=channel_images, classes=held, part=part_of(part)))
+    binary = len(np.unique(images["train"][:_LOOKED_AT])) <= 2  # as AdrenalMNIST3D and VesselMNIST3D
     classes = width if width > 1 else 1 + max(int(array.max()) for array in labels.values())
-    binary = len(np.unique(file.read("train_images")[:_LOOKED_AT])) <= 2  # as AdrenalMNIST3D and VesselMNIST3D
     return LabelledData(
         name=path.stem,
         task="classification",
         cases=tuple(cases),
         labels=tuple(map(str, range(classes))),
         multilabel=width > 1,
-        modality="shape" if binary else _MODALITIES.get(path.stem.split("_")[0]),
+        modality="shape" if binary else _MEDMNIST.get(path.stem.split("_")[0]),
         channels=_COLOURS if colour else ("image",),
         dims=2 if len(shape) - colour == 2 else 3,
         notes=("each image counts as its own patient",),
@@ -211,5 +225,188 @@ def _class_numbers(file: ArrayFile, key: str) -> np.ndarray:
     if array.ndim != 2 or array.dtype.kind not in "iu" or not array.size or array.min() < 0:
         raise DataError(f"{file.path}: {key} is {array.dtype} {array.shape}; expected whole numbers [n, 1 or classes]")
     if array.max() > (1 if array.shape[1] > 1 else _MOST_CLASSES):
-        raise DataError(f"{file.path}: {key} holds {array.max()}; expected a number a class, or 0 and 1 in columns")
+        raise DataError(f"{file.path}: {key} holds {array.max()}; expected a number per class, or 0 and 1 in columns")
     return array
+
+
+def read_table(path: Path, pattern: str | None = None) -> LabelledData:
+    """Read a CSV of labelled images, or LUNA16's candidates by their columns.
+
+    Fields are separated by commas, semicolons or tabs. The names of the columns are taken without case and blanks.
+
+    Args:
+        path: The CSV, in UTF-8.
+        pattern: Regular expression of the patient in the name of the first image.
+
+    Raises:
+        DataError: It cannot be read, lacks a column or has one twice, has an incomplete line, or has no line; or what
+            `_read_images` and `_read_candidates` say.
+
+    Example:
+        data = read_labelled("labels.csv")  # image,label,patient,split
+        data.labels, data.cases[0].patient, data.cases[0].part  # ('normal', 'nodule'), 'p01', 'training'
+    """
+    text = read_text(path, DataError, _LIMIT)
+    header = next(iter(text.splitlines()), "")
+    separator = next((sign for sign in ",;\t" if sign in header), ",")
+    with parsing(path, DataError, what="as a CSV", remedy="expected a header, and one line per image"):
+        columns, *lines = filter(None, csv.reader(io.StringIO(text, ""), delimiter=separator, skipinitialspace=True))
+        columns = [name.strip().lower() for name in columns]
+        named = [name for name in columns if name]
+        if "\0" in text or not lines or len(set(named)) < len(named):
+            raise ValueError("it holds NULs, a column twice, or no line")
+        for number, line in enumerate(lines, start=2):
+            if len(line) != len(columns):
+                raise ValueError(f"line {number} has {len(line)} fields and the header {len(columns)}")
+    rows = [dict(zip(columns, map(str.strip, line), strict=True)) for line in lines]
+    if {"seriesuid", "class"} <= rows[0].keys():
+        return _read_candidates(path, rows)
+    return _read_images(path, rows, pattern)
+
+
+def _require_columns(path: Path, rows: Sequence[Row], *columns: str) -> None:
+    missing = [name for name in columns if name not in rows[0]]
+    if missing:
+        raise DataError(f"{path}: no column {', '.join(missing)}; its columns are {', '.join(rows[0]) or 'none'}")
+
+
+def _read_images(path: Path, rows: Sequence[Row], pattern: str | None) -> LabelledData:
+    """Read one image per line.
+
+    The column `image` holds a file, several channels separated by `;`. With a column `mask` it is a segmentation:
+    `label` then names the structure of mask value 1, several separated by `;` those of 1, 2, …; without names the
+    values of the masks are looked up. Else `label` is the name of a class, several separated by `;` where several may
+    hold.
+
+    Raises:
+        DataError: Columns or files are missing, a line has no label, or lines do not fit together.
+        ScanError: A mask whose values are looked up cannot be used.
+    """
+    segmentation = "mask" in rows[0]
+    _require_columns(path, rows, "image", *(() if segmentation else ("label",)))
+    files = [[path.parent / name for name in _names_in(row["image"])] for row in rows]
+    masks = [path.parent / row["mask"] if segmentation else None for row in rows]
+    for number, (row, channels) in enumerate(zip(rows, files, strict=True), start=2):
+        if empty := [name for name in ("image", "mask", "patient") if row.get(name) == ""]:
+            raise DataError(f"{path}: line {number} has no {empty[0]}")
+        if len(channels) != len(files[0]):
+            raise DataError(
+                f"{path}: line {number} has {len(channels)} channels; expected {len(files[0])} as in line 2"
+            )
+    _require_files(path, chain(*files, masks))
+    values, classes = [], [()] * len(rows)
+    if segmentation:
+        labels, values = _structures(path, rows)
+    else:
+        labels, classes = _classes(path, rows)
+    first = [channels[0] for channels in files]
+    patients, notes = [row.get("patient", "") for row in rows], []
+    if pattern is not None or "patient" not in rows[0]:
+        patients, rule = find_patients(first, pattern, classes=classes)
+        notes.append(rule)
+    if unknown := [name for name in rows[0] if name not in _COLUMNS]:
+        notes.append(f"columns not used: {', '.join(unknown)}")
+    names, count = unique_names(first, path.parent), len(files[0])
+    return LabelledData(
+        name=path.stem,
+        task="segmentation" if segmentation else "classification",
+        cases=tuple(
+            LabelledCase(
+                name=names[number],
+                patient=patients[number],
+                images=tuple(FileImage(path=file) for file in files[number]),
+                mask=masks[number],
+                classes=classes[number],
+                part=require_part(row.get("split", ""), str(path)),
+            )
+            for number, row in enumerate(rows)
+        ),
+        labels=labels,
+        values=tuple((value,) for value in values),
+        multilabel=not segmentation and any(len(held) != 1 for held in classes),
+        channels=("image",) if count == 1 else tuple(f"channel {number}" for number in range(count)),
+        notes=tuple(notes),
+    )
+
+
+def _names_in(cell: str) -> list[str]:
+    return [name.strip() for name in cell.split(";")]
+
+
+def _classes(path: Path, rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[int, ...]]]:
+    """Return the names of the classes and the classes of each line; no name means none where several may hold."""
+    held = [[name for name in _names_in(row["label"]) if name] for row in rows]
+    several = any(len(names) > 1 for names in held)
+    for number, names in enumerate(held, start=2):
+        if not names and not several:
+            raise DataError(f"{path}: line {number} has no label")
+    labels = class_order([name for names in held for name in names])
+    index = {name: position for position, name in enumerate(labels)}
+    return labels, [tuple(sorted({index[name] for name in names})) for names in held]
+
+
+def _structures(path: Path, rows: Sequence[Row]) -> tuple[tuple[str, ...], list[int]]:
+    """Return the names and values of the background and the structures."""
+    named = sorted({row.get("label", "") for row in rows} - {""})
+    names = _names_in(named[0]) if named else []
+    if len(named) > 1 or "" in names:
+        raise DataError(
+            f"{path}: with masks, label names the structures of the values 1, 2, … and is the same in every line; "
+            f"received {' and '.join(map(repr, named[:2]))}"
+        )
+    if named:
+        return ("background", *names), list(range(len(names) + 1))
+    values = {0}  # the background, even where no voxel is left over for it
+    for mask in {path.parent / row["mask"]: None for row in rows}:
+        values |= set(np.unique(read_mask(mask).array).tolist())
+        if min(values) < 0:
+            raise DataError(
+                f"{mask}: holds {min(values)}; expected 0 for the background and numbers above for structures: set "
+                "voxels that nobody labelled to 0"
+            )
+    return ("background", *map(str, sorted(values)[1:])), sorted(values)
+
+
+def _read_candidates(path: Path, rows: Sequence[Row]) -> LabelledData:
+    """Read LUNA16's candidates, points in chest CT that are nodules or not, each as a patch of its scan.
+
+    The scans, `<seriesuid>.mhd`, lie anywhere below the table's folder; all candidates of one are of one patient. Those
+    whose scan is not there are skipped, with a note.
+
+    Raises:
+        DataError: Columns are missing, a number cannot be read, or no scan is there.
+    """
+    _require_columns(path, rows, *_LUNA_COLUMNS)
+    scans = {file_stem(scan): scan for suffix in ("nii.gz", "mha", "mhd") for scan in path.parent.rglob(f"*.{suffix}")}
+    series = {row["seriesuid"] for row in rows}
+    missing = sorted(series - scans.keys())
+    if len(missing) == len(series):
+        raise DataError(
+            f"{path}: none of the scans of its {len(series)} series is below {path.parent}, as {missing[0]}.mhd"
+        )
+    last: dict[Path, Volume] = {}
+    cases, remedy = [], "expected three coordinates in mm and class 0 or 1"
+    for number, row in enumerate(rows):
+        name = row["seriesuid"]
+        if name not in scans:
+            continue
+        with parsing(f"{path}: line {number + 2}", DataError, remedy=remedy):
+            x, y, z = (float(row[axis]) for axis in _LUNA_COLUMNS[1:4])
+            held = ("0", "1").index(row["class"])
+            if not math.isfinite(x + y + z):
+                raise ValueError(f"{x}, {y}, {z}")
+        # The world of LUNA16 is LPS, whose first two axes point the other way than those of RAS.
+        patch = PatchImage(path=scans[name], centre=(-x, -y, z), side=_SIDE, last=last)
+        cases.append(LabelledCase(name=f"{name}_{number:06d}", patient=name, images=(patch,), classes=(held,)))
+    notes = [f"patches of {_SIDE:g} mm around the candidates; all of a series are one patient"]
+    if missing:
+        notes.append(f"skipped {len(rows) - len(cases)} candidates of {len(missing)} series whose scans are not there")
+    return LabelledData(
+        name=path.parent.resolve().name,
+        task="classification",
+        cases=tuple(sorted(cases, key=lambda case: case.name)),  # by series, so that each scan is read once
+        labels=("no nodule", "nodule"),
+        modality="ct",
+        fit="resize",  # patches of one size in mm, whatever their voxels
+        notes=tuple(notes),
+    )

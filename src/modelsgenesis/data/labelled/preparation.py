@@ -1,25 +1,29 @@
-"""Labelled cases as a network sees them."""
+"""Labelled cases as a network sees them, each prepared once."""
 
 import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 
 from modelsgenesis.configs import InputContract
 from modelsgenesis.data import images
 from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData, PreparedCase
-from modelsgenesis.data.labelled.fitting import Fit, resize_or_crop
+from modelsgenesis.data.labelled.images import Fit, resize_or_crop
 from modelsgenesis.data.names import channel_order
-from modelsgenesis.data.preparation import PreparedVolume, prepare, prepare_label
+from modelsgenesis.data.preparation import prepare, prepare_label
 from modelsgenesis.data.reading import read_volume
-from modelsgenesis.data.volume import COLOUR, SkippedScan, Volume, spacing_of
+from modelsgenesis.data.volume import COLOUR, Volume, spacing_of
 from modelsgenesis.errors import DataError, GenesisError, ScanError
+from modelsgenesis.files import parsing, replacing
+from modelsgenesis.reporting import Reporter
 
 _APART = 0.1  # voxels; headers round, and a label so far off is still on the same voxel
-_ROUNDING = 1e-3  # of a whole number; scale factors and float16 leave less, an interpolation more
+_ROUNDING = 1e-3  # distance to a whole number; scale factors and float16 leave less, an interpolation more
 
 
 def check_same_grid(image: Volume, other: Volume) -> None:
@@ -35,11 +39,9 @@ def check_same_grid(image: Volume, other: Volume) -> None:
         raise ScanError(f"{other.source}: shape {other.array.shape} is not the {shape} of its image {image.source}")
     if not (image.has_spacing and other.has_spacing):
         return
-    corners = np.array(
-        [(*corner, *(0,) * (3 - len(shape)), 1) for corner in product(*((0, side - 1) for side in shape))]
-    )
+    corners = np.array([(*corner, *(0,) * (3 - len(shape)), 1) for corner in product(*((0, n - 1) for n in shape))])
     apart = np.linalg.norm(corners @ (image.affine - other.affine).T, axis=1).max()
-    if not apart <= _APART * min(spacing_of(image.affine, len(shape))):
+    if not apart <= _APART * min(spacing_of(image.affine, len(shape))):  # so that NaN is refused too
         raise ScanError(
             f"{other.source}: its affine is up to {apart:.3g} mm away from its image's, {image.source}; bring "
             "both to one grid"
@@ -47,7 +49,7 @@ def check_same_grid(image: Volume, other: Volume) -> None:
 
 
 def read_mask(path: Path) -> Volume:
-    """Read a label map: whole numbers of structures; of an image with a palette its indices.
+    """Read a label map: whole numbers of structures; the indices of an image with a palette.
 
     Raises:
         ScanError: It is a picture in colour, with an alpha channel or of a format that changes numbers, or it cannot be
@@ -64,7 +66,7 @@ def whole_numbers(values: np.ndarray, source: str) -> np.ndarray:
     """Return the values of a label map as integers, rounded within 0.001.
 
     Labels are names and not amounts: 0.99999 is a 1 that a scale factor changed, and 0.5, made by interpolation between
-    two structures, is none.
+    two structures, is not a label.
 
     Args:
         values: [*spatial], of any type.
@@ -95,7 +97,7 @@ def label_indices(values: np.ndarray, data: LabelledData, source: str) -> np.nda
 
     Args:
         values: [*spatial], of any type; see `whole_numbers`.
-        data: Tells the values of each class.
+        data: The data set, which tells the values of each class.
         source: What a message calls it.
 
     Returns:
@@ -106,12 +108,12 @@ def label_indices(values: np.ndarray, data: LabelledData, source: str) -> np.nda
     """
     values = whole_numbers(values, source)
     index = {value: number for number, group in enumerate(data.values) for value in group}
-    found = np.unique(values)
-    unknown = [value for value in found.tolist() if value not in index]
+    found = np.unique(values).tolist()
+    unknown = [value for value in found if value not in index]
     if unknown and not data.others_are_background:
         raise ScanError(f"{source}: label values {unknown[:5]} are not among {sorted(index)} of the data set")
     indices = np.zeros(values.shape, np.uint8)
-    for value in found.tolist():
+    for value in found:
         if index.get(value, 0):
             indices[values == value] = index[value]
     return indices
@@ -129,10 +131,10 @@ def prepare_case(
 
     Args:
         case: What to read.
-        data: The data set that it is of.
+        data: The data set that it belongs to.
         contract: How images are prepared.
         size: Sides that an image to classify is brought to at once, which saves memory; see `resize_or_crop`.
-        fit: How; `"auto"` as the data set says.
+        fit: How it is brought to them; `"auto"` as the data set says.
 
     Raises:
         ScanError: A file cannot be read or used, the channels or the mask are on another grid, or the mask has
@@ -143,76 +145,105 @@ def prepare_case(
     scans = [case.images[index].read() for index in order]
     for other in scans[1:]:
         check_same_grid(scans[0], other)
-    mask = None if case.mask is None else _mask(case.mask, scans[0], data)
-    label = None if mask is None else prepare_label(mask, contract).array.astype(np.uint8)
-    image, volumes = _stacked([prepare(scan, contract) for scan in scans])
-    if data.task == "classification":
-        volumes, image = (), image if size is None else resize_or_crop(image, size, data.fit if fit == "auto" else fit)
+    digest = hashlib.blake2b(repr(case.classes).encode(), digest_size=10)
+    label, read = None, list(scans)
+    if case.mask is not None:
+        mask = read_mask(case.mask)
+        check_same_grid(scans[0], mask)
+        # On the scan's very affine, from which the label's may differ by rounding: both get the same prepared grid.
+        mask = replace(scans[0], array=label_indices(mask.array, data, str(case.mask)))
+        label = prepare_label(mask, contract).array
+        read.append(mask)
+    for volume in read:
+        digest.update(repr((volume.array.shape, volume.array.dtype.str, volume.affine.tolist())).encode())
+        digest.update(volume.array.ravel(order="K").data)  # as it lies in memory: no copy of a volume
+    prepared = [prepare(scan, contract).array for scan in scans]
+    image = prepared[0][None] if len(prepared) == 1 else np.stack(prepared)  # of one channel without a copy
+    if data.task == "classification" and size is not None:
+        image = resize_or_crop(image, size, data.fit if fit == "auto" else fit)
     return PreparedCase(
         name=case.name,
         patient=case.patient,
         image=image,
-        volumes=volumes,
         label=label,
         classes=case.classes,
-        digest=_digest(case, scans if mask is None else [*scans, mask]),
+        digest=digest.hexdigest(),
     )
 
 
-def _mask(path: Path, scan: Volume, data: LabelledData) -> Volume:
-    """Return class indices on the scan's own grid, uint8 [*spatial]."""
-    label = read_mask(path)
-    check_same_grid(scan, label)
-    return replace(label, array=label_indices(label.array, data, str(path)))
-
-
-def _digest(case: LabelledCase, volumes: Sequence[Volume]) -> str:
-    """Return a digest of what a case was read as, by which a run that goes on tells whether it has changed."""
-    digest = hashlib.blake2b(repr(case.classes).encode(), digest_size=10)
-    for volume in volumes:
-        digest.update(repr((volume.array.shape, volume.array.dtype.str, volume.affine.tolist())).encode())
-        digest.update(volume.array.ravel(order="K").data)  # as it lies in memory: no copy of a volume
-    return digest.hexdigest()
-
-
-def _stacked(volumes: list[PreparedVolume]) -> tuple[np.ndarray, tuple[PreparedVolume, ...]]:
-    """Return [channels, *spatial] and the volumes as views of it."""
-    image = volumes[0].array[None] if len(volumes) == 1 else np.stack([volume.array for volume in volumes])
-    return image, tuple(replace(volume, array=channel) for volume, channel in zip(volumes, image, strict=True))
-
-
-def prepare_cases(
-    cases: Sequence[LabelledCase],
-    data: LabelledData,
-    contract: InputContract,
-    *,
-    strict: bool = False,
-    size: tuple[int, ...] | None = None,
-    fit: Fit = "auto",
-) -> tuple[list[PreparedCase], list[SkippedScan]]:
-    """Prepare many cases; a bad one is refused and reported, unless `strict`.
+class PreparedCases:
+    """The cases of a data set, each prepared once: kept in memory, or mapped from a folder that runs share.
 
     Args:
-        cases: Of the data set.
-        data: Tells what the values of masks mean.
-        contract: How images are prepared.
-        strict: A bad case is an error.
+        data: The data set.
         size: Sides that images to classify are brought to at once; None keeps their own.
-        fit: How; `"auto"` as the data set says.
+        fit: How they are brought to them; `"auto"` as the data set says.
+        strict: A bad case is an error instead of being skipped.
+        folder: Where prepared cases are written, and found by later runs and by other processes: their arrays are
+            mapped, so that several processes share one copy. None keeps them in the memory of this process.
 
-    Raises:
-        DataError: None is usable.
-        ScanError: One is not usable and `strict` is set.
     """
-    prepared: list[PreparedCase] = []
-    refused: list[SkippedScan] = []
-    for case in cases:
-        try:
-            prepared.append(prepare_case(case, data, contract, size=size, fit=fit))
-        except GenesisError as error:
-            if strict:
-                raise
-            refused.append(SkippedScan(source=case.name, reason=str(error)))
-    if cases and not prepared:
-        raise DataError(f"{data.name}: none of {len(cases)} cases is usable; the first: {refused[0].reason}")
-    return prepared, refused
+
+    def __init__(
+        self,
+        data: LabelledData,
+        *,
+        size: tuple[int, ...] | None = None,
+        fit: Fit = "auto",
+        strict: bool = False,
+        folder: str | Path | None = None,
+    ) -> None:
+        self.data, self.strict, self.folder = data, strict, None if folder is None else Path(folder)
+        self.options: dict[str, Any] = {"size": size, "fit": fit}
+        self._skipped: set[str] = set()
+        self._listed = {case.name: case for case in data.cases}
+        self._known: dict[tuple[InputContract, str], PreparedCase] = {}
+
+    def get(self, names: Sequence[str], contract: InputContract, reporter: Reporter) -> list[PreparedCase]:
+        """Return the cases of these names that can be used, prepared by a contract; the others are notes.
+
+        Raises:
+            DataError: There are names, and none of their cases can be used.
+            ScanError: A case cannot be used and `strict` is set.
+        """
+        for name in names:
+            if (contract, name) in self._known or name in self._skipped:
+                continue
+            try:
+                self._known[contract, name] = self._prepare(self._listed[name], contract)
+            except GenesisError as error:
+                if self.strict:
+                    raise
+                self._skipped.add(name)
+                reporter.note(f"skipped {name}: {error}")
+        found = [self._known[contract, name] for name in names if name not in self._skipped]
+        if names and not found:
+            raise DataError(f"{self.data.name}: none of {len(names)} cases is usable, such as {names[0]}; see above")
+        return found
+
+    def _prepare(self, case: LabelledCase, contract: InputContract) -> PreparedCase:
+        if self.folder is None:
+            return prepare_case(case, self.data, contract, **self.options)
+        path = self.folder / f"{self._key(case, contract)}.pt"
+        if not path.exists():
+            made = prepare_case(case, self.data, contract, **self.options)
+            # Tensors and text alone, which load without running code.
+            arrays = {"image": made.image, "label": np.empty(0) if made.label is None else made.label}
+            tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+            with replacing(path, DataError) as temporary:
+                torch.save({**tensors, "digest": made.digest}, temporary)
+        with parsing(path, DataError, remedy="delete it, and it is made again"):
+            # Mapped copy-on-write: what a transform changes in place stays private to its process.
+            stored = torch.load(path, mmap=True, weights_only=True)
+            image, label, digest = stored["image"].numpy(), stored["label"].numpy(), stored["digest"]
+        known: dict[str, Any] = {"name": case.name, "patient": case.patient, "classes": case.classes, "digest": digest}
+        return PreparedCase(image=image, label=None if case.mask is None else label, **known)
+
+    def _key(self, case: LabelledCase, contract: InputContract) -> str:
+        """Return a name that changes with the files of a case, by size and time, and with how they are prepared."""
+        files = [*(image.path for image in case.images), *([case.mask] if case.mask else [])]
+        states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        sources = [image.source for image in case.images]
+        data = (self.data.task, self.data.values, self.data.others_are_background, self.data.channels, self.data.fit)
+        told = (states, sources, case.classes, data, contract.to_dict(), self.options)
+        return hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest()

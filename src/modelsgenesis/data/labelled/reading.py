@@ -10,9 +10,8 @@ from modelsgenesis.configs import CONTRACTS
 from modelsgenesis.data import dataset_json
 from modelsgenesis.data.finding import scan_sources
 from modelsgenesis.data.labelled.cases import LabelledData, LabelledTask
-from modelsgenesis.data.labelled.layouts import read_folders, read_listed, read_medmnist
-from modelsgenesis.data.labelled.sources import FileImage
-from modelsgenesis.data.labelled.tables import LUNA_NAMES, read_table
+from modelsgenesis.data.labelled.images import FileImage
+from modelsgenesis.data.labelled.layouts import LUNA_NAMES, read_folders, read_listed, read_medmnist, read_table
 from modelsgenesis.data.modality import choose_contract
 from modelsgenesis.data.volume import ScanReference
 from modelsgenesis.errors import ConfigurationError, DataError, nearest, printable
@@ -21,7 +20,7 @@ from modelsgenesis.files import parsing
 _TASKS: dict[str, LabelledTask] = {"seg": "segmentation", "cls": "classification"}
 _LAYOUTS = (
     "expected a Decathlon or nnU-Net dataset.json, a CSV with a column image, LUNA16's candidates.csv, a MedMNIST "
-    ".npz, or a folder a class"
+    ".npz, or one folder per class"
 )
 _LOOKED_AT = 8  # images whose headers and values tell dimensions and modality
 
@@ -53,7 +52,7 @@ def read_labelled(
 
     Args:
         source: A Decathlon or nnU-Net folder or its `dataset.json`; a CSV of images with labels; LUNA16's
-            `candidates.csv` or its folder; a MedMNIST `.npz`; or a folder with a folder of images a class.
+            `candidates.csv` or its folder; a MedMNIST `.npz`; or a folder with one folder of images per class.
         task: `"seg"` or `"cls"`; None takes what the data is for.
         modality: What the images are; None takes what the data set says or its values tell.
         patient_pattern: A regular expression on a file's name, else its path, whose first group is the patient, such
@@ -94,15 +93,15 @@ def _read(path: Path, pattern: str | None) -> LabelledData:
     tables = known[:1] or [one for one in inside if one.suffix.lower() in (".csv", ".npz")] or [path]
     if len(tables) > 1:
         raise DataError(f"{path}: holds {tables[0].name} and {tables[1].name}; name the one to read")
-    suffix = tables[0].suffix.lower()
     if tables == [path] and any(one.is_dir() for one in inside):
         return read_folders(path, pattern)
-    if suffix == ".json":
-        return read_listed(tables[0], pattern)
-    if suffix == ".csv":
-        return read_table(tables[0], pattern)
-    if suffix == ".npz":
-        return read_medmnist(tables[0])
+    match tables[0].suffix.lower():
+        case ".json":
+            return read_listed(tables[0], pattern)
+        case ".csv":
+            return read_table(tables[0], pattern)
+        case ".npz":
+            return read_medmnist(tables[0])
     raise DataError(f"{path}: of no known layout, or empty; {_LAYOUTS}")
 
 
@@ -112,7 +111,7 @@ def _single_patients(data: LabelledData) -> list[str]:
     patients = Counter(index for index, _ in held)
     single = ", ".join(repr(data.labels[index]) for index, count in sorted(patients.items()) if count == 1)
     remedy = "cannot be both learnt and measured; if they are of several patients, tell those apart with --patient"
-    return [f"warning: all images of {single} are of one patient a class, so that it {remedy}"] if single else []
+    return [f"warning: all images of {single} are of one patient per class, so that it {remedy}"] if single else []
 
 
 def _described(data: LabelledData, modality: str | None) -> LabelledData:
@@ -136,7 +135,7 @@ def _described(data: LabelledData, modality: str | None) -> LabelledData:
 
 
 def _reference(image: object) -> ScanReference | None:
-    """Return what a header says of a file; None for what is no file of its own, or cannot be read."""
+    """Return what a header says of a file; None for what is not a file of its own, or cannot be read."""
     if isinstance(image, ScanReference):
         return image
     scans = scan_sources(image.path)[0] if isinstance(image, FileImage) else []

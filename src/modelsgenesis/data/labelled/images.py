@@ -1,19 +1,22 @@
-"""Where the images of a labelled case lie: a file, a row of an array, a cube of a scan."""
+"""Where the images of a labelled case lie: a file, a row of an array, a patch of a scan; and fitting them to a size."""
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.lib import format as npy
 
-from modelsgenesis.data.labelled.fitting import cut_box
+from modelsgenesis.data.preparation import interpolate
 from modelsgenesis.data.reading import read_volume
 from modelsgenesis.data.volume import ScanReference, Volume
-from modelsgenesis.errors import ScanError, UnreadableScanError
+from modelsgenesis.errors import ScanError, ShapeError
 from modelsgenesis.files import open_regular, parsing
+
+Fit = Literal["auto", "resize", "crop"]
 
 # Real images shrink to a tenth, masks to a 200th and a bomb of zeros to a 1,000th; what is small may be any of them.
 _ANY_SIZE, _RATIO = 1 << 30, 50
@@ -60,7 +63,7 @@ class ArrayFile:
         """Return the names of its arrays.
 
         Raises:
-            UnreadableScanError: It is not an `.npz` file.
+            ScanError: It is not an `.npz` file.
         """
         with self._opened() as archive:
             return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
@@ -69,11 +72,11 @@ class ArrayFile:
         """Return an array [n, …]; bits become numbers.
 
         Raises:
-            UnreadableScanError: The file is damaged, lacks the array, or its header claims other values than real
-                numbers or more of them than can be there.
+            ScanError: The file is damaged, lacks the array, or its header claims other values than real numbers or
+                more of them than can be there.
         """
         if key not in self._arrays:
-            with self._opened() as archive, parsing(f"{self.path}: {key}", UnreadableScanError):
+            with self._opened() as archive, parsing(f"{self.path}: {key}", ScanError):
                 self._check(key, archive)
                 with archive.open(f"{key}.npy") as member:
                     array = npy.read_array(member, allow_pickle=False)
@@ -82,8 +85,11 @@ class ArrayFile:
 
     @contextmanager
     def _opened(self) -> Iterator[zipfile.ZipFile]:
-        error = UnreadableScanError
-        with parsing(self.path, error), open_regular(self.path, error) as file, zipfile.ZipFile(file) as archive:
+        with (
+            parsing(self.path, ScanError),
+            open_regular(self.path, ScanError) as file,
+            zipfile.ZipFile(file) as archive,
+        ):
             yield archive
 
     def _check(self, key: str, archive: zipfile.ZipFile) -> None:
@@ -92,10 +98,10 @@ class ArrayFile:
         with archive.open(stored) as member:
             shape, _, dtype = _HEADERS[npy.read_magic(member)](member)
         if not shape or dtype.kind not in "biuf":
-            raise UnreadableScanError(f"{self.path}: {key} is {dtype} {shape}; expected an array of real numbers")
+            raise ScanError(f"{self.path}: {key} is {dtype} {shape}; expected an array of real numbers")
         size, whole = int(np.prod(shape, dtype=object)) * dtype.itemsize, self.path.stat().st_size
         if size > min(stored.file_size, max(_ANY_SIZE, _RATIO * whole)):
-            raise UnreadableScanError(
+            raise ScanError(
                 f"{self.path}: {key} claims {size:,} bytes in a file of {whole:,}; it is damaged, or made to fill the "
                 "memory"
             )
@@ -141,14 +147,14 @@ class ArrayImage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CubeImage:
-    """A cube of a scan around a point in the world.
+class PatchImage:
+    """A patch of a scan around a point in the world.
 
     Attributes:
         path: File of the scan.
-        centre: Of the cube, in mm in RAS.
-        side: Of the cube, in mm.
-        last: The scan that was read last, shared among the cubes of a data set: many of one scan follow each other.
+        centre: Its centre, in mm in RAS.
+        side: Length of its sides, in mm.
+        last: The scan that was read last, shared among the patches of a data set: many of one scan follow each other.
     """
 
     path: Path
@@ -162,13 +168,13 @@ class CubeImage:
         return f"{self.path} at {', '.join(f'{value:.1f}' for value in self.centre)} mm"
 
     def read(self) -> Volume:
-        """Cut the cube out; what lies outside of the scan has the scan's lowest value.
+        """Cut the patch out; outside of the scan it has the scan's lowest value.
 
         Raises:
             ScanError: The scan cannot be read, or the centre is outside of it.
         """
         if self.path not in self.last:
-            self.last.clear()
+            self.last.clear()  # one scan at a time: LUNA16 has 888 of half a gigabyte
             self.last[self.path] = read_volume(self.path)
         scan = self.last[self.path]
         if scan.array.ndim != 3 or scan.spacing is None:
@@ -179,11 +185,54 @@ class CubeImage:
                 f"{self.source}: lies outside of the scan of {scan.array.shape} voxels; check the coordinates"
             )
         sides = [max(round(self.side / size), 1) for size in scan.spacing]
-        shift = np.eye(4)
+        shift = np.eye(4)  # from the patch's voxels to the scan's
         shift[:3, 3] = place - np.array(sides) // 2
-        cube = cut_box(scan.array, shift[:3, 3].astype(int).tolist(), sides)
-        return replace(scan, array=cube, affine=scan.affine @ shift, source=self.source, header=None)
+        patch = cut_box(scan.array, shift[:3, 3].astype(int).tolist(), sides)
+        return replace(scan, array=patch, affine=scan.affine @ shift, source=self.source, header=None)
 
 
-ImageSource = FileImage | ArrayImage | CubeImage | ScanReference
+ImageSource = FileImage | ArrayImage | PatchImage | ScanReference
 """One channel of one case: `source` is what messages call it, `path` its file, and `read()` gives the `Volume`."""
+
+
+def resize_or_crop(image: np.ndarray, size: tuple[int, ...], fit: Fit = "auto") -> np.ndarray:
+    """Bring an image to a size.
+
+    Args:
+        image: float32 [channels, *spatial].
+        size: [*sides].
+        fit: `"resize"` interpolates linearly and averages where it shrinks; `"crop"` cuts or pads with the lowest
+            value around the centre; `"auto"` resizes planes and crops volumes, whose voxels have a size in mm.
+
+    Returns:
+        float32 [channels, *size]; the image itself where it has the size.
+
+    Raises:
+        ShapeError: The image has other axes than the size.
+
+    Example:
+        >>> resize_or_crop(np.ones((1, 256, 200), np.float32), (128, 128)).shape
+        (1, 128, 128)
+    """
+    if image.ndim != len(size) + 1:
+        raise ShapeError(f"image of shape {image.shape}: expected [channels, {len(size)} spatial axes]")
+    if image.shape[1:] == size:
+        return image
+    if fit == "resize" or (fit == "auto" and len(size) == 2):
+        steps = tuple(old / new for old, new in zip(image.shape[1:], size, strict=True))
+        return interpolate(image, size, steps)
+    first = [int((old - new) / 2) for old, new in zip(image.shape[1:], size, strict=True)]  # towards 0 on either side
+    return cut_box(image, (0, *first), (len(image), *size))
+
+
+def cut_box(array: np.ndarray, first: Sequence[int], sides: Sequence[int]) -> np.ndarray:
+    """Return a copy of a box that overlaps an array, filled up with the lowest value where it reaches over the edge.
+
+    Example:
+        >>> cut_box(np.array([3, 1, 2]), [1], [4]).tolist()
+        [1, 2, 1, 1]
+    """
+    ends = [start + side for start, side in zip(first, sides, strict=True)]
+    inside = tuple(slice(max(start, 0), end) for start, end in zip(first, ends, strict=True))
+    margins = [(max(-a, 0), max(b - length, 0)) for a, b, length in zip(first, ends, array.shape, strict=True)]
+    return np.pad(array[inside], margins, constant_values=array.min())

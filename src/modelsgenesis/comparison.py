@@ -1,0 +1,530 @@
+"""Compare initialisations on labelled data: fine-tune each with few labels, many times, and test the differences.
+
+A comparison is a loop over `finetune`: every initialisation × label count × seed is one trial, and what has finished is
+not repeated. An initialisation is called an arm, as the groups of a clinical trial are.
+"""
+
+import functools
+import hashlib
+import itertools
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelsgenesis._version import __version__
+from modelsgenesis.checkpoints import load_bundle, read_config, save_bundle
+from modelsgenesis.configs import FinetuningConfig, apply_settings
+from modelsgenesis.configs.base import plain
+from modelsgenesis.configs.comparison import SCRATCH, TUNING_SEED, ComparisonConfig, file_name
+from modelsgenesis.data import LabelledData
+from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, MissingExtraError, TrainingError, nearest
+from modelsgenesis.figures import comparison_report, draw_comparison
+from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
+from modelsgenesis.finetuning import default_finetuning, finetune, read_task
+from modelsgenesis.metrics.classification import CLASSIFICATION_METRICS
+from modelsgenesis.metrics.segmentation import SEGMENTATION_METRICS
+from modelsgenesis.metrics.significance import analyse, label_efficiency, require_scipy
+from modelsgenesis.metrics.summary import flat
+from modelsgenesis.models import announce, load, public_name
+from modelsgenesis.reporting import Reporter
+from modelsgenesis.training import Split
+from modelsgenesis.training.results import read_results, read_rows
+from modelsgenesis.training.splits import check_split, choose_labelled, count_split, read_split, split_cases
+from modelsgenesis.training.trials import Record, Records, Trial, run_trials
+
+Settings = tuple[str, ...]
+"""`key=value` of a fine-tuning."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What `compare` wrote.
+
+    Attributes:
+        folder: Where: `table.md`, `results.json`, `runs.csv`, `comparison.png`, and a file per run.
+        results: The content of `results.json`.
+        table: The content of `table.md`.
+    """
+
+    folder: Path
+    results: dict[str, Any]
+    table: str
+
+
+def compare(
+    source: str | Path | LabelledData,
+    output: str | Path,
+    *,
+    comparison: ComparisonConfig,
+    config: FinetuningConfig | None = None,
+    settings: Sequence[str] = (),
+    split: Split | str | Path | None = None,
+    task: str | None = None,
+    modality: str | None = None,
+    patient_pattern: str | None = None,
+    jobs: int = 1,
+    keep_models: bool = False,
+    device: str = "auto",
+    strict: bool = False,
+    token: str | None = None,
+    reporter: Reporter | None = None,
+) -> Comparison:
+    """Fine-tune every initialisation with every label count and seed by the same budget, and test how they differ.
+
+    A folder that holds a part of the comparison is resumed: finished runs are not repeated, and more runs, label counts
+    or initialisations may be asked for than before.
+
+    Args:
+        source: Labelled data: a folder or file that `read_labelled` knows, or what it returned.
+        output: Folder of the comparison: new, or of the same one.
+        comparison: Initialisations, label counts, runs, what to tune.
+        config: The fine-tuning that all share; its fractions and `split_seed` make the split.
+        settings: `key=value` on top of it.
+        split: Which cases are for what, or a file that says it; by default drawn.
+        task: `"seg"` or `"cls"`; None takes what the data is for.
+        modality: What the images are; None takes what the data says.
+        patient_pattern: A regular expression on a file's name whose first group is the patient.
+        jobs: Processes that train at the same time, each on its share of the cores; 1 on a GPU.
+        keep_models: Keep the trained bundle of every run, in `models/`.
+        device: `"auto"`, `"cpu"`, `"cuda"` …
+        strict: A bad case is an error instead of being skipped.
+        token: Token of the Hub.
+        reporter: Receives the progress.
+
+    Returns:
+        Where the results are, and the results.
+
+    Raises:
+        DataError: The data or the split cannot be used.
+        TrainingError: A run failed, or the folder holds another comparison; the message lists the differences.
+        Interrupted: A signal came; what had finished is kept, and the same call resumes.
+
+    Example:
+        comparison = describe_comparison(["scratch", "genesis=runs/pretrain"], labels=["5", "10"])
+        print(compare("Task04_Hippocampus", "runs/compared", comparison=comparison).table)
+    """
+    reporter = reporter or Reporter()
+    require_scipy()  # before hours of training, not after them
+    data = read_task(source, task=task, modality=modality, patient_pattern=patient_pattern)
+    for note in data.notes:
+        reporter.note(note)
+    # Without loader processes: they would compete with the trainings that run side by side.
+    config = apply_settings(config or default_finetuning(data).override(workers=0), settings)
+    metric = _choose_metric(comparison.metric, data)
+    split = _choose_split(data, config, split, comparison)
+    records = Records(output)
+    try:
+        with records.work_folder() as work:
+            arms = _load_arms(comparison, data, config, work / "weights", token=token, reporter=reporter)
+            fixed = {"data": data.name, "classes": data.labels, "split": asdict(split), "training": config.to_dict()}
+            fixed |= {key: comparison.to_dict()[key] for key in ("resample_labels", "tune", "tuning_runs")}
+            described = {name: _describe(arm) for name, arm in arms.items()}
+            files = _digest_files(data, (*split.training, *split.validation))
+            records.describe(asked=fixed, arms=described, files=files)
+            models = records.folder / "models" if keep_models else None
+            train = partial(_train, arms=arms, data=data, work=work, models=models, device=device, strict=strict)
+            plan = partial(_plan, comparison, data, arms, config.split_seed)
+            finish = partial(_finish, records, train, jobs, reporter)
+            choices: list[dict[str, Any]] = []
+            if comparison.tune:  # before a test patient is read: no choice can depend on one
+                choices = _choose_settings(
+                    comparison, _choose_metric(None, data), replace(split, test=()), plan, finish
+                )
+                write_json(records.folder / "tuning.json", choices, TrainingError)
+            records.describe(files=_digest_files(data, split.test))
+            chosen = {(choice["arm"], choice["labels"]): [tuple(choice["chosen"])] for choice in choices}
+            trials = plan(split, range(comparison.runs), lambda *key: chosen.get(key, [()]))
+            finished = finish("comparing", trials)
+    finally:
+        records.close()
+    for trial, record in zip(trials, finished, strict=True):
+        if record.get("diverged"):
+            raise TrainingError(
+                f"{trial}: the training diverged; give the initialisation a lower learning rate with --set-arm, or "
+                "choose one with --tune, in another folder"
+            )
+    results = plain(_summarize(comparison, data, config, split, arms, metric, finished, choices))
+    return _write(records.folder, results, finished, reporter)
+
+
+def describe_comparison(
+    inits: Sequence[str], *, arm_settings: Sequence[str] = (), dims: Sequence[int] = (), **options: Any
+) -> ComparisonConfig:
+    """Return a comparison in the words of the command line.
+
+    Args:
+        inits: `scratch`, a name, `org/repo` or a folder for each initialisation; `NAME=` before it is what to call it.
+        arm_settings: `arm:key=value`, for one of them alone.
+        dims: One number: of every network, weights of others adapted. Two: every scratch arm is made of each, other
+            arms keep those of their weights.
+        options: More of `ComparisonConfig`.
+
+    Raises:
+        ConfigurationError: A setting is of no arm, or a field cannot be as given.
+
+    Example:
+        >>> [arm.name for arm in describe_comparison(["scratch", "ours=runs/pretrain"], dims=[2, 3]).arms]
+        ['scratch 2D', 'scratch 3D', 'ours']
+    """
+    arms: list[dict[str, Any]] = []
+    for text in inits:
+        name, equals, init = text.partition("=")
+        name, init = (name, init) if equals and not Path(text).exists() else (public_name(text), text)
+        own = dims if init == SCRATCH or len(dims) == 1 else ()
+        for number in own or [None]:
+            called = f"{name} {number}D" if len(own) > 1 else name
+            arms.append({"name": called, "init": init, "settings": [f"dims={number}"] if own else []})
+    for text in arm_settings:
+        name, _, setting = text.partition(":")
+        if "=" not in setting:
+            raise ConfigurationError(f"set-arm {text!r}: expected arm:key=value, such as scratch:learning_rate=3e-3")
+        meant = [arm for arm in arms if arm["name"] == name]
+        if not meant:
+            names = [arm["name"] for arm in arms]
+            raise ConfigurationError(f"set-arm {text!r}: there is no arm {name!r}; {nearest(name, names)}")
+        meant[0]["settings"].append(setting)
+    return ComparisonConfig.from_dict({"arms": arms, **options})
+
+
+def _choose_metric(metric: str | None, data: LabelledData) -> str:
+    """Return the metric to test: as asked, else that of the task, by which networks are kept and settings chosen."""
+    segments = data.task == "segmentation"
+    own, known = ("dice", SEGMENTATION_METRICS) if segments else ("auc", CLASSIFICATION_METRICS)
+    first, _, label = (metric or own).partition(" ")
+    if first not in known or (label and label not in data.labels):
+        names = [*known, *(f"{own} {name}" for name in data.labels)]
+        raise ConfigurationError(f"metric: received {metric!r}; {nearest(str(metric), names)}")
+    return metric or own
+
+
+def _choose_split(
+    data: LabelledData, config: FinetuningConfig, split: Split | str | Path | None, comparison: ComparisonConfig
+) -> Split:
+    if isinstance(split, (str, Path)):
+        split = read_split(split)
+    split = split or split_cases(data, config.override(labelled_patients=None))
+    check_split(split, data)
+    if not split.test:
+        raise DataError(f"{data.name}: the split has no test patients, so nothing could be compared")
+    if comparison.tune and not split.validation:
+        raise DataError(f"{data.name}: the split has no validation patients to choose settings on")
+    return split
+
+
+def _load_arms(
+    comparison: ComparisonConfig,
+    data: LabelledData,
+    config: FinetuningConfig,
+    folder: Path,
+    *,
+    token: str | None,
+    reporter: Reporter,
+) -> dict[str, FinetuningConfig]:
+    """Load what the arms start from, once and for all processes; return the fine-tuning of each."""
+    weights: dict[str, str] = {}
+    dims: dict[str, int] = {}
+    for number, init in enumerate(dict.fromkeys(arm.init for arm in comparison.arms if arm.init != SCRATCH)):
+        bundle = load(init, token=token, progress=announce(reporter))
+        weights[init] = str(save_bundle(folder / str(number) / file_name(public_name(init)), bundle))
+        dims[weights[init]] = bundle.config.network.unet.dims
+    arms: dict[str, FinetuningConfig] = {}
+    for arm in comparison.arms:
+        own, source = apply_settings(config, arm.settings), weights.get(arm.init)
+        if arm.init == SCRATCH and not any(setting.startswith("network.") for setting in arm.settings):
+            # The control has the architecture of the first weights of its dimensions, else of the first.
+            source = next(iter([*(path for path in dims if own.dims in (None, dims[path])), *dims]), None)
+        if own.dims is None and source is not None and dims[source] < data.dims:
+            own = own.override(dims=2)  # weights of 2D learn the slices of volumes, and so does their control
+        if own.dims == 2 and own.patch_size:
+            own = own.override(patch_size=own.patch_size[:2])  # two sides of what arms of three share
+        arms[arm.name] = own.override(init=source, from_scratch=arm.init == SCRATCH and source is not None)
+    return arms
+
+
+def _describe(arm: FinetuningConfig) -> dict[str, Any]:
+    """Return what tells an arm from one of the same name in another comparison."""
+    if arm.init is None:
+        return {"training": arm.to_dict(), "weights": None}
+    bundle, digest = read_config(arm.init), sha256_of(Path(arm.init) / "model.safetensors")
+    start = {"init": Path(arm.init).name, "network": bundle.network.to_dict(), "input": bundle.input.to_dict()}
+    # Another control of the same architecture is the same: its weights are random.
+    return {"training": {**arm.to_dict(), **start}, "weights": None if arm.from_scratch else digest}
+
+
+def _digest_files(data: LabelledData, names: Iterable[str]) -> dict[str, str]:
+    """Return a digest of the image and label files of each case, by which a resumed comparison tells a change."""
+    wanted, known = set(names), functools.cache(sha256_of)  # an archive holds many cases
+    digests: dict[str, str] = {}
+    for case in data.cases:
+        if case.name in wanted:
+            paths = [image.path for image in case.images] + ([case.mask] if case.mask else [])
+            series = [file for path in paths if path.is_dir() for file in sorted(path.iterdir())]  # of DICOM
+            files = [file for file in (*paths, *series) if file.is_file()]
+            digests[case.name] = hashlib.sha256("".join(map(known, files)).encode()).hexdigest()[:16]
+    return digests
+
+
+def _plan(
+    comparison: ComparisonConfig,
+    data: LabelledData,
+    arms: Iterable[str],
+    split_seed: int,
+    split: Split,
+    seeds: Iterable[int],
+    settings: Callable[[str, int], Iterable[Settings]],
+) -> list[Trial]:
+    """Return the trials of every arm and label count, seed by seed: a comparison that is cut short is balanced.
+
+    Args:
+        comparison: Label counts, and whether each seed draws its own labelled patients.
+        data: The labelled data.
+        arms: Names of the arms.
+        split_seed: Which patients are labelled, if they are the same in all runs.
+        split: Which cases are for what; without test cases the trials choose settings.
+        seeds: One per run.
+        settings: Those of an arm and label count, each a trial of its own.
+    """
+    patients = {case.name: case.patient for case in data.cases}
+    trials: list[Trial] = []
+    for seed, labels in itertools.product(seeds, comparison.labels):
+        drawn_by = seed if comparison.resample_labels else split_seed
+        few = split if labels == "all" else choose_labelled(split, data, labels, drawn_by)
+        count = len({patients[name] for name in few.training})
+        for arm in arms:
+            trials += [Trial(arm=arm, labels=count, seed=seed, split=few, settings=own) for own in settings(arm, count)]
+    return list(dict.fromkeys(trials))  # "5" and "10%" may be the same patients
+
+
+def _finish(
+    records: Records,
+    train: Callable[[Trial], Record],
+    jobs: int,
+    reporter: Reporter,
+    title: str,
+    trials: Sequence[Trial],
+) -> list[Record]:
+    """Return the record of every trial; those that are not in the folder yet are trained."""
+    done = {trial: record for trial in trials if (record := records.read(trial)) is not None}
+    missing = [trial for trial in trials if trial not in done]
+    notes: set[str] = set()
+    reporter.begin(title, len(trials), len(done))
+    try:
+        for trial, record in run_trials(missing, train, jobs):
+            done[trial] = record
+            records.write(trial, record)
+            for note in record.get("notes", ()):
+                if note not in notes:  # each once, and not once per run
+                    reporter.note(note)
+                notes.add(note)
+            reporter.advance(len(done))
+    except Interrupted as signal:
+        raise Interrupted(
+            signal.signum,
+            f"interrupted with {len(done)} of {len(trials)} runs finished, which are kept; the same command resumes",
+        ) from None
+    finally:
+        reporter.end()
+    return [done[trial] for trial in trials]
+
+
+class _Notes(Reporter):
+    """Keeps what a training in another process says."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        """Keep a line."""
+        self.notes.append(text)
+
+
+def _train(
+    trial: Trial,
+    *,
+    arms: Mapping[str, FinetuningConfig],
+    data: LabelledData,
+    work: Path,
+    models: Path | None,
+    device: str,
+    strict: bool,
+) -> Record:
+    """Fine-tune one network and return what it measured; this may run in a process of its own.
+
+    Args:
+        trial: What to train.
+        arms: The fine-tuning of each arm.
+        data: The labelled data.
+        work: Folder of prepared cases, which all processes map, and of the training under way.
+        models: Folder to keep the trained bundle in; None keeps none.
+        device: Where to compute.
+        strict: A bad case is an error.
+    """
+    started, folder, notes = time.perf_counter(), work / trial.place, _Notes()
+    # Intervals are over the runs and not of each: one resample of the patients is enough.
+    config = apply_settings(arms[trial.arm], trial.settings).override(seed=trial.seed, bootstrap=1)
+    finetune(
+        data,
+        folder,
+        config=config,
+        split=trial.split,
+        cache=work / "prepared",
+        device=device,
+        strict=strict,
+        draw=False,
+        reporter=notes,
+    )
+    results = read_results(folder)
+    parameters = sum(parameter.numel() for parameter in load_bundle(folder).network.parameters())
+    record = {
+        **trial.asked,
+        "learning_rate": config.learning_rate,
+        "parameters": parameters,
+        **{key: results[key] for key in ("validation", "step", "steps", "precision", "device")},
+        **({} if trial.tuning else {"test": flat(results["test"]), "cases": read_rows(folder, results)}),
+        "notes": notes.notes,
+        "seconds": round(time.perf_counter() - started, 2),
+        "library_version": __version__,
+    }
+    if models is not None and not trial.tuning:
+        shutil.rmtree(folder / "checkpoints")
+        shutil.copytree(folder, models / trial.place, dirs_exist_ok=True)
+    shutil.rmtree(folder)  # nothing else of hundreds of trainings stays on disk
+    return record
+
+
+def _choose_settings(
+    comparison: ComparisonConfig,
+    metric: str,
+    split: Split,
+    plan: Callable[..., list[Trial]],
+    finish: Callable[[str, Sequence[Trial]], list[Record]],
+) -> list[dict[str, Any]]:
+    """Return the settings that each arm and label count chooses by the mean of its runs on the validation patients.
+
+    Args:
+        comparison: Candidates and runs.
+        metric: What is compared.
+        split: Without test cases, on which no choice may depend.
+        plan: Makes the trials.
+        finish: Trains them.
+    """
+    seeds = range(TUNING_SEED, TUNING_SEED + comparison.tuning_runs)
+    trials = plan(split, seeds, lambda *_: comparison.candidates())
+    scores: dict[tuple[str, int], dict[Settings, list[float]]] = {}
+    for trial, record in zip(trials, finish("choosing settings", trials), strict=True):
+        score = -math.inf if record.get("diverged") else record["validation"].get(metric)
+        if score is None:
+            raise DataError(
+                f"{trial}: the validation patients give no {metric}; take more of them, so that each class is among "
+                "them, or leave out --tune"
+            )
+        scores.setdefault((trial.arm, trial.labels), {}).setdefault(trial.settings, []).append(score)
+    return [{"arm": arm, "labels": labels, **choose(tried)} for (arm, labels), tried in scores.items()]
+
+
+def choose(tried: Mapping[Settings, Sequence[float]]) -> dict[str, Any]:
+    """Return the candidate with the best mean over its runs, and all that was tried.
+
+    Args:
+        tried: The scores of each candidate; minus infinity of a run that diverged, which puts a candidate last.
+
+    Returns:
+        JSON values: `chosen`, the first on ties, and `candidates` with their mean, None where a run diverged.
+
+    Example:
+        >>> choose({("learning_rate=1e-3",): [0.6, 0.7], ("learning_rate=3e-3",): [0.8, -math.inf]})["chosen"]
+        ['learning_rate=1e-3']
+    """
+    means = {candidate: float(np.mean(scores)) for candidate, scores in tried.items()}
+    best = max(means, key=lambda candidate: means[candidate])
+    candidates = [{"settings": list(one), "mean": mean if math.isfinite(mean) else None} for one, mean in means.items()]
+    return {"chosen": list(best), "candidates": candidates}
+
+
+def _summarize(
+    comparison: ComparisonConfig,
+    data: LabelledData,
+    config: FinetuningConfig,
+    split: Split,
+    arms: Mapping[str, FinetuningConfig],
+    metric: str,
+    records: Sequence[Record],
+    choices: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return the content of `results.json`."""
+    counts, pairs = count_split(split, data), choose_pairs(arms, data.dims)
+    shown: dict[str, Any] = {}
+    for arm in comparison.arms:
+        own = arms[arm.name]
+        shown[arm.name] = {
+            "init": None if arm.init == SCRATCH else public_name(arm.init),
+            "settings": arm.settings,
+            "dims": own.dims or data.dims,
+            "parameters": next(record["parameters"] for record in records if record["arm"] == arm.name),
+            **{key: getattr(own, key) for key in ("learning_rate", "steps", "batch_size")},
+        }
+    return {
+        "format_version": 2,
+        "metric": metric,
+        "data": {
+            "name": data.name,
+            "task": data.task,
+            **{key: {subset: count[key] for subset, count in counts.items()} for key in ("patients", "cases")},
+        },
+        "resample_labels": comparison.resample_labels,
+        "seeds": list(range(comparison.runs)),
+        **{key: ", ".join(sorted({record[key] for record in records})) for key in ("precision", "device")},
+        "training": config.to_dict(),
+        "arms": shown,
+        "labels": analyse(records, pairs, metric),
+        "efficiency": label_efficiency(records, pairs, metric),
+        "tuning": choices,
+    }
+
+
+def choose_pairs(arms: Mapping[str, FinetuningConfig], dims: int) -> list[tuple[str, str]]:
+    """Return which arms are compared: each with the first scratch arm of its dimensions, else with the first arm.
+
+    Where arms of two and of three dimensions are there, each kind of start is compared across the dimensions too.
+    """
+    axes = {name: arm.dims or dims for name, arm in arms.items()}
+    scratch = [name for name, arm in arms.items() if arm.init is None or arm.from_scratch]
+    pairs: list[tuple[str, str]] = []
+    for name in arms:
+        reference = next(iter([*(one for one in scratch if axes[one] == axes[name]), *scratch, *arms]))
+        if reference != name and (name not in scratch or axes[reference] == axes[name]):
+            pairs.append((name, reference))
+    for kind in (scratch, [name for name in arms if name not in scratch]):
+        volumes, slices = ([name for name in kind if axes[name] == number] for number in (3, 2))
+        pairs += list(zip(volumes[:1], slices[:1], strict=False))
+    return pairs
+
+
+def _write(folder: Path, results: dict[str, Any], records: Sequence[Record], reporter: Reporter) -> Comparison:
+    """Write `runs.csv`, `results.json`, `table.md` and `comparison.png`."""
+    rows = [
+        {
+            **{name: record[name] for name in ("arm", "labels", "seed", "learning_rate")},
+            "settings": " ".join(record["settings"]),
+            **record["test"],
+            **{f"validation {name}": value for name, value in record["validation"].items()},
+            **{name: record[name] for name in ("step", "steps", "seconds")},
+        }
+        for record in records
+    ]
+    table = comparison_report(results)
+    write_csv(folder / "runs.csv", rows, TrainingError)
+    write_json(folder / "results.json", results, TrainingError)
+    write_atomically(folder / "table.md", table, TrainingError)
+    try:
+        draw_comparison(results, folder / "comparison.png")
+    except MissingExtraError as error:
+        reporter.note(f"no figure: {error}")
+    return Comparison(folder, results, table)

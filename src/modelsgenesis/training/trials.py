@@ -1,0 +1,269 @@
+"""Trials: many small trainings, several at a time on processes of their own, and the folder of those that finished."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import signal
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from multiprocessing import active_children, get_context
+from pathlib import Path
+from typing import Any
+
+from modelsgenesis.configs.base import plain
+from modelsgenesis.configs.comparison import file_name
+from modelsgenesis.errors import GenesisError, Interrupted, TrainingError
+from modelsgenesis.files import parsing, read_json, write_json
+from modelsgenesis.training.run import compare, hold_folder
+from modelsgenesis.training.sampler import end_with_parent
+from modelsgenesis.training.splits import Split
+from modelsgenesis.training.trainer import DivergenceError, graceful_stop
+
+DESCRIPTION_NAME = "comparison.json"
+_WORK = ".work-"
+_PATIENCE = 10.0  # seconds that a worker has to end its step before it is killed
+_WAKE = 0.5  # seconds between looks at the signals
+
+Record = dict[str, Any]
+"""What a trial measured: JSON values."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One training.
+
+    Attributes:
+        arm: Name of the initialisation.
+        labels: Number of patients whose labels are learnt from.
+        seed: Seed of what is new in the network, of order and augmentation.
+        split: The cases that it learns from, is chosen by, and is measured on.
+        settings: `key=value` on top of the arm's own: a candidate, or what was chosen.
+    """
+
+    arm: str
+    labels: int
+    seed: int
+    split: Split
+    settings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        chosen = f" with {', '.join(self.settings)}" if self.settings else ""
+        return f"{self.arm}, {self.labels} labels, seed {self.seed}{chosen}"
+
+    @property
+    def tuning(self) -> bool:
+        """Whether it chooses settings: such a trial is measured on the validation patients alone."""
+        return not self.split.test
+
+    @property
+    def asked(self) -> Record:
+        """What its record says of it."""
+        known = {"arm": self.arm, "labels": self.labels, "seed": self.seed, "settings": list(self.settings)}
+        return {**known, "training": list(self.split.training)}
+
+    @property
+    def place(self) -> Path:
+        """A folder of its own, relative to that of the comparison."""
+        name = "-".join([f"seed-{self.seed}", *(map(file_name, self.settings) if self.tuning else ())])
+        return Path("tuning" if self.tuning else "runs", file_name(self.arm), f"labels-{self.labels}", name)
+
+
+class Records:
+    """The finished trials of a comparison in its folder, which one process holds at a time.
+
+    Args:
+        folder: New, empty, or of the same comparison.
+
+    Raises:
+        TrainingError: It holds something else, cannot be written, or another process is at work in it.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        if self.folder.exists() and not self.folder.is_dir():
+            raise TrainingError(f"{self.folder}: is a file; choose a folder for the output")
+        ours = (self.folder / DESCRIPTION_NAME).exists()
+        if self.folder.is_dir() and not ours and any(not item.name.startswith(".") for item in self.folder.iterdir()):
+            raise TrainingError(f"{self.folder}: holds something else; choose a new folder for the output")
+        self._lock = hold_folder(self.folder, ".lock", "compares")
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        self._lock.release()
+
+    def describe(self, **asked: Mapping[str, Any]) -> None:
+        """Write what is asked, or compare it with what was asked before in this folder.
+
+        Args:
+            asked: Sections of a description: what a section names must not change, but it may grow. Label counts and
+                the number of runs are in none: more of them may be asked for.
+
+        Raises:
+            TrainingError: The folder belongs to another comparison; the message lists the differences.
+        """
+        path, differences = self.folder / DESCRIPTION_NAME, list[str]()
+        before = read_json(path, TrainingError) if path.exists() else {name: {} for name in asked}
+        with parsing(path, TrainingError, remedy="restore it, or choose another folder for the output"):
+            for name, section in plain(asked).items():
+                known = before[name]
+                differences += compare({key: known[key] for key in known if key in section}, section)
+                before[name] = {**known, **section}
+        if differences:
+            raise TrainingError(
+                f"{self.folder}: holds a comparison with another configuration: {'; '.join(differences[:8])}; choose "
+                "another folder for the output"
+            )
+        write_json(path, before, TrainingError)
+
+    @contextlib.contextmanager
+    def work_folder(self) -> Iterator[Path]:
+        """Give a folder for what only this process and its workers read; it goes at the end, with any left behind."""
+        for old in self.folder.glob(f"{_WORK}*"):
+            shutil.rmtree(old)
+        with tempfile.TemporaryDirectory(dir=self.folder, prefix=_WORK) as folder:
+            yield Path(folder)
+
+    def path(self, trial: Trial) -> Path:
+        """Return the file of a trial."""
+        return self.folder / trial.place.parent / f"{trial.place.name}.json"
+
+    def read(self, trial: Trial) -> Record | None:
+        """Return what a finished trial measured, None where it has not finished.
+
+        Raises:
+            TrainingError: The file is damaged, or the trial learnt from other cases or with other settings.
+        """
+        path = self.path(trial)
+        if not path.exists():
+            return None
+        record = read_json(path, TrainingError)
+        if not isinstance(record, dict) or record.pop("sha256", None) != _digest(record):
+            raise TrainingError(f"{path}: is damaged or not a record of a run; delete it, and the same command resumes")
+        if differences := compare({key: record.get(key) for key in ("training", "settings")}, trial.asked):
+            raise TrainingError(
+                f"{path}: was made otherwise: {'; '.join(differences)}; delete it or choose another folder"
+            )
+        return record
+
+    def write(self, trial: Trial, record: Mapping[str, Any]) -> None:
+        """Keep what a finished trial measured, with a digest of it.
+
+        Raises:
+            TrainingError: The disk is full; the trials before are intact.
+        """
+        write_json(self.path(trial), {**record, "sha256": _digest(record)}, TrainingError)
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+def run_trials(
+    trials: Sequence[Trial], train: Callable[[Trial], Record], jobs: int = 1
+) -> Iterator[tuple[Trial, Record]]:
+    """Train, and yield each trial with its record as it ends; that of one that diverged says so and no more.
+
+    Args:
+        trials: In the order to begin them.
+        train: Makes a record of a trial; it can be sent to a process.
+        jobs: Processes; with 1 this process trains by itself, with all its threads.
+
+    Raises:
+        TrainingError: A trial failed, or a process died.
+        Interrupted: A signal came; the trials that had not ended are lost, the others were yielded.
+    """
+    if jobs <= 1 or len(trials) <= 1:
+        for trial in trials:
+            yield trial, _record(trial, _attempt(trial, train))
+        return
+    # As many trials at once as there are processes: a queue of the pool would begin others after an interruption.
+    waiting, at_work = deque(trials), dict[Future[Any], Trial]()
+    with graceful_stop() as signals, _workers(min(jobs, len(trials))) as pool:
+        while waiting or at_work:
+            with _ignoring_interrupts():  # in the workers too, which start here
+                while waiting and len(at_work) < jobs:
+                    trial = waiting.popleft()
+                    at_work[pool.submit(_attempt, trial, train, in_worker=True)] = trial
+            ended = wait(at_work, _WAKE, FIRST_COMPLETED).done
+            if signals:
+                raise Interrupted(signals[0], "interrupted")
+            for future in ended:
+                if isinstance(future.exception(), BrokenProcessPool):
+                    raise TrainingError(
+                        "a process died, perhaps for want of memory, while these were trained: "
+                        f"{'; '.join(map(str, at_work.values()))}; the same command with fewer --jobs resumes"
+                    )
+                trial = at_work.pop(future)
+                yield trial, _record(trial, future.result())
+
+
+@contextlib.contextmanager
+def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    """Give processes that end with this block, however it ends."""
+    others = set(active_children())
+    # Spawned, not forked: a fork of a process whose libraries have started threads may hang.
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _begin_worker, (threads_of_a_worker(jobs),))
+    try:
+        yield pool
+    finally:
+        # The executor would wait for its trials, which take minutes; told to end, a worker ends after its step.
+        workers = set(active_children()) - others
+        pool.shutdown(wait=False, cancel_futures=True)
+        for worker in workers:
+            worker.terminate()
+        for worker in workers:
+            worker.join(_PATIENCE)
+            worker.kill()
+            worker.join()
+
+
+@contextlib.contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    """Ignore Ctrl-C, which a terminal sends to all processes: the one that began the others answers and ends them."""
+    in_main = threading.current_thread() is threading.main_thread()  # the only one that may set handlers
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
+    yield
+    if in_main:
+        signal.signal(signal.SIGINT, before)
+
+
+def threads_of_a_worker(jobs: int) -> int:
+    """Return the threads of each process: its share of the cores, at most `OMP_NUM_THREADS` where that is set."""
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    share = max(usable // jobs, 1)
+    return min(share, int(limit)) if limit.isdecimal() and int(limit) > 0 else share
+
+
+def _begin_worker(threads: int) -> None:
+    import torch
+
+    end_with_parent()
+    torch.set_num_threads(threads)
+
+
+def _attempt(trial: Trial, train: Callable[[Trial], Record], *, in_worker: bool = False) -> Record | str:
+    """Return the record of a trial, or what went wrong: not every exception can be pickled."""
+    try:
+        return train(trial)
+    except DivergenceError:
+        return {**trial.asked, "diverged": True}
+    except GenesisError as error:
+        return str(error)
+    except Interrupted:
+        if not in_worker:
+            raise
+        return "interrupted"  # nobody waits for it any more
+
+
+def _record(trial: Trial, outcome: Record | str) -> Record:
+    if isinstance(outcome, str):
+        raise TrainingError(f"{trial}: {outcome}")
+    return plain(outcome)

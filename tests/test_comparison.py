@@ -1,0 +1,324 @@
+import csv
+import json
+import runpy
+import signal
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import modelsgenesis
+from modelsgenesis import comparison
+from modelsgenesis.checkpoints import load_bundle
+from modelsgenesis.comparison import choose, compare, describe_comparison
+from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig, PretrainingConfig, SegmentationConfig
+from modelsgenesis.data import read_labelled
+from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, MissingExtraError, TrainingError
+from modelsgenesis.reporting import Reporter
+from modelsgenesis.training import Split
+
+ROOT = Path(__file__).parents[1]
+NETWORK = GenesisUNetConfig(widths=(4, 8), norm="instance")
+TINY = SegmentationConfig(
+    network=NETWORK,
+    patch_size=(16, 16, 12),
+    steps=2,
+    batch_size=1,
+    learning_rate=1e-3,
+    warmup_steps=0,
+    validate_every=2,
+    samples_per_scan=1,
+    augment=False,
+    overlap=0.0,
+    workers=0,
+    precision="float32",
+)
+PRETRAINING = PretrainingConfig(
+    network=NETWORK,
+    patch_size=(16, 16, 12),
+    steps=1,
+    batch_size=1,
+    samples_per_scan=1,
+    validation_samples=2,
+    workers=0,
+)
+SPLIT = Split(training=("ball_000", "ball_001", "ball_002", "ball_003"), validation=("ball_004",), test=("ball_005",))
+
+
+class Counts(Reporter):
+    """Counts the trainings that begin in vain or not."""
+
+    def __init__(self):
+        self.begun = []
+        self.notes = []
+
+    def begin(self, title, total, start=0):
+        self.begun.append((title, total, start))
+
+    def note(self, text):
+        self.notes.append(text)
+
+
+@pytest.fixture(scope="module")
+def genesis(ct_folder, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("genesis") / "ours"
+    return modelsgenesis.pretrain(ct_folder, folder, config=PRETRAINING, modality="ct", device="cpu")
+
+
+def run(decathlon, folder, inits, config=TINY, reporter=None, **options):
+    described = {key: options.pop(key) for key in ("arm_settings", "dims") if key in options}
+    others = {key: options.pop(key) for key in ("split", "jobs", "keep_models", "settings") if key in options}
+    asked = describe_comparison(inits, **described, **{"labels": ["2"], "runs": 1, **options})
+    others = {"split": SPLIT, "config": config, "device": "cpu", "reporter": reporter, **others}
+    return compare(decathlon, folder, comparison=asked, **others)
+
+
+@pytest.fixture(scope="module")
+def compared(decathlon, genesis, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("compared") / "run"
+    return run(decathlon, folder, ["scratch", f"genesis={genesis}"], labels=["2", "all"], runs=3)
+
+
+def test_every_arm_is_run_with_every_label_count_and_seed(compared):
+    with (compared.folder / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["arm"], row["labels"], row["seed"]) for row in rows} == {
+        (arm, labels, seed) for arm in ("scratch", "genesis") for labels in "24" for seed in "012"
+    }
+    assert len(rows) == 12
+    assert {"dice", "dice bright", "hausdorff95", "validation dice"} <= set(rows[0])
+    assert {path.name for path in compared.folder.glob("*.*")} >= {"table.md", "results.json", "comparison.png"}
+    assert not list(compared.folder.glob(".work-*"))
+    assert not list(compared.folder.rglob("*.safetensors"))
+
+
+def record(compared, arm, labels, seed):
+    return json.loads((compared.folder / "runs" / arm / f"labels-{labels}" / f"seed-{seed}.json").read_text())
+
+
+def test_both_arms_learn_from_the_same_patients_and_the_fewer_are_among_the_more(compared):
+    few = record(compared, "scratch", 2, 0)["training"]
+    assert few == record(compared, "genesis", 2, 0)["training"] == record(compared, "genesis", 2, 2)["training"]
+    assert set(few) < set(record(compared, "scratch", 4, 0)["training"]) == set(SPLIT.training)
+
+
+def test_a_run_is_that_of_finetune(compared, decathlon, genesis, tmp_path):
+    found = record(compared, "genesis", 2, 1)
+    split = Split(tuple(found["training"]), SPLIT.validation, SPLIT.test)
+    config = TINY.override(seed=1)
+    _, measured = modelsgenesis.finetune(
+        decathlon, tmp_path / "run", init=genesis, config=config, split=split, device="cpu", draw=False
+    )
+    assert found["test"] == pytest.approx(measured)
+
+
+def test_scratch_is_the_control_of_the_genesis(compared):
+    arms = compared.results["arms"]
+    assert arms["scratch"]["parameters"] == arms["genesis"]["parameters"]
+    assert (arms["scratch"]["init"], arms["genesis"]["init"]) == (None, "ours")
+    found = compared.results["labels"]["2"]["comparisons"]
+    assert [(entry["arm"], entry["reference"], entry["pairs"]) for entry in found] == [("genesis", "scratch", 3)]
+
+
+def test_the_same_command_repeats_nothing_and_more_may_be_asked(compared, decathlon, genesis):
+    counts = Counts()
+    before = (compared.folder / "runs.csv").read_text()
+    inits = ["scratch", f"genesis={genesis}"]
+    run(decathlon, compared.folder, inits, labels=["2", "all"], runs=3, reporter=counts)
+    assert counts.begun == [("comparing", 12, 12)]
+    assert (compared.folder / "runs.csv").read_text() == before
+    run(decathlon, compared.folder, inits, labels=["2"], runs=4, reporter=counts)
+    assert counts.begun[-1] == ("comparing", 8, 6)
+
+
+def test_a_deleted_run_comes_back_the_same_and_one_of_changed_scans_is_refused(compared, decathlon, genesis):
+    path = compared.folder / "runs" / "genesis" / "labels-2" / "seed-1.json"
+    before = json.loads(path.read_text())
+    path.unlink()
+    inits = ["scratch", f"genesis={genesis}"]
+    run(decathlon, compared.folder, inits, runs=3)
+    changing = {"seconds": 0, "sha256": ""}
+    assert {**before, **changing} == {**json.loads(path.read_text()), **changing}
+    volume = decathlon / "imagesTr" / f"{SPLIT.test[0]}.nii.gz"
+    scan = volume.read_bytes()
+    try:
+        volume.write_bytes((volume.parent / f"{SPLIT.training[0]}.nii.gz").read_bytes())
+        with pytest.raises(TrainingError, match=f"another configuration: {SPLIT.test[0]} was"):
+            run(decathlon, compared.folder, inits, runs=3)
+    finally:
+        volume.write_bytes(scan)
+
+
+def test_another_training_in_the_same_folder_is_refused(compared, decathlon, genesis):
+    with pytest.raises(TrainingError, match=r"training\.steps was 2, now 3"):
+        run(decathlon, compared.folder, ["scratch", f"genesis={genesis}"], TINY.override(steps=3))
+    settings = ["scratch:network.widths=8,16"]
+    with pytest.raises(TrainingError, match=r"scratch\.training\.network"):
+        run(decathlon, compared.folder, ["scratch", f"genesis={genesis}"], arm_settings=settings)
+
+
+def test_settings_are_chosen_before_the_test_patients_are_read(decathlon, tmp_path, monkeypatch):
+    read, train = [], comparison._train
+
+    def spy(trial, **options):
+        read.append(trial.split.test)
+        assert not trial.split.test or (tmp_path / "run" / "tuning.json").exists()
+        return train(trial, **options)
+
+    monkeypatch.setattr(comparison, "_train", spy)
+    options = {"tune": ["learning_rate=1e-4,1e-2"], "tuning_runs": 1, "resample_labels": True}
+    found = run(decathlon, tmp_path / "run", ["scratch"], **options)
+    assert read == [(), (), SPLIT.test]
+    [choice] = found.results["tuning"]
+    best = max(choice["candidates"], key=lambda candidate: candidate["mean"])
+    assert choice["chosen"] == best["settings"]
+    for path in (tmp_path / "run" / "tuning").rglob("*.json"):
+        assert "test" not in json.loads(path.read_text())
+    assert "drawn anew for each seed" in found.table
+
+
+RATES = [(f"learning_rate={rate}",) for rate in ("1e-3", "3e-3", "1e-2")]
+
+
+@pytest.mark.parametrize(
+    ("scores", "chosen"),
+    [
+        (([0.5, 0.7], [0.8, 0.6], [0.9, 0.3]), 1),  # by the mean
+        (([0.1, 0.1], [0.9, float("-inf")], [0.0, 0.0]), 0),  # what diverged once is last
+        (([0.5], [0.5], [0.5]), 0),  # on ties, the first
+    ],
+)
+def test_the_best_candidate_is_chosen(scores, chosen):
+    assert choose(dict(zip(RATES, scores, strict=True)))["chosen"] == list(RATES[chosen])
+
+
+def test_a_setting_of_one_arm_alone_and_its_model_kept(decathlon, tmp_path):
+    settings = ["wide:network.widths=8,16", "wide:steps=3"]
+    found = run(decathlon, tmp_path / "run", ["scratch", "wide=scratch"], arm_settings=settings, keep_models=True)
+    sizes = [found.results["arms"][name]["parameters"] for name in ("scratch", "wide")]
+    assert sizes[1] > 3 * sizes[0]
+    pairs = [(entry["arm"], entry["reference"]) for entry in found.results["labels"]["2"]["comparisons"]]
+    assert pairs == [("wide", "scratch")]
+    assert "budgets are unequal" in found.table
+    kept = load_bundle(tmp_path / "run" / "models" / "runs" / "wide" / "labels-2" / "seed-0")
+    assert kept.config.network.widths == (8, 16)
+
+
+def test_slices_against_volumes(decathlon, genesis, tmp_path):
+    found = run(decathlon, tmp_path / "run", ["scratch", f"genesis={genesis}"], dims=[2, 3], jobs=2)
+    dims = {name: arm["dims"] for name, arm in found.results["arms"].items()}
+    assert dims == {"scratch 2D": 2, "scratch 3D": 3, "genesis": 3}
+    pairs = [(entry["arm"], entry["reference"]) for entry in found.results["labels"]["2"]["comparisons"]]
+    assert pairs == [("genesis", "scratch 3D"), ("scratch 3D", "scratch 2D")]
+    assert all("dice bright" in arm for arm in found.results["labels"]["2"]["arms"].values())
+
+
+def test_an_example_compares_schemes_without_the_test_patients(decathlon, tmp_path):
+    compare_schemes = runpy.run_path(str(ROOT / "examples" / "compare_schemes.py"))["compare_schemes"]
+    small = {"network.widths": "4,8", "patch_size": "16,16,12", "steps": 1, "batch_size": 1, "samples_per_scan": 1}
+    pretraining = [f"{key}={value}" for key, value in {**small, "validation_samples": 2, "workers": 0}.items()]
+    options = {"runs": 1, "config": TINY, "device": "cpu"}
+    table = compare_schemes(read_labelled(decathlon), tmp_path, ["I", "V"], pretraining, **options)
+    assert "| labels | scratch | I | V |" in table
+    files = json.loads((tmp_path / "compared" / "comparison.json").read_text())["files"]
+    for scheme in ("I", "V"):
+        seen = json.dumps(json.loads((tmp_path / "pretrained" / scheme / "run.json").read_text())["split"])
+        assert [name in seen for name in files] == [True] * 5 + [False]  # the last is the test patient
+
+
+def test_a_split_may_come_from_a_file(decathlon, tmp_path):
+    file = tmp_path / "split.json"
+    file.write_text(json.dumps({key: list(getattr(SPLIT, key)) for key in ("training", "validation", "test")}))
+    found = run(read_labelled(decathlon), tmp_path / "run", ["scratch"], split=file)
+    assert found.results["data"]["patients"] == {"training": 4, "validation": 1, "test": 1}
+
+
+def test_refuses_what_cannot_be_compared(decathlon, tmp_path):
+    tune = ["learning_rate=1e-3,1e-2"]
+    for error, message, options in (
+        (DataError, "no test patients", {"split": Split(("ball_000",), (), ())}),
+        (DataError, "no validation patients", {"split": Split(("ball_000",), (), ("ball_001",)), "tune": tune}),
+        (ConfigurationError, "at most the 4", {"labels": ["9"]}),
+        (ConfigurationError, "'dice brigth'; did you mean dice bright", {"metric": "dice brigth"}),
+        (ConfigurationError, "there is no arm 'scrach'; did you mean scratch", {"arm_settings": ["scrach:steps=1"]}),
+        (ConfigurationError, "expected arm:key=value", {"arm_settings": ["steps=1"]}),
+        (ConfigurationError, "dims: received 4", {"dims": [4]}),
+    ):
+        with pytest.raises(error, match=message):
+            run(decathlon, tmp_path / "run", ["scratch"], **options)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Eight patients of each of two classes, which their grey value gives away."""
+    folder = tmp_path_factory.mktemp("classes")
+    random = np.random.default_rng(0)
+    for index in range(16):
+        name = ("dark", "light")[index % 2]
+        (folder / name).mkdir(exist_ok=True)
+        grey = random.uniform(0, 120, (16, 16)) + (100 if index % 2 else 0)
+        Image.fromarray(grey.astype(np.uint8)).save(folder / name / f"{index:03d}_0.png")
+    return folder
+
+
+def test_classification_is_compared_by_its_auc(folders, tmp_path):
+    config = ClassificationConfig(
+        network=NETWORK.with_dims(2),
+        steps=3,
+        batch_size=4,
+        validate_every=3,
+        hidden=0,
+        augment=False,
+        workers=0,
+        precision="float32",
+        validation_fraction=0.4,
+        test_fraction=0.4,
+    )
+    asked = describe_comparison(
+        ["scratch", "fast=scratch"],
+        arm_settings=["fast:learning_rate=3e-2"],
+        labels=["4"],
+        runs=2,
+        resample_labels=True,
+        tune=["weight_decay=0,0.1"],
+        tuning_runs=1,
+    )
+    found = compare(folders, tmp_path / "run", comparison=asked, config=config, modality="xray", device="cpu")
+    assert found.results["metric"] == "auc"
+    with (found.folder / "runs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {"auc", "average_precision", "sensitivity", "accuracy", "validation auc"} <= set(rows[0])
+    assert [row["learning_rate"] for row in rows] == ["0.001", "0.03"] * 2
+    trained = [record(found, "scratch", 4, seed) for seed in range(2)]
+    assert trained[0]["training"] != trained[1]["training"]  # drawn anew
+    assert {row["class"] for row in trained[0]["cases"]} == {"dark", "light"}
+
+
+def test_a_missing_extra_is_named_before_the_first_training(decathlon, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    with pytest.raises(MissingExtraError, match=r"modelsgenesis\[report\]"):
+        run(decathlon, tmp_path / "run", ["scratch"])
+    assert not (tmp_path / "run" / "runs").exists()
+
+
+def test_an_interruption_keeps_what_has_finished(decathlon, tmp_path, monkeypatch):
+    def interrupted(trials, train, jobs):
+        yield trials[0], comparison.plain(train(trials[0]))
+        raise Interrupted(signal.SIGTERM, "interrupted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(comparison, "run_trials", interrupted)
+        with pytest.raises(Interrupted, match=r"1 of 2 runs finished, .* the same command resumes") as stop:
+            run(decathlon, tmp_path / "run", ["scratch"], runs=2)
+    assert stop.value.signum == signal.SIGTERM
+    counts = Counts()
+    run(decathlon, tmp_path / "run", ["scratch"], runs=2, reporter=counts)
+    assert counts.begun == [("comparing", 2, 1)]
+
+
+def test_a_training_that_diverged_is_no_result(decathlon, tmp_path):
+    config = TINY.override(learning_rate=1e30, steps=4, clip_norm=0.0)
+    with pytest.raises(TrainingError, match=r"scratch, 2 labels, seed 0: the training diverged; .*--set-arm"):
+        run(decathlon, tmp_path / "run", ["scratch"], config)

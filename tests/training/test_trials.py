@@ -1,0 +1,156 @@
+import multiprocessing
+import os
+import pickle
+import signal
+import threading
+import time
+from functools import partial
+
+import pytest
+
+from fake_trainings import train
+from modelsgenesis.errors import Interrupted, TrainingError
+from modelsgenesis.training import Split
+from modelsgenesis.training.trials import Records, Trial, _attempt, run_trials, threads_of_a_worker
+
+SPLIT = Split(training=("a", "b"), validation=(), test=("c",))
+TRIAL = Trial(arm="scratch", labels=5, seed=0, split=SPLIT)
+RECORD = {"training": ["a", "b"], "settings": [], "test": {"dice": 0.53}}
+ARM = {"weights": None, "settings": []}
+ASKED = {"asked": {"training": {"steps": 8}}, "arms": {"scratch": ARM}, "files": {"a": "01"}}
+
+
+def trials(*arms):
+    return [Trial(arm=arm, labels=5, seed=seed, split=SPLIT) for seed, arm in enumerate(arms)]
+
+
+@pytest.fixture(autouse=True)
+def _nobody_is_left():
+    yield
+    assert not multiprocessing.active_children()
+
+
+def test_two_processes_train_side_by_side_on_their_share_of_the_cores(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    found = {trial.seed: record for trial, record in run_trials(trials("a", "b", "diverge", "c"), train, 2)}
+    assert found.pop(2)["diverged"]
+    assert {seed: record["seed"] for seed, record in found.items()} == {0: 0, 1: 1, 3: 3}
+    assert os.getpid() not in {record["process"] for record in found.values()}
+    assert {record["threads"] for record in found.values()} == {1}
+
+
+def test_a_process_that_died_names_what_was_trained_and_ends_the_others():
+    with pytest.raises(TrainingError, match=r"a process died.*: .*die, 5 labels, seed 1; .*fewer --jobs"):
+        list(run_trials(trials("a", "die"), train, 2))
+
+
+def test_a_signal_ends_all_processes(tmp_path):
+    def interrupt():
+        deadline = time.monotonic() + 200
+        while len(list(tmp_path.iterdir())) < 2 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=interrupt, daemon=True).start()
+    with pytest.raises(Interrupted) as stop:
+        list(run_trials(trials("sleep", "sleep"), partial(train, folder=tmp_path), 2))
+    assert stop.value.signum == signal.SIGINT
+
+
+def test_one_job_trains_in_this_process_and_an_error_names_its_trial():
+    found = [record for _, record in run_trials(trials("a", "diverge"), train)]
+    assert (found[0]["process"], found[1]["diverged"]) == (os.getpid(), True)
+    with pytest.raises(TrainingError, match="error, 5 labels, seed 0: no such patient"):
+        list(run_trials(trials("error"), train))
+    assert pickle.loads(pickle.dumps(_attempt(*trials("error"), train, in_worker=True))) == "no such patient"
+
+
+def test_threads_are_a_share_of_the_cores_and_never_more_than_allowed(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [threads_of_a_worker(jobs) for jobs in (1, 2, 3, 16)] == [8, 4, 2, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert [threads_of_a_worker(jobs) for jobs in (1, 8)] == [2, 1]
+
+
+@pytest.fixture
+def records(tmp_path):
+    records = Records(tmp_path / "compared")
+    records.describe(**ASKED)
+    yield records
+    records.close()
+
+
+def test_a_finished_trial_is_read_again(records):
+    assert records.read(TRIAL) is None
+    records.write(TRIAL, RECORD)
+    assert records.read(TRIAL) == RECORD
+
+
+def test_candidates_do_not_overwrite_each_other_or_the_runs(records):
+    tuning = Split(SPLIT.training, SPLIT.validation, ())
+    candidates = [Trial(arm="scratch", labels=5, seed=0, split=tuning, settings=(s,)) for s in ("a=1", "a=2")]
+    assert len({records.path(trial) for trial in (*candidates, TRIAL)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("asked", "difference"),
+    [
+        ({"asked": {"training": {"steps": 9}}}, r"training\.steps was 8, now 9"),
+        ({"arms": {"scratch": {**ARM, "weights": "x"}}}, r"scratch\.weights was None, now x"),
+        ({"files": {"a": "02", "b": "03"}}, "a was 01, now 02"),
+    ],
+)
+def test_another_configuration_is_refused(records, asked, difference):
+    with pytest.raises(TrainingError, match=f"another configuration: {difference}; choose another folder"):
+        records.describe(**{**ASKED, **asked})
+
+
+def test_more_arms_and_files_may_come_and_stay_known(records):
+    records.describe(arms={"genesis": {**ARM, "weights": "x"}}, files={"b": "03"})
+    with pytest.raises(TrainingError, match=r"genesis\.weights was x, now None; b was 03, now 04"):
+        records.describe(arms={"genesis": ARM}, files={"b": "04"})
+
+
+def test_a_trial_of_other_cases_is_not_taken_for_this_one(records):
+    records.write(TRIAL, {**RECORD, "training": ["a", "c"]})
+    with pytest.raises(TrainingError, match=r"seed-0\.json: was made otherwise: training was"):
+        records.read(TRIAL)
+
+
+DAMAGE = ["", "{", "[]", "null", "{}", "[" * 100_000, "\0" * 40, "\udcff"]
+
+
+@pytest.mark.parametrize("content", [*DAMAGE, "flipped", '{"training": ["a", "b"], "settings": []}'])
+def test_a_damaged_record_is_named(records, content):
+    records.write(TRIAL, RECORD)
+    path = records.path(TRIAL)
+    content = path.read_text().replace("0.53", "0.93") if content == "flipped" else content
+    path.write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(TrainingError, match=r"seed-0\.json: "):
+        records.read(TRIAL)
+
+
+@pytest.mark.parametrize("content", [*DAMAGE, '{"asked": [], "arms": {}, "files": {}}', '{"asked": {}, "arms": []}'])
+def test_a_damaged_description_is_named(records, content):
+    (records.folder / "comparison.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(TrainingError, match=r"comparison\.json: "):
+        records.describe(**ASKED)
+
+
+def test_a_folder_is_held_by_one_process_and_that_of_something_else_left_alone(records, tmp_path):
+    with pytest.raises(TrainingError, match="another process compares"):
+        Records(records.folder)
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(TrainingError, match="holds something else"):
+        Records(tmp_path)
+    with pytest.raises(TrainingError, match="is a file"):
+        Records(tmp_path / "thesis.tex")
+
+
+def test_the_work_folder_goes_and_takes_along_what_a_crash_left(records):
+    (records.folder / ".work-old").mkdir()
+    with records.work_folder() as work:
+        assert work.is_dir()
+        assert not (records.folder / ".work-old").exists()
+    assert not work.exists()

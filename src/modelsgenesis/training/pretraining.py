@@ -18,7 +18,7 @@ from modelsgenesis.training.distributed import raise_if_any_failed, rank
 from modelsgenesis.training.restoration import Restoration
 from modelsgenesis.training.run import RUN_NAME, Run
 from modelsgenesis.training.trainer import Progress, Trainer
-from modelsgenesis.training.watching import Pictures, TensorBoard
+from modelsgenesis.training.visuals import Visuals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,13 +107,12 @@ def pretrain_network(
         split={part: [entry.name for entry in entries] for part, entries in scans.items()},
         digests={part: [entry.key[:16] for entry in entries] for part, entries in scans.items()},
     )
-    board = TensorBoard(Path(output) / "tensorboard", reporter) if tensorboard and rank() == 0 else None
+    visuals = Visuals(Path(output), reporter, tensorboard=tensorboard and rank() == 0)
     run = Run.open(output, record.to_dict(), resume=resume)
     try:
         with raise_if_any_failed():
             objective = Restoration(training, validation, config, hardware, reporter)
-            pictures = Pictures(run.folder, reporter, board)
-            keeper = _Keeper(run, objective, record, contract, facts, reporter, pictures)
+            keeper = _Keeper(run, objective, record, contract, facts, reporter, visuals)
             trainer = Trainer(
                 network=network,
                 objective=objective,
@@ -124,7 +123,7 @@ def pretrain_network(
                 keep=keeper.keep,
                 pretrained=record.pretrained,
                 validated=keeper.draw,
-                tensorboard=board,
+                visuals=visuals,
             )
         reporter.baselines(objective.baselines)
         if resume:
@@ -135,8 +134,7 @@ def pretrain_network(
             run.finish()
     finally:
         reporter.end()
-        if board is not None:
-            board.close()
+        visuals.close()
         run.close()
     return run.folder
 
@@ -151,23 +149,23 @@ class _Keeper:
     contract: InputContract
     facts: Mapping[str, Any]
     reporter: Reporter
-    pictures: Pictures
+    visuals: Visuals
 
     def draw(self, step: int, metrics: Mapping[str, float]) -> None:
         """Draw the restorations of the network that was just validated."""
         objective = self.objective
         if objective.restored is not None:
             shown = {"original": objective.original, "deformed": objective.deformed, "restored": objective.restored}
-            self.pictures.draw_validation(step, **shown, metrics=metrics)
+            self.visuals.draw_validation(step, **shown, metrics=metrics)
 
     def keep(self, network: nn.Module, progress: Progress) -> None:
         """Write the bundle of the network that was just validated."""
-        self.pictures.keep_newest()
+        self.visuals.keep_newest()
         progress.kept = self._save(network, progress)
 
     def finish(self, progress: Progress) -> None:
         """Draw the curve and write the card anew, with the cost of the whole run."""
-        self.pictures.draw_curve(progress.step)
+        self.visuals.draw_curve(progress.step)
         self._save(load_kept(self.run, progress).network, progress)
 
     def _save(self, network: nn.Module, progress: Progress) -> str:
@@ -190,4 +188,4 @@ class _Keeper:
             patch_size=config.patch_size,
             provenance=provenance,
         )
-        return save_run_bundle(self.run, network, bundle, self.pictures.on_card(), self.reporter)
+        return save_run_bundle(self.run, network, bundle, self.visuals.on_card(), self.reporter)

@@ -134,7 +134,7 @@ def convert_checkpoint(
         if unet.in_channels > 1 == len(contract.channels):
             contract = contract.override(channels=tuple(f"image{channel}" for channel in range(unet.in_channels)))
     origin = {"file": file.name, "sha256": "", **(source or {})}
-    origin["sha256"] = origin["sha256"] or sha256_of(file)
+    origin["sha256"] = origin["sha256"] or sha256_of(file)  # a download was digested already
     origin |= {"format": kind, "converter_version": CONVERTER_VERSION}
     provenance = Provenance(origin="converted", library_version=__version__, source=origin)
     fields = {"task": task, "network": unet, "input": contract, "patch_size": patch, "provenance": provenance}
@@ -157,6 +157,7 @@ def convert_checkpoint(
 
 def _find_weights(file: Path, content: Any, wanted: str | None) -> tuple[str, dict[str, Tensor], dict[str, str]]:
     """Return the format, the weights less what stands before their names, and what else the file holds, with why."""
+    # Weights lie at the root, under `state_dict`, `network_weights`, `net`, …: wherever tensors have names.
     found = [(place, weights) for place, item in mappings(content) if (weights := _tensors(item))]
     if not found:
         raise CheckpointError(f"{file}: holds no tensors by name but {type(content).__name__}, expected a state dict")
@@ -194,6 +195,7 @@ def _match(
         unet = layout.describe(prepared.weights)
     except Exception:  # names and shapes of others can be anything; what makes no sense is compared with the published
         unet = layout.published
+    # From names here to names there: a rule the other way would have to guess at what it does not know.
     places = build_on_meta(unet).state_dict()
     originals = {layout.original(here, unet): here for here in places}
     claimed, size = sum(tensor.nbytes for tensor in prepared.weights.values()), file.stat().st_size

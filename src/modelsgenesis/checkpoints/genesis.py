@@ -131,7 +131,7 @@ def _prepare_keras(weights: dict[str, Tensor]) -> Prepared:
 
 
 def _describe_keras(weights: Weights) -> GenesisUNetConfig:
-    convolutions = count(weights, "depth_#_conv/kernel")  # two per level, going down and going up
+    convolutions = count(weights, "depth_#_conv/kernel")  # two per level, going down and, but for the deepest, up
     levels = (convolutions // 2 + 1) // 2
     first = weights["depth_0_conv/kernel"]
     return GENESIS_KERAS_NETWORK.override(
@@ -147,6 +147,7 @@ def _original_keras(name: str, config: GenesisUNetConfig) -> str:
     if part == "head":
         return f"head/{'kernel' if rest[0] == 'weight' else 'bias'}"
     _, level, index, layer, leaf = rest
+    # Keras numbered the convolutions in the order of the forward pass, through encoder and decoder.
     depth = 2 * int(level) + int(index) + (0 if part == "encoder" else 2 * len(config.widths))
     if layer == "convolution":
         return f"depth_{depth}_conv/{'kernel' if leaf == 'weight' else 'bias'}"

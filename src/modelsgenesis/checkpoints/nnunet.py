@@ -46,7 +46,7 @@ def _describe_v1(weights: Weights) -> PlainUNetConfig:
     stacks.append(f"conv_blocks_context.{deepest}.0.blocks")
     going_up = [f"conv_blocks_localization.{stage}.0.blocks" for stage in range(deepest)]
     convolutions = [count(weights, f"{stack}.#.conv.weight") for stack in stacks]
-    convolutions[-1] += 1
+    convolutions[-1] += 1  # the last of the deepest stage stands in a stack of its own
     return PlainUNetConfig(
         in_channels=weights["conv_blocks_context.0.blocks.0.conv.weight"].shape[1],
         convolutions=tuple(convolutions),

@@ -84,6 +84,7 @@ class AdaptationPlan:
     def _numbers(self, what: str) -> tuple[float, ...]:
         value = self._get(what)
         numbers = value if isinstance(value, (list, tuple)) else ()
+        # `type`, since True is an int; the bound keeps a plan from filling the memory with one patch.
         if len(numbers) not in (2, 3) or not all(type(n) in (int, float) and 0 < n < 1e6 for n in numbers):
             raise CheckpointError(
                 f"{self.where}: {what} is {shown(value)}, expected positive numbers, one for each of 2 or 3 axes"

@@ -21,7 +21,7 @@ def convert(
     json_output: options.Json = False,
 ) -> None:
     """Convert a published checkpoint to a bundle. No code in the file is run."""
-    from modelsgenesis.checkpoints import convert_checkpoint
+    from modelsgenesis.checkpoints import convert_checkpoint  # torch, which --help and completion do without
     from modelsgenesis.checkpoints.plan import PLAN_NAME
 
     beside = file.parent / PLAN_NAME

@@ -57,7 +57,7 @@ class ResidualBlock(nn.Module):
         skip: list[nn.Module] = []
         if prod(stride) > 1:
             skip.append(layer("AvgPool", config.dims)(tuple(stride)))
-        if before != after:
+        if before != after:  # without a bias, as in nnU-Net: the norm behind it would cancel one
             skip.append(ConvNorm(config, channels, same, same, bias=False, activated=False))
         self.skip = nn.Sequential(*skip)
         self.negative_slope = config.negative_slope
@@ -133,6 +133,7 @@ class NnUNetDecoder(nn.Module):
         self.seg_layers = nn.ModuleList(
             convolution(dims, widths[i - 1], config.out_channels, 1, bias=config.head_bias) for i in up
         )
+        # A parameter without a gradient would stop DistributedDataParallel, and weight decay would shrink it.
         self.seg_layers[:-1].requires_grad_(False)
 
     def forward(self, features: list[Tensor]) -> Tensor:
@@ -186,6 +187,6 @@ class NnUNet(UNet):
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, ResidualBlock):
-            nn.init.zeros_(cast("Tensor", module.conv2.norm.weight))
+            nn.init.zeros_(cast("Tensor", module.conv2.norm.weight))  # the block adds nothing to its skip at first
         else:
             super().initialize(module)

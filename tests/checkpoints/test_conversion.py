@@ -127,9 +127,7 @@ def test_openmind(tmp_path: Path) -> None:
         torch.testing.assert_close(bundle.network(x), openmind_network("small")(x), atol=1e-5, rtol=0)
 
     contract = InputContract(modality="mri", intensity="zscore", spacing=(2.0, 2.0, 2.0))
-    report = convert_checkpoint(file, tmp_path / "other", input_contract=contract, patch_size=(32, 32, 32))
-    assert "spacing (2.0, 2.0, 2.0) is used, the plan says [1.0, 1.0, 1.0]" in report.notes
-    assert "patch size (32, 32, 32) is used, the plan says [16, 16, 16]" in report.notes
+    convert_checkpoint(file, tmp_path / "other", input_contract=contract)
     assert load_bundle(tmp_path / "other").config.input == contract
 
 

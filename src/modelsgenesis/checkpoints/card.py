@@ -155,11 +155,6 @@ def recipe_section(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str
         return "No recipe was recorded."
     budget = " or ".join(f"{text(recipe[key])} {key}" for key in ("steps", "epochs") if recipe.get(key))
     said = [f"At most {budget}"] if budget else []
-    said += [f"batches of {text(recipe['batch_size'])}"] if "batch_size" in recipe else []
-    if recipe.keys() >= {"optimizer", "learning_rate", "schedule"}:
-        said.append(
-            f"{text(recipe['optimizer'])} at {text(recipe['learning_rate'])}, schedule {text(recipe['schedule'])}"
-        )
     said += [f"the network of step {text(results['step'])} was kept"] if "step" in results else []
     scheme = next((name for name, known in SCHEMES.items() if known.to_dict() == recipe.get("pretext")), "")
     said += [f"deformations of scheme {scheme}"] if scheme else []

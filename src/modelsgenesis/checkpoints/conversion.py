@@ -127,7 +127,6 @@ def convert_checkpoint(
         plan = _find_plan(file, content, extra_files or {})
         plan.check(unet)
         contract, patch = input_contract or plan.input_contract(), patch_size or plan.patch_size
-        prepared.notes += plan.differences(contract, patch)
     else:
         contract, patch = input_contract or layout.input.override(dims=unet.dims), patch_size or layout.patch_size
         patch = patch[: unet.dims]

@@ -35,8 +35,9 @@ class Layout:
         signature_keys: Ends of keys of which a file of this format has one. What stands before it, such as
             `module.`, stands before every key.
         published: The network that was published so; a file that is no other is compared with it.
-        describe: From weights to the network that they belong to, judged by names and shapes alone.
         original: From the name of a tensor here, and the network, to its name there.
+        describe: From weights to the network that they belong to, judged by names and shapes alone; None where none
+            but the published one can be converted.
         prepare: Removes what a file holds twice and adds what it lacks but any network of its kind has.
         input: The input that the published network expects; None where a plan beside the weights says it.
         patch_size: Voxels of the patches of its training.
@@ -44,8 +45,8 @@ class Layout:
 
     signature_keys: tuple[str, ...]
     published: UNetConfig
-    describe: Callable[[Weights], UNetConfig]
     original: Callable[[str, Any], str]
+    describe: Callable[[Weights], UNetConfig] | None = None
     prepare: Callable[[dict[str, Tensor]], Prepared] = Prepared
     input: InputContract | None = None
     patch_size: tuple[int, ...] = ()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from modelsgenesis.configs import ClassifierConfig, GenesisUNetConfig, NetworkConfig, UNetConfig
+from modelsgenesis.configs.bundle import Task
 from modelsgenesis.errors import CheckpointError, ConfigurationError, did_you_mean
 from modelsgenesis.networks.batch_norm import BatchNorm
 from modelsgenesis.networks.genesis_unet import GenesisUNet
@@ -18,7 +19,6 @@ from modelsgenesis.networks.layers import Network, UNet
 from modelsgenesis.networks.nnunet import NnUNet
 
 Stem = Literal["repeat", "average", "new"]
-Task = Literal["restoration", "segmentation", "classification"]
 
 ENCODER_SHARE = 0.9
 """Less of the encoder than this from the checkpoint is an error: the rest would silently be random."""

@@ -55,7 +55,7 @@ def predict(arguments: argparse.Namespace) -> None:
 
 
 def compare(folder: Path, first: Path, arguments: argparse.Namespace) -> str:
-    """Return how far answers are from the first ones."""
+    """Return how far predictions are from the first ones."""
     import nibabel as nib
     import numpy as np
 
@@ -64,8 +64,8 @@ def compare(folder: Path, first: Path, arguments: argparse.Namespace) -> str:
     from modelsgenesis.training import Split
 
     if (first / "predictions.csv").exists():
-        labels = json.loads((first / "predictions.json").read_text())["labels"]
-        tables = [read_table(one / "predictions.json", labels) for one in (first, folder)]
+        labels = list(json.loads((first / "predictions.json").read_text())["labels"].values())
+        tables = [read_table(one / "predictions.csv", labels) for one in (first, folder)]
         far = max(float(np.abs(tables[1][name] - soft).max()) for name, soft in tables[0].items())
         other = sum(soft.argmax() != tables[1][name].argmax() for name, soft in tables[0].items())
         return f"{other} of {len(tables[0])} images in another class, probabilities up to {far:.1e} away"

@@ -85,18 +85,6 @@ class Api:
         repository.commit({".gitattributes": Blob(b"*.safetensors filter=lfs\n")}, message="initial commit")
         return {"url": url, "name": name, "id": name}
 
-    def delete(self) -> Any:
-        asked = json.loads(self.body)
-        name = f"{asked.get('organization') or (self.user or {}).get('name')}/{asked['name']}"
-        self._repository(name, write=True)
-        del self.hub.repositories[name]
-        return {}
-
-    def settings(self, name: str) -> Any:
-        asked = json.loads(self.body)
-        self._repository(name, write=True).private = asked.get("visibility") == "private"
-        return {"private": self.hub.repositories[name].private}
-
     def validate_yaml(self) -> Any:
         errors = card_errors(json.loads(self.body)["content"])
         answer = {"errors": [{"message": error} for error in errors], "warnings": []}
@@ -112,9 +100,6 @@ class Api:
 
     def branch(self, name: str, branch: str) -> Any:
         repository = self._repository(name, write=True)
-        if self.command == "DELETE":
-            del repository.heads[branch]
-            return {}
         if branch in repository.heads:
             raise RefusalError(409, message="Reference already exists")
         start = json.loads(self.body or b"{}").get("startingPoint", "main")
@@ -230,11 +215,9 @@ NAME, REVISION = r"([^/ ]+/[^/ ]+)", r"([^/ ]+)"
 ROUTES = [
     (r"GET /api/whoami-v2", "whoami"),
     (r"POST /api/repos/create", "create"),
-    (r"DELETE /api/repos/delete", "delete"),
     (r"POST /api/validate-yaml", "validate_yaml"),
-    (rf"PUT /api/models/{NAME}/settings", "settings"),
     (rf"GET /api/models/{NAME}(?:/revision/{REVISION})?", "info"),
-    (rf"(?:POST|DELETE) /api/models/{NAME}/branch/{REVISION}", "branch"),
+    (rf"POST /api/models/{NAME}/branch/{REVISION}", "branch"),
     (rf"POST /api/models/{NAME}/preupload/{REVISION}", "preupload"),
     (rf"POST /api/models/{NAME}/commit/{REVISION}", "commit"),
     (rf"GET /api/models/{NAME}/xet-(read|write)-token/{REVISION}", "xet_token"),

@@ -1,59 +1,81 @@
-"""What `predict` writes, where, and what it refuses."""
+"""What `predict` writes for volumes, planes, series, channels, arrays and ensembles, where, and what it refuses."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 import modelsgenesis
+from dicom_files import write_series
 from modelsgenesis.configs import CONTRACTS, PredictionConfig
+from modelsgenesis.data import find_scans
 from modelsgenesis.errors import CheckpointError, ConfigurationError, DataError, ScanError
-from modelsgenesis.prediction import predict_all
+from modelsgenesis.files import read_csv
 from recorded_notes import Notes
-from tiny_bundles import LABELS, OBLIQUE, write_bundle
+from tiny_bundles import OBLIQUE, write_bundle
 
-CT, MRI = CONTRACTS["ct"], CONTRACTS["mri"]
+CT, MRI, XRAY = CONTRACTS["ct"], CONTRACTS["mri"], CONTRACTS["xray"]
+CLASSIFIER = {"task": "classification", "patch_size": (16, 16), "labels": ("healthy", "ill")}
 
 
-def labels_of(path):
+def predict(model, scan, output, **options):
+    return modelsgenesis.predict(model, scan, output=output, device="cpu", **options)
+
+
+def predict_all(model, source, output, **options):
+    return modelsgenesis.predict_all(model, source, output=output, device="cpu", **options)
+
+
+def voxels_of(path):
     return np.asanyarray(nib.load(path).dataobj)
 
 
-def test_answers_in_the_shape_and_affine_of_the_scan_bit_for_bit(model, scans, tmp_path):
-    scan = nib.load(scans[0])
-    oblique = nib.Nifti1Image(np.asanyarray(scan.dataobj), OBLIQUE)
+def save_scan(path, array, affine=OBLIQUE):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(array, affine), path)
+    return path
+
+
+def save_picture(path, seed=0, shape=(30, 24)):
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, shape, np.uint8)).save(path)
+    return path
+
+
+def reasons_of(found):
+    return {scan.source.rpartition("/")[2]: scan.reason for scan in found.failed}
+
+
+def test_a_label_map_has_the_shape_and_affine_of_the_scan_bit_for_bit(model, scans, tmp_path):
+    oblique = nib.Nifti1Image(voxels_of(scans[0]), OBLIQUE)
     oblique.set_qform(OBLIQUE, code=2)
     nib.save(oblique, tmp_path / "oblique.nii.gz")
     oblique = nib.load(tmp_path / "oblique.nii.gz")
-    prediction = modelsgenesis.predict(
-        model, tmp_path / "oblique.nii.gz", output=tmp_path / "seg.nii.gz", probabilities=True, device="cpu"
-    )
-    answer, soft = nib.load(prediction.path), nib.load(prediction.probabilities)
-    assert prediction.probabilities == tmp_path / "seg_probabilities.nii.gz"
-    assert answer.shape == oblique.shape
-    assert soft.shape == (*oblique.shape, 3)
+    found = predict(model, tmp_path / "oblique.nii.gz", tmp_path / "seg.nii.gz", probabilities=True)
+    image, soft = nib.load(found.path), nib.load(found.probabilities)
+    assert found.probabilities == tmp_path / "seg_probabilities.nii.gz"
     for field in ("sform_code", "qform_code", "srow_x", "srow_y", "srow_z", "quatern_b", "qoffset_x"):
-        assert answer.header[field].tobytes() == oblique.header[field].tobytes() == soft.header[field].tobytes()
-    assert answer.affine.tobytes() == oblique.affine.tobytes()
-    labels = labels_of(prediction.path)
-    assert labels.dtype == np.uint8
-    assert np.array_equal(np.asanyarray(soft.dataobj).argmax(-1), labels)
-    np.testing.assert_allclose(np.asanyarray(soft.dataobj).sum(-1), 1, atol=1e-5)
-    assert np.array_equal(prediction.labels, labels)
-    assert prediction.voxels == {"bright": int((labels == 1).sum()), "dark": int((labels == 2).sum())}
+        assert image.header[field].tobytes() == oblique.header[field].tobytes() == soft.header[field].tobytes()
+    assert image.affine.tobytes() == oblique.affine.tobytes()
+    labels, soft = voxels_of(found.path), np.asanyarray(soft.dataobj)
+    assert (labels.dtype, labels.shape, soft.shape) == (np.uint8, oblique.shape, (*oblique.shape, 3))
+    assert np.array_equal(soft.argmax(-1), labels)
+    np.testing.assert_allclose(soft.sum(-1), 1, atol=1e-5)
+    assert np.array_equal(found.labels, labels)
+    assert found.voxels == {"bright": int((labels == 1).sum()), "dark": int((labels == 2).sum())}
     assert len(np.unique(labels)) > 1
 
 
 def test_the_names_of_the_classes_lie_beside_and_nothing_of_the_patient(model, scans, tmp_path):
-    folder = tmp_path / "Doe^John"
-    folder.mkdir()
-    (folder / "john.nii.gz").write_bytes(scans[0].read_bytes())
-    modelsgenesis.predict(model, folder / "john.nii.gz", output=tmp_path / "answer.nii.gz", device="cpu")
-    text = (tmp_path / "answer.json").read_text()
+    (tmp_path / "Doe^John").mkdir()
+    shutil.copy(scans[0], tmp_path / "Doe^John" / "john.nii.gz")
+    predict(model, tmp_path / "Doe^John" / "john.nii.gz", tmp_path / "seg.nii.gz")
+    text = (tmp_path / "seg.json").read_text()
     assert json.loads(text) == {
         "labels": {"0": "background", "1": "bright", "2": "dark"},
         "model": "organs",
@@ -68,84 +90,71 @@ def test_the_names_of_the_classes_lie_beside_and_nothing_of_the_patient(model, s
     assert not any(word in text.lower() for word in ("doe", "john", str(tmp_path)))
 
 
-def test_the_number_format_of_the_machine_changes_no_answer(model, scans, number_format, tmp_path):
-    plain = modelsgenesis.predict(model, scans[0], output=tmp_path / "plain.nii.gz", device="cpu")
+def test_the_number_format_of_the_machine_changes_no_prediction(model, scans, number_format, tmp_path):
+    plain = predict(model, scans[0], tmp_path / "plain.nii.gz")
     for precision in ("float32", "bfloat16"):
-        path, config = tmp_path / f"{precision}.nii.gz", PredictionConfig(precision=precision)
-        found = modelsgenesis.predict(model, scans[0], output=path, config=config, device="cpu")
+        config = PredictionConfig(precision=precision)
+        found = predict(model, scans[0], tmp_path / f"{precision}.nii.gz", config=config)
         assert json.loads((tmp_path / f"{precision}.json").read_text())["precision"] == precision
         assert np.array_equal(found.labels, plain.labels) == (precision == "float32")
 
 
 @pytest.mark.slow
-def test_another_kind_of_cpu_gives_the_same_answer(finetuned, scans, tmp_path):
+def test_another_kind_of_cpu_gives_the_same_prediction(finetuned, scans, tmp_path):
     code = "import sys, modelsgenesis as mg; mg.predict(sys.argv[1], sys.argv[2], output=sys.argv[3], device='cpu')"
     found = []
-    for name, environment in {
-        "own": {},
-        "old": {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"},
-    }.items():
+    for name, kind in {"own": {}, "old": {"ONEDNN_MAX_CPU_ISA": "SSE41", "ATEN_CPU_CAPABILITY": "default"}}.items():
         path = tmp_path / f"{name}.nii.gz"
         command = [sys.executable, "-c", code, str(finetuned[0]), str(scans[0]), str(path)]
-        subprocess.run(command, env=os.environ | environment, check=True)
-        found.append(labels_of(path))
+        subprocess.run(command, env=os.environ | kind, check=True)
+        found.append(voxels_of(path))
     assert (found[0] != found[1]).mean() <= 1e-4
     assert len(np.unique(found[0])) == 3
 
 
 @pytest.mark.parametrize("codes", ["LPS", "SPR", "ARI"])
-def test_another_orientation_of_the_same_scan_gives_the_same_answer(model, scans, tmp_path, codes):
+def test_another_orientation_of_the_same_scan_gives_the_same_prediction(model, scans, tmp_path, codes):
     scan = nib.load(scans[0])
     change = nib.orientations.ornt_transform(nib.io_orientation(scan.affine), nib.orientations.axcodes2ornt(codes))
     turned = scan.as_reoriented(change)
     nib.save(turned, tmp_path / "turned.nii.gz")
-    straight = modelsgenesis.predict(model, scans[0], output=tmp_path / "a.nii.gz", device="cpu")
-    modelsgenesis.predict(model, tmp_path / "turned.nii.gz", output=tmp_path / "b.nii.gz", device="cpu")
-    answer = nib.load(tmp_path / "b.nii.gz")
-    assert answer.shape == turned.shape
-    np.testing.assert_allclose(answer.affine, turned.affine, atol=1e-4)
-    back = nib.orientations.ornt_transform(nib.io_orientation(answer.affine), nib.io_orientation(scan.affine))
-    assert np.array_equal(np.asanyarray(answer.as_reoriented(back).dataobj), straight.labels)
+    straight = predict(model, scans[0], tmp_path / "a.nii.gz")
+    image = nib.load(predict(model, tmp_path / "turned.nii.gz", tmp_path / "b.nii.gz").path)
+    np.testing.assert_allclose(image.affine, turned.affine, atol=1e-4)
+    back = nib.orientations.ornt_transform(nib.io_orientation(image.affine), nib.io_orientation(scan.affine))
+    assert np.array_equal(np.asanyarray(image.as_reoriented(back).dataobj), straight.labels)
 
 
 @pytest.mark.parametrize("spacing", [None, (4.0, 4.0, 2.5)])
 def test_a_scan_smaller_than_the_patch(scans, tmp_path, spacing):
     model = write_bundle(tmp_path / "model", contract=CT.override(spacing=spacing))
     nib.save(nib.load(scans[0]).slicer[4:14, 5:20, 3:10], tmp_path / "small.nii.gz")
-    found = modelsgenesis.predict(model, tmp_path / "small.nii.gz", output=tmp_path / "seg.nii.gz", device="cpu")
-    assert found.labels.shape == (10, 15, 7)
+    assert predict(model, tmp_path / "small.nii.gz", tmp_path / "seg.nii.gz").labels.shape == (10, 15, 7)
 
 
-def test_a_folder_gets_an_answer_a_scan_and_a_bad_one_costs_no_other(model, scans, tmp_path):
-    folder = tmp_path / "scans"
+def test_every_scan_of_a_folder_is_predicted_and_a_bad_one_costs_no_other(model, scans, tmp_path):
+    folder, out = tmp_path / "scans", tmp_path / "out"
     (folder / "more").mkdir(parents=True)
-    (folder / "a.nii.gz").write_bytes(scans[0].read_bytes())
-    (folder / "more" / "b.nii.gz").write_bytes(scans[1].read_bytes())
+    shutil.copy(scans[0], folder / "a.nii.gz")
+    shutil.copy(scans[1], folder / "more" / "b.nii.gz")
     (folder / "broken.nii.gz").write_bytes(b"junk")
-    empty = nib.load(scans[2])
-    nib.save(nib.Nifti1Image(np.full(empty.shape, 7, np.int16), empty.affine), folder / "constant.nii.gz")
-    notes = Notes()
-    found = predict_all(model, folder, output=tmp_path / "out", device="cpu", reporter=notes)
-    assert [answer.path for answer in found.predictions] == [
-        tmp_path / "out" / "a.nii.gz",
-        tmp_path / "out" / "more" / "b.nii.gz",
-    ]
-    assert labels_of(tmp_path / "out" / "more" / "b.nii.gz").shape == nib.load(scans[1]).shape
-    reasons = {scan.source.rpartition("/")[2]: scan.reason for scan in found.failed}
-    assert set(reasons) == {"broken.nii.gz", "constant.nii.gz"}
-    assert "every voxel is 7" in reasons["constant.nii.gz"]
+    save_scan(folder / "constant.nii.gz", np.full((8, 8, 8), 7, np.int16))
+    found = predict_all(model, folder, out)
+    assert [one.path for one in found.predictions] == [out / "a.nii.gz", out / "more" / "b.nii.gz"]
+    assert voxels_of(out / "more" / "b.nii.gz").shape == nib.load(scans[1]).shape
+    assert set(reasons_of(found)) == {"broken.nii.gz", "constant.nii.gz"}
+    assert "every voxel is 7" in reasons_of(found)["constant.nii.gz"]
     with pytest.raises(ScanError, match=r"broken\.nii\.gz"):
-        predict_all(model, folder, output=tmp_path / "strict", device="cpu", strict=True)
-    again = predict_all(model, folder, output=tmp_path / "out", device="cpu", skip_existing=True)
-    assert len(again.kept) == 2
-    assert not again.predictions
+        predict_all(model, folder, tmp_path / "strict", strict=True)
+    again = predict_all(model, folder, out, skip_existing=True)
+    assert (len(again.kept), again.predictions) == (2, ())
 
 
-def test_answers_inside_the_folder_are_not_predicted_again(model, scans, tmp_path):
-    (tmp_path / "a.nii.gz").write_bytes(scans[0].read_bytes())
-    (tmp_path / "b.nii.gz").write_bytes(scans[1].read_bytes())
-    first = predict_all(model, tmp_path, output=tmp_path / "out", device="cpu", probabilities=True)
-    second = predict_all(model, tmp_path, output=tmp_path / "out", device="cpu")
+def test_predictions_inside_the_folder_are_not_predicted_again(model, scans, tmp_path):
+    for name, scan in zip("ab", scans, strict=False):
+        shutil.copy(scan, tmp_path / f"{name}.nii.gz")
+    first = predict_all(model, tmp_path, tmp_path / "out", probabilities=True)
+    second = predict_all(model, tmp_path, tmp_path / "out")
     assert [one.path for one in first.predictions] == [one.path for one in second.predictions]
     assert not second.failed
     assert sum("earlier prediction" in scan.reason for scan in second.skipped) == 4
@@ -158,11 +167,12 @@ def test_the_wrong_model_and_a_missing_scan(model, scans, tmp_path):
         (restores, scans[0], ConfigurationError, "genesis: the model is for restoration: .*fine-tuned with --task seg"),
         (model, tmp_path / "nowhere.nii.gz", DataError, "there is no such file"),
         (model, tmp_path / "empty", ScanError, "empty: no scan to predict in it"),
+        (model, scans[:2], ConfigurationError, "holds 2 scans, expected one; see predict_all"),
         (tmp_path / "empty", scans[0], CheckpointError, "config"),
         ([], scans[0], ConfigurationError, "received no model"),
     ):
         with pytest.raises(error, match=word):
-            modelsgenesis.predict(asked, scan)
+            predict(asked, scan, None)
 
 
 def test_an_ensemble_is_the_mean_of_its_probabilities(scans, tmp_path):
@@ -173,60 +183,206 @@ def test_an_ensemble_is_the_mean_of_its_probabilities(scans, tmp_path):
     notes = Notes()
 
     def soft(model, name):
-        path = tmp_path / f"{name}.nii.gz"
-        found = modelsgenesis.predict(model, scans[0], output=path, probabilities=True, device="cpu", reporter=notes)
-        return np.asanyarray(nib.load(found.probabilities).dataobj)
+        found = predict(model, scans[0], tmp_path / f"{name}.nii.gz", probabilities=True, reporter=notes)
+        return voxels_of(found.probabilities)
 
     folds = soft(tmp_path / "folds", "folds")
+    assert "2 models: fold0, fold1" in notes.text
+    assert json.loads((tmp_path / "folds.json").read_text())["members"] == 2
     each = [soft(tmp_path / "folds" / f"fold{fold}", f"fold{fold}") for fold in range(2)]
     np.testing.assert_allclose(folds, (each[0] + each[1]) / 2, atol=1e-5)
-    assert notes.notes[0] == "averaging 2 models: fold0, fold1"
-    assert json.loads((tmp_path / "folds.json").read_text())["members"] == 2
-    mixed = soft(
-        [tmp_path / "folds", tmp_path / "other"], "mixed"
-    )  # prepared in two ways, averaged in the scan's frame
+    # Prepared in two ways, averaged in the scan's own grid.
+    mixed = soft([tmp_path / "folds", tmp_path / "other"], "mixed")
     np.testing.assert_allclose(mixed, (2 * folds + soft(tmp_path / "other", "other")) / 3, atol=1e-5)
-    assert np.array_equal(labels_of(tmp_path / "mixed.nii.gz"), mixed.argmax(-1))
+    assert np.array_equal(voxels_of(tmp_path / "mixed.nii.gz"), mixed.argmax(-1))
 
 
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        ({"labels": ("background", "liver", "spleen")}, "other: its list of classes background, liver, spleen is not"),
-        ({"contract": CT.override(channels=("a", "b"))}, "other: its list of channels a, b is not the image of organs"),
-        ({"task": "classification"}, "other: its task classification is not the segmentation"),
+        ({"labels": ("background", "liver", "spleen")}, "background, liver, spleen"),
+        ({"contract": CT.override(channels=("a", "b"))}, "a, b"),
+        ({"task": "classification"}, "classification"),
     ],
 )
 def test_models_that_do_not_agree(model, scans, tmp_path, change, word):
-    with pytest.raises(ConfigurationError, match=word):
-        modelsgenesis.predict([model, write_bundle(tmp_path / "other", **change)], scans[0])
+    with pytest.raises(ConfigurationError, match=f"other: predicts .*{word}.*, but organs segmentation"):
+        predict([model, write_bundle(tmp_path / "other", **change)], scans[0], None)
 
 
 def test_flips_go_through(model, scans, tmp_path):
-    options = {"device": "cpu", "probabilities": True}
-    turned = PredictionConfig(flips="all")
-    plain = modelsgenesis.predict(model, scans[0], output=tmp_path / "a.nii.gz", **options)
-    flipped = modelsgenesis.predict(model, scans[0], output=tmp_path / "b.nii.gz", config=turned, **options)
+    plain = predict(model, scans[0], tmp_path / "a.nii.gz", probabilities=True)
+    flips = PredictionConfig(flips="all")
+    turned = predict(model, scans[0], tmp_path / "b.nii.gz", probabilities=True, config=flips)
     assert json.loads((tmp_path / "b.json").read_text())["flips"] == "all"
-    assert not np.array_equal(labels_of(plain.probabilities), labels_of(flipped.probabilities))
+    assert not np.array_equal(voxels_of(plain.probabilities), voxels_of(turned.probabilities))
 
 
 @pytest.mark.parametrize(("contract", "told"), [(CT, "mri"), (MRI, "ct")])
-def test_a_scan_of_another_modality_is_warned_of_with_the_reason(scans, tmp_path, contract, told):
+def test_a_scan_of_another_modality_triggers_a_warning_with_the_reason(scans, tmp_path, contract, told):
     notes, scan, model = Notes(), scans[0], write_bundle(tmp_path / "model", contract=contract)
     if told == "mri":
         brain = np.random.default_rng(0).uniform(0, 20_000, (16, 16, 12)).astype(np.float32)
-        nib.save(nib.Nifti1Image(brain, np.eye(4)), scan := tmp_path / "brain.nii.gz")
-    modelsgenesis.predict(model, scan, output=tmp_path / "seg.nii.gz", device="cpu", reporter=notes)
+        scan = save_scan(tmp_path / "brain.nii.gz", brain, np.eye(4))
+    predict(model, scan, tmp_path / "seg.nii.gz", reporter=notes)
     (note,) = notes.notes
     assert f"its values look like {told}, the model was trained on {contract.modality}" in note
     assert ("its own percentiles instead of Hounsfield units" in note) == (told == "mri")
-    assert "expect a poor prediction" in note
 
 
-def test_a_trained_model_finds_what_it_learnt(finetuned, decathlon, tmp_path):
-    path = sorted((decathlon / "imagesTr").iterdir())[0]
-    labels = modelsgenesis.predict(finetuned[0], path, output=tmp_path / "seg.nii.gz", device="cpu").labels
-    truth = labels_of(decathlon / "labelsTr" / path.name)
+def test_a_trained_model_finds_what_it_learnt(finetuned, decathlon, scans, tmp_path):
+    labels = predict(finetuned[0], scans[0], tmp_path / "seg.nii.gz").labels
+    truth = voxels_of(decathlon / "labelsTr" / scans[0].name)
     assert 2 * ((labels == 1) & (truth == 1)).sum() / ((labels == 1).sum() + (truth == 1).sum()) > 0.6
-    assert LABELS[1] == "bright"
+
+
+@pytest.fixture(scope="module")
+def series(tmp_path_factory):
+    """Two series of one patient in one folder, 8 slices of 20 × 24."""
+    folder = tmp_path_factory.mktemp("dicom") / "patient7"
+    for number in (1, 2):
+        random = np.random.default_rng(number)
+        body = (1024 + 60 + random.normal(0, 200, (8, 20, 24))).clip(0).astype(np.uint16)
+        body[:, :3] = 24  # air
+        write_series(folder, body, series=f"1.2.{number}", prefix=f"S{number}", orientation=(1, 0, 0, 0, 1, 0))
+    return folder
+
+
+def test_each_series_of_a_dicom_folder_is_predicted_in_its_own_frame(model, series, tmp_path, monkeypatch):
+    found = predict_all(model, series, tmp_path)
+    assert [one.path.name for one in found.predictions] == ["patient7_1.nii.gz", "patient7_2.nii.gz"]
+    for reference, one in zip(find_scans(series)[0], found.predictions, strict=True):
+        volume, image = reference.read(), nib.load(one.path)
+        assert image.shape == volume.array.shape == (24, 20, 8)
+        np.testing.assert_allclose(image.affine, volume.affine, atol=1e-6)
+    shutil.copytree(series, tmp_path / "case", ignore=shutil.ignore_patterns("S2*"))
+    monkeypatch.chdir(tmp_path)
+    assert str(predict(model, "case", None).path) == "case_seg.nii.gz"
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory):
+    """A model of two channels and three cases for it, by nnU-Net's names."""
+    folder = tmp_path_factory.mktemp("channels")
+    for case in range(3):
+        for channel in range(2):
+            random = np.random.default_rng(10 * case + channel)
+            array = random.uniform(1, 100 * (channel + 1), (16, 18, 14)).astype(np.float32)
+            save_scan(folder / f"brain_{case:03d}_{channel:04d}.nii.gz", array)
+    contract = MRI.override(channels=("t1", "flair"))
+    return write_bundle(tmp_path_factory.mktemp("models") / "brain", contract=contract), folder
+
+
+def test_channels_by_name_as_given_and_in_one_file_are_the_same_case(of_two, tmp_path):
+    model, folder = of_two
+    found = predict_all(model, folder, tmp_path / "all")
+    assert [one.path.name for one in found.predictions] == [f"brain_{case:03d}.nii.gz" for case in range(3)]
+    files = [folder / f"brain_001_{channel:04d}.nii.gz" for channel in range(2)]
+    assert np.array_equal(predict(model, files, tmp_path / "one.nii.gz").labels, found.predictions[1].labels)
+    turned = predict(model, files[::-1], tmp_path / "turned.nii.gz")
+    assert (turned.name, np.array_equal(turned.labels, found.predictions[1].labels)) == ("brain_001", False)
+    four = save_scan(tmp_path / "four.nii.gz", np.stack([voxels_of(file) for file in files], axis=-1))
+    assert np.array_equal(predict(model, four, tmp_path / "four_seg.nii.gz").labels, found.predictions[1].labels)
+
+
+@pytest.mark.parametrize(
+    ("declared", "same", "warned"),
+    [
+        (("FLAIR", "T1"), False, ""),
+        (("T1", "FLAIR"), True, ""),
+        (("T1", "T2"), True, "the channels of its data set, T1, T2"),
+    ],
+)
+def test_channels_are_matched_by_the_names_that_their_data_set_gives_them(of_two, tmp_path, declared, same, warned):
+    model, folder = of_two
+    images, notes = tmp_path / "data" / "imagesTr", Notes()
+    shutil.copytree(folder, images)
+    names = {str(number): name for number, name in enumerate(declared)}
+    content = {"channel_names": names, "labels": {"background": 0}, "numTraining": 3, "file_ending": ".nii.gz"}
+    (tmp_path / "data" / "dataset.json").write_text(json.dumps(content))
+    files = [images / f"brain_000_{channel:04d}.nii.gz" for channel in range(2)]
+    straight, turned = (predict(model, order, tmp_path / "one.nii.gz").labels for order in (files, files[::-1]))
+    for source in (tmp_path / "data", images):
+        found = predict_all(model, source, tmp_path / "out", reporter=notes).predictions[0].labels
+        assert np.array_equal(found, straight if same else turned)
+    assert [warned in note for note in notes.notes if "channels" in note] == [True] * 2 * bool(warned)
+
+
+def test_channels_that_are_missing_or_do_not_fit(of_two, model, tmp_path):
+    first = nib.load(of_two[1] / "brain_000_0000.nii.gz")
+    array, folder = np.asanyarray(first.dataobj), tmp_path / "scans"
+    for name in ("a_0000", "alone", "b_0000", "c_0000"):
+        save_scan(folder / f"{name}.nii.gz", array)
+    save_scan(folder / "b_0001.nii.gz", array[:-1])
+    save_scan(folder / "c_0001.nii.gz", array, OBLIQUE + np.eye(4, k=3))
+    found = predict_all(of_two[0], folder, tmp_path / "out")
+    assert not found.predictions
+    reasons = reasons_of(found)
+    assert reasons["a_0000.nii.gz"] == "of its channels _0000 are there; expected _0000 to _0001"
+    assert "name them alone_0000 and so on" in reasons["alone.nii.gz"]
+    assert "shape (15, 18, 14) is not the (16, 18, 14) of its image" in reasons["b_0000.nii.gz"]
+    assert "its affine is up to 1 mm away" in reasons["c_0000.nii.gz"]
+    four = save_scan(tmp_path / "two_times.nii.gz", np.stack([array, array], axis=-1))
+    with pytest.raises(ScanError, match=r"two_times\.nii\.gz.*2 volumes; expected 1"):
+        predict(model, four, tmp_path / "seg.nii.gz")
+
+
+def test_planes_and_the_slices_of_volumes(model, scans, tmp_path):
+    planar = write_bundle(tmp_path / "xray", contract=XRAY, patch_size=(16, 16))
+    chest = save_picture(tmp_path / "chest.png", shape=(20, 31))
+    assert predict(planar, chest, tmp_path / "seg.nii.gz").labels.shape == (20, 31)
+    slices = write_bundle(tmp_path / "slices", contract=CT.override(dims=2), patch_size=(16, 16))
+    assert predict(slices, scans[0], tmp_path / "volume.nii.gz").labels.shape == nib.load(scans[0]).shape
+    with pytest.raises(ScanError, match=r"chest\.png.*has 2 axes; expected 3"):
+        predict(model, chest, tmp_path / "x.nii.gz")
+
+
+@pytest.mark.parametrize("multilabel", [False, True])
+def test_classes_become_a_table(tmp_path, multilabel):
+    (tmp_path / "xrays").mkdir()
+    for index in range(3):
+        save_picture(tmp_path / "xrays" / f"x{index}.png", seed=index)
+    (tmp_path / "xrays" / "broken.png").write_bytes(b"junk")
+    model = write_bundle(tmp_path / "model", contract=XRAY, multilabel=multilabel, **CLASSIFIER)
+    found = predict_all(model, tmp_path / "xrays", tmp_path / "out")
+    assert [one.name for one in found.predictions] == ["x0", "x1", "x2"]
+    assert len(found.failed) == 1
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text())["labels"] == {"0": "healthy", "1": "ill"}
+    rows = read_csv(tmp_path / "out" / "predictions.csv", DataError)
+    assert list(rows[0]) == ["case", "predicted", "probability healthy", "probability ill"]
+    for row, one in zip(rows, found.predictions, strict=True):
+        assert {name: float(row[f"probability {name}"]) for name in ("healthy", "ill")} == one.scores
+        assert row["predicted"] == "; ".join(one.predicted)
+        if multilabel:
+            assert one.predicted == tuple(name for name, value in one.scores.items() if value >= 0.5)
+        else:
+            assert sum(one.scores.values()) == pytest.approx(1)
+            assert one.predicted == (max(one.scores, key=one.scores.get),)
+
+
+def test_a_mirrored_image_has_the_same_classes_with_flips(tmp_path):
+    model = write_bundle(tmp_path / "model", contract=XRAY, **CLASSIFIER)
+    picture, flips = save_picture(tmp_path / "x.png"), PredictionConfig(flips=(0,))
+    Image.fromarray(np.asarray(Image.open(picture))[::-1]).save(tmp_path / "mirrored.png")
+    one, other = (
+        predict(model, path, tmp_path / "x.csv", config=flips) for path in (picture, tmp_path / "mirrored.png")
+    )
+    assert one.scores == pytest.approx(other.scores, abs=1e-6)
+
+
+def test_the_images_of_an_array(tmp_path):
+    random = np.random.default_rng(0)
+    grey, colour = random.integers(0, 255, (11, 18, 20), np.uint8), random.integers(0, 255, (2, 18, 20, 3), np.uint8)
+    np.savez(tmp_path / "grey.npz", test_images=grey, test_labels=np.zeros((11, 1)), val_images=grey[:2])
+    np.savez(tmp_path / "colour.npz", images=colour)
+    np.savez(tmp_path / "none.npz", other=grey)
+    model = write_bundle(tmp_path / "one", contract=XRAY, **CLASSIFIER)
+    found = predict_all(model, tmp_path / "grey.npz", tmp_path / "x.csv").predictions
+    assert [one.name for one in found] == [*(f"test_{index:02d}" for index in range(11)), "val_0", "val_1"]
+    assert found[0].scores == pytest.approx(found[-2].scores)
+    of_three = write_bundle(tmp_path / "three", contract=XRAY.override(channels=("red", "green", "blue")), **CLASSIFIER)
+    assert len(predict_all(of_three, tmp_path / "colour.npz", tmp_path / "y.csv").predictions) == 2
+    with pytest.raises(DataError, match=r"test_images is \(11, 18, 20\); the model takes 3 channels"):
+        predict_all(of_three, tmp_path / "grey.npz", tmp_path / "y.csv")
+    with pytest.raises(DataError, match=r"none\.npz: holds other; expected images"):
+        predict_all(model, tmp_path / "none.npz", tmp_path / "y.csv")

@@ -122,49 +122,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 nearest = did_you_mean
 
 
-class RangeError(ShapeError):
-    """Values outside the range that a step assumes."""
-
-
 class UnreadableScanError(ScanError):
     """A file that is damaged, truncated or no image at all."""
 
 
-class UnsafeCheckpointError(CheckpointError):
-    """A weight file that would have to run code to be read."""
-
-
-class NonFiniteLossError(TrainingError):
-    """The loss is NaN or infinite."""
-
-
-class ExplodingLossError(TrainingError):
-    """The loss is far above what the run began with."""
-
-
 class ResumeError(TrainingError):
     """A run that cannot be continued as asked."""
-
-
-class PeerError(TrainingError):
-    """Another process of the run failed; that one, or rank 0, tells why, so nothing is printed here."""
-
-
-class UnknownModelError(HubError):
-    """A name that is in no registry and no repository."""
-
-
-class HubUnreachableError(HubError):
-    """No network, or offline mode and the file is not in the cache."""
-
-
-class AccessError(HubError):
-    """A token is missing, wrong, or lacks the rights."""
-
-
-class DigestError(HubError):
-    """A file is not the one that the card or the Hub promises."""
-
-
-class PublishError(HubError):
-    """Nothing was published."""

@@ -177,7 +177,7 @@ def saved_predictions(model: Models) -> Path | None:
     if not isinstance(model, (str, Path)):
         return None
     path = Path(model)
-    if path.is_file() and path.suffix.lower() in (".csv", ".json"):
+    if path.is_file() and path.suffix.lower() == ".csv":
         return path
     if not path.is_dir() or (path / CONFIG_NAME).exists() or expand_folds(path) != [path]:
         return None
@@ -256,14 +256,10 @@ def read_table(path: Path, labels: Sequence[str]) -> dict[str, np.ndarray]:
     Raises:
         DataError: The file cannot be read, lacks a class or a probability, or names a case twice.
     """
-    content = read_json(path, DataError) if path.suffix.lower() == ".json" else read_csv(path, DataError)
-    what, remedy = f"as predictions of {', '.join(labels)}", "expected what predict writes"
+    rows, what = read_csv(path, DataError), f"as predictions of {', '.join(labels)}"
+    remedy = "expected what predict writes"
     with parsing(path, DataError, what=what, remedy=remedy):
-        if isinstance(content, dict):
-            rows = [(row["case"], [row["probabilities"][label] for label in labels]) for row in content["cases"]]
-        else:
-            rows = [(row["case"], [row[f"probability {label}"] for label in labels]) for row in content]
-        table = {name: np.array(list(map(float, soft))) for name, soft in rows}
+        table = {row["case"]: np.array([float(row[f"probability {label}"]) for label in labels]) for row in rows}
     if len(table) < len(rows) or not all(np.isfinite(soft).all() for soft in table.values()):
         raise DataError(f"{path}: cannot be read {what}: a case twice, or a number that is not finite; {remedy}")
     return table

@@ -57,12 +57,8 @@ class Hardware:
 
     def place_network(self, network: nn.Module) -> nn.Module:
         """Bring a network to the device with the channels of its kernels last in memory."""
-        network.to(self.device)
-        for parameter in network.parameters():
-            layout = _CHANNELS_LAST.get(parameter.ndim)
-            if layout is not None:
-                parameter.data = parameter.data.contiguous(memory_format=layout)
-        return network
+        axes = max(parameter.ndim for parameter in network.parameters())  # [out, in, *spatial] of its kernels
+        return network.to(self.device).to(memory_format=_CHANNELS_LAST.get(axes, torch.preserve_format))
 
     def describe(self) -> str:
         """Return one human-readable phrase: device, number format, threads."""
@@ -73,7 +69,7 @@ class Hardware:
 
 @contextmanager
 def _whole_float32() -> Iterator[None]:
-    """Let CUDA multiply all 24 bits of float32; cuDNN would round to the 11 of TF32, and answer as no CPU does."""
+    """Let CUDA multiply all 24 bits of float32; cuDNN would round to the 11 of TF32, unlike any CPU."""
     backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
     try:
         before = [backend.allow_tf32 for backend in backends]

@@ -34,8 +34,7 @@ def load(
         progress: Called with a file's name, the bytes done and the bytes in all, while it is downloaded.
 
     Raises:
-        UnknownModelError: The name is in no registry, and no repository or folder.
-        HubError: The Hub or the download failed.
+        HubError: There is no model of this name, or the Hub or the download failed.
         CheckpointError: The files are not a sound model.
     """
     folder = fetch_bundle(str(name), revision=revision, token=token, progress=progress)
@@ -68,8 +67,7 @@ def from_pretrained(
         input that it expects; `.adaptation` says, after an adaptation, what came from the checkpoint.
 
     Raises:
-        UnknownModelError: The name is in no registry, and no repository or folder.
-        HubError: The Hub or the download failed.
+        HubError: There is no model of this name, or the Hub or the download failed.
         CheckpointError: The files are not a sound model, or do not fill the network asked for.
 
     Example:

@@ -10,20 +10,14 @@ import numpy as np
 from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.data import SkippedScan, Volume, read_volume, write_nifti
-from modelsgenesis.errors import ConfigurationError, ScanError
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError
+from modelsgenesis.files import write_csv
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.inference.cases import Case, find_cases
 from modelsgenesis.inference.ensemble import Ensemble, Member
 from modelsgenesis.inference.measuring import each_case
-from modelsgenesis.inference.outputs import (
-    OutputPaths,
-    describe_model,
-    label_map_paths,
-    table_path,
-    write_labels,
-    write_table,
-)
-from modelsgenesis.metrics.classification import chosen_classes
+from modelsgenesis.inference.outputs import OutputPaths, describe_model, output_paths, write_labels
+from modelsgenesis.metrics.classification import CLASS_SEPARATOR, chosen_classes
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
 
@@ -97,7 +91,7 @@ def predict(
         model: One or several; see `predict_all`.
         scan: A file, a folder with one DICOM series, or one file for each channel.
         output: NIfTI to write, or a folder; by default `<scan>_seg.nii.gz` in the working folder. Of a classification
-            a CSV or JSON file, by default `predictions.csv`.
+            a CSV file, by default `predictions.csv`.
         probabilities: Write the class probabilities of a segmentation as well.
         config: Overlap, flips, where windows are put together.
         device: `"auto"`, `"cpu"`, `"cuda"` …
@@ -143,7 +137,7 @@ def predict_all(
             probabilities of several are averaged.
         source: A file, a folder searched to any depth, a DICOM series, a glob, MedMNIST's `.npz`, or several of
             these. As many files as the model has channels are one case; in folders nnU-Net's `_0000` tells channels.
-        output: Where to; see `label_map_paths` and `table_path`.
+        output: Where to; see `output_paths`.
         probabilities: Write the class probabilities of a segmentation as well, float32 and as large as that is.
         config: Overlap, flips, where windows are put together.
         device: `"auto"`, `"cpu"`, `"cuda"` …
@@ -176,10 +170,8 @@ def predict_all(
         reporter.note(f"warning: {warning}")
     # Nothing is computed before every path is known to be free: hours of work must not end at a full name.
     inputs = [*sources, *(file for case in cases for file in case.files)]
-    if ensemble.task == "classification":
-        paths, collided = [OutputPaths(case, table_path(output, inputs)) for case in cases], []
-    else:
-        paths, collided = label_map_paths(cases, output, many=count > 1, inputs=inputs, keep=skip_existing)
+    task: dict[str, Any] = {"task": ensemble.task, "many": count > 1}
+    paths, collided = output_paths(cases, output, **task, inputs=inputs, keep=skip_existing)
     skipped += collided
     if strict and (bad := [scan for scan in skipped if scan.bad]):
         raise ScanError(f"{bad[0].source}: {bad[0].reason}")
@@ -194,8 +186,13 @@ def predict_all(
     named = [(one.case.images[0].source, one) for one in paths if one.path not in kept]
     predictions, failed = each_case(named, work, title="predicting", strict=strict, reporter=reporter)
     if paths and not segments:
-        rows = [(one.name, one.predicted, one.scores) for one in predictions]
-        write_table(paths[0].path, rows, ensemble.labels, about)
+        scores = [{f"probability {label}": score for label, score in one.scores.items()} for one in predictions]
+        rows = [
+            {"case": one.name, "predicted": CLASS_SEPARATOR.join(one.predicted), **soft}
+            for one, soft in zip(predictions, scores, strict=True)
+        ]
+        write_labels(paths[0], ensemble.labels, about)
+        write_csv(paths[0].path, rows, DataError, ["case", "predicted"])
     return Predictions(
         task=ensemble.task, predictions=tuple(predictions), skipped=(*skipped, *failed), kept=tuple(kept)
     )

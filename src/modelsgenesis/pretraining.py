@@ -387,7 +387,7 @@ def _smallest_sides(cache: VolumeCache, config: PretrainingConfig) -> np.ndarray
     """Return the smallest side of all scans along each axis of a patch; slices have the axes that are not cut."""
     axes = len(config.patch_size)
     shapes = [
-        entry.shape if len(entry.shape) == axes else np.delete(entry.shape, config.slice_axis)
+        np.array(entry.shape if len(entry.shape) == axes else np.delete(entry.shape, config.slice_axis))
         for entry in cache.entries()
         if len(entry.shape) >= axes
     ]

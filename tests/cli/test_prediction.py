@@ -9,35 +9,24 @@ from modelsgenesis.configs import CONTRACTS
 from tiny_bundles import write_bundle
 
 
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    return write_bundle(tmp_path_factory.mktemp("models") / "organs")
-
-
-@pytest.fixture(scope="module")
-def scan(decathlon):
-    return sorted((decathlon / "imagesTr").iterdir())[0]
-
-
-def test_predict_prints_the_answer_and_its_voxels(command, model, scan, tmp_path):
-    answer = tmp_path / "answer.nii.gz"
-    predicted = command("predict", model, scan, "-o", answer, "--device", "cpu", "--overlap", 0, "--flips", "x")
+def test_predict_prints_the_label_map_and_its_voxels(command, model, scans, tmp_path):
+    path = tmp_path / "seg.nii.gz"
+    run = ("predict", model, scans[0], "-o", path, "--device", "cpu", "--overlap", 0)
+    predicted = command(*run, "--flips", "x")
     assert predicted.status == 0
-    assert predicted.out.splitlines()[0] == str(answer)
-    assert nib.load(answer).shape == nib.load(scan).shape
-    assert json.loads((tmp_path / "answer.json").read_text())["flips"] == [0]
-    told = command(
-        "predict", model, scan, "-o", answer, "--device", "cpu", "--overlap", 0, "--json", "--precision", "bfloat16"
-    ).json()
-    assert json.loads((tmp_path / "answer.json").read_text())["precision"] == "bfloat16"
-    assert told["answers"][0]["path"] == str(answer)
+    assert predicted.out.splitlines()[0] == str(path)
+    assert nib.load(path).shape == nib.load(scans[0]).shape
+    assert json.loads((tmp_path / "seg.json").read_text())["flips"] == [0]
+    told = command(*run, "--json", "--precision", "bfloat16").json()
+    assert json.loads((tmp_path / "seg.json").read_text())["precision"] == "bfloat16"
+    assert told["answers"][0]["path"] == str(path)
     assert set(told["answers"][0]["voxels"]) == {"bright", "dark"}
 
 
-def test_a_bad_scan_is_told_at_the_end_and_by_the_status(command, model, scan, tmp_path):
+def test_a_bad_scan_is_told_at_the_end_and_by_the_status(command, model, scans, tmp_path):
     folder = tmp_path / "scans"
     folder.mkdir()
-    (folder / "good.nii.gz").write_bytes(scan.read_bytes())
+    (folder / "good.nii.gz").write_bytes(scans[0].read_bytes())
     (folder / "bad.nii.gz").write_bytes(b"junk")
     result = command("predict", model, folder, "-o", tmp_path / "out", "--device", "cpu", "--overlap", 0, "--quiet")
     assert result.status == 1
@@ -47,10 +36,8 @@ def test_a_bad_scan_is_told_at_the_end_and_by_the_status(command, model, scan, t
 
 
 def test_classes_are_printed(command, tmp_path):
-    contract = CONTRACTS["xray"]
-    model = write_bundle(
-        tmp_path / "model", task="classification", contract=contract, patch_size=(16, 16), labels=("healthy", "ill")
-    )
+    kind = {"task": "classification", "patch_size": (16, 16), "labels": ("healthy", "ill")}
+    model = write_bundle(tmp_path / "model", contract=CONTRACTS["xray"], **kind)
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (20, 20), np.uint8)).save(tmp_path / "x.png")
     result = command("predict", model, tmp_path / "x.png", "-o", tmp_path / "x.csv", "--device", "cpu")
     first, last = result.out.splitlines()
@@ -74,16 +61,17 @@ def test_errors_are_one_line_with_a_status(refuses, arguments, status, message):
 
 
 def test_evaluate_prints_intervals_and_what_could_not_be_measured(command, decathlon, tmp_path):
-    answers = tmp_path / "answers"
-    answers.mkdir()
+    saved = tmp_path / "saved"
+    saved.mkdir()
     for index in range(5):
         name = f"ball_{index:03d}.nii.gz"
-        (answers / name).write_bytes((decathlon / "labelsTr" / name).read_bytes())
-    result = command("evaluate", answers, decathlon, "-o", tmp_path / "out", "--bootstrap", 50, "--quiet")
+        (saved / name).write_bytes((decathlon / "labelsTr" / name).read_bytes())
+    run = ("evaluate", saved, decathlon, "-o", tmp_path / "out", "--bootstrap", 50)
+    result = command(*run, "--quiet")
     assert result.status == 1
     assert f"{tmp_path / 'out' / 'results.json'}: 5 cases" in result.out
-    assert "  dice bright: 1 (1 to 1)" in result.out
+    assert "bright  1.000 (1.000–1.000)" in result.out
     assert result.err.startswith("not measured: ball_005: ")
-    told = command("evaluate", answers, decathlon, "-o", tmp_path / "out", "--bootstrap", 50, "--json").json()
+    told = command(*run, "--json").json()
     assert told["metrics"]["dice"]["value"] == 1
     assert told["refused"][0]["case"] == "ball_005"

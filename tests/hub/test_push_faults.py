@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import HfApi
 
 from loopback_hub import LoopbackHub
 from modelsgenesis.errors import ConfigurationError, HubError
@@ -19,22 +18,21 @@ from modelsgenesis.hub.push import push_to_hub
 from modelsgenesis.hub.repository import Publication
 from runs_to_push import GENESIS, failure, write_run
 
-COMMIT, SETTINGS = "POST /api/models/.*/commit/", "PUT /api/models/.*/settings"
-EMPTY = {".gitattributes"}
+COMMIT = "POST /api/models/.*/commit/"
 
 
 def refusal(kind: str, run: Path, repository: str = GENESIS, **options: Any) -> str:
     """Push, expect an error of exactly this kind, and return its one line, which tells how to repeat."""
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     message = failure(lambda: push_to_hub(run, repository, **options), kind)
-    assert f"nothing was published and {run} is intact" in message
+    assert f"{run} is intact" in message
     assert f"repeat with: modelsgenesis push {shlex.quote(str(run))} --hub-model-id {repository}" in message
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
     return message
 
 
-def private_and_empty(hub: LoopbackHub) -> bool:
-    return all(set(repo.files) == EMPTY and repo.private for repo in hub.repositories.values())
+def nothing_to_see(hub: LoopbackHub) -> bool:
+    return all(set(repo.files) == {".gitattributes"} for repo in hub.repositories.values())
 
 
 @pytest.fixture
@@ -102,35 +100,19 @@ def test_a_failure_leaves_nothing_to_see_and_a_repeat_publishes_what_is_missing(
 ) -> None:
     hub.fault(step, times=99, **fault)
     refusal(kind, run)
-    assert private_and_empty(hub)
+    assert nothing_to_see(hub)
     uploaded = hub.count("PUT /large/")
     hub.faults.clear()
-    assert not push_to_hub(run, GENESIS).private
-    assert not hub.repositories[GENESIS].private
+    push_to_hub(run, GENESIS)
     assert "model.safetensors" in hub.repositories[GENESIS].files
     assert step != COMMIT or hub.count("PUT /large/") == uploaded == 2  # the weights and the figure
 
 
-def test_a_commit_whose_answer_was_lost_counts_as_made(hub: LoopbackHub, run: Path) -> None:
+def test_a_commit_whose_answer_was_lost_is_found_by_a_repeat(hub: LoopbackHub, run: Path) -> None:
     hub.fault(COMMIT, drop_after=True)
-    made = push_to_hub(run, GENESIS)
-    assert made.commit == hub.repositories[GENESIS].heads["main"]
-    assert not hub.repositories[GENESIS].private
-
-
-@pytest.mark.parametrize(
-    "fault", [{"status": 403}, {"drop": True}, {"body": b"<", "headers": {"Content-Type": "text/html"}}]
-)
-def test_what_could_not_be_opened_is_said_and_opened_by_a_repeat(
-    hub: LoopbackHub, run: Path, fault: dict[str, Any]
-) -> None:
-    hub.fault(SETTINGS, **fault)
-    made = push_to_hub(run, GENESIS)
-    assert made.private
-    assert any(note.startswith("published, but still private (") for note in made.notes)
-    assert "model.safetensors" in hub.repositories[GENESIS].files
-    again = push_to_hub(run, GENESIS)
-    assert (again.commit, again.private, hub.repositories[GENESIS].private) == (made.commit, False, False)
+    refusal("unreachable", run)
+    assert push_to_hub(run, GENESIS).commit == hub.repositories[GENESIS].heads["main"]
+    assert len(hub.repositories[GENESIS].commits) == 2
 
 
 def test_a_push_in_between_is_refused(hub: LoopbackHub, run: Path, second: Path) -> None:
@@ -173,45 +155,8 @@ def test_a_client_that_dies_in_mid_upload_leaves_nothing_to_see_and_a_repeat_suc
     hub.fault("PUT /large/", call=lambda: os.kill(process.pid, signal.SIGKILL), drop=True)
     assert process.wait(60) == -signal.SIGKILL
     assert list(hub.repositories) == [GENESIS]
-    assert private_and_empty(hub)
-    assert not push_to_hub(run, GENESIS).private
-
-
-@pytest.mark.parametrize("step", ["create_repo", "create_commit", "update_repo_settings"])
-def test_a_push_that_ends_with_a_step_is_opened_by_its_repeat(
-    hub: LoopbackHub, run: Path, monkeypatch: pytest.MonkeyPatch, step: str
-) -> None:
-    done = getattr(HfApi, step)
-
-    def cut(*arguments: Any, **options: Any) -> None:
-        if step != "update_repo_settings":
-            done(*arguments, **options)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patched:
-        patched.setattr(HfApi, step, cut)
-        with pytest.raises(KeyboardInterrupt):
-            push_to_hub(run, GENESIS)
-    assert hub.repositories[GENESIS].private
-    assert not push_to_hub(run, GENESIS).private
-    assert not hub.repositories[GENESIS].private
-
-
-def test_a_repository_that_is_not_ours_alone_is_never_opened(hub: LoopbackHub, run: Path) -> None:
-    """Another push came first, or somebody made it again, privately."""
-    hub.fault(COMMIT, call=lambda: hub.add(GENESIS, {"other.txt": b"theirs"}))
-    assert "another push" in refusal("conflict", run)
-    assert set(hub.repositories[GENESIS].files) == {*EMPTY, "other.txt"}
-    made = push_to_hub(run, GENESIS)
-    assert made.private
-    assert any("was private and stays so" in note for note in made.notes)
-    hub.repositories.clear()
-    hub.fault(COMMIT, drop=True)
-    refusal("unreachable", run)
-    hub.repositories.clear()
-    hub.add(GENESIS, {"README.md": b"# Only for us\n"}, private=True)
-    assert push_to_hub(run, GENESIS).private
-    assert hub.repositories[GENESIS].private
+    assert nothing_to_see(hub)
+    push_to_hub(run, GENESIS)
 
 
 @pytest.mark.parametrize("card", [b"\xff\xfe", b"---\n[\n---\n"])

@@ -1,6 +1,5 @@
-"""Where answers go, decided before the first is written: nothing of the user's is lost."""
+"""Output paths, chosen before the first file is written: nothing of the user's is lost."""
 
-import json
 import os
 from pathlib import Path
 
@@ -11,13 +10,20 @@ from hypothesis import strategies as some
 from modelsgenesis.data import FileImage
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.inference.cases import Case
-from modelsgenesis.inference.outputs import label_map_paths, output_name, table_path, write_labels, write_table
+from modelsgenesis.inference.outputs import output_name, output_paths, write_labels
+
+OURS = {"library_name": "modelsgenesis"}
 
 
 def case(path, name=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"scan")
     return Case(name=name or path.name.partition(".")[0], images=(FileImage(path=path),), files=(path,))
+
+
+def choose(cases, output, task="segmentation", *, many=None, **options):
+    many = len(cases) > 1 if many is None else many
+    return output_paths(cases, output, task=task, many=many, **options)
 
 
 @given(some.text(min_size=1))
@@ -31,7 +37,7 @@ def test_any_name_becomes_a_file_within_the_folder(name):
     assert output_name(str(found)) == found
 
 
-def test_names_stay_apart_and_what_is_no_unicode_becomes_it():
+def test_names_stay_apart_and_what_is_not_unicode_becomes_it():
     names = ["a\nb", "a\rb", "a_b", "a\x85b", "a\\b", "x" * 300, "x" * 301, "../../x", "/x", "../y", "M\udcfcller"]
     found = [str(output_name(name)) for name in names]
     assert len(set(found)) == len(names) - 1
@@ -40,98 +46,90 @@ def test_names_stay_apart_and_what_is_no_unicode_becomes_it():
 
 
 @pytest.mark.parametrize(
-    ("given", "output", "written"),
+    ("task", "given", "output", "written"),
     [
-        (1, None, ["s0_seg.nii.gz"]),
-        (1, "x.nii.gz", ["x.nii.gz"]),
-        (1, "x.NII", ["x.NII"]),
-        (1, "new/deep", ["new/deep/s0.nii.gz"]),
-        (2, None, ["predictions/s0.nii.gz", "predictions/s1.nii.gz"]),
-        (2, "out.v2", ["out.v2/s0.nii.gz", "out.v2/s1.nii.gz"]),
+        ("segmentation", 1, None, ["s0_seg.nii.gz"]),
+        ("segmentation", 1, "x.nii.gz", ["x.nii.gz"]),
+        ("segmentation", 1, "x.NII", ["x.NII"]),
+        ("segmentation", 1, "new/deep", ["new/deep/s0.nii.gz"]),
+        ("segmentation", 2, None, ["predictions/s0.nii.gz", "predictions/s1.nii.gz"]),
+        ("segmentation", 2, "out.v2", ["out.v2/s0.nii.gz", "out.v2/s1.nii.gz"]),
+        ("classification", 2, None, ["predictions.csv"] * 2),
+        ("classification", 1, "x.csv", ["x.csv"]),
+        ("classification", 1, "new", ["new/predictions.csv"]),
     ],
 )
-def test_where_answers_go(tmp_path, monkeypatch, given, output, written):
+def test_where_predictions_go(tmp_path, monkeypatch, task, given, output, written):
     monkeypatch.chdir(tmp_path)
     cases = [case(tmp_path / f"s{index}.mha") for index in range(given)]
-    places, _ = label_map_paths(cases, output and Path(output), many=given > 1)
-    assert [str(place.path) for place in places] == written
-    stem = written[0].partition(".nii" if output != "x.NII" else ".NII")[0]
-    assert (str(places[0].labels), str(places[0].probabilities)) == (f"{stem}.json", f"{stem}_probabilities.nii.gz")
+    paths, _ = choose(cases, output and Path(output), task)
+    assert [str(one.path) for one in paths] == written
+    stem = written[0].partition(".nii" if output != "x.NII" else ".NII")[0].removesuffix(".csv")
+    assert (str(paths[0].labels), str(paths[0].probabilities)) == (f"{stem}.json", f"{stem}_probabilities.nii.gz")
 
 
 @pytest.mark.parametrize("link", [os.link, lambda file, other: other.symlink_to(file.resolve()), None])
 @pytest.mark.parametrize("name", ["s.nii.gz", "s_probabilities.nii.gz"])
-def test_an_answer_replaces_no_scan_by_whatever_name(tmp_path, link, name):
+def test_a_prediction_replaces_no_scan_by_whatever_name(tmp_path, link, name):
     one, other = case(tmp_path / "in" / "s.nii.gz"), case(tmp_path / "in" / "other" / name)
     output = tmp_path / "out" if link else tmp_path / "in" / "other"
     if link:
         output.mkdir()
         link(other.files[0], output / name)
     with pytest.raises(DataError, match="replace the scan itself"):
-        label_map_paths([one, other], output, many=True, inputs=[*one.files, *other.files])
+        choose([one, other], output, inputs=[*one.files, *other.files])
     with pytest.raises(DataError, match="replace the scan itself"):
-        label_map_paths([one], output, many=False, inputs=other.files)
+        choose([one], output, inputs=other.files)
 
 
 def test_a_link_within_the_output_leads_nowhere(tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "sub").symlink_to(tmp_path, target_is_directory=True)
     with pytest.raises(DataError, match="a link leads out of"):
-        label_map_paths([case(tmp_path / "s.nii", "sub/x")], tmp_path / "out", many=True)
+        choose([case(tmp_path / "s.nii", "sub/x")], tmp_path / "out")
 
 
 @pytest.mark.parametrize("names", [("a", "A"), ("\u00e9", "e\u0301"), ("x", "x_probabilities"), ("x", "../x")])
-def test_answers_that_would_be_one_anothers_are_refused_and_the_others_are_not(tmp_path, names):
+def test_predictions_that_would_be_one_anothers_are_skipped_and_the_others_are_not(tmp_path, names):
     cases = [case(tmp_path / f"{index}.nii", name) for index, name in enumerate((*names, "good"))]
-    places, refused = label_map_paths(cases, tmp_path / "out", many=True)
-    assert [place.path.name for place in places] == ["good.nii.gz"]
-    assert [one.source for one in refused] == [str(tmp_path / "0.nii"), str(tmp_path / "1.nii")]
-    assert all("that of another scan; rename one" in one.reason for one in refused)
+    paths, skipped = choose(cases, tmp_path / "out")
+    assert [one.path.name for one in paths] == ["good.nii.gz"]
+    assert [one.source for one in skipped] == [str(tmp_path / "0.nii"), str(tmp_path / "1.nii")]
+    assert all("that of another scan; rename one" in one.reason for one in skipped)
 
 
-@pytest.mark.parametrize("output", ["", "s.nii.gz"])
+@pytest.mark.parametrize(("task", "ending"), [("segmentation", ".nii.gz"), ("classification", ".csv")])
 @pytest.mark.parametrize(
-    ("name", "content"), [("s.nii.gz", "by hand"), ("s.json", '{"EchoTime": 1}'), ("s.json", "[["), ("s.json", "{}")]
+    ("content", "beside"), [("by hand", ""), ("", '{"EchoTime": 1}'), ("", "[["), ("", '{"labels": {}}')]
 )
-def test_files_of_somebody_else_stay_and_own_answers_are_replaced(tmp_path, output, name, content):
-    one, there = case(tmp_path / "in" / "s.nii"), tmp_path / name
-    there.write_text(content)
-    with pytest.raises(DataError, match=f"{name}: is there already"):
-        label_map_paths([one], tmp_path / output, many=False)
+def test_files_of_somebody_else_stay_and_own_predictions_are_replaced(tmp_path, task, ending, content, beside):
+    one, output = case(tmp_path / "in" / "s.nii"), tmp_path / f"s{ending}"
+    there = tmp_path / "s.json" if beside else output
+    there.write_text(content or beside)
+    with pytest.raises(DataError, match=f"{there.name}: is there already"):
+        choose([one], output, task)
     there.unlink()
-    ((place,), _) = label_map_paths([one], tmp_path / output, many=False)
-    place.path.write_text("an answer")
-    assert label_map_paths([one], tmp_path / output, many=False, keep=True)[0] == [place]
-    write_labels(place, ("background", "a"), {"library_name": "modelsgenesis"})
-    assert label_map_paths([one], tmp_path / output, many=False)[0] == [place]
+    ((paths,), _) = choose([one], output, task)
+    paths.path.write_text("a prediction")
+    assert choose([one], output, task, keep=True)[0] == [paths]
+    write_labels(paths, ("background", "a"), OURS)
+    assert choose([one], output, task)[0] == [paths]
 
 
-def test_a_table_and_its_twin_replace_only_their_own(tmp_path):
-    table, about = tmp_path / "classes.csv", {"library_name": "modelsgenesis"}
-    for name, content in (("classes.csv", "case;by hand"), ("classes.json", json.dumps({"labels": {}, **about}))):
-        (tmp_path / name).write_text(content)
-        with pytest.raises(DataError, match=f"{name}: is there already"):
-            table_path(table)
-        with pytest.raises(DataError, match="replace the scan itself"):
-            table_path(table, [tmp_path / name])
-        (tmp_path / name).unlink()
-    rows = [("=x\n", ("a", "b"), {"a": 1 / 3, "b": 0.5})]
-    assert write_table(table_path(table), rows, ("a", "b"), about) == table == table_path(table)
-    assert table.read_bytes() == b'case,predicted,probability a,probability b\r\n"\'=x\n",a; b,0.333333,0.5\r\n'
-    exact = json.loads((tmp_path / "classes.json").read_text())
-    assert exact["cases"] == [{"case": "=x\n", "predicted": ["a", "b"], "probabilities": {"a": 1 / 3, "b": 0.5}}]
-
-
-def test_outputs_that_cannot_be(tmp_path):
-    one = case(tmp_path / "s.nii.gz")
-    with pytest.raises(ConfigurationError, match="one file"):
-        label_map_paths([one], tmp_path / "x.nii.gz", many=True)
-    with pytest.raises(ConfigurationError, match="label maps are written as NIfTI"):
-        label_map_paths([one], tmp_path / "x.png", many=False)
-    with pytest.raises(ConfigurationError, match="classes are written as a table"):
-        table_path(tmp_path / "x.nii.gz")
+@pytest.mark.parametrize(
+    ("task", "output", "error", "word"),
+    [
+        ("segmentation", "x.nii.gz", ConfigurationError, "one file"),
+        ("segmentation", "x.png", ConfigurationError, "written as NIfTI"),
+        ("segmentation", "x.csv", ConfigurationError, "written as NIfTI"),
+        ("classification", "x.nii.gz", ConfigurationError, "as a table"),
+        ("classification", "x.json", ConfigurationError, "as a table"),
+        ("segmentation", "file/sub", DataError, "cannot be written in"),
+        ("segmentation", "folder", DataError, "is a folder"),
+    ],
+)
+def test_outputs_that_cannot_be(tmp_path, task, output, error, word):
     (tmp_path / "file").touch()
-    (tmp_path / "folder.nii.gz").mkdir()
-    for output, word in (("file/sub", "cannot be written in"), ("folder.nii.gz", "is a folder")):
-        with pytest.raises(DataError, match=word):
-            label_map_paths([one], tmp_path / output, many=False)
+    (tmp_path / "folder" / "s.nii.gz").mkdir(parents=True)
+    with pytest.raises(error, match=word):
+        choose([case(tmp_path / "s.nii.gz")], tmp_path / output, task, many=True)

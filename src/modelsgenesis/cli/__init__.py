@@ -14,8 +14,7 @@ from modelsgenesis.cli import hub
 from modelsgenesis.cli.checkpoints import convert, export
 from modelsgenesis.cli.comparison import compare
 from modelsgenesis.cli.console import accept_any_name, print_line
-from modelsgenesis.cli.data import preview, scan
-from modelsgenesis.cli.demo import demo
+from modelsgenesis.cli.data import demo, preview, scan
 from modelsgenesis.cli.errors import interruptible, one_line
 from modelsgenesis.cli.finetuning import finetune
 from modelsgenesis.cli.prediction import evaluate, predict

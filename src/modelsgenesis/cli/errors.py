@@ -17,6 +17,9 @@ from modelsgenesis.errors import GenesisError, Interrupted
 from modelsgenesis.files import reason_of
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Troubles of a disk or a path are the user's to solve; any other OSError is a bug.
+_USERS = {errno.EACCES, errno.EIO, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EPERM, errno.EROFS}
+_REPORT = "this is a bug: please report it with the output of the same command with --debug"
 
 
 @contextmanager
@@ -45,10 +48,6 @@ def one_line() -> Iterator[None]:
         sys.exit(status)
 
 
-_SURROUNDINGS = {errno.EACCES, errno.EIO, errno.ENAMETOOLONG, errno.ENOSPC, errno.EDQUOT, errno.EPERM, errno.EROFS}
-_REPORT = "this is a bug: please report it with the output of the same command with --debug"
-
-
 def explain(problem: BaseException) -> tuple[str, int]:
     """Return the line that tells what ended a command, and the status."""
     if isinstance(problem, Interrupted):
@@ -61,15 +60,14 @@ def explain(problem: BaseException) -> tuple[str, int]:
         command = getattr(getattr(problem, "ctx", None), "command_path", "modelsgenesis")
         message = " ".join(problem.format_message().split()).rstrip(".")
         return f"error: {message}; see {command} --help", problem.exit_code
-    name = getattr(problem, "filename", None)
-    reason = f"{os.fsdecode(name)}: {reason_of(problem)}" if isinstance(name, str | bytes) else reason_of(problem)
-    if isinstance(problem, OSError) and problem.errno in _SURROUNDINGS:
+    name, reason, kind = getattr(problem, "filename", None), reason_of(problem), type(problem).__name__
+    reason = f"{os.fsdecode(name)}: {reason}" if isinstance(name, str | bytes) else reason
+    if isinstance(problem, OSError) and problem.errno in _USERS:
         return f"error: {reason}; check the path, its rights and the disk", 1
-    # Of PyTorch and of a worker process, the end of whose traceback is the reason, as well.
-    if any(words in f"{type(problem).__name__}: {reason}" for words in ("MemoryError", "allocate memory")):
+    # PyTorch's allocator raises RuntimeError, and a worker process ends its traceback with the reason.
+    if any(words in f"{kind}: {reason}" for words in ("MemoryError", "allocate memory")):
         return "error: out of memory; choose smaller scans, patches or batches, or fewer workers or jobs", 1
-    what = type(problem).__name__
-    return f"error: unexpected {what}{'' if reason == what else f': {reason}'}; {_REPORT}", 1
+    return f"error: unexpected {kind if reason == kind else f'{kind}: {reason}'}; {_REPORT}", 1
 
 
 def is_debugging() -> bool:
@@ -94,21 +92,12 @@ def interruptible() -> Iterator[None]:
 def _interrupt(signum: int, frame: FrameType | None) -> NoReturn:
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_DFL)
-    interrupted = Interrupted(
-        signum,
-        f"interrupted by {signal.Signals(signum).name}: what was finished is kept; give the same command again, with "
-        "--resume where a run has begun",
-    )
-    if _is_importing(frame):  # a module that is cut short there fails in ways of its own
-        if os.environ.get("RANK", "0") == "0":
-            os.write(2, f"{interrupted}\n".encode())
-        os._exit(128 + signum)
-    raise interrupted
-
-
-def _is_importing(frame: FrameType | None) -> bool:
+    kept = "what was finished is kept; give the same command again, with --resume where a run has begun"
+    interrupted = Interrupted(signum, f"interrupted by {signal.Signals(signum).name}: {kept}")
     while frame is not None:
-        if frame.f_code.co_filename.startswith("<frozen importlib"):
-            return True
+        if frame.f_code.co_filename.startswith("<frozen importlib"):  # a module cut short fails in ways of its own
+            if os.environ.get("RANK", "0") == "0":
+                os.write(2, f"{interrupted}\n".encode())
+            os._exit(128 + signum)
         frame = frame.f_back
-    return False
+    raise interrupted

@@ -1,67 +1,56 @@
 """`predict` and `evaluate`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Argument, BadParameter, Exit, Option
 
-from modelsgenesis.cli.console import make_reporter, note, print_result
+from modelsgenesis.cli.console import make_reporter, note, print_json, print_line
 from modelsgenesis.cli.options import Device, Json, Quiet, Strict, Token
+from modelsgenesis.cli.results import print_metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
     from modelsgenesis.configs import PredictionConfig
-    from modelsgenesis.prediction import Prediction, Predictions
+    from modelsgenesis.data import SkippedScan
+    from modelsgenesis.prediction import Prediction
 
 Ensemble = Annotated[
     list[str] | None,
-    typer.Option("--ensemble", metavar="MODEL", help="Another model, to average probabilities with; repeatable."),
+    Option("--ensemble", metavar="MODEL", help="Another model, to average probabilities with; repeatable."),
 ]
-Overlap = Annotated[float, typer.Option(min=0, max=0.9, help="Overlap of neighbouring windows.")]
+Overlap = Annotated[float, Option(min=0, max=0.9, help="Overlap of neighbouring windows.")]
 Flips = Annotated[
-    str | None,
-    typer.Option(help="Also average over mirrored passes: all, or axes such as x,y; n axes take 2^n passes."),
+    str | None, Option(help="Also average over mirrored passes: all, or axes such as x,y; n axes take 2^n passes.")
 ]
-StitchAt = Annotated[
-    str, typer.Option("--stitch", help="Where windows are put together: auto (by free memory), cpu, device.")
-]
-Precision = Annotated[
-    str, typer.Option(help="float32, the same on every machine; or bfloat16, faster where the hardware has it.")
-]
+StitchAt = Annotated[str, Option("--stitch", help="Where windows are stitched: auto (by free memory), cpu, device.")]
+Precision = Annotated[str, Option(help="float32, the same on every machine; or bfloat16, faster on some hardware.")]
 
 _AXES = {"x": 0, "y": 1, "z": 2}
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="A fine-tuned model: a run, a folder, a folder of folds, or org/repo.")],
+    model: Annotated[str, Argument(help="A fine-tuned model: a run, a folder, a folder of folds, or org/repo.")],
     scans: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="INPUT...", help="Scans: files, a folder, a DICOM series, a glob, an .npz; or one file per channel."
-        ),
+        list[str], Argument(metavar="INPUT...", help="Files, a folder, a DICOM series, a glob, an .npz; or channels.")
     ],
     output: Annotated[
         Path | None,
-        typer.Option(
+        Option(
             "--output",
             "-o",
             help="A .nii.gz or a folder; default: <scan>_seg.nii.gz, for several scans predictions/. For classes a "
-            ".csv or .json; default: predictions.csv.",
+            ".csv; default: predictions.csv.",
         ),
     ] = None,
-    probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Also write <scan>_probabilities.nii.gz, 4D.")
-    ] = False,
+    probabilities: Annotated[bool, Option("--probabilities", help="Also write <scan>_probabilities.nii.gz.")] = False,
     ensemble: Ensemble = None,
     overlap: Overlap = 0.5,
     flips: Flips = None,
     stitch: StitchAt = "auto",
     precision: Precision = "float32",
     device: Device = "auto",
-    skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", help="Keep existing label maps instead of replacing them.")
-    ] = False,
+    skip_existing: Annotated[bool, Option("--skip-existing", help="Keep existing label maps.")] = False,
     strict: Strict = False,
     token: Token = None,
     quiet: Quiet = False,
@@ -82,34 +71,37 @@ def predict(
         token=token,
         reporter=make_reporter(quiet=quiet),
     )
-    print_result(_as_json(found), _lines(found), as_json=json_output)
-    if found.failed:
-        for scan in found.failed:
-            note(f"not predicted: {scan.source}: {scan.reason}")
-        raise typer.Exit(1)
+    if json_output:
+        answers = [_as_json(one, segments=found.task == "segmentation") for one in found.predictions]
+        kept, failed = [str(path) for path in found.kept], _skipped(found.failed, "source")
+        print_json({"task": found.task, "answers": answers, "kept": kept, "refused": failed})
+    else:
+        for one in found.predictions:
+            print_line(one.path if found.task == "segmentation" else _described(one))
+            for name, count in one.voxels.items():
+                print_line(f"  {name}: {count} voxels")
+        for path in found.kept:
+            print_line(f"{path} (kept)")
+        if found.task == "classification" and found.predictions:
+            print_line(found.predictions[0].path)
+    _end(found.failed, "predicted")
 
 
 def evaluate(
-    model: Annotated[
-        str, typer.Argument(help="A fine-tuned model, a folder of folds; or a folder or table that predict wrote.")
-    ],
-    data: Annotated[str, typer.Argument(help="Labelled data in any known layout, with the model's classes.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of results.json and cases.csv.")] = Path(
-        "evaluation"
-    ),
+    model: Annotated[str, Argument(help="A model, a folder of folds; or a folder or table that predict wrote.")],
+    data: Annotated[str, Argument(help="Labelled data in any known layout, with the model's classes.")],
+    output: Annotated[Path, Option("--output", "-o", help="Folder of results.json, cases.csv.")] = Path("evaluation"),
     split: Annotated[
-        str | None, typer.Option(metavar="FILE", help="Evaluate the test cases of this split; default: every case.")
+        str | None, Option(metavar="FILE", help="Evaluate the test cases of this split; default: every case.")
     ] = None,
     ensemble: Ensemble = None,
     overlap: Overlap = 0.5,
     flips: Flips = None,
     stitch: StitchAt = "auto",
     precision: Precision = "float32",
-    bootstrap: Annotated[int, typer.Option(min=1, help="Resamples of the patients for the intervals.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, help="Random seed of the resampling.")] = 0,
-    specificity: Annotated[
-        float, typer.Option(min=0, max=1, help="Specificity at which the sensitivity of a classification is given.")
-    ] = 0.9,
+    bootstrap: Annotated[int, Option(min=1, help="Resamples of the patients for the intervals.")] = 1000,
+    seed: Annotated[int, Option(min=0, help="Random seed of the resampling.")] = 0,
+    specificity: Annotated[float, Option(min=0, max=1, help="Specificity of the sensitivity (classification).")] = 0.9,
     device: Device = "auto",
     strict: Strict = False,
     token: Token = None,
@@ -131,23 +123,14 @@ def evaluate(
         token=token,
         reporter=make_reporter(quiet=quiet),
     )
-    refused = [{"case": scan.source, "reason": scan.reason} for scan in found.skipped]
-    value = {"folder": str(found.folder), "cases": len(found.rows), "metrics": found.summary, "refused": refused}
-    written = f"{found.folder / 'results.json'}: {len(found.rows)} cases, each in {found.folder / 'cases.csv'}"
-    lines = [f"  {name}: {_interval(entry)}" for name, entry in found.summary.items()]
-    print_result(value, [written, *lines], as_json=json_output)
-    if found.skipped:
-        for scan in found.skipped:
-            note(f"not measured: {scan.source}: {scan.reason}")
-        raise typer.Exit(1)
-
-
-def _interval(entry: "Mapping[str, Any]") -> str:
-    """Return a value with its interval, or why there is none."""
-    if entry["value"] is None:
-        return f"undefined: {entry.get('reason', 'no case has it')}"
-    ends = "" if entry["low"] is None else f" ({entry['low']:.4g} to {entry['high']:.4g})"
-    return f"{entry['value']:.4g}{ends}"
+    count = len(found.rows)
+    if json_output:
+        skipped = _skipped(found.skipped, "case")
+        print_json({"folder": str(found.folder), "cases": count, "metrics": found.summary, "refused": skipped})
+    else:
+        print_line(f"{found.folder / 'results.json'}: {count} cases, each in {found.folder / 'cases.csv'}")
+        print_metrics(found.summary, alone="", specificity=specificity)
+    _end(found.skipped, "measured")
 
 
 def prediction_config(overlap: float, flips: str | None, stitch: str, precision: str) -> "PredictionConfig":
@@ -156,37 +139,29 @@ def prediction_config(overlap: float, flips: str | None, stitch: str, precision:
 
     names = flips.split(",") if flips and flips != "all" else []
     if any(name not in _AXES for name in names):
-        raise typer.BadParameter(f"received {flips!r}, expected all, or axes of x, y, z", param_hint="--flips")
+        raise BadParameter(f"received {flips!r}, expected all, or axes of x, y, z", param_hint="--flips")
     axes = "all" if flips == "all" else [_AXES[name] for name in names]
     values = {"overlap": overlap, "flips": axes, "stitch": stitch, "precision": precision}
     return PredictionConfig.from_dict(values, where="predict")
 
 
-def _lines(found: "Predictions") -> "Iterator[str]":
-    for answer in found.predictions:
-        yield str(answer.path) if found.task == "segmentation" else _described(answer)
-        for name, count in answer.voxels.items():
-            yield f"  {name}: {count} voxels"
-    for path in found.kept:
-        yield f"{path} (kept)"
-    if found.task == "classification" and found.predictions:
-        yield str(found.predictions[0].path)
+def _described(one: "Prediction") -> str:
+    scores = ", ".join(f"{name} {value:.3f}" for name, value in one.scores.items())
+    return f"{one.name}: {' + '.join(one.predicted) or 'none'} ({scores})"
 
 
-def _described(answer: "Prediction") -> str:
-    scores = ", ".join(f"{name} {value:.3f}" for name, value in answer.scores.items())
-    return f"{answer.name}: {' + '.join(answer.predicted) or 'none'} ({scores})"
+def _as_json(one: "Prediction", *, segments: bool) -> dict[str, object]:
+    classes = {"predicted": list(one.predicted), "probabilities": one.scores}
+    return {"case": one.name, "path": str(one.path), **({"voxels": one.voxels} if segments else classes)}
 
 
-def _as_json(found: "Predictions") -> dict[str, object]:
-    segments = found.task == "segmentation"
-    return {
-        "task": found.task,
-        "answers": [
-            {"case": one.name, "path": str(one.path)}
-            | ({"voxels": one.voxels} if segments else {"predicted": list(one.predicted), "probabilities": one.scores})
-            for one in found.predictions
-        ],
-        "kept": [str(path) for path in found.kept],
-        "refused": [{"source": scan.source, "reason": scan.reason} for scan in found.failed],
-    }
+def _skipped(scans: "Sequence[SkippedScan]", what: str) -> list[dict[str, str]]:
+    return [{what: scan.source, "reason": scan.reason} for scan in scans]
+
+
+def _end(failed: "Sequence[SkippedScan]", done: str) -> None:
+    """Name what failed, and end with status 1 where something did."""
+    for scan in failed:
+        note(f"not {done}: {scan.source}: {scan.reason}")
+    if failed:
+        raise Exit(1)

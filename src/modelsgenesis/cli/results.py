@@ -1,6 +1,6 @@
-"""The results of a run: each metric with its interval, what undefined cases mean for it, and where the files are."""
+"""Metrics as a table for people: each with its interval, what undefined cases mean for it, and where the files are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,37 +15,57 @@ _TITLES = {
     "sensitivity": "sensitivity",
     "accuracy": "accuracy",
 }
+_FILES = {
+    "full results": "results.json",
+    "each test case": "test.csv",
+    "split, to reuse with --split": "split.json",
+    "model, with its card in README.md": "",
+}
+_FILES_OF_FOLDS = {
+    "full results, with those of each fold": "results.json",
+    "each case, measured by the fold that did not train on it": "test.csv",
+    "the models": "fold0, fold1 …",
+}
 
 
 def print_results(folder: Path, results: Mapping[str, Any]) -> None:
-    """Print the content of a `results.json` for people."""
-    from modelsgenesis.metrics.summary import explanations
-
-    test = results["test"]
-    if test:
-        metrics = [name for name in _TITLES if name in test]
-        titles = {**_TITLES, "sensitivity": f"sensitivity at specificity {results.get('specificity', 0):g}"}
-        rows = [
-            [name, *(_cell(test.get(f"{metric}{suffix}"), metric) for metric in metrics)]
-            for name, suffix in _rows(results)
-        ]
-        print_table(["", *(titles[metric] for metric in metrics)], rows)
-        for line in (_basis(results), *explanations(dict(test))):
-            print_line(line)
+    """Print the content of a fine-tuning's `results.json`."""
+    patients, cases, folds = results["patients"], results["cases"], results.get("folds")
+    together = bool(folds) and results.get("fold") is None
+    if results["test"]:
+        counted = "1 test patient" if patients == 1 else f"{patients} test patients"
+        counted += f", {cases} images" if cases > patients else ""
+        counted += f" in {folds} folds" if together else ""
+        intervals = "95% bootstrap intervals over patients" if patients > 1 else "no confidence interval"
+        more = {"specificity": results.get("specificity", 0), "basis": f"{counted}; {intervals}"}
+        print_metrics(results["test"], alone=results["labels"][-1], **more)
     else:
         print_line("no test patients: nothing was measured")
     print_line()
-    for what, name in _files(results).items():
+    for what, name in (_FILES_OF_FOLDS if together else _FILES).items():
         print_line(f"{what}: {folder / name}")
 
 
-def _rows(results: Mapping[str, Any]) -> Sequence[tuple[str, str]]:
-    """Return the name of each row and what follows a metric's name in it."""
-    labels = results["labels"][1:] if results["task"] == "segmentation" else results["labels"]
-    each = [(label, f" {label}") for label in labels if any(name.endswith(f" {label}") for name in results["test"])]
-    if not each:
-        return [(labels[-1], "")]  # of two exclusive classes the second
-    return each if len(each) == 1 else [("mean", ""), *each]
+def print_metrics(summary: Mapping[str, Mapping[str, Any]], *, alone: str, specificity: float, basis: str = "") -> None:
+    """Print a row for each class and one for their mean, then a line about each figure that leaves cases out.
+
+    Args:
+        summary: As `summarize_rows` returns it.
+        alone: The row's name where no metric names a class: of two exclusive classes the second.
+        specificity: At which the sensitivity is given.
+        basis: A line on what the figures rest on.
+    """
+    from modelsgenesis.metrics.summary import explanations
+
+    metrics = [name for name in _TITLES if name in summary]
+    titles = {**_TITLES, "sensitivity": f"sensitivity at specificity {specificity:g}"}
+    each = list(dict.fromkeys(name.partition(" ")[2] for name in summary if " " in name))
+    rows = [(name, f" {name}") for name in each] if each else [(alone, "")]
+    rows = [("mean", ""), *rows] if len(each) > 1 else rows
+    cells = [[name, *(_cell(summary.get(metric + suffix), metric) for metric in metrics)] for name, suffix in rows]
+    print_table(["", *(titles[metric] for metric in metrics)], cells)
+    for line in filter(None, [basis, *explanations(summary)]):
+        print_line(line)
 
 
 def _cell(entry: Mapping[str, Any] | None, metric: str) -> str:
@@ -58,33 +78,3 @@ def _cell(entry: Mapping[str, Any] | None, metric: str) -> str:
     ends = entry["low"], entry["high"]
     value = f"{entry['value']:.{digits}f}"
     return value if None in ends else f"{value} ({ends[0]:.{digits}f}–{ends[1]:.{digits}f})"
-
-
-def _basis(results: Mapping[str, Any]) -> str:
-    """Return how many patients the figures come from, and what the intervals are."""
-    patients, cases = results["patients"], results["cases"]
-    counted = "1 test patient" if patients == 1 else f"{patients} test patients"
-    counted += f", {cases} images" if cases > patients else ""
-    folds = f" in {results['folds']} folds" if _is_summary_of_folds(results) else ""
-    intervals = "95% bootstrap intervals over patients" if patients > 1 else "no confidence interval"
-    return f"{counted}{folds}; {intervals}"
-
-
-def _files(results: Mapping[str, Any]) -> dict[str, str]:
-    """Return the files of the run, by what is in them."""
-    if _is_summary_of_folds(results):
-        return {
-            "full results, with those of each fold": "results.json",
-            "each case, measured by the fold that did not train on it": "test.csv",
-            "the models": "fold0, fold1 …",
-        }
-    return {
-        "full results": "results.json",
-        "each test case": "test.csv",
-        "split, to reuse with --split": "split.json",
-        "model, with its card in README.md": "",
-    }
-
-
-def _is_summary_of_folds(results: Mapping[str, Any]) -> bool:
-    return bool(results.get("folds")) and results.get("fold") is None

@@ -10,7 +10,7 @@ from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import cache
 from pathlib import Path, PurePath
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 from modelsgenesis.errors import ConfigurationError, did_you_mean
 from modelsgenesis.files import read_json
@@ -35,11 +35,11 @@ class Bounds:
     high: float = math.inf
     above: bool = False
 
-    def check(self, value: Any, where: str) -> Any:
+    def check(self, value: Any) -> Any:
         """Return a value that is within."""
         high_enough = self.low < value if self.above else self.low <= value
-        if not (high_enough and value <= self.high):  # not `require`, which would write the message every time
-            raise ConfigurationError(f"{where}: received {value}, expected {self}")
+        if not (high_enough and value <= self.high):
+            _refuse(value, str(self))
         return value
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class Bounds:
 class AbsolutePath:
     """Stands beside `str`: a path is kept absolute, so that a run that is resumed elsewhere finds it."""
 
-    def check(self, value: str, _where: str) -> str:
+    def check(self, value: str) -> str:
         """Return an absolute path; links are not followed, and it may be a pattern."""
         return os.path.abspath(os.path.expanduser(value))  # noqa: PTH100, PTH111 - pathlib would follow links
 
@@ -75,11 +75,12 @@ class Config:
     """
 
     def __post_init__(self) -> None:
-        hints = _hints(type(self))
         for field in fields(self):
-            where = f"{type(self).__name__}.{field.name}"
-            # The only way to set a field of a frozen dataclass: lists become tuples, mappings configurations.
-            object.__setattr__(self, field.name, _coerce(getattr(self, field.name), hints[field.name], where))
+            try:
+                value = _coerce(getattr(self, field.name), _hints(type(self))[field.name])
+            except ConfigurationError as error:
+                raise ConfigurationError(f"{type(self).__name__}.{field.name}: {error}") from error
+            object.__setattr__(self, field.name, value)  # the only way to set a field of a frozen dataclass
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types; nested configurations become mappings, tuples become lists."""
@@ -98,7 +99,8 @@ class Config:
         """
         known = fields(cls)
         try:
-            require(isinstance(values, Mapping), f"received {type(values).__name__}, expected a mapping")
+            if not isinstance(values, Mapping):
+                _refuse(values, "a mapping")
             _check_keys(values, known, cls.__name__)
             required = [one.name for one in known if one.default is MISSING and one.default_factory is MISSING]
             missing = [name for name in required if name not in values]
@@ -145,69 +147,65 @@ def plain(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _coerce(value: Any, hint: Any, where: str) -> Any:
+def _coerce(value: Any, hint: Any) -> Any:
     """Return `value` as `hint` wants it: lists become tuples, mappings nested configurations, ints floats."""
     origin, arguments = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
     if origin is Annotated:
-        return arguments[1].check(_coerce(value, arguments[0], where), where)
+        return arguments[1].check(_coerce(value, arguments[0]))
     if origin is Literal:
-        return _coerce_choice(value, arguments, where)
+        return _coerce_choice(value, arguments)
     if origin in (Union, UnionType):
-        return _coerce_union(value, arguments, where)
+        return _coerce_union(value, arguments)
     if origin is tuple and isinstance(value, (str, PurePath)) and arguments[0] == FilePath:
         value = (value,)  # one path, or several
     if origin is tuple and isinstance(value, (tuple, list)):
         kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
         if len(kinds) != len(value):
-            raise ConfigurationError(f"{where}: received {len(value)} values {shown(value)}, expected {len(kinds)}")
-        return tuple(_coerce(item, kind, where) for item, kind in zip(value, kinds, strict=True))
+            _refuse(value, f"{len(kinds)} values")
+        return tuple(_coerce(item, kind) for item, kind in zip(value, kinds, strict=True))
     if origin is dict and isinstance(value, Mapping):
-        return {_coerce(k, arguments[0], where): _coerce(v, arguments[1], where) for k, v in value.items()}
+        return {_coerce(k, arguments[0]): _coerce(v, arguments[1]) for k, v in value.items()}
     if is_dataclass(hint) and isinstance(value, Mapping):
-        return hint.from_dict(value, where)  # pyright: ignore[reportAttributeAccessIssue] - only configurations nest
-    return _coerce_plain(value, origin or hint, where)
+        return cast("type[Config]", hint).from_dict(value)
+    return _coerce_plain(value, origin or hint)
 
 
-def _coerce_plain(value: Any, kind: type, where: str) -> Any:
+def _coerce_plain(value: Any, kind: Any) -> Any:
     if kind is str and isinstance(value, PurePath):
         return str(value)
     if kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
-        fits = abs(value) <= _LARGEST if isinstance(value, int) else math.isfinite(value)
-        if not fits:
-            raise ConfigurationError(f"{where}: received {shown(value)}, expected a finite number of 64 bits")
+        if not (abs(value) <= _LARGEST if isinstance(value, int) else math.isfinite(value)):
+            _refuse(value, "a finite number of 64 bits")
         value = float(value) if kind is float else value
-    fitting = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))  # for Python, True is an int
-    if not fitting:
-        raise ConfigurationError(
-            f"{where}: received {shown(value)}, expected {_NAMES.get(kind, getattr(kind, '__name__', kind))}"
-        )
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):  # for Python, True is an int
+        _refuse(value, _NAMES.get(kind, kind.__name__))
     return value
 
 
-def _coerce_choice(value: Any, choices: tuple[Any, ...], where: str) -> Any:
+def _coerce_choice(value: Any, choices: tuple[Any, ...]) -> Any:
     """Return one of the choices; one that is called `"none"` is written `none`, which reads as no value."""
     value = "none" if value is None and "none" in choices else value
     for choice in choices:
         if value == choice and isinstance(value, type(choice)) and not isinstance(value, bool):  # True == 1, 2.0 == 2
             return choice
-    raise ConfigurationError(f"{where}: received {shown(value)}; {did_you_mean(str(value)[:60], map(str, choices))}")
+    raise ConfigurationError(f"received {shown(value)}; {did_you_mean(str(value)[:60], map(str, choices))}")
 
 
-def _coerce_union(value: Any, arguments: tuple[Any, ...], where: str) -> Any:
+def _coerce_union(value: Any, arguments: tuple[Any, ...]) -> Any:
     """Return the value as the first type that takes it; a mapping names its configuration by the field `kind`."""
     choices = [argument for argument in arguments if argument is not NoneType]
     if value is None and len(choices) < len(arguments):
         return None
     if len(choices) > 1 and isinstance(value, Mapping):
         by_kind = {get_args(_hints(choice)["kind"])[0]: choice for choice in choices}
-        choices = [by_kind[_coerce_choice(value.get("kind"), tuple(by_kind), f"{where}.kind")]]
+        choices = [by_kind[_coerce_choice(value.get("kind"), tuple(by_kind))]]
     *others, last = choices
     for choice in others:
         with suppress(ConfigurationError):
-            return _coerce(value, choice, where)
-    return _coerce(value, last, where)
+            return _coerce(value, choice)
+    return _coerce(value, last)
 
 
 def apply_settings(config: ConfigType, settings: Sequence[str]) -> ConfigType:
@@ -280,3 +278,8 @@ def require(condition: bool, message: str) -> None:
     """Raise `ConfigurationError(message)` unless `condition` holds."""
     if not condition:
         raise ConfigurationError(message)
+
+
+def _refuse(value: Any, expected: str) -> NoReturn:
+    """Raise the error of a wrong value; not by `require`, which would write the message for right ones, too."""
+    raise ConfigurationError(f"received {shown(value)}, expected {expected}")

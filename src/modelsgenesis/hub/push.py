@@ -38,13 +38,13 @@ def push_to_hub(
 ) -> "Publication":
     """Publish a run's bundle: configuration, weights, card, and the figures that the card names.
 
-    A new repository stays private until its one commit is there. Prose that a person wrote into an existing
+    Everything comes in one commit, so that nothing half-done can be seen. Prose that a person wrote into an existing
     card is kept. Pushing again what is there already changes nothing.
 
     Args:
         folder: The run; it is only read.
         repository: `org/name`; `name` for the token's own account; None for the run's name there.
-        private: Whether a new repository stays private; an existing one keeps its visibility.
+        private: Whether a new repository is private; an existing one keeps its visibility.
         revision: A branch, made when it is not there; None for the default one.
         create_pr: Propose the change instead of making it.
         token: None for that of the environment.
@@ -73,9 +73,8 @@ def push_to_hub(
         raise HubError(f"--create-pr proposes a change of main, but received --revision {revision}; leave one out")
     try:
         return TargetRepository(repository, revision, token, private, create_pr).publish(plan, say)
-    except HubError as error:  # a repeat takes a new repository, and uploads only what is missing in it
-        left = f"nothing was published and {folder} is intact; repeat with: {shlex.join(again)}"
-        raise HubError(f"{error}; {left}", error.kind) from error
+    except HubError as error:
+        raise HubError(f"{error}; {folder} is intact; repeat with: {shlex.join(again)}", error.kind) from error
 
 
 @dataclass(frozen=True)

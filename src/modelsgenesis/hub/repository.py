@@ -1,4 +1,4 @@
-"""A repository on the Hub to push to: found or made, one atomic commit, private until it is complete."""
+"""A repository on the Hub to push to: found or made, then one atomic commit of everything."""
 
 import warnings
 from collections.abc import Callable, Iterator
@@ -11,10 +11,10 @@ from huggingface_hub import CommitOperationAdd
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from modelsgenesis.checkpoints.bundle import CARD_NAME
-from modelsgenesis.errors import GenesisError, HubError
-from modelsgenesis.files import TEXT_LIMIT, parsing, reason_of, write_json
-from modelsgenesis.hub.cache import key_of, open_cache
-from modelsgenesis.hub.client import Snapshot, expect, hub_digest, hub_errors, take_snapshot
+from modelsgenesis.errors import HubError
+from modelsgenesis.files import TEXT_LIMIT, parsing, reason_of
+from modelsgenesis.hub.cache import open_cache
+from modelsgenesis.hub.client import Snapshot, expect, hub_errors, take_snapshot
 from modelsgenesis.hub.guard import SIGN_IN, endpoint, redacted, token_of
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class TargetRepository:
         name: `org/name`; `name` alone for the token's own account.
         branch: Where to; None for the default branch.
         token: None for that of the environment.
-        private: Whether a new repository shall stay private.
+        private: Whether a new repository shall be private.
         proposal: Whether to make a pull request.
     """
 
@@ -63,7 +63,10 @@ class TargetRepository:
     proposal: bool
 
     def publish(self, plan: "UploadPlan", say: Callable[[str], None]) -> Publication:
-        """Make or find the repository, make the one commit, and open what shall be public."""
+        """Find or make the repository and its branch, and make the one commit.
+
+        A repeat finds what was made before, and the client uploads only what is missing.
+        """
         if not token_of(self.token):
             raise HubError(f"{self.name}: publishing needs a token; {SIGN_IN}", "denied")
         if "/" not in self.name:
@@ -78,28 +81,26 @@ class TargetRepository:
         card, notes = self._card(plan, head or main)
         if main is None:
             say(f"creating {self.name}")
-            main = self._create()
+            with hub_errors(self.name, self.token) as api:
+                api.create_repo(self.name, private=self.private)
+            main = take_snapshot(self.name, None, self.token)
         if head is None and self.branch is not None and not self.proposal:
             with hub_errors(self.name, self.token, revision=self.branch) as api:
                 api.create_branch(self.name, branch=self.branch, revision=main.commit, exist_ok=True)
-        before = head or main
         say(f"uploading to {self.name}")
         files = {**plan.files, CARD_NAME: card.encode()}
         title = f"Publish a model for {plan.config.task}"  # a run's folder may be called after a patient
-        commit, proposal = self._commit(files, title, before, notes)
-        private = self._open(before, commit, notes)
+        commit, proposal = self._commit(files, title, (head or main).commit, notes)
         open_cache().forget(self.name)
-        notes = list(dict.fromkeys(notes))
-        return Publication(self.name, self._url, commit, proposal, private, tuple(files), tuple(notes))
+        if main.private and not self.private:
+            notes.append(f"the repository was private and stays so; make it public at {self._url}/settings")
+        return Publication(
+            self.name, self._url, commit, proposal, main.private, tuple(files), tuple(dict.fromkeys(notes))
+        )
 
     @property
     def _url(self) -> str:
         return f"{endpoint()}/{self.name}"
-
-    @property
-    def _wish(self) -> Path:
-        """The note on this machine that it makes the repository, and that it shall be public in the end."""
-        return open_cache().root / "openings" / f"{key_of(self._url)}.json"
 
     def _head(self, branch: str | None) -> Snapshot | None:
         """Return the head of a branch, None for the default one; None when the token sees no such thing."""
@@ -118,79 +119,27 @@ class TargetRepository:
                 published = before.download(CARD_NAME, TEXT_LIMIT, open_cache().hub).read_text("utf-8")
             card, notes = plan.merge_card(published, self.name)
         with hub_errors(self.name, self.token) as api, _no_bars(notes):
-            try:
+            try:  # a commit is checked so too, but after the repository was made and large files were uploaded
                 api._validate_yaml(card)  # noqa: SLF001 - ModelCard.validate asks another Hub before version 2
             except ValueError as error:
                 said = f"the header of {CARD_NAME} is not accepted: {redacted(reason_of(error))}"
                 raise HubError(f"{self.name}: {said}; fix it") from error
         return card, notes
 
-    def _create(self) -> Snapshot:
-        """Make the repository, private for now, so that nothing half-done can be seen."""
-        if not self.private:
-            write_json(self._wish, {})  # before: a push can be cut right after
-        try:
-            with hub_errors(self.name, self.token) as api:
-                api.create_repo(self.name, private=True)
-        except HubError as error:
-            if error.kind in ("denied", "conflict", "unknown"):  # then it was surely not made
-                self._wish.unlink(missing_ok=True)
-            raise
-        return take_snapshot(self.name, None, self.token)
-
     def _commit(
-        self, files: dict[str, Path | bytes], title: str, before: Snapshot, notes: list[str]
+        self, files: dict[str, Path | bytes], title: str, parent: str, notes: list[str]
     ) -> tuple[str, str | None]:
-        """Make the one commit; return it and the proposal's page."""
-        operations = [
-            CommitOperationAdd(name, str(file) if isinstance(file, Path) else file) for name, file in files.items()
+        """Make the one commit, unless another came after its parent; return it and the proposal's page."""
+        added = [
+            CommitOperationAdd(name, file if isinstance(file, bytes) else str(file)) for name, file in files.items()
         ]
         place: Any = {"revision": self.branch, "create_pr": self.proposal}
-        try:
-            with hub_errors(self.name, self.token, revision=self.branch) as api, _no_bars(notes):
-                for one in operations:  # more at once would be other threads, where no answer is checked
-                    api.preupload_lfs_files(self.name, [one], free_memory=False, **place)
-                made = api.create_commit(
-                    self.name, operations, commit_message=title, parent_commit=before.commit, **place
-                )
-                page = None if made.pr_url is None else redacted(expect(made.pr_url, "https?://[!-~]+"))
-                return expect(made.oid, "[0-9a-f]{40}"), page
-        except HubError as error:
-            refused = self.proposal or error.kind in ("denied", "conflict")
-            landed = None if refused else self._landed(files, before)
-            if landed is None:
-                raise
-            return landed, None
-
-    def _landed(self, files: dict[str, Path | bytes], before: Snapshot) -> str | None:
-        """Return the commit that holds all of it although its answer was lost on the way."""
-        try:
-            now = take_snapshot(self.name, self.branch, self.token, quick=True)
-        except GenesisError:
-            return None  # the failure before this one is what the user should read
-        there = {name: now.files[name].digest for name in files if name in now.files}
-        same = len(there) == len(files) and all(hub_digest(files[name], there[name]) == there[name] for name in there)
-        return now.commit if same and now.commit != before.commit else None
-
-    def _open(self, before: Snapshot, commit: str, notes: list[str]) -> bool:
-        """Open a repository that this machine made, if that was asked for; return whether it is private.
-
-        One that somebody made private is never opened: it was empty before, or holds what a cut push brought.
-        """
-        ours = commit == before.commit or before.files.keys() <= {".gitattributes"}  # the Hub puts that into a new one
-        settings, private = f"{self._url}/settings", before.private
-        if private and not self.private and ours and self._wish.is_file():
-            try:
-                with hub_errors(self.name, self.token) as api:
-                    api.update_repo_settings(self.name, private=False)
-            except HubError as error:
-                notes.append(f"published, but still private ({error}); repeat the push, or open it at {settings}")
-                return True
-            private = False
-        elif private and not self.private:
-            notes.append(f"the repository was private and stays so; make it public at {settings}")
-        self._wish.unlink(missing_ok=True)
-        return private
+        with hub_errors(self.name, self.token, revision=self.branch) as api, _no_bars(notes):
+            for one in added:  # more at once would be other threads, where no answer is checked
+                api.preupload_lfs_files(self.name, [one], free_memory=False, **place)
+            made = api.create_commit(self.name, added, commit_message=title, parent_commit=parent, **place)
+            page = None if made.pr_url is None else redacted(expect(made.pr_url, "https?://[!-~]+"))
+            return expect(made.oid, "[0-9a-f]{40}"), page
 
 
 @contextmanager

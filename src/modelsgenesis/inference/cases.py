@@ -1,4 +1,4 @@
-"""What is to be predicted: files, folders, globs, series and arrays as cases with a name each."""
+"""Find the cases to predict, each with a name: files, folders, globs, series and arrays."""
 
 import re
 from collections import Counter, defaultdict
@@ -17,17 +17,17 @@ from modelsgenesis.files import read_json
 
 _CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's names: case_0000.nii.gz, case_0001.nii.gz
 
-_SAME = "has the name of {} others, and so would its answer"
+_SAME = "has the name of {} others, and so would its prediction"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What gets one answer.
+    """What gets one prediction.
 
     Attributes:
-        name: Of the answer, without an ending; the folders of a searched folder stay in it.
-        images: One a channel, in the order of the model's.
-        files: What it is read from, which an answer must not replace.
+        name: Name of the prediction, without ending; the folders of a searched folder stay in it.
+        images: One for each channel, in the order of the model's.
+        files: What it is read from, which a prediction must not replace.
         warning: Where its data set calls the channels otherwise than the model does; empty where all is well.
     """
 
@@ -49,34 +49,34 @@ def find_cases(
             `case_0001`; or are the volumes of one file. Where a `dataset.json` names them, they are matched by name.
 
     Returns:
-        The cases in the order of their paths, and what was refused with its reason.
+        The cases in the order of their paths, and what was skipped with its reason.
 
     Raises:
         DataError: The source does not exist, or is a list that cannot be read.
         MissingExtraError: A scan's format needs an optional dependency.
 
     Example:
-        cases, refused = find_cases("imagesTs", channels=("T1", "T2", "FLAIR", "T1w"))
+        cases, skipped = find_cases("imagesTs", channels=("T1", "T2", "FLAIR", "T1w"))
         cases[0].name  # 'BRATS_485', of BRATS_485_0000.nii.gz to BRATS_485_0003.nii.gz
     """
     sources = [Path(one).expanduser() for one in ([source] if isinstance(source, (str, Path)) else source)]
     archives = [path for path in sources if path.suffix.lower() == ".npz" and path.is_file()]
     cases = [case for path in archives for case in array_cases(path, len(channels))]
     sources = [path for path in sources if path not in archives]
-    scans, refused = scan_sources(sources)
+    scans, skipped = scan_sources(sources)
     if not all(path.is_file() for path in sources):  # a folder that was predicted in place can be predicted again
-        answers = {path for path in {scan.path: None for scan in scans} if is_prediction(path)}
-        reason = "an answer of an earlier prediction, by the JSON file beside it"
-        refused += [SkippedScan(source=str(path), reason=reason, bad=False) for path in sorted(answers)]
-        scans = [scan for scan in scans if scan.path not in answers]
+        predicted = {path for path in {scan.path: None for scan in scans} if is_prediction(path)}
+        reason = "an earlier prediction, by the JSON file beside it"
+        skipped += [SkippedScan(source=str(path), reason=reason, bad=False) for path in sorted(predicted)]
+        scans = [scan for scan in scans if scan.path not in predicted]
     elif len(channels) > 1 and len(scans) == len(sources) == len(channels):
         scans = sorted(scans, key=lambda scan: sources.index(scan.path))
-        return [*cases, _case(as_unicode(_CHANNEL.sub("", file_stem(scans[0].path))), scans)], refused
+        return [*cases, _case(as_unicode(_CHANNEL.sub("", file_stem(scans[0].path))), scans)], skipped
     declared: dict[Path, tuple[str, ...]] = {}
     for name, found in _groups(scans, _root(sources, scans), len(channels)).items():
         reason, group = _check(name, found, len(channels))
         if reason:
-            refused.append(SkippedScan(source=group[0].source, reason=reason))
+            skipped.append(SkippedScan(source=group[0].source, reason=reason))
             continue
         folder = group[0].path.parent
         if len(channels) > 1 and folder not in declared:
@@ -88,16 +88,16 @@ def find_cases(
             group = [group[index] for index in order] if order else group
         cases.append(_case(name, group, warning))
     names = Counter(case.name for case in cases)  # of images in two archives
-    refused += [
+    skipped += [
         SkippedScan(source=case.images[0].source, reason=_SAME.format(names[case.name] - 1))
         for case in cases
         if names[case.name] > 1
     ]
-    return [case for case in cases if names[case.name] == 1], refused
+    return [case for case in cases if names[case.name] == 1], skipped
 
 
 def as_unicode(name: str) -> str:
-    r"""Return a file's name as text: bytes that are no UTF-8, as on old shares, are read as Latin-1.
+    r"""Return a file's name as text: bytes that are not UTF-8, as on old shares, are read as Latin-1.
 
     Example:
         >>> as_unicode("M\udcfcller")
@@ -107,11 +107,11 @@ def as_unicode(name: str) -> str:
 
 
 def array_cases(path: Path, channels: int) -> list[Case]:
-    """Return a case an image of the arrays of an `.npz` file called `images` or `…_images`, as MedMNIST names them.
+    """Return a case for each image in the arrays `images` or `…_images` of an `.npz` file, as MedMNIST names them.
 
     Raises:
-        DataError: There is no such array, or its images have not the model's channels.
-        UnreadableScanError: It is no `.npz` file.
+        DataError: There is no such array, or its images do not have the model's channels.
+        ScanError: It is not an `.npz` file.
     """
     held = array_names(path)
     keys = [key for key in held if key == "images" or key.endswith("_images")]
@@ -131,9 +131,9 @@ def array_cases(path: Path, channels: int) -> list[Case]:
 
 
 def is_prediction(path: Path) -> bool:
-    """Tell whether a file is a label map, or its probabilities, that this package wrote."""
+    """Tell whether a file is a label map, its probabilities, or a table, that this package wrote."""
     beside = path.with_name(f"{file_stem(path).removesuffix('_probabilities')}.json")
-    return isinstance(read_own(beside).get("labels"), dict)  # of a table it is a list
+    return isinstance(read_own(beside).get("labels"), dict)
 
 
 def read_own(path: Path) -> dict[str, Any]:
@@ -197,7 +197,7 @@ def other_channels(where: str, declared: Sequence[str], channels: Sequence[str])
     """Return the warning that channels cannot be matched by name."""
     return (
         f"the channels of {where}, {', '.join(declared)}, are not the model's {', '.join(channels)}: taken in this "
-        "order; expect a poor answer where it is another"
+        "order; expect a poor prediction where it is another"
     )
 
 
@@ -207,10 +207,10 @@ def _case(name: str, scans: Sequence[ScanReference], warning: str = "") -> Case:
 
 
 def _check(name: str, scans: list[ScanReference], channels: int) -> tuple[str, list[ScanReference]]:
-    """Return why scans of a name are no case, empty if they are one; and the scans in the order of the channels."""
+    """Return why scans of a name are not a case, empty if they are one; and the scans in the order of the channels."""
     count = len(scans)
     if count > 1 and len({scan.path for scan in scans}) == 1:
-        wrong = f"holds {count} volumes; expected {channels}, one a channel of the model"
+        wrong = f"holds {count} volumes; expected {channels}, one for each channel of the model"
         return ("" if count == channels else wrong), scans
     if channels == 1:
         if count == 1 and scans[0].index is not None and scans[0].format != DICOM:

@@ -117,12 +117,12 @@ class Ensemble:
                     f"{member.name}: the model is for restoration: prediction needs one fine-tuned with --task seg or "
                     "cls"
                 )
-            for (what, mine), other in zip(_predicts(member).items(), _predicts(members[0]).values(), strict=True):
-                if mine != other:
-                    raise ConfigurationError(
-                        f"{member.name}: its {what} {', '.join(mine)} is not the {', '.join(other)} of {self.name}; "
-                        "expected models of one task"
-                    )
+            if _predicts(member) != _predicts(members[0]):
+                ours, theirs = ("; ".join(map(", ".join, _predicts(one))) for one in (member, members[0]))
+                raise ConfigurationError(
+                    f"{member.name}: predicts {ours}, but {self.name} {theirs}; expected one task and the same classes "
+                    "and channels"
+                )
 
     def segment(self, volumes: Sequence[Volume]) -> SoftSegmentation:
         """Segment a case with every member.
@@ -208,10 +208,9 @@ class Ensemble:
         return prepared
 
 
-def _predicts(member: Member) -> dict[str, tuple[str, ...]]:
-    """Return what all members of an ensemble have to share."""
-    config = member.config
-    return {"task": (config.task,), "list of classes": config.labels, "list of channels": config.input.channels}
+def _predicts(member: Member) -> tuple[tuple[str, ...], ...]:
+    """Return the task, classes and channels, which all members of an ensemble share."""
+    return (member.config.task,), member.config.labels, member.config.input.channels
 
 
 def usable_contract(volume: Volume, contract: InputContract) -> tuple[InputContract, str]:

@@ -14,17 +14,15 @@ from modelsgenesis._version import __version__
 from modelsgenesis.data import SkippedScan
 from modelsgenesis.data.reading import READERS
 from modelsgenesis.errors import ConfigurationError, DataError, printable
-from modelsgenesis.files import open_regular, write_csv, write_json
+from modelsgenesis.files import write_json
 from modelsgenesis.inference.cases import Case, as_unicode, is_prediction
 from modelsgenesis.inference.ensemble import Ensemble
-from modelsgenesis.metrics.classification import CLASS_SEPARATOR
 
-FOLDER = Path("predictions")
-"""Where the predictions of several scans go by default."""
+FOLDER, TABLE = Path("predictions"), Path("predictions.csv")
+"""Where the predictions of several scans go by default; and those of a classification."""
 
 _NIFTI = (".nii.gz", ".nii")
-_TABLES = (".csv", ".json")
-_OTHERS = tuple(suffix for reader in READERS for suffix in reader.SUFFIXES)
+_NOT_FOLDERS = (*_NIFTI, ".csv", ".json", *(suffix for reader in READERS for suffix in reader.SUFFIXES))
 _LONGEST = 255 - len("_probabilities.nii.gz")  # bytes that a name may have before the longest ending
 
 
@@ -42,7 +40,7 @@ class OutputPaths:
 
     @property
     def labels(self) -> Path:
-        """The JSON file that names the classes."""
+        """The JSON file that names the classes and the model."""
         return self._beside(".json")
 
     @property
@@ -56,7 +54,7 @@ class OutputPaths:
         return self.path, self.labels, self.probabilities
 
     def _beside(self, ending: str) -> Path:
-        return self.path.with_name(re.sub(r"\.nii(\.gz)?$", ending, self.path.name, flags=re.IGNORECASE))
+        return self.path.with_name(re.sub(r"\.(nii|nii\.gz|csv)$", ending, self.path.name, flags=re.IGNORECASE))
 
 
 def output_name(name: str) -> Path:
@@ -80,18 +78,26 @@ def _file_name(part: str) -> str:
     return f"{plain.encode()[: _LONGEST - 9].decode(errors='ignore')}_{hashlib.sha256(part.encode()).hexdigest()[:8]}"
 
 
-def label_map_paths(
-    cases: Sequence[Case], output: Path | None, *, many: bool, inputs: Iterable[Path] = (), keep: bool = False
+def output_paths(
+    cases: Sequence[Case],
+    output: Path | None,
+    *,
+    task: str,
+    many: bool,
+    inputs: Sequence[Path] = (),
+    keep: bool = False,
 ) -> tuple[list[OutputPaths], list[SkippedScan]]:
     """Choose the files of every prediction, before the first is written.
 
-    One scan: `output` where it ends in .nii.gz or .nii, else `<output>/<name>.nii.gz`; without an output
-    `<name>_seg.nii.gz` in the working folder. Several: `<output>/<name>.nii.gz`, without an output in
-    `predictions/`; the folders of a searched folder stay in the name.
+    Of one scan `output` where it ends in .nii.gz or .nii, else `<output>/<name>.nii.gz`; without an output
+    `<name>_seg.nii.gz` in the working folder. Of several `<output>/<name>.nii.gz`, without an output in
+    `predictions/`; the folders of a searched folder stay in the name. Of a classification one table: `output` where it
+    ends in .csv, else `predictions.csv` in that folder.
 
     Args:
         cases: To be predicted.
         output: As it was asked for.
+        task: `"segmentation"` or `"classification"`.
         many: Whether several scans were given, though some may have been skipped.
         inputs: Files that no prediction may replace.
         keep: Whether label maps that are there already are kept.
@@ -100,74 +106,46 @@ def label_map_paths(
         The paths, and the cases whose predictions would be one another's.
 
     Raises:
-        ConfigurationError: One file for several predictions, or a file that is not NIfTI.
+        ConfigurationError: One file for several label maps, or a file of another kind.
         DataError: A prediction would replace a scan or a file of somebody else, lie outside of the output, or cannot
             be written.
     """
-    name = output.name.lower() if output else ""
-    folder = output or (FOLDER if many else Path())
-    paths = [OutputPaths(case, folder / f"{output_name(case.name)}.nii.gz") for case in cases]
-    if output and name.endswith(_NIFTI):
-        if many:
-            raise ConfigurationError(f"{output}: one file for the predictions of several scans; name a folder")
-        folder, paths = output.parent, [OutputPaths(case, output) for case in cases]
-    elif name.endswith((*_OTHERS, *_TABLES)):
-        raise ConfigurationError(f"{output}: label maps are written as NIfTI; name a file.nii.gz, or a folder")
-    elif output is None and not many:
-        paths = [OutputPaths(case, Path(f"{output_name(case.name).name}_seg.nii.gz")) for case in cases]
-    check_outputs([file for one in paths for file in one.files], folder, inputs)
-    for one in paths:
+    segments, name = task == "segmentation", output.name.lower() if output else ""
+    is_file = bool(output) and name.endswith(_NIFTI if segments else ".csv")
+    if name.endswith(_NOT_FOLDERS) and not is_file:
+        kind = "label maps are written as NIfTI; name a .nii.gz" if segments else "classes as a table; name a .csv"
+        raise ConfigurationError(f"{output}: {kind}, or a folder")
+    if is_file and segments and many:
+        raise ConfigurationError(f"{output}: one file for the predictions of several scans; name a folder")
+    folder = output.parent if output and is_file else output or (FOLDER if segments and many else Path())
+
+    def path_of(case: Case) -> Path:
+        if output and is_file:
+            return output
+        if not segments:
+            return folder / TABLE
+        name = output_name(case.name)
+        return folder / f"{name}.nii.gz" if output or many else Path(f"{name.name}_seg.nii.gz")
+
+    paths = [OutputPaths(case, path_of(case)) for case in cases]
+    check_outputs(dict.fromkeys(file for one in paths for file in one.files), folder, inputs)
+    for one in {one.path: one for one in paths}.values():
         there = [file for file in one.files if file.exists()]
         if there and not is_prediction(one.path) and not (keep and one.path in there):
             raise DataError(
                 f"{there[0]}: is there already, and not a prediction of this package; choose another output"
             )
-    # Two scans whose predictions would be one file are both skipped: neither is the right one to write.
+    # Two scans whose label maps would be one file are both skipped: neither is the right one to write.
     owners = Counter(key for one in paths for key in _keys(one))
-    apart, skipped = [], []
-    for one in paths:
-        if any(owners[key] > 1 for key in _keys(one)):
-            reason = f"its prediction {one.path} would be that of another scan; rename one of them"
-            skipped.append(SkippedScan(source=one.case.images[0].source, reason=reason))
-        else:
-            apart.append(one)
-    return apart, skipped
+    collided = [one for one in paths if segments and any(owners[key] > 1 for key in _keys(one))]
+    reason = "its prediction {} would be that of another scan; rename one of them"
+    skipped = [SkippedScan(source=one.case.images[0].source, reason=reason.format(one.path)) for one in collided]
+    return [one for one in paths if one not in collided], skipped
 
 
 def _keys(paths: OutputPaths) -> set[str]:
     """Return what a file system may tell files by: some ignore case, some the two ways to write an accent."""
     return {unicodedata.normalize("NFC", os.path.normpath(file.absolute())).casefold() for file in paths.files}
-
-
-def table_path(output: Path | None, inputs: Iterable[Path] = ()) -> Path:
-    """Choose the file of a classification's table: `output` where it ends in .csv or .json, else in that folder.
-
-    Raises:
-        ConfigurationError: It ends in something else that is a file's.
-        DataError: It would replace an input or a file of somebody else, or cannot be written.
-    """
-    name = output.name.lower() if output else ""
-    if name.endswith((*_OTHERS, *_NIFTI)):
-        raise ConfigurationError(f"{output}: classes are written as a table; name a file.csv or file.json, or a folder")
-    path = output if output and name.endswith(_TABLES) else (output or Path()) / FOLDER.with_suffix(".csv")
-    files = path, _exact(path)
-    check_outputs(files, path.parent, inputs)
-    for file in files:
-        if file.exists() and not _is_table(file):
-            raise DataError(f"{file}: is there already, and not a table of this package; choose another output")
-    return path
-
-
-def _exact(table: Path) -> Path:
-    """Return the JSON file beside a table, or the table where it is one."""
-    return table if table.suffix.lower() == ".json" else table.with_suffix(".json")
-
-
-def _is_table(path: Path) -> bool:
-    """Tell whether a file is a table that this package wrote, by its beginning: it may be large."""
-    with open_regular(path, DataError) as file:
-        head = file.read(1 << 16)
-    return head.startswith(b"case,predicted") or (head.startswith(b'{\n  "labels": [') and b'"modelsgenesis"' in head)
 
 
 def check_outputs(paths: Iterable[Path], folder: Path, inputs: Iterable[Path]) -> None:
@@ -205,39 +183,12 @@ def describe_model(names: Sequence[str], ensemble: Ensemble) -> dict[str, Any]:
 
 
 def write_labels(paths: OutputPaths, labels: Sequence[str], model: Mapping[str, Any]) -> None:
-    """Write what the values of a label map mean, and which model chose them; nothing that names a file or a patient.
+    """Write what the values of a label map mean, or the columns of a table, and which model predicted.
+
+    Nothing in it names a file or a patient: it may be published beside the predictions.
 
     Raises:
         DataError: The file cannot be written.
     """
     names = {str(index): name for index, name in enumerate(labels)}
     write_json(paths.labels, {"labels": names, **model}, DataError)
-
-
-def write_table(
-    path: Path,
-    rows: Sequence[tuple[str, Sequence[str], Mapping[str, float]]],
-    labels: Sequence[str],
-    model: Mapping[str, Any],
-) -> None:
-    """Write a row for each case: its name, the classes predicted, and the probability of each class.
-
-    Args:
-        path: CSV, to six digits and with an exact JSON file beside it; or that file alone.
-        rows: Name, predicted classes, probability by class.
-        labels: Class names in order.
-        model: Which model predicted; for JSON.
-
-    Raises:
-        DataError: The file cannot be written.
-    """
-    cases = [{"case": name, "predicted": list(found), "probabilities": dict(soft)} for name, found, soft in rows]
-    write_json(_exact(path), {"labels": list(labels), **model, "cases": cases}, DataError)
-    if path != _exact(path):
-        table = [
-            {"case": name, "predicted": CLASS_SEPARATOR.join(found)}
-            | {f"probability {label}": f"{soft[label]:.6g}" for label in labels}
-            for name, found, soft in rows
-        ]
-        columns = ["case", "predicted", *(f"probability {label}" for label in labels)]
-        write_csv(path, table, DataError, columns)

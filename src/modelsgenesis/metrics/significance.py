@@ -203,8 +203,8 @@ def patient_interval(
         first, second = (np.mean([statistic(weights) for statistic in own if statistic], axis=0) for own in arms)
         return (first - second)[:, None]
 
-    (found,) = intervals(difference, [row["patient"] for row in ours[0]])
-    return None if found.low is None else {"low": found.low, "high": found.high}
+    ((low, high),) = intervals(difference, [row["patient"] for row in ours[0]])
+    return None if low is None or high is None else {"low": low, "high": high}
 
 
 def _statistic(rows: Sequence[Row], metric: str) -> Statistics | None:

@@ -1,7 +1,9 @@
 """From the rows of cases to the figures of a results file: metrics with 95% bootstrap intervals over patients."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from itertools import chain
+from typing import Any
 
 import numpy as np
 from einops import rearrange
@@ -15,8 +17,11 @@ Row = dict[str, Any]
 
 Summary = dict[str, dict[str, Any]]
 """By the metric's name: `value`, and `low` and `high` of its 95% interval, each None where undefined. Where they are
-not zero, `undefined` counts the cases left out of the mean, `undefined_classes` the classes and `undefined_resamples`
-the resamples; `reason` says why there is no value."""
+not zero, `undefined` counts the cases left out of the mean and `undefined_classes` the classes; `reason` says why there
+is no value."""
+
+Remarks = dict[str, dict[str, Any]]
+"""By the metric's name what is to be said of it: a `reason` counts where it has no value, the others where it has."""
 
 Statistics = Callable[[np.ndarray], np.ndarray]
 """Maps weights [resamples, cases] to values [resamples, statistics]; NaN where undefined."""
@@ -25,22 +30,10 @@ _TAILS = (2.5, 97.5)  # percentiles at the ends of a 95% interval
 _BLOCK = 4_000_000  # weights in memory at once: 32 MB
 
 
-class Interval(NamedTuple):
-    """A 95% bootstrap interval.
-
-    Attributes:
-        low: Lower end; None where there is no interval: fewer than two patients, or no resample with a value.
-        high: Upper end, or None.
-        undefined: Resamples without a value, such as an AUC without a positive case; they are left out.
-    """
-
-    low: float | None
-    high: float | None
-    undefined: int = 0
-
-
-def intervals(statistics: Statistics, patients: Sequence[str], resamples: int = 1000, seed: int = 0) -> list[Interval]:
-    """Return the percentile intervals of several statistics over the same resampled patients.
+def intervals(
+    statistics: Statistics, patients: Sequence[str], resamples: int = 1000, seed: int = 0
+) -> list[tuple[float | None, float | None]]:
+    """Return the 95% percentile intervals of several statistics over the same resampled patients.
 
     Patients are drawn with replacement, each with all of its cases: several images of one patient are not
     independent evidence. A resample is a row of weights: how often each case is in it.
@@ -52,15 +45,16 @@ def intervals(statistics: Statistics, patients: Sequence[str], resamples: int = 
         seed: Random seed of the draws; the same for two models makes the same resamples.
 
     Returns:
-        The 2.5th and the 97.5th percentile of each statistic.
+        The ends for each statistic, from the resamples where it is defined; both None where there is no interval:
+        fewer than two patients, or no resample with a value.
 
     Raises:
         ConfigurationError: There is no case, or no resample.
 
     Example:
         >>> dice = np.array([0.8, 0.9, 0.7, 0.85])
-        >>> (found,) = intervals(lambda weights: weighted_means(dice[:, None], weights), ["a", "b", "c", "d"])
-        >>> 0.7 < found.low < 0.8125 < found.high < 0.9
+        >>> ((low, high),) = intervals(lambda weights: weighted_means(dice[:, None], weights), ["a", "b", "c", "d"])
+        >>> 0.7 < low < 0.8125 < high < 0.9
         True
 
     References:
@@ -79,12 +73,11 @@ def intervals(statistics: Statistics, patients: Sequence[str], resamples: int = 
         # How often each patient is drawn is multinomial, and every case of a patient shares its count.
         drawn = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=size)
         found.append(statistics(drawn[:, owner].astype(float)))
-    ends = []
-    for column in np.concatenate(found).T:
-        defined = column[~np.isnan(column)]
-        low, high = np.percentile(defined, _TAILS).tolist() if len(names) > 1 and defined.size else (None, None)
-        ends.append(Interval(low, high, column.size - defined.size))
-    return ends
+    columns = [column[~np.isnan(column)] for column in np.concatenate(found).T]
+    return [
+        tuple(np.percentile(defined, _TAILS).tolist()) if len(names) > 1 and defined.size else (None, None)
+        for defined in columns
+    ]
 
 
 def weighted_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -156,58 +149,77 @@ def summarize_rows(
     """
     if not rows:
         return {}
-    patients = [row["patient"] for row in rows]
-
-    def entries(names: Sequence[str], statistics: Statistics) -> Summary:
-        points = statistics(np.ones((1, len(rows))))[0].tolist()
-        found: Summary = {}
-        for name, point, end in zip(names, points, intervals(statistics, patients, resamples, seed), strict=True):
-            defined = not np.isnan(point)
-            found[name] = {"value": point if defined else None, "low": end.low, "high": end.high}
-            if defined and end.undefined:
-                found[name]["undefined_resamples"] = end.undefined
-        return found
-
     if task == "segmentation":
-        return _segmentation(rows, labels[1:], entries)
+        names, statistics, remarks = _segmentation(rows, labels[1:])
+    else:
+        names, statistics, remarks = _classification(rows, labels, multilabel=multilabel, specificity=specificity)
+    points = statistics(np.ones((1, len(rows))))[0].tolist()
+    ends = intervals(statistics, [row["patient"] for row in rows], resamples, seed)
+    found: Summary = {}
+    for name, point, (low, high) in zip(names, points, ends, strict=True):
+        found[name] = {"value": None if math.isnan(point) else point, "low": low, "high": high}
+        remark = remarks.get(name, {})
+        found[name] |= {key: value for key, value in remark.items() if (key == "reason") is math.isnan(point)}
+    return found
+
+
+def _segmentation(rows: Sequence[Row], structures: Sequence[str]) -> tuple[list[str], Statistics, Remarks]:
+    """Return the names of the figures, the function that gives them, and what is to be said of each."""
+    # Without SciPy there is no Hausdorff distance.
+    metrics = [one for one in SEGMENTATION_METRICS if all(f"{one} {structure}" in rows[0] for structure in structures)]
+    names = [[metric, *(f"{metric} {structure}" for structure in structures)] for metric in metrics]
+    values = np.array([[[row[name] for name in each] for _, *each in names] for row in rows], float)
+
+    def statistics(weights: np.ndarray) -> np.ndarray:
+        each = weighted_means(rearrange(values, "cases metrics structures -> cases (metrics structures)"), weights)
+        return _with_means(
+            rearrange(each, "draws (metrics structures) -> draws metrics structures", metrics=len(metrics))
+        )
+
+    remarks: Remarks = {}
+    undefined = np.isnan(values).sum(axis=0)
+    for (whole, *each), counts in zip(names, undefined.tolist(), strict=True):
+        for name, count in zip([whole, *each], [0, *counts], strict=True):
+            remarks[name] = {"reason": "no case has the structure in both the truth and the prediction"}
+            remarks[name] |= {"undefined": count} if count else {}
+    return list(chain.from_iterable(names)), statistics, remarks
+
+
+def _classification(
+    rows: Sequence[Row], labels: Sequence[str], *, multilabel: bool, specificity: float
+) -> tuple[list[str], Statistics, Remarks]:
+    """Return the names of the figures, the function that gives them, and what is to be said of each."""
     soft = np.array([[row[f"probability {name}"] for name in labels] for row in rows])
     truth = np.array([_true_classes(row, labels, multilabel=multilabel) for row in rows])
+    folds = np.array([row.get("fold", 0) for row in rows])
     check_finite(soft)
     chosen = chosen_classes(soft, multilabel=multilabel)
-    right = (chosen == truth).mean(axis=1) if multilabel else (chosen & truth).any(axis=1)
-    folds = np.array([row.get("fold", 0) for row in rows])
-    # Of two exclusive classes the second says all.
+    right = (chosen == truth).mean(axis=1) if multilabel else (chosen & truth).any(axis=1).astype(float)
+    # Of two exclusive classes the second says all, and there is no mean over classes.
     single = len(labels) == 2 and not multilabel
-    ranked = slice(1, None) if single else slice(None)
-    shown = [] if single else labels
-    return _ranking(soft[:, ranked], truth[:, ranked], folds, shown, specificity, entries) | entries(
-        ["accuracy"], lambda weights: weighted_means(right[:, None].astype(float), weights)
-    )
+    ranked = range(1, 2) if single else range(len(labels))
 
+    def statistics(weights: np.ndarray) -> np.ndarray:
+        within = [
+            [rank(soft[own, index], truth[own, index], weights[:, own], specificity) for index in ranked]
+            for own in (folds == fold for fold in np.unique(folds))
+        ]
+        each = rearrange(np.array(within), "folds classes draws metrics -> draws metrics classes folds")
+        each = mean_ignoring_nan(each)
+        metrics = rearrange(each, "draws metrics one -> draws (metrics one)") if single else _with_means(each)
+        return np.column_stack([metrics, weighted_means(right[:, None], weights)])
 
-Entries = Callable[[Sequence[str], Statistics], Summary]
-"""Gives statistics of these names their values and intervals."""
-
-
-def _segmentation(rows: Sequence[Row], structures: Sequence[str], entries: Entries) -> Summary:
-    found: Summary = {}
-    for metric in SEGMENTATION_METRICS:
-        names = [f"{metric} {structure}" for structure in structures]
-        if not all(name in rows[0] for name in names):
-            continue  # without SciPy there is no Hausdorff distance
-        values = np.array([[row[name] for name in names] for row in rows], float)
-
-        def means(weights: np.ndarray, values: np.ndarray = values) -> np.ndarray:
-            return _with_mean(weighted_means(values, weights))
-
-        found |= entries([metric, *names], means)
-        for name, undefined in zip(names, np.isnan(values).sum(axis=0).tolist(), strict=True):
-            if undefined:
-                found[name]["undefined"] = undefined
-    for entry in found.values():
-        if entry["value"] is None:
-            entry["reason"] = "no case has the structure in both the truth and the prediction"
-    return found
+    names, remarks = [], {}
+    held = truth.sum(axis=0).tolist()
+    absent = sum(count in (0, len(rows)) for count in held)
+    for metric in RANKING_METRICS:
+        names.append(metric)
+        remarks[metric] = {"reason": f"all {len(rows)} cases are of one class"}
+        remarks[metric] |= {"undefined_classes": absent} if absent and not single else {}
+        for label, count in zip(labels, held, strict=True):
+            names += [] if single else [f"{metric} {label}"]
+            remarks[f"{metric} {label}"] = {"reason": f"{count} of {len(rows)} cases are of this class"}
+    return [*names, "accuracy"], statistics, remarks
 
 
 def _true_classes(row: Row, labels: Sequence[str], *, multilabel: bool) -> list[bool]:
@@ -219,44 +231,10 @@ def _true_classes(row: Row, labels: Sequence[str], *, multilabel: bool) -> list[
     return [f"{CLASS_SEPARATOR}{name}{CLASS_SEPARATOR}" in cell for name in labels]
 
 
-def _ranking(
-    scores: np.ndarray,
-    truth: np.ndarray,
-    folds: np.ndarray,
-    labels: Sequence[str],
-    specificity: float,
-    entries: Entries,
-) -> Summary:
-    """Return the ranking metrics of each class against the rest, and without `labels` of the only one."""
-
-    def ranked(weights: np.ndarray) -> np.ndarray:
-        within = [
-            [
-                rank(score[own], true[own], weights[:, own], specificity)
-                for score, true in zip(scores.T, truth.T, strict=True)
-            ]
-            for own in (folds == fold for fold in np.unique(folds))
-        ]
-        each = rearrange(np.array(within), "folds classes resamples metrics -> metrics resamples classes folds")
-        return np.column_stack([_with_mean(one) if labels else one for one in mean_ignoring_nan(each)])
-
-    names = [[metric, *(f"{metric} {label}" for label in labels)] for metric in RANKING_METRICS]
-    found = entries([name for group in names for name in group], ranked)
-    for whole, *each in names:
-        for name, column in zip(each, truth.T, strict=len(each) > 0):
-            if found[name]["value"] is None:
-                found[name]["reason"] = f"{int(column.sum())} of {len(column)} cases are of this class"
-        undefined = sum(found[name]["value"] is None for name in each)
-        if found[whole]["value"] is None:
-            found[whole]["reason"] = f"all {len(truth)} cases are of one class"
-        elif undefined:
-            found[whole]["undefined_classes"] = undefined
-    return found
-
-
-def _with_mean(values: np.ndarray) -> np.ndarray:
-    """Put the mean over what is defined before the columns."""
-    return np.column_stack([mean_ignoring_nan(values), values])
+def _with_means(values: np.ndarray) -> np.ndarray:
+    """Put the mean over what is defined before the columns of each metric, and the metrics beside one another."""
+    means = mean_ignoring_nan(values)[..., None]
+    return rearrange(np.concatenate([means, values], axis=-1), "draws metrics columns -> draws (metrics columns)")
 
 
 def flat(summary: Summary) -> dict[str, float]:

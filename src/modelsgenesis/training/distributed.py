@@ -6,6 +6,7 @@ and they do the work at once. The gradients go through `DistributedDataParallel`
 
 import gc
 import os
+import re
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from modelsgenesis.errors import ConfigurationError, TrainingError
+from modelsgenesis.files import reason_of
 
 Value = TypeVar("Value")
 
@@ -27,7 +29,7 @@ _PATIENCE = timedelta(days=30)
 
 # What is not a gradient goes over a group of its own: NCCL would put every Python object on the GPU, and its timeout,
 # which has to be short to notice a lost GPU, would end the wait for rank 0.
-_group: dist.ProcessGroup | None = None
+_group: Any = None
 
 
 def torchrun_ranks() -> tuple[int, int, int]:
@@ -81,13 +83,14 @@ def connected(device: torch.device) -> Iterator[None]:
         _group = dist.new_group(backend="gloo", timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(
-            f"process {number} of {count} cannot reach the others: {_line(error)}; start with torchrun"
+            f"process {number} of {count} cannot reach the others: {reason_of(error)}; start with torchrun"
         ) from error
     try:
         yield
     except BaseException as error:
         _forget_frames(error)
-        if isinstance(error, RuntimeError) and _is_lost_connection(error):
+        # Collectives tell of a lost process by RuntimeErrors of many texts, NCCL by one of its own.
+        if isinstance(error, RuntimeError) and re.search("gloo|connection|nccl", str(error), re.IGNORECASE):
             if number:
                 raise SystemExit(1) from error
             raise TrainingError(
@@ -149,7 +152,7 @@ def raise_if_any_failed() -> Iterator[None]:
         problem = error
     if mean(problem is not None) == [0]:
         return
-    told = gather(None if problem is None else f"{type(problem).__name__}: {_line(problem)}")
+    told = gather(None if problem is None else f"{type(problem).__name__}: {reason_of(problem)}")
     if rank():
         raise SystemExit(1) from problem
     number, text = next((number, text) for number, text in enumerate(told) if text is not None)
@@ -190,15 +193,6 @@ def on_each_machine(work: Callable[[], Value]) -> Value:
         if rank() and torchrun_ranks()[2] == 0:
             work()
     return result
-
-
-def _is_lost_connection(error: RuntimeError) -> bool:
-    text = str(error).lower()
-    return isinstance(error, dist.DistBackendError) or "gloo" in text or "connection" in text
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())
 
 
 def _forget_frames(error: BaseException | None) -> None:

@@ -148,12 +148,11 @@ def largest_patch(trial: Trial, budget: int, limits: Sequence[int]) -> tuple[int
             f"a batch of {batch} patches of {tuple(patch)} does not fit into {budget / 2**30:.1f} GiB: set "
             "batch_size smaller, or checkpoint_activations=true"
         )
-    growing = True
-    while growing:
-        growing = False
-        for axis in sorted(range(len(patch)), key=patch.__getitem__):  # the shortest side that can grow does
+    while True:
+        for axis in sorted(range(len(patch)), key=patch.__getitem__):
             longer = patch[axis] + divisor[axis]
             if longer <= most[axis] and prod(patch) // patch[axis] * longer <= voxels:
-                patch[axis], growing = longer, True
-                break
-    return tuple(patch)
+                patch[axis] = longer
+                break  # the shortest side that can grow has grown: look for the next one
+        else:
+            return tuple(patch)

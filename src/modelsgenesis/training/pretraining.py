@@ -95,7 +95,7 @@ def pretrain_network(
     Raises:
         TrainingError: The folder holds a run, or training failed.
     """
-    config = record.config
+    config, contract = record.config, training.cache.contract
     if config.batch_size > len(training):
         reporter.note(
             f"a batch of {config.batch_size} is more than the {len(training)} patches of an epoch: scans recur in a "
@@ -103,7 +103,7 @@ def pretrain_network(
         )
     scans = {"training": list(training.entries()), "validation": list(validation.entries())}
     record = record.override(
-        input=training.cache.contract,
+        input=contract,
         split={part: [entry.name for entry in entries] for part, entries in scans.items()},
         digests={part: [entry.key[:16] for entry in entries] for part, entries in scans.items()},
     )
@@ -112,7 +112,8 @@ def pretrain_network(
     try:
         with raise_if_any_failed():
             objective = Restoration(training, validation, config, hardware, reporter)
-            keeper = _Keeper(run, objective, record, facts, reporter, Pictures(run.folder, reporter, board))
+            pictures = Pictures(run.folder, reporter, board)
+            keeper = _Keeper(run, objective, record, contract, facts, reporter, pictures)
             trainer = Trainer(
                 network=network,
                 objective=objective,
@@ -147,6 +148,7 @@ class _Keeper:
     run: Run
     objective: Restoration
     record: PretrainingRun
+    contract: InputContract
     facts: Mapping[str, Any]
     reporter: Reporter
     pictures: Pictures
@@ -184,7 +186,7 @@ class _Keeper:
         bundle = BundleConfig(
             task="restoration",
             network=network_config(network),
-            input=self.record.input,
+            input=self.contract,
             patch_size=config.patch_size,
             provenance=provenance,
         )

@@ -58,7 +58,9 @@ class Hardware:
     def place_network(self, network: nn.Module) -> nn.Module:
         """Bring a network to the device with the channels of its kernels last in memory."""
         axes = max(parameter.ndim for parameter in network.parameters())  # [out, in, *spatial] of its kernels
-        return network.to(self.device).to(memory_format=_CHANNELS_LAST.get(axes, torch.preserve_format))
+        network.to(self.device)
+        layout = _CHANNELS_LAST.get(axes, torch.preserve_format)
+        return network.to(memory_format=layout)  # pyright: ignore[reportCallIssue] - its stub knows of tensors alone
 
     def describe(self) -> str:
         """Return one human-readable phrase: device, number format, threads."""

@@ -18,13 +18,7 @@ import torch
 from modelsgenesis.checkpoints import convert_checkpoint, load_bundle
 from modelsgenesis.checkpoints.plan import PLAN_NAME
 from modelsgenesis.configs.front_matter import BEGIN, split_card
-from modelsgenesis.errors import (
-    CheckpointError,
-    ConfigurationError,
-    GenesisError,
-    MissingExtraError,
-)
-from reference_files import write_genesis_pt
+from modelsgenesis.errors import CheckpointError, ConfigurationError, GenesisError, MissingExtraError
 
 from . import hostile_files as make  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -34,12 +28,12 @@ INFINITE = float("inf")
 
 def refused(read: Callable[[], object], error: type[GenesisError], word: str) -> None:
     """Read, and find one short line of the class and with the word, soon and in little memory."""
-    start, before = time.monotonic(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(error, match=word) as caught:
         read()
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1500
-    assert time.monotonic() - start < 10
+    assert time.process_time() - start < 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # kB
 
 
@@ -74,8 +68,7 @@ def test_a_file_that_would_have_to_be_run_or_unpacked(tmp_path: Path, write: Mak
 
 
 def test_the_proof_would_be_made_by_torch_itself(tmp_path: Path) -> None:
-    file = make.saved(tmp_path, make.Touches(tmp_path / "proof"))
-    torch.load(file, weights_only=False).close()
+    torch.load(make.saved(tmp_path, make.Touches(tmp_path / "proof")), weights_only=False).close()
     assert (tmp_path / "proof").exists()
 
 
@@ -158,12 +151,11 @@ def test_the_weights_of_another_network(tmp_path: Path, wanted: str) -> None:
     not_converted(tmp_path, file, CheckpointError, rf"a {wanted} network: missing .* and \d+ more", format=wanted)
 
 
-@pytest.mark.shared
-def test_a_published_file_with_one_tensor_less(tmp_path: Path, shared: Path) -> None:
-    content = torch.load(write_genesis_pt(tmp_path / "file.pt", shared), weights_only=True)
-    del content["state_dict"]["module.up_tr128.ops.1.bn1.running_var"]
-    file = make.saved(tmp_path, content)
-    not_converted(tmp_path, file, CheckpointError, r"missing up_tr128\.ops\.1\.bn1\.running_var")
+@pytest.mark.parametrize("lacks", ["up_tr64.ops.1.bn1.running_var", "out_tr.final_conv.bias"])
+def test_a_file_with_one_tensor_less(tmp_path: Path, lacks: str) -> None:
+    content = make.small_state_dict()
+    del content[lacks]
+    not_converted(tmp_path, make.saved(tmp_path, {"state_dict": content}), CheckpointError, f"missing {lacks};")
 
 
 def test_nothing_of_numpy_is_run(tmp_path: Path) -> None:
@@ -209,12 +201,10 @@ def test_a_keras_file(tmp_path: Path, write: Make, word: str) -> None:
     not_converted(tmp_path, write(tmp_path), CheckpointError, word)
 
 
-def test_attributes_of_a_keras_file_are_not_read(tmp_path: Path) -> None:
+def test_a_keras_file_of_something_else_or_cut_off(tmp_path: Path) -> None:
+    """Attributes, of which a configuration may be large, are not even read."""
     file = make.keras(tmp_path, lambda file: file.attrs.create("model_config", np.zeros(60_000, np.uint8)))
     not_converted(tmp_path, file, CheckpointError, "no format known")
-
-
-def test_a_truncated_keras_file(tmp_path: Path) -> None:
     content = make.keras(tmp_path, make.array(data=np.zeros(3))).read_bytes()
     not_converted(tmp_path, make.written(tmp_path, content[:5000], "cut.h5"), CheckpointError, "truncated or damaged")
 
@@ -244,8 +234,8 @@ def plain(**values: Any) -> make.Change:
         (make.give(netwrok={}), "unknown key 'netwrok'; did you mean network"),
         (make.replaced("1e-05", str(10**400)), "401 digits"),
         (make.replaced("1e-05", "1e999"), "not a finite number"),
-        (make.network(kind=[]), "kind: received"),
-        (make.network(kind={}), "kind: received"),
+        (make.network(kind=[]), "network.*: received"),
+        (make.network(kind={}), "network.*: received"),
         (make.network(dims=2.0), "dims: received 2.0"),
         (make.network(norm="group", norm_groups=0), "norm_groups: received 0"),
         (make.network(norm="group", norm_groups=2, widths=[4, 10]), "does not divide .5. channels"),
@@ -375,6 +365,6 @@ def test_a_header_of_a_card(front: str, word: str) -> None:
 
 @pytest.mark.parametrize("text", [f"{BEGIN}\n" * 80_000, "---" + " " * 2_000_000 + "x", "---\n" + "---  x\n" * 200_000])
 def test_a_card_is_taken_apart_in_linear_time(text: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     assert split_card(text).front == {}
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2

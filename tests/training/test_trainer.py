@@ -285,8 +285,8 @@ def test_a_folder_in_use_or_with_files_is_refused(tmp_path):
     (tmp_path / "full" / "thesis.txt").write_text("keep me")
     for name, message in {
         "full": "is not empty",
-        "full/thesis.txt": "is a file",
-        "full/thesis.txt/run": "be written",
+        "full/thesis.txt": "folder",
+        "full/thesis.txt/run": "folder",
     }.items():
         with pytest.raises(TrainingError, match=message):
             make(tmp_path / name)

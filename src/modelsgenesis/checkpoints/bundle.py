@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from modelsgenesis.configs import BundleConfig
 from modelsgenesis.errors import CheckpointError
 from modelsgenesis.files import open_regular, parsing, read_json, read_text, replacing, write_atomically, write_json
-from modelsgenesis.networks import build_on_meta, some
+from modelsgenesis.networks import build_on_meta, differences, some
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -127,14 +127,8 @@ def fit_weights(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], w
     Raises:
         CheckpointError: Something is missing, too much, or different; the message lists the first differences.
     """
-    problems = [f"missing {name}" for name in expected if name not in weights]
-    problems += [f"unexpected {name}" for name in weights if name not in expected]
-    problems += [
-        f"{name} has shape {tuple(weights[name].shape)} instead of {tuple(place.shape)}"
-        for name, place in expected.items()
-        if name in weights and weights[name].shape != place.shape
-    ]
-    if problems:
+    unexpected = [f"unexpected {name}" for name in weights if name not in expected]
+    if problems := [*differences(expected, weights), *unexpected]:
         raise CheckpointError(f"{where}: {some(problems)}; use the file that belongs to this network")
     fitted: dict[str, Tensor] = {}
     owned: set[int] = set()

@@ -119,26 +119,27 @@ def _sections(config: BundleConfig, name: str, found: list[Measure]) -> dict[str
     }
     results = [f"| {text(m.name)} | {text(m.value)} | {text(m.details)} |" for m in found]
     results += [f"| {text(key)} | {text(value)} | |" for key, value in origin.results.items() if isinstance(value, str)]
-    data = {key.replace("_", " "): value for key, value in origin.data.items()}
     return {
         "name": text(name),
         "load": f'network = modelsgenesis.from_pretrained("{name}")',
         "summary": f"{purpose} {origins[origin.origin]}",
         "commands": commands[restores],
+        "kind": kind,
         "parameters": f"{parameters:,}",
-        "source": "\n".join(_rows({f"Source: {key}": value for key, value in origin.source.items()})),
+        "source": "".join(f"\n| Source: {text(key)} | {text(value)} |" for key, value in _flat(origin.source)),
         "shape": ", ".join(map(str, (1, len(spec.channels), *config.patch_size))),
         "axes": ", ".join("xyz"[:dims]),
         "intensity": intensity[spec.intensity],
         "patch": " × ".join(map(str, config.patch_size)),
         "recipe": recipe_section(origin.recipe, origin.results),
-        "data": _table(data) or "Nothing was recorded about the training data; see the end of this card.",
+        "data": _table(_spaced(origin.data))
+        or "Nothing was recorded about the training data; see the end of this card.",
         "validated": validation_sentence(origin.data),
         "meaning": meaning(origin.results),
         "results": "\n".join(["| Measure | Value | n, seeds, interval, baselines |", "|---|---|---|", *results])
         if origin.results
         else "No result was recorded.",
-        "environment": _table({"modelsgenesis": origin.library_version, **origin.environment}),
+        "environment": _table({"modelsgenesis": origin.library_version, **_spaced(origin.environment)}),
     }
 
 
@@ -300,9 +301,10 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
             yield f"{prefix}{key}", value
 
 
-def _rows(values: Mapping[str, Any]) -> list[str]:
-    return [f"| {text(key)} | {text(value)} |" for key, value in _flat(values)]
-
-
 def _table(values: Mapping[str, Any]) -> str:
-    return "\n".join(["| | |", "|---|---|", *_rows(values)]) if values else ""
+    rows = [f"| {text(key)} | {text(value)} |" for key, value in _flat(values)]
+    return "\n".join(["| | |", "|---|---|", *rows]) if rows else ""
+
+
+def _spaced(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key.replace("_", " "): value for key, value in values.items()}

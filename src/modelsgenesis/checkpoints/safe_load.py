@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -32,7 +32,11 @@ _PICKLE_BYTES, _PICKLE_READS = 16 << 20, 2_000_000
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # how the format from before torch 1.6 begins
 _LARGEST_NDIM = 8
 _DATASETS, _DEPTH = 10_000, 8  # a network of Keras has some hundred tensors, three groups deep
-_WEB_PAGE = re.compile(rb"\s*<(!doctype|html|\?xml|head|body)", re.IGNORECASE)
+_NOT_WEIGHTS = (
+    (rb"$", "is empty; download it again"),
+    (rb"\s*<(!doctype|html|\?xml|head|body)", "is a web page, not a checkpoint; the download failed, do it again"),
+    (b"version https://git-lfs", "is a git-lfs pointer, not the checkpoint itself; run git lfs pull"),
+)
 
 _DTYPES: dict[str, torch.dtype] = {
     **{name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)},
@@ -65,15 +69,9 @@ def read_weights(path: Path) -> Any:
         return read_torch(path)
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return read_keras(path)
-    if not head:
-        raise CheckpointError(f"{path}: is empty; download it again")
-    if _WEB_PAGE.match(head):
-        raise CheckpointError(f"{path}: is a web page, not a checkpoint; the download failed, do it again")
-    if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path}: is a git-lfs pointer, not the checkpoint itself; run git lfs pull")
-    raise CheckpointError(
-        f"{path}: begins with {head[:8]!r}, expected a PyTorch (zip or pickle) or Keras (HDF5) checkpoint"
-    )
+    found = next((said for pattern, said in _NOT_WEIGHTS if re.match(pattern, head, re.IGNORECASE)), "")
+    expected = f"begins with {head[:8]!r}, expected a PyTorch (zip or pickle) or Keras (HDF5) checkpoint"
+    raise CheckpointError(f"{path}: {found or expected}")
 
 
 def mappings(content: Any) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]]:
@@ -89,18 +87,11 @@ def mappings(content: Any) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]
 # --- PyTorch -------------------------------------------------------------------------------------------------
 
 
-class _Storage(NamedTuple):
-    """The storage that a tensor is a view of, by its name in the file."""
+_Storage = tuple[Any, torch.dtype]
+"""The storage that a tensor is a view of: its name in the file, and its kind of numbers."""
 
-    key: Any
-    dtype: torch.dtype
-
-
-class _Place(NamedTuple):
-    """First byte of a storage in the file, and its number of bytes."""
-
-    start: int
-    length: int
+_Place = tuple[int, int]
+"""First byte of a storage in the file, and its number of bytes."""
 
 
 class _Reader(io.BufferedReader):
@@ -123,6 +114,10 @@ class _Reader(io.BufferedReader):
         return line
 
 
+def _new_dictionary() -> dict[Any, Any]:
+    return {}  # not `dict`: a pickle could have arguments copied again and again
+
+
 class _Unpickler(pickle._Unpickler):  # noqa: SLF001 - the one in C sizes its memo as a file says
     """Python's own unpickler, which here can call nothing but the functions below and set no attribute."""
 
@@ -131,7 +126,7 @@ class _Unpickler(pickle._Unpickler):  # noqa: SLF001 - the one in C sizes its me
         self.path, self.mapped, self.places = path, mapped, places
         self.storages, self.stack = dict[Any, torch.dtype](), list[Any]()
         self.functions = {
-            "collections.OrderedDict": dict,  # not dict: a pickle could have arguments copied again and again
+            "collections.OrderedDict": _new_dictionary,
             "torch._utils._rebuild_tensor": self._rebuild,
             "torch._utils._rebuild_tensor_v2": self._rebuild,
             "torch._utils._rebuild_tensor_v3": self._rebuild,
@@ -162,14 +157,15 @@ class _Unpickler(pickle._Unpickler):  # noqa: SLF001 - the one in C sizes its me
         if kind != "storage" or any(view) or not isinstance(dtype, torch.dtype):
             raise ValueError("it refers to something that is not a storage")
         self.storages[key] = dtype
-        return _Storage(key, dtype)
+        return key, dtype
 
     def _rebuild(self, storage: _Storage, offset: int, size: Any, stride: Any, *more: Any) -> Tensor | None:
         """Return a view of the file, once it is certain that the elements lie in it."""
         if self.places is None:
             return None
-        dtype = next((item for item in more if isinstance(item, torch.dtype)), storage.dtype)  # of an untyped storage
-        start, length = self.places.get(storage.key, _Place(0, 0))
+        key, dtype = storage
+        dtype = next((item for item in more if isinstance(item, torch.dtype)), dtype)  # of an untyped storage
+        start, length = self.places.get(key, (0, 0))
         size, needed = tuple(size), prod(size) * dtype.itemsize
         if needed > length or len(size) > _LARGEST_NDIM or min(size, default=0) < 0:
             raise CheckpointError(
@@ -226,7 +222,7 @@ def _read_zip(reader: _Reader, mapped: mmap.mmap, path: Path) -> Any:
     start, length = places.get(f"{root}byteorder", (0, 0))
     if not name or len(places) < len(entries) or mapped[start : start + length] == b"big":
         raise ValueError("it has no data.pkl, an entry twice, or bytes in big-endian order")
-    reader.seek(places[name].start)
+    reader.seek(places[name][0])
     data = f"{root}data/"
     storages = {name.removeprefix(data): place for name, place in places.items() if name.startswith(data)}
     return _Unpickler(reader, path, mapped, storages).load()
@@ -240,7 +236,7 @@ def _find_entry(mapped: mmap.mmap, entry: zipfile.ZipInfo) -> _Place:
         whole = len(content) == entry.file_size and (not entry.CRC or zlib.crc32(content) == entry.CRC)  # 0: not taken
     if not whole or header[:4] != b"PK\x03\x04":
         raise ValueError(f"the bytes of {entry.filename} are not those that were written")
-    return _Place(start, entry.file_size)
+    return start, entry.file_size
 
 
 def _read_legacy(reader: _Reader, mapped: mmap.mmap, path: Path) -> Any:
@@ -257,7 +253,7 @@ def _read_legacy(reader: _Reader, mapped: mmap.mmap, path: Path) -> Any:
         places, position = {}, reader.tell()
         for key in keys:
             (elements,) = struct.unpack_from("<q", mapped, position)
-            places[key] = _Place(position + 8, elements * unpicklers[3].storages[key].itemsize)
+            places[key] = (position + 8, elements * unpicklers[3].storages[key].itemsize)
             position = sum(places[key])
             if elements < 0 or position > len(mapped):
                 raise EOFError("it ends within its tensors")

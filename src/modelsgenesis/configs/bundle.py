@@ -7,9 +7,12 @@ from typing import Annotated, Any, Literal
 
 from modelsgenesis.configs.base import Bounds, Config, Sides, require, shown
 from modelsgenesis.configs.networks import NetworkConfig
+from modelsgenesis.errors import ConfigurationError
 
 Modality = Literal["ct", "mri", "xray", "ultrasound", "shape"]
 Task = Literal["restoration", "segmentation", "classification"]
+CheckpointFormat = Literal["genesis-pytorch", "genesis-keras", "nnunet-v1", "openmind"]
+"""The published formats that can be converted, see `checkpoints.conversion.LAYOUTS`."""
 
 Intensity = Annotated[float, Bounds(-1e12, 1e12)]
 """A value of a scan, in its own units; computed in float32, whose squares have to be finite."""
@@ -61,18 +64,21 @@ class InputContract(Config):
             f"InputContract.spacing: {self.spacing} is not {self.dims} sizes in mm",
         )
         axes = sorted((self.orientation or "").translate(str.maketrans("LAI", "RPS")))
-        require(
-            self.orientation is None or axes == ["P", "R", "S"],
-            f"InputContract.orientation: received {shown(self.orientation)}, expected one letter of LR, one of AP, one "
-            "of IS, such as RAS",
-        )
+        if self.orientation is not None and axes != ["P", "R", "S"]:
+            raise ConfigurationError(
+                f"InputContract.orientation: received {shown(self.orientation)}, expected one letter of LR, one of AP, "
+                "one of IS, such as RAS"
+            )
         _check_names("InputContract.channels", self.channels)
 
 
 def _check_names(where: str, names: tuple[str, ...]) -> None:
     """Refuse names by which nothing could be told apart, and such as no table has room for."""
     bad = [name for name, times in Counter(names).items() if times > 1 or not name.strip() or len(name) > _NAME_LIMIT]
-    require(not bad, f"{where}: {shown(bad)} are empty, too long, or occur twice; give each a name of its own")
+    if bad:
+        raise ConfigurationError(
+            f"{where}: {shown(bad)} are empty, too long, or occur twice; give each a name of its own"
+        )
 
 
 CT_WINDOW = (-1000.0, 1000.0)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from modelsgenesis.configs import Config, InputContract, NetworkConfig
 from modelsgenesis.configs.base import Positive, Sides, require
-from modelsgenesis.configs.bundle import Task
+from modelsgenesis.configs.bundle import CheckpointFormat, Task
 from modelsgenesis.configs.front_matter import split_card
 from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean, printable
 from modelsgenesis.files import read_text
@@ -25,7 +25,7 @@ FOLDER_CARD = "README.md"
 CARDS_VARIABLE = "MODELSGENESIS_CARDS"
 """Names a folder of a user's own cards, which come before the packaged ones."""
 
-Format = Literal["bundle", "genesis-pytorch", "genesis-keras", "nnunet-v1", "openmind"]
+Format = Literal["bundle", CheckpointFormat]
 
 Progress = Callable[[str, int, int | None], None]
 """Called with a file's name, the bytes done and the bytes in all, while it is downloaded."""

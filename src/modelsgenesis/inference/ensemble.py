@@ -136,7 +136,7 @@ class Ensemble:
             ShapeError: Flips along an axis that is not there.
         """
         prepared = self._prepare(volumes)
-        del volumes
+        del volumes  # the passes need memory, and nothing reads the scans any more
         parts = []
         for members, image, frame in prepared:
             total: Any = np.float32(0)
@@ -222,6 +222,7 @@ def usable_contract(volume: Volume, contract: InputContract) -> tuple[InputContr
     Returns:
         The contract, and one line; empty where the scan is, as far as can be told, what the model expects.
     """
+    # Percentiles of any scan lie in [0, 1] after preparation, and shapes have no intensities: only CT needs its units.
     modality = detect_modality(volume)
     if modality is None or contract.modality in (modality, "shape"):
         return contract, ""

@@ -134,6 +134,7 @@ def each_case(
     for done, (name, case) in enumerate(cases, start=1):
         try:
             results.append(work(case))
+        # Nothing else: a bug, or a model that fits no case, must not look like one bad scan.
         except (ScanError, ShapeError, MemoryError) as error:
             reason = "does not fit into memory" if isinstance(error, MemoryError) else str(error)
             if strict:

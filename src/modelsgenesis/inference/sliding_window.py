@@ -63,6 +63,7 @@ def sliding_window(
     batch = rearrange(image, "channels x y slices -> slices channels x y") if planes else image[None]
     window = window_size(patch_size, network.size_divisor)  # pyright: ignore[reportArgumentType]
     check_window(window, image.shape[1:], network, hardware)
+    # Gaussian weights: near its border a window knows less of the surroundings, and its answer counts less.
     infer = SlidingWindowInfererAdapt(
         roi_size=window,
         sw_batch_size=config.windows_at_once,
@@ -103,6 +104,7 @@ def check_window(window: Sequence[int], image: Sequence[int], network: nn.Module
         raise ConfigurationError(
             f"patch_size: windows of {_shown(window)} for an image of {_shown(image)} voxels; {remedy}"
         )
+    # A lower bound: the input and the first level alone. What it lets through may still be too much.
     config = getattr(network, "config", None)
     widths = getattr(getattr(config, "encoder", config), "widths", (1,))
     least, free = 4 * voxels * (1 + widths[0]), free_memory(hardware.device)  # float32: the image, its first features
@@ -156,6 +158,7 @@ class _Predictor:
 
 def treats_samples_alone(network: nn.Module) -> bool:
     """Tell whether a sample's output is the same whatever else is in the batch: no statistics over the batch."""
+    # The published network of 2019 normalises with the batch in evaluation, too: its windows depend on one another.
     return not any(
         isinstance(module, _BatchNorm)
         and (module.training or module.running_mean is None or getattr(module, "statistics", "running") == "batch")
@@ -217,6 +220,7 @@ def segment(
 def _softmax_in_place(logits: Tensor) -> Tensor:
     """Turn logits [classes, *spatial] into probabilities in their own memory, a few rows at a time."""
     with torch.inference_mode():
+        # All rows at once would take a second copy of the largest array of a prediction.
         for rows in logits.split(_ROWS, dim=1):
             rows.copy_(rows.softmax(dim=0))
         return logits

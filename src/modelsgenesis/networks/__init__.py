@@ -5,6 +5,7 @@ from modelsgenesis.networks.adaptation import Classifier as Classifier
 from modelsgenesis.networks.adaptation import adapt as adapt
 from modelsgenesis.networks.adaptation import build_network as build_network
 from modelsgenesis.networks.adaptation import build_on_meta as build_on_meta
+from modelsgenesis.networks.adaptation import differences as differences
 from modelsgenesis.networks.adaptation import some as some
 from modelsgenesis.networks.adaptation import transfer as transfer
 from modelsgenesis.networks.batch_norm import enable_activation_checkpointing as enable_activation_checkpointing

@@ -3,16 +3,16 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal, cast, get_args
 
 import torch
 from einops import reduce, repeat
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from modelsgenesis.configs import ClassifierConfig, GenesisUNetConfig, NetworkConfig, UNetConfig
-from modelsgenesis.errors import CheckpointError, ConfigurationError, nearest
+from modelsgenesis.errors import CheckpointError, ConfigurationError, did_you_mean
+from modelsgenesis.networks.batch_norm import BatchNorm
 from modelsgenesis.networks.genesis_unet import GenesisUNet
 from modelsgenesis.networks.layers import Network, UNet
 from modelsgenesis.networks.nnunet import NnUNet
@@ -24,14 +24,7 @@ ENCODER_SHARE = 0.9
 """Less of the encoder than this from the checkpoint is an error: the rest would silently be random."""
 
 _SHOWN = 5  # names in a message before "and N more"
-_PAIRS = (("convolution", "norm"), ("conv", "norm"))  # of the Genesis U-Net and of the nnU-Net family
-_TASKS: dict[str, Task] = {
-    "restoration": "restoration",
-    "seg": "segmentation",
-    "segmentation": "segmentation",
-    "cls": "classification",
-    "classification": "classification",
-}
+_SHORT = {"seg": "segmentation", "cls": "classification"}
 
 
 class Classifier(Network):
@@ -162,16 +155,17 @@ def adapt(
     References:
         Zhou et al. 2021: the encoder initialises classification, encoder and decoder segmentation.
     """
-    if task not in _TASKS:
-        raise ConfigurationError(f"task: received {task!r}; {nearest(task, _TASKS)}")
+    task = _SHORT.get(task, task)
+    if task not in get_args(Task):
+        raise ConfigurationError(f"task: received {task!r}; {did_you_mean(task, [*_SHORT, *get_args(Task)])}")
     unet: UNetConfig = cast("Network", network).config.unet
     if dims is not None and dims != unet.dims:
         unet = unet.with_dims(dims, depth_axis)
     changes = {"in_channels": in_channels, "statistics": statistics}
     unet = unet.override(**{name: value for name, value in changes.items() if value is not None})
-    target = build_on_meta(_config_for(_TASKS[task], unet, num_classes, hidden, levels))
+    target = build_on_meta(_config_for(task, unet, num_classes, hidden, levels))
     skipped = ("decoder.",) if encoder_only else ()
-    if _TASKS[task] != "restoration" or num_classes is not None:
+    if task != "restoration" or num_classes is not None:
         skipped = (*skipped, target.head_prefix)
     axis = None if dims is None else depth_axis
     report = transfer(network.state_dict(), target, stem=stem, skipped=skipped, depth_axis=axis, copy=copy)
@@ -181,7 +175,7 @@ def adapt(
 
 
 def _config_for(
-    task: Task, unet: UNetConfig, num_classes: int | None, hidden: int, levels: tuple[int, ...] | None
+    task: str, unet: UNetConfig, num_classes: int | None, hidden: int, levels: tuple[int, ...] | None
 ) -> NetworkConfig:
     if task == "restoration":
         return unet if num_classes is None else unet.override(out_channels=num_classes, output="sigmoid")
@@ -284,7 +278,7 @@ def transfer(
     encoder = {name: size for name, size in sizes.items() if name.startswith("encoder.")}
     share = sum(size for name, size in encoder.items() if name in found) / sum(encoder.values())
     if share < ENCODER_SHARE:
-        problems = [_difference(name, weights, places) for name in encoder if name not in found]
+        problems = differences({name: places[name] for name in encoder if name not in found}, weights)
         raise CheckpointError(
             f"only {100 * share:.1f}% of the encoder fits the checkpoint, expected {100 * ENCODER_SHARE:.0f}%"
             f" or more: {some(problems)}; choose the configuration that the checkpoint was made with"
@@ -332,10 +326,14 @@ def _fill(target: Network, found: Mapping[str, Tensor], device: torch.device) ->
     target.load_state_dict(found, strict=False, assign=True)
 
 
-def _difference(name: str, weights: Mapping[str, Tensor], places: Mapping[str, Tensor]) -> str:
-    if name not in weights:
-        return f"missing {name}"
-    return f"{name} has shape {tuple(weights[name].shape)} instead of {tuple(places[name].shape)}"
+def differences(places: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:
+    """List the tensors of a network that weights lack, or have in another shape."""
+    missing = [f"missing {name}" for name in places if name not in weights]
+    return missing + [
+        f"{name} has shape {tuple(weights[name].shape)} instead of {tuple(place.shape)}"
+        for name, place in places.items()
+        if name in weights and weights[name].shape != place.shape
+    ]
 
 
 @torch.no_grad()
@@ -367,20 +365,15 @@ def rescale_kernels(network: nn.Module) -> dict[str, float]:
     factors: dict[str, float] = {}
     for prefix, module in network.named_modules():
         children = dict(module.named_children())
-        for kernel_name, norm_name in _PAIRS:
-            if kernel_name in children and norm_name in children:
-                name = f"{prefix}.{kernel_name}".lstrip(".")
-                factors[name] = _rescale(children[kernel_name], children[norm_name])
+        kind = "convolution" if "convolution" in children else "conv"  # the Genesis U-Net, the nnU-Net family
+        if not {kind, "norm"} <= children.keys():
+            continue
+        kernel, norm = children[kind].get_parameter("weight"), children["norm"]
+        random_size = math.sqrt(kernel.shape[0] / 3)  # torch's default: uniform within 1 / sqrt(inputs of an output)
+        factors[f"{prefix}.{kind}"] = factor = random_size / max(kernel.norm().item(), 1e-12)
+        for parameter in children[kind].parameters():
+            parameter.data = parameter.data * factor  # not in place: it may be mapped from a file, or shared
+        if isinstance(norm, BatchNorm):
+            norm.running_mean = norm.get_buffer("running_mean") * factor
+            norm.running_var = norm.get_buffer("running_var") * factor**2
     return factors
-
-
-def _rescale(convolution: nn.Module, norm: nn.Module) -> float:
-    weight = convolution.get_parameter("weight")
-    random_size = math.sqrt(weight.shape[0] / 3)  # of torch's default: uniform within 1 / sqrt(inputs of an output)
-    factor = random_size / max(weight.norm().item(), 1e-12)
-    for parameter in convolution.parameters():
-        parameter.data = parameter.data * factor  # not in place: it may be mapped from a file, or shared
-    if isinstance(norm, _BatchNorm) and norm.running_mean is not None and norm.running_var is not None:
-        norm.running_mean = norm.running_mean * factor
-        norm.running_var = norm.running_var * factor**2
-    return factor

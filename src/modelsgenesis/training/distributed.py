@@ -159,12 +159,15 @@ def raise_if_any_failed() -> Iterator[None]:
     raise problem or TrainingError(f"process {number} failed: {text}")
 
 
+def _where(here: bool, work: Callable[[], Value]) -> Value | None:
+    """Do something in the processes where `here` holds, while the others wait; what one raises ends all."""
+    with raise_if_any_failed():
+        return work() if here else None
+
+
 def on_rank_zero(work: Callable[[], Value]) -> Value:
     """Do something on rank 0 alone and return its result everywhere; the others wait. Errors end all."""
-    result: list[Any] = [None]
-    with raise_if_any_failed():
-        if rank() == 0:
-            result = [work()]
+    result: list[Any] = [_where(rank() == 0, work)]
     if _group is not None:
         dist.broadcast_object_list(result, src=0, group=_group)
     return result[0]
@@ -175,12 +178,8 @@ def rank_zero_first(work: Callable[[], Value]) -> Value:
 
     For what leaves a file behind that the others then find, such as a download.
     """
-    result = None
-    for turn in (True, False):
-        with raise_if_any_failed():
-            if (rank() == 0) is turn:
-                result = work()
-    return cast("Value", result)
+    first, later = _where(rank() == 0, work), _where(rank() != 0, work)
+    return cast("Value", later if rank() else first)
 
 
 def on_each_machine(work: Callable[[], Value]) -> Value:
@@ -189,9 +188,7 @@ def on_each_machine(work: Callable[[], Value]) -> Value:
     Rank 0 comes first, so that on a shared disk the others find everything done; its result is returned.
     """
     result = on_rank_zero(work)
-    with raise_if_any_failed():
-        if rank() and torchrun_ranks()[2] == 0:
-            work()
+    _where(rank() > 0 and torchrun_ranks()[2] == 0, work)
     return result
 
 

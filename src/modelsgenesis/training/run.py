@@ -1,18 +1,30 @@
 """The folder of a run: its configuration, logs, checkpoints and lock."""
 
 import csv
+import hashlib
+import io
+import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
+import torch
 from filelock import FileLock, Timeout
 
 from modelsgenesis.configs.base import plain
 from modelsgenesis.errors import TrainingError
-from modelsgenesis.files import parsing, read_bytes, read_json, reason_of, write_atomically, write_json
-from modelsgenesis.training.checkpoint import read_checkpoint, write_checkpoint
+from modelsgenesis.files import (
+    open_regular,
+    parsing,
+    read_bytes,
+    read_json,
+    reason_of,
+    replacing,
+    write_atomically,
+    write_json,
+)
 from modelsgenesis.training.distributed import on_rank_zero
 
 RUN_NAME = "run.json"
@@ -207,7 +219,18 @@ class Run:
             if path.exists():
                 with _writing(path), path.open("rb") as file:
                     os.fsync(file.fileno())
-        write_checkpoint(self.folder / LAST_NAME, self.folder / BEFORE_NAME, state)
+        last, content = self.folder / LAST_NAME, io.BytesIO()
+        torch.save(dict(state), content)
+        with replacing(last) as temporary:
+            with temporary.open("wb") as file:
+                file.write(content.getbuffer())
+                # PyTorch does not compare the checksums of its archive, so that a flipped bit would be another weight;
+                # but it passes over whatever follows the archive.
+                file.write(hashlib.sha256(content.getbuffer()).digest())
+                file.flush()
+                os.fsync(file.fileno())  # before the one that is there gives way: one of the two is always whole
+            if last.exists():
+                last.replace(self.folder / BEFORE_NAME)
 
     def load_checkpoint(self) -> tuple[dict[str, Any] | None, str]:
         """Return the newest whole state, None if none was written yet, and a note on it.
@@ -219,7 +242,7 @@ class Run:
         problem = ""
         for path in filter(Path.exists, (last, before)):
             try:
-                state = read_checkpoint(path)
+                state = _read_checkpoint(path)
             except TrainingError as error:
                 problem = problem or str(error)
                 continue
@@ -233,6 +256,15 @@ class Run:
                 f"--init {self.folder} from its best network"
             )
         return None, "no checkpoint was written yet: starting from the beginning"
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    with open_regular(path, TrainingError) as file, parsing(path, TrainingError):
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as content:
+            size = hashlib.sha256().digest_size
+            if hashlib.sha256(content[:-size]).digest() != content[-size:]:
+                raise TrainingError(f"{path}: does not match its digest: damaged, or of version 0.1.0")
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def hold_folder(folder: Path, name: str, work: str) -> FileLock:

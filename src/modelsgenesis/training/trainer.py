@@ -6,6 +6,7 @@ several processes see what one would.
 
 import math
 import os
+import platform
 import signal
 import statistics
 import threading
@@ -19,10 +20,12 @@ from functools import partial
 from types import FrameType
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from modelsgenesis._version import __version__
 from modelsgenesis.configs import TrainingConfig
 from modelsgenesis.errors import ConfigurationError, Interrupted, TrainingError
 from modelsgenesis.files import parsing
@@ -30,7 +33,6 @@ from modelsgenesis.hardware import Hardware, check_compiler
 from modelsgenesis.networks import enable_activation_checkpointing, synchronise_batch_norm
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import distributed
-from modelsgenesis.training.checkpoint import library_versions, random_state, restore_random_state
 from modelsgenesis.training.optim import Optimization
 from modelsgenesis.training.run import LAST_NAME, Run, check_config, compare
 from modelsgenesis.training.sampler import next_batch, start_loader
@@ -173,10 +175,9 @@ class Trainer:
         self.reporter.begin("training", self.steps, start)
         # Dropout draws from the global generators; the caller gets theirs back as they were.
         with graceful_stop() as signals, torch.random.fork_rng([device] if device.type == "cuda" else []):
-            if len(self._random) > rank:
-                restore_random_state(self._random[rank], device)
-            else:
-                torch.manual_seed(self.config.seed + rank * 1_000_003)  # above any seed: no two processes alike
+            torch.manual_seed(self.config.seed + rank * 1_000_003)  # above any seed: no two processes alike
+            if len(self._random) > rank:  # of a resumed run, unless it has more processes now
+                _set_random_state(self._random[rank], device)
             network = distributed.parallel(self.network, device)
             if self.config.compile:
                 network = cast("nn.Module", torch.compile(network))
@@ -302,7 +303,7 @@ class Trainer:
 
     def save(self) -> None:
         """Write a checkpoint of everything that a resume needs; every process must call it."""
-        states = distributed.gather(random_state(self.hardware.device))
+        states = distributed.gather(_random_state(self.hardware.device))
         distributed.on_rank_zero(partial(self._write, states))
 
     def _write(self, random_states: list[dict[str, Any]]) -> None:
@@ -322,7 +323,7 @@ class Trainer:
                 "size": self.size,
                 "random": random_states,
                 "config": self.config.to_dict(),
-                "versions": library_versions(self.hardware.device),
+                "versions": _library_versions(self.hardware.device),
             }
         )
 
@@ -355,7 +356,7 @@ class Trainer:
         self._random = state["random"]
         before = {**state["versions"], "processes": len(self._random), "compile": state["config"]["compile"]}
         now = {"processes": distributed.world_size(), "compile": self.config.compile}
-        if changes := compare(before, {**library_versions(self.hardware.device), **now}):
+        if changes := compare(before, {**_library_versions(self.hardware.device), **now}):
             self.reporter.note(f"resuming, though perhaps not to the bit: {'; '.join(changes)}")
 
 
@@ -381,3 +382,22 @@ def graceful_stop() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _random_state(device: torch.device) -> dict[str, Any]:
+    # Of PyTorch's global generators, from which dropout draws. Everything else that is random draws from a generator
+    # of its own, seeded by what it is for.
+    on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return {"cpu": torch.get_rng_state(), "cuda": on_device}
+
+
+def _set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def _library_versions(device: torch.device) -> dict[str, str]:
+    """Return what a result to the bit depends on besides the configuration: versions, and the kind of device."""
+    libraries = {module.__name__: str(module.__version__) for module in (torch, np)}
+    return {"modelsgenesis": __version__, "python": platform.python_version(), **libraries, "device": device.type}

@@ -137,7 +137,7 @@ class ClassificationConfig(FinetuningConfig):
         levels: Encoder levels whose global averages the head sees, 0 the highest resolution, -1 the deepest; None
             the deepest alone.
         fit: How an image is brought to the patch size: `"resize"`, `"crop"` (and pad) around the centre, or `"auto"`:
-            planes are resized and volumes cropped, unless the data set asks for the other.
+            planes are resized and volumes, whose voxels have a size in mm, cropped.
         balance: Draw each class as often, however many examples it has.
         class_weights: Weigh the classes of the loss inversely to how often they occur in training.
         specificity: Specificity at which the sensitivity is reported.

@@ -125,13 +125,6 @@ def test_another_orientation_of_the_same_scan_gives_the_same_prediction(model, s
     assert np.array_equal(np.asanyarray(image.as_reoriented(back).dataobj), straight.labels)
 
 
-@pytest.mark.parametrize("spacing", [None, (4.0, 4.0, 2.5)])
-def test_a_scan_smaller_than_the_patch(scans, tmp_path, spacing):
-    model = write_bundle(tmp_path / "model", contract=CT.override(spacing=spacing))
-    nib.save(nib.load(scans[0]).slicer[4:14, 5:20, 3:10], tmp_path / "small.nii.gz")
-    assert predict(model, tmp_path / "small.nii.gz", tmp_path / "seg.nii.gz").labels.shape == (10, 15, 7)
-
-
 def test_every_scan_of_a_folder_is_predicted_and_a_bad_one_costs_no_other(model, scans, tmp_path):
     folder, out = tmp_path / "scans", tmp_path / "out"
     (folder / "more").mkdir(parents=True)
@@ -208,14 +201,6 @@ def test_an_ensemble_is_the_mean_of_its_probabilities(scans, tmp_path):
 def test_models_that_do_not_agree(model, scans, tmp_path, change, word):
     with pytest.raises(ConfigurationError, match=f"other: predicts .*{word}.*, but organs segmentation"):
         predict([model, write_bundle(tmp_path / "other", **change)], scans[0], None)
-
-
-def test_flips_go_through(model, scans, tmp_path):
-    plain = predict(model, scans[0], tmp_path / "a.nii.gz", probabilities=True)
-    flips = PredictionConfig(flips="all")
-    turned = predict(model, scans[0], tmp_path / "b.nii.gz", probabilities=True, config=flips)
-    assert json.loads((tmp_path / "b.json").read_text())["flips"] == "all"
-    assert not np.array_equal(voxels_of(plain.probabilities), voxels_of(turned.probabilities))
 
 
 @pytest.mark.parametrize(("contract", "told"), [(CT, "mri"), (MRI, "ct")])

@@ -16,7 +16,7 @@ from modelsgenesis.data.names import channel_order
 from modelsgenesis.errors import DataError, ScanError
 from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
 from modelsgenesis.inference.cases import as_unicode, other_channels
-from modelsgenesis.inference.measuring import each_case, measure_cases, measure_classes, measure_labels
+from modelsgenesis.inference.ensemble import each_case, measure_cases, measure_classes, measure_labels
 from modelsgenesis.inference.outputs import check_outputs, describe_model, output_name
 from modelsgenesis.metrics.summary import Row, Summary, flat, summarize_rows
 from modelsgenesis.models import public_name
@@ -121,9 +121,8 @@ def evaluate(
         about = describe_model(model_names(model), ensemble)
     if not rows:
         raise DataError(f"{data.name}: none of {len(cases)} cases could be measured; the first: {skipped[0].reason}")
-    kind: dict[str, Any] = {"multilabel": data.multilabel, "specificity": options.specificity}
-    draws = {"resamples": options.bootstrap, "seed": options.seed}
-    summary = summarize_rows(rows, data.labels, task=data.task, **kind, **draws)
+    kind: dict[str, Any] = {"task": data.task, "multilabel": data.multilabel, "specificity": options.specificity}
+    summary = summarize_rows(rows, data.labels, **kind, resamples=options.bootstrap, seed=options.seed)
     content = {"task": data.task, "data": data.name, **about, "part": part, "labels": list(data.labels)}
     content |= {"patients": len({row["patient"] for row in rows}), "cases": len(rows), "refused": len(skipped)}
     content |= {"bootstrap": options.bootstrap, "seed": options.seed}
@@ -157,6 +156,7 @@ def _cases(data: LabelledData, split: str | Path | Split | None) -> tuple[list[L
 
 def _warn_of_training(model: Models, cases: Sequence[LabelledCase], reporter: Reporter) -> None:
     """Say so where a run is measured on what it was trained on."""
+    # A run keeps its split beside its weights; a model from the Hub has none, and nothing can be said.
     measured = {case.name for case in cases}
     for run in model_folders(model):
         file = Path(run) / "split.json"
@@ -181,6 +181,7 @@ def saved_predictions(model: Models) -> Path | None:
         return path
     if not path.is_dir() or (path / CONFIG_NAME).exists() or expand_folds(path) != [path]:
         return None
+    # Neither a model nor folds of one: what predict wrote, by its table or its label maps.
     if (path / "predictions.csv").exists():
         return path / "predictions.csv"
     return path if any(path.rglob("*.nii*")) else None
@@ -245,6 +246,7 @@ def _class_indices(values: np.ndarray, path: Path, data: LabelledData) -> np.nda
         for value in np.rint(np.unique(values).astype(float)).tolist():
             if names.get(value, data.labels[0]) not in data.labels:
                 raise ScanError(f"{path}: value {value:g}, {names[value]}, is not a class of {data.name}")
+        # The file decides in place of the data set: its numbers become the values that stand for each class.
         values_of = ([value for value, name in names.items() if name == label] for label in data.labels)
         data = replace(data, values=tuple(map(tuple, values_of)), others_are_background=False)
     return label_indices(values, data, str(path))

@@ -11,12 +11,11 @@ from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.data import SkippedScan, Volume, read_volume, write_nifti
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError
-from modelsgenesis.files import write_csv
+from modelsgenesis.files import write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.inference.cases import Case, find_cases
-from modelsgenesis.inference.ensemble import Ensemble, Member
-from modelsgenesis.inference.measuring import each_case
-from modelsgenesis.inference.outputs import OutputPaths, describe_model, output_paths, write_labels
+from modelsgenesis.inference.ensemble import Ensemble, Member, each_case
+from modelsgenesis.inference.outputs import OutputPaths, describe_model, output_paths
 from modelsgenesis.metrics.classification import CLASS_SEPARATOR, chosen_classes
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
@@ -164,6 +163,7 @@ def predict_all(
     shown, count = ", ".join(map(str, sources[:3])), len(cases) + sum(scan.bad for scan in skipped)
     if count == 0:
         raise ScanError(f"{shown}: no scan to predict in it")
+    # Skipped scans count: a folder of two, one of them broken, was not meant as one scan.
     if single and count > 1:
         raise ConfigurationError(f"{shown}: holds {count} scans, expected one; see predict_all for many")
     for warning in dict.fromkeys(case.warning for case in cases if case.warning):
@@ -175,12 +175,14 @@ def predict_all(
     skipped += collided
     if strict and (bad := [scan for scan in skipped if scan.bad]):
         raise ScanError(f"{bad[0].source}: {bad[0].reason}")
-    segments, about = ensemble.task == "segmentation", describe_model(model_names(model), ensemble)
+    segments = ensemble.task == "segmentation"
+    names = {str(index): name for index, name in enumerate(ensemble.labels)}
+    beside = {"labels": names, **describe_model(model_names(model), ensemble)}
     kept = [one.path for one in paths if segments and skip_existing and one.path.exists()]
 
     def work(one: OutputPaths) -> Prediction:
         if segments:
-            return _segment(ensemble, one, about, reporter, probabilities=probabilities)
+            return _segment(ensemble, one, beside, reporter, probabilities=probabilities)
         return _classify(ensemble, one, reporter)
 
     named = [(one.case.images[0].source, one) for one in paths if one.path not in kept]
@@ -191,7 +193,7 @@ def predict_all(
             {"case": one.name, "predicted": CLASS_SEPARATOR.join(one.predicted), **soft}
             for one, soft in zip(predictions, scores, strict=True)
         ]
-        write_labels(paths[0], ensemble.labels, about)
+        write_json(paths[0].labels, beside, DataError)
         write_csv(paths[0].path, rows, DataError, ["case", "predicted"])
     return Predictions(
         task=ensemble.task, predictions=tuple(predictions), skipped=(*skipped, *failed), kept=tuple(kept)
@@ -199,16 +201,16 @@ def predict_all(
 
 
 def _segment(
-    ensemble: Ensemble, paths: OutputPaths, about: dict[str, Any], reporter: Reporter, *, probabilities: bool
+    ensemble: Ensemble, paths: OutputPaths, beside: dict[str, Any], reporter: Reporter, *, probabilities: bool
 ) -> Prediction:
-    """Write a label map."""
+    """Write a label map, and beside it what its values mean and which model predicted."""
     soft = ensemble.segment(_read(ensemble, paths.case, reporter))
     labels = soft.labels()
     if probabilities:
         write_nifti(paths.probabilities, soft.probabilities(), soft.geometry)
-    write_labels(paths, ensemble.labels, about)
+    write_json(paths.labels, beside, DataError)
     write_nifti(paths.path, labels, soft.geometry)  # last: where it is, everything is
-    # Not np.bincount, which takes eight bytes a voxel.
+    # Not np.bincount, which takes eight bytes per voxel.
     voxels = {name: int(np.count_nonzero(labels == index)) for index, name in enumerate(ensemble.labels) if index}
     written = paths.probabilities if probabilities else None
     return Prediction(name=paths.case.name, path=paths.path, voxels=voxels, probabilities=written)

@@ -1,5 +1,7 @@
 """The published formats: rebuilt in their wrappers, converted, held against the original outputs."""
 
+import errno
+import hashlib
 import json
 import os
 import subprocess
@@ -22,7 +24,7 @@ from modelsgenesis.configs import (
     InputContract,
 )
 from modelsgenesis.errors import CheckpointError, ConfigurationError
-from modelsgenesis.networks import NnUNet, adapt
+from modelsgenesis.networks import adapt
 from reference_files import (
     openmind_network,
     outputs,
@@ -78,16 +80,6 @@ def test_genesis_chest_ct(tmp_path: Path, shared: Path, prefix: str, key: str, l
 
 
 @pytest.mark.shared
-def test_inference_with_the_statistics_of_the_batch_has_no_side_effect(tmp_path: Path, shared: Path) -> None:
-    convert_checkpoint(write_genesis_pt(tmp_path / "file.pt", shared), tmp_path / "bundle")
-    network = load_bundle(tmp_path / "bundle").network
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    with torch.inference_mode():
-        network(torch.rand(2, 1, 16, 16, 8))
-    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
-
-
-@pytest.mark.shared
 @pytest.mark.parametrize("at_root", [False, True])
 def test_genesis_chest_ct_of_keras(tmp_path: Path, shared: Path, at_root: bool) -> None:
     file = write_keras_h5(tmp_path / "Genesis_Chest_CT.h5", shared, at_root=at_root)
@@ -120,9 +112,8 @@ def test_genesis_nnunet(tmp_path: Path, shared: Path) -> None:
 
 def test_openmind(tmp_path: Path) -> None:
     file = write_openmind_pth(tmp_path / "checkpoint_final.pth")
-    report = convert_checkpoint(
-        file, tmp_path / "bundle", extra_files={"adaptation_plan.json": tmp_path / "adaptation_plan.json"}
-    )
+    plan = {"adaptation_plan.json": tmp_path / "adaptation_plan.json"}
+    report = convert_checkpoint(file, tmp_path / "bundle", extra_files=plan)
     assert report.format == "openmind"
     assert len(report.renamed) + len(report.dropped) == len(torch.load(file, weights_only=True)["network_weights"])
     assert "224 keys name 66 tensors" in report.summary()
@@ -135,14 +126,9 @@ def test_openmind(tmp_path: Path) -> None:
     with torch.inference_mode():
         torch.testing.assert_close(bundle.network(x), openmind_network("small")(x), atol=1e-5, rtol=0)
 
-
-def test_what_is_given_comes_before_the_plan_and_the_difference_is_reported(tmp_path: Path) -> None:
-    file = write_openmind_pth(tmp_path / "checkpoint_final.pth")
     contract = InputContract(modality="mri", intensity="zscore", spacing=(2.0, 2.0, 2.0))
-    report = convert_checkpoint(file, tmp_path / "bundle", input_contract=contract, patch_size=(32, 32, 32))
-    assert "spacing (2.0, 2.0, 2.0) is used, the plan says [1.0, 1.0, 1.0]" in report.notes
-    assert "patch size (32, 32, 32) is used, the plan says [16, 16, 16]" in report.notes
-    assert load_bundle(tmp_path / "bundle").config.input == contract
+    convert_checkpoint(file, tmp_path / "other", input_contract=contract)
+    assert load_bundle(tmp_path / "other").config.input == contract
 
 
 @pytest.fixture(scope="module")
@@ -223,59 +209,33 @@ def test_weights_are_found_wherever_they_are(tmp_path: Path, wrap: Any) -> None:
     assert load_bundle(tmp_path / "bundle").config.network == SMALL
 
 
-def test_flat_networks_with_more_channels_convert_too(tmp_path: Path) -> None:
+def test_flat_networks_with_more_channels_in_half_precision_convert_too(tmp_path: Path) -> None:
     config = GenesisUNetConfig(dims=2, widths=(4, 8, 16), in_channels=3, out_channels=2, statistics="batch")
-    file = save(tmp_path / "file.pt", small_state_dict(config))
-    report = convert_checkpoint(file, tmp_path / "bundle")
-    assert report.network == config
-    assert load_bundle(tmp_path / "bundle").config.patch_size == (64, 64)
-
-
-def test_half_precision_becomes_single(tmp_path: Path) -> None:
-    weights = small_state_dict()
-    half = {name: t.half() if t.is_floating_point() else t for name, t in weights.items()}
-    convert_checkpoint(save(tmp_path / "file.pt", half), tmp_path / "bundle")
-    head = load_bundle(tmp_path / "bundle").network.state_dict()["head.weight"]
-    assert torch.equal(head, weights["out_tr.final_conv.weight"].half().float())
+    weights = {name: t.half() if t.is_floating_point() else t for name, t in small_state_dict(config).items()}
+    report = convert_checkpoint(save(tmp_path / "file.pt", weights), tmp_path / "bundle")
+    bundle = load_bundle(tmp_path / "bundle")
+    assert (report.network, bundle.config.patch_size) == (config, (64, 64))
+    assert torch.equal(bundle.network.state_dict()["head.weight"], weights["out_tr.final_conv.weight"].float())
 
 
 def test_numbers_that_numpy_pickled_beside_the_weights_do_no_harm(tmp_path: Path) -> None:
-    content = {
-        "state_dict": small_state_dict(),
-        "best_loss": np.float64(0.1),
-        "losses": [np.float32(1.0)],
-        "curve": np.arange(3.0),
-    }
-    report = convert_checkpoint(save(tmp_path / "file.pt", content), tmp_path / "bundle")
-    assert set(report.dropped) == {"best_loss", "losses", "curve"}
+    beside = {"best_loss": np.float64(0.1), "losses": [np.float32(1.0)], "curve": np.arange(3.0)}
+    file = save(tmp_path / "file.pt", {"state_dict": small_state_dict(), **beside})
+    assert set(convert_checkpoint(file, tmp_path / "bundle").dropped) == set(beside)
 
 
 def test_the_provenance_says_where_it_comes_from(tmp_path: Path) -> None:
     file = save(tmp_path / "file.pt", small_state_dict())
-    source = {
-        "repository": "someone/something",
-        "revision": "0" * 40,
-        "file": "a/file.pt",
-        "sha256": "1" * 64,
-    }
+    source = {"repository": "a/b", "revision": "0" * 40, "file": "a/file.pt", "sha256": "1" * 64}
     report = convert_checkpoint(file, tmp_path / "bundle", source=source, card="# A card\n")
     bundle = load_bundle(tmp_path / "bundle")
     expected = {**source, "format": "genesis-pytorch", "converter_version": CONVERTER_VERSION}
     assert bundle.config.provenance.source == expected
-    assert bundle.config.provenance.origin == "converted"
-    assert bundle.card == "# A card\n"
-    assert report.sha256 == "1" * 64
+    assert (bundle.config.provenance.origin, bundle.card, report.sha256) == ("converted", "# A card\n", "1" * 64)
 
-
-def test_a_digest_is_taken_when_none_is_given(tmp_path: Path) -> None:
-    import hashlib
-
-    file = save(tmp_path / "file.pt", small_state_dict())
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    assert convert_checkpoint(file, tmp_path / "bundle").sha256 == digest
-    source = load_bundle(tmp_path / "bundle").config.provenance.source
-    assert source["sha256"] == digest
-    assert source["file"] == "file.pt"
+    convert_checkpoint(file, tmp_path / "digested")  # taken when none is given
+    source = load_bundle(tmp_path / "digested").config.provenance.source
+    assert (source["file"], source["sha256"]) == ("file.pt", hashlib.sha256(file.read_bytes()).hexdigest())
     assert str(tmp_path) not in json.dumps(source)
 
 
@@ -284,38 +244,26 @@ def test_a_card_may_choose_what_tensors_cannot_tell_but_nothing_else(tmp_path: P
     running = SMALL.override(statistics="running")
     convert_checkpoint(file, tmp_path / "bundle", network=running)
     assert load_bundle(tmp_path / "bundle").config.network == running
-    with pytest.raises(
-        CheckpointError,
-        match=r"file.pt: holds another network than expected: widths \[4, 8\] instead of \[8, 16\]",
-    ):
+    with pytest.raises(CheckpointError, match="not the weights of a genesis-pytorch network"):
         convert_checkpoint(file, tmp_path / "other", network=SMALL.override(widths=(8, 16)))
     assert not (tmp_path / "other").exists()
 
 
-def test_nothing_is_overwritten(tmp_path: Path) -> None:
+def test_only_a_new_or_empty_folder_is_written(tmp_path: Path) -> None:
     file = save(tmp_path / "file.pt", small_state_dict())
     (tmp_path / "empty").mkdir()
     convert_checkpoint(file, tmp_path / "empty")
-    with pytest.raises(CheckpointError, match="empty: exists already; choose a new folder"):
-        convert_checkpoint(file, tmp_path / "empty")
-
-
-def test_a_folder_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
-    file = save(tmp_path / "file.pt", small_state_dict())
-    with pytest.raises(CheckpointError, match="cannot be written: Not a directory"):
-        convert_checkpoint(file, file / "inside" / "bundle")
+    for out, message in ((tmp_path / "empty", "exists already"), (file / "bundle", "Not a directory")):
+        with pytest.raises(CheckpointError, match=message):
+            convert_checkpoint(file, out)
 
 
 def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import errno
-
-    import safetensors.torch
-
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     file = save(tmp_path / "file.pt", small_state_dict())
-    monkeypatch.setattr(safetensors.torch, "save_file", full)
+    monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(CheckpointError, match="No space left on device"):
         convert_checkpoint(file, tmp_path / "bundle")
     assert [path.name for path in tmp_path.iterdir()] == ["file.pt"]
@@ -329,9 +277,8 @@ def test_the_format_is_checked(tmp_path: Path) -> None:
         convert_checkpoint(file, tmp_path / "bundle", format="genesis-torch")  # pyright: ignore[reportArgumentType]
 
 
-def test_converting_initialises_no_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = save(tmp_path / "file.pt", small_state_dict())
-    openmind = write_openmind_pth(tmp_path / "checkpoint_final.pth")
+def test_converting_and_loading_initialise_no_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = save(tmp_path / "file.pt", small_state_dict()), write_openmind_pth(tmp_path / "checkpoint_final.pth")
 
     def refuse(tensor: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
         assert tensor.is_meta
@@ -339,7 +286,6 @@ def test_converting_initialises_no_weight(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(torch.nn.init, "kaiming_uniform_", refuse)
     monkeypatch.setattr(torch.nn.init, "kaiming_normal_", refuse)
-    convert_checkpoint(file, tmp_path / "bundle")
-    load_bundle(tmp_path / "bundle")
-    convert_checkpoint(openmind, tmp_path / "other")
-    assert isinstance(load_bundle(tmp_path / "other").network, NnUNet)
+    for file in files:
+        convert_checkpoint(file, tmp_path / file.stem)
+        load_bundle(tmp_path / file.stem)

@@ -65,13 +65,12 @@ def altered(value: Any, chance: random.Random) -> Any:
     return {**rest, chance.choice((key, key, key, "odd")): altered(value[key], chance)}
 
 
-def of_bytes(folder: Path, file: Path, chance: random.Random) -> None:
+def of_bytes(file: Path, chance: random.Random) -> None:
     file.write_bytes(damage(file.read_bytes(), chance))
 
 
-def of_values(folder: Path, file: Path, chance: random.Random) -> None:
-    values = altered(json.loads(file.read_text()), chance)
-    file.write_text(json.dumps(values), "utf-8")
+def of_values(file: Path, chance: random.Random) -> None:
+    file.write_text(json.dumps(altered(json.loads(file.read_text()), chance)), "utf-8")
 
 
 def keras(folder: Path) -> Path:
@@ -115,7 +114,7 @@ def convert(file: Path) -> None:
     convert_checkpoint(weights, file.parent / "out", extra_files={PLAN_NAME: plan} if plan.exists() else {}, name="x")
 
 
-Kind = tuple[Callable[[Path], Path], Callable[[Path, Path, random.Random], None], Callable[[Path], None]]
+Kind = tuple[Callable[[Path], Path], Callable[[Path, random.Random], None], Callable[[Path], None]]
 KINDS: dict[str, Kind] = {
     "pt": (lambda folder: make.saved(folder, {"state_dict": make.small_state_dict()}), of_bytes, convert),
     "pt of 2019": (lambda folder: make.saved(folder, make.small_state_dict(), zipped=False), of_bytes, convert),
@@ -140,13 +139,13 @@ def test_a_damaged_file(tmp_path: Path, kind: str, inputs: int) -> None:
     peak, refused = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
     for seed in range(inputs):
         folder = shutil.copytree(tmp_path / "sound", tmp_path / "damaged")
-        change(folder, folder / sound, random.Random(f"{kind} {seed}"))
-        start = time.monotonic()
+        change(folder / sound, random.Random(f"{kind} {seed}"))
+        start = time.process_time()
         message = outcome(lambda folder=folder: read(folder / sound))
         refused += bool(message)
         assert message.isprintable(), (kind, seed)
         assert len(message) < 2000, (kind, seed)
-        assert time.monotonic() - start < 10, (kind, seed)
+        assert time.process_time() - start < 10, (kind, seed)
         shutil.rmtree(folder)
     assert refused > inputs // 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 2**20  # kB

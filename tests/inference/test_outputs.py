@@ -1,5 +1,6 @@
 """Output paths, chosen before the first file is written: nothing of the user's is lost."""
 
+import json
 import os
 from pathlib import Path
 
@@ -10,15 +11,13 @@ from hypothesis import strategies as some
 from modelsgenesis.data import FileImage
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.inference.cases import Case
-from modelsgenesis.inference.outputs import output_name, output_paths, write_labels
-
-OURS = {"library_name": "modelsgenesis"}
+from modelsgenesis.inference.outputs import output_name, output_paths
 
 
 def case(path, name=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"scan")
-    return Case(name=name or path.name.partition(".")[0], images=(FileImage(path=path),), files=(path,))
+    return Case(name=name or path.name.partition(".")[0], images=(FileImage(path=path),))
 
 
 def choose(cases, output, task="segmentation", *, many=None, **options):
@@ -75,7 +74,7 @@ def test_a_prediction_replaces_no_scan_by_whatever_name(tmp_path, link, name):
     output = tmp_path / "out" if link else tmp_path / "in" / "other"
     if link:
         output.mkdir()
-        link(other.files[0], output / name)
+        link(other.images[0].path, output / name)
     with pytest.raises(DataError, match="replace the scan itself"):
         choose([one, other], output, inputs=[*one.files, *other.files])
     with pytest.raises(DataError, match="replace the scan itself"):
@@ -112,7 +111,7 @@ def test_files_of_somebody_else_stay_and_own_predictions_are_replaced(tmp_path, 
     ((paths,), _) = choose([one], output, task)
     paths.path.write_text("a prediction")
     assert choose([one], output, task, keep=True)[0] == [paths]
-    write_labels(paths, ("background", "a"), OURS)
+    paths.labels.write_text(json.dumps({"labels": {"0": "background"}, "library_name": "modelsgenesis"}))
     assert choose([one], output, task)[0] == [paths]
 
 

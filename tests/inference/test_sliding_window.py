@@ -7,7 +7,7 @@ from modelsgenesis.configs import GenesisUNetConfig, PredictionConfig
 from modelsgenesis.errors import ConfigurationError, ShapeError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.inference import sliding_window as module
-from modelsgenesis.inference.sliding_window import segment, sliding_window, window_size
+from modelsgenesis.inference.sliding_window import sliding_window, window_size
 from modelsgenesis.networks import GenesisUNet
 
 HARDWARE = choose_hardware("cpu", "float32")
@@ -69,45 +69,14 @@ def test_overlapping_windows_equal_a_plain_pass_away_from_the_seams():
     assert not torch.allclose(result[:, seams], whole[:, seams], atol=1e-5)
 
 
-@pytest.mark.parametrize("shape", [(5, 30, 7), (3, 3, 3), (40, 9, 8)])
-def test_any_shape_comes_back_as_it_was(shape):
-    result = run(Blur().eval(), torch.rand(1, *shape), (10, 10, 10), overlap=0.25)
-    assert result.shape == (2, *shape)
-    assert torch.isfinite(result).all()
-
-
 def test_windows_are_rounded_up_to_what_the_network_takes():
     assert window_size((10, 16, 1), (4, 8, 2)) == (12, 16, 2)
 
 
-@pytest.mark.parametrize("shape", [(40, 24, 20), (16, 50, 9), (17, 16, 31)])
+@pytest.mark.parametrize("shape", [(40, 24, 20), (16, 50, 9), (17, 16, 31), (3, 3, 3)])
 def test_gives_what_monai_gives(shape):
     network, image = unet(), torch.rand(1, *shape)
     assert_same(run(network, image), monai(network, image))
-
-
-def test_a_unet_gives_what_a_plain_pass_gives_away_from_the_seams():
-    network = unet(norm="batch")  # no statistics over the image, so that an output depends on its surroundings alone
-    image, reach = torch.rand(1, 96, 32, 32), receptive_reach(network)
-    inside = [index for index in range(96) if sees_all(index, (0, 24, 48), 48, 96, reach)]
-    assert 20 < len(inside) < 96
-    assert_same(run(network, image, (48, 32, 32))[:, inside], plain_pass(network, image)[:, inside], atol=1e-4)
-
-
-def sees_all(index, starts, side, total, reach):
-    """Whether every window that holds an index also holds what its output depends on, as far as the image goes."""
-    holding = [start for start in starts if start <= index < start + side]
-    return all(start <= max(index - reach, 0) and min(index + reach, total - 1) < start + side for start in holding)
-
-
-def receptive_reach(network):
-    """Voxels along an axis that an output voxel can see, at most, by changing them."""
-    image = torch.zeros(1, 64, 16, 16)
-    changed = image.clone()
-    changed[:, 32] = 1
-    different = (plain_pass(network, image) != plain_pass(network, changed)).any(dim=0)
-    seen = different.flatten(1).any(dim=1).nonzero().flatten()
-    return int(max(32 - seen.min(), seen.max() - 32))
 
 
 def test_an_image_within_one_window_is_one_call(monkeypatch):
@@ -159,19 +128,6 @@ def test_slices_of_a_volume_go_through_a_network_of_two_dimensions():
     assert run(network, volume[:, :16], (16, 16)).shape == (3, 16, 12, 5)
 
 
-def test_flips_are_the_mean_of_mirrored_passes():
-    network, image = unet(), torch.rand(1, 20, 16, 12)
-
-    def soft(image, **config):
-        return segment(network, image, patch_size=CUBE, config=PredictionConfig(**config), hardware=HARDWARE)
-
-    plain, mirrored = soft(image), soft(image.flip(2)).flip(2)
-    torch.testing.assert_close(plain.sum(dim=0), torch.ones(20, 16, 12))
-    torch.testing.assert_close(soft(image, flips=(1,)), (plain + mirrored) / 2)
-    turned = soft(image.flip(1, 3), flips=(0, 1, 2)).flip(1, 3)
-    torch.testing.assert_close(turned, soft(image, flips="all"))  # a mirrored scan gives the mirrored prediction
-
-
 @pytest.mark.parametrize(
     ("config", "word"),
     [
@@ -188,8 +144,6 @@ def test_refuses_configurations_that_cannot_be(config, word):
 def test_refuses_axes_that_are_not_there():
     with pytest.raises(ShapeError, match=r"image of shape \(1, 8, 8\)"):
         run(Blur(), torch.rand(1, 8, 8))
-    with pytest.raises(ShapeError, match=r"flips along axes \(2,\): the image has 2"):
-        segment(unet(2), torch.rand(1, 8, 8), patch_size=(8, 8), config=PredictionConfig(flips=(2,)), hardware=HARDWARE)
 
 
 @pytest.mark.parametrize("stitch", ["cpu", "device"])

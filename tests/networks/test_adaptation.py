@@ -1,4 +1,4 @@
-"""Adapting a pretrained network to a task."""
+"""Networks from configurations, with and without weights; pretrained ones adapted to a task."""
 
 from typing import Any
 
@@ -9,24 +9,28 @@ from hypothesis import strategies as st
 from torch import nn
 
 from modelsgenesis.configs import (
+    GENESIS_UNET_2019,
     ClassifierConfig,
     GenesisUNetConfig,
+    NetworkConfig,
     PlainUNetConfig,
     ResidualUNetConfig,
     UNetConfig,
 )
 from modelsgenesis.errors import CheckpointError, ConfigurationError
-from modelsgenesis.networks import adapt, build_network, transfer
+from modelsgenesis.networks import adapt, build_network, build_on_meta, transfer
+from modelsgenesis.networks.adaptation import rescale_kernels
 
+UNET = GenesisUNetConfig(widths=(4, 8, 12), norm="instance")
 CONFIGURATIONS: list[UNetConfig] = [
     GenesisUNetConfig(widths=(8, 16), statistics="batch"),
     PlainUNetConfig(widths=(4, 8, 8)),
     ResidualUNetConfig(widths=(4, 8, 8)),
 ]
-KINDS = [config.kind for config in CONFIGURATIONS]
+VOLUME = torch.rand(2, 1, 8, 8, 8)
 
 
-@pytest.fixture(params=CONFIGURATIONS, ids=KINDS)
+@pytest.fixture(params=CONFIGURATIONS, ids=lambda config: config.kind)
 def pretrained(request: pytest.FixtureRequest) -> nn.Module:
     return build_network(request.param).eval()
 
@@ -36,51 +40,104 @@ def equal_tensors(network: nn.Module, other: nn.Module, names: tuple[str, ...]) 
     return all(torch.equal(mine[name], theirs[name]) for name in names)
 
 
+# --- building -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GENESIS_UNET_2019,
+        GenesisUNetConfig(dims=2, widths=(16, 32), norm="group", upsampling="nearest"),
+        PlainUNetConfig(widths=(4, 8)),
+        ResidualUNetConfig(dims=2, widths=(4, 8), norm="batch"),
+        ClassifierConfig(encoder=ResidualUNetConfig(widths=(4, 8)), num_classes=2),
+    ],
+)
+def test_a_network_on_meta_has_every_tensor_and_no_memory(config: NetworkConfig) -> None:
+    empty, built = build_on_meta(config), build_network(config)
+    assert all(tensor.is_meta for tensor in empty.state_dict().values())
+    assert all(buffer.is_meta for buffer in empty.buffers())  # none beside the state dict is left uninitialised
+    shapes = [{k: (v.shape, v.dtype) for k, v in network.state_dict().items()} for network in (empty, built)]
+    assert shapes[0] == shapes[1]
+    assert [p.requires_grad for p in empty.parameters()] == [p.requires_grad for p in built.parameters()]
+
+
+@pytest.mark.parametrize("encoder", [UNET, ResidualUNetConfig(widths=(4, 8, 12))], ids=["genesis", "residual"])
+def test_a_classifier_sees_the_averages_of_the_chosen_levels_in_their_order(encoder: UNetConfig) -> None:
+    network = build_network(ClassifierConfig(encoder=encoder, num_classes=3, hidden=5, levels=(-1, 0))).eval()
+    features = network.features(VOLUME)
+    expected = torch.cat([features[level].flatten(2).mean(2) for level in (2, 0)], dim=1)
+    torch.testing.assert_close(network.embed(VOLUME), expected)
+    assert network(VOLUME).shape == (2, 3)
+
+
+def test_a_classifier_without_levels_sees_the_deepest_as_an_old_configuration_says() -> None:
+    values = ClassifierConfig(encoder=UNET, num_classes=2).to_dict()
+    del values["levels"]
+    assert build_network(ClassifierConfig.from_dict(values)).embed(VOLUME).shape == (2, 12)
+
+
+@pytest.mark.parametrize("levels", [(3,), (-4,), (0, -3), ()])
+def test_levels_that_are_not_there_or_twice(levels: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigurationError, match=r"levels: received .* from -3 to 2"):
+        ClassifierConfig(encoder=UNET, num_classes=2, levels=levels)
+
+
+# --- tasks --------------------------------------------------------------------------------------------------
+
+
 def test_segmentation_keeps_all_but_the_head(pretrained: nn.Module) -> None:
     network, report = adapt(pretrained, task="seg", num_classes=3)
-    assert network(torch.rand(2, 1, 8, 8, 8)).shape == (2, 3, 8, 8, 8)
-    assert network.config.output == "linear"
-    assert report.encoder_share == 1
+    assert network(VOLUME).shape == (2, 3, 8, 8, 8)
+    assert (network.config.output, network.training) == ("linear", False)
     assert all(name.startswith(network.head_prefix) for name in report.new)
     assert set(report.loaded) | set(report.new) == set(network.state_dict())
     assert equal_tensors(network, pretrained, report.loaded)
-    assert not network.training
+    head = sum(p.numel() for n, p in network.named_parameters() if n.startswith(network.head_prefix))
+    assert report.summary().startswith(f"{report.parameters - head:,} of {report.parameters:,} parameters")
+    assert "100.00% of the encoder; new: " in report.summary()
 
 
-@pytest.mark.parametrize("hidden", [1024, 0])
-def test_classification_keeps_the_encoder(pretrained: nn.Module, hidden: int) -> None:
-    network, report = adapt(pretrained, task="classification", num_classes=5, hidden=hidden)
-    assert network.config == ClassifierConfig(encoder=pretrained.config, num_classes=5, hidden=hidden)
-    x = torch.rand(2, 1, 8, 8, 8)
-    assert network(x).shape == (2, 5)
-    torch.testing.assert_close(network.features(x)[-1], pretrained.features(x)[-1])
+@pytest.mark.parametrize(("hidden", "levels"), [(1024, None), (0, None), (0, (0, 1))])
+def test_classification_keeps_the_encoder(pretrained: nn.Module, hidden: int, levels: Any) -> None:
+    network, report = adapt(pretrained, task="classification", num_classes=5, hidden=hidden, levels=levels)
+    config = ClassifierConfig(encoder=pretrained.config, num_classes=5, hidden=hidden, levels=levels)
+    assert network.config == config
+    assert network(VOLUME).shape == (2, 5)
+    torch.testing.assert_close(network.features(VOLUME)[-1], pretrained.features(VOLUME)[-1])
     assert {name.split(".")[0] for name in report.new} == {"head"}
     assert all(not name.startswith("encoder.") for name in report.unused)
+    again, report = adapt(network, task="seg", num_classes=2)
+    assert again(VOLUME).shape == (2, 2, 8, 8, 8)
+    assert report.encoder_share == 1
 
 
-def test_restoration_changes_nothing(pretrained: nn.Module) -> None:
+def test_restoration_changes_nothing_and_copies_unless_told_otherwise(pretrained: nn.Module) -> None:
     network, report = adapt(pretrained, task="restoration")
-    x = torch.rand(1, 1, 8, 8, 8)
-    torch.testing.assert_close(network(x), pretrained(x))
+    torch.testing.assert_close(network(VOLUME), pretrained(VOLUME))
     assert report.new == report.unused == ()
     assert report.loaded_parameters == report.parameters
+    shared, _ = adapt(pretrained, task="restoration", copy=False)
+    name = next(iter(pretrained.state_dict()))
+    pointers = [made.state_dict()[name].data_ptr() for made in (pretrained, shared, network)]
+    assert pointers[0] == pointers[1] != pointers[2]
 
 
 def test_encoder_only_starts_the_decoder_anew(pretrained: nn.Module) -> None:
     network, report = adapt(pretrained, task="segmentation", num_classes=2, encoder_only=True)
     assert all(name.startswith("encoder.") for name in report.loaded)
     assert any(name.startswith("decoder.") for name in report.new)
-    assert torch.isfinite(network(torch.rand(1, 1, 8, 8, 8))).all()
+    assert torch.isfinite(network(VOLUME)).all()
 
 
-def test_a_classifier_can_be_adapted_again(pretrained: nn.Module) -> None:
-    classifier, _ = adapt(pretrained, task="cls", num_classes=2, hidden=4)
-    again, report = adapt(classifier, task="cls", num_classes=7, hidden=4)
-    assert again(torch.rand(1, 1, 8, 8, 8)).shape == (1, 7)
-    assert equal_tensors(again, pretrained, report.loaded)
-    segmentation, report = adapt(classifier, task="seg", num_classes=2)
-    assert segmentation(torch.rand(1, 1, 8, 8, 8)).shape == (1, 2, 8, 8, 8)
-    assert report.encoder_share == 1
+def test_statistics_are_chosen() -> None:
+    pretrained = build_network(GenesisUNetConfig(widths=(4, 8), statistics="batch")).eval()
+    running, _ = adapt(pretrained, task="restoration", statistics="running")
+    torch.testing.assert_close(running(VOLUME)[:1], running(VOLUME[:1]))
+    assert not torch.allclose(pretrained(VOLUME)[:1], pretrained(VOLUME[:1]))
+
+
+# --- channels and dimensions --------------------------------------------------------------------------------
 
 
 @settings(max_examples=10, deadline=None)
@@ -95,44 +152,30 @@ def test_a_repeated_stem_gives_for_equal_channels_what_one_gave(old: int, new: i
     assert len(report.adapted) == (new != old)
 
 
-def test_an_averaged_stem_gives_each_channel_the_average(pretrained: nn.Module) -> None:
+def test_a_stem_is_averaged_or_new(pretrained: nn.Module) -> None:
     network, report = adapt(pretrained, task="seg", num_classes=2, in_channels=3, stem="average")
     [(name, way)] = report.adapted.items()
-    weight = network.state_dict()[name]
     assert way == "stem of 1 channels averaged for 3"
-    for channel in range(3):
-        assert torch.equal(weight[:, channel], pretrained.state_dict()[name][:, 0])
-
-
-def test_a_new_stem_is_random_and_reported() -> None:
-    pretrained = build_network(GenesisUNetConfig(widths=(16, 32)))
-    network, report = adapt(pretrained, task="seg", num_classes=2, in_channels=2, stem="new")
+    assert all(torch.equal(network.state_dict()[name][:, i], pretrained.state_dict()[name][:, 0]) for i in range(3))
+    wide = build_network(GenesisUNetConfig(widths=(16, 32)))
+    network, report = adapt(wide, task="seg", num_classes=2, in_channels=2, stem="new")
     assert "encoder.levels.0.0.convolution.weight" in report.new
-    assert network(torch.rand(1, 2, 8, 8, 8)).shape == (1, 2, 8, 8, 8)
     assert 0.9 < report.encoder_share < 1
-
-
-def test_dimensions_change_only_when_asked_for(pretrained: nn.Module) -> None:
-    network, report = adapt(pretrained, task="seg", num_classes=2)
-    assert network.config.dims == 3
-    assert not report.adapted
 
 
 @pytest.mark.parametrize("depth_axis", [-1, 0])
 def test_an_inflated_network_repeats_the_flat_one_on_constant_data(depth_axis: int) -> None:
     """In the middle of the new axis, where the zeros beyond the border do not reach."""
-    config = GenesisUNetConfig(dims=2, widths=(4, 8), norm="batch", statistics="running")
-    flat = build_network(config).eval()
+    flat = build_network(GenesisUNetConfig(dims=2, widths=(4, 8), norm="batch", statistics="running")).eval()
     deep, report = adapt(flat, task="restoration", dims=3, depth_axis=depth_axis)
-    image = torch.rand(1, 1, 8, 8)
-    axis = 2 + depth_axis % 3
-    volume = image.unsqueeze(axis).repeat_interleave(32, axis)
-    restored = deep(volume).select(axis, 16)
+    image, axis = torch.rand(1, 1, 8, 8), 2 + depth_axis % 3
+    restored = deep(image.unsqueeze(axis).repeat_interleave(32, axis)).select(axis, 16)
     torch.testing.assert_close(restored, flat(image), atol=1e-5, rtol=1e-5)
     assert set(report.adapted.values()) == {"inflated along a new axis"}
 
 
-def test_to_three_dimensions_and_back_is_exact(pretrained: nn.Module) -> None:
+def test_to_two_dimensions_and_back_is_exact_and_goes_with_channels(pretrained: nn.Module) -> None:
+    assert not adapt(pretrained, task="seg", num_classes=2)[1].adapted
     flat, report = adapt(pretrained, task="restoration", dims=2)
     assert flat(torch.rand(1, 1, 8, 8)).shape == (1, 1, 8, 8)
     assert set(report.adapted.values()) == {"averaged along an axis"}
@@ -140,48 +183,19 @@ def test_to_three_dimensions_and_back_is_exact(pretrained: nn.Module) -> None:
     again, _ = adapt(deep, task="restoration", dims=2)
     for name, tensor in flat.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor)
-
-
-def test_dimensions_and_channels_change_together(pretrained: nn.Module) -> None:
-    network, report = adapt(pretrained, task="seg", num_classes=2, dims=2, in_channels=3)
-    assert network(torch.rand(1, 3, 8, 8)).shape == (1, 2, 8, 8)
+    both, report = adapt(pretrained, task="seg", num_classes=2, dims=2, in_channels=3)
+    assert both(torch.rand(1, 3, 8, 8)).shape == (1, 2, 8, 8)
     assert "averaged along an axis and stem of 1 channels repeated to 3" in report.adapted.values()
 
 
-def test_statistics_are_chosen() -> None:
-    pretrained = build_network(GenesisUNetConfig(widths=(4, 8), statistics="batch"))
-    running, _ = adapt(pretrained, task="restoration", statistics="running")
-    x = torch.rand(2, 1, 8, 8, 8)
-    torch.testing.assert_close(running(x)[:1], running(x[:1]))
-    assert not torch.allclose(pretrained.eval()(x)[:1], pretrained.eval()(x[:1]))
-
-
-def test_weights_are_copied_unless_told_otherwise(pretrained: nn.Module) -> None:
-    copied, _ = adapt(pretrained, task="restoration")
-    shared, _ = adapt(pretrained, task="restoration", copy=False)
-    name = next(iter(pretrained.state_dict()))
-    pointer = pretrained.state_dict()[name].data_ptr()
-    assert copied.state_dict()[name].data_ptr() != pointer
-    assert shared.state_dict()[name].data_ptr() == pointer
-
-
-def test_the_summary_counts(pretrained: nn.Module) -> None:
-    network, report = adapt(pretrained, task="seg", num_classes=3)
-    total = sum(parameter.numel() for parameter in network.parameters())
-    head = sum(p.numel() for n, p in network.named_parameters() if n.startswith(network.head_prefix))
-    assert report.summary().startswith(f"{total - head:,} of {total:,} parameters")
-    assert "100.00% of the encoder; new: " in report.summary()
+# --- what is refused, and what is not done ------------------------------------------------------------------
 
 
 def test_less_than_nine_tenths_of_the_encoder_is_an_error() -> None:
     weights = build_network(GenesisUNetConfig(widths=(8, 16))).state_dict()
-    target = build_network(GenesisUNetConfig(widths=(8, 32)))
-    with pytest.raises(
-        CheckpointError,
-        match=r"only .*% of the encoder fits the checkpoint, expected 90% or more: encoder\.levels\.1\.0\."
-        r"convolution\.weight has shape \(8, 8, 3, 3, 3\) instead of \(16, 8, 3, 3, 3\)",
-    ):
-        transfer(weights, target)
+    wider = r"% of the encoder .* 90% .*levels\.1\.0\.convolution\.weight has shape \(8, 8, 3, 3, 3\) instead of \(16"
+    with pytest.raises(CheckpointError, match=wider):
+        transfer(weights, build_network(GenesisUNetConfig(widths=(8, 32))))
     with pytest.raises(CheckpointError, match=r"only 0.0% .*missing encoder\.stages"):
         transfer(weights, build_network(PlainUNetConfig(widths=(8, 16))))
 
@@ -202,12 +216,37 @@ def test_wrong_arguments(arguments: dict[str, Any], message: str) -> None:
 def test_no_weight_of_the_checkpoint_is_initialised_first(monkeypatch: pytest.MonkeyPatch) -> None:
     pretrained = build_network(GenesisUNetConfig(widths=(4, 8)))
     initialised = []
-
-    def remember(tensor: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
-        if not tensor.is_meta:
-            initialised.append(tuple(tensor.shape))
-        return tensor
-
-    monkeypatch.setattr(nn.init, "kaiming_uniform_", remember)
+    monkeypatch.setattr(nn.init, "kaiming_uniform_", lambda tensor, *_, **__: initialised.append(tensor))
     adapt(pretrained, task="seg", num_classes=3)
-    assert initialised == [(3, 4, 1, 1, 1)]
+    assert [tuple(tensor.shape) for tensor in initialised if not tensor.is_meta] == [(3, 4, 1, 1, 1)]
+
+
+# --- kernels of the size of random ones ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        *(GenesisUNetConfig(dims=dims, widths=(4, 8), norm=norm) for dims in (2, 3) for norm in ("batch", "instance")),
+        PlainUNetConfig(dims=2, widths=(4, 8)),
+    ],
+)
+def test_rescaled_kernels_have_the_size_of_random_ones_and_the_output_stays(config: UNetConfig) -> None:
+    torch.manual_seed(0)
+    network = build_network(config.override(norm_epsilon=1e-10))
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "conv" in name and "norm" not in name:
+                parameter.mul_(6)  # as they grow in training
+    x = torch.rand(4, 1, *(16,) * config.dims)
+    network.train()(x)  # batch norm: averages of the grown kernels
+    before = network.eval()(x)
+    adapted, report = adapt(network, task="restoration", rescale=True)
+    factors = rescale_kernels(network)
+    assert f"{len(factors)} kernels rescaled" in report.summary()
+    assert torch.allclose(network(x), before, atol=2e-4)
+    assert torch.allclose(adapted(x), before, atol=2e-4)
+    for name, factor in factors.items():
+        kernel = network.get_submodule(name).get_parameter("weight")
+        assert factor < 1
+        assert kernel.norm().item() == pytest.approx((kernel.shape[0] / 3) ** 0.5, rel=1e-4)

@@ -16,12 +16,12 @@ NETWORKS = {
 }
 
 
-def test_shared_batch_norms_keep_the_tensors_and_their_names():
+def test_synchronised_batch_norms_keep_the_tensors_and_their_names():
     network = build_network(GenesisUNetConfig(dims=2, widths=(4, 8)))
-    before = dict(network.named_parameters()), list(network.state_dict())
+    before, names = dict(network.named_parameters()), list(network.state_dict())
     synchronise_batch_norm(network, CPU)
-    assert list(network.state_dict()) == before[1]
-    assert all(p is before[0][name] for name, p in network.named_parameters())
+    assert list(network.state_dict()) == names
+    assert all(p is before[name] for name, p in network.named_parameters())
     assert type(network.encoder.levels[0][0].norm).__name__ == "SyncBatchNorm"
 
 

@@ -59,6 +59,7 @@ def print_metrics(summary: Mapping[str, Mapping[str, Any]], *, alone: str, speci
 
     metrics = [name for name in _TITLES if name in summary]
     titles = {**_TITLES, "sensitivity": f"sensitivity at specificity {specificity:g}"}
+    # `dice Anterior` is the Dice of Anterior, `dice` the mean over the structures.
     each = list(dict.fromkeys(name.partition(" ")[2] for name in summary if " " in name))
     rows = [(name, f" {name}") for name in each] if each else [(alone, "")]
     rows = [("mean", ""), *rows] if len(each) > 1 else rows

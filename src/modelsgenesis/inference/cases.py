@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from os.path import commonpath, normpath, relpath
 from pathlib import Path
-from typing import Any
 
 from modelsgenesis.data import ImageSource, ScanReference, SkippedScan, file_stem, scan_sources
 from modelsgenesis.data.dicom import FORMAT as DICOM
-from modelsgenesis.data.labelled.images import ArrayFile, ArrayImage
+from modelsgenesis.data.labelled.images import ArrayImage, array_names, read_array
 from modelsgenesis.data.names import channel_order
 from modelsgenesis.errors import DataError
 from modelsgenesis.files import read_json
@@ -27,14 +26,18 @@ class Case:
     Attributes:
         name: Name of the prediction, without ending; the folders of a searched folder stay in it.
         images: One for each channel, in the order of the model's.
-        files: What it is read from, which a prediction must not replace.
         warning: Where its data set calls the channels otherwise than the model does; empty where all is well.
     """
 
     name: str
     images: tuple[ImageSource, ...]
-    files: tuple[Path, ...] = ()
     warning: str = ""
+
+    @property
+    def files(self) -> set[Path]:
+        """What it is read from, which a prediction must not replace."""
+        parts = (image.parts if isinstance(image, ScanReference) else (image.path,) for image in self.images)
+        return {file for files in parts for file in files if file}
 
 
 def find_cases(
@@ -71,7 +74,7 @@ def find_cases(
         scans = [scan for scan in scans if scan.path not in predicted]
     elif len(channels) > 1 and len(scans) == len(sources) == len(channels):
         scans = sorted(scans, key=lambda scan: sources.index(scan.path))
-        return [*cases, _case(as_unicode(_CHANNEL.sub("", file_stem(scans[0].path))), scans)], skipped
+        return [*cases, Case(name=as_unicode(_CHANNEL.sub("", file_stem(scans[0].path))), images=tuple(scans))], skipped
     declared: dict[Path, tuple[str, ...]] = {}
     for name, found in _groups(scans, _root(sources, scans), len(channels)).items():
         reason, group = _check(name, found, len(channels))
@@ -86,13 +89,10 @@ def find_cases(
             order = channel_order(names, channels)
             warning = "" if order else other_channels("its data set", names, channels)
             group = [group[index] for index in order] if order else group
-        cases.append(_case(name, group, warning))
-    names = Counter(case.name for case in cases)  # of images in two archives
-    skipped += [
-        SkippedScan(source=case.images[0].source, reason=_SAME.format(names[case.name] - 1))
-        for case in cases
-        if names[case.name] > 1
-    ]
+        cases.append(Case(name=name, images=tuple(group), warning=warning))
+    names = Counter(case.name for case in cases)
+    double = [case for case in cases if names[case.name] > 1]  # images of two archives
+    skipped += [SkippedScan(source=one.images[0].source, reason=_SAME.format(names[one.name] - 1)) for one in double]
     return [case for case in cases if names[case.name] == 1], skipped
 
 
@@ -113,37 +113,32 @@ def array_cases(path: Path, channels: int) -> list[Case]:
         DataError: There is no such array, or its images do not have the model's channels.
         ScanError: It is not an `.npz` file.
     """
-    file = ArrayFile(path)
-    held = file.keys()
+    held = array_names(path)
     keys = [key for key in held if key == "images" or key.endswith("_images")]
     if not keys:
         raise DataError(f"{path}: holds {', '.join(held) or 'no array'}; expected images, or test_images and so on")
     cases = []
     for key in keys:
-        shape = file.read(key).shape
+        shape = read_array(path, key).shape
         if channels > 1 and shape[-1] != channels:
             raise DataError(f"{path}: {key} is {shape}; the model takes {channels} channels, expected them last")
         part, digits = key.removesuffix("images"), len(str(shape[0] - 1))
         for index in range(shape[0]):
             colours = range(channels) if channels > 1 else [None]
-            images = tuple(ArrayImage(file=file, key=key, index=index, channel=channel) for channel in colours)
-            cases.append(Case(name=f"{part}{index:0{digits}d}", images=images, files=(path,)))
+            images = tuple(ArrayImage(path=path, key=key, index=index, channel=channel) for channel in colours)
+            cases.append(Case(name=f"{part}{index:0{digits}d}", images=images))
     return cases
 
 
 def is_prediction(path: Path) -> bool:
-    """Tell whether a file is a label map, its probabilities, or a table, that this package wrote."""
+    """Tell whether a file is a label map, its probabilities, or a table of this package, by the JSON file beside it."""
     beside = path.with_name(f"{file_stem(path).removesuffix('_probabilities')}.json")
-    return isinstance(read_own(beside).get("labels"), dict)
-
-
-def read_own(path: Path) -> dict[str, Any]:
-    """Return a JSON file that this package wrote; empty where there is none, or where it is somebody else's."""
     try:
-        content = read_json(path, DataError) if path.exists() else None
-    except DataError:
-        return {}
-    return content if isinstance(content, dict) and content.get("library_name") == "modelsgenesis" else {}
+        content = read_json(beside, DataError)
+    except DataError:  # there is none, or somebody else's
+        return False
+    own = isinstance(content, dict) and content.get("library_name") == "modelsgenesis"
+    return own and isinstance(content.get("labels"), dict)
 
 
 def _root(sources: Sequence[Path], scans: Sequence[ScanReference]) -> str:
@@ -160,6 +155,7 @@ def _root(sources: Sequence[Path], scans: Sequence[ScanReference]) -> str:
 def _groups(scans: Sequence[ScanReference], root: str, channels: int) -> dict[str, list[ScanReference]]:
     """Put together what may be one case: the volumes of a file, or channels by nnU-Net's names."""
     series = Counter(scan.path.parent for scan in scans if scan.format == DICOM and scan.files)
+    # Single-channel data sets of nnU-Net end in _0000 throughout; one such name among others is just a name.
     numbered = all(file_stem(scan.path).endswith("_0000") for scan in scans)
     seen: Counter[Path] = Counter()
     groups: dict[str, list[ScanReference]] = defaultdict(list)
@@ -168,6 +164,7 @@ def _groups(scans: Sequence[ScanReference], root: str, channels: int) -> dict[st
         if scan.format == DICOM and scan.files:
             seen[folder] += 1
             several = f"_{seen[folder]}" if series[folder] > 1 else ""
+            # The files of a series have numbers for names; what people call it is the folder.
             folder, name = folder.absolute().parent, folder.absolute().name + several
         elif scan.format == DICOM and scan.index is not None:
             name = f"{name}_{scan.index}"
@@ -186,6 +183,7 @@ def _relative(folder: Path, name: str, root: str) -> str:
 
 def _declared_channels(folder: Path) -> tuple[str, ...]:
     """Return the names of the channels, in the order of their numbers, that the data set of a folder gives them."""
+    # In the Decathlon and in nnU-Net the images lie one folder below, in imagesTs.
     for path in (folder / "dataset.json", folder.parent / "dataset.json"):
         content = read_json(path, DataError) if path.exists() else None
         names = (content.get("channel_names") or content.get("modality")) if isinstance(content, dict) else None
@@ -200,11 +198,6 @@ def other_channels(where: str, declared: Sequence[str], channels: Sequence[str])
         f"the channels of {where}, {', '.join(declared)}, are not the model's {', '.join(channels)}: taken in this "
         "order; expect a poor prediction where it is another"
     )
-
-
-def _case(name: str, scans: Sequence[ScanReference], warning: str = "") -> Case:
-    files = tuple(dict.fromkeys(file for scan in scans for file in scan.parts))
-    return Case(name=name, images=tuple(scans), files=files, warning=warning)
 
 
 def _check(name: str, scans: list[ScanReference], channels: int) -> tuple[str, list[ScanReference]]:

@@ -1,11 +1,11 @@
-"""Output paths of predictions, all chosen before the first is written, and the JSON and CSV files beside them."""
+"""Output paths of predictions, all chosen before the first is written, and what is recorded beside them."""
 
 import hashlib
 import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from modelsgenesis._version import __version__
 from modelsgenesis.data import SkippedScan
 from modelsgenesis.data.reading import READERS
 from modelsgenesis.errors import ConfigurationError, DataError, printable
-from modelsgenesis.files import write_json
 from modelsgenesis.inference.cases import Case, as_unicode, is_prediction
 from modelsgenesis.inference.ensemble import Ensemble
 
@@ -170,7 +169,10 @@ def check_outputs(paths: Iterable[Path], folder: Path, inputs: Iterable[Path]) -
 
 
 def describe_model(names: Sequence[str], ensemble: Ensemble) -> dict[str, Any]:
-    """Return which model predicts, how, and in which numbers on which kind of device."""
+    """Return which model predicts, how, and in which numbers on which kind of device.
+
+    Nothing in it names a file or a patient: it may be published beside the predictions.
+    """
     return {
         "model": names[0] if len(names) == 1 else list(names),
         "members": len(ensemble.members),
@@ -180,15 +182,3 @@ def describe_model(names: Sequence[str], ensemble: Ensemble) -> dict[str, Any]:
         "library_name": "modelsgenesis",
         "library_version": __version__,
     }
-
-
-def write_labels(paths: OutputPaths, labels: Sequence[str], model: Mapping[str, Any]) -> None:
-    """Write what the values of a label map mean, or the columns of a table, and which model predicted.
-
-    Nothing in it names a file or a patient: it may be published beside the predictions.
-
-    Raises:
-        DataError: The file cannot be written.
-    """
-    names = {str(index): name for index, name in enumerate(labels)}
-    write_json(paths.labels, {"labels": names, **model}, DataError)

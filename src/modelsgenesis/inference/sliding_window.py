@@ -1,12 +1,11 @@
-"""Images of any size through a network: overlapping windows stitched by MONAI, mirrored passes, probabilities.
+"""Images of any size through a network, in overlapping windows that MONAI stitches.
 
 Beside MONAI's inferer: a window of one value is computed once, and the planes of a volume share their batches.
 """
 
 import math
 from collections.abc import Sequence
-from itertools import chain, combinations
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from einops import rearrange, repeat
@@ -63,6 +62,7 @@ def sliding_window(
     batch = rearrange(image, "channels x y slices -> slices channels x y") if planes else image[None]
     window = window_size(patch_size, network.size_divisor)  # pyright: ignore[reportArgumentType]
     check_window(window, image.shape[1:], network, hardware)
+    # Gaussian weights: near its border a window knows less of the surroundings, and its answer counts less.
     infer = SlidingWindowInfererAdapt(
         roi_size=window,
         sw_batch_size=config.windows_at_once,
@@ -103,6 +103,7 @@ def check_window(window: Sequence[int], image: Sequence[int], network: nn.Module
         raise ConfigurationError(
             f"patch_size: windows of {_shown(window)} for an image of {_shown(image)} voxels; {remedy}"
         )
+    # A lower bound: the input and the first level alone. What it lets through may still be too much.
     config = getattr(network, "config", None)
     widths = getattr(getattr(config, "encoder", config), "widths", (1,))
     least, free = 4 * voxels * (1 + widths[0]), free_memory(hardware.device)  # float32: the image, its first features
@@ -156,6 +157,7 @@ class _Predictor:
 
 def treats_samples_alone(network: nn.Module) -> bool:
     """Tell whether a sample's output is the same whatever else is in the batch: no statistics over the batch."""
+    # The published network of 2019 normalises with the batch in evaluation, too: its windows depend on one another.
     return not any(
         isinstance(module, _BatchNorm)
         and (module.training or module.running_mean is None or getattr(module, "statistics", "running") == "batch")
@@ -163,60 +165,10 @@ def treats_samples_alone(network: nn.Module) -> bool:
     )
 
 
-def mirrored_passes(flips: Literal["all"] | Sequence[int], dims: int) -> list[tuple[int, ...]]:
-    """Return the axes that each pass mirrors, the plain pass first.
-
-    Args:
-        flips: Axes, or all of them.
-        dims: Spatial axes of the network.
-
-    Raises:
-        ShapeError: An axis is beyond the last.
-
-    Example:
-        >>> mirrored_passes((0, 2), 3)
-        [(), (0,), (2,), (0, 2)]
-    """
-    axes = range(dims) if flips == "all" else flips
-    if any(axis >= dims for axis in axes):
-        raise ShapeError(f"flips along axes {tuple(axes)}: the image has {dims}, numbered from 0")
-    return list(chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1)))
-
-
-def segment(
-    network: nn.Module, image: Tensor, *, patch_size: tuple[int, ...], config: PredictionConfig, hardware: Hardware
-) -> Tensor:
-    """Return the class probabilities of a prepared image, the mean over its mirrored passes.
-
-    Args:
-        network: A segmentation network in evaluation mode.
-        image: [c, *spatial].
-        patch_size: The window.
-        config: Overlap, flips, where to stitch.
-        hardware: Where and how to compute.
-
-    Returns:
-        [classes, *spatial] float32 on the CPU, an inference tensor; besides it, at most one more of its size is in
-        memory, and only with flips.
-
-    Raises:
-        ShapeError: The image has other axes than the window, or fewer than are to be mirrored.
-    """
-    _, *mirrored = mirrored_passes(config.flips, len(patch_size))
-    options: dict[str, Any] = {"patch_size": patch_size, "config": config, "hardware": hardware}
-    total = _softmax_in_place(sliding_window(network, image, **options))
-    with torch.inference_mode():
-        for axes in mirrored:
-            turned = image.flip([axis + 1 for axis in axes])
-            soft = _softmax_in_place(sliding_window(network, turned, **options))
-            for index, one in enumerate(soft):  # a class at a time: a mirrored copy of one, not of all
-                total[index] += one.flip(axes)
-        return total.div_(1 + len(mirrored)) if mirrored else total
-
-
-def _softmax_in_place(logits: Tensor) -> Tensor:
+def softmax_in_place(logits: Tensor) -> Tensor:
     """Turn logits [classes, *spatial] into probabilities in their own memory, a few rows at a time."""
     with torch.inference_mode():
+        # All rows at once would take a second copy of the largest array of a prediction.
         for rows in logits.split(_ROWS, dim=1):
             rows.copy_(rows.softmax(dim=0))
         return logits

@@ -74,6 +74,7 @@ def rank(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray, specificity
         >>> found.round(3).tolist()
         [[0.75, 0.833, 1.0]]
     """
+    # Sorted once for all resamples: only the weights differ between them.
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
     last_of_ties = np.flatnonzero(np.append(ordered[1:] != ordered[:-1], True))

@@ -153,6 +153,7 @@ def summarize_rows(
         names, statistics, remarks = _segmentation(rows, labels[1:])
     else:
         names, statistics, remarks = _classification(rows, labels, multilabel=multilabel, specificity=specificity)
+    # The cases as they are: one resample in which each counts once.
     points = statistics(np.ones((1, len(rows))))[0].tolist()
     ends = intervals(statistics, [row["patient"] for row in rows], resamples, seed)
     found: Summary = {}
@@ -200,6 +201,7 @@ def _classification(
     ranked = range(1, 2) if single else range(len(labels))
 
     def statistics(weights: np.ndarray) -> np.ndarray:
+        # Scores of two networks are on scales of their own, so cases are ranked within each fold.
         within = [
             [rank(soft[own, index], truth[own, index], weights[:, own], specificity) for index in ranked]
             for own in (folds == fold for fold in np.unique(folds))

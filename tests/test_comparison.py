@@ -12,12 +12,13 @@ from PIL import Image
 import modelsgenesis
 from modelsgenesis import comparison
 from modelsgenesis.checkpoints import load_bundle
-from modelsgenesis.comparison import choose, compare, describe_comparison
+from modelsgenesis.comparison import compare, describe_comparison
 from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig, PretrainingConfig, SegmentationConfig
 from modelsgenesis.data import read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, MissingExtraError, TrainingError
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
+from modelsgenesis.training.trials import Trial
 
 ROOT = Path(__file__).parents[1]
 NETWORK = GenesisUNetConfig(widths=(4, 8), norm="instance")
@@ -160,14 +161,14 @@ def test_another_training_in_the_same_folder_is_refused(compared, decathlon, gen
 
 
 def test_settings_are_chosen_before_the_test_patients_are_read(decathlon, tmp_path, monkeypatch):
-    read, train = [], comparison._train
+    read, train = [], comparison.finetune
 
-    def spy(trial, **options):
-        read.append(trial.split.test)
-        assert not trial.split.test or (tmp_path / "run" / "tuning.json").exists()
-        return train(trial, **options)
+    def spy(*arguments, split, **options):
+        read.append(split.test)
+        assert not split.test or (tmp_path / "run" / "tuning.json").exists()
+        return train(*arguments, split=split, **options)
 
-    monkeypatch.setattr(comparison, "_train", spy)
+    monkeypatch.setattr(comparison, "finetune", spy)
     options = {"tune": ["learning_rate=1e-4,1e-2"], "tuning_runs": 1, "resample_labels": True}
     found = run(decathlon, tmp_path / "run", ["scratch"], **options)
     assert read == [(), (), SPLIT.test]
@@ -179,19 +180,26 @@ def test_settings_are_chosen_before_the_test_patients_are_read(decathlon, tmp_pa
     assert "drawn anew for each seed" in found.table
 
 
-RATES = [(f"learning_rate={rate}",) for rate in ("1e-3", "3e-3", "1e-2")]
-
-
 @pytest.mark.parametrize(
     ("scores", "chosen"),
     [
-        (([0.5, 0.7], [0.8, 0.6], [0.9, 0.3]), 1),  # by the mean
-        (([0.1, 0.1], [0.9, float("-inf")], [0.0, 0.0]), 0),  # what diverged once is last
-        (([0.5], [0.5], [0.5]), 0),  # on ties, the first
+        (([0.5, 0.7], [0.8, 0.6], [0.9, 0.3]), "3e-3"),  # by the mean
+        (([0.1, 0.1], [0.9, None], [0.0, 0.0]), "1e-3"),  # what diverged once is last
+        (([0.5], [0.5], [0.5]), "1e-3"),  # on ties, the first
     ],
 )
 def test_the_best_candidate_is_chosen(scores, chosen):
-    assert choose(dict(zip(RATES, scores, strict=True)))["chosen"] == list(RATES[chosen])
+    trials, records = [], []
+    for rate, values in zip(("1e-3", "3e-3", "1e-2"), scores, strict=True):
+        for seed, value in enumerate(values):
+            settings = (f"learning_rate={rate}",)
+            trials.append(Trial(arm="a", labels=5, seed=seed, split=Split((), (), ()), settings=settings))
+            records.append({"diverged": True} if value is None else {"validation": {"dice": value}})
+    choice = comparison._choose_settings(trials, records, "dice")["a", 5]
+    assert choice["chosen"] == (f"learning_rate={chosen}",)
+    assert [one["mean"] for one in choice["candidates"]] == [None if None in v else np.mean(v) for v in scores]
+    with pytest.raises(DataError, match="validation patients give no auc"):
+        comparison._choose_settings(trials, records, "auc")
 
 
 def test_a_setting_of_one_arm_alone_and_its_model_kept(decathlon, tmp_path):
@@ -201,7 +209,7 @@ def test_a_setting_of_one_arm_alone_and_its_model_kept(decathlon, tmp_path):
     assert sizes[1] > 3 * sizes[0]
     pairs = [(entry["arm"], entry["reference"]) for entry in found.results["labels"]["2"]["comparisons"]]
     assert pairs == [("wide", "scratch")]
-    assert "budgets are unequal" in found.table
+    assert "network.widths=8,16, steps=3, 3D" in found.table
     kept = load_bundle(tmp_path / "run" / "models" / "runs" / "wide" / "labels-2" / "seed-0")
     assert kept.config.network.widths == (8, 16)
 

@@ -25,9 +25,9 @@ from modelsgenesis.configs import (
 from modelsgenesis.data import ScanReference
 from modelsgenesis.errors import CheckpointError, ConfigurationError, DataError, Interrupted, ScanError, TrainingError
 from modelsgenesis.networks import build_network
-from modelsgenesis.pretraining import exclude_test_cases
+from modelsgenesis.pretraining import read_run
 from modelsgenesis.training import Run
-from modelsgenesis.training.pretraining import read_run
+from modelsgenesis.training.scans import exclude_test_cases
 from recorded_notes import Notes
 
 NETWORK = GenesisUNetConfig(widths=(4, 8), norm="instance")
@@ -168,7 +168,7 @@ def test_one_bad_scan_among_many_is_left_out_and_said(ct_folder, tmp_path):
     nib.save(nib.load(ct_folder / "patient1.nii.gz").slicer[4:12], folder / "small.nii.gz")
     notes = Notes()
     run = pretrain(folder, tmp_path / "run", config=TINY, reporter=notes, **CPU)
-    said = "\n".join(note for note in notes.notes if note.startswith("left out"))
+    said = "\n".join(note for note in notes.notes if note.startswith("skipped"))
     for name in ("truncated", "junk", "constant", "nan", "small"):
         assert said.count(f"{name}.nii.gz") == 1, said
     assert "8×24×20 voxels do not hold a patch of 16×16×12" in said

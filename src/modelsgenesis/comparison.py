@@ -22,7 +22,7 @@ from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints import load_bundle, read_config, save_bundle
 from modelsgenesis.configs import FinetuningConfig, apply_settings
 from modelsgenesis.configs.base import plain
-from modelsgenesis.configs.comparison import SCRATCH, TUNING_SEED, ComparisonConfig, file_name
+from modelsgenesis.configs.comparison import SCRATCH, TUNING_SEED, ArmConfig, ComparisonConfig, file_name
 from modelsgenesis.data import LabelledData
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, MissingExtraError, TrainingError, nearest
 from modelsgenesis.figures import comparison_report, draw_comparison
@@ -123,24 +123,29 @@ def compare(
     try:
         with records.work_folder() as work:
             arms = _load_arms(comparison, data, config, work / "weights", token=token, reporter=reporter)
-            fixed = {"data": data.name, "classes": data.labels, "split": asdict(split), "training": config.to_dict()}
-            fixed |= {key: comparison.to_dict()[key] for key in ("resample_labels", "tune", "tuning_runs")}
+            asked = {"data": data.name, "classes": data.labels, "split": asdict(split), "training": config.to_dict()}
+            asked |= {key: comparison.to_dict()[key] for key in ("resample_labels", "tune", "tuning_runs")}
             described = {name: _describe(arm) for name, arm in arms.items()}
             files = _digest_files(data, (*split.training, *split.validation))
-            records.describe(asked=fixed, arms=described, files=files)
-            models = records.folder / "models" if keep_models else None
-            train = partial(_train, arms=arms, data=data, work=work, models=models, device=device, strict=strict)
-            plan = partial(_plan, comparison, data, arms, config.split_seed)
-            finish = partial(_finish, records, train, jobs, reporter)
-            choices: list[dict[str, Any]] = []
+            records.describe(asked=asked, arms=described, files=files)
+            bench = _Bench(
+                data=data,
+                arms=arms,
+                work=work,
+                models=records.folder / "models" if keep_models else None,
+                device=device,
+                strict=strict,
+            )
+            finish = partial(_finish, bench, records, jobs, reporter)
+            plan = partial(_plan, comparison, data, config.split_seed)
+            chosen: dict[tuple[str, int], dict[str, Any]] = {}
             if comparison.tune:  # before a test patient is read: no choice can depend on one
-                choices = _choose_settings(
-                    comparison, _choose_metric(None, data), replace(split, test=()), plan, finish
-                )
-                write_json(records.folder / "tuning.json", choices, TrainingError)
+                seeds = range(TUNING_SEED, TUNING_SEED + comparison.tuning_runs)
+                trials = plan(replace(split, test=()), seeds, lambda *_: comparison.candidates())
+                chosen = _choose_settings(trials, finish("choosing settings", trials), _choose_metric(None, data))
+                write_json(records.folder / "tuning.json", list(chosen.values()), TrainingError)
             records.describe(files=_digest_files(data, split.test))
-            chosen = {(choice["arm"], choice["labels"]): [tuple(choice["chosen"])] for choice in choices}
-            trials = plan(split, range(comparison.runs), lambda *key: chosen.get(key, [()]))
+            trials = plan(split, range(comparison.runs), lambda *key: [chosen[key]["chosen"] if chosen else ()])
             finished = finish("comparing", trials)
     finally:
         records.close()
@@ -150,8 +155,25 @@ def compare(
                 f"{trial}: the training diverged; give the initialisation a lower learning rate with --set-arm, or "
                 "choose one with --tune, in another folder"
             )
-    results = plain(_summarize(comparison, data, config, split, arms, metric, finished, choices))
-    return _write(records.folder, results, finished, reporter)
+    pairs, counts = choose_pairs(arms), count_split(split, data)
+    results = {
+        "format_version": 2,
+        "metric": metric,
+        "data": {
+            "name": data.name,
+            "task": data.task,
+            "patients": {subset: count["patients"] for subset, count in counts.items()},
+        },
+        "resample_labels": comparison.resample_labels,
+        "seeds": list(range(comparison.runs)),
+        **{key: ", ".join(sorted({record[key] for record in finished})) for key in ("precision", "device")},
+        "training": config.to_dict(),
+        "arms": {arm.name: _show(arm, arms[arm.name], finished) for arm in comparison.arms},
+        "labels": analyse(finished, pairs, metric),
+        "efficiency": label_efficiency(finished, pairs, metric),
+        "tuning": list(chosen.values()),
+    }
+    return _write(records.folder, plain(results), finished, reporter)
 
 
 def describe_comparison(
@@ -240,8 +262,8 @@ def _load_arms(
         if arm.init == SCRATCH and not any(setting.startswith("network.") for setting in arm.settings):
             # The control has the architecture of the first weights of its dimensions, else of the first.
             source = next(iter([*(path for path in dims if own.dims in (None, dims[path])), *dims]), None)
-        if own.dims is None and source is not None and dims[source] < data.dims:
-            own = own.override(dims=2)  # weights of 2D learn the slices of volumes, and so does their control
+        # Weights of 2 dimensions learn the slices of volumes, and so does their control.
+        own = own.override(dims=own.dims or min(data.dims, dims.get(source or "", data.dims)))
         if own.dims == 2 and own.patch_size:
             own = own.override(patch_size=own.patch_size[:2])  # two sides of what arms of three share
         arms[arm.name] = own.override(init=source, from_scratch=arm.init == SCRATCH and source is not None)
@@ -274,7 +296,6 @@ def _digest_files(data: LabelledData, names: Iterable[str]) -> dict[str, str]:
 def _plan(
     comparison: ComparisonConfig,
     data: LabelledData,
-    arms: Iterable[str],
     split_seed: int,
     split: Split,
     seeds: Iterable[int],
@@ -283,9 +304,8 @@ def _plan(
     """Return the trials of every arm and label count, seed by seed: a comparison that is cut short is balanced.
 
     Args:
-        comparison: Label counts, and whether each seed draws its own labelled patients.
+        comparison: Arms, label counts, and whether each seed draws its own labelled patients.
         data: The labelled data.
-        arms: Names of the arms.
         split_seed: Which patients are labelled, if they are the same in all runs.
         split: Which cases are for what; without test cases the trials choose settings.
         seeds: One per run.
@@ -297,41 +317,54 @@ def _plan(
         drawn_by = seed if comparison.resample_labels else split_seed
         few = split if labels == "all" else choose_labelled(split, data, labels, drawn_by)
         count = len({patients[name] for name in few.training})
-        for arm in arms:
+        for arm in (arm.name for arm in comparison.arms):
             trials += [Trial(arm=arm, labels=count, seed=seed, split=few, settings=own) for own in settings(arm, count)]
     return list(dict.fromkeys(trials))  # "5" and "10%" may be the same patients
 
 
-def _finish(
-    records: Records,
-    train: Callable[[Trial], Record],
-    jobs: int,
-    reporter: Reporter,
-    title: str,
-    trials: Sequence[Trial],
-) -> list[Record]:
-    """Return the record of every trial; those that are not in the folder yet are trained."""
-    done = {trial: record for trial in trials if (record := records.read(trial)) is not None}
-    missing = [trial for trial in trials if trial not in done]
-    notes: set[str] = set()
-    reporter.begin(title, len(trials), len(done))
-    try:
-        for trial, record in run_trials(missing, train, jobs):
-            done[trial] = record
-            records.write(trial, record)
-            for note in record.get("notes", ()):
-                if note not in notes:  # each once, and not once per run
-                    reporter.note(note)
-                notes.add(note)
-            reporter.advance(len(done))
-    except Interrupted as signal:
-        raise Interrupted(
-            signal.signum,
-            f"interrupted with {len(done)} of {len(trials)} runs finished, which are kept; the same command resumes",
-        ) from None
-    finally:
-        reporter.end()
-    return [done[trial] for trial in trials]
+@dataclass(frozen=True, kw_only=True)
+class _Bench:
+    """What all trials share; it is sent to the processes that train.
+
+    Attributes:
+        data: The labelled data.
+        arms: The fine-tuning of each arm.
+        work: Folder of prepared cases, which all processes map, and of trainings under way.
+        models: Folder to keep the trained bundles in; None keeps none.
+        device: Where to compute.
+        strict: A bad case is an error.
+    """
+
+    data: LabelledData
+    arms: Mapping[str, FinetuningConfig]
+    work: Path
+    models: Path | None
+    device: str
+    strict: bool
+
+    def train(self, trial: Trial) -> Record:
+        """Fine-tune one network and return what it measured."""
+        started, folder, notes = time.perf_counter(), self.work / trial.place, _Notes()
+        # Intervals are over the runs and not of each: one resample of the patients is enough.
+        config = apply_settings(self.arms[trial.arm], trial.settings).override(seed=trial.seed, bootstrap=1)
+        options: dict[str, Any] = {"device": self.device, "strict": self.strict, "draw": False, "reporter": notes}
+        finetune(self.data, folder, config=config, split=trial.split, cache=self.work / "prepared", **options)
+        results = read_results(folder)
+        record = {
+            **trial.asked,
+            "learning_rate": config.learning_rate,
+            "parameters": sum(parameter.numel() for parameter in load_bundle(folder).network.parameters()),
+            **{key: results[key] for key in ("validation", "step", "steps", "precision", "device")},
+            **({} if trial.tuning else {"test": flat(results["test"]), "cases": read_rows(folder, results)}),
+            "notes": notes.notes,
+            "seconds": round(time.perf_counter() - started, 2),
+            "library_version": __version__,
+        }
+        if self.models is not None and not trial.tuning:
+            shutil.rmtree(folder / "checkpoints")
+            shutil.copytree(folder, self.models / trial.place, dirs_exist_ok=True)
+        shutil.rmtree(folder)  # nothing else of hundreds of trainings stays on disk
+        return record
 
 
 class _Notes(Reporter):
@@ -345,156 +378,77 @@ class _Notes(Reporter):
         self.notes.append(text)
 
 
-def _train(
-    trial: Trial,
-    *,
-    arms: Mapping[str, FinetuningConfig],
-    data: LabelledData,
-    work: Path,
-    models: Path | None,
-    device: str,
-    strict: bool,
-) -> Record:
-    """Fine-tune one network and return what it measured; this may run in a process of its own.
-
-    Args:
-        trial: What to train.
-        arms: The fine-tuning of each arm.
-        data: The labelled data.
-        work: Folder of prepared cases, which all processes map, and of the training under way.
-        models: Folder to keep the trained bundle in; None keeps none.
-        device: Where to compute.
-        strict: A bad case is an error.
-    """
-    started, folder, notes = time.perf_counter(), work / trial.place, _Notes()
-    # Intervals are over the runs and not of each: one resample of the patients is enough.
-    config = apply_settings(arms[trial.arm], trial.settings).override(seed=trial.seed, bootstrap=1)
-    finetune(
-        data,
-        folder,
-        config=config,
-        split=trial.split,
-        cache=work / "prepared",
-        device=device,
-        strict=strict,
-        draw=False,
-        reporter=notes,
-    )
-    results = read_results(folder)
-    parameters = sum(parameter.numel() for parameter in load_bundle(folder).network.parameters())
-    record = {
-        **trial.asked,
-        "learning_rate": config.learning_rate,
-        "parameters": parameters,
-        **{key: results[key] for key in ("validation", "step", "steps", "precision", "device")},
-        **({} if trial.tuning else {"test": flat(results["test"]), "cases": read_rows(folder, results)}),
-        "notes": notes.notes,
-        "seconds": round(time.perf_counter() - started, 2),
-        "library_version": __version__,
-    }
-    if models is not None and not trial.tuning:
-        shutil.rmtree(folder / "checkpoints")
-        shutil.copytree(folder, models / trial.place, dirs_exist_ok=True)
-    shutil.rmtree(folder)  # nothing else of hundreds of trainings stays on disk
-    return record
+def _finish(
+    bench: _Bench, records: Records, jobs: int, reporter: Reporter, title: str, trials: Sequence[Trial]
+) -> list[Record]:
+    """Return the record of every trial; those that are not in the folder yet are trained."""
+    done = {trial: record for trial in trials if (record := records.read(trial)) is not None}
+    missing = [trial for trial in trials if trial not in done]
+    said: set[str] = set()
+    reporter.begin(title, len(trials), len(done))
+    try:
+        for trial, record in run_trials(missing, bench.train, jobs):
+            records.write(trial, record)
+            done[trial] = record
+            for note in record.get("notes", ()):
+                if note not in said:  # each once, and not once per run
+                    reporter.note(note)
+                said.add(note)
+            reporter.advance(len(done))
+    except Interrupted as signal:
+        raise Interrupted(
+            signal.signum,
+            f"interrupted with {len(done)} of {len(trials)} runs finished, which are kept; the same command resumes",
+        ) from None
+    finally:
+        reporter.end()
+    return [done[trial] for trial in trials]
 
 
 def _choose_settings(
-    comparison: ComparisonConfig,
-    metric: str,
-    split: Split,
-    plan: Callable[..., list[Trial]],
-    finish: Callable[[str, Sequence[Trial]], list[Record]],
-) -> list[dict[str, Any]]:
-    """Return the settings that each arm and label count chooses by the mean of its runs on the validation patients.
+    trials: Sequence[Trial], records: Sequence[Record], metric: str
+) -> dict[tuple[str, int], dict[str, Any]]:
+    """Return what each arm and label count chooses, by the mean of its runs on the validation patients.
 
-    Args:
-        comparison: Candidates and runs.
-        metric: What is compared.
-        split: Without test cases, on which no choice may depend.
-        plan: Makes the trials.
-        finish: Trains them.
+    Returns:
+        By arm and label count JSON values: `chosen`, the first on ties, and `candidates` with their means. A candidate
+        of which a run diverged has none, and is last.
     """
-    seeds = range(TUNING_SEED, TUNING_SEED + comparison.tuning_runs)
-    trials = plan(split, seeds, lambda *_: comparison.candidates())
-    scores: dict[tuple[str, int], dict[Settings, list[float]]] = {}
-    for trial, record in zip(trials, finish("choosing settings", trials), strict=True):
+    tried: dict[tuple[str, int], dict[Settings, list[float]]] = {}
+    for trial, record in zip(trials, records, strict=True):
         score = -math.inf if record.get("diverged") else record["validation"].get(metric)
         if score is None:
             raise DataError(
                 f"{trial}: the validation patients give no {metric}; take more of them, so that each class is among "
                 "them, or leave out --tune"
             )
-        scores.setdefault((trial.arm, trial.labels), {}).setdefault(trial.settings, []).append(score)
-    return [{"arm": arm, "labels": labels, **choose(tried)} for (arm, labels), tried in scores.items()]
+        tried.setdefault((trial.arm, trial.labels), {}).setdefault(trial.settings, []).append(score)
+    choices: dict[tuple[str, int], dict[str, Any]] = {}
+    for (arm, labels), scores in tried.items():
+        means = {settings: float(np.mean(values)) for settings, values in scores.items()}
+        best = max(means, key=lambda settings: means[settings])
+        candidates = [{"settings": one, "mean": mean if math.isfinite(mean) else None} for one, mean in means.items()]
+        choices[arm, labels] = {"arm": arm, "labels": labels, "chosen": best, "candidates": candidates}
+    return choices
 
 
-def choose(tried: Mapping[Settings, Sequence[float]]) -> dict[str, Any]:
-    """Return the candidate with the best mean over its runs, and all that was tried.
-
-    Args:
-        tried: The scores of each candidate; minus infinity of a run that diverged, which puts a candidate last.
-
-    Returns:
-        JSON values: `chosen`, the first on ties, and `candidates` with their mean, None where a run diverged.
-
-    Example:
-        >>> choose({("learning_rate=1e-3",): [0.6, 0.7], ("learning_rate=3e-3",): [0.8, -math.inf]})["chosen"]
-        ['learning_rate=1e-3']
-    """
-    means = {candidate: float(np.mean(scores)) for candidate, scores in tried.items()}
-    best = max(means, key=lambda candidate: means[candidate])
-    candidates = [{"settings": list(one), "mean": mean if math.isfinite(mean) else None} for one, mean in means.items()]
-    return {"chosen": list(best), "candidates": candidates}
-
-
-def _summarize(
-    comparison: ComparisonConfig,
-    data: LabelledData,
-    config: FinetuningConfig,
-    split: Split,
-    arms: Mapping[str, FinetuningConfig],
-    metric: str,
-    records: Sequence[Record],
-    choices: Sequence[Mapping[str, Any]],
-) -> dict[str, Any]:
-    """Return the content of `results.json`."""
-    counts, pairs = count_split(split, data), choose_pairs(arms, data.dims)
-    shown: dict[str, Any] = {}
-    for arm in comparison.arms:
-        own = arms[arm.name]
-        shown[arm.name] = {
-            "init": None if arm.init == SCRATCH else public_name(arm.init),
-            "settings": arm.settings,
-            "dims": own.dims or data.dims,
-            "parameters": next(record["parameters"] for record in records if record["arm"] == arm.name),
-            **{key: getattr(own, key) for key in ("learning_rate", "steps", "batch_size")},
-        }
+def _show(arm: ArmConfig, config: FinetuningConfig, records: Sequence[Record]) -> dict[str, Any]:
+    """Return what reports say of an arm."""
+    own = next(record for record in records if record["arm"] == arm.name)
     return {
-        "format_version": 2,
-        "metric": metric,
-        "data": {
-            "name": data.name,
-            "task": data.task,
-            **{key: {subset: count[key] for subset, count in counts.items()} for key in ("patients", "cases")},
-        },
-        "resample_labels": comparison.resample_labels,
-        "seeds": list(range(comparison.runs)),
-        **{key: ", ".join(sorted({record[key] for record in records})) for key in ("precision", "device")},
-        "training": config.to_dict(),
-        "arms": shown,
-        "labels": analyse(records, pairs, metric),
-        "efficiency": label_efficiency(records, pairs, metric),
-        "tuning": choices,
+        "init": None if arm.init == SCRATCH else public_name(arm.init),
+        "settings": arm.settings,
+        "parameters": own["parameters"],
+        **{key: getattr(config, key) for key in ("dims", "learning_rate", "steps", "batch_size")},
     }
 
 
-def choose_pairs(arms: Mapping[str, FinetuningConfig], dims: int) -> list[tuple[str, str]]:
+def choose_pairs(arms: Mapping[str, FinetuningConfig]) -> list[tuple[str, str]]:
     """Return which arms are compared: each with the first scratch arm of its dimensions, else with the first arm.
 
     Where arms of two and of three dimensions are there, each kind of start is compared across the dimensions too.
     """
-    axes = {name: arm.dims or dims for name, arm in arms.items()}
+    axes = {name: arm.dims for name, arm in arms.items()}
     scratch = [name for name, arm in arms.items() if arm.init is None or arm.from_scratch]
     pairs: list[tuple[str, str]] = []
     for name in arms:

@@ -1,44 +1,39 @@
-"""Pretrain on unlabelled scans: from a folder of them to a pretrained network."""
+"""Pretrain on unlabelled scans: from a folder of them to a pretrained network, step by step in `Pretraining`."""
 
-import os
-import re
-from collections.abc import Sequence
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from torch import nn
 
-from modelsgenesis.checkpoints import Bundle
-from modelsgenesis.configs import CONTRACTS, RECIPES, InputContract, PretrainingConfig
+from modelsgenesis._version import __version__
+from modelsgenesis.configs import RECIPES, BundleConfig, Config, InputContract, PretrainingConfig, Provenance
 from modelsgenesis.configs.base import require
-from modelsgenesis.data import (
-    PatchDataset,
-    ScanReference,
-    SkippedScan,
-    VolumeCache,
-    choose_contract,
-    file_stem,
-    find_scans,
-    skipped_notes,
-    split_by_group,
-    split_by_size,
-)
-from modelsgenesis.errors import ConfigurationError, DataError, ScanError
+from modelsgenesis.data import PatchDataset, VolumeCache, split_by_group, split_by_size
+from modelsgenesis.errors import ConfigurationError, DataError, TrainingError
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import distributed, memory
-from modelsgenesis.training.bundles import describe_computing, network_config
-from modelsgenesis.training.pretraining import PretrainingRun, pretrain_network, read_run
-from modelsgenesis.training.run import Run, check_config
-from modelsgenesis.training.splits import read_split
+from modelsgenesis.training import distributed, memory, scans
+from modelsgenesis.training.bundles import (
+    describe_computing,
+    describe_environment,
+    load_kept,
+    network_config,
+    save_run_bundle,
+)
+from modelsgenesis.training.restoration import Restoration
+from modelsgenesis.training.run import RUN_NAME, Run, check_config
 from modelsgenesis.training.task_networks import seeded
+from modelsgenesis.training.trainer import Progress, Trainer
+from modelsgenesis.training.watching import Pictures, TensorBoard
 
 Source = str | Path | Sequence[str | Path]
+
 _VALIDATION_SEED = 1_000_003  # added to the seed of the training patches: larger than any that a person chooses
 _MOSTLY = 0.9  # share of rejected patches above which the rule does not suit the scans
 
@@ -110,33 +105,55 @@ def pretrain(
                 reporter.note(f"{output}: the run is finished, there is nothing left to resume")
                 return Path(output)
         hardware = choose_hardware(device, config.precision, local_rank=local_rank)
-        network, record, seen = distributed.rank_zero_first(partial(_start, record, token, reporter))
-        prepare = partial(_prepare, record, seen, strict, reporter)
-        cache, held_out, excluded = distributed.on_each_machine(prepare)
-        if before is None and (fit_batch or fit_patch):
-            config = _fit_to_memory(network, record.config, cache, hardware, reporter, batch=fit_batch, patch=fit_patch)
-            record = record.override(config=config)
-        training, validation = distributed.rank_zero_first(
-            partial(_split, cache, held_out, record.config, network, strict, reporter)
+        job = Pretraining(Path(output), record, hardware, reporter, strict)
+        network, job.record, seen = distributed.rank_zero_first(partial(job.start, token))
+        cache, held_out, excluded = distributed.on_each_machine(partial(job.prepare, seen))
+        if before is None:
+            job.fit_to_memory(network, cache, batch=fit_batch, patch=fit_patch)
+        training, validation = distributed.rank_zero_first(partial(job.split, network, cache, held_out))
+        facts = scans.public_facts(training, validation, excluded)
+        return job.train(network, training, validation, facts, resume=resume, tensorboard=tensorboard)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingRun(Config):
+    """What `run.json` holds: the configuration that determines the run, and what followed from it and the scans.
+
+    Attributes:
+        config: The configuration, with the network of the initial weights and the sizes that filled the memory.
+        init: Public name of the initial weights.
+        pretrained: Names of the tensors that came from them.
+        input: How the scans were prepared.
+        split: Names of the scans of `training` and of `validation`; they stay local.
+        digests: A digest of each scan and its preparation, in the same order.
+        finished: Whether there is nothing left to do.
+    """
+
+    kind: Literal["pretraining"] = "pretraining"
+    config: PretrainingConfig
+    init: str | None = None
+    pretrained: tuple[str, ...] = ()
+    input: InputContract | None = None
+    split: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    digests: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    finished: bool = False
+
+
+def read_run(output: str | Path) -> PretrainingRun:
+    """Return what a run's folder says of a pretraining.
+
+    Raises:
+        TrainingError: There is no run, it is not a pretraining, or its record is damaged.
+    """
+    content, path = Run(Path(output)).description(), Path(output) / RUN_NAME
+    if content.get("kind") != "pretraining":
+        raise TrainingError(
+            f"{output}: holds a run of {content.get('kind')}, not a pretraining; resume it with its own command"
         )
-        reporter.note(f"computing on {describe_computing(hardware, record.config)}")
-        run = pretrain_network(
-            network,
-            record,
-            training,
-            validation,
-            output,
-            facts=_public_facts(training, validation, excluded),
-            hardware=hardware,
-            reporter=reporter,
-            resume=resume,
-            tensorboard=tensorboard,
-        )
-        if training.refused_share:
-            share = f"{training.refused_share:.0%} of the sampled patches were rejected (rule={record.config.rule})"
-            remedy = "; consider --set rule=foreground" if training.refused_share > _MOSTLY else ""
-            reporter.note(share + remedy)
-        return run
+    try:
+        return PretrainingRun.from_dict(content, where=str(path))
+    except ConfigurationError as error:
+        raise TrainingError(f"{error}; restore it, or start again in another folder") from error
 
 
 def _take_over(before: PretrainingConfig, now: PretrainingConfig, *, batch: bool, patch: bool) -> PretrainingConfig:
@@ -153,293 +170,272 @@ def _take_over(before: PretrainingConfig, now: PretrainingConfig, *, batch: bool
     )
 
 
-def _start(
-    record: PretrainingRun, token: str | None, reporter: Reporter
-) -> tuple[nn.Module, PretrainingRun, InputContract | None]:
-    """Build the network, with random or initial weights; a resumed run gets its weights from the checkpoint.
+@dataclass
+class Pretraining:
+    """One pretraining, step by step: its record fills as the steps are done.
 
-    Returns:
-        The network, the record with its shape, and the input that the initial weights were trained on, if any.
-
-    Raises:
-        ConfigurationError: The patch does not fit the network.
-        CheckpointError: The weights are damaged, or do not fit.
+    Attributes:
+        output: The run's folder.
+        record: The configuration, and what followed from it so far.
+        hardware: Where to compute.
+        reporter: Receives the progress.
+        strict: Whether a bad scan ends the run.
     """
-    config, seen = record.config, None
-    if config.init is None or record.input is not None:
-        network = seeded(config.seed, lambda: build_network(config.network))
-    else:
-        bundle = load(config.init, token=token, progress=announce(reporter))
-        network, pretrained = _adapt(bundle, record, reporter)
-        seen, config = bundle.config.input, config.override(network=network_config(network))
-        record = record.override(config=config, pretrained=pretrained)
-    divisor, patch = cast("tuple[int, ...]", network.size_divisor), config.patch_size
-    if any(side % factor for side, factor in zip(patch, divisor, strict=True)):  # before any scan is prepared
-        near = ",".join(str(max(side // factor, 1) * factor) for side, factor in zip(patch, divisor, strict=True))
-        raise ConfigurationError(
-            f"patch_size: received {patch}, expected sides that divide by {divisor} for this network; "
-            f"set patch_size={near}"
-        )
-    return network, record, seen
 
+    output: Path
+    record: PretrainingRun
+    hardware: Hardware
+    reporter: Reporter
+    strict: bool
 
-def _adapt(bundle: Bundle, record: PretrainingRun, reporter: Reporter) -> tuple[nn.Module, tuple[str, ...]]:
-    """Return the network of a bundle, with a head that restores, and the names of the tensors that it keeps."""
-    name, task, trained, patch = record.init, bundle.config.task, bundle.config.network, record.config.patch_size
-    restores = task == "restoration" and trained.outputs == 1
-    if len(patch) != trained.unet.dims:
-        suited = ",".join(map(str, bundle.config.patch_size))
-        raise ConfigurationError(
-            f"{name} is a network of {trained.unet.dims} dimensions, patch_size {patch} has {len(patch)} sides: set "
-            f"patch_size={suited}, or choose other weights"
-        )
-    head = None if restores else 1  # outputs of a new head; None keeps the one that is there
-    options: dict[str, Any] = {"task": "restoration", "num_classes": head, "in_channels": 1, "copy": False}
-    network, report = seeded(record.config.seed, lambda: adapt(bundle.network, **options))
-    reporter.note(f"{name}: {report.summary()}")
-    if not restores:
-        reporter.note(f"{name} was trained for {task}: its head is replaced by a new one that restores")
-    return network, (*report.loaded, *report.adapted)
+    def start(self, token: str | None) -> tuple[nn.Module, PretrainingRun, InputContract | None]:
+        """Build the network, with random or initial weights; a resumed run gets its weights from the checkpoint.
 
+        Returns:
+            The network, the record with its shape, and the input that the initial weights were trained on, if any.
 
-def _prepare(
-    record: PretrainingRun, seen: InputContract | None, strict: bool, reporter: Reporter
-) -> tuple[VolumeCache, set[str], int]:
-    """Return the prepared scans, the patients to validate on, and the number of excluded scans."""
-    data, excluded = record.config.data, 0
-    scans, skipped = find_scans(data.source, group_pattern=data.patient_pattern)
-    held_out: list[ScanReference] = []
-    if data.validation_source:
-        held_out, more = find_scans(data.validation_source, group_pattern=data.patient_pattern)
-        skipped = list(dict.fromkeys([*skipped, *more]))
-    _report_skipped(skipped, strict, reporter)
-    if data.exclude_test_cases:
-        scans, held_out, excluded = exclude_test_cases(scans, held_out, data.exclude_test_cases, reporter)
-    scans, patients = list(dict.fromkeys([*scans, *held_out])), {scan.group for scan in held_out}
-    contract = record.input or choose_input(scans, record, seen, reporter)
-    reporter.begin("preparing scans", len(scans))
-    cache, skipped = VolumeCache.build(
-        scans, contract, data.cache or default_cache(), strict=strict, progress=lambda done, _: reporter.advance(done)
-    )
-    reporter.end()
-    _report_skipped(skipped, strict, reporter)
-    return cache, patients, excluded
-
-
-def default_cache() -> Path:
-    """Return the folder of prepared volumes that runs share: `$MODELSGENESIS_CACHE` or in the user's cache."""
-    base = os.environ.get("MODELSGENESIS_CACHE")
-    return Path(base) / "volumes" if base else Path.home() / ".cache" / "modelsgenesis" / "volumes"
-
-
-def _report_skipped(skipped: Sequence[SkippedScan], strict: bool, reporter: Reporter) -> None:
-    """Report the scans that are left out, or stop at the first bad one when strict."""
-    bad = next((one for one in skipped if one.bad), None)
-    if strict and bad is not None:
-        raise ScanError(f"{bad.source}: {bad.reason}")
-    for note in skipped_notes(skipped):
-        reporter.note(note)
-
-
-def exclude_test_cases(
-    scans: Sequence[ScanReference], held_out: Sequence[ScanReference], splits: Sequence[str | Path], reporter: Reporter
-) -> tuple[list[ScanReference], list[ScanReference], int]:
-    """Take out the scans that a split keeps for testing, and every other scan of the same patients.
-
-    Args:
-        scans: Scans to train on.
-        held_out: Scans to validate on.
-        splits: JSON files; each test case is the name of a file without its suffix, or a patient.
-        reporter: Receives the number of scans that are taken out.
-
-    Returns:
-        The scans and the held-out scans that are left, and how many different scans were taken out.
-
-    Raises:
-        DataError: A file is not a split, or its test cases are not among the scans; nothing is left to train on.
-    """
-    everything = list(dict.fromkeys([*scans, *held_out]))
-    patients: set[str] = set()
-    for path in splits:
-        tested = set(read_split(path).test)
-        found = {scan.group for scan in everything if _names(scan) & tested}
-        if not found:
-            shown = f"such as {sorted(tested)[0]!r}" if tested else "an empty list"
-            raise DataError(
-                f"{path}: none of its {len(tested)} test cases, {shown}, is among the {len(everything)} scans; "
-                "expected names of their files or patients (see --patient)"
+        Raises:
+            ConfigurationError: The patch does not fit the network.
+            CheckpointError: The weights are damaged, or do not fit.
+        """
+        record, config, patch, seen = self.record, self.record.config, self.record.config.patch_size, None
+        if config.init is None or record.input is not None:
+            network = seeded(config.seed, lambda: build_network(config.network))
+        else:
+            bundle = load(config.init, token=token, progress=announce(self.reporter))
+            task, trained, seen = bundle.config.task, bundle.config.network, bundle.config.input
+            if len(patch) != trained.unet.dims:
+                suited = ",".join(map(str, bundle.config.patch_size))
+                raise ConfigurationError(
+                    f"{record.init} is a network of {trained.unet.dims} dimensions, patch_size {patch} has "
+                    f"{len(patch)} sides: set patch_size={suited}, or choose other weights"
+                )
+            restores = task == "restoration" and trained.outputs == 1
+            head = None if restores else 1  # outputs of a new head; None keeps the one that is there
+            options: dict[str, Any] = {"task": "restoration", "num_classes": head, "in_channels": 1, "copy": False}
+            network, report = seeded(config.seed, lambda: adapt(bundle.network, **options))
+            self.reporter.note(f"{record.init}: {report.summary()}")
+            if not restores:
+                self.reporter.note(f"{record.init} was trained for {task}: its head is replaced by one that restores")
+            config = config.override(network=network_config(network))
+            record = record.override(config=config, pretrained=(*report.loaded, *report.adapted))
+        divisor = cast("tuple[int, ...]", network.size_divisor)
+        if any(side % factor for side, factor in zip(patch, divisor, strict=True)):  # before any scan is prepared
+            near = ",".join(str(max(side // factor, 1) * factor) for side, factor in zip(patch, divisor, strict=True))
+            raise ConfigurationError(
+                f"patch_size: received {patch}, expected sides that divide by {divisor} for this network; "
+                f"set patch_size={near}"
             )
-        patients |= found
-    left = [[scan for scan in part if scan.group not in patients] for part in (scans, held_out)]
-    if not left[0]:
-        raise DataError("the splits to leave out name every scan; nothing is left to train on")
-    count = sum(scan.group in patients for scan in everything)
-    reporter.note(f"excluded {count} scans of {len(patients)} patients that other runs keep for testing")
-    return left[0], left[1], count
+        return network, record, seen
 
-
-def _names(scan: ScanReference) -> set[str]:
-    """Return what a split may call a scan: its patient, its file, with and without suffix, channel and folder."""
-    stem, name = file_stem(scan.path), scan.path.name
-    names = {name, stem, re.sub(r"_\d{4}$", "", stem)}  # nnU-Net numbers the channels of a case: case_0000
-    return {scan.group, *names, *(f"{scan.path.parent.name}/{one}" for one in names)}
-
-
-def choose_input(
-    scans: Sequence[ScanReference], record: PretrainingRun, seen: InputContract | None, reporter: Reporter
-) -> InputContract:
-    """Choose how the scans are prepared: as the initial weights saw theirs, if they are of the same modality.
-
-    Raises:
-        DataError: The modality cannot be told.
-        ConfigurationError: Scans, network and options do not fit together.
-    """
-    data, dims, name = record.config.data, record.config.network.dims, record.init or "the network"
-    if dims == 3 and scans and all(len(scan.shape) == 2 for scan in scans):
-        remedy = "choose 2D weights" if record.init else "set network.dims=2 and patch_size=64,64"
-        raise ConfigurationError(f"{name} has 3 dimensions, the scans are planes of 2: {remedy}")
-    choose = partial(choose_contract, scans, spacing=data.spacing, window=data.window, dims=dims)
-    if seen is None:
-        contract, why = choose(modality=data.modality)
-        reporter.note(why)
-        return contract
-    try:
-        modality = choose_contract(scans, modality=data.modality, dims=dims)[0].modality
-    except DataError as error:
-        modality = seen.modality
-        reporter.note(f"{error}; taking {modality}, which {name} was trained on")
-    if modality != seen.modality:
-        reporter.note(
-            f"warning: {name} was trained on {seen.modality}, the scans are {modality}: preparing them as {modality}; "
-            "expect less from its weights than from those of the same modality"
+    def prepare(self, seen: InputContract | None) -> tuple[VolumeCache, set[str], int]:
+        """Return the prepared scans, the patients to validate on, and the number of excluded scans."""
+        record, reporter = self.record, self.reporter
+        found, held_out, excluded = scans.find(record.config, self.strict, reporter)
+        contract = record.input or scans.choose_input(found, record.config, record.init or "", seen, reporter)
+        folder = record.config.data.cache or scans.default_cache()
+        reporter.begin("preparing scans", len(found))
+        cache, skipped = VolumeCache.build(
+            found, contract, folder, strict=self.strict, progress=lambda done, _: reporter.advance(done)
         )
-        return choose(modality=modality)[0]
-    changes: dict[str, Any] = {"channels": ("image",), "spacing": data.spacing or seen.spacing}
-    if data.window is not None:
-        changes |= {"intensity": "window", "window": data.window}
-    elif seen.intensity not in ("window", "percentiles"):
-        default = CONTRACTS[modality]
-        changes |= {field: getattr(default, field) for field in ("intensity", "window", "percentiles")}
-        reporter.note(
-            f"{name} was trained on intensities by {seen.intensity}, the deformations need [0, 1]: scaling by "
-            f"{default.intensity} {default.window or default.percentiles} instead"
+        reporter.end()
+        scans.report_skipped(skipped, self.strict, reporter)
+        return cache, held_out, excluded
+
+    def fit_to_memory(self, network: nn.Module, cache: VolumeCache, *, batch: bool, patch: bool) -> None:
+        """Find the largest patch, then the largest batch, that fit into memory: no larger than a scan, or an epoch.
+
+        Raises:
+            ConfigurationError: Nothing fits, or the system does not tell its memory.
+        """
+        if not (batch or patch):
+            return
+        config, world = self.record.config, distributed.world_size()
+        budget = int(memory.SHARE * distributed.on_rank_zero(partial(memory.available_memory, self.hardware)))
+        holds = f"{budget / 2**30:.1f} GiB hold"
+        if patch:
+            trial = memory.Trial(network, config.override(batch_size=max(config.batch_size // world, 1)), self.hardware)
+            find = partial(memory.largest_patch, trial, budget, scans.smallest_sides(cache, config).tolist())
+            config = config.override(patch_size=distributed.on_rank_zero(find))
+            self.reporter.note(f"patch_size={','.join(map(str, config.patch_size))} is what {holds}")
+        if batch:
+            most = max(len(cache) * config.samples_per_scan // world, 1)
+            find = partial(memory.largest_batch, memory.Trial(network, config, self.hardware), budget, most)
+            fits = distributed.on_rank_zero(find)
+            config = config.override(batch_size=fits * world)
+            why = "there are no more samples" if fits == most else f"what {holds}"
+            self.reporter.note(f"batch_size={config.batch_size}: {why}")
+        self.record = self.record.override(config=config)
+
+    def split(self, network: nn.Module, cache: VolumeCache, held_out: set[str]) -> tuple[PatchDataset, PatchDataset]:
+        """Return the patches of the training and of the validation patients.
+
+        Args:
+            network: Patches must fit it.
+            cache: Every prepared scan.
+            held_out: Patients to validate on; empty to draw some.
+
+        Raises:
+            DataError: No scan holds a patch, or none is left to train or to validate on.
+        """
+        config, note = self.record.config, self.reporter.note
+        fitting, skipped = split_by_size(cache, config.patch_size, axis=config.slice_axis)
+        scans.report_skipped(skipped, self.strict, self.reporter)
+        if skipped:
+            divisor = np.array(cast("tuple[int, ...]", network.size_divisor))
+            sides = np.minimum(scans.smallest_sides(cache, config), config.patch_size) // divisor * divisor
+            remedy = (
+                f"patch_size={','.join(map(str, sides))} would fit all" if sides.all() else "set patch_size smaller"
+            )
+            if not fitting:
+                raise DataError(f"no scan holds a patch of {config.patch_size}: {remedy}")
+            note(f"{len(skipped)} scans are too small: {remedy}")
+        entries = [cache.entry(index) for index in fitting]
+        if not held_out and config.validation_fraction and len({entry.group for entry in entries}) > 1:
+            _, validated = split_by_group(entries, config.validation_fraction, config.seed)
+            held_out = {entries[index].group for index in validated}
+        training, validation = (
+            [index for index, entry in zip(fitting, entries, strict=True) if (entry.group in held_out) is side]
+            for side in (False, True)
         )
-    contract = seen.override(**changes)
-    reporter.note(f"{modality}: prepared as for {name}" + ("" if contract == seen else ", but for what was changed"))
-    return contract
+        if not held_out:
+            note("warning: no patient is held out: validation on other patches of the training scans is optimistic")
+            validation = training
+        if not (training and validation):
+            purpose = "validate" if training else "train"
+            raise DataError(f"no usable scan is left to {purpose} on among {len(entries)}; see what was left out above")
+        note(f"{len(training)} scans to train on, {len(validation)} to validate on")
+        if len(training) < distributed.world_size():
+            note("there are fewer scans than processes: they share the scans, and each draws its own patches")
+        options: dict[str, Any] = {"patch_size": config.patch_size, "per_scan": config.samples_per_scan}
+        options |= {"rule": config.rule, "axis": config.slice_axis}
+        patches = PatchDataset(cache, training, seed=config.seed, **options)
+        return patches, PatchDataset(cache, validation, seed=config.seed + _VALIDATION_SEED, **options)
 
+    def train(
+        self,
+        network: nn.Module,
+        training: PatchDataset,
+        validation: PatchDataset,
+        facts: Mapping[str, Any],
+        *,
+        resume: bool,
+        tensorboard: bool,
+    ) -> Path:
+        """Train the network in place, keep the best as a bundle, and return the run's folder.
 
-def _split(
-    cache: VolumeCache,
-    held_out: set[str],
-    config: PretrainingConfig,
-    network: nn.Module,
-    strict: bool,
-    reporter: Reporter,
-) -> tuple[PatchDataset, PatchDataset]:
-    """Return the patches of the training and of the validation patients.
+        Args:
+            network: [b, c, *patch] to the same shape.
+            training: Patches to learn from.
+            validation: Patches of other patients.
+            facts: What the bundle may say of the data; no names.
+            resume: Continue the run in the folder.
+            tensorboard: Write for TensorBoard too.
 
-    Args:
-        cache: Every prepared scan.
-        held_out: Patients to validate on; empty to draw some.
-        config: Patch size, sampling and seed.
-        network: What the patches must fit.
-        strict: Stop at the first scan that is too small.
-        reporter: Receives the split.
-
-    Raises:
-        DataError: No scan holds a patch, or none is left to train or to validate on.
-    """
-    fitting, skipped = split_by_size(cache, config.patch_size, axis=config.slice_axis)
-    _report_skipped(skipped, strict, reporter)
-    if skipped:
-        divisor = np.array(cast("tuple[int, ...]", network.size_divisor))
-        sides = np.minimum(_smallest_sides(cache, config), config.patch_size) // divisor * divisor
-        remedy = f"patch_size={','.join(map(str, sides))} would fit all" if sides.all() else "set patch_size smaller"
-        if not fitting:
-            raise DataError(f"no scan holds a patch of {config.patch_size}: {remedy}")
-        reporter.note(f"{len(skipped)} scans are too small: {remedy}")
-    entries = [cache.entry(index) for index in fitting]
-    if not held_out and config.validation_fraction and len({entry.group for entry in entries}) > 1:
-        _, validated = split_by_group(entries, config.validation_fraction, config.seed)
-        held_out = {entries[index].group for index in validated}
-    parts = [[index for index in fitting if (cache.entry(index).group in held_out) is held] for held in (False, True)]
-    if not held_out:
-        reporter.note(
-            "warning: no patient is held out, so validation reuses the training scans, at other places, and is "
-            "optimistic"
+        Raises:
+            TrainingError: The folder holds a run, or training failed.
+        """
+        config, reporter = self.record.config, self.reporter
+        reporter.note(f"computing on {describe_computing(self.hardware, config)}")
+        if config.batch_size > len(training):
+            reporter.note(
+                f"a batch of {config.batch_size} is more than the {len(training)} patches of an epoch: scans recur in "
+                "a batch, at other places"
+            )
+        listed = {"training": list(training.entries()), "validation": list(validation.entries())}
+        self.record = self.record.override(
+            input=training.cache.contract,
+            split={part: [entry.name for entry in entries] for part, entries in listed.items()},
+            digests={part: [entry.key[:16] for entry in entries] for part, entries in listed.items()},
         )
-        parts = [fitting, fitting]
-    for part, purpose in zip(parts, ("train on", "validate on"), strict=True):
-        if not part:
-            raise DataError(f"no usable scan is left to {purpose} among {len(entries)}; see what was left out above")
-    options: dict[str, Any] = {"patch_size": config.patch_size, "per_scan": config.samples_per_scan}
-    options |= {"rule": config.rule, "axis": config.slice_axis}
-    training = PatchDataset(cache, parts[0], seed=config.seed, **options)
-    validation = PatchDataset(cache, parts[1], seed=config.seed + _VALIDATION_SEED, **options)
-    reporter.note(f"{len(parts[0])} scans to train on, {len(parts[1])} to validate on")
-    if len(parts[0]) < distributed.world_size():
-        reporter.note("there are fewer scans than processes: they share the scans, and each draws its own patches")
-    return training, validation
+        main = distributed.rank() == 0
+        board = TensorBoard(self.output / "tensorboard", reporter) if tensorboard and main else None
+        run = Run.open(self.output, self.record.to_dict(), resume=resume)
+        try:
+            with distributed.raise_if_any_failed():
+                objective = Restoration(training, validation, config, self.hardware, reporter)
+                keeper = _Keeper(run, objective, self.record, training.cache.contract, facts, reporter, board)
+                trainer = Trainer(
+                    network=network,
+                    objective=objective,
+                    config=config,
+                    run=run,
+                    hardware=self.hardware,
+                    reporter=reporter,
+                    keep=keeper.keep,
+                    pretrained=self.record.pretrained,
+                    validated=keeper.draw,
+                    tensorboard=board,
+                )
+            reporter.baselines(objective.baselines)
+            if resume:
+                trainer.resume()
+            progress = trainer.fit()
+            if main:
+                keeper.finish(progress)
+                run.finish()
+        finally:
+            reporter.end()
+            if board is not None:
+                board.close()
+            run.close()
+        if training.refused_share:
+            share = f"{training.refused_share:.0%} of the sampled patches were rejected (rule={config.rule})"
+            remedy = "; consider --set rule=foreground" if training.refused_share > _MOSTLY else ""
+            reporter.note(share + remedy)
+        return run.folder
 
 
-def _smallest_sides(cache: VolumeCache, config: PretrainingConfig) -> np.ndarray:
-    """Return the smallest side of all scans along each axis of a patch; slices have the axes that are not cut."""
-    axes = len(config.patch_size)
-    shapes = [
-        np.array(entry.shape if len(entry.shape) == axes else np.delete(entry.shape, config.slice_axis))
-        for entry in cache.entries()
-        if len(entry.shape) >= axes
-    ]
-    return np.min(shapes, axis=0) if shapes else np.array(config.patch_size)
+@dataclass
+class _Keeper:
+    """Writes the bundle of the best network so far: its configuration, card and pictures."""
 
+    run: Run
+    objective: Restoration
+    record: PretrainingRun
+    contract: InputContract
+    facts: Mapping[str, Any]
+    reporter: Reporter
+    board: TensorBoard | None
 
-def _public_facts(training: PatchDataset, validation: PatchDataset, excluded: int) -> dict[str, Any]:
-    """Return what a bundle may say of the data; no name is among it."""
-    entries, measured = list(training.entries()), list(validation.entries())
-    groups, held = ({entry.group for entry in part} for part in (entries, measured))
-    shapes = [entry.shape for entry in entries if len(entry.shape) == len(entries[0].shape)]
-    return {
-        "modality": training.cache.contract.modality,
-        "training_scans": len(entries),
-        "training_patients": len(groups),
-        "validation_scans": len(measured),
-        "validation_patients": len(held),
-        "held_out": not groups & held,
-        "median_spacing_mm": [round(float(size), 3) for size in np.median([e.spacing for e in entries], axis=0)],
-        "median_shape": [round(float(side)) for side in np.median(shapes, axis=0)],
-        **({"left_out_test_scans": excluded} if excluded else {}),
-    }
+    def __post_init__(self) -> None:
+        self.pictures = Pictures(self.run.folder, self.reporter, self.board)
 
+    def draw(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Draw the restorations of the network that was just validated."""
+        objective = self.objective
+        if objective.restored is not None:
+            shown = {"original": objective.original, "deformed": objective.deformed, "restored": objective.restored}
+            self.pictures.draw_validation(step, **shown, metrics=metrics)
 
-def _fit_to_memory(
-    network: nn.Module,
-    config: PretrainingConfig,
-    cache: VolumeCache,
-    hardware: Hardware,
-    reporter: Reporter,
-    *,
-    batch: bool,
-    patch: bool,
-) -> PretrainingConfig:
-    """Find the largest patch, then the largest batch, that fit into memory: no larger than a scan, or an epoch.
+    def keep(self, network: nn.Module, progress: Progress) -> None:
+        """Write the bundle of the network that was just validated."""
+        self.pictures.keep_newest()
+        progress.kept = self._save(network, progress)
 
-    Raises:
-        ConfigurationError: Nothing fits, or the system does not tell its memory.
-    """
-    world = distributed.world_size()
-    budget = int(memory.SHARE * distributed.on_rank_zero(partial(memory.available_memory, hardware)))
-    holds = f"{budget / 2**30:.1f} GiB hold"
-    if patch:
-        trial = memory.Trial(network, config.override(batch_size=max(config.batch_size // world, 1)), hardware)
-        find = partial(memory.largest_patch, trial, budget, _smallest_sides(cache, config).tolist())
-        config = config.override(patch_size=distributed.on_rank_zero(find))
-        reporter.note(f"patch_size={','.join(map(str, config.patch_size))} is what {holds}")
-    if batch:
-        most = max(len(cache) * config.samples_per_scan // world, 1)
-        find = partial(memory.largest_batch, memory.Trial(network, config, hardware), budget, most)
-        fits = distributed.on_rank_zero(find)
-        config = config.override(batch_size=fits * world)
-        why = "there are no more samples" if fits == most else f"what {holds}"
-        reporter.note(f"batch_size={config.batch_size}: {why}")
-    return config
+    def finish(self, progress: Progress) -> None:
+        """Draw the curve and write the card anew, with the cost of the whole run."""
+        self.pictures.draw_curve(progress.step)
+        self._save(load_kept(self.run, progress).network, progress)
+
+    def _save(self, network: nn.Module, progress: Progress) -> str:
+        config = self.record.config
+        losses = {name: value for name, value in progress.metrics.items() if name.endswith("_loss")}
+        counts = {"step": progress.best_step, "samples": config.validation_samples, "seed": config.seed}
+        provenance = Provenance(
+            origin="pretrained",
+            library_version=__version__,
+            init=self.record.init,
+            recipe=config.recipe(),
+            data=dict(self.facts),
+            results={**losses, **counts, "collapsed": bool(progress.metrics.get("collapsed"))},
+            environment={**describe_environment(self.objective.hardware, config), **progress.cost()},
+        )
+        bundle = BundleConfig(
+            task="restoration",
+            network=network_config(network),
+            input=self.contract,
+            patch_size=config.patch_size,
+            provenance=provenance,
+        )
+        return save_run_bundle(self.run, network, bundle, self.pictures.on_card(), self.reporter)

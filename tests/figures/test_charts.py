@@ -6,7 +6,6 @@ from PIL import Image
 
 from modelsgenesis.errors import MissingExtraError
 from modelsgenesis.figures import draw_comparison, draw_curve
-from modelsgenesis.figures.charts import colours_of
 from simulated_comparison import draw_records, results_of
 
 LOG = "step,learning_rate,loss\n1,0.1,0.5\n2,0.1,0.4\n"
@@ -40,12 +39,6 @@ def test_draws_whatever_was_compared(tmp_path, gains, counts, runs):
     for record in records:
         record["test"]["dice"] = 0.5 if record["arm"] == "scratch" else None  # equal, and undefined
     assert contrast(draw_comparison(results_of(records), tmp_path / "comparison.png")) > 10
-
-
-def test_random_weights_are_grey_and_no_two_arms_alike():
-    found = colours_of(results_of(draw_records({"scratch": 0.0, **{f"g{i}": 0.1 for i in range(6)}}, (5,), 1)))
-    assert len(set(found.values())) == len(found)
-    assert found["scratch"] == "#9aa0a6"
 
 
 def test_a_missing_extra_is_named(tmp_path, monkeypatch):

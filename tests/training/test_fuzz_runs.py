@@ -13,8 +13,8 @@ from modelsgenesis.data import CacheEntry, ScanReference
 from modelsgenesis.data.cache import _recall, volume_path
 from modelsgenesis.errors import DataError, GenesisError
 from modelsgenesis.files import sha256_of, write_csv
+from modelsgenesis.pretraining import PretrainingRun, read_run
 from modelsgenesis.training import Run, Split, read_split
-from modelsgenesis.training.pretraining import PretrainingRun, read_run
 from modelsgenesis.training.results import read_results, read_rows
 from modelsgenesis.training.splits import write_split
 from modelsgenesis.training.trials import Records, Trial

@@ -1,7 +1,6 @@
 """Charts: the curve of a run, and the means and label efficiency of a comparison."""
 
 import csv
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelsgenesis.errors import MissingExtraError
-from modelsgenesis.figures.report import metric_title, sentence, subset_line
+from modelsgenesis.figures.report import metric_title, subset_line
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 _CHECKS = ("step", "output_spread", "collapsed")  # of validation.csv, no measure of how good a network is
 _BASELINES = {"identity_loss": ("identity", "tab:red"), "mean_image_loss": ("mean image", "tab:orange")}
 
-_GREYS = ("#9aa0a6", "#5f6368", "#bdc1c6")
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # told apart by the colour-blind too
 _LEVELS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 
 
@@ -131,13 +128,13 @@ def draw_comparison(results: Mapping[str, Any], path: str | Path) -> Path:
     figure = blank_figure(3.5 + len(counts) * max(1.5, 0.6 * len(arms)), 5)
     axis = figure.subplots()
     runs: list[float] = []
-    for index, (arm, colour) in enumerate(colours_of(results).items()):
-        shift = 0.5 * ((index + 0.5) / len(arms) - 0.5)  # side by side, so that no arm hides another
+    for index, arm in enumerate(arms):
         found = [entry["arms"][arm].get(metric, {}) for entry in results["labels"].values()]
-        means, spreads = ([one.get(key) for one in found] for key in ("mean", "std"))
-        places = np.arange(len(counts)) + shift
-        style = {"color": colour, "marker": "osD^vP*X"[index % 8], "capsize": 4, "linewidth": 1.5, "label": arm}
-        axis.errorbar(places, np.array(means, float), np.nan_to_num(np.array(spreads, float)), **style)
+        means, spreads = (np.array([one.get(key) for one in found], float) for key in ("mean", "std"))
+        places = np.arange(len(counts)) + 0.5 * ((index + 0.5) / len(arms) - 0.5)  # side by side, none hides another
+        colour = "0.5" if arms[arm]["init"] is None else f"C{index}"  # random weights are grey
+        style = {"color": colour, "marker": "osD^vP*X"[index % 8], "capsize": 4, "label": arm}
+        axis.errorbar(places, means, np.nan_to_num(spreads), **style)
         for place, one in zip(places, found, strict=True):
             values = one.get("values", [])
             axis.plot(np.full(len(values), place + 0.06), values, ".", color=colour, alpha=0.5, markersize=4)
@@ -150,27 +147,16 @@ def draw_comparison(results: Mapping[str, Any], path: str | Path) -> Path:
     axis.set_ylim(lowest - 0.1 * (highest - lowest), highest + 0.3 * (highest - lowest) + 1e-3)
     axis.set_xticks(range(len(counts)), counts)
     axis.set_xlabel("labelled patients")
-    axis.set_ylabel(f"{metric_title(metric)}, test patients")
+    axis.set_ylabel(f"{metric_title(metric)}, {results['data']['patients']['test']} test patients")
     axis.grid(axis="y", alpha=0.25)
     axis.legend(frameon=False, fontsize=8)
     axis.set_title(results["data"]["name"], loc="left")
     rests_on = (
-        f"{len(results['seeds'])} runs, {results['data']['patients']['test']} test patients; means ± 1 standard "
-        f"deviation, points are runs; {subset_line(results)}; Welch's t-test, Holm-corrected: * p < 0.05, "
-        "** p < 0.01, *** p < 0.001"
+        f"{len(results['seeds'])} runs: means ± 1 standard deviation, points are runs; {subset_line(results)}\n"
+        "Welch's t-test, Holm-corrected: * p < 0.05, ** p < 0.01, *** p < 0.001"
     )
-    said = [*map(sentence, results["efficiency"]), rests_on]
-    columns = int(figure.get_figwidth() / 0.055)  # characters that fit under the figure
-    lines = [line for text in said for line in textwrap.wrap(text, columns)]
-    figure.supxlabel("\n".join(lines), fontsize=7, color="0.3", x=0.01, ha="left")
+    figure.supxlabel(rests_on, fontsize=7, color="0.3", x=0.01, ha="left")
     return _save(figure, path)
-
-
-def colours_of(results: Mapping[str, Any]) -> dict[str, str]:
-    """Return a colour for each arm: random weights grey, the others from a palette in their order."""
-    arms = results["arms"]
-    palette, greys = iter(_COLOURS * len(arms)), iter(_GREYS * len(arms))
-    return {name: next(greys if arm["init"] is None else palette) for name, arm in arms.items()}
 
 
 def stars(p: float | None) -> str:

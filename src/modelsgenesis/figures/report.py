@@ -7,6 +7,11 @@ Results = Mapping[str, Any]
 """The content of a comparison's `results.json`."""
 
 _METRICS = {"auc": "AUC", "iou": "IoU", "dice": "Dice", "hausdorff95": "95% Hausdorff distance (mm)"}
+_LIMITS = (
+    "The spread and the p-values are over seeds, on one split into patients of one data set. Where the labelled "
+    "patients are the same in all runs, another choice of them may move all. Another budget may order the "
+    "initialisations otherwise, and where their budgets differ, so may that alone."
+)
 _TESTS = {"welch": "Welch's t", "paired_t": "paired t", "wilcoxon": "Wilcoxon"}
 
 
@@ -23,7 +28,7 @@ def comparison_report(results: Results) -> str:
         "## Differences": _differences(results),
         "## Settings chosen on the validation patients": _tuning(results),
         "## Label efficiency": _bullets(map(sentence, results["efficiency"])),
-        "## What this does not show": _bullets(_limits(results)),
+        "## What this does not show": _LIMITS,
     }
     return "\n\n".join(f"{title}\n\n{text}" for title, text in parts.items() if text) + "\n"
 
@@ -148,23 +153,6 @@ def _tuning(results: Results) -> str:
         "first or last of several values was chosen, a better one may lie beyond."
     )
     return f"{_table(rows)}\n\n{said}" if results["tuning"] else ""
-
-
-def _limits(results: Results) -> list[str]:
-    budgets = {_budget(arm) for arm in results["arms"].values()}
-    tuned = {setting.partition("=")[0] for choice in results["tuning"] for setting in choice["chosen"]}
-    unequal = len(budgets) > 1 or tuned & {"steps", "batch_size"}
-    lines = [
-        "The spread and the p-values are over seeds, on one split into patients of one data set.",
-        f"The budgets are {'un' if unequal else ''}equal: another may order the initialisations otherwise.",
-    ]
-    if not results["resample_labels"]:
-        lines.append(
-            "Everything is conditional on one choice of labelled patients; with few, another may move all runs."
-        )
-    if not results["tuning"]:
-        lines.append("No settings were tuned: one learning rate may suit one initialisation better.")
-    return lines
 
 
 def _bullets(lines: Iterable[str]) -> str:

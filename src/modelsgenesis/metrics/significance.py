@@ -51,26 +51,19 @@ def analyse(records: Sequence[Record], pairs: Sequence[tuple[str, str]], metric:
         for record in records:
             if record["labels"] == labels:
                 runs.setdefault(record["arm"], []).append(record)
-        known = {arm: {name: values_by_seed(own, name) for name in metrics} for arm, own in runs.items()}
-        summaries = {
-            arm: {name: summarize(values.values()) for name, values in own.items() if values}
-            for arm, own in known.items()
-        }
-        comparisons = [
-            {"arm": arm, "reference": reference, "metric": metric}
-            | compare_runs(known[arm].get(metric, {}), known[reference].get(metric, {}))
-            | {
-                "over_patients": patient_interval(
-                    *([run.get("cases", []) for run in runs[one]] for one in pair), metric
-                )
-            }
-            for pair in pairs
-            for arm, reference in [pair]
-            if arm in runs and reference in runs
-        ]
+        values = {arm: {name: values_by_seed(own, name) for name in metrics} for arm, own in runs.items()}
+        comparisons: list[dict[str, Any]] = []
+        for arm, reference in pairs:
+            found = compare_runs(values[arm].get(metric, {}), values[reference].get(metric, {}))
+            ours, theirs = ([run.get("cases", []) for run in runs[one]] for one in (arm, reference))
+            found |= {"arm": arm, "reference": reference, "over_patients": patient_interval(ours, theirs, metric)}
+            comparisons.append({**found, "p_holm": {}})
         for test in ("welch", "paired_t", "wilcoxon"):
             for entry, p in zip(comparisons, holm([entry["p"][test] for entry in comparisons]), strict=True):
-                entry.setdefault("p_holm", {})[test] = p
+                entry["p_holm"][test] = p
+        summaries = {
+            arm: {name: summarize(one.values()) for name, one in own.items() if one} for arm, own in values.items()
+        }
         tables[str(labels)] = {"arms": summaries, "comparisons": comparisons}
     return tables
 

@@ -1,0 +1,178 @@
+"""The scans of a pretraining: found, without the test cases of other runs, and the input that they are prepared to."""
+
+import os
+import re
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from modelsgenesis.configs import CONTRACTS, InputContract, PretrainingConfig
+from modelsgenesis.data import (
+    PatchDataset,
+    ScanReference,
+    SkippedScan,
+    VolumeCache,
+    choose_contract,
+    file_stem,
+    find_scans,
+    skipped_notes,
+)
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError
+from modelsgenesis.reporting import Reporter
+from modelsgenesis.training.splits import read_split
+
+
+def find(config: PretrainingConfig, strict: bool, reporter: Reporter) -> tuple[list[ScanReference], set[str], int]:
+    """Return every scan to prepare, the patients to validate on, and the number of excluded scans."""
+    data, excluded = config.data, 0
+    scans, skipped = find_scans(data.source, group_pattern=data.patient_pattern)
+    held_out: list[ScanReference] = []
+    if data.validation_source:
+        held_out, more = find_scans(data.validation_source, group_pattern=data.patient_pattern)
+        skipped = list(dict.fromkeys([*skipped, *more]))
+    report_skipped(skipped, strict, reporter)
+    if data.exclude_test_cases:
+        scans, held_out, excluded = exclude_test_cases(scans, held_out, data.exclude_test_cases, reporter)
+    return list(dict.fromkeys([*scans, *held_out])), {scan.group for scan in held_out}, excluded
+
+
+def report_skipped(skipped: Sequence[SkippedScan], strict: bool, reporter: Reporter) -> None:
+    """Report the scans that are left out, or stop at the first bad one when strict."""
+    bad = next((one for one in skipped if one.bad), None)
+    if strict and bad is not None:
+        raise ScanError(f"{bad.source}: {bad.reason}")
+    for note in skipped_notes(skipped):
+        reporter.note(note)
+
+
+def exclude_test_cases(
+    scans: Sequence[ScanReference], held_out: Sequence[ScanReference], splits: Sequence[str | Path], reporter: Reporter
+) -> tuple[list[ScanReference], list[ScanReference], int]:
+    """Take out the scans that a split keeps for testing, and every other scan of the same patients.
+
+    Args:
+        scans: Scans to train on.
+        held_out: Scans to validate on.
+        splits: JSON files; each test case is the name of a file without its suffix, or a patient.
+        reporter: Receives the number of scans that are taken out.
+
+    Returns:
+        The scans and the held-out scans that are left, and how many different scans were taken out.
+
+    Raises:
+        DataError: A file is not a split, or its test cases are not among the scans; nothing is left to train on.
+    """
+    everything = list(dict.fromkeys([*scans, *held_out]))
+    patients: set[str] = set()
+    for path in splits:
+        tested = set(read_split(path).test)
+        found = {scan.group for scan in everything if _names(scan) & tested}
+        if not found:
+            shown = f"such as {sorted(tested)[0]!r}" if tested else "an empty list"
+            raise DataError(
+                f"{path}: none of its {len(tested)} test cases, {shown}, is among the {len(everything)} scans; "
+                "expected names of their files or patients (see --patient)"
+            )
+        patients |= found
+    left = [[scan for scan in part if scan.group not in patients] for part in (scans, held_out)]
+    if not left[0]:
+        raise DataError("the splits to leave out name every scan; nothing is left to train on")
+    count = sum(scan.group in patients for scan in everything)
+    reporter.note(f"excluded {count} scans of {len(patients)} patients that other runs keep for testing")
+    return left[0], left[1], count
+
+
+def _names(scan: ScanReference) -> set[str]:
+    """Return what a split may call a scan: its patient, its file, with and without suffix, channel and folder."""
+    stem, name = file_stem(scan.path), scan.path.name
+    names = {name, stem, re.sub(r"_\d{4}$", "", stem)}  # nnU-Net numbers the channels of a case: case_0000
+    return {scan.group, *names, *(f"{scan.path.parent.name}/{one}" for one in names)}
+
+
+def choose_input(
+    scans: Sequence[ScanReference], config: PretrainingConfig, init: str, seen: InputContract | None, reporter: Reporter
+) -> InputContract:
+    """Choose how the scans are prepared: as the initial weights saw theirs, if they are of the same modality.
+
+    Args:
+        scans: Scans to train and to validate on.
+        config: The network's dimensions, and what was asked for.
+        init: Name of the initial weights; "" for random ones.
+        seen: Input that these were trained on.
+        reporter: Receives what was chosen, and why.
+
+    Raises:
+        DataError: The modality cannot be told.
+        ConfigurationError: Scans, network and options do not fit together.
+    """
+    data, dims, name = config.data, config.network.dims, init or "the network"
+    if dims == 3 and scans and all(len(scan.shape) == 2 for scan in scans):
+        remedy = "choose 2D weights" if init else "set network.dims=2 and patch_size=64,64"
+        raise ConfigurationError(f"{name} has 3 dimensions, the scans are planes of 2: {remedy}")
+    choose = partial(choose_contract, scans, spacing=data.spacing, window=data.window, dims=dims)
+    if seen is None:
+        contract, why = choose(modality=data.modality)
+        reporter.note(why)
+        return contract
+    try:
+        modality = choose_contract(scans, modality=data.modality, dims=dims)[0].modality
+    except DataError as error:
+        modality = seen.modality
+        reporter.note(f"{error}; taking {modality}, which {name} was trained on")
+    if modality != seen.modality:
+        reporter.note(
+            f"warning: {name} was trained on {seen.modality}, the scans are {modality}: preparing them as {modality}; "
+            "expect less from its weights than from those of the same modality"
+        )
+        return choose(modality=modality)[0]
+    changes: dict[str, Any] = {"channels": ("image",), "spacing": data.spacing or seen.spacing}
+    if data.window is not None:
+        changes |= {"intensity": "window", "window": data.window}
+    elif seen.intensity not in ("window", "percentiles"):
+        default = CONTRACTS[modality]
+        changes |= {field: getattr(default, field) for field in ("intensity", "window", "percentiles")}
+        reporter.note(
+            f"{name} was trained on intensities by {seen.intensity}, the deformations need [0, 1]: scaling by "
+            f"{default.intensity} {default.window or default.percentiles} instead"
+        )
+    contract = seen.override(**changes)
+    reporter.note(f"{modality}: prepared as for {name}" + ("" if contract == seen else ", but for what was changed"))
+    return contract
+
+
+def default_cache() -> Path:
+    """Return the folder of prepared volumes that runs share: `$MODELSGENESIS_CACHE` or in the user's cache."""
+    base = os.environ.get("MODELSGENESIS_CACHE")
+    return Path(base) / "volumes" if base else Path.home() / ".cache" / "modelsgenesis" / "volumes"
+
+
+def smallest_sides(cache: VolumeCache, config: PretrainingConfig) -> np.ndarray:
+    """Return the smallest side of all scans along each axis of a patch; slices have the axes that are not cut."""
+    axes = len(config.patch_size)
+    shapes = [
+        np.array(entry.shape if len(entry.shape) == axes else np.delete(entry.shape, config.slice_axis))
+        for entry in cache.entries()
+        if len(entry.shape) >= axes
+    ]
+    return np.min(shapes, axis=0) if shapes else np.array(config.patch_size)
+
+
+def public_facts(training: PatchDataset, validation: PatchDataset, excluded: int) -> dict[str, Any]:
+    """Return what a bundle may say of the data; no name is among it."""
+    entries, measured = list(training.entries()), list(validation.entries())
+    groups, held = ({entry.group for entry in part} for part in (entries, measured))
+    shapes = [entry.shape for entry in entries if len(entry.shape) == len(entries[0].shape)]
+    return {
+        "modality": training.cache.contract.modality,
+        "training_scans": len(entries),
+        "training_patients": len(groups),
+        "validation_scans": len(measured),
+        "validation_patients": len(held),
+        "held_out": not groups & held,
+        "median_spacing_mm": [round(float(size), 3) for size in np.median([e.spacing for e in entries], axis=0)],
+        "median_shape": [round(float(side)) for side in np.median(shapes, axis=0)],
+        **({"left_out_test_scans": excluded} if excluded else {}),
+    }

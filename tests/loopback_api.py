@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -26,7 +25,7 @@ class Api:
     body: bytes
     user: dict[str, Any] | None
 
-    def route(self, path: str) -> Answer:
+    def route(self, path):
         if path.startswith("/large/"):
             return self._large(path.removeprefix("/large/"))
         self.user = self._authenticate()
@@ -40,18 +39,18 @@ class Api:
                 return json.dumps(result).encode(), {"Content-Type": "application/json"}, 200
         raise RefusalError(404, message=f"no such endpoint: {self.command} {path}")
 
-    def _authenticate(self) -> dict[str, Any] | None:
+    def _authenticate(self):
         token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
         if token and token not in self.hub.users:
             raise RefusalError(401, message="Invalid credentials in Authorization header")
         return self.hub.users.get(token)
 
-    def _signed_in(self) -> dict[str, Any]:
+    def _signed_in(self):
         if self.user is None:
             raise RefusalError(401, message="Invalid username or password.")
         return self.user
 
-    def _repository(self, name: str, write: bool = False) -> Repository:
+    def _repository(self, name, write=False):
         repository = self.hub.repositories.get(name)
         owner = name.split("/")[0]
         member = self.user is not None and owner in (self.user["name"], *self.user["orgs"])
@@ -62,17 +61,17 @@ class Api:
             raise RefusalError(403, message=f"You don't have the rights to write to {name}")
         return repository
 
-    def _commit(self, repository: Repository, revision: str) -> str:
+    def _commit(self, repository, revision):
         oid = repository.resolve(revision)
         if oid is None:
             raise RefusalError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return oid
 
-    def whoami(self) -> Any:
+    def whoami(self):
         user = self._signed_in()
         return {"type": "user", "name": user["name"], "orgs": [{"name": name} for name in user["orgs"]]}
 
-    def create(self) -> Any:
+    def create(self):
         asked, user = json.loads(self.body), self._signed_in()
         owner = asked.get("organization") or user["name"]
         name = f"{owner}/{asked['name']}"
@@ -85,12 +84,12 @@ class Api:
         repository.commit({".gitattributes": Blob(b"*.safetensors filter=lfs\n")}, message="initial commit")
         return {"url": url, "name": name, "id": name}
 
-    def validate_yaml(self) -> Any:
+    def validate_yaml(self):
         errors = card_errors(json.loads(self.body)["content"])
         answer = {"errors": [{"message": error} for error in errors], "warnings": []}
         return json.dumps(answer).encode(), {"Content-Type": "application/json"}, 400 if errors else 200
 
-    def info(self, name: str, revision: str) -> Any:
+    def info(self, name, revision):
         repository = self._repository(name)
         oid = self._commit(repository, revision or "main")
         blobs = "blobs" in self.query
@@ -98,7 +97,7 @@ class Api:
         siblings = [{"rfilename": path, **(described(blob) if blobs else {})} for path, blob in files]
         return {"id": name, "sha": oid, "private": repository.private, "siblings": siblings}
 
-    def branch(self, name: str, branch: str) -> Any:
+    def branch(self, name, branch):
         repository = self._repository(name, write=True)
         if branch in repository.heads:
             raise RefusalError(409, message="Reference already exists")
@@ -106,7 +105,7 @@ class Api:
         repository.heads[branch] = self._commit(repository, start)
         return {}
 
-    def preupload(self, name: str, revision: str) -> Any:
+    def preupload(self, name, revision):
         repository = self._repository(name, write="create_pr" not in self.query)
         now = repository.commits[self._commit(repository, revision)]
         files = []
@@ -116,7 +115,7 @@ class Api:
             files.append({"path": asked["path"], "uploadMode": mode, "shouldIgnore": False, "oid": oid})
         return {"files": files}
 
-    def lfs_batch(self, name: str) -> Any:
+    def lfs_batch(self, name):
         self._repository(name)
         objects = json.loads(self.body)["objects"]
         for asked in objects:
@@ -125,13 +124,13 @@ class Api:
                 asked["actions"] = {"upload": {"href": upload}, "verify": {"href": verify}}
         return {"transfer": "basic", "objects": objects}
 
-    def lfs_verify(self, name: str) -> Any:
+    def lfs_verify(self, name):
         asked = json.loads(self.body)
         if len(self.hub.large.get(asked["oid"], b"")) != asked["size"]:
             raise RefusalError(404, message="the object was not uploaded")
         return {}
 
-    def xet_token(self, name: str, kind: str, revision: str) -> Any:
+    def xet_token(self, name, kind, revision):
         """Where chunks go: a folder of this machine stands in for the storage."""
         self._commit(self._repository(name, write=kind == "write"), revision)
         url, expiry = f"local://{self.hub.xet}", int(time.time()) + 3600
@@ -139,7 +138,7 @@ class Api:
         headers = {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": "xet", "X-Xet-Token-Expiration": str(expiry)}
         return json.dumps(values).encode(), {"Content-Type": "application/json", **headers}, 200
 
-    def commit(self, name: str, revision: str) -> Any:
+    def commit(self, name, revision):
         proposal = "create_pr" in self.query
         repository = self._repository(name, write=not proposal)
         self._signed_in()
@@ -159,7 +158,7 @@ class Api:
         url = f"{self.hub.url}/{name}/commit/{oid}"
         return {"success": True, "commitOid": oid, "commitUrl": url, "pullRequestUrl": proposed}
 
-    def _apply(self, files: dict[str, Blob], key: str, value: dict[str, Any]) -> None:
+    def _apply(self, files, key, value):
         if key == "file":
             files[value["path"]] = Blob(base64.b64decode(value["content"]))
         elif key == "lfsFile":
@@ -169,7 +168,7 @@ class Api:
                 raise RefusalError(400, message=f"LFS pointer pointed to a file that does not exist: {value['oid']}")
             files[value["path"]] = Blob(self.hub.large[value["oid"]], lfs=True)
 
-    def resolve(self, name: str, revision: str, path: str) -> Any:
+    def resolve(self, name, revision, path):
         repository = self._repository(name)
         oid = self._commit(repository, revision)
         if repository.gated and (self.user is None or name not in self.user["granted"]):
@@ -188,7 +187,7 @@ class Api:
         linked = {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(blob.size), "Location": location}
         return b"", {**commit, **linked}, 302
 
-    def _large(self, oid: str) -> Answer:
+    def _large(self, oid):
         if self.command == "PUT":
             if hashlib.sha256(self.body).hexdigest() != oid:
                 raise RefusalError(400, message="the content is not that of the object")
@@ -198,7 +197,7 @@ class Api:
             raise RefusalError(404, message="no such object")
         return self._ranged(self.hub.large[oid], {"ETag": f'"{oid}"'})
 
-    def _ranged(self, content: bytes, headers: dict[str, str]) -> Answer:
+    def _ranged(self, content, headers):
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         if not asked:
             return content, headers, 200
@@ -206,7 +205,7 @@ class Api:
         return content[start:], {**headers, "Content-Range": f"bytes {start}-{size - 1}/{size}"}, 206
 
 
-def described(blob: Blob) -> dict[str, Any]:
+def described(blob):
     lfs = {"lfs": {"sha256": blob.sha256, "size": blob.size, "pointerSize": 134}} if blob.lfs else {}
     return {"size": blob.size, "blobId": blob.git_sha1, **lfs}
 
@@ -229,7 +228,7 @@ ROUTES = [
 LICENSES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0", "bsd-3-clause", "openrail", "other", "unknown"}
 
 
-def card_errors(card: str) -> list[str]:
+def card_errors(card):
     """Return what the Hub would refuse in the header of a card, as far as its rules are documented."""
     found = re.match(r"---\r?\n(.*?)\r?\n---(\r?\n|$)", card, re.DOTALL)
     try:
@@ -241,7 +240,7 @@ def card_errors(card: str) -> list[str]:
     return [*_values(front), *_model_index(front.get("model-index", []))]
 
 
-def _values(front: dict[str, Any]) -> Iterator[str]:
+def _values(front):
     if "license" in front and front["license"] not in LICENSES:
         yield f'"license" must be one of {sorted(LICENSES)}'
     for key in ("tags", "datasets", "metrics", "language"):
@@ -257,7 +256,7 @@ def _values(front: dict[str, Any]) -> Iterator[str]:
             yield f'"base_model" with value "{name}" is not valid'
 
 
-def _model_index(index: list[Any]) -> Iterator[str]:
+def _model_index(index):
     for result in (result for model in index for result in model["results"]):
         if not (result["task"]["type"] and result["dataset"]["type"] and result["dataset"]["name"]):
             yield '"model-index" needs a task type, a dataset type and a dataset name'

@@ -22,19 +22,19 @@ class Blob:
     claimed_size: int | None = None
 
     @property
-    def size(self) -> int:
+    def size(self):
         return len(self.content) if self.claimed_size is None else self.claimed_size
 
     @property
-    def sha256(self) -> str:
+    def sha256(self):
         return hashlib.sha256(self.content).hexdigest()
 
     @property
-    def git_sha1(self) -> str:
+    def git_sha1(self):
         return hashlib.sha1(b"blob %d\0" % len(self.content) + self.content).hexdigest()
 
     @property
-    def oid(self) -> str:
+    def oid(self):
         return self.sha256 if self.lfs else self.git_sha1
 
 
@@ -49,7 +49,7 @@ class Repository:
     parents: dict[str, str | None] = field(default_factory=dict)
     messages: dict[str, str] = field(default_factory=dict)
 
-    def commit(self, files: dict[str, Blob], branch: str = "main", message: str = "") -> str:
+    def commit(self, files, branch="main", message=""):
         parent = self.heads.get(branch)
         listing = sorted((path, blob.sha256) for path, blob in files.items())
         content = f"{parent}{listing}{message}{len(self.commits)}"
@@ -58,11 +58,11 @@ class Repository:
         self.heads[branch] = oid
         return oid
 
-    def resolve(self, revision: str) -> str | None:
+    def resolve(self, revision):
         return self.heads.get(revision) or (revision if revision in self.commits else None)
 
     @property
-    def files(self) -> dict[str, Blob]:
+    def files(self):
         return self.commits[self.heads["main"]]
 
 
@@ -79,7 +79,7 @@ class Fault:
     delay: float = 0.0  # seconds before the answer
     drop: bool = False  # close the connection without an answer
     drop_after: bool = False  # do what was asked, then close the connection without an answer
-    call: Callable[[], object] | None = None  # before the answer
+    call: Callable[[], object] = lambda: None  # before the answer
     body: bytes | None = None  # answer with this instead
     headers: dict[str, str] = field(default_factory=dict)  # over those of the answer
     trickle: int | None = None  # after so many bytes of the whole answer, one byte in 50 ms
@@ -94,13 +94,12 @@ class Request:
     origin: str
     authorization: str | None
     range: str | None
-    status: int = 0
 
 
 class RefusalError(Exception):
     """An answer that is no success."""
 
-    def __init__(self, status: int, code: str = "", message: str = "", **headers: str) -> None:
+    def __init__(self, status, code="", message="", **headers):
         self.status = status
         self.headers = {"X-Error-Code": code, "X-Error-Message": message, **headers}
         super().__init__(message or code)
@@ -109,7 +108,7 @@ class RefusalError(Exception):
 class LoopbackHub:
     """The state of the Hub and its two servers."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.repositories: dict[str, Repository] = {}
         self.large: dict[str, bytes] = {}  # large files by SHA-256
         # token: who, role, organisations, gated repositories that were granted
@@ -126,11 +125,11 @@ class LoopbackHub:
         self.xet_hashes: dict[str, str] = {}  # by SHA-256; the real storage finds them in what was uploaded
         self.url = self.large_url = ""
 
-    def fault(self, pattern: str, **what: Any) -> Fault:
+    def fault(self, pattern, **what):
         self.faults.append(Fault(pattern, **what))
         return self.faults[-1]
 
-    def add(self, name: str, files: dict[str, bytes], *, branch: str = "main", **options: Any) -> Repository:
+    def add(self, name, files, *, branch="main", **options):
         """Put files into a repository without the client, in one commit."""
         repository = self.repositories.setdefault(name, Repository(**options))
         now = repository.commits.get(repository.heads.get(branch, ""), {})
@@ -139,7 +138,7 @@ class LoopbackHub:
         repository.commit({**now, **blobs}, branch)
         return repository
 
-    def read_xet(self, sha256: str, size: int) -> bytes:
+    def read_xet(self, sha256, size):
         """Put a file together from its chunks, as the storage does."""
         import hf_xet
 
@@ -152,10 +151,10 @@ class LoopbackHub:
             group.start_download_file(hf_xet.XetFileInfo(self.xet_hashes[sha256], size), target)
         return Path(target).read_bytes()
 
-    def count(self, pattern: str) -> int:
+    def count(self, pattern):
         return sum(bool(re.search(pattern, f"{r.method} {r.path}")) for r in self.requests)
 
 
-def is_large(path: str, size: int) -> bool:
+def is_large(path, size):
     """Tell whether git-lfs keeps a file; text stays in git, as on the Hub, where its limit is 10 MB."""
     return path.endswith(LARGE_SUFFIXES) or (size >= LARGE and not path.endswith((".md", ".json")))

@@ -1,13 +1,14 @@
 """A Hub on the loopback interface, a home of its own, runs to push, cards that lead to them, and how calls fail."""
 
-from collections.abc import Callable, Iterator
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from PIL import Image
 
-from loopback_hub import LoopbackHub, connected, environment_of, use_home
+from loopback_hub import connected
 from modelsgenesis.checkpoints import Bundle, render_card, save_bundle
 from modelsgenesis.configs import CONTRACTS, BundleConfig, GenesisUNetConfig, Provenance
 from modelsgenesis.errors import GenesisError, HubError
@@ -53,13 +54,19 @@ Some *prose*.
 
 
 @pytest.fixture
-def home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def home(monkeypatch, tmp_path):
     """An empty home for caches and tokens."""
-    return use_home(monkeypatch, tmp_path / "home")
+    folder = tmp_path / "home"
+    for name in ("HF_HUB_OFFLINE", "HF_TOKEN", "MODELSGENESIS_CACHE", "MODELSGENESIS_CARDS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(folder))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(folder / "token"))
+    return folder
 
 
 @pytest.fixture
-def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+def hub(home, monkeypatch):
     """A Hub that the client of this process speaks to, as alice."""
     monkeypatch.setenv("HF_TOKEN", "hf_alice")
     with connected(monkeypatch) as hub:
@@ -67,26 +74,28 @@ def hub(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
 
 
 @pytest.fixture
-def environment(hub: LoopbackHub, tmp_path: Path) -> dict[str, str]:
+def environment(hub, tmp_path):
     """The environment of a subprocess that speaks to the same Hub with an empty cache."""
-    return environment_of(hub, tmp_path / "other-home")
+    home, source = str(tmp_path / "other-home"), str(Path(__file__).parents[1] / "src")
+    client = {"HF_ENDPOINT": hub.url, "HF_HOME": home, "HF_HUB_DISABLE_XET": "1", "HF_TOKEN": "hf_alice"}
+    return {**os.environ, **client, "PYTHONPATH": source, "OMP_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Path:
+def run(tmp_path):
     """A run as training leaves it: a bundle with its card, and files that are nobody's business."""
     return write_run(tmp_path / "run")
 
 
 @pytest.fixture
-def tiny_on_hub(hub: LoopbackHub, run: Path) -> str:
+def tiny_on_hub(hub, run):
     """A bundle on the Hub."""
     hub.add(TINY, bundle_files(run))
     return TINY
 
 
 @pytest.fixture
-def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def cards(tmp_path, monkeypatch):
     """A user's own folder of cards with one in it."""
     folder = tmp_path / "cards"
     folder.mkdir()
@@ -95,7 +104,7 @@ def cards(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
-def write_run(folder: Path, seed: int = 0, config: BundleConfig = CONFIG) -> Path:
+def write_run(folder, seed=0, config=CONFIG):
     """Write a run with random weights."""
     torch.manual_seed(seed)
     card = render_card(config, name=folder.name, figures=FIGURES)
@@ -109,12 +118,12 @@ def write_run(folder: Path, seed: int = 0, config: BundleConfig = CONFIG) -> Pat
     return folder
 
 
-def bundle_files(run: Path) -> dict[str, bytes]:
+def bundle_files(run):
     """The files of a run's bundle, to be put onto the Hub without the client."""
     return {name: (run / name).read_bytes() for name in ("config.json", "model.safetensors", "README.md")}
 
 
-def write_card(folder: Path, file_name: str = "tiny-ct", **changes: object) -> Path:
+def write_card(folder, file_name="tiny-ct", **changes):
     """Write a card; `changes` replace lines of its mapping by key."""
     lines = CARD.format(name=file_name, parameters=PARAMETERS).splitlines()
     for number, line in enumerate(lines):
@@ -125,7 +134,7 @@ def write_card(folder: Path, file_name: str = "tiny-ct", **changes: object) -> P
     return path
 
 
-def cached_files(home: Path) -> list[str]:
+def cached_files(home):
     """What the caches hold: names of files in snapshots, and anything half-done or recorded."""
     found = [path.name for path in home.rglob("snapshots/*/*")]
     found += [path.name for path in home.rglob("*.incomplete")]
@@ -133,7 +142,7 @@ def cached_files(home: Path) -> list[str]:
     return sorted(found + [f"bundle {path.name}" for path in home.rglob("bundles/*")])
 
 
-def failure(call: Callable[[], object], kind: str | type[GenesisError]) -> str:
+def failure(call, kind):
     """Call, expect an error of exactly this class, or a `HubError` of this kind, and return its one line."""
     with pytest.raises(GenesisError) as caught:
         call()

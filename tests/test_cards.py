@@ -7,18 +7,16 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import modelsgenesis
 import reference_files
-from loopback_hub import LoopbackHub
 from modelsgenesis.checkpoints import read_config
 from modelsgenesis.checkpoints.conversion import LAYOUTS
 from modelsgenesis.configs import GENESIS_UNET_2019, NNUNET_V1_GENESIS, RESENC_L, PretrainingConfig, pretraining_recipe
 from modelsgenesis.configs.front_matter import PLACEHOLDER
-from modelsgenesis.hub import ModelCard, find_card, list_cards
+from modelsgenesis.hub import find_card, list_cards
 from modelsgenesis.hub.download import verify
 from modelsgenesis.hub.review import review_card
 from modelsgenesis.networks import build_on_meta
@@ -68,7 +66,7 @@ GUARD = "import sys; sys.addaudithook(lambda e, _: e == 'socket.connect' and sys
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_a_card_describes_a_network_that_exists_and_says_what_a_user_must_know(name: str) -> None:
+def test_a_card_describes_a_network_that_exists_and_says_what_a_user_must_know(name):
     card, (repository, file, network) = find_card(name), PUBLISHED[name]
     source, text = card.source, " ".join(card.text.split())
     assert (source.repository, source.file) == (repository, file)
@@ -87,9 +85,7 @@ def test_a_card_describes_a_network_that_exists_and_says_what_a_user_must_know(n
 @pytest.mark.parametrize(
     "name", [name if name == QUICK else pytest.param(name, marks=pytest.mark.slow) for name in WRITERS]
 )
-def test_a_published_model_loads_by_its_name(
-    name: str, hub: LoopbackHub, shared: Path, tmp_path: Path, environment: dict[str, str]
-) -> None:
+def test_a_published_model_loads_by_its_name(name, hub, shared, tmp_path, environment):
     """From a Hub that serves files as they are published: cold, then warm without a connection."""
     source = find_card(name).source
     assert source.repository is not None
@@ -98,7 +94,7 @@ def test_a_published_model_loads_by_its_name(
     files = {file.name: file.read_bytes() for file in path.parent.iterdir()}
     repository = hub.add(source.repository, {**files, "README.md": b"# Theirs\n", "config.json": b"{}\n"})
 
-    def python(code: str) -> str:
+    def python(code):
         ended = subprocess.run([sys.executable, "-c", code, name], env=environment, capture_output=True, text=True)
         assert ended.returncode == 0, ended.stderr
         return ended.stdout
@@ -112,12 +108,12 @@ def test_a_published_model_loads_by_its_name(
     assert python(GUARD + LOAD) == cold
 
 
-def shipped() -> list[Any]:
+def shipped():
     return [pytest.param(card, id=card.name) for card in list_cards() if card.is_local]
 
 
 @pytest.mark.parametrize("card", shipped())
-def test_a_shipped_model_is_small_whole_reviewed_and_licensed(card: ModelCard) -> None:
+def test_a_shipped_model_is_small_whole_reviewed_and_licensed(card):
     assert (card.path.parent / card.source.file).stat().st_size < 3_000_000
     assert card.source.sha256 is not None
     assert verify(card.name)["model.safetensors"] == card.source.sha256
@@ -135,7 +131,7 @@ def test_a_shipped_model_is_small_whole_reviewed_and_licensed(card: ModelCard) -
 
 
 @pytest.mark.parametrize("card", shipped())
-def test_the_command_in_the_card_is_the_recipe_of_the_weights(card: ModelCard) -> None:
+def test_the_command_in_the_card_is_the_recipe_of_the_weights(card):
     found = re.search(r"<!-- command: pretrain -->\s*```bash\n(.*?)\n```", card.text, re.DOTALL)
     assert found is not None
     words = shlex.split(found[1].replace("\\\n", " "))
@@ -145,5 +141,5 @@ def test_the_command_in_the_card_is_the_recipe_of_the_weights(card: ModelCard) -
     assert words[words.index("--modality") + 1] == card.source.input.modality
 
 
-def test_no_card_ships_with_something_to_fill_in() -> None:
+def test_no_card_ships_with_something_to_fill_in():
     assert [card.name for card in list_cards() if PLACEHOLDER in card.text] == []

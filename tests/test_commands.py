@@ -5,7 +5,6 @@ Nothing is run: the application itself parses each command, and its `--set` are 
 
 import re
 import shlex
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ TASKS = {"seg": SegmentationConfig, "cls": ClassificationConfig}
 _START = re.compile(r"(?:\$ )?(?:[A-Z_]+=\S+ )*(?:(?:torchrun|python3?) .*?-m |\S*/)?modelsgenesis(?= |$)")
 
 
-def blocks(text: str) -> Iterator[str]:
+def blocks(text):
     """Yield the lines of fenced and of indented code, joined where they end with a backslash."""
     fenced = False
     for line in re.sub(r"\\\n\s*", "", text).splitlines():
@@ -39,7 +38,7 @@ def blocks(text: str) -> Iterator[str]:
             yield line.strip()
 
 
-def commands_in(text: str) -> Iterator[tuple[list[str], bool]]:
+def commands_in(text):
     """Yield the arguments of each command, and whether it is whole: in running text only a part may be quoted."""
     for line in blocks(text):
         for part in line.split(" && "):
@@ -52,7 +51,7 @@ def commands_in(text: str) -> Iterator[tuple[list[str], bool]]:
         yield shlex.split(quoted), False
 
 
-def check(words: list[str], *, whole: bool = True) -> None:
+def check(words, *, whole=True):
     """Parse a command as the application would, then what its options say.
 
     Raises:
@@ -73,7 +72,7 @@ def check(words: list[str], *, whole: bool = True) -> None:
     check_options(name, options)
 
 
-def check_options(name: str, options: dict[str, Any]) -> None:
+def check_options(name, options):
     """Check what only the configurations know."""
     settings = options.get("settings") or []
     if name == "pretrain":
@@ -90,7 +89,7 @@ def check_options(name: str, options: dict[str, Any]) -> None:
         check_name(options.get(key) or "")
 
 
-def check_comparison(options: dict[str, Any]) -> None:
+def check_comparison(options):
     """Check arms, label counts and what is tuned."""
     described = modelsgenesis.describe_comparison(
         options["inits"],
@@ -106,14 +105,14 @@ def check_comparison(options: dict[str, Any]) -> None:
         SegmentationConfig(labelled_patients=None if labels == "all" else labels)
 
 
-def check_name(name: str) -> None:
+def check_name(name):
     """Refuse what looks like a name of the registry and is none."""
     if name.startswith("genesis-"):
         hub.find_card(name)
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_the_commands_of_a_document_are_taken(document: Path) -> None:
+def test_the_commands_of_a_document_are_taken(document):
     for words, whole in commands_in(document.read_text()):
         try:
             check(words, whole=whole)
@@ -122,7 +121,7 @@ def test_the_commands_of_a_document_are_taken(document: Path) -> None:
             raise AssertionError(message) from error
 
 
-def test_commands_are_found() -> None:
+def test_commands_are_found():
     text = (
         "modelsgenesis is a name.\n`modelsgenesis verify NAME` and `modelsgenesis cache --prune`.\n"
         "```bash\nX=1 modelsgenesis scan DIR  # what is there\nls && .venv/bin/modelsgenesis demo | tail\n"
@@ -157,12 +156,12 @@ def test_commands_are_found() -> None:
         "compare DIR --init scratch --init genesis-chest-ct-4d",
     ],
 )
-def test_a_wrong_command_is_refused(line: str) -> None:
+def test_a_wrong_command_is_refused(line):
     with pytest.raises((GenesisError, typer.TyperException)):
         check(shlex.split(line))
 
 
-def test_the_python_of_the_recipes_is_python() -> None:
+def test_the_python_of_the_recipes_is_python():
     for path in [*(ROOT / "docs").rglob("*.md")]:
         for indent, code in re.findall(r"^( *)```python\n(.*?)^ *```", path.read_text(), re.DOTALL | re.MULTILINE):
             compile(re.sub(rf"^{indent}", "", code, flags=re.MULTILINE), path.name, "exec")

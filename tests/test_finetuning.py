@@ -310,11 +310,11 @@ def test_trains_every_fold_pools_them_and_resumes(class_folders, tmp_path):
     data, rows = read_labelled(class_folders, modality="xray"), output / "fold1" / "test.csv"
     rows.write_text(rows.read_text().replace("0.", "1.", 1))
     with pytest.raises(DataError, match=r"fold1/test\.csv: is not what results\.json was made of"):
-        pool_folds(output, data, config, Reporter())
+        pool_folds([output / "fold0", output / "fold1"], data, config, Reporter())
     for content in ("", "[]", '{"test": []}', '{"test": {"auc": 1}}', "[" * 100_000):
         (output / "fold1" / "results.json").write_text(content)
         with pytest.raises(DataError, match=r"results\.json: "):
-            pool_folds(output, data, config, Reporter())
+            pool_folds([output / "fold0", output / "fold1"], data, config, Reporter())
 
 
 def test_trains_one_fold_alone(class_folders, tmp_path):

@@ -14,8 +14,7 @@ from modelsgenesis.data.labelled.reading import find_task
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError
 from modelsgenesis.files import parsing, read_json
 from modelsgenesis.hardware import Hardware, choose_hardware
-from modelsgenesis.inference.ensemble import Ensemble, Member
-from modelsgenesis.inference.measuring import measure_cases
+from modelsgenesis.inference.ensemble import Ensemble, Member, measure_cases
 from modelsgenesis.metrics.summary import Row, explanations, flat
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
@@ -120,21 +119,15 @@ def finetune(
     if resume and config is None:
         config = read_config(output)
     given: dict[str, Any] = {"modality": modality, "patient_pattern": patient_pattern, "cache": cache, "init": init}
-    given |= {"source": None if source is None or isinstance(source, LabelledData) else (source,)}
-    given |= {"split": None if isinstance(split, Split) else split}
-    asked = (config or FinetuningConfig()).with_data(**given)
-    if not isinstance(source, LabelledData):
-        source = next(iter(asked.data.source), None)
-    if source is None:
-        reporter.note("no data given: fine-tuning on the embedded sample of two CT patients, which proves nothing")
-    data = read_task(source, task=task, modality=asked.data.modality, patient_pattern=asked.data.patient_pattern)
-    config = (config or default_finetuning(data, sample=source is None)).override(data=asked.data, init=asked.init)
+    given["split"] = None if isinstance(split, Split) else split
+    config, data = resolve_config(source, config, task=task, **given)
     config = config if labels is None else config.override(labelled_patients=labels)
-    config = resolve_config(config.override(from_scratch=True) if from_scratch else config, data)
+    config = config.override(from_scratch=True) if from_scratch else config
+    if source is None and not config.data.source:
+        reporter.note("no data given: fine-tuning on the embedded sample of two CT patients, which proves nothing")
+        split = split or config.data.split or sample_split(data)
     for note in data.notes:
         reporter.note(note)
-    if source is None and split is None and config.data.split is None:
-        split = sample_split(data)
     hardware = choose_hardware(device, config.precision)
     reporter.note(f"computing on {hardware.describe()}")
     brought = (config.patch_size, config.fit) if isinstance(config, ClassificationConfig) else (None, "auto")
@@ -143,9 +136,38 @@ def finetune(
     if not config.folds:
         chosen = _choose_split(data, config, output, split, resume=resume)
         return output, train(config, chosen, output, resume=resume)
-    _check_folds(data, config, output, split or config.data.split, resume=resume)
-    measured = _train_folds(train, data, config, output, reporter)
-    return (output if config.fold is None else fold_folder(output, config.fold)), measured
+    if split or config.data.split:
+        raise ConfigurationError(f"folds: received {config.folds} beside a split; each fold is a test part: name one")
+    return _train_folds(train, data, config, output, reporter, resume=resume)
+
+
+def resolve_config(
+    source: str | Path | LabelledData | None, config: FinetuningConfig | None, *, task: str | None = None, **given: Any
+) -> tuple[FinetuningConfig, LabelledData]:
+    """Return the configuration that determines a run, and its data.
+
+    Args:
+        source: The data; None for that of the configuration, else the embedded sample.
+        config: What is given goes on top of it; None for the default of the data's task.
+        task: What the labels have to be for.
+        given: Fields of `data`, and `init`; None leaves one as it is.
+
+    Raises:
+        DataError: The data cannot be used, or its labels are for another task.
+        ConfigurationError: The configuration is for another task than the labels.
+    """
+    path = None if source is None or isinstance(source, LabelledData) else (source,)
+    asked = (config or FinetuningConfig()).with_data(source=path, **given)
+    told = source if isinstance(source, LabelledData) else next(iter(asked.data.source), None)
+    data = read_task(told, task=task, modality=asked.data.modality, patient_pattern=asked.data.patient_pattern)
+    default = default_finetuning(data, sample=told is None)
+    config = (config or default).override(data=asked.data, init=asked.init)
+    if not isinstance(config, type(default)):
+        raise ConfigurationError(
+            f"config: received a {type(config).__name__}, expected a {type(default).__name__}: the labels of "
+            f"{data.name} are for {data.task}"
+        )
+    return config, data
 
 
 def read_task(
@@ -193,23 +215,6 @@ def sample_split(data: LabelledData) -> Split:
     """Return the split of the embedded sample: the trunk to train on, the abdominal slab to test on."""
     training, test = (case.name for case in data.cases)
     return Split(training=(training,), validation=(), test=(test,))
-
-
-def resolve_config(config: FinetuningConfig, data: LabelledData) -> FinetuningConfig:
-    """Return the configuration with what the data set decides where it is left open: how images get their size.
-
-    Raises:
-        ConfigurationError: It is for another task than the labels.
-    """
-    kind = ClassificationConfig if data.task == "classification" else SegmentationConfig
-    if not isinstance(config, kind):
-        raise ConfigurationError(
-            f"config: received a {type(config).__name__}, expected a {kind.__name__}: the labels of {data.name} are "
-            f"for {data.task}"
-        )
-    return (
-        config.override(fit=data.fit) if isinstance(config, ClassificationConfig) and config.fit == "auto" else config
-    )
 
 
 def _choose_split(
@@ -332,21 +337,12 @@ def _measure(
     ensemble: Ensemble, names: Sequence[str], data: LabelledData, *, strict: bool, reporter: Reporter
 ) -> list[Row]:
     """Return a row for each case that can be used, measured as `evaluate` does: on the scan's own grid."""
-    cases = [case for case in data.cases if case.name in set(names)]
+    wanted = set(names)
+    cases = [case for case in data.cases if case.name in wanted]
     rows, skipped = measure_cases(ensemble, cases, data, strict=strict, reporter=reporter) if cases else ([], [])
     if skipped and not rows:
         raise DataError(f"none of {len(cases)} cases to measure is usable; the first: {skipped[0].reason}")
     return rows
-
-
-def fold_folder(output: str | Path, fold: int) -> Path:
-    """Return the folder of a fold's run.
-
-    Example:
-        >>> fold_folder("runs/hippocampus", 2).as_posix()
-        'runs/hippocampus/fold2'
-    """
-    return Path(output) / f"fold{fold}"
 
 
 def _train_folds(
@@ -355,7 +351,9 @@ def _train_folds(
     config: FinetuningConfig,
     output: Path,
     reporter: Reporter,
-) -> dict[str, float]:
+    *,
+    resume: bool,
+) -> tuple[Path, dict[str, float]]:
     """Train one fold, or all of them one after the other and put their test patients together.
 
     Args:
@@ -364,24 +362,33 @@ def _train_folds(
         config: The configuration of all folds.
         output: Gets one folder per fold.
         reporter: Receives the progress.
+        resume: Resume the folds that have begun.
     """
+    alone, folds = config.fold is not None, range(config.folds)
+    folders = {fold: output / f"fold{fold}" for fold in ([config.fold] if config.fold is not None else folds)}
+    if not resume:
+        Run.check(*folders.values() if alone else (output,))
+    elif not any(folder.exists() for folder in folders.values()):
+        raise TrainingError(f"{output}: holds no fold to resume; start without --resume")
     measured: dict[str, float] = {}
-    for fold in range(config.folds) if config.fold is None else (config.fold,):
-        folder, own = fold_folder(output, fold), config.override(fold=fold)
-        resume = (folder / RUN_NAME).exists()
-        reporter.note(f"fold {fold}, {fold + 1} of {config.folds}" + (": resuming" if resume else ""))
+    for fold, folder in folders.items():
+        own, begun = config.override(fold=fold), (folder / RUN_NAME).exists()
+        reporter.note(f"fold {fold}, {fold + 1} of {config.folds}" + (": resuming" if begun else ""))
         try:
-            measured = train(own, split_cases(data, own), folder, resume=resume)
+            measured = train(own, split_cases(data, own), folder, resume=begun)
         except Interrupted as signal:
             raise Interrupted(
                 signal.signum,
                 f"interrupted in fold {fold} of {config.folds}, nothing is lost; resume with the same command and "
                 f"--resume --output {output}",
             ) from signal
-    return measured if config.fold is not None else pool_folds(output, data, config, reporter)
+    places = list(folders.values())
+    return (places[0], measured) if alone else (output, pool_folds(places, data, config, reporter))
 
 
-def pool_folds(output: Path, data: LabelledData, config: FinetuningConfig, reporter: Reporter) -> dict[str, float]:
+def pool_folds(
+    folders: Sequence[Path], data: LabelledData, config: FinetuningConfig, reporter: Reporter
+) -> dict[str, float]:
     """Put the test patients of all folds together, each measured by a network that has not seen it.
 
     Writes `results.json`, with each fold's own values, and `test.csv` beside the folders of the folds.
@@ -392,9 +399,9 @@ def pool_folds(output: Path, data: LabelledData, config: FinetuningConfig, repor
     Raises:
         DataError: A fold does not have results.
     """
-    folders = [fold_folder(output, fold) for fold in range(config.folds)]
+    output = folders[0].parent
     results = [read_results(folder) for folder in folders]
-    with parsing(output, DataError, what="as folds", remedy=f"delete their {RESULTS_NAME} and resume"):
+    with parsing(output, DataError, what="as folds", remedy="delete their results.json and resume"):
         read = [read_rows(folder, result) for folder, result in zip(folders, results, strict=True)]
         rows = [{**row, "fold": fold} for fold, own in enumerate(read) for row in own]
         test = summarize(rows, data, config)
@@ -407,22 +414,3 @@ def pool_folds(output: Path, data: LabelledData, config: FinetuningConfig, repor
         reporter.note(explanation)
     write_results(output, data, config, rows, test=test, **more)
     return flat(test)
-
-
-def _check_folds(data: LabelledData, config: FinetuningConfig, output: Path, split: object, *, resume: bool) -> None:
-    """Refuse folds that cannot be, and an output that holds something else.
-
-    Raises:
-        ConfigurationError: A split is given as well, by the user or by the data's own file.
-        TrainingError: The output holds a run or a fold that is to be trained, or there is no fold to resume.
-    """
-    if split is not None or any(case.part == "test" for case in data.cases):
-        whose = "a split" if split is not None else f"the test part that {data.name} names"
-        raise ConfigurationError(
-            f"folds: received {config.folds} beside {whose}; each fold is a test part: leave one of them out"
-        )
-    wanted = range(config.folds) if config.fold is None else (config.fold,)
-    if not resume:
-        Run.check(output if config.fold is None else fold_folder(output, config.fold))
-    elif not any(fold_folder(output, fold).exists() for fold in wanted):
-        raise TrainingError(f"{output}: holds no fold to resume; start without --resume")

@@ -4,12 +4,9 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from loopback_hub import LoopbackHub
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.cli import options
 from modelsgenesis.errors import HubError
@@ -17,12 +14,12 @@ from runs_to_push import TINY, cached_files
 
 
 @pytest.fixture(autouse=True)
-def _at_home(home: Path, cards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _at_home(home, cards, monkeypatch):
     """Give every test a home with one card of its own, and a wide terminal."""
     monkeypatch.setenv("COLUMNS", "200")
 
 
-def test_list_shows_the_registry(command: Callable) -> None:
+def test_list_shows_the_registry(command):
     shown = command("list", "--modality", "ct", "--dims", 3)
     header, *rows = [line.split() for line in shown.out.splitlines()]
     assert (shown.status, header[:3], header[-1]) == (0, ["name", "modality", "dims"], "licence")
@@ -32,7 +29,7 @@ def test_list_shows_the_registry(command: Callable) -> None:
     assert (found[0]["repository"], found[0]["license"]) == (TINY, "cc-by-4.0")
 
 
-def test_info_describes_a_model_or_a_folder(command: Callable, run: Path) -> None:
+def test_info_describes_a_model_or_a_folder(command, run):
     shown = command("info", "tiny-ct")
     assert ["input.window", "-1000.0,", "1000.0"] in [line.split() for line in shown.out.splitlines()]
     assert command("info", "tiny-ct", "--json").json()["patch_size"] == [16, 16, 8]
@@ -40,14 +37,14 @@ def test_info_describes_a_model_or_a_folder(command: Callable, run: Path) -> Non
 
 
 @pytest.mark.parametrize("name", ["info", "card", "download", "verify"])
-def test_an_unknown_name_is_one_line_with_the_nearest(command: Callable, name: str) -> None:
+def test_an_unknown_name_is_one_line_with_the_nearest(command, name):
     ended = command(name, "tiny-cd")
     assert (ended.status, ended.out, ended.err.count("\n")) == (1, "", 1)
     assert ended.err.startswith("error: tiny-cd: ")
     assert "did you mean tiny-ct?" in ended.err
 
 
-def test_card_is_rendered_and_checked(command: Callable, run: Path) -> None:
+def test_card_is_rendered_and_checked(command, run):
     assert "Some prose." in command("card", "tiny-ct").out
     checked = command("card", run, "--check")
     assert checked.status == 1
@@ -58,7 +55,7 @@ def test_card_is_rendered_and_checked(command: Callable, run: Path) -> None:
     assert "config.json describes the network" in command("card", run).out
 
 
-def test_push_download_verify_and_cache(command: Callable, hub: LoopbackHub, run: Path, tmp_path: Path) -> None:
+def test_push_download_verify_and_cache(command, hub, run, tmp_path):
     pushed = command("push", run, "--hub-model-id", TINY)
     assert (pushed.status, pushed.out) == (0, f"{hub.url}/{TINY}\n")
     assert pushed.err.splitlines()[:2] == ["checking the bundle", f"comparing with {TINY}"]
@@ -77,7 +74,7 @@ def test_push_download_verify_and_cache(command: Callable, hub: LoopbackHub, run
     assert command("cache", "--all").status == 2
 
 
-def test_push_as_json_with_options(command: Callable, hub: LoopbackHub, run: Path) -> None:
+def test_push_as_json_with_options(command, hub, run):
     pushed = command("push", run, "--hub-model-id", TINY, "--private", "--revision", "v1", "--quiet", "--json")
     assert (pushed.status, pushed.err, pushed.json()["private"]) == (0, "", True)
     assert hub.repositories[TINY].heads["v1"] == pushed.json()["commit"]
@@ -85,9 +82,7 @@ def test_push_as_json_with_options(command: Callable, hub: LoopbackHub, run: Pat
     assert proposed.out == f"{hub.url}/{TINY}/discussions/1\n"
 
 
-def test_a_download_of_what_is_here_without_a_network_warns(
-    command: Callable, hub: LoopbackHub, tiny_on_hub: str
-) -> None:
+def test_a_download_of_what_is_here_without_a_network_warns(command, hub, tiny_on_hub):
     first = command("download", TINY)
     assert first.status == 0, first.err
     folder = first.out
@@ -99,9 +94,7 @@ def test_a_download_of_what_is_here_without_a_network_warns(
     assert "using the copy" in warned.err
 
 
-def test_a_large_download_is_shown_in_megabytes(
-    command: Callable, hub: LoopbackHub, run: Path, monkeypatch: pytest.MonkeyPatch, home: Path
-) -> None:
+def test_a_large_download_is_shown_in_megabytes(command, hub, run, monkeypatch, home):
     monkeypatch.setattr("modelsgenesis.hub.download._SMALL", 8 << 20)
     card = (run / "README.md").read_bytes()
     files = {name: (run / name).read_bytes() for name in ("config.json", "model.safetensors")}
@@ -112,7 +105,7 @@ def test_a_large_download_is_shown_in_megabytes(
     assert "README.md" in cached_files(home)
 
 
-def test_a_token_is_never_printed(command: Callable, hub: LoopbackHub, run: Path) -> None:
+def test_a_token_is_never_printed(command, hub, run):
     secret = "hf_" + "secret" * 5
     for arguments in (("push", run, "--hub-model-id", TINY), ("download", TINY)):
         ended = command(*arguments, "--token", secret)
@@ -121,9 +114,7 @@ def test_a_token_is_never_printed(command: Callable, hub: LoopbackHub, run: Path
         assert secret not in ended.out + ended.err
 
 
-def test_a_push_after_training_that_fails_keeps_the_run_and_says_how_to_repeat(
-    hub: LoopbackHub, run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_push_after_training_that_fails_keeps_the_run_and_says_how_to_repeat(hub, run, monkeypatch, capsys):
     again = f"modelsgenesis push {run} --hub-model-id {TINY} --private"
     options.publish(run, TINY, True, None, to_stderr=True)
     assert capsys.readouterr() == ("", f"{hub.url}/{TINY}\n")
@@ -133,12 +124,10 @@ def test_a_push_after_training_that_fails_keeps_the_run_and_says_how_to_repeat(
     load_bundle(run)
 
 
-def test_a_whole_life_in_processes_of_their_own(
-    hub: LoopbackHub, run: Path, environment: dict[str, str], tmp_path: Path
-) -> None:
+def test_a_whole_life_in_processes_of_their_own(hub, run, environment, tmp_path):
     """Push, then load by the public API with an empty cache; then again with connections forbidden."""
 
-    def python(*arguments: str, **changes: str) -> str:
+    def python(*arguments, **changes):
         command = [sys.executable, *arguments]
         ended = subprocess.run(command, env={**environment, **changes}, capture_output=True, text=True)
         assert ended.returncode == 0, ended.stderr

@@ -1,17 +1,15 @@
 import socket
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 
 @pytest.fixture(autouse=True)
-def _at_home(home: Path) -> None:
+def _at_home(home):
     """Keep every test of this folder in a home of its own."""
 
 
 @pytest.fixture
-def closed_port() -> int:
+def closed_port():
     """A port on which nobody listens."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -19,10 +17,10 @@ def closed_port() -> int:
 
 
 @pytest.fixture
-def no_network(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+def no_network(monkeypatch):
     """Call it, and from then on any connection of this process is an error."""
 
-    def refuse(*_: object) -> None:
+    def refuse(*_):
         raise AssertionError("a connection was opened")
 
     return lambda: monkeypatch.setattr(socket.socket, "connect", refuse)

@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelsgenesis.files import sha256_of
-from modelsgenesis.hub.cache import Cache, Record, cached_bundles, key_of, open_cache, prune
+from modelsgenesis.hub.cache import Record, cached_bundles, key_of, open_cache, prune
 
 RECORD = Record(repository="clinic/tiny", commit="0" * 40, fingerprint="", root="bundles", folder="tiny-1", files={})
 
 
 @pytest.fixture
-def cache() -> Cache:
+def cache():
     """A cache with two converted bundles, to one of which a record leads."""
     cache = open_cache()
     for name in ("tiny-1", "tiny-0"):
@@ -23,7 +23,7 @@ def cache() -> Cache:
     return cache
 
 
-def test_the_environment_says_where_the_cache_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_the_environment_says_where_the_cache_is(monkeypatch, tmp_path):
     monkeypatch.delenv("HF_HOME")
     for variable, place in (
         ("XDG_CACHE_HOME", "modelsgenesis"),
@@ -34,7 +34,7 @@ def test_the_environment_says_where_the_cache_is(monkeypatch: pytest.MonkeyPatch
         assert open_cache().root == tmp_path / variable / place
 
 
-def test_a_record_is_read_back_until_it_is_forgotten_or_damaged(cache: Cache) -> None:
+def test_a_record_is_read_back_until_it_is_forgotten_or_damaged(cache):
     cache.forget("clinic/other")
     assert cache.read("k") is not None
     cache.forget("clinic/tiny")
@@ -44,7 +44,7 @@ def test_a_record_is_read_back_until_it_is_forgotten_or_damaged(cache: Cache) ->
         assert cache.read("k") is None
 
 
-def test_bundles_that_nothing_leads_to_are_pruned(cache: Cache) -> None:
+def test_bundles_that_nothing_leads_to_are_pruned(cache):
     listed = [(bundle.name, bundle.size, bundle.used) for bundle in cached_bundles()]
     assert listed == [("tiny-0", 1000, False), ("tiny-1", 1000, True)]
     assert [bundle.name for bundle in prune()] == ["tiny-0"]
@@ -53,12 +53,10 @@ def test_bundles_that_nothing_leads_to_are_pruned(cache: Cache) -> None:
     assert cached_bundles() == []
 
 
-def test_untouched_files_are_taken_as_they_are_and_touched_ones_read(
-    cache: Cache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_untouched_files_are_taken_as_they_are_and_touched_ones_read(cache, monkeypatch):
     read: list[Path] = []
 
-    def digest(path: Path) -> str:
+    def digest(path):
         read.append(path)
         return sha256_of(path)
 
@@ -67,7 +65,7 @@ def test_untouched_files_are_taken_as_they_are_and_touched_ones_read(
     assert record is not None
     later = (cache.records / "k.json").stat().st_mtime_ns + 10**9
 
-    def is_intact(recorded_at: int) -> bool:
+    def is_intact(recorded_at):
         import os
 
         os.utime(cache.records / "k.json", ns=(recorded_at, recorded_at))
@@ -87,7 +85,7 @@ def test_untouched_files_are_taken_as_they_are_and_touched_ones_read(
     st.lists(st.text(max_size=30), min_size=1, max_size=3),
     st.lists(st.text(max_size=30), min_size=1, max_size=3),
 )
-def test_keys_are_file_names_and_tell_requests_apart(first: list[str], second: list[str]) -> None:
+def test_keys_are_file_names_and_tell_requests_apart(first, second):
     key = key_of(*first)
     assert not set("/\\") & set(key)
     assert len(key) < 100

@@ -3,7 +3,6 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ import pytest
 import torch
 from huggingface_hub import constants, hf_hub_download
 
-from loopback_hub import LoopbackHub, use_endpoint
+from loopback_hub import use_endpoint
 from modelsgenesis import checkpoints
 from modelsgenesis.checkpoints import Bundle, export_bundle, load_bundle
 from modelsgenesis.configs import GenesisUNetConfig
@@ -27,12 +26,12 @@ FILES = ["README.md", "config.json", "model.safetensors"]
 
 
 @pytest.fixture
-def other(tmp_path: Path) -> dict[str, bytes]:
+def other(tmp_path):
     """The files of another run."""
     return bundle_files(write_run(tmp_path / "other", seed=1))
 
 
-def test_a_folder_is_returned_as_it_is(run: Path, tmp_path: Path, no_network: Callable[[], None]) -> None:
+def test_a_folder_is_returned_as_it_is(run, tmp_path, no_network):
     no_network()
     assert fetch_bundle(run) == fetch_bundle(str(run)) == run
     assert "not a bundle" in failure(lambda: fetch_bundle(tmp_path), CheckpointError)
@@ -41,9 +40,7 @@ def test_a_folder_is_returned_as_it_is(run: Path, tmp_path: Path, no_network: Ca
         assert "no such folder" in failure(lambda name=name: fetch_bundle(name), "unknown")
 
 
-def test_a_warm_bundle_needs_no_connection(
-    tiny_on_hub: str, run: Path, home: Path, monkeypatch: pytest.MonkeyPatch, no_network: Callable[[], None]
-) -> None:
+def test_a_warm_bundle_needs_no_connection(tiny_on_hub, run, home, monkeypatch, no_network):
     """Nor does one in a cache that was carried to a machine without a network."""
     cold = fetch_bundle(TINY)
     no_network()
@@ -55,9 +52,7 @@ def test_a_warm_bundle_needs_no_connection(
     assert carried in fetch_bundle(TINY).parents
 
 
-def test_all_files_come_from_one_commit_though_the_branch_moves(
-    tiny_on_hub: str, hub: LoopbackHub, run: Path, other: dict[str, bytes]
-) -> None:
+def test_all_files_come_from_one_commit_though_the_branch_moves(tiny_on_hub, hub, run, other):
     first = hub.repositories[TINY].heads["main"]
     hub.fault("GET .*config.json", call=lambda: hub.add(TINY, other))
     folder = fetch_bundle(TINY)
@@ -69,9 +64,7 @@ def test_all_files_come_from_one_commit_though_the_branch_moves(
     assert fetch_bundle(TINY) == after
 
 
-def test_a_revision_is_a_branch_or_a_commit(
-    tiny_on_hub: str, hub: LoopbackHub, other: dict[str, bytes], run: Path
-) -> None:
+def test_a_revision_is_a_branch_or_a_commit(tiny_on_hub, hub, other, run):
     first = hub.repositories[TINY].heads["main"]
     hub.add(TINY, other)
     hub.add(TINY, bundle_files(run), branch="wild/branch")
@@ -81,14 +74,14 @@ def test_a_revision_is_a_branch_or_a_commit(
     assert "'gone'" in failure(lambda: fetch_bundle(TINY, revision="gone"), "unknown")
 
 
-def test_a_name_of_the_registry_pins_the_file(tiny_on_hub: str, run: Path, cards: Path, hub: LoopbackHub) -> None:
+def test_a_name_of_the_registry_pins_the_file(tiny_on_hub, run, cards, hub):
     write_card(cards, sha256=hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest())
     assert fetch_bundle("tiny-ct").name == hub.repositories[TINY].heads["main"]
     write_card(cards, sha256="a" * 64)  # later: it is checked against what is here
     assert "pins aaaaaaaaaaaa" in failure(lambda: fetch_bundle("tiny-ct"), "other")
 
 
-def test_a_card_that_describes_another_model_is_refused(tiny_on_hub: str, cards: Path, home: Path) -> None:
+def test_a_card_that_describes_another_model_is_refused(tiny_on_hub, cards, home):
     write_card(cards, network="{kind: genesis_unet, widths: [4, 16], norm: instance}")
     message = failure(lambda: fetch_bundle("tiny-ct"), CheckpointError)
     assert message.startswith("tiny-ct: its file has network ")
@@ -96,7 +89,7 @@ def test_a_card_that_describes_another_model_is_refused(tiny_on_hub: str, cards:
     assert not [name for name in cached_files(home) if name.startswith("record")]
 
 
-def test_a_card_can_name_files_beside_it(run: Path, cards: Path, no_network: Callable[[], None]) -> None:
+def test_a_card_can_name_files_beside_it(run, cards, no_network):
     no_network()
     write_card(cards, repository="null", file="tiny/model.safetensors")
     write_run(cards / "tiny")
@@ -109,9 +102,7 @@ def test_a_card_can_name_files_beside_it(run: Path, cards: Path, no_network: Cal
     assert "in the folder of its card" in failure(lambda: fetch_bundle("tiny-ct"), CheckpointError)
 
 
-def test_what_was_altered_in_the_cache_is_fetched_again_or_refused(
-    tiny_on_hub: str, closed_port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_altered_in_the_cache_is_fetched_again_or_refused(tiny_on_hub, closed_port, monkeypatch):
     weights = fetch_bundle(TINY) / "model.safetensors"
     content = weights.read_bytes()
     altered = content[:-1] + bytes([content[-1] ^ 1])
@@ -122,7 +113,7 @@ def test_what_was_altered_in_the_cache_is_fetched_again_or_refused(
     assert "the copy here was altered, and " in failure(lambda: fetch_bundle(TINY), "other")
 
 
-def test_what_another_program_put_into_the_cache_is_not_trusted(tiny_on_hub: str, hub: LoopbackHub, run: Path) -> None:
+def test_what_another_program_put_into_the_cache_is_not_trusted(tiny_on_hub, hub, run):
     """The client itself keeps a corrupted file of the right size; ours finds it and takes the good one."""
     hub.fault("GET /large/", corrupt=True)
     bad = Path(hf_hub_download(TINY, "model.safetensors")).read_bytes()
@@ -132,23 +123,19 @@ def test_what_another_program_put_into_the_cache_is_not_trusted(tiny_on_hub: str
     assert (fetch_bundle(TINY) / "model.safetensors").read_bytes() == good
 
 
-def test_progress_is_told_by_file_and_nothing_is_drawn(
-    tiny_on_hub: str, run: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_progress_is_told_by_file_and_nothing_is_drawn(tiny_on_hub, run, capfd):
     told: dict[str, Any] = {}
     fetch_bundle(TINY, progress=lambda file, done, total: told.update({file: (done, total)}))
     assert told == {name: (len(content), len(content)) for name, content in bundle_files(run).items()}
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_cache_folder_of_ones_own_holds_everything(tiny_on_hub: str, tmp_path: Path, home: Path) -> None:
+def test_a_cache_folder_of_ones_own_holds_everything(tiny_on_hub, tmp_path, home):
     assert tmp_path / "mine" in fetch_bundle(TINY, cache=tmp_path / "mine").parents
     assert not home.exists()
 
 
-def test_offline_mode_opens_no_connection(
-    tiny_on_hub: str, monkeypatch: pytest.MonkeyPatch, no_network: Callable[[], None]
-) -> None:
+def test_offline_mode_opens_no_connection(tiny_on_hub, monkeypatch, no_network):
     fetch_bundle(TINY)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     no_network()
@@ -158,15 +145,13 @@ def test_offline_mode_opens_no_connection(
     assert "HF_HUB_OFFLINE" in failure(lambda: fetch_bundle("clinic/new"), "unreachable")
 
 
-def test_a_repository_of_another_format_names_the_models_that_read_it(
-    hub: LoopbackHub, cards: Path, home: Path
-) -> None:
+def test_a_repository_of_another_format_names_the_models_that_read_it(hub, cards, home):
     hub.add(TINY, {"Genesis.pt": b"x"})
     assert "the registry reads it as tiny-ct" in failure(lambda: fetch_bundle(TINY), CheckpointError)
     assert cached_files(home) == []
 
 
-def test_copy_and_verify(tiny_on_hub: str, run: Path, tmp_path: Path) -> None:
+def test_copy_and_verify(tiny_on_hub, run, tmp_path):
     for use in (verify, find_cached):
         assert "modelsgenesis download clinic/tiny" in failure(lambda use=use: use(TINY), "unknown")
     folder = fetch_bundle(TINY)
@@ -184,7 +169,7 @@ def test_copy_and_verify(tiny_on_hub: str, run: Path, tmp_path: Path) -> None:
     load_bundle(copy)
 
 
-def test_digests_are_gits_and_sha256(tmp_path: Path) -> None:
+def test_digests_are_gits_and_sha256(tmp_path):
     """Golden values of `git hash-object` and `sha256sum` for the same content."""
     path = tmp_path / "a"
     path.write_bytes(b"hello\n")
@@ -195,14 +180,14 @@ def test_digests_are_gits_and_sha256(tmp_path: Path) -> None:
 AUTHORS = "authors/weights"
 
 
-def write_foreign_card(cards: Path, widths: str = "[4, 8, 16, 32]", **changes: str) -> None:
+def write_foreign_card(cards, widths="[4, 8, 16, 32]", **changes):
     network = f"{{kind: genesis_unet, widths: {widths}}}"
     what = {"repository": AUTHORS, "file": "Genesis.pt", "format": "genesis-pytorch", "network": network, **changes}
     write_card(cards, "foreign", parameters=100_000, **what)
 
 
 @pytest.fixture
-def published(hub: LoopbackHub, cards: Path, tmp_path: Path) -> Bundle:
+def published(hub, cards, tmp_path):
     """A small network in the layout of the release, on the Hub, with a card."""
     torch.manual_seed(0)
     network = GenesisUNetConfig(widths=(4, 8, 16, 32))
@@ -213,9 +198,7 @@ def published(hub: LoopbackHub, cards: Path, tmp_path: Path) -> Bundle:
     return bundle
 
 
-def test_a_foreign_file_becomes_a_bundle_that_says_where_it_is_from(
-    published: Bundle, hub: LoopbackHub, cards: Path, home: Path, no_network: Callable[[], None]
-) -> None:
+def test_a_foreign_file_becomes_a_bundle_that_says_where_it_is_from(published, hub, cards, home, no_network):
     """Once: the next time it is found without a connection."""
     folder = fetch_bundle("foreign")
     assert folder.parent == home / "modelsgenesis" / "bundles"
@@ -240,9 +223,7 @@ def test_a_foreign_file_becomes_a_bundle_that_says_where_it_is_from(
     assert [bundle.used for bundle in cached_bundles()] == [True]
 
 
-def test_a_newer_converter_converts_anew_from_the_same_download(
-    published: Bundle, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_newer_converter_converts_anew_from_the_same_download(published, hub, monkeypatch):
     first = fetch_bundle("foreign")
     monkeypatch.setattr(checkpoints, "CONVERTER_VERSION", "newer")
     second = fetch_bundle("foreign")
@@ -253,7 +234,7 @@ def test_a_newer_converter_converts_anew_from_the_same_download(
     assert hub.count("GET /large/") == 1
 
 
-def test_an_altered_bundle_is_converted_again(published: Bundle) -> None:
+def test_an_altered_bundle_is_converted_again(published):
     config = fetch_bundle("foreign") / "config.json"
     config.write_text(json.dumps({**json.loads(config.read_text()), "labels": ["x"]}))
     with pytest.raises(HubError, match=r"config\.json"):
@@ -261,7 +242,7 @@ def test_an_altered_bundle_is_converted_again(published: Bundle) -> None:
     assert load_bundle(fetch_bundle("foreign")).config.labels == ()
 
 
-def test_two_conversions_at_once_give_one_bundle(published: Bundle, home: Path) -> None:
+def test_two_conversions_at_once_give_one_bundle(published, home):
     with ThreadPoolExecutor(2) as pool:
         folders = set(pool.map(lambda _: fetch_bundle("foreign"), range(2)))
     assert len(folders) == 1
@@ -270,17 +251,15 @@ def test_two_conversions_at_once_give_one_bundle(published: Bundle, home: Path) 
 
 
 class _Evil:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path):
         self.path = path
 
-    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+    def __reduce__(self):
         return Path.touch, (self.path,)
 
 
 @pytest.mark.parametrize("what", ["another network", "code", "too large", "a missing file"])
-def test_a_file_that_cannot_be_converted_leaves_no_bundle(
-    hub: LoopbackHub, published: Bundle, cards: Path, tmp_path: Path, home: Path, what: str
-) -> None:
+def test_a_file_that_cannot_be_converted_leaves_no_bundle(hub, published, cards, tmp_path, home, what):
     word = "Genesis.pt"
     if what == "another network":
         write_foreign_card(cards, "[4, 8, 16, 64]")
@@ -300,7 +279,7 @@ def test_a_file_that_cannot_be_converted_leaves_no_bundle(
     assert not [name for name in cached_files(home) if name.startswith(("record", "bundle"))]
 
 
-def test_a_card_without_a_repository_names_a_bundle(cards: Path) -> None:
+def test_a_card_without_a_repository_names_a_bundle(cards):
     write_foreign_card(cards, repository="null")
     with pytest.raises(GenesisError, match="its format is bundle"):
         fetch_bundle("foreign")

@@ -5,13 +5,11 @@ import os
 import random
 import struct
 import time
-from pathlib import Path
-from typing import Any
 
 import pytest
 from huggingface_hub import constants
 
-from loopback_hub import Blob, LoopbackHub, use_endpoint
+from loopback_hub import Blob, use_endpoint
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.errors import CheckpointError
 from modelsgenesis.hub.download import copy_bundle, fetch_bundle
@@ -23,15 +21,7 @@ pytestmark = pytest.mark.usefixtures("tiny_on_hub")
 
 @pytest.mark.parametrize("with_a_copy", [False, True])
 @pytest.mark.parametrize(("trouble", "word"), [("refused", "cannot be reached"), ("silent", "in time")])
-def test_a_hub_that_cannot_be_reached_is_given_up_soon(
-    hub: LoopbackHub,
-    closed_port: int,
-    home: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    trouble: str,
-    word: str,
-    with_a_copy: bool,
-) -> None:
+def test_a_hub_that_cannot_be_reached_is_given_up_soon(hub, closed_port, home, monkeypatch, trouble, word, with_a_copy):
     here = fetch_bundle(TINY) if with_a_copy else None
     if trouble == "refused":
         use_endpoint(monkeypatch, f"http://127.0.0.1:{closed_port}")
@@ -49,9 +39,7 @@ def test_a_hub_that_cannot_be_reached_is_given_up_soon(
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_cut_body_is_resumed_where_it_broke(
-    hub: LoopbackHub, run: Path, seed: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cut_body_is_resumed_where_it_broke(hub, run, seed, monkeypatch):
     chunk = 1024  # the client keeps whole chunks only: of 10 MB, by default
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", chunk)
     weights = (run / "model.safetensors").read_bytes()
@@ -64,7 +52,7 @@ def test_a_cut_body_is_resumed_where_it_broke(
 
 @pytest.mark.parametrize("status", [500, 503])
 @pytest.mark.parametrize("what", [INFO, "HEAD .*safetensors", LARGE, "GET .*config.json"])
-def test_a_burst_of_server_errors_is_waited_out(hub: LoopbackHub, status: int, what: str) -> None:
+def test_a_burst_of_server_errors_is_waited_out(hub, status, what):
     hub.fault(what, status=status, times=3)
     load_bundle(fetch_bundle(TINY))
 
@@ -82,9 +70,7 @@ def test_a_burst_of_server_errors_is_waited_out(hub: LoopbackHub, status: int, w
         ("GET .*/README.md", {"corrupt": True}, "other", "README.md", ["config.json", "model.safetensors"]),
     ],
 )
-def test_what_does_not_go_away_is_said_and_leaves_only_whole_files(
-    hub: LoopbackHub, home: Path, where: str, fault: dict[str, Any], kind: str, word: str, kept: list[str]
-) -> None:
+def test_what_does_not_go_away_is_said_and_leaves_only_whole_files(hub, home, where, fault, kind, word, kept):
     hub.fault(where, times=99, **fault)
     assert word in failure(lambda: fetch_bundle(TINY), kind)
     assert cached_files(home) == kept
@@ -92,7 +78,7 @@ def test_what_does_not_go_away_is_said_and_leaves_only_whole_files(
     load_bundle(fetch_bundle(TINY))
 
 
-def test_a_wrong_digest_in_the_card_stops_before_the_download(hub: LoopbackHub, home: Path, cards: Path) -> None:
+def test_a_wrong_digest_in_the_card_stops_before_the_download(hub, home, cards):
     write_card(cards, sha256="a" * 64)
     message = failure(lambda: fetch_bundle("tiny-ct"), "other")
     assert "its card pins aaaaaaaaaaaa…; nothing was downloaded" in message
@@ -100,7 +86,7 @@ def test_a_wrong_digest_in_the_card_stops_before_the_download(hub: LoopbackHub, 
     assert "model.safetensors" not in cached_files(home)
 
 
-def test_the_token_stays_home(hub: LoopbackHub) -> None:
+def test_the_token_stays_home(hub):
     """Large files lie on another host, which the Hub redirects to."""
     fetch_bundle(TINY, token="hf_bob")
     sent = {(request.path.startswith("/large/"), request.origin, request.authorization) for request in hub.requests}
@@ -119,16 +105,7 @@ def test_the_token_stays_home(hub: LoopbackHub) -> None:
         ("a--b/c..d", "hf_bob", {}, "unknown", ["expected org/name"]),
     ],
 )
-def test_what_is_not_for_everybody(
-    hub: LoopbackHub,
-    home: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    name: str,
-    token: str | None,
-    state: dict[str, bool],
-    kind: str,
-    words: list[str],
-) -> None:
+def test_what_is_not_for_everybody(hub, home, monkeypatch, name, token, state, kind, words):
     if token is None:
         monkeypatch.delenv("HF_TOKEN")
     vars(hub.repositories[TINY]).update(state)
@@ -139,7 +116,7 @@ def test_what_is_not_for_everybody(
     load_bundle(fetch_bundle(TINY, token="hf_bob"))
 
 
-def test_paths_that_lead_out_are_never_followed(hub: LoopbackHub, tmp_path: Path) -> None:
+def test_paths_that_lead_out_are_never_followed(hub, tmp_path):
     hub.add(TINY, {"../../evil.json": b"{}", "/absolute.json": b"{}", "figures/../../x.png": b"x"})
     copy_bundle(fetch_bundle(TINY), tmp_path / "copy")
     load_bundle(tmp_path / "copy")
@@ -154,7 +131,7 @@ _HUGE = json.dumps({"head.weight": {"dtype": "F32", "shape": [50000, 50000], "da
     [b"../../../../etc/passwd", struct.pack("<Q", 10 << 30) + b"{}", struct.pack("<Q", len(_HUGE)) + _HUGE],
     ids=["the text of a link", "a header of 10 GB", "a tensor of 10 GB"],
 )
-def test_weights_that_lie_are_damaged(hub: LoopbackHub, content: bytes) -> None:
+def test_weights_that_lie_are_damaged(hub, content):
     blob = Blob(content, lfs=True)
     hub.large[blob.sha256] = content
     hub.repositories[TINY].files["model.safetensors"] = blob
@@ -162,7 +139,7 @@ def test_weights_that_lie_are_damaged(hub: LoopbackHub, content: bytes) -> None:
         load_bundle(fetch_bundle(TINY))
 
 
-def test_files_that_are_missing_or_said_to_have_10_gb_are_not_downloaded(hub: LoopbackHub, run: Path) -> None:
+def test_files_that_are_missing_or_said_to_have_10_gb_are_not_downloaded(hub, run):
     files, weights = hub.repositories[TINY].files, (run / "model.safetensors").read_bytes()
     files["model.safetensors"] = Blob(weights, lfs=True, claimed_size=10 << 30)
     assert "10,737,418,240 bytes" in failure(lambda: fetch_bundle(TINY), CheckpointError)
@@ -173,7 +150,7 @@ def test_files_that_are_missing_or_said_to_have_10_gb_are_not_downloaded(hub: Lo
     assert hub.count(LARGE) == 0
 
 
-def test_a_link_in_the_cache_that_leads_out_is_replaced_and_its_target_stays(hub: LoopbackHub, tmp_path: Path) -> None:
+def test_a_link_in_the_cache_that_leads_out_is_replaced_and_its_target_stays(hub, tmp_path):
     config = fetch_bundle(TINY) / "config.json"
     (tmp_path / "outside").write_text("{}")
     config.unlink()
@@ -188,7 +165,7 @@ def test_a_link_in_the_cache_that_leads_out_is_replaced_and_its_target_stays(hub
     assert "HF_HOME" in failure(lambda: fetch_bundle(TINY), "other")
 
 
-def test_a_cache_that_cannot_be_written_is_said(home: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_said(home):
     home.mkdir()
     (home / "hub").write_text("a file where the folder should be")
     assert "HF_HOME" in failure(lambda: fetch_bundle(TINY), "other")

@@ -5,15 +5,12 @@ import logging
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 from huggingface_hub import constants, get_session, set_client_factory
 from huggingface_hub.utils import _http, close_session
 
-from loopback_hub import LoopbackHub
 from modelsgenesis.errors import CheckpointError, ConfigurationError
 from modelsgenesis.hub import guard
 from modelsgenesis.hub.download import fetch_bundle
@@ -27,22 +24,22 @@ PAGE = {"body": b"<html>Welcome to the hotel</html>", "headers": {"Content-Type"
 OUT, SHA = "../../../../../canary", "0" * 40
 
 
-def body(value: object, **more: Any) -> dict[str, Any]:
+def body(value, **more):
     return {"body": value if isinstance(value, bytes) else json.dumps(value).encode(), **more}
 
 
-def info(file: Any = None, **changes: Any) -> dict[str, Any]:
+def info(file=None, **changes):
     """A description of a model, with something wrong in it or in its one file."""
     known = {"rfilename": "config.json", "size": 2, "blobId": SHA}
     file = {**known, **file} if isinstance(file, dict) else file
     return body({"id": TINY, "sha": SHA, "private": False, "siblings": [file or known], **changes})
 
 
-def headers(**values: str) -> dict[str, Any]:
+def headers(**values):
     return {"headers": {name.replace("_", "-"): value for name, value in values.items()}}
 
 
-def moved(to: str) -> dict[str, Any]:
+def moved(to):
     return body(b"", status=302, **headers(Location=to))
 
 
@@ -107,11 +104,11 @@ MISBEHAVIOUR = [  # where, what, and the error with a word of its message
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def impatient(monkeypatch):
     monkeypatch.setattr(guard, "PATIENCE", 1)
 
 
-def outside(root: Path) -> dict[str, bytes]:
+def outside(root):
     """Every file below a folder but those of the two caches."""
     hub = root / "home" / "hub"
     caches = (hub / "models--clinic--tiny", hub / ".locks" / "models--clinic--tiny", root / "home" / "modelsgenesis")
@@ -119,7 +116,7 @@ def outside(root: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in files if not any(cache in path.parents for cache in caches)}
 
 
-def soon_and_inside(call: Callable[[], object], kind: Any, root: Path) -> str:
+def soon_and_inside(call, kind, root):
     """Return the one line of the failure of a call, which came soon and touched nothing outside of the caches."""
     for folder in (root, root / "home", root / "home" / "hub"):
         folder.mkdir(exist_ok=True)
@@ -134,9 +131,7 @@ def soon_and_inside(call: Callable[[], object], kind: Any, root: Path) -> str:
 @pytest.mark.parametrize(
     ("where", "fault", "kind", "word"), MISBEHAVIOUR, ids=[f"{n}-{row[0]}" for n, row in enumerate(MISBEHAVIOUR)]
 )
-def test_it_is_one_line(
-    hub: LoopbackHub, run: Path, tmp_path: Path, where: str, fault: Any, kind: Any, word: str
-) -> None:
+def test_it_is_one_line(hub, run, tmp_path, where, fault, kind, word):
     up = where in (WHO, MAKE, YAML, PREUPLOAD, BATCH, PUT, COMMIT)
     if not up:
         hub.add(TINY, bundle_files(run))
@@ -145,14 +140,12 @@ def test_it_is_one_line(
     assert word in soon_and_inside(lambda: push_to_hub(run, name) if up else fetch_bundle(TINY), kind, tmp_path)
 
 
-def test_another_commit_than_was_asked_for_is_refused(hub: LoopbackHub, tmp_path: Path) -> None:
+def test_another_commit_than_was_asked_for_is_refused(hub, tmp_path):
     hub.fault(INFO, **info())
     assert SHA in soon_and_inside(lambda: fetch_bundle(f"{TINY}@{'1' * 40}"), "other", tmp_path)
 
 
-def test_a_way_that_is_less_safe_than_to_the_hub_is_not_taken(
-    hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_way_that_is_less_safe_than_to_the_hub_is_not_taken(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(guard, "_schemes", lambda: ("https",))
     assert "a way to http://" in soon_and_inside(lambda: fetch_bundle(TINY), "other", tmp_path)
     assert hub.requests == []
@@ -178,9 +171,7 @@ def test_a_way_that_is_less_safe_than_to_the_hub_is_not_taken(
         ("HF_TOKEN", "hf_secret\x07secret", "denied", "ASCII"),
     ],
 )  # fmt: skip
-def test_an_environment_that_cannot_be_is_one_line(
-    hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, kind: Any, word: str
-) -> None:
+def test_an_environment_that_cannot_be_is_one_line(hub, tmp_path, monkeypatch, name, value, kind, word):
     monkeypatch.setenv("NO_PROXY", "")
     monkeypatch.setenv(name, value)
     if name in ("HF_ENDPOINT", "HF_HUB_USER_AGENT_ORIGIN"):  # which the client has read already
@@ -192,7 +183,7 @@ def test_an_environment_that_cannot_be_is_one_line(
     assert not any(secret in message for secret in ("me:", "pass", "secret", "bcdefgh"))
 
 
-def test_a_setting_that_ends_the_client_as_it_is_imported_is_one_line(environment: dict[str, str]) -> None:
+def test_a_setting_that_ends_the_client_as_it_is_imported_is_one_line(environment):
     code = "import sys; sys.argv[1:] = ['download', 'clinic/tiny']; from modelsgenesis.cli import main; main()"
     changed = {**environment, "HF_HUB_ETAG_TIMEOUT": "abc"}
     ended = subprocess.run([sys.executable, "-c", code], env=changed, capture_output=True, text=True)
@@ -201,7 +192,7 @@ def test_a_setting_that_ends_the_client_as_it_is_imported_is_one_line(environmen
     assert ended.stderr.count("\n") == 1
 
 
-def test_blanks_round_a_token_are_not_sent(hub: LoopbackHub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blanks_round_a_token_are_not_sent(hub, run, monkeypatch):
     hub.add(TINY, bundle_files(run))
     monkeypatch.setenv("HF_TOKEN", " hf_alice\n")
     fetch_bundle(TINY)
@@ -209,9 +200,7 @@ def test_blanks_round_a_token_are_not_sent(hub: LoopbackHub, run: Path, monkeypa
     assert {request.authorization for request in hub.requests} == {None, "Bearer hf_alice", "Bearer hf_bob"}
 
 
-def test_a_retry_says_in_one_line_what_it_waits_for(
-    hub: LoopbackHub, run: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_retry_says_in_one_line_what_it_waits_for(hub, run, caplog):
     hub.add(TINY, bundle_files(run))
     for where in (INFO, HEAD, LARGE):
         hub.fault(where, status=503)
@@ -226,12 +215,10 @@ def test_a_retry_says_in_one_line_what_it_waits_for(
     assert not any("?" in line for line in lines)  # where the signature of an address begins
 
 
-def test_a_session_of_the_users_own_is_kept_and_others_calls_are_not_limited(
-    hub: LoopbackHub, run: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_session_of_the_users_own_is_kept_and_others_calls_are_not_limited(hub, run, monkeypatch):
     made: list[Any] = []
 
-    def own() -> Any:
+    def own():
         made.append(_http.default_client_factory())
         return made[-1]
 

@@ -5,11 +5,9 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pytest
 import safetensors.torch
@@ -18,7 +16,6 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from loopback_api import card_errors
-from loopback_hub import LoopbackHub
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.configs.front_matter import split_card
 from modelsgenesis.errors import HubError
@@ -31,33 +28,33 @@ PUBLISHED = {"config.json", "model.safetensors", "README.md", "figures/restorati
 SOURCE = "- Source: FILL IN the data set or hospital, the years, the scanners"
 
 
-def published_card(hub: LoopbackHub) -> str:
+def published_card(hub):
     return hub.repositories[GENESIS].files["README.md"].content.decode()
 
 
-def edit_on_the_hub(hub: LoopbackHub, old: str, new: str) -> None:
+def edit_on_the_hub(hub, old, new):
     card = published_card(hub)
     assert old in card
     hub.add(GENESIS, {"README.md": card.replace(old, new).encode()})
 
 
-def edit(run: Path, old: str, new: str) -> None:
+def edit(run, old, new):
     card = (run / "README.md").read_text()
     assert old in card
     (run / "README.md").write_text(card.replace(old, new))
 
 
 @pytest.fixture
-def second(tmp_path: Path) -> Path:
+def second(tmp_path):
     """Another run of the same network."""
     return write_run(tmp_path / "second", seed=1)
 
 
 @pytest.fixture
-def python(environment: dict[str, str], tmp_path: Path) -> Callable[[str], str]:
+def python(environment, tmp_path):
     """Run Python in a process of its own that speaks to the Hub, with an empty cache."""
 
-    def run(code: str) -> str:
+    def run(code):
         command = [sys.executable, "-c", code]
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
         assert ended.returncode == 0, ended.stderr
@@ -66,9 +63,7 @@ def python(environment: dict[str, str], tmp_path: Path) -> Callable[[str], str]:
     return run
 
 
-def test_a_push_is_one_commit_of_the_bundle_and_nothing_else(
-    hub: LoopbackHub, run: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_push_is_one_commit_of_the_bundle_and_nothing_else(hub, run, capfd):
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     told: list[str] = []
     made = push_to_hub(run, GENESIS, progress=told.append)
@@ -90,7 +85,7 @@ def test_a_push_is_one_commit_of_the_bundle_and_nothing_else(
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_pushed_card_passes_the_rules_of_the_hub(hub: LoopbackHub, run: Path, python: Callable[[str], str]) -> None:
+def test_a_pushed_card_passes_the_rules_of_the_hub(hub, run, python):
     push_to_hub(run, GENESIS)
     card = published_card(hub)
     assert card_errors(card) == []
@@ -104,9 +99,7 @@ def test_a_pushed_card_passes_the_rules_of_the_hub(hub: LoopbackHub, run: Path, 
     assert python(card.split("```python\n")[1].split("```")[0]) == "(1, 1, 16, 16, 8)\n"
 
 
-def test_the_documented_lines_load_it_without_this_package(
-    hub: LoopbackHub, run: Path, python: Callable[[str], str]
-) -> None:
+def test_the_documented_lines_load_it_without_this_package(hub, run, python):
     push_to_hub(run, GENESIS)
     page = (ROOT / "docs" / "hub.md").read_text("utf-8")
     found = re.search(r"<!-- test: plain -->\n```python\n(.*?)```", page, re.DOTALL)
@@ -117,21 +110,19 @@ def test_the_documented_lines_load_it_without_this_package(
     assert shown == f"genesis_unet ct {numbers}\n"
 
 
-def test_torch_hub_loads_it(run: Path) -> None:
+def test_torch_hub_loads_it(run):
     network = torch.hub.load(str(ROOT), "genesis", str(run), source="local", verbose=False)
     expected = load_bundle(run).network.state_dict()
     assert all(torch.equal(tensor, expected[name]) for name, tensor in network.state_dict().items())
 
 
-def test_names_without_an_owner_go_to_the_account_of_the_token(hub: LoopbackHub, run: Path) -> None:
+def test_names_without_an_owner_go_to_the_account_of_the_token(hub, run):
     assert push_to_hub(run, "mine").repository == "alice/mine"
     named = run.rename(run.with_name("my  run--1"))
     assert push_to_hub(named).repository == "alice/my-run-1"
 
 
-def test_a_private_push_stays_private_and_never_goes_to_a_public_repository(
-    hub: LoopbackHub, run: Path, second: Path
-) -> None:
+def test_a_private_push_stays_private_and_never_goes_to_a_public_repository(hub, run, second):
     assert push_to_hub(run, GENESIS, private=True).private
     assert push_to_hub(second, GENESIS).private
     assert hub.repositories[GENESIS].private
@@ -141,7 +132,7 @@ def test_a_private_push_stays_private_and_never_goes_to_a_public_repository(
     assert hub.repositories["clinic/public"].heads["main"] == first.commit
 
 
-def test_a_push_to_a_branch_makes_it_and_leaves_the_default_one(hub: LoopbackHub, run: Path, second: Path) -> None:
+def test_a_push_to_a_branch_makes_it_and_leaves_the_default_one(hub, run, second):
     first = push_to_hub(run, GENESIS)
     assert fetch_bundle(GENESIS, revision="main").name == first.commit
     pushed = push_to_hub(second, GENESIS, revision="v2")
@@ -152,14 +143,14 @@ def test_a_push_to_a_branch_makes_it_and_leaves_the_default_one(hub: LoopbackHub
 
 
 @pytest.mark.parametrize(("branch", "left"), [("v1", {".gitattributes"}), ("main", PUBLISHED | {".gitattributes"})])
-def test_a_first_push_can_go_to_a_branch(hub: LoopbackHub, run: Path, branch: str, left: set[str]) -> None:
+def test_a_first_push_can_go_to_a_branch(hub, run, branch, left):
     made = push_to_hub(run, GENESIS, revision=branch)
     assert hub.repositories[GENESIS].heads[branch] == made.commit
     assert set(hub.repositories[GENESIS].files) == left
     assert not made.private
 
 
-def test_a_proposal_leaves_the_branch_and_needs_no_write_access(hub: LoopbackHub, run: Path, second: Path) -> None:
+def test_a_proposal_leaves_the_branch_and_needs_no_write_access(hub, run, second):
     first = push_to_hub(run, GENESIS)
     made = push_to_hub(second, GENESIS, create_pr=True, token="hf_stranger")
     assert made.pull_request == f"{hub.url}/{GENESIS}/discussions/1"
@@ -168,7 +159,7 @@ def test_a_proposal_leaves_the_branch_and_needs_no_write_access(hub: LoopbackHub
         push_to_hub(run, GENESIS, create_pr=True, revision="v2")
 
 
-def test_prose_edited_on_the_hub_is_kept_and_our_section_renewed(hub: LoopbackHub, run: Path, second: Path) -> None:
+def test_prose_edited_on_the_hub_is_kept_and_our_section_renewed(hub, run, second):
     push_to_hub(run, GENESIS)
     edit_on_the_hub(hub, SOURCE, "- Source: St Elsewhere")
     edit_on_the_hub(hub, "library_name: modelsgenesis", "library_name: modelsgenesis\nlicense: cc-by-4.0")
@@ -182,7 +173,7 @@ def test_prose_edited_on_the_hub_is_kept_and_our_section_renewed(hub: LoopbackHu
     assert "lines to fill in; modelsgenesis card" in made.notes[-1]
 
 
-def test_prose_edited_in_the_run_replaces_only_what_nobody_touched_on_the_hub(hub: LoopbackHub, run: Path) -> None:
+def test_prose_edited_in_the_run_replaces_only_what_nobody_touched_on_the_hub(hub, run):
     push_to_hub(run, GENESIS)
     for old, new in ((SOURCE, "- Source: St Elsewhere"), ("St Elsewhere", "St Somewhere")):
         edit(run, old, new)
@@ -195,7 +186,7 @@ def test_prose_edited_in_the_run_replaces_only_what_nobody_touched_on_the_hub(hu
     assert any("the prose of the card on the Hub was kept; that of" in note for note in made.notes)
 
 
-def test_a_card_without_our_section_keeps_all_of_its_prose_and_no_card_becomes_one(hub: LoopbackHub, run: Path) -> None:
+def test_a_card_without_our_section_keeps_all_of_its_prose_and_no_card_becomes_one(hub, run):
     hub.add(GENESIS, {"README.md": b"---\nlicense: mit\ntags: [mine]\n---\n# My own words\n\nAbout it.\n"})
     (run / "README.md").unlink()
     push_to_hub(run, GENESIS)
@@ -207,7 +198,7 @@ def test_a_card_without_our_section_keeps_all_of_its_prose_and_no_card_becomes_o
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
-def test_a_figure_is_uploaded_as_its_pixels_alone(hub: LoopbackHub, run: Path, kind: str) -> None:
+def test_a_figure_is_uploaded_as_its_pixels_alone(hub, run, kind):
     texts, exif = PngInfo(), Image.Exif()
     texts.add_text("Source", "/data/patients/0001 Mueller^Anna")
     exif[0x010E] = "Mueller^Anna"
@@ -225,22 +216,22 @@ def test_a_figure_is_uploaded_as_its_pixels_alone(hub: LoopbackHub, run: Path, k
         assert kind != "png" or sent.tobytes() == original.tobytes()
 
 
-def _provenance(run: Path, **changes: object) -> None:
+def _provenance(run, **changes):
     config = json.loads((run / "config.json").read_text())
     config["provenance"].update(changes)
     (run / "config.json").write_text(json.dumps(config))
 
 
-def _weights(run: Path, metadata: Any = None, **tensors: torch.Tensor) -> None:
+def _weights(run, metadata=None, **tensors):
     path = run / "model.safetensors"
     safetensors.torch.save_file({**safetensors.torch.load_file(path), **tensors}, path, metadata=metadata)
 
 
-def _write(run: Path, text: str) -> None:
+def _write(run, text):
     edit(run, "FILL IN how it was done", text)
 
 
-def _record(run: Path, names: object, text: str) -> None:
+def _record(run, names, text):
     (run / "run.json").write_text(json.dumps({"split": names}))
     _write(run, text)
 
@@ -274,9 +265,7 @@ TOKEN = "hf_" + "aB3" * 11
         (lambda run: edit(run, "library_name:", "model-index: [3\nlibrary_name:"), "front matter"),
     ],
 )  # fmt: skip
-def test_a_run_that_must_not_be_published_never_reaches_the_hub(
-    hub: LoopbackHub, run: Path, damage: Callable[[Path], object], word: str
-) -> None:
+def test_a_run_that_must_not_be_published_never_reaches_the_hub(hub, run, damage, word):
     damage(run)
     message = failure(lambda: push_to_hub(run, GENESIS), "other")
     assert word in message
@@ -285,7 +274,7 @@ def test_a_run_that_must_not_be_published_never_reaches_the_hub(
 
 
 @pytest.mark.parametrize("text", ["a", "/a", "![", "![](", "1.", "a.", "~", "\\", "A^", "hf_", "x/", "a.nii ", "C:"])
-def test_a_long_text_is_searched_in_a_time_that_grows_with_its_length(run: Path, text: str) -> None:
+def test_a_long_text_is_searched_in_a_time_that_grows_with_its_length(run, text):
     _write(run, text * (200_000 // len(text)))
     begin = time.monotonic()
     with suppress(HubError):

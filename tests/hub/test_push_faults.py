@@ -7,21 +7,17 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from loopback_hub import LoopbackHub
 from modelsgenesis.errors import ConfigurationError, HubError
 from modelsgenesis.hub.push import push_to_hub
-from modelsgenesis.hub.repository import Publication
 from runs_to_push import GENESIS, failure, write_run
 
 COMMIT = "POST /api/models/.*/commit/"
 
 
-def refusal(kind: str, run: Path, repository: str = GENESIS, **options: Any) -> str:
+def refusal(kind, run, repository=GENESIS, **options):
     """Push, expect an error of exactly this kind, and return its one line, which tells how to repeat."""
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     message = failure(lambda: push_to_hub(run, repository, **options), kind)
@@ -31,17 +27,17 @@ def refusal(kind: str, run: Path, repository: str = GENESIS, **options: Any) -> 
     return message
 
 
-def nothing_to_see(hub: LoopbackHub) -> bool:
+def nothing_to_see(hub):
     return all(set(repo.files) == {".gitattributes"} for repo in hub.repositories.values())
 
 
 @pytest.fixture
-def second(tmp_path: Path) -> Path:
+def second(tmp_path):
     """Another run of the same network."""
     return write_run(tmp_path / "second", seed=1)
 
 
-def test_without_a_token(hub: LoopbackHub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_token(hub, run, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     message = refusal("denied", run, private=True, create_pr=True, revision="main")
     assert "hf auth login" in message
@@ -58,20 +54,18 @@ def test_without_a_token(hub: LoopbackHub, run: Path, monkeypatch: pytest.Monkey
         ("a--b/c..d", "hf_alice", "unknown", "expected org/name"),
     ],
 )
-def test_what_must_not_be_made_is_not(
-    hub: LoopbackHub, run: Path, repository: str, token: str, kind: str, word: str
-) -> None:
+def test_what_must_not_be_made_is_not(hub, run, repository, token, kind, word):
     assert word in refusal(kind, run, repository, token=token)
     assert hub.repositories == {}
 
 
-def test_without_the_rights_to_write(hub: LoopbackHub, run: Path, second: Path) -> None:
+def test_without_the_rights_to_write(hub, run, second):
     first = push_to_hub(run, GENESIS)
     assert "403" in refusal("denied", second, token="hf_stranger")
     assert hub.repositories[GENESIS].heads == {"main": first.commit}
 
 
-def test_a_header_that_the_hub_refuses_makes_nothing(hub: LoopbackHub, run: Path) -> None:
+def test_a_header_that_the_hub_refuses_makes_nothing(hub, run):
     card = run / "README.md"
     card.write_text(card.read_text().replace("library_name:", "license: nonsense\nlibrary_name:"))
     message = refusal("other", run)
@@ -95,9 +89,7 @@ def test_a_header_that_the_hub_refuses_makes_nothing(hub: LoopbackHub, run: Path
         (COMMIT, {"body": b"{}"}, "other"),
     ],
 )
-def test_a_failure_leaves_nothing_to_see_and_a_repeat_publishes_what_is_missing(
-    hub: LoopbackHub, run: Path, step: str, fault: dict[str, Any], kind: str
-) -> None:
+def test_a_failure_leaves_nothing_to_see_and_a_repeat_publishes_what_is_missing(hub, run, step, fault, kind):
     hub.fault(step, times=99, **fault)
     refusal(kind, run)
     assert nothing_to_see(hub)
@@ -108,14 +100,14 @@ def test_a_failure_leaves_nothing_to_see_and_a_repeat_publishes_what_is_missing(
     assert step != COMMIT or hub.count("PUT /large/") == uploaded == 2  # the weights and the figure
 
 
-def test_a_commit_whose_answer_was_lost_is_found_by_a_repeat(hub: LoopbackHub, run: Path) -> None:
+def test_a_commit_whose_answer_was_lost_is_found_by_a_repeat(hub, run):
     hub.fault(COMMIT, drop_after=True)
     refusal("unreachable", run)
     assert push_to_hub(run, GENESIS).commit == hub.repositories[GENESIS].heads["main"]
     assert len(hub.repositories[GENESIS].commits) == 2
 
 
-def test_a_push_in_between_is_refused(hub: LoopbackHub, run: Path, second: Path) -> None:
+def test_a_push_in_between_is_refused(hub, run, second):
     push_to_hub(run, GENESIS)
     hub.fault(COMMIT, call=lambda: hub.add(GENESIS, {"other.txt": b"from another push"}))
     message = refusal("conflict", second)
@@ -126,13 +118,13 @@ def test_a_push_in_between_is_refused(hub: LoopbackHub, run: Path, second: Path)
     assert files["model.safetensors"].content == (run / "model.safetensors").read_bytes()
 
 
-def test_of_two_pushes_at_once_one_wins_and_nothing_is_mixed(hub: LoopbackHub, run: Path, tmp_path: Path) -> None:
+def test_of_two_pushes_at_once_one_wins_and_nothing_is_mixed(hub, run, tmp_path):
     push_to_hub(run, GENESIS)
     runs = [write_run(tmp_path / f"run{seed}", seed=seed) for seed in (1, 2)]
     both = threading.Barrier(2)
     hub.fault(COMMIT, times=2, call=lambda: both.wait(20))
 
-    def push(run: Path) -> Publication | HubError:
+    def push(run):
         try:
             return push_to_hub(run, GENESIS)
         except HubError as error:
@@ -147,9 +139,7 @@ def test_of_two_pushes_at_once_one_wins_and_nothing_is_mixed(hub: LoopbackHub, r
         assert files[name].content == (runs[1 - outcomes.index(lost)] / name).read_bytes()
 
 
-def test_a_client_that_dies_in_mid_upload_leaves_nothing_to_see_and_a_repeat_succeeds(
-    hub: LoopbackHub, run: Path, environment: dict[str, str], home: Path
-) -> None:
+def test_a_client_that_dies_in_mid_upload_leaves_nothing_to_see_and_a_repeat_succeeds(hub, run, environment, home):
     code = f"from modelsgenesis import push_to_hub; push_to_hub({str(run)!r}, {GENESIS!r})"
     process = subprocess.Popen([sys.executable, "-c", code], env={**environment, "HF_HOME": str(home)})
     hub.fault("PUT /large/", call=lambda: os.kill(process.pid, signal.SIGKILL), drop=True)
@@ -160,7 +150,7 @@ def test_a_client_that_dies_in_mid_upload_leaves_nothing_to_see_and_a_repeat_suc
 
 
 @pytest.mark.parametrize("card", [b"\xff\xfe", b"---\n[\n---\n"])
-def test_a_published_card_that_cannot_be_read_is_said(hub: LoopbackHub, run: Path, card: bytes) -> None:
+def test_a_published_card_that_cannot_be_read_is_said(hub, run, card):
     hub.add(GENESIS, {"README.md": card})
     with pytest.raises((HubError, ConfigurationError), match=r"clinic/genesis/README\.md"):
         push_to_hub(run, GENESIS)

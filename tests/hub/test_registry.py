@@ -16,14 +16,14 @@ from modelsgenesis.hub.registry import is_inside
 from runs_to_push import failure, write_card
 
 
-def test_a_card_says_where_the_weights_are_and_what_they_expect(cards: Path) -> None:
+def test_a_card_says_where_the_weights_are_and_what_they_expect(cards):
     card = find_card("tiny-ct")
     assert (card.source.repository, card.license) == ("clinic/tiny", "cc-by-4.0")
     assert (card.source.input.window, card.source.network.widths) == ((-1000, 1000), (4, 8))
     assert card.text == card.path.read_text()
 
 
-def test_models_are_listed_by_name_modality_and_dimensions(cards: Path) -> None:
+def test_models_are_listed_by_name_modality_and_dimensions(cards):
     write_card(cards, "a-mri", input="{modality: mri, intensity: zscore}")
     (cards / "README.md").write_text("no card")
     assert [c.name for c in list_cards() if c.path.parent == cards] == ["a-mri", "tiny-ct"]
@@ -31,7 +31,7 @@ def test_models_are_listed_by_name_modality_and_dimensions(cards: Path) -> None:
     assert list_cards(modality="mri", dims=2) == []
 
 
-def test_an_unknown_name_is_answered_with_the_nearest(cards: Path) -> None:
+def test_an_unknown_name_is_answered_with_the_nearest(cards):
     assert "did you mean tiny-ct?" in failure(lambda: find_card("tiny-cr"), "unknown")
     assert "no model of this name" in failure(lambda: find_card("../cards/tiny-ct"), "unknown")
 
@@ -56,9 +56,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(cards: Path) -> None:
         (b"\xff\xfe\x00", "wrong.md"),
     ],
 )
-def test_a_wrong_card_is_refused_with_its_file_or_key(
-    cards: Path, changes: dict[str, str] | str | bytes, word: str
-) -> None:
+def test_a_wrong_card_is_refused_with_its_file_or_key(cards, changes, word):
     if isinstance(changes, dict):
         write_card(cards, "wrong", **changes)
     else:
@@ -66,12 +64,12 @@ def test_a_wrong_card_is_refused_with_its_file_or_key(
     assert word in failure(lambda: find_card("wrong"), ConfigurationError)
 
 
-def test_a_folder_of_cards_that_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_of_cards_that_is_not_there_is_said(monkeypatch):
     monkeypatch.setenv("MODELSGENESIS_CARDS", "/nowhere/cards")
     assert "/nowhere/cards" in failure(list_cards, ConfigurationError)
 
 
-def test_reading_cards_loads_neither_torch_nor_the_client(cards: Path) -> None:
+def test_reading_cards_loads_neither_torch_nor_the_client(cards):
     code = (
         "import sys; from modelsgenesis import hub; assert hub.find_card('tiny-ct');"
         "print([m for m in ('torch', 'huggingface_hub', 'numpy') if m in sys.modules])"
@@ -81,7 +79,7 @@ def test_reading_cards_loads_neither_torch_nor_the_client(cards: Path) -> None:
 
 
 @given(st.lists(st.sampled_from(["a", "..", ".", "", "b.pt", "C:", "\\x"]), min_size=1, max_size=5))
-def test_a_path_is_inside_exactly_when_it_leads_nowhere_else(parts: list[str]) -> None:
+def test_a_path_is_inside_exactly_when_it_leads_nowhere_else(parts):
     path = "/".join(parts)
     leads_out = path.startswith("/") or re.search(r"[\\:]", path) or ".." in parts
     named = any(part not in ("", ".") for part in parts)

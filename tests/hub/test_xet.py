@@ -2,13 +2,11 @@
 
 import hashlib
 import shutil
-from pathlib import Path
 
 import hf_xet
 import pytest
 from huggingface_hub import constants
 
-from loopback_hub import LoopbackHub
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.errors import HubError
 from modelsgenesis.hub import guard
@@ -18,7 +16,7 @@ from runs_to_push import GENESIS, cached_files
 
 
 @pytest.fixture(autouse=True)
-def store(hub: LoopbackHub, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def store(hub, run, tmp_path, monkeypatch):
     """Turn the storage of chunks on."""
     hub.xet = tmp_path / "chunks"
     hub.xet.mkdir()
@@ -31,7 +29,7 @@ def store(hub: LoopbackHub, run: Path, tmp_path: Path, monkeypatch: pytest.Monke
     return hub.xet
 
 
-def test_push_then_fetch(hub: LoopbackHub, run: Path) -> None:
+def test_push_then_fetch(hub, run):
     made = push_to_hub(run, GENESIS)
     assert hub.count("PUT /large/") == 0
     weights = (run / "model.safetensors").read_bytes()
@@ -44,7 +42,7 @@ def test_push_then_fetch(hub: LoopbackHub, run: Path) -> None:
     load_bundle(folder)
 
 
-def test_what_the_storage_gives_is_checked_too(hub: LoopbackHub, run: Path, home: Path) -> None:
+def test_what_the_storage_gives_is_checked_too(hub, run, home):
     """Another file's chunks under the record of this one."""
     push_to_hub(run, GENESIS)
     weights = next(iter(hub.xet_hashes))
@@ -62,9 +60,7 @@ def test_what_the_storage_gives_is_checked_too(hub: LoopbackHub, run: Path, home
     assert "model.safetensors" not in cached_files(home)
 
 
-def test_a_storage_that_fails_is_one_line(
-    hub: LoopbackHub, run: Path, home: Path, store: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_storage_that_fails_is_one_line(hub, run, home, store, monkeypatch):
     hub.xet = run / "config.json"  # a file where the folder should be
     with pytest.raises(HubError, match=r"the transfer broke off \(.*repeat with: "):
         push_to_hub(run, GENESIS)

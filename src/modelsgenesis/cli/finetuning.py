@@ -15,7 +15,7 @@ def finetune(
         str | None,
         Argument(
             help="Labelled images: a folder or file in the layout of the Decathlon or nnU-Net, one folder per class, a "
-            "CSV, MedMNIST or LUNA16; default: the embedded sample, or the run's when resuming."
+            "CSV or MedMNIST; default: the embedded sample, or the run's when resuming."
         ),
     ] = None,
     task: options.Task = None,
@@ -53,26 +53,22 @@ def finetune(
     """Train a segmentation or classification model with labels and measure it on held-out patients."""
     from modelsgenesis import finetuning
     from modelsgenesis.cli.results import print_results
-    from modelsgenesis.configs import FinetuningConfig, apply_settings
+    from modelsgenesis.configs import apply_settings
 
     if push_to_hub and folds and fold is None:
         raise typer.BadParameter("received with --folds, which makes several models; push one of its folders later")
     recorded = config_file or (output if resume and data is None else None)
     config = None if recorded is None else finetuning.read_config(recorded)
     given = {"modality": None if modality == "auto" else modality, "patient_pattern": patient, "cache": cache}
-    given |= {"source": None if data is None else (data,), "split": split, "init": init}
-    images = (config or FinetuningConfig()).with_data(**given).data
-    source = next(iter(images.source), None)
-    labelled = finetuning.read_task(source, task=task, modality=images.modality, patient_pattern=images.patient_pattern)
+    config, labelled = finetuning.resolve_config(data, config, task=task, split=split, init=init, **given)
     flags = {"freeze_encoder": freeze_encoder or None, "from_scratch": from_scratch or None, "folds": folds or None}
     asked = options.as_settings({"steps": steps, "labelled_patients": labels, "fold": fold, **flags})
-    config = (config or finetuning.default_finetuning(labelled, sample=source is None)).with_data(**given)
     config = apply_settings(config, [*asked, *(settings or [])])
     if show_config:
         print_json(config.to_dict())
         return
     run, _ = finetuning.finetune(
-        None if source is None else labelled,
+        labelled if config.data.source else None,
         output,
         config=config,
         device=device,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from modelsgenesis.data import ImageSource, ScanReference, SkippedScan, file_stem, scan_sources
 from modelsgenesis.data.dicom import FORMAT as DICOM
-from modelsgenesis.data.labelled.images import ArrayFile, ArrayImage
+from modelsgenesis.data.labelled.images import ArrayImage, array_names, read_array
 from modelsgenesis.data.names import channel_order
 from modelsgenesis.errors import DataError
 from modelsgenesis.files import read_json
@@ -113,20 +113,19 @@ def array_cases(path: Path, channels: int) -> list[Case]:
         DataError: There is no such array, or its images do not have the model's channels.
         ScanError: It is not an `.npz` file.
     """
-    file = ArrayFile(path)
-    held = file.keys()
+    held = array_names(path)
     keys = [key for key in held if key == "images" or key.endswith("_images")]
     if not keys:
         raise DataError(f"{path}: holds {', '.join(held) or 'no array'}; expected images, or test_images and so on")
     cases = []
     for key in keys:
-        shape = file.read(key).shape
+        shape = read_array(path, key).shape
         if channels > 1 and shape[-1] != channels:
             raise DataError(f"{path}: {key} is {shape}; the model takes {channels} channels, expected them last")
         part, digits = key.removesuffix("images"), len(str(shape[0] - 1))
         for index in range(shape[0]):
             colours = range(channels) if channels > 1 else [None]
-            images = tuple(ArrayImage(file=file, key=key, index=index, channel=channel) for channel in colours)
+            images = tuple(ArrayImage(path=path, key=key, index=index, channel=channel) for channel in colours)
             cases.append(Case(name=f"{part}{index:0{digits}d}", images=images))
     return cases
 

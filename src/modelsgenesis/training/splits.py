@@ -151,7 +151,7 @@ def _stratified(order: Sequence[str], cases: Sequence[LabelledCase]) -> list[str
 
 
 def check_split(split: Split, data: LabelledData) -> None:
-    """Refuse a split that names unknown cases, a patient in two parts, or leaves a class without example.
+    """Refuse a split that names unknown cases, or a patient in two parts.
 
     Raises:
         DataError: The split does not fit the data.
@@ -167,15 +167,6 @@ def check_split(split: Split, data: LabelledData) -> None:
                     f"the split has {patients[name]!r} in two parts, {place[patients[name]]} and {part}; a patient "
                     "belongs to one part"
                 )
-    if data.task == "classification" and split.training:
-        training = set(split.training)
-        held = {index for case in data.cases if case.name in training for index in case.classes}
-        absent = [name for index, name in enumerate(data.labels) if index not in held]
-        if absent:
-            raise DataError(
-                f"no training example of {', '.join(map(repr, absent))} in {data.name}: take more labels, another "
-                "split_seed, or leave the class out"
-            )
 
 
 def count_split(split: Split, data: LabelledData) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ import pytest
 
 from labelled_files import save, volume
 from modelsgenesis.data import data_contract, prepare_case, read_labelled
-from modelsgenesis.data.labelled.images import ArrayFile
+from modelsgenesis.data.labelled.images import array_names, read_array
 from modelsgenesis.errors import DataError, ScanError
 
 
@@ -100,19 +100,19 @@ def test_arrays_of_odd_kinds_are_refused_by_their_header(tmp_path, content, mess
     with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
         file.writestr("images.npy", content)
         file.writestr("other", b"hello")
-    assert ArrayFile(tmp_path / "x.npz").keys() == ["images"]
+    assert array_names(tmp_path / "x.npz") == ["images"]
     for key in ("images", "other"):
         with pytest.raises(ScanError, match=message if key == "images" else "no item named"):
-            ArrayFile(tmp_path / "x.npz").read(key)
+            read_array(tmp_path / "x.npz", key)
 
 
 def test_a_bomb_of_zeros_is_not_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr("modelsgenesis.data.labelled.images._ANY_SIZE", 1 << 20)
     np.savez_compressed(tmp_path / "x.npz", images=np.zeros((1, 2048, 2048), np.uint8))
     with pytest.raises(ScanError, match="fill the memory"):
-        ArrayFile(tmp_path / "x.npz").read("images")
+        read_array(tmp_path / "x.npz", "images")
     with pytest.raises(ScanError, match="cannot be read"):
-        ArrayFile(save(tmp_path / "y.nii", volume(0))).keys()
+        array_names(save(tmp_path / "y.nii", volume(0)))
 
 
 @pytest.mark.shared

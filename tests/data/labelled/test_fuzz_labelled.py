@@ -24,7 +24,14 @@ many = pytest.mark.parametrize("count", [30, pytest.param(4000, marks=[pytest.ma
 def fuzz(count, strategy, check):
     """Run a check on many inputs: within 10 s and 1 GB it ends well or in an error of this package."""
 
-    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    # Fresh examples when slow; the same ones in a quick run, whose verdict is not to change.
+    @settings(
+        max_examples=count,
+        derandomize=count < 100,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     @given(strategy)
     def run(content):
         start, message = time.monotonic(), ""

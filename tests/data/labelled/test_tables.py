@@ -1,12 +1,16 @@
-"""CSV tables and LUNA16's candidates as data sets."""
+"""CSV tables as data sets."""
+
+import runpy
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from labelled_files import mask, picture, save, volume, write_csv
-from modelsgenesis.data import PreparedCases, data_contract, prepare_case, read_labelled
+from modelsgenesis.data import data_contract, prepare_case, read_labelled
 from modelsgenesis.errors import DataError, ScanError
-from recorded_notes import Notes
+
+EXAMPLES = Path(__file__).parents[3] / "examples"
 
 
 @pytest.fixture
@@ -161,69 +165,19 @@ def test_a_folder_of_dicom_is_an_image_and_keeps_its_dots(tmp_path, shared_data)
     assert (data.modality, data.dims) == ("ct", 3)
 
 
-LUNA = ["seriesuid", "coordX", "coordY", "coordZ", "class"]
-AFFINE = np.array([[-1.0, 0, 0, 30], [0, -2, 0, 20], [0, 0, 2.5, -10], [0, 0, 0, 1]])
-PLACE = (11, 12, 9)
-
-
-def lps(place, affine=AFFINE):
+def test_the_candidates_of_luna16_are_cut_into_patches_by_the_example(tmp_path):
+    affine = np.array([[-1.0, 0, 0, 30], [0, -2, 0, 20], [0, 0, 2.5, -10], [0, 0, 0, 1]])
+    values, place = np.full((24, 25, 20), -600, np.int16), (11, 12, 9)
+    values[place] = 300
+    save(tmp_path / "LUNA16" / "subset0" / "1.2.nii.gz", values, affine)
     x, y, z, _ = affine @ (*place, 1)
-    return -x, -y, z
-
-
-@pytest.fixture
-def luna(tmp_path):
-    """Two series with a bright voxel each; a third that is not there; one candidate outside."""
-    for series, place in (("1.2", PLACE), ("1.3", (1, 2, 3))):
-        values = np.full((24, 25, 20), -600, np.int16)
-        values += np.random.default_rng(0).integers(0, 50, values.shape).astype(np.int16)
-        values[place] = 300
-        save(tmp_path / "subset0" / f"{series}.nii.gz", values, AFFINE)
-    rows = [("1.3", *lps((1, 2, 3)), 0), ("1.2", *lps(PLACE), 1), ("9.9", 0, 0, 0, 0), ("1.2", *lps((11, 12, 25)), 0)]
-    write_csv(tmp_path / "candidates_V2.csv", LUNA, rows)
-    return tmp_path
-
-
-def test_cubes_are_centred_on_the_candidates(luna):
-    data = read_labelled(luna)
-    assert (data.labels, data.modality, data.fit) == (("no nodule", "nodule"), "ct", "resize")
-    assert [(case.patient, case.classes) for case in data.cases] == [("1.2", (1,)), ("1.2", (0,)), ("1.3", (0,))]
-    assert "skipped 1 candidates of 1 series whose scans are not there" in data.notes
-    cube = data.cases[0].images[0].read()
-    assert cube.array.shape == (64, 32, 26)
-    assert np.argwhere(cube.array == 300).tolist() == [[32, 16, 13]]
-    np.testing.assert_allclose(cube.affine @ (32, 16, 13, 1), AFFINE @ (*PLACE, 1))
-    case = prepare_case(data.cases[0], data, data_contract(data), size=(16, 16, 16))
-    assert case.image.shape == (1, 16, 16, 16)
-
-
-def test_what_lies_over_the_edge_has_the_lowest_value(luna):
-    cube = read_labelled(luna).cases[2].images[0].read()
-    assert np.argwhere(cube.array == 300).tolist() == [[32, 16, 13]]
-    assert cube.array[0, 0, 0] == cube.array.min() == -600
-
-
-def test_a_candidate_outside_of_its_scan_is_refused(luna):
-    data = read_labelled(luna / "candidates_V2.csv")
-    names, notes = [case.name for case in data.cases], Notes()
-    assert len(PreparedCases(data, size=(8, 8, 8)).get(names, data_contract(data), notes)) == 2
-    assert [note.split(":")[0] for note in notes.notes] == ["skipped 1.2_000003"]
-    with pytest.raises(ScanError, match=r"1\.2\.nii\.gz at .* mm: lies outside of the scan of \(24, 25, 20\)"):
-        PreparedCases(data, strict=True).get(names, data_contract(data), notes)
-
-
-@pytest.mark.parametrize(
-    ("columns", "row", "message"),
-    [
-        (LUNA, ("7.7", 0, 0, 0, 1), r"none of the scans of its 1 series is below .*, as 7\.7\.mhd"),
-        (LUNA, ("1.2", 0, "x", 0, 1), "line 2: .* expected three coordinates in mm and class 0 or 1"),
-        (LUNA, ("1.2", 0, "nan", 0, 1), "line 2"),
-        (LUNA, ("1.2", 0, "1e999", 0, 1), "line 2"),
-        (LUNA, ("1.2", 0, 0, 0, 2), "line 2"),
-        ([*LUNA[:3], "z", "class"], ("1.2", 0, 0, 0, 1), "no column coordz"),
-    ],
-)
-def test_candidates_that_are_refused(luna, columns, row, message):
-    write_csv(luna / "candidates_V2.csv", columns, [row])
-    with pytest.raises(DataError, match=message):
-        read_labelled(luna)
+    rows = [("1.2", -x, -y, z, 1), ("1.2", -x, -y, z + 25, 0), ("9.9", 0, 0, 0, 0)]
+    write_csv(tmp_path / "LUNA16" / "candidates_V2.csv", ["seriesuid", "coordX", "coordY", "coordZ", "class"], rows)
+    cut_patches = runpy.run_path(str(EXAMPLES / "luna16_patches.py"))["cut_patches"]
+    data = read_labelled(cut_patches(tmp_path / "LUNA16", tmp_path / "patches"), modality="ct")
+    assert data.labels == ("no nodule", "nodule")
+    assert [(case.patient, case.classes) for case in data.cases] == [("1.2", (1,)), ("1.2", (0,))]
+    patch = data.cases[0].images[0].read()
+    assert patch.array.shape == (64, 64, 32)
+    assert np.argwhere(patch.array == 300).tolist() == [[32, 32, 16]]
+    np.testing.assert_allclose(patch.affine @ (32, 32, 16, 1), affine @ (*place, 1))

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from modelsgenesis.configs import CONTRACTS, InputContract
-from modelsgenesis.data.labelled.images import FileImage, Fit, ImageSource
+from modelsgenesis.data.labelled.images import FileImage, ImageSource
 from modelsgenesis.data.volume import file_stem
 from modelsgenesis.errors import DataError, printable
 
@@ -53,7 +53,6 @@ class LabelledData:
         modality: As the data set says or its values tell, or None.
         channels: What each image of a case shows.
         dims: Axes of the images, 2 or 3.
-        fit: How images to classify are brought to one size; see `resize_or_crop`.
         notes: What reading decided for itself, such as the rule that tells the patients.
 
     Raises:
@@ -70,7 +69,6 @@ class LabelledData:
     modality: str | None = None
     channels: tuple[str, ...] = ("image",)
     dims: Literal[2, 3] = 3
-    fit: Fit = "auto"
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

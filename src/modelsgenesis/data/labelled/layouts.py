@@ -1,8 +1,7 @@
-"""The layouts of labelled data: `dataset.json`, one folder per class, MedMNIST's `.npz`, CSV tables, LUNA16."""
+"""The layouts of labelled data: `dataset.json`, one folder per class, MedMNIST's `.npz`, CSV."""
 
 import csv
 import io
-import math
 from collections.abc import Iterable, Sequence
 from itertools import chain
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 from modelsgenesis.data.dataset_json import is_there, read_description
 from modelsgenesis.data.finding import scan_sources, skipped_notes
 from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData
-from modelsgenesis.data.labelled.images import ArrayFile, ArrayImage, FileImage, PatchImage
+from modelsgenesis.data.labelled.images import ArrayImage, FileImage, array_names, read_array
 from modelsgenesis.data.labelled.preparation import read_mask
 from modelsgenesis.data.names import (
     OWN_PATIENT,
@@ -24,12 +23,9 @@ from modelsgenesis.data.names import (
     require_part,
     unique_names,
 )
-from modelsgenesis.data.volume import SkippedScan, Volume, file_stem
+from modelsgenesis.data.volume import SkippedScan
 from modelsgenesis.errors import DataError
 from modelsgenesis.files import parsing, read_text
-
-LUNA_NAMES = ("candidates_V2.csv", "candidates.csv")
-"""What LUNA16's tables are called, the better one first."""
 
 _LABEL_FOLDERS = {"label", "labels", "mask", "masks", "seg", "segmentation", "segmentations"}
 _MEDMNIST = {"chestmnist": "xray", "pneumoniamnist": "xray", "breastmnist": "ultrasound"}
@@ -37,9 +33,7 @@ _COLOURS = ("red", "green", "blue")
 _LOOKED_AT = 32  # images whose values tell whether they are shapes
 _MOST_CLASSES = 10_000
 _COLUMNS = ("image", "label", "mask", "patient", "split")
-_LUNA_COLUMNS = ("seriesuid", "coordx", "coordy", "coordz", "class")
-_SIDE = 64.0  # mm; a nodule is at most 30, and its surroundings tell it from a vessel
-_LIMIT = 1 << 28  # bytes of a table; LUNA16's 750,000 candidates have 60 million
+_LIMIT = 1 << 28  # bytes of a table
 Row = dict[str, str]
 
 
@@ -177,14 +171,13 @@ def read_medmnist(path: Path) -> LabelledData:
         data = read_labelled("adrenalmnist3d_64.npz")
         data.modality, data.dims, len(data.cases)  # 'shape', 3, 1286
     """
-    file = ArrayFile(path)
-    keys = file.keys()
+    keys = array_names(path)
     parts = [part for part in ("train", "val", "test") if part == "train" or f"{part}_images" in keys]
     absent = [key for part in parts for key in (f"{part}_images", f"{part}_labels") if key not in keys]
     if absent:
         raise DataError(f"{path}: no {absent[0]}; expected MedMNIST's keys, received {', '.join(keys) or 'none'}")
-    images = {part: file.read(f"{part}_images") for part in parts}
-    labels = {part: _class_numbers(file, f"{part}_labels") for part in parts}
+    images = {part: read_array(path, f"{part}_images") for part in parts}
+    labels = {part: _class_numbers(path, f"{part}_labels") for part in parts}
     shape, width = images["train"].shape[1:], labels["train"].shape[1]
     for part in parts:
         sizes = (len(labels[part]), *shape, width)
@@ -200,7 +193,7 @@ def read_medmnist(path: Path) -> LabelledData:
     for part in parts:
         for index, row in enumerate(labels[part]):
             name, key = f"{part}_{index:0{digits}d}", f"{part}_images"
-            channel_images = tuple(ArrayImage(file=file, key=key, index=index, channel=channel) for channel in channels)
+            channel_images = tuple(ArrayImage(path=path, key=key, index=index, channel=channel) for channel in channels)
             held = tuple((np.flatnonzero(row) if width > 1 else row).tolist())
             cases.append(LabelledCase(name=name, patient=name, images=channel_images, classes=held, part=part_of(part)))
     binary = len(np.unique(images["train"][:_LOOKED_AT])) <= 2  # as AdrenalMNIST3D and VesselMNIST3D
@@ -218,19 +211,19 @@ def read_medmnist(path: Path) -> LabelledData:
     )
 
 
-def _class_numbers(file: ArrayFile, key: str) -> np.ndarray:
+def _class_numbers(path: Path, key: str) -> np.ndarray:
     """Return [n, 1] numbers of classes or [n, classes] of 0 and 1."""
-    array = file.read(key)
+    array = read_array(path, key)
     array = array[:, None] if array.ndim == 1 else array
     if array.ndim != 2 or array.dtype.kind not in "iu" or not array.size or array.min() < 0:
-        raise DataError(f"{file.path}: {key} is {array.dtype} {array.shape}; expected whole numbers [n, 1 or classes]")
+        raise DataError(f"{path}: {key} is {array.dtype} {array.shape}; expected whole numbers [n, 1 or classes]")
     if array.max() > (1 if array.shape[1] > 1 else _MOST_CLASSES):
-        raise DataError(f"{file.path}: {key} holds {array.max()}; expected a number per class, or 0 and 1 in columns")
+        raise DataError(f"{path}: {key} holds {array.max()}; expected a number per class, or 0 and 1 in columns")
     return array
 
 
 def read_table(path: Path, pattern: str | None = None) -> LabelledData:
-    """Read a CSV of labelled images, or LUNA16's candidates by their columns.
+    """Read a CSV of labelled images.
 
     Fields are separated by commas, semicolons or tabs. The names of the columns are taken without case and blanks.
 
@@ -240,7 +233,7 @@ def read_table(path: Path, pattern: str | None = None) -> LabelledData:
 
     Raises:
         DataError: It cannot be read, lacks a column or has one twice, has an incomplete line, or has no line; or what
-            `_read_images` and `_read_candidates` say.
+            `_read_images` says.
 
     Example:
         data = read_labelled("labels.csv")  # image,label,patient,split
@@ -259,8 +252,6 @@ def read_table(path: Path, pattern: str | None = None) -> LabelledData:
             if len(line) != len(columns):
                 raise ValueError(f"line {number} has {len(line)} fields and the header {len(columns)}")
     rows = [dict(zip(columns, map(str.strip, line), strict=True)) for line in lines]
-    if {"seriesuid", "class"} <= rows[0].keys():
-        return _read_candidates(path, rows)
     return _read_images(path, rows, pattern)
 
 
@@ -365,48 +356,3 @@ def _structures(path: Path, rows: Sequence[Row]) -> tuple[tuple[str, ...], list[
                 "voxels that nobody labelled to 0"
             )
     return ("background", *map(str, sorted(values)[1:])), sorted(values)
-
-
-def _read_candidates(path: Path, rows: Sequence[Row]) -> LabelledData:
-    """Read LUNA16's candidates, points in chest CT that are nodules or not, each as a patch of its scan.
-
-    The scans, `<seriesuid>.mhd`, lie anywhere below the table's folder; all candidates of one are of one patient. Those
-    whose scan is not there are skipped, with a note.
-
-    Raises:
-        DataError: Columns are missing, a number cannot be read, or no scan is there.
-    """
-    _require_columns(path, rows, *_LUNA_COLUMNS)
-    scans = {file_stem(scan): scan for suffix in ("nii.gz", "mha", "mhd") for scan in path.parent.rglob(f"*.{suffix}")}
-    series = {row["seriesuid"] for row in rows}
-    missing = sorted(series - scans.keys())
-    if len(missing) == len(series):
-        raise DataError(
-            f"{path}: none of the scans of its {len(series)} series is below {path.parent}, as {missing[0]}.mhd"
-        )
-    last: dict[Path, Volume] = {}
-    cases, remedy = [], "expected three coordinates in mm and class 0 or 1"
-    for number, row in enumerate(rows):
-        name = row["seriesuid"]
-        if name not in scans:
-            continue
-        with parsing(f"{path}: line {number + 2}", DataError, remedy=remedy):
-            x, y, z = (float(row[axis]) for axis in _LUNA_COLUMNS[1:4])
-            held = ("0", "1").index(row["class"])
-            if not math.isfinite(x + y + z):
-                raise ValueError(f"{x}, {y}, {z}")
-        # The world of LUNA16 is LPS, whose first two axes point the other way than those of RAS.
-        patch = PatchImage(path=scans[name], centre=(-x, -y, z), side=_SIDE, last=last)
-        cases.append(LabelledCase(name=f"{name}_{number:06d}", patient=name, images=(patch,), classes=(held,)))
-    notes = [f"patches of {_SIDE:g} mm around the candidates; all of a series are one patient"]
-    if missing:
-        notes.append(f"skipped {len(rows) - len(cases)} candidates of {len(missing)} series whose scans are not there")
-    return LabelledData(
-        name=path.parent.resolve().name,
-        task="classification",
-        cases=tuple(sorted(cases, key=lambda case: case.name)),  # by series, so that each scan is read once
-        labels=("no nodule", "nodule"),
-        modality="ct",
-        fit="resize",  # patches of one size in mm, whatever their voxels
-        notes=tuple(notes),
-    )

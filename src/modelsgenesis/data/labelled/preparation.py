@@ -134,7 +134,7 @@ def prepare_case(
         data: The data set that it belongs to.
         contract: How images are prepared.
         size: Sides that an image to classify is brought to at once, which saves memory; see `resize_or_crop`.
-        fit: How it is brought to them; `"auto"` as the data set says.
+        fit: How it is brought to them.
 
     Raises:
         ScanError: A file cannot be read or used, the channels or the mask are on another grid, or the mask has
@@ -160,7 +160,7 @@ def prepare_case(
     prepared = [prepare(scan, contract).array for scan in scans]
     image = prepared[0][None] if len(prepared) == 1 else np.stack(prepared)  # of one channel without a copy
     if data.task == "classification" and size is not None:
-        image = resize_or_crop(image, size, data.fit if fit == "auto" else fit)
+        image = resize_or_crop(image, size, fit)
     return PreparedCase(
         name=case.name,
         patient=case.patient,
@@ -177,7 +177,7 @@ class PreparedCases:
     Args:
         data: The data set.
         size: Sides that images to classify are brought to at once; None keeps their own.
-        fit: How they are brought to them; `"auto"` as the data set says.
+        fit: How they are brought to them.
         strict: A bad case is an error instead of being skipped.
         folder: Where prepared cases are written, and found by later runs and by other processes: their arrays are
             mapped, so that several processes share one copy. None keeps them in the memory of this process.
@@ -244,6 +244,6 @@ class PreparedCases:
         files = [*(image.path for image in case.images), *([case.mask] if case.mask else [])]
         states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         sources = [image.source for image in case.images]
-        data = (self.data.task, self.data.values, self.data.others_are_background, self.data.channels, self.data.fit)
+        data = (self.data.task, self.data.values, self.data.others_are_background, self.data.channels)
         told = (states, sources, case.classes, data, contract.to_dict(), self.options)
         return hashlib.blake2b(repr(told).encode(), digest_size=16).hexdigest()

@@ -11,7 +11,7 @@ from modelsgenesis.data import dataset_json
 from modelsgenesis.data.finding import scan_sources
 from modelsgenesis.data.labelled.cases import LabelledData, LabelledTask
 from modelsgenesis.data.labelled.images import FileImage
-from modelsgenesis.data.labelled.layouts import LUNA_NAMES, read_folders, read_listed, read_medmnist, read_table
+from modelsgenesis.data.labelled.layouts import read_folders, read_listed, read_medmnist, read_table
 from modelsgenesis.data.modality import choose_contract
 from modelsgenesis.data.volume import ScanReference
 from modelsgenesis.errors import ConfigurationError, DataError, nearest, printable
@@ -19,8 +19,7 @@ from modelsgenesis.files import parsing
 
 _TASKS: dict[str, LabelledTask] = {"seg": "segmentation", "cls": "classification"}
 _LAYOUTS = (
-    "expected a Decathlon or nnU-Net dataset.json, a CSV with a column image, LUNA16's candidates.csv, a MedMNIST "
-    ".npz, or one folder per class"
+    "expected a Decathlon or nnU-Net dataset.json, a CSV with a column image, a MedMNIST .npz, or one folder per class"
 )
 _LOOKED_AT = 8  # images whose headers and values tell dimensions and modality
 
@@ -51,8 +50,8 @@ def read_labelled(
     r"""Read a labelled data set, in whichever of the known layouts it is.
 
     Args:
-        source: A Decathlon or nnU-Net folder or its `dataset.json`; a CSV of images with labels; LUNA16's
-            `candidates.csv` or its folder; a MedMNIST `.npz`; or a folder with one folder of images per class.
+        source: A Decathlon or nnU-Net folder or its `dataset.json`; a CSV of images with labels, or its folder; a
+            MedMNIST `.npz`; or a folder with one folder of images per class.
         task: `"seg"` or `"cls"`; None takes what the data is for.
         modality: What the images are; None takes what the data set says or its values tell.
         patient_pattern: A regular expression on a file's name, else its path, whose first group is the patient, such
@@ -89,8 +88,8 @@ def _read(path: Path, pattern: str | None) -> LabelledData:
     if not dataset_json.is_there(path):
         raise DataError(f"{path}: no such folder or file; {_LAYOUTS}")
     inside = sorted(one for one in path.iterdir() if not one.name.startswith(".")) if path.is_dir() else []
-    known = [path / name for name in (dataset_json.NAME, *LUNA_NAMES) if path / name in inside]
-    tables = known[:1] or [one for one in inside if one.suffix.lower() in (".csv", ".npz")] or [path]
+    listed = [one for one in inside if one.name == dataset_json.NAME]
+    tables = listed or [one for one in inside if one.suffix.lower() in (".csv", ".npz")] or [path]
     if len(tables) > 1:
         raise DataError(f"{path}: holds {tables[0].name} and {tables[1].name}; name the one to read")
     if tables == [path] and any(one.is_dir() for one in inside):

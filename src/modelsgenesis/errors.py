@@ -120,11 +120,3 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 # The classes of 0.1.0 that are still in use; each goes with its last use.
 nearest = did_you_mean
-
-
-class UnreadableScanError(ScanError):
-    """A file that is damaged, truncated or no image at all."""
-
-
-class ResumeError(TrainingError):
-    """A run that cannot be continued as asked."""

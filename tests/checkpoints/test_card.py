@@ -233,7 +233,7 @@ def test_text_is_one_line_that_stays_in_its_cell() -> None:
         (
             RECIPES["small"].override(steps=300, pretext=scheme("III+IV")),
             {"step": 200},
-            "At most 300 steps; the network of step 200 was kept; deformations of scheme III+IV.",
+            "At most 300 steps; the network of step 200 was kept.\n\nScheme III+IV: out-painting, in-painting.\n",
         ),
         (SegmentationConfig(steps=7), {}, "At most 7 steps."),
         ({"steps": 3, "of another version": 1}, {}, "At most 3 steps."),

@@ -13,7 +13,7 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from modelsgenesis.configs import SCHEMES, BundleConfig
+from modelsgenesis.configs import SCHEMES, BundleConfig, PretextConfig
 from modelsgenesis.configs.base import plain
 from modelsgenesis.configs.front_matter import CardParts, split_card
 from modelsgenesis.networks import build_on_meta
@@ -156,10 +156,21 @@ def recipe_section(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str
     budget = " or ".join(f"{text(recipe[key])} {key}" for key in ("steps", "epochs") if recipe.get(key))
     said = [f"At most {budget}"] if budget else []
     said += [f"the network of step {text(results['step'])} was kept"] if "step" in results else []
+    blocks = ["; ".join(said) + "."] if said else []
     scheme = next((name for name, known in SCHEMES.items() if known.to_dict() == recipe.get("pretext")), "")
-    said += [f"deformations of scheme {scheme}"] if scheme else []
+    blocks += [f"Scheme {scheme}: {_deformations(SCHEMES[scheme])}."] if scheme else []
     every = f"<details><summary>Every setting</summary>\n\n{_table(recipe)}\n\n</details>"
-    return "\n\n".join([*(["; ".join(said) + "."] if said else []), every])
+    return "\n\n".join([*blocks, every])
+
+
+def _deformations(pretext: PretextConfig) -> str:
+    used = {
+        "non-linear intensity": pretext.intensity_probability,
+        "local shuffling": pretext.shuffle_probability,
+        "out-painting": pretext.painting_probability * (1 - pretext.inpainting_share),
+        "in-painting": pretext.painting_probability * pretext.inpainting_share,
+    }
+    return ", ".join(name for name, share in used.items() if share) or "only flips, an autoencoder: the control"
 
 
 def validation_sentence(data: Mapping[str, Any]) -> str:

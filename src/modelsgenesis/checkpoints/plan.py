@@ -15,16 +15,16 @@ from modelsgenesis.networks import some
 from modelsgenesis.networks.nnunet import NnUNetConfig
 
 PLAN_KEY = "nnssl_adaptation_plan"
-"""Where in a checkpoint the plan is."""
+"""Key of the plan in a checkpoint."""
 
 PLAN_NAME = "adaptation_plan.json"
 """The file beside the checkpoint."""
 
 CONTRACT_KEY = "modelsgenesis_input"
-"""Where in a plan of this package the exact input contract is."""
+"""Key of the exact input contract in a plan of this package."""
 
 OPENMIND_INPUT = InputContract(modality="mri", intensity="zscore", spacing=(1.0, 1.0, 1.0), orientation="SPL")
-"""What OpenMind's networks expect. nnU-Net's arrays lie z, y, x as SimpleITK reads them: S, P, L."""
+"""The input of OpenMind's networks. nnU-Net's arrays lie z, y, x as SimpleITK reads them: S, P, L."""
 
 _CLASSES = {
     "plainconvunet": PlainUNetConfig,
@@ -41,13 +41,13 @@ _KEYS = {
 
 
 def find_values(values: Any, key: str) -> Iterator[Any]:
-    """Go through the values of `key` at any depth, the outermost first; None is no value."""
+    """Go through the values of `key` at any depth, the outermost first; None does not count."""
     return (mapping[key] for _, mapping in mappings(values) if mapping.get(key) is not None)
 
 
 @dataclass(frozen=True)
 class AdaptationPlan:
-    """What a plan says, as far as it is needed.
+    """An adaptation plan, as far as it is needed.
 
     Attributes:
         values: The whole of it.
@@ -69,21 +69,20 @@ class AdaptationPlan:
             raise CheckpointError(f"{path}: holds {type(values).__name__}, expected a JSON object")
         return cls(values, str(path))
 
-    def _find(self, what: str) -> Any:
-        # Plans of several versions and of nnU-Net nest differently, so the keys count, wherever they are.
-        return next((value for key in _KEYS[what] for value in find_values(self.values, key)), None)
-
     def _get(self, what: str) -> Any:
-        if (value := self._find(what)) is None:
-            raise CheckpointError(
-                f"{self.where}: says nothing of {what}; it has {some([*map(str, self.values)]) or 'no key'},"
-                f" expected {' or '.join(_KEYS[what])}; give the plan that came with the checkpoint"
-            )
-        return value
+        # Plans of several versions and of nnU-Net nest differently, so the keys count, wherever they are.
+        for key in _KEYS[what]:
+            for value in find_values(self.values, key):
+                return value
+        raise CheckpointError(
+            f"{self.where}: says nothing of {what}; it has {some([*map(str, self.values)]) or 'no key'},"
+            f" expected {' or '.join(_KEYS[what])}; give the plan that came with the checkpoint"
+        )
 
     def _numbers(self, what: str) -> tuple[float, ...]:
         value = self._get(what)
         numbers = value if isinstance(value, (list, tuple)) else ()
+        # `type`, since True is an int; the bound keeps a plan from filling the memory with one patch.
         if len(numbers) not in (2, 3) or not all(type(n) in (int, float) and 0 < n < 1e6 for n in numbers):
             raise CheckpointError(
                 f"{self.where}: {what} is {shown(value)}, expected positive numbers, one for each of 2 or 3 axes"
@@ -116,14 +115,6 @@ class AdaptationPlan:
         spacing = self._numbers("spacing")
         values = {**OPENMIND_INPUT.to_dict(), "dims": len(spacing), "spacing": spacing}
         return InputContract.from_dict(values, self.where)
-
-    def differences(self, contract: InputContract, patch_size: tuple[int, ...]) -> list[str]:
-        """Say where the plan differs from what is used instead of it."""
-        return [
-            f"{what} {used} is used, the plan says {shown(said)}"
-            for what, used in (("spacing", contract.spacing), ("patch size", patch_size))
-            if isinstance(said := self._find(what), (list, tuple)) and tuple(said) != used
-        ]
 
     def check(self, network: UNetConfig) -> None:
         """Refuse a network that is not the architecture named in the plan.

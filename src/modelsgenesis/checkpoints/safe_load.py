@@ -52,7 +52,7 @@ _FORGOTTEN = re.compile(
     r"builtins\.(bytearray|complex|set)|_codecs\.encode|collections\.Counter|torch\.(Size|device)"
     r"|numpy\.(dtype|ndarray|_?core\.(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer))"
 )
-"""What lies beside weights, such as losses that NumPy pickled: nothing is run for it, and None takes its place."""
+"""Globals beside weights, as of losses that NumPy pickled: nothing is run for them, and None takes their place."""
 
 
 def read_weights(path: Path) -> Any:
@@ -199,7 +199,7 @@ def read_torch(path: Path) -> Any:
         CheckpointError: The file would have to run code, or is compressed and may be a zip bomb; or it is truncated or
             damaged, or holds other tensors, more values or deeper ones than any state dict.
     """
-    remedy = "truncated or damaged, or no PyTorch checkpoint; download it again"
+    remedy = "truncated or damaged, or not a PyTorch checkpoint; download it again"
     with open_regular(path, CheckpointError) as file, parsing(path, CheckpointError, remedy=remedy):
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # what is written to stays in memory
         reader = _Reader(io.FileIO(file.fileno(), closefd=False))

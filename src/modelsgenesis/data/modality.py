@@ -7,13 +7,14 @@ above 33,000. MR has arbitrary units, whose scale differs from scan to scan. Wha
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
 from modelsgenesis.configs import CONTRACTS, InputContract
 from modelsgenesis.data.reading import read_volume
 from modelsgenesis.data.volume import ScanReference, Volume
-from modelsgenesis.errors import ConfigurationError, DataError, ScanError, nearest
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError, did_you_mean
 
 _SAMPLE = 8  # scans whose values are looked at
 _WATER = 0.0
@@ -56,7 +57,7 @@ def choose_contract(
         why  # "modality: ct (air or fat and soft tissue in HU in 4 of 4 scans looked at)"
     """
     if modality not in ("auto", *CONTRACTS):
-        raise ConfigurationError(f"modality: received {modality!r}; {nearest(modality, ('auto', *CONTRACTS))}")
+        raise ConfigurationError(f"modality: received {modality!r}; {did_you_mean(modality, ('auto', *CONTRACTS))}")
     why = f"modality: {modality} (from --modality)"
     if modality == "auto":
         modality, why = _tell(scans)
@@ -134,5 +135,5 @@ def _tell_by_values(volumes: list[Volume]) -> tuple[str, str]:
     raise DataError(f"the modality of {kind} with values {low:g} to {high:g} cannot be told; {_ADVICE}")
 
 
-def _shown(counts: Counter[str | None]) -> str:
+def _shown(counts: Counter[Any]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.most_common())

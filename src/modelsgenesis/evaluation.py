@@ -16,7 +16,7 @@ from modelsgenesis.data.names import channel_order
 from modelsgenesis.errors import DataError, ScanError
 from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
 from modelsgenesis.inference.cases import as_unicode, other_channels
-from modelsgenesis.inference.measuring import each_case, measure_cases, measure_classes, measure_labels
+from modelsgenesis.inference.ensemble import each_case, measure_cases, measure_classes, measure_labels
 from modelsgenesis.inference.outputs import check_outputs, describe_model, output_name
 from modelsgenesis.metrics.summary import Row, Summary, flat, summarize_rows
 from modelsgenesis.models import public_name

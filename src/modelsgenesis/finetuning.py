@@ -14,8 +14,7 @@ from modelsgenesis.data.labelled.reading import find_task
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError
 from modelsgenesis.files import parsing, read_json
 from modelsgenesis.hardware import Hardware, choose_hardware
-from modelsgenesis.inference.ensemble import Ensemble, Member
-from modelsgenesis.inference.measuring import measure_cases
+from modelsgenesis.inference.ensemble import Ensemble, Member, measure_cases
 from modelsgenesis.metrics.summary import Row, explanations, flat
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter

@@ -1,7 +1,7 @@
 """Load a model by its name, adapt it, save it as a bundle, push it to the Hub."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import nn
 
@@ -14,8 +14,6 @@ from modelsgenesis.hub.download import fetch_bundle
 from modelsgenesis.hub.registry import Progress
 from modelsgenesis.networks import adapt
 from modelsgenesis.reporting import Reporter
-
-Made = TypeVar("Made")
 
 
 def load(
@@ -38,6 +36,7 @@ def load(
         CheckpointError: The files are not a sound model.
     """
     folder = fetch_bundle(str(name), revision=revision, token=token, progress=progress)
+    # To look for NaN reads every weight; what this package converted was looked at then.
     return load_bundle(folder, check_values=not is_own_conversion(folder))
 
 

@@ -14,8 +14,7 @@ from modelsgenesis.errors import ConfigurationError, DataError, ScanError
 from modelsgenesis.files import write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.inference.cases import Case, find_cases
-from modelsgenesis.inference.ensemble import Ensemble, Member
-from modelsgenesis.inference.measuring import each_case
+from modelsgenesis.inference.ensemble import Ensemble, Member, each_case
 from modelsgenesis.inference.outputs import OutputPaths, describe_model, output_paths
 from modelsgenesis.metrics.classification import CLASS_SEPARATOR, chosen_classes
 from modelsgenesis.models import announce, load, public_name

@@ -233,9 +233,9 @@ def test_text_is_one_line_that_stays_in_its_cell() -> None:
         (
             RECIPES["small"].override(steps=300, pretext=scheme("III+IV")),
             {"step": 200},
-            "At most 300 steps; batches of 4; adamw at 0.001, schedule cosine; the network of step 200 was kept; ",
+            "At most 300 steps; the network of step 200 was kept.\n\nScheme III+IV: out-painting, in-painting.\n",
         ),
-        (SegmentationConfig(steps=7), {}, "At most 7 steps; batches of "),
+        (SegmentationConfig(steps=7), {}, "At most 7 steps."),
         ({"steps": 3, "of another version": 1}, {}, "At most 3 steps."),
         ({"of another version": 1}, {}, "<details>"),
     ],

@@ -127,9 +127,7 @@ def test_openmind(tmp_path: Path) -> None:
         torch.testing.assert_close(bundle.network(x), openmind_network("small")(x), atol=1e-5, rtol=0)
 
     contract = InputContract(modality="mri", intensity="zscore", spacing=(2.0, 2.0, 2.0))
-    report = convert_checkpoint(file, tmp_path / "other", input_contract=contract, patch_size=(32, 32, 32))
-    assert "spacing (2.0, 2.0, 2.0) is used, the plan says [1.0, 1.0, 1.0]" in report.notes
-    assert "patch size (32, 32, 32) is used, the plan says [16, 16, 16]" in report.notes
+    convert_checkpoint(file, tmp_path / "other", input_contract=contract)
     assert load_bundle(tmp_path / "other").config.input == contract
 
 
@@ -246,7 +244,7 @@ def test_a_card_may_choose_what_tensors_cannot_tell_but_nothing_else(tmp_path: P
     running = SMALL.override(statistics="running")
     convert_checkpoint(file, tmp_path / "bundle", network=running)
     assert load_bundle(tmp_path / "bundle").config.network == running
-    with pytest.raises(CheckpointError, match=r"another network than expected: widths \[4, 8\] instead of \[8, 16\]"):
+    with pytest.raises(CheckpointError, match="not the weights of a genesis-pytorch network"):
         convert_checkpoint(file, tmp_path / "other", network=SMALL.override(widths=(8, 16)))
     assert not (tmp_path / "other").exists()
 

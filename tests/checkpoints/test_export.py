@@ -62,7 +62,7 @@ def same(bundle: Bundle, other: Bundle) -> bool:
 def test_a_torch_export_comes_back_exactly(tmp_path: Path, network: NetworkConfig) -> None:
     original = make_bundle(network)
     file = export_bundle(original, tmp_path / "weights.pt", to="torch")
-    convert_checkpoint(file, tmp_path / "again")
+    convert_checkpoint(file, tmp_path / "again", network=network)
     again = load_bundle(tmp_path / "again")
     assert again.config.network == network
     assert same(again, original)

@@ -38,7 +38,6 @@ def test_convert_then_export_then_convert(run, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        (("convert", "none.pt", "out"), 1, "error: none.pt: "),
         (("convert", "page.pt", "out"), 1, "error: page.pt: is a web page, not a checkpoint"),
         (("convert", "page.pt", "out", "--format", "keras"), 2, "'keras' is not one of"),
         (("export", "bundle"), 2, "Missing option"),

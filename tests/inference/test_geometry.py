@@ -1,6 +1,7 @@
 """Predictions come back in the space of their scan, however its axes lie."""
 
 import tracemalloc
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -19,6 +20,7 @@ from modelsgenesis.configs import (
     Provenance,
 )
 from modelsgenesis.data import Volume, prepare, prepare_label, read_volume, to_native, write_nifti
+from modelsgenesis.errors import ShapeError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.inference.ensemble import Ensemble, Member, SoftPart, SoftSegmentation, without_voxels
 
@@ -108,6 +110,37 @@ def test_a_prediction_lies_where_its_scan_does(affine, shape, flips):
     scan = Volume(array=values, affine=affine, source="scan")
     found = segmented(scan, [threshold()], flips=flips).labels()
     assert np.array_equal(found, np.digitize(values, [0.5, 0.75]))
+
+
+class Ramp(Threshold):
+    """Answers differently in a mirrored window: the probability rises along each axis."""
+
+    def forward(self, x):
+        ramp = sum(torch.linspace(0, 1, side).reshape(-1, *[1] * (2 - axis)) for axis, side in enumerate(x.shape[2:]))
+        return super().forward(x) + ramp * torch.tensor([0.0, 3.0, -2.0]).reshape(3, 1, 1, 1)
+
+
+def test_flips_are_the_mean_of_mirrored_passes():
+    values = np.random.default_rng(0).uniform(0, 1, (8, 10, 6)).astype(np.float32)
+    member = replace(threshold(), network=Ramp().eval())
+
+    def soft(values, flips=()):
+        scan = Volume(array=values, affine=np.eye(4), source="scan")
+        return segmented(scan, [member], flips=flips).probabilities()
+
+    plain, mirrored = soft(values), soft(values[:, ::-1])[:, ::-1]
+    assert np.abs(plain - mirrored).max() > 0.1
+    np.testing.assert_allclose(soft(values, (1,)), (plain + mirrored) / 2, atol=1e-6)
+    every, turned = soft(values, "all"), soft(values[::-1, :, ::-1], (0, 1, 2))[::-1, :, ::-1]
+    np.testing.assert_allclose(turned, every, atol=1e-6)  # a mirrored scan gives the mirrored prediction
+
+
+def test_refuses_flips_along_an_axis_that_is_not_there():
+    planes = {"network": GenesisUNetConfig(dims=2, out_channels=3), "input": SHAPES.override(dims=2)}
+    member = replace(threshold(), config=replace(threshold().config, patch_size=(4, 5), **planes))
+    scan = Volume(array=np.random.default_rng(0).uniform(0, 1, (8, 8, 8)), affine=np.eye(4), source="scan")
+    with pytest.raises(ShapeError, match=r"flips along axes \(2,\): the image has 2"):
+        segmented(scan, [member], flips=(2,))
 
 
 def test_a_class_at_a_time_is_all_at_once():

@@ -7,7 +7,7 @@ from modelsgenesis.configs import GenesisUNetConfig, PredictionConfig
 from modelsgenesis.errors import ConfigurationError, ShapeError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.inference import sliding_window as module
-from modelsgenesis.inference.sliding_window import segment, sliding_window, window_size
+from modelsgenesis.inference.sliding_window import sliding_window, window_size
 from modelsgenesis.networks import GenesisUNet
 
 HARDWARE = choose_hardware("cpu", "float32")
@@ -128,19 +128,6 @@ def test_slices_of_a_volume_go_through_a_network_of_two_dimensions():
     assert run(network, volume[:, :16], (16, 16)).shape == (3, 16, 12, 5)
 
 
-def test_flips_are_the_mean_of_mirrored_passes():
-    network, image = unet(), torch.rand(1, 20, 16, 12)
-
-    def soft(image, **config):
-        return segment(network, image, patch_size=CUBE, config=PredictionConfig(**config), hardware=HARDWARE)
-
-    plain, mirrored = soft(image), soft(image.flip(2)).flip(2)
-    torch.testing.assert_close(plain.sum(dim=0), torch.ones(20, 16, 12))
-    torch.testing.assert_close(soft(image, flips=(1,)), (plain + mirrored) / 2)
-    turned = soft(image.flip(1, 3), flips=(0, 1, 2)).flip(1, 3)
-    torch.testing.assert_close(turned, soft(image, flips="all"))  # a mirrored scan gives the mirrored prediction
-
-
 @pytest.mark.parametrize(
     ("config", "word"),
     [
@@ -157,8 +144,6 @@ def test_refuses_configurations_that_cannot_be(config, word):
 def test_refuses_axes_that_are_not_there():
     with pytest.raises(ShapeError, match=r"image of shape \(1, 8, 8\)"):
         run(Blur(), torch.rand(1, 8, 8))
-    with pytest.raises(ShapeError, match=r"flips along axes \(2,\): the image has 2"):
-        segment(unet(2), torch.rand(1, 8, 8), patch_size=(8, 8), config=PredictionConfig(flips=(2,)), hardware=HARDWARE)
 
 
 @pytest.mark.parametrize("stitch", ["cpu", "device"])

@@ -59,6 +59,7 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> Path:
                 f"{folder / WEIGHTS_NAME}: cannot be written: {error}; the file before is intact"
             ) from error
     write_atomically(folder / CARD_NAME, bundle.card.encode())
+    # Last, and read first: a folder of which the writing was cut off is not a bundle yet.
     write_json(folder / CONFIG_NAME, bundle.config.to_dict())
     return folder
 
@@ -72,7 +73,7 @@ def read_config(folder: str | Path) -> BundleConfig:
     """
     path = Path(folder) / CONFIG_NAME
     if not path.exists():
-        raise CheckpointError(f"{folder}: no {CONFIG_NAME} in it, so it is no bundle")
+        raise CheckpointError(f"{folder}: no {CONFIG_NAME} in it, so it is not a bundle")
     return BundleConfig.from_dict(read_json(path, CheckpointError, nan_is_null=True), where=str(path))
 
 
@@ -102,10 +103,10 @@ def load_bundle(folder: str | Path, *, check_values: bool = True) -> Bundle:
     with open_regular(path, CheckpointError) as file, parsing(path, CheckpointError):
         header = int.from_bytes(file.read(8), "little")
     if header > _HEADER_BYTES:
-        raise CheckpointError(f"{path}: damaged, or no safetensors file (header too large: {header:,} bytes)")
-    with parsing(path, CheckpointError, remedy="damaged, or no safetensors file; download or export it again"):
+        raise CheckpointError(f"{path}: damaged, or not a safetensors file (header too large: {header:,} bytes)")
+    with parsing(path, CheckpointError, remedy="damaged, or not a safetensors file; download or export it again"):
         weights = safetensors.torch.load_file(path)  # compares every size with the file before it maps a tensor
-    network = build_on_meta(config.network)
+    network = build_on_meta(config.network)  # whose parameters the loaded tensors become: memory is taken once
     weights = fit_weights(network.state_dict(), weights, f"{path}: not the weights of this network")
     if check_values:
         check_finite(weights, str(path))

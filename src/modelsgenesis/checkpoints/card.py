@@ -13,7 +13,7 @@ from importlib import resources
 from string import Template
 from typing import Any
 
-from modelsgenesis.configs import SCHEMES, BundleConfig
+from modelsgenesis.configs import SCHEMES, BundleConfig, PretextConfig
 from modelsgenesis.configs.base import plain
 from modelsgenesis.configs.front_matter import CardParts, split_card
 from modelsgenesis.networks import build_on_meta
@@ -81,6 +81,7 @@ def render_card(
         "figures": "\n\n".join(f"![{text(title)}]({path})" for title, path in (figures or {}).items())
     }
     ours = _front(config, name, found, old.front.get("tags"))
+    # Results of another network would be wrong, so the index goes even where there are no new ones.
     kept = {key: value for key, value in old.front.items() if key not in ours and key != "model-index"}
     after = old.after if (old.before + old.after).strip() else template.after
     separator = "" if old.generated or after.startswith("\n") else "\n"
@@ -154,16 +155,22 @@ def recipe_section(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str
         return "No recipe was recorded."
     budget = " or ".join(f"{text(recipe[key])} {key}" for key in ("steps", "epochs") if recipe.get(key))
     said = [f"At most {budget}"] if budget else []
-    said += [f"batches of {text(recipe['batch_size'])}"] if "batch_size" in recipe else []
-    if recipe.keys() >= {"optimizer", "learning_rate", "schedule"}:
-        said.append(
-            f"{text(recipe['optimizer'])} at {text(recipe['learning_rate'])}, schedule {text(recipe['schedule'])}"
-        )
     said += [f"the network of step {text(results['step'])} was kept"] if "step" in results else []
+    blocks = ["; ".join(said) + "."] if said else []
     scheme = next((name for name, known in SCHEMES.items() if known.to_dict() == recipe.get("pretext")), "")
-    said += [f"deformations of scheme {scheme}"] if scheme else []
+    blocks += [f"Scheme {scheme}: {_deformations(SCHEMES[scheme])}."] if scheme else []
     every = f"<details><summary>Every setting</summary>\n\n{_table(recipe)}\n\n</details>"
-    return "\n\n".join([*(["; ".join(said) + "."] if said else []), every])
+    return "\n\n".join([*blocks, every])
+
+
+def _deformations(pretext: PretextConfig) -> str:
+    used = {
+        "non-linear intensity": pretext.intensity_probability,
+        "local shuffling": pretext.shuffle_probability,
+        "out-painting": pretext.painting_probability * (1 - pretext.inpainting_share),
+        "in-painting": pretext.painting_probability * pretext.inpainting_share,
+    }
+    return ", ".join(name for name, share in used.items() if share) or "only flips, an autoencoder: the control"
 
 
 def validation_sentence(data: Mapping[str, Any]) -> str:
@@ -198,6 +205,7 @@ def measures(results: Mapping[str, Any], prefix: str = "", inherited: Mapping[st
         >>> [m.name for m in measures({"dice": {"Anterior": 0.86, "Posterior": 0.84}})]
         ['dice Anterior', 'dice Posterior']
     """
+    # 26 patients stand once beside all of a group's measures, and count for each of them.
     counts = {**(inherited or {}), **{key: results[key] for key in _COUNTS if key in results}}
     baselines = {name: results[name] for name in _BASELINES if name in results} if "restoration_loss" in results else {}
     found: list[Measure] = []
@@ -251,7 +259,7 @@ def model_index(config: BundleConfig, name: str, found: list[Measure]) -> list[d
         {"type": _identifier(measure.name, "_") or "measure", "name": measure.name, "value": measure.value}
         | ({"args": plain(measure.details)} if measure.details else {})
         for measure in found
-        if math.isfinite(measure.value)
+        if math.isfinite(measure.value)  # the Hub refuses a card with NaN in it
     ]
     data = config.provenance.data.get("name")
     data = data if isinstance(data, str) and data else f"{config.input.modality} scans of the publisher"

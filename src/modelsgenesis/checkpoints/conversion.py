@@ -30,9 +30,6 @@ LAYOUTS: dict[str, Layout] = {
     "openmind": NNUNET_V2,
 }
 
-_FREE = ("statistics", "output", "norm_groups", "negative_slope", "norm_epsilon")
-"""Fields of a network that its tensors cannot tell, so that a card may choose them."""
-
 
 @dataclass(frozen=True)
 class ConversionReport:
@@ -95,7 +92,7 @@ def convert_checkpoint(
         extra_files: Files beside it by name, such as `adaptation_plan.json`.
         input_contract: The input that the network expects; None for that of the published model.
         patch_size: Voxels of the patches of its training; None for those of the published model.
-        network: What the network must be; None for whatever the tensors make up.
+        network: What the network is; None for what its tensors say, or for the published one.
         task: What it was trained for.
         card: The content of the bundle's `README.md`.
         name: What a card calls the model that is rendered when none is given; empty for no card.
@@ -127,14 +124,13 @@ def convert_checkpoint(
         plan = _find_plan(file, content, extra_files or {})
         plan.check(unet)
         contract, patch = input_contract or plan.input_contract(), patch_size or plan.patch_size
-        prepared.notes += plan.differences(contract, patch)
     else:
         contract, patch = input_contract or layout.input.override(dims=unet.dims), patch_size or layout.patch_size
         patch = patch[: unet.dims]
         if unet.in_channels > 1 == len(contract.channels):
             contract = contract.override(channels=tuple(f"image{channel}" for channel in range(unet.in_channels)))
     origin = {"file": file.name, "sha256": "", **(source or {})}
-    origin["sha256"] = origin["sha256"] or sha256_of(file)
+    origin["sha256"] = origin["sha256"] or sha256_of(file)  # a download was digested already
     origin |= {"format": kind, "converter_version": CONVERTER_VERSION}
     provenance = Provenance(origin="converted", library_version=__version__, source=origin)
     fields = {"task": task, "network": unet, "input": contract, "patch_size": patch, "provenance": provenance}
@@ -157,6 +153,7 @@ def convert_checkpoint(
 
 def _find_weights(file: Path, content: Any, wanted: str | None) -> tuple[str, dict[str, Tensor], dict[str, str]]:
     """Return the format, the weights less what stands before their names, and what else the file holds, with why."""
+    # Weights lie at the root, under `state_dict`, `network_weights`, `net`, …: wherever tensors have names.
     found = [(place, weights) for place, item in mappings(content) if (weights := _tensors(item))]
     if not found:
         raise CheckpointError(f"{file}: holds no tensors by name but {type(content).__name__}, expected a state dict")
@@ -189,29 +186,28 @@ def _match(
     file: Path, kind: str, prepared: Prepared, wanted: NetworkConfig | None
 ) -> tuple[UNetConfig, dict[str, Tensor], dict[str, str]]:
     """Find the network that the weights belong to and give each tensor its name here, all or none."""
-    layout = LAYOUTS[kind]
-    try:
-        unet = layout.describe(prepared.weights)
-    except Exception:  # names and shapes of others can be anything; what makes no sense is compared with the published
-        unet = layout.published
-    places = build_on_meta(unet).state_dict()
-    originals = {layout.original(here, unet): here for here in places}
+    layout, unet = LAYOUTS[kind], wanted or _describe(LAYOUTS[kind], prepared.weights)
+    with parsing(file, CheckpointError):
+        # From names here to names there: a rule the other way would have to guess at what it does not know.
+        places = build_on_meta(unet).state_dict()
+        originals = {layout.original(here, unet): here for here in places}
     claimed, size = sum(tensor.nbytes for tensor in prepared.weights.values()), file.stat().st_size
     if claimed > 2 * size + 2**20:  # some share their data, and a hostile file has a thousand share all of it
         raise CheckpointError(f"{file}: its tensors take {claimed:,} bytes, the file {size:,}; save each of its own")
     expected = {there: places[here] for there, here in originals.items()}
     weights = fit_weights(expected, prepared.weights, f"{file}: not the weights of a {kind} network")
     check_finite(weights, str(file))
-    if wanted is not None:
-        ours, theirs = unet.to_dict(), wanted.to_dict()
-        other = [key for key in {**ours, **theirs} if key not in _FREE and ours.get(key) != theirs.get(key)]
-        if other:
-            said = some([f"{key} {ours.get(key)} instead of {theirs.get(key)}" for key in other])
-            raise CheckpointError(f"{file}: holds another network than expected: {said}; is it the right file?")
     widened = {str(tensor.dtype) for there, tensor in prepared.weights.items() if tensor.dtype != weights[there].dtype}
     prepared.notes += [f"converted to the network's type from {', '.join(sorted(widened))}"] if widened else []
-    chosen = cast("UNetConfig", wanted or unet)
-    return chosen, {here: weights[there] for there, here in originals.items()}, originals
+    return cast("UNetConfig", unet), {here: weights[there] for there, here in originals.items()}, originals
+
+
+def _describe(layout: Layout, weights: Mapping[str, Tensor]) -> UNetConfig:
+    """Judge the network by names and shapes; what makes no sense is compared with the published one."""
+    try:
+        return layout.describe(weights) if layout.describe else layout.published
+    except Exception:  # names and shapes of others can be anything
+        return layout.published
 
 
 def _find_plan(file: Path, content: Any, extra_files: Mapping[str, Path]) -> AdaptationPlan:

@@ -112,6 +112,7 @@ def _write_nnunet(bundle: Bundle, path: Path) -> None:
     if not config.head_bias:
         weights |= _zero_biases(weights, "decoder.seg_layers.", outputs=0)
     config = config.override(upsampling_bias=config.convolution_bias, head_bias=True)
+    # Aliases are the same tensor, which torch.save writes once.
     content = {
         "network_weights": {alias: tensor for name, tensor in weights.items() for alias in aliases(name)},
         PLAN_KEY: make_plan(config, settings.input, settings.patch_size),

@@ -35,8 +35,9 @@ class Layout:
         signature_keys: Ends of keys of which a file of this format has one. What stands before it, such as
             `module.`, stands before every key.
         published: The network that was published so; a file that is no other is compared with it.
-        describe: From weights to the network that they belong to, judged by names and shapes alone.
         original: From the name of a tensor here, and the network, to its name there.
+        describe: From weights to the network that they belong to, judged by names and shapes alone; None where none
+            but the published one can be converted.
         prepare: Removes what a file holds twice and adds what it lacks but any network of its kind has.
         input: The input that the published network expects; None where a plan beside the weights says it.
         patch_size: Voxels of the patches of its training.
@@ -44,8 +45,8 @@ class Layout:
 
     signature_keys: tuple[str, ...]
     published: UNetConfig
-    describe: Callable[[Weights], UNetConfig]
     original: Callable[[str, Any], str]
+    describe: Callable[[Weights], UNetConfig] | None = None
     prepare: Callable[[dict[str, Tensor]], Prepared] = Prepared
     input: InputContract | None = None
     patch_size: tuple[int, ...] = ()
@@ -131,7 +132,7 @@ def _prepare_keras(weights: dict[str, Tensor]) -> Prepared:
 
 
 def _describe_keras(weights: Weights) -> GenesisUNetConfig:
-    convolutions = count(weights, "depth_#_conv/kernel")  # two per level, going down and going up
+    convolutions = count(weights, "depth_#_conv/kernel")  # two per level, going down and, but for the deepest, up
     levels = (convolutions // 2 + 1) // 2
     first = weights["depth_0_conv/kernel"]
     return GENESIS_KERAS_NETWORK.override(
@@ -147,6 +148,7 @@ def _original_keras(name: str, config: GenesisUNetConfig) -> str:
     if part == "head":
         return f"head/{'kernel' if rest[0] == 'weight' else 'bias'}"
     _, level, index, layer, leaf = rest
+    # Keras numbered the convolutions in the order of the forward pass, through encoder and decoder.
     depth = 2 * int(level) + int(index) + (0 if part == "encoder" else 2 * len(config.widths))
     if layer == "convolution":
         return f"depth_{depth}_conv/{'kernel' if leaf == 'weight' else 'bias'}"

@@ -19,40 +19,8 @@ NNUNET_V1_INPUT = InputContract(
 """What `genesis_nnunet_luna16_006.model` expects: (HU + 775.8457) / 251.9326; arrays lie z, y, x."""
 
 
-def _shape(weights: Weights, firsts: list[str], up: str, heads: str) -> dict[str, Any]:
-    """Read what both versions say alike: the first kernel of each stage, transposed convolutions, heads."""
-    kernels = [weights[name] for name in firsts]
-    # The transposed convolutions, deepest first, have the strides that they undo as their kernels.
-    undone = [tuple(weights[f"{up}.{index}.weight"].shape[2:]) for index in range(len(firsts) - 1)]
-    return {
-        "dims": kernels[0].ndim - 2,
-        "out_channels": weights[f"{heads}.{len(firsts) - 2}.weight"].shape[0],
-        "widths": tuple(kernel.shape[0] for kernel in kernels),
-        "kernels": tuple(tuple(kernel.shape[2:]) for kernel in kernels),
-        "strides": ((1,) * len(undone[0]), *reversed(undone)),
-        "convolution_bias": firsts[0].replace("weight", "bias") in weights,
-        "upsampling_bias": f"{up}.0.bias" in weights,
-        "head_bias": f"{heads}.0.bias" in weights,
-    }
-
-
 # Version 1. Each stage is one stack of convolutions, but the deepest and those of the decoder are two: all
-# convolutions except the last, and the last.
-
-
-def _describe_v1(weights: Weights) -> PlainUNetConfig:
-    deepest = count(weights, "tu.#.weight")
-    stacks = [f"conv_blocks_context.{stage}.blocks" for stage in range(deepest)]
-    stacks.append(f"conv_blocks_context.{deepest}.0.blocks")
-    going_up = [f"conv_blocks_localization.{stage}.0.blocks" for stage in range(deepest)]
-    convolutions = [count(weights, f"{stack}.#.conv.weight") for stack in stacks]
-    convolutions[-1] += 1
-    return PlainUNetConfig(
-        in_channels=weights["conv_blocks_context.0.blocks.0.conv.weight"].shape[1],
-        convolutions=tuple(convolutions),
-        decoder_convolutions=tuple(count(weights, f"{stack}.#.conv.weight") + 1 for stack in going_up),
-        **_shape(weights, [f"{stack}.0.conv.weight" for stack in stacks], "tu", "seg_outputs"),
-    )
+# convolutions except the last, and the last. Networks of other shapes would expect another input, so none is guessed.
 
 
 def _original_v1(name: str, config: PlainUNetConfig) -> str:
@@ -74,7 +42,6 @@ def _original_v1(name: str, config: PlainUNetConfig) -> str:
 NNUNET_V1 = Layout(
     signature_keys=("conv_blocks_context.0.blocks.0.conv.weight",),
     published=NNUNET_V1_GENESIS,
-    describe=_describe_v1,
     original=_original_v1,
     input=NNUNET_V1_INPUT,
     patch_size=(32, 64, 64),
@@ -134,13 +101,24 @@ def _describe_v2(weights: Weights) -> NnUNetConfig:
     firsts = [stack.replace("#", "0").replace("@", str(stage)) for stage in range(stages)]
     per_stage = tuple(count(weights, stack.replace("@", str(stage))) for stage in range(stages))
     kind: Any = ResidualUNetConfig if residual else PlainUNetConfig
+    kernels = [weights[name] for name in firsts]
+    # The transposed convolutions, deepest first, have the strides that they undo as their kernels.
+    undone = [tuple(weights[f"decoder.transpconvs.{index}.weight"].shape[2:]) for index in range(stages - 1)]
     up = "decoder.stages.@.convs.#.conv.weight"
+    kind: Any = ResidualUNetConfig if residual else PlainUNetConfig
     return kind(
         **{"blocks" if residual else "convolutions": per_stage},
+        dims=kernels[0].ndim - 2,
         in_channels=weights["encoder.stem.convs.0.conv.weight" if residual else firsts[0]].shape[1],
+        out_channels=weights[f"decoder.seg_layers.{stages - 2}.weight"].shape[0],
+        widths=tuple(kernel.shape[0] for kernel in kernels),
+        kernels=tuple(tuple(kernel.shape[2:]) for kernel in kernels),
+        strides=((1,) * len(undone[0]), *reversed(undone)),
         decoder_convolutions=tuple(count(weights, up.replace("@", str(stage))) for stage in range(stages - 1)),
         norm="batch" if any(name.endswith("running_mean") for name in weights) else "instance",
-        **_shape(weights, firsts, "decoder.transpconvs", "decoder.seg_layers"),
+        convolution_bias=firsts[0].replace("weight", "bias") in weights,
+        upsampling_bias="decoder.transpconvs.0.bias" in weights,
+        head_bias="decoder.seg_layers.0.bias" in weights,
     )
 
 

@@ -69,21 +69,20 @@ class AdaptationPlan:
             raise CheckpointError(f"{path}: holds {type(values).__name__}, expected a JSON object")
         return cls(values, str(path))
 
-    def _find(self, what: str) -> Any:
-        # Plans of several versions and of nnU-Net nest differently, so the keys count, wherever they are.
-        return next((value for key in _KEYS[what] for value in find_values(self.values, key)), None)
-
     def _get(self, what: str) -> Any:
-        if (value := self._find(what)) is None:
-            raise CheckpointError(
-                f"{self.where}: says nothing of {what}; it has {some([*map(str, self.values)]) or 'no key'},"
-                f" expected {' or '.join(_KEYS[what])}; give the plan that came with the checkpoint"
-            )
-        return value
+        # Plans of several versions and of nnU-Net nest differently, so the keys count, wherever they are.
+        for key in _KEYS[what]:
+            for value in find_values(self.values, key):
+                return value
+        raise CheckpointError(
+            f"{self.where}: says nothing of {what}; it has {some([*map(str, self.values)]) or 'no key'},"
+            f" expected {' or '.join(_KEYS[what])}; give the plan that came with the checkpoint"
+        )
 
     def _numbers(self, what: str) -> tuple[float, ...]:
         value = self._get(what)
         numbers = value if isinstance(value, (list, tuple)) else ()
+        # `type`, since True is an int; the bound keeps a plan from filling the memory with one patch.
         if len(numbers) not in (2, 3) or not all(type(n) in (int, float) and 0 < n < 1e6 for n in numbers):
             raise CheckpointError(
                 f"{self.where}: {what} is {shown(value)}, expected positive numbers, one for each of 2 or 3 axes"
@@ -116,14 +115,6 @@ class AdaptationPlan:
         spacing = self._numbers("spacing")
         values = {**OPENMIND_INPUT.to_dict(), "dims": len(spacing), "spacing": spacing}
         return InputContract.from_dict(values, self.where)
-
-    def differences(self, contract: InputContract, patch_size: tuple[int, ...]) -> list[str]:
-        """Say where the plan differs from what is used instead of it."""
-        return [
-            f"{what} {used} is used, the plan says {shown(said)}"
-            for what, used in (("spacing", contract.spacing), ("patch size", patch_size))
-            if isinstance(said := self._find(what), (list, tuple)) and tuple(said) != used
-        ]
 
     def check(self, network: UNetConfig) -> None:
         """Refuse a network that is not the architecture named in the plan.

@@ -199,7 +199,7 @@ def read_torch(path: Path) -> Any:
         CheckpointError: The file would have to run code, or is compressed and may be a zip bomb; or it is truncated or
             damaged, or holds other tensors, more values or deeper ones than any state dict.
     """
-    remedy = "truncated or damaged, or no PyTorch checkpoint; download it again"
+    remedy = "truncated or damaged, or not a PyTorch checkpoint; download it again"
     with open_regular(path, CheckpointError) as file, parsing(path, CheckpointError, remedy=remedy):
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # what is written to stays in memory
         reader = _Reader(io.FileIO(file.fileno(), closefd=False))

@@ -1,5 +1,6 @@
 """`convert` and `export`."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,7 +22,7 @@ def convert(
     json_output: options.Json = False,
 ) -> None:
     """Convert a published checkpoint to a bundle. No code in the file is run."""
-    from modelsgenesis.checkpoints import convert_checkpoint
+    from modelsgenesis.checkpoints import convert_checkpoint  # torch, which --help and completion do without
     from modelsgenesis.checkpoints.plan import PLAN_NAME
 
     beside = file.parent / PLAN_NAME
@@ -29,17 +30,7 @@ def convert(
     report = convert_checkpoint(
         file, out, format=wanted, extra_files={PLAN_NAME: plan} if plan else None, name=out.resolve().name
     )
-    value = {
-        "bundle": str(out),
-        "format": report.format,
-        "sha256": report.sha256,
-        "parameters": report.parameters,
-        "network": report.network.to_dict(),
-        "renamed": dict(report.renamed),
-        "dropped": dict(report.dropped),
-        "notes": list(report.notes),
-    }
-    print_result(value, [report.summary(), out], as_json=json_output)
+    print_result({"bundle": str(out), **asdict(report)}, [report.summary(), out], as_json=json_output)
 
 
 def export(

@@ -9,6 +9,7 @@ from modelsgenesis.configs.bundle import InputContract as InputContract
 from modelsgenesis.configs.bundle import Provenance as Provenance
 from modelsgenesis.configs.finetuning import ClassificationConfig as ClassificationConfig
 from modelsgenesis.configs.finetuning import FinetuningConfig as FinetuningConfig
+from modelsgenesis.configs.finetuning import PredictionConfig as PredictionConfig
 from modelsgenesis.configs.finetuning import SegmentationConfig as SegmentationConfig
 from modelsgenesis.configs.finetuning import require_patch_size as require_patch_size
 from modelsgenesis.configs.networks import GENESIS_UNET_2019 as GENESIS_UNET_2019
@@ -21,7 +22,6 @@ from modelsgenesis.configs.networks import NetworkConfig as NetworkConfig
 from modelsgenesis.configs.networks import PlainUNetConfig as PlainUNetConfig
 from modelsgenesis.configs.networks import ResidualUNetConfig as ResidualUNetConfig
 from modelsgenesis.configs.networks import UNetConfig as UNetConfig
-from modelsgenesis.configs.prediction import PredictionConfig as PredictionConfig
 from modelsgenesis.configs.pretraining import RECIPES as RECIPES
 from modelsgenesis.configs.pretraining import SCHEMES as SCHEMES
 from modelsgenesis.configs.pretraining import PretextConfig as PretextConfig

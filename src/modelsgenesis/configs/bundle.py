@@ -63,6 +63,7 @@ class InputContract(Config):
             self.spacing is None or len(self.spacing) == self.dims,
             f"InputContract.spacing: {self.spacing} is not {self.dims} sizes in mm",
         )
+        # One letter of each pair of directions: L or R, P or A, I or S, in any order.
         axes = sorted((self.orientation or "").translate(str.maketrans("LAI", "RPS")))
         if self.orientation is not None and axes != ["P", "R", "S"]:
             raise ConfigurationError(
@@ -153,6 +154,7 @@ class BundleConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         network, contract, head = self.network, self.input, "BundleConfig"
+        # A bundle that contradicts itself would only fail in the middle of a prediction, or give wrong voxels.
         unet, classifies, restores = network.unet, network.kind == "classifier", self.task == "restoration"
         require(
             classifies == (self.task == "classification"),

@@ -56,8 +56,8 @@ def split_card(card: str, where: str = "README.md") -> CardParts:
     rules = (number for number, line in enumerate(lines) if line.rstrip(" \t") == "---")
     if next(rules, None) == 0 and (last := next(rules, 0)):
         front = _read_yaml("\n".join(lines[1:last]), where)
-        body = "\n".join(lines[last + 1 :]).lstrip("\n")
-    begin = _find_line(body, BEGIN)
+        body = "\n".join(lines[last + 1 :]).lstrip("\n")  # `join` writes the blank line again
+    begin = _find_line(body, BEGIN)  # not a regular expression over the text, which could take quadratic time
     end = _find_line(body, END, begin + 1) if begin >= 0 else -1
     if end < 0:
         return CardParts(front, after=body)
@@ -74,13 +74,13 @@ def _read_yaml(text: str, where: str) -> dict[str, Any]:
     import yaml
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the registry is read on every start
-    with parsing(where, ConfigurationError, what="as front matter", remedy="mend it by hand"):
+    with parsing(where, ConfigurationError, what="as front matter", remedy="fix it by hand"):
         try:
             _check_events(yaml, text, loader)
             front = yaml.load(text, Loader=loader) or {}  # noqa: S506 - either loader is a safe one
         except yaml.YAMLError as error:
             problem = " ".join(str(error).split())[:300]
-            raise ConfigurationError(f"{where}: the front matter is no YAML: {problem}; mend it by hand") from error
+            raise ConfigurationError(f"{where}: the front matter is not YAML: {problem}; fix it by hand") from error
     if not isinstance(front, dict):
         raise ConfigurationError(f"{where}: the front matter is a {type(front).__name__}, expected a YAML mapping")
     check_plain(front, where, ConfigurationError)

@@ -130,7 +130,7 @@ class _NnUNetConfig(_EncoderDecoderConfig):
     def _per_stage(self, field: str, default: tuple[int | _Axes, ...]) -> None:
         """Fill in what is empty, and refuse what has not one entry per stage."""
         values = getattr(self, field) or default
-        object.__setattr__(self, field, values)
+        object.__setattr__(self, field, values)  # of a frozen dataclass; what is stored says all of the shape
         name = f"{type(self).__name__}.{field}"
         require(len(values) == len(default), f"{name}: received {len(values)} entries, expected {len(default)}")
 
@@ -146,6 +146,7 @@ class _NnUNetConfig(_EncoderDecoderConfig):
                 return axes[:at] + axes[at + 1 :]
             return (*axes[:at], max(axes), *axes[at:]) if dims > len(axes) else axes
 
+        # An axis that all stages share: a kernel of 1 and a stride of 1 along it would ignore the new dimension.
         kernels, strides = (tuple(map(changed, stages)) for stages in (self.kernels, self.strides))
         return self.override(dims=dims, kernels=kernels, strides=strides)
 

@@ -119,9 +119,9 @@ def _frames(path: Path) -> list[Frame]:
         raise _AsideError(f"{path}: {reason}; expected an image of a patient")
     if not header.stored[1]:
         raise ScanError(f"{path}: holds no pixels; expected an image, it is truncated, copy it again")
-    if header.has("ModalityLUTSequence"):
+    if header.element("ModalityLUTSequence"):
         raise ScanError(f"{path}: its values are mapped by a table (Modality LUT); expected slope and intercept")
-    if header.has("ConcatenationUID"):
+    if header.element("ConcatenationUID"):
         raise ScanError(f"{path}: is one part of an image (concatenation); expected the whole, export it as one file")
     return frames_of(header)
 
@@ -137,7 +137,7 @@ def _why_aside(header: Frame) -> str:
         f"holds no pixels ({modality or kind})": kind and family not in _IMAGES and not header.stored[1],
     }
     if modality in _VOLUMES:
-        placed = header.has("ImagePositionPatient") or header.has(PER_FRAME)
+        placed = header.element("ImagePositionPatient") or header.element(PER_FRAME)
         coloured = header.text("PhotometricInterpretation").startswith(_COLOURS)
         reasons["is the picture of a screen or report (secondary capture)"] = family == _SCREEN and not placed
         reasons["is coloured, so that its values are not what was measured"] = coloured

@@ -10,6 +10,7 @@ import mmap
 import struct
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,14 @@ _LARGEST = 1e12  # of a number: what is computed of more may overflow
 _RATIO, _EMPTY_RATIO, _EMPTY = 1032, 50_000, 1 << 28
 
 
+@cache
+def _tag(name: str) -> Any:
+    """Return the tag of a keyword, which pydicom looks up slowly."""
+    from pydicom.tag import Tag
+
+    return Tag(name)
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """A frame of a file. Classic files have one, and no functional groups, so that the same keywords serve all.
@@ -54,23 +63,22 @@ class Frame:
     stored: tuple[int, int]
     groups: tuple[Any, ...]
 
-    def has(self, name: str) -> bool:
-        """Tell whether there is such an element."""
-        return any(name in group for group in self.groups)
+    def element(self, name: str) -> Any:
+        """Return the element of a keyword that counts for the frame, unconverted as long as nobody asked; or None."""
+        tag = _tag(name)
+        return next((group.get_item(tag) for group in self.groups if tag in group), None)
 
     def text(self, name: str) -> str:
         """Return a value as it is written, empty where there is none; nothing is converted that could fail."""
-        for group in self.groups:
-            if name in group:
-                value = group.get_item(name).value
-                return value.decode("latin-1").strip("\0 ") if isinstance(value, bytes) else str(value or "")
-        return ""
+        value = getattr(self.element(name), "value", "")
+        return value.decode("latin-1").strip("\0 ") if isinstance(value, bytes) else str(value or "")
 
     def numbers(self, name: str) -> list[float]:
         """Return the numbers of a value; none where one of them is not a finite number."""
+        tag = _tag(name)
         try:
-            value = next((group[name].value for group in self.groups if name in group), None)
-            found = [float(one) for one in (value if np.ndim(value) else [value])]  # pyright: ignore[reportArgumentType]
+            value: Any = next((group[tag].value for group in self.groups if tag in group), None)
+            found = [float(one) for one in (value if np.ndim(value) else [value])]
         except _WRONG:
             return []
         return found if all(abs(one) < _LARGEST for one in found) else []

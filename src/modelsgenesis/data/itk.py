@@ -20,10 +20,7 @@ from modelsgenesis.files import open_regular
 SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
 
 _LPS = "left-posterior-superior"  # what ITK brings RAS and LAS to
-_NRRD_FIELDS = ("dimension", "sizes", "type", "encoding")
-_META_FIELDS = ("NDims", "DimSize", "ElementType", "ElementDataFile")
-_NUMBERS = "sizes spacings spacedirections spaceorigin DimSize ElementSpacing ElementSize Offset Position Origin "
-_NUMBERS += "TransformMatrix Rotation Orientation CenterOfRotation"
+_NEEDED = {True: ("dimension", "sizes", "type", "encoding"), False: ("NDims", "DimSize", "ElementDataFile")}
 _HEADER_BYTES = 2**20
 _LINE = 500  # bytes; teem and MetaIO copy a longer line into fixed buffers when they complain about it
 _EXTRA = 4096  # bytes that may follow the voxels in a compressed stream
@@ -52,15 +49,19 @@ def layout_of(path: Path) -> VoxelLayout:
         MissingExtraError: SimpleITK is not installed.
     """
     sitk = simpleitk("reading NRRD and MetaImage")
-    fields, end = _read_fields(path)
-    nrrd = "encoding" in fields
-    name, packed, skip, length = (_locate_nrrd if nrrd else _locate_metaimage)(path, fields)
+    nrrd, fields, end = _read_fields(path)
+    name, packed, skip, length = _locate_nrrd(path, fields) if nrrd else _locate_metaimage(path, fields)
     data = _data_path(path, name)
     start = 0 if name else end
     if not packed and skip > 0:
         start = skip + (start if nrrd else 0)  # MetaIO counts from the start of the file, its header included
-    reader = _reader(sitk, path, nrrd)
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
     size, channels = reader.GetSize(), reader.GetNumberOfComponents()
+    if ("vector" in sitk.GetPixelIDValueAsString(reader.GetPixelID())) != (channels > 1):  # as for MET_STRING
+        raise ScanError(f"{path}: voxels of an unknown type; expected integers or floating point")
     dtype = sitk.GetArrayViewFromImage(sitk.Image((1, 1), reader.GetPixelID(), min(channels, 2))).dtype
     if dtype.kind not in "iuf":
         raise ScanError(f"{path}: voxels are {dtype}; expected real numbers, store the magnitude")
@@ -69,7 +70,10 @@ def layout_of(path: Path) -> VoxelLayout:
     def load(index: int) -> np.ndarray:
         if packed:
             _check_stream(data, start, layout.size + skip, length)
-        return _voxels(sitk, reader, channels, colour, index)
+        image = reader.Execute()  # kept here, as its view ends with it
+        stored = sitk.GetArrayViewFromImage(image).reshape(-1, *size[:3][::-1], channels)  # [time, z, y, x, channel]
+        time, channel = divmod(index, 1 if colour else channels)
+        return (grey(stored[time]) if colour else stored[time, ..., channel]).T.copy(order="F")
 
     layout = VoxelLayout(
         path=path,
@@ -88,43 +92,24 @@ def layout_of(path: Path) -> VoxelLayout:
     return layout
 
 
-def _reader(sitk: Any, path: Path, nrrd: bool) -> Any:
-    """Return a reader that knows the header."""
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    vector = "vector" in sitk.GetPixelIDValueAsString(reader.GetPixelID())
-    if vector != (reader.GetNumberOfComponents() > 1):  # as for MET_STRING
-        raise ScanError(f"{path}: voxels of an unknown type; expected integers or floating point")
-    check_spacing(np.array(reader.GetSpacing()[:3]), str(path))
-    return reader
-
-
-def _voxels(sitk: Any, reader: Any, channels: int, colour: bool, index: int) -> np.ndarray:
-    """Return a volume by its index, [*spatial]; SimpleITK's arrays are [time, z, y, x, channel]."""
-    image = reader.Execute()  # kept here, as its view ends with it
-    stored = sitk.GetArrayViewFromImage(image).reshape(-1, *image.GetSize()[:3][::-1], channels)
-    time, channel = divmod(index, 1 if colour else channels)
-    return (grey(stored[time]) if colour else stored[time, ..., channel]).T.copy(order="F")
-
-
 def _affine(reader: Any, path: Path) -> np.ndarray:
     """Return the affine in RAS+ of the geometry, which ITK states towards left, posterior, superior."""
     space = reader.GetMetaData("NRRD_space") if reader.HasMetaDataKey("NRRD_space") else _LPS
     if space != _LPS:
         raise ScanError(f"{path}: space {space!r}; expected one of left, right, anterior, posterior, superior")
     axes, affine = reader.GetDimension(), np.eye(4)
-    spatial = min(axes, 3)
-    directions = np.reshape(reader.GetDirection(), (axes, axes))[:spatial, :spatial]
-    affine[:spatial, :spatial] = directions * reader.GetSpacing()[:spatial]
+    spatial, spacing = min(axes, 3), np.array(reader.GetSpacing()[:3])
+    check_spacing(spacing, str(path))
+    affine[:spatial, :spatial] = np.reshape(reader.GetDirection(), (axes, axes))[:spatial, :spatial] * spacing
     affine[:spatial, 3] = reader.GetOrigin()[:spatial]
     affine[:2] *= -1
     return affine
 
 
-def _read_fields(path: Path) -> tuple[dict[str, str], int]:
-    """Return the fields of a header, and its length: it ends with an empty line, or with the name of the data file.
+def _read_fields(path: Path) -> tuple[bool, dict[str, str], int]:
+    """Return whether it is NRRD, the fields of the header, and its length.
+
+    It ends with an empty line, or with the name of the data file.
 
     Raises:
         ScanError: ITK could take a line in another way, or not survive it.
@@ -147,19 +132,9 @@ def _read_fields(path: Path) -> tuple[dict[str, str], int]:
                 fields[key] = value[0]
             if key == "ElementDataFile":
                 break
-        end = file.tell()
-    _check_fields(path, fields, _NRRD_FIELDS if nrrd else _META_FIELDS)
-    return fields, end
-
-
-def _check_fields(path: Path, fields: dict[str, str], needed: tuple[str, ...]) -> None:
-    for key in needed:
-        if not fields.get(key):
-            raise ScanError(f"{path}: no {key} in its header; it is damaged or of another format")
-    for key in fields.keys() & set(_NUMBERS.split()):
-        for number in re.findall(r"[^\s,()]+", fields[key]):
-            if number != "none":
-                float(number)  # of a damaged number ITK would take the beginning
+        if missing := [key for key in _NEEDED[nrrd] if not fields.get(key)]:
+            raise ScanError(f"{path}: no {missing[0]} in its header; it is damaged or of another format")
+        return nrrd, fields, file.tell()
 
 
 # Where the voxels lie: the name of their file, if it is another; whether they are compressed; bytes before them, of

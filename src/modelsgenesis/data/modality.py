@@ -7,6 +7,7 @@ above 33,000. MR has arbitrary units, whose scale differs from scan to scan. Wha
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 
@@ -134,5 +135,5 @@ def _tell_by_values(volumes: list[Volume]) -> tuple[str, str]:
     raise DataError(f"the modality of {kind} with values {low:g} to {high:g} cannot be told; {_ADVICE}")
 
 
-def _shown(counts: Counter[str | None]) -> str:
+def _shown(counts: Counter[Any]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.most_common())

@@ -1,12 +1,11 @@
-"""Images of any size through a network: overlapping windows stitched by MONAI, mirrored passes, probabilities.
+"""Images of any size through a network, in overlapping windows that MONAI stitches.
 
 Beside MONAI's inferer: a window of one value is computed once, and the planes of a volume share their batches.
 """
 
 import math
 from collections.abc import Sequence
-from itertools import chain, combinations
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from einops import rearrange, repeat
@@ -166,58 +165,7 @@ def treats_samples_alone(network: nn.Module) -> bool:
     )
 
 
-def mirrored_passes(flips: Literal["all"] | Sequence[int], dims: int) -> list[tuple[int, ...]]:
-    """Return the axes that each pass mirrors, the plain pass first.
-
-    Args:
-        flips: Axes, or all of them.
-        dims: Spatial axes of the network.
-
-    Raises:
-        ShapeError: An axis is beyond the last.
-
-    Example:
-        >>> mirrored_passes((0, 2), 3)
-        [(), (0,), (2,), (0, 2)]
-    """
-    axes = range(dims) if flips == "all" else flips
-    if any(axis >= dims for axis in axes):
-        raise ShapeError(f"flips along axes {tuple(axes)}: the image has {dims}, numbered from 0")
-    return list(chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1)))
-
-
-def segment(
-    network: nn.Module, image: Tensor, *, patch_size: tuple[int, ...], config: PredictionConfig, hardware: Hardware
-) -> Tensor:
-    """Return the class probabilities of a prepared image, the mean over its mirrored passes.
-
-    Args:
-        network: A segmentation network in evaluation mode.
-        image: [c, *spatial].
-        patch_size: The window.
-        config: Overlap, flips, where to stitch.
-        hardware: Where and how to compute.
-
-    Returns:
-        [classes, *spatial] float32 on the CPU, an inference tensor; besides it, at most one more of its size is in
-        memory, and only with flips.
-
-    Raises:
-        ShapeError: The image has other axes than the window, or fewer than are to be mirrored.
-    """
-    _, *mirrored = mirrored_passes(config.flips, len(patch_size))
-    options: dict[str, Any] = {"patch_size": patch_size, "config": config, "hardware": hardware}
-    total = _softmax_in_place(sliding_window(network, image, **options))
-    with torch.inference_mode():
-        for axes in mirrored:
-            turned = image.flip([axis + 1 for axis in axes])
-            soft = _softmax_in_place(sliding_window(network, turned, **options))
-            for index, one in enumerate(soft):  # a class at a time: a mirrored copy of one, not of all
-                total[index] += one.flip(axes)
-        return total.div_(1 + len(mirrored)) if mirrored else total
-
-
-def _softmax_in_place(logits: Tensor) -> Tensor:
+def softmax_in_place(logits: Tensor) -> Tensor:
     """Turn logits [classes, *spatial] into probabilities in their own memory, a few rows at a time."""
     with torch.inference_mode():
         # All rows at once would take a second copy of the largest array of a prediction.

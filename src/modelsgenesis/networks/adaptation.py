@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
 from modelsgenesis.configs import ClassifierConfig, GenesisUNetConfig, NetworkConfig, UNetConfig
+from modelsgenesis.configs.bundle import Task
 from modelsgenesis.errors import CheckpointError, ConfigurationError, did_you_mean
 from modelsgenesis.networks.batch_norm import BatchNorm
 from modelsgenesis.networks.genesis_unet import GenesisUNet
@@ -18,7 +19,6 @@ from modelsgenesis.networks.layers import Network, UNet
 from modelsgenesis.networks.nnunet import NnUNet
 
 Stem = Literal["repeat", "average", "new"]
-Task = Literal["restoration", "segmentation", "classification"]
 
 ENCODER_SHARE = 0.9
 """Less of the encoder than this from the checkpoint is an error: the rest would silently be random."""
@@ -164,6 +164,7 @@ def adapt(
     changes = {"in_channels": in_channels, "statistics": statistics}
     unet = unet.override(**{name: value for name, value in changes.items() if value is not None})
     target = build_on_meta(_config_for(task, unet, num_classes, hidden, levels))
+    # A head of as many classes would fit by its shape, but its classes are others.
     skipped = ("decoder.",) if encoder_only else ()
     if task != "restoration" or num_classes is not None:
         skipped = (*skipped, target.head_prefix)
@@ -258,6 +259,7 @@ def transfer(
         CheckpointError: Under 90% of the parameters of `target.encoder` came from `weights`.
     """
     places = target.state_dict()
+    # The first convolution is the only layer whose input channels are those of the scan.
     stem_name = next(name for name in places if name.startswith("encoder.") and name.endswith("weight"))
     found: dict[str, Tensor] = {}
     adapted: dict[str, str] = {}
@@ -312,6 +314,7 @@ def _change_channels(tensor: Tensor, channels: int, stem: Stem) -> tuple[Tensor,
     if stem == "average":
         mean = reduce(tensor, "out old ... -> out ...", "mean")
         return repeat(mean, "out ... -> out new ...", new=channels), f"stem of {old} channels averaged for {channels}"
+    # [1, 2] becomes [1, 2, 1]: channels repeat in turn, and the sum over them keeps its size.
     index = torch.arange(channels, device=tensor.device) % old
     return tensor[:, index] * (old / channels), f"stem of {old} channels repeated to {channels}"
 
@@ -323,7 +326,7 @@ def _fill(target: Network, found: Mapping[str, Tensor], device: torch.device) ->
         if any(tensor.is_meta and f"{prefix}.{name}" not in found for name, tensor in own):
             module.to_empty(device=device, recurse=False)
             target.initialize(module)
-    target.load_state_dict(found, strict=False, assign=True)
+    target.load_state_dict(found, strict=False, assign=True)  # the tensors themselves, without a copy
 
 
 def differences(places: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> list[str]:

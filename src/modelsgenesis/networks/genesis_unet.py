@@ -37,7 +37,7 @@ class GenesisDecoder(nn.Module):
         super().__init__()
         steps = list(pairwise(reversed(config.widths)))  # (512, 256), (256, 128), (128, 64)
         self.upsamplings = nn.ModuleList(upsampling(config.dims, deep, config.upsampling) for deep, _ in steps)
-        self.levels = nn.ModuleList(
+        self.levels = nn.ModuleList(  # `deep` channels were sampled up, `width` come over the skip
             nn.Sequential(ConvNormReLU(config, deep + width, width), ConvNormReLU(config, width, width))
             for deep, width in steps
         )

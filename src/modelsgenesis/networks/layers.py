@@ -28,7 +28,7 @@ def convolution(
 ) -> nn.Module:
     """Return a padded convolution: [b, in, *spatial] to [b, out, *spatial / stride]; kernels are odd."""
     sizes = (kernel,) * dims if isinstance(kernel, int) else tuple(kernel)
-    padding = tuple(size // 2 for size in sizes)
+    padding = tuple(size // 2 for size in sizes)  # torch's own "same" refuses a stride
     return layer("Conv", dims)(in_channels, out_channels, sizes, stride, padding, bias=bias)
 
 
@@ -43,6 +43,7 @@ def normalization(config: UNetConfig, channels: int) -> nn.Module:
     if config.norm == "batch":
         return BatchNorm(channels, config.norm_epsilon, config.statistics)
     if config.norm == "instance":
+        # Affine, as in nnU-Net: without a scale and an offset of its own, a channel could not be switched off.
         return layer("InstanceNorm", config.dims)(channels, eps=config.norm_epsilon, affine=True)
     return nn.GroupNorm(config.norm_groups, channels, eps=config.norm_epsilon)
 
@@ -100,6 +101,7 @@ class Network(nn.Module, ABC):
             raise ShapeError(
                 f"input of shape {tuple(x.shape)}: expected {unet.in_channels} channels on axis 1, not {x.shape[1]}"
             )
+        # A side that does not divide would be floored on the way down and not meet its skip on the way up.
         sides = tuple(x.shape[2:])
         fitting = tuple(max(-(-side // step), 1) * step for side, step in zip(sides, steps, strict=True))
         if sides != fitting:

@@ -57,7 +57,7 @@ class ResidualBlock(nn.Module):
         skip: list[nn.Module] = []
         if prod(stride) > 1:
             skip.append(layer("AvgPool", config.dims)(tuple(stride)))
-        if before != after:
+        if before != after:  # without a bias, as in nnU-Net: the norm behind it would cancel one
             skip.append(ConvNorm(config, channels, same, same, bias=False, activated=False))
         self.skip = nn.Sequential(*skip)
         self.negative_slope = config.negative_slope
@@ -89,17 +89,15 @@ class NnUNetEncoder(nn.Module):
 
     def __init__(self, config: NnUNetConfig) -> None:
         super().__init__()
-        channels, width = config.in_channels, config.widths[0]
-        if isinstance(config, ResidualUNetConfig):
-            self.stem = _stack(ConvNorm, config, (channels, width), config.kernels[0], (1,) * config.dims, 1)
-            stages = zip(pairwise((width, *config.widths)), config.kernels, config.strides, config.blocks, strict=True)
-            built = [_stack(ResidualBlock, config, *stage) for stage in stages]
-        else:
-            self.stem = nn.Identity()
-            inputs = pairwise((channels, *config.widths))
-            stages = zip(inputs, config.kernels, config.strides, config.convolutions, strict=True)
-            built = [nn.Sequential(_stack(ConvNorm, config, *stage)) for stage in stages]
-        self.stages = nn.Sequential(*built)
+        residual = isinstance(config, ResidualUNetConfig)
+        kernels, strides = config.kernels, config.strides
+        before = config.widths[0] if residual else config.in_channels
+        stem = (ConvNorm, config, (config.in_channels, config.widths[0]), kernels[0], (1,) * config.dims, 1)
+        self.stem = _stack(*stem) if residual else nn.Identity()
+        counts = config.blocks if isinstance(config, ResidualUNetConfig) else config.convolutions
+        stages = zip(pairwise((before, *config.widths)), kernels, strides, counts, strict=True)
+        built = [_stack(ResidualBlock if residual else ConvNorm, config, *stage) for stage in stages]
+        self.stages = nn.Sequential(*(built if residual else map(nn.Sequential, built)))  # nnU-Net nests the plain ones
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the features of every stage: [b, widths[i], *spatial / stride]."""
@@ -133,6 +131,7 @@ class NnUNetDecoder(nn.Module):
         self.seg_layers = nn.ModuleList(
             convolution(dims, widths[i - 1], config.out_channels, 1, bias=config.head_bias) for i in up
         )
+        # A parameter without a gradient would stop DistributedDataParallel, and weight decay would shrink it.
         self.seg_layers[:-1].requires_grad_(False)
 
     def forward(self, features: list[Tensor]) -> Tensor:
@@ -186,6 +185,6 @@ class NnUNet(UNet):
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, ResidualBlock):
-            nn.init.zeros_(cast("Tensor", module.conv2.norm.weight))
+            nn.init.zeros_(cast("Tensor", module.conv2.norm.weight))  # the block adds nothing to its skip at first
         else:
             super().initialize(module)

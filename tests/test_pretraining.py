@@ -257,8 +257,8 @@ def test_a_picture_that_cannot_be_drawn_never_ends_the_run(ct_folder, tmp_path, 
     def full(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("modelsgenesis.training.watching.draw_restorations", full)
-    monkeypatch.setattr("modelsgenesis.training.watching.draw_curve", full)
+    monkeypatch.setattr("modelsgenesis.training.visuals.draw_restorations", full)
+    monkeypatch.setattr("modelsgenesis.training.visuals.draw_curve", full)
     notes = Notes()
     run = pretrain(ct_folder, tmp_path / "run", config=TINY, reporter=notes, **CPU)
     assert sum(note.startswith("a figure is missing") for note in notes.notes) == 1

@@ -43,7 +43,7 @@ from modelsgenesis.training.splits import (
 from modelsgenesis.training.supervised import make_objective
 from modelsgenesis.training.task_networks import initial_model, resolve_patch_size
 from modelsgenesis.training.trainer import Progress, Trainer
-from modelsgenesis.training.watching import Pictures
+from modelsgenesis.training.visuals import Visuals
 
 SAMPLE_CONFIG = SegmentationConfig(
     steps=200, batch_size=4, validate_every=200, validation_fraction=0.0, patch_size=(48, 48, 16), samples_per_scan=32
@@ -329,10 +329,10 @@ def _train(
         for explanation in explanations(measured["test"]):
             reporter.note(explanation)
         # Once more with what was measured: until here the card has the validation that chose the network.
-        pictures = Pictures(output, reporter)
+        visuals = Visuals(output, reporter)
         if draw:
-            pictures.draw_curve(progress.step)
-        save(kept.network, pictures.on_card(), step=progress.best_step, **measured)
+            visuals.draw_curve(progress.step)
+        save(kept.network, visuals.on_card(), step=progress.best_step, **measured)
         steps = {"init": begun.init, "step": progress.best_step, "steps": progress.step}
         more = {**steps, "split": count_split(used, data), **hardware.for_results().recorded(), **measured}
         write_results(output, data, config, rows, **more)

@@ -30,7 +30,7 @@ from modelsgenesis.training.restoration import Restoration
 from modelsgenesis.training.run import RUN_NAME, Run, check_config
 from modelsgenesis.training.task_networks import seeded
 from modelsgenesis.training.trainer import Progress, Trainer
-from modelsgenesis.training.watching import Pictures, TensorBoard
+from modelsgenesis.training.visuals import Visuals
 
 Source = str | Path | Sequence[str | Path]
 
@@ -349,12 +349,12 @@ class Pretraining:
             digests={part: [entry.key[:16] for entry in entries] for part, entries in listed.items()},
         )
         main = distributed.rank() == 0
-        board = TensorBoard(self.output / "tensorboard", reporter) if tensorboard and main else None
+        visuals = Visuals(self.output, reporter, tensorboard=tensorboard and main)
         run = Run.open(self.output, self.record.to_dict(), resume=resume)
         try:
             with distributed.raise_if_any_failed():
                 objective = Restoration(training, validation, config, self.hardware, reporter)
-                keeper = _Keeper(run, objective, self.record, training.cache.contract, facts, reporter, board)
+                keeper = _Keeper(run, objective, self.record, training.cache.contract, facts, reporter, visuals)
                 trainer = Trainer(
                     network=network,
                     objective=objective,
@@ -365,7 +365,7 @@ class Pretraining:
                     keep=keeper.keep,
                     pretrained=self.record.pretrained,
                     validated=keeper.draw,
-                    tensorboard=board,
+                    visuals=visuals,
                 )
             reporter.baselines(objective.baselines)
             if resume:
@@ -376,8 +376,7 @@ class Pretraining:
                 run.finish()
         finally:
             reporter.end()
-            if board is not None:
-                board.close()
+            visuals.close()
             run.close()
         if training.refused_share:
             share = f"{training.refused_share:.0%} of the sampled patches were rejected (rule={config.rule})"
@@ -396,26 +395,23 @@ class _Keeper:
     contract: InputContract
     facts: Mapping[str, Any]
     reporter: Reporter
-    board: TensorBoard | None
-
-    def __post_init__(self) -> None:
-        self.pictures = Pictures(self.run.folder, self.reporter, self.board)
+    visuals: Visuals
 
     def draw(self, step: int, metrics: Mapping[str, float]) -> None:
         """Draw the restorations of the network that was just validated."""
         objective = self.objective
         if objective.restored is not None:
             shown = {"original": objective.original, "deformed": objective.deformed, "restored": objective.restored}
-            self.pictures.draw_validation(step, **shown, metrics=metrics)
+            self.visuals.draw_validation(step, **shown, metrics=metrics)
 
     def keep(self, network: nn.Module, progress: Progress) -> None:
         """Write the bundle of the network that was just validated."""
-        self.pictures.keep_newest()
+        self.visuals.keep_newest()
         progress.kept = self._save(network, progress)
 
     def finish(self, progress: Progress) -> None:
         """Draw the curve and write the card anew, with the cost of the whole run."""
-        self.pictures.draw_curve(progress.step)
+        self.visuals.draw_curve(progress.step)
         self._save(load_kept(self.run, progress).network, progress)
 
     def _save(self, network: nn.Module, progress: Progress) -> str:
@@ -438,4 +434,4 @@ class _Keeper:
             patch_size=config.patch_size,
             provenance=provenance,
         )
-        return save_run_bundle(self.run, network, bundle, self.pictures.on_card(), self.reporter)
+        return save_run_bundle(self.run, network, bundle, self.visuals.on_card(), self.reporter)

@@ -18,7 +18,7 @@ from modelsgenesis.configs.base import (
 )
 from modelsgenesis.configs.networks import GENESIS_UNET_2019, GENESIS_UNET_SMALL, GenesisUNetConfig, UNetConfig
 from modelsgenesis.configs.training import DataConfig, TrainingConfig
-from modelsgenesis.errors import ConfigurationError, nearest
+from modelsgenesis.errors import ConfigurationError, did_you_mean
 
 Found = TypeVar("Found")
 
@@ -186,5 +186,5 @@ def pretraining_recipe(
 
 def _find(what: str, name: str, known: Mapping[str, Found]) -> Found:
     if name not in known:
-        raise ConfigurationError(f"{what}: received {name!r}; {nearest(name, known)}")
+        raise ConfigurationError(f"{what}: received {name!r}; {did_you_mean(name, known)}")
     return known[name]

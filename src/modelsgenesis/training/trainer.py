@@ -36,7 +36,7 @@ from modelsgenesis.training import distributed
 from modelsgenesis.training.optim import Optimization
 from modelsgenesis.training.run import LAST_NAME, Run, check_config, compare
 from modelsgenesis.training.sampler import next_batch, start_loader
-from modelsgenesis.training.watching import TensorBoard
+from modelsgenesis.training.visuals import Visuals
 
 FIRST_LOSSES = 20  # the loss of a single batch says little: a divergence is told from the median of so many
 SKIPS = 10  # steps in a row: more is not bad luck with the data, and the run would never end
@@ -116,7 +116,7 @@ class Trainer:
         keep: Called on rank 0 whenever a validation is the best so far, to write the bundle.
         pretrained: Names of the tensors that came from a checkpoint; see `Optimization`.
         validated: Called on rank 0 with the step and the metrics of every validation, before `keep`.
-        tensorboard: Receives what the logs get, too.
+        visuals: Receives what the logs get, for TensorBoard.
 
     Attributes:
         progress: Where the run is.
@@ -134,7 +134,7 @@ class Trainer:
     keep: Callable[[nn.Module, Progress], None]
     pretrained: Collection[str] = ()
     validated: Callable[[int, Mapping[str, float]], None] | None = None
-    tensorboard: TensorBoard | None = None
+    visuals: Visuals | None = None
     progress: Progress = field(default_factory=Progress, init=False)
 
     def __post_init__(self) -> None:
@@ -264,8 +264,8 @@ class Trainer:
         if distributed.rank() == 0:
             row = {"learning_rate": rate, "loss": loss, "samples_per_second": round(speed, 2)}
             self.run.log_step({"step": step, **row})
-            if self.tensorboard is not None:
-                self.tensorboard.scalars("training", {**row, "waiting_for_data": waiting}, step)
+            if self.visuals is not None:
+                self.visuals.scalars("training", {**row, "waiting_for_data": waiting}, step)
         self.reporter.step(step, loss, speed, waiting)
 
     def _validate(self) -> Progress:
@@ -278,8 +278,8 @@ class Trainer:
         is_best = score <= progress.best_score  # on ties, the most recent
         progress.validations_since_best = 0 if is_best else progress.validations_since_best + 1
         self.run.log_validation({"step": progress.step, **metrics})
-        if self.tensorboard is not None:
-            self.tensorboard.scalars("validation", metrics, progress.step)
+        if self.visuals is not None:
+            self.visuals.scalars("validation", metrics, progress.step)
         self.reporter.validation(progress.step, metrics, is_best)
         if self.validated is not None:
             self.validated(progress.step, metrics)

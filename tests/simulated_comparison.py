@@ -33,7 +33,7 @@ def results_of(records, *, tuning=(), resample=False):
         "resample_labels": resample,
         "seeds": sorted({record["seed"] for record in records}),
         "arms": {arm: {"init": arm if index else None, **equal} for index, arm in enumerate(arms)},
-        "labels": analyse(records, pairs, "dice"),
+        "labels": analyse(records, pairs, "dice", {}),
         "efficiency": label_efficiency(records, pairs, "dice"),
         "tuning": list(tuning),
     }

@@ -40,6 +40,13 @@ def test_the_links_of_the_documents_lead_somewhere():
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
+def test_the_architecture_names_modules_that_there_are():
+    named = re.findall(r"`([a-z_/]+\.py)`", (ROOT / "docs" / "architecture.md").read_text())
+    assert len(set(named)) > 30
+    for name in named:
+        assert (ROOT / "src" / "modelsgenesis" / name).is_file(), name
+
+
 def test_every_page_is_in_an_index():
     for index in (ROOT / "docs" / "index.md", ROOT / "docs" / "recipes" / "index.md"):
         for page in index.parent.glob("*.md"):

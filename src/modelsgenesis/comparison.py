@@ -20,11 +20,18 @@ import numpy as np
 
 from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints import load_bundle, read_config, save_bundle
-from modelsgenesis.configs import FinetuningConfig, apply_settings
+from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, apply_settings
 from modelsgenesis.configs.base import plain
 from modelsgenesis.configs.comparison import SCRATCH, TUNING_SEED, ArmConfig, ComparisonConfig, file_name
 from modelsgenesis.data import LabelledData
-from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, MissingExtraError, TrainingError, nearest
+from modelsgenesis.errors import (
+    ConfigurationError,
+    DataError,
+    Interrupted,
+    MissingExtraError,
+    TrainingError,
+    did_you_mean,
+)
 from modelsgenesis.figures import comparison_report, draw_comparison
 from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
 from modelsgenesis.finetuning import default_finetuning, finetune, read_task
@@ -123,6 +130,7 @@ def compare(
     try:
         with records.work_folder() as work:
             arms = _load_arms(comparison, data, config, work / "weights", token=token, reporter=reporter)
+            # Not the label counts, the number of runs or the metric: more of them may be asked for later.
             asked = {"data": data.name, "classes": data.labels, "split": asdict(split), "training": config.to_dict()}
             asked |= {key: comparison.to_dict()[key] for key in ("resample_labels", "tune", "tuning_runs")}
             described = {name: _describe(arm) for name, arm in arms.items()}
@@ -155,6 +163,9 @@ def compare(
                 f"{trial}: the training diverged; give the initialisation a lower learning rate with --set-arm, or "
                 "choose one with --tune, in another folder"
             )
+    task_options = {"labels": data.labels, "task": data.task, "multilabel": data.multilabel}
+    if isinstance(config, ClassificationConfig):
+        task_options["specificity"] = config.specificity
     pairs, counts = choose_pairs(arms), count_split(split, data)
     results = {
         "format_version": 2,
@@ -169,7 +180,7 @@ def compare(
         **{key: ", ".join(sorted({record[key] for record in finished})) for key in ("precision", "device")},
         "training": config.to_dict(),
         "arms": {arm.name: _show(arm, arms[arm.name], finished) for arm in comparison.arms},
-        "labels": analyse(finished, pairs, metric),
+        "labels": analyse(finished, pairs, metric, task_options),
         "efficiency": label_efficiency(finished, pairs, metric),
         "tuning": list(chosen.values()),
     }
@@ -210,7 +221,7 @@ def describe_comparison(
         meant = [arm for arm in arms if arm["name"] == name]
         if not meant:
             names = [arm["name"] for arm in arms]
-            raise ConfigurationError(f"set-arm {text!r}: there is no arm {name!r}; {nearest(name, names)}")
+            raise ConfigurationError(f"set-arm {text!r}: there is no arm {name!r}; {did_you_mean(name, names)}")
         meant[0]["settings"].append(setting)
     return ComparisonConfig.from_dict({"arms": arms, **options})
 
@@ -222,7 +233,7 @@ def _choose_metric(metric: str | None, data: LabelledData) -> str:
     first, _, label = (metric or own).partition(" ")
     if first not in known or (label and label not in data.labels):
         names = [*known, *(f"{own} {name}" for name in data.labels)]
-        raise ConfigurationError(f"metric: received {metric!r}; {nearest(str(metric), names)}")
+        raise ConfigurationError(f"metric: received {metric!r}; {did_you_mean(str(metric), names)}")
     return metric or own
 
 
@@ -252,6 +263,7 @@ def _load_arms(
     """Load what the arms start from, once and for all processes; return the fine-tuning of each."""
     weights: dict[str, str] = {}
     dims: dict[str, int] = {}
+    # Here and not in each trial: a branch on the Hub may move between runs, and N processes would download N times.
     for number, init in enumerate(dict.fromkeys(arm.init for arm in comparison.arms if arm.init != SCRATCH)):
         bundle = load(init, token=token, progress=announce(reporter))
         weights[init] = str(save_bundle(folder / str(number) / file_name(public_name(init)), bundle))
@@ -315,6 +327,7 @@ def _plan(
     trials: list[Trial] = []
     for seed, labels in itertools.product(seeds, comparison.labels):
         drawn_by = seed if comparison.resample_labels else split_seed
+        # Drawn by one seed the counts are nested: five patients are among ten.
         few = split if labels == "all" else choose_labelled(split, data, labels, drawn_by)
         count = len({patients[name] for name in few.training})
         for arm in (arm.name for arm in comparison.arms):
@@ -452,6 +465,7 @@ def choose_pairs(arms: Mapping[str, FinetuningConfig]) -> list[tuple[str, str]]:
     scratch = [name for name, arm in arms.items() if arm.init is None or arm.from_scratch]
     pairs: list[tuple[str, str]] = []
     for name in arms:
+        # A control of other dimensions would mix two questions: the weights, and slices against volumes.
         reference = next(iter([*(one for one in scratch if axes[one] == axes[name]), *scratch, *arms]))
         if reference != name and (name not in scratch or axes[reference] == axes[name]):
             pairs.append((name, reference))

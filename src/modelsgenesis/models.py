@@ -28,11 +28,11 @@ def load(
     Args:
         name: A name of the registry, `org/repo` or `org/repo@revision` on the Hub, or a folder.
         revision: Branch, tag or commit on the Hub.
-        token: Of the Hub; by default `HF_TOKEN` or the stored one.
+        token: Token of the Hub; by default `HF_TOKEN` or the stored one.
         progress: Called with a file's name, the bytes done and the bytes in all, while it is downloaded.
 
     Raises:
-        HubError: There is no model of this name, or the Hub or the download failed.
+        HubError: No model has this name, or the Hub or the download failed.
         CheckpointError: The files are not a sound model.
     """
     folder = fetch_bundle(str(name), revision=revision, token=token, progress=progress)
@@ -58,7 +58,7 @@ def from_pretrained(
         num_classes: Classes of the task, the background of a segmentation among them.
         in_channels: Channels of the input where they differ from the pretrained network's.
         revision: Branch, tag or commit on the Hub.
-        token: Of the Hub; by default `HF_TOKEN` or the stored one.
+        token: Token of the Hub; by default `HF_TOKEN` or the stored one.
         adaptation: More of `modelsgenesis.networks.adapt`: `stem`, `hidden`, `encoder_only`, `dims`.
 
     Returns:
@@ -66,7 +66,7 @@ def from_pretrained(
         input that it expects; `.adaptation` says, after an adaptation, what came from the checkpoint.
 
     Raises:
-        HubError: There is no model of this name, or the Hub or the download failed.
+        HubError: No model has this name, or the Hub or the download failed.
         CheckpointError: The files are not a sound model, or do not fill the network asked for.
 
     Example:
@@ -100,7 +100,7 @@ def save_pretrained(
         The folder.
 
     Raises:
-        ConfigurationError: There is no configuration, or it describes another network.
+        ConfigurationError: A configuration is missing, or it describes another network.
         CheckpointError: The folder cannot be written.
     """
     config = config or getattr(network, "bundle", None)

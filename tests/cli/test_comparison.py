@@ -39,6 +39,7 @@ def test_prints_the_table_and_goes_on(command, decathlon, tmp_path):
         (["--init", "scratch", "--labels", "few"], 1, "'few'"),
         (["--init", "no-such-model"], 1, "no-such-model"),
         (["--init", "scratch", "--split", "nowhere.json"], 1, "nowhere.json: "),
+        (["--init", "scratch", "--config", "nowhere.json"], 1, "nowhere.json: "),
     ],
 )
 def test_errors_are_one_line_with_a_status(command, decathlon, tmp_path, arguments, status, message):

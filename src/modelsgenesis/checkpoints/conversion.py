@@ -33,7 +33,7 @@ LAYOUTS: dict[str, Layout] = {
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What became of a published file.
+    """The outcome of a conversion.
 
     Attributes:
         format: Its format.

@@ -1,4 +1,4 @@
-"""What a published checkpoint format is, and the two releases of the 2019 network: PyTorch and Keras."""
+"""The record of a published checkpoint format, and the two releases of the 2019 network: PyTorch and Keras."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class Layout:
     Attributes:
         signature_keys: Ends of keys of which a file of this format has one. What stands before it, such as
             `module.`, stands before every key.
-        published: The network that was published so; a file that is no other is compared with it.
+        published: The network that was published so; a file whose shape cannot be told is compared with it.
         original: From the name of a tensor here, and the network, to its name there.
         describe: From weights to the network that they belong to, judged by names and shapes alone; None where none
             but the published one can be converted.

@@ -11,12 +11,12 @@ from modelsgenesis.networks import some
 from modelsgenesis.networks.nnunet import NnUNetConfig
 
 ALIAS = "alias of"
-"""How the reason begins for which a name that means a tensor already loaded is dropped."""
+"""Beginning of the reason for dropping a name that means a tensor already loaded."""
 
 NNUNET_V1_INPUT = InputContract(
     modality="ct", intensity="standardize", mean=-775.8457, deviation=251.9326, orientation="SPL"
 )
-"""What `genesis_nnunet_luna16_006.model` expects: (HU + 775.8457) / 251.9326; arrays lie z, y, x."""
+"""The input of `genesis_nnunet_luna16_006.model`: (HU + 775.8457) / 251.9326; arrays lie z, y, x."""
 
 
 # Version 1. Each stage is one stack of convolutions, but the deepest and those of the decoder are two: all

@@ -15,16 +15,16 @@ from modelsgenesis.networks import some
 from modelsgenesis.networks.nnunet import NnUNetConfig
 
 PLAN_KEY = "nnssl_adaptation_plan"
-"""Where in a checkpoint the plan is."""
+"""Key of the plan in a checkpoint."""
 
 PLAN_NAME = "adaptation_plan.json"
 """The file beside the checkpoint."""
 
 CONTRACT_KEY = "modelsgenesis_input"
-"""Where in a plan of this package the exact input contract is."""
+"""Key of the exact input contract in a plan of this package."""
 
 OPENMIND_INPUT = InputContract(modality="mri", intensity="zscore", spacing=(1.0, 1.0, 1.0), orientation="SPL")
-"""What OpenMind's networks expect. nnU-Net's arrays lie z, y, x as SimpleITK reads them: S, P, L."""
+"""The input of OpenMind's networks. nnU-Net's arrays lie z, y, x as SimpleITK reads them: S, P, L."""
 
 _CLASSES = {
     "plainconvunet": PlainUNetConfig,
@@ -41,13 +41,13 @@ _KEYS = {
 
 
 def find_values(values: Any, key: str) -> Iterator[Any]:
-    """Go through the values of `key` at any depth, the outermost first; None is no value."""
+    """Go through the values of `key` at any depth, the outermost first; None does not count."""
     return (mapping[key] for _, mapping in mappings(values) if mapping.get(key) is not None)
 
 
 @dataclass(frozen=True)
 class AdaptationPlan:
-    """What a plan says, as far as it is needed.
+    """An adaptation plan, as far as it is needed.
 
     Attributes:
         values: The whole of it.

@@ -52,7 +52,7 @@ _FORGOTTEN = re.compile(
     r"builtins\.(bytearray|complex|set)|_codecs\.encode|collections\.Counter|torch\.(Size|device)"
     r"|numpy\.(dtype|ndarray|_?core\.(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer))"
 )
-"""What lies beside weights, such as losses that NumPy pickled: nothing is run for it, and None takes its place."""
+"""Globals beside weights, as of losses that NumPy pickled: nothing is run for them, and None takes their place."""
 
 
 def read_weights(path: Path) -> Any:

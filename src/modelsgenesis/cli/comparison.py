@@ -34,6 +34,7 @@ def compare(
         ),
     ] = None,
     tuning_runs: Annotated[int, Option(min=1, help="Runs per candidate of --tune.")] = 3,
+    config_file: options.ConfigFile = None,
     steps: options.Steps = None,
     settings: options.Settings = None,
     arm_settings: Annotated[
@@ -57,6 +58,7 @@ def compare(
 ) -> None:
     """Compare initialisations on your data: fine-tune each with few labels, many times, and test the differences."""
     from modelsgenesis import comparison
+    from modelsgenesis.finetuning import read_config
 
     if not inits:
         raise typer.BadParameter("received none, expected at least one", param_hint="--init")
@@ -75,6 +77,7 @@ def compare(
         data,
         output,
         comparison=described,
+        config=None if config_file is None else read_config(config_file),
         settings=[*options.as_settings({"steps": steps}), *(settings or [])],
         split=split,
         task=task,

@@ -147,7 +147,7 @@ def cache(
         raise BadParameter("removes something only together with --prune", param_hint="--all")
     bundles = cached.prune(everything=everything) if prune else cached.cached_bundles()
     rows = [("removed" if prune else "in use" if one.used else "unused", one.size, one.name) for one in bundles]
-    rows.append(("in all", sum(one.size for one in bundles), cached.open_cache().bundles))
+    rows.append(("in all", sum(one.size for one in bundles), str(cached.open_cache().bundles)))
     lines = [f"{size / 1e6:>6.1f} MB  {state:<7}  {name}" for state, size, name in rows]
     print_result([{**asdict(one), "folder": str(one.folder)} for one in bundles], lines, as_json=json_output)
 

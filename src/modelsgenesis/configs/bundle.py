@@ -1,4 +1,4 @@
-"""What a bundle's `config.json` says: the network, the input that it expects, where the weights come from."""
+"""The contents of a bundle's `config.json`: the network, the input that it expects, the origin of the weights."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ _NAME_LIMIT = 200  # letters
 
 @dataclass(frozen=True, kw_only=True)
 class InputContract(Config):
-    """How a scan becomes what a network expects; the same in pretraining, fine-tuning and prediction.
+    """The preparation of a scan for a network; the same in pretraining, fine-tuning and prediction.
 
     Attributes:
         modality: What the scans are.
@@ -99,14 +99,14 @@ CONTRACTS: dict[str, InputContract] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance(Config):
-    """Where weights come from. Free mappings hold JSON values; no path and no name of a scan belongs in them.
+    """The origin of weights. Free mappings hold JSON values; no path and no name of a scan belongs in them.
 
     A number in them that is not finite, such as the Dice of a structure that nobody has, is written as `null`.
 
     Attributes:
         origin: How the weights came to be.
         library_version: Version of this package that wrote the bundle.
-        source: Of converted weights: repository, revision, file, sha256, format, converter_version.
+        source: Origin of converted weights: repository, revision, file, sha256, format, converter_version.
         init: Name of what training started from, None for random weights.
         recipe: The training configuration.
         data: Counts, modality, spacing of the training data.
@@ -135,9 +135,9 @@ class BundleConfig(Config):
         network: Its shape.
         input: The input that it expects.
         labels: Class names in the order of the output channels; empty for restoration.
-        multilabel: Of a classification: whether several classes, or none, may hold for an image; its outputs are then
+        multilabel: For a classification: whether several classes, or none, may hold for an image; its outputs are then
             independent of one another.
-        patch_size: Voxels of the sub-volumes of training, which prediction uses for its windows.
+        patch_size: Voxels of the training patches; prediction slides over a scan in patches of this size.
         provenance: Where the weights come from.
     """
 

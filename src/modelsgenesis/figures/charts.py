@@ -88,6 +88,7 @@ def _draw_training(axis: "Axes", step: np.ndarray, loss: np.ndarray) -> None:
     window = max(len(loss) // 50, min(5, len(loss)))
     average = np.convolve(loss, np.full(window, 1 / window), mode="valid")
     axis.plot(step[window - 1 :], average, color="0.45", linewidth=1.2, label="training")
+    # Losses fall fast and then slowly; on a linear axis the second half of a run is one flat line.
     if (loss > 0).all():
         axis.set_yscale("log", subs=(2, 3, 5))
         axis.yaxis.set_major_formatter("{x:g}")

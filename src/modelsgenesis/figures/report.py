@@ -137,6 +137,7 @@ def _signed(value: float) -> str:
 
 def _p_value(p: float | None, corrected: float | None, family: int) -> str:
     """Return a p-value as text; of several comparisons the corrected one too."""
+    # 0.000 would claim a certainty that no test has.
     shown = [f"{one:.3f}" if one >= 0.001 else f"{one:.0e}" for one in (p, corrected) if one is not None]
     return " / ".join(shown if family > 1 else shown[:1]) or "none"
 
@@ -161,5 +162,6 @@ def _bullets(lines: Iterable[str]) -> str:
 
 def _table(rows: Sequence[Sequence[str]]) -> str:
     """Return rows as a table, the first its head."""
+    # A bar in a name would make a column of its own.
     lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
     return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])

@@ -27,12 +27,12 @@ class Target:
     """A repository at a revision, or a model of the registry.
 
     Attributes:
-        repository: `org/name`; None for files beside the card.
+        repository: `org/name`.
         revision: Branch, tag or commit; None for the default branch.
         card: The card of the model in the registry.
     """
 
-    repository: str | None
+    repository: str
     revision: str | None
     card: ModelCard | None = None
 
@@ -40,7 +40,7 @@ class Target:
     def key(self) -> str:
         """The name of its record."""
         name = [self.card.name] if self.card else []
-        return key_of(*name, self.repository or "local", self.revision or "main")
+        return key_of(*name, self.repository, self.revision or "main")
 
     @property
     def pin(self) -> str | None:
@@ -91,10 +91,11 @@ def fetch_bundle(
     Example:
         folder = fetch_bundle("genesis-chest-ct-3d")
     """
-    if (local := _find_local(name_or_repository, revision)) is not None:
-        return local
-    target, here = _find_target(str(name_or_repository), revision), open_cache(cache)
+    target = _resolve(name_or_repository, revision)
+    if isinstance(target, Path):
+        return target
     settings = client_settings()  # checks the environment before the client, which may not survive it, is imported
+    here = open_cache(cache)
     record = here.read(target.key)
     known = record if record and record.fingerprint == target.fingerprint else None
     usable = known is not None and here.is_intact(target.key, known)
@@ -103,7 +104,7 @@ def fetch_bundle(
     from modelsgenesis.hub.client import take_snapshot
 
     try:
-        snapshot = take_snapshot(str(target.repository), target.revision, token, quick=usable)
+        snapshot = take_snapshot(target.repository, target.revision, token, quick=usable)
     except HubError as error:
         if known is None or error.kind != "unreachable":
             raise
@@ -130,12 +131,12 @@ def fetch_bundle(
     return folder
 
 
-def _find_local(name: str | Path, revision: str | None) -> Path | None:
-    """Return a folder that needs no download: a path to a bundle, or one beside its card.
+def _resolve(name: str | Path, revision: str | None) -> Path | Target:
+    """Return the folder of a bundle that needs no download, or what has to be there.
 
     Raises:
-        CheckpointError: The folder is not a bundle.
-        HubError: It looks like a path and there is none, or has no revisions.
+        CheckpointError: A folder is not a bundle.
+        HubError: There is no such folder or model, or it has no such revision.
     """
     text, folder = str(name), Path(name).expanduser()
     if folder.is_dir():
@@ -143,10 +144,16 @@ def _find_local(name: str | Path, revision: str | None) -> Path | None:
             raise CheckpointError(f"{folder}: no {CONFIG_NAME} in it, so it is not a bundle")
     elif isinstance(name, Path) or text.startswith(("/", ".", "~")) or text.count("/") > 1 or "\\" in text:
         raise HubError(f"{text}: no such folder; give a bundle, a name of the registry or org/name", "unknown")
-    elif "/" in text or not (card := find_card(text.partition("@")[0])).is_local:
-        return None
     else:
-        folder, revision = _check_beside(card), revision or text.partition("@")[2]
+        model, _, asked = text.partition("@")
+        if asked and revision and asked != revision:
+            raise HubError(f"{model}: asked for the revisions {asked!r} and {revision!r}; give one", "unknown")
+        revision, card = asked or revision, None if "/" in model else find_card(model)
+        if card is None:
+            return Target(model, revision)
+        if card.source.repository is not None:
+            return Target(card.source.repository, revision or card.source.revision, card)
+        folder = _check_beside(card)
     if revision:
         raise HubError(f"{text}: lies on this machine and has no revision {revision!r}; leave it out", "unknown")
     return folder
@@ -163,17 +170,6 @@ def _check_beside(card: ModelCard) -> Path:
         raise HubError(f"{path}: its SHA-256 is {digest[:12]}…, its card pins {pin[:12]}…; replace either")
     _compare_with_card(card, path.parent)
     return path.parent
-
-
-def _find_target(name: str, revision: str | None) -> Target:
-    """Return what a name and a revision ask for."""
-    name, _, asked = name.partition("@")
-    if asked and revision and asked != revision:
-        raise HubError(f"{name}: asked for the revisions {asked!r} and {revision!r}; give one", "unknown")
-    if "/" in name:
-        return Target(name, asked or revision)
-    card = find_card(name)
-    return Target(card.source.repository, asked or revision or card.source.revision, card)
 
 
 def _compare_with_card(card: ModelCard, folder: Path) -> None:
@@ -261,10 +257,11 @@ def find_cached(
     Raises:
         HubError: It is not on this machine.
     """
-    if (folder := _find_local(name, revision)) is not None:
-        return folder, {}
+    target = _resolve(name, revision)
+    if isinstance(target, Path):
+        return target, {}
     here = open_cache(cache)
-    record = here.read(_find_target(str(name), revision).key)
+    record = here.read(target.key)
     if record is None:
         raise HubError(f"{name}: not on this machine; modelsgenesis download {name}", "unknown")
     return here.bundle(record), record.files

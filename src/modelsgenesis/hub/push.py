@@ -1,29 +1,56 @@
-"""From a run to a repository on the Hub: what would be uploaded, checked here before anything is sent."""
+"""From a run to a repository on the Hub: checked here before anything is sent, then one atomic commit."""
 
 import hashlib
 import re
 import shlex
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from modelsgenesis.checkpoints import render_card
 from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, load_bundle
 from modelsgenesis.configs import BundleConfig
 from modelsgenesis.configs.front_matter import BEGIN, PLACEHOLDER, CardParts, split_card
 from modelsgenesis.errors import GenesisError, HubError
-from modelsgenesis.files import read_json
+from modelsgenesis.files import TEXT_LIMIT, parsing, read_json, reason_of
 from modelsgenesis.hub import review
-from modelsgenesis.hub.cache import client_settings
+from modelsgenesis.hub.cache import client_settings, open_cache
 from modelsgenesis.hub.registry import is_inside
 
 if TYPE_CHECKING:
-    from modelsgenesis.hub.repository import Publication
+    from huggingface_hub import HfApi
+
+    from modelsgenesis.hub.client import Snapshot
 
 _RENEWED = ("library_name", "pipeline_tag", "model-index", "base_model")  # keys of a card's header, by every push
 _FIGURES = (".png", ".jpg", ".jpeg", ".webp")
 _STAMP = " prose="
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What a push made.
+
+    Attributes:
+        repository: `org/name`.
+        url: Its page.
+        commit: The new commit; the one before when nothing had changed.
+        pull_request: The page of the proposal, when one was made instead of a commit on the branch.
+        private: Whether only its owners see it.
+        files: What it holds of this bundle.
+        notes: What the user should know.
+    """
+
+    repository: str
+    url: str
+    commit: str
+    pull_request: str | None
+    private: bool
+    files: tuple[str, ...]
+    notes: tuple[str, ...]
 
 
 def push_to_hub(
@@ -35,7 +62,7 @@ def push_to_hub(
     create_pr: bool = False,
     token: str | None = None,
     progress: Callable[[str], None] | None = None,
-) -> "Publication":
+) -> Publication:
     """Publish a run's bundle: configuration, weights, card, and the figures that the card names.
 
     Everything comes in one commit, so that nothing half-done can be seen. Prose that a person wrote into an existing
@@ -60,9 +87,6 @@ def push_to_hub(
     Example:
         publication = push_to_hub("runs/chest", "clinic/genesis-chest-ct")
     """
-    client_settings()  # checks the environment before the Hub's client, which may not survive it, is imported
-    from modelsgenesis.hub.repository import TargetRepository
-
     say, folder = progress or (lambda _: None), Path(folder)
     say("checking the bundle")
     plan = plan_upload(folder)
@@ -71,10 +95,108 @@ def push_to_hub(
     again += ["--private"] * private + ["--create-pr"] * create_pr + (["--revision", revision] if revision else [])
     if create_pr and revision not in (None, "main"):
         raise HubError(f"--create-pr proposes a change of main, but received --revision {revision}; leave one out")
+    client_settings()  # checks the environment before the Hub's client, which may not survive it, is imported
+    from modelsgenesis.hub.client import hub_errors
+
+    notes: list[str] = []
     try:
-        return TargetRepository(repository, revision, token, private, create_pr).publish(plan, say)
+        with hub_errors(repository, token, revision=revision) as api, _no_bars(notes):
+            return _publish(api, plan, repository, revision, token, private, create_pr, notes, say)
     except HubError as error:
         raise HubError(f"{error}; {folder} is intact; repeat with: {shlex.join(again)}", error.kind) from error
+
+
+def _publish(
+    api: "HfApi",
+    plan: "UploadPlan",
+    name: str,
+    branch: str | None,
+    token: str | None,
+    private: bool,
+    proposal: bool,
+    notes: list[str],
+    say: Callable[[str], None],
+) -> Publication:
+    """Find or make the repository and its branch, and make the one commit.
+
+    A repeat finds what was made before, and the client uploads only what is missing.
+    """
+    from huggingface_hub import CommitOperationAdd
+
+    from modelsgenesis.hub.client import expect, take_snapshot
+    from modelsgenesis.hub.guard import SIGN_IN, endpoint, redacted, token_of
+
+    if not token_of(token):
+        raise HubError(f"{name}: publishing needs a token; {SIGN_IN}", "denied")
+    if "/" not in name:
+        account = expect(api.whoami()["name"], r"[\w.-]{1,100}")
+        name = f"{account}/{name}"
+    say(f"comparing with {name}")
+    url, main = f"{endpoint()}/{name}", _find_head(name, None, token)
+    if main and private and not main.private:
+        raise HubError(f"{name}: is public, but --private was asked; take another --hub-model-id")
+    head = _find_head(name, branch, token) if main and branch and not proposal else main
+    card, before = "", head or main
+    with parsing(f"{name}/{CARD_NAME}", HubError, what="as a model card", remedy=f"fix it on {url}"):
+        if before and CARD_NAME in before.files:
+            card = before.download(CARD_NAME, TEXT_LIMIT, open_cache().hub).read_text("utf-8")
+        card = plan.merge_card(card, name, notes)
+    try:  # a commit is checked so too, but after the repository was made and large files were uploaded
+        api._validate_yaml(card)  # noqa: SLF001 - ModelCard.validate asks another Hub before version 2
+    except ValueError as error:
+        said = redacted(reason_of(error))
+        raise HubError(f"{name}: the header of {CARD_NAME} is not accepted: {said}; fix it") from error
+    if main is None:
+        say(f"creating {name}")
+        api.create_repo(name, private=private)
+        main = take_snapshot(name, None, token)
+    if head is None and branch is not None and not proposal:
+        api.create_branch(name, branch=branch, revision=main.commit, exist_ok=True)
+    say(f"uploading to {name}")
+    files = {**plan.files, CARD_NAME: card.encode()}
+    added = [CommitOperationAdd(path, file if isinstance(file, bytes) else str(file)) for path, file in files.items()]
+    place: dict[str, Any] = {"revision": branch, "create_pr": proposal}
+    for one in added:  # more at once would be other threads, where no answer is checked
+        api.preupload_lfs_files(name, [one], free_memory=False, **place)
+    title = f"Publish a model for {plan.config.task}"  # a run's folder may be called after a patient
+    # The parent lets the Hub refuse the commit when another push came between.
+    made = api.create_commit(name, added, commit_message=title, parent_commit=(head or main).commit, **place)
+    page = None if made.pr_url is None else redacted(expect(made.pr_url, "https?://[!-~]+"))
+    commit = expect(made.oid, "[0-9a-f]{40}")
+    open_cache().forget(name)
+    if main.private and not private:
+        notes.append(f"the repository was private and stays so; make it public at {url}/settings")
+    return Publication(name, url, commit, page, main.private, tuple(files), tuple(dict.fromkeys(notes)))
+
+
+def _find_head(name: str, branch: str | None, token: str | None) -> "Snapshot | None":
+    """Return the head of a branch, None for the default one; None when the token sees no such thing."""
+    from modelsgenesis.hub.client import take_snapshot
+
+    try:
+        return take_snapshot(name, branch, token)
+    except HubError as error:
+        if error.kind != "unknown":
+            raise
+        return None
+
+
+@contextmanager
+def _no_bars(notes: list[str]) -> Iterator[None]:
+    """Silence the client's own bars, for uploads take none of ours, and keep its warnings for the end."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    from modelsgenesis.hub.guard import redacted
+
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    with warnings.catch_warnings(record=True, action="always", category=UserWarning) as caught:
+        try:
+            yield
+        finally:
+            if shown:
+                enable_progress_bars()
+            notes += [redacted(reason_of(Exception(str(warning.message)))) for warning in caught]
 
 
 @dataclass(frozen=True)
@@ -93,7 +215,7 @@ class UploadPlan:
     card: str
     files: dict[str, Path | bytes]
 
-    def merge_card(self, published: str, repository: str) -> tuple[str, list[str]]:
+    def merge_card(self, published: str, repository: str, notes: list[str]) -> str:
         """Return the card with our section renewed, and keep what a person wrote.
 
         A push stamps its section with a digest of the prose around it. While the published prose still has that
@@ -102,12 +224,9 @@ class UploadPlan:
         Args:
             published: The card on the Hub; empty when there is none.
             repository: `org/name`, which the snippet will load.
-
-        Returns:
-            The card, and what the user should be told.
+            notes: Gets what the user should be told.
         """
         ours, theirs = split_card(self.card), split_card(published, f"{repository}/{CARD_NAME}")
-        notes: list[str] = []
         base = ours
         if _prose(theirs) and f"{_STAMP}{_digest(theirs)}" not in theirs.generated.partition("\n")[0]:
             front = {**ours.front, **{key: value for key, value in theirs.front.items() if key not in _RENEWED}}
@@ -118,7 +237,7 @@ class UploadPlan:
         card = render_card(self.config, name=repository, existing=base.join(), figures=titles)
         if left := sum(PLACEHOLDER in line for line in card.splitlines()):
             notes.append(f"the card has {left} lines to fill in; modelsgenesis card {self.folder} --check lists them")
-        return card.replace(BEGIN, f"{BEGIN}{_STAMP}{_digest(split_card(card))}", 1), notes
+        return card.replace(BEGIN, f"{BEGIN}{_STAMP}{_digest(split_card(card))}", 1)
 
 
 def plan_upload(folder: Path) -> UploadPlan:

@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 
 from modelsgenesis.errors import MissingExtraError
-from modelsgenesis.metrics.classification import RANKING_METRICS, rank
-from modelsgenesis.metrics.summary import Statistics, intervals, mean_ignoring_nan, weighted_means
+from modelsgenesis.metrics.summary import Row, figures_of, intervals
 
 MINIMUM_RUNS = 3
 """Fewer runs than this say next to nothing about how runs vary: they get no p-value and no interval."""
@@ -25,17 +24,17 @@ _RESAMPLES = 2000
 Record = Mapping[str, Any]
 """A run: `arm`, `labels`, `seed`, `test` (metrics by name), and `cases`, a row for each test case."""
 
-Row = Mapping[str, Any]
-"""What was measured of a test case."""
 
-
-def analyse(records: Sequence[Record], pairs: Sequence[tuple[str, str]], metric: str) -> dict[str, Any]:
+def analyse(
+    records: Sequence[Record], pairs: Sequence[tuple[str, str]], metric: str, task: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return, by label count, what each arm measured and how it differs from its reference.
 
     Args:
         records: The finished runs.
         pairs: Arms to compare, each with its reference.
         metric: What is tested; every metric is summarised.
+        task: `labels`, `task` and more of `summarize_rows`, by which the test cases are summarised anew.
 
     Returns:
         JSON values: `{"5": {"arms": {arm: {metric: summary}}, "comparisons": [...]}}`. A difference is first arm minus
@@ -56,8 +55,9 @@ def analyse(records: Sequence[Record], pairs: Sequence[tuple[str, str]], metric:
         for arm, reference in pairs:
             found = compare_runs(values[arm].get(metric, {}), values[reference].get(metric, {}))
             ours, theirs = ([run.get("cases", []) for run in runs[one]] for one in (arm, reference))
-            found |= {"arm": arm, "reference": reference, "over_patients": patient_interval(ours, theirs, metric)}
+            found |= {"arm": arm, "reference": reference, "over_patients": patient_interval(ours, theirs, metric, task)}
             comparisons.append({**found, "p_holm": {}})
+        # One label count is one family of tests: of ten arms that change nothing, one is below 0.1 by luck.
         for test in ("welch", "paired_t", "wilcoxon"):
             for entry, p in zip(comparisons, holm([entry["p"][test] for entry in comparisons]), strict=True):
                 entry["p_holm"][test] = p
@@ -70,6 +70,7 @@ def analyse(records: Sequence[Record], pairs: Sequence[tuple[str, str]], metric:
 
 def values_by_seed(records: Sequence[Record], metric: str) -> dict[int, float]:
     """Return the values of a metric that are defined, by seed in their order."""
+    # By seed and not by place: a run whose metric is undefined has no partner, and must not shift the others.
     found = {record["seed"]: record["test"].get(metric) for record in records}
     return {seed: float(found[seed]) for seed in sorted(found) if found[seed] is not None and np.isfinite(found[seed])}
 
@@ -117,6 +118,7 @@ def compare_runs(ours: Mapping[int, float], theirs: Mapping[int, float]) -> dict
         found["difference"] = float(differences.mean())
     if len(seeds) >= MINIMUM_RUNS:
         found["low"] = found["high"] = found["difference"]
+        # Runs that do not depend on the seed say nothing about chance, however far apart they are.
         if _varies(differences):
             paired = stats.ttest_1samp(differences, 0.0)
             p["paired_t"] = float(paired.pvalue)
@@ -173,7 +175,7 @@ def require_scipy() -> Any:
 
 
 def patient_interval(
-    ours: Sequence[Sequence[Row]], theirs: Sequence[Sequence[Row]], metric: str
+    ours: Sequence[Sequence[Row]], theirs: Sequence[Sequence[Row]], metric: str, task: Mapping[str, Any]
 ) -> dict[str, float] | None:
     """Return the 95% bootstrap interval over test patients of the difference of two arms, each the mean of its runs.
 
@@ -183,46 +185,22 @@ def patient_interval(
     Args:
         ours: Rows of the test cases of each run of one arm.
         theirs: Those of its reference, on the same cases.
-        metric: Any of a segmentation; of a classification an AUC or average precision.
+        metric: What is compared.
+        task: `labels`, `task` and more of `summarize_rows`.
 
     Returns:
         `low` and `high`; None where the rows do not tell the metric, or there is a single patient.
     """
-    arms = [[_statistic(rows, metric) for rows in runs] for runs in (ours, theirs)]
-    if not all(statistic is not None for own in arms for statistic in own):
+    arms = [[figures_of(rows, **task) for rows in runs if rows] for runs in (ours, theirs)]
+    if not all(arms) or any(metric not in names for own in arms for names, _, _ in own):
         return None
 
     def difference(weights: np.ndarray) -> np.ndarray:
-        first, second = (np.mean([statistic(weights) for statistic in own if statistic], axis=0) for own in arms)
-        return (first - second)[:, None]
+        each = [[statistics(weights)[:, names.index(metric)] for names, statistics, _ in own] for own in arms]
+        return (np.mean(each[0], axis=0) - np.mean(each[1], axis=0))[:, None]
 
     ((low, high),) = intervals(difference, [row["patient"] for row in ours[0]])
     return None if low is None or high is None else {"low": low, "high": high}
-
-
-def _statistic(rows: Sequence[Row], metric: str) -> Statistics | None:
-    """Return the function from weights [resamples, cases] to a metric of one run [resamples]."""
-    first, _, label = metric.partition(" ")
-    if not rows:
-        return None
-    if first not in RANKING_METRICS[:2]:  # the sensitivity depends on a specificity that the rows do not tell
-        names = [name for name in rows[0] if name == metric or (not label and name.startswith(f"{first} "))]
-        values = np.array([[row[name] for name in names] for row in rows], np.float64)  # None becomes NaN
-        return (lambda weights: mean_ignoring_nan(weighted_means(values, weights))) if names else None
-    labels = [name.removeprefix("probability ") for name in rows[0] if name.startswith("probability ")]
-    if not all(row["class"] in labels for row in rows):  # several classes may hold for an image
-        return None
-    # Of two classes the second says all, as in the summaries.
-    chosen = [label] if label else labels[1:] if len(labels) == 2 else labels
-    scores = [np.array([row[f"probability {name}"] for row in rows]) for name in chosen]
-    truths = [np.array([row["class"] == name for row in rows]) for name in chosen]
-    column = RANKING_METRICS.index(first)
-
-    def ranking(weights: np.ndarray) -> np.ndarray:
-        each = [rank(score, truth, weights)[:, column] for score, truth in zip(scores, truths, strict=True)]
-        return mean_ignoring_nan(np.stack(each, axis=-1))
-
-    return ranking
 
 
 def label_efficiency(records: Sequence[Record], pairs: Sequence[tuple[str, str]], metric: str) -> list[dict[str, Any]]:

@@ -149,10 +149,7 @@ def summarize_rows(
     """
     if not rows:
         return {}
-    if task == "segmentation":
-        names, statistics, remarks = _segmentation(rows, labels[1:])
-    else:
-        names, statistics, remarks = _classification(rows, labels, multilabel=multilabel, specificity=specificity)
+    names, statistics, remarks = figures_of(rows, labels, task=task, multilabel=multilabel, specificity=specificity)
     # The cases as they are: one resample in which each counts once.
     points = statistics(np.ones((1, len(rows))))[0].tolist()
     ends = intervals(statistics, [row["patient"] for row in rows], resamples, seed)
@@ -162,6 +159,18 @@ def summarize_rows(
         remark = remarks.get(name, {})
         found[name] |= {key: value for key, value in remark.items() if (key == "reason") is math.isnan(point)}
     return found
+
+
+def figures_of(
+    rows: Sequence[Row], labels: Sequence[str], *, task: str, multilabel: bool = False, specificity: float = 0.9
+) -> tuple[list[str], Statistics, Remarks]:
+    """Return the names of the figures of rows, the function that gives them, and what is to be said of each.
+
+    Arguments as of `summarize_rows`.
+    """
+    if task == "segmentation":
+        return _segmentation(rows, labels[1:])
+    return _classification(rows, labels, multilabel=multilabel, specificity=specificity)
 
 
 def _segmentation(rows: Sequence[Row], structures: Sequence[str]) -> tuple[list[str], Statistics, Remarks]:

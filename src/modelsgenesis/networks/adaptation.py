@@ -192,7 +192,7 @@ def _config_for(
 
 @dataclass(frozen=True)
 class AdaptationReport:
-    """What of a network came from a checkpoint.
+    """Which tensors of a network came from a checkpoint.
 
     Attributes:
         loaded: Tensors taken as they are.

@@ -62,7 +62,7 @@ class ConvNormReLU(nn.Module):
 
 
 class Network(nn.Module, ABC):
-    """What every network of this package offers: an encoder whose levels can be seen.
+    """The base of every network: an encoder whose levels can be seen.
 
     Attributes:
         config: Its shape.

@@ -89,6 +89,7 @@ class Records:
         self.folder = Path(folder)
         if self.folder.exists() and not self.folder.is_dir():
             raise TrainingError(f"{self.folder}: is a file; choose a folder for the output")
+        # Hidden files do not count: a start that was killed at once leaves its lock or its work folder.
         ours = (self.folder / DESCRIPTION_NAME).exists()
         if self.folder.is_dir() and not ours and any(not item.name.startswith(".") for item in self.folder.iterdir()):
             raise TrainingError(f"{self.folder}: holds something else; choose a new folder for the output")
@@ -144,6 +145,7 @@ class Records:
         if not path.exists():
             return None
         record = read_json(path, TrainingError)
+        # A flipped digit is still JSON, and would be a wrong result.
         if not isinstance(record, dict) or record.pop("sha256", None) != _digest(record):
             raise TrainingError(f"{path}: is damaged or not a record of a run; delete it, and the same command resumes")
         if differences := compare({key: record.get(key) for key in ("training", "settings")}, trial.asked):
@@ -236,6 +238,7 @@ def _ignoring_interrupts() -> Iterator[None]:
 
 def threads_of_a_worker(jobs: int) -> int:
     """Return the threads of each process: its share of the cores, at most `OMP_NUM_THREADS` where that is set."""
+    # With more threads than cores every operation waits for the slowest of them.
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS", "")
     share = max(usable // jobs, 1)

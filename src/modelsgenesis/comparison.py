@@ -24,7 +24,14 @@ from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, apply_
 from modelsgenesis.configs.base import plain
 from modelsgenesis.configs.comparison import SCRATCH, TUNING_SEED, ArmConfig, ComparisonConfig, file_name
 from modelsgenesis.data import LabelledData
-from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, MissingExtraError, TrainingError, nearest
+from modelsgenesis.errors import (
+    ConfigurationError,
+    DataError,
+    Interrupted,
+    MissingExtraError,
+    TrainingError,
+    did_you_mean,
+)
 from modelsgenesis.figures import comparison_report, draw_comparison
 from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
 from modelsgenesis.finetuning import default_finetuning, finetune, read_task
@@ -214,7 +221,7 @@ def describe_comparison(
         meant = [arm for arm in arms if arm["name"] == name]
         if not meant:
             names = [arm["name"] for arm in arms]
-            raise ConfigurationError(f"set-arm {text!r}: there is no arm {name!r}; {nearest(name, names)}")
+            raise ConfigurationError(f"set-arm {text!r}: there is no arm {name!r}; {did_you_mean(name, names)}")
         meant[0]["settings"].append(setting)
     return ComparisonConfig.from_dict({"arms": arms, **options})
 
@@ -226,7 +233,7 @@ def _choose_metric(metric: str | None, data: LabelledData) -> str:
     first, _, label = (metric or own).partition(" ")
     if first not in known or (label and label not in data.labels):
         names = [*known, *(f"{own} {name}" for name in data.labels)]
-        raise ConfigurationError(f"metric: received {metric!r}; {nearest(str(metric), names)}")
+        raise ConfigurationError(f"metric: received {metric!r}; {did_you_mean(str(metric), names)}")
     return metric or own
 
 

@@ -116,7 +116,3 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     close = get_close_matches(name, known, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known)}"
-
-
-# The classes of 0.1.0 that are still in use; each goes with its last use.
-nearest = did_you_mean

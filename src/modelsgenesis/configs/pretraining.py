@@ -18,7 +18,7 @@ from modelsgenesis.configs.base import (
 )
 from modelsgenesis.configs.networks import GENESIS_UNET_2019, GENESIS_UNET_SMALL, GenesisUNetConfig, UNetConfig
 from modelsgenesis.configs.training import DataConfig, TrainingConfig
-from modelsgenesis.errors import ConfigurationError, nearest
+from modelsgenesis.errors import ConfigurationError, did_you_mean
 
 Found = TypeVar("Found")
 
@@ -51,6 +51,7 @@ class PretextConfig(Config):
     painting_fill: Literal["noise", "constant"] = "noise"
 
 
+# Flips are no deformation: original and deformed patch are flipped alike, so every scheme has them.
 _FLIPS = PretextConfig(shuffle_probability=0, intensity_probability=0, painting_probability=0)
 
 SCHEMES: dict[str, PretextConfig] = {
@@ -186,5 +187,5 @@ def pretraining_recipe(
 
 def _find(what: str, name: str, known: Mapping[str, Found]) -> Found:
     if name not in known:
-        raise ConfigurationError(f"{what}: received {name!r}; {nearest(name, known)}")
+        raise ConfigurationError(f"{what}: received {name!r}; {did_you_mean(name, known)}")
     return known[name]

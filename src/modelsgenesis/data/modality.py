@@ -14,7 +14,7 @@ import numpy as np
 from modelsgenesis.configs import CONTRACTS, InputContract
 from modelsgenesis.data.reading import read_volume
 from modelsgenesis.data.volume import ScanReference, Volume
-from modelsgenesis.errors import ConfigurationError, DataError, ScanError, nearest
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError, did_you_mean
 
 _SAMPLE = 8  # scans whose values are looked at
 _WATER = 0.0
@@ -57,7 +57,7 @@ def choose_contract(
         why  # "modality: ct (air or fat and soft tissue in HU in 4 of 4 scans looked at)"
     """
     if modality not in ("auto", *CONTRACTS):
-        raise ConfigurationError(f"modality: received {modality!r}; {nearest(modality, ('auto', *CONTRACTS))}")
+        raise ConfigurationError(f"modality: received {modality!r}; {did_you_mean(modality, ('auto', *CONTRACTS))}")
     why = f"modality: {modality} (from --modality)"
     if modality == "auto":
         modality, why = _tell(scans)

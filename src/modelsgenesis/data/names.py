@@ -6,7 +6,7 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 
 from modelsgenesis.data.volume import file_stem
-from modelsgenesis.errors import ConfigurationError, DataError, nearest
+from modelsgenesis.errors import ConfigurationError, DataError, did_you_mean
 from modelsgenesis.files import parsing
 
 _CHANNELS = {
@@ -79,7 +79,7 @@ def require_part(name: str, source: str) -> str | None:
         DataError: The name is unknown.
     """
     if name.strip() and part_of(name) is None:
-        raise DataError(f"{source}: split {name!r}; {nearest(name, ('training', 'validation', 'test'))}")
+        raise DataError(f"{source}: split {name!r}; {did_you_mean(name, ('training', 'validation', 'test'))}")
     return part_of(name)
 
 

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset, get_worker_info
 from modelsgenesis.configs import InputContract
 from modelsgenesis.data.cache import LEVELS, CacheEntry, VolumeCache
 from modelsgenesis.data.volume import SkippedScan
-from modelsgenesis.errors import ConfigurationError, DataError, nearest
+from modelsgenesis.errors import ConfigurationError, DataError, did_you_mean
 
 Rule = Literal["lung", "foreground", "none"]
 
@@ -149,7 +149,7 @@ class PatchDataset(Dataset[Tensor]):
 
 def _criterion(rule: str, contract: InputContract) -> _Criterion:
     if rule not in get_args(Rule):
-        raise ConfigurationError(f"rule: received {rule!r}; {nearest(rule, get_args(Rule))}")
+        raise ConfigurationError(f"rule: received {rule!r}; {did_you_mean(rule, get_args(Rule))}")
     if rule == "none":
         return _Criterion(level=0)
     window = contract.window if contract.modality == "ct" and contract.intensity == "window" else None

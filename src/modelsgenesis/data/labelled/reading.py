@@ -14,7 +14,7 @@ from modelsgenesis.data.labelled.images import FileImage
 from modelsgenesis.data.labelled.layouts import read_folders, read_listed, read_medmnist, read_table
 from modelsgenesis.data.modality import choose_contract
 from modelsgenesis.data.volume import ScanReference
-from modelsgenesis.errors import ConfigurationError, DataError, nearest, printable
+from modelsgenesis.errors import ConfigurationError, DataError, did_you_mean, printable
 from modelsgenesis.files import parsing
 
 _TASKS: dict[str, LabelledTask] = {"seg": "segmentation", "cls": "classification"}
@@ -37,7 +37,7 @@ def find_task(task: str) -> LabelledTask:
     for short, long in _TASKS.items():
         if task in (short, long):
             return long
-    raise ConfigurationError(f"task: received {task!r}; {nearest(task, _TASKS)}")
+    raise ConfigurationError(f"task: received {task!r}; {did_you_mean(task, _TASKS)}")
 
 
 def read_labelled(
@@ -71,7 +71,7 @@ def read_labelled(
     """
     wanted = None if task is None else find_task(task)
     if modality is not None and modality not in CONTRACTS:
-        raise ConfigurationError(f"modality: received {modality!r}; {nearest(modality, CONTRACTS)}")
+        raise ConfigurationError(f"modality: received {modality!r}; {did_you_mean(modality, CONTRACTS)}")
     with parsing(source, DataError, what="as labelled data", remedy="check the path"):
         data = _read(Path(source).expanduser(), patient_pattern)
     if wanted not in (None, data.task):

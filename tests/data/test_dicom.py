@@ -3,8 +3,10 @@
 import io
 import os
 import re
+import struct
 import sys
 import time
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from PIL import Image
 import dicom_files as dcm
 from dicom_files import enhanced, write_dicom, write_series
 from modelsgenesis.configs import CONTRACTS
-from modelsgenesis.data import ScanReference, find_scans, prepare, read_volume, scan_sources
+from modelsgenesis.data import ScanReference, dicom_file, find_scans, prepare, read_volume, scan_sources
 from modelsgenesis.errors import MissingExtraError, ScanError
 
 pytest.importorskip("SimpleITK")
@@ -286,6 +288,7 @@ def test_what_hospitals_send_along_is_left_aside(tmp_path: Path) -> None:
         read_volume(tmp_path)
 
 
+NESTED = reduce(lambda inside, _: dcm.sequence(dcm.SHARED, [inside]), range(40), (0x00081150, "UI", "1.2"))
 LARGE = tuple((side, "US", 60000) for side in (0x00280010, 0x00280011))
 
 
@@ -299,19 +302,21 @@ LARGE = tuple((side, "US", 60000) for side in (0x00280010, 0x00280011))
         *(({"spacing": (value, 1.0)}, "pixel spacing") for value in (0.0, -1.0, 1e-320)),
         *(({"orientation": one}, "perpendicular") for one in ((1.0, 0.0, 0.0, 1.0, 0.0, 0.0), (0.0,) * 6)),
         *(({"extra": ((dcm.FRAMES, "IS", one),)}, "NumberOfFrames") for one in ("inf", "nan", "1e400", 0, 1.5, 2e7)),
-        ({"extra": ((dcm.FRAMES, "IS", 2),)}, "4×4×2 pixels"),
-        *(({"extra": ((tag, "OB", b"abcd"),)}, "cannot be read") for tag in (dcm.SHARED, dcm.PER_FRAME)),
+        ({"extra": ((dcm.FRAMES, "IS", 2),)}, "4×4×1×2 pixels"),
+        *(({"extra": ((tag, "OB", b"abcd"),)}, "functional groups") for tag in (dcm.SHARED, dcm.PER_FRAME)),
         ({"extra": enhanced([], [])[1:]}, "functional groups"),
         *(({"extra": ((dcm.SLOPE, "DS", value),)}, "expected a number") for value in (0.0, "x", "1\\2")),
         ({"extra": ((dcm.INTERCEPT, "DS", "nan"),)}, "expected a number"),
         ({"extra": (dcm.sequence(0x00283000, [(0x00283002, "US", 1)]),)}, "Modality LUT"),
         ({"extra": ((0x00209161, "UI", "1.2"),)}, "concatenation"),
-        ({"extra": ((0x00280101, "US", 17),)}, "4×4×1 pixels of 16 bits"),
-        ({"extra": ((0x00280010, "US", 65535),)}, "65535×4×1 pixels"),
-        ({"extra": ((0x00280010, "LO", "x"),)}, "-1×4×1 pixels"),
+        ({"extra": ((0x00280101, "US", 17),)}, "4×4×1×1 pixels of 16 bits"),
+        ({"extra": ((0x00280010, "US", 65535),)}, "65535×4×1×1 pixels"),
+        ({"extra": ((0x00280010, "LO", "x"),)}, "-1×4×1×1 pixels"),
+        ({"extra": (NESTED,)}, "nest over"),
+        ({"extra": ((0x00091001, "??", b"ab"),)}, "no known type"),
         ({"extra": ((dcm.SHARED, "UN", [b""]),)}, ""),
         ({"syntax": DEFLATED}, "deflated as a whole"),
-        ({"syntax": JPEG, "pieces": [b"x" * 2000], "extra": ((dcm.FRAMES, "IS", 60000),)}, "4×4×60000 pixels"),
+        ({"syntax": JPEG, "pieces": [b"x" * 2000], "extra": ((dcm.FRAMES, "IS", 60000),)}, "pieces"),
         ({"syntax": JPEG, "pieces": [b"x" * 2000], "extra": LARGE}, "×60000"),
         ({"syntax": JPEG, "pieces": [b"no picture"]}, "cannot be read"),
     ],
@@ -324,13 +329,23 @@ def test_what_no_value_can_be_had_of_is_refused(tmp_path: Path, tags: dict, word
     assert time.monotonic() - start < 5
 
 
-def test_damaged_files_are_refused(tmp_path: Path) -> None:
+def test_damaged_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_dicom(tmp_path / "x.dcm", STORED[0], extra=enhanced([(dcm.SLOPE, "DS", 2.0)]))
     whole = path.read_bytes()
     for kept in (0, 131, 134, 300, 500, len(whole) - 160 - 12, len(whole) - 40, len(whole) - 1):
         path.write_bytes(whole[:kept])
         with pytest.raises(ScanError, match=r"x\.dcm: .*(truncated|DICOM content)"):
             read_volume(path)
+    longer = struct.pack("<HHI", 0xFFFE, 0xE000, 16)
+    assert whole.count(longer) == 1  # the item of the slope, which must not reach into its neighbours
+    path.write_bytes(whole.replace(longer, longer[:4] + b"\x80\0\0\0"))
+    with pytest.raises(ScanError, match=r"128 bytes"):
+        read_volume(path)
+    monkeypatch.setattr(dicom_file, "_ELEMENTS", 1000)  # two million empty items would take objects gigabytes
+    items = struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 1100
+    path = write_dicom(path, np.ones((4, 4), np.uint16), extra=((dcm.PER_FRAME, "SQ", items),))
+    with pytest.raises(ScanError, match=r"its header has more than 1,000"):
+        read_volume(path)
 
 
 def test_a_series_that_changed_since_it_was_found(tmp_path: Path) -> None:
@@ -344,9 +359,9 @@ def test_a_series_that_changed_since_it_was_found(tmp_path: Path) -> None:
         read_volume(scan)
 
 
-@pytest.mark.parametrize(("name", "library"), [("x", "pydicom"), ("x.mha", "SimpleITK")])
-def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, library: str) -> None:
+@pytest.mark.parametrize("name", ["x", "x.mha"])
+def test_a_missing_extra_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     write_dicom(tmp_path / name, np.ones((4, 4), np.uint16))
-    monkeypatch.setitem(sys.modules, library, None)
+    monkeypatch.setitem(sys.modules, "SimpleITK", None)
     with pytest.raises(MissingExtraError, match=r"reading .* needs .*: pip install 'modelsgenesis\[io\]'"):
         find_scans(tmp_path)

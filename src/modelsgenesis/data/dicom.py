@@ -9,7 +9,18 @@ from typing import Any
 import numpy as np
 from einops import rearrange
 
-from modelsgenesis.data.dicom_file import PER_FRAME, Frame, frames_of, read_header, values_of
+from modelsgenesis.data.dicom_file import (
+    PER_FRAME,
+    Tags,
+    frames_of,
+    numbers,
+    pixels_of,
+    read_tags,
+    text,
+    values_of,
+    whole,
+)
+from modelsgenesis.data.itk import simpleitk
 from modelsgenesis.data.volume import COLOUR, ScanReference, SkippedScan, Volume, check_shape, spacing_of
 from modelsgenesis.errors import ScanError
 from modelsgenesis.files import parsing
@@ -29,7 +40,7 @@ _SCREEN, _IMAGES = "7", ("1", "2", "3", "4", "6", "7", "12", "13", "20", "128", 
 _SPLITTERS = (
     *("AcquisitionNumber", "TemporalPositionIdentifier", "TemporalPositionIndex", "EchoNumbers", "EchoTime"),
     *("EffectiveEchoTime", "DiffusionBValue", "AcquisitionTime", "TriggerTime", "NominalCardiacTriggerDelayTime"),
-    *("ImageType", "FrameType", ""),  # at last the folder
+    *("ImageType", "FrameType", "Folder"),
 )
 _ALIKE = 1e-3  # of directions, and of spacing as a share of it: below are the digits that scanners round
 _SAME = 1e-3  # mm between slices in one place
@@ -55,7 +66,7 @@ class Slice:
         spacing: (2,) mm between rows and between columns.
     """
 
-    frame: Frame
+    frame: Tags
     position: np.ndarray
     orientation: np.ndarray
     spacing: np.ndarray
@@ -69,13 +80,14 @@ def find_series(paths: Iterable[Path]) -> tuple[list[ScanReference], list[Skippe
     Raises:
         MissingExtraError: SimpleITK is not installed.
     """
+    simpleitk("reading DICOM")
     scans: list[ScanReference] = []
     skipped: list[SkippedScan] = []
     series: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
     for path in paths:
         try:
             frames = _frames(path)
-            if frames[0].text("Modality") in _VOLUMES:
+            if text(frames[0], "Modality") in _VOLUMES:
                 slices = [_slice_of(frame) for frame in frames]
                 series[_series_key(frames[0])] += slices
             else:
@@ -84,9 +96,9 @@ def find_series(paths: Iterable[Path]) -> tuple[list[ScanReference], list[Skippe
             skipped.append(SkippedScan.because(path, error, bad=not isinstance(error, _AsideError)))
     for slices in series.values():
         volumes = _split_series(slices)
-        several = len(volumes) > 1 and slices[0].frame.whole("NumberOfFrames", 1) > 1  # in one file
+        several = len(volumes) > 1 and whole(slices[0].frame, "NumberOfFrames", 1) > 1  # in one file
         for number, volume in enumerate(volumes):
-            path = volume[0].frame.path
+            path = volume[0].frame["Path"]
             source = path if len(slices) == 1 else f"{path.parent} [{len(volume)} slices from {path.name}]"
             try:
                 scans.append(_describe_volume(volume, str(source), number if several else None))
@@ -104,41 +116,41 @@ def describe(path: Path) -> list[ScanReference]:
     """
     scans, skipped = find_series([path])
     if skipped:
-        raise ScanError(f"{path}: {skipped[0].reason.removeprefix(f'{path}: ')}")
+        raise ScanError(f"{path}: {skipped[0].reason}")
     return scans
 
 
-def _frames(path: Path) -> list[Frame]:
+def _frames(path: Path) -> list[Tags]:
     """Return the frames of a file that holds an image.
 
     Raises:
         ScanError: It holds none that is of a patient.
     """
-    header = read_header(path)
-    if reason := _why_aside(header):
+    tags = read_tags(path)
+    if reason := _why_aside(tags):
         raise _AsideError(f"{path}: {reason}; expected an image of a patient")
-    if not header.stored[1]:
+    if not tags.get("PixelData"):
         raise ScanError(f"{path}: holds no pixels; expected an image, it is truncated, copy it again")
-    if header.element("ModalityLUTSequence"):
+    if tags.get("ModalityLUTSequence"):
         raise ScanError(f"{path}: its values are mapped by a table (Modality LUT); expected slope and intercept")
-    if header.element("ConcatenationUID"):
+    if "ConcatenationUID" in tags:
         raise ScanError(f"{path}: is one part of an image (concatenation); expected the whole, export it as one file")
-    return frames_of(header)
+    return frames_of(path, tags)
 
 
-def _why_aside(header: Frame) -> str:
+def _why_aside(tags: Tags) -> str:
     """Return why a sound file is not an image to learn from; empty for one that is, or that should have been."""
-    modality, kind = header.text("Modality"), header.text("SOPClassUID") or header.text("MediaStorageSOPClassUID")
+    modality, kind = text(tags, "Modality"), text(tags, "SOPClassUID") or text(tags, "MediaStorageSOPClassUID")
     family = kind.removeprefix(_STORAGE).split(".")[0] if kind.startswith(_STORAGE) else ""
     reasons = {
         "is the index of a medium": kind == _DIRECTORY,
         f"{modality} is derived from images": modality in _DERIVED,
-        "is a localizer, by which the scan was planned": "LOCALIZER" in header.text("ImageType").split("\\"),
-        f"holds no pixels ({modality or kind})": kind and family not in _IMAGES and not header.stored[1],
+        "is a localizer, by which the scan was planned": "LOCALIZER" in text(tags, "ImageType").split("\\"),
+        f"holds no pixels ({modality or kind})": kind and family not in _IMAGES and not tags.get("PixelData"),
     }
     if modality in _VOLUMES:
-        placed = header.element("ImagePositionPatient") or header.element(PER_FRAME)
-        coloured = header.text("PhotometricInterpretation").startswith(_COLOURS)
+        placed = tags.keys() & {"ImagePositionPatient", PER_FRAME}
+        coloured = text(tags, "PhotometricInterpretation").startswith(_COLOURS)
         reasons["is the picture of a screen or report (secondary capture)"] = family == _SCREEN and not placed
         reasons["is coloured, so that its values are not what was measured"] = coloured
     return next((reason for reason, true in reasons.items() if true), "")
@@ -146,32 +158,32 @@ def _why_aside(header: Frame) -> str:
 
 def _describe_volume(slices: list[Slice], source: str, index: int | None) -> ScanReference:
     ordered, affine, notes = _order_series(slices, source)
-    frame, files = ordered[0].frame, tuple(dict.fromkeys(one.frame.path for one in ordered))
-    shape = frame.whole("Columns"), frame.whole("Rows"), len(ordered)
+    frame, files = ordered[0].frame, tuple(dict.fromkeys(one.frame["Path"] for one in ordered))
+    shape = whole(frame, "Columns"), whole(frame, "Rows"), len(ordered)
     files = files if len(files) > 1 else ()
     return _found(frame, shape=shape, spacing=spacing_of(affine), index=index, files=files, notes=notes)
 
 
-def _describe_pictures(frames: list[Frame]) -> list[ScanReference]:
+def _describe_pictures(frames: list[Tags]) -> list[ScanReference]:
     """Return a reference per frame of an image that is no slice of a volume."""
     first = frames[0]
-    notes = (COLOUR,) if first.whole("SamplesPerPixel", 1) > 1 else ()
-    if first.text("PhotometricInterpretation") == "MONOCHROME1":
+    notes = (COLOUR,) if whole(first, "SamplesPerPixel", 1) > 1 else ()
+    if text(first, "PhotometricInterpretation") == "MONOCHROME1":
         notes = ("MONOCHROME1 inverted",)
     found = []
     for number, frame in enumerate(frames):
         spacing = _sizes(frame, "PixelSpacing", 2) or _sizes(frame, "ImagerPixelSpacing", 2)  # uncalibrated: none, or 0
         index = number if len(frames) > 1 else None
-        shape = frame.whole("Rows"), frame.whole("Columns")
+        shape = whole(frame, "Rows"), whole(frame, "Columns")
         found.append(_found(frame, shape=shape, spacing=tuple(spacing) or None, index=index, notes=notes))
     return found
 
 
-def _found(frame: Frame, **found: Any) -> ScanReference:
+def _found(frame: Tags, **found: Any) -> ScanReference:
     """Return a reference; its group is the patient, where the name was removed the study, else the folder."""
-    path, modality = frame.path, _NAMES.get(frame.text("Modality"))
+    path, modality = frame["Path"], _NAMES.get(text(frame, "Modality"))
     check_shape(found["shape"], str(path))
-    group = frame.text("PatientID") or frame.text("StudyInstanceUID") or path.parent.name
+    group = text(frame, "PatientID") or text(frame, "StudyInstanceUID") or path.parent.name
     return ScanReference(path=path, format=FORMAT, modality=modality, group=group, **found)
 
 
@@ -210,7 +222,7 @@ def _read_volume(slices: list[Slice], reference: ScanReference) -> Volume:
     )
 
 
-def _read_picture(frame: Frame, reference: ScanReference) -> Volume:
+def _read_picture(frame: Tags, reference: ScanReference) -> Volume:
     array, padding = values_of(frame, picture=True)
     return Volume(
         array=array,
@@ -223,44 +235,44 @@ def _read_picture(frame: Frame, reference: ScanReference) -> Volume:
     )
 
 
-def _sizes(frame: Frame, name: str, count: int) -> list[float]:
+def _sizes(frame: Tags, name: str, count: int) -> list[float]:
     """Return distances in mm; none where they cannot be."""
-    found = frame.numbers(name)
+    found = numbers(frame, name)
     return found if len(found) == count and _SIZES[0] <= min(found) <= max(found) <= _SIZES[1] else []
 
 
-def _slice_of(frame: Frame) -> Slice:
+def _slice_of(frame: Tags) -> Slice:
     """Return a frame as a slice.
 
     Raises:
         ScanError: It has no position, orientation or spacing, or one that cannot be.
     """
-    position, directions = frame.numbers("ImagePositionPatient"), frame.numbers("ImageOrientationPatient")
+    position, directions = numbers(frame, "ImagePositionPatient"), numbers(frame, "ImageOrientationPatient")
     spacing = _sizes(frame, "PixelSpacing", 2)
     if (len(position), len(directions), len(spacing)) != (3, 6, 2):
         reason = "no position, orientation or pixel spacing; expected all three in a volume"
-        raise ScanError(f"{frame.path}: {reason}")
+        raise ScanError(f"{frame['Path']}: {reason}")
     orientation = np.array(directions).reshape(2, 3)
     if np.abs(orientation @ orientation.T - np.eye(2)).max() > _TURN:
-        raise ScanError(f"{frame.path}: orientation {directions}; expected two perpendicular directions of length 1")
+        raise ScanError(f"{frame['Path']}: orientation {directions}; expected two perpendicular directions of length 1")
     orientation /= np.linalg.norm(orientation, axis=1, keepdims=True)  # scanners round
     return Slice(frame=frame, position=np.array(position), orientation=orientation, spacing=np.array(spacing))
 
 
-def _series_key(frame: Frame) -> tuple[str, ...]:
+def _series_key(frame: Tags) -> tuple[str, ...]:
     """Return what all slices of a series have in common.
 
     The folder stands in for a name that was removed. A file of several frames is a series by itself.
     """
-    alone = str(frame.path) if frame.whole("NumberOfFrames", 1) > 1 else ""
-    series = frame.text("SeriesInstanceUID") or str(frame.path.parent)
-    return frame.text("PatientID"), frame.text("StudyInstanceUID"), series, alone
+    alone = str(frame["Path"]) if whole(frame, "NumberOfFrames", 1) > 1 else ""
+    series = text(frame, "SeriesInstanceUID") or frame["Folder"]
+    return text(frame, "PatientID"), text(frame, "StudyInstanceUID"), series, alone
 
 
 def _split_series(slices: Sequence[Slice]) -> list[list[Slice]]:
     """Split a series into volumes: by grid, and by what tells repeated places apart."""
     grids = [
-        [one.frame.whole("Rows"), one.frame.whole("Columns"), *np.log(one.spacing), *one.orientation.flat]
+        [whole(one.frame, "Rows"), whole(one.frame, "Columns"), *np.log(one.spacing), *one.orientation.flat]
         for one in slices
     ]
     parts = [np.arange(len(slices))]
@@ -289,7 +301,7 @@ def _split_repeated(slices: list[Slice]) -> list[list[Slice]]:
     for name in _SPLITTERS:
         parts = defaultdict(list)
         for one in slices:
-            parts[one.frame.text(name) if name else str(one.frame.path.parent)].append(one)
+            parts[str(one.frame.get(name))].append(one)
         if len(parts) > 1 and all(1 < len(part) == len(_places(part)) for part in parts.values()):
             return list(parts.values())
     return [slices]
@@ -297,9 +309,10 @@ def _split_repeated(slices: list[Slice]) -> list[list[Slice]]:
 
 def _copies(slices: Sequence[Slice]) -> bool:
     """Tell whether slices in one place hold the same: a folder may have a file twice."""
-    frames = [one.frame for one in slices]
-    rescales = {(frame.text("RescaleSlope"), frame.text("RescaleIntercept")) for frame in frames}
-    return len(frames) == 1 or (len(rescales) == 1 and len({frame.pixels() for frame in frames}) == 1)
+    names, first = ("RescaleSlope", "RescaleIntercept"), slices[0].frame
+    rest = [one.frame for one in slices[1:]]
+    same = all(frame.get(name) == first.get(name) for frame in rest for name in names)
+    return not rest or (same and all(pixels_of(frame) == pixels_of(first) for frame in rest))
 
 
 def _order_series(slices: Sequence[Slice], source: str) -> tuple[list[Slice], np.ndarray, tuple[str, ...]]:
@@ -326,8 +339,8 @@ def _order_series(slices: Sequence[Slice], source: str) -> tuple[list[Slice], np
     step = normal * (thickness or [1.0])[0] if len(ordered) == 1 else _step(ordered, source)
     if len(ordered) == 1 and not thickness:
         notes.append("a single slice without a thickness, taken for 1 mm")
-    unit = first.frame.text("RescaleType")
-    if unit not in ("", "HU", "US") and first.frame.text("Modality") == "CT":  # US: unspecified
+    unit = text(first.frame, "RescaleType")
+    if unit not in ("", "HU", "US") and text(first.frame, "Modality") == "CT":  # US: unspecified
         notes.append(f"values in {unit}, not HU")
     cosine = step @ normal / np.linalg.norm(step) / np.linalg.norm(normal)
     if (tilt := float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))) > _TILT:

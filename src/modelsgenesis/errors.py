@@ -31,7 +31,7 @@ def printable(text: str) -> str:
         >>> printable("scan\x1b[2J\n.nii")
         'scan\\x1b[2J\\n.nii'
     """
-    if text.isprintable():
+    if text.isprintable():  # nearly always
         return text
     shown = (one if one.isprintable() or unicodedata.category(one) == "Zs" else ascii(one)[1:-1] for one in text)
     return "".join(shown)
@@ -114,5 +114,6 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         'known are a, b'
     """
     known = sorted(known)
+    # Below 0.6 the "nearest" names have little to do with what was meant: the whole list helps more.
     close = get_close_matches(name, known, n=3, cutoff=0.6)
     return f"did you mean {' or '.join(close)}?" if close else f"known are {', '.join(known)}"

@@ -76,6 +76,7 @@ PushToHub = Annotated[bool, Option("--push-to-hub", help="Publish the model at t
 
 def as_settings(fields: Mapping[str, object]) -> list[str]:
     """Return options as `--set` would say them; None was not given, and `steps` are all of the budget."""
+    # The recipe's epochs would end the training before the steps that were asked for.
     given = [f"{name}={value}".lower() for name, value in fields.items() if value is not None]
     return [*given, "epochs=none"] if fields.get("steps") else given
 

@@ -156,6 +156,7 @@ def open_cache(folder: str | Path | None = None) -> Cache:
 
 def key_of(*parts: str) -> str:
     """Return a file name for what is asked for: readable, and told apart by a digest."""
+    # A file name has at most 255 bytes, and `a/b` must not meet `a--b`: hence the digest of the parts as they are.
     safe = re.sub(r"[^\w.-]", "_", "--".join(part.replace("/", "--") for part in parts), flags=re.ASCII)
     return f"{safe[:80]}-{hashlib.sha256(repr(parts).encode()).hexdigest()[:12]}"
 

@@ -186,6 +186,7 @@ def _get_bundle(target: Target, there: Container[str], get: Callable[..., Path])
     weights = PurePosixPath(target.card.source.file if target.card else WEIGHTS_NAME)
     config_name, card_name = (str(weights.with_name(name)) for name in (CONFIG_NAME, CARD_NAME))
     if config_name not in there or str(weights) not in there:
+        # Somebody who knows the repository, but not that the registry has a name for it.
         known = [card.name for card in list_cards() if card.source.repository == target.repository]
         hint = f"; the registry reads it as {' or '.join(known)}" if known else ""
         what = f"({CONFIG_NAME} and {WEIGHTS_NAME})"
@@ -213,6 +214,7 @@ def _convert(card: ModelCard, target: Target, commit: str, get: Callable[..., Pa
     source: Any = card.source
     file = get(source.file, source.parameters * _BYTES_PER_PARAMETER + _SMALL, pin=target.pin)
     extra = {name: get(name, _SMALL) for name in source.extra_files}
+    # The name tells bundles of other files, cards and converters apart, so that none replaces one in use.
     digests = [sha256_of(path) for path in (file, *extra.values())]
     origin = {"repository": target.repository, "revision": commit, "file": source.file, "sha256": digests[0]}
     final = here.bundles / f"{source.name}-{_digest([digests, target.fingerprint])[:16]}"
@@ -230,8 +232,9 @@ def _convert(card: ModelCard, target: Target, commit: str, get: Callable[..., Pa
                 task=source.task,
                 card=card.text,
             )
+            # Nothing is removed that is the same: another process may be loading it just now.
             if final.is_dir() and _digests(final) != _digests(temporary):
-                shutil.rmtree(final, ignore_errors=True)  # it was altered
+                shutil.rmtree(final, ignore_errors=True)
     except HubError:
         if not final.is_dir():  # else it is the same already, maybe by another process meanwhile
             raise

@@ -102,9 +102,10 @@ def push_to_hub(
     try:
         with hub_errors(repository, token, revision=revision) as api, _no_bars(notes):
             asked: dict[str, Any] = {"revision": revision, "create_pr": create_pr, "private": private, "token": token}
-            return _publish(api, plan, repository, **asked, notes=notes, say=say)
+            made = _publish(api, plan, repository, **asked, notes=notes, say=say)
     except HubError as error:
         raise HubError(f"{error}; {folder} is intact; repeat with: {shlex.join(again)}", error.kind) from error
+    return replace(made, notes=tuple(dict.fromkeys(notes)))  # with the client's warnings, which come last
 
 
 def _publish(
@@ -137,6 +138,7 @@ def _publish(
     url, main = f"{endpoint()}/{name}", _find_head(name, None, token)
     if main and private and not main.private:
         raise HubError(f"{name}: is public, but --private was asked; take another --hub-model-id")
+    # A proposal is made against main; a branch that is not there yet starts where main is.
     head = _find_head(name, revision, token) if main and revision and not create_pr else main
     card, before = "", head or main
     with parsing(f"{name}/{CARD_NAME}", HubError, what="as a model card", remedy=f"fix it on {url}"):
@@ -168,7 +170,7 @@ def _publish(
     open_cache().forget(name)
     if main.private and not private:
         notes.append(f"the repository was private and stays so; make it public at {url}/settings")
-    return Publication(name, url, commit, page, main.private, tuple(files), tuple(dict.fromkeys(notes)))
+    return Publication(name, url, commit, page, main.private, tuple(files), notes=())
 
 
 def _find_head(name: str, branch: str | None, token: str | None) -> "Snapshot | None":

@@ -69,6 +69,7 @@ class ModelSource(Config):
             require(is_inside(file), f"ModelSource.file: {file!r} is not a relative path without '..'")
         right = self.sha256 is None or re.fullmatch("[0-9a-f]{64}", self.sha256) is not None
         require(right, f"ModelSource.sha256: {self.sha256!r} is not a SHA-256 in 64 hexadecimal digits")
+        # What lies beside its card is used where it is: there would be no place for a conversion.
         beside = self.repository is None and self.format != "bundle"
         require(not beside, f"ModelSource.repository: null, so its format is bundle, not {self.format}; convert it")
         for key in ("name", "repository"):
@@ -143,7 +144,7 @@ def _paths() -> dict[str, Path]:
         folders.append(Path(own).expanduser())
         if not folders[-1].is_dir():
             raise ConfigurationError(f"{CARDS_VARIABLE}: {own} is not a folder; name a folder of cards, or unset it")
-    found: dict[str, Path] = {}
+    found: dict[str, Path] = {}  # later folders, and files before folders of bundles, win
     for folder in folders:
         found |= {path.parent.name: path for path in sorted(folder.glob(f"*/{FOLDER_CARD}")) if _is_ours(path)}
         found |= {path.stem: path for path in sorted(folder.glob("*.md")) if path.stem.lower() != "readme"}

@@ -55,6 +55,7 @@ def test_each_process_of_a_machine_takes_its_own_device(monkeypatch):
 
 def test_compiling_for_a_cpu_needs_a_compiler(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    with pytest.raises(ConfigurationError, match=r"needs a C\+\+ compiler, no-such-compiler; install"):
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(ConfigurationError, match=r"needs a C\+\+ compiler such as no-such-compiler; set"):
         check_compiler(torch.device("cpu"))
     check_compiler(torch.device("cuda"))

@@ -98,7 +98,8 @@ def write_planes(folder, count=3):
 
 
 def test_a_folder_of_scans_becomes_a_bundle_that_loads(ct_folder, tmp_path):
-    run = pretrain(ct_folder, tmp_path / "run", config=TINY, tensorboard=True, **CPU)
+    run = pretrain(ct_folder, tmp_path / "run", config=TINY, cache=tmp_path / "cache", tensorboard=True, **CPU)
+    assert read_run(run).config == TINY.with_data(source=ct_folder, cache=tmp_path / "cache")
     network = from_pretrained(run)
     assert network(torch.rand(1, 1, 16, 16, 12)).shape == (1, 1, 16, 16, 12)
     config = network.bundle
@@ -116,28 +117,15 @@ def test_a_folder_of_scans_becomes_a_bundle_that_loads(ct_folder, tmp_path):
     assert list((run / "tensorboard").glob("events.*"))
     header = (run / "validation.csv").read_text().splitlines()[0]
     assert header == "step,restoration_loss,identity_loss,mean_image_loss,output_spread,collapsed"
-
-
-def test_no_name_of_a_scan_leaves_the_run(ct_folder, tmp_path):
-    run = pretrain(ct_folder, tmp_path / "run", config=TINY, cache=tmp_path / "cache", **CPU)
-    for name in ("config.json", "README.md"):
+    for name in ("config.json", "README.md"):  # no name of a scan, and no path, leaves the run
         text = (run / name).read_text()
         assert not re.search(r"patient\d", text)
         assert str(ct_folder) not in text
         assert str(tmp_path) not in text
-    assert "figures/restorations.png" in (run / "README.md").read_text()
+    assert "figures/restorations.png" in text
     split = split_of(run)
     assert len(split["training"]) == 3
     assert not set(split["training"]) & set(split["validation"])
-    assert read_run(run).config == TINY.with_data(source=ct_folder, cache=tmp_path / "cache")
-
-
-def test_validates_on_the_scans_that_are_named_and_trains_on_the_others(ct_folder, tmp_path):
-    named = ct_folder / "patient2.nii.gz"
-    split = split_of(pretrain(ct_folder, tmp_path / "run", config=TINY, validation_source=named, **CPU))
-    assert split["validation"] == [str(named)]
-    assert len(split["training"]) == 3
-    assert str(named) not in split["training"]
 
 
 def test_the_same_seed_gives_the_same_weights_whatever_the_workers(ct_folder, tmp_path):
@@ -209,15 +197,15 @@ def test_refuses_what_cannot_be_trained_on_before_any_run(
     assert not Path("run").exists()
 
 
-@pytest.mark.parametrize("name", SCHEMES)
-def test_every_scheme_of_the_ablation_runs_and_is_named_on_the_card(ct_folder, tmp_path, name):
+@pytest.mark.parametrize("name", ["identity", "II", "III+IV"])
+def test_a_scheme_of_the_ablation_runs_and_is_named_on_the_card(ct_folder, tmp_path, name):
     notes = Notes()
     # Shuffling needs a side of 20, and half of the samples are not shuffled.
     config = TINY.override(pretext=SCHEMES[name], steps=1, patch_size=(20, 20, 12), validation_samples=8)
     run = pretrain(ct_folder, tmp_path / "run", config=config, modality="ct", reporter=notes, **CPU)
     provenance = load_bundle(run).config.provenance
     assert PretrainingConfig.from_dict(provenance.recipe) == config
-    assert f"Scheme {name}: " in (run / "README.md").read_text()
+    assert f"deformations of scheme {name}" in (run / "README.md").read_text()
     assert (provenance.results["identity_loss"] == 0) is (name == "identity")
     assert ("this trains an autoencoder" in notes.text) is (name == "identity")
 
@@ -263,15 +251,6 @@ def test_a_picture_that_cannot_be_drawn_never_ends_the_run(ct_folder, tmp_path, 
     run = pretrain(ct_folder, tmp_path / "run", config=TINY, reporter=notes, **CPU)
     assert sum(note.startswith("a figure is missing") for note in notes.notes) == 1
     assert "figures/" not in (run / "README.md").read_text()
-
-
-def test_a_person_s_words_stay_when_the_run_continues(ct_folder, tmp_path):
-    with pytest.raises(Interrupted):
-        pretrain(ct_folder, tmp_path / "run", config=TINY, reporter=Stopping(at=3), **CPU)
-    card = tmp_path / "run" / "README.md"
-    card.write_text(card.read_text().replace("FILL IN the data set or hospital", "Our hospital"))
-    pretrain(None, tmp_path / "run", resume=True, **CPU)
-    assert "Our hospital" in card.read_text()
 
 
 # Initial weights.
@@ -407,7 +386,10 @@ def interrupted(ct_folder, tmp_path):
 
 def test_a_resume_needs_nothing_but_the_folder_and_is_exact_to_the_bit(interrupted, ct_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    card = interrupted / "README.md"
+    card.write_text(card.read_text().replace("FILL IN the data set or hospital", "Our hospital"))
     pretrain(None, "run", resume=True, **CPU)
+    assert "Our hospital" in card.read_text()  # a person's words stay
     record = read_run(interrupted)
     assert record.finished
     assert record.config.data.source == (str(ct_folder),)

@@ -118,11 +118,9 @@ def check_compiler(device: torch.device) -> None:
     Raises:
         ConfigurationError: There is none.
     """
-    names = [os.environ["CXX"]] if os.environ.get("CXX") else ["g++", "clang++"]
-    if device.type == "cpu" and not any(shutil.which(name) for name in names):
-        raise ConfigurationError(
-            f"compile: on a CPU it needs a C++ compiler, {' or '.join(names)}; install one, or set compile=false"
-        )
+    compiler = os.environ.get("CXX") or "g++"
+    if device.type == "cpu" and not (shutil.which(compiler) or shutil.which("clang++")):
+        raise ConfigurationError(f"compile: on a CPU it needs a C++ compiler such as {compiler}; set compile=false")
 
 
 def computes_bfloat16(device: torch.device) -> bool:

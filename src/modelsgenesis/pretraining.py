@@ -89,7 +89,7 @@ def pretrain(
         run = modelsgenesis.pretrain("scans/", "runs/chest", modality="ct")
         network = modelsgenesis.from_pretrained(run)
     """
-    rank, _, local_rank = distributed.torchrun_ranks()
+    rank, _, local_rank = distributed.torchrun_ranks()  # before there is a connection that would tell it
     reporter = (reporter if rank == 0 else None) or Reporter()
     with distributed.connected(choose_hardware(device, local_rank=local_rank).device):
         before = distributed.on_rank_zero(partial(read_run if resume else Run.check, output))
@@ -106,6 +106,7 @@ def pretrain(
                 return Path(output)
         hardware = choose_hardware(device, config.precision, local_rank=local_rank)
         job = Pretraining(Path(output), record, hardware, reporter, strict)
+        # Rank 0 downloads and prepares first; the others then find the files.
         network, job.record, seen = distributed.rank_zero_first(partial(job.start, token))
         cache, held_out, excluded = distributed.on_each_machine(partial(job.prepare, seen))
         if before is None:
@@ -199,7 +200,7 @@ class Pretraining:
             CheckpointError: The weights are damaged, or do not fit.
         """
         record, config, patch, seen = self.record, self.record.config, self.record.config.patch_size, None
-        if config.init is None or record.input is not None:
+        if config.init is None or record.input is not None:  # `input` is only known to a run that has begun
             network = seeded(config.seed, lambda: build_network(config.network))
         else:
             bundle = load(config.init, token=token, progress=announce(self.reporter))
@@ -309,6 +310,7 @@ class Pretraining:
             note("there are fewer scans than processes: they share the scans, and each draws its own patches")
         options: dict[str, Any] = {"patch_size": config.patch_size, "per_scan": config.samples_per_scan}
         options |= {"rule": config.rule, "axis": config.slice_axis}
+        # Two seeds, since with one patient both draw from the same scans, and must draw at other places.
         patches = PatchDataset(cache, training, seed=config.seed, **options)
         return patches, PatchDataset(cache, validation, seed=config.seed + _VALIDATION_SEED, **options)
 

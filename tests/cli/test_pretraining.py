@@ -8,28 +8,17 @@ from modelsgenesis.checkpoints import read_config
 from modelsgenesis.configs import RECIPES, PretrainingConfig, pretraining_recipe
 
 
-def test_pretrain_prints_the_loss_beside_its_baselines(command, ct_folder, tmp_path, tiny_pretraining):
-    result = command("pretrain", ct_folder, "-o", tmp_path / "run", "--steps", 2, *tiny_pretraining)
+def test_the_loss_is_printed_beside_its_baselines_or_in_json(command, ct_folder, tmp_path, tiny_pretraining):
+    asked = ["pretrain", ct_folder, "--steps", 2, *tiny_pretraining]
+    result = command(*asked, "-o", tmp_path / "run")
     assert result.status == 0
     for words in ("restoration loss", "× the mean-image baseline", "× the identity baseline"):
         assert words in result.out
         assert words in result.err
     assert "training: 0/2" in result.err
-
-
-def test_pretrain_in_json(command, ct_folder, tmp_path, tiny_pretraining):
-    asked = ["pretrain", ct_folder, "-o", tmp_path / "run", "--steps", 2, *tiny_pretraining]
-    result = command(*asked, "--json", "--quiet")
+    result = command(*asked, "-o", tmp_path / "other", "--json", "--quiet")
     assert set(result.json()["results"]) >= {"restoration_loss", "identity_loss", "mean_image_loss", "step"}
     assert result.err == ""
-
-
-def test_the_configuration_that_would_run_is_printed_and_nothing_runs(command, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    result = command("pretrain", "--recipe", "2019", "--scheme", "II", "--steps", 7, "--show-config")
-    shown = PretrainingConfig.from_dict(result.json())
-    assert shown == pretraining_recipe("2019", scheme="II", steps=7)
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_help_names_every_recipe_with_its_budget(command):
@@ -39,24 +28,29 @@ def test_the_help_names_every_recipe_with_its_budget(command):
         assert f"{config.steps or config.epochs:,}" in shown
 
 
-def test_a_configuration_that_was_shown_is_read_back(command, ct_folder, tiny_pretraining, tmp_path):
-    options = [option for option in tiny_pretraining if option not in ("--device", "cpu")]
-    shown = command("pretrain", ct_folder, "--window", "-500,500", "--steps", 1, *options, "--show-config")
-    (tmp_path / "config.json").write_text(shown.out)
-    asked = ["pretrain", "--config", tmp_path / "config.json", "-o", tmp_path / "run", "--device", "cpu", "-q"]
-    assert command(*asked, "--set", "seed=3").status == 0
-    recorded = json.loads((tmp_path / "run" / "run.json").read_text())["config"]
-    assert recorded == {**shown.json(), "seed": 3}
-    assert recorded["data"]["window"] == [-500, 500]
-
-
-def test_a_split_is_left_out_and_tensorboard_is_written(command, ct_folder, tiny_pretraining, tmp_path):
-    (tmp_path / "split.json").write_text(json.dumps({"training": [], "validation": [], "test": ["patient3"]}))
-    asked = ["-o", tmp_path / "run", "--steps", 2, "--leave-out", tmp_path / "split.json", "--tensorboard"]
-    result = command("pretrain", ct_folder, *asked, *tiny_pretraining)
-    assert result.status == 0, result.err
-    assert "1 scans of 1 patients" in result.err
-    assert list((tmp_path / "run" / "tensorboard").iterdir())
+def test_the_configuration_that_would_run_is_shown_and_read_back(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ["--window", "-500,500", "--validation", "other", "--leave-out", "a.json", "--leave-out", "b.json"]
+    more = ["--patient", "p(.)", "--cache", "cache", "--init", "runs/x", "--modality", "mri", "--spacing", "1,1,2"]
+    result = command(
+        "pretrain", "scans", "--recipe", "2019", "--scheme", "II", "--steps", 7, *options, *more, "--show-config"
+    )
+    expected = pretraining_recipe("2019", scheme="II", steps=7).with_data(
+        "runs/x",
+        source="scans",
+        window=(-500, 500),
+        validation_source="other",
+        exclude_test_cases=["a.json", "b.json"],
+        patient_pattern="p(.)",
+        cache="cache",
+        modality="mri",
+        spacing=(1, 1, 2),
+    )
+    assert PretrainingConfig.from_dict(result.json()) == expected
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "config.json").write_text(result.out)
+    again = command("pretrain", "--config", "config.json", "--set", "seed=3", "--show-config").json()
+    assert PretrainingConfig.from_dict(again) == expected.override(seed=3)
 
 
 @pytest.mark.parametrize(
@@ -67,7 +61,7 @@ def test_a_split_is_left_out_and_tensorboard_is_written(command, ct_folder, tiny
         (["pretrain", "{ct}", "--recipe", "smal"], 1, "recipe: received 'smal'; did you mean small"),
         (["pretrain", "{ct}", "--scheme", "III+V"], 1, r"did you mean III\+IV or III"),
         (["pretrain", "{ct}", "--leave-out", "{tmp}/no.json"], 1, "no.json: "),
-        (["pretrain", "{ct}", "-o", "{ct}/patient0.nii.gz/run"], 1, "patient0.nii.gz/run: "),
+        (["pretrain", "{ct}", "-o", "{ct}/patient0.nii.gz/run"], 1, "patient0.nii.gz: is a file"),
         (["pretrain", "{ct}", "--set", "lr=1"], 1, "unknown key 'lr'"),
         (["pretrain", "{ct}", "--spacing", "1,x"], 2, "expected numbers separated by commas"),
         (["pretrain", "{ct}", "--steps", "0"], 2, "Invalid value"),
@@ -80,6 +74,8 @@ def test_a_split_is_left_out_and_tensorboard_is_written(command, ct_folder, tiny
         (["pretrain", "{ct}", "-o", "{ct}"], 1, "is not empty"),
         (["pretrain", "{ct}", "--resume"], 1, "no run"),
         (["pretrain"], 2, "missing: the scans"),
+        (["pretrain", "--config", "{tmp}/no.json"], 1, "no.json: there is no such file"),
+        (["pretrain", "--config", "c.json", "--recipe", "2019"], 2, "received --recipe too"),
     ],
 )
 def test_errors_are_one_line_with_a_status(refuses, arguments, status, message):

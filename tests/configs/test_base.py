@@ -1,5 +1,6 @@
 import json
 import math
+from pathlib import Path
 
 import pytest
 
@@ -7,6 +8,7 @@ from modelsgenesis.configs import (
     CONTRACTS,
     GENESIS_UNET_2019,
     RECIPES,
+    SCHEMES,
     BundleConfig,
     ClassificationConfig,
     ClassifierConfig,
@@ -48,23 +50,19 @@ def test_survives_json(config):
     assert type(config).from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_names_the_nearest_key_for_an_unknown_one():
-    with pytest.raises(ConfigurationError, match=r"^config\.json: .*unknown key 'taks'; did you mean task\?"):
-        BundleConfig.from_dict({**BUNDLE.to_dict(), "taks": 1}, where="config.json")
-
-
-def test_names_the_nested_place_of_an_unknown_key():
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda values: values.update(taks=1), r"^config\.json: .*unknown key 'taks'; did you mean task\?"),
+        (lambda values: values["network"].update(width=[1]), r"network.*'width'; did you mean widths"),
+        (lambda values: [values.pop(key) for key in ("input", "patch_size")], "missing keys input, patch_size"),
+    ],
+)
+def test_unknown_and_missing_keys_are_named_with_their_place(change, words):
     values = BUNDLE.to_dict()
-    values["network"]["width"] = [1]
-    with pytest.raises(ConfigurationError, match=r"BundleConfig\.network.*'width'; did you mean widths"):
-        BundleConfig.from_dict(values)
-
-
-def test_lists_missing_keys():
-    values = BUNDLE.to_dict()
-    del values["input"], values["patch_size"]
-    with pytest.raises(ConfigurationError, match="missing keys input, patch_size"):
-        BundleConfig.from_dict(values)
+    change(values)
+    with pytest.raises(ConfigurationError, match=words):
+        BundleConfig.from_dict(values, where="config.json")
 
 
 @pytest.mark.parametrize(
@@ -112,17 +110,28 @@ def test_refuses_what_cannot_be(config, change, message):
         config.override(**change)
 
 
-def test_integers_are_good_floats_and_lists_good_tuples():
+def test_values_take_their_types_and_messages_name_the_file():
     config = GenesisUNetConfig.from_dict({"widths": [4, 8], "norm_epsilon": 1})
-    assert config.widths == (4, 8)
-    assert config.norm_epsilon == 1.0
-
-
-def test_a_message_names_the_file_whatever_is_wrong_in_it():
+    assert (config.widths, config.norm_epsilon) == ((4, 8), 1.0)
     values = BUNDLE.to_dict()
     values["network"]["widths"] = [4, 5]
     with pytest.raises(ConfigurationError, match=r"^x/config\.json: .*GenesisUNetConfig\.widths: .5. are odd"):
         BundleConfig.from_dict(values, where="x/config.json")
+
+
+def test_data_options_and_weights_are_part_of_it_but_not_of_what_may_be_published(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/me")
+    config = PretrainingConfig().with_data(Path("runs/x"), source=["~/scans", Path("b*.nii")], cache="c", window=None)
+    assert config.data.source == ("/home/me/scans", str(tmp_path / "b*.nii"))
+    assert (config.data.cache, config.data.window, config.init) == (str(tmp_path / "c"), None, "runs/x")
+    assert config.with_data(source="one").data.source == (str(tmp_path / "one"),)
+    assert config.with_data(source=None) == config
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    assert PretrainingConfig.from_file("config.json") == config
+    assert PretrainingConfig.from_dict(config.recipe()) == PretrainingConfig()
+    with pytest.raises(ConfigurationError, match="unknown key 'modalty'; did you mean modality"):
+        config.with_data(modalty="ct")
 
 
 def test_settings_reach_nested_fields_and_are_applied_together():
@@ -143,17 +152,13 @@ def test_settings_reach_nested_fields_and_are_applied_together():
         ("network.widht=4", "GenesisUNetConfig: unknown key 'widht'; did you mean widths"),
         ("seed.x=1", "seed: received {'x': 1}, expected int"),
         ("steps", "setting 'steps': expected key=value"),
+        ("seed=1 seed.x=1", "seed has a value already"),
         ("patch_size=64,64", "expected 3 positive sides"),
     ],
 )
 def test_refuses_wrong_settings(setting, message):
     with pytest.raises(ConfigurationError, match=message):
-        apply_settings(PretrainingConfig(), [setting])
-
-
-def test_a_field_is_a_value_or_a_group():
-    with pytest.raises(ConfigurationError, match="seed has a value already"):
-        apply_settings(PretrainingConfig(), ["seed=1", "seed.x=1"])
+        apply_settings(PretrainingConfig(), setting.split())
 
 
 def test_recipes_and_schemes_by_name():
@@ -166,22 +171,19 @@ def test_recipes_and_schemes_by_name():
         scheme("VI")
 
 
-@pytest.mark.parametrize(
-    ("name", "shuffled", "mapped", "painted", "inside"),
-    [
-        ("identity", 0, 0, 0, None),
-        ("I", 0, 0.9, 0, None),
-        ("II", 0.5, 0, 0, None),
-        ("III", 0, 0, 0.9, 0.0),
-        ("IV", 0, 0, 0.9, 1.0),
-        ("I+II", 0.5, 0.9, 0, None),
-        ("III+IV", 0, 0, 0.9, 0.2),
-        ("V", 0.5, 0.9, 0.9, 0.2),
-    ],
-)
-def test_schemes_are_those_of_the_poster(name, shuffled, mapped, painted, inside):
-    config = scheme(name)
-    assert config.shuffle_probability == shuffled
-    assert config.intensity_probability == mapped
-    assert config.painting_probability == painted
-    assert inside is None or config.inpainting_share == inside
+def test_schemes_are_those_of_the_ablation():
+    chances = {
+        name: (one.shuffle_probability, one.intensity_probability, one.painting_probability)
+        for name, one in SCHEMES.items()
+    }
+    assert chances == {
+        "identity": (0, 0, 0),
+        "I": (0, 0.9, 0),
+        "II": (0.5, 0, 0),
+        "III": (0, 0, 0.9),
+        "IV": (0, 0, 0.9),
+        "I+II": (0.5, 0.9, 0),
+        "III+IV": (0, 0, 0.9),
+        "V": (0.5, 0.9, 0.9),
+    }
+    assert [SCHEMES[name].inpainting_share for name in ("III", "IV", "III+IV", "V")] == [0, 1, 0.2, 0.2]

@@ -12,6 +12,7 @@ from modelsgenesis.cli.console import describe_metrics, make_reporter, print_jso
 from modelsgenesis.configs import SCHEMES, PretrainingConfig, pretraining_recipe
 
 _RECIPES = "small (a laptop, 1,000 steps), default (one GPU, 100,000 steps), 2019 (as published, 10,000 epochs)."
+_SCHEMES = f"Deformations of the ablation in Zhou et al. 2019: {', '.join(SCHEMES)}."
 
 
 def pretrain(
@@ -21,25 +22,17 @@ def pretrain(
     output: options.Run = Path("runs/pretrain"),
     config_file: options.ConfigFile = None,
     recipe: Annotated[str | None, Option(help=_RECIPES, show_default="small")] = None,
-    scheme: Annotated[
-        str | None, Option(help=f"Deformations of the ablation in Zhou et al. 2019: {', '.join(SCHEMES)}.")
-    ] = None,
+    scheme: Annotated[str | None, Option(help=_SCHEMES)] = None,
     init: options.Init = None,
     modality: options.Modality = "auto",
     spacing: options.Spacing = None,
     window: options.Window = None,
     patient: options.Patient = None,
     steps: options.Steps = None,
-    batch_size: Annotated[
-        str | None, Option(metavar="N|auto", help="Samples per step; auto: as memory allows.")
-    ] = None,
-    patch_size: Annotated[
-        str | None, Option(metavar="X,Y,Z|auto", help="Voxels per patch; auto: as memory allows.")
-    ] = None,
+    batch_size: Annotated[str | None, Option(metavar="N|auto", help="Samples per step; auto: fill the memory.")] = None,
+    patch_size: Annotated[str | None, Option(metavar="X,Y,Z|auto", help="Voxels per patch; auto: likewise.")] = None,
     validation: Annotated[str | None, Option(help="Scans to validate on; default: some patients.")] = None,
-    leave_out: Annotated[
-        list[Path] | None, Option(metavar="SPLIT.json", help="Exclude its test cases; repeatable.")
-    ] = None,
+    leave_out: Annotated[list[Path] | None, Option(metavar="SPLIT.json", help="Exclude its test cases.")] = None,
     settings: options.Settings = None,
     device: options.Device = "auto",
     cache: Annotated[Path | None, Option(help="Folder of prepared volumes; default: in your cache.")] = None,

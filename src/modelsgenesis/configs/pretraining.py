@@ -51,6 +51,7 @@ class PretextConfig(Config):
     painting_fill: Literal["noise", "constant"] = "noise"
 
 
+# Flips are no deformation: original and deformed patch are flipped alike, so every scheme has them.
 _FLIPS = PretextConfig(shuffle_probability=0, intensity_probability=0, painting_probability=0)
 
 SCHEMES: dict[str, PretextConfig] = {

@@ -56,7 +56,7 @@ class TrainingConfig(Config):
     """
 
     data: DataConfig = DataConfig()
-    init: str | None = None
+    init: str | None = None  # as it was given: a name must not become a path
     steps: Positive | None = 1000
     epochs: Positive | None = None
     batch_size: Positive = 4
@@ -67,7 +67,7 @@ class TrainingConfig(Config):
     schedule: Literal["constant", "cosine", "halving"] = "cosine"
     halving_epochs: Positive = 40
     warmup_steps: Count = 50
-    clip_norm: NonNegativeFloat = 1.0
+    clip_norm: NonNegativeFloat = 1.0  # a single odd batch would else undo many steps
     validate_every: Positive | None = 200
     patience: Count = 0
     seed: Count = 0

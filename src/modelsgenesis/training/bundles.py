@@ -6,7 +6,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import cast
 
-import torch
 from torch import nn
 
 from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
@@ -41,7 +40,7 @@ def save_run_bundle(
         reporter: Receives a note of a card that is damaged.
     """
     text = ""
-    if figures is not None:
+    if figures is not None:  # the many short runs of a comparison write no card
         existing = _existing_card(run.folder / CARD_NAME, reporter)
         text = render_card(config, name=run.folder.resolve().name, existing=existing, figures=figures)
     return sha256_of(save_bundle(run.folder, Bundle(network, config, text)) / WEIGHTS_NAME)
@@ -70,7 +69,7 @@ def load_kept(run: Run, progress: Progress) -> Bundle:
     path = run.folder / WEIGHTS_NAME
     if not progress.kept or not path.is_file():
         raise TrainingError(f"{run.folder}: no validation ended, so there is no bundle; train for more steps")
-    if sha256_of(path) != progress.kept:
+    if sha256_of(path) != progress.kept:  # a file that is copied over the run's would be measured as if it were trained
         raise TrainingError(
             f"{path}: is not the network that was kept at step {progress.best_step}: damaged or replaced; start again "
             "in another folder"
@@ -79,7 +78,7 @@ def load_kept(run: Run, progress: Progress) -> Bundle:
 
 
 def describe_computing(hardware: Hardware, config: TrainingConfig) -> str:
-    """Return how a run computes, a phrase for people.
+    """Return a human-readable phrase on how a run computes.
 
     Example:
         >>> from modelsgenesis.hardware import choose_hardware
@@ -88,28 +87,13 @@ def describe_computing(hardware: Hardware, config: TrainingConfig) -> str:
         'float32, channels last, fused adamw, compiled'
     """
     told = [hardware.describe(), f"fused {config.optimizer}"]
-    told += ["compiled"] * config.compile + ["activations computed anew"] * config.checkpoint_activations
+    told += ["compiled"] * config.compile + ["activations recomputed"] * config.checkpoint_activations
     if world_size() > 1:
         told.append(f"{world_size()} processes over {'nccl' if hardware.device.type == 'cuda' else 'gloo'}")
     return ", ".join(told)
 
 
-def describe_environment(hardware: Hardware, config: TrainingConfig | None = None) -> dict[str, str]:
+def describe_environment(hardware: Hardware, config: TrainingConfig) -> dict[str, str]:
     """Return versions, hardware and how it was used; nothing that names a person, a host or a path."""
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        **{name: version(name) for name in ("numpy", "monai")},
-        **({"processor": processor} if (processor := describe_processor()) else {}),
-        "hardware": hardware.describe() if config is None else describe_computing(hardware, config),
-    }
-
-
-def describe_processor(information: Path = Path("/proc/cpuinfo")) -> str:
-    """Return the name of the processor as the system tells it; "" where it does not."""
-    try:
-        lines = information.read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor())
+    libraries = {name: version(name) for name in ("torch", "numpy", "monai")}
+    return {"python": platform.python_version(), **libraries, "hardware": describe_computing(hardware, config)}

@@ -66,7 +66,7 @@ def exclude_test_cases(
         DataError: A file is not a split, or its test cases are not among the scans; nothing is left to train on.
     """
     everything = list(dict.fromkeys([*scans, *held_out]))
-    patients: set[str] = set()
+    patients: set[str] = set()  # not scans: another scan of a test patient would tell the network as much
     for path in splits:
         tested = set(read_split(path).test)
         found = {scan.group for scan in everything if _names(scan) & tested}
@@ -128,6 +128,7 @@ def choose_input(
             "expect less from its weights than from those of the same modality"
         )
         return choose(modality=modality)[0]
+    # The weights know images prepared like this; only what is asked for, and what [0, 1] needs, is changed.
     changes: dict[str, Any] = {"channels": ("image",), "spacing": data.spacing or seen.spacing}
     if data.window is not None:
         changes |= {"intensity": "window", "window": data.window}
@@ -164,7 +165,9 @@ def public_facts(training: PatchDataset, validation: PatchDataset, excluded: int
     """Return what a bundle may say of the data; no name is among it."""
     entries, measured = list(training.entries()), list(validation.entries())
     groups, held = ({entry.group for entry in part} for part in (entries, measured))
-    shapes = [entry.shape for entry in entries if len(entry.shape) == len(entries[0].shape)]
+    shapes = [
+        entry.shape for entry in entries if len(entry.shape) == len(entries[0].shape)
+    ]  # planes and volumes may mix
     return {
         "modality": training.cache.contract.modality,
         "training_scans": len(entries),

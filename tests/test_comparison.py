@@ -18,6 +18,7 @@ from modelsgenesis.data import read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, MissingExtraError, TrainingError
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
+from modelsgenesis.training.splits import write_split
 from modelsgenesis.training.trials import Trial
 
 ROOT = Path(__file__).parents[1]
@@ -169,7 +170,9 @@ def test_settings_are_chosen_before_the_test_patients_are_read(decathlon, tmp_pa
         return train(*arguments, split=split, **options)
 
     monkeypatch.setattr(comparison, "finetune", spy)
+    write_split(SPLIT, tmp_path / "split.json")
     options = {"tune": ["learning_rate=1e-4,1e-2"], "tuning_runs": 1, "resample_labels": True}
+    options["split"] = tmp_path / "split.json"
     found = run(decathlon, tmp_path / "run", ["scratch"], **options)
     assert read == [(), (), SPLIT.test]
     [choice] = found.results["tuning"]
@@ -234,13 +237,6 @@ def test_an_example_compares_schemes_without_the_test_patients(decathlon, tmp_pa
     for scheme in ("I", "V"):
         seen = json.dumps(json.loads((tmp_path / "pretrained" / scheme / "run.json").read_text())["split"])
         assert [name in seen for name in files] == [True] * 5 + [False]  # the last is the test patient
-
-
-def test_a_split_may_come_from_a_file(decathlon, tmp_path):
-    file = tmp_path / "split.json"
-    file.write_text(json.dumps({key: list(getattr(SPLIT, key)) for key in ("training", "validation", "test")}))
-    found = run(read_labelled(decathlon), tmp_path / "run", ["scratch"], split=file)
-    assert found.results["data"]["patients"] == {"training": 4, "validation": 1, "test": 1}
 
 
 def test_refuses_what_cannot_be_compared(decathlon, tmp_path):

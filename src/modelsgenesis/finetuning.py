@@ -112,8 +112,10 @@ def finetune(
         measured["dice"]
     """
     reporter, output = reporter or Reporter(), Path(output)
+    # A fine-tuning is small, and its validation on whole scans is the slow part, which processes would not share.
     if torchrun_ranks()[1] > 1:
         raise ConfigurationError("finetune runs in one process: start it without torchrun")
+    # Before any data is read: a folder that cannot be used is known at once. Those of folds are checked one by one.
     if config is None or not config.folds:
         Run.check(output, resume=resume)
     if resume and config is None:
@@ -130,6 +132,7 @@ def finetune(
         reporter.note(note)
     hardware = choose_hardware(device, config.precision)
     reporter.note(f"computing on {hardware.describe()}")
+    # Images to classify are kept at the size that the network sees: a thousand X-rays of 2,000² pixels take 16 GB.
     brought = (config.patch_size, config.fit) if isinstance(config, ClassificationConfig) else (None, "auto")
     cases = PreparedCases(data, size=brought[0], fit=brought[1], strict=strict, folder=config.data.cache)
     train = partial(_train, data=data, cases=cases, hardware=hardware, draw=draw, token=token, reporter=reporter)
@@ -160,6 +163,7 @@ def resolve_config(
     asked = (config or FinetuningConfig()).with_data(source=path, **given)
     told = source if isinstance(source, LabelledData) else next(iter(asked.data.source), None)
     data = read_task(told, task=task, modality=asked.data.modality, patient_pattern=asked.data.patient_pattern)
+    # The data decides the task, and with it the configuration: so it is read first, with the data options of either.
     default = default_finetuning(data, sample=told is None)
     config = (config or default).override(data=asked.data, init=asked.init)
     if not isinstance(config, type(default)):
@@ -207,6 +211,7 @@ def read_config(source: str | Path) -> FinetuningConfig:
     """
     path = Path(source)
     content = read_json(path, ConfigurationError) if path.is_file() else Run(path).description()["config"]
+    # `hidden` is a field of a classification alone.
     kind = ClassificationConfig if isinstance(content, dict) and "hidden" in content else SegmentationConfig
     return kind.from_dict(content, str(path))
 
@@ -262,6 +267,7 @@ def _train(
     if config.patch_size is not None:
         resolve_patch_size(config, begun.network, (), reporter)  # before hours of preparation
     training, validation = (cases.get(names, begun.contract, reporter) for names in (split.training, split.validation))
+    # What could be read, for the counts on the card; `split` stays as it was asked for, so that a resume can compare.
     used = Split(*(tuple(case.name for case in part) for part in (training, validation)), test=split.test)
     config = resolve_patch_size(config, begun.network, training, reporter)
     frozen = cast("nn.Module", begun.network.encoder) if config.freeze_encoder else None
@@ -276,6 +282,7 @@ def _train(
     described["digests"] = {
         part: [digests.get(name, "") for name in getattr(split, part)] for part in ("training", "validation")
     }
+    # Only now is anything written: whatever cannot be trained leaves no folder behind.
     run = Run.open(output, described, resume=resume)
 
     def save(network: nn.Module, figures: dict[str, str] | None = None, **measured: Any) -> str:
@@ -309,6 +316,7 @@ def _train(
         if resume:
             trainer.resume()
         progress = trainer.fit()
+        # From the disk and not the network at hand: the best one, and the very file that is published.
         kept = load_kept(run, progress)
         member = Member(name=output.name, network=hardware.place_network(kept.network).eval(), config=kept.config)
         # Windows overlap as the configuration says; an image to classify has none.
@@ -320,6 +328,7 @@ def _train(
         measured = {"validation": flat(summarize(validated, data, config)), "test": summarize(rows, data, config)}
         for explanation in explanations(measured["test"]):
             reporter.note(explanation)
+        # Once more with what was measured: until here the card has the validation that chose the network.
         visuals = Visuals(output, reporter)
         if draw:
             visuals.draw_curve(progress.step)
@@ -339,6 +348,7 @@ def _measure(
     """Return a row for each case that can be used, measured as `evaluate` does: on the scan's own grid."""
     wanted = set(names)
     cases = [case for case in data.cases if case.name in wanted]
+    # A bad case costs the others nothing after hours of training, but figures on no case at all are an error.
     rows, skipped = measure_cases(ensemble, cases, data, strict=strict, reporter=reporter) if cases else ([], [])
     if skipped and not rows:
         raise DataError(f"none of {len(cases)} cases to measure is usable; the first: {skipped[0].reason}")
@@ -372,6 +382,7 @@ def _train_folds(
         raise TrainingError(f"{output}: holds no fold to resume; start without --resume")
     measured: dict[str, float] = {}
     for fold, folder in folders.items():
+        # Each fold is a run of its own, so that one can be trained alone, on another machine, or resumed.
         own, begun = config.override(fold=fold), (folder / RUN_NAME).exists()
         reporter.note(f"fold {fold}, {fold + 1} of {config.folds}" + (": resuming" if begun else ""))
         try:

@@ -1,9 +1,6 @@
 """The commands around the Hub, as a user types them."""
 
-import json
 import re
-import subprocess
-import sys
 
 import pytest
 
@@ -122,24 +119,3 @@ def test_a_push_after_training_that_fails_keeps_the_run_and_says_how_to_repeat(h
     with pytest.raises(HubError, match=re.escape(f"{run} is intact; repeat with: {again}") + "$"):
         options.publish(run, TINY, True, None, to_stderr=False)
     load_bundle(run)
-
-
-def test_a_whole_life_in_processes_of_their_own(hub, run, environment, tmp_path):
-    """Push, then load by the public API with an empty cache; then again with connections forbidden."""
-
-    def python(*arguments, **changes):
-        command = [sys.executable, *arguments]
-        ended = subprocess.run(command, env={**environment, **changes}, capture_output=True, text=True)
-        assert ended.returncode == 0, ended.stderr
-        return ended.stdout
-
-    assert python("-m", "modelsgenesis", "push", str(run), "--hub-model-id", TINY) == f"{hub.url}/{TINY}\n"
-    load = (
-        f"import modelsgenesis, sys; n = modelsgenesis.from_pretrained({TINY!r});"
-        "print(sum(p.double().sum().item() for p in n.parameters()))"
-    )
-    guard = "import sys; sys.addaudithook(lambda e, _: e.startswith('socket.connect') and sys.exit('connected'));"
-    elsewhere = {"HF_HOME": str(tmp_path / "elsewhere")}
-    cold = python("-c", load, **elsewhere)
-    assert python("-c", guard + load, **elsewhere) == cold
-    assert json.loads(cold) == sum(p.double().sum().item() for p in load_bundle(run).network.parameters())

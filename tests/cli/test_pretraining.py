@@ -61,7 +61,7 @@ def test_the_configuration_that_would_run_is_shown_and_read_back(command, tmp_pa
         (["pretrain", "{ct}", "--recipe", "smal"], 1, "recipe: received 'smal'; did you mean small"),
         (["pretrain", "{ct}", "--scheme", "III+V"], 1, r"did you mean III\+IV or III"),
         (["pretrain", "{ct}", "--leave-out", "{tmp}/no.json"], 1, "no.json: "),
-        (["pretrain", "{ct}", "-o", "{ct}/patient0.nii.gz/run"], 1, "patient0.nii.gz/run: "),
+        (["pretrain", "{ct}", "-o", "{ct}/patient0.nii.gz/run"], 1, "patient0.nii.gz: is a file"),
         (["pretrain", "{ct}", "--set", "lr=1"], 1, "unknown key 'lr'"),
         (["pretrain", "{ct}", "--spacing", "1,x"], 2, "expected numbers separated by commas"),
         (["pretrain", "{ct}", "--steps", "0"], 2, "Invalid value"),

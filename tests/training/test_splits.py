@@ -153,18 +153,6 @@ def test_a_split_comes_back_from_its_file(tmp_path):
         write_split(split, tmp_path / "split.json" / "split.json")
 
 
-def test_a_split_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
-    write_split(Split(("a",), (), ()), tmp_path / "split.json")
-
-    def full(_descriptor):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(DataError, match="No space left on device; the file before is intact"):
-        write_split(Split(("b",) * 2000, (), ()), tmp_path / "split.json")
-    assert read_split(tmp_path / "split.json") == Split(("a",), (), ())
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -51,16 +51,19 @@ def finetune(
     json_output: options.Json = False,
 ) -> None:
     """Train a segmentation or classification model with labels and measure it on held-out patients."""
+    # Imported here, since `--help` is to answer without loading torch.
     from modelsgenesis import finetuning
     from modelsgenesis.cli.results import print_results
     from modelsgenesis.configs import apply_settings
 
     if push_to_hub and folds and fold is None:
         raise typer.BadParameter("received with --folds, which makes several models; push one of its folders later")
+    # A resume with nothing else typed takes everything from the run.
     recorded = config_file or (output if resume and data is None else None)
     config = None if recorded is None else finetuning.read_config(recorded)
     given = {"modality": None if modality == "auto" else modality, "patient_pattern": patient, "cache": cache}
     config, labelled = finetuning.resolve_config(data, config, task=task, split=split, init=init, **given)
+    # A flag that was not given leaves the configuration as it is, and so must be None and not False.
     flags = {"freeze_encoder": freeze_encoder or None, "from_scratch": from_scratch or None, "folds": folds or None}
     asked = options.as_settings({"steps": steps, "labelled_patients": labels, "fold": fold, **flags})
     config = apply_settings(config, [*asked, *(settings or [])])
@@ -68,7 +71,7 @@ def finetune(
         print_json(config.to_dict())
         return
     run, _ = finetuning.finetune(
-        labelled if config.data.source else None,
+        labelled if config.data.source else None,  # None is the embedded sample, which has a split of its own
         output,
         config=config,
         device=device,

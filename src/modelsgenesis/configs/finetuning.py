@@ -9,6 +9,7 @@ from modelsgenesis.configs.networks import GENESIS_UNET_SMALL, UNetConfig
 from modelsgenesis.configs.training import DataConfig, TrainingConfig
 from modelsgenesis.errors import ConfigurationError
 
+# Few digits, so that a number too large for a float is not a number of patients.
 _LABELS = re.compile(r"\d{1,9}|\d{1,3}(\.\d{1,9})?%")
 
 
@@ -81,6 +82,7 @@ class FinetuningConfig(TrainingConfig):
         sides, folds, name = len(self.patch_size or (0, 0)), self.folds, type(self).__name__
         require(sides in (2, 3), f"patch_size: received {self.patch_size}, expected 2 or 3 positive sides")
         require(len(self.data.source) <= 1, f"data.source: received {len(self.data.source)} data sets, expected one")
+        # One fold would leave nobody to train on.
         require(folds != 1, f"{name}.folds: received 1, expected 0, or 2 or more")
         expected = f"expected 0 to {folds - 1} of {folds} folds" if folds else "expected folds=5 too"
         require(self.fold is None or self.fold < folds, f"{name}.fold: received {self.fold}, {expected}")

@@ -64,7 +64,7 @@ def sentence(row: Mapping[str, Any]) -> str:
     def count(value: float | None) -> str:
         if value is None:
             return f"more than {row['most']}"
-        return f"{value:.3g}" if value else f"fewer than {row['fewest']}"
+        return f"{round(value, 1):g}" if value else f"fewer than {row['fewest']}"
 
     ends = " to ".join(dict.fromkeys([count(row["low"]), count(row["high"])]))
     equals = f"{row['arm']} with {row['labels']} labels equals {row['reference']} with {count(row['equals'])}"
@@ -84,11 +84,7 @@ def _conditions(results: Results) -> list[str]:
 def _arm(arm: Mapping[str, Any]) -> str:
     start = "random weights" if arm["init"] is None else f"from the weights of {arm['init']}"
     size = f"{arm['dims']}D, {arm['parameters']:,} parameters"
-    return ", ".join([start, *arm["settings"], size, _budget(arm)])
-
-
-def _budget(arm: Mapping[str, Any]) -> str:
-    return f"{arm['steps']} steps of {arm['batch_size']} samples"
+    return ", ".join([start, *arm["settings"], size, f"{arm['steps']} steps of {arm['batch_size']} samples"])
 
 
 def _means(results: Results) -> str:

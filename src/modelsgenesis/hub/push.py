@@ -101,7 +101,8 @@ def push_to_hub(
     notes: list[str] = []
     try:
         with hub_errors(repository, token, revision=revision) as api, _no_bars(notes):
-            return _publish(api, plan, repository, revision, token, private, create_pr, notes, say)
+            asked: dict[str, Any] = {"revision": revision, "create_pr": create_pr, "private": private, "token": token}
+            return _publish(api, plan, repository, **asked, notes=notes, say=say)
     except HubError as error:
         raise HubError(f"{error}; {folder} is intact; repeat with: {shlex.join(again)}", error.kind) from error
 
@@ -110,10 +111,11 @@ def _publish(
     api: "HfApi",
     plan: "UploadPlan",
     name: str,
-    branch: str | None,
-    token: str | None,
+    *,
+    revision: str | None,
+    create_pr: bool,
     private: bool,
-    proposal: bool,
+    token: str | None,
     notes: list[str],
     say: Callable[[str], None],
 ) -> Publication:
@@ -135,7 +137,7 @@ def _publish(
     url, main = f"{endpoint()}/{name}", _find_head(name, None, token)
     if main and private and not main.private:
         raise HubError(f"{name}: is public, but --private was asked; take another --hub-model-id")
-    head = _find_head(name, branch, token) if main and branch and not proposal else main
+    head = _find_head(name, revision, token) if main and revision and not create_pr else main
     card, before = "", head or main
     with parsing(f"{name}/{CARD_NAME}", HubError, what="as a model card", remedy=f"fix it on {url}"):
         if before and CARD_NAME in before.files:
@@ -150,12 +152,12 @@ def _publish(
         say(f"creating {name}")
         api.create_repo(name, private=private)
         main = take_snapshot(name, None, token)
-    if head is None and branch is not None and not proposal:
-        api.create_branch(name, branch=branch, revision=main.commit, exist_ok=True)
+    if head is None and revision is not None and not create_pr:
+        api.create_branch(name, branch=revision, revision=main.commit, exist_ok=True)
     say(f"uploading to {name}")
     files = {**plan.files, CARD_NAME: card.encode()}
     added = [CommitOperationAdd(path, file if isinstance(file, bytes) else str(file)) for path, file in files.items()]
-    place: dict[str, Any] = {"revision": branch, "create_pr": proposal}
+    place: dict[str, Any] = {"revision": revision, "create_pr": create_pr}
     for one in added:  # more at once would be other threads, where no answer is checked
         api.preupload_lfs_files(name, [one], free_memory=False, **place)
     title = f"Publish a model for {plan.config.task}"  # a run's folder may be called after a patient

@@ -25,6 +25,7 @@ from modelsgenesis.training.bundles import describe_environment, network_config
 from modelsgenesis.training.splits import Split, count_split
 
 RESULTS_NAME, TEST_NAME, SPLIT_NAME = "results.json", "test.csv", "split.json"
+# Columns of test.csv that are not numbers; a case called 007 is to stay that.
 _TEXTS = ("case", "patient", "class", "predicted")
 
 
@@ -61,6 +62,7 @@ def describe_bundle(
         basis = {key: counts[part][key] for key in ("patients", "cases")}
         results |= {part: {**measured, **basis, "seed": config.seed}} if measured else {}
     facts = {f"{part}_patients": count["patients"] for part, count in counts.items()} | {"modality": contract.modality}
+    # Counts and seeds, never names: the bundle is published.
     facts |= {key: value for key, value in _how_split(config).items() if value is not None}
     return BundleConfig(
         task=data.task,
@@ -149,6 +151,7 @@ def read_rows(folder: Path, results: Mapping[str, Any]) -> list[Row]:
     rows = read_csv(path, DataError)
     with parsing(path, DataError, what="as the measurements of a run"):
         rows = [{key: cell if key in _TEXTS else float(cell or "nan") for key, cell in row.items()} for row in rows]
+    # A row that was changed or lost would change the pooled figures without a word.
     if sha256_of(path) != results.get("rows_sha256"):
         raise DataError(
             f"{path}: is not what {RESULTS_NAME} was made of: damaged, or of version 0.1.0; delete {RESULTS_NAME} in "

@@ -75,7 +75,7 @@ class Run:
             raise TrainingError(f"{folder}: is not empty; choose a new folder for the output")
         place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         if not place.is_dir() or not os.access(place, os.W_OK):
-            raise TrainingError(f"{folder}: {place} is no folder to write into; choose another folder for the output")
+            raise TrainingError(f"{place}: is a file, or cannot be written; choose another folder for the output")
 
     @classmethod
     def open(cls, folder: str | Path, description: Mapping[str, Any], *, resume: bool = False) -> Self:

@@ -57,7 +57,7 @@ def split_cases(data: LabelledData, config: FinetuningConfig) -> Split:
     if config.fold is not None:
         if config.folds > len(order):
             raise ConfigurationError(f"folds: received {config.folds}, expected at most the {len(order)} patients")
-        patients["test"] = order[config.fold :: config.folds]
+        patients["test"] = order[config.fold :: config.folds]  # every patient is in the test part of one fold
     elif not patients["test"]:
         patients["test"] = order[: _share(config.test_fraction, order)]
     order = [patient for patient in order if patient not in set(patients["test"])]
@@ -120,6 +120,7 @@ def choose_labelled(split: Split, data: LabelledData, labels: str, seed: int) ->
     names = set(split.training)
     cases = [case for case in data.cases if case.name in names]
     patients = sorted({case.patient for case in cases})
+    # Always the same order for a seed, so that a learning curve adds patients and exchanges none.
     count = count_labelled(labels, len(patients))
     order = np.random.default_rng(seed).permutation(patients).tolist()
     if data.task == "classification":
@@ -136,6 +137,7 @@ def _stratified(order: Sequence[str], cases: Sequence[LabelledCase]) -> list[str
     classes: dict[str, set[int]] = {patient: set() for patient in order}
     for case in cases:
         classes[case.patient] |= set(case.classes)
+    # Of how many patients each class is, since these are chosen and not images.
     sizes = Counter(index for held in classes.values() for index in held)
     strata = {
         patient: min(held, key=lambda index: (sizes[index], index), default=-1) for patient, held in classes.items()

@@ -68,6 +68,7 @@ class SupervisedObjective(Objective):
         self.validation, self.config, self.hardware = validation, config, hardware
         self.labels, self.multilabel, self.frozen = data.labels, data.multilabel, frozen
         self.notes: list[str] = []
+        # Without gradients neither memory nor time goes into the frozen part.
         if frozen is not None:
             frozen.requires_grad_(False)
         self.prepare(training)
@@ -132,6 +133,7 @@ class Segmentation(SupervisedObjective):
             image = torch.from_numpy(case.image)
             logits = sliding_window(network, image, patch_size=self.patch_size, config=config, hardware=self.hardware)
             rows.append(dice_per_class(logits.argmax(dim=0).numpy(), require_label(case), len(self.labels)))
+        # The mean over cases first, then over structures: a rare structure counts as much as one in every scan.
         means = [mean_ignoring_nan(column) for column in zip(*rows, strict=True)]
         each = {f"dice {name}": mean for name, mean in zip(self.labels[1:], means, strict=True)}
         return {"dice": mean_ignoring_nan(means), **each}
@@ -153,8 +155,8 @@ class Classification(SupervisedObjective):
         absent = [name for index, name in enumerate(self.labels) if index not in known]
         if absent:
             raise DataError(
-                f"no training example of {', '.join(map(repr, absent))}: take more labels, another split_seed, or "
-                "leave the class out"
+                f"no training example of {', '.join(map(repr, absent))}: take more labels or another split_seed, leave "
+                "the class out, or tell its patients apart with --patient"
             )
         options: dict[str, Any] = {"classes": len(self.labels), "multilabel": self.multilabel}
         self.dataset = LabelledImages(training, self.config, **options)
@@ -182,6 +184,7 @@ class Classification(SupervisedObjective):
 
         That is [b] of class indices, or with `multilabel` [b, classes] of 0 and 1.
         """
+        # Validation computes its loss on the CPU, training on the device.
         weights = None if self.weights is None else self.weights.to(logits.device)
         if self.multilabel:
             return functional.binary_cross_entropy_with_logits(logits, truth, pos_weight=weights)

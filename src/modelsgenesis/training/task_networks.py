@@ -83,6 +83,7 @@ def initial_model(
         raise ConfigurationError(
             f"dims: received {dims}, but the images of {data.name} have {data.dims} dimensions; leave it out"
         )
+    # The new head is drawn from the seed, and so the same for every initialisation that is compared.
     if bundle is None:
         shape, contract = _task_shape(config, data, dims), _sliced(data_contract(data), dims)
         return InitialModel(seeded(config.seed, lambda: build_network(shape)), contract)
@@ -150,6 +151,7 @@ def _input_contract(name: str, contract: InputContract, data: LabelledData, repo
             f"{name}: the weights were trained on {contract.modality}, the data is {data.modality}: preparing it as "
             f"{data.modality}; expect less from them than from weights of the same modality"
         )
+        # Hounsfield units of an MRI mean nothing: its own scaling, but the order of the weights' channels.
         contract = data_contract(data).override(channels=contract.channels)
     if len(data.channels) == 1 or len(data.channels) != len(contract.channels):
         return contract.override(channels=data.channels)
@@ -175,6 +177,7 @@ def choose_patch_size(
         >>> choose_patch_size([(35, 50, 36), (33, 49, 40), (36, 52, 31)])
         (40, 56, 40)
     """
+    # The median and not the largest: half of the scans fit whole, and the memory of a step is bounded.
     median = np.median(shapes, axis=0)
     steps = [math.lcm(_STEP, step) for step in divisor or (1,) * len(median)]
     sides = [math.ceil(side / step) * step for side, step in zip(median, steps, strict=True)]
@@ -182,6 +185,7 @@ def choose_patch_size(
         able = [axis for axis, side in enumerate(sides) if side > steps[axis]]
         if not able:
             break
+        # The longest side loses least of its context.
         longest = max(able, key=lambda axis: sides[axis])
         sides[longest] -= steps[longest]
     return tuple(sides)

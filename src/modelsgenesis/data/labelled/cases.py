@@ -101,7 +101,7 @@ class PreparedCase:
     name: str
     patient: str
     image: np.ndarray
-    label: np.ndarray | None = None
+    label: np.ndarray | None = None  # uint8: a quarter of the image's memory
     classes: tuple[int, ...] = ()
     digest: str = ""
 

@@ -21,6 +21,7 @@ Fit = Literal["auto", "resize", "crop"]
 
 # Real images shrink to a tenth, masks to a 200th and a bomb of zeros to a 1,000th; what is small may be any of them.
 _ANY_SIZE, _RATIO = 1 << 30, 50
+# Version 3 is for names of fields beyond Latin-1, which arrays of numbers do not have.
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
@@ -91,6 +92,7 @@ def _read_array(path: Path, key: str, _changed: int) -> np.ndarray:
             )
         with archive.open(stored) as member:
             array = npy.read_array(member, allow_pickle=False)
+    # Preparation scales numbers; of bits it would compute with True and False.
     return array.view(np.uint8) if array.dtype == bool else array
 
 

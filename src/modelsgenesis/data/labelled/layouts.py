@@ -64,6 +64,7 @@ def read_listed(path: Path, pattern: str | None = None) -> LabelledData:
             given = f"{len(case.images)} images and {'a' if case.mask else 'no'} label map"
             raise DataError(f"{path}: {case.name} has {given}; expected {len(channels)} channels and a label map")
     _require_files(path, chain.from_iterable((*case.images, case.mask) for case in listed))
+    # By the name of the case: with a file per channel that of the first would have the channel's number in it.
     patients, rule = find_patients([case.images[0].with_name(f"{case.name}.nii") for case in listed], pattern)
     notes = [] if rule == OWN_PATIENT else [rule]
     count = described.content.get("numTraining")
@@ -72,6 +73,7 @@ def read_listed(path: Path, pattern: str | None = None) -> LabelledData:
     cases = []
     for case, patient in zip(listed, patients, strict=True):
         images = [FileImage(path=image) for image in case.images]
+        # One file for several channels holds them as its volumes.
         if len(images) < len(channels):
             images = [FileImage(path=case.images[0], index=index) for index in range(len(channels))]
         cases.append(LabelledCase(name=case.name, patient=patient, images=tuple(images), mask=case.mask))
@@ -110,9 +112,11 @@ def read_folders(folder: Path, pattern: str | None = None) -> LabelledData:
     """
     found, skipped = [], []
     for part, place in _class_folders(folder):
+        # Masks beside the classes, and what macOS and Windows leave in archives, are not a class of their own.
         kept = not is_leftover(place.name) and place.name.lower() not in _LABEL_FOLDERS
         scans, others = scan_sources(place) if kept else ([], [])
         bad = [one for one in others if one.bad]
+        # An unreadable image is skipped, but a class that vanishes silently would be another task.
         if bad and not scans:
             raise DataError(f"{place}: no image of this class can be used: {bad[0].source}: {bad[0].reason}")
         if not scans:
@@ -128,6 +132,7 @@ def read_folders(folder: Path, pattern: str | None = None) -> LabelledData:
         raise DataError(
             f"{folder}: images of {alone} alone; expected one folder per class, two or more; masks need a CSV"
         )
+    # The patient of DICOM is known; the names of its files are numbers that tell nothing.
     patients, rule = [scan.group for scan in scans], "patients by the tags of DICOM"
     if pattern is not None or any(scan.format != "DICOM" for scan in scans):
         patients, rule = find_patients(paths, pattern, classes=names)
@@ -196,6 +201,7 @@ def read_medmnist(path: Path) -> LabelledData:
             channel_images = tuple(ArrayImage(path=path, key=key, index=index, channel=channel) for channel in channels)
             held = tuple((np.flatnonzero(row) if width > 1 else row).tolist())
             cases.append(LabelledCase(name=name, patient=name, images=channel_images, classes=held, part=part_of(part)))
+    # Shapes have no intensities to scale.
     binary = len(np.unique(images["train"][:_LOOKED_AT])) <= 2  # as AdrenalMNIST3D and VesselMNIST3D
     classes = width if width > 1 else 1 + max(int(array.max()) for array in labels.values())
     return LabelledData(
@@ -240,12 +246,14 @@ def read_table(path: Path, pattern: str | None = None) -> LabelledData:
         data.labels, data.cases[0].patient, data.cases[0].part  # ('normal', 'nodule'), 'p01', 'training'
     """
     text = read_text(path, DataError, _LIMIT)
+    # By the header alone, whose names hold no separators, unlike labels and file names.
     header = next(iter(text.splitlines()), "")
     separator = next((sign for sign in ",;\t" if sign in header), ",")
     with parsing(path, DataError, what="as a CSV", remedy="expected a header, and one line per image"):
         columns, *lines = filter(None, csv.reader(io.StringIO(text, ""), delimiter=separator, skipinitialspace=True))
         columns = [name.strip().lower() for name in columns]
         named = [name for name in columns if name]
+        # Two columns of one name would overwrite one another without a word.
         if "\0" in text or not lines or len(set(named)) < len(named):
             raise ValueError("it holds NULs, a column twice, or no line")
         for number, line in enumerate(lines, start=2):
@@ -327,6 +335,7 @@ def _names_in(cell: str) -> list[str]:
 def _classes(path: Path, rows: Sequence[Row]) -> tuple[tuple[str, ...], list[tuple[int, ...]]]:
     """Return the names of the classes and the classes of each line; no name means none where several may hold."""
     held = [[name for name in _names_in(row["label"]) if name] for row in rows]
+    # An empty cell is an omission where classes exclude each other, and "none of them" where several may hold.
     several = any(len(names) > 1 for names in held)
     for number, names in enumerate(held, start=2):
         if not names and not several:

@@ -112,6 +112,7 @@ def label_indices(values: np.ndarray, data: LabelledData, source: str) -> np.nda
     unknown = [value for value in found if value not in index]
     if unknown and not data.others_are_background:
         raise ScanError(f"{source}: label values {unknown[:5]} are not among {sorted(index)} of the data set")
+    # Value by value: a mask holds few, and looking up each voxel would sort or copy the volume.
     indices = np.zeros(values.shape, np.uint8)
     for value in found:
         if index.get(value, 0):
@@ -214,7 +215,7 @@ class PreparedCases:
             except GenesisError as error:
                 if self.strict:
                     raise
-                self._skipped.add(name)
+                self._skipped.add(name)  # so that folds say it once
                 reporter.note(f"skipped {name}: {error}")
         found = [self._known[contract, name] for name in names if name not in self._skipped]
         if names and not found:
@@ -242,6 +243,7 @@ class PreparedCases:
     def _key(self, case: LabelledCase, contract: InputContract) -> str:
         """Return a name that changes with the files of a case, by size and time, and with how they are prepared."""
         files = [*(image.path for image in case.images), *([case.mask] if case.mask else [])]
+        # Not by a digest of the content, for which each file would have to be read again at every start.
         states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         sources = [image.source for image in case.images]
         data = (self.data.task, self.data.values, self.data.others_are_background, self.data.channels)

@@ -76,10 +76,11 @@ def read_labelled(
         data = _read(Path(source).expanduser(), patient_pattern)
     if wanted not in (None, data.task):
         raise DataError(f"{data.name}: its labels are for {data.task}; {wanted} was asked for")
+    # A split, the tables and the digests know a case by its name alone.
     twice = [name for name, count in Counter(case.name for case in data.cases).items() if count > 1]
     if twice:
         raise DataError(f"{data.name}: {twice[0]!r} names several cases; list each image once, or rename the files")
-    notes = tuple(map(printable, (*data.notes, *_single_patients(data))))
+    notes = tuple(map(printable, data.notes))
     return _described(replace(data, notes=notes), modality)
 
 
@@ -92,6 +93,7 @@ def _read(path: Path, pattern: str | None) -> LabelledData:
     tables = listed or [one for one in inside if one.suffix.lower() in (".csv", ".npz")] or [path]
     if len(tables) > 1:
         raise DataError(f"{path}: holds {tables[0].name} and {tables[1].name}; name the one to read")
+    # A folder without a table of its own is one of classes.
     if tables == [path] and any(one.is_dir() for one in inside):
         return read_folders(path, pattern)
     match tables[0].suffix.lower():
@@ -104,17 +106,9 @@ def _read(path: Path, pattern: str | None) -> LabelledData:
     raise DataError(f"{path}: of no known layout, or empty; {_LAYOUTS}")
 
 
-def _single_patients(data: LabelledData) -> list[str]:
-    """Return a warning of classes whose images are all of one patient, where the data names no parts."""
-    held = {(index, case.patient) for case in data.cases for index in case.classes if case.part is None}
-    patients = Counter(index for index, _ in held)
-    single = ", ".join(repr(data.labels[index]) for index, count in sorted(patients.items()) if count == 1)
-    remedy = "cannot be both learnt and measured; if they are of several patients, tell those apart with --patient"
-    return [f"warning: all images of {single} are of one patient per class, so that it {remedy}"] if single else []
-
-
 def _described(data: LabelledData, modality: str | None) -> LabelledData:
     """Add dimensions and modality where headers and values tell them."""
+    # Spread over the whole set: the first cases may all come from one scanner.
     chosen = [data.cases[index] for index in np.linspace(0, len(data.cases) - 1, _LOOKED_AT).round().astype(int)]
     scans = [scan for case in chosen if (scan := _reference(case.images[0])) is not None]
     if scans:

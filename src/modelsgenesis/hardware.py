@@ -1,4 +1,4 @@
-"""Where a network computes and in which number format."""
+"""The device, the number format and the memory layout that a network computes with."""
 
 import os
 import shutil
@@ -57,7 +57,9 @@ class Hardware:
 
     def place_network(self, network: nn.Module) -> nn.Module:
         """Bring a network to the device with the channels of its kernels last in memory."""
-        axes = max(parameter.ndim for parameter in network.parameters())  # [out, in, *spatial] of its kernels
+        axes = max(
+            (parameter.ndim for parameter in network.parameters()), default=0
+        )  # [out, in, *spatial] of its kernels
         network.to(self.device)
         layout = _CHANNELS_LAST.get(axes, torch.preserve_format)
         return network.to(memory_format=layout)  # pyright: ignore[reportCallIssue] - its stub knows of tensors alone

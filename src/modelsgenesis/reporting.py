@@ -1,4 +1,4 @@
-"""What a loop tells while it runs. The command line draws it; the default says nothing."""
+"""The progress of long work, for the command line to draw; the default reports nothing."""
 
 from collections.abc import Mapping
 

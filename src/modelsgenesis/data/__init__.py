@@ -1,4 +1,4 @@
-"""Reading scans, preparing them, keeping them in a cache, and sampling sub-volumes from it."""
+"""Reading scans, preparing them, keeping them in a cache, and drawing patches from it."""
 
 from modelsgenesis.data.augmentation import LabelledImages as LabelledImages
 from modelsgenesis.data.augmentation import LabelledPatches as LabelledPatches

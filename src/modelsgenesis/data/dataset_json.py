@@ -32,7 +32,7 @@ class Description:
 
     Attributes:
         path: The file.
-        name: Of the data set.
+        name: Name of the data set.
         channels: What each image of a case shows, in the order of their numbers; empty where it does not say.
         training: Cases, with label maps where it lists them.
         images: Every image that it names, once each, those of the test as well.

@@ -127,14 +127,14 @@ class _Walk:
         nests = kind in (b"SQ", b"") and self.data[start : start + 4] == item
         if length == _UNDEFINED or (nests and (name or depth)):
             explicit = self.explicit and told != b"UN"  # what was written as unknown has no kinds inside
-            value = self.items(end, depth + 1, explicit=explicit, pieces=name == "PixelData")
+            items = self.items(end, depth + 1, explicit=explicit, pieces=name == "PixelData")
+            value = items[1:] if name == "PixelData" else items  # its first item tells where frames start, or nothing
             name = name or (tag if depth == 1 and tag >> 16 & 1 == 0 else "")  # a functional group that is not private
         else:
             self.position = end
             value = [(start, length)] if name == "PixelData" else self.value(kind, start, length) if name else None
         if name == "PixelData":
             tags["Kind"] = told
-            value = value[1:] if length == _UNDEFINED else value  # the first item tells where frames start, or nothing
         if name:
             tags[name] = value
         return tag

@@ -36,7 +36,7 @@ def torchrun_ranks() -> tuple[int, int, int]:
     """Return rank, number of processes and rank on this machine, as `torchrun` set them; 0, 1, 0 without it.
 
     Raises:
-        ConfigurationError: The variables are no numbers that fit together.
+        ConfigurationError: The variables are not numbers that fit together.
 
     Example:
         >>> torchrun_ranks()
@@ -45,8 +45,8 @@ def torchrun_ranks() -> tuple[int, int, int]:
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
     texts = [os.environ.get(name, default) for name, default in zip(names, "010", strict=True)]
     if not all(text.isdigit() for text in texts) or int(texts[0]) >= int(texts[1]):
-        told = ", ".join(f"{name}={text}" for name, text in zip(names, texts, strict=True))
-        raise ConfigurationError(f"{told}: expected what torchrun sets; start with torchrun or unset them")
+        received = ", ".join(f"{name}={text}" for name, text in zip(names, texts, strict=True))
+        raise ConfigurationError(f"{received}: expected what torchrun sets; start with torchrun or unset them")
     number, count, local = map(int, texts)
     return number, count, local
 
@@ -66,7 +66,7 @@ def connected(device: torch.device) -> Iterator[None]:
     """Connect the processes that `torchrun` started while the block runs; there is nothing to do for one alone.
 
     What ends one process ends all. Rank 0 raises what went wrong, its own error first; a process that only learns of
-    the trouble of another ends quietly with `SystemExit`, so that it is told once.
+    the trouble of another ends quietly with `SystemExit`, so that it is reported once.
 
     Raises:
         TrainingError: The others cannot be reached, or one of them is gone.
@@ -152,10 +152,10 @@ def raise_if_any_failed() -> Iterator[None]:
         problem = error
     if mean(problem is not None) == [0]:
         return
-    told = gather(None if problem is None else f"{type(problem).__name__}: {reason_of(problem)}")
+    problems = gather(None if problem is None else f"{type(problem).__name__}: {reason_of(problem)}")
     if rank():
         raise SystemExit(1) from problem
-    number, text = next((number, text) for number, text in enumerate(told) if text is not None)
+    number, text = next((number, text) for number, text in enumerate(problems) if text is not None)
     raise problem or TrainingError(f"process {number} failed: {text}")
 
 

@@ -1,4 +1,4 @@
-"""How much memory a training step takes, and the largest batch or patch that fits."""
+"""The memory of a training step, and the largest batch or patch that fits."""
 
 import copy
 import ctypes
@@ -79,7 +79,7 @@ class Trial:
 
     def __init__(self, network: nn.Module, config: PretrainingConfig, hardware: Hardware) -> None:
         self.config, self.hardware = config, hardware
-        self.network = hardware.place_network(copy.deepcopy(network))
+        self.network = hardware.place_network(copy.deepcopy(network))  # the steps change weights and averages
         if config.checkpoint_activations:
             enable_activation_checkpointing(self.network)
         self.optimization = Optimization(self.network, config, size=config.batch_size)

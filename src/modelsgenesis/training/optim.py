@@ -1,4 +1,4 @@
-"""How weights move: budget, learning rate, optimiser, and what came from a checkpoint."""
+"""Budget, learning rate and optimiser, and the gentler treatment of weights that came from a checkpoint."""
 
 import itertools
 import math
@@ -82,6 +82,7 @@ class Optimization:
             for place, module in network.named_modules()
             if isinstance(module, _BatchNorm) and f"{place}.running_mean" in names
         ]
+        # Decay draws weights towards zero. That regularises matrices, but a scale of a normalisation belongs near one.
         groups: list[dict[str, Any]] = []
         for old, decayed in itertools.product((False, True), (True, False)):
             members = [p for name, p in trained.items() if (name in names) is old and (p.ndim > 1) is decayed]
@@ -97,7 +98,7 @@ class Optimization:
         rate = learning_rate(self.config, step, self.steps, self.per_epoch)
         for group in self.optimizer.param_groups:
             group["lr"] = rate * (self._pretrained_scale(step) if group["pretrained"] else 1.0)
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)  # None is passed over; a zero would still decay and drift
         self.network.train()
         if step < self.config.freeze_steps:
             for norm in self._norms:
@@ -110,6 +111,7 @@ class Optimization:
             for parameter in self._pretrained:
                 parameter.grad = None  # an optimiser passes over it: no decay, no momentum
         gradients = [p.grad for p in self.parameters if p.grad is not None]
+        # One norm serves both: clipping, and noticing NaN before the weights and the optimiser are spoilt by it.
         norm = nn.utils.get_total_norm(gradients)
         if not math.isfinite(norm.item()):
             return False

@@ -1,4 +1,4 @@
-"""Which samples a step sees: a function of seed and step alone, whatever the number of workers and processes."""
+"""The samples of a step: a function of seed and step alone, whatever the number of workers and processes."""
 
 import multiprocessing
 import os
@@ -23,7 +23,7 @@ def step_batches(
     """Yield the items of each step, from `start` to the end.
 
     An epoch is every sample once, in an order drawn from seed and epoch. A batch may reach over the end of an epoch,
-    so no sample is dropped. Item `epoch * size + index` lets a data set draw anew each epoch without being told.
+    so no sample is dropped. Item `epoch * size + index` lets a data set draw anew each epoch.
 
     Args:
         size: Samples of an epoch.
@@ -85,7 +85,7 @@ def start_loader(dataset: Dataset[Any], config: TrainingConfig, *, start: int, s
         yield iterator
     finally:
         # The traceback of an error can keep the iterator alive until the process exits, and that would wait for
-        # workers that nobody has told to end and that ignore SIGTERM.
+        # workers that ignore SIGTERM.
         getattr(iterator, "_shutdown_workers", lambda: None)()
 
 
@@ -122,11 +122,11 @@ def next_batch(loader: Iterator[Any], step: int) -> Any:
     try:
         return next(loader)
     except GenesisError as error:
-        told = str(error.args[0]) if error.args else ""
-        if "\n" not in told:
+        lines = str(error.args[0]).strip().splitlines() if error.args else []
+        if len(lines) < 2:
             raise
         # A worker sends its traceback as the message; the error itself is the last line, after the type's name.
-        line = told.strip().splitlines()[-1].partition(": ")[2]
+        line = lines[-1].partition(": ")[2]
         raise TrainingError(f"{line}; the last checkpoint is intact") from error
     except (RuntimeError, ConnectionError, EOFError) as error:  # the last two: it died while it sent a batch
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):

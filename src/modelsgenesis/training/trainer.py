@@ -38,7 +38,7 @@ from modelsgenesis.training.run import LAST_NAME, Run, check_config, compare
 from modelsgenesis.training.sampler import next_batch, start_loader
 from modelsgenesis.training.visuals import Visuals
 
-FIRST_LOSSES = 20  # the loss of a single batch says little: a divergence is told from the median of so many
+FIRST_LOSSES = 20  # a single batch says little: the loss is compared with the median of so many
 SKIPS = 10  # steps in a row: more is not bad luck with the data, and the run would never end
 
 
@@ -47,7 +47,7 @@ class DivergenceError(TrainingError):
 
 
 class Objective(ABC):
-    """What a kind of training adds to the loop.
+    """A kind of training, as the loop sees it.
 
     Attributes:
         dataset: Maps an item `epoch * len(dataset) + index` to a sample; its length is the samples of an epoch.
@@ -70,7 +70,7 @@ class Objective(ABC):
 
 @dataclass
 class Progress:
-    """Where a run is; a checkpoint holds it.
+    """Position and cost of a run, and its best validation; a checkpoint holds it.
 
     Attributes:
         step: Steps done.
@@ -226,7 +226,7 @@ class Trainer:
         try:
             self._learn(loss, average, rate)
         except DivergenceError:
-            with distributed.raise_if_any_failed():  # it is in every process alike, and to be told once
+            with distributed.raise_if_any_failed():  # every process has it, and rank 0 alone reports it
                 raise
         return average, rate, max(distributed.gather(max(signals, default=0))) if signalled else 0
 

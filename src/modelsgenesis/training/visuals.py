@@ -62,7 +62,7 @@ class Visuals:
         loss, baseline = metrics["restoration_loss"], metrics["mean_image_loss"]
         title = f"step {step}: loss {loss:.4g} = {loss / max(baseline, 1e-12):.2f}× the mean-image baseline"
         path = self.folder / "figures" / "restorations" / f"step_{step:06d}.png"
-        self._newest = None
+        self._newest = None  # or the card would show another step than the network that is kept
         with self._trying():
             self._newest = draw_restorations(original.numpy(), deformed.numpy(), restored.numpy(), path, title=title)
             self._show("restorations", path, step)

@@ -205,7 +205,7 @@ def test_a_scheme_of_the_ablation_runs_and_is_named_on_the_card(ct_folder, tmp_p
     run = pretrain(ct_folder, tmp_path / "run", config=config, modality="ct", reporter=notes, **CPU)
     provenance = load_bundle(run).config.provenance
     assert PretrainingConfig.from_dict(provenance.recipe) == config
-    assert f"deformations of scheme {name}" in (run / "README.md").read_text()
+    assert f"Scheme {name}: " in (run / "README.md").read_text()
     assert (provenance.results["identity_loss"] == 0) is (name == "identity")
     assert ("this trains an autoencoder" in notes.text) is (name == "identity")
 

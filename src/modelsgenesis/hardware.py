@@ -57,12 +57,13 @@ class Hardware:
 
     def place_network(self, network: nn.Module) -> nn.Module:
         """Bring a network to the device with the channels of its kernels last in memory."""
-        axes = max(
-            (parameter.ndim for parameter in network.parameters()), default=0
-        )  # [out, in, *spatial] of its kernels
         network.to(self.device)
-        layout = _CHANNELS_LAST.get(axes, torch.preserve_format)
-        return network.to(memory_format=layout)  # pyright: ignore[reportCallIssue] - its stub knows of tensors alone
+        for parameter in network.parameters():
+            # Not `network.to(memory_format=…)`: it gives kernels of one voxel other strides than their gradients get,
+            # of which DistributedDataParallel complains and which it then copies in each step.
+            if layout := _CHANNELS_LAST.get(parameter.ndim):
+                parameter.data = parameter.data.contiguous(memory_format=layout)
+        return network
 
     def describe(self) -> str:
         """Return one human-readable phrase: device, number format, threads."""

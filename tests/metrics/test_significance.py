@@ -3,7 +3,7 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelsgenesis.errors import MissingExtraError
@@ -81,6 +81,7 @@ def test_a_missing_extra_is_named(monkeypatch):
 
 
 @given(values, values)
+@settings(max_examples=25)
 def test_the_order_of_the_arms_changes_only_the_sign(first, second):
     one, other = compared(first, second), compared(second, first)
     size = min(len(first), len(second))
@@ -91,6 +92,7 @@ def test_the_order_of_the_arms_changes_only_the_sign(first, second):
 
 
 @given(values, st.floats(-1, 1))
+@settings(max_examples=25)
 def test_an_interval_excludes_zero_just_when_the_paired_test_is_significant(differences, shift):
     found = compared([d + shift for d in differences], [0.0] * len(differences))
     p = found["p"]["paired_t"]

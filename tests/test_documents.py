@@ -1,6 +1,9 @@
 import ast
+import importlib
 import re
 from pathlib import Path
+
+import pytest
 
 import modelsgenesis
 
@@ -45,6 +48,17 @@ def test_the_architecture_names_modules_that_there_are():
     assert len(set(named)) > 30
     for name in named:
         assert (ROOT / "src" / "modelsgenesis" / name).is_file(), name
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tools").glob("*.py")]), ids=lambda path: path.name
+)
+def test_scripts_import_what_there_is(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("modelsgenesis"):
+            for name in node.names:
+                where = importlib.import_module(node.module)
+                assert hasattr(where, name.name) or importlib.import_module(f"{node.module}.{name.name}")
 
 
 def test_every_page_is_in_an_index():

@@ -208,9 +208,11 @@ def read_config(source: str | Path) -> FinetuningConfig:
 
     Raises:
         ConfigurationError: It is not a configuration of a fine-tuning.
+        TrainingError: The folder holds no run of a fine-tuning.
     """
     path = Path(source)
-    content = read_json(path, ConfigurationError) if path.is_file() else Run(path).description()["config"]
+    run = None if path.is_file() else Run(path).description("finetuning")
+    content = read_json(path, ConfigurationError) if run is None else run["config"]
     # `hidden` is a field of a classification alone.
     kind = ClassificationConfig if isinstance(content, dict) and "hidden" in content else SegmentationConfig
     return kind.from_dict(content, str(path))

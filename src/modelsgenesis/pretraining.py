@@ -146,11 +146,7 @@ def read_run(output: str | Path) -> PretrainingRun:
     Raises:
         TrainingError: There is no run, it is not a pretraining, or its record is damaged.
     """
-    content, path = Run(Path(output)).description(), Path(output) / RUN_NAME
-    if content.get("kind") != "pretraining":
-        raise TrainingError(
-            f"{output}: holds a run of {content.get('kind')}, not a pretraining; resume it with its own command"
-        )
+    content, path = Run(Path(output)).description("pretraining"), Path(output) / RUN_NAME
     try:
         return PretrainingRun.from_dict(content, where=str(path))
     except ConfigurationError as error:

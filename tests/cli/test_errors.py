@@ -130,3 +130,14 @@ def test_a_signal_inside_a_command_is_one_line(command, monkeypatch):
     assert ended.status == 143
     assert ended.err.startswith("interrupted by SIGTERM: what was finished is kept; ")
     assert ended.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [["list", "--json"], ["compare", "--help"]])
+def test_a_reader_that_leaves_is_no_error(arguments):
+    code = f"import sys; from modelsgenesis.cli import main; sys.argv = ['modelsgenesis', *{arguments}]; main()"
+    environment = {**os.environ, "PYTHONPATH": SOURCE}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "env": environment}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as process:
+        process.stdout.close()  # as `| head` does once it has its lines
+        assert process.stderr.read() == b""
+    assert process.returncode in {1, 128 + signal.SIGPIPE}  # Rich, which prints some of it, ends with 1

@@ -35,6 +35,8 @@ def one_line() -> Iterator[None]:
         raise
     except BaseException as problem:  # the last place that sees it
         displays.close()
+        if isinstance(problem, BrokenPipeError) and _is_unread():
+            sys.exit(128 + signal.SIGPIPE)  # as other programs end before `| head`
         if is_debugging():
             for line in "".join(traceback.format_exception(problem)).splitlines():
                 note(line)
@@ -46,6 +48,16 @@ def one_line() -> Iterator[None]:
         if rank == "0" or (alone and isinstance(problem, Exception)):
             note(": ".join([*alone, line]))
         sys.exit(status)
+
+
+def _is_unread() -> bool:
+    """Tell whether whoever read stdout has gone, as `head` does; a pipe of our own that breaks is a bug."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        return True
+    return False
 
 
 def explain(problem: BaseException) -> tuple[str, int]:

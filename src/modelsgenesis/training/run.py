@@ -132,11 +132,14 @@ class Run:
         """Note in `run.json` that everything is done, so that a resume has nothing to do."""
         write_json(self.folder / RUN_NAME, {**self.description(), "finished": True})
 
-    def description(self) -> dict[str, Any]:
+    def description(self, kind: str = "") -> dict[str, Any]:
         """Return the content of `run.json`.
 
+        Args:
+            kind: What the run has to be of: `"pretraining"` or `"finetuning"`; "" for either.
+
         Raises:
-            TrainingError: It is missing, damaged, or of a version whose runs cannot be resumed.
+            TrainingError: It is missing, damaged, of another kind, or of a version whose runs cannot be resumed.
         """
         path = self.folder / RUN_NAME
         if not path.exists():
@@ -149,6 +152,8 @@ class Run:
                 f"{path}: is of version 0.1.0, which kept no digests of the scans, so that changes would go unnoticed; "
                 f"start again in another folder, with --init {self.folder} from its best network"
             )
+        if kind and (found := content.get("kind", kind)) != kind:
+            raise TrainingError(f"{self.folder}: holds a run of {found}, expected {kind}; use its own command")
         return content
 
     def close(self) -> None:

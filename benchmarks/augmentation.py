@@ -1,4 +1,4 @@
-"""What a labelled sample costs: sub-volumes to segment and images to classify, as they are and augmented.
+"""What a labelled sample costs: patches to segment and images to classify, as they are and augmented.
 
     python benchmarks/augmentation.py [--items 200]
 
@@ -52,10 +52,10 @@ def main() -> None:
     items = parser.parse_args().items
     torch.set_num_threads(1)
     made = {
-        "sub-volumes of 40×56×40 out of 36×50×36": lambda augment: LabelledPatches(
+        "patches of 40×56×40 out of 36×50×36": lambda augment: LabelledPatches(
             scans((36, 50, 36)), SegmentationConfig(patch_size=(40, 56, 40), augment=augment)
         ),
-        "sub-volumes of 64×64×32 out of 128×128×96": lambda augment: LabelledPatches(
+        "patches of 64×64×32 out of 128×128×96": lambda augment: LabelledPatches(
             scans((128, 128, 96)), SegmentationConfig(patch_size=(64, 64, 32), augment=augment)
         ),
         "images of 128×128": lambda augment: LabelledImages(

@@ -1,4 +1,4 @@
-"""How fast sub-volumes come from the cache, against reading the file each time; a loader's share of a step.
+"""How fast patches come from the cache, against reading the file each time; a loader's share of a step.
 
     python benchmarks/crops.py SCANS [--patch 64 64 32] [--training-step] [--manifest]
 
@@ -99,7 +99,7 @@ def loader_share(dataset: PatchDataset) -> None:
         count += len(batch)
     alone = count / (time.perf_counter() - start)
     print(f"training step {statistics.median(working):.1f} s, of which waiting for the loader {share:.3%}")
-    print(f"loader alone with 2 processes: {alone:.0f} sub-volumes a second")
+    print(f"loader alone with 2 processes: {alone:.0f} patches a second")
 
 
 def open_synthetic(folder: str) -> None:

@@ -34,7 +34,7 @@ from modelsgenesis.training.visuals import Visuals
 
 Source = str | Path | Sequence[str | Path]
 
-_VALIDATION_SEED = 1_000_003  # added to the seed of the training patches: larger than any that a person chooses
+_VALIDATION_SEED = 1_000_003  # added to the seed of the training patches: larger than the seeds that people choose
 _MOSTLY = 0.9  # share of rejected patches above which the rule does not suit the scans
 
 

@@ -100,7 +100,6 @@ def _describe_v2(weights: Weights) -> NnUNetConfig:
     stages = count(weights, stack.replace("#", "0").replace("@", "#"))
     firsts = [stack.replace("#", "0").replace("@", str(stage)) for stage in range(stages)]
     per_stage = tuple(count(weights, stack.replace("@", str(stage))) for stage in range(stages))
-    kind: Any = ResidualUNetConfig if residual else PlainUNetConfig
     kernels = [weights[name] for name in firsts]
     # The transposed convolutions, deepest first, have the strides that they undo as their kernels.
     undone = [tuple(weights[f"decoder.transpconvs.{index}.weight"].shape[2:]) for index in range(stages - 1)]

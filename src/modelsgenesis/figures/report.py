@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from modelsgenesis.metrics.significance import TESTS
+
 Results = Mapping[str, Any]
 """The content of a comparison's `results.json`."""
 
@@ -12,7 +14,6 @@ _LIMITS = (
     "patients are the same in all runs, another choice of them may move all. Another budget may order the "
     "initialisations otherwise, and where their budgets differ, so may that alone."
 )
-_TESTS = {"welch": "Welch's t", "paired_t": "paired t", "wilcoxon": "Wilcoxon"}
 
 
 def comparison_report(results: Results) -> str:
@@ -103,11 +104,11 @@ def _mean(summary: Mapping[str, Any] | None) -> str:
 
 def _differences(results: Results) -> str:
     family = max(len(entry["comparisons"]) for entry in results["labels"].values())
-    rows = [["labels", "difference", "mean (95% interval)", "95% over test patients", *_TESTS.values()]]
+    rows = [["labels", "difference", "mean (95% interval)", "95% over test patients", *TESTS.values()]]
     for labels, entry in results["labels"].items():
         for found in entry["comparisons"]:
             mean = "—" if found["difference"] is None else f"{_signed(found['difference'])} ({_span(found)})"
-            p_values = [_p_value(found["p"][test], found["p_holm"][test], family) for test in _TESTS]
+            p_values = [_p_value(found["p"][test], found["p_holm"][test], family) for test in TESTS]
             names = f"{found['arm']} − {found['reference']}"
             rows.append([labels, names, mean, _span(found["over_patients"]), *p_values])
     if not family:

@@ -16,6 +16,9 @@ from modelsgenesis.metrics.summary import Row, figures_of, intervals
 MINIMUM_RUNS = 3
 """Fewer runs than this say next to nothing about how runs vary: they get no p-value and no interval."""
 
+TESTS = {"welch": "Welch's t", "paired_t": "paired t", "wilcoxon": "Wilcoxon"}
+"""The tests of `compare_runs` and their names in a report."""
+
 LOWER_IS_BETTER = ("hausdorff95", "loss")
 
 _ROUNDING = 1e-12  # a spread below this share of the values is rounding, for which SciPy would return p = 0
@@ -58,7 +61,7 @@ def analyse(
             found |= {"arm": arm, "reference": reference, "over_patients": patient_interval(ours, theirs, metric, task)}
             comparisons.append({**found, "p_holm": {}})
         # One label count is one family of tests: of ten arms that change nothing, one is below 0.1 by luck.
-        for test in ("welch", "paired_t", "wilcoxon"):
+        for test in TESTS:
             for entry, p in zip(comparisons, holm([entry["p"][test] for entry in comparisons]), strict=True):
                 entry["p_holm"][test] = p
         summaries = {
@@ -113,7 +116,7 @@ def compare_runs(ours: Mapping[int, float], theirs: Mapping[int, float]) -> dict
     differences = np.array([ours[seed] - theirs[seed] for seed in seeds])
     groups = [np.array(list(values.values())) for values in (ours, theirs)]
     found: dict[str, Any] = {"pairs": len(seeds), "difference": None, "low": None, "high": None}
-    p: dict[str, float | None] = {"welch": None, "paired_t": None, "wilcoxon": None}
+    p: dict[str, float | None] = dict.fromkeys(TESTS)
     if seeds:
         found["difference"] = float(differences.mean())
     if len(seeds) >= MINIMUM_RUNS:

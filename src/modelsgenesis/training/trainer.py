@@ -175,7 +175,9 @@ class Trainer:
         self.reporter.begin("training", self.steps, start)
         # Dropout draws from the global generators; the caller gets theirs back as they were.
         with graceful_stop() as signals, torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(self.config.seed + rank * 1_000_003)  # above any seed: no two processes alike
+            torch.manual_seed(
+                self.config.seed + rank * 1_000_003
+            )  # further apart than usual seeds: no two processes alike
             if len(self._random) > rank:  # of a resumed run, unless it has more processes now
                 _set_random_state(self._random[rank], device)
             network = distributed.parallel(self.network, device)

@@ -14,8 +14,16 @@ from modelsgenesis import comparison
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.comparison import compare, describe_comparison
 from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig, PretrainingConfig, SegmentationConfig
+from modelsgenesis.configs.finetuning import LabelledDataConfig
 from modelsgenesis.data import read_labelled
-from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, MissingExtraError, TrainingError
+from modelsgenesis.errors import (
+    ConfigurationError,
+    DataError,
+    GenesisError,
+    Interrupted,
+    MissingExtraError,
+    TrainingError,
+)
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import Split
 from modelsgenesis.training.splits import write_split
@@ -252,6 +260,12 @@ def test_refuses_what_cannot_be_compared(decathlon, tmp_path):
     ):
         with pytest.raises(error, match=message):
             run(decathlon, tmp_path / "run", ["scratch"], **options)
+
+
+def test_the_data_options_of_a_configuration_count(decathlon, tmp_path):
+    config = SegmentationConfig(data=LabelledDataConfig(split=str(tmp_path / "fold.json")))
+    with pytest.raises(GenesisError, match=r"fold\.json"):
+        compare(decathlon, tmp_path / "run", comparison=describe_comparison(["scratch"]), config=config)
 
 
 @pytest.fixture(scope="module")

@@ -23,6 +23,7 @@ from modelsgenesis.checkpoints import load_bundle, read_config, save_bundle
 from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, apply_settings
 from modelsgenesis.configs.base import plain
 from modelsgenesis.configs.comparison import SCRATCH, TUNING_SEED, ArmConfig, ComparisonConfig, file_name
+from modelsgenesis.configs.finetuning import LabelledDataConfig
 from modelsgenesis.data import LabelledData
 from modelsgenesis.errors import (
     ConfigurationError,
@@ -119,13 +120,15 @@ def compare(
     """
     reporter = reporter or Reporter()
     require_scipy()  # before hours of training, not after them
+    options = LabelledDataConfig() if config is None else config.data  # where no argument says otherwise
+    modality, patient_pattern = modality or options.modality, patient_pattern or options.patient_pattern
     data = read_task(source, task=task, modality=modality, patient_pattern=patient_pattern)
     for note in data.notes:
         reporter.note(note)
     # Without loader processes: they would compete with the trainings that run side by side.
     config = apply_settings(config or default_finetuning(data).override(workers=0), settings)
     metric = _choose_metric(comparison.metric, data)
-    split = _choose_split(data, config, split, comparison)
+    split = _choose_split(data, config, split or options.split, comparison)
     records = Records(output)
     try:
         with records.work_folder() as work:

@@ -255,6 +255,7 @@ TOKEN = "hf_" + "aB3" * 11
         (lambda run: _write(run, f"https://me:{TOKEN}@huggingface.co"), "a token"),
         (lambda run: _write(run, "see C:\\Users\\me"), "path of this machine"),
         (lambda run: _write(run, "as in `Mueller_Anna_1962.nii.gz`"), "Mueller_Anna_1962.nii.gz"),
+        (lambda run: _write(run, "as in `Mueller_Anna.mgz`"), "Mueller_Anna.mgz"),
         (lambda run: _record(run, {"train": ["p/ct_007.nii.gz", "b.nii"]}, "but ct_007."), "ct_007"),
         (lambda run: _record(run, {"test": ["Mueller_Anna/ct.nii"]}, "Of mueller_anna"), "mueller_anna"),
         (lambda run: (run / "run.json").write_text("{"), "run.json"),

@@ -80,7 +80,9 @@ _PRIVATE = {
     "a person's name": re.compile(r"\b[^\W\d_]{2,}\^[^\W\d_]{2,}"),  # as DICOM has it: Family^Given
     "a DICOM UID": re.compile(r"\b[012](?:\.\d+){6,}\b"),  # of a study, series or image
 }
-_SCAN = re.compile(r"(?<![^\s|,;/])[^\s|,;/]+?\.(?:nii(?:\.gz)?|dcm|dicom|ima|mhd|mha|nrrd|nhdr)\b", re.IGNORECASE)
+_SCAN = re.compile(
+    r"(?<![^\s|,;/])[^\s|,;/]+?\.(?:nii(?:\.gz)?|hdr|img|mg[hz]|dcm|dicom|ima|mhd|mha|nrrd|nhdr)\b", re.IGNORECASE
+)
 _KEY = re.compile(r"patient_?(?:name|id|birth|address|sex|age)|accession|institution_?name|referring", re.IGNORECASE)
 _URL = re.compile(r"https?://\S+")
 _EXAMPLES = {"", "scan", "image", "volume", "mask", "label", "ct", "mri", "case", "name"}  # of files that are nobody's

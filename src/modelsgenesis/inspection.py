@@ -11,6 +11,7 @@ import torch
 from einops import rearrange
 
 from modelsgenesis.configs import InputContract, PretextConfig
+from modelsgenesis.configs.pretraining import UNCHANGED
 from modelsgenesis.data import (
     ScanReference,
     SkippedScan,
@@ -32,12 +33,11 @@ _PATCHES = {2: (128, 128), 3: (64, 64, 32)}  # voxels of the patches that are sh
 _SHARE = 99  # percentile of a scan that becomes white in its own picture
 
 # Each deformation for certain, so that a picture shows it, and all of them as they are drawn in training.
-_ALONE = PretextConfig(flip_probability=0, shuffle_probability=0, intensity_probability=0, painting_probability=0)
 DEFORMATIONS: dict[str, PretextConfig] = {
-    "I non-linear": _ALONE.override(intensity_probability=1.0),
-    "II shuffled": _ALONE.override(shuffle_probability=1.0),
-    "III out-painted": _ALONE.override(painting_probability=1.0, inpainting_share=0.0),
-    "IV in-painted": _ALONE.override(painting_probability=1.0, inpainting_share=1.0),
+    "I non-linear": UNCHANGED.override(intensity_probability=1.0),
+    "II shuffled": UNCHANGED.override(shuffle_probability=1.0),
+    "III out-painted": UNCHANGED.override(painting_probability=1.0, inpainting_share=0.0),
+    "IV in-painted": UNCHANGED.override(painting_probability=1.0, inpainting_share=1.0),
     "V all": PretextConfig(flip_probability=0),
 }
 

@@ -51,8 +51,12 @@ class PretextConfig(Config):
     painting_fill: Literal["noise", "constant"] = "noise"
 
 
-# Flips are no deformation: original and deformed patch are flipped alike, so every scheme has them.
-_FLIPS = PretextConfig(shuffle_probability=0, intensity_probability=0, painting_probability=0)
+# By the fields' names, so that a deformation that is added later is off here too.
+UNCHANGED = PretextConfig(**{name: 0.0 for name in PretextConfig.__dataclass_fields__ if name.endswith("_probability")})
+"""Deforms nothing, and does not flip."""
+
+# Flips are not a deformation: original and deformed patch are flipped alike, so every scheme has them.
+_FLIPS = UNCHANGED.override(flip_probability=PretextConfig().flip_probability)
 
 SCHEMES: dict[str, PretextConfig] = {
     "identity": _FLIPS,

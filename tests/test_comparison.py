@@ -235,7 +235,7 @@ def test_slices_against_volumes(decathlon, genesis, tmp_path):
 
 
 def test_an_example_compares_schemes_without_the_test_patients(decathlon, tmp_path):
-    compare_schemes = runpy.run_path(str(ROOT / "examples" / "compare_schemes.py"))["compare_schemes"]
+    compare_schemes = runpy.run_path(str(ROOT / "docs" / "recipes" / "compare_schemes.py"))["compare_schemes"]
     small = {"network.widths": "4,8", "patch_size": "16,16,12", "steps": 1, "batch_size": 1, "samples_per_scan": 1}
     pretraining = [f"{key}={value}" for key, value in {**small, "validation_samples": 2, "workers": 0}.items()]
     options = {"runs": 1, "config": TINY, "device": "cpu"}

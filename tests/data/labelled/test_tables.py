@@ -10,7 +10,7 @@ from labelled_files import mask, picture, save, volume, write_csv
 from modelsgenesis.data import data_contract, prepare_case, read_labelled
 from modelsgenesis.errors import DataError, ScanError
 
-EXAMPLES = Path(__file__).parents[3] / "examples"
+RECIPES = Path(__file__).parents[3] / "docs" / "recipes"
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_the_candidates_of_luna16_are_cut_into_patches_by_the_example(tmp_path):
     x, y, z, _ = affine @ (*place, 1)
     rows = [("1.2", -x, -y, z, 1), ("1.2", -x, -y, z + 25, 0), ("9.9", 0, 0, 0, 0)]
     write_csv(tmp_path / "LUNA16" / "candidates_V2.csv", ["seriesuid", "coordX", "coordY", "coordZ", "class"], rows)
-    cut_patches = runpy.run_path(str(EXAMPLES / "luna16_patches.py"))["cut_patches"]
+    cut_patches = runpy.run_path(str(RECIPES / "luna16_patches.py"))["cut_patches"]
     data = read_labelled(cut_patches(tmp_path / "LUNA16", tmp_path / "patches"), modality="ct")
     assert data.labels == ("no nodule", "nodule")
     assert [(case.patient, case.classes) for case in data.cases] == [("1.2", (1,)), ("1.2", (0,))]

@@ -1,6 +1,6 @@
 """Which deformations help? Pretrains with each scheme of the 2019 ablation and compares the starts on labelled data.
 
-Run it: python examples/compare_schemes.py DATA OUTPUT [SCHEME …]
+Run it: python docs/recipes/compare_schemes.py DATA OUTPUT [SCHEME …]
 """
 
 import argparse

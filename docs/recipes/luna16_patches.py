@@ -1,6 +1,6 @@
 """Cut LUNA16's candidates into patches and a table for `finetune` and `compare`: is a point in a chest CT a nodule?
 
-Run it: python examples/luna16_patches.py LUNA16 PATCHES
+Run it: python docs/recipes/luna16_patches.py LUNA16 PATCHES
 Takes every nodule and ten other candidates of each scan, of half a million. A patch has 64×64×32 voxels of its scan,
 as in the paper; the scans `<seriesuid>.mhd` lie anywhere below the folder.
 """

@@ -52,7 +52,9 @@ class PretextConfig(Config):
 
 
 # By the fields' names, so that a deformation that is added later is off here too.
-UNCHANGED = PretextConfig(**{name: 0.0 for name in PretextConfig.__dataclass_fields__ if name.endswith("_probability")})
+UNCHANGED = PretextConfig().override(
+    **{name: 0.0 for name in PretextConfig.__dataclass_fields__ if name.endswith("_probability")}
+)
 """Deforms nothing, and does not flip."""
 
 # Flips are not a deformation: original and deformed patch are flipped alike, so every scheme has them.

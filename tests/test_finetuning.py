@@ -251,14 +251,18 @@ def test_a_finished_run_is_left_as_it_is(classified, class_folders, tmp_path):
         modelsgenesis.finetune(None, folder, split=other, resume=True, device="cpu")
 
 
-def test_a_changed_case_or_a_replaced_network_ends_a_resume(classified, class_folders, tmp_path):
+@pytest.mark.parametrize("part", ["training", "test"])
+def test_a_changed_case_ends_a_resume(class_folders, tmp_path, part):
     data = shutil.copytree(class_folders, tmp_path / "data")
     run, _ = modelsgenesis.finetune(data, tmp_path / "run", config=CLASSIFY.override(steps=2), **SHORT)
     (run / "results.json").unlink()
-    changed = data / "pale" / f"{next(name for name in read_split_names(run) if name.startswith('pale'))}.png"
+    changed = data / "pale" / f"{next(name for name in read_split_names(run, part) if name.startswith('pale'))}.png"
     Image.fromarray(np.asarray(Image.open(changed))[::-1].copy()).save(changed)
     with pytest.raises(TrainingError, match=f"1 scans or their labels have changed .* such as {changed.stem}"):
         modelsgenesis.finetune(None, run, resume=True, device="cpu")
+
+
+def test_a_replaced_network_ends_a_resume(classified, tmp_path):
     folder = shutil.copytree(classified[0], tmp_path / "other")
     (folder / "results.json").unlink()
     weights = bytearray((folder / "model.safetensors").read_bytes())
@@ -268,8 +272,8 @@ def test_a_changed_case_or_a_replaced_network_ends_a_resume(classified, class_fo
         modelsgenesis.finetune(None, folder, resume=True, device="cpu")
 
 
-def read_split_names(run):
-    return json.loads((run / "split.json").read_text())["training"]
+def read_split_names(run, part):
+    return json.loads((run / "split.json").read_text())[part]
 
 
 def test_without_validation_the_last_network_is_kept_and_without_test_nothing_is_measured(class_folders, tmp_path):

@@ -4,8 +4,6 @@ A comparison is a loop over `finetune`: every initialisation × label count × s
 not repeated. An initialisation is called an arm, as the groups of a clinical trial are.
 """
 
-import functools
-import hashlib
 import itertools
 import math
 import shutil
@@ -25,6 +23,7 @@ from modelsgenesis.configs.base import plain
 from modelsgenesis.configs.comparison import SCRATCH, TUNING_SEED, ArmConfig, ComparisonConfig, file_name
 from modelsgenesis.configs.finetuning import LabelledDataConfig
 from modelsgenesis.data import LabelledData
+from modelsgenesis.data.labelled import digest_files
 from modelsgenesis.errors import (
     ConfigurationError,
     DataError,
@@ -137,7 +136,7 @@ def compare(
             asked = {"data": data.name, "classes": data.labels, "split": asdict(split), "training": config.to_dict()}
             asked |= {key: comparison.to_dict()[key] for key in ("resample_labels", "tune", "tuning_runs")}
             described = {name: _describe(arm) for name, arm in arms.items()}
-            files = _digest_files(data, (*split.training, *split.validation))
+            files = digest_files(data, (*split.training, *split.validation))
             records.describe(asked=asked, arms=described, files=files)
             bench = _Bench(
                 data=data,
@@ -147,17 +146,7 @@ def compare(
                 device=device,
                 strict=strict,
             )
-            finish = partial(_finish, bench, records, jobs, reporter)
-            plan = partial(_plan, comparison, data, config.split_seed)
-            chosen: dict[tuple[str, int], dict[str, Any]] = {}
-            if comparison.tune:  # before a test patient is read: no choice can depend on one
-                seeds = range(TUNING_SEED, TUNING_SEED + comparison.tuning_runs)
-                trials = plan(replace(split, test=()), seeds, lambda *_: comparison.candidates())
-                chosen = _choose_settings(trials, finish("choosing settings", trials), _choose_metric(None, data))
-                write_json(records.folder / "tuning.json", list(chosen.values()), TrainingError)
-            records.describe(files=_digest_files(data, split.test))
-            trials = plan(split, range(comparison.runs), lambda *key: [chosen[key]["chosen"] if chosen else ()])
-            finished = finish("comparing", trials)
+            trials, finished, chosen = _run(comparison, split, config.split_seed, bench, records, jobs, reporter)
     finally:
         records.close()
     for trial, record in zip(trials, finished, strict=True):
@@ -166,28 +155,69 @@ def compare(
                 f"{trial}: the training diverged; give the initialisation a lower learning rate with --set-arm, or "
                 "choose one with --tune, in another folder"
             )
-    task_options = {"labels": data.labels, "task": data.task, "multilabel": data.multilabel}
-    if isinstance(config, ClassificationConfig):
-        task_options["specificity"] = config.specificity
-    pairs, counts = choose_pairs(arms), count_split(split, data)
+    patients = {subset: count["patients"] for subset, count in count_split(split, data).items()}
     results = {
         "format_version": 2,
         "metric": metric,
-        "data": {
-            "name": data.name,
-            "task": data.task,
-            "patients": {subset: count["patients"] for subset, count in counts.items()},
-        },
+        "data": {"name": data.name, "task": data.task, "patients": patients},
         "resample_labels": comparison.resample_labels,
         "seeds": list(range(comparison.runs)),
-        **{key: ", ".join(sorted({record[key] for record in finished})) for key in ("precision", "device")},
         "training": config.to_dict(),
         "arms": {arm.name: _show(arm, arms[arm.name], finished) for arm in comparison.arms},
-        "labels": analyse(finished, pairs, metric, task_options),
-        "efficiency": label_efficiency(finished, pairs, metric),
         "tuning": list(chosen.values()),
+        **_analyse(data, config, arms, finished, metric),
     }
     return _write(records.folder, plain(results), finished, reporter)
+
+
+def _run(
+    comparison: ComparisonConfig,
+    split: Split,
+    split_seed: int,
+    bench: "_Bench",
+    records: Records,
+    jobs: int,
+    reporter: Reporter,
+) -> tuple[list[Trial], list[Record], dict[tuple[str, int], dict[str, Any]]]:
+    """Choose settings where that is asked for, then run every trial.
+
+    Returns:
+        The trials, a record of each, and by arm and label count what was chosen.
+    """
+    finish = partial(_finish, bench, records, jobs, reporter)
+    plan = partial(_plan, comparison, bench.data, split_seed)
+    chosen: dict[tuple[str, int], dict[str, Any]] = {}
+    if comparison.tune:  # before a test patient is read: no choice can depend on one
+        seeds = range(TUNING_SEED, TUNING_SEED + comparison.tuning_runs)
+        trials = plan(replace(split, test=()), seeds, lambda *_: comparison.candidates())
+        chosen = _choose_settings(trials, finish("choosing settings", trials), _choose_metric(None, bench.data))
+        write_json(records.folder / "tuning.json", list(chosen.values()), TrainingError)
+    records.describe(files=digest_files(bench.data, split.test))
+
+    def settings_of(arm: str, labels: int) -> list[Settings]:
+        return [chosen[arm, labels]["chosen"] if chosen else ()]
+
+    trials = plan(split, range(comparison.runs), settings_of)
+    return trials, finish("comparing", trials), chosen
+
+
+def _analyse(
+    data: LabelledData,
+    config: FinetuningConfig,
+    arms: Mapping[str, FinetuningConfig],
+    records: Sequence[Record],
+    metric: str,
+) -> dict[str, Any]:
+    """Return means, differences and tests by label count, label efficiency, and what was computed in."""
+    options = {"labels": data.labels, "task": data.task, "multilabel": data.multilabel}
+    if isinstance(config, ClassificationConfig):
+        options["specificity"] = config.specificity
+    pairs = choose_pairs(arms)
+    return {
+        **{key: ", ".join(sorted({record[key] for record in records})) for key in ("precision", "device")},
+        "labels": analyse(records, pairs, metric, options),
+        "efficiency": label_efficiency(records, pairs, metric),
+    }
 
 
 def describe_comparison(
@@ -293,19 +323,6 @@ def _describe(arm: FinetuningConfig) -> dict[str, Any]:
     start = {"init": Path(arm.init).name, "network": bundle.network.to_dict(), "input": bundle.input.to_dict()}
     # Another control of the same architecture is the same: its weights are random.
     return {"training": {**arm.to_dict(), **start}, "weights": None if arm.from_scratch else digest}
-
-
-def _digest_files(data: LabelledData, names: Iterable[str]) -> dict[str, str]:
-    """Return a digest of the image and label files of each case, by which a resumed comparison tells a change."""
-    wanted, known = set(names), functools.cache(sha256_of)  # an archive holds many cases
-    digests: dict[str, str] = {}
-    for case in data.cases:
-        if case.name in wanted:
-            paths = [image.path for image in case.images] + ([case.mask] if case.mask else [])
-            series = [file for path in paths if path.is_dir() for file in sorted(path.iterdir())]  # of DICOM
-            files = [file for file in (*paths, *series) if file.is_file()]
-            digests[case.name] = hashlib.sha256("".join(map(known, files)).encode()).hexdigest()[:16]
-    return digests
 
 
 def _plan(

@@ -10,6 +10,7 @@ from torch import nn
 
 from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, PredictionConfig, SegmentationConfig
 from modelsgenesis.data import LabelledData, PreparedCases, read_labelled, sample_data
+from modelsgenesis.data.labelled import digest_files
 from modelsgenesis.data.labelled.reading import find_task
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError
 from modelsgenesis.files import parsing, read_json
@@ -275,15 +276,13 @@ def _train(
     frozen = cast("nn.Module", begun.network.encoder) if config.freeze_encoder else None
     options: dict[str, Any] = {"config": config, "hardware": hardware, "frozen": frozen}
     objective = make_objective(data, training=training, validation=validation, **options)
-    digests = {case.name: case.digest for case in (*training, *validation)}
+    # Of test cases the files: they are read when the training has ended.
+    digests = {case.name: case.digest for case in (*training, *validation)} | digest_files(data, split.test)
     described = {"kind": "finetuning", "config": config.to_dict(), "init": begun.init}
     described |= {"input": begun.contract.to_dict(), "shape": network_config(begun.network).to_dict()}
-    # A case that was skipped has the digest "", so that a resume notices also that it has been mended since. Test cases
-    # have none: they are read when the training has ended.
+    # A case that was skipped has the digest "", so that a resume notices also that it has been mended since.
     described |= {"split": {part: list(names) for part, names in asdict(split).items()}}
-    described["digests"] = {
-        part: [digests.get(name, "") for name in getattr(split, part)] for part in ("training", "validation")
-    }
+    described["digests"] = {part: [digests.get(name, "") for name in names] for part, names in asdict(split).items()}
     # Only now is anything written: whatever cannot be trained leaves no folder behind.
     run = Run.open(output, described, resume=resume)
 

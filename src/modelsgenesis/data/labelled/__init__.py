@@ -1,6 +1,7 @@
 """Labelled images: the layouts in which they come, and the way into memory."""
 
 from modelsgenesis.data.labelled.cases import data_contract as data_contract
+from modelsgenesis.data.labelled.cases import digest_files as digest_files
 from modelsgenesis.data.labelled.images import FileImage as FileImage
 from modelsgenesis.data.labelled.preparation import label_indices as label_indices
 from modelsgenesis.data.labelled.preparation import prepare_case as prepare_case

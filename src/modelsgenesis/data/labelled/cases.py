@@ -1,6 +1,10 @@
 """Labelled cases, the data set that they make, how its images are prepared, and a case in memory."""
 
+import functools
+import glob
+import hashlib
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -12,6 +16,7 @@ from modelsgenesis.configs import CONTRACTS, InputContract
 from modelsgenesis.data.labelled.images import FileImage, ImageSource
 from modelsgenesis.data.volume import file_stem
 from modelsgenesis.errors import DataError, printable
+from modelsgenesis.files import sha256_of
 
 LabelledTask = Literal["segmentation", "classification"]
 _MOST_STRUCTURES = 255  # label maps are uint8, which keeps a case in a quarter of the memory of its image
@@ -161,3 +166,30 @@ def sample_data() -> LabelledData:
 def sample_folder() -> Path:
     """Return the folder of the embedded scans."""
     return Path(str(resources.files("modelsgenesis"))) / "sample"
+
+
+def digest_files(data: LabelledData, names: Iterable[str]) -> dict[str, str]:
+    """Return a digest of the files and classes of each case, by which a change is told without preparing any of them.
+
+    Args:
+        data: The data set.
+        names: Of the cases.
+    """
+    wanted, known = set(names), functools.cache(sha256_of)  # an archive holds many cases
+    digests: dict[str, str] = {}
+    for case in data.cases:
+        if case.name in wanted:
+            paths = [image.path for image in case.images] + ([case.mask] if case.mask else [])
+            files = [file for path in paths for file in _files_of(path) if file.is_file()]
+            told = "".join([*map(known, files), repr(case.classes)])
+            digests[case.name] = hashlib.sha256(told.encode()).hexdigest()[:16]
+    return digests
+
+
+def _files_of(path: Path) -> list[Path]:
+    """Return the files of an image: those of a DICOM series, and a header with its voxels beside it."""
+    if path.is_dir():
+        return sorted(path.iterdir())
+    if path.suffix.lower() in (".hdr", ".mhd", ".nhdr"):
+        return sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
+    return [path]

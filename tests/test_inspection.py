@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modelsgenesis.errors import DataError, ScanError
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError
 from modelsgenesis.inspection import inspect_scans, preview
 
 
@@ -54,3 +54,12 @@ def test_preview_of_volumes_and_of_images(ct_folder: Path, tmp_path: Path) -> No
     path, _ = preview(tmp_path / "x.png", tmp_path / "one.png", modality="xray", patch_size=(32, 32))
     height, width = np.asarray(Image.open(path).convert("L")).shape
     assert width > height
+
+
+@pytest.mark.parametrize(("name", "message"), [("x.png", "is one of the scans"), ("sheet", "such as preview.png")])
+def test_a_preview_is_a_picture_and_never_one_of_the_scans(tmp_path: Path, name: str, message: str) -> None:
+    Image.fromarray(np.eye(40, dtype=np.uint8) * 255).save(tmp_path / "x.png")
+    before = (tmp_path / "x.png").read_bytes()
+    with pytest.raises(ConfigurationError, match=message):
+        preview(tmp_path / "x.png", tmp_path / name, modality="xray")
+    assert (tmp_path / "x.png").read_bytes() == before

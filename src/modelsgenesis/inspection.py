@@ -23,7 +23,7 @@ from modelsgenesis.data import (
     scan_sources,
 )
 from modelsgenesis.data.finding import Source
-from modelsgenesis.errors import DataError, ScanError
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError
 from modelsgenesis.figures import draw_pictures, middle_slice
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter
@@ -179,14 +179,20 @@ def preview(
         The picture, and the scans in the order of its rows; the picture itself holds no names.
 
     Raises:
+        ConfigurationError: The output is not a PNG, or is one of the scans.
         DataError: There is no usable scan, or the modality cannot be told.
         ScanError: A scan cannot be used.
-        MissingExtraError: matplotlib or a scan's format is not installed.
+        MissingExtraError: What reads a scan's format is not installed.
 
     Example:
         preview("scans/", "preview.png", modality="ct")
     """
+    output = Path(output)
+    if output.suffix.lower() != ".png":
+        raise ConfigurationError(f"output: received {output}, expected a picture to write, such as preview.png")
     scans, _ = find_scans(source)
+    if output.resolve() in {scan.path.resolve() for scan in scans}:
+        raise ConfigurationError(f"output: {output} is one of the scans; choose another name")
     dims = min(len(scan.shape) for scan in scans)
     contract, _ = choose_contract(scans, modality=modality, spacing=spacing, window=window, dims=dims)
     chosen = np.linspace(0, len(scans) - 1, min(count, len(scans))).round().astype(int)

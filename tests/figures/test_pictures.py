@@ -44,3 +44,11 @@ def test_a_whole_scan_is_shrunk_beside_its_patch_in_its_own_proportions(tmp_path
     dark = (picture[-100] == 0).sum()
     assert dark == 160 / 2 + 160
     assert (picture[:, :140] < 128).any()  # the label
+
+
+def test_no_letter_becomes_an_empty_box(tmp_path):
+    def drawn(title, label):
+        path = draw_pictures([[np.zeros((16, 16))]], ["column"], tmp_path / "p.png", title=title, labels=[label])
+        return Image.open(path).tobytes()
+
+    assert drawn("0.41× − é", "3×3\nß") == drawn("0.41x - e", "3x3\n?")

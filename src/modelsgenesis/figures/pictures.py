@@ -1,5 +1,6 @@
 """Pictures of scans and patches, drawn by Pillow alone: milliseconds, so that a run can draw at each validation."""
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -106,6 +107,7 @@ def draw_pictures(
     Raises:
         OSError: The file cannot be written.
     """
+    title, columns, labels = _plain(title), [*map(_plain, columns)], [*map(_plain, labels)]
     # Enlarged by whole numbers, the voxels of a small patch stay squares; a whole scan is shrunk to fit beside it.
     sides = np.array(rows[0][-1].shape)
     height, width = (sides * max(1, -(-_SIDE // sides.max()))).tolist()
@@ -137,3 +139,9 @@ def _font(text: str, width: float) -> ImageFont.FreeTypeFont | ImageFont.ImageFo
     """Return the largest of Pillow's own fonts, up to 14 pixels, in which a text is no wider than that."""
     sizes = (ImageFont.load_default(size) for size in (14, 12, 10, 8))
     return next((font for font in sizes if font.getlength(text) <= width), ImageFont.load_default(8))
+
+
+def _plain(text: str) -> str:
+    """Return a text in the letters that Pillow's own font has, which draws an empty box for any other."""
+    text = unicodedata.normalize("NFKD", text.translate({ord("×"): "x", ord("−"): "-", ord("–"): "-"}))
+    return "".join(one if one.isascii() else "?" for one in text if not unicodedata.combining(one))

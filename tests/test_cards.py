@@ -13,7 +13,7 @@ import pytest
 import modelsgenesis
 import reference_files
 from modelsgenesis.checkpoints import read_config
-from modelsgenesis.checkpoints.conversion import LAYOUTS
+from modelsgenesis.checkpoints.genesis import LAYOUTS
 from modelsgenesis.configs import GENESIS_UNET_2019, NNUNET_V1_GENESIS, RESENC_L, PretrainingConfig, pretraining_recipe
 from modelsgenesis.configs.front_matter import PLACEHOLDER
 from modelsgenesis.hub import find_card, list_cards

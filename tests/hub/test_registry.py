@@ -40,7 +40,6 @@ def test_an_unknown_name_is_answered_with_the_nearest(cards):
     ("changes", "word"),
     [
         ({"parameters": "3217\n  parametrs: 1"}, "did you mean parameters"),
-        ({"format": "keras"}, "'keras'"),
         *(({"file": file}, "relative path") for file in ("../secret.pt", "/etc/passwd", "a\\b.pt")),
         ({"revision": "main\n  extra_files: [x/../../y]"}, "relative path"),
         ({"sha256": "abc"}, "64 hexadecimal digits"),

@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from typing import Any
 
 from modelsgenesis.configs import Config, InputContract, NetworkConfig
 from modelsgenesis.configs.base import Positive, Sides, require
-from modelsgenesis.configs.bundle import CheckpointFormat, Task
+from modelsgenesis.configs.bundle import Task
 from modelsgenesis.configs.front_matter import split_card
 from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean, printable
 from modelsgenesis.files import read_text
@@ -24,8 +24,6 @@ FOLDER_CARD = "README.md"
 
 CARDS_VARIABLE = "MODELSGENESIS_CARDS"
 """Names a folder of a user's own cards, which come before the packaged ones."""
-
-Format = Literal["bundle", CheckpointFormat]
 
 Progress = Callable[[str, int, int | None], None]
 """Called with a file's name, the bytes done and the bytes in all, while it is downloaded."""
@@ -40,7 +38,8 @@ class ModelSource(Config):
         repository: `org/name` on the Hub, or None when `file` lies beside the card.
         revision: Branch, tag or commit.
         file: The weight file; its path in the repository, or from the card's folder.
-        format: How the file is to be read. A `"bundle"` has `config.json` beside its file.
+        format: How the file is to be read: a name in `checkpoints.genesis.LAYOUTS`, or `"bundle"`, which has
+            `config.json` beside its file.
         extra_files: Further files that the importer needs.
         sha256: Digest of `file`, or None while nobody could take it; then the Hub's own record is the check.
         parameters: How many the network has.
@@ -54,7 +53,7 @@ class ModelSource(Config):
     repository: str | None
     revision: str = "main"
     file: str
-    format: Format
+    format: str
     extra_files: tuple[str, ...] = ()
     sha256: str | None = None
     parameters: Positive

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Literal
 
 from modelsgenesis.configs import Config, InputContract, NetworkConfig
-from modelsgenesis.configs.base import Positive, Sides, require
+from modelsgenesis.configs.base import Positive, Sides
 from modelsgenesis.configs.bundle import CheckpointFormat, Task
 from modelsgenesis.configs.front_matter import split_card
-from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean, printable
+from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean, printable, require
 from modelsgenesis.files import read_text
 
 FOLDER_CARD = "README.md"
@@ -64,12 +64,20 @@ class ModelSource(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         right = self.sha256 is None or re.fullmatch("[0-9a-f]{64}", self.sha256)
-        require(bool(right), f"ModelSource.sha256: {self.sha256!r} is not a SHA-256 in 64 hexadecimal digits")
+        require(
+            bool(right),
+            ConfigurationError,
+            f"ModelSource.sha256: {self.sha256!r} is not a SHA-256 in 64 hexadecimal digits",
+        )
         # What lies beside its card is used where it is: there would be no place for a conversion.
         beside = self.repository is None and self.format != "bundle"
-        require(not beside, f"ModelSource.repository: null, so its format is bundle, not {self.format}; convert it")
+        require(
+            not beside,
+            ConfigurationError,
+            f"ModelSource.repository: null, so its format is bundle, not {self.format}; convert it",
+        )
         dims = self.input.dims
-        require(len(self.patch_size) == dims, f"ModelSource.patch_size: not {dims} positive sizes")
+        require(len(self.patch_size) == dims, ConfigurationError, f"ModelSource.patch_size: not {dims} positive sizes")
 
 
 @dataclass(frozen=True)

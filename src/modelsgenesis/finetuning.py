@@ -16,7 +16,7 @@ from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, Tra
 from modelsgenesis.files import parsing, read_json
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.inference.ensemble import Ensemble, Member, measure_cases
-from modelsgenesis.metrics.summary import Row, explanations, flat
+from modelsgenesis.metrics.measures import Row, explanations, flat
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import load_kept, network_config, save_run_bundle

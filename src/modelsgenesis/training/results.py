@@ -20,7 +20,7 @@ from modelsgenesis.data import LabelledData
 from modelsgenesis.errors import DataError
 from modelsgenesis.files import parsing, read_csv, read_json, sha256_of, write_csv, write_json
 from modelsgenesis.hardware import Hardware
-from modelsgenesis.metrics.summary import Row, Summary, summarize_rows
+from modelsgenesis.metrics.measures import Row, Summary, summarize_rows
 from modelsgenesis.training.bundles import describe_environment, network_config
 from modelsgenesis.training.splits import Split, count_split
 

@@ -15,9 +15,8 @@ from typing import Literal
 from modelsgenesis.configs import Config, InputContract, NetworkConfig
 from modelsgenesis.configs.base import Positive, Sides, require
 from modelsgenesis.configs.bundle import CheckpointFormat, Task
-from modelsgenesis.configs.front_matter import split_card
 from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean, printable
-from modelsgenesis.files import read_text
+from modelsgenesis.files import read_text, split_front_matter
 
 FOLDER_CARD = "README.md"
 """The card of a model whose files lie in a folder of its own."""
@@ -101,7 +100,7 @@ def read_card(path: Path) -> ModelCard:
         ConfigurationError: The file is unreadable, or its header has unknown, missing or wrong keys.
     """
     text = read_text(path, ConfigurationError)
-    front = split_card(text, str(path)).front
+    front, _ = split_front_matter(text, path, ConfigurationError)
     if "modelsgenesis" not in front:
         raise ConfigurationError(f"{path}: no `modelsgenesis:` mapping in its header; see the packaged cards")
     source = ModelSource.from_dict(front["modelsgenesis"], where=str(path))

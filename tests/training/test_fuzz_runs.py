@@ -29,7 +29,7 @@ ASKED = PretrainingRun(
 STATE = {"network": {"w": torch.arange(40.0)}, "progress": {"step": 7}}
 TRIAL = Trial(arm="a", labels=2, seed=0, split=Split(("x",), (), ("y",)))
 RECORD = {"training": ["x"], "settings": [], "test": {"dice": 0.5}}
-REFERENCE = ScanReference(path=Path("a.nii"), format="NIfTI", shape=(4, 4, 4), spacing=None)
+REFERENCE = ScanReference(path=Path("a.nii"), files=(Path("a.nii"),), format="NIfTI", shape=(4, 4, 4), spacing=None)
 ENTRY = CacheEntry(key="ab12", name="a.nii", group="", shape=(4, 4, 4), spacing=(1.0, 1.0, 1.0), bounds=(0.0, 1.0))
 VALUES = (
     *(None, True, -1, 10**400, 1e308, float("nan"), "", "\x1b[2J", "\ud800", [], {}, [[]], {"a": None}, "x" * 9999),

@@ -8,9 +8,8 @@ from os.path import commonpath, normpath, relpath
 from pathlib import Path
 
 from modelsgenesis.data import ImageSource, ScanReference, SkippedScan, file_stem, scan_sources
-from modelsgenesis.data.dicom import FORMAT as DICOM
+from modelsgenesis.data.finding import channel_order
 from modelsgenesis.data.labelled.images import ArrayImage, array_names, read_array
-from modelsgenesis.data.names import channel_order
 from modelsgenesis.errors import DataError
 from modelsgenesis.files import read_json
 
@@ -36,7 +35,7 @@ class Case:
     @property
     def files(self) -> set[Path]:
         """What it is read from, which a prediction must not replace."""
-        parts = (image.parts if isinstance(image, ScanReference) else (image.path,) for image in self.images)
+        parts = (image.files if isinstance(image, ScanReference) else (image.path,) for image in self.images)
         return {file for files in parts for file in files if file}
 
 
@@ -154,19 +153,19 @@ def _root(sources: Sequence[Path], scans: Sequence[ScanReference]) -> str:
 
 def _groups(scans: Sequence[ScanReference], root: str, channels: int) -> dict[str, list[ScanReference]]:
     """Put together what may be one case: the volumes of a file, or channels by nnU-Net's names."""
-    series = Counter(scan.path.parent for scan in scans if scan.format == DICOM and scan.files)
+    series = Counter(scan.path.parent for scan in scans if scan.format == "DICOM" and len(scan.files) > 1)
     # Single-channel data sets of nnU-Net end in _0000 throughout; one such name among others is just a name.
     numbered = all(file_stem(scan.path).endswith("_0000") for scan in scans)
     seen: Counter[Path] = Counter()
     groups: dict[str, list[ScanReference]] = defaultdict(list)
     for scan in scans:
         folder, name = scan.path.parent, file_stem(scan.path)
-        if scan.format == DICOM and scan.files:
+        if scan.format == "DICOM" and len(scan.files) > 1:
             seen[folder] += 1
             several = f"_{seen[folder]}" if series[folder] > 1 else ""
             # The files of a series have numbers for names; what people call it is the folder.
             folder, name = folder.absolute().parent, folder.absolute().name + several
-        elif scan.format == DICOM and scan.index is not None:
+        elif scan.format == "DICOM" and scan.index is not None:
             name = f"{name}_{scan.index}"
         elif channels > 1 or numbered:
             name = _CHANNEL.sub("", name)
@@ -207,7 +206,7 @@ def _check(name: str, scans: list[ScanReference], channels: int) -> tuple[str, l
         wrong = f"holds {count} volumes; expected {channels}, one for each channel of the model"
         return ("" if count == channels else wrong), scans
     if channels == 1:
-        if count == 1 and scans[0].index is not None and scans[0].format != DICOM:
+        if count == 1 and scans[0].index is not None and scans[0].format != "DICOM":
             return "holds several volumes; expected one", scans
         return ("" if count == 1 else _SAME.format(count - 1)), scans
     numbers = [int(match.group(1)) for scan in scans if (match := _CHANNEL.search(file_stem(scan.path)))]

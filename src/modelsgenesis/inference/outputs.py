@@ -21,7 +21,7 @@ FOLDER, TABLE = Path("predictions"), Path("predictions.csv")
 """Where the predictions of several scans go by default; and those of a classification."""
 
 _NIFTI = (".nii.gz", ".nii")
-_NOT_FOLDERS = (*_NIFTI, ".csv", ".json", *(suffix for reader in READERS for suffix in reader.SUFFIXES))
+_NOT_FOLDERS = (*_NIFTI, ".csv", ".json", *(suffix for suffixes in READERS.values() for suffix in suffixes))
 _LONGEST = 255 - len("_probabilities.nii.gz")  # bytes that a name may have before the longest ending
 
 

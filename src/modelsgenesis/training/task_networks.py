@@ -19,7 +19,7 @@ from modelsgenesis.configs import (
     require_patch_size,
 )
 from modelsgenesis.data import LabelledData, PreparedCase, data_contract
-from modelsgenesis.data.names import channel_order
+from modelsgenesis.data.finding import channel_order
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.inference.cases import other_channels
 from modelsgenesis.inference.sliding_window import window_size

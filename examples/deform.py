@@ -7,7 +7,7 @@ import torch
 
 from modelsgenesis.configs import CONTRACTS, scheme
 from modelsgenesis.data import prepare, read_volume, sample_folder
-from modelsgenesis.figures import draw_deformations
+from modelsgenesis.figures import draw_pictures, middle_slice
 from modelsgenesis.pretext import Deformation, draw_seeds
 
 SCHEMES = {"intensity": "I", "shuffling": "II", "out-painting": "III", "in-painting": "IV", "all": "V"}
@@ -21,16 +21,15 @@ def main() -> None:
     batch = torch.stack([torch.from_numpy(cube)[None] for cube in cubes])  # [4, 1, 64, 64, 32]
 
     seeds = draw_seeds(len(batch), torch.Generator().manual_seed(0))
-    deformed = []
+    columns = [batch]
     for name in SCHEMES.values():
         # Without flips the original beside them is what a network would restore.
         config = scheme(name).override(flip_probability=0.0)
         x, y = Deformation(config)(batch, seeds)
         assert torch.equal(y, batch)
-        deformed.append(x.numpy())
-    path = draw_deformations(
-        batch.numpy(), deformed, list(SCHEMES), "deformations.png", title="Deformations of Models Genesis"
-    )
+        columns.append(x)
+    rows = [[middle_slice(cube[0].numpy()) for cube in row] for row in zip(*columns, strict=True)]
+    path = draw_pictures(rows, ["original", *SCHEMES], "deformations.png", title="Deformations of Models Genesis")
     print(f"wrote {path}")
 
 

@@ -167,7 +167,7 @@ def test_scans_that_teach_nothing(array: np.ndarray, contract: InputContract, re
 
 
 def test_a_singular_affine() -> None:
-    with pytest.raises(ScanError, match=r"scan: its affine is singular"):
+    with pytest.raises(ScanError, match=r"scan: its affine is .*singular"):
         prepare(volume(hounsfield((4, 4, 4)), np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])), CT)
 
 

@@ -13,9 +13,9 @@ from modelsgenesis.data import CacheEntry, ScanReference
 from modelsgenesis.data.cache import _recall, volume_path
 from modelsgenesis.errors import DataError, GenesisError
 from modelsgenesis.files import sha256_of, write_csv
+from modelsgenesis.finetuning import read_rows, read_test_results
 from modelsgenesis.pretraining import PretrainingRun, read_run
 from modelsgenesis.training import Run, Split, read_split
-from modelsgenesis.training.results import read_results, read_rows
 from modelsgenesis.training.splits import write_split
 from modelsgenesis.training.trials import Records, Trial
 
@@ -103,7 +103,7 @@ class Kept:
             str(self.records.path(TRIAL).relative_to(folder)): (self.read,),
             "split.json": (lambda: read_split(folder / "split.json"),),
             "test.csv": (lambda: read_rows(folder, {"rows_sha256": sha256_of(folder / "test.csv")}),),
-            "results.json": (lambda: read_results(folder),),
+            "results.json": (lambda: read_test_results(folder),),
             "seen.json": (self.recall,),
         }
 

@@ -11,8 +11,6 @@ from modelsgenesis.errors import ConfigurationError, require
 
 Modality = Literal["ct", "mri", "xray", "ultrasound", "shape"]
 Task = Literal["restoration", "segmentation", "classification"]
-CheckpointFormat = Literal["genesis-pytorch", "genesis-keras", "nnunet-v1", "openmind"]
-"""The published formats that can be converted, see `checkpoints.conversion.LAYOUTS`."""
 
 Intensity = Annotated[float, Bounds(-1e12, 1e12)]
 """A value of a scan, in its own units; computed in float32, whose squares have to be finite."""

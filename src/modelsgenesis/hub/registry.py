@@ -10,11 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal
 
 from modelsgenesis.configs import Config, InputContract, NetworkConfig
 from modelsgenesis.configs.base import Positive, Sides
-from modelsgenesis.configs.bundle import CheckpointFormat, Task
+from modelsgenesis.configs.bundle import Task
 from modelsgenesis.configs.front_matter import split_card
 from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean, printable, require
 from modelsgenesis.files import read_text
@@ -38,7 +37,8 @@ class ModelSource(Config):
         repository: `org/name` on the Hub, or None when `file` lies beside the card.
         revision: Branch, tag or commit.
         file: The weight file; its path in the repository, or from the card's folder.
-        format: How the file is to be read. A `"bundle"` has `config.json` beside its file.
+        format: How the file is to be read: a name in `checkpoints.genesis.LAYOUTS`, or `"bundle"`, which has
+            `config.json` beside its file.
         extra_files: Further files that the importer needs.
         sha256: Digest of `file`, or None while nobody could take it; then the Hub's own record is the check.
         parameters: How many the network has.
@@ -52,7 +52,7 @@ class ModelSource(Config):
     repository: str | None
     revision: str = "main"
     file: str
-    format: Literal["bundle", CheckpointFormat]
+    format: str
     extra_files: tuple[str, ...] = ()
     sha256: str | None = None
     parameters: Positive

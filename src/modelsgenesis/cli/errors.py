@@ -26,8 +26,9 @@ _REPORT = "this is a bug: please report it with the output of the same command w
 def one_line() -> Iterator[None]:
     """End the process with one line on stderr when the block raises anything.
 
-    `--debug` anywhere in the line, or `MODELSGENESIS_DEBUG=1`, shows the traceback before it. Status 1 is an error, 2 a wrong command line, 128 + n signal n. Of several processes of `torchrun` rank 0 speaks,
-    and any other about what it alone met.
+    `--debug` anywhere in the line, or `MODELSGENESIS_DEBUG=1`, shows the traceback before it. Status 1 is an error, 2 a
+    wrong command line, 128 + n signal n. Of several processes of `torchrun` rank 0 speaks, and any other about what it
+    alone met.
     """
     try:
         yield

@@ -11,8 +11,8 @@ import numpy as np
 from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.data import LabelledCase, LabelledData, SkippedScan, file_stem, read_labelled, read_volume
+from modelsgenesis.data.finding import channel_order
 from modelsgenesis.data.labelled import label_indices
-from modelsgenesis.data.names import channel_order
 from modelsgenesis.errors import DataError, ScanError
 from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
 from modelsgenesis.inference.cases import as_unicode, check_outputs, other_channels, output_name

@@ -30,8 +30,8 @@ from modelsgenesis.data import (
     resize_or_crop,
     to_native,
 )
+from modelsgenesis.data.finding import channel_order
 from modelsgenesis.data.labelled import label_indices
-from modelsgenesis.data.names import channel_order
 from modelsgenesis.errors import ConfigurationError, ScanError, ShapeError
 from modelsgenesis.hardware import Hardware, free_memory
 from modelsgenesis.inference.sliding_window import check_window, sliding_window

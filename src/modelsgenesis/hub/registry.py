@@ -62,21 +62,14 @@ class ModelSource(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        right = self.sha256 is None or re.fullmatch("[0-9a-f]{64}", self.sha256)
-        require(
-            bool(right),
-            ConfigurationError,
-            f"ModelSource.sha256: {self.sha256!r} is not a SHA-256 in 64 hexadecimal digits",
-        )
-        # What lies beside its card is used where it is: there would be no place for a conversion.
-        beside = self.repository is None and self.format != "bundle"
-        require(
-            not beside,
-            ConfigurationError,
-            f"ModelSource.repository: null, so its format is bundle, not {self.format}; convert it",
-        )
-        dims = self.input.dims
-        require(len(self.patch_size) == dims, ConfigurationError, f"ModelSource.patch_size: not {dims} positive sizes")
+        digest, dims = self.sha256 or "0" * 64, self.input.dims
+        for right, said in (
+            (re.fullmatch("[0-9a-f]{64}", digest), f"sha256: {digest!r} is not a SHA-256 in 64 hexadecimal digits"),
+            # What lies beside its card is used where it is: there would be no place for a conversion.
+            (self.repository or self.format == "bundle", "repository: null, so its format is bundle; convert it"),
+            (len(self.patch_size) == dims, f"patch_size: not {dims} positive sizes"),
+        ):
+            require(bool(right), ConfigurationError, f"ModelSource.{said}")
 
 
 @dataclass(frozen=True)

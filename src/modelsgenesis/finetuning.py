@@ -41,8 +41,7 @@ from modelsgenesis.training.splits import (
     split_cases,
     write_split,
 )
-from modelsgenesis.training.supervised import make_objective
-from modelsgenesis.training.task_networks import initial_model, resolve_patch_size
+from modelsgenesis.training.supervised import initial_model, make_objective, resolve_patch_size
 from modelsgenesis.training.trainer import Progress, Trainer
 from modelsgenesis.training.visuals import Visuals
 
@@ -266,7 +265,7 @@ def _train(
     """
     check_split(split, data)
     bundle = None if config.init is None else load(config.init, token=token, progress=announce(reporter))
-    begun = initial_model(bundle, data, config, name=public_name(config.init or ""), reporter=reporter)
+    begun = initial_model(bundle, data, config, reporter, name=public_name(config.init or ""))
     if config.patch_size is not None:
         resolve_patch_size(config, begun.network, (), reporter)  # before hours of preparation
     training, validation = (cases.get(names, begun.contract, reporter) for names in (split.training, split.validation))

@@ -25,10 +25,10 @@ from modelsgenesis.training.bundles import (
     load_kept,
     network_config,
     save_run_bundle,
+    seeded,
 )
 from modelsgenesis.training.restoration import Restoration
 from modelsgenesis.training.run import RUN_NAME, Run, check_config
-from modelsgenesis.training.task_networks import seeded
 from modelsgenesis.training.trainer import Progress, Trainer
 from modelsgenesis.training.visuals import Visuals
 

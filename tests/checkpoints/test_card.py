@@ -226,6 +226,8 @@ def test_text_is_one_line_that_stays_in_its_cell() -> None:
 
 # --- training -----------------------------------------------------------------------------------------------
 
+OLDER = {name: value for name, value in scheme("I").to_dict().items() if name != "others"}  # from before that field
+
 
 @pytest.mark.parametrize(
     ("recipe", "results", "said"),
@@ -235,6 +237,8 @@ def test_text_is_one_line_that_stays_in_its_cell() -> None:
             {"step": 200},
             "At most 300 steps; the network of step 200 was kept.\n\nScheme III+IV: out-painting, in-painting.\n",
         ),
+        ({"pretext": {**OLDER}}, {}, "Scheme I: non-linear intensity.\n"),
+        ({"pretext": {**OLDER, "flip_limit": 2}}, {}, "<details>"),
         (SegmentationConfig(steps=7), {}, "At most 7 steps."),
         ({"steps": 3, "of another version": 1}, {}, "At most 3 steps."),
         ({"of another version": 1}, {}, "<details>"),

@@ -3,66 +3,65 @@
 import pytest
 import torch
 
-from modelsgenesis.errors import ShapeError
-from modelsgenesis.pretext.random import CounterRNG, Stream, draw_seeds, mix, take
+from modelsgenesis.pretext.random import draw_seeds, draw_words, hashed_noise, scramble, take, uniform
 
 SEEDS = draw_seeds(2000, torch.Generator().manual_seed(0))
 
 
+def chi_squared(counts: torch.Tensor) -> float:
+    """How far counts are from even ones, in standard deviations of what chance makes."""
+    expected, freedom = counts.sum() / len(counts), len(counts) - 1
+    return (((counts - expected) ** 2 / expected).sum().item() - freedom) / (2 * freedom) ** 0.5
+
+
 def test_the_numbers_of_a_seed_are_pinned() -> None:
-    words = CounterRNG(torch.tensor([0, 1, -1]), Stream.FLIP, 2).words(2)
+    words = draw_words(torch.tensor([0, 1, -1]), "flip", 2)
     assert words.tolist() == [[1338052920, 274180947], [1985536393, 556768551], [96021023, 4215167520]]
+    assert draw_words(torch.tensor([0]), "a name of its own", 1).item() == 1298408499
+    noise = hashed_noise(torch.tensor([7]), 3)
+    assert noise[0].tolist() == [0.18267822265625, 0.5968170166015625, 0.6943511962890625]
 
 
-def test_mix_is_one_to_one_on_neighbours_and_moves_half_of_the_bits() -> None:
-    numbers = torch.arange(4096)
-    assert len(mix(numbers).unique()) == 4096
-    changed = mix(numbers) ^ mix(numbers ^ 1)
-    share = torch.stack([(changed >> bit) & 1 for bit in range(64)]).float().mean(dim=1)
+@pytest.mark.parametrize(("dtype", "bits"), [(torch.int64, 64), (torch.int32, 32)])
+def test_a_hash_is_one_to_one_on_neighbours_and_moves_half_of_the_bits(dtype: torch.dtype, bits: int) -> None:
+    numbers = torch.arange(4096, dtype=dtype)
+    hashed = scramble(numbers.clone())
+    assert len(hashed.unique()) == 4096
+    changed = hashed ^ scramble(numbers ^ 1)
+    share = torch.stack([(changed >> bit) & 1 for bit in range(bits)]).float().mean(dim=1)
     assert share.min() > 0.45
     assert share.max() < 0.55
 
 
-def test_uniform_numbers_have_the_moments_of_the_uniform_distribution() -> None:
-    numbers = CounterRNG(SEEDS, Stream.FLIP, 50).uniform(5, 10)
-    assert numbers.shape == (2000, 5, 10)
-    assert numbers.min() >= 0
-    assert numbers.max() < 1
-    assert numbers.mean().item() == pytest.approx(0.5, abs=4 * (1 / 12 / 1e5) ** 0.5)
-    assert numbers.var().item() == pytest.approx(1 / 12, abs=0.001)
+def test_uniform_numbers_streams_and_seeds_are_uncorrelated() -> None:
+    flip, windows = (uniform(draw_words(SEEDS, stream, 5, 10)) for stream in ("flip", "windows"))
+    assert flip.shape == (2000, 5, 10)
+    assert flip.min() >= 0
+    assert flip.max() < 1
+    assert flip.mean().item() == pytest.approx(0.5, abs=4 * (1 / 12 / 1e5) ** 0.5)
+    assert flip.var().item() == pytest.approx(1 / 12, abs=0.001)
+    neighbours = uniform(draw_words(torch.arange(2000), "flip", 1))[:, 0]
+    for pair in (flip[:, 0, :2].T, (flip[:, 0, 0], windows[:, 0, 0]), (neighbours[1:], neighbours[:-1])):
+        assert abs(torch.corrcoef(torch.stack([*pair]))[0, 1]) < 4 / 2000**0.5
 
 
-def test_successive_numbers_streams_and_seeds_are_uncorrelated() -> None:
-    flip, windows = CounterRNG(SEEDS, Stream.FLIP, 2).uniform(2), CounterRNG(SEEDS, Stream.WINDOWS, 2).uniform(2)
-    neighbours = CounterRNG(torch.arange(2000), Stream.FLIP, 2).uniform(2)
-    pairs = [flip.T, torch.stack([flip[:, 0], windows[:, 0]]), torch.stack([neighbours[1:, 0], neighbours[:-1, 0]])]
-    for pair in pairs:
-        assert abs(torch.corrcoef(pair)[0, 1]) < 4 / 2000**0.5
-
-
-def test_integers_reach_both_bounds_equally_often_and_broadcast_them() -> None:
-    numbers = CounterRNG(SEEDS, Stream.FLIP, 30).integers(-1, 1, 30)
-    share = torch.bincount(numbers.flatten() + 1) / numbers.numel()
-    assert share.tolist() == pytest.approx([1 / 3] * 3, abs=4 * (2 / 9 / 6e4) ** 0.5)
-    numbers = CounterRNG(SEEDS, Stream.FLIP, 2).integers(torch.tensor([1, 2]), torch.tensor([1, 5]), 2)
-    assert (numbers.amin(dim=0).tolist(), numbers.amax(dim=0).tolist()) == ([1, 2], [1, 5])
-
-
-def test_what_take_leaves_is_uniform_and_independent() -> None:
-    numbers, rest = take(CounterRNG(SEEDS, Stream.FLIP, 50).words(50).flatten(), 12)
+def test_taken_numbers_reach_both_ends_equally_often_and_leave_uniform_independent_words() -> None:
+    numbers, rest = take(draw_words(SEEDS, "flip", 50).flatten(), 12)
+    assert chi_squared(torch.bincount(numbers, minlength=12)) < 4
     assert torch.corrcoef(torch.stack([numbers.double(), rest.double()]))[0, 1].abs() < 4 / 1e5**0.5
-    counts = torch.bincount(take(rest, 100)[0], minlength=100)
-    assert ((counts - 1000) ** 2 / 1000).sum() < 99 + 4 * (2 * 99) ** 0.5  # chi-squared
+    assert chi_squared(torch.bincount(take(rest, 100)[0], minlength=100)) < 4
+
+
+def test_noise_is_uniform_and_white() -> None:
+    values = hashed_noise(torch.tensor([7, 8]), 2**17 + 1)
+    assert values.shape == (2, 2**17 + 1)
+    assert chi_squared(torch.histc(values, 64, 0, 1)) < 4
+    lags = [torch.stack([values[0, :-lag], values[0, lag:]]) for lag in (1, 2, 32, 2048)]
+    for pair in [*lags, values]:
+        assert torch.corrcoef(pair)[0, 1].abs() < 4 / 2**8.5
 
 
 def test_draw_seeds_follows_its_generator() -> None:
-    first, again = (draw_seeds(4, torch.Generator().manual_seed(3)) for _ in range(2))
-    assert first.dtype == torch.int64
+    first, again, other = (draw_seeds(4, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4))
     assert torch.equal(first, again)
-    assert not torch.equal(first, draw_seeds(4, torch.Generator().manual_seed(4)))
-
-
-@pytest.mark.parametrize("seeds", [torch.tensor(1), torch.tensor([1.0]), torch.tensor([[1]])])
-def test_seeds_that_are_no_vector_of_integers_are_refused(seeds: torch.Tensor) -> None:
-    with pytest.raises(ShapeError, match=r"seeds: received .* expected int64 \[batch\]; draw_seeds makes them"):
-        CounterRNG(seeds, Stream.FLIP, 1)
+    assert not torch.equal(first, other)

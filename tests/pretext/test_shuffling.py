@@ -11,9 +11,9 @@ from torch import Tensor
 from modelsgenesis.configs import PretextConfig
 from modelsgenesis.errors import ShapeError
 from modelsgenesis.pretext import draw_seeds
-from modelsgenesis.pretext.random import CounterRNG, Stream
+from modelsgenesis.pretext.random import draw_words, uniform
 from modelsgenesis.pretext.shuffling import (
-    BlockCover,
+    cover_by_blocks,
     draw_windows,
     last_window_per_voxel,
     ravel,
@@ -60,7 +60,7 @@ def test_it_does_what_permuting_window_after_window_does(shape: tuple[int, ...])
 def test_half_of_the_samples_are_shuffled_and_small_patches_are_not() -> None:
     batch, seeds = torch.rand(40, 1, 32, 32), draw_seeds(40, torch.Generator().manual_seed(0))
     changed = (shuffle(batch, seeds, PretextConfig()) != batch).flatten(1).any(dim=1)
-    assert torch.equal(changed, CounterRNG(seeds, Stream.SHUFFLING, 1).uniform(1)[:, 0] < 0.5)
+    assert torch.equal(changed, uniform(draw_words(seeds, "shuffle", 1)[:, 0]) < 0.5)
     assert 8 < changed.sum() < 32
     small = batch[:, :, :16, :16]  # whose windows are of one voxel
     assert torch.equal(shuffle(small, seeds, ALWAYS), small)
@@ -94,13 +94,10 @@ def test_a_voxel_takes_the_value_of_any_in_its_window_equally_often() -> None:
 
 @given(longest=st.integers(1, 120), adjacent=st.booleans())
 def test_blocks_cover_windows_of_every_side(longest: int, adjacent: bool) -> None:
-    cover = BlockCover.of(longest, adjacent=adjacent)
-    assert len(cover.lengths) <= 2
+    longer, starts = cover_by_blocks(longest, adjacent=adjacent)
     for side in range(1, longest + 1):
-        length = cover.lengths[cover.level(side)]
-        starts = cover.starts(side)
-        assert len(starts) == cover.blocks
-        assert {start + step for start in starts for step in range(length)} == set(range(side))
+        steps = range(longer if longer <= side else 1)
+        assert {start + step for start in starts[:, side - 1].tolist() for step in steps} == set(range(side))
 
 
 @pytest.mark.parametrize("shape", [(40, 30), (33, 20, 21), (128, 128)])

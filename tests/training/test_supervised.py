@@ -1,4 +1,4 @@
-"""The losses, validations and scores of segmentation and classification."""
+"""The network to begin with, its patch, and the losses, validations and scores of segmentation and classification."""
 
 import math
 
@@ -8,16 +8,118 @@ import torch
 from torch import nn
 
 from labelled_cases import CLASSIFY, SEGMENT, data_of, masked, prepared
-from modelsgenesis.configs import ClassifierConfig
+from modelsgenesis import __version__
+from modelsgenesis.checkpoints import Bundle
+from modelsgenesis.configs import (
+    CONTRACTS,
+    BundleConfig,
+    ClassifierConfig,
+    GenesisUNetConfig,
+    Provenance,
+    SegmentationConfig,
+)
 from modelsgenesis.data import PreparedCase
-from modelsgenesis.errors import DataError
+from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import build_network
-from modelsgenesis.training.supervised import make_objective
+from modelsgenesis.training.supervised import choose_patch_size, initial_model, make_objective, resolve_patch_size
+from recorded_notes import Notes
 
 HARDWARE = choose_hardware("cpu", "float32")
 LABELS = ("background", "square", "stripe")
 BOTH = [prepared(index, (index % 2,)) for index in range(6)]
+DATA = data_of(BOTH[:2], ("none", "square"))
+STEM = "encoder.levels.0.0.convolution.weight"
+
+
+def genesis(modality="xray", channels=("image",), **shape):
+    config = GenesisUNetConfig(**{"dims": 2, "widths": (4, 8), "norm": "batch", "statistics": "batch", **shape})
+    contract = CONTRACTS[modality].override(channels=channels)
+    origin = Provenance(origin="pretrained", library_version=__version__)
+    described = {"network": config, "input": contract, "patch_size": (16,) * config.dims, "provenance": origin}
+    return Bundle(build_network(config), BundleConfig(task="restoration", **described))
+
+
+def start(bundle, data=DATA, config=CLASSIFY, notes=None):
+    return initial_model(bundle, data, config, notes or Notes(), name="genesis")
+
+
+def test_a_classifier_takes_the_encoder_and_names_what_it_took():
+    notes = Notes()
+    begun = start(genesis(), notes=notes)
+    assert (begun.init, begun.network.config.levels) == ("genesis", (0, 1))
+    assert begun.network.config.encoder.statistics == "running"
+    assert STEM in begun.pretrained
+    assert not any(name.startswith("head.") for name in begun.pretrained)
+    assert "does not depend on the others" in notes.notes[0]
+    assert notes.notes[-1].startswith("genesis: ")
+
+
+def test_the_control_has_the_shape_and_nothing_else():
+    bundle = genesis()
+    before = bundle.network.state_dict()[STEM].clone()
+    begun = start(bundle, config=CLASSIFY.override(from_scratch=True))
+    assert begun.network.config == start(genesis()).network.config
+    assert (begun.init, begun.pretrained) == (None, ())
+    assert (begun.network.state_dict()[STEM] != before).any()
+
+
+def test_a_network_of_its_own_follows_the_data():
+    volumes = data_of(BOTH[:2], ("none", "square"), channels=("t1", "t2"))
+    begun = start(None, volumes, CLASSIFY.override(network=GenesisUNetConfig(dims=3, widths=(4, 8), norm="instance")))
+    assert (begun.network.config.encoder.dims, begun.network.config.encoder.in_channels) == (2, 2)
+    assert begun.contract.channels == ("t1", "t2")
+    masks = data_of([masked(0)], LABELS, "segmentation")
+    begun = start(None, masks, SEGMENT)
+    assert (begun.network.config.out_channels, begun.network.config.output) == (3, "linear")
+
+
+@pytest.mark.parametrize(
+    ("weights", "named", "taken", "said"),
+    [
+        ({}, ("t1", "t2"), ("t1", "t2"), "stem of 1 channels repeated to 2"),
+        ({"channels": ("t1", "flair")}, ("FLAIR", "T1"), ("t1", "flair"), "channels by name in the order of genesis"),
+        ({"channels": ("t1", "flair")}, ("T1", "T2"), ("T1", "T2"), "T1, T2, are not the model's t1, flair"),
+    ],
+)
+def test_channels_are_matched_by_name_and_what_is_done_is_said(weights, named, taken, said):
+    notes, bundle = Notes(), genesis(in_channels=1 + bool(weights), **weights)
+    begun = start(bundle, data_of(BOTH[:2], ("none", "square"), channels=named), notes=notes)
+    assert begun.contract.channels == taken
+    assert STEM in begun.pretrained
+    assert any(said in note for note in notes.notes)
+
+
+def test_weights_of_another_modality_are_warned_of_and_unknown_data_is_prepared_as_they_expect():
+    notes = Notes()
+    begun = start(genesis(modality="ultrasound"), notes=notes)
+    assert begun.contract.modality == "xray"
+    assert "trained on ultrasound, the data is xray" in " ".join(notes.notes)
+    unknown = data_of(BOTH[:2], ("none", "square"))
+    object.__setattr__(unknown, "modality", None)
+    begun = start(genesis(), unknown, notes=notes)
+    assert begun.contract.modality == "xray"
+    assert "squares does not say what its images are: preparing them as xray" in notes.notes
+    with pytest.raises(DataError, match="modality is unknown"):
+        start(None, unknown)
+
+
+def test_refuses_weights_and_dims_for_other_dimensions():
+    with pytest.raises(ConfigurationError, match=r"genesis is for images of 3 dimensions, .* squares have 2: .*dims=2"):
+        start(genesis(modality="ct", dims=3))
+    with pytest.raises(ConfigurationError, match="dims: received 3, but the images of squares have 2"):
+        start(None, config=CLASSIFY.override(dims=3))
+
+
+def test_the_patch_is_the_median_image_in_steps_that_the_network_can_take():
+    assert choose_patch_size([(100, 90, 40)], divisor=(32, 32, 16)) == (32, 64, 48)
+    assert choose_patch_size([(5, 5, 5)], divisor=(64, 64, 64)) == (64, 64, 64)
+    network, notes = build_network(GenesisUNetConfig(dims=2, widths=(4, 8, 16, 32, 64))), Notes()
+    assert resolve_patch_size(SegmentationConfig(), network, [masked(0)], notes).patch_size == (16, 16)
+    assert notes.notes == ["patch of 16 × 16 pixels, by the median image"]
+    for patch, message in (((16, 16, 16), "expected 2 sides"), ((16, 17), r"sides that divide by \(16, 16\)")):
+        with pytest.raises(ConfigurationError, match=message):
+            resolve_patch_size(SegmentationConfig(patch_size=patch), network, [masked(0)], notes)
 
 
 def classification(training, validation=(), labels=("none", "square"), multilabel=False, **changes):
@@ -102,7 +204,7 @@ def test_a_segmentation_is_validated_by_its_dice_and_where_it_is_undefined_the_n
     assert objective.score({"dice": math.nan}) == objective.score({}) == -math.inf
 
 
-def test_masks_that_teach_little_are_notes_and_those_that_teach_nothing_are_refused():
+def test_masks_that_teach_little_are_notes_and_those_that_teach_nothing_are_refused(monkeypatch):
     assert segmentation([masked(0, (1,)), masked(1, ())]).notes == [
         "1 of 2 training masks are empty, such as image_1: learnt as all background",
         "no training mask has stripe: the network cannot learn it",
@@ -112,9 +214,6 @@ def test_masks_that_teach_little_are_notes_and_those_that_teach_nothing_are_refu
         segmentation([masked(0, ()), masked(1, ())])
     with pytest.raises(DataError, match="bare: has no mask"):
         segmentation([PreparedCase(name="bare", patient="p", image=np.zeros((1, 16, 16), np.float32))])
-
-
-def test_without_scipy_a_note_says_that_there_is_no_distance(monkeypatch):
     monkeypatch.setattr("modelsgenesis.training.supervised.find_spec", lambda _name: None)
     assert "the Hausdorff distance needs an optional dependency" in segmentation([masked(0)]).notes[0]
 

@@ -157,10 +157,19 @@ def recipe_section(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str
     said = [f"At most {budget}"] if budget else []
     said += [f"the network of step {text(results['step'])} was kept"] if "step" in results else []
     blocks = ["; ".join(said) + "."] if said else []
-    scheme = next((name for name, known in SCHEMES.items() if known.to_dict() == recipe.get("pretext")), "")
+    scheme = next((name for name, known in SCHEMES.items() if _is_recorded(known, recipe.get("pretext"))), "")
     blocks += [f"Scheme {scheme}: {_deformations(SCHEMES[scheme])}."] if scheme else []
     every = f"<details><summary>Every setting</summary>\n\n{_table(recipe)}\n\n</details>"
     return "\n\n".join([*blocks, every])
+
+
+def _is_recorded(known: PretextConfig, recorded: Any) -> bool:
+    """Compare a scheme with what a recipe recorded; a field that came later has to be off: 0 or empty."""
+    if not isinstance(recorded, Mapping):
+        return False
+    values = known.to_dict()
+    same = all(recorded[name] == value if name in recorded else not value for name, value in values.items())
+    return same and recorded.keys() <= values.keys()
 
 
 def _deformations(pretext: PretextConfig) -> str:
@@ -286,7 +295,7 @@ def text(value: Any) -> str:
         >>> text({"n": 20, "interval": [0.831, 0.872]})
         'n 20; interval 0.831, 0.872'
     """
-    if value is None or value in ([], ()):
+    if value is None or value in ([], (), {}):
         return "—"
     if isinstance(value, bool):
         return "yes" if value else "no"

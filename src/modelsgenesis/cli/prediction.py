@@ -32,7 +32,7 @@ _AXES = {"x": 0, "y": 1, "z": 2}
 def predict(
     model: Annotated[str, Argument(help="A fine-tuned model: a run, a folder, a folder of folds, or org/repo.")],
     scans: Annotated[
-        list[str], Argument(metavar="INPUT...", help="Files, a folder, a DICOM series, a glob, an .npz; or channels.")
+        list[str], Argument(metavar="INPUT...", help="Files, a folder, a DICOM series, a glob; or channels.")
     ],
     output: Annotated[
         Path | None,

@@ -1,7 +1,7 @@
 """Hyperparameters of pretraining: the deformations and their ablation, the data, the named recipes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeVar
 
 from modelsgenesis.configs.base import (
@@ -38,6 +38,7 @@ class PretextConfig(Config):
         inpainting_share: Share of the painted samples that is in-painted; the others are out-painted.
         painting_fill: Value of painted voxels: noise, one value per voxel, as in the release, or one constant per
             sample, as in the paper.
+        others: Probability of each further deformation, by its name in `pretext.deformations.DEFORMATIONS`.
     """
 
     flip_probability: Share = 0.4
@@ -49,6 +50,7 @@ class PretextConfig(Config):
     painting_probability: Share = 0.9
     inpainting_share: Share = 0.2
     painting_fill: Literal["noise", "constant"] = "noise"
+    others: dict[str, Share] = field(default_factory=dict)
 
 
 # By the fields' names, so that a deformation that is added later is off here too.

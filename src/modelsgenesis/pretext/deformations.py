@@ -1,10 +1,10 @@
 """The deformations in their order: flip, local shuffling, non-linear intensity, in- or out-painting.
 
-Each is a function of a batch, a seed per sample and the configuration. A new one draws from a `Stream` of its own and
-stands in `Deformation.__call__` where its turn is.
+Each is a function of a batch, a seed per sample and the configuration, and draws random numbers from a stream of its
+own. `DEFORMATIONS` lists those that only the input of the network sees; a flip is one of input and target alike.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from einops import rearrange, reduce
@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from modelsgenesis.configs import PretextConfig
-from modelsgenesis.errors import ShapeError
-from modelsgenesis.pretext.random import CounterRNG, Stream, hashed_noise
+from modelsgenesis.errors import ConfigurationError, ShapeError
+from modelsgenesis.pretext.random import draw_words, hashed_noise, take, uniform
 from modelsgenesis.pretext.shuffling import shuffle
 
 # A curve is a chain of 1,024 straight pieces, read at 4,096 even intervals of intensity: a voxel finds its interval
@@ -49,6 +49,12 @@ class Deformation:
 
     def __init__(self, config: PretextConfig | None = None) -> None:
         self.config = config or PretextConfig()
+        for name in self.config.others:
+            if name not in DEFORMATIONS or hasattr(self.config, f"{name}_probability"):
+                raise ConfigurationError(
+                    f"pretext.others: received {name!r}, expected a deformation that has no field of its own;"
+                    " add it to modelsgenesis.pretext.deformations.DEFORMATIONS"
+                )
 
     @torch.no_grad()
     def __call__(self, batch: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,34 +70,32 @@ class Deformation:
         Raises:
             ShapeError: The batch has the wrong axes, dtype or range, or there is not one seed per sample.
         """
-        check_batch(batch, seeds)
+        if batch.ndim not in (4, 5) or batch.numel() == 0 or batch.dtype not in (torch.float32, torch.bfloat16):
+            raise ShapeError(
+                f"batch of {batch.dtype} and shape {tuple(batch.shape)}: expected float32 or bfloat16 and [batch, "
+                "channels, *spatial] with two or three spatial axes and no empty one; see batch.float() and batch[None]"
+            )
+        if seeds.dtype != torch.int64 or seeds.shape != batch.shape[:1]:
+            raise ShapeError(
+                f"seeds: received {seeds.dtype} of shape {tuple(seeds.shape)} for a batch of {len(batch)}, expected "
+                "int64 [batch]; draw_seeds makes them"
+            )
+        low, high = torch.stack(torch.aminmax(batch)).tolist()
+        if not (low >= 0 and high <= 1):  # this refuses NaN too
+            raise ShapeError(
+                f"batch with values in [{low:g}, {high:g}]: the deformations assume [0, 1]; "
+                "prepare scans by an intensity window or percentiles, not by z-scores"
+            )
         batch, seeds = batch.contiguous(), seeds.to(batch.device)
         part = max(_CACHED_VALUES // batch[0].numel(), 1) if batch.device.type == "cpu" else len(batch)
-        targets, deformed = [], []
+        pairs: list[tuple[Tensor, Tensor]] = []
         for samples, keys in zip(batch.split(part), seeds.split(part), strict=True):
-            targets.append(flip(samples, keys, self.config))
-            shuffled = shuffle(targets[-1], keys, self.config)
-            deformed.append(paint(change_intensity(shuffled, keys, self.config), keys, self.config))
-        return torch.cat(deformed), torch.cat(targets)
-
-
-def check_batch(batch: Tensor, seeds: Tensor) -> None:
-    """Refuse a batch that the deformations would spoil; errors as of `Deformation`."""
-    if batch.ndim not in (4, 5) or batch.numel() == 0:
-        raise ShapeError(
-            f"batch of shape {tuple(batch.shape)}: expected [batch, channels, *spatial] with two or three "
-            "spatial axes and no empty one; add the missing axes with batch[None]"
-        )
-    if batch.dtype not in (torch.float32, torch.bfloat16):
-        raise ShapeError(f"batch of {batch.dtype}: expected float32 or bfloat16; convert it with batch.float()")
-    if len(seeds) != len(batch):
-        raise ShapeError(f"seeds: received {len(seeds)} for a batch of {len(batch)}, expected one per sample")
-    low, high = torch.stack(torch.aminmax(batch)).tolist()
-    if not (low >= 0 and high <= 1):  # this refuses NaN too
-        raise ShapeError(
-            f"batch with values in [{low:g}, {high:g}]: the deformations assume [0, 1]; "
-            "prepare scans by an intensity window or percentiles, not by z-scores"
-        )
+            deformed = target = flip(samples, keys, self.config)
+            for deform in DEFORMATIONS.values():
+                deformed = deform(deformed, keys, self.config)
+            pairs.append((deformed, target))
+        deformed, target = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        return deformed, target
 
 
 def flip(batch: Tensor, seeds: Tensor, config: PretextConfig) -> Tensor:
@@ -106,10 +110,10 @@ def flip(batch: Tensor, seeds: Tensor, config: PretextConfig) -> Tensor:
         Zhou et al. 2021. The release draws the axis over (channel, x, y), so that z never flips and one draw
         in three does nothing; here it is drawn over the spatial axes.
     """
-    axes, limit = batch.ndim - 2, config.flip_limit
-    rng = CounterRNG(seeds, Stream.FLIP, 2 * limit)
-    continues = (rng.uniform(limit) < config.flip_probability).cumprod(dim=1)  # [b, limit]; ends at the first tails
-    flips = functional.one_hot(rng.integers(0, axes - 1, limit), axes)  # [b, limit, axes]
+    axes = batch.ndim - 2
+    coins, turns = draw_words(seeds, "flip", 2, config.flip_limit).unbind(dim=1)  # each [b, limit]
+    continues = (uniform(coins) < config.flip_probability).cumprod(dim=1)  # ends at the first tails
+    flips = functional.one_hot(take(turns, axes)[0], axes)  # [b, limit, axes]
     is_flipped = reduce(flips * continues[:, :, None], "b limit axes -> b axes", "sum") % 2 == 1  # two cancel out
     flipped = batch.clone()
     for axis in range(axes):
@@ -131,33 +135,19 @@ def change_intensity(batch: Tensor, seeds: Tensor, config: PretextConfig) -> Ten
     References:
         Zhou et al. 2021, non-linear intensity transformation.
     """
-    rng = CounterRNG(seeds, Stream.INTENSITY, 6)
-    chance, direction = rng.uniform(2).unbind(dim=1)
-    intercepts, slopes = curve_lines(rng.uniform(2, 2), is_increasing=direction < 0.5)
-    is_applied = (chance < config.intensity_probability)[:, None]  # to the others, the line with intercept 0, slope 1
-    return map_by_lines(batch, torch.where(is_applied, intercepts, 0.0), torch.where(is_applied, slopes, 1.0))
+    chance, direction, *control = uniform(draw_words(seeds, "intensity", 6)).unbind(dim=1)
+    is_applied = chance < config.intensity_probability
+    return map_by_curve(batch, torch.stack(control, dim=1).view(-1, 2, 2), direction < 0.5, is_applied)
 
 
-def map_by_lines(batch: Tensor, intercepts: Tensor, slopes: Tensor) -> Tensor:
-    """Map intensities by straight lines over even intervals: [b, intervals + 1] of each sample, see `curve_lines`."""
-    values = rearrange(batch.float(), "b ... -> b (...)")
-    line = (values * _INTERVALS).int()  # of its own sample; the next line makes it one of all samples' lines
-    line += torch.arange(len(batch), dtype=torch.int32, device=batch.device)[:, None] * slopes.shape[1]
-    line = line.flatten()
-    mapped = intercepts.flatten().index_select(0, line)
-    mapped.addcmul_(slopes.flatten().index_select(0, line), values.flatten())
-    return mapped.clamp_(0, 1).view(batch.shape).to(batch.dtype)  # rounding could leave [0, 1]
-
-
-def curve_lines(control: Tensor, is_increasing: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the curve of each sample as a straight line over each of many even intervals of intensity.
+def map_by_curve(batch: Tensor, control: Tensor, is_increasing: Tensor, is_applied: Tensor) -> Tensor:
+    """Map the intensities of each sample by its curve, read as a straight line over each of many even intervals.
 
     Args:
+        batch: [b, ...] in [0, 1].
         control: float32 [b, 2, 2], the two control points as (abscissa, ordinate) in the unit square.
         is_increasing: bool [b]; a decreasing map starts at 1 and ends at 0.
-
-    Returns:
-        Intercepts and slopes, float32 [b, intervals + 1]; the last is for the intensity 1 alone.
+        is_applied: bool [b]; the other samples keep their values.
     """
     t = torch.linspace(0, 1, _CURVE_POINTS, device=control.device)
     first, second = control[..., None].unbind(dim=1)  # each [b, 2, 1]
@@ -173,8 +163,18 @@ def curve_lines(control: Tensor, is_increasing: Tensor) -> tuple[Tensor, Tensor]
     x_left, x_right = x.gather(1, right - 1), x.gather(1, right)
     weight = ((x_right - grid) / (x_right - x_left).clamp_min_(1e-12)).clamp_(0, 1)  # of the left neighbour
     heights = torch.lerp(y.gather(1, right), y.gather(1, right - 1), weight)
+    # A line for each interval, the last for the intensity 1 alone; that of samples to be kept is y = x.
     slopes = heights.diff(dim=1, append=2 * heights[:, -1:] - heights[:, -2:-1]) * _INTERVALS
-    return heights - slopes * grid, slopes
+    intercepts = torch.where(is_applied[:, None], heights - slopes * grid, 0.0).flatten()
+    slopes = torch.where(is_applied[:, None], slopes, 1.0).flatten()
+
+    values = rearrange(batch.float(), "b ... -> b (...)")
+    line = (values * _INTERVALS).int()  # of its own sample; the next line makes it one of all samples' lines
+    line += torch.arange(len(batch), dtype=torch.int32, device=batch.device)[:, None] * (_INTERVALS + 1)
+    line = line.flatten()
+    mapped = intercepts.index_select(0, line)
+    mapped.addcmul_(slopes.index_select(0, line), values.flatten())
+    return mapped.clamp_(0, 1).view(batch.shape).to(batch.dtype)  # rounding could leave [0, 1]
 
 
 def paint(batch: Tensor, seeds: Tensor, config: PretextConfig) -> Tensor:
@@ -194,13 +194,23 @@ def paint(batch: Tensor, seeds: Tensor, config: PretextConfig) -> Tensor:
         Zhou et al. 2021, in-painting and out-painting (inner- and outer-cutout). The paper fills with a
         constant, the release with noise; noise is the default.
     """
-    outside, starts, stops, noise_keys = draw_boxes(batch.shape[2:], seeds, config)
-    if config.painting_fill == "noise":
-        fill = hashed_noise(noise_keys, batch[0].numel()).view(batch.shape)
-    else:
-        fill = hashed_noise(noise_keys, 1).view(-1, *(1,) * (batch.ndim - 1))
-    mask = painted_mask(outside, starts, stops, batch.shape[2:])
-    return torch.where(mask[:, None], fill.to(batch.dtype), batch)
+    shape = batch.shape[2:]
+    outside, starts, stops, noise_keys = draw_boxes(shape, seeds, config)
+    # A box is the product of intervals, one per axis, and the five boxes of a sample are five bits of one byte: a voxel
+    # has the bit of a box along an axis if its coordinate lies in the interval, and `&` over the axes leaves the bits
+    # of the boxes that hold the voxel. So the full volume is passed over once for all boxes.
+    bit = 2 ** torch.arange(_BOXES, device=starts.device)[:, None]
+    covering = starts.new_full((1,) * (1 + len(shape)), 2**_BOXES - 1, dtype=torch.uint8)
+    for axis, side in enumerate(shape):
+        place = torch.arange(side, device=starts.device)
+        inside = (starts[..., axis, None] <= place) & (place < stops[..., axis, None])
+        bits = reduce(inside * bit, "b boxes side -> b side", "sum").to(torch.uint8)
+        covering = covering & bits.view(-1, *(side if other == axis else 1 for other in range(len(shape))))
+    painted = (covering.clamp_(max=1) ^ outside.view(-1, *(1,) * len(shape))).view(torch.bool)  # [b, *spatial]
+    one_each = config.painting_fill == "noise"
+    fill = hashed_noise(noise_keys, batch[0].numel() if one_each else 1)
+    fill = fill.view(batch.shape if one_each else (-1, *(1,) * (batch.ndim - 1)))
+    return torch.where(painted[:, None], fill.to(batch.dtype), batch)
 
 
 def draw_boxes(shape: Sequence[int], seeds: Tensor, config: PretextConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -212,35 +222,30 @@ def draw_boxes(shape: Sequence[int], seeds: Tensor, config: PretextConfig) -> tu
         stops: int64 [b, boxes, axes], one past its last voxel; a box that is not used stops where it starts.
         noise_keys: int64 [b], from which the fill of every voxel follows.
     """
-    rng = CounterRNG(seeds, Stream.PAINTING, 3 + _BOXES * (3 * len(shape) + 1))
-    painting, kind = rng.uniform(2).unbind(dim=1)
-    noise_keys = rng.words(1)[:, 0]
-    painted = painting < config.painting_probability
-    outside = painted & (kind >= config.inpainting_share)
-    size = torch.tensor(tuple(shape), device=painting.device)
-    inner = rng.integers((size // 6).clamp_min(1), (size // 3).clamp_min(1), _BOXES, len(shape))
-    outer = size - rng.integers(3 * size // 7, 4 * size // 7, _BOXES, len(shape))
+    each = _BOXES * len(shape)  # a number for every side of every box
+    words = draw_words(seeds, "painting", 3 + 3 * each + _BOXES)
+    painting, kind, noise_keys = words[:, :3].unbind(dim=1)
+    inner, outer, places = words[:, 3:-_BOXES].unflatten(1, (3, _BOXES, len(shape))).unbind(dim=1)
+    painted = uniform(painting) < config.painting_probability
+    outside = painted & (uniform(kind) >= config.inpainting_share)
+    size = torch.tensor(tuple(shape), device=seeds.device)
+    shortest, longest = (size // 6).clamp_min(1), (size // 3).clamp_min(1)
+    inner = shortest + take(inner, longest - shortest + 1)[0]
+    outer = size - 3 * size // 7 - take(outer, 4 * size // 7 - 3 * size // 7 + 1)[0]
     sides = torch.where(rearrange(outside, "b -> b 1 1"), outer, inner)
     border = ((size - sides) // 2).clamp_max(_BORDER)
-    starts = rng.integers(border, size - sides - border, _BOXES, len(shape))
-    continues = rng.uniform(_BOXES) < _ANOTHER
+    starts = border + take(places, size - sides - 2 * border + 1)[0]
+    continues = uniform(words[:, -_BOXES:]) < _ANOTHER
     continues[:, 0] |= outside  # the first box of out-painting is always there
     used = continues.cumprod(dim=1) * painted[:, None]
     return outside, starts, starts + sides * used[:, :, None], noise_keys
 
 
-def painted_mask(outside: Tensor, starts: Tensor, stops: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return which voxels are painted, bool [b, *spatial]; arguments as `draw_boxes` returns them.
-
-    A box is the product of intervals, one per axis, and the five boxes of a sample are five bits of one byte: a voxel
-    has the bit of a box along an axis if its coordinate lies in the interval, and `&` over the axes leaves the bits
-    of the boxes that hold the voxel. So the full volume is passed over once for all boxes.
-    """
-    bit = 2 ** torch.arange(_BOXES, device=starts.device)[:, None]
-    covering = starts.new_full((1,) * (1 + len(shape)), 2**_BOXES - 1, dtype=torch.uint8)
-    for axis, side in enumerate(shape):
-        place = torch.arange(side, device=starts.device)
-        inside = (starts[..., axis, None] <= place) & (place < stops[..., axis, None])
-        bits = reduce(inside * bit, "b boxes side -> b side", "sum").to(torch.uint8)
-        covering = covering & bits.view(-1, *(side if other == axis else 1 for other in range(len(shape))))
-    return (covering.clamp_(max=1) ^ outside.view(-1, *(1,) * len(shape))).view(torch.bool)
+# In the order in which they follow one another. A new deformation is a function and a line here: its probability is
+# `config.others["name"]`, which `--set pretext.others.name=0.5` sets, and its random numbers are those of
+# `draw_words(seeds, "name", ...)`. Runs and cards record it, and what the other deformations draw stays as it is.
+DEFORMATIONS: dict[str, Callable[[Tensor, Tensor, PretextConfig], Tensor]] = {
+    "shuffle": shuffle,
+    "intensity": change_intensity,
+    "painting": paint,
+}

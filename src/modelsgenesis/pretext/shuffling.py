@@ -27,7 +27,7 @@ from torch import Tensor
 
 from modelsgenesis.configs import PretextConfig
 from modelsgenesis.errors import ShapeError
-from modelsgenesis.pretext.random import CounterRNG, Stream, take
+from modelsgenesis.pretext.random import draw_words, take, uniform
 
 _CACHED_VOXELS = 2**17  # voxels at a time on a CPU: what is worked out for them stays in its cache
 _ENTRIES = 2**19  # of the table of permutations: 4 MB; random access to more is slow
@@ -56,14 +56,30 @@ def shuffle(batch: Tensor, seeds: Tensor, config: PretextConfig) -> Tensor:
         Zhou et al. 2021, local pixel shuffling.
     """
     deformed = batch.clone()
-    applied = CounterRNG(seeds, Stream.SHUFFLING, 1).uniform(1)[:, 0] < config.shuffle_probability
-    chosen = applied.nonzero()[:, 0]
-    if len(chosen):
-        table = window_table(tuple(batch.shape[2:]), config.shuffle_fraction, batch.device)
-        windows = draw_windows(table, seeds[chosen], config.shuffle_windows)
-        values = rearrange(batch[chosen], "k c x ... -> c (k x) (...)")
-        shuffled = rearrange(permute(values, *windows, table), "c (k x) plane -> k c x plane", k=len(chosen))
-        deformed[chosen] = shuffled.reshape(-1, *batch.shape[1:])
+    chosen = (uniform(draw_words(seeds, "shuffle", 1)[:, 0]) < config.shuffle_probability).nonzero()[:, 0]
+    if not len(chosen):
+        return deformed
+    table = window_table(tuple(batch.shape[2:]), config.shuffle_fraction, batch.device)
+    origins, sides, variants = draw_windows(table, seeds[chosen], config.shuffle_windows)
+    values = rearrange(batch[chosen], "k c x ... -> c (k x) (...)")  # the planes of all samples one after another
+    shuffled = torch.empty_like(values)
+    planes, plane = values.shape[1:]
+    last = last_window_per_voxel(table, sides, ravel(origins, table.shape)).reshape(planes, plane)
+    lookup = window_lookup(table, origins, sides, variants)
+    step = max(_CACHED_VOXELS // plane, 1) if batch.device.type == "cpu" else planes
+    reach = table.longest[0] - 1  # planes between a voxel and the farthest that it can come from
+    for begin in range(0, planes, step):
+        end = min(begin + step, planes)
+        number = torch.arange(begin, end, dtype=torch.int32, device=batch.device)
+        window = last[begin:end].int()
+        window += (number // table.shape[0] * (config.shuffle_windows + 1))[:, None]
+        source = sources(window.view(-1), number % table.shape[0], lookup, table)
+        lowest, highest = max(begin - reach, 0), min(end + reach, planes)
+        source -= lowest * plane
+        for given, result in zip(values, shuffled, strict=True):  # channel by channel
+            near = given[lowest:highest].clone()  # read in order it lies in the cache when read at random
+            torch.index_select(near.view(-1), 0, source, out=result[begin:end].view(-1))
+    deformed[chosen] = rearrange(shuffled, "c (k x) plane -> k c x plane", k=len(chosen)).reshape(-1, *batch.shape[1:])
     return deformed
 
 
@@ -76,46 +92,13 @@ def draw_windows(table: "WindowTable", seeds: Tensor, windows: int) -> tuple[Ten
         variants: int64 [k, windows], in which of its ways a window is permuted; see `WindowTable`.
     """
     axes = len(table.shape)
-    rng = CounterRNG(seeds, Stream.WINDOWS, (axes + 1) * windows)
+    words = draw_words(seeds, "windows", axes + 1, windows)
     size, longest = torch.tensor([table.shape, table.longest], device=seeds.device)[..., None]
-    sides, rest = take(rng.words(axes, windows), longest)
+    sides, rest = take(words[:, :axes], longest)
     sides += 1
     origins, _ = take(rest, size - sides + 1)  # the rest of the same word: half the hashing
-    variants, _ = take(rng.words(windows), sides.prod(dim=1) * table.permutations)
+    variants, _ = take(words[:, axes], sides.prod(dim=1) * table.permutations)
     return origins, sides, variants
-
-
-def permute(values: Tensor, origins: Tensor, sides: Tensor, variants: Tensor, table: "WindowTable") -> Tensor:
-    """Permute the voxels of k samples window by window.
-
-    Args:
-        values: [c, k * x, plane], the channels of all planes along the first axis.
-        origins: As `draw_windows` returns them.
-        sides: Likewise.
-        variants: Likewise.
-        table: Table of the shape of patch.
-
-    Returns:
-        The same shape.
-    """
-    device, (planes, plane), windows = values.device, values.shape[1:], variants.shape[1]
-    last = last_window_per_voxel(table, sides, ravel(origins, table.shape)).reshape(planes, plane)
-    lookup = window_lookup(table, origins, sides, variants)
-    shuffled = torch.empty_like(values)
-    step = max(_CACHED_VOXELS // plane, 1) if device.type == "cpu" else planes
-    reach = table.longest[0] - 1  # planes between a voxel and the farthest that it can come from
-    for begin in range(0, planes, step):
-        end = min(begin + step, planes)
-        number = torch.arange(begin, end, dtype=torch.int32, device=device)
-        window = last[begin:end].int()
-        window += (number // table.shape[0] * (windows + 1))[:, None]
-        source = sources(window.view(-1), number % table.shape[0], lookup, table)
-        lowest, highest = max(begin - reach, 0), min(end + reach, planes)
-        source -= lowest * plane
-        for given, result in zip(values, shuffled, strict=True):
-            near = given[lowest:highest].clone()  # read in order it lies in the cache when read at random
-            torch.index_select(near.view(-1), 0, source, out=result[begin:end].view(-1))
-    return shuffled
 
 
 def window_lookup(table: "WindowTable", origins: Tensor, sides: Tensor, variants: Tensor) -> Tensor:
@@ -141,7 +124,7 @@ def window_lookup(table: "WindowTable", origins: Tensor, sides: Tensor, variants
     # entered at the remainder, which makes variants + p voxels. The origin is taken off, since voxels are counted from
     # that of the patch.
     start = table.starts[numbers] + variants + permutation * voxels - ravel(origins, along)
-    whole = strides(table.shape)[:-1]
+    whole = table.strides[:-1]
     lookup = torch.zeros(1 + len(along), samples, windows + 1, dtype=torch.int32, device=firsts.device)
     for row, none, each in zip(lookup, (0, *whole, 0), (start, *reversed(steps), firsts), strict=True):
         row[:, 0] = none
@@ -167,7 +150,7 @@ def sources(window: Tensor, planes: Tensor, lookup: Tensor, table: "WindowTable"
     axes = [planes, *others]
     entry = start.index_select(0, window)
     other = torch.empty_like(entry)
-    for step, place, stride in zip(steps, axes, strides(table.shape), strict=False):
+    for step, place, stride in zip(steps, axes, table.strides, strict=False):
         torch.index_select(step, 0, window, out=other)
         other.view(-1, len(place), stride).mul_(place[:, None])
         entry += other
@@ -178,46 +161,12 @@ def sources(window: Tensor, planes: Tensor, lookup: Tensor, table: "WindowTable"
 
 
 @dataclass(frozen=True)
-class BlockCover:
-    """A window of any side along one axis as the union of a few blocks of one of two lengths.
-
-    Attributes:
-        blocks: Blocks of each window; they may overlap.
-        lengths: 1, or 1 and a longer one. The longest that fits into a window covers it.
-
-    Example:
-        >>> cover = BlockCover.of(longest=12, adjacent=False)
-        >>> cover.lengths, cover.starts(3), cover.starts(11)
-        ((1, 4), [0, 1, 2], [0, 4, 7])
-    """
-
-    blocks: int
-    lengths: tuple[int, ...]
-
-    @classmethod
-    def of(cls, longest: int, *, adjacent: bool) -> "BlockCover":
-        """Return the cover for sides up to `longest` along an axis that is adjacent in memory, or is not."""
-        if longest == 1 or (adjacent and longest <= _ADJACENT):
-            return cls(longest, (1,))
-        blocks = next(count for count in range(1, longest) if count * (count + 1) >= longest)
-        return cls(blocks, (1, blocks + 1))
-
-    def level(self, side: int) -> int:
-        """Return which length covers a window of this side."""
-        return sum(length <= side for length in self.lengths) - 1
-
-    def starts(self, side: int) -> list[int]:
-        """Return where in a window of this side the blocks start, evenly from its first to its last voxel."""
-        length = self.lengths[self.level(side)]
-        return [math.ceil(block * (side - length) / max(self.blocks - 1, 1)) for block in range(self.blocks)]
-
-
-@dataclass(frozen=True)
 class WindowTable:
     """Everything about windows that does not depend on the draw.
 
     Attributes:
         shape: Sides of the patch.
+        strides: Voxels from one to the next along each axis.
         longest: The longest window side along each axis. Window shapes are numbered from (1, 1, 1), the last
             axis fastest.
         permutations: Uniformly random permutations that are kept for each window shape. Each is read from any
@@ -225,29 +174,20 @@ class WindowTable:
         starts: int64 [shapes], where in `sources` the permutations of a window shape start.
         sources: int32; first the number of every voxel of the patch, then permutation after permutation,
             each twice in a row. An entry of these is the distance of a voxel from the first of its window.
-        covers: Cover of windows by blocks along each axis.
+        blocks: Length of the longer blocks along each axis, 1 where there are none.
         points: For each axis int64 [blocks, longest], where the blocks of a window of side 1, 2, … start; the
             sum over the axes counts from its first voxel, in maps of the patch laid one after another,
             one map for each combination of block lengths.
     """
 
     shape: tuple[int, ...]
+    strides: tuple[int, ...]
     longest: tuple[int, ...]
     permutations: int
     starts: Tensor
     sources: Tensor
-    covers: tuple[BlockCover, ...]
+    blocks: tuple[int, ...]
     points: tuple[Tensor, ...]
-
-
-def strides(shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the elements from one to the next along each axis of a contiguous array.
-
-    Example:
-        >>> strides((64, 64, 32))
-        (2048, 32, 1)
-    """
-    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 def ravel(places: Tensor, sides: Sequence[Tensor | int]) -> Tensor:
@@ -283,39 +223,54 @@ def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) ->
             f"use smaller patches or a shuffle_fraction above {fraction}"
         )
     permutations = max(_ENTRIES // entries, 1)
-    windows = product(*(range(1, side + 1) for side in longest))
-    whole = torch.arange(math.prod(shape), dtype=torch.int32)
-    sources = [whole, *(_permutations(number, window, shape, permutations) for number, window in enumerate(windows))]
-    covers = tuple(BlockCover.of(side, adjacent=axis == len(shape) - 1) for axis, side in enumerate(longest))
+    voxels = torch.arange(math.prod(shape)).view(shape)
+    sources = [voxels.flatten().int()]
+    for number, window in enumerate(product(*(range(1, side + 1) for side in longest))):
+        own = voxels[tuple(map(slice, window))].flatten()
+        words = draw_words(torch.tensor([number]), "table", permutations, len(own))[0]
+        orders = own[words.argsort(dim=1, stable=True)]
+        sources.append(repeat(orders, "count voxels -> (count twice voxels)", twice=2).int())
+    blocks, points, maps = [], [], len(voxels.flatten())
+    for axis in reversed(range(len(shape))):  # the maps of the last axis' two lengths lie side by side
+        block, starts = cover_by_blocks(longest[axis], adjacent=axis == len(shape) - 1)
+        of_longer = torch.arange(1, longest[axis] + 1) >= block
+        points.insert(0, (starts * voxels.stride(axis) + (of_longer & (block > 1)) * maps).to(device))
+        blocks.insert(0, block)
+        maps *= 1 + (block > 1)
     return WindowTable(
         shape=shape,
+        strides=voxels.stride(),
         longest=longest,
         permutations=permutations,
         starts=torch.tensor(list(accumulate(map(len, sources)))[:-1], device=device),
         sources=torch.cat(sources).to(device),
-        covers=covers,
-        points=tuple(points.to(device) for points in _points(shape, longest, covers)),
+        blocks=tuple(blocks),
+        points=tuple(points),
     )
 
 
-def _permutations(number: int, window: tuple[int, ...], shape: tuple[int, ...], count: int) -> Tensor:
-    """Return the voxels of a window in `count` random orders, each twice in a row, int32."""
-    voxels = torch.arange(math.prod(shape)).view(shape)[tuple(map(slice, window))].flatten()
-    rng = CounterRNG(torch.tensor([number]), Stream.TABLE, count * len(voxels))
-    order = rng.words(count, len(voxels))[0].argsort(dim=1, stable=True)
-    return repeat(voxels[order], "count voxels -> (count twice voxels)", twice=2).int()
+def cover_by_blocks(longest: int, *, adjacent: bool) -> tuple[int, Tensor]:
+    """Cover windows of any side along an axis by a few blocks of one of two lengths, which may overlap.
 
+    Args:
+        longest: The longest window side.
+        adjacent: Whether voxels along the axis are adjacent in memory.
 
-def _points(shape: tuple[int, ...], longest: tuple[int, ...], covers: tuple[BlockCover, ...]) -> list[Tensor]:
-    """Return the `points` of a `WindowTable`."""
-    points = []
-    maps = strides([len(cover.lengths) for cover in covers])
-    for cover, side, stride, next_map in zip(covers, longest, strides(shape), maps, strict=True):
-        sides = range(1, side + 1)
-        starts = torch.tensor([cover.starts(side) for side in sides]) * stride
-        starts += torch.tensor([[cover.level(side)] for side in sides]) * next_map * math.prod(shape)
-        points.append(starts.T.contiguous())
-    return points
+    Returns:
+        The length of the longer blocks, which cover the windows that they fit into; blocks of length 1 cover the
+        others, or, if it is 1, all. And int64 [blocks, longest], where in a window of side 1, 2, … the blocks start.
+
+    Example:
+        >>> length, starts = cover_by_blocks(12, adjacent=False)
+        >>> length, starts[:, 2].tolist(), starts[:, 10].tolist()
+        (4, [0, 1, 2], [0, 4, 7])
+    """
+    single = longest == 1 or (adjacent and longest <= _ADJACENT)
+    count = longest if single else next(count for count in range(1, longest) if count * (count + 1) >= longest)
+    length = 1 if single else count + 1
+    sides, blocks = torch.arange(1, longest + 1), torch.arange(count)[:, None]
+    room = sides - torch.where(sides >= length, length, 1)
+    return length, -(-blocks * room // max(count - 1, 1))  # evenly from the first voxel to the last, rounded up
 
 
 def last_window_per_voxel(table: WindowTable, sides: Tensor, firsts: Tensor) -> Tensor:
@@ -336,7 +291,7 @@ def last_window_per_voxel(table: WindowTable, sides: Tensor, firsts: Tensor) -> 
     samples, windows = firsts.shape
     voxels = math.prod(table.shape)
     counted = torch.int16 if windows < 2**15 else torch.int32
-    levels = [len(cover.lengths) for cover in table.covers]
+    levels = [1 + (block > 1) for block in table.blocks]
     maps = torch.zeros(samples, *levels, voxels, dtype=counted, device=firsts.device)
     sample = torch.arange(samples, device=firsts.device)[:, None] * maps[0].numel()
     # [blocks, k * windows]: the blocks of one window after another would wait for the same lines of memory.
@@ -347,10 +302,10 @@ def last_window_per_voxel(table: WindowTable, sides: Tensor, firsts: Tensor) -> 
         points = (points[:, None] + of_axis).flatten(0, 1)
     order = torch.arange(1, windows + 1, dtype=counted, device=firsts.device).repeat(len(points) * samples)
     maps.view(-1).scatter_reduce_(0, points.view(-1), order, "amax")
-    for cover, stride in zip(table.covers, strides(table.shape), strict=True):
+    for block, stride in zip(table.blocks, table.strides, strict=True):
         single, *longer = maps.unbind(1)
         for blocks in longer:
-            for shift in range(0, cover.lengths[1] * stride, stride):
+            for shift in range(0, block * stride, stride):
                 target = single[..., shift:]  # no border is crossed, since no block crosses one
                 torch.maximum(target, blocks[..., : voxels - shift], out=target)
         maps = single

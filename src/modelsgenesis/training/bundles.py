@@ -1,11 +1,12 @@
 """What training writes into the bundle of a run."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
+import torch
 from torch import nn
 
 from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
@@ -21,10 +22,19 @@ from modelsgenesis.training.distributed import world_size
 from modelsgenesis.training.run import Run
 from modelsgenesis.training.trainer import Progress
 
+Made = TypeVar("Made")
+
 
 def network_config(network: nn.Module) -> NetworkConfig:
     """Return the shape of a network of this package."""
     return cast("NetworkConfig", network.config)
+
+
+def seeded(seed: int, make: Callable[[], Made]) -> Made:
+    """Return what `make` makes with a global generator of this seed, which initialisation draws from."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return make()
 
 
 def save_run_bundle(

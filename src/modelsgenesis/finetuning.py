@@ -9,9 +9,8 @@ from typing import Any, cast
 from torch import nn
 
 from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, PredictionConfig, SegmentationConfig
-from modelsgenesis.data import LabelledData, PreparedCases, read_labelled, sample_data
-from modelsgenesis.data.labelled import digest_files
-from modelsgenesis.data.labelled.reading import find_task
+from modelsgenesis.data.cases import LabelledData, PreparedCases, digest_files, sample_data
+from modelsgenesis.data.labelled import find_task, read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError
 from modelsgenesis.files import parsing, read_json
 from modelsgenesis.hardware import Hardware, choose_hardware

@@ -21,6 +21,7 @@ from modelsgenesis.data.preparation import prepare as prepare
 from modelsgenesis.data.preparation import prepare_label as prepare_label
 from modelsgenesis.data.preparation import to_native as to_native
 from modelsgenesis.data.reading import read_volume as read_volume
+from modelsgenesis.data.volume import Geometry as Geometry
 from modelsgenesis.data.volume import ScanReference as ScanReference
 from modelsgenesis.data.volume import SkippedScan as SkippedScan
 from modelsgenesis.data.volume import Volume as Volume

@@ -16,7 +16,7 @@ from modelsgenesis.configs import (
     require_patch_size,
 )
 from modelsgenesis.configs.base import plain
-from modelsgenesis.data import LabelledData
+from modelsgenesis.data.cases import LabelledData
 from modelsgenesis.errors import DataError
 from modelsgenesis.files import parsing, read_csv, read_json, sha256_of, write_csv, write_json
 from modelsgenesis.hardware import Hardware

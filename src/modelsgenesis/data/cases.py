@@ -16,9 +16,9 @@ import torch
 
 from modelsgenesis.configs import CONTRACTS, InputContract
 from modelsgenesis.data import images
-from modelsgenesis.data.names import channel_order
+from modelsgenesis.data.finding import channel_order
 from modelsgenesis.data.preparation import interpolate, prepare, prepare_label
-from modelsgenesis.data.reading import read_volume
+from modelsgenesis.data.reading import read_volume, reader_of
 from modelsgenesis.data.volume import COLOUR, ScanReference, Volume, file_stem, spacing_of
 from modelsgenesis.errors import DataError, GenesisError, ScanError, ShapeError, printable
 from modelsgenesis.files import parsing, replacing, sha256_of
@@ -187,18 +187,19 @@ def sample_data() -> LabelledData:
     """
     organs = {"background": (0,), "liver": (5,), "spleen": (1,), "back muscles": (86, 87)}
     labels, scans = sample_folder() / "labels", sorted((sample_folder() / "images").iterdir())
-    pairs = [(scan, labels / scan.name) for scan in scans if (labels / scan.name).exists()]
+    scans = [scan for scan in scans if (labels / scan.name).exists()]
     return LabelledData(
         name="embedded sample of CT",
         task="segmentation",
         cases=tuple(
-            LabelledCase(name=file_stem(scan), patient=file_stem(scan), images=(FileImage(path=scan),), mask=mask)
-            for scan, mask in pairs
+            LabelledCase(name=name, patient=name, images=(FileImage(path=scan),), mask=labels / scan.name, part=part)
+            for name, scan, part in zip(map(file_stem, scans), scans, ("training", "test"), strict=True)
         ),
         labels=tuple(organs),
         values=tuple(organs.values()),
         others_are_background=True,  # the 100 other structures of TotalSegmentator
         modality="ct",
+        notes=("the data is the embedded sample of two CT patients, which proves nothing",),
     )
 
 
@@ -259,7 +260,7 @@ def read_mask(path: Path) -> Volume:
         ScanError: It is a picture in colour, with an alpha channel or of a format that changes numbers, or it cannot be
             read, or a value is farther than 0.001 from a whole number, not finite, or too large.
     """
-    picture = path.name.lower().endswith(images.SUFFIXES)
+    picture = reader_of(path) == "images"
     mask = images.read_labels(path) if picture else read_volume(path)
     if COLOUR in mask.notes:
         raise ScanError(f"{path}: is in colour; expected one channel of the numbers of structures")

@@ -17,9 +17,7 @@ from modelsgenesis.data.cases import LabelledData as LabelledData
 from modelsgenesis.data.cases import LabelledTask, read_mask
 from modelsgenesis.data.cases import data_contract as data_contract
 from modelsgenesis.data.cases import prepare_case as prepare_case
-from modelsgenesis.data.finding import scan_sources, skipped_notes
-from modelsgenesis.data.modality import choose_contract
-from modelsgenesis.data.names import (
+from modelsgenesis.data.finding import (
     OWN_PATIENT,
     class_order,
     find_patients,
@@ -27,8 +25,11 @@ from modelsgenesis.data.names import (
     modality_of,
     part_of,
     require_part,
+    scan_sources,
+    skipped_notes,
     unique_names,
 )
+from modelsgenesis.data.reading import choose_contract
 from modelsgenesis.data.volume import ScanReference, SkippedScan
 from modelsgenesis.errors import ConfigurationError, DataError, did_you_mean, printable
 from modelsgenesis.files import parsing, read_text

@@ -10,13 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal
 
 from modelsgenesis.configs import Config, InputContract, NetworkConfig
-from modelsgenesis.configs.base import Positive, Sides, require
-from modelsgenesis.configs.bundle import CheckpointFormat, Task
+from modelsgenesis.configs.base import Positive, Sides
+from modelsgenesis.configs.bundle import Task
 from modelsgenesis.configs.front_matter import split_card
-from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean, printable
+from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean, printable, require
 from modelsgenesis.files import read_text
 
 FOLDER_CARD = "README.md"
@@ -38,7 +37,8 @@ class ModelSource(Config):
         repository: `org/name` on the Hub, or None when `file` lies beside the card.
         revision: Branch, tag or commit.
         file: The weight file; its path in the repository, or from the card's folder.
-        format: How the file is to be read. A `"bundle"` has `config.json` beside its file.
+        format: How the file is to be read: a name in `checkpoints.genesis.LAYOUTS`, or `"bundle"`, which has
+            `config.json` beside its file.
         extra_files: Further files that the importer needs.
         sha256: Digest of `file`, or None while nobody could take it; then the Hub's own record is the check.
         parameters: How many the network has.
@@ -52,7 +52,7 @@ class ModelSource(Config):
     repository: str | None
     revision: str = "main"
     file: str
-    format: Literal["bundle", CheckpointFormat]
+    format: str
     extra_files: tuple[str, ...] = ()
     sha256: str | None = None
     parameters: Positive
@@ -64,12 +64,20 @@ class ModelSource(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         right = self.sha256 is None or re.fullmatch("[0-9a-f]{64}", self.sha256)
-        require(bool(right), f"ModelSource.sha256: {self.sha256!r} is not a SHA-256 in 64 hexadecimal digits")
+        require(
+            bool(right),
+            ConfigurationError,
+            f"ModelSource.sha256: {self.sha256!r} is not a SHA-256 in 64 hexadecimal digits",
+        )
         # What lies beside its card is used where it is: there would be no place for a conversion.
         beside = self.repository is None and self.format != "bundle"
-        require(not beside, f"ModelSource.repository: null, so its format is bundle, not {self.format}; convert it")
+        require(
+            not beside,
+            ConfigurationError,
+            f"ModelSource.repository: null, so its format is bundle, not {self.format}; convert it",
+        )
         dims = self.input.dims
-        require(len(self.patch_size) == dims, f"ModelSource.patch_size: not {dims} positive sizes")
+        require(len(self.patch_size) == dims, ConfigurationError, f"ModelSource.patch_size: not {dims} positive sizes")
 
 
 @dataclass(frozen=True)

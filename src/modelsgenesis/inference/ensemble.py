@@ -25,7 +25,7 @@ from modelsgenesis.data.cases import (
     read_mask,
     resize_or_crop,
 )
-from modelsgenesis.data.names import channel_order
+from modelsgenesis.data.finding import channel_order
 from modelsgenesis.errors import ConfigurationError, ScanError, ShapeError
 from modelsgenesis.hardware import Hardware, free_memory
 from modelsgenesis.inference.sliding_window import check_window, sliding_window

@@ -53,7 +53,7 @@ def finetune(
     """Train a segmentation or classification model with labels and measure it on held-out patients."""
     # Imported here, since `--help` is to answer without loading torch.
     from modelsgenesis import finetuning
-    from modelsgenesis.cli.results import print_results
+    from modelsgenesis.cli.prediction import print_results
     from modelsgenesis.configs import apply_settings
 
     if push_to_hub and folds and fold is None:

@@ -331,7 +331,7 @@ def test_weights_of_other_dimensions_are_refused(ct_folder, tmp_path):
 def scan(name, group=None, folder="scans"):
     group = group or name.partition(".")[0]
     path = Path(folder) / name
-    return ScanReference(path=path, format="NIfTI", shape=(8, 8, 8), spacing=None, modality=None, group=group)
+    return ScanReference(path=path, files=(path,), format="NIfTI", shape=(8, 8, 8), spacing=None, group=group)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ def case(path, name=None):
     path.write_bytes(b"scan")
     return Case(
         name=name or path.name.partition(".")[0],
-        images=(ScanReference(path=path, format="NIfTI", shape=(8, 8, 8), spacing=None),),
+        images=(ScanReference(path=path, files=(path,), format="NIfTI", shape=(8, 8, 8), spacing=None),),
     )
 
 

@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 
 from modelsgenesis.data import read_labelled
-from modelsgenesis.training import read_split
+from modelsgenesis.training.splits import read_split
 
 
 def halve(volumes: np.ndarray) -> np.ndarray:

@@ -18,8 +18,8 @@ from modelsgenesis.data import read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, ScanError, TrainingError
 from modelsgenesis.finetuning import SAMPLE_CONFIG, pool_folds, read_config
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Split
 from modelsgenesis.training.results import read_results, read_rows
+from modelsgenesis.training.splits import Split
 from recorded_notes import Notes
 
 CLASSIFY = ClassificationConfig(

@@ -19,7 +19,7 @@ from modelsgenesis.inference.ensemble import Ensemble, Member, measure_cases
 from modelsgenesis.metrics.summary import Row, explanations, flat
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.bundles import load_kept, network_config, save_run_bundle
+from modelsgenesis.training.bundles import Visuals, load_kept, network_config, save_run_bundle
 from modelsgenesis.training.distributed import torchrun_ranks
 from modelsgenesis.training.results import (
     RESULTS_NAME,
@@ -30,7 +30,7 @@ from modelsgenesis.training.results import (
     summarize,
     write_results,
 )
-from modelsgenesis.training.run import RUN_NAME, Run
+from modelsgenesis.training.run import RUN_NAME, Progress, Run
 from modelsgenesis.training.splits import (
     Split,
     check_split,
@@ -42,8 +42,7 @@ from modelsgenesis.training.splits import (
     write_split,
 )
 from modelsgenesis.training.supervised import initial_model, make_objective, resolve_patch_size
-from modelsgenesis.training.trainer import Progress, Trainer
-from modelsgenesis.training.visuals import Visuals
+from modelsgenesis.training.trainer import Trainer
 
 SAMPLE_CONFIG = SegmentationConfig(
     steps=200, batch_size=4, validate_every=200, validation_fraction=0.0, patch_size=(48, 48, 16), samples_per_scan=32
@@ -310,7 +309,7 @@ def _train(
             run=run,
             hardware=hardware,
             reporter=reporter,
-            keep=keep,
+            on_best=keep,
             pretrained=begun.pretrained,
         )
         if resume:

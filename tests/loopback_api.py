@@ -225,7 +225,18 @@ ROUTES = [
     (rf"(?:GET|HEAD) /{NAME}/resolve/{REVISION}/(.+)", "resolve"),
 ]
 
-LICENSES = {"apache-2.0", "mit", "cc-by-4.0", "cc-by-nc-4.0", "cc0-1.0", "bsd-3-clause", "openrail", "other", "unknown"}
+LICENSES = {
+    "apache-2.0",
+    "mit",
+    "cc-by-4.0",
+    "cc-by-sa-4.0",
+    "cc-by-nc-4.0",
+    "cc0-1.0",
+    "bsd-3-clause",
+    "openrail",
+    "other",
+    "unknown",
+}
 
 
 def card_errors(card):

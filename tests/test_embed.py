@@ -139,7 +139,7 @@ def test_an_altered_file_and_folders_of_other_things_are_refused(cards):
     with pytest.raises(CheckpointError, match=r"model\.safetensors: no such file"):
         verify(NAME)
     write_run(cards / "genesis-chest-ct-3d")
-    assert [card.is_local for card in list_cards() if card.name == "genesis-chest-ct-3d"] == [False]
+    assert [card.source.repository is None for card in list_cards() if card.name == "genesis-chest-ct-3d"] == [False]
     (cards / NAME).rename(cards / "other")
     with pytest.raises(ConfigurationError, match=f"is about '{NAME}'; call its folder {NAME}"):
         find_card("other")
@@ -153,7 +153,7 @@ def test_embedding_again_renews_what_is_ours_and_keeps_the_prose(tool, cards, tm
     text = path.read_text()
     said = ("Reviewed: a tie.", "modelsgenesis pretrain Task04 ", "--patient '^(a)_' \\\n", "--modality mri")
     assert [words for words in (*said, "| Parameters | 3,897 |") if words not in text] == []
-    assert any(line.startswith("to fill in: FILL IN pretraining") for line in left)
+    assert any(line.startswith("FILL IN pretraining") for line in left)
     command = tool.COMMAND.search(text)[0]
     made = pretraining_recipe("small", settings=re.findall(r"--set '?([^\s']+)", command))
     recipe = json.loads((cards / NAME / "config.json").read_text())["provenance"]["recipe"]

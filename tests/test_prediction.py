@@ -353,21 +353,3 @@ def test_a_mirrored_image_has_the_same_classes_with_flips(tmp_path):
         predict(model, path, tmp_path / "x.csv", config=flips) for path in (picture, tmp_path / "mirrored.png")
     )
     assert one.scores == pytest.approx(other.scores, abs=1e-6)
-
-
-def test_the_images_of_an_array(tmp_path):
-    random = np.random.default_rng(0)
-    grey, colour = random.integers(0, 255, (11, 18, 20), np.uint8), random.integers(0, 255, (2, 18, 20, 3), np.uint8)
-    np.savez(tmp_path / "grey.npz", test_images=grey, test_labels=np.zeros((11, 1)), val_images=grey[:2])
-    np.savez(tmp_path / "colour.npz", images=colour)
-    np.savez(tmp_path / "none.npz", other=grey)
-    model = write_bundle(tmp_path / "one", contract=XRAY, **CLASSIFIER)
-    found = predict_all(model, tmp_path / "grey.npz", tmp_path / "x.csv").predictions
-    assert [one.name for one in found] == [*(f"test_{index:02d}" for index in range(11)), "val_0", "val_1"]
-    assert found[0].scores == pytest.approx(found[-2].scores)
-    of_three = write_bundle(tmp_path / "three", contract=XRAY.override(channels=("red", "green", "blue")), **CLASSIFIER)
-    assert len(predict_all(of_three, tmp_path / "colour.npz", tmp_path / "y.csv").predictions) == 2
-    with pytest.raises(DataError, match=r"test_images is \(11, 18, 20\); the model takes 3 channels"):
-        predict_all(of_three, tmp_path / "grey.npz", tmp_path / "y.csv")
-    with pytest.raises(DataError, match=r"none\.npz: holds other; expected images"):
-        predict_all(model, tmp_path / "none.npz", tmp_path / "y.csv")

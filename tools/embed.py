@@ -23,12 +23,11 @@ sys.path.insert(0, str(ROOT / "src"))
 from modelsgenesis.checkpoints import load_bundle, render_card  # noqa: E402
 from modelsgenesis.checkpoints.bundle import CONFIG_NAME, WEIGHTS_NAME  # noqa: E402
 from modelsgenesis.configs import BundleConfig, PretrainingConfig, pretraining_recipe  # noqa: E402
-from modelsgenesis.configs.front_matter import CardParts, split_card  # noqa: E402
+from modelsgenesis.configs.front_matter import PLACEHOLDER, CardParts, split_card  # noqa: E402
 from modelsgenesis.errors import CheckpointError, ConfigurationError, GenesisError  # noqa: E402
 from modelsgenesis.files import sha256_of, write_atomically  # noqa: E402
 from modelsgenesis.hub.push import plan_upload  # noqa: E402
 from modelsgenesis.hub.registry import FOLDER_CARD, ModelSource, read_card  # noqa: E402
-from modelsgenesis.hub.review import review_card  # noqa: E402
 
 LIMIT = 3_000_000  # bytes: every user downloads them with the package
 RECIPE = "small"
@@ -36,7 +35,7 @@ COMMAND = re.compile(r"(<!-- command: pretrain -->\s*```[a-z]*\n).*?(\n```)", re
 
 
 def embed(run: Path, name: str, *, cards: Path, drafts: Path, data: str = "DATA", options: str = "") -> list[str]:
-    """Write `cards/NAME/` from a run and return what a reviewer of its card would still miss.
+    """Write `cards/NAME/` from a run and return the lines of its card that are still to be filled in.
 
     Args:
         run: A finished pretraining run.
@@ -62,7 +61,7 @@ def embed(run: Path, name: str, *, cards: Path, drafts: Path, data: str = "DATA"
         shutil.copyfile(run / file, folder / file)
     write_atomically(folder / FOLDER_CARD, card.encode())
     read_card(folder / FOLDER_CARD)
-    return review_card(card)
+    return [line.strip(" -*\t") for line in card.splitlines() if PLACEHOLDER in line]
 
 
 def _prose(folder: Path, draft: Path) -> str:

@@ -104,6 +104,16 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
+def require(condition: object, error: type[GenesisError], message: str) -> None:
+    """Raise `error(message)` unless the condition holds; where the message costs time, raise it in an `if` instead.
+
+    Example:
+        >>> require(3 > 0, ConfigurationError, "steps: received 3, expected a positive number")
+    """
+    if not condition:
+        raise error(message)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return the end of a message about an unknown name: the nearest known ones, else all of them.
 

@@ -11,16 +11,15 @@ import numpy as np
 from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.data import LabelledCase, LabelledData, SkippedScan, file_stem, read_labelled, read_volume
+from modelsgenesis.data.finding import channel_order
 from modelsgenesis.data.labelled import label_indices
-from modelsgenesis.data.names import channel_order
 from modelsgenesis.errors import DataError, ScanError
 from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
-from modelsgenesis.inference.cases import as_unicode, other_channels
-from modelsgenesis.inference.ensemble import each_case, measure_cases, measure_classes, measure_labels
-from modelsgenesis.inference.outputs import check_outputs, describe_model, output_name
+from modelsgenesis.inference.cases import as_unicode, check_outputs, other_channels, output_name
+from modelsgenesis.inference.ensemble import each_case, measure_case, measure_cases
 from modelsgenesis.metrics.summary import Row, Summary, flat, summarize_rows
 from modelsgenesis.models import public_name
-from modelsgenesis.prediction import Models, expand_folds, load_ensemble, model_folders, model_names
+from modelsgenesis.prediction import Models, describe, load_ensemble, model_folders
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.splits import Split, read_split
 
@@ -118,7 +117,7 @@ def evaluate(
             reporter.note(f"warning: {other_channels(data.name, data.channels, ensemble.channels)}")
         _warn_of_training(model, cases, reporter)
         rows, skipped = measure_cases(ensemble, cases, data, strict=strict, reporter=reporter)
-        about = describe_model(model_names(model), ensemble)
+        about = describe(model, ensemble)
     if not rows:
         raise DataError(f"{data.name}: none of {len(cases)} cases could be measured; the first: {skipped[0].reason}")
     kind: dict[str, Any] = {"task": data.task, "multilabel": data.multilabel, "specificity": options.specificity}
@@ -179,7 +178,7 @@ def saved_predictions(model: Models) -> Path | None:
     path = Path(model)
     if path.is_file() and path.suffix.lower() == ".csv":
         return path
-    if not path.is_dir() or (path / CONFIG_NAME).exists() or expand_folds(path) != [path]:
+    if not path.is_dir() or (path / CONFIG_NAME).exists() or model_folders(path) != [path]:
         return None
     # Neither a model nor folds of one: what predict wrote, by its table or its label maps.
     if (path / "predictions.csv").exists():
@@ -204,14 +203,14 @@ def measure_saved(
         if classifies:
             if as_unicode(case.name) not in table:
                 raise ScanError(f"no row for it in {path}")
-            return measure_classes(case, data, table[as_unicode(case.name)])
+            return measure_case(case, data, table[as_unicode(case.name)])
         name = output_name(case.name).name
         found = files.get(name, [])
         if len(found) != 1:
             several = f": {' and '.join(map(str, found))}" if found else ""
             raise ScanError(f"{len(found) or 'no'} predictions {name}.nii.gz in {path}{several}; expected one")
         volume = read_volume(found[0])
-        return measure_labels(case, data, _class_indices(volume.array, found[0], data), volume)
+        return measure_case(case, data, _class_indices(volume.array, found[0], data), volume)
 
     named = [(case.name, case) for case in cases]
     return each_case(named, measure, title="evaluating", strict=strict, reporter=reporter)

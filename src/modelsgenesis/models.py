@@ -9,8 +9,7 @@ from modelsgenesis.checkpoints import Bundle, load_bundle, read_config, save_bun
 from modelsgenesis.checkpoints.card import render_card
 from modelsgenesis.configs import BundleConfig
 from modelsgenesis.errors import ConfigurationError
-from modelsgenesis.hub.cache import is_own_conversion
-from modelsgenesis.hub.download import fetch_bundle
+from modelsgenesis.hub.download import cache_folder, fetch_bundle
 from modelsgenesis.hub.registry import Progress
 from modelsgenesis.networks import adapt
 from modelsgenesis.reporting import Reporter
@@ -37,7 +36,7 @@ def load(
     """
     folder = fetch_bundle(str(name), revision=revision, token=token, progress=progress)
     # To look for NaN reads every weight; what this package converted was looked at then.
-    return load_bundle(folder, check_values=not is_own_conversion(folder))
+    return load_bundle(folder, check_values=folder.parent != cache_folder("bundles"))
 
 
 def from_pretrained(

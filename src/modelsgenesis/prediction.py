@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
+from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.configs import PredictionConfig
-from modelsgenesis.data import SkippedScan, Volume, read_volume, write_nifti
-from modelsgenesis.errors import ConfigurationError, DataError, ScanError
+from modelsgenesis.data import SkippedScan, read_volume, write_nifti
+from modelsgenesis.errors import DataError, ScanError
 from modelsgenesis.files import write_csv, write_json
-from modelsgenesis.hardware import Hardware, choose_hardware
-from modelsgenesis.inference.cases import Case, find_cases
+from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.inference.cases import Case, find_cases, output_paths, written_files
 from modelsgenesis.inference.ensemble import Ensemble, Member, each_case
-from modelsgenesis.inference.outputs import OutputPaths, describe_model, output_paths
 from modelsgenesis.metrics.classification import CLASS_SEPARATOR, chosen_classes
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
@@ -134,8 +134,8 @@ def predict_all(
     Args:
         model: A run, a folder, or `org/repo`; a folder of folds, `fold0`, `fold1` …; or several of these. The
             probabilities of several are averaged.
-        source: A file, a folder searched to any depth, a DICOM series, a glob, MedMNIST's `.npz`, or several of
-            these. As many files as the model has channels are one case; in folders nnU-Net's `_0000` tells channels.
+        source: A file, a folder searched to any depth, a DICOM series, a glob, or several of these. As many files as
+            the model has channels are one case; in folders nnU-Net's `_0000` tells channels.
         output: Where to; see `output_paths`.
         probabilities: Write the class probabilities of a segmentation as well, float32 and as large as that is.
         config: Overlap, flips, where windows are put together.
@@ -157,80 +157,58 @@ def predict_all(
     """
     reporter = reporter or Reporter()
     ensemble = load_ensemble(model, config, device, token=token, reporter=reporter)
-    output = None if output is None else Path(output)
-    cases, skipped = find_cases(source, ensemble.channels)
-    sources = [Path(one) for one in _listed(source)]
-    shown, count = ", ".join(map(str, sources[:3])), len(cases) + sum(scan.bad for scan in skipped)
-    if count == 0:
-        raise ScanError(f"{shown}: no scan to predict in it")
-    # Skipped scans count: a folder of two, one of them broken, was not meant as one scan.
-    if single and count > 1:
-        raise ConfigurationError(f"{shown}: holds {count} scans, expected one; see predict_all for many")
+    segments = ensemble.task == "segmentation"
+    cases, skipped = find_cases(source, ensemble.channels, single=single)
     for warning in dict.fromkeys(case.warning for case in cases if case.warning):
         reporter.note(f"warning: {warning}")
+    many = len(cases) + sum(scan.bad for scan in skipped) > 1
     # Nothing is computed before every path is known to be free: hours of work must not end at a full name.
-    inputs = [*sources, *(file for case in cases for file in case.files)]
-    task: dict[str, Any] = {"task": ensemble.task, "many": count > 1}
-    paths, collided = output_paths(cases, output, **task, inputs=inputs, keep=skip_existing)
+    target = None if output is None else Path(output)
+    outputs, collided = output_paths(cases, target, task=ensemble.task, many=many, keep=skip_existing)
     skipped += collided
     if strict and (bad := [scan for scan in skipped if scan.bad]):
         raise ScanError(f"{bad[0].source}: {bad[0].reason}")
-    segments = ensemble.task == "segmentation"
-    names = {str(index): name for index, name in enumerate(ensemble.labels)}
-    beside = {"labels": names, **describe_model(model_names(model), ensemble)}
-    kept = [one.path for one in paths if segments and skip_existing and one.path.exists()]
-
-    def work(one: OutputPaths) -> Prediction:
-        if segments:
-            return _segment(ensemble, one, beside, reporter, probabilities=probabilities)
-        return _classify(ensemble, one, reporter)
-
-    named = [(one.case.images[0].source, one) for one in paths if one.path not in kept]
-    predictions, failed = each_case(named, work, title="predicting", strict=strict, reporter=reporter)
-    if paths and not segments:
-        scores = [{f"probability {label}": score for label, score in one.scores.items()} for one in predictions]
-        rows = [
-            {"case": one.name, "predicted": CLASS_SEPARATOR.join(one.predicted), **soft}
-            for one, soft in zip(predictions, scores, strict=True)
-        ]
-        write_json(paths[0].labels, beside, DataError)
-        write_csv(paths[0].path, rows, DataError, ["case", "predicted"])
+    kept = [path for _, path in outputs if segments and skip_existing and path.exists()]
+    about = {"labels": {str(index): name for index, name in enumerate(ensemble.labels)}, **describe(model, ensemble)}
+    predictions, failed = each_case(
+        [(case.images[0].source, (case, path)) for case, path in outputs if path not in kept],
+        lambda pair: _predict_case(ensemble, *pair, about, probabilities=probabilities),
+        title="predicting",
+        strict=strict,
+        reporter=reporter,
+    )
+    if outputs and not segments:
+        table, beside, _ = written_files(outputs[0][1])
+        rows = []
+        for one in predictions:
+            scores = {f"probability {label}": score for label, score in one.scores.items()}
+            rows.append({"case": one.name, "predicted": CLASS_SEPARATOR.join(one.predicted), **scores})
+        write_json(beside, about, DataError)
+        write_csv(table, rows, DataError, ["case", "predicted"])
     return Predictions(
         task=ensemble.task, predictions=tuple(predictions), skipped=(*skipped, *failed), kept=tuple(kept)
     )
 
 
-def _segment(
-    ensemble: Ensemble, paths: OutputPaths, beside: dict[str, Any], reporter: Reporter, *, probabilities: bool
+def _predict_case(
+    ensemble: Ensemble, case: Case, path: Path, about: dict[str, Any], *, probabilities: bool
 ) -> Prediction:
-    """Write a label map, and beside it what its values mean and which model predicted."""
-    soft = ensemble.segment(_read(ensemble, paths.case, reporter))
-    labels = soft.labels()
-    if probabilities:
-        write_nifti(paths.probabilities, soft.probabilities(), soft.geometry)
-    write_json(paths.labels, beside, DataError)
-    write_nifti(paths.path, labels, soft.geometry)  # last: where it is, everything is
+    """Predict a case; of a segmentation write the label map, and beside it what its values mean and what made it."""
+    if ensemble.task == "classification":
+        soft = ensemble.classify([image.read() for image in case.images])
+        chosen = zip(ensemble.labels, chosen_classes(soft, multilabel=ensemble.multilabel), strict=True)
+        predicted = tuple(name for name, holds in chosen if holds)
+        scores = dict(zip(ensemble.labels, soft.tolist(), strict=True))
+        return Prediction(name=case.name, path=path, predicted=predicted, scores=scores)
+    found = ensemble.segment([image.read() for image in case.images], probabilities=probabilities)
+    _, beside, soft_path = written_files(path)
+    if found.probabilities is not None:
+        write_nifti(soft_path, found.probabilities, found.geometry)
+    write_json(beside, about, DataError)
+    write_nifti(path, found.labels, found.geometry)  # last: where it is, everything is
     # Not np.bincount, which takes eight bytes per voxel.
-    voxels = {name: int(np.count_nonzero(labels == index)) for index, name in enumerate(ensemble.labels) if index}
-    written = paths.probabilities if probabilities else None
-    return Prediction(name=paths.case.name, path=paths.path, voxels=voxels, probabilities=written)
-
-
-def _classify(ensemble: Ensemble, paths: OutputPaths, reporter: Reporter) -> Prediction:
-    """Return what belongs into the table."""
-    soft = ensemble.classify(_read(ensemble, paths.case, reporter))
-    scores = dict(zip(ensemble.labels, soft.tolist(), strict=True))
-    chosen = zip(ensemble.labels, chosen_classes(soft, multilabel=ensemble.multilabel), strict=True)
-    predicted = tuple(name for name, holds in chosen if holds)
-    return Prediction(name=paths.case.name, path=paths.path, predicted=predicted, scores=scores)
-
-
-def _read(ensemble: Ensemble, case: Case, reporter: Reporter) -> list[Volume]:
-    """Read the channels, and say where they do not suit the model."""
-    volumes = [image.read() for image in case.images]
-    for warning in ensemble.warnings(volumes[0]):
-        reporter.note(f"warning: {warning}")
-    return volumes
+    voxels = {name: int(np.count_nonzero(found.labels == index)) for index, name in enumerate(ensemble.labels) if index}
+    return Prediction(name=case.name, path=path, voxels=voxels, probabilities=soft_path if probabilities else None)
 
 
 def load_ensemble(
@@ -244,7 +222,7 @@ def load_ensemble(
         HubError: The Hub or a download failed.
     """
     config = config or PredictionConfig()
-    hardware: Hardware = choose_hardware(device, config.precision)
+    hardware = choose_hardware(device, config.precision)
     members = []
     for name in model_folders(model):
         bundle = load(name, token=token, progress=announce(reporter))
@@ -252,27 +230,31 @@ def load_ensemble(
         members.append(Member(name=public_name(name), network=network, config=bundle.config))
     if len(members) > 1:
         reporter.note(f"averaging {len(members)} models: {', '.join(member.name for member in members)}")
-    return Ensemble(members, config, hardware)
+    return Ensemble(members, config, hardware, reporter)
 
 
 def model_folders(model: Models) -> list[str | Path]:
-    """Return one model or several as a list, in which the folds of a folder take its place."""
-    return [fold for one in _listed(model) for fold in expand_folds(one)]
+    """Return one model or several as a list, in which the folds of a folder, `fold0`, `fold1` …, take its place."""
+    found: list[str | Path] = []
+    for one in [model] if isinstance(model, (str, Path)) else model:
+        folds = [path.parent for path in Path(one).glob(f"fold*/{CONFIG_NAME}") if path.parent.name[4:].isdecimal()]
+        is_model = (Path(one) / CONFIG_NAME).exists()
+        found += [one] if is_model or not folds else sorted(folds, key=lambda fold: int(fold.name[4:]))
+    return found
 
 
-def expand_folds(model: str | Path) -> list[str | Path]:
-    """Return the folds of a folder that holds `fold0`, `fold1` … and is not a model itself; else the model alone."""
-    folder = Path(model)
-    if not folder.is_dir() or (folder / CONFIG_NAME).exists():
-        return [model]
-    folds = {int(path.name[4:]): path for path in folder.glob("fold*") if path.name[4:].isdigit()}
-    return [folds[fold] for fold in sorted(folds) if (folds[fold] / CONFIG_NAME).exists()] or [model]
+def describe(model: Models, ensemble: Ensemble) -> dict[str, Any]:
+    """Return which model predicts, how, and in which numbers on which kind of device.
 
-
-def model_names(model: Models) -> list[str]:
-    """Return what predictions may call models: no path."""
-    return [public_name(one) for one in _listed(model)]
-
-
-def _listed(one_or_more: Models | Source) -> Sequence[str | Path]:
-    return [one_or_more] if isinstance(one_or_more, (str, Path)) else one_or_more
+    Nothing in it names a file or a patient: it may be published beside the predictions.
+    """
+    names = [public_name(one) for one in ([model] if isinstance(model, (str, Path)) else model)]
+    return {
+        "model": names[0] if len(names) == 1 else names,
+        "members": len(ensemble.members),
+        "flips": ensemble.config.to_dict()["flips"],
+        "overlap": ensemble.config.overlap,
+        **ensemble.hardware.recorded(),
+        "library_name": "modelsgenesis",
+        "library_version": __version__,
+    }

@@ -12,9 +12,8 @@ from torch import nn
 
 from modelsgenesis._version import __version__
 from modelsgenesis.configs import RECIPES, BundleConfig, Config, InputContract, PretrainingConfig, Provenance
-from modelsgenesis.configs.base import require
 from modelsgenesis.data import PatchDataset, VolumeCache, split_by_group, split_by_size
-from modelsgenesis.errors import ConfigurationError, DataError, TrainingError
+from modelsgenesis.errors import ConfigurationError, DataError, TrainingError, require
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.networks import Network, adapt, build_network
@@ -88,7 +87,11 @@ def pretrain(
         before = distributed.on_rank_zero(partial(read_run if resume else Run.check, output))
         config = (config or (before.config if before else RECIPES["small"])).with_data(init, source=source, **data)
         if before is None:
-            require(bool(config.data.source), "source: received nothing, expected the scans to pretrain on")
+            require(
+                bool(config.data.source),
+                ConfigurationError,
+                "source: received nothing, expected the scans to pretrain on",
+            )
             record = PretrainingRun(config=config, init=config.init and public_name(config.init))
         else:
             record = before.override(config=_take_over(before.config, config, batch=fit_batch, patch=fit_patch))

@@ -41,13 +41,8 @@ def test_an_unknown_name_is_one_line_with_the_nearest(command, name):
     assert "did you mean tiny-ct?" in ended.err
 
 
-def test_card_is_rendered_and_checked(command, run):
+def test_card_is_rendered(command, run):
     assert "Some prose." in command("card", "tiny-ct").out
-    checked = command("card", run, "--check")
-    assert checked.status == 1
-    assert "header: no license" in checked.out
-    assert any(line.startswith("to fill in: ") for line in checked.out.splitlines())
-    assert command("card", run, "--check", "--json").json() == checked.out.splitlines()
     assert command("card", run / "README.md").status == 0
     assert "config.json describes the network" in command("card", run).out
 
@@ -56,7 +51,7 @@ def test_push_download_verify_and_cache(command, hub, run, tmp_path):
     pushed = command("push", run, "--hub-model-id", TINY)
     assert (pushed.status, pushed.out) == (0, f"{hub.url}/{TINY}\n")
     assert pushed.err.splitlines()[:2] == ["checking the bundle", f"comparing with {TINY}"]
-    assert pushed.err.splitlines()[-1].startswith("note: the card has 8 lines to fill in; modelsgenesis card ")
+    assert pushed.err.splitlines()[-1].startswith("note: the card has 8 lines to fill in")
     assert command("download", "tiny-ct", "--output", tmp_path / "here").out == f"{tmp_path / 'here'}\n"
     assert len(list((tmp_path / "here").iterdir())) == 3
     verified = command("verify", "tiny-ct").out

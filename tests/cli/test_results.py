@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from modelsgenesis.cli.results import print_results
+from modelsgenesis.cli.prediction import print_results
 
 BASIS = {"patients": 39, "cases": 39, "seed": 0, "labels_used": None, "split_seed": 0}
 

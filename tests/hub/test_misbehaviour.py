@@ -12,7 +12,7 @@ from huggingface_hub import constants, get_session, set_client_factory
 from huggingface_hub.utils import _http, close_session
 
 from modelsgenesis.errors import CheckpointError, ConfigurationError
-from modelsgenesis.hub import guard
+from modelsgenesis.hub import client
 from modelsgenesis.hub.download import fetch_bundle
 from modelsgenesis.hub.push import push_to_hub
 from runs_to_push import TINY, bundle_files, failure
@@ -105,7 +105,7 @@ MISBEHAVIOUR = [  # where, what, and the error with a word of its message
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
-    monkeypatch.setattr(guard, "PATIENCE", 1)
+    monkeypatch.setattr(client, "PATIENCE", 1)
 
 
 def outside(root):
@@ -146,7 +146,7 @@ def test_another_commit_than_was_asked_for_is_refused(hub, tmp_path):
 
 
 def test_a_way_that_is_less_safe_than_to_the_hub_is_not_taken(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr(guard, "_schemes", lambda: ("https",))
+    monkeypatch.setattr(client, "_schemes", lambda: ("https",))
     assert "a way to http://" in soon_and_inside(lambda: fetch_bundle(TINY), "other", tmp_path)
     assert hub.requests == []
 

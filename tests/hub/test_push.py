@@ -170,7 +170,7 @@ def test_prose_edited_on_the_hub_is_kept_and_our_section_renewed(hub, run, secon
     assert "Changed by hand" not in card
     assert split_card(card).front["license"] == "cc-by-4.0"
     assert card.count("modelsgenesis:begin") == card.count("modelsgenesis:end") == 1
-    assert "lines to fill in; modelsgenesis card" in made.notes[-1]
+    assert "lines to fill in, marked FILL IN" in made.notes[-1]
 
 
 def test_prose_edited_in_the_run_replaces_only_what_nobody_touched_on_the_hub(hub, run):

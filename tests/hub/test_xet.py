@@ -9,7 +9,7 @@ from huggingface_hub import constants
 
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.errors import HubError
-from modelsgenesis.hub import guard
+from modelsgenesis.hub import client
 from modelsgenesis.hub.download import fetch_bundle
 from modelsgenesis.hub.push import push_to_hub
 from runs_to_push import GENESIS, cached_files
@@ -25,7 +25,7 @@ def store(hub, run, tmp_path, monkeypatch):
         (found,) = hf_xet.hash_files([str(file)])
         hub.xet_hashes[hashlib.sha256(file.read_bytes()).hexdigest()] = found.hash
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
-    monkeypatch.setattr(guard, "_schemes", lambda: ("http", "local"))
+    monkeypatch.setattr(client, "_schemes", lambda: ("http", "local"))
     return hub.xet
 
 
@@ -67,7 +67,7 @@ def test_a_storage_that_fails_is_one_line(hub, run, home, store, monkeypatch):
     hub.xet = store
     push_to_hub(run, GENESIS)
     with monkeypatch.context() as patched:
-        patched.setattr(guard, "_schemes", lambda: ("http", "https"))
+        patched.setattr(client, "_schemes", lambda: ("http", "https"))
         with pytest.raises(HubError, match="storage that is not on the network"):  # local://, of this machine's files
             fetch_bundle(GENESIS)
     shutil.rmtree(store)

@@ -22,7 +22,7 @@ from modelsgenesis.configs import (
 from modelsgenesis.data import Volume, prepare, prepare_label, read_volume, to_native, write_nifti
 from modelsgenesis.errors import ShapeError
 from modelsgenesis.hardware import choose_hardware
-from modelsgenesis.inference.ensemble import Ensemble, Member, SoftPart, SoftSegmentation, without_voxels
+from modelsgenesis.inference.ensemble import Ensemble, Member, to_scan
 
 HARDWARE = choose_hardware("cpu", "float32")
 SHAPES = InputContract(modality="shape", intensity="window", window=(0.0, 1.0))
@@ -100,7 +100,7 @@ def threshold(**changes):
 
 
 def segmented(scan, members, **options):
-    return Ensemble(members, PredictionConfig(**options), HARDWARE).segment([scan])
+    return Ensemble(members, PredictionConfig(**options), HARDWARE).segment([scan], probabilities=True)
 
 
 @settings(max_examples=25)
@@ -108,7 +108,7 @@ def segmented(scan, members, **options):
 def test_a_prediction_lies_where_its_scan_does(affine, shape, flips):
     values = np.random.default_rng(0).uniform(0, 1, shape).astype(np.float32)
     scan = Volume(array=values, affine=affine, source="scan")
-    found = segmented(scan, [threshold()], flips=flips).labels()
+    found = segmented(scan, [threshold()], flips=flips).labels
     assert np.array_equal(found, np.digitize(values, [0.5, 0.75]))
 
 
@@ -126,7 +126,7 @@ def test_flips_are_the_mean_of_mirrored_passes():
 
     def soft(values, flips=()):
         scan = Volume(array=values, affine=np.eye(4), source="scan")
-        return segmented(scan, [member], flips=flips).probabilities()
+        return segmented(scan, [member], flips=flips).probabilities
 
     plain, mirrored = soft(values), soft(values[:, ::-1])[:, ::-1]
     assert np.abs(plain - mirrored).max() > 0.1
@@ -147,11 +147,9 @@ def test_a_class_at_a_time_is_all_at_once():
     values = np.random.default_rng(0).uniform(0, 1, (9, 12, 7)).astype(np.float32)
     scan = Volume(array=values, affine=np.diag([-1, 2, 3, 1.0]), source="scan")
     members = [threshold(), threshold(spacing=(2.0, 1.5, 1.5))]
-    segmentation = segmented(scan, members)
-    assert len(segmentation.parts) == 2
-    soft = segmentation.probabilities()
+    labels, _, soft = segmented(scan, members)
     np.testing.assert_allclose(soft.sum(axis=-1), 1, atol=1e-5)
-    assert np.array_equal(segmentation.labels(), soft.argmax(axis=-1))
+    assert np.array_equal(labels, soft.argmax(axis=-1))
 
 
 @pytest.mark.parametrize("spacing", [None, (2.0, 2.0, 2.0)])
@@ -159,11 +157,10 @@ def test_the_way_back_takes_no_memory_for_each_class(spacing):
     """Sixteen classes at once would take sixteen volumes and more; see docs/prediction.md."""
     values = np.random.default_rng(0).uniform(0, 1, (96, 80, 64)).astype(np.float32)
     scan = Volume(array=values, affine=np.diag([-1.0, 1, 1, 1]), source="scan")
-    prepared = without_voxels(prepare(scan, SHAPES.override(spacing=spacing)))
-    assert prepared.array.base is not None  # a view of one number
+    prepared = prepare(scan, SHAPES.override(spacing=spacing))
     soft = np.random.default_rng(1).uniform(0, 1, (16, *prepared.array.shape)).astype(np.float32)
     tracemalloc.start()
-    SoftSegmentation([SoftPart(soft, prepared)]).labels()
+    to_scan([(soft, prepared)])
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4.5 * values.nbytes

@@ -8,16 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from modelsgenesis.data import FileImage
+from modelsgenesis.data import ScanReference
 from modelsgenesis.errors import ConfigurationError, DataError
-from modelsgenesis.inference.cases import Case
-from modelsgenesis.inference.outputs import output_name, output_paths
+from modelsgenesis.inference.cases import Case, output_name, output_paths, written_files
 
 
 def case(path, name=None):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"scan")
-    return Case(name=name or path.name.partition(".")[0], images=(FileImage(path=path),))
+    return Case(
+        name=name or path.name.partition(".")[0],
+        images=(ScanReference(path=path, files=(path,), format="NIfTI", shape=(8, 8, 8), spacing=None),),
+    )
 
 
 def choose(cases, output, task="segmentation", *, many=None, **options):
@@ -62,9 +64,9 @@ def test_where_predictions_go(tmp_path, monkeypatch, task, given, output, writte
     monkeypatch.chdir(tmp_path)
     cases = [case(tmp_path / f"s{index}.mha") for index in range(given)]
     paths, _ = choose(cases, output and Path(output), task)
-    assert [str(one.path) for one in paths] == written
+    assert [str(path) for _, path in paths] == written
     stem = written[0].partition(".nii" if output != "x.NII" else ".NII")[0].removesuffix(".csv")
-    assert (str(paths[0].labels), str(paths[0].probabilities)) == (f"{stem}.json", f"{stem}_probabilities.nii.gz")
+    assert list(map(str, written_files(paths[0][1])[1:])) == [f"{stem}.json", f"{stem}_probabilities.nii.gz"]
 
 
 @pytest.mark.parametrize("link", [os.link, lambda file, other: other.symlink_to(file.resolve()), None])
@@ -76,9 +78,7 @@ def test_a_prediction_replaces_no_scan_by_whatever_name(tmp_path, link, name):
         output.mkdir()
         link(other.images[0].path, output / name)
     with pytest.raises(DataError, match="replace the scan itself"):
-        choose([one, other], output, inputs=[*one.files, *other.files])
-    with pytest.raises(DataError, match="replace the scan itself"):
-        choose([one], output, inputs=other.files)
+        choose([one, other], output)
 
 
 def test_a_link_within_the_output_leads_nowhere(tmp_path):
@@ -92,7 +92,7 @@ def test_a_link_within_the_output_leads_nowhere(tmp_path):
 def test_predictions_that_would_be_one_anothers_are_skipped_and_the_others_are_not(tmp_path, names):
     cases = [case(tmp_path / f"{index}.nii", name) for index, name in enumerate((*names, "good"))]
     paths, skipped = choose(cases, tmp_path / "out")
-    assert [one.path.name for one in paths] == ["good.nii.gz"]
+    assert [path.name for _, path in paths] == ["good.nii.gz"]
     assert [one.source for one in skipped] == [str(tmp_path / "0.nii"), str(tmp_path / "1.nii")]
     assert all("that of another scan; rename one" in one.reason for one in skipped)
 
@@ -108,11 +108,11 @@ def test_files_of_somebody_else_stay_and_own_predictions_are_replaced(tmp_path, 
     with pytest.raises(DataError, match=f"{there.name}: is there already"):
         choose([one], output, task)
     there.unlink()
-    ((paths,), _) = choose([one], output, task)
-    paths.path.write_text("a prediction")
-    assert choose([one], output, task, keep=True)[0] == [paths]
-    paths.labels.write_text(json.dumps({"labels": {"0": "background"}, "library_name": "modelsgenesis"}))
-    assert choose([one], output, task)[0] == [paths]
+    chosen = choose([one], output, task)
+    output.write_text("a prediction")
+    assert choose([one], output, task, keep=True) == chosen
+    (tmp_path / "s.json").write_text(json.dumps({"labels": {"0": "background"}, "library_name": "modelsgenesis"}))
+    assert choose([one], output, task) == chosen == ([(one, output)], [])
 
 
 @pytest.mark.parametrize(

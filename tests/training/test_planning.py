@@ -106,7 +106,7 @@ def write_split(path, *test):
 def scan(name, group=None, folder="scans"):
     group = group or name.partition(".")[0]
     path = Path(folder) / name
-    return ScanReference(path=path, format="NIfTI", shape=(8, 8, 8), spacing=None, modality=None, group=group)
+    return ScanReference(path=path, files=(path,), format="NIfTI", shape=(8, 8, 8), spacing=None, group=group)
 
 
 @pytest.mark.parametrize(

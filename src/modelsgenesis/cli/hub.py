@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument, BadParameter, Exit, Option
+from typer import Argument, BadParameter, Option
 
 from modelsgenesis.cli.console import make_reporter, note, print_json, print_line, print_result, print_table
 from modelsgenesis.cli.options import HubModelId, Json, Model, Private, Quiet, Revision, Token
@@ -37,7 +37,7 @@ def list_models(
 
 
 def _location(card: "ModelCard") -> str:
-    return "here" if card.is_local else "Hub"
+    return "here" if card.source.repository is None else "Hub"
 
 
 def _describe(card: "ModelCard") -> dict[str, Any]:
@@ -73,21 +73,15 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]
 
 def card(
     name: Annotated[str, Argument(help="A name in the registry, a run, or the file of a card.")],
-    check: Annotated[bool, Option("--check", help="List what is missing; status 1 if anything.")] = False,
     json_output: Json = False,
 ) -> None:
-    """Show the card of a model, or check it."""
+    """Show the card of a model."""
     from modelsgenesis.errors import ConfigurationError, printable
     from modelsgenesis.files import read_text
     from modelsgenesis.hub import find_card
-    from modelsgenesis.hub.review import review_card
 
     path = Path(name) / "README.md" if Path(name).is_dir() else Path(name)
     text = read_text(path, ConfigurationError) if path.is_file() or path.name == "README.md" else find_card(name).text
-    if check:
-        problems = review_card(text)
-        print_result(problems, problems or [f"{name}: nothing is missing"], as_json=json_output)
-        raise Exit(1 if problems else 0)
     if json_output:
         print_json({"card": text})
         return
@@ -141,15 +135,17 @@ def cache(
     json_output: Json = False,
 ) -> None:
     """List the converted bundles on this machine with their sizes, or remove them."""
-    from modelsgenesis.hub import cache as cached
+    from modelsgenesis.hub.download import cache_folder, cached_bundles
+    from modelsgenesis.hub.download import prune as remove
 
     if everything and not prune:
         raise BadParameter("removes something only together with --prune", param_hint="--all")
-    bundles = cached.prune(everything=everything) if prune else cached.cached_bundles()
-    rows = [("removed" if prune else "in use" if one.used else "unused", one.size, one.name) for one in bundles]
-    rows.append(("in all", sum(one.size for one in bundles), str(cached.open_cache().bundles)))
+    bundles = remove(everything=everything) if prune else cached_bundles()
+    rows = [("removed" if prune else "in use" if one.used else "unused", one.size, one.folder.name) for one in bundles]
+    rows.append(("in all", sum(one.size for one in bundles), str(cache_folder("bundles"))))
     lines = [f"{size / 1e6:>6.1f} MB  {state:<7}  {name}" for state, size, name in rows]
-    print_result([{**asdict(one), "folder": str(one.folder)} for one in bundles], lines, as_json=json_output)
+    described = [{**asdict(one), "name": one.folder.name, "folder": str(one.folder)} for one in bundles]
+    print_result(described, lines, as_json=json_output)
 
 
 def push(

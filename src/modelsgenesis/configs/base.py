@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
-from modelsgenesis.errors import ConfigurationError, did_you_mean
+from modelsgenesis.errors import ConfigurationError, did_you_mean, require
 from modelsgenesis.files import read_json
 
 ConfigType = TypeVar("ConfigType", bound="Config")
@@ -104,7 +104,7 @@ class Config:
             _check_keys(values, known, cls.__name__)
             required = [one.name for one in known if one.default is MISSING and one.default_factory is MISSING]
             missing = [name for name in required if name not in values]
-            require(not missing, f"{cls.__name__}: missing keys {', '.join(missing)}")
+            require(not missing, ConfigurationError, f"{cls.__name__}: missing keys {', '.join(missing)}")
             return cls(**values)
         except ConfigurationError as error:
             raise ConfigurationError(f"{where}: {error}" if where else str(error)) from error
@@ -222,12 +222,12 @@ def apply_settings(config: ConfigType, settings: Sequence[str]) -> ConfigType:
     changes: dict[str, Any] = {}
     for setting in settings:
         key, equals, text = setting.partition("=")
-        require(bool(equals), f"setting {setting!r}: expected key=value")
+        require(bool(equals), ConfigurationError, f"setting {setting!r}: expected key=value")
         *groups, name = key.strip().split(".")
         group = changes
         for outer in groups:
             group = group.setdefault(outer, {})
-            require(isinstance(group, dict), f"setting {setting!r}: {outer} has a value already")
+            require(isinstance(group, dict), ConfigurationError, f"setting {setting!r}: {outer} has a value already")
         group[name] = _parse(text.strip())
     # All at once, since two fields may fit together only: dims and patch_size, or epochs and steps.
     return type(config).from_dict(_merge(config.to_dict(), changes)) if changes else config
@@ -272,12 +272,6 @@ def shown(value: object) -> str:
         '[[1, 1, 1, 1, 1, 1, ...], a number of 1,329 bits]'
     """
     return _REPR.repr(value)
-
-
-def require(condition: bool, message: str) -> None:
-    """Raise `ConfigurationError(message)` unless `condition` holds."""
-    if not condition:
-        raise ConfigurationError(message)
 
 
 def _refuse(value: Any, expected: str) -> NoReturn:

@@ -5,14 +5,12 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Annotated, Any, Literal
 
-from modelsgenesis.configs.base import Bounds, Config, Sides, require, shown
+from modelsgenesis.configs.base import Bounds, Config, Sides, shown
 from modelsgenesis.configs.networks import NetworkConfig
-from modelsgenesis.errors import ConfigurationError
+from modelsgenesis.errors import ConfigurationError, require
 
 Modality = Literal["ct", "mri", "xray", "ultrasound", "shape"]
 Task = Literal["restoration", "segmentation", "classification"]
-CheckpointFormat = Literal["genesis-pytorch", "genesis-keras", "nnunet-v1", "openmind"]
-"""The published formats that can be converted, see `checkpoints.conversion.LAYOUTS`."""
 
 Intensity = Annotated[float, Bounds(-1e12, 1e12)]
 """A value of a scan, in its own units; computed in float32, whose squares have to be finite."""
@@ -56,11 +54,18 @@ class InputContract(Config):
         super().__post_init__()
         needed = {"standardize": ("mean", "deviation"), "zscore": ()}
         for name in needed.get(self.intensity, (self.intensity,)):
-            require(getattr(self, name) is not None, f"InputContract: intensity {self.intensity!r} needs {name}")
+            require(
+                getattr(self, name) is not None,
+                ConfigurationError,
+                f"InputContract: intensity {self.intensity!r} needs {name}",
+            )
         for name, pair in (("window", self.window), ("percentiles", self.percentiles)):
-            require(pair is None or pair[0] < pair[1], f"InputContract.{name}: {pair} does not increase")
+            require(
+                pair is None or pair[0] < pair[1], ConfigurationError, f"InputContract.{name}: {pair} does not increase"
+            )
         require(
             self.spacing is None or len(self.spacing) == self.dims,
+            ConfigurationError,
             f"InputContract.spacing: {self.spacing} is not {self.dims} sizes in mm",
         )
         # One letter of each pair of directions: L or R, P or A, I or S, in any order.
@@ -158,21 +163,29 @@ class BundleConfig(Config):
         unet, classifies, restores = network.unet, network.kind == "classifier", self.task == "restoration"
         require(
             classifies == (self.task == "classification"),
+            ConfigurationError,
             f"{head}.network: received {network.kind} for the task {self.task}; a classification has a classifier, the "
             "other tasks an encoder-decoder",
         )
-        require(classifies or not self.multilabel, f"{head}.multilabel: only a classification can be")
+        require(
+            classifies or not self.multilabel, ConfigurationError, f"{head}.multilabel: only a classification can be"
+        )
         for what, ours, theirs in (
             ("input.dims", contract.dims, unet.dims),
             ("input.channels", len(contract.channels), unet.in_channels),
             ("patch_size", len(self.patch_size), unet.dims),
         ):
-            require(ours == theirs, f"{head}.{what}: received {ours}, but the network has {theirs}")
+            require(ours == theirs, ConfigurationError, f"{head}.{what}: received {ours}, but the network has {theirs}")
         voxels = prod(self.patch_size)
-        require(voxels <= _PATCH_LIMIT, f"{head}.patch_size: {voxels:,} voxels, expected at most {_PATCH_LIMIT:,}")
+        require(
+            voxels <= _PATCH_LIMIT,
+            ConfigurationError,
+            f"{head}.patch_size: {voxels:,} voxels, expected at most {_PATCH_LIMIT:,}",
+        )
         expected = 0 if restores else network.outputs
         require(
             len(self.labels) == expected,
+            ConfigurationError,
             f"{head}.labels: received {len(self.labels)} names, expected {expected}: "
             + ("none for restoration" if restores else f"one for each output of a {self.task} network"),
         )

@@ -5,7 +5,8 @@ import re
 from dataclasses import dataclass
 from typing import Annotated
 
-from modelsgenesis.configs.base import Bounds, Config, Positive, require
+from modelsgenesis.configs.base import Bounds, Config, Positive
+from modelsgenesis.errors import ConfigurationError, require
 
 SCRATCH = "scratch"
 """As an `init`: random weights in the architecture of the first other one, the control."""
@@ -37,7 +38,9 @@ class ArmConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         for field in ("name", "init"):
-            require(bool(getattr(self, field).strip()), f"ArmConfig.{field}: received an empty name")
+            require(
+                bool(getattr(self, field).strip()), ConfigurationError, f"ArmConfig.{field}: received an empty name"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +67,20 @@ class ComparisonConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(len(self.arms) > 0, "ComparisonConfig.arms: received none, expected at least one --init")
-        require(len(self.labels) > 0, "ComparisonConfig.labels: received none, expected such as 5,10,all")
+        require(
+            len(self.arms) > 0, ConfigurationError, "ComparisonConfig.arms: received none, expected at least one --init"
+        )
+        require(
+            len(self.labels) > 0,
+            ConfigurationError,
+            "ComparisonConfig.labels: received none, expected such as 5,10,all",
+        )
         names = [file_name(arm.name) for arm in self.arms]
         for name in names:
             once = names.count(name) == 1  # as folders, which "a b" and "a/b" would share
-            require(once, f"ComparisonConfig.arms: two are called {name!r}; write --init NAME=WEIGHTS")
+            require(
+                once, ConfigurationError, f"ComparisonConfig.arms: two are called {name!r}; write --init NAME=WEIGHTS"
+            )
         self.candidates()
 
     def candidates(self) -> tuple[tuple[str, ...], ...]:
@@ -87,9 +98,13 @@ class ComparisonConfig(Config):
         for text in self.tune:
             key, _, values = (part.strip() for part in text.partition("="))
             chosen = [value.strip() for value in values.split(",") if value.strip()]
-            require(bool(key and chosen), f"tune {text!r}: expected key=value,value")
+            require(bool(key and chosen), ConfigurationError, f"tune {text!r}: expected key=value,value")
             free = key.split(".")[0] not in _FIXED
-            require(free, f"tune {text!r}: is the same for all trainings; give it with --set or --set-arm")
+            require(
+                free,
+                ConfigurationError,
+                f"tune {text!r}: is the same for all trainings; give it with --set or --set-arm",
+            )
             axes.append([f"{key}={value}" for value in chosen])
         return tuple(itertools.product(*axes))
 

@@ -4,10 +4,10 @@ import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from modelsgenesis.configs.base import Bounds, Config, Count, FilePath, Positive, PositiveFloat, Share, Sides, require
+from modelsgenesis.configs.base import Bounds, Config, Count, FilePath, Positive, PositiveFloat, Share, Sides
 from modelsgenesis.configs.networks import GENESIS_UNET_SMALL, UNetConfig
 from modelsgenesis.configs.training import DataConfig, TrainingConfig
-from modelsgenesis.errors import ConfigurationError
+from modelsgenesis.errors import ConfigurationError, require
 
 # Few digits, so that a number too large for a float is not a number of patients.
 _LABELS = re.compile(r"\d{1,9}|\d{1,3}(\.\d{1,9})?%")
@@ -80,12 +80,22 @@ class FinetuningConfig(TrainingConfig):
         super().__post_init__()
         # The network may come from a checkpoint and have other dimensions than this configuration's.
         sides, folds, name = len(self.patch_size or (0, 0)), self.folds, type(self).__name__
-        require(sides in (2, 3), f"patch_size: received {self.patch_size}, expected 2 or 3 positive sides")
-        require(len(self.data.source) <= 1, f"data.source: received {len(self.data.source)} data sets, expected one")
+        require(
+            sides in (2, 3),
+            ConfigurationError,
+            f"patch_size: received {self.patch_size}, expected 2 or 3 positive sides",
+        )
+        require(
+            len(self.data.source) <= 1,
+            ConfigurationError,
+            f"data.source: received {len(self.data.source)} data sets, expected one",
+        )
         # One fold would leave nobody to train on.
-        require(folds != 1, f"{name}.folds: received 1, expected 0, or 2 or more")
+        require(folds != 1, ConfigurationError, f"{name}.folds: received 1, expected 0, or 2 or more")
         expected = f"expected 0 to {folds - 1} of {folds} folds" if folds else "expected folds=5 too"
-        require(self.fold is None or self.fold < folds, f"{name}.fold: received {self.fold}, {expected}")
+        require(
+            self.fold is None or self.fold < folds, ConfigurationError, f"{name}.fold: received {self.fold}, {expected}"
+        )
         if self.labelled_patients is not None:
             count_labelled(self.labelled_patients)
 
@@ -194,5 +204,6 @@ class PredictionConfig(Config):
         super().__post_init__()
         require(
             self.flips == "all" or (len(set(self.flips)) == len(self.flips) and set(self.flips) <= {0, 1, 2}),
+            ConfigurationError,
             f"PredictionConfig.flips: received {self.flips}, expected different axes of 0, 1, 2",
         )

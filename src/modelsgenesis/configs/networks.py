@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Annotated, ClassVar, Literal, Self
 
-from modelsgenesis.configs.base import Bounds, Config, Share, require
+from modelsgenesis.configs.base import Bounds, Config, Share
+from modelsgenesis.errors import ConfigurationError, require
 
 # The bounds are far beyond any network in use; a configuration of others must not fill the memory of who reads it.
 Channels = Annotated[int, Bounds(1, 2**14)]
@@ -50,11 +51,19 @@ class _EncoderDecoderConfig(Config):
         super().__post_init__()
         name, levels, groups = type(self).__name__, len(self.widths), self.norm_groups if self.norm == "group" else 1
         right = self.least_levels <= levels <= _LEVELS
-        require(right, f"{name}.widths: received {levels} levels, expected {self.least_levels} to {_LEVELS}")
+        require(
+            right,
+            ConfigurationError,
+            f"{name}.widths: received {levels} levels, expected {self.least_levels} to {_LEVELS}",
+        )
         odd = [width for width in self.widths if width % self.narrowest]
-        require(not odd, f"{name}.widths: {odd} are odd, expected numbers that divide by {self.narrowest}")
+        require(
+            not odd,
+            ConfigurationError,
+            f"{name}.widths: {odd} are odd, expected numbers that divide by {self.narrowest}",
+        )
         bad = [width // self.narrowest for width in self.widths if width // self.narrowest % groups]
-        require(not bad, f"{name}.norm_groups: {groups} does not divide {bad} channels")
+        require(not bad, ConfigurationError, f"{name}.norm_groups: {groups} does not divide {bad} channels")
 
     @property
     def unet(self) -> Self:
@@ -123,16 +132,30 @@ class _NnUNetConfig(_EncoderDecoderConfig):
         self._per_stage("strides", ((1,) * self.dims,) + ((2,) * self.dims,) * (stages - 1))
         self._per_stage("decoder_convolutions", (self.default_decoder_convolutions,) * (stages - 1))
         for axes in (*self.kernels, *self.strides):
-            require(len(axes) == self.dims, f"{name}: {axes} is not one number for each of {self.dims} axes")
-        require(all(size % 2 for axes in self.kernels for size in axes), f"{name}.kernels: expected odd sizes")
-        require(prod(self.strides[0]) == 1, f"{name}.strides: the first stage must keep the resolution")
+            require(
+                len(axes) == self.dims,
+                ConfigurationError,
+                f"{name}: {axes} is not one number for each of {self.dims} axes",
+            )
+        require(
+            all(size % 2 for axes in self.kernels for size in axes),
+            ConfigurationError,
+            f"{name}.kernels: expected odd sizes",
+        )
+        require(
+            prod(self.strides[0]) == 1, ConfigurationError, f"{name}.strides: the first stage must keep the resolution"
+        )
 
     def _per_stage(self, field: str, default: tuple[int | _Axes, ...]) -> None:
         """Fill in what is empty, and refuse what has not one entry per stage."""
         values = getattr(self, field) or default
         object.__setattr__(self, field, values)  # of a frozen dataclass; what is stored says all of the shape
         name = f"{type(self).__name__}.{field}"
-        require(len(values) == len(default), f"{name}: received {len(values)} entries, expected {len(default)}")
+        require(
+            len(values) == len(default),
+            ConfigurationError,
+            f"{name}: received {len(values)} entries, expected {len(default)}",
+        )
 
     def with_dims(self, dims: Literal[2, 3], depth_axis: int = -1) -> Self:
         """Return the network for 2 or 3 spatial dimensions, which gains or loses the axis `depth_axis`.
@@ -214,6 +237,7 @@ class ClassifierConfig(Config):
         different = {level % depth for level in chosen if -depth <= level < depth}
         require(
             0 < len(chosen) == len(different),
+            ConfigurationError,
             f"ClassifierConfig.levels: received {self.levels}, expected different numbers from {-depth} to {depth - 1}",
         )
 

@@ -14,11 +14,10 @@ from modelsgenesis.configs.base import (
     Share,
     Sides,
     apply_settings,
-    require,
 )
 from modelsgenesis.configs.networks import GENESIS_UNET_2019, GENESIS_UNET_SMALL, GenesisUNetConfig, UNetConfig
 from modelsgenesis.configs.training import DataConfig, TrainingConfig
-from modelsgenesis.errors import ConfigurationError, did_you_mean
+from modelsgenesis.errors import ConfigurationError, did_you_mean, require
 
 Found = TypeVar("Found")
 
@@ -136,7 +135,7 @@ class PretrainingConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         dims, patch = self.network.dims, self.patch_size
-        require(len(patch) == dims, f"patch_size: received {patch}, expected {dims} positive sides")
+        require(len(patch) == dims, ConfigurationError, f"patch_size: received {patch}, expected {dims} positive sides")
 
 
 RECIPES: dict[str, PretrainingConfig] = {

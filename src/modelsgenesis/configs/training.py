@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from modelsgenesis.configs.base import Config, Count, FilePath, NonNegativeFloat, Positive, PositiveFloat, require
+from modelsgenesis.configs.base import Config, Count, FilePath, NonNegativeFloat, Positive, PositiveFloat
+from modelsgenesis.errors import ConfigurationError, require
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +85,14 @@ class TrainingConfig(Config):
     def __post_init__(self) -> None:
         super().__post_init__()
         name = type(self).__name__
-        require(self.steps is not None or self.epochs is not None, f"{name}: one of steps and epochs must be set")
+        require(
+            self.steps is not None or self.epochs is not None,
+            ConfigurationError,
+            f"{name}: one of steps and epochs must be set",
+        )
         require(
             not (self.compile and self.checkpoint_activations),
+            ConfigurationError,
             f"{name}: compile and checkpoint_activations do not work together; set one of them",
         )
 

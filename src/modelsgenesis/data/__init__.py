@@ -25,8 +25,6 @@ from modelsgenesis.data.labelled.preparation import check_same_grid as check_sam
 from modelsgenesis.data.labelled.preparation import prepare_case as prepare_case
 from modelsgenesis.data.labelled.preparation import read_mask as read_mask
 from modelsgenesis.data.labelled.reading import read_labelled as read_labelled
-from modelsgenesis.data.modality import choose_contract as choose_contract
-from modelsgenesis.data.modality import detect_modality as detect_modality
 from modelsgenesis.data.nifti import write_nifti as write_nifti
 from modelsgenesis.data.patches import PatchDataset as PatchDataset
 from modelsgenesis.data.patches import split_by_group as split_by_group
@@ -35,6 +33,8 @@ from modelsgenesis.data.preparation import PreparedVolume as PreparedVolume
 from modelsgenesis.data.preparation import prepare as prepare
 from modelsgenesis.data.preparation import prepare_label as prepare_label
 from modelsgenesis.data.preparation import to_native as to_native
+from modelsgenesis.data.reading import choose_contract as choose_contract
+from modelsgenesis.data.reading import detect_modality as detect_modality
 from modelsgenesis.data.reading import read_volume as read_volume
 from modelsgenesis.data.volume import Geometry as Geometry
 from modelsgenesis.data.volume import ScanReference as ScanReference

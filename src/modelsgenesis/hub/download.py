@@ -1,25 +1,124 @@
-"""From a name to a verified bundle on this machine."""
+"""From a name to a verified bundle on this machine, and what is kept here.
+
+The Hub's client keeps what was downloaded in its own cache. Beside it lie records of verified models, by which they
+are found and checked again without a connection, and bundles that were converted from other formats.
+"""
 
 import hashlib
 import json
+import os
+import re
 import shutil
+import time
 import warnings
 from collections.abc import Callable, Container
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, load_bundle, read_config
-from modelsgenesis.errors import CheckpointError, HubError
-from modelsgenesis.files import check_regular, parsing, replacing_folder, sha256_of
-from modelsgenesis.hub.cache import Cache, Record, client_settings, key_of, open_cache
+from modelsgenesis.configs import Config
+from modelsgenesis.errors import CheckpointError, ConfigurationError, HubError
+from modelsgenesis.files import check_regular, parsing, read_json, replacing_folder, sha256_of, write_json
 from modelsgenesis.hub.registry import ModelCard, Progress, find_card, list_cards
 
 BUNDLE_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
 
 _SMALL = 4 << 20  # bytes that a configuration or a card may have
 _BYTES_PER_PARAMETER = 32  # float32 four times over, and optimiser state, as published training files have
+_UNDER_WAY = 3600  # seconds after which an unfinished conversion counts as abandoned
+
+
+def cache_folder(name: str) -> Path:
+    """Return the folder of `"records"` or of converted `"bundles"`.
+
+    Below `MODELSGENESIS_CACHE`, else `modelsgenesis` under `HF_HOME`, else under the user's cache folder.
+    """
+    home = os.environ.get("HF_HOME") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(os.environ.get("MODELSGENESIS_CACHE") or f"{home}/modelsgenesis").expanduser() / name
+
+
+def client_settings() -> Any:
+    """Return the settings of the Hub's client, which reads them from the environment as it is imported.
+
+    Raises:
+        ConfigurationError: One of them cannot be; the client would end in a traceback.
+    """
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        value = os.environ.get(name, "0").strip()
+        if not re.fullmatch(r"[0-9]{1,5}", value):
+            raise ConfigurationError(f"{name}: received {value!r}, expected whole seconds, such as 10; or unset it")
+    try:
+        from huggingface_hub import constants
+    except Exception as problem:  # such as of an HF_ENDPOINT with an impossible host
+        kind = type(problem).__name__  # its text may hold the password of an address
+        raise ConfigurationError(
+            f"HF_ENDPOINT or another HF_ setting cannot be ({kind}); correct or unset it"
+        ) from problem
+    return constants
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record(Config):
+    """A verified model, by which it is found and checked again without a connection.
+
+    Attributes:
+        repository: Where it came from.
+        commit: What the revision was that was asked for.
+        fingerprint: Of what the bundle depends on beside the files; a model of another is made anew.
+        converted: Whether the bundle lies among the converted ones, not in the Hub client's cache.
+        folder: The bundle, relative to there: a cache may be carried to another machine.
+        files: SHA-256 of each file of the bundle.
+    """
+
+    repository: str
+    commit: str
+    fingerprint: str
+    converted: bool
+    folder: str
+    files: dict[str, str]
+
+    @property
+    def bundle(self) -> Path:
+        """The folder of the bundle."""
+        root = cache_folder("bundles") if self.converted else Path(client_settings().HF_HUB_CACHE)
+        return root / self.folder
+
+
+def read_record(path: Path) -> Record | None:
+    """Return a record, or None when there is none that can be read: then it is made anew."""
+    with suppress(ConfigurationError):
+        return Record.from_dict(read_json(path, ConfigurationError))
+    return None
+
+
+def forget(repository: str) -> None:
+    """Drop what is known of a repository, since its branches moved; the files stay."""
+    for path in cache_folder("records").glob("*.json"):
+        record = read_record(path)
+        if record is None or record.repository == repository:
+            path.unlink(missing_ok=True)
+
+
+def is_intact(path: Path, record: Record) -> bool:
+    """Tell whether every file of the bundle of a record, which lies at `path`, is there and has its digest.
+
+    Reading the weights again takes as long as loading them: a file that nobody touched since the record was
+    written is taken as it is. Its time of change cannot be set back, as that of its content can.
+    """
+    files = {record.bundle / name: digest for name, digest in record.files.items()}
+    if not all(file.is_file() for file in files):
+        return False
+    written = path.stat().st_mtime_ns
+    touched = [file for file in files if max(file.stat().st_mtime_ns, file.stat().st_ctime_ns) >= written]
+    if any(sha256_of(file) != files[file] for file in touched):
+        return False
+    if touched:
+        with suppress(OSError):  # of a cache that is only read
+            path.touch()
+    return True
 
 
 @dataclass(frozen=True)
@@ -37,10 +136,12 @@ class Target:
     card: ModelCard | None = None
 
     @property
-    def key(self) -> str:
-        """The name of its record."""
-        name = [self.card.name] if self.card else []
-        return key_of(*name, self.repository, self.revision or "main")
+    def record(self) -> Path:
+        """The file of its record: readable, and told apart by a digest."""
+        parts = ([self.card.name] if self.card else []) + [self.repository, self.revision or "main"]
+        # A file name has at most 255 bytes, and `a/b` must not meet `a--b`: hence the digest of the parts as they are.
+        safe = re.sub(r"[^\w.-]", "_", "--".join(parts).replace("/", "--"), flags=re.ASCII)
+        return cache_folder("records") / f"{safe[:80]}-{_digest(parts)[:12]}.json"
 
     @property
     def pin(self) -> str | None:
@@ -63,7 +164,6 @@ def fetch_bundle(
     *,
     revision: str | None = None,
     token: str | None = None,
-    cache: str | Path | None = None,
     progress: Progress | None = None,
     refresh: bool = False,
 ) -> Path:
@@ -76,7 +176,6 @@ def fetch_bundle(
         name_or_repository: A folder that is a bundle, a name of the registry, or `org/name[@revision]`.
         revision: Branch, tag or commit; None for the card's, or the default branch.
         token: None for that of the environment.
-        cache: A folder for all that is kept; None for that of the environment.
         progress: Called with a file's name, the bytes done and the bytes in all, while it is downloaded.
         refresh: Ask the Hub for the newest commit; without an answer the copy here is used, with a warning.
 
@@ -95,12 +194,11 @@ def fetch_bundle(
     if isinstance(target, Path):
         return target
     settings = client_settings()  # checks the environment before the client, which may not survive it, is imported
-    here = open_cache(cache)
-    record = here.read(target.key)
-    known = record if record and record.fingerprint == target.fingerprint else None
-    usable = known is not None and here.is_intact(target.key, known)
+    known = read_record(target.record)
+    known = known if known and known.fingerprint == target.fingerprint else None
+    usable = known is not None and is_intact(target.record, known)
     if known and usable and (not refresh or settings.is_offline_mode()):
-        return here.bundle(known)
+        return known.bundle
     from modelsgenesis.hub.client import take_snapshot
 
     try:
@@ -111,23 +209,23 @@ def fetch_bundle(
         if not usable:
             raise HubError(f"{name_or_repository}: the copy here was altered, and {error}") from error
         warnings.warn(f"{error}; using the copy of commit {known.commit[:12]}", stacklevel=2)
-        return here.bundle(known)
-    get = partial(snapshot.download, cache=here.hub, progress=progress)
-    if target.card and target.card.source.format != "bundle":
-        folder, root = _convert(target.card, target, snapshot.commit, get, here), "bundles"
-    else:
-        folder, root = _get_bundle(target, snapshot.files, get), "hub"
+        return known.bundle
+    get = partial(snapshot.download, progress=progress)
+    converted = target.card is not None and target.card.source.format != "bundle"
+    folder = _convert(target, snapshot.commit, get) if converted else _get_bundle(target, snapshot.files, get)
     if target.card:
         _compare_with_card(target.card, folder)
+    # Of the client's cache: models--org--name/snapshots/commit, with the folder of a model of the registry below.
+    root = folder.parent if converted else Path(settings.HF_HUB_CACHE)
     record = Record(
         repository=snapshot.repository,
         commit=snapshot.commit,
         fingerprint=target.fingerprint,
-        root=root,
-        folder=folder.relative_to(here.bundles if root == "bundles" else here.hub).as_posix(),
+        converted=converted,
+        folder=folder.relative_to(root).as_posix(),
         files=_digests(folder),
     )
-    here.write(target.key, record)
+    write_json(target.record, record.to_dict())
     return folder
 
 
@@ -183,6 +281,8 @@ def _compare_with_card(card: ModelCard, folder: Path) -> None:
 
 def _get_bundle(target: Target, there: Container[str], get: Callable[..., Path]) -> Path:
     """Get a bundle; the configuration first, since it says how large the weights can be."""
+    from modelsgenesis.networks import build_on_meta
+
     weights = PurePosixPath(target.card.source.file if target.card else WEIGHTS_NAME)
     config_name, card_name = (str(weights.with_name(name)) for name in (CONFIG_NAME, CARD_NAME))
     if config_name not in there or str(weights) not in there:
@@ -192,32 +292,27 @@ def _get_bundle(target: Target, there: Container[str], get: Callable[..., Path])
         what = f"({CONFIG_NAME} and {WEIGHTS_NAME})"
         raise CheckpointError(f"{target.repository}: holds no bundle of this package {what}{hint}")
     config = get(config_name, _SMALL)
-    get(str(weights), _weights_limit(config), pin=target.pin)
+    with parsing(config, CheckpointError, what="as a network"):
+        tensors = build_on_meta(read_config(config.parent).network).state_dict().values()
+    size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    get(str(weights), size + _SMALL, pin=target.pin)  # with room for the header of the file
     if card_name in there:
         get(card_name, _SMALL)
     return config.parent
 
 
-def _weights_limit(config: Path) -> int:
-    """Return the bytes that the weights of a network can have, with room for the header of the file."""
-    from modelsgenesis.networks import build_on_meta
-
-    with parsing(config, CheckpointError, what="as a network"):
-        tensors = build_on_meta(read_config(config.parent).network).state_dict().values()
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors) + _SMALL
-
-
-def _convert(card: ModelCard, target: Target, commit: str, get: Callable[..., Path], here: Cache) -> Path:
+def _convert(target: Target, commit: str, get: Callable[..., Path]) -> Path:
     """Get another format's files and convert them."""
     from modelsgenesis.checkpoints import convert_checkpoint
 
-    source: Any = card.source
+    card: Any = target.card
+    source = card.source
     file = get(source.file, source.parameters * _BYTES_PER_PARAMETER + _SMALL, pin=target.pin)
     extra = {name: get(name, _SMALL) for name in source.extra_files}
     # The name tells bundles of other files, cards and converters apart, so that none replaces one in use.
     digests = [sha256_of(path) for path in (file, *extra.values())]
     origin = {"repository": target.repository, "revision": commit, "file": source.file, "sha256": digests[0]}
-    final = here.bundles / f"{source.name}-{_digest([digests, target.fingerprint])[:16]}"
+    final = cache_folder("bundles") / f"{source.name}-{_digest([digests, target.fingerprint])[:16]}"
     try:
         with replacing_folder(final, HubError) as temporary:
             convert_checkpoint(
@@ -250,9 +345,7 @@ def _digests(folder: Path) -> dict[str, str]:
     return {name: sha256_of(folder / name) for name in BUNDLE_FILES if (folder / name).is_file()}
 
 
-def find_cached(
-    name: str | Path, *, revision: str | None = None, cache: str | Path | None = None
-) -> tuple[Path, dict[str, str]]:
+def find_cached(name: str | Path, *, revision: str | None = None) -> tuple[Path, dict[str, str]]:
     """Return the folder of a bundle that is here, and the digests of its files when it was downloaded.
 
     No connection is opened. What lies beside its card is compared with the digest in the card.
@@ -263,19 +356,13 @@ def find_cached(
     target = _resolve(name, revision)
     if isinstance(target, Path):
         return target, {}
-    here = open_cache(cache)
-    record = here.read(target.key)
-    if record is None:
+    if (record := read_record(target.record)) is None:
         raise HubError(f"{name}: not on this machine; modelsgenesis download {name}", "unknown")
-    return here.bundle(record), record.files
+    return record.bundle, record.files
 
 
-def verify(
-    name_or_folder: str | Path, *, revision: str | None = None, cache: str | Path | None = None
-) -> dict[str, str]:
-    """Check a bundle that is here: digests as recorded when it was downloaded, and a strict load.
-
-    No connection is opened. What lies beside its card is compared with the digest in the card.
+def verify(name_or_folder: str | Path, *, revision: str | None = None) -> dict[str, str]:
+    """Check a bundle that is here, as `find_cached` finds it: digests as when it was downloaded, and a strict load.
 
     Returns:
         SHA-256 by file.
@@ -284,7 +371,7 @@ def verify(
         HubError: It is not on this machine, or a file was altered since it was downloaded.
         CheckpointError: It does not load.
     """
-    folder, recorded = find_cached(name_or_folder, revision=revision, cache=cache)
+    folder, recorded = find_cached(name_or_folder, revision=revision)
     found = _digests(folder)
     for file, digest in recorded.items():
         if found.get(file) != digest:
@@ -306,3 +393,46 @@ def copy_bundle(folder: Path, output: Path) -> Path:
         for name in _digests(folder):
             shutil.copyfile(folder / name, temporary / name)
     return output
+
+
+@dataclass(frozen=True)
+class CachedBundle:
+    """A converted bundle.
+
+    Attributes:
+        folder: Where it is; its name is made of model and fingerprint.
+        size: Bytes.
+        used: Whether a record still leads to it.
+    """
+
+    folder: Path
+    size: int
+    used: bool
+
+
+def cached_bundles() -> list[CachedBundle]:
+    """List the converted bundles, and whether each is still in use."""
+    records = [read_record(path) for path in cache_folder("records").glob("*.json")]
+    used = {record.bundle for record in records if record and record.converted}
+    found = []
+    for folder in sorted(path for path in cache_folder("bundles").glob("*") if path.is_dir()):
+        # A hidden folder is a conversion under way, or what a crash left behind, which is older.
+        if not folder.name.startswith(".") or time.time() - folder.stat().st_mtime > _UNDER_WAY:
+            size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+            found.append(CachedBundle(folder, size, folder in used))
+    return found
+
+
+def prune(*, everything: bool = False) -> list[CachedBundle]:
+    """Remove converted bundles that nothing leads to, such as those of an older converter.
+
+    Args:
+        everything: Remove those in use as well; they are converted again when they are needed.
+
+    Returns:
+        What was removed.
+    """
+    removed = [bundle for bundle in cached_bundles() if everything or not bundle.used]
+    for bundle in removed:
+        shutil.rmtree(bundle.folder)
+    return removed

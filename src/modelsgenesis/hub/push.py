@@ -1,6 +1,11 @@
-"""From a run to a repository on the Hub: checked here before anything is sent, then one atomic commit."""
+"""From a run to a repository on the Hub: checked here before anything is sent, then one atomic commit.
+
+What must not leave the house are paths of this machine, names of patients and of scans, and tokens. Each pattern
+starts only where a word does and reads that word once: a text of megabytes takes as long as its length.
+"""
 
 import hashlib
+import io
 import re
 import shlex
 import warnings
@@ -15,10 +20,8 @@ from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAM
 from modelsgenesis.configs import BundleConfig
 from modelsgenesis.configs.front_matter import BEGIN, PLACEHOLDER, CardParts, split_card
 from modelsgenesis.errors import GenesisError, HubError
-from modelsgenesis.files import TEXT_LIMIT, parsing, read_json, reason_of
-from modelsgenesis.hub import review
-from modelsgenesis.hub.cache import client_settings, open_cache
-from modelsgenesis.hub.registry import is_inside
+from modelsgenesis.files import TEXT_LIMIT, open_regular, parsing, read_json, reason_of
+from modelsgenesis.hub.download import client_settings, forget
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -26,7 +29,6 @@ if TYPE_CHECKING:
     from modelsgenesis.hub.client import Snapshot
 
 _RENEWED = ("library_name", "pipeline_tag", "model-index", "base_model")  # keys of a card's header, by every push
-_FIGURES = (".png", ".jpg", ".jpeg", ".webp")
 _STAMP = " prose="
 
 
@@ -126,8 +128,7 @@ def _publish(
     """
     from huggingface_hub import CommitOperationAdd
 
-    from modelsgenesis.hub.client import expect, take_snapshot
-    from modelsgenesis.hub.guard import SIGN_IN, endpoint, redacted, token_of
+    from modelsgenesis.hub.client import SIGN_IN, endpoint, expect, redacted, take_snapshot, token_of
 
     if not token_of(token):
         raise HubError(f"{name}: publishing needs a token; {SIGN_IN}", "denied")
@@ -143,7 +144,7 @@ def _publish(
     card, before = "", head or main
     with parsing(f"{name}/{CARD_NAME}", HubError, what="as a model card", remedy=f"fix it on {url}"):
         if before and CARD_NAME in before.files:
-            card = before.download(CARD_NAME, TEXT_LIMIT, open_cache().hub).read_text("utf-8")
+            card = before.download(CARD_NAME, TEXT_LIMIT).read_text("utf-8")
         card = plan.merge_card(card, name, notes)
     try:  # a commit is checked so too, but after the repository was made and large files were uploaded
         api._validate_yaml(card)  # noqa: SLF001 - ModelCard.validate asks another Hub before version 2
@@ -167,7 +168,7 @@ def _publish(
     made = api.create_commit(name, added, commit_message=title, parent_commit=(head or main).commit, **place)
     page = None if made.pr_url is None else redacted(expect(made.pr_url, "https?://[!-~]+"))
     commit = expect(made.oid, "[0-9a-f]{40}")
-    open_cache().forget(name)
+    forget(name)
     if main.private and not private:
         notes.append(f"the repository was private and stays so; make it public at {url}/settings")
     return Publication(name, url, commit, page, main.private, tuple(files), notes=())
@@ -190,7 +191,7 @@ def _no_bars(notes: list[str]) -> Iterator[None]:
     """Silence the client's own bars, for uploads take none of ours, and keep its warnings for the end."""
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    from modelsgenesis.hub.guard import redacted
+    from modelsgenesis.hub.client import redacted
 
     shown = not are_progress_bars_disabled()
     disable_progress_bars()
@@ -201,6 +202,15 @@ def _no_bars(notes: list[str]) -> Iterator[None]:
             if shown:
                 enable_progress_bars()
             notes += [redacted(reason_of(Exception(str(warning.message)))) for warning in caught]
+
+
+# --- what is published ---------------------------------------------------------------------------------------
+
+# An image link of Markdown: title and path, neither with brackets, so that a search is linear in the text.
+_IMAGE = re.compile(r"!\[([^\[\]]*)\]\(([^()\s]+)\)")
+_FIGURES = (".png", ".jpg", ".jpeg", ".webp")
+_MODES = {"1", "L", "LA", "RGB", "RGBA", "I;16"}
+_PIXELS = 50_000_000
 
 
 @dataclass(frozen=True)
@@ -237,10 +247,10 @@ class UploadPlan:
             base = CardParts(front, theirs.before, ours.generated, theirs.after)
             if _prose(ours) not in ("", _prose(theirs)) and PLACEHOLDER not in _prose(ours):
                 notes.append(f"the prose of the card on the Hub was kept; that of {self.folder / CARD_NAME} differs")
-        titles = {title or path: path for title, path in review.IMAGE.findall(ours.generated)}
+        titles = {title or path: path for title, path in _IMAGE.findall(ours.generated)}
         card = render_card(self.config, name=repository, existing=base.join(), figures=titles)
         if left := sum(PLACEHOLDER in line for line in card.splitlines()):
-            notes.append(f"the card has {left} lines to fill in; modelsgenesis card {self.folder} --check lists them")
+            notes.append(f"the card has {left} lines to fill in, marked {PLACEHOLDER}, see {self.folder / CARD_NAME}")
         return card.replace(BEGIN, f"{BEGIN}{_STAMP}{_digest(split_card(card))}", 1)
 
 
@@ -261,41 +271,29 @@ def plan_upload(folder: Path) -> UploadPlan:
         raise HubError(f"{folder}: cannot be published: {error}") from error
     with safetensors.safe_open(folder / WEIGHTS_NAME, framework="pt") as file:  # pyright: ignore[reportPrivateImportUsage]
         metadata = file.metadata() or {}
-    written = replace(parts, generated="").join()  # the section between the markers is rendered anew
+    record = read_json(folder / "run.json", HubError) if (folder / "run.json").is_file() else {}
+    # What is between the markers is rendered anew.
+    written = bundle.card.replace("\r\n", "\n").replace(parts.generated, "")
     problems = [
-        *review.private_values(bundle.config.to_dict(), CONFIG_NAME),
-        *review.private_values(metadata, WEIGHTS_NAME),
-        *review.private_text(bundle.card, CARD_NAME),
-        *review.scan_names(written, CARD_NAME),
-        *review.recorded_names(written, _split_of(folder / "run.json"), CARD_NAME),
+        *private_values(bundle.config.to_dict(), CONFIG_NAME),
+        *private_values(metadata, WEIGHTS_NAME),
+        *private_text(bundle.card, CARD_NAME),
+        *scan_names(written, CARD_NAME),
+        *recorded_names(written, record, CARD_NAME),
     ]
     if problems:
         more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
         raise HubError(f"{folder}: {'; '.join(problems[:3])}{more}; take it out before publishing")
-    files = {name: folder / name for name in (CONFIG_NAME, WEIGHTS_NAME)}
-    return UploadPlan(folder, bundle.config, bundle.card, {**files, **_figures(folder, bundle.card)})
-
-
-def _split_of(path: Path) -> Iterator[str]:
-    """Yield the names of a run's scans by its own record, which stays on this machine."""
-    record = read_json(path, HubError) if path.is_file() else {}
-    split = record.get("split") if isinstance(record, Mapping) else None
-    for names in split.values() if isinstance(split, Mapping) else ():
-        yield from (name for name in names if isinstance(name, str)) if isinstance(names, list) else ()
-
-
-def _figures(folder: Path, card: str) -> dict[str, bytes]:
-    """Return the figures that a card names, after checking that they are there."""
-    figures: dict[str, bytes] = {}
-    for path in dict.fromkeys(path for _, path in review.IMAGE.findall(card) if "://" not in path):
-        file = folder / path
-        inside = is_inside(path) and folder.resolve() in file.resolve().parents
-        if not inside or file.suffix.lower() not in _FIGURES:
+    files: dict[str, Path | bytes] = {name: folder / name for name in (CONFIG_NAME, WEIGHTS_NAME)}
+    for path in dict.fromkeys(path for _, path in _IMAGE.findall(bundle.card) if "://" not in path):
+        figure = folder / path
+        inside = ".." not in path and folder.resolve() in figure.resolve().parents
+        if not inside or figure.suffix.lower() not in _FIGURES:
             raise HubError(f"{folder / CARD_NAME}: {path!r} is not a figure of this run; link one inside of it")
-        if not file.is_file():
+        if not figure.is_file():
             raise HubError(f"{folder / CARD_NAME}: names the figure {path}, which is not there; take the line out")
-        figures[path] = review.pixels_only(file)
-    return figures
+        files[path] = pixels_only(figure)
+    return UploadPlan(folder, bundle.config, bundle.card, files)
 
 
 def _prose(parts: CardParts) -> str:
@@ -305,3 +303,94 @@ def _prose(parts: CardParts) -> str:
 def _digest(parts: CardParts) -> str:
     front = {key: value for key, value in parts.front.items() if key not in _RENEWED}
     return hashlib.sha256(f"{sorted(front.items())}{_prose(parts)}".encode()).hexdigest()[:16]
+
+
+def pixels_only(path: Path) -> bytes:
+    """Return an image written anew: its pixels, without texts, EXIF, previews, or what lies behind its end.
+
+    Raises:
+        HubError: It is not a PNG, JPEG or WebP image, or is damaged or too large.
+    """
+    from PIL import Image, ImageOps
+
+    with (
+        parsing(path, HubError, what="as an image", remedy="save the figure again, as PNG"),
+        open_regular(path, HubError, TEXT_LIMIT) as file,
+        Image.open(file, formats=("PNG", "JPEG", "WEBP")) as image,
+    ):
+        if image.width * image.height > _PIXELS:
+            raise HubError(f"{path}: has {image.width}×{image.height} pixels; save the figure smaller")
+        kind = image.format if image.format in ("PNG", "WEBP") else "JPEG"
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode not in _MODES:
+            upright = upright.convert("RGBA" if "transparency" in upright.info else "RGB")
+        written = io.BytesIO()
+        Image.frombytes(upright.mode, upright.size, upright.tobytes()).save(written, kind, quality=95)
+        return written.getvalue()
+
+
+# --- what must not leave the house ---------------------------------------------------------------------------
+
+_TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{10,}+(?!_)")  # not hf_hub_download
+_PRIVATE = {
+    "a path of this machine": re.compile(
+        r"(?<![\w:/.])(?:/[\w.@+-]+(?:/[\w.@+ -]+)+/?|~[\w-]*/[\w./-]+|[A-Za-z]:[\\/][^\s|]+|\\\\[\w.$-]+\\\S+)"
+    ),
+    "a person's name": re.compile(r"\b[^\W\d_]{2,}\^[^\W\d_]{2,}"),  # as DICOM has it: Family^Given
+    "a DICOM UID": re.compile(r"\b[012](?:\.\d+){6,}\b"),  # of a study, series or image
+}
+_SCAN = re.compile(
+    r"(?<![^\s|,;/])[^\s|,;/]+?\.(?:nii(?:\.gz)?|hdr|img|mg[hz]|dcm|dicom|ima|mhd|mha|nrrd|nhdr)\b", re.IGNORECASE
+)
+_KEY = re.compile(r"patient_?(?:name|id|birth|address|sex|age)|accession|institution_?name|referring", re.IGNORECASE)
+_URL = re.compile(r"https?://\S+")
+_EXAMPLES = {"", "scan", "image", "volume", "mask", "label", "ct", "mri", "case", "name"}  # of files that are nobody's
+
+
+def private_text(text: str, where: str) -> Iterator[str]:
+    """Yield what in a text looks like a path of this machine, a patient's name, a study's identifier or a token."""
+    if found := _TOKEN.search(text):
+        yield f"{where} holds a token, {found[0][:5]}…; revoke it"
+    text = _URL.sub(" ", text)
+    for kind, pattern in _PRIVATE.items():
+        if found := pattern.search(text):
+            yield f"{where} holds {kind}: {found[0][:100]!r}"
+
+
+def private_values(values: Any, where: str) -> Iterator[str]:
+    """Yield the same, and names of scans, for the strings and keys of nested mappings and lists."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            if _KEY.search(str(key)):
+                yield f"{where}.{key} is data of a patient"
+            yield from private_values(str(key), where)
+            yield from private_values(value, f"{where}.{key}")
+    elif isinstance(values, (list, tuple)):
+        for value in values:
+            yield from private_values(value, where)
+    elif isinstance(values, str):
+        yield from private_text(values, where)
+        yield from scan_names(values, where)
+
+
+def scan_names(text: str, where: str) -> Iterator[str]:
+    """Yield the first name of a scan's file in a text; those of examples, such as `scan.nii.gz`, are let through."""
+    for found in _SCAN.finditer(_URL.sub(" ", text)):
+        if re.sub(r"[\W_]+", "", found[0].partition(".")[0]).lower() not in _EXAMPLES:
+            yield f"{where} holds the name of a scan: {found[0][:100]!r}"
+            return
+
+
+def recorded_names(text: str, record: Any, where: str) -> Iterator[str]:
+    """Yield the first word of a text that is the name of a scan or patient in a run's own record, which stays here."""
+    split = record.get("split") if isinstance(record, Mapping) else None
+    lists = [names for names in split.values() if isinstance(names, list)] if isinstance(split, Mapping) else []
+    known: set[str] = set()
+    for name in (name.lower() for names in lists for name in names if isinstance(name, str)):
+        *folders, file = name.split("/")
+        known |= {file, file.partition(".")[0], *(folder for folder in folders if re.search(r"[\d_^]", folder))}
+    words = {word.strip(".:*_").lower() for word in re.split(r"[^\w.^-]+", text)}
+    for name in sorted((known & words) - _EXAMPLES):
+        if len(name) > 4 or (len(name) > 2 and not name.isalnum()):  # shorter ones are years, counts and plain words
+            yield f"{where} holds the name of a scan or patient of run.json: {name[:100]!r}"
+            return

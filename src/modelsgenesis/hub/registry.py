@@ -6,17 +6,16 @@ the package, or with a user's own cards, and needs no network.
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import Path
 
 from modelsgenesis.configs import Config, InputContract, NetworkConfig
-from modelsgenesis.configs.base import Positive, Sides, require
-from modelsgenesis.configs.bundle import CheckpointFormat, Task
+from modelsgenesis.configs.base import Positive, Sides
+from modelsgenesis.configs.bundle import Task
 from modelsgenesis.configs.front_matter import split_card
-from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean, printable
+from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean, printable, require
 from modelsgenesis.files import read_text
 
 FOLDER_CARD = "README.md"
@@ -24,8 +23,6 @@ FOLDER_CARD = "README.md"
 
 CARDS_VARIABLE = "MODELSGENESIS_CARDS"
 """Names a folder of a user's own cards, which come before the packaged ones."""
-
-Format = Literal["bundle", CheckpointFormat]
 
 Progress = Callable[[str, int, int | None], None]
 """Called with a file's name, the bytes done and the bytes in all, while it is downloaded."""
@@ -40,7 +37,8 @@ class ModelSource(Config):
         repository: `org/name` on the Hub, or None when `file` lies beside the card.
         revision: Branch, tag or commit.
         file: The weight file; its path in the repository, or from the card's folder.
-        format: How the file is to be read. A `"bundle"` has `config.json` beside its file.
+        format: How the file is to be read: a name in `checkpoints.genesis.LAYOUTS`, or `"bundle"`, which has
+            `config.json` beside its file.
         extra_files: Further files that the importer needs.
         sha256: Digest of `file`, or None while nobody could take it; then the Hub's own record is the check.
         parameters: How many the network has.
@@ -54,7 +52,7 @@ class ModelSource(Config):
     repository: str | None
     revision: str = "main"
     file: str
-    format: Format
+    format: str
     extra_files: tuple[str, ...] = ()
     sha256: str | None = None
     parameters: Positive
@@ -65,18 +63,21 @@ class ModelSource(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for file in (self.file, *self.extra_files):
-            require(is_inside(file), f"ModelSource.file: {file!r} is not a relative path without '..'")
-        right = self.sha256 is None or re.fullmatch("[0-9a-f]{64}", self.sha256) is not None
-        require(right, f"ModelSource.sha256: {self.sha256!r} is not a SHA-256 in 64 hexadecimal digits")
+        right = self.sha256 is None or re.fullmatch("[0-9a-f]{64}", self.sha256)
+        require(
+            bool(right),
+            ConfigurationError,
+            f"ModelSource.sha256: {self.sha256!r} is not a SHA-256 in 64 hexadecimal digits",
+        )
         # What lies beside its card is used where it is: there would be no place for a conversion.
         beside = self.repository is None and self.format != "bundle"
-        require(not beside, f"ModelSource.repository: null, so its format is bundle, not {self.format}; convert it")
-        for key in ("name", "repository"):
-            require(getattr(self, key) is None or getattr(self, key).strip() != "", f"ModelSource.{key}: is empty")
         require(
-            len(self.patch_size) == self.input.dims, f"ModelSource.patch_size: not {self.input.dims} positive sizes"
+            not beside,
+            ConfigurationError,
+            f"ModelSource.repository: null, so its format is bundle, not {self.format}; convert it",
         )
+        dims = self.input.dims
+        require(len(self.patch_size) == dims, ConfigurationError, f"ModelSource.patch_size: not {dims} positive sizes")
 
 
 @dataclass(frozen=True)
@@ -85,13 +86,13 @@ class ModelCard:
 
     Attributes:
         source: Where the weights are and what they expect.
-        front: The whole header, with the Hub's own fields.
+        license: The licence as the header has it; empty when it has none.
         text: The whole card, as it can be uploaded.
         path: Its file.
     """
 
     source: ModelSource
-    front: Mapping[str, Any]
+    license: str
     text: str
     path: Path
 
@@ -99,22 +100,6 @@ class ModelCard:
     def name(self) -> str:
         """What users call the model."""
         return self.source.name
-
-    @property
-    def license(self) -> str:
-        """The licence as the header has it; empty when it has none."""
-        return printable(str(self.front.get("license_name") or self.front.get("license") or ""))
-
-    @property
-    def is_local(self) -> bool:
-        """Whether its files lie beside the card, so that nothing is downloaded."""
-        return self.source.repository is None
-
-
-def is_inside(path: str) -> bool:
-    """Tell whether a path from a file or a server stays inside its folder on every system."""
-    parts = PurePosixPath(path).parts
-    return bool(parts) and not (path.startswith("/") or "\\" in path or ":" in path or ".." in parts)
 
 
 def read_card(path: Path) -> ModelCard:
@@ -132,7 +117,8 @@ def read_card(path: Path) -> ModelCard:
     if source.name != (path.parent.name if in_folder else path.stem):
         right = f"its folder {source.name}" if in_folder else f"the file {source.name}.md"
         raise ConfigurationError(f"{path}: is about {source.name!r}; call {right}")
-    return ModelCard(source, front, text, path)
+    license_ = printable(str(front.get("license_name") or front.get("license") or ""))
+    return ModelCard(source, license_, text, path)
 
 
 def _paths() -> dict[str, Path]:
@@ -146,14 +132,11 @@ def _paths() -> dict[str, Path]:
             raise ConfigurationError(f"{CARDS_VARIABLE}: {own} is not a folder; name a folder of cards, or unset it")
     found: dict[str, Path] = {}  # later folders, and files before folders of bundles, win
     for folder in folders:
-        found |= {path.parent.name: path for path in sorted(folder.glob(f"*/{FOLDER_CARD}")) if _is_ours(path)}
+        for path in sorted(folder.glob(f"*/{FOLDER_CARD}")):
+            if "\nmodelsgenesis:" in read_text(path, ConfigurationError):  # any other README is about something else
+                found[path.parent.name] = path
         found |= {path.stem: path for path in sorted(folder.glob("*.md")) if path.stem.lower() != "readme"}
     return found
-
-
-def _is_ours(path: Path) -> bool:
-    """Tell whether the README of a folder has our header: any other is about something else."""
-    return "\nmodelsgenesis:" in read_text(path, ConfigurationError)
 
 
 def list_cards(modality: str | None = None, dims: int | None = None) -> list[ModelCard]:
@@ -183,6 +166,5 @@ def find_card(name: str) -> ModelCard:
     paths = _paths()
     if name in paths:
         return read_card(paths[name])
-    hint = did_you_mean(name, paths) if paths else "the registry is empty"
     also = "a Hub repository (org/name) or a folder also works"
-    raise HubError(f"{name}: no model of this name in the registry; {hint} ({also})", "unknown")
+    raise HubError(f"{name}: no model of this name in the registry; {did_you_mean(name, paths)} ({also})", "unknown")

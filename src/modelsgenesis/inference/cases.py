@@ -1,22 +1,31 @@
-"""Find the cases to predict, each with a name: files, folders, globs, series and arrays."""
+"""What a prediction is asked for, each case with a name, and where it goes, chosen before the first is written."""
 
+import hashlib
+import os
 import re
+import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from os.path import commonpath, normpath, relpath
+from itertools import compress
+from os.path import commonpath, normpath
 from pathlib import Path
 
-from modelsgenesis.data import ImageSource, ScanReference, SkippedScan, file_stem, scan_sources
-from modelsgenesis.data.dicom import FORMAT as DICOM
-from modelsgenesis.data.labelled.images import ArrayImage, array_names, read_array
-from modelsgenesis.data.names import channel_order
-from modelsgenesis.errors import DataError
+from modelsgenesis.data import ScanReference, SkippedScan, file_stem, scan_sources
+from modelsgenesis.data.dataset_json import NAME as DATASET
+from modelsgenesis.data.dataset_json import read_description
+from modelsgenesis.data.finding import channel_order
+from modelsgenesis.data.reading import READERS
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError, printable
 from modelsgenesis.files import read_json
 
-_CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's names: case_0000.nii.gz, case_0001.nii.gz
+FOLDER, TABLE = Path("predictions"), Path("predictions.csv")
+"""Where the predictions of several scans go by default; and those of a classification."""
 
-_SAME = "has the name of {} others, and so would its prediction"
+_CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's names: case_0000.nii.gz, case_0001.nii.gz
+_NIFTI = (".nii.gz", ".nii")
+_NOT_FOLDERS = (*_NIFTI, ".csv", ".json", *(suffix for suffixes in READERS.values() for suffix in suffixes))
+_LONGEST = 255 - len("_probabilities.nii.gz")  # bytes that a name may have before the longest ending
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,32 +39,32 @@ class Case:
     """
 
     name: str
-    images: tuple[ImageSource, ...]
+    images: tuple[ScanReference, ...]
     warning: str = ""
 
-    @property
-    def files(self) -> set[Path]:
-        """What it is read from, which a prediction must not replace."""
-        parts = (image.parts if isinstance(image, ScanReference) else (image.path,) for image in self.images)
-        return {file for files in parts for file in files if file}
+
+Outputs = list[tuple[Case, Path]]
 
 
 def find_cases(
-    source: str | Path | Sequence[str | Path], channels: Sequence[str] = ("image",)
+    source: str | Path | Sequence[str | Path], channels: Sequence[str] = ("image",), *, single: bool = False
 ) -> tuple[list[Case], list[SkippedScan]]:
     """Find what a prediction is asked for.
 
     Args:
-        source: A file, a folder searched to any depth, a DICOM series, a glob, a list of files, MedMNIST's `.npz`, or
-            several of these. As many files as there are channels are one case, in their order.
+        source: A file, a folder searched to any depth, a DICOM series, a glob, a list of files, or several of these.
+            As many files as there are channels are one case, in their order.
         channels: Of the model. With several, the files of a case are told by nnU-Net's names, `case_0000`,
             `case_0001`; or are the volumes of one file. Where a `dataset.json` names them, they are matched by name.
+        single: Refuse a source of several scans.
 
     Returns:
         The cases in the order of their paths, and what was skipped with its reason.
 
     Raises:
+        ScanError: There is no scan in the source.
         DataError: The source does not exist, or is a list that cannot be read.
+        ConfigurationError: There are several scans, where one was expected.
         MissingExtraError: A scan's format needs an optional dependency.
 
     Example:
@@ -63,20 +72,18 @@ def find_cases(
         cases[0].name  # 'BRATS_485', of BRATS_485_0000.nii.gz to BRATS_485_0003.nii.gz
     """
     sources = [Path(one).expanduser() for one in ([source] if isinstance(source, (str, Path)) else source)]
-    archives = [path for path in sources if path.suffix.lower() == ".npz" and path.is_file()]
-    cases = [case for path in archives for case in array_cases(path, len(channels))]
-    sources = [path for path in sources if path not in archives]
     scans, skipped = scan_sources(sources)
+    cases: list[Case] = []
     if not all(path.is_file() for path in sources):  # a folder that was predicted in place can be predicted again
         predicted = {path for path in {scan.path: None for scan in scans} if is_prediction(path)}
         reason = "an earlier prediction, by the JSON file beside it"
         skipped += [SkippedScan(source=str(path), reason=reason, bad=False) for path in sorted(predicted)]
         scans = [scan for scan in scans if scan.path not in predicted]
     elif len(channels) > 1 and len(scans) == len(sources) == len(channels):
-        scans = sorted(scans, key=lambda scan: sources.index(scan.path))
-        return [*cases, Case(name=as_unicode(_CHANNEL.sub("", file_stem(scans[0].path))), images=tuple(scans))], skipped
+        given = tuple(sorted(scans, key=lambda scan: sources.index(scan.path)))
+        cases, scans = [Case(name=as_unicode(_CHANNEL.sub("", file_stem(given[0].path))), images=given)], []
     declared: dict[Path, tuple[str, ...]] = {}
-    for name, found in _groups(scans, _root(sources, scans), len(channels)).items():
+    for name, found in _groups(scans, sources, len(channels)).items():
         reason, group = _check(name, found, len(channels))
         if reason:
             skipped.append(SkippedScan(source=group[0].source, reason=reason))
@@ -90,10 +97,84 @@ def find_cases(
             warning = "" if order else other_channels("its data set", names, channels)
             group = [group[index] for index in order] if order else group
         cases.append(Case(name=name, images=tuple(group), warning=warning))
-    names = Counter(case.name for case in cases)
-    double = [case for case in cases if names[case.name] > 1]  # images of two archives
-    skipped += [SkippedScan(source=one.images[0].source, reason=_SAME.format(names[one.name] - 1)) for one in double]
-    return [case for case in cases if names[case.name] == 1], skipped
+    # Skipped scans count: a folder of two, one of them broken, was not meant as one scan.
+    shown, count = ", ".join(map(str, sources[:3])), len(cases) + sum(scan.bad for scan in skipped)
+    if count == 0:
+        raise ScanError(f"{shown}: no scan to predict in it")
+    if single and count > 1:
+        raise ConfigurationError(f"{shown}: holds {count} scans, expected one; see predict_all for many")
+    return cases, skipped
+
+
+def _groups(scans: Sequence[ScanReference], sources: Sequence[Path], channels: int) -> dict[str, list[ScanReference]]:
+    """Put together what may be one case: the volumes of a file, or channels by nnU-Net's names.
+
+    Names are relative to the folder that was searched, or to what all files share. It holds every scan, so that no
+    name leads out of it: links are not followed, `..` is.
+    """
+    folders = [Path(normpath(scan.path.parent.absolute())) for scan in scans]
+    searched = [normpath(sources[0].absolute())] if len(sources) == 1 and sources[0].is_dir() else []
+    root = commonpath([*folders, *searched]) if scans else ""
+    series = Counter(
+        folder for scan, folder in zip(scans, folders, strict=True) if scan.format == "DICOM" and len(scan.files) > 1
+    )
+    # Single-channel data sets of nnU-Net end in _0000 throughout; one such name among others is just a name.
+    numbered = all(file_stem(scan.path).endswith("_0000") for scan in scans)
+    seen: Counter[Path] = Counter()
+    groups: dict[str, list[ScanReference]] = defaultdict(list)
+    for scan, folder in zip(scans, folders, strict=True):
+        name = file_stem(scan.path)
+        if scan.format == "DICOM" and len(scan.files) > 1:
+            # The files of a series have numbers for names; what people call it is the folder.
+            seen[folder] += 1
+            name = f"{folder.name}_{seen[folder]}" if series[folder] > 1 else folder.name
+            folder = folder.parent  # noqa: PLW2901
+        elif scan.format == "DICOM" and scan.index is not None:
+            name = f"{name}_{scan.index}"
+        elif channels > 1 or numbered:
+            name = _CHANNEL.sub("", name)
+        # The root may be a series' own folder.
+        between = folder.relative_to(root) if folder.is_relative_to(root) else Path()
+        groups[as_unicode((between / name).as_posix())].append(scan)
+    return groups
+
+
+def _check(name: str, scans: list[ScanReference], channels: int) -> tuple[str, list[ScanReference]]:
+    """Return why scans of a name are not a case, empty if they are one; and the scans in the order of the channels."""
+    count = len(scans)
+    if count > 1 and len({scan.path for scan in scans}) == 1:
+        wrong = f"holds {count} volumes; expected {channels}, one for each channel of the model"
+        return ("" if count == channels else wrong), scans
+    if channels == 1:
+        if count == 1 and scans[0].index is not None and scans[0].format != "DICOM":
+            return "holds several volumes; expected one", scans
+        same = f"has the name of {count - 1} others, and so would its prediction"
+        return ("" if count == 1 else same), scans
+    numbers = [int(match.group(1)) for scan in scans if (match := _CHANNEL.search(file_stem(scan.path)))]
+    if len(numbers) != count:
+        return f"is 1 file, the model takes {channels}: name them {name}_0000 and so on, or give all", scans
+    if sorted(numbers) != list(range(channels)):
+        has = ", ".join(f"_{number:04d}" for number in sorted(numbers))
+        return f"of its channels {has} are there; expected _0000 to _{channels - 1:04d}", scans
+    return "", sorted(scans, key=lambda scan: file_stem(scan.path))
+
+
+def _declared_channels(folder: Path) -> tuple[str, ...]:
+    """Return the names of the channels, in the order of their numbers, that the data set of a folder gives them."""
+    # In the Decathlon and in nnU-Net the images lie one folder below, in imagesTs.
+    for path in (folder / DATASET, folder.parent / DATASET):
+        description = read_description(path) if path.exists() else None
+        if description is not None:
+            return description.channels
+    return ()
+
+
+def other_channels(where: str, declared: Sequence[str], channels: Sequence[str]) -> str:
+    """Return the warning that channels cannot be matched by name."""
+    return (
+        f"the channels of {where}, {', '.join(declared)}, are not the model's {', '.join(channels)}: taken in this "
+        "order; expect a poor prediction where it is another"
+    )
 
 
 def as_unicode(name: str) -> str:
@@ -104,30 +185,6 @@ def as_unicode(name: str) -> str:
         'Müller'
     """
     return re.sub("[\udc80-\udcff]", lambda byte: chr(ord(byte.group()) - 0xDC00), name)
-
-
-def array_cases(path: Path, channels: int) -> list[Case]:
-    """Return a case for each image in the arrays `images` or `…_images` of an `.npz` file, as MedMNIST names them.
-
-    Raises:
-        DataError: There is no such array, or its images do not have the model's channels.
-        ScanError: It is not an `.npz` file.
-    """
-    held = array_names(path)
-    keys = [key for key in held if key == "images" or key.endswith("_images")]
-    if not keys:
-        raise DataError(f"{path}: holds {', '.join(held) or 'no array'}; expected images, or test_images and so on")
-    cases = []
-    for key in keys:
-        shape = read_array(path, key).shape
-        if channels > 1 and shape[-1] != channels:
-            raise DataError(f"{path}: {key} is {shape}; the model takes {channels} channels, expected them last")
-        part, digits = key.removesuffix("images"), len(str(shape[0] - 1))
-        for index in range(shape[0]):
-            colours = range(channels) if channels > 1 else [None]
-            images = tuple(ArrayImage(path=path, key=key, index=index, channel=channel) for channel in colours)
-            cases.append(Case(name=f"{part}{index:0{digits}d}", images=images))
-    return cases
 
 
 def is_prediction(path: Path) -> bool:
@@ -141,79 +198,120 @@ def is_prediction(path: Path) -> bool:
     return own and isinstance(content.get("labels"), dict)
 
 
-def _root(sources: Sequence[Path], scans: Sequence[ScanReference]) -> str:
-    """Return the folder that names are relative to: the one that was searched, or what all files share.
+def written_files(path: Path) -> tuple[Path, Path, Path]:
+    """Return a label map or a table, and beside it the JSON file of classes and model and the NIfTI of probabilities.
 
-    It holds every scan, so that no name leads out of it: links are not followed, `..` is.
+    Example:
+        >>> [file.name for file in written_files(Path("scan.nii.gz"))]
+        ['scan.nii.gz', 'scan.json', 'scan_probabilities.nii.gz']
     """
-    folders = [normpath(scan.path.parent.absolute()) for scan in scans]
-    if len(sources) == 1 and sources[0].is_dir():
-        folders.append(normpath(sources[0].absolute()))
-    return commonpath(folders) if folders else ""
+    stem = file_stem(path)
+    return path, path.with_name(f"{stem}.json"), path.with_name(f"{stem}_probabilities.nii.gz")
 
 
-def _groups(scans: Sequence[ScanReference], root: str, channels: int) -> dict[str, list[ScanReference]]:
-    """Put together what may be one case: the volumes of a file, or channels by nnU-Net's names."""
-    series = Counter(scan.path.parent for scan in scans if scan.format == DICOM and scan.files)
-    # Single-channel data sets of nnU-Net end in _0000 throughout; one such name among others is just a name.
-    numbered = all(file_stem(scan.path).endswith("_0000") for scan in scans)
-    seen: Counter[Path] = Counter()
-    groups: dict[str, list[ScanReference]] = defaultdict(list)
-    for scan in scans:
-        folder, name = scan.path.parent, file_stem(scan.path)
-        if scan.format == DICOM and scan.files:
-            seen[folder] += 1
-            several = f"_{seen[folder]}" if series[folder] > 1 else ""
-            # The files of a series have numbers for names; what people call it is the folder.
-            folder, name = folder.absolute().parent, folder.absolute().name + several
-        elif scan.format == DICOM and scan.index is not None:
-            name = f"{name}_{scan.index}"
-        elif channels > 1 or numbered:
-            name = _CHANNEL.sub("", name)
-        groups[_relative(folder, name, root)].append(scan)
-    return groups
+def output_name(name: str) -> Path:
+    r"""Return the file of a case's prediction, without ending: every file system takes it, and it leads nowhere else.
+
+    What a name has to lose, such as control characters, and what is beyond 234 bytes, is made up for by a few digits of
+    its SHA-256: two names stay two.
+
+    Example:
+        >>> str(output_name("../patient 1/scan")), str(output_name("a\tb"))
+        ('patient 1/scan', 'a_b_894891f8')
+    """
+    parts = [part for part in as_unicode(name).split("/") if part not in ("", ".", "..")] or ["_"]
+    for index, part in enumerate(parts):
+        plain = "".join(one if printable(one) == one != "\\" else "_" for one in part)
+        if plain != part or len(part.encode()) > _LONGEST:
+            cut = plain.encode()[: _LONGEST - 9].decode(errors="ignore")
+            parts[index] = f"{cut}_{hashlib.sha256(part.encode()).hexdigest()[:8]}"
+    return Path(*parts)
 
 
-def _relative(folder: Path, name: str, root: str) -> str:
-    """Return the name with the folders between it and the root."""
-    between = relpath(normpath(folder.absolute()), root)
-    inside = between != "." and not between.startswith("..")  # the root may be a series' own folder
-    return as_unicode(f"{Path(between).as_posix()}/{name}" if inside else name)
+def output_paths(
+    cases: Sequence[Case], output: Path | None, *, task: str, many: bool, keep: bool = False
+) -> tuple[Outputs, list[SkippedScan]]:
+    """Choose the file of every prediction; what is written beside it follows from its name.
+
+    Of one scan `output` where it ends in .nii.gz or .nii, else `<output>/<name>.nii.gz`; without an output
+    `<name>_seg.nii.gz` in the working folder. Of several `<output>/<name>.nii.gz`, without an output in
+    `predictions/`; the folders of a searched folder stay in the name. Of a classification one table: `output` where it
+    ends in .csv, else `predictions.csv` in that folder.
+
+    Args:
+        cases: To be predicted; no prediction may replace a file of theirs.
+        output: As it was asked for.
+        task: `"segmentation"` or `"classification"`.
+        many: Whether several scans were given, though some may have been skipped.
+        keep: Whether label maps that are there already are kept.
+
+    Returns:
+        The cases with their paths, and the cases whose predictions would be one another's.
+
+    Raises:
+        ConfigurationError: One file for several label maps, or a file of another kind.
+        DataError: A prediction would replace a scan or a file of somebody else, lie outside of the output, or cannot
+            be written.
+    """
+    segments, name = task == "segmentation", output.name.lower() if output else ""
+    is_file = bool(output) and name.endswith(_NIFTI if segments else ".csv")
+    if name.endswith(_NOT_FOLDERS) and not is_file:
+        kind = "label maps are written as NIfTI; name a .nii.gz" if segments else "classes as a table; name a .csv"
+        raise ConfigurationError(f"{output}: {kind}, or a folder")
+    if is_file and segments and many:
+        raise ConfigurationError(f"{output}: one file for the predictions of several scans; name a folder")
+    folder = output.parent if output and is_file else output or (FOLDER if segments and many else Path())
+    outputs = []
+    for case in cases:
+        name = output_name(case.name)
+        label_map = folder / f"{name}.nii.gz" if output or many else Path(f"{name.name}_seg.nii.gz")
+        outputs.append((case, output if output and is_file else label_map if segments else folder / TABLE))
+    paths = dict.fromkeys(path for _, path in outputs)
+    inputs = [file for case in cases for image in case.images for file in image.files]
+    check_outputs([file for path in paths for file in written_files(path)], folder, inputs)
+    for path in paths:
+        there = [file for file in written_files(path) if file.exists()]
+        if there and not is_prediction(path) and not (keep and path in there):
+            raise DataError(
+                f"{there[0]}: is there already, and not a prediction of this package; choose another output"
+            )
+    return _kept_apart(outputs) if segments else (outputs, [])
 
 
-def _declared_channels(folder: Path) -> tuple[str, ...]:
-    """Return the names of the channels, in the order of their numbers, that the data set of a folder gives them."""
-    # In the Decathlon and in nnU-Net the images lie one folder below, in imagesTs.
-    for path in (folder / "dataset.json", folder.parent / "dataset.json"):
-        content = read_json(path, DataError) if path.exists() else None
-        names = (content.get("channel_names") or content.get("modality")) if isinstance(content, dict) else None
-        if isinstance(names, dict):
-            return tuple(str(names[number]) for number in sorted(names, key=lambda number: (len(number), number)))
-    return ()
+def _kept_apart(outputs: Outputs) -> tuple[Outputs, list[SkippedScan]]:
+    """Skip scans whose label maps would be one file, all of them: none is the right one to write."""
+    # What a file system may tell files by: some ignore case, some the two ways to write an accent.
+    keys = [
+        {unicodedata.normalize("NFC", normpath(file.absolute())).casefold() for file in written_files(path)}
+        for _, path in outputs
+    ]
+    owners = Counter(key for own in keys for key in own)
+    alone = [all(owners[key] == 1 for key in own) for own in keys]
+    reason = "its prediction {} would be that of another scan; rename one of them"
+    skipped = [
+        SkippedScan(source=case.images[0].source, reason=reason.format(path))
+        for (case, path), is_alone in zip(outputs, alone, strict=True)
+        if not is_alone
+    ]
+    return list(compress(outputs, alone)), skipped
 
 
-def other_channels(where: str, declared: Sequence[str], channels: Sequence[str]) -> str:
-    """Return the warning that channels cannot be matched by name."""
-    return (
-        f"the channels of {where}, {', '.join(declared)}, are not the model's {', '.join(channels)}: taken in this "
-        "order; expect a poor prediction where it is another"
-    )
+def check_outputs(paths: Iterable[Path], folder: Path, inputs: Iterable[Path]) -> None:
+    """Refuse files that cannot be written, lie outside of a folder, or are an input, before any work.
 
-
-def _check(name: str, scans: list[ScanReference], channels: int) -> tuple[str, list[ScanReference]]:
-    """Return why scans of a name are not a case, empty if they are one; and the scans in the order of the channels."""
-    count = len(scans)
-    if count > 1 and len({scan.path for scan in scans}) == 1:
-        wrong = f"holds {count} volumes; expected {channels}, one for each channel of the model"
-        return ("" if count == channels else wrong), scans
-    if channels == 1:
-        if count == 1 and scans[0].index is not None and scans[0].format != DICOM:
-            return "holds several volumes; expected one", scans
-        return ("" if count == 1 else _SAME.format(count - 1)), scans
-    numbers = [int(match.group(1)) for scan in scans if (match := _CHANNEL.search(file_stem(scan.path)))]
-    if len(numbers) != count:
-        return f"is 1 file, the model takes {channels}: name them {name}_0000 and so on, or give all", scans
-    if sorted(numbers) != list(range(channels)):
-        has = ", ".join(f"_{number:04d}" for number in sorted(numbers))
-        return f"of its channels {has} are there; expected _0000 to _{channels - 1:04d}", scans
-    return "", sorted(scans, key=lambda scan: file_stem(scan.path))
+    Raises:
+        DataError: A path is a folder or an input, leads out of the folder, or cannot be made or written.
+    """
+    # By device and inode: a link to a scan is the scan, whatever it is called.
+    states = [file.stat() for file in inputs if file.is_file()]
+    protected = {(state.st_dev, state.st_ino) for state in states}
+    for path in paths:
+        if path.is_dir():
+            raise DataError(f"{path}: is a folder; expected the name of a file to write")
+        if not path.parent.resolve().is_relative_to(folder.resolve()):
+            raise DataError(f"{path}: a link leads out of {folder}; choose another output folder")
+        if path.exists() and (path.stat().st_dev, path.stat().st_ino) in protected:
+            raise DataError(f"{path}: the prediction would replace the scan itself; choose another output folder")
+        parent = next(place for place in path.absolute().parents if place.exists())
+        if not parent.is_dir() or not os.access(parent, os.W_OK):
+            raise DataError(f"{path}: cannot be written in {parent}; choose another folder")

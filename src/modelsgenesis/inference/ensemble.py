@@ -7,9 +7,9 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import reduce
 from itertools import chain, combinations
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 
 from modelsgenesis.configs import CONTRACTS, BundleConfig, InputContract, PredictionConfig
 from modelsgenesis.data import (
+    Geometry,
     LabelledCase,
     LabelledData,
     PreparedVolume,
@@ -29,11 +30,11 @@ from modelsgenesis.data import (
     resize_or_crop,
     to_native,
 )
+from modelsgenesis.data.finding import channel_order
 from modelsgenesis.data.labelled import label_indices
-from modelsgenesis.data.names import channel_order
 from modelsgenesis.errors import ConfigurationError, ScanError, ShapeError
 from modelsgenesis.hardware import Hardware, free_memory
-from modelsgenesis.inference.sliding_window import check_window, sliding_window, softmax_in_place
+from modelsgenesis.inference.sliding_window import check_window, sliding_window
 from modelsgenesis.metrics.classification import classification_row
 from modelsgenesis.metrics.segmentation import measure_segmentation
 from modelsgenesis.metrics.summary import Row
@@ -41,6 +42,8 @@ from modelsgenesis.reporting import Reporter
 
 CaseType = TypeVar("CaseType")
 Result = TypeVar("Result")
+
+_ROWS = 8  # of an image whose probabilities are computed together
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,56 +61,18 @@ class Member:
     config: BundleConfig
 
 
-@dataclass(frozen=True, eq=False)
-class SoftPart:
-    """Class probabilities on a prepared grid, the sum of the members that share it.
+class Segmentation(NamedTuple):
+    """A segmented case in the scan's own grid.
 
     Attributes:
-        probabilities: float32 [classes, *prepared spatial]; over all parts of a case they add up to 1.
-        frame: The way back into the scan's own grid; it holds no voxels.
+        labels: The most probable class of each voxel, uint8 [*scan's shape]; uint16 for more than 256 classes.
+        geometry: The scan's frame.
+        probabilities: float32 [*scan's shape, classes] where they were asked for.
     """
 
-    probabilities: np.ndarray
-    frame: PreparedVolume
-
-
-class SoftSegmentation:
-    """The class probabilities of a case, brought to the scan's own grid when they are asked for, a class at a time.
-
-    So that besides the probabilities on the prepared grid only a few volumes of one class are in memory, however many
-    classes there are and however fine the scan's own grid is. Classes are compared after resampling, which keeps their
-    borders smooth.
-
-    Args:
-        parts: One for each way in which members prepare their scans; usually one.
-    """
-
-    def __init__(self, parts: Sequence[SoftPart]) -> None:
-        self.parts, self.geometry, self.classes = parts, parts[0].frame.geometry, len(parts[0].probabilities)
-
-    def channel(self, index: int) -> np.ndarray:
-        """Return the probability of one class, float32 [*scan's shape]; it may be a view."""
-        channels = [to_native(part.probabilities[index], part.frame, order=1) for part in self.parts]
-        return channels[0] if len(channels) == 1 else np.sum(channels, axis=0)
-
-    def labels(self) -> np.ndarray:
-        """Return the most probable class of each voxel, uint8 [*scan's shape]; uint16 for more than 256 classes."""
-        best = np.full(self.geometry.shape, -1, np.float32)
-        labels = np.zeros(self.geometry.shape, np.uint8 if self.classes <= 256 else np.uint16)
-        for index in range(self.classes):
-            channel = self.channel(index)
-            higher = channel > best  # on ties the first class, as argmax takes it
-            labels[higher] = index
-            np.copyto(best, channel, where=higher)
-            del channel, higher  # before the next one is made
-        return labels
-
-    def probabilities(self) -> np.ndarray:
-        """Return the probabilities of all classes at once, float32 [*scan's shape, classes]."""
-        result = np.empty((*self.geometry.shape, self.classes), np.float32, order="F")  # as NIfTI stores it
-        for index in range(self.classes):
-            result[..., index] = self.channel(index)
-        return result
+    labels: np.ndarray
+    geometry: Geometry
+    probabilities: np.ndarray | None = None
 
 
 class Ensemble:
@@ -117,41 +82,54 @@ class Ensemble:
         members: With the same task, classes and channels; they may prepare scans differently.
         config: Overlap, flips, where to stitch.
         hardware: Where and how to compute.
+        reporter: Receives a warning of a scan that does not suit a model.
 
     Raises:
         ConfigurationError: There is no model, one restores, or task, classes or channels differ.
+        ShapeError: Flips along an axis that is not there.
     """
 
-    def __init__(self, members: Sequence[Member], config: PredictionConfig, hardware: Hardware) -> None:
+    def __init__(
+        self,
+        members: Sequence[Member],
+        config: PredictionConfig,
+        hardware: Hardware,
+        reporter: Reporter | None = None,
+    ) -> None:
         if not members:
             raise ConfigurationError("received no model; expected one or more")
-        self.members, self.config, self.hardware = members, config, hardware
+        self.members, self.config, self.hardware, self.reporter = members, config, hardware, reporter or Reporter()
         self.name, first = members[0].name, members[0].config
         self.task, self.labels, self.multilabel = first.task, first.labels, first.multilabel
         self.channels = first.input.channels
+        ours = "; ".join((self.task, ", ".join(self.labels), ", ".join(self.channels)))
         for member in members:
-            if member.config.task == "restoration":
+            kind = member.config
+            if kind.task == "restoration":
                 raise ConfigurationError(
                     f"{member.name}: the model is for restoration: prediction needs one fine-tuned with --task seg or "
                     "cls"
                 )
-            if _predicts(member) != _predicts(members[0]):
-                ours, theirs = ("; ".join(map(", ".join, _predicts(one))) for one in (member, members[0]))
+            theirs = "; ".join((kind.task, ", ".join(kind.labels), ", ".join(kind.input.channels)))
+            if theirs != ours:
                 raise ConfigurationError(
-                    f"{member.name}: predicts {ours}, but {self.name} {theirs}; expected one task and the same classes "
+                    f"{member.name}: predicts {theirs}, but {self.name} {ours}; expected one task and the same classes "
                     "and channels"
                 )
+            dims = len(kind.patch_size)
+            if config.flips != "all" and max(config.flips, default=0) >= dims:
+                raise ShapeError(f"flips along axes {config.flips}: the image has {dims}, numbered from 0")
 
-    def segment(self, volumes: Sequence[Volume]) -> SoftSegmentation:
+    def segment(self, volumes: Sequence[Volume], *, probabilities: bool = False) -> Segmentation:
         """Segment a case with every member.
 
         Args:
             volumes: One for each channel. Who keeps no reference of its own has their memory back during the passes.
+            probabilities: Return those of all classes, too.
 
         Raises:
             ConfigurationError: The number of channels is not the models'.
             ScanError: The case cannot be used, or the network answers with NaN.
-            ShapeError: Flips along an axis that is not there.
         """
         prepared = self._prepare(volumes)
         del volumes  # the passes need memory, and nothing reads the scans any more
@@ -159,20 +137,23 @@ class Ensemble:
         with torch.inference_mode():
             for members, image, frame in prepared:
                 total: Any = None
-                passes = [(one, axes) for one in members for axes in self._passes(one)]
+                passes = [(member, axes) for member in members for axes in self._passes(member)]
                 for member, axes in passes:
                     turned = torch.from_numpy(image).flip([axis + 1 for axis in axes])
                     size, options = member.config.patch_size, {"config": self.config, "hardware": self.hardware}
-                    soft = softmax_in_place(sliding_window(member.network, turned, patch_size=size, **options))
-                    _check_finite(soft[0].numpy(), frame.source)  # of one class is enough: they add up to 1
+                    soft = sliding_window(member.network, turned, patch_size=size, **options)
+                    # In place and a few rows at a time: this is the largest array of a prediction.
+                    for rows in soft.split(_ROWS, dim=1):
+                        rows.copy_(rows.softmax(dim=0))
+                    _check_finite(soft[0], frame.source)  # of one class is enough: they add up to 1
                     if total is None:  # the first pass, which is not mirrored
                         total = soft
                         continue
                     for index, one in enumerate(soft):  # a class at a time: a mirrored copy of one, not of all
                         total[index] += one.flip(axes)
                 share = len(passes) * len(self.members) / len(members)
-                parts.append(SoftPart(total.div_(share).numpy(), frame))
-        return SoftSegmentation(parts)
+                parts.append((total.div_(share).numpy(), frame))
+        return to_scan(parts, probabilities=probabilities)
 
     def classify(self, volumes: Sequence[Volume]) -> np.ndarray:
         """Classify a case with every member.
@@ -201,52 +182,71 @@ class Ensemble:
                 with torch.inference_mode(), self.hardware.autocast():
                     logits = member.network(self.hardware.place(batch)).float()
                 soft = logits.sigmoid() if self.multilabel else logits.softmax(dim=1)
-                results.append(soft.mean(dim=0).cpu().numpy())
+                results.append(soft.mean(dim=0).cpu())
                 _check_finite(results[-1], frame.source)
-        return np.mean(results, axis=0)
-
-    def warnings(self, volume: Volume) -> list[str]:
-        """Return a line for each kind of scan that members were trained on and this one is not."""
-        found = (usable_contract(volume, member.config.input)[1] for member in self.members)
-        return list(dict.fromkeys(filter(None, found)))
+        return torch.stack(results).mean(dim=0).numpy()
 
     def _passes(self, member: Member) -> list[tuple[int, ...]]:
-        """Return the axes that each pass mirrors, the plain pass first: n axes make 2^n passes.
-
-        Raises:
-            ShapeError: An axis is beyond the last.
-        """
-        dims = len(member.config.patch_size)
-        axes = range(dims) if self.config.flips == "all" else self.config.flips
-        if any(axis >= dims for axis in axes):
-            raise ShapeError(f"flips along axes {tuple(axes)}: the image has {dims}, numbered from 0")
+        """Return the axes that each pass mirrors, the plain pass first: n axes make 2^n passes."""
+        axes = range(len(member.config.patch_size)) if self.config.flips == "all" else self.config.flips
         return list(chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1)))
 
     def _prepare(self, volumes: Sequence[Volume]) -> list[tuple[list[Member], np.ndarray, PreparedVolume]]:
-        """Return for each way of preparing a case its members, the image [channels, *spatial], and the way back."""
-        # The folds of a run share their contract: their scans are prepared once.
-        alike: dict[InputContract, list[Member]] = defaultdict(list)
-        for member in self.members:
-            alike[member.config.input].append(member)
+        """Return for each way of preparing a case its members, the image [channels, *spatial], and the way back.
+
+        The latter's array has the shape, but no memory.
+        """
         if len(volumes) != len(self.channels):
             raise ConfigurationError(
                 f"received {len(volumes)} files, expected {len(self.channels)}: {', '.join(self.channels)}"
             )
         for other in volumes[1:]:
             check_same_grid(volumes[0], other)
-        prepared = []
+        # The folds of a run share their contract: their scans are prepared once.
+        alike: dict[InputContract, list[Member]] = defaultdict(list)
+        for member in self.members:
+            alike[member.config.input].append(member)
+        prepared, warnings = [], {}
         for contract, members in alike.items():
             _check_memory(volumes, contract, len(self.labels))
-            channels = [prepare(volume, usable_contract(volume, contract)[0]) for volume in volumes]
+            usable = [usable_contract(volume, contract) for volume in volumes]
+            warnings[usable[0][1]] = None
+            channels = [prepare(volume, own) for volume, (own, _) in zip(volumes, usable, strict=True)]
             # Of one channel without a copy.
             image = channels[0].array[None] if len(channels) == 1 else np.stack([one.array for one in channels])
-            prepared.append((members, image, without_voxels(channels[0])))
+            frame = replace(channels[0], array=np.broadcast_to(np.float32(0), image.shape[1:]))
+            prepared.append((members, image, frame))
+        for warning in filter(None, warnings):
+            self.reporter.note(f"warning: {warning}")
         return prepared
 
 
-def _predicts(member: Member) -> tuple[tuple[str, ...], ...]:
-    """Return the task, classes and channels, which all members of an ensemble share."""
-    return (member.config.task,), member.config.labels, member.config.input.channels
+def to_scan(parts: Sequence[tuple[np.ndarray, PreparedVolume]], *, probabilities: bool = False) -> Segmentation:
+    """Bring class probabilities to the scan's own grid, and choose the most probable class of each voxel there.
+
+    A class at a time: besides the probabilities on the prepared grid only a few volumes of one class are in memory,
+    however many classes there are and however fine the scan's own grid is. Classes are compared after resampling, which
+    keeps their borders smooth.
+
+    Args:
+        parts: One for each way in which members prepare their scans, usually one: float32 [classes, *prepared spatial],
+            the sum of the members that share it, and the way back. Over all parts they add up to 1.
+        probabilities: Return those of all classes, too.
+    """
+    geometry, classes = parts[0][1].geometry, len(parts[0][0])
+    best = np.full(geometry.shape, -1, np.float32)
+    labels = np.zeros(geometry.shape, np.uint8 if classes <= 256 else np.uint16)
+    # Fortran's order is how NIfTI stores it.
+    kept = np.empty((*geometry.shape, classes), np.float32, order="F") if probabilities else None
+    for index in range(classes):
+        channel = reduce(np.add, (to_native(soft[index], frame, order=1) for soft, frame in parts))
+        higher = channel > best  # on ties the first class, as argmax takes it
+        labels[higher] = index
+        np.copyto(best, channel, where=higher)
+        if kept is not None:
+            kept[..., index] = channel
+        del channel, higher  # before the next one is made
+    return Segmentation(labels, geometry, kept)
 
 
 def usable_contract(volume: Volume, contract: InputContract) -> tuple[InputContract, str]:
@@ -272,11 +272,6 @@ def usable_contract(volume: Volume, contract: InputContract) -> tuple[InputContr
     return contract, warning + "; expect a poor prediction, or use a model of its modality"
 
 
-def without_voxels(prepared: PreparedVolume) -> PreparedVolume:
-    """Return a prepared volume that only knows the way back: its array has the shape and no memory."""
-    return replace(prepared, array=np.broadcast_to(np.float32(0), prepared.array.shape))
-
-
 def _check_memory(volumes: Sequence[Volume], contract: InputContract, classes: int) -> None:
     """Refuse a case whose prepared channels and probabilities memory does not hold, before it is prepared."""
     voxels, sizes = volumes[0].array.size, volumes[0].spacing or ()
@@ -290,90 +285,38 @@ def _check_memory(volumes: Sequence[Volume], contract: InputContract, classes: i
         )
 
 
-def _check_finite(probabilities: np.ndarray, source: str) -> None:
+def _check_finite(probabilities: torch.Tensor, source: str) -> None:
     """Refuse NaN, which compares as lower than anything: it would become the first class."""
-    if not np.isfinite(probabilities).all():
+    if not probabilities.isfinite().all():
         raise ScanError(f"{source}: the model answers with NaN: its weights are damaged, or the training diverged")
 
 
 def measure_cases(
     ensemble: Ensemble, cases: Sequence[LabelledCase], data: LabelledData, *, strict: bool, reporter: Reporter
 ) -> tuple[list[Row], list[SkippedScan]]:
-    """Predict labelled cases and measure each prediction; arguments and errors as of `measure_case` and `each_case`.
-
-    Example:
-        ensemble = Ensemble([Member(name="run", network=network, config=bundle.config)], PredictionConfig(), hardware)
-        rows, skipped = measure_cases(ensemble, data.cases, data, strict=False, reporter=Reporter())
-        summarize_rows(rows, data.labels, task=data.task)["dice"]
-    """
-    match_classes(ensemble, data)  # before the first case
-    named = [(case.name, case) for case in cases]
-    return each_case(
-        named, partial(measure_case, ensemble, data=data), title="evaluating", strict=strict, reporter=reporter
-    )
-
-
-def measure_case(ensemble: Ensemble, case: LabelledCase, data: LabelledData) -> Row:
-    """Predict a labelled case and measure the prediction in the scan's own voxels.
+    """Predict labelled cases and measure each prediction in the scan's own voxels.
 
     Not on the prepared grid, which two models need not share and where a mask has lost its thin parts: so figures of
     any two models compare, and are those of the label map that a user gets.
 
     Args:
         ensemble: One model or several.
-        case: With its files; they are read anew.
-        data: The data set of the case. Its classes and channels may come in another order than the model's.
+        cases: With their files; they are read anew.
+        data: Their data set. Its classes and channels may come in another order than the model's.
+        strict: As of `each_case`, and so its errors.
+        reporter: Receives the progress.
 
     Returns:
-        `case`, `patient`, and what `measure_segmentation` or `classification_row` returns; see `summarize_rows`.
+        A row for each case, see `measure_case`; and what was skipped.
 
     Raises:
         ConfigurationError: The model is for another task or other classes.
-        ScanError: The case cannot be used, or its mask lies on another grid.
-    """
-    classes = match_classes(ensemble, data)
-    order = channel_order(data.channels, ensemble.channels) or range(len(case.images))
-    volumes = [case.images[index].read() for index in order]
-    if data.task == "classification":
-        return measure_classes(case, data, ensemble.classify(volumes)[classes])
-    labels = ensemble.segment(volumes).labels()
-    # argsort inverts the order of the classes: from the model's indices to the data's.
-    return measure_labels(case, data, np.argsort(classes).astype(labels.dtype)[labels], volumes[0])
+        ScanError: A case cannot be used, or its mask lies on another grid, and `strict` is set.
 
-
-def measure_labels(case: LabelledCase, data: LabelledData, labels: np.ndarray, scan: Volume) -> Row:
-    """Measure a label map on the case's mask.
-
-    Args:
-        case: With its mask.
-        data: What the values of the mask mean.
-        labels: Class indices of the data, [*spatial].
-        scan: What the label map lies on.
-
-    Raises:
-        ScanError: There is no mask, it cannot be used, or it lies on another grid.
-    """
-    if case.mask is None:
-        raise ScanError(f"{case.name}: has no mask; expected a case of a segmentation")
-    mask = read_mask(case.mask)
-    check_same_grid(scan, mask)
-    truth = label_indices(mask.array, data, str(case.mask))
-    spacing = mask.spacing or (1.0,) * mask.array.ndim  # planes such as PNG have none: distances in pixels
-    row = {"case": case.name, "patient": case.patient}
-    return {**row, **measure_segmentation(labels, truth, data.labels, spacing)}
-
-
-def measure_classes(case: LabelledCase, data: LabelledData, probabilities: np.ndarray) -> Row:
-    """Return the row of a classified case, whose probabilities are in the order of the data's classes."""
-    row = classification_row(case.classes, probabilities, data.labels, multilabel=data.multilabel)
-    return {"case": case.name, "patient": case.patient, **row}
-
-
-def match_classes(ensemble: Ensemble, data: LabelledData) -> np.ndarray:
-    """Return, for each class of the data, its index in the model.
-
-    Raises:
-        ConfigurationError: They are for different tasks, or their classes are not the same.
+    Example:
+        ensemble = Ensemble([Member(name="run", network=network, config=bundle.config)], PredictionConfig(), hardware)
+        rows, skipped = measure_cases(ensemble, data.cases, data, strict=False, reporter=Reporter())
+        summarize_rows(rows, data.labels, task=data.task)["dice"]
     """
     name, labels = ensemble.name, ensemble.labels
     if ensemble.task != data.task:
@@ -382,7 +325,46 @@ def match_classes(ensemble: Ensemble, data: LabelledData) -> np.ndarray:
         raise ConfigurationError(
             f"{name}: its classes {', '.join(labels)} are not the {', '.join(data.labels)} of {data.name}"
         )
-    return np.array([labels.index(label) for label in data.labels])
+    classes = np.array([labels.index(label) for label in data.labels])  # of each class of the data its index here
+
+    def measure(case: LabelledCase) -> Row:
+        order = channel_order(data.channels, ensemble.channels) or range(len(case.images))
+        volumes = [case.images[index].read() for index in order]
+        if data.task == "classification":
+            return measure_case(case, data, ensemble.classify(volumes)[classes])
+        found = ensemble.segment(volumes).labels
+        # argsort inverts the order of the classes: from the model's indices to the data's.
+        return measure_case(case, data, np.argsort(classes).astype(found.dtype)[found], volumes[0])
+
+    named = [(case.name, case) for case in cases]
+    return each_case(named, measure, title="evaluating", strict=strict, reporter=reporter)
+
+
+def measure_case(case: LabelledCase, data: LabelledData, predicted: np.ndarray, scan: Volume | None = None) -> Row:
+    """Measure the prediction of a case.
+
+    Args:
+        case: With its mask or its classes.
+        data: The data set of the case, which tells what the values of the mask mean.
+        predicted: Class indices of the data, [*spatial]; of a classification the probabilities of the data's classes.
+        scan: What a label map lies on.
+
+    Returns:
+        `case`, `patient`, and what `measure_segmentation` or `classification_row` returns; see `summarize_rows`.
+
+    Raises:
+        ScanError: There is no mask, it cannot be used, or it lies on another grid.
+    """
+    row = {"case": case.name, "patient": case.patient}
+    if scan is None:
+        return row | classification_row(case.classes, predicted, data.labels, multilabel=data.multilabel)
+    if case.mask is None:
+        raise ScanError(f"{case.name}: has no mask; expected a case of a segmentation")
+    mask = read_mask(case.mask)
+    check_same_grid(scan, mask)
+    truth = label_indices(mask.array, data, str(case.mask))
+    spacing = mask.spacing or (1.0,) * mask.array.ndim  # planes such as PNG have none: distances in pixels
+    return row | measure_segmentation(predicted, truth, data.labels, spacing)
 
 
 def each_case(

@@ -4,11 +4,11 @@ Beside MONAI's inferer: a window of one value is computed once, and the planes o
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from einops import rearrange, repeat
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -16,7 +16,6 @@ from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.errors import ConfigurationError, ShapeError
 from modelsgenesis.hardware import Hardware, free_memory
 
-_ROWS = 8  # of an image whose probabilities are computed together
 _GROWTH, _SMALL = 100, 2**26  # a window has at most 100 times the voxels of the image, or as many as no patch has
 
 
@@ -74,7 +73,7 @@ def sliding_window(
     )
     with torch.inference_mode():
         try:
-            result: Any = infer(batch.to(device) if config.stitch == "auto" else batch, _Predictor(network, hardware))
+            result: Any = infer(batch.to(device) if config.stitch == "auto" else batch, _predictor(network, hardware))
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):  # of the CPU
                 raise
@@ -118,57 +117,35 @@ def _shown(sides: Sequence[int]) -> str:
     return "×".join(map(str, sides))
 
 
-class _Predictor:
-    """Calls the network on windows, once for all windows of the same single value.
+def _predictor(network: nn.Module, hardware: Hardware) -> Callable[[Tensor], Tensor]:
+    """Return a function from windows [b, c, *window] to [b, k, *window] float32 on the device.
 
-    Args:
-        network: Maps [b, c, *window] to [b, k, *window].
-        hardware: Where and how to compute.
+    Windows of the same single value, such as air around a body or zeros outside of a field of view, go through the
+    network once.
     """
-
-    def __init__(self, network: nn.Module, hardware: Hardware) -> None:
-        self.network, self.hardware = network, hardware
-        self.independent = treats_samples_alone(network)
-        self.known: dict[tuple[float, ...] | int, Tensor] = {}
-        # With one thread and one sample torch leaves oneDNN, and takes longer than for two.
-        self.doubled = self.independent and hardware.device.type == "cpu" and torch.get_num_threads() == 1
-
-    def __call__(self, windows: Tensor) -> Tensor:
-        """Map [b, c, *window] to [b, k, *window] float32 on the device."""
-        low, high = windows.flatten(2).aminmax(dim=2)
-        constant = (low == high).all(dim=1).tolist()
-        if not (self.independent and any(constant)):
-            return self.run(windows)
-        # Air around a body, zeros outside of a field of view: such a window's key is its value in each channel.
-        keys = [tuple(low[index].tolist()) if same else index for index, same in enumerate(constant)]
-        fresh = {key: index for index, key in enumerate(keys) if key not in self.known}
-        computed = self.run(windows[list(fresh.values())]).split(1) if fresh else ()
-        done = dict(zip(fresh, computed, strict=True))
-        self.known |= {key: one for key, one in done.items() if isinstance(key, tuple)}
-        return torch.cat([done[key] if key in done else self.known[key] for key in keys])
-
-    def run(self, windows: Tensor) -> Tensor:
-        """Call the network."""
-        if len(windows) == 1 and self.doubled:
-            return self.run(repeat(windows, "one ... -> (copies one) ...", copies=2))[:1]
-        with self.hardware.autocast():
-            return self.network(self.hardware.place(windows)).float()
-
-
-def treats_samples_alone(network: nn.Module) -> bool:
-    """Tell whether a sample's output is the same whatever else is in the batch: no statistics over the batch."""
     # The published network of 2019 normalises with the batch in evaluation, too: its windows depend on one another.
-    return not any(
+    are_independent = not any(
         isinstance(module, _BatchNorm)
         and (module.training or module.running_mean is None or getattr(module, "statistics", "running") == "batch")
         for module in network.modules()
     )
+    known: dict[tuple[float, ...] | int, Tensor] = {}
 
+    def predict(windows: Tensor) -> Tensor:
+        low, high = windows.flatten(2).aminmax(dim=2)
+        constant = ((low == high).all(dim=1) & are_independent).tolist()
+        # A window of one value is told by its value in each channel, any other by its place in this batch.
+        keys = [tuple(low[index].tolist()) if same else index for index, same in enumerate(constant)]
+        fresh = {key: index for index, key in enumerate(keys) if key not in known}
+        computed: Sequence[Tensor] = ()
+        if fresh:
+            with hardware.autocast():
+                result = network(hardware.place(windows[list(fresh.values())])).float()
+            if not any(constant):
+                return result
+            computed = result.split(1)
+        done = known | dict(zip(fresh, computed, strict=True))
+        known.update((key, one) for key, one in done.items() if isinstance(key, tuple))
+        return torch.cat([done[key] for key in keys])
 
-def softmax_in_place(logits: Tensor) -> Tensor:
-    """Turn logits [classes, *spatial] into probabilities in their own memory, a few rows at a time."""
-    with torch.inference_mode():
-        # All rows at once would take a second copy of the largest array of a prediction.
-        for rows in logits.split(_ROWS, dim=1):
-            rows.copy_(rows.softmax(dim=0))
-        return logits
+    return predict

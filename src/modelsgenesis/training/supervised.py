@@ -33,7 +33,7 @@ from modelsgenesis.data import (
     require_label,
     resize_or_crop,
 )
-from modelsgenesis.data.names import channel_order
+from modelsgenesis.data.finding import channel_order
 from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.inference.cases import other_channels

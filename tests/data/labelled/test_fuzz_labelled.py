@@ -15,7 +15,7 @@ from PIL import Image
 
 from labelled_files import mask, picture, save, volume
 from modelsgenesis.data import data_contract, prepare_case, read_labelled, read_mask, scan_sources
-from modelsgenesis.data.names import find_patients, is_label_map
+from modelsgenesis.data.finding import find_patients, is_label_map
 from modelsgenesis.errors import GenesisError, printable
 
 many = pytest.mark.parametrize("count", [30, pytest.param(4000, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])])

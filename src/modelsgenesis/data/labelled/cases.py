@@ -146,11 +146,16 @@ def sample_data() -> LabelledData:
     """
     organs = {"background": (0,), "liver": (5,), "spleen": (1,), "back muscles": (86, 87)}
     folder = sample_folder()
-    pairs = [(image, folder / "labels" / image.name) for image in sorted((folder / "images").iterdir())]
+    images = [path for path in sorted((folder / "images").iterdir()) if (folder / "labels" / path.name).exists()]
     cases = [
-        LabelledCase(name=file_stem(image), patient=file_stem(image), images=(FileImage(path=image),), mask=mask)
-        for image, mask in pairs
-        if mask.exists()
+        LabelledCase(
+            name=file_stem(image),
+            patient=file_stem(image),
+            images=(FileImage(path=image),),
+            mask=folder / "labels" / image.name,
+            part=part,
+        )
+        for image, part in zip(images, ("training", "test"), strict=True)
     ]
     return LabelledData(
         name="embedded sample of CT",
@@ -160,6 +165,7 @@ def sample_data() -> LabelledData:
         values=tuple(organs.values()),
         others_are_background=True,  # the 100 other structures of TotalSegmentator
         modality="ct",
+        notes=("the data is the embedded sample of two CT patients, which proves nothing",),
     )
 
 

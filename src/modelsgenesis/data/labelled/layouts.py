@@ -9,11 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from modelsgenesis.data.dataset_json import is_there, read_description
-from modelsgenesis.data.finding import scan_sources, skipped_notes
-from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData
-from modelsgenesis.data.labelled.images import ArrayImage, FileImage, array_names, read_array
-from modelsgenesis.data.labelled.preparation import read_mask
-from modelsgenesis.data.names import (
+from modelsgenesis.data.finding import (
     OWN_PATIENT,
     class_order,
     find_patients,
@@ -21,8 +17,13 @@ from modelsgenesis.data.names import (
     modality_of,
     part_of,
     require_part,
+    scan_sources,
+    skipped_notes,
     unique_names,
 )
+from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData
+from modelsgenesis.data.labelled.images import ArrayImage, FileImage, array_names, read_array
+from modelsgenesis.data.labelled.preparation import read_mask
 from modelsgenesis.data.volume import SkippedScan
 from modelsgenesis.errors import DataError
 from modelsgenesis.files import parsing, read_text

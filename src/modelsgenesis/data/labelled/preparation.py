@@ -12,11 +12,11 @@ import torch
 
 from modelsgenesis.configs import InputContract
 from modelsgenesis.data import images
+from modelsgenesis.data.finding import channel_order
 from modelsgenesis.data.labelled.cases import LabelledCase, LabelledData, PreparedCase
 from modelsgenesis.data.labelled.images import Fit, resize_or_crop
-from modelsgenesis.data.names import channel_order
 from modelsgenesis.data.preparation import prepare, prepare_label
-from modelsgenesis.data.reading import read_volume
+from modelsgenesis.data.reading import read_volume, reader_of
 from modelsgenesis.data.volume import COLOUR, Volume, spacing_of
 from modelsgenesis.errors import DataError, GenesisError, ScanError
 from modelsgenesis.files import parsing, replacing
@@ -55,7 +55,7 @@ def read_mask(path: Path) -> Volume:
         ScanError: It is a picture in colour, with an alpha channel or of a format that changes numbers, or it cannot be
             read, or a value is not a whole number.
     """
-    picture = path.name.lower().endswith(images.SUFFIXES)
+    picture = reader_of(path) == "images"
     mask = images.read_labels(path) if picture else read_volume(path)
     if COLOUR in mask.notes:
         raise ScanError(f"{path}: is in colour; expected one channel of the numbers of structures")

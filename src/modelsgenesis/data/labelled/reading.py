@@ -12,7 +12,7 @@ from modelsgenesis.data.finding import scan_sources
 from modelsgenesis.data.labelled.cases import LabelledData, LabelledTask
 from modelsgenesis.data.labelled.images import FileImage
 from modelsgenesis.data.labelled.layouts import read_folders, read_listed, read_medmnist, read_table
-from modelsgenesis.data.modality import choose_contract
+from modelsgenesis.data.reading import choose_contract
 from modelsgenesis.data.volume import ScanReference
 from modelsgenesis.errors import ConfigurationError, DataError, did_you_mean, printable
 from modelsgenesis.files import parsing

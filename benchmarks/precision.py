@@ -30,7 +30,7 @@ WAYS = {
 
 def chosen(arguments: argparse.Namespace) -> list:
     """Return the cases to predict."""
-    from modelsgenesis.data import read_labelled
+    from modelsgenesis.data.labelled import read_labelled
     from modelsgenesis.training.splits import read_split
 
     cases = read_labelled(arguments.data, modality=arguments.modality).cases

@@ -23,7 +23,8 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from modelsgenesis.configs import CONTRACTS, GENESIS_UNET_2019, RECIPES, PretrainingConfig
-from modelsgenesis.data import PatchDataset, VolumeCache, find_scans, sample_folder, split_by_size
+from modelsgenesis.data import PatchDataset, VolumeCache, find_scans, split_by_size
+from modelsgenesis.data.cases import sample_folder
 from modelsgenesis.hardware import Hardware, choose_hardware, computes_bfloat16
 from modelsgenesis.networks import build_network
 from modelsgenesis.reporting import Reporter

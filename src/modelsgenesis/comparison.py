@@ -22,8 +22,7 @@ from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, apply_
 from modelsgenesis.configs.base import plain
 from modelsgenesis.configs.comparison import SCRATCH, TUNING_SEED, ArmConfig, ComparisonConfig, file_name
 from modelsgenesis.configs.finetuning import LabelledDataConfig
-from modelsgenesis.data import LabelledData
-from modelsgenesis.data.labelled import digest_files
+from modelsgenesis.data.cases import LabelledData, digest_files
 from modelsgenesis.errors import (
     ConfigurationError,
     DataError,

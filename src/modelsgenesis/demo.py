@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelsgenesis.configs import GenesisUNetConfig, PredictionConfig, PretrainingConfig, SegmentationConfig
-from modelsgenesis.data import sample_data, sample_folder
+from modelsgenesis.data.cases import sample_data, sample_folder
 from modelsgenesis.errors import Interrupted
 from modelsgenesis.finetuning import finetune
 from modelsgenesis.models import read_results

@@ -18,9 +18,8 @@ from modelsgenesis.configs import (
     require_patch_size,
 )
 from modelsgenesis.configs.base import plain
-from modelsgenesis.data import LabelledData, PreparedCase, PreparedCases, read_labelled, sample_data
-from modelsgenesis.data.labelled import digest_files
-from modelsgenesis.data.labelled.reading import find_task
+from modelsgenesis.data.cases import LabelledData, PreparedCase, PreparedCases, digest_files, sample_data
+from modelsgenesis.data.labelled import find_task, read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError
 from modelsgenesis.files import parsing, read_csv, read_json, sha256_of, write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware

@@ -14,8 +14,8 @@ def finetune(
     data: Annotated[
         str | None,
         Argument(
-            help="Labelled images: a folder or file in the layout of the Decathlon or nnU-Net, one folder per class, a "
-            "CSV or MedMNIST; default: the embedded sample, or the run's when resuming."
+            help="Labelled images: a folder or file in the layout of the Decathlon or nnU-Net, one folder per class, "
+            "or a CSV; default: the embedded sample, or the run's when resuming."
         ),
     ] = None,
     task: options.Task = None,

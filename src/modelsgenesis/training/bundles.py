@@ -15,9 +15,8 @@ from torch import nn
 
 from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
 from modelsgenesis.checkpoints.bundle import CARD_NAME, WEIGHTS_NAME
-from modelsgenesis.checkpoints.card import render_card
+from modelsgenesis.checkpoints.card import render_card, split_card
 from modelsgenesis.configs import BundleConfig, NetworkConfig, TrainingConfig
-from modelsgenesis.configs.front_matter import split_card
 from modelsgenesis.errors import ConfigurationError, MissingExtraError, TrainingError
 from modelsgenesis.figures import draw_curve, draw_restorations
 from modelsgenesis.files import read_text, sha256_of

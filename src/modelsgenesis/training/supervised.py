@@ -23,16 +23,8 @@ from modelsgenesis.configs import (
     SegmentationConfig,
     require_patch_size,
 )
-from modelsgenesis.data import (
-    LabelledData,
-    LabelledImages,
-    LabelledPatches,
-    PreparedCase,
-    class_weights,
-    data_contract,
-    require_label,
-    resize_or_crop,
-)
+from modelsgenesis.data.augmentation import LabelledImages, LabelledPatches, class_weights
+from modelsgenesis.data.cases import LabelledData, PreparedCase, data_contract, require_label, resize_or_crop
 from modelsgenesis.data.finding import channel_order
 from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError
 from modelsgenesis.hardware import Hardware

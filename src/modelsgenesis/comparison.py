@@ -23,8 +23,7 @@ from modelsgenesis.checkpoints import load_bundle, read_config, save_bundle
 from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, apply_settings
 from modelsgenesis.configs.base import Bounds, Config, Positive, plain
 from modelsgenesis.configs.finetuning import LabelledDataConfig
-from modelsgenesis.data import LabelledData
-from modelsgenesis.data.labelled import digest_files
+from modelsgenesis.data.cases import LabelledData, digest_files
 from modelsgenesis.errors import (
     ConfigurationError,
     DataError,
@@ -43,8 +42,7 @@ from modelsgenesis.metrics.significance import analyse, label_efficiency, requir
 from modelsgenesis.metrics.summary import flat
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Split
-from modelsgenesis.training.splits import check_split, choose_labelled, count_split, read_split, split_cases
+from modelsgenesis.training.splits import Split, check_split, choose_labelled, count_split, read_split, split_cases
 from modelsgenesis.training.trials import Record, Records, Trial, file_name, run_trials
 
 SCRATCH = "scratch"

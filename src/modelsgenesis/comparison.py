@@ -36,10 +36,8 @@ from modelsgenesis.errors import (
 from modelsgenesis.figures import comparison_report, draw_comparison
 from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
 from modelsgenesis.finetuning import finetune, read_rows, read_test_results, resolve_config
-from modelsgenesis.metrics.classification import CLASSIFICATION_METRICS
-from modelsgenesis.metrics.segmentation import SEGMENTATION_METRICS
+from modelsgenesis.metrics.measures import flat, metrics_of
 from modelsgenesis.metrics.significance import analyse, label_efficiency, require_scipy
-from modelsgenesis.metrics.summary import flat
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.splits import Split, check_split, choose_labelled, count_split, read_split, split_cases
@@ -295,8 +293,8 @@ def compare(
 
 def _choose_metric(metric: str | None, data: LabelledData) -> str:
     """Return the metric to test: as asked, else that of the task, by which networks are kept and settings chosen."""
-    segments = data.task == "segmentation"
-    own, known = ("dice", SEGMENTATION_METRICS) if segments else ("auc", CLASSIFICATION_METRICS)
+    known = metrics_of(data.task)
+    own = known[0]
     first, _, label = (metric or own).partition(" ")
     names = [*known, *(f"{own} {name}" for name in data.labels)]
     found = first in known and label in ("", *data.labels)

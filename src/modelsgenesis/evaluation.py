@@ -18,7 +18,7 @@ from modelsgenesis.errors import DataError, ScanError
 from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
 from modelsgenesis.inference.cases import as_unicode, check_outputs, other_channels, output_name
 from modelsgenesis.inference.ensemble import each_case, measure_case, measure_cases
-from modelsgenesis.metrics.summary import Row, Summary, flat, summarize_rows
+from modelsgenesis.metrics.measures import Row, Summary, flat, summarize_rows
 from modelsgenesis.models import public_name
 from modelsgenesis.prediction import Models, describe, load_ensemble, model_folders
 from modelsgenesis.reporting import Reporter

@@ -29,9 +29,7 @@ from modelsgenesis.data.finding import channel_order
 from modelsgenesis.errors import ConfigurationError, ScanError, ShapeError
 from modelsgenesis.hardware import Hardware, free_memory
 from modelsgenesis.inference.sliding_window import check_window, sliding_window
-from modelsgenesis.metrics.classification import classification_row
-from modelsgenesis.metrics.segmentation import measure_segmentation
-from modelsgenesis.metrics.summary import Row
+from modelsgenesis.metrics.measures import Row, classification_row, measure_segmentation
 from modelsgenesis.reporting import Reporter
 
 CaseType = TypeVar("CaseType")

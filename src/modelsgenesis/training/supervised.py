@@ -30,9 +30,7 @@ from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraErro
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.inference.cases import other_channels
 from modelsgenesis.inference.sliding_window import sliding_window, window_size
-from modelsgenesis.metrics.classification import auc, chosen_classes
-from modelsgenesis.metrics.segmentation import dice_per_class
-from modelsgenesis.metrics.summary import mean_ignoring_nan
+from modelsgenesis.metrics.measures import auc, chosen_classes, dice_per_class, mean_ignoring_nan
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import network_config, seeded

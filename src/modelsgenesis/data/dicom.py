@@ -334,10 +334,7 @@ def _step(slices: Sequence[Slice], source: str) -> np.ndarray:
     wrong = np.abs(gaps - usual) > _UNEVEN * usual + _ROUNDING
     if wrong.any():
         gap, place = float(gaps[wrong][0]), float(heights[:-1][wrong][0])
-        missing = round(gap / usual) - 1
         reason = f"a gap of {gap:g} mm at {place:g} mm, the slices are {usual:g} mm apart"
-        if missing > 0 and abs(gap - (missing + 1) * usual) < _UNEVEN * usual + _ROUNDING:
-            reason += f": {missing} missing"
         raise ScanError(f"{source}: {reason}; expected an even distance, complete the series")
     step = (positions[-1] - positions[0]) / (len(slices) - 1)
     away = np.abs(positions - positions[0] - np.arange(len(slices))[:, None] * step).max()

@@ -14,10 +14,10 @@ from PIL import Image
 import modelsgenesis
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig, SegmentationConfig
-from modelsgenesis.data import read_labelled
+from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, ScanError, TrainingError
 from modelsgenesis.finetuning import SAMPLE_CONFIG, read_finetuning, read_rows, read_test_results
-from modelsgenesis.training import Split
+from modelsgenesis.training.splits import Split
 from recorded_notes import Notes
 
 CLASSIFY = ClassificationConfig(
@@ -167,7 +167,7 @@ def test_prepared_cases_are_kept_in_a_folder_and_read_by_a_second_run(decathlon,
     modelsgenesis.finetune(data, tmp_path / "memory", **options)
     modelsgenesis.finetune(data, tmp_path / "first", cache=tmp_path / "cache", **options)
     assert len(list((tmp_path / "cache").iterdir())) == 3
-    monkeypatch.setattr("modelsgenesis.data.labelled.preparation.prepare_case", None)
+    monkeypatch.setattr("modelsgenesis.data.cases.prepare_case", None)
     modelsgenesis.finetune(data, tmp_path / "second", cache=tmp_path / "cache", **options)
     runs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("memory", "first", "second")]
     losses = [[line.split(",")[2] for line in lines] for lines in runs]

@@ -22,8 +22,7 @@ from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, apply_
 from modelsgenesis.configs.base import plain
 from modelsgenesis.configs.comparison import SCRATCH, TUNING_SEED, ArmConfig, ComparisonConfig, file_name
 from modelsgenesis.configs.finetuning import LabelledDataConfig
-from modelsgenesis.data import LabelledData
-from modelsgenesis.data.labelled import digest_files
+from modelsgenesis.data.cases import LabelledData, digest_files
 from modelsgenesis.errors import (
     ConfigurationError,
     DataError,
@@ -35,14 +34,11 @@ from modelsgenesis.errors import (
 from modelsgenesis.figures import comparison_report, draw_comparison
 from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
 from modelsgenesis.finetuning import finetune, read_rows, read_test_results, resolve_config
-from modelsgenesis.metrics.classification import CLASSIFICATION_METRICS
-from modelsgenesis.metrics.segmentation import SEGMENTATION_METRICS
+from modelsgenesis.metrics.measures import flat, metrics_of
 from modelsgenesis.metrics.significance import analyse, label_efficiency, require_scipy
-from modelsgenesis.metrics.summary import flat
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Split
-from modelsgenesis.training.splits import check_split, choose_labelled, count_split, read_split, split_cases
+from modelsgenesis.training.splits import Split, check_split, choose_labelled, count_split, read_split, split_cases
 from modelsgenesis.training.trials import Record, Records, Trial, run_trials
 
 Settings = tuple[str, ...]
@@ -263,8 +259,8 @@ def describe_comparison(
 
 def _choose_metric(metric: str | None, data: LabelledData) -> str:
     """Return the metric to test: as asked, else that of the task, by which networks are kept and settings chosen."""
-    segments = data.task == "segmentation"
-    own, known = ("dice", SEGMENTATION_METRICS) if segments else ("auc", CLASSIFICATION_METRICS)
+    known = metrics_of(data.task)
+    own = known[0]
     first, _, label = (metric or own).partition(" ")
     if first not in known or (label and label not in data.labels):
         names = [*known, *(f"{own} {name}" for name in data.labels)]

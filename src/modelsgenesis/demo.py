@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelsgenesis.configs import GenesisUNetConfig, PredictionConfig, PretrainingConfig, SegmentationConfig
-from modelsgenesis.data import sample_data, sample_folder
+from modelsgenesis.data.cases import sample_data, sample_folder
 from modelsgenesis.errors import Interrupted
 from modelsgenesis.finetuning import finetune
 from modelsgenesis.models import read_results
 from modelsgenesis.prediction import predict
 from modelsgenesis.pretraining import pretrain
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Run
+from modelsgenesis.training.run import Run
 
 NETWORK = GenesisUNetConfig(widths=(16, 32, 64))
 PATCH = (32, 32, 12)  # the smallest sample scan has 13 slices

@@ -18,19 +18,18 @@ from modelsgenesis.configs import (
     require_patch_size,
 )
 from modelsgenesis.configs.base import plain
-from modelsgenesis.data import LabelledData, PreparedCase, PreparedCases, read_labelled, sample_data
-from modelsgenesis.data.labelled import digest_files
-from modelsgenesis.data.labelled.reading import find_task
+from modelsgenesis.data.cases import LabelledData, PreparedCase, PreparedCases, digest_files, sample_data
+from modelsgenesis.data.labelled import find_task, read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError
 from modelsgenesis.files import parsing, read_csv, read_json, sha256_of, write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.inference.ensemble import Ensemble, Member, measure_cases
-from modelsgenesis.metrics.summary import Row, Summary, explanations, flat, summarize_rows
+from modelsgenesis.metrics.measures import Row, Summary, explanations, flat, summarize_rows
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.bundles import describe_environment, load_kept, network_config, save_run_bundle
+from modelsgenesis.training.bundles import Visuals, describe_environment, load_kept, network_config, save_run_bundle
 from modelsgenesis.training.distributed import torchrun_ranks
-from modelsgenesis.training.run import RUN_NAME, Run
+from modelsgenesis.training.run import RUN_NAME, Progress, Run
 from modelsgenesis.training.splits import (
     Split,
     check_split,
@@ -42,8 +41,7 @@ from modelsgenesis.training.splits import (
     write_split,
 )
 from modelsgenesis.training.supervised import initial_model, make_objective, resolve_patch_size
-from modelsgenesis.training.trainer import Progress, Trainer
-from modelsgenesis.training.visuals import Visuals
+from modelsgenesis.training.trainer import Trainer
 
 SAMPLE_CONFIG = SegmentationConfig(
     steps=200, batch_size=4, validate_every=200, validation_fraction=0.0, patch_size=(48, 48, 16), samples_per_scan=32
@@ -269,7 +267,7 @@ class Finetuning:
                 run=run,
                 hardware=self.hardware,
                 reporter=self.reporter,
-                keep=keep,
+                on_best=keep,
                 pretrained=self.begun.pretrained,
             )
             if resume:

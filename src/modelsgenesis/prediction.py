@@ -16,7 +16,7 @@ from modelsgenesis.files import write_csv, write_json
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.inference.cases import Case, find_cases, output_paths, written_files
 from modelsgenesis.inference.ensemble import Ensemble, Member, each_case
-from modelsgenesis.metrics.classification import CLASS_SEPARATOR, chosen_classes
+from modelsgenesis.metrics.measures import CLASS_SEPARATOR, chosen_classes
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
 

@@ -14,8 +14,8 @@ def finetune(
     data: Annotated[
         str | None,
         Argument(
-            help="Labelled images: a folder or file in the layout of the Decathlon or nnU-Net, one folder per class, a "
-            "CSV or MedMNIST; default: the embedded sample, or the run's when resuming."
+            help="Labelled images: a folder or file in the layout of the Decathlon or nnU-Net, one folder per class, "
+            "or a CSV; default: the embedded sample, or the run's when resuming."
         ),
     ] = None,
     task: options.Task = None,
@@ -53,7 +53,7 @@ def finetune(
     """Train a segmentation or classification model with labels and measure it on held-out patients."""
     # Imported here, since `--help` is to answer without loading torch.
     from modelsgenesis import finetuning
-    from modelsgenesis.cli.results import print_results
+    from modelsgenesis.cli.prediction import print_results
     from modelsgenesis.configs import apply_settings
 
     if push_to_hub and folds and fold is None:

@@ -16,28 +16,20 @@ import torch
 from torch import nn
 
 from modelsgenesis.configs import CONTRACTS, BundleConfig, InputContract, PredictionConfig
-from modelsgenesis.data import (
-    Geometry,
+from modelsgenesis.data import Geometry, PreparedVolume, SkippedScan, Volume, detect_modality, prepare, to_native
+from modelsgenesis.data.cases import (
     LabelledCase,
     LabelledData,
-    PreparedVolume,
-    SkippedScan,
-    Volume,
     check_same_grid,
-    detect_modality,
-    prepare,
+    label_indices,
     read_mask,
     resize_or_crop,
-    to_native,
 )
 from modelsgenesis.data.finding import channel_order
-from modelsgenesis.data.labelled import label_indices
 from modelsgenesis.errors import ConfigurationError, ScanError, ShapeError
 from modelsgenesis.hardware import Hardware, free_memory
 from modelsgenesis.inference.sliding_window import check_window, sliding_window
-from modelsgenesis.metrics.classification import classification_row
-from modelsgenesis.metrics.segmentation import measure_segmentation
-from modelsgenesis.metrics.summary import Row
+from modelsgenesis.metrics.measures import Row, classification_row, measure_segmentation
 from modelsgenesis.reporting import Reporter
 
 CaseType = TypeVar("CaseType")

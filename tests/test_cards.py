@@ -12,7 +12,7 @@ import pytest
 
 import modelsgenesis
 import reference_files
-from loopback_api import card_errors
+from loopback_hub import card_errors
 from modelsgenesis.checkpoints import read_config
 from modelsgenesis.checkpoints.card import PLACEHOLDER, split_card
 from modelsgenesis.checkpoints.genesis import LAYOUTS

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from loopback_api import card_errors
+from loopback_hub import card_errors
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.checkpoints.card import split_card
 from modelsgenesis.errors import HubError

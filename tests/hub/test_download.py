@@ -24,12 +24,6 @@ from runs_to_push import CONFIG, TINY, bundle_files, cached_files, failure, writ
 FILES = ["README.md", "config.json", "model.safetensors"]
 
 
-@pytest.fixture
-def other(tmp_path):
-    """The files of another run."""
-    return bundle_files(write_run(tmp_path / "other", seed=1))
-
-
 def test_a_folder_is_returned_as_it_is(run, tmp_path, no_network):
     no_network()
     assert fetch_bundle(run) == fetch_bundle(str(run)) == run
@@ -51,9 +45,9 @@ def test_a_warm_bundle_needs_no_connection(tiny_on_hub, run, home, monkeypatch, 
     assert carried in fetch_bundle(TINY).parents
 
 
-def test_all_files_come_from_one_commit_though_the_branch_moves(tiny_on_hub, hub, run, other):
+def test_all_files_come_from_one_commit_though_the_branch_moves(tiny_on_hub, hub, run, second):
     first = hub.repositories[TINY].heads["main"]
-    hub.fault("GET .*config.json", call=lambda: hub.add(TINY, other))
+    hub.fault("GET .*config.json", call=lambda: hub.add(TINY, bundle_files(second)))
     folder = fetch_bundle(TINY)
     assert folder.name == first != hub.repositories[TINY].heads["main"]
     assert (folder / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
@@ -63,9 +57,9 @@ def test_all_files_come_from_one_commit_though_the_branch_moves(tiny_on_hub, hub
     assert fetch_bundle(TINY) == after
 
 
-def test_a_revision_is_a_branch_or_a_commit(tiny_on_hub, hub, other, run):
+def test_a_revision_is_a_branch_or_a_commit(tiny_on_hub, hub, second, run):
     first = hub.repositories[TINY].heads["main"]
-    hub.add(TINY, other)
+    hub.add(TINY, bundle_files(second))
     hub.add(TINY, bundle_files(run), branch="wild/branch")
     assert fetch_bundle(f"{TINY}@{first}").name == first
     assert fetch_bundle(TINY, revision="wild/branch").name == hub.repositories[TINY].heads["wild/branch"]

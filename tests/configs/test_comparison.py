@@ -17,8 +17,8 @@ def test_candidates_are_every_combination():
     ("fields", "message"),
     [
         ({"arms": ()}, "expected at least one --init"),
-        ({"arms": (SCRATCH, SCRATCH)}, "two are called 'scratch'"),
-        ({"arms": (ArmConfig(name="a b", init="scratch"), ArmConfig(name="a/b", init="x"))}, "two are called 'a-b'"),
+        ({"arms": (SCRATCH, SCRATCH)}, "two are called scratch"),
+        ({"arms": (ArmConfig(name="a b", init="scratch"), ArmConfig(name="a/b", init="x"))}, "two are called a-b"),
         ({"runs": 0}, "runs: received 0, expected 1 to"),
         ({"labels": ()}, "labels: received none"),
         ({"tune": ("learning_rate",)}, "expected key=value,value"),

@@ -16,7 +16,7 @@ from typing import Any
 from modelsgenesis.configs import SCHEMES, BundleConfig, PretextConfig
 from modelsgenesis.configs.base import plain
 from modelsgenesis.configs.front_matter import CardParts, split_card
-from modelsgenesis.networks import build_on_meta
+from modelsgenesis.networks import build_network
 
 PIPELINE_TAGS = {
     "restoration": "image-feature-extraction",
@@ -93,7 +93,7 @@ def _sections(config: BundleConfig, name: str, found: list[Measure]) -> dict[str
     """Return what the template names beside the values of `config.json`."""
     origin, spec, dims = config.provenance, config.input, config.input.dims
     restores, init = config.task == "restoration", text(origin.init)
-    parameters = sum(parameter.numel() for parameter in build_on_meta(config.network).parameters())
+    parameters = sum(parameter.numel() for parameter in build_network(config.network, "meta").parameters())
     kind = f"{dims}D {spec.modality.upper()}"
     purpose = (
         f"A network for {kind} that restores deformed patches (Models Genesis): no label was used. "

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from modelsgenesis.checkpoints.genesis import Layout, Prepared, Weights, count
 from modelsgenesis.configs import NNUNET_V1_GENESIS, RESENC_L, InputContract, PlainUNetConfig, ResidualUNetConfig
-from modelsgenesis.networks import some
+from modelsgenesis.errors import some
 from modelsgenesis.networks.nnunet import NnUNetConfig
 
 ALIAS = "alias of"

@@ -2,6 +2,8 @@
 
 import itertools
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -35,12 +37,10 @@ class ArmConfig(Config):
     init: str
     settings: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        for field in ("name", "init"):
-            require(
-                bool(getattr(self, field).strip()), ConfigurationError, f"ArmConfig.{field}: received an empty name"
-            )
+    def rules(self) -> Iterable[tuple[object, str]]:
+        """Hold for an initialisation."""
+        yield self.name.strip(), "name: received an empty name"
+        yield self.init.strip(), "init: received an empty name"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,22 +65,13 @@ class ComparisonConfig(Config):
     tuning_runs: Positive = 3
     metric: str | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            len(self.arms) > 0, ConfigurationError, "ComparisonConfig.arms: received none, expected at least one --init"
-        )
-        require(
-            len(self.labels) > 0,
-            ConfigurationError,
-            "ComparisonConfig.labels: received none, expected such as 5,10,all",
-        )
-        names = [file_name(arm.name) for arm in self.arms]
-        for name in names:
-            once = names.count(name) == 1  # as folders, which "a b" and "a/b" would share
-            require(
-                once, ConfigurationError, f"ComparisonConfig.arms: two are called {name!r}; write --init NAME=WEIGHTS"
-            )
+    def rules(self) -> Iterable[tuple[object, str]]:
+        """Hold for a comparison."""
+        yield self.arms, "arms: received none, expected at least one --init"
+        yield self.labels, "labels: received none, expected such as 5,10,all"
+        folders = Counter(file_name(arm.name) for arm in self.arms)  # which "a b" and "a/b" would share
+        double = [name for name, times in folders.items() if times > 1]
+        yield not double, f"arms: two are called {' or '.join(double)}; write --init NAME=WEIGHTS"
         self.candidates()
 
     def candidates(self) -> tuple[tuple[str, ...], ...]:
@@ -99,12 +90,8 @@ class ComparisonConfig(Config):
             key, _, values = (part.strip() for part in text.partition("="))
             chosen = [value.strip() for value in values.split(",") if value.strip()]
             require(bool(key and chosen), ConfigurationError, f"tune {text!r}: expected key=value,value")
-            free = key.split(".")[0] not in _FIXED
-            require(
-                free,
-                ConfigurationError,
-                f"tune {text!r}: is the same for all trainings; give it with --set or --set-arm",
-            )
+            message = f"tune {text!r}: is the same for all trainings; give it with --set or --set-arm"
+            require(key.split(".")[0] not in _FIXED, ConfigurationError, message)
             axes.append([f"{key}={value}" for value in chosen])
         return tuple(itertools.product(*axes))
 

@@ -6,7 +6,7 @@ the package, or with a user's own cards, and needs no network.
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -16,7 +16,7 @@ from modelsgenesis.configs import Config, InputContract, NetworkConfig
 from modelsgenesis.configs.base import Positive, Sides
 from modelsgenesis.configs.bundle import CheckpointFormat, Task
 from modelsgenesis.configs.front_matter import split_card
-from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean, printable, require
+from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean, printable
 from modelsgenesis.files import read_text
 
 FOLDER_CARD = "README.md"
@@ -61,23 +61,14 @@ class ModelSource(Config):
     input: InputContract
     patch_size: Sides
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def rules(self) -> Iterable[tuple[object, str]]:
+        """Hold for a card."""
         right = self.sha256 is None or re.fullmatch("[0-9a-f]{64}", self.sha256)
-        require(
-            bool(right),
-            ConfigurationError,
-            f"ModelSource.sha256: {self.sha256!r} is not a SHA-256 in 64 hexadecimal digits",
-        )
+        yield right, f"sha256: {self.sha256!r} is not a SHA-256 in 64 hexadecimal digits"
         # What lies beside its card is used where it is: there would be no place for a conversion.
         beside = self.repository is None and self.format != "bundle"
-        require(
-            not beside,
-            ConfigurationError,
-            f"ModelSource.repository: null, so its format is bundle, not {self.format}; convert it",
-        )
-        dims = self.input.dims
-        require(len(self.patch_size) == dims, ConfigurationError, f"ModelSource.patch_size: not {dims} positive sizes")
+        yield not beside, f"repository: null, so its format is bundle, not {self.format}; convert it"
+        yield len(self.patch_size) == self.input.dims, f"patch_size: not {self.input.dims} positive sizes"
 
 
 @dataclass(frozen=True)

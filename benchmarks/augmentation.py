@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from modelsgenesis.configs import ClassificationConfig, SegmentationConfig
-from modelsgenesis.data import LabelledImages, LabelledPatches, PreparedCase
+from modelsgenesis.data.augmentation import LabelledImages, LabelledPatches
+from modelsgenesis.data.cases import PreparedCase
 
 CASES = 16
 

@@ -13,7 +13,8 @@ from PIL import Image
 
 import modelsgenesis
 from modelsgenesis.configs import CONTRACTS, ClassificationConfig
-from modelsgenesis.data import prepare, prepare_label, read_volume, sample_folder
+from modelsgenesis.data import prepare, prepare_label, read_volume
+from modelsgenesis.data.cases import sample_folder
 
 CONTRACT = CONTRACTS["ct"].override(window=(-200.0, 300.0))  # soft tissue
 GENESIS = "genesis-chest-xray-2d-small"  # in the package

@@ -6,7 +6,8 @@ Run it: python examples/deform.py
 import torch
 
 from modelsgenesis.configs import CONTRACTS, scheme
-from modelsgenesis.data import prepare, read_volume, sample_folder
+from modelsgenesis.data import prepare, read_volume
+from modelsgenesis.data.cases import sample_folder
 from modelsgenesis.figures import draw_pictures, middle_slice
 from modelsgenesis.pretext import Deformation, draw_seeds
 

@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional
 
 import modelsgenesis
-from modelsgenesis.data import prepare, read_volume, sample_folder
+from modelsgenesis.data import prepare, read_volume
+from modelsgenesis.data.cases import sample_folder
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from monai.utils import set_determinism
 
 import modelsgenesis
 from modelsgenesis.configs import pretraining_recipe
-from modelsgenesis.data import sample_folder
+from modelsgenesis.data.cases import sample_folder
 
 PATCH = (32, 32, 12)
 LIVER = 5  # in TotalSegmentator's numbering

@@ -9,7 +9,8 @@ from monai.losses import DiceCELoss
 
 import modelsgenesis
 from modelsgenesis.configs import CONTRACTS
-from modelsgenesis.data import prepare, prepare_label, read_volume, sample_folder
+from modelsgenesis.data import prepare, prepare_label, read_volume
+from modelsgenesis.data.cases import sample_folder
 
 WINDOWS = ((-1000, 1000), (-160, 240), (-1000, -400), (100, 900))
 GENESIS = "genesis-hippocampus-mri-3d-small"  # in the package; its one channel was T1-weighted MR

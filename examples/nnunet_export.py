@@ -13,7 +13,7 @@ import torch
 import modelsgenesis
 from modelsgenesis.checkpoints import export_bundle
 from modelsgenesis.configs import PlainUNetConfig, PretrainingConfig
-from modelsgenesis.data import sample_folder
+from modelsgenesis.data.cases import sample_folder
 
 
 def main() -> None:

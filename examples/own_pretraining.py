@@ -9,7 +9,7 @@ from pathlib import Path
 
 import modelsgenesis
 from modelsgenesis.configs import pretraining_recipe
-from modelsgenesis.data import sample_folder
+from modelsgenesis.data.cases import sample_folder
 from modelsgenesis.inspection import inspect_scans
 from modelsgenesis.models import read_results
 

@@ -8,7 +8,8 @@ from torch.nn import functional
 
 from modelsgenesis import BundleConfig, Deformation, GenesisUNet, GenesisUNetConfig, load_bundle, save_pretrained
 from modelsgenesis.configs import CONTRACTS, Provenance
-from modelsgenesis.data import prepare, read_volume, sample_folder
+from modelsgenesis.data import prepare, read_volume
+from modelsgenesis.data.cases import sample_folder
 from modelsgenesis.pretext import draw_seeds
 
 

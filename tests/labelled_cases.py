@@ -3,8 +3,8 @@
 import numpy as np
 
 from modelsgenesis.configs import CONTRACTS, ClassificationConfig, GenesisUNetConfig, SegmentationConfig
-from modelsgenesis.data import LabelledCase, LabelledData, PreparedCase
-from modelsgenesis.training import Split
+from modelsgenesis.data.cases import LabelledCase, LabelledData, PreparedCase
+from modelsgenesis.training.splits import Split
 
 NETWORK = GenesisUNetConfig(dims=2, widths=(4, 8), norm="instance")
 COMMON = {

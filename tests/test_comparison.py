@@ -15,7 +15,7 @@ from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.comparison import compare, describe_comparison
 from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig, PretrainingConfig, SegmentationConfig
 from modelsgenesis.configs.finetuning import LabelledDataConfig
-from modelsgenesis.data import read_labelled
+from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import (
     ConfigurationError,
     DataError,
@@ -25,8 +25,7 @@ from modelsgenesis.errors import (
     TrainingError,
 )
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Split
-from modelsgenesis.training.splits import write_split
+from modelsgenesis.training.splits import Split, write_split
 from modelsgenesis.training.trials import Trial
 
 ROOT = Path(__file__).parents[1]

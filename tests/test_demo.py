@@ -6,7 +6,7 @@ import pytest
 
 from modelsgenesis import demo
 from modelsgenesis.checkpoints import load_bundle
-from modelsgenesis.data import sample_data
+from modelsgenesis.data.cases import sample_data
 from modelsgenesis.errors import Interrupted, TrainingError
 from modelsgenesis.reporting import Reporter
 

@@ -16,11 +16,12 @@ import pytest
 import modelsgenesis
 from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
 from modelsgenesis.configs import CONTRACTS, PredictionConfig
-from modelsgenesis.data import LabelledCase, LabelledData, Volume
+from modelsgenesis.data import Volume
+from modelsgenesis.data.cases import LabelledCase, LabelledData
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError
 from modelsgenesis.evaluation import MeasuringOptions
 from modelsgenesis.files import read_csv
-from modelsgenesis.training import Split
+from modelsgenesis.training.splits import Split
 from recorded_notes import Notes
 from tiny_bundles import write_bundle
 

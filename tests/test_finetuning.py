@@ -14,12 +14,10 @@ from PIL import Image
 import modelsgenesis
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig, SegmentationConfig
-from modelsgenesis.data import read_labelled
+from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, ScanError, TrainingError
-from modelsgenesis.finetuning import SAMPLE_CONFIG, pool_folds, read_config
-from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Split
-from modelsgenesis.training.results import read_results, read_rows
+from modelsgenesis.finetuning import SAMPLE_CONFIG, read_finetuning, read_rows, read_test_results
+from modelsgenesis.training.splits import Split
 from recorded_notes import Notes
 
 CLASSIFY = ClassificationConfig(
@@ -66,7 +64,7 @@ def test_learns_to_segment_held_out_patients_and_says_where_it_comes_from(finetu
     metrics = ("dice", "iou", "hausdorff95")
     assert set(measured) == {f"{metric}{row}" for metric in metrics for row in ("", " bright", " dark")}
     assert 0 <= measured["hausdorff95"] < 30
-    results = read_results(run)
+    results = read_test_results(run)
     rows = read_rows(run, results)
     assert measured["dice bright"] == pytest.approx(np.mean([row["dice bright"] for row in rows]))
     assert results["test"]["dice"]["value"] == measured["dice"]
@@ -82,7 +80,7 @@ def test_learns_to_segment_held_out_patients_and_says_where_it_comes_from(finetu
 
 def test_measures_what_evaluate_measures_on_the_scans_own_grid(finetuned, decathlon, tmp_path):
     """Of a model that resamples; its prepared grid would give another Dice."""
-    config = read_config(finetuned[0]).override(steps=2, validate_every=2)
+    config = read_finetuning(finetuned[0]).override(steps=2, validate_every=2)
     weights = load_bundle(finetuned[0])
     coarse = weights.config.override(input=weights.config.input.override(spacing=(4.0, 4.0, 5.0)))
     modelsgenesis.save_bundle(tmp_path / "coarse", modelsgenesis.Bundle(weights.network, coarse))
@@ -169,7 +167,7 @@ def test_prepared_cases_are_kept_in_a_folder_and_read_by_a_second_run(decathlon,
     modelsgenesis.finetune(data, tmp_path / "memory", **options)
     modelsgenesis.finetune(data, tmp_path / "first", cache=tmp_path / "cache", **options)
     assert len(list((tmp_path / "cache").iterdir())) == 3
-    monkeypatch.setattr("modelsgenesis.data.labelled.preparation.prepare_case", None)
+    monkeypatch.setattr("modelsgenesis.data.cases.prepare_case", None)
     modelsgenesis.finetune(data, tmp_path / "second", cache=tmp_path / "cache", **options)
     runs = [(tmp_path / name / "log.csv").read_text().splitlines() for name in ("memory", "first", "second")]
     losses = [[line.split(",")[2] for line in lines] for lines in runs]
@@ -184,14 +182,14 @@ def test_without_data_the_embedded_sample_is_used_and_that_is_said_first(tmp_pat
     notes = Notes()
     config = SAMPLE_CONFIG.override(steps=1, batch_size=1, network=finetuning_config.network, overlap=0.0, workers=0)
     run, measured = modelsgenesis.finetune(None, tmp_path / "run", config=config, device="cpu", reporter=notes)
-    assert notes.notes[0].startswith("no data given: fine-tuning on the embedded sample")
+    assert notes.notes[0].startswith("the data is the embedded sample")
     assert {"dice", "dice liver", "dice spleen", "dice back muscles"} <= set(measured)
     assert load_bundle(run).config.labels == ("background", "liver", "spleen", "back muscles")
 
 
 def test_learns_to_classify_from_folders_and_says_what_the_results_rest_on(classified, class_folders, tmp_path):
     run, measured = classified
-    results = read_results(run)
+    results = read_test_results(run)
     assert measured["auc"] > 0.9
     assert set(measured) == {"auc", "average_precision", "sensitivity", "accuracy"}
     assert (results["task"], results["labels"]) == ("classification", ["dark", "pale"])
@@ -205,7 +203,7 @@ def test_learns_to_classify_from_folders_and_says_what_the_results_rest_on(class
     again, _ = modelsgenesis.finetune(
         class_folders, tmp_path / "again", config=CLASSIFY.override(steps=1), split=run / "split.json", **SHORT
     )
-    assert read_results(again)["split"] == results["split"]
+    assert read_test_results(again)["split"] == results["split"]
     assert (load_bundle(again).card, (again / "figures").exists()) == ("", False)
 
 
@@ -213,12 +211,12 @@ def test_prediction_brings_images_to_the_size_as_training_did(class_folders, num
     """Whatever training computed in: results are measured and predicted in float32."""
     config = CLASSIFY.override(steps=1, fit="crop", patch_size=(12, 12), precision="auto")
     run, _ = modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **SHORT)
-    row = read_rows(run, read_results(run))[0]
+    row = read_rows(run, read_test_results(run))[0]
     case = class_folders / row["class"] / f"{row['case']}.png"
     scores = modelsgenesis.predict(run, case, output=tmp_path / "answer.csv", device="cpu").scores
     assert scores == pytest.approx({name: row[f"probability {name}"] for name in ("dark", "pale")}, abs=1e-6)
     assert number_format in load_bundle(run).config.provenance.environment["hardware"]
-    assert read_results(run)["precision"] == "float32"
+    assert read_test_results(run)["precision"] == "float32"
 
 
 def test_a_resumed_run_measures_the_same_and_needs_nothing_typed_again(classified, tmp_path):
@@ -243,7 +241,7 @@ def test_a_finished_run_is_left_as_it_is(classified, class_folders, tmp_path):
         ({"learning_rate": 0.02}, "learning_rate was 0.01, now 0.02"),
         ({"seed": 1}, "seed was 0"),
     ):
-        config = read_config(folder).override(**changes)
+        config = read_finetuning(folder).override(**changes)
         with pytest.raises(TrainingError, match=message):
             modelsgenesis.finetune(class_folders, folder, config=config, resume=True, device="cpu")
     other = Split(**{**json.loads((folder / "split.json").read_text()), "test": ()})
@@ -279,7 +277,7 @@ def read_split_names(run, part):
 def test_without_validation_the_last_network_is_kept_and_without_test_nothing_is_measured(class_folders, tmp_path):
     config = CLASSIFY.override(steps=3, validate_every=2, validation_fraction=0.0, test_fraction=0.0)
     _, measured = modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **SHORT)
-    results = read_results(tmp_path / "run")
+    results = read_test_results(tmp_path / "run")
     assert measured == {}
     assert (results["step"], results["test"], results["patients"], results["validation"]) == (3, {}, 0, {})
 
@@ -299,7 +297,7 @@ def test_a_test_set_of_one_class_and_a_frozen_random_encoder_are_said(class_fold
 def test_trains_every_fold_pools_them_and_resumes(class_folders, tmp_path):
     config = CLASSIFY.override(steps=2, folds=2)
     output, measured = modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **SHORT)
-    results = read_results(output)
+    results = read_test_results(output)
     assert output == tmp_path / "run"
     assert (results["patients"], results["cases"], results["folds"], results["fold"]) == (16, 32, 2, None)
     assert results["test"]["accuracy"]["value"] == measured["accuracy"]
@@ -311,14 +309,14 @@ def test_trains_every_fold_pools_them_and_resumes(class_folders, tmp_path):
     assert again == (output, measured)
     assert any("fold0: the run is finished" in note for note in notes.notes)
     assert "fold 1, 2 of 2: resuming" in notes.notes
-    data, rows = read_labelled(class_folders, modality="xray"), output / "fold1" / "test.csv"
+    rows = output / "fold1" / "test.csv"
     rows.write_text(rows.read_text().replace("0.", "1.", 1))
     with pytest.raises(DataError, match=r"fold1/test\.csv: is not what results\.json was made of"):
-        pool_folds([output / "fold0", output / "fold1"], data, config, Reporter())
+        modelsgenesis.finetune(class_folders, output, config=config, resume=True, **SHORT)
     for content in ("", "[]", '{"test": []}', '{"test": {"auc": 1}}', "[" * 100_000):
         (output / "fold1" / "results.json").write_text(content)
         with pytest.raises(DataError, match=r"results\.json: "):
-            pool_folds([output / "fold0", output / "fold1"], data, config, Reporter())
+            modelsgenesis.finetune(class_folders, output, config=config, resume=True, **SHORT)
 
 
 def test_trains_one_fold_alone(class_folders, tmp_path):
@@ -330,7 +328,7 @@ def test_trains_one_fold_alone(class_folders, tmp_path):
         modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **SHORT)
     modelsgenesis.finetune(class_folders, tmp_path / "run", config=config.override(fold=0), **SHORT)
     modelsgenesis.finetune(class_folders, tmp_path / "run", config=config.override(fold=None), resume=True, **SHORT)
-    assert read_results(tmp_path / "run")["cases"] == 32
+    assert read_test_results(tmp_path / "run")["cases"] == 32
 
 
 def test_a_signal_in_a_fold_says_how_to_resume_all_of_them(class_folders, tmp_path):
@@ -384,7 +382,7 @@ def test_refuses_to_be_one_of_several_processes(decathlon, tmp_path, monkeypatch
 
 def test_rows_survive_a_file_with_what_is_undefined(classified, tmp_path):
     folder = shutil.copytree(classified[0], tmp_path / "run")
-    results = read_results(folder)
+    results = read_test_results(folder)
     with (folder / "test.csv").open() as file:
         assert len(list(csv.DictReader(file))) == results["cases"]
     for content in (b"case,dice x\na,many\n", b"case,dice x\na\n", b"case,dice x\na,1,2\n", b"\xff", b"case\n"):

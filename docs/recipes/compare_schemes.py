@@ -8,7 +8,7 @@ from pathlib import Path
 
 from modelsgenesis import compare, describe_comparison, pretrain
 from modelsgenesis.configs import SegmentationConfig, pretraining_recipe
-from modelsgenesis.data import LabelledData, read_labelled
+from modelsgenesis.data.labelled import LabelledData, read_labelled
 from modelsgenesis.training.splits import split_cases
 
 

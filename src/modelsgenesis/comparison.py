@@ -22,8 +22,7 @@ from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, apply_
 from modelsgenesis.configs.base import plain
 from modelsgenesis.configs.comparison import SCRATCH, TUNING_SEED, ArmConfig, ComparisonConfig, file_name
 from modelsgenesis.configs.finetuning import LabelledDataConfig
-from modelsgenesis.data import LabelledData
-from modelsgenesis.data.labelled import digest_files
+from modelsgenesis.data.cases import LabelledData, digest_files
 from modelsgenesis.errors import (
     ConfigurationError,
     DataError,
@@ -34,16 +33,14 @@ from modelsgenesis.errors import (
 )
 from modelsgenesis.figures import comparison_report, draw_comparison
 from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
-from modelsgenesis.finetuning import default_finetuning, finetune, read_task
+from modelsgenesis.finetuning import finetune, read_rows, read_test_results, resolve_config
 from modelsgenesis.metrics.classification import CLASSIFICATION_METRICS
 from modelsgenesis.metrics.segmentation import SEGMENTATION_METRICS
 from modelsgenesis.metrics.significance import analyse, label_efficiency, require_scipy
 from modelsgenesis.metrics.summary import flat
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Split
-from modelsgenesis.training.results import read_results, read_rows
-from modelsgenesis.training.splits import check_split, choose_labelled, count_split, read_split, split_cases
+from modelsgenesis.training.splits import Split, check_split, choose_labelled, count_split, read_split, split_cases
 from modelsgenesis.training.trials import Record, Records, Trial, run_trials
 
 Settings = tuple[str, ...]
@@ -119,15 +116,18 @@ def compare(
     """
     reporter = reporter or Reporter()
     require_scipy()  # before hours of training, not after them
-    options = LabelledDataConfig() if config is None else config.data  # where no argument says otherwise
-    modality, patient_pattern = modality or options.modality, patient_pattern or options.patient_pattern
-    data = read_task(source, task=task, modality=modality, patient_pattern=patient_pattern)
+    given: dict[str, Any] = {"modality": modality, "patient_pattern": patient_pattern}
+    given["split"] = None if isinstance(split, Split) else split
+    # Without loader processes: they would compete with the trainings that run side by side.
+    default = ["workers=0"] if config is None else []
+    config, data = resolve_config(source, config, task=task, **given)
+    split = split if isinstance(split, Split) else config.data.split
     for note in data.notes:
         reporter.note(note)
-    # Without loader processes: they would compete with the trainings that run side by side.
-    config = apply_settings(config or default_finetuning(data).override(workers=0), settings)
+    # What tells a comparison from another are digests of the data, wherever it lies.
+    config = apply_settings(config, [*default, *settings]).override(data=LabelledDataConfig())
     metric = _choose_metric(comparison.metric, data)
-    split = _choose_split(data, config, split or options.split, comparison)
+    split = _choose_split(data, config, split, comparison)
     records = Records(output)
     try:
         with records.work_folder() as work:
@@ -382,7 +382,7 @@ class _Bench:
         config = apply_settings(self.arms[trial.arm], trial.settings).override(seed=trial.seed, bootstrap=1)
         options: dict[str, Any] = {"device": self.device, "strict": self.strict, "draw": False, "reporter": notes}
         finetune(self.data, folder, config=config, split=trial.split, cache=self.work / "prepared", **options)
-        results = read_results(folder)
+        results = read_test_results(folder)
         record = {
             **trial.asked,
             "learning_rate": config.learning_rate,

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from modelsgenesis.configs import GenesisUNetConfig, PredictionConfig, PretrainingConfig, SegmentationConfig
-from modelsgenesis.data import sample_data, sample_folder
+from modelsgenesis.data.cases import sample_data, sample_folder
 from modelsgenesis.errors import Interrupted
-from modelsgenesis.finetuning import finetune, sample_split
+from modelsgenesis.finetuning import finetune
 from modelsgenesis.models import read_results
 from modelsgenesis.prediction import predict
 from modelsgenesis.pretraining import pretrain
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Run
+from modelsgenesis.training.run import Run
 
 NETWORK = GenesisUNetConfig(widths=(16, 32, 64))
 PATCH = (32, 32, 12)  # the smallest sample scan has 13 slices
@@ -92,7 +92,7 @@ def demonstrate(output: str | Path, *, device: str = "auto", reporter: Reporter 
 
 def _demonstrate(output: Path, device: str, reporter: Reporter) -> Demonstration:
     data = sample_data()
-    held_out = next(case for case in data.cases if case.name in sample_split(data).test)
+    held_out = next(case for case in data.cases if case.part == "test")
     scans = sorted((sample_folder() / "images").iterdir())
     reporter.note("pretraining on two patients without labels")
     pretrained = pretrain(
@@ -118,7 +118,6 @@ def _demonstrate(output: Path, device: str, reporter: Reporter) -> Demonstration
             init=pretrained,
             from_scratch=name == "scratch",
             config=FINETUNING,
-            split=sample_split(data),
             device=device,
             reporter=reporter,
         )

@@ -10,9 +10,10 @@ import numpy as np
 
 from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.configs import PredictionConfig
-from modelsgenesis.data import LabelledCase, LabelledData, SkippedScan, file_stem, read_labelled, read_volume
-from modelsgenesis.data.labelled import label_indices
-from modelsgenesis.data.names import channel_order
+from modelsgenesis.data import SkippedScan, file_stem
+from modelsgenesis.data.cases import LabelledCase, LabelledData, label_indices, read_mask
+from modelsgenesis.data.finding import channel_order
+from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import DataError, ScanError
 from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
 from modelsgenesis.inference.cases import as_unicode, check_outputs, other_channels, output_name
@@ -21,7 +22,7 @@ from modelsgenesis.metrics.summary import Row, Summary, flat, summarize_rows
 from modelsgenesis.models import public_name
 from modelsgenesis.prediction import Models, describe, load_ensemble, model_folders
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Split, read_split
+from modelsgenesis.training.splits import Split, read_split
 
 RESULTS_NAME, CASES_NAME = "results.json", "cases.csv"
 
@@ -209,7 +210,7 @@ def measure_saved(
         if len(found) != 1:
             several = f": {' and '.join(map(str, found))}" if found else ""
             raise ScanError(f"{len(found) or 'no'} predictions {name}.nii.gz in {path}{several}; expected one")
-        volume = read_volume(found[0])
+        volume = read_mask(found[0])
         return measure_case(case, data, _class_indices(volume.array, found[0], data), volume)
 
     named = [(case.name, case) for case in cases]
@@ -242,9 +243,9 @@ def _class_indices(values: np.ndarray, path: Path, data: LabelledData) -> np.nda
         content = read_json(beside, ScanError)
         with parsing(beside, ScanError, what="as the labels of a label map", remedy="expected what predict writes"):
             names = {int(value): str(name) for value, name in content["labels"].items()}
-        for value in np.rint(np.unique(values).astype(float)).tolist():
+        for value in np.unique(values).tolist():
             if names.get(value, data.labels[0]) not in data.labels:
-                raise ScanError(f"{path}: value {value:g}, {names[value]}, is not a class of {data.name}")
+                raise ScanError(f"{path}: value {value}, {names[value]}, is not a class of {data.name}")
         # The file decides in place of the data set: its numbers become the values that stand for each class.
         values_of = ([value for value, name in names.items() if name == label] for label in data.labels)
         data = replace(data, values=tuple(map(tuple, values_of)), others_are_background=False)

@@ -1,36 +1,35 @@
 """Fine-tuning: a task network, pretrained or from scratch, trained with labels and measured on held-out patients."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
 from torch import nn
 
-from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, PredictionConfig, SegmentationConfig
-from modelsgenesis.data import LabelledData, PreparedCases, read_labelled, sample_data
-from modelsgenesis.data.labelled import digest_files
-from modelsgenesis.data.labelled.reading import find_task
+from modelsgenesis._version import __version__
+from modelsgenesis.configs import (
+    BundleConfig,
+    ClassificationConfig,
+    FinetuningConfig,
+    PredictionConfig,
+    Provenance,
+    SegmentationConfig,
+    require_patch_size,
+)
+from modelsgenesis.configs.base import plain
+from modelsgenesis.data.cases import LabelledData, PreparedCase, PreparedCases, digest_files, sample_data
+from modelsgenesis.data.labelled import find_task, read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError
-from modelsgenesis.files import parsing, read_json
+from modelsgenesis.files import parsing, read_csv, read_json, sha256_of, write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.inference.ensemble import Ensemble, Member, measure_cases
-from modelsgenesis.metrics.summary import Row, explanations, flat
+from modelsgenesis.metrics.summary import Row, Summary, explanations, flat, summarize_rows
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.bundles import load_kept, network_config, save_run_bundle
+from modelsgenesis.training.bundles import Visuals, describe_environment, load_kept, network_config, save_run_bundle
 from modelsgenesis.training.distributed import torchrun_ranks
-from modelsgenesis.training.results import (
-    RESULTS_NAME,
-    SPLIT_NAME,
-    describe_bundle,
-    read_results,
-    read_rows,
-    summarize,
-    write_results,
-)
-from modelsgenesis.training.run import RUN_NAME, Run
+from modelsgenesis.training.run import RUN_NAME, Progress, Run
 from modelsgenesis.training.splits import (
     Split,
     check_split,
@@ -42,13 +41,15 @@ from modelsgenesis.training.splits import (
     write_split,
 )
 from modelsgenesis.training.supervised import initial_model, make_objective, resolve_patch_size
-from modelsgenesis.training.trainer import Progress, Trainer
-from modelsgenesis.training.visuals import Visuals
+from modelsgenesis.training.trainer import Trainer
 
 SAMPLE_CONFIG = SegmentationConfig(
     steps=200, batch_size=4, validate_every=200, validation_fraction=0.0, patch_size=(48, 48, 16), samples_per_scan=32
 )
 """For the embedded sample: one patient to train on, one to test on."""
+
+RESULTS_NAME, TEST_NAME, SPLIT_NAME = "results.json", "test.csv", "split.json"
+_TEXTS = ("case", "patient", "class", "predicted")  # columns that are no numbers; a case called 007 is to stay that
 
 
 def finetune(
@@ -61,15 +62,13 @@ def finetune(
     config: FinetuningConfig | None = None,
     split: Split | str | Path | None = None,
     labels: str | None = None,
-    modality: str | None = None,
-    patient_pattern: str | None = None,
-    cache: str | Path | None = None,
     device: str = "auto",
     resume: bool = False,
     strict: bool = False,
     draw: bool = True,
     token: str | None = None,
     reporter: Reporter | None = None,
+    **data: Any,
 ) -> tuple[Path, dict[str, float]]:
     """Train a task network with labels and measure it on held-out patients.
 
@@ -87,15 +86,14 @@ def finetune(
         config: A `SegmentationConfig` or `ClassificationConfig`; None for the task's own, or the run's when resuming.
         split: Which cases are for what, or a file of `write_split`; by default drawn by the configuration.
         labels: Training patients whose labels are used, `"10"` or `"10%"`; instead of the configuration's.
-        modality: What the images are, where the data does not say.
-        patient_pattern: Regular expression of the patient in a file's name.
-        cache: Folder of the prepared cases, which runs share; None keeps them in memory alone.
         device: `"auto"`, `"cpu"`, `"cuda"` …
         resume: Resume the run in `output`, or its folds.
         strict: Stop at the first unusable case instead of skipping it.
         draw: Draw a curve and write a card.
         token: Token of the Hub, for `init`.
         reporter: Receives the progress.
+        data: Further fields of `LabelledDataConfig`, instead of the configuration's: `modality`, `patient_pattern`,
+            `cache`.
 
     Returns:
         The run's folder, and the metrics on the test patients that are defined: `dice`, `iou` and `hausdorff95` (mm)
@@ -119,29 +117,37 @@ def finetune(
     if config is None or not config.folds:
         Run.check(output, resume=resume)
     if resume and config is None:
-        config = read_config(output)
-    given: dict[str, Any] = {"modality": modality, "patient_pattern": patient_pattern, "cache": cache, "init": init}
-    given["split"] = None if isinstance(split, Split) else split
-    config, data = resolve_config(source, config, task=task, **given)
+        config = read_finetuning(output)
+    data |= {"init": init, "split": None if isinstance(split, Split) else split}
+    config, labelled = resolve_config(source, config, task=task, **data)
     config = config if labels is None else config.override(labelled_patients=labels)
     config = config.override(from_scratch=True) if from_scratch else config
-    if source is None and not config.data.source:
-        reporter.note("no data given: fine-tuning on the embedded sample of two CT patients, which proves nothing")
-        split = split or config.data.split or sample_split(data)
-    for note in data.notes:
-        reporter.note(note)
     hardware = choose_hardware(device, config.precision)
-    reporter.note(f"computing on {hardware.describe()}")
+    for note in (*labelled.notes, f"computing on {hardware.describe()}"):
+        reporter.note(note)
     # Images to classify are kept at the size that the network sees: a thousand X-rays of 2,000² pixels take 16 GB.
-    brought = (config.patch_size, config.fit) if isinstance(config, ClassificationConfig) else (None, "auto")
-    cases = PreparedCases(data, size=brought[0], fit=brought[1], strict=strict, folder=config.data.cache)
-    train = partial(_train, data=data, cases=cases, hardware=hardware, draw=draw, token=token, reporter=reporter)
-    if not config.folds:
-        chosen = _choose_split(data, config, output, split, resume=resume)
-        return output, train(config, chosen, output, resume=resume)
-    if split or config.data.split:
+    brought = {"size": config.patch_size, "fit": config.fit} if isinstance(config, ClassificationConfig) else {}
+    cases = PreparedCases(labelled, strict=strict, folder=config.data.cache, **brought)
+    job = Finetuning(
+        config=config,
+        output=output,
+        data=labelled,
+        cases=cases,
+        hardware=hardware,
+        draw=draw,
+        token=token,
+        reporter=reporter,
+    )
+    if config.folds and (split or config.data.split):
         raise ConfigurationError(f"folds: received {config.folds} beside a split; each fold is a test part: name one")
-    return _train_folds(train, data, config, output, reporter, resume=resume)
+    if config.folds:
+        return job.train_folds(resume=resume)
+    chosen = split if isinstance(split, Split) else config.data.split and read_split(config.data.split)
+    if chosen and config.labelled_patients:
+        chosen = choose_labelled(chosen, labelled, config.labelled_patients, config.split_seed)
+    elif resume and not chosen:
+        chosen = make_split(Run(output).description().get("split"), output / RUN_NAME)
+    return output, job.train(chosen or split_cases(labelled, config), resume=resume)
 
 
 def resolve_config(
@@ -152,19 +158,26 @@ def resolve_config(
     Args:
         source: The data; None for that of the configuration, else the embedded sample.
         config: What is given goes on top of it; None for the default of the data's task.
-        task: What the labels have to be for.
+        task: What the labels have to be for: `"seg"` or `"cls"`.
         given: Fields of `data`, and `init`; None leaves one as it is.
 
     Raises:
         DataError: The data cannot be used, or its labels are for another task.
-        ConfigurationError: The configuration is for another task than the labels.
+        ConfigurationError: The task is unknown, or the configuration is for another one than the labels.
     """
     path = None if source is None or isinstance(source, LabelledData) else (source,)
     asked = (config or FinetuningConfig()).with_data(source=path, **given)
     told = source if isinstance(source, LabelledData) else next(iter(asked.data.source), None)
-    data = read_task(told, task=task, modality=asked.data.modality, patient_pattern=asked.data.patient_pattern)
+    if isinstance(told, str):
+        modality = None if asked.data.modality == "auto" else asked.data.modality
+        data = read_labelled(told, task=task, modality=modality, patient_pattern=asked.data.patient_pattern)
+    else:
+        data = told or sample_data()
+        if task is not None and find_task(task) != data.task:
+            raise DataError(f"{data.name}: its labels are for {data.task}; {find_task(task)} was asked for")
     # The data decides the task, and with it the configuration: so it is read first, with the data options of either.
-    default = default_finetuning(data, sample=told is None)
+    default = SegmentationConfig() if told else SAMPLE_CONFIG
+    default = ClassificationConfig() if data.task == "classification" else default
     config = (config or default).override(data=asked.data, init=asked.init)
     if not isinstance(config, type(default)):
         raise ConfigurationError(
@@ -174,36 +187,7 @@ def resolve_config(
     return config, data
 
 
-def read_task(
-    source: str | Path | LabelledData | None,
-    *,
-    task: str | None = None,
-    modality: str | None = None,
-    patient_pattern: str | None = None,
-) -> LabelledData:
-    """Return labelled data for a task; None is the embedded sample.
-
-    Raises:
-        DataError: The data cannot be used, or its labels are for another task.
-        ConfigurationError: The task is unknown.
-    """
-    if isinstance(source, (str, Path)):
-        modality = None if modality == "auto" else modality
-        return read_labelled(source, task=task, modality=modality, patient_pattern=patient_pattern)
-    data = sample_data() if source is None else source
-    if task is not None and find_task(task) != data.task:
-        raise DataError(f"{data.name}: its labels are for {data.task}; {find_task(task)} was asked for")
-    return data
-
-
-def default_finetuning(data: LabelledData, *, sample: bool = False) -> FinetuningConfig:
-    """Return the default configuration of a data set's task; the embedded sample has one of its own."""
-    if data.task == "classification":
-        return ClassificationConfig()
-    return SAMPLE_CONFIG if sample else SegmentationConfig()
-
-
-def read_config(source: str | Path) -> FinetuningConfig:
+def read_finetuning(source: str | Path) -> FinetuningConfig:
     """Return the configuration of a run, or of a file as `--show-config` prints it.
 
     Raises:
@@ -218,210 +202,281 @@ def read_config(source: str | Path) -> FinetuningConfig:
     return kind.from_dict(content, str(path))
 
 
-def sample_split(data: LabelledData) -> Split:
-    """Return the split of the embedded sample: the trunk to train on, the abdominal slab to test on."""
-    training, test = (case.name for case in data.cases)
-    return Split(training=(training,), validation=(), test=(test,))
+@dataclass(kw_only=True)
+class Finetuning:
+    """A fine-tuning, from the initial network to its results.
 
-
-def _choose_split(
-    data: LabelledData, config: FinetuningConfig, output: Path, split: Split | str | Path | None, *, resume: bool
-) -> Split:
-    """Return the split: the run's own on resume, the given one with as many labels as asked, or a drawn one."""
-    split = split or config.data.split
-    if split is None:
-        recorded = Run(output).description().get("split") if resume else None
-        return make_split(recorded, output / RUN_NAME) if resume else split_cases(data, config)
-    chosen, labels = split if isinstance(split, Split) else read_split(split), config.labelled_patients
-    return chosen if labels is None else choose_labelled(chosen, data, labels, config.split_seed)
-
-
-def _train(
-    config: FinetuningConfig,
-    split: Split,
-    output: Path,
-    *,
-    data: LabelledData,
-    cases: PreparedCases,
-    hardware: Hardware,
-    draw: bool,
-    resume: bool,
-    token: str | None,
-    reporter: Reporter,
-) -> dict[str, float]:
-    """Train on one split, keep the best network on the validation patients, measure it on the test patients.
-
-    Args:
+    Attributes:
         config: The configuration of the task; its patch may be open.
-        split: Which cases are for what.
         output: The run's folder; gets the bundle, `results.json`, `test.csv` and `split.json`.
         data: The data set.
         cases: Its prepared cases, which folds share.
         hardware: Where to compute.
         draw: Draw a curve and write a card; a short run would spend most of its time on them.
-        resume: Resume the run in `output`.
         token: Token of the Hub.
         reporter: Receives the progress.
     """
-    check_split(split, data)
-    bundle = None if config.init is None else load(config.init, token=token, progress=announce(reporter))
-    begun = initial_model(bundle, data, config, reporter, name=public_name(config.init or ""))
-    if config.patch_size is not None:
-        resolve_patch_size(config, begun.network, (), reporter)  # before hours of preparation
-    training, validation = (cases.get(names, begun.contract, reporter) for names in (split.training, split.validation))
-    # What could be read, for the counts on the card; `split` stays as it was asked for, so that a resume can compare.
-    used = Split(*(tuple(case.name for case in part) for part in (training, validation)), test=split.test)
-    config = resolve_patch_size(config, begun.network, training, reporter)
-    frozen = cast("nn.Module", begun.network.encoder) if config.freeze_encoder else None
-    options: dict[str, Any] = {"config": config, "hardware": hardware, "frozen": frozen}
-    objective = make_objective(data, training=training, validation=validation, **options)
-    # Of test cases the files: they are read when the training has ended.
-    digests = {case.name: case.digest for case in (*training, *validation)} | digest_files(data, split.test)
-    described = {"kind": "finetuning", "config": config.to_dict(), "init": begun.init}
-    described |= {"input": begun.contract.to_dict(), "shape": network_config(begun.network).to_dict()}
-    # A case that was skipped has the digest "", so that a resume notices also that it has been mended since.
-    described |= {"split": {part: list(names) for part, names in asdict(split).items()}}
-    described["digests"] = {part: [digests.get(name, "") for name in names] for part, names in asdict(split).items()}
-    # Only now is anything written: whatever cannot be trained leaves no folder behind.
-    run = Run.open(output, described, resume=resume)
 
-    def save(network: nn.Module, figures: dict[str, str] | None = None, **measured: Any) -> str:
-        content = describe_bundle(
-            network, config, begun.contract, data, used, init=begun.init, hardware=hardware, **measured
+    config: FinetuningConfig
+    output: Path
+    data: LabelledData
+    cases: PreparedCases
+    hardware: Hardware
+    draw: bool
+    token: str | None
+    reporter: Reporter
+
+    def train(self, split: Split, *, resume: bool) -> dict[str, float]:
+        """Train on one split, keep the best network on the validation patients, measure it on the test patients."""
+        check_split(split, self.data)
+        init, note = self.config.init, self.reporter.note
+        bundle = None if init is None else load(init, token=self.token, progress=announce(self.reporter))
+        self.begun = initial_model(bundle, self.data, self.config, self.reporter, name=public_name(init or ""))
+        network, contract = self.begun.network, self.begun.contract
+        if self.config.patch_size is not None:
+            resolve_patch_size(self.config, network, (), self.reporter)  # before hours of preparation
+        training, validation = (
+            self.cases.get(names, contract, self.reporter) for names in (split.training, split.validation)
         )
-        return save_run_bundle(run, network, content, figures or {} if draw else None, reporter)
+        # What could be read, for the counts on the card; `split` stays as it was asked for: a resume can compare.
+        parts = (tuple(case.name for case in part) for part in (training, validation))
+        self.split, self.used = split, Split(*parts, test=split.test)
+        self.config = resolve_patch_size(self.config, network, training, self.reporter)
+        frozen = cast("nn.Module", network.encoder) if self.config.freeze_encoder else None
+        options: dict[str, Any] = {"config": self.config, "hardware": self.hardware, "frozen": frozen}
+        objective = make_objective(self.data, training=training, validation=validation, **options)
 
-    def keep(network: nn.Module, progress: Progress) -> None:
-        progress.kept = save(network, step=progress.step, validation=progress.metrics, test={})
+        def keep(network: nn.Module, progress: Progress) -> None:
+            progress.kept = self._save(run, network, progress.step, progress.metrics, {}, {})
 
-    try:
-        if run.description().get("finished") and (output / RESULTS_NAME).exists():
-            reporter.note(f"{output}: the run is finished, there is nothing left to resume")
-            return flat(read_results(output)["test"])
-        write_split(split, output / SPLIT_NAME)
-        for note in objective.notes:
-            reporter.note(note)
-        if frozen is not None and begun.init is None:
-            reporter.note("the frozen encoder has random weights: only what is after it learns")
-        trainer = Trainer(
-            network=begun.network,
-            objective=objective,
-            config=config,
-            run=run,
-            hardware=hardware,
-            reporter=reporter,
-            keep=keep,
-            pretrained=begun.pretrained,
-        )
-        if resume:
-            trainer.resume()
-        progress = trainer.fit()
-        # From the disk and not the network at hand: the best one, and the very file that is published.
-        kept = load_kept(run, progress)
-        member = Member(name=output.name, network=hardware.place_network(kept.network).eval(), config=kept.config)
-        # Windows overlap as the configuration says; an image to classify has none.
-        prediction = PredictionConfig(overlap=getattr(config, "overlap", 0.0))
-        ensemble = Ensemble([member], prediction, hardware.for_results())
-        measure = partial(_measure, ensemble, data=data, strict=cases.strict, reporter=reporter)
-        validated, rows = measure(used.validation), measure(split.test)
-        used = replace(used, test=tuple(row["case"] for row in rows))
-        measured = {"validation": flat(summarize(validated, data, config)), "test": summarize(rows, data, config)}
-        for explanation in explanations(measured["test"]):
-            reporter.note(explanation)
-        # Once more with what was measured: until here the card has the validation that chose the network.
-        visuals = Visuals(output, reporter)
-        if draw:
-            visuals.draw_curve(progress.step)
-        save(kept.network, visuals.on_card(), step=progress.best_step, **measured)
-        steps = {"init": begun.init, "step": progress.best_step, "steps": progress.step}
-        more = {**steps, "split": count_split(used, data), **hardware.for_results().recorded(), **measured}
-        write_results(output, data, config, rows, **more)
-        run.finish()
-        return flat(measured["test"])
-    finally:
-        run.close()
-
-
-def _measure(
-    ensemble: Ensemble, names: Sequence[str], data: LabelledData, *, strict: bool, reporter: Reporter
-) -> list[Row]:
-    """Return a row for each case that can be used, measured as `evaluate` does: on the scan's own grid."""
-    wanted = set(names)
-    cases = [case for case in data.cases if case.name in wanted]
-    # A bad case costs the others nothing after hours of training, but figures on no case at all are an error.
-    rows, skipped = measure_cases(ensemble, cases, data, strict=strict, reporter=reporter) if cases else ([], [])
-    if skipped and not rows:
-        raise DataError(f"none of {len(cases)} cases to measure is usable; the first: {skipped[0].reason}")
-    return rows
-
-
-def _train_folds(
-    train: Callable[..., dict[str, float]],
-    data: LabelledData,
-    config: FinetuningConfig,
-    output: Path,
-    reporter: Reporter,
-    *,
-    resume: bool,
-) -> tuple[Path, dict[str, float]]:
-    """Train one fold, or all of them one after the other and put their test patients together.
-
-    Args:
-        train: Trains a fold, or finds it finished.
-        data: The data set.
-        config: The configuration of all folds.
-        output: Gets one folder per fold.
-        reporter: Receives the progress.
-        resume: Resume the folds that have begun.
-    """
-    alone, folds = config.fold is not None, range(config.folds)
-    folders = {fold: output / f"fold{fold}" for fold in ([config.fold] if config.fold is not None else folds)}
-    if not resume:
-        Run.check(*folders.values() if alone else (output,))
-    elif not any(folder.exists() for folder in folders.values()):
-        raise TrainingError(f"{output}: holds no fold to resume; start without --resume")
-    measured: dict[str, float] = {}
-    for fold, folder in folders.items():
-        # Each fold is a run of its own, so that one can be trained alone, on another machine, or resumed.
-        own, begun = config.override(fold=fold), (folder / RUN_NAME).exists()
-        reporter.note(f"fold {fold}, {fold + 1} of {config.folds}" + (": resuming" if begun else ""))
+        # Only now is anything written: whatever cannot be trained leaves no folder behind.
+        run = Run.open(self.output, self._description([*training, *validation]), resume=resume)
         try:
-            measured = train(own, split_cases(data, own), folder, resume=begun)
-        except Interrupted as signal:
-            raise Interrupted(
-                signal.signum,
-                f"interrupted in fold {fold} of {config.folds}, nothing is lost; resume with the same command and "
-                f"--resume --output {output}",
-            ) from signal
-    places = list(folders.values())
-    return (places[0], measured) if alone else (output, pool_folds(places, data, config, reporter))
+            if run.description().get("finished") and (self.output / RESULTS_NAME).exists():
+                note(f"{self.output}: the run is finished, there is nothing left to resume")
+                return flat(read_test_results(self.output)["test"])
+            write_split(split, self.output / SPLIT_NAME)
+            for told in objective.notes:
+                note(told)
+            if frozen is not None and self.begun.init is None:
+                note("the frozen encoder has random weights: only what is after it learns")
+            trainer = Trainer(
+                network=network,
+                objective=objective,
+                config=self.config,
+                run=run,
+                hardware=self.hardware,
+                reporter=self.reporter,
+                on_best=keep,
+                pretrained=self.begun.pretrained,
+            )
+            if resume:
+                trainer.resume()
+            return self._finish(run, trainer.fit())
+        finally:
+            run.close()
+
+    def _description(self, prepared: Sequence[PreparedCase]) -> dict[str, Any]:
+        """Return the content of `run.json`, by which a resume tells a change of what is learnt."""
+        begun, listed = self.begun, asdict(self.split)
+        # Of test cases the files: they are read when the training has ended.
+        digests = {case.name: case.digest for case in prepared} | digest_files(self.data, self.split.test)
+        return {
+            "kind": "finetuning",
+            "config": self.config.to_dict(),
+            "init": begun.init,
+            "input": begun.contract.to_dict(),
+            "shape": network_config(begun.network).to_dict(),
+            "split": {part: list(names) for part, names in listed.items()},
+            # A case that was skipped has the digest "", so that a resume notices also that it has been mended since.
+            "digests": {part: [digests.get(name, "") for name in names] for part, names in listed.items()},
+        }
+
+    def _save(
+        self,
+        run: Run,
+        network: nn.Module,
+        step: int,
+        validation: Mapping[str, float],
+        test: Summary,
+        figures: Mapping[str, str],
+    ) -> str:
+        """Write the bundle with what was measured so far; return the digest of its weights."""
+        counts = count_split(self.used, self.data)
+        tested: dict[str, Any] = {name: {"value": value} for name, value in flat(test).items()}
+        for name, entry in test.items():
+            if entry["low"] is not None:
+                tested[name]["interval"] = [entry["low"], entry["high"]]
+        results: dict[str, Any] = {"step": step}
+        for part, measured in {"test": tested, "validation": dict(validation)}.items():
+            basis = {"patients": counts[part]["patients"], "cases": counts[part]["cases"], "seed": self.config.seed}
+            results |= {part: {**measured, **basis}} if measured else {}
+        # Counts and seeds, never names: the bundle is published.
+        facts = {f"{part}_patients": count["patients"] for part, count in counts.items()}
+        facts |= {key: value for key, value in _how_split(self.config).items() if value is not None}
+        provenance = Provenance(
+            origin="finetuned",
+            library_version=__version__,
+            init=self.begun.init,
+            recipe=self.config.recipe(),
+            data={"name": self.data.name, "modality": self.begun.contract.modality, **facts},
+            results=results,
+            environment=describe_environment(self.hardware, self.config),
+        )
+        config = BundleConfig(
+            task=self.data.task,
+            network=network_config(network),
+            input=self.begun.contract,
+            labels=self.data.labels,
+            multilabel=self.data.multilabel,
+            patch_size=require_patch_size(self.config),
+            provenance=provenance,
+        )
+        return save_run_bundle(run, network, config, figures if self.draw else None, self.reporter)
+
+    def _finish(self, run: Run, progress: Progress) -> dict[str, float]:
+        """Measure the network that was kept, and write its results and the card that says them."""
+        # From the disk and not the network at hand: the best one, and the very file that is published.
+        kept, hardware = load_kept(run, progress), self.hardware.for_results()
+        network = self.hardware.place_network(kept.network).eval()
+        # Windows overlap as the configuration says; an image to classify has none.
+        prediction = PredictionConfig(overlap=getattr(self.config, "overlap", 0.0))
+        ensemble = Ensemble([Member(name=self.output.name, network=network, config=kept.config)], prediction, hardware)
+        validated, rows = self._measure(ensemble, self.used.validation), self._measure(ensemble, self.split.test)
+        self.used = replace(self.used, test=tuple(row["case"] for row in rows))
+        validation, test = flat(self._summarize(validated)), self._summarize(rows)
+        for explanation in explanations(test):
+            self.reporter.note(explanation)
+        # Once more with what was measured: until here the card has the validation that chose the network.
+        visuals = Visuals(self.output, self.reporter)
+        if self.draw:
+            visuals.draw_curve(progress.step)
+        self._save(run, kept.network, progress.best_step, validation, test, visuals.on_card())
+        steps = {"init": self.begun.init, "step": progress.best_step, "steps": progress.step, "validation": validation}
+        more = {**steps, "split": count_split(self.used, self.data), **hardware.recorded()}
+        self._write_results(rows, test, **more)
+        run.finish()
+        return flat(test)
+
+    def _measure(self, ensemble: Ensemble, names: Sequence[str]) -> list[Row]:
+        """Return a row for each case that can be used, measured as `evaluate` does: on the scan's own grid."""
+        wanted = set(names)
+        cases = [case for case in self.data.cases if case.name in wanted]
+        if not cases:
+            return []
+        # A bad case costs the others nothing after hours of training, but figures on no case at all are an error.
+        rows, skipped = measure_cases(ensemble, cases, self.data, strict=self.cases.strict, reporter=self.reporter)
+        if not rows:
+            raise DataError(f"none of {len(cases)} cases to measure is usable; the first: {skipped[0].reason}")
+        return rows
+
+    def train_folds(self, *, resume: bool) -> tuple[Path, dict[str, float]]:
+        """Train one fold, or all of them one after the other and put their test patients together.
+
+        Returns:
+            The folder of the fold, or of all of them, and what was measured.
+        """
+        alone, count = self.config.fold, self.config.folds
+        chosen = range(count) if alone is None else [alone]
+        folders = [self.output / f"fold{fold}" for fold in chosen]
+        if not resume:
+            Run.check(self.output if alone is None else folders[0])
+        elif not any(folder.exists() for folder in folders):
+            raise TrainingError(f"{self.output}: holds no fold to resume; start without --resume")
+        measured: dict[str, float] = {}
+        for fold, folder in zip(chosen, folders, strict=True):
+            # Each fold is a run of its own, so that one can be trained alone, on another machine, or resumed.
+            job, begun = (
+                replace(self, config=self.config.override(fold=fold), output=folder),
+                (folder / RUN_NAME).exists(),
+            )
+            self.reporter.note(f"fold {fold}, {fold + 1} of {count}" + (": resuming" if begun else ""))
+            try:
+                measured = job.train(split_cases(self.data, job.config), resume=begun)
+            except Interrupted as signal:
+                raise Interrupted(
+                    signal.signum,
+                    f"interrupted in fold {fold} of {count}, nothing is lost; resume with the same command and "
+                    f"--resume --output {self.output}",
+                ) from signal
+        return (self.output, self._pool(folders)) if alone is None else (folders[0], measured)
+
+    def _pool(self, folders: Sequence[Path]) -> dict[str, float]:
+        """Write `results.json` and `test.csv` of all folds: each patient measured by a network that has not seen it.
+
+        Returns:
+            The metrics over all patients that are defined; of a classification, cases are ranked within their fold.
+
+        Raises:
+            DataError: A fold does not have results.
+        """
+        results = [read_test_results(folder) for folder in folders]
+        with parsing(self.output, DataError, what="as folds", remedy="delete their results.json and resume"):
+            read = [read_rows(folder, result) for folder, result in zip(folders, results, strict=True)]
+            rows = [{**row, "fold": fold} for fold, own in enumerate(read) for row in own]
+            test = self._summarize(rows)
+            for name, entry in test.items():
+                entry["folds"] = [result["test"].get(name, {}).get("value") for result in results]
+            more = {"init": results[0]["init"], "split": [result["split"] for result in results]}
+            more |= {key: ", ".join(sorted({result[key] for result in results})) for key in ("precision", "device")}
+        for explanation in explanations(test):
+            self.reporter.note(explanation)
+        self._write_results(rows, test, **more)
+        return flat(test)
+
+    def _summarize(self, rows: Sequence[Row]) -> Summary:
+        """Return each metric of the rows of cases, with its interval over their patients."""
+        options: dict[str, Any] = {"task": self.data.task, "multilabel": self.data.multilabel}
+        options |= {"resamples": self.config.bootstrap, "seed": self.config.split_seed}
+        options |= {"specificity": self.config.specificity} if isinstance(self.config, ClassificationConfig) else {}
+        return summarize_rows(rows, self.data.labels, **options)
+
+    def _write_results(self, rows: Sequence[Row], test: Summary, **more: Any) -> None:
+        """Write `test.csv`, and `results.json` with what a run, or all folds together, measured."""
+        data, config, path = self.data, self.config, self.output / TEST_NAME
+        write_csv(path, rows, DataError, ("case", "patient"))
+        content = {"task": data.task, "data": data.name, "labels": data.labels, **more}
+        content |= {"patients": len({row["patient"] for row in rows}), "cases": len(rows), "seed": config.seed}
+        content |= _how_split(config)
+        content |= {"specificity": config.specificity} if isinstance(config, ClassificationConfig) else {}
+        content |= {"rows_sha256": sha256_of(path), "test": test}  # folds are put together by their rows
+        write_json(self.output / RESULTS_NAME, plain(content), DataError)
 
 
-def pool_folds(
-    folders: Sequence[Path], data: LabelledData, config: FinetuningConfig, reporter: Reporter
-) -> dict[str, float]:
-    """Put the test patients of all folds together, each measured by a network that has not seen it.
+def _how_split(config: FinetuningConfig) -> dict[str, Any]:
+    """Return what decided which patients were for what."""
+    folds = {"folds": config.folds, "fold": config.fold} if config.folds else {}
+    return {"labels_used": config.labelled_patients, "split_seed": config.split_seed, **folds}
 
-    Writes `results.json`, with each fold's own values, and `test.csv` beside the folders of the folds.
 
-    Returns:
-        The metrics over all patients that are defined; of a classification, cases are ranked within their fold.
+def read_test_results(folder: str | Path) -> dict[str, Any]:
+    """Return the `results.json` of a finished run or of folds together: metrics with intervals, and their basis.
 
     Raises:
-        DataError: A fold does not have results.
+        DataError: It is missing, no JSON, or does not hold results.
     """
-    output = folders[0].parent
-    results = [read_results(folder) for folder in folders]
-    with parsing(output, DataError, what="as folds", remedy="delete their results.json and resume"):
-        read = [read_rows(folder, result) for folder, result in zip(folders, results, strict=True)]
-        rows = [{**row, "fold": fold} for fold, own in enumerate(read) for row in own]
-        test = summarize(rows, data, config)
-        for name, entry in test.items():
-            entry["folds"] = [result["test"].get(name, {}).get("value") for result in results]
-        more = {"init": results[0]["init"], "split": [result["split"] for result in results]}
-        for key in ("precision", "device"):  # which folds of version 0.1.0 did not record
-            more[key] = ", ".join(sorted({result.get(key, "not recorded") for result in results}))
-    for explanation in explanations(test):
-        reporter.note(explanation)
-    write_results(output, data, config, rows, test=test, **more)
-    return flat(test)
+    path = Path(folder) / RESULTS_NAME
+    content = read_json(path, DataError)
+    test = content.get("test") if isinstance(content, dict) else None
+    if not isinstance(test, dict) or not all(isinstance(entry, dict) and "value" in entry for entry in test.values()):
+        raise DataError(f"{path}: does not hold the results of a run; delete it and resume the run")
+    return content
+
+
+def read_rows(folder: Path, results: Mapping[str, Any]) -> list[Row]:
+    """Read the `test.csv` of a run: numbers become floats again, empty cells NaN, all but the texts of a case.
+
+    Raises:
+        DataError: It is missing or no such CSV, or not the one that the run's results were made from.
+    """
+    path = folder / TEST_NAME
+    rows = read_csv(path, DataError)
+    with parsing(path, DataError, what="as the measurements of a run"):
+        rows = [{key: cell if key in _TEXTS else float(cell or "nan") for key, cell in row.items()} for row in rows]
+    # A row that was changed or lost would change the pooled figures without a word.
+    if sha256_of(path) != results.get("rows_sha256"):
+        raise DataError(
+            f"{path}: is not what {RESULTS_NAME} was made of: damaged, or of version 0.1.0; delete {RESULTS_NAME} in "
+            f"{folder} and resume"
+        )
+    return rows

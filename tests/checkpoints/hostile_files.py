@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from modelsgenesis.checkpoints.export import original_names
+from modelsgenesis.checkpoints.genesis import GENESIS_TORCH
 from modelsgenesis.checkpoints.plan import CONTRACT_KEY, PLAN_KEY, make_plan
 from modelsgenesis.configs import GenesisUNetConfig, InputContract, ResidualUNetConfig
 from modelsgenesis.networks import build_network
@@ -31,8 +31,8 @@ Change = Callable[[dict[str, Any]], Any]
 
 def small_state_dict(config: GenesisUNetConfig = SMALL) -> dict[str, torch.Tensor]:
     """A small network under the key names of the release."""
-    names = original_names(config)
-    return {names(here)[0]: tensor.clone() for here, tensor in build_network(config).state_dict().items()}
+    weights = build_network(config).state_dict()
+    return {GENESIS_TORCH.original(here, config): tensor.clone() for here, tensor in weights.items()}
 
 
 class Touches:

@@ -39,7 +39,7 @@ def test_convert_then_export_then_convert(run, tmp_path):
     ("arguments", "status", "message"),
     [
         (("convert", "page.pt", "out"), 1, "error: page.pt: is a web page, not a checkpoint"),
-        (("convert", "page.pt", "out", "--format", "keras"), 2, "'keras' is not one of"),
+        (("convert", "page.pt", "out", "--format", "keras"), 1, "known are genesis-keras"),
         (("export", "bundle"), 2, "Missing option"),
     ],
 )

@@ -3,13 +3,8 @@ import pytest
 import torch
 
 from modelsgenesis.configs import ClassificationConfig, SegmentationConfig
-from modelsgenesis.data import (
-    LabelledImages,
-    LabelledPatches,
-    PreparedCase,
-    class_weights,
-    resize_or_crop,
-)
+from modelsgenesis.data.augmentation import LabelledImages, LabelledPatches, class_weights
+from modelsgenesis.data.cases import PreparedCase, resize_or_crop
 from modelsgenesis.errors import DataError, ShapeError
 
 

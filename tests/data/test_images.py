@@ -70,5 +70,5 @@ def test_damaged_images_are_refused(tmp_path: Path, kept: int) -> None:
 
 def test_a_line_is_no_image(tmp_path: Path) -> None:
     Image.new("L", (50, 1)).save(tmp_path / "z.png")
-    with pytest.raises(ScanError, match=r"1×50 voxels lie on one line"):
+    with pytest.raises(ScanError, match=r"1×50 voxels are empty or lie on one line"):
         read_volume(tmp_path / "z.png")

@@ -45,7 +45,7 @@ def test_reads_what_simpleitk_wrote(tmp_path: Path, name: str, compress: bool) -
     (scan,), skipped = find_scans(tmp_path)
     assert (skipped, scan.shape, scan.format) == ([], (6, 5, 4), "NRRD" if "r" in name else "MetaImage")
     np.testing.assert_allclose(scan.spacing, (0.7, 0.8, 2.5))
-    assert len(scan.parts) == 1 + name.endswith(("hd", "hdr"))
+    assert len(scan.files) == 1 + name.endswith(("hd", "hdr"))
     volume = read_volume(scan)
     np.testing.assert_array_equal(volume.array, ARRAY.T)
     image = sitk.ReadImage(str(path))
@@ -99,7 +99,7 @@ def test_damaged_voxels_are_told(tmp_path: Path, name: str, compress: bool) -> N
 META_HEADERS = [
     ("DimSize = 6 5 4", "DimSize = 6000 5000 4000", "promises 240,000,000,000 bytes"),
     ("DimSize = 6 5 4", "DimSize = 6 5 -4", "3 axes with sizes 6 5 -4"),
-    ("DimSize = 6 5 4", "DimSize = 120 1 1", "120×1×1 voxels lie on one line"),
+    ("DimSize = 6 5 4", "DimSize = 120 1 1", "120×1×1 voxels are empty or lie on one line"),
     ("DimSize = 6 5 4", "DimSize = six 5 4", "cannot be read: .*'six'"),
     ("NDims = 3", "NDims = 3\nA word", "damaged: 'A word'"),
     ("ElementDataFile = LOCAL", "ElementDataFile\0 = /etc/hostname", "damaged: 'ElementDataFile"),

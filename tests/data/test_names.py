@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from modelsgenesis.data.names import OWN_PATIENT, find_patients, is_label_map, modality_of
+from modelsgenesis.data.finding import OWN_PATIENT, find_patients, is_label_map, modality_of
 from modelsgenesis.errors import ConfigurationError, DataError
 
 LABELS = """

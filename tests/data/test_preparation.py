@@ -152,7 +152,7 @@ def test_labels() -> None:
     [
         (np.full((4, 4, 4), 7, np.int16), CT, "every voxel is 7; there is nothing to learn from a constant scan"),
         (np.full((4, 4, 4), np.nan), CT, "64 voxels are NaN or infinite; repair or replace them"),
-        (np.zeros((4, 0, 4)), CT, "4×0×4 voxels, so it is empty"),
+        (np.zeros((4, 0, 4)), CT, "4×0×4 voxels are empty"),
         (np.arange(512.0).reshape(16, 16, 2), CT, r"values 0 to 511 are not in HU \(nothing below 0\)"),
         (np.linspace(-1040, -960, 4096).reshape(16, 16, 16), CT, "all air, hardly a voxel above -700 HU"),
         (np.arange(16.0).reshape(4, 4), CT, "has 2 axes; expected 3"),
@@ -167,7 +167,7 @@ def test_scans_that_teach_nothing(array: np.ndarray, contract: InputContract, re
 
 
 def test_a_singular_affine() -> None:
-    with pytest.raises(ScanError, match=r"scan: its affine is singular"):
+    with pytest.raises(ScanError, match=r"scan: its affine is .*singular"):
         prepare(volume(hounsfield((4, 4, 4)), np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])), CT)
 
 

@@ -13,10 +13,10 @@ from modelsgenesis.data import CacheEntry, ScanReference
 from modelsgenesis.data.cache import _recall, volume_path
 from modelsgenesis.errors import DataError, GenesisError
 from modelsgenesis.files import sha256_of, write_csv
+from modelsgenesis.finetuning import read_rows, read_test_results
 from modelsgenesis.pretraining import PretrainingRun, read_run
-from modelsgenesis.training import Run, Split, read_split
-from modelsgenesis.training.results import read_results, read_rows
-from modelsgenesis.training.splits import write_split
+from modelsgenesis.training.run import Run
+from modelsgenesis.training.splits import Split, read_split, write_split
 from modelsgenesis.training.trials import Records, Trial
 
 ASKED = PretrainingRun(
@@ -29,7 +29,7 @@ ASKED = PretrainingRun(
 STATE = {"network": {"w": torch.arange(40.0)}, "progress": {"step": 7}}
 TRIAL = Trial(arm="a", labels=2, seed=0, split=Split(("x",), (), ("y",)))
 RECORD = {"training": ["x"], "settings": [], "test": {"dice": 0.5}}
-REFERENCE = ScanReference(path=Path("a.nii"), format="NIfTI", shape=(4, 4, 4), spacing=None)
+REFERENCE = ScanReference(path=Path("a.nii"), files=(Path("a.nii"),), format="NIfTI", shape=(4, 4, 4), spacing=None)
 ENTRY = CacheEntry(key="ab12", name="a.nii", group="", shape=(4, 4, 4), spacing=(1.0, 1.0, 1.0), bounds=(0.0, 1.0))
 VALUES = (
     *(None, True, -1, 10**400, 1e308, float("nan"), "", "\x1b[2J", "\ud800", [], {}, [[]], {"a": None}, "x" * 9999),
@@ -83,7 +83,7 @@ class Kept:
         run.save_checkpoint(STATE)
         for step in range(1, 6):
             run.log_step({"step": step, "loss": 0.5})
-            run.log_validation({"step": step, "dice": 0.1})
+            run.log_step({"step": step, "dice": 0.1}, "validation.csv")
         run.close()
         self.records = Records(folder / "compared")
         self.records.describe(asked={"training": {"steps": 1}}, arms={"a": {"init": None}}, files={"x": "0a"})
@@ -103,7 +103,7 @@ class Kept:
             str(self.records.path(TRIAL).relative_to(folder)): (self.read,),
             "split.json": (lambda: read_split(folder / "split.json"),),
             "test.csv": (lambda: read_rows(folder, {"rows_sha256": sha256_of(folder / "test.csv")}),),
-            "results.json": (lambda: read_results(folder),),
+            "results.json": (lambda: read_test_results(folder),),
             "seen.json": (self.recall,),
         }
 

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from modelsgenesis.configs import ClassificationConfig, SegmentationConfig
-from modelsgenesis.data import FileImage, LabelledCase, LabelledData, read_labelled
+from modelsgenesis.data.cases import FileImage, LabelledCase, LabelledData
+from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.training.splits import (
     Split,
@@ -178,7 +179,6 @@ def test_says_what_is_wrong_with_the_file_of_a_split(tmp_path, content, message)
     [
         ("Task04_Hippocampus", "hippocampus"),
         ("chestxray8", "chestxray8"),
-        ("adrenalmnist3d_64.npz", "adrenal"),
     ],
 )
 def test_the_splits_of_the_measured_comparisons_fit_their_data(shared_data, source, recorded):

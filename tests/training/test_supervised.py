@@ -18,7 +18,7 @@ from modelsgenesis.configs import (
     Provenance,
     SegmentationConfig,
 )
-from modelsgenesis.data import PreparedCase
+from modelsgenesis.data.cases import PreparedCase
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import build_network

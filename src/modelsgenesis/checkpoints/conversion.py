@@ -1,6 +1,7 @@
 """Turning a published checkpoint into a bundle, exactly, and saying what was loaded, renamed and dropped."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -10,25 +11,17 @@ from torch import Tensor
 from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints.bundle import Bundle, check_finite, fit_weights, save_bundle
 from modelsgenesis.checkpoints.card import render_card
-from modelsgenesis.checkpoints.genesis import GENESIS_KERAS, GENESIS_TORCH, Layout, Prepared
-from modelsgenesis.checkpoints.nnunet import ALIAS, NNUNET_V1, NNUNET_V2
-from modelsgenesis.checkpoints.plan import PLAN_KEY, PLAN_NAME, AdaptationPlan, find_values
+from modelsgenesis.checkpoints.genesis import ALIAS, LAYOUTS, Prepared
+from modelsgenesis.checkpoints.plan import PLAN_KEY, PLAN_NAME, find_values, read_plan
 from modelsgenesis.checkpoints.safe_load import mappings, read_weights
 from modelsgenesis.configs import BundleConfig, InputContract, NetworkConfig, Provenance, UNetConfig
 from modelsgenesis.configs.bundle import Task
 from modelsgenesis.errors import CheckpointError, ConfigurationError, did_you_mean, some
-from modelsgenesis.files import parsing, replacing_folder, sha256_of
+from modelsgenesis.files import parsing, read_json, replacing_folder, sha256_of
 from modelsgenesis.networks import build_network
 
+# Rises when the same file would give another bundle, so that what is cached is converted again.
 CONVERTER_VERSION = 1
-"""Rises when the same file would give another bundle, so that what is cached is converted again."""
-
-LAYOUTS: dict[str, Layout] = {
-    "genesis-pytorch": GENESIS_TORCH,
-    "genesis-keras": GENESIS_KERAS,
-    "nnunet-v1": NNUNET_V1,
-    "openmind": NNUNET_V2,
-}
 
 
 @dataclass(frozen=True)
@@ -120,21 +113,19 @@ def convert_checkpoint(
     with parsing(file, CheckpointError):
         prepared = layout.prepare(found)
     unet, weights, renamed = _match(file, kind, prepared, network)
-    if layout.input is None:  # the format has its input and patch size in a plan
-        plan = _find_plan(file, content, extra_files or {})
-        plan.check(unet)
-        contract, patch = input_contract or plan.input_contract(), patch_size or plan.patch_size
-    else:
-        contract, patch = input_contract or layout.input.override(dims=unet.dims), patch_size or layout.patch_size
-        patch = patch[: unet.dims]
-        if unet.in_channels > 1 == len(contract.channels):
-            contract = contract.override(channels=tuple(f"image{channel}" for channel in range(unet.in_channels)))
+    contract, patch = layout.input, layout.patch_size
+    if contract is None:  # the format has them in a plan
+        contract, patch = _read_plan(file, content, (extra_files or {}).get(PLAN_NAME), unet, input_contract)
+    elif unet.dims < 3 or unet.in_channels > 1:  # not quite the published network
+        channels = [f"image{channel}" for channel in range(unet.in_channels)] if unet.in_channels > 1 else ["image"]
+        contract, patch = contract.override(dims=unet.dims, channels=tuple(channels)), patch[: unet.dims]
+    contract, patch = input_contract or contract, patch_size or patch
     origin = {"file": file.name, "sha256": "", **(source or {})}
     origin["sha256"] = origin["sha256"] or sha256_of(file)  # a download was digested already
     origin |= {"format": kind, "converter_version": CONVERTER_VERSION}
+    fields = {"task": task, "network": unet, "input": contract, "patch_size": patch}
     provenance = Provenance(origin="converted", library_version=__version__, source=origin)
-    fields = {"task": task, "network": unet, "input": contract, "patch_size": patch, "provenance": provenance}
-    config = BundleConfig.from_dict(fields, where=str(file))
+    config = BundleConfig.from_dict({**fields, "provenance": provenance}, where=str(file))
     built = build_network(unet, "meta").eval()
     built.load_state_dict(weights, assign=True)
     with replacing_folder(out) as temporary:
@@ -154,7 +145,11 @@ def convert_checkpoint(
 def _find_weights(file: Path, content: Any, wanted: str | None) -> tuple[str, dict[str, Tensor], dict[str, str]]:
     """Return the format, the weights less what stands before their names, and what else the file holds, with why."""
     # Weights lie at the root, under `state_dict`, `network_weights`, `net`, …: wherever tensors have names.
-    found = [(place, weights) for place, item in mappings(content) if (weights := _tensors(item))]
+    named = [
+        (place, {name: value for name, value in item.items() if isinstance(name, str) and isinstance(value, Tensor)})
+        for place, item in mappings(content)
+    ]
+    found = [(place, weights) for place, weights in named if weights]
     if not found:
         raise CheckpointError(f"{file}: holds no tensors by name but {type(content).__name__}, expected a state dict")
     known = [
@@ -178,15 +173,16 @@ def _find_weights(file: Path, content: Any, wanted: str | None) -> tuple[str, di
     return name, {key.removeprefix(prefix): t for key, t in weights.items() if key.startswith(prefix)}, dropped
 
 
-def _tensors(mapping: Mapping[Any, Any]) -> dict[str, Tensor]:
-    return {key: value for key, value in mapping.items() if isinstance(key, str) and isinstance(value, Tensor)}
-
-
 def _match(
     file: Path, kind: str, prepared: Prepared, wanted: NetworkConfig | None
 ) -> tuple[UNetConfig, dict[str, Tensor], dict[str, str]]:
     """Find the network that the weights belong to and give each tensor its name here, all or none."""
-    layout, unet = LAYOUTS[kind], wanted or _describe(LAYOUTS[kind], prepared.weights)
+    layout = LAYOUTS[kind]
+    unet = wanted or layout.published
+    if layout.describe and not wanted:
+        # Names and shapes of others can be anything: what makes no sense is compared with the published network.
+        with suppress(Exception):
+            unet = layout.describe(prepared.weights)
     with parsing(file, CheckpointError):
         # From names here to names there: a rule the other way would have to guess at what it does not know.
         places = build_network(unet, "meta").state_dict()
@@ -202,18 +198,13 @@ def _match(
     return cast("UNetConfig", unet), {here: weights[there] for there, here in originals.items()}, originals
 
 
-def _describe(layout: Layout, weights: Mapping[str, Tensor]) -> UNetConfig:
-    """Judge the network by names and shapes; what makes no sense is compared with the published one."""
-    try:
-        return layout.describe(weights) if layout.describe else layout.published
-    except Exception:  # names and shapes of others can be anything
-        return layout.published
-
-
-def _find_plan(file: Path, content: Any, extra_files: Mapping[str, Path]) -> AdaptationPlan:
-    if PLAN_NAME in extra_files:
-        return AdaptationPlan.read(extra_files[PLAN_NAME])
-    for values in find_values(content, PLAN_KEY):
-        if isinstance(values, Mapping):
-            return AdaptationPlan(values, f"{file}: {PLAN_KEY}")
-    raise CheckpointError(f"{file}: no {PLAN_KEY} in the file and no {PLAN_NAME} beside it; download both")
+def _read_plan(
+    file: Path, content: Any, beside: Path | None, network: UNetConfig, contract: InputContract | None
+) -> tuple[InputContract, tuple[int, ...]]:
+    """Return input and patch size from the plan beside a checkpoint, or in it; errors as of `read_plan`."""
+    if beside is not None:
+        return read_plan(read_json(beside, CheckpointError), str(beside), network, contract)
+    inside = next((values for values in find_values(content, PLAN_KEY) if isinstance(values, Mapping)), None)
+    if inside is None:
+        raise CheckpointError(f"{file}: no {PLAN_KEY} in the file and no {PLAN_NAME} beside it; download both")
+    return read_plan(inside, f"{file}: {PLAN_KEY}", network, contract)

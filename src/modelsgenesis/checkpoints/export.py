@@ -1,7 +1,6 @@
 """Writing a network for others: nnU-Net v2, a PyTorch state dict of the original names, ONNX."""
 
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, cast
 
@@ -10,10 +9,9 @@ from einops import rearrange
 from torch import Tensor
 
 from modelsgenesis.checkpoints.bundle import Bundle
-from modelsgenesis.checkpoints.genesis import GENESIS_TORCH
-from modelsgenesis.checkpoints.nnunet import NNUNET_V1, aliases
+from modelsgenesis.checkpoints.genesis import LAYOUTS, aliases
 from modelsgenesis.checkpoints.plan import PLAN_KEY, make_plan
-from modelsgenesis.configs import BundleConfig, GenesisUNetConfig, NetworkConfig, PlainUNetConfig, ResidualUNetConfig
+from modelsgenesis.configs import PlainUNetConfig, ResidualUNetConfig
 from modelsgenesis.errors import CheckpointError, ConfigurationError, did_you_mean
 from modelsgenesis.files import replacing
 from modelsgenesis.networks import Network
@@ -49,7 +47,8 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: ExportFormat) -> Path
         raise ConfigurationError(f"export: received {to!r}; {did_you_mean(to, writers)}")
     if path.exists():
         raise CheckpointError(f"{path}: exists already; choose a new name")
-    writers[to](bundle, path)
+    with replacing(path) as temporary:
+        writers[to](bundle, temporary)
     return path
 
 
@@ -57,93 +56,54 @@ def _weights(bundle: Bundle) -> dict[str, Tensor]:
     return {name: tensor.detach().cpu() for name, tensor in bundle.network.state_dict().items()}
 
 
-def _described(config: NetworkConfig) -> str:
-    if isinstance(config, GenesisUNetConfig):
-        return f"genesis_unet with {config.upsampling} up-sampling and {config.norm} norm"
-    return cast("str", config.kind)
-
-
 def _write_torch(bundle: Bundle, path: Path) -> None:
-    names = original_names(bundle.config.network)
-    weights = {alias: tensor for here, tensor in _weights(bundle).items() for alias in names(here)}
-    with replacing(path) as temporary:
-        torch.save(weights, temporary)
-
-
-def original_names(config: NetworkConfig) -> Callable[[str], list[str]]:
-    """Return what gives the names of a tensor in the original release: several where that keeps aliases.
-
-    Raises:
-        CheckpointError: No release in PyTorch has such a network.
-    """
-    if isinstance(config, GenesisUNetConfig) and (config.upsampling, config.norm) == ("transposed", "batch"):
-        return lambda name: [GENESIS_TORCH.original(name, config)]
-    if isinstance(config, PlainUNetConfig) and not config.upsampling_bias and not config.head_bias:
-        return lambda name: [NNUNET_V1.original(name, config)]
-    if isinstance(config, (PlainUNetConfig, ResidualUNetConfig)):
-        return aliases
-    raise CheckpointError(
-        f"a {_described(config)} has no original in PyTorch whose names could be used;"
-        " its model.safetensors is a plain state dict already"
-    )
+    config = bundle.config.network
+    layout = next((layout for layout in LAYOUTS.values() if layout.exports(config)), None)
+    if layout is None:
+        details = (
+            f" with {config.upsampling} up-sampling and {config.norm} norm" if config.kind == "genesis_unet" else ""
+        )
+        raise CheckpointError(
+            f"a {config.kind}{details} has no original in PyTorch whose names could be used;"
+            " its model.safetensors is a plain state dict already"
+        )
+    originals = {layout.original(here, config): tensor for here, tensor in _weights(bundle).items()}
+    torch.save({alias: tensor for name, tensor in originals.items() for alias in layout.aliases(name)}, path)
 
 
 def _write_nnunet(bundle: Bundle, path: Path) -> None:
-    config = bundle.config.network
+    weights = _weights(bundle)
+    config, contract, patch = bundle.config.network, bundle.config.input, bundle.config.patch_size
     if not isinstance(config, (PlainUNetConfig, ResidualUNetConfig)):
         raise CheckpointError(
-            f"a {_described(config)} is not a network of nnU-Net, expected plain_unet or residual_unet; use --to torch"
+            f"a {config.kind} is not a network of nnU-Net, plain_unet or residual_unet; use --to torch"
         )
     if config.norm == "group" or (config.upsampling_bias and not config.convolution_bias):
         raise CheckpointError(
             f"nnU-Net has no network with norm {config.norm!r}, convolution_bias {config.convolution_bias}"
             f" and upsampling_bias {config.upsampling_bias}; use --to torch"
         )
-    weights, settings = _weights(bundle), bundle.config
-    orientation = settings.input.orientation
-    if settings.input.dims == 3 and orientation is not None and orientation[0] in "LR":  # trained with x first
-        weights = {name: _reverse_axes(tensor) for name, tensor in weights.items()}
-        settings = reversed_axes(settings)
-        config = cast("PlainUNetConfig | ResidualUNetConfig", settings.network)
+    if contract.dims == 3 and contract.orientation is not None and contract.orientation[0] in "LR":
+        # Trained with x first, where nnU-Net's arrays lie z, y, x: whatever has spatial axes is turned round.
+        weights = {
+            name: rearrange(tensor, "a b x y z -> a b z y x").contiguous() if tensor.ndim == 5 else tensor
+            for name, tensor in weights.items()
+        }
+        kernels, strides = (tuple(axes[::-1] for axes in stages) for stages in (config.kernels, config.strides))
+        config, patch = config.override(kernels=kernels, strides=strides), patch[::-1]
+        spacing = contract.spacing and contract.spacing[::-1]
+        contract = contract.override(orientation=contract.orientation[::-1], spacing=spacing)
     # nnU-Net v2 always has these biases, at least where convolutions have theirs; a bias of zero is none. A transposed
     # kernel is (in, out, *spatial), any other (out, in, *spatial).
-    if config.convolution_bias and not config.upsampling_bias:
-        weights |= _zero_biases(weights, "decoder.transpconvs.", outputs=1)
-    if not config.head_bias:
-        weights |= _zero_biases(weights, "decoder.seg_layers.", outputs=0)
+    lacking = {"decoder.transpconvs.": 1} if config.convolution_bias and not config.upsampling_bias else {}
+    lacking |= {} if config.head_bias else {"decoder.seg_layers.": 0}
+    for beginning, outputs in lacking.items():
+        for name in [name for name in weights if name.startswith(beginning) and name.endswith("weight")]:
+            weights[name.replace("weight", "bias")] = weights[name].new_zeros(weights[name].shape[outputs])
     config = config.override(upsampling_bias=config.convolution_bias, head_bias=True)
     # Aliases are the same tensor, which torch.save writes once.
-    content = {
-        "network_weights": {alias: tensor for name, tensor in weights.items() for alias in aliases(name)},
-        PLAN_KEY: make_plan(config, settings.input, settings.patch_size),
-    }
-    with replacing(path) as temporary:
-        torch.save(content, temporary)
-
-
-def reversed_axes(config: BundleConfig) -> BundleConfig:
-    """Return the configuration of a network whose spatial axes were reversed, and the input that it expects then."""
-    network, contract = cast("PlainUNetConfig", config.network), config.input
-    kernels, strides = (tuple(axes[::-1] for axes in stages) for stages in (network.kernels, network.strides))
-    orientation, spacing = contract.orientation, contract.spacing
-    return config.override(
-        network=network.override(kernels=kernels, strides=strides),
-        input=contract.override(orientation=orientation and orientation[::-1], spacing=spacing and spacing[::-1]),
-        patch_size=config.patch_size[::-1],
-    )
-
-
-def _reverse_axes(tensor: Tensor) -> Tensor:
-    return rearrange(tensor, "a b x y z -> a b z y x").contiguous() if tensor.ndim == 5 else tensor
-
-
-def _zero_biases(weights: dict[str, Tensor], beginning: str, outputs: int) -> dict[str, Tensor]:
-    """Return biases of zero for the kernels whose names begin so; `outputs` is the axis of their outputs."""
-    return {
-        name.replace("weight", "bias"): tensor.new_zeros(tensor.shape[outputs])
-        for name, tensor in weights.items()
-        if name.startswith(beginning) and name.endswith("weight")
-    }
+    named = {alias: tensor for name, tensor in weights.items() for alias in aliases(name)}
+    torch.save({"network_weights": named, PLAN_KEY: make_plan(config, contract, patch)}, path)
 
 
 def _write_onnx(bundle: Bundle, path: Path) -> None:
@@ -157,12 +117,12 @@ def _write_onnx(bundle: Bundle, path: Path) -> None:
     steps = zip(bundle.config.patch_size, network.size_divisor, strict=True)
     sides = [-(-side // step) * step for side, step in steps]
     example = torch.rand(2, network.config.unet.in_channels, *sides)  # 2: a batch of one would be fixed
-    with replacing(path) as temporary, warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecations inside torch's exporter
         torch.onnx.export(
             network,
             (example,),
-            temporary,
+            path,
             input_names=["input"],
             output_names=["output"],
             dynamic_shapes=({0: torch.export.Dim("batch")},),

@@ -1,4 +1,7 @@
-"""The record of a published checkpoint format, and the two releases of the 2019 network: PyTorch and Keras."""
+"""The published formats of checkpoints: a record each, by which files are told apart, imported and exported.
+
+A new format is a record in `LAYOUTS`; conversion, export and `--format` follow from it.
+"""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -7,9 +10,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelsgenesis.configs import CONTRACTS, GENESIS_UNET_2019, GenesisUNetConfig, InputContract, UNetConfig
+from modelsgenesis.configs import (
+    CONTRACTS,
+    GENESIS_UNET_2019,
+    NNUNET_V1_GENESIS,
+    RESENC_L,
+    GenesisUNetConfig,
+    InputContract,
+    NetworkConfig,
+    PlainUNetConfig,
+    ResidualUNetConfig,
+    UNetConfig,
+)
 
 Weights = Mapping[str, Tensor]
+
+ALIAS = "alias of"  # begins the reason for dropping a name that means a tensor already loaded
 
 
 @dataclass
@@ -36,20 +52,24 @@ class Layout:
             `module.`, stands before every key.
         published: The network that was published so; a file whose shape cannot be told is compared with it.
         original: From the name of a tensor here, and the network, to its name there.
+        exports: Whether a network can be written under these names.
         describe: From weights to the network that they belong to, judged by names and shapes alone; None where none
             but the published one can be converted.
         prepare: Removes what a file holds twice and adds what it lacks but any network of its kind has.
         input: The input that the published network expects; None where a plan beside the weights says it.
         patch_size: Voxels of the patches of its training.
+        aliases: Every name under which the format keeps the tensor of an original name.
     """
 
     signature_keys: tuple[str, ...]
     published: UNetConfig
     original: Callable[[str, Any], str]
+    exports: Callable[[NetworkConfig], bool] = lambda _: False
     describe: Callable[[Weights], UNetConfig] | None = None
     prepare: Callable[[dict[str, Tensor]], Prepared] = Prepared
     input: InputContract | None = None
     patch_size: tuple[int, ...] = ()
+    aliases: Callable[[str], list[str]] = lambda name: [name]
 
     def prefix(self, weights: Weights) -> str | None:
         """Return what stands before every key of this format, None if the weights are not of it."""
@@ -62,11 +82,11 @@ class Layout:
         return min(found, key=len, default=None)
 
 
-def count(weights: Weights, pattern: str) -> int:
+def _count(weights: Weights, pattern: str) -> int:
     """Count the names `pattern` with 0, 1, 2 … in place of `#` that there are without a gap.
 
     Example:
-        >>> count({"a.0.w": None, "a.1.w": None, "a.3.w": None}, "a.#.w")
+        >>> _count({"a.0.w": None, "a.1.w": None, "a.3.w": None}, "a.#.w")
         2
     """
     index = 0
@@ -98,24 +118,19 @@ def _original_torch(name: str, config: GenesisUNetConfig) -> str:
     return f"{block}.ops.{index}.{'conv1' if layer == 'convolution' else 'bn1'}.{leaf}"
 
 
+# `Genesis_Chest_CT.pt`. Its batch norm goes on using the batch's statistics in evaluation.
 GENESIS_TORCH = Layout(
     signature_keys=("down_tr64.ops.0.conv1.weight",),
     published=GENESIS_UNET_2019,
-    describe=_describe_torch,
     original=_original_torch,
+    exports=lambda net: isinstance(net, GenesisUNetConfig) and (net.upsampling, net.norm) == ("transposed", "batch"),
+    describe=_describe_torch,
     input=CONTRACTS["ct"],
     patch_size=(64, 64, 32),
 )
-"""`Genesis_Chest_CT.pt`. Its batch norm goes on using the batch's statistics in evaluation."""
 
 
-_KERAS_NORM = {
-    "weight": "gamma",
-    "bias": "beta",
-    "running_mean": "moving_mean",
-    "running_var": "moving_variance",
-    "num_batches_tracked": "num_batches_tracked",
-}
+_KERAS_NORM = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_variance"}
 
 
 def _prepare_keras(weights: dict[str, Tensor]) -> Prepared:
@@ -132,7 +147,7 @@ def _prepare_keras(weights: dict[str, Tensor]) -> Prepared:
 
 
 def _describe_keras(weights: Weights) -> GenesisUNetConfig:
-    convolutions = count(weights, "depth_#_conv/kernel")  # two per level, going down and, but for the deepest, up
+    convolutions = _count(weights, "depth_#_conv/kernel")  # two per level, going down and, but for the deepest, up
     levels = (convolutions // 2 + 1) // 2
     first = weights["depth_0_conv/kernel"]
     return GENESIS_KERAS_NETWORK.override(
@@ -152,19 +167,141 @@ def _original_keras(name: str, config: GenesisUNetConfig) -> str:
     depth = 2 * int(level) + int(index) + (0 if part == "encoder" else 2 * len(config.widths))
     if layer == "convolution":
         return f"depth_{depth}_conv/{'kernel' if leaf == 'weight' else 'bias'}"
-    return f"depth_{depth}_bn/{_KERAS_NORM[leaf]}"
+    return f"depth_{depth}_bn/{_KERAS_NORM.get(leaf, leaf)}"
 
 
 GENESIS_KERAS_NETWORK = GenesisUNetConfig(norm_epsilon=1e-3, statistics="running", upsampling="nearest")
-"""The network of `Genesis_Chest_CT.h5`."""
 
+# `Genesis_Chest_CT.h5`, read as `read_keras` gives it.
 GENESIS_KERAS = Layout(
     signature_keys=("depth_0_conv/kernel",),
     published=GENESIS_KERAS_NETWORK,
-    describe=_describe_keras,
     original=_original_keras,
+    describe=_describe_keras,
     prepare=_prepare_keras,
     input=CONTRACTS["ct"],
     patch_size=(64, 64, 32),
 )
-"""`Genesis_Chest_CT.h5`, read as `read_keras` gives it."""
+
+# nnU-Net, version 1. Each stage is one stack of convolutions, but the deepest and those of the decoder are two: all
+# convolutions except the last, and the last. Networks of other shapes would expect another input, so none is guessed.
+
+
+def _original_v1(name: str, config: PlainUNetConfig) -> str:
+    part, kind, stage, *rest = name.split(".")
+    if kind == "transpconvs":
+        return f"tu.{stage}.{rest[0]}"
+    if kind == "seg_layers":
+        return f"seg_outputs.{stage}.{rest[0]}"
+    index, layer, leaf = rest[-3:]
+    layer = {"conv": "conv", "norm": "instnorm"}[layer]
+    if part == "encoder" and int(stage) < len(config.widths) - 1:
+        return f"conv_blocks_context.{stage}.blocks.{index}.{layer}.{leaf}"
+    block = "conv_blocks_context" if part == "encoder" else "conv_blocks_localization"
+    total = (config.convolutions if part == "encoder" else config.decoder_convolutions)[int(stage)]
+    last = int(index) == total - 1
+    return f"{block}.{stage}.{int(last)}.blocks.{0 if last else index}.{layer}.{leaf}"
+
+
+# `genesis_nnunet_luna16_006.model`. Its input is (HU + 775.8457) / 251.9326; arrays lie z, y, x.
+NNUNET_V1 = Layout(
+    signature_keys=("conv_blocks_context.0.blocks.0.conv.weight",),
+    published=NNUNET_V1_GENESIS,
+    original=_original_v1,
+    exports=lambda net: isinstance(net, PlainUNetConfig) and not (net.upsampling_bias or net.head_bias),
+    input=InputContract(modality="ct", intensity="standardize", mean=-775.8457, deviation=251.9326, orientation="SPL"),
+    patch_size=(32, 64, 64),
+)
+
+
+# nnU-Net, version 2. The names are those of this package, but a file holds most tensors two to four times.
+
+
+def aliases(name: str) -> list[str]:
+    """Return every name under which nnU-Net v2 keeps a tensor, the one that training updates first.
+
+    Example:
+        >>> aliases("decoder.stages.0.convs.0.norm.bias")
+        ['decoder.stages.0.convs.0.all_modules.1.bias', 'decoder.stages.0.convs.0.norm.bias']
+    """
+    module, _, leaf = name.rpartition(".")
+    parent, _, kind = module.rpartition(".")
+    names = [name]
+    if kind in ("conv", "norm"):
+        names = [f"{parent}.all_modules.{('conv', 'norm').index(kind)}.{leaf}", name]
+    if name.startswith("encoder."):
+        names += [f"decoder.{alias}" for alias in names]
+    return names
+
+
+def _prepare_v2(weights: dict[str, Tensor]) -> Prepared:
+    """Keep each tensor once, of names that disagree the one that training updated: that in `all_modules`."""
+    groups: dict[str, list[str]] = {}
+    for name in weights:
+        canonical = name.removeprefix("decoder.") if name.startswith("decoder.encoder.") else name
+        canonical = canonical.replace(".all_modules.0.", ".conv.").replace(".all_modules.1.", ".norm.")
+        groups.setdefault(canonical, []).append(name)
+    prepared = Prepared({}, notes=[f"{len(weights)} keys name {len(groups)} tensors"])
+    disagreeing = []
+    for canonical, names in groups.items():
+        order = [name for name in aliases(canonical) if name in names] or names
+        prepared.weights[canonical] = kept = weights[order[0]]
+        for name in order[1:]:
+            alike = weights[name].dtype == kept.dtype and weights[name].shape == kept.shape
+            same = alike and (weights[name].data_ptr() == kept.data_ptr() or torch.equal(weights[name], kept))
+            prepared.dropped[name] = f"{ALIAS} {order[0]}" if same else f"stale alias, {order[0]} differs"
+            disagreeing += [] if same else [name]
+    if disagreeing:
+        prepared.notes.append(f"{len(disagreeing)} aliases disagree with all_modules: {some(disagreeing)}")
+    return prepared
+
+
+def _describe_v2(weights: Weights) -> PlainUNetConfig | ResidualUNetConfig:
+    residual = "encoder.stem.convs.0.conv.weight" in weights
+    stack = f"encoder.stages.@.{'blocks.#.conv1' if residual else '0.convs.#'}.conv.weight"
+    stages = _count(weights, stack.replace("#", "0").replace("@", "#"))
+    firsts = [stack.replace("#", "0").replace("@", str(stage)) for stage in range(stages)]
+    per_stage = tuple(_count(weights, stack.replace("@", str(stage))) for stage in range(stages))
+    kernels = [weights[name] for name in firsts]
+    # The transposed convolutions, deepest first, have the strides that they undo as their kernels.
+    undone = [tuple(weights[f"decoder.transpconvs.{index}.weight"].shape[2:]) for index in range(stages - 1)]
+    up = "decoder.stages.@.convs.#.conv.weight"
+    kind: Any = ResidualUNetConfig if residual else PlainUNetConfig
+    return kind(
+        **{"blocks" if residual else "convolutions": per_stage},
+        dims=kernels[0].ndim - 2,
+        in_channels=weights["encoder.stem.convs.0.conv.weight" if residual else firsts[0]].shape[1],
+        out_channels=weights[f"decoder.seg_layers.{stages - 2}.weight"].shape[0],
+        widths=tuple(kernel.shape[0] for kernel in kernels),
+        kernels=tuple(tuple(kernel.shape[2:]) for kernel in kernels),
+        strides=((1,) * len(undone[0]), *reversed(undone)),
+        decoder_convolutions=tuple(_count(weights, up.replace("@", str(stage))) for stage in range(stages - 1)),
+        norm="batch" if any(name.endswith("running_mean") for name in weights) else "instance",
+        convolution_bias=firsts[0].replace("weight", "bias") in weights,
+        upsampling_bias="decoder.transpconvs.0.bias" in weights,
+        head_bias="decoder.seg_layers.0.bias" in weights,
+    )
+
+
+# `checkpoint_final.pth` of OpenMind, and what nnU-Net v2 saves.
+NNUNET_V2 = Layout(
+    signature_keys=tuple(
+        f"{stem}.{module}.weight"
+        for stem in ("encoder.stem.convs.0", "encoder.stages.0.0.convs.0")
+        for module in ("all_modules.0", "conv")
+    ),
+    published=RESENC_L,
+    original=lambda name, _: name,
+    exports=lambda net: isinstance(net, (PlainUNetConfig, ResidualUNetConfig)),
+    describe=_describe_v2,
+    prepare=_prepare_v2,
+    aliases=aliases,
+)
+
+# By the name of the format. An export takes the first one that can hold the network.
+LAYOUTS: dict[str, Layout] = {
+    "genesis-pytorch": GENESIS_TORCH,
+    "genesis-keras": GENESIS_KERAS,
+    "nnunet-v1": NNUNET_V1,
+    "openmind": NNUNET_V2,
+}

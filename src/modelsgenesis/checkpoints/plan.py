@@ -2,28 +2,20 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from modelsgenesis.checkpoints.safe_load import mappings
 from modelsgenesis.configs import RESENC_L, InputContract, PlainUNetConfig, ResidualUNetConfig, UNetConfig
 from modelsgenesis.configs.base import shown
 from modelsgenesis.errors import CheckpointError, did_you_mean, some
-from modelsgenesis.files import read_json
 from modelsgenesis.networks.nnunet import NnUNetConfig
 
-PLAN_KEY = "nnssl_adaptation_plan"
-"""Key of the plan in a checkpoint."""
+PLAN_KEY = "nnssl_adaptation_plan"  # of the plan in a checkpoint
+PLAN_NAME = "adaptation_plan.json"  # beside the checkpoint
+CONTRACT_KEY = "modelsgenesis_input"  # of the exact input contract in a plan of this package
 
-PLAN_NAME = "adaptation_plan.json"
-"""The file beside the checkpoint."""
-
-CONTRACT_KEY = "modelsgenesis_input"
-"""Key of the exact input contract in a plan of this package."""
-
+# The input of OpenMind's networks. nnU-Net's arrays lie z, y, x as SimpleITK reads them: S, P, L.
 OPENMIND_INPUT = InputContract(modality="mri", intensity="zscore", spacing=(1.0, 1.0, 1.0), orientation="SPL")
-"""The input of OpenMind's networks. nnU-Net's arrays lie z, y, x as SimpleITK reads them: S, P, L."""
 
 _CLASSES = {
     "plainconvunet": PlainUNetConfig,
@@ -44,97 +36,76 @@ def find_values(values: Any, key: str) -> Iterator[Any]:
     return (mapping[key] for _, mapping in mappings(values) if mapping.get(key) is not None)
 
 
-@dataclass(frozen=True)
-class AdaptationPlan:
-    """An adaptation plan, as far as it is needed.
+def read_plan(
+    values: Any, where: str, network: UNetConfig, contract: InputContract | None = None
+) -> tuple[InputContract, tuple[int, ...]]:
+    """Return the input and the patch size of a pretraining from its plan, and compare its network.
 
-    Attributes:
-        values: The whole of it.
+    Args:
+        values: The plan. Those of several versions and of nnU-Net nest differently, so its keys count, wherever they
+            are.
         where: What a message calls it.
+        network: The network that the tensors beside the plan make up.
+        contract: The input, where it is known: the plan is not asked for it.
+
+    Returns:
+        The input that pretraining saw, whose arrays lie as nnU-Net reads them: z, y, x. The sides of its patches.
+
+    Raises:
+        CheckpointError: The plan is not a mapping, names another or an unknown architecture, or lacks the patch size,
+            the spacing or the normalisation, or they cannot be.
+        ConfigurationError: It has a contract of this package that cannot be.
     """
-
-    values: Mapping[str, Any]
-    where: str
-
-    @classmethod
-    def read(cls, path: Path) -> "AdaptationPlan":
-        """Read `adaptation_plan.json`.
-
-        Raises:
-            CheckpointError: It cannot be read, or is not a JSON object.
-        """
-        values = read_json(path, CheckpointError)
-        if not isinstance(values, dict):
-            raise CheckpointError(f"{path}: holds {type(values).__name__}, expected a JSON object")
-        return cls(values, str(path))
-
-    def _get(self, what: str) -> Any:
-        # Plans of several versions and of nnU-Net nest differently, so the keys count, wherever they are.
-        for key in _KEYS[what]:
-            for value in find_values(self.values, key):
-                return value
+    if not isinstance(values, Mapping):
+        raise CheckpointError(f"{where}: holds {type(values).__name__}, expected a JSON object")
+    name = _find(values, where, "the architecture's name")
+    short = re.sub(r"[^a-z0-9]", "", str(name)[:200].rpartition(".")[2].lower())
+    if short not in _CLASSES:
+        raise CheckpointError(f"{where}: architecture {shown(name)} is unknown; {did_you_mean(short, _CLASSES)}")
+    one_shape = RESENC_L.override(in_channels=network.in_channels, out_channels=network.out_channels)
+    if not isinstance(network, _CLASSES[short]) or (short == "resencl" and network != one_shape):
         raise CheckpointError(
-            f"{self.where}: says nothing of {what}; it has {some([*map(str, self.values)]) or 'no key'},"
-            f" expected {' or '.join(_KEYS[what])}; give the plan that came with the checkpoint"
+            f"{where}: names the architecture {shown(name)}, but the tensors make up a {network.kind}"
+            f" with widths {network.widths}; give the plan that came with the checkpoint"
         )
-
-    def _numbers(self, what: str) -> tuple[float, ...]:
-        value = self._get(what)
-        numbers = value if isinstance(value, (list, tuple)) else ()
-        # `type`, since True is an int; the bound keeps a plan from filling the memory with one patch.
-        if len(numbers) not in (2, 3) or not all(type(n) in (int, float) and 0 < n < 1e6 for n in numbers):
-            raise CheckpointError(
-                f"{self.where}: {what} is {shown(value)}, expected positive numbers, one for each of 2 or 3 axes"
-            )
-        return tuple(numbers)
-
-    @property
-    def patch_size(self) -> tuple[int, ...]:
-        """Voxels of the patches of pretraining."""
-        sides = self._numbers("patch size")
-        if any(side % 1 for side in sides):
-            raise CheckpointError(f"{self.where}: patch size is {sides}, expected whole numbers of voxels")
-        return tuple(int(side) for side in sides)
-
-    def input_contract(self) -> InputContract:
-        """Return the input that pretraining saw; arrays lie as nnU-Net reads them: z, y, x.
-
-        Raises:
-            CheckpointError: The plan lacks the spacing or the normalisation, or the latter is not known here.
-            ConfigurationError: It has a contract of this package that cannot be.
-        """
-        for contract in find_values(self.values, CONTRACT_KEY):
-            return InputContract.from_dict(contract, self.where)
-        schemes = self._get("normalisation")
+    patch = _find_numbers(values, where, "patch size")
+    if any(side % 1 for side in patch):
+        raise CheckpointError(f"{where}: patch size is {patch}, expected whole numbers of voxels")
+    exact = next(find_values(values, CONTRACT_KEY), None)
+    if contract is None and exact is not None:
+        contract = InputContract.from_dict(exact, where)
+    if contract is None:
+        schemes = _find(values, where, "normalisation")
         if schemes not in ("ZScoreNormalization", ["ZScoreNormalization"]):
             raise CheckpointError(
-                f"{self.where}: normalisation is {shown(schemes)}, expected 'ZScoreNormalization' for one channel;"
+                f"{where}: normalisation is {shown(schemes)}, expected 'ZScoreNormalization' for one channel;"
                 " pass the input contract"
             )
-        spacing = self._numbers("spacing")
-        values = {**OPENMIND_INPUT.to_dict(), "dims": len(spacing), "spacing": spacing}
-        return InputContract.from_dict(values, self.where)
+        spacing = _find_numbers(values, where, "spacing")
+        fields = {**OPENMIND_INPUT.to_dict(), "dims": len(spacing), "spacing": spacing}
+        contract = InputContract.from_dict(fields, where)
+    return contract, tuple(int(side) for side in patch)
 
-    def check(self, network: UNetConfig) -> None:
-        """Refuse a network that is not the architecture named in the plan.
 
-        Raises:
-            CheckpointError: The name is missing, unknown, or that of another network.
-        """
-        name = self._get("the architecture's name")
-        short = re.sub(r"[^a-z0-9]", "", str(name)[:200].rpartition(".")[2].lower())
-        if short not in _CLASSES:
-            raise CheckpointError(
-                f"{self.where}: architecture {shown(name)} is unknown; {did_you_mean(short, _CLASSES)}"
-            )
-        fits = isinstance(network, _CLASSES[short])
-        if short == "resencl":
-            fits = network == RESENC_L.override(in_channels=network.in_channels, out_channels=network.out_channels)
-        if not fits:
-            raise CheckpointError(
-                f"{self.where}: names the architecture {shown(name)}, but the tensors make up a {network.kind}"
-                f" with widths {network.widths}; give the plan that came with the checkpoint"
-            )
+def _find(plan: Mapping[str, Any], where: str, what: str) -> Any:
+    for key in _KEYS[what]:
+        for value in find_values(plan, key):
+            return value
+    raise CheckpointError(
+        f"{where}: says nothing of {what}; it has {some([*map(str, plan)]) or 'no key'},"
+        f" expected {' or '.join(_KEYS[what])}; give the plan that came with the checkpoint"
+    )
+
+
+def _find_numbers(plan: Mapping[str, Any], where: str, what: str) -> tuple[float, ...]:
+    value = _find(plan, where, what)
+    numbers = value if isinstance(value, (list, tuple)) else ()
+    # `type`, since True is an int; the bound keeps a plan from filling the memory with one patch.
+    if len(numbers) not in (2, 3) or not all(type(n) in (int, float) and 0 < n < 1e6 for n in numbers):
+        raise CheckpointError(
+            f"{where}: {what} is {shown(value)}, expected positive numbers, one for each of 2 or 3 axes"
+        )
+    return tuple(numbers)
 
 
 def make_plan(network: NnUNetConfig, contract: InputContract, patch_size: tuple[int, ...]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from typer import Argument, Option
 
 from modelsgenesis.cli import options
 from modelsgenesis.cli.console import print_result
-from modelsgenesis.configs.bundle import CheckpointFormat
 
 Target = Literal["nnunet", "torch", "onnx"]
 _SUFFIXES = {"nnunet": ".pth", "torch": ".pt", "onnx": ".onnx"}
@@ -17,7 +16,9 @@ _SUFFIXES = {"nnunet": ".pth", "torch": ".pt", "onnx": ".onnx"}
 def convert(
     file: Annotated[Path, Argument(help="A published checkpoint: .pt, .h5, .model or .pth.")],
     out: Annotated[Path, Argument(help="Folder of the bundle; must be new or empty.")],
-    wanted: Annotated[CheckpointFormat | None, Option("--format", help="Expected format; default: detected.")] = None,
+    wanted: Annotated[
+        str | None, Option("--format", help="Expected format, such as openmind; default: detected.")
+    ] = None,
     plan: Annotated[Path | None, Option(help="adaptation_plan.json; default: beside or in the file.")] = None,
     json_output: options.Json = False,
 ) -> None:

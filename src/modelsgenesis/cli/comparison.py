@@ -58,7 +58,7 @@ def compare(
 ) -> None:
     """Compare initialisations on your data: fine-tune each with few labels, many times, and test the differences."""
     from modelsgenesis import comparison
-    from modelsgenesis.finetuning import read_config
+    from modelsgenesis.finetuning import read_finetuning
 
     if not inits:
         raise typer.BadParameter("received none, expected at least one", param_hint="--init")
@@ -77,7 +77,7 @@ def compare(
         data,
         output,
         comparison=described,
-        config=None if config_file is None else read_config(config_file),
+        config=None if config_file is None else read_finetuning(config_file),
         settings=[*options.as_settings({"steps": steps}), *(settings or [])],
         split=split,
         task=task,

@@ -24,10 +24,11 @@ _REPORT = "this is a bug: please report it with the output of the same command w
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """End the process with one line on stderr when the block raises anything; with `--debug` after the traceback.
+    """End the process with one line on stderr when the block raises anything.
 
-    Status 1 is an error, 2 a wrong command line, 128 + n signal n. Of several processes of `torchrun` rank 0 speaks,
-    and any other about what it alone met.
+    `--debug` anywhere in the line, or `MODELSGENESIS_DEBUG=1`, shows the traceback before it. Status 1 is an error, 2 a
+    wrong command line, 128 + n signal n. Of several processes of `torchrun` rank 0 speaks, and any other about what it
+    alone met.
     """
     try:
         yield
@@ -35,9 +36,7 @@ def one_line() -> Iterator[None]:
         raise
     except BaseException as problem:  # the last place that sees it
         displays.close()
-        if isinstance(problem, BrokenPipeError) and _is_unread():
-            sys.exit(128 + signal.SIGPIPE)  # as other programs end before `| head`
-        if is_debugging():
+        if "--debug" in sys.argv[1:] or os.environ.get("MODELSGENESIS_DEBUG", "") not in ("", "0"):
             for line in "".join(traceback.format_exception(problem)).splitlines():
                 note(line)
         line, status = explain(problem)
@@ -48,16 +47,6 @@ def one_line() -> Iterator[None]:
         if rank == "0" or (alone and isinstance(problem, Exception)):
             note(": ".join([*alone, line]))
         sys.exit(status)
-
-
-def _is_unread() -> bool:
-    """Tell whether whoever read stdout has gone, as `head` does; a pipe of our own that breaks is a bug."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
-        return True
-    return False
 
 
 def explain(problem: BaseException) -> tuple[str, int]:
@@ -80,11 +69,6 @@ def explain(problem: BaseException) -> tuple[str, int]:
     if any(words in f"{kind}: {reason}" for words in ("MemoryError", "allocate memory")):
         return "error: out of memory; choose smaller scans, patches or batches, or fewer workers or jobs", 1
     return f"error: unexpected {kind if reason == kind else f'{kind}: {reason}'}; {_REPORT}", 1
-
-
-def is_debugging() -> bool:
-    """Tell whether tracebacks are wanted: by `--debug` anywhere in the command line, or `MODELSGENESIS_DEBUG=1`."""
-    return "--debug" in sys.argv[1:] or os.environ.get("MODELSGENESIS_DEBUG", "") not in ("", "0")
 
 
 @contextmanager

@@ -14,8 +14,8 @@ def finetune(
     data: Annotated[
         str | None,
         Argument(
-            help="Labelled images: a folder or file in the layout of the Decathlon or nnU-Net, one folder per class, a "
-            "CSV or MedMNIST; default: the embedded sample, or the run's when resuming."
+            help="Labelled images: a folder or file in the layout of the Decathlon or nnU-Net, one folder per class, "
+            "or a CSV; default: the embedded sample, or the run's when resuming."
         ),
     ] = None,
     task: options.Task = None,
@@ -53,14 +53,14 @@ def finetune(
     """Train a segmentation or classification model with labels and measure it on held-out patients."""
     # Imported here, since `--help` is to answer without loading torch.
     from modelsgenesis import finetuning
-    from modelsgenesis.cli.results import print_results
+    from modelsgenesis.cli.prediction import print_results
     from modelsgenesis.configs import apply_settings
 
     if push_to_hub and folds and fold is None:
         raise typer.BadParameter("received with --folds, which makes several models; push one of its folders later")
     # A resume with nothing else typed takes everything from the run.
     recorded = config_file or (output if resume and data is None else None)
-    config = None if recorded is None else finetuning.read_config(recorded)
+    config = None if recorded is None else finetuning.read_finetuning(recorded)
     given = {"modality": None if modality == "auto" else modality, "patient_pattern": patient, "cache": cache}
     config, labelled = finetuning.resolve_config(data, config, task=task, split=split, init=init, **given)
     # A flag that was not given leaves the configuration as it is, and so must be None and not False.
@@ -71,7 +71,7 @@ def finetune(
         print_json(config.to_dict())
         return
     run, _ = finetuning.finetune(
-        labelled if config.data.source else None,  # None is the embedded sample, which has a split of its own
+        labelled,
         output,
         config=config,
         device=device,
@@ -80,7 +80,7 @@ def finetune(
         token=token,
         reporter=make_reporter(quiet=quiet),
     )
-    results = finetuning.read_results(run)
+    results = finetuning.read_test_results(run)
     if json_output:
         print_json({"run": str(run), "results": results})
     else:

@@ -2,36 +2,23 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import typer
-from typer import Argument, Option
+from typer import Argument, BadParameter, Option
 
 from modelsgenesis.cli.console import note, print_line
 
 
-# Classes of their own: of a plain tuple[...] Typer makes an option that takes several words.
-class Numbers(tuple[float, ...]):
+class Numbers(tuple[Any, ...]):  # of a plain tuple[...] Typer makes an option that takes several words
     """What an option such as `1,1,2.5` says."""
 
-
-class Pair(tuple[float, float]):
-    """What an option such as `-1000,1000` says."""
-
-
-def numbers_of(text: str) -> Numbers:
-    """Return the numbers of an option."""
-    try:
-        return Numbers(float(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"received {text!r}, expected numbers separated by commas") from None
-
-
-def pair_of(text: str) -> Pair:
-    """Return the two numbers of an option."""
-    if len(numbers := numbers_of(text)) != 2:
-        raise typer.BadParameter(f"received {text!r}, expected two numbers such as -1000,1000")
-    return Pair(numbers)
+    @classmethod
+    def parse(cls, text: str) -> "Numbers":
+        """Return the numbers of an option."""
+        try:
+            return cls(float(part) for part in text.split(","))
+        except ValueError:
+            raise BadParameter(f"received {text!r}, expected numbers separated by commas") from None
 
 
 Model = Annotated[str, Argument(help="A name in the registry, org/name on the Hub, or a folder.")]
@@ -44,9 +31,11 @@ Patient = Annotated[
     str | None, Option(metavar="PATTERN", help="Regular expression; its first group is the patient in a file's name.")
 ]
 Split = Annotated[Path | None, Option(help="split.json of another run: its training, validation, test cases.")]
-Spacing = Annotated[Numbers | None, Option(parser=numbers_of, metavar="X,Y,Z", help="Voxel size in mm to resample to.")]
+Spacing = Annotated[
+    Numbers | None, Option(parser=Numbers.parse, metavar="X,Y,Z", help="Voxel size in mm to resample to.")
+]
 Window = Annotated[
-    Pair | None, Option(parser=pair_of, metavar="LOW,HIGH", help="Intensities (CT: HU) that become 0 and 1.")
+    Numbers | None, Option(parser=Numbers.parse, metavar="LOW,HIGH", help="Intensities (CT: HU) that become 0 and 1.")
 ]
 Init = Annotated[str | None, Option(help="Initial weights: a name, org/repo, or a run; default: random.")]
 Steps = Annotated[int | None, Option(min=1, help="Optimiser steps.")]

@@ -1,19 +1,17 @@
-"""`predict` and `evaluate`."""
+"""`predict` and `evaluate`, and metrics as a table, which `finetune` prints too."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, BadParameter, Exit, Option
 
-from modelsgenesis.cli.console import make_reporter, note, print_json, print_line
+from modelsgenesis.cli.console import make_reporter, note, print_line, print_result, print_table
 from modelsgenesis.cli.options import Device, Json, Quiet, Strict, Token
-from modelsgenesis.cli.results import print_metrics
 
 if TYPE_CHECKING:
     from modelsgenesis.configs import PredictionConfig
     from modelsgenesis.data import SkippedScan
-    from modelsgenesis.prediction import Prediction
 
 Ensemble = Annotated[
     list[str] | None,
@@ -27,6 +25,15 @@ StitchAt = Annotated[str, Option("--stitch", help="Where windows are stitched: a
 Precision = Annotated[str, Option(help="float32, the same on every machine; or bfloat16, faster on some hardware.")]
 
 _AXES = {"x": 0, "y": 1, "z": 2}
+_TITLES = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "hausdorff95": "HD95 (mm)",
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "sensitivity": "sensitivity",
+    "accuracy": "accuracy",
+}
 
 
 def predict(
@@ -64,26 +71,29 @@ def predict(
         scans,
         output=output,
         probabilities=probabilities,
-        config=prediction_config(overlap, flips, stitch, precision),
+        config=_prediction_config(overlap, flips, stitch, precision),
         device=device,
         skip_existing=skip_existing,
         strict=strict,
         token=token,
         reporter=make_reporter(quiet=quiet),
     )
-    if json_output:
-        answers = [_as_json(one, segments=found.task == "segmentation") for one in found.predictions]
-        kept, failed = [str(path) for path in found.kept], _skipped(found.failed, "source")
-        print_json({"task": found.task, "answers": answers, "kept": kept, "refused": failed})
-    else:
-        for one in found.predictions:
-            print_line(one.path if found.task == "segmentation" else _described(one))
-            for name, count in one.voxels.items():
-                print_line(f"  {name}: {count} voxels")
-        for path in found.kept:
-            print_line(f"{path} (kept)")
-        if found.task == "classification" and found.predictions:
-            print_line(found.predictions[0].path)
+    answers, lines = [], []
+    for one in found.predictions:
+        answer: dict[str, object] = {"case": one.name, "path": str(one.path)}
+        if found.task == "segmentation":
+            answers.append({**answer, "voxels": one.voxels})
+            lines += [one.path, *(f"  {name}: {count} voxels" for name, count in one.voxels.items())]
+        else:
+            answers.append({**answer, "predicted": list(one.predicted), "probabilities": one.scores})
+            scores = ", ".join(f"{name} {value:.3f}" for name, value in one.scores.items())
+            lines.append(f"{one.name}: {' + '.join(one.predicted) or 'none'} ({scores})")
+    lines += [f"{path} (kept)" for path in found.kept]
+    if found.task == "classification" and found.predictions:
+        lines.append(found.predictions[0].path)
+    failed = [{"source": scan.source, "reason": scan.reason} for scan in found.failed]
+    value = {"task": found.task, "answers": answers, "kept": list(map(str, found.kept)), "refused": failed}
+    print_result(value, lines, as_json=json_output)
     _end(found.failed, "predicted")
 
 
@@ -116,7 +126,7 @@ def evaluate(
         data,
         output=output,
         split=split,
-        config=prediction_config(overlap, flips, stitch, precision),
+        config=_prediction_config(overlap, flips, stitch, precision),
         options=evaluation.MeasuringOptions(bootstrap=bootstrap, seed=seed, specificity=specificity),
         device=device,
         strict=strict,
@@ -124,17 +134,16 @@ def evaluate(
         reporter=make_reporter(quiet=quiet),
     )
     count = len(found.rows)
-    if json_output:
-        skipped = _skipped(found.skipped, "case")
-        print_json({"folder": str(found.folder), "cases": count, "metrics": found.summary, "refused": skipped})
-    else:
-        print_line(f"{found.folder / 'results.json'}: {count} cases, each in {found.folder / 'cases.csv'}")
+    skipped = [{"case": scan.source, "reason": scan.reason} for scan in found.skipped]
+    value = {"folder": str(found.folder), "cases": count, "metrics": found.summary, "refused": skipped}
+    written = f"{found.folder / 'results.json'}: {count} cases, each in {found.folder / 'cases.csv'}"
+    print_result(value, [written], as_json=json_output)
+    if not json_output:
         print_metrics(found.summary, alone="", specificity=specificity)
     _end(found.skipped, "measured")
 
 
-def prediction_config(overlap: float, flips: str | None, stitch: str, precision: str) -> "PredictionConfig":
-    """Return the configuration of the options."""
+def _prediction_config(overlap: float, flips: str | None, stitch: str, precision: str) -> "PredictionConfig":
     from modelsgenesis.configs import PredictionConfig
 
     names = flips.split(",") if flips and flips != "all" else []
@@ -145,23 +154,70 @@ def prediction_config(overlap: float, flips: str | None, stitch: str, precision:
     return PredictionConfig.from_dict(values, where="predict")
 
 
-def _described(one: "Prediction") -> str:
-    scores = ", ".join(f"{name} {value:.3f}" for name, value in one.scores.items())
-    return f"{one.name}: {' + '.join(one.predicted) or 'none'} ({scores})"
-
-
-def _as_json(one: "Prediction", *, segments: bool) -> dict[str, object]:
-    classes = {"predicted": list(one.predicted), "probabilities": one.scores}
-    return {"case": one.name, "path": str(one.path), **({"voxels": one.voxels} if segments else classes)}
-
-
-def _skipped(scans: "Sequence[SkippedScan]", what: str) -> list[dict[str, str]]:
-    return [{what: scan.source, "reason": scan.reason} for scan in scans]
-
-
 def _end(failed: "Sequence[SkippedScan]", done: str) -> None:
     """Name what failed, and end with status 1 where something did."""
     for scan in failed:
         note(f"not {done}: {scan.source}: {scan.reason}")
     if failed:
         raise Exit(1)
+
+
+def print_results(folder: Path, results: Mapping[str, Any]) -> None:
+    """Print the content of a fine-tuning's `results.json`."""
+    patients, cases, folds = results["patients"], results["cases"], results.get("folds")
+    together = bool(folds) and results.get("fold") is None
+    if results["test"]:
+        basis = "1 test patient" if patients == 1 else f"{patients} test patients"
+        basis += f", {cases} images" if cases > patients else ""
+        basis += f" in {folds} folds" if together else ""
+        basis += "; 95% bootstrap intervals over patients" if patients > 1 else "; no confidence interval"
+        specificity = results.get("specificity", 0)
+        print_metrics(results["test"], alone=results["labels"][-1], specificity=specificity, basis=basis)
+    else:
+        print_line("no test patients: nothing was measured")
+    print_line()
+    if together:
+        print_line(f"full results, with those of each fold: {folder / 'results.json'}")
+        print_line(f"each case, measured by the fold that did not train on it: {folder / 'test.csv'}")
+        print_line(f"the models: {folder / 'fold0'}, fold1 …")
+    else:
+        print_line(f"full results: {folder / 'results.json'}")
+        print_line(f"each test case: {folder / 'test.csv'}")
+        print_line(f"split, to reuse with --split: {folder / 'split.json'}")
+        print_line(f"model, with its card in README.md: {folder}")
+
+
+def print_metrics(summary: Mapping[str, Mapping[str, Any]], *, alone: str, specificity: float, basis: str = "") -> None:
+    """Print a row for each class and one for their mean, then a line about each figure that leaves cases out.
+
+    Args:
+        summary: As `summarize_rows` returns it.
+        alone: The row's name where no metric names a class: of two exclusive classes the second.
+        specificity: At which the sensitivity is given.
+        basis: A line on what the figures rest on.
+    """
+    from modelsgenesis.metrics.summary import explanations
+
+    metrics = [name for name in _TITLES if name in summary]
+    titles = {**_TITLES, "sensitivity": f"sensitivity at specificity {specificity:g}"}
+    # `dice Anterior` is the Dice of Anterior, `dice` the mean over the structures.
+    each = list(dict.fromkeys(name.partition(" ")[2] for name in summary if " " in name))
+    rows = [(name, f" {name}") for name in each] if each else [(alone, "")]
+    rows = [("mean", ""), *rows] if len(each) > 1 else rows
+    cells = [[name, *(_cell(summary.get(metric + suffix), metric) for metric in metrics)] for name, suffix in rows]
+    print_table(["", *(titles[metric] for metric in metrics)], cells)
+    for line in filter(None, [basis, *explanations(summary)]):
+        print_line(line)
+
+
+def _cell(entry: Mapping[str, Any] | None, metric: str) -> str:
+    """Return `0.878 (0.871–0.885)`, a dash where undefined, nothing where there is no such figure."""
+    if entry is None:
+        return ""
+    if entry["value"] is None:
+        return "—"
+    digits = 2 if metric == "hausdorff95" else 3
+    value = f"{entry['value']:.{digits}f}"
+    if entry["low"] is None:
+        return value
+    return f"{value} ({entry['low']:.{digits}f}–{entry['high']:.{digits}f})"

@@ -12,8 +12,6 @@ from modelsgenesis.configs.base import Bounds, Config, Share, Sides, shown
 
 Modality = Literal["ct", "mri", "xray", "ultrasound", "shape"]
 Task = Literal["restoration", "segmentation", "classification"]
-CheckpointFormat = Literal["genesis-pytorch", "genesis-keras", "nnunet-v1", "openmind"]
-"""The published formats that can be converted, see `checkpoints.conversion.LAYOUTS`."""
 
 Intensity = Annotated[float, Bounds(-1e12, 1e12)]
 """A value of a scan, in its own units; computed in float32, whose squares have to be finite."""
@@ -303,7 +301,8 @@ class InputContract(Config):
         sizes = self.dims if self.spacing is None else len(self.spacing)
         yield sizes == self.dims, f"spacing: {self.spacing} is not {self.dims} sizes in mm"
         # One letter of each pair of directions: L or R, P or A, I or S, in any order.
-        axes = sorted((self.orientation or "RAS").translate(str.maketrans("LAI", "RPS")))
+        told = "RAS" if self.orientation is None else self.orientation
+        axes = sorted(told.translate(str.maketrans("LAI", "RPS")))
         expected = "one letter of LR, one of AP, one of IS, such as RAS"
         yield axes == ["P", "R", "S"], f"orientation: received {shown(self.orientation)}, expected {expected}"
         yield _are_names(self.channels), f"channels: {shown(self.channels)}: {_NAMES_EXPECTED}"

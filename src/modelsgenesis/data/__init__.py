@@ -1,32 +1,15 @@
-"""Reading scans, preparing them, keeping them in a cache, and drawing patches from it."""
+"""Reading scans, preparing them, keeping them in a cache, and drawing patches from it; labelled data in `labelled`.
 
-from modelsgenesis.data.augmentation import LabelledImages as LabelledImages
-from modelsgenesis.data.augmentation import LabelledPatches as LabelledPatches
-from modelsgenesis.data.augmentation import class_target as class_target
-from modelsgenesis.data.augmentation import class_weights as class_weights
+What supervised training needs (`labelled`, `cases`, `augmentation`) is imported from its module, so that pretraining
+does not load it.
+"""
+
 from modelsgenesis.data.cache import CacheEntry as CacheEntry
 from modelsgenesis.data.cache import VolumeCache as VolumeCache
 from modelsgenesis.data.finding import find_scans as find_scans
 from modelsgenesis.data.finding import scan_sources as scan_sources
 from modelsgenesis.data.finding import skipped_notes as skipped_notes
 from modelsgenesis.data.finding import survey as survey
-from modelsgenesis.data.labelled.cases import LabelledCase as LabelledCase
-from modelsgenesis.data.labelled.cases import LabelledData as LabelledData
-from modelsgenesis.data.labelled.cases import PreparedCase as PreparedCase
-from modelsgenesis.data.labelled.cases import data_contract as data_contract
-from modelsgenesis.data.labelled.cases import require_label as require_label
-from modelsgenesis.data.labelled.cases import sample_data as sample_data
-from modelsgenesis.data.labelled.cases import sample_folder as sample_folder
-from modelsgenesis.data.labelled.images import FileImage as FileImage
-from modelsgenesis.data.labelled.images import ImageSource as ImageSource
-from modelsgenesis.data.labelled.images import resize_or_crop as resize_or_crop
-from modelsgenesis.data.labelled.preparation import PreparedCases as PreparedCases
-from modelsgenesis.data.labelled.preparation import check_same_grid as check_same_grid
-from modelsgenesis.data.labelled.preparation import prepare_case as prepare_case
-from modelsgenesis.data.labelled.preparation import read_mask as read_mask
-from modelsgenesis.data.labelled.reading import read_labelled as read_labelled
-from modelsgenesis.data.modality import choose_contract as choose_contract
-from modelsgenesis.data.modality import detect_modality as detect_modality
 from modelsgenesis.data.nifti import write_nifti as write_nifti
 from modelsgenesis.data.patches import PatchDataset as PatchDataset
 from modelsgenesis.data.patches import split_by_group as split_by_group
@@ -35,6 +18,8 @@ from modelsgenesis.data.preparation import PreparedVolume as PreparedVolume
 from modelsgenesis.data.preparation import prepare as prepare
 from modelsgenesis.data.preparation import prepare_label as prepare_label
 from modelsgenesis.data.preparation import to_native as to_native
+from modelsgenesis.data.reading import choose_contract as choose_contract
+from modelsgenesis.data.reading import detect_modality as detect_modality
 from modelsgenesis.data.reading import read_volume as read_volume
 from modelsgenesis.data.volume import Geometry as Geometry
 from modelsgenesis.data.volume import ScanReference as ScanReference

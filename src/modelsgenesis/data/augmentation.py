@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, SegmentationConfig, require_patch_size
-from modelsgenesis.data.labelled.cases import LabelledCase, PreparedCase, require_label
-from modelsgenesis.data.labelled.images import resize_or_crop
+from modelsgenesis.data.cases import LabelledCase, PreparedCase, require_label, resize_or_crop
 from modelsgenesis.errors import DataError
 
 _ANGLE = np.deg2rad(15)

@@ -262,7 +262,7 @@ def _seen_path(reference: ScanReference, contract: InputContract, folder: Path) 
     The time of change of the inode tells what a tool did that sets the other time back, as `rsync -t` does.
     """
     digest = _recipe_digest(reference, contract)
-    for path in reference.parts:
+    for path in reference.files:
         with parsing(reference.source, ScanError):
             status = path.stat()
             times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"
@@ -274,7 +274,7 @@ def _seen_path(reference: ScanReference, contract: InputContract, folder: Path) 
 def _content_key(reference: ScanReference, contract: InputContract) -> str:
     """Return a digest of the bytes of the scan and of its preparation."""
     digest = _recipe_digest(reference, contract)
-    for path in reference.parts:
+    for path in reference.files:
         with parsing(reference.source, ScanError), path.open("rb") as file:
             while block := file.read(2**20):
                 digest.update(block)

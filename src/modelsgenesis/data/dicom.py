@@ -21,12 +21,10 @@ from modelsgenesis.data.dicom_file import (
     whole,
 )
 from modelsgenesis.data.itk import simpleitk
-from modelsgenesis.data.volume import COLOUR, ScanReference, SkippedScan, Volume, check_shape, spacing_of
+from modelsgenesis.data.reading import reader_of
+from modelsgenesis.data.volume import COLOUR, ScanReference, SkippedScan, Volume, check_geometry
 from modelsgenesis.errors import ScanError
 from modelsgenesis.files import parsing
-
-SUFFIXES = (".dcm", ".dicom", ".ima")
-FORMAT = "DICOM"
 
 _NAMES = {"CT": "ct", "MR": "mri", "US": "ultrasound", "IVUS": "ultrasound"}
 _NAMES |= dict.fromkeys(("CR", "DX", "MG", "XA", "RF", "PX", "IO", "RG"), "xray")
@@ -107,16 +105,22 @@ def find_series(paths: Iterable[Path]) -> tuple[list[ScanReference], list[Skippe
     return scans, skipped
 
 
-def describe(path: Path) -> list[ScanReference]:
-    """Return what one file holds: a volume of one slice or of its frames, or a picture a frame.
+def read_header(path: Path) -> list[ScanReference]:
+    """Return what a file holds, a volume of one slice or of its frames, or a picture a frame; of a folder the one scan.
 
     Raises:
-        ScanError: It cannot be used.
+        ScanError: It cannot be used, or the folder holds no DICOM or several scans.
         MissingExtraError: SimpleITK is not installed.
     """
-    scans, skipped = find_series([path])
-    if skipped:
-        raise ScanError(f"{path}: {skipped[0].reason}")
+    folder = path.is_dir()
+    files = [one for one in sorted(path.iterdir()) if reader_of(one) == "dicom"] if folder else [path]
+    scans, skipped = find_series(files) if files else ([], [])
+    wrong = [one for one in skipped if one.bad] or (skipped if not scans else [])
+    if wrong:  # a slice that is damaged may be the series' last, whose absence nothing else would tell
+        raise ScanError(f"{wrong[0].source}: {wrong[0].reason}")
+    if folder and len(scans) != 1:
+        found = f"{len(scans)} series of {len({scan.group for scan in scans})} patients" if scans else "no DICOM series"
+        raise ScanError(f"{path}: holds {found}; expected one scan, name its file, or see find_scans for many")
     return scans
 
 
@@ -160,8 +164,8 @@ def _describe_volume(slices: list[Slice], source: str, index: int | None) -> Sca
     ordered, affine, notes = _order_series(slices, source)
     frame, files = ordered[0].frame, tuple(dict.fromkeys(one.frame["Path"] for one in ordered))
     shape = whole(frame, "Columns"), whole(frame, "Rows"), len(ordered)
-    files = files if len(files) > 1 else ()
-    return _found(frame, shape=shape, spacing=spacing_of(affine), index=index, files=files, notes=notes)
+    spacing = check_geometry(shape, affine, source)
+    return _found(frame, files=files, shape=shape, spacing=spacing, index=index, notes=notes)
 
 
 def _describe_pictures(frames: list[Tags]) -> list[ScanReference]:
@@ -172,19 +176,19 @@ def _describe_pictures(frames: list[Tags]) -> list[ScanReference]:
         notes = ("MONOCHROME1 inverted",)
     found = []
     for number, frame in enumerate(frames):
-        spacing = _sizes(frame, "PixelSpacing", 2) or _sizes(frame, "ImagerPixelSpacing", 2)  # uncalibrated: none, or 0
+        shape, spacing = (whole(frame, "Rows"), whole(frame, "Columns")), _sizes(frame, "PixelSpacing", 2)
+        spacing = tuple(spacing or _sizes(frame, "ImagerPixelSpacing", 2)) or None  # uncalibrated: none, or 0
+        check_geometry(shape, None, str(frame["Path"]))
         index = number if len(frames) > 1 else None
-        shape = whole(frame, "Rows"), whole(frame, "Columns")
-        found.append(_found(frame, shape=shape, spacing=tuple(spacing) or None, index=index, notes=notes))
+        found.append(_found(frame, files=(frame["Path"],), shape=shape, spacing=spacing, index=index, notes=notes))
     return found
 
 
 def _found(frame: Tags, **found: Any) -> ScanReference:
     """Return a reference; its group is the patient, where the name was removed the study, else the folder."""
     path, modality = frame["Path"], _NAMES.get(text(frame, "Modality"))
-    check_shape(found["shape"], str(path))
     group = text(frame, "PatientID") or text(frame, "StudyInstanceUID") or path.parent.name
-    return ScanReference(path=path, format=FORMAT, modality=modality, group=group, **found)
+    return ScanReference(path=path, format="DICOM", modality=modality, group=group, **found)
 
 
 def read_reference(reference: ScanReference) -> Volume:
@@ -195,7 +199,7 @@ def read_reference(reference: ScanReference) -> Volume:
     """
     number = reference.index or 0
     with parsing(reference.source, ScanError):
-        frames = [frame for path in reference.parts for frame in _frames(path)]
+        frames = [frame for path in reference.files for frame in _frames(path)]
         picture = len(reference.shape) == 2
         found: list[Any] = frames if picture else _split_series([_slice_of(frame) for frame in frames])
         if number < len(found):

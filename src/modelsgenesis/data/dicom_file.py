@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from modelsgenesis.data.itk import simpleitk
+from modelsgenesis.data.reading import is_dicom
 from modelsgenesis.data.volume import grey
 from modelsgenesis.errors import ScanError
 from modelsgenesis.files import open_regular, parsing
@@ -53,7 +54,6 @@ _KINDS = _LONG | frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST 
 _BINARY = {b"US": "H", b"SS": "h", b"UL": "I", b"SL": "i", b"FL": "f", b"FD": "d"}
 _NATIVE = _IMPLICIT, _EXPLICIT, _BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
 _DEFLATED = "1.2.840.10008.1.2.1.99"
-_STARTS = (b"\x08\x00\x05\x00", b"\x08\x00\x08\x00", b"\x08\x00\x16\x00", b"\x02\x00\x00\x00")
 
 # A scanner's 20,000 frames of 100 elements are below; a file that is not is refused after some seconds.
 _ELEMENTS, _FRAMES, _DEPTH, _VALUE = 2_000_000, 1 << 16, 16, 1 << 16
@@ -64,17 +64,6 @@ _LARGEST = 1e12  # of a number: what is computed of more may overflow
 _RATIO, _EMPTY_RATIO, _EMPTY = 1032, 50_000, 1 << 28
 
 
-def is_dicom(path: Path) -> bool:
-    """Tell a DICOM file by its content: the magic word, or a first element that can only be DICOM's.
-
-    Raises:
-        OSError: The file cannot be read.
-    """
-    with path.open("rb") as file:
-        start = file.read(132)
-    return start[128:] == b"DICM" or start[:4] in _STARTS
-
-
 def read_tags(path: Path) -> Tags:
     """Return the elements of a file up to its pixels.
 
@@ -83,7 +72,7 @@ def read_tags(path: Path) -> Tags:
             deflated as a whole.
     """
     with open_regular(path, ScanError) as file, parsing(path, ScanError):
-        if not is_dicom(path):
+        if not is_dicom(file.read(132)):
             raise ScanError(f"{path}: has no DICOM content; it is damaged or of another format")
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Walk(data, path).file()

@@ -1,23 +1,50 @@
-"""Finding scans: a file, a folder, a glob, a list file, a data set's `dataset.json`, or several of these."""
+"""Finding scans, and what names tell: of a file the patient or that it holds labels, of a channel its modality."""
 
 import glob
-from collections.abc import Iterable, Sequence
+import os
+import re
+from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from modelsgenesis.data import dataset_json, dicom
-from modelsgenesis.data.names import find_patients, is_label_map, is_leftover, modality_of
+from modelsgenesis.data import dataset_json
 from modelsgenesis.data.reading import KNOWN_FORMATS, describe, reader_of
-from modelsgenesis.data.volume import ScanReference, SkippedScan
-from modelsgenesis.errors import DataError, GenesisError, ScanError, printable
-from modelsgenesis.files import check_regular, parsing, read_text, reason_of
+from modelsgenesis.data.volume import ScanReference, SkippedScan, file_stem
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError, did_you_mean
+from modelsgenesis.files import parsing, read_text, reason_of
 
 Source = str | Path | Sequence[str | Path]
 Found = tuple[list[ScanReference], list[SkippedScan]]
+Place = tuple[Path, str | None] | SkippedScan  # a file and the modality that its data set tells, or what is left aside
 
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
 _NNUNET_PREDICTIONS = "predict_from_raw_data_args.json"  # nnU-Net writes it beside the label maps that it predicts
 _SHOWN = 3  # names of what was left aside for one reason
+
+_CHANNELS = {
+    "ct": "ct cta ctpa",
+    "mri": "mri mr t1 t1w t1n t1c t1ce t1gd t2 t2w t2f flair adc dwi pd swi",
+    "xray": "xray cxr",
+    "ultrasound": "ultrasound us",
+}
+_MODALITIES = {word: modality for modality, words in _CHANNELS.items() for word in words.split()}
+_PARTS = {"training": "training train tr", "validation": "validation valid val dev", "test": "test testing ts"}
+_NEGATIVE = {"normal", "no_finding", "no finding", "negative", "healthy", "benign", "control", "none", "no", "absent"}
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")  # of camelCase as well
+_LABEL = re.compile(
+    "labels?|labelmaps?|lbl|masks?|segs?|segm|segmentations?|[ad]seg|probseg|aparc|wmparc|gt|(ground)?truth|annotations?"
+    "|preds?|predictions?"
+)
+_LEFTOVERS = {"__macosx", ".ds_store", "thumbs.db", "desktop.ini"}
+_BIDS = re.compile(r"sub-[A-Za-z0-9]+")
+_NUMBERED = re.compile(r"(.*\d.*)_[^_]*")
+_GENERIC = "|".join((*_MODALITIES, "pet", "image", "imaging", "img", "volume", "vol", "scan", "orig"))
+_COUNTED = re.compile(rf"(?:{_GENERIC}|slice|frame)?[-_ ]*\d+", re.IGNORECASE)
+# What the names of several images of a patient differ in: the channel, or a frame or slice with its number.
+_SERIES = re.compile(rf"(?:(?:^|[-_. ]+)(?:{_GENERIC})|[-_. ]+(?:frame|slice|phase|view)[-_ ]?\d+)+$", re.IGNORECASE)
+
+OWN_PATIENT = "every image counts as its own patient; if a patient has several, tell them apart with --patient"
+"""The note of a data set in which no rule finds several images of one patient."""
 
 
 def find_scans(source: Source, *, group_pattern: str | None = None) -> Found:
@@ -56,17 +83,31 @@ def scan_sources(source: Source, *, group_pattern: str | None = None) -> Found:
     Raises:
         DataError: The source does not exist, or is a list or `dataset.json` that cannot be read.
     """
-    search = _Search()
-    for one in [source] if isinstance(source, (str, Path)) else source:
-        with parsing(one, DataError, what="as scans", remedy="check the path"):
-            search.add(Path(one).expanduser(), str(one))
-    if search.dicom:  # put together once all files are known, each once however often it was named
-        found, skipped = dicom.find_series(dict.fromkeys(search.dicom))
-        search.scans += found
-        search.skipped += skipped
-    scans = list({(scan.path, scan.index, scan.files): scan for scan in search.scans}.values())
+    scans: list[ScanReference] = []
+    skipped: list[SkippedScan] = []
+    slices: list[Path] = []  # of DICOM series, put together once all files are known
+    for place in _places([source] if isinstance(source, (str, Path)) else source, set()):
+        if isinstance(place, SkippedScan):
+            skipped.append(place)
+            continue
+        path, modality = place
+        try:
+            with parsing(path, ScanError, what="by its name, which is not UTF-8", remedy="rename it"):
+                str(path).encode()  # else neither tables nor JSON nor a terminal could hold it
+            if reader_of(path) == "dicom":
+                slices.append(path)
+            else:
+                scans += [replace(scan, modality=scan.modality or modality) for scan in describe(path)]
+        except ScanError as error:
+            skipped.append(SkippedScan.because(path, error))
+    if slices:
+        from modelsgenesis.data import dicom
+
+        found, more = dicom.find_series(dict.fromkeys(slices))  # each once, however often it was named
+        scans, skipped = scans + found, skipped + more
+    scans = list({(scan.index, scan.files): scan for scan in scans}.values())
     patients = iter(find_patients([scan.path for scan in scans if not scan.group], group_pattern)[0])
-    return [replace(scan, group=scan.group or next(patients)) for scan in scans], list(dict.fromkeys(search.skipped))
+    return [replace(scan, group=scan.group or next(patients)) for scan in scans], list(dict.fromkeys(skipped))
 
 
 survey = scan_sources  # its name in 0.1.0
@@ -82,112 +123,267 @@ def skipped_notes(skipped: Sequence[SkippedScan]) -> list[str]:
     return notes
 
 
-class _Search:
-    """Collects scans and what is skipped while it walks."""
+def _places(sources: Iterable[str | Path], lists: set[Path]) -> Iterator[Place]:
+    """Yield the files that sources name.
 
-    def __init__(self) -> None:
-        self.scans: list[ScanReference] = []
-        self.skipped: list[SkippedScan] = []
-        self.dicom: list[Path] = []
-        self.lists: set[Path] = set()
-
-    def add(self, path: Path, shown: str) -> None:
-        """Add what one source names."""
-        if path.is_dir():
-            self.folder(path)
-        elif dataset_json.is_there(path):
-            self.file(path)
-        elif glob.has_magic(shown):
-            matches = sorted(map(Path, glob.glob(str(path), recursive=True)))  # noqa: PTH207 - may be absolute
-            self.files([match for match in matches if match.is_file()], labels=is_label_map(path.name))
-        else:
-            raise DataError(f"{shown}: there is no such file or folder")
-
-    def file(self, path: Path) -> None:
-        """Add a file that was named: a scan, a list of scans, or a data set's description."""
-        if path.suffix.lower() in _LIST_SUFFIXES:
-            lines = [] if path in self.lists else read_text(path, DataError).splitlines()  # it may name itself
-            self.lists.add(path)
-            for line in filter(None, map(str.strip, lines)):
-                if not line.startswith("#"):
-                    self.add(path.parent / Path(line).expanduser(), line)
-        elif path.suffix.lower() != ".json":
-            self.scan(path)
-        elif not self.data_set(path):
-            raise DataError(f"{path}: neither a Decathlon nor an nnU-Net description: no training cases in it")
-
-    def files(self, paths: Iterable[Path], *, labels: bool) -> None:
-        """Add the scans among files that were come upon; with `labels` those whose names say labels as well."""
-        for path in paths:
-            if (is_leftover(path.name) or reader_of(path)) and self.wanted(path, labels=labels):
-                self.scan(path)
-
-    def scan(self, path: Path, modality: str | None = None) -> None:
-        """Add the volumes of one file, or skip it; DICOM waits until all of its files are known."""
-        try:
-            with parsing(path, ScanError, what="by its name, which is not UTF-8", remedy="rename it"):
-                str(path).encode()  # else neither tables nor JSON nor a terminal could hold it
-            with parsing(path, ScanError):
-                check_regular(path, ScanError)
-                if reader_of(path) is dicom:
-                    self.dicom.append(path)
-                else:
-                    self.scans += [replace(scan, modality=scan.modality or modality) for scan in describe(path)]
-        except ScanError as error:
-            self.skip(path, error)
-
-    def skip(self, path: Path, reason: str | GenesisError, *, bad: bool = True) -> None:
-        """Note what is not taken."""
-        self.skipped.append(SkippedScan.because(printable(str(path)), reason, bad=bad))
-
-    def folder(self, root: Path) -> None:
-        """Walk to any depth, once through each folder however many links lead to it."""
-        labels = is_label_map(root.name)  # a folder of labels that was named is meant
-        entered: set[tuple[int, int]] = set()
-        waiting = [root]
-        while waiting:
-            folder = waiting.pop()
-            try:
-                status, entries = folder.stat(), sorted(folder.iterdir())
-                inner = [entry for entry in entries if entry.is_dir()]
-            except OSError as problem:
-                self.skip(folder, f"cannot be listed: {reason_of(problem)}")
-                continue
-            identity, names = (status.st_dev, status.st_ino), {entry.name for entry in entries}
-            if identity in entered:
-                self.skip(folder, "a link back to a folder that was searched already", bad=False)
-            elif folder != root and (_NNUNET_PREDICTIONS in names or not names):
-                self.skip(folder, "label maps that nnU-Net predicted" if names else "an empty folder", bad=False)
-            elif dataset_json.NAME not in names or not self.described(folder / dataset_json.NAME):
-                waiting += reversed([one for one in inner if self.wanted(one, labels=labels)])
-                self.files(sorted(set(entries) - set(inner)), labels=labels)
-            entered.add(identity)
-
-    def wanted(self, path: Path, *, labels: bool) -> bool:
-        """Tell whether a file or folder that was come upon is looked at, and note what is left aside."""
-        aside = "left by macOS or Windows, not a scan" if is_leftover(path.name) else ""
-        if not aside and not labels and is_label_map(path.name):
-            aside = "holds labels, by its name; name it, or list it in a text file, to take it for a scan"
-        if aside:
-            self.skip(path, aside, bad=False)
-        return not aside and not path.name.startswith(".")
-
-    def described(self, path: Path) -> bool:
-        """Add what a folder's `dataset.json` lists; where that is damaged the folder is searched."""
-        try:
-            return self.data_set(path)
-        except DataError as error:
-            self.skip(path, error)
-            return False
-
-    def data_set(self, path: Path) -> bool:
-        """Add the images, not the labels, of a Decathlon or nnU-Net data set; tell whether the file describes one."""
-        description = dataset_json.read_description(path)
-        if description is None:
-            return False
-        for image in description.images:
-            if dataset_json.is_there(image):
-                self.scan(image, modality_of(description.channels))
+    Args:
+        sources: As of `find_scans`.
+        lists: The lists that were read already: one may name itself.
+    """
+    for source in sources:
+        with parsing(source, DataError, what="as scans", remedy="check the path"):
+            path = Path(source).expanduser()
+            if path.is_dir():
+                yield from _walk(path)
+            elif dataset_json.is_there(path):
+                yield from _named(path, lists)
+            elif matches := sorted(filter(Path.is_file, map(Path, glob.glob(str(path), recursive=True)))):  # noqa: PTH207
+                yield from _sift(matches, labels=is_label_map(path.name))
             else:
-                self.skip(image, f"named in {path.name}, but not there")
-        return True
+                raise DataError(f"{source}: there is no such file or folder")
+
+
+def _named(path: Path, lists: set[Path]) -> Iterator[Place]:
+    """Yield what a file that was named leads to: itself, or what a list or a data set's description names."""
+    if path.suffix.lower() == ".json":
+        if not (yield from _described(path)):
+            raise DataError(f"{path}: neither a Decathlon nor an nnU-Net description: no training cases in it")
+    elif path.suffix.lower() not in _LIST_SUFFIXES:
+        yield path, None
+    elif path not in lists:
+        lists.add(path)
+        lines = [line.strip() for line in read_text(path, DataError).splitlines()]
+        named = [path.parent / Path(line).expanduser() for line in lines if line and not line.startswith("#")]
+        yield from _places(named, lists)
+
+
+def _described(path: Path) -> Generator[Place, None, bool]:
+    """Yield the images, not the labels, of a Decathlon or nnU-Net data set; tell whether the file describes one."""
+    description = dataset_json.read_description(path)
+    if description is None:
+        return False
+    for image in description.images:
+        if dataset_json.is_there(image):
+            yield image, modality_of(description.channels)
+        else:
+            yield SkippedScan.because(image, f"named in {path.name}, but not there")
+    return True
+
+
+def _walk(root: Path) -> Iterator[Place]:
+    """Walk to any depth, once through each folder however many links lead to it."""
+    labels = is_label_map(root.name)  # a folder of labels that was named is meant
+    entered: set[tuple[int, int]] = set()
+    unreadable: list[OSError] = []
+    for place, inner, files in os.walk(root, followlinks=True, onerror=unreadable.append):
+        folder, aside, described = Path(place), "", False
+        status = folder.stat()
+        if (status.st_dev, status.st_ino) in entered:
+            aside = "a link back to a folder that was searched already"
+        elif folder != root and _NNUNET_PREDICTIONS in files:
+            aside = "label maps that nnU-Net predicted"
+        elif folder != root and not inner + files:
+            aside = "an empty folder"
+        entered.add((status.st_dev, status.st_ino))
+        if aside:
+            yield SkippedScan.because(folder, aside, bad=False)
+        elif dataset_json.NAME in files:
+            try:
+                described = yield from _described(folder / dataset_json.NAME)
+            except DataError as error:  # damaged: the folder is searched
+                yield SkippedScan.because(folder / dataset_json.NAME, error)
+        if aside or described:
+            inner.clear()  # the walk goes on in what is left here
+            continue
+        deeper = list(_sift(map(folder.joinpath, sorted(inner)), labels=labels))
+        inner[:] = [one[0].name for one in deeper if not isinstance(one, SkippedScan)]
+        yield from (one for one in deeper if isinstance(one, SkippedScan))
+        yield from _sift(map(folder.joinpath, sorted(files)), labels=labels)
+    for problem in unreadable:
+        yield SkippedScan.because(problem.filename, f"cannot be listed: {reason_of(problem)}")
+
+
+def _sift(paths: Iterable[Path], *, labels: bool) -> Iterator[Place]:
+    """Yield what may be a scan of the files and folders that were come upon; labels only if those are meant."""
+    for path in paths:
+        if is_leftover(path.name):
+            yield SkippedScan.because(path, "left by macOS or Windows, not a scan", bad=False)
+        elif path.name.startswith(".") or not (reader_of(path) or path.is_dir()):
+            continue
+        elif labels or not is_label_map(path.name):
+            yield path, None
+        else:
+            reason = "holds labels, by its name; name it, or list it in a text file, to take it for a scan"
+            yield SkippedScan.because(path, reason, bad=False)
+
+
+def modality_of(channels: Sequence[str]) -> str | None:
+    """Return the modality of which all channels speak, or None.
+
+    Example:
+        >>> modality_of(["FLAIR", "MRI_T1", "t1-gd", "T2w"])
+        'mri'
+    """
+    said = set()
+    for name in channels:
+        words = re.findall("[a-z0-9]+", name.lower())
+        said.add(next((_MODALITIES[word] for word in ("".join(words), *words) if word in _MODALITIES), None))
+    return said.pop() if len(said) == 1 else None
+
+
+def channel_order(given: Sequence[str], wanted: Sequence[str]) -> list[int] | None:
+    """Return which of the given channels is each wanted one, by name; None where names do not tell it.
+
+    Example:
+        >>> channel_order(["FLAIR", "T1"], ["t1", "flair"]), channel_order(["FLAIR", "T1"], ["T1", "T2"])
+        ([1, 0], None)
+    """
+    names, asked = ([name.strip().casefold() for name in some] for some in (given, wanted))
+    if sorted(names) != sorted(asked) or len(set(names)) < len(names):
+        return None
+    return [names.index(name) for name in asked]
+
+
+def part_of(name: str) -> str | None:
+    """Return the part of a split by one of its usual names, None for an unknown one.
+
+    Example:
+        >>> part_of("val")
+        'validation'
+    """
+    return next((part for part, names in _PARTS.items() if name.strip().lower() in names.split()), None)
+
+
+def require_part(name: str, source: str) -> str | None:
+    """Return the part of a split, None for an empty name.
+
+    Raises:
+        DataError: The name is unknown.
+    """
+    if name.strip() and part_of(name) is None:
+        raise DataError(f"{source}: split {name!r}; {did_you_mean(name, ('training', 'validation', 'test'))}")
+    return part_of(name)
+
+
+def class_order(names: Sequence[str]) -> tuple[str, ...]:
+    """Return class names once each: numbers by their value, else by the alphabet, what is normal first.
+
+    Of two classes the second is the one to find, whose probability ranks the images.
+
+    Example:
+        >>> class_order(["pneumonia", "normal", "pneumonia"])
+        ('normal', 'pneumonia')
+    """
+    unique = set(names)
+    if all(name.isdecimal() for name in unique):
+        return tuple(sorted(unique, key=lambda name: (int(name), name)))
+    return tuple(sorted(unique, key=lambda name: (name.lower() not in _NEGATIVE, name)))
+
+
+def is_label_map(name: str) -> bool:
+    """Tell whether a file or folder holds labels and not scans, by the first or last word of its name.
+
+    Example:
+        >>> [is_label_map(name) for name in ("BraTS_000_seg.nii.gz", "labelsTr", "ISIC_1_Mask.png", "masked_t1.nii")]
+        [True, True, True, False]
+    """
+    words = [word.lower() for word in _WORD.findall(file_stem(Path(name)))]
+    if words and words[-1] == "roi":  # of BIDS a lesion's mask, of FSL a cropped scan
+        return bool(_BIDS.match(name))
+    return any(map(_LABEL.fullmatch, words[:1] + words[-1:]))
+
+
+def is_leftover(name: str) -> bool:
+    """Tell whether macOS or Windows left a file or folder behind.
+
+    Example:
+        >>> [is_leftover(name) for name in ("__MACOSX", "._a.png", "Thumbs.db", "a.png")]
+        [True, True, True, False]
+    """
+    return name.startswith("._") or name.lower() in _LEFTOVERS
+
+
+def find_patients(
+    paths: Sequence[Path], pattern: str | None = None, *, classes: Sequence[Hashable] | None = None
+) -> tuple[list[str], str]:
+    r"""Return the patient of each file, and the rule that told.
+
+    Args:
+        paths: The files.
+        pattern: A regular expression whose first group, or whole match, is the patient in a file's name, else in its
+            path. By default it is `sub-…` of BIDS, the name without a channel, frame or slice, or the folder with whose
+            name the file's begins; and with `classes` the part before the last `_`, where that holds a digit.
+        classes: What each file is labelled with. A rule by which each class had one patient found classes.
+
+    Raises:
+        ConfigurationError: The pattern is not a regular expression.
+        DataError: It fits only some of the names.
+
+    Example:
+        >>> find_patients([Path("BraTS_7/BraTS_7_t1.nii"), Path("BraTS_7/BraTS_7_flair.nii")])[0]
+        ['BraTS_7', 'BraTS_7']
+        >>> find_patients([Path("12_4.png"), Path("12_5.png"), Path("13_0.png")], classes=["ill", "well", "ill"])[0]
+        ['12', '12', '13']
+    """
+    if pattern is not None:
+        return _by_pattern(paths, pattern), f"patients by the pattern {pattern}"
+    whole = [path.absolute() for path in paths]
+    root = Path(os.path.commonpath([path.parent for path in whole])) if whole else Path()
+    patients = [_patient(path, root, labelled=classes is not None) for path in whole]
+    bids = all(_BIDS.match(path.name) for path in paths)
+    if classes is not None and not bids and len(set(zip(patients, classes, strict=True))) <= len(set(classes)):
+        patients = unique_names(whole, root)
+    several = len(set(patients)) < len(paths)
+    return patients, "patients by the names of files and folders" if several or bids else OWN_PATIENT
+
+
+def unique_names(paths: Sequence[Path], root: Path) -> list[str]:
+    """Return the stems of files, or where some are the same their paths from a folder."""
+    stems = [file_stem(path) for path in paths]
+    if len(set(stems)) == len(stems):
+        return stems
+    return [(path.relative_to(root) if path.is_relative_to(root) else path).as_posix() for path in paths]
+
+
+def _by_pattern(paths: Sequence[Path], pattern: str) -> list[str]:
+    remedy = r"put the patient into its first group, such as (\d+)_"
+    with parsing(f"--patient {pattern!r}", ConfigurationError, what="as a regular expression", remedy=remedy):
+        expression = re.compile(pattern)
+    patients = []
+    for path in paths:
+        texts = (file_stem(path), path.name, path.as_posix())
+        match = next((match for text in texts if (match := expression.search(text))), None)
+        patients.append(match and (match.group(1) if expression.groups else match.group()))
+    missed = [path.name for path, patient in zip(paths, patients, strict=True) if not patient]
+    if missed:
+        raise DataError(
+            f"--patient {pattern!r}: does not fit {len(missed)} of {len(paths)} names, such as {missed[0]!r}; {remedy}"
+        )
+    return patients
+
+
+def _patient(path: Path, root: Path, *, labelled: bool) -> str:
+    """Return the patient as far as one file's name and folders tell.
+
+    Args:
+        path: The file.
+        root: The folder of all files, which tells nothing.
+        labelled: Whether 1.png, 2.png … count the images of each folder anew, and 7_1.png, 7_2.png … those of
+            patient 7. Of scans without labels each is taken for a patient.
+    """
+    stem = file_stem(path)
+    if match := _BIDS.match(stem):
+        return match.group()
+    if path.parent.name in ("imagesTr", "imagesTs"):
+        stem = re.sub(r"_\d{4}$", "", stem)  # nnU-Net's number of the channel
+    stem = _SERIES.sub("", stem)
+    inner = path.parts[len(root.parts) : -1]
+    folder = next((name for name in reversed(inner) if _SERIES.sub("", name)), "")  # not `T1` or `mri`
+    if not stem:
+        return folder or path.parent.name
+    counted = labelled and _COUNTED.fullmatch(stem)
+    if labelled and (match := _NUMBERED.fullmatch(stem)):
+        stem = match.group(1)
+    if re.search(r"\d", folder) and (counted or not re.search(r"\d", stem) or stem.startswith(folder)):
+        return folder
+    return "/".join((*inner, stem)) if counted else stem

@@ -12,12 +12,11 @@ from modelsgenesis.data.volume import COLOUR, Volume, VoxelLayout
 from modelsgenesis.errors import ScanError
 from modelsgenesis.files import open_regular, parsing
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 _GREY_MODES = ("1", "L", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 _EXACT = ("PNG", "TIFF", "BMP")  # JPEG and WebP write other numbers than they were given
 
 
-def layout_of(path: Path) -> VoxelLayout:
+def read_header(path: Path) -> VoxelLayout:
     """Read the header; a page of a TIFF is an image, and colour will be made grey.
 
     Raises:
@@ -35,7 +34,7 @@ def _layout(path: Path, image: Image.Image) -> VoxelLayout:
             return _numbers(image if image.mode in _GREY_MODES else image.convert("RGB").convert("L"))
 
     return VoxelLayout(
-        path=path,
+        files=(path,),
         format=image.format or "image",
         shape=(image.height, image.width),
         voxel_bytes=1,

@@ -17,8 +17,6 @@ from modelsgenesis.data.volume import COLOUR, VoxelLayout, check_spacing, grey
 from modelsgenesis.errors import MissingExtraError, ScanError
 from modelsgenesis.files import open_regular
 
-SUFFIXES = (".nrrd", ".nhdr", ".mha", ".mhd")
-
 _LPS = "left-posterior-superior"  # what ITK brings RAS and LAS to
 _NEEDED = {True: ("dimension", "sizes", "type", "encoding"), False: ("NDims", "DimSize", "ElementDataFile")}
 _HEADER_BYTES = 2**20
@@ -40,7 +38,7 @@ def simpleitk(purpose: str) -> Any:
     return sitk
 
 
-def layout_of(path: Path) -> VoxelLayout:
+def read_header(path: Path) -> VoxelLayout:
     """Read the header.
 
     Raises:
@@ -69,14 +67,14 @@ def layout_of(path: Path) -> VoxelLayout:
 
     def load(index: int) -> np.ndarray:
         if packed:
-            _check_stream(data, start, layout.size + skip, length)
+            _check_stream(data, start, math.prod(layout.shape) * layout.count * layout.voxel_bytes + skip, length)
         image = reader.Execute()  # kept here, as its view ends with it
         stored = sitk.GetArrayViewFromImage(image).reshape(-1, *size[:3][::-1], channels)  # [time, z, y, x, channel]
         time, channel = divmod(index, 1 if colour else channels)
         return (grey(stored[time]) if colour else stored[time, ..., channel]).T.copy(order="F")
 
     layout = VoxelLayout(
-        path=path,
+        files=(path, data) if name else (path,),
         format="NRRD" if nrrd else "MetaImage",
         shape=size[:3],
         voxel_bytes=dtype.itemsize * (channels if colour else 1),
@@ -85,7 +83,6 @@ def layout_of(path: Path) -> VoxelLayout:
         load=load,
         count=math.prod(size[3:]) * (1 if colour else channels),
         affine=_affine(reader, path),
-        data=data if name else None,
         open_ended=skip < 0,  # its voxels are the end of the file, after a header of any length
         notes=(COLOUR,) if colour else (),
     )

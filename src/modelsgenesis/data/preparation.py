@@ -8,7 +8,7 @@ from einops import rearrange
 from nibabel import orientations
 
 from modelsgenesis.configs import InputContract
-from modelsgenesis.data.volume import Geometry, Volume, check_affine, check_shape, spacing_of
+from modelsgenesis.data.volume import Geometry, Volume, check_geometry, spacing_of
 from modelsgenesis.errors import ScanError, ShapeError
 
 _AIR = -1024.0  # HU; scanners pad with −2048 or −3024, and nothing that is imaged lies below air
@@ -274,8 +274,7 @@ def _grid(
 
 
 def _check_geometry(volume: Volume, contract: InputContract) -> None:
-    check_shape(volume.array.shape, volume.source)
-    check_affine(volume.affine, volume.source)
+    check_geometry(volume.array.shape, volume.affine, volume.source)
     if not contract.dims <= volume.array.ndim <= 3:
         raise ScanError(f"{volume.source}: has {volume.array.ndim} axes; expected {contract.dims}")
 

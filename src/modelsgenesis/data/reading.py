@@ -1,34 +1,63 @@
-"""Which reader a file needs, and reading through it.
+"""Reading scans of every format, and telling which input contract they call for.
 
-A format is a module with `SUFFIXES` and `layout_of(path)`, listed in `READERS`; DICOM, whose scans are several files,
-has more to say.
+A contract is chosen by what the files say, else by their values, else it is an error. The thresholds are physical where
+HU give any: CT holds air or fat, whatever part of the body it shows, and nothing above 33,000. MR has arbitrary units,
+whose scale differs from scan to scan. Whatever fits neither is left to the user.
 """
 
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 
-from modelsgenesis.data import dicom, images, itk, nifti
-from modelsgenesis.data.dicom_file import is_dicom
-from modelsgenesis.data.volume import ScanReference, Volume, VoxelLayout, check_index
-from modelsgenesis.errors import ScanError
+import numpy as np
+
+from modelsgenesis.configs import CONTRACTS, InputContract
+from modelsgenesis.data.volume import ScanReference, Volume, VoxelLayout
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError, did_you_mean
 from modelsgenesis.files import check_regular, parsing
 
-READERS: tuple[ModuleType, ...] = (nifti, itk, images, dicom)
+READERS = {
+    "nifti": (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz"),
+    "itk": (".nrrd", ".nhdr", ".mha", ".mhd"),
+    "images": (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp"),
+    "dicom": (".dcm", ".dicom", ".ima"),
+}
+"""The module that reads a format, by `read_header(path)`, and the endings of its files, which DICOM does without."""
 
 KNOWN_FORMATS = "NIfTI, Analyze, MGH, MetaImage, NRRD, DICOM, PNG, JPEG, TIFF"
 
+_DICOM_STARTS = (b"\x08\x00\x05\x00", b"\x08\x00\x08\x00", b"\x08\x00\x16\x00", b"\x02\x00\x00\x00")
 
-def reader_of(path: Path) -> ModuleType | None:
-    """Return the reader of a file by its ending, DICOM's by content; None for a file that none can read."""
+_SAMPLE = 8  # scans whose values are looked at
+_WATER = 0.0
+_FAT = -90.0  # HU
+_SHARE = 1e-3  # of the voxels are air or fat
+_PADDING = -1100.0  # HU; below is a scanner's padding
+_DENSEST = 33_000  # no CT number is above, and MR in arbitrary units often is
+_TWELVE_BITS = 5000  # above what a CT with a missing rescale intercept holds
+_SPREAD = 3.0  # between the brightest and the darkest scan; HU do not scale from scan to scan
+
+_ADVICE = "say which with --modality ct, mri, xray or ultrasound"
+
+
+def is_dicom(start: bytes) -> bool:
+    """Tell DICOM by a file's first 132 bytes: the magic word, or a first element that can only be DICOM's."""
+    return start[128:132] == b"DICM" or start[:4] in _DICOM_STARTS
+
+
+def reader_of(path: Path) -> str | None:
+    """Return the module that reads a file by its ending, DICOM's by content; None for a file that none can read."""
     name = path.name.lower()
-    for reader in READERS:
-        if name.endswith(reader.SUFFIXES):
+    for reader, suffixes in READERS.items():
+        if name.endswith(suffixes):
             return reader
-    try:
-        return dicom if path.is_file() and is_dicom(path) else None
-    except (OSError, ScanError):  # whoever asks for it by name is told why it cannot be opened
-        return None
+    with suppress(OSError):  # whoever asks for it by name is told why it cannot be opened
+        if path.is_file():  # a FIFO would block
+            with path.open("rb") as file:
+                return "dicom" if is_dicom(file.read(132)) else None
+    return None
 
 
 def describe(path: Path) -> list[ScanReference]:
@@ -39,17 +68,31 @@ def describe(path: Path) -> list[ScanReference]:
         MissingExtraError: The format needs an optional dependency.
     """
     with parsing(path, ScanError):
-        layout = _look_into(path)
-        return layout.references() if isinstance(layout, VoxelLayout) else layout
+        layout = _read_header(path)
+        if isinstance(layout, list):
+            return layout
+        return [
+            ScanReference(
+                path=path,
+                files=layout.files,
+                format=layout.format,
+                shape=layout.shape,
+                spacing=layout.spacing,
+                index=index,
+                notes=layout.notes,
+            )
+            for index in (range(layout.count) if layout.count > 1 else [None])
+        ]
 
 
-def _look_into(path: Path) -> VoxelLayout | list[ScanReference]:
-    """Return what one file holds, if it is a regular one: a FIFO would block its reader for ever."""
-    check_regular(path, ScanError)
-    reader = reader_of(path)
+def _read_header(path: Path) -> VoxelLayout | list[ScanReference]:
+    """Return what a file holds, or the DICOM series in a folder; the module of its format is imported only now."""
+    if not path.is_dir():
+        check_regular(path, ScanError)  # a FIFO would block its reader for ever
+    reader = "dicom" if path.is_dir() else reader_of(path)
     if reader is None:
         raise ScanError(f"{path}: of no known format; expected {KNOWN_FORMATS}")
-    return dicom.describe(path) if reader is dicom else reader.layout_of(path)
+    return import_module(f"modelsgenesis.data.{reader}").read_header(path)
 
 
 def read_volume(scan: str | Path | ScanReference, index: int | None = None) -> Volume:
@@ -72,29 +115,132 @@ def read_volume(scan: str | Path | ScanReference, index: int | None = None) -> V
         volume.array.shape, volume.spacing  # (122, 101, 112), (3.0, 3.0, 3.0)
     """
     reference = scan if isinstance(scan, ScanReference) else None
-    if reference is not None and reference.format == dicom.FORMAT:
+    if reference is not None and reference.format == "DICOM":
+        from modelsgenesis.data import dicom
+
         return dicom.read_reference(reference)
     path, index = (scan.path, scan.index) if isinstance(scan, ScanReference) else (Path(scan), index)
     with parsing(path, ScanError):
-        if path.is_dir():
-            return _read_folder(path)
-        layout = _look_into(path)
-        if not isinstance(layout, VoxelLayout):
-            check_index(index, len(layout), path)
-            return dicom.read_reference(layout[index or 0])
-        volume = layout.read(index)
-    return replace(volume, modality=reference.modality) if reference and reference.modality else volume
+        found = _read_header(path)
+        count = len(found) if isinstance(found, list) else found.count
+        if count > 1 and index is None:
+            raise ScanError(f"{path}: holds {count} volumes or images; choose one by its index")
+        if not 0 <= (index or 0) < count:
+            raise ScanError(f"{path}: volume {index} was asked for, it holds {count}")
+        if isinstance(found, list):
+            return read_volume(found[index or 0])
+        array = found.load(index or 0)
+        return Volume(
+            array=array.astype(array.dtype.newbyteorder("="), copy=False),
+            affine=np.eye(4) if found.affine is None else found.affine,
+            source=str(path) if index is None else f"{path} [{index}]",
+            modality=reference.modality if reference else None,
+            has_spacing=found.affine is not None,
+            header=found.header,
+            notes=found.notes,
+        )
 
 
-def _read_folder(folder: Path) -> Volume:
-    """Read the one DICOM series that lies in a folder."""
-    files = [path for path in sorted(folder.iterdir()) if reader_of(path) is dicom]
-    scans, skipped = dicom.find_series(files) if files else ([], [])
-    wrong = [one for one in skipped if one.bad] or (skipped if not scans else [])
-    if wrong:  # a slice that is damaged may be the series' last, whose absence nothing else would tell
-        raise ScanError(f"{wrong[0].source}: {wrong[0].reason}")
-    if len(scans) == 1:
-        return dicom.read_reference(scans[0])
-    patients = len({scan.group for scan in scans})
-    found = f"{len(scans)} series of {patients} patients" if scans else "no DICOM series"
-    raise ScanError(f"{folder}: holds {found}; expected one scan, name its file, or see find_scans for many")
+def choose_contract(
+    scans: Sequence[ScanReference],
+    *,
+    modality: str = "auto",
+    spacing: tuple[float, ...] | None = None,
+    window: tuple[float, float] | None = None,
+    dims: int | None = None,
+) -> tuple[InputContract, str]:
+    """Choose the input contract of a set of scans.
+
+    Args:
+        scans: The references of `find_scans`.
+        modality: One of the modalities, or `"auto"` to decide by tags and then by values.
+        spacing: Voxel size in mm to bring every scan to; None keeps each scan's own.
+        window: Intensities that become 0 and 1, instead of the modality's own choice.
+        dims: 2 or 3; None takes the axes of the scans.
+
+    Returns:
+        The contract, and a sentence that says why.
+
+    Raises:
+        DataError: The modality cannot be told, or the scans are of several, or of both 2 and 3 axes.
+        ConfigurationError: The modality is unknown, or spacing, window or dims cannot be right.
+
+    Example:
+        contract, why = choose_contract(scans)
+        why  # "modality: ct (air or fat and soft tissue in HU in 4 of 4 scans looked at)"
+    """
+    if modality not in ("auto", *CONTRACTS):
+        raise ConfigurationError(f"modality: received {modality!r}; {did_you_mean(modality, ('auto', *CONTRACTS))}")
+    why = f"modality: {modality} (from --modality)"
+    if modality == "auto":
+        modality, why = _tell_modality(scans)
+    axes = Counter(len(scan.shape) for scan in scans)
+    if dims is None and len(axes) > 1:
+        shown = f"{axes[3]} volumes and {axes[2]} planes in one set"
+        raise DataError(f"{shown}; keep them apart, or choose 2 dimensions")
+    dims = dims or next(iter(axes), 3)
+    changes: dict[str, object] = {"dims": dims, "spacing": spacing}
+    if dims == 3:
+        changes["orientation"] = "RAS"
+    if window is not None:
+        changes |= {"intensity": "window", "window": window}
+    return CONTRACTS[modality].override(**changes), why
+
+
+def detect_modality(volume: Volume) -> str | None:
+    """Return what a scan's file says it is, else what its values can only be; None where neither tells.
+
+    Example:
+        detect_modality(read_volume("scans/c02.nii.gz"))  # 'ct': air and soft tissue in HU
+    """
+    low, high = volume.array.min(), volume.array.max()
+    if volume.modality or not (np.isfinite(low) and np.isfinite(high)):
+        return volume.modality
+    imaged = volume.array[::2, ::2, ...]  # a quarter tells as much
+    if low < _FAT and high < _DENSEST and ((imaged > _PADDING) & (imaged < _FAT)).mean() > _SHARE:
+        return "ct" if high > _WATER else None
+    if volume.array.ndim == 3 and low >= 0 and np.percentile(imaged, 99) > _TWELVE_BITS:
+        return "mri"
+    return None
+
+
+def _tell_modality(scans: Sequence[ScanReference]) -> tuple[str, str]:
+    """Return the modality and why: by the tags where every scan has one, else by the values of a few."""
+    tags = Counter(scan.modality for scan in scans if scan.modality)
+    _refuse_several(tags, "")
+    for name, count in tags.items():
+        if count == len(scans):
+            return name, f"modality: {name} (from the files or their data set)"
+    volumes = []
+    for index in np.linspace(0, len(scans) - 1, min(_SAMPLE, len(scans))).round().astype(int):
+        with suppress(ScanError):  # what preparation will refuse anyway does not vote
+            volume = read_volume(scans[index])
+            if np.isfinite(volume.array.min()) and np.isfinite(volume.array.max()) and np.ptp(volume.array):
+                volumes.append(volume)
+    if not volumes:
+        raise DataError("none of the scans looked at can be used, so their modality cannot be told")
+    return _tell_by_values(volumes)
+
+
+def _tell_by_values(volumes: list[Volume]) -> tuple[str, str]:
+    votes = Counter(vote for volume in volumes if (vote := detect_modality(volume)))
+    _refuse_several(votes, " by their values")
+    count, axes = len(volumes), {volume.array.ndim for volume in volumes}
+    looked = f"in {votes.total()} of {count} scans looked at"
+    if votes["ct"] == count:
+        return "ct", f"modality: ct (air or fat and soft tissue in HU {looked})"
+    low, high = min(volume.array.min() for volume in volumes), max(volume.array.max() for volume in volumes)
+    tops = [float(np.percentile(volume.array, 99)) for volume in volumes]
+    if axes == {3} and low >= 0 and min(tops) > 0 and not votes["ct"]:
+        if votes["mri"]:
+            return "mri", f"modality: mri (positive values in arbitrary units, too large for HU, {looked})"
+        if (ratio := max(tops) / min(tops)) > _SPREAD:
+            return "mri", f"modality: mri (positive values whose scale differs {ratio:.0f}-fold between scans)"
+    kind = "planes and volumes" if len(axes) > 1 else "volumes" if 3 in axes else "planes"
+    raise DataError(f"the modality of {kind} with values {low:g} to {high:g} cannot be told; {_ADVICE}")
+
+
+def _refuse_several(counts: Counter[str], how: str) -> None:
+    if len(counts) > 1:
+        shown = ", ".join(f"{count} {name}" for name, count in counts.most_common())
+        raise DataError(f"scans of several modalities{how}: {shown}; keep them apart, or {_ADVICE}")

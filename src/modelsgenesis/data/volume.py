@@ -2,18 +2,19 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from modelsgenesis.errors import ScanError
+from modelsgenesis.errors import ScanError, printable
 
 COLOUR = "colour made grey"  # the note of a volume whose colours were weighted into one number
 
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow has it
 _FARTHEST = 1e9  # mm
+_FLAT = 1e-4  # of a cube whose axes are parallel but for rounding
 _DEFLATE_RATIO = 1032  # deflate cannot shrink data more than this, so a small file cannot ask for all memory
 _MOST_VOLUMES = 10_000  # a long fMRI run has 5,000; each costs a reference, and a header of 1 kB can claim millions
 _PADDING = 4096  # bytes that writers leave behind the voxels
@@ -76,24 +77,24 @@ class ScanReference:
 
     Attributes:
         path: The file, or the first file of a series.
+        files: Every file that holds a part of it, in order.
         format: Name of the format, such as `"NIfTI"`.
         shape: Voxels along each axis of the volume, 2 or 3 numbers.
         spacing: Voxel size in mm along each axis, None where the file has none.
         modality: What the file or its data set says, None where neither does.
         group: The patient as far as it is known, else the file's stem: what a split must keep together.
         index: Which volume of a file that holds several.
-        files: All files of a scan that is kept in several, in order; empty for a single file.
         notes: What reading it will do, such as colour made grey.
     """
 
     path: Path
+    files: tuple[Path, ...]
     format: str
     shape: tuple[int, ...]
     spacing: tuple[float, ...] | None
     modality: str | None = None
     group: str = ""
     index: int | None = None
-    files: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 
     @property
@@ -102,11 +103,6 @@ class ScanReference:
         if len(self.files) > 2:
             return f"{self.path.parent} [{len(self.files)} slices from {self.path.name}]"
         return str(self.path) if self.index is None else f"{self.path} [{self.index}]"
-
-    @property
-    def parts(self) -> tuple[Path, ...]:
-        """Every file that holds a part of it."""
-        return self.files or (self.path,)
 
     def read(self) -> Volume:
         """Read the voxels, as every `ImageSource` can; see `read_volume`."""
@@ -132,16 +128,17 @@ class SkippedScan:
     @classmethod
     def because(cls, source: object, problem: object, *, bad: bool = True) -> "SkippedScan":
         """Return what is skipped for an error or a reason, without naming the source twice."""
-        return cls(source=str(source), reason=str(problem).removeprefix(f"{source}: "), bad=bad)
+        shown = printable(str(source))
+        return cls(source=shown, reason=str(problem).removeprefix(f"{shown}: "), bad=bad)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class VoxelLayout:
     """What the header of a file says of its voxels, checked against what the file can hold.
 
     Attributes:
-        path: The file that was named.
-        format: Its name, such as `"NIfTI"`.
+        files: The file that was named, and the one that holds the voxels where that is another.
+        format: Name of the format, such as `"NIfTI"`.
         shape: Voxels along each spatial axis, 2 or 3 numbers.
         voxel_bytes: Bytes that a voxel takes before compression.
         stored: Bytes of the file from where the voxels start.
@@ -149,13 +146,13 @@ class VoxelLayout:
         load: Reads a volume by its index, [*spatial].
         count: Volumes in the file: its time points, channels or pages.
         affine: (4, 4), from indices of the spatial axes to mm in RAS+; None where there is no geometry.
-        data: The file that holds the voxels, where that is another.
         open_ended: Whether any number of bytes may follow the voxels.
         header: The header of a NIfTI file.
         notes: What reading does to the values.
+        spacing: Voxel size in mm along each spatial axis; None where there is no geometry.
     """
 
-    path: Path
+    files: tuple[Path, ...]
     format: str
     shape: tuple[int, ...]
     voxel_bytes: int
@@ -164,76 +161,25 @@ class VoxelLayout:
     load: Callable[[int], np.ndarray]
     count: int = 1
     affine: np.ndarray | None = None
-    data: Path | None = None
     open_ended: bool = False
     header: Any = None
     notes: tuple[str, ...] = ()
+    spacing: tuple[float, ...] | None = field(init=False)
 
     def __post_init__(self) -> None:
-        check_shape(self.shape, str(self.path))
+        source = str(self.files[0])
+        self.spacing = check_geometry(self.shape, self.affine, source)
         if not 1 <= self.count <= _MOST_VOLUMES:
-            limits = f"expected 1 to {_MOST_VOLUMES:,}, split it"
-            raise ScanError(f"{self.path}: {self.count:,} volumes by its header; {limits}")
-        if self.affine is not None:
-            check_affine(self.affine, str(self.path))
+            raise ScanError(f"{source}: {self.count:,} volumes by its header; expected at most {_MOST_VOLUMES:,}")
+        size = math.prod(self.shape) * self.count * self.voxel_bytes
         possible = self.stored * (_DEFLATE_RATIO if self.compressed else 1)
         # Damage to a size or a type in a header that is not compressed can show in nothing but bytes left over.
-        left_over = not (self.compressed or self.open_ended) and self.stored > self.size + _PADDING
-        if self.size > possible or left_over:
+        left_over = not (self.compressed or self.open_ended) and self.stored > size + _PADDING
+        if size > possible or left_over:
             raise ScanError(
-                f"{self.path}: its header promises {self.size:,} bytes of voxels, the file can hold {possible:,}; "
+                f"{source}: its header promises {size:,} bytes of voxels, the file can hold {possible:,}; "
                 "it is truncated or damaged, copy it again"
             )
-
-    @property
-    def size(self) -> int:
-        """Bytes of voxels by the header."""
-        return math.prod(self.shape) * self.count * self.voxel_bytes
-
-    def references(self) -> list[ScanReference]:
-        """Return a reference per volume."""
-        return [
-            ScanReference(
-                path=self.path,
-                format=self.format,
-                shape=self.shape,
-                spacing=None if self.affine is None else spacing_of(self.affine, len(self.shape)),
-                index=index,
-                files=(self.path, self.data) if self.data else (),
-                notes=self.notes,
-            )
-            for index in (range(self.count) if self.count > 1 else [None])
-        ]
-
-    def read(self, index: int | None) -> Volume:
-        """Read a volume.
-
-        Raises:
-            ScanError: The file holds several volumes and none was chosen, or not the one that was; or the voxels are
-                damaged or not all there.
-        """
-        check_index(index, self.count, self.path)
-        array = self.load(index or 0)
-        return Volume(
-            array=array.astype(array.dtype.newbyteorder("="), copy=False),
-            affine=np.eye(4) if self.affine is None else self.affine,
-            source=str(self.path) if index is None else f"{self.path} [{index}]",
-            has_spacing=self.affine is not None,
-            header=self.header,
-            notes=self.notes,
-        )
-
-
-def check_index(index: int | None, count: int, path: Path) -> None:
-    """Refuse to guess which of several volumes is meant.
-
-    Raises:
-        ScanError: None was chosen, or one that is not there.
-    """
-    if count > 1 and index is None:
-        raise ScanError(f"{path}: holds {count} volumes or images; choose one by its index")
-    if index is not None and not 0 <= index < count:
-        raise ScanError(f"{path}: volume {index} was asked for, it holds {count}")
 
 
 def grey(colours: np.ndarray) -> np.ndarray:
@@ -247,13 +193,15 @@ def grey(colours: np.ndarray) -> np.ndarray:
 
 
 def file_stem(path: Path) -> str:
-    """Return a file's name without its ending, `.nii.gz` counting as one.
+    """Return a file's name without its ending, `.nii.gz` counting as one; DICOM's numbers with dots have none.
 
     Example:
-        >>> file_stem(Path("scans/c02.nii.gz"))
-        'c02'
+        >>> file_stem(Path("scans/c02.nii.gz")), file_stem(Path("series/1.2.840.7"))
+        ('c02', '1.2.840.7')
     """
-    return path.name[: -len(".nii.gz")] if path.name.lower().endswith(".nii.gz") else path.stem
+    if path.name.lower().endswith(".nii.gz"):
+        return path.name[: -len(".nii.gz")]
+    return path.name if path.suffix[1:].isdecimal() else path.stem
 
 
 def spacing_of(affine: np.ndarray, axes: int = 3) -> tuple[float, ...]:
@@ -264,19 +212,6 @@ def spacing_of(affine: np.ndarray, axes: int = 3) -> tuple[float, ...]:
         (0.7, 0.7, 2.5)
     """
     return tuple(float(size) for size in np.linalg.norm(affine[:3, :3], axis=0))[:axes]
-
-
-def check_shape(shape: tuple[int, ...], source: str) -> None:
-    """Refuse what is neither a plane nor a volume.
-
-    Raises:
-        ScanError: An axis is empty, or all voxels lie on one line.
-    """
-    shown = "×".join(map(str, shape))
-    if not shape or min(shape) < 1:
-        raise ScanError(f"{source}: {shown or 'no'} voxels, so it is empty; expected a plane or a volume")
-    if sum(side > 1 for side in shape) < 2:
-        raise ScanError(f"{source}: {shown} voxels lie on one line; expected a plane or a volume")
 
 
 def check_spacing(spacing: np.ndarray, source: str) -> None:
@@ -290,16 +225,23 @@ def check_spacing(spacing: np.ndarray, source: str) -> None:
         raise ScanError(f"{source}: voxel sizes {shown} mm; expected above 0, repair the header")
 
 
-def check_affine(affine: np.ndarray, source: str) -> None:
-    """Refuse a geometry that cannot place voxels in space.
+def check_geometry(shape: tuple[int, ...], affine: np.ndarray | None, source: str) -> tuple[float, ...] | None:
+    """Refuse what is neither a plane nor a volume, and an affine that cannot place its voxels; return their sizes.
 
     Raises:
-        ScanError: The affine is not finite, or singular.
+        ScanError: An axis is empty, all voxels lie on one line, or the affine is not finite or singular.
     """
-    if not (np.abs(affine) < _FARTHEST).all():
-        raise ScanError(f"{source}: its affine holds numbers that are not finite or too large; repair the header")
-    sizes = np.linalg.norm(affine[:3, :3], axis=0)
-    if min(sizes) <= 0:
-        raise ScanError(f"{source}: a voxel size of {min(sizes):g} mm; expected above 0, repair the header")
-    if abs(np.linalg.det(affine[:3, :3] / sizes)) < 1e-4:  # the volume that unit axes span
-        raise ScanError(f"{source}: its affine is singular (two axes are parallel); repair the header")
+    if not shape or min(shape) < 1 or sum(side > 1 for side in shape) < 2:
+        shown = "×".join(map(str, shape)) or "no"
+        raise ScanError(f"{source}: {shown} voxels are empty or lie on one line; expected a plane or a volume")
+    if affine is None:
+        return None
+    sizes = spacing_of(affine)
+    with np.errstate(all="ignore"):  # of what is not finite
+        volume = abs(np.linalg.det(affine[:3, :3] / sizes))  # that unit axes span
+    if not ((np.abs(affine) < _FARTHEST).all() and min(sizes) > 0 and volume > _FLAT):
+        shown = "×".join(f"{size:g}" for size in sizes)
+        raise ScanError(
+            f"{source}: its affine is not finite, too large or singular, with voxel sizes {shown} mm; repair the header"
+        )
+    return sizes[: len(shape)]

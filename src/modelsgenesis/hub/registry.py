@@ -10,14 +10,12 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Literal
 
 from modelsgenesis.configs import Config, InputContract, NetworkConfig
 from modelsgenesis.configs.base import Positive, Sides
-from modelsgenesis.configs.bundle import CheckpointFormat, Task
-from modelsgenesis.configs.front_matter import split_card
+from modelsgenesis.configs.bundle import Task
 from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean, printable
-from modelsgenesis.files import read_text
+from modelsgenesis.files import read_text, split_front_matter
 
 FOLDER_CARD = "README.md"
 """The card of a model whose files lie in a folder of its own."""
@@ -38,7 +36,8 @@ class ModelSource(Config):
         repository: `org/name` on the Hub, or None when `file` lies beside the card.
         revision: Branch, tag or commit.
         file: The weight file; its path in the repository, or from the card's folder.
-        format: How the file is to be read. A `"bundle"` has `config.json` beside its file.
+        format: How the file is to be read: a name in `checkpoints.genesis.LAYOUTS`, or `"bundle"`, which has
+            `config.json` beside its file.
         extra_files: Further files that the importer needs.
         sha256: Digest of `file`, or None while nobody could take it; then the Hub's own record is the check.
         parameters: How many the network has.
@@ -52,7 +51,7 @@ class ModelSource(Config):
     repository: str | None
     revision: str = "main"
     file: str
-    format: Literal["bundle", CheckpointFormat]
+    format: str
     extra_files: tuple[str, ...] = ()
     sha256: str | None = None
     parameters: Positive
@@ -63,12 +62,11 @@ class ModelSource(Config):
 
     def rules(self) -> Iterable[tuple[object, str]]:
         """Hold for a card."""
-        right = self.sha256 is None or re.fullmatch("[0-9a-f]{64}", self.sha256)
-        yield right, f"sha256: {self.sha256!r} is not a SHA-256 in 64 hexadecimal digits"
+        digest, dims = self.sha256 or "0" * 64, self.input.dims
+        yield re.fullmatch("[0-9a-f]{64}", digest), f"sha256: {digest!r} is not a SHA-256 in 64 hexadecimal digits"
         # What lies beside its card is used where it is: there would be no place for a conversion.
-        beside = self.repository is None and self.format != "bundle"
-        yield not beside, f"repository: null, so its format is bundle, not {self.format}; convert it"
-        yield len(self.patch_size) == self.input.dims, f"patch_size: not {self.input.dims} positive sizes"
+        yield self.repository or self.format == "bundle", "repository: null, so its format is bundle; convert it"
+        yield len(self.patch_size) == dims, f"patch_size: not {dims} positive sizes"
 
 
 @dataclass(frozen=True)
@@ -100,7 +98,7 @@ def read_card(path: Path) -> ModelCard:
         ConfigurationError: The file is unreadable, or its header has unknown, missing or wrong keys.
     """
     text = read_text(path, ConfigurationError)
-    front = split_card(text, str(path)).front
+    front, _ = split_front_matter(text, path, ConfigurationError)
     if "modelsgenesis" not in front:
         raise ConfigurationError(f"{path}: no `modelsgenesis:` mapping in its header; see the packaged cards")
     source = ModelSource.from_dict(front["modelsgenesis"], where=str(path))

@@ -14,8 +14,7 @@ from pathlib import Path
 from modelsgenesis.data import ScanReference, SkippedScan, file_stem, scan_sources
 from modelsgenesis.data.dataset_json import NAME as DATASET
 from modelsgenesis.data.dataset_json import read_description
-from modelsgenesis.data.dicom import FORMAT as DICOM
-from modelsgenesis.data.names import channel_order
+from modelsgenesis.data.finding import channel_order
 from modelsgenesis.data.reading import READERS
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError, printable
 from modelsgenesis.files import read_json
@@ -25,7 +24,7 @@ FOLDER, TABLE = Path("predictions"), Path("predictions.csv")
 
 _CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's names: case_0000.nii.gz, case_0001.nii.gz
 _NIFTI = (".nii.gz", ".nii")
-_NOT_FOLDERS = (*_NIFTI, ".csv", ".json", *(suffix for reader in READERS for suffix in reader.SUFFIXES))
+_NOT_FOLDERS = (*_NIFTI, ".csv", ".json", *(suffix for suffixes in READERS.values() for suffix in suffixes))
 _LONGEST = 255 - len("_probabilities.nii.gz")  # bytes that a name may have before the longest ending
 
 
@@ -116,19 +115,21 @@ def _groups(scans: Sequence[ScanReference], sources: Sequence[Path], channels: i
     folders = [Path(normpath(scan.path.parent.absolute())) for scan in scans]
     searched = [normpath(sources[0].absolute())] if len(sources) == 1 and sources[0].is_dir() else []
     root = commonpath([*folders, *searched]) if scans else ""
-    series = Counter(folder for scan, folder in zip(scans, folders, strict=True) if scan.format == DICOM and scan.files)
+    series = Counter(
+        folder for scan, folder in zip(scans, folders, strict=True) if scan.format == "DICOM" and len(scan.files) > 1
+    )
     # Single-channel data sets of nnU-Net end in _0000 throughout; one such name among others is just a name.
     numbered = all(file_stem(scan.path).endswith("_0000") for scan in scans)
     seen: Counter[Path] = Counter()
     groups: dict[str, list[ScanReference]] = defaultdict(list)
     for scan, folder in zip(scans, folders, strict=True):
         name = file_stem(scan.path)
-        if scan.format == DICOM and scan.files:
+        if scan.format == "DICOM" and len(scan.files) > 1:
             # The files of a series have numbers for names; what people call it is the folder.
             seen[folder] += 1
             name = f"{folder.name}_{seen[folder]}" if series[folder] > 1 else folder.name
             folder = folder.parent  # noqa: PLW2901
-        elif scan.format == DICOM and scan.index is not None:
+        elif scan.format == "DICOM" and scan.index is not None:
             name = f"{name}_{scan.index}"
         elif channels > 1 or numbered:
             name = _CHANNEL.sub("", name)
@@ -145,7 +146,7 @@ def _check(name: str, scans: list[ScanReference], channels: int) -> tuple[str, l
         wrong = f"holds {count} volumes; expected {channels}, one for each channel of the model"
         return ("" if count == channels else wrong), scans
     if channels == 1:
-        if count == 1 and scans[0].index is not None and scans[0].format != DICOM:
+        if count == 1 and scans[0].index is not None and scans[0].format != "DICOM":
             return "holds several volumes; expected one", scans
         same = f"has the name of {count - 1} others, and so would its prediction"
         return ("" if count == 1 else same), scans
@@ -266,7 +267,7 @@ def output_paths(
         label_map = folder / f"{name}.nii.gz" if output or many else Path(f"{name.name}_seg.nii.gz")
         outputs.append((case, output if output and is_file else label_map if segments else folder / TABLE))
     paths = dict.fromkeys(path for _, path in outputs)
-    inputs = [file for case in cases for image in case.images for file in image.parts]
+    inputs = [file for case in cases for image in case.images for file in image.files]
     check_outputs([file for path in paths for file in written_files(path)], folder, inputs)
     for path in paths:
         there = [file for file in written_files(path) if file.exists()]

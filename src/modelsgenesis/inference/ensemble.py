@@ -16,22 +16,16 @@ import torch
 from torch import nn
 
 from modelsgenesis.configs import CONTRACTS, BundleConfig, InputContract, PredictionConfig
-from modelsgenesis.data import (
-    Geometry,
+from modelsgenesis.data import Geometry, PreparedVolume, SkippedScan, Volume, detect_modality, prepare, to_native
+from modelsgenesis.data.cases import (
     LabelledCase,
     LabelledData,
-    PreparedVolume,
-    SkippedScan,
-    Volume,
     check_same_grid,
-    detect_modality,
-    prepare,
+    label_indices,
     read_mask,
     resize_or_crop,
-    to_native,
 )
-from modelsgenesis.data.labelled import label_indices
-from modelsgenesis.data.names import channel_order
+from modelsgenesis.data.finding import channel_order
 from modelsgenesis.errors import ConfigurationError, ScanError, ShapeError
 from modelsgenesis.hardware import Hardware, free_memory
 from modelsgenesis.inference.sliding_window import check_window, sliding_window

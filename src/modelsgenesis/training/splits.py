@@ -4,15 +4,17 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from modelsgenesis.configs import FinetuningConfig
 from modelsgenesis.configs.finetuning import count_labelled
-from modelsgenesis.data import LabelledCase, LabelledData
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.files import read_json, write_json
+
+if TYPE_CHECKING:  # pretraining reads splits, too, and needs nothing of labelled data
+    from modelsgenesis.data.cases import LabelledCase, LabelledData
 
 _PARTS = ("training", "validation", "test")
 
@@ -32,7 +34,7 @@ class Split:
     test: tuple[str, ...]
 
 
-def split_cases(data: LabelledData, config: FinetuningConfig) -> Split:
+def split_cases(data: "LabelledData", config: FinetuningConfig) -> Split:
     """Split a data set by its patients.
 
     The parts that the user's own file names stay. What it does not name is drawn by `split_seed`: test patients are
@@ -80,7 +82,7 @@ def _share(fraction: float, patients: Sequence[str]) -> int:
     return max(round(len(patients) * fraction), 1) if fraction else 0
 
 
-def _given(data: LabelledData) -> dict[str, list[str]]:
+def _given(data: "LabelledData") -> dict[str, list[str]]:
     """Return the patients of each part that the user's file names; those to split count as training."""
     parts: dict[str, str | None] = {}
     for case in data.cases:
@@ -98,7 +100,7 @@ def _given(data: LabelledData) -> dict[str, list[str]]:
     return {name: [patient for patient, part in parts.items() if (part or "training") == name] for name in _PARTS}
 
 
-def choose_labelled(split: Split, data: LabelledData, labels: str, seed: int) -> Split:
+def choose_labelled(split: Split, data: "LabelledData", labels: str, seed: int) -> Split:
     """Keep the labels of a few training patients; validation and test stay as they are.
 
     The patients are the first of an order drawn from the seed, so five are among ten. For a classification the order
@@ -129,7 +131,7 @@ def choose_labelled(split: Split, data: LabelledData, labels: str, seed: int) ->
     return Split(tuple(sorted(case.name for case in cases if case.patient in kept)), split.validation, split.test)
 
 
-def _stratified(order: Sequence[str], cases: Sequence[LabelledCase]) -> list[str]:
+def _stratified(order: Sequence[str], cases: "Sequence[LabelledCase]") -> list[str]:
     """Reorder patients so that every beginning holds each class: one of each first, then in proportion.
 
     A patient with images of several classes counts for the rarest.
@@ -152,7 +154,7 @@ def _stratified(order: Sequence[str], cases: Sequence[LabelledCase]) -> list[str
     return sorted(order, key=keys.__getitem__)  # stable: ties stay in the drawn order
 
 
-def check_split(split: Split, data: LabelledData) -> None:
+def check_split(split: Split, data: "LabelledData") -> None:
     """Refuse a split that names unknown cases, or a patient in two parts.
 
     Raises:
@@ -171,7 +173,7 @@ def check_split(split: Split, data: LabelledData) -> None:
                 )
 
 
-def count_split(split: Split, data: LabelledData) -> dict[str, dict[str, Any]]:
+def count_split(split: Split, data: "LabelledData") -> dict[str, dict[str, Any]]:
     """Return what each part holds: patients, cases, and for a classification the cases of each class.
 
     Example:

@@ -23,17 +23,9 @@ from modelsgenesis.configs import (
     SegmentationConfig,
     require_patch_size,
 )
-from modelsgenesis.data import (
-    LabelledData,
-    LabelledImages,
-    LabelledPatches,
-    PreparedCase,
-    class_weights,
-    data_contract,
-    require_label,
-    resize_or_crop,
-)
-from modelsgenesis.data.names import channel_order
+from modelsgenesis.data.augmentation import LabelledImages, LabelledPatches, class_weights
+from modelsgenesis.data.cases import LabelledData, PreparedCase, data_contract, require_label, resize_or_crop
+from modelsgenesis.data.finding import channel_order
 from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.inference.cases import other_channels
@@ -262,7 +254,7 @@ class SupervisedObjective(Objective):
     def criterion(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Return the loss of float32 logits."""
 
-    def loss(self, network: nn.Module, batch: Any) -> Tensor:
+    def loss(self, network: nn.Module, batch: Any, items: Sequence[int]) -> Tensor:
         """Return the loss of images [b, c, *patch] and what holds for them, as the dataset yields it."""
         image, truth = batch
         if self.frozen is not None:

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 
 from labelled_files import mask, picture, save, volume, write_csv
-from modelsgenesis.data import data_contract, prepare_case, read_labelled
+from modelsgenesis.data.cases import data_contract, prepare_case
+from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import DataError, ScanError
 
-RECIPES = Path(__file__).parents[3] / "docs" / "recipes"
+RECIPES = Path(__file__).parents[2] / "docs" / "recipes"
 
 
 @pytest.fixture
@@ -181,3 +182,29 @@ def test_the_candidates_of_luna16_are_cut_into_patches_by_the_example(tmp_path):
     assert patch.array.shape == (64, 64, 32)
     assert np.argwhere(patch.array == 300).tolist() == [[32, 32, 16]]
     np.testing.assert_allclose(patch.affine @ (32, 32, 16, 1), affine @ (*place, 1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "labels", "classes", "channels"),
+    [
+        ((16, 16), [[0], [2], [1]], [(0,), (2,), (1,)], 1),
+        ((16, 16, 3), [[0, 1], [1, 1], [0, 0]], [(1,), (0, 1), ()], 3),
+        ((6, 7, 8), [[0], [1], [1]], [(0,), (1,), (1,)], 1),
+    ],
+)
+def test_medmnist_becomes_images_and_a_table_by_the_example(tmp_path, shape, labels, classes, channels):
+    images, parts = np.random.default_rng(0).integers(0, 255, (3, *shape), np.uint8), ("train", "val", "test")
+    arrays = {f"{part}_images": images for part in parts} | {f"{part}_labels": np.array(labels) for part in parts}
+    np.savez(tmp_path / "x.npz", **arrays)
+    convert = runpy.run_path(str(RECIPES / "medmnist.py"))["convert"]
+    data = read_labelled(convert(tmp_path / "x.npz", tmp_path / "x"), modality="xray")
+    assert [case.classes for case in data.cases[:3]] == classes
+    assert [(case.name, case.part) for case in data.cases[::4]] == [
+        ("train_0", "training"),
+        ("val_1", "validation"),
+        ("test_2", "test"),
+    ]
+    assert len({case.patient for case in data.cases}) == 9
+    read = [image.read().array for image in data.cases[4].images]
+    assert len(read) == channels
+    np.testing.assert_array_equal(np.stack(read, axis=-1).squeeze(), images[1])

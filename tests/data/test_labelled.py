@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from labelled_files import AFFINE, mask, picture, save, volume, write_json
+from labelled_files import AFFINE, mask, picture, save, volume, write_csv, write_json
 from modelsgenesis.configs import CONTRACTS
-from modelsgenesis.data import PreparedCases, data_contract, find_scans, prepare_case, read_labelled
-from modelsgenesis.errors import DataError, ScanError
+from modelsgenesis.data import find_scans
+from modelsgenesis.data.cases import PreparedCases, data_contract, prepare_case
+from modelsgenesis.data.labelled import read_labelled
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError
 from recorded_notes import Notes
 
 BRAIN = {
@@ -24,7 +26,7 @@ TWO = {
 }
 
 
-def decathlon(folder, changes=None, channels=3):
+def several_channels(folder, changes=None, channels=3):
     """Two cases whose file holds the channels as its volumes."""
     training = []
     for index in range(2):
@@ -47,7 +49,7 @@ def nnunet(folder, description=TWO, channels=2):
 
 
 def test_channels_are_the_volumes_of_a_file_in_the_order_of_their_numbers(tmp_path):
-    data = read_labelled(decathlon(tmp_path), task="seg")
+    data = read_labelled(several_channels(tmp_path), task="seg")
     assert data.channels == ("FLAIR", "T1w", "T2w")
     assert (data.modality, data.dims, data.labels) == ("mri", 3, ("background", "edema", "tumour"))
     assert [image.index for image in data.cases[0].images] == [0, 1, 2]
@@ -114,7 +116,7 @@ def test_files_that_nnunet_lists_and_planes(tmp_path):
     assert (data_contract(data).dims, data_contract(data).orientation) == (2, None)
 
 
-@pytest.mark.parametrize("kind", [decathlon, nnunet])
+@pytest.mark.parametrize("kind", [several_channels, nnunet])
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -237,10 +239,10 @@ def test_class_folders_that_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: decathlon(folder, channels=2), r"brain_0\.nii\.gz.*2 was asked for"),
+        (lambda folder: several_channels(folder, channels=2), r"brain_0\.nii\.gz.*2 was asked for"),
         (
             lambda folder: save(
-                decathlon(folder) / "labelsTr" / "brain_0.nii.gz", mask(1, 4), AFFINE @ np.diag([-1, 1, 1, 1])
+                several_channels(folder) / "labelsTr" / "brain_0.nii.gz", mask(1, 4), AFFINE @ np.diag([-1, 1, 1, 1])
             ),
             r"labelsTr/brain_0\.nii\.gz: its affine is up to",
         ),
@@ -255,3 +257,46 @@ def test_channels_and_masks_that_do_not_lie_on_their_image_are_refused_by_name(t
     data = read_labelled(tmp_path)
     with pytest.raises(ScanError, match=message):
         prepare_case(data.cases[0], data, data_contract(data))
+
+
+def test_refuses_what_is_no_data_set(tmp_path, decathlon):
+    for name in ("nowhere", "a" * 5000, "a\0b"):
+        with pytest.raises(DataError, match=r"no such folder or file; expected a Decathlon"):
+            read_labelled(tmp_path / name)
+    with pytest.raises(DataError, match="check the path"):
+        read_labelled("~nobody-of-this-name/x")
+    (tmp_path / "x.txt").touch()
+    with pytest.raises(DataError, match=r"x\.txt: of no known layout, or empty; expected a Decathlon"):
+        read_labelled(tmp_path / "x.txt")
+    with pytest.raises(ConfigurationError, match="task: received 'det'; known are cls, seg"):
+        read_labelled(decathlon, task="det")
+    with pytest.raises(ConfigurationError, match="modality: received 'mr'; did you mean mri"):
+        read_labelled(decathlon, modality="mr")
+    with pytest.raises(DataError, match="Balls: its labels are for segmentation; classification was asked for"):
+        read_labelled(decathlon, task="cls")
+    for name in ("a", "b"):
+        write_csv(tmp_path / f"{name}.csv", ["image", "label"], [])
+    with pytest.raises(DataError, match=r"holds a\.csv and b\.csv; name the one to read"):
+        read_labelled(tmp_path)
+
+
+def test_the_modality_is_asked_for_or_said_or_told_by_values(decathlon, tmp_path):
+    assert read_labelled(decathlon).modality == "ct"
+    assert read_labelled(decathlon, modality="mri").modality == "mri"
+    for index in range(2):
+        save(tmp_path / f"i{index}.nii.gz", volume(index))
+        save(tmp_path / f"l{index}.nii.gz", mask(1))
+    training = [{"image": f"i{index}.nii.gz", "label": f"l{index}.nii.gz"} for index in range(2)]
+    write_json(tmp_path / "dataset.json", {"labels": {"0": "background", "1": "x"}, "training": training})
+    data = read_labelled(tmp_path)
+    assert data.modality == "mri"
+    assert data.notes[0].startswith("modality: mri (positive values in arbitrary units")
+
+
+def test_names_of_cases_are_unique(tmp_path):
+    for place in ("a", "b"):
+        save(tmp_path / place / "1.nii.gz", volume(0))
+    training = [{"image": f"{place}/1.nii.gz", "label": f"{place}/1.nii.gz"} for place in ("a", "b")]
+    write_json(tmp_path / "dataset.json", {"labels": {"0": "background"}, "training": training})
+    with pytest.raises(DataError, match="'1' names several cases"):
+        read_labelled(tmp_path)

@@ -1,21 +1,21 @@
-"""Whatever a table, a description, an archive or a mask holds, the only errors are this package's, in one line."""
+"""Whatever a table, a description or a mask holds, the only errors are this package's, in one line."""
 
 import json
 import time
 import tracemalloc
 import warnings
-import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from labelled_files import mask, picture, save, volume
-from modelsgenesis.data import data_contract, prepare_case, read_labelled, read_mask, scan_sources
-from modelsgenesis.data.names import find_patients, is_label_map
+from modelsgenesis.data import scan_sources
+from modelsgenesis.data.cases import data_contract, prepare_case, read_mask
+from modelsgenesis.data.finding import find_patients, is_label_map
+from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import GenesisError, printable
 
 many = pytest.mark.parametrize("count", [30, pytest.param(4000, marks=[pytest.mark.slow, pytest.mark.timeout(3000)])])
@@ -138,25 +138,6 @@ def test_descriptions_and_tables(folder, count, name, contents):
         use(folder / name)
 
     fuzz(count, contents, check)
-
-
-@many
-def test_damaged_archives(tmp_path, count):
-    """The archive itself is damaged, or an array in a sound one, which its checksum does not show."""
-    arrays = {"train_images": np.arange(128, dtype=np.uint8).reshape(2, 8, 8), "train_labels": np.eye(2, dtype=int)}
-    for name, array in arrays.items():
-        np.save(tmp_path / name, array)
-
-    def check(content):
-        outer, inner = content
-        with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
-            for name in arrays:
-                file.writestr(f"{name}.npy", inner((tmp_path / f"{name}.npy").read_bytes()))
-        (tmp_path / "x.npz").write_bytes(outer((tmp_path / "x.npz").read_bytes()))
-        data = read_labelled(tmp_path / "x.npz", modality="xray")
-        prepare_case(data.cases[0], data, data_contract(data))
-
-    fuzz(count, st.tuples(DAMAGE | st.just(bytes), DAMAGE | st.just(bytes)), check)
 
 
 @many

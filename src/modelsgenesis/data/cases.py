@@ -1,0 +1,458 @@
+"""Labelled cases and the data set that they make; reading, checking and preparing them."""
+
+import functools
+import glob
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from importlib import resources
+from itertools import product
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from modelsgenesis.configs import CONTRACTS, InputContract
+from modelsgenesis.data import images
+from modelsgenesis.data.finding import channel_order
+from modelsgenesis.data.preparation import interpolate, prepare, prepare_label
+from modelsgenesis.data.reading import read_volume, reader_of
+from modelsgenesis.data.volume import COLOUR, ScanReference, Volume, file_stem, spacing_of
+from modelsgenesis.errors import DataError, GenesisError, ScanError, ShapeError, printable
+from modelsgenesis.files import parsing, replacing, sha256_of
+from modelsgenesis.reporting import Reporter
+
+LabelledTask = Literal["segmentation", "classification"]
+Fit = Literal["auto", "resize", "crop"]
+
+_MOST_STRUCTURES = 255  # label maps are uint8, which keeps a case in a quarter of the memory of its image
+_APART = 0.1  # voxels; headers round, and a label so far off is still on the same voxel
+_ROUNDING = 1e-3  # distance to a whole number; scale factors and float16 leave less, an interpolation more
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileImage:
+    """A file, or one volume of a file that holds several, not looked into yet.
+
+    Attributes:
+        path: The file, or the folder of a DICOM series.
+        index: Which volume of the file; None where it holds one.
+    """
+
+    path: Path
+    index: int | None = None
+
+    def read(self) -> Volume:
+        """Read the voxels; see `read_volume`."""
+        return read_volume(self.path, self.index)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledCase:
+    """An image with what is known of it.
+
+    Attributes:
+        name: Unique in the data set; what a message and a prediction's file name call it.
+        patient: Whose it is; a split keeps all cases of a patient together.
+        images: One per channel.
+        mask: File of the label map of a segmentation, on the images' own grid.
+        classes: Indices of the classes that hold, for a classification; exactly one unless the data is multi-label.
+        part: `"training"`, `"validation"` or `"test"`, as the user's own file says; else None.
+    """
+
+    name: str
+    patient: str
+    images: tuple[FileImage | ScanReference, ...]
+    mask: Path | None = None
+    classes: tuple[int, ...] = ()
+    part: str | None = None
+
+    @property
+    def paths(self) -> list[Path]:
+        """Where its images and its mask lie."""
+        return [image.path for image in self.images] + ([self.mask] if self.mask else [])
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledData:
+    """A labelled data set.
+
+    Attributes:
+        name: What reports call it.
+        task: What its labels are for.
+        cases: Its images with labels.
+        labels: Class names, each once; the background first for a segmentation.
+        values: Values of each class in the mask files, for a segmentation.
+        others_are_background: Whether other values count as background; else they are an error.
+        multilabel: Whether several classes, or none, may hold for an image.
+        modality: As the data set says or its values tell, or None.
+        channels: What each image of a case shows.
+        dims: Axes of the images, 2 or 3.
+        notes: What reading decided for itself, such as the rule that tells the patients.
+
+    Raises:
+        DataError: The name of a case or, whatever its letters' case, of a class is given twice, or cannot be printed;
+            or there are too many structures.
+    """
+
+    name: str
+    task: LabelledTask
+    cases: tuple[LabelledCase, ...]
+    labels: tuple[str, ...]
+    values: tuple[tuple[int, ...], ...] = ()
+    others_are_background: bool = False
+    multilabel: bool = False
+    modality: str | None = None
+    channels: tuple[str, ...] = ("image",)
+    dims: Literal[2, 3] = 3
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        # A split, the tables and the digests know a case by its name alone; names of classes become columns of tables
+        # and parts of file names, some of which know no upper case.
+        for what, names in (("cases", [case.name for case in self.cases]), ("classes", self.labels)):
+            counts = Counter(name.casefold() if what == "classes" else name for name in names)
+            twice = [name for name in names if counts[name.casefold() if what == "classes" else name] > 1]
+            if twice:
+                raise DataError(f"{self.name}: {twice[0]!r} names several {what}; expected a different name for each")
+        if odd := [name for name in self.labels if printable(name) != name]:
+            raise DataError(f"{self.name}: {odd[0]!r} cannot be printed; expected the name of a class, in one line")
+        if self.task == "segmentation" and len(self.labels) > _MOST_STRUCTURES + 1:
+            raise DataError(
+                f"{self.name}: {len(self.labels) - 1} structures; expected at most {_MOST_STRUCTURES}: number the "
+                "kinds of objects and not each object"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PreparedCase:
+    """A labelled image in memory, as the network sees it.
+
+    Attributes:
+        name: Name of the case.
+        patient: Whose it is.
+        image: float32 [channels, *spatial].
+        label: Class indices on the prepared grid, uint8 [*spatial], for a segmentation.
+        classes: Indices of the classes that hold, for a classification.
+        digest: Digest of the voxels and labels as they were read, before any preparation.
+    """
+
+    name: str
+    patient: str
+    image: np.ndarray
+    label: np.ndarray | None = None  # uint8: a quarter of the image's memory
+    classes: tuple[int, ...] = ()
+    digest: str = ""
+
+
+def require_label(case: PreparedCase) -> np.ndarray:
+    """Return the label of a case that has one.
+
+    Raises:
+        DataError: It has none.
+    """
+    if case.label is None:
+        raise DataError(f"{case.name}: has no mask; expected a case of a segmentation")
+    return case.label
+
+
+def data_contract(data: LabelledData) -> InputContract:
+    """Return the default contract of a data set's modality, with its dimensions and channels.
+
+    Raises:
+        DataError: The modality is not known.
+
+    Example:
+        data_contract(read_labelled("Task04_Hippocampus")).intensity  # 'percentiles'
+    """
+    if data.modality not in CONTRACTS:
+        raise DataError(
+            f"{data.name}: the modality is unknown; name it with --modality: {', '.join(sorted(CONTRACTS))}"
+        )
+    contract = CONTRACTS[data.modality]
+    return contract.override(dims=data.dims, orientation="RAS" if data.dims == 3 else None, channels=data.channels)
+
+
+def sample_folder() -> Path:
+    """Return the folder of the embedded scans."""
+    return Path(str(resources.files("modelsgenesis"))) / "sample"
+
+
+def sample_data() -> LabelledData:
+    """Return the embedded sample: two patients of TotalSegmentator's test files with three organs.
+
+    The scans are at 3 mm; a model drew the labels, not people. One patient is an abdominal slab of 13 slices.
+    """
+    organs = {"background": (0,), "liver": (5,), "spleen": (1,), "back muscles": (86, 87)}
+    labels, scans = sample_folder() / "labels", sorted((sample_folder() / "images").iterdir())
+    scans = [scan for scan in scans if (labels / scan.name).exists()]
+    return LabelledData(
+        name="embedded sample of CT",
+        task="segmentation",
+        cases=tuple(
+            LabelledCase(name=name, patient=name, images=(FileImage(path=scan),), mask=labels / scan.name, part=part)
+            for name, scan, part in zip(map(file_stem, scans), scans, ("training", "test"), strict=True)
+        ),
+        labels=tuple(organs),
+        values=tuple(organs.values()),
+        others_are_background=True,  # the 100 other structures of TotalSegmentator
+        modality="ct",
+        notes=("the data is the embedded sample of two CT patients, which proves nothing",),
+    )
+
+
+def digest_files(data: LabelledData, names: Iterable[str]) -> dict[str, str]:
+    """Return a digest of the files and classes of each case, by which a change is told without preparing any of them.
+
+    Args:
+        data: The data set.
+        names: Of the cases.
+    """
+    wanted, known = set(names), functools.cache(sha256_of)  # a file may hold many cases
+    digests: dict[str, str] = {}
+    for case in data.cases:
+        if case.name not in wanted:
+            continue
+        files: list[Path] = []
+        for path in case.paths:
+            if path.is_dir():  # a DICOM series
+                files += sorted(path.iterdir())
+            elif path.suffix.lower() in (".hdr", ".mhd", ".nhdr"):  # a header, whose voxels lie beside it
+                files += sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
+            else:
+                files.append(path)
+        told = "".join([*(known(file) for file in files if file.is_file()), repr(case.classes)])
+        digests[case.name] = hashlib.sha256(told.encode()).hexdigest()[:16]
+    return digests
+
+
+def check_same_grid(image: Volume, other: Volume) -> None:
+    """Refuse a label, or another channel, that does not lie on its image.
+
+    Orientation, spacing and position are compared by where the corners lie, within a tenth of a voxel.
+
+    Raises:
+        ScanError: Shapes or places differ.
+    """
+    shape = image.array.shape
+    if shape != other.array.shape:
+        raise ScanError(f"{other.source}: shape {other.array.shape} is not the {shape} of its image {image.source}")
+    if not (image.has_spacing and other.has_spacing):
+        return
+    corners = np.array([(*corner, *(0,) * (3 - len(shape)), 1) for corner in product(*((0, n - 1) for n in shape))])
+    apart = np.linalg.norm(corners @ (image.affine - other.affine).T, axis=1).max()
+    if not apart <= _APART * min(spacing_of(image.affine, len(shape))):  # so that NaN is refused too
+        raise ScanError(
+            f"{other.source}: its affine is up to {apart:.3g} mm away from its image's, {image.source}; bring "
+            "both to one grid"
+        )
+
+
+def read_mask(path: Path) -> Volume:
+    """Read a label map: whole numbers of structures; the indices of an image with a palette.
+
+    Labels are names and not amounts: 0.99999 is a 1 that a scale factor changed, and is rounded; 0.5, made by
+    interpolation between two structures, is not a label.
+
+    Raises:
+        ScanError: It is a picture in colour, with an alpha channel or of a format that changes numbers, or it cannot be
+            read, or a value is farther than 0.001 from a whole number, not finite, or too large.
+    """
+    picture = reader_of(path) == "images"
+    mask = images.read_labels(path) if picture else read_volume(path)
+    if COLOUR in mask.notes:
+        raise ScanError(f"{path}: is in colour; expected one channel of the numbers of structures")
+    if mask.array.dtype.kind != "f":
+        return mask
+    with np.errstate(all="ignore"):
+        whole = np.rint(mask.array)
+        bad = mask.array[~((abs(mask.array - whole) <= _ROUNDING) & (abs(whole) < 2.0**31))]
+    if bad.size:
+        raise ScanError(
+            f"{path}: {bad.size} voxels are not labels, such as {bad[0]:g}; expected whole numbers: save the mask as "
+            "integers, and resample it by the nearest neighbour"
+        )
+    return replace(mask, array=whole.astype(np.int32))
+
+
+def label_indices(values: np.ndarray, data: LabelledData, source: str) -> np.ndarray:
+    """Turn the values of a label file into class indices.
+
+    Args:
+        values: [*spatial], integers; see `read_mask`.
+        data: The data set, which tells the values of each class.
+        source: What a message calls it.
+
+    Returns:
+        uint8 [*spatial], 0 for the background.
+
+    Raises:
+        ScanError: A value is none of the data set's labels.
+    """
+    index = {value: number for number, group in enumerate(data.values) for value in group}
+    found = np.unique(values).tolist()
+    unknown = [value for value in found if value not in index]
+    if unknown and not data.others_are_background:
+        raise ScanError(f"{source}: label values {unknown[:5]} are not among {sorted(index)} of the data set")
+    # Value by value: a mask holds few, and looking up each voxel would sort or copy the volume.
+    indices = np.zeros(values.shape, np.uint8)
+    for value in found:
+        if index.get(value, 0):
+            indices[values == value] = index[value]
+    return indices
+
+
+def prepare_case(
+    case: LabelledCase,
+    data: LabelledData,
+    contract: InputContract,
+    *,
+    size: tuple[int, ...] | None = None,
+    fit: Fit = "auto",
+) -> PreparedCase:
+    """Read and prepare the channels of a case, each on its own, and its mask.
+
+    Args:
+        case: What to read.
+        data: The data set that it belongs to.
+        contract: How images are prepared.
+        size: Sides that an image to classify is brought to at once, which saves memory; see `resize_or_crop`.
+        fit: How it is brought to them.
+
+    Raises:
+        ScanError: A file cannot be read or used, the channels or the mask are on another grid, or the mask has
+            unknown values.
+    """
+    # The contract of weights has the order of their channels, which may be another than the data's.
+    order = channel_order(data.channels, contract.channels) or range(len(case.images))
+    scans = [case.images[index].read() for index in order]
+    for other in scans[1:]:
+        check_same_grid(scans[0], other)
+    label, read = None, list(scans)
+    if case.mask is not None:
+        mask = read_mask(case.mask)
+        check_same_grid(scans[0], mask)
+        # On the scan's very affine, from which the label's may differ by rounding: both get the same prepared grid.
+        mask = replace(scans[0], array=label_indices(mask.array, data, str(case.mask)))
+        label = prepare_label(mask, contract).array
+        read.append(mask)
+    digest = hashlib.blake2b(repr(case.classes).encode(), digest_size=10)
+    for volume in read:
+        digest.update(repr((volume.array.shape, volume.array.dtype.str, volume.affine.tolist())).encode())
+        digest.update(volume.array.ravel(order="K").data)  # as it lies in memory: no copy of a volume
+    prepared = [prepare(scan, contract).array for scan in scans]
+    image = prepared[0][None] if len(prepared) == 1 else np.stack(prepared)  # of one channel without a copy
+    if data.task == "classification" and size is not None:
+        image = resize_or_crop(image, size, fit)
+    known: dict[str, Any] = {"name": case.name, "patient": case.patient, "classes": case.classes}
+    return PreparedCase(image=image, label=label, digest=digest.hexdigest(), **known)
+
+
+def resize_or_crop(image: np.ndarray, size: tuple[int, ...], fit: Fit = "auto") -> np.ndarray:
+    """Bring an image to a size.
+
+    Args:
+        image: float32 [channels, *spatial].
+        size: [*sides].
+        fit: `"resize"` interpolates linearly and averages where it shrinks; `"crop"` cuts or pads with the lowest
+            value around the centre; `"auto"` resizes planes and crops volumes, whose voxels have a size in mm.
+
+    Returns:
+        float32 [channels, *size]; the image itself where it has the size.
+
+    Raises:
+        ShapeError: The image has other axes than the size.
+
+    Example:
+        >>> resize_or_crop(np.ones((1, 256, 200), np.float32), (128, 128)).shape
+        (1, 128, 128)
+    """
+    if image.ndim != len(size) + 1:
+        raise ShapeError(f"image of shape {image.shape}: expected [channels, {len(size)} spatial axes]")
+    if image.shape[1:] == size:
+        return image
+    given, wanted = np.array(image.shape[1:]), np.array(size)
+    if fit == "resize" or (fit == "auto" and len(size) == 2):
+        return interpolate(image, size, tuple(given / wanted))
+    # What is too long is cut and what is too short is padded, as much before as behind.
+    first, missing = np.maximum(given - wanted, 0) // 2, np.maximum(wanted - given, 0)
+    inside = tuple(slice(start, start + side) for start, side in zip(first, size, strict=True))
+    padding = [(0, 0), *zip(missing // 2, (missing + 1) // 2, strict=True)]
+    return np.pad(image[(slice(None), *inside)], padding, constant_values=image.min())
+
+
+class PreparedCases:
+    """The cases of a data set, each prepared once: kept in memory, or mapped from a folder that runs share.
+
+    Args:
+        data: The data set.
+        size: Sides that images to classify are brought to at once; None keeps their own.
+        fit: How they are brought to them.
+        strict: A bad case is an error instead of being skipped.
+        folder: Where prepared cases are written, and found by later runs and by other processes: their arrays are
+            mapped, so that several processes share one copy. None keeps them in the memory of this process.
+    """
+
+    def __init__(
+        self,
+        data: LabelledData,
+        *,
+        size: tuple[int, ...] | None = None,
+        fit: Fit = "auto",
+        strict: bool = False,
+        folder: str | Path | None = None,
+    ) -> None:
+        self.data, self.strict, self.folder = data, strict, None if folder is None else Path(folder)
+        self.options: dict[str, Any] = {"size": size, "fit": fit}
+        self._skipped: set[str] = set()
+        self._listed = {case.name: case for case in data.cases}
+        self._known: dict[tuple[InputContract, str], PreparedCase] = {}
+
+    def get(self, names: Sequence[str], contract: InputContract, reporter: Reporter) -> list[PreparedCase]:
+        """Return the cases of these names that can be used, prepared by a contract; the others are notes.
+
+        Raises:
+            DataError: There are names, and none of their cases can be used.
+            ScanError: A case cannot be used and `strict` is set.
+        """
+        for name in names:
+            if (contract, name) in self._known or name in self._skipped:
+                continue
+            try:
+                self._known[contract, name] = self._prepare(self._listed[name], contract)
+            except GenesisError as error:
+                if self.strict:
+                    raise
+                self._skipped.add(name)  # so that folds say it once
+                reporter.note(f"skipped {name}: {error}")
+        found = [self._known[contract, name] for name in names if name not in self._skipped]
+        if names and not found:
+            raise DataError(f"{self.data.name}: none of {len(names)} cases is usable, such as {names[0]}; see above")
+        return found
+
+    def _prepare(self, case: LabelledCase, contract: InputContract) -> PreparedCase:
+        """Return a case, from the folder where it is there."""
+        if self.folder is None:
+            return prepare_case(case, self.data, contract, **self.options)
+        # Its name changes with the files, by size and time, and with how they are prepared; not by a digest of the
+        # content, for which each file would have to be read again at every start.
+        states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in case.paths]
+        data, indices = self.data, [image.index for image in case.images]
+        how = (data.task, data.values, data.others_are_background, data.channels, contract.to_dict(), self.options)
+        key = hashlib.blake2b(repr((states, indices, case.classes, how)).encode(), digest_size=16).hexdigest()
+        path = self.folder / f"{key}.pt"
+        if not path.exists():
+            made = prepare_case(case, self.data, contract, **self.options)
+            arrays = {"image": made.image, "label": np.empty(0) if made.label is None else made.label}
+            # Tensors and text alone, which load without running code.
+            tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+            with replacing(path, DataError) as temporary:
+                torch.save({**tensors, "digest": made.digest}, temporary)
+        with parsing(path, DataError, remedy="delete it, and it is made again"):
+            # Mapped copy-on-write: what a transform changes in place stays private to its process.
+            stored = torch.load(path, mmap=True, weights_only=True)
+            image, label, digest = stored["image"].numpy(), stored["label"].numpy(), stored["digest"]
+        known: dict[str, Any] = {"name": case.name, "patient": case.patient, "classes": case.classes, "digest": digest}
+        return PreparedCase(image=image, label=None if case.mask is None else label, **known)

@@ -1,0 +1,373 @@
+"""Reading labelled data sets: a layout is a function from its file or folder to `LabelledData`, named in `_read`."""
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from modelsgenesis.configs import CONTRACTS
+from modelsgenesis.data import dataset_json
+from modelsgenesis.data.cases import FileImage as FileImage
+from modelsgenesis.data.cases import LabelledCase as LabelledCase
+from modelsgenesis.data.cases import LabelledData as LabelledData
+from modelsgenesis.data.cases import LabelledTask, read_mask
+from modelsgenesis.data.cases import data_contract as data_contract
+from modelsgenesis.data.cases import prepare_case as prepare_case
+from modelsgenesis.data.finding import (
+    OWN_PATIENT,
+    class_order,
+    find_patients,
+    is_leftover,
+    modality_of,
+    part_of,
+    require_part,
+    scan_sources,
+    skipped_notes,
+    unique_names,
+)
+from modelsgenesis.data.reading import choose_contract
+from modelsgenesis.data.volume import ScanReference, SkippedScan
+from modelsgenesis.errors import ConfigurationError, DataError, did_you_mean, printable
+from modelsgenesis.files import parsing, read_text
+
+_TASKS: dict[str, LabelledTask] = {"seg": "segmentation", "cls": "classification"}
+_LAYOUTS = "expected a Decathlon or nnU-Net dataset.json, a CSV with a column image, or one folder per class"
+_LABEL_FOLDERS = {"label", "labels", "mask", "masks", "seg", "segmentation", "segmentations"}
+_LOOKED_AT = 8  # images whose headers and values tell dimensions and modality
+_COLUMNS = ("image", "label", "mask", "patient", "split")
+_LIMIT = 1 << 28  # bytes of a table
+
+
+def find_task(task: str) -> LabelledTask:
+    """Return the task by its long or short name.
+
+    Raises:
+        ConfigurationError: It is unknown.
+
+    Example:
+        >>> find_task("seg")
+        'segmentation'
+    """
+    for short, long in _TASKS.items():
+        if task in (short, long):
+            return long
+    raise ConfigurationError(f"task: received {task!r}; {did_you_mean(task, _TASKS)}")
+
+
+def read_labelled(
+    source: str | Path,
+    *,
+    task: str | None = None,
+    modality: str | None = None,
+    patient_pattern: str | None = None,
+) -> LabelledData:
+    r"""Read a labelled data set, in whichever of the known layouts it is.
+
+    Args:
+        source: A Decathlon or nnU-Net folder or its `dataset.json`; a CSV of images with labels, or its folder; or a
+            folder with one folder of images per class.
+        task: `"seg"` or `"cls"`; None takes what the data is for.
+        modality: What the images are; None takes what the data set says or its values tell.
+        patient_pattern: A regular expression on a file's name, else its path, whose first group is the patient, such
+            as `(\d+)_`.
+
+    Returns:
+        The data set; its `notes` say what was decided for it.
+
+    Raises:
+        DataError: The layout is not known, or the data set cannot be used, or is for another task.
+        ConfigurationError: Task, modality or pattern cannot be.
+        ScanError: A file that tells structures, dimensions or modality cannot be read.
+
+    Example:
+        data = read_labelled("Task04_Hippocampus")
+        len(data.cases), data.labels  # 195, ('background', 'Anterior', 'Posterior')
+    """
+    wanted = None if task is None else find_task(task)
+    if modality is not None and modality not in CONTRACTS:
+        raise ConfigurationError(f"modality: received {modality!r}; {did_you_mean(modality, CONTRACTS)}")
+    with parsing(source, DataError, what="as labelled data", remedy="check the path"):
+        data = _read(Path(source).expanduser(), patient_pattern)
+    if wanted not in (None, data.task):
+        raise DataError(f"{data.name}: its labels are for {data.task}; {wanted} was asked for")
+    notes = tuple(map(printable, data.notes))
+    return _described(replace(data, notes=notes), modality)
+
+
+def _read(path: Path, pattern: str | None) -> LabelledData:
+    """Read by the ending of a file, or by what a folder holds."""
+    if not dataset_json.is_there(path):
+        raise DataError(f"{path}: no such folder or file; {_LAYOUTS}")
+    inside = sorted(one for one in path.iterdir() if not one.name.startswith(".")) if path.is_dir() else []
+    listed = [one for one in inside if one.name == dataset_json.NAME]
+    tables = listed or [one for one in inside if one.suffix.lower() == ".csv"] or [path]
+    if len(tables) > 1:
+        raise DataError(f"{path}: holds {tables[0].name} and {tables[1].name}; name the one to read")
+    # A folder without a table of its own is one of classes.
+    if tables == [path] and any(one.is_dir() for one in inside):
+        return _read_folders(path, pattern)
+    match tables[0].suffix.lower():
+        case ".json":
+            return _read_listed(tables[0], pattern)
+        case ".csv":
+            return _read_table(tables[0], pattern)
+    raise DataError(f"{path}: of no known layout, or empty; {_LAYOUTS}")
+
+
+def _described(data: LabelledData, modality: str | None) -> LabelledData:
+    """Add dimensions and modality where headers and values tell them."""
+    scans: list[ScanReference] = []
+    # Spread over the whole set: the first cases may all come from one scanner.
+    for index in np.linspace(0, len(data.cases) - 1, _LOOKED_AT).round().astype(int):
+        image = data.cases[index].images[0]
+        found = [image] if isinstance(image, ScanReference) else scan_sources(image.path)[0][image.index or 0 :]
+        scans += found[:1]  # what is not there or cannot be read, preparation refuses
+    axes = {len(scan.shape) for scan in scans}
+    if len(axes) > 1:
+        raise DataError(f"{data.name}: planes and volumes in one set; keep them apart")
+    data = replace(data, dims=2 if axes == {2} else 3, modality=modality or data.modality)
+    if data.modality is None and scans:
+        try:
+            contract, why = choose_contract(scans)
+        except DataError:
+            return data  # whoever needs the modality asks for it; see `data_contract`
+        return replace(data, modality=contract.modality, notes=(*data.notes, why))
+    return data
+
+
+def _require_files(path: Path, files: Iterable[Path | None]) -> None:
+    missing = [file for file in files if file and not dataset_json.is_there(file)]
+    if missing:
+        raise DataError(f"{path}: lists {len(missing)} files that are not there, such as {missing[0]}")
+
+
+def _read_listed(path: Path, pattern: str | None) -> LabelledData:
+    """Read the data set that a `dataset.json` describes, the Decathlon's or nnU-Net's.
+
+    Where a file holds several channels they are its volumes, as in the Decathlon; else each channel has a file.
+
+    Args:
+        path: The `dataset.json`.
+        pattern: Regular expression of the patient in a case's name; see `find_patients`.
+
+    Raises:
+        DataError: It cannot be read, describes something else, or a case lacks a file, a channel or a label map.
+    """
+    described = dataset_json.read_description(path)
+    if described is None or not described.training:
+        raise DataError(
+            f"{path}: no training cases; expected a list of them, or label maps in labelsTr with its file_ending"
+        )
+    listed, structures, channels = described.training, described.structures(), described.channels or ("image",)
+    for case in listed:
+        if case.mask is None or len(case.images) not in (1, len(channels)):
+            given = f"{len(case.images)} images and {'a' if case.mask else 'no'} label map"
+            raise DataError(f"{path}: {case.name} has {given}; expected {len(channels)} channels and a label map")
+    _require_files(path, chain.from_iterable((*case.images, case.mask) for case in listed))
+    # By the name of the case: with a file per channel that of the first would have the channel's number in it.
+    patients, rule = find_patients([case.images[0].with_name(f"{case.name}.nii") for case in listed], pattern)
+    notes = [] if rule == OWN_PATIENT else [rule]
+    count = described.content.get("numTraining")
+    if isinstance(count, int) and count != len(listed):
+        notes.append(f"{path.name} says {count} training cases, {len(listed)} were found")
+    cases = []
+    for case, patient in zip(listed, patients, strict=True):
+        images = [FileImage(path=image) for image in case.images]
+        if len(images) < len(channels):  # one file, whose volumes they are
+            images = [FileImage(path=case.images[0], index=index) for index in range(len(channels))]
+        cases.append(LabelledCase(name=case.name, patient=patient, images=tuple(images), mask=case.mask))
+    return LabelledData(
+        name=described.name,
+        task="segmentation",
+        cases=tuple(cases),
+        labels=tuple(structures.values()),
+        values=tuple((value,) for value in structures),
+        modality=modality_of(channels),
+        channels=channels,
+        notes=tuple(notes),
+    )
+
+
+def _read_folders(folder: Path, pattern: str | None) -> LabelledData:
+    """Read a folder of classes, or folders `train`, `val`, `test` of classes.
+
+    Args:
+        folder: Holds one folder per class; those without an image, and those of label maps, are skipped with a note.
+        pattern: Regular expression of the patient in a file's name; by default the patient of DICOM, else see
+            `find_patients`.
+
+    Raises:
+        DataError: There is one class alone, or a class whose images cannot be read.
+    """
+    found, skipped = [], []
+    for part, place in _class_folders(folder):
+        # Masks beside the classes, and what macOS and Windows leave in archives, are not a class of their own.
+        kept = not is_leftover(place.name) and place.name.lower() not in _LABEL_FOLDERS
+        scans, others = scan_sources(place) if kept else ([], [])
+        bad = [one for one in others if one.bad]
+        # An unreadable image is skipped, but a class that vanishes silently would be another task.
+        if bad and not scans:
+            raise DataError(f"{place}: no image of this class can be used: {bad[0].source}: {bad[0].reason}")
+        if not scans:
+            reason = "holds no images or labels alone, so not a class"
+            others = [SkippedScan(source=str(place), reason=reason, bad=False)]
+        found += [(part, place.name, scan) for scan in scans]
+        skipped += others
+    names, scans = [name for _, name, _ in found], [scan for *_, scan in found]
+    labels, paths = class_order(names), [scan.path for scan in scans]
+    if len(labels) < 2:
+        alone = ", ".join(labels) or "no class"
+        raise DataError(
+            f"{folder}: images of {alone} alone; expected one folder per class, two or more; masks need a CSV"
+        )
+    # The patient of DICOM is known; the names of its files are numbers that tell nothing.
+    patients, rule = [scan.group for scan in scans], "patients by the tags of DICOM"
+    if pattern is not None or any(scan.format != "DICOM" for scan in scans):
+        patients, rule = find_patients(paths, pattern, classes=names)
+    cases = []
+    for stem, patient, (part, name, scan) in zip(unique_names(paths, folder), patients, found, strict=True):
+        case = stem if scan.index is None else f"{stem}[{scan.index}]"
+        cases.append(LabelledCase(name=case, patient=patient, images=(scan,), classes=(labels.index(name),), part=part))
+    return LabelledData(
+        name=folder.resolve().name,
+        task="classification",
+        cases=tuple(cases),
+        labels=labels,
+        notes=(f"warning: {rule}" if rule == OWN_PATIENT else rule, *skipped_notes(skipped)),
+    )
+
+
+def _class_folders(folder: Path) -> list[tuple[str | None, Path]]:
+    """Return part and folder of each class; what an archive of a Mac leaves beside parts is not one."""
+    inner = sorted(place for place in folder.iterdir() if place.is_dir() and not place.name.startswith("."))
+    parts = [place for place in inner if not is_leftover(place.name)]
+    if parts and all(part_of(place.name) for place in parts):
+        return [(part_of(place.name), last) for place in parts for _, last in _class_folders(place)]
+    return [(None, place) for place in inner]
+
+
+def _read_table(path: Path, pattern: str | None) -> LabelledData:
+    """Read a CSV with an image per line.
+
+    Fields are separated by commas, semicolons or tabs; the names of the columns are taken without case and blanks.
+    The column `image` holds a file, several channels separated by `;`. With a column `mask` it is a segmentation:
+    `label` then names the structure of mask value 1, several separated by `;` those of 1, 2, …; without names the
+    values of the masks are looked up. Else `label` is the name of a class, several separated by `;` where several may
+    hold.
+
+    Args:
+        path: The CSV, in UTF-8.
+        pattern: Regular expression of the patient in the name of the first image.
+
+    Raises:
+        DataError: It cannot be read, or lacks a column, a file, or a field of a line; or lines do not fit together.
+        ScanError: A mask whose values are looked up cannot be used.
+    """
+    rows = _rows(path)
+    segmentation, columns = "mask" in rows[0], list(rows[0])
+    if missing := {"image", "mask" if segmentation else "label"} - set(columns):
+        raise DataError(f"{path}: no column {', '.join(sorted(missing))}; its columns are {', '.join(columns)}")
+    files = [[path.parent / name for name in _split(row["image"])] for row in rows]
+    masks = [path.parent / row["mask"] if segmentation else None for row in rows]
+    for number, (row, channels) in enumerate(zip(rows, files, strict=True), start=2):
+        if empty := [name for name in ("image", "mask", "patient") if row.get(name) == ""]:
+            raise DataError(f"{path}: line {number} has no {empty[0]}")
+        if len(channels) != len(files[0]):
+            raise DataError(
+                f"{path}: line {number} has {len(channels)} channels; expected {len(files[0])} as in line 2"
+            )
+    _require_files(path, chain(*files, masks))
+    if segmentation:
+        values, labels = _structures(path, rows)
+        classes = [()] * len(rows)
+    else:
+        (labels, classes), values = _classes(path, rows), ()
+    first, count = [channels[0] for channels in files], len(files[0])
+    patients, notes = [row.get("patient", "") for row in rows], []
+    if pattern is not None or "patient" not in columns:
+        patients, rule = find_patients(first, pattern, classes=classes)
+        notes.append(rule)
+    if unknown := [name for name in columns if name not in _COLUMNS]:
+        notes.append(f"columns not used: {', '.join(unknown)}")
+    names = unique_names(first, path.parent)
+    return LabelledData(
+        name=path.stem,
+        task="segmentation" if segmentation else "classification",
+        cases=tuple(
+            LabelledCase(
+                name=names[number],
+                patient=patients[number],
+                images=tuple(FileImage(path=file) for file in files[number]),
+                mask=masks[number],
+                classes=classes[number],
+                part=require_part(row.get("split", ""), str(path)),
+            )
+            for number, row in enumerate(rows)
+        ),
+        labels=labels,
+        values=tuple((value,) for value in values),
+        multilabel=not segmentation and any(len(held) != 1 for held in classes),
+        channels=("image",) if count == 1 else tuple(f"channel {number}" for number in range(count)),
+        notes=tuple(notes),
+    )
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    """Return the lines of a table by the names of its columns."""
+    text = read_text(path, DataError, _LIMIT)
+    # By the header alone, whose names hold no separators, unlike labels and file names.
+    header = next(iter(text.splitlines()), "")
+    separator = next((sign for sign in ",;\t" if sign in header), ",")
+    with parsing(path, DataError, what="as a CSV", remedy="expected a header, and one line per image"):
+        columns, *lines = filter(None, csv.reader(io.StringIO(text, ""), delimiter=separator, skipinitialspace=True))
+        columns = [name.strip().lower() for name in columns]
+        named = [name for name in columns if name]
+        # Two columns of one name would overwrite one another without a word.
+        if "\0" in text or not lines or len(set(named)) < len(named):
+            raise ValueError("it holds NULs, a column twice, or no line")
+        for number, line in enumerate(lines, start=2):
+            if len(line) != len(columns):
+                raise ValueError(f"line {number} has {len(line)} fields and the header {len(columns)}")
+    return [dict(zip(columns, map(str.strip, line), strict=True)) for line in lines]
+
+
+def _split(cell: str) -> list[str]:
+    return [name.strip() for name in cell.split(";")]
+
+
+def _classes(path: Path, rows: Sequence[dict[str, str]]) -> tuple[tuple[str, ...], list[tuple[int, ...]]]:
+    """Return the names of the classes and the classes of each line; no name means none where several may hold."""
+    held = [[name for name in _split(row["label"]) if name] for row in rows]
+    # An empty cell is an omission where classes exclude each other, and "none of them" where several may hold.
+    if [] in held and not any(len(names) > 1 for names in held):
+        raise DataError(f"{path}: line {held.index([]) + 2} has no label")
+    labels = class_order([name for names in held for name in names])
+    index = {name: position for position, name in enumerate(labels)}
+    return labels, [tuple(sorted({index[name] for name in names})) for names in held]
+
+
+def _structures(path: Path, rows: Sequence[dict[str, str]]) -> tuple[tuple[int, ...], tuple[str, ...]]:
+    """Return the values and names of the background and the structures."""
+    named = sorted({row.get("label", "") for row in rows} - {""})
+    names = _split(named[0]) if named else []
+    if len(named) > 1 or "" in names:
+        raise DataError(
+            f"{path}: with masks, label names the structures of the values 1, 2, … and is the same in every line; "
+            f"received {' and '.join(map(repr, named[:2]))}"
+        )
+    if named:
+        return tuple(range(len(names) + 1)), ("background", *names)
+    found = {0}  # the background, even where no voxel is left over for it
+    for mask in dict.fromkeys(path.parent / row["mask"] for row in rows):
+        found |= set(np.unique(read_mask(mask).array).tolist())
+        if min(found) < 0:
+            raise DataError(
+                f"{mask}: holds {min(found)}; expected 0 for the background and numbers above for structures: set "
+                "voxels that nobody labelled to 0"
+            )
+    values = tuple(sorted(found))
+    return values, ("background", *map(str, values[1:]))

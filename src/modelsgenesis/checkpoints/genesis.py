@@ -22,6 +22,7 @@ from modelsgenesis.configs import (
     ResidualUNetConfig,
     UNetConfig,
 )
+from modelsgenesis.errors import some
 
 Weights = Mapping[str, Tensor]
 

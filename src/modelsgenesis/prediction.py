@@ -158,9 +158,7 @@ def predict_all(
     reporter = reporter or Reporter()
     ensemble = load_ensemble(model, config, device, token=token, reporter=reporter)
     segments = ensemble.task == "segmentation"
-    cases, skipped = find_cases(source, ensemble.channels, single=single)
-    for warning in dict.fromkeys(case.warning for case in cases if case.warning):
-        reporter.note(f"warning: {warning}")
+    cases, skipped = find_cases(source, ensemble.channels, single=single, reporter=reporter)
     many = len(cases) + sum(scan.bad for scan in skipped) > 1
     # Nothing is computed before every path is known to be free: hours of work must not end at a full name.
     target = None if output is None else Path(output)

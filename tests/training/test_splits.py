@@ -1,4 +1,5 @@
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -108,7 +109,7 @@ def test_few_labels_are_among_more_and_leave_the_other_parts():
     few = {count: choose_labelled(whole, data, count, seed=0) for count in ("1%", "2", "5", "50%", "10")}
     sets = [set(split.training) for split in (*few.values(), whole)]
     assert [len(names) for names in sets] == [1, 2, 5, 7, 10, 14]
-    assert all(small < large for small, large in itertools.pairwise(sets))
+    assert all(small < large for small, large in pairwise(sets))
     assert {(split.validation, split.test) for split in few.values()} == {(whole.validation, whole.test)}
     assert choose_labelled(whole, data, "10", seed=1) != few["10"]
     assert split_cases(data, SegmentationConfig(labelled_patients="5")) == few["5"]

@@ -273,7 +273,7 @@ def _compare_with_card(card: ModelCard, folder: Path) -> None:
 
 def _get_bundle(target: Target, there: Container[str], get: Callable[..., Path]) -> Path:
     """Get a bundle; the configuration first, since it says how large the weights can be."""
-    from modelsgenesis.networks import build_on_meta
+    from modelsgenesis.networks import build_network
 
     weights = PurePosixPath(target.card.source.file if target.card else WEIGHTS_NAME)
     config_name, card_name = (str(weights.with_name(name)) for name in (CONFIG_NAME, CARD_NAME))
@@ -285,7 +285,7 @@ def _get_bundle(target: Target, there: Container[str], get: Callable[..., Path])
         raise CheckpointError(f"{target.repository}: holds no bundle of this package {what}{hint}")
     config = get(config_name, _SMALL)
     with parsing(config, CheckpointError, what="as a network"):
-        tensors = build_on_meta(read_config(config.parent).network).state_dict().values()
+        tensors = build_network(read_config(config.parent).network, "meta").state_dict().values()
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     get(str(weights), size + _SMALL, pin=target.pin)  # with room for the header of the file
     if card_name in there:

@@ -31,7 +31,7 @@ WAYS = {
 def chosen(arguments: argparse.Namespace) -> list:
     """Return the cases to predict."""
     from modelsgenesis.data.labelled import read_labelled
-    from modelsgenesis.training import read_split
+    from modelsgenesis.training.splits import read_split
 
     cases = read_labelled(arguments.data, modality=arguments.modality).cases
     if arguments.split:
@@ -61,7 +61,7 @@ def compare(folder: Path, first: Path, arguments: argparse.Namespace) -> str:
 
     import modelsgenesis
     from modelsgenesis.evaluation import MeasuringOptions, read_table
-    from modelsgenesis.training import Split
+    from modelsgenesis.training.splits import Split
 
     if (first / "predictions.csv").exists():
         labels = list(json.loads((first / "predictions.json").read_text())["labels"].values())

@@ -13,7 +13,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,9 @@ from modelsgenesis.data.cases import sample_folder
 from modelsgenesis.hardware import Hardware, choose_hardware, computes_bfloat16
 from modelsgenesis.networks import build_network
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.memory import peak_memory
-from modelsgenesis.training.optim import Optimization
+from modelsgenesis.training.planning import peak_memory
 from modelsgenesis.training.restoration import Restoration
-from modelsgenesis.training.sampler import start_loader
+from modelsgenesis.training.steps import Optimization, load_batches
 
 AIM = 3.5
 Step = Callable[[Tensor, Tensor], float]
@@ -162,9 +161,9 @@ def make_objective(config: PretrainingConfig, cache: VolumeCache, hardware: Hard
 
 def batches(
     objective: Restoration, config: PretrainingConfig, steps: int, workers: int
-) -> AbstractContextManager[Iterator[Any]]:
-    """Return the context of a loader's iterator over the steps' batches."""
-    return start_loader(objective.dataset, config.override(workers=workers, seed=0), start=0, steps=steps)
+) -> AbstractContextManager[Iterator[tuple[Any, list[int]]]]:
+    """Return the context of a loader of the steps' batches and their items."""
+    return closing(load_batches(objective.dataset, config.override(workers=workers, seed=0), start=0, steps=steps))
 
 
 def compare_quality(arguments: argparse.Namespace, folder: Path) -> None:
@@ -180,7 +179,7 @@ def compare_quality(arguments: argparse.Namespace, folder: Path) -> None:
         with batches(objective, config, arguments.steps, 0) as loader:
             for original, items in loader:
                 network.train()
-                step(*objective.deformation(original, items.to(torch.int64)))
+                step(*objective.deformation(original, torch.tensor(items)))
         metrics = objective.validate(network.eval())
         results[name] = metrics["restoration_loss"]
         print(
@@ -197,10 +196,10 @@ def measure_waiting(arguments: argparse.Namespace, folder: Path) -> None:
     network = hardware.place_network(build_network(config.network))
     optimization = Optimization(network, config, size=10**6)
 
-    def step(batch: Any) -> None:
+    def step(batch: Any, items: list[int]) -> None:
         optimization.begin(0)
         with hardware.autocast():
-            loss = objective.loss(network, batch)
+            loss = objective.loss(network, batch, items)
         loss.item()
         loss.backward()
         optimization.finish(0)
@@ -210,14 +209,14 @@ def measure_waiting(arguments: argparse.Namespace, folder: Path) -> None:
     alone: list[float] = []
     with batches(objective, config, arguments.steps + 2, 1) as loader:
         first = next(loader)
-        step(first)
+        step(*first)
         for _ in range(arguments.steps):
             start = time.perf_counter()
             batch = next(loader)
             waited.append(time.perf_counter() - start)
-            step(batch)
+            step(*batch)
             loaded.append(time.perf_counter() - start)
-            alone.append(seconds(lambda: step(first)))
+            alone.append(seconds(lambda: step(*first)))
     share = sum(waited) / sum(loaded)
     extra = statistics.median(loaded) / statistics.median(alone) - 1
     print(

@@ -12,7 +12,7 @@ from pathlib import Path
 import modelsgenesis
 from modelsgenesis.configs import SegmentationConfig
 from modelsgenesis.data.cases import sample_data, sample_folder
-from modelsgenesis.training import Split
+from modelsgenesis.training.splits import Split
 
 GENESIS = "genesis-hippocampus-mri-3d-small"
 

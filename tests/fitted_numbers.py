@@ -39,7 +39,7 @@ class Fit(Objective):
         self.on_loss, self.on_validate = on_loss, on_validate
         self.losses = self.validations = 0
 
-    def loss(self, network, batch):
+    def loss(self, network, batch, items):
         self.losses += 1
         factor = self.on_loss(self.losses) if self.on_loss else None
         loss = (network(batch) - batch.sum(dim=1, keepdim=True)).square().mean()
@@ -56,7 +56,7 @@ class Fit(Objective):
         return metrics["value"]
 
 
-def make(folder, objective=None, *, resume=False, reporter=None, keep=None, **changes):
+def make(folder, objective=None, *, resume=False, reporter=None, on_best=None, **changes):
     """Return a trainer of nine steps in a folder."""
     settings = {"steps": 9, "batch_size": 2, "validate_every": 4, "warmup_steps": 2, "workers": 0, **changes}
     config = TrainingConfig(**settings)
@@ -69,7 +69,7 @@ def make(folder, objective=None, *, resume=False, reporter=None, keep=None, **ch
         run=run,
         hardware=CPU,
         reporter=reporter or Reporter(),
-        keep=keep or (lambda _network, _progress: None),
+        on_best=on_best or (lambda _network, _progress: None),
     )
     if resume:
         trainer.resume()

@@ -4,7 +4,7 @@ import numpy as np
 
 from modelsgenesis.configs import CONTRACTS, ClassificationConfig, GenesisUNetConfig, SegmentationConfig
 from modelsgenesis.data.cases import LabelledCase, LabelledData, PreparedCase
-from modelsgenesis.training import Split
+from modelsgenesis.training.splits import Split
 
 NETWORK = GenesisUNetConfig(dims=2, widths=(4, 8), norm="instance")
 COMMON = {

@@ -75,7 +75,7 @@ class Blurred(Objective):
     def __init__(self, broken=None, happen=None):
         self.dataset, self.happen, self.calls = Images(broken), happen, 0
 
-    def loss(self, network, batch):
+    def loss(self, network, batch, items):
         self.calls += 1
         factor = self.happen() if self.happen and self.calls == 3 else None
         loss = functional.mse_loss(network(functional.avg_pool2d(batch, 3, 1, 1)), batch)
@@ -108,7 +108,7 @@ def train(folder, *, objective=None, norm="instance", resume=False, **changes):
         run=run,
         hardware=HARDWARE,
         reporter=Notes(),
-        keep=lambda _network, _progress: None,
+        on_best=lambda _network, _progress: None,
     )
     try:
         if resume:

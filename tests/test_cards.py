@@ -14,9 +14,9 @@ import modelsgenesis
 import reference_files
 from loopback_api import card_errors
 from modelsgenesis.checkpoints import read_config
+from modelsgenesis.checkpoints.card import PLACEHOLDER, split_card
 from modelsgenesis.checkpoints.genesis import LAYOUTS
 from modelsgenesis.configs import GENESIS_UNET_2019, NNUNET_V1_GENESIS, RESENC_L, PretrainingConfig, pretraining_recipe
-from modelsgenesis.configs.front_matter import PLACEHOLDER, split_card
 from modelsgenesis.hub import find_card, list_cards
 from modelsgenesis.hub.download import verify
 from modelsgenesis.networks import build_on_meta

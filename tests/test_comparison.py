@@ -25,8 +25,7 @@ from modelsgenesis.errors import (
     TrainingError,
 )
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Split
-from modelsgenesis.training.splits import write_split
+from modelsgenesis.training.splits import Split, write_split
 from modelsgenesis.training.trials import Trial
 
 ROOT = Path(__file__).parents[1]

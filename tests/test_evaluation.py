@@ -21,7 +21,7 @@ from modelsgenesis.data.cases import LabelledCase, LabelledData
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError
 from modelsgenesis.evaluation import MeasuringOptions
 from modelsgenesis.files import read_csv
-from modelsgenesis.training import Split
+from modelsgenesis.training.splits import Split
 from recorded_notes import Notes
 from tiny_bundles import write_bundle
 

@@ -17,7 +17,7 @@ from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig, Segme
 from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, ScanError, TrainingError
 from modelsgenesis.finetuning import SAMPLE_CONFIG, read_finetuning, read_rows, read_test_results
-from modelsgenesis.training import Split
+from modelsgenesis.training.splits import Split
 from recorded_notes import Notes
 
 CLASSIFY = ClassificationConfig(

@@ -51,12 +51,13 @@ def reasons_of(found):
     return {scan.source.rpartition("/")[2]: scan.reason for scan in found.failed}
 
 
-def test_a_label_map_has_the_shape_and_affine_of_the_scan_bit_for_bit(model, scans, tmp_path):
+def test_a_label_map_has_the_geometry_of_the_scan_bit_for_bit_and_names_no_patient(model, scans, tmp_path):
+    (tmp_path / "Doe^John").mkdir()
     oblique = nib.Nifti1Image(voxels_of(scans[0]), OBLIQUE)
     oblique.set_qform(OBLIQUE, code=2)
-    nib.save(oblique, tmp_path / "oblique.nii.gz")
-    oblique = nib.load(tmp_path / "oblique.nii.gz")
-    found = predict(model, tmp_path / "oblique.nii.gz", tmp_path / "seg.nii.gz", probabilities=True)
+    nib.save(oblique, tmp_path / "Doe^John" / "john.nii.gz")
+    oblique = nib.load(tmp_path / "Doe^John" / "john.nii.gz")
+    found = predict(model, tmp_path / "Doe^John" / "john.nii.gz", tmp_path / "seg.nii.gz", probabilities=True)
     image, soft = nib.load(found.path), nib.load(found.probabilities)
     assert found.probabilities == tmp_path / "seg_probabilities.nii.gz"
     for field in ("sform_code", "qform_code", "srow_x", "srow_y", "srow_z", "quatern_b", "qoffset_x"):
@@ -69,12 +70,6 @@ def test_a_label_map_has_the_shape_and_affine_of_the_scan_bit_for_bit(model, sca
     assert np.array_equal(found.labels, labels)
     assert found.voxels == {"bright": int((labels == 1).sum()), "dark": int((labels == 2).sum())}
     assert len(np.unique(labels)) > 1
-
-
-def test_the_names_of_the_classes_lie_beside_and_nothing_of_the_patient(model, scans, tmp_path):
-    (tmp_path / "Doe^John").mkdir()
-    shutil.copy(scans[0], tmp_path / "Doe^John" / "john.nii.gz")
-    predict(model, tmp_path / "Doe^John" / "john.nii.gz", tmp_path / "seg.nii.gz")
     text = (tmp_path / "seg.json").read_text()
     assert json.loads(text) == {
         "labels": {"0": "background", "1": "bright", "2": "dark"},
@@ -95,7 +90,6 @@ def test_the_number_format_of_the_machine_changes_no_prediction(model, scans, nu
     for precision in ("float32", "bfloat16"):
         config = PredictionConfig(precision=precision)
         found = predict(model, scans[0], tmp_path / f"{precision}.nii.gz", config=config)
-        assert json.loads((tmp_path / f"{precision}.json").read_text())["precision"] == precision
         assert np.array_equal(found.labels, plain.labels) == (precision == "float32")
 
 
@@ -112,45 +106,36 @@ def test_another_kind_of_cpu_gives_the_same_prediction(finetuned, scans, tmp_pat
     assert len(np.unique(found[0])) == 3
 
 
-@pytest.mark.parametrize("codes", ["LPS", "SPR", "ARI"])
-def test_another_orientation_of_the_same_scan_gives_the_same_prediction(model, scans, tmp_path, codes):
+def test_another_orientation_of_the_same_scan_gives_the_same_prediction(model, scans, tmp_path):
     scan = nib.load(scans[0])
-    change = nib.orientations.ornt_transform(nib.io_orientation(scan.affine), nib.orientations.axcodes2ornt(codes))
-    turned = scan.as_reoriented(change)
-    nib.save(turned, tmp_path / "turned.nii.gz")
+    change = nib.orientations.ornt_transform(nib.io_orientation(scan.affine), nib.orientations.axcodes2ornt("ARI"))
+    nib.save(scan.as_reoriented(change), tmp_path / "turned.nii.gz")
     straight = predict(model, scans[0], tmp_path / "a.nii.gz")
     image = nib.load(predict(model, tmp_path / "turned.nii.gz", tmp_path / "b.nii.gz").path)
-    np.testing.assert_allclose(image.affine, turned.affine, atol=1e-4)
-    back = nib.orientations.ornt_transform(nib.io_orientation(image.affine), nib.io_orientation(scan.affine))
-    assert np.array_equal(np.asanyarray(image.as_reoriented(back).dataobj), straight.labels)
+    back = image.as_reoriented(
+        nib.orientations.ornt_transform(nib.io_orientation(image.affine), nib.io_orientation(scan.affine))
+    )
+    np.testing.assert_allclose(back.affine, scan.affine, atol=1e-4)
+    assert np.array_equal(np.asanyarray(back.dataobj), straight.labels)
 
 
 def test_every_scan_of_a_folder_is_predicted_and_a_bad_one_costs_no_other(model, scans, tmp_path):
-    folder, out = tmp_path / "scans", tmp_path / "out"
+    folder, out = tmp_path / "scans", tmp_path / "scans" / "out"
     (folder / "more").mkdir(parents=True)
     shutil.copy(scans[0], folder / "a.nii.gz")
     shutil.copy(scans[1], folder / "more" / "b.nii.gz")
     (folder / "broken.nii.gz").write_bytes(b"junk")
     save_scan(folder / "constant.nii.gz", np.full((8, 8, 8), 7, np.int16))
-    found = predict_all(model, folder, out)
+    found = predict_all(model, folder, out, probabilities=True)
     assert [one.path for one in found.predictions] == [out / "a.nii.gz", out / "more" / "b.nii.gz"]
     assert voxels_of(out / "more" / "b.nii.gz").shape == nib.load(scans[1]).shape
     assert set(reasons_of(found)) == {"broken.nii.gz", "constant.nii.gz"}
     assert "every voxel is 7" in reasons_of(found)["constant.nii.gz"]
     with pytest.raises(ScanError, match=r"broken\.nii\.gz"):
         predict_all(model, folder, tmp_path / "strict", strict=True)
-    again = predict_all(model, folder, out, skip_existing=True)
+    again = predict_all(model, folder, out, skip_existing=True)  # and does not predict predictions
     assert (len(again.kept), again.predictions) == (2, ())
-
-
-def test_predictions_inside_the_folder_are_not_predicted_again(model, scans, tmp_path):
-    for name, scan in zip("ab", scans, strict=False):
-        shutil.copy(scan, tmp_path / f"{name}.nii.gz")
-    first = predict_all(model, tmp_path, tmp_path / "out", probabilities=True)
-    second = predict_all(model, tmp_path, tmp_path / "out")
-    assert [one.path for one in first.predictions] == [one.path for one in second.predictions]
-    assert not second.failed
-    assert sum("earlier prediction" in scan.reason for scan in second.skipped) == 4
+    assert sum("earlier prediction" in scan.reason for scan in again.skipped) == 4
 
 
 def test_the_wrong_model_and_a_missing_scan(model, scans, tmp_path):
@@ -294,15 +279,14 @@ def test_channels_are_matched_by_the_names_that_their_data_set_gives_them(of_two
 
 
 def test_channels_that_are_missing_or_do_not_fit(of_two, model, tmp_path):
-    first = nib.load(of_two[1] / "brain_000_0000.nii.gz")
-    array, folder = np.asanyarray(first.dataobj), tmp_path / "scans"
+    array, folder = voxels_of(of_two[1] / "brain_000_0000.nii.gz"), tmp_path / "scans"
     for name in ("a_0000", "alone", "b_0000", "c_0000"):
         save_scan(folder / f"{name}.nii.gz", array)
     save_scan(folder / "b_0001.nii.gz", array[:-1])
     save_scan(folder / "c_0001.nii.gz", array, OBLIQUE + np.eye(4, k=3))
     found = predict_all(of_two[0], folder, tmp_path / "out")
-    assert not found.predictions
     reasons = reasons_of(found)
+    assert (len(found.predictions), len(reasons)) == (0, 4)
     assert reasons["a_0000.nii.gz"] == "of its channels _0000 are there; expected _0000 to _0001"
     assert "name them alone_0000 and so on" in reasons["alone.nii.gz"]
     assert "shape (15, 18, 14) is not the (16, 18, 14) of its image" in reasons["b_0000.nii.gz"]
@@ -346,10 +330,10 @@ def test_classes_become_a_table(tmp_path, multilabel):
 
 
 def test_a_mirrored_image_has_the_same_classes_with_flips(tmp_path):
-    model = write_bundle(tmp_path / "model", contract=XRAY, **CLASSIFIER)
-    picture, flips = save_picture(tmp_path / "x.png"), PredictionConfig(flips=(0,))
+    model, flips = write_bundle(tmp_path / "model", contract=XRAY, **CLASSIFIER), PredictionConfig(flips=(0,))
+    picture = save_picture(tmp_path / "x.png")
     Image.fromarray(np.asarray(Image.open(picture))[::-1]).save(tmp_path / "mirrored.png")
     one, other = (
-        predict(model, path, tmp_path / "x.csv", config=flips) for path in (picture, tmp_path / "mirrored.png")
+        predict(model, tmp_path / name, tmp_path / "x.csv", config=flips) for name in ("x.png", "mirrored.png")
     )
     assert one.scores == pytest.approx(other.scores, abs=1e-6)

@@ -22,12 +22,10 @@ from modelsgenesis.configs import (
     PretrainingConfig,
     Provenance,
 )
-from modelsgenesis.data import ScanReference
 from modelsgenesis.errors import CheckpointError, ConfigurationError, DataError, Interrupted, ScanError, TrainingError
 from modelsgenesis.networks import build_network
 from modelsgenesis.pretraining import read_run
-from modelsgenesis.training import Run
-from modelsgenesis.training.scans import exclude_test_cases
+from modelsgenesis.training.run import Run
 from recorded_notes import Notes
 
 NETWORK = GenesisUNetConfig(widths=(4, 8), norm="instance")
@@ -245,8 +243,8 @@ def test_a_picture_that_cannot_be_drawn_never_ends_the_run(ct_folder, tmp_path, 
     def full(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("modelsgenesis.training.visuals.draw_restorations", full)
-    monkeypatch.setattr("modelsgenesis.training.visuals.draw_curve", full)
+    monkeypatch.setattr("modelsgenesis.training.bundles.draw_restorations", full)
+    monkeypatch.setattr("modelsgenesis.training.bundles.draw_curve", full)
     notes = Notes()
     run = pretrain(ct_folder, tmp_path / "run", config=TINY, reporter=notes, **CPU)
     assert sum(note.startswith("a figure is missing") for note in notes.notes) == 1
@@ -323,44 +321,6 @@ def test_weights_of_other_dimensions_are_refused(ct_folder, tmp_path):
     for init, words in ((None, "set network.dims=2"), (write_weights(tmp_path / "deep"), "deep has 3 dimensions")):
         with pytest.raises(ConfigurationError, match=words):
             pretrain(planes, tmp_path / "run", config=TINY, modality="xray", init=init, **CPU)
-
-
-# Test cases of other runs.
-
-
-def scan(name, group=None, folder="scans"):
-    group = group or name.partition(".")[0]
-    path = Path(folder) / name
-    return ScanReference(path=path, files=(path,), format="NIfTI", shape=(8, 8, 8), spacing=None, group=group)
-
-
-@pytest.mark.parametrize(
-    ("name", "group", "case"),
-    [
-        ("hippocampus_001.nii.gz", None, "hippocampus_001"),
-        ("brats_001_0000.nii.gz", None, "brats_001"),
-        ("000013_005.png", "000013", "Effusion/000013_005.png"),
-        ("000013_005.png", "000013", "Effusion/000013_005"),
-        ("000013_005.png", "000013", "000013"),
-    ],
-)
-def test_a_split_names_a_scan_by_its_file_or_its_patient(tmp_path, name, group, case):
-    one, other = scan(name, group, folder="Effusion"), scan("other.nii.gz")
-    splits = [write_split(tmp_path / "s.json", case)]
-    assert exclude_test_cases([one, other], [one], splits, Notes()) == ([other], [], 1)
-
-
-def test_other_scans_of_the_same_patient_are_excluded_too(tmp_path):
-    notes = Notes()
-    scans = [scan("a_1.png", "a"), scan("a_2.png", "a"), scan("b_1.png", "b"), scan("c_1.png", "c")]
-    splits = [write_split(tmp_path / "s.json", "a_1"), write_split(tmp_path / "t.json", "b_1")]
-    assert exclude_test_cases(scans, [], splits, notes) == (scans[3:], [], 3)
-    assert notes.notes == ["excluded 3 scans of 2 patients that other runs keep for testing"]
-    for tested, words in ((["x", "y"], "none of its 2 test cases, such as 'x'"), ([], "0 test cases, an empty list")):
-        with pytest.raises(DataError, match=words):
-            exclude_test_cases(scans, [], [write_split(tmp_path / "s.json", *tested)], notes)
-    with pytest.raises(DataError, match="nothing is left to train on"):
-        exclude_test_cases(scans[:2], [], [write_split(tmp_path / "s.json", "a")], notes)
 
 
 def test_a_pretraining_never_sees_them_and_the_card_counts_them(ct_folder, tmp_path):
@@ -444,7 +404,7 @@ def test_initial_weights_are_not_needed_again(ct_folder, tmp_path):
 
 
 def test_sizes_that_fill_the_memory_are_recorded_and_kept(ct_folder, tmp_path, monkeypatch):
-    monkeypatch.setattr("modelsgenesis.training.memory.available_memory", lambda _: 2**29)
+    monkeypatch.setattr("modelsgenesis.training.planning.free_memory", lambda _: 2**29)
     notes, options = Stopping(at=1), {"config": TINY, "fit_batch": True, "fit_patch": True, **CPU}
     with pytest.raises(Interrupted):
         pretrain(ct_folder, tmp_path / "run", reporter=notes, **options)

@@ -20,10 +20,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from modelsgenesis.checkpoints import load_bundle, render_card  # noqa: E402
+from modelsgenesis.checkpoints import load_bundle  # noqa: E402
 from modelsgenesis.checkpoints.bundle import CONFIG_NAME, WEIGHTS_NAME  # noqa: E402
+from modelsgenesis.checkpoints.card import PLACEHOLDER, CardParts, render_card, split_card  # noqa: E402
 from modelsgenesis.configs import BundleConfig, PretrainingConfig, pretraining_recipe  # noqa: E402
-from modelsgenesis.configs.front_matter import PLACEHOLDER, CardParts, split_card  # noqa: E402
 from modelsgenesis.errors import CheckpointError, ConfigurationError, GenesisError  # noqa: E402
 from modelsgenesis.files import sha256_of, write_atomically  # noqa: E402
 from modelsgenesis.hub.push import plan_upload  # noqa: E402
@@ -76,7 +76,7 @@ def _card(prose: str, run: Path, config: BundleConfig, name: str, command: str) 
     if not COMMAND.search(prose):
         raise ConfigurationError(f"{name}: its prose has no block under <!-- command: pretrain -->; add one")
     prose = COMMAND.sub(lambda found: f"{found[1]}{command}{found[2]}", prose)
-    parts = split_card(render_card(config, name=name, existing=prose))
+    parts = split_card(prose)
     network = load_bundle(run).network
     source = ModelSource(
         name=name,
@@ -90,9 +90,8 @@ def _card(prose: str, run: Path, config: BundleConfig, name: str, command: str) 
         input=config.input,
         patch_size=config.patch_size,
     )
-    return CardParts(
-        {**parts.front, "modelsgenesis": source.to_dict()}, parts.before, parts.generated, parts.after
-    ).join()
+    front = {**parts.front, "modelsgenesis": source.to_dict()}
+    return render_card(config, name=name, existing=CardParts(front, parts.before, parts.generated, parts.after))
 
 
 def _command(config: BundleConfig, data: str, options: str) -> str:

@@ -40,8 +40,7 @@ from modelsgenesis.metrics.significance import analyse, label_efficiency, requir
 from modelsgenesis.metrics.summary import flat
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Split
-from modelsgenesis.training.splits import check_split, choose_labelled, count_split, read_split, split_cases
+from modelsgenesis.training.splits import Split, check_split, choose_labelled, count_split, read_split, split_cases
 from modelsgenesis.training.trials import Record, Records, Trial, run_trials
 
 Settings = tuple[str, ...]

@@ -11,7 +11,7 @@ from modelsgenesis.models import read_results
 from modelsgenesis.prediction import predict
 from modelsgenesis.pretraining import pretrain
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Run
+from modelsgenesis.training.run import Run
 
 NETWORK = GenesisUNetConfig(widths=(16, 32, 64))
 PATCH = (32, 32, 12)  # the smallest sample scan has 13 slices

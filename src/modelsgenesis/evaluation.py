@@ -22,7 +22,7 @@ from modelsgenesis.metrics.summary import Row, Summary, flat, summarize_rows
 from modelsgenesis.models import public_name
 from modelsgenesis.prediction import Models, describe, load_ensemble, model_folders
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Split, read_split
+from modelsgenesis.training.splits import Split, read_split
 
 RESULTS_NAME, CASES_NAME = "results.json", "cases.csv"
 

@@ -26,7 +26,8 @@ from modelsgenesis.errors import CheckpointError, GenesisError, printable
 TEXT_LIMIT = 16 << 20
 """Bytes that a configuration, a card, a plan or a record may have."""
 
-_NODES, _DEPTH, _DIGITS = 1_000_000, 64, 20
+_NODES, _DEPTH, _DIGITS, _BITS = 1_000_000, 64, 20, 1000
+_FRONT_LIMIT = 1 << 16  # letters of a card's header, which has a tenth; no YAML of that size takes long
 
 
 def open_regular(path: Path, error: type[GenesisError], limit: int | None = None) -> BinaryIO:
@@ -118,8 +119,8 @@ def check_plain(value: Any, source: object, error: type[GenesisError]) -> None:
     A few hundred bytes of a pickle or of YAML can name one list so often that writing it out fills the memory.
 
     Raises:
-        GenesisError: Of the class `error`: there are more than a million values, more than 64 levels, or text
-            that cannot be encoded.
+        GenesisError: Of the class `error`: there are more than a million values, more than 64 levels, a number of more
+            than 1,000 bits, which Python would not write, or text that cannot be encoded.
     """
     waiting, nodes = [(value, 0)], 0
     while waiting:
@@ -132,10 +133,55 @@ def check_plain(value: Any, source: object, error: type[GenesisError]) -> None:
         elif isinstance(item, (list, tuple, set, frozenset)):
             nodes += len(item) if len(item) > _NODES else 0  # before a list of that length is copied
             waiting += [(part, depth + 1) for part in item] if nodes <= _NODES else [(None, _DEPTH + 1)]
+        elif isinstance(item, int) and item.bit_length() > _BITS:
+            raise error(f"{source}: holds a number of {item.bit_length():,} bits; it was not read")
         elif isinstance(item, str) and not item.isascii():
             nodes += len(item) >> 8  # a long text could be named a million times
             with parsing(source, error, remedy="write it again as UTF-8"):
                 item.encode()  # fails for half of a surrogate pair
+
+
+def split_front_matter(text: str, source: object, error: type[GenesisError]) -> tuple[dict[str, Any], str]:
+    r"""Take Markdown apart: its YAML front matter, empty when there is none, and what follows it.
+
+    Args:
+        text: Such as a model card; a byte order mark and the line ends of Windows are taken off.
+        source: What a message calls it.
+        error: What to raise.
+
+    Raises:
+        GenesisError: Of the class `error`: the front matter is not a YAML mapping, is too long or too deep, or has
+            aliases, which could multiply.
+
+    Example:
+        >>> split_front_matter("---\nlicense: mit\n---\n\nProse", "README.md", GenesisError)
+        ({'license': 'mit'}, 'Prose')
+    """
+    import yaml
+
+    text = text.replace("\r\n", "\n").removeprefix("\ufeff")
+    lines = text.split("\n")
+    rules = (number for number, line in enumerate(lines) if line.rstrip(" \t") == "---")
+    if next(rules, None) != 0 or not (last := next(rules, 0)):
+        return {}, text
+    front, depth = "\n".join(lines[1:last]), 0
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the registry is read on every start
+    with parsing(source, error, what="as front matter", remedy="fix it by hand"):
+        if len(front) > _FRONT_LIMIT:
+            raise error(f"{source}: its front matter has {len(front):,} letters, expected at most {_FRONT_LIMIT:,}")
+        try:
+            for event in yaml.parse(front, Loader=loader):  # before anything is built
+                depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+                if depth > _DEPTH or isinstance(event, yaml.AliasEvent):
+                    raise error(f"{source}: its front matter has an alias, or more than {_DEPTH} levels; write it flat")
+            values = yaml.load(front, Loader=loader) or {}  # noqa: S506 - either loader is a safe one
+        except yaml.YAMLError as problem:
+            why = " ".join(str(problem).split())[:300]
+            raise error(f"{source}: the front matter is not YAML: {why}; fix it by hand") from problem
+    if not isinstance(values, dict):
+        raise error(f"{source}: the front matter is a {type(values).__name__}, expected a YAML mapping")
+    check_plain(values, source, error)
+    return values, "\n".join(lines[last + 1 :]).lstrip("\n")
 
 
 @contextmanager

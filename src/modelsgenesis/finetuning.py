@@ -27,9 +27,9 @@ from modelsgenesis.inference.ensemble import Ensemble, Member, measure_cases
 from modelsgenesis.metrics.summary import Row, Summary, explanations, flat, summarize_rows
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.bundles import describe_environment, load_kept, network_config, save_run_bundle
+from modelsgenesis.training.bundles import Visuals, describe_environment, load_kept, network_config, save_run_bundle
 from modelsgenesis.training.distributed import torchrun_ranks
-from modelsgenesis.training.run import RUN_NAME, Run
+from modelsgenesis.training.run import RUN_NAME, Progress, Run
 from modelsgenesis.training.splits import (
     Split,
     check_split,
@@ -41,8 +41,7 @@ from modelsgenesis.training.splits import (
     write_split,
 )
 from modelsgenesis.training.supervised import initial_model, make_objective, resolve_patch_size
-from modelsgenesis.training.trainer import Progress, Trainer
-from modelsgenesis.training.visuals import Visuals
+from modelsgenesis.training.trainer import Trainer
 
 SAMPLE_CONFIG = SegmentationConfig(
     steps=200, batch_size=4, validate_every=200, validation_fraction=0.0, patch_size=(48, 48, 16), samples_per_scan=32
@@ -268,7 +267,7 @@ class Finetuning:
                 run=run,
                 hardware=self.hardware,
                 reporter=self.reporter,
-                keep=keep,
+                on_best=keep,
                 pretrained=self.begun.pretrained,
             )
             if resume:

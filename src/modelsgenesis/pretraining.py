@@ -1,6 +1,7 @@
 """Pretrain on unlabelled scans: from a folder of them to a pretrained network, step by step in `Pretraining`."""
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
 from pathlib import Path
@@ -15,21 +16,13 @@ from modelsgenesis.data import PatchDataset, VolumeCache, split_by_group, split_
 from modelsgenesis.errors import ConfigurationError, DataError, TrainingError, require
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.models import announce, load, public_name
-from modelsgenesis.networks import adapt, build_network
+from modelsgenesis.networks import Network, adapt, build_network
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import distributed, memory, scans
-from modelsgenesis.training.bundles import (
-    describe_computing,
-    describe_environment,
-    load_kept,
-    network_config,
-    save_run_bundle,
-    seeded,
-)
+from modelsgenesis.training import distributed, planning
+from modelsgenesis.training.bundles import Visuals, describe_environment, load_kept, save_run_bundle, seeded
 from modelsgenesis.training.restoration import Restoration
-from modelsgenesis.training.run import RUN_NAME, Run, check_config
-from modelsgenesis.training.trainer import Progress, Trainer
-from modelsgenesis.training.visuals import Visuals
+from modelsgenesis.training.run import RUN_NAME, Progress, Run, check_config
+from modelsgenesis.training.trainer import Trainer
 
 Source = str | Path | Sequence[str | Path]
 
@@ -109,14 +102,15 @@ def pretrain(
                 return Path(output)
         hardware = choose_hardware(device, config.precision, local_rank=local_rank)
         job = Pretraining(Path(output), record, hardware, reporter, strict)
-        # Rank 0 downloads and prepares first; the others then find the files.
-        network, job.record, seen = distributed.rank_zero_first(partial(job.start, token))
-        cache, held_out, excluded = distributed.on_each_machine(partial(job.prepare, seen))
-        if before is None:
-            job.fit_to_memory(network, cache, batch=fit_batch, patch=fit_patch)
-        training, validation = distributed.rank_zero_first(partial(job.split, network, cache, held_out))
-        facts = scans.public_facts(training, validation, excluded)
-        return job.train(network, training, validation, facts, resume=resume, tensorboard=tensorboard)
+        network, job.record, seen = distributed.on_rank_zero(partial(job.start, token))
+        cache, held_out, excluded = distributed.on_rank_zero(partial(job.prepare, seen), each_machine=True)
+        if before is None and (fit_batch or fit_patch):
+            sizes = {"batch": fit_batch, "patch": fit_patch}
+            config = planning.fit_to_memory(network, cache, job.record.config, hardware, reporter, **sizes)
+            job.record = job.record.override(config=config)
+        training, validation = distributed.on_rank_zero(partial(job.split, network, cache, held_out))
+        job.facts = planning.public_facts(training, validation, excluded)
+        return job.train(network, training, validation, resume=resume, tensorboard=tensorboard)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +174,7 @@ class Pretraining:
         hardware: Where to compute.
         reporter: Receives the progress.
         strict: Whether a bad scan ends the run.
+        facts: What the bundle may say of the data; no names.
     """
 
     output: Path
@@ -187,8 +182,9 @@ class Pretraining:
     hardware: Hardware
     reporter: Reporter
     strict: bool
+    facts: dict[str, Any] = field(default_factory=dict)
 
-    def start(self, token: str | None) -> tuple[nn.Module, PretrainingRun, InputContract | None]:
+    def start(self, token: str | None) -> tuple[Network, PretrainingRun, InputContract | None]:
         """Build the network, with random or initial weights; a resumed run gets its weights from the checkpoint.
 
         Returns:
@@ -213,13 +209,14 @@ class Pretraining:
             restores = task == "restoration" and trained.outputs == 1
             head = None if restores else 1  # outputs of a new head; None keeps the one that is there
             options: dict[str, Any] = {"task": "restoration", "num_classes": head, "in_channels": 1, "copy": False}
-            network, report = seeded(config.seed, lambda: adapt(bundle.network, **options))
+            adapted, report = seeded(config.seed, lambda: adapt(bundle.network, **options))
+            network = cast("Network", adapted)
             self.reporter.note(f"{record.init}: {report.summary()}")
             if not restores:
                 self.reporter.note(f"{record.init} was trained for {task}: its head is replaced by one that restores")
-            config = config.override(network=network_config(network))
+            config = config.override(network=network.config)
             record = record.override(config=config, pretrained=(*report.loaded, *report.adapted))
-        divisor = cast("tuple[int, ...]", network.size_divisor)
+        divisor = network.size_divisor
         if any(side % factor for side, factor in zip(patch, divisor, strict=True)):  # before any scan is prepared
             near = ",".join(str(max(side // factor, 1) * factor) for side, factor in zip(patch, divisor, strict=True))
             raise ConfigurationError(
@@ -231,43 +228,19 @@ class Pretraining:
     def prepare(self, seen: InputContract | None) -> tuple[VolumeCache, set[str], int]:
         """Return the prepared scans, the patients to validate on, and the number of excluded scans."""
         record, reporter = self.record, self.reporter
-        found, held_out, excluded = scans.find(record.config, self.strict, reporter)
-        contract = record.input or scans.choose_input(found, record.config, record.init or "", seen, reporter)
-        folder = record.config.data.cache or scans.default_cache()
+        found, held_out, excluded = planning.choose_scans(record.config, self.strict, reporter)
+        contract = record.input or planning.choose_input(found, record.config, record.init or "", seen, reporter)
+        base = os.environ.get("MODELSGENESIS_CACHE") or "~/.cache/modelsgenesis"
+        folder = record.config.data.cache or Path(base).expanduser() / "volumes"
         reporter.begin("preparing scans", len(found))
         cache, skipped = VolumeCache.build(
             found, contract, folder, strict=self.strict, progress=lambda done, _: reporter.advance(done)
         )
         reporter.end()
-        scans.report_skipped(skipped, self.strict, reporter)
+        planning.report_skipped(skipped, self.strict, reporter)
         return cache, held_out, excluded
 
-    def fit_to_memory(self, network: nn.Module, cache: VolumeCache, *, batch: bool, patch: bool) -> None:
-        """Find the largest patch, then the largest batch, that fit into memory: no larger than a scan, or an epoch.
-
-        Raises:
-            ConfigurationError: Nothing fits, or the system does not tell its memory.
-        """
-        if not (batch or patch):
-            return
-        config, world = self.record.config, distributed.world_size()
-        budget = int(memory.SHARE * distributed.on_rank_zero(partial(memory.available_memory, self.hardware)))
-        holds = f"{budget / 2**30:.1f} GiB hold"
-        if patch:
-            trial = memory.Trial(network, config.override(batch_size=max(config.batch_size // world, 1)), self.hardware)
-            find = partial(memory.largest_patch, trial, budget, scans.smallest_sides(cache, config).tolist())
-            config = config.override(patch_size=distributed.on_rank_zero(find))
-            self.reporter.note(f"patch_size={','.join(map(str, config.patch_size))} is what {holds}")
-        if batch:
-            most = max(len(cache) * config.samples_per_scan // world, 1)
-            find = partial(memory.largest_batch, memory.Trial(network, config, self.hardware), budget, most)
-            fits = distributed.on_rank_zero(find)
-            config = config.override(batch_size=fits * world)
-            why = "there are no more samples" if fits == most else f"what {holds}"
-            self.reporter.note(f"batch_size={config.batch_size}: {why}")
-        self.record = self.record.override(config=config)
-
-    def split(self, network: nn.Module, cache: VolumeCache, held_out: set[str]) -> tuple[PatchDataset, PatchDataset]:
+    def split(self, network: Network, cache: VolumeCache, held_out: set[str]) -> tuple[PatchDataset, PatchDataset]:
         """Return the patches of the training and of the validation patients.
 
         Args:
@@ -280,10 +253,10 @@ class Pretraining:
         """
         config, note = self.record.config, self.reporter.note
         fitting, skipped = split_by_size(cache, config.patch_size, axis=config.slice_axis)
-        scans.report_skipped(skipped, self.strict, self.reporter)
+        planning.report_skipped(skipped, self.strict, self.reporter)
         if skipped:
-            divisor = np.array(cast("tuple[int, ...]", network.size_divisor))
-            sides = np.minimum(scans.smallest_sides(cache, config), config.patch_size) // divisor * divisor
+            divisor = np.array(network.size_divisor)
+            sides = np.minimum(planning.smallest_sides(cache, config), config.patch_size) // divisor * divisor
             remedy = (
                 f"patch_size={','.join(map(str, sides))} would fit all" if sides.all() else "set patch_size smaller"
             )
@@ -314,14 +287,7 @@ class Pretraining:
         return patches, PatchDataset(cache, validation, seed=config.seed + _VALIDATION_SEED, **options)
 
     def train(
-        self,
-        network: nn.Module,
-        training: PatchDataset,
-        validation: PatchDataset,
-        facts: Mapping[str, Any],
-        *,
-        resume: bool,
-        tensorboard: bool,
+        self, network: Network, training: PatchDataset, validation: PatchDataset, *, resume: bool, tensorboard: bool
     ) -> Path:
         """Train the network in place, keep the best as a bundle, and return the run's folder.
 
@@ -329,15 +295,14 @@ class Pretraining:
             network: [b, c, *patch] to the same shape.
             training: Patches to learn from.
             validation: Patches of other patients.
-            facts: What the bundle may say of the data; no names.
             resume: Continue the run in the folder.
             tensorboard: Write for TensorBoard too.
 
         Raises:
             TrainingError: The folder holds a run, or training failed.
         """
-        config, reporter = self.record.config, self.reporter
-        reporter.note(f"computing on {describe_computing(self.hardware, config)}")
+        config, hardware, reporter = self.record.config, self.hardware, self.reporter
+        reporter.note(f"computing on {describe_environment(hardware, config)['hardware']}")
         if config.batch_size > len(training):
             reporter.note(
                 f"a batch of {config.batch_size} is more than the {len(training)} patches of an epoch: scans recur in "
@@ -349,31 +314,32 @@ class Pretraining:
             split={part: [entry.name for entry in entries] for part, entries in listed.items()},
             digests={part: [entry.key[:16] for entry in entries] for part, entries in listed.items()},
         )
-        main = distributed.rank() == 0
-        visuals = Visuals(self.output, reporter, tensorboard=tensorboard and main)
+        is_main = distributed.rank() == 0
+        visuals = Visuals(self.output, reporter, tensorboard=tensorboard and is_main)
         run = Run.open(self.output, self.record.to_dict(), resume=resume)
         try:
             with distributed.raise_if_any_failed():
-                objective = Restoration(training, validation, config, self.hardware, reporter)
-                keeper = _Keeper(run, objective, self.record, training.cache.contract, facts, reporter, visuals)
+                objective = Restoration(training, validation, config, hardware, reporter)
                 trainer = Trainer(
                     network=network,
                     objective=objective,
                     config=config,
                     run=run,
-                    hardware=self.hardware,
+                    hardware=hardware,
                     reporter=reporter,
-                    keep=keeper.keep,
+                    on_validation=partial(visuals.draw_validation, objective),
+                    on_best=partial(self._save_bundle, run, visuals),
                     pretrained=self.record.pretrained,
-                    validated=keeper.draw,
-                    visuals=visuals,
+                    visuals=visuals if tensorboard else None,
                 )
             reporter.baselines(objective.baselines)
             if resume:
                 trainer.resume()
             progress = trainer.fit()
-            if main:
-                keeper.finish(progress)
+            if is_main:
+                visuals.draw_curve(progress.step)
+                # The card anew, with the curve and the cost of the whole run.
+                self._save_bundle(run, visuals, load_kept(run, progress).network, progress)
                 run.finish()
         finally:
             reporter.end()
@@ -385,54 +351,25 @@ class Pretraining:
             reporter.note(share + remedy)
         return run.folder
 
-
-@dataclass
-class _Keeper:
-    """Writes the bundle of the best network so far: its configuration, card and pictures."""
-
-    run: Run
-    objective: Restoration
-    record: PretrainingRun
-    contract: InputContract
-    facts: Mapping[str, Any]
-    reporter: Reporter
-    visuals: Visuals
-
-    def draw(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Draw the restorations of the network that was just validated."""
-        objective = self.objective
-        if objective.restored is not None:
-            shown = {"original": objective.original, "deformed": objective.deformed, "restored": objective.restored}
-            self.visuals.draw_validation(step, **shown, metrics=metrics)
-
-    def keep(self, network: nn.Module, progress: Progress) -> None:
-        """Write the bundle of the network that was just validated."""
-        self.visuals.keep_newest()
-        progress.kept = self._save(network, progress)
-
-    def finish(self, progress: Progress) -> None:
-        """Draw the curve and write the card anew, with the cost of the whole run."""
-        self.visuals.draw_curve(progress.step)
-        self._save(load_kept(self.run, progress).network, progress)
-
-    def _save(self, network: nn.Module, progress: Progress) -> str:
-        config = self.record.config
+    def _save_bundle(self, run: Run, visuals: Visuals, network: nn.Module, progress: Progress) -> None:
+        """Write the bundle of the best validation: weights, configuration, card."""
+        config, record = self.record.config, self.record
         losses = {name: value for name, value in progress.metrics.items() if name.endswith("_loss")}
         counts = {"step": progress.best_step, "samples": config.validation_samples, "seed": config.seed}
-        provenance = Provenance(
-            origin="pretrained",
-            library_version=__version__,
-            init=self.record.init,
-            recipe=config.recipe(),
-            data=dict(self.facts),
-            results={**losses, **counts, "collapsed": bool(progress.metrics.get("collapsed"))},
-            environment={**describe_environment(self.objective.hardware, config), **progress.cost()},
-        )
+        hours = {f"{name}_hours": float(f"{spent / 3600:.4g}") for name, spent in progress.seconds.items() if spent}
         bundle = BundleConfig(
             task="restoration",
-            network=network_config(network),
-            input=self.contract,
+            network=config.network,
+            input=cast("InputContract", record.input),
             patch_size=config.patch_size,
-            provenance=provenance,
+            provenance=Provenance(
+                origin="pretrained",
+                library_version=__version__,
+                init=record.init,
+                recipe=config.recipe(),
+                data=self.facts,
+                results={**losses, **counts, "collapsed": bool(progress.metrics.get("collapsed"))},
+                environment={**describe_environment(self.hardware, config), **hours},
+            ),
         )
-        return save_run_bundle(self.run, network, bundle, self.visuals.on_card(), self.reporter)
+        progress.kept = save_run_bundle(run, network, bundle, visuals.on_card(), self.reporter)

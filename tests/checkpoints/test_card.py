@@ -1,36 +1,27 @@
-"""The generated model card."""
+"""The model card: taken apart, and rendered."""
 
 import dataclasses
 import math
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard, ModelCardData
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelsgenesis.checkpoints import render_card
-from modelsgenesis.checkpoints.card import (
-    Measure,
-    meaning,
-    measures,
-    model_index,
-    recipe_section,
-    text,
-    validation_sentence,
-)
+from modelsgenesis.checkpoints.card import BEGIN, END, CardParts, measures, render_card, split_card, text
 from modelsgenesis.configs import (
     CONTRACTS,
     RECIPES,
     BundleConfig,
     ClassifierConfig,
-    Config,
     GenesisUNetConfig,
     InputContract,
     Provenance,
     SegmentationConfig,
     scheme,
 )
-from modelsgenesis.configs.front_matter import split_card
+from modelsgenesis.errors import ConfigurationError
 
 NETWORK = GenesisUNetConfig(widths=(4, 8))
 LOSSES = {"restoration_loss": 0.0123456789, "identity_loss": 0.08, "mean_image_loss": 0.03}
@@ -45,13 +36,54 @@ CONFIG = BundleConfig(
         recipe={"steps": 200, "pretext": {"shuffle_windows": 10_000}},
         data={"training_scans": 12, "median_spacing_mm": [0.7, 0.7, 1.25]},
         results={**LOSSES, "step": 200},
-        environment={"device": "cpu", "wall_hours": 0.5, "cpu_hours": 31.2, "processor": "A | B"},
+        environment={"device": "cpu", "cpu_hours": 31.2, "processor": "A | B"},
     ),
 )
 
 
-def with_provenance(config: BundleConfig = CONFIG, **changes: object) -> BundleConfig:
-    return dataclasses.replace(config, provenance=config.provenance.override(**changes))
+def rendered(**provenance: object) -> str:
+    return render_card(dataclasses.replace(CONFIG, provenance=CONFIG.provenance.override(**provenance)), name="x")
+
+
+# --- taken apart --------------------------------------------------------------------------------------------
+
+PROSE = st.text(st.characters(codec="utf-8", exclude_characters="\r\ufeff", exclude_categories=("Cs",)), max_size=60)
+FRONT = st.dictionaries(
+    st.sampled_from(["license", "datasets", "a"]), st.text("abc:#'\n-é", max_size=8) | st.integers(), max_size=3
+)
+
+
+@given(FRONT, PROSE, PROSE)
+def test_what_a_person_wrote_is_kept_to_the_letter(front: dict[str, object], before: str, after: str) -> None:
+    before = f"{before}\n".lstrip("\n-")
+    after = f"words {after}"
+    parts = split_card(render_card(CONFIG, name="x", existing=CardParts(front, before, f"{BEGIN}\n{END}\n", after)))
+    assert (parts.before, parts.after) == (before, after)
+    assert {key: parts.front[key] for key in front} == front
+
+
+@pytest.mark.parametrize(
+    ("card", "parts"),
+    [
+        ("# Words\n", CardParts(after="# Words\n")),
+        ("", CardParts()),
+        ("\ufeff---\r\na: 1\r\n---\r\ntext\r\n", CardParts({"a": 1}, after="text\n")),  # as Windows writes it
+        ("text\n---\na: 1\n---\n", CardParts(after="text\n---\na: 1\n---\n")),
+        (f"a\n{BEGIN} -->\nb\n{END}", CardParts({}, "a\n", f"{BEGIN} -->\nb\n{END}")),
+        (f"{BEGIN}\n{END}\n{END}\nc", CardParts({}, "", f"{BEGIN}\n{END}\n", f"{END}\nc")),
+        (f"{END}\n{BEGIN}\n", CardParts(after=f"{END}\n{BEGIN}\n")),
+    ],
+)
+def test_what_is_header_what_is_ours_and_what_is_prose(card: str, parts: CardParts) -> None:
+    assert split_card(card) == parts
+
+
+def test_a_header_that_is_not_a_mapping_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match=r"x\.md: the front matter is a list"):
+        split_card("---\n- a\n---\n", "x.md")
+
+
+# --- rendered -----------------------------------------------------------------------------------------------
 
 
 def test_a_card_says_what_the_configuration_says() -> None:
@@ -63,11 +95,11 @@ def test_a_card_says_what_the_configuration_says() -> None:
         "| Intensity | clipped to (-1000.0, 1000.0) (HU for CT), scaled to [0, 1] |",
         "| Patch in training | 64 × 64 × 32 |",
         "| pretext.shuffle_windows | 10000 |",
-        "| median spacing mm | 0.7, 0.7, 1.25 |",
+        "| median_spacing_mm | 0.7, 0.7, 1.25 |",
         "| restoration_loss | 0.0123457 | mean_image_loss 0.03; identity_loss 0.08 |",
         "![Curve](figures/curve.png)",
         "| modelsgenesis | 0.1.0 |",
-        "| cpu hours | 31.2 |",
+        "| cpu_hours | 31.2 |",
         "| Spacing in mm (—: the scan's own) | — |",
         "- Trained on 3D CT alone; nothing else was tried.",
         "modelsgenesis pretrain SCANS --init clinic/genesis  # go on without labels: its restoring head is in it",
@@ -79,20 +111,35 @@ def test_a_card_says_what_the_configuration_says() -> None:
 
 
 def test_the_header_has_the_fields_of_the_hub_whose_client_reads_the_results() -> None:
-    from huggingface_hub import ModelCard
-
     card = render_card(CONFIG, name="clinic/genesis")
     front = split_card(card).front
     assert (front["library_name"], front["pipeline_tag"]) == ("modelsgenesis", "image-feature-extraction")
     assert {"ct", "3d", "models-genesis"} <= set(front["tags"])
-    read = ModelCard(card).data.eval_results
-    assert read is not None
-    assert (read[0].metric_type, read[0].metric_value) == ("restoration_loss", 0.0123456789)
-    assert read[0].metric_args == {"identity_loss": 0.08, "mean_image_loss": 0.03}
+    data = ModelCard(card).data
+    assert isinstance(data, ModelCardData)
+    assert data.eval_results is not None
+    (result,) = data.eval_results
+    assert (result.metric_type, result.metric_value) == ("restoration_loss", 0.0123456789)
+    assert result.metric_args == {"identity_loss": 0.08, "mean_image_loss": 0.03}
+    assert result.dataset_name == "ct scans of the publisher"
+
+
+def test_the_index_of_results_has_finite_values_and_plain_types() -> None:
+    results = {"Dice (mean)": {"value": 0.5, "ci": (0.4, math.inf)}, "lost": math.nan}
+    front = split_card(rendered(data={"name": "Task04 Hippocampus"}, results=results)).front
+    ((result,),) = (model["results"] for model in front["model-index"])
+    assert result["dataset"] == {"type": "task04-hippocampus", "name": "Task04 Hippocampus"}
+    assert result["metrics"] == [
+        {"type": "dice_mean", "name": "Dice (mean)", "value": 0.5, "args": {"ci": [0.4, None]}}
+    ]
+    assert "model-index" not in split_card(rendered(results={"lost": math.nan})).front
+
+
+SCHEME = RECIPES["small"].override(steps=300, pretext=scheme("III+IV")).to_dict()
 
 
 @pytest.mark.parametrize(
-    ("changes", "sentence"),
+    ("provenance", "said"),
     [
         ({"origin": "pretrained"}, "Pretrained with this package."),
         ({"origin": "pretrained", "init": "a-model"}, "Pretrained with this package, going on from a-model."),
@@ -102,29 +149,29 @@ def test_the_header_has_the_fields_of_the_hub_whose_client_reads_the_results() -
         ({"origin": "converted", "source": {"repository": "a/b"}}, "base_model: a/b"),
         ({"origin": "untrained"}, "**Its weights are random: it was not trained.**"),
         ({"recipe": {}}, "No recipe was recorded."),
+        (
+            {"recipe": SCHEME, "results": {"step": 200}},
+            "At most 300 steps; the network of step 200 was kept.\n\nScheme III+IV",
+        ),
+        ({"recipe": SegmentationConfig(steps=7).to_dict()}, "\nAt most 7 steps; "),
+        ({"recipe": {"of another version": 1}}, "\n<details>"),
         ({"results": {}}, "No result was recorded."),
-        ({"data": {}}, "Nothing was recorded about the training data"),
         ({"results": {"collapsed": True}}, "**This network has collapsed"),
+        ({"results": {"note": "good"}}, "| note | good |"),
+        ({"data": {}}, "The record says nothing about the training data"),
+        ({"data": {}}, "says nothing about a validation"),
+        ({"data": {"validation_patients": 1, "held_out": True}}, "Validated on scans from the same source"),
+        ({"data": {"validation_patients": 3, "held_out": False}}, "Nobody was held out"),
     ],
 )
-def test_the_card_says_where_the_weights_come_from_and_what_was_not_recorded(
-    changes: dict[str, object], sentence: str
-) -> None:
-    assert sentence in render_card(with_provenance(**changes), name="x")
+def test_the_card_says_what_the_record_says_and_what_was_not_recorded(provenance: dict[str, object], said: str) -> None:
+    assert said in rendered(**provenance)
 
 
 STANDARDIZED = InputContract(modality="ct", intensity="standardize", mean=-7.5, deviation=2, spacing=(1, 1, 2.5))
 FLAT = {"network": GenesisUNetConfig(dims=2, widths=(4, 8)), "input": CONTRACTS["xray"], "patch_size": (64, 64)}
-SEGMENTS = {
-    "task": "segmentation",
-    "network": NETWORK.override(out_channels=2),
-    "labels": ("background", "liver"),
-}
-CLASSIFIES = {
-    "task": "classification",
-    "network": ClassifierConfig(encoder=NETWORK, num_classes=2, hidden=8),
-    "labels": ("a", "b"),
-}
+SEGMENTS = {"task": "segmentation", "network": NETWORK.override(out_channels=2), "labels": ("background", "liver")}
+CLASSIFIER = ClassifierConfig(encoder=NETWORK, num_classes=2, hidden=8)
 
 
 @pytest.mark.parametrize(
@@ -133,7 +180,7 @@ CLASSIFIES = {
         (FLAT, "[batch, channel, x, y]"),
         (SEGMENTS, "A network for segmentation of background, liver in 3D CT"),
         (SEGMENTS, "modelsgenesis predict x scan.nii.gz"),
-        (CLASSIFIES, "pipeline_tag: image-classification"),
+        ({"task": "classification", "network": CLASSIFIER, "labels": ("a", "b")}, "pipeline_tag: image-classification"),
         ({"input": InputContract(modality="mri", intensity="zscore")}, "own mean subtracted"),
         ({"input": STANDARDIZED}, "(value − -7.5) / 2.0"),
     ],
@@ -145,8 +192,9 @@ def test_every_task_contract_and_dimension_is_rendered(changes: dict[str, object
 def test_prose_and_fields_of_a_person_stay_and_old_results_go() -> None:
     card = render_card(CONFIG, name="x").replace("FILL IN the data set or hospital", "LUNA16")
     card = card.replace("library_name:", "license: mit\ndatasets: [org/data]\nlibrary_name:")
-    renewed = render_card(with_provenance(results={}), name="y", existing=card)
-    assert render_card(with_provenance(results={}), name="y", existing=renewed) == renewed
+    without = dataclasses.replace(CONFIG, provenance=CONFIG.provenance.override(results={}))
+    renewed = render_card(without, name="y", existing=card)
+    assert render_card(without, name="y", existing=renewed) == renewed
     front = split_card(renewed).front
     assert (front["license"], front["datasets"]) == ("mit", ["org/data"])
     assert "model-index" not in front
@@ -171,8 +219,7 @@ FREE = st.dictionaries(KEYS | st.text(max_size=8), JSON, max_size=4)
 
 @given(st.fixed_dictionaries(dict.fromkeys(("recipe", "data", "results", "environment", "source"), FREE)), st.text())
 def test_no_value_of_a_record_breaks_out_of_its_place_or_the_rendering(record: dict[str, object], init: str) -> None:
-    config = with_provenance(**record, init=init)
-    card = render_card(config, name="x")
+    card = rendered(**record, init=init)
     parts = split_card(card)
     assert parts.front["library_name"] == "modelsgenesis"
     assert card.count("modelsgenesis:end -->") == 1
@@ -180,97 +227,27 @@ def test_no_value_of_a_record_breaks_out_of_its_place_or_the_rendering(record: d
     yaml.safe_load(yaml.safe_dump(parts.front))
 
 
-# --- results ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("results", "expected"),
     [
         (
             {"dice": {"mean": 0.85, "n": 20, "interval": [0.83, 0.87], "scratch": 0.8}},
-            [Measure("dice", 0.85, {"n": 20, "interval": [0.83, 0.87], "scratch": 0.8})],
+            [("dice", 0.85, {"n": 20, "interval": [0.83, 0.87], "scratch": 0.8})],
         ),
         (
             {"test": {"mean_dice": 0.85, "dice": {"Anterior": 0.86}, "patients": 26}, "step": 400},
-            [Measure("test mean_dice", 0.85, {"patients": 26}), Measure("test dice Anterior", 0.86, {"patients": 26})],
+            [("test mean_dice", 0.85, {"patients": 26}), ("test dice Anterior", 0.86, {"patients": 26})],
         ),
-        (
-            {"restoration_loss": 0.01, "identity_loss": 0.08},
-            [Measure("restoration_loss", 0.01, {"identity_loss": 0.08})],
-        ),
-        ({"identity_loss": 0.08}, [Measure("identity_loss", 0.08)]),
+        ({"restoration_loss": 0.01, "identity_loss": 0.08}, [("restoration_loss", 0.01, {"identity_loss": 0.08})]),
+        ({"identity_loss": 0.08}, [("identity_loss", 0.08, None)]),
         ({"note": "good", "flag": True, "none": None, "per_case": [0.1, 0.2], "empty": {}}, []),
     ],
 )
-def test_measures_with_what_they_rest_on(results: dict[str, object], expected: list[Measure]) -> None:
-    assert measures(results) == expected
-
-
-def test_the_index_has_only_finite_values_and_plain_types() -> None:
-    config = with_provenance(data={"name": "Task04 Hippocampus"})
-    found = [Measure("Dice (mean)", 0.5, {"ci": (0.4, math.inf)}), Measure("lost", math.nan)]
-    (model,) = model_index(config, "x", found)
-    (result,) = model["results"]
-    assert result["dataset"] == {"type": "task04-hippocampus", "name": "Task04 Hippocampus"}
-    assert result["metrics"] == [
-        {"type": "dice_mean", "name": "Dice (mean)", "value": 0.5, "args": {"ci": [0.4, None]}}
-    ]
-    assert model_index(CONFIG, "x", [Measure("lost", math.nan)]) == []
+def test_measures_with_what_they_rest_on(results: dict[str, object], expected: list[object]) -> None:
+    assert [(one["name"], one["value"], one.get("args")) for one in measures(results)] == expected
 
 
 def test_text_is_one_line_that_stays_in_its_cell() -> None:
     assert text("a | b\n<!-- c") == "a \\| b &lt;!-- c"
     assert text([1, 2.5, None, True]) == "1, 2.5, —, yes"
     assert text(list(range(13))) == "13 values"
-
-
-# --- training -----------------------------------------------------------------------------------------------
-
-OLDER = {name: value for name, value in scheme("I").to_dict().items() if name != "others"}  # from before that field
-
-
-@pytest.mark.parametrize(
-    ("recipe", "results", "said"),
-    [
-        (
-            RECIPES["small"].override(steps=300, pretext=scheme("III+IV")),
-            {"step": 200},
-            "At most 300 steps; the network of step 200 was kept.\n\nScheme III+IV: out-painting, in-painting.\n",
-        ),
-        ({"pretext": {**OLDER}}, {}, "Scheme I: non-linear intensity.\n"),
-        ({"pretext": {**OLDER, "flip_limit": 2}}, {}, "<details>"),
-        (SegmentationConfig(steps=7), {}, "At most 7 steps."),
-        ({"steps": 3, "of another version": 1}, {}, "At most 3 steps."),
-        ({"of another version": 1}, {}, "<details>"),
-    ],
-)
-def test_a_recipe_is_a_sentence_before_every_setting(
-    recipe: Config | dict[str, object], results: dict[str, object], said: str
-) -> None:
-    values = recipe.to_dict() if isinstance(recipe, Config) else recipe
-    section = recipe_section(values, results)
-    assert section.startswith(said)
-    assert section.count("\n| ") >= len(values)
-
-
-def test_a_loss_is_told_beside_its_baselines() -> None:
-    results = {"restoration_loss": 0.03, "mean_image_loss": 0.06, "identity_loss": 0.3, "collapsed": False}
-    assert meaning(results) == (
-        "On the validation patches the loss is 0.50 times that of always predicting the mean image and 0.10 times "
-        "that of returning the input as it is."
-    )
-    assert meaning({"dice": 0.9}) == ""
-
-
-@pytest.mark.parametrize(
-    ("data", "said"),
-    [
-        ({}, "says nothing about a validation"),
-        ({"validation_patients": 1, "held_out": True}, "Validated on 1 patient from the same source"),
-        ({"validation_scans": 4}, "Validated on 4 scans from"),
-        ({"validation_patients": 3, "held_out": False}, "Nobody was held out"),
-    ],
-)
-def test_the_limits_of_a_validation_are_what_the_record_says(data: dict[str, object], said: str) -> None:
-    assert said in validation_sentence(data)
-    assert said in render_card(with_provenance(data=data), name="x")

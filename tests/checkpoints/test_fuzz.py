@@ -14,11 +14,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelsgenesis.checkpoints import convert_checkpoint, load_bundle
+from modelsgenesis.checkpoints.card import split_card
 from modelsgenesis.checkpoints.genesis import GENESIS_KERAS, GENESIS_KERAS_NETWORK
 from modelsgenesis.checkpoints.plan import PLAN_NAME, read_plan
 from modelsgenesis.checkpoints.safe_load import read_weights
 from modelsgenesis.configs import BundleConfig, PretrainingConfig
-from modelsgenesis.configs.front_matter import split_card
 from modelsgenesis.errors import GenesisError
 from modelsgenesis.networks import build_network
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from modelsgenesis.checkpoints import convert_checkpoint, load_bundle
+from modelsgenesis.checkpoints.card import BEGIN, split_card
 from modelsgenesis.checkpoints.plan import PLAN_NAME
-from modelsgenesis.configs.front_matter import BEGIN, split_card
 from modelsgenesis.errors import CheckpointError, ConfigurationError, GenesisError, MissingExtraError
 
 from . import hostile_files as make  # pyright: ignore[reportAttributeAccessIssue]
@@ -89,7 +89,7 @@ def test_a_truncated_file(tmp_path: Path, share: float, zipped: bool) -> None:
         ("hex", "no tensors by name"),
         ("bytearray", "no tensors by name"),
         ("memo", "no tensors by name"),
-        ("number", "no tensors by name"),
+        ("number", "bits"),
         ("items", "no tensors by name"),
     ],
 )
@@ -325,14 +325,16 @@ def test_what_lies_in_a_checkpoint_beside_its_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("front", "word"),
     [
-        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "has an alias"),
-        ("a: &a {x: 1}\nb:\n  <<: [*a, *a]", "has an alias"),
-        (f"a: {'[' * 100_000}", "levels|nesting"),
-        ("{a: " * 100_000, "levels"),
-        ("- x\n" * 100_000, "values"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "an alias"),
+        ("a: &a {x: 1}\nb:\n  <<: [*a, *a]", "an alias"),
+        (f"a: {'[' * 50_000}", "levels|nesting"),
+        ("{a: " * 10_000, "levels"),
+        ("- x\n" * 100_000, "letters"),
         ("a: " + "x" * 2_000_000, "letters"),
         ("a: 1" + ":1" * 200_000, "letters"),
-        ("a: " + "1" * 100_000, "letters"),
+        ("a: " + "1" * 10_000, "digits"),
+        ("a: 0x" + "f" * 10_000, "bits"),
+        ("a: 1" + ":1" * 30_000, "bits"),
         ("a: !!python/object/apply:os.system [ls]", "not YAML"),
         ('a: "\\ud800"', "not YAML"),
         ("a: !!timestamp x", "front matter"),

@@ -1,5 +1,3 @@
-import json
-
 import pytest
 
 import modelsgenesis
@@ -22,10 +20,6 @@ def test_every_command_has_help(command, name):
     assert command(name, "-h").status == 0
 
 
-def test_version(command):
-    assert command("--version").out == f"modelsgenesis {modelsgenesis.__version__}\n"
-
-
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -43,10 +37,11 @@ def test_a_wrong_command_line_is_one_line(command, arguments, message):
 
 def test_importing_and_helping_load_nothing_heavy(process):
     code = (
-        "import sys, modelsgenesis, json; sys.argv = ['modelsgenesis', '--help']\n"
-        "from modelsgenesis.cli import main\n"
-        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "import sys, modelsgenesis\nfrom modelsgenesis.cli import main\n"
+        "for word in '--help', '--version':\n"
+        "    sys.argv = ['modelsgenesis', word]\n    try: main()\n    except SystemExit: pass\n"
         "heavy = {'torch', 'numpy', 'huggingface_hub', 'monai', 'matplotlib', 'SimpleITK', 'nibabel'}\n"
-        "print(json.dumps(sorted(heavy & set(sys.modules))))"
+        "print(heavy & set(sys.modules))"
     )
-    assert json.loads(process("-c", code, python=True).stdout.splitlines()[-1]) == []
+    shown = process("-c", code, python=True).stdout.splitlines()
+    assert shown[-2:] == [f"modelsgenesis {modelsgenesis.__version__}", "set()"]

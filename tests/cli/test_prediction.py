@@ -1,38 +1,33 @@
 import json
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
 from PIL import Image
 
+from modelsgenesis.cli.prediction import print_results
 from modelsgenesis.configs import CONTRACTS
 from tiny_bundles import write_bundle
 
 
-def test_predict_prints_the_label_map_and_its_voxels(command, model, scans, tmp_path):
-    path = tmp_path / "seg.nii.gz"
-    run = ("predict", model, scans[0], "-o", path, "--device", "cpu", "--overlap", 0)
-    predicted = command(*run, "--flips", "x")
-    assert predicted.status == 0
-    assert predicted.out.splitlines()[0] == str(path)
-    assert nib.load(path).shape == nib.load(scans[0]).shape
-    assert json.loads((tmp_path / "seg.json").read_text())["flips"] == [0]
-    told = command(*run, "--json", "--precision", "bfloat16").json()
-    assert json.loads((tmp_path / "seg.json").read_text())["precision"] == "bfloat16"
-    assert told["answers"][0]["path"] == str(path)
-    assert set(told["answers"][0]["voxels"]) == {"bright", "dark"}
-
-
-def test_a_bad_scan_is_told_at_the_end_and_by_the_status(command, model, scans, tmp_path):
-    folder = tmp_path / "scans"
+def test_predict_prints_label_maps_and_voxels_and_at_the_end_what_failed(command, model, scans, tmp_path):
+    folder, path = tmp_path / "scans", tmp_path / "out" / "good.nii.gz"
     folder.mkdir()
     (folder / "good.nii.gz").write_bytes(scans[0].read_bytes())
     (folder / "bad.nii.gz").write_bytes(b"junk")
-    result = command("predict", model, folder, "-o", tmp_path / "out", "--device", "cpu", "--overlap", 0, "--quiet")
-    assert result.status == 1
-    assert result.out.splitlines()[0] == str(tmp_path / "out" / "good.nii.gz")
-    assert result.err.startswith(f"not predicted: {folder / 'bad.nii.gz'}: ")
-    assert len(result.err.splitlines()) == 1
+    run = ("predict", model, folder, "-o", tmp_path / "out", "--device", "cpu", "--overlap", 0, "--quiet")
+    predicted = command(*run, "--flips", "x")
+    first, *voxels = predicted.out.splitlines()
+    assert (predicted.status, first, len(voxels)) == (1, str(path), 2)
+    assert predicted.err.startswith(f"not predicted: {folder / 'bad.nii.gz'}: ")
+    assert len(predicted.err.splitlines()) == 1
+    assert nib.load(path).shape == nib.load(scans[0]).shape
+    assert json.loads((tmp_path / "out" / "good.json").read_text())["flips"] == [0]
+    told = command(*run, "--json", "--precision", "bfloat16").json()
+    assert json.loads((tmp_path / "out" / "good.json").read_text())["precision"] == "bfloat16"
+    assert told["answers"][0]["path"] == str(path)
+    assert set(told["answers"][0]["voxels"]) == {"bright", "dark"}
 
 
 def test_classes_are_printed(command, tmp_path):
@@ -53,7 +48,6 @@ def test_classes_are_printed(command, tmp_path):
         (["predict", "no-such-model", "scan.nii.gz"], 1, "no-such-model"),
         (["predict", "{tmp}", "scan.nii.gz", "--flips", "w"], 2, "expected all, or axes of x, y, z"),
         (["predict", "{tmp}", "scan.nii.gz", "--stitch", "gpu"], 1, "stitch"),
-        (["predict", "{tmp}", "scan.nii.gz", "--precision", "half"], 1, "precision"),
     ],
 )
 def test_errors_are_one_line_with_a_status(refuses, arguments, status, message):
@@ -75,3 +69,67 @@ def test_evaluate_prints_intervals_and_what_could_not_be_measured(command, decat
     told = command(*run, "--json").json()
     assert told["metrics"]["dice"]["value"] == 1
     assert told["refused"][0]["case"] == "ball_005"
+
+
+def entry(value, low=None, high=None, **more):
+    return {"value": value, "low": low, "high": high, **more}
+
+
+SEGMENTED = {
+    "dice": entry(0.8781, 0.8712, 0.8846),
+    "dice node [/]": entry(0.88, 0.87, 0.89),
+    "dice Posterior": entry(0.87, 0.86, 0.88, undefined=2),
+    "hausdorff95": entry(1.234, 1.1, 1.4),
+    "hausdorff95 node [/]": entry(1.2, 1.1, 1.3),
+    "hausdorff95 Posterior": entry(None, reason="no case has it"),
+}
+TWO = {"auc": entry(0.9, 0.8, 0.95), "sensitivity": entry(0.7, 0.5, 0.9), "accuracy": entry(0.8, 0.7, 0.9)}
+THREE = {"auc": entry(0.9), "auc a": entry(0.8), "auc b": entry(0.9), "auc c": entry(1.0), "accuracy": entry(0.5)}
+
+
+@pytest.mark.parametrize(
+    ("test", "results", "expected"),
+    [
+        (
+            SEGMENTED,
+            {"labels": ["background", "node [/]", "Posterior"]},
+            [
+                "Dice HD95 (mm)",
+                "mean 0.878 (0.871–0.885) 1.23 (1.10–1.40)",
+                "node [/] 0.880 (0.870–0.890) 1.20 (1.10–1.30)",
+                "Posterior 0.870 (0.860–0.880) —",
+                "39 test patients; 95% bootstrap intervals over patients",
+                "full results: runs/x/results.json",
+            ],
+        ),
+        (
+            TWO,
+            {"labels": ["normal", "ill"], "specificity": 0.9, "cases": 50},
+            [
+                "AUC sensitivity at specificity 0.9 accuracy",
+                "ill 0.900 (0.800–0.950) 0.700 (0.500–0.900) 0.800 (0.700–0.900)",
+                "39 test patients, 50 images; 95% bootstrap intervals over patients",
+            ],
+        ),
+        (
+            THREE,
+            {"labels": ["a", "b", "c"], "folds": 5, "fold": None},
+            [
+                *("mean 0.900 0.500", "a 0.800", "b 0.900", "c 1.000"),
+                "39 test patients in 5 folds; 95% bootstrap intervals over patients",
+                "the models: runs/x/fold0, fold1 …",
+            ],
+        ),
+        ({}, {"labels": ["b", "a"]}, ["no test patients: nothing was measured"]),
+        (
+            {"auc": entry(1.0)},
+            {"labels": ["b", "a"], "patients": 1, "cases": 1},
+            ["1 test patient; no confidence interval"],
+        ),
+    ],
+)
+def test_results_are_a_table_with_intervals_and_what_is_left_out(capsys, test, results, expected):
+    print_results(Path("runs/x"), {"test": test, "patients": 39, "cases": 39, **results})
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert [line for line in lines if line in expected] == expected
+    assert sum("Posterior" in line for line in lines[5:]) == (2 if test is SEGMENTED else 0)  # undefined, left out

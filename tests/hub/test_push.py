@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from loopback_api import card_errors
 from modelsgenesis.checkpoints import load_bundle
-from modelsgenesis.configs.front_matter import split_card
+from modelsgenesis.checkpoints.card import split_card
 from modelsgenesis.errors import HubError
 from modelsgenesis.hub.download import fetch_bundle
 from modelsgenesis.hub.push import plan_upload, push_to_hub

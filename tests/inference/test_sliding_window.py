@@ -7,7 +7,7 @@ from modelsgenesis.configs import GenesisUNetConfig, PredictionConfig
 from modelsgenesis.errors import ConfigurationError, ShapeError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.inference import sliding_window as module
-from modelsgenesis.inference.sliding_window import sliding_window, window_size
+from modelsgenesis.inference.sliding_window import sliding_window
 from modelsgenesis.networks import GenesisUNet
 
 HARDWARE = choose_hardware("cpu", "float32")
@@ -52,11 +52,6 @@ def assert_same(result, expected, atol=1e-5):
     torch.testing.assert_close(result, expected, atol=atol, rtol=0)
 
 
-def test_one_window_over_everything_is_a_plain_pass():
-    network, image = unet(), torch.rand(1, 16, 12, 8)
-    assert_same(run(network, image, (16, 12, 8)), plain_pass(network, image))
-
-
 def test_overlapping_windows_equal_a_plain_pass_away_from_the_seams():
     torch.manual_seed(0)
     network, image = Blur().eval(), torch.rand(1, 24, 18, 12)
@@ -69,20 +64,17 @@ def test_overlapping_windows_equal_a_plain_pass_away_from_the_seams():
     assert not torch.allclose(result[:, seams], whole[:, seams], atol=1e-5)
 
 
-def test_windows_are_rounded_up_to_what_the_network_takes():
-    assert window_size((10, 16, 1), (4, 8, 2)) == (12, 16, 2)
-
-
 @pytest.mark.parametrize("shape", [(40, 24, 20), (16, 50, 9), (17, 16, 31), (3, 3, 3)])
 def test_gives_what_monai_gives(shape):
     network, image = unet(), torch.rand(1, *shape)
     assert_same(run(network, image), monai(network, image))
 
 
-def test_an_image_within_one_window_is_one_call():
-    network = Blur().eval()
-    run(network, torch.rand(1, 9, 16, 8))
+def test_an_image_within_one_window_is_one_plain_pass():
+    network, image = Blur().eval(), torch.rand(1, 16, 16, 8)
+    result = run(network, image, (13, 16, 7))  # sides that the network takes are chosen
     assert network.calls == [1]
+    assert_same(result, plain_pass(network, image))
 
 
 def test_windows_of_one_value_are_computed_once():
@@ -125,19 +117,6 @@ def test_slices_of_a_volume_go_through_a_network_of_two_dimensions():
     for index in range(5):
         assert_same(result[..., index], run(network, volume[..., index], (16, 16)))
     assert run(network, volume[:, :16], (16, 16)).shape == (3, 16, 12, 5)
-
-
-@pytest.mark.parametrize(
-    ("config", "word"),
-    [
-        ({"flips": (0, 0)}, r"flips: received \(0, 0\)"),
-        ({"overlap": 1.0}, r"overlap: received 1\.0"),
-        ({"windows_at_once": 0}, "windows_at_once: received 0"),
-    ],
-)
-def test_refuses_configurations_that_cannot_be(config, word):
-    with pytest.raises(ConfigurationError, match=word):
-        PredictionConfig(**config)
 
 
 def test_refuses_axes_that_are_not_there():

@@ -15,8 +15,8 @@ from modelsgenesis.errors import DataError, GenesisError
 from modelsgenesis.files import sha256_of, write_csv
 from modelsgenesis.finetuning import read_rows, read_test_results
 from modelsgenesis.pretraining import PretrainingRun, read_run
-from modelsgenesis.training import Run, Split, read_split
-from modelsgenesis.training.splits import write_split
+from modelsgenesis.training.run import Run
+from modelsgenesis.training.splits import Split, read_split, write_split
 from modelsgenesis.training.trials import Records, Trial
 
 ASKED = PretrainingRun(
@@ -83,7 +83,7 @@ class Kept:
         run.save_checkpoint(STATE)
         for step in range(1, 6):
             run.log_step({"step": step, "loss": 0.5})
-            run.log_validation({"step": step, "dice": 0.1})
+            run.log_step({"step": step, "dice": 0.1}, "validation.csv")
         run.close()
         self.records = Records(folder / "compared")
         self.records.describe(asked={"training": {"steps": 1}}, arms={"a": {"init": None}}, files={"x": "0a"})

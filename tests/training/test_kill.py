@@ -21,25 +21,28 @@ for setting in (
     SETTINGS += ["--set", setting]
 
 LOADER = """
-import multiprocessing, os, signal, sys
+import multiprocessing, os, signal, sys, threading, time
 from pathlib import Path
 from fitted_numbers import Numbers
 from modelsgenesis.configs import TrainingConfig
-from modelsgenesis.training.sampler import start_loader
+from modelsgenesis.training.steps import load_batches
 
 if __name__ == "__main__":
     multiprocessing.set_start_method("spawn")
-    with start_loader(Numbers(), TrainingConfig(batch_size=2, workers=2), start=0, steps=99):
-        for process in multiprocessing.active_children():
-            (Path(sys.argv[1]) / str(process.pid)).touch()
-        signal.pause()
+    loader = load_batches(Numbers(), TrainingConfig(batch_size=2, workers=2), start=0, steps=99)
+    threading.Thread(target=lambda: next(loader), daemon=True).start()
+    while len(multiprocessing.active_children()) < 2:
+        time.sleep(0.01)
+    for process in multiprocessing.active_children():
+        (Path(sys.argv[1]) / str(process.pid)).touch()
+    signal.pause()
 """
 COMPARISON = """
 import sys
 from functools import partial
 from pathlib import Path
 from fake_trainings import train
-from modelsgenesis.training import Split
+from modelsgenesis.training.splits import Split
 from modelsgenesis.training.trials import Trial, run_trials
 
 if __name__ == "__main__":

@@ -11,8 +11,8 @@ from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import GenesisUNet
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training import Run
-from modelsgenesis.training.restoration import Restoration, spread_items
+from modelsgenesis.training.restoration import Restoration, take_patches
+from modelsgenesis.training.run import Run
 from modelsgenesis.training.trainer import Trainer
 from recorded_notes import Notes
 
@@ -64,11 +64,9 @@ def test_the_baselines_are_those_of_trivial_answers():
 
 def test_deformations_are_a_function_of_item_and_seed():
     objective = restoration()
-    batch = (torch.stack([Waves()[3], Waves()[5]]), torch.tensor([3, 5]))
-    network = GenesisUNet(CONFIG.network)
-    assert objective.loss(network, batch).item() == objective.loss(network, batch).item()
-    again = (batch[0], torch.tensor([11, 13]))
-    assert objective.loss(network, batch).item() != objective.loss(network, again).item()
+    batch, network = torch.stack([Waves()[3], Waves()[5]]), GenesisUNet(CONFIG.network)
+    first, again, later = (objective.loss(network, batch, items).item() for items in ([3, 5], [3, 5], [11, 13]))
+    assert first == again != later
 
 
 def test_a_collapse_is_said_when_it_comes_and_when_it_is_over():
@@ -93,7 +91,7 @@ def test_a_dead_network_is_named_once_in_a_real_run(tmp_path):
         run=run,
         hardware=CPU,
         reporter=notes,
-        keep=lambda network, progress: None,
+        on_best=lambda _network, _progress: None,
     )
     progress = trainer.fit()
     run.close()
@@ -103,7 +101,17 @@ def test_a_dead_network_is_named_once_in_a_real_run(tmp_path):
     assert progress.metrics["collapsed"] == 1.0
 
 
-def test_a_few_items_show_all_of_the_scans():
-    assert spread_items(6, size=8, per_scan=4) == [0, 4, 1, 5, 2, 6]
-    assert spread_items(10, size=8, per_scan=4)[8:] == [8, 12]  # the next epoch draws anew
-    assert spread_items(3, size=8) == [0, 1, 2]
+def test_a_few_patches_show_all_of_the_scans():
+    class Numbered:
+        def __init__(self, per_scan):
+            self.per_scan = per_scan
+
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, item):
+            return torch.tensor(item)
+
+    # Beyond the epoch, the next one draws anew.
+    assert take_patches(Numbered(4), 10).tolist() == [0, 4, 1, 5, 2, 6, 3, 7, 8, 12]
+    assert take_patches(Numbered(1), 3).tolist() == [0, 1, 2]

@@ -10,7 +10,7 @@ import pytest
 
 from fake_trainings import train
 from modelsgenesis.errors import Interrupted, TrainingError
-from modelsgenesis.training import Split
+from modelsgenesis.training.splits import Split
 from modelsgenesis.training.trials import Records, Trial, _attempt, run_trials, threads_of_a_worker
 
 SPLIT = Split(training=("a", "b"), validation=(), test=("c",))

@@ -7,46 +7,71 @@ from elsewhere, so whatever they hold is shown and nothing is computed with what
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
+from operator import attrgetter
 from string import Template
 from typing import Any
 
-from modelsgenesis.configs import SCHEMES, BundleConfig, PretextConfig
+from modelsgenesis.configs import SCHEMES, BundleConfig
 from modelsgenesis.configs.base import plain
-from modelsgenesis.configs.front_matter import CardParts, split_card
+from modelsgenesis.errors import ConfigurationError
+from modelsgenesis.files import split_front_matter
 from modelsgenesis.networks import build_on_meta
 
-PIPELINE_TAGS = {
+BEGIN = "<!-- modelsgenesis:begin"
+END = "<!-- modelsgenesis:end -->"
+PLACEHOLDER = "FILL IN"
+"""Marks what only a person can write."""
+
+_PIPELINE_TAGS = {  # the Hub's name of each task
     "restoration": "image-feature-extraction",
     "segmentation": "image-segmentation",
     "classification": "image-classification",
 }
-"""The Hub's name of each task."""
-
-_BASELINES = {
-    "mean_image_loss": "always predicting the mean image",
-    "identity_loss": "returning the input as it is",
-}  # they say nothing without the loss beside them
+_BASELINES = ("mean_image_loss", "identity_loss")  # they say nothing without the loss beside them
 _COUNTS = ("n", "patients", "cases", "subjects", "samples", "seeds", "seed", "runs")  # belong to all of a group
 _STEPS = ("step", "steps", "epoch")  # not measures of quality
-_LONGEST_LIST = 12
+_NUMBER = (int, float)  # by type(): for isinstance, True is an int
+_TABLE = "| | |\n|---|---|"
 
 
 @dataclass(frozen=True)
-class Measure:
-    """One number.
+class CardParts:
+    """A card taken apart.
 
     Attributes:
-        name: Such as `dice Anterior`.
-        value: The number.
-        details: What it rests on: n, seeds, interval, baselines.
+        front: The front matter.
+        before: A person's prose before the generated section.
+        generated: The section between the markers, with them; empty when there is none.
+        after: A person's prose after it.
     """
 
-    name: str
-    value: float
-    details: dict[str, Any] = field(default_factory=dict)
+    front: dict[str, Any] = field(default_factory=dict)
+    before: str = ""
+    generated: str = ""
+    after: str = ""
+
+
+def split_card(card: str, where: str = "README.md") -> CardParts:
+    r"""Take a card apart, in a time that grows with its length and no faster.
+
+    Raises:
+        ConfigurationError: The front matter cannot be read, see `split_front_matter`.
+
+    Example:
+        >>> split_card("---\nlicense: mit\n---\nProse")
+        CardParts(front={'license': 'mit'}, before='', generated='', after='Prose')
+    """
+    front, body = split_front_matter(card, where, ConfigurationError)
+    lines = f"\n{body}"  # so that each line of the body, whose places are the same, follows a line break
+    begin = lines.find(f"\n{BEGIN}")  # a regular expression over the text could take quadratic time
+    end = lines.find(f"\n{END}", begin + 1) if begin >= 0 else -1
+    if end < 0:
+        return CardParts(front, after=body)
+    after = f"{body}\n".find("\n", end) + 1
+    return CardParts(front, body[:begin], body[begin:after], body[after:])
 
 
 class _Card(Template):
@@ -54,7 +79,7 @@ class _Card(Template):
 
 
 def render_card(
-    config: BundleConfig, *, name: str, existing: str = "", figures: Mapping[str, str] | None = None
+    config: BundleConfig, *, name: str, existing: str | CardParts = "", figures: Mapping[str, str] | None = None
 ) -> str:
     """Render the card of a bundle, keeping what a person wrote into an existing one.
 
@@ -73,44 +98,42 @@ def render_card(
     Example:
         card = render_card(bundle.config, name="clinic/genesis-ct", figures={"Restorations": "figures/r.png"})
     """
-    old = split_card(existing)
-    template = split_card(resources.files("modelsgenesis.checkpoints").joinpath("card_template.md").read_text("utf-8"))
+    import yaml
+
+    old = split_card(existing) if isinstance(existing, str) else existing
+    new = split_card(resources.files("modelsgenesis.checkpoints").joinpath("card_template.md").read_text("utf-8"))
     found = measures(config.provenance.results)
-    values = {key: text(value) for key, value in _flat(config.to_dict())}
-    values |= _sections(config, name, found) | {
-        "figures": "\n\n".join(f"![{text(title)}]({path})" for title, path in (figures or {}).items())
-    }
-    ours = _front(config, name, found, old.front.get("tags"))
-    # Results of another network would be wrong, so the index goes even where there are no new ones.
-    kept = {key: value for key, value in old.front.items() if key not in ours and key != "model-index"}
-    after = old.after if (old.before + old.after).strip() else template.after
+    values = _sections(config, name, found)
+    values["figures"] = "\n\n".join(f"![{text(title)}]({path})" for title, path in (figures or {}).items())
+    template = _Card(new.generated)
+    values |= {key: text(attrgetter(key)(config)) for key in template.get_identifiers() if key not in values}
+    header = _header(config, name, found, old.front)
+    front = yaml.safe_dump(header, sort_keys=False, allow_unicode=True, width=1000)
+    after = old.after if (old.before + old.after).strip() else new.after
     separator = "" if old.generated or after.startswith("\n") else "\n"
-    generated = _Card(template.generated).substitute(values)
-    return CardParts({**kept, **ours}, old.before, generated, separator + after).join()
+    return f"---\n{front}---\n\n{old.before}{template.substitute(values)}{separator}{after}"
 
 
-def _sections(config: BundleConfig, name: str, found: list[Measure]) -> dict[str, str]:
+def _sections(config: BundleConfig, name: str, found: list[dict[str, Any]]) -> dict[str, str]:
     """Return what the template names beside the values of `config.json`."""
-    origin, spec, dims = config.provenance, config.input, config.input.dims
-    restores, init = config.task == "restoration", text(origin.init)
-    parameters = sum(parameter.numel() for parameter in build_on_meta(config.network).parameters())
-    kind = f"{dims}D {spec.modality.upper()}"
-    purpose = (
-        f"A network for {kind} that restores deformed patches (Models Genesis): no label was used. "
-        "Its encoder starts classification models, its encoder-decoder segmentation models."
-        if restores
-        else f"A network for {config.task} of {text(config.labels)} in {kind}, built on Models Genesis."
-    )
+    origin, spec, data = config.provenance, config.input, config.provenance.data
+    kind, init = f"{spec.dims}D {spec.modality.upper()}", text(origin.init)
+    purpose = f"A network for {config.task} of {text(config.labels)} in {kind}, built on Models Genesis."
+    commands = f"modelsgenesis predict {name} scan.nii.gz"
+    if config.task == "restoration":
+        purpose = (
+            f"A network for {kind} that restores deformed patches (Models Genesis): no label was used. "
+            "Its encoder starts classification models, its encoder-decoder segmentation models."
+        )
+        commands = (
+            f"modelsgenesis finetune DATA --task seg --init {name}  # or cls; a few labels of your own\n"
+            f"modelsgenesis pretrain SCANS --init {name}  # go on without labels: its restoring head is in it"
+        )
     origins = {
         "pretrained": "Pretrained with this package" + (f", going on from {init}." if origin.init else "."),
         "finetuned": f"Fine-tuned from {init if origin.init else 'random weights'}.",
         "converted": "Converted from the published weights named below; the values are unchanged.",
         "untrained": "**Its weights are random: it was not trained.**",
-    }
-    commands = {
-        True: f"modelsgenesis finetune DATA --task seg --init {name}  # or cls; a few labels of your own\n"
-        f"modelsgenesis pretrain SCANS --init {name}  # go on without labels: its restoring head is in it",
-        False: f"modelsgenesis predict {name} scan.nii.gz",
     }
     intensity = {
         "window": f"clipped to {spec.window} (HU for CT), scaled to [0, 1]",
@@ -118,87 +141,58 @@ def _sections(config: BundleConfig, name: str, found: list[Measure]) -> dict[str
         "standardize": f"(value − {spec.mean}) / {spec.deviation}",
         "zscore": "the scan's own mean subtracted, divided by its own standard deviation",
     }
-    results = [f"| {text(m.name)} | {text(m.value)} | {text(m.details)} |" for m in found]
-    results += [f"| {text(key)} | {text(value)} | |" for key, value in origin.results.items() if isinstance(value, str)]
+    validated = "The record says nothing about a validation; see the end of this card."
+    if data.get("held_out") is False:
+        validated = "Nobody was held out: validated on other patches of the training scans, which is optimistic."
+    elif data.get("validation_patients") or data.get("validation_scans"):
+        validated = "Validated on scans from the same source; other scanners and hospitals were not tried."
+    results = "".join(f"\n| {text(m['name'])} | {text(m['value'])} | {text(m.get('args', ''))} |" for m in found)
+    results += _rows({key: value for key, value in origin.results.items() if isinstance(value, str)})
+    meaning = "**This network has collapsed: its output hardly depends on its input.**"
     return {
         "name": text(name),
         "load": f'network = modelsgenesis.from_pretrained("{name}")',
         "summary": f"{purpose} {origins[origin.origin]}",
-        "commands": commands[restores],
+        "commands": commands,
         "kind": kind,
-        "parameters": f"{parameters:,}",
-        "source": "".join(f"\n| Source: {text(key)} | {text(value)} |" for key, value in _flat(origin.source)),
+        "parameters": f"{sum(each.numel() for each in build_on_meta(config.network).parameters()):,}",
+        "source": _rows(origin.source, "Source: "),
         "shape": ", ".join(map(str, (1, len(spec.channels), *config.patch_size))),
-        "axes": ", ".join("xyz"[:dims]),
+        "axes": ", ".join("xyz"[: spec.dims]),
         "intensity": intensity[spec.intensity],
         "patch": " × ".join(map(str, config.patch_size)),
-        "recipe": recipe_section(origin.recipe, origin.results),
-        "data": _table(_spaced(origin.data))
-        or "Nothing was recorded about the training data; see the end of this card.",
-        "validated": validation_sentence(origin.data),
-        "meaning": meaning(origin.results),
-        "results": "\n".join(["| Measure | Value | n, seeds, interval, baselines |", "|---|---|---|", *results])
+        "recipe": _recipe(origin.recipe, origin.results) if origin.recipe else "No recipe was recorded.",
+        "data": _TABLE + _rows(data) if data else "The record says nothing about the training data.",
+        "validated": validated,
+        "meaning": meaning if origin.results.get("collapsed") else "",
+        "results": f"| Measure | Value | n, seeds, interval, baselines |\n|---|---|---|{results}"
         if origin.results
         else "No result was recorded.",
-        "environment": _table({"modelsgenesis": origin.library_version, **_spaced(origin.environment)}),
+        "environment": _TABLE + _rows({"modelsgenesis": origin.library_version, **origin.environment}),
     }
 
 
-def recipe_section(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """Return the training in a sentence, then every setting, folded away.
-
-    Args:
-        recipe: The configuration's fields.
-        results: Have the step of the network that was kept.
-    """
-    if not recipe:
-        return "No recipe was recorded."
+def _recipe(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
+    """Return the training in a sentence, then every setting, folded away."""
     budget = " or ".join(f"{text(recipe[key])} {key}" for key in ("steps", "epochs") if recipe.get(key))
     said = [f"At most {budget}"] if budget else []
     said += [f"the network of step {text(results['step'])} was kept"] if "step" in results else []
     blocks = ["; ".join(said) + "."] if said else []
-    scheme = next((name for name, known in SCHEMES.items() if _is_recorded(known, recipe.get("pretext"))), "")
-    blocks += [f"Scheme {scheme}: {_deformations(SCHEMES[scheme])}."] if scheme else []
-    every = f"<details><summary>Every setting</summary>\n\n{_table(recipe)}\n\n</details>"
+    pretext = recipe.get("pretext")
+    used = {key: value for key, value in pretext.items() if value} if isinstance(pretext, Mapping) else {}
+    for scheme, known in SCHEMES.items():
+        # What is off is not compared: the recipe may lack a setting that came later.
+        if used == {key: value for key, value in known.to_dict().items() if value}:
+            words = "I non-linear intensity, II local shuffling, III out-painting, IV in-painting, V all, identity none"
+            blocks.append(f"Scheme {scheme} of the deformations: {words}.")
+    every = f"<details><summary>Every setting</summary>\n\n{_TABLE}{_rows(recipe)}\n\n</details>"
     return "\n\n".join([*blocks, every])
 
 
-def _is_recorded(known: PretextConfig, recorded: Any) -> bool:
-    """Compare a scheme with what a recipe recorded; a field that came later has to be off: 0 or empty."""
-    if not isinstance(recorded, Mapping):
-        return False
-    values = known.to_dict()
-    same = all(recorded[name] == value if name in recorded else not value for name, value in values.items())
-    return same and recorded.keys() <= values.keys()
-
-
-def _deformations(pretext: PretextConfig) -> str:
-    used = {
-        "non-linear intensity": pretext.intensity_probability,
-        "local shuffling": pretext.shuffle_probability,
-        "out-painting": pretext.painting_probability * (1 - pretext.inpainting_share),
-        "in-painting": pretext.painting_probability * pretext.inpainting_share,
-    }
-    return ", ".join(name for name, share in used.items() if share) or "only flips, an autoencoder: the control"
-
-
-def validation_sentence(data: Mapping[str, Any]) -> str:
-    """Return what the record says about the limits of the validation."""
-    if data.get("held_out") is False:
-        return "Nobody was held out: validated on other patches of the training scans, which is optimistic."
-    what = next((what for what in ("patient", "scan") if data.get(f"validation_{what}s")), "")
-    if not what:
-        return "The record says nothing about a validation; see the end of this card."
-    count = data[f"validation_{what}s"]
-    who = f"{text(count)} {what}{'' if count == 1 else 's'}"
-    return f"Validated on {who} from the same source; other scanners and hospitals were not tried."
-
-
-# --- results -------------------------------------------------------------------------------------------------
-
-
-def measures(results: Mapping[str, Any], prefix: str = "", inherited: Mapping[str, Any] | None = None) -> list[Measure]:
-    """Find the numbers in a free mapping of results.
+def measures(
+    results: Mapping[str, Any], prefix: str = "", inherited: Mapping[str, Any] | None = None
+) -> list[dict[str, Any]]:
+    """Find the numbers in a free mapping of results, and write them as metrics of the Hub's `model-index`.
 
     A mapping with `mean` or `value` is one measure and its other keys the details; any other is a group,
     whose counts belong to each of its measures.
@@ -210,82 +204,48 @@ def measures(results: Mapping[str, Any], prefix: str = "", inherited: Mapping[st
 
     Example:
         >>> measures({"dice": {"mean": 0.85, "n": 20}})
-        [Measure(name='dice', value=0.85, details={'n': 20})]
-        >>> [m.name for m in measures({"dice": {"Anterior": 0.86, "Posterior": 0.84}})]
+        [{'type': 'dice', 'name': 'dice', 'value': 0.85, 'args': {'n': 20}}]
+        >>> [one["name"] for one in measures({"dice": {"Anterior": 0.86, "Posterior": 0.84}})]
         ['dice Anterior', 'dice Posterior']
     """
     # 26 patients stand once beside all of a group's measures, and count for each of them.
     counts = {**(inherited or {}), **{key: results[key] for key in _COUNTS if key in results}}
     baselines = {name: results[name] for name in _BASELINES if name in results} if "restoration_loss" in results else {}
-    found: list[Measure] = []
+    found: list[dict[str, Any]] = []
     for key, value in results.items():
         if key in baselines or key in _COUNTS or key in _STEPS:
             continue
         name, details = f"{prefix} {key}".strip(), {**(baselines if key == "restoration_loss" else {}), **counts}
         group = value if isinstance(value, Mapping) else {"value": value}
-        main = next((main for main in ("mean", "value") if _is_number(group.get(main))), None)
+        main = next((main for main in ("mean", "value") if type(group.get(main)) in _NUMBER), None)
         if main:
-            rest = {inner: item for inner, item in group.items() if inner != main}
-            found.append(Measure(name, group[main], {**details, **rest}))
+            details |= {inner: item for inner, item in group.items() if inner != main}
+            kind = re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_") or "measure"
+            metric = {"type": kind, "name": name, "value": group[main]}
+            found.append({**metric, "args": plain(details)} if details else metric)
         elif group is value:
             found += measures(group, name, counts)
     return found
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def meaning(results: Mapping[str, Any]) -> str:
-    """Return what the restoration loss says beside its baselines; "" without one."""
-    loss = results.get("restoration_loss")
-    pairs = [(results[key], what) for key, what in _BASELINES.items() if _is_number(results.get(key)) and results[key]]
-    shares = [f"{loss / base:.2f} times that of {what}" for base, what in pairs] if _is_number(loss) else []
-    said = f"On the validation patches the loss is {' and '.join(shares)}." if shares else ""
-    if results.get("collapsed"):
-        said += " **This network has collapsed: its output hardly depends on its input.**"
-    return said.strip()
-
-
-def _front(config: BundleConfig, name: str, found: list[Measure], tags: Any) -> dict[str, Any]:
-    """Return the keys of the header that are ours, with the tags of a person before our own."""
-    spec, repository = config.input, config.provenance.source.get("repository")
-    ours = ["medical-imaging", "models-genesis", "self-supervised-learning", spec.modality, f"{spec.dims}d"]
-    theirs = tags if isinstance(tags, list) else [tags] if tags else []
-    index = model_index(config, name, found)
-    return {
-        "library_name": config.library_name,
-        "pipeline_tag": PIPELINE_TAGS[config.task],
-        **({"base_model": repository} if isinstance(repository, str) and repository else {}),
-        **({"model-index": index} if index else {}),
-        "tags": list(dict.fromkeys(text(tag) for tag in (*theirs, *ours, config.task))),
-    }
-
-
-def model_index(config: BundleConfig, name: str, found: list[Measure]) -> list[dict[str, Any]]:
-    """Return the Hub's `model-index`: every finite measure, with its details as `args`; empty without any."""
-    metrics = [
-        {"type": _identifier(measure.name, "_") or "measure", "name": measure.name, "value": measure.value}
-        | ({"args": plain(measure.details)} if measure.details else {})
-        for measure in found
-        if math.isfinite(measure.value)  # the Hub refuses a card with NaN in it
-    ]
-    data = config.provenance.data.get("name")
-    data = data if isinstance(data, str) and data else f"{config.input.modality} scans of the publisher"
-    task = {"type": PIPELINE_TAGS[config.task], "name": config.task}
-    result = {
-        "task": task,
-        "dataset": {"type": _identifier(data, "-") or "private", "name": data},
-        "metrics": metrics,
-    }
-    return [{"name": name, "results": [result]}] if metrics else []
-
-
-def _identifier(name: str, joint: str) -> str:
-    return re.sub(r"[^a-z0-9]+", joint, name.lower()).strip(joint)
-
-
-# --- Markdown ------------------------------------------------------------------------------------------------
+def _header(config: BundleConfig, name: str, found: list[dict[str, Any]], old: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the header: the keys of a person, then ours, with the tags of a person before our own."""
+    spec, task, origin = config.input, _PIPELINE_TAGS[config.task], config.provenance
+    tags = old.get("tags") or []
+    tags = tags if isinstance(tags, list) else [tags]
+    tags = [*tags, "medical-imaging", "models-genesis", "self-supervised-learning", spec.modality, f"{spec.dims}d"]
+    front: dict[str, Any] = {"library_name": config.library_name, "pipeline_tag": task}
+    if isinstance(base := origin.source.get("repository"), str) and base:
+        front["base_model"] = base
+    if metrics := [one for one in found if math.isfinite(one["value"])]:  # the Hub refuses a card with NaN in it
+        data = origin.data.get("name")
+        data = data if isinstance(data, str) and data else f"{spec.modality} scans of the publisher"
+        kind = re.sub(r"[^a-z0-9]+", "-", data.lower()).strip("-") or "private"
+        result = {"task": {"type": task, "name": config.task}, "dataset": {"type": kind, "name": data}}
+        front["model-index"] = [{"name": name, "results": [{**result, "metrics": metrics}]}]
+    front["tags"] = list(dict.fromkeys(map(text, [*tags, config.task])))
+    # Results of another network would be wrong, so the index goes even where there are no new ones.
+    return {**{key: value for key, value in old.items() if key not in front and key != "model-index"}, **front}
 
 
 def text(value: Any) -> str:
@@ -295,7 +255,7 @@ def text(value: Any) -> str:
         >>> text({"n": 20, "interval": [0.831, 0.872]})
         'n 20; interval 0.831, 0.872'
     """
-    if value is None or value in ([], (), {}):
+    if value is None or value in ([], ()):
         return "—"
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -304,24 +264,14 @@ def text(value: Any) -> str:
     if isinstance(value, Mapping):
         return "; ".join(f"{text(key)} {text(item)}" for key, item in value.items())
     if isinstance(value, (list, tuple)):
-        short = len(value) <= _LONGEST_LIST
-        return ", ".join(text(item) for item in value) if short else f"{len(value)} values"
+        return ", ".join(map(text, value)) if len(value) <= 12 else f"{len(value)} values"
     return " ".join(str(value).split()).replace("<", "&lt;").replace("|", "\\|")
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Go through the values of a mapping; those of mappings within have dotted names."""
+def _rows(values: Mapping[str, Any], prefix: str = "") -> str:
+    """Return a line of a table for each value; those of mappings within have dotted names."""
+    rows = ""
     for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
-
-
-def _table(values: Mapping[str, Any]) -> str:
-    rows = [f"| {text(key)} | {text(value)} |" for key, value in _flat(values)]
-    return "\n".join(["| | |", "|---|---|", *rows]) if rows else ""
-
-
-def _spaced(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {key.replace("_", " "): value for key, value in values.items()}
+        nested = isinstance(value, Mapping) and value
+        rows += _rows(value, f"{prefix}{key}.") if nested else f"\n| {text(f'{prefix}{key}')} | {text(value)} |"
+    return rows

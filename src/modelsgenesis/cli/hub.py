@@ -77,7 +77,7 @@ def card(
 ) -> None:
     """Show the card of a model."""
     from modelsgenesis.errors import ConfigurationError, printable
-    from modelsgenesis.files import read_text
+    from modelsgenesis.files import read_text, split_front_matter
     from modelsgenesis.hub import find_card
 
     path = Path(name) / "README.md" if Path(name).is_dir() else Path(name)
@@ -88,11 +88,8 @@ def card(
     from rich.console import Console
     from rich.markdown import Markdown
 
-    from modelsgenesis.configs.front_matter import split_card
-
-    parts = split_card(text, name)
-    lines = "\n".join((parts.before, parts.generated, parts.after)).splitlines()
-    shown = "\n".join(printable(line) for line in lines if not line.startswith("<!--"))
+    _, body = split_front_matter(text, name, ConfigurationError)
+    shown = "\n".join(printable(line) for line in body.splitlines() if not line.startswith("<!--"))
     Console().print(Markdown(shown, hyperlinks=False))  # a link shows where it leads
 
 

@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelsgenesis.checkpoints import render_card
 from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, load_bundle
+from modelsgenesis.checkpoints.card import BEGIN, PLACEHOLDER, CardParts, render_card, split_card
 from modelsgenesis.configs import BundleConfig
-from modelsgenesis.configs.front_matter import BEGIN, PLACEHOLDER, CardParts, split_card
 from modelsgenesis.errors import GenesisError, HubError
 from modelsgenesis.files import TEXT_LIMIT, open_regular, parsing, read_json, reason_of
 from modelsgenesis.hub.download import client_settings, forget
@@ -248,7 +247,7 @@ class UploadPlan:
             if _prose(ours) not in ("", _prose(theirs)) and PLACEHOLDER not in _prose(ours):
                 notes.append(f"the prose of the card on the Hub was kept; that of {self.folder / CARD_NAME} differs")
         titles = {title or path: path for title, path in _IMAGE.findall(ours.generated)}
-        card = render_card(self.config, name=repository, existing=base.join(), figures=titles)
+        card = render_card(self.config, name=repository, existing=base, figures=titles)
         if left := sum(PLACEHOLDER in line for line in card.splitlines()):
             notes.append(f"the card has {left} lines to fill in, marked {PLACEHOLDER}, see {self.folder / CARD_NAME}")
         return card.replace(BEGIN, f"{BEGIN}{_STAMP}{_digest(split_card(card))}", 1)

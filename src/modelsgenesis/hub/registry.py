@@ -14,9 +14,8 @@ from pathlib import Path
 from modelsgenesis.configs import Config, InputContract, NetworkConfig
 from modelsgenesis.configs.base import Positive, Sides
 from modelsgenesis.configs.bundle import Task
-from modelsgenesis.configs.front_matter import split_card
 from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean, printable, require
-from modelsgenesis.files import read_text
+from modelsgenesis.files import read_text, split_front_matter
 
 FOLDER_CARD = "README.md"
 """The card of a model whose files lie in a folder of its own."""
@@ -63,21 +62,14 @@ class ModelSource(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        right = self.sha256 is None or re.fullmatch("[0-9a-f]{64}", self.sha256)
-        require(
-            bool(right),
-            ConfigurationError,
-            f"ModelSource.sha256: {self.sha256!r} is not a SHA-256 in 64 hexadecimal digits",
-        )
-        # What lies beside its card is used where it is: there would be no place for a conversion.
-        beside = self.repository is None and self.format != "bundle"
-        require(
-            not beside,
-            ConfigurationError,
-            f"ModelSource.repository: null, so its format is bundle, not {self.format}; convert it",
-        )
-        dims = self.input.dims
-        require(len(self.patch_size) == dims, ConfigurationError, f"ModelSource.patch_size: not {dims} positive sizes")
+        digest, dims = self.sha256 or "0" * 64, self.input.dims
+        for right, said in (
+            (re.fullmatch("[0-9a-f]{64}", digest), f"sha256: {digest!r} is not a SHA-256 in 64 hexadecimal digits"),
+            # What lies beside its card is used where it is: there would be no place for a conversion.
+            (self.repository or self.format == "bundle", "repository: null, so its format is bundle; convert it"),
+            (len(self.patch_size) == dims, f"patch_size: not {dims} positive sizes"),
+        ):
+            require(bool(right), ConfigurationError, f"ModelSource.{said}")
 
 
 @dataclass(frozen=True)
@@ -109,7 +101,7 @@ def read_card(path: Path) -> ModelCard:
         ConfigurationError: The file is unreadable, or its header has unknown, missing or wrong keys.
     """
     text = read_text(path, ConfigurationError)
-    front = split_card(text, str(path)).front
+    front, _ = split_front_matter(text, path, ConfigurationError)
     if "modelsgenesis" not in front:
         raise ConfigurationError(f"{path}: no `modelsgenesis:` mapping in its header; see the packaged cards")
     source = ModelSource.from_dict(front["modelsgenesis"], where=str(path))

@@ -11,11 +11,10 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import nn
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
 from modelsgenesis.errors import ConfigurationError, TrainingError
@@ -88,7 +87,10 @@ def connected(device: torch.device) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        _forget_frames(error)
+        cause: BaseException | None = error
+        while cause is not None:  # their frames hold the parallel network with its threads
+            traceback.clear_frames(cause.__traceback__)
+            cause = cause.__cause__ or cause.__context__
         # Collectives tell of a lost process by RuntimeErrors of many texts, NCCL by one of its own.
         if isinstance(error, RuntimeError) and re.search("gloo|connection|nccl", str(error), re.IGNORECASE):
             if number:
@@ -105,13 +107,6 @@ def connected(device: torch.device) -> Iterator[None]:
         gc.collect()
         _group = None
         dist.destroy_process_group()
-
-
-def parallel(network: nn.Module, device: torch.device) -> nn.Module:
-    """Return the network as a loss should call it: gradients become the mean over the processes."""
-    if _group is None:
-        return network
-    return nn.parallel.DistributedDataParallel(network, device_ids=[device] if device.type == "cuda" else None)
 
 
 def gather(value: Value) -> list[Value]:
@@ -159,41 +154,23 @@ def raise_if_any_failed() -> Iterator[None]:
     raise problem or TrainingError(f"process {number} failed: {text}")
 
 
-def _where(here: bool, work: Callable[[], Value]) -> Value | None:
-    """Do something in the processes where `here` holds, while the others wait; what one raises ends all."""
+def on_rank_zero(work: Callable[[], Value], *, each_machine: bool = False) -> Value:
+    """Do something on rank 0 alone and return its result everywhere; the others wait. Errors end all.
+
+    Args:
+        work: What to do.
+        each_machine: Afterwards do it once on every other machine too, for what must be on its own disk. On a shared
+            disk these find everything done.
+    """
+    if _group is None:
+        return work()
+    result: list[Any] = [None]
     with raise_if_any_failed():
-        return work() if here else None
-
-
-def on_rank_zero(work: Callable[[], Value]) -> Value:
-    """Do something on rank 0 alone and return its result everywhere; the others wait. Errors end all."""
-    result: list[Any] = [_where(rank() == 0, work)]
-    if _group is not None:
-        dist.broadcast_object_list(result, src=0, group=_group)
+        if rank() == 0:
+            result = [work()]
+    dist.broadcast_object_list(result, src=0, group=_group)
+    if each_machine:
+        with raise_if_any_failed():
+            if rank() > 0 and torchrun_ranks()[2] == 0:
+                work()
     return result[0]
-
-
-def rank_zero_first(work: Callable[[], Value]) -> Value:
-    """Do something on rank 0, then on all others at once, and return each its own result. Errors end all.
-
-    For what leaves a file behind that the others then find, such as a download.
-    """
-    first, later = _where(rank() == 0, work), _where(rank() != 0, work)
-    return cast("Value", later if rank() else first)
-
-
-def on_each_machine(work: Callable[[], Value]) -> Value:
-    """Like `on_rank_zero`, but once on every machine too, for what must be on its own disk.
-
-    Rank 0 comes first, so that on a shared disk the others find everything done; its result is returned.
-    """
-    result = on_rank_zero(work)
-    _where(rank() > 0 and torchrun_ranks()[2] == 0, work)
-    return result
-
-
-def _forget_frames(error: BaseException | None) -> None:
-    """Let go of what the frames of an error hold, such as a parallel network with its threads."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__

@@ -1,5 +1,6 @@
 """The objective of pretraining: restore patches from their deformed selves, and notice when that fails."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,35 +23,17 @@ _VALIDATION_SEED = 1_000_003
 _STRIDE = 2**40
 
 
-class _Numbered(Dataset[tuple[Tensor, int]]):
-    """Patches with their item, from which the seed of the deformation follows."""
-
-    def __init__(self, patches: Dataset[Tensor]) -> None:
-        self.patches = patches
-
-    def __len__(self) -> int:
-        return len(self.patches)  # pyright: ignore[reportArgumentType]
-
-    def __getitem__(self, item: int) -> tuple[Tensor, int]:
-        return self.patches[item], item
-
-
-def spread_items(count: int, size: int, per_scan: int = 1) -> list[int]:
-    """Return `count` items of a data set, of every scan in turn, so that a few already show all of the scans.
-
-    Example:
-        >>> spread_items(8, size=6, per_scan=2)  # three scans of two patches; then the next epoch
-        [0, 2, 4, 1, 3, 5, 6, 8]
-    """
-    scans = size // per_scan
-    turns = (divmod(number, scans) for number in range(count))
-    return [turn // per_scan * size + scan * per_scan + turn % per_scan for turn, scan in turns]
-
-
-def _take(patches: Dataset[Tensor], count: int) -> Tensor:
+def take_patches(patches: Dataset[Tensor], count: int) -> Tensor:
+    """Return at most `count` patches, [n, c, *patch], of every scan in turn: a few already show all of the scans."""
     size: int = len(patches)  # pyright: ignore[reportArgumentType]
-    items = spread_items(min(count, 4 * size), size, getattr(patches, "per_scan", 1))
-    return torch.stack([patches[item] for item in items])
+    per_scan = getattr(patches, "per_scan", 1)
+    scans = size // per_scan
+    taken = []
+    for number in range(min(count, 4 * size)):  # beyond an epoch come the patches of the next
+        turn, scan = divmod(number, scans)
+        epoch, place = divmod(turn, per_scan)
+        taken.append(patches[epoch * size + scan * per_scan + place])
+    return torch.stack(taken)
 
 
 class Restoration(Objective):
@@ -68,7 +51,7 @@ class Restoration(Objective):
     Attributes:
         original: What the network should restore in validation, [n, c, *patch].
         deformed: What it sees, [n, c, *patch].
-        restored: What it restored in the last validation, [n, c, *patch]; None before the first.
+        restored: What it restored in the last validation, [n, c, *patch]; empty before the first.
         baselines: Losses of the trivial baselines: `identity_loss` of returning the deformed input,
             `mean_image_loss` of always returning the mean of the training patches.
 
@@ -84,14 +67,14 @@ class Restoration(Objective):
         hardware: Hardware,
         reporter: Reporter,
     ) -> None:
-        self.dataset, self.deformation = _Numbered(training), Deformation(config.pretext)
+        self.dataset, self.deformation = training, Deformation(config.pretext)
         self.config, self.hardware, self.reporter = config, hardware, reporter
-        self.restored: Tensor | None = None
+        self.restored = torch.empty(0)
         self._is_collapsed = False
-        original = _take(validation, config.validation_samples)
+        original = take_patches(validation, config.validation_samples)
         seeds = torch.arange(len(original), dtype=torch.int64) + _VALIDATION_SEED
         self.deformed, self.original = self.deformation(original, seeds)
-        mean_image = _take(training, _MEAN_IMAGE_SAMPLES).mean(dim=0).expand_as(self.original)
+        mean_image = take_patches(training, _MEAN_IMAGE_SAMPLES).mean(dim=0).expand_as(self.original)
         self.baselines = {
             "identity_loss": functional.mse_loss(self.deformed, self.original).item(),
             "mean_image_loss": functional.mse_loss(mean_image, self.original).item(),
@@ -102,25 +85,23 @@ class Restoration(Objective):
                 "scheme, or for shuffling a patch with sides of 20 voxels or more"
             )
 
-    def loss(self, network: nn.Module, batch: Any) -> Tensor:
+    def loss(self, network: nn.Module, batch: Any, items: Sequence[int]) -> Tensor:
         """Deform [b, c, *patch] on the device and return the mean squared error of the restoration."""
-        original, items = batch
-        seeds = items.to(torch.int64) + (self.config.seed + 2) * _STRIDE
-        deformed, original = self.deformation(self.hardware.place(original), seeds)
+        seeds = torch.tensor(items, dtype=torch.int64) + (self.config.seed + 2) * _STRIDE
+        deformed, original = self.deformation(self.hardware.place(batch), seeds)
         restored = network(self.hardware.place(deformed))
         return functional.mse_loss(restored.float(), original)
 
-    def restore(self, network: nn.Module) -> Tensor:
-        """Return the restorations of the validation patches, [n, c, *patch] on the CPU."""
-        batches = self.deformed.split(self.config.batch_size)
-        with torch.no_grad(), self.hardware.autocast():
-            return torch.cat([network(self.hardware.place(deformed)).float().cpu() for deformed in batches])
-
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Return the restoration loss beside the trivial baselines, and whether the network collapsed."""
-        self.restored = self.restore(network)
+        with torch.no_grad(), self.hardware.autocast():
+            batches = map(self.hardware.place, self.deformed.split(self.config.batch_size))
+            self.restored = torch.cat([network(batch).float().cpu() for batch in batches])
         # A collapsed network gives the same image whatever it sees: compare voxel by voxel between samples.
-        spread = _spread(self.restored) / max(_spread(self.original), 1e-12)
+        restored, original = (
+            images.std(dim=0, correction=0).mean().item() for images in (self.restored, self.original)
+        )
+        spread = restored / max(original, 1e-12)
         is_collapsed = len(self.original) > 1 and spread < _COLLAPSED
         if is_collapsed and not self._is_collapsed:  # said when it comes, and when it is over
             self.reporter.note(
@@ -131,18 +112,9 @@ class Restoration(Objective):
             self.reporter.note(f"no collapse any more: the output's spread is {spread:.4f} of the originals'")
         self._is_collapsed = is_collapsed
         loss = functional.mse_loss(self.restored, self.original).item()
-        return {
-            "restoration_loss": loss,
-            **self.baselines,
-            "output_spread": spread,
-            "collapsed": float(is_collapsed),
-        }
+        told = {"output_spread": spread, "collapsed": float(is_collapsed)}
+        return {"restoration_loss": loss, **self.baselines, **told}
 
     def score(self, metrics: dict[str, float]) -> float:
         """Return the restoration loss."""
         return metrics["restoration_loss"]
-
-
-def _spread(batch: Tensor) -> float:
-    """Return the standard deviation between samples, averaged over the voxels."""
-    return batch.std(dim=0, correction=0).mean().item()

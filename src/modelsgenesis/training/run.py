@@ -3,10 +3,13 @@
 import csv
 import hashlib
 import io
+import math
 import mmap
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -43,20 +46,42 @@ _WRITTEN = (RUN_NAME, LOG_NAME, VALIDATION_NAME, LAST_NAME, "config.json", "mode
 _LIMIT = 1 << 30  # bytes of run.json, which names every scan, and of a log
 
 
+@dataclass
+class Progress:
+    """Position and cost of a run, and its best validation; a checkpoint holds it.
+
+    Attributes:
+        step: Steps done.
+        best_step: Step of the best validation.
+        best_score: Its score; lower is better.
+        validations_since_best: Validations that were no better.
+        metrics: Metrics of the best validation.
+        kept: SHA-256 of the weights in the bundle, which are of the best validation; "" before the first.
+        first_losses: What a loss is compared with to tell a divergence.
+        seconds: What the run has cost over every resume: time, and that of all cores and of all GPUs.
+    """
+
+    step: int = 0
+    best_step: int = 0
+    best_score: float = math.inf
+    validations_since_best: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    kept: str = ""
+    first_losses: list[float] = field(default_factory=list)
+    seconds: dict[str, float] = field(default_factory=lambda: {"wall": 0.0, "cpu": 0.0, "gpu": 0.0})
+
+
+@dataclass(eq=False)
 class Run:
-    """A run's folder, held by one process at a time.
+    """A run's folder, held by one process at a time; begin with `open`.
 
     The folder holds `run.json` (the configuration, how the data was split and digests of it; it stays local, for it
     names scans), `log.csv` and `validation.csv`, `checkpoints/last.pt` and the one before it, and the bundle of the
     best network.
-
-    Args:
-        folder: See `open`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._lock: FileLock | None = None
+    folder: Path
+    _lock: FileLock | None = None
 
     @staticmethod
     def check(folder: str | Path, *, resume: bool = False) -> None:
@@ -71,7 +96,9 @@ class Run:
             return
         if (folder / RUN_NAME).exists():
             raise TrainingError(f"{folder}: holds a run already; add --resume to continue it, or choose another folder")
-        if folder.is_dir() and not _is_blank(folder):
+        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")] if folder.is_dir() else []
+        # All but what a run leaves that is killed as it starts.
+        if not all(name in ("checkpoints", LOCK_NAME) or name.startswith(f".{RUN_NAME}.") for name in names):
             raise TrainingError(f"{folder}: is not empty; choose a new folder for the output")
         place = next(place for place in (folder, *folder.absolute().parents) if place.exists())
         if not place.is_dir() or not os.access(place, os.W_OK):
@@ -91,7 +118,7 @@ class Run:
                 is no run to resume, or its configuration or its scans differ; the message lists how.
         """
         run = cls(Path(folder))
-        on_rank_zero(lambda: run._start(plain(description), resume=resume))
+        on_rank_zero(partial(run._start, plain(description), resume=resume))
         return run
 
     def _start(self, description: dict[str, Any], *, resume: bool) -> None:
@@ -161,29 +188,22 @@ class Run:
         if self._lock is not None:
             self._lock.release()
 
-    def log_step(self, row: Mapping[str, Any]) -> None:
-        """Append a step to `log.csv`; losses are not rounded.
+    def log_step(self, row: Mapping[str, Any], name: str = LOG_NAME) -> None:
+        """Append a step to `log.csv`, or its validation to another log; losses are not rounded.
 
         Raises:
             TrainingError: The disk is full or the folder vanished.
         """
-        self._append(LOG_NAME, row)
-
-    def log_validation(self, row: Mapping[str, Any]) -> None:
-        """Append a validation to `validation.csv`.
-
-        Raises:
-            TrainingError: The disk is full or the folder vanished.
-        """
-        self._append(VALIDATION_NAME, row)
-
-    def _append(self, name: str, row: Mapping[str, Any]) -> None:
         path = self.folder / name
-        with _writing(path), path.open("a", newline="") as file:  # its buffer holds a row, which is one write
-            writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
-            if not file.tell():  # empty, though it may have been there
-                writer.writeheader()
-            writer.writerow(row)
+        try:
+            with path.open("a", newline="") as file:  # its buffer holds a row, which is one write
+                writer = csv.DictWriter(file, fieldnames=list(row), lineterminator="\n")
+                if not file.tell():  # empty, though it may have been there
+                    writer.writeheader()
+                writer.writerow(row)
+        except OSError as error:
+            reason = reason_of(error)
+            raise TrainingError(f"{path}: cannot be written: {reason}; the last checkpoint is intact") from error
 
     def truncate_logs(self, step: int) -> str:
         """Drop the rows after `step`, which the resumed run writes again, and what a crash or a full disk damaged.
@@ -217,13 +237,7 @@ class Run:
 
         Raises:
             CheckpointError: The disk is full; the checkpoint before is intact.
-            TrainingError: The same for the logs.
         """
-        # After a loss of power no checkpoint may be ahead of the logs: their rows could not be made again.
-        for path in (self.folder / LOG_NAME, self.folder / VALIDATION_NAME):
-            if path.exists():
-                with _writing(path), path.open("rb") as file:
-                    os.fsync(file.fileno())
         last, content = self.folder / LAST_NAME, io.BytesIO()
         torch.save(dict(state), content)
         with replacing(last) as temporary:
@@ -232,8 +246,12 @@ class Run:
                 # PyTorch does not compare the checksums of its archive, so that a flipped bit would be another weight;
                 # but it passes over whatever follows the archive.
                 file.write(hashlib.sha256(content.getbuffer()).digest())
-                file.flush()
-                os.fsync(file.fileno())  # before the one that is there gives way: one of the two is always whole
+            # The new one before the one that is there gives way, so that one of the two is always whole; and the logs
+            # before either: after a loss of power, the rows up to a checkpoint could not be made again.
+            for path in (temporary, self.folder / LOG_NAME, self.folder / VALIDATION_NAME):
+                if path.exists():
+                    with path.open("rb") as file:
+                        os.fsync(file.fileno())
             if last.exists():
                 last.replace(self.folder / BEFORE_NAME)
 
@@ -294,14 +312,6 @@ def hold_folder(folder: Path, name: str, work: str) -> FileLock:
     return lock
 
 
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise TrainingError(f"{path}: cannot be written: {error.strerror}; the last checkpoint is intact") from error
-
-
 def _is_row(line: str, columns: int, step: int) -> bool:
     """Return whether a line of a log has a number in each column, the first at most `step`."""
     try:
@@ -309,12 +319,6 @@ def _is_row(line: str, columns: int, step: int) -> bool:
     except ValueError:
         return False
     return len(numbers) == columns and numbers[0] <= step
-
-
-def _is_blank(folder: Path) -> bool:
-    """Return whether a folder holds nothing but what a run leaves that is killed as it starts."""
-    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*"))
-    return all(name in ("checkpoints", LOCK_NAME) or name.startswith(f".{RUN_NAME}.") for name in names)
 
 
 def check_config(

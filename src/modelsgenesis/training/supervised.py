@@ -254,7 +254,7 @@ class SupervisedObjective(Objective):
     def criterion(self, logits: Tensor, truth: Tensor) -> Tensor:
         """Return the loss of float32 logits."""
 
-    def loss(self, network: nn.Module, batch: Any) -> Tensor:
+    def loss(self, network: nn.Module, batch: Any, items: Sequence[int]) -> Tensor:
         """Return the loss of images [b, c, *patch] and what holds for them, as the dataset yields it."""
         image, truth = batch
         if self.frozen is not None:

@@ -6,21 +6,19 @@ several processes see what one would.
 
 import math
 import os
-import platform
 import signal
 import statistics
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from types import FrameType
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
@@ -33,10 +31,9 @@ from modelsgenesis.hardware import Hardware, check_compiler
 from modelsgenesis.networks import enable_activation_checkpointing, synchronise_batch_norm
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import distributed
-from modelsgenesis.training.optim import Optimization
-from modelsgenesis.training.run import LAST_NAME, Run, check_config, compare
-from modelsgenesis.training.sampler import next_batch, start_loader
-from modelsgenesis.training.visuals import Visuals
+from modelsgenesis.training.bundles import Visuals, describe_environment
+from modelsgenesis.training.run import LAST_NAME, VALIDATION_NAME, Progress, Run, check_config, compare
+from modelsgenesis.training.steps import Optimization, load_batches
 
 FIRST_LOSSES = 20  # a single batch says little: the loss is compared with the median of so many
 SKIPS = 10  # steps in a row: more is not bad luck with the data, and the run would never end
@@ -56,8 +53,8 @@ class Objective(ABC):
     dataset: Dataset[Any]
 
     @abstractmethod
-    def loss(self, network: nn.Module, batch: Any) -> Tensor:
-        """Return the mean loss of a batch; the network is called under autocast."""
+    def loss(self, network: nn.Module, batch: Any, items: Sequence[int]) -> Tensor:
+        """Return the mean loss of a batch of these items of the data set; the network is called under autocast."""
 
     @abstractmethod
     def validate(self, network: nn.Module) -> dict[str, float]:
@@ -66,40 +63,6 @@ class Objective(ABC):
     @abstractmethod
     def score(self, metrics: dict[str, float]) -> float:
         """Return the number that decides which network is kept; lower is better."""
-
-
-@dataclass
-class Progress:
-    """Position and cost of a run, and its best validation; a checkpoint holds it.
-
-    Attributes:
-        step: Steps done.
-        best_step: Step of the best validation.
-        best_score: Its score; lower is better.
-        validations_since_best: Validations that were no better.
-        metrics: Metrics of the best validation.
-        kept: SHA-256 of the weights in the bundle, which are of the best validation; "" before the first.
-        first_losses: What a loss is compared with to tell a divergence.
-        seconds: What the run has cost over every resume: time, and that of all cores and of all GPUs.
-    """
-
-    step: int = 0
-    best_step: int = 0
-    best_score: float = math.inf
-    validations_since_best: int = 0
-    metrics: dict[str, float] = field(default_factory=dict)
-    kept: str = ""
-    first_losses: list[float] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=lambda: {"wall": 0.0, "cpu": 0.0, "gpu": 0.0})
-
-    def cost(self) -> dict[str, float]:
-        """Return the hours that the run has taken, four digits each, as a card says them.
-
-        Example:
-            >>> Progress(seconds={"wall": 3600, "cpu": 7200, "gpu": 0}).cost()
-            {'wall_hours': 1.0, 'cpu_hours': 2.0}
-        """
-        return {f"{name}_hours": float(f"{spent / 3600:.4g}") for name, spent in self.seconds.items() if spent}
 
 
 @dataclass(kw_only=True, eq=False)
@@ -113,9 +76,10 @@ class Trainer:
         run: Where the log and the checkpoints go.
         hardware: Device and number format.
         reporter: Receives the progress.
-        keep: Called on rank 0 whenever a validation is the best so far, to write the bundle.
+        on_best: Called on rank 0 whenever a validation is the best so far, to write the bundle.
         pretrained: Names of the tensors that came from a checkpoint; see `Optimization`.
-        validated: Called on rank 0 with the step and the metrics of every validation, before `keep`.
+        on_validation: Called on rank 0 before `on_best` with the step of every validation, its metrics, and whether
+            it is the best so far.
         visuals: Receives what the logs get, for TensorBoard.
 
     Attributes:
@@ -131,9 +95,9 @@ class Trainer:
     run: Run
     hardware: Hardware
     reporter: Reporter
-    keep: Callable[[nn.Module, Progress], None]
+    on_best: Callable[[nn.Module, Progress], None]
     pretrained: Collection[str] = ()
-    validated: Callable[[int, Mapping[str, float]], None] | None = None
+    on_validation: Callable[[int, Mapping[str, float], bool], None] | None = None
     visuals: Visuals | None = None
     progress: Progress = field(default_factory=Progress, init=False)
 
@@ -156,8 +120,10 @@ class Trainer:
         self.steps = self.optimization.steps
         self.validate_every = config.validate_every or self.optimization.per_epoch
         self.skipped = 0  # steps in a row
+        self._recent: deque[tuple[float, float]] = deque(maxlen=10)  # seconds of a step, and of waiting for its batch
         self._random: list[dict[str, Any]] = []  # of the checkpoint that a run goes on from, by rank
-        self._counted = self._clocks()
+        self._counted: dict[str, float] = {}
+        self._count_seconds()
 
     def fit(self) -> Progress:
         """Train to the end of the budget.
@@ -170,59 +136,54 @@ class Trainer:
             TrainingError: A loader process died, or the disk is full.
             Interrupted: A signal came; a checkpoint has been written.
         """
-        device = self.hardware.device
-        rank, start = distributed.rank(), self.progress.step
+        config, device, rank, start = self.config, self.hardware.device, distributed.rank(), self.progress.step
+        gpus = [device] if device.type == "cuda" else []
         self.reporter.begin("training", self.steps, start)
         # Dropout draws from the global generators; the caller gets theirs back as they were.
-        with graceful_stop() as signals, torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(
-                self.config.seed + rank * 1_000_003
-            )  # further apart than usual seeds: no two processes alike
+        with graceful_stop() as signals, torch.random.fork_rng(gpus):
+            torch.manual_seed(config.seed + rank * 1_000_003)  # further apart than usual seeds: no two processes alike
             if len(self._random) > rank:  # of a resumed run, unless it has more processes now
-                _set_random_state(self._random[rank], device)
-            network = distributed.parallel(self.network, device)
-            if self.config.compile:
+                state = self._random[rank]
+                torch.set_rng_state(state["cpu"])
+                if gpus and state["cuda"] is not None:
+                    torch.cuda.set_rng_state(state["cuda"], device)
+            network = self.network
+            if distributed.world_size() > 1:  # gradients become the mean over the processes
+                network = nn.parallel.DistributedDataParallel(network, device_ids=gpus or None)
+            if config.compile:
                 network = cast("nn.Module", torch.compile(network))
-            with start_loader(self.objective.dataset, self.config, start=start, steps=self.steps) as loader:
-                self._train(network, loader, signals)
+            batches = load_batches(self.objective.dataset, config, start=start, steps=self.steps)
+            with closing(batches):
+                while self.progress.step < self.steps:
+                    if 0 < config.patience <= self.progress.validations_since_best:
+                        self.reporter.note(f"stopped early: no better validation since step {self.progress.best_step}")
+                        break
+                    signum = self._step(network, batches, signals)
+                    step = self.progress.step
+                    if is_validated := step % self.validate_every == 0 or step == self.steps:
+                        self.progress = distributed.on_rank_zero(self._validate)
+                    if signum or is_validated or (config.checkpoint_every and step % config.checkpoint_every == 0):
+                        self.save()
+                    if signum:
+                        self.reporter.end()
+                        raise Interrupted(
+                            signum,
+                            f"interrupted at step {step} of {self.steps}, nothing is lost; resume with the same "
+                            f"command and --resume --output {self.run.folder}",
+                        )
         self.reporter.end()
         return self.progress
 
-    def _train(self, network: nn.Module, loader: Iterator[Any], signals: list[int]) -> None:
-        config = self.config
-        recent: deque[tuple[float, float]] = deque(maxlen=10)  # seconds of a step, and of waiting for its batch
-        while self.progress.step < self.steps:
-            if 0 < config.patience <= self.progress.validations_since_best:
-                self.reporter.note(f"stopped early: no better validation since step {self.progress.best_step}")
-                return
-            began = time.perf_counter()
-            # Before the step, in whose collectives the others would wait for a process that has no batch.
-            with distributed.raise_if_any_failed():
-                batch = next_batch(loader, self.progress.step)
-            waited = time.perf_counter() - began
-            loss, rate, signum = self._step(network, batch, signals)
-            self.progress.step += 1
-            recent.append((time.perf_counter() - began, waited))
-            self._log(loss, rate, recent)
-            step = self.progress.step
-            if is_validated := step % self.validate_every == 0 or step == self.steps:
-                self.progress = distributed.on_rank_zero(self._validate)
-            if is_validated or (config.checkpoint_every and step % config.checkpoint_every == 0):
-                self.save()
-            if signum:
-                self.save()
-                self.reporter.end()
-                raise Interrupted(
-                    signum,
-                    f"interrupted at step {step} of {self.steps}, nothing is lost; resume with the same command and "
-                    f"--resume --output {self.run.folder}",
-                )
-
-    def _step(self, network: nn.Module, batch: Any, signals: list[int]) -> tuple[float, float, int]:
-        """Learn from a batch; return the mean loss over all processes, the rate, and a signal that one received."""
+    def _step(self, network: nn.Module, batches: Iterator[tuple[Any, list[int]]], signals: list[int]) -> int:
+        """Learn from a batch and log it; return a signal that one of the processes received, else 0."""
+        began = time.perf_counter()
+        # Before the step, in whose collectives the others would wait for a process that has no batch.
+        with distributed.raise_if_any_failed():
+            batch, items = next(batches)
+        waited = time.perf_counter() - began
         rate = self.optimization.begin(self.progress.step)
         with self.hardware.autocast():
-            loss = self.objective.loss(network, batch)
+            loss = self.objective.loss(network, batch, items)
         # Everyone learns what the others know before the weights move: all skip a step, end or stop together.
         average, signalled = distributed.mean(loss.item(), bool(signals))
         try:
@@ -230,7 +191,17 @@ class Trainer:
         except DivergenceError:
             with distributed.raise_if_any_failed():  # every process has it, and rank 0 alone reports it
                 raise
-        return average, rate, max(distributed.gather(max(signals, default=0))) if signalled else 0
+        self.progress.step += 1
+        self._recent.append((time.perf_counter() - began, waited))
+        spent, waited = map(sum, zip(*self._recent, strict=True))
+        speed = self.config.batch_size * len(self._recent) / spent
+        if distributed.rank() == 0:
+            row = {"learning_rate": rate, "loss": average, "samples_per_second": round(speed, 2)}
+            self.run.log_step({"step": self.progress.step, **row})
+            if self.visuals is not None:
+                self.visuals.scalars("training", {**row, "waiting_for_data": waited / spent}, self.progress.step)
+        self.reporter.step(self.progress.step, average, speed, waited / spent)
+        return max(signals, default=int(signal.SIGTERM)) if signalled else 0
 
     def _learn(self, loss: Tensor, average: float, rate: float) -> None:
         """Move the weights, unless the loss or a gradient is not finite; end a run whose loss explodes."""
@@ -260,16 +231,6 @@ class Trainer:
             raise DivergenceError(f"{problem} at step {step} with learning rate {rate:g}{often}: {remedy}")
         self.reporter.note(f"step {step} skipped: {problem}")
 
-    def _log(self, loss: float, rate: float, recent: Collection[tuple[float, float]]) -> None:
-        step, (spent, waited) = self.progress.step, map(sum, zip(*recent, strict=True))
-        speed, waiting = self.config.batch_size * len(recent) / spent, waited / spent
-        if distributed.rank() == 0:
-            row = {"learning_rate": rate, "loss": loss, "samples_per_second": round(speed, 2)}
-            self.run.log_step({"step": step, **row})
-            if self.visuals is not None:
-                self.visuals.scalars("training", {**row, "waiting_for_data": waiting}, step)
-        self.reporter.step(step, loss, speed, waiting)
-
     def _validate(self) -> Progress:
         """Measure the network and keep it if it is the best so far; on rank 0."""
         progress = self.progress
@@ -279,55 +240,55 @@ class Trainer:
         score = self.objective.score(metrics)
         is_best = score <= progress.best_score  # on ties, the most recent
         progress.validations_since_best = 0 if is_best else progress.validations_since_best + 1
-        self.run.log_validation({"step": progress.step, **metrics})
+        self.run.log_step({"step": progress.step, **metrics}, VALIDATION_NAME)
         if self.visuals is not None:
             self.visuals.scalars("validation", metrics, progress.step)
         self.reporter.validation(progress.step, metrics, is_best)
-        if self.validated is not None:
-            self.validated(progress.step, metrics)
+        if self.on_validation is not None:
+            self.on_validation(progress.step, metrics, is_best)
         if is_best:
             progress.best_score, progress.best_step, progress.metrics = score, progress.step, metrics
             self._count_seconds()
-            self.keep(self.network, progress)
+            self.on_best(self.network, progress)
         return progress
 
     def _count_seconds(self) -> None:
         """Add to the cost of the run what it took since this was called last; on rank 0."""
-        now = self._clocks()
-        for name, seconds in now.items():
-            self.progress.seconds[name] += seconds - self._counted[name]
-        self._counted = now
-
-    def _clocks(self) -> dict[str, float]:
         wall, cpu = time.monotonic(), sum(os.times()[:4])  # of loader processes, when they have ended
         gpus = distributed.world_size() if self.hardware.device.type == "cuda" else 0
-        return {"wall": wall, "cpu": cpu, "gpu": wall * gpus}
+        now = {"wall": wall, "cpu": cpu, "gpu": wall * gpus}
+        for name, seconds in now.items():
+            self.progress.seconds[name] += seconds - self._counted.get(name, seconds)
+        self._counted = now
 
     def save(self) -> None:
-        """Write a checkpoint of everything that a resume needs; every process must call it."""
-        states = distributed.gather(_random_state(self.hardware.device))
-        distributed.on_rank_zero(partial(self._write, states))
+        """Write a checkpoint of everything that a resume needs; every process must call it.
 
-    def _write(self, random_states: list[dict[str, Any]]) -> None:
-        weights = self.network.state_dict()
-        if not all(tensor.isfinite().all() for tensor in weights.values() if tensor.is_floating_point()):
-            raise DivergenceError(
-                f"weights are not finite after step {self.progress.step}; lower the learning rate or set clip_norm in "
-                f"a new run, the checkpoint in {self.run.folder} is from before"
-            )
+        Raises:
+            DivergenceError: A weight is not finite; the checkpoint before is intact.
+        """
+        device, weights = self.hardware.device, self.network.state_dict()
+        # Of PyTorch's global generators, from which dropout draws. Everything else that is random draws from a
+        # generator of its own, seeded by what it is for.
+        on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        random = distributed.gather({"cpu": torch.get_rng_state(), "cuda": on_device})
+        with distributed.raise_if_any_failed():
+            if not all(tensor.isfinite().all() for tensor in weights.values() if tensor.is_floating_point()):
+                raise DivergenceError(
+                    f"weights are not finite after step {self.progress.step}; lower the learning rate or set clip_norm "
+                    f"in a new run, the checkpoint in {self.run.folder} is from before"
+                )
         self._count_seconds()
-        # The place in the schedule and in the data follows from the step.
-        self.run.save_checkpoint(
-            {
-                "network": weights,
-                "optimizer": self.optimization.optimizer.state_dict(),
-                "progress": asdict(self.progress),
-                "size": self.size,
-                "random": random_states,
-                "config": self.config.to_dict(),
-                "versions": _library_versions(self.hardware.device),
-            }
-        )
+        state = {  # the place in the schedule and in the data follows from the step
+            "network": weights,
+            "optimizer": self.optimization.optimizer.state_dict(),
+            "progress": asdict(self.progress),
+            "size": self.size,
+            "random": random,
+            "config": self.config.to_dict(),
+            "versions": {"modelsgenesis": __version__, **describe_environment(self.hardware, self.config)},
+        }
+        distributed.on_rank_zero(partial(self.run.save_checkpoint, state))
 
     def resume(self) -> None:
         """Take up the state of the run's newest checkpoint, or begin if none was written yet.
@@ -341,7 +302,7 @@ class Trainer:
         if state is not None:
             with parsing(self.run.folder / LAST_NAME, TrainingError):
                 self._restore(state)
-        lost = distributed.on_rank_zero(lambda: self.run.truncate_logs(self.progress.step))
+        lost = distributed.on_rank_zero(partial(self.run.truncate_logs, self.progress.step))
         if lost:
             self.reporter.note(lost)
 
@@ -356,9 +317,9 @@ class Trainer:
         self.optimization.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
         self._random = state["random"]
-        before = {**state["versions"], "processes": len(self._random), "compile": state["config"]["compile"]}
-        now = {"processes": distributed.world_size(), "compile": self.config.compile}
-        if changes := compare(before, {**_library_versions(self.hardware.device), **now}):
+        # What a result to the bit depends on besides the configuration.
+        now = {"modelsgenesis": __version__, **describe_environment(self.hardware, self.config)}
+        if changes := compare(state["versions"], now):
             self.reporter.note(f"resuming, though perhaps not to the bit: {'; '.join(changes)}")
 
 
@@ -384,22 +345,3 @@ def graceful_stop() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _random_state(device: torch.device) -> dict[str, Any]:
-    # Of PyTorch's global generators, from which dropout draws. Everything else that is random draws from a generator
-    # of its own, seeded by what it is for.
-    on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return {"cpu": torch.get_rng_state(), "cuda": on_device}
-
-
-def _set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    torch.set_rng_state(state["cpu"])
-    if device.type == "cuda" and state["cuda"] is not None:
-        torch.cuda.set_rng_state(state["cuda"], device)
-
-
-def _library_versions(device: torch.device) -> dict[str, str]:
-    """Return what a result to the bit depends on besides the configuration: versions, and the kind of device."""
-    libraries = {module.__name__: str(module.__version__) for module in (torch, np)}
-    return {"modelsgenesis": __version__, "python": platform.python_version(), **libraries, "device": device.type}

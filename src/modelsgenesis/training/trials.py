@@ -22,8 +22,8 @@ from modelsgenesis.configs.comparison import file_name
 from modelsgenesis.errors import GenesisError, Interrupted, TrainingError
 from modelsgenesis.files import parsing, read_json, write_json
 from modelsgenesis.training.run import compare, hold_folder
-from modelsgenesis.training.sampler import end_with_parent
 from modelsgenesis.training.splits import Split
+from modelsgenesis.training.steps import end_with_parent
 from modelsgenesis.training.trainer import DivergenceError, graceful_stop
 
 DESCRIPTION_NAME = "comparison.json"

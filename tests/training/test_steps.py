@@ -1,13 +1,20 @@
+"""The steps of a run: items, learning rate and update are functions of seed and step."""
+
 import copy
+import signal
+from contextlib import closing
+from itertools import chain
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from modelsgenesis.configs import GenesisUNetConfig, TrainingConfig
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.networks import GenesisUNet
-from modelsgenesis.training.optim import Optimization, count_steps, learning_rate
+from modelsgenesis.training.steps import Optimization, learning_rate, load_batches, step_items
 
 CONFIG = TrainingConfig(steps=10, warmup_steps=0, schedule="constant", learning_rate=0.1, weight_decay=0.1)
 
@@ -92,7 +99,35 @@ def test_refuses_names_that_are_not_there_and_a_network_with_nothing_to_train():
 
 def test_the_budget_ends_by_what_comes_first_and_the_rate_halves_as_in_2019():
     config = TrainingConfig(steps=100, epochs=3, batch_size=2, schedule="halving", halving_epochs=2, warmup_steps=0)
-    assert count_steps(config, 7) == (12, 4)
-    assert count_steps(config.override(epochs=None), 7) == (100, 4)
+    for epochs, steps in ((3, 12), (None, 100)):
+        optimization = Optimization(nn.Linear(1, 1), config.override(epochs=epochs), size=7)
+        assert (optimization.steps, optimization.per_epoch) == (steps, 4)
     rates = [learning_rate(config, step, 100, 5) / config.learning_rate for step in (0, 9, 10, 20)]
     assert rates == [1.0, 1.0, 0.5, 0.25]
+
+
+@given(
+    size=st.integers(1, 20), share=st.integers(1, 4), world=st.integers(1, 4), start=st.integers(0, 20), seed=st.just(1)
+)
+def test_neither_a_start_in_the_middle_nor_several_processes_change_the_batches(size, share, world, start, seed):
+    whole = list(step_items(size, share * world, start=0, steps=20, seed=seed))
+    ranks = [
+        list(step_items(size, share * world, start=start, steps=20, seed=seed, rank=rank, world_size=world))
+        for rank in range(world)
+    ]
+    assert [list(chain(*parts)) for parts in zip(*ranks, strict=True)] == whole[start:]
+    items = [item for batch in whole for item in batch]
+    assert len(items) < size or sorted(items[:size]) == list(range(size))  # an epoch is every sample once
+
+
+def test_a_loader_leaves_the_handler_of_ended_children_as_it_was(monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # each of four processes takes half of its two cores
+    before = signal.getsignal(signal.SIGCHLD)
+    with closing(load_batches([1, 2], TrainingConfig(batch_size=1, workers=-1), start=0, steps=2)) as loader:
+        batch, items = next(loader)
+        assert signal.getsignal(signal.SIGCHLD) == before
+        assert batch.tolist() == [items[0] + 1]
+        assert loader.gi_frame.f_locals["iterator"]._num_workers == 1
+    with pytest.raises(IndexError):
+        list(load_batches([1], TrainingConfig(batch_size=1, workers=0), start=0, steps=2))  # an item of epoch 2

@@ -1,15 +1,16 @@
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from modelsgenesis.errors import MissingExtraError
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.visuals import BEST, CURVE, Visuals
+from modelsgenesis.training.bundles import BEST, CURVE, Visuals
 from recorded_notes import Notes
 
 BATCH = torch.rand(2, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
-SHOWN = {"original": BATCH, "deformed": BATCH, "restored": BATCH}
+SHOWN = SimpleNamespace(original=BATCH, deformed=BATCH, restored=BATCH)
 METRICS = {"restoration_loss": 0.1, "mean_image_loss": 0.2, "identity_loss": 0.4}
 
 
@@ -25,10 +26,10 @@ def test_draws_each_validation_and_puts_the_best_and_the_curve_on_the_card(tmp_p
     notes = Notes()
     (tmp_path / "log.csv").write_text("step,loss\n1,0.5\n2,0.4\n")
     visuals = Visuals(tmp_path, notes, tensorboard=True)
-    visuals.draw_validation(200, **SHOWN, metrics=METRICS)
-    visuals.keep_newest()
+    visuals.scalars("validation", METRICS, 200)
+    visuals.draw_validation(SHOWN, 200, METRICS, True)
     best = (tmp_path / BEST).read_bytes()
-    visuals.draw_validation(400, **SHOWN, metrics=METRICS)
+    visuals.draw_validation(SHOWN, 400, METRICS, False)
     assert (tmp_path / "figures" / "restorations" / "step_000400.png").exists()
     assert (tmp_path / BEST).read_bytes() == best
     assert list(visuals.on_card().values()) == [BEST]
@@ -47,8 +48,7 @@ def test_what_cannot_be_written_is_said_once_and_ends_nothing(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     visuals.draw_curve(1)
     visuals.scalars("training", {"loss": 0.5}, 1)
-    visuals.draw_validation(1, **SHOWN, metrics=METRICS)
-    visuals.keep_newest()
+    visuals.draw_validation(SHOWN, 1, METRICS, True)
     visuals.close()
     assert len(notes.notes) == 1
     assert "a figure is missing: " in notes.text

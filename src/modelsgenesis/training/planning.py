@@ -1,13 +1,19 @@
-"""The scans of a pretraining: found, without the test cases of other runs, and the input that they are prepared to."""
+"""What a pretraining finds out before it begins: its scans, their input contract, the sizes that fit into memory."""
 
+import copy
+import ctypes
+import gc
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch.nn import functional
 
 from modelsgenesis.configs import CONTRACTS, InputContract, PretrainingConfig
 from modelsgenesis.data import (
@@ -21,11 +27,20 @@ from modelsgenesis.data import (
     skipped_notes,
 )
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError
+from modelsgenesis.hardware import Hardware, free_memory
+from modelsgenesis.networks import Network, enable_activation_checkpointing
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.splits import read_split
+from modelsgenesis.training import distributed
+from modelsgenesis.training.steps import Optimization
+
+_SHARE = 0.8  # of the memory that is free: loader processes and validation need some, too
+_PROCESS = Path("/proc/self")
+_UNKNOWN = "the system does not tell its memory: set batch_size and patch_size yourself"
 
 
-def find(config: PretrainingConfig, strict: bool, reporter: Reporter) -> tuple[list[ScanReference], set[str], int]:
+def choose_scans(
+    config: PretrainingConfig, strict: bool, reporter: Reporter
+) -> tuple[list[ScanReference], set[str], int]:
     """Return every scan to prepare, the patients to validate on, and the number of excluded scans."""
     data, excluded = config.data, 0
     scans, skipped = find_scans(data.source, group_pattern=data.patient_pattern)
@@ -65,6 +80,8 @@ def exclude_test_cases(
     Raises:
         DataError: A file is not a split, or its test cases are not among the scans; nothing is left to train on.
     """
+    from modelsgenesis.training.splits import read_split  # brings labelled data, which few pretrainings need
+
     everything = list(dict.fromkeys([*scans, *held_out]))
     patients: set[str] = set()  # not scans: another scan of a test patient would tell the network as much
     for path in splits:
@@ -144,12 +161,6 @@ def choose_input(
     return contract
 
 
-def default_cache() -> Path:
-    """Return the folder of prepared volumes that runs share: `$MODELSGENESIS_CACHE` or in the user's cache."""
-    base = os.environ.get("MODELSGENESIS_CACHE")
-    return Path(base) / "volumes" if base else Path.home() / ".cache" / "modelsgenesis" / "volumes"
-
-
 def smallest_sides(cache: VolumeCache, config: PretrainingConfig) -> np.ndarray:
     """Return the smallest side of all scans along each axis of a patch; slices have the axes that are not cut."""
     axes = len(config.patch_size)
@@ -165,9 +176,8 @@ def public_facts(training: PatchDataset, validation: PatchDataset, excluded: int
     """Return what a bundle may say of the data; no name is among it."""
     entries, measured = list(training.entries()), list(validation.entries())
     groups, held = ({entry.group for entry in part} for part in (entries, measured))
-    shapes = [
-        entry.shape for entry in entries if len(entry.shape) == len(entries[0].shape)
-    ]  # planes and volumes may mix
+    # Planes and volumes may mix.
+    shapes = [entry.shape for entry in entries if len(entry.shape) == len(entries[0].shape)]
     return {
         "modality": training.cache.contract.modality,
         "training_scans": len(entries),
@@ -179,3 +189,158 @@ def public_facts(training: PatchDataset, validation: PatchDataset, excluded: int
         "median_shape": [round(float(side)) for side in np.median(shapes, axis=0)],
         **({"left_out_test_scans": excluded} if excluded else {}),
     }
+
+
+def fit_to_memory(
+    network: Network,
+    cache: VolumeCache,
+    config: PretrainingConfig,
+    hardware: Hardware,
+    reporter: Reporter,
+    *,
+    batch: bool,
+    patch: bool,
+) -> PretrainingConfig:
+    """Return the configuration with the largest patch, then the largest batch, that fit into memory.
+
+    No patch is larger than a scan, no batch than an epoch.
+
+    Raises:
+        ConfigurationError: Nothing fits, or the system does not tell its memory.
+    """
+    world = distributed.world_size()
+    free = distributed.on_rank_zero(partial(free_memory, hardware.device))
+    if free is None:
+        raise ConfigurationError(_UNKNOWN)
+    beside = 1 if hardware.device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    budget = int(_SHARE * free / beside)
+    holds = f"{budget / 2**30:.1f} GiB hold"
+    if patch:
+        own = config.override(batch_size=max(config.batch_size // world, 1))
+        limits = smallest_sides(cache, config).tolist()
+        find = partial(largest_patch, network, own, hardware, budget, limits)
+        config = config.override(patch_size=distributed.on_rank_zero(find))
+        reporter.note(f"patch_size={','.join(map(str, config.patch_size))} is what {holds}")
+    if batch:
+        most = max(len(cache) * config.samples_per_scan // world, 1)
+        fits = distributed.on_rank_zero(partial(largest_batch, network, config, hardware, budget, most))
+        config = config.override(batch_size=fits * world)
+        why = "there are no more samples" if fits == most else f"what {holds}"
+        reporter.note(f"batch_size={config.batch_size}: {why}")
+    return config
+
+
+def largest_batch(network: Network, config: PretrainingConfig, hardware: Hardware, budget: int, most: int) -> int:
+    """Return the largest batch, at most `most`, whose step takes no more than `budget` bytes.
+
+    Raises:
+        ConfigurationError: Not even one sample fits.
+    """
+    one, each = _growth(network, config, hardware)
+    if one > budget:
+        raise ConfigurationError(
+            f"not one patch of {config.patch_size} fits into {budget / 2**30:.1f} GiB: set patch_size smaller, or "
+            "checkpoint_activations=true"
+        )
+    return min(1 + int((budget - one) / each), most)
+
+
+def largest_patch(
+    network: Network, config: PretrainingConfig, hardware: Hardware, budget: int, limits: Sequence[int]
+) -> tuple[int, ...]:
+    """Return the largest patch whose step, with the configuration's batch, fits; sides grow evenly.
+
+    Args:
+        network: What will be trained; it stays as it is.
+        config: With the batch of this process.
+        hardware: Where to compute.
+        budget: Bytes.
+        limits: Voxels along each axis that every scan has.
+
+    Raises:
+        ConfigurationError: The smallest patch does not fit.
+    """
+    divisor, batch = network.size_divisor, config.batch_size
+    one, each = _growth(network, config, hardware)
+    voxels = (budget - max(one - each, 0)) / (batch * each / prod(config.patch_size))
+    most = [max(side // step, 1) * step for side, step in zip(limits, divisor, strict=True)]
+    patch = [min(2 * step, limit) for step, limit in zip(divisor, most, strict=True)]
+    if prod(patch) > voxels:
+        raise ConfigurationError(
+            f"a batch of {batch} patches of {tuple(patch)} does not fit into {budget / 2**30:.1f} GiB: set "
+            "batch_size smaller, or checkpoint_activations=true"
+        )
+    while True:
+        for axis in sorted(range(len(patch)), key=patch.__getitem__):
+            longer = patch[axis] + divisor[axis]
+            if longer <= most[axis] and prod(patch) // patch[axis] * longer <= voxels:
+                patch[axis] = longer
+                break  # the shortest side that can grow has grown: look for the next one
+        else:
+            return tuple(patch)
+
+
+def _growth(network: Network, config: PretrainingConfig, hardware: Hardware) -> tuple[float, float]:
+    """Return the bytes that a step with one sample takes, and those of each further sample.
+
+    Activations are nearly all of it, and they grow by the voxel: two steps tell those of any batch or patch.
+    """
+    # The first step takes what stays: threads, plans of convolutions.
+    _, one, two = measure_steps(network, config, hardware, (1, 1, 2))
+    return one, max(two - one, one // 4, 1)
+
+
+def measure_steps(
+    network: Network, config: PretrainingConfig, hardware: Hardware, batch_sizes: Sequence[int]
+) -> list[int]:
+    """Return the bytes that whole training steps on random input take beyond the network, which stays as it is."""
+    trained = hardware.place_network(copy.deepcopy(network))  # the steps change weights and averages
+    if config.checkpoint_activations:
+        enable_activation_checkpointing(trained)
+    optimization = Optimization(trained, config, size=config.batch_size)
+
+    def step(batch_size: int) -> None:
+        batch = hardware.place(torch.zeros(batch_size, config.network.in_channels, *config.patch_size))
+        optimization.begin(0)
+        with hardware.autocast():
+            loss = functional.mse_loss(trained(batch).float(), batch)
+        loss.backward()
+        optimization.finish(0)
+
+    peaks: list[int] = []
+    for size in batch_sizes:
+        try:
+            peaks.append(peak_memory(partial(step, size), hardware.device))
+        except torch.OutOfMemoryError:  # on CUDA; the kernel of a CPU would have ended the process
+            peaks.append(2**62)
+    return peaks
+
+
+def peak_memory(work: Callable[[], object], device: torch.device) -> int:
+    """Return the bytes that `work` took at its peak, beyond what was in use before it.
+
+    Raises:
+        ConfigurationError: The system does not tell.
+    """
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return torch.cuda.max_memory_allocated(device) - before
+    # Let the C library give back what was freed, or a step would seem to take none of it; only glibc can.
+    getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
+    try:
+        (_PROCESS / "clear_refs").write_text("5")  # the peak starts anew: see proc(5)
+        before = _resident_memory("VmRSS")
+        work()
+        return max(_resident_memory("VmHWM") - before, 0)
+    except OSError as error:
+        raise ConfigurationError(_UNKNOWN) from error
+
+
+def _resident_memory(name: str) -> int:
+    """Return the bytes that this process has in memory now, `VmRSS`, or had at most, `VmHWM`."""
+    fields = dict(line.split(":", 1) for line in (_PROCESS / "status").read_text().splitlines())
+    return 1024 * int(fields[name].split()[0])

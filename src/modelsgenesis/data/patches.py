@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
 from modelsgenesis.configs import InputContract
-from modelsgenesis.data.cache import LEVELS, VolumeCache
+from modelsgenesis.data.cache import LEVELS, CacheEntry, VolumeCache
 from modelsgenesis.data.volume import SkippedScan
 from modelsgenesis.errors import ConfigurationError
 
@@ -22,7 +22,7 @@ _COUNTERS = 64  # loader processes that count apart, so that no two write to one
 _DENSE = -150.0  # HU; chest wall, heart and bone, not lung
 _TISSUE = -500.0  # HU; above air and most of the lung
 _DARK = 0.05  # in [0, 1]; the background of what is scaled by percentiles
-_ACCEPTED: dict[Rule, tuple[float, float]] = {"lung": (0.0, 0.15), "foreground": (0.1, 1.0), "none": (0.0, 1.0)}
+_ACCEPTED = {"lung": (0.0, 0.15), "foreground": (0.1, 1.0), "none": (0.0, 1.0)}
 """The least and the largest share of a patch that may be dense, or foreground."""
 
 _LOOK_AHEAD = 3  # slices along z in which the lung rule looks for dense voxels, too
@@ -78,8 +78,12 @@ class PatchDataset(Dataset[Tensor]):
     def __len__(self) -> int:
         return len(self.scans) * self.per_scan
 
+    def entries(self) -> list[CacheEntry]:
+        """Return what is known of each scan that is drawn from."""
+        return [self.cache.entry(int(index)) for index in self.scans]
+
     @property
-    def rejected_share(self) -> float:
+    def refused_share(self) -> float:
         """The share of the patches drawn so far, in all processes of a loader, that the rule rejected."""
         drawn, rejected = self._counts.sum(dim=0).tolist()
         return rejected / drawn if drawn else 0.0

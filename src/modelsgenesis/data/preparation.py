@@ -71,7 +71,7 @@ def prepare(volume: Volume, contract: InputContract) -> PreparedVolume:
     low, high = _bounds(volume, contract)
     # Files store the first axis contiguous, float32 here the last. Copied at once, every voxel would be fetched from
     # memory by itself, which takes longer than decompression; so a few rows at a time.
-    array = np.empty(oriented.shape, np.float32)
+    array: np.ndarray = np.empty(oriented.shape, np.float32)
     for first in range(0, array.shape[1], _ROWS):
         array[:, first : first + _ROWS] = oriented[:, first : first + _ROWS]
     bounded = contract.intensity in ("window", "percentiles")
@@ -229,8 +229,8 @@ def _frame(volume: Volume, contract: InputContract) -> tuple[np.ndarray, tuple[i
                 f"{volume.source}: at {sizes} mm it has {math.prod(shape):.2g} voxels, {array.size:.2g} now; "
                 "take a larger spacing, for which a model's is in its config.json"
             )
-        # An affine places the centre of voxel 0. Both grids share the centre of the field of view, so that the first new
-        # voxel's centre lies (step - 1) / 2 old voxels further in than the old one's, corrected for a rounded shape.
+        # An affine places the centre of voxel 0. Both grids share the centre of the field of view, so that the first
+        # new voxel's centre lies (step - 1) / 2 old ones further in than the old one's, corrected for a rounded shape.
         change = np.diag([*steps, *(1.0,) * (4 - len(steps))])
         change[: array.ndim, 3] = [source_positions(*axis)[0] for axis in zip(array.shape, shape, steps, strict=True)]
         affine = affine @ change

@@ -287,8 +287,8 @@ def test_channels_that_are_missing_or_do_not_fit(of_two, model, tmp_path):
     found = predict_all(of_two[0], folder, tmp_path / "out")
     reasons = reasons_of(found)
     assert (len(found.predictions), len(reasons)) == (0, 4)
-    assert reasons["a_0000.nii.gz"] == "of its channels _0000 are there; expected _0000 to _0001"
-    assert "name them alone_0000 and so on" in reasons["alone.nii.gz"]
+    assert "there is a_0000; the model takes 2 files, a_0000 to a_0001" in reasons["a_0000.nii.gz"]
+    assert "there is alone; the model takes 2 files, alone_0000 to alone_0001" in reasons["alone.nii.gz"]
     assert "shape (15, 18, 14) is not the (16, 18, 14) of its image" in reasons["b_0000.nii.gz"]
     assert "its affine is up to 1 mm away" in reasons["c_0000.nii.gz"]
     four = save_scan(tmp_path / "two_times.nii.gz", np.stack([array, array], axis=-1))

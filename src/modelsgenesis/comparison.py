@@ -8,19 +8,20 @@ import itertools
 import math
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
 from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints import load_bundle, read_config, save_bundle
 from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, apply_settings
-from modelsgenesis.configs.base import plain
-from modelsgenesis.configs.comparison import SCRATCH, TUNING_SEED, ArmConfig, ComparisonConfig, file_name
+from modelsgenesis.configs.base import Bounds, Config, Positive, plain
 from modelsgenesis.configs.finetuning import LabelledDataConfig
 from modelsgenesis.data.cases import LabelledData, digest_files
 from modelsgenesis.errors import (
@@ -30,21 +31,99 @@ from modelsgenesis.errors import (
     MissingExtraError,
     TrainingError,
     did_you_mean,
+    require,
 )
 from modelsgenesis.figures import comparison_report, draw_comparison
 from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
 from modelsgenesis.finetuning import finetune, read_rows, read_test_results, resolve_config
-from modelsgenesis.metrics.classification import CLASSIFICATION_METRICS
-from modelsgenesis.metrics.segmentation import SEGMENTATION_METRICS
+from modelsgenesis.metrics.measures import flat, metrics_of
 from modelsgenesis.metrics.significance import analyse, label_efficiency, require_scipy
-from modelsgenesis.metrics.summary import flat
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.splits import Split, check_split, choose_labelled, count_split, read_split, split_cases
-from modelsgenesis.training.trials import Record, Records, Trial, run_trials
+from modelsgenesis.training.trials import Record, Records, Trial, file_name, run_trials
+
+SCRATCH = "scratch"
+"""As an `init`: random weights in the architecture of the first other one, the control."""
+
+# What has to be equal in all trainings of an initialisation: shape, patch, split and seeds.
+_FIXED = (
+    *("network", "dims", "hidden", "levels", "patch_size", "seed", "split_seed", "labelled_patients", "folds", "fold"),
+    *("bootstrap", "validation_fraction", "test_fraction"),
+)
+
+_TUNING_SEED = 1_000_000  # the first that chooses settings; measured runs count from 0, so that none is of both kinds
 
 Settings = tuple[str, ...]
 """`key=value` of a fine-tuning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmConfig(Config):
+    """One of the initialisations that are compared.
+
+    Attributes:
+        name: What tables and figures call it.
+        init: `"scratch"`, or what to load: a name of the registry, `org/repo`, or a folder.
+        settings: `key=value` of the fine-tuning of this one alone.
+    """
+
+    name: str
+    init: str
+    settings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonConfig(Config):
+    """A comparison: every initialisation is trained with every label count and every seed, by the same budget.
+
+    Attributes:
+        arms: The initialisations, each under a name of its own.
+        labels: Label counts in patients: `"10"`, `"10%"` of the training patients, or `"all"`.
+        runs: Runs of each initialisation and label count, with seeds 0, 1, 2 …
+        resample_labels: Draw the labelled patients anew for each seed; else they are the same in all runs of a count.
+        tune: `key=value,value,…` to choose from for each initialisation and label count, on the validation patients.
+        tuning_runs: Runs of each candidate, with seeds that no measured run has.
+        metric: What is tabled and tested; None for `dice` or `auc`.
+    """
+
+    arms: tuple[ArmConfig, ...]
+    labels: tuple[str, ...] = ("all",)
+    runs: Annotated[int, Bounds(1, _TUNING_SEED)] = 10
+    resample_labels: bool = False
+    tune: tuple[str, ...] = ()
+    tuning_runs: Positive = 3
+    metric: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = Counter(file_name(arm.name) for arm in self.arms)  # as folders, which "a b" and "a/b" would share
+        twice = [name for name, count in names.items() if count > 1]
+        named = self.arms and self.labels and all(arm.name.strip() and arm.init.strip() for arm in self.arms)
+        require(named, ConfigurationError, "compare: received an empty --init or --labels; write --init NAME=WEIGHTS")
+        require(not twice, ConfigurationError, f"compare: two arms are called {twice}; write --init NAME=WEIGHTS")
+        self.candidates()
+
+    def candidates(self) -> tuple[Settings, ...]:
+        """Return every combination of the values to choose from, each as `key=value` settings; one empty without any.
+
+        Raises:
+            ConfigurationError: A part of `tune` is not `key=value,value`, or is the same for all trainings.
+
+        Example:
+            >>> arm = ArmConfig(name="control", init="scratch")
+            >>> ComparisonConfig(arms=(arm,), tune=("learning_rate=1e-3,3e-3",)).candidates()
+            (('learning_rate=1e-3',), ('learning_rate=3e-3',))
+        """
+        axes: list[list[str]] = []
+        for text in self.tune:
+            key, _, values = (part.strip() for part in text.partition("="))
+            chosen = [value.strip() for value in values.split(",") if value.strip()]
+            require(bool(key and chosen), ConfigurationError, f"tune {text!r}: expected key=value,value")
+            free = key.split(".")[0] not in _FIXED
+            require(free, ConfigurationError, f"tune {text!r}: is the same for all trainings; use --set or --set-arm")
+            axes.append([f"{key}={value}" for value in chosen])
+        return tuple(itertools.product(*axes))
 
 
 @dataclass(frozen=True)
@@ -60,164 +139,6 @@ class Comparison:
     folder: Path
     results: dict[str, Any]
     table: str
-
-
-def compare(
-    source: str | Path | LabelledData,
-    output: str | Path,
-    *,
-    comparison: ComparisonConfig,
-    config: FinetuningConfig | None = None,
-    settings: Sequence[str] = (),
-    split: Split | str | Path | None = None,
-    task: str | None = None,
-    modality: str | None = None,
-    patient_pattern: str | None = None,
-    jobs: int = 1,
-    keep_models: bool = False,
-    device: str = "auto",
-    strict: bool = False,
-    token: str | None = None,
-    reporter: Reporter | None = None,
-) -> Comparison:
-    """Fine-tune every initialisation with every label count and seed by the same budget, and test how they differ.
-
-    A folder that holds a part of the comparison is resumed: finished runs are not repeated, and more runs, label counts
-    or initialisations may be asked for than before.
-
-    Args:
-        source: Labelled data: a folder or file that `read_labelled` knows, or what it returned.
-        output: Folder of the comparison: new, or of the same one.
-        comparison: Initialisations, label counts, runs, what to tune.
-        config: The fine-tuning that all share; its fractions and `split_seed` make the split.
-        settings: `key=value` on top of it.
-        split: Which cases are for what, or a file that says it; by default drawn.
-        task: `"seg"` or `"cls"`; None takes what the data is for.
-        modality: What the images are; None takes what the data says.
-        patient_pattern: A regular expression on a file's name whose first group is the patient.
-        jobs: Processes that train at the same time, each on its share of the cores; 1 on a GPU.
-        keep_models: Keep the trained bundle of every run, in `models/`.
-        device: `"auto"`, `"cpu"`, `"cuda"` …
-        strict: A bad case is an error instead of being skipped.
-        token: Token of the Hub.
-        reporter: Receives the progress.
-
-    Returns:
-        Where the results are, and the results.
-
-    Raises:
-        DataError: The data or the split cannot be used.
-        TrainingError: A run failed, or the folder holds another comparison; the message lists the differences.
-        Interrupted: A signal came; what had finished is kept, and the same call resumes.
-
-    Example:
-        comparison = describe_comparison(["scratch", "genesis=runs/pretrain"], labels=["5", "10"])
-        print(compare("Task04_Hippocampus", "runs/compared", comparison=comparison).table)
-    """
-    reporter = reporter or Reporter()
-    require_scipy()  # before hours of training, not after them
-    given: dict[str, Any] = {"modality": modality, "patient_pattern": patient_pattern}
-    given["split"] = None if isinstance(split, Split) else split
-    # Without loader processes: they would compete with the trainings that run side by side.
-    default = ["workers=0"] if config is None else []
-    config, data = resolve_config(source, config, task=task, **given)
-    split = split if isinstance(split, Split) else config.data.split
-    for note in data.notes:
-        reporter.note(note)
-    # What tells a comparison from another are digests of the data, wherever it lies.
-    config = apply_settings(config, [*default, *settings]).override(data=LabelledDataConfig())
-    metric = _choose_metric(comparison.metric, data)
-    split = _choose_split(data, config, split, comparison)
-    records = Records(output)
-    try:
-        with records.work_folder() as work:
-            arms = _load_arms(comparison, data, config, work / "weights", token=token, reporter=reporter)
-            # Not the label counts, the number of runs or the metric: more of them may be asked for later.
-            asked = {"data": data.name, "classes": data.labels, "split": asdict(split), "training": config.to_dict()}
-            asked |= {key: comparison.to_dict()[key] for key in ("resample_labels", "tune", "tuning_runs")}
-            described = {name: _describe(arm) for name, arm in arms.items()}
-            files = digest_files(data, (*split.training, *split.validation))
-            records.describe(asked=asked, arms=described, files=files)
-            bench = _Bench(
-                data=data,
-                arms=arms,
-                work=work,
-                models=records.folder / "models" if keep_models else None,
-                device=device,
-                strict=strict,
-            )
-            trials, finished, chosen = _run(comparison, split, config.split_seed, bench, records, jobs, reporter)
-    finally:
-        records.close()
-    for trial, record in zip(trials, finished, strict=True):
-        if record.get("diverged"):
-            raise TrainingError(
-                f"{trial}: the training diverged; give the initialisation a lower learning rate with --set-arm, or "
-                "choose one with --tune, in another folder"
-            )
-    patients = {subset: count["patients"] for subset, count in count_split(split, data).items()}
-    results = {
-        "format_version": 2,
-        "metric": metric,
-        "data": {"name": data.name, "task": data.task, "patients": patients},
-        "resample_labels": comparison.resample_labels,
-        "seeds": list(range(comparison.runs)),
-        "training": config.to_dict(),
-        "arms": {arm.name: _show(arm, arms[arm.name], finished) for arm in comparison.arms},
-        "tuning": list(chosen.values()),
-        **_analyse(data, config, arms, finished, metric),
-    }
-    return _write(records.folder, plain(results), finished, reporter)
-
-
-def _run(
-    comparison: ComparisonConfig,
-    split: Split,
-    split_seed: int,
-    bench: "_Bench",
-    records: Records,
-    jobs: int,
-    reporter: Reporter,
-) -> tuple[list[Trial], list[Record], dict[tuple[str, int], dict[str, Any]]]:
-    """Choose settings where that is asked for, then run every trial.
-
-    Returns:
-        The trials, a record of each, and by arm and label count what was chosen.
-    """
-    finish = partial(_finish, bench, records, jobs, reporter)
-    plan = partial(_plan, comparison, bench.data, split_seed)
-    chosen: dict[tuple[str, int], dict[str, Any]] = {}
-    if comparison.tune:  # before a test patient is read: no choice can depend on one
-        seeds = range(TUNING_SEED, TUNING_SEED + comparison.tuning_runs)
-        trials = plan(replace(split, test=()), seeds, lambda *_: comparison.candidates())
-        chosen = _choose_settings(trials, finish("choosing settings", trials), _choose_metric(None, bench.data))
-        write_json(records.folder / "tuning.json", list(chosen.values()), TrainingError)
-    records.describe(files=digest_files(bench.data, split.test))
-
-    def settings_of(arm: str, labels: int) -> list[Settings]:
-        return [chosen[arm, labels]["chosen"] if chosen else ()]
-
-    trials = plan(split, range(comparison.runs), settings_of)
-    return trials, finish("comparing", trials), chosen
-
-
-def _analyse(
-    data: LabelledData,
-    config: FinetuningConfig,
-    arms: Mapping[str, FinetuningConfig],
-    records: Sequence[Record],
-    metric: str,
-) -> dict[str, Any]:
-    """Return means, differences and tests by label count, label efficiency, and what was computed in."""
-    options = {"labels": data.labels, "task": data.task, "multilabel": data.multilabel}
-    if isinstance(config, ClassificationConfig):
-        options["specificity"] = config.specificity
-    pairs = choose_pairs(arms)
-    return {
-        **{key: ", ".join(sorted({record[key] for record in records})) for key in ("precision", "device")},
-        "labels": analyse(records, pairs, metric, options),
-        "efficiency": label_efficiency(records, pairs, metric),
-    }
 
 
 def describe_comparison(
@@ -247,34 +168,145 @@ def describe_comparison(
         for number in own or [None]:
             called = f"{name} {number}D" if len(own) > 1 else name
             arms.append({"name": called, "init": init, "settings": [f"dims={number}"] if own else []})
+    by_name = {arm["name"]: arm["settings"] for arm in arms}
     for text in arm_settings:
         name, _, setting = text.partition(":")
-        if "=" not in setting:
-            raise ConfigurationError(f"set-arm {text!r}: expected arm:key=value, such as scratch:learning_rate=3e-3")
-        meant = [arm for arm in arms if arm["name"] == name]
-        if not meant:
-            names = [arm["name"] for arm in arms]
-            raise ConfigurationError(f"set-arm {text!r}: there is no arm {name!r}; {did_you_mean(name, names)}")
-        meant[0]["settings"].append(setting)
+        require("=" in setting, ConfigurationError, f"set-arm {text!r}: expected arm:key=value, such as ours:steps=500")
+        known = did_you_mean(name, by_name)
+        require(name in by_name, ConfigurationError, f"set-arm {text!r}: there is no arm {name!r}; {known}")
+        by_name[name].append(setting)
     return ComparisonConfig.from_dict({"arms": arms, **options})
+
+
+def compare(
+    source: str | Path | LabelledData,
+    output: str | Path,
+    *,
+    comparison: ComparisonConfig,
+    config: FinetuningConfig | None = None,
+    settings: Sequence[str] = (),
+    split: Split | str | Path | None = None,
+    task: str | None = None,
+    jobs: int = 1,
+    keep_models: bool = False,
+    device: str = "auto",
+    strict: bool = False,
+    token: str | None = None,
+    reporter: Reporter | None = None,
+    **data: Any,
+) -> Comparison:
+    """Fine-tune every initialisation with every label count and seed by the same budget, and test how they differ.
+
+    A folder that holds a part of the comparison is resumed: finished runs are not repeated, and more runs, label counts
+    or initialisations may be asked for than before.
+
+    Args:
+        source: Labelled data: a folder or file that `read_labelled` knows, or what it returned.
+        output: Folder of the comparison: new, or of the same one.
+        comparison: Initialisations, label counts, runs, what to tune.
+        config: The fine-tuning that all share; its fractions and `split_seed` make the split.
+        settings: `key=value` on top of it.
+        split: Which cases are for what, or a file that says it; by default drawn.
+        task: `"seg"` or `"cls"`; None takes what the data is for.
+        jobs: Processes that train at the same time, each on its share of the cores; 1 on a GPU.
+        keep_models: Keep the trained bundle of every run, in `models/`.
+        device: `"auto"`, `"cpu"`, `"cuda"` …
+        strict: A bad case is an error instead of being skipped.
+        token: Token of the Hub.
+        reporter: Receives the progress.
+        data: `modality` and `patient_pattern` of `LabelledDataConfig`.
+
+    Returns:
+        Where the results are, and the results.
+
+    Raises:
+        DataError: The data or the split cannot be used.
+        TrainingError: A run failed, or the folder holds another comparison; the message lists the differences.
+        Interrupted: A signal came; what had finished is kept, and the same call resumes.
+
+    Example:
+        comparison = describe_comparison(["scratch", "genesis=runs/pretrain"], labels=["5", "10"])
+        print(compare("Task04_Hippocampus", "runs/compared", comparison=comparison).table)
+    """
+    reporter = reporter or Reporter()
+    require_scipy()  # before hours of training, not after them
+    # Without loader processes: they would compete with the trainings that run side by side.
+    settings = [*([] if config else ["workers=0"]), *settings]
+    data["split"] = None if isinstance(split, Split) else split
+    config, labelled = resolve_config(source, config, task=task, **data)
+    split = _choose_split(labelled, config, split if isinstance(split, Split) else None, comparison)
+    # A comparison is told from another by digests of the data, wherever it lies.
+    config = apply_settings(config, settings).override(data=LabelledDataConfig())
+    metric = _choose_metric(comparison.metric, labelled)
+    for note in labelled.notes:
+        reporter.note(note)
+    with closing(Records(output)) as records, records.work_folder() as work:
+        arms = _load_arms(comparison, labelled, config, work / "weights", token=token, reporter=reporter)
+        # Not the label counts, the number of runs or the metric: more of them may be asked for later.
+        asked = {
+            "data": labelled.name,
+            "classes": labelled.labels,
+            "split": asdict(split),
+            "training": config.to_dict(),
+        }
+        asked |= {key: comparison.to_dict()[key] for key in ("resample_labels", "tune", "tuning_runs")}
+        files = digest_files(labelled, (*split.training, *split.validation, *split.test))
+        described = {name: _describe(arm) for name, arm in arms.items()}
+        records.describe({"asked": asked, "arms": described, "files": files})
+        models = records.folder / "models" if keep_models else None
+        bench = _Bench(data=labelled, arms=arms, work=work, models=models, device=device, strict=strict)
+        finish = partial(_finish, bench, records, jobs, reporter)
+        plan = partial(_plan, comparison, labelled, config.split_seed)
+        chosen: dict[tuple[str, int], dict[str, Any]] = {}
+        if comparison.tune:  # before a test patient is measured: no choice can depend on one
+            seeds = range(_TUNING_SEED, _TUNING_SEED + comparison.tuning_runs)
+            trials = plan(replace(split, test=()), seeds, lambda *_: comparison.candidates())
+            chosen = _choose_settings(trials, finish("choosing settings", trials), _choose_metric(None, labelled))
+            write_json(records.folder / "tuning.json", list(chosen.values()), TrainingError)
+        trials = plan(split, range(comparison.runs), lambda *of: [chosen[of]["chosen"] if chosen else ()])
+        finished = finish("comparing", trials)
+    for trial, record in zip(trials, finished, strict=True):
+        if record.get("diverged"):
+            raise TrainingError(
+                f"{trial}: the training diverged; give the initialisation a lower learning rate with --set-arm, or "
+                "choose one with --tune, in another folder"
+            )
+    pairs = choose_pairs(arms)
+    options = {"labels": labelled.labels, "task": labelled.task, "multilabel": labelled.multilabel}
+    options |= {"specificity": config.specificity} if isinstance(config, ClassificationConfig) else {}
+    patients = {subset: count["patients"] for subset, count in count_split(split, labelled).items()}
+    results = {
+        "format_version": 2,
+        "metric": metric,
+        "data": {"name": labelled.name, "task": labelled.task, "patients": patients},
+        "resample_labels": comparison.resample_labels,
+        "seeds": list(range(comparison.runs)),
+        "training": config.to_dict(),
+        "arms": {arm.name: _show(arm, arms[arm.name], finished) for arm in comparison.arms},
+        "tuning": list(chosen.values()),
+        **{key: ", ".join(sorted({record[key] for record in finished})) for key in ("precision", "device")},
+        "labels": analyse(finished, pairs, metric, options),
+        "efficiency": label_efficiency(finished, pairs, metric),
+    }
+    return _write(records.folder, plain(results), finished, reporter)
 
 
 def _choose_metric(metric: str | None, data: LabelledData) -> str:
     """Return the metric to test: as asked, else that of the task, by which networks are kept and settings chosen."""
-    segments = data.task == "segmentation"
-    own, known = ("dice", SEGMENTATION_METRICS) if segments else ("auc", CLASSIFICATION_METRICS)
+    known = metrics_of(data.task)
+    own = known[0]
     first, _, label = (metric or own).partition(" ")
-    if first not in known or (label and label not in data.labels):
-        names = [*known, *(f"{own} {name}" for name in data.labels)]
-        raise ConfigurationError(f"metric: received {metric!r}; {did_you_mean(str(metric), names)}")
+    names = [*known, *(f"{own} {name}" for name in data.labels)]
+    found = first in known and label in ("", *data.labels)
+    require(found, ConfigurationError, f"metric: received {metric!r}; {did_you_mean(str(metric), names)}")
     return metric or own
 
 
 def _choose_split(
-    data: LabelledData, config: FinetuningConfig, split: Split | str | Path | None, comparison: ComparisonConfig
+    data: LabelledData, config: FinetuningConfig, split: Split | None, comparison: ComparisonConfig
 ) -> Split:
-    if isinstance(split, (str, Path)):
-        split = read_split(split)
+    if split is None and config.data.split:
+        split = read_split(config.data.split)
     split = split or split_cases(data, config.override(labelled_patients=None))
     check_split(split, data)
     if not split.test:
@@ -377,10 +409,12 @@ class _Bench:
 
     def train(self, trial: Trial) -> Record:
         """Fine-tune one network and return what it measured."""
-        started, folder, notes = time.perf_counter(), self.work / trial.place, _Notes()
+        started, folder, notes = time.perf_counter(), self.work / trial.place, list[str]()
+        reporter = Reporter()
+        reporter.note = notes.append  # pyright: ignore[reportAttributeAccessIssue] - it may be in another process
         # Intervals are over the runs and not of each: one resample of the patients is enough.
         config = apply_settings(self.arms[trial.arm], trial.settings).override(seed=trial.seed, bootstrap=1)
-        options: dict[str, Any] = {"device": self.device, "strict": self.strict, "draw": False, "reporter": notes}
+        options: dict[str, Any] = {"device": self.device, "strict": self.strict, "draw": False, "reporter": reporter}
         finetune(self.data, folder, config=config, split=trial.split, cache=self.work / "prepared", **options)
         results = read_test_results(folder)
         record = {
@@ -389,7 +423,7 @@ class _Bench:
             "parameters": sum(parameter.numel() for parameter in load_bundle(folder).network.parameters()),
             **{key: results[key] for key in ("validation", "step", "steps", "precision", "device")},
             **({} if trial.tuning else {"test": flat(results["test"]), "cases": read_rows(folder, results)}),
-            "notes": notes.notes,
+            "notes": notes,
             "seconds": round(time.perf_counter() - started, 2),
             "library_version": __version__,
         }
@@ -400,33 +434,16 @@ class _Bench:
         return record
 
 
-class _Notes(Reporter):
-    """Keeps what a training in another process says."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-
-    def note(self, text: str) -> None:
-        """Keep a line."""
-        self.notes.append(text)
-
-
 def _finish(
     bench: _Bench, records: Records, jobs: int, reporter: Reporter, title: str, trials: Sequence[Trial]
 ) -> list[Record]:
     """Return the record of every trial; those that are not in the folder yet are trained."""
     done = {trial: record for trial in trials if (record := records.read(trial)) is not None}
-    missing = [trial for trial in trials if trial not in done]
-    said: set[str] = set()
     reporter.begin(title, len(trials), len(done))
     try:
-        for trial, record in run_trials(missing, bench.train, jobs):
+        for trial, record in run_trials([trial for trial in trials if trial not in done], bench.train, jobs):
             records.write(trial, record)
             done[trial] = record
-            for note in record.get("notes", ()):
-                if note not in said:  # each once, and not once per run
-                    reporter.note(note)
-                said.add(note)
             reporter.advance(len(done))
     except Interrupted as signal:
         raise Interrupted(
@@ -435,6 +452,8 @@ def _finish(
         ) from None
     finally:
         reporter.end()
+        for note in dict.fromkeys(note for record in done.values() for note in record.get("notes", ())):
+            reporter.note(note)  # each once, and not once per run
     return [done[trial] for trial in trials]
 
 
@@ -459,19 +478,18 @@ def _choose_settings(
     choices: dict[tuple[str, int], dict[str, Any]] = {}
     for (arm, labels), scores in tried.items():
         means = {settings: float(np.mean(values)) for settings, values in scores.items()}
-        best = max(means, key=lambda settings: means[settings])
         candidates = [{"settings": one, "mean": mean if math.isfinite(mean) else None} for one, mean in means.items()]
-        choices[arm, labels] = {"arm": arm, "labels": labels, "chosen": best, "candidates": candidates}
+        chosen = max(means, key=means.__getitem__)
+        choices[arm, labels] = {"arm": arm, "labels": labels, "chosen": chosen, "candidates": candidates}
     return choices
 
 
 def _show(arm: ArmConfig, config: FinetuningConfig, records: Sequence[Record]) -> dict[str, Any]:
     """Return what reports say of an arm."""
-    own = next(record for record in records if record["arm"] == arm.name)
     return {
         "init": None if arm.init == SCRATCH else public_name(arm.init),
         "settings": arm.settings,
-        "parameters": own["parameters"],
+        "parameters": next(record["parameters"] for record in records if record["arm"] == arm.name),
         **{key: getattr(config, key) for key in ("dims", "learning_rate", "steps", "batch_size")},
     }
 

@@ -12,13 +12,12 @@ from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.data import SkippedScan, file_stem
 from modelsgenesis.data.cases import LabelledCase, LabelledData, label_indices, read_mask
-from modelsgenesis.data.finding import channel_order
 from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import DataError, ScanError
 from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
-from modelsgenesis.inference.cases import as_unicode, check_outputs, other_channels, output_name
+from modelsgenesis.inference.cases import as_unicode, check_outputs, match_channels, output_name
 from modelsgenesis.inference.ensemble import each_case, measure_case, measure_cases
-from modelsgenesis.metrics.summary import Row, Summary, flat, summarize_rows
+from modelsgenesis.metrics.measures import Row, Summary, flat, summarize_rows
 from modelsgenesis.models import public_name
 from modelsgenesis.prediction import Models, describe, load_ensemble, model_folders
 from modelsgenesis.reporting import Reporter
@@ -114,8 +113,8 @@ def evaluate(
         about = {"predictions": public_name(saved)}
     else:
         ensemble = load_ensemble(model, config, device, token=token, reporter=reporter)
-        if channel_order(data.channels, ensemble.channels) is None and len(data.channels) == len(ensemble.channels) > 1:
-            reporter.note(f"warning: {other_channels(data.name, data.channels, ensemble.channels)}")
+        if len(data.channels) == len(ensemble.channels) > 1:
+            match_channels(data.name, data.channels, ensemble.channels, reporter)
         _warn_of_training(model, cases, reporter)
         rows, skipped = measure_cases(ensemble, cases, data, strict=strict, reporter=reporter)
         about = describe(model, ensemble)

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from modelsgenesis.errors import MissingExtraError, ShapeError
+from modelsgenesis.metrics.measures import METRICS
 from modelsgenesis.metrics.significance import TESTS
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ _SIDE = 150  # pixels of a picture's longer side, at least
 _GAP, _LINE = 6, 22  # pixels between pictures, and of a line of text
 _CHECKS = ("step", "output_spread", "collapsed")  # of validation.csv, no measure of how good a network is
 _BASELINES = {"identity_loss": ("identity", "tab:red"), "mean_image_loss": ("mean image", "tab:orange")}
-_METRICS = {"auc": "AUC", "iou": "IoU", "dice": "Dice", "hausdorff95": "95% Hausdorff distance (mm)"}
 
 
 def middle_slice(array: np.ndarray) -> np.ndarray:
@@ -315,7 +315,7 @@ def metric_title(metric: str) -> str:
         ('AUC', 'Dice Anterior')
     """
     first, space, label = metric.partition(" ")
-    return _METRICS.get(first, first.replace("_", " ")) + space + label
+    return METRICS[first].title + space + label
 
 
 def _subset(results: Results) -> str:

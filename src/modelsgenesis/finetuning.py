@@ -24,7 +24,7 @@ from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, Tra
 from modelsgenesis.files import parsing, read_csv, read_json, sha256_of, write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.inference.ensemble import Ensemble, Member, measure_cases
-from modelsgenesis.metrics.summary import Row, Summary, explanations, flat, summarize_rows
+from modelsgenesis.metrics.measures import Row, Summary, explanations, flat, summarize_rows
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import Visuals, describe_environment, load_kept, network_config, save_run_bundle

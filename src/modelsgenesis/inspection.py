@@ -1,10 +1,8 @@
 """Looking before training: what a source holds, and what preparation and deformations make of it."""
 
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,17 +10,10 @@ from einops import rearrange
 
 from modelsgenesis.configs import InputContract, PretextConfig
 from modelsgenesis.configs.pretraining import UNCHANGED
-from modelsgenesis.data import (
-    ScanReference,
-    SkippedScan,
-    Volume,
-    choose_contract,
-    find_scans,
-    prepare,
-    read_volume,
-    scan_sources,
-)
-from modelsgenesis.data.finding import Source
+from modelsgenesis.data.finding import Source, find_scans, scan_sources
+from modelsgenesis.data.preparation import prepare
+from modelsgenesis.data.reading import choose_contract, read_volume
+from modelsgenesis.data.volume import ScanReference, SkippedScan
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError
 from modelsgenesis.figures import draw_pictures, middle_slice
 from modelsgenesis.pretext import Deformation
@@ -44,33 +35,27 @@ DEFORMATIONS: dict[str, PretextConfig] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ScanSummary:
-    """A scan that pretraining would use.
+    """A scan that pretraining would use, as JSON types.
 
     Attributes:
-        reference: Format, shape, spacing, modality, patient.
-        lowest: Its lowest value, after the file's rescale.
-        highest: Its highest.
+        source: Its file, folder or series.
+        format: Name of the format, such as `"NIfTI"`.
+        shape: Voxels along each axis.
+        spacing: Voxel size in mm along each axis, None where the file has none.
+        modality: What the file or its data set says, None where neither does.
+        patient: As far as it is known.
+        range: Its lowest and highest value, after the file's rescale.
         notes: What reading did to it, such as colour made grey.
     """
 
-    reference: ScanReference
-    lowest: float
-    highest: float
+    source: str
+    format: str
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...] | None
+    modality: str | None
+    patient: str
+    range: tuple[float, float]
     notes: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON types."""
-        scan = self.reference
-        return {
-            "source": scan.source,
-            "format": scan.format,
-            "shape": list(scan.shape),
-            "spacing": None if scan.spacing is None else list(scan.spacing),
-            "modality": scan.modality,
-            "patient": scan.group,
-            "range": [self.lowest, self.highest],
-            "notes": list(self.notes),
-        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,17 +111,16 @@ def inspect_scans(
             contract, why = choose_contract(found, modality=modality, window=window, dims=dims)
         except DataError as error:
             why = str(error)
-    scans: list[ScanSummary] = []
+    looked: list[ScanSummary | SkippedScan] = []
     reporter.begin("reading scans", len(found))
     with ThreadPoolExecutor(_READERS) as pool:
         for done, one in enumerate(pool.map(lambda scan: _summarize(scan, contract), found), start=1):
-            if isinstance(one, SkippedScan):
-                skipped.append(one)
-            else:
-                scans.append(one)
+            looked.append(one)
             reporter.advance(done)
     reporter.end()
-    return Inspection(scans=tuple(scans), skipped=tuple(skipped), contract=contract, why=why)
+    scans = tuple(one for one in looked if isinstance(one, ScanSummary))
+    skipped += [one for one in looked if isinstance(one, SkippedScan)]
+    return Inspection(scans=scans, skipped=tuple(skipped), contract=contract, why=why)
 
 
 def _summarize(scan: ScanReference, contract: InputContract | None) -> ScanSummary | SkippedScan:
@@ -147,9 +131,16 @@ def _summarize(scan: ScanReference, contract: InputContract | None) -> ScanSumma
             prepare(volume, contract)
     except ScanError as error:
         return SkippedScan.because(scan.source, error)
-    lowest, highest = float(np.nanmin(volume.array)), float(np.nanmax(volume.array))
-    notes = tuple(dict.fromkeys((*scan.notes, *volume.notes)))
-    return ScanSummary(reference=scan, lowest=lowest, highest=highest, notes=notes)
+    return ScanSummary(
+        source=scan.source,
+        format=scan.format,
+        shape=scan.shape,
+        spacing=scan.spacing,
+        modality=scan.modality,
+        patient=scan.group,
+        range=(float(np.nanmin(volume.array)), float(np.nanmax(volume.array))),
+        notes=tuple(dict.fromkeys((*scan.notes, *volume.notes))),
+    )
 
 
 def preview(
@@ -197,34 +188,27 @@ def preview(
     contract, _ = choose_contract(scans, modality=modality, spacing=spacing, window=window, dims=dims)
     chosen = np.linspace(0, len(scans) - 1, min(count, len(scans))).round().astype(int)
     shown = [scans[index] for index in chosen]
-    labels, rows = zip(*_rows(shown, contract, patch_size or _PATCHES[dims], seed), strict=True)
-    titles = ("as stored", "prepared", "patch", *DEFORMATIONS)
-    return draw_pictures(rows, titles, output, labels=labels), shown
+    rows, labels = [], []
+    for number, scan in enumerate(shown):
+        rows.append(_pictures(scan, contract, patch_size or _PATCHES[dims], seed + number))
+        sizes = "" if scan.spacing is None else "\n" + "×".join(f"{size:.2g}" for size in scan.spacing) + " mm"
+        labels.append(f"scan {number + 1}\n{'×'.join(map(str, scan.shape))}{sizes}")
+    return draw_pictures(rows, ("as stored", "prepared", "patch", *DEFORMATIONS), output, labels=labels), shown
 
 
-def _rows(
-    scans: Sequence[ScanReference], contract: InputContract, patch_size: tuple[int, ...], seed: int
-) -> Iterator[tuple[str, list[np.ndarray]]]:
-    for number, scan in enumerate(scans):
-        volume = read_volume(scan)
-        prepared = prepare(volume, contract).array
-        if prepared.ndim > len(patch_size):
-            prepared = prepared[..., prepared.shape[-1] // 2]
-        starts = [max((length - side) // 2, 0) for length, side in zip(prepared.shape, patch_size, strict=True)]
-        patch = prepared[tuple(slice(start, start + side) for start, side in zip(starts, patch_size, strict=True))]
-        batch = rearrange(torch.from_numpy(np.ascontiguousarray(patch)), "... -> 1 1 ...")
-        seeds = torch.tensor([seed + number])
-        deformed = [Deformation(config)(batch, seeds)[0][0, 0].numpy() for config in DEFORMATIONS.values()]
-        shape = "×".join(map(str, scan.shape))
-        spacing = "" if scan.spacing is None else "\n" + "×".join(f"{size:.2g}" for size in scan.spacing) + " mm"
-        pictures = [_as_stored(volume), *(middle_slice(one) for one in (prepared, patch, *deformed))]
-        yield f"scan {number + 1}\n{shape}{spacing}", pictures
-
-
-def _as_stored(volume: Volume) -> np.ndarray:
-    """Return the middle slice in the file's own orientation, scaled to its own range."""
-    picture = volume.array
-    if picture.ndim == 3:
-        picture = picture[:, :, picture.shape[2] // 2].T
-    low, high = np.percentile(picture, (100 - _SHARE, _SHARE))
-    return np.clip((picture - low) / max(high - low, 1e-6), 0, 1)
+def _pictures(scan: ScanReference, contract: InputContract, patch_size: tuple[int, ...], seed: int) -> list[np.ndarray]:
+    """Return the row of a scan: as stored, in its own range and the file's own orientation; prepared; deformed."""
+    volume = read_volume(scan)
+    stored, prepared = volume.array, prepare(volume, contract).array
+    if stored.ndim == 3:
+        stored = stored[:, :, stored.shape[2] // 2].T
+    low, high = np.percentile(stored, (100 - _SHARE, _SHARE))
+    if prepared.ndim > len(patch_size):
+        prepared = prepared[..., prepared.shape[-1] // 2]
+    starts = [max((length - side) // 2, 0) for length, side in zip(prepared.shape, patch_size, strict=True)]
+    patch = prepared[tuple(slice(start, start + side) for start, side in zip(starts, patch_size, strict=True))]
+    batch = rearrange(torch.from_numpy(np.ascontiguousarray(patch)), "... -> 1 1 ...")
+    seeds = torch.tensor([seed])
+    deformed = [Deformation(config)(batch, seeds)[0][0, 0].numpy() for config in DEFORMATIONS.values()]
+    stored = np.clip((stored - low) / max(high - low, 1e-6), 0, 1)
+    return [stored, *(middle_slice(one) for one in (prepared, patch, *deformed))]

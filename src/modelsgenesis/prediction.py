@@ -16,7 +16,7 @@ from modelsgenesis.files import write_csv, write_json
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.inference.cases import Case, find_cases, output_paths, written_files
 from modelsgenesis.inference.ensemble import Ensemble, Member, each_case
-from modelsgenesis.metrics.classification import CLASS_SEPARATOR, chosen_classes
+from modelsgenesis.metrics.measures import CLASS_SEPARATOR, chosen_classes
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
 
@@ -158,9 +158,7 @@ def predict_all(
     reporter = reporter or Reporter()
     ensemble = load_ensemble(model, config, device, token=token, reporter=reporter)
     segments = ensemble.task == "segmentation"
-    cases, skipped = find_cases(source, ensemble.channels, single=single)
-    for warning in dict.fromkeys(case.warning for case in cases if case.warning):
-        reporter.note(f"warning: {warning}")
+    cases, skipped = find_cases(source, ensemble.channels, single=single, reporter=reporter)
     many = len(cases) + sum(scan.bad for scan in skipped) > 1
     # Nothing is computed before every path is known to be free: hours of work must not end at a full name.
     target = None if output is None else Path(output)

@@ -105,9 +105,9 @@ def pretrain(
         network, job.record, seen = distributed.on_rank_zero(partial(job.start, token))
         cache, held_out, excluded = distributed.on_rank_zero(partial(job.prepare, seen), each_machine=True)
         if before is None and (fit_batch or fit_patch):
-            sizes = {"batch": fit_batch, "patch": fit_patch}
-            config = planning.fit_to_memory(network, cache, job.record.config, hardware, reporter, **sizes)
-            job.record = job.record.override(config=config)
+            given = (network, cache, job.record.config, hardware, reporter)
+            fit = partial(planning.fit_to_memory, *given, batch=fit_batch, patch=fit_patch)
+            job.record = job.record.override(config=distributed.on_rank_zero(fit))
         training, validation = distributed.on_rank_zero(partial(job.split, network, cache, held_out))
         job.facts = planning.public_facts(training, validation, excluded)
         return job.train(network, training, validation, resume=resume, tensorboard=tensorboard)

@@ -1,6 +1,6 @@
 import pytest
 
-from modelsgenesis.configs.comparison import ArmConfig, ComparisonConfig, file_name
+from modelsgenesis.comparison import ArmConfig, ComparisonConfig
 from modelsgenesis.errors import ConfigurationError
 
 SCRATCH = ArmConfig(name="scratch", init="scratch")
@@ -16,11 +16,11 @@ def test_candidates_are_every_combination():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"arms": ()}, "expected at least one --init"),
-        ({"arms": (SCRATCH, SCRATCH)}, "two are called 'scratch'"),
-        ({"arms": (ArmConfig(name="a b", init="scratch"), ArmConfig(name="a/b", init="x"))}, "two are called 'a-b'"),
+        ({"arms": ()}, "received an empty"),
+        ({"arms": (SCRATCH, SCRATCH)}, "two arms are called .*scratch"),
+        ({"arms": (ArmConfig(name="a b", init="scratch"), ArmConfig(name="a/b", init="x"))}, "called .*a-b"),
         ({"runs": 0}, "runs: received 0, expected 1 to"),
-        ({"labels": ()}, "labels: received none"),
+        ({"labels": ()}, "received an empty"),
         ({"tune": ("learning_rate",)}, "expected key=value,value"),
         ({"tune": ("network.widths=8,16",)}, "is the same for all trainings"),
         ({"tuning_runs": 0}, "tuning_runs: received 0"),
@@ -29,9 +29,5 @@ def test_candidates_are_every_combination():
 def test_says_what_cannot_be(fields, message):
     with pytest.raises(ConfigurationError, match=message):
         ComparisonConfig(**{"arms": (SCRATCH,), **fields})
-    with pytest.raises(ConfigurationError, match="received an empty name"):
-        ArmConfig(name=" ", init="scratch")
-
-
-def test_a_name_becomes_one_folder():
-    assert file_name("../..") == "arm"
+    with pytest.raises(ConfigurationError, match="received an empty"):
+        ComparisonConfig(arms=(ArmConfig(name=" ", init="scratch"),))

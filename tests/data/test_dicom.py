@@ -104,7 +104,7 @@ def test_series_are_told_apart_and_put_together_across_folders(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("tags", "words"),
     [
-        ({"position": lambda n: (0.0, 0.0, 2.0 * n + 2 * (n > 2))}, "a gap of 4 mm at 4 mm, .* 1 missing"),
+        ({"position": lambda n: (0.0, 0.0, 2.0 * n + 2 * (n > 2))}, "a gap of 4 mm at 4 mm, .* 2 mm apart;"),
         ({"position": lambda n: (0.0, 0.0, 2.0 * n + 1.1 * (n > 4))}, r"a gap of 3.1 mm at 8 mm, .* 2 mm apart;"),
         ({"position": lambda n: (0.0, 0.0, 2.0 * (n or 1))}, "1 of 6 slices lie where another does"),
         ({"position": lambda n: (9.0 * (n == 1), 0.0, 2.0 * n)}, "beside a straight line"),

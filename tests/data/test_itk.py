@@ -46,20 +46,13 @@ def test_reads_what_simpleitk_wrote(tmp_path: Path, name: str, compress: bool) -
     assert (skipped, scan.shape, scan.format) == ([], (6, 5, 4), "NRRD" if "r" in name else "MetaImage")
     np.testing.assert_allclose(scan.spacing, (0.7, 0.8, 2.5))
     assert len(scan.files) == 1 + name.endswith(("hd", "hdr"))
-    volume = read_volume(scan)
-    np.testing.assert_array_equal(volume.array, ARRAY.T)
-    image = sitk.ReadImage(str(path))
+    affine, image = read_volume(scan).affine, sitk.ReadImage(str(path))
     for index in [(0, 0, 0), (5, 0, 0), (0, 4, 0), (3, 2, 3)]:
         lps = np.array(image.TransformIndexToPhysicalPoint(index))
-        np.testing.assert_allclose((volume.affine @ [*index, 1])[:3], lps * [-1, -1, 1], atol=1e-9)
-
-
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("dtype", ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"])
-def test_types(tmp_path: Path, name: str, dtype: str) -> None:
-    array = np.arange(24).reshape(2, 3, 4).astype(dtype)
-    volume = read_volume(write(tmp_path / name, array, compress=True))
-    np.testing.assert_array_equal(volume.array, array.T, strict=True)
+        np.testing.assert_allclose((affine @ [*index, 1])[:3], lps * [-1, -1, 1], atol=1e-9)
+    for dtype in ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"):
+        volume = read_volume(write(path, ARRAY.astype(dtype), compress=compress))
+        np.testing.assert_array_equal(volume.array, ARRAY.astype(dtype).T, strict=True)
 
 
 @pytest.mark.parametrize("name", ["x.mha", "x.nrrd"])
@@ -87,10 +80,11 @@ def test_damaged_voxels_are_told(tmp_path: Path, name: str, compress: bool) -> N
     (data,) = {*tmp_path.iterdir()} - {path} or {path}
     content = data.read_bytes()
     start = 0 if data != path else content.index(b"\n\n") + 2 if "nrrd" in name else content.index(b"LOCAL") + 6
-    damaged = [content[:-1], content[:start], content + bytes(5000)]  # raw voxels have no checksum
-    if compress:
-        damaged = damaged_copies(content, start + 10 * (name[2] == "n"))  # the header of gzip says little
-    for one in damaged:
+    # Raw voxels have no checksum; the header of gzip says little.
+    damaged = damaged_copies(content, start + 10 * (name[2] == "n")) if compress else [content + bytes(5000)]
+    if b"CompressedDataSize" in content:  # for any other than the right one SimpleITK would return other memory
+        damaged += [re.sub(rb"CompressedDataSize = \d+", size, content) for size in (b"", b"CompressedDataSize = 9")]
+    for one in (*damaged, content[:-1], content[:start]):
         data.write_bytes(one)
         with pytest.raises(ScanError, match=r"/x\."):
             read_volume(path)
@@ -104,27 +98,27 @@ META_HEADERS = [
     ("NDims = 3", "NDims = 3\nA word", "damaged: 'A word'"),
     ("ElementDataFile = LOCAL", "ElementDataFile\0 = /etc/hostname", "damaged: 'ElementDataFile"),
     ("NDims = 3", "NDims = 10000", "10000 axes"),  # end the process in SimpleITK
-    ("ElementSpacing = 0.6", "ElementSpacing = -0.6", "voxel sizes -0.7×0.8×2.5 mm"),
+    ("ElementSpacing = 0.6", "ElementSpacing = -0.6", "voxel sizes .-0.7, 0.8, 2.5. mm"),
     ("ElementSpacing = 0.6", "ElementSpacing = nan 0.6", "voxel sizes 0×0×0 mm"),
     ("MET_SHORT", "MET_STRING", "voxels of an unknown type"),
-    ("BinaryData = True", "BinaryData = False", "written as text"),
-    ("ElementDataFile = LOCAL", "ElementDataFile = x%d.raw 1 4 1", "spread over a list of files"),
-    ("ElementDataFile = LOCAL", "ElementDataFile = ../../x", "missing; expected ../../x"),
-    ("ElementDataFile = LOCAL", "ElementDataFile: /etc/hostname", "missing; expected /etc/hostname"),
+    ("BinaryData = True", "BinaryData = False", "encoded as text"),
+    ("ElementDataFile = LOCAL", "ElementDataFile = x%d.raw 1 4 1", "several files"),
+    ("ElementDataFile = LOCAL", "ElementDataFile = ../../x", "missing .* ../../x"),
+    ("ElementDataFile = LOCAL", "ElementDataFile: /etc/hostname", "missing .* /etc/hostname"),
     ("NDims = 3", "Axes = 3", "no NDims in its header"),
     ("NDims = 3", f"NDims = 3\nComment = {'x' * 600}", "too long.*'Comment = x"),
-    ("NDims = 3", "NDims = 3\nHeaderSize = -2", "HeaderSize of -2"),
+    *(("NDims = 3", f"NDims = 3\nHeaderSize = {size}", f"behind {size} bytes") for size in (-2, 6)),
     ("NDims = 3", "NDims = 3\nElementNumberOfChannels = 20000", "20,000 volumes"),
 ]
 NRRD_HEADERS = [
     ("sizes: 6 5 4", "sizes: 6000 5000 4000", "promises 240,000,000,000 bytes"),
     ("sizes: 6 5 4", "sizes: 6 5", "cannot be read: .*dimension is 3"),
     ("type: short", "type: block", "cannot be read"),
-    ("encoding: raw", "encoding: bzip2", "encoded as bzip2; expected raw or gzip"),
+    ("encoding: raw", "encoding: bzip2", "encoded as bzip2"),
     ("space: left-posterior-superior", "space: scanner-xyz", "space 'scanner-xyz'"),
-    ("kinds: domain", "line skip: 3\nkinds: domain", "skips lines"),
-    ("kinds: domain", "data file: ../x.raw\nkinds: domain", r"missing; expected \.\./x\.raw"),
-    ("kinds: domain", "DataFile: LIST\nkinds: domain", "spread over a list"),
+    ("kinds: domain", "line skip: 3\nkinds: domain", "3 lines"),
+    ("kinds: domain", "data file: ../x.raw\nkinds: domain", "missing .* ../x.raw"),
+    ("kinds: domain", "DataFile: LIST\nkinds: domain", "several files"),
     ("encoding: raw", "encoding: raw\nENCODING: gzip", "doubled.*'ENCODING: gzip'"),
     ("NRRD000", "NNRD000", "damaged: 'NNRD0004'"),
     ("encoding", "incoding", "no encoding in its header"),
@@ -140,14 +134,6 @@ def test_headers_that_cannot_be_right(tmp_path: Path, name: str, old: str, new: 
         read_volume(replaced(write(tmp_path / name), old, new))
 
 
-@pytest.mark.parametrize("size", ["", "CompressedDataSize = 9", "CompressedDataSize = 99999"])
-def test_a_compressed_size_by_which_simpleitk_would_return_other_memory(tmp_path: Path, size: str) -> None:
-    path = write(tmp_path / "x.mha", np.zeros((9, 9, 9), np.int16), compress=True)
-    (told,) = re.findall(r"CompressedDataSize = \d+", path.read_bytes().decode("latin-1"))
-    with pytest.raises(ScanError, match=r"compressed bytes hold 1,458"):
-        read_volume(replaced(path, told, size))
-
-
 PLAIN = "type: int16\ndimension: 3\nsizes: 2 3 4\nendian: little\nspacings: 1 2 3\n"
 
 
@@ -156,9 +142,8 @@ PLAIN = "type: int16\ndimension: 3\nsizes: 2 3 4\nendian: little\nspacings: 1 2 
     [
         ("encoding: raw", VALUES.tobytes()),
         ("encoding: raw\nendian: big", VALUES.astype(">i2").tobytes()),
-        ("encoding: raw\nbyte skip: 6", b"header" + VALUES.tobytes()),
         ("encoding: raw\nbyte skip: -1", bytes(9999) + VALUES.tobytes()),
-        ("encoding: gzip\nbyte skip: 6", gzip.compress(b"header" + VALUES.tobytes())),
+        ("encoding: gzip", gzip.compress(VALUES.tobytes())),
         (f"encoding: raw\n# a comment\ncontent: c\nkey:={'x' * 9999}", VALUES.tobytes()),
     ],
 )
@@ -194,7 +179,6 @@ META = "ObjectType = Image\nNDims = 3\nDimSize = 2 3 4\nElementSize = 1 2 3\n"
     ("fields", "content"),
     [
         ("HeaderSize = -1\nElementType = MET_SHORT\n", bytes(9999) + VALUES.tobytes()),
-        ("HeaderSize = 6\nElementType = MET_SHORT\n", b"header" + VALUES.tobytes()),
         ("BinaryDataByteOrderMSB = T\nElementType = MET_SHORT\n", VALUES.astype(">i2").tobytes()),
         ("ElementByteOrderMSB = True\nElementType = MET_SHORT\n", VALUES.astype(">i2").tobytes()),
         ("BinaryData = T\nElementType = MET_LONG\n", VALUES.astype("<i4").tobytes()),
@@ -214,7 +198,7 @@ def test_voxels_are_not_taken_from_elsewhere(tmp_path: Path) -> None:
     path = write(tmp_path / "inner" / "x.mhd")
     (tmp_path / "inner" / "x.raw").rename(tmp_path / "y.raw")
     for _ in range(2):
-        with pytest.raises(ScanError, match=r"x\.mhd: its voxels are missing; expected x.raw"):
+        with pytest.raises(ScanError, match=r"x\.mhd: its voxels are missing .* x.raw"):
             read_volume(path)
         path.with_suffix(".raw").unlink(missing_ok=True)
         path.with_suffix(".raw").symlink_to(tmp_path / "y.raw")

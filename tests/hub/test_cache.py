@@ -1,6 +1,7 @@
 """Records of verified models and converted bundles on this machine."""
 
 import os
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -27,7 +28,7 @@ def record():
         (cache_folder("bundles") / name).mkdir(parents=True)
         (cache_folder("bundles") / name / "config.json").write_bytes(b"x" * 1000)
     files = {"config.json": sha256_of(cache_folder("bundles") / "tiny-1" / "config.json")}
-    what = {"repository": "clinic/tiny", "commit": "0" * 40, "fingerprint": "", "converted": True, "folder": "tiny-1"}
+    what = {"repository": "clinic/tiny", "commit": "0" * 40, "fingerprint": "", "folder": "../bundles/tiny-1"}
     return write_json(cache_folder("records") / "k.json", {**what, "files": files})
 
 
@@ -65,7 +66,7 @@ def test_untouched_files_are_taken_as_they_are_and_touched_ones_read(record, mon
     monkeypatch.setattr(download, "sha256_of", lambda path: read.append(path) or sha256_of(path))
     known = read_record(record)
     assert known is not None
-    file, later = known.bundle / "config.json", record.stat().st_mtime_ns + 10**9
+    file, later = Path(known.folder, "config.json"), record.stat().st_mtime_ns + 10**9
 
     def intact_when_recorded_at(time):
         os.utime(record, ns=(time, time))

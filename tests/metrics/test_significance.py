@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelsgenesis.errors import MissingExtraError
-from modelsgenesis.metrics.classification import auc
+from modelsgenesis.metrics.measures import auc
 from modelsgenesis.metrics.significance import (
     analyse,
     compare_runs,

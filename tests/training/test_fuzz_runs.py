@@ -26,6 +26,7 @@ ASKED = PretrainingRun(
 ).to_dict()
 STATE = {"network": {"w": torch.arange(40.0)}, "progress": {"step": 7}}
 TRIAL = Trial(arm="a", labels=2, seed=0, split=Split(("x",), (), ("y",)))
+DESCRIBED = {"asked": {"training": {"steps": 1}}, "arms": {"a": {"init": None}}, "files": {"x": "0a"}}
 RECORD = {"training": ["x"], "settings": [], "test": {"dice": 0.5}}
 VALUES = (
     *(None, True, -1, 10**400, 1e308, float("nan"), "", "\x1b[2J", "\ud800", [], {}, [[]], {"a": None}, "x" * 9999),
@@ -82,7 +83,7 @@ class Kept:
             run.log_step({"step": step, "dice": 0.1}, "validation.csv")
         run.close()
         self.records = Records(folder / "compared")
-        self.records.describe(asked={"training": {"steps": 1}}, arms={"a": {"init": None}}, files={"x": "0a"})
+        self.records.describe(DESCRIBED)
         self.records.write(TRIAL, RECORD)
         write_split(Split(("a",), ("b",), ("c",)), folder / "split.json")
         write_csv(folder / "test.csv", [{"case": "a", "patient": "p", "dice": 0.5}], DataError)
@@ -120,7 +121,7 @@ class Kept:
             assert all(float(line.split(",")[0]) <= 4 for line in lines[1:])
 
     def describe(self):
-        self.records.describe(asked={"training": {"steps": 1}}, arms={"a": {"init": None}}, files={"x": "0a"})
+        self.records.describe(DESCRIBED)
 
     def read(self):
         assert self.records.read(TRIAL) == RECORD

@@ -3,6 +3,7 @@
 import copy
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,8 +17,6 @@ from modelsgenesis.training import planning
 from modelsgenesis.training.planning import (
     exclude_test_cases,
     fit_to_memory,
-    largest_batch,
-    largest_patch,
     measure_steps,
     peak_memory,
 )
@@ -45,32 +44,44 @@ def test_measured_steps_leave_the_network_alone():
     assert all(torch.equal(value, before[name]) for name, value in NETWORK.state_dict().items())
 
 
-def test_the_batch_that_is_found_takes_about_the_memory_that_there_is():
+class Scans(list):
+    """Stands for a cache: shapes of scans."""
+
+    def entries(self):
+        return (SimpleNamespace(shape=shape) for shape in self)
+
+
+@pytest.fixture
+def fit(monkeypatch):
+    """Return a function that tells what fits into so many bytes."""
+
+    def fit(budget, shape=(4096, 4096), notes=None, **sizes):
+        monkeypatch.setattr(planning, "free_memory", lambda _: budget and budget / 0.8)
+        scans, asked = Scans([shape] * 30), {"batch": False, "patch": False, **sizes}
+        return fit_to_memory(NETWORK, scans, CONFIG, HARDWARE, notes or Notes(), **asked)
+
+    return fit
+
+
+def test_the_batch_that_is_found_takes_about_the_memory_that_there_is(fit):
     budget = 400 * MEGABYTE
-    fits = largest_batch(NETWORK, CONFIG, HARDWARE, budget, most=1000)
-    assert 2 < fits < 1000
-    assert 0.6 * budget < measure_steps(NETWORK, CONFIG, HARDWARE, [1, fits])[1] < 1.2 * budget
-    assert largest_batch(NETWORK, CONFIG, HARDWARE, budget, most=3) == 3
+    found = fit(budget, batch=True).batch_size
+    assert 2 < found < 900
+    assert 0.6 * budget < measure_steps(NETWORK, CONFIG, HARDWARE, [1, found])[1] < 1.2 * budget
 
 
-def test_the_patch_that_is_found_takes_about_the_memory_that_there_is():
-    budget = 200 * MEGABYTE
-    patch = largest_patch(NETWORK, CONFIG, HARDWARE, budget, (4096, 4096))
+def test_the_patch_that_is_found_takes_about_the_memory_that_there_is(fit):
+    budget, notes = 200 * MEGABYTE, Notes()
+    patch = fit(budget, patch=True, notes=notes).patch_size
+    assert notes.notes == [f"patch_size={patch[0]},{patch[1]} is what 0.2 GiB hold"]
     assert all(side % 2 == 0 for side in patch)
     assert max(patch) <= 1.1 * min(patch)
     peaks = measure_steps(NETWORK, CONFIG.override(patch_size=patch), HARDWARE, [1, CONFIG.batch_size])
     assert 0.5 * budget < peaks[1] < 1.3 * budget
-    assert largest_patch(NETWORK, CONFIG, HARDWARE, budget, (50, 33)) == (50, 32)
+    assert fit(budget, (50, 33), patch=True).patch_size == (50, 32)
 
 
-def test_says_when_nothing_fits():
-    with pytest.raises(ConfigurationError, match=r"not one patch of \(256, 256\) fits into .* set patch_size smaller"):
-        largest_batch(NETWORK, CONFIG, HARDWARE, 1000, most=10)
-    with pytest.raises(ConfigurationError, match=r"a batch of 2 patches of .* does not fit into"):
-        largest_patch(NETWORK, CONFIG, HARDWARE, -1, (64, 64))
-
-
-def test_a_device_that_runs_out_of_memory_is_a_large_peak(monkeypatch):
+def test_a_device_that_runs_out_of_memory_is_a_large_peak(monkeypatch, fit):
     peaks = iter([10 * MEGABYTE, 10 * MEGABYTE])
 
     def peak(work, _device):
@@ -79,23 +90,29 @@ def test_a_device_that_runs_out_of_memory_is_a_large_peak(monkeypatch):
         return taken
 
     monkeypatch.setattr(planning, "peak_memory", peak)
-    assert largest_batch(NETWORK, CONFIG, HARDWARE, 400 * MEGABYTE, most=10) == 1  # two were too many
+    assert fit(400 * MEGABYTE, batch=True).batch_size == 1  # two were too many
 
 
-def test_memory_is_shared_by_the_processes_of_a_machine_or_the_system_does_not_tell(monkeypatch, tmp_path):
-    def fit(notes):
-        return fit_to_memory(NETWORK, [None] * 99, CONFIG, HARDWARE, notes, batch=True, patch=False).batch_size
-
-    monkeypatch.setattr(planning, "largest_batch", lambda *given: given[-2] // MEGABYTE)
-    monkeypatch.setattr(planning, "free_memory", lambda _: 1000 * MEGABYTE)
-    assert fit(Notes()) == 800
+def test_the_processes_of_a_machine_share_its_memory(monkeypatch, fit):
+    monkeypatch.setattr(planning, "measure_steps", lambda *_: [0, MEGABYTE, 2 * MEGABYTE])
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert fit(Notes()) == 200
-    monkeypatch.setattr(planning, "free_memory", lambda _: None)
+    assert fit(800 * MEGABYTE, batch=True).batch_size == 200
+
+
+@pytest.mark.parametrize(
+    ("budget", "size", "words"),
+    [
+        (1000, "batch", r"not one patch of \(256, 256\) fits into .* set patch_size smaller"),
+        (-1, "patch", r"a batch of 2 patches of .* does not fit into"),
+        (None, "batch", "does not tell its memory"),
+    ],
+)
+def test_says_when_nothing_fits_or_the_system_does_not_tell(monkeypatch, tmp_path, fit, budget, size, words):
+    with pytest.raises(ConfigurationError, match=words):
+        fit(budget, **{size: True})
     monkeypatch.setattr(planning, "_PROCESS", tmp_path / "no")
-    for ask in (lambda: fit(Notes()), lambda: peak_memory(lambda: None, CPU)):
-        with pytest.raises(ConfigurationError, match="does not tell its memory"):
-            ask()
+    with pytest.raises(ConfigurationError, match="does not tell its memory"):
+        peak_memory(lambda: None, CPU)
 
 
 def write_split(path, *test):

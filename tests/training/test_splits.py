@@ -142,8 +142,8 @@ def test_refuses_a_split_that_does_not_fit_the_data():
 
 
 def test_refuses_to_leave_nobody_to_train_on():
-    with pytest.raises(DataError, match="3 labelled patients leave none to train on beside 2 for the test and 1 for"):
-        split_cases(segmentation(3), SegmentationConfig(test_fraction=0.7))
+    with pytest.raises(DataError, match="3 labelled patients leave none to train on beside 3 for the test and 0 for"):
+        split_cases(segmentation(3), SegmentationConfig(test_fraction=1.0))
 
 
 def test_a_split_comes_back_from_its_file(tmp_path):

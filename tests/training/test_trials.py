@@ -1,6 +1,5 @@
 import multiprocessing
 import os
-import pickle
 import signal
 import threading
 import time
@@ -11,7 +10,7 @@ import pytest
 from fake_trainings import train
 from modelsgenesis.errors import Interrupted, TrainingError
 from modelsgenesis.training.splits import Split
-from modelsgenesis.training.trials import Records, Trial, _attempt, run_trials, threads_of_a_worker
+from modelsgenesis.training.trials import Records, Trial, run_trials, threads_of_a_worker
 
 SPLIT = Split(training=("a", "b"), validation=(), test=("c",))
 TRIAL = Trial(arm="scratch", labels=5, seed=0, split=SPLIT)
@@ -66,7 +65,8 @@ def test_one_job_trains_in_this_process_and_an_error_names_its_trial():
     assert (found[0]["process"], found[1]["diverged"]) == (os.getpid(), True)
     with pytest.raises(TrainingError, match="error, 5 labels, seed 0: no such patient"):
         list(run_trials(trials("error"), train))
-    assert pickle.loads(pickle.dumps(_attempt(*trials("error"), train, in_worker=True))) == "no such patient"
+    with pytest.raises(TrainingError, match="error, 5 labels, seed 1: no such patient"):
+        list(run_trials(trials("a", "error"), train, 2))
 
 
 def test_threads_are_a_share_of_the_cores_and_never_more_than_allowed(monkeypatch):
@@ -80,7 +80,7 @@ def test_threads_are_a_share_of_the_cores_and_never_more_than_allowed(monkeypatc
 @pytest.fixture
 def records(tmp_path):
     records = Records(tmp_path / "compared")
-    records.describe(**ASKED)
+    records.describe(ASKED)
     yield records
     records.close()
 
@@ -107,13 +107,13 @@ def test_candidates_do_not_overwrite_each_other_or_the_runs(records):
 )
 def test_another_configuration_is_refused(records, asked, difference):
     with pytest.raises(TrainingError, match=f"another configuration: {difference}; choose another folder"):
-        records.describe(**{**ASKED, **asked})
+        records.describe({**ASKED, **asked})
 
 
 def test_more_arms_and_files_may_come_and_stay_known(records):
-    records.describe(arms={"genesis": {**ARM, "weights": "x"}}, files={"b": "03"})
+    records.describe({"arms": {"genesis": {**ARM, "weights": "x"}}, "files": {"b": "03"}})
     with pytest.raises(TrainingError, match=r"genesis\.weights was x, now None; b was 03, now 04"):
-        records.describe(arms={"genesis": ARM}, files={"b": "04"})
+        records.describe({"arms": {"genesis": ARM}, "files": {"b": "04"}})
 
 
 def test_a_trial_of_other_cases_is_not_taken_for_this_one(records):
@@ -139,7 +139,7 @@ def test_a_damaged_record_is_named(records, content):
 def test_a_damaged_description_is_named(records, content):
     (records.folder / "comparison.json").write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(TrainingError, match=r"comparison\.json: "):
-        records.describe(**ASKED)
+        records.describe(ASKED)
 
 
 def test_a_folder_is_held_by_one_process_and_that_of_something_else_left_alone(records, tmp_path):

@@ -1,16 +1,14 @@
 """`scan`, `preview` and `demo`: look at the data, and at the whole pipeline, before training."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Option
 
 from modelsgenesis.cli import options
 from modelsgenesis.cli.console import describe_metrics, make_reporter, print_json, print_line, print_result, print_table
-
-if TYPE_CHECKING:
-    from modelsgenesis.inspection import Inspection
 
 
 def scan(
@@ -26,13 +24,31 @@ def scan(
 
     reporter = make_reporter(quiet=quiet)
     found = inspection.inspect_scans(data, modality=modality, window=window, group_pattern=patient, reporter=reporter)
-    if not json_output:
-        _print(found)
+    if json_output:
+        skipped = [{"source": one.source, "reason": one.reason} for one in found.skipped]
+        scans, contract = [asdict(one) for one in found.scans], found.contract and found.contract.to_dict()
+        print_json({"scans": scans, "refused": skipped, "contract": contract, "why": found.why})
         return
-    skipped = [{"source": one.source, "reason": one.reason} for one in found.skipped]
-    contract = None if found.contract is None else found.contract.to_dict()
-    scans = [one.to_dict() for one in found.scans]
-    print_json({"scans": scans, "refused": skipped, "contract": contract, "why": found.why})
+    names = [one.source for one in (*found.scans, *found.skipped)]
+    folder = os.path.commonprefix(names).rfind(os.sep) + 1  # noqa: RUF071 - all that they share, up to a separator
+    rows = [
+        (
+            one.source[folder:],
+            one.format,
+            "×".join(map(str, one.shape)),
+            "×".join(f"{size:.3g}" for size in one.spacing or ()),
+            one.modality or "",
+            "{:g} to {:g}".format(*one.range),
+            ", ".join(one.notes),
+        )
+        for one in found.scans
+    ]
+    if rows:
+        print_table(("scan", "format", "shape", "spacing (mm)", "modality", "range", "notes"), rows, first="")
+    if found.skipped:
+        print_table(("unusable", "why"), [(one.source[folder:], one.reason) for one in found.skipped], first="")
+    patients = len({one.patient for one in found.scans})
+    print_line(f"{len(found.scans)} scans of {patients} patients, {len(found.skipped)} unusable; {found.why}")
 
 
 def preview(
@@ -82,30 +98,3 @@ def demo(
     )
     for name, path in shown.files.items():
         print_line(f"{name}: {path}")
-
-
-def _print(found: "Inspection") -> None:
-    """Print the tables: what is usable, then what is not; names without the folder that all lie in."""
-    names = [one.reference.source for one in found.scans] + [one.source for one in found.skipped]
-    folder = 0
-    if len(names) > 1 and len({Path(name).is_absolute() for name in names}) == 1:
-        common = os.path.commonpath([Path(name).parent for name in names])
-        folder = len(common) + 1 if common else 0
-    rows = [
-        (
-            one.reference.source[folder:],
-            one.reference.format,
-            "×".join(map(str, one.reference.shape)),
-            "×".join(f"{size:.3g}" for size in one.reference.spacing or ()),
-            one.reference.modality or "",
-            f"{one.lowest:g} to {one.highest:g}",
-            ", ".join(one.notes),
-        )
-        for one in found.scans
-    ]
-    if rows:
-        print_table(("scan", "format", "shape", "spacing (mm)", "modality", "range", "notes"), rows, first="")
-    if found.skipped:
-        print_table(("unusable", "why"), [(one.source[folder:], one.reason) for one in found.skipped], first="")
-    patients = len({one.reference.group for one in found.scans})
-    print_line(f"{len(found.scans)} scans of {patients} patients, {len(found.skipped)} unusable; {found.why}")

@@ -1,7 +1,6 @@
 """`list`, `info`, `card`, `download`, `verify`, `cache` and `push`."""
 
 import warnings
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,29 +22,28 @@ def list_models(
     """List the models of the registry."""
     from modelsgenesis.hub import list_cards
 
-    cards = list_cards(modality=modality, dims=dims)
+    models = [_describe(card) for card in list_cards(modality=modality, dims=dims)]
     rows = []
-    for name, card in ((card.name, card.source) for card in cards):
-        rows.append((name, card.input.modality, f"{card.input.dims}D", f"{card.parameters:,}", card.task))
-    rows = [(*row, _location(card), card.license or "—") for row, card in zip(rows, cards, strict=True)]
+    for one in models:
+        size = (f"{len(one['patch_size'])}D", f"{one['parameters']:,}")
+        rows.append((one["name"], one["input"]["modality"], *size, one["task"], one["weights"], one["license"] or "—"))
     if json_output:
-        print_json([_describe(card) for card in cards])
+        print_json(models)
     elif rows:
         print_table(("name", "modality", "dims", "parameters", "task", "weights", "licence"), rows)
     else:
         print_line("no such model; modelsgenesis list shows all")
 
 
-def _location(card: "ModelCard") -> str:
-    return "here" if card.source.repository is None else "Hub"
-
-
 def _describe(card: "ModelCard") -> dict[str, Any]:
-    return {**card.source.to_dict(), "license": card.license, "weights": _location(card), "card": str(card.path)}
+    weights = "here" if card.source.repository is None else "Hub"
+    return {**card.source.to_dict(), "license": card.license, "weights": weights, "card": str(card.path)}
 
 
 def info(name: Model, json_output: Json = False) -> None:
     """Show what a model is, what input it expects and where its weights are."""
+    import yaml
+
     from modelsgenesis.hub import find_card
 
     if "/" in name or Path(name).is_dir():
@@ -56,19 +54,8 @@ def info(name: Model, json_output: Json = False) -> None:
         values: dict[str, Any] = {"folder": str(folder), **read_config(folder).to_dict()}
     else:
         values = _describe(find_card(name))
-    if json_output:
-        print_json(values)
-    else:
-        print_table(("", ""), list(_flat(values)), first="dim")
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield dotted names and values; what is not set is left out."""
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        elif value not in (None, "", [], ()):
-            yield f"{prefix}{key}", ", ".join(map(str, value)) if isinstance(value, list) else value
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True, default_flow_style=None, width=1000)
+    print_result(values, text.splitlines(), as_json=json_output)
 
 
 def card(

@@ -25,15 +25,6 @@ StitchAt = Annotated[str, Option("--stitch", help="Where windows are stitched: a
 Precision = Annotated[str, Option(help="float32, the same on every machine; or bfloat16, faster on some hardware.")]
 
 _AXES = {"x": 0, "y": 1, "z": 2}
-_TITLES = {
-    "dice": "Dice",
-    "iou": "IoU",
-    "hausdorff95": "HD95 (mm)",
-    "auc": "AUC",
-    "average_precision": "average precision",
-    "sensitivity": "sensitivity",
-    "accuracy": "accuracy",
-}
 
 
 def predict(
@@ -196,27 +187,31 @@ def print_metrics(summary: Mapping[str, Mapping[str, Any]], *, alone: str, speci
         specificity: At which the sensitivity is given.
         basis: A line on what the figures rest on.
     """
-    from modelsgenesis.metrics.summary import explanations
+    from modelsgenesis.metrics.measures import METRICS, explanations  # NumPy, which --help does without
 
-    metrics = [name for name in _TITLES if name in summary]
-    titles = {**_TITLES, "sensitivity": f"sensitivity at specificity {specificity:g}"}
+    metrics = {name: metric for name, metric in METRICS.items() if name in summary}
+    titles = {name: metric.title for name, metric in metrics.items()}
+    if "sensitivity" in titles:
+        titles["sensitivity"] += f" at specificity {specificity:g}"
     # `dice Anterior` is the Dice of Anterior, `dice` the mean over the structures.
     each = list(dict.fromkeys(name.partition(" ")[2] for name in summary if " " in name))
     rows = [(name, f" {name}") for name in each] if each else [(alone, "")]
     rows = [("mean", ""), *rows] if len(each) > 1 else rows
-    cells = [[name, *(_cell(summary.get(metric + suffix), metric) for metric in metrics)] for name, suffix in rows]
-    print_table(["", *(titles[metric] for metric in metrics)], cells)
+    cells = [
+        [name, *(_cell(summary.get(key + suffix), metric.digits) for key, metric in metrics.items())]
+        for name, suffix in rows
+    ]
+    print_table(["", *titles.values()], cells)
     for line in filter(None, [basis, *explanations(summary)]):
         print_line(line)
 
 
-def _cell(entry: Mapping[str, Any] | None, metric: str) -> str:
+def _cell(entry: Mapping[str, Any] | None, digits: int) -> str:
     """Return `0.878 (0.871–0.885)`, a dash where undefined, nothing where there is no such figure."""
     if entry is None:
         return ""
     if entry["value"] is None:
         return "—"
-    digits = 2 if metric == "hausdorff95" else 3
     value = f"{entry['value']:.{digits}f}"
     if entry["low"] is None:
         return value

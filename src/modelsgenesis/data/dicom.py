@@ -9,17 +9,7 @@ from typing import Any
 import numpy as np
 from einops import rearrange
 
-from modelsgenesis.data.dicom_file import (
-    PER_FRAME,
-    Tags,
-    frames_of,
-    numbers,
-    pixels_of,
-    read_tags,
-    text,
-    values_of,
-    whole,
-)
+from modelsgenesis.data.dicom_file import PER_FRAME, Tags, frames_of, numbers, read_tags, text, values_of, whole
 from modelsgenesis.data.itk import simpleitk
 from modelsgenesis.data.reading import reader_of
 from modelsgenesis.data.volume import COLOUR, ScanReference, SkippedScan, Volume, check_geometry
@@ -85,16 +75,20 @@ def find_series(paths: Iterable[Path]) -> tuple[list[ScanReference], list[Skippe
     for path in paths:
         try:
             frames = _frames(path)
-            if text(frames[0], "Modality") in _VOLUMES:
+            first, several = frames[0], len(frames) > 1
+            if text(first, "Modality") in _VOLUMES:
+                # The folder stands in for a name that was removed. A file of several frames is a series by itself.
+                names = [text(first, name) for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")]
+                key = (*names[:2], names[2] or first["Folder"], str(path) if several else "")
                 slices = [_slice_of(frame) for frame in frames]
-                series[_series_key(frames[0])] += slices
+                series[key] += slices
             else:
-                scans += _describe_pictures(frames)
+                scans += [_describe_picture(frame, n if several else None) for n, frame in enumerate(frames)]
         except ScanError as error:
             skipped.append(SkippedScan.because(path, error, bad=not isinstance(error, _AsideError)))
-    for slices in series.values():
+    for key, slices in series.items():
         volumes = _split_series(slices)
-        several = len(volumes) > 1 and whole(slices[0].frame, "NumberOfFrames", 1) > 1  # in one file
+        several = len(volumes) > 1 and key[-1]  # in one file
         for number, volume in enumerate(volumes):
             path = volume[0].frame["Path"]
             source = path if len(slices) == 1 else f"{path.parent} [{len(volume)} slices from {path.name}]"
@@ -103,6 +97,33 @@ def find_series(paths: Iterable[Path]) -> tuple[list[ScanReference], list[Skippe
             except ScanError as error:
                 skipped.append(SkippedScan.because(source, error))
     return scans, skipped
+
+
+def _describe_volume(slices: list[Slice], source: str, index: int | None) -> ScanReference:
+    ordered, affine, notes = _order_series(slices, source)
+    frame, files = ordered[0].frame, [one.frame["Path"] for one in ordered]
+    shape = whole(frame, "Columns"), whole(frame, "Rows"), len(ordered)
+    spacing = check_geometry(shape, affine, source)
+    return _reference(frame, files, shape=shape, spacing=spacing, index=index, notes=notes)
+
+
+def _describe_picture(frame: Tags, index: int | None) -> ScanReference:
+    """Describe a frame of an image that is no slice of a volume."""
+    shape, spacing = (whole(frame, "Rows"), whole(frame, "Columns")), _sizes(frame, "PixelSpacing", 2)
+    spacing = spacing or _sizes(frame, "ImagerPixelSpacing", 2)  # uncalibrated: none, or 0
+    check_geometry(shape, None, str(frame["Path"]))
+    inverted = text(frame, "PhotometricInterpretation") == "MONOCHROME1"
+    notes = ("MONOCHROME1 inverted",) if inverted else (COLOUR,) if whole(frame, "SamplesPerPixel", 1) > 1 else ()
+    spacing = tuple(spacing) or None
+    return _reference(frame, [frame["Path"]], shape=shape, spacing=spacing, index=index, notes=notes)
+
+
+def _reference(frame: Tags, files: Iterable[Path], **found: Any) -> ScanReference:
+    """Return a reference; its group is the patient, where the name was removed the study, else the folder."""
+    path, modality = frame["Path"], _NAMES.get(text(frame, "Modality"))
+    group = text(frame, "PatientID") or text(frame, "StudyInstanceUID") or path.parent.name
+    files = tuple(dict.fromkeys(files))
+    return ScanReference(path=path, files=files, format="DICOM", modality=modality, group=group, **found)
 
 
 def read_header(path: Path) -> list[ScanReference]:
@@ -160,83 +181,46 @@ def _why_aside(tags: Tags) -> str:
     return next((reason for reason, true in reasons.items() if true), "")
 
 
-def _describe_volume(slices: list[Slice], source: str, index: int | None) -> ScanReference:
-    ordered, affine, notes = _order_series(slices, source)
-    frame, files = ordered[0].frame, tuple(dict.fromkeys(one.frame["Path"] for one in ordered))
-    shape = whole(frame, "Columns"), whole(frame, "Rows"), len(ordered)
-    spacing = check_geometry(shape, affine, source)
-    return _found(frame, files=files, shape=shape, spacing=spacing, index=index, notes=notes)
-
-
-def _describe_pictures(frames: list[Tags]) -> list[ScanReference]:
-    """Return a reference per frame of an image that is no slice of a volume."""
-    first = frames[0]
-    notes = (COLOUR,) if whole(first, "SamplesPerPixel", 1) > 1 else ()
-    if text(first, "PhotometricInterpretation") == "MONOCHROME1":
-        notes = ("MONOCHROME1 inverted",)
-    found = []
-    for number, frame in enumerate(frames):
-        shape, spacing = (whole(frame, "Rows"), whole(frame, "Columns")), _sizes(frame, "PixelSpacing", 2)
-        spacing = tuple(spacing or _sizes(frame, "ImagerPixelSpacing", 2)) or None  # uncalibrated: none, or 0
-        check_geometry(shape, None, str(frame["Path"]))
-        index = number if len(frames) > 1 else None
-        found.append(_found(frame, files=(frame["Path"],), shape=shape, spacing=spacing, index=index, notes=notes))
-    return found
-
-
-def _found(frame: Tags, **found: Any) -> ScanReference:
-    """Return a reference; its group is the patient, where the name was removed the study, else the folder."""
-    path, modality = frame["Path"], _NAMES.get(text(frame, "Modality"))
-    group = text(frame, "PatientID") or text(frame, "StudyInstanceUID") or path.parent.name
-    return ScanReference(path=path, format="DICOM", modality=modality, group=group, **found)
-
-
 def read_reference(reference: ScanReference) -> Volume:
     """Read a volume or picture that `find_series` found.
 
     Raises:
         ScanError: A file is damaged, the series is no longer complete, or the file no longer the one that was found.
     """
-    number = reference.index or 0
+    number, picture = reference.index or 0, len(reference.shape) == 2
     with parsing(reference.source, ScanError):
         frames = [frame for path in reference.files for frame in _frames(path)]
-        picture = len(reference.shape) == 2
         found: list[Any] = frames if picture else _split_series([_slice_of(frame) for frame in frames])
-        if number < len(found):
-            return _read_picture(found[number], reference) if picture else _read_volume(found[number], reference)
-    raise ScanError(f"{reference.source}: has no image {number}; find it again, it was changed")
+        if number >= len(found):
+            raise ScanError(f"{reference.source}: has no image {number}; find it again, it was changed")
+        notes, affine = reference.notes, np.diag([*(reference.spacing or (1.0, 1.0)), 1.0, 1.0])
+        if picture:
+            array, padding = values_of(found[number], picture=True)
+        else:
+            ordered, affine, notes = _order_series(found[number], reference.source)
+            array, padding = _stack([one.frame for one in ordered])
+        return Volume(
+            array=array,
+            affine=affine,
+            source=reference.source,
+            modality=reference.modality,
+            has_spacing=reference.spacing is not None,
+            padding=padding,
+            notes=notes,
+        )
 
 
-def _read_volume(slices: list[Slice], reference: ScanReference) -> Volume:
-    ordered, affine, notes = _order_series(slices, reference.source)
-    planes = [values_of(one.frame) for one in ordered]
-    exact = all(values.dtype != np.float32 for values, _ in planes)
-    array = np.stack([values for values, _ in planes], dtype=None if exact else np.float32, casting="unsafe")
-    padding = min((own for _, own in planes if own is not None), default=None)
-    for values, (_, own) in zip(array, planes, strict=True):
+def _stack(frames: list[Tags]) -> tuple[np.ndarray, float | None]:
+    """Return the values of a volume, [columns, rows, slices], and that of voxels outside the field of view."""
+    values, paddings = zip(*map(values_of, frames), strict=True)
+    array = np.stack(values)
+    if array.dtype == np.float64:  # to which NumPy brings integers beside float32
+        array = array.astype(np.float32)
+    padding = min((own for own in paddings if own is not None), default=None)
+    for plane, own in zip(array, paddings, strict=True):
         if own is not None and own != padding:  # PET rescales every slice by numbers of its own
-            values[values == own] = padding
-    return Volume(
-        array=rearrange(array, "slices rows columns -> columns rows slices"),
-        affine=affine,
-        source=reference.source,
-        modality=reference.modality,
-        padding=padding,
-        notes=notes,
-    )
-
-
-def _read_picture(frame: Tags, reference: ScanReference) -> Volume:
-    array, padding = values_of(frame, picture=True)
-    return Volume(
-        array=array,
-        affine=np.diag([*(reference.spacing or (1.0, 1.0)), 1.0, 1.0]),
-        source=reference.source,
-        modality=reference.modality,
-        has_spacing=reference.spacing is not None,
-        padding=padding,
-        notes=reference.notes,
-    )
+            plane[plane == own] = padding
+    return rearrange(array, "slices rows columns -> columns rows slices"), padding
 
 
 def _sizes(frame: Tags, name: str, count: int) -> list[float]:
@@ -261,16 +245,6 @@ def _slice_of(frame: Tags) -> Slice:
         raise ScanError(f"{frame['Path']}: orientation {directions}; expected two perpendicular directions of length 1")
     orientation /= np.linalg.norm(orientation, axis=1, keepdims=True)  # scanners round
     return Slice(frame=frame, position=np.array(position), orientation=orientation, spacing=np.array(spacing))
-
-
-def _series_key(frame: Tags) -> tuple[str, ...]:
-    """Return what all slices of a series have in common.
-
-    The folder stands in for a name that was removed. A file of several frames is a series by itself.
-    """
-    alone = str(frame["Path"]) if whole(frame, "NumberOfFrames", 1) > 1 else ""
-    series = text(frame, "SeriesInstanceUID") or frame["Folder"]
-    return text(frame, "PatientID"), text(frame, "StudyInstanceUID"), series, alone
 
 
 def _split_series(slices: Sequence[Slice]) -> list[list[Slice]]:
@@ -311,14 +285,6 @@ def _split_repeated(slices: list[Slice]) -> list[list[Slice]]:
     return [slices]
 
 
-def _copies(slices: Sequence[Slice]) -> bool:
-    """Tell whether slices in one place hold the same: a folder may have a file twice."""
-    names, first = ("RescaleSlope", "RescaleIntercept"), slices[0].frame
-    rest = [one.frame for one in slices[1:]]
-    same = all(frame.get(name) == first.get(name) for frame in rest for name in names)
-    return not rest or (same and all(pixels_of(frame) == pixels_of(first) for frame in rest))
-
-
 def _order_series(slices: Sequence[Slice], source: str) -> tuple[list[Slice], np.ndarray, tuple[str, ...]]:
     """Put the slices of one volume in order and check that they are evenly spaced.
 
@@ -331,7 +297,8 @@ def _order_series(slices: Sequence[Slice], source: str) -> tuple[list[Slice], np
     """
     places, notes = _places(slices), []
     if repeated := len(slices) - len(places):
-        if not all(_copies(place) for place in places):
+        several = [[values_of(one.frame)[0].tobytes() for one in place] for place in places if len(place) > 1]
+        if any(len(set(values)) > 1 for values in several):  # else copies: a folder may have a file twice
             reason = f"{repeated} of {len(slices)} slices lie where another does, and differ from it"
             raise ScanError(f"{source}: {reason}; expected one series, part its files into folders")
         notes.append(f"{repeated} copies of slices left out")
@@ -367,10 +334,7 @@ def _step(slices: Sequence[Slice], source: str) -> np.ndarray:
     wrong = np.abs(gaps - usual) > _UNEVEN * usual + _ROUNDING
     if wrong.any():
         gap, place = float(gaps[wrong][0]), float(heights[:-1][wrong][0])
-        missing = round(gap / usual) - 1
         reason = f"a gap of {gap:g} mm at {place:g} mm, the slices are {usual:g} mm apart"
-        if missing > 0 and abs(gap - (missing + 1) * usual) < _UNEVEN * usual + _ROUNDING:
-            reason += f": {missing} missing"
         raise ScanError(f"{source}: {reason}; expected an even distance, complete the series")
     step = (positions[-1] - positions[0]) / (len(slices) - 1)
     away = np.abs(positions - positions[0] - np.arange(len(slices))[:, None] * step).max()

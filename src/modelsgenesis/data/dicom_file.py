@@ -218,43 +218,29 @@ def frames_of(path: Path, tags: Tags) -> list[Tags]:
     shared, groups = tags.get(SHARED) or [{}], tags.get(PER_FRAME) or [{}] * count
     if not isinstance(shared, list) or not isinstance(groups, list) or len(groups) != count:
         raise ScanError(f"{path}: expected functional groups for each of {count} frames, export it again")
-    common = {**tags, **_flat(shared[0]), "Path": path, "Folder": str(path.parent)}
-    pieces = _pieces(path, tags, count)
-    return [{**common, **_flat(group), "PixelData": own} for group, own in zip(groups, pieces, strict=True)]
-
-
-def _flat(groups: Tags) -> Tags:
-    """Return the elements of all functional groups; no two hold the same."""
-    items = [group[0] for group in groups.values() if group and isinstance(group, list)]
-    return {name: value for item in items for name, value in item.items()}
-
-
-def _pieces(path: Path, tags: Tags, count: int) -> list[list[tuple[int, int]]]:
-    """Return start and length of the pixels of each frame, of compressed ones in pieces.
-
-    Raises:
-        ScanError: Rows, columns and frames promise more than there is.
-    """
     sides = whole(tags, "Rows"), whole(tags, "Columns"), whole(tags, "SamplesPerPixel", 1)
-    (bits, used, high, _), pieces = _bits(tags), tags["PixelData"]
-    native, size = tags["Syntax"] in _NATIVE, math.prod(sides) * bits // 8
+    bits = whole(tags, "BitsAllocated", 16)
+    used = whole(tags, "BitsStored", bits)
+    high = whole(tags, "HighBit", used - 1)
+    native, pieces, size = tags["Syntax"] in _NATIVE, tags["PixelData"], math.prod(sides) * bits // 8
     stored = pieces[0][1] if native else sum(length for _, length in pieces)
     possible = stored if native else max(_RATIO * stored, min(_EMPTY_RATIO * stored, _EMPTY))
     if min(sides) < 1 or not 1 <= used <= high + 1 <= bits <= 64 or size * count > possible:
         shown = f"{'×'.join(map(str, (*sides, count)))} pixels of {bits} bits in {stored} bytes"
         raise ScanError(f"{path}: {shown}; it is truncated or damaged, copy it again")
     if native:
-        return [[(pieces[0][0] + number * size, size)] for number in range(count)]
+        pieces = [(pieces[0][0] + number * size, size) for number in range(count)]
     if len(pieces) != count > 1:
         raise ScanError(f"{path}: {count} frames in {len(pieces)} pieces; expected one each, export it again")
-    return [[piece] for piece in pieces] if count > 1 else [pieces]
+    own = [[piece] for piece in pieces] if count > 1 else [pieces]
+    common = {**tags, **_flat(shared[0]), "Path": path, "Folder": str(path.parent), "Bits": (bits, used, high)}
+    return [{**common, **_flat(group), "PixelData": pixels} for group, pixels in zip(groups, own, strict=True)]
 
 
-def _bits(tags: Tags) -> tuple[int, int, int, int]:
-    """Return the bits of a pixel, how many of them are used, the highest one's number, and whether it is a sign."""
-    bits = whole(tags, "BitsAllocated", 16)
-    used = whole(tags, "BitsStored", bits)
-    return bits, used, whole(tags, "HighBit", used - 1), whole(tags, "PixelRepresentation")
+def _flat(groups: Tags) -> Tags:
+    """Return the elements of all functional groups; no two hold the same."""
+    items = [group[0] for group in groups.values() if group and isinstance(group, list)]
+    return {name: value for item in items for name, value in item.items()}
 
 
 def values_of(frame: Tags, *, picture: bool = False) -> tuple[np.ndarray, float | None]:
@@ -270,7 +256,7 @@ def values_of(frame: Tags, *, picture: bool = False) -> tuple[np.ndarray, float 
     """
     stored, padding = _stored(frame), numbers(frame, "PixelPaddingValue")[:1]
     slope, intercept = _factor(frame, "RescaleSlope", 1.0), _factor(frame, "RescaleIntercept", 0.0)
-    bits, used, _, signed = _bits(frame)
+    (bits, used, _), signed = frame["Bits"], whole(frame, "PixelRepresentation")
     low, high = (-(2 ** (used - 1)), 2 ** (used - 1) - 1) if signed else (0, 2**used - 1)
     if signed and padding and padding[0] > high:
         padding = [padding[0] - 2**bits]  # many write it without its sign
@@ -297,53 +283,43 @@ def _stored(frame: Tags) -> np.ndarray:
     Raises:
         ScanError: They are damaged.
     """
-    rows, columns, (bits, used, high, signed) = whole(frame, "Rows"), whole(frame, "Columns"), _bits(frame)
-    with parsing(frame["Path"], ScanError):
+    (bits, used, high), signed = frame["Bits"], whole(frame, "PixelRepresentation")
+    with parsing(frame["Path"], ScanError), open_regular(frame["Path"], ScanError) as file:
+        pixels = []  # as they lie in the file, in one piece or several
+        for start, length in frame["PixelData"]:
+            file.seek(start)
+            pixels.append(file.read(length))
         plain = text(frame, "PhotometricInterpretation").startswith("MONOCHROME") and bits in (16, 32)
         if plain and frame["Syntax"] in _NATIVE:
-            kind = f"{frame['Order']}{'i' if signed else 'u'}{bits // 8}"
-            array = np.frombuffer(pixels_of(frame)[0], kind).reshape(rows, columns)
-            return array << bits - 1 - high >> bits - used  # overlays were kept in the bits besides
-        array = _decode(frame).reshape(rows, columns, -1)
+            array = np.frombuffer(pixels[0], f"{frame['Order']}{'i' if signed else 'u'}{bits // 8}")
+            array = array << bits - 1 - high >> bits - used  # overlays were kept in the bits besides
+        else:
+            array = _decode(frame, pixels)
+        array = array.reshape(whole(frame, "Rows"), whole(frame, "Columns"), -1)
     return grey(array) if array.shape[2] > 1 else array[..., 0]
 
 
-def _decode(frame: Tags) -> np.ndarray:
+def _decode(frame: Tags, pieces: list[bytes]) -> np.ndarray:
     """Return the stored values of compressed or coloured pixels.
 
-    GDCM is given nothing but the pixels and what describes them: of the whole file it would take the first frame's
-    rescale for all and invert MONOCHROME1.
+    GDCM is given nothing but the pixels and what describes them, in the syntax of the original: of the whole file it
+    would take the first frame's rescale for all and invert MONOCHROME1.
     """
     sitk = simpleitk("reading DICOM")
-    with tempfile.NamedTemporaryFile(suffix=".dcm") as file:
-        file.write(_bare_file(frame))
-        file.flush()
-        reader = sitk.ImageFileReader()
-        reader.SetImageIO("GDCMImageIO")
-        reader.SetFileName(file.name)
-        return sitk.GetArrayFromImage(reader.Execute())
-
-
-def pixels_of(frame: Tags) -> list[bytes]:
-    """Return the pixels of a frame as they lie in the file, in one piece or several."""
-    contents = []
-    with open_regular(frame["Path"], ScanError) as file, parsing(frame["Path"], ScanError):
-        for start, length in frame["PixelData"]:
-            file.seek(start)
-            contents.append(file.read(length))
-    return contents
-
-
-def _bare_file(frame: Tags) -> bytes:
-    """Return a DICOM file of one frame's pixels and the elements that describe them, in the syntax of the original."""
-    syntax, order, contents = frame["Syntax"], frame["Order"], pixels_of(frame)
-    pixels, size = contents[0], len(contents[0])
+    syntax, order, pixels, size = frame["Syntax"], frame["Order"], pieces[0], len(pieces[0])
     if syntax not in _NATIVE:
-        items = [(0xE000, b""), *((0xE000, content) for content in contents), (0xE0DD, b"")]
+        items = [(0xE000, b""), *((0xE000, piece) for piece in pieces), (0xE0DD, b"")]
         pixels = b"".join(struct.pack("<HHI", 0xFFFE, number, len(item)) + item for number, item in items)
         size = _UNDEFINED
     kind = frame["Kind"] and frame["Kind"] + b"\0\0"  # implicit files tell none
     name = syntax.encode() + b"\0" * (len(syntax) % 2)
     meta = struct.pack("<HH2sH", 0x0002, 0x0010, b"UI", len(name)) + name
     head = struct.pack(order + "HH", 0x7FE0, 0x0010) + kind + struct.pack(order + "I", size)
-    return bytes(128) + b"DICM" + meta + frame["Picture"].replace(b"MONOCHROME1", b"MONOCHROME2") + head + pixels
+    with tempfile.NamedTemporaryFile(suffix=".dcm") as file:
+        described = frame["Picture"].replace(b"MONOCHROME1", b"MONOCHROME2")
+        file.write(bytes(128) + b"DICM" + meta + described + head + pixels)
+        file.flush()
+        reader = sitk.ImageFileReader()
+        reader.SetImageIO("GDCMImageIO")
+        reader.SetFileName(file.name)
+        return sitk.GetArrayFromImage(reader.Execute())

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from modelsgenesis.data.volume import COLOUR, VoxelLayout, check_spacing, grey
+from modelsgenesis.data.volume import COLOUR, VoxelLayout, grey
 from modelsgenesis.errors import MissingExtraError, ScanError
 from modelsgenesis.files import open_regular
 
@@ -48,16 +48,13 @@ def read_header(path: Path) -> VoxelLayout:
     """
     sitk = simpleitk("reading NRRD and MetaImage")
     nrrd, fields, end = _read_fields(path)
-    name, packed, skip, length = _locate_nrrd(path, fields) if nrrd else _locate_metaimage(path, fields)
-    data = _data_path(path, name)
-    start = 0 if name else end
-    if not packed and skip > 0:
-        start = skip + (start if nrrd else 0)  # MetaIO counts from the start of the file, its header included
+    data, packed, open_ended, length = _locate(path, nrrd, fields)
+    start = end if data == path else 0
     reader = sitk.ImageFileReader()
     reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
-    size, channels = reader.GetSize(), reader.GetNumberOfComponents()
+    shape, times, channels = reader.GetSize()[:3], math.prod(reader.GetSize()[3:]), reader.GetNumberOfComponents()
     if ("vector" in sitk.GetPixelIDValueAsString(reader.GetPixelID())) != (channels > 1):  # as for MET_STRING
         raise ScanError(f"{path}: voxels of an unknown type; expected integers or floating point")
     dtype = sitk.GetArrayViewFromImage(sitk.Image((1, 1), reader.GetPixelID(), min(channels, 2))).dtype
@@ -67,26 +64,25 @@ def read_header(path: Path) -> VoxelLayout:
 
     def load(index: int) -> np.ndarray:
         if packed:
-            _check_stream(data, start, math.prod(layout.shape) * layout.count * layout.voxel_bytes + skip, length)
+            _check_stream(data, start, math.prod(shape) * times * channels * dtype.itemsize, length)
         image = reader.Execute()  # kept here, as its view ends with it
-        stored = sitk.GetArrayViewFromImage(image).reshape(-1, *size[:3][::-1], channels)  # [time, z, y, x, channel]
+        stored = sitk.GetArrayViewFromImage(image).reshape(times, *shape[::-1], channels)  # [time, z, y, x, channel]
         time, channel = divmod(index, 1 if colour else channels)
         return (grey(stored[time]) if colour else stored[time, ..., channel]).T.copy(order="F")
 
-    layout = VoxelLayout(
-        files=(path, data) if name else (path,),
+    return VoxelLayout(
+        files=(path,) if data == path else (path, data),
         format="NRRD" if nrrd else "MetaImage",
-        shape=size[:3],
+        shape=shape,
         voxel_bytes=dtype.itemsize * (channels if colour else 1),
         stored=data.stat().st_size - start,
         compressed=packed,
         load=load,
-        count=math.prod(size[3:]) * (1 if colour else channels),
+        count=times * (1 if colour else channels),
         affine=_affine(reader, path),
-        open_ended=skip < 0,  # its voxels are the end of the file, after a header of any length
+        open_ended=open_ended,
         notes=(COLOUR,) if colour else (),
     )
-    return layout
 
 
 def _affine(reader: Any, path: Path) -> np.ndarray:
@@ -96,7 +92,8 @@ def _affine(reader: Any, path: Path) -> np.ndarray:
         raise ScanError(f"{path}: space {space!r}; expected one of left, right, anterior, posterior, superior")
     axes, affine = reader.GetDimension(), np.eye(4)
     spatial, spacing = min(axes, 3), np.array(reader.GetSpacing()[:3])
-    check_spacing(spacing, str(path))
+    if min(spacing) < 0:  # the affine would mirror the scan
+        raise ScanError(f"{path}: voxel sizes {spacing.tolist()} mm; expected above 0, repair the header")
     affine[:spatial, :spatial] = np.reshape(reader.GetDirection(), (axes, axes))[:spatial, :spatial] * spacing
     affine[:spatial, 3] = reader.GetOrigin()[:spatial]
     affine[:2] *= -1
@@ -134,53 +131,38 @@ def _read_fields(path: Path) -> tuple[bool, dict[str, str], int]:
         return nrrd, fields, file.tell()
 
 
-# Where the voxels lie: the name of their file, if it is another; whether they are compressed; bytes before them, of
-# which -1 means that they are the end of the file; and the length of the compressed stream, None where it is not said.
-_Place = tuple[str | None, bool, int, int | None]
+def _locate(path: Path, nrrd: bool, fields: dict[str, str]) -> tuple[Path, bool, bool, int | None]:
+    """Return where the voxels lie.
 
-
-def _locate_nrrd(path: Path, fields: dict[str, str]) -> _Place:
-    encoding, skip = fields["encoding"].lower(), int(fields.get("byteskip", 0))
-    if encoding not in ("raw", "gzip", "gz"):
-        raise ScanError(f"{path}: its voxels are encoded as {encoding}; expected raw or gzip, convert it")
-    if int(fields.get("lineskip", 0)) != 0 or skip < (-1 if encoding == "raw" else 0):
-        raise ScanError(f"{path}: its header skips lines, or bytes from the end; expected bytes from the start")
-    return fields.get("datafile"), encoding != "raw", skip, None
-
-
-def _locate_metaimage(path: Path, fields: dict[str, str]) -> _Place:
-    name, skip = fields["ElementDataFile"], int(fields.get("HeaderSize", 0))
-    packed = _true(fields.get("CompressedData", "F"))
-    sizes = [int(size) for size in fields["DimSize"].split()]
-    if not 2 <= int(fields["NDims"]) == len(sizes) <= 4 or min(sizes) < 1:
-        raise ScanError(f"{path}: {fields['NDims']} axes with sizes {fields['DimSize']}; repair its header")
-    if not _true(fields.get("BinaryData", "T")):
-        raise ScanError(f"{path}: its voxels are written as text; expected binary, convert it")
-    if skip < (0 if packed else -1):
-        raise ScanError(f"{path}: a HeaderSize of {skip}; expected 0 or more, repair its header")
-    length = int(fields.get("CompressedDataSize", 0))  # for any other ITK returns memory that nothing was read into
-    return None if name.lower() == "local" else name, packed, skip, length
-
-
-def _true(value: str) -> bool:
-    """Read a flag as MetaIO does, by its first letter."""
-    return value[:1] in ("T", "t", "1")
-
-
-def _data_path(path: Path, name: str | None) -> Path:
-    """Return the file of the voxels, which must lie in the header's folder or below if it is another.
+    Returns:
+        Their file, whether they are compressed, whether they are the end of the file after a header of any length, and
+        the length of the compressed stream, None where it is not said.
 
     Raises:
-        ScanError: The header names a list of files, or a file that is not there.
+        ScanError: They are encoded or placed in a way that is not supported, or in a file that is not there.
     """
-    if name is None:
-        return path
-    if name.upper().startswith("LIST") or "%" in name:
-        raise ScanError(f"{path}: its voxels are spread over a list of files; expected one, convert it")
-    data = path.parent / name
-    if not data.resolve().is_relative_to(path.parent.resolve()) or not data.is_file():
-        raise ScanError(f"{path}: its voxels are missing; expected {name} beside it")
-    return data
+    if nrrd:
+        name, encoding = fields.get("datafile", ""), fields["encoding"].lower().replace("gzip", "gz")
+        skip, length = [int(fields.get(key, 0)) for key in ("byteskip", "lineskip")], None
+    else:
+        name = "" if fields["ElementDataFile"].lower() == "local" else fields["ElementDataFile"]
+        # MetaIO reads a flag by its first letter.
+        binary, packed = (fields.get(key, "F")[:1] in ("T", "t", "1") for key in ("BinaryData", "CompressedData"))
+        encoding = "text" if "BinaryData" in fields and not binary else "gz" if packed else "raw"
+        skip, length = [int(fields.get("HeaderSize", 0)), 0], int(fields.get("CompressedDataSize", 0))
+        sizes = [int(size) for size in fields["DimSize"].split()]
+        if not 2 <= int(fields["NDims"]) == len(sizes) <= 4 or min(sizes) < 1:
+            raise ScanError(f"{path}: {fields['NDims']} axes with sizes {fields['DimSize']}; repair its header")
+    if encoding not in ("raw", "gz") or skip not in ([0, 0], [-1 if encoding == "raw" else 0, 0]):
+        raise ScanError(
+            f"{path}: its voxels are encoded as {encoding}, behind {skip[0]} bytes and {skip[1]} lines; "
+            "expected raw or gzip, behind none, or at the end of the file (-1): convert it"
+        )
+    data = path.parent / name if name else path
+    several = name.upper().startswith("LIST") or "%" in name
+    if several or not data.resolve().is_relative_to(path.parent.resolve()) or not data.is_file():
+        raise ScanError(f"{path}: its voxels are missing or in several files; expected one, {name}, beside it")
+    return data, encoding == "gz", skip[0] < 0, length
 
 
 def _check_stream(data: Path, start: int, size: int, length: int | None) -> None:

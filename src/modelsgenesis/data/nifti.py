@@ -16,7 +16,7 @@ from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
 from nibabel.spm99analyze import Spm99AnalyzeHeader
 from nibabel.volumeutils import array_from_file
 
-from modelsgenesis.data.volume import COLOUR, Geometry, Volume, VoxelLayout, check_spacing, grey
+from modelsgenesis.data.volume import COLOUR, Geometry, Volume, VoxelLayout, grey
 from modelsgenesis.errors import DataError, ScanError, ShapeError
 from modelsgenesis.files import open_regular, replacing
 
@@ -108,8 +108,8 @@ def _header(path: Path) -> Any:
         sizes[3] = 1  # a plane has no third size; the affine needs one
     if not analyze and abs(sizes[0]) != 1:
         sizes[0] = 1  # qfac, of which the standard says that 0 means 1
-    if analyze or int(header["sform_code"]) <= 0:
-        check_spacing(np.asarray(sizes[1 : 1 + min(rank, 3)], np.float64), str(path))
+    if (analyze or int(header["sform_code"]) <= 0) and min(sizes[1:4]) < 0:  # the affine would mirror the scan
+        raise ScanError(f"{path}: voxel sizes {sizes[1:4].tolist()} mm; expected above 0, repair the header")
     return header
 
 

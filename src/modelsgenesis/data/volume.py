@@ -214,17 +214,6 @@ def spacing_of(affine: np.ndarray, axes: int = 3) -> tuple[float, ...]:
     return tuple(float(size) for size in np.linalg.norm(affine[:3, :3], axis=0))[:axes]
 
 
-def check_spacing(spacing: np.ndarray, source: str) -> None:
-    """Refuse voxel sizes of zero, below zero, or that are not finite: an affine would mirror a scan or hide them.
-
-    Raises:
-        ScanError: One of them is.
-    """
-    if not (np.isfinite(spacing).all() and (spacing > 0).all()):
-        shown = "×".join(f"{size:g}" for size in spacing)
-        raise ScanError(f"{source}: voxel sizes {shown} mm; expected above 0, repair the header")
-
-
 def check_geometry(shape: tuple[int, ...], affine: np.ndarray | None, source: str) -> tuple[float, ...] | None:
     """Refuse what is neither a plane nor a volume, and an affine that cannot place its voxels; return their sizes.
 

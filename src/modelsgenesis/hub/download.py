@@ -55,7 +55,7 @@ def client_settings() -> Any:
     except Exception as problem:  # such as of an HF_ENDPOINT with an impossible host
         kind = type(problem).__name__  # its text may hold the password of an address
         raise ConfigurationError(
-            f"HF_ENDPOINT or another HF_ setting cannot be ({kind}); correct or unset it"
+            f"HF_ENDPOINT or another HF_ setting is wrong ({kind}); correct or unset it"
         ) from problem
     return constants
 
@@ -68,29 +68,22 @@ class Record(Config):
         repository: Where it came from.
         commit: What the revision was that was asked for.
         fingerprint: Of what the bundle depends on beside the files; a model of another is made anew.
-        converted: Whether the bundle lies among the converted ones, not in the Hub client's cache.
-        folder: The bundle, relative to there: a cache may be carried to another machine.
+        folder: The bundle; in the file as it lies from there, for a cache may be carried to another machine.
         files: SHA-256 of each file of the bundle.
     """
 
     repository: str
     commit: str
     fingerprint: str
-    converted: bool
     folder: str
     files: dict[str, str]
-
-    @property
-    def bundle(self) -> Path:
-        """The folder of the bundle."""
-        root = cache_folder("bundles") if self.converted else Path(client_settings().HF_HUB_CACHE)
-        return root / self.folder
 
 
 def read_record(path: Path) -> Record | None:
     """Return a record, or None when there is none that can be read: then it is made anew."""
     with suppress(ConfigurationError):
-        return Record.from_dict(read_json(path, ConfigurationError))
+        record = Record.from_dict(read_json(path, ConfigurationError))
+        return record.override(folder=os.path.normpath(path.parent / record.folder))
     return None
 
 
@@ -108,7 +101,7 @@ def is_intact(path: Path, record: Record) -> bool:
     Reading the weights again takes as long as loading them: a file that nobody touched since the record was
     written is taken as it is. Its time of change cannot be set back, as that of its content can.
     """
-    files = {record.bundle / name: digest for name, digest in record.files.items()}
+    files = {Path(record.folder, name): digest for name, digest in record.files.items()}
     if not all(file.is_file() for file in files):
         return False
     written = path.stat().st_mtime_ns
@@ -198,7 +191,7 @@ def fetch_bundle(
     known = known if known and known.fingerprint == target.fingerprint else None
     usable = known is not None and is_intact(target.record, known)
     if known and usable and (not refresh or settings.is_offline_mode()):
-        return known.bundle
+        return Path(known.folder)
     from modelsgenesis.hub.client import take_snapshot
 
     try:
@@ -209,20 +202,19 @@ def fetch_bundle(
         if not usable:
             raise HubError(f"{name_or_repository}: the copy here was altered, and {error}") from error
         warnings.warn(f"{error}; using the copy of commit {known.commit[:12]}", stacklevel=2)
-        return known.bundle
+        return Path(known.folder)
     get = partial(snapshot.download, progress=progress)
-    converted = target.card is not None and target.card.source.format != "bundle"
-    folder = _convert(target, snapshot.commit, get) if converted else _get_bundle(target, snapshot.files, get)
+    if target.card is None or target.card.source.format == "bundle":
+        folder = _get_bundle(target, snapshot.files, get)
+    else:
+        folder = _convert(target, snapshot.commit, get)
     if target.card:
         _compare_with_card(target.card, folder)
-    # Of the client's cache: models--org--name/snapshots/commit, with the folder of a model of the registry below.
-    root = folder.parent if converted else Path(settings.HF_HUB_CACHE)
     record = Record(
         repository=snapshot.repository,
         commit=snapshot.commit,
         fingerprint=target.fingerprint,
-        converted=converted,
-        folder=folder.relative_to(root).as_posix(),
+        folder=os.path.relpath(folder, target.record.parent),
         files=_digests(folder),
     )
     write_json(target.record, record.to_dict())
@@ -315,18 +307,9 @@ def _convert(target: Target, commit: str, get: Callable[..., Path]) -> Path:
     final = cache_folder("bundles") / f"{source.name}-{_digest([digests, target.fingerprint])[:16]}"
     try:
         with replacing_folder(final, HubError) as temporary:
-            convert_checkpoint(
-                file,
-                temporary,
-                format=source.format,
-                source=origin,
-                extra_files=extra,
-                input_contract=source.input,
-                patch_size=source.patch_size,
-                network=source.network,
-                task=source.task,
-                card=card.text,
-            )
+            options = {"source": origin, "extra_files": extra, "input_contract": source.input, "card": card.text}
+            options |= {key: getattr(source, key) for key in ("format", "task", "network", "patch_size")}
+            convert_checkpoint(file, temporary, **options)
             # Nothing is removed that is the same: another process may be loading it just now.
             if final.is_dir() and _digests(final) != _digests(temporary):
                 shutil.rmtree(final, ignore_errors=True)
@@ -358,7 +341,7 @@ def find_cached(name: str | Path, *, revision: str | None = None) -> tuple[Path,
         return target, {}
     if (record := read_record(target.record)) is None:
         raise HubError(f"{name}: not on this machine; modelsgenesis download {name}", "unknown")
-    return record.bundle, record.files
+    return Path(record.folder), record.files
 
 
 def verify(name_or_folder: str | Path, *, revision: str | None = None) -> dict[str, str]:
@@ -413,13 +396,13 @@ class CachedBundle:
 def cached_bundles() -> list[CachedBundle]:
     """List the converted bundles, and whether each is still in use."""
     records = [read_record(path) for path in cache_folder("records").glob("*.json")]
-    used = {record.bundle for record in records if record and record.converted}
+    used = {record.folder for record in records if record}
     found = []
     for folder in sorted(path for path in cache_folder("bundles").glob("*") if path.is_dir()):
         # A hidden folder is a conversion under way, or what a crash left behind, which is older.
         if not folder.name.startswith(".") or time.time() - folder.stat().st_mtime > _UNDER_WAY:
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            found.append(CachedBundle(folder, size, folder in used))
+            found.append(CachedBundle(folder, size, str(folder) in used))
     return found
 
 

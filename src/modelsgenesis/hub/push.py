@@ -10,7 +10,7 @@ import re
 import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _RENEWED = ("library_name", "pipeline_tag", "model-index", "base_model")  # keys of a card's header, by every push
 _STAMP = " prose="
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,23 @@ class Publication:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class UploadPlan:
+    """A run, checked and ready to be pushed.
+
+    Attributes:
+        folder: The run.
+        config: Its configuration.
+        card: Its card as it lies there.
+        files: Everything but the card, by its path: a file here, or the content of a figure that was written anew.
+    """
+
+    folder: Path
+    config: BundleConfig
+    card: str
+    files: dict[str, Path | bytes]
+
+
 def push_to_hub(
     folder: str | Path,
     repository: str | None = None,
@@ -62,7 +81,7 @@ def push_to_hub(
     revision: str | None = None,
     create_pr: bool = False,
     token: str | None = None,
-    progress: Callable[[str], None] | None = None,
+    progress: Say | None = None,
 ) -> Publication:
     """Publish a run's bundle: configuration, weights, card, and the figures that the card names.
 
@@ -97,29 +116,28 @@ def push_to_hub(
     if create_pr and revision not in (None, "main"):
         raise HubError(f"--create-pr proposes a change of main, but received --revision {revision}; leave one out")
     client_settings()  # checks the environment before the Hub's client, which may not survive it, is imported
-    from modelsgenesis.hub.client import hub_errors
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
-    notes: list[str] = []
+    from modelsgenesis.hub.client import hub_errors, redacted
+
     try:
-        with hub_errors(repository, token, revision=revision) as api, _no_bars(notes):
-            asked: dict[str, Any] = {"revision": revision, "create_pr": create_pr, "private": private, "token": token}
-            made = _publish(api, plan, repository, **asked, notes=notes, say=say)
+        with (
+            hub_errors(repository, token, revision=revision) as api,
+            warnings.catch_warnings(record=True, action="always", category=UserWarning) as caught,
+            ExitStack() as after,
+        ):
+            if not are_progress_bars_disabled():  # of the client: uploads take none of ours
+                disable_progress_bars()
+                after.callback(enable_progress_bars)
+            made = _publish(api, plan, repository, revision=revision, create_pr=create_pr, private=private, say=say)
     except HubError as error:
         raise HubError(f"{error}; {folder} is intact; repeat with: {shlex.join(again)}", error.kind) from error
-    return replace(made, notes=tuple(dict.fromkeys(notes)))  # with the client's warnings, which come last
+    warned = [redacted(reason_of(Exception(str(warning.message)))) for warning in caught]
+    return replace(made, notes=tuple(dict.fromkeys([*made.notes, *warned])))
 
 
 def _publish(
-    api: "HfApi",
-    plan: "UploadPlan",
-    name: str,
-    *,
-    revision: str | None,
-    create_pr: bool,
-    private: bool,
-    token: str | None,
-    notes: list[str],
-    say: Callable[[str], None],
+    api: "HfApi", plan: UploadPlan, name: str, *, revision: str | None, create_pr: bool, private: bool, say: Say
 ) -> Publication:
     """Find or make the repository and its branch, and make the one commit.
 
@@ -129,6 +147,7 @@ def _publish(
 
     from modelsgenesis.hub.client import SIGN_IN, endpoint, expect, redacted, take_snapshot, token_of
 
+    token: Any = api.token
     if not token_of(token):
         raise HubError(f"{name}: publishing needs a token; {SIGN_IN}", "denied")
     if "/" not in name:
@@ -140,11 +159,11 @@ def _publish(
         raise HubError(f"{name}: is public, but --private was asked; take another --hub-model-id")
     # A proposal is made against main; a branch that is not there yet starts where main is.
     head = _find_head(name, revision, token) if main and revision and not create_pr else main
-    card, before = "", head or main
+    published, before = "", head or main
     with parsing(f"{name}/{CARD_NAME}", HubError, what="as a model card", remedy=f"fix it on {url}"):
         if before and CARD_NAME in before.files:
-            card = before.download(CARD_NAME, TEXT_LIMIT).read_text("utf-8")
-        card = plan.merge_card(card, name, notes)
+            published = before.download(CARD_NAME, TEXT_LIMIT).read_text("utf-8")
+        card, notes = _merge_card(plan, published, name)
     try:  # a commit is checked so too, but after the repository was made and large files were uploaded
         api._validate_yaml(card)  # noqa: SLF001 - ModelCard.validate asks another Hub before version 2
     except ValueError as error:
@@ -170,7 +189,7 @@ def _publish(
     forget(name)
     if main.private and not private:
         notes.append(f"the repository was private and stays so; make it public at {url}/settings")
-    return Publication(name, url, commit, page, main.private, tuple(files), notes=())
+    return Publication(name, url, commit, page, main.private, tuple(files), tuple(notes))
 
 
 def _find_head(name: str, branch: str | None, token: str | None) -> "Snapshot | None":
@@ -185,24 +204,6 @@ def _find_head(name: str, branch: str | None, token: str | None) -> "Snapshot | 
         return None
 
 
-@contextmanager
-def _no_bars(notes: list[str]) -> Iterator[None]:
-    """Silence the client's own bars, for uploads take none of ours, and keep its warnings for the end."""
-    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
-    from modelsgenesis.hub.client import redacted
-
-    shown = not are_progress_bars_disabled()
-    disable_progress_bars()
-    with warnings.catch_warnings(record=True, action="always", category=UserWarning) as caught:
-        try:
-            yield
-        finally:
-            if shown:
-                enable_progress_bars()
-            notes += [redacted(reason_of(Exception(str(warning.message)))) for warning in caught]
-
-
 # --- what is published ---------------------------------------------------------------------------------------
 
 # An image link of Markdown: title and path, neither with brackets, so that a search is linear in the text.
@@ -212,45 +213,24 @@ _MODES = {"1", "L", "LA", "RGB", "RGBA", "I;16"}
 _PIXELS = 50_000_000
 
 
-@dataclass(frozen=True)
-class UploadPlan:
-    """A run, checked and ready to be pushed.
+def _merge_card(plan: UploadPlan, published: str, repository: str) -> tuple[str, list[str]]:
+    """Return the card with our section renewed and what a person wrote kept, and notes for the user.
 
-    Attributes:
-        folder: The run.
-        config: Its configuration.
-        card: Its card as it lies there.
-        files: Everything but the card, by its path: a file here, or the content of a figure that was written anew.
+    A push stamps its section with a digest of the prose around it. While the published prose still has that
+    digest nobody changed it there, and the run's is the newer; otherwise the published prose stays.
     """
-
-    folder: Path
-    config: BundleConfig
-    card: str
-    files: dict[str, Path | bytes]
-
-    def merge_card(self, published: str, repository: str, notes: list[str]) -> str:
-        """Return the card with our section renewed, and keep what a person wrote.
-
-        A push stamps its section with a digest of the prose around it. While the published prose still has that
-        digest nobody changed it there, and the run's is the newer; otherwise the published prose stays.
-
-        Args:
-            published: The card on the Hub; empty when there is none.
-            repository: `org/name`, which the snippet will load.
-            notes: Gets what the user should be told.
-        """
-        ours, theirs = split_card(self.card), split_card(published, f"{repository}/{CARD_NAME}")
-        base = ours
-        if _prose(theirs) and f"{_STAMP}{_digest(theirs)}" not in theirs.generated.partition("\n")[0]:
-            front = {**ours.front, **{key: value for key, value in theirs.front.items() if key not in _RENEWED}}
-            base = CardParts(front, theirs.before, ours.generated, theirs.after)
-            if _prose(ours) not in ("", _prose(theirs)) and PLACEHOLDER not in _prose(ours):
-                notes.append(f"the prose of the card on the Hub was kept; that of {self.folder / CARD_NAME} differs")
-        titles = {title or path: path for title, path in _IMAGE.findall(ours.generated)}
-        card = render_card(self.config, name=repository, existing=base, figures=titles)
-        if left := sum(PLACEHOLDER in line for line in card.splitlines()):
-            notes.append(f"the card has {left} lines to fill in, marked {PLACEHOLDER}, see {self.folder / CARD_NAME}")
-        return card.replace(BEGIN, f"{BEGIN}{_STAMP}{_digest(split_card(card))}", 1)
+    ours, theirs = split_card(plan.card), split_card(published, f"{repository}/{CARD_NAME}")
+    base, notes = ours, []
+    if _prose(theirs) and f"{_STAMP}{_digest(theirs)}" not in theirs.generated.partition("\n")[0]:
+        front = {**ours.front, **{key: value for key, value in theirs.front.items() if key not in _RENEWED}}
+        base = CardParts(front, theirs.before, ours.generated, theirs.after)
+        if _prose(ours) not in ("", _prose(theirs)) and PLACEHOLDER not in _prose(ours):
+            notes.append(f"the prose of the card on the Hub was kept; that of {plan.folder / CARD_NAME} differs")
+    titles = {title or path: path for title, path in _IMAGE.findall(ours.generated)}
+    card = render_card(plan.config, name=repository, existing=base, figures=titles)
+    if left := sum(PLACEHOLDER in line for line in card.splitlines()):
+        notes.append(f"the card has {left} lines to fill in, marked {PLACEHOLDER}, see {plan.folder / CARD_NAME}")
+    return card.replace(BEGIN, f"{BEGIN}{_STAMP}{_digest(split_card(card))}", 1), notes
 
 
 def plan_upload(folder: Path) -> UploadPlan:
@@ -277,7 +257,6 @@ def plan_upload(folder: Path) -> UploadPlan:
         *private_values(bundle.config.to_dict(), CONFIG_NAME),
         *private_values(metadata, WEIGHTS_NAME),
         *private_text(bundle.card, CARD_NAME),
-        *scan_names(written, CARD_NAME),
         *recorded_names(written, record, CARD_NAME),
     ]
     if problems:
@@ -330,34 +309,40 @@ def pixels_only(path: Path) -> bytes:
 
 # --- what must not leave the house ---------------------------------------------------------------------------
 
-_TOKEN = re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{10,}+(?!_)")  # not hf_hub_download
 _PRIVATE = {
+    "a token": re.compile(r"\b(?:hf|api_org)_[A-Za-z0-9]{10,}+(?!_)"),  # not hf_hub_download
     "a path of this machine": re.compile(
         r"(?<![\w:/.])(?:/[\w.@+-]+(?:/[\w.@+ -]+)+/?|~[\w-]*/[\w./-]+|[A-Za-z]:[\\/][^\s|]+|\\\\[\w.$-]+\\\S+)"
     ),
     "a person's name": re.compile(r"\b[^\W\d_]{2,}\^[^\W\d_]{2,}"),  # as DICOM has it: Family^Given
     "a DICOM UID": re.compile(r"\b[012](?:\.\d+){6,}\b"),  # of a study, series or image
+    "the name of a scan": re.compile(
+        r"(?<![^\s|,;/])[^\s|,;/]+?\.(?:nii(?:\.gz)?|hdr|img|mg[hz]|dcm|dicom|ima|mhd|mha|nrrd|nhdr)\b", re.IGNORECASE
+    ),
 }
-_SCAN = re.compile(
-    r"(?<![^\s|,;/])[^\s|,;/]+?\.(?:nii(?:\.gz)?|hdr|img|mg[hz]|dcm|dicom|ima|mhd|mha|nrrd|nhdr)\b", re.IGNORECASE
-)
 _KEY = re.compile(r"patient_?(?:name|id|birth|address|sex|age)|accession|institution_?name|referring", re.IGNORECASE)
 _URL = re.compile(r"https?://\S+")
 _EXAMPLES = {"", "scan", "image", "volume", "mask", "label", "ct", "mri", "case", "name"}  # of files that are nobody's
 
 
 def private_text(text: str, where: str) -> Iterator[str]:
-    """Yield what in a text looks like a path of this machine, a patient's name, a study's identifier or a token."""
-    if found := _TOKEN.search(text):
-        yield f"{where} holds a token, {found[0][:5]}…; revoke it"
-    text = _URL.sub(" ", text)
+    """Yield what in a text looks like a token, a path of this machine, a patient, a study or a scan, one of each kind.
+
+    Names of examples, such as `scan.nii.gz`, are let through, and addresses that hold no token.
+    """
+    plain = _URL.sub(" ", text)
     for kind, pattern in _PRIVATE.items():
-        if found := pattern.search(text):
-            yield f"{where} holds {kind}: {found[0][:100]!r}"
+        for found in pattern.finditer(text if kind == "a token" else plain):
+            stem = re.sub(r"[\W_]+", "", found[0].partition(".")[0]).lower()
+            if kind == "the name of a scan" and stem in _EXAMPLES:
+                continue
+            shown = f"{found[0][:5]}…; revoke it" if kind == "a token" else repr(found[0][:100])
+            yield f"{where} holds {kind}: {shown}"
+            break
 
 
 def private_values(values: Any, where: str) -> Iterator[str]:
-    """Yield the same, and names of scans, for the strings and keys of nested mappings and lists."""
+    """Yield the same for the strings and keys of nested mappings and lists."""
     if isinstance(values, Mapping):
         for key, value in values.items():
             if _KEY.search(str(key)):
@@ -369,15 +354,6 @@ def private_values(values: Any, where: str) -> Iterator[str]:
             yield from private_values(value, where)
     elif isinstance(values, str):
         yield from private_text(values, where)
-        yield from scan_names(values, where)
-
-
-def scan_names(text: str, where: str) -> Iterator[str]:
-    """Yield the first name of a scan's file in a text; those of examples, such as `scan.nii.gz`, are let through."""
-    for found in _SCAN.finditer(_URL.sub(" ", text)):
-        if re.sub(r"[\W_]+", "", found[0].partition(".")[0]).lower() not in _EXAMPLES:
-            yield f"{where} holds the name of a scan: {found[0][:100]!r}"
-            return
 
 
 def recorded_names(text: str, record: Any, where: str) -> Iterator[str]:

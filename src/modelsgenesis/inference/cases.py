@@ -18,6 +18,7 @@ from modelsgenesis.data.finding import channel_order
 from modelsgenesis.data.reading import READERS
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError, printable
 from modelsgenesis.files import read_json
+from modelsgenesis.reporting import Reporter
 
 FOLDER, TABLE = Path("predictions"), Path("predictions.csv")
 """Where the predictions of several scans go by default; and those of a classification."""
@@ -35,19 +36,17 @@ class Case:
     Attributes:
         name: Name of the prediction, without ending; the folders of a searched folder stay in it.
         images: One for each channel, in the order of the model's.
-        warning: Where its data set calls the channels otherwise than the model does; empty where all is well.
     """
 
     name: str
     images: tuple[ScanReference, ...]
-    warning: str = ""
 
 
 Outputs = list[tuple[Case, Path]]
 
 
 def find_cases(
-    source: str | Path | Sequence[str | Path], channels: Sequence[str] = ("image",), *, single: bool = False
+    source: str | Path | Sequence[str | Path], channels: Sequence[str], *, single: bool, reporter: Reporter
 ) -> tuple[list[Case], list[SkippedScan]]:
     """Find what a prediction is asked for.
 
@@ -57,6 +56,7 @@ def find_cases(
         channels: Of the model. With several, the files of a case are told by nnU-Net's names, `case_0000`,
             `case_0001`; or are the volumes of one file. Where a `dataset.json` names them, they are matched by name.
         single: Refuse a source of several scans.
+        reporter: Receives a warning where a data set calls the channels otherwise than the model does.
 
     Returns:
         The cases in the order of their paths, and what was skipped with its reason.
@@ -68,7 +68,7 @@ def find_cases(
         MissingExtraError: A scan's format needs an optional dependency.
 
     Example:
-        cases, skipped = find_cases("imagesTs", channels=("T1", "T2", "FLAIR", "T1w"))
+        cases, skipped = find_cases("imagesTs", ("T1", "T2", "FLAIR", "T1w"), single=False, reporter=Reporter())
         cases[0].name  # 'BRATS_485', of BRATS_485_0000.nii.gz to BRATS_485_0003.nii.gz
     """
     sources = [Path(one).expanduser() for one in ([source] if isinstance(source, (str, Path)) else source)]
@@ -82,21 +82,16 @@ def find_cases(
     elif len(channels) > 1 and len(scans) == len(sources) == len(channels):
         given = tuple(sorted(scans, key=lambda scan: sources.index(scan.path)))
         cases, scans = [Case(name=as_unicode(_CHANNEL.sub("", file_stem(given[0].path))), images=given)], []
-    declared: dict[Path, tuple[str, ...]] = {}
+    orders: dict[Path, Sequence[int]] = {}
     for name, found in _groups(scans, sources, len(channels)).items():
-        reason, group = _check(name, found, len(channels))
+        reason, folder = _reason_against(name, found, len(channels)), found[0].path.parent
         if reason:
-            skipped.append(SkippedScan(source=group[0].source, reason=reason))
+            skipped.append(SkippedScan(source=found[0].source, reason=reason))
             continue
-        folder = group[0].path.parent
-        if len(channels) > 1 and folder not in declared:
-            declared[folder] = _declared_channels(folder)
-        names, warning = declared.get(folder, ()), ""
-        if len(names) == len(group):
-            order = channel_order(names, channels)
-            warning = "" if order else other_channels("its data set", names, channels)
-            group = [group[index] for index in order] if order else group
-        cases.append(Case(name=name, images=tuple(group), warning=warning))
+        if folder not in orders:
+            orders[folder] = _order_of_channels(folder, channels, reporter)
+        group = sorted(found, key=lambda scan: file_stem(scan.path))
+        cases.append(Case(name=name, images=tuple(group[index] for index in orders[folder])))
     # Skipped scans count: a folder of two, one of them broken, was not meant as one scan.
     shown, count = ", ".join(map(str, sources[:3])), len(cases) + sum(scan.bad for scan in skipped)
     if count == 0:
@@ -139,42 +134,45 @@ def _groups(scans: Sequence[ScanReference], sources: Sequence[Path], channels: i
     return groups
 
 
-def _check(name: str, scans: list[ScanReference], channels: int) -> tuple[str, list[ScanReference]]:
-    """Return why scans of a name are not a case, empty if they are one; and the scans in the order of the channels."""
-    count = len(scans)
+def _reason_against(name: str, scans: Sequence[ScanReference], channels: int) -> str:
+    """Return why scans of a name are not a case; empty if they are one."""
+    count, names = len(scans), sorted(file_stem(scan.path) for scan in scans)
     if count > 1 and len({scan.path for scan in scans}) == 1:
         wrong = f"holds {count} volumes; expected {channels}, one for each channel of the model"
-        return ("" if count == channels else wrong), scans
+        return "" if count == channels else wrong
     if channels == 1:
-        if count == 1 and scans[0].index is not None and scans[0].format != "DICOM":
-            return "holds several volumes; expected one", scans
-        same = f"has the name of {count - 1} others, and so would its prediction"
-        return ("" if count == 1 else same), scans
-    numbers = [int(match.group(1)) for scan in scans if (match := _CHANNEL.search(file_stem(scan.path)))]
-    if len(numbers) != count:
-        return f"is 1 file, the model takes {channels}: name them {name}_0000 and so on, or give all", scans
-    if sorted(numbers) != list(range(channels)):
-        has = ", ".join(f"_{number:04d}" for number in sorted(numbers))
-        return f"of its channels {has} are there; expected _0000 to _{channels - 1:04d}", scans
-    return "", sorted(scans, key=lambda scan: file_stem(scan.path))
-
-
-def _declared_channels(folder: Path) -> tuple[str, ...]:
-    """Return the names of the channels, in the order of their numbers, that the data set of a folder gives them."""
-    # In the Decathlon and in nnU-Net the images lie one folder below, in imagesTs.
-    for path in (folder / DATASET, folder.parent / DATASET):
-        description = read_description(path) if path.exists() else None
-        if description is not None:
-            return description.channels
-    return ()
-
-
-def other_channels(where: str, declared: Sequence[str], channels: Sequence[str]) -> str:
-    """Return the warning that channels cannot be matched by name."""
+        return "" if count == 1 else f"has the name of {count - 1} others, and so would its prediction"
+    endings = [f"_{number:04d}" for number in range(channels)]
+    if [stem[-5:] for stem in names] == endings:
+        return ""
     return (
-        f"the channels of {where}, {', '.join(declared)}, are not the model's {', '.join(channels)}: taken in this "
-        "order; expect a poor prediction where it is another"
+        f"there is {', '.join(names)}; the model takes {channels} files, {name}{endings[0]} to {name}{endings[-1]}: "
+        "name them so, or give all files of one case"
     )
+
+
+def _order_of_channels(folder: Path, channels: Sequence[str], reporter: Reporter) -> Sequence[int]:
+    """Return which file of a case is each channel of the model; by number where the data set does not name them."""
+    # In the Decathlon and in nnU-Net the images lie one folder below, in imagesTs.
+    for path in (folder / DATASET, folder.parent / DATASET) if len(channels) > 1 else ():
+        description = read_description(path) if path.exists() else None
+        if description is not None and len(description.channels) == len(channels):
+            order = match_channels("its data set", description.channels, channels, reporter)
+            return order or range(len(channels))
+    return range(len(channels))
+
+
+def match_channels(
+    where: str, declared: Sequence[str], channels: Sequence[str], reporter: Reporter
+) -> Sequence[int] | None:
+    """Return which of the declared channels is each of the model's; None, and a warning, where names do not tell it."""
+    order = channel_order(declared, channels)
+    if order is None:
+        reporter.note(
+            f"warning: the channels of {where}, {', '.join(declared)}, are not the model's {', '.join(channels)}: "
+            "taken in this order; expect a poor prediction where it is another"
+        )
+    return order
 
 
 def as_unicode(name: str) -> str:

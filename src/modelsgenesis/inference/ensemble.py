@@ -6,7 +6,7 @@ Labelled cases are measured here as well: one way for `finetune`, `evaluate` and
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import chain, combinations
 from typing import Any, NamedTuple, TypeVar
@@ -26,12 +26,10 @@ from modelsgenesis.data.cases import (
     resize_or_crop,
 )
 from modelsgenesis.data.finding import channel_order
-from modelsgenesis.errors import ConfigurationError, ScanError, ShapeError
-from modelsgenesis.hardware import Hardware, free_memory
-from modelsgenesis.inference.sliding_window import check_window, sliding_window
-from modelsgenesis.metrics.classification import classification_row
-from modelsgenesis.metrics.segmentation import measure_segmentation
-from modelsgenesis.metrics.summary import Row
+from modelsgenesis.errors import ConfigurationError, ScanError, ShapeError, require
+from modelsgenesis.hardware import Hardware
+from modelsgenesis.inference.sliding_window import check_memory, check_window, sliding_window
+from modelsgenesis.metrics.measures import Row, classification_row, measure_segmentation
 from modelsgenesis.reporting import Reporter
 
 CaseType = TypeVar("CaseType")
@@ -69,10 +67,11 @@ class Segmentation(NamedTuple):
     probabilities: np.ndarray | None = None
 
 
+@dataclass(eq=False)
 class Ensemble:
     """Models of one task whose probabilities are averaged; most ensembles have one.
 
-    Args:
+    Attributes:
         members: With the same task, classes and channels; they may prepare scans differently.
         config: Overlap, flips, where to stitch.
         hardware: Where and how to compute.
@@ -83,36 +82,26 @@ class Ensemble:
         ShapeError: Flips along an axis that is not there.
     """
 
-    def __init__(
-        self,
-        members: Sequence[Member],
-        config: PredictionConfig,
-        hardware: Hardware,
-        reporter: Reporter | None = None,
-    ) -> None:
-        if not members:
-            raise ConfigurationError("received no model; expected one or more")
-        self.members, self.config, self.hardware, self.reporter = members, config, hardware, reporter or Reporter()
-        self.name, first = members[0].name, members[0].config
-        self.task, self.labels, self.multilabel = first.task, first.labels, first.multilabel
-        self.channels = first.input.channels
+    members: Sequence[Member]
+    config: PredictionConfig
+    hardware: Hardware
+    reporter: Reporter = field(default_factory=Reporter)
+
+    def __post_init__(self) -> None:
+        require(self.members, ConfigurationError, "received no model; expected one or more")
+        self.name, first = self.members[0].name, self.members[0].config
+        self.task, self.labels, self.channels = first.task, first.labels, first.input.channels
+        self.multilabel, flips = first.multilabel, self.config.flips
         ours = "; ".join((self.task, ", ".join(self.labels), ", ".join(self.channels)))
-        for member in members:
-            kind = member.config
-            if kind.task == "restoration":
-                raise ConfigurationError(
-                    f"{member.name}: the model is for restoration: prediction needs one fine-tuned with --task seg or "
-                    "cls"
-                )
-            theirs = "; ".join((kind.task, ", ".join(kind.labels), ", ".join(kind.input.channels)))
-            if theirs != ours:
-                raise ConfigurationError(
-                    f"{member.name}: predicts {theirs}, but {self.name} {ours}; expected one task and the same classes "
-                    "and channels"
-                )
-            dims = len(kind.patch_size)
-            if config.flips != "all" and max(config.flips, default=0) >= dims:
-                raise ShapeError(f"flips along axes {config.flips}: the image has {dims}, numbered from 0")
+        for name, config in ((member.name, member.config) for member in self.members):
+            remedy = "prediction needs one fine-tuned with --task seg or cls"
+            require(config.task != "restoration", ConfigurationError, f"{name}: the model is for restoration: {remedy}")
+            theirs = "; ".join((config.task, ", ".join(config.labels), ", ".join(config.input.channels)))
+            alike = "expected one task and the same classes and channels"
+            require(theirs == ours, ConfigurationError, f"{name}: predicts {theirs}, but {self.name} {ours}; {alike}")
+            dims = len(config.patch_size)
+            missing = f"flips along axes {flips}: the image has {dims}, numbered from 0"
+            require(flips == "all" or max(flips, default=0) < dims, ShapeError, missing)
 
     def segment(self, volumes: Sequence[Volume], *, probabilities: bool = False) -> Segmentation:
         """Segment a case with every member.
@@ -202,7 +191,12 @@ class Ensemble:
             alike[member.config.input].append(member)
         prepared, warnings = [], {}
         for contract, members in alike.items():
-            _check_memory(volumes, contract, len(self.labels))
+            voxels, sizes = volumes[0].array.size, volumes[0].spacing or ()
+            if contract.spacing is not None:
+                voxels *= math.prod(old / new for old, new in zip(sizes, contract.spacing, strict=False))
+            what = f"{volumes[0].source}: with {len(self.labels)} classes it"
+            least = 4 * voxels * (len(volumes) + len(self.labels))  # the prepared channels, the probabilities
+            check_memory(least, torch.device("cpu"), ScanError, what, "a model of coarser voxels")
             usable = [usable_contract(volume, contract) for volume in volumes]
             warnings[usable[0][1]] = None
             channels = [prepare(volume, own) for volume, (own, _) in zip(volumes, usable, strict=True)]
@@ -264,19 +258,6 @@ def usable_contract(volume: Volume, contract: InputContract) -> tuple[InputContr
         contract = contract.override(modality=modality, intensity=own[0], percentiles=percentiles)
         warning += f"; prepared by its own {own[1]} instead of Hounsfield units"
     return contract, warning + "; expect a poor prediction, or use a model of its modality"
-
-
-def _check_memory(volumes: Sequence[Volume], contract: InputContract, classes: int) -> None:
-    """Refuse a case whose prepared channels and probabilities memory does not hold, before it is prepared."""
-    voxels, sizes = volumes[0].array.size, volumes[0].spacing or ()
-    if contract.spacing is not None:
-        voxels *= math.prod(old / new for old, new in zip(sizes, contract.spacing, strict=False))
-    least, free = 4 * voxels * (len(volumes) + classes), free_memory(torch.device("cpu"))
-    if free is not None and least > free:
-        raise ScanError(
-            f"{volumes[0].source}: with {classes} classes it takes more than {least / 1e9:.1f} GB, "
-            f"{max(free, 0) / 1e9:.1f} GB are free; take a machine with more memory, or a model of coarser voxels"
-        )
 
 
 def _check_finite(probabilities: torch.Tensor, source: str) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from modelsgenesis.configs import PredictionConfig
-from modelsgenesis.errors import ConfigurationError, ShapeError
+from modelsgenesis.errors import ConfigurationError, GenesisError, ShapeError
 from modelsgenesis.hardware import Hardware, free_memory
 
 _GROWTH, _SMALL = 100, 2**26  # a window has at most 100 times the voxels of the image, or as many as no patch has
@@ -97,20 +97,24 @@ def check_window(window: Sequence[int], image: Sequence[int], network: nn.Module
     Raises:
         ConfigurationError: It is larger than an image and a patch of training can be, or than the free memory.
     """
-    voxels, remedy = math.prod(window), "set a smaller patch_size in the model's config.json"
+    voxels, remedy = math.prod(window), "a smaller patch_size in the model's config.json"
     if voxels > max(_GROWTH * math.prod(image), _SMALL):
         raise ConfigurationError(
-            f"patch_size: windows of {_shown(window)} for an image of {_shown(image)} voxels; {remedy}"
+            f"patch_size: windows of {_shown(window)} for an image of {_shown(image)} voxels; take {remedy}"
         )
     # A lower bound: the input and the first level alone. What it lets through may still be too much.
     config = getattr(network, "config", None)
     widths = getattr(getattr(config, "encoder", config), "widths", (1,))
-    least, free = 4 * voxels * (1 + widths[0]), free_memory(hardware.device)  # float32: the image, its first features
+    least = 4 * voxels * (1 + widths[0])  # float32: the image, its first features
+    check_memory(least, hardware.device, ConfigurationError, f"patch_size: a window of {_shown(window)}", remedy)
+
+
+def check_memory(least: float, device: torch.device, error: type[GenesisError], what: str, remedy: str) -> None:
+    """Raise an error where memory does not hold at least so many bytes."""
+    free = free_memory(device)
     if free is not None and least > free:
-        raise ConfigurationError(
-            f"patch_size: a window of {_shown(window)} takes more than {least / 1e9:.1f} GB, {max(free, 0) / 1e9:.1f} "
-            f"GB are free; {remedy}, or take a machine with more memory"
-        )
+        have = f"{max(free, 0) / 1e9:.1f} GB are free; take {remedy}, or a machine with more memory"
+        raise error(f"{what} takes more than {least / 1e9:.1f} GB, {have}")
 
 
 def _shown(sides: Sequence[int]) -> str:

@@ -11,15 +11,13 @@ from typing import Any
 import numpy as np
 
 from modelsgenesis.errors import MissingExtraError
-from modelsgenesis.metrics.summary import Row, figures_of, intervals
+from modelsgenesis.metrics.measures import METRICS, Row, figures_of, intervals
 
 MINIMUM_RUNS = 3
 """Fewer runs than this say next to nothing about how runs vary: they get no p-value and no interval."""
 
 TESTS = {"welch": "Welch's t", "paired_t": "paired t", "wilcoxon": "Wilcoxon"}
 """The tests of `compare_runs` and their names in a report."""
-
-LOWER_IS_BETTER = ("hausdorff95", "loss")
 
 _ROUNDING = 1e-12  # a spread below this share of the values is rounding, for which SciPy would return p = 0
 _RESAMPLES = 2000
@@ -195,11 +193,11 @@ def patient_interval(
         `low` and `high`; None where the rows do not tell the metric, or there is a single patient.
     """
     arms = [[figures_of(rows, **task) for rows in runs if rows] for runs in (ours, theirs)]
-    if not all(arms) or any(metric not in names for own in arms for names, _, _ in own):
+    if not all(arms) or any(metric not in figures for own in arms for figures, _ in own):
         return None
 
     def difference(weights: np.ndarray) -> np.ndarray:
-        each = [[statistics(weights)[:, names.index(metric)] for names, statistics, _ in own] for own in arms]
+        each = [[statistics(weights)[:, list(figures).index(metric)] for figures, statistics in own] for own in arms]
         return (np.mean(each[0], axis=0) - np.mean(each[1], axis=0))[:, None]
 
     ((low, high),) = intervals(difference, [row["patient"] for row in ours[0]])
@@ -221,7 +219,7 @@ def label_efficiency(records: Sequence[Record], pairs: Sequence[tuple[str, str]]
         Rows with `equals`, `low` and `high`: 0 for fewer labels than were run, None for more; what was run is from
         `fewest` to `most`. There are no rows with a single label count.
     """
-    sign, random = -1 if metric.split()[0] in LOWER_IS_BETTER else 1, np.random.default_rng(0)
+    sign, random = -1 if METRICS[metric.split()[0]].lower_is_better else 1, np.random.default_rng(0)
     means: dict[str, dict[int, np.ndarray]] = {}  # by arm and label count: that of the runs, then of runs drawn again
     for arm, labels in sorted({(record["arm"], record["labels"]) for record in records}):
         runs = [record for record in records if (record["arm"], record["labels"]) == (arm, labels)]

@@ -171,7 +171,7 @@ def smallest_sides(cache: VolumeCache, config: PretrainingConfig) -> np.ndarray:
 def public_facts(training: PatchDataset, validation: PatchDataset, excluded: int) -> dict[str, Any]:
     """Return what a bundle may say of the data; no name is among it."""
     entries, measured = training.entries(), validation.entries()
-    groups, held = ({entry.group for entry in part} for part in (entries, measured))
+    groups, held = {entry.group for entry in entries}, {entry.group for entry in measured}
     # Planes and volumes may mix.
     shapes = [entry.shape for entry in entries if len(entry.shape) == len(entries[0].shape)]
     return {
@@ -199,81 +199,51 @@ def fit_to_memory(
 ) -> PretrainingConfig:
     """Return the configuration with the largest patch, then the largest batch, that fit into memory.
 
-    No patch is larger than a scan, no batch than an epoch.
+    No patch is larger than a scan, no batch than an epoch; a patch grows evenly.
 
     Raises:
         ConfigurationError: Nothing fits, or the system does not tell its memory.
     """
-    world = distributed.world_size()
-    free = distributed.on_rank_zero(partial(free_memory, hardware.device))
+    divisor, world = network.size_divisor, distributed.world_size()
+    free = free_memory(hardware.device)
     if free is None:
         raise ConfigurationError(_UNKNOWN)
     beside = 1 if hardware.device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     budget = int(_SHARE * free / beside)
-    holds = f"{budget / 2**30:.1f} GiB hold"
+    size = f"{budget / 2**30:.1f} GiB"
     if patch:
-        own = config.override(batch_size=max(config.batch_size // world, 1))
-        limits = smallest_sides(cache, config).tolist()
-        find = partial(largest_patch, network, own, hardware, budget, limits)
-        config = config.override(patch_size=distributed.on_rank_zero(find))
-        reporter.note(f"patch_size={','.join(map(str, config.patch_size))} is what {holds}")
+        one, each = _growth(network, config, hardware)
+        share = max(config.batch_size // world, 1)
+        voxels = (budget - max(one - each, 0)) / (share * each / prod(config.patch_size))
+        most = [max(side // step, 1) * step for side, step in zip(smallest_sides(cache, config), divisor, strict=True)]
+        sides = [min(2 * step, limit) for step, limit in zip(divisor, most, strict=True)]
+        if prod(sides) > voxels:
+            raise ConfigurationError(
+                f"a batch of {share} patches of {tuple(sides)} does not fit into {size}: set batch_size smaller, or "
+                "checkpoint_activations=true"
+            )
+        while able := [
+            axis
+            for axis, step in enumerate(divisor)
+            if sides[axis] + step <= most[axis] and prod(sides) // sides[axis] * (sides[axis] + step) <= voxels
+        ]:
+            shortest = min(able, key=sides.__getitem__)
+            sides[shortest] += divisor[shortest]
+        config = config.override(patch_size=[int(side) for side in sides])
+        reporter.note(f"patch_size={','.join(map(str, config.patch_size))} is what {size} hold")
     if batch:
+        one, each = _growth(network, config, hardware)
+        if one > budget:
+            raise ConfigurationError(
+                f"not one patch of {config.patch_size} fits into {size}: set patch_size smaller, or "
+                "checkpoint_activations=true"
+            )
         most = max(len(cache) * config.samples_per_scan // world, 1)
-        fits = distributed.on_rank_zero(partial(largest_batch, network, config, hardware, budget, most))
+        fits = min(1 + int((budget - one) / each), most)
         config = config.override(batch_size=fits * world)
-        why = "there are no more samples" if fits == most else f"what {holds}"
+        why = "there are no more samples" if fits == most else f"what {size} hold"
         reporter.note(f"batch_size={config.batch_size}: {why}")
     return config
-
-
-def largest_batch(network: Network, config: PretrainingConfig, hardware: Hardware, budget: int, most: int) -> int:
-    """Return the largest batch, at most `most`, whose step takes no more than `budget` bytes.
-
-    Raises:
-        ConfigurationError: Not even one sample fits.
-    """
-    one, each = _growth(network, config, hardware)
-    if one > budget:
-        raise ConfigurationError(
-            f"not one patch of {config.patch_size} fits into {budget / 2**30:.1f} GiB: set patch_size smaller, or "
-            "checkpoint_activations=true"
-        )
-    return min(1 + int((budget - one) / each), most)
-
-
-def largest_patch(
-    network: Network, config: PretrainingConfig, hardware: Hardware, budget: int, limits: Sequence[int]
-) -> tuple[int, ...]:
-    """Return the largest patch whose step, with the configuration's batch, fits; sides grow evenly.
-
-    Args:
-        network: What will be trained; it stays as it is.
-        config: With the batch of this process.
-        hardware: Where to compute.
-        budget: Bytes.
-        limits: Voxels along each axis that every scan has.
-
-    Raises:
-        ConfigurationError: The smallest patch does not fit.
-    """
-    divisor, batch = network.size_divisor, config.batch_size
-    one, each = _growth(network, config, hardware)
-    voxels = (budget - max(one - each, 0)) / (batch * each / prod(config.patch_size))
-    most = [max(side // step, 1) * step for side, step in zip(limits, divisor, strict=True)]
-    patch = [min(2 * step, limit) for step, limit in zip(divisor, most, strict=True)]
-    if prod(patch) > voxels:
-        raise ConfigurationError(
-            f"a batch of {batch} patches of {tuple(patch)} does not fit into {budget / 2**30:.1f} GiB: set "
-            "batch_size smaller, or checkpoint_activations=true"
-        )
-    while True:
-        for axis in sorted(range(len(patch)), key=patch.__getitem__):
-            longer = patch[axis] + divisor[axis]
-            if longer <= most[axis] and prod(patch) // patch[axis] * longer <= voxels:
-                patch[axis] = longer
-                break  # the shortest side that can grow has grown: look for the next one
-        else:
-            return tuple(patch)
 
 
 def _growth(network: Network, config: PretrainingConfig, hardware: Hardware) -> tuple[float, float]:

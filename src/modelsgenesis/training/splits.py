@@ -39,7 +39,8 @@ def split_cases(data: "LabelledData", config: FinetuningConfig) -> Split:
 
     The parts that the user's own file names stay. What it does not name is drawn by `split_seed`: test patients are
     `test_fraction` of all, or with `folds` the fold of that number; validation patients are `validation_fraction` of
-    the others; each at least one where its fraction is above zero. `labelled_patients` then thins the training part.
+    the others, if there are several; each at least one where its fraction is above zero. `labelled_patients` then thins
+    the training part.
 
     Raises:
         DataError: Nobody is left to train on, or the file has a patient in two parts.
@@ -64,7 +65,7 @@ def split_cases(data: "LabelledData", config: FinetuningConfig) -> Split:
         patients["test"] = order[: _share(config.test_fraction, order)]
     order = [patient for patient in order if patient not in set(patients["test"])]
     if not patients["validation"]:
-        count = _share(config.validation_fraction, order)
+        count = _share(config.validation_fraction, order) if len(order) > 1 else 0  # a single one is to be learnt from
         patients["validation"], order = order[:count], order[count:]
     if not order:
         raise DataError(

@@ -25,14 +25,11 @@ from modelsgenesis.configs import (
 )
 from modelsgenesis.data.augmentation import LabelledImages, LabelledPatches, class_weights
 from modelsgenesis.data.cases import LabelledData, PreparedCase, data_contract, require_label, resize_or_crop
-from modelsgenesis.data.finding import channel_order
 from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError
 from modelsgenesis.hardware import Hardware
-from modelsgenesis.inference.cases import other_channels
+from modelsgenesis.inference.cases import match_channels
 from modelsgenesis.inference.sliding_window import sliding_window, window_size
-from modelsgenesis.metrics.classification import auc, chosen_classes
-from modelsgenesis.metrics.segmentation import dice_per_class
-from modelsgenesis.metrics.summary import mean_ignoring_nan
+from modelsgenesis.metrics.measures import auc, chosen_classes, dice_per_class, mean_ignoring_nan
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import network_config, seeded
@@ -148,8 +145,7 @@ def _input_contract(name: str, contract: InputContract, data: LabelledData, repo
         contract = data_contract(data).override(channels=contract.channels)
     if len(data.channels) == 1 or len(data.channels) != len(contract.channels):
         return contract.override(channels=data.channels)
-    if channel_order(data.channels, contract.channels) is None:
-        reporter.note(f"warning: {other_channels(data.name, data.channels, contract.channels)}")
+    if match_channels(data.name, data.channels, contract.channels, reporter) is None:
         return contract.override(channels=data.channels)
     if data.channels != contract.channels:
         reporter.note(f"{data.name}: channels by name in the order of {name}, {', '.join(contract.channels)}")

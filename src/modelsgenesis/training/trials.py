@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -18,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from modelsgenesis.configs.base import plain
-from modelsgenesis.configs.comparison import file_name
 from modelsgenesis.errors import GenesisError, Interrupted, TrainingError
 from modelsgenesis.files import parsing, read_json, write_json
 from modelsgenesis.training.run import compare, hold_folder
@@ -75,6 +75,16 @@ class Trial:
         return Path("tuning" if self.tuning else "runs", file_name(self.arm), f"labels-{self.labels}", name)
 
 
+def file_name(name: str) -> str:
+    """Return a name as a file or folder may be called.
+
+    Example:
+        >>> file_name("genesis 2D, ours")
+        'genesis-2D-ours'
+    """
+    return re.sub(r"[^A-Za-z0-9._+-]+", "-", name).strip("-.") or "arm"
+
+
 class Records:
     """The finished trials of a comparison in its folder, which one process holds at a time.
 
@@ -93,18 +103,14 @@ class Records:
         ours = (self.folder / DESCRIPTION_NAME).exists()
         if self.folder.is_dir() and not ours and any(not item.name.startswith(".") for item in self.folder.iterdir()):
             raise TrainingError(f"{self.folder}: holds something else; choose a new folder for the output")
-        self._lock = hold_folder(self.folder, ".lock", "compares")
+        self.close = hold_folder(self.folder, ".lock", "compares").release
 
-    def close(self) -> None:
-        """Let go of the folder."""
-        self._lock.release()
-
-    def describe(self, **asked: Mapping[str, Any]) -> None:
+    def describe(self, asked: Mapping[str, Any]) -> None:
         """Write what is asked, or compare it with what was asked before in this folder.
 
         Args:
-            asked: Sections of a description: what a section names must not change, but it may grow. Label counts and
-                the number of runs are in none: more of them may be asked for.
+            asked: Sections by name: what one names must not change, but it may grow. Label counts and the number of
+                runs are in none: more of them may be asked for.
 
         Raises:
             TrainingError: The folder belongs to another comparison; the message lists the differences.
@@ -183,27 +189,28 @@ def run_trials(
     """
     if jobs <= 1 or len(trials) <= 1:
         for trial in trials:
-            yield trial, _record(trial, _attempt(trial, train))
+            yield trial, _attempt(trial, train)
         return
     # As many trials at once as there are processes: a queue of the pool would begin others after an interruption.
-    waiting, at_work = deque(trials), dict[Future[Any], Trial]()
+    waiting, at_work = deque(trials), dict[Future[Record], Trial]()
     with graceful_stop() as signals, _workers(min(jobs, len(trials))) as pool:
         while waiting or at_work:
             with _ignoring_interrupts():  # in the workers too, which start here
                 while waiting and len(at_work) < jobs:
                     trial = waiting.popleft()
-                    at_work[pool.submit(_attempt, trial, train, in_worker=True)] = trial
+                    at_work[pool.submit(_attempt, trial, train)] = trial
             ended = wait(at_work, _WAKE, FIRST_COMPLETED).done
             if signals:
                 raise Interrupted(signals[0], "interrupted")
-            for future in ended:
-                if isinstance(future.exception(), BrokenProcessPool):
-                    raise TrainingError(
-                        "a process died, perhaps for want of memory, while these were trained: "
-                        f"{'; '.join(map(str, at_work.values()))}; the same command with fewer --jobs resumes"
-                    )
-                trial = at_work.pop(future)
-                yield trial, _record(trial, future.result())
+            try:
+                for future in ended:
+                    yield at_work[future], future.result()
+                    del at_work[future]
+            except BrokenProcessPool as error:
+                raise TrainingError(
+                    f"a process died, perhaps for want of memory, while these were trained: "
+                    f"{'; '.join(map(str, at_work.values()))}; the same command with fewer --jobs resumes"
+                ) from error
 
 
 @contextlib.contextmanager
@@ -252,21 +259,11 @@ def _begin_worker(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
-def _attempt(trial: Trial, train: Callable[[Trial], Record], *, in_worker: bool = False) -> Record | str:
-    """Return the record of a trial, or what went wrong: not every exception can be pickled."""
+def _attempt(trial: Trial, train: Callable[[Trial], Record]) -> Record:
+    """Return the record of a trial; its errors are of a class that can be pickled."""
     try:
-        return train(trial)
+        return plain(train(trial))
     except DivergenceError:
         return {**trial.asked, "diverged": True}
     except GenesisError as error:
-        return str(error)
-    except Interrupted:
-        if not in_worker:
-            raise
-        return "interrupted"  # nobody waits for it any more
-
-
-def _record(trial: Trial, outcome: Record | str) -> Record:
-    if isinstance(outcome, str):
-        raise TrainingError(f"{trial}: {outcome}")
-    return plain(outcome)
+        raise TrainingError(f"{trial}: {error}") from None

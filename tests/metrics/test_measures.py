@@ -1,13 +1,122 @@
-import time
+"""Metrics by hand and against MONAI and SciPy, intervals against theory, and the summary of rows."""
 
 import numpy as np
 import pytest
+import torch
+from monai.metrics.average_precision import compute_average_precision
+from monai.metrics.meandice import compute_dice
+from monai.metrics.rocauc import compute_roc_auc
+from scipy.ndimage import distance_transform_edt
+from scipy.stats import mannwhitneyu
 
 from modelsgenesis.errors import ConfigurationError, ShapeError
-from modelsgenesis.metrics.classification import auc, classification_row
-from modelsgenesis.metrics.summary import flat, intervals, mean_ignoring_nan, summarize_rows, weighted_means
+from modelsgenesis.metrics.measures import (
+    auc,
+    chosen_classes,
+    classification_row,
+    dice_per_class,
+    explanations,
+    flat,
+    intervals,
+    mean_ignoring_nan,
+    measure_segmentation,
+    rank,
+    summarize_rows,
+    weighted_means,
+)
 
 NAN = float("nan")
+
+# --- segmentation -------------------------------------------------------------------------------------------------
+
+
+def measured(predicted, truth, spacing=None, labels=("background", "a")):
+    return measure_segmentation(predicted, truth, labels, spacing)
+
+
+def test_dice_and_iou_by_hand_and_by_monai():
+    truth = np.zeros((4, 4), np.uint8)
+    truth[:2] = 1
+    assert measured(np.roll(truth, 1, axis=0), truth) == {"dice a": 0.5, "iou a": pytest.approx(1 / 3)}
+    predicted, truth = np.random.default_rng(0).integers(0, 4, (2, 9, 8, 7))
+    one_hot = (torch.from_numpy(labels == np.arange(4)[:, None, None, None])[None] for labels in (predicted, truth))
+    expected = compute_dice(*one_hot, include_background=False)[0]
+    torch.testing.assert_close(torch.tensor(dice_per_class(predicted, truth, 4)), expected)
+    with pytest.raises(ShapeError, match=r"prediction of shape \(2, 2\).* \(3, 2\)"):
+        measured(np.zeros((2, 2)), np.zeros((3, 2)))
+
+
+def test_the_distance_is_in_mm_along_each_axis():
+    truth = np.zeros((12, 12, 12), np.uint8)
+    truth[2:5, 2:5, 2:5] = 1
+    for axis, size in enumerate(spacing := (1.0, 2.0, 3.5)):
+        assert measured(np.roll(truth, 4, axis=axis), truth, spacing)["hausdorff95 a"] == pytest.approx(4 * size)
+
+
+def test_the_distance_is_the_percentile_of_the_surfaces():
+    random, spacing = np.random.default_rng(0), (0.7, 1.3)
+    truth, predicted = np.zeros((2, 40, 40), np.uint8)
+    truth[8:22, 9:25] = 1
+    predicted[10:30, 5:20] = 1
+    predicted[random.integers(0, 40, 5), random.integers(0, 40, 5)] = 1
+    eroded = [distance_transform_edt(np.pad(mask, 1))[1:-1, 1:-1] > 1 for mask in (predicted, truth)]
+    edges = [mask.astype(bool) & ~inner for mask, inner in zip((predicted, truth), eroded, strict=True)]
+    directed = [
+        np.percentile(distance_transform_edt(~theirs, sampling=spacing)[ours], 95)
+        for ours, theirs in (edges, edges[::-1])
+    ]
+    assert measured(predicted, truth, spacing)["hausdorff95 a"] == pytest.approx(max(directed), rel=1e-5)
+
+
+def test_what_is_absent_has_no_dice_and_no_distance():
+    truth = np.zeros((6, 6), np.uint8)
+    truth[2, 2], truth[4, 4] = 1, 2
+    predicted = np.where(truth == 1, 0, truth)  # a is missed, b is right, c is invented
+    predicted[0, 0] = 3
+    found = measured(predicted, truth, (1.0, 1.0), ["background", "a", "b", "c"])
+    assert found["dice a"] == 0
+    assert (found["dice b"], found["iou b"], found["hausdorff95 b"]) == (1, 1, 0)
+    assert np.isnan([found["hausdorff95 a"], found["dice c"], found["iou c"], found["hausdorff95 c"]]).all()
+
+
+# --- classification -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [3, 1000])  # with many ties, with hardly any
+def test_ranking_metrics_are_those_of_monai_and_of_the_rank_test(levels):
+    random = np.random.default_rng(levels)
+    truth, scores = random.random(30) < 0.4, random.integers(0, levels, 30) / levels
+    statistic = mannwhitneyu(scores[truth], scores[~truth]).statistic
+    assert auc(scores, truth) == pytest.approx(statistic / (truth.sum() * (~truth).sum()), abs=1e-12)
+    weights = random.multinomial(30, np.full(30, 1 / 30), size=5)
+    for row, (area, precision, _) in zip(weights, rank(scores, truth, weights), strict=True):
+        repeated = np.repeat(np.arange(30), row)
+        as_monai = torch.from_numpy(scores[repeated]), torch.from_numpy(truth[repeated].astype(int))
+        assert area == pytest.approx(compute_roc_auc(*as_monai))
+        assert precision == pytest.approx(compute_average_precision(*as_monai))
+
+
+@pytest.mark.parametrize(("specificity", "sensitivity"), [(1.0, 1 / 3), (0.9, 1 / 3), (0.6, 1.0), (0.0, 1.0)])
+def test_sensitivity_at_a_specificity_by_hand(specificity, sensitivity):
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    truth = np.array([True, False, True, True, False, False])
+    assert rank(scores, truth, np.ones((1, 6)), specificity)[0, 2] == pytest.approx(sensitivity)
+
+
+def test_ranking_needs_both_kinds_and_finite_scores():
+    for truth in (np.array([True, True]), np.array([False, False])):
+        assert np.isnan(rank(np.array([0.1, 0.2]), truth, np.ones((1, 2)))).all()
+    with pytest.raises(ShapeError, match="1 of 2 are not finite"):
+        auc(np.array([0.1, np.nan]), np.array([True, False]))
+
+
+def test_a_half_counts_as_positive_wherever_classes_are_independent():
+    assert chosen_classes(np.array([[0.5, 0.5, 0.4]]), multilabel=True).tolist() == [[True, True, False]]
+    row = classification_row((2,), np.array([0.5, 0.5, 0.4]), ("a", "b", "c"), multilabel=True)
+    assert (row["class"], row["predicted"], row["probability c"]) == ("c", "a; b", 0.4)
+
+
+# --- intervals ----------------------------------------------------------------------------------------------------
 
 
 def interval_of_mean(values, patients, resamples=1000, seed=0):
@@ -27,13 +136,6 @@ def test_the_interval_of_a_mean_is_that_of_its_standard_error():
 
 
 def test_the_images_of_a_patient_are_resampled_together():
-    values = np.repeat(np.random.default_rng(1).normal(0, 1, 50), 8)
-    together = [str(index // 8) for index in range(400)]
-    widths = [high - low for low, high in (interval_of_mean(values, who) for who in (together, each_alone(400)))]
-    assert widths[0] / widths[1] == pytest.approx(8**0.5, rel=0.15)
-
-
-def test_each_resample_holds_whole_patients():
     seen = []
     intervals(lambda weights: seen.append(weights) or weights, ["a", "b", "a", "c"], 50)
     weights = np.concatenate(seen)
@@ -46,7 +148,7 @@ def test_the_seed_is_the_whole_of_the_randomness_also_in_blocks(monkeypatch):
     values, patients = np.arange(20.0), [str(index // 2) for index in range(20)]
     whole = interval_of_mean(values, patients, seed=3)
     assert interval_of_mean(values, patients, seed=4) != whole
-    monkeypatch.setattr("modelsgenesis.metrics.summary._BLOCK", 60)
+    monkeypatch.setattr("modelsgenesis.metrics.measures._BLOCK", 60)
     assert interval_of_mean(values, patients, seed=3) == whole
 
 
@@ -57,23 +159,11 @@ def test_one_patient_has_no_interval_and_undefined_resamples_are_left_out():
         return np.column_stack([np.where(weights[:, 0] > 0, 1.0, np.nan), weights[:, 0] * np.nan])
 
     assert intervals(statistics, ["a", "b"], 1000) == [(1, 1), (None, None)]
-
-
-def test_refuses_nothing_to_resample():
     with pytest.raises(ConfigurationError, match="received 0 cases and 10 resamples"):
         interval_of_mean(np.ones(0), [], 10)
 
 
-def test_means_leave_out_what_is_undefined():
-    means = weighted_means(np.array([[0.5, NAN], [1.0, NAN]]), np.ones((1, 2)))
-    assert means[0].tolist() == [0.75, pytest.approx(NAN, nan_ok=True)]
-    assert mean_ignoring_nan(means).tolist() == [0.75]
-
-
-def test_is_quick_enough_for_every_run_of_a_comparison():
-    started, values = time.process_time(), np.random.default_rng(0).random((40, 3))
-    intervals(lambda weights: weighted_means(values, weights), each_alone(40), 1000)
-    assert time.process_time() - started < 2
+# --- summaries ----------------------------------------------------------------------------------------------------
 
 
 def test_the_mean_of_a_segmentation_is_over_structures_and_leaves_out_what_is_undefined():
@@ -90,6 +180,7 @@ def test_the_mean_of_a_segmentation_is_over_structures_and_leaves_out_what_is_un
     assert found["hausdorff95 b"]["value"] is None
     assert "no case has the structure" in found["hausdorff95 b"]["reason"]
     assert "hausdorff95 b" not in flat(found)
+    assert [line.partition(":")[0] for line in explanations(found)][:2] == ["dice b", "iou b"]
 
 
 def summary_of(probabilities, truth, labels, *, multilabel=False, folds=None, **options):
@@ -144,22 +235,15 @@ def test_several_labels_a_case(names):
     assert found["accuracy"]["value"] == 7 / 8
 
 
-def test_a_test_set_of_one_class_says_so_and_gives_no_nan():
+def test_classes_that_no_case_or_every_case_has():
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
     found = summary_of(probabilities, np.array([[True, False]] * 3), ["normal", "ill"], resamples=50)
     assert found["auc"] == {"value": None, "low": None, "high": None, "reason": "all 3 cases are of one class"}
-    assert found["accuracy"]["value"] == pytest.approx(2 / 3)
-    assert list(flat(found)) == ["accuracy"]
+    assert flat(found) == {"accuracy": pytest.approx(2 / 3)}
 
-
-def test_a_class_without_a_case_is_left_out_of_the_mean_and_said():
     truth = np.eye(3, dtype=bool)[[0, 1, 0, 1]]
     found = summary_of(np.random.default_rng(0).dirichlet(np.ones(3), 4), truth, ["a", "b", "c"], resamples=50)
     assert found["auc c"]["reason"] == "0 of 4 cases are of this class"
     assert found["auc"]["undefined_classes"] == 1
     assert found["auc"]["value"] is not None
-
-
-def test_refuses_probabilities_that_are_not_numbers():
-    with pytest.raises(ShapeError, match="not finite"):
-        summary_of(np.full((2, 2), np.nan), np.eye(2, dtype=bool), ["a", "b"])
+    assert np.isnan(mean_ignoring_nan([NAN]))

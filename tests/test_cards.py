@@ -12,14 +12,14 @@ import pytest
 
 import modelsgenesis
 import reference_files
-from loopback_api import card_errors
+from loopback_hub import card_errors
 from modelsgenesis.checkpoints import read_config
 from modelsgenesis.checkpoints.card import PLACEHOLDER, split_card
 from modelsgenesis.checkpoints.genesis import LAYOUTS
 from modelsgenesis.configs import GENESIS_UNET_2019, NNUNET_V1_GENESIS, RESENC_L, PretrainingConfig, pretraining_recipe
 from modelsgenesis.hub import find_card, list_cards
 from modelsgenesis.hub.download import verify
-from modelsgenesis.networks import build_on_meta
+from modelsgenesis.networks import build_network
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED = {
@@ -80,7 +80,7 @@ def test_a_card_describes_a_network_that_exists_and_says_what_a_user_must_know(n
     assert (source.repository, source.file) == (repository, file)
     assert network in (None, source.network)
     assert source.format in LAYOUTS
-    built = build_on_meta(source.network)
+    built = build_network(source.network, "meta")
     assert sum(parameter.numel() for parameter in built.parameters()) == source.parameters
     assert all(side % step == 0 for side, step in zip(source.patch_size, built.size_divisor, strict=True))
     assert built.config.in_channels == len(source.input.channels)

@@ -17,7 +17,7 @@ with status 1; a wrong command line ends with status 2.
 """
 
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Literal
 
@@ -112,6 +112,12 @@ def require(condition: object, error: type[GenesisError], message: str) -> None:
     """
     if not condition:
         raise error(message)
+
+
+def some(names: Sequence[str]) -> str:
+    """Join the first five names for a message and count the others."""
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(names[:5]) + more
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -111,7 +111,10 @@ def damaged(random: np.random.Generator, content: bytes, start: int, words: bool
     return bytes(changed[: random.integers(start, len(changed))] if random.random() < 0.2 else changed)
 
 
-def check_damage(originals: dict[str, Files], folder: Path, seed: int, count: int) -> None:
+@pytest.mark.parametrize(
+    ("seed", "count"), [(0, 10), *(pytest.param(seed, 100, marks=pytest.mark.slow) for seed in range(1, 11))]
+)
+def test_damaged_scans(originals: dict[str, Files], tmp_path: Path, seed: int, count: int) -> None:
     random = np.random.default_rng(seed)
     cases = {f"right-{name}": files for name, files in originals.items()}
     for number in range(count):
@@ -129,21 +132,11 @@ def check_damage(originals: dict[str, Files], folder: Path, seed: int, count: in
         suffix = (".nii", ".mgh", ".mha", ".nrrd", ".png")[number % 5]
         magic = {".nrrd": b"NRRD0004\n", ".mgh": b"\0\0\0\1", ".png": b"\x89PNG\r\n\x1a\n"}.get(suffix, b"")
         cases[f"open-{number:04d}-junk"] = {f"junk{suffix}": magic + random.bytes(random.integers(2000))}
-    outcomes = read_in_another_process(cases, folder)
+    outcomes = read_in_another_process(cases, tmp_path)
     assert "refused" not in [outcomes[f"right-{name}"] for name in originals]
     for case, outcome in outcomes.items():
         if case.startswith("sealed"):
             assert outcome in ("refused", outcomes[f"right-{case[len('sealed-0000-') :]}"]), case
-
-
-def test_damaged_scans(originals: dict[str, Files], tmp_path: Path) -> None:
-    check_damage(originals, tmp_path, seed=0, count=10)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 11))
-def test_many_damaged_scans(originals: dict[str, Files], tmp_path: Path, seed: int) -> None:
-    check_damage(originals, tmp_path, seed, count=100)
 
 
 @pytest.fixture(scope="module")
@@ -186,14 +179,11 @@ def check_dicom(contents: list[bytes], folder: Path, count: int, seed: int) -> N
     read_in_another_process(cases, folder)
 
 
-def test_damaged_dicom(dicom: list[bytes], tmp_path: Path) -> None:
-    check_dicom(dicom, tmp_path, 300, seed=0)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 4))
-def test_much_damaged_dicom(dicom: list[bytes], tmp_path: Path, seed: int) -> None:
-    check_dicom(dicom, tmp_path, 7000, seed)
+@pytest.mark.parametrize(
+    ("seed", "count"), [(0, 300), *(pytest.param(seed, 7000, marks=pytest.mark.slow) for seed in range(1, 4))]
+)
+def test_damaged_dicom(dicom: list[bytes], tmp_path: Path, seed: int, count: int) -> None:
+    check_dicom(dicom, tmp_path, count, seed)
 
 
 @pytest.mark.slow

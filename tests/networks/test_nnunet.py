@@ -14,7 +14,7 @@ from modelsgenesis.configs import (
     ResidualUNetConfig,
 )
 from modelsgenesis.errors import ConfigurationError, ShapeError
-from modelsgenesis.networks import NnUNet, build_on_meta
+from modelsgenesis.networks import NnUNet, build_network
 
 CONFIGURATIONS = {
     "plain_3d": PlainUNetConfig(widths=(4, 6, 8), out_channels=2),
@@ -115,13 +115,13 @@ def test_heads_of_lower_stages_are_frozen_so_that_every_trained_parameter_gets_a
     ("config", "parameters", "tensors"), [(RESENC_L, 102_348_965, 264), (NNUNET_V1_GENESIS, 30_785_184, 98)]
 )
 def test_published_sizes(config: PlainUNetConfig | ResidualUNetConfig, parameters: int, tensors: int) -> None:
-    network = build_on_meta(config)
+    network = build_network(config, "meta")
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
     assert len(network.state_dict()) == tensors
 
 
 def test_sides_divide_by_the_product_of_the_strides_of_each_axis() -> None:
-    assert build_on_meta(NNUNET_V1_GENESIS).size_divisor == (16, 32, 32)
+    assert build_network(NNUNET_V1_GENESIS, "meta").size_divisor == (16, 32, 32)
     network = NnUNet(CONFIGURATIONS["plain_anisotropic"])
     with pytest.raises(ShapeError, match=r"sides \(3, 8, 9\) must divide by \(2, 4, 4\): pad to \(4, 8, 12\)"):
         network(torch.rand(1, 1, 3, 8, 9))
@@ -150,10 +150,8 @@ def test_configurations_come_back_from_json_types(config: PlainUNetConfig | Resi
     assert type(config).from_dict(config.to_dict()) == config
 
 
-def test_dimensions_change_on_the_axis_asked_for() -> None:
-    flat = NNUNET_V1_GENESIS.with_dims(2, depth_axis=0)
-    assert flat.dims == 2
-    assert flat.strides == ((1, 1), *((2, 2),) * 5)
-    assert flat.with_dims(3, depth_axis=0).strides == ((1, 1, 1), *((2, 2, 2),) * 5)
-    anisotropic = CONFIGURATIONS["plain_anisotropic"]
-    assert anisotropic.with_dims(2, depth_axis=-1).kernels == ((1, 3), (3, 3), (3, 3))
+def test_dimensions_change_on_the_last_axis() -> None:
+    flat = NNUNET_V1_GENESIS.with_dims(2)
+    assert (flat.dims, flat.strides) == (2, ((1, 1), *((2, 2),) * 4, (1, 2)))
+    assert flat.with_dims(3).strides == NNUNET_V1_GENESIS.strides
+    assert CONFIGURATIONS["plain_anisotropic"].with_dims(2).kernels == ((1, 3), (3, 3), (3, 3))

@@ -53,22 +53,14 @@ def changed_value(value, chance):
 
 def damaged(content, chance):
     """Return a file as a full disk, a loss of power, a bad cable or a person may leave it."""
-    content = bytearray(content)
+    inserted = (b"[" * 70, b"\xff", b"\0", b'"', b",", b"\n", b"1e999", content[:99])
     for _ in range(chance.choice((1, 1, 2, 5))):
         place = chance.randrange(len(content) + 1)
-        end = min(place + chance.choice((1, 8, 512)), len(content))
-        kind = chance.randrange(6)
-        if kind == 0:
-            del content[place:]
-        elif kind == 1:
-            content[place:end] = bytes(end - place)
-        elif kind == 2:
-            content[place:place] = chance.choice((b"[" * 70, b"\xff", b"\0", b'"', b",", b"\n", b"1e999", content[:99]))
-        elif kind == 3:
-            del content[place:end]
-        elif place < len(content):
-            content[place] ^= 1 << chance.randrange(8)
-    return bytes(content)
+        end = min(place + chance.choice((0, 1, 8, 512, len(content))), len(content))
+        flipped = bytes(byte ^ 1 << chance.randrange(8) for byte in content[place : place + 1])
+        kinds = (b"", b"", bytes(end - place), chance.choice(inserted), flipped + content[place + 1 : end])
+        content = content[:place] + chance.choice(kinds) + content[end:]
+    return content
 
 
 class Kept:
@@ -96,7 +88,7 @@ class Kept:
             "run/checkpoints/last.pt": (self.load,),
             "run/log.csv": (self.truncate,),
             "run/validation.csv": (self.truncate,),
-            "compared/comparison.json": (self.describe,),
+            "compared/comparison.json": (lambda: self.records.describe(DESCRIBED),),
             str(self.records.path(TRIAL).relative_to(folder)): (self.read,),
             "split.json": (lambda: read_split(folder / "split.json"),),
             "test.csv": (lambda: read_rows(folder, {"rows_sha256": sha256_of(folder / "test.csv")}),),
@@ -119,9 +111,6 @@ class Kept:
             lines = (run.folder / name).read_text().splitlines() if (run.folder / name).exists() else ["step"]
             assert lines[0].startswith("step")
             assert all(float(line.split(",")[0]) <= 4 for line in lines[1:])
-
-    def describe(self):
-        self.records.describe(DESCRIBED)
 
     def read(self):
         assert self.records.read(TRIAL) == RECORD

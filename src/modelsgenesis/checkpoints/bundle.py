@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from modelsgenesis.configs import BundleConfig
-from modelsgenesis.errors import CheckpointError
+from modelsgenesis.errors import CheckpointError, some
 from modelsgenesis.files import open_regular, parsing, read_json, read_text, replacing, write_atomically, write_json
-from modelsgenesis.networks import build_on_meta, differences, some
+from modelsgenesis.networks import build_network
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -106,7 +106,7 @@ def load_bundle(folder: str | Path, *, check_values: bool = True) -> Bundle:
         raise CheckpointError(f"{path}: damaged, or not a safetensors file (header too large: {header:,} bytes)")
     with parsing(path, CheckpointError, remedy="damaged, or not a safetensors file; download or export it again"):
         weights = safetensors.torch.load_file(path)  # compares every size with the file before it maps a tensor
-    network = build_on_meta(config.network)  # whose parameters the loaded tensors become: memory is taken once
+    network = build_network(config.network, "meta")  # whose parameters the loaded tensors become: memory is taken once
     weights = fit_weights(network.state_dict(), weights, f"{path}: not the weights of this network")
     if check_values:
         check_finite(weights, str(path))
@@ -128,8 +128,13 @@ def fit_weights(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], w
     Raises:
         CheckpointError: Something is missing, too much, or different; the message lists the first differences.
     """
-    unexpected = [f"unexpected {name}" for name in weights if name not in expected]
-    if problems := [*differences(expected, weights), *unexpected]:
+    problems = [f"missing {name}" for name in expected if name not in weights]
+    problems += [
+        f"{name} has shape {tuple(weights[name].shape)} instead of {tuple(place.shape)}"
+        for name, place in expected.items()
+        if name in weights and weights[name].shape != place.shape
+    ]
+    if problems := [*problems, *(f"unexpected {name}" for name in weights if name not in expected)]:
         raise CheckpointError(f"{where}: {some(problems)}; use the file that belongs to this network")
     fitted: dict[str, Tensor] = {}
     owned: set[int] = set()

@@ -18,7 +18,7 @@ from modelsgenesis.configs import SCHEMES, BundleConfig
 from modelsgenesis.configs.base import plain
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.files import split_front_matter
-from modelsgenesis.networks import build_on_meta
+from modelsgenesis.networks import build_network
 
 BEGIN = "<!-- modelsgenesis:begin"
 END = "<!-- modelsgenesis:end -->"
@@ -155,7 +155,7 @@ def _sections(config: BundleConfig, name: str, found: list[dict[str, Any]]) -> d
         "summary": f"{purpose} {origins[origin.origin]}",
         "commands": commands,
         "kind": kind,
-        "parameters": f"{sum(each.numel() for each in build_on_meta(config.network).parameters()):,}",
+        "parameters": f"{sum(each.numel() for each in build_network(config.network, 'meta').parameters()):,}",
         "source": _rows(origin.source, "Source: "),
         "shape": ", ".join(map(str, (1, len(spec.channels), *config.patch_size))),
         "axes": ", ".join("xyz"[: spec.dims]),

@@ -16,9 +16,9 @@ from modelsgenesis.checkpoints.plan import PLAN_KEY, PLAN_NAME, find_values, rea
 from modelsgenesis.checkpoints.safe_load import mappings, read_weights
 from modelsgenesis.configs import BundleConfig, InputContract, NetworkConfig, Provenance, UNetConfig
 from modelsgenesis.configs.bundle import Task
-from modelsgenesis.errors import CheckpointError, ConfigurationError, did_you_mean
+from modelsgenesis.errors import CheckpointError, ConfigurationError, did_you_mean, some
 from modelsgenesis.files import parsing, read_json, replacing_folder, sha256_of
-from modelsgenesis.networks import build_on_meta, some
+from modelsgenesis.networks import build_network
 
 # Rises when the same file would give another bundle, so that what is cached is converted again.
 CONVERTER_VERSION = 1
@@ -126,7 +126,7 @@ def convert_checkpoint(
     fields = {"task": task, "network": unet, "input": contract, "patch_size": patch}
     provenance = Provenance(origin="converted", library_version=__version__, source=origin)
     config = BundleConfig.from_dict({**fields, "provenance": provenance}, where=str(file))
-    built = build_on_meta(unet).eval()
+    built = build_network(unet, "meta").eval()
     built.load_state_dict(weights, assign=True)
     with replacing_folder(out) as temporary:
         save_bundle(temporary, Bundle(built, config, render_card(config, name=name) if name and not card else card))
@@ -185,7 +185,7 @@ def _match(
             unet = layout.describe(prepared.weights)
     with parsing(file, CheckpointError):
         # From names here to names there: a rule the other way would have to guess at what it does not know.
-        places = build_on_meta(unet).state_dict()
+        places = build_network(unet, "meta").state_dict()
         originals = {layout.original(here, unet): here for here in places}
     claimed, size = sum(tensor.nbytes for tensor in prepared.weights.values()), file.stat().st_size
     if claimed > 2 * size + 2**20:  # some share their data, and a hostile file has a thousand share all of it

@@ -22,7 +22,7 @@ from modelsgenesis.configs import (
     ResidualUNetConfig,
     UNetConfig,
 )
-from modelsgenesis.networks import some
+from modelsgenesis.errors import some
 
 Weights = Mapping[str, Tensor]
 

@@ -7,8 +7,7 @@ from typing import Any
 from modelsgenesis.checkpoints.safe_load import mappings
 from modelsgenesis.configs import RESENC_L, InputContract, PlainUNetConfig, ResidualUNetConfig, UNetConfig
 from modelsgenesis.configs.base import shown
-from modelsgenesis.errors import CheckpointError, did_you_mean
-from modelsgenesis.networks import some
+from modelsgenesis.errors import CheckpointError, did_you_mean, some
 from modelsgenesis.networks.nnunet import NnUNetConfig
 
 PLAN_KEY = "nnssl_adaptation_plan"  # of the plan in a checkpoint

@@ -24,6 +24,10 @@ Flips = Annotated[
 StitchAt = Annotated[str, Option("--stitch", help="Where windows are stitched: auto (by free memory), cpu, device.")]
 Precision = Annotated[str, Option(help="float32, the same on every machine; or bfloat16, faster on some hardware.")]
 
+_OUTPUT = (
+    "A .nii.gz or a folder; default: <scan>_seg.nii.gz, for several scans predictions/. For classes a .csv; default: "
+    "predictions.csv."
+)
 _AXES = {"x": 0, "y": 1, "z": 2}
 
 
@@ -32,15 +36,7 @@ def predict(
     scans: Annotated[
         list[str], Argument(metavar="INPUT...", help="Files, a folder, a DICOM series, a glob; or channels.")
     ],
-    output: Annotated[
-        Path | None,
-        Option(
-            "--output",
-            "-o",
-            help="A .nii.gz or a folder; default: <scan>_seg.nii.gz, for several scans predictions/. For classes a "
-            ".csv; default: predictions.csv.",
-        ),
-    ] = None,
+    output: Annotated[Path | None, Option("--output", "-o", help=_OUTPUT)] = None,
     probabilities: Annotated[bool, Option("--probabilities", help="Also write <scan>_probabilities.nii.gz.")] = False,
     ensemble: Ensemble = None,
     overlap: Overlap = 0.5,
@@ -118,7 +114,9 @@ def evaluate(
         output=output,
         split=split,
         config=_prediction_config(overlap, flips, stitch, precision),
-        options=evaluation.MeasuringOptions(bootstrap=bootstrap, seed=seed, specificity=specificity),
+        bootstrap=bootstrap,
+        seed=seed,
+        specificity=specificity,
         device=device,
         strict=strict,
         token=token,

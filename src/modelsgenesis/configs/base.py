@@ -1,16 +1,20 @@
-"""What every configuration shares: frozen, checked on creation, strict to and from JSON."""
+"""What every configuration shares: frozen, checked on creation, strict to and from JSON.
+
+The fields of every training stand here too, under those of pretraining and of fine-tuning.
+"""
 
 import json
 import math
 import os
 import reprlib
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from pathlib import Path, PurePath
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, NoReturn, Self, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from modelsgenesis.errors import ConfigurationError, did_you_mean, require
 from modelsgenesis.files import read_json
@@ -18,7 +22,7 @@ from modelsgenesis.files import read_json
 ConfigType = TypeVar("ConfigType", bound="Config")
 
 _LARGEST = 2**63 - 1  # the largest integer that NumPy and PyTorch can hold
-_NAMES = {tuple: "values such as 64,64,32", dict: "a mapping"}
+_WORDS = {tuple: "values such as 64,64,32", dict: "a mapping"}
 
 
 @dataclass(frozen=True)
@@ -37,14 +41,11 @@ class Bounds:
 
     def check(self, value: Any) -> Any:
         """Return a value that is within."""
-        high_enough = self.low < value if self.above else self.low <= value
-        if not (high_enough and value <= self.high):
-            _refuse(value, str(self))
+        if not (self.low <= value <= self.high) or (self.above and value == self.low):
+            low = f"above {self.low}" if self.above else f"{self.low}"
+            expected = f"{low} to {self.high}" if self.high < math.inf else low if self.above else f"{low} or above"
+            raise ConfigurationError(f"received {shown(value)}, expected {expected}")
         return value
-
-    def __str__(self) -> str:
-        low = f"above {self.low}" if self.above else f"{self.low}"
-        return f"{low} to {self.high}" if self.high < math.inf else low if self.above else f"{low} or above"
 
 
 class AbsolutePath:
@@ -70,17 +71,24 @@ class Config:
     """Base of the configurations.
 
     A subclass is a frozen, keyword-only dataclass of JSON-like fields and nested configurations. Field types and
-    bounds are checked here, and that every number is finite; a subclass extends `__post_init__` for what they cannot
-    say.
+    bounds are checked here, and that every number is finite; `rules` says what they cannot.
     """
 
     def __post_init__(self) -> None:
-        for field in fields(self):
+        name = type(self).__name__
+        for field, hint in _hints(type(self)).items():
             try:
-                value = _coerce(getattr(self, field.name), _hints(type(self))[field.name])
+                value = _coerce(getattr(self, field), hint)
             except ConfigurationError as error:
-                raise ConfigurationError(f"{type(self).__name__}.{field.name}: {error}") from error
-            object.__setattr__(self, field.name, value)  # the only way to set a field of a frozen dataclass
+                raise ConfigurationError(f"{name}.{field}: {error}") from error
+            object.__setattr__(self, field, value)  # the only way to set a field of a frozen dataclass
+        for holds, message in self.rules():
+            if not holds:
+                raise ConfigurationError(f"{name}.{message}")
+
+    def rules(self) -> Iterable[tuple[object, str]]:
+        """Yield what must hold between the fields, each with a message that begins with the name of a field."""
+        return ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types; nested configurations become mappings, tuples become lists."""
@@ -97,17 +105,20 @@ class Config:
         Raises:
             ConfigurationError: A key is unknown or missing, or a value is of the wrong type or out of bounds.
         """
-        known = fields(cls)
+        known = {one.name: one.default is MISSING and one.default_factory is MISSING for one in fields(cls)}
+        at = f"{where}: " if where else ""
+        if not isinstance(values, Mapping):
+            raise ConfigurationError(f"{at}received {shown(values)}, expected a mapping")
+        for key in values:
+            if key not in known:  # to look for the nearest takes as long as all else here
+                nearest = did_you_mean(str(key)[:60], known)
+                raise ConfigurationError(f"{at}{cls.__name__}: unknown key {shown(key)}; {nearest}")
+        if missing := [name for name, is_required in known.items() if is_required and name not in values]:
+            raise ConfigurationError(f"{at}{cls.__name__}: missing keys {', '.join(missing)}")
         try:
-            if not isinstance(values, Mapping):
-                _refuse(values, "a mapping")
-            _check_keys(values, known, cls.__name__)
-            required = [one.name for one in known if one.default is MISSING and one.default_factory is MISSING]
-            missing = [name for name in required if name not in values]
-            require(not missing, ConfigurationError, f"{cls.__name__}: missing keys {', '.join(missing)}")
             return cls(**values)
         except ConfigurationError as error:
-            raise ConfigurationError(f"{where}: {error}" if where else str(error)) from error
+            raise ConfigurationError(f"{at}{error}") from error
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
@@ -120,20 +131,13 @@ class Config:
         Raises:
             ConfigurationError: A field does not exist or a value has the wrong type.
         """
-        _check_keys(changes, fields(self), type(self).__name__)
-        return replace(self, **changes)
-
-
-def _check_keys(keys: Iterable[Any], known: Iterable[Field[Any]], where: str) -> None:
-    names = [field.name for field in known]
-    for key in keys:
-        if key not in names:  # to look for the nearest takes as long as all else here
-            raise ConfigurationError(f"{where}: unknown key {shown(key)}; {did_you_mean(str(key)[:60], names)}")
+        return self.from_dict({**vars(self), **changes})
 
 
 @cache  # resolving annotations takes as long as everything else here
-def _hints(cls: type) -> dict[str, Any]:
-    return get_type_hints(cls, include_extras=True)
+def _hints(cls: type[Config]) -> dict[str, Any]:
+    hints = get_type_hints(cls, include_extras=True)
+    return {field.name: hints[field.name] for field in fields(cls)}
 
 
 def plain(value: Any) -> Any:
@@ -149,63 +153,58 @@ def plain(value: Any) -> Any:
 
 def _coerce(value: Any, hint: Any) -> Any:
     """Return `value` as `hint` wants it: lists become tuples, mappings nested configurations, ints floats."""
-    origin, arguments = get_origin(hint), get_args(hint)
-    if hint is Any:
-        return value
-    if origin is Annotated:
+    kind, arguments = get_origin(hint) or hint, get_args(hint)
+    if kind is Annotated:
         return arguments[1].check(_coerce(value, arguments[0]))
-    if origin is Literal:
-        return _coerce_choice(value, arguments)
-    if origin in (Union, UnionType):
+    if kind in (Union, UnionType):
         return _coerce_union(value, arguments)
-    if origin is tuple and isinstance(value, (str, PurePath)) and arguments[0] == FilePath:
+    if kind is tuple and isinstance(value, (str, PurePath)) and arguments[0] == FilePath:
         value = (value,)  # one path, or several
-    if origin is tuple and isinstance(value, (tuple, list)):
+    if kind is tuple and isinstance(value, (tuple, list)):
         kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
         if len(kinds) != len(value):
-            _refuse(value, f"{len(kinds)} values")
-        return tuple(_coerce(item, kind) for item, kind in zip(value, kinds, strict=True))
-    if origin is dict and isinstance(value, Mapping):
+            raise ConfigurationError(f"received {shown(value)}, expected {len(kinds)} values")
+        return tuple(map(_coerce, value, kinds))
+    if kind is dict and isinstance(value, Mapping):
         return {_coerce(k, arguments[0]): _coerce(v, arguments[1]) for k, v in value.items()}
-    if is_dataclass(hint) and isinstance(value, Mapping):
-        return cast("type[Config]", hint).from_dict(value)
-    return _coerce_plain(value, origin or hint)
-
-
-def _coerce_plain(value: Any, kind: Any) -> Any:
-    if kind is str and isinstance(value, PurePath):
-        return str(value)
-    if kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
-        if not (abs(value) <= _LARGEST if isinstance(value, int) else math.isfinite(value)):
-            _refuse(value, "a finite number of 64 bits")
-        value = float(value) if kind is float else value
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):  # for Python, True is an int
-        _refuse(value, _NAMES.get(kind, kind.__name__))
-    return value
-
-
-def _coerce_choice(value: Any, choices: tuple[Any, ...]) -> Any:
-    """Return one of the choices; one that is called `"none"` is written `none`, which reads as no value."""
-    value = "none" if value is None and "none" in choices else value
-    for choice in choices:
-        if value == choice and isinstance(value, type(choice)) and not isinstance(value, bool):  # True == 1, 2.0 == 2
-            return choice
-    raise ConfigurationError(f"received {shown(value)}; {did_you_mean(str(value)[:60], map(str, choices))}")
+    if is_dataclass(kind) and isinstance(value, Mapping):
+        return kind.from_dict(value)  # pyright: ignore[reportAttributeAccessIssue]
+    return value if kind is Any else _coerce_plain(value, kind, arguments)
 
 
 def _coerce_union(value: Any, arguments: tuple[Any, ...]) -> Any:
     """Return the value as the first type that takes it; a mapping names its configuration by the field `kind`."""
-    choices = [argument for argument in arguments if argument is not NoneType]
-    if value is None and len(choices) < len(arguments):
+    if value is None and NoneType in arguments:
         return None
-    if len(choices) > 1 and isinstance(value, Mapping):
-        by_kind = {get_args(_hints(choice)["kind"])[0]: choice for choice in choices}
-        choices = [by_kind[_coerce_choice(value.get("kind"), tuple(by_kind))]]
-    *others, last = choices
+    *others, last = (argument for argument in arguments if argument is not NoneType)
+    if others and isinstance(value, Mapping):
+        by_kind = {choice.kind: choice for choice in (*others, last)}
+        return by_kind[_coerce_plain(value.get("kind"), Literal, tuple(by_kind))].from_dict(value)
     for choice in others:
         with suppress(ConfigurationError):
             return _coerce(value, choice)
     return _coerce(value, last)
+
+
+def _coerce_plain(value: Any, kind: Any, choices: tuple[Any, ...]) -> Any:
+    """Return a number, a text or one of the choices; of these `"none"` is written `none`, which reads as no value."""
+    if kind is Literal:
+        value = "none" if value is None and "none" in choices else value
+        for choice in choices:
+            if value == choice and isinstance(value, type(choice)) and not isinstance(value, bool):  # True == 1 == 1.0
+                return choice
+        raise ConfigurationError(f"received {shown(value)}; {did_you_mean(str(value)[:60], map(str, choices))}")
+    if kind is str and isinstance(value, PurePath):
+        return str(value)
+    expected = _WORDS.get(kind, kind.__name__)
+    if kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
+        if abs(value) <= (_LARGEST if isinstance(value, int) else sys.float_info.max):  # not of NaN
+            value = float(value) if kind is float else value
+        else:
+            kind, expected = NoneType, "a finite number of 64 bits"
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):  # for Python, True is an int
+        raise ConfigurationError(f"received {shown(value)}, expected {expected}")
+    return value
 
 
 def apply_settings(config: ConfigType, settings: Sequence[str]) -> ConfigType:
@@ -219,27 +218,18 @@ def apply_settings(config: ConfigType, settings: Sequence[str]) -> ConfigType:
     Raises:
         ConfigurationError: A key does not exist (the nearest is named) or a value has the wrong type.
     """
-    changes: dict[str, Any] = {}
+    values = config.to_dict()
     for setting in settings:
         key, equals, text = setting.partition("=")
-        require(bool(equals), ConfigurationError, f"setting {setting!r}: expected key=value")
+        require(equals, ConfigurationError, f"setting {setting!r}: expected key=value")
         *groups, name = key.strip().split(".")
-        group = changes
+        group = values
         for outer in groups:
-            group = group.setdefault(outer, {})
-            require(isinstance(group, dict), ConfigurationError, f"setting {setting!r}: {outer} has a value already")
+            group = group.setdefault(outer, {})  # an unknown one is refused below, with the nearest
+            require(isinstance(group, dict), ConfigurationError, f"setting {setting!r}: {outer} has no settings within")
         group[name] = _parse(text.strip())
     # All at once, since two fields may fit together only: dims and patch_size, or epochs and steps.
-    return type(config).from_dict(_merge(config.to_dict(), changes)) if changes else config
-
-
-def _merge(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace nested values; what is no group in `values` is replaced as a whole, and then refused by its type."""
-    merged = dict(values)
-    for name, change in changes.items():
-        inner = merged.get(name)
-        merged[name] = _merge(inner, change) if isinstance(change, dict) and isinstance(inner, dict) else change
-    return merged
+    return type(config).from_dict(values)
 
 
 def _parse(text: str) -> Any:
@@ -274,6 +264,100 @@ def shown(value: object) -> str:
     return _REPR.repr(value)
 
 
-def _refuse(value: Any, expected: str) -> NoReturn:
-    """Raise the error of a wrong value; not by `require`, which would write the message for right ones, too."""
-    raise ConfigurationError(f"received {shown(value)}, expected {expected}")
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(Config):
+    """The images of a run.
+
+    Attributes:
+        source: Folders, files, patterns or lists of files.
+        modality: What the images are; `"auto"` tells it from their headers and values.
+        patient_pattern: Regular expression on a file's name whose first group is the patient.
+        cache: Folder of the prepared images; None for the one in the user's cache, which runs share.
+    """
+
+    source: tuple[FilePath, ...] = ()
+    modality: Literal["auto", "ct", "mri", "xray", "ultrasound", "shape"] = "auto"
+    patient_pattern: str | None = None
+    cache: FilePath | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(Config):
+    """Determines a run: its data, initial weights, budget, optimiser, schedule, validation and hardware.
+
+    Attributes:
+        data: The images.
+        init: Initial weights: a name in the registry, `org/name` on the Hub, or a folder; None for random ones.
+        steps: Optimiser steps; None to count in epochs alone.
+        epochs: Epochs at most; None to count in steps alone. The run ends with whichever comes first.
+        batch_size: Samples per step, over all processes.
+        optimizer: `"sgd"` with momentum, `"adam"`, or `"adamw"`.
+        learning_rate: Its peak.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay, decoupled for AdamW.
+        schedule: Learning rate after the warm-up: `"constant"`, `"cosine"` to zero at the end, or `"halving"`.
+        halving_epochs: Epochs between halvings.
+        warmup_steps: Steps of linear warm-up.
+        clip_norm: Largest norm of the gradient; 0 does not clip.
+        validate_every: Steps between validations; None validates once per epoch.
+        patience: Validations without improvement before an early stop; 0 never stops.
+        seed: Random seed of initialisation, order, patches and deformations.
+        precision: `"bfloat16"` autocast, `"float32"`, or `"auto"`: bfloat16 where the hardware computes it.
+        workers: Loader processes; -1 for half of the cores, at most 8.
+        compile: Compile the network with `torch.compile`: slow to start, faster on most GPUs.
+        checkpoint_activations: Recompute activations in the backward pass: less memory, about a third more time.
+        checkpoint_every: Steps between checkpoints; None for one with each validation.
+        nonfinite: `"stop"` at a NaN or infinite loss or gradient, or `"skip"` that step.
+        divergence_factor: Stop at a loss above this many times the median of the first ones; 0 never stops.
+        freeze_steps: First steps during which the tensors from a checkpoint are frozen.
+        pretrained_lr_scale: Factor on the learning rate of the tensors from a checkpoint.
+    """
+
+    data: DataConfig = DataConfig()
+    init: str | None = None  # as it was given: a name must not become a path
+    steps: Positive | None = 1000
+    epochs: Positive | None = None
+    batch_size: Positive = 4
+    optimizer: Literal["sgd", "adam", "adamw"] = "adamw"
+    learning_rate: PositiveFloat = 1e-3
+    momentum: NonNegativeFloat = 0.9
+    weight_decay: NonNegativeFloat = 1e-2
+    schedule: Literal["constant", "cosine", "halving"] = "cosine"
+    halving_epochs: Positive = 40
+    warmup_steps: Count = 50
+    clip_norm: NonNegativeFloat = 1.0  # a single odd batch would else undo many steps
+    validate_every: Positive | None = 200
+    patience: Count = 0
+    seed: Count = 0
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    workers: int = -1
+    compile: bool = False
+    checkpoint_activations: bool = False
+    checkpoint_every: Positive | None = None
+    nonfinite: Literal["stop", "skip"] = "stop"
+    divergence_factor: NonNegativeFloat = 1000.0
+    freeze_steps: Count = 0
+    pretrained_lr_scale: NonNegativeFloat = 1.0
+
+    def rules(self) -> Iterable[tuple[object, str]]:
+        """Hold for every training."""
+        yield self.steps or self.epochs, "steps: one of steps and epochs must be set"
+        together = self.compile and self.checkpoint_activations
+        yield not together, "compile: does not work together with checkpoint_activations; set one of them"
+
+    def with_data(self, init: Any = None, **options: Any) -> Self:
+        """Return a copy with fields of `data`, and initial weights, replaced; None leaves one as it is.
+
+        Raises:
+            ConfigurationError: `data` has no such field, or a value is wrong.
+
+        Example:
+            >>> TrainingConfig().with_data(modality="ct", patient_pattern=None).data.modality
+            'ct'
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        return self.override(data=self.data.override(**given), init=self.init if init is None else init)
+
+    def recipe(self) -> dict[str, Any]:
+        """Return what a model card may say: everything but the data and the weights, whose paths can name people."""
+        return {name: value for name, value in self.to_dict().items() if name not in ("data", "init")}

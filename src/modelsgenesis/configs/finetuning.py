@@ -1,13 +1,24 @@
 """The hyperparameters of supervised training, of segmentation and of classification, and of prediction."""
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from modelsgenesis.configs.base import Bounds, Config, Count, FilePath, Positive, PositiveFloat, Share, Sides
-from modelsgenesis.configs.networks import GENESIS_UNET_SMALL, UNetConfig
-from modelsgenesis.configs.training import DataConfig, TrainingConfig
-from modelsgenesis.errors import ConfigurationError, require
+from modelsgenesis.configs.base import (
+    Bounds,
+    Config,
+    Count,
+    DataConfig,
+    FilePath,
+    Positive,
+    PositiveFloat,
+    Share,
+    Sides,
+    TrainingConfig,
+)
+from modelsgenesis.configs.bundle import GENESIS_UNET_SMALL, UNetConfig
+from modelsgenesis.errors import ConfigurationError
 
 # Few digits, so that a number too large for a float is not a number of patients.
 _LABELS = re.compile(r"\d{1,9}|\d{1,3}(\.\d{1,9})?%")
@@ -78,24 +89,18 @@ class FinetuningConfig(TrainingConfig):
             # A setting or a JSON file writes a count as a number.
             object.__setattr__(self, "labelled_patients", str(self.labelled_patients))
         super().__post_init__()
+
+    def rules(self) -> Iterable[tuple[object, str]]:
+        """Hold for both tasks."""
+        yield from super().rules()
         # The network may come from a checkpoint and have other dimensions than this configuration's.
-        sides, folds, name = len(self.patch_size or (0, 0)), self.folds, type(self).__name__
-        require(
-            sides in (2, 3),
-            ConfigurationError,
-            f"patch_size: received {self.patch_size}, expected 2 or 3 positive sides",
-        )
-        require(
-            len(self.data.source) <= 1,
-            ConfigurationError,
-            f"data.source: received {len(self.data.source)} data sets, expected one",
-        )
+        sides, sources, folds = self.patch_size, len(self.data.source), self.folds
+        yield sides is None or len(sides) in (2, 3), f"patch_size: received {sides}, expected 2 or 3 positive sides"
+        yield sources <= 1, f"data.source: received {sources} data sets, expected one"
         # One fold would leave nobody to train on.
-        require(folds != 1, ConfigurationError, f"{name}.folds: received 1, expected 0, or 2 or more")
+        yield folds != 1, "folds: received 1, expected 0, or 2 or more"
         expected = f"expected 0 to {folds - 1} of {folds} folds" if folds else "expected folds=5 too"
-        require(
-            self.fold is None or self.fold < folds, ConfigurationError, f"{name}.fold: received {self.fold}, {expected}"
-        )
+        yield self.fold is None or self.fold < folds, f"fold: received {self.fold}, {expected}"
         if self.labelled_patients is not None:
             count_labelled(self.labelled_patients)
 
@@ -200,10 +205,7 @@ class PredictionConfig(Config):
     windows_at_once: Positive = 4
     precision: Literal["float32", "bfloat16"] = "float32"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(
-            self.flips == "all" or (len(set(self.flips)) == len(self.flips) and set(self.flips) <= {0, 1, 2}),
-            ConfigurationError,
-            f"PredictionConfig.flips: received {self.flips}, expected different axes of 0, 1, 2",
-        )
+    def rules(self) -> Iterable[tuple[object, str]]:
+        """Hold for the axes to mirror."""
+        different = len(set(self.flips) & {0, 1, 2}) == len(self.flips)
+        yield self.flips == "all" or different, f"flips: received {self.flips}, expected different axes of 0, 1, 2"

@@ -1,6 +1,6 @@
 """Hyperparameters of pretraining: the deformations and their ablation, the data, the named recipes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal, TypeVar
 
@@ -8,16 +8,17 @@ from modelsgenesis.configs.base import (
     Bounds,
     Config,
     Count,
+    DataConfig,
     FilePath,
     Positive,
     PositiveFloat,
     Share,
     Sides,
+    TrainingConfig,
     apply_settings,
 )
-from modelsgenesis.configs.networks import GENESIS_UNET_2019, GENESIS_UNET_SMALL, GenesisUNetConfig, UNetConfig
-from modelsgenesis.configs.training import DataConfig, TrainingConfig
-from modelsgenesis.errors import ConfigurationError, did_you_mean, require
+from modelsgenesis.configs.bundle import GENESIS_UNET_2019, GENESIS_UNET_SMALL, GenesisUNetConfig, UNetConfig
+from modelsgenesis.errors import ConfigurationError, did_you_mean
 
 Found = TypeVar("Found")
 
@@ -130,10 +131,11 @@ class PretrainingConfig(TrainingConfig):
     validation_fraction: Annotated[float, Bounds(0, 0.99)] = 0.2
     validation_samples: Positive = 64
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def rules(self) -> Iterable[tuple[object, str]]:
+        """Hold for a pretraining."""
+        yield from super().rules()
         dims, patch = self.network.dims, self.patch_size
-        require(len(patch) == dims, ConfigurationError, f"patch_size: received {patch}, expected {dims} positive sides")
+        yield len(patch) == dims, f"patch_size: received {patch}, expected {dims} positive sides"
 
 
 RECIPES: dict[str, PretrainingConfig] = {

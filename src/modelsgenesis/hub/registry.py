@@ -6,7 +6,7 @@ the package, or with a user's own cards, and needs no network.
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,7 +14,7 @@ from pathlib import Path
 from modelsgenesis.configs import Config, InputContract, NetworkConfig
 from modelsgenesis.configs.base import Positive, Sides
 from modelsgenesis.configs.bundle import Task
-from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean, printable, require
+from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean, printable
 from modelsgenesis.files import read_text, split_front_matter
 
 FOLDER_CARD = "README.md"
@@ -60,16 +60,13 @@ class ModelSource(Config):
     input: InputContract
     patch_size: Sides
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def rules(self) -> Iterable[tuple[object, str]]:
+        """Hold for a card."""
         digest, dims = self.sha256 or "0" * 64, self.input.dims
-        for right, said in (
-            (re.fullmatch("[0-9a-f]{64}", digest), f"sha256: {digest!r} is not a SHA-256 in 64 hexadecimal digits"),
-            # What lies beside its card is used where it is: there would be no place for a conversion.
-            (self.repository or self.format == "bundle", "repository: null, so its format is bundle; convert it"),
-            (len(self.patch_size) == dims, f"patch_size: not {dims} positive sizes"),
-        ):
-            require(bool(right), ConfigurationError, f"ModelSource.{said}")
+        yield re.fullmatch("[0-9a-f]{64}", digest), f"sha256: {digest!r} is not a SHA-256 in 64 hexadecimal digits"
+        # What lies beside its card is used where it is: there would be no place for a conversion.
+        yield self.repository or self.format == "bundle", "repository: null, so its format is bundle; convert it"
+        yield len(self.patch_size) == dims, f"patch_size: not {dims} positive sizes"
 
 
 @dataclass(frozen=True)

@@ -88,10 +88,11 @@ def find_cases(
         if reason:
             skipped.append(SkippedScan(source=found[0].source, reason=reason))
             continue
-        if folder not in orders:
+        if len(channels) > 1 and folder not in orders:
             orders[folder] = _order_of_channels(folder, channels, reporter)
         group = sorted(found, key=lambda scan: file_stem(scan.path))
-        cases.append(Case(name=name, images=tuple(group[index] for index in orders[folder])))
+        order = orders.get(folder, range(len(group)))
+        cases.append(Case(name=name, images=tuple(group[index] for index in order)))
     # Skipped scans count: a folder of two, one of them broken, was not meant as one scan.
     shown, count = ", ".join(map(str, sources[:3])), len(cases) + sum(scan.bad for scan in skipped)
     if count == 0:
@@ -154,7 +155,7 @@ def _reason_against(name: str, scans: Sequence[ScanReference], channels: int) ->
 def _order_of_channels(folder: Path, channels: Sequence[str], reporter: Reporter) -> Sequence[int]:
     """Return which file of a case is each channel of the model; by number where the data set does not name them."""
     # In the Decathlon and in nnU-Net the images lie one folder below, in imagesTs.
-    for path in (folder / DATASET, folder.parent / DATASET) if len(channels) > 1 else ():
+    for path in (folder / DATASET, folder.parent / DATASET):
         description = read_description(path) if path.exists() else None
         if description is not None and len(description.channels) == len(channels):
             order = match_channels("its data set", description.channels, channels, reporter)
@@ -259,11 +260,12 @@ def output_paths(
     if is_file and segments and many:
         raise ConfigurationError(f"{output}: one file for the predictions of several scans; name a folder")
     folder = output.parent if output and is_file else output or (FOLDER if segments and many else Path())
-    outputs = []
-    for case in cases:
-        name = output_name(case.name)
-        label_map = folder / f"{name}.nii.gz" if output or many else Path(f"{name.name}_seg.nii.gz")
-        outputs.append((case, output if output and is_file else label_map if segments else folder / TABLE))
+    if is_file or not segments:
+        outputs = [(case, output if output and is_file else folder / TABLE) for case in cases]
+    else:
+        names = [(case, output_name(case.name)) for case in cases]
+        alone = not (output or many)
+        outputs = [(case, folder / (f"{name.name}_seg.nii.gz" if alone else f"{name}.nii.gz")) for case, name in names]
     paths = dict.fromkeys(path for _, path in outputs)
     inputs = [file for case in cases for image in case.images for file in image.files]
     check_outputs([file for path in paths for file in written_files(path)], folder, inputs)
@@ -273,7 +275,7 @@ def output_paths(
             raise DataError(
                 f"{there[0]}: is there already, and not a prediction of this package; choose another output"
             )
-    return _kept_apart(outputs) if segments else (outputs, [])
+    return _kept_apart(outputs) if segments and len(outputs) > 1 else (outputs, [])
 
 
 def _kept_apart(outputs: Outputs) -> tuple[Outputs, list[SkippedScan]]:

@@ -35,6 +35,7 @@ from modelsgenesis.reporting import Reporter
 CaseType = TypeVar("CaseType")
 Result = TypeVar("Result")
 
+_NAN = "the model answers with NaN: its weights are damaged, or the training diverged"
 _ROWS = 8  # of an image whose probabilities are computed together
 
 
@@ -128,7 +129,8 @@ class Ensemble:
                     # In place and a few rows at a time: this is the largest array of a prediction.
                     for rows in soft.split(_ROWS, dim=1):
                         rows.copy_(rows.softmax(dim=0))
-                    _check_finite(soft[0], frame.source)  # of one class is enough: they add up to 1
+                    # NaN compares as lower than anything: it would become the first class. One class tells of all.
+                    require(soft[0].isfinite().all(), ScanError, f"{frame.source}: {_NAN}")
                     if total is None:  # the first pass, which is not mirrored
                         total = soft
                         continue
@@ -166,7 +168,7 @@ class Ensemble:
                     logits = member.network(self.hardware.place(batch)).float()
                 soft = logits.sigmoid() if self.multilabel else logits.softmax(dim=1)
                 results.append(soft.mean(dim=0).cpu())
-                _check_finite(results[-1], frame.source)
+                require(results[-1].isfinite().all(), ScanError, f"{frame.source}: {_NAN}")
         return torch.stack(results).mean(dim=0).numpy()
 
     def _passes(self, member: Member) -> list[tuple[int, ...]]:
@@ -258,12 +260,6 @@ def usable_contract(volume: Volume, contract: InputContract) -> tuple[InputContr
         contract = contract.override(modality=modality, intensity=own[0], percentiles=percentiles)
         warning += f"; prepared by its own {own[1]} instead of Hounsfield units"
     return contract, warning + "; expect a poor prediction, or use a model of its modality"
-
-
-def _check_finite(probabilities: torch.Tensor, source: str) -> None:
-    """Refuse NaN, which compares as lower than anything: it would become the first class."""
-    if not probabilities.isfinite().all():
-        raise ScanError(f"{source}: the model answers with NaN: its weights are damaged, or the training diverged")
 
 
 def measure_cases(

@@ -77,8 +77,9 @@ def sliding_window(
         except RuntimeError as error:
             if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):  # of the CPU
                 raise
+            shown = "×".join(map(str, window))
             raise ConfigurationError(
-                f"{device}: its memory does not hold {config.windows_at_once} windows of {_shown(window)} and what is "
+                f"{device}: its memory does not hold {config.windows_at_once} windows of {shown} and what is "
                 "stitched there; ask for stitching on the cpu, or for 1 window at once"
             ) from error
         result = result.cpu()
@@ -98,15 +99,14 @@ def check_window(window: Sequence[int], image: Sequence[int], network: nn.Module
         ConfigurationError: It is larger than an image and a patch of training can be, or than the free memory.
     """
     voxels, remedy = math.prod(window), "a smaller patch_size in the model's config.json"
+    shown, seen = ("×".join(map(str, sides)) for sides in (window, image))
     if voxels > max(_GROWTH * math.prod(image), _SMALL):
-        raise ConfigurationError(
-            f"patch_size: windows of {_shown(window)} for an image of {_shown(image)} voxels; take {remedy}"
-        )
+        raise ConfigurationError(f"patch_size: windows of {shown} for an image of {seen} voxels; take {remedy}")
     # A lower bound: the input and the first level alone. What it lets through may still be too much.
     config = getattr(network, "config", None)
     widths = getattr(getattr(config, "encoder", config), "widths", (1,))
     least = 4 * voxels * (1 + widths[0])  # float32: the image, its first features
-    check_memory(least, hardware.device, ConfigurationError, f"patch_size: a window of {_shown(window)}", remedy)
+    check_memory(least, hardware.device, ConfigurationError, f"patch_size: a window of {shown}", remedy)
 
 
 def check_memory(least: float, device: torch.device, error: type[GenesisError], what: str, remedy: str) -> None:
@@ -115,10 +115,6 @@ def check_memory(least: float, device: torch.device, error: type[GenesisError], 
     if free is not None and least > free:
         have = f"{max(free, 0) / 1e9:.1f} GB are free; take {remedy}, or a machine with more memory"
         raise error(f"{what} takes more than {least / 1e9:.1f} GB, {have}")
-
-
-def _shown(sides: Sequence[int]) -> str:
-    return "×".join(map(str, sides))
 
 
 def _predictor(network: nn.Module, hardware: Hardware) -> Callable[[Tensor], Tensor]:

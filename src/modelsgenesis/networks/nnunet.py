@@ -9,12 +9,13 @@ from itertools import pairwise
 from math import prod
 from typing import cast
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
 from modelsgenesis.configs import PlainUNetConfig, ResidualUNetConfig
-from modelsgenesis.networks.layers import UNet, concatenate, convolution, layer, normalization
+from modelsgenesis.networks.genesis_unet import UNet, layer, normalization
 
 NnUNetConfig = PlainUNetConfig | ResidualUNetConfig
 Channels = tuple[int, int]
@@ -35,7 +36,9 @@ class ConvNorm(nn.Module):
         activated: bool = True,
     ) -> None:
         super().__init__()
-        self.conv = convolution(config.dims, *channels, kernel, stride, bias and config.convolution_bias)
+        padding = tuple(size // 2 for size in kernel)  # torch's own "same" refuses a stride
+        bias = bias and config.convolution_bias
+        self.conv = layer("Conv", config.dims)(*channels, tuple(kernel), tuple(stride), padding, bias=bias)
         self.norm = normalization(config, channels[1])
         self.negative_slope = config.negative_slope if activated else 1.0  # a slope of 1 changes nothing
 
@@ -129,7 +132,7 @@ class NnUNetDecoder(nn.Module):
             for i in up
         )
         self.seg_layers = nn.ModuleList(
-            convolution(dims, widths[i - 1], config.out_channels, 1, bias=config.head_bias) for i in up
+            layer("Conv", dims)(widths[i - 1], config.out_channels, 1, bias=config.head_bias) for i in up
         )
         # A parameter without a gradient would stop DistributedDataParallel, and weight decay would shrink it.
         self.seg_layers[:-1].requires_grad_(False)
@@ -138,7 +141,7 @@ class NnUNetDecoder(nn.Module):
         """Go up from the deepest features, joining those of each stage on the way."""
         x = features[-1]
         for up, stage, skip in zip(self.transpconvs, self.stages, reversed(features[:-1]), strict=True):
-            x = stage(concatenate(skip, up(x)))
+            x = stage(torch.cat([up(x), skip], dim=1))
         return self.seg_layers[-1](x)
 
 

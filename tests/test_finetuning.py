@@ -353,7 +353,7 @@ def test_a_signal_in_a_fold_says_how_to_resume_all_of_them(class_folders, tmp_pa
         (ConfigurationError, "task: received 'det'", {"task": "det"}),
         (DataError, "labels are for classification; segmentation was asked for", {"task": "seg"}),
         (ConfigurationError, "received a SegmentationConfig, expected a Class", {"config": SegmentationConfig()}),
-        (DataError, "leave none to train on", {"config": CLASSIFY.override(test_fraction=1.0)}),
+        (DataError, "no patient is left to train on", {"config": CLASSIFY.override(test_fraction=1.0)}),
         (ConfigurationError, "labelled_patients: received '99', expected .* at most the 10", {"labels": "99"}),
         (DataError, "no training example of", {"labels": "1"}),
         (DataError, "'dark00' in two parts", {"split": Split(("dark00_000",), (), ("dark00_001",))}),

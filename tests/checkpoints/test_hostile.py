@@ -125,7 +125,7 @@ def test_a_file_that_is_not_a_state_dict(tmp_path: Path, write: Make, word: str)
     ("changes", "word"),
     [
         ({"stem": torch.zeros(1).expand(10**5, 10**5, 3, 3, 3)}, "1,080,000,000,000 bytes.* has 4"),
-        ({"stem": torch.eye(3).to_sparse()}, "_rebuild_sparse_tensor, expected dense"),
+        ({"stem": torch.eye(3).to_sparse()}, "_rebuild_sparse_tensor to be run, expected dense"),
         ({"stem": torch.zeros(2, device="meta")}, "_rebuild_meta_tensor"),
         ({"bias": torch.zeros(8, dtype=torch.complex64)}, "holds torch.complex64"),
         ({"bias": torch.full((8,), math.pi, dtype=torch.float64)}, "torch.float64.*save it as"),
@@ -178,8 +178,8 @@ def test_tensors_that_share_their_data_are_written_each_on_its_own(tmp_path: Pat
 @pytest.mark.parametrize(
     ("write", "word"),
     [
-        (make.linked, "model_weights is a link"),
-        (partial(make.linked, fifo=True), "is a link"),
+        (make.linked, "no format known"),
+        (partial(make.linked, fifo=True), "no format known"),
         (partial(make.keras, fill=make.array((9,), "f4", external=[("secret", 0, 36)])), "uncompressed"),
         (partial(make.keras, fill=make.virtual), "uncompressed"),
         (partial(make.keras, fill=make.array((10,), "f4", chunks=(10**9,), maxshape=(None,))), "uncompressed"),
@@ -187,7 +187,7 @@ def test_tensors_that_share_their_data_are_written_each_on_its_own(tmp_path: Pat
         (partial(make.keras, fill=make.array((10**5, 10**5), "f4")), "uncompressed"),
         (partial(make.keras, fill=make.array(data=["x"] * 9, dtype=h5py.string_dtype())), "not an array of numbers"),
         (partial(make.keras, fill=lambda file: file.create_group("/".join("a" * 60))), "deeper groups"),
-        (partial(make.keras, fill=make.loop), "deeper groups"),
+        (partial(make.keras, fill=make.loop), "no format known"),
     ],
 )
 def test_a_keras_file(tmp_path: Path, write: Make, word: str) -> None:

@@ -226,16 +226,17 @@ def _tell_by_values(volumes: list[Volume]) -> tuple[str, str]:
     votes = Counter(vote for volume in volumes if (vote := detect_modality(volume)))
     _refuse_several(votes, " by their values")
     count, axes = len(volumes), {volume.array.ndim for volume in volumes}
-    looked = f"in {votes.total()} of {count} scans looked at"
     if votes["ct"] == count:
-        return "ct", f"modality: ct (air or fat and soft tissue in HU {looked})"
+        return "ct", f"modality: ct (air or fat and soft tissue in HU in {count} of {count} scans looked at)"
     low, high = min(volume.array.min() for volume in volumes), max(volume.array.max() for volume in volumes)
     tops = [float(np.percentile(volume.array, 99)) for volume in volumes]
     if axes == {3} and low >= 0 and min(tops) > 0 and not votes["ct"]:
-        if votes["mri"]:
-            return "mri", f"modality: mri (positive values in arbitrary units, too large for HU, {looked})"
-        if (ratio := max(tops) / min(tops)) > _SPREAD:
-            return "mri", f"modality: mri (positive values whose scale differs {ratio:.0f}-fold between scans)"
+        ratio = max(tops) / min(tops)
+        if votes["mri"] or ratio > _SPREAD:
+            units = (
+                f"positive values up to {high:g} in arbitrary units, whose scale differs {ratio:.0f}-fold between scans"
+            )
+            return "mri", f"modality: mri ({units})"
     kind = "planes and volumes" if len(axes) > 1 else "volumes" if 3 in axes else "planes"
     raise DataError(f"the modality of {kind} with values {low:g} to {high:g} cannot be told; {_ADVICE}")
 

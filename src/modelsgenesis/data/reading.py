@@ -15,7 +15,7 @@ import numpy as np
 
 from modelsgenesis.configs import CONTRACTS, InputContract
 from modelsgenesis.data.volume import ScanReference, Volume, VoxelLayout
-from modelsgenesis.errors import ConfigurationError, DataError, ScanError, did_you_mean
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError, did_you_mean, require
 from modelsgenesis.files import check_regular, parsing
 
 READERS = {
@@ -125,8 +125,7 @@ def read_volume(scan: str | Path | ScanReference, index: int | None = None) -> V
         count = len(found) if isinstance(found, list) else found.count
         if count > 1 and index is None:
             raise ScanError(f"{path}: holds {count} volumes or images; choose one by its index")
-        if not 0 <= (index or 0) < count:
-            raise ScanError(f"{path}: volume {index} was asked for, it holds {count}")
+        require(0 <= (index or 0) < count, ScanError, f"{path}: volume {index} was asked for, it holds {count}")
         if isinstance(found, list):
             return read_volume(found[index or 0])
         array = found.load(index or 0)
@@ -217,8 +216,7 @@ def _tell_modality(scans: Sequence[ScanReference]) -> tuple[str, str]:
             volume = read_volume(scans[index])
             if np.isfinite(volume.array.min()) and np.isfinite(volume.array.max()) and np.ptp(volume.array):
                 volumes.append(volume)
-    if not volumes:
-        raise DataError("none of the scans looked at can be used, so their modality cannot be told")
+    require(volumes, DataError, "none of the scans looked at can be used, so their modality cannot be told")
     return _tell_by_values(volumes)
 
 

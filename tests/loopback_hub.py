@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
@@ -99,17 +100,6 @@ class Fault:
     trickle: int | None = None  # after so many bytes of the whole answer, one byte in 50 ms
 
 
-@dataclass(frozen=True)
-class Request:
-    """One request as it arrived."""
-
-    method: str
-    path: str
-    origin: str
-    authorization: str | None
-    range: str | None
-
-
 class RefusalError(Exception):
     """An answer that is no success."""
 
@@ -125,14 +115,13 @@ class LoopbackHub:
     def __init__(self):
         self.repositories: dict[str, Repository] = {}
         self.large: dict[str, bytes] = {}  # large files by SHA-256
-        # token: who, role, organisations, gated repositories that were granted
-        users = (("alice", "alice", "write"), ("bob", "bob", "write"), ("reader", "alice", "read"))
-        self.users: dict[str, dict[str, Any]] = {
-            f"hf_{token}": {"name": name, "role": role, "orgs": ["clinic"], "granted": set()}
-            for token, name, role in users
-        }
-        self.users["hf_stranger"] = {"name": "mallory", "role": "write", "orgs": [], "granted": set()}
-        self.requests: list[Request] = []
+        known = (("alice", "alice", "write"), ("bob", "bob", "write"), ("reader", "alice", "read"))
+        known += (("stranger", "mallory", "write"),)  # by token: who, and what it may do
+        self.users: dict[str, dict[str, Any]] = {}
+        for token, name, role in known:
+            orgs = [] if name == "mallory" else ["clinic"]
+            self.users[f"hf_{token}"] = {"name": name, "role": role, "orgs": orgs, "granted": set()}
+        self.requests: list[SimpleNamespace] = []
         self.faults: list[Fault] = []
         self.lock = threading.RLock()
         self.xet: Path | None = None  # the folder of chunks; without it large files go the way of git-lfs
@@ -141,7 +130,6 @@ class LoopbackHub:
 
     def fault(self, pattern, **what):
         self.faults.append(Fault(pattern, **what))
-        return self.faults[-1]
 
     def add(self, name, files, *, branch="main", **options):
         """Put files into a repository without the client, in one commit."""
@@ -156,10 +144,8 @@ class LoopbackHub:
         """Put a file together from its chunks, as the storage does."""
         target = f"{self.xet}/read-{sha256}"
         expiry = int(time.time()) + 3600
-        session = hf_xet.XetSession()
-        with session.new_file_download_group(
-            endpoint=f"local://{self.xet}", token="xet", token_expiry_unix_secs=expiry
-        ) as group:
+        store = {"endpoint": f"local://{self.xet}", "token": "xet", "token_expiry_unix_secs": expiry}
+        with hf_xet.XetSession().new_file_download_group(**store) as group:
             group.start_download_file(hf_xet.XetFileInfo(self.xet_hashes[sha256], size), target)
         return Path(target).read_bytes()
 
@@ -199,9 +185,8 @@ class Handler(BaseHTTPRequestHandler):
         self.query, self.user = parse_qs(url.query), None
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         host, fault = self.headers["Host"].split(":")[0], self._next_fault(f"{self.command} {url.path}")
-        self.hub.requests.append(
-            Request(self.command, url.path, host, self.headers["Authorization"], self.headers["Range"])
-        )
+        sent = {"authorization": self.headers["Authorization"], "range": self.headers["Range"]}
+        self.hub.requests.append(SimpleNamespace(method=self.command, path=url.path, origin=host, **sent))
         fault.call()
         threading.Event().wait(fault.delay)  # not time.sleep, which tests take away
         self.close_connection |= fault.drop or fault.drop_after
@@ -311,9 +296,10 @@ class Handler(BaseHTTPRequestHandler):
     def info(self, name, revision):
         repository = self._repository(name)
         oid = self._commit(repository, revision or "main")
-        blobs = "blobs" in self.query
-        files = repository.commits[oid].items()
-        siblings = [{"rfilename": path, **(described(blob) if blobs else {})} for path, blob in files]
+        siblings = []
+        for path, blob in repository.commits[oid].items():
+            lfs = {"lfs": {"sha256": blob.sha256, "size": blob.size, "pointerSize": 134}} if blob.lfs else {}
+            siblings.append({"rfilename": path, "size": blob.size, "blobId": blob.git_sha1, **lfs})
         return {"id": name, "sha": oid, "private": repository.private, "siblings": siblings}
 
     def branch(self, name, branch):
@@ -415,11 +401,6 @@ class Handler(BaseHTTPRequestHandler):
             return content, headers, 200
         start, size = int(asked[1]), len(content)
         return content[start:], {**headers, "Content-Range": f"bytes {start}-{size - 1}/{size}"}, 206
-
-
-def described(blob):
-    lfs = {"lfs": {"sha256": blob.sha256, "size": blob.size, "pointerSize": 134}} if blob.lfs else {}
-    return {"size": blob.size, "blobId": blob.git_sha1, **lfs}
 
 
 NAME, REVISION = r"([^/ ]+/[^/ ]+)", r"([^/ ]+)"

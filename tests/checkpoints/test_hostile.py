@@ -338,6 +338,7 @@ def test_what_lies_in_a_checkpoint_beside_its_weights(tmp_path: Path) -> None:
         ("a: !!python/object/apply:os.system [ls]", "not YAML"),
         ('a: "\\ud800"', "not YAML"),
         ("a: !!timestamp x", "front matter"),
+        ("- x", "a list, expected a YAML mapping"),
     ],
 )
 def test_a_header_of_a_card(front: str, word: str) -> None:

@@ -107,9 +107,7 @@ def test_a_data_set_by_its_description(tmp_path: Path, training: str) -> None:
         assert [one.reason for one in skipped] == ["named in dataset.json, but not there"]
     channels = {"channel_names": {"0": "MRI_T1", "1": "T2"}, "file_ending": ".nii.gz", "numTraining": 2}
     write_json(tmp_path / "set" / "dataset.json", channels)
-    assert [(found.group, found.modality) for found in find_scans(tmp_path)[0]] == [("p_01", "mri")] * 2 + [
-        ("p_02", "mri")
-    ]
+    assert [f"{found.group} {found.modality}" for found in find_scans(tmp_path)[0]] == ["p_01 mri"] * 2 + ["p_02 mri"]
 
 
 def test_bad_files_are_skipped_and_the_others_found(tmp_path: Path) -> None:
@@ -145,12 +143,7 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [
-        *("{", "[" * 100_000, '{"channel_names": {"0": "CT"}, "dataset": [1]}', '{"channel_names": [[]]}'),
-        *(f'{{"training": {value}}}' for value in ("[null]", "[[1, 2]]", '[{"image": {}}]', '5, "file_ending": 5')),
-        *(f'{{"training": [], {more}}}' for more in ('"test": 5', '"modality": {"0": null}', '"modality": 1e400')),
-        '{"training": [], "name": "\\ud800"}',
-    ],
+    ["{", "[" * 100_000, '{"training": [[1, 2]]}', '{"training": [], "modality": 1e400}', '{"channel_names": [[]]}'],
 )
 def test_a_description_of_odd_kinds_is_skipped_and_its_folder_searched(tmp_path: Path, content: str) -> None:
     (tmp_path / "dataset.json").write_text(content)
@@ -163,13 +156,10 @@ def test_a_description_of_odd_kinds_is_skipped_and_its_folder_searched(tmp_path:
 
 def test_descriptions_and_lists_that_cannot_be_used(tmp_path: Path) -> None:
     scan(tmp_path / "1.nii")
-    write_json(tmp_path / "dataset.json", {"training": ["a" * 5000 + ".nii.gz", "1.nii"]})
-    assert (names(tmp_path), ["not there" in reason for reason in reasons(tmp_path).values()]) == (["1.nii"], [True])
-    for content in ([], {"name": "other"}):
-        write_json(tmp_path / "dataset.json", content)
-        assert reasons(tmp_path) == {}
-        with pytest.raises(DataError, match=r"neither a Decathlon nor an nnU-Net description"):
-            find_scans(tmp_path / "dataset.json")
+    write_json(tmp_path / "dataset.json", {"name": "other"})
+    assert reasons(tmp_path) == {}
+    with pytest.raises(DataError, match=r"neither a Decathlon nor an nnU-Net description"):
+        find_scans(tmp_path / "dataset.json")
     for content in (b"\xff\xfe\x00", b"a\0b.nii\n", b"a" * 5000):
         (tmp_path / "list.txt").write_bytes(content)
         with pytest.raises(DataError, match=r"no such file|cannot be read"):
@@ -195,41 +185,29 @@ def test_label_maps_are_known_as_people_name_them():
 
 
 @pytest.mark.parametrize(
-    ("names", "patients"),
+    ("names", "patients", "classes"),
     [
-        ("B_1/B_1_t1.nii B_1/B_1_seg.nii B_2/B_2_t1ce.nii", "B_1 B_1 B_2"),
-        ("alice/t1.nii alice/FLAIR.nii.gz bob/t2.nii", "alice alice bob"),
-        ("case_0/imaging.nii case_1/imaging.nii", "case_0 case_1"),
-        ("s1/mri/brain.mgz s1/mri/T1.mgz s2/mri/brain.mgz", "s1 s1 s2"),
-        ("T1/p1.nii T2/p1.nii T1/p2.nii", "p1 p1 p2"),
-        ("p1_t1.nii p1_t2.nii p2_flair_slice_3.png", "p1 p1 p2"),
-        ("patient1_frame01.nii patient1_frame12.nii", "patient1 patient1"),
-        ("sub-07_ses-1_T1w.nii x/sub-07_ses-2_bold.nii 00001_004.png", "sub-07 sub-07 00001_004"),
-        ("a/imagesTr/p_01_0000.nii a/imagesTr/p_01_0001.nii a/imagesTs/p_02_0000.nii", "p_01 p_01 p_02"),
-        ("a.nii b.nii a/b.nii", "a b b"),
-        ("site1/001.nii site1/002.nii site2/003.nii", "001 002 003"),
+        ("B_1/B_1_t1.nii B_1/B_1_seg.nii B_2/B_2_t1ce.nii", "B_1 B_1 B_2", None),
+        ("alice/t1.nii alice/FLAIR.nii.gz bob/t2.nii", "alice alice bob", None),
+        ("case_0/imaging.nii case_1/imaging.nii", "case_0 case_1", None),
+        ("s1/mri/brain.mgz s1/mri/T1.mgz s2/mri/brain.mgz", "s1 s1 s2", None),
+        ("T1/p1.nii T2/p1.nii T1/p2.nii p1_t2.nii p2_flair_slice_3.png", "p1 p1 p2 p1 p2", None),
+        ("patient1_frame01.nii patient1_frame12.nii", "patient1 patient1", None),
+        ("sub-07_ses-1_T1w.nii x/sub-07_ses-2_bold.nii 00001_004.png", "sub-07 sub-07 00001_004", None),
+        ("a/imagesTr/p_01_0000.nii a/imagesTr/p_01_0001.nii a/imagesTs/p_02_0000.nii", "p_01 p_01 p_02", None),
+        ("site1/001.nii site1/002.nii site2/003.nii", "001 002 003", None),
+        ("ill/7_1.png ill/7_2.png well/8_1.png well/9_1.png", "7 7 8 9", "iiww"),
+        ("ill/p1/1.png ill/p1/2.png well/p2/1.png well/p3/1.png", "p1 p1 p2 p3", "iiww"),
+        ("g0/g0_1.png g0/g0_2.png g1/g1_1.png", "g0_1 g0_2 g1_1", "001"),
+        ("ill/1.png ill/2.png well/1.png well/2.png", "ill/1 ill/2 well/1 well/2", "iiww"),
+        ("ill/img_1.png well/img_1.png well/img_2.png", "ill/img_1 well/img_1 well/img_2", "iww"),
+        ("a/x.png b/x.png", "a/x.png b/x.png", "ab"),
     ],
 )
-def test_patients_by_names_and_folders(names, patients):
-    found, _ = find_patients([Path("data", name) for name in names.split()])
+def test_patients_by_names_and_folders(names, patients, classes):
+    found, rule = find_patients([Path("data", name) for name in names.split()], classes=classes)
     assert found == patients.split()
-
-
-@pytest.mark.parametrize(
-    ("names", "classes", "patients"),
-    [
-        ("ill/7_1.png ill/7_2.png well/8_1.png well/9_1.png", "iiww", "7 7 8 9"),
-        ("ill/p1/1.png ill/p1/2.png well/p2/1.png well/p3/1.png", "iiww", "p1 p1 p2 p3"),
-        ("g0/g0_1.png g0/g0_2.png g1/g1_1.png", "001", "g0_1 g0_2 g1_1"),
-        ("ill/1.png ill/2.png well/1.png well/2.png", "iiww", "ill/1 ill/2 well/1 well/2"),
-        ("ill/img_1.png well/img_1.png well/img_2.png", "iww", "ill/img_1 well/img_1 well/img_2"),
-        ("a/x.png b/x.png", "ab", "a/x.png b/x.png"),
-    ],
-)
-def test_patients_of_labelled_images(names, classes, patients):
-    found, rule = find_patients([Path(name) for name in names.split()], classes=classes)
-    assert found == patients.split()
-    assert (rule == OWN_PATIENT) == (len(set(found)) == len(found))
+    assert classes is None or (rule == OWN_PATIENT) == (len(set(found)) == len(found))
 
 
 def test_a_pattern_is_looked_for_in_the_name_then_in_the_path():

@@ -54,9 +54,6 @@ def reference(name: str, modality: str | None, axes: int = 3) -> ScanReference:
     return ScanReference(path=Path(name), files=(), format="NIfTI", shape=(9,) * axes, spacing=None, modality=modality)
 
 
-SCAN = reference("scan", None)
-
-
 def ramp(low: float, high: float) -> np.ndarray:
     return np.linspace(low, high, 4096).reshape(16, 16, 16).astype(np.float32)
 
@@ -64,12 +61,10 @@ def ramp(low: float, high: float) -> np.ndarray:
 def test_tags_decide() -> None:
     assert choose_contract([reference("a", "ct"), reference("b", "ct")])[0] == CONTRACTS["ct"]
     assert choose_contract([reference("a", "xray", 2)])[0] == CONTRACTS["xray"]
-    for scans, words in (
-        ([reference("a", "ct"), reference("b", "mri"), reference("c", "ct")], "several modalities: 2 ct, 1 mri"),
-        ([reference("a", "ct"), reference("b", "ct", 2)], "1 volumes and 1 planes in one set"),
-    ):
-        with pytest.raises(DataError, match=words):
-            choose_contract(scans)
+    with pytest.raises(DataError, match="several modalities: 2 ct, 1 mri"):
+        choose_contract([reference("a", "ct"), reference("b", "mri"), reference("c", "ct")])
+    with pytest.raises(DataError, match="1 volumes and 1 planes in one set"):
+        choose_contract([reference("a", "ct"), reference("b", "ct", 2)])
 
 
 @pytest.mark.shared
@@ -109,18 +104,15 @@ def test_values_of_several_kinds_and_none_stop(tmp_path: Path) -> None:
         nib.save(nib.Nifti1Image(ramp(low, high), np.eye(4)), tmp_path / f"{name}.nii")
     with pytest.raises(DataError, match=r"several modalities by their values: 1 ct, 1 mri"):
         choose_contract(find_scans(tmp_path)[0])
-    (tmp_path / "a.nii").write_bytes(b"")
     with pytest.raises(DataError, match=r"none of the scans looked at can be used"):
-        choose_contract([reference(str(tmp_path / "a.nii"), None)])
+        choose_contract([reference("nowhere.nii", None)])
 
 
 def test_what_is_asked_for_is_taken() -> None:
-    contract, why = choose_contract([SCAN], modality="mri", spacing=(1.0, 1.0, 1.0), window=(0.0, 500.0))
+    scans = [reference("scan", None)]
+    contract, why = choose_contract(scans, modality="mri", spacing=(1.0, 1.0, 1.0), window=(0.0, 500.0))
     assert (contract.intensity, contract.window, contract.spacing) == ("window", (0, 500), (1, 1, 1))
-    assert why == "modality: mri (from --modality)"
-    assert choose_contract([SCAN], modality="ct", dims=2)[0].dims == 2
-    assert choose_contract([SCAN], modality="ultrasound")[0].orientation == "RAS"
+    assert (contract.orientation, why) == ("RAS", "modality: mri (from --modality)")
+    assert choose_contract(scans, modality="ct", dims=2)[0].dims == 2
     with pytest.raises(ConfigurationError, match=r"modality: received 'mr'; did you mean mri"):
-        choose_contract([SCAN], modality="mr")
-    with pytest.raises(ConfigurationError, match=r"is not 3 sizes in mm"):
-        choose_contract([SCAN], modality="ct", spacing=(1.0, 1.0))
+        choose_contract(scans, modality="mr")

@@ -244,25 +244,20 @@ def channel_order(given: Sequence[str], wanted: Sequence[str]) -> list[int] | No
     return [names.index(name) for name in asked]
 
 
-def part_of(name: str) -> str | None:
-    """Return the part of a split by one of its usual names, None for an unknown one.
+def part_of(name: str, source: str = "") -> str | None:
+    """Return the part of a split by one of its usual names; None for an unknown one, if no source says it.
+
+    Raises:
+        DataError: The name, which `source` gives, is unknown and not empty.
 
     Example:
         >>> part_of("val")
         'validation'
     """
-    return next((part for part, names in _PARTS.items() if name.strip().lower() in names.split()), None)
-
-
-def require_part(name: str, source: str) -> str | None:
-    """Return the part of a split, None for an empty name.
-
-    Raises:
-        DataError: The name is unknown.
-    """
-    if name.strip() and part_of(name) is None:
-        raise DataError(f"{source}: split {name!r}; {did_you_mean(name, ('training', 'validation', 'test'))}")
-    return part_of(name)
+    part = next((part for part, names in _PARTS.items() if name.strip().lower() in names.split()), None)
+    if source and name.strip() and not part:
+        raise DataError(f"{source}: split {name!r}; {did_you_mean(name, _PARTS)}")
+    return part
 
 
 def class_order(names: Sequence[str]) -> tuple[str, ...]:
@@ -274,10 +269,8 @@ def class_order(names: Sequence[str]) -> tuple[str, ...]:
         >>> class_order(["pneumonia", "normal", "pneumonia"])
         ('normal', 'pneumonia')
     """
-    unique = set(names)
-    if all(name.isdecimal() for name in unique):
-        return tuple(sorted(unique, key=lambda name: (int(name), name)))
-    return tuple(sorted(unique, key=lambda name: (name.lower() not in _NEGATIVE, name)))
+    numbered = all(name.isdecimal() for name in names)
+    return tuple(sorted(set(names), key=lambda name: (int(name) if numbered else name.lower() not in _NEGATIVE, name)))
 
 
 def is_label_map(name: str) -> bool:

@@ -149,7 +149,7 @@ SCHEME = RECIPES["small"].override(steps=300, pretext=scheme("III+IV")).to_dict(
         ),
         ({"recipe": SegmentationConfig(steps=7).to_dict()}, "\nAt most 7 steps; "),
         ({"recipe": {"of another version": 1}}, "\n<details>"),
-        ({"results": {}}, "No result was recorded."),
+        ({"results": {}}, "## Results\n\nNone recorded.\n"),
         ({"results": {"collapsed": True}}, "**This network has collapsed"),
         ({"results": {"note": "good"}}, "| note | good |"),
         ({"data": {}}, "The record says nothing about the training data"),

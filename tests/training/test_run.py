@@ -15,6 +15,7 @@ ASKED = {
     "config": {"seed": 0, "workers": 0, "network": {"widths": [4, 8]}, "data": {"source": ["/scans"], "cache": None}},
     "split": {"training": ["a", "b"]},
     "digests": {"training": ["0a", "0b"]},
+    "init": None,
 }
 
 

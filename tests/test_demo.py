@@ -27,21 +27,15 @@ def test_writes_what_it_names(shown):
         assert nib.load(shown.files[name]).shape == held_out.shape
 
 
-def test_both_arms_have_the_same_budget(shown):
-    folder = shown.files["bundle"].parent
+def test_both_arms_have_the_same_budget_and_the_held_out_patient_is_in_no_training(shown):
+    folder, held_out = shown.files["bundle"].parent, sample_data().cases[1].name
     genesis, scratch = (load_bundle(folder / name).config for name in ("genesis", "scratch"))
     assert genesis.network == scratch.network
     assert {**genesis.provenance.recipe, "from_scratch": True} == scratch.provenance.recipe
     assert (genesis.provenance.init, scratch.provenance.init) == ("pretrained", None)
-
-
-def test_the_held_out_patient_is_in_no_training(shown):
-    folder, held_out = shown.files["bundle"].parent, sample_data().cases[1].name
-    split = json.loads((folder / "pretrained" / "run.json").read_text())["split"]
-    assert not any(held_out in name for name in split["training"])
-    split = json.loads((folder / "genesis" / "run.json").read_text())["split"]
-    assert split["test"] == [held_out]
-    assert held_out not in split["training"]
+    splits = [json.loads((folder / run / "run.json").read_text())["split"] for run in ("pretrained", "genesis")]
+    assert not any(held_out in name for split in splits for name in split["training"])
+    assert splits[1]["test"] == [held_out]
 
 
 def test_refuses_a_folder_with_something_in_it(tmp_path):

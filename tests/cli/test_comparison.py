@@ -31,14 +31,10 @@ def test_prints_the_table_and_goes_on(command, decathlon, tmp_path):
     [
         ([], 2, "expected at least one"),
         (["--init", "scratch", "--dims", "two"], 2, "'two' is not one of"),
-        (["--init", "scratch", "--runs", "0"], 2, "Invalid value"),
         (["--init", "scratch", "--init", "scratch"], 1, "two arms are called ['scratch']"),
-        (["--init", "scratch", "--set-arm", "x:steps=1"], 1, "there is no arm 'x'"),
-        (["--init", "scratch", "--tune", "learning_rate"], 1, "expected key=value,value"),
         (["--init", "scratch", "--set", "lr=1"], 1, "unknown key 'lr'"),
         (["--init", "scratch", "--labels", "few"], 1, "'few'"),
         (["--init", "no-such-model"], 1, "no-such-model"),
-        (["--init", "scratch", "--split", "nowhere.json"], 1, "nowhere.json: "),
         (["--init", "scratch", "--config", "nowhere.json"], 1, "nowhere.json: "),
     ],
 )

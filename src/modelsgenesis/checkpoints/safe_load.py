@@ -24,7 +24,7 @@ from einops import rearrange
 from torch import Tensor
 
 from modelsgenesis.errors import CheckpointError, MissingExtraError
-from modelsgenesis.files import check_plain, check_regular, open_regular, parsing
+from modelsgenesis.files import check_plain, open_regular, parsing
 
 _PICKLE_BYTES, _PICKLE_READS = 16 << 20, 2_000_000
 """A pickle of names and shapes has some hundred kB; each of its instructions is read on its own."""
@@ -277,7 +277,7 @@ def read_keras(path: Path) -> dict[str, Tensor]:
         import h5py
     except ImportError as error:
         raise MissingExtraError("reading a Keras checkpoint", "keras") from error
-    check_regular(path, CheckpointError)
+    open_regular(path, CheckpointError).close()
     with parsing(path, CheckpointError, remedy="truncated or damaged; download it again"), h5py.File(path) as file:
         found, waiting = dict[str, Any](), deque[tuple[str, Any, int]]([("", file, 0)])
         while waiting:

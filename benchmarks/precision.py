@@ -60,7 +60,7 @@ def compare(folder: Path, first: Path, arguments: argparse.Namespace) -> str:
     import numpy as np
 
     import modelsgenesis
-    from modelsgenesis.evaluation import MeasuringOptions, read_table
+    from modelsgenesis.evaluation import read_table
     from modelsgenesis.training.splits import Split
 
     if (first / "predictions.csv").exists():
@@ -78,8 +78,7 @@ def compare(folder: Path, first: Path, arguments: argparse.Namespace) -> str:
     dice = []
     for place in (first, folder):
         with tempfile.TemporaryDirectory() as output:
-            options = MeasuringOptions(bootstrap=1)
-            found = modelsgenesis.evaluate(place, arguments.data, output=output, split=split, options=options)
+            found = modelsgenesis.evaluate(place, arguments.data, output=output, split=split, bootstrap=1)
         dice.append(found.values["dice"])
     different, worst = sum(count for count, _ in shares), max(count / size for count, size in shares)
     return (

@@ -13,11 +13,19 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from modelsgenesis.configs import InputContract
 from modelsgenesis.data import choose_contract, find_scans, prepare, read_volume
-from modelsgenesis.data.cache import quantize
+from modelsgenesis.data.cache import LEVELS
+
+
+def quantize(array: np.ndarray) -> np.ndarray:
+    """As the cache does it."""
+    array *= LEVELS
+    array += 0.5
+    return array.astype(np.uint16)
 
 
 def seconds(work: Callable[[], object]) -> float:

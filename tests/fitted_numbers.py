@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 from modelsgenesis.configs import TrainingConfig
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.reporting import Reporter
+from modelsgenesis.training.distributed import rank
 from modelsgenesis.training.run import Run
 from modelsgenesis.training.trainer import Objective, Trainer
 
@@ -17,10 +18,10 @@ CPU = choose_hardware("cpu", "float32")
 
 
 class Numbers(Dataset):
-    """Rows of numbers; `happen` is called for the item `at`."""
+    """Arrays of numbers that follow from the item; `happen` is called for the item `at`."""
 
-    def __init__(self, at=None, happen=None, size=7):
-        self.at, self.happen, self.size = at, happen, size
+    def __init__(self, at=None, happen=None, size=7, shape=(3,)):
+        self.at, self.happen, self.size, self.shape = at, happen, size, shape
 
     def __len__(self):
         return self.size
@@ -28,11 +29,11 @@ class Numbers(Dataset):
     def __getitem__(self, item):
         if item == self.at:
             self.happen()
-        return torch.randn(3, generator=torch.Generator().manual_seed(item))
+        return torch.randn(self.shape, generator=torch.Generator().manual_seed(item))
 
 
 class Fit(Objective):
-    """Fit a sum; `on_loss` and `on_validate` get the number of the call, `scores` are what it validates as."""
+    """Fit the sum over axis 1; `on_loss` and `on_validate` get the number of the call, `scores` it validates as."""
 
     def __init__(self, dataset=None, on_loss=None, on_validate=None, scores=()):
         self.dataset, self.scores = dataset or Numbers(), list(scores)
@@ -49,21 +50,20 @@ class Fit(Objective):
         self.validations += 1
         if self.on_validate:
             self.on_validate(self.validations)
-        value = self.scores.pop(0) if self.scores else sum(p.sum().item() for p in network.parameters())
-        return {"value": value}
+        return {"value": self.scores.pop(0) if self.scores else sum(p.sum().item() for p in network.parameters())}
 
     def score(self, metrics):
         return metrics["value"]
 
 
-def make(folder, objective=None, *, resume=False, reporter=None, on_best=None, **changes):
-    """Return a trainer of nine steps in a folder."""
+def make(folder, objective=None, *, network=None, resume=False, reporter=None, on_best=None, **changes):
+    """Return a trainer of nine steps in a folder; `network` makes another than the small one of numbers."""
     settings = {"steps": 9, "batch_size": 2, "validate_every": 4, "warmup_steps": 2, "workers": 0, **changes}
     config = TrainingConfig(**settings)
     run = Run.open(folder, {"config": config.to_dict()}, resume=resume)
-    torch.manual_seed(0)
+    torch.manual_seed(rank())  # what rank 0 starts from is what counts
     trainer = Trainer(
-        network=nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1)),
+        network=network() if network else nn.Sequential(nn.Linear(3, 8), nn.Dropout(0.5), nn.Linear(8, 1)),
         objective=objective or Fit(),
         config=config,
         run=run,

@@ -88,6 +88,12 @@ def run(tmp_path):
 
 
 @pytest.fixture
+def second(tmp_path):
+    """Another run of the same network."""
+    return write_run(tmp_path / "second", seed=1)
+
+
+@pytest.fixture
 def tiny_on_hub(hub, run):
     """A bundle on the Hub."""
     hub.add(TINY, bundle_files(run))

@@ -69,46 +69,29 @@ def check(words, *, whole=True):
         if not whole and type(error).__name__ == "MissingParameter":
             return
         raise
-    check_options(name, options)
-
-
-def check_options(name, options):
-    """Check what only the configurations know."""
-    settings = options.get("settings") or []
+    settings, names = options.get("settings") or [], [options.get(key) for key in ("init", "name", "model")]
     if name == "pretrain":
-        pretraining_recipe(
-            options["recipe"] or "small", scheme=options["scheme"], steps=options["steps"], settings=settings
-        )
+        recipe, scheme, steps = options["recipe"] or "small", options["scheme"], options["steps"]
+        pretraining_recipe(recipe, scheme=scheme, steps=steps, settings=settings)
     if name in ("finetune", "compare"):
         task = options.get("task")
         for config in [TASKS[task]] if task else TASKS.values():
             apply_settings(config(), settings)
     if name == "compare":
-        check_comparison(options)
-    for key in ("init", "name", "model"):
-        check_name(options.get(key) or "")
+        names += check_comparison(options)
+    for one in names:
+        if (one or "").startswith("genesis-"):
+            hub.find_card(one)
 
 
 def check_comparison(options):
-    """Check arms, label counts and what is tuned."""
-    described = modelsgenesis.describe_comparison(
-        options["inits"],
-        arm_settings=options["arm_settings"] or [],
-        labels=options["labels"].split(","),
-        runs=options["runs"],
-        tune=options["tune"] or [],
-        tuning_runs=options["tuning_runs"],
-    )
-    for arm in described.arms:
-        check_name(arm.init)
+    """Check arms, label counts and what is tuned; return the initial weights."""
+    optional = {key: options[key] or [] for key in ("arm_settings", "tune")}
+    given = {"labels": options["labels"].split(","), "runs": options["runs"], "tuning_runs": options["tuning_runs"]}
+    described = modelsgenesis.describe_comparison(options["inits"], **optional, **given)
     for labels in described.labels:
         SegmentationConfig(labelled_patients=None if labels == "all" else labels)
-
-
-def check_name(name):
-    """Refuse what looks like a name of the registry and is none."""
-    if name.startswith("genesis-"):
-        hub.find_card(name)
+    return [arm.init for arm in described.arms]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -123,19 +106,12 @@ def test_the_commands_of_a_document_are_taken(document):
 
 def test_commands_are_found():
     text = (
-        "modelsgenesis is a name.\n`modelsgenesis verify NAME` and `modelsgenesis cache --prune`.\n"
+        "modelsgenesis is a name.\n`modelsgenesis verify NAME`\n"
         "```bash\nX=1 modelsgenesis scan DIR  # what is there\nls && .venv/bin/modelsgenesis demo | tail\n"
-        "torchrun --nproc-per-node 2 -m modelsgenesis pretrain DIR \\\n    --set steps=5\n"
-        "modelsgenesis.from_pretrained()\n```\n\n    modelsgenesis push RUN\n"
+        "torchrun --nproc-per-node 2 -m modelsgenesis push RUN \\\n  --private\nmodelsgenesis.load()\n```\n"
     )
-    assert list(commands_in(text)) == [
-        (["scan", "DIR"], True),
-        (["demo"], True),
-        (["pretrain", "DIR", "--set", "steps=5"], True),
-        (["push", "RUN"], True),
-        (["verify", "NAME"], False),
-        (["cache", "--prune"], False),
-    ]
+    whole = [["scan", "DIR"], ["demo"], ["push", "RUN", "--private"]]
+    assert list(commands_in(text)) == [*((words, True) for words in whole), (["verify", "NAME"], False)]
     found = {path: len(list(commands_in(path.read_text()))) for path in DOCUMENTS}
     assert found[ROOT / "README.md"] > 5
     assert all(found[path] >= 2 for path in (ROOT / "docs" / "recipes").glob("???.md"))
@@ -144,15 +120,15 @@ def test_commands_are_found():
 @pytest.mark.parametrize(
     "line",
     [
-        "pretrian DIR",
-        "push",
-        "pretrain DIR --recipes small",
-        "pretrain DIR --steps many",
-        "pretrain DIR --scheme VI",
-        "pretrain DIR --set learning_rat=1e-3",
-        "finetune DIR --task seg --set hidden=64",
-        "finetune DIR --init genesis-chest-ct-4d",
-        "compare DIR --init scratch --labels 0",
+        *(
+            "pretrian DIR",
+            "push",
+            "pretrain DIR --recipes small",
+            "pretrain DIR --steps many",
+            "pretrain DIR --scheme VI",
+        ),
+        *("pretrain DIR --set learning_rat=1e-3", "finetune DIR --task seg --set hidden=64"),
+        *("finetune DIR --init genesis-chest-ct-4d", "compare DIR --init scratch --labels 0"),
         "compare DIR --init scratch --init genesis-chest-ct-4d",
     ],
 )
@@ -162,6 +138,6 @@ def test_a_wrong_command_is_refused(line):
 
 
 def test_the_python_of_the_recipes_is_python():
-    for path in [*(ROOT / "docs").rglob("*.md")]:
+    for path in (ROOT / "docs").rglob("*.md"):
         for indent, code in re.findall(r"^( *)```python\n(.*?)^ *```", path.read_text(), re.DOTALL | re.MULTILINE):
             compile(re.sub(rf"^{indent}", "", code, flags=re.MULTILINE), path.name, "exec")

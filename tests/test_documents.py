@@ -14,9 +14,7 @@ README = (ROOT / "README.md").read_text()
 def test_the_readme_marks_two_commands_of_one_line_each():
     commands = dict(re.findall(r"<!-- command: (run|test) -->\s*```[a-z]*\n(.+?)\n```", README, re.DOTALL))
     assert set(commands) == {"run", "test"}
-    for command in commands.values():
-        assert "\n" not in command
-        assert "python3 -m venv" in command
+    assert all("python3 -m venv" in command and "\n" not in command for command in commands.values())
 
 
 def test_the_version_is_in_the_changelog_and_the_citation():
@@ -29,12 +27,10 @@ def test_the_readme_names_every_model_of_the_registry():
         assert f"`{card.name}`" in README
 
 
-def test_licence_patent_and_purpose_are_said():
+@pytest.mark.parametrize("said", ["US patent 11,922,628 B2", "not affiliated with", "not a medical device"])
+def test_licence_patent_and_purpose_are_said(said):
     for text in (README, (ROOT / "NOTICE").read_text()):
-        flat = " ".join(text.split())
-        assert "US patent 11,922,628 B2" in flat
-        assert "not affiliated with" in flat
-        assert "not a medical device" in flat
+        assert said in " ".join(text.split())
 
 
 def test_the_links_of_the_documents_lead_somewhere():
@@ -50,15 +46,13 @@ def test_the_architecture_names_modules_that_there_are():
         assert (ROOT / "src" / "modelsgenesis" / name).is_file(), name
 
 
-@pytest.mark.parametrize(
-    "path", sorted([*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tools").glob("*.py")]), ids=lambda path: path.name
-)
-def test_scripts_import_what_there_is(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("modelsgenesis"):
-            for name in node.names:
+def test_scripts_import_what_there_is():
+    for path in [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tools").glob("*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("modelsgenesis"):
                 where = importlib.import_module(node.module)
-                assert hasattr(where, name.name) or importlib.import_module(f"{node.module}.{name.name}")
+                for name in (one.name for one in node.names):
+                    assert hasattr(where, name) or importlib.import_module(f"{node.module}.{name}"), path
 
 
 def test_every_page_is_in_an_index():

@@ -1,6 +1,8 @@
 """A pretrained model, one fine-tuned from it for a moment, and an untrained one: each made once for all tests."""
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import modelsgenesis
 from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig, SegmentationConfig
@@ -62,3 +64,17 @@ def model(tmp_path_factory):
 def scans(decathlon):
     """The scans of the tiny data set."""
     return sorted((decathlon / "imagesTr").iterdir())
+
+
+@pytest.fixture(scope="session")
+def class_folders(tmp_path_factory):
+    """Two classes of small pictures, two of each patient: pale and dark."""
+    folder = tmp_path_factory.mktemp("pictures")
+    random = np.random.default_rng(0)
+    for label, brightness in (("dark", 40), ("pale", 180)):
+        (folder / label).mkdir()
+        for index in range(16):
+            pixels = random.integers(0, 40, (20, 24)).astype(np.uint8) + np.uint8(10)
+            pixels[5:15, 5:15] = brightness
+            Image.fromarray(pixels).save(folder / label / f"{label}{index // 2:02d}_{index % 2:03d}.png")
+    return folder

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from modelsgenesis.configs import GenesisUNetConfig, PredictionConfig, PretrainingConfig, SegmentationConfig
 from modelsgenesis.data.cases import sample_data, sample_folder
@@ -79,55 +80,37 @@ def demonstrate(output: str | Path, *, device: str = "auto", reporter: Reporter 
         TrainingError: The output folder is not empty.
         Interrupted: A signal came.
     """
-    output = Path(output)
+    output, reporter = Path(output), reporter or Reporter()
     Run.check(output)
     try:
-        return _demonstrate(output, device, reporter or Reporter())
+        return _demonstrate(output, device, reporter)
     except Interrupted as signal:
-        raise Interrupted(
-            signal.signum,
-            f"interrupted; a demonstration starts from the beginning: delete {output} or choose another --output",
-        ) from None
+        told = f"interrupted; a demonstration starts from the beginning: delete {output} or choose another --output"
+        raise Interrupted(signal.signum, told) from None
 
 
 def _demonstrate(output: Path, device: str, reporter: Reporter) -> Demonstration:
     data = sample_data()
-    held_out = next(case for case in data.cases if case.part == "test")
-    scans = sorted((sample_folder() / "images").iterdir())
+    held_out = next(case.images[0].path for case in data.cases if case.part == "test")
+    common: dict[str, Any] = {"device": device, "reporter": reporter}
     reporter.note("pretraining on two patients without labels")
     pretrained = pretrain(
-        [scan for scan in scans if scan != held_out.images[0].path],
+        [scan for scan in sorted((sample_folder() / "images").iterdir()) if scan != held_out],
         output / "pretrained",
         config=PRETRAINING,
         modality="ct",
-        validation_source=held_out.images[0].path,
+        validation_source=held_out,
         cache=output / "cache",
-        device=device,
-        reporter=reporter,
+        **common,
     )
     files = {"bundle": pretrained, "card": pretrained / "README.md"}
-    restorations = pretrained / "figures" / "restorations.png"
-    if restorations.exists():
-        files["original, deformed and restored slices"] = restorations
+    files["original, deformed and restored slices"] = pretrained / "figures" / "restorations.png"
     measured: dict[str, dict[str, float]] = {}
     for name in ("genesis", "scratch"):
         reporter.note(f"fine-tuning on one labelled patient: {name}")
-        run, metrics = finetune(
-            data,
-            output / name,
-            init=pretrained,
-            from_scratch=name == "scratch",
-            config=FINETUNING,
-            device=device,
-            reporter=reporter,
-        )
+        options = {"init": pretrained, "from_scratch": name == "scratch", "config": FINETUNING, **common}
+        run, metrics = finetune(data, output / name, **options)
         measured[name] = {metric: value for metric, value in metrics.items() if metric.startswith("dice")}
-        prediction = predict(
-            run,
-            held_out.images[0].path,
-            output=output / f"{name}_prediction.nii.gz",
-            config=PredictionConfig(overlap=FINETUNING.overlap),
-            device=device,
-        )
-        files[f"prediction, {name}"] = prediction.path
+        config, path = PredictionConfig(overlap=FINETUNING.overlap), output / f"{name}_prediction.nii.gz"
+        files[f"prediction, {name}"] = predict(run, held_out, output=path, config=config, device=device).path
     return Demonstration(read_results(pretrained), measured["genesis"], measured["scratch"], files)

@@ -13,7 +13,7 @@ from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.data import SkippedScan, file_stem
 from modelsgenesis.data.cases import LabelledCase, LabelledData, label_indices, read_mask
 from modelsgenesis.data.labelled import read_labelled
-from modelsgenesis.errors import DataError, ScanError
+from modelsgenesis.errors import DataError, ScanError, require
 from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
 from modelsgenesis.inference.cases import as_unicode, check_outputs, match_channels, output_name
 from modelsgenesis.inference.ensemble import each_case, measure_case, measure_cases
@@ -48,21 +48,6 @@ class Evaluation:
         return flat(self.summary)
 
 
-@dataclass(frozen=True, kw_only=True)
-class MeasuringOptions:
-    """How figures are summarized.
-
-    Attributes:
-        bootstrap: Resamples of the patients for the intervals.
-        seed: Random seed of them.
-        specificity: Of a classification, at which the sensitivity is given.
-    """
-
-    bootstrap: int = 1000
-    seed: int = 0
-    specificity: float = 0.9
-
-
 def evaluate(
     model: Models,
     data: str | Path | LabelledData,
@@ -70,7 +55,9 @@ def evaluate(
     output: str | Path = "evaluation",
     split: str | Path | Split | None = None,
     config: PredictionConfig | None = None,
-    options: MeasuringOptions | None = None,
+    bootstrap: int = 1000,
+    seed: int = 0,
+    specificity: float = 0.9,
     device: str = "auto",
     strict: bool = False,
     token: str | None = None,
@@ -85,7 +72,9 @@ def evaluate(
         output: Folder of `results.json` and `cases.csv`.
         split: A split, or its file: its test cases are measured; by default all.
         config: Overlap, flips, where windows are put together.
-        options: Bootstrap and specificity.
+        bootstrap: Resamples of the patients for the intervals.
+        seed: Random seed of them.
+        specificity: Of a classification, at which the sensitivity is given.
         device: `"auto"`, `"cpu"`, `"cuda"` …
         strict: A bad case ends the run instead of being skipped.
         token: Hub token.
@@ -103,11 +92,14 @@ def evaluate(
         found = modelsgenesis.evaluate("runs/hippocampus", "Task04_Hippocampus", split="runs/hippocampus/split.json")
         found.summary["dice"]  # {'value': 0.88, 'low': 0.87, 'high': 0.89}
     """
-    reporter, options, folder = reporter or Reporter(), options or MeasuringOptions(), Path(output)
-    saved = saved_predictions(model)
-    _check_folder(folder, [one for one in (saved, split) if isinstance(one, Path)])
+    reporter, folder, saved = reporter or Reporter(), Path(output), saved_predictions(model)
+    results, table = folder / RESULTS_NAME, folder / CASES_NAME
+    check_outputs((results, table), folder, [one for one in (saved, split) if isinstance(one, Path)])
+    existing = read_json(results, DataError) if results.exists() else {}
+    if (results.exists() or table.exists()) and "metrics" not in existing:  # such as of the run that is measured
+        raise DataError(f"{results}: is there already, and not an evaluation; choose another output folder")
     data = data if isinstance(data, LabelledData) else read_labelled(data)
-    cases, part = _cases(data, split)
+    cases = data.cases if split is None else _test_cases(data, split if isinstance(split, Split) else read_split(split))
     if saved is not None:
         rows, skipped = measure_saved(saved, cases, data, strict=strict, reporter=reporter)
         about = {"predictions": public_name(saved)}
@@ -120,37 +112,22 @@ def evaluate(
         about = describe(model, ensemble)
     if not rows:
         raise DataError(f"{data.name}: none of {len(cases)} cases could be measured; the first: {skipped[0].reason}")
-    kind: dict[str, Any] = {"task": data.task, "multilabel": data.multilabel, "specificity": options.specificity}
-    summary = summarize_rows(rows, data.labels, **kind, resamples=options.bootstrap, seed=options.seed)
-    content = {"task": data.task, "data": data.name, **about, "part": part, "labels": list(data.labels)}
-    content |= {"patients": len({row["patient"] for row in rows}), "cases": len(rows), "refused": len(skipped)}
-    content |= {"bootstrap": options.bootstrap, "seed": options.seed}
-    content |= {"specificity": options.specificity} if data.task == "classification" else {}
-    write_csv(folder / CASES_NAME, rows, DataError)
-    write_json(folder / RESULTS_NAME, {**content, "metrics": summary}, DataError)
+    options: dict[str, Any] = {"specificity": specificity} if data.task == "classification" else {}
+    kind: dict[str, Any] = {"task": data.task, "multilabel": data.multilabel, **options}
+    summary = summarize_rows(rows, data.labels, **kind, resamples=bootstrap, seed=seed)
+    content = {"task": data.task, "data": data.name, **about, "part": "test" if split else "all"}
+    content |= {"labels": list(data.labels), "patients": len({row["patient"] for row in rows}), "cases": len(rows)}
+    content |= {"refused": len(skipped), "bootstrap": bootstrap, "seed": seed, **options, "metrics": summary}
+    write_csv(table, rows, DataError)
+    write_json(results, content, DataError)
     return Evaluation(folder=folder, summary=summary, rows=tuple(rows), skipped=tuple(skipped))
 
 
-def _check_folder(folder: Path, inputs: Sequence[Path]) -> None:
-    """Refuse a folder that cannot be written, or where a file of something else would be replaced."""
-    results, cases = folder / RESULTS_NAME, folder / CASES_NAME
-    check_outputs((results, cases), folder, inputs)
-    content = read_json(results, DataError) if results.exists() else {}
-    if (results.exists() or cases.exists()) and "metrics" not in content:  # such as of the run that is measured
-        raise DataError(f"{results}: is there already, and not an evaluation; choose another output folder")
-
-
-def _cases(data: LabelledData, split: str | Path | Split | None) -> tuple[list[LabelledCase], str]:
-    """Return the cases to measure, and what they are called."""
-    if split is None:
-        return list(data.cases), "all"
-    test = set((split if isinstance(split, Split) else read_split(split)).test)
-    unknown = sorted(test - {case.name for case in data.cases})
-    if unknown:
-        raise DataError(f"the split names {unknown[0]!r}, which is not in {data.name}")
-    if not test:
-        raise DataError("the split has no test cases; expected some to measure")
-    return [case for case in data.cases if case.name in test], "test"
+def _test_cases(data: LabelledData, split: Split) -> list[LabelledCase]:
+    unknown = sorted(set(split.test) - {case.name for case in data.cases})
+    require(not unknown, DataError, f"the split names {unknown[:1]}, which is not in {data.name}")
+    require(split.test, DataError, "the split has no test cases; expected some to measure")
+    return [case for case in data.cases if case.name in set(split.test)]
 
 
 def _warn_of_training(model: Models, cases: Sequence[LabelledCase], reporter: Reporter) -> None:
@@ -195,15 +172,18 @@ def measure_saved(
         DataError: The predictions cannot be read.
         ScanError: A case cannot be used and `strict` is set.
     """
-    classifies = data.task == "classification"
-    table = read_table(path, data.labels) if classifies else {}
-    files = {} if classifies else _label_maps(path)
+    table = read_table(path, data.labels) if data.task == "classification" else {}
+    files: dict[str, list[Path]] = defaultdict(list)
+    for file in sorted(path.rglob("*.nii*")) if data.task == "segmentation" else ():
+        files[file_stem(file).removesuffix("_seg")].append(file)
 
-    def measure(case: LabelledCase) -> Row:
-        if classifies:
-            if as_unicode(case.name) not in table:
-                raise ScanError(f"no row for it in {path}")
-            return measure_case(case, data, table[as_unicode(case.name)])
+    def classified(case: LabelledCase) -> Row:
+        soft = table.get(as_unicode(case.name))
+        if soft is None:
+            raise ScanError(f"no row for it in {path}")
+        return measure_case(case, data, soft)
+
+    def segmented(case: LabelledCase) -> Row:
         name = output_name(case.name).name
         found = files.get(name, [])
         if len(found) != 1:
@@ -212,20 +192,9 @@ def measure_saved(
         volume = read_mask(found[0])
         return measure_case(case, data, _class_indices(volume.array, found[0], data), volume)
 
+    measure = classified if data.task == "classification" else segmented
     named = [(case.name, case) for case in cases]
     return each_case(named, measure, title="evaluating", strict=strict, reporter=reporter)
-
-
-def _label_maps(folder: Path) -> dict[str, list[Path]]:
-    """Return the label maps of a folder by their names, `_seg` left out."""
-    if not folder.is_dir():
-        raise DataError(f"{folder}: expected a folder of label maps")
-    files: dict[str, list[Path]] = defaultdict(list)
-    for path in sorted(folder.rglob("*.nii*")):
-        stem = file_stem(path)
-        if not stem.endswith("_probabilities"):
-            files[stem.removesuffix("_seg")].append(path)
-    return files
 
 
 def _class_indices(values: np.ndarray, path: Path, data: LabelledData) -> np.ndarray:

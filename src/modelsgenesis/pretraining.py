@@ -12,7 +12,7 @@ from torch import nn
 
 from modelsgenesis._version import __version__
 from modelsgenesis.configs import RECIPES, BundleConfig, Config, InputContract, PretrainingConfig, Provenance
-from modelsgenesis.data import PatchDataset, VolumeCache, split_by_group, split_by_size
+from modelsgenesis.data import PatchDataset, VolumeCache, hold_out, split_by_size
 from modelsgenesis.errors import ConfigurationError, DataError, TrainingError, require
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.models import announce, load, public_name
@@ -252,7 +252,7 @@ class Pretraining:
             DataError: No scan holds a patch, or none is left to train or to validate on.
         """
         config, note = self.record.config, self.reporter.note
-        fitting, skipped = split_by_size(cache, config.patch_size, axis=config.slice_axis)
+        fitting, skipped = split_by_size(cache, config.patch_size)
         planning.report_skipped(skipped, self.strict, self.reporter)
         if skipped:
             divisor = np.array(network.size_divisor)
@@ -264,9 +264,8 @@ class Pretraining:
                 raise DataError(f"no scan holds a patch of {config.patch_size}: {remedy}")
             note(f"{len(skipped)} scans are too small: {remedy}")
         entries = [cache.entry(index) for index in fitting]
-        if not held_out and config.validation_fraction and len({entry.group for entry in entries}) > 1:
-            _, validated = split_by_group(entries, config.validation_fraction, config.seed)
-            held_out = {entries[index].group for index in validated}
+        if not held_out and config.validation_fraction:
+            held_out = hold_out([entry.group for entry in entries], config.validation_fraction, config.seed)
         training, validation = (
             [index for index, entry in zip(fitting, entries, strict=True) if (entry.group in held_out) is side]
             for side in (False, True)
@@ -280,8 +279,11 @@ class Pretraining:
         note(f"{len(training)} scans to train on, {len(validation)} to validate on")
         if len(training) < distributed.world_size():
             note("there are fewer scans than processes: they share the scans, and each draws its own patches")
-        options: dict[str, Any] = {"patch_size": config.patch_size, "per_scan": config.samples_per_scan}
-        options |= {"rule": config.rule, "axis": config.slice_axis}
+        options: dict[str, Any] = {
+            "patch_size": config.patch_size,
+            "per_scan": config.samples_per_scan,
+            "rule": config.rule,
+        }
         # Two seeds, since with one patient both draw from the same scans, and must draw at other places.
         patches = PatchDataset(cache, training, seed=config.seed, **options)
         return patches, PatchDataset(cache, validation, seed=config.seed + _VALIDATION_SEED, **options)
@@ -308,7 +310,7 @@ class Pretraining:
                 f"a batch of {config.batch_size} is more than the {len(training)} patches of an epoch: scans recur in "
                 "a batch, at other places"
             )
-        listed = {"training": list(training.entries()), "validation": list(validation.entries())}
+        listed = {"training": training.entries(), "validation": validation.entries()}
         self.record = self.record.override(
             input=training.cache.contract,
             split={part: [entry.name for entry in entries] for part, entries in listed.items()},

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from modelsgenesis.checkpoints import read_config
-from modelsgenesis.configs import RECIPES, PretrainingConfig, pretraining_recipe
+from modelsgenesis.configs import PretrainingConfig, pretraining_recipe
 
 
 def test_the_loss_is_printed_beside_its_baselines_or_in_json(command, ct_folder, tmp_path, tiny_pretraining):
@@ -19,13 +19,6 @@ def test_the_loss_is_printed_beside_its_baselines_or_in_json(command, ct_folder,
     result = command(*asked, "-o", tmp_path / "other", "--json", "--quiet")
     assert set(result.json()["results"]) >= {"restoration_loss", "identity_loss", "mean_image_loss", "step"}
     assert result.err == ""
-
-
-def test_the_help_names_every_recipe_with_its_budget(command):
-    shown = command("pretrain", "--help").out
-    for name, config in RECIPES.items():
-        assert name in shown
-        assert f"{config.steps or config.epochs:,}" in shown
 
 
 def test_the_configuration_that_would_run_is_shown_and_read_back(command, tmp_path, monkeypatch):
@@ -57,22 +50,14 @@ def test_the_configuration_that_would_run_is_shown_and_read_back(command, tmp_pa
     ("arguments", "status", "message"),
     [
         (["pretrain", "{tmp}/nowhere"], 1, "nowhere: "),
-        (["pretrain", "{tmp}"], 1, "no usable scan"),
-        (["pretrain", "{ct}", "--recipe", "smal"], 1, "recipe: received 'smal'; did you mean small"),
         (["pretrain", "{ct}", "--scheme", "III+V"], 1, r"did you mean III\+IV or III"),
-        (["pretrain", "{ct}", "--leave-out", "{tmp}/no.json"], 1, "no.json: "),
-        (["pretrain", "{ct}", "-o", "{ct}/patient0.nii.gz/run"], 1, "patient0.nii.gz: is a file"),
         (["pretrain", "{ct}", "--set", "lr=1"], 1, "unknown key 'lr'"),
         (["pretrain", "{ct}", "--spacing", "1,x"], 2, "expected numbers separated by commas"),
-        (["pretrain", "{ct}", "--steps", "0"], 2, "Invalid value"),
         (["pretrain", "{ct}", "--window", "1,2,3"], 1, "window: received"),
         (["pretrain", "{ct}", "--patch-size", "64"], 1, "patch_size: received 64, expected values such as 64,64,32"),
         (["pretrain", "{ct}", "--batch-size", "many"], 1, "batch_size: received 'many', expected int"),
-        (["pretrain", "{ct}", "--modality", "pet"], 1, "modality: received 'pet'"),
         (["pretrain", "{ct}", "--device", "abacus"], 1, "device: received 'abacus'"),
         (["pretrain", "{ct}", "--init", "genesis-chest-ct"], 1, "did you mean genesis-chest-ct-3d"),
-        (["pretrain", "{ct}", "-o", "{ct}"], 1, "is not empty"),
-        (["pretrain", "{ct}", "--resume"], 1, "no run"),
         (["pretrain"], 2, "missing: the scans"),
         (["pretrain", "--config", "{tmp}/no.json"], 1, "no.json: there is no such file"),
         (["pretrain", "--config", "c.json", "--recipe", "2019"], 2, "received --recipe too"),
@@ -112,7 +97,6 @@ def test_going_on_needs_only_the_run(command, ct_folder, tmp_path, tiny_pretrain
     assert other.status == 1
     assert "seed was 0, now 1; steps was 2, now 3" in other.err
     assert command(*asked, "--resume").status == 0
-    assert json.loads((tmp_path / "run" / "run.json").read_text())["finished"]
 
 
 def test_sizes_are_given_or_worked_out(command, ct_folder, tmp_path, tiny_pretraining):

@@ -82,12 +82,16 @@ def test_a_terminal_shows_a_bar_with_rows_and_notes_above_it(monkeypatch):
     display.step(2, 0.02, 12.5, 0.03)
     display.end()
     display.end()
+    shown = terminal.getvalue()
+    assert "step 1: restoration loss 0.0150 = 0.50× mean image, 0.19× identity" in shown
     for words in (
-        *("training [/]", "2/20", "0.0200", "mean image 0.0300, identity 0.0800"),
-        "step 1: restoration loss 0.0150 = 0.50× mean image, 0.19× identity",
-        *("12.5 samples/s, 3% waiting for data", r"a [/name] with \x1b[2J"),
+        "training [/]",
+        "2/20",
+        "mean image 0.0300, identity 0.0800",
+        "3% waiting",
+        r"a [/name] with \x1b[2J",
     ):
-        assert words in terminal.getvalue(), terminal.getvalue()
+        assert words in shown, shown
 
 
 def test_an_error_stops_the_bar_first(monkeypatch):

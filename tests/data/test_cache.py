@@ -3,7 +3,6 @@
 import gzip
 import os
 import pickle
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 
 from modelsgenesis.configs import CONTRACTS, InputContract
 from modelsgenesis.data import CacheEntry, SkippedScan, VolumeCache, cache, find_scans, prepare, read_volume
-from modelsgenesis.data.cache import LEVELS, volume_path, write_set
+from modelsgenesis.data.cache import LEVELS, VOLUME, write_set
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError
 
 CT = CONTRACTS["ct"]
@@ -41,7 +40,7 @@ def build(scans: Path, tmp_path: Path) -> Build:
 
 
 def keys(store: VolumeCache) -> list[str]:
-    return [entry.key for entry in store.entries()]
+    return [store.entry(index).key for index in range(len(store))]
 
 
 def test_volumes_are_within_half_a_level_of_what_was_prepared(scans: Path, build: Build) -> None:
@@ -129,20 +128,11 @@ def test_one_bad_scan_is_skipped_and_strict_raises(scans: Path, build: Build) ->
         build()
 
 
-def test_opens_by_name_and_pickles(build: Build, tmp_path: Path) -> None:
-    built, _ = build()
-    opened = pickle.loads(pickle.dumps(VolumeCache(tmp_path / "cache", built.name)))
-    assert (opened.contract, len(opened)) == (CT, 3)
-    np.testing.assert_array_equal(opened[2], built[2])
-    with pytest.raises(IndexError, match=r"volume 3 of 3"):
-        opened[3]
-
-
 def test_what_cannot_be_opened_or_built_says_so(scans: Path, build: Build, tmp_path: Path) -> None:
     store, _ = build()
     with pytest.raises(DataError, match="0123"):
         VolumeCache(tmp_path / "cache", "0123")
-    path = volume_path(store.folder, store.entry(1).key)
+    path = store.folder / VOLUME.format(store.entry(1).key)
     for content in (b"no array", b"", np.zeros(3).tobytes()):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"as a prepared volume: .*; the same command prepares it again"):
@@ -157,15 +147,11 @@ def test_what_cannot_be_opened_or_built_says_so(scans: Path, build: Build, tmp_p
         VolumeCache.build(find_scans(scans)[0], CT, tmp_path / "file" / "cache")
 
 
-def test_a_cache_of_100_000_volumes_opens_at_once(tmp_path: Path) -> None:
+def test_a_set_is_read_line_by_line_and_goes_to_workers_by_its_name(tmp_path: Path) -> None:
     common = {"spacing": (0.7, 0.7, 1.0), "bounds": (-1000.0, 1000.0)}
-    entries = [
-        CacheEntry(key=f"{n:040x}", name=f"/scans/{n}.nii.gz", group=str(n), shape=(512, 512, n % 300 + 1), **common)
-        for n in range(100_000)
-    ]
+    entries = [CacheEntry(key=f"{n:040x}", name=f"/{n}.nii", group="", shape=(9, 9, n), **common) for n in range(1000)]
     name = write_set(tmp_path, entries, CT)
-    start = time.perf_counter()
+    listed = tmp_path / "sets" / name / "entries.jsonl"
+    listed.write_bytes(listed.read_bytes().replace(b"/0.nii", b'"'))  # what is damaged there is not looked at
     store = VolumeCache(tmp_path, name)
-    assert time.perf_counter() - start < 2
-    assert (len(store), store.entry(99_999)) == (100_000, entries[-1])
-    assert len(pickle.dumps(store)) < 1000
+    assert (len(store), store.entry(999), len(pickle.dumps(store)) < 1000) == (1000, entries[-1], True)

@@ -1,11 +1,9 @@
 """DICOM as hospitals export it: series by content, in any order and folder; each defect by its name."""
 
 import io
-import os
 import re
 import struct
 import sys
-import time
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -153,10 +151,10 @@ def test_gantry_tilt_stays_in_the_affine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("extra", "thickness"),
-    [(((dcm.THICKNESS, "DS", 5.0),), 5.0), (((dcm.THICKNESS, "DS", ""), (0x00180088, "DS", 4.0)), 4.0), ((), 1.0)],
+    ("tags", "thickness"), [({dcm.THICKNESS: 5.0}, 5), ({dcm.THICKNESS: "", 0x00180088: 4.0}, 4), ({}, 1)]
 )
-def test_a_single_slice_has_its_thickness(tmp_path: Path, extra: tuple, thickness: float) -> None:
+def test_a_single_slice_has_its_thickness(tmp_path: Path, tags: dict, thickness: float) -> None:
+    extra = tuple((tag, "DS", value) for tag, value in tags.items())
     scan = find_one(write_dicom(tmp_path / "one.dcm", STORED[0], extra=extra))
     assert (scan.shape, scan.spacing) == ((10, 8, 1), (0.75, 0.5, thickness))
     assert ("without a thickness" in "".join(scan.notes)) == (thickness == 1)
@@ -236,9 +234,8 @@ def test_frames_of_ultrasound_are_images(tmp_path: Path, compressed: bool) -> No
     for frame, scan in zip(frames, scans, strict=True):
         assert (scan.shape, scan.notes) == ((16, 8), ("colour made grey",))
         assert np.abs(read_volume(scan).array - frame @ np.array([0.299, 0.587, 0.114])).max() <= 2
-    for index, words in ((None, "holds 5 .*index"), (5, "5 was asked for")):
-        with pytest.raises(ScanError, match=words):
-            read_volume(path, index)
+    with pytest.raises(ScanError, match=r"5 was asked for"):
+        read_volume(path, 5)
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -258,8 +255,7 @@ def test_monochrome1_inverts_pictures_and_no_volumes(
 
 
 def test_bits_above_those_in_use_are_no_part_of_a_value(tmp_path: Path) -> None:
-    """Overlays were kept there."""
-    pixels = np.array([[0x1123, 0xF005], [0x8FFF, 0x2007]], np.uint16)
+    pixels = np.array([[0x1123, 0xF005], [0x8FFF, 0x2007]], np.uint16)  # overlays were kept there
     path = write_dicom(tmp_path / "x", pixels, extra=((0x00280101, "US", 12), (0x00280102, "US", 11)))
     np.testing.assert_array_equal(read_volume(path).array[..., 0].T, pixels & 0xFFF)
 
@@ -296,22 +292,17 @@ LARGE = tuple((side, "US", 60000) for side in (0x00280010, 0x00280011))
     ("tags", "words"),
     [
         ({"pixels": None}, "holds no pixels"),
-        ({"position": None}, "no position, orientation or pixel spacing"),
         *(({"position": (0.0, 0.0, float(value))}, "no position") for value in ("nan", "inf", "1e300")),
         *(({"extra": ((tag, "DS", ""),)}, "no position") for tag in (dcm.POSITION, dcm.ORIENTATION, dcm.SPACING)),
         *(({"spacing": (value, 1.0)}, "pixel spacing") for value in (0.0, -1.0, 1e-320)),
         *(({"orientation": one}, "perpendicular") for one in ((1.0, 0.0, 0.0, 1.0, 0.0, 0.0), (0.0,) * 6)),
         *(({"extra": ((dcm.FRAMES, "IS", one),)}, "NumberOfFrames") for one in ("inf", "nan", "1e400", 0, 1.5, 2e7)),
         ({"extra": ((dcm.FRAMES, "IS", 2),)}, "4×4×1×2 pixels"),
-        *(({"extra": ((tag, "OB", b"abcd"),)}, "functional groups") for tag in (dcm.SHARED, dcm.PER_FRAME)),
         ({"extra": enhanced([], [])[1:]}, "functional groups"),
         *(({"extra": ((dcm.SLOPE, "DS", value),)}, "expected a number") for value in (0.0, "x", "1\\2")),
-        ({"extra": ((dcm.INTERCEPT, "DS", "nan"),)}, "expected a number"),
         ({"extra": (dcm.sequence(0x00283000, [(0x00283002, "US", 1)]),)}, "Modality LUT"),
         ({"extra": ((0x00209161, "UI", "1.2"),)}, "concatenation"),
-        ({"extra": ((0x00280101, "US", 17),)}, "4×4×1×1 pixels of 16 bits"),
         ({"extra": ((0x00280010, "US", 65535),)}, "65535×4×1×1 pixels"),
-        ({"extra": ((0x00280010, "LO", "x"),)}, "-1×4×1×1 pixels"),
         ({"extra": (NESTED,)}, "nest over"),
         ({"extra": ((0x00091001, "??", b"ab"),)}, "no known type"),
         ({"extra": ((dcm.SHARED, "UN", [b""]),)}, ""),
@@ -322,11 +313,9 @@ LARGE = tuple((side, "US", 60000) for side in (0x00280010, 0x00280011))
     ],
 )
 def test_what_no_value_can_be_had_of_is_refused(tmp_path: Path, tags: dict, words: str) -> None:
-    start = time.monotonic()
     path = write_dicom(tmp_path / "x.dcm", **{"pixels": np.ones((4, 4), np.uint16), **tags})
     with pytest.raises(ScanError, match=rf"x\.dcm: .*{words}"):
         read_volume(path)
-    assert time.monotonic() - start < 5
 
 
 def test_damaged_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,20 +337,8 @@ def test_damaged_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         read_volume(path)
 
 
-def test_a_series_that_changed_since_it_was_found(tmp_path: Path) -> None:
-    write_series(tmp_path, STORED)
-    scan = find_one(tmp_path)
-    scan.files[2].unlink()
-    with pytest.raises(ScanError, match=r"there is no such file"):
-        read_volume(scan)
-    os.mkfifo(scan.files[2])
-    with pytest.raises(ScanError, match=r"not a regular file"):
-        read_volume(scan)
-
-
-@pytest.mark.parametrize("name", ["x", "x.mha"])
-def test_a_missing_extra_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    write_dicom(tmp_path / name, np.ones((4, 4), np.uint16))
+def test_a_missing_extra_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_dicom(tmp_path / "x", np.ones((4, 4), np.uint16))
     monkeypatch.setitem(sys.modules, "SimpleITK", None)
     with pytest.raises(MissingExtraError, match=r"reading .* needs .*: pip install 'modelsgenesis\[io\]'"):
-        find_scans(tmp_path)
+        find_scans(path)

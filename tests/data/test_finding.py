@@ -1,4 +1,4 @@
-"""What a folder, a glob, a list and a data set's description lead to."""
+"""What a folder, a glob, a list and a data set's description lead to, and what names tell."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,15 @@ import pytest
 from PIL import Image
 
 from labelled_files import write_json
-from modelsgenesis.data import find_scans, scan_sources, skipped_notes
+from modelsgenesis.data.finding import (
+    OWN_PATIENT,
+    find_patients,
+    find_scans,
+    is_label_map,
+    modality_of,
+    scan_sources,
+    skipped_notes,
+)
 from modelsgenesis.errors import ConfigurationError, DataError
 
 
@@ -20,8 +28,8 @@ def scan(path: Path) -> Path:
     return path
 
 
-def names(source, **options) -> list[str]:
-    return [found.path.name for found in find_scans(source, **options)[0]]
+def names(source) -> list[str]:
+    return [found.path.name for found in find_scans(source)[0]]
 
 
 def reasons(source) -> dict[str, str]:
@@ -38,7 +46,6 @@ def test_a_folder_is_searched_to_any_depth(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(b"no scan either")
     Image.new("L", (4, 4)).save(tmp_path / "b" / "image.png")
     assert names(tmp_path) == ["a.nii", "image.png", "deep.nii.gz"]
-    assert names(str(tmp_path)) == names(tmp_path)
 
 
 def test_a_file_a_glob_a_list_and_several(tmp_path: Path) -> None:
@@ -77,46 +84,30 @@ def test_what_systems_leave_behind_is_left_aside_and_named(tmp_path: Path) -> No
     for name in ("._1.nii", ".DS_Store", "Thumbs.db"):
         (tmp_path / "a" / name).write_bytes(b"\0\5\x16\7")
     (tmp_path / "empty").mkdir()
+    (tmp_path / "a" / "loop").symlink_to(tmp_path)
     assert names(tmp_path) == ["1.nii"]
     found = reasons(tmp_path)
     assert found.pop("empty") == "aside: an empty folder"
+    assert found.pop("loop").startswith("aside: a link back")
     left = "aside: left by macOS or Windows, not a scan"
     assert found == dict.fromkeys(("__MACOSX", "._1.nii", ".DS_Store", "Thumbs.db"), left)
 
 
 @pytest.mark.parametrize("training", ["mapping", "plain"])
-def test_a_decathlon_data_set(tmp_path: Path, training: str) -> None:
-    image, label = "./imagesTr/p_01.nii.gz", "./labelsTr/p_01.nii.gz"
-    scan(tmp_path / "set" / image)
-    scan(tmp_path / "set" / label)
-    scan(tmp_path / "set" / "imagesTs" / "p_02.nii.gz")
+def test_a_data_set_by_its_description(tmp_path: Path, training: str) -> None:
+    image, label = "./imagesTr/p_01_0000.nii.gz", "./labelsTr/p_01.nii.gz"
+    for name in (image, label, "imagesTr/p_01_0001.nii.gz", "imagesTs/p_02_0000.nii.gz"):
+        scan(tmp_path / "set" / name)
     listed = [{"image": image, "label": label} if training == "mapping" else image]
-    test = ["./imagesTs/p_02.nii.gz", "./imagesTs/p_03.nii.gz"]
+    test = ["./imagesTs/p_02_0000.nii.gz", "./imagesTs/p_03.nii.gz"]
     write_json(tmp_path / "set" / "dataset.json", {"modality": {"0": "CT"}, "training": listed, "test": test})
     for source in (tmp_path, tmp_path / "set", tmp_path / "set" / "dataset.json"):
         scans, skipped = find_scans(source)
-        assert [(found.path.name, found.modality) for found in scans] == [("p_01.nii.gz", "ct"), ("p_02.nii.gz", "ct")]
+        assert [(found.group, found.modality) for found in scans] == [("p_01", "ct"), ("p_02", "ct")]
         assert [one.reason for one in skipped] == ["named in dataset.json, but not there"]
-
-
-def test_an_nnunet_data_set_groups_its_channels(tmp_path: Path) -> None:
-    for name in ("p_01_0000.nii.gz", "p_01_0001.nii.gz", "p_02_0000.nii.gz"):
-        scan(tmp_path / "imagesTr" / name)
-    scan(tmp_path / "labelsTr" / "p_01.nii.gz")
-    description = {"channel_names": {"0": "MRI_T1", "1": "T2"}, "file_ending": ".nii.gz", "numTraining": 2}
-    write_json(tmp_path / "dataset.json", description)
-    scans, _ = find_scans(tmp_path)
-    assert [found.group for found in scans] == ["p_01", "p_01", "p_02"]
-    assert {found.modality for found in scans} == {"mri"}
-
-
-def test_groups_by_a_pattern(tmp_path: Path) -> None:
-    for name in ("sub-07_ses-1_T1w.nii.gz", "00001280_004.nii.gz"):
-        scan(tmp_path / name)
-    assert [found.group for found in find_scans(tmp_path)[0]] == ["00001280_004", "sub-07"]
-    assert [found.group for found in find_scans(tmp_path, group_pattern=r"(\d+)_")[0]] == ["00001280", "07"]
-    with pytest.raises(ConfigurationError, match="--patient"):
-        find_scans(tmp_path, group_pattern="(")
+    channels = {"channel_names": {"0": "MRI_T1", "1": "T2"}, "file_ending": ".nii.gz", "numTraining": 2}
+    write_json(tmp_path / "set" / "dataset.json", channels)
+    assert [f"{found.group} {found.modality}" for found in find_scans(tmp_path)[0]] == ["p_01 mri"] * 2 + ["p_02 mri"]
 
 
 def test_bad_files_are_skipped_and_the_others_found(tmp_path: Path) -> None:
@@ -139,20 +130,12 @@ def test_bad_files_are_skipped_and_the_others_found(tmp_path: Path) -> None:
     assert all("not a regular file" in reason for reason in found.values())
 
 
-def test_a_loop_of_links_is_left_and_told(tmp_path: Path) -> None:
-    scan(tmp_path / "a" / "1.nii")
-    (tmp_path / "a" / "loop").symlink_to(tmp_path)
-    assert names(tmp_path) == ["1.nii"]
-    assert reasons(tmp_path)["loop"].startswith("aside: a link back")
-
-
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no usable scan; expected NIfTI, Analyze, MGH"):
         find_scans(tmp_path)
     (tmp_path / "bad.nii").write_bytes(b"")
     with pytest.raises(DataError, match=r"no usable scan: 1 skipped, the first .*bad\.nii: "):
         find_scans(tmp_path)
-    assert scan_sources(tmp_path)[0] == []
     for source in ("missing", "a" * 5000, "a\0b", "~nobody-of-this-name/x"):
         with pytest.raises(DataError, match=r"no such file|cannot be read"):
             find_scans(tmp_path / source if source[0] != "~" else source)
@@ -160,12 +143,7 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [
-        *("{", "[" * 100_000, '{"channel_names": {"0": "CT"}, "dataset": [1]}', '{"channel_names": [[]]}'),
-        *(f'{{"training": {value}}}' for value in ("[null]", "[[1, 2]]", '[{"image": {}}]', '5, "file_ending": 5')),
-        *(f'{{"training": [], {more}}}' for more in ('"test": 5', '"modality": {"0": null}', '"modality": 1e400')),
-        '{"training": [], "name": "\\ud800"}',
-    ],
+    ["{", "[" * 100_000, '{"training": [[1, 2]]}', '{"training": [], "modality": 1e400}', '{"channel_names": [[]]}'],
 )
 def test_a_description_of_odd_kinds_is_skipped_and_its_folder_searched(tmp_path: Path, content: str) -> None:
     (tmp_path / "dataset.json").write_text(content)
@@ -177,16 +155,74 @@ def test_a_description_of_odd_kinds_is_skipped_and_its_folder_searched(tmp_path:
 
 
 def test_descriptions_and_lists_that_cannot_be_used(tmp_path: Path) -> None:
-    write_json(tmp_path / "dataset.json", {"training": ["a" * 5000 + ".nii.gz", "1.nii"]})
     scan(tmp_path / "1.nii")
-    assert names(tmp_path) == ["1.nii"]
-    assert "not there" in next(iter(reasons(tmp_path).values()))
-    for content in ([], {"name": "other"}):
-        write_json(tmp_path / "dataset.json", content)
-        assert reasons(tmp_path) == {}
-        with pytest.raises(DataError, match=r"neither a Decathlon nor an nnU-Net description"):
-            find_scans(tmp_path / "dataset.json")
+    write_json(tmp_path / "dataset.json", {"name": "other"})
+    assert reasons(tmp_path) == {}
+    with pytest.raises(DataError, match=r"neither a Decathlon nor an nnU-Net description"):
+        find_scans(tmp_path / "dataset.json")
     for content in (b"\xff\xfe\x00", b"a\0b.nii\n", b"a" * 5000):
         (tmp_path / "list.txt").write_bytes(content)
         with pytest.raises(DataError, match=r"no such file|cannot be read"):
             find_scans(tmp_path / "list.txt")
+
+
+LABELS = """
+    BraTS_000_seg.nii.gz BraTS-GLI-00000-000-seg.nii.gz segmentation-12.nii labels-0.nii.gz label0001.nii.gz
+    x_mask_2.png patient-label.nrrd scan.seg.nrrd Segmentation-label.nrrd leftMask.png ISIC_0001_Segmentation.png
+    aparc+aseg.mgz patient001_frame01_gt.nii.gz GT.nii.gz x_ground_truth.png labelsTr labelsTs gt_segmentations masks
+    sub-01_dseg.nii.gz sub-01_desc-brain_mask.nii.gz sub-01_label-GM_probseg.nii.gz sub-01_FLAIR_roi.nii.gz
+    case_pred.nii Annotations
+"""
+SCANS = """
+    BraTS_000_flair.nii.gz t1_masked.nii.gz labelled.nii.gz T1_roi.nii.gz segment7.png 001.nii.gz imagesTr ÄÖ.png
+    sub-01_acq-labelOff_T1w.nii.gz magt.nii
+"""
+
+
+def test_label_maps_are_known_as_people_name_them():
+    assert [name for name in LABELS.split() if not is_label_map(name)] == []
+    assert [name for name in SCANS.split() if is_label_map(name)] == []
+
+
+@pytest.mark.parametrize(
+    ("names", "patients", "classes"),
+    [
+        ("B_1/B_1_t1.nii B_1/B_1_seg.nii B_2/B_2_t1ce.nii", "B_1 B_1 B_2", None),
+        ("alice/t1.nii alice/FLAIR.nii.gz bob/t2.nii", "alice alice bob", None),
+        ("case_0/imaging.nii case_1/imaging.nii", "case_0 case_1", None),
+        ("s1/mri/brain.mgz s1/mri/T1.mgz s2/mri/brain.mgz", "s1 s1 s2", None),
+        ("T1/p1.nii T2/p1.nii T1/p2.nii p1_t2.nii p2_flair_slice_3.png", "p1 p1 p2 p1 p2", None),
+        ("patient1_frame01.nii patient1_frame12.nii", "patient1 patient1", None),
+        ("sub-07_ses-1_T1w.nii x/sub-07_ses-2_bold.nii 00001_004.png", "sub-07 sub-07 00001_004", None),
+        ("a/imagesTr/p_01_0000.nii a/imagesTr/p_01_0001.nii a/imagesTs/p_02_0000.nii", "p_01 p_01 p_02", None),
+        ("site1/001.nii site1/002.nii site2/003.nii", "001 002 003", None),
+        ("ill/7_1.png ill/7_2.png well/8_1.png well/9_1.png", "7 7 8 9", "iiww"),
+        ("ill/p1/1.png ill/p1/2.png well/p2/1.png well/p3/1.png", "p1 p1 p2 p3", "iiww"),
+        ("g0/g0_1.png g0/g0_2.png g1/g1_1.png", "g0_1 g0_2 g1_1", "001"),
+        ("ill/1.png ill/2.png well/1.png well/2.png", "ill/1 ill/2 well/1 well/2", "iiww"),
+        ("ill/img_1.png well/img_1.png well/img_2.png", "ill/img_1 well/img_1 well/img_2", "iww"),
+        ("a/x.png b/x.png", "a/x.png b/x.png", "ab"),
+    ],
+)
+def test_patients_by_names_and_folders(names, patients, classes):
+    found, rule = find_patients([Path("data", name) for name in names.split()], classes=classes)
+    assert found == patients.split()
+    assert classes is None or (rule == OWN_PATIENT) == (len(set(found)) == len(found))
+
+
+def test_a_pattern_is_looked_for_in_the_name_then_in_the_path():
+    paths = [Path("p12/1.nii.gz"), Path("p3/2.nii.gz")]
+    assert find_patients(paths, r"p(\d+)/")[0] == ["12", "3"]
+    assert find_patients(paths, r"^\d$")[0] == ["1", "2"]
+    assert find_patients(paths, r"\d\.nii")[0] == ["1.nii", "2.nii"]
+    for pattern, message in ((r"p(\d\d)/", "does not fit 1 of 2 names, such as '2"), ("p(x)?", "does not fit 2 of 2")):
+        with pytest.raises(DataError, match=f"--patient .*{message}"):
+            find_patients(paths, pattern)
+    for pattern in ("(", "*", "(?P<a>x)(?P<a>y)", "a{99999999999}", "(?<=a+)b"):
+        with pytest.raises(ConfigurationError, match=r"--patient .*as a regular expression"):
+            find_patients(paths, pattern)
+
+
+def test_modalities_by_the_names_of_channels():
+    channels = (["MRI_T1", "T2"], ["X-ray"], ["CT", "PET"], [])
+    assert [modality_of(names) for names in channels] == ["mri", "xray", None, None]

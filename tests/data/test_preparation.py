@@ -11,7 +11,8 @@ from nibabel.orientations import aff2axcodes
 
 from modelsgenesis.configs import CONTRACTS, InputContract
 from modelsgenesis.data import Volume, prepare, prepare_label, to_native
-from modelsgenesis.data.preparation import interpolate, nearest, resampled_shape, source_positions
+from modelsgenesis.data.preparation import interpolate, nearest, source_positions
+from modelsgenesis.data.volume import spacing_of
 from modelsgenesis.errors import ScanError, ShapeError
 
 CT, MRI, XRAY = CONTRACTS["ct"], CONTRACTS["mri"], CONTRACTS["xray"]
@@ -113,7 +114,7 @@ def test_resampling_keeps_the_place_in_space(codes: str, spacing: tuple, wanted:
     weights = prepared.array.ravel()
     found = np.indices(prepared.array.shape).reshape(3, -1).T @ prepared.affine[:3, :3].T + prepared.affine[:3, 3]
     np.testing.assert_allclose((found * weights[:, None]).sum(axis=0) / weights.sum(), centre, atol=1e-2)
-    np.testing.assert_allclose(prepared.spacing, wanted, rtol=1e-3)
+    np.testing.assert_allclose(spacing_of(prepared.affine), wanted, rtol=1e-3)
     assert to_native(prepared.array, prepared, order=1).shape == shape
     assert to_native(prepared.array[None].repeat(2, axis=0), prepared).shape == (2, *shape)
 
@@ -132,7 +133,7 @@ def test_planes_and_slices_for_two_dimensions() -> None:
     np.testing.assert_array_equal(to_native(plane.array, plane), plane.array)
     contract = CT.override(dims=2, spacing=(2.0, 2.0))
     slices = prepare(volume(hounsfield((8, 8, 5)), np.diag([1, 1, 3, 1.0])), contract)
-    assert (slices.array.shape, slices.spacing) == ((4, 4, 5), (2, 2, 3))
+    assert (slices.array.shape, spacing_of(slices.affine)) == ((4, 4, 5), (2, 2, 3))
 
 
 def test_labels() -> None:
@@ -164,11 +165,6 @@ def test_labels() -> None:
 def test_scans_that_teach_nothing(array: np.ndarray, contract: InputContract, reason: str) -> None:
     with pytest.raises(ScanError, match=r"scan: .*" + reason):
         prepare(volume(array, has_spacing=False), contract)
-
-
-def test_a_singular_affine() -> None:
-    with pytest.raises(ScanError, match=r"scan: its affine is .*singular"):
-        prepare(volume(hounsfield((4, 4, 4)), np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])), CT)
 
 
 @pytest.mark.parametrize(("shape", "order"), [((4, 5), 0), ((1, 1, 4, 5, 6), 0), ((4, 5, 6), 3)])
@@ -203,7 +199,7 @@ def test_a_ramp_stays_one_and_shrinking_averages() -> None:
 @given(shape=st.tuples(*[st.integers(1, 9)] * 3), steps=st.tuples(*[st.floats(0.2, 5)] * 3), seed=st.integers(0, 99))
 def test_values_stay_in_their_range(shape: tuple, steps: tuple, seed: int) -> None:
     array = np.random.default_rng(seed).random((2, *shape)).astype(np.float32)
-    new = resampled_shape(shape, (1.0,) * 3, steps)
+    new = tuple(max(1, round(side / step)) for side, step in zip(shape, steps, strict=True))
     result = interpolate(array, new, steps)
     assert result.shape == (2, *new)
     np.testing.assert_allclose(result[1], interpolate(array[1], new, steps), atol=1e-6)

@@ -1,7 +1,8 @@
-"""From a name to a verified bundle: what works, what is kept, and others' formats, which are converted once."""
+"""From a name to a verified bundle: what works, what is kept, and others' formats, converted once."""
 
 import hashlib
 import json
+import os
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,24 +11,31 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import constants, hf_hub_download
+from hypothesis import given
+from hypothesis import strategies as st
 
 from loopback_hub import use_endpoint
 from modelsgenesis import checkpoints
 from modelsgenesis.checkpoints import Bundle, export_bundle, load_bundle
 from modelsgenesis.configs import GenesisUNetConfig
-from modelsgenesis.errors import CheckpointError, GenesisError, HubError
+from modelsgenesis.errors import CheckpointError, HubError
+from modelsgenesis.files import sha256_of
+from modelsgenesis.hub import download
 from modelsgenesis.hub.client import hub_digest
-from modelsgenesis.hub.download import cached_bundles, copy_bundle, fetch_bundle, find_cached, prune, verify
+from modelsgenesis.hub.download import (
+    Target,
+    cache_folder,
+    cached_bundles,
+    copy_bundle,
+    fetch_bundle,
+    find_cached,
+    prune,
+    verify,
+)
 from modelsgenesis.networks import build_network
 from runs_to_push import CONFIG, TINY, bundle_files, cached_files, failure, write_card, write_run
 
 FILES = ["README.md", "config.json", "model.safetensors"]
-
-
-@pytest.fixture
-def other(tmp_path):
-    """The files of another run."""
-    return bundle_files(write_run(tmp_path / "other", seed=1))
 
 
 def test_a_folder_is_returned_as_it_is(run, tmp_path, no_network):
@@ -51,9 +59,9 @@ def test_a_warm_bundle_needs_no_connection(tiny_on_hub, run, home, monkeypatch, 
     assert carried in fetch_bundle(TINY).parents
 
 
-def test_all_files_come_from_one_commit_though_the_branch_moves(tiny_on_hub, hub, run, other):
+def test_all_files_come_from_one_commit_though_the_branch_moves(tiny_on_hub, hub, run, second):
     first = hub.repositories[TINY].heads["main"]
-    hub.fault("GET .*config.json", call=lambda: hub.add(TINY, other))
+    hub.fault("GET .*config.json", call=lambda: hub.add(TINY, bundle_files(second)))
     folder = fetch_bundle(TINY)
     assert folder.name == first != hub.repositories[TINY].heads["main"]
     assert (folder / "model.safetensors").read_bytes() == (run / "model.safetensors").read_bytes()
@@ -63,9 +71,9 @@ def test_all_files_come_from_one_commit_though_the_branch_moves(tiny_on_hub, hub
     assert fetch_bundle(TINY) == after
 
 
-def test_a_revision_is_a_branch_or_a_commit(tiny_on_hub, hub, other, run):
+def test_a_revision_is_a_branch_or_a_commit(tiny_on_hub, hub, second, run):
     first = hub.repositories[TINY].heads["main"]
-    hub.add(TINY, other)
+    hub.add(TINY, bundle_files(second))
     hub.add(TINY, bundle_files(run), branch="wild/branch")
     assert fetch_bundle(f"{TINY}@{first}").name == first
     assert fetch_bundle(TINY, revision="wild/branch").name == hub.repositories[TINY].heads["wild/branch"]
@@ -80,12 +88,12 @@ def test_a_name_of_the_registry_pins_the_file(tiny_on_hub, run, cards, hub):
     assert "pins aaaaaaaaaaaa" in failure(lambda: fetch_bundle("tiny-ct"), "other")
 
 
-def test_a_card_that_describes_another_model_is_refused(tiny_on_hub, cards, home):
+def test_a_card_that_describes_another_model_is_refused(tiny_on_hub, cards):
     write_card(cards, network="{kind: genesis_unet, widths: [4, 16], norm: instance}")
     message = failure(lambda: fetch_bundle("tiny-ct"), CheckpointError)
     assert message.startswith("tiny-ct: its file has network ")
     assert "16" in message.partition("its card says")[2]
-    assert not [name for name in cached_files(home) if name.startswith("record")]
+    assert message == failure(lambda: fetch_bundle("tiny-ct"), CheckpointError)
 
 
 def test_a_card_can_name_files_beside_it(run, cards, no_network):
@@ -244,36 +252,57 @@ def test_two_conversions_at_once_give_one_bundle(published, home):
     assert set((home / "modelsgenesis" / "bundles").iterdir()) == folders
 
 
-class _Evil:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
-@pytest.mark.parametrize("what", ["another network", "code", "too large", "a missing file"])
-def test_a_file_that_cannot_be_converted_leaves_no_bundle(hub, published, cards, tmp_path, home, what):
-    word = "Genesis.pt"
-    if what == "another network":
-        write_foreign_card(cards, "[4, 8, 16, 64]")
-    elif what == "code":
-        torch.save({"state_dict": _Evil(tmp_path / "pwned")}, tmp_path / "evil.pt")
-        hub.add(AUTHORS, {"Genesis.pt": (tmp_path / "evil.pt").read_bytes()})
-    elif what == "too large":
-        hub.add(AUTHORS, {"Genesis.pt": b"x" * (16 << 20)})
-        word = "16,777,216 bytes"
-    else:
-        write_foreign_card(cards, format="genesis-pytorch\n  extra_files: [plan.json]")
-        word = "plan.json: not in the repository"
-    with pytest.raises(CheckpointError) as caught:
-        fetch_bundle("foreign")
-    assert word in str(caught.value)
-    assert not (tmp_path / "pwned").exists()
+@pytest.mark.parametrize(
+    ("changes", "content", "word"),
+    [
+        ({"widths": "[4, 8, 16, 64]"}, None, "Genesis.pt"),
+        ({}, b"x" * (16 << 20), "16,777,216 bytes"),
+        ({"format": "genesis-pytorch\n  extra_files: [plan.json]"}, None, "plan.json: not in the repository"),
+    ],
+)
+def test_a_file_that_cannot_be_converted_leaves_no_bundle(hub, published, cards, home, changes, content, word):
+    write_foreign_card(cards, **changes)
+    hub.add(AUTHORS, {"Genesis.pt": content} if content else {})
+    assert word in failure(lambda: fetch_bundle("foreign"), CheckpointError)
     assert not [name for name in cached_files(home) if name.startswith(("record", "bundle"))]
 
 
-def test_a_card_without_a_repository_names_a_bundle(cards):
-    write_foreign_card(cards, repository="null")
-    with pytest.raises(GenesisError, match="its format is bundle"):
-        fetch_bundle("foreign")
+def test_the_environment_says_where_the_cache_is(monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_HOME")
+    for variable, place in (
+        ("XDG_CACHE_HOME", "modelsgenesis/records"),
+        ("HF_HOME", "modelsgenesis/records"),
+        ("MODELSGENESIS_CACHE", "records"),
+    ):
+        monkeypatch.setenv(variable, str(tmp_path / variable))
+        assert cache_folder("records") == tmp_path / variable / place
+
+
+def test_a_damaged_record_is_made_anew(tiny_on_hub, home):
+    folder = fetch_bundle(TINY)
+    (record,) = home.rglob("records/*.json")
+    for content in ("{", "[" * 100_000, "[]", "null", '{"repository": 3}', "\0", ""):
+        record.write_text(content)
+        assert fetch_bundle(TINY) == folder
+
+
+def test_untouched_files_are_taken_as_they_are_and_touched_ones_read(tiny_on_hub, home, monkeypatch):
+    fetch_bundle(TINY)
+    (record,), read = home.rglob("records/*.json"), []
+    monkeypatch.setattr(download, "sha256_of", lambda path: read.append(path.name) or sha256_of(path))
+    for seconds, expected in ((1, []), (-100, FILES)):
+        time = record.stat().st_mtime + seconds
+        os.utime(record, (time, time))
+        fetch_bundle(TINY)
+        assert sorted(read) == expected
+
+
+ASKED = st.tuples(st.text(max_size=30), st.text(min_size=1, max_size=30))
+
+
+@given(ASKED, ASKED)
+def test_names_of_records_are_file_names_and_tell_requests_apart(first, second):
+    one, other = Target(*first).record, Target(*second).record
+    assert one.parent == cache_folder("records")
+    assert len(one.name.encode()) < 110
+    assert (one == other) == (first == second)

@@ -4,7 +4,6 @@ import json
 import logging
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
@@ -22,6 +21,9 @@ WHO, MAKE, YAML = "GET /api/whoami", "POST /api/repos/create", "POST /api/valida
 PREUPLOAD, BATCH, PUT, COMMIT = "POST .*/preupload/", "POST .*/lfs/objects/batch", "PUT /large/", "POST .*/commit/"
 PAGE = {"body": b"<html>Welcome to the hotel</html>", "headers": {"Content-Type": "text/html; charset=nonsense"}}
 OUT, SHA = "../../../../../canary", "0" * 40
+WAYS = ((302, "http://localhost:9/x"), (200, "/x"))
+CREATING = "Cannot create repo: another conflicting operation is in progress"
+UP = (WHO, MAKE, YAML, PREUPLOAD, BATCH, PUT, COMMIT)
 
 
 def body(value, **more):
@@ -43,64 +45,50 @@ def moved(to):
     return body(b"", status=302, **headers(Location=to))
 
 
+def rows(where, kind, word, *faults):
+    return [(where, fault, kind, word) for fault in faults]
+
+
 MISBEHAVIOUR = [  # where, what, and the error with a word of its message
-    *((where, PAGE, "other", "web page") for where in (INFO, HEAD, LARGE, SMALL)),
-    *((where, PAGE, "other", "web page") for where in (WHO, MAKE, YAML, PREUPLOAD, BATCH, PUT, COMMIT)),
-    (INFO, body(b""), "other", "understood"),
-    (INFO, body(b"{"), "other", "understood"),
-    (INFO, body(None), "other", "understood"),
-    (INFO, body([]), "other", "understood"),
-    (INFO, body(b"[" * 100_000), "other", "understood"),
-    (INFO, body(b"\xff\xfe\x00"), "other", "understood"),
-    (INFO, body([], status=500), "other", "understood"),
-    (INFO, body(b"", status=204), "other", "understood"),
-    (INFO, body({"error": "\x1b[2J"}, status=400), "other", "\\x1b"),
-    (INFO, info(sha=None), "other", "None"),
-    (INFO, info(sha="../../x"), "other", "'../../x'"),
-    (INFO, info(sha=[1]), "other", "[1]"),
-    (INFO, info(siblings=None), CheckpointError, "no bundle"),
-    (INFO, info(siblings=7), "other", "understood"),
-    (INFO, info("x"), "other", "understood"),
-    (INFO, info({"rfilename": None}), "other", "None"),
-    (INFO, info({"rfilename": "/etc/config.json"}), CheckpointError, "no bundle"),
-    (INFO, info({"rfilename": "../config.json"}), CheckpointError, "no bundle"),
-    *((INFO, info({"size": size}), "other", f"size {str(size)[:9]}") for size in ("2", -1, 10**400, True, 0.5)),
-    (INFO, info({"blobId": OUT}), "other", "canary"),
-    (INFO, info({"lfs": {"size": 1, "sha256": "../x", "pointerSize": 1}}), "other", "'../x'"),
-    (INFO, body(b" " * (17 << 20)), "other", "bytes"),
-    (INFO, body(b"\x1f\x8b", **headers(Content_Encoding="gzip")), "other", "compressed"),
-    (INFO, {"trickle": 0}, "unreachable", "slowly"),
-    (INFO, {"trickle": 150}, "unreachable", "slowly"),
-    (LARGE, {"trickle": 150}, "unreachable", "slowly"),
-    (LARGE, body(b"x" * (2 << 20)), "other", "bytes"),
-    (LARGE, headers(Content_Length="no"), "unreachable", "reached"),
-    (LARGE, headers(Content_Range="bytes */*"), "other", "understood"),
-    (HEAD, headers(X_Linked_Etag=OUT), "other", "ETag"),
-    (HEAD, headers(X_Linked_Etag="a" * 65), "other", "ETag"),
-    (HEAD, headers(X_Repo_Commit=OUT), "other", "commit"),
-    (HEAD, headers(X_Repo_Commit=SHA), "other", "commit"),
-    (HEAD, headers(X_Linked_Size="-5"), "unreachable", "short"),
-    (HEAD, headers(X_Linked_Size="9" * 400), "other", "understood"),
-    (HEAD, body(b"", status=404, **headers(X_Repo_Commit=OUT, X_Error_Code="EntryNotFound")), "other", "commit"),
-    (HEAD, body(b"", status=429, **headers(Retry_After="999999")), "unreachable", "999999 s"),
-    (HEAD, moved("http://localhost:9/x"), "other", "understood"),
-    (HEAD, body(b"", status=302, **headers(Location="http://localhost:9/x", ETag=OUT)), "other", "ETag"),
-    (HEAD, body(b"", status=302, **headers(Location="/x", ETag=OUT)), "other", "404"),
-    (HEAD, body(b"", status=200, **headers(Location="/x", ETag=OUT)), "other", "ETag"),
-    (HEAD, headers(Location="file:///etc/passwd"), "other", "/etc/passwd"),
-    (INFO, moved("file:///etc/passwd"), "other", "/etc/passwd"),
-    (INFO, moved("/api/models/clinic/tiny"), "unreachable", "redirects"),
-    (INFO, moved("http://["), "unreachable", "reached"),
-    (WHO, body({"name": "../../x"}), "other", "'../../x'"),
-    (WHO, body({"name": ["a"], "orgs": 3}), "other", "['a']"),
-    (MAKE, body({}), "other", "understood"),
-    (MAKE, body("Cannot create repo: another conflicting operation is in progress", status=409), "other", "circle"),
-    (PREUPLOAD, body({"files": 3}), "other", "understood"),
-    (BATCH, body({"objects": [{}]}), "other", "understood"),
-    (BATCH, body({"objects": [{"oid": "a" * 64, "size": 1, "actions": {"upload": {"href": "x"}}}]}), "other", ""),
-    (COMMIT, body({}), "other", "understood"),
-    (COMMIT, body({"commitUrl": f"http://x/{TINY}", "commitOid": "../../x"}), "other", "understood"),
-]  # fmt: skip
+    *(row for where in (INFO, HEAD, LARGE, SMALL, *UP) for row in rows(where, "other", "web page", PAGE)),
+    *rows(INFO, "other", "understood", *map(body, (b"", b"{", None, [], b"[" * 100_000, b"\xff\xfe\x00"))),
+    *rows(INFO, "other", "understood", body([], status=500), body(b"", status=204), info(siblings=7), info("x")),
+    *rows(INFO, "other", "None", info(sha=None), info({"rfilename": None})),
+    *rows(INFO, "other", "'../", info(sha="../../x"), info({"lfs": {"size": 1, "sha256": "../x", "pointerSize": 1}})),
+    *rows(INFO, "other", "size ", *(info({"size": size}) for size in ("2", -1, 10**400, True, 0.5))),
+    *rows(INFO, CheckpointError, "no bundle", info(siblings=None), info({"rfilename": "/etc/config.json"})),
+    *rows(INFO, CheckpointError, "no bundle", info({"rfilename": "../config.json"})),
+    *rows(INFO, "other", "[1]", info(sha=[1])),
+    *rows(INFO, "other", "canary", info({"blobId": OUT})),
+    *rows(INFO, "other", "\\x1b", body({"error": "\x1b[2J"}, status=400)),
+    *rows(INFO, "other", "bytes", body(b" " * (17 << 20))),
+    *rows(INFO, "other", "compressed", body(b"\x1f\x8b", **headers(Content_Encoding="gzip"))),
+    *rows(INFO, "unreachable", "slowly", {"trickle": 0}, {"trickle": 150}),
+    *rows(INFO, "other", "/etc/passwd", moved("file:///etc/passwd")),
+    *rows(INFO, "unreachable", "redirects", moved("/api/models/clinic/tiny")),
+    *rows(INFO, "unreachable", "reached", moved("http://[")),
+    *rows(LARGE, "unreachable", "slowly", {"trickle": 150}),
+    *rows(LARGE, "other", "bytes", body(b"x" * (2 << 20))),
+    *rows(LARGE, "unreachable", "reached", headers(Content_Length="no")),
+    *rows(LARGE, "other", "understood", headers(Content_Range="bytes */*")),
+    *rows(HEAD, "other", "ETag", headers(X_Linked_Etag=OUT), headers(X_Linked_Etag="a" * 65)),
+    *rows(HEAD, "other", "ETag", *(body(b"", status=n, **headers(Location=to, ETag=OUT)) for n, to in WAYS)),
+    *rows(HEAD, "other", "404", body(b"", status=302, **headers(Location="/x", ETag=OUT))),
+    *rows(HEAD, "other", "commit", headers(X_Repo_Commit=OUT), headers(X_Repo_Commit=SHA)),
+    *rows(HEAD, "other", "commit", body(b"", status=404, **headers(X_Repo_Commit=OUT, X_Error_Code="EntryNotFound"))),
+    *rows(HEAD, "unreachable", "short", headers(X_Linked_Size="-5")),
+    *rows(HEAD, "other", "understood", headers(X_Linked_Size="9" * 400), moved("http://localhost:9/x")),
+    *rows(HEAD, "unreachable", "999999 s", body(b"", status=429, **headers(Retry_After="999999"))),
+    *rows(HEAD, "other", "/etc/passwd", headers(Location="file:///etc/passwd")),
+    *rows(WHO, "other", "'../../x'", body({"name": "../../x"})),
+    *rows(WHO, "other", "['a']", body({"name": ["a"], "orgs": 3})),
+    *rows(MAKE, "other", "understood", body({})),
+    *rows(MAKE, "other", "circle", body(CREATING, status=409)),
+    *rows(PREUPLOAD, "other", "understood", body({"files": 3})),
+    *rows(BATCH, "other", "understood", body({"objects": [{}]})),
+    *rows(BATCH, "other", "", body({"objects": [{"oid": SHA, "size": 1, "actions": {"upload": {"href": "x"}}}]})),
+    *rows(COMMIT, "other", "understood", body({}), body({"commitUrl": f"http://x/{TINY}", "commitOid": "../../x"})),
+]
 
 
 @pytest.fixture(autouse=True)
@@ -116,14 +104,13 @@ def outside(root):
     return {str(path): path.read_bytes() for path in files if not any(cache in path.parents for cache in caches)}
 
 
-def soon_and_inside(call, kind, root):
-    """Return the one line of the failure of a call, which came soon and touched nothing outside of the caches."""
+def line_of(call, kind, root):
+    """Return the one line of the failure of a call, which touched nothing outside of the caches."""
     for folder in (root, root / "home", root / "home" / "hub"):
         folder.mkdir(exist_ok=True)
         (folder / "canary").write_text("here")
-    before, begin = outside(root), time.monotonic()
+    before = outside(root)
     message = failure(call, kind)
-    assert time.monotonic() - begin < 5
     assert outside(root) == before
     return message
 
@@ -132,30 +119,32 @@ def soon_and_inside(call, kind, root):
     ("where", "fault", "kind", "word"), MISBEHAVIOUR, ids=[f"{n}-{row[0]}" for n, row in enumerate(MISBEHAVIOUR)]
 )
 def test_it_is_one_line(hub, run, tmp_path, where, fault, kind, word):
-    up = where in (WHO, MAKE, YAML, PREUPLOAD, BATCH, PUT, COMMIT)
+    up = where in UP
     if not up:
         hub.add(TINY, bundle_files(run))
     hub.fault(where, times=999, **fault)
     name = "tiny" if where == WHO else TINY
-    assert word in soon_and_inside(lambda: push_to_hub(run, name) if up else fetch_bundle(TINY), kind, tmp_path)
+    assert word in line_of(lambda: push_to_hub(run, name) if up else fetch_bundle(TINY), kind, tmp_path)
 
 
 def test_another_commit_than_was_asked_for_is_refused(hub, tmp_path):
     hub.fault(INFO, **info())
-    assert SHA in soon_and_inside(lambda: fetch_bundle(f"{TINY}@{'1' * 40}"), "other", tmp_path)
+    assert SHA in line_of(lambda: fetch_bundle(f"{TINY}@{'1' * 40}"), "other", tmp_path)
 
 
 def test_a_way_that_is_less_safe_than_to_the_hub_is_not_taken(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(client, "_schemes", lambda: ("https",))
-    assert "a way to http://" in soon_and_inside(lambda: fetch_bundle(TINY), "other", tmp_path)
+    assert "a way to http://" in line_of(lambda: fetch_bundle(TINY), "other", tmp_path)
     assert hub.requests == []
+
+
+NO_ADDRESSES = ("", "huggingface.co", "ftp://a", "https://", "http://a b", "http://a?b")
 
 
 @pytest.mark.parametrize(
     ("name", "value", "kind", "word"),
     [
-        *(("HF_ENDPOINT", value, ConfigurationError, "https://") for value in ("", "huggingface.co", "ftp://a")),
-        *(("HF_ENDPOINT", value, ConfigurationError, "https://") for value in ("https://", "http://a b", "http://a?b")),
+        *(("HF_ENDPOINT", value, ConfigurationError, "https://") for value in NO_ADDRESSES),
         *(("HF_ENDPOINT", value, "other", "HF_ENDPOINT") for value in ("http://a:b", "http://[")),
         ("HF_ENDPOINT", "http://me:pass%2Fw%40rd@127.0.0.1:9", "unreachable", "***@127.0.0.1:9"),
         ("HF_ENDPOINT", "ftp://me:pass/w@rd@127.0.0.1:9", ConfigurationError, "***@127.0.0.1:9"),
@@ -166,9 +155,7 @@ def test_a_way_that_is_less_safe_than_to_the_hub_is_not_taken(hub, tmp_path, mon
         *(("HF_HUB_ETAG_TIMEOUT", value, ConfigurationError, "seconds") for value in ("abc", "-5", "", "9" * 30)),
         ("HF_HUB_DOWNLOAD_TIMEOUT", "1e9", ConfigurationError, "seconds"),
         ("HF_HUB_USER_AGENT_ORIGIN", "\u0430", "other", "understood"),
-        ("HF_TOKEN", "hf_\u0430bcdefgh", "denied", "ASCII"),
-        ("HF_TOKEN", "hf_secret secret", "denied", "ASCII"),
-        ("HF_TOKEN", "hf_secret\x07secret", "denied", "ASCII"),
+        *(("HF_TOKEN", f"hf_bcdefgh{one}secret", "denied", "ASCII") for one in "\u0430 \x07"),
     ],
 )  # fmt: skip
 def test_an_environment_that_cannot_be_is_one_line(hub, tmp_path, monkeypatch, name, value, kind, word):
@@ -177,7 +164,7 @@ def test_an_environment_that_cannot_be_is_one_line(hub, tmp_path, monkeypatch, n
     if name in ("HF_ENDPOINT", "HF_HUB_USER_AGENT_ORIGIN"):  # which the client has read already
         monkeypatch.setattr(constants, name.removeprefix("HF_").replace("HUB_U", "HF_HUB_U"), value)
     close_session()
-    message = soon_and_inside(lambda: fetch_bundle(TINY), kind, tmp_path)
+    message = line_of(lambda: fetch_bundle(TINY), kind, tmp_path)
     close_session()
     assert word in message
     assert not any(secret in message for secret in ("me:", "pass", "secret", "bcdefgh"))

@@ -1,10 +1,6 @@
 """The registry of cards."""
 
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -62,15 +58,6 @@ def test_a_wrong_card_is_refused_with_its_file_or_key(cards, changes, word):
 def test_a_folder_of_cards_that_is_not_there_is_said(monkeypatch):
     monkeypatch.setenv("MODELSGENESIS_CARDS", "/nowhere/cards")
     assert "/nowhere/cards" in failure(list_cards, ConfigurationError)
-
-
-def test_reading_cards_loads_neither_torch_nor_the_client(cards):
-    code = (
-        "import sys; from modelsgenesis import hub; assert hub.find_card('tiny-ct');"
-        "print([m for m in ('torch', 'huggingface_hub', 'numpy') if m in sys.modules])"
-    )
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "src")}
-    assert subprocess.check_output([sys.executable, "-c", code], text=True, env=environment) == "[]\n"
 
 
 @given(st.lists(st.sampled_from(["a", "..", ".", "", "b.pt", "C:", "\\x"]), min_size=1, max_size=5))

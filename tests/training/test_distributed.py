@@ -54,7 +54,6 @@ def test_what_happens_to_one_ends_all_and_rank_0_tells(ended, name):
     assert end["status"] == statuses, end
     assert words in end["said"][0]
     assert "Traceback" not in end["said"][0]
-    assert name == "curves" or end["seconds"] < 60
 
 
 @pytest.mark.parametrize("norm", list(scenarios.NORMS))

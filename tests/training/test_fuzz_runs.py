@@ -2,15 +2,13 @@
 
 import json
 import random
-from dataclasses import asdict
-from pathlib import Path
 
 import pytest
 import torch
 
+from labelled_files import save, volume
 from modelsgenesis.configs import CONTRACTS, PretrainingConfig
-from modelsgenesis.data import CacheEntry, ScanReference
-from modelsgenesis.data.cache import _recall, volume_path
+from modelsgenesis.data import VolumeCache, find_scans
 from modelsgenesis.errors import DataError, GenesisError
 from modelsgenesis.files import sha256_of, write_csv
 from modelsgenesis.finetuning import read_rows, read_test_results
@@ -30,8 +28,6 @@ STATE = {"network": {"w": torch.arange(40.0)}, "progress": {"step": 7}}
 TRIAL = Trial(arm="a", labels=2, seed=0, split=Split(("x",), (), ("y",)))
 DESCRIBED = {"asked": {"training": {"steps": 1}}, "arms": {"a": {"init": None}}, "files": {"x": "0a"}}
 RECORD = {"training": ["x"], "settings": [], "test": {"dice": 0.5}}
-REFERENCE = ScanReference(path=Path("a.nii"), files=(Path("a.nii"),), format="NIfTI", shape=(4, 4, 4), spacing=None)
-ENTRY = CacheEntry(key="ab12", name="a.nii", group="", shape=(4, 4, 4), spacing=(1.0, 1.0, 1.0), bounds=(0.0, 1.0))
 VALUES = (
     *(None, True, -1, 10**400, 1e308, float("nan"), "", "\x1b[2J", "\ud800", [], {}, [[]], {"a": None}, "x" * 9999),
     *([{"b": [1, {}]}] * 3, [0] * 999),
@@ -57,22 +53,14 @@ def changed_value(value, chance):
 
 def damaged(content, chance):
     """Return a file as a full disk, a loss of power, a bad cable or a person may leave it."""
-    content = bytearray(content)
+    inserted = (b"[" * 70, b"\xff", b"\0", b'"', b",", b"\n", b"1e999", content[:99])
     for _ in range(chance.choice((1, 1, 2, 5))):
         place = chance.randrange(len(content) + 1)
-        end = min(place + chance.choice((1, 8, 512)), len(content))
-        kind = chance.randrange(6)
-        if kind == 0:
-            del content[place:]
-        elif kind == 1:
-            content[place:end] = bytes(end - place)
-        elif kind == 2:
-            content[place:place] = chance.choice((b"[" * 70, b"\xff", b"\0", b'"', b",", b"\n", b"1e999", content[:99]))
-        elif kind == 3:
-            del content[place:end]
-        elif place < len(content):
-            content[place] ^= 1 << chance.randrange(8)
-    return bytes(content)
+        end = min(place + chance.choice((0, 1, 8, 512, len(content))), len(content))
+        flipped = bytes(byte ^ 1 << chance.randrange(8) for byte in content[place : place + 1])
+        kinds = (b"", b"", bytes(end - place), chance.choice(inserted), flipped + content[place + 1 : end])
+        content = content[:place] + chance.choice(kinds) + content[end:]
+    return content
 
 
 class Kept:
@@ -92,20 +80,20 @@ class Kept:
         write_split(Split(("a",), ("b",), ("c",)), folder / "split.json")
         write_csv(folder / "test.csv", [{"case": "a", "patient": "p", "dice": 0.5}], DataError)
         (folder / "results.json").write_bytes(json_of({"test": {"dice": {"value": 0.5, "low": None, "high": None}}}))
-        volume_path(folder, ENTRY.key).parent.mkdir(parents=True)
-        volume_path(folder, ENTRY.key).write_bytes(bytes(300))
-        (folder / "seen.json").write_bytes(json_of({**asdict(ENTRY), "bytes": 300}))
+        save(folder / "a.nii", volume(0))
+        self.recall()
+        (seen,) = folder.glob("seen/*/*.json")
         self.readers = {
             "run/run.json": (self.resume, lambda: read_run(folder / "run")),
             "run/checkpoints/last.pt": (self.load,),
             "run/log.csv": (self.truncate,),
             "run/validation.csv": (self.truncate,),
-            "compared/comparison.json": (self.describe,),
+            "compared/comparison.json": (lambda: self.records.describe(DESCRIBED),),
             str(self.records.path(TRIAL).relative_to(folder)): (self.read,),
             "split.json": (lambda: read_split(folder / "split.json"),),
             "test.csv": (lambda: read_rows(folder, {"rows_sha256": sha256_of(folder / "test.csv")}),),
             "results.json": (lambda: read_test_results(folder),),
-            "seen.json": (self.recall,),
+            str(seen.relative_to(folder)): (self.recall,),
         }
 
     def resume(self):
@@ -124,15 +112,12 @@ class Kept:
             assert lines[0].startswith("step")
             assert all(float(line.split(",")[0]) <= 4 for line in lines[1:])
 
-    def describe(self):
-        self.records.describe(DESCRIBED)
-
     def read(self):
         assert self.records.read(TRIAL) == RECORD
 
     def recall(self):
-        entry = _recall(self.folder / "seen.json", REFERENCE, self.folder)
-        assert entry is None or isinstance(entry, CacheEntry)
+        cache, skipped = VolumeCache.build(find_scans(self.folder / "a.nii")[0], CONTRACTS["mri"], self.folder)
+        assert (len(cache), skipped) == (1, [])
 
 
 @pytest.fixture(scope="module")

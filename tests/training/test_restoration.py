@@ -1,7 +1,5 @@
 """The objective of pretraining: baselines, collapse, deformations that follow from item and seed."""
 
-import csv
-
 import pytest
 import torch
 from torch import nn
@@ -12,8 +10,6 @@ from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import GenesisUNet
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.restoration import Restoration, take_patches
-from modelsgenesis.training.run import Run
-from modelsgenesis.training.trainer import Trainer
 from recorded_notes import Notes
 
 CONFIG = PretrainingConfig(
@@ -74,31 +70,12 @@ def test_a_collapse_is_said_when_it_comes_and_when_it_is_over():
     objective = restoration(notes)
     assert objective.validate(nn.Identity())["collapsed"] == 0.0
     assert notes.notes == []
-    metrics = objective.validate(Dead())
+    for _ in range(2):  # once
+        metrics = objective.validate(Dead())
     assert (metrics["collapsed"], metrics["output_spread"]) == (1.0, 0)
     objective.validate(nn.Identity())
     assert [note.partition(":")[0] for note in notes.notes] == ["collapse", "no collapse any more"]
     assert restoration(validation_samples=1).validate(Dead())["collapsed"] == 0.0
-
-
-def test_a_dead_network_is_named_once_in_a_real_run(tmp_path):
-    notes, config = Notes(), CONFIG.override(steps=4, validate_every=2, workers=0)
-    run = Run.open(tmp_path / "run", {"config": config.to_dict()})
-    trainer = Trainer(
-        network=Dead(),
-        objective=restoration(notes),
-        config=config,
-        run=run,
-        hardware=CPU,
-        reporter=notes,
-        on_best=lambda _network, _progress: None,
-    )
-    progress = trainer.fit()
-    run.close()
-    assert [note.partition(":")[0] for note in notes.notes] == ["collapse"]
-    with (run.folder / "validation.csv").open() as file:
-        assert [float(row["collapsed"]) for row in csv.DictReader(file)] == [1.0, 1.0]
-    assert progress.metrics["collapsed"] == 1.0
 
 
 def test_a_few_patches_show_all_of_the_scans():

@@ -146,9 +146,13 @@ def _sections(config: BundleConfig, name: str, found: list[dict[str, Any]]) -> d
         validated = "Nobody was held out: validated on other patches of the training scans, which is optimistic."
     elif data.get("validation_patients") or data.get("validation_scans"):
         validated = "Validated on scans from the same source; other scanners and hospitals were not tried."
-    results = "".join(f"\n| {text(m['name'])} | {text(m['value'])} | {text(m.get('args', ''))} |" for m in found)
+    results = (
+        "| Measure | Value | n, seeds, interval, baselines |\n|---|---|---|" if origin.results else "None recorded."
+    )
+    results += "".join(f"\n| {text(m['name'])} | {text(m['value'])} | {text(m.get('args', ''))} |" for m in found)
     results += _rows({key: value for key, value in origin.results.items() if isinstance(value, str)})
-    meaning = "**This network has collapsed: its output hardly depends on its input.**"
+    if origin.results.get("collapsed"):
+        results = f"**This network has collapsed: its output hardly depends on its input.**\n\n{results}"
     return {
         "name": text(name),
         "load": f'network = modelsgenesis.from_pretrained("{name}")',
@@ -164,10 +168,7 @@ def _sections(config: BundleConfig, name: str, found: list[dict[str, Any]]) -> d
         "recipe": _recipe(origin.recipe, origin.results) if origin.recipe else "No recipe was recorded.",
         "data": _TABLE + _rows(data) if data else "The record says nothing about the training data.",
         "validated": validated,
-        "meaning": meaning if origin.results.get("collapsed") else "",
-        "results": f"| Measure | Value | n, seeds, interval, baselines |\n|---|---|---|{results}"
-        if origin.results
-        else "No result was recorded.",
+        "results": results,
         "environment": _TABLE + _rows({"modelsgenesis": origin.library_version, **origin.environment}),
     }
 

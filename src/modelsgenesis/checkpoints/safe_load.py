@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 import torch
@@ -26,9 +26,9 @@ from torch import Tensor
 from modelsgenesis.errors import CheckpointError, MissingExtraError
 from modelsgenesis.files import check_plain, open_regular, parsing
 
-_PICKLE_BYTES, _PICKLE_READS = 16 << 20, 2_000_000
-"""A pickle of names and shapes has some hundred kB; each of its instructions is read on its own."""
-
+# Of a pickle of names and shapes, or of a directory of entries, which have some hundred kB. An instruction of a pickle
+# may have one byte, and make 150 in memory.
+_MOST_BYTES = 4 << 20
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C  # how the format from before torch 1.6 begins
 _LARGEST_NDIM = 8
 _DATASETS, _DEPTH = 10_000, 8  # a network of Keras has some hundred tensors, three groups deep
@@ -38,6 +38,7 @@ _NOT_WEIGHTS = (
     (b"version https://git-lfs", "is a git-lfs pointer, not the checkpoint itself; run git lfs pull"),
 )
 
+# Kinds of numbers by their names in a pickle, which are those of storages as well: `FloatStorage`.
 _DTYPES: dict[str, torch.dtype] = {
     **{name: value for name, value in vars(torch).items() if isinstance(value, torch.dtype)},
     "char": torch.int8,
@@ -46,13 +47,12 @@ _DTYPES: dict[str, torch.dtype] = {
     "complexfloat": torch.complex64,
     "complexdouble": torch.complex128,
 }
-"""Kinds of numbers by their names in a pickle, which are those of storages as well: `FloatStorage`."""
 
+# Globals beside weights, as of losses that NumPy pickled: nothing is run for them, and None takes their place.
 _FORGOTTEN = re.compile(
     r"builtins\.(bytearray|complex|set)|_codecs\.encode|collections\.Counter|torch\.(Size|device)"
     r"|numpy\.(dtype|ndarray|_?core\.(multiarray\.(_reconstruct|scalar)|numeric\._frombuffer))"
 )
-"""Globals beside weights, as of losses that NumPy pickled: nothing is run for them, and None takes their place."""
 
 
 def read_weights(path: Path) -> Any:
@@ -87,52 +87,23 @@ def mappings(content: Any) -> Iterator[tuple[tuple[str, ...], Mapping[Any, Any]]
 # --- PyTorch -------------------------------------------------------------------------------------------------
 
 
-_Storage = tuple[Any, torch.dtype]
-"""The storage that a tensor is a view of: its name in the file, and its kind of numbers."""
-
-_Place = tuple[int, int]
-"""First byte of a storage in the file, and its number of bytes."""
-
-
-class _Reader(io.BufferedReader):
-    """A pickle or a directory, read within limits: of all bytes and, since an instruction may be one, of all reads."""
-
-    bytes_left, reads_left = _PICKLE_BYTES, _PICKLE_READS
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Read so many bytes."""
-        self.bytes_left, self.reads_left = self.bytes_left - (size or 0), self.reads_left - 1
-        if self.bytes_left < 0 or self.reads_left < 0:
-            raise ValueError("its pickle or directory is larger than that of any state dict")
-        return super().read(size)
-
-    def readline(self, size: int | None = -1, /) -> bytes:
-        """Read a line, which in a pickle is a name and has an end."""
-        line = super().readline(1000)
-        if not line.endswith(b"\n"):
-            raise EOFError("it ends too early, or within a name")
-        return line
-
-
-def _new_dictionary() -> dict[Any, Any]:
-    return {}  # not `dict`: a pickle could have arguments copied again and again
+_Place = tuple[int, int]  # first byte of a storage in the file, and its number of bytes
 
 
 class _Unpickler(pickle._Unpickler):  # noqa: SLF001 - the one in C sizes its memo as a file says
-    """Python's own unpickler, which here can call nothing but the functions below and set no attribute."""
+    """Python's own unpickler, which here can call nothing but the functions below and set no attribute.
 
-    def __init__(self, reader: _Reader, path: Path, mapped: mmap.mmap, places: Mapping[Any, _Place] | None) -> None:
-        super().__init__(reader, encoding="latin1")
-        self.path, self.mapped, self.places = path, mapped, places
+    Args:
+        content: The pickle.
+        path: The file, for messages.
+        mapped: The file, of which tensors are views.
+        places: Where the storages lie; None where that is not known yet, and then there are no tensors.
+    """
+
+    def __init__(self, content: io.BytesIO, path: Path, mapped: mmap.mmap, places: Mapping[Any, _Place] | None) -> None:
+        super().__init__(content, encoding="latin1")
+        self.content, self.path, self.mapped, self.places = content, path, mapped, places
         self.storages, self.stack = dict[Any, torch.dtype](), list[Any]()
-        self.functions = {
-            "collections.OrderedDict": _new_dictionary,
-            "torch._utils._rebuild_tensor": self._rebuild,
-            "torch._utils._rebuild_tensor_v2": self._rebuild,
-            "torch._utils._rebuild_tensor_v3": self._rebuild,
-            "torch._utils._rebuild_parameter": lambda data, *_: data,
-            "torch._utils._rebuild_parameter_with_state": lambda data, *_: data,
-        }
 
     def find_class(self, module: str, name: str) -> Any:
         """Return what stands for a global of the pickle."""
@@ -140,18 +111,23 @@ class _Unpickler(pickle._Unpickler):  # noqa: SLF001 - the one in C sizes its me
         dtype = _DTYPES.get(name.removesuffix("Storage").lower())
         if dtype and module in ("torch", "torch.cuda", "torch.storage"):
             return dtype
-        if full in self.functions:
-            return self.functions[full]
+        if full == "collections.OrderedDict":
+            return lambda *_: {}  # not `dict`: a pickle could have arguments copied again and again
+        if re.fullmatch(r"torch\._utils\._rebuild_tensor(_v[23])?", full):
+            return self._rebuild
+        if re.fullmatch(r"torch\._utils\._rebuild_parameter(_with_state)?", full):
+            return lambda data, *_: data
         if _FORGOTTEN.fullmatch(full):
             return lambda *_: None
-        if full.startswith("torch._utils._rebuild_"):
-            raise CheckpointError(f"{self.path}: holds a tensor made by {name}, expected dense ones alone; save those")
+        if not self.content.read(1):
+            raise EOFError("it ends within a name")
+        expected = "dense tensors" if full.startswith("torch._utils._rebuild_") else "tensors and plain values"
         raise CheckpointError(
-            f"{self.path}: needs {full} to be run, expected tensors and plain values alone;"
-            " nothing was run, ask its authors for a state dict"
+            f"{self.path}: needs {full} to be run, expected {expected} alone; nothing was run, ask its authors for a"
+            " state dict"
         )
 
-    def persistent_load(self, pid: Any) -> _Storage:
+    def persistent_load(self, pid: Any) -> tuple[Any, torch.dtype]:
         """Note a storage: `("storage", type, key, device, elements)`, and a view of it that is always None."""
         kind, dtype, key, _, _, *view = pid
         if kind != "storage" or any(view) or not isinstance(dtype, torch.dtype):
@@ -159,7 +135,7 @@ class _Unpickler(pickle._Unpickler):  # noqa: SLF001 - the one in C sizes its me
         self.storages[key] = dtype
         return key, dtype
 
-    def _rebuild(self, storage: _Storage, offset: int, size: Any, stride: Any, *more: Any) -> Tensor | None:
+    def _rebuild(self, storage: tuple[Any, torch.dtype], offset: int, size: Any, stride: Any, *more: Any) -> Any:
         """Return a view of the file, once it is certain that the elements lie in it."""
         if self.places is None:
             return None
@@ -180,16 +156,11 @@ class _Unpickler(pickle._Unpickler):  # noqa: SLF001 - the one in C sizes its me
     def _forget_state(self) -> None:
         self.stack.pop()
 
-    def _skip_frame_length(self: Any) -> None:
-        self.read(8)  # within a frame, the reads would not be counted
-
+    # A set is a byte of a pickle and 200 of memory, a byte array as large as it says.
     dispatch: ClassVar[dict[int, Any]] = {
-        **pickle._Unpickler.dispatch,  # noqa: SLF001
+        **{code: load for code, load in pickle._Unpickler.dispatch.items() if chr(code) not in "\x8f\x96"},  # noqa: SLF001
         pickle.BUILD[0]: _forget_state,
-        pickle.FRAME[0]: _skip_frame_length,
     }
-    del dispatch[pickle.EMPTY_SET[0]]  # a byte of a pickle, 200 of memory
-    del dispatch[pickle.BYTEARRAY8[0]]  # as large as it says
 
 
 def read_torch(path: Path) -> Any:
@@ -202,14 +173,23 @@ def read_torch(path: Path) -> Any:
     remedy = "truncated or damaged, or not a PyTorch checkpoint; download it again"
     with open_regular(path, CheckpointError) as file, parsing(path, CheckpointError, remedy=remedy):
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # what is written to stays in memory
-        reader = _Reader(io.FileIO(file.fileno(), closefd=False))
-        content = (_read_zip if mapped[:2] == b"PK" else _read_legacy)(reader, mapped, path)
+        content = (_read_zip if mapped[:2] == b"PK" else _read_legacy)(file, mapped, path)
         check_plain(content, path, CheckpointError)
         return content
 
 
-def _read_zip(reader: _Reader, mapped: mmap.mmap, path: Path) -> Any:
-    entries = zipfile.ZipFile(reader).infolist()
+class _Limited(io.BufferedReader):
+    """A file whose directory, which `zipfile` reads at once, has to be one of weights."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read so many bytes."""
+        if size and size > _MOST_BYTES:
+            raise ValueError("its directory is larger than that of any state dict")
+        return super().read(size)
+
+
+def _read_zip(file: BinaryIO, mapped: mmap.mmap, path: Path) -> Any:
+    entries = zipfile.ZipFile(_Limited(io.FileIO(file.fileno(), closefd=False))).infolist()
     unpacked = sum(entry.file_size for entry in entries)
     if unpacked > len(mapped) or any(entry.compress_type or entry.flag_bits & 1 for entry in entries):
         raise CheckpointError(
@@ -222,10 +202,12 @@ def _read_zip(reader: _Reader, mapped: mmap.mmap, path: Path) -> Any:
     start, length = places.get(f"{root}byteorder", (0, 0))
     if not name or len(places) < len(entries) or mapped[start : start + length] == b"big":
         raise ValueError("it has no data.pkl, an entry twice, or bytes in big-endian order")
-    reader.seek(places[name][0])
+    start, length = places[name]
+    if length > _MOST_BYTES:
+        raise ValueError("its pickle is larger than that of any state dict")
     data = f"{root}data/"
     storages = {name.removeprefix(data): place for name, place in places.items() if name.startswith(data)}
-    return _Unpickler(reader, path, mapped, storages).load()
+    return _Unpickler(io.BytesIO(mapped[start : start + length]), path, mapped, storages).load()
 
 
 def _find_entry(mapped: mmap.mmap, entry: zipfile.ZipInfo) -> _Place:
@@ -239,18 +221,18 @@ def _find_entry(mapped: mmap.mmap, entry: zipfile.ZipInfo) -> _Place:
     return start, entry.file_size
 
 
-def _read_legacy(reader: _Reader, mapped: mmap.mmap, path: Path) -> Any:
+def _read_legacy(file: BinaryIO, mapped: mmap.mmap, path: Path) -> Any:
     """Read five pickles, then the storages, each after its number of elements."""
     places: dict[Any, _Place] | None = None
     while True:  # twice: where the tensors lie is known only behind the pickles that describe them
-        reader.seek(0)
-        unpicklers = [_Unpickler(reader, path, mapped, places) for _ in range(5)]
+        pickles = io.BytesIO(mapped[:_MOST_BYTES])
+        unpicklers = [_Unpickler(pickles, path, mapped, places) for _ in range(5)]
         magic, _, system, content, keys = (unpickler.load() for unpickler in unpicklers)
         if magic != _LEGACY_MAGIC or not system["little_endian"]:
             raise ValueError("it does not begin as such a file, or its bytes are in big-endian order")
         if places is not None:
             return content
-        places, position = {}, reader.tell()
+        places, position = {}, pickles.tell()
         for key in keys:
             (elements,) = struct.unpack_from("<q", mapped, position)
             places[key] = (position + 8, elements * unpicklers[3].storages[key].itemsize)
@@ -269,8 +251,8 @@ def read_keras(path: Path) -> dict[str, Tensor]:
     otherwise read other files, wait for a FIFO, or fill the memory from a few bytes.
 
     Raises:
-        CheckpointError: A link, or an array that is outside of the file, compressed, virtual, or not numbers; or the
-            file is damaged.
+        CheckpointError: An array is outside of the file, compressed, virtual, or not of numbers; there are too many or
+            too deep groups; or the file is damaged.
         MissingExtraError: h5py is not installed.
     """
     try:
@@ -278,25 +260,20 @@ def read_keras(path: Path) -> dict[str, Tensor]:
     except ImportError as error:
         raise MissingExtraError("reading a Keras checkpoint", "keras") from error
     open_regular(path, CheckpointError).close()
+    found = dict[str, Any]()
+
+    def note(name: str, item: Any) -> None:
+        if len(found) == _DATASETS or name.count("/") > _DEPTH:
+            raise CheckpointError(f"{path}: holds more or deeper groups than any network; it was not read")
+        if isinstance(item, h5py.Group):
+            return
+        plain = not (item.external or item.is_virtual or item.chunks) and item.dtype.kind in "fiu"
+        if not plain or item.id.get_storage_size() != item.nbytes:
+            raise CheckpointError(f"{path}: {name}: is not an array of numbers that lies in the file uncompressed")
+        found[name] = item
+
     with parsing(path, CheckpointError, remedy="truncated or damaged; download it again"), h5py.File(path) as file:
-        found, waiting = dict[str, Any](), deque[tuple[str, Any, int]]([("", file, 0)])
-        while waiting:
-            place, group, depth = waiting.popleft()
-            if len(group) + len(found) + len(waiting) > _DATASETS or depth > _DEPTH:
-                raise CheckpointError(f"{path}: holds more or deeper groups than any network; it was not read")
-            for name in group:
-                if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-                    raise CheckpointError(f"{path}: {place}{name} is a link, expected the weights themselves")
-                item = group[name]
-                if isinstance(item, h5py.Group):
-                    waiting.append((f"{place}{name}/", item, depth + 1))
-                    continue
-                plain = isinstance(item, h5py.Dataset) and not (item.external or item.is_virtual or item.chunks)
-                if not plain or item.dtype.kind not in "fiu" or item.id.get_storage_size() != item.nbytes:
-                    raise CheckpointError(
-                        f"{path}: {place}{name}: is not an array of numbers that lies in the file uncompressed"
-                    )
-                found[f"{place}{name}"] = item
+        file.visititems(note)  # each object once, and no link to elsewhere
         if sum(item.nbytes for item in found.values()) > path.stat().st_size:
             raise CheckpointError(f"{path}: its arrays are larger than the file; they were not read")
         weights = {name: item for name, item in found.items() if name.startswith("model_weights/")} or found

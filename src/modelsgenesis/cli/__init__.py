@@ -12,11 +12,10 @@ from typer.core import TyperGroup
 from modelsgenesis._version import __version__
 from modelsgenesis.cli import hub
 from modelsgenesis.cli.checkpoints import convert, export
-from modelsgenesis.cli.comparison import compare
 from modelsgenesis.cli.console import accept_any_name, print_line
 from modelsgenesis.cli.data import demo, preview, scan
 from modelsgenesis.cli.errors import interruptible, one_line
-from modelsgenesis.cli.finetuning import finetune
+from modelsgenesis.cli.finetuning import compare, finetune
 from modelsgenesis.cli.prediction import evaluate, predict
 from modelsgenesis.cli.pretraining import pretrain
 

@@ -28,18 +28,14 @@ class Display(Reporter):
         self.is_live = is_terminal and not self.console.is_dumb_terminal  # a dumb one cannot move its cursor
         self.bar, self.live = Progress(), Live()
         self.baseline_text = ""
-        self._reset("", 0, 0)
-
-    def _reset(self, title: str, total: int, start: int) -> None:
-        self.title, self.total, self.start, self.shown = title, total, start, start
-        self.begun = self.spoke = time.monotonic()
-        self.average: float | None = None
-        self.rows: dict[str, str] = {}
 
     def begin(self, title: str, total: int, start: int = 0) -> None:
         """Show an empty bar, or say what begins."""
         self.live.stop()
-        self._reset(title, total, start)
+        self.title, self.total, self.start, self.shown = title, total, start, start
+        self.begun = self.spoke = time.monotonic()
+        self.average: float | None = None
+        self.rows: dict[str, str] = {}
         if not self.is_live:
             self.note(f"{title}: {start}/{total}")
             return

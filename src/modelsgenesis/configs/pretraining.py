@@ -118,7 +118,6 @@ class PretrainingConfig(TrainingConfig):
         patch_size: Voxels of a patch along each axis.
         samples_per_scan: Patches of each scan per epoch.
         rule: Patches that are rejected: `"lung"` as in 2019, `"foreground"` nearly empty ones, `"none"`.
-        slice_axis: Axis along which volumes are cut into slices for a 2D network: 2 is axial in RAS.
         validation_fraction: Share of the patients kept for validation, at least one.
         validation_samples: Patches of each validation, always the same ones with the same deformations.
     """
@@ -129,7 +128,6 @@ class PretrainingConfig(TrainingConfig):
     patch_size: Sides = (64, 64, 32)
     samples_per_scan: Positive = 32
     rule: Literal["lung", "foreground", "none"] = "foreground"
-    slice_axis: Literal[0, 1, 2] = 2
     validation_fraction: Annotated[float, Bounds(0, 0.99)] = 0.2
     validation_samples: Positive = 64
 

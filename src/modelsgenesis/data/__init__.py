@@ -12,7 +12,7 @@ from modelsgenesis.data.finding import skipped_notes as skipped_notes
 from modelsgenesis.data.finding import survey as survey
 from modelsgenesis.data.nifti import write_nifti as write_nifti
 from modelsgenesis.data.patches import PatchDataset as PatchDataset
-from modelsgenesis.data.patches import split_by_group as split_by_group
+from modelsgenesis.data.patches import hold_out as hold_out
 from modelsgenesis.data.patches import split_by_size as split_by_size
 from modelsgenesis.data.preparation import PreparedVolume as PreparedVolume
 from modelsgenesis.data.preparation import prepare as prepare

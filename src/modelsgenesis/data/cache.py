@@ -13,11 +13,11 @@ and never published.
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from functools import lru_cache
-from itertools import islice
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,10 +26,11 @@ import numpy as np
 from modelsgenesis.configs import InputContract
 from modelsgenesis.data.preparation import prepare
 from modelsgenesis.data.reading import read_volume
-from modelsgenesis.data.volume import ScanReference, SkippedScan
-from modelsgenesis.errors import ConfigurationError, DataError, ScanError
+from modelsgenesis.data.volume import ScanReference, SkippedScan, spacing_of
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError, require
 from modelsgenesis.files import parsing, read_json, replacing, write_atomically, write_json
 
+VOLUME = "volumes/{0:.2}/{0}.npy"  # by its key, whose first two letters keep the folders small
 LEVELS = 65535  # a voxel is stored as its value in [0, 1] times this, rounded: an error of at most half of 1/65535
 
 _FORMAT = 2  # rises when a volume is read or prepared otherwise, so that what was prepared before is not used
@@ -57,10 +58,10 @@ class CacheEntry:
     spacing: tuple[float, ...]
     bounds: tuple[float, float]
 
-    @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Self:
-        """Return an entry from what JSON made of it: lists are tuples again."""
-        return cls(**{**values, **{name: tuple(values[name]) for name in ("shape", "spacing", "bounds")}})
+
+def _entry(values: dict[str, Any]) -> CacheEntry:
+    """Return an entry from what JSON made of it: lists are tuples again."""
+    return CacheEntry(**{**values, **{name: tuple(values[name]) for name in ("shape", "spacing", "bounds")}})
 
 
 class VolumeCache:
@@ -84,7 +85,7 @@ class VolumeCache:
             self.contract = InputContract.from_dict(read_json(place / "contract.json", DataError))
             # Lines, which are parsed when they are asked for: a set may list 100,000 volumes.
             self._lines = (place / "entries.jsonl").read_bytes().splitlines()
-        self._map = lru_cache(_OPEN_MAPS)(_map_volume)
+        self._map = lru_cache(_OPEN_MAPS)(partial(np.load, mmap_mode="r"))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.folder, self.name)
@@ -93,31 +94,21 @@ class VolumeCache:
         return len(self._lines)
 
     def entry(self, index: int) -> CacheEntry:
-        """Return what is known of a volume.
-
-        Raises:
-            IndexError: There is no such volume.
-        """
-        if not 0 <= index < len(self):
-            raise IndexError(f"volume {index} of {len(self)}")
-        return CacheEntry.from_json(json.loads(self._lines[index]))
-
-    def entries(self) -> Iterator[CacheEntry]:
-        """Yield what is known of every volume, in order."""
-        return (self.entry(index) for index in range(len(self)))
+        """Return what is known of a volume."""
+        return _entry(json.loads(self._lines[index]))
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Return a volume, uint16 [*spatial], memory-mapped and read-only: the value in [0, 1] times 65535.
 
         Raises:
-            IndexError: There is no such volume.
             DataError: Its file is gone or damaged.
         """
         entry = self.entry(index)
-        path = volume_path(self.folder, entry.key)
-        array = self._map(path)
-        if array.shape != entry.shape or array.dtype != np.uint16:
-            raise DataError(f"{path}: holds {array.shape} {array.dtype}, expected {entry.shape} uint16; delete it")
+        path = self.folder / VOLUME.format(entry.key)
+        with parsing(path, DataError, what="as a prepared volume", remedy=_AGAIN):
+            array = self._map(path)
+            if array.shape != entry.shape or array.dtype != np.uint16:
+                raise ValueError(f"holds {array.shape} {array.dtype}, expected {entry.shape} uint16")
         return array
 
     @classmethod
@@ -154,23 +145,29 @@ class VolumeCache:
             cache, skipped = VolumeCache.build(scans, CONTRACTS["ct"], "cache")
             cache[0].shape, cache[0].dtype  # (512, 512, 133), uint16
         """
-        if contract.intensity not in ("window", "percentiles"):
-            raise ConfigurationError(
-                f"intensity {contract.intensity!r} does not map to [0, 1]; choose window or percentiles"
-            )
+        require(
+            contract.intensity in ("window", "percentiles"),
+            ConfigurationError,
+            f"intensity {contract.intensity!r} does not map to [0, 1]; choose window or percentiles",
+        )
         folder = Path(folder)
         entries: list[CacheEntry] = []
         skipped: list[SkippedScan] = []
-        results = _prepare_all(references, contract, folder, workers or os.cpu_count() or 1)
-        for done, (reference, result) in enumerate(zip(references, results, strict=True), start=1):
-            if isinstance(result, CacheEntry):
-                entries.append(result)
-            elif strict:
-                raise result
-            else:
-                skipped.append(SkippedScan.because(reference.source, result))
-            if progress:
-                progress(done, len(references))
+        # Threads, since decompression and arithmetic release the interpreter: no start-up, nothing to pickle.
+        pool = ThreadPoolExecutor(workers or os.cpu_count() or 1)
+        try:
+            results = pool.map(partial(_prepare_scan, contract=contract, folder=folder), references)
+            for done, (reference, result) in enumerate(zip(references, results, strict=True), start=1):
+                if isinstance(result, CacheEntry):
+                    entries.append(result)
+                elif strict:
+                    raise result
+                else:
+                    skipped.append(SkippedScan.because(reference.source, result))
+                if progress:
+                    progress(done, len(references))
+        finally:  # a build that is interrupted ends with the scans that are under way
+            pool.shutdown(cancel_futures=True)
         if not entries:
             first = f"; the first, {skipped[0].source}: {skipped[0].reason}" if skipped else ""
             raise DataError(f"none of {len(references)} scans can be used{first}")
@@ -187,110 +184,49 @@ def write_set(folder: Path, entries: Sequence[CacheEntry], contract: InputContra
     return name
 
 
-def _prepare_all(
-    references: Sequence[ScanReference], contract: InputContract, folder: Path, workers: int
-) -> Iterator[CacheEntry | ScanError]:
-    """Yield the results in order; only a few scans are ahead of the one that is waited for.
-
-    Threads, since decompression and arithmetic release the interpreter: no start-up, nothing to pickle. Twice as many
-    scans as threads are under way, so that none idles while the results wait for a slow one.
-    """
-    waiting = iter(references)
-    with ThreadPoolExecutor(workers) as pool:
-        running = [pool.submit(_prepare_scan, scan, contract, folder) for scan in islice(waiting, 2 * workers)]
-        try:
-            while running:
-                yield running.pop(0).result()
-                running += [pool.submit(_prepare_scan, scan, contract, folder) for scan in islice(waiting, 1)]
-        finally:
-            for future in running:
-                future.cancel()
-
-
 def _prepare_scan(reference: ScanReference, contract: InputContract, folder: Path) -> CacheEntry | ScanError:
     """Prepare one scan unless the cache has it; a scan that cannot be used is returned as its error."""
+    known: dict[str, Any] = {"name": reference.source, "group": reference.group}  # as they are called today
     try:
-        seen = _seen_path(reference, contract, folder)
-        if entry := _recall(seen, reference, folder):
-            return entry
-        key = _content_key(reference, contract)
+        state = _digest(reference, contract, content=False)
+        seen = folder / f"seen/{state:.2}/{state}.json"
+        with suppress(DataError), parsing(seen, DataError):  # not seen yet, or damaged: prepare it
+            values = read_json(seen, DataError)
+            size = values.pop("bytes")
+            entry = _entry(values | known)
+            if (folder / VOLUME.format(entry.key)).stat().st_size == size:
+                return entry
+        key = _digest(reference, contract, content=True)
         prepared = prepare(read_volume(reference), contract)
     except ScanError as error:
         return error
-    entry = CacheEntry(
-        key=key,
-        name=reference.source,
-        group=reference.group,
-        shape=prepared.array.shape,
-        spacing=prepared.spacing,
-        bounds=prepared.bounds,
-    )
-    with replacing(volume_path(folder, key), DataError) as temporary, temporary.open("wb") as file:
-        np.save(file, quantize(prepared.array))
+    array = prepared.array
+    geometry: dict[str, Any] = {"shape": array.shape, "spacing": spacing_of(prepared.affine, array.ndim)}
+    entry = CacheEntry(key=key, bounds=prepared.bounds, **geometry, **known)
+    array *= LEVELS  # in place: a volume may fill a good part of the memory
+    array += 0.5
+    with replacing(folder / VOLUME.format(key), DataError) as temporary, temporary.open("wb") as file:
+        np.save(file, array.astype(np.uint16))
         size = file.tell()
     write_json(seen, {**asdict(entry), "bytes": size}, DataError)
     return entry
 
 
-def _recall(seen: Path, reference: ScanReference, folder: Path) -> CacheEntry | None:
-    """Return the entry of an unchanged file whose volume is there and whole; name and group are today's."""
-    try:
-        with parsing(seen, DataError):
-            values = read_json(seen, DataError)
-            size = values.pop("bytes")
-            entry = CacheEntry.from_json(values | {"name": reference.source, "group": reference.group})
-            return entry if volume_path(folder, entry.key).stat().st_size == size else None
-    except DataError:  # not seen yet, or damaged: prepare it
-        return None
+def _digest(reference: ScanReference, contract: InputContract, *, content: bool) -> str:
+    """Return a digest of how a scan is prepared, and of its bytes or of what is told without reading them.
 
-
-def quantize(array: np.ndarray) -> np.ndarray:
-    """Turn [0, 1] into uint16 levels. The array is used up.
-
-    Example:
-        >>> quantize(np.array([0.0, 0.5, 1.0], np.float32)).tolist()
-        [0, 32768, 65535]
+    That is place, size and times of change. The one of the inode tells what a tool did that sets the other back, as
+    `rsync -t` does.
     """
-    array *= LEVELS
-    array += 0.5
-    return array.astype(np.uint16)
-
-
-def _seen_path(reference: ScanReference, contract: InputContract, folder: Path) -> Path:
-    """Return the record of a file as it is now, which is told without reading it: place, size and times of change.
-
-    The time of change of the inode tells what a tool did that sets the other time back, as `rsync -t` does.
-    """
-    digest = _recipe_digest(reference, contract)
-    for path in reference.files:
-        with parsing(reference.source, ScanError):
-            status = path.stat()
-            times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"
-            digest.update(f"{path.resolve()}\0{status.st_size}\0{times}\0".encode(errors="surrogateescape"))
-    name = digest.hexdigest()
-    return folder / "seen" / name[:2] / f"{name}.json"  # folders stay small
-
-
-def _content_key(reference: ScanReference, contract: InputContract) -> str:
-    """Return a digest of the bytes of the scan and of its preparation."""
-    digest = _recipe_digest(reference, contract)
+    recipe = json.dumps([_FORMAT, contract.to_dict(), reference.index])
+    digest = hashlib.blake2b(recipe.encode(), digest_size=20)
     for path in reference.files:
         with parsing(reference.source, ScanError), path.open("rb") as file:
-            while block := file.read(2**20):
-                digest.update(block)
+            if content:
+                while block := file.read(2**20):
+                    digest.update(block)
+            else:
+                status = path.stat()
+                told = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0"
+                digest.update(told.encode(errors="surrogateescape"))
     return digest.hexdigest()
-
-
-def _recipe_digest(reference: ScanReference, contract: InputContract) -> Any:
-    recipe = json.dumps([_FORMAT, contract.to_dict(), reference.index])
-    return hashlib.blake2b(recipe.encode(), digest_size=20)
-
-
-def volume_path(folder: Path, key: str) -> Path:
-    """Return where the volume of a key lies."""
-    return folder / "volumes" / key[:2] / f"{key}.npy"
-
-
-def _map_volume(path: Path) -> np.ndarray:
-    with parsing(path, DataError, what="as a prepared volume", remedy=_AGAIN):
-        return np.load(path, mmap_mode="r")

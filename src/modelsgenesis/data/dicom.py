@@ -156,10 +156,9 @@ def _frames(path: Path) -> list[Tags]:
         raise _AsideError(f"{path}: {reason}; expected an image of a patient")
     if not tags.get("PixelData"):
         raise ScanError(f"{path}: holds no pixels; expected an image, it is truncated, copy it again")
-    if tags.get("ModalityLUTSequence"):
-        raise ScanError(f"{path}: its values are mapped by a table (Modality LUT); expected slope and intercept")
-    if "ConcatenationUID" in tags:
-        raise ScanError(f"{path}: is one part of an image (concatenation); expected the whole, export it as one file")
+    if tags.get("ModalityLUTSequence") or "ConcatenationUID" in tags:
+        reason = "its values are mapped by a table (Modality LUT), or it is one part of an image (concatenation)"
+        raise ScanError(f"{path}: {reason}; expected a whole image with slope and intercept, export it again")
     return frames_of(path, tags)
 
 

@@ -24,7 +24,6 @@ from modelsgenesis.data.finding import (
     is_leftover,
     modality_of,
     part_of,
-    require_part,
     scan_sources,
     skipped_notes,
     unique_names,
@@ -304,7 +303,7 @@ def _read_table(path: Path, pattern: str | None) -> LabelledData:
                 images=tuple(FileImage(path=file) for file in files[number]),
                 mask=masks[number],
                 classes=classes[number],
-                part=require_part(row.get("split", ""), str(path)),
+                part=part_of(row.get("split", ""), str(path)),
             )
             for number, row in enumerate(rows)
         ),

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from einops import rearrange
@@ -42,11 +43,6 @@ class PreparedVolume:
     steps: tuple[float, ...]
     bounds: tuple[float, float] = (0.0, 1.0)
 
-    @property
-    def spacing(self) -> tuple[float, ...]:
-        """Voxel size in mm along each axis."""
-        return spacing_of(self.affine, self.array.ndim)
-
 
 def prepare(volume: Volume, contract: InputContract) -> PreparedVolume:
     """Bring a scan into the orientation, spacing and intensities of a contract.
@@ -70,29 +66,25 @@ def prepare(volume: Volume, contract: InputContract) -> PreparedVolume:
         prepared = prepare(read_volume("scan.nii.gz"), CONTRACTS["ct"])
         prepared.array.min(), prepared.array.max()  # 0.0, 1.0
     """
+    oriented, shape, frame = _frame(volume, contract)
     _check(volume, contract)
     low, high = _bounds(volume, contract)
-    array, affine, orientation = _oriented(volume, contract)
-    array, bounded = _in_rows(array), contract.intensity in ("window", "percentiles")
+    # Files store the first axis contiguous, float32 here the last. Copied at once, every voxel would be fetched from
+    # memory by itself, which takes longer than decompression; so a few rows at a time.
+    array: np.ndarray = np.empty(oriented.shape, np.float32)
+    for first in range(0, array.shape[1], _ROWS):
+        array[:, first : first + _ROWS] = oriented[:, first : first + _ROWS]
+    bounded = contract.intensity in ("window", "percentiles")
     if bounded:
         np.clip(array, low, high, out=array)
     elif contract.modality == "ct":
         np.maximum(array, _AIR, out=array)
-    steps, affine, shape = _grid(volume, array.shape, affine, contract)
-    array = interpolate(array, shape, steps)
+    array = interpolate(array, shape, frame["steps"])
     array -= np.float32(low)
     array *= np.float32(1 / (high - low))
     if bounded:  # rounding may have left it by a bit
         np.clip(array, 0, 1, out=array)
-    return PreparedVolume(
-        array=array,
-        affine=affine,
-        source=volume.source,
-        geometry=volume.geometry,
-        orientation=orientation,
-        steps=steps,
-        bounds=(low, high),
-    )
+    return PreparedVolume(array=array, bounds=(low, high), **frame)
 
 
 def prepare_label(label: Volume, contract: InputContract) -> PreparedVolume:
@@ -108,21 +100,12 @@ def prepare_label(label: Volume, contract: InputContract) -> PreparedVolume:
     Raises:
         ScanError: The values are no integers, or the label has no spacing where the contract wants one.
     """
-    _check_geometry(label, contract)
-    array, affine, orientation = _oriented(label, contract)
+    array, shape, frame = _frame(label, contract)
     low, high = float(array.min()), float(array.max())
     if not max(-low, high) < 2**31 or (array.dtype.kind == "f" and (array % 1 != 0).any()):  # `not <` is NaN, too
         raise ScanError(f"{label.source}: values {low:g} to {high:g}, not the whole numbers of a label; round them")
     array = array.astype(np.uint8 if low >= 0 and high < 256 else np.int32)
-    steps, affine, shape = _grid(label, array.shape, affine, contract)
-    return PreparedVolume(
-        array=nearest(array, shape, steps),
-        affine=affine,
-        source=label.source,
-        geometry=label.geometry,
-        orientation=orientation,
-        steps=steps,
-    )
+    return PreparedVolume(array=nearest(array, shape, frame["steps"]), **frame)
 
 
 def to_native(array: np.ndarray, prepared: PreparedVolume, *, order: int = 0) -> np.ndarray:
@@ -199,16 +182,6 @@ def nearest(array: np.ndarray, shape: tuple[int, ...], steps: tuple[float, ...])
     return np.ascontiguousarray(array)
 
 
-def resampled_shape(shape: tuple[int, ...], spacing: tuple[float, ...], wanted: tuple[float, ...]) -> tuple[int, ...]:
-    """Return how many voxels of the wanted size cover the field of view, at least 1 along each axis.
-
-    Example:
-        >>> resampled_shape((512, 512, 133), (0.7, 0.7, 2.5), (1.0, 1.0, 2.5))
-        (358, 358, 133)
-    """
-    return tuple(max(1, round(side * old / new)) for side, old, new in zip(shape, spacing, wanted, strict=True))
-
-
 def source_positions(length: int, new_length: int, step: float) -> np.ndarray:
     """Return where the new voxels' centres lie, in old voxels; both grids share their centre.
 
@@ -224,64 +197,49 @@ def source_positions(length: int, new_length: int, step: float) -> np.ndarray:
     return (np.arange(new_length) - (new_length - 1) / 2) * step + (length - 1) / 2
 
 
-def _oriented(volume: Volume, contract: InputContract) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return a view in the contract's orientation; planes stay as they are."""
-    if volume.array.ndim != 3 or contract.orientation is None:
-        return volume.array, volume.affine, None
-    wanted = orientations.axcodes2ornt(contract.orientation)
-    change = orientations.ornt_transform(orientations.io_orientation(volume.affine), wanted)
-    affine = volume.affine @ orientations.inv_ornt_aff(change, volume.array.shape)
-    return orientations.apply_orientation(volume.array, change), affine, change
+def _frame(volume: Volume, contract: InputContract) -> tuple[np.ndarray, tuple[int, ...], dict[str, Any]]:
+    """Return a view in the contract's orientation, its shape in the contract's spacing, and the frame of that.
 
+    Planes keep their orientation.
 
-def _in_rows(array: np.ndarray) -> np.ndarray:
-    """Copy into float32 with the last axis contiguous, a few rows at a time.
-
-    Files store the first axis contiguous. Copied at once, every voxel would be fetched from memory by itself,
-    which takes longer than decompression.
+    Returns:
+        [*spatial]; the new shape; and the fields of a `PreparedVolume` but array and bounds.
     """
-    rows = np.empty(array.shape, np.float32)
-    for first in range(0, array.shape[1], _ROWS):
-        rows[:, first : first + _ROWS] = array[:, first : first + _ROWS]
-    return rows
-
-
-def _grid(
-    volume: Volume, shape: tuple[int, ...], affine: np.ndarray, contract: InputContract
-) -> tuple[tuple[float, ...], np.ndarray, tuple[int, ...]]:
-    """Return steps, affine and shape of the contract's grid."""
-    if contract.spacing is None:
-        return (1.0,) * len(shape), affine, shape
-    if not volume.has_spacing:
-        wanted = "×".join(f"{size:g}" for size in contract.spacing)
-        raise ScanError(f"{volume.source}: has no voxel size; expected one to bring to {wanted} mm")
-    spacing = spacing_of(affine, len(shape))
-    wanted = contract.spacing + spacing[len(contract.spacing) :]  # slices of a volume keep their distance
-    steps = tuple(new / old for new, old in zip(wanted, spacing, strict=True))
-    steps = tuple(1.0 if abs(step - 1) < _SAME_SIZE else step for step in steps)
-    new_shape = resampled_shape(shape, spacing, tuple(old * step for old, step in zip(spacing, steps, strict=True)))
-    if math.prod(new_shape) > max(_GROWTH * math.prod(shape), _SMALL):
-        sizes = "×".join(f"{size:g}" for size in wanted)
-        raise ScanError(
-            f"{volume.source}: at {sizes} mm it has {math.prod(new_shape):.2g} voxels, {math.prod(shape):.2g} now; "
-            "take a larger spacing, for which a model's is in its config.json"
-        )
-    # An affine places the centre of voxel 0. Both grids share the centre of the field of view, so that the first new
-    # voxel's centre lies (step - 1) / 2 old voxels further in than the old one's, corrected for a rounded shape.
-    change = np.diag([*steps, *(1.0,) * (4 - len(steps))])
-    change[: len(shape), 3] = [source_positions(*sides)[0] for sides in zip(shape, new_shape, steps, strict=True)]
-    return steps, affine @ change, new_shape
-
-
-def _check_geometry(volume: Volume, contract: InputContract) -> None:
-    check_geometry(volume.array.shape, volume.affine, volume.source)
-    if not contract.dims <= volume.array.ndim <= 3:
-        raise ScanError(f"{volume.source}: has {volume.array.ndim} axes; expected {contract.dims}")
+    array, affine, orientation = volume.array, volume.affine, None
+    check_geometry(array.shape, affine, volume.source)
+    if not contract.dims <= array.ndim <= 3:
+        raise ScanError(f"{volume.source}: has {array.ndim} axes; expected {contract.dims}")
+    if array.ndim == 3 and contract.orientation is not None:
+        wanted = orientations.axcodes2ornt(contract.orientation)
+        orientation = orientations.ornt_transform(orientations.io_orientation(affine), wanted)
+        affine = affine @ orientations.inv_ornt_aff(orientation, array.shape)
+        array = orientations.apply_orientation(array, orientation)
+    shape, steps = array.shape, (1.0,) * array.ndim
+    if contract.spacing is not None:
+        sizes = "×".join(f"{size:g}" for size in contract.spacing)
+        if not volume.has_spacing:
+            raise ScanError(f"{volume.source}: has no voxel size; expected one to bring to {sizes} mm")
+        spacing = spacing_of(affine, array.ndim)
+        wanted = contract.spacing + spacing[len(contract.spacing) :]  # slices of a volume keep their distance
+        steps = tuple(new / old for new, old in zip(wanted, spacing, strict=True))
+        steps = tuple(1.0 if abs(step - 1) < _SAME_SIZE else step for step in steps)
+        shape = tuple(max(1, round(n * a / (a * step))) for n, a, step in zip(array.shape, spacing, steps, strict=True))
+        if math.prod(shape) > max(_GROWTH * array.size, _SMALL):
+            raise ScanError(
+                f"{volume.source}: at {sizes} mm it has {math.prod(shape):.2g} voxels, {array.size:.2g} now; "
+                "take a larger spacing, for which a model's is in its config.json"
+            )
+        # An affine places the centre of voxel 0. Both grids share the centre of the field of view, so that the first
+        # new voxel's centre lies (step - 1) / 2 old ones further in than the old one's, corrected for a rounded shape.
+        change = np.diag([*steps, *(1.0,) * (4 - len(steps))])
+        change[: array.ndim, 3] = [source_positions(*axis)[0] for axis in zip(array.shape, shape, steps, strict=True)]
+        affine = affine @ change
+    frame = {"affine": affine, "source": volume.source, "geometry": volume.geometry}
+    return array, shape, {**frame, "orientation": orientation, "steps": steps}
 
 
 def _check(volume: Volume, contract: InputContract) -> None:
     """Refuse what cannot be prepared."""
-    _check_geometry(volume, contract)
     array, source = volume.array, volume.source
     if array.dtype.kind == "f" and (bad := array.size - int(np.isfinite(array).sum())):
         raise ScanError(f"{source}: {bad} voxels are NaN or infinite; repair or replace them")
@@ -307,7 +265,12 @@ def _bounds(volume: Volume, contract: InputContract) -> tuple[float, float]:
     if contract.intensity == "standardize" and contract.mean is not None and contract.deviation is not None:
         low, high = contract.mean, contract.mean + contract.deviation
     elif contract.intensity == "percentiles" and contract.percentiles is not None:
-        low, high = map(float, np.percentile(_foreground(volume), contract.percentiles, overwrite_input=True))
+        # Of the voxels above the lowest value: no zeros around a head, no padding.
+        inside = volume.array > volume.array.min()
+        if volume.padding is not None and (inside & (volume.array != volume.padding)).any():
+            inside &= volume.array != volume.padding
+        foreground = volume.array[inside].astype(np.float32)
+        low, high = map(float, np.percentile(foreground, contract.percentiles, overwrite_input=True))
     else:
         array = volume.array
         if contract.modality == "ct":
@@ -317,11 +280,3 @@ def _bounds(volume: Volume, contract: InputContract) -> tuple[float, float]:
     if not low < high:
         raise ScanError(f"{volume.source}: its foreground is constant at {low:g}; there is nothing to learn from it")
     return low, high
-
-
-def _foreground(volume: Volume) -> np.ndarray:
-    """Return the voxels above the lowest value: no zeros around a head, no padding."""
-    inside = volume.array > volume.array.min()
-    if volume.padding is not None and (inside & (volume.array != volume.padding)).any():
-        inside &= volume.array != volume.padding
-    return volume.array[inside].astype(np.float32)

@@ -18,11 +18,13 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from modelsgenesis import checkpoints
 from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, load_bundle, read_config
 from modelsgenesis.configs import Config
 from modelsgenesis.errors import CheckpointError, ConfigurationError, HubError
 from modelsgenesis.files import open_regular, parsing, read_json, replacing, sha256_of, write_json
 from modelsgenesis.hub.registry import ModelCard, Progress, find_card, list_cards
+from modelsgenesis.networks import build_network
 
 BUNDLE_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
 
@@ -116,17 +118,19 @@ def is_intact(path: Path, record: Record) -> bool:
 
 @dataclass(frozen=True)
 class Target:
-    """A repository at a revision, or a model of the registry.
+    """What a name leads to: a repository at a revision, or a folder of this machine.
 
     Attributes:
         repository: `org/name`.
         revision: Branch, tag or commit; None for the default branch.
-        card: The card of the model in the registry.
+        card: The card of the model, if the name is one of the registry.
+        folder: Where it is already.
     """
 
-    repository: str
-    revision: str | None
+    repository: str = ""
+    revision: str | None = None
     card: ModelCard | None = None
+    folder: Path | None = None
 
     @property
     def record(self) -> Path:
@@ -144,12 +148,7 @@ class Target:
     @property
     def fingerprint(self) -> str:
         """A digest of what a bundle depends on beside the files; empty where that is nothing."""
-        if self.card is None:
-            return ""
-        from modelsgenesis import checkpoints
-
-        converter = "" if self.card.source.format == "bundle" else str(checkpoints.CONVERTER_VERSION)
-        return _digest([self.card.source.to_dict(), converter])
+        return _digest([self.card.source.to_dict(), checkpoints.CONVERTER_VERSION]) if self.card else ""
 
 
 def fetch_bundle(
@@ -184,8 +183,19 @@ def fetch_bundle(
         folder = fetch_bundle("genesis-chest-ct-3d")
     """
     target = _resolve(name_or_repository, revision)
-    if isinstance(target, Path):
-        return target
+    folder = target.folder or _fetch(target, token, progress, refresh)
+    if target.card:
+        config = read_config(folder)
+        for key in ("task", "network", "input", "patch_size"):
+            found, told = getattr(config, key), getattr(target.card.source, key)
+            if found != told:
+                name = target.card.name
+                raise CheckpointError(f"{name}: its file has {key} {found}, its card says {told}; ask its author")
+    return folder
+
+
+def _fetch(target: Target, token: str | None, progress: Progress | None, refresh: bool) -> Path:
+    """Return the copy that is here, if it is intact and need not be the newest, or download it."""
     settings = client_settings()  # checks the environment before the client, which may not survive it, is imported
     known = read_record(target.record)
     known = known if known and known.fingerprint == target.fingerprint else None
@@ -200,16 +210,14 @@ def fetch_bundle(
         if known is None or error.kind != "unreachable":
             raise
         if not usable:
-            raise HubError(f"{name_or_repository}: the copy here was altered, and {error}") from error
-        warnings.warn(f"{error}; using the copy of commit {known.commit[:12]}", stacklevel=2)
+            raise HubError(f"{target.repository}: the copy here was altered, and {error}") from error
+        warnings.warn(f"{error}; using the copy of commit {known.commit[:12]}", stacklevel=3)
         return Path(known.folder)
     get = partial(snapshot.download, progress=progress)
     if target.card is None or target.card.source.format == "bundle":
         folder = _get_bundle(target, snapshot.files, get)
     else:
         folder = _convert(target, snapshot.commit, get)
-    if target.card:
-        _compare_with_card(target.card, folder)
     record = Record(
         repository=snapshot.repository,
         commit=snapshot.commit,
@@ -221,14 +229,14 @@ def fetch_bundle(
     return folder
 
 
-def _resolve(name: str | Path, revision: str | None) -> Path | Target:
-    """Return the folder of a bundle that needs no download, or what has to be there.
+def _resolve(name: str | Path, revision: str | None) -> Target:
+    """Return what a name leads to.
 
     Raises:
         CheckpointError: A folder is not a bundle.
         HubError: There is no such folder or model, or it has no such revision.
     """
-    text, folder = str(name), Path(name).expanduser()
+    text, folder, card = str(name), Path(name).expanduser(), None
     if folder.is_dir():
         if not (folder / CONFIG_NAME).is_file():
             raise CheckpointError(f"{folder}: no {CONFIG_NAME} in it, so it is not a bundle")
@@ -246,7 +254,7 @@ def _resolve(name: str | Path, revision: str | None) -> Path | Target:
         folder = _check_beside(card)
     if revision:
         raise HubError(f"{text}: lies on this machine and has no revision {revision!r}; leave it out", "unknown")
-    return folder
+    return Target(card=card, folder=folder)
 
 
 def _check_beside(card: ModelCard) -> Path:
@@ -258,23 +266,11 @@ def _check_beside(card: ModelCard) -> Path:
     digest, pin = sha256_of(path), card.source.sha256
     if pin is not None and digest != pin:
         raise HubError(f"{path}: its SHA-256 is {digest[:12]}…, its card pins {pin[:12]}…; replace either")
-    _compare_with_card(card, path.parent)
     return path.parent
-
-
-def _compare_with_card(card: ModelCard, folder: Path) -> None:
-    """Refuse a bundle that is not the model that its card describes."""
-    config = read_config(folder)
-    for key in ("task", "network", "input", "patch_size"):
-        found, told = getattr(config, key), getattr(card.source, key)
-        if found != told:
-            raise CheckpointError(f"{card.name}: its file has {key} {found}, its card says {told}; ask its author")
 
 
 def _get_bundle(target: Target, there: Container[str], get: Callable[..., Path]) -> Path:
     """Get a bundle; the configuration first, since it says how large the weights can be."""
-    from modelsgenesis.networks import build_network
-
     weights = PurePosixPath(target.card.source.file if target.card else WEIGHTS_NAME)
     config_name, card_name = (str(weights.with_name(name)) for name in (CONFIG_NAME, CARD_NAME))
     if config_name not in there or str(weights) not in there:
@@ -295,8 +291,6 @@ def _get_bundle(target: Target, there: Container[str], get: Callable[..., Path])
 
 def _convert(target: Target, commit: str, get: Callable[..., Path]) -> Path:
     """Get another format's files and convert them."""
-    from modelsgenesis.checkpoints import convert_checkpoint
-
     card: Any = target.card
     source = card.source
     file = get(source.file, source.parameters * _BYTES_PER_PARAMETER + _SMALL, pin=target.pin)
@@ -309,7 +303,7 @@ def _convert(target: Target, commit: str, get: Callable[..., Path]) -> Path:
         with replacing(final, HubError, folder=True) as temporary:
             options = {"source": origin, "extra_files": extra, "input_contract": source.input, "card": card.text}
             options |= {key: getattr(source, key) for key in ("format", "task", "network", "patch_size")}
-            convert_checkpoint(file, temporary, **options)
+            checkpoints.convert_checkpoint(file, temporary, **options)
             # Nothing is removed that is the same: another process may be loading it just now.
             if final.is_dir() and _digests(final) != _digests(temporary):
                 shutil.rmtree(final, ignore_errors=True)
@@ -337,8 +331,8 @@ def find_cached(name: str | Path, *, revision: str | None = None) -> tuple[Path,
         HubError: It is not on this machine.
     """
     target = _resolve(name, revision)
-    if isinstance(target, Path):
-        return target, {}
+    if target.folder:
+        return target.folder, {}
     if (record := read_record(target.record)) is None:
         raise HubError(f"{name}: not on this machine; modelsgenesis download {name}", "unknown")
     return Path(record.folder), record.files

@@ -164,17 +164,13 @@ def choose_input(
 def smallest_sides(cache: VolumeCache, config: PretrainingConfig) -> np.ndarray:
     """Return the smallest side of all scans along each axis of a patch; slices have the axes that are not cut."""
     axes = len(config.patch_size)
-    shapes = [
-        np.array(entry.shape if len(entry.shape) == axes else np.delete(entry.shape, config.slice_axis))
-        for entry in cache.entries()
-        if len(entry.shape) >= axes
-    ]
+    shapes = [entry.shape[:axes] for entry in map(cache.entry, range(len(cache))) if len(entry.shape) >= axes]
     return np.min(shapes, axis=0) if shapes else np.array(config.patch_size)
 
 
 def public_facts(training: PatchDataset, validation: PatchDataset, excluded: int) -> dict[str, Any]:
     """Return what a bundle may say of the data; no name is among it."""
-    entries, measured = list(training.entries()), list(validation.entries())
+    entries, measured = training.entries(), validation.entries()
     groups, held = {entry.group for entry in entries}, {entry.group for entry in measured}
     # Planes and volumes may mix.
     shapes = [entry.shape for entry in entries if len(entry.shape) == len(entries[0].shape)]

@@ -6,7 +6,7 @@ import io
 import math
 import mmap
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -96,7 +96,7 @@ class Run:
             return
         if (folder / RUN_NAME).exists():
             raise TrainingError(f"{folder}: holds a run already; add --resume to continue it, or choose another folder")
-        names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")] if folder.is_dir() else []
+        names = (path.relative_to(folder).as_posix() for path in (folder.rglob("*") if folder.is_dir() else ()))
         # All but what a run leaves that is killed as it starts.
         if not all(name in ("checkpoints", LOCK_NAME) or name.startswith(f".{RUN_NAME}.") for name in names):
             raise TrainingError(f"{folder}: is not empty; choose a new folder for the output")
@@ -135,9 +135,9 @@ class Run:
         """Refuse another configuration, other scans, or the same ones with other voxels or labels."""
         before, path = self.description(), self.folder / RUN_NAME
         with parsing(path, TrainingError):
-            others = [name for name in now if name not in ("config", "split", "digests")]
-            differences = compare({name: before.get(name) for name in others}, {name: now[name] for name in others})
-            check_config(self.folder, before["config"], now["config"], differences)
+            apart = ("config", "split", "digests", "finished")
+            settings = ({key: one[key] for key in one if key not in apart} | one["config"] for one in (before, now))
+            check_config(self.folder, *settings)
             if before.get("split") != now.get("split"):
                 raise TrainingError(
                     f"{self.folder}: the run was started with other scans or another split, see {path}; resume with "
@@ -321,23 +321,20 @@ def _is_row(line: str, columns: int, step: int) -> bool:
     return len(numbers) == columns and numbers[0] <= step
 
 
-def check_config(
-    folder: str | Path, before: Mapping[str, Any], now: Mapping[str, Any], more: Sequence[str] = ()
-) -> None:
+def check_config(folder: str | Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Refuse another configuration than a run has; `FREE_SETTINGS` may differ.
 
     Args:
         folder: The run, for the message.
         before: The run's configuration.
         now: Configuration to resume it with.
-        more: Further differences for the message.
 
     Raises:
         TrainingError: It is another; the message lists the differences.
     """
     differences = [text for text in compare(before, now) if text.split(" ")[0] not in FREE_SETTINGS]
-    if differences := [*differences, *more][:8]:
-        raise TrainingError(f"{folder}: the run was started with another configuration: {'; '.join(differences)}")
+    if differences:
+        raise TrainingError(f"{folder}: the run was started with another configuration: {'; '.join(differences[:8])}")
 
 
 def compare(before: Mapping[str, Any], now: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelsgenesis.configs import FinetuningConfig
+from modelsgenesis.configs.base import shown
 from modelsgenesis.configs.finetuning import count_labelled
-from modelsgenesis.errors import ConfigurationError, DataError
+from modelsgenesis.errors import ConfigurationError, DataError, require
 from modelsgenesis.files import read_json, write_json
 
 if TYPE_CHECKING:  # pretraining reads splits, too, and needs nothing of labelled data
@@ -50,28 +51,26 @@ def split_cases(data: "LabelledData", config: FinetuningConfig) -> Split:
         split = split_cases(read_labelled("Task04_Hippocampus"), SegmentationConfig())
         len(split.training), len(split.validation), len(split.test)  # 140, 16, 39
     """
-    patients = _given(data)
+    patients = _named_patients(data)
     # Sorted before they are drawn, so that the order of the files does not matter.
     order = np.random.default_rng(config.split_seed).permutation(sorted(patients["training"])).tolist()
-    if patients["test"] and config.fold is not None:
-        raise ConfigurationError(
-            f"{data.name} names its own test patients; fold {config.fold} of {config.folds} cannot be made beside them"
-        )
     if config.fold is not None:
+        if patients["test"]:
+            raise ConfigurationError(f"{data.name} names its own test patients; no fold can be made beside them")
         if config.folds > len(order):
             raise ConfigurationError(f"folds: received {config.folds}, expected at most the {len(order)} patients")
         patients["test"] = order[config.fold :: config.folds]  # every patient is in the test part of one fold
     elif not patients["test"]:
-        patients["test"] = order[: _share(config.test_fraction, order)]
+        patients["test"] = order[: _share(config.test_fraction, len(order))]
     order = [patient for patient in order if patient not in set(patients["test"])]
-    if not patients["validation"]:
-        count = _share(config.validation_fraction, order) if len(order) > 1 else 0  # a single one is to be learnt from
+    if not patients["validation"] and len(order) > 1:  # a single one is to be learnt from
+        count = _share(config.validation_fraction, len(order))
         patients["validation"], order = order[:count], order[count:]
     if not order:
         raise DataError(
-            f"{sum(len(patients[part]) for part in _PARTS[1:])} labelled patients leave none to train on beside "
-            f"{len(patients['test'])} for the test and {len(patients['validation'])} for validation: tell them apart "
-            "with --patient if there are more, or set test_fraction or validation_fraction to 0"
+            f"{data.name}: no patient is left to train on beside {len(patients['test'])} for the test and "
+            f"{len(patients['validation'])} for validation: tell them apart with --patient if there are more, or set "
+            "test_fraction or validation_fraction to 0"
         )
     chosen = [set(order), set(patients["validation"]), set(patients["test"])]
     split = Split(*(tuple(sorted(case.name for case in data.cases if case.patient in part)) for part in chosen))
@@ -79,11 +78,11 @@ def split_cases(data: "LabelledData", config: FinetuningConfig) -> Split:
     return split if labels is None else choose_labelled(split, data, labels, config.split_seed)
 
 
-def _share(fraction: float, patients: Sequence[str]) -> int:
-    return max(round(len(patients) * fraction), 1) if fraction else 0
+def _share(fraction: float, count: int) -> int:
+    return max(round(count * fraction), 1) if fraction else 0
 
 
-def _given(data: "LabelledData") -> dict[str, list[str]]:
+def _named_patients(data: "LabelledData") -> dict[str, list[str]]:
     """Return the patients of each part that the user's file names; those to split count as training."""
     parts: dict[str, str | None] = {}
     for case in data.cases:
@@ -165,8 +164,7 @@ def check_split(split: Split, data: "LabelledData") -> None:
     place: dict[str, str] = {}
     for part, names in asdict(split).items():
         for name in names:
-            if name not in patients:
-                raise DataError(f"the split names {name!r}, which is not in {data.name}")
+            require(name in patients, DataError, f"the split names {name!r}, which is not in {data.name}")
             if place.setdefault(patients[name], part) != part:
                 raise DataError(
                     f"the split has {patients[name]!r} in two parts, {place[patients[name]]} and {part}; a patient "
@@ -218,12 +216,15 @@ def make_split(content: Any, source: object) -> Split:
     Raises:
         DataError: It is not a split.
     """
-    if not isinstance(content, dict) or set(content) != set(_PARTS):
-        found = ", ".join(map(str, content)) if isinstance(content, dict) else type(content).__name__
-        raise DataError(f"{source}: holds {found[:80] or 'nothing'}; expected the lists training, validation and test")
-    for part, listed in content.items():
-        if not isinstance(listed, list) or not all(isinstance(name, str) for name in listed):
-            raise DataError(f"{source}: {part} is not a list of names of cases")
-        if len(set(listed)) < len(listed):
-            raise DataError(f"{source}: {part} names a case twice; expected each once")
+    is_split = (
+        isinstance(content, dict)
+        and set(content) == set(_PARTS)
+        and all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in content.values())
+        and all(len(set(names)) == len(names) for names in content.values())
+    )
+    if not is_split:
+        raise DataError(
+            f"{source}: received {shown(content)}, expected the lists training, validation and test of names of cases, "
+            "each once"
+        )
     return Split(**{part: tuple(content[part]) for part in _PARTS})

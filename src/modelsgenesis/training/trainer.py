@@ -296,31 +296,28 @@ class Trainer:
         Raises:
             TrainingError: There are checkpoints and none can be used, or the data has changed.
         """
+        folder = self.run.folder
         state, problem = distributed.on_rank_zero(self.run.load_checkpoint)
         if problem:
             self.reporter.note(problem)
         if state is not None:
-            with parsing(self.run.folder / LAST_NAME, TrainingError):
-                self._restore(state)
+            with parsing(folder / LAST_NAME, TrainingError):
+                if state["size"] != self.size:
+                    raise TrainingError(
+                        f"{folder}: an epoch had {state['size']} samples, now {self.size}; resume with the scans that "
+                        "the run began with"
+                    )
+                check_config(folder, state["config"], self.config.to_dict())  # a digest holds this one
+                self.network.load_state_dict(state["network"])
+                self.optimization.optimizer.load_state_dict(state["optimizer"])
+                self.progress, self._random = Progress(**state["progress"]), state["random"]
+                # What a result to the bit depends on besides the configuration.
+                now = {"modelsgenesis": __version__, **describe_environment(self.hardware, self.config)}
+                if changes := compare(state["versions"], now):
+                    self.reporter.note(f"resuming, though perhaps not to the bit: {'; '.join(changes)}")
         lost = distributed.on_rank_zero(partial(self.run.truncate_logs, self.progress.step))
         if lost:
             self.reporter.note(lost)
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        if state["size"] != self.size:
-            raise TrainingError(
-                f"{self.run.folder}: an epoch had {state['size']} samples, now {self.size}; resume with the scans that "
-                "the run began with"
-            )
-        check_config(self.run.folder, state["config"], self.config.to_dict())  # a digest holds this one
-        self.network.load_state_dict(state["network"])
-        self.optimization.optimizer.load_state_dict(state["optimizer"])
-        self.progress = Progress(**state["progress"])
-        self._random = state["random"]
-        # What a result to the bit depends on besides the configuration.
-        now = {"modelsgenesis": __version__, **describe_environment(self.hardware, self.config)}
-        if changes := compare(state["versions"], now):
-            self.reporter.note(f"resuming, though perhaps not to the bit: {'; '.join(changes)}")
 
 
 @contextmanager

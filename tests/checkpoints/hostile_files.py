@@ -50,12 +50,11 @@ def saved(folder: Path, content: Any, *, zipped: bool = True) -> Path:
     return folder / "file.pt"
 
 
-def weights(folder: Path, **changes: torch.Tensor) -> Path:
-    """A state dict with some tensors replaced; `stem` and `bias` stand for two of them."""
-    content = small_state_dict()
+def weights(folder: Path, **changes: torch.Tensor | None) -> Path:
+    """A state dict with some tensors replaced, or without them; `stem` and `bias` stand for two of them."""
     names = {"stem": STEM, "bias": BIAS}
-    content.update({names.get(name, name): tensor for name, tensor in changes.items()})
-    return saved(folder, content)
+    content = {**small_state_dict(), **{names.get(name, name): tensor for name, tensor in changes.items()}}
+    return saved(folder, {name: tensor for name, tensor in content.items() if tensor is not None})
 
 
 def written(folder: Path, content: bytes, name: str = "file.pt") -> Path:
@@ -235,3 +234,7 @@ PICKLES = {
     "shared": pickle.dumps(shared_lists(), 2),
 }
 """Of a few bytes: code, depth, smuggled attributes, and what fills the memory."""
+
+
+def pickled(folder: Path, name: str) -> Path:
+    return zipped(folder, PICKLES[name])

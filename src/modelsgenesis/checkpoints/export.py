@@ -1,8 +1,7 @@
-"""Writing a network for others: nnU-Net v2, a PyTorch state dict of the original names, ONNX."""
+"""Writing a network for others: nnU-Net v2, or a PyTorch state dict of the original names."""
 
-import warnings
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 import torch
 from einops import rearrange
@@ -14,9 +13,8 @@ from modelsgenesis.checkpoints.plan import PLAN_KEY, make_plan
 from modelsgenesis.configs import PlainUNetConfig, ResidualUNetConfig
 from modelsgenesis.errors import CheckpointError, ConfigurationError, did_you_mean
 from modelsgenesis.files import replacing
-from modelsgenesis.networks import Network
 
-ExportFormat = Literal["nnunet", "torch", "onnx"]
+ExportFormat = Literal["nnunet", "torch"]
 
 
 def export_bundle(bundle: Bundle, path: str | Path, *, to: ExportFormat) -> Path:
@@ -27,9 +25,7 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: ExportFormat) -> Path
         path: The file; it must not be there yet.
         to: `"nnunet"`: a checkpoint for nnU-Net v2's `-pretrained_weights`, with `network_weights` under
             every name that nnU-Net gives them, and a plan; kernels trained on arrays x, y, z are turned, since
-            nnU-Net's arrays lie z, y, x. `"torch"`: a state dict of the names of the
-            original release. `"onnx"`: a graph with a free batch size, for inputs of the bundle's patch size, rounded
-            up to sides that the network can halve.
+            nnU-Net's arrays lie z, y, x. `"torch"`: a state dict of the names of the original release.
 
     Returns:
         The file.
@@ -42,7 +38,7 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: ExportFormat) -> Path
         export_bundle(load_bundle("models/resenc"), "resenc.pth", to="nnunet")
     """
     path = Path(path)
-    writers = {"nnunet": _write_nnunet, "torch": _write_torch, "onnx": _write_onnx}
+    writers = {"nnunet": _write_nnunet, "torch": _write_torch}
     if to not in writers:
         raise ConfigurationError(f"export: received {to!r}; {did_you_mean(to, writers)}")
     if path.exists():
@@ -104,29 +100,3 @@ def _write_nnunet(bundle: Bundle, path: Path) -> None:
     # Aliases are the same tensor, which torch.save writes once.
     named = {alias: tensor for name, tensor in weights.items() for alias in aliases(name)}
     torch.save({"network_weights": named, PLAN_KEY: make_plan(config, contract, patch)}, path)
-
-
-def _write_onnx(bundle: Bundle, path: Path) -> None:
-    try:
-        import onnxscript  # noqa: F401  # pyright: ignore[reportMissingImports]
-    except ImportError as error:
-        raise CheckpointError(
-            "torch's ONNX exporter needs two packages that this one does not: pip install onnx onnxscript"
-        ) from error
-    network = cast("Network", bundle.network.eval())
-    steps = zip(bundle.config.patch_size, network.size_divisor, strict=True)
-    sides = [-(-side // step) * step for side, step in steps]
-    example = torch.rand(2, network.config.unet.in_channels, *sides)  # 2: a batch of one would be fixed
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # deprecations inside torch's exporter
-        torch.onnx.export(
-            network,
-            (example,),
-            path,
-            input_names=["input"],
-            output_names=["output"],
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            dynamo=True,
-            external_data=False,
-            verbose=False,
-        )

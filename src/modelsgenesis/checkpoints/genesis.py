@@ -10,18 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from modelsgenesis.configs import (
-    CONTRACTS,
-    GENESIS_UNET_2019,
-    NNUNET_V1_GENESIS,
-    RESENC_L,
-    GenesisUNetConfig,
-    InputContract,
-    NetworkConfig,
-    PlainUNetConfig,
-    ResidualUNetConfig,
-    UNetConfig,
-)
+from modelsgenesis.configs import CONTRACTS, GENESIS_UNET_2019, NNUNET_V1_GENESIS, RESENC_L, InputContract, UNetConfig
+from modelsgenesis.configs.bundle import GenesisUNetConfig, NetworkConfig, PlainUNetConfig, ResidualUNetConfig
 from modelsgenesis.errors import some
 
 Weights = Mapping[str, Tensor]

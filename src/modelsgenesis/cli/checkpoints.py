@@ -9,8 +9,8 @@ from typer import Argument, Option
 from modelsgenesis.cli import options
 from modelsgenesis.cli.console import print_result
 
-Target = Literal["nnunet", "torch", "onnx"]
-_SUFFIXES = {"nnunet": ".pth", "torch": ".pt", "onnx": ".onnx"}
+Target = Literal["nnunet", "torch"]
+_SUFFIXES = {"nnunet": ".pth", "torch": ".pt"}
 
 
 def convert(

@@ -10,20 +10,21 @@ from typing import Any
 
 import numpy as np
 
+from modelsgenesis.configs.base import plain
 from modelsgenesis.errors import MissingExtraError
 from modelsgenesis.metrics.measures import METRICS, Row, figures_of, intervals
 
+# Fewer runs than this say next to nothing about how runs vary: they get no p-value and no interval.
 MINIMUM_RUNS = 3
-"""Fewer runs than this say next to nothing about how runs vary: they get no p-value and no interval."""
 
+# The tests of `compare_runs` and their names in a report.
 TESTS = {"welch": "Welch's t", "paired_t": "paired t", "wilcoxon": "Wilcoxon"}
-"""The tests of `compare_runs` and their names in a report."""
 
 _ROUNDING = 1e-12  # a spread below this share of the values is rounding, for which SciPy would return p = 0
 _RESAMPLES = 2000
 
+# A run: `arm`, `labels`, `seed`, `test` (metrics by name), and `cases`, a row for each test case.
 Record = Mapping[str, Any]
-"""A run: `arm`, `labels`, `seed`, `test` (metrics by name), and `cases`, a row for each test case."""
 
 
 def analyse(
@@ -47,10 +48,8 @@ def analyse(
     metrics = dict.fromkeys(name for record in records for name in record["test"])
     tables: dict[str, Any] = {}
     for labels in sorted({record["labels"] for record in records}):
-        runs: dict[str, list[Record]] = {}
-        for record in records:
-            if record["labels"] == labels:
-                runs.setdefault(record["arm"], []).append(record)
+        own = [record for record in records if record["labels"] == labels]
+        runs = {arm: [one for one in own if one["arm"] == arm] for arm in dict.fromkeys(one["arm"] for one in own)}
         values = {arm: {name: values_by_seed(own, name) for name in metrics} for arm, own in runs.items()}
         comparisons: list[dict[str, Any]] = []
         for arm, reference in pairs:
@@ -113,28 +112,26 @@ def compare_runs(ours: Mapping[int, float], theirs: Mapping[int, float]) -> dict
     seeds = [seed for seed in ours if seed in theirs]
     differences = np.array([ours[seed] - theirs[seed] for seed in seeds])
     groups = [np.array(list(values.values())) for values in (ours, theirs)]
-    found: dict[str, Any] = {"pairs": len(seeds), "difference": None, "low": None, "high": None}
+
+    def varies(numbers: np.ndarray) -> bool:
+        return bool(np.ptp(numbers) > _ROUNDING * np.abs(numbers).max())
+
+    mean, low, high = (float(differences.mean()) if seeds else None), None, None
     p: dict[str, float | None] = dict.fromkeys(TESTS)
-    if seeds:
-        found["difference"] = float(differences.mean())
     if len(seeds) >= MINIMUM_RUNS:
-        found["low"] = found["high"] = found["difference"]
+        low = high = mean
         # Runs that do not depend on the seed say nothing about chance, however far apart they are.
-        if _varies(differences):
+        if varies(differences):
             paired = stats.ttest_1samp(differences, 0.0)
             p["paired_t"] = float(paired.pvalue)
-            found["low"], found["high"] = map(float, paired.confidence_interval(0.95))
+            low, high = map(float, paired.confidence_interval(0.95))
         if differences.any():
             p["wilcoxon"] = float(stats.wilcoxon(differences).pvalue)
-        if any(map(_varies, groups)):
+        if any(map(varies, groups)):
             with warnings.catch_warnings():  # one of the two may be constant
                 warnings.filterwarnings("ignore", message="Precision loss", category=RuntimeWarning)
                 p["welch"] = float(stats.ttest_ind(*groups, equal_var=False).pvalue)
-    return {**found, "p": p}
-
-
-def _varies(numbers: np.ndarray) -> bool:
-    return bool(np.ptp(numbers) > _ROUNDING * np.abs(numbers).max())
+    return {"pairs": len(seeds), "difference": mean, "low": low, "high": high, "p": p}
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -235,8 +232,7 @@ def label_efficiency(records: Sequence[Record], pairs: Sequence[tuple[str, str]]
                 for draw, target in enumerate(targets)
             ]
             low, high = np.quantile(needed[1:], (0.025, 0.975), method="nearest").tolist()
-            found = {"equals": needed[0], "low": low, "high": high}
-            found = {name: count if np.isfinite(count) else None for name, count in found.items()}  # as JSON has it
+            found = plain({"equals": needed[0], "low": low, "high": high})  # infinity is null in JSON
             row = {"arm": arm, "reference": reference, "labels": labels, "fewest": min(curves), "most": max(curves)}
             rows.append({**row, **found})
     return rows

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from modelsgenesis.configs import PretextConfig
-from modelsgenesis.errors import ConfigurationError, ShapeError
+from modelsgenesis.errors import ConfigurationError, ShapeError, require
 from modelsgenesis.pretext.random import draw_words, hashed_noise, take, uniform
 from modelsgenesis.pretext.shuffling import shuffle
 
@@ -50,11 +50,11 @@ class Deformation:
     def __init__(self, config: PretextConfig | None = None) -> None:
         self.config = config or PretextConfig()
         for name in self.config.others:
-            if name not in DEFORMATIONS or hasattr(self.config, f"{name}_probability"):
-                raise ConfigurationError(
-                    f"pretext.others: received {name!r}, expected a deformation that has no field of its own;"
-                    " add it to modelsgenesis.pretext.deformations.DEFORMATIONS"
-                )
+            is_known = name in DEFORMATIONS and not hasattr(self.config, f"{name}_probability")
+            expected = "deformations in modelsgenesis.pretext.deformations.DEFORMATIONS with no field of their own"
+            require(
+                is_known, ConfigurationError, f"pretext.others: received {name!r}, expected {expected}; add it there"
+            )
 
     @torch.no_grad()
     def __call__(self, batch: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,10 +26,12 @@ def test_list_shows_the_registry(command):
     assert (found[0]["repository"], found[0]["license"]) == (TINY, "cc-by-4.0")
 
 
-def test_info_describes_a_model_or_a_folder(command, run):
+def test_info_and_card_describe_a_model_or_a_folder(command, run):
     assert "  window: [-1000.0, 1000.0]" in command("info", "tiny-ct").out.splitlines()
     assert command("info", "tiny-ct", "--json").json()["patch_size"] == [16, 16, 8]
     assert command("info", run, "--json").json()["network"]["widths"] == [4, 8]
+    assert "Some prose." in command("card", "tiny-ct").out
+    assert command("card", run).out == command("card", run / "README.md").out != ""
 
 
 @pytest.mark.parametrize("name", ["info", "card", "download", "verify"])
@@ -38,12 +40,6 @@ def test_an_unknown_name_is_one_line_with_the_nearest(command, name):
     assert (ended.status, ended.out, ended.err.count("\n")) == (1, "", 1)
     assert ended.err.startswith("error: tiny-cd: ")
     assert "did you mean tiny-ct?" in ended.err
-
-
-def test_card_is_rendered(command, run):
-    assert "Some prose." in command("card", "tiny-ct").out
-    assert command("card", run / "README.md").status == 0
-    assert "config.json describes the network" in command("card", run).out
 
 
 def test_push_download_verify_and_cache(command, hub, run, tmp_path):
@@ -74,15 +70,11 @@ def test_push_as_json_with_options(command, hub, run):
 
 
 def test_a_download_of_what_is_here_without_a_network_warns(command, hub, tiny_on_hub):
-    first = command("download", TINY)
-    assert first.status == 0, first.err
-    folder = first.out
+    folder = command("download", TINY).out
     hub.fault("GET /api/models/", status=503, times=9)
     warned = command("download", TINY)
     assert (warned.status, warned.out) == (0, folder)
-    assert warned.err.startswith("warning: clinic/tiny: ")
-    assert "busy or down (503)" in warned.err
-    assert "using the copy" in warned.err
+    assert re.match(r"warning: clinic/tiny: .*busy or down \(503\).*using the copy", warned.err)
 
 
 def test_a_large_download_is_shown_in_megabytes(command, hub, run, monkeypatch, home):

@@ -126,25 +126,33 @@ def test_headers_that_cannot_be_right(tmp_path: Path, name: str, old: str, new: 
         read_volume(replaced(write(tmp_path / name), old, new))
 
 
-PLAIN = "type: int16\ndimension: 3\nsizes: 2 3 4\nendian: little\nspacings: 1 2 3\n"
+META = "NDims = 3\nDimSize = 2 3 4\nElementSize = 1 2 3\n{}ElementDataFile = x.bin\n"
+NRRD = "NRRD0004\ntype: int16\ndimension: 3\nsizes: 2 3 4\nspacings: 1 2 3\n{}\n"
+BESIDE = NRRD.replace("{}", "{}data file: x.bin\n")
 
 
 @pytest.mark.parametrize(
-    ("header", "content"),
+    ("header", "fields", "content"),
     [
-        ("encoding: raw\nendian: big", VALUES.astype(">i2").tobytes()),
-        ("encoding: raw\nbyte skip: -1", bytes(9999) + VALUES.tobytes()),
-        ("encoding: gzip", gzip.compress(VALUES.tobytes())),
-        (f"encoding: raw\n# a comment\ncontent: c\nkey:={'x' * 9999}", VALUES.tobytes()),
+        (META, "HeaderSize = -1\nElementType = MET_SHORT\n", bytes(9999) + VALUES.tobytes()),
+        (META, "ElementByteOrderMSB = T\nElementType = MET_SHORT\n", VALUES.astype(">i2").tobytes()),
+        (
+            META,
+            "CompressedData = T\nCompressedDataSize = {}\nElementType = MET_SHORT\n",
+            zlib.compress(VALUES.tobytes()),
+        ),
+        (META, "BinaryData = T\nElementType = MET_LONG\n", VALUES.astype("<i4").tobytes()),
+        (NRRD, "encoding: raw\nbyte skip: -1\nendian: little\n", bytes(9999) + VALUES.tobytes()),
+        (NRRD, "encoding: gzip\nendian: little\n", gzip.compress(VALUES.tobytes())),
+        (BESIDE, "encoding: raw\nendian: big\n", VALUES.astype(">i2").tobytes()),
+        (BESIDE, f"encoding: raw\nendian: little\n# a comment\nkey:={'x' * 9999}\n", VALUES.tobytes()),
     ],
 )
-@pytest.mark.parametrize("beside", [False, True])
-def test_nrrd_written_by_others(tmp_path: Path, header: str, content: bytes, beside: bool) -> None:
-    fields = PLAIN.replace("endian: little\n", "") if "endian" in header else PLAIN
-    fields = f"NRRD0004\n{fields}{header}\n" + ("data file: x.bin\n" if beside else "\n")
+def test_headers_written_by_others(tmp_path: Path, header: str, fields: str, content: bytes) -> None:
+    path = tmp_path / ("x.mhd" if header == META else "x.nrrd")
     (tmp_path / "x.bin").write_bytes(content)
-    (tmp_path / "x.nrrd").write_bytes(fields.encode() + (b"" if beside else content))
-    volume = read_volume(tmp_path / "x.nrrd")
+    path.write_bytes(header.format(fields.format(len(content))).encode() + (content if header == NRRD else b""))
+    volume = read_volume(path)
     np.testing.assert_array_equal(volume.array, VALUES.reshape(4, 3, 2).T)
     assert volume.spacing == (1, 2, 3)
 
@@ -161,26 +169,6 @@ def test_nrrd_in_another_space_with_channels_first_or_last(tmp_path: Path, first
     expected = VALUES.reshape(2, 3, 2, 2)[..., 1].T if first else VALUES.reshape(2, 2, 3, 2)[1].T
     np.testing.assert_array_equal(volume.array, expected)
     np.testing.assert_allclose(volume.affine, [[2, 0, 0, 1], [0, 3, 0, 2], [0, 0, 4, 3], [0, 0, 0, 1]])
-
-
-META = "ObjectType = Image\nNDims = 3\nDimSize = 2 3 4\nElementSize = 1 2 3\n"
-
-
-@pytest.mark.parametrize(
-    ("fields", "content"),
-    [
-        ("HeaderSize = -1\nElementType = MET_SHORT\n", bytes(9999) + VALUES.tobytes()),
-        ("ElementByteOrderMSB = True\nElementType = MET_SHORT\n", VALUES.astype(">i2").tobytes()),
-        ("BinaryData = T\nElementType = MET_LONG\n", VALUES.astype("<i4").tobytes()),
-        ("CompressedData = T\nCompressedDataSize = {}\nElementType = MET_SHORT\n", zlib.compress(VALUES.tobytes())),
-    ],
-)
-def test_metaimage_flags_as_metaio_defines_them(tmp_path: Path, fields: str, content: bytes) -> None:
-    (tmp_path / "x.raw").write_bytes(content)
-    (tmp_path / "x.mhd").write_text(META + fields.format(len(content)) + "ElementDataFile = x.raw\n")
-    volume = read_volume(tmp_path / "x.mhd")
-    np.testing.assert_array_equal(volume.array, VALUES.reshape(4, 3, 2).T)
-    assert volume.spacing == (1, 2, 3)
 
 
 def test_voxels_are_not_taken_from_elsewhere(tmp_path: Path) -> None:

@@ -33,14 +33,11 @@ def test_what_is_not_a_regular_file(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_voxels_that_are_not_a_regular_file(tmp_path: Path) -> None:
-    pytest.importorskip("SimpleITK")
-    (tmp_path / "x.mhd").write_text("NDims = 2\nDimSize = 2 2\nElementType = MET_UCHAR\nElementDataFile = x.img\n")
     nib.save(nib.Nifti1Pair(np.zeros((3, 3, 3), np.int16), np.eye(4)), tmp_path / "x.hdr")
     (tmp_path / "x.img").unlink()
     os.mkfifo(tmp_path / "x.img")
-    for name in ("x.mhd", "x.hdr"):
-        with pytest.raises(ScanError, match=r"its voxels are missing"):
-            read_volume(tmp_path / name)
+    with pytest.raises(ScanError, match=r"its voxels are missing"):
+        read_volume(tmp_path / "x.hdr")
 
 
 @pytest.mark.parametrize("name", ["x" * 300 + ".nii", "x\0.nii", "x.unknown", "nothing.nii.gz"])

@@ -18,22 +18,18 @@ from loopback_hub import use_endpoint
 from modelsgenesis import checkpoints
 from modelsgenesis.checkpoints import Bundle, export_bundle, load_bundle
 from modelsgenesis.configs import GenesisUNetConfig
-from modelsgenesis.errors import CheckpointError, GenesisError, HubError
-from modelsgenesis.files import sha256_of, write_json
+from modelsgenesis.errors import CheckpointError, HubError
+from modelsgenesis.files import sha256_of
 from modelsgenesis.hub import download
 from modelsgenesis.hub.client import hub_digest
 from modelsgenesis.hub.download import (
-    Record,
     Target,
     cache_folder,
     cached_bundles,
     copy_bundle,
     fetch_bundle,
     find_cached,
-    forget,
-    is_intact,
     prune,
-    read_record,
     verify,
 )
 from modelsgenesis.networks import build_network
@@ -256,50 +252,19 @@ def test_two_conversions_at_once_give_one_bundle(published, home):
     assert set((home / "modelsgenesis" / "bundles").iterdir()) == folders
 
 
-class _Evil:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return Path.touch, (self.path,)
-
-
-@pytest.mark.parametrize("what", ["another network", "code", "too large", "a missing file"])
-def test_a_file_that_cannot_be_converted_leaves_no_bundle(hub, published, cards, tmp_path, home, what):
-    word = "Genesis.pt"
-    if what == "another network":
-        write_foreign_card(cards, "[4, 8, 16, 64]")
-    elif what == "code":
-        torch.save({"state_dict": _Evil(tmp_path / "pwned")}, tmp_path / "evil.pt")
-        hub.add(AUTHORS, {"Genesis.pt": (tmp_path / "evil.pt").read_bytes()})
-    elif what == "too large":
-        hub.add(AUTHORS, {"Genesis.pt": b"x" * (16 << 20)})
-        word = "16,777,216 bytes"
-    else:
-        write_foreign_card(cards, format="genesis-pytorch\n  extra_files: [plan.json]")
-        word = "plan.json: not in the repository"
-    with pytest.raises(CheckpointError) as caught:
-        fetch_bundle("foreign")
-    assert word in str(caught.value)
-    assert not (tmp_path / "pwned").exists()
+@pytest.mark.parametrize(
+    ("changes", "content", "word"),
+    [
+        ({"widths": "[4, 8, 16, 64]"}, None, "Genesis.pt"),
+        ({}, b"x" * (16 << 20), "16,777,216 bytes"),
+        ({"format": "genesis-pytorch\n  extra_files: [plan.json]"}, None, "plan.json: not in the repository"),
+    ],
+)
+def test_a_file_that_cannot_be_converted_leaves_no_bundle(hub, published, cards, home, changes, content, word):
+    write_foreign_card(cards, **changes)
+    hub.add(AUTHORS, {"Genesis.pt": content} if content else {})
+    assert word in failure(lambda: fetch_bundle("foreign"), CheckpointError)
     assert not [name for name in cached_files(home) if name.startswith(("record", "bundle"))]
-
-
-def test_a_card_without_a_repository_names_a_bundle(cards):
-    write_foreign_card(cards, repository="null")
-    with pytest.raises(GenesisError, match="its format is bundle"):
-        fetch_bundle("foreign")
-
-
-@pytest.fixture
-def record():
-    """The file of a record that leads to one of two converted bundles."""
-    for name in ("tiny-1", "tiny-0"):
-        (cache_folder("bundles") / name).mkdir(parents=True)
-        (cache_folder("bundles") / name / "config.json").write_bytes(b"x" * 1000)
-    files = {"config.json": sha256_of(cache_folder("bundles") / "tiny-1" / "config.json")}
-    what = {"repository": "clinic/tiny", "commit": "0" * 40, "fingerprint": "", "folder": "../bundles/tiny-1"}
-    return write_json(cache_folder("records") / "k.json", {**what, "files": files})
 
 
 def test_the_environment_says_where_the_cache_is(monkeypatch, tmp_path):
@@ -313,43 +278,23 @@ def test_the_environment_says_where_the_cache_is(monkeypatch, tmp_path):
         assert cache_folder("records") == tmp_path / variable / place
 
 
-def test_a_record_is_read_back_until_it_is_forgotten_or_damaged(record):
-    forget("clinic/other")
-    assert isinstance(read_record(record), Record)
-    forget("clinic/tiny")
-    assert read_record(record) is None
+def test_a_damaged_record_is_made_anew(tiny_on_hub, home):
+    folder = fetch_bundle(TINY)
+    (record,) = home.rglob("records/*.json")
     for content in ("{", "[" * 100_000, "[]", "null", '{"repository": 3}', "\0", ""):
         record.write_text(content)
-        assert read_record(record) is None
+        assert fetch_bundle(TINY) == folder
 
 
-def test_bundles_that_nothing_leads_to_are_pruned(record):
-    listed = [(bundle.folder.name, bundle.size, bundle.used) for bundle in cached_bundles()]
-    assert listed == [("tiny-0", 1000, False), ("tiny-1", 1000, True)]
-    assert [bundle.folder.name for bundle in prune()] == ["tiny-0"]
-    assert [bundle.folder.name for bundle in prune(everything=True)] == ["tiny-1"]
-    assert cached_bundles() == []
-
-
-def test_untouched_files_are_taken_as_they_are_and_touched_ones_read(record, monkeypatch):
-    read = []
-    monkeypatch.setattr(download, "sha256_of", lambda path: read.append(path) or sha256_of(path))
-    known = read_record(record)
-    assert known is not None
-    file, later = Path(known.folder, "config.json"), record.stat().st_mtime_ns + 10**9
-
-    def intact_when_recorded_at(time):
-        os.utime(record, ns=(time, time))
-        return is_intact(record, known)
-
-    assert intact_when_recorded_at(later)
-    assert not read
-    assert intact_when_recorded_at(later - 2 * 10**9)
-    assert read == [file]
-    file.write_bytes(b"y" * 1000)
-    assert not intact_when_recorded_at(later - 2 * 10**9)
-    file.unlink()
-    assert not intact_when_recorded_at(later)
+def test_untouched_files_are_taken_as_they_are_and_touched_ones_read(tiny_on_hub, home, monkeypatch):
+    fetch_bundle(TINY)
+    (record,), read = home.rglob("records/*.json"), []
+    monkeypatch.setattr(download, "sha256_of", lambda path: read.append(path.name) or sha256_of(path))
+    for seconds, expected in ((1, []), (-100, FILES)):
+        time = record.stat().st_mtime + seconds
+        os.utime(record, (time, time))
+        fetch_bundle(TINY)
+        assert sorted(read) == expected
 
 
 ASKED = st.tuples(st.text(max_size=30), st.text(min_size=1, max_size=30))

@@ -19,7 +19,7 @@ from modelsgenesis.configs import (
     PredictionConfig,
     Provenance,
 )
-from modelsgenesis.data import Volume, prepare, prepare_label, read_volume, to_native, write_nifti
+from modelsgenesis.data import Volume, prepare, prepare_label, read_volume, to_native
 from modelsgenesis.errors import ShapeError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.inference.ensemble import Ensemble, Member, to_scan
@@ -41,19 +41,6 @@ def affines(draw):
 
 
 SHAPE = st.tuples(*[st.integers(2, 9)] * 3)
-
-
-def label(shape, seed=0):
-    return np.random.default_rng(seed).integers(0, 5, shape).astype(np.uint8)
-
-
-@given(affine=affines(), shape=SHAPE)
-def test_a_label_is_unchanged_by_a_round_trip(affine, shape):
-    values = label(shape)
-    prepared = prepare_label(Volume(array=values, affine=affine, source="label"), SHAPES)
-    assert np.array_equal(to_native(prepared.array, prepared), values)
-    soft = to_native(prepared.array.astype(np.float32), prepared, order=1)
-    assert np.array_equal(soft, values)
 
 
 @given(affine=affines(), shape=st.tuples(*[st.integers(2, 24)] * 3), wanted=st.tuples(*[st.floats(0.4, 4)] * 3))
@@ -133,15 +120,6 @@ def test_refuses_flips_along_an_axis_that_is_not_there():
         Ensemble([member], PredictionConfig(flips=(2,)), HARDWARE)
 
 
-def test_a_class_at_a_time_is_all_at_once():
-    values = np.random.default_rng(0).uniform(0, 1, (9, 12, 7)).astype(np.float32)
-    scan = Volume(array=values, affine=np.diag([-1, 2, 3, 1.0]), source="scan")
-    members = [threshold(), threshold(spacing=(2.0, 1.5, 1.5))]
-    labels, _, soft = segmented(scan, members)
-    np.testing.assert_allclose(soft.sum(axis=-1), 1, atol=1e-5)
-    assert np.array_equal(labels, soft.argmax(axis=-1))
-
-
 @pytest.mark.parametrize("spacing", [None, (2.0, 2.0, 2.0)])
 def test_the_way_back_takes_no_memory_for_each_class(spacing):
     """Sixteen classes at once would take sixteen volumes and more; see docs/prediction.md."""
@@ -154,24 +132,6 @@ def test_the_way_back_takes_no_memory_for_each_class(spacing):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 4.5 * values.nbytes
-
-
-@settings(max_examples=25)
-@given(affine=affines(), codes=st.sampled_from([(1, 0), (0, 1), (2, 1), (4, 4)]), seed=st.integers(0, 99))
-def test_the_geometry_of_a_nifti_file_is_kept_bit_for_bit(tmp_path_factory, affine, codes, seed):
-    folder = tmp_path_factory.mktemp("bits")
-    image = nib.Nifti1Image(label((3, 4, 5), seed), affine)
-    image.set_sform(affine, code=codes[0])
-    image.set_qform(affine, code=codes[1])
-    nib.save(image, folder / "scan.nii")
-    scan = read_volume(folder / "scan.nii")
-    write_nifti(folder / "written.nii.gz", scan.array, scan)
-    before, after = nib.load(folder / "scan.nii"), nib.load(folder / "written.nii.gz")
-    assert before.affine.tobytes() == after.affine.tobytes()
-    assert np.array_equal(np.asanyarray(before.dataobj), np.asanyarray(after.dataobj))
-    for field in ("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "srow_x", "srow_y", "srow_z"):
-        assert before.header[field].tobytes() == after.header[field].tobytes(), field
-    assert before.header["pixdim"][:4].tobytes() == after.header["pixdim"][:4].tobytes()
 
 
 @pytest.mark.shared

@@ -18,7 +18,7 @@ import numpy as np
 from modelsgenesis.data.itk import simpleitk
 from modelsgenesis.data.reading import is_dicom
 from modelsgenesis.data.volume import grey
-from modelsgenesis.errors import ScanError
+from modelsgenesis.errors import ScanError, require
 from modelsgenesis.files import open_regular, parsing
 
 # Values by keyword: text, a tuple of numbers, or a list of such mappings for a sequence. `"PixelData"` holds start and
@@ -151,8 +151,7 @@ class _Walk:
 
     def items(self, end: int, depth: int, *, explicit: bool, pieces: bool) -> list[Any]:
         """Return the items of a sequence, or of pixels the pieces of which they consist."""
-        if depth > _DEPTH:
-            raise ScanError(f"{self.path}: sequences nest over {_DEPTH} deep; it is damaged")
+        require(depth <= _DEPTH, ScanError, f"{self.path}: sequences nest over {_DEPTH} deep; it is damaged")
         outer = self.end, self.explicit
         self.end, self.explicit = end, explicit
         items: list[Any] = []

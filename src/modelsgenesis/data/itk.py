@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from modelsgenesis.data.volume import COLOUR, VoxelLayout, grey
-from modelsgenesis.errors import MissingExtraError, ScanError
+from modelsgenesis.errors import MissingExtraError, ScanError, require
 from modelsgenesis.files import open_regular
 
 _LPS = "left-posterior-superior"  # what ITK brings RAS and LAS to
@@ -58,8 +58,7 @@ def read_header(path: Path) -> VoxelLayout:
     if ("vector" in sitk.GetPixelIDValueAsString(reader.GetPixelID())) != (channels > 1):  # as for MET_STRING
         raise ScanError(f"{path}: voxels of an unknown type; expected integers or floating point")
     dtype = sitk.GetArrayViewFromImage(sitk.Image((1, 1), reader.GetPixelID(), min(channels, 2))).dtype
-    if dtype.kind not in "iuf":
-        raise ScanError(f"{path}: voxels are {dtype}; expected real numbers, store the magnitude")
+    require(dtype.kind in "iuf", ScanError, f"{path}: voxels are {dtype}; expected real numbers, store the magnitude")
     colour = channels in (3, 4) and dtype == np.uint8
 
     def load(index: int) -> np.ndarray:

@@ -17,7 +17,7 @@ from nibabel.spm99analyze import Spm99AnalyzeHeader
 from nibabel.volumeutils import array_from_file
 
 from modelsgenesis.data.volume import COLOUR, Geometry, Volume, VoxelLayout, grey
-from modelsgenesis.errors import DataError, ScanError, ShapeError
+from modelsgenesis.errors import DataError, ScanError, ShapeError, require
 from modelsgenesis.files import open_regular, replacing
 
 if TYPE_CHECKING:
@@ -126,8 +126,7 @@ def _load(path: Path, packed: bool, header: Any, promised: int, index: int) -> n
         left = promised - (index + 1) * size + _TAIL
         while packed and (piece := file.read(_PIECE)):
             left -= len(piece)
-            if left < 0:
-                raise ScanError(f"{path}: goes on after its voxels; its header is damaged, copy it again")
+            require(left >= 0, ScanError, f"{path}: goes on after its voxels; its header is damaged, copy it again")
     if dtype.names:
         return grey(np.stack([array[name] for name in dtype.names], -1))
     slope, intercept = header.get_slope_inter()  # a slope of 0, NaN or infinity means none, as the standard says

@@ -15,8 +15,8 @@ import numpy as np
 
 from modelsgenesis.configs import CONTRACTS, InputContract
 from modelsgenesis.data.volume import ScanReference, Volume, VoxelLayout
-from modelsgenesis.errors import ConfigurationError, DataError, ScanError, did_you_mean
-from modelsgenesis.files import check_regular, parsing
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError, did_you_mean, require
+from modelsgenesis.files import open_regular, parsing
 
 READERS = {
     "nifti": (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz"),
@@ -88,7 +88,7 @@ def describe(path: Path) -> list[ScanReference]:
 def _read_header(path: Path) -> VoxelLayout | list[ScanReference]:
     """Return what a file holds, or the DICOM series in a folder; the module of its format is imported only now."""
     if not path.is_dir():
-        check_regular(path, ScanError)  # a FIFO would block its reader for ever
+        open_regular(path, ScanError).close()  # a FIFO would block its reader for ever
     reader = "dicom" if path.is_dir() else reader_of(path)
     if reader is None:
         raise ScanError(f"{path}: of no known format; expected {KNOWN_FORMATS}")
@@ -125,8 +125,7 @@ def read_volume(scan: str | Path | ScanReference, index: int | None = None) -> V
         count = len(found) if isinstance(found, list) else found.count
         if count > 1 and index is None:
             raise ScanError(f"{path}: holds {count} volumes or images; choose one by its index")
-        if not 0 <= (index or 0) < count:
-            raise ScanError(f"{path}: volume {index} was asked for, it holds {count}")
+        require(0 <= (index or 0) < count, ScanError, f"{path}: volume {index} was asked for, it holds {count}")
         if isinstance(found, list):
             return read_volume(found[index or 0])
         array = found.load(index or 0)
@@ -217,8 +216,7 @@ def _tell_modality(scans: Sequence[ScanReference]) -> tuple[str, str]:
             volume = read_volume(scans[index])
             if np.isfinite(volume.array.min()) and np.isfinite(volume.array.max()) and np.ptp(volume.array):
                 volumes.append(volume)
-    if not volumes:
-        raise DataError("none of the scans looked at can be used, so their modality cannot be told")
+    require(volumes, DataError, "none of the scans looked at can be used, so their modality cannot be told")
     return _tell_by_values(volumes)
 
 
@@ -226,16 +224,17 @@ def _tell_by_values(volumes: list[Volume]) -> tuple[str, str]:
     votes = Counter(vote for volume in volumes if (vote := detect_modality(volume)))
     _refuse_several(votes, " by their values")
     count, axes = len(volumes), {volume.array.ndim for volume in volumes}
-    looked = f"in {votes.total()} of {count} scans looked at"
     if votes["ct"] == count:
-        return "ct", f"modality: ct (air or fat and soft tissue in HU {looked})"
+        return "ct", f"modality: ct (air or fat and soft tissue in HU in {count} of {count} scans looked at)"
     low, high = min(volume.array.min() for volume in volumes), max(volume.array.max() for volume in volumes)
     tops = [float(np.percentile(volume.array, 99)) for volume in volumes]
     if axes == {3} and low >= 0 and min(tops) > 0 and not votes["ct"]:
-        if votes["mri"]:
-            return "mri", f"modality: mri (positive values in arbitrary units, too large for HU, {looked})"
-        if (ratio := max(tops) / min(tops)) > _SPREAD:
-            return "mri", f"modality: mri (positive values whose scale differs {ratio:.0f}-fold between scans)"
+        ratio = max(tops) / min(tops)
+        if votes["mri"] or ratio > _SPREAD:
+            units = (
+                f"positive values up to {high:g} in arbitrary units, whose scale differs {ratio:.0f}-fold between scans"
+            )
+            return "mri", f"modality: mri ({units})"
     kind = "planes and volumes" if len(axes) > 1 else "volumes" if 3 in axes else "planes"
     raise DataError(f"the modality of {kind} with values {low:g} to {high:g} cannot be told; {_ADVICE}")
 

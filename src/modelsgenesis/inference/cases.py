@@ -193,8 +193,8 @@ def is_prediction(path: Path) -> bool:
         content = read_json(beside, DataError)
     except DataError:  # there is none, or somebody else's
         return False
-    own = isinstance(content, dict) and content.get("library_name") == "modelsgenesis"
-    return own and isinstance(content.get("labels"), dict)
+    is_own = isinstance(content, dict) and content.get("library_name") == "modelsgenesis"
+    return is_own and isinstance(content.get("labels"), dict)
 
 
 def written_files(path: Path) -> tuple[Path, Path, Path]:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from itertools import chain, combinations
+from itertools import combinations
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -93,6 +93,7 @@ class Ensemble:
         self.name, first = self.members[0].name, self.members[0].config
         self.task, self.labels, self.channels = first.task, first.labels, first.input.channels
         self.multilabel, flips = first.multilabel, self.config.flips
+        self.passes: dict[int, list[tuple[int, ...]]] = {}
         ours = "; ".join((self.task, ", ".join(self.labels), ", ".join(self.channels)))
         for name, config in ((member.name, member.config) for member in self.members):
             remedy = "prediction needs one fine-tuned with --task seg or cls"
@@ -103,6 +104,9 @@ class Ensemble:
             dims = len(config.patch_size)
             missing = f"flips along axes {flips}: the image has {dims}, numbered from 0"
             require(flips == "all" or max(flips, default=0) < dims, ShapeError, missing)
+            # The axes that each pass mirrors, the plain pass first: n axes make 2^n passes.
+            axes = range(dims) if flips == "all" else flips
+            self.passes[dims] = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
 
     def segment(self, volumes: Sequence[Volume], *, probabilities: bool = False) -> Segmentation:
         """Segment a case with every member.
@@ -121,7 +125,7 @@ class Ensemble:
         with torch.inference_mode():
             for members, image, frame in prepared:
                 total: Any = None
-                passes = [(member, axes) for member in members for axes in self._passes(member)]
+                passes = [(one, axes) for one in members for axes in self.passes[len(one.config.patch_size)]]
                 for member, axes in passes:
                     turned = torch.from_numpy(image).flip([axis + 1 for axis in axes])
                     size, options = member.config.patch_size, {"config": self.config, "hardware": self.hardware}
@@ -163,18 +167,13 @@ class Ensemble:
                 check_window(size, image.shape[1:], member.network, self.hardware)
                 fit = member.config.provenance.recipe.get("fit", "auto")  # as the images of its training were
                 fitted = torch.from_numpy(resize_or_crop(image, size, fit))
-                batch = torch.stack([fitted.flip([axis + 1 for axis in axes]) for axes in self._passes(member)])
+                batch = torch.stack([fitted.flip([axis + 1 for axis in axes]) for axes in self.passes[len(size)]])
                 with torch.inference_mode(), self.hardware.autocast():
                     logits = member.network(self.hardware.place(batch)).float()
                 soft = logits.sigmoid() if self.multilabel else logits.softmax(dim=1)
                 results.append(soft.mean(dim=0).cpu())
                 require(results[-1].isfinite().all(), ScanError, f"{frame.source}: {_NAN}")
         return torch.stack(results).mean(dim=0).numpy()
-
-    def _passes(self, member: Member) -> list[tuple[int, ...]]:
-        """Return the axes that each pass mirrors, the plain pass first: n axes make 2^n passes."""
-        axes = range(len(member.config.patch_size)) if self.config.flips == "all" else self.config.flips
-        return list(chain.from_iterable(combinations(axes, count) for count in range(len(axes) + 1)))
 
     def _prepare(self, volumes: Sequence[Volume]) -> list[tuple[list[Member], np.ndarray, PreparedVolume]]:
         """Return for each way of preparing a case its members, the image [channels, *spatial], and the way back.

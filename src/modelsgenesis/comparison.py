@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from modelsgenesis._version import __version__
-from modelsgenesis.checkpoints import load_bundle, read_config, save_bundle
+from modelsgenesis.checkpoints import Bundle, load_bundle, read_config, save_bundle
 from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, apply_settings
 from modelsgenesis.configs.base import Bounds, Config, Positive, plain
 from modelsgenesis.configs.finetuning import LabelledDataConfig
@@ -241,15 +241,12 @@ def compare(
     for note in labelled.notes:
         reporter.note(note)
     with closing(Records(output)) as records, records.work_folder() as work:
-        arms = _load_arms(comparison, labelled, config, work / "weights", token=token, reporter=reporter)
+        fetch = partial(load, token=token, progress=announce(reporter))
+        arms = _load_arms(comparison.arms, labelled, config, work / "weights", fetch)
         # Not the label counts, the number of runs or the metric: more of them may be asked for later.
-        asked = {
-            "data": labelled.name,
-            "classes": labelled.labels,
-            "split": asdict(split),
-            "training": config.to_dict(),
-        }
-        asked |= {key: comparison.to_dict()[key] for key in ("resample_labels", "tune", "tuning_runs")}
+        asked = {"data": labelled.name, "classes": labelled.labels, "training": config.to_dict()}
+        told = comparison.to_dict()
+        asked |= {"split": asdict(split), **{key: told[key] for key in ("resample_labels", "tune", "tuning_runs")}}
         files = digest_files(labelled, (*split.training, *split.validation, *split.test))
         described = {name: _describe(arm) for name, arm in arms.items()}
         records.describe({"asked": asked, "arms": described, "files": files})
@@ -275,6 +272,12 @@ def compare(
     options = {"labels": labelled.labels, "task": labelled.task, "multilabel": labelled.multilabel}
     options |= {"specificity": config.specificity} if isinstance(config, ClassificationConfig) else {}
     patients = {subset: count["patients"] for subset, count in count_split(split, labelled).items()}
+    shown: dict[str, dict[str, Any]] = {}
+    for arm in comparison.arms:
+        own = {key: getattr(arms[arm.name], key) for key in ("dims", "learning_rate", "steps", "batch_size")}
+        own["parameters"] = next(record["parameters"] for record in finished if record["arm"] == arm.name)
+        own["init"] = None if arm.init == SCRATCH else public_name(arm.init)
+        shown[arm.name] = {**own, "settings": arm.settings}
     results = {
         "format_version": 2,
         "metric": metric,
@@ -282,7 +285,7 @@ def compare(
         "resample_labels": comparison.resample_labels,
         "seeds": list(range(comparison.runs)),
         "training": config.to_dict(),
-        "arms": {arm.name: _show(arm, arms[arm.name], finished) for arm in comparison.arms},
+        "arms": shown,
         "tuning": list(chosen.values()),
         **{key: ", ".join(sorted({record[key] for record in finished})) for key in ("precision", "device")},
         "labels": analyse(finished, pairs, metric, options),
@@ -317,24 +320,22 @@ def _choose_split(
 
 
 def _load_arms(
-    comparison: ComparisonConfig,
+    listed: Sequence[ArmConfig],
     data: LabelledData,
     config: FinetuningConfig,
     folder: Path,
-    *,
-    token: str | None,
-    reporter: Reporter,
+    fetch: Callable[..., Bundle],
 ) -> dict[str, FinetuningConfig]:
     """Load what the arms start from, once and for all processes; return the fine-tuning of each."""
     weights: dict[str, str] = {}
     dims: dict[str, int] = {}
     # Here and not in each trial: a branch on the Hub may move between runs, and N processes would download N times.
-    for number, init in enumerate(dict.fromkeys(arm.init for arm in comparison.arms if arm.init != SCRATCH)):
-        bundle = load(init, token=token, progress=announce(reporter))
+    for number, init in enumerate(dict.fromkeys(arm.init for arm in listed if arm.init != SCRATCH)):
+        bundle = fetch(init)
         weights[init] = str(save_bundle(folder / str(number) / file_name(public_name(init)), bundle))
         dims[weights[init]] = bundle.config.network.unet.dims
     arms: dict[str, FinetuningConfig] = {}
-    for arm in comparison.arms:
+    for arm in listed:
         own, source = apply_settings(config, arm.settings), weights.get(arm.init)
         if arm.init == SCRATCH and not any(setting.startswith("network.") for setting in arm.settings):
             # The control has the architecture of the first weights of its dimensions, else of the first.
@@ -482,16 +483,6 @@ def _choose_settings(
         chosen = max(means, key=means.__getitem__)
         choices[arm, labels] = {"arm": arm, "labels": labels, "chosen": chosen, "candidates": candidates}
     return choices
-
-
-def _show(arm: ArmConfig, config: FinetuningConfig, records: Sequence[Record]) -> dict[str, Any]:
-    """Return what reports say of an arm."""
-    return {
-        "init": None if arm.init == SCRATCH else public_name(arm.init),
-        "settings": arm.settings,
-        "parameters": next(record["parameters"] for record in records if record["arm"] == arm.name),
-        **{key: getattr(config, key) for key in ("dims", "learning_rate", "steps", "batch_size")},
-    }
 
 
 def choose_pairs(arms: Mapping[str, FinetuningConfig]) -> list[tuple[str, str]]:

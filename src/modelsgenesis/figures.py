@@ -384,17 +384,17 @@ def _p_value(p: float | None, corrected: float | None, family: int) -> str:
 
 
 def _tuning(results: Results) -> str:
-    rows = [["initialisation", "labels", "candidate", "validation", ""]]
-    for choice in results["tuning"]:
-        for candidate in choice["candidates"]:
-            mean = "diverged" if candidate["mean"] is None else f"{candidate['mean']:.4f}"
-            mark = "chosen" if candidate["settings"] == choice["chosen"] else ""
-            rows.append([choice["arm"], str(choice["labels"]), ", ".join(candidate["settings"]), mean, mark])
     said = (
         "Means over runs whose seeds no measured run has; the test patients were not read before the choice. Where the "
         "first or last of several values was chosen, a better one may lie beyond."
     )
-    return f"{_table(rows)}\n\n{said}" if results["tuning"] else ""
+    lines: list[str] = []
+    for choice in results["tuning"]:
+        means = {", ".join(one["settings"]): one["mean"] for one in choice["candidates"]}
+        told = [f"{one} {'diverged' if mean is None else f'{mean:.4f}'}" for one, mean in means.items()]
+        chosen = ", ".join(choice["chosen"])
+        lines.append(f"- {choice['arm']}, {choice['labels']} labels: {chosen} was chosen of {'; '.join(told)}")
+    return "\n".join([*lines, "", said]) if lines else ""
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -128,16 +128,7 @@ def finetune(
     # Images to classify are kept at the size that the network sees: a thousand X-rays of 2,000² pixels take 16 GB.
     brought = {"size": config.patch_size, "fit": config.fit} if isinstance(config, ClassificationConfig) else {}
     cases = PreparedCases(labelled, strict=strict, folder=config.data.cache, **brought)
-    job = Finetuning(
-        config=config,
-        output=output,
-        data=labelled,
-        cases=cases,
-        hardware=hardware,
-        draw=draw,
-        token=token,
-        reporter=reporter,
-    )
+    job = Finetuning(config, output, labelled, cases, hardware, draw=draw, token=token, reporter=reporter)
     if config.folds and (split or config.data.split):
         raise ConfigurationError(f"folds: received {config.folds} beside a split; each fold is a test part: name one")
     if config.folds:
@@ -202,7 +193,7 @@ def read_finetuning(source: str | Path) -> FinetuningConfig:
     return kind.from_dict(content, str(path))
 
 
-@dataclass(kw_only=True)
+@dataclass
 class Finetuning:
     """A fine-tuning, from the initial network to its results.
 

@@ -12,7 +12,7 @@ import pytest
 
 from modelsgenesis.configs import CONTRACTS, InputContract
 from modelsgenesis.data import CacheEntry, SkippedScan, VolumeCache, cache, find_scans, prepare, read_volume
-from modelsgenesis.data.cache import LEVELS, volume_path, write_set
+from modelsgenesis.data.cache import LEVELS, VOLUME, write_set
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError
 
 CT = CONTRACTS["ct"]
@@ -128,18 +128,11 @@ def test_one_bad_scan_is_skipped_and_strict_raises(scans: Path, build: Build) ->
         build()
 
 
-def test_opens_by_name_and_pickles(build: Build, tmp_path: Path) -> None:
-    built, _ = build()
-    opened = pickle.loads(pickle.dumps(VolumeCache(tmp_path / "cache", built.name)))
-    assert (opened.contract, len(opened)) == (CT, 3)
-    np.testing.assert_array_equal(opened[2], built[2])
-
-
 def test_what_cannot_be_opened_or_built_says_so(scans: Path, build: Build, tmp_path: Path) -> None:
     store, _ = build()
     with pytest.raises(DataError, match="0123"):
         VolumeCache(tmp_path / "cache", "0123")
-    path = volume_path(store.folder, store.entry(1).key)
+    path = store.folder / VOLUME.format(store.entry(1).key)
     for content in (b"no array", b"", np.zeros(3).tobytes()):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"as a prepared volume: .*; the same command prepares it again"):

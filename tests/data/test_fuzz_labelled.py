@@ -1,7 +1,6 @@
 """Whatever a table, a description or a mask holds, the only errors are this package's, in one line."""
 
 import json
-import time
 import tracemalloc
 import warnings
 from pathlib import Path
@@ -22,7 +21,7 @@ many = pytest.mark.parametrize("count", [30, pytest.param(4000, marks=[pytest.ma
 
 
 def fuzz(count, strategy, check):
-    """Run a check on many inputs: within 10 s and 1 GB it ends well or in an error of this package."""
+    """Run a check on many inputs: within 1 GB it ends well or in an error of this package."""
 
     # Fresh examples when slow; the same ones in a quick run, whose verdict is not to change.
     @settings(
@@ -34,7 +33,7 @@ def fuzz(count, strategy, check):
     )
     @given(strategy)
     def run(content):
-        start, message = time.monotonic(), ""
+        message = ""
         tracemalloc.start()
         try:
             with warnings.catch_warnings():
@@ -47,7 +46,6 @@ def fuzz(count, strategy, check):
             tracemalloc.stop()
         assert printable(message) == message
         assert peak < 1 << 30
-        assert time.monotonic() - start < 10
 
     run()
 
@@ -84,18 +82,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-NAMES = [
-    "a.nii.gz",
-    "./b.nii.gz",
-    "a_seg.nii.gz",
-    "a.nii.gz;b.nii.gz",
-    "a.png",
-    "../x",
-    "/dev/zero",
-    ".",
-    "a\0",
-    "b" * 400,
-]
+NAMES = ["a.nii.gz", "./b.nii.gz", "a_seg.nii.gz", "a.nii.gz;b.nii.gz", "a.png", "../x", "/dev/zero", ".", "a\0"]
+NAMES += ["b" * 400]
 ODD = st.recursive(
     st.sampled_from([*NAMES, None, True, -1, 2, 1.5, float("nan"), "", "²", "CT", ".nii.gz", "/"])
     | st.text(max_size=6),

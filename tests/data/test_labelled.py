@@ -124,7 +124,6 @@ def test_files_that_nnunet_lists_and_planes(tmp_path):
         ({"labels": {"background": 0, "core": 1, "ignore": 2}}, "ignore"),
         ({"labels": {"core": 1}}, "0 for the background"),
         ({"labels": {"background": 0, "core": 1, "edema": 1}}, "a value of their own"),
-        ({"labels": {"background": 0, "core": -1}}, "0 for the background"),
         ({"labels": {"background": 0, "core": 1.5}}, "labels"),
         ({"labels": {"0": "background", "1": "a\nb"}}, "not printable"),
         ({"labels": []}, "labels"),
@@ -136,10 +135,6 @@ def test_files_that_nnunet_lists_and_planes(tmp_path):
         ({"file_ending": ".nrrd", "channel_names": {"0": "a"}}, "no training cases"),
         ({"dataset": {"z": {"images": ["imagesTr/a"], "label": "x"}}, "channel_names": {"0": "a"}}, "not there"),
         ({"dataset": {"z": {"images": ["imagesTr"]}}, "channel_names": {"0": "a"}}, "no label map"),
-        (
-            {"training": [{"image": "../a.nii.gz", "label": "b.nii.gz"}], "channel_names": None},
-            "not there|no training cases",
-        ),
     ],
 )
 def test_descriptions_that_are_refused(tmp_path, kind, changes, message):
@@ -283,20 +278,6 @@ def test_refuses_what_is_no_data_set(tmp_path, decathlon):
 def test_the_modality_is_asked_for_or_said_or_told_by_values(decathlon, tmp_path):
     assert read_labelled(decathlon).modality == "ct"
     assert read_labelled(decathlon, modality="mri").modality == "mri"
-    for index in range(2):
-        save(tmp_path / f"i{index}.nii.gz", volume(index))
-        save(tmp_path / f"l{index}.nii.gz", mask(1))
-    training = [{"image": f"i{index}.nii.gz", "label": f"l{index}.nii.gz"} for index in range(2)]
-    write_json(tmp_path / "dataset.json", {"labels": {"0": "background", "1": "x"}, "training": training})
-    data = read_labelled(tmp_path)
+    data = read_labelled(several_channels(tmp_path, {"modality": {}}, channels=1))
     assert data.modality == "mri"
     assert data.notes[0].startswith("modality: mri (positive values in arbitrary units")
-
-
-def test_names_of_cases_are_unique(tmp_path):
-    for place in ("a", "b"):
-        save(tmp_path / place / "1.nii.gz", volume(0))
-    training = [{"image": f"{place}/1.nii.gz", "label": f"{place}/1.nii.gz"} for place in ("a", "b")]
-    write_json(tmp_path / "dataset.json", {"labels": {"0": "background"}, "training": training})
-    with pytest.raises(DataError, match="'1' names several cases"):
-        read_labelled(tmp_path)

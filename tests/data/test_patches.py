@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from modelsgenesis.configs import CONTRACTS, InputContract
 from modelsgenesis.data import CacheEntry, PatchDataset, VolumeCache, hold_out, split_by_size
-from modelsgenesis.data.cache import volume_path, write_set
+from modelsgenesis.data.cache import VOLUME, write_set
 from modelsgenesis.errors import ConfigurationError
 
 CT = CONTRACTS["ct"]
@@ -22,7 +22,7 @@ def make_cache(folder: Path, arrays: list[np.ndarray], contract: InputContract =
     """Cache arrays of [0, 1] as they are."""
     entries = []
     for number, array in enumerate(arrays):
-        path = volume_path(folder, f"{number:040x}")
+        path = folder / VOLUME.format(f"{number:040x}")
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, np.rint(array * 65535).astype(np.uint16))
         geometry = {"shape": array.shape, "spacing": (1.0,) * array.ndim, "bounds": (-1000.0, 1000.0)}

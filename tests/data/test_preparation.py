@@ -167,11 +167,6 @@ def test_scans_that_teach_nothing(array: np.ndarray, contract: InputContract, re
         prepare(volume(array, has_spacing=False), contract)
 
 
-def test_a_singular_affine() -> None:
-    with pytest.raises(ScanError, match=r"scan: its affine is .*singular"):
-        prepare(volume(hounsfield((4, 4, 4)), np.array([[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1.0]])), CT)
-
-
 @pytest.mark.parametrize(("shape", "order"), [((4, 5), 0), ((1, 1, 4, 5, 6), 0), ((4, 5, 6), 3)])
 def test_predictions_of_the_wrong_shape(shape: tuple, order: int) -> None:
     prepared = prepare(volume(hounsfield((4, 5, 6))), CT)

@@ -151,9 +151,9 @@ def test_the_loss_is_the_cross_entropy_and_weights_make_up_for_rare_classes():
     training, network = [prepared(index, (int(index == 0),)) for index in range(4)], classifier(2)
     batch = torch.stack([torch.from_numpy(case.image) for case in training]), torch.tensor([1, 0, 0, 0])
     each = nn.functional.cross_entropy(network(batch[0]), batch[1], reduction="none")
-    torch.testing.assert_close(classification(training).loss(network, batch), each.mean())
+    torch.testing.assert_close(classification(training).loss(network, batch, ()), each.mean())
     weighted = classification(training, class_weights=True)
-    torch.testing.assert_close(weighted.loss(network, batch), (each[0] + each[1:].mean()) / 2)
+    torch.testing.assert_close(weighted.loss(network, batch, ()), (each[0] + each[1:].mean()) / 2)
     assert weighted.notes == ["weights of the classes: none 0.667, square 2"]
 
 
@@ -163,7 +163,7 @@ def test_labels_that_may_hold_together_are_learnt_each_by_itself():
     image, truth = (torch.stack(items) for items in zip(*(objective.dataset[item] for item in range(3)), strict=True))
     assert truth.tolist() == [[1, 1], [0, 0], [1, 0]]
     expected = nn.functional.binary_cross_entropy_with_logits(network(image), truth)
-    torch.testing.assert_close(objective.loss(network, (image, truth)), expected)
+    torch.testing.assert_close(objective.loss(network, (image, truth), ()), expected)
     assert validated(objective, network)["loss"] == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -223,7 +223,7 @@ def test_a_frozen_part_stays_in_evaluation_mode_under_the_loop():
     objective = segmentation([masked(0)], frozen=network.encoder)
     network.train()
     image, label = objective.dataset[0]
-    objective.loss(network, (image[None], label[None])).backward()
+    objective.loss(network, (image[None], label[None]), ()).backward()
     norms = [module for module in network.encoder.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     assert norms
     assert all(norm.num_batches_tracked == 0 for norm in norms)

@@ -30,10 +30,22 @@ class LabelledPatches(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(self, cases: Sequence[PreparedCase], config: SegmentationConfig) -> None:
+        from monai.transforms.croppad.dictionary import RandCropByPosNegLabeld
+
         self.cases, self.config = list(cases), config
         self.patch_size = require_patch_size(config)
         self.sliced = bool(cases) and cases[0].image.ndim == len(self.patch_size) + 2
-        self.crop = _crop(config, (*self.patch_size, 1) if self.sliced else self.patch_size)
+        self.crop: Any = RandCropByPosNegLabeld(
+            ("image", "label"),
+            label_key="label",
+            spatial_size=(*self.patch_size, 1) if self.sliced else self.patch_size,
+            pos=config.foreground_share,
+            neg=1 - config.foreground_share,
+            num_samples=1,
+            fg_indices_key="foreground",
+            bg_indices_key="background",
+            allow_smaller=True,  # what is smaller than a patch is padded next
+        )
         self.augment = _augmentation(config, ("image", "label"), pad=True)
         self.voxels = [_voxel_indices(require_label(case)) for case in self.cases]
 
@@ -90,15 +102,14 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
         self, cases: Sequence[PreparedCase], config: ClassificationConfig, *, classes: int, multilabel: bool = False
     ) -> None:
         size = require_patch_size(config)
-        self.config, self.classes, self.multilabel = config, classes, multilabel
+        self.config, self.classes = config, classes
         self.images = [resize_or_crop(case.image, size, config.fit) for case in cases]
-        self.class_indices = [case.classes for case in cases]
-        self.augment = _augmentation(config, ("image",))
-        self.members = [
-            [case for case, indices in enumerate(self.class_indices) if index in indices] for index in range(classes)
-        ]
-        if config.balance and not all(self.members):
-            absent = next(index for index, members in enumerate(self.members) if not members)
+        held = [torch.tensor(case.classes, dtype=torch.int64) for case in cases]
+        self.targets = [torch.zeros(classes).index_fill(0, one, 1) if multilabel else one[0] for one in held]
+        self.augment = _augmentation(config, ("image",)) if config.augment or config.flip else None
+        self.members = [[n for n, case in enumerate(cases) if index in case.classes] for index in range(classes)]
+        if config.balance and [] in self.members:
+            absent = self.members.index([])
             raise DataError(f"class {absent} of {classes} has no example, so classes cannot be balanced")
 
     def __len__(self) -> int:
@@ -110,23 +121,11 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
         if self.config.balance:  # a class is drawn first, then one of its cases
             members = self.members[draw % self.classes]
             case = members[draw // self.classes % len(members)]
-        with _plain_tensors():
-            pair = self.augment.set_random_state(seed=change)({"image": torch.from_numpy(self.images[case])})
-        return pair["image"].contiguous(), class_target(self.class_indices[case], self.classes, self.multilabel)
-
-
-def class_target(indices: Sequence[int], classes: int, multilabel: bool) -> Tensor:
-    """Return what a loss expects: the class, int64 scalar, or with `multilabel` float32 [classes] of 0 and 1.
-
-    Example:
-        >>> class_target((0, 2), 3, multilabel=True)
-        tensor([1., 0., 1.])
-    """
-    if not multilabel:
-        return torch.tensor(indices[0])
-    target = torch.zeros(classes)
-    target[list(indices)] = 1
-    return target
+        image = torch.from_numpy(self.images[case])
+        if self.augment is not None:
+            with _plain_tensors():
+                image = self.augment.set_random_state(seed=change)({"image": image})["image"]
+        return image.contiguous(), self.targets[case]
 
 
 def class_weights(cases: Sequence[PreparedCase | LabelledCase], classes: int, *, multilabel: bool = False) -> Tensor:
@@ -168,23 +167,6 @@ def _voxel_indices(label: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
     background = np.flatnonzero(flat == 0).astype(np.int32)
     everything = np.arange(flat.size, dtype=np.int32)
     return structures or [everything], background if background.size else everything
-
-
-def _crop(config: SegmentationConfig, size: tuple[int, ...]) -> Any:
-    """Return the MONAI transform from a whole scan to a patch, centred on a structure or the background."""
-    from monai.transforms.croppad.dictionary import RandCropByPosNegLabeld
-
-    return RandCropByPosNegLabeld(
-        ("image", "label"),
-        label_key="label",
-        spatial_size=size,
-        pos=config.foreground_share,
-        neg=1 - config.foreground_share,
-        num_samples=1,
-        fg_indices_key="foreground",
-        bg_indices_key="background",
-        allow_smaller=True,  # what is smaller than a patch is padded next
-    )
 
 
 def _augmentation(config: FinetuningConfig, keys: tuple[str, ...], *, pad: bool = False) -> Any:

@@ -30,6 +30,7 @@ from modelsgenesis.data.volume import ScanReference, SkippedScan, spacing_of
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError, require
 from modelsgenesis.files import parsing, read_json, replacing, write_atomically, write_json
 
+VOLUME = "volumes/{0:.2}/{0}.npy"  # by its key, whose first two letters keep the folders small
 LEVELS = 65535  # a voxel is stored as its value in [0, 1] times this, rounded: an error of at most half of 1/65535
 
 _FORMAT = 2  # rises when a volume is read or prepared otherwise, so that what was prepared before is not used
@@ -103,7 +104,7 @@ class VolumeCache:
             DataError: Its file is gone or damaged.
         """
         entry = self.entry(index)
-        path = volume_path(self.folder, entry.key)
+        path = self.folder / VOLUME.format(entry.key)
         with parsing(path, DataError, what="as a prepared volume", remedy=_AGAIN):
             array = self._map(path)
             if array.shape != entry.shape or array.dtype != np.uint16:
@@ -183,22 +184,17 @@ def write_set(folder: Path, entries: Sequence[CacheEntry], contract: InputContra
     return name
 
 
-def volume_path(folder: Path, key: str) -> Path:
-    """Return where the volume of a key lies."""
-    return folder / "volumes" / key[:2] / f"{key}.npy"  # folders stay small
-
-
 def _prepare_scan(reference: ScanReference, contract: InputContract, folder: Path) -> CacheEntry | ScanError:
     """Prepare one scan unless the cache has it; a scan that cannot be used is returned as its error."""
     known: dict[str, Any] = {"name": reference.source, "group": reference.group}  # as they are called today
     try:
         state = _digest(reference, contract, content=False)
-        seen = folder / "seen" / state[:2] / f"{state}.json"
+        seen = folder / f"seen/{state:.2}/{state}.json"
         with suppress(DataError), parsing(seen, DataError):  # not seen yet, or damaged: prepare it
             values = read_json(seen, DataError)
             size = values.pop("bytes")
             entry = _entry(values | known)
-            if volume_path(folder, entry.key).stat().st_size == size:
+            if (folder / VOLUME.format(entry.key)).stat().st_size == size:
                 return entry
         key = _digest(reference, contract, content=True)
         prepared = prepare(read_volume(reference), contract)
@@ -209,7 +205,7 @@ def _prepare_scan(reference: ScanReference, contract: InputContract, folder: Pat
     entry = CacheEntry(key=key, bounds=prepared.bounds, **geometry, **known)
     array *= LEVELS  # in place: a volume may fill a good part of the memory
     array += 0.5
-    with replacing(volume_path(folder, key), DataError) as temporary, temporary.open("wb") as file:
+    with replacing(folder / VOLUME.format(key), DataError) as temporary, temporary.open("wb") as file:
         np.save(file, array.astype(np.uint16))
         size = file.tell()
     write_json(seen, {**asdict(entry), "bytes": size}, DataError)

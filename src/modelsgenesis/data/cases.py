@@ -112,10 +112,9 @@ class LabelledData:
     def __post_init__(self) -> None:
         # A split, the tables and the digests know a case by its name alone; names of classes become columns of tables
         # and parts of file names, some of which know no upper case.
-        for what, names in (("cases", [case.name for case in self.cases]), ("classes", self.labels)):
-            counts = Counter(name.casefold() if what == "classes" else name for name in names)
-            twice = [name for name in names if counts[name.casefold() if what == "classes" else name] > 1]
-            if twice:
+        names = {"cases": [case.name for case in self.cases], "classes": [name.casefold() for name in self.labels]}
+        for what, given in names.items():
+            if twice := [name for name, count in Counter(given).items() if count > 1]:
                 raise DataError(f"{self.name}: {twice[0]!r} names several {what}; expected a different name for each")
         if odd := [name for name in self.labels if printable(name) != name]:
             raise DataError(f"{self.name}: {odd[0]!r} cannot be printed; expected the name of a class, in one line")
@@ -445,9 +444,9 @@ class PreparedCases:
         path = self.folder / f"{key}.pt"
         if not path.exists():
             made = prepare_case(case, self.data, contract, **self.options)
-            arrays = {"image": made.image, "label": np.empty(0) if made.label is None else made.label}
+            label = np.empty(0) if made.label is None else made.label
             # Tensors and text alone, which load without running code.
-            tensors = {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+            tensors = {"image": torch.from_numpy(made.image), "label": torch.from_numpy(label)}
             with replacing(path, DataError) as temporary:
                 torch.save({**tensors, "digest": made.digest}, temporary)
         with parsing(path, DataError, remedy="delete it, and it is made again"):

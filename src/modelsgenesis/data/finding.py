@@ -7,7 +7,6 @@ from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from modelsgenesis.data import dataset_json
 from modelsgenesis.data.reading import KNOWN_FORMATS, describe, reader_of
 from modelsgenesis.data.volume import ScanReference, SkippedScan, file_stem
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError, did_you_mean
@@ -135,7 +134,7 @@ def _places(sources: Iterable[str | Path], lists: set[Path]) -> Iterator[Place]:
             path = Path(source).expanduser()
             if path.is_dir():
                 yield from _walk(path)
-            elif dataset_json.is_there(path):
+            elif os.path.exists(path):  # noqa: PTH110 - Path.exists raises for a name that is too long
                 yield from _named(path, lists)
             elif matches := sorted(filter(Path.is_file, map(Path, glob.glob(str(path), recursive=True)))):  # noqa: PTH207
                 yield from _sift(matches, labels=is_label_map(path.name))
@@ -159,6 +158,8 @@ def _named(path: Path, lists: set[Path]) -> Iterator[Place]:
 
 def _described(path: Path) -> Generator[Place, None, bool]:
     """Yield the images, not the labels, of a Decathlon or nnU-Net data set; tell whether the file describes one."""
+    from modelsgenesis.data import dataset_json  # which most folders of scans have no need of
+
     description = dataset_json.read_description(path)
     if description is None:
         return False
@@ -187,11 +188,11 @@ def _walk(root: Path) -> Iterator[Place]:
         entered.add((status.st_dev, status.st_ino))
         if aside:
             yield SkippedScan.because(folder, aside, bad=False)
-        elif dataset_json.NAME in files:
+        elif "dataset.json" in files:
             try:
-                described = yield from _described(folder / dataset_json.NAME)
+                described = yield from _described(folder / "dataset.json")
             except DataError as error:  # damaged: the folder is searched
-                yield SkippedScan.because(folder / dataset_json.NAME, error)
+                yield SkippedScan.because(folder / "dataset.json", error)
         if aside or described:
             inner.clear()  # the walk goes on in what is left here
             continue

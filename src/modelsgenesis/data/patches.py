@@ -9,7 +9,6 @@ from einops import rearrange
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from modelsgenesis.configs import InputContract
 from modelsgenesis.data.cache import LEVELS, CacheEntry, VolumeCache
 from modelsgenesis.data.volume import SkippedScan
 from modelsgenesis.errors import ConfigurationError
@@ -72,7 +71,16 @@ class PatchDataset(Dataset[Tensor]):
     ) -> None:
         self.cache, self.patch_size, self.per_scan = cache, tuple(patch_size), per_scan
         self.scans = np.asarray(scans, dtype=np.int64)
-        self.rule, self.seed, self._level = rule, seed, _counted_level(rule, cache.contract)
+        self.rule, self.seed, contract = rule, seed, cache.contract
+        window = contract.window if contract.modality == "ct" and contract.intensity == "window" else None
+        if rule == "lung" and (window is None or not window[0] < _DENSE < window[1]):
+            raise ConfigurationError(
+                f"rule 'lung' tells tissue by HU: it needs CT with a window around {_DENSE:g}, "
+                f"received {contract.modality} with {contract.intensity} {contract.window or ''}; use foreground"
+            )
+        hounsfield = _DENSE if rule == "lung" else _TISSUE
+        value = _DARK if window is None else (hounsfield - window[0]) / (window[1] - window[0])
+        self._level = max(1, round(value * LEVELS))  # from which on a voxel counts
         self._counts = torch.zeros(_COUNTERS, 2, dtype=torch.int64).share_memory_()  # drawn, and rejected of them
 
     def __len__(self) -> int:
@@ -128,19 +136,6 @@ class PatchDataset(Dataset[Tensor]):
             counted[..., : later.shape[-1]] |= later
         share, (least, most) = float(np.count_nonzero(counted)) / counted.size, _ACCEPTED[self.rule]
         return max(least - share, share - most, 0.0)
-
-
-def _counted_level(rule: Rule, contract: InputContract) -> int:
-    """Return the cached level from which on a rule counts a voxel."""
-    window = contract.window if contract.modality == "ct" and contract.intensity == "window" else None
-    if rule == "lung" and (window is None or not window[0] < _DENSE < window[1]):
-        raise ConfigurationError(
-            f"rule 'lung' tells tissue by HU: it needs CT with a window around {_DENSE:g}, "
-            f"received {contract.modality} with {contract.intensity} {contract.window or ''}; use foreground"
-        )
-    hounsfield = _DENSE if rule == "lung" else _TISSUE
-    value = _DARK if window is None else (hounsfield - window[0]) / (window[1] - window[0])
-    return max(1, round(value * LEVELS))
 
 
 def _within_margins(shape: tuple[int, ...], sides: tuple[int, ...]) -> list[tuple[int, int]]:

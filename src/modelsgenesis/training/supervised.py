@@ -3,7 +3,7 @@
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, cast
 
@@ -205,45 +205,39 @@ def resolve_patch_size(
     return config
 
 
+@dataclass(kw_only=True)
 class SupervisedObjective(Objective):
     """Learns from labels.
 
-    Args:
+    Attributes:
         training: Cases to learn from.
         validation: Cases that decide which network is kept; without any the last one is.
         config: Budget, patch, augmentation.
         data: The data set, whose classes are learnt.
         hardware: Where to compute.
         frozen: Part of the network that stays as it is: no gradient, and batch norms as in evaluation.
-
-    Attributes:
         notes: What a person should know of the labels before training.
 
     Raises:
         DataError: There is nothing to learn.
     """
 
-    def __init__(
-        self,
-        *,
-        training: Sequence[PreparedCase],
-        validation: Sequence[PreparedCase],
-        config: FinetuningConfig,
-        data: LabelledData,
-        hardware: Hardware,
-        frozen: nn.Module | None = None,
-    ) -> None:
-        self.patch_size = require_patch_size(config)
-        self.validation, self.config, self.hardware = validation, config, hardware
-        self.labels, self.multilabel, self.frozen = data.labels, data.multilabel, frozen
-        self.notes: list[str] = []
-        # Without gradients neither memory nor time goes into the frozen part.
-        if frozen is not None:
-            frozen.requires_grad_(False)
-        self.prepare(training)
+    training: Sequence[PreparedCase]
+    validation: Sequence[PreparedCase]
+    config: FinetuningConfig
+    data: LabelledData
+    hardware: Hardware
+    frozen: nn.Module | None = None
+    notes: list[str] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self.patch_size, self.labels = require_patch_size(self.config), self.data.labels
+        if self.frozen is not None:
+            self.frozen.requires_grad_(False)  # neither memory nor time goes into gradients of it
+        self.prepare()
 
     @abstractmethod
-    def prepare(self, training: Sequence[PreparedCase]) -> None:
+    def prepare(self) -> None:
         """Make the training samples, `dataset`, and whatever else follows from the training cases."""
 
     @abstractmethod
@@ -261,13 +255,13 @@ class SupervisedObjective(Objective):
 class Segmentation(SupervisedObjective):
     """Segment patches under Dice and cross-entropy."""
 
-    config: SegmentationConfig
+    config: SegmentationConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def prepare(self, training: Sequence[PreparedCase]) -> None:
+    def prepare(self) -> None:
         """Make the training patches; refuse masks without a single labelled voxel."""
         from monai.losses.dice import DiceCELoss
 
-        held = {case.name: set(np.unique(require_label(case)).tolist()) - {0} for case in training}
+        held = {case.name: set(np.unique(require_label(case)).tolist()) - {0} for case in self.training}
         empty = sorted(name for name, values in held.items() if not values)
         if len(empty) == len(held):
             raise DataError(f"none of {len(held)} training masks has a labelled voxel; there is nothing to learn")
@@ -278,7 +272,7 @@ class Segmentation(SupervisedObjective):
         if absent:
             names = ", ".join(self.labels[index] for index in sorted(absent))
             self.notes.append(f"no training mask has {names}: the network cannot learn it")
-        self.dataset = LabelledPatches(training, self.config)
+        self.dataset = LabelledPatches(self.training, self.config)
         self.notes += self.dataset.notes()
         if find_spec("scipy") is None:
             self.notes.append(str(MissingExtraError("the Hausdorff distance", "report")))
@@ -316,20 +310,20 @@ class Segmentation(SupervisedObjective):
 class Classification(SupervisedObjective):
     """Classify whole images under cross-entropy: exclusive classes, or each label by itself."""
 
-    config: ClassificationConfig
+    config: ClassificationConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def prepare(self, training: Sequence[PreparedCase]) -> None:
+    def prepare(self) -> None:
         """Make the training images; refuse a class without a training example."""
-        known = {index for case in training for index in case.classes}
+        known = {index for case in self.training for index in case.classes}
         absent = [name for index, name in enumerate(self.labels) if index not in known]
         if absent:
             raise DataError(
                 f"no training example of {', '.join(map(repr, absent))}: take more labels or another split_seed, leave "
                 "the class out, or tell its patients apart with --patient"
             )
-        options: dict[str, Any] = {"classes": len(self.labels), "multilabel": self.multilabel}
-        self.dataset = LabelledImages(training, self.config, **options)
-        self.weights = class_weights(training, **options) if self.config.class_weights else None
+        options: dict[str, Any] = {"classes": len(self.labels), "multilabel": self.data.multilabel}
+        self.dataset = LabelledImages(self.training, self.config, **options)
+        self.weights = class_weights(self.training, **options) if self.config.class_weights else None
         if self.weights is not None:
             each = zip(self.labels, self.weights.tolist(), strict=True)
             self.notes.append("weights of the classes: " + ", ".join(f"{name} {weight:.3g}" for name, weight in each))
@@ -337,7 +331,7 @@ class Classification(SupervisedObjective):
         self.truth = np.array(held, dtype=bool).reshape(-1, len(self.labels))  # also without cases
         ranked = np.flatnonzero(self.truth.any(axis=0) & ~self.truth.all(axis=0)).tolist()
         # With two exclusive classes, the AUC of one is that of the other.
-        self.ranked: list[int] = [1] if len(ranked) == len(self.labels) == 2 and not self.multilabel else ranked
+        self.ranked: list[int] = [1] if len(ranked) == len(self.labels) == 2 and not self.data.multilabel else ranked
         if len(self.validation) and not ranked:
             self.notes.append(
                 f"all {len(self.validation)} validation cases are of one class, so their AUC is undefined: their loss "
@@ -351,7 +345,7 @@ class Classification(SupervisedObjective):
         """
         # Validation computes its loss on the CPU, training on the device.
         weights = None if self.weights is None else self.weights.to(logits.device)
-        if self.multilabel:
+        if self.data.multilabel:
             return functional.binary_cross_entropy_with_logits(logits, truth, pos_weight=weights)
         return functional.cross_entropy(logits, truth, weight=weights)
 
@@ -366,13 +360,13 @@ class Classification(SupervisedObjective):
             with self.hardware.autocast():
                 found.append(network(self.hardware.place(torch.from_numpy(image))).float().cpu())
         logits, truth = torch.cat(found), self.truth
-        soft = (logits.sigmoid() if self.multilabel else logits.softmax(dim=1)).numpy()
-        target = truth.astype(np.float32) if self.multilabel else truth.argmax(axis=1)
-        right = chosen_classes(soft, multilabel=self.multilabel) == truth
+        soft = (logits.sigmoid() if self.data.multilabel else logits.softmax(dim=1)).numpy()
+        target = truth.astype(np.float32) if self.data.multilabel else truth.argmax(axis=1)
+        right = chosen_classes(soft, multilabel=self.data.multilabel) == truth
         each = [auc(soft[:, index], truth[:, index]) for index in self.ranked]
         metrics = {"auc": mean_ignoring_nan(each)} if each else {}  # what decides comes first
         metrics["loss"] = float(self.criterion(logits, torch.from_numpy(target)))
-        return {**metrics, "accuracy": float(right.mean() if self.multilabel else right.all(axis=1).mean())}
+        return {**metrics, "accuracy": float(right.mean() if self.data.multilabel else right.all(axis=1).mean())}
 
     def score(self, metrics: dict[str, float]) -> float:
         """Return the negative AUC; where it is undefined the loss; without validation the newest network is kept."""

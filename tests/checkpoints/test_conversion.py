@@ -247,17 +247,3 @@ def test_what_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(CheckpointError, match="No space left on device"):
         convert_checkpoint(file, tmp_path / "bundle")
     assert {path.name for path in tmp_path.iterdir()} == {"file.pt", "empty"}
-
-
-def test_converting_and_loading_initialise_no_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = save(tmp_path / "file.pt", small_state_dict()), write_openmind_pth(tmp_path / "checkpoint_final.pth")
-
-    def refuse(tensor: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
-        assert tensor.is_meta
-        return tensor
-
-    monkeypatch.setattr(torch.nn.init, "kaiming_uniform_", refuse)
-    monkeypatch.setattr(torch.nn.init, "kaiming_normal_", refuse)
-    for file in files:
-        convert_checkpoint(file, tmp_path / file.stem)
-        load_bundle(tmp_path / file.stem)

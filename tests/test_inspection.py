@@ -46,12 +46,9 @@ def test_a_modality_that_cannot_be_told_is_said_and_the_scans_shown(tmp_path: Pa
     assert "cannot be told; say which with --modality" in found.why
 
 
-def test_preview_of_volumes_and_of_images(ct_folder: Path, tmp_path: Path) -> None:
-    path, shown = preview(ct_folder, tmp_path / "new" / "ct.png", count=2)
-    assert [scan.path.name for scan in shown] == ["patient0.nii.gz", "patient3.nii.gz"]
-    assert np.asarray(Image.open(path).convert("L")).std() > 50
+def test_preview_of_an_image(tmp_path: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (80, 90)).astype(np.uint8)).save(tmp_path / "x.png")
-    path, _ = preview(tmp_path / "x.png", tmp_path / "one.png", modality="xray", patch_size=(32, 32))
+    path, _ = preview(tmp_path / "x.png", tmp_path / "new" / "one.png", modality="xray", patch_size=(32, 32))
     height, width = np.asarray(Image.open(path).convert("L")).shape
     assert width > height
 

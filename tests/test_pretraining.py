@@ -206,18 +206,6 @@ def test_a_batch_larger_than_the_data_and_no_held_out_patient_are_said(ct_folder
     assert load_bundle(run).config.provenance.data["held_out"] is False
 
 
-def test_a_picture_that_cannot_be_drawn_never_ends_the_run(ct_folder, tmp_path, monkeypatch):
-    def full(*args, **options):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("modelsgenesis.training.bundles.draw_restorations", full)
-    monkeypatch.setattr("modelsgenesis.training.bundles.draw_curve", full)
-    notes = Notes()
-    run = pretrain(ct_folder, tmp_path / "run", config=TINY, reporter=notes, **CPU)
-    assert sum(note.startswith("a figure is missing") for note in notes.notes) == 1
-    assert "figures/" not in (run / "README.md").read_text()
-
-
 # Initial weights.
 
 
@@ -292,7 +280,7 @@ def test_images_of_two_dimensions_need_a_network_of_two(ct_folder, tmp_path):
             pretrain(planes, tmp_path / "other", config=TINY, modality="xray", init=init, **CPU)
 
 
-def test_a_pretraining_never_sees_them_and_the_card_counts_them(ct_folder, tmp_path):
+def test_a_pretraining_never_sees_the_test_cases_of_other_runs_and_counts_them(ct_folder, tmp_path):
     recorded = write_split(tmp_path / "split.json", "patient1")
     run = pretrain(ct_folder, tmp_path / "run", config=TINY.override(steps=1), exclude_test_cases=recorded, **CPU)
     seen = [name for names in read_run(run).split.values() for name in names]

@@ -9,12 +9,10 @@ import csv
 import hashlib
 import io
 import json
-import math
 import os
 import re
 import shutil
 import stat
-import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +24,7 @@ from modelsgenesis.errors import CheckpointError, GenesisError, printable
 TEXT_LIMIT = 16 << 20
 """Bytes that a configuration, a card, a plan or a record may have."""
 
-_NODES, _DEPTH, _DIGITS, _BITS = 1_000_000, 64, 20, 1000
+_NODES, _DEPTH, _BITS = 1_000_000, 64, 1000
 _FRONT_LIMIT = 1 << 16  # letters of a card's header, which has a tenth; no YAML of that size takes long
 
 
@@ -58,11 +56,6 @@ def open_regular(path: Path, error: type[GenesisError], limit: int | None = None
     return file
 
 
-def check_regular(path: Path, error: type[GenesisError], limit: int | None = None) -> None:
-    """Do what `open_regular` does, for a library that opens the file itself."""
-    open_regular(path, error, limit).close()
-
-
 def read_bytes(path: Path, error: type[GenesisError], limit: int = TEXT_LIMIT) -> bytes:
     """Return the content of a regular file of at most `limit` bytes; errors as of `open_regular`."""
     with open_regular(path, error, limit) as file, parsing(path, error):
@@ -71,46 +64,29 @@ def read_bytes(path: Path, error: type[GenesisError], limit: int = TEXT_LIMIT) -
 
 def read_text(path: Path, error: type[GenesisError], limit: int = TEXT_LIMIT) -> str:
     """Return the content of a UTF-8 file, with or without a byte order mark; errors as of `open_regular`."""
-    content = read_bytes(path, error, limit)
-    with parsing(path, error):
-        return content.decode("utf-8-sig")
+    with open_regular(path, error, limit) as file, parsing(path, error):
+        return file.read(limit).decode("utf-8-sig")
 
 
 def read_json(path: Path, error: type[GenesisError], limit: int = TEXT_LIMIT, *, nan_is_null: bool = False) -> Any:
-    """Return what a JSON file holds; errors as of `parse_json`, and of `open_regular`."""
-    return parse_json(read_bytes(path, error, limit), path, error, nan_is_null=nan_is_null)
-
-
-def parse_json(content: bytes | str, source: object, error: type[GenesisError], *, nan_is_null: bool = False) -> Any:
-    """Return the value of a JSON document, with finite numbers that fit and text that can be written.
+    """Return the value of a JSON file, with finite numbers and text that can be written.
 
     Args:
-        content: UTF-8, or text.
-        source: What a message calls it.
+        path: The file.
         error: What to raise.
+        limit: Bytes that it may have at most.
         nan_is_null: Whether `NaN` and `Infinity`, which Python writes, are read as null; else they are refused.
 
     Raises:
-        GenesisError: Of the class `error`: it is not JSON, nested too deeply, or holds such a number or text.
+        GenesisError: Of the class `error`: it is not JSON, nested too deeply, or holds such a number or text; and as
+            of `open_regular`.
     """
-    constant = (lambda _: None) if nan_is_null else _finite
-    with parsing(source, error, what="as JSON"):
-        text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
-        value = json.loads(text, parse_int=_integer, parse_float=_finite, parse_constant=constant)
-    check_plain(value, source, error)
+    text = read_text(path, error, limit)
+    with parsing(path, error, what="as JSON"):
+        value = json.loads(text, parse_constant=(lambda _: None) if nan_is_null else None)
+        check_plain(value, path, error)
+        json.dumps(value, allow_nan=False)  # refuses a number that is not finite, such as 1e999
     return value
-
-
-def _integer(text: str) -> int:
-    if len(text) > _DIGITS:
-        raise ValueError(f"a number of {len(text)} digits")
-    return int(text)
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(number := float(text)):
-        raise ValueError(f"{text} is not a finite number")
-    return number
 
 
 def check_plain(value: Any, source: object, error: type[GenesisError]) -> None:
@@ -229,64 +205,41 @@ def sha256_of(path: Path) -> str:
 
 
 @contextmanager
-def replacing(path: Path, error: type[GenesisError] = CheckpointError, *, suffix: str = "") -> Iterator[Path]:
-    """Give a temporary file beside `path` that takes its place when the block ends well.
+def replacing(
+    path: Path, error: type[GenesisError] = CheckpointError, *, suffix: str = "", folder: bool = False
+) -> Iterator[Path]:
+    """Give a temporary file or folder beside `path` that becomes it when the block ends well: whole, or not at all.
 
     Args:
-        path: The file.
+        path: The file; or the folder, of which nothing, or an empty one, may be there.
         error: What to raise.
         suffix: The ending of the temporary file, for a library that chooses the format by it.
+        folder: Make a folder.
 
     Raises:
-        GenesisError: Of the class `error`: the disk is full or the folder cannot be written; a file that was there
-            is intact.
+        GenesisError: Of the class `error`: the disk is full, the folder cannot be written, or holds something; what
+            was there is intact.
     """
     try:
+        temporary = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex[:8]}{suffix}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=suffix)
-        os.close(descriptor)
+        temporary.mkdir() if folder else temporary.touch()
     except (OSError, ValueError) as problem:
         raise error(f"{path}: cannot be written: {reason_of(problem)}; choose another folder") from problem
-    temporary = Path(name)
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
+        _sync(temporary)
         temporary.replace(path)
-        _sync_folder(path.parent)
+        _sync(path.parent)  # which makes the renaming last through a loss of power
     except OSError as problem:
-        raise error(f"{path}: cannot be written: {reason_of(problem)}; the file before is intact") from problem
+        raise error(f"{path}: cannot be written: {reason_of(problem)}; what was there is intact") from problem
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True) if folder else temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def replacing_folder(path: Path, error: type[GenesisError] = CheckpointError) -> Iterator[Path]:
-    """Give a new, empty folder beside `path` that becomes it when the block ends well: whole, or not at all.
-
-    Args:
-        path: The folder; nothing, or an empty folder, may be there.
-        error: What to raise.
-
-    Raises:
-        GenesisError: Of the class `error`: the disk is full, the folder cannot be written, or `path` holds something.
-    """
-    temporary = path.with_name(f".{path.name[:40]}.{uuid.uuid4().hex[:8]}")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        temporary.replace(path)
-        _sync_folder(path.parent)
-    except OSError as problem:
-        raise error(f"{path}: cannot be written: {reason_of(problem)}; choose a new folder") from problem
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a renaming last through a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """Wait until a file or the entries of a folder are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -306,6 +259,7 @@ def write_json(path: Path, content: Any, error: type[GenesisError] = CheckpointE
 
 
 _FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")  # those of full width count, too
+_APOSTROPHE = re.compile(f"^'(?={_FORMULA.pattern})")
 
 
 def write_csv(
@@ -339,9 +293,5 @@ def read_csv(path: Path, error: type[GenesisError]) -> list[dict[str, str]]:
     text = read_text(path, error)
     with parsing(path, error, what="as CSV"):
         rows = csv.reader(io.StringIO(text, newline=""), strict=True)
-        names, *table = [list(map(_text, row)) for row in rows if row]
+        names, *table = [[_APOSTROPHE.sub("", cell) for cell in row] for row in rows if row]
         return [dict(zip(names, row, strict=True)) for row in table]
-
-
-def _text(cell: str) -> str:
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

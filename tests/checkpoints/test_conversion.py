@@ -223,7 +223,7 @@ def test_a_card_may_choose_what_tensors_cannot_tell_but_nothing_else(tmp_path: P
     running = SMALL.override(statistics="running")
     convert_checkpoint(file, tmp_path / "bundle", network=running)
     assert load_bundle(tmp_path / "bundle").config.network == running
-    with pytest.raises(CheckpointError, match="not the weights of a genesis-pytorch network"):
+    with pytest.raises(CheckpointError, match="not the weights of this network"):
         convert_checkpoint(file, tmp_path / "other", network=SMALL.override(widths=(8, 16)))
     assert not (tmp_path / "other").exists()
 
@@ -237,7 +237,7 @@ def test_what_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     convert_checkpoint(file, tmp_path / "empty")
     with pytest.raises(CheckpointError, match="exists already"):
         convert_checkpoint(file, tmp_path / "empty")
-    with pytest.raises(CheckpointError, match="Not a directory"):
+    with pytest.raises(CheckpointError, match="cannot be written"):
         convert_checkpoint(file, file / "bundle")
     with pytest.raises(CheckpointError, match="is a genesis-pytorch checkpoint, expected nnunet-v1"):
         convert_checkpoint(file, tmp_path / "bundle", format="nnunet-v1")
@@ -247,17 +247,3 @@ def test_what_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(CheckpointError, match="No space left on device"):
         convert_checkpoint(file, tmp_path / "bundle")
     assert {path.name for path in tmp_path.iterdir()} == {"file.pt", "empty"}
-
-
-def test_converting_and_loading_initialise_no_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = save(tmp_path / "file.pt", small_state_dict()), write_openmind_pth(tmp_path / "checkpoint_final.pth")
-
-    def refuse(tensor: torch.Tensor, *_: object, **__: object) -> torch.Tensor:
-        assert tensor.is_meta
-        return tensor
-
-    monkeypatch.setattr(torch.nn.init, "kaiming_uniform_", refuse)
-    monkeypatch.setattr(torch.nn.init, "kaiming_normal_", refuse)
-    for file in files:
-        convert_checkpoint(file, tmp_path / file.stem)
-        load_bundle(tmp_path / file.stem)

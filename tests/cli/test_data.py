@@ -22,9 +22,7 @@ def test_scan_prints_what_is_there_and_what_is_refused(command, ct_folder, tmp_p
 def test_scan_as_json_with_patients_by_a_pattern(command, ct_folder):
     found = command("scan", ct_folder, "--json", "--patient", r"(patient)\d").json()
     assert [scan["patient"] for scan in found["scans"]] == ["patient"] * 4
-    assert found["contract"]["modality"] == "ct"
-    assert found["scans"][0]["shape"] == [28, 24, 20]
-    assert found["refused"] == []
+    assert (found["contract"]["modality"], found["scans"][0]["shape"], found["refused"]) == ("ct", [28, 24, 20], [])
 
 
 def test_preview_writes_a_picture_and_names_its_rows(command, ct_folder, tmp_path):
@@ -36,8 +34,6 @@ def test_preview_writes_a_picture_and_names_its_rows(command, ct_folder, tmp_pat
         f"  scan 2: {ct_folder / 'patient3.nii.gz'}",
     ]
     assert np.asarray(Image.open(tmp_path / "sheet.png").convert("L")).std() > 50
-    answer = command("preview", ct_folder, "-o", tmp_path / "sheet.png", "-n", 1, "--json").json()
-    assert answer["path"] == str(tmp_path / "sheet.png")
 
 
 def test_mistakes_are_one_line(command, tmp_path):

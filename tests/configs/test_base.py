@@ -32,6 +32,17 @@ BUNDLE = BundleConfig(
     provenance=Provenance(origin="untrained", library_version="0"),
 )
 CLASSIFIER = ClassifierConfig(encoder=GENESIS_UNET_2019, num_classes=2)
+FINETUNING = [
+    ({"labelled_patients": "ten"}, "labelled_patients: received 'ten', expected a number"),
+    ({"labelled_patients": "0"}, "labelled_patients: received '0'"),
+    ({"labelled_patients": "120%"}, "labelled_patients: received '120%'"),
+    ({"fold": 1}, "fold: received 1, expected folds=5 too"),
+    ({"folds": 5, "fold": 5}, "fold: received 5, expected 0 to 4 of 5 folds"),
+    ({"folds": 1}, "folds: received 1, expected 0, or 2 or more"),
+    ({"test_fraction": 1.5}, "test_fraction: received 1.5, expected 0 to 1"),
+    ({"patch_size": (8,)}, r"patch_size: received \(8,\), expected 2 or 3 positive sides"),
+    ({"data": {"source": ["a", "b"]}}, "data.source: received 2 data sets, expected one"),
+]
 
 
 @pytest.mark.parametrize(
@@ -92,14 +103,15 @@ def test_unknown_and_missing_keys_are_named_with_their_place(change, words):
         (GENESIS_UNET_2019, {"dims": 2.0}, r"received 2\.0; "),
         (GENESIS_UNET_2019, {"norm_epsilon": math.inf}, "norm_epsilon: received inf"),
         (CLASSIFIER, {"num_classes": 0}, "num_classes: received 0"),
-        (CLASSIFIER, {"levels": (0, -4)}, "expected different numbers from -4 to 3"),
+        *((CLASSIFIER, {"levels": x}, "expected different numbers from -4 to 3") for x in ((0, -4), (4,), ())),
+        *((kind(), *rest) for kind in (SegmentationConfig, ClassificationConfig) for rest in FINETUNING),
         (CONTRACT, {"window": None}, "window: intensity .window. needs it"),
         (CONTRACT, {"window": (1, 0)}, "does not increase"),
         (CONTRACT, {"percentiles": (-1, 99)}, "percentiles: received -1.0, expected 0 to 100"),
         (CONTRACT, {"deviation": 0}, "deviation: received 0.0"),
         (CONTRACT, {"spacing": (1, 1)}, "is not 3 sizes in mm"),
         (CONTRACT, {"orientation": "RAR"}, "orientation: received 'RAR'"),
-        (CONTRACT, {"channels": ("a", "a")}, r"channels: .*a name of its own"),
+        (CONTRACT, {"channels": ("a", "a")}, r"channels: .*different names"),
         (BUNDLE, {"multilabel": True}, "multilabel"),
         (BUNDLE, {"labels": ("a",)}, "none for restoration"),
         (BUNDLE, {"patch_size": (640, 640, 640)}, "262,144,000 voxels, expected at most 134,217,728"),
@@ -142,6 +154,8 @@ def test_settings_reach_nested_fields_and_are_applied_together():
     assert (config.network.dims, config.patch_size) == (2, (64, 48))
     assert config.pretext.painting_fill == "constant"
     assert (config.epochs, config.steps) == (3, None)
+    few = apply_settings(SegmentationConfig(), ["labelled_patients=10", "patch_size=64,64"])
+    assert (few.labelled_patients, few.patch_size) == ("10", (64, 64))
     assert apply_settings(PretrainingConfig(), ["rule=none"]).rule == "none"  # a choice, not the absence of one
 
 
@@ -173,17 +187,10 @@ def test_recipes_and_schemes_by_name():
 
 def test_schemes_are_those_of_the_ablation():
     chances = {
-        name: (one.shuffle_probability, one.intensity_probability, one.painting_probability)
+        name: (one.shuffle_probability, one.intensity_probability, one.painting_probability, one.inpainting_share)
         for name, one in SCHEMES.items()
     }
-    assert chances == {
-        "identity": (0, 0, 0),
-        "I": (0, 0.9, 0),
-        "II": (0.5, 0, 0),
-        "III": (0, 0, 0.9),
-        "IV": (0, 0, 0.9),
-        "I+II": (0.5, 0.9, 0),
-        "III+IV": (0, 0, 0.9),
-        "V": (0.5, 0.9, 0.9),
-    }
-    assert [SCHEMES[name].inpainting_share for name in ("III", "IV", "III+IV", "V")] == [0, 1, 0.2, 0.2]
+    assert chances["identity"][:3] == (0, 0, 0)
+    assert (chances["I"][:3], chances["II"][:3], chances["I+II"][:3]) == ((0, 0.9, 0), (0.5, 0, 0), (0.5, 0.9, 0))
+    assert (chances["III"], chances["IV"], chances["III+IV"]) == ((0, 0, 0.9, 0), (0, 0, 0.9, 1), (0, 0, 0.9, 0.2))
+    assert chances["V"] == (0.5, 0.9, 0.9, 0.2)

@@ -36,10 +36,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(cards):
     ("changes", "word"),
     [
         ({"parameters": "3217\n  parametrs: 1"}, "did you mean parameters"),
-        ({"repository": "null", "format": "genesis-pytorch"}, "its format is bundle"),
-        ({"sha256": "abc"}, "64 hexadecimal digits"),
         ({"parameters": "0"}, "above 0"),
-        ({"patch_size": "[16, 16]"}, "3 positive sizes"),
         ({"patch_size": "[16, 16, 0]"}, "above 0"),
         ({"name": "other"}, "other.md"),
         ({"network": "{kind: genesis_unet, width: 3}"}, "did you mean widths"),

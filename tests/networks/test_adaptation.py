@@ -71,18 +71,6 @@ def test_a_classifier_sees_the_averages_of_the_chosen_levels_in_their_order(enco
     assert network(VOLUME).shape == (2, 3)
 
 
-def test_a_classifier_without_levels_sees_the_deepest_as_an_old_configuration_says() -> None:
-    values = ClassifierConfig(encoder=UNET, num_classes=2).to_dict()
-    del values["levels"]
-    assert build_network(ClassifierConfig.from_dict(values)).embed(VOLUME).shape == (2, 12)
-
-
-@pytest.mark.parametrize("levels", [(3,), (-4,), (0, -3), ()])
-def test_levels_that_are_not_there_or_twice(levels: tuple[int, ...]) -> None:
-    with pytest.raises(ConfigurationError, match=r"levels: received .* from -3 to 2"):
-        ClassifierConfig(encoder=UNET, num_classes=2, levels=levels)
-
-
 # --- tasks --------------------------------------------------------------------------------------------------
 
 
@@ -128,13 +116,6 @@ def test_encoder_only_starts_the_decoder_anew(pretrained: nn.Module) -> None:
     assert all(name.startswith("encoder.") for name in report.loaded)
     assert any(name.startswith("decoder.") for name in report.new)
     assert torch.isfinite(network(VOLUME)).all()
-
-
-def test_statistics_are_chosen() -> None:
-    pretrained = build_network(GenesisUNetConfig(widths=(4, 8), statistics="batch")).eval()
-    running, _ = adapt(pretrained, task="restoration", statistics="running")
-    torch.testing.assert_close(running(VOLUME)[:1], running(VOLUME[:1]))
-    assert not torch.allclose(pretrained(VOLUME)[:1], pretrained(VOLUME[:1]))
 
 
 # --- channels and dimensions --------------------------------------------------------------------------------

@@ -6,7 +6,6 @@ import torch
 from modelsgenesis.configs import ClassifierConfig, GenesisUNetConfig, PlainUNetConfig, ResidualUNetConfig
 from modelsgenesis.networks import build_network, enable_activation_checkpointing, synchronise_batch_norm
 
-CPU = torch.device("cpu")
 NETWORKS = {
     "batch": GenesisUNetConfig(dims=2, widths=(4, 8), norm="batch", statistics="running"),
     "instance": GenesisUNetConfig(widths=(4, 8), norm="instance"),
@@ -16,13 +15,16 @@ NETWORKS = {
 }
 
 
-def test_synchronised_batch_norms_keep_the_tensors_and_their_names():
+@pytest.mark.parametrize(("device", "kind"), [("cpu", "SyncBatchNorm"), ("cuda", "SyncBatchNormCuda")])
+def test_synchronised_batch_norms_keep_the_tensors_and_their_names(device, kind):
     network = build_network(GenesisUNetConfig(dims=2, widths=(4, 8)))
     before, names = dict(network.named_parameters()), list(network.state_dict())
-    synchronise_batch_norm(network, CPU)
+    synchronise_batch_norm(network, torch.device(device))
     assert list(network.state_dict()) == names
     assert all(p is before[name] for name, p in network.named_parameters())
-    assert type(network.encoder.levels[0][0].norm).__name__ == "SyncBatchNorm"
+    norm = network.encoder.levels[0][0].norm
+    assert (type(norm).__name__, norm.statistics) == (kind, "running")
+    assert isinstance(norm, torch.nn.SyncBatchNorm) == (device == "cuda")
 
 
 def test_alone_and_in_evaluation_they_are_the_batch_norms_that_they_replace():
@@ -30,25 +32,12 @@ def test_alone_and_in_evaluation_they_are_the_batch_norms_that_they_replace():
         torch.manual_seed(0)
         plain = build_network(GenesisUNetConfig(dims=2, widths=(4, 8), statistics=statistics))
         torch.manual_seed(0)
-        shared = synchronise_batch_norm(build_network(plain.config), CPU)
+        shared = synchronise_batch_norm(build_network(plain.config), torch.device("cpu"))
         batch = torch.rand(2, 1, 8, 8)
         for training in (True, False):
             assert torch.equal(plain.train(training)(batch), shared.train(training)(batch))
         for name, value in plain.state_dict().items():
             assert torch.equal(value, shared.state_dict()[name]), name
-
-
-def test_on_cuda_it_is_the_one_of_pytorch():
-    network = synchronise_batch_norm(build_network(GenesisUNetConfig(dims=2, widths=(4, 8))), torch.device("cuda"))
-    norm = network.encoder.levels[0][0].norm
-    assert isinstance(norm, torch.nn.SyncBatchNorm)
-    assert norm.statistics == "running"
-
-
-def test_networks_without_batch_norm_stay_as_they_are():
-    network = build_network(GenesisUNetConfig(dims=2, widths=(4, 8), norm="instance"))
-    kinds = [type(module) for module in network.modules()]
-    assert [type(module) for module in synchronise_batch_norm(network, CPU).modules()] == kinds
 
 
 def train_once(network, batch):

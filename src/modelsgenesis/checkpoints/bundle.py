@@ -107,14 +107,14 @@ def load_bundle(folder: str | Path, *, check_values: bool = True) -> Bundle:
     with parsing(path, CheckpointError, remedy="damaged, or not a safetensors file; download or export it again"):
         weights = safetensors.torch.load_file(path)  # compares every size with the file before it maps a tensor
     network = build_network(config.network, "meta")  # whose parameters the loaded tensors become: memory is taken once
-    weights = fit_weights(network.state_dict(), weights, f"{path}: not the weights of this network")
-    if check_values:
-        check_finite(weights, str(path))
+    weights = fit_weights(network.state_dict(), weights, path, check_values=check_values)
     network.load_state_dict(weights, assign=True)
     return Bundle(network.eval(), config, read_text(card, CheckpointError) if card.exists() else "")
 
 
-def fit_weights(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
+def fit_weights(
+    expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], file: Path, *, check_values: bool = True
+) -> dict[str, Tensor]:
     """Return weights as a network holds them, after comparing every name, shape and kind of number.
 
     Numbers of another type are taken where the network's type, float32, holds each of them exactly: all of float16,
@@ -123,10 +123,11 @@ def fit_weights(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], w
     Args:
         expected: The tensors of the network by name, usually on the meta device.
         weights: What a file holds under the same names.
-        where: How a message begins.
+        file: What a message names.
+        check_values: Refuse NaN and infinite weights, too.
 
     Raises:
-        CheckpointError: Something is missing, too much, or different; the message lists the first differences.
+        CheckpointError: Something is missing, too much, different, or not finite; the message lists the first names.
     """
     problems = [f"missing {name}" for name in expected if name not in weights]
     problems += [
@@ -135,18 +136,25 @@ def fit_weights(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], w
         if name in weights and weights[name].shape != place.shape
     ]
     if problems := [*problems, *(f"unexpected {name}" for name in weights if name not in expected)]:
-        raise CheckpointError(f"{where}: {some(problems)}; use the file that belongs to this network")
+        problem = f"not the weights of this network: {some(problems)}"
+        raise CheckpointError(f"{file}: {problem}; use the file that belongs to this network")
     fitted: dict[str, Tensor] = {}
     owned: set[int] = set()
     for name, place in expected.items():
         tensor = weights[name]
         if tensor.dtype != place.dtype:
-            tensor = _convert_exactly(tensor, place.dtype, f"{where}: {name}")
+            tensor = _convert_exactly(tensor, place.dtype, f"{file}: {name}")
         tensor = tensor.contiguous()
         if tensor.untyped_storage().nbytes() != tensor.nbytes or tensor.data_ptr() in owned:
             tensor = tensor.clone()  # a tensor on its own memory, so that it can be written and trained
         owned.add(tensor.data_ptr())
         fitted[name] = tensor
+    floating = {name: tensor for name, tensor in fitted.items() if tensor.is_floating_point() and tensor.numel()}
+    if check_values and (
+        bad := [name for name, tensor in floating.items() if not torch.stack(torch.aminmax(tensor)).isfinite().all()]
+    ):
+        problem = f"NaN or infinite values in {some(bad)}"
+        raise CheckpointError(f"{file}: {problem}; it is damaged or its training diverged, use another one")
     return fitted
 
 
@@ -156,21 +164,6 @@ def _convert_exactly(tensor: Tensor, dtype: torch.dtype, where: str) -> Tensor:
     with parsing(where, CheckpointError, remedy="save it as float32"):  # there are types that torch only stores
         made = tensor.to(dtype) if alike else tensor
         exact = alike and (tensor.dtype.itemsize < 4 or torch.equal(made.to(tensor.dtype), tensor))
-    if not exact and not (alike and tensor.isnan().any()):  # NaN equals nothing, itself included; see check_finite
+    if not exact and not (alike and tensor.isnan().any()):  # NaN equals nothing, itself included; it is told later
         raise CheckpointError(f"{where} holds {tensor.dtype}, which {dtype} cannot express; save it as {dtype}")
     return made
-
-
-def check_finite(weights: Mapping[str, Tensor], where: str) -> None:
-    """Refuse weights that are not numbers.
-
-    Raises:
-        CheckpointError: A tensor holds NaN or infinity.
-    """
-    floating = {name: tensor for name, tensor in weights.items() if tensor.is_floating_point() and tensor.numel()}
-    bad = [name for name, tensor in floating.items() if not torch.stack(torch.aminmax(tensor)).isfinite().all()]
-    if bad:
-        raise CheckpointError(
-            f"{where}: NaN or infinite values in {some(bad)}; the file is damaged or its training diverged,"
-            " use another one"
-        )

@@ -9,7 +9,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from modelsgenesis._version import __version__
-from modelsgenesis.checkpoints.bundle import Bundle, check_finite, fit_weights, save_bundle
+from modelsgenesis.checkpoints.bundle import Bundle, fit_weights, save_bundle
 from modelsgenesis.checkpoints.card import render_card
 from modelsgenesis.checkpoints.genesis import ALIAS, LAYOUTS, Prepared
 from modelsgenesis.checkpoints.plan import PLAN_KEY, PLAN_NAME, find_values, read_plan
@@ -17,7 +17,7 @@ from modelsgenesis.checkpoints.safe_load import mappings, read_weights
 from modelsgenesis.configs import BundleConfig, InputContract, NetworkConfig, Provenance, UNetConfig
 from modelsgenesis.configs.bundle import Task
 from modelsgenesis.errors import CheckpointError, ConfigurationError, did_you_mean, some
-from modelsgenesis.files import parsing, read_json, replacing_folder, sha256_of
+from modelsgenesis.files import parsing, read_json, replacing, sha256_of
 from modelsgenesis.networks import build_network
 
 # Rises when the same file would give another bundle, so that what is cached is converted again.
@@ -128,7 +128,7 @@ def convert_checkpoint(
     config = BundleConfig.from_dict({**fields, "provenance": provenance}, where=str(file))
     built = build_network(unet, "meta").eval()
     built.load_state_dict(weights, assign=True)
-    with replacing_folder(out) as temporary:
+    with replacing(out, folder=True) as temporary:
         save_bundle(temporary, Bundle(built, config, render_card(config, name=name) if name and not card else card))
     return ConversionReport(
         format=kind,
@@ -191,8 +191,7 @@ def _match(
     if claimed > 2 * size + 2**20:  # some share their data, and a hostile file has a thousand share all of it
         raise CheckpointError(f"{file}: its tensors take {claimed:,} bytes, the file {size:,}; save each of its own")
     expected = {there: places[here] for there, here in originals.items()}
-    weights = fit_weights(expected, prepared.weights, f"{file}: not the weights of a {kind} network")
-    check_finite(weights, str(file))
+    weights = fit_weights(expected, prepared.weights, file)
     widened = {str(tensor.dtype) for there, tensor in prepared.weights.items() if tensor.dtype != weights[there].dtype}
     prepared.notes += [f"converted to the network's type from {', '.join(sorted(widened))}"] if widened else []
     return cast("UNetConfig", unet), {here: weights[there] for there, here in originals.items()}, originals

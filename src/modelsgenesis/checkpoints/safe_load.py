@@ -24,7 +24,7 @@ from einops import rearrange
 from torch import Tensor
 
 from modelsgenesis.errors import CheckpointError, MissingExtraError
-from modelsgenesis.files import check_plain, check_regular, open_regular, parsing
+from modelsgenesis.files import check_plain, open_regular, parsing
 
 # Of a pickle of names and shapes, or of a directory of entries, which have some hundred kB. An instruction of a pickle
 # may have one byte, and make 150 in memory.
@@ -259,7 +259,7 @@ def read_keras(path: Path) -> dict[str, Tensor]:
         import h5py
     except ImportError as error:
         raise MissingExtraError("reading a Keras checkpoint", "keras") from error
-    check_regular(path, CheckpointError)
+    open_regular(path, CheckpointError).close()
     found = dict[str, Any]()
 
     def note(name: str, item: Any) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from modelsgenesis.configs.base import Bounds, Config, Share, Sides, shown
+from modelsgenesis.configs.base import Bounds, Config, Share, Sides
 
 Modality = Literal["ct", "mri", "xray", "ultrasound", "shape"]
 Task = Literal["restoration", "segmentation", "classification"]
@@ -304,16 +304,10 @@ class InputContract(Config):
         told = "RAS" if self.orientation is None else self.orientation
         axes = sorted(told.translate(str.maketrans("LAI", "RPS")))
         expected = "one letter of LR, one of AP, one of IS, such as RAS"
-        yield axes == ["P", "R", "S"], f"orientation: received {shown(self.orientation)}, expected {expected}"
-        yield _are_names(self.channels), f"channels: {shown(self.channels)}: {_NAMES_EXPECTED}"
-
-
-_NAMES_EXPECTED = f"expected a name of its own for each, of at most {_NAME_LIMIT} letters"
-
-
-def _are_names(names: tuple[str, ...]) -> bool:
-    """Tell whether things can be told apart by their names, for which every table has room."""
-    return len(set(names)) == len(names) and all(name.strip() and len(name) <= _NAME_LIMIT for name in names)
+        yield axes == ["P", "R", "S"], f"orientation: received {self.orientation!r:.60}, expected {expected}"
+        names = {name for name in self.channels if name.strip() and len(name) <= _NAME_LIMIT}
+        right, expected = len(names) == len(self.channels), f"different names of 1 to {_NAME_LIMIT} letters"
+        yield right, f"channels: received {self.channels!r:.60}, expected {expected}"
 
 
 CT_WINDOW = (-1000.0, 1000.0)
@@ -403,4 +397,6 @@ class BundleConfig(Config):
         yield voxels <= _PATCH_LIMIT, f"patch_size: {voxels:,} voxels, expected at most {_PATCH_LIMIT:,}"
         expected = f"{outputs}: " + ("none for restoration" if restores else "one for each output of the network")
         yield len(self.labels) == outputs, f"labels: received {len(self.labels)} names, expected {expected}"
-        yield _are_names(self.labels), f"labels: {shown(self.labels)}: {_NAMES_EXPECTED}"
+        names = {name for name in self.labels if name.strip() and len(name) <= _NAME_LIMIT}
+        right, expected = len(names) == len(self.labels), f"different names of 1 to {_NAME_LIMIT} letters"
+        yield right, f"labels: received {self.labels!r:.60}, expected {expected}"

@@ -16,7 +16,7 @@ import numpy as np
 from modelsgenesis.configs import CONTRACTS, InputContract
 from modelsgenesis.data.volume import ScanReference, Volume, VoxelLayout
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError, did_you_mean, require
-from modelsgenesis.files import check_regular, parsing
+from modelsgenesis.files import open_regular, parsing
 
 READERS = {
     "nifti": (".nii", ".nii.gz", ".hdr", ".mgh", ".mgz"),
@@ -88,7 +88,7 @@ def describe(path: Path) -> list[ScanReference]:
 def _read_header(path: Path) -> VoxelLayout | list[ScanReference]:
     """Return what a file holds, or the DICOM series in a folder; the module of its format is imported only now."""
     if not path.is_dir():
-        check_regular(path, ScanError)  # a FIFO would block its reader for ever
+        open_regular(path, ScanError).close()  # a FIFO would block its reader for ever
     reader = "dicom" if path.is_dir() else reader_of(path)
     if reader is None:
         raise ScanError(f"{path}: of no known format; expected {KNOWN_FORMATS}")

@@ -22,7 +22,7 @@ from modelsgenesis import checkpoints
 from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, load_bundle, read_config
 from modelsgenesis.configs import Config
 from modelsgenesis.errors import CheckpointError, ConfigurationError, HubError
-from modelsgenesis.files import check_regular, parsing, read_json, replacing_folder, sha256_of, write_json
+from modelsgenesis.files import open_regular, parsing, read_json, replacing, sha256_of, write_json
 from modelsgenesis.hub.registry import ModelCard, Progress, find_card, list_cards
 from modelsgenesis.networks import build_network
 
@@ -262,7 +262,7 @@ def _check_beside(card: ModelCard) -> Path:
     root, path = card.path.parent, card.path.parent / card.source.file
     if root.resolve() not in path.resolve().parents or not path.exists():
         raise CheckpointError(f"{path}: no such file in the folder of its card")
-    check_regular(path, CheckpointError, card.source.parameters * _BYTES_PER_PARAMETER + _SMALL)
+    open_regular(path, CheckpointError, card.source.parameters * _BYTES_PER_PARAMETER + _SMALL).close()
     digest, pin = sha256_of(path), card.source.sha256
     if pin is not None and digest != pin:
         raise HubError(f"{path}: its SHA-256 is {digest[:12]}…, its card pins {pin[:12]}…; replace either")
@@ -300,7 +300,7 @@ def _convert(target: Target, commit: str, get: Callable[..., Path]) -> Path:
     origin = {"repository": target.repository, "revision": commit, "file": source.file, "sha256": digests[0]}
     final = cache_folder("bundles") / f"{source.name}-{_digest([digests, target.fingerprint])[:16]}"
     try:
-        with replacing_folder(final, HubError) as temporary:
+        with replacing(final, HubError, folder=True) as temporary:
             options = {"source": origin, "extra_files": extra, "input_contract": source.input, "card": card.text}
             options |= {key: getattr(source, key) for key in ("format", "task", "network", "patch_size")}
             checkpoints.convert_checkpoint(file, temporary, **options)
@@ -366,7 +366,7 @@ def copy_bundle(folder: Path, output: Path) -> Path:
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise HubError(f"{output}: exists already; name a new folder")
-    with replacing_folder(output, HubError) as temporary:
+    with replacing(output, HubError, folder=True) as temporary:
         for name in _digests(folder):
             shutil.copyfile(folder / name, temporary / name)
     return output

@@ -5,8 +5,7 @@ the package, or with a user's own cards, and needs no network.
 """
 
 import os
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 from modelsgenesis.configs import Config, InputContract, NetworkConfig
 from modelsgenesis.configs.base import Positive, Sides
 from modelsgenesis.configs.bundle import Task
-from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean, printable
+from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean
 from modelsgenesis.files import read_text, split_front_matter
 
 FOLDER_CARD = "README.md"
@@ -60,14 +59,6 @@ class ModelSource(Config):
     input: InputContract
     patch_size: Sides
 
-    def rules(self) -> Iterable[tuple[object, str]]:
-        """Hold for a card."""
-        digest, dims = self.sha256 or "0" * 64, self.input.dims
-        yield re.fullmatch("[0-9a-f]{64}", digest), f"sha256: {digest!r} is not a SHA-256 in 64 hexadecimal digits"
-        # What lies beside its card is used where it is: there would be no place for a conversion.
-        yield self.repository or self.format == "bundle", "repository: null, so its format is bundle; convert it"
-        yield len(self.patch_size) == dims, f"patch_size: not {dims} positive sizes"
-
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -106,7 +97,7 @@ def read_card(path: Path) -> ModelCard:
     if source.name != (path.parent.name if in_folder else path.stem):
         right = f"its folder {source.name}" if in_folder else f"the file {source.name}.md"
         raise ConfigurationError(f"{path}: is about {source.name!r}; call {right}")
-    license_ = printable(str(front.get("license_name") or front.get("license") or ""))
+    license_ = str(front.get("license_name") or front.get("license") or "")
     return ModelCard(source, license_, text, path)
 
 

@@ -280,4 +280,4 @@ def test_the_modality_is_asked_for_or_said_or_told_by_values(decathlon, tmp_path
     assert read_labelled(decathlon, modality="mri").modality == "mri"
     data = read_labelled(several_channels(tmp_path, {"modality": {}}, channels=1))
     assert data.modality == "mri"
-    assert data.notes[0].startswith("modality: mri (positive values in arbitrary units")
+    assert data.notes[0].startswith("modality: mri (positive values up to")

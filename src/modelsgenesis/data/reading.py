@@ -231,10 +231,8 @@ def _tell_by_values(volumes: list[Volume]) -> tuple[str, str]:
     if axes == {3} and low >= 0 and min(tops) > 0 and not votes["ct"]:
         ratio = max(tops) / min(tops)
         if votes["mri"] or ratio > _SPREAD:
-            units = (
-                f"positive values up to {high:g} in arbitrary units, whose scale differs {ratio:.0f}-fold between scans"
-            )
-            return "mri", f"modality: mri ({units})"
+            spread = f", whose scale differs {ratio:.0f}-fold between scans" if ratio > _SPREAD else ""
+            return "mri", f"modality: mri (positive values up to {high:g} in arbitrary units{spread})"
     kind = "planes and volumes" if len(axes) > 1 else "volumes" if 3 in axes else "planes"
     raise DataError(f"the modality of {kind} with values {low:g} to {high:g} cannot be told; {_ADVICE}")
 

@@ -58,7 +58,8 @@ def from_pretrained(
         in_channels: Channels of the input where they differ from the pretrained network's.
         revision: Branch, tag or commit on the Hub.
         token: Token of the Hub; by default `HF_TOKEN` or the stored one.
-        adaptation: More of `modelsgenesis.networks.adapt`: `stem`, `hidden`, `encoder_only`, `dims`.
+        adaptation: More of `modelsgenesis.networks.adapt`: `hidden`, `levels`, `encoder_only`, `dims`, `statistics`,
+            `rescale`.
 
     Returns:
         The network. `.features(x)` gives every level of its encoder; `.bundle` is the `BundleConfig` with the

@@ -3,7 +3,7 @@
 import os
 import time
 
-from modelsgenesis.errors import DataError
+from modelsgenesis.errors import DataError, Interrupted
 from modelsgenesis.training.trainer import DivergenceError
 
 
@@ -13,6 +13,8 @@ def train(trial, folder=None):
         os._exit(9)
     if trial.arm == "error":
         raise DataError("no such patient")
+    if trial.arm == "interrupted":
+        raise Interrupted(15, "interrupted")
     if trial.arm == "diverge":
         raise DivergenceError("loss is nan")
     if trial.arm == "sleep":

@@ -44,7 +44,7 @@ class Counts(Reporter):
 
 
 def run(decathlon, folder, inits, config=TINY, reporter=None, **options):
-    others = {key: options.pop(key) for key in ("split", "jobs", "keep_models") if key in options}
+    others = {key: options.pop(key) for key in ("split", "jobs", "keep_models", "settings") if key in options}
     asked = describe_comparison(inits, **{"labels": ["2"], "runs": 1, **options})
     others = {"split": SPLIT, "config": config, "device": "cpu", "reporter": reporter, **others}
     return compare(decathlon, folder, comparison=asked, **others)
@@ -220,6 +220,12 @@ def test_refuses_what_cannot_be_compared(decathlon, tmp_path):
     ):
         with pytest.raises(error, match=message):
             run(decathlon, tmp_path / "run", ["scratch"], **options)
+
+
+def test_settings_make_the_split_too(decathlon, tmp_path):
+    settings = ["test_fraction=0.5", "validation_fraction=0"]
+    done = run(decathlon, tmp_path / "run", ["scratch"], split=None, settings=settings)
+    assert len(json.loads((done.folder / "comparison.json").read_text())["asked"]["split"]["test"]) == 3
 
 
 def test_the_data_options_of_a_configuration_count(decathlon, tmp_path):

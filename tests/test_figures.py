@@ -123,4 +123,4 @@ def test_what_was_tuned_is_shown():
     text = report(tuning=[choice])
     assert "genesis, 5 labels: learning_rate=1e-3 was chosen of learning_rate=1e-3 0.5000; " in text
     assert "learning_rate=1e-2 diverged" in text
-    assert "the test patients were not read before the choice" in text
+    assert "no test patient was measured before the choice" in text

@@ -101,7 +101,9 @@ class ComparisonConfig(Config):
         twice = [name for name, count in names.items() if count > 1]
         named = self.arms and self.labels and all(arm.name.strip() and arm.init.strip() for arm in self.arms)
         require(named, ConfigurationError, "compare: received an empty --init or --labels; write --init NAME=WEIGHTS")
-        require(not twice, ConfigurationError, f"compare: two arms are called {twice}; write --init NAME=WEIGHTS")
+        require(
+            not twice, ConfigurationError, f"compare: two arms are called {', '.join(twice)}; write --init NAME=WEIGHTS"
+        )
         self.candidates()
 
     def candidates(self) -> tuple[Settings, ...]:
@@ -193,7 +195,8 @@ def compare(
     strict: bool = False,
     token: str | None = None,
     reporter: Reporter | None = None,
-    **data: Any,
+    modality: str | None = None,
+    patient_pattern: str | None = None,
 ) -> Comparison:
     """Fine-tune every initialisation with every label count and seed by the same budget, and test how they differ.
 
@@ -214,7 +217,8 @@ def compare(
         strict: A bad case is an error instead of being skipped.
         token: Token of the Hub.
         reporter: Receives the progress.
-        data: `modality` and `patient_pattern` of `LabelledDataConfig`.
+        modality: What the images are; None takes what the data says.
+        patient_pattern: Regular expression whose first group is the patient in a file's name.
 
     Returns:
         Where the results are, and the results.
@@ -232,11 +236,13 @@ def compare(
     require_scipy()  # before hours of training, not after them
     # Without loader processes: they would compete with the trainings that run side by side.
     settings = [*([] if config else ["workers=0"]), *settings]
-    data["split"] = None if isinstance(split, Split) else split
-    config, labelled = resolve_config(source, config, task=task, **data)
+    given = {"modality": modality, "patient_pattern": patient_pattern}
+    given |= {} if isinstance(split, Split) else {"split": split and str(split)}
+    config, labelled = resolve_config(source, config, task=task, **given)
+    config = apply_settings(config, settings)
     split = _choose_split(labelled, config, split if isinstance(split, Split) else None, comparison)
     # A comparison is told from another by digests of the data, wherever it lies.
-    config = apply_settings(config, settings).override(data=LabelledDataConfig())
+    config = config.override(data=LabelledDataConfig())
     metric = _choose_metric(comparison.metric, labelled)
     for note in labelled.notes:
         reporter.note(note)

@@ -124,10 +124,11 @@ def evaluate(
 
 
 def _test_cases(data: LabelledData, split: Split) -> list[LabelledCase]:
-    unknown = sorted(set(split.test) - {case.name for case in data.cases})
-    require(not unknown, DataError, f"the split names {unknown[:1]}, which is not in {data.name}")
-    require(split.test, DataError, "the split has no test cases; expected some to measure")
-    return [case for case in data.cases if case.name in set(split.test)]
+    test = set(split.test)
+    if unknown := sorted(test - {case.name for case in data.cases}):
+        raise DataError(f"the split names {unknown[0]!r}, which is not in {data.name}")
+    require(test, DataError, "the split has no test cases; expected some to measure")
+    return [case for case in data.cases if case.name in test]
 
 
 def _warn_of_training(model: Models, cases: Sequence[LabelledCase], reporter: Reporter) -> None:
@@ -172,6 +173,8 @@ def measure_saved(
         DataError: The predictions cannot be read.
         ScanError: A case cannot be used and `strict` is set.
     """
+    if data.task == "segmentation" and not path.is_dir():
+        raise DataError(f"{path}: expected a folder of label maps")
     table = read_table(path, data.labels) if data.task == "classification" else {}
     files: dict[str, list[Path]] = defaultdict(list)
     for file in sorted(path.rglob("*.nii*")) if data.task == "segmentation" else ():

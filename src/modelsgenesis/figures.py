@@ -385,7 +385,7 @@ def _p_value(p: float | None, corrected: float | None, family: int) -> str:
 
 def _tuning(results: Results) -> str:
     said = (
-        "Means over runs whose seeds no measured run has; the test patients were not read before the choice. Where the "
+        "Means over runs whose seeds no measured run has; no test patient was measured before the choice. Where the "
         "first or last of several values was chosen, a better one may lie beyond."
     )
     lines: list[str] = []

@@ -249,6 +249,8 @@ class Finetuning:
             write_split(split, self.output / SPLIT_NAME)
             for told in objective.notes:
                 note(told)
+            if self.config.validation_fraction and not validation:
+                note("no patient is left to validate on: the last network is kept, not the best")
             if frozen is not None and self.begun.init is None:
                 note("the frozen encoder has random weights: only what is after it learns")
             trainer = Trainer(
@@ -377,10 +379,8 @@ class Finetuning:
         measured: dict[str, float] = {}
         for fold, folder in zip(chosen, folders, strict=True):
             # Each fold is a run of its own, so that one can be trained alone, on another machine, or resumed.
-            job, begun = (
-                replace(self, config=self.config.override(fold=fold), output=folder),
-                (folder / RUN_NAME).exists(),
-            )
+            job = replace(self, config=self.config.override(fold=fold), output=folder)
+            begun = (folder / RUN_NAME).exists()
             self.reporter.note(f"fold {fold}, {fold + 1} of {count}" + (": resuming" if begun else ""))
             try:
                 measured = job.train(split_cases(self.data, job.config), resume=begun)

@@ -162,7 +162,7 @@ def predict_all(
     many = len(cases) + sum(scan.bad for scan in skipped) > 1
     # Nothing is computed before every path is known to be free: hours of work must not end at a full name.
     target = None if output is None else Path(output)
-    outputs, collided = output_paths(cases, target, task=ensemble.task, many=many, keep=skip_existing)
+    outputs, collided = output_paths(cases, target, task=ensemble.task, many=many, keep=skip_existing and segments)
     skipped += collided
     if strict and (bad := [scan for scan in skipped if scan.bad]):
         raise ScanError(f"{bad[0].source}: {bad[0].reason}")

@@ -17,6 +17,7 @@ from modelsgenesis.errors import ConfigurationError, DataError, TrainingError, r
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.networks import Network, adapt, build_network
+from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import distributed, planning
 from modelsgenesis.training.bundles import Visuals, describe_environment, load_kept, save_run_bundle, seeded
@@ -216,8 +217,9 @@ class Pretraining:
                 self.reporter.note(f"{record.init} was trained for {task}: its head is replaced by one that restores")
             config = config.override(network=network.config)
             record = record.override(config=config, pretrained=(*report.loaded, *report.adapted))
+        Deformation(config.pretext)  # it and the patch refuse what cannot be before any scan is prepared
         divisor = network.size_divisor
-        if any(side % factor for side, factor in zip(patch, divisor, strict=True)):  # before any scan is prepared
+        if any(side % factor for side, factor in zip(patch, divisor, strict=True)):
             near = ",".join(str(max(side // factor, 1) * factor) for side, factor in zip(patch, divisor, strict=True))
             raise ConfigurationError(
                 f"patch_size: received {patch}, expected sides that divide by {divisor} for this network; "

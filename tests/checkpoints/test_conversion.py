@@ -223,7 +223,7 @@ def test_a_card_may_choose_what_tensors_cannot_tell_but_nothing_else(tmp_path: P
     running = SMALL.override(statistics="running")
     convert_checkpoint(file, tmp_path / "bundle", network=running)
     assert load_bundle(tmp_path / "bundle").config.network == running
-    with pytest.raises(CheckpointError, match="not the weights of this network"):
+    with pytest.raises(CheckpointError, match="not the weights of the genesis-pytorch network"):
         convert_checkpoint(file, tmp_path / "other", network=SMALL.override(widths=(8, 16)))
     assert not (tmp_path / "other").exists()
 

@@ -111,7 +111,7 @@ def test_unknown_and_missing_keys_are_named_with_their_place(change, words):
         (CONTRACT, {"deviation": 0}, "deviation: received 0.0"),
         (CONTRACT, {"spacing": (1, 1)}, "is not 3 sizes in mm"),
         (CONTRACT, {"orientation": "RAR"}, "orientation: received 'RAR'"),
-        (CONTRACT, {"channels": ("a", "a")}, r"channels: .*different names"),
+        (CONTRACT, {"channels": ("a", "a")}, r"channels: .'a'. .*twice"),
         (BUNDLE, {"multilabel": True}, "multilabel"),
         (BUNDLE, {"labels": ("a",)}, "none for restoration"),
         (BUNDLE, {"patch_size": (640, 640, 640)}, "262,144,000 voxels, expected at most 134,217,728"),

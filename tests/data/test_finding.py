@@ -210,6 +210,17 @@ def test_patients_by_names_and_folders(names, patients, classes):
     assert classes is None or (rule == OWN_PATIENT) == (len(set(found)) == len(found))
 
 
+def test_the_folder_of_a_series_keeps_its_dot_and_a_glob_without_a_match_is_an_empty_folder(tmp_path: Path) -> None:
+    folders = [tmp_path / "Smith.John", tmp_path / "Smith.Jane"]
+    for folder in folders:
+        folder.mkdir()
+    assert find_patients(folders)[0] == ["Smith.John", "Smith.Jane"]
+    scan(tmp_path / "1.nii")
+    assert len(find_scans([tmp_path / "1.nii", tmp_path / "*.mha"])[0]) == 1
+    with pytest.raises(DataError, match="no usable scan"):
+        find_scans(tmp_path / "Smith*")
+
+
 def test_a_pattern_is_looked_for_in_the_name_then_in_the_path():
     paths = [Path("p12/1.nii.gz"), Path("p3/2.nii.gz")]
     assert find_patients(paths, r"p(\d+)/")[0] == ["12", "3"]

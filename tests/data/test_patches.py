@@ -57,6 +57,7 @@ def test_seed_epoch_and_index_decide_alone(cache: VolumeCache) -> None:
     backwards = [again[index] for index in reversed(range(12))][::-1]
     assert all(torch.equal(dataset[index], backwards[index]) for index in range(12))
     assert not all(torch.equal(dataset[index], other[index]) for index in range(12))
+    assert len(list(dataset)) == 12  # one epoch, although any number is an item
     later = dataset[12 * 2 + 5]
     assert torch.equal(again[12 * 2 + 5], later)
     assert not torch.equal(dataset[5], later)

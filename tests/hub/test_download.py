@@ -200,7 +200,9 @@ def published(hub, cards, tmp_path):
     return bundle
 
 
-def test_a_foreign_file_becomes_a_bundle_that_says_where_it_is_from(published, hub, cards, home, no_network):
+def test_a_foreign_file_becomes_a_bundle_that_says_where_it_is_from(
+    published, hub, cards, home, no_network, monkeypatch
+):
     """Once: the next time it is found without a connection."""
     folder = fetch_bundle("foreign")
     assert folder.parent == home / "modelsgenesis" / "bundles"
@@ -222,6 +224,8 @@ def test_a_foreign_file_becomes_a_bundle_that_says_where_it_is_from(published, h
     assert fetch_bundle("foreign") == folder
     assert folder.stat().st_mtime_ns == time
     assert sorted(verify("foreign")) == FILES
+    assert [bundle.used for bundle in cached_bundles()] == [True]
+    monkeypatch.setenv("MODELSGENESIS_CACHE", str(home / ".." / home.name / "modelsgenesis"))
     assert [bundle.used for bundle in cached_bundles()] == [True]
 
 

@@ -37,6 +37,8 @@ def test_an_unknown_name_is_answered_with_the_nearest(cards):
     [
         ({"parameters": "3217\n  parametrs: 1"}, "did you mean parameters"),
         ({"parameters": "0"}, "above 0"),
+        ({"sha256": "abc"}, "not a SHA-256"),
+        ({"repository": "null", "format": "genesis-pytorch"}, "convert it"),
         ({"patch_size": "[16, 16, 0]"}, "above 0"),
         ({"name": "other"}, "other.md"),
         ({"network": "{kind: genesis_unet, width: 3}"}, "did you mean widths"),

@@ -69,7 +69,7 @@ def test_a_deformation_is_added_by_one_line(monkeypatch: pytest.MonkeyPatch) -> 
     config = apply_settings(scheme("identity"), ["others.invert=0.5"])
     with pytest.raises(ConfigurationError, match=r"pretext.others: received 'invert'"):
         Deformation(config)
-    with pytest.raises(ConfigurationError, match="'painting', expected deformations"):
+    with pytest.raises(ConfigurationError, match=r"'painting'; set pretext\.painting_probability"):
         Deformation(PretextConfig(others={"painting": 1.0}))
     monkeypatch.setitem(DEFORMATIONS, "invert", invert)
     deformed, target = Deformation(config)(ramps(200, 4, 5), MANY[:200])

@@ -47,6 +47,11 @@ def test_a_process_that_died_names_what_was_trained_and_ends_the_others():
         list(run_trials(trials("a", "die"), train, 2))
 
 
+def test_a_signal_to_one_process_names_its_trial():
+    with pytest.raises(TrainingError, match="interrupted, 5 labels, seed 0: interrupted"):
+        list(run_trials(trials("interrupted", "a"), train, 2))
+
+
 def test_a_signal_ends_all_processes(tmp_path):
     def interrupt():
         deadline = time.monotonic() + 200

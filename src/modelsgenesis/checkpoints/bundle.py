@@ -113,7 +113,12 @@ def load_bundle(folder: str | Path, *, check_values: bool = True) -> Bundle:
 
 
 def fit_weights(
-    expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], file: Path, *, check_values: bool = True
+    expected: Mapping[str, Tensor],
+    weights: Mapping[str, Tensor],
+    file: Path,
+    *,
+    what: str = "this network",
+    check_values: bool = True,
 ) -> dict[str, Tensor]:
     """Return weights as a network holds them, after comparing every name, shape and kind of number.
 
@@ -124,6 +129,7 @@ def fit_weights(
         expected: The tensors of the network by name, usually on the meta device.
         weights: What a file holds under the same names.
         file: What a message names.
+        what: What a message calls the network.
         check_values: Refuse NaN and infinite weights, too.
 
     Raises:
@@ -136,7 +142,7 @@ def fit_weights(
         if name in weights and weights[name].shape != place.shape
     ]
     if problems := [*problems, *(f"unexpected {name}" for name in weights if name not in expected)]:
-        problem = f"not the weights of this network: {some(problems)}"
+        problem = f"not the weights of {what}: {some(problems)}"
         raise CheckpointError(f"{file}: {problem}; use the file that belongs to this network")
     fitted: dict[str, Tensor] = {}
     owned: set[int] = set()

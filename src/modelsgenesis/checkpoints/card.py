@@ -185,7 +185,7 @@ def _recipe(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
         # What is off is not compared: the recipe may lack a setting that came later.
         if used == {key: value for key, value in known.to_dict().items() if value}:
             words = "I non-linear intensity, II local shuffling, III out-painting, IV in-painting, V all, identity none"
-            blocks.append(f"Scheme {scheme} of the deformations: {words}.")
+            blocks.append(f"Scheme {scheme} of the deformations (of {words}).")
     every = f"<details><summary>Every setting</summary>\n\n{_TABLE}{_rows(recipe)}\n\n</details>"
     return "\n\n".join([*blocks, every])
 

@@ -115,7 +115,8 @@ def convert_checkpoint(
     unet, weights, renamed = _match(file, kind, prepared, network)
     contract, patch = layout.input, layout.patch_size
     if contract is None:  # the format has them in a plan
-        contract, patch = _read_plan(file, content, (extra_files or {}).get(PLAN_NAME), unet, input_contract)
+        known = {"contract": input_contract, "patch_size": patch_size}
+        contract, patch = _read_plan(file, content, (extra_files or {}).get(PLAN_NAME), unet, **known)
     elif unet.dims < 3 or unet.in_channels > 1:  # not quite the published network
         channels = [f"image{channel}" for channel in range(unet.in_channels)] if unet.in_channels > 1 else ["image"]
         contract, patch = contract.override(dims=unet.dims, channels=tuple(channels)), patch[: unet.dims]
@@ -191,19 +192,19 @@ def _match(
     if claimed > 2 * size + 2**20:  # some share their data, and a hostile file has a thousand share all of it
         raise CheckpointError(f"{file}: its tensors take {claimed:,} bytes, the file {size:,}; save each of its own")
     expected = {there: places[here] for there, here in originals.items()}
-    weights = fit_weights(expected, prepared.weights, file)
+    weights = fit_weights(expected, prepared.weights, file, what=f"the {kind} network")
     widened = {str(tensor.dtype) for there, tensor in prepared.weights.items() if tensor.dtype != weights[there].dtype}
     prepared.notes += [f"converted to the network's type from {', '.join(sorted(widened))}"] if widened else []
     return cast("UNetConfig", unet), {here: weights[there] for there, here in originals.items()}, originals
 
 
 def _read_plan(
-    file: Path, content: Any, beside: Path | None, network: UNetConfig, contract: InputContract | None
+    file: Path, content: Any, beside: Path | None, network: UNetConfig, **known: Any
 ) -> tuple[InputContract, tuple[int, ...]]:
     """Return input and patch size from the plan beside a checkpoint, or in it; errors as of `read_plan`."""
     if beside is not None:
-        return read_plan(read_json(beside, CheckpointError), str(beside), network, contract)
+        return read_plan(read_json(beside, CheckpointError), str(beside), network, **known)
     inside = next((values for values in find_values(content, PLAN_KEY) if isinstance(values, Mapping)), None)
     if inside is None:
         raise CheckpointError(f"{file}: no {PLAN_KEY} in the file and no {PLAN_NAME} beside it; download both")
-    return read_plan(inside, f"{file}: {PLAN_KEY}", network, contract)
+    return read_plan(inside, f"{file}: {PLAN_KEY}", network, **known)

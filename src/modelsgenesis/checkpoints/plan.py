@@ -37,7 +37,11 @@ def find_values(values: Any, key: str) -> Iterator[Any]:
 
 
 def read_plan(
-    values: Any, where: str, network: UNetConfig, contract: InputContract | None = None
+    values: Any,
+    where: str,
+    network: UNetConfig,
+    contract: InputContract | None = None,
+    patch_size: tuple[int, ...] | None = None,
 ) -> tuple[InputContract, tuple[int, ...]]:
     """Return the input and the patch size of a pretraining from its plan, and compare its network.
 
@@ -47,6 +51,7 @@ def read_plan(
         where: What a message calls it.
         network: The network that the tensors beside the plan make up.
         contract: The input, where it is known: the plan is not asked for it.
+        patch_size: The sides of the patches, likewise.
 
     Returns:
         The input that pretraining saw, whose arrays lie as nnU-Net reads them: z, y, x. The sides of its patches.
@@ -68,7 +73,7 @@ def read_plan(
             f"{where}: names the architecture {shown(name)}, but the tensors make up a {network.kind}"
             f" with widths {network.widths}; give the plan that came with the checkpoint"
         )
-    patch = _find_numbers(values, where, "patch size")
+    patch = patch_size or _find_numbers(values, where, "patch size")
     if any(side % 1 for side in patch):
         raise CheckpointError(f"{where}: patch size is {patch}, expected whole numbers of voxels")
     exact = next(find_values(values, CONTRACT_KEY), None)

@@ -267,7 +267,11 @@ def read_keras(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path}: holds more or deeper groups than any network; it was not read")
         if isinstance(item, h5py.Group):
             return
-        plain = not (item.external or item.is_virtual or item.chunks) and item.dtype.kind in "fiu"
+        plain = (
+            isinstance(item, h5py.Dataset)
+            and not (item.external or item.is_virtual or item.chunks)
+            and item.dtype.kind in "fiu"
+        )
         if not plain or item.id.get_storage_size() != item.nbytes:
             raise CheckpointError(f"{path}: {name}: is not an array of numbers that lies in the file uncompressed")
         found[name] = item

@@ -20,6 +20,13 @@ class Numbers(tuple[Any, ...]):  # of a plain tuple[...] Typer makes an option t
         except ValueError:
             raise BadParameter(f"received {text!r}, expected numbers separated by commas") from None
 
+    @classmethod
+    def parse_pair(cls, text: str) -> "Numbers":
+        """Return the two numbers of an option."""
+        if len(numbers := cls.parse(text)) != 2:
+            raise BadParameter(f"received {text!r}, expected two numbers such as -1000,1000")
+        return numbers
+
 
 Model = Annotated[str, Argument(help="A name in the registry, org/name on the Hub, or a folder.")]
 Scans = Annotated[str, Argument(help="Scans: a folder, a file, a glob, a list file or a dataset.json.")]
@@ -35,7 +42,8 @@ Spacing = Annotated[
     Numbers | None, Option(parser=Numbers.parse, metavar="X,Y,Z", help="Voxel size in mm to resample to.")
 ]
 Window = Annotated[
-    Numbers | None, Option(parser=Numbers.parse, metavar="LOW,HIGH", help="Intensities (CT: HU) that become 0 and 1.")
+    Numbers | None,
+    Option(parser=Numbers.parse_pair, metavar="LOW,HIGH", help="Intensities (CT: HU) that become 0 and 1."),
 ]
 Init = Annotated[str | None, Option(help="Initial weights: a name, org/repo, or a run; default: random.")]
 Steps = Annotated[int | None, Option(min=1, help="Optimiser steps.")]

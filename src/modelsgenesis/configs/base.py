@@ -176,9 +176,10 @@ def _coerce_union(value: Any, arguments: tuple[Any, ...]) -> Any:
     """Return the value as the first type that takes it; a mapping names its configuration by the field `kind`."""
     if value is None and NoneType in arguments:
         return None
-    *others, last = (argument for argument in arguments if argument is not NoneType)
-    if others and isinstance(value, Mapping):
-        by_kind = {choice.kind: choice for choice in (*others, last)}
+    choices: list[Any] = [argument for argument in arguments if argument is not NoneType]
+    *others, last = choices
+    if others and hasattr(last, "kind") and isinstance(value, Mapping):
+        by_kind = {choice.kind: choice for choice in choices}
         return by_kind[_coerce_plain(value.get("kind"), Literal, tuple(by_kind))].from_dict(value)
     for choice in others:
         with suppress(ConfigurationError):

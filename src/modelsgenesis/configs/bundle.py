@@ -3,12 +3,13 @@
 The shapes of networks are told apart by `kind`.
 """
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from modelsgenesis.configs.base import Bounds, Config, Share, Sides
+from modelsgenesis.configs.base import Bounds, Config, Share, Sides, shown
 
 Modality = Literal["ct", "mri", "xray", "ultrasound", "shape"]
 Task = Literal["restoration", "segmentation", "classification"]
@@ -305,9 +306,12 @@ class InputContract(Config):
         axes = sorted(told.translate(str.maketrans("LAI", "RPS")))
         expected = "one letter of LR, one of AP, one of IS, such as RAS"
         yield axes == ["P", "R", "S"], f"orientation: received {self.orientation!r:.60}, expected {expected}"
-        names = {name for name in self.channels if name.strip() and len(name) <= _NAME_LIMIT}
-        right, expected = len(names) == len(self.channels), f"different names of 1 to {_NAME_LIMIT} letters"
-        yield right, f"channels: received {self.channels!r:.60}, expected {expected}"
+        bad = _bad_names(self.channels)
+        yield not bad, f"channels: {shown(bad)} are empty, too long, or occur twice; give each a name of its own"
+
+
+def _bad_names(names: tuple[str, ...]) -> list[str]:
+    return [name for name, count in Counter(names).items() if count > 1 or not name.strip() or len(name) > _NAME_LIMIT]
 
 
 CT_WINDOW = (-1000.0, 1000.0)
@@ -397,6 +401,5 @@ class BundleConfig(Config):
         yield voxels <= _PATCH_LIMIT, f"patch_size: {voxels:,} voxels, expected at most {_PATCH_LIMIT:,}"
         expected = f"{outputs}: " + ("none for restoration" if restores else "one for each output of the network")
         yield len(self.labels) == outputs, f"labels: received {len(self.labels)} names, expected {expected}"
-        names = {name for name in self.labels if name.strip() and len(name) <= _NAME_LIMIT}
-        right, expected = len(names) == len(self.labels), f"different names of 1 to {_NAME_LIMIT} letters"
-        yield right, f"labels: received {self.labels!r:.60}, expected {expected}"
+        bad = _bad_names(self.labels)
+        yield not bad, f"labels: {shown(bad)} are empty, too long, or occur twice; give each a name of its own"

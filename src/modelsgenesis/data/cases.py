@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -72,7 +72,8 @@ class LabelledCase:
     @property
     def paths(self) -> list[Path]:
         """Where its images and its mask lie."""
-        return [image.path for image in self.images] + ([self.mask] if self.mask else [])
+        files = [image.files if isinstance(image, ScanReference) else (image.path,) for image in self.images]
+        return [*chain.from_iterable(files), *([self.mask] if self.mask else [])]
 
 
 @dataclass(frozen=True, kw_only=True)

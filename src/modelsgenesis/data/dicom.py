@@ -296,8 +296,10 @@ def _order_series(slices: Sequence[Slice], source: str) -> tuple[list[Slice], np
     """
     places, notes = _places(slices), []
     if repeated := len(slices) - len(places):
-        several = [[values_of(one.frame)[0].tobytes() for one in place] for place in places if len(place) > 1]
-        if any(len(set(values)) > 1 for values in several):  # else copies: a folder may have a file twice
+        several = (place for place in places if len(place) > 1)
+        if any(
+            len({values_of(one.frame)[0].tobytes() for one in place}) > 1 for place in several
+        ):  # else copies: a folder may have a file twice
             reason = f"{repeated} of {len(slices)} slices lie where another does, and differ from it"
             raise ScanError(f"{source}: {reason}; expected one series, part its files into folders")
         notes.append(f"{repeated} copies of slices left out")

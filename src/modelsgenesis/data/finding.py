@@ -136,7 +136,8 @@ def _places(sources: Iterable[str | Path], lists: set[Path]) -> Iterator[Place]:
                 yield from _walk(path)
             elif os.path.exists(path):  # noqa: PTH110 - Path.exists raises for a name that is too long
                 yield from _named(path, lists)
-            elif matches := sorted(filter(Path.is_file, map(Path, glob.glob(str(path), recursive=True)))):  # noqa: PTH207
+            elif glob.has_magic(str(path)):  # one without a match is like a folder without a scan
+                matches = sorted(filter(Path.is_file, map(Path, glob.glob(str(path), recursive=True))))  # noqa: PTH207
                 yield from _sift(matches, labels=is_label_map(path.name))
             else:
                 raise DataError(f"{source}: there is no such file or folder")
@@ -196,7 +197,7 @@ def _walk(root: Path) -> Iterator[Place]:
         if aside or described:
             inner.clear()  # the walk goes on in what is left here
             continue
-        deeper = list(_sift(map(folder.joinpath, sorted(inner)), labels=labels))
+        deeper = list(_sift(map(folder.joinpath, sorted(inner)), labels=labels, folders=True))
         inner[:] = [one[0].name for one in deeper if not isinstance(one, SkippedScan)]
         yield from (one for one in deeper if isinstance(one, SkippedScan))
         yield from _sift(map(folder.joinpath, sorted(files)), labels=labels)
@@ -204,12 +205,12 @@ def _walk(root: Path) -> Iterator[Place]:
         yield SkippedScan.because(problem.filename, f"cannot be listed: {reason_of(problem)}")
 
 
-def _sift(paths: Iterable[Path], *, labels: bool) -> Iterator[Place]:
+def _sift(paths: Iterable[Path], *, labels: bool, folders: bool = False) -> Iterator[Place]:
     """Yield what may be a scan of the files and folders that were come upon; labels only if those are meant."""
     for path in paths:
         if is_leftover(path.name):
             yield SkippedScan.because(path, "left by macOS or Windows, not a scan", bad=False)
-        elif path.name.startswith(".") or not (reader_of(path) or path.is_dir()):
+        elif path.name.startswith(".") or not (folders or reader_of(path)):
             continue
         elif labels or not is_label_map(path.name):
             yield path, None
@@ -297,6 +298,11 @@ def is_leftover(name: str) -> bool:
     return name.startswith("._") or name.lower() in _LEFTOVERS
 
 
+def _stem(path: Path) -> str:
+    """Return the name of an image without its ending; a folder, such as that of a DICOM series, has none."""
+    return path.name if path.is_dir() else file_stem(path)
+
+
 def find_patients(
     paths: Sequence[Path], pattern: str | None = None, *, classes: Sequence[Hashable] | None = None
 ) -> tuple[list[str], str]:
@@ -333,7 +339,7 @@ def find_patients(
 
 def unique_names(paths: Sequence[Path], root: Path) -> list[str]:
     """Return the stems of files, or where some are the same their paths from a folder."""
-    stems = [file_stem(path) for path in paths]
+    stems = [_stem(path) for path in paths]
     if len(set(stems)) == len(stems):
         return stems
     return [(path.relative_to(root) if path.is_relative_to(root) else path).as_posix() for path in paths]
@@ -345,7 +351,7 @@ def _by_pattern(paths: Sequence[Path], pattern: str) -> list[str]:
         expression = re.compile(pattern)
     patients = []
     for path in paths:
-        texts = (file_stem(path), path.name, path.as_posix())
+        texts = (_stem(path), path.name, path.as_posix())
         match = next((match for text in texts if (match := expression.search(text))), None)
         patients.append(match and (match.group(1) if expression.groups else match.group()))
     missed = [path.name for path, patient in zip(paths, patients, strict=True) if not patient]
@@ -365,7 +371,7 @@ def _patient(path: Path, root: Path, *, labelled: bool) -> str:
         labelled: Whether 1.png, 2.png … count the images of each folder anew, and 7_1.png, 7_2.png … those of
             patient 7. Of scans without labels each is taken for a patient.
     """
-    stem = file_stem(path)
+    stem = _stem(path)
     if match := _BIDS.match(stem):
         return match.group()
     if path.parent.name in ("imagesTr", "imagesTs"):

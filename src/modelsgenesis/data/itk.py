@@ -159,8 +159,10 @@ def _locate(path: Path, nrrd: bool, fields: dict[str, str]) -> tuple[Path, bool,
         )
     data = path.parent / name if name else path
     several = name.upper().startswith("LIST") or "%" in name
-    if several or not data.resolve().is_relative_to(path.parent.resolve()) or not data.is_file():
-        raise ScanError(f"{path}: its voxels are missing or in several files; expected one, {name}, beside it")
+    if several:
+        raise ScanError(f"{path}: its voxels are spread over several files; expected one, convert it")
+    if not data.resolve().is_relative_to(path.parent.resolve()) or not data.is_file():
+        raise ScanError(f"{path}: its voxels are missing; expected {name} in its folder")
     return data, encoding == "gz", skip[0] < 0, length
 
 

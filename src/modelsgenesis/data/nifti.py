@@ -108,8 +108,10 @@ def _header(path: Path) -> Any:
         sizes[3] = 1  # a plane has no third size; the affine needs one
     if not analyze and abs(sizes[0]) != 1:
         sizes[0] = 1  # qfac, of which the standard says that 0 means 1
-    if (analyze or int(header["sform_code"]) <= 0) and min(sizes[1:4]) < 0:  # the affine would mirror the scan
-        raise ScanError(f"{path}: voxel sizes {sizes[1:4].tolist()} mm; expected above 0, repair the header")
+    used = sizes[1 : 1 + min(rank, 3)]
+    if (analyze or int(header["sform_code"]) <= 0) and min(used) < 0:  # the affine would mirror the scan
+        shown = "×".join(f"{size:g}" for size in used)
+        raise ScanError(f"{path}: voxel sizes {shown} mm; expected above 0, repair the header")
     return header
 
 
@@ -119,7 +121,8 @@ def _load(path: Path, packed: bool, header: Any, promised: int, index: int) -> n
     A compressed file is read to its end, where its checksum is compared: nibabel stops at the last voxel, and
     returns noise for a damaged one.
     """
-    shape, dtype, offset = header.get_data_shape()[:3], header.get_data_dtype(), int(header.get_data_offset())
+    shape = tuple(int(side) for side in header.get_data_shape()[:3])  # MGH's are int32, whose products overflow
+    dtype, offset = header.get_data_dtype(), int(header.get_data_offset())
     size = math.prod(shape) * dtype.itemsize
     with _opened(path, packed) as file:
         array = array_from_file(shape, dtype, file, offset + index * size, mmap=False)

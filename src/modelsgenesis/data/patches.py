@@ -1,6 +1,6 @@
 """Random patches of cached scans, a function of seed and index alone; and scans split by size and by patient."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from modelsgenesis.data.cache import LEVELS, CacheEntry, VolumeCache
 from modelsgenesis.data.volume import SkippedScan
-from modelsgenesis.errors import ConfigurationError
+from modelsgenesis.errors import ConfigurationError, did_you_mean
 
 Rule = Literal["lung", "foreground", "none"]
 
@@ -73,6 +73,8 @@ class PatchDataset(Dataset[Tensor]):
         self.scans = np.asarray(scans, dtype=np.int64)
         self.rule, self.seed, contract = rule, seed, cache.contract
         window = contract.window if contract.modality == "ct" and contract.intensity == "window" else None
+        if rule not in _ACCEPTED:
+            raise ConfigurationError(f"rule: received {rule!r}; {did_you_mean(rule, _ACCEPTED)}")
         if rule == "lung" and (window is None or not window[0] < _DENSE < window[1]):
             raise ConfigurationError(
                 f"rule 'lung' tells tissue by HU: it needs CT with a window around {_DENSE:g}, "
@@ -85,6 +87,9 @@ class PatchDataset(Dataset[Tensor]):
 
     def __len__(self) -> int:
         return len(self.scans) * self.per_scan
+
+    def __iter__(self) -> Iterator[Tensor]:  # one epoch; by items alone it would never end
+        return (self[index] for index in range(len(self)))
 
     def entries(self) -> list[CacheEntry]:
         """Return what is known of each scan that is drawn from."""

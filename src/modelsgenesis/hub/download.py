@@ -15,13 +15,15 @@ from collections.abc import Callable, Container
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from os.path import normpath
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from modelsgenesis import checkpoints
 from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, load_bundle, read_config
+from modelsgenesis.checkpoints.genesis import LAYOUTS
 from modelsgenesis.configs import Config
-from modelsgenesis.errors import CheckpointError, ConfigurationError, HubError
+from modelsgenesis.errors import CheckpointError, ConfigurationError, HubError, did_you_mean
 from modelsgenesis.files import open_regular, parsing, read_json, replacing, sha256_of, write_json
 from modelsgenesis.hub.registry import ModelCard, Progress, find_card, list_cards
 from modelsgenesis.networks import build_network
@@ -183,15 +185,16 @@ def fetch_bundle(
         folder = fetch_bundle("genesis-chest-ct-3d")
     """
     target = _resolve(name_or_repository, revision)
-    folder = target.folder or _fetch(target, token, progress, refresh)
-    if target.card:
-        config = read_config(folder)
-        for key in ("task", "network", "input", "patch_size"):
-            found, told = getattr(config, key), getattr(target.card.source, key)
-            if found != told:
-                name = target.card.name
-                raise CheckpointError(f"{name}: its file has {key} {found}, its card says {told}; ask its author")
-    return folder
+    return target.folder or _fetch(target, token, progress, refresh)
+
+
+def _compare_with_card(card: ModelCard, folder: Path) -> None:
+    """Refuse a bundle that is not the model that its card describes."""
+    config = read_config(folder)
+    for key in ("task", "network", "input", "patch_size"):
+        found, told = getattr(config, key), getattr(card.source, key)
+        if found != told:
+            raise CheckpointError(f"{card.name}: its file has {key} {found}, its card says {told}; ask its author")
 
 
 def _fetch(target: Target, token: str | None, progress: Progress | None, refresh: bool) -> Path:
@@ -218,6 +221,8 @@ def _fetch(target: Target, token: str | None, progress: Progress | None, refresh
         folder = _get_bundle(target, snapshot.files, get)
     else:
         folder = _convert(target, snapshot.commit, get)
+    if target.card:
+        _compare_with_card(target.card, folder)
     record = Record(
         repository=snapshot.repository,
         commit=snapshot.commit,
@@ -266,6 +271,7 @@ def _check_beside(card: ModelCard) -> Path:
     digest, pin = sha256_of(path), card.source.sha256
     if pin is not None and digest != pin:
         raise HubError(f"{path}: its SHA-256 is {digest[:12]}…, its card pins {pin[:12]}…; replace either")
+    _compare_with_card(card, path.parent)
     return path.parent
 
 
@@ -293,6 +299,9 @@ def _convert(target: Target, commit: str, get: Callable[..., Path]) -> Path:
     """Get another format's files and convert them."""
     card: Any = target.card
     source = card.source
+    if source.format not in LAYOUTS:  # before gigabytes are downloaded
+        known = did_you_mean(source.format, [*LAYOUTS, "bundle"])
+        raise ConfigurationError(f"{source.name}: its card has the format {source.format!r}; {known}")
     file = get(source.file, source.parameters * _BYTES_PER_PARAMETER + _SMALL, pin=target.pin)
     extra = {name: get(name, _SMALL) for name in source.extra_files}
     # The name tells bundles of other files, cards and converters apart, so that none replaces one in use.
@@ -396,7 +405,7 @@ def cached_bundles() -> list[CachedBundle]:
         # A hidden folder is a conversion under way, or what a crash left behind, which is older.
         if not folder.name.startswith(".") or time.time() - folder.stat().st_mtime > _UNDER_WAY:
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            found.append(CachedBundle(folder, size, str(folder) in used))
+            found.append(CachedBundle(folder, size, normpath(folder) in used))  # as records have it
     return found
 
 

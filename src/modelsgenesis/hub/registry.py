@@ -5,7 +5,8 @@ the package, or with a user's own cards, and needs no network.
 """
 
 import os
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -58,6 +59,13 @@ class ModelSource(Config):
     network: NetworkConfig
     input: InputContract
     patch_size: Sides
+
+    def rules(self) -> Iterable[tuple[object, str]]:
+        """Yield what must hold of a digest, and of weights beside a card."""
+        right = self.sha256 is None or re.fullmatch("[0-9a-f]{64}", self.sha256)
+        yield right, f"sha256: {self.sha256!r:.80} is not a SHA-256 in 64 hexadecimal digits"
+        beside = self.repository is None and self.format != "bundle"
+        yield not beside, f"repository: null, so its format is bundle, not {self.format!r:.80}; convert it"
 
 
 @dataclass(frozen=True)

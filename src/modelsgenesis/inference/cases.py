@@ -82,16 +82,14 @@ def find_cases(
     elif len(channels) > 1 and len(scans) == len(sources) == len(channels):
         given = tuple(sorted(scans, key=lambda scan: sources.index(scan.path)))
         cases, scans = [Case(name=as_unicode(_CHANNEL.sub("", file_stem(given[0].path))), images=given)], []
-    orders: dict[Path, Sequence[int]] = {}
+    orders: dict[Path, Sequence[int] | None] = {}
     for name, found in _groups(scans, sources, len(channels)).items():
         reason, folder = _reason_against(name, found, len(channels)), found[0].path.parent
         if reason:
             skipped.append(SkippedScan(source=found[0].source, reason=reason))
             continue
-        if len(channels) > 1 and folder not in orders:
-            orders[folder] = _order_of_channels(folder, channels, reporter)
         group = sorted(found, key=lambda scan: file_stem(scan.path))
-        order = orders.get(folder, range(len(group)))
+        order = _order_of_channels(folder, channels, orders, reporter) if len(channels) > 1 else [0]
         cases.append(Case(name=name, images=tuple(group[index] for index in order)))
     # Skipped scans count: a folder of two, one of them broken, was not meant as one scan.
     shown, count = ", ".join(map(str, sources[:3])), len(cases) + sum(scan.bad for scan in skipped)
@@ -152,15 +150,22 @@ def _reason_against(name: str, scans: Sequence[ScanReference], channels: int) ->
     )
 
 
-def _order_of_channels(folder: Path, channels: Sequence[str], reporter: Reporter) -> Sequence[int]:
+def _order_of_channels(
+    folder: Path, channels: Sequence[str], orders: dict[Path, Sequence[int] | None], reporter: Reporter
+) -> Sequence[int]:
     """Return which file of a case is each channel of the model; by number where the data set does not name them."""
+    by_number = range(len(channels))
     # In the Decathlon and in nnU-Net the images lie one folder below, in imagesTs.
     for path in (folder / DATASET, folder.parent / DATASET):
-        description = read_description(path) if path.exists() else None
-        if description is not None and len(description.channels) == len(channels):
-            order = match_channels("its data set", description.channels, channels, reporter)
-            return order or range(len(channels))
-    return range(len(channels))
+        if path not in orders:  # a data set is read, and warned of, once for all of its folders
+            described = read_description(path) if path.exists() else None
+            orders[path] = None
+            if described is not None and len(described.channels) == len(channels):
+                matched = match_channels("its data set", described.channels, channels, reporter)
+                orders[path] = matched or by_number
+        if (order := orders[path]) is not None:
+            return order
+    return by_number
 
 
 def match_channels(

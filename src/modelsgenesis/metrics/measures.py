@@ -504,7 +504,8 @@ def explanations(summary: Mapping[str, Mapping[str, Any]]) -> list[str]:
         if entry["value"] is None:
             said.append(f"{name} is undefined: {entry['reason']}")
         elif "undefined" in entry:
-            said.append(f"{name}: mean without {entry['undefined']} cases where it is undefined, of empty structures")
+            lacking = "truth or prediction" if name.startswith("hausdorff95") else "truth"
+            said.append(f"{name}: mean without {entry['undefined']} cases whose {lacking} lacks the structure")
         elif "undefined_classes" in entry:
             said.append(f"{name}: mean without {entry['undefined_classes']} classes that no case or every case has")
     return said

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from modelsgenesis.configs import PretextConfig
-from modelsgenesis.errors import ConfigurationError, ShapeError, require
+from modelsgenesis.errors import ConfigurationError, ShapeError, did_you_mean, require
 from modelsgenesis.pretext.random import draw_words, hashed_noise, take, uniform
 from modelsgenesis.pretext.shuffling import shuffle
 
@@ -51,10 +51,10 @@ class Deformation:
         self.config = config or PretextConfig()
         for name in self.config.others:
             is_known = name in DEFORMATIONS and not hasattr(self.config, f"{name}_probability")
-            expected = "deformations in modelsgenesis.pretext.deformations.DEFORMATIONS with no field of their own"
-            require(
-                is_known, ConfigurationError, f"pretext.others: received {name!r}, expected {expected}; add it there"
-            )
+            own = f"set pretext.{name}_probability instead"
+            new = f"{did_you_mean(name, DEFORMATIONS)}; a new one is a line in modelsgenesis.pretext.deformations"
+            remedy = own if hasattr(self.config, f"{name}_probability") else new
+            require(is_known, ConfigurationError, f"pretext.others: received {name!r}; {remedy}")
 
     @torch.no_grad()
     def __call__(self, batch: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:

@@ -31,6 +31,7 @@ from modelsgenesis.hardware import Hardware, free_memory
 from modelsgenesis.networks import Network, enable_activation_checkpointing
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import distributed
+from modelsgenesis.training.splits import read_split
 from modelsgenesis.training.steps import Optimization
 
 _SHARE = 0.8  # of the memory that is free: loader processes and validation need some, too
@@ -80,8 +81,6 @@ def exclude_test_cases(
     Raises:
         DataError: A file is not a split, or its test cases are not among the scans; nothing is left to train on.
     """
-    from modelsgenesis.training.splits import read_split  # brings labelled data, which few pretrainings need
-
     everything = list(dict.fromkeys([*scans, *held_out]))
     patients: set[str] = set()  # not scans: another scan of a test patient would tell the network as much
     for path in splits:

@@ -136,7 +136,10 @@ class Run:
         before, path = self.description(), self.folder / RUN_NAME
         with parsing(path, TrainingError):
             apart = ("config", "split", "digests", "finished")
-            settings = ({key: one[key] for key in one if key not in apart} | one["config"] for one in (before, now))
+            # What was derived from the configuration may have the name of a setting, such as `init`.
+            settings = (
+                one["config"] | {f"run.{key}": one[key] for key in one if key not in apart} for one in (before, now)
+            )
             check_config(self.folder, *settings)
             if before.get("split") != now.get("split"):
                 raise TrainingError(

@@ -11,7 +11,7 @@ import numpy as np
 from modelsgenesis.configs import FinetuningConfig
 from modelsgenesis.configs.base import shown
 from modelsgenesis.configs.finetuning import count_labelled
-from modelsgenesis.errors import ConfigurationError, DataError, require
+from modelsgenesis.errors import ConfigurationError, DataError, require, some
 from modelsgenesis.files import read_json, write_json
 
 if TYPE_CHECKING:  # pretraining reads splits, too, and needs nothing of labelled data
@@ -220,11 +220,12 @@ def make_split(content: Any, source: object) -> Split:
         isinstance(content, dict)
         and set(content) == set(_PARTS)
         and all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in content.values())
-        and all(len(set(names)) == len(names) for names in content.values())
     )
     if not is_split:
         raise DataError(
-            f"{source}: received {shown(content)}, expected the lists training, validation and test of names of cases, "
-            "each once"
+            f"{source}: received {shown(content)}, expected the lists training, validation and test of names of cases"
         )
+    for part in _PARTS:
+        if twice := [name for name, count in Counter(content[part]).items() if count > 1]:
+            raise DataError(f"{source}: {part} names {some(twice)} twice; expected each once")
     return Split(**{part: tuple(content[part]) for part in _PARTS})

@@ -201,7 +201,8 @@ class Trainer:
             if self.visuals is not None:
                 self.visuals.scalars("training", {**row, "waiting_for_data": waited / spent}, self.progress.step)
         self.reporter.step(self.progress.step, average, speed, waited / spent)
-        return max(signals, default=int(signal.SIGTERM)) if signalled else 0
+        # Every process ends with the status of the signal, whichever of them received it.
+        return max(distributed.gather(max(signals, default=0))) if signalled else 0
 
     def _learn(self, loss: Tensor, average: float, rate: float) -> None:
         """Move the weights, unless the loss or a gradient is not finite; end a run whose loss explodes."""

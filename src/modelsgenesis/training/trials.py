@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import active_children, get_context
+from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
@@ -267,3 +267,7 @@ def _attempt(trial: Trial, train: Callable[[Trial], Record]) -> Record:
         return {**trial.asked, "diverged": True}
     except GenesisError as error:
         raise TrainingError(f"{trial}: {error}") from None
+    except Interrupted:
+        if parent_process() is None:
+            raise
+        raise TrainingError(f"{trial}: interrupted") from None  # what is no Exception would break the pool

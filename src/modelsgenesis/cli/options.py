@@ -28,6 +28,8 @@ class Numbers(tuple[Any, ...]):  # of a plain tuple[...] Typer makes an option t
         return numbers
 
 
+LABELLED = "Labelled images: a folder or file in the layout of the Decathlon or nnU-Net, one folder per class, or a CSV"
+
 Model = Annotated[str, Argument(help="A name in the registry, org/name on the Hub, or a folder.")]
 Scans = Annotated[str, Argument(help="Scans: a folder, a file, a glob, a list file or a dataset.json.")]
 Run = Annotated[Path, Option("--output", "-o", help="Folder of the run; must be new or empty.")]

@@ -11,23 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from modelsgenesis.checkpoints import Bundle
-from modelsgenesis.configs import (
-    ClassificationConfig,
-    ClassifierConfig,
-    FinetuningConfig,
-    InputContract,
-    NetworkConfig,
-    PredictionConfig,
-    SegmentationConfig,
-    require_patch_size,
-)
+from modelsgenesis.configs import ClassificationConfig, ClassifierConfig, InputContract, NetworkConfig, PredictionConfig
+from modelsgenesis.configs.finetuning import FinetuningConfig, SegmentationConfig, require_patch_size
 from modelsgenesis.data.augmentation import LabelledImages, LabelledPatches, class_weights
 from modelsgenesis.data.cases import LabelledData, PreparedCase, data_contract, require_label, resize_or_crop
 from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.inference.cases import match_channels
 from modelsgenesis.inference.sliding_window import sliding_window, window_size
-from modelsgenesis.metrics.measures import auc, chosen_classes, dice_per_class, mean_ignoring_nan
+from modelsgenesis.metrics.measures import auc, chosen_classes, dice, mean_ignoring_nan
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import network_config, seeded
@@ -278,7 +270,9 @@ class Segmentation(SupervisedObjective):
         for case in self.validation:
             image = torch.from_numpy(case.image)
             logits = sliding_window(network, image, patch_size=self.patch_size, config=config, hardware=self.hardware)
-            rows.append(dice_per_class(logits.argmax(dim=0).numpy(), require_label(case), len(self.labels)))
+            found, truth = logits.argmax(dim=0).numpy(), require_label(case)
+            # A class at a time: one-hot, a hundred structures would take a hundred volumes of memory.
+            rows.append([dice(found == index, truth == index) for index in range(1, len(self.labels))])
         # The mean over cases first, then over structures: a rare structure counts as much as one in every scan.
         means = [mean_ignoring_nan(column) for column in zip(*rows, strict=True)]
         each = {f"dice {name}": mean for name, mean in zip(self.labels[1:], means, strict=True)}
@@ -286,8 +280,8 @@ class Segmentation(SupervisedObjective):
 
     def score(self, metrics: dict[str, float]) -> float:
         """Return the negative mean Dice; where it is undefined every network is as good, and the newest is kept."""
-        dice = metrics.get("dice", math.nan)
-        return -math.inf if math.isnan(dice) else -dice
+        found = metrics.get("dice", math.nan)
+        return -math.inf if math.isnan(found) else -found
 
 
 class Classification(SupervisedObjective):

@@ -224,7 +224,7 @@ def load_ensemble(
     members = []
     for name in model_folders(model):
         bundle = load(name, token=token, progress=announce(reporter))
-        network = hardware.place_network(bundle.network).eval()
+        network = hardware.place(bundle.network).eval()
         members.append(Member(name=public_name(name), network=network, config=bundle.config))
     if len(members) > 1:
         reporter.note(f"averaging {len(members)} models: {', '.join(member.name for member in members)}")
@@ -252,7 +252,8 @@ def describe(model: Models, ensemble: Ensemble) -> dict[str, Any]:
         "members": len(ensemble.members),
         "flips": ensemble.config.to_dict()["flips"],
         "overlap": ensemble.config.overlap,
-        **ensemble.hardware.recorded(),
+        "precision": ensemble.hardware.precision,
+        "device": ensemble.hardware.device.type,
         "library_name": "modelsgenesis",
         "library_version": __version__,
     }

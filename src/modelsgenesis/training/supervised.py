@@ -28,7 +28,7 @@ from modelsgenesis.data.cases import LabelledData, PreparedCase, data_contract, 
 from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.inference.cases import match_channels
-from modelsgenesis.inference.sliding_window import sliding_window, window_size
+from modelsgenesis.inference.sliding_window import sliding_window
 from modelsgenesis.metrics.measures import auc, chosen_classes, dice_per_class, mean_ignoring_nan
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
@@ -198,7 +198,8 @@ def resolve_patch_size(
     patch = require_patch_size(config)
     if len(patch) != dims:
         raise ConfigurationError(f"patch_size: received {patch}, expected {dims} sides for a network of as many axes")
-    if (fitting := window_size(patch, divisor)) != patch:
+    fitting = tuple(-(-side // step) * step for side, step in zip(patch, divisor, strict=True))
+    if fitting != patch:
         raise ConfigurationError(
             f"patch_size: received {patch}, expected sides that divide by {divisor}, such as {fitting}"
         )

@@ -225,7 +225,7 @@ def load_ensemble(
     members = []
     for name in model_folders(model):
         bundle = load(name, token=token, progress=announce(reporter))
-        hardware.place_network(bundle.network)
+        hardware.place(bundle.network)
         members.append((public_name(name), bundle))
     if len(members) > 1:
         reporter.note(f"averaging {len(members)} models: {', '.join(name for name, _ in members)}")
@@ -235,7 +235,8 @@ def load_ensemble(
         "members": len(members),
         "flips": config.to_dict()["flips"],
         "overlap": config.overlap,
-        **hardware.recorded(),
+        "precision": hardware.precision,
+        "device": hardware.device.type,
         "library_name": "modelsgenesis",
         "library_version": __version__,
     }

@@ -426,21 +426,23 @@ class Finetuning:
 
     def _summarize(self, rows: Sequence[Row]) -> Summary:
         """Return each metric of the rows of cases, with its interval over their patients."""
-        options: dict[str, Any] = {"task": self.data.task, "multilabel": self.data.multilabel}
-        options |= {"resamples": self.config.bootstrap, "seed": self.config.split_seed}
-        options |= {"specificity": self.config.specificity} if isinstance(self.config, ClassificationConfig) else {}
-        return summarize_rows(rows, self.data.labels, **options)
+        options = summary_options(self.data, self.config)
+        return summarize_rows(rows, **options, resamples=self.config.bootstrap, seed=self.config.split_seed)
 
     def _write_results(self, rows: Sequence[Row], test: Summary, **more: Any) -> None:
         """Write `test.csv`, and `results.json` with what a run, or all folds together, measured."""
-        data, config, path = self.data, self.config, self.output / TEST_NAME
+        path, told = self.output / TEST_NAME, summary_options(self.data, self.config)
         write_csv(path, rows, DataError, ("case", "patient"))
-        content = {"task": data.task, "data": data.name, "labels": data.labels, **more}
-        content |= {"patients": len({row["patient"] for row in rows}), "cases": len(rows), "seed": config.seed}
-        content |= _how_split(config)
-        content |= {"specificity": config.specificity} if isinstance(config, ClassificationConfig) else {}
+        content = {"data": self.data.name, **told, **more, "patients": len({row["patient"] for row in rows})}
+        content |= {"cases": len(rows), "seed": self.config.seed, **_how_split(self.config)}
         content |= {"rows_sha256": sha256_of(path), "test": test}  # folds are put together by their rows
         write_json(self.output / RESULTS_NAME, plain(content), DataError)
+
+
+def summary_options(data: LabelledData, config: FinetuningConfig) -> dict[str, Any]:
+    """Return what `summarize_rows` has to know of data and configuration."""
+    own = {"specificity": config.specificity} if isinstance(config, ClassificationConfig) else {}
+    return {"labels": data.labels, "task": data.task, "multilabel": data.multilabel, **own}
 
 
 def _how_split(config: FinetuningConfig) -> dict[str, Any]:

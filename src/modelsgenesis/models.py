@@ -34,7 +34,10 @@ def load(
         HubError: No model has this name, or the Hub or the download failed.
         CheckpointError: The files are not a sound model.
     """
-    folder = fetch_bundle(str(name), revision=revision, token=token, progress=progress)
+    folder = Path(name).expanduser()
+    if folder.is_dir() and not revision:
+        return load_bundle(folder)
+    folder = fetch_bundle(name, revision=revision, token=token, progress=progress)
     # To look for NaN reads every weight; what this package converted was looked at then.
     return load_bundle(folder, check_values=folder.parent != cache_folder("bundles"))
 

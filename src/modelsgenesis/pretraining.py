@@ -327,7 +327,8 @@ class Pretraining:
                 f"a batch of {config.batch_size} is more than the {len(training)} patches of an epoch: scans recur in "
                 "a batch, at other places"
             )
-        listed = {"training": training.entries(), "validation": validation.entries()}
+        parts = {"training": training, "validation": validation}
+        listed = {part: [one.cache.entry(index) for index in one.scans] for part, one in parts.items()}
         self.record = self.record.override(
             input=training.cache.contract,
             split={part: [entry.name for entry in entries] for part, entries in listed.items()},

@@ -200,12 +200,7 @@ class PredictionConfig(Config):
     """
 
     overlap: Annotated[float, Bounds(0, 0.99)] = 0.5  # at 1 a window would never advance
-    flips: Literal["all"] | tuple[int, ...] = ()
+    flips: Literal["all"] | tuple[Annotated[int, Bounds(0, 2)], ...] = ()
     stitch: Literal["auto", "cpu", "device"] = "auto"
     windows_at_once: Positive = 4
     precision: Literal["float32", "bfloat16"] = "float32"
-
-    def rules(self) -> Iterable[tuple[object, str]]:
-        """Hold for the axes to mirror."""
-        different = len(set(self.flips) & {0, 1, 2}) == len(self.flips)
-        yield self.flips == "all" or different, f"flips: received {self.flips}, expected different axes of 0, 1, 2"

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from modelsgenesis.configs import CONTRACTS, BundleConfig, InputContract, PredictionConfig
+from modelsgenesis.configs import BundleConfig, InputContract, PredictionConfig
 from modelsgenesis.data import Geometry, PreparedVolume, SkippedScan, Volume, detect_modality, prepare, to_native
 from modelsgenesis.data.cases import (
     LabelledCase,
@@ -28,7 +28,7 @@ from modelsgenesis.data.cases import (
 from modelsgenesis.data.finding import channel_order
 from modelsgenesis.errors import ConfigurationError, ScanError, ShapeError, require
 from modelsgenesis.hardware import Hardware
-from modelsgenesis.inference.sliding_window import check_memory, check_window, sliding_window
+from modelsgenesis.inference.sliding_window import check_memory, fit_window, sliding_window
 from modelsgenesis.metrics.measures import Row, classification_row, measure_segmentation
 from modelsgenesis.reporting import Reporter
 
@@ -105,7 +105,7 @@ class Ensemble:
             missing = f"flips along axes {flips}: the image has {dims}, numbered from 0"
             require(flips == "all" or max(flips, default=0) < dims, ShapeError, missing)
             # The axes that each pass mirrors, the plain pass first: n axes make 2^n passes.
-            axes = range(dims) if flips == "all" else flips
+            axes = range(dims) if flips == "all" else sorted(set(flips))
             self.passes[dims] = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
 
     def segment(self, volumes: Sequence[Volume], *, probabilities: bool = False) -> Segmentation:
@@ -164,7 +164,7 @@ class Ensemble:
                 size = member.config.patch_size
                 if image.ndim != len(size) + 1:
                     raise ScanError(f"{frame.source}: has {image.ndim - 1} axes; the model takes {len(size)}")
-                check_window(size, image.shape[1:], member.network, self.hardware)
+                fit_window(size, image.shape[1:], member.network, self.hardware)
                 fit = member.config.provenance.recipe.get("fit", "auto")  # as the images of its training were
                 fitted = torch.from_numpy(resize_or_crop(image, size, fit))
                 batch = torch.stack([fitted.flip([axis + 1 for axis in axes]) for axes in self.passes[len(size)]])
@@ -190,23 +190,23 @@ class Ensemble:
         alike: dict[InputContract, list[Member]] = defaultdict(list)
         for member in self.members:
             alike[member.config.input].append(member)
-        prepared, warnings = [], {}
+        prepared, source, modality = [], volumes[0].source, detect_modality(volumes[0])
         for contract, members in alike.items():
+            if modality not in (None, contract.modality) and contract.modality != "shape":
+                how = "its file says" if volumes[0].modality else "its values look like"
+                warning = f"warning: {source}: {how} {modality}, the model was trained on {contract.modality}"
+                self.reporter.note(f"{warning}; expect a poor prediction, or use a model of its modality")
             voxels, sizes = volumes[0].array.size, volumes[0].spacing or ()
             if contract.spacing is not None:
                 voxels *= math.prod(old / new for old, new in zip(sizes, contract.spacing, strict=False))
-            what = f"{volumes[0].source}: with {len(self.labels)} classes it"
             least = 4 * voxels * (len(volumes) + len(self.labels))  # the prepared channels, the probabilities
-            check_memory(least, torch.device("cpu"), ScanError, what, "a model of coarser voxels")
-            usable = [usable_contract(volume, contract) for volume in volumes]
-            warnings[usable[0][1]] = None
-            channels = [prepare(volume, own) for volume, (own, _) in zip(volumes, usable, strict=True)]
+            what, remedy = f"{source}: with {len(self.labels)} classes it", "a model of coarser voxels"
+            check_memory(least, torch.device("cpu"), ScanError, what, remedy)
+            channels = [prepare(volume, contract) for volume in volumes]
             # Of one channel without a copy.
             image = channels[0].array[None] if len(channels) == 1 else np.stack([one.array for one in channels])
             frame = replace(channels[0], array=np.broadcast_to(np.float32(0), image.shape[1:]))
             prepared.append((members, image, frame))
-        for warning in filter(None, warnings):
-            self.reporter.note(f"warning: {warning}")
         return prepared
 
 
@@ -236,29 +236,6 @@ def to_scan(parts: Sequence[tuple[np.ndarray, PreparedVolume]], *, probabilities
             kept[..., index] = channel
         del channel, higher  # before the next one is made
     return Segmentation(labels, geometry, kept)
-
-
-def usable_contract(volume: Volume, contract: InputContract) -> tuple[InputContract, str]:
-    """Return how a scan is prepared, and a warning where it is of another modality than the model.
-
-    A contract is kept where it can be applied. Hounsfield units of other scans mean nothing: where a model of CT gets
-    one, its intensities come from the scan's own percentiles (or mean and standard deviation).
-
-    Returns:
-        The contract, and one line; empty where the scan is, as far as can be told, what the model expects.
-    """
-    # Percentiles of any scan lie in [0, 1] after preparation, and shapes have no intensities: only CT needs its units.
-    modality = detect_modality(volume)
-    if modality is None or contract.modality in (modality, "shape"):
-        return contract, ""
-    how = "its file says" if volume.modality else "its values look like"
-    warning = f"{volume.source}: {how} {modality}, the model was trained on {contract.modality}"
-    if contract.modality == "ct" and contract.intensity != "percentiles":
-        own = ("percentiles", "percentiles") if contract.intensity == "window" else ("zscore", "mean and deviation")
-        percentiles = CONTRACTS["mri"].percentiles
-        contract = contract.override(modality=modality, intensity=own[0], percentiles=percentiles)
-        warning += f"; prepared by its own {own[1]} instead of Hounsfield units"
-    return contract, warning + "; expect a poor prediction, or use a model of its modality"
 
 
 def measure_cases(

@@ -169,7 +169,7 @@ def smallest_sides(cache: VolumeCache, config: PretrainingConfig) -> np.ndarray:
 
 def public_facts(training: PatchDataset, validation: PatchDataset, excluded: int) -> dict[str, Any]:
     """Return what a bundle may say of the data; no name is among it."""
-    entries, measured = training.entries(), validation.entries()
+    entries, measured = ([one.cache.entry(index) for index in one.scans] for one in (training, validation))
     groups, held = {entry.group for entry in entries}, {entry.group for entry in measured}
     # Planes and volumes may mix.
     shapes = [entry.shape for entry in entries if len(entry.shape) == len(entries[0].shape)]

@@ -132,7 +132,7 @@ def finetune(
     config = config if labels is None else config.override(labelled_patients=labels)
     config = config.override(from_scratch=True) if from_scratch else config
     hardware = choose_hardware(device, config.precision)
-    for note in (*labelled.notes, f"computing on {hardware.describe()}"):
+    for note in (*labelled.notes, f"computing on {describe_environment(hardware, config)['hardware']}"):
         reporter.note(note)
     # Images to classify are kept at the size that the network sees: a thousand X-rays of 2,000² pixels take 16 GB.
     brought = {"size": config.patch_size, "fit": config.fit} if isinstance(config, ClassificationConfig) else {}
@@ -339,8 +339,8 @@ class Finetuning:
     def _finish(self, run: Run, progress: Progress) -> dict[str, float]:
         """Measure the network that was kept, and write its results and the card that says them."""
         # From the disk and not the network at hand: the best one, and the very file that is published.
-        kept, hardware = load_kept(run, progress), self.hardware.for_results()
-        network = self.hardware.place_network(kept.network).eval()
+        kept, hardware = load_kept(run, progress), Hardware(self.hardware.device)
+        network = self.hardware.place(kept.network).eval()
         # Windows overlap as the configuration says; an image to classify has none.
         prediction = PredictionConfig(overlap=getattr(self.config, "overlap", 0.0))
         ensemble = Ensemble([Member(name=self.output.name, network=network, config=kept.config)], prediction, hardware)
@@ -355,7 +355,8 @@ class Finetuning:
             try_drawing(partial(draw_curve, *logs, self.output / CURVE), self.reporter)
         self._save(run, kept.network, progress.best_step, validation, test)
         steps = {"init": self.begun.init, "step": progress.best_step, "steps": progress.step, "validation": validation}
-        more = {**steps, "split": count_split(self.used, self.data), **hardware.recorded()}
+        computed = {"precision": hardware.precision, "device": hardware.device.type}
+        more = {**steps, "split": count_split(self.used, self.data), **computed}
         self._write_results(rows, test, **more)
         run.finish()
         return flat(test)

@@ -227,7 +227,7 @@ def load_ensemble(
     members = []
     for name in model_folders(model):
         bundle = load(name, token=token, progress=announce(reporter))
-        network = hardware.place_network(bundle.network).eval()
+        network = hardware.place(bundle.network).eval()
         members.append(Member(name=public_name(name), network=network, config=bundle.config))
     if len(members) > 1:
         reporter.note(f"averaging {len(members)} models: {', '.join(member.name for member in members)}")
@@ -237,7 +237,8 @@ def load_ensemble(
         "members": len(members),
         "flips": config.to_dict()["flips"],
         "overlap": config.overlap,
-        **hardware.recorded(),
+        "precision": hardware.precision,
+        "device": hardware.device.type,
         "library_name": "modelsgenesis",
         "library_version": __version__,
     }

@@ -91,10 +91,12 @@ def describe_environment(hardware: Hardware, config: TrainingConfig) -> dict[str
         >>> told["hardware"].partition("threads, ")[2]
         'float32, channels last, fused adamw, compiled'
     """
-    used = [hardware.describe(), f"fused {config.optimizer}"]
+    is_cuda = hardware.device.type == "cuda"
+    name = torch.cuda.get_device_name(hardware.device) if is_cuda else f"CPU, {torch.get_num_threads()} threads"
+    used = [name, hardware.precision, "channels last", f"fused {config.optimizer}"]
     used += ["compiled"] * config.compile + ["activations recomputed"] * config.checkpoint_activations
     if world_size() > 1:
-        used.append(f"{world_size()} processes over {'nccl' if hardware.device.type == 'cuda' else 'gloo'}")
+        used.append(f"{world_size()} processes over {'nccl' if is_cuda else 'gloo'}")
     libraries = {name: version(name) for name in ("torch", "numpy", "monai")}
     return {"python": platform.python_version(), **libraries, "hardware": ", ".join(used)}
 

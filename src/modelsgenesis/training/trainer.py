@@ -109,7 +109,7 @@ class Trainer:
             synchronise_batch_norm(self.network, device)
         if config.checkpoint_activations:
             enable_activation_checkpointing(self.network)
-        self.hardware.place_network(self.network)
+        self.hardware.place(self.network)
         self.size = len(self.objective.dataset)  # pyright: ignore[reportArgumentType]
         self.optimization = Optimization(self.network, config, size=self.size, pretrained=self.pretrained)
         self.steps = self.optimization.steps

@@ -189,7 +189,6 @@ class Pretraining:
         reporter: Receives the progress.
         strict: Whether a bad scan ends the run.
         facts: What the bundle may say of the data; no names.
-        draws: Whether figures can be drawn; what prevents it is said once.
     """
 
     output: Path
@@ -198,7 +197,6 @@ class Pretraining:
     reporter: Reporter
     strict: bool
     facts: dict[str, Any] = field(default_factory=dict)
-    draws: bool = True
 
     def start(self, token: str | None) -> tuple[Network, PretrainingRun, InputContract | None]:
         """Build the network, with random or initial weights; a resumed run gets its weights from the checkpoint.
@@ -361,7 +359,7 @@ class Pretraining:
             progress = trainer.fit()
             if is_main:
                 logs = (self.output / LOG_NAME, self.output / VALIDATION_NAME)
-                self.draws = self.draws and try_drawing(partial(draw_curve, *logs, self.output / CURVE), reporter)
+                try_drawing(partial(draw_curve, *logs, self.output / CURVE), reporter)
                 # The card anew, with the curve and the time of the whole run.
                 self._save_bundle(run, load_kept(run, progress).network, progress)
                 run.finish()
@@ -389,10 +387,9 @@ class Pretraining:
         path = self.output / "figures" / "restorations" / f"step_{step:06d}.png"
         shown = [images.numpy() for images in (objective.original, objective.deformed, objective.restored)]
         draw = partial(draw_restorations, *shown, path, title=title)
-        self.draws = self.draws and try_drawing(draw, self.reporter)
+        if try_drawing(draw, self.reporter) and is_best:
+            shutil.copyfile(path, self.output / BEST)
         if is_best:
-            if self.draws:
-                shutil.copyfile(path, self.output / BEST)
             self._save_bundle(run, network, progress)
 
     def _save_bundle(self, run: Run, network: nn.Module, progress: Progress) -> None:

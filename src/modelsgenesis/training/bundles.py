@@ -40,7 +40,9 @@ def seeded(seed: int, make: Callable[[], Made]) -> Made:
         return make()
 
 
-def save_run_bundle(run: Run, network: nn.Module, config: BundleConfig, reporter: Reporter, *, card: bool = True) -> str:
+def save_run_bundle(
+    run: Run, network: nn.Module, config: BundleConfig, reporter: Reporter, *, card: bool = True
+) -> str:
     """Write the bundle of a run and return the SHA-256 of its weights; a card that a person edited keeps their prose.
 
     Args:

@@ -5,7 +5,6 @@ several processes see what one would.
 """
 
 import math
-import os
 import signal
 import statistics
 import threading

@@ -298,7 +298,6 @@ class TrainingConfig(Config):
         compile: Compile the network with `torch.compile`: slow to start, faster on most GPUs.
         checkpoint_activations: Recompute activations in the backward pass: less memory, about a third more time.
         checkpoint_every: Steps between checkpoints; None for one with each validation.
-        nonfinite: `"stop"` at a NaN or infinite loss or gradient, or `"skip"` that step.
         divergence_factor: Stop at a loss above this many times the median of the first ones; 0 never stops.
         freeze_steps: First steps during which the tensors from a checkpoint are frozen.
         pretrained_lr_scale: Factor on the learning rate of the tensors from a checkpoint.
@@ -325,7 +324,6 @@ class TrainingConfig(Config):
     compile: bool = False
     checkpoint_activations: bool = False
     checkpoint_every: Positive | None = None
-    nonfinite: Literal["stop", "skip"] = "stop"
     divergence_factor: NonNegativeFloat = 1000.0
     freeze_steps: Count = 0
     pretrained_lr_scale: NonNegativeFloat = 1.0

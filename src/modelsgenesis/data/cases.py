@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from nibabel.affines import voxel_sizes
 
 from modelsgenesis.configs import CONTRACTS, InputContract
 from modelsgenesis.data import images
 from modelsgenesis.data.finding import channel_order
 from modelsgenesis.data.preparation import interpolate, prepare, prepare_label
-from modelsgenesis.data.reading import read_volume, reader_of
-from modelsgenesis.data.volume import COLOUR, ScanReference, Volume, file_stem, spacing_of
+from modelsgenesis.data.reading import file_stem, read_volume, reader_of
+from modelsgenesis.data.volume import COLOUR, ScanReference, Volume
 from modelsgenesis.errors import DataError, GenesisError, ScanError, ShapeError, printable
 from modelsgenesis.files import parsing, replacing, sha256_of
 from modelsgenesis.reporting import Reporter
@@ -218,7 +219,7 @@ def check_same_grid(image: Volume, other: Volume) -> None:
         return
     corners = np.array([(*corner, *(0,) * (3 - len(shape)), 1) for corner in product(*((0, n - 1) for n in shape))])
     apart = np.linalg.norm(corners @ (image.affine - other.affine).T, axis=1).max()
-    if not apart <= _APART * min(spacing_of(image.affine, len(shape))):  # so that NaN is refused too
+    if not apart <= _APART * voxel_sizes(image.affine)[: len(shape)].min():  # so that NaN is refused too
         raise ScanError(
             f"{other.source}: its affine is up to {apart:.3g} mm away from its image's, {image.source}; bring "
             "both to one grid"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelsgenesis.data.volume import file_stem
+from modelsgenesis.data.reading import file_stem
 from modelsgenesis.errors import DataError
 from modelsgenesis.files import parsing, read_json
 

@@ -16,10 +16,10 @@ from modelsgenesis.data.cases import LabelledTask, read_mask, unread
 from modelsgenesis.data.cases import data_contract as data_contract
 from modelsgenesis.data.cases import prepare_case as prepare_case
 from modelsgenesis.data.finding import (
+    LEFTOVER,
     OWN_PATIENT,
     class_order,
     find_patients,
-    is_leftover,
     modality_of,
     part_of,
     scan_sources,
@@ -197,7 +197,7 @@ def _read_folders(folder: Path, pattern: str | None) -> LabelledData:
     found, skipped = [], []
     for part, place in _class_folders(folder):
         # Masks beside the classes, and what macOS and Windows leave in archives, are not a class of their own.
-        kept = not is_leftover(place.name) and place.name.lower() not in _LABEL_FOLDERS
+        kept = not LEFTOVER.fullmatch(place.name) and place.name.lower() not in _LABEL_FOLDERS
         scans, others = scan_sources(place) if kept else ([], [])
         bad = [one for one in others if one.bad]
         # An unreadable image is skipped, but a class that vanishes silently would be another task.
@@ -235,7 +235,7 @@ def _read_folders(folder: Path, pattern: str | None) -> LabelledData:
 def _class_folders(folder: Path) -> list[tuple[str | None, Path]]:
     """Return part and folder of each class; what an archive of a Mac leaves beside parts is not one."""
     inner = sorted(place for place in folder.iterdir() if place.is_dir() and not place.name.startswith("."))
-    parts = [place for place in inner if not is_leftover(place.name)]
+    parts = [place for place in inner if not LEFTOVER.fullmatch(place.name)]
     if parts and all(part_of(place.name) for place in parts):
         return [(part_of(place.name), last) for place in parts for _, last in _class_folders(place)]
     return [(None, place) for place in inner]

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from einops import rearrange
 from nibabel import orientations
+from nibabel.affines import voxel_sizes
 
 from modelsgenesis.configs import InputContract
-from modelsgenesis.data.volume import Geometry, Volume, check_geometry, spacing_of
+from modelsgenesis.data.volume import Geometry, Volume, check_geometry
 from modelsgenesis.errors import ScanError, ShapeError, require
 
 _AIR = -1024.0  # HU; scanners pad with −2048 or −3024, and nothing that is imaged lies below air
@@ -218,7 +219,7 @@ def _frame(volume: Volume, contract: InputContract) -> tuple[np.ndarray, tuple[i
         sizes = "×".join(f"{size:g}" for size in contract.spacing)
         if not volume.has_spacing:
             raise ScanError(f"{volume.source}: has no voxel size; expected one to bring to {sizes} mm")
-        spacing = spacing_of(affine, array.ndim)
+        spacing = tuple(voxel_sizes(affine)[: array.ndim].tolist())
         wanted = contract.spacing + spacing[len(contract.spacing) :]  # slices of a volume keep their distance
         steps = tuple(new / old for new, old in zip(wanted, spacing, strict=True))
         steps = tuple(1.0 if abs(step - 1) < _SAME_SIZE else step for step in steps)
@@ -233,8 +234,9 @@ def _frame(volume: Volume, contract: InputContract) -> tuple[np.ndarray, tuple[i
         change = np.diag([*steps, *(1.0,) * (4 - len(steps))])
         change[: array.ndim, 3] = [source_positions(*axis)[0] for axis in zip(array.shape, shape, steps, strict=True)]
         affine = affine @ change
-    frame = {"affine": affine, "source": volume.source, "geometry": volume.geometry}
-    return array, shape, {**frame, "orientation": orientation, "steps": steps}
+    frame = {"affine": affine, "source": volume.source, "orientation": orientation, "steps": steps}
+    geometry = Geometry(shape=volume.array.shape, affine=volume.affine, header=volume.header)
+    return array, shape, {**frame, "geometry": geometry}
 
 
 def _bounds(volume: Volume, contract: InputContract) -> tuple[float, float]:

@@ -259,7 +259,7 @@ def measure_steps(
     network: Network, config: PretrainingConfig, hardware: Hardware, batch_sizes: Sequence[int]
 ) -> list[int]:
     """Return the bytes that whole training steps on random input take beyond the network, which stays as it is."""
-    trained = hardware.place_network(copy.deepcopy(network))  # the steps change weights and averages
+    trained = hardware.place(copy.deepcopy(network))  # the steps change weights and averages
     if config.checkpoint_activations:
         enable_activation_checkpointing(trained)
     optimization = Optimization(trained, config, size=config.batch_size)

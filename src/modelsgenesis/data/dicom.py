@@ -23,11 +23,8 @@ _DIRECTORY, _STORAGE = "1.2.840.10008.1.3.10", "1.2.840.10008.5.1.4.1.1."
 _SCREEN, _IMAGES = "7", ("1", "2", "3", "4", "6", "7", "12", "13", "20", "128", "130")  # classes of storage
 
 # What tells volumes of one series apart that lie in the same place.
-_SPLITTERS = (
-    *("AcquisitionNumber", "TemporalPositionIdentifier", "TemporalPositionIndex", "EchoNumbers", "EchoTime"),
-    *("EffectiveEchoTime", "DiffusionBValue", "AcquisitionTime", "TriggerTime", "NominalCardiacTriggerDelayTime"),
-    *("ImageType", "FrameType", "Folder"),
-)
+_SPLITTERS = "AcquisitionNumber TemporalPositionIdentifier TemporalPositionIndex EchoNumbers EchoTime EffectiveEchoTime"
+_SPLITTERS += " DiffusionBValue AcquisitionTime TriggerTime NominalCardiacTriggerDelayTime ImageType FrameType Folder"
 _ALIKE = 1e-3  # of directions, and of spacing as a share of it: below are the digits that scanners round
 _SAME = 1e-3  # mm between slices in one place
 _TURN = 0.01  # of directions, within a volume and from perpendicular
@@ -92,18 +89,10 @@ def _describe(frames: list[Tags], source: str, index: int | None) -> ScanReferen
         spacing = tuple(_sizes(frame, "PixelSpacing", 2) or _sizes(frame, "ImagerPixelSpacing", 2)) or None
         inverted = text(frame, "PhotometricInterpretation") == "MONOCHROME1"
         notes = ("MONOCHROME1 inverted",) if inverted else (COLOUR,) if whole(frame, "SamplesPerPixel", 1) > 1 else ()
-    path = frames[0]["Path"]
-    return ScanReference(
-        path=path,
-        files=tuple(dict.fromkeys(one["Path"] for one in frames)),
-        format="DICOM",
-        shape=shape,
-        spacing=spacing,
-        modality=_NAMES.get(text(frame, "Modality")),
-        group=text(frame, "PatientID") or text(frame, "StudyInstanceUID") or path.parent.name,
-        index=index,
-        notes=notes,
-    )
+    files, modality = tuple(dict.fromkeys(one["Path"] for one in frames)), _NAMES.get(text(frame, "Modality"))
+    group = text(frame, "PatientID") or text(frame, "StudyInstanceUID") or files[0].parent.name
+    told = {"format": "DICOM", "modality": modality, "group": group, "notes": notes}
+    return ScanReference(path=files[0], files=files, shape=shape, spacing=spacing, index=index, **told)
 
 
 def read_header(path: Path) -> list[ScanReference]:
@@ -181,7 +170,10 @@ def read_reference(reference: ScanReference) -> Volume:
             array, padding = values_of(frames[0], picture=True)
         else:
             frames, affine, notes = _order_series(frames, reference.source)
-            array, padding = _stack(frames)
+            planes, paddings = zip(*map(values_of, frames), strict=True)
+            array = rearrange(np.stack(planes), "slices rows columns -> columns rows slices")
+            array = array.astype(np.float32) if array.dtype == np.float64 else array  # integers beside float32
+            padding = paddings[0]
         return Volume(
             array=array,
             affine=affine,
@@ -191,19 +183,6 @@ def read_reference(reference: ScanReference) -> Volume:
             padding=padding,
             notes=notes,
         )
-
-
-def _stack(frames: list[Tags]) -> tuple[np.ndarray, float | None]:
-    """Return the values of a volume, [columns, rows, slices], and that of voxels outside the field of view."""
-    values, paddings = zip(*map(values_of, frames), strict=True)
-    array = np.stack(values)
-    if array.dtype == np.float64:  # to which NumPy brings integers beside float32
-        array = array.astype(np.float32)
-    padding = min((own for own in paddings if own is not None), default=None)
-    for plane, own in zip(array, paddings, strict=True):
-        if own is not None and own != padding:  # PET rescales every slice by numbers of its own
-            plane[plane == own] = padding
-    return rearrange(array, "slices rows columns -> columns rows slices"), padding
 
 
 def _sizes(frame: Tags, name: str, count: int) -> list[float]:
@@ -264,7 +243,7 @@ def _split_repeated(slices: list[Tags]) -> list[list[Tags]]:
     """Split slices of which several lie in one place by the first name that tells them apart."""
     if len(_places(slices)) == len(slices):
         return [slices]
-    for name in _SPLITTERS:
+    for name in _SPLITTERS.split():
         parts = defaultdict(list)
         for one in slices:
             parts[str(one.get(name))].append(one)
@@ -314,17 +293,17 @@ def _step(slices: Sequence[Tags], source: str) -> np.ndarray:
     Raises:
         ScanError: The slices are not evenly spaced.
     """
-    normal, positions = np.cross(*slices[0]["Directions"]), np.array([one["Position"] for one in slices])
-    heights = positions @ normal
+    positions = np.array([one["Position"] for one in slices])
+    heights = positions @ np.cross(*slices[0]["Directions"])
     gaps = np.diff(heights)
     usual = float(np.median(gaps))
-    wrong = np.abs(gaps - usual) > _UNEVEN * usual + _ROUNDING
-    if wrong.any():
-        gap, place = float(gaps[wrong][0]), float(heights[:-1][wrong][0])
+    tolerance = _UNEVEN * usual + _ROUNDING
+    if (wrong := np.abs(gaps - usual) > tolerance).any():
+        gap, place = gaps[wrong][0], heights[:-1][wrong][0]
         reason = f"a gap of {gap:g} mm at {place:g} mm, the slices are {usual:g} mm apart"
         raise ScanError(f"{source}: {reason}; expected an even distance, complete the series")
     step = (positions[-1] - positions[0]) / (len(slices) - 1)
     away = np.abs(positions - positions[0] - np.arange(len(slices))[:, None] * step).max()
-    if away > max(_UNEVEN * usual + _ROUNDING, 0.5 * max(slices[0]["Sizes"])):
+    if away > max(tolerance, 0.5 * max(slices[0]["Sizes"])):
         raise ScanError(f"{source}: its slices lie up to {away:.3g} mm beside a straight line; expected one")
     return step

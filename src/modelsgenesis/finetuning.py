@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,15 +22,23 @@ from modelsgenesis.configs.base import plain
 from modelsgenesis.data.cases import LabelledData, PreparedCase, PreparedCases, digest_files, sample_data
 from modelsgenesis.data.labelled import find_task, read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError
+from modelsgenesis.figures import draw_curve
 from modelsgenesis.files import parsing, read_csv, read_json, sha256_of, write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware
-from modelsgenesis.inference.ensemble import Ensemble, Member, measure_cases
+from modelsgenesis.inference.ensemble import Ensemble, measure_cases
 from modelsgenesis.metrics.measures import Row, Summary, explanations, flat, summarize_rows
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.bundles import Visuals, describe_environment, load_kept, network_config, save_run_bundle
+from modelsgenesis.training.bundles import (
+    CURVE,
+    describe_environment,
+    load_kept,
+    network_config,
+    save_run_bundle,
+    try_drawing,
+)
 from modelsgenesis.training.distributed import torchrun_ranks
-from modelsgenesis.training.run import RUN_NAME, Progress, Run
+from modelsgenesis.training.run import LOG_NAME, RUN_NAME, VALIDATION_NAME, Progress, Run
 from modelsgenesis.training.splits import (
     Split,
     check_split,
@@ -237,8 +246,9 @@ class Finetuning:
         options: dict[str, Any] = {"config": self.config, "hardware": self.hardware, "frozen": frozen}
         objective = make_objective(self.data, training=training, validation=validation, **options)
 
-        def keep(network: nn.Module, progress: Progress) -> None:
-            progress.kept = self._save(run, network, progress.step, progress.metrics, {}, {})
+        def keep(progress: Progress, metrics: dict[str, float], is_best: bool) -> None:
+            if is_best:
+                progress.kept = self._save(run, network, progress.step, metrics, {})
 
         # Only now is anything written: whatever cannot be trained leaves no folder behind.
         run = Run.open(self.output, self._description([*training, *validation]), resume=resume)
@@ -260,7 +270,7 @@ class Finetuning:
                 run=run,
                 hardware=self.hardware,
                 reporter=self.reporter,
-                on_best=keep,
+                on_validation=keep,
                 pretrained=self.begun.pretrained,
             )
             if resume:
@@ -292,7 +302,6 @@ class Finetuning:
         step: int,
         validation: Mapping[str, float],
         test: Summary,
-        figures: Mapping[str, str],
     ) -> str:
         """Write the bundle with what was measured so far; return the digest of its weights."""
         counts = count_split(self.used, self.data)
@@ -325,26 +334,26 @@ class Finetuning:
             patch_size=require_patch_size(self.config),
             provenance=provenance,
         )
-        return save_run_bundle(run, network, config, figures if self.draw else None, self.reporter)
+        return save_run_bundle(run, network, config, self.reporter, card=self.draw)
 
     def _finish(self, run: Run, progress: Progress) -> dict[str, float]:
         """Measure the network that was kept, and write its results and the card that says them."""
         # From the disk and not the network at hand: the best one, and the very file that is published.
         kept, hardware = load_kept(run, progress), Hardware(self.hardware.device)
-        network = self.hardware.place(kept.network).eval()
+        hardware.place(kept.network)
         # Windows overlap as the configuration says; an image to classify has none.
         prediction = PredictionConfig(overlap=getattr(self.config, "overlap", 0.0))
-        ensemble = Ensemble([Member(name=self.output.name, network=network, config=kept.config)], prediction, hardware)
+        ensemble = Ensemble([(self.output.name, kept)], prediction, hardware)
         validated, rows = self._measure(ensemble, self.used.validation), self._measure(ensemble, self.split.test)
         self.used = replace(self.used, test=tuple(row["case"] for row in rows))
         validation, test = flat(self._summarize(validated)), self._summarize(rows)
         for explanation in explanations(test):
             self.reporter.note(explanation)
         # Once more with what was measured: until here the card has the validation that chose the network.
-        visuals = Visuals(self.output, self.reporter)
         if self.draw:
-            visuals.draw_curve(progress.step)
-        self._save(run, kept.network, progress.best_step, validation, test, visuals.on_card())
+            logs = (self.output / LOG_NAME, self.output / VALIDATION_NAME)
+            try_drawing(partial(draw_curve, *logs, self.output / CURVE), self.reporter)
+        self._save(run, kept.network, progress.best_step, validation, test)
         steps = {"init": self.begun.init, "step": progress.best_step, "steps": progress.step, "validation": validation}
         computed = {"precision": hardware.precision, "device": hardware.device.type}
         more = {**steps, "split": count_split(self.used, self.data), **computed}

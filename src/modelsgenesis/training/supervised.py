@@ -267,14 +267,14 @@ class Segmentation(SupervisedObjective):
         # Dice over the whole batch: a small structure is absent from many patches, where its Dice would be 0 or 1.
         self.criterion = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
 
-    def validate(self, network: nn.Module) -> dict[str, float]:
+    def validate(self, network: nn.Module) -> tuple[float, dict[str, float]]:
         """Return the mean Dice of each structure over the validation cases, and their mean: `dice`.
 
         It only ranks the networks of one run, and so stays on the prepared grid: the way back to each scan's own could
         take as long as the network. What is reported at the end is measured there, by `measure_case`.
         """
         if not self.validation:
-            return {}
+            return -math.inf, {}  # the newest network is kept
         config, rows = PredictionConfig(overlap=self.config.overlap), []
         for case in self.validation:
             image = torch.from_numpy(case.image)
@@ -283,12 +283,9 @@ class Segmentation(SupervisedObjective):
         # The mean over cases first, then over structures: a rare structure counts as much as one in every scan.
         means = [mean_ignoring_nan(column) for column in zip(*rows, strict=True)]
         each = {f"dice {name}": mean for name, mean in zip(self.labels[1:], means, strict=True)}
-        return {"dice": mean_ignoring_nan(means), **each}
-
-    def score(self, metrics: dict[str, float]) -> float:
-        """Return the negative mean Dice; where it is undefined every network is as good, and the newest is kept."""
-        dice = metrics.get("dice", math.nan)
-        return -math.inf if math.isnan(dice) else -dice
+        dice = mean_ignoring_nan(means)
+        # Where it is undefined every network is as good, and the newest is kept.
+        return -math.inf if math.isnan(dice) else -dice, {"dice": dice, **each}
 
 
 class Classification(SupervisedObjective):
@@ -326,10 +323,10 @@ class Classification(SupervisedObjective):
                 "decides which network is kept"
             )
 
-    def validate(self, network: nn.Module) -> dict[str, float]:
+    def validate(self, network: nn.Module) -> tuple[float, dict[str, float]]:
         """Return the mean AUC of the classes over the validation cases, their loss, and the accuracy."""
         if not self.validation:
-            return {}
+            return -math.inf, {}  # the newest network is kept
         found, size = [], self.config.batch_size
         for start in range(0, len(self.validation), size):
             batch = self.validation[start : start + size]
@@ -341,13 +338,10 @@ class Classification(SupervisedObjective):
         target = torch.from_numpy(truth.astype(np.float32) if multilabel else truth.argmax(axis=1))
         right = chosen_classes(soft, multilabel=multilabel) == truth
         each = [auc(soft[:, index], truth[:, index]) for index in self.ranked]
+        loss = float(self.criterion(logits, target.to(logits.device)))
         metrics = {"auc": mean_ignoring_nan(each)} if each else {}  # what decides comes first
-        metrics["loss"] = float(self.criterion(logits, target.to(logits.device)))
-        return {**metrics, "accuracy": float(right.mean() if multilabel else right.all(axis=1).mean())}
-
-    def score(self, metrics: dict[str, float]) -> float:
-        """Return the negative AUC; where it is undefined the loss; without validation the newest network is kept."""
-        return -metrics["auc"] if "auc" in metrics else metrics.get("loss", -math.inf)
+        metrics |= {"loss": loss, "accuracy": float(right.mean() if multilabel else right.all(axis=1).mean())}
+        return -metrics["auc"] if each else loss, metrics
 
 
 def make_objective(data: LabelledData, **options: Any) -> SupervisedObjective:

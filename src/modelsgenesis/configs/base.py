@@ -80,7 +80,8 @@ class Config:
                 raise ConfigurationError(f"{name}.{field.name}: {error}") from error
             object.__setattr__(self, field.name, value)  # the only way to set a field of a frozen dataclass
         for holds, message in getattr(self, "rules", tuple)():
-            require(holds, ConfigurationError, f"{name}.{message}")
+            if not holds:
+                raise ConfigurationError(f"{name}.{message}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types; nested configurations become mappings, tuples become lists."""

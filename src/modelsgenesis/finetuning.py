@@ -25,7 +25,7 @@ from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, Tra
 from modelsgenesis.figures import draw_curve
 from modelsgenesis.files import parsing, read_csv, read_json, sha256_of, write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware
-from modelsgenesis.inference.ensemble import Ensemble, Member, measure_cases
+from modelsgenesis.inference.ensemble import Ensemble, measure_cases
 from modelsgenesis.metrics.measures import Row, Summary, explanations, flat, summarize_rows
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
@@ -340,10 +340,10 @@ class Finetuning:
         """Measure the network that was kept, and write its results and the card that says them."""
         # From the disk and not the network at hand: the best one, and the very file that is published.
         kept, hardware = load_kept(run, progress), Hardware(self.hardware.device)
-        network = self.hardware.place(kept.network).eval()
+        hardware.place(kept.network)
         # Windows overlap as the configuration says; an image to classify has none.
         prediction = PredictionConfig(overlap=getattr(self.config, "overlap", 0.0))
-        ensemble = Ensemble([Member(name=self.output.name, network=network, config=kept.config)], prediction, hardware)
+        ensemble = Ensemble([(self.output.name, kept)], prediction, hardware)
         validated, rows = self._measure(ensemble, self.used.validation), self._measure(ensemble, self.split.test)
         self.used = replace(self.used, test=tuple(row["case"] for row in rows))
         validation, test = flat(self._summarize(validated)), self._summarize(rows)

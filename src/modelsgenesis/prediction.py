@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from modelsgenesis.errors import DataError, ScanError
 from modelsgenesis.files import write_csv, write_json
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.inference.cases import Case, find_cases, output_paths, written_files
-from modelsgenesis.inference.ensemble import Ensemble, Member, each_case
+from modelsgenesis.inference.ensemble import Ensemble, each_case
 from modelsgenesis.metrics.measures import CLASS_SEPARATOR, chosen_classes
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
@@ -167,13 +168,9 @@ def predict_all(
     if strict and (bad := [scan for scan in skipped if scan.bad]):
         raise ScanError(f"{bad[0].source}: {bad[0].reason}")
     kept = [path for _, path in outputs if segments and skip_existing and path.exists()]
-    predictions, failed = each_case(
-        [(case.images[0].source, (case, path)) for case, path in outputs if path not in kept],
-        lambda pair: _predict_case(ensemble, *pair, about, probabilities=probabilities),
-        title="predicting",
-        strict=strict,
-        reporter=reporter,
-    )
+    named = [(case.images[0].source, (case, path)) for case, path in outputs if path not in kept]
+    work = partial(_predict_case, ensemble, about, probabilities)
+    predictions, failed = each_case(named, work, title="predicting", strict=strict, reporter=reporter)
     if outputs and not segments:
         table, beside, _ = written_files(outputs[0][1])
         rows = []
@@ -188,9 +185,10 @@ def predict_all(
 
 
 def _predict_case(
-    ensemble: Ensemble, case: Case, path: Path, about: dict[str, Any], *, probabilities: bool
+    ensemble: Ensemble, about: dict[str, Any], probabilities: bool, asked: tuple[Case, Path]
 ) -> Prediction:
     """Predict a case; of a segmentation write the label map, and beside it what its values mean and what made it."""
+    case, path = asked
     if ensemble.task == "classification":
         soft = ensemble.classify([image.read() for image in case.images])
         chosen = zip(ensemble.labels, chosen_classes(soft, multilabel=ensemble.multilabel), strict=True)
@@ -227,10 +225,10 @@ def load_ensemble(
     members = []
     for name in model_folders(model):
         bundle = load(name, token=token, progress=announce(reporter))
-        network = hardware.place(bundle.network).eval()
-        members.append(Member(name=public_name(name), network=network, config=bundle.config))
+        hardware.place(bundle.network)
+        members.append((public_name(name), bundle))
     if len(members) > 1:
-        reporter.note(f"averaging {len(members)} models: {', '.join(member.name for member in members)}")
+        reporter.note(f"averaging {len(members)} models: {', '.join(name for name, _ in members)}")
     names = [public_name(one) for one in ([model] if isinstance(model, (str, Path)) else model)]
     about = {
         "model": names[0] if len(names) == 1 else names,

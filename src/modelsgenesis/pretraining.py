@@ -13,7 +13,8 @@ import numpy as np
 from torch import nn
 
 from modelsgenesis._version import __version__
-from modelsgenesis.configs import RECIPES, BundleConfig, Config, InputContract, PretrainingConfig, Provenance
+from modelsgenesis.configs import RECIPES, BundleConfig, InputContract, PretrainingConfig, Provenance
+from modelsgenesis.configs.base import Config
 from modelsgenesis.data import PatchDataset, ScanReference, VolumeCache, find_scans, hold_out, split_by_size
 from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError, TrainingError, require
 from modelsgenesis.figures import draw_curve, draw_restorations

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from modelsgenesis.configs.base import (
     Bounds,
@@ -78,17 +78,12 @@ class FinetuningConfig(TrainingConfig):
     freeze_encoder: bool = False
     encoder_only: bool = False
     rescale: bool = False
-    labelled_patients: str | None = None
+    # A setting or a JSON file writes a count as a number.
+    labelled_patients: Annotated[Any, lambda labels: None if labels is None else str(labels)] = None
     split_seed: Count = 0
     folds: Count = 0
     fold: Count | None = None
     bootstrap: Positive = 1000
-
-    def __post_init__(self) -> None:
-        if isinstance(self.labelled_patients, int) and not isinstance(self.labelled_patients, bool):
-            # A setting or a JSON file writes a count as a number.
-            object.__setattr__(self, "labelled_patients", str(self.labelled_patients))
-        super().__post_init__()
 
     def rules(self) -> Iterable[tuple[object, str]]:
         """Hold for both tasks."""

@@ -22,7 +22,7 @@ from typing import Any
 from modelsgenesis import checkpoints
 from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, load_bundle, read_config
 from modelsgenesis.checkpoints.genesis import LAYOUTS
-from modelsgenesis.configs import Config
+from modelsgenesis.configs.base import Config
 from modelsgenesis.errors import CheckpointError, ConfigurationError, HubError, did_you_mean
 from modelsgenesis.files import open_regular, parsing, read_json, replacing, sha256_of, write_json
 from modelsgenesis.hub.registry import ModelCard, Progress, find_card, list_cards
@@ -185,16 +185,16 @@ def fetch_bundle(
         folder = fetch_bundle("genesis-chest-ct-3d")
     """
     target = _resolve(name_or_repository, revision)
-    return target.folder or _fetch(target, token, progress, refresh)
-
-
-def _compare_with_card(card: ModelCard, folder: Path) -> None:
-    """Refuse a bundle that is not the model that its card describes."""
-    config = read_config(folder)
-    for key in ("task", "network", "input", "patch_size"):
-        found, told = getattr(config, key), getattr(card.source, key)
-        if found != told:
-            raise CheckpointError(f"{card.name}: its file has {key} {found}, its card says {told}; ask its author")
+    folder = target.folder or _fetch(target, token, progress, refresh)
+    if target.card:
+        config, source = read_config(folder), target.card.source
+        for key in ("task", "network", "input", "patch_size"):
+            found, told = getattr(config, key), getattr(source, key)
+            if found != told:
+                raise CheckpointError(
+                    f"{source.name}: its file has {key} {found}, its card says {told}; ask its author"
+                )
+    return folder
 
 
 def _fetch(target: Target, token: str | None, progress: Progress | None, refresh: bool) -> Path:
@@ -221,8 +221,6 @@ def _fetch(target: Target, token: str | None, progress: Progress | None, refresh
         folder = _get_bundle(target, snapshot.files, get)
     else:
         folder = _convert(target, snapshot.commit, get)
-    if target.card:
-        _compare_with_card(target.card, folder)
     record = Record(
         repository=snapshot.repository,
         commit=snapshot.commit,
@@ -256,23 +254,16 @@ def _resolve(name: str | Path, revision: str | None) -> Target:
             return Target(model, revision)
         if card.source.repository is not None:
             return Target(card.source.repository, revision or card.source.revision, card)
-        folder = _check_beside(card)
+        path, pin = card.path.parent / card.source.file, card.source.sha256
+        folder = path.parent
+        if card.path.parent.resolve() not in path.resolve().parents:
+            raise CheckpointError(f"{path}: lies outside of the folder of its card")
+        open_regular(path, CheckpointError, card.source.parameters * _BYTES_PER_PARAMETER + _SMALL).close()
+        if pin is not None and (digest := sha256_of(path)) != pin:
+            raise HubError(f"{path}: its SHA-256 is {digest[:12]}…, its card pins {pin[:12]}…; replace either")
     if revision:
         raise HubError(f"{text}: lies on this machine and has no revision {revision!r}; leave it out", "unknown")
     return Target(card=card, folder=folder)
-
-
-def _check_beside(card: ModelCard) -> Path:
-    """Return the folder of the weights beside a card, whose digest they have, and which they do not lead out of."""
-    root, path = card.path.parent, card.path.parent / card.source.file
-    if root.resolve() not in path.resolve().parents or not path.exists():
-        raise CheckpointError(f"{path}: no such file in the folder of its card")
-    open_regular(path, CheckpointError, card.source.parameters * _BYTES_PER_PARAMETER + _SMALL).close()
-    digest, pin = sha256_of(path), card.source.sha256
-    if pin is not None and digest != pin:
-        raise HubError(f"{path}: its SHA-256 is {digest[:12]}…, its card pins {pin[:12]}…; replace either")
-    _compare_with_card(card, path.parent)
-    return path.parent
 
 
 def _get_bundle(target: Target, there: Container[str], get: Callable[..., Path]) -> Path:

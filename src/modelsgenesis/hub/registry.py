@@ -6,15 +6,15 @@ the package, or with a user's own cards, and needs no network.
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from modelsgenesis.configs import Config, InputContract, NetworkConfig
-from modelsgenesis.configs.base import Positive, Sides
+from modelsgenesis.configs import InputContract, NetworkConfig
+from modelsgenesis.configs.base import Config, Positive, Sides
 from modelsgenesis.configs.bundle import Task
-from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean
+from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean, require
 from modelsgenesis.files import read_text, split_front_matter
 
 FOLDER_CARD = "README.md"
@@ -60,13 +60,6 @@ class ModelSource(Config):
     input: InputContract
     patch_size: Sides
 
-    def rules(self) -> Iterable[tuple[object, str]]:
-        """Yield what must hold of a digest, and of weights beside a card."""
-        right = self.sha256 is None or re.fullmatch("[0-9a-f]{64}", self.sha256)
-        yield right, f"sha256: {self.sha256!r:.80} is not a SHA-256 in 64 hexadecimal digits"
-        beside = self.repository is None and self.format != "bundle"
-        yield not beside, f"repository: null, so its format is bundle, not {self.format!r:.80}; convert it"
-
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -101,6 +94,10 @@ def read_card(path: Path) -> ModelCard:
     if "modelsgenesis" not in front:
         raise ConfigurationError(f"{path}: no `modelsgenesis:` mapping in its header; see the packaged cards")
     source = ModelSource.from_dict(front["modelsgenesis"], where=str(path))
+    right = source.sha256 is None or re.fullmatch("[0-9a-f]{64}", source.sha256)
+    require(right, ConfigurationError, f"{path}: sha256: {source.sha256!r:.80} is not a SHA-256 in hexadecimal digits")
+    right = source.repository or source.format == "bundle"
+    require(right, ConfigurationError, f"{path}: repository: null, but not a bundle: {source.format!r:.80}; convert it")
     in_folder = path.name == FOLDER_CARD
     if source.name != (path.parent.name if in_folder else path.stem):
         right = f"its folder {source.name}" if in_folder else f"the file {source.name}.md"

@@ -157,7 +157,7 @@ def match_channels(
 
 def is_prediction(path: Path) -> bool:
     """Tell whether a file is a label map, its probabilities, or a table of this package, by the JSON file beside it."""
-    beside = path.with_name(f"{file_stem(path).removesuffix('_probabilities')}.json")
+    _, beside, _ = written_files(path.with_name(path.name.replace("_probabilities.", ".")))
     try:
         content = read_json(beside, DataError)
     except DataError:  # there is none, or somebody else's
@@ -173,7 +173,7 @@ def written_files(path: Path) -> tuple[Path, Path, Path]:
         >>> [file.name for file in written_files(Path("scan.nii.gz"))]
         ['scan.nii.gz', 'scan.json', 'scan_probabilities.nii.gz']
     """
-    stem = file_stem(path)
+    stem = path.stem if path.suffix.lower() == ".csv" else file_stem(path)
     return path, path.with_name(f"{stem}.json"), path.with_name(f"{stem}_probabilities.nii.gz")
 
 

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
 
-from modelsgenesis.configs import BundleConfig, InputContract, PredictionConfig
+from modelsgenesis.checkpoints import Bundle
+from modelsgenesis.configs import InputContract, PredictionConfig
 from modelsgenesis.data import Geometry, PreparedVolume, SkippedScan, Volume, detect_modality, prepare, to_native
 from modelsgenesis.data.cases import (
     LabelledCase,
@@ -32,26 +32,10 @@ from modelsgenesis.inference.sliding_window import check_memory, fit_window, sli
 from modelsgenesis.metrics.measures import Row, classification_row, measure_segmentation
 from modelsgenesis.reporting import Reporter
 
-CaseType = TypeVar("CaseType")
 Result = TypeVar("Result")
 
 _NAN = "the model answers with NaN: its weights are damaged, or the training diverged"
 _ROWS = 8  # of an image whose probabilities are computed together
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Member:
-    """A model of an ensemble.
-
-    Attributes:
-        name: What messages call it.
-        network: On the hardware's device, in evaluation mode.
-        config: Its bundle's configuration: task, input contract, labels, patch size.
-    """
-
-    name: str
-    network: nn.Module
-    config: BundleConfig
 
 
 class Segmentation(NamedTuple):
@@ -73,7 +57,8 @@ class Ensemble:
     """Models of one task whose probabilities are averaged; most ensembles have one.
 
     Attributes:
-        members: With the same task, classes and channels; they may prepare scans differently.
+        members: What messages call each, and the model: its network on the hardware's device, in evaluation mode. Task,
+            classes and channels are the same; they may prepare scans differently.
         config: Overlap, flips, where to stitch.
         hardware: Where and how to compute.
         reporter: Receives a warning of a scan that does not suit a model.
@@ -83,19 +68,19 @@ class Ensemble:
         ShapeError: Flips along an axis that is not there.
     """
 
-    members: Sequence[Member]
+    members: Sequence[tuple[str, Bundle]]
     config: PredictionConfig
     hardware: Hardware
     reporter: Reporter = field(default_factory=Reporter)
 
     def __post_init__(self) -> None:
         require(self.members, ConfigurationError, "received no model; expected one or more")
-        self.name, first = self.members[0].name, self.members[0].config
+        self.name, first = self.members[0][0], self.members[0][1].config
         self.task, self.labels, self.channels = first.task, first.labels, first.input.channels
         self.multilabel, flips = first.multilabel, self.config.flips
         self.passes: dict[int, list[tuple[int, ...]]] = {}
         ours = "; ".join((self.task, ", ".join(self.labels), ", ".join(self.channels)))
-        for name, config in ((member.name, member.config) for member in self.members):
+        for name, config in ((name, member.config) for name, member in self.members):
             remedy = "prediction needs one fine-tuned with --task seg or cls"
             require(config.task != "restoration", ConfigurationError, f"{name}: the model is for restoration: {remedy}")
             theirs = "; ".join((config.task, ", ".join(config.labels), ", ".join(config.input.channels)))
@@ -162,8 +147,8 @@ class Ensemble:
         for members, image, frame in self._prepare(volumes):
             for member in members:
                 size = member.config.patch_size
-                if image.ndim != len(size) + 1:
-                    raise ScanError(f"{frame.source}: has {image.ndim - 1} axes; the model takes {len(size)}")
+                axes = f"{frame.source}: has {image.ndim - 1} axes; the model takes {len(size)}"
+                require(image.ndim == len(size) + 1, ScanError, axes)
                 fit_window(size, image.shape[1:], member.network, self.hardware)
                 fit = member.config.provenance.recipe.get("fit", "auto")  # as the images of its training were
                 fitted = torch.from_numpy(resize_or_crop(image, size, fit))
@@ -175,20 +160,18 @@ class Ensemble:
                 require(results[-1].isfinite().all(), ScanError, f"{frame.source}: {_NAN}")
         return torch.stack(results).mean(dim=0).numpy()
 
-    def _prepare(self, volumes: Sequence[Volume]) -> list[tuple[list[Member], np.ndarray, PreparedVolume]]:
+    def _prepare(self, volumes: Sequence[Volume]) -> list[tuple[list[Bundle], np.ndarray, PreparedVolume]]:
         """Return for each way of preparing a case its members, the image [channels, *spatial], and the way back.
 
         The latter's array has the shape, but no memory.
         """
-        if len(volumes) != len(self.channels):
-            raise ConfigurationError(
-                f"received {len(volumes)} files, expected {len(self.channels)}: {', '.join(self.channels)}"
-            )
+        expected = f"expected {len(self.channels)}: {', '.join(self.channels)}"
+        require(len(volumes) == len(self.channels), ConfigurationError, f"received {len(volumes)} files, {expected}")
         for other in volumes[1:]:
             check_same_grid(volumes[0], other)
         # The folds of a run share their contract: their scans are prepared once.
-        alike: dict[InputContract, list[Member]] = defaultdict(list)
-        for member in self.members:
+        alike: dict[InputContract, list[Bundle]] = defaultdict(list)
+        for _, member in self.members:
             alike[member.config.input].append(member)
         prepared, source, modality = [], volumes[0].source, detect_modality(volumes[0])
         for contract, members in alike.items():
@@ -261,17 +244,14 @@ def measure_cases(
         ScanError: A case cannot be used, or its mask lies on another grid, and `strict` is set.
 
     Example:
-        ensemble = Ensemble([Member(name="run", network=network, config=bundle.config)], PredictionConfig(), hardware)
+        ensemble = Ensemble([("run", load_bundle("runs/chest"))], PredictionConfig(), hardware)
         rows, skipped = measure_cases(ensemble, data.cases, data, strict=False, reporter=Reporter())
         summarize_rows(rows, data.labels, task=data.task)["dice"]
     """
     name, labels = ensemble.name, ensemble.labels
-    if ensemble.task != data.task:
-        raise ConfigurationError(f"{name}: is for {ensemble.task}, {data.name} for {data.task}; expected the same")
-    if sorted(labels) != sorted(data.labels):
-        raise ConfigurationError(
-            f"{name}: its classes {', '.join(labels)} are not the {', '.join(data.labels)} of {data.name}"
-        )
+    if (ensemble.task, sorted(labels)) != (data.task, sorted(data.labels)):
+        ours, theirs = (f"{one.task} of {', '.join(one.labels)}" for one in (ensemble, data))
+        raise ConfigurationError(f"{name}: is for {ours}, but {data.name} for {theirs}; expected the same classes")
     classes = np.array([labels.index(label) for label in data.labels])  # of each class of the data its index here
 
     def measure(case: LabelledCase) -> Row:
@@ -315,12 +295,7 @@ def measure_case(case: LabelledCase, data: LabelledData, predicted: np.ndarray, 
 
 
 def each_case(
-    cases: Sequence[tuple[str, CaseType]],
-    work: Callable[[CaseType], Result],
-    *,
-    title: str,
-    strict: bool,
-    reporter: Reporter,
+    cases: Sequence[tuple[str, Any]], work: Callable[[Any], Result], *, title: str, strict: bool, reporter: Reporter
 ) -> tuple[list[Result], list[SkippedScan]]:
     """Do the work on each case; one that cannot be used is reported and skipped, unless `strict`.
 
@@ -341,11 +316,12 @@ def each_case(
             results.append(work(case))
         # Nothing else: a bug, or a model that fits no case, must not look like one bad scan.
         except (ScanError, ShapeError, MemoryError) as error:
-            reason = "does not fit into memory" if isinstance(error, MemoryError) else str(error)
+            skip = SkippedScan.because(name, "does not fit into memory" if isinstance(error, MemoryError) else error)
+            line = f"{skip.source}: {skip.reason}"
             if strict:
-                raise ScanError(f"{name}: {reason.removeprefix(f'{name}: ')}") from error
-            skipped.append(SkippedScan(source=name, reason=reason.removeprefix(f"{name}: ")))
-            reporter.note(f"skipped {name}: {skipped[-1].reason}")
+                raise ScanError(line) from error
+            skipped.append(skip)
+            reporter.note(f"skipped {line}")
         reporter.advance(done)
     reporter.end()
     return results, skipped

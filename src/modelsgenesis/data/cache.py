@@ -143,11 +143,8 @@ class VolumeCache:
             cache, skipped = VolumeCache.build(scans, CONTRACTS["ct"], "cache")
             cache[0].shape, cache[0].dtype  # (512, 512, 133), uint16
         """
-        require(
-            contract.intensity in ("window", "percentiles"),
-            ConfigurationError,
-            f"intensity {contract.intensity!r} does not map to [0, 1]; choose window or percentiles",
-        )
+        unbounded = f"intensity {contract.intensity!r} does not map to [0, 1]; choose window or percentiles"
+        require(contract.intensity in ("window", "percentiles"), ConfigurationError, unbounded)
         folder = Path(folder)
         entries: list[CacheEntry] = []
         skipped: list[SkippedScan] = []

@@ -182,8 +182,6 @@ def _walk(root: Path) -> Iterator[Place]:
             aside = "a link back to a folder that was searched already"
         elif folder != root and _NNUNET_PREDICTIONS in files:
             aside = "label maps that nnU-Net predicted"
-        elif folder != root and not inner + files:
-            aside = "an empty folder"
         entered.add((status.st_dev, status.st_ino))
         if aside:
             yield SkippedScan.because(folder, aside, bad=False)
@@ -333,16 +331,12 @@ def _by_pattern(paths: Sequence[Path], pattern: str) -> list[str]:
     remedy = r"put the patient into its first group, such as (\d+)_"
     with parsing(f"--patient {pattern!r}", ConfigurationError, what="as a regular expression", remedy=remedy):
         expression = re.compile(pattern)
-    patients = []
-    for path in paths:
-        texts = (file_stem(path), path.name, path.as_posix())
-        match = next((match for text in texts if (match := expression.search(text))), None)
-        patients.append(match and (match.group(1) if expression.groups else match.group()))
-    missed = [path.name for path, patient in zip(paths, patients, strict=True) if not patient]
-    if missed:
-        raise DataError(
-            f"--patient {pattern!r}: does not fit {len(missed)} of {len(paths)} names, such as {missed[0]!r}; {remedy}"
-        )
+    texts = [(file_stem(path), path.name, path.as_posix()) for path in paths]
+    matches = [next(filter(None, map(expression.search, known)), None) for known in texts]
+    patients = [match[min(expression.groups, 1)] or "" if match else "" for match in matches]
+    if missed := [name for (_, name, _), patient in zip(texts, patients, strict=True) if not patient]:
+        found = f"does not fit {len(missed)} of {len(paths)} names, such as {missed[0]!r}"
+        raise DataError(f"--patient {pattern!r}: {found}; {remedy}")
     return patients
 
 

@@ -9,9 +9,6 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader
-from nibabel.nifti1 import Nifti1Header, Nifti1PairHeader
-from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
-from nibabel.spm99analyze import Spm99AnalyzeHeader
 from nibabel.volumeutils import array_from_file
 
 from modelsgenesis.data.volume import COLOUR, Geometry, Volume, VoxelLayout, grey
@@ -37,7 +34,7 @@ def read_header(path: Path) -> VoxelLayout:
         ScanError: It is damaged, promises more than the file holds, or its geometry cannot be right.
     """
     header, packed = _header(path)
-    nifti, mgh = isinstance(header, Nifti1Header), isinstance(header, MGHHeader)
+    nifti, mgh = isinstance(header, nib.Nifti1Header), isinstance(header, MGHHeader)
     shape = tuple(int(side) for side in header.get_data_shape())
     count = math.prod(side or 1 for side in shape[3:])  # axes that a writer left at 0, as ITK reads them
     dtype, offset = header.get_data_dtype(), int(header.get_data_offset())
@@ -86,14 +83,14 @@ def _header(path: Path) -> tuple[Any, bool]:
         expected = "starts with no MGH header; it is damaged or of another format"
         require(block.startswith(_MGH_VERSION), ScanError, f"{path}: {expected}")
         return MGHHeader(block[:_MGH_BYTES], check=False), packed
-    pair = (Nifti2PairHeader, Nifti1PairHeader, Spm99AnalyzeHeader)
-    kinds = pair if suffix == ".hdr" else (Nifti2Header, Nifti1Header)
+    pair = (nib.Nifti2Pair, nib.Nifti1Pair, nib.Spm99AnalyzeImage)
+    kinds = [image.header_class for image in (pair if suffix == ".hdr" else (nib.Nifti2Image, nib.Nifti1Image))]
     kind = next((kind for kind in kinds if kind.may_contain_header(block)), None)
     header: Any = kind and kind(block[: kind.sizeof_hdr], check=False)
     rank = int(header["dim"][0]) if kind else 0
     if not 1 <= rank <= 7:
         raise ScanError(f"{path}: starts with no NIfTI header of 1 to 7 axes; it is damaged or of another format")
-    sizes, analyze = header["pixdim"], isinstance(header, Spm99AnalyzeHeader)
+    sizes, analyze = header["pixdim"], not isinstance(header, nib.Nifti1Header)
     if rank == 2 and sizes[3] == 0:
         sizes[3] = 1  # a plane has no third size; the affine needs one
     if not analyze and abs(sizes[0]) != 1:
@@ -164,7 +161,7 @@ def write_nifti(path: str | Path, array: np.ndarray, like: "PreparedVolume | Vol
     if array.dtype == bool or array.dtype.itemsize == 8 or array.dtype == np.float16:
         # Few readers take the wide types, and NIfTI has neither bool nor float16.
         array = array.astype({"b": np.uint8, "f": np.float32}.get(array.dtype.kind, np.int32))
-    kind = nib.Nifti2Image if isinstance(like.header, Nifti2Header) else nib.Nifti1Image
+    kind = nib.Nifti2Image if isinstance(like.header, nib.Nifti2Header) else nib.Nifti1Image
     if like.header is None:
         image = kind(array, like.affine)
     else:  # without an affine, from which nibabel would compute the fields anew

@@ -36,7 +36,8 @@ def load(
     """
     folder = fetch_bundle(str(name), revision=revision, token=token, progress=progress)
     # To look for NaN reads every weight; what this package converted was looked at then.
-    return load_bundle(folder, check_values=folder.parent != cache_folder("bundles"))
+    converted = folder.parent.name == "bundles" and folder.parent == cache_folder("bundles")
+    return load_bundle(folder, check_values=not converted)
 
 
 def from_pretrained(

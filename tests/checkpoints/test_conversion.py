@@ -77,10 +77,9 @@ def test_genesis_chest_ct(tmp_path: Path, shared: Path, prefix: str, key: str, l
 @pytest.mark.parametrize("at_root", [False, True])
 def test_genesis_chest_ct_of_keras(tmp_path: Path, shared: Path, at_root: bool) -> None:
     file = write_keras_h5(tmp_path / "Genesis_Chest_CT.h5", shared, at_root=at_root)
-    report = convert_checkpoint(file, tmp_path / "bundle", format="genesis-keras")
+    convert_checkpoint(file, tmp_path / "bundle", format="genesis-keras")
     bundle = load_bundle(tmp_path / "bundle")
     assert bundle.config.network == GENESIS_KERAS_NETWORK
-    assert "counters of batch norm" in report.summary()
     expected = outputs(shared, "genesis_chest_ct_3d_keras")
     x = torch.from_numpy(expected["input"])
     with torch.inference_mode():
@@ -106,11 +105,10 @@ def test_genesis_nnunet(tmp_path: Path, shared: Path) -> None:
 
 def test_openmind(tmp_path: Path) -> None:
     file = write_openmind_pth(tmp_path / "checkpoint_final.pth")
-    plan = {"adaptation_plan.json": tmp_path / "adaptation_plan.json"}
-    report = convert_checkpoint(file, tmp_path / "bundle", extra_files=plan)
+    report = convert_checkpoint(file, tmp_path / "bundle")
     assert report.format == "openmind"
     assert len(report.renamed) + len(report.dropped) == len(torch.load(file, weights_only=True)["network_weights"])
-    assert "224 keys name 66 tensors" in report.summary()
+    assert len(report.renamed) == 66
     bundle = load_bundle(tmp_path / "bundle")
     assert bundle.config.input == OPENMIND_INPUT
     assert bundle.config.patch_size == (16, 16, 16)
@@ -177,7 +175,7 @@ def test_of_aliases_that_disagree_the_trained_one_is_kept(tmp_path: Path) -> Non
     content["network_weights"]["encoder.stem.convs.0.all_modules.0.weight"] = trained
     content["network_weights"] = dict(reversed(content["network_weights"].items()))  # the order tells nothing
     report = convert_checkpoint(save(file, content), tmp_path / "bundle")
-    assert "3 aliases disagree with all_modules" in report.summary()
+    assert "; 3 dropped: " in report.summary()
     assert report.dropped["encoder.stem.convs.0.conv.weight"].startswith("stale alias")
     weights = load_bundle(tmp_path / "bundle").network.state_dict()
     assert torch.equal(weights["encoder.stem.convs.0.conv.weight"], trained)

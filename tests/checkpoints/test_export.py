@@ -178,9 +178,17 @@ def test_the_page_on_nnunet_makes_the_network_of_its_plans(tmp_path: Path, monke
 @pytest.mark.parametrize(
     ("network", "to", "message"),
     [
-        (GenesisUNetConfig(widths=(4, 8)), "nnunet", "genesis_unet is not a network of nnU-Net"),
-        (GenesisUNetConfig(widths=(4, 8), upsampling="nearest"), "torch", "nearest up-sampling .* no original in"),
-        (CLASSIFIER, "torch", r"classifier has no original .* model\.safetensors is a plain state dict already"),
+        (GenesisUNetConfig(widths=(4, 8)), "nnunet", "genesis_unet is not a plain_unet or residual_unet"),
+        (
+            GenesisUNetConfig(widths=(4, 8), upsampling="nearest"),
+            "torch",
+            "no original in PyTorch",
+        ),
+        (
+            CLASSIFIER,
+            "torch",
+            r"no original .* model\.safetensors is a plain state dict",
+        ),
         (PlainUNetConfig(widths=(8, 8), norm="group"), "nnunet", "nnU-Net has no network with norm 'group'"),
     ],
 )

@@ -163,7 +163,7 @@ def test_copy_and_verify(tiny_on_hub, run, tmp_path):
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in bundle_files(run).items()}
     assert verify(copy) == verify(TINY) == digests
     assert sorted(path.name for path in copy_bundle(run, tmp_path / "alone").iterdir()) == FILES
-    with pytest.raises(HubError, match="exists already"):
+    with pytest.raises(HubError, match="not empty"):
         copy_bundle(folder, copy)
     (folder / "README.md").resolve().write_text("altered")
     with pytest.raises(HubError, match=r"README\.md"):

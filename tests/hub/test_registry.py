@@ -40,7 +40,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(cards):
         ({"sha256": "abc"}, "not a SHA-256"),
         ({"repository": "null", "format": "genesis-pytorch"}, "convert it"),
         ({"patch_size": "[16, 16, 0]"}, "above 0"),
-        ({"name": "other"}, "other.md"),
+        ({"name": "other"}, "its file other"),
         ({"network": "{kind: genesis_unet, width: 3}"}, "did you mean widths"),
         ("# no header\n", "modelsgenesis"),
         ("---\nmodelsgenesis: {name: wrong}\n---\n", "missing keys repository, file, format"),

@@ -22,10 +22,10 @@ from typing import Any
 from modelsgenesis import checkpoints
 from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, load_bundle, read_config
 from modelsgenesis.checkpoints.genesis import LAYOUTS
-from modelsgenesis.configs import Config
+from modelsgenesis.configs import BundleConfig, Config
 from modelsgenesis.errors import CheckpointError, ConfigurationError, HubError, did_you_mean
 from modelsgenesis.files import open_regular, parsing, read_json, replacing, sha256_of, write_json
-from modelsgenesis.hub.registry import ModelCard, Progress, find_card, list_cards
+from modelsgenesis.hub.registry import ModelCard, ModelSource, Progress, find_card, list_cards
 from modelsgenesis.networks import build_network
 
 BUNDLE_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
@@ -50,17 +50,11 @@ def client_settings() -> Any:
     Raises:
         ConfigurationError: One of them cannot be; the client would end in a traceback.
     """
-    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
-        value = os.environ.get(name, "0").strip()
-        if not re.fullmatch(r"[0-9]{1,5}", value):
-            raise ConfigurationError(f"{name}: received {value!r}, expected whole seconds, such as 10; or unset it")
     try:
         from huggingface_hub import constants
-    except Exception as problem:  # such as of an HF_ENDPOINT with an impossible host
-        kind = type(problem).__name__  # its text may hold the password of an address
-        raise ConfigurationError(
-            f"HF_ENDPOINT or another HF_ setting is wrong ({kind}); correct or unset it"
-        ) from problem
+    except Exception as problem:  # whose text may hold the password of an address
+        names, kind = "HF_ENDPOINT, HF_HUB_ETAG_TIMEOUT or another HF_ setting", type(problem).__name__
+        raise ConfigurationError(f"{names} is wrong ({kind}); correct or unset it") from problem
     return constants
 
 
@@ -188,13 +182,12 @@ def fetch_bundle(
     return target.folder or _fetch(target, token, progress, refresh)
 
 
-def _compare_with_card(card: ModelCard, folder: Path) -> None:
+def _compare_with_card(source: ModelSource, config: BundleConfig) -> None:
     """Refuse a bundle that is not the model that its card describes."""
-    config = read_config(folder)
     for key in ("task", "network", "input", "patch_size"):
-        found, told = getattr(config, key), getattr(card.source, key)
+        found, told = getattr(config, key), getattr(source, key)
         if found != told:
-            raise CheckpointError(f"{card.name}: its file has {key} {found}, its card says {told}; ask its author")
+            raise CheckpointError(f"{source.name}: its file has {key} {found}, its card says {told}; ask its author")
 
 
 def _fetch(target: Target, token: str | None, progress: Progress | None, refresh: bool) -> Path:
@@ -221,16 +214,9 @@ def _fetch(target: Target, token: str | None, progress: Progress | None, refresh
         folder = _get_bundle(target, snapshot.files, get)
     else:
         folder = _convert(target, snapshot.commit, get)
-    if target.card:
-        _compare_with_card(target.card, folder)
-    record = Record(
-        repository=snapshot.repository,
-        commit=snapshot.commit,
-        fingerprint=target.fingerprint,
-        folder=os.path.relpath(folder, target.record.parent),
-        files=_digests(folder),
-    )
-    write_json(target.record, record.to_dict())
+    what = {"repository": snapshot.repository, "commit": snapshot.commit, "fingerprint": target.fingerprint}
+    place = os.path.relpath(folder, target.record.parent)
+    write_json(target.record, Record(**what, folder=place, files=_digests(folder)).to_dict())
     return folder
 
 
@@ -254,25 +240,20 @@ def _resolve(name: str | Path, revision: str | None) -> Target:
         revision, card = asked or revision, None if "/" in model else find_card(model)
         if card is None:
             return Target(model, revision)
-        if card.source.repository is not None:
-            return Target(card.source.repository, revision or card.source.revision, card)
-        folder = _check_beside(card)
+        source, root = card.source, card.path.parent
+        if source.repository is not None:
+            return Target(source.repository, revision or source.revision, card)
+        path, pin = root / source.file, source.sha256
+        folder = path.parent
+        if root.resolve() not in path.resolve().parents or not path.exists():  # a path or a link that leads out
+            raise CheckpointError(f"{path}: no such file in the folder of its card")
+        open_regular(path, CheckpointError, source.parameters * _BYTES_PER_PARAMETER + _SMALL).close()
+        if pin and (digest := sha256_of(path)) != pin:
+            raise HubError(f"{path}: its SHA-256 is {digest[:12]}…, its card pins {pin[:12]}…; replace either")
+        _compare_with_card(source, read_config(folder))
     if revision:
         raise HubError(f"{text}: lies on this machine and has no revision {revision!r}; leave it out", "unknown")
     return Target(card=card, folder=folder)
-
-
-def _check_beside(card: ModelCard) -> Path:
-    """Return the folder of the weights beside a card, whose digest they have, and which they do not lead out of."""
-    root, path = card.path.parent, card.path.parent / card.source.file
-    if root.resolve() not in path.resolve().parents or not path.exists():
-        raise CheckpointError(f"{path}: no such file in the folder of its card")
-    open_regular(path, CheckpointError, card.source.parameters * _BYTES_PER_PARAMETER + _SMALL).close()
-    digest, pin = sha256_of(path), card.source.sha256
-    if pin is not None and digest != pin:
-        raise HubError(f"{path}: its SHA-256 is {digest[:12]}…, its card pins {pin[:12]}…; replace either")
-    _compare_with_card(card, path.parent)
-    return path.parent
 
 
 def _get_bundle(target: Target, there: Container[str], get: Callable[..., Path]) -> Path:
@@ -287,7 +268,10 @@ def _get_bundle(target: Target, there: Container[str], get: Callable[..., Path])
         raise CheckpointError(f"{target.repository}: holds no bundle of this package {what}{hint}")
     config = get(config_name, _SMALL)
     with parsing(config, CheckpointError, what="as a network"):
-        tensors = build_network(read_config(config.parent).network, "meta").state_dict().values()
+        made = read_config(config.parent)
+        tensors = build_network(made.network, "meta").state_dict().values()
+    if target.card:
+        _compare_with_card(target.card.source, made)
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     get(str(weights), size + _SMALL, pin=target.pin)  # with room for the header of the file
     if card_name in there:
@@ -303,14 +287,14 @@ def _convert(target: Target, commit: str, get: Callable[..., Path]) -> Path:
         known = did_you_mean(source.format, [*LAYOUTS, "bundle"])
         raise ConfigurationError(f"{source.name}: its card has the format {source.format!r}; {known}")
     file = get(source.file, source.parameters * _BYTES_PER_PARAMETER + _SMALL, pin=target.pin)
-    extra = {name: get(name, _SMALL) for name in source.extra_files}
+    extra = [get(name, _SMALL) for name in source.extra_files]  # beside the file in the client's cache
     # The name tells bundles of other files, cards and converters apart, so that none replaces one in use.
-    digests = [sha256_of(path) for path in (file, *extra.values())]
+    digests = [sha256_of(path) for path in (file, *extra)]
     origin = {"repository": target.repository, "revision": commit, "file": source.file, "sha256": digests[0]}
     final = cache_folder("bundles") / f"{source.name}-{_digest([digests, target.fingerprint])[:16]}"
     try:
         with replacing(final, HubError, folder=True) as temporary:
-            options = {"source": origin, "extra_files": extra, "input_contract": source.input, "card": card.text}
+            options = {"source": origin, "input_contract": source.input, "card": card.text}
             options |= {key: getattr(source, key) for key in ("format", "task", "network", "patch_size")}
             checkpoints.convert_checkpoint(file, temporary, **options)
             # Nothing is removed that is the same: another process may be loading it just now.
@@ -373,8 +357,6 @@ def copy_bundle(folder: Path, output: Path) -> Path:
     Raises:
         HubError: The folder exists with something in it, or cannot be written.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise HubError(f"{output}: exists already; name a new folder")
     with replacing(output, HubError, folder=True) as temporary:
         for name in _digests(folder):
             shutil.copyfile(folder / name, temporary / name)

@@ -6,7 +6,7 @@ the package, or with a user's own cards, and needs no network.
 
 import os
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -60,13 +60,6 @@ class ModelSource(Config):
     input: InputContract
     patch_size: Sides
 
-    def rules(self) -> Iterable[tuple[object, str]]:
-        """Yield what must hold of a digest, and of weights beside a card."""
-        right = self.sha256 is None or re.fullmatch("[0-9a-f]{64}", self.sha256)
-        yield right, f"sha256: {self.sha256!r:.80} is not a SHA-256 in 64 hexadecimal digits"
-        beside = self.repository is None and self.format != "bundle"
-        yield not beside, f"repository: null, so its format is bundle, not {self.format!r:.80}; convert it"
-
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -101,10 +94,13 @@ def read_card(path: Path) -> ModelCard:
     if "modelsgenesis" not in front:
         raise ConfigurationError(f"{path}: no `modelsgenesis:` mapping in its header; see the packaged cards")
     source = ModelSource.from_dict(front["modelsgenesis"], where=str(path))
-    in_folder = path.name == FOLDER_CARD
-    if source.name != (path.parent.name if in_folder else path.stem):
-        right = f"its folder {source.name}" if in_folder else f"the file {source.name}.md"
-        raise ConfigurationError(f"{path}: is about {source.name!r}; call {right}")
+    called, place = (path.parent.name, "folder") if path.name == FOLDER_CARD else (path.stem, "file")
+    if source.name != called:
+        raise ConfigurationError(f"{path}: is about {source.name!r}; call its {place} {source.name}")
+    if source.sha256 is not None and not re.fullmatch("[0-9a-f]{64}", source.sha256):
+        raise ConfigurationError(f"{path}: {source.sha256!r:.80} is not a SHA-256 in 64 hexadecimal digits")
+    if source.repository is None and source.format != "bundle":
+        raise ConfigurationError(f"{path}: repository null wants format bundle, not {source.format!r:.80}; convert it")
     license_ = str(front.get("license_name") or front.get("license") or "")
     return ModelCard(source, license_, text, path)
 

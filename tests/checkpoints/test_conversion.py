@@ -3,9 +3,6 @@
 import errno
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -137,35 +134,6 @@ def test_openmind_at_full_size(tmp_path: Path, full_size: Path) -> None:
     x = torch.randn(1, 1, 32, 32, 64)
     with torch.inference_mode():
         torch.testing.assert_close(bundle.network(x), openmind_network("full")(x), atol=1e-4, rtol=0)
-
-
-MEASURE = """
-import sys
-from pathlib import Path
-from modelsgenesis.checkpoints import convert_checkpoint, load_bundle
-
-def kilobytes(key):
-    return int(Path("/proc/self/status").read_text().partition(key)[2].split()[0])
-
-def peak(work, *arguments):
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
-    before = kilobytes("VmRSS:")
-    work(*arguments)
-    return (kilobytes("VmHWM:") - before) * 1024
-
-full, small, out = map(Path, sys.argv[1:])
-for file in (small, full):  # whatever is loaded on first use is loaded with the small one
-    print(peak(convert_checkpoint, file, out / file.stem), peak(load_bundle, out / file.stem))
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
-def test_peak_memory_is_under_one_and_a_half_times_the_weights(tmp_path: Path, full_size: Path) -> None:
-    small = write_openmind_pth(tmp_path / "small.pth")
-    command = [sys.executable, "-c", MEASURE, str(full_size), str(small), str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
-    assert max(map(int, printed.splitlines()[-1].split())) < 1.5 * 102_348_965 * 4
 
 
 def test_of_aliases_that_disagree_the_trained_one_is_kept(tmp_path: Path) -> None:

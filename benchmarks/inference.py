@@ -56,7 +56,7 @@ def measure(arguments: argparse.Namespace) -> None:
 
     clock = time.process_time if arguments.clock == "cpu" else time.perf_counter
     hardware = choose_hardware("cpu", arguments.precision)
-    print(f"{hardware.describe()}; {arguments.clock} time")
+    print(f"{hardware}; {arguments.clock} time")
     patch = tuple(int(side) for side in arguments.patch.split(","))
     widths = tuple(int(width) for width in arguments.widths.split(","))
     shape = GenesisUNetConfig(widths=widths, norm="instance", out_channels=CLASSES, output="linear")
@@ -64,7 +64,7 @@ def measure(arguments: argparse.Namespace) -> None:
     plain = build_network(shape).eval()
     placed = build_network(shape).eval()
     placed.load_state_dict(plain.state_dict())
-    hardware.place_network(placed)
+    hardware.place(placed)
 
     def monai(network: Callable[[object], object], image: object) -> object:
         with torch.no_grad():

@@ -68,7 +68,6 @@ def measure(runs: int) -> dict[str, list[float]]:
             return weights, build_network(GENESIS_UNET_2019)
 
     ways: dict[str, Callable[[], object]] = {
-        "load_bundle, values taken on trust": lambda: load_bundle(folder, check_values=False),
         "load_bundle, every value checked": lambda: load_bundle(folder),
         "fetch_bundle from the warm cache": lambda: fetch_bundle(name),
         "from_pretrained from the warm cache": lambda: modelsgenesis.from_pretrained(name),

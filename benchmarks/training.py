@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from modelsgenesis.configs import CONTRACTS, GENESIS_UNET_2019, RECIPES, PretrainingConfig
 from modelsgenesis.data import PatchDataset, VolumeCache, find_scans, split_by_size
 from modelsgenesis.data.cases import sample_folder
-from modelsgenesis.hardware import Hardware, choose_hardware, computes_bfloat16
+from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.networks import build_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.planning import peak_memory
@@ -54,7 +54,7 @@ def plain_step(network: nn.Module, config: PretrainingConfig) -> Step:
 
 def default_step(network: nn.Module, config: PretrainingConfig, hardware: Hardware) -> Step:
     """Return a step as the loop of this package does it."""
-    hardware.place_network(network)
+    hardware.place(network)
     optimization = Optimization(network, config, size=10**6)
 
     def step(deformed: Tensor, original: Tensor) -> float:
@@ -128,7 +128,7 @@ def compare_speed(arguments: argparse.Namespace) -> None:
 
 def aim(hardware: Hardware) -> str:
     """Return which aim this hardware is measured by."""
-    if computes_bfloat16(hardware.device):
+    if choose_hardware(hardware.device.type).precision == "bfloat16":
         return f"bfloat16 in hardware: the aim is at least {AIM}"
     return "no bfloat16 in hardware: no aim is set; the one of 3.5 is for CPUs with AVX-512 bf16 or AMX"
 
@@ -193,7 +193,7 @@ def measure_waiting(arguments: argparse.Namespace, folder: Path) -> None:
     """Print the share of a step spent waiting for one loader process, and the time beyond a loop without loader."""
     config, hardware = configure(arguments), choose_hardware(precision=arguments.precision)
     objective = make_objective(config, sample_cache(folder), hardware)
-    network = hardware.place_network(build_network(config.network))
+    network = hardware.place(build_network(config.network))
     optimization = Optimization(network, config, size=10**6)
 
     def step(batch: Any, items: list[int]) -> None:
@@ -242,7 +242,7 @@ def main() -> None:
     arguments.steps = arguments.steps or (300 if arguments.quality else 10)
     print(
         f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads; "
-        f"{choose_hardware(precision=arguments.precision).describe()}"
+        f"{choose_hardware(precision=arguments.precision)}"
     )
     with tempfile.TemporaryDirectory() as folder:
         if arguments.quality:

@@ -97,7 +97,7 @@ def number_format(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatc
 
     Torch emulates bfloat16 where there is none, so that both run on any CPU.
     """
-    monkeypatch.setattr("modelsgenesis.hardware.computes_bfloat16", lambda _: request.param == "bfloat16")
+    monkeypatch.setattr("torch.cpu.get_capabilities", lambda: {"amx_bf16": request.param == "bfloat16"}, raising=False)
     return request.param
 
 

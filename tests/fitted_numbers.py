@@ -50,13 +50,11 @@ class Fit(Objective):
         self.validations += 1
         if self.on_validate:
             self.on_validate(self.validations)
-        return {"value": self.scores.pop(0) if self.scores else sum(p.sum().item() for p in network.parameters())}
-
-    def score(self, metrics):
-        return metrics["value"]
+        value = self.scores.pop(0) if self.scores else sum(p.sum().item() for p in network.parameters())
+        return value, {"value": value}
 
 
-def make(folder, objective=None, *, network=None, resume=False, reporter=None, on_best=None, **changes):
+def make(folder, objective=None, *, network=None, resume=False, reporter=None, on_validation=None, **changes):
     """Return a trainer of nine steps in a folder; `network` makes another than the small one of numbers."""
     settings = {"steps": 9, "batch_size": 2, "validate_every": 4, "warmup_steps": 2, "workers": 0, **changes}
     config = TrainingConfig(**settings)
@@ -69,7 +67,7 @@ def make(folder, objective=None, *, network=None, resume=False, reporter=None, o
         run=run,
         hardware=CPU,
         reporter=reporter or Reporter(),
-        on_best=on_best or (lambda _network, _progress: None),
+        on_validation=on_validation or (lambda *_: None),
     )
     if resume:
         trainer.resume()

@@ -15,7 +15,7 @@ def test_channels_are_last_in_memory_which_changes_no_output(dims, layout):
     with torch.inference_mode():
         before = network(batch)
         placed = hardware.place(batch)
-        after = hardware.place_network(network)(placed)
+        after = hardware.place(network)(placed)
     kernels = [p for p in network.parameters() if p.ndim == dims + 2 and p.shape[2] > 1]
     assert all(kernel.is_contiguous(memory_format=layout) for kernel in (placed, *kernels))
     torch.testing.assert_close(before, after, atol=1e-6, rtol=0)
@@ -25,7 +25,6 @@ def test_bfloat16_is_used_when_asked_for():
     hardware = choose_hardware("cpu", "bfloat16")
     with hardware.autocast():
         assert (torch.rand(4, 4) @ torch.rand(4, 4)).dtype == torch.bfloat16
-    assert "bfloat16" in hardware.describe()
 
 
 def test_float32_on_cuda_is_not_tf32_but_only_in_the_context(monkeypatch):

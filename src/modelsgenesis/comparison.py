@@ -20,7 +20,7 @@ import numpy as np
 
 from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints import Bundle, load_bundle, read_config, save_bundle
-from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, apply_settings
+from modelsgenesis.configs import FinetuningConfig, apply_settings
 from modelsgenesis.configs.base import Bounds, Config, Positive, plain
 from modelsgenesis.configs.finetuning import LabelledDataConfig
 from modelsgenesis.data.cases import LabelledData, digest_files
@@ -35,7 +35,7 @@ from modelsgenesis.errors import (
 )
 from modelsgenesis.figures import comparison_report, draw_comparison
 from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
-from modelsgenesis.finetuning import finetune, read_rows, read_test_results, resolve_config
+from modelsgenesis.finetuning import finetune, read_rows, read_test_results, resolve_config, summary_options
 from modelsgenesis.metrics.measures import flat, metrics_of
 from modelsgenesis.metrics.significance import analyse, label_efficiency, require_scipy
 from modelsgenesis.models import announce, load, public_name
@@ -95,15 +95,13 @@ class ComparisonConfig(Config):
     tuning_runs: Positive = 3
     metric: str | None = None
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def rules(self) -> Iterable[tuple[object, str]]:
+        """Hold for the names of arms, and what is tuned."""
+        named = self.labels and all(arm.name.strip() and arm.init.strip() for arm in self.arms)
+        yield self.arms and named, "arms: received an empty --init or --labels; write --init NAME=WEIGHTS"
         names = Counter(file_name(arm.name) for arm in self.arms)  # as folders, which "a b" and "a/b" would share
-        twice = [name for name, count in names.items() if count > 1]
-        named = self.arms and self.labels and all(arm.name.strip() and arm.init.strip() for arm in self.arms)
-        require(named, ConfigurationError, "compare: received an empty --init or --labels; write --init NAME=WEIGHTS")
-        require(
-            not twice, ConfigurationError, f"compare: two arms are called {', '.join(twice)}; write --init NAME=WEIGHTS"
-        )
+        twice = ", ".join(name for name, count in names.items() if count > 1)
+        yield not twice, f"arms: two arms are called {twice}; write --init NAME=WEIGHTS"
         self.candidates()
 
     def candidates(self) -> tuple[Settings, ...]:
@@ -119,9 +117,9 @@ class ComparisonConfig(Config):
         """
         axes: list[list[str]] = []
         for text in self.tune:
-            key, _, values = (part.strip() for part in text.partition("="))
-            chosen = [value.strip() for value in values.split(",") if value.strip()]
-            require(bool(key and chosen), ConfigurationError, f"tune {text!r}: expected key=value,value")
+            key, _, values = text.replace(" ", "").partition("=")
+            chosen = [value for value in values.split(",") if value]
+            require(key and chosen, ConfigurationError, f"tune {text!r}: expected key=value,value")
             free = key.split(".")[0] not in _FIXED
             require(free, ConfigurationError, f"tune {text!r}: is the same for all trainings; use --set or --set-arm")
             axes.append([f"{key}={value}" for value in chosen])
@@ -188,15 +186,13 @@ def compare(
     config: FinetuningConfig | None = None,
     settings: Sequence[str] = (),
     split: Split | str | Path | None = None,
-    task: str | None = None,
     jobs: int = 1,
     keep_models: bool = False,
     device: str = "auto",
     strict: bool = False,
     token: str | None = None,
     reporter: Reporter | None = None,
-    modality: str | None = None,
-    patient_pattern: str | None = None,
+    **data: Any,
 ) -> Comparison:
     """Fine-tune every initialisation with every label count and seed by the same budget, and test how they differ.
 
@@ -210,15 +206,13 @@ def compare(
         config: The fine-tuning that all share; its fractions and `split_seed` make the split.
         settings: `key=value` on top of it.
         split: Which cases are for what, or a file that says it; by default drawn.
-        task: `"seg"` or `"cls"`; None takes what the data is for.
         jobs: Processes that train at the same time, each on its share of the cores; 1 on a GPU.
         keep_models: Keep the trained bundle of every run, in `models/`.
         device: `"auto"`, `"cpu"`, `"cuda"` …
         strict: A bad case is an error instead of being skipped.
         token: Token of the Hub.
         reporter: Receives the progress.
-        modality: What the images are; None takes what the data says.
-        patient_pattern: Regular expression whose first group is the patient in a file's name.
+        data: `task`, `modality` and `patient_pattern`, as of `finetune`.
 
     Returns:
         Where the results are, and the results.
@@ -236,11 +230,10 @@ def compare(
     require_scipy()  # before hours of training, not after them
     # Without loader processes: they would compete with the trainings that run side by side.
     settings = [*([] if config else ["workers=0"]), *settings]
-    given = {"modality": modality, "patient_pattern": patient_pattern}
-    given |= {} if isinstance(split, Split) else {"split": split and str(split)}
-    config, labelled = resolve_config(source, config, task=task, **given)
+    data |= {} if isinstance(split, Split) else {"split": split and str(split)}
+    config, labelled = resolve_config(source, config, **data)
     config = apply_settings(config, settings)
-    split = _choose_split(labelled, config, split if isinstance(split, Split) else None, comparison)
+    split = _choose_split(labelled, config, split, comparison)
     # A comparison is told from another by digests of the data, wherever it lies.
     config = config.override(data=LabelledDataConfig())
     metric = _choose_metric(comparison.metric, labelled)
@@ -249,79 +242,48 @@ def compare(
     with closing(Records(output)) as records, records.work_folder() as work:
         fetch = partial(load, token=token, progress=announce(reporter))
         arms = _load_arms(comparison.arms, labelled, config, work / "weights", fetch)
-        # Not the label counts, the number of runs or the metric: more of them may be asked for later.
-        asked = {"data": labelled.name, "classes": labelled.labels, "training": config.to_dict()}
-        told = comparison.to_dict()
-        asked |= {"split": asdict(split), **{key: told[key] for key in ("resample_labels", "tune", "tuning_runs")}}
-        files = digest_files(labelled, (*split.training, *split.validation, *split.test))
-        described = {name: _describe(arm) for name, arm in arms.items()}
-        records.describe({"asked": asked, "arms": described, "files": files})
         models = records.folder / "models" if keep_models else None
-        bench = _Bench(data=labelled, arms=arms, work=work, models=models, device=device, strict=strict)
-        finish = partial(_finish, bench, records, jobs, reporter)
-        plan = partial(_plan, comparison, labelled, config.split_seed)
+        job = _Job(comparison, config, labelled, split, arms, work, models, device, strict)
+        records.describe(job.asked())
+        finish = partial(_finish, records, job.train, jobs, reporter)
         chosen: dict[tuple[str, int], dict[str, Any]] = {}
         if comparison.tune:  # before a test patient is measured: no choice can depend on one
             seeds = range(_TUNING_SEED, _TUNING_SEED + comparison.tuning_runs)
-            trials = plan(replace(split, test=()), seeds, lambda *_: comparison.candidates())
-            chosen = _choose_settings(trials, finish("choosing settings", trials), _choose_metric(None, labelled))
+            trials = job.plan(replace(split, test=()), seeds, lambda *_: comparison.candidates())
+            chosen = _choose_settings(trials, finish(trials), metrics_of(labelled.task)[0])
             write_json(records.folder / "tuning.json", list(chosen.values()), TrainingError)
-        trials = plan(split, range(comparison.runs), lambda *of: [chosen[of]["chosen"] if chosen else ()])
-        finished = finish("comparing", trials)
-    for trial, record in zip(trials, finished, strict=True):
-        if record.get("diverged"):
-            raise TrainingError(
-                f"{trial}: the training diverged; give the initialisation a lower learning rate with --set-arm, or "
-                "choose one with --tune, in another folder"
-            )
-    pairs = choose_pairs(arms)
-    options = {"labels": labelled.labels, "task": labelled.task, "multilabel": labelled.multilabel}
-    options |= {"specificity": config.specificity} if isinstance(config, ClassificationConfig) else {}
-    patients = {subset: count["patients"] for subset, count in count_split(split, labelled).items()}
-    shown: dict[str, dict[str, Any]] = {}
-    for arm in comparison.arms:
-        own = {key: getattr(arms[arm.name], key) for key in ("dims", "learning_rate", "steps", "batch_size")}
-        own["parameters"] = next(record["parameters"] for record in finished if record["arm"] == arm.name)
-        own["init"] = None if arm.init == SCRATCH else public_name(arm.init)
-        shown[arm.name] = {**own, "settings": arm.settings}
-    results = {
-        "format_version": 2,
-        "metric": metric,
-        "data": {"name": labelled.name, "task": labelled.task, "patients": patients},
-        "resample_labels": comparison.resample_labels,
-        "seeds": list(range(comparison.runs)),
-        "training": config.to_dict(),
-        "arms": shown,
-        "tuning": list(chosen.values()),
-        **{key: ", ".join(sorted({record[key] for record in finished})) for key in ("precision", "device")},
-        "labels": analyse(finished, pairs, metric, options),
-        "efficiency": label_efficiency(finished, pairs, metric),
-    }
-    return _write(records.folder, plain(results), finished, reporter)
+        trials = job.plan(split, range(comparison.runs), lambda *of: [chosen[of]["chosen"] if chosen else ()])
+        finished = finish(trials)
+    if diverged := [trial for trial, record in zip(trials, finished, strict=True) if record.get("diverged")]:
+        raise TrainingError(
+            f"{diverged[0]}: the training diverged; give the initialisation a lower learning rate with --set-arm, or "
+            "choose one with --tune, in another folder"
+        )
+    results = plain({**job.results(finished, metric), "tuning": list(chosen.values())})
+    return _write(records.folder, results, finished, reporter)
 
 
 def _choose_metric(metric: str | None, data: LabelledData) -> str:
     """Return the metric to test: as asked, else that of the task, by which networks are kept and settings chosen."""
     known = metrics_of(data.task)
-    own = known[0]
-    first, _, label = (metric or own).partition(" ")
-    names = [*known, *(f"{own} {name}" for name in data.labels)]
+    first, _, label = (metric or known[0]).partition(" ")
     found = first in known and label in ("", *data.labels)
+    names = [*known, *(f"{known[0]} {name}" for name in data.labels)]
     require(found, ConfigurationError, f"metric: received {metric!r}; {did_you_mean(str(metric), names)}")
-    return metric or own
+    return metric or known[0]
 
 
 def _choose_split(
-    data: LabelledData, config: FinetuningConfig, split: Split | None, comparison: ComparisonConfig
+    data: LabelledData, config: FinetuningConfig, split: Split | str | Path | None, comparison: ComparisonConfig
 ) -> Split:
-    if split is None and config.data.split:
-        split = read_split(config.data.split)
-    split = split or split_cases(data, config.override(labelled_patients=None))
+    """Return the split that was given, else that of the configuration's file, else a drawn one."""
+    if not isinstance(split, Split):
+        own = config.data.split
+        split = read_split(own) if own else split_cases(data, config.override(labelled_patients=None))
     check_split(split, data)
-    if not split.test:
-        raise DataError(f"{data.name}: the split has no test patients, so nothing could be compared")
-    if comparison.tune and not split.validation:
-        raise DataError(f"{data.name}: the split has no validation patients to choose settings on")
+    require(split.test, DataError, f"{data.name}: the split has no test patients, so nothing could be compared")
+    validated = split.validation or not comparison.tune
+    require(validated, DataError, f"{data.name}: the split has no validation patients to choose settings on")
     return split
 
 
@@ -364,42 +326,15 @@ def _describe(arm: FinetuningConfig) -> dict[str, Any]:
     return {"training": {**arm.to_dict(), **start}, "weights": None if arm.from_scratch else digest}
 
 
-def _plan(
-    comparison: ComparisonConfig,
-    data: LabelledData,
-    split_seed: int,
-    split: Split,
-    seeds: Iterable[int],
-    settings: Callable[[str, int], Iterable[Settings]],
-) -> list[Trial]:
-    """Return the trials of every arm and label count, seed by seed: a comparison that is cut short is balanced.
-
-    Args:
-        comparison: Arms, label counts, and whether each seed draws its own labelled patients.
-        data: The labelled data.
-        split_seed: Which patients are labelled, if they are the same in all runs.
-        split: Which cases are for what; without test cases the trials choose settings.
-        seeds: One per run.
-        settings: Those of an arm and label count, each a trial of its own.
-    """
-    patients = {case.name: case.patient for case in data.cases}
-    trials: list[Trial] = []
-    for seed, labels in itertools.product(seeds, comparison.labels):
-        drawn_by = seed if comparison.resample_labels else split_seed
-        # Drawn by one seed the counts are nested: five patients are among ten.
-        few = split if labels == "all" else choose_labelled(split, data, labels, drawn_by)
-        count = len({patients[name] for name in few.training})
-        for arm in (arm.name for arm in comparison.arms):
-            trials += [Trial(arm=arm, labels=count, seed=seed, split=few, settings=own) for own in settings(arm, count)]
-    return list(dict.fromkeys(trials))  # "5" and "10%" may be the same patients
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Bench:
-    """What all trials share; it is sent to the processes that train.
+@dataclass(frozen=True)
+class _Job:
+    """A comparison under way; it is sent to the processes that train.
 
     Attributes:
+        comparison: What is compared.
+        config: The fine-tuning that all arms share.
         data: The labelled data.
+        split: Which cases are for what.
         arms: The fine-tuning of each arm.
         work: Folder of prepared cases, which all processes map, and of trainings under way.
         models: Folder to keep the trained bundles in; None keeps none.
@@ -407,17 +342,50 @@ class _Bench:
         strict: A bad case is an error.
     """
 
+    comparison: ComparisonConfig
+    config: FinetuningConfig
     data: LabelledData
+    split: Split
     arms: Mapping[str, FinetuningConfig]
     work: Path
     models: Path | None
     device: str
     strict: bool
 
+    def asked(self) -> dict[str, Any]:
+        """Return what tells this comparison from another one, by section; see `Records.describe`."""
+        # Not the label counts, the number of runs or the metric: more of them may be asked for later.
+        asked = {key: getattr(self.comparison, key) for key in ("resample_labels", "tune", "tuning_runs")}
+        asked |= {"data": self.data.name, "classes": self.data.labels, "training": self.config}
+        asked["split"] = split = asdict(self.split)
+        arms = {name: _describe(arm) for name, arm in self.arms.items()}
+        return {"asked": asked, "arms": arms, "files": digest_files(self.data, itertools.chain(*split.values()))}
+
+    def plan(
+        self, split: Split, seeds: Iterable[int], settings: Callable[[str, int], Iterable[Settings]]
+    ) -> list[Trial]:
+        """Return the trials of every arm and label count, seed by seed: a comparison that is cut short is balanced.
+
+        Args:
+            split: Which cases are for what; without test cases the trials choose settings.
+            seeds: One per run.
+            settings: Those of an arm and label count, each a trial of its own.
+        """
+        patients = {case.name: case.patient for case in self.data.cases}
+        trials: list[Trial] = []
+        for seed, labels in itertools.product(seeds, self.comparison.labels):
+            drawn_by = seed if self.comparison.resample_labels else self.config.split_seed
+            # Drawn by one seed the counts are nested: five patients are among ten.
+            few = split if labels == "all" else choose_labelled(split, self.data, labels, drawn_by)
+            count = len({patients[name] for name in few.training})
+            for arm in self.arms:
+                trials += [Trial(arm=arm, labels=count, seed=seed, split=few, settings=s) for s in settings(arm, count)]
+        return list(dict.fromkeys(trials))  # "5" and "10%" may be the same patients
+
     def train(self, trial: Trial) -> Record:
         """Fine-tune one network and return what it measured."""
-        started, folder, notes = time.perf_counter(), self.work / trial.place, list[str]()
-        reporter = Reporter()
+        started, folder = time.perf_counter(), self.work / trial.place
+        reporter, notes = Reporter(), list[str]()
         reporter.note = notes.append  # pyright: ignore[reportAttributeAccessIssue] - it may be in another process
         # Intervals are over the runs and not of each: one resample of the patients is enough.
         config = apply_settings(self.arms[trial.arm], trial.settings).override(seed=trial.seed, bootstrap=1)
@@ -440,15 +408,38 @@ class _Bench:
         shutil.rmtree(folder)  # nothing else of hundreds of trainings stays on disk
         return record
 
+    def results(self, finished: Sequence[Record], metric: str) -> dict[str, Any]:
+        """Return what the finished trials tell: the content of `results.json`, but for what was tuned."""
+        pairs, parts = choose_pairs(self.arms), count_split(self.split, self.data).items()
+        patients = {part: count["patients"] for part, count in parts}
+        arms: dict[str, dict[str, Any]] = {}
+        for arm in self.comparison.arms:
+            own = {key: getattr(self.arms[arm.name], key) for key in ("dims", "learning_rate", "steps", "batch_size")}
+            own["parameters"] = next(record["parameters"] for record in finished if record["arm"] == arm.name)
+            own["init"] = None if arm.init == SCRATCH else public_name(arm.init)
+            arms[arm.name] = {**own, "settings": arm.settings}
+        return {
+            "format_version": 2,
+            "metric": metric,
+            "data": {"name": self.data.name, "task": self.data.task, "patients": patients},
+            "resample_labels": self.comparison.resample_labels,
+            "seeds": list(range(self.comparison.runs)),
+            "training": self.config,
+            "arms": arms,
+            **{key: ", ".join(sorted({record[key] for record in finished})) for key in ("precision", "device")},
+            "labels": analyse(finished, pairs, metric, summary_options(self.data, self.config)),
+            "efficiency": label_efficiency(finished, pairs, metric),
+        }
+
 
 def _finish(
-    bench: _Bench, records: Records, jobs: int, reporter: Reporter, title: str, trials: Sequence[Trial]
+    records: Records, train: Callable[[Trial], Record], jobs: int, reporter: Reporter, trials: Sequence[Trial]
 ) -> list[Record]:
     """Return the record of every trial; those that are not in the folder yet are trained."""
     done = {trial: record for trial in trials if (record := records.read(trial)) is not None}
-    reporter.begin(title, len(trials), len(done))
+    reporter.begin("choosing settings" if trials[0].tuning else "comparing", len(trials), len(done))
     try:
-        for trial, record in run_trials([trial for trial in trials if trial not in done], bench.train, jobs):
+        for trial, record in run_trials([trial for trial in trials if trial not in done], train, jobs):
             records.write(trial, record)
             done[trial] = record
             reporter.advance(len(done))

@@ -13,13 +13,13 @@ from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.data import SkippedScan, file_stem
 from modelsgenesis.data.cases import LabelledCase, LabelledData, label_indices, read_mask
 from modelsgenesis.data.labelled import read_labelled
-from modelsgenesis.errors import DataError, ScanError, require
+from modelsgenesis.errors import DataError, ScanError, printable, require
 from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
-from modelsgenesis.inference.cases import as_unicode, check_outputs, match_channels, output_name
+from modelsgenesis.inference.cases import check_outputs, match_channels, output_name
 from modelsgenesis.inference.ensemble import each_case, measure_case, measure_cases
 from modelsgenesis.metrics.measures import Row, Summary, flat, summarize_rows
 from modelsgenesis.models import public_name
-from modelsgenesis.prediction import Models, describe, load_ensemble, model_folders
+from modelsgenesis.prediction import Paths, load_ensemble, model_folders
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.splits import Split, read_split
 
@@ -49,7 +49,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: Models,
+    model: Paths,
     data: str | Path | LabelledData,
     *,
     output: str | Path = "evaluation",
@@ -104,12 +104,11 @@ def evaluate(
         rows, skipped = measure_saved(saved, cases, data, strict=strict, reporter=reporter)
         about = {"predictions": public_name(saved)}
     else:
-        ensemble = load_ensemble(model, config, device, token=token, reporter=reporter)
+        ensemble, about = load_ensemble(model, config, device, token=token, reporter=reporter)
         if len(data.channels) == len(ensemble.channels) > 1:
             match_channels(data.name, data.channels, ensemble.channels, reporter)
         _warn_of_training(model, cases, reporter)
         rows, skipped = measure_cases(ensemble, cases, data, strict=strict, reporter=reporter)
-        about = describe(model, ensemble)
     if not rows:
         raise DataError(f"{data.name}: none of {len(cases)} cases could be measured; the first: {skipped[0].reason}")
     options: dict[str, Any] = {"specificity": specificity} if data.task == "classification" else {}
@@ -131,7 +130,7 @@ def _test_cases(data: LabelledData, split: Split) -> list[LabelledCase]:
     return [case for case in data.cases if case.name in test]
 
 
-def _warn_of_training(model: Models, cases: Sequence[LabelledCase], reporter: Reporter) -> None:
+def _warn_of_training(model: Paths, cases: Sequence[LabelledCase], reporter: Reporter) -> None:
     """Say so where a run is measured on what it was trained on."""
     # A run keeps its split beside its weights; a model from the Hub has none, and nothing can be said.
     measured = {case.name for case in cases}
@@ -145,7 +144,7 @@ def _warn_of_training(model: Models, cases: Sequence[LabelledCase], reporter: Re
             )
 
 
-def saved_predictions(model: Models) -> Path | None:
+def saved_predictions(model: Paths) -> Path | None:
     """Return the folder or table of predictions that a "model" is; None where it is a model.
 
     Example:
@@ -181,7 +180,7 @@ def measure_saved(
         files[file_stem(file).removesuffix("_seg")].append(file)
 
     def classified(case: LabelledCase) -> Row:
-        soft = table.get(as_unicode(case.name))
+        soft = table.get(printable(case.name))
         if soft is None:
             raise ScanError(f"no row for it in {path}")
         return measure_case(case, data, soft)

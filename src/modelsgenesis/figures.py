@@ -26,6 +26,7 @@ Results = Mapping[str, Any]
 
 _SIDE = 150  # pixels of a picture's longer side, at least
 _GAP, _LINE = 6, 22  # pixels between pictures, and of a line of text
+_PLAIN = {ord("×"): "x", ord("−"): "-", ord("–"): "-"}  # Pillow's own fonts draw an empty box for them
 _CHECKS = ("step", "output_spread", "collapsed")  # of validation.csv, no measure of how good a network is
 _BASELINES = {"identity_loss": ("identity", "tab:red"), "mean_image_loss": ("mean image", "tab:orange")}
 
@@ -99,10 +100,13 @@ def draw_pictures(
     height, width = (sides * max(1, -(-_SIDE // sides.max()))).tolist()
     left, top = (_SIDE if any(labels) else 0) + _GAP, _LINE * (2 if title else 1) + _GAP
     table = Image.new("L", (left + len(columns) * (width + _GAP), top + len(rows) * (height + _GAP)), color=255)
-    _write(table, (table.width / 2, _GAP), title, "mt", table.width - 2 * _GAP)
+    # Each text has a place, an anchor, and a width that it should not exceed.
+    texts: list[tuple[str, float, float, str | None, float]]
+    texts = [(label, _GAP, top + row * (height + _GAP), None, np.inf) for row, label in enumerate(labels)]
+    texts.append((title, table.width / 2, _GAP, "mt", table.width - 2 * _GAP))
     for column, name in enumerate(columns):
         middle = left + column * (width + _GAP) + width / 2
-        _write(table, (middle, top - 2 * _GAP), name, "ms", width)
+        texts.append((name, middle, top - 2 * _GAP, "ms", width))
         for row, pictures in enumerate(rows):
             picture, y = pictures[column], top + row * (height + _GAP)
             scale = min(height / picture.shape[0], width / picture.shape[1])
@@ -110,24 +114,16 @@ def draw_pictures(
             levels = Image.fromarray((np.clip(picture, 0, 1) * 255).round().astype(np.uint8))
             place = (round(middle - shown[0] / 2), y + (height - shown[1]) // 2)
             table.paste(levels.resize(shown, Image.Resampling.NEAREST), place)
-    for row, label in enumerate(labels):
-        _write(table, (_GAP, top + row * (height + _GAP)), label, None)
+    for text, x, y, anchor, most in texts:
+        said = unicodedata.normalize("NFKD", text.translate(_PLAIN))
+        said = "".join(one if one.isascii() else "?" for one in said if not unicodedata.combining(one))
+        fonts = [ImageFont.load_default(size) for size in (14, 12, 10, 8)]
+        font = next((one for one in fonts if one.getlength(said) <= most), fonts[-1])
+        ImageDraw.Draw(table).text((x, y), said, fill=0, anchor=anchor, font=font)
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     table.save(path)
     return path
-
-
-def _write(
-    table: Image.Image, place: tuple[float, float], text: str, anchor: str | None, width: float | None = None
-) -> None:
-    """Write a text in the largest of Pillow's own fonts, up to 14 pixels, in which it is no wider than that."""
-    # Those fonts draw an empty box for a letter that they do not have.
-    text = unicodedata.normalize("NFKD", text.translate({ord("×"): "x", ord("−"): "-", ord("–"): "-"}))
-    text = "".join(one if one.isascii() else "?" for one in text if not unicodedata.combining(one))
-    fonts = [ImageFont.load_default(size) for size in (14, 12, 10, 8)]
-    font = next((one for one in fonts if width is None or one.getlength(text) <= width), fonts[-1])
-    ImageDraw.Draw(table).text(place, text, fill=0, anchor=anchor, font=font)
 
 
 def draw_curve(log: str | Path, validation: str | Path, path: str | Path) -> Path:
@@ -147,7 +143,10 @@ def draw_curve(log: str | Path, validation: str | Path, path: str | Path) -> Pat
         MissingExtraError: matplotlib is not installed.
         OSError: The file cannot be written.
     """
-    steps, measured = _columns(Path(log)), _columns(Path(validation))
+    lines = [Path(file).read_text().splitlines() if Path(file).exists() else [] for file in (log, validation)]
+    steps, measured = (
+        {name: np.array(cells, float) for name, *cells in zip(*csv.reader(rows), strict=True)} for rows in lines
+    )
     others = [name for name in measured if name not in _CHECKS and not name.endswith("loss")]
     figure = _blank_figure(11 if others else 7.5, 4.2)
     axes = figure.subplots(1, 2 if others else 1, squeeze=False)[0]
@@ -163,12 +162,6 @@ def draw_curve(log: str | Path, validation: str | Path, path: str | Path) -> Pat
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     return path
-
-
-def _columns(path: Path) -> dict[str, np.ndarray]:
-    """Return the columns of a CSV of numbers; a file that is not there has none."""
-    rows = list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
-    return {name: np.array([float(row[name]) for row in rows]) for name in rows[0]} if rows else {}
 
 
 def _blank_figure(width: float, height: float) -> "Figure":
@@ -358,9 +351,11 @@ def _differences(results: Results) -> str:
     for labels, entry in results["labels"].items():
         for found in entry["comparisons"]:
             mean = "—" if found["difference"] is None else f"{found['difference']:+.4f} ({_interval(found)})"
-            p_values = [_p_value(found["p"][test], found["p_holm"][test], family) for test in TESTS]
+            # With their correction; two digits and never 0.000, which would claim a certainty that no test has.
+            pairs = [[found[key][test] for key in ("p", "p_holm")] for test in TESTS]
+            told = [" / ".join(dict.fromkeys(f"{p:.2g}" for p in pair if p is not None)) for pair in pairs]
             names = f"{found['arm']} − {found['reference']}"
-            rows.append([labels, names, mean, _interval(found["over_patients"]), *p_values])
+            rows.append([labels, names, mean, _interval(found["over_patients"]), *(one or "none" for one in told)])
     said = (
         "Differences are of runs with the same seed; the interval of their mean is by Student's t, over the runs. Over "
         "test patients: percentile bootstrap of the difference of the means, the runs as they are. p-values are "
@@ -368,19 +363,12 @@ def _differences(results: Results) -> str:
         "pairs; none from fewer than 3 runs, or where nothing varies."
     )
     if family > 1:
-        said += f" The second number is Holm's correction over the {family} comparisons of a label count."
+        said += f" A second number is Holm's correction over the {family} comparisons of a label count."
     return f"{_table(rows)}\n\n{said}" if family else ""
 
 
 def _interval(ends: Mapping[str, Any] | None) -> str:
     return "none" if ends is None or ends["low"] is None else f"{ends['low']:+.4f} to {ends['high']:+.4f}"
-
-
-def _p_value(p: float | None, corrected: float | None, family: int) -> str:
-    """Return a p-value as text; of several comparisons the corrected one too."""
-    # 0.000 would claim a certainty that no test has.
-    shown = [f"{one:.3f}" if one >= 0.001 else f"{one:.0e}" for one in (p, corrected) if one is not None]
-    return " / ".join(shown if family > 1 else shown[:1]) or "none"
 
 
 def _tuning(results: Results) -> str:

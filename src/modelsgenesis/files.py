@@ -228,22 +228,18 @@ def replacing(
         raise error(f"{path}: cannot be written: {reason_of(problem)}; choose another folder") from problem
     try:
         yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)  # which makes the renaming last through a loss of power
+        descriptors = [os.open(place, os.O_RDONLY) for place in (temporary, path.parent)]
+        try:
+            os.fsync(descriptors[0])
+            temporary.replace(path)
+            os.fsync(descriptors[1])  # which makes the renaming last through a loss of power
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
     except OSError as problem:
         raise error(f"{path}: cannot be written: {reason_of(problem)}; what was there is intact") from problem
     finally:
         shutil.rmtree(temporary, ignore_errors=True) if folder else temporary.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Wait until a file or the entries of a folder are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def write_atomically(path: Path, content: bytes | str, error: type[GenesisError] = CheckpointError) -> Path:
@@ -255,7 +251,9 @@ def write_atomically(path: Path, content: bytes | str, error: type[GenesisError]
 
 def write_json(path: Path, content: Any, error: type[GenesisError] = CheckpointError) -> Path:
     """Write a JSON document atomically; errors as of `replacing`."""
-    return write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n", error)
+    with replacing(path, error) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
+    return path
 
 
 _FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")  # those of full width count, too

@@ -3,10 +3,10 @@
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,103 +16,69 @@ from modelsgenesis.errors import ConfigurationError
 # The kernels of CPUs and of tensor cores read the channels of a voxel at once.
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
+Placed = TypeVar("Placed", Tensor, nn.Module)
+
 
 @dataclass(frozen=True)
 class Hardware:
-    """A device, the number format of the matrix products on it, and the memory layout that suits both.
+    """A device, and the number format of the matrix products on it.
 
     Attributes:
         device: Where tensors live.
-        dtype: Number format of convolutions and matrix products; weights and losses stay float32.
+        precision: Number format of convolutions and matrix products; weights and losses stay float32.
     """
 
     device: torch.device
-    dtype: torch.dtype = torch.float32
+    precision: Literal["float32", "bfloat16"] = "float32"
 
     @contextmanager
     def autocast(self) -> Iterator[None]:
-        """Call the network in this context."""
-        exact = self.dtype == torch.float32
-        whole = _whole_float32() if exact and self.device.type == "cuda" else nullcontext()
-        with torch.autocast(self.device.type, dtype=self.dtype, enabled=not exact), whole:
+        """Call the network in this context.
+
+        In float32, CUDA multiplies all its 24 bits: cuDNN would round to the 11 of TF32, unlike any CPU.
+        """
+        exact = self.precision == "float32"
+        backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+        with ExitStack() as stack:
+            stack.enter_context(torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=not exact))
+            # RuntimeError: the user chose by torch's newer switches, which must not be mixed with these.
+            with suppress(RuntimeError):
+                for backend in backends if exact and self.device.type == "cuda" else ():
+                    stack.callback(setattr, backend, "allow_tf32", backend.allow_tf32)
+                    backend.allow_tf32 = False
             yield
 
-    def for_results(self) -> "Hardware":
-        """Return the same device in float32, as everything is measured: training may be faster and less exact."""
-        return replace(self, dtype=torch.float32)
-
-    @property
-    def precision(self) -> str:
-        """The name of the number format, as configurations and results write it."""
-        return str(self.dtype).removeprefix("torch.")
-
-    def recorded(self) -> dict[str, str]:
-        """Return what stands beside everything that was computed here: number format and kind of device."""
-        return {"precision": self.precision, "device": self.device.type}
-
-    def place(self, tensor: Tensor) -> Tensor:
-        """Bring [b, c, *spatial] to the device with the channels last in memory; other shapes as they are."""
-        layout = _CHANNELS_LAST.get(tensor.ndim, torch.preserve_format)
-        return tensor.to(self.device, memory_format=layout, non_blocking=True)
-
-    def place_network(self, network: nn.Module) -> nn.Module:
-        """Bring a network to the device with the channels of its kernels last in memory."""
-        network.to(self.device)
-        for parameter in network.parameters():
+    def place(self, what: Placed) -> Placed:
+        """Bring a tensor or a network to the device, the channels of [b, c, *spatial] or of kernels last in memory."""
+        if isinstance(what, Tensor):
+            layout = _CHANNELS_LAST.get(what.ndim, torch.preserve_format)
+            return what.to(self.device, memory_format=layout, non_blocking=True)
+        what.to(self.device)
+        for parameter in what.parameters():
             # Not `network.to(memory_format=…)`: it gives kernels of one voxel other strides than their gradients get,
             # of which DistributedDataParallel complains and which it then copies in each step.
             if layout := _CHANNELS_LAST.get(parameter.ndim):
                 parameter.data = parameter.data.contiguous(memory_format=layout)
-        return network
-
-    def describe(self) -> str:
-        """Return one human-readable phrase: device, number format, threads."""
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
-        threads = f", {torch.get_num_threads()} threads" if self.device.type == "cpu" else ""
-        return f"{name}{threads}, {self.precision}, channels last"
-
-
-@contextmanager
-def _whole_float32() -> Iterator[None]:
-    """Let CUDA multiply all 24 bits of float32; cuDNN would round to the 11 of TF32, unlike any CPU."""
-    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    try:
-        before = [backend.allow_tf32 for backend in backends]
-    except RuntimeError:  # the user chose by torch's newer switches, which must not be mixed with these
-        yield
-        return
-    try:
-        for backend in backends:
-            backend.allow_tf32 = False
-        yield
-    finally:
-        for backend, allowed in zip(backends, before, strict=True):
-            backend.allow_tf32 = allowed
+        return what
 
 
 def free_memory(device: torch.device) -> int | None:
     """Return the bytes that this process may still take on a device, or of memory; None where the system does not tell.
 
-    The system's own limits count: of a container's group, and of the address space (`ulimit -v`).
+    The limit of a container's group counts.
     """
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-        mapped = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return None
-    import resource  # Unix alone has it
-
     # Not os.sysconf("SC_AVPHYS_PAGES"): it leaves out what the system caches of files and gives back when asked.
-    limits = [1024 * int(fields["MemAvailable"].split()[0])]
+    free = 1024 * int(fields["MemAvailable"].split()[0])
     most, used = (Path("/sys/fs/cgroup") / name for name in ("memory.max", "memory.current"))
     if most.is_file() and most.read_text().strip().isdigit():  # "max" where there is no limit
-        limits.append(int(most.read_text()) - int(used.read_text()))
-    space = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if space != resource.RLIM_INFINITY:
-        limits.append(space - mapped)
-    return min(limits)
+        free = min(free, int(most.read_text()) - int(used.read_text()))
+    return free
 
 
 def check_compiler(device: torch.device) -> None:
@@ -124,17 +90,6 @@ def check_compiler(device: torch.device) -> None:
     compiler = os.environ.get("CXX") or "g++"
     if device.type == "cpu" and not (shutil.which(compiler) or shutil.which("clang++")):
         raise ConfigurationError(f"compile: on a CPU it needs a C++ compiler such as {compiler}; set compile=false")
-
-
-def computes_bfloat16(device: torch.device) -> bool:
-    """Tell whether the hardware multiplies bfloat16 matrices itself."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    if device.type == "cpu":
-        ask = getattr(torch.cpu, "get_capabilities", None)  # torch before 2.10 cannot tell
-        capabilities = ask() if ask else {}
-        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") or capabilities.get("bf16"))
-    return False
 
 
 def choose_hardware(device: str = "auto", precision: str = "auto", *, local_rank: int = 0) -> Hardware:
@@ -152,8 +107,8 @@ def choose_hardware(device: str = "auto", precision: str = "auto", *, local_rank
         ConfigurationError: The device is unknown or not there.
 
     Example:
-        >>> choose_hardware("cpu", "float32").dtype
-        torch.float32
+        >>> choose_hardware("cpu", "float32").precision
+        'float32'
     """
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -171,6 +126,11 @@ def choose_hardware(device: str = "auto", precision: str = "auto", *, local_rank
                 "use --device cuda, which gives each process its own, with no more processes than devices"
             )
         chosen = torch.device("cuda", index)
-    # Emulated bfloat16 would be slower than float32.
-    wanted = precision == "bfloat16" or (precision == "auto" and computes_bfloat16(chosen))
-    return Hardware(chosen, torch.bfloat16 if wanted else torch.float32)
+    if precision == "auto":  # bfloat16 where the hardware multiplies it itself; emulated it is slower than float32
+        if chosen.type == "cuda":
+            fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        else:
+            ask = getattr(torch.cpu, "get_capabilities", dict)  # torch before 2.10 cannot tell
+            fast = chosen.type == "cpu" and {"avx512_bf16", "amx_bf16", "bf16"} & {k for k, has in ask().items() if has}
+        precision = "bfloat16" if fast else "float32"
+    return Hardware(chosen, "bfloat16" if precision == "bfloat16" else "float32")

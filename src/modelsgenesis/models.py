@@ -9,7 +9,7 @@ from modelsgenesis.checkpoints import Bundle, load_bundle, read_config, save_bun
 from modelsgenesis.checkpoints.card import render_card
 from modelsgenesis.configs import BundleConfig
 from modelsgenesis.errors import ConfigurationError
-from modelsgenesis.hub.download import cache_folder, fetch_bundle
+from modelsgenesis.hub.download import fetch_bundle
 from modelsgenesis.hub.registry import Progress
 from modelsgenesis.networks import adapt
 from modelsgenesis.reporting import Reporter
@@ -34,10 +34,10 @@ def load(
         HubError: No model has this name, or the Hub or the download failed.
         CheckpointError: The files are not a sound model.
     """
-    folder = fetch_bundle(str(name), revision=revision, token=token, progress=progress)
-    # To look for NaN reads every weight; what this package converted was looked at then.
-    converted = folder.parent.name == "bundles" and folder.parent == cache_folder("bundles")
-    return load_bundle(folder, check_values=not converted)
+    folder = Path(name).expanduser()
+    if not folder.is_dir() or revision:
+        folder = fetch_bundle(name, revision=revision, token=token, progress=progress)
+    return load_bundle(folder)
 
 
 def from_pretrained(

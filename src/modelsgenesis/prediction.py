@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,12 @@ from modelsgenesis.errors import DataError, ScanError
 from modelsgenesis.files import write_csv, write_json
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.inference.cases import Case, find_cases, output_paths, written_files
-from modelsgenesis.inference.ensemble import Ensemble, Member, each_case
+from modelsgenesis.inference.ensemble import Ensemble, each_case
 from modelsgenesis.metrics.measures import CLASS_SEPARATOR, chosen_classes
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
 
-Models = str | Path | Sequence[str | Path]
-Source = str | Path | Sequence[str | Path]
+Paths = str | Path | Sequence[str | Path]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +74,8 @@ class Predictions:
 
 
 def predict(
-    model: Models,
-    scan: Source,
+    model: Paths,
+    scan: Paths,
     *,
     output: str | Path | None = None,
     probabilities: bool = False,
@@ -112,8 +112,8 @@ def predict(
 
 
 def predict_all(
-    model: Models,
-    source: Source,
+    model: Paths,
+    source: Paths,
     *,
     output: str | Path | None = None,
     probabilities: bool = False,
@@ -156,7 +156,8 @@ def predict_all(
         [(one.path, one.voxels) for one in found.predictions], found.failed
     """
     reporter = reporter or Reporter()
-    ensemble = load_ensemble(model, config, device, token=token, reporter=reporter)
+    ensemble, about = load_ensemble(model, config, device, token=token, reporter=reporter)
+    about = {"labels": {str(index): name for index, name in enumerate(ensemble.labels)}, **about}
     segments = ensemble.task == "segmentation"
     cases, skipped = find_cases(source, ensemble.channels, single=single, reporter=reporter)
     many = len(cases) + sum(scan.bad for scan in skipped) > 1
@@ -167,14 +168,9 @@ def predict_all(
     if strict and (bad := [scan for scan in skipped if scan.bad]):
         raise ScanError(f"{bad[0].source}: {bad[0].reason}")
     kept = [path for _, path in outputs if segments and skip_existing and path.exists()]
-    about = {"labels": {str(index): name for index, name in enumerate(ensemble.labels)}, **describe(model, ensemble)}
-    predictions, failed = each_case(
-        [(case.images[0].source, (case, path)) for case, path in outputs if path not in kept],
-        lambda pair: _predict_case(ensemble, *pair, about, probabilities=probabilities),
-        title="predicting",
-        strict=strict,
-        reporter=reporter,
-    )
+    named = [(case.images[0].source, (case, path)) for case, path in outputs if path not in kept]
+    work = partial(_predict_case, ensemble, about, probabilities)
+    predictions, failed = each_case(named, work, title="predicting", strict=strict, reporter=reporter)
     if outputs and not segments:
         table, beside, _ = written_files(outputs[0][1])
         rows = []
@@ -189,9 +185,10 @@ def predict_all(
 
 
 def _predict_case(
-    ensemble: Ensemble, case: Case, path: Path, about: dict[str, Any], *, probabilities: bool
+    ensemble: Ensemble, about: dict[str, Any], probabilities: bool, asked: tuple[Case, Path]
 ) -> Prediction:
     """Predict a case; of a segmentation write the label map, and beside it what its values mean and what made it."""
+    case, path = asked
     if ensemble.task == "classification":
         soft = ensemble.classify([image.read() for image in case.images])
         chosen = zip(ensemble.labels, chosen_classes(soft, multilabel=ensemble.multilabel), strict=True)
@@ -210,9 +207,13 @@ def _predict_case(
 
 
 def load_ensemble(
-    model: Models, config: PredictionConfig | None, device: str, *, token: str | None, reporter: Reporter
-) -> Ensemble:
+    model: Paths, config: PredictionConfig | None, device: str, *, token: str | None, reporter: Reporter
+) -> tuple[Ensemble, dict[str, Any]]:
     """Load one model or several, a folder of folds being as many as it holds.
+
+    Returns:
+        The ensemble; and which model it is, how it predicts, and in which numbers on which kind of device. Nothing in
+        that names a file or a patient: it may be published beside the predictions.
 
     Raises:
         ConfigurationError: They do not predict, or not the same.
@@ -224,14 +225,25 @@ def load_ensemble(
     members = []
     for name in model_folders(model):
         bundle = load(name, token=token, progress=announce(reporter))
-        network = hardware.place_network(bundle.network).eval()
-        members.append(Member(name=public_name(name), network=network, config=bundle.config))
+        hardware.place(bundle.network)
+        members.append((public_name(name), bundle))
     if len(members) > 1:
-        reporter.note(f"averaging {len(members)} models: {', '.join(member.name for member in members)}")
-    return Ensemble(members, config, hardware, reporter)
+        reporter.note(f"averaging {len(members)} models: {', '.join(name for name, _ in members)}")
+    names = [public_name(one) for one in ([model] if isinstance(model, (str, Path)) else model)]
+    about = {
+        "model": names[0] if len(names) == 1 else names,
+        "members": len(members),
+        "flips": config.to_dict()["flips"],
+        "overlap": config.overlap,
+        "precision": hardware.precision,
+        "device": hardware.device.type,
+        "library_name": "modelsgenesis",
+        "library_version": __version__,
+    }
+    return Ensemble(members, config, hardware, reporter), about
 
 
-def model_folders(model: Models) -> list[str | Path]:
+def model_folders(model: Paths) -> list[str | Path]:
     """Return one model or several as a list, in which the folds of a folder, `fold0`, `fold1` …, take its place."""
     found: list[str | Path] = []
     for one in [model] if isinstance(model, (str, Path)) else model:
@@ -239,20 +251,3 @@ def model_folders(model: Models) -> list[str | Path]:
         is_model = (Path(one) / CONFIG_NAME).exists()
         found += [one] if is_model or not folds else sorted(folds, key=lambda fold: int(fold.name[4:]))
     return found
-
-
-def describe(model: Models, ensemble: Ensemble) -> dict[str, Any]:
-    """Return which model predicts, how, and in which numbers on which kind of device.
-
-    Nothing in it names a file or a patient: it may be published beside the predictions.
-    """
-    names = [public_name(one) for one in ([model] if isinstance(model, (str, Path)) else model)]
-    return {
-        "model": names[0] if len(names) == 1 else names,
-        "members": len(ensemble.members),
-        "flips": ensemble.config.to_dict()["flips"],
-        "overlap": ensemble.config.overlap,
-        **ensemble.hardware.recorded(),
-        "library_name": "modelsgenesis",
-        "library_version": __version__,
-    }

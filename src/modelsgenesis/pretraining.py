@@ -1,9 +1,11 @@
 """Pretrain on unlabelled scans: from a folder of them to a pretrained network, step by step in `Pretraining`."""
 
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -11,18 +13,28 @@ import numpy as np
 from torch import nn
 
 from modelsgenesis._version import __version__
-from modelsgenesis.configs import RECIPES, BundleConfig, Config, InputContract, PretrainingConfig, Provenance
+from modelsgenesis.configs import RECIPES, BundleConfig, InputContract, PretrainingConfig, Provenance
+from modelsgenesis.configs.base import Config
 from modelsgenesis.data import PatchDataset, VolumeCache, hold_out, split_by_size
-from modelsgenesis.errors import ConfigurationError, DataError, TrainingError, require
+from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError, TrainingError, require
+from modelsgenesis.figures import draw_curve, draw_restorations
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.networks import Network, adapt, build_network
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import distributed, planning
-from modelsgenesis.training.bundles import Visuals, describe_environment, load_kept, save_run_bundle, seeded
+from modelsgenesis.training.bundles import (
+    BEST,
+    CURVE,
+    describe_environment,
+    load_kept,
+    save_run_bundle,
+    seeded,
+    try_drawing,
+)
 from modelsgenesis.training.restoration import Restoration
-from modelsgenesis.training.run import RUN_NAME, Progress, Run, check_config
+from modelsgenesis.training.run import LOG_NAME, RUN_NAME, VALIDATION_NAME, Progress, Run, check_config
 from modelsgenesis.training.trainer import Trainer
 
 Source = str | Path | Sequence[str | Path]
@@ -64,7 +76,7 @@ def pretrain(
         resume: Continue the run in `output`. What is not given is as it was; what differs is refused. A finished run
             is left as it is.
         strict: A bad scan ends the run instead of being left out.
-        tensorboard: Write scalars and figures for TensorBoard into `output/tensorboard` too.
+        tensorboard: Write the numbers of both logs for TensorBoard into `output/tensorboard` too.
         token: Access token of the Hub, for `init`.
         reporter: Receives the progress.
         data: Further fields of `PretrainingDataConfig`, instead of the configuration's: `modality`, `spacing`,
@@ -82,6 +94,8 @@ def pretrain(
         run = modelsgenesis.pretrain("scans/", "runs/chest", modality="ct")
         network = modelsgenesis.from_pretrained(run)
     """
+    if tensorboard and find_spec("tensorboard") is None:
+        raise MissingExtraError("writing for TensorBoard", "report")
     rank, _, local_rank = distributed.torchrun_ranks()  # before there is a connection that would tell it
     reporter = (reporter if rank == 0 else None) or Reporter()
     with distributed.connected(choose_hardware(device, local_rank=local_rank).device):
@@ -312,14 +326,14 @@ class Pretraining:
                 f"a batch of {config.batch_size} is more than the {len(training)} patches of an epoch: scans recur in "
                 "a batch, at other places"
             )
-        listed = {"training": training.entries(), "validation": validation.entries()}
+        parts = {"training": training, "validation": validation}
+        listed = {part: [one.cache.entry(index) for index in one.scans] for part, one in parts.items()}
         self.record = self.record.override(
             input=training.cache.contract,
             split={part: [entry.name for entry in entries] for part, entries in listed.items()},
             digests={part: [entry.key[:16] for entry in entries] for part, entries in listed.items()},
         )
         is_main = distributed.rank() == 0
-        visuals = Visuals(self.output, reporter, tensorboard=tensorboard and is_main)
         run = Run.open(self.output, self.record.to_dict(), resume=resume)
         try:
             with distributed.raise_if_any_failed():
@@ -331,23 +345,27 @@ class Pretraining:
                     run=run,
                     hardware=hardware,
                     reporter=reporter,
-                    on_validation=partial(visuals.draw_validation, objective),
-                    on_best=partial(self._save_bundle, run, visuals),
+                    on_validation=partial(self._keep, run, objective, network),
                     pretrained=self.record.pretrained,
-                    visuals=visuals if tensorboard else None,
                 )
             reporter.baselines(objective.baselines)
             if resume:
                 trainer.resume()
+            if tensorboard and is_main:
+                from torch.utils.tensorboard import SummaryWriter
+
+                # Events of a killed run may be ahead of its last checkpoint: those that are repeated are hidden.
+                events = str(self.output / "tensorboard")
+                run.events = SummaryWriter(events, purge_step=trainer.progress.step + 1)
             progress = trainer.fit()
             if is_main:
-                visuals.draw_curve(progress.step)
-                # The card anew, with the curve and the cost of the whole run.
-                self._save_bundle(run, visuals, load_kept(run, progress).network, progress)
+                logs = (self.output / LOG_NAME, self.output / VALIDATION_NAME)
+                try_drawing(partial(draw_curve, *logs, self.output / CURVE), reporter)
+                # The card anew, with the curve and the time of the whole run.
+                self._save_bundle(run, load_kept(run, progress).network, progress)
                 run.finish()
         finally:
             reporter.end()
-            visuals.close()
             run.close()
         if training.refused_share:
             share = f"{training.refused_share:.0%} of the sampled patches were rejected (rule={config.rule})"
@@ -355,12 +373,32 @@ class Pretraining:
             reporter.note(share + remedy)
         return run.folder
 
-    def _save_bundle(self, run: Run, visuals: Visuals, network: nn.Module, progress: Progress) -> None:
+    def _keep(
+        self,
+        run: Run,
+        objective: Restoration,
+        network: nn.Module,
+        progress: Progress,
+        metrics: dict[str, float],
+        is_best: bool,
+    ) -> None:
+        """Draw the restorations of a validation; of the best so far write the bundle, with them on its card."""
+        loss, baseline, step = metrics["restoration_loss"], metrics["mean_image_loss"], progress.step
+        title = f"step {step}: loss {loss:.4g} = {loss / max(baseline, 1e-12):.2f}× the mean-image baseline"
+        path = self.output / "figures" / "restorations" / f"step_{step:06d}.png"
+        shown = [images.numpy() for images in (objective.original, objective.deformed, objective.restored)]
+        draw = partial(draw_restorations, *shown, path, title=title)
+        if try_drawing(draw, self.reporter) and is_best:
+            shutil.copyfile(path, self.output / BEST)
+        if is_best:
+            self._save_bundle(run, network, progress)
+
+    def _save_bundle(self, run: Run, network: nn.Module, progress: Progress) -> None:
         """Write the bundle of the best validation: weights, configuration, card."""
         config, record = self.record.config, self.record
         losses = {name: value for name, value in progress.metrics.items() if name.endswith("_loss")}
+        hours = progress.seconds / 3600
         counts = {"step": progress.best_step, "samples": config.validation_samples, "seed": config.seed}
-        hours = {f"{name}_hours": float(f"{spent / 3600:.4g}") for name, spent in progress.seconds.items() if spent}
         bundle = BundleConfig(
             task="restoration",
             network=config.network,
@@ -373,7 +411,7 @@ class Pretraining:
                 recipe=config.recipe(),
                 data=self.facts,
                 results={**losses, **counts, "collapsed": bool(progress.metrics.get("collapsed"))},
-                environment={**describe_environment(self.hardware, config), **hours},
+                environment={**describe_environment(self.hardware, config), "hours": float(f"{hours:.4g}")},
             ),
         )
-        progress.kept = save_run_bundle(run, network, bundle, visuals.on_card(), self.reporter)
+        progress.kept = save_run_bundle(run, network, bundle, self.reporter)

@@ -53,7 +53,7 @@ def test_the_configuration_that_would_run_is_shown_and_read_back(command, tmp_pa
         (["pretrain", "{ct}", "--scheme", "III+V"], 1, r"did you mean III\+IV or III"),
         (["pretrain", "{ct}", "--set", "lr=1"], 1, "unknown key 'lr'"),
         (["pretrain", "{ct}", "--spacing", "1,x"], 2, "expected numbers separated by commas"),
-        (["pretrain", "{ct}", "--window", "1,2,3"], 2, "expected two numbers"),
+        (["pretrain", "{ct}", "--window", "1,2,3"], 1, "expected 2 values"),
         (["pretrain", "{ct}", "--patch-size", "64"], 1, "patch_size: received 64, expected values such as 64,64,32"),
         (["pretrain", "{ct}", "--batch-size", "many"], 1, "batch_size: received 'many', expected int"),
         (["pretrain", "{ct}", "--device", "abacus"], 1, "device: received 'abacus'"),

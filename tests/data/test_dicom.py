@@ -169,16 +169,6 @@ def test_padding_is_rescaled_as_the_voxels_are(tmp_path: Path, dtype: str, paddi
     assert read_volume(tmp_path).padding == expected
 
 
-def test_slices_of_their_own_rescale_have_one_padding(tmp_path: Path) -> None:
-    """PET scales every slice by itself."""
-    pixels = np.array([[[7] * 4, [100] * 4]] * 3, np.uint16)
-    tags = [((dcm.INTERCEPT, "DS", 1.0), (dcm.SLOPE, "DS", slope), (dcm.PADDING, "US", 7)) for slope in (0.5, 1.5, 2.5)]
-    write_each(tmp_path, pixels, extra=lambda n: tags[n])
-    volume = read_volume(tmp_path)
-    np.testing.assert_allclose(volume.array[0, 1], [51, 151, 251])
-    assert set(volume.array[:, 0].ravel()) == {volume.padding} == {4.5}
-
-
 @SYNTAXES
 def test_frames_have_numbers_of_their_own(tmp_path: Path, syntax: str) -> None:
     """PS3.3 C.7.6.16.2: a frame's own group goes before the shared one, that before the file's elements."""
@@ -306,7 +296,7 @@ LARGE = tuple((side, "US", 60000) for side in (0x00280010, 0x00280011))
         ({"extra": (NESTED,)}, "nest over"),
         ({"extra": ((0x00091001, "??", b"ab"),)}, "no known type"),
         ({"extra": ((dcm.SHARED, "UN", [b""]),)}, ""),
-        ({"syntax": DEFLATED}, "deflated as a whole"),
+        ({"syntax": DEFLATED}, ""),
         ({"syntax": JPEG, "pieces": [b"x" * 2000], "extra": ((dcm.FRAMES, "IS", 60000),)}, "pieces"),
         ({"syntax": JPEG, "pieces": [b"x" * 2000], "extra": LARGE}, "×60000"),
         ({"syntax": JPEG, "pieces": [b"no picture"]}, "cannot be read"),

@@ -102,7 +102,7 @@ META_HEADERS = [
     ("ElementDataFile = LOCAL", "ElementDataFile: /etc/hostname", "missing.* /etc/hostname"),
     ("NDims = 3", "Axes = 3", "no NDims in its header"),
     ("NDims = 3", f"NDims = 3\nComment = {'x' * 600}", "too long.*'Comment = x"),
-    *(("NDims = 3", f"NDims = 3\nHeaderSize = {size}", f"behind {size} bytes") for size in (-2, 6)),
+    *(("NDims = 3", f"NDims = 3\nHeaderSize = {size}", f"behind .*{size}.* bytes") for size in (-1, 6)),
     ("NDims = 3", "NDims = 3\nElementNumberOfChannels = 20000", "20,000 volumes"),
 ]
 NRRD_HEADERS = [
@@ -110,7 +110,7 @@ NRRD_HEADERS = [
     ("type: short", "type: block", "cannot be read"),
     ("encoding: raw", "encoding: bzip2", "encoded as bzip2"),
     ("space: left-posterior-superior", "space: scanner-xyz", "space 'scanner-xyz'"),
-    ("kinds: domain", "line skip: 3\nkinds: domain", "3 lines"),
+    ("kinds: domain", "line skip: 3\nkinds: domain", "behind .*3"),
     ("kinds: domain", "data file: ../x.raw\nkinds: domain", "missing.* ../x.raw"),
     ("encoding: raw", "encoding: raw\nENCODING: gzip", "doubled.*'ENCODING: gzip'"),
     ("encoding", "incoding", "no encoding in its header"),
@@ -134,7 +134,6 @@ BESIDE = NRRD.replace("{}", "{}data file: x.bin\n")
 @pytest.mark.parametrize(
     ("header", "fields", "content"),
     [
-        (META, "HeaderSize = -1\nElementType = MET_SHORT\n", bytes(9999) + VALUES.tobytes()),
         (META, "ElementByteOrderMSB = T\nElementType = MET_SHORT\n", VALUES.astype(">i2").tobytes()),
         (
             META,
@@ -142,7 +141,6 @@ BESIDE = NRRD.replace("{}", "{}data file: x.bin\n")
             zlib.compress(VALUES.tobytes()),
         ),
         (META, "BinaryData = T\nElementType = MET_LONG\n", VALUES.astype("<i4").tobytes()),
-        (NRRD, "encoding: raw\nbyte skip: -1\nendian: little\n", bytes(9999) + VALUES.tobytes()),
         (NRRD, "encoding: gzip\nendian: little\n", gzip.compress(VALUES.tobytes())),
         (BESIDE, "encoding: raw\nendian: big\n", VALUES.astype(">i2").tobytes()),
         (BESIDE, f"encoding: raw\nendian: little\n# a comment\nkey:={'x' * 9999}\n", VALUES.tobytes()),

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from modelsgenesis.checkpoints import Bundle
 from modelsgenesis.configs import (
     CONTRACTS,
     BundleConfig,
@@ -22,7 +23,7 @@ from modelsgenesis.configs import (
 from modelsgenesis.data import Volume, prepare, prepare_label, read_volume, to_native
 from modelsgenesis.errors import ShapeError
 from modelsgenesis.hardware import choose_hardware
-from modelsgenesis.inference.ensemble import Ensemble, Member, to_scan
+from modelsgenesis.inference.ensemble import Ensemble, to_scan
 
 HARDWARE = choose_hardware("cpu", "float32")
 SHAPES = InputContract(modality="shape", intensity="window", window=(0.0, 1.0))
@@ -74,11 +75,13 @@ def threshold(**changes):
         patch_size=(4, 5, 3),
         provenance=Provenance(origin="untrained", library_version="0"),
     )
-    return Member(name="threshold", network=Threshold().eval(), config=config)
+    return Bundle(Threshold().eval(), config)
 
 
 def segmented(scan, members, **options):
-    return Ensemble(members, PredictionConfig(**options), HARDWARE).segment([scan], probabilities=True)
+    return Ensemble([("one", member) for member in members], PredictionConfig(**options), HARDWARE).segment(
+        [scan], probabilities=True
+    )
 
 
 @settings(max_examples=25)
@@ -117,7 +120,7 @@ def test_refuses_flips_along_an_axis_that_is_not_there():
     planes = {"network": GenesisUNetConfig(dims=2, out_channels=3), "input": SHAPES.override(dims=2)}
     member = replace(threshold(), config=replace(threshold().config, patch_size=(4, 5), **planes))
     with pytest.raises(ShapeError, match=r"flips along axes \(2,\): the image has 2"):
-        Ensemble([member], PredictionConfig(flips=(2,)), HARDWARE)
+        segmented(None, [member], flips=(2,))
 
 
 @pytest.mark.parametrize("spacing", [None, (2.0, 2.0, 2.0)])

@@ -4,7 +4,7 @@ from monai.inferers.utils import sliding_window_inference
 from torch import nn
 
 from modelsgenesis.configs import GenesisUNetConfig, PredictionConfig
-from modelsgenesis.errors import ConfigurationError, ShapeError
+from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.inference import sliding_window as module
 from modelsgenesis.inference.sliding_window import sliding_window
@@ -105,11 +105,6 @@ def test_slices_of_a_volume_go_through_a_network_of_two_dimensions():
     for index in range(5):
         assert_same(result[..., index], run(network, volume[..., index], (16, 16)))
     assert run(network, volume[:, :16], (16, 16)).shape == (3, 16, 12, 5)
-
-
-def test_refuses_axes_that_are_not_there():
-    with pytest.raises(ShapeError, match=r"image of shape \(1, 8, 8\)"):
-        run(Blur(), torch.rand(1, 8, 8))
 
 
 @pytest.mark.parametrize("stitch", ["cpu", "device"])

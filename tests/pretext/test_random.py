@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from modelsgenesis.pretext.random import draw_seeds, draw_words, hashed_noise, scramble, take, uniform
+from modelsgenesis.pretext.random import draw_seeds, draw_words, scramble, take, uniform
 
 SEEDS = draw_seeds(2000, torch.Generator().manual_seed(0))
 
@@ -18,8 +18,6 @@ def test_the_numbers_of_a_seed_are_pinned() -> None:
     words = draw_words(torch.tensor([0, 1, -1]), "flip", 2)
     assert words.tolist() == [[1338052920, 274180947], [1985536393, 556768551], [96021023, 4215167520]]
     assert draw_words(torch.tensor([0]), "a name of its own", 1).item() == 1298408499
-    noise = hashed_noise(torch.tensor([7]), 3)
-    assert noise[0].tolist() == [0.18267822265625, 0.5968170166015625, 0.6943511962890625]
 
 
 @pytest.mark.parametrize(("dtype", "bits"), [(torch.int64, 64), (torch.int32, 32)])
@@ -50,15 +48,6 @@ def test_taken_numbers_reach_both_ends_equally_often_and_leave_uniform_independe
     assert chi_squared(torch.bincount(numbers, minlength=12)) < 4
     assert torch.corrcoef(torch.stack([numbers.double(), rest.double()]))[0, 1].abs() < 4 / 1e5**0.5
     assert chi_squared(torch.bincount(take(rest, 100)[0], minlength=100)) < 4
-
-
-def test_noise_is_uniform_and_white() -> None:
-    values = hashed_noise(torch.tensor([7, 8]), 2**17 + 1)
-    assert values.shape == (2, 2**17 + 1)
-    assert chi_squared(torch.histc(values, 64, 0, 1)) < 4
-    lags = [torch.stack([values[0, :-lag], values[0, lag:]]) for lag in (1, 2, 32, 2048)]
-    for pair in [*lags, values]:
-        assert torch.corrcoef(pair)[0, 1].abs() < 4 / 2**8.5
 
 
 def test_draw_seeds_follows_its_generator() -> None:

@@ -26,11 +26,8 @@ def one_by_one(volume: Tensor, windows: tuple[Tensor, ...], sample: int) -> Tens
     for origin, lengths, variant in zip(origins.T.tolist(), sides.T.tolist(), variants.tolist(), strict=True):
         box = tuple(slice(first, first + side) for first, side in zip(origin, lengths, strict=True))
         window = volume[box]
-        number = 0
-        for side, longest in zip(lengths, table.longest, strict=True):
-            number = number * longest + side - 1
         permutation, entry = divmod(variant, window.numel())
-        start = table.starts[number].item() + 2 * permutation * window.numel() + entry
+        start = table.starts[tuple(side - 1 for side in lengths)].item() + 2 * permutation * window.numel() + entry
         distances = table.sources[start : start + window.numel()].long()
         shifted = torch.arange(volume.numel()).view(volume.shape)[box].flatten()[0] + distances
         values = volume.flatten()[shifted]
@@ -89,7 +86,7 @@ def test_very_many_windows_can_be_counted() -> None:
 
 def test_the_permutations_of_the_table_are_uniform_and_the_same_in_every_process() -> None:
     table = window_table((30, 20), 10, CPU)
-    start = table.starts[-1].item()  # of windows of 3 × 2
+    start = table.starts[-1, -1].item()  # of windows of 3 × 2
     rows = table.sources[start : start + 12 * table.permutations].view(-1, 12)[:, :6]
     _, places = rows.unique(return_inverse=True)
     counts = torch.bincount(places[:, 0] * 6 + places[:, 1], minlength=36).view(6, 6)

@@ -54,7 +54,7 @@ def test_the_baselines_are_those_of_trivial_answers():
     constant = (mean_image - objective.original).square().mean().item()
     assert objective.baselines["identity_loss"] == pytest.approx(identity, rel=1e-5)
     assert objective.baselines["mean_image_loss"] == pytest.approx(constant, rel=1e-5)
-    metrics = objective.validate(nn.Identity())
+    _, metrics = objective.validate(nn.Identity())
     assert metrics["restoration_loss"] == pytest.approx(metrics["identity_loss"], rel=1e-6)
 
 
@@ -68,14 +68,14 @@ def test_deformations_are_a_function_of_item_and_seed():
 def test_a_collapse_is_said_when_it_comes_and_when_it_is_over():
     notes = Notes()
     objective = restoration(notes)
-    assert objective.validate(nn.Identity())["collapsed"] == 0.0
+    assert objective.validate(nn.Identity())[1]["collapsed"] == 0.0
     assert notes.notes == []
     for _ in range(2):  # once
-        metrics = objective.validate(Dead())
-    assert (metrics["collapsed"], metrics["output_spread"]) == (1.0, 0)
+        score, metrics = objective.validate(Dead())
+    assert (metrics["collapsed"], metrics["output_spread"], score) == (1.0, 0, metrics["restoration_loss"])
     objective.validate(nn.Identity())
     assert [note.partition(":")[0] for note in notes.notes] == ["collapse", "no collapse any more"]
-    assert restoration(validation_samples=1).validate(Dead())["collapsed"] == 0.0
+    assert restoration(validation_samples=1).validate(Dead())[1]["collapsed"] == 0.0
 
 
 def test_a_few_patches_show_all_of_the_scans():

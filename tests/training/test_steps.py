@@ -14,7 +14,7 @@ from torch import nn
 from modelsgenesis.configs import GenesisUNetConfig, TrainingConfig
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.networks import GenesisUNet
-from modelsgenesis.training.steps import Optimization, learning_rate, load_batches, step_items
+from modelsgenesis.training.steps import Optimization, load_batches, step_items
 
 CONFIG = TrainingConfig(steps=10, warmup_steps=0, schedule="constant", learning_rate=0.1, weight_decay=0.1)
 
@@ -102,8 +102,12 @@ def test_the_budget_ends_by_what_comes_first_and_the_rate_halves_as_in_2019():
     for epochs, steps in ((3, 12), (None, 100)):
         optimization = Optimization(nn.Linear(1, 1), config.override(epochs=epochs), size=7)
         assert (optimization.steps, optimization.per_epoch) == (steps, 4)
-    rates = [learning_rate(config, step, 100, 5) / config.learning_rate for step in (0, 9, 10, 20)]
-    assert rates == [1.0, 1.0, 0.5, 0.25]
+        rates = [optimization.begin(step) / config.learning_rate for step in (0, 7, 8, 16)]
+        assert rates == [1.0, 1.0, 0.5, 0.25]
+    config = config.override(schedule="cosine", warmup_steps=10, epochs=None)
+    optimization = Optimization(nn.Linear(1, 1), config, size=7)
+    rates = [optimization.begin(step) / config.learning_rate for step in (0, 9, 55, 99)]
+    assert rates == pytest.approx([0.1, 1, 0.5, 0], abs=1e-3)
 
 
 @given(

@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,7 +17,6 @@ from modelsgenesis.configs import (
     Provenance,
     SegmentationConfig,
 )
-from modelsgenesis.data.cases import PreparedCase
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import build_network
@@ -164,7 +162,7 @@ def test_labels_that_may_hold_together_are_learnt_each_by_itself():
     assert truth.tolist() == [[1, 1], [0, 0], [1, 0]]
     expected = nn.functional.binary_cross_entropy_with_logits(network(image), truth)
     torch.testing.assert_close(objective.loss(network, (image, truth), ()), expected)
-    assert validated(objective, network)["loss"] == pytest.approx(expected.item(), rel=1e-5)
+    assert validated(objective, network)[1]["loss"] == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -179,10 +177,10 @@ def test_labels_that_may_hold_together_are_learnt_each_by_itself():
 def test_a_classification_is_validated_by_its_auc_else_by_its_loss(validation, labels, metrics):
     training = BOTH if len(labels) == 2 else [*BOTH, prepared(7, (2,))]
     objective = classification(training, validation, labels)
-    found = validated(objective, classifier(len(labels)))
+    score, found = validated(objective, classifier(len(labels)))
     assert list(found) == metrics
     expected = -found["auc"] if "auc" in found else found.get("loss", -math.inf)
-    assert objective.score(found) == expected
+    assert score == expected
     undefined = any("all 2 validation cases are of one class" in note for note in objective.notes)
     assert undefined is (metrics == ["loss", "accuracy"])
 
@@ -192,16 +190,14 @@ def test_a_class_needs_an_example_and_images_get_the_patch_size():
         classification(BOTH, labels=LABELS)
     objective = classification(BOTH, BOTH, patch_size=(8, 8))
     assert objective.dataset[0][0].shape == (1, 8, 8)
-    assert 0 <= validated(objective, classifier(2))["auc"] <= 1
+    assert 0 <= validated(objective, classifier(2))[1]["auc"] <= 1
 
 
 def test_a_segmentation_is_validated_by_its_dice_and_where_it_is_undefined_the_newest_network_is_kept():
-    metrics = validated(segmentation([masked(0)], [masked(1)]), unet())
+    score, metrics = validated(segmentation([masked(0)], [masked(1)]), unet())
     assert list(metrics) == ["dice", "dice square", "dice stripe"]
-    objective = segmentation([masked(0)])
-    assert objective.validate(unet()) == {}
-    assert objective.score({"dice": 0.5}) == -0.5
-    assert objective.score({"dice": math.nan}) == objective.score({}) == -math.inf
+    assert score == -metrics["dice"]
+    assert segmentation([masked(0)]).validate(unet()) == (-math.inf, {})
 
 
 def test_masks_that_teach_little_are_notes_and_those_that_teach_nothing_are_refused(monkeypatch):
@@ -212,8 +208,6 @@ def test_masks_that_teach_little_are_notes_and_those_that_teach_nothing_are_refu
     assert segmentation([masked(0)]).notes == []
     with pytest.raises(DataError, match="none of 2 training masks has a labelled voxel"):
         segmentation([masked(0, ()), masked(1, ())])
-    with pytest.raises(DataError, match="bare: has no mask"):
-        segmentation([PreparedCase(name="bare", patient="p", image=np.zeros((1, 16, 16), np.float32))])
     monkeypatch.setattr("modelsgenesis.training.supervised.find_spec", lambda _name: None)
     assert "the Hausdorff distance needs an optional dependency" in segmentation([masked(0)]).notes[0]
 

@@ -39,7 +39,7 @@ def test_logs_every_step_unrounded_and_every_validation(tmp_path):
     assert any(len(row["loss"]) > 12 for row in rows(tmp_path / "run" / "log.csv"))
     assert [int(row["step"]) for row in rows(tmp_path / "run" / "validation.csv")] == [4, 8, 9]
     assert progress.step == 9
-    assert 0 < progress.seconds["wall"] < 3600
+    assert 0 < progress.seconds < 3600
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
@@ -69,7 +69,7 @@ def test_keeps_the_best_and_stops_early(tmp_path):
         steps=100,
         patience=3,
         validate_every=2,
-        on_best=lambda _network, progress: kept.append(progress.step),
+        on_validation=lambda progress, _, is_best: kept.append(progress.step) if is_best else None,
         reporter=notes,
     ).fit()
     assert kept == [2, 4]
@@ -81,7 +81,7 @@ def test_keeps_the_best_and_stops_early(tmp_path):
 def test_a_signal_during_a_validation_or_while_the_bundle_is_written_loses_nothing(tmp_path, where):
     happen = at(1, terminate)
     trainer = make(tmp_path / "run", objective := Fit(on_validate=happen if where == "validation" else None))
-    trainer.on_best = lambda *_: happen(objective.validations) if where == "bundle" else None
+    trainer.on_validation = lambda *_: happen(objective.validations) if where == "bundle" else None
     with pytest.raises(Interrupted, match="interrupted at step"):
         trainer.fit()
     assert last_step(trainer) in (4, 5)  # one more step at most
@@ -113,8 +113,7 @@ class RootOfZero(Fit):
         (Fit(on_loss=at(6, lambda: math.nan)), {}, r"loss is nan at step 6 with learning rate .*: lower .*--init", 4),
         (Fit(on_loss=at(8, lambda: math.inf)), {"checkpoint_every": 1}, "loss is inf at step 8", 7),
         (RootOfZero(), {}, "the gradient is not finite at step 5", 4),
-        (RootOfZero(), {"nonfinite": "skip", "steps": 40}, "at step 14 with .*, 10 times in a row: lower", 12),
-        (Fit(on_loss=at(25, lambda: 1e6)), {"steps": 40}, "at step 25, the first 20 losses had a median of", 24),
+        (Fit(on_loss=at(25, lambda: 1e6)), {"steps": 40}, "above .* divergence_factor times .* at step 25", 24),
     ],
 )
 def test_a_divergence_ends_the_run_with_the_checkpoint_from_before(tmp_path, objective, settings, message, last):
@@ -135,14 +134,6 @@ def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(tmp_path):
     assert last_step(trainer) == 4
 
 
-def test_a_step_that_is_skipped_moves_nothing_and_the_run_goes_on(tmp_path):
-    notes = Notes()
-    trainer = make(tmp_path / "run", Fit(on_loss=at(3, lambda: math.inf)), nonfinite="skip", reporter=notes)
-    assert trainer.fit().step == 9
-    assert notes.notes == ["step 3 skipped: loss is inf"]
-    assert steps_of(tmp_path / "run") == list(range(1, 10))
-
-
 @pytest.mark.parametrize(
     ("first", "loss", "factor"),
     [
@@ -153,10 +144,11 @@ def test_a_step_that_is_skipped_moves_nothing_and_the_run_goes_on(tmp_path):
     ],
 )
 def test_what_is_no_explosion(tmp_path, first, loss, factor):
-    trainer = make(tmp_path / "run", divergence_factor=factor)
+    constant = Fit()
+    constant.loss = lambda network, batch, _: network(batch).mean() * 0 + loss
+    trainer = make(tmp_path / "run", constant, divergence_factor=factor)
     trainer.progress.first_losses = [first] * 20
-    trainer._learn(trainer.network(torch.rand(1, 3)).mean(), loss, 1e-3)
-    assert trainer.skipped == 0
+    assert trainer.fit().step == 9
 
 
 @pytest.mark.parametrize("workers", [0, 1])

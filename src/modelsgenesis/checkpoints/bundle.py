@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from modelsgenesis.configs import BundleConfig
-from modelsgenesis.errors import CheckpointError, some
+from modelsgenesis.errors import CheckpointError, require, some
 from modelsgenesis.files import open_regular, parsing, read_json, read_text, replacing, write_atomically, write_json
 from modelsgenesis.networks import build_network
 
@@ -64,28 +65,35 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> Path:
     return folder
 
 
-def read_config(folder: str | Path) -> BundleConfig:
+def read_config(folder: str | Path, card: Any = None) -> BundleConfig:
     """Read and check the `config.json` of a bundle.
 
+    Args:
+        folder: The bundle.
+        card: What the registry says of the model, with its name: other values are refused.
+
     Raises:
-        CheckpointError: The file is missing or not JSON.
+        CheckpointError: The file is missing or not JSON, or is not of the model of the card.
         ConfigurationError: It has unknown or missing keys or wrong values.
     """
     path = Path(folder) / CONFIG_NAME
     if not path.exists():
         raise CheckpointError(f"{folder}: no {CONFIG_NAME} in it, so it is not a bundle")
-    return BundleConfig.from_dict(read_json(path, CheckpointError, nan_is_null=True), where=str(path))
+    config = BundleConfig.from_dict(read_json(path, CheckpointError, nan_is_null=True), where=str(path))
+    for key in ("task", "network", "input", "patch_size") if card else ():
+        found, told = getattr(config, key), getattr(card, key)
+        if found != told:
+            raise CheckpointError(f"{card.name}: its file has {key} {found}, its card says {told}; ask its author")
+    return config
 
 
-def load_bundle(folder: str | Path, *, check_values: bool = True) -> Bundle:
+def load_bundle(folder: str | Path) -> Bundle:
     """Load a bundle strictly: every tensor must be there with its shape and type, and no other.
 
     The weights stay mapped from the file until they are used: a network takes its size in memory once.
 
     Args:
         folder: Holds `config.json`, `model.safetensors` and, usually, `README.md`.
-        check_values: Refuse NaN and infinite weights, for which all of them must be read. What this package
-            has converted itself was checked then.
 
     Returns:
         The bundle, its network on the CPU in evaluation mode.
@@ -107,7 +115,7 @@ def load_bundle(folder: str | Path, *, check_values: bool = True) -> Bundle:
     with parsing(path, CheckpointError, remedy="damaged, or not a safetensors file; download or export it again"):
         weights = safetensors.torch.load_file(path)  # compares every size with the file before it maps a tensor
     network = build_network(config.network, "meta")  # whose parameters the loaded tensors become: memory is taken once
-    weights = fit_weights(network.state_dict(), weights, path, check_values=check_values)
+    weights = fit_weights(network.state_dict(), weights, path)
     network.load_state_dict(weights, assign=True)
     return Bundle(network.eval(), config, read_text(card, CheckpointError) if card.exists() else "")
 
@@ -118,7 +126,6 @@ def fit_weights(
     file: Path,
     *,
     what: str = "this network",
-    check_values: bool = True,
 ) -> dict[str, Tensor]:
     """Return weights as a network holds them, after comparing every name, shape and kind of number.
 
@@ -130,7 +137,6 @@ def fit_weights(
         weights: What a file holds under the same names.
         file: What a message names.
         what: What a message calls the network.
-        check_values: Refuse NaN and infinite weights, too.
 
     Raises:
         CheckpointError: Something is missing, too much, different, or not finite; the message lists the first names.
@@ -156,11 +162,9 @@ def fit_weights(
         owned.add(tensor.data_ptr())
         fitted[name] = tensor
     floating = {name: tensor for name, tensor in fitted.items() if tensor.is_floating_point() and tensor.numel()}
-    if check_values and (
-        bad := [name for name, tensor in floating.items() if not torch.stack(torch.aminmax(tensor)).isfinite().all()]
-    ):
-        problem = f"NaN or infinite values in {some(bad)}"
-        raise CheckpointError(f"{file}: {problem}; it is damaged or its training diverged, use another one")
+    bad = [name for name, tensor in floating.items() if not torch.stack(torch.aminmax(tensor)).isfinite().all()]
+    problem = f"NaN or infinite values in {some(bad)}"
+    require(not bad, CheckpointError, f"{file}: {problem}; it is damaged or its training diverged, use another one")
     return fitted
 
 

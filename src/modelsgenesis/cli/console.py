@@ -23,10 +23,9 @@ _KEPT = 40  # columns of a name that a narrow terminal does not fold
 
 
 def accept_any_name() -> None:
-    """Write what the encoding of stdout or stderr lacks as escapes: a name that is not UTF-8 ends no command."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    """Write what the encoding of stdout lacks as escapes: a name that is not UTF-8 ends no command, nor does a help."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # stderr does so by itself
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def print_line(text: object = "") -> None:
@@ -53,13 +52,12 @@ def print_json(value: Any) -> None:
     _write(sys.stdout, json.dumps(value, indent=2))
 
 
-def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, first: str = "bold") -> None:
+def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table on stdout: folded to a terminal's width, unwrapped elsewhere, and free of markup.
 
     Args:
         header: The title of each column; empty titles print no header.
         rows: A cell for each column.
-        first: Style of the first column.
     """
     from rich.console import Console
     from rich.table import Table
@@ -68,7 +66,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, firs
     table = Table(box=None, pad_edge=False, show_header=any(header))
     cells = [[Text(printable(str(cell))) for cell in row] for row in rows]
     longest = max((row[0].cell_len for row in cells), default=0)
-    table.add_column(header[0], style=first, overflow="fold", min_width=min(longest, _KEPT))
+    table.add_column(header[0], style="bold", overflow="fold", min_width=min(longest, _KEPT))
     for title in header[1:]:
         table.add_column(title, overflow="fold")
     for row in cells:

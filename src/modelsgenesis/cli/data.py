@@ -44,9 +44,9 @@ def scan(
         for one in found.scans
     ]
     if rows:
-        print_table(("scan", "format", "shape", "spacing (mm)", "modality", "range", "notes"), rows, first="")
+        print_table(("scan", "format", "shape", "spacing (mm)", "modality", "range", "notes"), rows)
     if found.skipped:
-        print_table(("unusable", "why"), [(one.source[folder:], one.reason) for one in found.skipped], first="")
+        print_table(("unusable", "why"), [(one.source[folder:], one.reason) for one in found.skipped])
     patients = len({one.patient for one in found.scans})
     print_line(f"{len(found.scans)} scans of {patients} patients, {len(found.skipped)} unusable; {found.why}")
 

@@ -9,24 +9,15 @@ from typer import Argument, BadParameter, Option
 from modelsgenesis.cli.console import note, print_line
 
 
-class Numbers(tuple[Any, ...]):  # of a plain tuple[...] Typer makes an option that takes several words
-    """What an option such as `1,1,2.5` says."""
+def numbers(text: str) -> tuple[float, ...]:
+    """Return the numbers of an option such as `1,1,2.5`."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise BadParameter(f"received {text!r}, expected numbers separated by commas") from None
 
-    @classmethod
-    def parse(cls, text: str) -> "Numbers":
-        """Return the numbers of an option."""
-        try:
-            return cls(float(part) for part in text.split(","))
-        except ValueError:
-            raise BadParameter(f"received {text!r}, expected numbers separated by commas") from None
 
-    @classmethod
-    def parse_pair(cls, text: str) -> "Numbers":
-        """Return the two numbers of an option."""
-        if len(numbers := cls.parse(text)) != 2:
-            raise BadParameter(f"received {text!r}, expected two numbers such as -1000,1000")
-        return numbers
-
+LABELLED = "Labelled images: a folder or file in the layout of the Decathlon or nnU-Net, one folder per class, or a CSV"
 
 Model = Annotated[str, Argument(help="A name in the registry, org/name on the Hub, or a folder.")]
 Scans = Annotated[str, Argument(help="Scans: a folder, a file, a glob, a list file or a dataset.json.")]
@@ -34,29 +25,15 @@ Run = Annotated[Path, Option("--output", "-o", help="Folder of the run; must be 
 
 Task = Annotated[str | None, Option(help="seg (segmentation) or cls (classification); default: from the labels.")]
 Modality = Annotated[str, Option(help="ct, mri, xray, ultrasound, shape; auto: from the data.")]
-Patient = Annotated[
-    str | None, Option(metavar="PATTERN", help="Regular expression; its first group is the patient in a file's name.")
-]
+Patient = Annotated[str | None, Option(metavar="REGEX", help="Its first group is the patient in a file's name.")]
 Split = Annotated[Path | None, Option(help="split.json of another run: its training, validation, test cases.")]
-Spacing = Annotated[
-    Numbers | None, Option(parser=Numbers.parse, metavar="X,Y,Z", help="Voxel size in mm to resample to.")
-]
-Window = Annotated[
-    Numbers | None,
-    Option(parser=Numbers.parse_pair, metavar="LOW,HIGH", help="Intensities (CT: HU) that become 0 and 1."),
-]
+# Any: of a plain tuple[...] Typer makes an option that takes several words.
+Spacing = Annotated[Any, Option(parser=numbers, metavar="X,Y,Z", help="Voxel size in mm to resample to.")]
+Window = Annotated[Any, Option(parser=numbers, metavar="LOW,HIGH", help="Intensities (CT: HU) that become 0 and 1.")]
 Init = Annotated[str | None, Option(help="Initial weights: a name, org/repo, or a run; default: random.")]
 Steps = Annotated[int | None, Option(min=1, help="Optimiser steps.")]
-Settings = Annotated[
-    list[str] | None,
-    Option("--set", metavar="KEY=VALUE", help="Any field of the recipe, such as learning_rate=1e-3; repeatable."),
-]
-ConfigFile = Annotated[
-    Path | None,
-    Option(
-        "--config", metavar="FILE", help="Configuration to start from, as --show-config prints it; --set goes on top."
-    ),
-]
+Settings = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="A field of the recipe; repeatable.")]
+ConfigFile = Annotated[Path | None, Option("--config", metavar="FILE", help="What --show-config prints; --set on top.")]
 
 Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")]
 Resume = Annotated[bool, Option("--resume", help="Resume the run in the output folder.")]

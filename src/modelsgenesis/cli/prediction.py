@@ -2,40 +2,28 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from typer import Argument, BadParameter, Exit, Option
 
 from modelsgenesis.cli.console import make_reporter, note, print_line, print_result, print_table
 from modelsgenesis.cli.options import Device, Json, Quiet, Strict, Token
+from modelsgenesis.configs import PredictionConfig
 
-if TYPE_CHECKING:
-    from modelsgenesis.configs import PredictionConfig
-    from modelsgenesis.data import SkippedScan
-
-Ensemble = Annotated[
-    list[str] | None,
-    Option("--ensemble", metavar="MODEL", help="Another model, to average probabilities with; repeatable."),
-]
+Ensemble = Annotated[list[str] | None, Option(metavar="MODEL", help="Another model, to average with; repeatable.")]
 Overlap = Annotated[float, Option(min=0, max=0.9, help="Overlap of neighbouring windows.")]
-Flips = Annotated[
-    str | None, Option(help="Also average over mirrored passes: all, or axes such as x,y; n axes take 2^n passes.")
-]
+Flips = Annotated[str | None, Option(help="Average over mirrored passes: all, or axes such as x,y.")]
 StitchAt = Annotated[str, Option("--stitch", help="Where windows are stitched: auto (by free memory), cpu, device.")]
 Precision = Annotated[str, Option(help="float32, the same on every machine; or bfloat16, faster on some hardware.")]
 
-_OUTPUT = (
-    "A .nii.gz or a folder; default: <scan>_seg.nii.gz, for several scans predictions/. For classes a .csv; default: "
-    "predictions.csv."
-)
+_OUTPUT = "A .nii.gz or a folder; default: <scan>_seg.nii.gz, of several predictions/. Of classes a .csv."
+_SCANS = "Files, a folder, a DICOM series, a glob; or channels."
 _AXES = {"x": 0, "y": 1, "z": 2}
 
 
 def predict(
     model: Annotated[str, Argument(help="A fine-tuned model: a run, a folder, a folder of folds, or org/repo.")],
-    scans: Annotated[
-        list[str], Argument(metavar="INPUT...", help="Files, a folder, a DICOM series, a glob; or channels.")
-    ],
+    scans: Annotated[list[str], Argument(metavar="INPUT...", help=_SCANS)],
     output: Annotated[Path | None, Option("--output", "-o", help=_OUTPUT)] = None,
     probabilities: Annotated[bool, Option("--probabilities", help="Also write <scan>_probabilities.nii.gz.")] = False,
     ensemble: Ensemble = None,
@@ -88,9 +76,7 @@ def evaluate(
     model: Annotated[str, Argument(help="A model, a folder of folds; or a folder or table that predict wrote.")],
     data: Annotated[str, Argument(help="Labelled data in any known layout, with the model's classes.")],
     output: Annotated[Path, Option("--output", "-o", help="Folder of results.json, cases.csv.")] = Path("evaluation"),
-    split: Annotated[
-        str | None, Option(metavar="FILE", help="Evaluate the test cases of this split; default: every case.")
-    ] = None,
+    split: Annotated[str | None, Option(metavar="FILE", help="Evaluate its test cases; default: all.")] = None,
     ensemble: Ensemble = None,
     overlap: Overlap = 0.5,
     flips: Flips = None,
@@ -132,9 +118,7 @@ def evaluate(
     _end(found.skipped, "measured")
 
 
-def _prediction_config(overlap: float, flips: str | None, stitch: str, precision: str) -> "PredictionConfig":
-    from modelsgenesis.configs import PredictionConfig
-
+def _prediction_config(overlap: float, flips: str | None, stitch: str, precision: str) -> PredictionConfig:
     names = flips.split(",") if flips and flips != "all" else []
     if any(name not in _AXES for name in names):
         raise BadParameter(f"received {flips!r}, expected all, or axes of x, y, z", param_hint="--flips")
@@ -143,7 +127,7 @@ def _prediction_config(overlap: float, flips: str | None, stitch: str, precision
     return PredictionConfig.from_dict(values, where="predict")
 
 
-def _end(failed: "Sequence[SkippedScan]", done: str) -> None:
+def _end(failed: Sequence[Any], done: str) -> None:
     """Name what failed, and end with status 1 where something did."""
     for scan in failed:
         note(f"not {done}: {scan.source}: {scan.reason}")
@@ -164,16 +148,13 @@ def print_results(folder: Path, results: Mapping[str, Any]) -> None:
         print_metrics(results["test"], alone=results["labels"][-1], specificity=specificity, basis=basis)
     else:
         print_line("no test patients: nothing was measured")
-    print_line()
-    if together:
-        print_line(f"full results, with those of each fold: {folder / 'results.json'}")
-        print_line(f"each case, measured by the fold that did not train on it: {folder / 'test.csv'}")
-        print_line(f"the models: {folder / 'fold0'}, fold1 …")
+    files = {"full results": "results.json", "each test case": "test.csv"}
+    if together:  # each case is measured by the fold that did not train on it
+        files["the models"] = "fold0, fold1 …"
     else:
-        print_line(f"full results: {folder / 'results.json'}")
-        print_line(f"each test case: {folder / 'test.csv'}")
-        print_line(f"split, to reuse with --split: {folder / 'split.json'}")
-        print_line(f"model, with its card in README.md: {folder}")
+        files |= {"split, to reuse with --split": "split.json", "model, with its card in README.md": ""}
+    for line in ("", *(f"{what}: {folder / name}" for what, name in files.items())):
+        print_line(line)
 
 
 def print_metrics(summary: Mapping[str, Mapping[str, Any]], *, alone: str, specificity: float, basis: str = "") -> None:

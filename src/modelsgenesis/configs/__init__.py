@@ -1,13 +1,9 @@
 """Every hyperparameter of the package, frozen and checked. Importing this loads no other library."""
 
-from modelsgenesis.configs.base import Config as Config
-from modelsgenesis.configs.base import DataConfig as DataConfig
 from modelsgenesis.configs.base import TrainingConfig as TrainingConfig
 from modelsgenesis.configs.base import apply_settings as apply_settings
 from modelsgenesis.configs.bundle import CONTRACTS as CONTRACTS
-from modelsgenesis.configs.bundle import CT_WINDOW as CT_WINDOW
 from modelsgenesis.configs.bundle import GENESIS_UNET_2019 as GENESIS_UNET_2019
-from modelsgenesis.configs.bundle import GENESIS_UNET_SMALL as GENESIS_UNET_SMALL
 from modelsgenesis.configs.bundle import NNUNET_V1_GENESIS as NNUNET_V1_GENESIS
 from modelsgenesis.configs.bundle import RESENC_L as RESENC_L
 from modelsgenesis.configs.bundle import BundleConfig as BundleConfig

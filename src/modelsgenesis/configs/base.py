@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path, PurePath
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Self, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -39,7 +39,7 @@ class Bounds:
     high: float = math.inf
     above: bool = False
 
-    def check(self, value: Any) -> Any:
+    def __call__(self, value: Any) -> Any:
         """Return a value that is within."""
         if not (self.low <= value <= self.high) or (self.above and value == self.low):
             low = f"above {self.low}" if self.above else f"{self.low}"
@@ -48,20 +48,14 @@ class Bounds:
         return value
 
 
-class AbsolutePath:
-    """Stands beside `str`: a path is kept absolute, so that a run that is resumed elsewhere finds it."""
-
-    def check(self, value: str) -> str:
-        """Return an absolute path; links are not followed, and it may be a pattern."""
-        return os.path.abspath(os.path.expanduser(value))  # noqa: PTH100, PTH111 - pathlib would follow links
-
-
 Count = Annotated[int, Bounds(0)]
 Positive = Annotated[int, Bounds(0, above=True)]
 Share = Annotated[float, Bounds(0, 1)]
 NonNegativeFloat = Annotated[float, Bounds(0)]
 PositiveFloat = Annotated[float, Bounds(0, above=True)]
-FilePath = Annotated[str, AbsolutePath()]
+# A path is kept absolute, so that a run that is resumed elsewhere finds it; links are not followed, and it may be a
+# pattern.
+FilePath = Annotated[str, lambda path: os.path.abspath(os.path.expanduser(path))]  # noqa: PTH100, PTH111
 Sides = tuple[Positive, ...]
 """The sides of a patch or of a kernel, one per axis."""
 
@@ -70,25 +64,23 @@ Sides = tuple[Positive, ...]
 class Config:
     """Base of the configurations.
 
-    A subclass is a frozen, keyword-only dataclass of JSON-like fields and nested configurations. Field types and
-    bounds are checked here, and that every number is finite; `rules` says what they cannot.
+    A subclass is a frozen, keyword-only dataclass of JSON-like fields and nested configurations. Field types are
+    checked here, and that every number is finite; what stands beside a type in `Annotated` returns a value as it is
+    kept, or refuses it. Where more must hold, a method `rules` yields it: pairs of a condition, and of a message that
+    begins with the name of a field.
     """
 
     def __post_init__(self) -> None:
         name = type(self).__name__
-        for field, hint in _hints(type(self)).items():
+        hints = _hints(type(self))
+        for field in fields(self):
             try:
-                value = _coerce(getattr(self, field), hint)
+                value = _coerce(getattr(self, field.name), hints[field.name])
             except ConfigurationError as error:
-                raise ConfigurationError(f"{name}.{field}: {error}") from error
-            object.__setattr__(self, field, value)  # the only way to set a field of a frozen dataclass
-        for holds, message in self.rules():
-            if not holds:
-                raise ConfigurationError(f"{name}.{message}")
-
-    def rules(self) -> Iterable[tuple[object, str]]:
-        """Yield what must hold between the fields, each with a message that begins with the name of a field."""
-        return ()
+                raise ConfigurationError(f"{name}.{field.name}: {error}") from error
+            object.__setattr__(self, field.name, value)  # the only way to set a field of a frozen dataclass
+        for holds, message in getattr(self, "rules", tuple)():
+            require(holds, ConfigurationError, f"{name}.{message}")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types; nested configurations become mappings, tuples become lists."""
@@ -134,10 +126,8 @@ class Config:
         return self.from_dict({**vars(self), **changes})
 
 
-@cache  # resolving annotations takes as long as everything else here
-def _hints(cls: type[Config]) -> dict[str, Any]:
-    hints = get_type_hints(cls, include_extras=True)
-    return {field.name: hints[field.name] for field in fields(cls)}
+# Resolving annotations takes as long as everything else here.
+_hints = cache(partial(get_type_hints, include_extras=True))
 
 
 def plain(value: Any) -> Any:
@@ -155,7 +145,7 @@ def _coerce(value: Any, hint: Any) -> Any:
     """Return `value` as `hint` wants it: lists become tuples, mappings nested configurations, ints floats."""
     kind, arguments = get_origin(hint) or hint, get_args(hint)
     if kind is Annotated:
-        return arguments[1].check(_coerce(value, arguments[0]))
+        return arguments[1](_coerce(value, arguments[0]))
     if kind in (Union, UnionType):
         return _coerce_union(value, arguments)
     if kind is tuple and isinstance(value, (str, PurePath)) and arguments[0] == FilePath:
@@ -308,7 +298,6 @@ class TrainingConfig(Config):
         compile: Compile the network with `torch.compile`: slow to start, faster on most GPUs.
         checkpoint_activations: Recompute activations in the backward pass: less memory, about a third more time.
         checkpoint_every: Steps between checkpoints; None for one with each validation.
-        nonfinite: `"stop"` at a NaN or infinite loss or gradient, or `"skip"` that step.
         divergence_factor: Stop at a loss above this many times the median of the first ones; 0 never stops.
         freeze_steps: First steps during which the tensors from a checkpoint are frozen.
         pretrained_lr_scale: Factor on the learning rate of the tensors from a checkpoint.
@@ -335,7 +324,6 @@ class TrainingConfig(Config):
     compile: bool = False
     checkpoint_activations: bool = False
     checkpoint_every: Positive | None = None
-    nonfinite: Literal["stop", "skip"] = "stop"
     divergence_factor: NonNegativeFloat = 1000.0
     freeze_steps: Count = 0
     pretrained_lr_scale: NonNegativeFloat = 1.0

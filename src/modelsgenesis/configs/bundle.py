@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from math import prod
+from operator import attrgetter
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from modelsgenesis.configs.base import Bounds, Config, Share, Sides, shown
+from modelsgenesis.errors import ConfigurationError
 
 Modality = Literal["ct", "mri", "xray", "ultrasound", "shape"]
 Task = Literal["restoration", "segmentation", "classification"]
@@ -26,6 +28,17 @@ Norm = Literal["batch", "instance", "group"]
 _Axes = tuple[Annotated[int, Bounds(1, 31)], ...]
 _Depth = Annotated[int, Bounds(1, 64)]
 _LEVELS = 16
+
+
+def _different_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    bad = [name for name, count in Counter(names).items() if count > 1 or not name.strip() or len(name) > _NAME_LIMIT]
+    if bad:
+        raise ConfigurationError(f"{shown(bad)} are empty, too long, or occur twice; give each a name of its own")
+    return names
+
+
+Names = Annotated[tuple[str, ...], _different_names]
+"""Of channels or classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,15 +82,10 @@ class _EncoderDecoderConfig(Config):
         bad = [width // narrowest for width in self.widths if width // narrowest % self.norm_groups]
         yield self.norm != "group" or not bad, f"norm_groups: {self.norm_groups} does not divide {bad} channels"
 
-    @property
-    def unet(self) -> Self:
-        """The encoder-decoder itself, as `ClassifierConfig.unet` is the one whose encoder classifies."""
-        return self
-
-    @property
-    def outputs(self) -> int:
-        """Channels of the output."""
-        return self.out_channels
+    unet = property(lambda self: self)
+    """The encoder-decoder itself, as `ClassifierConfig.unet` is the one whose encoder classifies."""
+    outputs = property(attrgetter("out_channels"))
+    """Channels of the output, or classes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,15 +237,8 @@ class ClassifierConfig(Config):
         depth = len(self.encoder.widths)
         return tuple(level % depth for level in ((-1,) if self.levels is None else self.levels))
 
-    @property
-    def unet(self) -> UNetConfig:
-        """The encoder-decoder whose encoder is used."""
-        return self.encoder
-
-    @property
-    def outputs(self) -> int:
-        """Classes."""
-        return self.num_classes
+    unet = property(attrgetter("encoder"))
+    outputs = property(attrgetter("num_classes"))
 
 
 NetworkConfig = UNetConfig | ClassifierConfig
@@ -291,7 +292,7 @@ class InputContract(Config):
     deviation: Annotated[float, Bounds(1e-12, 1e12)] | None = None
     spacing: tuple[Annotated[float, Bounds(1e-4, 1e4)], ...] | None = None
     orientation: str | None = "RAS"
-    channels: tuple[str, ...] = ("image",)
+    channels: Names = ("image",)
 
     def rules(self) -> Iterable[tuple[object, str]]:
         """Hold for every input."""
@@ -306,19 +307,10 @@ class InputContract(Config):
         axes = sorted(told.translate(str.maketrans("LAI", "RPS")))
         expected = "one letter of LR, one of AP, one of IS, such as RAS"
         yield axes == ["P", "R", "S"], f"orientation: received {self.orientation!r:.60}, expected {expected}"
-        bad = _bad_names(self.channels)
-        yield not bad, f"channels: {shown(bad)} are empty, too long, or occur twice; give each a name of its own"
 
-
-def _bad_names(names: tuple[str, ...]) -> list[str]:
-    return [name for name, count in Counter(names).items() if count > 1 or not name.strip() or len(name) > _NAME_LIMIT]
-
-
-CT_WINDOW = (-1000.0, 1000.0)
-"""HU window of the 2019 recipe."""
 
 CONTRACTS: dict[str, InputContract] = {
-    "ct": InputContract(modality="ct", intensity="window", window=CT_WINDOW),
+    "ct": InputContract(modality="ct", intensity="window", window=(-1000.0, 1000.0)),  # HU, of 2019
     "mri": InputContract(modality="mri", intensity="percentiles", percentiles=(0.5, 99.5)),
     "xray": InputContract(modality="xray", dims=2, intensity="percentiles", percentiles=(0.5, 99.5), orientation=None),
     "ultrasound": InputContract(
@@ -378,7 +370,7 @@ class BundleConfig(Config):
     task: Task
     network: NetworkConfig
     input: InputContract
-    labels: tuple[str, ...] = ()
+    labels: Names = ()
     multilabel: bool = False
     patch_size: Sides
     provenance: Provenance
@@ -401,5 +393,3 @@ class BundleConfig(Config):
         yield voxels <= _PATCH_LIMIT, f"patch_size: {voxels:,} voxels, expected at most {_PATCH_LIMIT:,}"
         expected = f"{outputs}: " + ("none for restoration" if restores else "one for each output of the network")
         yield len(self.labels) == outputs, f"labels: received {len(self.labels)} names, expected {expected}"
-        bad = _bad_names(self.labels)
-        yield not bad, f"labels: {shown(bad)} are empty, too long, or occur twice; give each a name of its own"

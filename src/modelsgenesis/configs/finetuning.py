@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from modelsgenesis.configs.base import (
     Bounds,
@@ -78,17 +78,12 @@ class FinetuningConfig(TrainingConfig):
     freeze_encoder: bool = False
     encoder_only: bool = False
     rescale: bool = False
-    labelled_patients: str | None = None
+    # A setting or a JSON file writes a count as a number.
+    labelled_patients: Annotated[Any, lambda labels: None if labels is None else str(labels)] = None
     split_seed: Count = 0
     folds: Count = 0
     fold: Count | None = None
     bootstrap: Positive = 1000
-
-    def __post_init__(self) -> None:
-        if isinstance(self.labelled_patients, int) and not isinstance(self.labelled_patients, bool):
-            # A setting or a JSON file writes a count as a number.
-            object.__setattr__(self, "labelled_patients", str(self.labelled_patients))
-        super().__post_init__()
 
     def rules(self) -> Iterable[tuple[object, str]]:
         """Hold for both tasks."""
@@ -200,12 +195,7 @@ class PredictionConfig(Config):
     """
 
     overlap: Annotated[float, Bounds(0, 0.99)] = 0.5  # at 1 a window would never advance
-    flips: Literal["all"] | tuple[int, ...] = ()
+    flips: Literal["all"] | tuple[Annotated[int, Bounds(0, 2)], ...] = ()
     stitch: Literal["auto", "cpu", "device"] = "auto"
     windows_at_once: Positive = 4
     precision: Literal["float32", "bfloat16"] = "float32"
-
-    def rules(self) -> Iterable[tuple[object, str]]:
-        """Hold for the axes to mirror."""
-        different = len(set(self.flips) & {0, 1, 2}) == len(self.flips)
-        yield self.flips == "all" or different, f"flips: received {self.flips}, expected different axes of 0, 1, 2"

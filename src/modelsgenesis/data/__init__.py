@@ -20,9 +20,9 @@ from modelsgenesis.data.preparation import prepare_label as prepare_label
 from modelsgenesis.data.preparation import to_native as to_native
 from modelsgenesis.data.reading import choose_contract as choose_contract
 from modelsgenesis.data.reading import detect_modality as detect_modality
+from modelsgenesis.data.reading import file_stem as file_stem
 from modelsgenesis.data.reading import read_volume as read_volume
 from modelsgenesis.data.volume import Geometry as Geometry
 from modelsgenesis.data.volume import ScanReference as ScanReference
 from modelsgenesis.data.volume import SkippedScan as SkippedScan
 from modelsgenesis.data.volume import Volume as Volume
-from modelsgenesis.data.volume import file_stem as file_stem

@@ -22,11 +22,12 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from nibabel.affines import voxel_sizes
 
 from modelsgenesis.configs import InputContract
 from modelsgenesis.data.preparation import prepare
 from modelsgenesis.data.reading import read_volume
-from modelsgenesis.data.volume import ScanReference, SkippedScan, spacing_of
+from modelsgenesis.data.volume import ScanReference, SkippedScan
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError, require
 from modelsgenesis.files import parsing, read_json, replacing, write_atomically, write_json
 
@@ -57,11 +58,6 @@ class CacheEntry:
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
     bounds: tuple[float, float]
-
-
-def _entry(values: dict[str, Any]) -> CacheEntry:
-    """Return an entry from what JSON made of it: lists are tuples again."""
-    return CacheEntry(**{**values, **{name: tuple(values[name]) for name in ("shape", "spacing", "bounds")}})
 
 
 class VolumeCache:
@@ -95,7 +91,9 @@ class VolumeCache:
 
     def entry(self, index: int) -> CacheEntry:
         """Return what is known of a volume."""
-        return _entry(json.loads(self._lines[index]))
+        values = json.loads(self._lines[index])
+        values |= {name: tuple(values[name]) for name in ("shape", "spacing", "bounds")}  # JSON has lists alone
+        return CacheEntry(**values)
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Return a volume, uint16 [*spatial], memory-mapped and read-only: the value in [0, 1] times 65535.
@@ -145,11 +143,8 @@ class VolumeCache:
             cache, skipped = VolumeCache.build(scans, CONTRACTS["ct"], "cache")
             cache[0].shape, cache[0].dtype  # (512, 512, 133), uint16
         """
-        require(
-            contract.intensity in ("window", "percentiles"),
-            ConfigurationError,
-            f"intensity {contract.intensity!r} does not map to [0, 1]; choose window or percentiles",
-        )
+        unbounded = f"intensity {contract.intensity!r} does not map to [0, 1]; choose window or percentiles"
+        require(contract.intensity in ("window", "percentiles"), ConfigurationError, unbounded)
         folder = Path(folder)
         entries: list[CacheEntry] = []
         skipped: list[SkippedScan] = []
@@ -185,48 +180,39 @@ def write_set(folder: Path, entries: Sequence[CacheEntry], contract: InputContra
 
 
 def _prepare_scan(reference: ScanReference, contract: InputContract, folder: Path) -> CacheEntry | ScanError:
-    """Prepare one scan unless the cache has it; a scan that cannot be used is returned as its error."""
+    """Prepare one scan unless the cache has it; a scan that cannot be used is returned as its error.
+
+    A file is the one that was seen if its place, size and times of change are; that of the inode tells what a tool did
+    that sets the other back, as `rsync -t` does.
+    """
     known: dict[str, Any] = {"name": reference.source, "group": reference.group}  # as they are called today
+    recipe = json.dumps([_FORMAT, contract.to_dict(), reference.index]).encode()
+    state, content = (hashlib.blake2b(recipe, digest_size=20) for _ in range(2))
     try:
-        state = _digest(reference, contract, content=False)
-        seen = folder / f"seen/{state:.2}/{state}.json"
-        with suppress(DataError), parsing(seen, DataError):  # not seen yet, or damaged: prepare it
-            values = read_json(seen, DataError)
-            size = values.pop("bytes")
-            entry = _entry(values | known)
-            if (folder / VOLUME.format(entry.key)).stat().st_size == size:
-                return entry
-        key = _digest(reference, contract, content=True)
+        with parsing(reference.source, ScanError):
+            for path in reference.files:
+                status = path.stat()
+                told = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0"
+                state.update(told.encode(errors="surrogateescape"))
+            seen = folder / "seen/{0:.2}/{0}.json".format(state.hexdigest())
+            with suppress(DataError), parsing(seen, DataError):  # not seen yet, or damaged: prepare it
+                values = read_json(seen, DataError)
+                size = values.pop("bytes")
+                entry = CacheEntry(**(values | known))  # with lists for tuples, which a set's line holds alike
+                if (folder / VOLUME.format(entry.key)).stat().st_size == size:
+                    return entry
+            for path in reference.files:
+                with path.open("rb") as file:
+                    hashlib.file_digest(file, lambda: content)  # goes on with the same one
         prepared = prepare(read_volume(reference), contract)
     except ScanError as error:
         return error
-    array = prepared.array
-    geometry: dict[str, Any] = {"shape": array.shape, "spacing": spacing_of(prepared.affine, array.ndim)}
-    entry = CacheEntry(key=key, bounds=prepared.bounds, **geometry, **known)
+    array, spacing = prepared.array, tuple(voxel_sizes(prepared.affine)[: prepared.array.ndim].tolist())
+    entry = CacheEntry(key=content.hexdigest(), shape=array.shape, spacing=spacing, bounds=prepared.bounds, **known)
     array *= LEVELS  # in place: a volume may fill a good part of the memory
     array += 0.5
-    with replacing(folder / VOLUME.format(key), DataError) as temporary, temporary.open("wb") as file:
+    with replacing(folder / VOLUME.format(entry.key), DataError) as temporary, temporary.open("wb") as file:
         np.save(file, array.astype(np.uint16))
         size = file.tell()
     write_json(seen, {**asdict(entry), "bytes": size}, DataError)
     return entry
-
-
-def _digest(reference: ScanReference, contract: InputContract, *, content: bool) -> str:
-    """Return a digest of how a scan is prepared, and of its bytes or of what is told without reading them.
-
-    That is place, size and times of change. The one of the inode tells what a tool did that sets the other back, as
-    `rsync -t` does.
-    """
-    recipe = json.dumps([_FORMAT, contract.to_dict(), reference.index])
-    digest = hashlib.blake2b(recipe.encode(), digest_size=20)
-    for path in reference.files:
-        with parsing(reference.source, ScanError), path.open("rb") as file:
-            if content:
-                while block := file.read(2**20):
-                    digest.update(block)
-            else:
-                status = path.stat()
-                told = f"{path.resolve()}\0{status.st_size}\0{status.st_mtime_ns}\0{status.st_ctime_ns}\0"
-                digest.update(told.encode(errors="surrogateescape"))
-    return digest.hexdigest()

@@ -2,9 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from einops import rearrange
@@ -13,7 +11,7 @@ from modelsgenesis.data.dicom_file import PER_FRAME, Tags, frames_of, numbers, r
 from modelsgenesis.data.itk import simpleitk
 from modelsgenesis.data.reading import reader_of
 from modelsgenesis.data.volume import COLOUR, ScanReference, SkippedScan, Volume, check_geometry
-from modelsgenesis.errors import ScanError
+from modelsgenesis.errors import ScanError, require
 from modelsgenesis.files import parsing
 
 _NAMES = {"CT": "ct", "MR": "mri", "US": "ultrasound", "IVUS": "ultrasound"}
@@ -25,11 +23,8 @@ _DIRECTORY, _STORAGE = "1.2.840.10008.1.3.10", "1.2.840.10008.5.1.4.1.1."
 _SCREEN, _IMAGES = "7", ("1", "2", "3", "4", "6", "7", "12", "13", "20", "128", "130")  # classes of storage
 
 # What tells volumes of one series apart that lie in the same place.
-_SPLITTERS = (
-    *("AcquisitionNumber", "TemporalPositionIdentifier", "TemporalPositionIndex", "EchoNumbers", "EchoTime"),
-    *("EffectiveEchoTime", "DiffusionBValue", "AcquisitionTime", "TriggerTime", "NominalCardiacTriggerDelayTime"),
-    *("ImageType", "FrameType", "Folder"),
-)
+_SPLITTERS = "AcquisitionNumber TemporalPositionIdentifier TemporalPositionIndex EchoNumbers EchoTime EffectiveEchoTime"
+_SPLITTERS += " DiffusionBValue AcquisitionTime TriggerTime NominalCardiacTriggerDelayTime ImageType FrameType Folder"
 _ALIKE = 1e-3  # of directions, and of spacing as a share of it: below are the digits that scanners round
 _SAME = 1e-3  # mm between slices in one place
 _TURN = 0.01  # of directions, within a volume and from perpendicular
@@ -43,23 +38,6 @@ class _AsideError(ScanError):
     """A file with which nothing is wrong, but that is not an image of a patient."""
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Slice:
-    """A plane of a volume.
-
-    Attributes:
-        frame: What its file says of it, see `frames_of`.
-        position: (3,) mm, the centre of the first pixel, towards left, posterior, superior.
-        orientation: (2, 3), the directions along a row and along a column.
-        spacing: (2,) mm between rows and between columns.
-    """
-
-    frame: Tags
-    position: np.ndarray
-    orientation: np.ndarray
-    spacing: np.ndarray
-
-
 def find_series(paths: Iterable[Path]) -> tuple[list[ScanReference], list[SkippedScan]]:
     """Return the scans that DICOM files make up, whatever their names and folders, and what is skipped.
 
@@ -69,61 +47,52 @@ def find_series(paths: Iterable[Path]) -> tuple[list[ScanReference], list[Skippe
         MissingExtraError: SimpleITK is not installed.
     """
     simpleitk("reading DICOM")
-    scans: list[ScanReference] = []
     skipped: list[SkippedScan] = []
-    series: dict[tuple[str, ...], list[Slice]] = defaultdict(list)
+    series: dict[tuple[str, ...], list[Tags]] = defaultdict(list)
     for path in paths:
         try:
             frames = _frames(path)
-            first, several = frames[0], len(frames) > 1
-            if text(first, "Modality") in _VOLUMES:
-                # The folder stands in for a name that was removed. A file of several frames is a series by itself.
-                names = [text(first, name) for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")]
-                key = (*names[:2], names[2] or first["Folder"], str(path) if several else "")
-                slices = [_slice_of(frame) for frame in frames]
-                series[key] += slices
-            else:
-                scans += [_describe_picture(frame, n if several else None) for n, frame in enumerate(frames)]
         except ScanError as error:
             skipped.append(SkippedScan.because(path, error, bad=not isinstance(error, _AsideError)))
-    for key, slices in series.items():
-        volumes = _split_series(slices)
-        several = len(volumes) > 1 and key[-1]  # in one file
+            continue
+        # The folder stands in for a name that was removed. A picture, or a file of frames, is a series by itself.
+        names = [text(frames[0], name) for name in ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")]
+        alone = len(frames) > 1 or not _is_slice(frames[0])
+        series[*names[:2], names[2] or frames[0]["Folder"], str(path) if alone else ""] += frames
+    scans: list[ScanReference] = []
+    for key, frames in series.items():
+        volumes = _split_series(frames)
         for number, volume in enumerate(volumes):
-            path = volume[0].frame["Path"]
-            source = path if len(slices) == 1 else f"{path.parent} [{len(volume)} slices from {path.name}]"
+            path = volume[0]["Path"]
+            source = path if key[-1] or len(frames) == 1 else f"{path.parent} [{len(volume)} slices from {path.name}]"
             try:
-                scans.append(_describe_volume(volume, str(source), number if several else None))
+                scans.append(_describe(volume, str(source), number if len(volumes) > 1 and key[-1] else None))
             except ScanError as error:
                 skipped.append(SkippedScan.because(source, error))
     return scans, skipped
 
 
-def _describe_volume(slices: list[Slice], source: str, index: int | None) -> ScanReference:
-    ordered, affine, notes = _order_series(slices, source)
-    frame, files = ordered[0].frame, [one.frame["Path"] for one in ordered]
-    shape = whole(frame, "Columns"), whole(frame, "Rows"), len(ordered)
-    spacing = check_geometry(shape, affine, source)
-    return _reference(frame, files, shape=shape, spacing=spacing, index=index, notes=notes)
+def _describe(frames: list[Tags], source: str, index: int | None) -> ScanReference:
+    """Return the reference of a volume's slices, or of a frame that is a picture.
 
-
-def _describe_picture(frame: Tags, index: int | None) -> ScanReference:
-    """Describe a frame of an image that is no slice of a volume."""
-    shape, spacing = (whole(frame, "Rows"), whole(frame, "Columns")), _sizes(frame, "PixelSpacing", 2)
-    spacing = spacing or _sizes(frame, "ImagerPixelSpacing", 2)  # uncalibrated: none, or 0
-    check_geometry(shape, None, str(frame["Path"]))
-    inverted = text(frame, "PhotometricInterpretation") == "MONOCHROME1"
-    notes = ("MONOCHROME1 inverted",) if inverted else (COLOUR,) if whole(frame, "SamplesPerPixel", 1) > 1 else ()
-    spacing = tuple(spacing) or None
-    return _reference(frame, [frame["Path"]], shape=shape, spacing=spacing, index=index, notes=notes)
-
-
-def _reference(frame: Tags, files: Iterable[Path], **found: Any) -> ScanReference:
-    """Return a reference; its group is the patient, where the name was removed the study, else the folder."""
-    path, modality = frame["Path"], _NAMES.get(text(frame, "Modality"))
-    group = text(frame, "PatientID") or text(frame, "StudyInstanceUID") or path.parent.name
-    files = tuple(dict.fromkeys(files))
-    return ScanReference(path=path, files=files, format="DICOM", modality=modality, group=group, **found)
+    Its group is the patient, where the name was removed the study, else the folder.
+    """
+    frame = frames[0]
+    shape: tuple[int, ...] = whole(frame, "Rows"), whole(frame, "Columns")
+    if _is_slice(frame):
+        frames, affine, notes = _order_series(frames, source)
+        shape = *shape[::-1], len(frames)
+        spacing = check_geometry(shape, affine, source)
+    else:
+        check_geometry(shape, None, source)
+        # Uncalibrated: none, or 0.
+        spacing = tuple(_sizes(frame, "PixelSpacing", 2) or _sizes(frame, "ImagerPixelSpacing", 2)) or None
+        inverted = text(frame, "PhotometricInterpretation") == "MONOCHROME1"
+        notes = ("MONOCHROME1 inverted",) if inverted else (COLOUR,) if whole(frame, "SamplesPerPixel", 1) > 1 else ()
+    files, modality = tuple(dict.fromkeys(one["Path"] for one in frames)), _NAMES.get(text(frame, "Modality"))
+    group = text(frame, "PatientID") or text(frame, "StudyInstanceUID") or files[0].parent.name
+    told = {"format": "DICOM", "modality": modality, "group": group, "notes": notes}
+    return ScanReference(path=files[0], files=files, shape=shape, spacing=spacing, index=index, **told)
 
 
 def read_header(path: Path) -> list[ScanReference]:
@@ -146,20 +115,25 @@ def read_header(path: Path) -> list[ScanReference]:
 
 
 def _frames(path: Path) -> list[Tags]:
-    """Return the frames of a file that holds an image.
+    """Return the frames of a file that holds an image, those of a volume with their place; see `_place`.
 
     Raises:
-        ScanError: It holds none that is of a patient.
+        ScanError: It holds none that is of a patient, or a slice without a place.
     """
     tags = read_tags(path)
     if reason := _why_aside(tags):
         raise _AsideError(f"{path}: {reason}; expected an image of a patient")
-    if not tags.get("PixelData"):
-        raise ScanError(f"{path}: holds no pixels; expected an image, it is truncated, copy it again")
+    require(tags.get("PixelData"), ScanError, f"{path}: holds no pixels; it is truncated, copy it again")
     if tags.get("ModalityLUTSequence") or "ConcatenationUID" in tags:
         reason = "its values are mapped by a table (Modality LUT), or it is one part of an image (concatenation)"
         raise ScanError(f"{path}: {reason}; expected a whole image with slope and intercept, export it again")
-    return frames_of(path, tags)
+    frames = frames_of(path, tags)
+    return [_place(frame) for frame in frames] if _is_slice(tags) else frames
+
+
+def _is_slice(tags: Tags) -> bool:
+    """Tell whether frames are slices of a volume; else each is a picture of its own."""
+    return text(tags, "Modality") in _VOLUMES
 
 
 def _why_aside(tags: Tags) -> str:
@@ -172,7 +146,7 @@ def _why_aside(tags: Tags) -> str:
         "is a localizer, by which the scan was planned": "LOCALIZER" in text(tags, "ImageType").split("\\"),
         f"holds no pixels ({modality or kind})": kind and family not in _IMAGES and not tags.get("PixelData"),
     }
-    if modality in _VOLUMES:
+    if _is_slice(tags):
         placed = tags.keys() & {"ImagePositionPatient", PER_FRAME}
         coloured = text(tags, "PhotometricInterpretation").startswith(_COLOURS)
         reasons["is the picture of a screen or report (secondary capture)"] = family == _SCREEN and not placed
@@ -186,18 +160,20 @@ def read_reference(reference: ScanReference) -> Volume:
     Raises:
         ScanError: A file is damaged, the series is no longer complete, or the file no longer the one that was found.
     """
-    number, picture = reference.index or 0, len(reference.shape) == 2
     with parsing(reference.source, ScanError):
-        frames = [frame for path in reference.files for frame in _frames(path)]
-        found: list[Any] = frames if picture else _split_series([_slice_of(frame) for frame in frames])
-        if number >= len(found):
+        volumes = _split_series([frame for path in reference.files for frame in _frames(path)])
+        if (number := reference.index or 0) >= len(volumes):
             raise ScanError(f"{reference.source}: has no image {number}; find it again, it was changed")
-        notes, affine = reference.notes, np.diag([*(reference.spacing or (1.0, 1.0)), 1.0, 1.0])
-        if picture:
-            array, padding = values_of(found[number], picture=True)
+        frames, notes = volumes[number], reference.notes
+        if len(reference.shape) == 2:
+            affine = np.diag([*(reference.spacing or (1.0, 1.0)), 1.0, 1.0])
+            array, padding = values_of(frames[0], picture=True)
         else:
-            ordered, affine, notes = _order_series(found[number], reference.source)
-            array, padding = _stack([one.frame for one in ordered])
+            frames, affine, notes = _order_series(frames, reference.source)
+            planes, paddings = zip(*map(values_of, frames), strict=True)
+            array = rearrange(np.stack(planes), "slices rows columns -> columns rows slices")
+            array = array.astype(np.float32) if array.dtype == np.float64 else array  # integers beside float32
+            padding = paddings[0]
         return Volume(
             array=array,
             affine=affine,
@@ -209,53 +185,45 @@ def read_reference(reference: ScanReference) -> Volume:
         )
 
 
-def _stack(frames: list[Tags]) -> tuple[np.ndarray, float | None]:
-    """Return the values of a volume, [columns, rows, slices], and that of voxels outside the field of view."""
-    values, paddings = zip(*map(values_of, frames), strict=True)
-    array = np.stack(values)
-    if array.dtype == np.float64:  # to which NumPy brings integers beside float32
-        array = array.astype(np.float32)
-    padding = min((own for own in paddings if own is not None), default=None)
-    for plane, own in zip(array, paddings, strict=True):
-        if own is not None and own != padding:  # PET rescales every slice by numbers of its own
-            plane[plane == own] = padding
-    return rearrange(array, "slices rows columns -> columns rows slices"), padding
-
-
 def _sizes(frame: Tags, name: str, count: int) -> list[float]:
     """Return distances in mm; none where they cannot be."""
     found = numbers(frame, name)
     return found if len(found) == count and _SIZES[0] <= min(found) <= max(found) <= _SIZES[1] else []
 
 
-def _slice_of(frame: Tags) -> Slice:
-    """Return a frame as a slice.
+def _place(frame: Tags) -> Tags:
+    """Return a frame with its place as a slice.
+
+    Returns:
+        The frame with `"Position"`, (3,) mm, the centre of the first pixel towards left, posterior, superior;
+        `"Directions"`, (2, 3), along a row and along a column; and `"Sizes"`, (2,) mm between rows and columns.
 
     Raises:
         ScanError: It has no position, orientation or spacing, or one that cannot be.
     """
     position, directions = numbers(frame, "ImagePositionPatient"), numbers(frame, "ImageOrientationPatient")
-    spacing = _sizes(frame, "PixelSpacing", 2)
-    if (len(position), len(directions), len(spacing)) != (3, 6, 2):
+    sizes = _sizes(frame, "PixelSpacing", 2)
+    if (len(position), len(directions), len(sizes)) != (3, 6, 2):
         reason = "no position, orientation or pixel spacing; expected all three in a volume"
         raise ScanError(f"{frame['Path']}: {reason}")
-    orientation = np.array(directions).reshape(2, 3)
-    if np.abs(orientation @ orientation.T - np.eye(2)).max() > _TURN:
+    axes = np.array(directions).reshape(2, 3)
+    if np.abs(axes @ axes.T - np.eye(2)).max() > _TURN:
         raise ScanError(f"{frame['Path']}: orientation {directions}; expected two perpendicular directions of length 1")
-    orientation /= np.linalg.norm(orientation, axis=1, keepdims=True)  # scanners round
-    return Slice(frame=frame, position=np.array(position), orientation=orientation, spacing=np.array(spacing))
+    axes /= np.linalg.norm(axes, axis=1, keepdims=True)  # scanners round
+    return {**frame, "Position": np.array(position), "Directions": axes, "Sizes": np.array(sizes)}
 
 
-def _split_series(slices: Sequence[Slice]) -> list[list[Slice]]:
-    """Split a series into volumes: by grid, and by what tells repeated places apart."""
+def _split_series(frames: Sequence[Tags]) -> list[list[Tags]]:
+    """Split a series into volumes, by grid and by what tells repeated places apart; pictures into each of them."""
+    if not _is_slice(frames[0]):
+        return [[frame] for frame in frames]
     grids = [
-        [whole(one.frame, "Rows"), whole(one.frame, "Columns"), *np.log(one.spacing), *one.orientation.flat]
-        for one in slices
+        [whole(one, "Rows"), whole(one, "Columns"), *np.log(one["Sizes"]), *one["Directions"].flat] for one in frames
     ]
-    parts = [np.arange(len(slices))]
+    parts = [np.arange(len(frames))]
     for column in np.array(grids, float).T:
         parts = [part[run] for part in parts for run in _runs(column[part], _ALIKE)]
-    volumes = [[slices[number] for number in sorted(part.tolist())] for part in sorted(parts, key=np.min)]
+    volumes = [[frames[number] for number in sorted(part.tolist())] for part in sorted(parts, key=np.min)]
     return [part for volume in volumes for part in _split_repeated(volume)]
 
 
@@ -265,26 +233,26 @@ def _runs(values: np.ndarray, tolerance: float) -> list[np.ndarray]:
     return np.split(order, np.flatnonzero(np.diff(values[order]) > tolerance) + 1)
 
 
-def _places(slices: Sequence[Slice]) -> list[list[Slice]]:
+def _places(slices: Sequence[Tags]) -> list[list[Tags]]:
     """Return the slices in each place along the normal of the first one, from the lowest on."""
-    heights = np.array([one.position for one in slices]) @ np.cross(*slices[0].orientation)
+    heights = np.array([one["Position"] for one in slices]) @ np.cross(*slices[0]["Directions"])
     return [[slices[number] for number in run] for run in _runs(heights, _SAME)]
 
 
-def _split_repeated(slices: list[Slice]) -> list[list[Slice]]:
+def _split_repeated(slices: list[Tags]) -> list[list[Tags]]:
     """Split slices of which several lie in one place by the first name that tells them apart."""
     if len(_places(slices)) == len(slices):
         return [slices]
-    for name in _SPLITTERS:
+    for name in _SPLITTERS.split():
         parts = defaultdict(list)
         for one in slices:
-            parts[str(one.frame.get(name))].append(one)
+            parts[str(one.get(name))].append(one)
         if len(parts) > 1 and all(1 < len(part) == len(_places(part)) for part in parts.values()):
             return list(parts.values())
     return [slices]
 
 
-def _order_series(slices: Sequence[Slice], source: str) -> tuple[list[Slice], np.ndarray, tuple[str, ...]]:
+def _order_series(slices: Sequence[Tags], source: str) -> tuple[list[Tags], np.ndarray, tuple[str, ...]]:
     """Put the slices of one volume in order and check that they are evenly spaced.
 
     Returns:
@@ -295,50 +263,47 @@ def _order_series(slices: Sequence[Slice], source: str) -> tuple[list[Slice], np
         ScanError: Slices are missing, unevenly spaced or turned, or different ones lie in the same place.
     """
     places, notes = _places(slices), []
-    if repeated := len(slices) - len(places):
-        several = (place for place in places if len(place) > 1)
-        if any(
-            len({values_of(one.frame)[0].tobytes() for one in place}) > 1 for place in several
-        ):  # else copies: a folder may have a file twice
+    if repeated := len(slices) - len(places):  # copies, if they are alike: a folder may have a file twice
+        if any(len({values_of(one)[0].tobytes() for one in place}) > 1 for place in places if len(place) > 1):
             reason = f"{repeated} of {len(slices)} slices lie where another does, and differ from it"
             raise ScanError(f"{source}: {reason}; expected one series, part its files into folders")
         notes.append(f"{repeated} copies of slices left out")
     ordered = [place[0] for place in places]
-    first, affine, normal = ordered[0], np.eye(4), np.cross(*ordered[0].orientation)
-    if max(np.abs(one.orientation - first.orientation).max() for one in ordered) > _TURN:
+    first, affine, directions = ordered[0], np.eye(4), ordered[0]["Directions"]
+    if max(np.abs(one["Directions"] - directions).max() for one in ordered) > _TURN:
         raise ScanError(f"{source}: its slices turn from one to the next; expected parallel ones")
-    thickness = _sizes(first.frame, "SliceThickness", 1) or _sizes(first.frame, "SpacingBetweenSlices", 1)
+    normal = np.cross(*directions)
+    thickness = _sizes(first, "SliceThickness", 1) or _sizes(first, "SpacingBetweenSlices", 1)
     step = normal * (thickness or [1.0])[0] if len(ordered) == 1 else _step(ordered, source)
     if len(ordered) == 1 and not thickness:
         notes.append("a single slice without a thickness, taken for 1 mm")
-    unit = text(first.frame, "RescaleType")
-    if unit not in ("", "HU", "US") and text(first.frame, "Modality") == "CT":  # US: unspecified
+    unit = text(first, "RescaleType")
+    if unit not in ("", "HU", "US") and text(first, "Modality") == "CT":  # US: unspecified
         notes.append(f"values in {unit}, not HU")
     cosine = step @ normal / np.linalg.norm(step) / np.linalg.norm(normal)
     if (tilt := float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))) > _TILT:
         notes.append(f"gantry tilt of {tilt:.1f}°, kept in the affine")
-    affine[:3, :2] = (first.orientation * first.spacing[::-1, None]).T
-    affine[:3, 2], affine[:3, 3] = step, first.position
+    affine[:3] = np.column_stack([*(directions * first["Sizes"][::-1, None]), step, first["Position"]])
     return ordered, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, tuple(notes)
 
 
-def _step(slices: Sequence[Slice], source: str) -> np.ndarray:
+def _step(slices: Sequence[Tags], source: str) -> np.ndarray:
     """Return the vector from a slice to the next, (3,) mm.
 
     Raises:
         ScanError: The slices are not evenly spaced.
     """
-    normal, positions = np.cross(*slices[0].orientation), np.array([one.position for one in slices])
-    heights = positions @ normal
+    positions = np.array([one["Position"] for one in slices])
+    heights = positions @ np.cross(*slices[0]["Directions"])
     gaps = np.diff(heights)
     usual = float(np.median(gaps))
-    wrong = np.abs(gaps - usual) > _UNEVEN * usual + _ROUNDING
-    if wrong.any():
-        gap, place = float(gaps[wrong][0]), float(heights[:-1][wrong][0])
+    tolerance = _UNEVEN * usual + _ROUNDING
+    if (wrong := np.abs(gaps - usual) > tolerance).any():
+        gap, place = gaps[wrong][0], heights[:-1][wrong][0]
         reason = f"a gap of {gap:g} mm at {place:g} mm, the slices are {usual:g} mm apart"
         raise ScanError(f"{source}: {reason}; expected an even distance, complete the series")
     step = (positions[-1] - positions[0]) / (len(slices) - 1)
     away = np.abs(positions - positions[0] - np.arange(len(slices))[:, None] * step).max()
-    if away > max(_UNEVEN * usual + _ROUNDING, 0.5 * max(slices[0].spacing)):
+    if away > max(tolerance, 0.5 * max(slices[0]["Sizes"])):
         raise ScanError(f"{source}: its slices lie up to {away:.3g} mm beside a straight line; expected one")
     return step

@@ -8,6 +8,7 @@ would make objects of all elements: 2,000 frames take it 2.1 s and 16 MB of empt
 
 import math
 import mmap
+import os
 import struct
 import tempfile
 from pathlib import Path
@@ -53,7 +54,6 @@ _LONG = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())  # kinds wi
 _KINDS = _LONG | frozenset(b"AE AS AT CS DA DS DT FL FD IS LO LT PN SH SL SS ST TM UI UL US".split())
 _BINARY = {b"US": "H", b"SS": "h", b"UL": "I", b"SL": "i", b"FL": "f", b"FD": "d"}
 _NATIVE = _IMPLICIT, _EXPLICIT, _BIG = "1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"
-_DEFLATED = "1.2.840.10008.1.2.1.99"
 
 # A scanner's 20,000 frames of 100 elements are below; a file that is not is refused after some seconds.
 _ELEMENTS, _FRAMES, _DEPTH, _VALUE = 2_000_000, 1 << 16, 16, 1 << 16
@@ -72,10 +72,22 @@ def read_tags(path: Path) -> Tags:
             deflated as a whole.
     """
     with open_regular(path, ScanError) as file, parsing(path, ScanError):
-        if not is_dicom(file.read(132)):
-            raise ScanError(f"{path}: has no DICOM content; it is damaged or of another format")
+        require(
+            is_dicom(file.read(132)), ScanError, f"{path}: has no DICOM content; it is damaged or of another format"
+        )
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Walk(data, path).file()
+            walk, tags = _Walk(data, path), {}
+            while data[walk.position : walk.position + 2] == b"\x02\0":  # always explicit and little-endian
+                walk.element(tags)
+            typed = data[walk.position + 4 : walk.position + 6] in _KINDS
+            syntax = text(tags, "TransferSyntaxUID") or (_EXPLICIT if typed else _IMPLICIT)
+            walk.explicit, walk.order = syntax != _IMPLICIT, ">" if syntax == _BIG else "<"
+            tags |= {"Syntax": syntax, "Order": walk.order, "Picture": b""}
+            while walk.position < walk.end and "PixelData" not in tags:
+                start, tag = walk.position, walk.element(tags)
+                if tag in _PICTURE:
+                    tags["Picture"] += data[start : walk.position]
+            return tags
 
 
 class _Walk:
@@ -86,23 +98,6 @@ class _Walk:
         self.position = 132 if data[128:132] == b"DICM" else 0
         self.end = len(data)  # of the file, sequence or item that the position is in
         self.order, self.explicit, self.left = "<", True, _ELEMENTS
-
-    def file(self) -> Tags:
-        """Walk the meta information, always explicit and little-endian, then the data set."""
-        tags: Tags = {}
-        while self.data[self.position : self.position + 2] == b"\x02\x00":
-            self.element(tags)
-        typed = self.data[self.position + 4 : self.position + 6] in _KINDS
-        syntax = text(tags, "TransferSyntaxUID") or (_EXPLICIT if typed else _IMPLICIT)
-        if syntax == _DEFLATED:
-            raise ScanError(f"{self.path}: is deflated as a whole; expected another transfer syntax, export it again")
-        self.explicit, self.order = syntax != _IMPLICIT, ">" if syntax == _BIG else "<"
-        tags |= {"Syntax": syntax, "Order": self.order, "Picture": b""}
-        while self.position < self.end and "PixelData" not in tags:
-            start, tag = self.position, self.element(tags)
-            if tag in _PICTURE:
-                tags["Picture"] += self.data[start : self.position]
-        return tags
 
     def element(self, tags: Tags, depth: int = 0) -> int:
         """Move behind an element, put its value into `tags` if it is asked for, and return its tag."""
@@ -116,16 +111,13 @@ class _Walk:
         nests = kind in (b"SQ", b"") and self.data[start : start + 4] == item
         if length == _UNDEFINED or (nests and (name or depth)):
             explicit = self.explicit and told != b"UN"  # what was written as unknown has no kinds inside
-            items = self.items(end, depth + 1, explicit=explicit, pieces=name == "PixelData")
-            value = items[1:] if name == "PixelData" else items  # its first item tells where frames start, or nothing
+            value = self.items(end, depth + 1, explicit=explicit, pieces=name == "PixelData")
             name = name or (tag if depth == 1 and tag >> 16 & 1 == 0 else "")  # a functional group that is not private
         else:
             self.position = end
             value = [(start, length)] if name == "PixelData" else self.value(kind, start, length) if name else None
-        if name == "PixelData":
-            tags["Kind"] = told
         if name:
-            tags[name] = value
+            tags |= {name: value, "Kind": told}  # the last one is that of the pixels
         return tag
 
     def head(self) -> tuple[int, bytes, int]:
@@ -137,7 +129,9 @@ class _Walk:
         group, number = struct.unpack_from(self.order + "HH", self.data, start)
         kind = self.data[start + 4 : start + 6] if self.explicit and group != 0xFFFE else b""
         if kind and kind not in _KINDS:
-            raise ScanError(f"{self.path}: ({group:04x},{number:04x}) has no known type; it is damaged")
+            raise ScanError(
+                f"{self.path}: ({group:04x},{number:04x}) has no known type; it is damaged or deflated, export it again"
+            )
         form, place, size = ("I", 8, 12) if kind in _LONG else ("H", 6, 8) if kind else ("I", 4, 8)
         self.position = self.after(size)
         return group << 16 | number, kind, struct.unpack_from(self.order + form, self.data, start + place)[0]
@@ -169,7 +163,7 @@ class _Walk:
                 pass
             self.end = end
         self.end, self.explicit = outer
-        return items
+        return items[1:] if pieces else items  # the first one tells where frames start, or nothing
 
     def after(self, length: int) -> int:
         """Return where a value ends: one of undefined length at most with what it lies in."""
@@ -253,13 +247,26 @@ def values_of(frame: Tags, *, picture: bool = False) -> tuple[np.ndarray, float 
     Raises:
         ScanError: The pixels are damaged, or slope or intercept cannot be.
     """
-    stored, padding = _stored(frame), numbers(frame, "PixelPaddingValue")[:1]
-    slope, intercept = _factor(frame, "RescaleSlope", 1.0), _factor(frame, "RescaleIntercept", 0.0)
-    (bits, used, _), signed = frame["Bits"], whole(frame, "PixelRepresentation")
+    rescale = frame.get("RescaleSlope") or "1", frame.get("RescaleIntercept") or "0"
+    slope, intercept = (found[0] if len(found := numbers({"": told}, "")) == 1 else math.nan for told in rescale)
+    if not slope or math.isnan(slope + intercept):
+        raise ScanError(f"{frame['Path']}: slope and intercept are {rescale}; expected a number each, export it again")
+    (bits, used, high), signed = frame["Bits"], whole(frame, "PixelRepresentation")
+    photometric, padding = text(frame, "PhotometricInterpretation"), numbers(frame, "PixelPaddingValue")[:1]
+    with parsing(frame["Path"], ScanError), open_regular(frame["Path"], ScanError) as file:
+        # As they lie in the file, in one piece or several; `pread` needs no position.
+        pixels = [os.pread(file.fileno(), length, start) for start, length in frame["PixelData"]]
+        if frame["Syntax"] in _NATIVE and photometric.startswith("MONOCHROME") and bits in (16, 32):
+            stored = np.frombuffer(pixels[0], f"{frame['Order']}{'i' if signed else 'u'}{bits // 8}")
+            stored = stored << bits - 1 - high >> bits - used  # overlays were kept in the bits besides
+        else:
+            stored = _decode(frame, pixels)
+        stored = stored.reshape(whole(frame, "Rows"), whole(frame, "Columns"), -1)
+    stored = grey(stored) if stored.shape[2] > 1 else stored[..., 0]
     low, high = (-(2 ** (used - 1)), 2 ** (used - 1) - 1) if signed else (0, 2**used - 1)
     if signed and padding and padding[0] > high:
         padding = [padding[0] - 2**bits]  # many write it without its sign
-    if picture and text(frame, "PhotometricInterpretation") == "MONOCHROME1":
+    if picture and photometric == "MONOCHROME1":
         slope, intercept = -slope, intercept + slope * (low + high)
     # The smallest integer type that holds whatever the bits could, so that all slices of a series have the same.
     ends = np.array([low, high, stored.min(), stored.max(), *padding], float) * slope + intercept
@@ -267,35 +274,6 @@ def values_of(frame: Tags, *, picture: bool = False) -> tuple[np.ndarray, float 
     if slope.is_integer() and intercept.is_integer() and max(-least, most) < 2**31:
         kind = np.min_scalar_type(int(most) if least >= 0 else int(min(least, -most - 1)))
     return (stored * slope + intercept).astype(kind), float(ends.astype(kind)[-1]) if padding else None
-
-
-def _factor(frame: Tags, name: str, default: float) -> float:
-    found = numbers(frame, name) if frame.get(name) else [default]
-    if len(found) != 1 or found[0] == 0 != default:
-        raise ScanError(f"{frame['Path']}: {name} is {frame[name]!r}; expected a number, export it again")
-    return found[0]
-
-
-def _stored(frame: Tags) -> np.ndarray:
-    """Return the stored values of a frame, [rows, columns], colours made grey.
-
-    Raises:
-        ScanError: They are damaged.
-    """
-    (bits, used, high), signed = frame["Bits"], whole(frame, "PixelRepresentation")
-    with parsing(frame["Path"], ScanError), open_regular(frame["Path"], ScanError) as file:
-        pixels = []  # as they lie in the file, in one piece or several
-        for start, length in frame["PixelData"]:
-            file.seek(start)
-            pixels.append(file.read(length))
-        plain = text(frame, "PhotometricInterpretation").startswith("MONOCHROME") and bits in (16, 32)
-        if plain and frame["Syntax"] in _NATIVE:
-            array = np.frombuffer(pixels[0], f"{frame['Order']}{'i' if signed else 'u'}{bits // 8}")
-            array = array << bits - 1 - high >> bits - used  # overlays were kept in the bits besides
-        else:
-            array = _decode(frame, pixels)
-        array = array.reshape(whole(frame, "Rows"), whole(frame, "Columns"), -1)
-    return grey(array) if array.shape[2] > 1 else array[..., 0]
 
 
 def _decode(frame: Tags, pieces: list[bytes]) -> np.ndarray:

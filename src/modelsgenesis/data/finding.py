@@ -3,12 +3,12 @@
 import glob
 import os
 import re
-from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from modelsgenesis.data.reading import KNOWN_FORMATS, describe, reader_of
-from modelsgenesis.data.volume import ScanReference, SkippedScan, file_stem
+from modelsgenesis.data.reading import KNOWN_FORMATS, file_stem, read_header, reader_of
+from modelsgenesis.data.volume import ScanReference, SkippedScan, VoxelLayout
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError, did_you_mean
 from modelsgenesis.files import parsing, read_text, reason_of
 
@@ -34,7 +34,9 @@ _LABEL = re.compile(
     "labels?|labelmaps?|lbl|masks?|segs?|segm|segmentations?|[ad]seg|probseg|aparc|wmparc|gt|(ground)?truth|annotations?"
     "|preds?|predictions?"
 )
-_LEFTOVERS = {"__macosx", ".ds_store", "thumbs.db", "desktop.ini"}
+LEFTOVER = re.compile(r"\._.*|__MACOSX|\.DS_Store|Thumbs\.db|desktop\.ini", re.IGNORECASE)
+"""Names of what macOS or Windows left behind."""
+
 _BIDS = re.compile(r"sub-[A-Za-z0-9]+")
 _NUMBERED = re.compile(r"(.*\d.*)_[^_]*")
 _GENERIC = "|".join((*_MODALITIES, "pet", "image", "imaging", "img", "volume", "vol", "scan", "orig"))
@@ -93,10 +95,13 @@ def scan_sources(source: Source, *, group_pattern: str | None = None) -> Found:
         try:
             with parsing(path, ScanError, what="by its name, which is not UTF-8", remedy="rename it"):
                 str(path).encode()  # else neither tables nor JSON nor a terminal could hold it
-            if reader_of(path) == "dicom":
-                slices.append(path)
+            layout = None if reader_of(path) == "dicom" else read_header(path)
+            if isinstance(layout, VoxelLayout):
+                told = {name: getattr(layout, name) for name in ("files", "format", "shape", "spacing", "notes")}
+                indices = range(layout.count) if layout.count > 1 else [None]
+                scans += [ScanReference(path=path, modality=modality, index=index, **told) for index in indices]
             else:
-                scans += [replace(scan, modality=scan.modality or modality) for scan in describe(path)]
+                slices.append(path)
         except ScanError as error:
             skipped.append(SkippedScan.because(path, error))
     if slices:
@@ -123,7 +128,7 @@ def skipped_notes(skipped: Sequence[SkippedScan]) -> list[str]:
 
 
 def _places(sources: Iterable[str | Path], lists: set[Path]) -> Iterator[Place]:
-    """Yield the files that sources name.
+    """Yield the files that sources name, or what a list or a data set's description among them names.
 
     Args:
         sources: As of `find_scans`.
@@ -134,42 +139,35 @@ def _places(sources: Iterable[str | Path], lists: set[Path]) -> Iterator[Place]:
             path = Path(source).expanduser()
             if path.is_dir():
                 yield from _walk(path)
-            elif os.path.exists(path):  # noqa: PTH110 - Path.exists raises for a name that is too long
-                yield from _named(path, lists)
-            elif glob.has_magic(str(path)):  # one without a match is like a folder without a scan
+            elif not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for a name that is too long
+                if not glob.has_magic(str(path)):
+                    raise DataError(f"{source}: there is no such file or folder")
                 matches = sorted(filter(Path.is_file, map(Path, glob.glob(str(path), recursive=True))))  # noqa: PTH207
-                yield from _sift(matches, labels=is_label_map(path.name))
-            else:
-                raise DataError(f"{source}: there is no such file or folder")
+                yield from _sift(matches, labels=is_label_map(path.name))  # none are like a folder without a scan
+            elif path.suffix.lower() == ".json":
+                if (images := _described(path)) is None:
+                    raise DataError(f"{path}: neither a Decathlon nor an nnU-Net description: no training cases in it")
+                yield from images
+            elif path.suffix.lower() not in _LIST_SUFFIXES:
+                yield path, None
+            elif path not in lists:
+                lists.add(path)
+                lines = [line.strip() for line in read_text(path, DataError).splitlines()]
+                named = [path.parent / Path(line).expanduser() for line in lines if line and not line.startswith("#")]
+                yield from _places(named, lists)
 
 
-def _named(path: Path, lists: set[Path]) -> Iterator[Place]:
-    """Yield what a file that was named leads to: itself, or what a list or a data set's description names."""
-    if path.suffix.lower() == ".json":
-        if not (yield from _described(path)):
-            raise DataError(f"{path}: neither a Decathlon nor an nnU-Net description: no training cases in it")
-    elif path.suffix.lower() not in _LIST_SUFFIXES:
-        yield path, None
-    elif path not in lists:
-        lists.add(path)
-        lines = [line.strip() for line in read_text(path, DataError).splitlines()]
-        named = [path.parent / Path(line).expanduser() for line in lines if line and not line.startswith("#")]
-        yield from _places(named, lists)
-
-
-def _described(path: Path) -> Generator[Place, None, bool]:
-    """Yield the images, not the labels, of a Decathlon or nnU-Net data set; tell whether the file describes one."""
+def _described(path: Path) -> list[Place] | None:
+    """Return the images, not the labels, of a Decathlon or nnU-Net data set; None where the file describes none."""
     from modelsgenesis.data import dataset_json  # which most folders of scans have no need of
 
-    description = dataset_json.read_description(path)
-    if description is None:
-        return False
-    for image in description.images:
-        if dataset_json.is_there(image):
-            yield image, modality_of(description.channels)
-        else:
-            yield SkippedScan.because(image, f"named in {path.name}, but not there")
-    return True
+    description, missing = dataset_json.read_description(path), f"named in {path.name}, but not there"
+    return description and [
+        (image, modality_of(description.channels))
+        if dataset_json.is_there(image)
+        else SkippedScan.because(image, missing)
+        for image in description.images
+    ]
 
 
 def _walk(root: Path) -> Iterator[Place]:
@@ -178,23 +176,22 @@ def _walk(root: Path) -> Iterator[Place]:
     entered: set[tuple[int, int]] = set()
     unreadable: list[OSError] = []
     for place, inner, files in os.walk(root, followlinks=True, onerror=unreadable.append):
-        folder, aside, described = Path(place), "", False
+        folder, aside, images = Path(place), "", None
         status = folder.stat()
         if (status.st_dev, status.st_ino) in entered:
             aside = "a link back to a folder that was searched already"
         elif folder != root and _NNUNET_PREDICTIONS in files:
             aside = "label maps that nnU-Net predicted"
-        elif folder != root and not inner + files:
-            aside = "an empty folder"
         entered.add((status.st_dev, status.st_ino))
         if aside:
             yield SkippedScan.because(folder, aside, bad=False)
         elif "dataset.json" in files:
             try:
-                described = yield from _described(folder / "dataset.json")
+                images = _described(folder / "dataset.json")
             except DataError as error:  # damaged: the folder is searched
                 yield SkippedScan.because(folder / "dataset.json", error)
-        if aside or described:
+        if aside or images is not None:
+            yield from images or ()
             inner.clear()  # the walk goes on in what is left here
             continue
         deeper = list(_sift(map(folder.joinpath, sorted(inner)), labels=labels, folders=True))
@@ -208,7 +205,7 @@ def _walk(root: Path) -> Iterator[Place]:
 def _sift(paths: Iterable[Path], *, labels: bool, folders: bool = False) -> Iterator[Place]:
     """Yield what may be a scan of the files and folders that were come upon; labels only if those are meant."""
     for path in paths:
-        if is_leftover(path.name):
+        if LEFTOVER.fullmatch(path.name):
             yield SkippedScan.because(path, "left by macOS or Windows, not a scan", bad=False)
         elif path.name.startswith(".") or not (folders or reader_of(path)):
             continue
@@ -288,21 +285,6 @@ def is_label_map(name: str) -> bool:
     return any(map(_LABEL.fullmatch, words[:1] + words[-1:]))
 
 
-def is_leftover(name: str) -> bool:
-    """Tell whether macOS or Windows left a file or folder behind.
-
-    Example:
-        >>> [is_leftover(name) for name in ("__MACOSX", "._a.png", "Thumbs.db", "a.png")]
-        [True, True, True, False]
-    """
-    return name.startswith("._") or name.lower() in _LEFTOVERS
-
-
-def _stem(path: Path) -> str:
-    """Return the name of an image without its ending; a folder, such as that of a DICOM series, has none."""
-    return path.name if path.is_dir() else file_stem(path)
-
-
 def find_patients(
     paths: Sequence[Path], pattern: str | None = None, *, classes: Sequence[Hashable] | None = None
 ) -> tuple[list[str], str]:
@@ -339,7 +321,7 @@ def find_patients(
 
 def unique_names(paths: Sequence[Path], root: Path) -> list[str]:
     """Return the stems of files, or where some are the same their paths from a folder."""
-    stems = [_stem(path) for path in paths]
+    stems = [file_stem(path) for path in paths]
     if len(set(stems)) == len(stems):
         return stems
     return [(path.relative_to(root) if path.is_relative_to(root) else path).as_posix() for path in paths]
@@ -349,16 +331,12 @@ def _by_pattern(paths: Sequence[Path], pattern: str) -> list[str]:
     remedy = r"put the patient into its first group, such as (\d+)_"
     with parsing(f"--patient {pattern!r}", ConfigurationError, what="as a regular expression", remedy=remedy):
         expression = re.compile(pattern)
-    patients = []
-    for path in paths:
-        texts = (_stem(path), path.name, path.as_posix())
-        match = next((match for text in texts if (match := expression.search(text))), None)
-        patients.append(match and (match.group(1) if expression.groups else match.group()))
-    missed = [path.name for path, patient in zip(paths, patients, strict=True) if not patient]
-    if missed:
-        raise DataError(
-            f"--patient {pattern!r}: does not fit {len(missed)} of {len(paths)} names, such as {missed[0]!r}; {remedy}"
-        )
+    texts = [(file_stem(path), path.name, path.as_posix()) for path in paths]
+    matches = [next(filter(None, map(expression.search, known)), None) for known in texts]
+    patients = [match[min(expression.groups, 1)] or "" if match else "" for match in matches]
+    if missed := [name for (_, name, _), patient in zip(texts, patients, strict=True) if not patient]:
+        found = f"does not fit {len(missed)} of {len(paths)} names, such as {missed[0]!r}"
+        raise DataError(f"--patient {pattern!r}: {found}; {remedy}")
     return patients
 
 
@@ -371,7 +349,7 @@ def _patient(path: Path, root: Path, *, labelled: bool) -> str:
         labelled: Whether 1.png, 2.png … count the images of each folder anew, and 7_1.png, 7_2.png … those of
             patient 7. Of scans without labels each is taken for a patient.
     """
-    stem = _stem(path)
+    stem = file_stem(path)
     if match := _BIDS.match(stem):
         return match.group()
     if path.parent.name in ("imagesTr", "imagesTs"):

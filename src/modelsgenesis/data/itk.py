@@ -48,7 +48,7 @@ def read_header(path: Path) -> VoxelLayout:
     """
     sitk = simpleitk("reading NRRD and MetaImage")
     nrrd, fields, end = _read_fields(path)
-    data, packed, open_ended, length = _locate(path, nrrd, fields)
+    data, packed, length = _locate(path, nrrd, fields)
     start = end if data == path else 0
     reader = sitk.ImageFileReader()
     reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
@@ -79,7 +79,6 @@ def read_header(path: Path) -> VoxelLayout:
         load=load,
         count=times * (1 if colour else channels),
         affine=_affine(reader, path),
-        open_ended=open_ended,
         notes=(COLOUR,) if colour else (),
     )
 
@@ -87,12 +86,12 @@ def read_header(path: Path) -> VoxelLayout:
 def _affine(reader: Any, path: Path) -> np.ndarray:
     """Return the affine in RAS+ of the geometry, which ITK states towards left, posterior, superior."""
     space = reader.GetMetaData("NRRD_space") if reader.HasMetaDataKey("NRRD_space") else _LPS
-    if space != _LPS:
-        raise ScanError(f"{path}: space {space!r}; expected one of left, right, anterior, posterior, superior")
+    expected = "expected one of left, right, anterior, posterior, superior"
+    require(space == _LPS, ScanError, f"{path}: space {space!r}; {expected}")
     axes, affine = reader.GetDimension(), np.eye(4)
-    spatial, spacing = min(axes, 3), np.array(reader.GetSpacing()[:3])
-    if min(spacing) < 0:  # the affine would mirror the scan
-        raise ScanError(f"{path}: voxel sizes {spacing.tolist()} mm; expected above 0, repair the header")
+    spatial, spacing = min(axes, 3), reader.GetSpacing()[:3]
+    # Else the affine would mirror the scan.
+    require(min(spacing) >= 0, ScanError, f"{path}: voxel sizes {spacing} mm; expected above 0, repair the header")
     affine[:spatial, :spatial] = np.reshape(reader.GetDirection(), (axes, axes))[:spatial, :spatial] * spacing
     affine[:spatial, 3] = reader.GetOrigin()[:spatial]
     affine[:2] *= -1
@@ -130,40 +129,37 @@ def _read_fields(path: Path) -> tuple[bool, dict[str, str], int]:
         return nrrd, fields, file.tell()
 
 
-def _locate(path: Path, nrrd: bool, fields: dict[str, str]) -> tuple[Path, bool, bool, int | None]:
+def _locate(path: Path, nrrd: bool, fields: dict[str, str]) -> tuple[Path, bool, int | None]:
     """Return where the voxels lie.
 
     Returns:
-        Their file, whether they are compressed, whether they are the end of the file after a header of any length, and
-        the length of the compressed stream, None where it is not said.
+        Their file, whether they are compressed, and the length of the compressed stream, None where it is not said.
 
     Raises:
         ScanError: They are encoded or placed in a way that is not supported, or in a file that is not there.
     """
     if nrrd:
         name, encoding = fields.get("datafile", ""), fields["encoding"].lower().replace("gzip", "gz")
-        skip, length = [int(fields.get(key, 0)) for key in ("byteskip", "lineskip")], None
+        skip, length = {fields.get(key, "0") for key in ("byteskip", "lineskip")}, None
     else:
         name = "" if fields["ElementDataFile"].lower() == "local" else fields["ElementDataFile"]
         # MetaIO reads a flag by its first letter.
         binary, packed = (fields.get(key, "F")[:1] in ("T", "t", "1") for key in ("BinaryData", "CompressedData"))
         encoding = "text" if "BinaryData" in fields and not binary else "gz" if packed else "raw"
-        skip, length = [int(fields.get("HeaderSize", 0)), 0], int(fields.get("CompressedDataSize", 0))
+        skip, length = {fields.get("HeaderSize", "0")}, int(fields.get("CompressedDataSize", 0))
         sizes = [int(size) for size in fields["DimSize"].split()]
         if not 2 <= int(fields["NDims"]) == len(sizes) <= 4 or min(sizes) < 1:
             raise ScanError(f"{path}: {fields['NDims']} axes with sizes {fields['DimSize']}; repair its header")
-    if encoding not in ("raw", "gz") or skip not in ([0, 0], [-1 if encoding == "raw" else 0, 0]):
-        raise ScanError(
-            f"{path}: its voxels are encoded as {encoding}, behind {skip[0]} bytes and {skip[1]} lines; "
-            "expected raw or gzip, behind none, or at the end of the file (-1): convert it"
-        )
-    data = path.parent / name if name else path
     several = name.upper().startswith("LIST") or "%" in name
-    if several:
-        raise ScanError(f"{path}: its voxels are spread over several files; expected one, convert it")
+    if encoding not in ("raw", "gz") or skip != {"0"} or several:
+        found = (
+            "spread over several files" if several else f"encoded as {encoding}, behind {sorted(skip)} bytes or lines"
+        )
+        raise ScanError(f"{path}: its voxels are {found}; expected raw or gzip in one file, behind none: convert it")
+    data = path.parent / name if name else path
     if not data.resolve().is_relative_to(path.parent.resolve()) or not data.is_file():
         raise ScanError(f"{path}: its voxels are missing; expected {name} in its folder")
-    return data, encoding == "gz", skip[0] < 0, length
+    return data, encoding == "gz", length
 
 
 def _check_stream(data: Path, start: int, size: int, length: int | None) -> None:

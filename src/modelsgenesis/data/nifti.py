@@ -2,8 +2,6 @@
 
 import gzip
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,9 +9,6 @@ from typing import TYPE_CHECKING, Any
 import nibabel as nib
 import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader
-from nibabel.nifti1 import Nifti1Header, Nifti1PairHeader
-from nibabel.nifti2 import Nifti2Header, Nifti2PairHeader
-from nibabel.spm99analyze import Spm99AnalyzeHeader
 from nibabel.volumeutils import array_from_file
 
 from modelsgenesis.data.volume import COLOUR, Geometry, Volume, VoxelLayout, grey
@@ -38,8 +33,8 @@ def read_header(path: Path) -> VoxelLayout:
     Raises:
         ScanError: It is damaged, promises more than the file holds, or its geometry cannot be right.
     """
-    header = _header(path)
-    nifti, mgh = isinstance(header, Nifti1Header), isinstance(header, MGHHeader)
+    header, packed = _header(path)
+    nifti, mgh = isinstance(header, nib.Nifti1Header), isinstance(header, MGHHeader)
     shape = tuple(int(side) for side in header.get_data_shape())
     count = math.prod(side or 1 for side in shape[3:])  # axes that a writer left at 0, as ITK reads them
     dtype, offset = header.get_data_dtype(), int(header.get_data_offset())
@@ -50,23 +45,20 @@ def read_header(path: Path) -> VoxelLayout:
     affine = header.get_best_affine()
     if nifti:
         affine[:3] *= _UNITS.get(int(header["xyzt_units"]) & 7, 1.0)
-    data = path
+    data, promised = path, math.prod(shape[:3]) * count * dtype.itemsize
     if path.suffix.lower() == ".hdr":
         beside = [path.with_suffix(suffix) for suffix in (".img", ".img.gz", ".IMG")]
         data = next(filter(Path.is_file, beside), None)
         if data is None:
             raise ScanError(f"{path}: its voxels are missing; expected {beside[0].name} beside it")
-    with open_regular(data, ScanError) as file:
-        packed = file.read(2) == _GZIP
-    size, promised = data.stat().st_size, math.prod(shape[:3]) * count * dtype.itemsize
-    if data != path and data.suffix != ".gz" and size - offset == promised:
-        packed = False  # voxels of a pair may begin like a compressed file
+        with open_regular(data, ScanError) as file:  # voxels that are not compressed may begin as if they were
+            packed = file.read(2) == _GZIP and (data.suffix == ".gz" or data.stat().st_size != offset + promised)
     return VoxelLayout(
         files=(path,) if data == path else (path, data),
         format="MGH" if mgh else "NIfTI" if nifti else "Analyze",
         shape=shape[:3],
         voxel_bytes=dtype.itemsize,
-        stored=size if packed else size - offset,
+        stored=data.stat().st_size - (0 if packed else offset),
         compressed=packed,
         load=partial(_load, data, packed, header, promised),
         count=count,
@@ -77,33 +69,28 @@ def read_header(path: Path) -> VoxelLayout:
     )
 
 
-@contextmanager
-def _opened(path: Path, packed: bool | None = None) -> Iterator[Any]:
-    """Open a file, decompressing what is compressed: its first bytes say it, names do not always."""
-    with open_regular(path, ScanError) as file:
-        if packed is None:
-            packed = file.read(2) == _GZIP
-            file.seek(0)
-        yield gzip.GzipFile(fileobj=file) if packed else file
+def _header(path: Path) -> tuple[Any, bool]:
+    """Return the header and whether the file is compressed, which its first bytes say and names do not always.
 
-
-def _header(path: Path) -> Any:
-    """Return the header without nibabel's repairs, of which one would make 1 mm of a voxel size of 0, but for qfac."""
+    Nibabel's repairs, of which one would make 1 mm of a voxel size of 0, are left out, but for qfac.
+    """
     suffix = path.suffix.lower()
-    with _opened(path) as file:
-        block = file.read(_HEADER_BYTES)
+    with open_regular(path, ScanError) as file:
+        packed = file.read(2) == _GZIP
+        file.seek(0)
+        block = (gzip.GzipFile(fileobj=file) if packed else file).read(_HEADER_BYTES)
     if suffix in (".mgh", ".mgz"):
-        if not block.startswith(_MGH_VERSION):
-            raise ScanError(f"{path}: starts with no MGH header; it is damaged or of another format")
-        return MGHHeader(block[:_MGH_BYTES], check=False)
-    pair = (Nifti2PairHeader, Nifti1PairHeader, Spm99AnalyzeHeader)
-    kinds = pair if suffix == ".hdr" else (Nifti2Header, Nifti1Header)
+        expected = "starts with no MGH header; it is damaged or of another format"
+        require(block.startswith(_MGH_VERSION), ScanError, f"{path}: {expected}")
+        return MGHHeader(block[:_MGH_BYTES], check=False), packed
+    pair = (nib.Nifti2Pair, nib.Nifti1Pair, nib.Spm99AnalyzeImage)
+    kinds = [image.header_class for image in (pair if suffix == ".hdr" else (nib.Nifti2Image, nib.Nifti1Image))]
     kind = next((kind for kind in kinds if kind.may_contain_header(block)), None)
     header: Any = kind and kind(block[: kind.sizeof_hdr], check=False)
     rank = int(header["dim"][0]) if kind else 0
     if not 1 <= rank <= 7:
         raise ScanError(f"{path}: starts with no NIfTI header of 1 to 7 axes; it is damaged or of another format")
-    sizes, analyze = header["pixdim"], isinstance(header, Spm99AnalyzeHeader)
+    sizes, analyze = header["pixdim"], not isinstance(header, nib.Nifti1Header)
     if rank == 2 and sizes[3] == 0:
         sizes[3] = 1  # a plane has no third size; the affine needs one
     if not analyze and abs(sizes[0]) != 1:
@@ -112,7 +99,7 @@ def _header(path: Path) -> Any:
     if (analyze or int(header["sform_code"]) <= 0) and min(used) < 0:  # the affine would mirror the scan
         shown = "×".join(f"{size:g}" for size in used)
         raise ScanError(f"{path}: voxel sizes {shown} mm; expected above 0, repair the header")
-    return header
+    return header, packed
 
 
 def _load(path: Path, packed: bool, header: Any, promised: int, index: int) -> np.ndarray:
@@ -124,7 +111,8 @@ def _load(path: Path, packed: bool, header: Any, promised: int, index: int) -> n
     shape = tuple(int(side) for side in header.get_data_shape()[:3])  # MGH's are int32, whose products overflow
     dtype, offset = header.get_data_dtype(), int(header.get_data_offset())
     size = math.prod(shape) * dtype.itemsize
-    with _opened(path, packed) as file:
+    with open_regular(path, ScanError) as stored:
+        file: Any = gzip.GzipFile(fileobj=stored) if packed else stored
         array = array_from_file(shape, dtype, file, offset + index * size, mmap=False)
         left = promised - (index + 1) * size + _TAIL
         while packed and (piece := file.read(_PIECE)):
@@ -139,7 +127,7 @@ def _load(path: Path, packed: bool, header: Any, promised: int, index: int) -> n
         return array.astype(np.float32) * np.float32(slope) + np.float32(intercept or 0)
 
 
-def write_nifti(path: str | Path, array: np.ndarray, like: "Volume | PreparedVolume | Geometry | np.ndarray") -> Path:
+def write_nifti(path: str | Path, array: np.ndarray, like: "PreparedVolume | Volume | Geometry | np.ndarray") -> Path:
     """Write a label map or probabilities in a scan's own frame, atomically.
 
     Args:
@@ -161,6 +149,8 @@ def write_nifti(path: str | Path, array: np.ndarray, like: "Volume | PreparedVol
     path = Path(path)
     if isinstance(like, np.ndarray):
         like = Geometry(shape=array.shape, affine=like)
+    elif isinstance(like, Volume):
+        like = Geometry(shape=like.array.shape, affine=like.affine, header=like.header)
     elif not isinstance(like, Geometry):
         like = like.geometry
     if array.shape[: len(like.shape)] != like.shape:
@@ -171,7 +161,7 @@ def write_nifti(path: str | Path, array: np.ndarray, like: "Volume | PreparedVol
     if array.dtype == bool or array.dtype.itemsize == 8 or array.dtype == np.float16:
         # Few readers take the wide types, and NIfTI has neither bool nor float16.
         array = array.astype({"b": np.uint8, "f": np.float32}.get(array.dtype.kind, np.int32))
-    kind = nib.Nifti2Image if isinstance(like.header, Nifti2Header) else nib.Nifti1Image
+    kind = nib.Nifti2Image if isinstance(like.header, nib.Nifti2Header) else nib.Nifti1Image
     if like.header is None:
         image = kind(array, like.affine)
     else:  # without an affine, from which nibabel would compute the fields anew

@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from modelsgenesis.data.cache import LEVELS, CacheEntry, VolumeCache
+from modelsgenesis.data.cache import LEVELS, VolumeCache
 from modelsgenesis.data.volume import SkippedScan
 from modelsgenesis.errors import ConfigurationError, did_you_mean
 
@@ -70,7 +70,7 @@ class PatchDataset(Dataset[Tensor]):
         seed: int = 0,
     ) -> None:
         self.cache, self.patch_size, self.per_scan = cache, tuple(patch_size), per_scan
-        self.scans = np.asarray(scans, dtype=np.int64)
+        self.scans = np.asarray(scans, dtype=np.int64)  # unlike a list, shared by the workers that only read it
         self.rule, self.seed, contract = rule, seed, cache.contract
         window = contract.window if contract.modality == "ct" and contract.intensity == "window" else None
         if rule not in _ACCEPTED:
@@ -91,10 +91,6 @@ class PatchDataset(Dataset[Tensor]):
     def __iter__(self) -> Iterator[Tensor]:  # one epoch; by items alone it would never end
         return (self[index] for index in range(len(self)))
 
-    def entries(self) -> list[CacheEntry]:
-        """Return what is known of each scan that is drawn from."""
-        return [self.cache.entry(int(index)) for index in self.scans]
-
     @property
     def refused_share(self) -> float:
         """The share of the patches drawn so far, in all processes of a loader, that the rule rejected."""
@@ -104,43 +100,34 @@ class PatchDataset(Dataset[Tensor]):
     def __getitem__(self, item: int) -> Tensor:
         epoch, index = divmod(item, len(self))
         random = np.random.default_rng([self.seed, epoch, index])
-        volume = self.cache[int(self.scans[index // self.per_scan])]
+        volume = self.cache[self.scans[index // self.per_scan]]
         sides = (*self.patch_size, 1)[: volume.ndim]
         limits = [(0, length - side) for length, side in zip(volume.shape, sides, strict=True)]
         if self.rule == "lung":
             limits = _within_margins(volume.shape, sides)
+        # By the lung rule a voxel counts when it or one of the next slices' is dense.
+        ahead = _LOOK_AHEAD if self.rule == "lung" and volume.ndim == 3 else 0
+        least, most = _ACCEPTED[self.rule]
         tries, patch, nearest_miss = 0, volume[:0], np.inf
         while tries < _TRIES and nearest_miss > 0:  # the first patch that the rule accepts, else the one nearest to it
-            starts = [int(random.integers(first, last + 1)) for first, last in limits]
-            where = [slice(start, start + side) for start, side in zip(starts, sides, strict=True)]
-            miss = self._miss(volume, where)
-            if miss < nearest_miss:
-                patch, nearest_miss = volume[tuple(where)], miss
             tries += 1
+            starts = [int(random.integers(first, last + 1)) for first, last in limits]
+            *plane, along = (slice(start, start + side) for start, side in zip(starts, sides, strict=True))
+            drawn = volume[(*plane, slice(along.start, along.stop + ahead))]
+            counted = drawn >= self._level
+            for shift in range(1, ahead + 1):
+                counted[..., :-shift] |= drawn[..., shift:] >= self._level
+            drawn, counted = (array[..., : sides[-1]] for array in (drawn, counted))
+            share = np.count_nonzero(counted) / counted.size
+            miss = max(least - share, share - most, 0.0)  # how far the share lies outside of what the rule accepts
+            if miss < nearest_miss:
+                patch, nearest_miss = drawn, miss
         worker = get_worker_info()
         count = self._counts[(worker.id + 1) % _COUNTERS if worker else 0]
         count += torch.tensor([tries, tries - (nearest_miss == 0)])
         patch = patch.astype(np.float32).reshape(self.patch_size)
         patch *= np.float32(1 / LEVELS)
         return rearrange(torch.from_numpy(patch), "... -> 1 ...")
-
-    def _miss(self, volume: np.ndarray, where: list[slice]) -> float:
-        """Return how far the share of counted voxels lies outside of what the rule accepts, 0 inside.
-
-        By the lung rule a voxel counts when it or one of the next slices' is dense.
-        """
-        if self.rule == "none":
-            return 0.0
-        ahead = _LOOK_AHEAD if self.rule == "lung" and len(where) == 3 else 0
-        *plane, along = where
-        depth = along.stop - along.start
-        levels = volume[(*plane, slice(along.start, along.stop + ahead))] >= self._level
-        counted = levels[..., :depth].copy()
-        for shift in range(1, ahead + 1):
-            later = levels[..., shift : shift + depth]  # shorter at the end of the scan
-            counted[..., : later.shape[-1]] |= later
-        share, (least, most) = float(np.count_nonzero(counted)) / counted.size, _ACCEPTED[self.rule]
-        return max(least - share, share - most, 0.0)
 
 
 def _within_margins(shape: tuple[int, ...], sides: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 from einops import rearrange
 from nibabel import orientations
+from nibabel.affines import voxel_sizes
 
 from modelsgenesis.configs import InputContract
-from modelsgenesis.data.volume import Geometry, Volume, check_geometry, spacing_of
-from modelsgenesis.errors import ScanError, ShapeError
+from modelsgenesis.data.volume import Geometry, Volume, check_geometry
+from modelsgenesis.errors import ScanError, ShapeError, require
 
 _AIR = -1024.0  # HU; scanners pad with −2048 or −3024, and nothing that is imaged lies below air
 _BODY = -700.0  # HU; above the noise of air, below lung with its vessels
@@ -67,7 +68,6 @@ def prepare(volume: Volume, contract: InputContract) -> PreparedVolume:
         prepared.array.min(), prepared.array.max()  # 0.0, 1.0
     """
     oriented, shape, frame = _frame(volume, contract)
-    _check(volume, contract)
     low, high = _bounds(volume, contract)
     # Files store the first axis contiguous, float32 here the last. Copied at once, every voxel would be fetched from
     # memory by itself, which takes longer than decompression; so a few rows at a time.
@@ -219,7 +219,7 @@ def _frame(volume: Volume, contract: InputContract) -> tuple[np.ndarray, tuple[i
         sizes = "×".join(f"{size:g}" for size in contract.spacing)
         if not volume.has_spacing:
             raise ScanError(f"{volume.source}: has no voxel size; expected one to bring to {sizes} mm")
-        spacing = spacing_of(affine, array.ndim)
+        spacing = tuple(voxel_sizes(affine)[: array.ndim].tolist())
         wanted = contract.spacing + spacing[len(contract.spacing) :]  # slices of a volume keep their distance
         steps = tuple(new / old for new, old in zip(wanted, spacing, strict=True))
         steps = tuple(1.0 if abs(step - 1) < _SAME_SIZE else step for step in steps)
@@ -234,49 +234,44 @@ def _frame(volume: Volume, contract: InputContract) -> tuple[np.ndarray, tuple[i
         change = np.diag([*steps, *(1.0,) * (4 - len(steps))])
         change[: array.ndim, 3] = [source_positions(*axis)[0] for axis in zip(array.shape, shape, steps, strict=True)]
         affine = affine @ change
-    frame = {"affine": affine, "source": volume.source, "geometry": volume.geometry}
-    return array, shape, {**frame, "orientation": orientation, "steps": steps}
+    frame = {"affine": affine, "source": volume.source, "orientation": orientation, "steps": steps}
+    geometry = Geometry(shape=volume.array.shape, affine=volume.affine, header=volume.header)
+    return array, shape, {**frame, "geometry": geometry}
 
 
-def _check(volume: Volume, contract: InputContract) -> None:
-    """Refuse what cannot be prepared."""
+def _bounds(volume: Volume, contract: InputContract) -> tuple[float, float]:
+    """Return the values that become 0 and 1; refuse a scan that cannot be prepared."""
     array, source = volume.array, volume.source
     if array.dtype.kind == "f" and (bad := array.size - int(np.isfinite(array).sum())):
         raise ScanError(f"{source}: {bad} voxels are NaN or infinite; repair or replace them")
     low, high = float(array.min()), float(array.max())
-    if low == high:
-        raise ScanError(f"{source}: every voxel is {low:g}; there is nothing to learn from a constant scan")
+    message = f"{source}: every voxel is {low:g}; there is nothing to learn from a constant scan"
+    require(low < high, ScanError, message)
     window = contract.window if contract.intensity == "window" else None
     if contract.modality == "ct" and contract.intensity != "percentiles" and (window is None or window[0] < 0):
-        if low >= 0:
-            remedy = "store HU, or choose a window that fits"
-            raise ScanError(f"{source}: values {low:g} to {high:g} are not in HU (nothing below 0); {remedy}")
-        if np.count_nonzero(array > _BODY) < _ALL_AIR * array.size:
-            raise ScanError(f"{source}: all air, hardly a voxel above {_BODY:g} HU")
-    if window is not None and (low >= window[1] or high <= window[0]):
+        message = f"{source}: values {low:g} to {high:g} are not in HU (nothing below 0); store HU, or choose a window"
+        require(low < 0, ScanError, message)
+        is_imaged = np.count_nonzero(array > _BODY) >= _ALL_AIR * array.size
+        require(is_imaged, ScanError, f"{source}: all air, hardly a voxel above {_BODY:g} HU")
+    if window is not None:
         shown = f"the window {window[0]:g} to {window[1]:g}; choose a window that fits"
-        raise ScanError(f"{source}: values {low:g} to {high:g} lie outside {shown}")
-
-
-def _bounds(volume: Volume, contract: InputContract) -> tuple[float, float]:
-    """Return the values that become 0 and 1."""
-    if contract.window is not None and contract.intensity == "window":
-        return contract.window
+        message = f"{source}: values {low:g} to {high:g} lie outside {shown}"
+        require(low < window[1] and high > window[0], ScanError, message)
+        return window
     if contract.intensity == "standardize" and contract.mean is not None and contract.deviation is not None:
         low, high = contract.mean, contract.mean + contract.deviation
     elif contract.intensity == "percentiles" and contract.percentiles is not None:
         # Of the voxels above the lowest value: no zeros around a head, no padding.
-        inside = volume.array > volume.array.min()
-        if volume.padding is not None and (inside & (volume.array != volume.padding)).any():
-            inside &= volume.array != volume.padding
-        foreground = volume.array[inside].astype(np.float32)
+        inside = array > array.min()
+        if volume.padding is not None and (inside & (array != volume.padding)).any():
+            inside &= array != volume.padding
+        foreground = array[inside].astype(np.float32)
         low, high = map(float, np.percentile(foreground, contract.percentiles, overwrite_input=True))
     else:
-        array = volume.array
         if contract.modality == "ct":
             array = np.maximum(array, array.dtype.type(_AIR))
         low = float(array.mean(dtype=np.float64))
         high = low + float(array.std(dtype=np.float64))
-    if not low < high:
-        raise ScanError(f"{volume.source}: its foreground is constant at {low:g}; there is nothing to learn from it")
+    message = f"{source}: its foreground is constant at {low:g}; there is nothing to learn from it"
+    require(low < high, ScanError, message)
     return low, high

@@ -60,39 +60,31 @@ def reader_of(path: Path) -> str | None:
     return None
 
 
-def describe(path: Path) -> list[ScanReference]:
-    """Read a file's header and return a reference per volume in it.
+def file_stem(path: Path) -> str:
+    """Return a file's name without the ending of its format, if it has one: DICOM's numbers with dots are kept.
+
+    Example:
+        >>> file_stem(Path("scans/c02.nii.gz")), file_stem(Path("series/1.2.840.7"))
+        ('c02', '1.2.840.7')
+    """
+    endings = (ending for endings in READERS.values() for ending in endings)
+    ending = next(filter(path.name.lower().endswith, endings), "")
+    return path.name[: len(path.name) - len(ending)]
+
+
+def read_header(path: Path) -> VoxelLayout | list[ScanReference]:
+    """Return what a file holds, by its header, or the DICOM series in a folder.
 
     Raises:
         ScanError: The file is damaged or no image, or its geometry cannot be right.
         MissingExtraError: The format needs an optional dependency.
     """
     with parsing(path, ScanError):
-        layout = _read_header(path)
-        if isinstance(layout, list):
-            return layout
-        return [
-            ScanReference(
-                path=path,
-                files=layout.files,
-                format=layout.format,
-                shape=layout.shape,
-                spacing=layout.spacing,
-                index=index,
-                notes=layout.notes,
-            )
-            for index in (range(layout.count) if layout.count > 1 else [None])
-        ]
-
-
-def _read_header(path: Path) -> VoxelLayout | list[ScanReference]:
-    """Return what a file holds, or the DICOM series in a folder; the module of its format is imported only now."""
-    if not path.is_dir():
-        open_regular(path, ScanError).close()  # a FIFO would block its reader for ever
-    reader = "dicom" if path.is_dir() else reader_of(path)
-    if reader is None:
-        raise ScanError(f"{path}: of no known format; expected {KNOWN_FORMATS}")
-    return import_module(f"modelsgenesis.data.{reader}").read_header(path)
+        if not path.is_dir():
+            open_regular(path, ScanError).close()  # a FIFO would block its reader for ever
+        reader = "dicom" if path.is_dir() else reader_of(path)
+        require(reader, ScanError, f"{path}: of no known format; expected {KNOWN_FORMATS}")
+        return import_module(f"modelsgenesis.data.{reader}").read_header(path)  # the one format's, only now
 
 
 def read_volume(scan: str | Path | ScanReference, index: int | None = None) -> Volume:
@@ -115,13 +107,11 @@ def read_volume(scan: str | Path | ScanReference, index: int | None = None) -> V
         volume.array.shape, volume.spacing  # (122, 101, 112), (3.0, 3.0, 3.0)
     """
     reference = scan if isinstance(scan, ScanReference) else None
-    if reference is not None and reference.format == "DICOM":
-        from modelsgenesis.data import dicom
-
-        return dicom.read_reference(reference)
+    if reference and reference.format == "DICOM":
+        return import_module("modelsgenesis.data.dicom").read_reference(reference)
     path, index = (scan.path, scan.index) if isinstance(scan, ScanReference) else (Path(scan), index)
+    found = read_header(path)
     with parsing(path, ScanError):
-        found = _read_header(path)
         count = len(found) if isinstance(found, list) else found.count
         if count > 1 and index is None:
             raise ScanError(f"{path}: holds {count} volumes or images; choose one by its index")
@@ -205,24 +195,21 @@ def detect_modality(volume: Volume) -> str | None:
 
 def _tell_modality(scans: Sequence[ScanReference]) -> tuple[str, str]:
     """Return the modality and why: by the tags where every scan has one, else by the values of a few."""
-    tags = Counter(scan.modality for scan in scans if scan.modality)
-    _refuse_several(tags, "")
-    for name, count in tags.items():
-        if count == len(scans):
-            return name, f"modality: {name} (from the files or their data set)"
-    volumes = []
-    for index in np.linspace(0, len(scans) - 1, min(_SAMPLE, len(scans))).round().astype(int):
+    tags, volumes = Counter(scan.modality for scan in scans if scan.modality), []
+    if len(tags) == 1 and tags.total() == len(scans):
+        return scans[0].modality or "", f"modality: {scans[0].modality} (from the files or their data set)"
+    looked_at = np.linspace(0, len(scans) - 1, min(_SAMPLE, len(scans))).round().astype(int)
+    for index in looked_at if len(tags) < 2 else ():
         with suppress(ScanError):  # what preparation will refuse anyway does not vote
             volume = read_volume(scans[index])
-            if np.isfinite(volume.array.min()) and np.isfinite(volume.array.max()) and np.ptp(volume.array):
+            if np.isfinite([volume.array.min(), volume.array.max()]).all() and np.ptp(volume.array):
                 volumes.append(volume)
-    require(volumes, DataError, "none of the scans looked at can be used, so their modality cannot be told")
-    return _tell_by_values(volumes)
-
-
-def _tell_by_values(volumes: list[Volume]) -> tuple[str, str]:
     votes = Counter(vote for volume in volumes if (vote := detect_modality(volume)))
-    _refuse_several(votes, " by their values")
+    if several := next((counts for counts in (tags, votes) if len(counts) > 1), None):
+        shown = ", ".join(f"{count} {name}" for name, count in several.most_common())
+        how = "" if several is tags else " by their values"
+        raise DataError(f"scans of several modalities{how}: {shown}; keep them apart, or {_ADVICE}")
+    require(volumes, DataError, "none of the scans looked at can be used, so their modality cannot be told")
     count, axes = len(volumes), {volume.array.ndim for volume in volumes}
     if votes["ct"] == count:
         return "ct", f"modality: ct (air or fat and soft tissue in HU in {count} of {count} scans looked at)"
@@ -235,9 +222,3 @@ def _tell_by_values(volumes: list[Volume]) -> tuple[str, str]:
             return "mri", f"modality: mri (positive values up to {high:g} in arbitrary units{spread})"
     kind = "planes and volumes" if len(axes) > 1 else "volumes" if 3 in axes else "planes"
     raise DataError(f"the modality of {kind} with values {low:g} to {high:g} cannot be told; {_ADVICE}")
-
-
-def _refuse_several(counts: Counter[str], how: str) -> None:
-    if len(counts) > 1:
-        shown = ", ".join(f"{count} {name}" for name, count in counts.most_common())
-        raise DataError(f"scans of several modalities{how}: {shown}; keep them apart, or {_ADVICE}")

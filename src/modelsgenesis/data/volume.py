@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nibabel.affines import voxel_sizes
 
 from modelsgenesis.errors import ScanError, printable
 
@@ -63,12 +64,7 @@ class Volume:
     @property
     def spacing(self) -> tuple[float, ...] | None:
         """Voxel size in mm along each axis of the array; None for an image without a geometry."""
-        return spacing_of(self.affine, self.array.ndim) if self.has_spacing else None
-
-    @property
-    def geometry(self) -> Geometry:
-        """Its frame, without its voxels."""
-        return Geometry(shape=self.array.shape, affine=self.affine, header=self.header)
+        return tuple(voxel_sizes(self.affine)[: self.array.ndim].tolist()) if self.has_spacing else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,28 +188,6 @@ def grey(colours: np.ndarray) -> np.ndarray:
     return np.rint(colours[..., :3].astype(np.float32) @ _GREY).astype(colours.dtype)
 
 
-def file_stem(path: Path) -> str:
-    """Return a file's name without its ending, `.nii.gz` counting as one; DICOM's numbers with dots have none.
-
-    Example:
-        >>> file_stem(Path("scans/c02.nii.gz")), file_stem(Path("series/1.2.840.7"))
-        ('c02', '1.2.840.7')
-    """
-    if path.name.lower().endswith(".nii.gz"):
-        return path.name[: -len(".nii.gz")]
-    return path.name if path.suffix[1:].isdecimal() else path.stem
-
-
-def spacing_of(affine: np.ndarray, axes: int = 3) -> tuple[float, ...]:
-    """Return the voxel size in mm along each axis of an affine.
-
-    Example:
-        >>> spacing_of(np.diag([0.7, 0.7, 2.5, 1.0]))
-        (0.7, 0.7, 2.5)
-    """
-    return tuple(float(size) for size in np.linalg.norm(affine[:3, :3], axis=0))[:axes]
-
-
 def check_geometry(shape: tuple[int, ...], affine: np.ndarray | None, source: str) -> tuple[float, ...] | None:
     """Refuse what is neither a plane nor a volume, and an affine that cannot place its voxels; return their sizes.
 
@@ -225,12 +199,12 @@ def check_geometry(shape: tuple[int, ...], affine: np.ndarray | None, source: st
         raise ScanError(f"{source}: {shown} voxels are empty or lie on one line; expected a plane or a volume")
     if affine is None:
         return None
-    sizes = spacing_of(affine)
     with np.errstate(all="ignore"):  # of what is not finite
+        sizes = voxel_sizes(affine)
         volume = abs(np.linalg.det(affine[:3, :3] / sizes))  # that unit axes span
-    if not ((np.abs(affine) < _FARTHEST).all() and min(sizes) > 0 and volume > _FLAT):
+    if not ((np.abs(affine) < _FARTHEST).all() and sizes.min() > 0 and volume > _FLAT):
         shown = "×".join(f"{size:g}" for size in sizes)
         raise ScanError(
             f"{source}: its affine is not finite, too large or singular, with voxel sizes {shown} mm; repair the header"
         )
-    return sizes[: len(shape)]
+    return tuple(sizes[: len(shape)].tolist())

@@ -22,10 +22,10 @@ from typing import Any
 from modelsgenesis import checkpoints
 from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, load_bundle, read_config
 from modelsgenesis.checkpoints.genesis import LAYOUTS
-from modelsgenesis.configs import BundleConfig, Config
+from modelsgenesis.configs.base import Config
 from modelsgenesis.errors import CheckpointError, ConfigurationError, HubError, did_you_mean
 from modelsgenesis.files import open_regular, parsing, read_json, replacing, sha256_of, write_json
-from modelsgenesis.hub.registry import ModelCard, ModelSource, Progress, find_card, list_cards
+from modelsgenesis.hub.registry import ModelCard, Progress, find_card, list_cards
 from modelsgenesis.networks import build_network
 
 BUNDLE_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
@@ -182,14 +182,6 @@ def fetch_bundle(
     return target.folder or _fetch(target, token, progress, refresh)
 
 
-def _compare_with_card(source: ModelSource, config: BundleConfig) -> None:
-    """Refuse a bundle that is not the model that its card describes."""
-    for key in ("task", "network", "input", "patch_size"):
-        found, told = getattr(config, key), getattr(source, key)
-        if found != told:
-            raise CheckpointError(f"{source.name}: its file has {key} {found}, its card says {told}; ask its author")
-
-
 def _fetch(target: Target, token: str | None, progress: Progress | None, refresh: bool) -> Path:
     """Return the copy that is here, if it is intact and need not be the newest, or download it."""
     settings = client_settings()  # checks the environment before the client, which may not survive it, is imported
@@ -250,7 +242,7 @@ def _resolve(name: str | Path, revision: str | None) -> Target:
         open_regular(path, CheckpointError, source.parameters * _BYTES_PER_PARAMETER + _SMALL).close()
         if pin and (digest := sha256_of(path)) != pin:
             raise HubError(f"{path}: its SHA-256 is {digest[:12]}…, its card pins {pin[:12]}…; replace either")
-        _compare_with_card(source, read_config(folder))
+        read_config(folder, card=source)
     if revision:
         raise HubError(f"{text}: lies on this machine and has no revision {revision!r}; leave it out", "unknown")
     return Target(card=card, folder=folder)
@@ -268,10 +260,8 @@ def _get_bundle(target: Target, there: Container[str], get: Callable[..., Path])
         raise CheckpointError(f"{target.repository}: holds no bundle of this package {what}{hint}")
     config = get(config_name, _SMALL)
     with parsing(config, CheckpointError, what="as a network"):
-        made = read_config(config.parent)
-        tensors = build_network(made.network, "meta").state_dict().values()
-    if target.card:
-        _compare_with_card(target.card.source, made)
+        network = read_config(config.parent, card=target.card and target.card.source).network
+        tensors = build_network(network, "meta").state_dict().values()
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     get(str(weights), size + _SMALL, pin=target.pin)  # with room for the header of the file
     if card_name in there:

@@ -7,7 +7,6 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import compress
 from os.path import commonpath, normpath
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from modelsgenesis.data.dataset_json import NAME as DATASET
 from modelsgenesis.data.dataset_json import read_description
 from modelsgenesis.data.finding import channel_order
 from modelsgenesis.data.reading import READERS
-from modelsgenesis.errors import ConfigurationError, DataError, ScanError, printable
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError, printable, require
 from modelsgenesis.files import read_json
 from modelsgenesis.reporting import Reporter
 
@@ -73,30 +72,40 @@ def find_cases(
     """
     sources = [Path(one).expanduser() for one in ([source] if isinstance(source, (str, Path)) else source)]
     scans, skipped = scan_sources(sources)
-    cases: list[Case] = []
+    cases, count = [], len(channels)
     if not all(path.is_file() for path in sources):  # a folder that was predicted in place can be predicted again
         predicted = {path for path in {scan.path: None for scan in scans} if is_prediction(path)}
         reason = "an earlier prediction, by the JSON file beside it"
         skipped += [SkippedScan(source=str(path), reason=reason, bad=False) for path in sorted(predicted)]
         scans = [scan for scan in scans if scan.path not in predicted]
-    elif len(channels) > 1 and len(scans) == len(sources) == len(channels):
+    elif count > 1 and len(scans) == len(sources) == count:
         given = tuple(sorted(scans, key=lambda scan: sources.index(scan.path)))
-        cases, scans = [Case(name=as_unicode(_CHANNEL.sub("", file_stem(given[0].path))), images=given)], []
-    orders: dict[Path, Sequence[int] | None] = {}
-    for name, found in _groups(scans, sources, len(channels)).items():
-        reason, folder = _reason_against(name, found, len(channels)), found[0].path.parent
-        if reason:
-            skipped.append(SkippedScan(source=found[0].source, reason=reason))
-            continue
+        cases, scans = [Case(name=_CHANNEL.sub("", file_stem(given[0].path)), images=given)], []
+    orders: dict[Path | None, Sequence[int]] = {None: range(count)}
+    for name, found in _groups(scans, sources, count).items():
         group = sorted(found, key=lambda scan: file_stem(scan.path))
-        order = _order_of_channels(folder, channels, orders, reporter) if len(channels) > 1 else [0]
-        cases.append(Case(name=name, images=tuple(group[index] for index in order)))
+        endings, files = [file_stem(scan.path)[-5:] for scan in group], {scan.path.name for scan in group}
+        if len(group) != count or (len(files) > 1 and endings != [f"_{number:04d}" for number in range(count)]):
+            there = f"holds {len(group)} volumes" if len(files) < len(group) else f"there is {', '.join(sorted(files))}"
+            takes = "one volume of one file: split or rename them"
+            if count > 1:
+                numbers = f"{name}_0000 to {name}_{count - 1:04d}"
+                takes = f"{count} files, {numbers}: name them so, or give all files of one case"
+            skipped.append(SkippedScan(source=group[0].source, reason=f"{there}; the model takes {takes}"))
+            continue
+        # In the Decathlon and in nnU-Net the images lie one folder below, in imagesTs.
+        nearby = (folder / DATASET for folder in group[0].path.parents[:2])
+        dataset = next(filter(Path.exists, nearby), None) if count > 1 else None
+        if dataset and dataset not in orders:  # a data set is read, and warned of, once for all of its folders
+            described = read_description(dataset)
+            named = described.channels if described and len(described.channels) == count else channels
+            orders[dataset] = match_channels("its data set", named, channels, reporter) or range(count)
+        cases.append(Case(name=name, images=tuple(group[index] for index in orders[dataset])))
     # Skipped scans count: a folder of two, one of them broken, was not meant as one scan.
     shown, count = ", ".join(map(str, sources[:3])), len(cases) + sum(scan.bad for scan in skipped)
-    if count == 0:
-        raise ScanError(f"{shown}: no scan to predict in it")
-    if single and count > 1:
-        raise ConfigurationError(f"{shown}: holds {count} scans, expected one; see predict_all for many")
+    require(count > 0, ScanError, f"{shown}: no scan to predict in it")
+    several = f"{shown}: holds {count} scans, expected one; see predict_all for many"
+    require(count == 1 or not single, ConfigurationError, several)
     return cases, skipped
 
 
@@ -129,43 +138,8 @@ def _groups(scans: Sequence[ScanReference], sources: Sequence[Path], channels: i
             name = _CHANNEL.sub("", name)
         # The root may be a series' own folder.
         between = folder.relative_to(root) if folder.is_relative_to(root) else Path()
-        groups[as_unicode((between / name).as_posix())].append(scan)
+        groups[(between / name).as_posix()].append(scan)
     return groups
-
-
-def _reason_against(name: str, scans: Sequence[ScanReference], channels: int) -> str:
-    """Return why scans of a name are not a case; empty if they are one."""
-    count, names = len(scans), sorted(file_stem(scan.path) for scan in scans)
-    if count > 1 and len({scan.path for scan in scans}) == 1:
-        wrong = f"holds {count} volumes; expected {channels}, one for each channel of the model"
-        return "" if count == channels else wrong
-    if channels == 1:
-        return "" if count == 1 else f"has the name of {count - 1} others, and so would its prediction"
-    endings = [f"_{number:04d}" for number in range(channels)]
-    if [stem[-5:] for stem in names] == endings:
-        return ""
-    return (
-        f"there is {', '.join(names)}; the model takes {channels} files, {name}{endings[0]} to {name}{endings[-1]}: "
-        "name them so, or give all files of one case"
-    )
-
-
-def _order_of_channels(
-    folder: Path, channels: Sequence[str], orders: dict[Path, Sequence[int] | None], reporter: Reporter
-) -> Sequence[int]:
-    """Return which file of a case is each channel of the model; by number where the data set does not name them."""
-    by_number = range(len(channels))
-    # In the Decathlon and in nnU-Net the images lie one folder below, in imagesTs.
-    for path in (folder / DATASET, folder.parent / DATASET):
-        if path not in orders:  # a data set is read, and warned of, once for all of its folders
-            described = read_description(path) if path.exists() else None
-            orders[path] = None
-            if described is not None and len(described.channels) == len(channels):
-                matched = match_channels("its data set", described.channels, channels, reporter)
-                orders[path] = matched or by_number
-        if (order := orders[path]) is not None:
-            return order
-    return by_number
 
 
 def match_channels(
@@ -181,19 +155,9 @@ def match_channels(
     return order
 
 
-def as_unicode(name: str) -> str:
-    r"""Return a file's name as text: bytes that are not UTF-8, as on old shares, are read as Latin-1.
-
-    Example:
-        >>> as_unicode("M\udcfcller")
-        'Müller'
-    """
-    return re.sub("[\udc80-\udcff]", lambda byte: chr(ord(byte.group()) - 0xDC00), name)
-
-
 def is_prediction(path: Path) -> bool:
     """Tell whether a file is a label map, its probabilities, or a table of this package, by the JSON file beside it."""
-    beside = path.with_name(f"{file_stem(path).removesuffix('_probabilities')}.json")
+    _, beside, _ = written_files(path.with_name(path.name.replace("_probabilities.", ".")))
     try:
         content = read_json(beside, DataError)
     except DataError:  # there is none, or somebody else's
@@ -209,7 +173,7 @@ def written_files(path: Path) -> tuple[Path, Path, Path]:
         >>> [file.name for file in written_files(Path("scan.nii.gz"))]
         ['scan.nii.gz', 'scan.json', 'scan_probabilities.nii.gz']
     """
-    stem = file_stem(path)
+    stem = path.stem if path.suffix.lower() == ".csv" else file_stem(path)
     return path, path.with_name(f"{stem}.json"), path.with_name(f"{stem}_probabilities.nii.gz")
 
 
@@ -223,12 +187,12 @@ def output_name(name: str) -> Path:
         >>> str(output_name("../patient 1/scan")), str(output_name("a\tb"))
         ('patient 1/scan', 'a_b_894891f8')
     """
-    parts = [part for part in as_unicode(name).split("/") if part not in ("", ".", "..")] or ["_"]
+    parts = [part for part in name.split("/") if part not in ("", ".", "..")] or ["_"]
     for index, part in enumerate(parts):
         plain = "".join(one if printable(one) == one != "\\" else "_" for one in part)
         if plain != part or len(part.encode()) > _LONGEST:
             cut = plain.encode()[: _LONGEST - 9].decode(errors="ignore")
-            parts[index] = f"{cut}_{hashlib.sha256(part.encode()).hexdigest()[:8]}"
+            parts[index] = f"{cut}_{hashlib.sha256(os.fsencode(part)).hexdigest()[:8]}"
     return Path(*parts)
 
 
@@ -262,8 +226,8 @@ def output_paths(
     if name.endswith(_NOT_FOLDERS) and not is_file:
         kind = "label maps are written as NIfTI; name a .nii.gz" if segments else "classes as a table; name a .csv"
         raise ConfigurationError(f"{output}: {kind}, or a folder")
-    if is_file and segments and many:
-        raise ConfigurationError(f"{output}: one file for the predictions of several scans; name a folder")
+    several = is_file and segments and many
+    require(not several, ConfigurationError, f"{output}: one file for the predictions of several scans; name a folder")
     folder = output.parent if output and is_file else output or (FOLDER if segments and many else Path())
     if is_file or not segments:
         outputs = [(case, output if output and is_file else folder / TABLE) for case in cases]
@@ -291,14 +255,14 @@ def _kept_apart(outputs: Outputs) -> tuple[Outputs, list[SkippedScan]]:
         for _, path in outputs
     ]
     owners = Counter(key for own in keys for key in own)
-    alone = [all(owners[key] == 1 for key in own) for own in keys]
-    reason = "its prediction {} would be that of another scan; rename one of them"
-    skipped = [
-        SkippedScan(source=case.images[0].source, reason=reason.format(path))
-        for (case, path), is_alone in zip(outputs, alone, strict=True)
-        if not is_alone
-    ]
-    return list(compress(outputs, alone)), skipped
+    kept, skipped = [], []
+    for (case, path), own in zip(outputs, keys, strict=True):
+        if all(owners[key] == 1 for key in own):
+            kept.append((case, path))
+        else:
+            reason = f"its prediction {path} would be that of another scan; rename one of them"
+            skipped.append(SkippedScan(source=case.images[0].source, reason=reason))
+    return kept, skipped
 
 
 def check_outputs(paths: Iterable[Path], folder: Path, inputs: Iterable[Path]) -> None:
@@ -311,12 +275,11 @@ def check_outputs(paths: Iterable[Path], folder: Path, inputs: Iterable[Path]) -
     states = [file.stat() for file in inputs if file.is_file()]
     protected = {(state.st_dev, state.st_ino) for state in states}
     for path in paths:
-        if path.is_dir():
-            raise DataError(f"{path}: is a folder; expected the name of a file to write")
-        if not path.parent.resolve().is_relative_to(folder.resolve()):
-            raise DataError(f"{path}: a link leads out of {folder}; choose another output folder")
+        require(not path.is_dir(), DataError, f"{path}: is a folder; expected the name of a file to write")
+        inside = path.parent.resolve().is_relative_to(folder.resolve())
+        require(inside, DataError, f"{path}: a link leads out of {folder}; choose another output folder")
         if path.exists() and (path.stat().st_dev, path.stat().st_ino) in protected:
             raise DataError(f"{path}: the prediction would replace the scan itself; choose another output folder")
         parent = next(place for place in path.absolute().parents if place.exists())
-        if not parent.is_dir() or not os.access(parent, os.W_OK):
-            raise DataError(f"{path}: cannot be written in {parent}; choose another folder")
+        writable = parent.is_dir() and os.access(parent, os.W_OK)
+        require(writable, DataError, f"{path}: cannot be written in {parent}; choose another folder")

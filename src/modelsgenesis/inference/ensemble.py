@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import nn
 
-from modelsgenesis.configs import CONTRACTS, BundleConfig, InputContract, PredictionConfig
+from modelsgenesis.checkpoints import Bundle
+from modelsgenesis.configs import InputContract, PredictionConfig
 from modelsgenesis.data import Geometry, PreparedVolume, SkippedScan, Volume, detect_modality, prepare, to_native
 from modelsgenesis.data.cases import (
     LabelledCase,
@@ -28,30 +28,14 @@ from modelsgenesis.data.cases import (
 from modelsgenesis.data.finding import channel_order
 from modelsgenesis.errors import ConfigurationError, ScanError, ShapeError, require
 from modelsgenesis.hardware import Hardware
-from modelsgenesis.inference.sliding_window import check_memory, check_window, sliding_window
+from modelsgenesis.inference.sliding_window import check_memory, fit_window, sliding_window
 from modelsgenesis.metrics.measures import Row, classification_row, measure_segmentation
 from modelsgenesis.reporting import Reporter
 
-CaseType = TypeVar("CaseType")
 Result = TypeVar("Result")
 
 _NAN = "the model answers with NaN: its weights are damaged, or the training diverged"
 _ROWS = 8  # of an image whose probabilities are computed together
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Member:
-    """A model of an ensemble.
-
-    Attributes:
-        name: What messages call it.
-        network: On the hardware's device, in evaluation mode.
-        config: Its bundle's configuration: task, input contract, labels, patch size.
-    """
-
-    name: str
-    network: nn.Module
-    config: BundleConfig
 
 
 class Segmentation(NamedTuple):
@@ -73,7 +57,8 @@ class Ensemble:
     """Models of one task whose probabilities are averaged; most ensembles have one.
 
     Attributes:
-        members: With the same task, classes and channels; they may prepare scans differently.
+        members: What messages call each, and the model: its network on the hardware's device, in evaluation mode. Task,
+            classes and channels are the same; they may prepare scans differently.
         config: Overlap, flips, where to stitch.
         hardware: Where and how to compute.
         reporter: Receives a warning of a scan that does not suit a model.
@@ -83,19 +68,19 @@ class Ensemble:
         ShapeError: Flips along an axis that is not there.
     """
 
-    members: Sequence[Member]
+    members: Sequence[tuple[str, Bundle]]
     config: PredictionConfig
     hardware: Hardware
     reporter: Reporter = field(default_factory=Reporter)
 
     def __post_init__(self) -> None:
         require(self.members, ConfigurationError, "received no model; expected one or more")
-        self.name, first = self.members[0].name, self.members[0].config
+        self.name, first = self.members[0][0], self.members[0][1].config
         self.task, self.labels, self.channels = first.task, first.labels, first.input.channels
         self.multilabel, flips = first.multilabel, self.config.flips
         self.passes: dict[int, list[tuple[int, ...]]] = {}
         ours = "; ".join((self.task, ", ".join(self.labels), ", ".join(self.channels)))
-        for name, config in ((member.name, member.config) for member in self.members):
+        for name, config in ((name, member.config) for name, member in self.members):
             remedy = "prediction needs one fine-tuned with --task seg or cls"
             require(config.task != "restoration", ConfigurationError, f"{name}: the model is for restoration: {remedy}")
             theirs = "; ".join((config.task, ", ".join(config.labels), ", ".join(config.input.channels)))
@@ -105,7 +90,7 @@ class Ensemble:
             missing = f"flips along axes {flips}: the image has {dims}, numbered from 0"
             require(flips == "all" or max(flips, default=0) < dims, ShapeError, missing)
             # The axes that each pass mirrors, the plain pass first: n axes make 2^n passes.
-            axes = range(dims) if flips == "all" else flips
+            axes = range(dims) if flips == "all" else sorted(set(flips))
             self.passes[dims] = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
 
     def segment(self, volumes: Sequence[Volume], *, probabilities: bool = False) -> Segmentation:
@@ -162,9 +147,9 @@ class Ensemble:
         for members, image, frame in self._prepare(volumes):
             for member in members:
                 size = member.config.patch_size
-                if image.ndim != len(size) + 1:
-                    raise ScanError(f"{frame.source}: has {image.ndim - 1} axes; the model takes {len(size)}")
-                check_window(size, image.shape[1:], member.network, self.hardware)
+                axes = f"{frame.source}: has {image.ndim - 1} axes; the model takes {len(size)}"
+                require(image.ndim == len(size) + 1, ScanError, axes)
+                fit_window(size, image.shape[1:], member.network, self.hardware)
                 fit = member.config.provenance.recipe.get("fit", "auto")  # as the images of its training were
                 fitted = torch.from_numpy(resize_or_crop(image, size, fit))
                 batch = torch.stack([fitted.flip([axis + 1 for axis in axes]) for axes in self.passes[len(size)]])
@@ -175,38 +160,36 @@ class Ensemble:
                 require(results[-1].isfinite().all(), ScanError, f"{frame.source}: {_NAN}")
         return torch.stack(results).mean(dim=0).numpy()
 
-    def _prepare(self, volumes: Sequence[Volume]) -> list[tuple[list[Member], np.ndarray, PreparedVolume]]:
+    def _prepare(self, volumes: Sequence[Volume]) -> list[tuple[list[Bundle], np.ndarray, PreparedVolume]]:
         """Return for each way of preparing a case its members, the image [channels, *spatial], and the way back.
 
         The latter's array has the shape, but no memory.
         """
-        if len(volumes) != len(self.channels):
-            raise ConfigurationError(
-                f"received {len(volumes)} files, expected {len(self.channels)}: {', '.join(self.channels)}"
-            )
+        expected = f"expected {len(self.channels)}: {', '.join(self.channels)}"
+        require(len(volumes) == len(self.channels), ConfigurationError, f"received {len(volumes)} files, {expected}")
         for other in volumes[1:]:
             check_same_grid(volumes[0], other)
         # The folds of a run share their contract: their scans are prepared once.
-        alike: dict[InputContract, list[Member]] = defaultdict(list)
-        for member in self.members:
+        alike: dict[InputContract, list[Bundle]] = defaultdict(list)
+        for _, member in self.members:
             alike[member.config.input].append(member)
-        prepared, warnings = [], {}
+        prepared, source, modality = [], volumes[0].source, detect_modality(volumes[0])
         for contract, members in alike.items():
+            if modality not in (None, contract.modality) and contract.modality != "shape":
+                how = "its file says" if volumes[0].modality else "its values look like"
+                warning = f"warning: {source}: {how} {modality}, the model was trained on {contract.modality}"
+                self.reporter.note(f"{warning}; expect a poor prediction, or use a model of its modality")
             voxels, sizes = volumes[0].array.size, volumes[0].spacing or ()
             if contract.spacing is not None:
                 voxels *= math.prod(old / new for old, new in zip(sizes, contract.spacing, strict=False))
-            what = f"{volumes[0].source}: with {len(self.labels)} classes it"
             least = 4 * voxels * (len(volumes) + len(self.labels))  # the prepared channels, the probabilities
-            check_memory(least, torch.device("cpu"), ScanError, what, "a model of coarser voxels")
-            usable = [usable_contract(volume, contract) for volume in volumes]
-            warnings[usable[0][1]] = None
-            channels = [prepare(volume, own) for volume, (own, _) in zip(volumes, usable, strict=True)]
+            what, remedy = f"{source}: with {len(self.labels)} classes it", "a model of coarser voxels"
+            check_memory(least, torch.device("cpu"), ScanError, what, remedy)
+            channels = [prepare(volume, contract) for volume in volumes]
             # Of one channel without a copy.
             image = channels[0].array[None] if len(channels) == 1 else np.stack([one.array for one in channels])
             frame = replace(channels[0], array=np.broadcast_to(np.float32(0), image.shape[1:]))
             prepared.append((members, image, frame))
-        for warning in filter(None, warnings):
-            self.reporter.note(f"warning: {warning}")
         return prepared
 
 
@@ -238,29 +221,6 @@ def to_scan(parts: Sequence[tuple[np.ndarray, PreparedVolume]], *, probabilities
     return Segmentation(labels, geometry, kept)
 
 
-def usable_contract(volume: Volume, contract: InputContract) -> tuple[InputContract, str]:
-    """Return how a scan is prepared, and a warning where it is of another modality than the model.
-
-    A contract is kept where it can be applied. Hounsfield units of other scans mean nothing: where a model of CT gets
-    one, its intensities come from the scan's own percentiles (or mean and standard deviation).
-
-    Returns:
-        The contract, and one line; empty where the scan is, as far as can be told, what the model expects.
-    """
-    # Percentiles of any scan lie in [0, 1] after preparation, and shapes have no intensities: only CT needs its units.
-    modality = detect_modality(volume)
-    if modality is None or contract.modality in (modality, "shape"):
-        return contract, ""
-    how = "its file says" if volume.modality else "its values look like"
-    warning = f"{volume.source}: {how} {modality}, the model was trained on {contract.modality}"
-    if contract.modality == "ct" and contract.intensity != "percentiles":
-        own = ("percentiles", "percentiles") if contract.intensity == "window" else ("zscore", "mean and deviation")
-        percentiles = CONTRACTS["mri"].percentiles
-        contract = contract.override(modality=modality, intensity=own[0], percentiles=percentiles)
-        warning += f"; prepared by its own {own[1]} instead of Hounsfield units"
-    return contract, warning + "; expect a poor prediction, or use a model of its modality"
-
-
 def measure_cases(
     ensemble: Ensemble, cases: Sequence[LabelledCase], data: LabelledData, *, strict: bool, reporter: Reporter
 ) -> tuple[list[Row], list[SkippedScan]]:
@@ -284,17 +244,14 @@ def measure_cases(
         ScanError: A case cannot be used, or its mask lies on another grid, and `strict` is set.
 
     Example:
-        ensemble = Ensemble([Member(name="run", network=network, config=bundle.config)], PredictionConfig(), hardware)
+        ensemble = Ensemble([("run", load_bundle("runs/chest"))], PredictionConfig(), hardware)
         rows, skipped = measure_cases(ensemble, data.cases, data, strict=False, reporter=Reporter())
         summarize_rows(rows, data.labels, task=data.task)["dice"]
     """
     name, labels = ensemble.name, ensemble.labels
-    if ensemble.task != data.task:
-        raise ConfigurationError(f"{name}: is for {ensemble.task}, {data.name} for {data.task}; expected the same")
-    if sorted(labels) != sorted(data.labels):
-        raise ConfigurationError(
-            f"{name}: its classes {', '.join(labels)} are not the {', '.join(data.labels)} of {data.name}"
-        )
+    if (ensemble.task, sorted(labels)) != (data.task, sorted(data.labels)):
+        ours, theirs = (f"{one.task} of {', '.join(one.labels)}" for one in (ensemble, data))
+        raise ConfigurationError(f"{name}: is for {ours}, but {data.name} for {theirs}; expected the same classes")
     classes = np.array([labels.index(label) for label in data.labels])  # of each class of the data its index here
 
     def measure(case: LabelledCase) -> Row:
@@ -338,12 +295,7 @@ def measure_case(case: LabelledCase, data: LabelledData, predicted: np.ndarray, 
 
 
 def each_case(
-    cases: Sequence[tuple[str, CaseType]],
-    work: Callable[[CaseType], Result],
-    *,
-    title: str,
-    strict: bool,
-    reporter: Reporter,
+    cases: Sequence[tuple[str, Any]], work: Callable[[Any], Result], *, title: str, strict: bool, reporter: Reporter
 ) -> tuple[list[Result], list[SkippedScan]]:
     """Do the work on each case; one that cannot be used is reported and skipped, unless `strict`.
 
@@ -364,11 +316,12 @@ def each_case(
             results.append(work(case))
         # Nothing else: a bug, or a model that fits no case, must not look like one bad scan.
         except (ScanError, ShapeError, MemoryError) as error:
-            reason = "does not fit into memory" if isinstance(error, MemoryError) else str(error)
+            skip = SkippedScan.because(name, "does not fit into memory" if isinstance(error, MemoryError) else error)
+            line = f"{skip.source}: {skip.reason}"
             if strict:
-                raise ScanError(f"{name}: {reason.removeprefix(f'{name}: ')}") from error
-            skipped.append(SkippedScan(source=name, reason=reason.removeprefix(f"{name}: ")))
-            reporter.note(f"skipped {name}: {skipped[-1].reason}")
+                raise ScanError(line) from error
+            skipped.append(skip)
+            reporter.note(f"skipped {line}")
         reporter.advance(done)
     reporter.end()
     return results, skipped

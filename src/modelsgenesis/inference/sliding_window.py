@@ -13,20 +13,10 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from modelsgenesis.configs import PredictionConfig
-from modelsgenesis.errors import ConfigurationError, GenesisError, ShapeError
+from modelsgenesis.errors import ConfigurationError, GenesisError
 from modelsgenesis.hardware import Hardware, free_memory
 
 _GROWTH, _SMALL = 100, 2**26  # a window has at most 100 times the voxels of the image, or as many as no patch has
-
-
-def window_size(patch_size: tuple[int, ...], divisor: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the smallest window not below `patch_size` whose sides the network can take.
-
-    Example:
-        >>> window_size((40, 56, 37), (8, 8, 8))
-        (40, 56, 40)
-    """
-    return tuple(-(-side // step) * step for side, step in zip(patch_size, divisor, strict=True))
 
 
 def sliding_window(
@@ -46,7 +36,7 @@ def sliding_window(
         [k, *spatial] float32 on the CPU, an inference tensor.
 
     Raises:
-        ShapeError: The image has other axes than the window.
+        ShapeError: The network does not take such an image.
         ConfigurationError: The window is beyond all measure, or memory does not hold what was asked for.
 
     Example:
@@ -56,11 +46,8 @@ def sliding_window(
 
     dims, device = len(patch_size), hardware.device
     planes = dims == 2 and image.ndim == 4
-    if image.ndim != dims + 1 and not planes:
-        raise ShapeError(f"image of shape {tuple(image.shape)}: expected [channels, {dims} spatial axes]")
     batch = rearrange(image, "channels x y slices -> slices channels x y") if planes else image[None]
-    window = window_size(patch_size, network.size_divisor)  # pyright: ignore[reportArgumentType]
-    check_window(window, image.shape[1:], network, hardware)
+    window = fit_window(patch_size, image.shape[1:], network, hardware)
     # Gaussian weights: near its border a window knows less of the surroundings, and its answer counts less.
     infer = SlidingWindowInfererAdapt(
         roi_size=window,
@@ -86,11 +73,15 @@ def sliding_window(
         return rearrange(result, "slices classes x y -> classes x y slices") if planes else result[0]
 
 
-def check_window(window: Sequence[int], image: Sequence[int], network: nn.Module, hardware: Hardware) -> None:
-    """Refuse a window that no memory holds, before anything is computed: a model's sides may come from anybody.
+def fit_window(
+    patch_size: Sequence[int], image: Sequence[int], network: nn.Module, hardware: Hardware
+) -> tuple[int, ...]:
+    """Return the smallest window not below `patch_size` whose sides the network can take.
+
+    One that no memory holds is refused before anything is computed: a model's sides may come from anybody.
 
     Args:
-        window: Its sides.
+        patch_size: Sides of a patch of the training.
         image: Sides of the image.
         network: What would see it.
         hardware: Where.
@@ -98,6 +89,8 @@ def check_window(window: Sequence[int], image: Sequence[int], network: nn.Module
     Raises:
         ConfigurationError: It is larger than an image and a patch of training can be, or than the free memory.
     """
+    divisor: Any = network.size_divisor
+    window = tuple(-(-side // step) * step for side, step in zip(patch_size, divisor, strict=True))
     voxels, remedy = math.prod(window), "a smaller patch_size in the model's config.json"
     shown, seen = ("×".join(map(str, sides)) for sides in (window, image))
     if voxels > max(_GROWTH * math.prod(image), _SMALL):
@@ -107,6 +100,7 @@ def check_window(window: Sequence[int], image: Sequence[int], network: nn.Module
     widths = getattr(getattr(config, "encoder", config), "widths", (1,))
     least = 4 * voxels * (1 + widths[0])  # float32: the image, its first features
     check_memory(least, hardware.device, ConfigurationError, f"patch_size: a window of {shown}", remedy)
+    return window
 
 
 def check_memory(least: float, device: torch.device, error: type[GenesisError], what: str, remedy: str) -> None:

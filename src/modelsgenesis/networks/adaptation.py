@@ -1,22 +1,82 @@
-"""A pretrained network becomes one for a task."""
+"""A configuration becomes a network, and a pretrained network one for a task."""
 
 import math
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from operator import methodcaller
 from typing import Literal, cast, get_args
 
 import torch
+from einops import reduce
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvTransposeNd
 
-from modelsgenesis.configs import ClassifierConfig, UNetConfig
+from modelsgenesis.configs import ClassifierConfig, GenesisUNetConfig, NetworkConfig, UNetConfig
 from modelsgenesis.configs.bundle import Task
 from modelsgenesis.errors import ConfigurationError, did_you_mean, some
 from modelsgenesis.networks.batch_norm import BatchNorm
-from modelsgenesis.networks.building import build_network
-from modelsgenesis.networks.genesis_unet import Network
+from modelsgenesis.networks.genesis_unet import GenesisUNet, Network
+from modelsgenesis.networks.nnunet import NnUNet
 
 _SHORT = {"seg": "segmentation", "cls": "classification"}
+
+
+class Classifier(Network):
+    """An encoder, global average pooling, dense layers: [b, c, *spatial] to logits [b, num_classes].
+
+    Args:
+        config: The encoder's network and the head.
+
+    References:
+        Zhou et al. 2021, target classification models: global average pooling, dense 1024 with ReLU, dense to
+        the classes. `ClassifierConfig.levels` beside the deepest are a deliberate deviation: what was learnt by
+        restoring need not be most telling at the bottom.
+    """
+
+    def __init__(self, config: ClassifierConfig) -> None:
+        super().__init__()
+        self.config = config
+        unet = build_network(config.encoder)  # whose decoder is left behind
+        self.encoder, self.size_divisor = unet.encoder, unet.size_divisor
+        self.pooled_levels = config.pooled_levels
+        channels = sum(config.encoder.widths[level] for level in self.pooled_levels)
+        self.head = (
+            nn.Sequential(nn.Linear(channels, config.hidden), nn.ReLU(), nn.Linear(config.hidden, config.num_classes))
+            if config.hidden
+            else nn.Linear(channels, config.num_classes)
+        )
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return the averages of the chosen levels: [b, c, *spatial] to [b, sum of their widths]."""
+        features = self.features(x)
+        return torch.cat([reduce(features[level], "b c ... -> b c", "mean") for level in self.pooled_levels], dim=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return logits [b, num_classes].
+
+        Raises:
+            ShapeError: The input has the wrong axes or channels, or sides that do not divide.
+        """
+        return self.head(self.embed(x))
+
+
+def build_network(config: NetworkConfig, device: str | None = None) -> Network:
+    """Build the network that a configuration describes, with random weights.
+
+    Args:
+        config: Its shape.
+        device: Where to; on `"meta"`, for weights that are about to come, it takes no memory and no random values.
+
+    Example:
+        >>> from modelsgenesis.configs import GENESIS_UNET_2019
+        >>> sum(p.numel() for p in build_network(GENESIS_UNET_2019, "meta").parameters())
+        19073665
+    """
+    with torch.device(device) if device else nullcontext():
+        if isinstance(config, ClassifierConfig):
+            return Classifier(config)
+        return GenesisUNet(config) if isinstance(config, GenesisUNetConfig) else NnUNet(config)
 
 
 @dataclass(frozen=True)
@@ -172,12 +232,14 @@ def _transfer(weights: Mapping[str, Tensor], target: Network, new: tuple[str, ..
             ways.append(f"stem of {old} channels repeated to {channels}")
         found[name] = tensor.clone() if copy and not ways else tensor
         adapted |= {name: " and ".join(ways)} if ways else {}
-    # Random values for the modules that are not wholly in `found`; then the tensors themselves, without a copy.
+    # Random values for the modules that are not wholly in `found`: nnU-Net's, or torch's own; then the tensors
+    # themselves, without a copy.
+    initialize = getattr(target, "initialize", methodcaller("reset_parameters"))
     for prefix, module in target.named_modules():
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         if any(f"{prefix}.{name}" not in found for name, _ in own):
             module.to_empty(device=device, recurse=False)
-            target.initialize(module)
+            initialize(module)
     target.load_state_dict(found, strict=False, assign=True)
     sizes = {name: parameter.numel() for name, parameter in target.named_parameters()}
     return AdaptationReport(

@@ -1,34 +1,61 @@
 """The Genesis U-Net of Zhou et al. 2019, and what all networks here have in common, for two and three dimensions."""
 
-from abc import ABC, abstractmethod
+from collections import OrderedDict
+from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from modelsgenesis.configs import GenesisUNetConfig, NetworkConfig, UNetConfig
 from modelsgenesis.errors import ShapeError
 from modelsgenesis.networks.batch_norm import BatchNorm
 
+# Torch's layers by the number of spatial dimensions.
+CONVOLUTION: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED: dict[int, Any] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_INSTANCE_NORM = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+_POOLING = {2: nn.MaxPool2d, 3: nn.MaxPool3d}
 
-def layer(name: str, dims: int) -> Any:
-    """Return torch's class of a layer for `dims` dimensions, such as `nn.Conv3d` for `"Conv"`."""
-    return getattr(nn, f"{name}{dims}d")
 
+def conv_norm(
+    config: UNetConfig,
+    channels: tuple[int, int],
+    *,
+    activation: nn.Module | None,
+    name: str = "convolution",
+    kernel: Sequence[int] = (),
+    stride: Sequence[int] = (),
+    bias: bool = True,
+) -> nn.Sequential:
+    """Return convolution, normalisation, activation in a row: [b, before, *spatial] to [b, after, *spatial / stride].
 
-def normalization(config: UNetConfig, channels: int) -> nn.Module:
-    """Return the normalisation that `config` names, for [b, channels, *spatial]."""
+    Args:
+        config: Of the network; names the normalisation.
+        channels: Before and after.
+        activation: The last layer, if there is one.
+        name: Of the convolution, in the names of its parameters.
+        kernel: Its sides; 3 everywhere by default.
+        stride: Its steps; 1 everywhere by default.
+        bias: Whether it has one.
+    """
+    sides, steps = tuple(kernel or (3,) * config.dims), tuple(stride or (1,) * config.dims)
+    padding = tuple(side // 2 for side in sides)  # torch's own "same" refuses a stride
+    norm: nn.Module
     if config.norm == "batch":
-        return BatchNorm(channels, config.norm_epsilon, config.statistics)
-    if config.norm == "instance":
+        norm = BatchNorm(channels[1], config.norm_epsilon, config.statistics)
+    elif config.norm == "instance":
         # Affine, as in nnU-Net: without a scale and an offset of its own, a channel could not be switched off.
-        return layer("InstanceNorm", config.dims)(channels, eps=config.norm_epsilon, affine=True)
-    return nn.GroupNorm(config.norm_groups, channels, eps=config.norm_epsilon)
+        norm = _INSTANCE_NORM[config.dims](channels[1], eps=config.norm_epsilon, affine=True)
+    else:
+        norm = nn.GroupNorm(config.norm_groups, channels[1], eps=config.norm_epsilon)
+    layers = {name: CONVOLUTION[config.dims](*channels, sides, steps, padding, bias=bias), "norm": norm}
+    return nn.Sequential(OrderedDict(layers | ({"activation": activation} if activation else {})))
 
 
-class Network(nn.Module, ABC):
+class Network(nn.Module):
     """The base of every network: an encoder whose levels can be seen.
 
     Attributes:
@@ -36,17 +63,14 @@ class Network(nn.Module, ABC):
         head_prefix: Beginning of the names of the tensors that belong to the task alone.
         size_divisor: What each side of an input must divide by.
         encoder: [b, in_channels, *spatial] to one tensor per level, highest resolution first.
+        decoder: Of a U-Net: what samples up, and the levels that follow, deepest first.
     """
 
     config: NetworkConfig
     head_prefix: str = "head."
     size_divisor: tuple[int, ...]
     encoder: nn.Module
-
-    @property
-    def feature_channels(self) -> tuple[int, ...]:
-        """Channels of `features()`, highest resolution first."""
-        return self.config.unet.widths
+    decoder: Any
 
     def features(self, x: Tensor) -> list[Tensor]:
         """Return the features of every level of the encoder.
@@ -55,7 +79,7 @@ class Network(nn.Module, ABC):
             x: [b, in_channels, *spatial], prepared as the input contract says.
 
         Returns:
-            One tensor per level, [b, feature_channels[i], *spatial / stride], highest resolution first.
+            One tensor per level, [b, config.unet.widths[i], *spatial / stride], highest resolution first.
 
         Raises:
             ShapeError: The input has the wrong axes or channels, or sides that do not divide.
@@ -75,53 +99,19 @@ class Network(nn.Module, ABC):
             raise ShapeError(f"input sides {sides} must divide by {steps}: pad to {fitting}")
         return self.encoder(x)
 
-    def initialize(self, module: nn.Module) -> None:
-        """Give the parameters that `module` itself holds random values."""
-        module.reset_parameters()  # pyright: ignore[reportCallIssue] - every layer with parameters has it
-
-
-class UNet(Network):
-    """An encoder-decoder with skip connections. A subclass decodes."""
-
-    @abstractmethod
-    def decode(self, features: list[Tensor]) -> Tensor:
-        """Go from the features of every level to [b, out_channels, *spatial], before the last activation."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [b, in_channels, *spatial] to [b, out_channels, *spatial].
-
-        Raises:
-            ShapeError: The input has the wrong axes or channels, or sides that do not divide.
-        """
-        x = self.decode(self.features(x))
-        return torch.sigmoid(x) if self.config.unet.output == "sigmoid" else x
-
-
-class ConvNormReLU(nn.Module):
-    """3³ convolution, normalisation, ReLU: [b, in, *spatial] to [b, out, *spatial]."""
-
-    def __init__(self, config: GenesisUNetConfig, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.convolution = layer("Conv", config.dims)(in_channels, out_channels, 3, padding=1)
-        self.norm = normalization(config, out_channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the three in turn."""
-        return functional.relu(self.norm(self.convolution(x)))
-
 
 class GenesisEncoder(nn.Module):
     """The contracting path: [b, in_channels, *spatial] to one tensor per level, highest resolution first."""
 
     def __init__(self, config: GenesisUNetConfig) -> None:
         super().__init__()
-        inputs = (config.in_channels, *config.widths)
+        block = partial(conv_norm, config, activation=nn.ReLU())
         self.levels = nn.ModuleList(
             # Half of a level's channels after its first convolution, all of them after its second.
-            nn.Sequential(ConvNormReLU(config, before, width // 2), ConvNormReLU(config, width // 2, width))
-            for before, width in pairwise(inputs)
+            nn.Sequential(block((before, width // 2)), block((width // 2, width)))
+            for before, width in pairwise((config.in_channels, *config.widths))
         )
-        self.pooling = layer("MaxPool", config.dims)(2)
+        self.pooling = _POOLING[config.dims](2)
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Return the features of every level: [b, widths[i], *spatial / 2**i]."""
@@ -132,33 +122,7 @@ class GenesisEncoder(nn.Module):
         return features
 
 
-class GenesisDecoder(nn.Module):
-    """The expanding path: features of every level to [b, widths[0], *spatial]."""
-
-    def __init__(self, config: GenesisUNetConfig) -> None:
-        super().__init__()
-        steps = list(pairwise(reversed(config.widths)))  # (512, 256), (256, 128), (128, 64)
-        self.upsamplings = nn.ModuleList(
-            # Kernel = stride: the patches that neighbouring inputs paint do not overlap, so no checkerboard arises.
-            nn.Upsample(scale_factor=2)
-            if config.upsampling == "nearest"
-            else layer("ConvTranspose", config.dims)(deep, deep, 2, 2)
-            for deep, _ in steps
-        )
-        self.levels = nn.ModuleList(  # `deep` channels were sampled up, `width` come over the skip
-            nn.Sequential(ConvNormReLU(config, deep + width, width), ConvNormReLU(config, width, width))
-            for deep, width in steps
-        )
-
-    def forward(self, features: list[Tensor]) -> Tensor:
-        """Go up from the deepest features, joining those of each level on the way."""
-        x = features[-1]
-        for up, level, skip in zip(self.upsamplings, self.levels, reversed(features[:-1]), strict=True):
-            x = level(torch.cat([up(x), skip], dim=1))
-        return x
-
-
-class GenesisUNet(UNet):
+class GenesisUNet(Network):
     """Encoder-decoder with skip connections that restores, or segments, a patch.
 
     Args:
@@ -183,9 +147,26 @@ class GenesisUNet(UNet):
         self.config = config
         self.size_divisor = (2 ** (len(config.widths) - 1),) * config.dims  # each level below the first halves them
         self.encoder = GenesisEncoder(config)
-        self.decoder = GenesisDecoder(config)
-        self.head = layer("Conv", config.dims)(config.widths[0], config.out_channels, 1)
+        steps = list(pairwise(reversed(config.widths)))  # (512, 256), (256, 128), (128, 64)
+        # Kernel = stride: the patches that neighbouring inputs paint do not overlap, so no checkerboard arises.
+        ups = (
+            nn.Upsample(scale_factor=2) if config.upsampling == "nearest" else TRANSPOSED[config.dims](deep, deep, 2, 2)
+            for deep, _ in steps
+        )
+        block = partial(conv_norm, config, activation=nn.ReLU())
+        # `deep` channels were sampled up, `width` come over the skip.
+        levels = (nn.Sequential(block((deep + width, width)), block((width, width))) for deep, width in steps)
+        self.decoder = nn.ModuleDict({"upsamplings": nn.ModuleList(ups), "levels": nn.ModuleList(levels)})
+        self.head = CONVOLUTION[config.dims](config.widths[0], config.out_channels, 1)
+        self.output = nn.Sigmoid() if config.output == "sigmoid" else nn.Identity()
 
-    def decode(self, features: list[Tensor]) -> Tensor:
-        """Go from the features of every level to [b, out_channels, *spatial], before the last activation."""
-        return self.head(self.decoder(features))
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [b, in_channels, *spatial] to [b, out_channels, *spatial].
+
+        Raises:
+            ShapeError: The input has the wrong axes or channels, or sides that do not divide.
+        """
+        *skips, x = self.features(x)
+        for up, level in zip(self.decoder.upsamplings, self.decoder.levels, strict=True):
+            x = level(torch.cat([up(x), skips.pop()], dim=1))
+        return self.output(self.head(x))

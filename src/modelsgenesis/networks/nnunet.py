@@ -4,7 +4,7 @@ The names of the parameters are those of nnU-Net v2's own networks (dynamic-netw
 tensor once: there every convolution and norm occurs again in `all_modules`, the encoder in the decoder.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import prod
 from typing import cast
@@ -15,37 +15,20 @@ from torch.nn import functional
 from torch.nn.modules.conv import _ConvNd
 
 from modelsgenesis.configs import PlainUNetConfig, ResidualUNetConfig
-from modelsgenesis.networks.genesis_unet import UNet, layer, normalization
+from modelsgenesis.networks.genesis_unet import CONVOLUTION, TRANSPOSED, Network, conv_norm
 
 NnUNetConfig = PlainUNetConfig | ResidualUNetConfig
 Channels = tuple[int, int]
 """Channels before and after."""
 
+_POOLING = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
-class ConvNorm(nn.Module):
-    """Convolution, normalisation and, unless told otherwise, leaky ReLU."""
 
-    def __init__(
-        self,
-        config: NnUNetConfig,
-        channels: Channels,
-        kernel: Sequence[int],
-        stride: Sequence[int],
-        *,
-        bias: bool = True,
-        activated: bool = True,
-    ) -> None:
-        super().__init__()
-        padding = tuple(size // 2 for size in kernel)  # torch's own "same" refuses a stride
-        bias = bias and config.convolution_bias
-        self.conv = layer("Conv", config.dims)(*channels, tuple(kernel), tuple(stride), padding, bias=bias)
-        self.norm = normalization(config, channels[1])
-        self.negative_slope = config.negative_slope if activated else 1.0  # a slope of 1 changes nothing
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map [b, in, *spatial] to [b, out, *spatial / stride]."""
-        x = self.norm(self.conv(x))
-        return x if self.negative_slope == 1 else functional.leaky_relu(x, self.negative_slope, inplace=True)
+def _conv(config: NnUNetConfig, channels: Channels, kernel: Sequence[int], stride: Sequence[int]) -> nn.Sequential:
+    """Return convolution, normalisation and leaky ReLU."""
+    activation = nn.LeakyReLU(config.negative_slope, inplace=True)
+    bias = config.convolution_bias
+    return conv_norm(config, channels, activation=activation, name="conv", kernel=kernel, stride=stride, bias=bias)
 
 
 class ResidualBlock(nn.Module):
@@ -54,14 +37,15 @@ class ResidualBlock(nn.Module):
     def __init__(self, config: NnUNetConfig, channels: Channels, kernel: Sequence[int], stride: Sequence[int]) -> None:
         super().__init__()
         before, after = channels
-        same = (1,) * config.dims
-        self.conv1 = ConvNorm(config, channels, kernel, stride)
-        self.conv2 = ConvNorm(config, (after, after), kernel, same, activated=False)  # after the sum, see forward
+        bias, point = config.convolution_bias, (1,) * config.dims
+        self.conv1 = _conv(config, channels, kernel, stride)
+        # Its activation follows the sum, see forward.
+        self.conv2 = conv_norm(config, (after, after), activation=None, name="conv", kernel=kernel, bias=bias)
         skip: list[nn.Module] = []
         if prod(stride) > 1:
-            skip.append(layer("AvgPool", config.dims)(tuple(stride)))
+            skip.append(_POOLING[config.dims](tuple(stride)))
         if before != after:  # without a bias, as in nnU-Net: the norm behind it would cancel one
-            skip.append(ConvNorm(config, channels, same, same, bias=False, activated=False))
+            skip.append(conv_norm(config, channels, activation=None, name="conv", kernel=point, bias=False))
         self.skip = nn.Sequential(*skip)
         self.negative_slope = config.negative_slope
 
@@ -71,7 +55,7 @@ class ResidualBlock(nn.Module):
 
 
 def _stack(
-    block: type[ConvNorm] | type[ResidualBlock],
+    block: Callable[..., nn.Module],
     config: NnUNetConfig,
     channels: Channels,
     kernel: Sequence[int],
@@ -83,7 +67,7 @@ def _stack(
     after, same = (channels[1], channels[1]), (1,) * config.dims
     blocks = nn.Sequential(first, *(block(config, after, kernel, same) for _ in range(count - 1)))
     stack = nn.Sequential()
-    stack.add_module("convs" if block is ConvNorm else "blocks", blocks)
+    stack.add_module("blocks" if block is ResidualBlock else "convs", blocks)
     return stack
 
 
@@ -95,11 +79,11 @@ class NnUNetEncoder(nn.Module):
         residual = isinstance(config, ResidualUNetConfig)
         kernels, strides = config.kernels, config.strides
         before = config.widths[0] if residual else config.in_channels
-        stem = (ConvNorm, config, (config.in_channels, config.widths[0]), kernels[0], (1,) * config.dims, 1)
+        stem = (_conv, config, (config.in_channels, config.widths[0]), kernels[0], (1,) * config.dims, 1)
         self.stem = _stack(*stem) if residual else nn.Identity()
         counts = config.blocks if isinstance(config, ResidualUNetConfig) else config.convolutions
         stages = zip(pairwise((before, *config.widths)), kernels, strides, counts, strict=True)
-        built = [_stack(ResidualBlock if residual else ConvNorm, config, *stage) for stage in stages]
+        built = [_stack(ResidualBlock if residual else _conv, config, *stage) for stage in stages]
         self.stages = nn.Sequential(*(built if residual else map(nn.Sequential, built)))  # nnU-Net nests the plain ones
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -112,40 +96,7 @@ class NnUNetEncoder(nn.Module):
         return features
 
 
-class NnUNetDecoder(nn.Module):
-    """The expanding path: features of every stage to [b, out_channels, *spatial].
-
-    Every stage has a 1³ convolution to the output, as in nnU-Net, where deep supervision uses them all. Only
-    the last is used here; the others are kept so that a published file stays whole, and are frozen.
-    """
-
-    def __init__(self, config: NnUNetConfig) -> None:
-        super().__init__()
-        dims, widths, strides = config.dims, config.widths, config.strides
-        up = range(len(widths) - 1, 0, -1)  # deepest first
-        self.stages = nn.ModuleList(  # twice the width comes in: the skip and what was sampled up
-            _stack(ConvNorm, config, (2 * widths[i - 1], widths[i - 1]), config.kernels[i - 1], (1,) * dims, count)
-            for i, count in zip(up, config.decoder_convolutions, strict=True)
-        )
-        self.transpconvs = nn.ModuleList(
-            layer("ConvTranspose", dims)(widths[i], widths[i - 1], strides[i], strides[i], bias=config.upsampling_bias)
-            for i in up
-        )
-        self.seg_layers = nn.ModuleList(
-            layer("Conv", dims)(widths[i - 1], config.out_channels, 1, bias=config.head_bias) for i in up
-        )
-        # A parameter without a gradient would stop DistributedDataParallel, and weight decay would shrink it.
-        self.seg_layers[:-1].requires_grad_(False)
-
-    def forward(self, features: list[Tensor]) -> Tensor:
-        """Go up from the deepest features, joining those of each stage on the way."""
-        x = features[-1]
-        for up, stage, skip in zip(self.transpconvs, self.stages, reversed(features[:-1]), strict=True):
-            x = stage(torch.cat([up(x), skip], dim=1))
-        return self.seg_layers[-1](x)
-
-
-class NnUNet(UNet):
+class NnUNet(Network):
     """A U-Net of the nnU-Net family; the configuration says whether plain or residual.
 
     Args:
@@ -171,15 +122,38 @@ class NnUNet(UNet):
         self.config = config
         self.size_divisor = tuple(prod(steps) for steps in zip(*config.strides, strict=True))
         self.encoder = NnUNetEncoder(config)
-        self.decoder = NnUNetDecoder(config)
+        dims, widths, strides = config.dims, config.widths, config.strides
+        up = range(len(widths) - 1, 0, -1)  # deepest first
+        stages = (  # twice the width comes in: the skip and what was sampled up
+            _stack(_conv, config, (2 * widths[i - 1], widths[i - 1]), config.kernels[i - 1], (1,) * dims, count)
+            for i, count in zip(up, config.decoder_convolutions, strict=True)
+        )
+        ups = (
+            TRANSPOSED[dims](widths[i], widths[i - 1], strides[i], strides[i], bias=config.upsampling_bias) for i in up
+        )
+        # Every stage has a 1³ convolution to the output, as in nnU-Net, where deep supervision uses them all. Only the
+        # last is used here; the others are kept so that a published file stays whole.
+        heads = (CONVOLUTION[dims](widths[i - 1], config.out_channels, 1, bias=config.head_bias) for i in up)
+        parts = {"stages": stages, "transpconvs": ups, "seg_layers": heads}
+        self.decoder = nn.ModuleDict({name: nn.ModuleList(part) for name, part in parts.items()})
+        # A parameter without a gradient would stop DistributedDataParallel, and weight decay would shrink it.
+        self.decoder.seg_layers[:-1].requires_grad_(False)
+        self.output = nn.Sigmoid() if config.output == "sigmoid" else nn.Identity()
         if not self.decoder.seg_layers[0].weight.is_meta:  # without values; asking for them imports torch's compiler
             for module in self.modules():
                 if isinstance(module, (_ConvNd, ResidualBlock)):
                     self.initialize(module)
 
-    def decode(self, features: list[Tensor]) -> Tensor:
-        """Go from the features of every stage to [b, out_channels, *spatial], before the last activation."""
-        return self.decoder(features)
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [b, in_channels, *spatial] to [b, out_channels, *spatial].
+
+        Raises:
+            ShapeError: The input has the wrong axes or channels, or sides that do not divide.
+        """
+        *skips, x = self.features(x)
+        for up, stage in zip(self.decoder.transpconvs, self.decoder.stages, strict=True):
+            x = stage(torch.cat([up(x), skips.pop()], dim=1))
+        return self.output(self.decoder.seg_layers[-1](x))
 
     def initialize(self, module: nn.Module) -> None:
         """Initialise as nnU-Net does: He's normal values, no biases, residual blocks that begin as skips."""
@@ -188,6 +162,6 @@ class NnUNet(UNet):
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, ResidualBlock):
-            nn.init.zeros_(cast("Tensor", module.conv2.norm.weight))  # the block adds nothing to its skip at first
+            nn.init.zeros_(module.conv2.get_parameter("norm.weight"))  # the block adds nothing to its skip at first
         else:
-            super().initialize(module)
+            module.reset_parameters()  # pyright: ignore[reportCallIssue] - every layer with parameters has it

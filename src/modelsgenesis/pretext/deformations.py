@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from modelsgenesis.configs import PretextConfig
-from modelsgenesis.errors import ConfigurationError, ShapeError, did_you_mean, require
-from modelsgenesis.pretext.random import draw_words, hashed_noise, take, uniform
+from modelsgenesis.errors import ConfigurationError, ShapeError
+from modelsgenesis.pretext.random import GOLDEN_32, draw_words, scramble, take, uniform
 from modelsgenesis.pretext.shuffling import shuffle
 
 # A curve is a chain of 1,024 straight pieces, read at 4,096 even intervals of intensity: a voxel finds its interval
 # by one multiplication instead of a search. Both errors shrink with the square of the count; with these the map is
-# within 1e-5 of the curve evaluated at 100,000 points, less than a cached voxel is rounded by.
+# within 1e-5 of the curve evaluated at 100,000 points, less than a cached voxel is rounded by, but where it is nearly
+# vertical.
 _CURVE_POINTS = 1025
 _INTERVALS = 4096
 
@@ -49,12 +50,12 @@ class Deformation:
 
     def __init__(self, config: PretextConfig | None = None) -> None:
         self.config = config or PretextConfig()
-        for name in self.config.others:
-            is_known = name in DEFORMATIONS and not hasattr(self.config, f"{name}_probability")
-            own = f"set pretext.{name}_probability instead"
-            new = f"{did_you_mean(name, DEFORMATIONS)}; a new one is a line in modelsgenesis.pretext.deformations"
-            remedy = own if hasattr(self.config, f"{name}_probability") else new
-            require(is_known, ConfigurationError, f"pretext.others: received {name!r}; {remedy}")
+        added = [name for name in DEFORMATIONS if not hasattr(self.config, f"{name}_probability")]
+        for name in set(self.config.others).difference(added):
+            raise ConfigurationError(
+                f"pretext.others: received {name!r}, expected one added to modelsgenesis.pretext.deformations "
+                f"({', '.join(added) or 'none'}); the paper's have settings such as pretext.painting_probability"
+            )
 
     @torch.no_grad()
     def __call__(self, batch: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,25 +137,15 @@ def change_intensity(batch: Tensor, seeds: Tensor, config: PretextConfig) -> Ten
         Zhou et al. 2021, non-linear intensity transformation.
     """
     chance, direction, *control = uniform(draw_words(seeds, "intensity", 6)).unbind(dim=1)
-    is_applied = chance < config.intensity_probability
-    return map_by_curve(batch, torch.stack(control, dim=1).view(-1, 2, 2), direction < 0.5, is_applied)
-
-
-def map_by_curve(batch: Tensor, control: Tensor, is_increasing: Tensor, is_applied: Tensor) -> Tensor:
-    """Map the intensities of each sample by its curve, read as a straight line over each of many even intervals.
-
-    Args:
-        batch: [b, ...] in [0, 1].
-        control: float32 [b, 2, 2], the two control points as (abscissa, ordinate) in the unit square.
-        is_increasing: bool [b]; a decreasing map starts at 1 and ends at 0.
-        is_applied: bool [b]; the other samples keep their values.
-    """
-    t = torch.linspace(0, 1, _CURVE_POINTS, device=control.device)
-    first, second = control[..., None].unbind(dim=1)  # each [b, 2, 1]
+    is_applied = chance[:, None] < config.intensity_probability
+    is_increasing = direction[:, None] < 0.5
+    first, second = torch.stack(control, dim=1).view(-1, 2, 2, 1).unbind(dim=1)  # each (abscissa, ordinate): [b, 2, 1]
+    t = torch.linspace(0, 1, _CURVE_POINTS, device=batch.device)
     # Not a matrix product: that rounds differently in batches of different size.
     curve = 3 * t * (1 - t) ** 2 * first + 3 * t**2 * (1 - t) * second + t**3
     x, y = curve.unbind(dim=1)  # each [b, points], rising from 0 to 1
-    y = torch.where(is_increasing[:, None], y, y.flip(1))
+    y = torch.where(is_increasing, y, y.flip(1))
+    # Read as a straight line over each of many even intervals.
     grid = torch.linspace(0, 1, _INTERVALS + 1, device=x.device)
     # How many points of the curve lie at or left of each intensity, hence which two are its neighbours.
     place = (x * _INTERVALS).ceil_().long().clamp_(max=_INTERVALS)
@@ -165,8 +156,8 @@ def map_by_curve(batch: Tensor, control: Tensor, is_increasing: Tensor, is_appli
     heights = torch.lerp(y.gather(1, right), y.gather(1, right - 1), weight)
     # A line for each interval, the last for the intensity 1 alone; that of samples to be kept is y = x.
     slopes = heights.diff(dim=1, append=2 * heights[:, -1:] - heights[:, -2:-1]) * _INTERVALS
-    intercepts = torch.where(is_applied[:, None], heights - slopes * grid, 0.0).flatten()
-    slopes = torch.where(is_applied[:, None], slopes, 1.0).flatten()
+    intercepts = torch.where(is_applied, heights - slopes * grid, 0.0).flatten()
+    slopes = torch.where(is_applied, slopes, 1.0).flatten()
 
     values = rearrange(batch.float(), "b ... -> b (...)")
     line = (values * _INTERVALS).int()  # of its own sample; the next line makes it one of all samples' lines
@@ -207,9 +198,12 @@ def paint(batch: Tensor, seeds: Tensor, config: PretextConfig) -> Tensor:
         bits = reduce(inside * bit, "b boxes side -> b side", "sum").to(torch.uint8)
         covering = covering & bits.view(-1, *(side if other == axis else 1 for other in range(len(shape))))
     painted = (covering.clamp_(max=1) ^ outside.view(-1, *(1,) * len(shape))).view(torch.bool)  # [b, *spatial]
-    one_each = config.painting_fill == "noise"
-    fill = hashed_noise(noise_keys, batch[0].numel() if one_each else 1)
-    fill = fill.view(batch.shape if one_each else (-1, *(1,) * (batch.ndim - 1)))
+    # Noise comes from hashes of 32 bits, two values each, in half the memory of `draw_words`.
+    values = batch[0].numel() if config.painting_fill == "noise" else 1
+    pairs = torch.arange(-(-values // 2), dtype=torch.int32, device=batch.device)
+    hashed = scramble((pairs * GOLDEN_32) ^ noise_keys.int()[:, None]).view(torch.int16)[:, :values]
+    fill = (hashed * 2.0**-16).add_(0.5)  # from −1/2 … 1/2 to [0, 1)
+    fill = fill.view(batch.shape if values > 1 else (-1, *(1,) * (batch.ndim - 1)))
     return torch.where(painted[:, None], fill.to(batch.dtype), batch)
 
 
@@ -220,7 +214,7 @@ def draw_boxes(shape: Sequence[int], seeds: Tensor, config: PretextConfig) -> tu
         outside: bool [b]; True paints all but the boxes, False paints the boxes.
         starts: int64 [b, boxes, axes], first voxel of each box.
         stops: int64 [b, boxes, axes], one past its last voxel; a box that is not used stops where it starts.
-        noise_keys: int64 [b], from which the fill of every voxel follows.
+        noise_keys: int64 [b], of which the lower 32 bits count: from these the fill of every voxel follows.
     """
     each = _BOXES * len(shape)  # a number for every side of every box
     words = draw_words(seeds, "painting", 3 + 3 * each + _BOXES)

@@ -17,7 +17,7 @@ _STREAMS = ("table", "flip", "shuffle", "windows", "intensity", "painting")
 
 _STREAM = 0xD1342543DE82EF95  # any large odd number
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # 2⁶⁴ divided by the golden ratio: successive counters land far apart
-_GOLDEN_32 = 0x9E3779B9 - 2**32  # 2³² divided by the golden ratio
+GOLDEN_32 = 0x9E3779B9 - 2**32  # 2³² divided by the golden ratio
 
 # Shift, then factor, of each round.
 _ROUNDS = {
@@ -93,18 +93,3 @@ def take(words: Tensor, count: Tensor | int) -> tuple[Tensor, Tensor]:
     """
     product = words * count
     return product >> 32, product & (2**32 - 1)
-
-
-def hashed_noise(keys: Tensor, count: int) -> Tensor:
-    """Return uniform noise that follows from the keys; its hash takes half the memory of `draw_words`.
-
-    Args:
-        keys: int64 [b]; their lower 32 bits count.
-        count: Values for each.
-
-    Returns:
-        float32 [b, count] in [0, 1), multiples of 2⁻¹⁶.
-    """
-    pairs = torch.arange(-(-count // 2), dtype=torch.int32, device=keys.device)  # each hash gives two values
-    x = scramble((pairs * _GOLDEN_32) ^ keys.int()[:, None])
-    return (x.view(torch.int16)[:, :count] * 2.0**-16).add_(0.5)  # from −1/2 … 1/2

@@ -16,7 +16,6 @@ What does not depend on the draw is worked out once for a shape of patch. Voxels
 
 import math
 import operator
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate, product
@@ -64,8 +63,9 @@ def shuffle(batch: Tensor, seeds: Tensor, config: PretextConfig) -> Tensor:
     values = rearrange(batch[chosen], "k c x ... -> c (k x) (...)")  # the planes of all samples one after another
     shuffled = torch.empty_like(values)
     planes, plane = values.shape[1:]
-    last = last_window_per_voxel(table, sides, ravel(origins, table.shape)).reshape(planes, plane)
-    lookup = window_lookup(table, origins, sides, variants)
+    firsts = (origins * torch.tensor(table.strides, device=batch.device)[:, None]).sum(dim=1)
+    last = last_window_per_voxel(table, sides, firsts).reshape(planes, plane)
+    lookup = window_lookup(table, origins, firsts, sides, variants)
     step = max(_CACHED_VOXELS // plane, 1) if batch.device.type == "cpu" else planes
     reach = table.longest[0] - 1  # planes between a voxel and the farthest that it can come from
     for begin in range(0, planes, step):
@@ -101,7 +101,7 @@ def draw_windows(table: "WindowTable", seeds: Tensor, windows: int) -> tuple[Ten
     return origins, sides, variants
 
 
-def window_lookup(table: "WindowTable", origins: Tensor, sides: Tensor, variants: Tensor) -> Tensor:
+def window_lookup(table: "WindowTable", origins: Tensor, firsts: Tensor, sides: Tensor, variants: Tensor) -> Tensor:
     """Return what `sources` must know of each window: int32 [1 + axes, k * (windows + 1)].
 
     The first window of each sample stands for none: it is the whole patch, in its own order.
@@ -117,16 +117,17 @@ def window_lookup(table: "WindowTable", origins: Tensor, sides: Tensor, variants
         steps of that entry along each axis but the last, where it is 1; the window's first voxel.
     """
     (samples, windows), along = variants.shape, sides.unbind(dim=1)
-    numbers, firsts = ravel(sides - 1, table.longest), ravel(origins, table.shape)
     *steps, voxels = accumulate(reversed(along), operator.mul)
+    steps.reverse()  # [b·c, c]
     permutation = variants // voxels  # the remainder is where it is entered
     # A permutation lies twice in a row, so that a window reads on over its end: number p begins at 2 p voxels, and is
     # entered at the remainder, which makes variants + p voxels. The origin is taken off, since voxels are counted from
     # that of the patch.
-    start = table.starts[numbers] + variants + permutation * voxels - ravel(origins, along)
+    start = table.starts[tuple(side - 1 for side in along)] + variants + permutation * voxels
+    start -= sum(origin * step for origin, step in zip(origins.unbind(dim=1), (*steps, 1), strict=True))
     whole = table.strides[:-1]
     lookup = torch.zeros(1 + len(along), samples, windows + 1, dtype=torch.int32, device=firsts.device)
-    for row, none, each in zip(lookup, (0, *whole, 0), (start, *reversed(steps), firsts), strict=True):
+    for row, none, each in zip(lookup, (0, *whole, 0), (start, *steps, firsts), strict=True):
         row[:, 0] = none
         row[:, 1:] = each
     lookup[-1] += torch.arange(samples, device=firsts.device)[:, None] * math.prod(table.shape)
@@ -167,11 +168,10 @@ class WindowTable:
     Attributes:
         shape: Sides of the patch.
         strides: Voxels from one to the next along each axis.
-        longest: The longest window side along each axis. Window shapes are numbered from (1, 1, 1), the last
-            axis fastest.
+        longest: The longest window side along each axis.
         permutations: Uniformly random permutations that are kept for each window shape. Each is read from any
             of its n entries on, going round: a window is permuted in one of `n * permutations` ways.
-        starts: int64 [shapes], where in `sources` the permutations of a window shape start.
+        starts: int64 [*longest], where in `sources` the permutations of a window shape start.
         sources: int32; first the number of every voxel of the patch, then permutation after permutation,
             each twice in a row. An entry of these is the distance of a voxel from the first of its window.
         blocks: Length of the longer blocks along each axis, 1 where there are none.
@@ -188,19 +188,6 @@ class WindowTable:
     sources: Tensor
     blocks: tuple[int, ...]
     points: tuple[Tensor, ...]
-
-
-def ravel(places: Tensor, sides: Sequence[Tensor | int]) -> Tensor:
-    """Return numbers of places within arrays of these sides: [k, axes, windows] to [k, windows].
-
-    Example:
-        >>> ravel(torch.tensor([[[1], [2], [3]]]), (4, 5, 6))
-        tensor([[45]])
-    """
-    number, *rest = places.unbind(dim=1)
-    for place, side in zip(rest, sides[1:], strict=True):
-        number = number * side + place
-    return number
 
 
 @lru_cache(maxsize=8)
@@ -232,45 +219,29 @@ def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) ->
         sources.append(repeat(orders, "count voxels -> (count twice voxels)", twice=2).int())
     blocks, points, maps = [], [], len(voxels.flatten())
     for axis in reversed(range(len(shape))):  # the maps of the last axis' two lengths lie side by side
-        block, starts = cover_by_blocks(longest[axis], adjacent=axis == len(shape) - 1)
-        of_longer = torch.arange(1, longest[axis] + 1) >= block
-        points.insert(0, (starts * voxels.stride(axis) + (of_longer & (block > 1)) * maps).to(device))
-        blocks.insert(0, block)
-        maps *= 1 + (block > 1)
+        # Windows of any side are covered by a few blocks, which may overlap: of `length` voxels where these fit into
+        # the window, else, or where a few single voxels do, of one. They start evenly from its first voxel to its
+        # last; of a longest side of 12 in 4s, those of a window of 11 start at 0, 4 and 7.
+        single = longest[axis] == 1 or (axis == len(shape) - 1 and longest[axis] <= _ADJACENT)
+        fewest = next(count for count in range(1, longest[axis] + 1) if count * (count + 1) >= longest[axis])
+        count, length = (longest[axis], 1) if single else (fewest, fewest + 1)
+        sides = torch.arange(1, longest[axis] + 1)
+        is_longer = (sides >= length) & (length > 1)
+        room = sides - torch.where(is_longer, length, 1)
+        starts = -(-torch.arange(count)[:, None] * room // max(count - 1, 1))  # rounded up
+        points.insert(0, (starts * voxels.stride(axis) + is_longer * maps).to(device))
+        blocks.insert(0, length)
+        maps *= 1 + (length > 1)
     return WindowTable(
         shape=shape,
         strides=voxels.stride(),
         longest=longest,
         permutations=permutations,
-        starts=torch.tensor(list(accumulate(map(len, sources)))[:-1], device=device),
+        starts=torch.tensor(list(accumulate(map(len, sources)))[:-1], device=device).view(longest),
         sources=torch.cat(sources).to(device),
         blocks=tuple(blocks),
         points=tuple(points),
     )
-
-
-def cover_by_blocks(longest: int, *, adjacent: bool) -> tuple[int, Tensor]:
-    """Cover windows of any side along an axis by a few blocks of one of two lengths, which may overlap.
-
-    Args:
-        longest: The longest window side.
-        adjacent: Whether voxels along the axis are adjacent in memory.
-
-    Returns:
-        The length of the longer blocks, which cover the windows that they fit into; blocks of length 1 cover the
-        others, or, if it is 1, all. And int64 [blocks, longest], where in a window of side 1, 2, … the blocks start.
-
-    Example:
-        >>> length, starts = cover_by_blocks(12, adjacent=False)
-        >>> length, starts[:, 2].tolist(), starts[:, 10].tolist()
-        (4, [0, 1, 2], [0, 4, 7])
-    """
-    single = longest == 1 or (adjacent and longest <= _ADJACENT)
-    count = longest if single else next(count for count in range(1, longest) if count * (count + 1) >= longest)
-    length = 1 if single else count + 1
-    sides, blocks = torch.arange(1, longest + 1), torch.arange(count)[:, None]
-    room = sides - torch.where(sides >= length, length, 1)
-    return length, -(-blocks * room // max(count - 1, 1))  # evenly from the first voxel to the last, rounded up
 
 
 def last_window_per_voxel(table: WindowTable, sides: Tensor, firsts: Tensor) -> Tensor:

@@ -118,15 +118,6 @@ def gather(value: Value) -> list[Value]:
     return values
 
 
-def mean(*numbers: float) -> list[float]:
-    """Return each number averaged over the processes; in float64, so that all get the same to the bit."""
-    if _group is None:
-        return list(numbers)
-    sums = torch.tensor(numbers, dtype=torch.float64)
-    dist.all_reduce(sums, group=_group)
-    return (sums / world_size()).tolist()
-
-
 @contextmanager
 def raise_if_any_failed() -> Iterator[None]:
     """Raise in every process when the block fails in one of them; each has to come to its end.
@@ -142,16 +133,13 @@ def raise_if_any_failed() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if _group is None:
-            raise
         problem = error
-    if mean(problem is not None) == [0]:
-        return
-    problems = gather(None if problem is None else f"{type(problem).__name__}: {reason_of(problem)}")
-    if rank():
+    problems = gather(problem and f"{type(problem).__name__}: {reason_of(problem)}")
+    number, text = next(((number, text) for number, text in enumerate(problems) if text), (0, None))
+    if text and rank():
         raise SystemExit(1) from problem
-    number, text = next((number, text) for number, text in enumerate(problems) if text is not None)
-    raise problem or TrainingError(f"process {number} failed: {text}")
+    if text:
+        raise problem or TrainingError(f"process {number} failed: {text}")
 
 
 def on_rank_zero(work: Callable[[], Value], *, each_machine: bool = False) -> Value:

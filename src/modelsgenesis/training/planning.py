@@ -169,7 +169,7 @@ def smallest_sides(cache: VolumeCache, config: PretrainingConfig) -> np.ndarray:
 
 def public_facts(training: PatchDataset, validation: PatchDataset, excluded: int) -> dict[str, Any]:
     """Return what a bundle may say of the data; no name is among it."""
-    entries, measured = training.entries(), validation.entries()
+    entries, measured = ([one.cache.entry(index) for index in one.scans] for one in (training, validation))
     groups, held = {entry.group for entry in entries}, {entry.group for entry in measured}
     # Planes and volumes may mix.
     shapes = [entry.shape for entry in entries if len(entry.shape) == len(entries[0].shape)]
@@ -259,7 +259,7 @@ def measure_steps(
     network: Network, config: PretrainingConfig, hardware: Hardware, batch_sizes: Sequence[int]
 ) -> list[int]:
     """Return the bytes that whole training steps on random input take beyond the network, which stays as it is."""
-    trained = hardware.place_network(copy.deepcopy(network))  # the steps change weights and averages
+    trained = hardware.place(copy.deepcopy(network))  # the steps change weights and averages
     if config.checkpoint_activations:
         enable_activation_checkpointing(trained)
     optimization = Optimization(trained, config, size=config.batch_size)

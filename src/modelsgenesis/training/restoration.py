@@ -92,8 +92,8 @@ class Restoration(Objective):
         restored = network(self.hardware.place(deformed))
         return functional.mse_loss(restored.float(), original)
 
-    def validate(self, network: nn.Module) -> dict[str, float]:
-        """Return the restoration loss beside the trivial baselines, and whether the network collapsed."""
+    def validate(self, network: nn.Module) -> tuple[float, dict[str, float]]:
+        """Return the restoration loss, also beside the trivial baselines, and whether the network collapsed."""
         with torch.no_grad(), self.hardware.autocast():
             batches = map(self.hardware.place, self.deformed.split(self.config.batch_size))
             self.restored = torch.cat([network(batch).float().cpu() for batch in batches])
@@ -113,8 +113,4 @@ class Restoration(Objective):
         self._is_collapsed = is_collapsed
         loss = functional.mse_loss(self.restored, self.original).item()
         told = {"output_spread": spread, "collapsed": float(is_collapsed)}
-        return {"restoration_loss": loss, **self.baselines, **told}
-
-    def score(self, metrics: dict[str, float]) -> float:
-        """Return the restoration loss."""
-        return metrics["restoration_loss"]
+        return loss, {"restoration_loss": loss, **self.baselines, **told}

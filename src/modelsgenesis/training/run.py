@@ -9,7 +9,6 @@ import os
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -28,7 +27,7 @@ from modelsgenesis.files import (
     write_atomically,
     write_json,
 )
-from modelsgenesis.training.distributed import on_rank_zero
+from modelsgenesis.training.distributed import raise_if_any_failed, rank
 
 RUN_NAME = "run.json"
 LOG_NAME = "log.csv"
@@ -38,11 +37,12 @@ BEFORE_NAME = "checkpoints/before.pt"
 LOCK_NAME = "checkpoints/.lock"
 
 FREE_SETTINGS = frozenset(
-    ("workers", "compile", "checkpoint_activations", "checkpoint_every", "nonfinite", "divergence_factor", "data.cache")
+    ("workers", "compile", "checkpoint_activations", "checkpoint_every", "divergence_factor", "data.cache")
 )
 """Settings that a resumed run may change: speed, how often it writes, what ends it; not what it learns."""
 
 _WRITTEN = (RUN_NAME, LOG_NAME, VALIDATION_NAME, LAST_NAME, "config.json", "model.safetensors", "README.md")
+_GROUPS = {LOG_NAME: "training", VALIDATION_NAME: "validation"}  # as TensorBoard shows the logs
 _LIMIT = 1 << 30  # bytes of run.json, which names every scan, and of a log
 
 
@@ -58,7 +58,7 @@ class Progress:
         metrics: Metrics of the best validation.
         kept: SHA-256 of the weights in the bundle, which are of the best validation; "" before the first.
         first_losses: What a loss is compared with to tell a divergence.
-        seconds: What the run has cost over every resume: time, and that of all cores and of all GPUs.
+        seconds: How long it has taken, over every resume.
     """
 
     step: int = 0
@@ -68,7 +68,7 @@ class Progress:
     metrics: dict[str, float] = field(default_factory=dict)
     kept: str = ""
     first_losses: list[float] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=lambda: {"wall": 0.0, "cpu": 0.0, "gpu": 0.0})
+    seconds: float = 0.0
 
 
 @dataclass(eq=False)
@@ -78,9 +78,14 @@ class Run:
     The folder holds `run.json` (the configuration, how the data was split and digests of it; it stays local, for it
     names scans), `log.csv` and `validation.csv`, `checkpoints/last.pt` and the one before it, and the bundle of the
     best network.
+
+    Attributes:
+        folder: Where it is.
+        events: Gets the numbers of both logs, too: a `SummaryWriter` of TensorBoard, or None.
     """
 
     folder: Path
+    events: Any = None
     _lock: FileLock | None = None
 
     @staticmethod
@@ -118,18 +123,18 @@ class Run:
                 is no run to resume, or its configuration or its scans differ; the message lists how.
         """
         run = cls(Path(folder))
-        on_rank_zero(partial(run._start, plain(description), resume=resume))
+        with raise_if_any_failed():
+            if rank() == 0:
+                content = plain(description)
+                run._refuse_changes(content) if resume else cls.check(folder)
+                run._lock = hold_folder(run.folder, LOCK_NAME, "trains")
+                if not resume:
+                    write_json(run.folder / RUN_NAME, content)
+                for name in _WRITTEN:  # temporary files that a killed process left
+                    path = run.folder / name
+                    for left in path.parent.glob(f".{path.name}.*"):
+                        left.unlink(missing_ok=True)
         return run
-
-    def _start(self, description: dict[str, Any], *, resume: bool) -> None:
-        self._refuse_changes(description) if resume else self.check(self.folder)
-        self._lock = hold_folder(self.folder, LOCK_NAME, "trains")
-        if not resume:
-            write_json(self.folder / RUN_NAME, description)
-        for name in _WRITTEN:  # temporary files that a killed process left
-            path = self.folder / name
-            for left in path.parent.glob(f".{path.name}.*"):
-                left.unlink(missing_ok=True)
 
     def _refuse_changes(self, now: dict[str, Any]) -> None:
         """Refuse another configuration, other scans, or the same ones with other voxels or labels."""
@@ -188,6 +193,8 @@ class Run:
 
     def close(self) -> None:
         """Release the folder."""
+        if self.events is not None:
+            self.events.close()
         if self._lock is not None:
             self._lock.release()
 
@@ -204,6 +211,9 @@ class Run:
                 if not file.tell():  # empty, though it may have been there
                     writer.writeheader()
                 writer.writerow(row)
+            if self.events is not None:
+                for column, value in row.items():
+                    self.events.add_scalar(f"{_GROUPS[name]}/{column}", value, row["step"])
         except OSError as error:
             reason = reason_of(error)
             raise TrainingError(f"{path}: cannot be written: {reason}; the last checkpoint is intact") from error

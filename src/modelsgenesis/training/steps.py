@@ -132,24 +132,6 @@ def end_with_parent() -> None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-def learning_rate(config: TrainingConfig, step: int, steps: int, per_epoch: int) -> float:
-    """Return the learning rate of a step, counted from 0.
-
-    Example:
-        >>> config = TrainingConfig(steps=100, warmup_steps=10, learning_rate=1.0)
-        >>> [round(learning_rate(config, step, 100, 50), 3) for step in (0, 9, 55, 99)]
-        [0.1, 1.0, 0.5, 0.0]
-    """
-    if step < config.warmup_steps:
-        return config.learning_rate * (step + 1) / config.warmup_steps
-    if config.schedule == "halving":
-        return config.learning_rate * 0.5 ** (step // per_epoch // config.halving_epochs)
-    if config.schedule == "cosine":
-        share = (step - config.warmup_steps) / max(steps - config.warmup_steps, 1)
-        return config.learning_rate * (1 + math.cos(math.pi * share)) / 2
-    return config.learning_rate
-
-
 class Optimization:
     """Moves the weights of a network; scales and biases are not decayed, parameters without gradient not touched.
 
@@ -201,8 +183,15 @@ class Optimization:
 
     def begin(self, step: int) -> float:
         """Make the network and the optimiser ready for a step, counted from 0, and return its learning rate."""
-        config, rate = self.config, learning_rate(self.config, step, self.steps, self.per_epoch)
-        scale = config.pretrained_lr_scale
+        config = self.config
+        rate, scale = config.learning_rate, config.pretrained_lr_scale
+        if step < config.warmup_steps:
+            rate *= (step + 1) / config.warmup_steps
+        elif config.schedule == "halving":
+            rate *= 0.5 ** (step // self.per_epoch // config.halving_epochs)
+        elif config.schedule == "cosine":
+            share = (step - config.warmup_steps) / max(self.steps - config.warmup_steps, 1)
+            rate *= (1 + math.cos(math.pi * share)) / 2
         if config.freeze_steps and config.warmup_steps:
             # What was frozen warms up when its turn comes: the first steps of Adam are as large as the learning rate,
             # whatever the gradient, and would wipe out what was learnt.

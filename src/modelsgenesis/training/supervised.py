@@ -1,8 +1,7 @@
 """Supervised training: the network to begin with, its patch, and the objectives of segmentation and classification."""
 
 import math
-from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from typing import Any, cast
@@ -10,26 +9,17 @@ from typing import Any, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from modelsgenesis.checkpoints import Bundle
-from modelsgenesis.configs import (
-    ClassificationConfig,
-    ClassifierConfig,
-    FinetuningConfig,
-    InputContract,
-    NetworkConfig,
-    PredictionConfig,
-    SegmentationConfig,
-    require_patch_size,
-)
+from modelsgenesis.configs import ClassificationConfig, ClassifierConfig, InputContract, NetworkConfig, PredictionConfig
+from modelsgenesis.configs.finetuning import FinetuningConfig, SegmentationConfig, require_patch_size
 from modelsgenesis.data.augmentation import LabelledImages, LabelledPatches, class_weights
-from modelsgenesis.data.cases import LabelledData, PreparedCase, data_contract, require_label, resize_or_crop
+from modelsgenesis.data.cases import LabelledData, PreparedCase, data_contract, resize_or_crop
 from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.inference.cases import match_channels
-from modelsgenesis.inference.sliding_window import sliding_window, window_size
-from modelsgenesis.metrics.measures import auc, chosen_classes, dice_per_class, mean_ignoring_nan
+from modelsgenesis.inference.sliding_window import sliding_window
+from modelsgenesis.metrics.measures import auc, chosen_classes, dice, mean_ignoring_nan
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import network_config, seeded
@@ -85,8 +75,8 @@ def initial_model(
         )
     # The new head is drawn from the seed, and so the same for every initialisation that is compared.
     if bundle is None:
-        shape, contract = _task_shape(config, data, dims), _sliced(data_contract(data), dims)
-        return InitialModel(seeded(config.seed, lambda: build_network(shape)), contract)
+        shape = _task_shape(config, data, dims)
+        return InitialModel(seeded(config.seed, lambda: build_network(shape)), _sliced(data_contract(data), dims))
     unet = bundle.config.network.unet
     if config.dims is None and unet.dims != data.dims:
         raise ConfigurationError(
@@ -143,9 +133,8 @@ def _input_contract(name: str, contract: InputContract, data: LabelledData, repo
         )
         # Hounsfield units of an MRI mean nothing: its own scaling, but the order of the weights' channels.
         contract = data_contract(data).override(channels=contract.channels)
-    if len(data.channels) == 1 or len(data.channels) != len(contract.channels):
-        return contract.override(channels=data.channels)
-    if match_channels(data.name, data.channels, contract.channels, reporter) is None:
+    matched = len(data.channels) == len(contract.channels) > 1
+    if not matched or match_channels(data.name, data.channels, contract.channels, reporter) is None:
         return contract.override(channels=data.channels)
     if data.channels != contract.channels:
         reporter.note(f"{data.name}: channels by name in the order of {name}, {', '.join(contract.channels)}")
@@ -170,12 +159,8 @@ def choose_patch_size(
     median = np.median(shapes, axis=0)
     steps = [math.lcm(_STEP, step) for step in divisor or (1,) * len(median)]
     sides = [math.ceil(side / step) * step for side, step in zip(median, steps, strict=True)]
-    while math.prod(sides) > voxels:
-        able = [axis for axis, side in enumerate(sides) if side > steps[axis]]
-        if not able:
-            break
-        # The longest side loses least of its context.
-        longest = max(able, key=lambda axis: sides[axis])
+    while math.prod(sides) > voxels and (able := [axis for axis, side in enumerate(sides) if side > steps[axis]]):
+        longest = max(able, key=sides.__getitem__)  # the longest side loses least of its context
         sides[longest] -= steps[longest]
     return tuple(sides)
 
@@ -198,7 +183,8 @@ def resolve_patch_size(
     patch = require_patch_size(config)
     if len(patch) != dims:
         raise ConfigurationError(f"patch_size: received {patch}, expected {dims} sides for a network of as many axes")
-    if (fitting := window_size(patch, divisor)) != patch:
+    fitting = tuple(-(-side // step) * step for side, step in zip(patch, divisor, strict=True))
+    if fitting != patch:
         raise ConfigurationError(
             f"patch_size: received {patch}, expected sides that divide by {divisor}, such as {fitting}"
         )
@@ -216,6 +202,7 @@ class SupervisedObjective(Objective):
         data: The data set, whose classes are learnt.
         hardware: Where to compute.
         frozen: Part of the network that stays as it is: no gradient, and batch norms as in evaluation.
+        criterion: The loss of float32 logits and what holds.
         notes: What a person should know of the labels before training.
 
     Raises:
@@ -228,21 +215,13 @@ class SupervisedObjective(Objective):
     data: LabelledData
     hardware: Hardware
     frozen: nn.Module | None = None
+    criterion: Callable[[Tensor, Tensor], Tensor] = field(init=False)
     notes: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.patch_size, self.labels = require_patch_size(self.config), self.data.labels
         if self.frozen is not None:
             self.frozen.requires_grad_(False)  # neither memory nor time goes into gradients of it
-        self.prepare()
-
-    @abstractmethod
-    def prepare(self) -> None:
-        """Make the training samples, `dataset`, and whatever else follows from the training cases."""
-
-    @abstractmethod
-    def criterion(self, logits: Tensor, truth: Tensor) -> Tensor:
-        """Return the loss of float32 logits."""
 
     def loss(self, network: nn.Module, batch: Any, items: Sequence[int]) -> Tensor:
         """Return the loss of images [b, c, *patch] and what holds for them, as the dataset yields it."""
@@ -257,11 +236,12 @@ class Segmentation(SupervisedObjective):
 
     config: SegmentationConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def prepare(self) -> None:
+    def __post_init__(self) -> None:
         """Make the training patches; refuse masks without a single labelled voxel."""
+        super().__post_init__()
         from monai.losses.dice import DiceCELoss
 
-        held = {case.name: set(np.unique(require_label(case)).tolist()) - {0} for case in self.training}
+        held = {case.name: set(np.unique(case.label).tolist()) - {0} for case in self.training}
         empty = sorted(name for name, values in held.items() if not values)
         if len(empty) == len(held):
             raise DataError(f"none of {len(held)} training masks has a labelled voxel; there is nothing to learn")
@@ -277,34 +257,29 @@ class Segmentation(SupervisedObjective):
         if find_spec("scipy") is None:
             self.notes.append(str(MissingExtraError("the Hausdorff distance", "report")))
         # Dice over the whole batch: a small structure is absent from many patches, where its Dice would be 0 or 1.
-        self._dice_and_entropy = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
+        self.criterion = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
 
-    def criterion(self, logits: Tensor, truth: Tensor) -> Tensor:
-        """Return Dice plus cross-entropy of logits [b, classes, *patch] and labels [b, 1, *patch]."""
-        return self._dice_and_entropy(logits, truth)
-
-    def validate(self, network: nn.Module) -> dict[str, float]:
+    def validate(self, network: nn.Module) -> tuple[float, dict[str, float]]:
         """Return the mean Dice of each structure over the validation cases, and their mean: `dice`.
 
         It only ranks the networks of one run, and so stays on the prepared grid: the way back to each scan's own could
         take as long as the network. What is reported at the end is measured there, by `measure_case`.
         """
         if not self.validation:
-            return {}
+            return -math.inf, {}  # the newest network is kept
         config, rows = PredictionConfig(overlap=self.config.overlap), []
         for case in self.validation:
             image = torch.from_numpy(case.image)
             logits = sliding_window(network, image, patch_size=self.patch_size, config=config, hardware=self.hardware)
-            rows.append(dice_per_class(logits.argmax(dim=0).numpy(), require_label(case), len(self.labels)))
+            found, truth = logits.argmax(dim=0).numpy(), case.label
+            # A class at a time: one-hot, a hundred structures would take a hundred volumes of memory.
+            rows.append([dice(found == index, truth == index) for index in range(1, len(self.labels))])
         # The mean over cases first, then over structures: a rare structure counts as much as one in every scan.
         means = [mean_ignoring_nan(column) for column in zip(*rows, strict=True)]
         each = {f"dice {name}": mean for name, mean in zip(self.labels[1:], means, strict=True)}
-        return {"dice": mean_ignoring_nan(means), **each}
-
-    def score(self, metrics: dict[str, float]) -> float:
-        """Return the negative mean Dice; where it is undefined every network is as good, and the newest is kept."""
-        dice = metrics.get("dice", math.nan)
-        return -math.inf if math.isnan(dice) else -dice
+        overall = mean_ignoring_nan(means)
+        # Where it is undefined every network is as good, and the newest is kept.
+        return -math.inf if math.isnan(overall) else -overall, {"dice": overall, **each}
 
 
 class Classification(SupervisedObjective):
@@ -312,8 +287,9 @@ class Classification(SupervisedObjective):
 
     config: ClassificationConfig  # pyright: ignore[reportIncompatibleVariableOverride]
 
-    def prepare(self) -> None:
+    def __post_init__(self) -> None:
         """Make the training images; refuse a class without a training example."""
+        super().__post_init__()
         known = {index for case in self.training for index in case.classes}
         absent = [name for index, name in enumerate(self.labels) if index not in known]
         if absent:
@@ -323,54 +299,43 @@ class Classification(SupervisedObjective):
             )
         options: dict[str, Any] = {"classes": len(self.labels), "multilabel": self.data.multilabel}
         self.dataset = LabelledImages(self.training, self.config, **options)
-        self.weights = class_weights(self.training, **options) if self.config.class_weights else None
-        if self.weights is not None:
-            each = zip(self.labels, self.weights.tolist(), strict=True)
+        weights = class_weights(self.training, **options) if self.config.class_weights else None
+        multilabel = self.data.multilabel
+        loss = nn.BCEWithLogitsLoss(pos_weight=weights) if multilabel else nn.CrossEntropyLoss(weight=weights)
+        self.criterion = loss.to(self.hardware.device)
+        if weights is not None:
+            each = zip(self.labels, weights.tolist(), strict=True)
             self.notes.append("weights of the classes: " + ", ".join(f"{name} {weight:.3g}" for name, weight in each))
         held = [[index in case.classes for index in range(len(self.labels))] for case in self.validation]
         self.truth = np.array(held, dtype=bool).reshape(-1, len(self.labels))  # also without cases
         ranked = np.flatnonzero(self.truth.any(axis=0) & ~self.truth.all(axis=0)).tolist()
         # With two exclusive classes, the AUC of one is that of the other.
-        self.ranked: list[int] = [1] if len(ranked) == len(self.labels) == 2 and not self.data.multilabel else ranked
+        self.ranked: list[int] = [1] if len(ranked) == len(self.labels) == 2 and not multilabel else ranked
         if len(self.validation) and not ranked:
             self.notes.append(
                 f"all {len(self.validation)} validation cases are of one class, so their AUC is undefined: their loss "
                 "decides which network is kept"
             )
 
-    def criterion(self, logits: Tensor, truth: Tensor) -> Tensor:
-        """Return the cross-entropy of logits [b, classes] and what holds.
-
-        That is [b] of class indices, or with `multilabel` [b, classes] of 0 and 1.
-        """
-        # Validation computes its loss on the CPU, training on the device.
-        weights = None if self.weights is None else self.weights.to(logits.device)
-        if self.data.multilabel:
-            return functional.binary_cross_entropy_with_logits(logits, truth, pos_weight=weights)
-        return functional.cross_entropy(logits, truth, weight=weights)
-
-    def validate(self, network: nn.Module) -> dict[str, float]:
+    def validate(self, network: nn.Module) -> tuple[float, dict[str, float]]:
         """Return the mean AUC of the classes over the validation cases, their loss, and the accuracy."""
         if not self.validation:
-            return {}
+            return -math.inf, {}  # the newest network is kept
         found, size = [], self.config.batch_size
         for start in range(0, len(self.validation), size):
             batch = self.validation[start : start + size]
             image = np.stack([resize_or_crop(case.image, self.patch_size, self.config.fit) for case in batch])
             with self.hardware.autocast():
-                found.append(network(self.hardware.place(torch.from_numpy(image))).float().cpu())
-        logits, truth = torch.cat(found), self.truth
-        soft = (logits.sigmoid() if self.data.multilabel else logits.softmax(dim=1)).numpy()
-        target = truth.astype(np.float32) if self.data.multilabel else truth.argmax(axis=1)
-        right = chosen_classes(soft, multilabel=self.data.multilabel) == truth
+                found.append(network(self.hardware.place(torch.from_numpy(image))).float())
+        logits, truth, multilabel = torch.cat(found), self.truth, self.data.multilabel
+        soft = (logits.sigmoid() if multilabel else logits.softmax(dim=1)).cpu().numpy()
+        target = torch.from_numpy(truth.astype(np.float32) if multilabel else truth.argmax(axis=1))
+        right = chosen_classes(soft, multilabel=multilabel) == truth
         each = [auc(soft[:, index], truth[:, index]) for index in self.ranked]
+        loss = float(self.criterion(logits, target.to(logits.device)))
         metrics = {"auc": mean_ignoring_nan(each)} if each else {}  # what decides comes first
-        metrics["loss"] = float(self.criterion(logits, torch.from_numpy(target)))
-        return {**metrics, "accuracy": float(right.mean() if self.data.multilabel else right.all(axis=1).mean())}
-
-    def score(self, metrics: dict[str, float]) -> float:
-        """Return the negative AUC; where it is undefined the loss; without validation the newest network is kept."""
-        return -metrics["auc"] if "auc" in metrics else metrics.get("loss", -math.inf)
+        metrics |= {"loss": loss, "accuracy": float(right.mean() if multilabel else right.all(axis=1).mean())}
+        return -metrics["auc"] if each else loss, metrics
 
 
 def make_objective(data: LabelledData, **options: Any) -> SupervisedObjective:

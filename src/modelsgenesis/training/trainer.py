@@ -5,14 +5,13 @@ several processes see what one would.
 """
 
 import math
-import os
 import signal
 import statistics
 import threading
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -31,12 +30,11 @@ from modelsgenesis.hardware import Hardware, check_compiler
 from modelsgenesis.networks import enable_activation_checkpointing, synchronise_batch_norm
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import distributed
-from modelsgenesis.training.bundles import Visuals, describe_environment
+from modelsgenesis.training.bundles import describe_environment
 from modelsgenesis.training.run import LAST_NAME, VALIDATION_NAME, Progress, Run, check_config, compare
 from modelsgenesis.training.steps import Optimization, load_batches
 
 FIRST_LOSSES = 20  # a single batch says little: the loss is compared with the median of so many
-SKIPS = 10  # steps in a row: more is not bad luck with the data, and the run would never end
 
 
 class DivergenceError(TrainingError):
@@ -57,12 +55,12 @@ class Objective(ABC):
         """Return the mean loss of a batch of these items of the data set; the network is called under autocast."""
 
     @abstractmethod
-    def validate(self, network: nn.Module) -> dict[str, float]:
-        """Measure the network, in evaluation mode and without gradients."""
+    def validate(self, network: nn.Module) -> tuple[float, dict[str, float]]:
+        """Measure the network, in evaluation mode and without gradients.
 
-    @abstractmethod
-    def score(self, metrics: dict[str, float]) -> float:
-        """Return the number that decides which network is kept; lower is better."""
+        Returns:
+            The number that decides which network is kept, lower is better, and the metrics.
+        """
 
 
 @dataclass(kw_only=True, eq=False)
@@ -76,11 +74,9 @@ class Trainer:
         run: Where the log and the checkpoints go.
         hardware: Device and number format.
         reporter: Receives the progress.
-        on_best: Called on rank 0 whenever a validation is the best so far, to write the bundle.
+        on_validation: Called on rank 0 after each with where the run is, its metrics, and whether it is the best so
+            far: to write the bundle.
         pretrained: Names of the tensors that came from a checkpoint; see `Optimization`.
-        on_validation: Called on rank 0 before `on_best` with the step of every validation, its metrics, and whether
-            it is the best so far.
-        visuals: Receives what the logs get, for TensorBoard.
 
     Attributes:
         progress: Where the run is.
@@ -95,10 +91,8 @@ class Trainer:
     run: Run
     hardware: Hardware
     reporter: Reporter
-    on_best: Callable[[nn.Module, Progress], None]
+    on_validation: Callable[[Progress, dict[str, float], bool], None]
     pretrained: Collection[str] = ()
-    on_validation: Callable[[int, Mapping[str, float], bool], None] | None = None
-    visuals: Visuals | None = None
     progress: Progress = field(default_factory=Progress, init=False)
 
     def __post_init__(self) -> None:
@@ -114,16 +108,14 @@ class Trainer:
             synchronise_batch_norm(self.network, device)
         if config.checkpoint_activations:
             enable_activation_checkpointing(self.network)
-        self.hardware.place_network(self.network)
+        self.hardware.place(self.network)
         self.size = len(self.objective.dataset)  # pyright: ignore[reportArgumentType]
         self.optimization = Optimization(self.network, config, size=self.size, pretrained=self.pretrained)
         self.steps = self.optimization.steps
         self.validate_every = config.validate_every or self.optimization.per_epoch
-        self.skipped = 0  # steps in a row
         self._recent: deque[tuple[float, float]] = deque(maxlen=10)  # seconds of a step, and of waiting for its batch
         self._random: list[dict[str, Any]] = []  # of the checkpoint that a run goes on from, by rank
-        self._counted: dict[str, float] = {}
-        self._count_seconds()
+        self._began = time.monotonic()
 
     def fit(self) -> Progress:
         """Train to the end of the budget.
@@ -176,91 +168,63 @@ class Trainer:
 
     def _step(self, network: nn.Module, batches: Iterator[tuple[Any, list[int]]], signals: list[int]) -> int:
         """Learn from a batch and log it; return a signal that one of the processes received, else 0."""
-        began = time.perf_counter()
+        began, first, step = time.perf_counter(), self.progress.first_losses, self.progress.step + 1
         # Before the step, in whose collectives the others would wait for a process that has no batch.
         with distributed.raise_if_any_failed():
             batch, items = next(batches)
         waited = time.perf_counter() - began
-        rate = self.optimization.begin(self.progress.step)
+        rate = self.optimization.begin(step - 1)
         with self.hardware.autocast():
             loss = self.objective.loss(network, batch, items)
-        # Everyone learns what the others know before the weights move: all skip a step, end or stop together.
-        average, signalled = distributed.mean(loss.item(), bool(signals))
-        try:
-            self._learn(loss, average, rate)
-        except DivergenceError:
+        # Everyone learns what the others know before the weights move: all end or stop together.
+        losses, signums = zip(*distributed.gather((loss.item(), max(signals, default=0))), strict=True)
+        average, limit = sum(losses) / len(losses), math.inf
+        if len(first) < FIRST_LOSSES:
+            first.append(average)
+        else:
+            limit = self.config.divergence_factor * statistics.median(first) or math.inf
+        problem = ""
+        if not math.isfinite(average):
+            problem = f"loss is {average}"
+        elif average > limit:
+            problem = f"loss is {average:g}, above {limit:g}, divergence_factor times the median of the first ones,"
+        else:
+            loss.backward()
+            if not self.optimization.finish(step - 1):
+                problem = "the gradient is not finite"
+        if problem:
             with distributed.raise_if_any_failed():  # every process has it, and rank 0 alone reports it
-                raise
-        self.progress.step += 1
+                raise DivergenceError(
+                    f"{problem} at step {step} with learning rate {rate:g}: lower it or set clip_norm in a new run; "
+                    f"the best network so far and the last checkpoint are in {self.run.folder}, and --init continues "
+                    "from it"
+                )
+        self.progress.step = step
         self._recent.append((time.perf_counter() - began, waited))
         spent, waited = map(sum, zip(*self._recent, strict=True))
         speed = self.config.batch_size * len(self._recent) / spent
         if distributed.rank() == 0:
-            row = {"learning_rate": rate, "loss": average, "samples_per_second": round(speed, 2)}
-            self.run.log_step({"step": self.progress.step, **row})
-            if self.visuals is not None:
-                self.visuals.scalars("training", {**row, "waiting_for_data": waited / spent}, self.progress.step)
-        self.reporter.step(self.progress.step, average, speed, waited / spent)
+            row = {"step": step, "learning_rate": rate, "loss": average, "samples_per_second": round(speed, 2)}
+            self.run.log_step(row)
+        self.reporter.step(step, average, speed, waited / spent)
         # Every process ends with the status of the signal, whichever of them received it.
-        return max(distributed.gather(max(signals, default=0))) if signalled else 0
-
-    def _learn(self, loss: Tensor, average: float, rate: float) -> None:
-        """Move the weights, unless the loss or a gradient is not finite; end a run whose loss explodes."""
-        config, first, step = self.config, self.progress.first_losses, self.progress.step + 1
-        remedy = (
-            f"lower the learning rate (now {rate:g}) or set clip_norm in a new run; the best network so far and the "
-            f"last checkpoint are in {self.run.folder}, and --init continues from it"
-        )
-        if not math.isfinite(average):
-            problem = f"loss is {average}"
-        else:
-            if len(first) < FIRST_LOSSES:
-                first.append(average)
-            elif 0 < config.divergence_factor * (usual := statistics.median(first)) < average:
-                raise DivergenceError(
-                    f"loss is {average:g} at step {step}, the first {FIRST_LOSSES} losses had a median of {usual:g}: "
-                    f"{remedy}, or a higher divergence_factor"
-                )
-            loss.backward()
-            if self.optimization.finish(step - 1):
-                self.skipped = 0
-                return
-            problem = "the gradient is not finite"
-        self.skipped += 1
-        if config.nonfinite == "stop" or self.skipped >= SKIPS:
-            often = f", {SKIPS} times in a row" if config.nonfinite == "skip" else ""
-            raise DivergenceError(f"{problem} at step {step} with learning rate {rate:g}{often}: {remedy}")
-        self.reporter.note(f"step {step} skipped: {problem}")
+        return max(signums)
 
     def _validate(self) -> Progress:
         """Measure the network and keep it if it is the best so far; on rank 0."""
         progress = self.progress
         self.network.eval()
         with torch.no_grad():
-            metrics = self.objective.validate(self.network)
-        score = self.objective.score(metrics)
+            score, metrics = self.objective.validate(self.network)
         is_best = score <= progress.best_score  # on ties, the most recent
         progress.validations_since_best = 0 if is_best else progress.validations_since_best + 1
         self.run.log_step({"step": progress.step, **metrics}, VALIDATION_NAME)
-        if self.visuals is not None:
-            self.visuals.scalars("validation", metrics, progress.step)
         self.reporter.validation(progress.step, metrics, is_best)
-        if self.on_validation is not None:
-            self.on_validation(progress.step, metrics, is_best)
         if is_best:
             progress.best_score, progress.best_step, progress.metrics = score, progress.step, metrics
-            self._count_seconds()
-            self.on_best(self.network, progress)
+        progress.seconds = time.monotonic() - self._began
+        self.on_validation(progress, metrics, is_best)
         return progress
-
-    def _count_seconds(self) -> None:
-        """Add to the cost of the run what it took since this was called last; on rank 0."""
-        wall, cpu = time.monotonic(), sum(os.times()[:4])  # of loader processes, when they have ended
-        gpus = distributed.world_size() if self.hardware.device.type == "cuda" else 0
-        now = {"wall": wall, "cpu": cpu, "gpu": wall * gpus}
-        for name, seconds in now.items():
-            self.progress.seconds[name] += seconds - self._counted.get(name, seconds)
-        self._counted = now
 
     def save(self) -> None:
         """Write a checkpoint of everything that a resume needs; every process must call it.
@@ -279,7 +243,7 @@ class Trainer:
                     f"weights are not finite after step {self.progress.step}; lower the learning rate or set clip_norm "
                     f"in a new run, the checkpoint in {self.run.folder} is from before"
                 )
-        self._count_seconds()
+        self.progress.seconds = time.monotonic() - self._began
         state = {  # the place in the schedule and in the data follows from the step
             "network": weights,
             "optimizer": self.optimization.optimizer.state_dict(),
@@ -312,6 +276,7 @@ class Trainer:
                 self.network.load_state_dict(state["network"])
                 self.optimization.optimizer.load_state_dict(state["optimizer"])
                 self.progress, self._random = Progress(**state["progress"]), state["random"]
+                self._began -= self.progress.seconds
                 # What a result to the bit depends on besides the configuration.
                 now = {"modelsgenesis": __version__, **describe_environment(self.hardware, self.config)}
                 if changes := compare(state["versions"], now):

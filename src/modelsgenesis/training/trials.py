@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import tempfile
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -97,12 +96,13 @@ class Records:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        if self.folder.exists() and not self.folder.is_dir():
-            raise TrainingError(f"{self.folder}: is a file; choose a folder for the output")
         # Hidden files do not count: a start that was killed at once leaves its lock or its work folder.
-        ours = (self.folder / DESCRIPTION_NAME).exists()
-        if self.folder.is_dir() and not ours and any(not item.name.startswith(".") for item in self.folder.iterdir()):
-            raise TrainingError(f"{self.folder}: holds something else; choose a new folder for the output")
+        held = {item.name for item in self.folder.glob("*") if not item.name.startswith(".")}
+        free = self.folder.is_dir() or not self.folder.exists()
+        if not free or (held and DESCRIPTION_NAME not in held):
+            raise TrainingError(
+                f"{self.folder}: holds something else, or is a file; choose a new folder for the output"
+            )
         self.close = hold_folder(self.folder, ".lock", "compares").release
 
     def describe(self, asked: Mapping[str, Any]) -> None:
@@ -195,10 +195,13 @@ def run_trials(
     waiting, at_work = deque(trials), dict[Future[Record], Trial]()
     with graceful_stop() as signals, _workers(min(jobs, len(trials))) as pool:
         while waiting or at_work:
-            with _ignoring_interrupts():  # in the workers too, which start here
-                while waiting and len(at_work) < jobs:
-                    trial = waiting.popleft()
-                    at_work[pool.submit(_attempt, trial, train)] = trial
+            # A terminal sends Ctrl-C to all processes. This one answers and ends the others: they start here, and
+            # what is blocked in a process is blocked in those that it starts.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            while waiting and len(at_work) < jobs:
+                trial = waiting.popleft()
+                at_work[pool.submit(_attempt, trial, train)] = trial
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             ended = wait(at_work, _WAKE, FIRST_COMPLETED).done
             if signals:
                 raise Interrupted(signals[0], "interrupted")
@@ -231,16 +234,6 @@ def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
             worker.join(_PATIENCE)
             worker.kill()
             worker.join()
-
-
-@contextlib.contextmanager
-def _ignoring_interrupts() -> Iterator[None]:
-    """Ignore Ctrl-C, which a terminal sends to all processes: the one that began the others answers and ends them."""
-    in_main = threading.current_thread() is threading.main_thread()  # the only one that may set handlers
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN) if in_main else None
-    yield
-    if in_main:
-        signal.signal(signal.SIGINT, before)
 
 
 def threads_of_a_worker(jobs: int) -> int:

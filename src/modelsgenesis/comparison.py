@@ -22,7 +22,7 @@ from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints import Bundle, load_bundle, read_config, save_bundle
 from modelsgenesis.configs import FinetuningConfig, apply_settings
 from modelsgenesis.configs.base import Bounds, Config, Positive, plain
-from modelsgenesis.configs.finetuning import LabelledDataConfig
+from modelsgenesis.configs.training import LabelledDataConfig
 from modelsgenesis.data.cases import LabelledData, digest_files
 from modelsgenesis.errors import (
     ConfigurationError,

@@ -12,7 +12,7 @@ from torch import nn
 from modelsgenesis._version import __version__
 from modelsgenesis.configs import BundleConfig, ClassificationConfig, FinetuningConfig, PredictionConfig, Provenance
 from modelsgenesis.configs.base import plain
-from modelsgenesis.configs.finetuning import SegmentationConfig, require_patch_size
+from modelsgenesis.configs.training import SegmentationConfig, require_patch_size
 from modelsgenesis.data.cases import LabelledData, PreparedCase, PreparedCases, digest_files, sample_data
 from modelsgenesis.data.labelled import find_task, read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, require

@@ -237,7 +237,7 @@ def _resolve(name: str | Path, revision: str | None) -> Target:
             return Target(source.repository, revision or source.revision, card)
         path, pin = root / source.file, source.sha256
         folder = path.parent
-        if root.resolve() not in path.resolve().parents or not path.exists():  # a path or a link that leads out
+        if root.resolve() not in path.resolve().parents:  # a path or a link that leads out
             raise CheckpointError(f"{path}: no such file in the folder of its card")
         open_regular(path, CheckpointError, source.parameters * _BYTES_PER_PARAMETER + _SMALL).close()
         if pin and (digest := sha256_of(path)) != pin:

@@ -10,7 +10,7 @@ import numpy as np
 
 from modelsgenesis.configs import FinetuningConfig
 from modelsgenesis.configs.base import shown
-from modelsgenesis.configs.finetuning import count_labelled
+from modelsgenesis.configs.training import count_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, require, some
 from modelsgenesis.files import read_json, write_json
 

@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 
 from modelsgenesis.configs import InputContract, PretextConfig
-from modelsgenesis.configs.pretraining import UNCHANGED
+from modelsgenesis.configs.training import UNCHANGED
 from modelsgenesis.data.finding import Source, find_scans, scan_sources
 from modelsgenesis.data.preparation import prepare
 from modelsgenesis.data.reading import choose_contract, read_volume

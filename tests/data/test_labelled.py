@@ -21,7 +21,6 @@ BRAIN = {
 TWO = {
     "channel_names": {"0": "T1", "1": "T2"},
     "labels": {"background": 0, "core": 1, "edema": 2},
-    "numTraining": 2,
     "file_ending": ".nii.gz",
 }
 
@@ -95,12 +94,10 @@ def test_version_1_of_nnunet_whose_list_leaves_out_the_channel(tmp_path):
     one = {
         "modality": {"0": "CT"},
         "labels": {"0": "background", "1": "liver", "2": "cancer"},
-        "numTraining": 3,
         "training": [{"image": "./imagesTr/a_001.nii.gz", "label": "./labelsTr/a_001.nii.gz"}],
     }
     data = read_labelled(nnunet(tmp_path, one, channels=1))
     assert (data.modality, data.labels) == ("ct", ("background", "liver", "cancer"))
-    assert data.notes == ("dataset.json says 3 training cases, 1 were found",)
     assert [scan.path for scan in find_scans(tmp_path)[0]] == [data.cases[0].images[0].path]
 
 
@@ -123,7 +120,7 @@ def test_files_that_nnunet_lists_and_planes(tmp_path):
         ({"labels": {"background": 0, "whole": [1, 2]}}, "regions"),
         ({"labels": {"background": 0, "core": 1, "ignore": 2}}, "ignore"),
         ({"labels": {"core": 1}}, "0 for the background"),
-        ({"labels": {"background": 0, "core": 1, "edema": 1}}, "a value of their own"),
+        ({"labels": {"background": 0, "core": 1, "edema": 1}}, "a value of its own"),
         ({"labels": {"background": 0, "core": 1.5}}, "labels"),
         ({"labels": {"0": "background", "1": "a\nb"}}, "not printable"),
         ({"labels": []}, "labels"),

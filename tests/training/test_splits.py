@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from modelsgenesis.configs import ClassificationConfig, SegmentationConfig
-from modelsgenesis.data.cases import FileImage, LabelledCase, LabelledData
+from modelsgenesis.data.cases import LabelledCase, LabelledData, unread
 from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.training.splits import (
@@ -19,7 +19,7 @@ from modelsgenesis.training.splits import (
     write_split,
 )
 
-IMAGE = (FileImage(path=Path("x.png")),)
+IMAGE = (unread(Path("x.png")),)
 
 
 def segmentation(count=20):

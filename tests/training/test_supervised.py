@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -18,7 +17,6 @@ from modelsgenesis.configs import (
     Provenance,
     SegmentationConfig,
 )
-from modelsgenesis.data.cases import PreparedCase
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import build_network
@@ -210,8 +208,6 @@ def test_masks_that_teach_little_are_notes_and_those_that_teach_nothing_are_refu
     assert segmentation([masked(0)]).notes == []
     with pytest.raises(DataError, match="none of 2 training masks has a labelled voxel"):
         segmentation([masked(0, ()), masked(1, ())])
-    with pytest.raises(DataError, match="bare: has no mask"):
-        segmentation([PreparedCase(name="bare", patient="p", image=np.zeros((1, 16, 16), np.float32))])
     monkeypatch.setattr("modelsgenesis.training.supervised.find_spec", lambda _name: None)
     assert "the Hausdorff distance needs an optional dependency" in segmentation([masked(0)]).notes[0]
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from modelsgenesis.configs import BundleConfig
-from modelsgenesis.errors import CheckpointError, require, some
+from modelsgenesis.errors import CheckpointError, some
 from modelsgenesis.files import open_regular, parsing, read_json, read_text, replacing, write_atomically, write_json
 from modelsgenesis.networks import build_network
 
@@ -153,8 +153,9 @@ def fit_weights(
         fitted[name] = tensor
     floating = {name: tensor for name, tensor in fitted.items() if tensor.is_floating_point() and tensor.numel()}
     bad = [name for name, tensor in floating.items() if not torch.stack(torch.aminmax(tensor)).isfinite().all()]
-    problem = f"NaN or infinite values in {some(bad)}"
-    require(not bad, CheckpointError, f"{file}: {problem}; it is damaged or its training diverged, use another one")
+    if bad:
+        problem = f"NaN or infinite values in {some(bad)}"
+        raise CheckpointError(f"{file}: {problem}; it is damaged or its training diverged, use another one")
     return fitted
 
 

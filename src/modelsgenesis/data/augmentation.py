@@ -1,7 +1,6 @@
 """What supervised training sees: random patches, or whole images, augmented by MONAI."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, SegmentationConfig, require_patch_size
-from modelsgenesis.data.cases import LabelledCase, PreparedCase, require_label, resize_or_crop
+from modelsgenesis.data.cases import LabelledCase, PreparedCase, resize_or_crop
 from modelsgenesis.errors import DataError
 
 _ANGLE = np.deg2rad(15)
@@ -47,7 +46,12 @@ class LabelledPatches(Dataset[tuple[Tensor, Tensor]]):
             allow_smaller=True,  # what is smaller than a patch is padded next
         )
         self.augment = _augmentation(config, ("image", "label"), pad=True)
-        self.voxels = [_voxel_indices(require_label(case)) for case in self.cases]
+        # The flat indices of each structure's voxels and of the background's; all voxels where there is none.
+        self.voxels: list[tuple[list[np.ndarray], np.ndarray]] = []
+        for flat in (case.label.ravel() for case in self.cases):
+            structures = [np.flatnonzero(flat == value).astype(np.int32) for value in np.unique(flat) if value]
+            background, everything = np.flatnonzero(flat == 0).astype(np.int32), np.arange(flat.size, dtype=np.int32)
+            self.voxels.append((structures or [everything], background if background.size else everything))
 
     def __len__(self) -> int:
         return len(self.cases) * self.config.samples_per_scan
@@ -65,16 +69,15 @@ class LabelledPatches(Dataset[tuple[Tensor, Tensor]]):
         structures, background = self.voxels[case]
         sample: dict[str, Any] = {
             "image": torch.from_numpy(self.cases[case].image),
-            "label": torch.from_numpy(require_label(self.cases[case])[None]),
+            "label": torch.from_numpy(self.cases[case].label[None]),
             "foreground": structures[place % len(structures)],  # each as often: small ones are not forgotten
             "background": background,
         }
-        with _plain_tensors():
-            sample = self.crop.set_random_state(seed=crop)(sample)[0]
-            pair = {key: sample[key] for key in ("image", "label")}
-            if self.sliced:
-                pair = {key: rearrange(array, "channels x y 1 -> channels x y") for key, array in pair.items()}
-            pair = self.augment.set_random_state(seed=change)(pair)
+        drawn = _apply(self.crop, sample, crop)[0]
+        pair = {key: drawn[key] for key in ("image", "label")}
+        if self.sliced:
+            pair = {key: rearrange(array, "channels x y 1 -> channels x y") for key, array in pair.items()}
+        pair = _apply(self.augment, pair, change)
         return pair["image"].contiguous(), pair["label"].long().contiguous()
 
 
@@ -123,8 +126,7 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
             case = members[draw // self.classes % len(members)]
         image = torch.from_numpy(self.images[case])
         if self.augment is not None:
-            with _plain_tensors():
-                image = self.augment.set_random_state(seed=change)({"image": image})["image"]
+            image = _apply(self.augment, {"image": image}, change)["image"]
         return image.contiguous(), self.targets[case]
 
 
@@ -147,26 +149,16 @@ def class_weights(cases: Sequence[PreparedCase | LabelledCase], classes: int, *,
     return torch.from_numpy(weights.astype(np.float32))
 
 
-@contextmanager
-def _plain_tensors() -> Iterator[None]:
-    """Keep MONAI from tracking affines and history, which takes longer than the transforms of a small patch."""
+def _apply(transform: Any, sample: dict[str, Any], seed: int) -> Any:
+    """Apply a random transform of MONAI without affines and history, whose tracking takes longer than a small patch."""
     from monai.data.meta_obj import get_track_meta, set_track_meta
 
     tracked = get_track_meta()
     set_track_meta(False)
     try:
-        yield
+        return transform.set_random_state(seed=seed)(sample)
     finally:
         set_track_meta(tracked)
-
-
-def _voxel_indices(label: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
-    """Return the flat indices of each structure's voxels and of the background's; all voxels where there is none."""
-    flat = label.ravel()
-    structures = [np.flatnonzero(flat == value).astype(np.int32) for value in np.unique(flat) if value]
-    background = np.flatnonzero(flat == 0).astype(np.int32)
-    everything = np.arange(flat.size, dtype=np.int32)
-    return structures or [everything], background if background.size else everything
 
 
 def _augmentation(config: FinetuningConfig, keys: tuple[str, ...], *, pad: bool = False) -> Any:

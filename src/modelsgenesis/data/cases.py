@@ -1,13 +1,13 @@
 """Labelled cases and the data set that they make; reading, checking and preparing them."""
 
-import functools
 import glob
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cache, partial
 from importlib import resources
-from itertools import chain, product
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,23 +34,6 @@ _ROUNDING = 1e-3  # distance to a whole number; scale factors and float16 leave 
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileImage:
-    """A file, or one volume of a file that holds several, not looked into yet.
-
-    Attributes:
-        path: The file, or the folder of a DICOM series.
-        index: Which volume of the file; None where it holds one.
-    """
-
-    path: Path
-    index: int | None = None
-
-    def read(self) -> Volume:
-        """Read the voxels; see `read_volume`."""
-        return read_volume(self.path, self.index)
-
-
-@dataclass(frozen=True, kw_only=True)
 class LabelledCase:
     """An image with what is known of it.
 
@@ -65,7 +48,7 @@ class LabelledCase:
 
     name: str
     patient: str
-    images: tuple[FileImage | ScanReference, ...]
+    images: tuple[ScanReference, ...]
     mask: Path | None = None
     classes: tuple[int, ...] = ()
     part: str | None = None
@@ -73,8 +56,8 @@ class LabelledCase:
     @property
     def paths(self) -> list[Path]:
         """Where its images and its mask lie."""
-        files = [image.files if isinstance(image, ScanReference) else (image.path,) for image in self.images]
-        return [*chain.from_iterable(files), *([self.mask] if self.mask else [])]
+        images = [path for image in self.images for path in image.files]
+        return images if self.mask is None else [*images, self.mask]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +118,7 @@ class PreparedCase:
         name: Name of the case.
         patient: Whose it is.
         image: float32 [channels, *spatial].
-        label: Class indices on the prepared grid, uint8 [*spatial], for a segmentation.
+        label: Class indices on the prepared grid, uint8 [*spatial], for a segmentation; else empty.
         classes: Indices of the classes that hold, for a classification.
         digest: Digest of the voxels and labels as they were read, before any preparation.
     """
@@ -143,20 +126,14 @@ class PreparedCase:
     name: str
     patient: str
     image: np.ndarray
-    label: np.ndarray | None = None  # uint8: a quarter of the image's memory
+    label: np.ndarray = field(default_factory=partial(np.empty, 0, np.uint8))  # a quarter of the image's memory
     classes: tuple[int, ...] = ()
     digest: str = ""
 
 
-def require_label(case: PreparedCase) -> np.ndarray:
-    """Return the label of a case that has one.
-
-    Raises:
-        DataError: It has none.
-    """
-    if case.label is None:
-        raise DataError(f"{case.name}: has no mask; expected a case of a segmentation")
-    return case.label
+def unread(path: Path, index: int | None = None) -> ScanReference:
+    """Refer to a file, the folder of a DICOM series or one volume of a file without looking into it."""
+    return ScanReference(path=path, files=(path,), format="", shape=(), spacing=None, index=index)
 
 
 def data_contract(data: LabelledData) -> InputContract:
@@ -193,7 +170,7 @@ def sample_data() -> LabelledData:
         name="embedded sample of CT",
         task="segmentation",
         cases=tuple(
-            LabelledCase(name=name, patient=name, images=(FileImage(path=scan),), mask=labels / scan.name, part=part)
+            LabelledCase(name=name, patient=name, images=(unread(scan),), mask=labels / scan.name, part=part)
             for name, scan, part in zip(map(file_stem, scans), scans, ("training", "test"), strict=True)
         ),
         labels=tuple(organs),
@@ -211,19 +188,17 @@ def digest_files(data: LabelledData, names: Iterable[str]) -> dict[str, str]:
         data: The data set.
         names: Of the cases.
     """
-    wanted, known = set(names), functools.cache(sha256_of)  # a file may hold many cases
+    wanted, known = set(names), cache(sha256_of)  # a file may hold many cases
     digests: dict[str, str] = {}
     for case in data.cases:
         if case.name not in wanted:
             continue
         files: list[Path] = []
         for path in case.paths:
-            if path.is_dir():  # a DICOM series
-                files += sorted(path.iterdir())
-            elif path.suffix.lower() in (".hdr", ".mhd", ".nhdr"):  # a header, whose voxels lie beside it
+            if path.suffix.lower() in (".hdr", ".mhd", ".nhdr"):  # a header, whose voxels lie beside it
                 files += sorted(path.parent.glob(f"{glob.escape(path.stem)}.*"))
             else:
-                files.append(path)
+                files += sorted(path.iterdir()) if path.is_dir() else [path]
         told = "".join([*(known(file) for file in files if file.is_file()), repr(case.classes)])
         digests[case.name] = hashlib.sha256(told.encode()).hexdigest()[:16]
     return digests
@@ -331,13 +306,13 @@ def prepare_case(
     scans = [case.images[index].read() for index in order]
     for other in scans[1:]:
         check_same_grid(scans[0], other)
-    label, read = None, list(scans)
+    read, labels = list(scans), {}
     if case.mask is not None:
         mask = read_mask(case.mask)
         check_same_grid(scans[0], mask)
         # On the scan's very affine, from which the label's may differ by rounding: both get the same prepared grid.
         mask = replace(scans[0], array=label_indices(mask.array, data, str(case.mask)))
-        label = prepare_label(mask, contract).array
+        labels["label"] = prepare_label(mask, contract).array
         read.append(mask)
     digest = hashlib.blake2b(repr(case.classes).encode(), digest_size=10)
     for volume in read:
@@ -345,10 +320,12 @@ def prepare_case(
         digest.update(volume.array.ravel(order="K").data)  # as it lies in memory: no copy of a volume
     prepared = [prepare(scan, contract).array for scan in scans]
     image = prepared[0][None] if len(prepared) == 1 else np.stack(prepared)  # of one channel without a copy
-    if data.task == "classification" and size is not None:
-        image = resize_or_crop(image, size, fit)
-    known: dict[str, Any] = {"name": case.name, "patient": case.patient, "classes": case.classes}
-    return PreparedCase(image=image, label=label, digest=digest.hexdigest(), **known)
+    image = image if size is None else resize_or_crop(image, size, fit)
+    return _prepared(case, image=image, digest=digest.hexdigest(), **labels)
+
+
+def _prepared(case: LabelledCase, **made: Any) -> PreparedCase:
+    return PreparedCase(name=case.name, patient=case.patient, classes=case.classes, **made)
 
 
 def resize_or_crop(image: np.ndarray, size: tuple[int, ...], fit: Fit = "auto") -> np.ndarray:
@@ -446,14 +423,12 @@ class PreparedCases:
         path = self.folder / f"{key}.pt"
         if not path.exists():
             made = prepare_case(case, self.data, contract, **self.options)
-            label = np.empty(0) if made.label is None else made.label
             # Tensors and text alone, which load without running code.
-            tensors = {"image": torch.from_numpy(made.image), "label": torch.from_numpy(label)}
+            tensors = {name: torch.from_numpy(getattr(made, name)) for name in ("image", "label")}
             with replacing(path, DataError) as temporary:
                 torch.save({**tensors, "digest": made.digest}, temporary)
         with parsing(path, DataError, remedy="delete it, and it is made again"):
             # Mapped copy-on-write: what a transform changes in place stays private to its process.
             stored = torch.load(path, mmap=True, weights_only=True)
-            image, label, digest = stored["image"].numpy(), stored["label"].numpy(), stored["digest"]
-        known: dict[str, Any] = {"name": case.name, "patient": case.patient, "classes": case.classes, "digest": digest}
-        return PreparedCase(image=image, label=None if case.mask is None else label, **known)
+            arrays = {name: stored[name].numpy() for name in ("image", "label")}
+            return _prepared(case, digest=stored["digest"], **arrays)

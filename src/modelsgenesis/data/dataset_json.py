@@ -3,7 +3,7 @@
 import operator
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ class Description:
         channels: What each image of a case shows, in the order of their numbers; empty where it does not say.
         training: Cases, with label maps where it lists them.
         images: Every image that it names, once each, those of the test as well.
-        content: All of it.
+        labels: What it calls the structures; see `structures`.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class Description:
     channels: tuple[str, ...]
     training: tuple[ListedCase, ...]
     images: tuple[Path, ...]
-    content: Mapping[str, Any]
+    labels: Any
 
     def structures(self) -> dict[int, str]:
         """Return the structures by their values in the label maps, 0 and so the background first.
@@ -55,19 +55,18 @@ class Description:
             DataError: There are none, a value is not a whole number of its own from 0 on, a name is not text, or they
                 are regions or an ignore label, which training here cannot take.
         """
-        remedy = "expected values by names or names by values, 0 for the background"
+        remedy = (
+            "expected values by names or names by values: a value of its own for each structure, 0 for the background; "
+            "write regions of several values, and what is to be ignored, as labels of their own"
+        )
         with parsing(self.path, DataError, what="in its labels", remedy=remedy):
-            listed = self.content["labels"]
+            listed = self.labels
             by_value = all(key.isdecimal() and isinstance(name, str) for key, name in listed.items())
             pairs = listed.items() if by_value else [(value, name) for name, value in listed.items()]
-            if any(isinstance(value, list) for value, _ in pairs) or "ignore" in (*listed, *listed.values()):
-                raise DataError(
-                    f"{self.path}: labels {listed!r:.80} are regions of several values, or hold an ignore label; "
-                    "expected one value a structure: write the parts as labels of their own"
-                )
-            names = {_whole(value): _text(name) for value, name in pairs}
-            if min(names) != 0 or len(names) < len(listed):
-                raise ValueError(f"{listed!r:.80} have not a value of their own each")
+            # 1.5 and "1.5" are not values, a list is a region.
+            names = {int(v) if isinstance(v, str) else operator.index(v): _text(name) for v, name in pairs}
+            if min(names) != 0 or len(names) < len(listed) or "ignore" in names.values():
+                raise ValueError(f"received {listed!r:.80}")
         return dict(sorted(names.items()))
 
 
@@ -86,8 +85,18 @@ def read_description(path: Path) -> Description | None:
         channels = tuple(_text(named[key]) for key in sorted(named, key=int))
         if len(channels) > _MOST_CHANNELS:
             raise ValueError(f"{len(channels)} channels")
-        if "channel_names" in content or not isinstance(content["training"], list):
-            training, others = _by_folders(path.parent, content, channels)
+        if "channel_names" in content or not isinstance(content["training"], list):  # nnU-Net's folders
+            ending = content.get("file_ending", ".nii.gz")
+            if not re.fullmatch(r"(\.\w+)+", ending):
+                raise ValueError(f"file_ending {ending!r:.40}")
+            masks, images, others = (
+                sorted(file for file in (path.parent / name).glob(f"*{ending}") if not file.name.startswith("."))
+                for name in ("labelsTr", "imagesTr", "imagesTs")
+            )
+            pairs = [{"image": f"imagesTr/{mask.name}", "label": f"labelsTr/{mask.name}"} for mask in masks]
+            entries = content.get("dataset") or {file_stem(Path(pair["label"])): pair for pair in pairs}
+            training = [_case(path.parent, entry, channels, name) for name, entry in entries.items()]
+            others = images + others
         else:
             training = [_case(path.parent, entry, channels) for entry in content["training"]]
             test = [_case(path.parent, entry, channels) for entry in content.get("test") or ()]
@@ -99,33 +108,13 @@ def read_description(path: Path) -> Description | None:
             channels=channels,
             training=tuple(training),
             images=tuple(dict.fromkeys(images)),
-            content=content,
+            labels=content.get("labels"),
         )
 
 
 def is_there(path: Path) -> bool:
     """Tell whether a path exists; one that is too long or holds a NUL does not."""
     return os.path.exists(path)  # noqa: PTH110 - Path.exists raises for a name that is too long
-
-
-def _by_folders(
-    folder: Path, content: Mapping[str, Any], channels: Sequence[str]
-) -> tuple[list[ListedCase], list[Path]]:
-    """Return the cases of nnU-Net's list `dataset`, else of its folders by their names, and all images there."""
-    ending = content.get("file_ending", ".nii.gz")
-    if not re.fullmatch(r"(\.\w+)+", ending):
-        raise ValueError(f"file_ending {ending!r:.40}")
-    files = [
-        sorted(file for file in (folder / name).glob(f"*{ending}") if not file.name.startswith("."))
-        for name in ("labelsTr", "imagesTr", "imagesTs")
-    ]
-    if listed := content.get("dataset"):
-        return [_case(folder, entry, channels, name) for name, entry in listed.items()], files[1] + files[2]
-    training = []
-    for mask in files[0] if channels else ():
-        images = _numbered(folder / "imagesTr" / mask.name, channels)
-        training.append(ListedCase(name=file_stem(mask), images=images, mask=mask))
-    return training, files[1] + files[2]
 
 
 def _case(folder: Path, entry: Any, channels: Sequence[str], name: str = "") -> ListedCase:
@@ -136,15 +125,12 @@ def _case(folder: Path, entry: Any, channels: Sequence[str], name: str = "") -> 
     name = name or file_stem(images[0])
     if Path(name).name != name:
         raise ValueError(f"a case called {name!r:.60}")
-    if len(images) == 1 and not is_there(images[0]) and any(map(is_there, _numbered(images[0], channels))):
-        images = _numbered(images[0], channels)  # version 1 of nnU-Net lists what the names of its channels share
+    if len(images) == 1 and not is_there(images[0]):
+        # nnU-Net's name of a case is what the names of its channels share, such as case_0000.nii.gz, case_0001.nii.gz.
+        stem, ending = file_stem(images[0]), images[0].name[len(file_stem(images[0])) :]
+        numbered = [images[0].with_name(f"{stem}_{number:04d}{ending}") for number in range(len(channels))]
+        images = tuple(numbered) if any(map(is_there, numbered)) else images
     return ListedCase(name=name, images=images, mask=_inside(folder, fields["label"]) if "label" in fields else None)
-
-
-def _numbered(image: Path, channels: Sequence[str]) -> tuple[Path, ...]:
-    """Return the files of the channels by nnU-Net's names, such as case_0000.nii.gz and case_0001.nii.gz."""
-    stem = file_stem(image)
-    return tuple(image.with_name(f"{stem}_{number:04d}{image.name[len(stem) :]}") for number in range(len(channels)))
 
 
 def _inside(folder: Path, name: object) -> Path:
@@ -164,8 +150,3 @@ def _text(value: object) -> str:
     if not isinstance(value, str) or not value.strip() or not value.isprintable():
         raise TypeError(f"{value!r:.60} is not printable text")
     return value.strip()
-
-
-def _whole(value: Any) -> int:
-    """Return the value of a structure; 1.5 and "1.5" are none."""
-    return int(value) if isinstance(value, str) else operator.index(value)

@@ -2,19 +2,17 @@
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from modelsgenesis.configs import CONTRACTS
 from modelsgenesis.data import dataset_json
-from modelsgenesis.data.cases import FileImage as FileImage
 from modelsgenesis.data.cases import LabelledCase as LabelledCase
 from modelsgenesis.data.cases import LabelledData as LabelledData
-from modelsgenesis.data.cases import LabelledTask, read_mask
+from modelsgenesis.data.cases import LabelledTask, read_mask, unread
 from modelsgenesis.data.cases import data_contract as data_contract
 from modelsgenesis.data.cases import prepare_case as prepare_case
 from modelsgenesis.data.finding import (
@@ -30,7 +28,7 @@ from modelsgenesis.data.finding import (
 )
 from modelsgenesis.data.reading import choose_contract
 from modelsgenesis.data.volume import ScanReference, SkippedScan
-from modelsgenesis.errors import ConfigurationError, DataError, did_you_mean, printable
+from modelsgenesis.errors import ConfigurationError, DataError, did_you_mean, printable, require
 from modelsgenesis.files import parsing, read_text
 
 _TASKS: dict[str, LabelledTask] = {"seg": "segmentation", "cls": "classification"}
@@ -39,6 +37,9 @@ _LABEL_FOLDERS = {"label", "labels", "mask", "masks", "seg", "segmentation", "se
 _LOOKED_AT = 8  # images whose headers and values tell dimensions and modality
 _COLUMNS = ("image", "label", "mask", "patient", "split")
 _LIMIT = 1 << 28  # bytes of a table
+
+Labels = tuple[tuple[str, ...], tuple[tuple[int, ...], ...], list[tuple[int, ...]]]
+"""Names of the classes, their values in masks, and the classes of each line of a table."""
 
 
 def find_task(task: str) -> LabelledTask:
@@ -93,8 +94,10 @@ def read_labelled(
         data = _read(Path(source).expanduser(), patient_pattern)
     if wanted not in (None, data.task):
         raise DataError(f"{data.name}: its labels are for {data.task}; {wanted} was asked for")
-    notes = tuple(map(printable, data.notes))
-    return _described(replace(data, notes=notes), modality)
+    files = dict.fromkeys(path for case in data.cases for path in case.paths)
+    if missing := [path for path in files if not dataset_json.is_there(path)]:
+        raise DataError(f"{source}: lists {len(missing)} files that are not there, such as {missing[0]}")
+    return _described(replace(data, notes=tuple(map(printable, data.notes))), modality)
 
 
 def _read(path: Path, pattern: str | None) -> LabelledData:
@@ -123,7 +126,7 @@ def _described(data: LabelledData, modality: str | None) -> LabelledData:
     # Spread over the whole set: the first cases may all come from one scanner.
     for index in np.linspace(0, len(data.cases) - 1, _LOOKED_AT).round().astype(int):
         image = data.cases[index].images[0]
-        found = [image] if isinstance(image, ScanReference) else scan_sources(image.path)[0][image.index or 0 :]
+        found = [image] if image.shape else scan_sources(image.path)[0][image.index or 0 :]
         scans += found[:1]  # what is not there or cannot be read, preparation refuses
     axes = {len(scan.shape) for scan in scans}
     if len(axes) > 1:
@@ -136,12 +139,6 @@ def _described(data: LabelledData, modality: str | None) -> LabelledData:
             return data  # whoever needs the modality asks for it; see `data_contract`
         return replace(data, modality=contract.modality, notes=(*data.notes, why))
     return data
-
-
-def _require_files(path: Path, files: Iterable[Path | None]) -> None:
-    missing = [file for file in files if file and not dataset_json.is_there(file)]
-    if missing:
-        raise DataError(f"{path}: lists {len(missing)} files that are not there, such as {missing[0]}")
 
 
 def _read_listed(path: Path, pattern: str | None) -> LabelledData:
@@ -161,23 +158,18 @@ def _read_listed(path: Path, pattern: str | None) -> LabelledData:
         raise DataError(
             f"{path}: no training cases; expected a list of them, or label maps in labelsTr with its file_ending"
         )
-    listed, structures, channels = described.training, described.structures(), described.channels or ("image",)
-    for case in listed:
+    structures, channels = described.structures(), described.channels or ("image",)
+    # By the name of the case: with a file per channel that of the first would have the channel's number in it.
+    paths = [case.images[0].with_name(f"{case.name}.nii") for case in described.training]
+    patients, rule = find_patients(paths, pattern)
+    cases = []
+    for case, patient in zip(described.training, patients, strict=True):
         if case.mask is None or len(case.images) not in (1, len(channels)):
             given = f"{len(case.images)} images and {'a' if case.mask else 'no'} label map"
             raise DataError(f"{path}: {case.name} has {given}; expected {len(channels)} channels and a label map")
-    _require_files(path, chain.from_iterable((*case.images, case.mask) for case in listed))
-    # By the name of the case: with a file per channel that of the first would have the channel's number in it.
-    patients, rule = find_patients([case.images[0].with_name(f"{case.name}.nii") for case in listed], pattern)
-    notes = [] if rule == OWN_PATIENT else [rule]
-    count = described.content.get("numTraining")
-    if isinstance(count, int) and count != len(listed):
-        notes.append(f"{path.name} says {count} training cases, {len(listed)} were found")
-    cases = []
-    for case, patient in zip(listed, patients, strict=True):
-        images = [FileImage(path=image) for image in case.images]
+        images = [unread(image) for image in case.images]
         if len(images) < len(channels):  # one file, whose volumes they are
-            images = [FileImage(path=case.images[0], index=index) for index in range(len(channels))]
+            images = [unread(case.images[0], index) for index in range(len(channels))]
         cases.append(LabelledCase(name=case.name, patient=patient, images=tuple(images), mask=case.mask))
     return LabelledData(
         name=described.name,
@@ -187,7 +179,7 @@ def _read_listed(path: Path, pattern: str | None) -> LabelledData:
         values=tuple((value,) for value in structures),
         modality=modality_of(channels),
         channels=channels,
-        notes=tuple(notes),
+        notes=() if rule == OWN_PATIENT else (rule,),
     )
 
 
@@ -271,20 +263,12 @@ def _read_table(path: Path, pattern: str | None) -> LabelledData:
     if missing := {"image", "mask" if segmentation else "label"} - set(columns):
         raise DataError(f"{path}: no column {', '.join(sorted(missing))}; its columns are {', '.join(columns)}")
     files = [[path.parent / name for name in _split(row["image"])] for row in rows]
-    masks = [path.parent / row["mask"] if segmentation else None for row in rows]
     for number, (row, channels) in enumerate(zip(rows, files, strict=True), start=2):
-        if empty := [name for name in ("image", "mask", "patient") if row.get(name) == ""]:
-            raise DataError(f"{path}: line {number} has no {empty[0]}")
-        if len(channels) != len(files[0]):
-            raise DataError(
-                f"{path}: line {number} has {len(channels)} channels; expected {len(files[0])} as in line 2"
-            )
-    _require_files(path, chain(*files, masks))
-    if segmentation:
-        values, labels = _structures(path, rows)
-        classes = [()] * len(rows)
-    else:
-        (labels, classes), values = _classes(path, rows), ()
+        empty = [name for name in ("image", "mask", "patient") if row.get(name) == ""]
+        uneven = f"{len(channels)} channels; expected {len(files[0])} as in line 2"
+        if empty or len(channels) != len(files[0]):
+            raise DataError(f"{path}: line {number} has {f'no {empty[0]}' if empty else uneven}")
+    labels, values, classes = (_structures if segmentation else _classes)(path, rows)
     first, count = [channels[0] for channels in files], len(files[0])
     patients, notes = [row.get("patient", "") for row in rows], []
     if pattern is not None or "patient" not in columns:
@@ -300,15 +284,15 @@ def _read_table(path: Path, pattern: str | None) -> LabelledData:
             LabelledCase(
                 name=names[number],
                 patient=patients[number],
-                images=tuple(FileImage(path=file) for file in files[number]),
-                mask=masks[number],
+                images=tuple(map(unread, files[number])),
+                mask=path.parent / row["mask"] if segmentation else None,
                 classes=classes[number],
                 part=part_of(row.get("split", ""), str(path)),
             )
             for number, row in enumerate(rows)
         ),
         labels=labels,
-        values=tuple((value,) for value in values),
+        values=values,
         multilabel=not segmentation and any(len(held) != 1 for held in classes),
         channels=("image",) if count == 1 else tuple(f"channel {number}" for number in range(count)),
         notes=tuple(notes),
@@ -338,19 +322,18 @@ def _split(cell: str) -> list[str]:
     return [name.strip() for name in cell.split(";")]
 
 
-def _classes(path: Path, rows: Sequence[dict[str, str]]) -> tuple[tuple[str, ...], list[tuple[int, ...]]]:
-    """Return the names of the classes and the classes of each line; no name means none where several may hold."""
+def _classes(path: Path, rows: Sequence[dict[str, str]]) -> Labels:
+    """Return what the lines say of classes; no name means none where several may hold."""
     held = [[name for name in _split(row["label"]) if name] for row in rows]
     # An empty cell is an omission where classes exclude each other, and "none of them" where several may hold.
     if [] in held and not any(len(names) > 1 for names in held):
         raise DataError(f"{path}: line {held.index([]) + 2} has no label")
     labels = class_order([name for names in held for name in names])
-    index = {name: position for position, name in enumerate(labels)}
-    return labels, [tuple(sorted({index[name] for name in names})) for names in held]
+    return labels, (), [tuple(sorted({labels.index(name) for name in names})) for names in held]
 
 
-def _structures(path: Path, rows: Sequence[dict[str, str]]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-    """Return the values and names of the background and the structures."""
+def _structures(path: Path, rows: Sequence[dict[str, str]]) -> Labels:
+    """Return what the lines say of structures, with the background first; without names the masks are looked up."""
     named = sorted({row.get("label", "") for row in rows} - {""})
     names = _split(named[0]) if named else []
     if len(named) > 1 or "" in names:
@@ -358,15 +341,10 @@ def _structures(path: Path, rows: Sequence[dict[str, str]]) -> tuple[tuple[int, 
             f"{path}: with masks, label names the structures of the values 1, 2, … and is the same in every line; "
             f"received {' and '.join(map(repr, named[:2]))}"
         )
-    if named:
-        return tuple(range(len(names) + 1)), ("background", *names)
-    found = {0}  # the background, even where no voxel is left over for it
-    for mask in dict.fromkeys(path.parent / row["mask"] for row in rows):
+    found = {0, *range(1, len(names) + 1)}  # the background, even where no voxel is left over for it
+    for mask in () if names else dict.fromkeys(path.parent / row["mask"] for row in rows):
         found |= set(np.unique(read_mask(mask).array).tolist())
-        if min(found) < 0:
-            raise DataError(
-                f"{mask}: holds {min(found)}; expected 0 for the background and numbers above for structures: set "
-                "voxels that nobody labelled to 0"
-            )
-    values = tuple(sorted(found))
-    return values, ("background", *map(str, values[1:]))
+        remedy = "expected 0 for the background and numbers above for structures: set what nobody labelled to 0"
+        require(min(found) == 0, DataError, f"{mask}: holds {min(found)}; {remedy}")
+    values = sorted(found)
+    return ("background", *(names or map(str, values[1:]))), tuple((value,) for value in values), [()] * len(rows)

@@ -257,7 +257,7 @@ def _resolve(name: str | Path, revision: str | None) -> Target:
         path, pin = card.path.parent / card.source.file, card.source.sha256
         folder = path.parent
         if card.path.parent.resolve() not in path.resolve().parents:
-            raise CheckpointError(f"{path}: lies outside of the folder of its card")
+            raise CheckpointError(f"{path}: no such file in the folder of its card")
         open_regular(path, CheckpointError, card.source.parameters * _BYTES_PER_PARAMETER + _SMALL).close()
         if pin is not None and (digest := sha256_of(path)) != pin:
             raise HubError(f"{path}: its SHA-256 is {digest[:12]}…, its card pins {pin[:12]}…; replace either")

@@ -11,7 +11,7 @@ import modelsgenesis
 import trained_models
 from modelsgenesis import comparison
 from modelsgenesis.checkpoints import load_bundle
-from modelsgenesis.comparison import compare, describe_comparison
+from modelsgenesis.comparison import ArmConfig, ComparisonConfig, compare, describe_comparison
 from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig, SegmentationConfig
 from modelsgenesis.configs.training import LabelledDataConfig
 from modelsgenesis.data.labelled import read_labelled
@@ -29,6 +29,7 @@ from modelsgenesis.training.splits import Split, write_split
 from modelsgenesis.training.trials import Trial
 
 ROOT = Path(__file__).parents[1]
+SCRATCH_ARM = ArmConfig(name="scratch", init="scratch")
 NETWORK = GenesisUNetConfig(widths=(4, 8), norm="instance")
 SMALL = {"steps": 2, "batch_size": 1, "warmup_steps": 0, "validate_every": 2, "samples_per_scan": 1, "overlap": 0.0}
 TINY = trained_models.TINY.override(network=NETWORK, **SMALL)
@@ -292,3 +293,31 @@ def test_a_training_that_diverged_is_no_result(decathlon, tmp_path):
     config = TINY.override(learning_rate=1e30, steps=4, clip_norm=0.0)
     with pytest.raises(TrainingError, match=r"scratch, 2 labels, seed 0: the training diverged; .*--set-arm"):
         run(decathlon, tmp_path / "run", ["scratch"], config)
+
+
+# --- the configuration --------------------------------------------------------------------------------------
+
+
+def test_candidates_are_every_combination():
+    config = ComparisonConfig(arms=(SCRATCH_ARM,), tune=("learning_rate=1e-3, 3e-3", "freeze_encoder=true,false"))
+    assert len(config.candidates()) == 4
+    assert config.candidates()[0] == ("learning_rate=1e-3", "freeze_encoder=true")
+    assert ComparisonConfig(arms=(SCRATCH_ARM,)).candidates() == ((),)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"arms": ()}, "received an empty"),
+        ({"arms": (SCRATCH_ARM, SCRATCH_ARM)}, "two arms are called .*scratch"),
+        ({"arms": (ArmConfig(name="a b", init="scratch"), ArmConfig(name="a/b", init="x"))}, "called .*a-b"),
+        ({"labels": ()}, "received an empty"),
+        ({"tune": ("learning_rate",)}, "expected key=value,value"),
+        ({"tune": ("network.widths=8,16",)}, "is the same for all trainings"),
+    ],
+)
+def test_says_which_comparison_cannot_be(fields, message):
+    with pytest.raises(ConfigurationError, match=message):
+        ComparisonConfig(**{"arms": (SCRATCH_ARM,), **fields})
+    with pytest.raises(ConfigurationError, match="received an empty"):
+        ComparisonConfig(arms=(ArmConfig(name=" ", init="scratch"),))

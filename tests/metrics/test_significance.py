@@ -3,7 +3,6 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import strategies as st
 
 from modelsgenesis.errors import MissingExtraError
 from modelsgenesis.metrics.measures import auc
@@ -21,7 +20,6 @@ from simulated_comparison import draw_records
 FIRST = [0.82, 0.85, 0.80, 0.87]
 SECOND = [0.78, 0.79, 0.77, 0.82]
 PAIRS = [("one", "scratch"), ("two", "scratch")]
-values = st.lists(st.floats(0, 1, allow_subnormal=False).map(lambda x: round(x, 4)), min_size=3, max_size=12)
 
 
 def compared(first, second):
@@ -105,23 +103,20 @@ CLASSIFY = {"labels": ("healthy", "ill"), "task": "classification"}
 
 
 def segmented(shift, seed=0, cases=30):
-    random = np.random.default_rng(seed)
     patients = np.random.default_rng(99).uniform(0.5, 0.9, cases)  # hard and easy ones are so for everyone
-    rows = []
-    for index, ease in enumerate(patients):
-        value = ease + shift + random.normal(0, 0.01)
-        rows.append({"patient": f"p{index}", "dice a": value, "dice b": value, "iou a": value, "iou b": value})
-    return rows
+    values = patients + shift + np.random.default_rng(seed).normal(0, 0.01, cases)
+    names = ("dice a", "dice b", "iou a", "iou b")
+    return [{"patient": f"p{index}", **dict.fromkeys(names, value)} for index, value in enumerate(values)]
 
 
-def classified(skill, seed=0, cases=60):
-    random = np.random.default_rng(seed)
-    rows = []
-    for index in range(cases):
-        score = 1 / (1 + np.exp(-random.normal(skill * (index % 2), 1)))
-        scores = {"probability healthy": 1 - score, "probability ill": score}
-        rows.append({"patient": f"p{index // 2}", "class": ("healthy", "ill")[index % 2], **scores})
-    return rows
+def classified(skill, seed=0):
+    ill = np.arange(60) % 2
+    scores = 1 / (1 + np.exp(-np.random.default_rng(seed).normal(skill * ill, 1)))
+    return [
+        {"patient": f"p{case // 2}", "class": CLASSIFY["labels"][case % 2], "probability healthy": 1 - score}
+        | {"probability ill": score}
+        for case, score in enumerate(scores)
+    ]
 
 
 def test_what_is_hard_for_both_does_not_blur_the_difference():
@@ -135,12 +130,11 @@ def test_what_is_hard_for_both_does_not_blur_the_difference():
 def test_an_interval_of_the_auc_holds_the_difference():
     ours, theirs = ([classified(skill, seed) for seed in range(3)] for skill in (1.5, 0.5))
     found = patient_interval(ours, theirs, "auc", CLASSIFY)
-    truth = np.arange(60) % 2 == 1
-    means = [
-        np.mean([auc(np.array([row["probability ill"] for row in run]), truth) for run in runs])
-        for runs in (ours, theirs)
-    ]
-    assert found["low"] < means[0] - means[1] < found["high"]
+
+    def mean_area(runs):
+        return np.mean([auc(np.array([row["probability ill"] for row in run]), np.arange(60) % 2 == 1) for run in runs])
+
+    assert found["low"] < mean_area(ours) - mean_area(theirs) < found["high"]
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,6 @@ from modelsgenesis.data.cases import sample_folder
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.networks import build_network
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.planning import peak_memory
 from modelsgenesis.training.restoration import Restoration
 from modelsgenesis.training.steps import Optimization, load_batches
 
@@ -108,7 +107,13 @@ def compare_speed(arguments: argparse.Namespace) -> None:
         "default": (default_step(networks[1], config, hardware), hardware),
     }
     batch = [torch.rand(shape, device=hardware.device) for _ in range(2)]
-    memory = {name: peak_memory(lambda step=step: step(*batch), hardware.device) for name, (step, _) in steps.items()}
+    memory = {}
+    for name, (step, _) in steps.items():
+        if hardware.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        step(*batch)
+        if hardware.device.type == "cuda":
+            memory[name] = f", peak memory {torch.cuda.max_memory_allocated() / 2**30:.2f} GiB"
     times: dict[str, list[float]] = {name: [] for name in steps}
     for _ in range(arguments.repeats):
         for name, (step, _) in steps.items():
@@ -119,8 +124,8 @@ def compare_speed(arguments: argparse.Namespace) -> None:
         rate = matrix_rate(used.dtype, used.device)
         print(
             f"  {name:<8}{taken:8.3f} s a step {config.batch_size / taken:8.2f} samples/s, {count / taken / rate:4.0%} "
-            f"of a @ b in {str(used.dtype).removeprefix('torch.')} ({rate / 1e9:.0f} GFLOP/s), "
-            f"peak memory {memory[name] / 2**30:.2f} GiB"
+            f"of a @ b in {str(used.dtype).removeprefix('torch.')} ({rate / 1e9:.0f} GFLOP/s)"
+            f"{memory.get(name, '')}"
         )
     ratio = statistics.median(times["plain"]) / statistics.median(times["default"])
     print(f"  ratio {ratio:.2f}; {aim(hardware)}")

@@ -13,7 +13,7 @@ from modelsgenesis import comparison
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.comparison import compare, describe_comparison
 from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig, SegmentationConfig
-from modelsgenesis.configs.finetuning import LabelledDataConfig
+from modelsgenesis.configs.training import LabelledDataConfig
 from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import (
     ConfigurationError,

@@ -138,12 +138,7 @@ def test_a_run_measured_on_what_it_was_trained_on_triggers_a_warning(decathlon, 
     ("made", "split", "error", "word"),
     [
         ({"labels": ("background", "liver", "spleen")}, None, ConfigurationError, "background, liver, spleen"),
-        (
-            {"task": "classification"},
-            None,
-            ConfigurationError,
-            "is for classification of .* Balls for segment",
-        ),
+        ({"task": "classification"}, None, ConfigurationError, "is for classification of .* Balls for segment"),
         ({}, split_of("nobody"), DataError, "'nobody'.*, which is not in Balls"),
         ({}, split_of(), DataError, "no test cases"),
     ],

@@ -14,34 +14,23 @@ from modelsgenesis.pretraining import pretrain
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.run import Run
 
-NETWORK = GenesisUNetConfig(widths=(16, 32, 64))
-PATCH = (32, 32, 12)  # the smallest sample scan has 13 slices
+# The smallest sample scan has 13 slices.
+_SHARED: dict[str, Any] = {"network": GenesisUNetConfig(widths=(16, 32, 64)), "patch_size": (32, 32, 12), "workers": 0}
 
 PRETRAINING = PretrainingConfig(
-    network=NETWORK,
-    patch_size=PATCH,
-    steps=200,
-    batch_size=16,
-    learning_rate=3e-3,
-    validate_every=100,
-    validation_samples=16,
-    workers=0,
+    **_SHARED, steps=200, batch_size=16, learning_rate=3e-3, validate_every=100, validation_samples=16
 )
 # Chosen on this very sample so that both fine-tunings show something in minutes: one more reason why its figures prove
 # nothing.
+_BUDGET: dict[str, Any] = {"steps": 250, "batch_size": 8, "learning_rate": 5e-3, "samples_per_scan": 32}
 FINETUNING = SegmentationConfig(
-    network=NETWORK,
-    patch_size=PATCH,
-    steps=250,
-    batch_size=8,
-    learning_rate=5e-3,
+    **_SHARED,
+    **_BUDGET,
     foreground_share=0.75,
     augment=False,
     validate_every=250,
     validation_fraction=0.0,
-    samples_per_scan=32,
     overlap=0.25,
-    workers=0,
 )
 
 
@@ -83,36 +72,32 @@ def demonstrate(output: str | Path, *, device: str = "auto", reporter: Reporter 
     output, reporter = Path(output), reporter or Reporter()
     Run.check(output)
     try:
-        return _demonstrate(output, device, reporter)
+        return _demonstrate(output, {"device": device, "reporter": reporter})
     except Interrupted as signal:
         told = f"interrupted; a demonstration starts from the beginning: delete {output} or choose another --output"
         raise Interrupted(signal.signum, told) from None
 
 
-def _demonstrate(output: Path, device: str, reporter: Reporter) -> Demonstration:
+def _demonstrate(output: Path, how: dict[str, Any]) -> Demonstration:
+    note = how["reporter"].note
     data = sample_data()
     held_out = next(case.images[0].path for case in data.cases if case.part == "test")
-    common: dict[str, Any] = {"device": device, "reporter": reporter}
-    reporter.note("pretraining on two patients without labels")
-    pretrained = pretrain(
-        [scan for scan in sorted((sample_folder() / "images").iterdir()) if scan != held_out],
-        output / "pretrained",
-        config=PRETRAINING,
-        modality="ct",
-        validation_source=held_out,
-        cache=output / "cache",
-        **common,
-    )
+    note("pretraining on two patients without labels")
+    others = [scan for scan in sorted((sample_folder() / "images").iterdir()) if scan != held_out]
+    images: dict[str, Any] = {"modality": "ct", "validation_source": held_out, "cache": output / "cache"}
+    pretrained = pretrain(others, output / "pretrained", config=PRETRAINING, **images, **how)
     files = {"bundle": pretrained, "card": pretrained / "README.md"}
     # A picture that cannot be drawn does not end a run.
     if (restorations := pretrained / "figures" / "restorations.png").exists():
         files["original, deformed and restored slices"] = restorations
     measured: dict[str, dict[str, float]] = {}
     for name in ("genesis", "scratch"):
-        reporter.note(f"fine-tuning on one labelled patient: {name}")
-        options = {"init": pretrained, "from_scratch": name == "scratch", "config": FINETUNING, **common}
-        run, metrics = finetune(data, output / name, **options)
+        note(f"fine-tuning on one labelled patient: {name}")
+        start: dict[str, Any] = {"init": pretrained, "from_scratch": name == "scratch", "config": FINETUNING}
+        run, metrics = finetune(data, output / name, **start, **how)
         measured[name] = {metric: value for metric, value in metrics.items() if metric.startswith("dice")}
-        config, path = PredictionConfig(overlap=FINETUNING.overlap), output / f"{name}_prediction.nii.gz"
-        files[f"prediction, {name}"] = predict(run, held_out, output=path, config=config, device=device).path
+        path = output / f"{name}_prediction.nii.gz"
+        config = PredictionConfig(overlap=FINETUNING.overlap)
+        predict(run, held_out, output=path, config=config, device=how["device"])
+        files[f"prediction, {name}"] = path
     return Demonstration(read_results(pretrained), measured["genesis"], measured["scratch"], files)

@@ -1,6 +1,7 @@
 """Fine-tuning: a task network, pretrained or from scratch, trained with labels and measured on held-out patients."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -9,19 +10,12 @@ from typing import Any, cast
 from torch import nn
 
 from modelsgenesis._version import __version__
-from modelsgenesis.configs import (
-    BundleConfig,
-    ClassificationConfig,
-    FinetuningConfig,
-    PredictionConfig,
-    Provenance,
-    SegmentationConfig,
-    require_patch_size,
-)
+from modelsgenesis.configs import BundleConfig, ClassificationConfig, FinetuningConfig, PredictionConfig, Provenance
 from modelsgenesis.configs.base import plain
+from modelsgenesis.configs.training import SegmentationConfig, require_patch_size
 from modelsgenesis.data.cases import LabelledData, PreparedCase, PreparedCases, digest_files, sample_data
 from modelsgenesis.data.labelled import find_task, read_labelled
-from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError
+from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, require
 from modelsgenesis.figures import draw_curve
 from modelsgenesis.files import parsing, read_csv, read_json, sha256_of, write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware
@@ -29,26 +23,10 @@ from modelsgenesis.inference.ensemble import Ensemble, measure_cases
 from modelsgenesis.metrics.measures import Row, Summary, explanations, flat, summarize_rows
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.bundles import (
-    CURVE,
-    describe_environment,
-    load_kept,
-    network_config,
-    save_run_bundle,
-    try_drawing,
-)
+from modelsgenesis.training import bundles, splits
 from modelsgenesis.training.distributed import torchrun_ranks
 from modelsgenesis.training.run import LOG_NAME, RUN_NAME, VALIDATION_NAME, Progress, Run
-from modelsgenesis.training.splits import (
-    Split,
-    check_split,
-    choose_labelled,
-    count_split,
-    make_split,
-    read_split,
-    split_cases,
-    write_split,
-)
+from modelsgenesis.training.splits import Split
 from modelsgenesis.training.supervised import initial_model, make_objective, resolve_patch_size
 from modelsgenesis.training.trainer import Trainer
 
@@ -120,8 +98,8 @@ def finetune(
     """
     reporter, output = reporter or Reporter(), Path(output)
     # A fine-tuning is small, and its validation on whole scans is the slow part, which processes would not share.
-    if torchrun_ranks()[1] > 1:
-        raise ConfigurationError("finetune runs in one process: start it without torchrun")
+    alone = torchrun_ranks()[1] == 1
+    require(alone, ConfigurationError, "finetune runs in one process: start it without torchrun")
     # Before any data is read: a folder that cannot be used is known at once. Those of folds are checked one by one.
     if config is None or not config.folds:
         Run.check(output, resume=resume)
@@ -129,25 +107,25 @@ def finetune(
         config = read_finetuning(output)
     data |= {"init": init, "split": None if isinstance(split, Split) else split}
     config, labelled = resolve_config(source, config, task=task, **data)
-    config = config if labels is None else config.override(labelled_patients=labels)
-    config = config.override(from_scratch=True) if from_scratch else config
+    given = {"labelled_patients": labels, "from_scratch": from_scratch or None}
+    config = config.override(**{key: value for key, value in given.items() if value is not None})
     hardware = choose_hardware(device, config.precision)
-    for note in (*labelled.notes, f"computing on {describe_environment(hardware, config)['hardware']}"):
+    for note in (*labelled.notes, f"computing on {bundles.describe_environment(hardware, config)['hardware']}"):
         reporter.note(note)
     # Images to classify are kept at the size that the network sees: a thousand X-rays of 2,000² pixels take 16 GB.
     brought = {"size": config.patch_size, "fit": config.fit} if isinstance(config, ClassificationConfig) else {}
     cases = PreparedCases(labelled, strict=strict, folder=config.data.cache, **brought)
     job = Finetuning(config, output, labelled, cases, hardware, draw=draw, token=token, reporter=reporter)
-    if config.folds and (split or config.data.split):
-        raise ConfigurationError(f"folds: received {config.folds} beside a split; each fold is a test part: name one")
     if config.folds:
+        told = f"folds: received {config.folds} beside a split; each fold is a test part: name one"
+        require(not (split or config.data.split), ConfigurationError, told)
         return job.train_folds(resume=resume)
-    chosen = split if isinstance(split, Split) else config.data.split and read_split(config.data.split)
+    chosen = split if isinstance(split, Split) else config.data.split and splits.read_split(config.data.split)
     if chosen and config.labelled_patients:
-        chosen = choose_labelled(chosen, labelled, config.labelled_patients, config.split_seed)
+        chosen = splits.choose_labelled(chosen, labelled, config.labelled_patients, config.split_seed)
     elif resume and not chosen:
-        chosen = make_split(Run(output).description().get("split"), output / RUN_NAME)
-    return output, job.train(chosen or split_cases(labelled, config), resume=resume)
+        chosen = splits.make_split(Run(output).description().get("split"), output / RUN_NAME)
+    return output, job.train(chosen or splits.split_cases(labelled, config), resume=resume)
 
 
 def resolve_config(
@@ -228,7 +206,7 @@ class Finetuning:
 
     def train(self, split: Split, *, resume: bool) -> dict[str, float]:
         """Train on one split, keep the best network on the validation patients, measure it on the test patients."""
-        check_split(split, self.data)
+        splits.check_split(split, self.data)
         init, note = self.config.init, self.reporter.note
         bundle = None if init is None else load(init, token=self.token, progress=announce(self.reporter))
         self.begun = initial_model(bundle, self.data, self.config, self.reporter, name=public_name(init or ""))
@@ -243,41 +221,31 @@ class Finetuning:
         self.split, self.used = split, Split(*parts, test=split.test)
         self.config = resolve_patch_size(self.config, network, training, self.reporter)
         frozen = cast("nn.Module", network.encoder) if self.config.freeze_encoder else None
-        options: dict[str, Any] = {"config": self.config, "hardware": self.hardware, "frozen": frozen}
-        objective = make_objective(self.data, training=training, validation=validation, **options)
-
-        def keep(progress: Progress, metrics: dict[str, float], is_best: bool) -> None:
-            if is_best:
-                progress.kept = self._save(run, network, progress.step, metrics, {})
-
+        shared: dict[str, Any] = {"config": self.config, "hardware": self.hardware}
+        parts = {"training": training, "validation": validation}
+        objective = make_objective(self.data, **parts, frozen=frozen, **shared)
         # Only now is anything written: whatever cannot be trained leaves no folder behind.
-        run = Run.open(self.output, self._description([*training, *validation]), resume=resume)
-        try:
+        with closing(Run.open(self.output, self._description([*training, *validation]), resume=resume)) as run:
             if run.description().get("finished") and (self.output / RESULTS_NAME).exists():
                 note(f"{self.output}: the run is finished, there is nothing left to resume")
                 return flat(read_test_results(self.output)["test"])
-            write_split(split, self.output / SPLIT_NAME)
+            splits.write_split(split, self.output / SPLIT_NAME)
             for told in objective.notes:
                 note(told)
             if self.config.validation_fraction and not validation:
                 note("no patient is left to validate on: the last network is kept, not the best")
             if frozen is not None and self.begun.init is None:
                 note("the frozen encoder has random weights: only what is after it learns")
-            trainer = Trainer(
-                network=network,
-                objective=objective,
-                config=self.config,
-                run=run,
-                hardware=self.hardware,
-                reporter=self.reporter,
-                on_validation=keep,
-                pretrained=self.begun.pretrained,
-            )
+
+            def keep(progress: Progress, metrics: dict[str, float], is_best: bool) -> None:
+                if is_best:
+                    progress.kept = self._save(run, network, progress.step, metrics, {})
+
+            shared |= {"reporter": self.reporter, "on_validation": keep, "pretrained": self.begun.pretrained}
+            trainer = Trainer(network=network, objective=objective, run=run, **shared)
             if resume:
                 trainer.resume()
             return self._finish(run, trainer.fit())
-        finally:
-            run.close()
 
     def _description(self, prepared: Sequence[PreparedCase]) -> dict[str, Any]:
         """Return the content of `run.json`, by which a resume tells a change of what is learnt."""
@@ -289,28 +257,21 @@ class Finetuning:
             "config": self.config.to_dict(),
             "init": begun.init,
             "input": begun.contract.to_dict(),
-            "shape": network_config(begun.network).to_dict(),
+            "shape": bundles.network_config(begun.network).to_dict(),
             "split": {part: list(names) for part, names in listed.items()},
             # A case that was skipped has the digest "", so that a resume notices also that it has been mended since.
             "digests": {part: [digests.get(name, "") for name in names] for part, names in listed.items()},
         }
 
-    def _save(
-        self,
-        run: Run,
-        network: nn.Module,
-        step: int,
-        validation: Mapping[str, float],
-        test: Summary,
-    ) -> str:
+    def _save(self, run: Run, network: nn.Module, step: int, validation: Mapping[str, float], test: Summary) -> str:
         """Write the bundle with what was measured so far; return the digest of its weights."""
-        counts = count_split(self.used, self.data)
-        tested: dict[str, Any] = {name: {"value": value} for name, value in flat(test).items()}
-        for name, entry in test.items():
-            if entry["low"] is not None:
-                tested[name]["interval"] = [entry["low"], entry["high"]]
+        counts = splits.count_split(self.used, self.data)
+        tested: dict[str, Any] = {}
+        for name, value in flat(test).items():
+            ends = [test[name]["low"], test[name]["high"]]
+            tested[name] = {"value": value} if None in ends else {"value": value, "interval": ends}
         results: dict[str, Any] = {"step": step}
-        for part, measured in {"test": tested, "validation": dict(validation)}.items():
+        for part, measured in {"test": tested, "validation": validation}.items():
             basis = {"patients": counts[part]["patients"], "cases": counts[part]["cases"], "seed": self.config.seed}
             results |= {part: {**measured, **basis}} if measured else {}
         # Counts and seeds, never names: the bundle is published.
@@ -323,23 +284,17 @@ class Finetuning:
             recipe=self.config.recipe(),
             data={"name": self.data.name, "modality": self.begun.contract.modality, **facts},
             results=results,
-            environment=describe_environment(self.hardware, self.config),
+            environment=bundles.describe_environment(self.hardware, self.config),
         )
-        config = BundleConfig(
-            task=self.data.task,
-            network=network_config(network),
-            input=self.begun.contract,
-            labels=self.data.labels,
-            multilabel=self.data.multilabel,
-            patch_size=require_patch_size(self.config),
-            provenance=provenance,
-        )
-        return save_run_bundle(run, network, config, self.reporter, card=self.draw)
+        shape = {"network": bundles.network_config(network), "input": self.begun.contract, "provenance": provenance}
+        shape |= {"labels": self.data.labels, "multilabel": self.data.multilabel}
+        config = BundleConfig(task=self.data.task, patch_size=require_patch_size(self.config), **shape)
+        return bundles.save_run_bundle(run, network, config, self.reporter, card=self.draw)
 
     def _finish(self, run: Run, progress: Progress) -> dict[str, float]:
         """Measure the network that was kept, and write its results and the card that says them."""
         # From the disk and not the network at hand: the best one, and the very file that is published.
-        kept, hardware = load_kept(run, progress), Hardware(self.hardware.device)
+        kept, hardware = bundles.load_kept(run, progress), Hardware(self.hardware.device)
         hardware.place(kept.network)
         # Windows overlap as the configuration says; an image to classify has none.
         prediction = PredictionConfig(overlap=getattr(self.config, "overlap", 0.0))
@@ -347,31 +302,25 @@ class Finetuning:
         validated, rows = self._measure(ensemble, self.used.validation), self._measure(ensemble, self.split.test)
         self.used = replace(self.used, test=tuple(row["case"] for row in rows))
         validation, test = flat(self._summarize(validated)), self._summarize(rows)
-        for explanation in explanations(test):
-            self.reporter.note(explanation)
         # Once more with what was measured: until here the card has the validation that chose the network.
         if self.draw:
             logs = (self.output / LOG_NAME, self.output / VALIDATION_NAME)
-            try_drawing(partial(draw_curve, *logs, self.output / CURVE), self.reporter)
+            bundles.try_drawing(partial(draw_curve, *logs, self.output / bundles.CURVE), self.reporter)
         self._save(run, kept.network, progress.best_step, validation, test)
-        steps = {"init": self.begun.init, "step": progress.best_step, "steps": progress.step, "validation": validation}
-        computed = {"precision": hardware.precision, "device": hardware.device.type}
-        more = {**steps, "split": count_split(self.used, self.data), **computed}
-        self._write_results(rows, test, **more)
+        more = {"init": self.begun.init, "step": progress.best_step, "steps": progress.step, "validation": validation}
+        more |= {"split": splits.count_split(self.used, self.data)}
+        more |= {"precision": hardware.precision, "device": hardware.device.type}
+        measured = self._write_results(rows, test, **more)
         run.finish()
-        return flat(test)
+        return measured
 
     def _measure(self, ensemble: Ensemble, names: Sequence[str]) -> list[Row]:
         """Return a row for each case that can be used, measured as `evaluate` does: on the scan's own grid."""
         wanted = set(names)
         cases = [case for case in self.data.cases if case.name in wanted]
-        if not cases:
-            return []
-        # A bad case costs the others nothing after hours of training, but figures on no case at all are an error.
-        rows, skipped = measure_cases(ensemble, cases, self.data, strict=self.cases.strict, reporter=self.reporter)
-        if not rows:
-            raise DataError(f"none of {len(cases)} cases to measure is usable; the first: {skipped[0].reason}")
-        return rows
+        # A bad case costs the others nothing after hours of training.
+        how = {"strict": self.cases.strict, "reporter": self.reporter}
+        return measure_cases(ensemble, cases, self.data, **how)[0] if cases else []
 
     def train_folds(self, *, resume: bool) -> tuple[Path, dict[str, float]]:
         """Train one fold, or all of them one after the other and put their test patients together.
@@ -393,7 +342,7 @@ class Finetuning:
             begun = (folder / RUN_NAME).exists()
             self.reporter.note(f"fold {fold}, {fold + 1} of {count}" + (": resuming" if begun else ""))
             try:
-                measured = job.train(split_cases(self.data, job.config), resume=begun)
+                measured = job.train(splits.split_cases(self.data, job.config), resume=begun)
             except Interrupted as signal:
                 raise Interrupted(
                     signal.signum,
@@ -420,24 +369,24 @@ class Finetuning:
                 entry["folds"] = [result["test"].get(name, {}).get("value") for result in results]
             more = {"init": results[0]["init"], "split": [result["split"] for result in results]}
             more |= {key: ", ".join(sorted({result[key] for result in results})) for key in ("precision", "device")}
-        for explanation in explanations(test):
-            self.reporter.note(explanation)
-        self._write_results(rows, test, **more)
-        return flat(test)
+        return self._write_results(rows, test, **more)
 
     def _summarize(self, rows: Sequence[Row]) -> Summary:
         """Return each metric of the rows of cases, with its interval over their patients."""
         options = summary_options(self.data, self.config)
         return summarize_rows(rows, **options, resamples=self.config.bootstrap, seed=self.config.split_seed)
 
-    def _write_results(self, rows: Sequence[Row], test: Summary, **more: Any) -> None:
-        """Write `test.csv`, and `results.json` with what a run, or all folds together, measured."""
+    def _write_results(self, rows: Sequence[Row], test: Summary, **more: Any) -> dict[str, float]:
+        """Write `test.csv` and `results.json` of a run, or of all folds together; return the defined metrics."""
         path, told = self.output / TEST_NAME, summary_options(self.data, self.config)
         write_csv(path, rows, DataError, ("case", "patient"))
         content = {"data": self.data.name, **told, **more, "patients": len({row["patient"] for row in rows})}
         content |= {"cases": len(rows), "seed": self.config.seed, **_how_split(self.config)}
         content |= {"rows_sha256": sha256_of(path), "test": test}  # folds are put together by their rows
         write_json(self.output / RESULTS_NAME, plain(content), DataError)
+        for explanation in explanations(test):
+            self.reporter.note(explanation)
+        return flat(test)
 
 
 def summary_options(data: LabelledData, config: FinetuningConfig) -> dict[str, Any]:

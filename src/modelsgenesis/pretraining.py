@@ -15,7 +15,7 @@ from torch import nn
 from modelsgenesis._version import __version__
 from modelsgenesis.configs import RECIPES, BundleConfig, InputContract, PretrainingConfig, Provenance
 from modelsgenesis.configs.base import Config
-from modelsgenesis.data import PatchDataset, VolumeCache, hold_out, split_by_size
+from modelsgenesis.data import PatchDataset, ScanReference, VolumeCache, find_scans, hold_out, split_by_size
 from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError, TrainingError, require
 from modelsgenesis.figures import draw_curve, draw_restorations
 from modelsgenesis.hardware import Hardware, choose_hardware
@@ -50,7 +50,6 @@ def pretrain(
     config: PretrainingConfig | None = None,
     init: str | Path | None = None,
     fit_batch: bool = False,
-    fit_patch: bool = False,
     device: str = "auto",
     resume: bool = False,
     strict: bool = False,
@@ -70,8 +69,7 @@ def pretrain(
         config: Everything that determines the run; see `modelsgenesis.configs.pretraining_recipe`. None for `small`,
             or the run's when resuming.
         init: Initial weights: a name in the registry, `org/name` on the Hub, or a folder.
-        fit_batch: Find the largest `batch_size` that fits into memory.
-        fit_patch: Find the largest `patch_size`, with the batch of the configuration.
+        fit_batch: Find the largest `batch_size` that fits into the memory of a GPU.
         device: `"auto"`, `"cpu"`, `"cuda"` …
         resume: Continue the run in `output`. What is not given is as it was; what differs is refused. A finished run
             is left as it is.
@@ -109,7 +107,7 @@ def pretrain(
             )
             record = PretrainingRun(config=config, init=config.init and public_name(config.init))
         else:
-            record = before.override(config=_take_over(before.config, config, batch=fit_batch, patch=fit_patch))
+            record = before.override(config=_take_over(before.config, config, batch=fit_batch))
             if before.finished:
                 same = partial(check_config, output, before.config.to_dict(), record.config.to_dict())
                 distributed.on_rank_zero(same)
@@ -119,9 +117,9 @@ def pretrain(
         job = Pretraining(Path(output), record, hardware, reporter, strict)
         network, job.record, seen = distributed.on_rank_zero(partial(job.start, token))
         cache, held_out, excluded = distributed.on_rank_zero(partial(job.prepare, seen), each_machine=True)
-        if before is None and (fit_batch or fit_patch):
-            given = (network, cache, job.record.config, hardware, reporter)
-            fit = partial(planning.fit_to_memory, *given, batch=fit_batch, patch=fit_patch)
+        if before is None and fit_batch:
+            samples = len(cache) * config.samples_per_scan
+            fit = partial(planning.fit_batch, network, samples, job.record.config, hardware, reporter)
             job.record = job.record.override(config=distributed.on_rank_zero(fit))
         training, validation = distributed.on_rank_zero(partial(job.split, network, cache, held_out))
         job.facts = planning.public_facts(training, validation, excluded)
@@ -133,7 +131,7 @@ class PretrainingRun(Config):
     """What `run.json` holds: the configuration that determines the run, and what followed from it and the scans.
 
     Attributes:
-        config: The configuration, with the network of the initial weights and the sizes that filled the memory.
+        config: The configuration, with the network of the initial weights and the batch that filled the memory.
         init: Public name of the initial weights.
         pretrained: Names of the tensors that came from them.
         input: How the scans were prepared.
@@ -165,13 +163,13 @@ def read_run(output: str | Path) -> PretrainingRun:
         raise TrainingError(f"{error}; restore it, or start again in another folder") from error
 
 
-def _take_over(before: PretrainingConfig, now: PretrainingConfig, *, batch: bool, patch: bool) -> PretrainingConfig:
+def _take_over(before: PretrainingConfig, now: PretrainingConfig, *, batch: bool) -> PretrainingConfig:
     """Return the configuration to resume with: data and weights that are not named again are those of the run.
 
-    So is what was found when it began: the sizes that filled the memory, and the network that came with the weights.
+    So is what was found when it began: the batch that filled the memory, and the network that came with the weights.
     """
     unnamed = [field.name for field in fields(now.data) if getattr(now.data, field.name) == field.default]
-    found = {"network": before.init is not None, "batch_size": batch, "patch_size": patch}
+    found = {"network": before.init is not None, "batch_size": batch}
     return now.override(
         data=now.data.override(**{name: getattr(before.data, name) for name in unnamed}),
         init=now.init or before.init,
@@ -243,18 +241,27 @@ class Pretraining:
 
     def prepare(self, seen: InputContract | None) -> tuple[VolumeCache, set[str], int]:
         """Return the prepared scans, the patients to validate on, and the number of excluded scans."""
-        record, reporter = self.record, self.reporter
-        found, held_out, excluded = planning.choose_scans(record.config, self.strict, reporter)
+        record, reporter, data = self.record, self.reporter, self.record.config.data
+        scans, skipped = find_scans(data.source, group_pattern=data.patient_pattern)
+        held_out, excluded = list[ScanReference](), 0
+        if data.validation_source:
+            held_out, more = find_scans(data.validation_source, group_pattern=data.patient_pattern)
+            skipped = list(dict.fromkeys([*skipped, *more]))
+        planning.report_skipped(skipped, self.strict, reporter)
+        if data.exclude_test_cases:
+            given = (scans, held_out, data.exclude_test_cases, reporter)
+            scans, held_out, excluded = planning.exclude_test_cases(*given)
+        found = list(dict.fromkeys([*scans, *held_out]))
         contract = record.input or planning.choose_input(found, record.config, record.init or "", seen, reporter)
         base = os.environ.get("MODELSGENESIS_CACHE") or "~/.cache/modelsgenesis"
-        folder = record.config.data.cache or Path(base).expanduser() / "volumes"
+        folder = data.cache or Path(base).expanduser() / "volumes"
         reporter.begin("preparing scans", len(found))
         cache, skipped = VolumeCache.build(
             found, contract, folder, strict=self.strict, progress=lambda done, _: reporter.advance(done)
         )
         reporter.end()
         planning.report_skipped(skipped, self.strict, reporter)
-        return cache, held_out, excluded
+        return cache, {scan.group for scan in held_out}, excluded
 
     def split(self, network: Network, cache: VolumeCache, held_out: set[str]) -> tuple[PatchDataset, PatchDataset]:
         """Return the patches of the training and of the validation patients.
@@ -271,8 +278,10 @@ class Pretraining:
         fitting, skipped = split_by_size(cache, config.patch_size)
         planning.report_skipped(skipped, self.strict, self.reporter)
         if skipped:
-            divisor = np.array(network.size_divisor)
-            sides = np.minimum(planning.smallest_sides(cache, config), config.patch_size) // divisor * divisor
+            # Slices have the axes that are not cut.
+            axes, divisor = len(config.patch_size), np.array(network.size_divisor)
+            shapes = [entry.shape[:axes] for entry in map(cache.entry, range(len(cache))) if len(entry.shape) >= axes]
+            sides = np.min([config.patch_size, *shapes], axis=0) // divisor * divisor
             remedy = (
                 f"patch_size={','.join(map(str, sides))} would fit all" if sides.all() else "set patch_size smaller"
             )

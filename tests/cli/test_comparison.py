@@ -29,7 +29,7 @@ def test_prints_the_table_and_goes_on(command, decathlon, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
-        ([], 2, "expected at least one"),
+        ([], 2, "Missing option '--init'"),
         (["--init", "scratch", "--dims", "two"], 2, "'two' is not one of"),
         (["--init", "scratch", "--init", "scratch"], 1, "two arms are called scratch"),
         (["--init", "scratch", "--set", "lr=1"], 1, "unknown key 'lr'"),

@@ -99,9 +99,10 @@ def test_going_on_needs_only_the_run(command, ct_folder, tmp_path, tiny_pretrain
     assert command(*asked, "--resume").status == 0
 
 
-def test_sizes_are_given_or_worked_out(command, ct_folder, tmp_path, tiny_pretraining):
+def test_a_batch_is_worked_out_on_a_gpu_alone(command, ct_folder, tmp_path, tiny_pretraining):
     asked = ["pretrain", ct_folder, "-o", tmp_path / "run", "--steps", 1, *tiny_pretraining]
-    result = command(*asked, "--set", "samples_per_scan=1", "--batch-size", "auto", "--patch-size", "16,16,8")
-    assert result.status == 0, result.err
-    assert "batch_size=4" in result.err
+    result = command(*asked, "--batch-size", "auto", "--patch-size", "16,16,8")
+    assert result.status == 1
+    assert "set a number yourself" in result.err
+    assert command(*asked, "--batch-size", "1", "--patch-size", "16,16,8").status == 0
     assert read_config(tmp_path / "run").patch_size == (16, 16, 8)

@@ -88,7 +88,7 @@ def test_unknown_and_missing_keys_are_named_with_their_place(change, words):
         (TrainingConfig(), {"optimizer": ["adam"] * 1000}, r"received \['adam', .*\.\.\.\]; known are"),
         (TrainingConfig(), {"learning_rate": 0.0}, "learning_rate: received 0.0, expected above 0"),
         (TrainingConfig(), {"learning_rate": math.nan}, "received nan"),
-        (TrainingConfig(), {"learning_rate": 10**400}, "received a number of 1,329 bits"),
+        (TrainingConfig(), {"learning_rate": 10**400}, r"received 10+\.\.\.0+, expected"),
         (TrainingConfig(), {"batch_size": 0}, "batch_size: received 0, expected above 0"),
         (TrainingConfig(), {"checkpoint_every": 0}, "checkpoint_every: received 0, expected above 0"),
         (TrainingConfig(), {"divergence_factor": -1.0}, "divergence_factor: received -1.0, expected 0 or above"),

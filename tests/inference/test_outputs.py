@@ -62,8 +62,7 @@ def test_names_stay_apart_and_what_is_not_unicode_is_left_out():
 def test_where_predictions_go(tmp_path, monkeypatch, task, given, output, written):
     monkeypatch.chdir(tmp_path)
     cases = [case(tmp_path / f"s{index}.mha") for index in range(given)]
-    paths, _ = choose(cases, output and Path(output), task)
-    assert [str(path) for _, path in paths] == written
+    assert [str(path) for _, path in choose(cases, output and Path(output), task)] == written
 
 
 @pytest.mark.parametrize("link", [os.link, lambda file, other: other.symlink_to(file.resolve()), None])
@@ -86,12 +85,10 @@ def test_a_link_within_the_output_leads_nowhere(tmp_path):
 
 
 @pytest.mark.parametrize("names", [("a", "A"), ("\u00e9", "e\u0301"), ("x", "x_probabilities"), ("x", "../x")])
-def test_predictions_that_would_be_one_anothers_are_skipped_and_the_others_are_not(tmp_path, names):
+def test_predictions_that_would_be_one_anothers_are_refused(tmp_path, names):
     cases = [case(tmp_path / f"{index}.nii", name) for index, name in enumerate((*names, "good"))]
-    paths, skipped = choose(cases, tmp_path / "out")
-    assert [path.name for _, path in paths] == ["good.nii.gz"]
-    assert [one.source for one in skipped] == [str(tmp_path / "0.nii"), str(tmp_path / "1.nii")]
-    assert all("that of another scan; rename one" in one.reason for one in skipped)
+    with pytest.raises(DataError, match="two scans would have this file; rename one"):
+        choose(cases, tmp_path / "out")
 
 
 @pytest.mark.parametrize(("task", "ending"), [("segmentation", ".nii.gz"), ("classification", ".csv")])
@@ -109,7 +106,7 @@ def test_files_of_somebody_else_stay_and_own_predictions_are_replaced(tmp_path, 
     output.write_text("a prediction")
     assert choose([one], output, task, keep=True) == chosen
     (tmp_path / "s.json").write_text(json.dumps({"labels": {"0": "background"}, "library_name": "modelsgenesis"}))
-    assert choose([one], output, task) == chosen == ([(one, output)], [])
+    assert choose([one], output, task) == chosen == [(one, output)]
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from modelsgenesis.metrics.measures import (
     auc,
     chosen_classes,
     classification_row,
-    dice_per_class,
     explanations,
     flat,
     intervals,
@@ -41,7 +40,8 @@ def test_dice_and_iou_by_hand_and_by_monai():
     predicted, truth = np.random.default_rng(0).integers(0, 4, (2, 9, 8, 7))
     one_hot = (torch.from_numpy(labels == np.arange(4)[:, None, None, None])[None] for labels in (predicted, truth))
     expected = compute_dice(*one_hot, include_background=False)[0]
-    torch.testing.assert_close(torch.tensor(dice_per_class(predicted, truth, 4)), expected)
+    found = measured(predicted, truth, labels=("background", *"abc"))
+    torch.testing.assert_close(torch.tensor([found[f"dice {name}"] for name in "abc"]), expected)
     with pytest.raises(ShapeError, match=r"prediction of shape \(2, 2\).* \(3, 2\)"):
         measured(np.zeros((2, 2)), np.zeros((3, 2)))
 
@@ -159,8 +159,8 @@ def test_one_patient_has_no_interval_and_undefined_resamples_are_left_out():
         return np.column_stack([np.where(weights[:, 0] > 0, 1.0, np.nan), weights[:, 0] * np.nan])
 
     assert intervals(statistics, ["a", "b"], 1000) == [(1, 1), (None, None)]
-    with pytest.raises(ConfigurationError, match="received 0 cases and 10 resamples"):
-        interval_of_mean(np.ones(0), [], 10)
+    with pytest.raises(ConfigurationError, match="received 0 resamples"):
+        interval_of_mean(np.ones(1), ["a"], 0)
 
 
 # --- summaries ----------------------------------------------------------------------------------------------------

@@ -1,9 +1,7 @@
-"""What a pretraining finds out before it begins: scans of other runs' test cases, sizes that fit into memory."""
+"""What a pretraining finds out before it begins: scans of other runs' test cases, the batch that fits into memory."""
 
-import copy
 import json
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,100 +12,36 @@ from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.networks import build_network
 from modelsgenesis.training import planning
-from modelsgenesis.training.planning import (
-    exclude_test_cases,
-    fit_to_memory,
-    measure_steps,
-    peak_memory,
-)
+from modelsgenesis.training.planning import exclude_test_cases, fit_batch
 from recorded_notes import Notes
 
-CPU = torch.device("cpu")
-HARDWARE = Hardware(CPU)
 CONFIG = PretrainingConfig(
     network=GenesisUNetConfig(dims=2, widths=(4, 8), norm="instance"), patch_size=(256, 256), batch_size=2
 )
 MEGABYTE = 2**20
-
-
 NETWORK = build_network(CONFIG.network)
 
 
-def test_the_peak_is_what_was_taken_for_a_while():
-    taken = peak_memory(lambda: torch.ones(64 * MEGABYTE // 4).sum(), CPU)
-    assert 60 * MEGABYTE < taken < 90 * MEGABYTE
-
-
-class Scans(list):
-    """Stands for a cache: shapes of scans."""
-
-    def entry(self, index):
-        return SimpleNamespace(shape=self[index])
-
-
-@pytest.fixture
-def fit(monkeypatch):
-    """Return a function that tells what fits into so many bytes."""
-
-    def fit(budget, shape=(4096, 4096), notes=None, **sizes):
-        monkeypatch.setattr(planning, "free_memory", lambda _: budget and budget / 0.8)
-        scans, asked = Scans([shape] * 30), {"batch": False, "patch": False, **sizes}
-        return fit_to_memory(NETWORK, scans, CONFIG, HARDWARE, notes or Notes(), **asked)
-
-    return fit
-
-
-def test_the_batch_that_is_found_takes_about_the_memory_that_there_is(fit):
-    budget, before = 400 * MEGABYTE, copy.deepcopy(NETWORK.state_dict())
-    found = fit(budget, batch=True).batch_size
-    assert all(torch.equal(value, before[name]) for name, value in NETWORK.state_dict().items())
-    assert 2 < found < 900
-    assert 0.6 * budget < measure_steps(NETWORK, CONFIG, HARDWARE, [1, found])[1] < 1.2 * budget
-
-
-def test_the_patch_that_is_found_takes_about_the_memory_that_there_is(fit):
-    budget, notes = 200 * MEGABYTE, Notes()
-    patch = fit(budget, patch=True, notes=notes).patch_size
-    assert notes.notes == [f"patch_size={patch[0]},{patch[1]} is what 0.2 GiB hold"]
-    assert all(side % 2 == 0 for side in patch)
-    assert max(patch) <= 1.1 * min(patch)
-    peaks = measure_steps(NETWORK, CONFIG.override(patch_size=patch), HARDWARE, [1, CONFIG.batch_size])
-    assert 0.5 * budget < peaks[1] < 1.3 * budget
-    assert fit(budget, (50, 33), patch=True).patch_size == (50, 32)
-
-
-def test_a_device_that_runs_out_of_memory_is_a_large_peak(monkeypatch, fit):
-    peaks = iter([10 * MEGABYTE, 10 * MEGABYTE])
-
-    def peak(work, _device):
-        if (taken := next(peaks, None)) is None:
-            raise torch.OutOfMemoryError
-        return taken
-
-    monkeypatch.setattr(planning, "peak_memory", peak)
-    assert fit(400 * MEGABYTE, batch=True).batch_size == 1  # two were too many
-
-
-def test_the_processes_of_a_machine_share_its_memory(monkeypatch, fit):
-    monkeypatch.setattr(planning, "measure_steps", lambda *_: [0, MEGABYTE, 2 * MEGABYTE])
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert fit(800 * MEGABYTE, batch=True).batch_size == 200
-
-
 @pytest.mark.parametrize(
-    ("budget", "size", "words"),
+    ("free", "samples", "batch", "words"),
     [
-        (1000, "batch", r"not one patch of \(256, 256\) fits into .* set patch_size smaller"),
-        (-1, "patch", r"a batch of 2 patches of .* does not fit into"),
-        (None, "batch", "does not tell its memory"),
+        (1000, 10_000, 997, "batch_size=997: what 1.0 GiB hold"),
+        (1000, 30, 30, "batch_size=30: there are no more samples"),
+        (1, 30, None, r"not one patch of \(256, 256\) fits into .* set patch_size smaller"),
     ],
 )
-def test_says_when_nothing_fits_or_the_system_does_not_tell(monkeypatch, tmp_path, fit, budget, size, words):
-    with pytest.raises(ConfigurationError, match=words):
-        fit(budget, **{size: True})
-    monkeypatch.setattr(planning, "_PROCESS", tmp_path / "no")
-    with pytest.raises(ConfigurationError, match="does not tell its memory"):
-        peak_memory(lambda: None, CPU)
+def test_the_largest_batch_that_fits_is_no_larger_than_an_epoch(monkeypatch, free, samples, batch, words):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free * MEGABYTE / 0.8, 0))
+    monkeypatch.setattr(planning, "measure_steps", lambda *_: [0, 4 * MEGABYTE, 5 * MEGABYTE])
+    gpu, notes = Hardware(torch.device("cuda")), Notes()
+    if batch is None:
+        with pytest.raises(ConfigurationError, match=words):
+            fit_batch(NETWORK, samples, CONFIG, gpu, notes)
+    else:
+        assert fit_batch(NETWORK, samples, CONFIG, gpu, notes).batch_size == batch
+        assert notes.notes == [words]
+    with pytest.raises(ConfigurationError, match="there is none; set a number yourself"):
+        fit_batch(NETWORK, samples, CONFIG, Hardware(torch.device("cpu")), notes)
 
 
 def write_split(path, *test):

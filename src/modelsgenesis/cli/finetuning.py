@@ -1,10 +1,9 @@
 """`finetune` and `compare`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-import typer
-from typer import Argument, Option
+from typer import Argument, BadParameter, Option
 
 from modelsgenesis.cli import options
 from modelsgenesis.cli.console import make_reporter, print_json, print_result
@@ -12,30 +11,20 @@ from modelsgenesis.cli.console import make_reporter, print_json, print_result
 
 def finetune(
     data: Annotated[
-        str | None,
-        Argument(
-            help="Labelled images: a folder or file in the layout of the Decathlon or nnU-Net, one folder per class, "
-            "or a CSV; default: the embedded sample, or the run's when resuming."
-        ),
+        str | None, Argument(help=f"{options.LABELLED}; default: the embedded sample, or the run's when resuming.")
     ] = None,
     task: options.Task = None,
     init: options.Init = None,
-    from_scratch: Annotated[
-        bool, Option("--from-scratch", help="Random weights in the architecture of --init.")
-    ] = False,
+    from_scratch: Annotated[bool, Option("--from-scratch", help="Random weights in the shape of --init.")] = False,
     output: options.Run = Path("runs/finetune"),
-    labels: Annotated[
-        str | None, Option(metavar="N|N%", help="Training patients whose labels are used; default: all.")
-    ] = None,
+    labels: Annotated[str | None, Option(metavar="N|N%", help="Labelled training patients; default: all.")] = None,
     folds: Annotated[int, Option(min=0, help="Cross-validation, one run per fold; 0 for a single split.")] = 0,
     fold: Annotated[int | None, Option(min=0, help="Train only this one of --folds, counted from 0.")] = None,
     split: options.Split = None,
     freeze_encoder: Annotated[bool, Option("--freeze-encoder", help="Train only the decoder and head.")] = False,
     modality: options.Modality = "auto",
     patient: options.Patient = None,
-    cache: Annotated[
-        Path | None, Option(help="Folder of the prepared cases, which runs share; default: in memory.")
-    ] = None,
+    cache: Annotated[Path | None, Option(help="Folder of prepared cases, for all runs; default: in memory.")] = None,
     config_file: options.ConfigFile = None,
     show_config: Annotated[bool, Option("--show-config", help="Print the configuration and end.")] = False,
     steps: options.Steps = None,
@@ -57,7 +46,7 @@ def finetune(
     from modelsgenesis.configs import apply_settings
 
     if push_to_hub and folds and fold is None:
-        raise typer.BadParameter("received with --folds, which makes several models; push one of its folders later")
+        raise BadParameter("received with --folds, which makes several models; push one of its folders later")
     # A resume with nothing else typed takes everything from the run.
     recorded = config_file or (output if resume and data is None else None)
     config = None if recorded is None else finetuning.read_finetuning(recorded)
@@ -70,16 +59,8 @@ def finetune(
     if show_config:
         print_json(config.to_dict())
         return
-    run, _ = finetuning.finetune(
-        labelled,
-        output,
-        config=config,
-        device=device,
-        resume=resume,
-        strict=strict,
-        token=token,
-        reporter=make_reporter(quiet=quiet),
-    )
+    how: dict[str, Any] = {"device": device, "resume": resume, "strict": strict, "token": token}
+    run, _ = finetuning.finetune(labelled, output, config=config, reporter=make_reporter(quiet=quiet), **how)
     results = finetuning.read_test_results(run)
     if json_output:
         print_json({"run": str(run), "results": results})
@@ -90,27 +71,17 @@ def finetune(
 
 
 def compare(
-    data: Annotated[str, Argument(help="Labelled data: a folder or file in one of the known layouts.")],
+    data: Annotated[str, Argument(help=f"{options.LABELLED}.")],
     inits: Annotated[
-        list[str] | None,
-        Option(
-            "--init",
-            metavar="[NAME=]WEIGHTS",
-            help="An initialisation: scratch (in the architecture of the first other one), a name, org/repo, or a run; "
-            "repeatable.",
-        ),
-    ] = None,
-    output: Annotated[Path, Option("--output", "-o", help="New folder, or that of a comparison to resume.")] = Path(
-        "runs/compare"
-    ),
+        list[str],
+        Option("--init", metavar="[NAME=]WEIGHTS", help="scratch, a name, org/repo, or a run; several are compared."),
+    ],
+    output: Annotated[Path, Option("--output", "-o", help="New folder, or one to resume.")] = Path("runs/compare"),
     labels: Annotated[str, Option(help="Labelled patients: counts, shares or all, such as 5,10%,all.")] = "all",
     runs: Annotated[int, Option(min=1, help="Runs per initialisation and label count.")] = 10,
     resample_labels: Annotated[bool, Option("--resample-labels", help="Draw the patients anew for each seed.")] = False,
     tune: Annotated[
-        list[str] | None,
-        Option(
-            metavar="KEY=VALUE,VALUE,…", help="Tune on the validation patients, per initialisation and label count."
-        ),
+        list[str] | None, Option(metavar="KEY=VALUE,VALUE,…", help="Values to choose from, on the validation patients.")
     ] = None,
     tuning_runs: Annotated[int, Option(min=1, help="Runs per candidate of --tune.")] = 3,
     config_file: options.ConfigFile = None,
@@ -119,9 +90,7 @@ def compare(
     arm_settings: Annotated[
         list[str] | None, Option("--set-arm", metavar="NAME:KEY=VALUE", help="A setting of one initialisation.")
     ] = None,
-    dims: Annotated[
-        Literal["2", "3", "2,3"] | None, Option(help="2,3: scratch in both, slices against volumes.")
-    ] = None,
+    dims: Annotated[Literal["2", "3", "2,3"] | None, Option(help="2,3: scratch in both, slices and volumes.")] = None,
     metric: Annotated[str | None, Option(help="The metric to test; default: dice or auc.")] = None,
     task: options.Task = None,
     modality: Annotated[str | None, Option(help="ct, mri, xray …; default: from the data.")] = None,
@@ -139,35 +108,20 @@ def compare(
     from modelsgenesis import comparison
     from modelsgenesis.finetuning import read_finetuning
 
-    if not inits:
-        raise typer.BadParameter("received none, expected at least one", param_hint="--init")
-    described = comparison.describe_comparison(
-        inits,
-        arm_settings=arm_settings or [],
-        dims=[int(number) for number in dims.split(",")] if dims else [],
-        labels=labels.split(","),
-        runs=runs,
-        resample_labels=resample_labels,
-        tune=tune or [],
-        tuning_runs=tuning_runs,
-        metric=metric,
-    )
+    asked = {"labels": labels.split(","), "runs": runs, "resample_labels": resample_labels, "metric": metric}
+    asked |= {"tune": tune or [], "tuning_runs": tuning_runs}
+    axes = [int(number) for number in dims.split(",")] if dims else []
+    given = {"task": task, "split": split, "modality": modality, "patient_pattern": patient}
+    how: dict[str, Any] = {"jobs": jobs, "keep_models": keep_models, "device": device, "strict": strict, "token": token}
     compared = comparison.compare(
         data,
         output,
-        comparison=described,
+        comparison=comparison.describe_comparison(inits, arm_settings=arm_settings or [], dims=axes, **asked),
         config=None if config_file is None else read_finetuning(config_file),
         settings=[*options.as_settings({"steps": steps}), *(settings or [])],
-        split=split,
-        task=task,
-        modality=modality,
-        patient_pattern=patient,
-        jobs=jobs,
-        keep_models=keep_models,
-        device=device,
-        strict=strict,
-        token=token,
         reporter=make_reporter(quiet=quiet),
+        **given,
+        **how,
     )
     written = f"{compared.folder}: table.md, results.json, runs.csv and comparison.png"
     print_result(compared.results, [*compared.table.splitlines(), "", written], as_json=json_output)

@@ -17,6 +17,8 @@ def numbers(text: str) -> tuple[float, ...]:
         raise BadParameter(f"received {text!r}, expected numbers separated by commas") from None
 
 
+LABELLED = "Labelled images: a folder or file in the layout of the Decathlon or nnU-Net, one folder per class, or a CSV"
+
 Model = Annotated[str, Argument(help="A name in the registry, org/name on the Hub, or a folder.")]
 Scans = Annotated[str, Argument(help="Scans: a folder, a file, a glob, a list file or a dataset.json.")]
 Run = Annotated[Path, Option("--output", "-o", help="Folder of the run; must be new or empty.")]

@@ -29,8 +29,8 @@ def pretrain(
     window: options.Window = None,
     patient: options.Patient = None,
     steps: options.Steps = None,
-    batch_size: Annotated[str | None, Option(metavar="N|auto", help="Samples per step; auto: fill the memory.")] = None,
-    patch_size: Annotated[str | None, Option(metavar="X,Y,Z|auto", help="Voxels per patch; auto: likewise.")] = None,
+    batch_size: Annotated[str | None, Option(metavar="N|auto", help="Samples per step; auto: fill the GPU.")] = None,
+    patch_size: Annotated[str | None, Option(metavar="X,Y,Z", help="Voxels per patch.")] = None,
     validation: Annotated[str | None, Option(help="Scans to validate on; default: some patients.")] = None,
     leave_out: Annotated[list[Path] | None, Option(metavar="SPLIT.json", help="Exclude its test cases.")] = None,
     settings: options.Settings = None,
@@ -50,8 +50,8 @@ def pretrain(
     """Pretrain on unlabelled scans: deform patches and learn to restore them."""
     if resume and data is not None and (Path(data) / "run.json").is_file():
         data, output = None, Path(data)
-    sizes = {"batch_size": batch_size, "patch_size": patch_size}
-    fixed = options.as_settings({name: size for name, size in sizes.items() if size != "auto"})
+    is_auto = batch_size == "auto"
+    fixed = options.as_settings({"batch_size": None if is_auto else batch_size, "patch_size": patch_size})
     base = _base(config_file, recipe, output if resume else None)
     config = pretraining_recipe(base, scheme=scheme, steps=steps, settings=[*(settings or []), *fixed]).with_data(
         init,
@@ -75,8 +75,7 @@ def pretrain(
         None,
         output,
         config=config,
-        fit_batch=batch_size == "auto",
-        fit_patch=patch_size == "auto",
+        fit_batch=is_auto,
         device=device,
         resume=resume,
         strict=strict,

@@ -137,18 +137,6 @@ _OF_STRUCTURES = {name: one.measure for name, one in METRICS.items() if one.task
 _OF_RANKS = {name: one.measure for name, one in METRICS.items() if one.task == "classification" and one.measure}
 
 
-def dice_per_class(predicted: np.ndarray, truth: np.ndarray, classes: int) -> list[float]:
-    """Return the Dice coefficient of each class but the background, class 0; see `dice`.
-
-    Args:
-        predicted: Integer labels [*spatial].
-        truth: Integer labels of the same shape.
-        classes: Number of classes with the background.
-    """
-    # A class at a time: one-hot, a whole-body scan with a hundred structures would take a hundred volumes of memory.
-    return [dice(predicted == index, truth == index) for index in range(1, classes)]
-
-
 def measure_segmentation(
     predicted: np.ndarray, truth: np.ndarray, labels: Sequence[str], spacing: Sequence[float] | None
 ) -> dict[str, float]:
@@ -292,7 +280,7 @@ def intervals(
         fewer than two patients, or no resample with a value.
 
     Raises:
-        ConfigurationError: There is no case, or no resample.
+        ConfigurationError: There is no resample.
 
     Example:
         >>> dice = np.array([0.8, 0.9, 0.7, 0.85])
@@ -303,11 +291,7 @@ def intervals(
     References:
         Efron and Tibshirani 1993, chapter 13: the percentile interval.
     """
-    require(
-        len(patients) > 0 and resamples > 0,
-        ConfigurationError,
-        f"bootstrap: received {len(patients)} cases and {resamples} resamples, expected at least one of each",
-    )
+    require(resamples > 0, ConfigurationError, f"bootstrap: received {resamples} resamples, expected at least one")
     names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
     generator = np.random.default_rng(seed)
     block = max(_BLOCK // len(owner), 1)
@@ -345,22 +329,12 @@ def weighted_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def mean_ignoring_nan(values: Sequence[float] | np.ndarray) -> Any:
     """Return the mean over the last axis of what is defined; NaN, without a warning, where nothing is."""
-    values = np.asarray(values, float)
-    defined = ~np.isnan(values)
-    with np.errstate(invalid="ignore"):
-        mean = np.where(defined, values, 0.0).sum(-1) / defined.sum(-1)
-    return mean if values.ndim > 1 else float(mean)  # a card's YAML takes no NumPy number
+    mean = np.ma.filled(np.ma.masked_invalid(np.asarray(values, float)).mean(axis=-1), np.nan)
+    return mean if mean.ndim else float(mean)  # a card's YAML takes no NumPy number
 
 
 def summarize_rows(
-    rows: Sequence[Row],
-    labels: Sequence[str],
-    *,
-    task: str,
-    multilabel: bool = False,
-    specificity: float = 0.9,
-    resamples: int = 1000,
-    seed: int = 0,
+    rows: Sequence[Row], labels: Sequence[str], *, resamples: int = 1000, seed: int = 0, **kind: Any
 ) -> Summary:
     """Summarize what was measured of each case.
 
@@ -369,11 +343,9 @@ def summarize_rows(
             of folds, say in `fold` which did: scores of different networks cannot be ranked together, so cases are
             ranked within each fold, and the folds averaged.
         labels: Class names; of a segmentation the background first.
-        task: `"segmentation"` or `"classification"`.
-        multilabel: Whether several classes may hold at once.
-        specificity: At which the sensitivity is given.
         resamples: Bootstrap resamples of the patients.
         seed: Random seed of them.
+        kind: `task`, `multilabel` and `specificity`, as of `figures_of`.
 
     Returns:
         Of a segmentation `dice`, the mean over the structures of the mean over the cases, then `dice <structure>`; so
@@ -393,7 +365,7 @@ def summarize_rows(
     """
     if not rows:
         return {}
-    remarks, statistics = figures_of(rows, labels, task=task, multilabel=multilabel, specificity=specificity)
+    remarks, statistics = figures_of(rows, labels, **kind)
     # The cases as they are: one resample in which each counts once.
     points = statistics(np.ones((1, len(rows))))[0].tolist()
     ends = intervals(statistics, [row["patient"] for row in rows], resamples, seed)
@@ -409,8 +381,14 @@ def figures_of(
 ) -> tuple[Summary, Statistics]:
     """Return the figures of rows by name, with what is to be said of each, and the function that gives them.
 
-    Arguments as of `summarize_rows`. Of the remarks, a `reason` counts where there is no value, the others where there
-    is.
+    Of the remarks, a `reason` counts where there is no value, the others where there is.
+
+    Args:
+        rows: As of `summarize_rows`.
+        labels: Class names; of a segmentation the background first.
+        task: `"segmentation"` or `"classification"`.
+        multilabel: Whether several classes may hold at once.
+        specificity: At which the sensitivity is given.
     """
     if task == "segmentation":
         return _segmentation(rows, labels[1:])
@@ -503,9 +481,9 @@ def explanations(summary: Mapping[str, Mapping[str, Any]]) -> list[str]:
     for name, entry in summary.items():
         if entry["value"] is None:
             said.append(f"{name} is undefined: {entry['reason']}")
-        elif "undefined" in entry:
-            lacking = "truth or prediction" if name.startswith("hausdorff95") else "truth"
-            said.append(f"{name}: mean without {entry['undefined']} cases whose {lacking} lacks the structure")
-        elif "undefined_classes" in entry:
-            said.append(f"{name}: mean without {entry['undefined_classes']} classes that no case or every case has")
+            continue
+        lacking = "truth or prediction" if name.startswith("hausdorff95") else "truth"
+        without = {"undefined": f"cases whose {lacking} lacks the structure"}
+        without["undefined_classes"] = "classes that no case or every case has"
+        said += [f"{name}: mean without {entry[key]} {what}" for key, what in without.items() if key in entry]
     return said

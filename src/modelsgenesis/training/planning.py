@@ -1,13 +1,10 @@
-"""What a pretraining finds out before it begins: its scans, their input contract, the sizes that fit into memory."""
+"""What a pretraining finds out before it begins: its scans, their input contract, the batch that fits into memory."""
 
 import copy
-import ctypes
 import gc
-import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +12,17 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from modelsgenesis.configs import CONTRACTS, InputContract, PretrainingConfig
+from modelsgenesis.configs import InputContract, PretrainingConfig
 from modelsgenesis.data import (
     PatchDataset,
     ScanReference,
     SkippedScan,
-    VolumeCache,
     choose_contract,
     file_stem,
-    find_scans,
     skipped_notes,
 )
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError
-from modelsgenesis.hardware import Hardware, free_memory
+from modelsgenesis.hardware import Hardware
 from modelsgenesis.networks import Network, enable_activation_checkpointing
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import distributed
@@ -35,24 +30,6 @@ from modelsgenesis.training.splits import read_split
 from modelsgenesis.training.steps import Optimization
 
 _SHARE = 0.8  # of the memory that is free: loader processes and validation need some, too
-_PROCESS = Path("/proc/self")
-_UNKNOWN = "the system does not tell its memory: set batch_size and patch_size yourself"
-
-
-def choose_scans(
-    config: PretrainingConfig, strict: bool, reporter: Reporter
-) -> tuple[list[ScanReference], set[str], int]:
-    """Return every scan to prepare, the patients to validate on, and the number of excluded scans."""
-    data, excluded = config.data, 0
-    scans, skipped = find_scans(data.source, group_pattern=data.patient_pattern)
-    held_out: list[ScanReference] = []
-    if data.validation_source:
-        held_out, more = find_scans(data.validation_source, group_pattern=data.patient_pattern)
-        skipped = list(dict.fromkeys([*skipped, *more]))
-    report_skipped(skipped, strict, reporter)
-    if data.exclude_test_cases:
-        scans, held_out, excluded = exclude_test_cases(scans, held_out, data.exclude_test_cases, reporter)
-    return list(dict.fromkeys([*scans, *held_out])), {scan.group for scan in held_out}, excluded
 
 
 def report_skipped(skipped: Sequence[SkippedScan], strict: bool, reporter: Reporter) -> None:
@@ -129,42 +106,28 @@ def choose_input(
         remedy = "choose 2D weights" if init else "set network.dims=2 and patch_size=64,64"
         raise ConfigurationError(f"{name} has 3 dimensions, the scans are planes of 2: {remedy}")
     choose = partial(choose_contract, scans, spacing=data.spacing, window=data.window, dims=dims)
-    if seen is None:
-        contract, why = choose(modality=data.modality)
-        reporter.note(why)
-        return contract
     try:
-        modality = choose_contract(scans, modality=data.modality, dims=dims)[0].modality
+        contract, why = choose(modality=data.modality)
     except DataError as error:
-        modality = seen.modality
-        reporter.note(f"{error}; taking {modality}, which {name} was trained on")
-    if modality != seen.modality:
+        if seen is None:
+            raise
+        contract, why = choose(modality=seen.modality)[0], f"{error}; taking {seen.modality}, which {name} expects"
+    reporter.note(why)
+    if seen is None:
+        return contract
+    if contract.modality != seen.modality:
         reporter.note(
-            f"warning: {name} was trained on {seen.modality}, the scans are {modality}: preparing them as {modality}; "
-            "expect less from its weights than from those of the same modality"
+            f"warning: {name} was trained on {seen.modality}, the scans are {contract.modality}: preparing them as "
+            f"{contract.modality}; expect less from its weights than from those of the same modality"
         )
-        return choose(modality=modality)[0]
-    # The weights know images prepared like this; only what is asked for, and what [0, 1] needs, is changed.
+        return contract
+    # The weights know images prepared like theirs; only what is asked for, and what [0, 1] needs, is changed.
     changes: dict[str, Any] = {"channels": ("image",), "spacing": data.spacing or seen.spacing}
-    if data.window is not None:
-        changes |= {"intensity": "window", "window": data.window}
-    elif seen.intensity not in ("window", "percentiles"):
-        default = CONTRACTS[modality]
-        changes |= {field: getattr(default, field) for field in ("intensity", "window", "percentiles")}
-        reporter.note(
-            f"{name} was trained on intensities by {seen.intensity}, the deformations need [0, 1]: scaling by "
-            f"{default.intensity} {default.window or default.percentiles} instead"
-        )
-    contract = seen.override(**changes)
-    reporter.note(f"{modality}: prepared as for {name}" + ("" if contract == seen else ", but for what was changed"))
-    return contract
-
-
-def smallest_sides(cache: VolumeCache, config: PretrainingConfig) -> np.ndarray:
-    """Return the smallest side of all scans along each axis of a patch; slices have the axes that are not cut."""
-    axes = len(config.patch_size)
-    shapes = [entry.shape[:axes] for entry in map(cache.entry, range(len(cache))) if len(entry.shape) >= axes]
-    return np.min(shapes, axis=0) if shapes else np.array(config.patch_size)
+    if data.window is not None or seen.intensity not in ("window", "percentiles"):
+        changes |= {field: getattr(contract, field) for field in ("intensity", "window", "percentiles")}
+    changed = seen.override(**changes)
+    reporter.note(f"prepared as for {name}" + ("" if changed == seen else f", but for what was changed: {changed}"))
+    return changed
 
 
 def public_facts(training: PatchDataset, validation: PatchDataset, excluded: int) -> dict[str, Any]:
@@ -186,73 +149,37 @@ def public_facts(training: PatchDataset, validation: PatchDataset, excluded: int
     }
 
 
-def fit_to_memory(
-    network: Network,
-    cache: VolumeCache,
-    config: PretrainingConfig,
-    hardware: Hardware,
-    reporter: Reporter,
-    *,
-    batch: bool,
-    patch: bool,
+def fit_batch(
+    network: Network, samples: int, config: PretrainingConfig, hardware: Hardware, reporter: Reporter
 ) -> PretrainingConfig:
-    """Return the configuration with the largest patch, then the largest batch, that fit into memory.
+    """Return the configuration with the largest batch that fits into the free memory of a GPU.
 
-    No patch is larger than a scan, no batch than an epoch; a patch grows evenly.
+    Args:
+        network: It stays as it is.
+        samples: Of an epoch; no batch is larger.
+        config: Everything but the size of a batch.
+        hardware: A GPU.
+        reporter: Receives what was found.
 
     Raises:
-        ConfigurationError: Nothing fits, or the system does not tell its memory.
+        ConfigurationError: Not one patch fits, or it is no GPU, the only device whose memory is measured.
     """
-    divisor, world = network.size_divisor, distributed.world_size()
-    free = free_memory(hardware.device)
-    if free is None:
-        raise ConfigurationError(_UNKNOWN)
-    beside = 1 if hardware.device.type == "cuda" else int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    budget = int(_SHARE * free / beside)
-    size = f"{budget / 2**30:.1f} GiB"
-    if patch:
-        one, each = _growth(network, config, hardware)
-        share = max(config.batch_size // world, 1)
-        voxels = (budget - max(one - each, 0)) / (share * each / prod(config.patch_size))
-        most = [max(side // step, 1) * step for side, step in zip(smallest_sides(cache, config), divisor, strict=True)]
-        sides = [min(2 * step, limit) for step, limit in zip(divisor, most, strict=True)]
-        if prod(sides) > voxels:
-            raise ConfigurationError(
-                f"a batch of {share} patches of {tuple(sides)} does not fit into {size}: set batch_size smaller, or "
-                "checkpoint_activations=true"
-            )
-        while able := [
-            axis
-            for axis, step in enumerate(divisor)
-            if sides[axis] + step <= most[axis] and prod(sides) // sides[axis] * (sides[axis] + step) <= voxels
-        ]:
-            shortest = min(able, key=sides.__getitem__)
-            sides[shortest] += divisor[shortest]
-        config = config.override(patch_size=[int(side) for side in sides])
-        reporter.note(f"patch_size={','.join(map(str, config.patch_size))} is what {size} hold")
-    if batch:
-        one, each = _growth(network, config, hardware)
-        if one > budget:
-            raise ConfigurationError(
-                f"not one patch of {config.patch_size} fits into {size}: set patch_size smaller, or "
-                "checkpoint_activations=true"
-            )
-        most = max(len(cache) * config.samples_per_scan // world, 1)
-        fits = min(1 + int((budget - one) / each), most)
-        config = config.override(batch_size=fits * world)
-        why = "there are no more samples" if fits == most else f"what {size} hold"
-        reporter.note(f"batch_size={config.batch_size}: {why}")
-    return config
-
-
-def _growth(network: Network, config: PretrainingConfig, hardware: Hardware) -> tuple[float, float]:
-    """Return the bytes that a step with one sample takes, and those of each further sample.
-
-    Activations are nearly all of it, and they grow by the voxel: two steps tell those of any batch or patch.
-    """
-    # The first step takes what stays: threads, plans of convolutions.
+    if hardware.device.type != "cuda":
+        raise ConfigurationError("batch_size=auto: fills the memory of a GPU, and there is none; set a number yourself")
+    budget, world = int(_SHARE * torch.cuda.mem_get_info(hardware.device)[0]), distributed.world_size()
+    # Activations are nearly all of it, so that two steps tell those of any batch. The first takes what stays.
     _, one, two = measure_steps(network, config, hardware, (1, 1, 2))
-    return one, max(two - one, one // 4, 1)
+    each, size = max(two - one, one // 4, 1), f"{budget / 2**30:.1f} GiB"
+    if one > budget:
+        raise ConfigurationError(
+            f"not one patch of {config.patch_size} fits into {size}: set patch_size smaller, or "
+            "checkpoint_activations=true"
+        )
+    fits, most = 1 + (budget - one) // each, max(samples // world, 1)
+    config = config.override(batch_size=min(fits, most) * world)
+    why = "there are no more samples" if fits >= most else f"what {size} hold"
+    reporter.note(f"batch_size={config.batch_size}: {why}")
+    return config
 
 
 def measure_steps(
@@ -274,38 +201,13 @@ def measure_steps(
 
     peaks: list[int] = []
     for size in batch_sizes:
+        gc.collect()
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(hardware.device)
+        before = torch.cuda.memory_allocated(hardware.device)
         try:
-            peaks.append(peak_memory(partial(step, size), hardware.device))
-        except torch.OutOfMemoryError:  # on CUDA; the kernel of a CPU would have ended the process
+            step(size)
+            peaks.append(torch.cuda.max_memory_allocated(hardware.device) - before)
+        except torch.OutOfMemoryError:
             peaks.append(2**62)
     return peaks
-
-
-def peak_memory(work: Callable[[], object], device: torch.device) -> int:
-    """Return the bytes that `work` took at its peak, beyond what was in use before it.
-
-    Raises:
-        ConfigurationError: The system does not tell.
-    """
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        work()
-        return torch.cuda.max_memory_allocated(device) - before
-    # Let the C library give back what was freed, or a step would seem to take none of it; only glibc can.
-    getattr(ctypes.CDLL(None), "malloc_trim", lambda _: 0)(0)
-    try:
-        (_PROCESS / "clear_refs").write_text("5")  # the peak starts anew: see proc(5)
-        before = _resident_memory("VmRSS")
-        work()
-        return max(_resident_memory("VmHWM") - before, 0)
-    except OSError as error:
-        raise ConfigurationError(_UNKNOWN) from error
-
-
-def _resident_memory(name: str) -> int:
-    """Return the bytes that this process has in memory now, `VmRSS`, or had at most, `VmHWM`."""
-    fields = dict(line.split(":", 1) for line in (_PROCESS / "status").read_text().splitlines())
-    return 1024 * int(fields[name].split()[0])

@@ -20,7 +20,6 @@ from modelsgenesis.errors import TrainingError
 from modelsgenesis.files import (
     open_regular,
     parsing,
-    read_bytes,
     read_json,
     reason_of,
     replacing,
@@ -233,7 +232,8 @@ class Run:
         """Return how many whole rows up to a step a log keeps; one without a header is deleted."""
         if not path.exists():
             return 0
-        lines = read_bytes(path, TrainingError, _LIMIT).decode(errors="replace").split("\n")[:-1]  # no cut last line
+        with open_regular(path, TrainingError, _LIMIT) as file:
+            lines = file.read().decode(errors="replace").split("\n")[:-1]  # no cut last line
         reader = csv.reader(f"{line}\n" for line in lines)
         with suppress(csv.Error):
             columns = next(reader, [])  # a name in it may go over several lines

@@ -11,23 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from modelsgenesis.checkpoints import Bundle
-from modelsgenesis.configs import (
-    ClassificationConfig,
-    ClassifierConfig,
-    FinetuningConfig,
-    InputContract,
-    NetworkConfig,
-    PredictionConfig,
-    SegmentationConfig,
-    require_patch_size,
-)
+from modelsgenesis.configs import ClassificationConfig, ClassifierConfig, InputContract, NetworkConfig, PredictionConfig
+from modelsgenesis.configs.training import FinetuningConfig, SegmentationConfig, require_patch_size
 from modelsgenesis.data.augmentation import LabelledImages, LabelledPatches, class_weights
 from modelsgenesis.data.cases import LabelledData, PreparedCase, data_contract, resize_or_crop
 from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.inference.cases import match_channels
 from modelsgenesis.inference.sliding_window import sliding_window
-from modelsgenesis.metrics.measures import auc, chosen_classes, dice_per_class, mean_ignoring_nan
+from modelsgenesis.metrics.measures import auc, chosen_classes, dice, mean_ignoring_nan
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import network_config, seeded
@@ -279,13 +271,15 @@ class Segmentation(SupervisedObjective):
         for case in self.validation:
             image = torch.from_numpy(case.image)
             logits = sliding_window(network, image, patch_size=self.patch_size, config=config, hardware=self.hardware)
-            rows.append(dice_per_class(logits.argmax(dim=0).numpy(), case.label, len(self.labels)))
+            found, truth = logits.argmax(dim=0).numpy(), case.label
+            # A class at a time: one-hot, a hundred structures would take a hundred volumes of memory.
+            rows.append([dice(found == index, truth == index) for index in range(1, len(self.labels))])
         # The mean over cases first, then over structures: a rare structure counts as much as one in every scan.
         means = [mean_ignoring_nan(column) for column in zip(*rows, strict=True)]
         each = {f"dice {name}": mean for name, mean in zip(self.labels[1:], means, strict=True)}
-        dice = mean_ignoring_nan(means)
+        overall = mean_ignoring_nan(means)
         # Where it is undefined every network is as good, and the newest is kept.
-        return -math.inf if math.isnan(dice) else -dice, {"dice": dice, **each}
+        return -math.inf if math.isnan(overall) else -overall, {"dice": overall, **each}
 
 
 class Classification(SupervisedObjective):

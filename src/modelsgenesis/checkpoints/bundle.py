@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -64,17 +65,26 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> Path:
     return folder
 
 
-def read_config(folder: str | Path) -> BundleConfig:
+def read_config(folder: str | Path, card: Any = None) -> BundleConfig:
     """Read and check the `config.json` of a bundle.
 
+    Args:
+        folder: The bundle.
+        card: What the registry says of the model, with its name: other values are refused.
+
     Raises:
-        CheckpointError: The file is missing or not JSON.
+        CheckpointError: The file is missing or not JSON, or is not of the model of the card.
         ConfigurationError: It has unknown or missing keys or wrong values.
     """
     path = Path(folder) / CONFIG_NAME
     if not path.exists():
         raise CheckpointError(f"{folder}: no {CONFIG_NAME} in it, so it is not a bundle")
-    return BundleConfig.from_dict(read_json(path, CheckpointError, nan_is_null=True), where=str(path))
+    config = BundleConfig.from_dict(read_json(path, CheckpointError, nan_is_null=True), where=str(path))
+    for key in ("task", "network", "input", "patch_size") if card else ():
+        found, told = getattr(config, key), getattr(card, key)
+        if found != told:
+            raise CheckpointError(f"{card.name}: its file has {key} {found}, its card says {told}; ask its author")
+    return config
 
 
 def load_bundle(folder: str | Path) -> Bundle:

@@ -98,10 +98,9 @@ def read_card(path: Path) -> ModelCard:
         raise ConfigurationError(f"{path}: sha256: {source.sha256!r:.80} is not a SHA-256 in hexadecimal digits")
     if source.repository is None and source.format != "bundle":
         raise ConfigurationError(f"{path}: repository: null, but not a bundle: {source.format!r:.80}; convert it")
-    in_folder = path.name == FOLDER_CARD
-    if source.name != (path.parent.name if in_folder else path.stem):
-        right = f"its folder {source.name}" if in_folder else f"the file {source.name}.md"
-        raise ConfigurationError(f"{path}: is about {source.name!r}; call {right}")
+    called, place = (path.parent.name, "folder") if path.name == FOLDER_CARD else (path.stem, "file")
+    if source.name != called:
+        raise ConfigurationError(f"{path}: is about {source.name!r}; call its {place} {source.name}")
     license_ = str(front.get("license_name") or front.get("license") or "")
     return ModelCard(source, license_, text, path)
 

@@ -135,7 +135,7 @@ def test_an_altered_file_and_folders_of_other_things_are_refused(cards):
         with pytest.raises(HubError, match=r"its SHA-256 is .*…, its card pins"):
             use(NAME)
     weights.unlink()
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: no such file"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: there is no such file"):
         verify(NAME)
     (cards / NAME).rename(cards / "other")
     with pytest.raises(ConfigurationError, match=f"is about '{NAME}'; call its folder {NAME}"):

@@ -25,7 +25,7 @@ from modelsgenesis.checkpoints.genesis import LAYOUTS
 from modelsgenesis.configs.base import Config
 from modelsgenesis.errors import CheckpointError, ConfigurationError, HubError, did_you_mean
 from modelsgenesis.files import open_regular, parsing, read_json, replacing, sha256_of, write_json
-from modelsgenesis.hub.registry import ModelCard, Progress, find_card, list_cards
+from modelsgenesis.hub.registry import ModelCard, Progress, find_card
 from modelsgenesis.networks import build_network
 
 BUNDLE_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
@@ -253,11 +253,8 @@ def _get_bundle(target: Target, there: Container[str], get: Callable[..., Path])
     weights = PurePosixPath(target.card.source.file if target.card else WEIGHTS_NAME)
     config_name, card_name = (str(weights.with_name(name)) for name in (CONFIG_NAME, CARD_NAME))
     if config_name not in there or str(weights) not in there:
-        # Somebody who knows the repository, but not that the registry has a name for it.
-        known = [card.name for card in list_cards() if card.source.repository == target.repository]
-        hint = f"; the registry reads it as {' or '.join(known)}" if known else ""
-        what = f"({CONFIG_NAME} and {WEIGHTS_NAME})"
-        raise CheckpointError(f"{target.repository}: holds no bundle of this package {what}{hint}")
+        what = f"({CONFIG_NAME} and {WEIGHTS_NAME}); modelsgenesis list shows how others are called"
+        raise CheckpointError(f"{target.repository}: holds no bundle of this package {what}")
     config = get(config_name, _SMALL)
     with parsing(config, CheckpointError, what="as a network"):
         network = read_config(config.parent, card=target.card and target.card.source).network

@@ -68,9 +68,6 @@ class Repository:
         self.heads[branch] = oid
         return oid
 
-    def resolve(self, revision):
-        return self.heads.get(revision) or (revision if revision in self.commits else None)
-
     @property
     def files(self):
         return self.commits[self.heads["main"]]
@@ -175,20 +172,14 @@ class Handler(BaseHTTPRequestHandler):
         if fault.drop:
             return
         try:
-            answer, headers, status = self._answer(fault, url.path)
+            given = (fault.body, {}, fault.status or 200)
+            answer, headers, status = self.route(url.path, fault) if fault.body is None else given
         except RefusalError as refusal:
             answer, headers, status = json.dumps({"error": str(refusal)}).encode(), refusal.headers, refusal.status
         if not fault.drop_after:
             self._send(answer, {**headers, **fault.headers}, status, fault)
 
     do_GET = do_HEAD = do_POST = do_PUT = _handle  # noqa: N815
-
-    def _answer(self, fault, path):
-        if fault.body is not None:
-            return fault.body, {}, fault.status or 200
-        if fault.status:
-            raise RefusalError(fault.status, message=fault.message)
-        return self.route(path)
 
     def _next_fault(self, line):
         with self.hub.lock:
@@ -211,10 +202,15 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer[: fault.cut])
             self.close_connection |= fault.cut is not None
 
-    def route(self, path):
+    def route(self, path, fault):
+        if fault.status:
+            raise RefusalError(fault.status, message=fault.message)
         if path.startswith("/large/"):
             return self._large(path.removeprefix("/large/"))
-        self.user = self._authenticate()
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        self.user = self.hub.users.get(token)
+        if token and not self.user:
+            raise RefusalError(401, message="Invalid credentials in Authorization header")
         for pattern, method in ROUTES:
             found = re.fullmatch(pattern, f"{self.command} {path}")
             if found:
@@ -224,12 +220,6 @@ class Handler(BaseHTTPRequestHandler):
                     return result
                 return json.dumps(result).encode(), {"Content-Type": "application/json"}, 200
         raise RefusalError(404, message=f"no such endpoint: {self.command} {path}")
-
-    def _authenticate(self):
-        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-        if token and token not in self.hub.users:
-            raise RefusalError(401, message="Invalid credentials in Authorization header")
-        return self.hub.users.get(token)
 
     def _signed_in(self):
         if self.user is None:
@@ -248,8 +238,8 @@ class Handler(BaseHTTPRequestHandler):
         return repository
 
     def _commit(self, repository, revision):
-        oid = repository.resolve(revision)
-        if oid is None:
+        oid = repository.heads.get(revision, revision)
+        if oid not in repository.commits:
             raise RefusalError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return oid
 
@@ -263,12 +253,9 @@ class Handler(BaseHTTPRequestHandler):
         name = f"{owner}/{asked['name']}"
         if owner not in (user["name"], *user["orgs"]) or user["role"] != "write":
             raise RefusalError(403, message=f"You don't have the rights to create a model under {owner!r}")
-        url = f"{self.hub.url}/{name}"
-        if name in self.hub.repositories:
-            return json.dumps({"error": "You already created this model repo", "url": url}).encode(), {}, 409
         repository = self.hub.repositories[name] = Repository(private=asked.get("visibility") == "private")
         repository.commit({".gitattributes": Blob(b"*.safetensors filter=lfs\n")})
-        return {"url": url, "name": name, "id": name}
+        return {"url": f"{self.hub.url}/{name}", "name": name, "id": name}
 
     def validate_yaml(self):
         errors = card_errors(json.loads(self.body)["content"])
@@ -286,8 +273,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def branch(self, name, branch):
         repository = self._repository(name, write=True)
-        if branch in repository.heads:
-            raise RefusalError(409, message="Reference already exists")
         start = json.loads(self.body or b"{}").get("startingPoint", "main")
         repository.heads[branch] = self._commit(repository, start)
         return {}
@@ -321,7 +306,11 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusalError(412, message="A commit has happened since. Please refresh and try again.")
         files = dict(repository.commits[head])
         for line in lines:
-            self._apply(files, line["key"], line["value"])
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = Blob(base64.b64decode(value["content"]))
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = Blob(self.hub.large[value["oid"]], lfs=True)
         branch = f"refs/pr/{sum(b.startswith('refs/pr') for b in repository.heads) + 1}" if proposal else revision
         if proposal:
             repository.heads[branch] = head
@@ -329,12 +318,6 @@ class Handler(BaseHTTPRequestHandler):
         proposed = f"{self.hub.url}/{name}/discussions/{branch.split('/')[-1]}" if proposal else None
         url = f"{self.hub.url}/{name}/commit/{oid}"
         return {"success": True, "commitOid": oid, "commitUrl": url, "pullRequestUrl": proposed}
-
-    def _apply(self, files, key, value):
-        if key == "file":
-            files[value["path"]] = Blob(base64.b64decode(value["content"]))
-        elif key == "lfsFile":
-            files[value["path"]] = Blob(self.hub.large[value["oid"]], lfs=True)
 
     def resolve(self, name, revision, path):
         repository = self._repository(name)

@@ -10,8 +10,6 @@ from typing import Any
 import pytest
 import torch
 from huggingface_hub import constants
-from hypothesis import given
-from hypothesis import strategies as st
 
 from loopback_hub import use_endpoint
 from modelsgenesis import checkpoints
@@ -20,7 +18,7 @@ from modelsgenesis.configs import GenesisUNetConfig
 from modelsgenesis.errors import CheckpointError, HubError
 from modelsgenesis.files import sha256_of
 from modelsgenesis.hub import download
-from modelsgenesis.hub.download import Target, cache_folder, cached_bundles, copy_bundle, fetch_bundle, prune, verify
+from modelsgenesis.hub.download import cache_folder, cached_bundles, copy_bundle, fetch_bundle, prune, verify
 from modelsgenesis.networks import build_network
 from runs_to_push import CONFIG, TINY, bundle_files, cached_files, failure, write_card, write_run
 
@@ -240,14 +238,3 @@ def test_untouched_files_are_taken_as_they_are_and_touched_ones_read(tiny_on_hub
         os.utime(record, (time, time))
         fetch_bundle(TINY)
         assert sorted(read) == expected
-
-
-ASKED = st.tuples(st.text(max_size=30), st.text(min_size=1, max_size=30))
-
-
-@given(ASKED, ASKED)
-def test_names_of_records_are_file_names_and_tell_requests_apart(first, second):
-    one, other = Target(*first).record, Target(*second).record
-    assert one.parent == cache_folder("records")
-    assert len(one.name.encode()) < 110
-    assert (one == other) == (first == second)

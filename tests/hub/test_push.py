@@ -187,9 +187,7 @@ TOKEN = "hf_" + "aB3" * 11
         (lambda run: _weights(run, **{"optimizer.momentum": torch.zeros(3)}), "optimizer.momentum"),
         (lambda run: _provenance(run, init="/home/me/runs/a"), "path of this machine: '/home/me/runs/a'"),
         (lambda run: _provenance(run, data={"PatientName": "x"}), "PatientName"),
-        (lambda run: _provenance(run, data={"who": "Doe^Jane"}), "Doe^Jane"),
         (lambda run: _write(run, f"with {TOKEN}"), "a token"),
-        (lambda run: _write(run, "see C:\\Users\\me"), "path of this machine: 'C:"),
         (lambda run: _write(run, "see \\\\server\\share\\scans"), "path of this machine"),
         (lambda run: _write(run, "1.2.840.113619.2.55.3.604688119"), "DICOM UID: '1.2.840"),
         (lambda run: _write(run, "as in `Mueller_Anna_1962.nii.gz`"), "Mueller_Anna_1962.nii.gz"),
@@ -274,7 +272,6 @@ def test_a_header_that_the_hub_refuses_makes_nothing(hub, run):
 @pytest.mark.parametrize(
     ("step", "fault", "kind"),
     [
-        ("POST /api/repos/create", {"status": 503}, "unreachable"),
         ("POST /api/repos/create", {"drop_after": True}, "unreachable"),
         ("POST /api/repos/create", {"status": 409}, "conflict"),
         ("POST .*/lfs/objects/batch", {"status": 503}, "unreachable"),

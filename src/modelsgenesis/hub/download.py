@@ -23,7 +23,7 @@ from modelsgenesis import checkpoints
 from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, load_bundle, read_config
 from modelsgenesis.checkpoints.genesis import LAYOUTS
 from modelsgenesis.configs.base import Config
-from modelsgenesis.errors import CheckpointError, ConfigurationError, HubError, did_you_mean
+from modelsgenesis.errors import CheckpointError, ConfigurationError, HubError, did_you_mean, require
 from modelsgenesis.files import open_regular, parsing, read_json, replacing, sha256_of, write_json
 from modelsgenesis.hub.registry import ModelCard, Progress, find_card
 from modelsgenesis.networks import build_network
@@ -221,8 +221,7 @@ def _resolve(name: str | Path, revision: str | None) -> Target:
     """
     text, folder, card = str(name), Path(name).expanduser(), None
     if folder.is_dir():
-        if not (folder / CONFIG_NAME).is_file():
-            raise CheckpointError(f"{folder}: no {CONFIG_NAME} in it, so it is not a bundle")
+        require((folder / CONFIG_NAME).is_file(), CheckpointError, f"{folder}: no {CONFIG_NAME} in it, not a bundle")
     elif isinstance(name, Path) or text.startswith(("/", ".", "~")) or text.count("/") > 1 or "\\" in text:
         raise HubError(f"{text}: no such folder; give a bundle, a name of the registry or org/name", "unknown")
     else:

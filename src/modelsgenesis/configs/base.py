@@ -234,12 +234,7 @@ def _parse(text: str) -> Any:
         return text
 
 
-class _Repr(reprlib.Repr):
-    def repr_int(self, x: int, level: int) -> str:
-        return repr(x) if abs(x) < 10**30 else f"a number of {x.bit_length():,} bits"  # Python refuses to write it
-
-
-_REPR = _Repr()
+_REPR = reprlib.Repr()
 _REPR.maxlevel, _REPR.maxstring = 2, 60
 
 
@@ -248,6 +243,6 @@ def shown(value: object) -> str:
 
     Example:
         >>> shown([[1] * 100, 10**400])
-        '[[1, 1, 1, 1, 1, 1, ...], a number of 1,329 bits]'
+        '[[1, 1, 1, 1, 1, 1, ...], 100000000000000000...0000000000000000000]'
     """
     return _REPR.repr(value)

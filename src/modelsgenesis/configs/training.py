@@ -240,11 +240,7 @@ class PretrainingConfig(TrainingConfig):
 
 RECIPES: dict[str, PretrainingConfig] = {
     "default": PretrainingConfig(
-        network=GenesisUNetConfig(norm="instance"),
-        steps=100_000,
-        batch_size=8,
-        warmup_steps=1000,
-        validate_every=1000,
+        network=GenesisUNetConfig(norm="instance"), steps=100_000, batch_size=8, warmup_steps=1000, validate_every=1000
     ),
     "small": PretrainingConfig(),
     "2019": PretrainingConfig(  # Genesis Chest CT 3D: Zhou et al. 2021, section 3, and the release's configuration

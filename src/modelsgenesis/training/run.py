@@ -17,16 +17,7 @@ from filelock import FileLock, Timeout
 
 from modelsgenesis.configs.base import plain
 from modelsgenesis.errors import TrainingError
-from modelsgenesis.files import (
-    open_regular,
-    parsing,
-    read_bytes,
-    read_json,
-    reason_of,
-    replacing,
-    write_atomically,
-    write_json,
-)
+from modelsgenesis.files import open_regular, parsing, read_json, reason_of, replacing, write_atomically, write_json
 from modelsgenesis.training.distributed import raise_if_any_failed, rank
 
 RUN_NAME = "run.json"
@@ -233,7 +224,8 @@ class Run:
         """Return how many whole rows up to a step a log keeps; one without a header is deleted."""
         if not path.exists():
             return 0
-        lines = read_bytes(path, TrainingError, _LIMIT).decode(errors="replace").split("\n")[:-1]  # no cut last line
+        with open_regular(path, TrainingError, _LIMIT) as file:
+            lines = file.read().decode(errors="replace").split("\n")[:-1]  # no cut last line
         reader = csv.reader(f"{line}\n" for line in lines)
         with suppress(csv.Error):
             columns = next(reader, [])  # a name in it may go over several lines

@@ -154,7 +154,7 @@ def test_types_of_a_prediction_and_what_cannot_be_written(tmp_path: Path) -> Non
     ("fields", "reason"),
     [
         ({"sform_code": 0, "pixdim": [1, 0, 1, 1, 1, 1, 1, 1]}, "voxel sizes 0×1×1 mm"),
-        ({"sform_code": -1, "pixdim": [1, 1, -2, 1, 1, 1, 1, 1]}, "voxel sizes 1×-2×1 mm"),
+        ({"sform_code": -1, "pixdim": [1, 1, -2, 1, 1, 1, 1, 1]}, "voxel sizes .1.0, -2.0, 1.0. mm"),
         ({"srow_x": [np.inf, 0, 0, 0]}, "its affine is"),
         ({"dim": [3, 600, 500, 400, 1, 1, 1, 1]}, "promises 240,000,000 bytes"),
         ({"dim": [3, 6, 0, 4, 1, 1, 1, 1]}, "6×0×4 voxels are empty"),

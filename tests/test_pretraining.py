@@ -15,14 +15,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from modelsgenesis import Bundle, BundleConfig, from_pretrained, load_bundle, pretrain, save_bundle
-from modelsgenesis.configs import (
-    CONTRACTS,
-    SCHEMES,
-    ClassifierConfig,
-    GenesisUNetConfig,
-    PretrainingConfig,
-    Provenance,
-)
+from modelsgenesis.configs import CONTRACTS, SCHEMES, ClassifierConfig, GenesisUNetConfig, PretrainingConfig, Provenance
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, MissingExtraError, ScanError, TrainingError
 from modelsgenesis.networks import build_network
 from modelsgenesis.pretraining import read_run

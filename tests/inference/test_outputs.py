@@ -29,9 +29,8 @@ def choose(cases, output, task="segmentation", **options):
 @given(some.text(min_size=1))
 def test_any_name_becomes_a_file_within_the_folder(name):
     found = output_name(name)
-    assert not found.is_absolute()
-    assert ".." not in found.parts
     for part in found.parts:
+        assert part not in ("/", "..")
         assert len(f"{part}_probabilities.nii.gz".encode()) <= 255
         assert part.isprintable() or set(part) & set("\u00a0\u3000\u2003\u2002\u2009")
     assert output_name(str(found)) == found
@@ -41,21 +40,17 @@ def test_names_stay_apart_and_what_is_not_unicode_is_left_out():
     names = ["a\nb", "a\rb", "a_b", "a\x85b", "a\\b", "x" * 300, "x" * 301, "../../x", "/x", "../y", "M\udcfcller"]
     found = [str(output_name(name)) for name in names]
     assert len(set(found)) == len(names) - 1
-    assert found[2] == "a_b"
-    assert found[7:10] == ["x", "x", "y"]
+    assert [found[2], *found[7:10]] == ["a_b", "x", "x", "y"]
 
 
 @pytest.mark.parametrize(
     ("task", "given", "output", "written"),
     [
         ("segmentation", 1, None, ["s0_seg.nii.gz"]),
-        ("segmentation", 1, "x.nii.gz", ["x.nii.gz"]),
-        ("segmentation", 1, "x.NII", ["x.NII"]),
         ("segmentation", 1, "new/deep", ["new/deep/s0.nii.gz"]),
         ("segmentation", 2, None, ["predictions/s0.nii.gz", "predictions/s1.nii.gz"]),
         ("segmentation", 2, "out.v2", ["out.v2/s0.nii.gz", "out.v2/s1.nii.gz"]),
         ("classification", 2, None, ["predictions.csv"] * 2),
-        ("classification", 1, "x.csv", ["x.csv"]),
         ("classification", 1, "new", ["new/predictions.csv"]),
     ],
 )
@@ -92,13 +87,11 @@ def test_predictions_that_would_be_one_anothers_are_refused(tmp_path, names):
 
 
 @pytest.mark.parametrize(("task", "ending"), [("segmentation", ".nii.gz"), ("classification", ".csv")])
-@pytest.mark.parametrize(
-    ("content", "beside"), [("by hand", ""), ("", '{"EchoTime": 1}'), ("", "[["), ("", '{"labels": {}}')]
-)
-def test_files_of_somebody_else_stay_and_own_predictions_are_replaced(tmp_path, task, ending, content, beside):
+@pytest.mark.parametrize("content", ["by hand", "[[", '{"labels": {}}'])
+def test_files_of_somebody_else_stay_and_own_predictions_are_replaced(tmp_path, task, ending, content):
     one, output = case(tmp_path / "in" / "s.nii"), tmp_path / f"s{ending}"
-    there = tmp_path / "s.json" if beside else output
-    there.write_text(content or beside)
+    there = output if content == "by hand" else tmp_path / "s.json"
+    there.write_text(content)
     with pytest.raises(DataError, match=f"{there.name}: is there already"):
         choose([one], output, task)
     there.unlink()
@@ -114,9 +107,7 @@ def test_files_of_somebody_else_stay_and_own_predictions_are_replaced(tmp_path, 
     [
         ("segmentation", "x.nii.gz", ConfigurationError, "one file"),
         ("segmentation", "x.png", ConfigurationError, "written as NIfTI"),
-        ("segmentation", "x.csv", ConfigurationError, "written as NIfTI"),
         ("classification", "x.nii.gz", ConfigurationError, "as a table"),
-        ("classification", "x.json", ConfigurationError, "as a table"),
         ("segmentation", "file/sub", DataError, "cannot be written in"),
         ("segmentation", "folder", DataError, "is a folder"),
     ],

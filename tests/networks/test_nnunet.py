@@ -106,8 +106,6 @@ def test_sides_divide_by_the_product_of_the_strides_of_each_axis() -> None:
         ({"strides": ((2, 2, 2), (2, 2, 2))}, "the first stage must keep the resolution"),
         ({"kernels": ((2, 2, 2), (3, 3, 3))}, "expected odd sizes"),
         ({"convolutions": (2, 0)}, "convolutions: received 0"),
-        ({"norm": "group"}, r"8 does not divide .4. channels"),
-        ({"out_channels": 0}, "out_channels: received 0"),
     ],
 )
 def test_configurations_that_cannot_be_right(changes: dict[str, Any], message: str) -> None:

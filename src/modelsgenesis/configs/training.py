@@ -176,19 +176,6 @@ SCHEMES: dict[str, PretextConfig] = {
 `identity` deforms nothing (an autoencoder, the control)."""
 
 
-def scheme(name: str) -> PretextConfig:
-    """Return the deformations of a scheme of the ablation.
-
-    Raises:
-        ConfigurationError: There is no such scheme.
-
-    Example:
-        >>> scheme("III").inpainting_share
-        0.0
-    """
-    return _find("scheme", name, SCHEMES)
-
-
 @dataclass(frozen=True, kw_only=True)
 class PretrainingDataConfig(DataConfig):
     """The scans of a pretraining, and how they are prepared.
@@ -240,11 +227,7 @@ class PretrainingConfig(TrainingConfig):
 
 RECIPES: dict[str, PretrainingConfig] = {
     "default": PretrainingConfig(
-        network=GenesisUNetConfig(norm="instance"),
-        steps=100_000,
-        batch_size=8,
-        warmup_steps=1000,
-        validate_every=1000,
+        network=GenesisUNetConfig(norm="instance"), steps=100_000, batch_size=8, warmup_steps=1000, validate_every=1000
     ),
     "small": PretrainingConfig(),
     "2019": PretrainingConfig(  # Genesis Chest CT 3D: Zhou et al. 2021, section 3, and the release's configuration

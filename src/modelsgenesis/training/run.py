@@ -17,15 +17,7 @@ from filelock import FileLock, Timeout
 
 from modelsgenesis.configs.base import plain
 from modelsgenesis.errors import TrainingError
-from modelsgenesis.files import (
-    open_regular,
-    parsing,
-    read_json,
-    reason_of,
-    replacing,
-    write_atomically,
-    write_json,
-)
+from modelsgenesis.files import open_regular, parsing, read_json, reason_of, replacing, write_atomically, write_json
 from modelsgenesis.training.distributed import raise_if_any_failed, rank
 
 RUN_NAME = "run.json"

@@ -69,7 +69,8 @@ def pretrain(
         return
     if not config.data.source and not resume:
         raise typer.BadParameter("missing: the scans to pretrain on", param_hint="DATA")
-    from modelsgenesis import models, pretraining
+    from modelsgenesis import pretraining
+    from modelsgenesis.checkpoints import read_config
 
     run = pretraining.pretrain(
         None,
@@ -85,7 +86,7 @@ def pretrain(
     )
     if os.environ.get("RANK", "0") != "0":  # of several processes, the first one reports and publishes
         return
-    results = models.read_results(run)
+    results = read_config(run).provenance.results
     lines = [f"{run}: model of step {results['step']}", describe_metrics(results)]
     print_result({"run": str(run), "results": results}, lines, as_json=json_output)
     if push_to_hub:

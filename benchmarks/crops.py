@@ -108,7 +108,7 @@ def open_synthetic(folder: str) -> None:
         entries = [
             CacheEntry(
                 key=f"{n:040x}", name=f"/scans/{n}.nii.gz", group=f"{n}", shape=(512, 512, 300),
-                spacing=(0.7, 0.7, 1.0), bounds=(-1000.0, 1000.0),
+                spacing=(0.7, 0.7, 1.0),
             )
             for n in range(count)
         ]  # fmt: skip

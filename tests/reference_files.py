@@ -19,12 +19,8 @@ SGD_STATE = {
 }
 
 OPENMIND_CONFIGURATIONS: dict[str, dict[str, Any]] = {
-    "full": {
-        "features_per_stage": [32, 64, 128, 256, 320, 320],
-        "strides": [1, 2, 2, 2, 2, 2],
-        "n_blocks_per_stage": [1, 3, 4, 6, 6, 6],
-    },
-    "small": {"features_per_stage": [4, 8, 12], "strides": [1, 2, 2], "n_blocks_per_stage": [1, 2, 2]},
+    "full": {"features_per_stage": [32, 64, 128, 256, 320, 320], "n_blocks_per_stage": [1, 3, 4, 6, 6, 6]},
+    "small": {"features_per_stage": [4, 8, 12], "n_blocks_per_stage": [1, 2, 2]},
 }
 
 
@@ -42,14 +38,12 @@ def outputs(shared: Path, name: str) -> dict[str, np.ndarray]:
 def reference_state_dict(shared: Path, name: str) -> dict[str, torch.Tensor]:
     """The state dict of a reference checkpoint under its original key names."""
     fill = runpy.run_path(str(shared / "reference" / "fill.py"))["reference_tensor"]
-    weights = {}
-    for tensor in reference(shared, name)["tensors"]:
-        if tensor["dtype"] == "int64":
-            weights[tensor["key"]] = torch.zeros(tuple(tensor["shape"]), dtype=torch.int64)
-        else:
-            value = fill(tensor["key"], tuple(tensor["shape"]), tensor["seed"])
-            weights[tensor["key"]] = torch.from_numpy(value)
-    return weights
+    return {
+        one["key"]: torch.zeros(tuple(one["shape"]), dtype=torch.int64)
+        if one["dtype"] == "int64"
+        else torch.from_numpy(fill(one["key"], tuple(one["shape"]), one["seed"]))
+        for one in reference(shared, name)["tensors"]
+    }
 
 
 def write_genesis_pt(
@@ -74,7 +68,6 @@ def write_genesis_pt(
 def write_nnunet_model(path: Path, shared: Path) -> Path:
     """Write `genesis_nnunet_luna16_006.model`."""
     weights = reference_state_dict(shared, "genesis_nnunet_luna16_006")
-    path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"epoch": 1, "state_dict": weights, "optimizer_state_dict": SGD_STATE}, path)
     return path
 
@@ -91,14 +84,14 @@ def write_keras_h5(path: Path, shared: Path, *, at_root: bool = False) -> Path:
         for tensor in reference(shared, "genesis_chest_ct_3d_keras")["tensors"]:
             layer, name = tensor["path"].split("/", 1)
             layers.setdefault(layer, []).append(name)
-            parent[tensor["path"]] = _keras_value(fill, name, tuple(tensor["shape"]), tensor["seed"])
+            parent[tensor["path"]] = keras_value(fill, name, tuple(tensor["shape"]), tensor["seed"])
         parent.attrs["layer_names"] = [layer.encode() for layer in layers]
         for layer, names in layers.items():
             parent[layer].attrs["weight_names"] = [name.encode() for name in names]
     return path
 
 
-def _keras_value(fill: Any, name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
+def keras_value(fill: Any, name: str, shape: tuple[int, ...], seed: int) -> np.ndarray:
     leaf = name.rsplit("/", 1)[-1].removesuffix(":0")
     if leaf == "kernel":  # (out, in, kd, kh, kw) becomes (kd, kh, kw, in, out)
         return fill("weight", (*shape[:-3:-1], *shape[:3]), seed).transpose(2, 3, 4, 1, 0)
@@ -110,12 +103,13 @@ def openmind_network(config: Literal["small", "full"]) -> nn.Module:
     """The residual encoder U-Net as dynamic-network-architectures builds it, with fixed random weights."""
     from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 
-    stages = len(OPENMIND_CONFIGURATIONS[config]["strides"])
+    stages = len(OPENMIND_CONFIGURATIONS[config]["n_blocks_per_stage"])
     with torch.random.fork_rng():
         torch.manual_seed(7)
         network = ResidualEncoderUNet(
             input_channels=1,
             n_stages=stages,
+            strides=[1] + [2] * (stages - 1),
             conv_op=nn.Conv3d,
             kernel_sizes=[[3, 3, 3]] * stages,
             num_classes=1,
@@ -137,22 +131,11 @@ def openmind_network(config: Literal["small", "full"]) -> nn.Module:
 
 def adaptation_plan(config: Literal["small", "full"]) -> dict[str, Any]:
     """A plan as it lies beside an OpenMind checkpoint: the architecture by its name only."""
-    sides = [160] * 3 if config == "full" else [16] * 3
+    sides, name = ([160] * 3, "ResEncL") if config == "full" else ([16] * 3, "ResidualEncoderUNet")
+    trained = {"spacing": [1.0] * 3, "patch_size": sides, "normalization_schemes": ["ZScoreNormalization"]}
     return {
-        "architecture_plans": {
-            "arch_class_name": "ResEncL" if config == "full" else "ResidualEncoderUNet",
-            "arch_kwargs": None,
-            "arch_kwargs_requiring_import": None,
-        },
-        "pretrain_plan": {
-            "configurations": {
-                "onemmiso": {
-                    "spacing": [1.0, 1.0, 1.0],
-                    "patch_size": sides,
-                    "normalization_schemes": ["ZScoreNormalization"],
-                }
-            }
-        },
+        "architecture_plans": {"arch_class_name": name, "arch_kwargs": None, "arch_kwargs_requiring_import": None},
+        "pretrain_plan": {"configurations": {"onemmiso": trained}},
         "recommended_downstream_patchsize": sides,
         "pretrain_num_input_channels": 1,
     }
@@ -162,7 +145,6 @@ def write_openmind_pth(path: Path, config: Literal["small", "full"] = "small") -
     """Write `checkpoint_final.pth` and, beside it, `adaptation_plan.json`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     plan = adaptation_plan(config)
-    weights = openmind_network(config).state_dict()
-    torch.save({"network_weights": weights, "nnssl_adaptation_plan": plan}, path)
+    torch.save({"network_weights": openmind_network(config).state_dict(), "nnssl_adaptation_plan": plan}, path)
     (path.parent / "adaptation_plan.json").write_text(json.dumps(plan, indent=2))
     return path

@@ -118,7 +118,7 @@ def write_run(folder, seed=0, config=CONFIG):
     for name in ("figures", "checkpoints"):
         (folder / name).mkdir(exist_ok=True)
     for name in ("restorations", "unnamed"):
-        Image.new("L", (8, 8), seed).save(folder / "figures" / f"{name}.png")
+        Image.new("RGB", (8, 8), seed).save(folder / "figures" / f"{name}.png")
     torch.save({"optimizer": [1, 2, 3]}, folder / "checkpoints" / "last.pt")
     (folder / "log.csv").write_text("step,loss\n1,0.5\n")
     return folder

@@ -133,8 +133,8 @@ def test_the_command_in_the_card_is_the_recipe_of_the_weights(card):
     words = shlex.split(found[1].replace("\\\n", " "))
     given = [words[place + 1] for place, word in enumerate(words) if word == "--set"]
     recipe = pretraining_recipe(words[words.index("--recipe") + 1], settings=given)
-    recorded = dict(read_config(card.path.parent).provenance.recipe)
-    recorded.pop("slice_axis")  # 2, which is the only one since
+    recorded = read_config(card.path.parent).provenance.recipe
+    recorded = {key: value for key, value in recorded.items() if key not in ("slice_axis", "nonfinite")}  # are gone
     assert recipe == PretrainingConfig.from_dict(recorded)
     assert words[words.index("--modality") + 1] == card.source.input.modality
 

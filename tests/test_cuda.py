@@ -63,21 +63,16 @@ def test_the_change_of_the_device_is_noted(ct_folder, tmp_path):
 
 
 def test_the_batch_that_fits_is_found_on_it(ct_folder, tmp_path):
-    run = modelsgenesis.pretrain(
-        ct_folder, tmp_path / "run", config=CONFIG, modality="ct", device=DEVICE, fit_batch=True
-    )
+    options = {"config": CONFIG, "modality": "ct", "device": DEVICE, "fit_batch": True}
+    run = modelsgenesis.pretrain(ct_folder, tmp_path / "run", **options)
     assert len(losses(run)) == CONFIG.steps
 
 
 def test_fine_tuning_and_prediction_on_it_follow_the_cpu(decathlon, tmp_path):
-    config = SegmentationConfig(
-        network=NETWORK, patch_size=(16, 16, 12), steps=4, batch_size=1, workers=0, precision="float32"
-    )
+    config = SegmentationConfig(network=NETWORK, patch_size=(16, 16, 12), steps=4, batch_size=1, workers=0)
     run, _ = modelsgenesis.finetune(decathlon, tmp_path / "model", config=config, device=DEVICE)
     scan = sorted((decathlon / "imagesTr").glob("*.nii.gz"))[0]
-    paths = [
-        modelsgenesis.predict(run, scan, output=tmp_path / f"{device}.nii.gz", device=device).path
-        for device in ("cpu", DEVICE)
-    ]
-    ours, theirs = (np.asarray(nib.load(path).dataobj) for path in paths)
+    paths = {device: tmp_path / f"{device}.nii.gz" for device in ("cpu", DEVICE)}
+    made = [modelsgenesis.predict(run, scan, output=path, device=device).path for device, path in paths.items()]
+    ours, theirs = (np.asarray(nib.load(path).dataobj) for path in made)
     assert (ours == theirs).mean() > 0.999

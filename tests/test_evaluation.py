@@ -62,13 +62,6 @@ def test_a_model_and_its_saved_predictions_measure_the_same(model, decathlon, sa
     assert found.rows[0]["dice bright"] == pytest.approx(dice, abs=1e-6)
 
 
-def test_the_truth_is_a_perfect_prediction(decathlon, tmp_path):
-    """Without JSON files beside them, values mean what they mean in the masks."""
-    found = evaluate(decathlon / "labelsTr", decathlon, output=tmp_path)
-    assert (found.values["dice"], found.values["hausdorff95"], len(found.rows)) == (1, 0, 6)
-    assert found.summary["dice bright"] == {"value": 1.0, "low": 1.0, "high": 1.0}
-
-
 def test_classes_are_matched_by_name_not_by_number(decathlon, saved, tmp_path):
     """The same predictions under other numbers, which the JSON files beside them tell."""
     turned = tmp_path / "turned"
@@ -138,12 +131,7 @@ def test_a_run_measured_on_what_it_was_trained_on_triggers_a_warning(decathlon, 
     ("made", "split", "error", "word"),
     [
         ({"labels": ("background", "liver", "spleen")}, None, ConfigurationError, "background, liver, spleen"),
-        (
-            {"task": "classification"},
-            None,
-            ConfigurationError,
-            "is for classification of .* Balls for segment",
-        ),
+        ({"task": "classification"}, None, ConfigurationError, "is for classification of .* Balls for segment"),
         ({}, split_of("nobody"), DataError, "'nobody'.*, which is not in Balls"),
         ({}, split_of(), DataError, "no test cases"),
     ],

@@ -14,12 +14,8 @@ def test_every_public_name_is_there():
 def test_the_names_for_type_checkers_are_those_at_run_time():
     tree = ast.parse(Path(modelsgenesis.__file__).read_text())
     block = next(node for node in tree.body if isinstance(node, ast.If))
-    imported = {
-        (node.module, alias.asname)
-        for node in ast.walk(block)
-        if isinstance(node, ast.ImportFrom)
-        for alias in node.names
-    }
+    nodes = [node for node in ast.walk(block) if isinstance(node, ast.ImportFrom)]
+    imported = {(node.module, alias.asname) for node in nodes for alias in node.names}
     assert imported == {(f"modelsgenesis.{module}", name) for name, module in modelsgenesis._MODULE_OF.items()}
 
 

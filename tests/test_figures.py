@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modelsgenesis.errors import MissingExtraError, ShapeError
+from modelsgenesis.errors import ShapeError
 from modelsgenesis.figures import (
     comparison_report,
     draw_comparison,
@@ -47,12 +47,6 @@ def test_draws_whatever_was_compared(tmp_path, gains, counts, runs):
     for record in records:
         record["test"]["dice"] = 0.5 if record["arm"] == "scratch" else None  # equal, and undefined
     assert pixels(draw_comparison(results_of(records), tmp_path / "comparison.png")).std() > 10
-
-
-def test_a_missing_extra_is_named(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'modelsgenesis\[report\]'"):
-        draw_comparison(results_of(draw_records(GAINS, (5,), 1)), tmp_path / "comparison.png")
 
 
 def test_the_front_of_a_patient_is_up_and_the_right_on_the_left():

@@ -7,21 +7,7 @@ from hypothesis import strategies as some
 from modelsgenesis.errors import DataError
 from modelsgenesis.files import read_csv, write_csv
 
-ROUGH = [
-    "=cmd|' /C calc'!A0",
-    "@SUM(1+1)",
-    "+1",
-    "-1",
-    "\t=1",
-    "'=1",
-    "''=1",
-    "＝1",
-    "a\nb",
-    "a\rb",
-    "x\u2028y\x85",
-    '"a", b',
-    "'a",
-]
+ROUGH = ["=cmd|'x'!A0", "@SUM(1+1)", "+1", "-1", "\t=1", "'=1", "＝1", "a\nb", "a\rb", "x\u2028y\x85", '"a", b', "'a"]
 
 
 @pytest.fixture(scope="module")

@@ -140,7 +140,7 @@ def test_a_label_that_does_not_match_is_skipped_and_said(decathlon, tmp_path, fi
     with pytest.raises(ScanError, match="ball_000"):
         modelsgenesis.finetune(folder, tmp_path / "strict", config=config, strict=True, **options)
     bad = Split(training=("ball_004",), validation=(), test=("ball_000", "ball_001"))
-    with pytest.raises(DataError, match="none of 2 cases to measure is usable"):
+    with pytest.raises(DataError, match="none of 2 cases could be measured"):
         modelsgenesis.finetune(folder, tmp_path / "test", config=config, split=bad, **options)
 
 

@@ -27,8 +27,8 @@ def mixed(ct_folder: Path, tmp_path: Path) -> Path:
 
 def test_what_pretraining_would_use_and_skip(mixed: Path) -> None:
     found = inspect_scans(mixed, modality="ct")
-    assert [Path(scan.source).name for scan in found.scans] == ["patient0.nii.gz", "patient1.nii.gz"]
-    assert found.scans[0].range[0] < -1000 < 700 < found.scans[0].range[1]
+    assert [Path(scan["source"]).name for scan in found.scans] == ["patient0.nii.gz", "patient1.nii.gz"]
+    assert found.scans[0]["range"][0] < -1000 < 700 < found.scans[0]["range"][1]
     reasons = {Path(one.source).name.partition(".")[0]: one.reason for one in found.skipped}
     expected = {"air": "all air", "grey": "not in HU", "torn": "Compressed file ended", "labels": "holds labels"}
     assert {name for name, words in expected.items() if words in reasons[name]} == set(reasons) == set(expected)
@@ -42,7 +42,7 @@ def test_a_modality_that_cannot_be_told_is_said_and_the_scans_shown(tmp_path: Pa
         inspect_scans(tmp_path)
     Image.fromarray(np.arange(100, dtype=np.uint8).reshape(10, 10)).save(tmp_path / "x.png")
     found = inspect_scans(tmp_path)
-    assert (found.contract, found.scans[0].range) == (None, (0, 99))
+    assert (found.contract, found.scans[0]["range"]) == (None, (0, 99))
     assert "cannot be told; say which with --modality" in found.why
 
 

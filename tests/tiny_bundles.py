@@ -13,7 +13,6 @@ from modelsgenesis.configs import (
     BundleConfig,
     ClassifierConfig,
     GenesisUNetConfig,
-    InputContract,
     NetworkConfig,
     Provenance,
 )
@@ -46,7 +45,7 @@ def write_bundle(
     folder: Path,
     *,
     task: str = "segmentation",
-    contract: InputContract = CONTRACTS["ct"],
+    contract: Any = CONTRACTS["ct"],
     patch_size: tuple[int, ...] = (16, 24, 20),
     labels: tuple[str, ...] = LABELS,
     multilabel: bool = False,

@@ -26,7 +26,7 @@ from modelsgenesis.checkpoints.card import PLACEHOLDER, CardParts, render_card, 
 from modelsgenesis.configs import BundleConfig, PretrainingConfig, pretraining_recipe  # noqa: E402
 from modelsgenesis.errors import CheckpointError, ConfigurationError, GenesisError  # noqa: E402
 from modelsgenesis.files import sha256_of, write_atomically  # noqa: E402
-from modelsgenesis.hub.push import plan_upload  # noqa: E402
+from modelsgenesis.hub.push import check_run  # noqa: E402
 from modelsgenesis.hub.registry import FOLDER_CARD, ModelSource, read_card  # noqa: E402
 
 LIMIT = 3_000_000  # bytes: every user downloads them with the package
@@ -48,7 +48,7 @@ def embed(run: Path, name: str, *, cards: Path, drafts: Path, data: str = "DATA"
     Raises:
         GenesisError: The run is no sound pretraining, is too large, or holds what is private.
     """
-    config = plan_upload(run).config
+    config = check_run(run)[0].config
     if config.provenance.origin != "pretrained" or config.task != "restoration":
         raise CheckpointError(f"{run}: its origin is {config.provenance.origin!r}, expected a pretraining run")
     size = (run / WEIGHTS_NAME).stat().st_size

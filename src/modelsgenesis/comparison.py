@@ -22,17 +22,9 @@ from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints import Bundle, load_bundle, read_config, save_bundle
 from modelsgenesis.configs import FinetuningConfig, apply_settings
 from modelsgenesis.configs.base import Bounds, Config, Positive, plain
-from modelsgenesis.configs.finetuning import LabelledDataConfig
+from modelsgenesis.configs.training import LabelledDataConfig
 from modelsgenesis.data.cases import LabelledData, digest_files
-from modelsgenesis.errors import (
-    ConfigurationError,
-    DataError,
-    Interrupted,
-    MissingExtraError,
-    TrainingError,
-    did_you_mean,
-    require,
-)
+from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, did_you_mean, require
 from modelsgenesis.figures import comparison_report, draw_comparison
 from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
 from modelsgenesis.finetuning import finetune, read_rows, read_test_results, resolve_config, summary_options
@@ -40,6 +32,7 @@ from modelsgenesis.metrics.measures import flat, metrics_of
 from modelsgenesis.metrics.significance import analyse, label_efficiency, require_scipy
 from modelsgenesis.models import announce, load, public_name
 from modelsgenesis.reporting import Reporter
+from modelsgenesis.training.bundles import try_drawing
 from modelsgenesis.training.splits import Split, check_split, choose_labelled, count_split, read_split, split_cases
 from modelsgenesis.training.trials import Record, Records, Trial, file_name, run_trials
 
@@ -517,8 +510,5 @@ def _write(folder: Path, results: dict[str, Any], records: Sequence[Record], rep
     write_csv(folder / "runs.csv", rows, TrainingError)
     write_json(folder / "results.json", results, TrainingError)
     write_atomically(folder / "table.md", table, TrainingError)
-    try:
-        draw_comparison(results, folder / "comparison.png")
-    except MissingExtraError as error:
-        reporter.note(f"no figure: {error}")
+    try_drawing(partial(draw_comparison, results, folder / "comparison.png"), reporter)
     return Comparison(folder, results, table)

@@ -16,12 +16,12 @@ from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import DataError, ScanError, printable, require
 from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
 from modelsgenesis.inference.cases import check_outputs, match_channels, output_name
-from modelsgenesis.inference.ensemble import each_case, measure_case, measure_cases
+from modelsgenesis.inference.ensemble import measure_case, measure_cases, measure_each
 from modelsgenesis.metrics.measures import Row, Summary, flat, summarize_rows
 from modelsgenesis.models import public_name
 from modelsgenesis.prediction import Paths, load_ensemble, model_folders
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.training.splits import Split, read_split
+from modelsgenesis.training.splits import Split, check_split, read_split
 
 RESULTS_NAME, CASES_NAME = "results.json", "cases.csv"
 
@@ -99,7 +99,13 @@ def evaluate(
     if (results.exists() or table.exists()) and "metrics" not in existing:  # such as of the run that is measured
         raise DataError(f"{results}: is there already, and not an evaluation; choose another output folder")
     data = data if isinstance(data, LabelledData) else read_labelled(data)
-    cases = data.cases if split is None else _test_cases(data, split if isinstance(split, Split) else read_split(split))
+    cases = data.cases
+    if split is not None:
+        split = split if isinstance(split, Split) else read_split(split)
+        check_split(Split((), (), split.test), data)
+        require(split.test, DataError, "the split has no test cases; expected some to measure")
+        test = set(split.test)
+        cases = [case for case in cases if case.name in test]
     if saved is not None:
         rows, skipped = measure_saved(saved, cases, data, strict=strict, reporter=reporter)
         about = {"predictions": public_name(saved)}
@@ -109,8 +115,6 @@ def evaluate(
             match_channels(data.name, data.channels, ensemble.channels, reporter)
         _warn_of_training(model, cases, reporter)
         rows, skipped = measure_cases(ensemble, cases, data, strict=strict, reporter=reporter)
-    if not rows:
-        raise DataError(f"{data.name}: none of {len(cases)} cases could be measured; the first: {skipped[0].reason}")
     options: dict[str, Any] = {"specificity": specificity} if data.task == "classification" else {}
     kind: dict[str, Any] = {"task": data.task, "multilabel": data.multilabel, **options}
     summary = summarize_rows(rows, data.labels, **kind, resamples=bootstrap, seed=seed)
@@ -120,14 +124,6 @@ def evaluate(
     write_csv(table, rows, DataError)
     write_json(results, content, DataError)
     return Evaluation(folder=folder, summary=summary, rows=tuple(rows), skipped=tuple(skipped))
-
-
-def _test_cases(data: LabelledData, split: Split) -> list[LabelledCase]:
-    test = set(split.test)
-    if unknown := sorted(test - {case.name for case in data.cases}):
-        raise DataError(f"the split names {unknown[0]!r}, which is not in {data.name}")
-    require(test, DataError, "the split has no test cases; expected some to measure")
-    return [case for case in data.cases if case.name in test]
 
 
 def _warn_of_training(model: Paths, cases: Sequence[LabelledCase], reporter: Reporter) -> None:
@@ -172,31 +168,29 @@ def measure_saved(
         DataError: The predictions cannot be read.
         ScanError: A case cannot be used and `strict` is set.
     """
-    if data.task == "segmentation" and not path.is_dir():
-        raise DataError(f"{path}: expected a folder of label maps")
-    table = read_table(path, data.labels) if data.task == "classification" else {}
-    files: dict[str, list[Path]] = defaultdict(list)
-    for file in sorted(path.rglob("*.nii*")) if data.task == "segmentation" else ():
-        files[file_stem(file).removesuffix("_seg")].append(file)
+    if data.task == "classification":
+        table = read_table(path, data.labels)
 
-    def classified(case: LabelledCase) -> Row:
-        soft = table.get(printable(case.name))
-        if soft is None:
-            raise ScanError(f"no row for it in {path}")
-        return measure_case(case, data, soft)
+        def measure(case: LabelledCase) -> Row:
+            name = printable(case.name)
+            require(name in table, ScanError, f"no row for it in {path}")
+            return measure_case(case, data, table[name])
+    else:
+        require(path.is_dir(), DataError, f"{path}: expected a folder of label maps")
+        files: dict[str, list[Path]] = defaultdict(list)
+        for file in sorted(path.rglob("*.nii*")):
+            files[file_stem(file).removesuffix("_seg")].append(file)
 
-    def segmented(case: LabelledCase) -> Row:
-        name = output_name(case.name).name
-        found = files.get(name, [])
-        if len(found) != 1:
-            several = f": {' and '.join(map(str, found))}" if found else ""
-            raise ScanError(f"{len(found) or 'no'} predictions {name}.nii.gz in {path}{several}; expected one")
-        volume = read_mask(found[0])
-        return measure_case(case, data, _class_indices(volume.array, found[0], data), volume)
+        def measure(case: LabelledCase) -> Row:
+            name = output_name(case.name).name
+            found = files.get(name, [])
+            if len(found) != 1:
+                several = f": {' and '.join(map(str, found))}" if found else ""
+                raise ScanError(f"{len(found) or 'no'} predictions {name}.nii.gz in {path}{several}; expected one")
+            volume = read_mask(found[0])
+            return measure_case(case, data, _class_indices(volume.array, found[0], data), volume)
 
-    measure = classified if data.task == "classification" else segmented
-    named = [(case.name, case) for case in cases]
-    return each_case(named, measure, title="evaluating", strict=strict, reporter=reporter)
+    return measure_each(cases, measure, strict=strict, reporter=reporter)
 
 
 def _class_indices(values: np.ndarray, path: Path, data: LabelledData) -> np.ndarray:

@@ -241,8 +241,8 @@ def draw_comparison(results: Results, path: str | Path) -> Path:
     # Room above for the marks; below it begins near the lowest run, where differences can be seen.
     axis.set_ylim(lowest - 0.1 * (highest - lowest), highest + 0.3 * (highest - lowest) + 1e-3)
     axis.set_xticks(range(len(counts)), counts)
-    axis.set_xlabel("labelled patients")
-    axis.set_ylabel(f"{metric_title(metric)}, {results['data']['patients']['test']} test patients")
+    measured = f"{metric_title(metric)}, {results['data']['patients']['test']} test patients"
+    axis.set(xlabel="labelled patients", ylabel=measured)
     axis.grid(axis="y", alpha=0.25)
     axis.legend(frameon=False, fontsize=8)
     axis.set_title(results["data"]["name"], loc="left")

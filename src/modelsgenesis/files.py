@@ -1,7 +1,7 @@
 """Files of others, read within limits; files of our own, written so that a crash leaves the old one or the new one.
 
 Everything foreign (weights, plans, cards, configurations, scans, answers of a server) passes through here on its way
-in: `open_regular` or `read_bytes` before anything is parsed, `parsing` round the parser, and `check_plain` over nested
+in: `open_regular` before anything is parsed, `parsing` round the parser, and `check_plain` over nested
 values that a parser made, whose aliases could multiply.
 """
 
@@ -54,12 +54,6 @@ def open_regular(path: Path, error: type[GenesisError], limit: int | None = None
         file.close()
         raise error(f"{path}: has {size:,} bytes, expected at most {limit:,}; it was not read")
     return file
-
-
-def read_bytes(path: Path, error: type[GenesisError], limit: int = TEXT_LIMIT) -> bytes:
-    """Return the content of a regular file of at most `limit` bytes; errors as of `open_regular`."""
-    with open_regular(path, error, limit) as file, parsing(path, error):
-        return file.read(limit)
 
 
 def read_text(path: Path, error: type[GenesisError], limit: int = TEXT_LIMIT) -> str:
@@ -251,9 +245,7 @@ def write_atomically(path: Path, content: bytes | str, error: type[GenesisError]
 
 def write_json(path: Path, content: Any, error: type[GenesisError] = CheckpointError) -> Path:
     """Write a JSON document atomically; errors as of `replacing`."""
-    with replacing(path, error) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", "utf-8")
-    return path
+    return write_atomically(path, json.dumps(content, indent=2, allow_nan=False) + "\n", error)
 
 
 _FORMULA = re.compile("'*[=+\\-@\t\r\n＝＋－＠]")  # those of full width count, too

@@ -12,7 +12,7 @@ from torch import nn
 from modelsgenesis._version import __version__
 from modelsgenesis.configs import BundleConfig, ClassificationConfig, FinetuningConfig, PredictionConfig, Provenance
 from modelsgenesis.configs.base import plain
-from modelsgenesis.configs.finetuning import SegmentationConfig, require_patch_size
+from modelsgenesis.configs.training import SegmentationConfig, require_patch_size
 from modelsgenesis.data.cases import LabelledData, PreparedCase, PreparedCases, digest_files, sample_data
 from modelsgenesis.data.labelled import find_task, read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, require
@@ -263,22 +263,15 @@ class Finetuning:
             "digests": {part: [digests.get(name, "") for name in names] for part, names in listed.items()},
         }
 
-    def _save(
-        self,
-        run: Run,
-        network: nn.Module,
-        step: int,
-        validation: Mapping[str, float],
-        test: Summary,
-    ) -> str:
+    def _save(self, run: Run, network: nn.Module, step: int, validation: Mapping[str, float], test: Summary) -> str:
         """Write the bundle with what was measured so far; return the digest of its weights."""
         counts = splits.count_split(self.used, self.data)
-        tested: dict[str, Any] = {name: {"value": value} for name, value in flat(test).items()}
-        for name, entry in test.items():
-            if entry["low"] is not None:
-                tested[name]["interval"] = [entry["low"], entry["high"]]
+        tested: dict[str, Any] = {}
+        for name, value in flat(test).items():
+            ends = [test[name]["low"], test[name]["high"]]
+            tested[name] = {"value": value} if None in ends else {"value": value, "interval": ends}
         results: dict[str, Any] = {"step": step}
-        for part, measured in {"test": tested, "validation": dict(validation)}.items():
+        for part, measured in {"test": tested, "validation": validation}.items():
             basis = {"patients": counts[part]["patients"], "cases": counts[part]["cases"], "seed": self.config.seed}
             results |= {part: {**measured, **basis}} if measured else {}
         # Counts and seeds, never names: the bundle is published.
@@ -309,31 +302,25 @@ class Finetuning:
         validated, rows = self._measure(ensemble, self.used.validation), self._measure(ensemble, self.split.test)
         self.used = replace(self.used, test=tuple(row["case"] for row in rows))
         validation, test = flat(self._summarize(validated)), self._summarize(rows)
-        for explanation in explanations(test):
-            self.reporter.note(explanation)
         # Once more with what was measured: until here the card has the validation that chose the network.
         if self.draw:
             logs = (self.output / LOG_NAME, self.output / VALIDATION_NAME)
             bundles.try_drawing(partial(draw_curve, *logs, self.output / bundles.CURVE), self.reporter)
         self._save(run, kept.network, progress.best_step, validation, test)
-        steps = {"init": self.begun.init, "step": progress.best_step, "steps": progress.step, "validation": validation}
-        computed = {"precision": hardware.precision, "device": hardware.device.type}
-        more = {**steps, "split": splits.count_split(self.used, self.data), **computed}
-        self._write_results(rows, test, **more)
+        more = {"init": self.begun.init, "step": progress.best_step, "steps": progress.step, "validation": validation}
+        more |= {"split": splits.count_split(self.used, self.data)}
+        more |= {"precision": hardware.precision, "device": hardware.device.type}
+        measured = self._write_results(rows, test, **more)
         run.finish()
-        return flat(test)
+        return measured
 
     def _measure(self, ensemble: Ensemble, names: Sequence[str]) -> list[Row]:
         """Return a row for each case that can be used, measured as `evaluate` does: on the scan's own grid."""
         wanted = set(names)
         cases = [case for case in self.data.cases if case.name in wanted]
-        if not cases:
-            return []
-        # A bad case costs the others nothing after hours of training, but figures on no case at all are an error.
-        rows, skipped = measure_cases(ensemble, cases, self.data, strict=self.cases.strict, reporter=self.reporter)
-        if not rows:
-            raise DataError(f"none of {len(cases)} cases to measure is usable; the first: {skipped[0].reason}")
-        return rows
+        # A bad case costs the others nothing after hours of training.
+        how = {"strict": self.cases.strict, "reporter": self.reporter}
+        return measure_cases(ensemble, cases, self.data, **how)[0] if cases else []
 
     def train_folds(self, *, resume: bool) -> tuple[Path, dict[str, float]]:
         """Train one fold, or all of them one after the other and put their test patients together.
@@ -382,24 +369,24 @@ class Finetuning:
                 entry["folds"] = [result["test"].get(name, {}).get("value") for result in results]
             more = {"init": results[0]["init"], "split": [result["split"] for result in results]}
             more |= {key: ", ".join(sorted({result[key] for result in results})) for key in ("precision", "device")}
-        for explanation in explanations(test):
-            self.reporter.note(explanation)
-        self._write_results(rows, test, **more)
-        return flat(test)
+        return self._write_results(rows, test, **more)
 
     def _summarize(self, rows: Sequence[Row]) -> Summary:
         """Return each metric of the rows of cases, with its interval over their patients."""
         options = summary_options(self.data, self.config)
         return summarize_rows(rows, **options, resamples=self.config.bootstrap, seed=self.config.split_seed)
 
-    def _write_results(self, rows: Sequence[Row], test: Summary, **more: Any) -> None:
-        """Write `test.csv`, and `results.json` with what a run, or all folds together, measured."""
+    def _write_results(self, rows: Sequence[Row], test: Summary, **more: Any) -> dict[str, float]:
+        """Write `test.csv` and `results.json` of a run, or of all folds together; return the defined metrics."""
         path, told = self.output / TEST_NAME, summary_options(self.data, self.config)
         write_csv(path, rows, DataError, ("case", "patient"))
         content = {"data": self.data.name, **told, **more, "patients": len({row["patient"] for row in rows})}
         content |= {"cases": len(rows), "seed": self.config.seed, **_how_split(self.config)}
         content |= {"rows_sha256": sha256_of(path), "test": test}  # folds are put together by their rows
         write_json(self.output / RESULTS_NAME, plain(content), DataError)
+        for explanation in explanations(test):
+            self.reporter.note(explanation)
+        return flat(test)
 
 
 def summary_options(data: LabelledData, config: FinetuningConfig) -> dict[str, Any]:

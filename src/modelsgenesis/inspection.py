@@ -3,13 +3,14 @@
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
 
 from modelsgenesis.configs import InputContract, PretextConfig
-from modelsgenesis.configs.pretraining import UNCHANGED
+from modelsgenesis.configs.training import UNCHANGED
 from modelsgenesis.data.finding import Source, find_scans, scan_sources
 from modelsgenesis.data.preparation import prepare
 from modelsgenesis.data.reading import choose_contract, read_volume
@@ -34,42 +35,18 @@ DEFORMATIONS: dict[str, PretextConfig] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScanSummary:
-    """A scan that pretraining would use, as JSON types.
-
-    Attributes:
-        source: Its file, folder or series.
-        format: Name of the format, such as `"NIfTI"`.
-        shape: Voxels along each axis.
-        spacing: Voxel size in mm along each axis, None where the file has none.
-        modality: What the file or its data set says, None where neither does.
-        patient: As far as it is known.
-        range: Its lowest and highest value, after the file's rescale.
-        notes: What reading did to it, such as colour made grey.
-    """
-
-    source: str
-    format: str
-    shape: tuple[int, ...]
-    spacing: tuple[float, ...] | None
-    modality: str | None
-    patient: str
-    range: tuple[float, float]
-    notes: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Inspection:
     """What a source holds.
 
     Attributes:
-        scans: The usable ones.
+        scans: The usable ones, each by `source`, `format`, `shape`, `spacing` in mm, `modality` as its file or data set
+            says it, `patient`, `range` of its values after the file's rescale, and `notes` on what reading did to it.
         skipped: The others, and why.
         contract: How they would be prepared, None where the modality cannot be told.
         why: Why this contract, or why none.
     """
 
-    scans: tuple[ScanSummary, ...]
+    scans: tuple[dict[str, Any], ...]
     skipped: tuple[SkippedScan, ...]
     contract: InputContract | None
     why: str
@@ -111,19 +88,18 @@ def inspect_scans(
             contract, why = choose_contract(found, modality=modality, window=window, dims=dims)
         except DataError as error:
             why = str(error)
-    looked: list[ScanSummary | SkippedScan] = []
+    scans: list[dict[str, Any]] = []
     reporter.begin("reading scans", len(found))
     with ThreadPoolExecutor(_READERS) as pool:
         for done, one in enumerate(pool.map(lambda scan: _summarize(scan, contract), found), start=1):
-            looked.append(one)
+            skipped += [one] if isinstance(one, SkippedScan) else []
+            scans += [one] if isinstance(one, dict) else []
             reporter.advance(done)
     reporter.end()
-    scans = tuple(one for one in looked if isinstance(one, ScanSummary))
-    skipped += [one for one in looked if isinstance(one, SkippedScan)]
-    return Inspection(scans=scans, skipped=tuple(skipped), contract=contract, why=why)
+    return Inspection(scans=tuple(scans), skipped=tuple(skipped), contract=contract, why=why)
 
 
-def _summarize(scan: ScanReference, contract: InputContract | None) -> ScanSummary | SkippedScan:
+def _summarize(scan: ScanReference, contract: InputContract | None) -> dict[str, Any] | SkippedScan:
     """Read a scan, and prepare it too, since a scan may be readable and yet teach nothing."""
     try:
         volume = read_volume(scan)
@@ -131,16 +107,10 @@ def _summarize(scan: ScanReference, contract: InputContract | None) -> ScanSumma
             prepare(volume, contract)
     except ScanError as error:
         return SkippedScan.because(scan.source, error)
-    return ScanSummary(
-        source=scan.source,
-        format=scan.format,
-        shape=scan.shape,
-        spacing=scan.spacing,
-        modality=scan.modality,
-        patient=scan.group,
-        range=(float(np.nanmin(volume.array)), float(np.nanmax(volume.array))),
-        notes=tuple(dict.fromkeys((*scan.notes, *volume.notes))),
-    )
+    told = {name: getattr(scan, name) for name in ("source", "format", "shape", "spacing", "modality")}
+    values = (float(np.nanmin(volume.array)), float(np.nanmax(volume.array)))
+    notes = tuple(dict.fromkeys((*scan.notes, *volume.notes)))
+    return {**told, "patient": scan.group, "range": values, "notes": notes}
 
 
 def preview(

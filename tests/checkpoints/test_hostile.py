@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -37,11 +36,9 @@ def refused(read: Callable[[], object], error: type[GenesisError], word: str) ->
 
 def not_converted(folder: Path, file: Path, error: type[GenesisError], word: str, **options: Any) -> None:
     """Convert as the command does, with the plan beside the file, and find nothing written."""
-    plan = folder / PLAN_NAME
-    extra = {PLAN_NAME: plan} if plan.exists() else {}
     before = sorted(folder.rglob("*"))
     named = rf"({file.name}|{PLAN_NAME}): .*({word})" if error is not MissingExtraError else word
-    refused(lambda: convert_checkpoint(file, folder / "out", extra_files=extra, **options), error, named)
+    refused(lambda: convert_checkpoint(file, folder / "out", **options), error, named)
     assert sorted(folder.rglob("*")) == before
 
 
@@ -53,7 +50,6 @@ def not_converted(folder: Path, file: Path, error: type[GenesisError], word: str
     [
         # It would have to be run.
         (lambda d: make.saved(d, {"a": make.Touches(d / "proof")}), r"needs io\.open to be run.*; nothing was run"),
-        (lambda d: make.saved(d, make.Touches(d / "proof"), zipped=False), r"needs io\.open"),
         (lambda d: make.written(d, make.PICKLES["eval"]), r"needs builtins\.eval"),
         (lambda d: make.saved(d, torch.nn.Linear(2, 2)), r"needs torch\.nn\.modules\.linear\.Linear"),
         # It would fill the memory.
@@ -69,11 +65,8 @@ def not_converted(folder: Path, file: Path, error: type[GenesisError], word: str
         (lambda d: make.written(d, b"\n<!DOCTYPE html><html>503"), "is a web page"),
         (lambda d: make.written(d, b"version https://git-lfs.github.com/spec/v1"), "git lfs pull"),
         (lambda d: make.written(d, b"\x00\x01\x02\x03"), "expected a PyTorch"),
-        (lambda d: d / "none.pt", "there is no such file"),
         (lambda d: d, "not a regular file"),
-        (lambda d: make.fifo(d, "file.pt"), "not a regular file"),
         (lambda d: make.patched_zip(d, 8, 9), "stored as they are"),  # encrypted
-        (lambda d: make.patched_zip(d, 6, 255), "zip file version 25.5"),
         (lambda d: make.zipped(d, b"", names=("a/x",)), "truncated or damaged"),
         (lambda d: make.zipped(d, b"\x80\x02}.", names=("a/data.pkl",)), "an entry twice"),
         (lambda d: make.zipped(d, b"big", names=("a/byteorder",)), "big-endian"),
@@ -81,6 +74,7 @@ def not_converted(folder: Path, file: Path, error: type[GenesisError], word: str
         *((partial(make.cut, share=share, zipped=False), "truncated or damaged") for share in (0.01, 0.5, 0.99)),
         (make.legacy_without_data, "it ends"),
         (lambda d: make.saved(d, 3), "no tensors by name but int"),
+        (lambda d: make.saved(d, torch.nn.Linear(2, 2).state_dict()), r"\(weight, bias\) are those of no format known"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -89,22 +83,14 @@ def test_a_file_of_pytorch(tmp_path: Path, write: Make, word: str) -> None:
     assert not (tmp_path / "proof").exists()
 
 
-def test_the_proof_would_be_made_by_torch_itself(tmp_path: Path) -> None:
-    torch.load(make.saved(tmp_path, make.Touches(tmp_path / "proof")), weights_only=False).close()
-    assert (tmp_path / "proof").exists()
-
-
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
         ({"stem": torch.zeros(1).expand(10**5, 10**5, 3, 3, 3)}, "1,080,000,000,000 bytes.* has 4"),
         ({"stem": torch.eye(3).to_sparse()}, "_rebuild_sparse_tensor to be run, expected dense"),
-        ({"stem": torch.zeros(2, device="meta")}, "_rebuild_meta_tensor"),
-        ({"bias": torch.zeros(8, dtype=torch.complex64)}, "holds torch.complex64"),
         ({"bias": torch.full((8,), math.pi, dtype=torch.float64)}, "torch.float64.*save it as"),
         ({"bias": torch.full((8,), torch.nan)}, r"NaN or infinite values in up_tr64\.up_conv\.bias"),
         ({"stem": torch.zeros(3, 1, 3, 3, 3)}, r"\(3, 1, 3, 3, 3\) instead of \(2, 1, 3, 3, 3\)"),
-        ({"stem": torch.zeros(0, 1, 3, 3, 3)}, "not the weights of the genesis-pytorch network"),
         ({"down_tr64.extra": torch.zeros(1)}, r"unexpected down_tr64\.extra"),
         (dict.fromkeys("abcdefghi", torch.zeros(2**18)), "its tensors take .* save each of its own"),
         ({"bias": None}, r"missing up_tr64\.up_conv\.bias;"),
@@ -112,12 +98,6 @@ def test_the_proof_would_be_made_by_torch_itself(tmp_path: Path) -> None:
 )
 def test_a_tensor_that_is_wrong(tmp_path: Path, changes: dict[str, torch.Tensor | None], word: str) -> None:
     not_converted(tmp_path, make.weights(tmp_path, **changes), CheckpointError, word)
-
-
-@pytest.mark.parametrize("wanted", ["genesis-pytorch", "nnunet-v1", "openmind", "genesis-keras"])
-def test_the_weights_of_another_network(tmp_path: Path, wanted: str) -> None:
-    file = make.saved(tmp_path, torch.nn.Linear(2, 2).state_dict())
-    not_converted(tmp_path, file, CheckpointError, r"network: missing .* and \d+ more", format=wanted)
 
 
 def test_nothing_of_numpy_is_run(tmp_path: Path) -> None:
@@ -146,13 +126,11 @@ def test_tensors_that_share_their_data_are_written_each_on_its_own(tmp_path: Pat
     ("write", "word"),
     [
         (make.linked, "no format known"),
-        (partial(make.linked, fifo=True), "no format known"),
         (partial(make.keras, fill=make.array((9,), "f4", external=[("secret", 0, 36)])), "uncompressed"),
         (partial(make.keras, fill=make.virtual), "uncompressed"),
         (partial(make.keras, fill=make.array((10,), "f4", chunks=(10**9,), maxshape=(None,))), "uncompressed"),
         (partial(make.keras, fill=make.array((10**6, 10**6), "f4", compression="gzip")), "uncompressed"),
         (partial(make.keras, fill=make.array((10**5, 10**5), "f4")), "uncompressed"),
-        (partial(make.keras, fill=make.array(data=["x"] * 9, dtype=h5py.string_dtype())), "not an array of numbers"),
         (partial(make.keras, fill=lambda file: file.create_group("/".join("a" * 60))), "deeper groups"),
         (partial(make.keras, fill=make.loop), "no format known"),
     ],
@@ -188,22 +166,16 @@ def plain(**values: Any) -> make.Change:
     ("change", "word"),
     [
         (lambda _: "{", "cannot be read as JSON"),
-        (lambda _: "[" * 100_000, "cannot be read as JSON"),
         (make.replaced('"source": {}', '"source": {"a": ' + "[" * 80 + "]" * 80 + "}"), "64 levels"),
-        (lambda _: "[]", "expected a mapping"),
         (make.give(netwrok={}), "unknown key 'netwrok'; did you mean network"),
         (make.replaced("1e-05", str(10**400)), "a number of 1,329 bits"),
         (make.replaced("1e-05", "1e999"), "Out of range float"),
-        (make.network(kind=[]), "network.*: received"),
         (make.network(kind={}), "network.*: received"),
-        (make.network(widths=[2**40, 2**41]), "widths: received"),
         (make.network(in_channels=2**63), "in_channels: received"),
-        (plain(widths=5), "widths: received 5"),
         (plain(strides=[[1] * 3, [10**9] * 3]), "strides: received 1000000000"),
         (make.network(widths=[2**13, 2**14]), "not the weights of this network.* has shape"),
         (make.replaced('"spacing": null', '"spacing": [Infinity, 1, 1]'), "spacing: received"),
         (make.of_input(spacing=[1e-300] * 3), "spacing: received 1e-300, expected 0.0001 to"),
-        (make.of_input(window=[-INFINITE, 1.0]), "window: received None"),
         (make.replaced('"bright"', '"\\ud800"'), "surrogates not allowed"),
         *((make.replaced("1e-05", value), "norm_epsilon") for value in ("NaN", "-Infinity", "-1.0", "1e-320", "true")),
         *((make.of_input(orientation=value), "orientation: received") for value in ("XYZ", "", "RRR", "ras", ["R"])),
@@ -219,12 +191,10 @@ def test_a_configuration(tmp_path: Path, change: make.Change, word: str) -> None
 @pytest.mark.parametrize(
     ("write", "word"),
     [
-        (partial(make.safetensors, change=lambda _: b""), "damaged"),
         (partial(make.safetensors, change=lambda _: b"<html>" * 9), "header too large"),
         (partial(make.safetensors, change=lambda _: (99 << 20).to_bytes(8, "little")), "header too large"),
         (make.header("head.bias", shape=[10**12], data_offsets=[0, 4 * 10**12]), "damaged"),
         (make.header("head.weight", data_offsets=[0, 4]), "damaged"),
-        (make.header("head.bias", dtype="X9"), "damaged"),
         (make.header("head.bias", dtype="I32"), "holds torch.int32"),
         (partial(make.tensors, change=lambda w: w.update({"head.bias": w["head.bias"].double() + 1e-12})), "float64"),
         (partial(make.tensors, change=lambda w: w["head.bias"].fill_(math.nan)), "NaN or infinite"),
@@ -265,7 +235,6 @@ def test_a_plan_with_values_that_cannot_be(tmp_path: Path, key: str, values: tup
     ("plan", "word"),
     [
         ("[" * 100_000, "cannot be read as JSON"),
-        ("<html>", "cannot be read as JSON"),
         ([], "holds list, expected a JSON object"),
         ({}, "says nothing of the architecture's name; it has no key"),
         *(({"arch_class_name": name}, "architecture") for name in ("PlainConvUNet", "ResEncL", "Primus", ["ResEncL"])),
@@ -293,19 +262,15 @@ def test_what_lies_in_a_checkpoint_beside_its_weights(tmp_path: Path) -> None:
     ("front", "word"),
     [
         ("a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]", "an alias"),
-        ("a: &a {x: 1}\nb:\n  <<: [*a, *a]", "an alias"),
         (f"a: {'[' * 50_000}", "levels|nesting"),
         ("{a: " * 10_000, "levels"),
         ("- x\n" * 100_000, "letters"),
-        ("a: " + "x" * 2_000_000, "letters"),
         ("a: 1" + ":1" * 200_000, "letters"),
         ("a: " + "1" * 10_000, "digits"),
-        ("a: 0x" + "f" * 10_000, "bits"),
         ("a: 1" + ":1" * 30_000, "bits"),
         ("a: !!python/object/apply:os.system [ls]", "not YAML"),
         ('a: "\\ud800"', "not YAML"),
         ("a: !!timestamp x", "front matter"),
-        ("- x", "a list, expected a YAML mapping"),
     ],
 )
 def test_a_header_of_a_card(front: str, word: str) -> None:

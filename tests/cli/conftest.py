@@ -36,11 +36,7 @@ def run_main(*arguments):
 def command(capfd):
     """Run the command line in this process."""
 
-    def run(*arguments):
-        status = run_main(*arguments)
-        return Result(status, *capfd.readouterr())
-
-    return run
+    return lambda *arguments: Result(run_main(*arguments), *capfd.readouterr())
 
 
 @pytest.fixture
@@ -49,13 +45,8 @@ def process():
 
     def run(*arguments, python=False, **environment):
         start = [sys.executable] if python else [sys.executable, "-m", "modelsgenesis"]
-        return subprocess.run(
-            [*start, *map(str, arguments)],
-            capture_output=True,
-            encoding=environment.get("PYTHONIOENCODING", "utf-8"),
-            timeout=120,
-            env={**ENVIRONMENT, **environment},
-        )
+        options = {"encoding": environment.get("PYTHONIOENCODING", "utf-8"), "env": {**ENVIRONMENT, **environment}}
+        return subprocess.run([*start, *map(str, arguments)], capture_output=True, timeout=120, **options)
 
     return run
 

@@ -88,15 +88,6 @@ def test_a_large_download_is_shown_in_megabytes(command, hub, run, monkeypatch, 
     assert "README.md" in cached_files(home)
 
 
-def test_a_token_is_never_printed(command, hub, run):
-    secret = "hf_" + "secret" * 5
-    for arguments in (("push", run, "--hub-model-id", TINY), ("download", TINY)):
-        ended = command(*arguments, "--token", secret)
-        assert ended.status == 1
-        assert "error: clinic/tiny: " in ended.err
-        assert secret not in ended.out + ended.err
-
-
 def test_a_push_after_training_that_fails_keeps_the_run_and_says_how_to_repeat(hub, run, monkeypatch, capsys):
     again = f"modelsgenesis push {run} --hub-model-id {TINY} --private"
     options.publish(run, TINY, True, None, to_stderr=True)

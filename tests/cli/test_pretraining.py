@@ -1,4 +1,3 @@
-import json
 import signal
 import time
 
@@ -82,9 +81,6 @@ def test_going_on_needs_only_the_run(command, ct_folder, tmp_path, tiny_pretrain
     assert again.status == 0
     assert "finished" in again.err
     assert "model of step 2" in again.out
-    description = json.loads((tmp_path / "run" / "run.json").read_text())
-    (tmp_path / "run" / "run.json").write_text(json.dumps({**description, "finished": False}))
-    other = command("pretrain", "--resume", tmp_path / "run", "--device", "cpu", "--set", "seed=1", "--steps", 3)
+    other = command(*asked, "--resume", "--set", "seed=1")
     assert other.status == 1
-    assert "seed was 0, now 1; steps was 2, now 3" in other.err
-    assert command(*asked, "--resume").status == 0
+    assert "seed was 0, now 1" in other.err

@@ -12,7 +12,6 @@ from modelsgenesis.configs import (
     BundleConfig,
     ClassificationConfig,
     ClassifierConfig,
-    GenesisUNetConfig,
     PretrainingConfig,
     Provenance,
     SegmentationConfig,
@@ -34,12 +33,10 @@ BUNDLE = BundleConfig(
 CLASSIFIER = ClassifierConfig(encoder=GENESIS_UNET_2019, num_classes=2)
 FINETUNING = [
     ({"labelled_patients": "ten"}, "labelled_patients: received 'ten', expected a number"),
-    ({"labelled_patients": "0"}, "labelled_patients: received '0'"),
     ({"labelled_patients": "120%"}, "labelled_patients: received '120%'"),
     ({"fold": 1}, "fold: received 1, expected folds=5 too"),
     ({"folds": 5, "fold": 5}, "fold: received 5, expected 0 to 4 of 5 folds"),
     ({"folds": 1}, "folds: received 1, expected 0, or 2 or more"),
-    ({"test_fraction": 1.5}, "test_fraction: received 1.5, expected 0 to 1"),
     ({"patch_size": (8,)}, r"patch_size: received \(8,\), expected 2 or 3 positive sides"),
     ({"data": {"source": ["a", "b"]}}, "data.source: received 2 data sets, expected one"),
 ]
@@ -66,10 +63,11 @@ def test_survives_json(config):
     [
         (lambda values: values.update(taks=1), r"^config\.json: .*unknown key 'taks'; did you mean task\?"),
         (lambda values: values["network"].update(width=[1]), r"network.*'width'; did you mean widths"),
+        (lambda values: values["network"].update(widths=[4, 5]), r"^config\.json: .*UNetConfig\.widths: .5. are"),
         (lambda values: [values.pop(key) for key in ("input", "patch_size")], "missing keys input, patch_size"),
     ],
 )
-def test_unknown_and_missing_keys_are_named_with_their_place(change, words):
+def test_unknown_and_missing_keys_and_wrong_values_are_named_with_their_place(change, words):
     values = BUNDLE.to_dict()
     change(values)
     with pytest.raises(ConfigurationError, match=words):
@@ -79,36 +77,30 @@ def test_unknown_and_missing_keys_are_named_with_their_place(change, words):
 @pytest.mark.parametrize(
     ("config", "change", "message"),
     [
-        (TrainingConfig(), {"steps": "many"}, "TrainingConfig.steps: received 'many', expected int"),
-        (TrainingConfig(), {"steps": True}, "received True, expected int"),
-        (TrainingConfig(), {"steps": 1.0}, "received 1.0, expected int"),
+        *(
+            (TrainingConfig(), {"steps": x}, f"TrainingConfig.steps: received {x!r}, expected int")
+            for x in (True, 1.0, "x")
+        ),
         (TrainingConfig(), {"steps": None}, "one of steps and epochs"),
         (TrainingConfig(), {"steps": 10**30}, "64 bits"),
         (TrainingConfig(), {"optimizer": "adamv"}, "received 'adamv'; did you mean adam"),
         (TrainingConfig(), {"optimizer": ["adam"] * 1000}, r"received \['adam', .*\.\.\.\]; known are"),
         (TrainingConfig(), {"learning_rate": 0.0}, "learning_rate: received 0.0, expected above 0"),
         (TrainingConfig(), {"learning_rate": math.nan}, "received nan"),
-        (TrainingConfig(), {"learning_rate": 10**400}, "received a number of 1,329 bits"),
-        (TrainingConfig(), {"batch_size": 0}, "batch_size: received 0, expected above 0"),
-        (TrainingConfig(), {"checkpoint_every": 0}, "checkpoint_every: received 0, expected above 0"),
+        (TrainingConfig(), {"learning_rate": 10**400}, r"received 10+\.\.\.0+, expected"),
         (TrainingConfig(), {"divergence_factor": -1.0}, "divergence_factor: received -1.0, expected 0 or above"),
         (TrainingConfig(), {"compile": True, "checkpoint_activations": True}, "does not work together"),
         (PretrainingConfig(), {"validation_fraction": 1.0}, "expected 0 to 0.99"),
-        (PretrainingConfig(), {"patch_size": (64, 64)}, "expected 3 positive sides"),
         (GENESIS_UNET_2019, {"widths": (5, 8)}, "widths: .5. are odd"),
         (GENESIS_UNET_2019, {"widths": ()}, "widths: .* expected 1 to 16"),
         (GENESIS_UNET_2019, {"norm": "group", "widths": (12, 16)}, "8 does not divide .6."),
-        (GENESIS_UNET_2019, {"in_channels": 0}, "in_channels: received 0"),
         (GENESIS_UNET_2019, {"dims": 4}, "received 4; known are 2, 3"),
         (GENESIS_UNET_2019, {"dims": 2.0}, r"received 2\.0; "),
-        (GENESIS_UNET_2019, {"norm_epsilon": math.inf}, "norm_epsilon: received inf"),
-        (CLASSIFIER, {"num_classes": 0}, "num_classes: received 0"),
         *((CLASSIFIER, {"levels": x}, "expected different numbers from -4 to 3") for x in ((0, -4), (4,), ())),
         *((kind(), *rest) for kind in (SegmentationConfig, ClassificationConfig) for rest in FINETUNING),
         (CONTRACT, {"window": None}, "window: intensity .window. needs it"),
         (CONTRACT, {"window": (1, 0)}, "does not increase"),
         (CONTRACT, {"percentiles": (-1, 99)}, "percentiles: received -1.0, expected 0 to 100"),
-        (CONTRACT, {"deviation": 0}, "deviation: received 0.0"),
         (CONTRACT, {"spacing": (1, 1)}, "is not 3 sizes in mm"),
         (CONTRACT, {"orientation": "RAR"}, "orientation: received 'RAR'"),
         (CONTRACT, {"channels": ("a", "a")}, r"channels: .'a'. .*twice"),
@@ -120,15 +112,6 @@ def test_unknown_and_missing_keys_are_named_with_their_place(change, words):
 def test_refuses_what_cannot_be(config, change, message):
     with pytest.raises(ConfigurationError, match=message):
         config.override(**change)
-
-
-def test_values_take_their_types_and_messages_name_the_file():
-    config = GenesisUNetConfig.from_dict({"widths": [4, 8], "norm_epsilon": 1})
-    assert (config.widths, config.norm_epsilon) == ((4, 8), 1.0)
-    values = BUNDLE.to_dict()
-    values["network"]["widths"] = [4, 5]
-    with pytest.raises(ConfigurationError, match=r"^x/config\.json: .*GenesisUNetConfig\.widths: .5. are odd"):
-        BundleConfig.from_dict(values, where="x/config.json")
 
 
 def test_data_options_and_weights_are_part_of_it_but_not_of_what_may_be_published(tmp_path, monkeypatch):
@@ -147,13 +130,10 @@ def test_data_options_and_weights_are_part_of_it_but_not_of_what_may_be_publishe
 
 
 def test_settings_reach_nested_fields_and_are_applied_together():
-    config = apply_settings(
-        PretrainingConfig(),
-        ["network.dims=2", "patch_size=64,48", "pretext.painting_fill=constant", "epochs=3", "steps=none"],
-    )
-    assert (config.network.dims, config.patch_size) == (2, (64, 48))
+    told = ["network.dims=2", "patch_size=64,48", "pretext.painting_fill=constant", "epochs=3", "steps=none"]
+    config = apply_settings(PretrainingConfig(), told)
+    assert (config.network.dims, config.patch_size, config.epochs, config.steps) == (2, (64, 48), 3, None)
     assert config.pretext.painting_fill == "constant"
-    assert (config.epochs, config.steps) == (3, None)
     few = apply_settings(SegmentationConfig(), ["labelled_patients=10", "patch_size=64,64"])
     assert (few.labelled_patients, few.patch_size) == ("10", (64, 64))
     assert apply_settings(PretrainingConfig(), ["rule=none"]).rule == "none"  # a choice, not the absence of one
@@ -167,7 +147,6 @@ def test_settings_reach_nested_fields_and_are_applied_together():
         ("seed.x=1", "seed has no settings within"),
         ("steps", "setting 'steps': expected key=value"),
         ("seed=1 seed.x=1", "seed has no settings within"),
-        ("patch_size=64,64", "expected 3 positive sides"),
     ],
 )
 def test_refuses_wrong_settings(setting, message):

@@ -52,7 +52,6 @@ def test_volumes_are_within_half_a_level_of_what_was_prepared(scans: Path, build
         assert np.abs(volume / LEVELS - prepared.array).max() <= 0.5 / 65535 + 1e-7
         entry = store.entry(index)
         assert (entry.shape, entry.spacing, entry.group) == (prepared.array.shape, (1, 1, 2), f"p{index}")
-        assert entry.bounds == (-1000, 1000)
 
 
 def test_a_second_build_prepares_nothing(build: Build, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -148,7 +147,7 @@ def test_what_cannot_be_opened_or_built_says_so(scans: Path, build: Build, tmp_p
 
 
 def test_a_set_is_read_line_by_line_and_goes_to_workers_by_its_name(tmp_path: Path) -> None:
-    common = {"spacing": (0.7, 0.7, 1.0), "bounds": (-1000.0, 1000.0)}
+    common = {"spacing": (0.7, 0.7, 1.0)}
     entries = [CacheEntry(key=f"{n:040x}", name=f"/{n}.nii", group="", shape=(9, 9, n), **common) for n in range(1000)]
     name = write_set(tmp_path, entries, CT)
     listed = tmp_path / "sets" / name / "entries.jsonl"

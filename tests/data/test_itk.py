@@ -97,18 +97,18 @@ META_HEADERS = [
     ("ElementSpacing = 0.6", "ElementSpacing = -0.6", "voxel sizes .-0.7, 0.8, 2.5. mm"),
     ("ElementSpacing = 0.6", "ElementSpacing = nan 0.6", "voxel sizes 0×0×0 mm"),
     ("MET_SHORT", "MET_STRING", "voxels of an unknown type"),
-    ("BinaryData = True", "BinaryData = False", "encoded as text"),
+    ("BinaryData = True", "BinaryData = False", "voxels are text"),
     ("ElementDataFile = LOCAL", "ElementDataFile = x%d.raw 1 4 1", "several files"),
     ("ElementDataFile = LOCAL", "ElementDataFile: /etc/hostname", "missing.* /etc/hostname"),
     ("NDims = 3", "Axes = 3", "no NDims in its header"),
     ("NDims = 3", f"NDims = 3\nComment = {'x' * 600}", "too long.*'Comment = x"),
-    *(("NDims = 3", f"NDims = 3\nHeaderSize = {size}", f"behind .*{size}.* bytes") for size in (-1, 6)),
+    *(("NDims = 3", f"NDims = 3\nHeaderSize = {size}", f"behind .*{size}.* bytes") for size in (-2, 6)),
     ("NDims = 3", "NDims = 3\nElementNumberOfChannels = 20000", "20,000 volumes"),
 ]
 NRRD_HEADERS = [
     ("sizes: 6 5 4", "sizes: 6 5", "cannot be read: .*dimension is 3"),
     ("type: short", "type: block", "cannot be read"),
-    ("encoding: raw", "encoding: bzip2", "encoded as bzip2"),
+    ("encoding: raw", "encoding: bzip2", "voxels are bzip2"),
     ("space: left-posterior-superior", "space: scanner-xyz", "space 'scanner-xyz'"),
     ("kinds: domain", "line skip: 3\nkinds: domain", "behind .*3"),
     ("kinds: domain", "data file: ../x.raw\nkinds: domain", "missing.* ../x.raw"),
@@ -134,6 +134,7 @@ BESIDE = NRRD.replace("{}", "{}data file: x.bin\n")
 @pytest.mark.parametrize(
     ("header", "fields", "content"),
     [
+        (META, "HeaderSize = -1\nElementType = MET_SHORT\n", bytes(9999) + VALUES.tobytes()),
         (META, "ElementByteOrderMSB = T\nElementType = MET_SHORT\n", VALUES.astype(">i2").tobytes()),
         (
             META,

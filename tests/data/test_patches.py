@@ -25,7 +25,7 @@ def make_cache(folder: Path, arrays: list[np.ndarray], contract: InputContract =
         path = folder / VOLUME.format(f"{number:040x}")
         path.parent.mkdir(parents=True, exist_ok=True)
         np.save(path, np.rint(array * 65535).astype(np.uint16))
-        geometry = {"shape": array.shape, "spacing": (1.0,) * array.ndim, "bounds": (-1000.0, 1000.0)}
+        geometry = {"shape": array.shape, "spacing": (1.0,) * array.ndim}
         entries.append(CacheEntry(key=f"{number:040x}", name=f"scan {number}", group=f"{number}", **geometry))
     return VolumeCache(folder, write_set(folder, entries, contract))
 

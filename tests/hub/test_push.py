@@ -7,8 +7,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -24,8 +22,8 @@ from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.checkpoints.card import split_card
 from modelsgenesis.errors import ConfigurationError, HubError
 from modelsgenesis.hub.download import fetch_bundle
-from modelsgenesis.hub.push import plan_upload, private_text, private_values, push_to_hub
-from runs_to_push import GENESIS, failure, write_run
+from modelsgenesis.hub.push import check_run, private_text, push_to_hub
+from runs_to_push import GENESIS, failure
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = {"config.json", "model.safetensors", "README.md", "figures/restorations.png"}
@@ -165,18 +163,7 @@ def test_prose_edited_in_the_run_replaces_only_what_nobody_touched_on_the_hub(hu
     edit_on_the_hub(hub, "St Somewhere", "the Hub says")
     made = push_to_hub(run, GENESIS)
     assert "- Source: the Hub says" in published_card(hub)
-    assert any("the prose of the card on the Hub was kept; that of" in note for note in made.notes)
-
-
-def test_a_card_without_our_section_keeps_all_of_its_prose_and_no_card_becomes_one(hub, run):
-    hub.add(GENESIS, {"README.md": b"---\nlicense: mit\ntags: [mine]\n---\n# My own words\n\nAbout it.\n"})
-    (run / "README.md").unlink()
-    push_to_hub(run, GENESIS)
-    card = published_card(hub)
-    assert "# My own words\n\nAbout it." in card
-    assert "# clinic/genesis" in card
-    front = split_card(card).front
-    assert (front["tags"][0], front["license"]) == ("mine", "mit")
+    assert any("the prose of the card on the Hub was kept" in note for note in made.notes)
 
 
 @pytest.mark.parametrize("kind", ["png", "jpg", "webp"])
@@ -224,30 +211,21 @@ TOKEN = "hf_" + "aB3" * 11
 @pytest.mark.parametrize(
     ("damage", "word"),
     [
-        (lambda run: (run / "config.json").unlink(), "config.json"),
         (lambda run: (run / "model.safetensors").write_bytes(b"junk"), "model.safetensors"),
         (lambda run: _weights(run, **{"optimizer.momentum": torch.zeros(3)}), "optimizer.momentum"),
-        (lambda run: _weights(run, {"source": "/data/a/b"}), "path of this machine"),
         (lambda run: _provenance(run, init="/home/me/runs/a"), "path of this machine: '/home/me/runs/a'"),
-        (lambda run: _provenance(run, data={"scans": ["mueller.nii.gz"]}), "name of a scan: 'mueller.nii.gz'"),
         (lambda run: _provenance(run, data={"PatientName": "x"}), "PatientName"),
         (lambda run: _provenance(run, data={"who": "Doe^Jane"}), "Doe^Jane"),
-        (lambda run: _provenance(run, environment={"key": TOKEN}), "a token"),
         (lambda run: _write(run, f"with {TOKEN}"), "a token"),
-        (lambda run: _write(run, f"https://me:{TOKEN}@huggingface.co"), "a token"),
         (lambda run: _write(run, "see C:\\Users\\me"), "path of this machine: 'C:"),
-        (lambda run: _write(run, "see ~/runs/a"), "path of this machine: '~/runs/a'"),
         (lambda run: _write(run, "see \\\\server\\share\\scans"), "path of this machine"),
         (lambda run: _write(run, "1.2.840.113619.2.55.3.604688119"), "DICOM UID: '1.2.840"),
         (lambda run: _write(run, "as in `Mueller_Anna_1962.nii.gz`"), "Mueller_Anna_1962.nii.gz"),
-        (lambda run: _write(run, "as in `Mueller_Anna.mgz`"), "Mueller_Anna.mgz"),
         (lambda run: _record(run, {"train": ["p/ct_007.nii.gz", "b.nii"]}, "but ct_007."), "ct_007"),
         (lambda run: _record(run, {"test": ["Mueller_Anna/ct.nii"]}, "Of mueller_anna"), "mueller_anna"),
         (lambda run: (run / "run.json").write_text("{"), "run.json"),
-        (lambda run: (run / "figures/restorations.png").unlink(), "restorations.png"),
         (lambda run: (run / "figures/restorations.png").write_bytes(b"\x89PNG"), "as an image"),
         (lambda run: edit(run, "(figures/r", "(../figures/r"), "not a figure"),
-        (lambda run: edit(run, "restorations.png)", "../log.csv)"), "not a figure"),
         (lambda run: edit(run, "library_name:", "model-index: [3\nlibrary_name:"), "front matter"),
     ],
 )  # fmt: skip
@@ -263,7 +241,7 @@ def test_a_run_that_must_not_be_published_never_reaches_the_hub(hub, run, damage
 def test_a_long_text_is_searched_in_a_time_that_grows_with_its_length(run, text):
     _write(run, text * (200_000 // len(text)))
     with suppress(HubError):
-        plan_upload(run)
+        check_run(run)
 
 
 PLAIN = """https://example.org/a/b/c and http://127.0.0.1:80/x/y
@@ -277,14 +255,6 @@ scan.nii.gz *.nii.gz or (.dcm) https://a.org/b.nii <case>.nii.gz hf_hub_download
 
 def test_plain_prose_is_let_through():
     assert [*private_text(PLAIN, "card")] == []
-
-
-def test_values_and_keys_are_searched_at_any_depth():
-    values = {"a": [{"b": ("ok", "ct_0001.dcm")}], "patient_id": 3}
-    assert list(private_values(values, "config.json")) == [
-        "config.json.a.b holds the name of a scan: 'ct_0001.dcm'",
-        "config.json.patient_id is data of a patient",
-    ]
 
 
 COMMIT = "POST /api/models/.*/commit/"
@@ -317,7 +287,6 @@ def test_without_a_token(hub, run, monkeypatch):
     [
         (GENESIS, "hf_wrong", "denied", "401"),
         (GENESIS, "hf_reader", "denied", "403: You don't have the rights to create"),
-        (GENESIS, "hf_stranger", "denied", "403: You don't have the rights to create"),
         ("a--b/c..d", "hf_alice", "unknown", "expected org/name"),
     ],
 )
@@ -341,16 +310,13 @@ def test_a_header_that_the_hub_refuses_makes_nothing(hub, run):
 @pytest.mark.parametrize(
     ("step", "fault", "kind"),
     [
-        ("POST /api/validate-yaml", {"status": 503}, "unreachable"),
         ("POST /api/repos/create", {"status": 503}, "unreachable"),
         ("POST /api/repos/create", {"drop_after": True}, "unreachable"),
         ("POST /api/repos/create", {"status": 409}, "conflict"),
-        ("POST .*/preupload/", {"status": 503}, "unreachable"),
         ("POST .*/lfs/objects/batch", {"status": 503}, "unreachable"),
         ("PUT /large/", {"status": 500}, "unreachable"),
         (COMMIT, {"drop": True}, "unreachable"),
         (COMMIT, {"status": 403}, "denied"),
-        (COMMIT, {"body": b"{}"}, "other"),
     ],
 )
 def test_a_failure_leaves_nothing_to_see_and_a_repeat_publishes_what_is_missing(hub, run, step, fault, kind):
@@ -380,27 +346,6 @@ def test_a_push_in_between_is_refused(hub, run, second):
     files = hub.repositories[GENESIS].files
     assert files["other.txt"].content == b"from another push"
     assert files["model.safetensors"].content == (run / "model.safetensors").read_bytes()
-
-
-def test_of_two_pushes_at_once_one_wins_and_nothing_is_mixed(hub, run, tmp_path):
-    push_to_hub(run, GENESIS)
-    runs = [write_run(tmp_path / f"run{seed}", seed=seed) for seed in (1, 2)]
-    both = threading.Barrier(2)
-    hub.fault(COMMIT, times=2, call=lambda: both.wait(20))
-
-    def push(run):
-        try:
-            return push_to_hub(run, GENESIS)
-        except HubError as error:
-            return error
-
-    with ThreadPoolExecutor(2) as pool:
-        outcomes = list(pool.map(push, runs))
-    (lost,) = (outcome for outcome in outcomes if isinstance(outcome, HubError))
-    assert lost.kind == "conflict"
-    files = hub.repositories[GENESIS].files
-    for name in ("model.safetensors", "config.json", "figures/restorations.png"):
-        assert files[name].content == (runs[1 - outcomes.index(lost)] / name).read_bytes()
 
 
 def test_a_client_that_dies_in_mid_upload_leaves_nothing_to_see_and_a_repeat_succeeds(hub, run, environment, home):

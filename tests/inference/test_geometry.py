@@ -1,7 +1,6 @@
 """Predictions come back in the space of their scan, however its axes lie."""
 
 import tracemalloc
-from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -12,21 +11,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from modelsgenesis.checkpoints import Bundle
-from modelsgenesis.configs import (
-    CONTRACTS,
-    BundleConfig,
-    GenesisUNetConfig,
-    InputContract,
-    PredictionConfig,
-    Provenance,
-)
+from modelsgenesis.configs import CONTRACTS, BundleConfig, GenesisUNetConfig, PredictionConfig, Provenance
 from modelsgenesis.data import Volume, prepare, prepare_label, read_volume, to_native
 from modelsgenesis.errors import ShapeError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.inference.ensemble import Ensemble, to_scan
 
 HARDWARE = choose_hardware("cpu", "float32")
-SHAPES = InputContract(modality="shape", intensity="window", window=(0.0, 1.0))
+SHAPES = CONTRACTS["shape"]
 ANGLES = st.floats(-np.pi, np.pi)
 
 
@@ -66,22 +58,16 @@ class Threshold(nn.Module):
         return torch.cat([torch.zeros_like(x), 40 * (x - 0.5), 80 * (x - 0.625)], dim=1)
 
 
-def threshold(**changes):
-    config = BundleConfig(
-        task="segmentation",
-        network=GenesisUNetConfig(out_channels=3),
-        input=SHAPES.override(**changes),
-        labels=("background", "bright", "brighter"),
-        patch_size=(4, 5, 3),
-        provenance=Provenance(origin="untrained", library_version="0"),
-    )
-    return Bundle(Threshold().eval(), config)
+def threshold(network=None, dims=3):
+    contract, shape = SHAPES.override(dims=dims), GenesisUNetConfig(dims=dims, out_channels=3)
+    made, size = Provenance(origin="untrained", library_version="0"), (4, 5, 3)[:dims]
+    what = {"task": "segmentation", "labels": ("background", "bright", "brighter"), "provenance": made}
+    return Bundle(network or Threshold(), BundleConfig(**what, network=shape, input=contract, patch_size=size))
 
 
 def segmented(scan, members, **options):
-    return Ensemble([("one", member) for member in members], PredictionConfig(**options), HARDWARE).segment(
-        [scan], probabilities=True
-    )
+    ensemble = Ensemble([("one", member) for member in members], PredictionConfig(**options), HARDWARE)
+    return ensemble.segment([scan], probabilities=True)
 
 
 @settings(max_examples=25)
@@ -103,7 +89,7 @@ class Ramp(Threshold):
 
 def test_flips_are_the_mean_of_mirrored_passes():
     values = np.random.default_rng(0).uniform(0, 1, (8, 10, 6)).astype(np.float32)
-    member = replace(threshold(), network=Ramp().eval())
+    member = threshold(Ramp())
 
     def soft(values, flips=()):
         scan = Volume(array=values, affine=np.eye(4), source="scan")
@@ -117,10 +103,8 @@ def test_flips_are_the_mean_of_mirrored_passes():
 
 
 def test_refuses_flips_along_an_axis_that_is_not_there():
-    planes = {"network": GenesisUNetConfig(dims=2, out_channels=3), "input": SHAPES.override(dims=2)}
-    member = replace(threshold(), config=replace(threshold().config, patch_size=(4, 5), **planes))
     with pytest.raises(ShapeError, match=r"flips along axes \(2,\): the image has 2"):
-        segmented(None, [member], flips=(2,))
+        segmented(None, [threshold(dims=2)], flips=(2,))
 
 
 @pytest.mark.parametrize("spacing", [None, (2.0, 2.0, 2.0)])
@@ -142,11 +126,8 @@ def test_a_series_and_its_label_lie_on_one_another(shared_data):
     """The label's rows run the other way: in one orientation both are the same grid."""
     series = read_volume(shared_data / "dicom" / "ct_abdomen")
     truth = read_volume(shared_data / "dicom" / "ct_abdomen_label.nii.gz")
-    contract = CONTRACTS["ct"]
-    prepared = prepare_label(truth, contract)
-    of_series = prepare_label(
-        Volume(array=np.zeros(series.array.shape, np.uint8), affine=series.affine, source="s"), contract
-    )
+    like = Volume(array=np.zeros(series.array.shape, np.uint8), affine=series.affine, source="series")
+    prepared, of_series = prepare_label(truth, CONTRACTS["ct"]), prepare_label(like, CONTRACTS["ct"])
     assert prepared.array.shape == of_series.array.shape
     np.testing.assert_allclose(prepared.affine, of_series.affine, atol=0.1)
     back = to_native(prepared.array, of_series)

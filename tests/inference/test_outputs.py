@@ -29,9 +29,8 @@ def choose(cases, output, task="segmentation", **options):
 @given(some.text(min_size=1))
 def test_any_name_becomes_a_file_within_the_folder(name):
     found = output_name(name)
-    assert not found.is_absolute()
-    assert ".." not in found.parts
     for part in found.parts:
+        assert part not in ("/", "..")
         assert len(f"{part}_probabilities.nii.gz".encode()) <= 255
         assert part.isprintable() or set(part) & set("\u00a0\u3000\u2003\u2002\u2009")
     assert output_name(str(found)) == found
@@ -49,21 +48,17 @@ def test_names_stay_apart_and_what_is_not_unicode_is_left_out():
     ("task", "given", "output", "written"),
     [
         ("segmentation", 1, None, ["s0_seg.nii.gz"]),
-        ("segmentation", 1, "x.nii.gz", ["x.nii.gz"]),
-        ("segmentation", 1, "x.NII", ["x.NII"]),
         ("segmentation", 1, "new/deep", ["new/deep/s0.nii.gz"]),
         ("segmentation", 2, None, ["predictions/s0.nii.gz", "predictions/s1.nii.gz"]),
         ("segmentation", 2, "out.v2", ["out.v2/s0.nii.gz", "out.v2/s1.nii.gz"]),
         ("classification", 2, None, ["predictions.csv"] * 2),
-        ("classification", 1, "x.csv", ["x.csv"]),
         ("classification", 1, "new", ["new/predictions.csv"]),
     ],
 )
 def test_where_predictions_go(tmp_path, monkeypatch, task, given, output, written):
     monkeypatch.chdir(tmp_path)
     cases = [case(tmp_path / f"s{index}.mha") for index in range(given)]
-    paths, _ = choose(cases, output and Path(output), task)
-    assert [str(path) for _, path in paths] == written
+    assert [str(path) for _, path in choose(cases, output and Path(output), task)] == written
 
 
 @pytest.mark.parametrize("link", [os.link, lambda file, other: other.symlink_to(file.resolve()), None])
@@ -86,18 +81,14 @@ def test_a_link_within_the_output_leads_nowhere(tmp_path):
 
 
 @pytest.mark.parametrize("names", [("a", "A"), ("\u00e9", "e\u0301"), ("x", "x_probabilities"), ("x", "../x")])
-def test_predictions_that_would_be_one_anothers_are_skipped_and_the_others_are_not(tmp_path, names):
+def test_predictions_that_would_be_one_anothers_are_refused(tmp_path, names):
     cases = [case(tmp_path / f"{index}.nii", name) for index, name in enumerate((*names, "good"))]
-    paths, skipped = choose(cases, tmp_path / "out")
-    assert [path.name for _, path in paths] == ["good.nii.gz"]
-    assert [one.source for one in skipped] == [str(tmp_path / "0.nii"), str(tmp_path / "1.nii")]
-    assert all("that of another scan; rename one" in one.reason for one in skipped)
+    with pytest.raises(DataError, match="two scans would have this file; rename one"):
+        choose(cases, tmp_path / "out")
 
 
 @pytest.mark.parametrize(("task", "ending"), [("segmentation", ".nii.gz"), ("classification", ".csv")])
-@pytest.mark.parametrize(
-    ("content", "beside"), [("by hand", ""), ("", '{"EchoTime": 1}'), ("", "[["), ("", '{"labels": {}}')]
-)
+@pytest.mark.parametrize(("content", "beside"), [("by hand", ""), ("", "[["), ("", '{"labels": {}}')])
 def test_files_of_somebody_else_stay_and_own_predictions_are_replaced(tmp_path, task, ending, content, beside):
     one, output = case(tmp_path / "in" / "s.nii"), tmp_path / f"s{ending}"
     there = tmp_path / "s.json" if beside else output
@@ -109,7 +100,7 @@ def test_files_of_somebody_else_stay_and_own_predictions_are_replaced(tmp_path, 
     output.write_text("a prediction")
     assert choose([one], output, task, keep=True) == chosen
     (tmp_path / "s.json").write_text(json.dumps({"labels": {"0": "background"}, "library_name": "modelsgenesis"}))
-    assert choose([one], output, task) == chosen == ([(one, output)], [])
+    assert choose([one], output, task) == chosen == [(one, output)]
 
 
 @pytest.mark.parametrize(
@@ -117,9 +108,7 @@ def test_files_of_somebody_else_stay_and_own_predictions_are_replaced(tmp_path, 
     [
         ("segmentation", "x.nii.gz", ConfigurationError, "one file"),
         ("segmentation", "x.png", ConfigurationError, "written as NIfTI"),
-        ("segmentation", "x.csv", ConfigurationError, "written as NIfTI"),
         ("classification", "x.nii.gz", ConfigurationError, "as a table"),
-        ("classification", "x.json", ConfigurationError, "as a table"),
         ("segmentation", "file/sub", DataError, "cannot be written in"),
         ("segmentation", "folder", DataError, "is a folder"),
     ],

@@ -12,7 +12,6 @@ from scipy.stats import mannwhitneyu
 from modelsgenesis.errors import ConfigurationError, ShapeError
 from modelsgenesis.metrics.measures import (
     auc,
-    chosen_classes,
     classification_row,
     explanations,
     flat,
@@ -44,13 +43,6 @@ def test_dice_and_iou_by_hand_and_by_monai():
     torch.testing.assert_close(torch.tensor([found[f"dice {name}"] for name in "abc"]), expected)
     with pytest.raises(ShapeError, match=r"prediction of shape \(2, 2\).* \(3, 2\)"):
         measured(np.zeros((2, 2)), np.zeros((3, 2)))
-
-
-def test_the_distance_is_in_mm_along_each_axis():
-    truth = np.zeros((12, 12, 12), np.uint8)
-    truth[2:5, 2:5, 2:5] = 1
-    for axis, size in enumerate(spacing := (1.0, 2.0, 3.5)):
-        assert measured(np.roll(truth, 4, axis=axis), truth, spacing)["hausdorff95 a"] == pytest.approx(4 * size)
 
 
 def test_the_distance_is_the_percentile_of_the_surfaces():
@@ -110,12 +102,6 @@ def test_ranking_needs_both_kinds_and_finite_scores():
         auc(np.array([0.1, np.nan]), np.array([True, False]))
 
 
-def test_a_half_counts_as_positive_wherever_classes_are_independent():
-    assert chosen_classes(np.array([[0.5, 0.5, 0.4]]), multilabel=True).tolist() == [[True, True, False]]
-    row = classification_row((2,), np.array([0.5, 0.5, 0.4]), ("a", "b", "c"), multilabel=True)
-    assert (row["class"], row["predicted"], row["probability c"]) == ("c", "a; b", 0.4)
-
-
 # --- intervals ----------------------------------------------------------------------------------------------------
 
 
@@ -124,13 +110,9 @@ def interval_of_mean(values, patients, resamples=1000, seed=0):
     return ends
 
 
-def each_alone(count):
-    return [f"p{index}" for index in range(count)]
-
-
 def test_the_interval_of_a_mean_is_that_of_its_standard_error():
     values = np.random.default_rng(0).normal(0.8, 0.1, 400)
-    (low, high), error = interval_of_mean(values, each_alone(400), 4000), values.std() / 20
+    (low, high), error = interval_of_mean(values, range(400), 4000), values.std() / 20
     assert low == pytest.approx(values.mean() - 1.96 * error, abs=error / 5)
     assert high == pytest.approx(values.mean() + 1.96 * error, abs=error / 5)
 
@@ -210,9 +192,8 @@ def test_several_classes_are_measured_each_against_the_rest():
     probabilities = random.dirichlet(np.ones(3), 60) + 0.2 * truth
     found = summary_of(probabilities, truth, ["a", "b", "c"], resamples=100)
     each = [auc(probabilities[:, index], truth[:, index]) for index in range(3)]
-    assert found["auc"]["value"] == pytest.approx(np.mean(each))
     assert [found[f"auc {name}"]["value"] for name in "abc"] == pytest.approx(each)
-    assert found["accuracy"]["value"] == (probabilities.argmax(1) == truth.argmax(1)).mean()
+    assert found["auc"]["value"] == pytest.approx(np.mean(each))
 
 
 def test_scores_of_different_networks_are_not_ranked_together():
@@ -221,9 +202,7 @@ def test_scores_of_different_networks_are_not_ranked_together():
     pair = np.stack([1 - score, score], 1), np.stack([~truth, truth], 1), ["a", "b"]
     together = summary_of(*pair, resamples=50)
     apart = summary_of(*pair, folds=[0, 0, 1, 1], resamples=50)
-    assert together["auc"]["value"] == 0.75
-    assert apart["auc"] == {"value": 1.0, "low": 1.0, "high": 1.0}
-    assert apart["accuracy"]["value"] == together["accuracy"]["value"]
+    assert (together["auc"]["value"], apart["auc"]) == (0.75, {"value": 1.0, "low": 1.0, "high": 1.0})
 
 
 @pytest.mark.parametrize("names", [("a", "b"), ("a; b", "b; c")])

@@ -8,15 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from modelsgenesis.configs import (
-    GENESIS_UNET_2019,
-    ClassifierConfig,
-    GenesisUNetConfig,
-    NetworkConfig,
-    PlainUNetConfig,
-    ResidualUNetConfig,
-    UNetConfig,
-)
+from modelsgenesis.configs import ClassifierConfig, GenesisUNetConfig, PlainUNetConfig, ResidualUNetConfig, UNetConfig
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.networks import adapt, build_network
 from modelsgenesis.networks.adaptation import rescale_kernels
@@ -35,25 +27,17 @@ def pretrained(request: pytest.FixtureRequest) -> nn.Module:
     return build_network(request.param).eval()
 
 
-def equal_tensors(network: nn.Module, other: nn.Module, names: tuple[str, ...]) -> bool:
-    mine, theirs = network.state_dict(), other.state_dict()
-    return all(torch.equal(mine[name], theirs[name]) for name in names)
-
-
 # --- building -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        GENESIS_UNET_2019,
-        GenesisUNetConfig(dims=2, widths=(16, 32), norm="group", upsampling="nearest"),
-        PlainUNetConfig(widths=(4, 8)),
-        ResidualUNetConfig(dims=2, widths=(4, 8), norm="batch"),
-        ClassifierConfig(encoder=ResidualUNetConfig(widths=(4, 8)), num_classes=2),
-    ],
-)
-def test_a_network_on_meta_has_every_tensor_and_no_memory(config: NetworkConfig) -> None:
+FLAT = [
+    GenesisUNetConfig(dims=2, widths=(16, 32), norm="group", upsampling="nearest"),
+    ResidualUNetConfig(dims=2, widths=(4, 8), norm="batch"),
+]
+
+
+@pytest.mark.parametrize("config", [*CONFIGURATIONS, *FLAT, ClassifierConfig(encoder=FLAT[1], num_classes=2)])
+def test_a_network_on_meta_has_every_tensor_and_no_memory(config: UNetConfig | ClassifierConfig) -> None:
     empty, built = build_network(config, "meta"), build_network(config)
     assert all(tensor.is_meta for tensor in empty.state_dict().values())
     assert all(buffer.is_meta for buffer in empty.buffers())  # none beside the state dict is left uninitialised
@@ -74,16 +58,21 @@ def test_a_classifier_sees_the_averages_of_the_chosen_levels_in_their_order(enco
 # --- tasks --------------------------------------------------------------------------------------------------
 
 
-def test_segmentation_keeps_all_but_the_head(pretrained: nn.Module) -> None:
+def test_segmentation_keeps_all_but_the_head_or_the_encoder_alone(pretrained: nn.Module) -> None:
     network, report = adapt(pretrained, task="seg", num_classes=3)
     assert network(VOLUME).shape == (2, 3, 8, 8, 8)
     assert (network.config.output, network.training) == ("linear", False)
     assert all(name.startswith(network.head_prefix) for name in report.new)
-    assert set(report.loaded) | set(report.new) == set(network.state_dict())
-    assert equal_tensors(network, pretrained, report.loaded)
+    mine, theirs = network.state_dict(), pretrained.state_dict()
+    assert {*report.loaded, *report.new} == mine.keys()
+    assert all(torch.equal(mine[name], theirs[name]) for name in report.loaded)
     head = sum(p.numel() for n, p in network.named_parameters() if n.startswith(network.head_prefix))
     assert report.summary().startswith(f"{report.parameters - head:,} of {report.parameters:,} parameters")
     assert "from the checkpoint; new: " in report.summary()
+    network, report = adapt(pretrained, task="seg", num_classes=3, encoder_only=True)
+    assert {name.split(".")[0] for name in report.loaded} == {"encoder"}
+    assert any(name.startswith("decoder.") for name in report.new)
+    assert torch.isfinite(network(VOLUME)).all()
 
 
 @pytest.mark.parametrize(("hidden", "levels"), [(1024, None), (0, None), (0, (0, 1))])
@@ -109,13 +98,6 @@ def test_restoration_changes_nothing_and_copies_unless_told_otherwise(pretrained
     name = next(iter(pretrained.state_dict()))
     pointers = [made.state_dict()[name].data_ptr() for made in (pretrained, shared, network)]
     assert pointers[0] == pointers[1] != pointers[2]
-
-
-def test_encoder_only_starts_the_decoder_anew(pretrained: nn.Module) -> None:
-    network, report = adapt(pretrained, task="segmentation", num_classes=2, encoder_only=True)
-    assert all(name.startswith("encoder.") for name in report.loaded)
-    assert any(name.startswith("decoder.") for name in report.new)
-    assert torch.isfinite(network(VOLUME)).all()
 
 
 # --- channels and dimensions --------------------------------------------------------------------------------

@@ -27,51 +27,42 @@ def test_synchronised_batch_norms_keep_the_tensors_and_their_names(device, kind)
     assert isinstance(norm, torch.nn.SyncBatchNorm) == (device == "cuda")
 
 
-def test_alone_and_in_evaluation_they_are_the_batch_norms_that_they_replace():
-    for statistics in ("batch", "running"):
-        torch.manual_seed(0)
-        plain = build_network(GenesisUNetConfig(dims=2, widths=(4, 8), statistics=statistics))
-        torch.manual_seed(0)
-        shared = synchronise_batch_norm(build_network(plain.config), torch.device("cpu"))
-        batch = torch.rand(2, 1, 8, 8)
-        for training in (True, False):
-            assert torch.equal(plain.train(training)(batch), shared.train(training)(batch))
-        for name, value in plain.state_dict().items():
-            assert torch.equal(value, shared.state_dict()[name]), name
+@pytest.mark.parametrize("statistics", ["batch", "running"])
+def test_alone_and_in_evaluation_they_are_the_batch_norms_that_they_replace(statistics):
+    plain = build_network(GenesisUNetConfig(dims=2, widths=(4, 8), statistics=statistics))
+    shared = synchronise_batch_norm(copy.deepcopy(plain), torch.device("cpu"))
+    batch = torch.rand(2, 1, 8, 8)
+    for training in (True, False):
+        assert torch.equal(plain.train(training)(batch), shared.train(training)(batch))
+    assert same(plain.state_dict(), shared.state_dict())
 
 
-def train_once(network, batch):
-    network.train()
-    network(batch).square().mean().backward()
-    gradients = {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
-    return gradients, {name: value.clone() for name, value in network.state_dict().items()}
+def same(tensors, others):
+    return tensors.keys() == others.keys() and all(torch.equal(tensors[name], others[name]) for name in tensors)
+
+
+def gradients_of(network, batch):
+    network.train()(batch).square().mean().backward()
+    return {name: parameter.grad for name, parameter in network.named_parameters() if parameter.grad is not None}
 
 
 @pytest.mark.parametrize("kind", list(NETWORKS))
 def test_gradients_and_running_averages_are_those_of_kept_activations_to_the_bit(kind):
     torch.manual_seed(0)
     kept = build_network(NETWORKS[kind])
-    dims = getattr(kept.config, "encoder", kept.config).dims
-    batch = torch.rand(2, 1, *(8,) * dims)
     anew = enable_activation_checkpointing(copy.deepcopy(kept))
-    assert list(anew.state_dict()) == list(kept.state_dict())
-    gradients, after = train_once(kept, batch)
-    gradients_anew, after_anew = train_once(anew, batch)
-    assert gradients.keys() == gradients_anew.keys()
-    assert all(torch.equal(gradients[name], gradients_anew[name]) for name in gradients)
-    assert all(torch.equal(after[name], after_anew[name]) for name in after)
+    batch = torch.rand(2, 1, *(8,) * kept.config.unet.dims)
+    assert same(gradients_of(kept, batch), gradients_of(anew, batch))
+    assert same(kept.state_dict(), anew.state_dict())
 
 
 def test_fewer_activations_are_kept():
-    config = GenesisUNetConfig(dims=2, widths=(4, 8), norm="instance")
-    batch = torch.rand(2, 1, 16, 16)
-
     def kept_values(network):
         values = []
         with torch.autograd.graph.saved_tensors_hooks(lambda x: values.append(x.numel()) or x, lambda x: x):
-            network(batch).sum()
+            network(torch.rand(2, 1, 16, 16)).sum()
         return sum(values)
 
-    network = build_network(config)
+    network = build_network(GenesisUNetConfig(dims=2, widths=(4, 8), norm="instance"))
     before = kept_values(network)
     assert kept_values(enable_activation_checkpointing(network)) < before / 2

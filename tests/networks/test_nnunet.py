@@ -1,20 +1,20 @@
 """The nnU-Net family against the package that nnU-Net itself uses."""
 
-from typing import Any
+import importlib
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
-from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
+from einops import rearrange
 from torch import nn
 
-from modelsgenesis.configs import (
-    NNUNET_V1_GENESIS,
-    RESENC_L,
-    PlainUNetConfig,
-    ResidualUNetConfig,
-)
+from modelsgenesis.checkpoints import export_bundle
+from modelsgenesis.configs import NNUNET_V1_GENESIS, RESENC_L, PlainUNetConfig, ResidualUNetConfig
 from modelsgenesis.errors import ConfigurationError, ShapeError
 from modelsgenesis.networks import NnUNet, build_network
+from tiny_bundles import make_bundle
 
 CONFIGURATIONS = {
     "plain_3d": PlainUNetConfig(widths=(4, 6, 8), out_channels=2),
@@ -41,54 +41,40 @@ CONFIGURATIONS = {
 }
 
 
-def oracle(config: PlainUNetConfig | ResidualUNetConfig) -> nn.Module:
-    norms = {
-        ("instance", 2): nn.InstanceNorm2d,
-        ("instance", 3): nn.InstanceNorm3d,
-        ("batch", 2): nn.BatchNorm2d,
-    }
-    residual = isinstance(config, ResidualUNetConfig)
-    arguments: dict[str, Any] = {
-        "input_channels": config.in_channels,
-        "n_stages": len(config.widths),
-        "features_per_stage": config.widths,
-        "conv_op": nn.Conv2d if config.dims == 2 else nn.Conv3d,
-        "kernel_sizes": config.kernels,
-        "strides": config.strides,
-        "num_classes": config.out_channels,
-        "n_conv_per_stage_decoder": config.decoder_convolutions,
-        "conv_bias": config.convolution_bias,
-        "norm_op": norms[config.norm, config.dims],
-        "norm_op_kwargs": {"eps": config.norm_epsilon, "affine": True},
-        "nonlin": nn.LeakyReLU,
-        "nonlin_kwargs": {"negative_slope": config.negative_slope, "inplace": True},
-    }
-    if residual:
-        return ResidualEncoderUNet(**arguments, n_blocks_per_stage=config.blocks)
-    return PlainConvUNet(**arguments, n_conv_per_stage=config.convolutions)
+def imported(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
 
 
-def without_aliases(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    aliases = ("decoder.encoder.", ".all_modules.")
-    return {name: tensor for name, tensor in weights.items() if not any(part in name for part in aliases)}
+def built_by_nnunet(plan: dict[str, Any], in_channels: int, out_channels: int) -> nn.Module:
+    """The network that the package of nnU-Net builds from a plan."""
+    arguments = dict(plan["arch_kwargs"])
+    for name in plan["arch_kwargs_requiring_import"]:
+        arguments[name] = imported(arguments[name]) if arguments[name] else None
+    architecture = imported(plan["arch_class_name"])
+    return architecture(in_channels, num_classes=out_channels, deep_supervision=False, **arguments).eval()
 
 
 @pytest.mark.parametrize("name", CONFIGURATIONS)
-def test_is_the_network_of_nnunet_key_for_key_and_number_for_number(name: str) -> None:
+def test_an_export_is_the_network_of_nnunet_key_for_key_and_number_for_number(tmp_path: Path, name: str) -> None:
+    """Of arrays x, y, z, which nnU-Net's network takes as z, y, x."""
     config = CONFIGURATIONS[name]
-    theirs, ours = oracle(config).eval(), NnUNet(config).eval()
-    with torch.no_grad():
-        for parameter in theirs.parameters():
+    bundle = make_bundle(config)
+    with torch.no_grad():  # norms begin as ones and zeros, with which a mistake could hide
+        for parameter in bundle.network.parameters():
             parameter.add_(torch.randn(parameter.shape), alpha=0.1)
-    weights = without_aliases(theirs.state_dict())
-    assert {k: v.shape for k, v in ours.state_dict().items()} == {k: v.shape for k, v in weights.items()}
-    ours.load_state_dict(weights)
+    content = torch.load(export_bundle(bundle, tmp_path / "x.pth", to="nnunet"), weights_only=True)
+    plan = content["nnssl_adaptation_plan"]["architecture_plans"]
+    theirs = built_by_nnunet(plan, config.in_channels, config.out_channels)
+    theirs.load_state_dict(content["network_weights"], strict=True)
 
+    ours = cast("NnUNet", bundle.network)
+    turned = partial(rearrange, pattern="b c x y z -> b c z y x" if config.dims == 3 else "b c x y -> b c x y")
     x = torch.randn(2, config.in_channels, *(2 * step for step in ours.size_divisor))
     with torch.inference_mode():
-        torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=0)
-        for mine, other in zip(ours.features(x), theirs.encoder(x), strict=True):
-            torch.testing.assert_close(mine, other, atol=1e-5, rtol=0)
+        torch.testing.assert_close(ours(x), turned(theirs(turned(x))), atol=1e-4, rtol=0)
+        for mine, other in zip(ours.features(x), theirs.encoder(turned(x)), strict=True):
+            torch.testing.assert_close(mine, turned(other), atol=1e-4, rtol=0)
 
 
 def test_heads_of_lower_stages_are_frozen_so_that_every_trained_parameter_gets_a_gradient() -> None:
@@ -107,28 +93,24 @@ def test_published_sizes(config: PlainUNetConfig | ResidualUNetConfig, parameter
 
 
 def test_sides_divide_by_the_product_of_the_strides_of_each_axis() -> None:
-    assert build_network(NNUNET_V1_GENESIS, "meta").size_divisor == (16, 32, 32)
-    network = NnUNet(CONFIGURATIONS["plain_anisotropic"])
     with pytest.raises(ShapeError, match=r"sides \(3, 8, 9\) must divide by \(2, 4, 4\): pad to \(4, 8, 12\)"):
-        network(torch.rand(1, 1, 3, 8, 9))
+        NnUNet(CONFIGURATIONS["plain_anisotropic"])(torch.rand(1, 1, 3, 8, 9))
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"widths": (4,)}, "widths: received 1 levels"),
-        ({"widths": (4, 8), "kernels": ((3, 3, 3),)}, r"kernels: received 1 entries, expected 2"),
-        ({"widths": (4, 8), "strides": ((1, 1), (2, 2))}, r"\(1, 1\) is not one number"),
-        ({"widths": (4, 8), "strides": ((2, 2, 2), (2, 2, 2))}, "the first stage must keep the resolution"),
-        ({"widths": (4, 8), "kernels": ((2, 2, 2), (3, 3, 3))}, "expected odd sizes"),
-        ({"widths": (4, 8), "convolutions": (2, 0)}, "convolutions: received 0"),
-        ({"widths": (4, 8), "norm": "group"}, r"8 does not divide .4. channels"),
-        ({"widths": (4, 8), "out_channels": 0}, "out_channels: received 0"),
+        ({"kernels": ((3, 3, 3),)}, r"kernels: received 1 entries, expected 2"),
+        ({"strides": ((1, 1), (2, 2))}, r"\(1, 1\) is not one number"),
+        ({"strides": ((2, 2, 2), (2, 2, 2))}, "the first stage must keep the resolution"),
+        ({"kernels": ((2, 2, 2), (3, 3, 3))}, "expected odd sizes"),
+        ({"convolutions": (2, 0)}, "convolutions: received 0"),
     ],
 )
 def test_configurations_that_cannot_be_right(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        PlainUNetConfig(**changes)
+        PlainUNetConfig(**{"widths": (4, 8), **changes})
 
 
 def test_dimensions_change_on_the_last_axis() -> None:

@@ -7,12 +7,7 @@ from torch import Tensor
 from modelsgenesis.configs import PretextConfig
 from modelsgenesis.errors import ShapeError
 from modelsgenesis.pretext import draw_seeds
-from modelsgenesis.pretext.shuffling import (
-    draw_windows,
-    last_window_per_voxel,
-    shuffle,
-    window_table,
-)
+from modelsgenesis.pretext.shuffling import draw_windows, last_window_per_voxel, shuffle, window_table
 
 CPU = torch.device("cpu")
 ALWAYS = PretextConfig(shuffle_probability=1)

@@ -42,16 +42,6 @@ def test_two_processes_train_side_by_side_on_their_share_of_the_cores(monkeypatc
     assert {record["threads"] for record in found.values()} == {1}
 
 
-def test_a_process_that_died_names_what_was_trained_and_ends_the_others():
-    with pytest.raises(TrainingError, match=r"a process died.*: .*die, 5 labels, seed 1; .*fewer --jobs"):
-        list(run_trials(trials("a", "die"), train, 2))
-
-
-def test_a_signal_to_one_process_names_its_trial():
-    with pytest.raises(TrainingError, match="interrupted, 5 labels, seed 0: interrupted"):
-        list(run_trials(trials("interrupted", "a"), train, 2))
-
-
 def test_a_signal_ends_all_processes(tmp_path):
     def interrupt():
         deadline = time.monotonic() + 200
@@ -70,8 +60,19 @@ def test_one_job_trains_in_this_process_and_an_error_names_its_trial():
     assert (found[0]["process"], found[1]["diverged"]) == (os.getpid(), True)
     with pytest.raises(TrainingError, match="error, 5 labels, seed 0: no such patient"):
         list(run_trials(trials("error"), train))
-    with pytest.raises(TrainingError, match="error, 5 labels, seed 1: no such patient"):
-        list(run_trials(trials("a", "error"), train, 2))
+
+
+@pytest.mark.parametrize(
+    ("arms", "message"),
+    [
+        (("a", "die"), r"a process died.*: .*die, 5 labels, seed 1; .*fewer --jobs"),
+        (("interrupted", "a"), "interrupted, 5 labels, seed 0: interrupted"),
+        (("a", "error"), "error, 5 labels, seed 1: no such patient"),
+    ],
+)
+def test_what_ends_in_a_process_names_its_trial_and_ends_the_others(arms, message):
+    with pytest.raises(TrainingError, match=message):
+        list(run_trials(trials(*arms), train, 2))
 
 
 def test_threads_are_a_share_of_the_cores_and_never_more_than_allowed(monkeypatch):
@@ -88,18 +89,6 @@ def records(tmp_path):
     records.describe(ASKED)
     yield records
     records.close()
-
-
-def test_a_finished_trial_is_read_again(records):
-    assert records.read(TRIAL) is None
-    records.write(TRIAL, RECORD)
-    assert records.read(TRIAL) == RECORD
-
-
-def test_candidates_do_not_overwrite_each_other_or_the_runs(records):
-    tuning = Split(SPLIT.training, SPLIT.validation, ())
-    candidates = [Trial(arm="scratch", labels=5, seed=0, split=tuning, settings=(s,)) for s in ("a=1", "a=2")]
-    assert len({records.path(trial) for trial in (*candidates, TRIAL)}) == 3
 
 
 @pytest.mark.parametrize(
@@ -121,7 +110,13 @@ def test_more_arms_and_files_may_come_and_stay_known(records):
         records.describe({"arms": {"genesis": ARM}, "files": {"b": "04"}})
 
 
-def test_a_trial_of_other_cases_is_not_taken_for_this_one(records):
+def test_a_trial_is_read_again_but_not_one_of_other_cases(records):
+    tuning = Split(SPLIT.training, SPLIT.validation, ())
+    candidates = [Trial(arm="scratch", labels=5, seed=0, split=tuning, settings=(s,)) for s in ("a=1", "a=2")]
+    assert len({records.path(trial) for trial in (*candidates, TRIAL)}) == 3
+    assert records.read(TRIAL) is None
+    records.write(TRIAL, RECORD)
+    assert records.read(TRIAL) == RECORD
     records.write(TRIAL, {**RECORD, "training": ["a", "c"]})
     with pytest.raises(TrainingError, match=r"seed-0\.json: was made otherwise: training was"):
         records.read(TRIAL)
@@ -151,10 +146,9 @@ def test_a_folder_is_held_by_one_process_and_that_of_something_else_left_alone(r
     with pytest.raises(TrainingError, match="another process compares"):
         Records(records.folder)
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(TrainingError, match="holds something else"):
-        Records(tmp_path)
-    with pytest.raises(TrainingError, match="is a file"):
-        Records(tmp_path / "thesis.tex")
+    for taken in (tmp_path, tmp_path / "thesis.tex"):
+        with pytest.raises(TrainingError, match="holds something else, or is a file"):
+            Records(taken)
 
 
 def test_the_work_folder_goes_and_takes_along_what_a_crash_left(records):

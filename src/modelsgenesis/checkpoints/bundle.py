@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from modelsgenesis.configs import BundleConfig
-from modelsgenesis.errors import CheckpointError, require, some
+from modelsgenesis.errors import CheckpointError, some
 from modelsgenesis.files import open_regular, parsing, read_json, read_text, replacing, write_atomically, write_json
 from modelsgenesis.networks import build_network
 
@@ -64,17 +65,26 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> Path:
     return folder
 
 
-def read_config(folder: str | Path) -> BundleConfig:
+def read_config(folder: str | Path, card: Any = None) -> BundleConfig:
     """Read and check the `config.json` of a bundle.
 
+    Args:
+        folder: The bundle.
+        card: What the registry says of the model, with its name: other values are refused.
+
     Raises:
-        CheckpointError: The file is missing or not JSON.
+        CheckpointError: The file is missing or not JSON, or is not of the model of the card.
         ConfigurationError: It has unknown or missing keys or wrong values.
     """
     path = Path(folder) / CONFIG_NAME
     if not path.exists():
         raise CheckpointError(f"{folder}: no {CONFIG_NAME} in it, so it is not a bundle")
-    return BundleConfig.from_dict(read_json(path, CheckpointError, nan_is_null=True), where=str(path))
+    config = BundleConfig.from_dict(read_json(path, CheckpointError, nan_is_null=True), where=str(path))
+    for key in ("task", "network", "input", "patch_size") if card else ():
+        found, told = getattr(config, key), getattr(card, key)
+        if found != told:
+            raise CheckpointError(f"{card.name}: its file has {key} {found}, its card says {told}; ask its author")
+    return config
 
 
 def load_bundle(folder: str | Path) -> Bundle:
@@ -153,8 +163,9 @@ def fit_weights(
         fitted[name] = tensor
     floating = {name: tensor for name, tensor in fitted.items() if tensor.is_floating_point() and tensor.numel()}
     bad = [name for name, tensor in floating.items() if not torch.stack(torch.aminmax(tensor)).isfinite().all()]
-    problem = f"NaN or infinite values in {some(bad)}"
-    require(not bad, CheckpointError, f"{file}: {problem}; it is damaged or its training diverged, use another one")
+    if bad:
+        problem = f"NaN or infinite values in {some(bad)}"
+        raise CheckpointError(f"{file}: {problem}; it is damaged or its training diverged, use another one")
     return fitted
 
 

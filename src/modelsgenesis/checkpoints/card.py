@@ -14,7 +14,7 @@ from operator import attrgetter
 from string import Template
 from typing import Any
 
-from modelsgenesis.configs import SCHEMES, BundleConfig
+from modelsgenesis.configs import BundleConfig
 from modelsgenesis.configs.base import plain
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.files import split_front_matter
@@ -30,6 +30,7 @@ _PIPELINE_TAGS = {  # the Hub's name of each task
     "segmentation": "image-segmentation",
     "classification": "image-classification",
 }
+_TAGS = ("medical-imaging", "models-genesis", "self-supervised-learning")
 _BASELINES = ("mean_image_loss", "identity_loss")  # they say nothing without the loss beside them
 _COUNTS = ("n", "patients", "cases", "subjects", "samples", "seeds", "seed", "runs")  # belong to all of a group
 _STEPS = ("step", "steps", "epoch")  # not measures of quality
@@ -103,91 +104,66 @@ def render_card(
     old = split_card(existing) if isinstance(existing, str) else existing
     new = split_card(resources.files("modelsgenesis.checkpoints").joinpath("card_template.md").read_text("utf-8"))
     found = measures(config.provenance.results)
-    values = _sections(config, name, found)
+    task, origin, spec = _PIPELINE_TAGS[config.task], config.provenance, config.input
+    validated = "others" if origin.data.get("validation_patients") or origin.data.get("validation_scans") else "unknown"
+    if origin.data.get("held_out") is False:
+        validated = "nobody"
+    # The header of the template has phrases to choose from, in which values have their places too.
+    choices = {"purpose": config.task, "commands": config.task, "origin": origin.origin}
+    choices |= {"intensity": spec.intensity, "validated": validated}
+    phrases = {name: new.front[name][choice] for name, choice in choices.items()}
+    template = _Card(_Card(new.generated).safe_substitute(phrases))
+    values = {"name": text(name), "load": f'network = modelsgenesis.from_pretrained("{name}")'}
+    values |= _sections(config, found)
     values["figures"] = "\n\n".join(f"![{text(title)}]({path})" for title, path in (figures or {}).items())
-    template = _Card(new.generated)
     values |= {key: text(attrgetter(key)(config)) for key in template.get_identifiers() if key not in values}
-    header = _header(config, name, found, old.front)
+    header: dict[str, Any] = {"library_name": config.library_name, "pipeline_tag": task}
+    if isinstance(base := origin.source.get("repository"), str) and base:
+        header["base_model"] = base
+    if metrics := [one for one in found if math.isfinite(one["value"])]:  # the Hub refuses a card with NaN in it
+        data = origin.data.get("name")
+        data = data if isinstance(data, str) and data else f"{spec.modality} scans of the publisher"
+        kind = re.sub(r"[^a-z0-9]+", "-", data.lower()).strip("-") or "private"
+        result = {"task": {"type": task, "name": config.task}, "dataset": {"type": kind, "name": data}}
+        header["model-index"] = [{"name": name, "results": [{**result, "metrics": metrics}]}]
+    tags = old.front.get("tags") or []
+    tags = [*(tags if isinstance(tags, list) else [tags]), *_TAGS, spec.modality, f"{spec.dims}d", config.task]
+    header["tags"] = list(dict.fromkeys(map(text, tags)))
+    # Results of another network would be wrong, so the index goes even where there are no new ones.
+    header = {key: value for key, value in old.front.items() if key not in (*header, "model-index")} | header
     front = yaml.safe_dump(header, sort_keys=False, allow_unicode=True, width=1000)
     after = old.after if (old.before + old.after).strip() else new.after
     separator = "" if old.generated or after.startswith("\n") else "\n"
     return f"---\n{front}---\n\n{old.before}{template.substitute(values)}{separator}{after}"
 
 
-def _sections(config: BundleConfig, name: str, found: list[dict[str, Any]]) -> dict[str, str]:
-    """Return what the template names beside the values of `config.json`."""
-    origin, spec, data = config.provenance, config.input, config.provenance.data
-    kind, init = f"{spec.dims}D {spec.modality.upper()}", text(origin.init)
-    purpose = f"A network for {config.task} of {text(config.labels)} in {kind}, built on Models Genesis."
-    commands = f"modelsgenesis predict {name} scan.nii.gz"
-    if config.task == "restoration":
-        purpose = (
-            f"A network for {kind} that restores deformed patches (Models Genesis): no label was used. "
-            "Its encoder starts classification models, its encoder-decoder segmentation models."
-        )
-        commands = (
-            f"modelsgenesis finetune DATA --task seg --init {name}  # or cls; a few labels of your own\n"
-            f"modelsgenesis pretrain SCANS --init {name}  # go on without labels: its restoring head is in it"
-        )
-    origins = {
-        "pretrained": "Pretrained with this package" + (f", going on from {init}." if origin.init else "."),
-        "finetuned": f"Fine-tuned from {init if origin.init else 'random weights'}.",
-        "converted": "Converted from the published weights named below; the values are unchanged.",
-        "untrained": "**Its weights are random: it was not trained.**",
-    }
-    intensity = {
-        "window": f"clipped to {spec.window} (HU for CT), scaled to [0, 1]",
-        "percentiles": f"clipped to percentiles {spec.percentiles} of the foreground, scaled to [0, 1]",
-        "standardize": f"(value − {spec.mean}) / {spec.deviation}",
-        "zscore": "the scan's own mean subtracted, divided by its own standard deviation",
-    }
-    validated = "The record says nothing about a validation; see the end of this card."
-    if data.get("held_out") is False:
-        validated = "Nobody was held out: validated on other patches of the training scans, which is optimistic."
-    elif data.get("validation_patients") or data.get("validation_scans"):
-        validated = "Validated on scans from the same source; other scanners and hospitals were not tried."
-    results = (
-        "| Measure | Value | n, seeds, interval, baselines |\n|---|---|---|" if origin.results else "None recorded."
-    )
-    results += "".join(f"\n| {text(m['name'])} | {text(m['value'])} | {text(m.get('args', ''))} |" for m in found)
-    results += _rows({key: value for key, value in origin.results.items() if isinstance(value, str)})
+def _sections(config: BundleConfig, found: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the tables, and what else the template names, beside the values of `config.json`."""
+    origin, recipe = config.provenance, "No recipe was recorded."
+    if origin.recipe:
+        said = [f"At most {text(origin.recipe[key])} {key}." for key in ("steps", "epochs") if origin.recipe.get(key)]
+        said += [f"The network of step {text(origin.results['step'])} was kept."] if "step" in origin.results else []
+        every = f"<details><summary>Every setting</summary>\n\n{_TABLE}{_rows(origin.recipe)}\n\n</details>"
+        recipe = f"{' '.join(said)}\n\n{every}".lstrip()
+    results = "None recorded."
+    if origin.results:
+        results = "| Measure | Value | n, seeds, interval, baselines |\n|---|---|---|"
+        results += "".join(f"\n| {text(m['name'])} | {text(m['value'])} | {text(m.get('args', ''))} |" for m in found)
+        results += _rows({key: value for key, value in origin.results.items() if isinstance(value, str)})
     if origin.results.get("collapsed"):
         results = f"**This network has collapsed: its output hardly depends on its input.**\n\n{results}"
     return {
-        "name": text(name),
-        "load": f'network = modelsgenesis.from_pretrained("{name}")',
-        "summary": f"{purpose} {origins[origin.origin]}",
-        "commands": commands,
-        "kind": kind,
+        "kind": f"{config.input.dims}D {config.input.modality.upper()}",
         "parameters": f"{sum(each.numel() for each in build_network(config.network, 'meta').parameters()):,}",
         "source": _rows(origin.source, "Source: "),
-        "shape": ", ".join(map(str, (1, len(spec.channels), *config.patch_size))),
-        "axes": ", ".join("xyz"[: spec.dims]),
-        "intensity": intensity[spec.intensity],
+        "shape": ", ".join(map(str, (1, len(config.input.channels), *config.patch_size))),
+        "axes": ", ".join("xyz"[: config.input.dims]),
         "patch": " × ".join(map(str, config.patch_size)),
-        "recipe": _recipe(origin.recipe, origin.results) if origin.recipe else "No recipe was recorded.",
-        "data": _TABLE + _rows(data) if data else "The record says nothing about the training data.",
-        "validated": validated,
+        "recipe": recipe,
+        "data": _TABLE + _rows(origin.data) if origin.data else "The record says nothing about the training data.",
         "results": results,
         "environment": _TABLE + _rows({"modelsgenesis": origin.library_version, **origin.environment}),
     }
-
-
-def _recipe(recipe: Mapping[str, Any], results: Mapping[str, Any]) -> str:
-    """Return the training in a sentence, then every setting, folded away."""
-    budget = " or ".join(f"{text(recipe[key])} {key}" for key in ("steps", "epochs") if recipe.get(key))
-    said = [f"At most {budget}"] if budget else []
-    said += [f"the network of step {text(results['step'])} was kept"] if "step" in results else []
-    blocks = ["; ".join(said) + "."] if said else []
-    pretext = recipe.get("pretext")
-    used = {key: value for key, value in pretext.items() if value} if isinstance(pretext, Mapping) else {}
-    for scheme, known in SCHEMES.items():
-        # What is off is not compared: the recipe may lack a setting that came later.
-        if used == {key: value for key, value in known.to_dict().items() if value}:
-            words = "I non-linear intensity, II local shuffling, III out-painting, IV in-painting, V all, identity none"
-            blocks.append(f"Scheme {scheme} of the deformations (of {words}).")
-    every = f"<details><summary>Every setting</summary>\n\n{_TABLE}{_rows(recipe)}\n\n</details>"
-    return "\n\n".join([*blocks, every])
 
 
 def measures(
@@ -227,26 +203,6 @@ def measures(
         elif group is value:
             found += measures(group, name, counts)
     return found
-
-
-def _header(config: BundleConfig, name: str, found: list[dict[str, Any]], old: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the header: the keys of a person, then ours, with the tags of a person before our own."""
-    spec, task, origin = config.input, _PIPELINE_TAGS[config.task], config.provenance
-    tags = old.get("tags") or []
-    tags = tags if isinstance(tags, list) else [tags]
-    tags = [*tags, "medical-imaging", "models-genesis", "self-supervised-learning", spec.modality, f"{spec.dims}d"]
-    front: dict[str, Any] = {"library_name": config.library_name, "pipeline_tag": task}
-    if isinstance(base := origin.source.get("repository"), str) and base:
-        front["base_model"] = base
-    if metrics := [one for one in found if math.isfinite(one["value"])]:  # the Hub refuses a card with NaN in it
-        data = origin.data.get("name")
-        data = data if isinstance(data, str) and data else f"{spec.modality} scans of the publisher"
-        kind = re.sub(r"[^a-z0-9]+", "-", data.lower()).strip("-") or "private"
-        result = {"task": {"type": task, "name": config.task}, "dataset": {"type": kind, "name": data}}
-        front["model-index"] = [{"name": name, "results": [{**result, "metrics": metrics}]}]
-    front["tags"] = list(dict.fromkeys(map(text, [*tags, config.task])))
-    # Results of another network would be wrong, so the index goes even where there are no new ones.
-    return {**{key: value for key, value in old.items() if key not in front and key != "model-index"}, **front}
 
 
 def text(value: Any) -> str:

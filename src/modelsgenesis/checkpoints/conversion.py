@@ -11,12 +11,12 @@ from torch import Tensor
 from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints.bundle import Bundle, fit_weights, save_bundle
 from modelsgenesis.checkpoints.card import render_card
-from modelsgenesis.checkpoints.genesis import ALIAS, LAYOUTS, Prepared
+from modelsgenesis.checkpoints.genesis import ALIAS, LAYOUTS
 from modelsgenesis.checkpoints.plan import PLAN_KEY, PLAN_NAME, find_values, read_plan
 from modelsgenesis.checkpoints.safe_load import mappings, read_weights
 from modelsgenesis.configs import BundleConfig, InputContract, NetworkConfig, Provenance, UNetConfig
 from modelsgenesis.configs.bundle import Task
-from modelsgenesis.errors import CheckpointError, ConfigurationError, did_you_mean, some
+from modelsgenesis.errors import CheckpointError, ConfigurationError, did_you_mean, require, some
 from modelsgenesis.files import parsing, read_json, replacing, sha256_of
 from modelsgenesis.networks import build_network
 
@@ -36,7 +36,6 @@ class ConversionReport:
         parameters: Number of parameters of that network.
         renamed: Name in the bundle by the name in the file, for each tensor that was loaded.
         dropped: What else was in the file, with the reason it was not needed.
-        notes: What else there is to know.
     """
 
     format: str
@@ -46,18 +45,13 @@ class ConversionReport:
     parameters: int
     renamed: Mapping[str, str]
     dropped: Mapping[str, str]
-    notes: tuple[str, ...]
 
     def summary(self) -> str:
         """Return one human-readable line."""
         renamed = sum(old != new for old, new in self.renamed.items())
-        parts = [
-            f"{self.file} ({self.format}): {len(self.renamed)} tensors, {self.parameters:,} parameters",
-            f"{renamed} renamed",
-        ]
         dropped = [name for name, reason in self.dropped.items() if not reason.startswith(ALIAS)]
-        parts += [f"{len(dropped)} dropped: {some(dropped)}"] if dropped else []
-        return "; ".join([*parts, *self.notes])
+        said = f"{self.file} ({self.format}): {len(self.renamed)} tensors, {self.parameters:,} parameters"
+        return f"{said}; {renamed} renamed" + (f"; {len(dropped)} dropped: {some(dropped)}" if dropped else "")
 
 
 def convert_checkpoint(
@@ -66,7 +60,7 @@ def convert_checkpoint(
     *,
     format: str | None = None,  # noqa: A002 - the word of the cards
     source: Mapping[str, Any] | None = None,
-    extra_files: Mapping[str, Path] | None = None,
+    plan: str | Path | None = None,
     input_contract: InputContract | None = None,
     patch_size: tuple[int, ...] | None = None,
     network: NetworkConfig | None = None,
@@ -82,7 +76,7 @@ def convert_checkpoint(
         format: What the file must be, `"genesis-pytorch"`, `"genesis-keras"`, `"nnunet-v1"` or `"openmind"`;
             None to find out.
         source: Where it comes from, for the provenance: repository, revision, file, sha256.
-        extra_files: Files beside it by name, such as `adaptation_plan.json`.
+        plan: The `adaptation_plan.json` of an OpenMind checkpoint; None for the one beside or in the file.
         input_contract: The input that the network expects; None for that of the published model.
         patch_size: Voxels of the patches of its training; None for those of the published model.
         network: What the network is; None for what its tensors say, or for the published one.
@@ -111,12 +105,17 @@ def convert_checkpoint(
     kind, found, dropped = _find_weights(file, content, format)
     layout = LAYOUTS[kind]
     with parsing(file, CheckpointError):
-        prepared = layout.prepare(found)
-    unet, weights, renamed = _match(file, kind, prepared, network)
+        found, unneeded = layout.prepare(found)
+    unet, weights, originals = _match(file, kind, found, network)
     contract, patch = layout.input, layout.patch_size
     if contract is None:  # the format has them in a plan
-        known = {"contract": input_contract, "patch_size": patch_size}
-        contract, patch = _read_plan(file, content, (extra_files or {}).get(PLAN_NAME), unet, **known)
+        beside, where = Path(plan or file.parent / PLAN_NAME), f"{file}: {PLAN_KEY}"
+        planned = next((values for values in find_values(content, PLAN_KEY) if isinstance(values, Mapping)), None)
+        if plan or beside.exists():
+            planned, where = read_json(beside, CheckpointError), str(beside)
+        elif planned is None:
+            raise CheckpointError(f"{file}: no {PLAN_KEY} in the file and no {PLAN_NAME} beside it; download both")
+        contract, patch = read_plan(planned, where, unet, input_contract, patch_size)
     elif unet.dims < 3 or unet.in_channels > 1:  # not quite the published network
         channels = [f"image{channel}" for channel in range(unet.in_channels)] if unet.in_channels > 1 else ["image"]
         contract, patch = contract.override(dims=unet.dims, channels=tuple(channels)), patch[: unet.dims]
@@ -131,15 +130,9 @@ def convert_checkpoint(
     built.load_state_dict(weights, assign=True)
     with replacing(out, folder=True) as temporary:
         save_bundle(temporary, Bundle(built, config, render_card(config, name=name) if name and not card else card))
+    parameters = sum(parameter.numel() for parameter in built.parameters())
     return ConversionReport(
-        format=kind,
-        file=file.name,
-        sha256=origin["sha256"],
-        network=unet,
-        parameters=sum(parameter.numel() for parameter in built.parameters()),
-        renamed=renamed,
-        dropped={**dropped, **prepared.dropped},
-        notes=tuple(prepared.notes),
+        kind, file.name, origin["sha256"], unet, parameters, renamed=originals, dropped={**dropped, **unneeded}
     )
 
 
@@ -159,15 +152,14 @@ def _find_weights(file: Path, content: Any, wanted: str | None) -> tuple[str, di
         for place, weights in found
         if (prefix := layout.prefix(weights)) is not None
     ]
-    place, weights = max(found, key=lambda item: len(item[1]))
-    if not known and wanted is None:
+    _, weights = max(found, key=lambda item: len(item[1]))
+    if not known:
         raise CheckpointError(
             f"{file}: its tensors ({some(list(weights))}) are those of no format known here,"
             f" which are {', '.join(LAYOUTS)}; only these can be converted"
         )
-    name, place, weights, prefix = known[0] if known else (str(wanted), place, weights, "")
-    if wanted not in (None, name):
-        raise CheckpointError(f"{file}: is a {name} checkpoint, expected {wanted}; name its own format")
+    name, place, weights, prefix = known[0]
+    require(wanted in (None, name), CheckpointError, f"{file}: is a {name} checkpoint, expected {wanted}")
     dropped = {name: f"not under {prefix}" for name in weights if not name.startswith(prefix)}
     if place:
         dropped |= {str(key): "no part of the network" for key in content if key not in (place[0], PLAN_KEY)}
@@ -175,7 +167,7 @@ def _find_weights(file: Path, content: Any, wanted: str | None) -> tuple[str, di
 
 
 def _match(
-    file: Path, kind: str, prepared: Prepared, wanted: NetworkConfig | None
+    file: Path, kind: str, weights: dict[str, Tensor], wanted: NetworkConfig | None
 ) -> tuple[UNetConfig, dict[str, Tensor], dict[str, str]]:
     """Find the network that the weights belong to and give each tensor its name here, all or none."""
     layout = LAYOUTS[kind]
@@ -183,28 +175,14 @@ def _match(
     if layout.describe and not wanted:
         # Names and shapes of others can be anything: what makes no sense is compared with the published network.
         with suppress(Exception):
-            unet = layout.describe(prepared.weights)
+            unet = layout.describe(weights)
     with parsing(file, CheckpointError):
         # From names here to names there: a rule the other way would have to guess at what it does not know.
         places = build_network(unet, "meta").state_dict()
         originals = {layout.original(here, unet): here for here in places}
-    claimed, size = sum(tensor.nbytes for tensor in prepared.weights.values()), file.stat().st_size
+    claimed, size = sum(tensor.nbytes for tensor in weights.values()), file.stat().st_size
     if claimed > 2 * size + 2**20:  # some share their data, and a hostile file has a thousand share all of it
         raise CheckpointError(f"{file}: its tensors take {claimed:,} bytes, the file {size:,}; save each of its own")
     expected = {there: places[here] for there, here in originals.items()}
-    weights = fit_weights(expected, prepared.weights, file, what=f"the {kind} network")
-    widened = {str(tensor.dtype) for there, tensor in prepared.weights.items() if tensor.dtype != weights[there].dtype}
-    prepared.notes += [f"converted to the network's type from {', '.join(sorted(widened))}"] if widened else []
+    weights = fit_weights(expected, weights, file, what=f"the {kind} network")
     return cast("UNetConfig", unet), {here: weights[there] for there, here in originals.items()}, originals
-
-
-def _read_plan(
-    file: Path, content: Any, beside: Path | None, network: UNetConfig, **known: Any
-) -> tuple[InputContract, tuple[int, ...]]:
-    """Return input and patch size from the plan beside a checkpoint, or in it; errors as of `read_plan`."""
-    if beside is not None:
-        return read_plan(read_json(beside, CheckpointError), str(beside), network, **known)
-    inside = next((values for values in find_values(content, PLAN_KEY) if isinstance(values, Mapping)), None)
-    if inside is None:
-        raise CheckpointError(f"{file}: no {PLAN_KEY} in the file and no {PLAN_NAME} beside it; download both")
-    return read_plan(inside, f"{file}: {PLAN_KEY}", network, **known)

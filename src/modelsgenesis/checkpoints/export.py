@@ -1,7 +1,7 @@
 """Writing a network for others: nnU-Net v2, or a PyTorch state dict of the original names."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from einops import rearrange
@@ -10,8 +10,8 @@ from torch import Tensor
 from modelsgenesis.checkpoints.bundle import Bundle
 from modelsgenesis.checkpoints.genesis import LAYOUTS, aliases
 from modelsgenesis.checkpoints.plan import PLAN_KEY, make_plan
-from modelsgenesis.configs import PlainUNetConfig, ResidualUNetConfig
-from modelsgenesis.errors import CheckpointError, ConfigurationError, did_you_mean
+from modelsgenesis.configs import BundleConfig, PlainUNetConfig, ResidualUNetConfig
+from modelsgenesis.errors import CheckpointError, ConfigurationError, did_you_mean, require
 from modelsgenesis.files import replacing
 
 ExportFormat = Literal["nnunet", "torch"]
@@ -38,42 +38,31 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: ExportFormat) -> Path
         export_bundle(load_bundle("models/resenc"), "resenc.pth", to="nnunet")
     """
     path = Path(path)
-    writers = {"nnunet": _write_nnunet, "torch": _write_torch}
-    if to not in writers:
-        raise ConfigurationError(f"export: received {to!r}; {did_you_mean(to, writers)}")
-    if path.exists():
-        raise CheckpointError(f"{path}: exists already; choose a new name")
+    contents = {"nnunet": _nnunet_checkpoint, "torch": _torch_state_dict}
+    require(to in contents, ConfigurationError, f"export: received {to!r}; {did_you_mean(to, contents)}")
+    require(not path.exists(), CheckpointError, f"{path}: exists already; choose a new name")
+    weights = {name: tensor.detach().cpu() for name, tensor in bundle.network.state_dict().items()}
     with replacing(path) as temporary:
-        writers[to](bundle, temporary)
+        torch.save(contents[to](bundle.config, weights), temporary)
     return path
 
 
-def _weights(bundle: Bundle) -> dict[str, Tensor]:
-    return {name: tensor.detach().cpu() for name, tensor in bundle.network.state_dict().items()}
-
-
-def _write_torch(bundle: Bundle, path: Path) -> None:
-    config = bundle.config.network
+def _torch_state_dict(bundle: BundleConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
+    config = bundle.network
     layout = next((layout for layout in LAYOUTS.values() if layout.exports(config)), None)
     if layout is None:
-        details = (
-            f" with {config.upsampling} up-sampling and {config.norm} norm" if config.kind == "genesis_unet" else ""
-        )
         raise CheckpointError(
-            f"a {config.kind}{details} has no original in PyTorch whose names could be used;"
+            f"a {config.kind} of this kind has no original in PyTorch whose names could be used;"
             " its model.safetensors is a plain state dict already"
         )
-    originals = {layout.original(here, config): tensor for here, tensor in _weights(bundle).items()}
-    torch.save({alias: tensor for name, tensor in originals.items() for alias in layout.aliases(name)}, path)
+    originals = {layout.original(here, config): tensor for here, tensor in weights.items()}
+    return {alias: tensor for name, tensor in originals.items() for alias in layout.aliases(name)}
 
 
-def _write_nnunet(bundle: Bundle, path: Path) -> None:
-    weights = _weights(bundle)
-    config, contract, patch = bundle.config.network, bundle.config.input, bundle.config.patch_size
+def _nnunet_checkpoint(bundle: BundleConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
+    config, contract, patch = bundle.network, bundle.input, bundle.patch_size
     if not isinstance(config, (PlainUNetConfig, ResidualUNetConfig)):
-        raise CheckpointError(
-            f"a {config.kind} is not a network of nnU-Net, plain_unet or residual_unet; use --to torch"
-        )
+        raise CheckpointError(f"a {config.kind} is not a plain_unet or residual_unet of nnU-Net; use --to torch")
     if config.norm == "group" or (config.upsampling_bias and not config.convolution_bias):
         raise CheckpointError(
             f"nnU-Net has no network with norm {config.norm!r}, convolution_bias {config.convolution_bias}"
@@ -81,10 +70,8 @@ def _write_nnunet(bundle: Bundle, path: Path) -> None:
         )
     if contract.dims == 3 and contract.orientation is not None and contract.orientation[0] in "LR":
         # Trained with x first, where nnU-Net's arrays lie z, y, x: whatever has spatial axes is turned round.
-        weights = {
-            name: rearrange(tensor, "a b x y z -> a b z y x").contiguous() if tensor.ndim == 5 else tensor
-            for name, tensor in weights.items()
-        }
+        spatial = {name: tensor for name, tensor in weights.items() if tensor.ndim == 5}
+        weights |= {name: rearrange(tensor, "a b x y z -> a b z y x").contiguous() for name, tensor in spatial.items()}
         kernels, strides = (tuple(axes[::-1] for axes in stages) for stages in (config.kernels, config.strides))
         config, patch = config.override(kernels=kernels, strides=strides), patch[::-1]
         spacing = contract.spacing and contract.spacing[::-1]
@@ -99,4 +86,4 @@ def _write_nnunet(bundle: Bundle, path: Path) -> None:
     config = config.override(upsampling_bias=config.convolution_bias, head_bias=True)
     # Aliases are the same tensor, which torch.save writes once.
     named = {alias: tensor for name, tensor in weights.items() for alias in aliases(name)}
-    torch.save({"network_weights": named, PLAN_KEY: make_plan(config, contract, patch)}, path)
+    return {"network_weights": named, PLAN_KEY: make_plan(config, contract, patch)}

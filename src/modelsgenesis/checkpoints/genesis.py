@@ -4,7 +4,7 @@ A new format is a record in `LAYOUTS`; conversion, export and `--format` follow 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,26 +12,14 @@ from torch import Tensor
 
 from modelsgenesis.configs import CONTRACTS, GENESIS_UNET_2019, NNUNET_V1_GENESIS, RESENC_L, InputContract, UNetConfig
 from modelsgenesis.configs.bundle import GenesisUNetConfig, NetworkConfig, PlainUNetConfig, ResidualUNetConfig
-from modelsgenesis.errors import some
 
 Weights = Mapping[str, Tensor]
 
 ALIAS = "alias of"  # begins the reason for dropping a name that means a tensor already loaded
 
 
-@dataclass
-class Prepared:
-    """The weights of a file, each once and under one name, with what it took to get there.
-
-    Attributes:
-        weights: Tensors by their original names, less prefixes and aliases.
-        dropped: Names in the file that were not needed, with the reason.
-        notes: What a reader of the report should know.
-    """
-
-    weights: dict[str, Tensor]
-    dropped: dict[str, str] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+Prepared = tuple[dict[str, Tensor], dict[str, str]]
+"""The weights of a file, each once and under one name, and the names that were not needed, with the reason."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +45,15 @@ class Layout:
     original: Callable[[str, Any], str]
     exports: Callable[[NetworkConfig], bool] = lambda _: False
     describe: Callable[[Weights], UNetConfig] | None = None
-    prepare: Callable[[dict[str, Tensor]], Prepared] = Prepared
+    prepare: Callable[[dict[str, Tensor]], Prepared] = lambda weights: (weights, {})
     input: InputContract | None = None
     patch_size: tuple[int, ...] = ()
     aliases: Callable[[str], list[str]] = lambda name: [name]
 
     def prefix(self, weights: Weights) -> str | None:
         """Return what stands before every key of this format, None if the weights are not of it."""
-        found = [
-            name.removesuffix(key)
-            for name in weights
-            for key in self.signature_keys
-            if name == key or name.endswith(f".{key}")
-        ]
-        return min(found, key=len, default=None)
+        pairs = ((name, key) for key in self.signature_keys for name in weights if f".{name}".endswith(f".{key}"))
+        return min((name.removesuffix(key) for name, key in pairs), key=len, default=None)
 
 
 def _count(weights: Weights, pattern: str) -> int:
@@ -132,9 +115,10 @@ def _prepare_keras(weights: dict[str, Tensor]) -> Prepared:
         f"head/{name.removeprefix(prefix)}" if name.startswith(prefix) else name: tensor
         for name, tensor in weights.items()
     }
+    # Keras does not keep the counters of batch norm.
     norms = [name.removesuffix("gamma") for name in renamed if name.endswith("/gamma")]
     renamed |= {f"{norm}num_batches_tracked": torch.zeros((), dtype=torch.int64) for norm in norms}
-    return Prepared(renamed, notes=["counters of batch norm, which Keras does not keep, set to 0"])
+    return renamed, {}
 
 
 def _describe_keras(weights: Weights) -> GenesisUNetConfig:
@@ -232,19 +216,15 @@ def _prepare_v2(weights: dict[str, Tensor]) -> Prepared:
         canonical = name.removeprefix("decoder.") if name.startswith("decoder.encoder.") else name
         canonical = canonical.replace(".all_modules.0.", ".conv.").replace(".all_modules.1.", ".norm.")
         groups.setdefault(canonical, []).append(name)
-    prepared = Prepared({}, notes=[f"{len(weights)} keys name {len(groups)} tensors"])
-    disagreeing = []
+    kept_once, dropped = dict[str, Tensor](), dict[str, str]()
     for canonical, names in groups.items():
         order = [name for name in aliases(canonical) if name in names] or names
-        prepared.weights[canonical] = kept = weights[order[0]]
+        kept_once[canonical] = kept = weights[order[0]]
         for name in order[1:]:
             alike = weights[name].dtype == kept.dtype and weights[name].shape == kept.shape
             same = alike and (weights[name].data_ptr() == kept.data_ptr() or torch.equal(weights[name], kept))
-            prepared.dropped[name] = f"{ALIAS} {order[0]}" if same else f"stale alias, {order[0]} differs"
-            disagreeing += [] if same else [name]
-    if disagreeing:
-        prepared.notes.append(f"{len(disagreeing)} aliases disagree with all_modules: {some(disagreeing)}")
-    return prepared
+            dropped[name] = f"{ALIAS} {order[0]}" if same else f"stale alias, {order[0]} differs"
+    return kept_once, dropped
 
 
 def _describe_v2(weights: Weights) -> PlainUNetConfig | ResidualUNetConfig:

@@ -7,7 +7,7 @@ from typing import Any
 from modelsgenesis.checkpoints.safe_load import mappings
 from modelsgenesis.configs import RESENC_L, InputContract, PlainUNetConfig, ResidualUNetConfig, UNetConfig
 from modelsgenesis.configs.base import shown
-from modelsgenesis.errors import CheckpointError, did_you_mean, some
+from modelsgenesis.errors import CheckpointError, did_you_mean, require, some
 from modelsgenesis.networks.nnunet import NnUNetConfig
 
 PLAN_KEY = "nnssl_adaptation_plan"  # of the plan in a checkpoint
@@ -23,7 +23,7 @@ _CLASSES = {
     "resencl": ResidualUNetConfig,  # a residual network of one shape
 }
 _NORMALIZATION = {"zscore": "ZScoreNormalization", "standardize": "CTNormalization"}
-_KEYS = {
+_KEYS = {  # in plans of several versions
     "the architecture's name": ("arch_class_name", "network_class_name", "architecture"),
     "spacing": ("spacing", "target_spacing"),
     "patch size": ("patch_size", "recommended_downstream_patchsize"),
@@ -61,8 +61,8 @@ def read_plan(
             the spacing or the normalisation, or they cannot be.
         ConfigurationError: It has a contract of this package that cannot be.
     """
-    if not isinstance(values, Mapping):
-        raise CheckpointError(f"{where}: holds {type(values).__name__}, expected a JSON object")
+    kind = type(values).__name__
+    require(isinstance(values, Mapping), CheckpointError, f"{where}: holds {kind}, expected a JSON object")
     name = _find(values, where, "the architecture's name")
     short = re.sub(r"[^a-z0-9]", "", str(name)[:200].rpartition(".")[2].lower())
     if short not in _CLASSES:
@@ -74,42 +74,34 @@ def read_plan(
             f" with widths {network.widths}; give the plan that came with the checkpoint"
         )
     patch = patch_size or _find_numbers(values, where, "patch size")
-    if any(side % 1 for side in patch):
-        raise CheckpointError(f"{where}: patch size is {patch}, expected whole numbers of voxels")
-    exact = next(find_values(values, CONTRACT_KEY), None)
-    if contract is None and exact is not None:
-        contract = InputContract.from_dict(exact, where)
-    if contract is None:
-        schemes = _find(values, where, "normalisation")
+    require(not any(side % 1 for side in patch), CheckpointError, f"{where}: patch size is {patch}, expected integers")
+    if contract is not None:
+        return contract, tuple(map(int, patch))
+    fields = next(find_values(values, CONTRACT_KEY), None)
+    if fields is None:
+        schemes, spacing = _find(values, where, "normalisation"), _find_numbers(values, where, "spacing")
         if schemes not in ("ZScoreNormalization", ["ZScoreNormalization"]):
-            raise CheckpointError(
-                f"{where}: normalisation is {shown(schemes)}, expected 'ZScoreNormalization' for one channel;"
-                " pass the input contract"
-            )
-        spacing = _find_numbers(values, where, "spacing")
+            expected = "expected 'ZScoreNormalization' for one channel; pass the input contract"
+            raise CheckpointError(f"{where}: normalisation is {shown(schemes)}, {expected}")
         fields = {**OPENMIND_INPUT.to_dict(), "dims": len(spacing), "spacing": spacing}
-        contract = InputContract.from_dict(fields, where)
-    return contract, tuple(int(side) for side in patch)
+    return InputContract.from_dict(fields, where), tuple(map(int, patch))
 
 
 def _find(plan: Mapping[str, Any], where: str, what: str) -> Any:
-    for key in _KEYS[what]:
-        for value in find_values(plan, key):
-            return value
-    raise CheckpointError(
-        f"{where}: says nothing of {what}; it has {some([*map(str, plan)]) or 'no key'},"
-        f" expected {' or '.join(_KEYS[what])}; give the plan that came with the checkpoint"
-    )
+    found = [value for key in _KEYS[what] for value in find_values(plan, key)]
+    has, expected = some([*map(str, plan)]) or "no key", " or ".join(_KEYS[what])
+    said = f"says nothing of {what}; it has {has}, expected {expected}; give the plan that came with the checkpoint"
+    require(found, CheckpointError, f"{where}: {said}")
+    return found[0]
 
 
 def _find_numbers(plan: Mapping[str, Any], where: str, what: str) -> tuple[float, ...]:
     value = _find(plan, where, what)
     numbers = value if isinstance(value, (list, tuple)) else ()
     # `type`, since True is an int; the bound keeps a plan from filling the memory with one patch.
-    if len(numbers) not in (2, 3) or not all(type(n) in (int, float) and 0 < n < 1e6 for n in numbers):
-        raise CheckpointError(
-            f"{where}: {what} is {shown(value)}, expected positive numbers, one for each of 2 or 3 axes"
-        )
+    right = len(numbers) in (2, 3) and all(type(n) in (int, float) and 0 < n < 1e6 for n in numbers)
+    expected = "expected positive numbers, one for each of 2 or 3 axes"
+    require(right, CheckpointError, f"{where}: {what} is {shown(value)}, {expected}")
     return tuple(numbers)
 
 

@@ -66,7 +66,7 @@ def read_weights(path: Path) -> Any:
     with open_regular(path, CheckpointError) as file, parsing(path, CheckpointError):
         head = file.read(512)
     if head.startswith((b"PK\x03\x04", b"\x80")):
-        return read_torch(path)
+        return _read_torch(path)
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return read_keras(path)
     found = next((said for pattern, said in _NOT_WEIGHTS if re.match(pattern, head, re.IGNORECASE)), "")
@@ -144,10 +144,8 @@ class _Unpickler(pickle._Unpickler):  # noqa: SLF001 - the one in C sizes its me
         start, length = self.places.get(key, (0, 0))
         size, needed = tuple(size), prod(size) * dtype.itemsize
         if needed > length or len(size) > _LARGEST_NDIM or min(size, default=0) < 0:
-            raise CheckpointError(
-                f"{self.path}: a tensor of shape {size[:_LARGEST_NDIM]} needs {needed:,} bytes, but its data has "
-                f"{length:,}; save contiguous tensors"
-            )
+            claim = f"a tensor of shape {size[:_LARGEST_NDIM]} needs {needed:,} bytes"
+            raise CheckpointError(f"{self.path}: {claim}, but its data has {length:,}; save contiguous tensors")
         if not needed:
             return torch.empty(size, dtype=dtype)
         elements = torch.frombuffer(self.mapped, dtype=dtype, offset=start, count=length // dtype.itemsize)
@@ -163,13 +161,8 @@ class _Unpickler(pickle._Unpickler):  # noqa: SLF001 - the one in C sizes its me
     }
 
 
-def read_torch(path: Path) -> Any:
-    """Return what `torch.save` wrote: dictionaries, lists, plain values, and dense tensors mapped from the file.
-
-    Raises:
-        CheckpointError: The file would have to run code, or is compressed and may be a zip bomb; or it is truncated or
-            damaged, or holds other tensors, more values or deeper ones than any state dict.
-    """
+def _read_torch(path: Path) -> Any:
+    """Return what `torch.save` wrote: dictionaries, lists, plain values, and dense tensors mapped from the file."""
     remedy = "truncated or damaged, or not a PyTorch checkpoint; download it again"
     with open_regular(path, CheckpointError) as file, parsing(path, CheckpointError, remedy=remedy):
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # what is written to stays in memory
@@ -267,12 +260,8 @@ def read_keras(path: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{path}: holds more or deeper groups than any network; it was not read")
         if isinstance(item, h5py.Group):
             return
-        plain = (
-            isinstance(item, h5py.Dataset)
-            and not (item.external or item.is_virtual or item.chunks)
-            and item.dtype.kind in "fiu"
-        )
-        if not plain or item.id.get_storage_size() != item.nbytes:
+        plain = isinstance(item, h5py.Dataset) and not (item.external or item.is_virtual or item.chunks)
+        if not plain or item.dtype.kind not in "fiu" or item.id.get_storage_size() != item.nbytes:
             raise CheckpointError(f"{path}: {name}: is not an array of numbers that lies in the file uncompressed")
         found[name] = item
 
@@ -280,18 +269,13 @@ def read_keras(path: Path) -> dict[str, Tensor]:
         file.visititems(note)  # each object once, and no link to elsewhere
         if sum(item.nbytes for item in found.values()) > path.stat().st_size:
             raise CheckpointError(f"{path}: its arrays are larger than the file; they were not read")
-        weights = {name: item for name, item in found.items() if name.startswith("model_weights/")} or found
-        return {_keras_name(name): _keras_tensor(item) for name, item in weights.items()}
-
-
-def _keras_name(name: str) -> str:
-    """`model_weights/depth_0_conv/depth_0_conv/kernel:0` becomes `depth_0_conv/kernel`."""
-    parts = name.removeprefix("model_weights/").split("/")
-    return f"{parts[0]}/{parts[-1].partition(':')[0]}"
-
-
-def _keras_tensor(item: Any) -> Tensor:
-    array = np.asarray(item[()])
-    if array.ndim > 2:
-        array = rearrange(array, "... inputs outputs -> outputs inputs ...")
-    return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C"))
+        found = {name: item for name, item in found.items() if name.startswith("model_weights/")} or found
+        weights = dict[str, Tensor]()
+        for name, item in found.items():  # `model_weights/depth_0_conv/depth_0_conv/kernel:0`
+            parts = name.removeprefix("model_weights/").split("/")
+            array = np.asarray(item[()])
+            if array.ndim > 2:
+                array = rearrange(array, "... inputs outputs -> outputs inputs ...")
+            native = np.array(array, array.dtype.newbyteorder("="), order="C")
+            weights[f"{parts[0]}/{parts[-1].partition(':')[0]}"] = torch.from_numpy(native)
+        return weights

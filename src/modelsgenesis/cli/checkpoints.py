@@ -9,7 +9,6 @@ from typer import Argument, Option
 from modelsgenesis.cli import options
 from modelsgenesis.cli.console import print_result
 
-Target = Literal["nnunet", "torch"]
 _SUFFIXES = {"nnunet": ".pth", "torch": ".pt"}
 
 
@@ -24,20 +23,16 @@ def convert(
 ) -> None:
     """Convert a published checkpoint to a bundle. No code in the file is run."""
     from modelsgenesis.checkpoints import convert_checkpoint  # torch, which --help and completion do without
-    from modelsgenesis.checkpoints.plan import PLAN_NAME
 
-    beside = file.parent / PLAN_NAME
-    plan = beside if plan is None and beside.is_file() else plan
-    report = convert_checkpoint(
-        file, out, format=wanted, extra_files={PLAN_NAME: plan} if plan else None, name=out.resolve().name
-    )
+    report = convert_checkpoint(file, out, format=wanted, plan=plan, name=out.resolve().name)
     print_result({"bundle": str(out), **asdict(report)}, [report.summary(), out], as_json=json_output)
 
 
 def export(
     model: options.Model,
     to: Annotated[
-        Target, Option(help="nnunet: for nnU-Net's -pretrained_weights; torch: a state dict with the original names.")
+        Literal["nnunet", "torch"],
+        Option(help="nnunet: for nnU-Net's -pretrained_weights; torch: a state dict with the original names."),
     ],
     output: Annotated[Path | None, Option("--output", "-o", help="The file; default: named after the model.")] = None,
     revision: options.Revision = None,

@@ -1,7 +1,6 @@
 """`scan`, `preview` and `demo`: look at the data, and at the whole pipeline, before training."""
 
 import os
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -26,20 +25,20 @@ def scan(
     found = inspection.inspect_scans(data, modality=modality, window=window, group_pattern=patient, reporter=reporter)
     if json_output:
         skipped = [{"source": one.source, "reason": one.reason} for one in found.skipped]
-        scans, contract = [asdict(one) for one in found.scans], found.contract and found.contract.to_dict()
-        print_json({"scans": scans, "refused": skipped, "contract": contract, "why": found.why})
+        contract = found.contract and found.contract.to_dict()
+        print_json({"scans": found.scans, "refused": skipped, "contract": contract, "why": found.why})
         return
-    names = [one.source for one in (*found.scans, *found.skipped)]
+    names = [*(one["source"] for one in found.scans), *(one.source for one in found.skipped)]
     folder = os.path.commonprefix(names).rfind(os.sep) + 1  # noqa: RUF071 - all that they share, up to a separator
     rows = [
         (
-            one.source[folder:],
-            one.format,
-            "×".join(map(str, one.shape)),
-            "×".join(f"{size:.3g}" for size in one.spacing or ()),
-            one.modality or "",
-            "{:g} to {:g}".format(*one.range),
-            ", ".join(one.notes),
+            one["source"][folder:],
+            one["format"],
+            "×".join(map(str, one["shape"])),
+            "×".join(f"{size:.3g}" for size in one["spacing"] or ()),
+            one["modality"] or "",
+            "{:g} to {:g}".format(*one["range"]),
+            ", ".join(one["notes"]),
         )
         for one in found.scans
     ]
@@ -47,7 +46,7 @@ def scan(
         print_table(("scan", "format", "shape", "spacing (mm)", "modality", "range", "notes"), rows)
     if found.skipped:
         print_table(("unusable", "why"), [(one.source[folder:], one.reason) for one in found.skipped])
-    patients = len({one.patient for one in found.scans})
+    patients = len({one["patient"] for one in found.scans})
     print_line(f"{len(found.scans)} scans of {patients} patients, {len(found.skipped)} unusable; {found.why}")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, BadParameter, Option
 
-from modelsgenesis.cli.console import make_reporter, note, print_json, print_line, print_result, print_table
+from modelsgenesis.cli.console import make_reporter, note, print_json, print_result, print_table
 from modelsgenesis.cli.options import HubModelId, Json, Model, Private, Quiet, Revision, Token
 
 if TYPE_CHECKING:
@@ -29,10 +29,8 @@ def list_models(
         rows.append((one["name"], one["input"]["modality"], *size, one["task"], one["weights"], one["license"] or "—"))
     if json_output:
         print_json(models)
-    elif rows:
-        print_table(("name", "modality", "dims", "parameters", "task", "weights", "licence"), rows)
     else:
-        print_line("no such model; modelsgenesis list shows all")
+        print_table(("name", "modality", "dims", "parameters", "task", "weights", "licence"), rows)
 
 
 def _describe(card: "ModelCard") -> dict[str, Any]:
@@ -89,18 +87,17 @@ def download(
     json_output: Json = False,
 ) -> None:
     """Download a model, verify it, convert it if necessary, and print the folder of its bundle."""
-    from modelsgenesis.hub.download import copy_bundle, fetch_bundle
-    from modelsgenesis.hub.download import verify as verify_bundle
+    from modelsgenesis.hub import download as bundles
     from modelsgenesis.models import announce
 
     reporter = make_reporter(quiet=quiet)
     with warnings.catch_warnings(record=True, action="always", category=UserWarning) as caught:
-        folder = fetch_bundle(name, revision=revision, token=token, progress=announce(reporter), refresh=True)
+        folder = bundles.fetch_bundle(name, revision=revision, token=token, progress=announce(reporter), refresh=True)
     reporter.end()
     for warning in caught:
         note(f"warning: {warning.message}")
-    folder = copy_bundle(folder, output) if output else folder
-    value = {"folder": str(folder), "sha256": verify_bundle(folder)} if json_output else None
+    folder = bundles.copy_bundle(folder, output) if output else folder
+    value = {"folder": str(folder), "sha256": bundles.verify(folder)} if json_output else None
     print_result(value, [folder], as_json=json_output)
 
 
@@ -119,14 +116,13 @@ def cache(
     json_output: Json = False,
 ) -> None:
     """List the converted bundles on this machine with their sizes, or remove them."""
-    from modelsgenesis.hub.download import cache_folder, cached_bundles
-    from modelsgenesis.hub.download import prune as remove
+    from modelsgenesis.hub import download as kept
 
     if everything and not prune:
         raise BadParameter("removes something only together with --prune", param_hint="--all")
-    bundles = remove(everything=everything) if prune else cached_bundles()
+    bundles = kept.prune(everything=everything) if prune else kept.cached_bundles()
     rows = [("removed" if prune else "in use" if one.used else "unused", one.size, one.folder.name) for one in bundles]
-    rows.append(("in all", sum(one.size for one in bundles), str(cache_folder("bundles"))))
+    rows.append(("in all", sum(one.size for one in bundles), str(kept.cache_folder("bundles"))))
     lines = [f"{size / 1e6:>6.1f} MB  {state:<7}  {name}" for state, size, name in rows]
     described = [{**asdict(one), "name": one.folder.name, "folder": str(one.folder)} for one in bundles]
     print_result(described, lines, as_json=json_output)

@@ -18,7 +18,6 @@ Precision = Annotated[str, Option(help="float32, the same on every machine; or b
 
 _OUTPUT = "A .nii.gz or a folder; default: <scan>_seg.nii.gz, of several predictions/. Of classes a .csv."
 _SCANS = "Files, a folder, a DICOM series, a glob; or channels."
-_AXES = {"x": 0, "y": 1, "z": 2}
 
 
 def predict(
@@ -120,9 +119,9 @@ def evaluate(
 
 def _prediction_config(overlap: float, flips: str | None, stitch: str, precision: str) -> PredictionConfig:
     names = flips.split(",") if flips and flips != "all" else []
-    if any(name not in _AXES for name in names):
+    if not set(names) <= set("xyz"):
         raise BadParameter(f"received {flips!r}, expected all, or axes of x, y, z", param_hint="--flips")
-    axes = "all" if flips == "all" else [_AXES[name] for name in names]
+    axes = "all" if flips == "all" else ["xyz".index(name) for name in names]
     values = {"overlap": overlap, "flips": axes, "stitch": stitch, "precision": precision}
     return PredictionConfig.from_dict(values, where="predict")
 

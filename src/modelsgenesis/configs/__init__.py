@@ -1,6 +1,5 @@
 """Every hyperparameter of the package, frozen and checked. Importing this loads no other library."""
 
-from modelsgenesis.configs.base import TrainingConfig as TrainingConfig
 from modelsgenesis.configs.base import apply_settings as apply_settings
 from modelsgenesis.configs.bundle import CONTRACTS as CONTRACTS
 from modelsgenesis.configs.bundle import GENESIS_UNET_2019 as GENESIS_UNET_2019
@@ -15,14 +14,15 @@ from modelsgenesis.configs.bundle import PlainUNetConfig as PlainUNetConfig
 from modelsgenesis.configs.bundle import Provenance as Provenance
 from modelsgenesis.configs.bundle import ResidualUNetConfig as ResidualUNetConfig
 from modelsgenesis.configs.bundle import UNetConfig as UNetConfig
-from modelsgenesis.configs.finetuning import ClassificationConfig as ClassificationConfig
-from modelsgenesis.configs.finetuning import FinetuningConfig as FinetuningConfig
-from modelsgenesis.configs.finetuning import PredictionConfig as PredictionConfig
-from modelsgenesis.configs.finetuning import SegmentationConfig as SegmentationConfig
-from modelsgenesis.configs.finetuning import require_patch_size as require_patch_size
-from modelsgenesis.configs.pretraining import RECIPES as RECIPES
-from modelsgenesis.configs.pretraining import SCHEMES as SCHEMES
-from modelsgenesis.configs.pretraining import PretextConfig as PretextConfig
-from modelsgenesis.configs.pretraining import PretrainingConfig as PretrainingConfig
-from modelsgenesis.configs.pretraining import pretraining_recipe as pretraining_recipe
-from modelsgenesis.configs.pretraining import scheme as scheme
+from modelsgenesis.configs.training import RECIPES as RECIPES
+from modelsgenesis.configs.training import SCHEMES as SCHEMES
+from modelsgenesis.configs.training import ClassificationConfig as ClassificationConfig
+from modelsgenesis.configs.training import FinetuningConfig as FinetuningConfig
+from modelsgenesis.configs.training import PredictionConfig as PredictionConfig
+from modelsgenesis.configs.training import PretextConfig as PretextConfig
+from modelsgenesis.configs.training import PretrainingConfig as PretrainingConfig
+from modelsgenesis.configs.training import SegmentationConfig as SegmentationConfig
+from modelsgenesis.configs.training import TrainingConfig as TrainingConfig
+from modelsgenesis.configs.training import pretraining_recipe as pretraining_recipe
+from modelsgenesis.configs.training import require_patch_size as require_patch_size
+from modelsgenesis.configs.training import scheme as scheme

@@ -252,10 +252,7 @@ GENESIS_UNET_SMALL = GenesisUNetConfig(widths=(16, 32, 64, 128), norm="instance"
 """A quarter of the published widths, 1.2 million parameters: trains on a laptop."""
 
 NNUNET_V1_GENESIS = PlainUNetConfig(
-    out_channels=2,
-    strides=((1, 1, 1), *((2, 2, 2),) * 4, (1, 2, 2)),
-    upsampling_bias=False,
-    head_bias=False,
+    out_channels=2, strides=((1, 1, 1), *((2, 2, 2),) * 4, (1, 2, 2)), upsampling_bias=False, head_bias=False
 )
 """The network of `genesis_nnunet_luna16_006.model`: 30,785,184 parameters."""
 

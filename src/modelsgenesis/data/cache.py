@@ -49,7 +49,6 @@ class CacheEntry:
         group: The patient, as in `ScanReference`.
         shape: [*spatial] as prepared.
         spacing: mm along each axis.
-        bounds: Values of the scan that became 0 and 1.
     """
 
     key: str
@@ -57,7 +56,6 @@ class CacheEntry:
     group: str
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
-    bounds: tuple[float, float]
 
 
 class VolumeCache:
@@ -92,7 +90,7 @@ class VolumeCache:
     def entry(self, index: int) -> CacheEntry:
         """Return what is known of a volume."""
         values = json.loads(self._lines[index])
-        values |= {name: tuple(values[name]) for name in ("shape", "spacing", "bounds")}  # JSON has lists alone
+        values |= {name: tuple(values[name]) for name in ("shape", "spacing")}  # JSON has lists alone
         return CacheEntry(**values)
 
     def __getitem__(self, index: int) -> np.ndarray:
@@ -208,7 +206,7 @@ def _prepare_scan(reference: ScanReference, contract: InputContract, folder: Pat
     except ScanError as error:
         return error
     array, spacing = prepared.array, tuple(voxel_sizes(prepared.affine)[: prepared.array.ndim].tolist())
-    entry = CacheEntry(key=content.hexdigest(), shape=array.shape, spacing=spacing, bounds=prepared.bounds, **known)
+    entry = CacheEntry(key=content.hexdigest(), shape=array.shape, spacing=spacing, **known)
     array *= LEVELS  # in place: a volume may fill a good part of the memory
     array += 0.5
     with replacing(folder / VOLUME.format(entry.key), DataError) as temporary, temporary.open("wb") as file:

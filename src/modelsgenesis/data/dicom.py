@@ -121,7 +121,19 @@ def _frames(path: Path) -> list[Tags]:
         ScanError: It holds none that is of a patient, or a slice without a place.
     """
     tags = read_tags(path)
-    if reason := _why_aside(tags):
+    modality, kind = text(tags, "Modality"), text(tags, "SOPClassUID") or text(tags, "MediaStorageSOPClassUID")
+    family = kind.removeprefix(_STORAGE).split(".")[0] if kind.startswith(_STORAGE) else ""
+    placed = tags.keys() & {"ImagePositionPatient", PER_FRAME}
+    coloured = text(tags, "PhotometricInterpretation").startswith(_COLOURS)
+    reasons = {
+        "is the index of a medium": kind == _DIRECTORY,
+        f"{modality} is derived from images": modality in _DERIVED,
+        "is a localizer, by which the scan was planned": "LOCALIZER" in text(tags, "ImageType").split("\\"),
+        f"holds no pixels ({modality or kind})": kind and family not in _IMAGES and not tags.get("PixelData"),
+        "is the picture of a screen or report": _is_slice(tags) and family == _SCREEN and not placed,
+        "is coloured, so that its values are not what was measured": _is_slice(tags) and coloured,
+    }
+    if reason := next((reason for reason, true in reasons.items() if true), ""):  # nothing is wrong with the file
         raise _AsideError(f"{path}: {reason}; expected an image of a patient")
     require(tags.get("PixelData"), ScanError, f"{path}: holds no pixels; it is truncated, copy it again")
     if tags.get("ModalityLUTSequence") or "ConcatenationUID" in tags:
@@ -134,24 +146,6 @@ def _frames(path: Path) -> list[Tags]:
 def _is_slice(tags: Tags) -> bool:
     """Tell whether frames are slices of a volume; else each is a picture of its own."""
     return text(tags, "Modality") in _VOLUMES
-
-
-def _why_aside(tags: Tags) -> str:
-    """Return why a sound file is not an image to learn from; empty for one that is, or that should have been."""
-    modality, kind = text(tags, "Modality"), text(tags, "SOPClassUID") or text(tags, "MediaStorageSOPClassUID")
-    family = kind.removeprefix(_STORAGE).split(".")[0] if kind.startswith(_STORAGE) else ""
-    reasons = {
-        "is the index of a medium": kind == _DIRECTORY,
-        f"{modality} is derived from images": modality in _DERIVED,
-        "is a localizer, by which the scan was planned": "LOCALIZER" in text(tags, "ImageType").split("\\"),
-        f"holds no pixels ({modality or kind})": kind and family not in _IMAGES and not tags.get("PixelData"),
-    }
-    if _is_slice(tags):
-        placed = tags.keys() & {"ImagePositionPatient", PER_FRAME}
-        coloured = text(tags, "PhotometricInterpretation").startswith(_COLOURS)
-        reasons["is the picture of a screen or report (secondary capture)"] = family == _SCREEN and not placed
-        reasons["is coloured, so that its values are not what was measured"] = coloured
-    return next((reason for reason, true in reasons.items() if true), "")
 
 
 def read_reference(reference: ScanReference) -> Volume:

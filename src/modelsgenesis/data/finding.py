@@ -9,7 +9,7 @@ from pathlib import Path
 
 from modelsgenesis.data.reading import KNOWN_FORMATS, file_stem, read_header, reader_of
 from modelsgenesis.data.volume import ScanReference, SkippedScan, VoxelLayout
-from modelsgenesis.errors import ConfigurationError, DataError, ScanError, did_you_mean
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError, did_you_mean, some
 from modelsgenesis.files import parsing, read_text, reason_of
 
 Source = str | Path | Sequence[str | Path]
@@ -18,7 +18,6 @@ Place = tuple[Path, str | None] | SkippedScan  # a file and the modality that it
 
 _LIST_SUFFIXES = (".txt", ".lst", ".list")
 _NNUNET_PREDICTIONS = "predict_from_raw_data_args.json"  # nnU-Net writes it beside the label maps that it predicts
-_SHOWN = 3  # names of what was left aside for one reason
 
 _CHANNELS = {
     "ct": "ct cta ctpa",
@@ -122,8 +121,7 @@ def skipped_notes(skipped: Sequence[SkippedScan]) -> list[str]:
     notes = [f"skipped {one.source}: {one.reason}" for one in skipped if one.bad]
     for reason in dict.fromkeys(one.reason for one in skipped if not one.bad):
         names = [one.source for one in skipped if not one.bad and one.reason == reason]
-        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        notes.append(f"skipped {', '.join(names[:_SHOWN])}{more}: {reason}")
+        notes.append(f"skipped {some(names)}: {reason}")
     return notes
 
 
@@ -161,13 +159,11 @@ def _described(path: Path) -> list[Place] | None:
     """Return the images, not the labels, of a Decathlon or nnU-Net data set; None where the file describes none."""
     from modelsgenesis.data import dataset_json  # which most folders of scans have no need of
 
-    description, missing = dataset_json.read_description(path), f"named in {path.name}, but not there"
-    return description and [
-        (image, modality_of(description.channels))
-        if dataset_json.is_there(image)
-        else SkippedScan.because(image, missing)
-        for image in description.images
-    ]
+    if (description := dataset_json.read_description(path)) is None:
+        return None
+    modality, missing = modality_of(description.channels), f"named in {path.name}, but not there"
+    there = dataset_json.is_there
+    return [(one, modality) if there(one) else SkippedScan.because(one, missing) for one in description.images]
 
 
 def _walk(root: Path) -> Iterator[Place]:
@@ -237,7 +233,7 @@ def channel_order(given: Sequence[str], wanted: Sequence[str]) -> list[int] | No
         >>> channel_order(["FLAIR", "T1"], ["t1", "flair"]), channel_order(["FLAIR", "T1"], ["T1", "T2"])
         ([1, 0], None)
     """
-    names, asked = ([name.strip().casefold() for name in some] for some in (given, wanted))
+    names, asked = ([name.strip().casefold() for name in one] for one in (given, wanted))
     if sorted(names) != sorted(asked) or len(set(names)) < len(names):
         return None
     return [names.index(name) for name in asked]

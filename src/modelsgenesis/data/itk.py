@@ -48,7 +48,7 @@ def read_header(path: Path) -> VoxelLayout:
     """
     sitk = simpleitk("reading NRRD and MetaImage")
     nrrd, fields, end = _read_fields(path)
-    data, packed, length = _locate(path, nrrd, fields)
+    data, packed, open_ended, length = _locate(path, nrrd, fields)
     start = end if data == path else 0
     reader = sitk.ImageFileReader()
     reader.SetImageIO("NrrdImageIO" if nrrd else "MetaImageIO")
@@ -79,6 +79,7 @@ def read_header(path: Path) -> VoxelLayout:
         load=load,
         count=times * (1 if colour else channels),
         affine=_affine(reader, path),
+        open_ended=open_ended,
         notes=(COLOUR,) if colour else (),
     )
 
@@ -129,11 +130,12 @@ def _read_fields(path: Path) -> tuple[bool, dict[str, str], int]:
         return nrrd, fields, file.tell()
 
 
-def _locate(path: Path, nrrd: bool, fields: dict[str, str]) -> tuple[Path, bool, int | None]:
+def _locate(path: Path, nrrd: bool, fields: dict[str, str]) -> tuple[Path, bool, bool, int | None]:
     """Return where the voxels lie.
 
     Returns:
-        Their file, whether they are compressed, and the length of the compressed stream, None where it is not said.
+        Their file, whether they are compressed, whether they are the end of the file after a header of any length, and
+        the length of the compressed stream, None where it is not said.
 
     Raises:
         ScanError: They are encoded or placed in a way that is not supported, or in a file that is not there.
@@ -151,15 +153,13 @@ def _locate(path: Path, nrrd: bool, fields: dict[str, str]) -> tuple[Path, bool,
         if not 2 <= int(fields["NDims"]) == len(sizes) <= 4 or min(sizes) < 1:
             raise ScanError(f"{path}: {fields['NDims']} axes with sizes {fields['DimSize']}; repair its header")
     several = name.upper().startswith("LIST") or "%" in name
-    if encoding not in ("raw", "gz") or skip != {"0"} or several:
-        found = (
-            "spread over several files" if several else f"encoded as {encoding}, behind {sorted(skip)} bytes or lines"
-        )
+    if encoding not in ("raw", "gz") or not skip <= {"0", "-1" if encoding == "raw" else "0"} or several:
+        found = "spread over several files" if several else f"{encoding}, behind {sorted(skip)} bytes or lines"
         raise ScanError(f"{path}: its voxels are {found}; expected raw or gzip in one file, behind none: convert it")
     data = path.parent / name if name else path
     if not data.resolve().is_relative_to(path.parent.resolve()) or not data.is_file():
         raise ScanError(f"{path}: its voxels are missing; expected {name} in its folder")
-    return data, encoding == "gz", length
+    return data, encoding == "gz", "-1" in skip, length
 
 
 def _check_stream(data: Path, start: int, size: int, length: int | None) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -168,11 +169,8 @@ def choose_contract(
         shown = f"{axes[3]} volumes and {axes[2]} planes in one set"
         raise DataError(f"{shown}; keep them apart, or choose 2 dimensions")
     dims = dims or next(iter(axes), 3)
-    changes: dict[str, object] = {"dims": dims, "spacing": spacing}
-    if dims == 3:
-        changes["orientation"] = "RAS"
-    if window is not None:
-        changes |= {"intensity": "window", "window": window}
+    changes: dict[str, Any] = {"dims": dims, "spacing": spacing} | ({"orientation": "RAS"} if dims == 3 else {})
+    changes |= {} if window is None else {"intensity": "window", "window": window}
     return CONTRACTS[modality].override(**changes), why
 
 

@@ -4,7 +4,6 @@ The client writes to paths that it makes of a server's headers, follows any redi
 sends. Hooks on its HTTP session look at each request and each answer of a call of ours, and at no other's.
 """
 
-import hashlib
 import io
 import logging
 import math
@@ -23,9 +22,10 @@ from urllib.parse import urlsplit
 
 from huggingface_hub import HfApi, constants, errors, get_token, set_client_factory
 from huggingface_hub.utils import _http
+from huggingface_hub.utils.sha import git_hash
 
 from modelsgenesis._version import __version__
-from modelsgenesis.errors import CheckpointError, ConfigurationError, GenesisError, HubError, HubFailure
+from modelsgenesis.errors import CheckpointError, ConfigurationError, GenesisError, HubError, HubFailure, require
 from modelsgenesis.files import TEXT_LIMIT, reason_of, sha256_of
 from modelsgenesis.hub.registry import Progress
 
@@ -159,8 +159,15 @@ def _check_response(response: Any) -> None:
         strange = "compressed, though it was asked not to"
     elif storage.partition(":")[0] not in _schemes():
         strange = "with a storage that is not on the network"
-    elif response.request.method == "HEAD":
-        strange = _strange_file(call, response)
+    elif response.request.method == "HEAD":  # of a file: the client makes paths of its commit and its ETag
+        commit = headers.get(constants.HUGGINGFACE_HEADER_X_REPO_COMMIT)
+        etag = headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_ETAG) or headers.get("ETag") or ""
+        to = urlsplit(headers.get("Location", "https:"))
+        unused = response.status_code >= 400 or (response.has_redirect_location and not (to.scheme or to.netloc))
+        if commit not in (None, call.revision):
+            strange = f"for the commit {commit[:50]!r}"
+        elif etag and not unused and not _ETAG.fullmatch(etag):
+            strange = f"with the ETag {etag[:50]!r}, not a digest"
     if strange:
         raise _no_hub(call.repository, strange)
     asked = re.findall(r"\d+", f"{headers.get('Retry-After', '')} {headers.get('RateLimit', '').partition(';t=')[2]}")
@@ -169,18 +176,6 @@ def _check_response(response: Any) -> None:
         raise HubError(busy, "unreachable")
     answer = response.request.extensions["answer"]
     answer.stream, response.stream = response.stream, answer
-
-
-def _strange_file(call: _Call, response: Any) -> str:
-    """Return what is wrong with the description of a file, from whose headers the client makes paths."""
-    headers, to = response.headers, urlsplit(response.headers.get("Location", "https:"))
-    commit = headers.get(constants.HUGGINGFACE_HEADER_X_REPO_COMMIT)
-    etag = headers.get(constants.HUGGINGFACE_HEADER_X_LINKED_ETAG) or headers.get("ETag") or ""
-    if commit not in (None, call.revision):
-        return f"for the commit {commit[:50]!r}"
-    followed = response.has_redirect_location and not (to.scheme or to.netloc)
-    unused = not etag or followed or response.status_code >= 400  # the client makes no path of it
-    return "" if unused or _ETAG.fullmatch(etag) else f"with the ETag {etag[:50]!r}, not a digest"
 
 
 class _Answer(httpx.SyncByteStream):
@@ -273,12 +268,13 @@ def _no_hub(repository: str, how: str) -> HubError:
 
 def _explain(error: Exception, repository: str, revision: str | None, *, signed_in: bool) -> GenesisError:
     """Return what an exception of the client means for a user."""
+    while isinstance(error, (RuntimeError, errors.LocalEntryNotFoundError)) and isinstance(error.__cause__, Exception):
+        error = error.__cause__  # why lies behind it
     if isinstance(error, GenesisError):
         return error
-    if isinstance(error, (RuntimeError, errors.LocalEntryNotFoundError)) and isinstance(error.__cause__, Exception):
-        return _explain(error.__cause__, repository, revision, signed_in=signed_in)  # why lies behind it
-    meanings = _refusals if isinstance(error, errors.HfHubHTTPError) else _failures
-    for holds, kind, text in meanings(error, repository, revision, signed_in):
+    answered = isinstance(error, errors.HfHubHTTPError)
+    meanings = _refusals(error, repository, revision, signed_in) if answered else _failures(error)
+    for holds, kind, text in meanings:
         if holds:
             return HubError(f"{repository}: {text}", kind)
     return _no_hub(repository, f"what cannot be understood ({reason_of(error)})")
@@ -310,7 +306,7 @@ def _refusals(error: Any, repository: str, revision: str | None, signed_in: bool
     yield True, "other", f"{hub} refused ({said}); see {url}"
 
 
-def _failures(error: Exception, repository: str, revision: str | None, signed_in: bool) -> _Meanings:
+def _failures(error: Exception) -> _Meanings:
     """Yield what the end of a call without an answer may mean; nothing holds where an answer makes no sense."""
     hub, reason = endpoint(), redacted(reason_of(error))
     cut = "Consistency check failed" in str(error)
@@ -378,15 +374,13 @@ class Snapshot:
             HubError: It could not be downloaded, or has another digest.
         """
         where = f"{self.repository}/{file}"
-        if file not in self.files:
-            raise CheckpointError(f"{where}: not in the repository at commit {self.commit[:12]}")
+        require(file in self.files, CheckpointError, f"{where}: not in the repository at commit {self.commit[:12]}")
         size, digest = self.files[file]
-        if size > limit:
-            raise CheckpointError(f"{where}: has {size:,} bytes, expected at most {limit:,}; it was not read")
-        if pin and len(digest) == len(pin) and digest != pin:
-            said = f"the Hub has SHA-256 {digest[:12]}…, its card pins {pin[:12]}…"
-            raise HubError(f"{where}: {said}; nothing was downloaded, since it is not the file that was reviewed")
+        too_large = f"{where}: has {size:,} bytes, expected at most {limit:,}; it was not read"
+        require(size <= limit, CheckpointError, too_large)
         expected, found = pin or digest, ""
+        other = f"{where}: the Hub has SHA-256 {digest[:12]}…, its card pins {expected[:12]}…; nothing was downloaded"
+        require(len(digest) != len(expected) or digest == expected, HubError, other)
         options: Any = {"revision": self.commit, "tqdm_class": _bar(file, progress)}
         with hub_errors(self.repository, self.token, revision=self.commit, limit=size + _SLACK) as api:
             get = partial(api.hf_hub_download, self.repository, file, **options)
@@ -449,10 +443,7 @@ def hub_digest(path: Path, like: str) -> str:
         path: The file.
         like: Such a digest, whose length tells which of the two it is.
     """
-    if len(like) == 64:
-        return sha256_of(path)
-    content = path.read_bytes()
-    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+    return sha256_of(path) if len(like) == 64 else git_hash(path.read_bytes())
 
 
 def _bar(file: str, progress: Progress | None) -> type:

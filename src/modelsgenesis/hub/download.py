@@ -50,17 +50,11 @@ def client_settings() -> Any:
     Raises:
         ConfigurationError: One of them cannot be; the client would end in a traceback.
     """
-    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
-        value = os.environ.get(name, "0").strip()
-        if not re.fullmatch(r"[0-9]{1,5}", value):
-            raise ConfigurationError(f"{name}: received {value!r}, expected whole seconds, such as 10; or unset it")
     try:
         from huggingface_hub import constants
-    except Exception as problem:  # such as of an HF_ENDPOINT with an impossible host
-        kind = type(problem).__name__  # its text may hold the password of an address
-        raise ConfigurationError(
-            f"HF_ENDPOINT or another HF_ setting is wrong ({kind}); correct or unset it"
-        ) from problem
+    except Exception as problem:  # whose text may hold the password of an address
+        names, kind = "HF_ENDPOINT, HF_HUB_ETAG_TIMEOUT or another HF_ setting", type(problem).__name__
+        raise ConfigurationError(f"{names} is wrong ({kind}); correct or unset it") from problem
     return constants
 
 
@@ -185,16 +179,7 @@ def fetch_bundle(
         folder = fetch_bundle("genesis-chest-ct-3d")
     """
     target = _resolve(name_or_repository, revision)
-    folder = target.folder or _fetch(target, token, progress, refresh)
-    if target.card:
-        config, source = read_config(folder), target.card.source
-        for key in ("task", "network", "input", "patch_size"):
-            found, told = getattr(config, key), getattr(source, key)
-            if found != told:
-                raise CheckpointError(
-                    f"{source.name}: its file has {key} {found}, its card says {told}; ask its author"
-                )
-    return folder
+    return target.folder or _fetch(target, token, progress, refresh)
 
 
 def _fetch(target: Target, token: str | None, progress: Progress | None, refresh: bool) -> Path:
@@ -221,14 +206,9 @@ def _fetch(target: Target, token: str | None, progress: Progress | None, refresh
         folder = _get_bundle(target, snapshot.files, get)
     else:
         folder = _convert(target, snapshot.commit, get)
-    record = Record(
-        repository=snapshot.repository,
-        commit=snapshot.commit,
-        fingerprint=target.fingerprint,
-        folder=os.path.relpath(folder, target.record.parent),
-        files=_digests(folder),
-    )
-    write_json(target.record, record.to_dict())
+    what = {"repository": snapshot.repository, "commit": snapshot.commit, "fingerprint": target.fingerprint}
+    place = os.path.relpath(folder, target.record.parent)
+    write_json(target.record, Record(**what, folder=place, files=_digests(folder)).to_dict())
     return folder
 
 
@@ -252,15 +232,17 @@ def _resolve(name: str | Path, revision: str | None) -> Target:
         revision, card = asked or revision, None if "/" in model else find_card(model)
         if card is None:
             return Target(model, revision)
-        if card.source.repository is not None:
-            return Target(card.source.repository, revision or card.source.revision, card)
-        path, pin = card.path.parent / card.source.file, card.source.sha256
+        source, root = card.source, card.path.parent
+        if source.repository is not None:
+            return Target(source.repository, revision or source.revision, card)
+        path, pin = root / source.file, source.sha256
         folder = path.parent
-        if card.path.parent.resolve() not in path.resolve().parents:
-            raise CheckpointError(f"{path}: lies outside of the folder of its card")
-        open_regular(path, CheckpointError, card.source.parameters * _BYTES_PER_PARAMETER + _SMALL).close()
-        if pin is not None and (digest := sha256_of(path)) != pin:
+        if root.resolve() not in path.resolve().parents:  # a path or a link that leads out
+            raise CheckpointError(f"{path}: no such file in the folder of its card")
+        open_regular(path, CheckpointError, source.parameters * _BYTES_PER_PARAMETER + _SMALL).close()
+        if pin and (digest := sha256_of(path)) != pin:
             raise HubError(f"{path}: its SHA-256 is {digest[:12]}…, its card pins {pin[:12]}…; replace either")
+        read_config(folder, card=source)
     if revision:
         raise HubError(f"{text}: lies on this machine and has no revision {revision!r}; leave it out", "unknown")
     return Target(card=card, folder=folder)
@@ -278,7 +260,8 @@ def _get_bundle(target: Target, there: Container[str], get: Callable[..., Path])
         raise CheckpointError(f"{target.repository}: holds no bundle of this package {what}{hint}")
     config = get(config_name, _SMALL)
     with parsing(config, CheckpointError, what="as a network"):
-        tensors = build_network(read_config(config.parent).network, "meta").state_dict().values()
+        network = read_config(config.parent, card=target.card and target.card.source).network
+        tensors = build_network(network, "meta").state_dict().values()
     size = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     get(str(weights), size + _SMALL, pin=target.pin)  # with room for the header of the file
     if card_name in there:
@@ -294,14 +277,14 @@ def _convert(target: Target, commit: str, get: Callable[..., Path]) -> Path:
         known = did_you_mean(source.format, [*LAYOUTS, "bundle"])
         raise ConfigurationError(f"{source.name}: its card has the format {source.format!r}; {known}")
     file = get(source.file, source.parameters * _BYTES_PER_PARAMETER + _SMALL, pin=target.pin)
-    extra = {name: get(name, _SMALL) for name in source.extra_files}
+    extra = [get(name, _SMALL) for name in source.extra_files]  # beside the file in the client's cache
     # The name tells bundles of other files, cards and converters apart, so that none replaces one in use.
-    digests = [sha256_of(path) for path in (file, *extra.values())]
+    digests = [sha256_of(path) for path in (file, *extra)]
     origin = {"repository": target.repository, "revision": commit, "file": source.file, "sha256": digests[0]}
     final = cache_folder("bundles") / f"{source.name}-{_digest([digests, target.fingerprint])[:16]}"
     try:
         with replacing(final, HubError, folder=True) as temporary:
-            options = {"source": origin, "extra_files": extra, "input_contract": source.input, "card": card.text}
+            options = {"source": origin, "input_contract": source.input, "card": card.text}
             options |= {key: getattr(source, key) for key in ("format", "task", "network", "patch_size")}
             checkpoints.convert_checkpoint(file, temporary, **options)
             # Nothing is removed that is the same: another process may be loading it just now.
@@ -364,8 +347,6 @@ def copy_bundle(folder: Path, output: Path) -> Path:
     Raises:
         HubError: The folder exists with something in it, or cannot be written.
     """
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise HubError(f"{output}: exists already; name a new folder")
     with replacing(output, HubError, folder=True) as temporary:
         for name in _digests(folder):
             shutil.copyfile(folder / name, temporary / name)

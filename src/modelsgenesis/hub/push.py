@@ -15,10 +15,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, load_bundle
+from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, Bundle, load_bundle
 from modelsgenesis.checkpoints.card import BEGIN, PLACEHOLDER, CardParts, render_card, split_card
-from modelsgenesis.configs import BundleConfig
-from modelsgenesis.errors import GenesisError, HubError
+from modelsgenesis.errors import GenesisError, HubError, some
 from modelsgenesis.files import TEXT_LIMIT, open_regular, parsing, read_json, reason_of
 from modelsgenesis.hub.download import client_settings, forget
 
@@ -31,6 +30,8 @@ _RENEWED = ("library_name", "pipeline_tag", "model-index", "base_model")  # keys
 _STAMP = " prose="
 
 Say = Callable[[str], None]
+Files = dict[str, Path | bytes]
+"""What is published, by its path there: a file here, or the content of a figure that was written anew."""
 
 
 @dataclass(frozen=True)
@@ -54,23 +55,6 @@ class Publication:
     private: bool
     files: tuple[str, ...]
     notes: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class UploadPlan:
-    """A run, checked and ready to be pushed.
-
-    Attributes:
-        folder: The run.
-        config: Its configuration.
-        card: Its card as it lies there.
-        files: Everything but the card, by its path: a file here, or the content of a figure that was written anew.
-    """
-
-    folder: Path
-    config: BundleConfig
-    card: str
-    files: dict[str, Path | bytes]
 
 
 def push_to_hub(
@@ -109,7 +93,7 @@ def push_to_hub(
     """
     say, folder = progress or (lambda _: None), Path(folder)
     say("checking the bundle")
-    plan = plan_upload(folder)
+    bundle, files = check_run(folder)
     repository = repository or re.sub(r"[^\w.-]+|-{2,}|\.{2,}", "-", folder.resolve().name).strip("-.")
     again = ["modelsgenesis", "push", str(folder), "--hub-model-id", repository]
     again += ["--private"] * private + ["--create-pr"] * create_pr + (["--revision", revision] if revision else [])
@@ -129,7 +113,8 @@ def push_to_hub(
             if not are_progress_bars_disabled():  # of the client: uploads take none of ours
                 disable_progress_bars()
                 after.callback(enable_progress_bars)
-            made = _publish(api, plan, repository, revision=revision, create_pr=create_pr, private=private, say=say)
+            place = {"revision": revision, "create_pr": create_pr}
+            made = _publish(api, bundle, files, repository, place, private=private, say=say)
     except HubError as error:
         raise HubError(f"{error}; {folder} is intact; repeat with: {shlex.join(again)}", error.kind) from error
     warned = [redacted(reason_of(Exception(str(warning.message)))) for warning in caught]
@@ -137,7 +122,7 @@ def push_to_hub(
 
 
 def _publish(
-    api: "HfApi", plan: UploadPlan, name: str, *, revision: str | None, create_pr: bool, private: bool, say: Say
+    api: "HfApi", bundle: Bundle, files: Files, name: str, place: dict[str, Any], *, private: bool, say: Say
 ) -> Publication:
     """Find or make the repository and its branch, and make the one commit.
 
@@ -148,6 +133,7 @@ def _publish(
     from modelsgenesis.hub.client import SIGN_IN, endpoint, expect, redacted, take_snapshot, token_of
 
     token: Any = api.token
+    revision, create_pr = place["revision"], place["create_pr"]
     if not token_of(token):
         raise HubError(f"{name}: publishing needs a token; {SIGN_IN}", "denied")
     if "/" not in name:
@@ -163,7 +149,7 @@ def _publish(
     with parsing(f"{name}/{CARD_NAME}", HubError, what="as a model card", remedy=f"fix it on {url}"):
         if before and CARD_NAME in before.files:
             published = before.download(CARD_NAME, TEXT_LIMIT).read_text("utf-8")
-        card, notes = _merge_card(plan, published, name)
+        card, notes = _merge_card(bundle, published, name)
     try:  # a commit is checked so too, but after the repository was made and large files were uploaded
         api._validate_yaml(card)  # noqa: SLF001 - ModelCard.validate asks another Hub before version 2
     except ValueError as error:
@@ -176,19 +162,16 @@ def _publish(
     if head is None and revision is not None and not create_pr:
         api.create_branch(name, branch=revision, revision=main.commit, exist_ok=True)
     say(f"uploading to {name}")
-    files = {**plan.files, CARD_NAME: card.encode()}
+    files = {**files, CARD_NAME: card.encode()}
     added = [CommitOperationAdd(path, file if isinstance(file, bytes) else str(file)) for path, file in files.items()]
-    place: dict[str, Any] = {"revision": revision, "create_pr": create_pr}
     for one in added:  # more at once would be other threads, where no answer is checked
         api.preupload_lfs_files(name, [one], free_memory=False, **place)
-    title = f"Publish a model for {plan.config.task}"  # a run's folder may be called after a patient
+    title = f"Publish a model for {bundle.config.task}"  # a run's folder may be called after a patient
     # The parent lets the Hub refuse the commit when another push came between.
     made = api.create_commit(name, added, commit_message=title, parent_commit=(head or main).commit, **place)
     page = None if made.pr_url is None else redacted(expect(made.pr_url, "https?://[!-~]+"))
     commit = expect(made.oid, "[0-9a-f]{40}")
     forget(name)
-    if main.private and not private:
-        notes.append(f"the repository was private and stays so; make it public at {url}/settings")
     return Publication(name, url, commit, page, main.private, tuple(files), tuple(notes))
 
 
@@ -209,33 +192,33 @@ def _find_head(name: str, branch: str | None, token: str | None) -> "Snapshot | 
 # An image link of Markdown: title and path, neither with brackets, so that a search is linear in the text.
 _IMAGE = re.compile(r"!\[([^\[\]]*)\]\(([^()\s]+)\)")
 _FIGURES = (".png", ".jpg", ".jpeg", ".webp")
-_MODES = {"1", "L", "LA", "RGB", "RGBA", "I;16"}
 _PIXELS = 50_000_000
 
 
-def _merge_card(plan: UploadPlan, published: str, repository: str) -> tuple[str, list[str]]:
+def _merge_card(bundle: Bundle, published: str, repository: str) -> tuple[str, list[str]]:
     """Return the card with our section renewed and what a person wrote kept, and notes for the user.
 
     A push stamps its section with a digest of the prose around it. While the published prose still has that
     digest nobody changed it there, and the run's is the newer; otherwise the published prose stays.
     """
-    ours, theirs = split_card(plan.card), split_card(published, f"{repository}/{CARD_NAME}")
+    ours, theirs = split_card(bundle.card), split_card(published, f"{repository}/{CARD_NAME}")
     base, notes = ours, []
     if _prose(theirs) and f"{_STAMP}{_digest(theirs)}" not in theirs.generated.partition("\n")[0]:
         front = {**ours.front, **{key: value for key, value in theirs.front.items() if key not in _RENEWED}}
         base = CardParts(front, theirs.before, ours.generated, theirs.after)
         if _prose(ours) not in ("", _prose(theirs)) and PLACEHOLDER not in _prose(ours):
-            notes.append(f"the prose of the card on the Hub was kept; that of {plan.folder / CARD_NAME} differs")
+            notes.append("the prose of the card on the Hub was kept; that of the run differs")
     titles = {title or path: path for title, path in _IMAGE.findall(ours.generated)}
-    card = render_card(plan.config, name=repository, existing=base, figures=titles)
+    card = render_card(bundle.config, name=repository, existing=base, figures=titles)
     if left := sum(PLACEHOLDER in line for line in card.splitlines()):
-        notes.append(f"the card has {left} lines to fill in, marked {PLACEHOLDER}, see {plan.folder / CARD_NAME}")
+        notes.append(f"the card has {left} lines to fill in, marked {PLACEHOLDER}; do so in {CARD_NAME}, push again")
     return card.replace(BEGIN, f"{BEGIN}{_STAMP}{_digest(split_card(card))}", 1), notes
 
 
-def plan_upload(folder: Path) -> UploadPlan:
-    """Check that a run can be published: it loads, its card can be read, nothing private is in it.
+def check_run(folder: Path) -> tuple[Bundle, Files]:
+    """Return the bundle of a run that can be published, and what else than its card is.
 
+    It loads, its card can be read, nothing private is in it.
     A strict load admits exactly the tensors of the network: no optimiser state can hide among them.
 
     Raises:
@@ -260,18 +243,15 @@ def plan_upload(folder: Path) -> UploadPlan:
         *recorded_names(written, record, CARD_NAME),
     ]
     if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise HubError(f"{folder}: {'; '.join(problems[:3])}{more}; take it out before publishing")
-    files: dict[str, Path | bytes] = {name: folder / name for name in (CONFIG_NAME, WEIGHTS_NAME)}
+        raise HubError(f"{folder}: {some(problems)}; take it out before publishing")
+    files: Files = {name: folder / name for name in (CONFIG_NAME, WEIGHTS_NAME)}
     for path in dict.fromkeys(path for _, path in _IMAGE.findall(bundle.card) if "://" not in path):
         figure = folder / path
         inside = ".." not in path and folder.resolve() in figure.resolve().parents
         if not inside or figure.suffix.lower() not in _FIGURES:
             raise HubError(f"{folder / CARD_NAME}: {path!r} is not a figure of this run; link one inside of it")
-        if not figure.is_file():
-            raise HubError(f"{folder / CARD_NAME}: names the figure {path}, which is not there; take the line out")
         files[path] = pixels_only(figure)
-    return UploadPlan(folder, bundle.config, bundle.card, files)
+    return bundle, files
 
 
 def _prose(parts: CardParts) -> str:
@@ -299,9 +279,7 @@ def pixels_only(path: Path) -> bytes:
         if image.width * image.height > _PIXELS:
             raise HubError(f"{path}: has {image.width}×{image.height} pixels; save the figure smaller")
         kind = image.format if image.format in ("PNG", "WEBP") else "JPEG"
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode not in _MODES:
-            upright = upright.convert("RGBA" if "transparency" in upright.info else "RGB")
+        upright = ImageOps.exif_transpose(image).convert("RGBA" if image.has_transparency_data else "RGB")
         written = io.BytesIO()
         Image.frombytes(upright.mode, upright.size, upright.tobytes()).save(written, kind, quality=95)
         return written.getvalue()

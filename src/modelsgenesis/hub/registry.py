@@ -14,7 +14,7 @@ from pathlib import Path
 from modelsgenesis.configs import InputContract, NetworkConfig
 from modelsgenesis.configs.base import Config, Positive, Sides
 from modelsgenesis.configs.bundle import Task
-from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean, require
+from modelsgenesis.errors import ConfigurationError, HubError, did_you_mean
 from modelsgenesis.files import read_text, split_front_matter
 
 FOLDER_CARD = "README.md"
@@ -94,14 +94,13 @@ def read_card(path: Path) -> ModelCard:
     if "modelsgenesis" not in front:
         raise ConfigurationError(f"{path}: no `modelsgenesis:` mapping in its header; see the packaged cards")
     source = ModelSource.from_dict(front["modelsgenesis"], where=str(path))
-    right = source.sha256 is None or re.fullmatch("[0-9a-f]{64}", source.sha256)
-    require(right, ConfigurationError, f"{path}: sha256: {source.sha256!r:.80} is not a SHA-256 in hexadecimal digits")
-    right = source.repository or source.format == "bundle"
-    require(right, ConfigurationError, f"{path}: repository: null, but not a bundle: {source.format!r:.80}; convert it")
-    in_folder = path.name == FOLDER_CARD
-    if source.name != (path.parent.name if in_folder else path.stem):
-        right = f"its folder {source.name}" if in_folder else f"the file {source.name}.md"
-        raise ConfigurationError(f"{path}: is about {source.name!r}; call {right}")
+    if not re.fullmatch("[0-9a-f]{64}", source.sha256 or 64 * "0"):
+        raise ConfigurationError(f"{path}: sha256: {source.sha256!r:.80} is not a SHA-256 in hexadecimal digits")
+    if source.repository is None and source.format != "bundle":
+        raise ConfigurationError(f"{path}: repository: null, but not a bundle: {source.format!r:.80}; convert it")
+    called, place = (path.parent.name, "folder") if path.name == FOLDER_CARD else (path.stem, "file")
+    if source.name != called:
+        raise ConfigurationError(f"{path}: is about {source.name!r}; call its {place} {source.name}")
     license_ = str(front.get("license_name") or front.get("license") or "")
     return ModelCard(source, license_, text, path)
 

@@ -7,6 +7,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from os.path import commonpath, normpath
 from pathlib import Path
 
@@ -18,9 +19,6 @@ from modelsgenesis.data.reading import READERS
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError, printable, require
 from modelsgenesis.files import read_json
 from modelsgenesis.reporting import Reporter
-
-FOLDER, TABLE = Path("predictions"), Path("predictions.csv")
-"""Where the predictions of several scans go by default; and those of a classification."""
 
 _CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's names: case_0000.nii.gz, case_0001.nii.gz
 _NIFTI = (".nii.gz", ".nii")
@@ -39,9 +37,6 @@ class Case:
 
     name: str
     images: tuple[ScanReference, ...]
-
-
-Outputs = list[tuple[Case, Path]]
 
 
 def find_cases(
@@ -87,11 +82,9 @@ def find_cases(
         endings, files = [file_stem(scan.path)[-5:] for scan in group], {scan.path.name for scan in group}
         if len(group) != count or (len(files) > 1 and endings != [f"_{number:04d}" for number in range(count)]):
             there = f"holds {len(group)} volumes" if len(files) < len(group) else f"there is {', '.join(sorted(files))}"
-            takes = "one volume of one file: split or rename them"
-            if count > 1:
-                numbers = f"{name}_0000 to {name}_{count - 1:04d}"
-                takes = f"{count} files, {numbers}: name them so, or give all files of one case"
-            skipped.append(SkippedScan(source=group[0].source, reason=f"{there}; the model takes {takes}"))
+            takes = f"{count} files, {name}_0000 to {name}_{count - 1:04d}" if count > 1 else "one volume a case"
+            remedy = "rename or split the files, or give all of one case"
+            skipped.append(SkippedScan(source=group[0].source, reason=f"{there}; the model takes {takes}: {remedy}"))
             continue
         # In the Decathlon and in nnU-Net the images lie one folder below, in imagesTs.
         nearby = (folder / DATASET for folder in group[0].path.parents[:2])
@@ -118,16 +111,15 @@ def _groups(scans: Sequence[ScanReference], sources: Sequence[Path], channels: i
     folders = [Path(normpath(scan.path.parent.absolute())) for scan in scans]
     searched = [normpath(sources[0].absolute())] if len(sources) == 1 and sources[0].is_dir() else []
     root = commonpath([*folders, *searched]) if scans else ""
-    series = Counter(
-        folder for scan, folder in zip(scans, folders, strict=True) if scan.format == "DICOM" and len(scan.files) > 1
-    )
+    is_series = [scan.format == "DICOM" and len(scan.files) > 1 for scan in scans]
+    series = Counter(compress(folders, is_series))
     # Single-channel data sets of nnU-Net end in _0000 throughout; one such name among others is just a name.
     numbered = all(file_stem(scan.path).endswith("_0000") for scan in scans)
     seen: Counter[Path] = Counter()
     groups: dict[str, list[ScanReference]] = defaultdict(list)
-    for scan, folder in zip(scans, folders, strict=True):
+    for scan, folder, has_files in zip(scans, folders, is_series, strict=True):
         name = file_stem(scan.path)
-        if scan.format == "DICOM" and len(scan.files) > 1:
+        if has_files:
             # The files of a series have numbers for names; what people call it is the folder.
             seen[folder] += 1
             name = f"{folder.name}_{seen[folder]}" if series[folder] > 1 else folder.name
@@ -198,7 +190,7 @@ def output_name(name: str) -> Path:
 
 def output_paths(
     cases: Sequence[Case], output: Path | None, *, task: str, many: bool, keep: bool = False
-) -> tuple[Outputs, list[SkippedScan]]:
+) -> list[tuple[Case, Path]]:
     """Choose the file of every prediction; what is written beside it follows from its name.
 
     Of one scan `output` where it ends in .nii.gz or .nii, else `<output>/<name>.nii.gz`; without an output
@@ -214,12 +206,12 @@ def output_paths(
         keep: Whether label maps that are there already are kept.
 
     Returns:
-        The cases with their paths, and the cases whose predictions would be one another's.
+        The cases with their paths.
 
     Raises:
         ConfigurationError: One file for several label maps, or a file of another kind.
-        DataError: A prediction would replace a scan or a file of somebody else, lie outside of the output, or cannot
-            be written.
+        DataError: A prediction would replace a scan, another prediction or a file of somebody else, lie outside of the
+            output, or cannot be written.
     """
     segments, name = task == "segmentation", output.name.lower() if output else ""
     is_file = bool(output) and name.endswith(_NIFTI if segments else ".csv")
@@ -228,41 +220,27 @@ def output_paths(
         raise ConfigurationError(f"{output}: {kind}, or a folder")
     several = is_file and segments and many
     require(not several, ConfigurationError, f"{output}: one file for the predictions of several scans; name a folder")
-    folder = output.parent if output and is_file else output or (FOLDER if segments and many else Path())
+    folder = output.parent if output and is_file else output or Path("predictions" if segments and many else "")
     if is_file or not segments:
-        outputs = [(case, output if output and is_file else folder / TABLE) for case in cases]
+        outputs = [(case, output if output and is_file else folder / "predictions.csv") for case in cases]
     else:
         names = [(case, output_name(case.name)) for case in cases]
         alone = not (output or many)
         outputs = [(case, folder / (f"{name.name}_seg.nii.gz" if alone else f"{name}.nii.gz")) for case, name in names]
-    paths = dict.fromkeys(path for _, path in outputs)
+    paths = [path for _, path in (outputs if segments else outputs[:1])]
     inputs = [file for case in cases for image in case.images for file in image.files]
-    check_outputs([file for path in paths for file in written_files(path)], folder, inputs)
+    files = [file for path in paths for file in written_files(path)]
+    check_outputs(files, folder, inputs)
     for path in paths:
         there = [file for file in written_files(path) if file.exists()]
         if there and not is_prediction(path) and not (keep and path in there):
-            raise DataError(
-                f"{there[0]}: is there already, and not a prediction of this package; choose another output"
-            )
-    return _kept_apart(outputs) if segments and len(outputs) > 1 else (outputs, [])
-
-
-def _kept_apart(outputs: Outputs) -> tuple[Outputs, list[SkippedScan]]:
-    """Skip scans whose label maps would be one file, all of them: none is the right one to write."""
+            raise DataError(f"{there[0]}: is there already, and not a prediction; choose another output")
     # What a file system may tell files by: some ignore case, some the two ways to write an accent.
-    keys = [
-        {unicodedata.normalize("NFC", normpath(file.absolute())).casefold() for file in written_files(path)}
-        for _, path in outputs
-    ]
-    owners = Counter(key for own in keys for key in own)
-    kept, skipped = [], []
-    for (case, path), own in zip(outputs, keys, strict=True):
-        if all(owners[key] == 1 for key in own):
-            kept.append((case, path))
-        else:
-            reason = f"its prediction {path} would be that of another scan; rename one of them"
-            skipped.append(SkippedScan(source=case.images[0].source, reason=reason))
-    return kept, skipped
+    names = [unicodedata.normalize("NFC", normpath(file.absolute())).casefold() for file in files]
+    times = Counter(names)
+    twice = next((file for file, name in zip(files, names, strict=True) if times[name] > 1), None)
+    require(twice is None, DataError, f"{twice}: two scans would have this file; rename one, or predict them apart")
+    return outputs
 
 
 def check_outputs(paths: Iterable[Path], folder: Path, inputs: Iterable[Path]) -> None:
@@ -272,8 +250,7 @@ def check_outputs(paths: Iterable[Path], folder: Path, inputs: Iterable[Path]) -
         DataError: A path is a folder or an input, leads out of the folder, or cannot be made or written.
     """
     # By device and inode: a link to a scan is the scan, whatever it is called.
-    states = [file.stat() for file in inputs if file.is_file()]
-    protected = {(state.st_dev, state.st_ino) for state in states}
+    protected = {(state.st_dev, state.st_ino) for state in (file.stat() for file in inputs if file.is_file())}
     for path in paths:
         require(not path.is_dir(), DataError, f"{path}: is a folder; expected the name of a file to write")
         inside = path.parent.resolve().is_relative_to(folder.resolve())

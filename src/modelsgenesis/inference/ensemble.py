@@ -26,7 +26,7 @@ from modelsgenesis.data.cases import (
     resize_or_crop,
 )
 from modelsgenesis.data.finding import channel_order
-from modelsgenesis.errors import ConfigurationError, ScanError, ShapeError, require
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError, ShapeError, require
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.inference.sliding_window import check_memory, fit_window, sliding_window
 from modelsgenesis.metrics.measures import Row, classification_row, measure_segmentation
@@ -263,8 +263,18 @@ def measure_cases(
         # argsort inverts the order of the classes: from the model's indices to the data's.
         return measure_case(case, data, np.argsort(classes).astype(found.dtype)[found], volumes[0])
 
+    return measure_each(cases, measure, strict=strict, reporter=reporter)
+
+
+def measure_each(
+    cases: Sequence[LabelledCase], measure: Callable[[LabelledCase], Row], *, strict: bool, reporter: Reporter
+) -> tuple[list[Row], list[SkippedScan]]:
+    """Measure labelled cases as of `each_case`; that none of them can be measured is an error."""
     named = [(case.name, case) for case in cases]
-    return each_case(named, measure, title="evaluating", strict=strict, reporter=reporter)
+    rows, skipped = each_case(named, measure, title="evaluating", strict=strict, reporter=reporter)
+    if cases and not rows:
+        raise DataError(f"none of {len(cases)} cases could be measured; the first: {skipped[0].reason}")
+    return rows, skipped
 
 
 def measure_case(case: LabelledCase, data: LabelledData, predicted: np.ndarray, scan: Volume | None = None) -> Row:

@@ -96,9 +96,7 @@ def fit_window(
     if voxels > max(_GROWTH * math.prod(image), _SMALL):
         raise ConfigurationError(f"patch_size: windows of {shown} for an image of {seen} voxels; take {remedy}")
     # A lower bound: the input and the first level alone. What it lets through may still be too much.
-    config = getattr(network, "config", None)
-    widths = getattr(getattr(config, "encoder", config), "widths", (1,))
-    least = 4 * voxels * (1 + widths[0])  # float32: the image, its first features
+    least = 4 * voxels * (1 + getattr(network, "feature_channels", (1,))[0])  # float32: the image, its first features
     check_memory(least, hardware.device, ConfigurationError, f"patch_size: a window of {shown}", remedy)
     return window
 
@@ -131,14 +129,13 @@ def _predictor(network: nn.Module, hardware: Hardware) -> Callable[[Tensor], Ten
         # A window of one value is told by its value in each channel, any other by its place in this batch.
         keys = [tuple(low[index].tolist()) if same else index for index, same in enumerate(constant)]
         fresh = {key: index for index, key in enumerate(keys) if key not in known}
-        computed: Sequence[Tensor] = ()
+        done = dict(known)
         if fresh:
             with hardware.autocast():
                 result = network(hardware.place(windows[list(fresh.values())])).float()
             if not any(constant):
                 return result
-            computed = result.split(1)
-        done = known | dict(zip(fresh, computed, strict=True))
+            done.update(zip(fresh, result.split(1), strict=True))
         known.update((key, one) for key, one in done.items() if isinstance(key, tuple))
         return torch.cat([done[key] for key in keys])
 

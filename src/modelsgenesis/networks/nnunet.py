@@ -20,11 +20,13 @@ from modelsgenesis.networks.genesis_unet import CONVOLUTION, TRANSPOSED, Network
 NnUNetConfig = PlainUNetConfig | ResidualUNetConfig
 Channels = tuple[int, int]
 """Channels before and after."""
+Axes = Sequence[int]
+"""One number for each spatial axis."""
 
 _POOLING = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 
 
-def _conv(config: NnUNetConfig, channels: Channels, kernel: Sequence[int], stride: Sequence[int]) -> nn.Sequential:
+def _conv(config: NnUNetConfig, channels: Channels, kernel: Axes, stride: Axes) -> nn.Sequential:
     """Return convolution, normalisation and leaky ReLU."""
     activation = nn.LeakyReLU(config.negative_slope, inplace=True)
     bias = config.convolution_bias
@@ -34,7 +36,7 @@ def _conv(config: NnUNetConfig, channels: Channels, kernel: Sequence[int], strid
 class ResidualBlock(nn.Module):
     """Two convolutions beside a skip that pools and projects where resolution or channels change."""
 
-    def __init__(self, config: NnUNetConfig, channels: Channels, kernel: Sequence[int], stride: Sequence[int]) -> None:
+    def __init__(self, config: NnUNetConfig, channels: Channels, kernel: Axes, stride: Axes) -> None:
         super().__init__()
         before, after = channels
         bias, point = config.convolution_bias, (1,) * config.dims
@@ -55,12 +57,7 @@ class ResidualBlock(nn.Module):
 
 
 def _stack(
-    block: Callable[..., nn.Module],
-    config: NnUNetConfig,
-    channels: Channels,
-    kernel: Sequence[int],
-    stride: Sequence[int],
-    count: int,
+    block: Callable[..., nn.Module], config: NnUNetConfig, channels: Channels, kernel: Axes, stride: Axes, count: int
 ) -> nn.Sequential:
     """Return blocks in a row, of which the first changes channels and resolution, under nnU-Net's name for them."""
     first = block(config, channels, kernel, stride)

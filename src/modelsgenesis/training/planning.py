@@ -13,14 +13,7 @@ import torch
 from torch.nn import functional
 
 from modelsgenesis.configs import InputContract, PretrainingConfig
-from modelsgenesis.data import (
-    PatchDataset,
-    ScanReference,
-    SkippedScan,
-    choose_contract,
-    file_stem,
-    skipped_notes,
-)
+from modelsgenesis.data import PatchDataset, ScanReference, SkippedScan, choose_contract, file_stem, skipped_notes
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.networks import Network, enable_activation_checkpointing

@@ -17,16 +17,7 @@ from filelock import FileLock, Timeout
 
 from modelsgenesis.configs.base import plain
 from modelsgenesis.errors import TrainingError
-from modelsgenesis.files import (
-    open_regular,
-    parsing,
-    read_bytes,
-    read_json,
-    reason_of,
-    replacing,
-    write_atomically,
-    write_json,
-)
+from modelsgenesis.files import open_regular, parsing, read_json, reason_of, replacing, write_atomically, write_json
 from modelsgenesis.training.distributed import raise_if_any_failed, rank
 
 RUN_NAME = "run.json"
@@ -226,8 +217,10 @@ class Run:
         """
         lost = step
         for path in (self.folder / LOG_NAME, self.folder / VALIDATION_NAME):
-            text = read_bytes(path, TrainingError, _LIMIT).decode(errors="replace") if path.exists() else ""
-            rows: list[list[str]] = []
+            text, rows = "", list[list[str]]()
+            if path.exists():
+                with open_regular(path, TrainingError, _LIMIT) as file:
+                    text = file.read().decode(errors="replace")
             with suppress(csv.Error):
                 rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))  # no cut last line
             if not rows or rows[0][:1] != ["step"] or set("\0\ufffd") & set("".join(rows[0])):

@@ -10,7 +10,7 @@ import numpy as np
 
 from modelsgenesis.configs import FinetuningConfig
 from modelsgenesis.configs.base import shown
-from modelsgenesis.configs.finetuning import count_labelled
+from modelsgenesis.configs.training import count_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, require, some
 from modelsgenesis.files import read_json, write_json
 
@@ -165,11 +165,10 @@ def check_split(split: Split, data: "LabelledData") -> None:
     for part, names in asdict(split).items():
         for name in names:
             require(name in patients, DataError, f"the split names {name!r}, which is not in {data.name}")
-            if place.setdefault(patients[name], part) != part:
-                raise DataError(
-                    f"the split has {patients[name]!r} in two parts, {place[patients[name]]} and {part}; a patient "
-                    "belongs to one part"
-                )
+            patient = patients[name]
+            first = place.setdefault(patient, part)
+            told = f"the split has {patient!r} in two parts, {first} and {part}; a patient belongs to one part"
+            require(first == part, DataError, told)
 
 
 def count_split(split: Split, data: "LabelledData") -> dict[str, dict[str, Any]]:
@@ -216,16 +215,12 @@ def make_split(content: Any, source: object) -> Split:
     Raises:
         DataError: It is not a split.
     """
-    is_split = (
-        isinstance(content, dict)
-        and set(content) == set(_PARTS)
-        and all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in content.values())
-    )
-    if not is_split:
+    lists = [content.get(part) for part in _PARTS] if isinstance(content, dict) and len(content) == 3 else [None]
+    if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
         raise DataError(
             f"{source}: received {shown(content)}, expected the lists training, validation and test of names of cases"
         )
     for part in _PARTS:
-        if twice := [name for name, count in Counter(content[part]).items() if count > 1]:
-            raise DataError(f"{source}: {part} names {some(twice)} twice; expected each once")
+        twice = [name for name, count in Counter(content[part]).items() if count > 1]
+        require(not twice, DataError, f"{source}: {part} names {some(twice)} twice; expected each once")
     return Split(**{part: tuple(content[part]) for part in _PARTS})

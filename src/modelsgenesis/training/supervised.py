@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from modelsgenesis.checkpoints import Bundle
 from modelsgenesis.configs import ClassificationConfig, ClassifierConfig, InputContract, NetworkConfig, PredictionConfig
-from modelsgenesis.configs.finetuning import FinetuningConfig, SegmentationConfig, require_patch_size
+from modelsgenesis.configs.training import FinetuningConfig, SegmentationConfig, require_patch_size
 from modelsgenesis.data.augmentation import LabelledImages, LabelledPatches, class_weights
 from modelsgenesis.data.cases import LabelledData, PreparedCase, data_contract, resize_or_crop
 from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError

@@ -152,7 +152,7 @@ def test_prepared_cases_are_kept_in_a_folder_and_read_by_a_second_run(class_fold
     config, cache = CLASSIFY.override(steps=2, patch_size=(16, 16), test_fraction=0.0), tmp_path / "cache"
     losses = [train("memory"), train("first", cache=cache)]
     assert len(list(cache.iterdir())) == 32
-    monkeypatch.setattr("modelsgenesis.data.cases.prepare_case", None)
+    monkeypatch.setattr("modelsgenesis.data.cases.prepare_case", pytest.fail)
     assert losses[0] == losses[1] == train("second", cache=cache)
     stored = next(cache.iterdir())
     stored.write_bytes(stored.read_bytes()[:-100])

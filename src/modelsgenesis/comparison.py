@@ -30,7 +30,7 @@ from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_js
 from modelsgenesis.finetuning import finetune, read_rows, read_test_results, resolve_config, summary_options
 from modelsgenesis.metrics.measures import flat, metrics_of
 from modelsgenesis.metrics.significance import analyse, label_efficiency, require_scipy
-from modelsgenesis.models import announce, load, public_name
+from modelsgenesis.models import load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import try_drawing
 from modelsgenesis.training.splits import Split, check_split, choose_labelled, count_split, read_split, split_cases
@@ -233,7 +233,7 @@ def compare(
     for note in labelled.notes:
         reporter.note(note)
     with closing(Records(output)) as records, records.work_folder() as work:
-        fetch = partial(load, token=token, progress=announce(reporter))
+        fetch = partial(load, token=token, progress=reporter.download)
         arms = _load_arms(comparison.arms, labelled, config, work / "weights", fetch)
         models = records.folder / "models" if keep_models else None
         job = _Job(comparison, config, labelled, split, arms, work, models, device, strict)

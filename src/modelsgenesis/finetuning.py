@@ -21,7 +21,7 @@ from modelsgenesis.files import parsing, read_csv, read_json, sha256_of, write_c
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.inference.ensemble import Ensemble, measure_cases
 from modelsgenesis.metrics.measures import Row, Summary, explanations, flat, summarize_rows
-from modelsgenesis.models import announce, load, public_name
+from modelsgenesis.models import load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import bundles, splits
 from modelsgenesis.training.distributed import torchrun_ranks
@@ -208,7 +208,7 @@ class Finetuning:
         """Train on one split, keep the best network on the validation patients, measure it on the test patients."""
         splits.check_split(split, self.data)
         init, note = self.config.init, self.reporter.note
-        bundle = None if init is None else load(init, token=self.token, progress=announce(self.reporter))
+        bundle = None if init is None else load(init, token=self.token, progress=self.reporter.download)
         self.begun = initial_model(bundle, self.data, self.config, self.reporter, name=public_name(init or ""))
         network, contract = self.begun.network, self.begun.contract
         if self.config.patch_size is not None:

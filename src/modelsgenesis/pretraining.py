@@ -19,7 +19,7 @@ from modelsgenesis.data import PatchDataset, ScanReference, VolumeCache, find_sc
 from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError, TrainingError, require
 from modelsgenesis.figures import draw_curve, draw_restorations
 from modelsgenesis.hardware import Hardware, choose_hardware
-from modelsgenesis.models import announce, load, public_name
+from modelsgenesis.models import load, public_name
 from modelsgenesis.networks import Network, adapt, build_network
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter
@@ -207,7 +207,7 @@ class Pretraining:
         if config.init is None or record.input is not None:  # `input` is only known to a run that has begun
             network = seeded(config.seed, lambda: build_network(config.network))
         else:
-            bundle = load(config.init, token=token, progress=announce(self.reporter))
+            bundle = load(config.init, token=token, progress=self.reporter.download)
             task, trained, seen = bundle.config.task, bundle.config.network, bundle.config.input
             if len(patch) != trained.unet.dims:
                 suited = ",".join(map(str, bundle.config.patch_size))

@@ -100,40 +100,26 @@ def test_genesis_nnunet(tmp_path: Path, shared: Path) -> None:
         close(bundle.network(x)[..., ::2, ::2, ::2].contiguous(), expected["logits"])
 
 
-def test_openmind(tmp_path: Path) -> None:
-    file = write_openmind_pth(tmp_path / "checkpoint_final.pth")
-    report = convert_checkpoint(file, tmp_path / "bundle")
-    assert report.format == "openmind"
-    assert len(report.renamed) + len(report.dropped) == len(torch.load(file, weights_only=True)["network_weights"])
-    assert len(report.renamed) == 66
+@pytest.mark.parametrize(
+    ("size", "network", "parameters", "names", "tensors"),
+    [("small", None, None, 224, 66), ("full", RESENC_L, 102_348_965, 956, 264)],  # ResEnc-L as published: 409 MB
+)
+def test_openmind(tmp_path: Path, size: Any, network: Any, parameters: int, names: int, tensors: int) -> None:
+    report = convert_checkpoint(write_openmind_pth(tmp_path / "checkpoint_final.pth", size), tmp_path / "bundle")
+    assert (report.format, len(report.renamed), len(report.dropped)) == ("openmind", tensors, names - tensors)
     bundle = load_bundle(tmp_path / "bundle")
-    assert bundle.config.input == OPENMIND_INPUT
-    assert bundle.config.patch_size == (16, 16, 16)
-    x = torch.randn(1, 1, 16, 16, 16)
-    with torch.inference_mode():
-        torch.testing.assert_close(bundle.network(x), openmind_network("small")(x), atol=1e-5, rtol=0)
-
-    contract = OPENMIND_INPUT.override(spacing=(2.0, 2.0, 2.0))
-    convert_checkpoint(file, tmp_path / "other", input_contract=contract)
-    assert load_bundle(tmp_path / "other").config.input == contract
-
-
-@pytest.fixture(scope="module")
-def full_size(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """ResEnc-L as published: 409 MB."""
-    return write_openmind_pth(tmp_path_factory.mktemp("openmind") / "checkpoint_final.pth", "full")
-
-
-def test_openmind_at_full_size(tmp_path: Path, full_size: Path) -> None:
-    report = convert_checkpoint(full_size, tmp_path / "bundle")
-    assert report.parameters == 102_348_965
-    assert len(report.renamed) == 264
-    assert len(report.dropped) == 956 - 264
-    bundle = load_bundle(tmp_path / "bundle")
-    assert bundle.config.network == RESENC_L
+    assert network in (None, bundle.config.network)
+    assert parameters in (None, report.parameters)
+    assert (bundle.config.input, bundle.config.patch_size) == (OPENMIND_INPUT, (160 if network else 16,) * 3)
     x = torch.randn(1, 1, 32, 32, 64)
     with torch.inference_mode():
-        torch.testing.assert_close(bundle.network(x), openmind_network("full")(x), atol=1e-4, rtol=0)
+        torch.testing.assert_close(bundle.network(x), openmind_network(size)(x), atol=1e-4 if network else 1e-5, rtol=0)
+
+
+def test_the_input_may_be_given(tmp_path: Path) -> None:
+    contract = OPENMIND_INPUT.override(spacing=(2.0, 2.0, 2.0))
+    convert_checkpoint(write_openmind_pth(tmp_path / "file.pth"), tmp_path / "bundle", input_contract=contract)
+    assert load_bundle(tmp_path / "bundle").config.input == contract
 
 
 def test_of_aliases_that_disagree_the_trained_one_is_kept(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_classes_can_be_drawn_as_often_and_weighed():
     torch.testing.assert_close(class_weights(classified(), 2, multilabel=True), torch.tensor([2 / 8, 8 / 2]))
     with pytest.raises(DataError, match="class 2 of 3 has no example, so it cannot be weighed"):
         class_weights(classified(), 3)
-    with pytest.raises(DataError, match="class 2 of 3 has no example, so classes cannot be balanced"):
+    with pytest.raises(DataError, match="1 of 3 classes have no example"):
         LabelledImages(classified(), config, classes=3)
 
 

@@ -139,13 +139,9 @@ def test_planes_and_slices_for_two_dimensions() -> None:
 def test_labels() -> None:
     label = volume(np.arange(60).reshape(3, 4, 5) % 7, oriented("LPS", (1, 1, 2)))
     prepared = prepare_label(label, CT)
-    assert prepared.array.dtype == np.uint8
+    assert prepared.array.dtype == label.array.dtype
     np.testing.assert_array_equal(to_native(prepared.array, prepared), label.array)
-    assert prepare_label(volume(label.array * 100.0, label.affine), CT).array.dtype == np.int32
     assert prepare_label(label, CT.override(spacing=(0.5, 0.5, 0.5))).array.shape == (6, 8, 20)
-    for wrong in (label.array / 2, label.array * 1e12, label.array * np.nan):
-        with pytest.raises(ScanError, match=r"scan: values .* whole numbers"):
-            prepare_label(volume(wrong, label.affine), CT)
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,7 @@ def scan(
         )
         for one in found.scans
     ]
-    if rows:
-        print_table(("scan", "format", "shape", "spacing (mm)", "modality", "range", "notes"), rows)
+    print_table(("scan", "format", "shape", "spacing (mm)", "modality", "range", "notes"), rows)
     if found.skipped:
         print_table(("unusable", "why"), [(one.source[folder:], one.reason) for one in found.skipped])
     patients = len({one["patient"] for one in found.scans})
@@ -66,9 +65,9 @@ def preview(
     path, shown = inspection.preview(
         data, output, count=count, modality=modality, spacing=spacing, window=window, seed=seed
     )
-    lines = [f"  scan {number}: {one.source}" for number, one in enumerate(shown, start=1)]
-    value = {"path": str(path), "scans": [scan.source for scan in shown]}
-    print_result(value, [path, *lines], as_json=json_output)
+    sources = [one.source for one in shown]
+    lines = [f"  scan {number}: {source}" for number, source in enumerate(sources, start=1)]
+    print_result({"path": str(path), "scans": sources}, [path, *lines], as_json=json_output)
 
 
 def demo(
@@ -82,8 +81,7 @@ def demo(
 
     shown = demonstrate(output, device=device, reporter=make_reporter(quiet=quiet))
     if json_output:
-        files = {name: str(path) for name, path in shown.files.items()}
-        print_json({**{name: getattr(shown, name) for name in ("restoration", "genesis", "scratch")}, "files": files})
+        print_json({**vars(shown), "files": {name: str(path) for name, path in shown.files.items()}})
         return
     print_line(f"restoring the held-out patient (mean squared error): {describe_metrics(shown.restoration)}")
     rows = [

@@ -49,7 +49,8 @@ def pretrain(
 ) -> None:
     """Pretrain on unlabelled scans: deform patches and learn to restore them."""
     # Imported here, since `--help` is to answer without loading torch.
-    from modelsgenesis import models, pretraining
+    from modelsgenesis import pretraining
+    from modelsgenesis.checkpoints import read_config
 
     if resume and data is not None and (Path(data) / "run.json").is_file():
         data, output = None, Path(data)
@@ -92,7 +93,7 @@ def pretrain(
     )
     if os.environ.get("RANK", "0") != "0":  # of several processes, the first one reports and publishes
         return
-    results = models.read_results(run)
+    results = read_config(run).provenance.results
     lines = [f"{run}: model of step {results['step']}", describe_metrics(results)]
     print_result({"run": str(run), "results": results}, lines, as_json=json_output)
     if push_to_hub:

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from modelsgenesis.configs import ClassificationConfig, FinetuningConfig, SegmentationConfig, require_patch_size
 from modelsgenesis.data.cases import LabelledCase, PreparedCase, resize_or_crop
-from modelsgenesis.errors import DataError
+from modelsgenesis.errors import DataError, require
 
 _ANGLE = np.deg2rad(15)
 
@@ -109,11 +109,10 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
         self.images = [resize_or_crop(case.image, size, config.fit) for case in cases]
         held = [torch.tensor(case.classes, dtype=torch.int64) for case in cases]
         self.targets = [torch.zeros(classes).index_fill(0, one, 1) if multilabel else one[0] for one in held]
-        self.augment = _augmentation(config, ("image",)) if config.augment or config.flip else None
+        self.augment = _augmentation(config, ("image",))
         self.members = [[n for n, case in enumerate(cases) if index in case.classes] for index in range(classes)]
-        if config.balance and [] in self.members:
-            absent = self.members.index([])
-            raise DataError(f"class {absent} of {classes} has no example, so classes cannot be balanced")
+        message = f"{self.members.count([])} of {classes} classes have no example, so classes cannot be balanced"
+        require(not config.balance or all(self.members), DataError, message)
 
     def __len__(self) -> int:
         return len(self.images)
@@ -124,9 +123,7 @@ class LabelledImages(Dataset[tuple[Tensor, Tensor]]):
         if self.config.balance:  # a class is drawn first, then one of its cases
             members = self.members[draw % self.classes]
             case = members[draw // self.classes % len(members)]
-        image = torch.from_numpy(self.images[case])
-        if self.augment is not None:
-            image = _apply(self.augment, {"image": image}, change)["image"]
+        image = _apply(self.augment, {"image": torch.from_numpy(self.images[case])}, change)["image"]
         return image.contiguous(), self.targets[case]
 
 
@@ -171,18 +168,17 @@ def _augmentation(config: FinetuningConfig, keys: tuple[str, ...], *, pad: bool 
     size = require_patch_size(config)
     steps: list[Any] = [SpatialPadd(keys, size)] if pad else []
     if config.augment:
-        affine = RandAffined(
-            keys,
-            mode=("bilinear", "nearest")[: len(keys)],  # labels stay whole numbers
-            prob=0.5,
-            rotate_range=(_ANGLE,) * (3 if len(size) == 3 else 1),
-            scale_range=(0.15,) * len(size),
-            padding_mode="border",
-            spatial_size=size,
-            cache_grid=True,
-        )
         steps += [
-            affine,
+            RandAffined(
+                keys,
+                mode=("bilinear", "nearest")[: len(keys)],  # labels stay whole numbers
+                prob=0.5,
+                rotate_range=(_ANGLE,) * (3 if len(size) == 3 else 1),
+                scale_range=(0.15,) * len(size),
+                padding_mode="border",
+                spatial_size=size,
+                cache_grid=True,
+            ),
             RandScaleIntensityd("image", factors=0.2, prob=0.3),
             RandShiftIntensityd("image", offsets=0.1, prob=0.3),
             RandGaussianNoised("image", std=0.05, prob=0.2),

@@ -19,9 +19,9 @@ from modelsgenesis.configs import CONTRACTS, InputContract
 from modelsgenesis.data import images
 from modelsgenesis.data.finding import channel_order
 from modelsgenesis.data.preparation import interpolate, prepare, prepare_label
-from modelsgenesis.data.reading import file_stem, read_volume, reader_of
+from modelsgenesis.data.reading import read_volume, reader_of
 from modelsgenesis.data.volume import COLOUR, ScanReference, Volume
-from modelsgenesis.errors import DataError, GenesisError, ScanError, ShapeError, printable
+from modelsgenesis.errors import DataError, GenesisError, ScanError, ShapeError, printable, require
 from modelsgenesis.files import parsing, replacing, sha256_of
 from modelsgenesis.reporting import Reporter
 
@@ -103,11 +103,8 @@ class LabelledData:
                 raise DataError(f"{self.name}: {twice[0]!r} names several {what}; expected a different name for each")
         if odd := [name for name in self.labels if printable(name) != name]:
             raise DataError(f"{self.name}: {odd[0]!r} cannot be printed; expected the name of a class, in one line")
-        if self.task == "segmentation" and len(self.labels) > _MOST_STRUCTURES + 1:
-            raise DataError(
-                f"{self.name}: {len(self.labels) - 1} structures; expected at most {_MOST_STRUCTURES}: number the "
-                "kinds of objects and not each object"
-            )
+        message = f"{self.name}: {len(self.labels) - 1} structures, expected at most {_MOST_STRUCTURES}: number kinds"
+        require(self.task == "classification" or len(self.labels) <= _MOST_STRUCTURES + 1, DataError, message)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -145,11 +142,10 @@ def data_contract(data: LabelledData) -> InputContract:
     Example:
         data_contract(read_labelled("Task04_Hippocampus")).intensity  # 'percentiles'
     """
-    if data.modality not in CONTRACTS:
-        raise DataError(
-            f"{data.name}: the modality is unknown; name it with --modality: {', '.join(sorted(CONTRACTS))}"
-        )
-    contract = CONTRACTS[data.modality]
+    contract = CONTRACTS.get(data.modality or "")
+    if contract is None:
+        known = ", ".join(sorted(CONTRACTS))
+        raise DataError(f"{data.name}: the modality is unknown; name it with --modality: {known}")
     return contract.override(dims=data.dims, orientation="RAS" if data.dims == 3 else None, channels=data.channels)
 
 
@@ -164,15 +160,15 @@ def sample_data() -> LabelledData:
     The scans are at 3 mm; a model drew the labels, not people. One patient is an abdominal slab of 13 slices.
     """
     organs = {"background": (0,), "liver": (5,), "spleen": (1,), "back muscles": (86, 87)}
-    labels, scans = sample_folder() / "labels", sorted((sample_folder() / "images").iterdir())
-    scans = [scan for scan in scans if (labels / scan.name).exists()]
+    patients, folder = {"c02_ts_trunk": "training", "c04_ts_abdomen_slab": "test"}, sample_folder()
+    cases = []
+    for name, part in patients.items():
+        scan, mask = (folder / kind / f"{name}.nii.gz" for kind in ("images", "labels"))
+        cases.append(LabelledCase(name=name, patient=name, images=(unread(scan),), mask=mask, part=part))
     return LabelledData(
         name="embedded sample of CT",
         task="segmentation",
-        cases=tuple(
-            LabelledCase(name=name, patient=name, images=(unread(scan),), mask=labels / scan.name, part=part)
-            for name, scan, part in zip(map(file_stem, scans), scans, ("training", "test"), strict=True)
-        ),
+        cases=tuple(cases),
         labels=tuple(organs),
         values=tuple(organs.values()),
         others_are_background=True,  # the 100 other structures of TotalSegmentator
@@ -190,9 +186,7 @@ def digest_files(data: LabelledData, names: Iterable[str]) -> dict[str, str]:
     """
     wanted, known = set(names), cache(sha256_of)  # a file may hold many cases
     digests: dict[str, str] = {}
-    for case in data.cases:
-        if case.name not in wanted:
-            continue
+    for case in (case for case in data.cases if case.name in wanted):
         files: list[Path] = []
         for path in case.paths:
             if path.suffix.lower() in (".hdr", ".mhd", ".nhdr"):  # a header, whose voxels lie beside it
@@ -213,17 +207,14 @@ def check_same_grid(image: Volume, other: Volume) -> None:
         ScanError: Shapes or places differ.
     """
     shape = image.array.shape
-    if shape != other.array.shape:
-        raise ScanError(f"{other.source}: shape {other.array.shape} is not the {shape} of its image {image.source}")
+    message = f"{other.source}: shape {other.array.shape} is not the {shape} of its image {image.source}"
+    require(shape == other.array.shape, ScanError, message)
     if not (image.has_spacing and other.has_spacing):
         return
     corners = np.array([(*corner, *(0,) * (3 - len(shape)), 1) for corner in product(*((0, n - 1) for n in shape))])
     apart = np.linalg.norm(corners @ (image.affine - other.affine).T, axis=1).max()
-    if not apart <= _APART * voxel_sizes(image.affine)[: len(shape)].min():  # so that NaN is refused too
-        raise ScanError(
-            f"{other.source}: its affine is up to {apart:.3g} mm away from its image's, {image.source}; bring "
-            "both to one grid"
-        )
+    message = f"{other.source}: its affine is up to {apart:.3g} mm away from its image's, {image.source}; align both"
+    require(apart <= _APART * voxel_sizes(image.affine)[: len(shape)].min(), ScanError, message)  # NaN is refused too
 
 
 def read_mask(path: Path) -> Volume:
@@ -238,8 +229,8 @@ def read_mask(path: Path) -> Volume:
     """
     picture = reader_of(path) == "images"
     mask = images.read_labels(path) if picture else read_volume(path)
-    if COLOUR in mask.notes:
-        raise ScanError(f"{path}: is in colour; expected one channel of the numbers of structures")
+    in_colour = f"{path}: is in colour; expected one channel of the numbers of structures"
+    require(COLOUR not in mask.notes, ScanError, in_colour)
     if mask.array.dtype.kind != "f":
         return mask
     with np.errstate(all="ignore"):
@@ -274,9 +265,8 @@ def label_indices(values: np.ndarray, data: LabelledData, source: str) -> np.nda
         raise ScanError(f"{source}: label values {unknown[:5]} are not among {sorted(index)} of the data set")
     # Value by value: a mask holds few, and looking up each voxel would sort or copy the volume.
     indices = np.zeros(values.shape, np.uint8)
-    for value in found:
-        if index.get(value, 0):
-            indices[values == value] = index[value]
+    for value in filter(index.get, found):  # not of the background, whose index is 0
+        indices[values == value] = index[value]
     return indices
 
 
@@ -347,8 +337,8 @@ def resize_or_crop(image: np.ndarray, size: tuple[int, ...], fit: Fit = "auto") 
         >>> resize_or_crop(np.ones((1, 256, 200), np.float32), (128, 128)).shape
         (1, 128, 128)
     """
-    if image.ndim != len(size) + 1:
-        raise ShapeError(f"image of shape {image.shape}: expected [channels, {len(size)} spatial axes]")
+    message = f"image of shape {image.shape}: expected [channels, {len(size)} spatial axes]"
+    require(image.ndim == len(size) + 1, ShapeError, message)
     if image.shape[1:] == size:
         return image
     given, wanted = np.array(image.shape[1:]), np.array(size)
@@ -361,6 +351,7 @@ def resize_or_crop(image: np.ndarray, size: tuple[int, ...], fit: Fit = "auto") 
     return np.pad(image[(slice(None), *inside)], padding, constant_values=image.min())
 
 
+@dataclass
 class PreparedCases:
     """The cases of a data set, each prepared once: kept in memory, or mapped from a folder that runs share.
 
@@ -373,20 +364,13 @@ class PreparedCases:
             mapped, so that several processes share one copy. None keeps them in the memory of this process.
     """
 
-    def __init__(
-        self,
-        data: LabelledData,
-        *,
-        size: tuple[int, ...] | None = None,
-        fit: Fit = "auto",
-        strict: bool = False,
-        folder: str | Path | None = None,
-    ) -> None:
-        self.data, self.strict, self.folder = data, strict, None if folder is None else Path(folder)
-        self.options: dict[str, Any] = {"size": size, "fit": fit}
-        self._skipped: set[str] = set()
-        self._listed = {case.name: case for case in data.cases}
-        self._known: dict[tuple[InputContract, str], PreparedCase] = {}
+    data: LabelledData
+    size: tuple[int, ...] | None = None
+    fit: Fit = "auto"
+    strict: bool = False
+    folder: str | Path | None = None
+    _skipped: set[str] = field(default_factory=set, init=False)
+    _known: dict[tuple[InputContract, str], PreparedCase] = field(default_factory=dict, init=False)
 
     def get(self, names: Sequence[str], contract: InputContract, reporter: Reporter) -> list[PreparedCase]:
         """Return the cases of these names that can be used, prepared by a contract; the others are notes.
@@ -395,11 +379,12 @@ class PreparedCases:
             DataError: There are names, and none of their cases can be used.
             ScanError: A case cannot be used and `strict` is set.
         """
+        listed = {case.name: case for case in self.data.cases}
         for name in names:
             if (contract, name) in self._known or name in self._skipped:
                 continue
             try:
-                self._known[contract, name] = self._prepare(self._listed[name], contract)
+                self._known[contract, name] = self._prepare(listed[name], contract)
             except GenesisError as error:
                 if self.strict:
                     raise
@@ -412,17 +397,17 @@ class PreparedCases:
 
     def _prepare(self, case: LabelledCase, contract: InputContract) -> PreparedCase:
         """Return a case, from the folder where it is there."""
+        make = partial(prepare_case, case, self.data, contract, size=self.size, fit=self.fit)
         if self.folder is None:
-            return prepare_case(case, self.data, contract, **self.options)
+            return make()
         # Its name changes with the files, by size and time, and with how they are prepared; not by a digest of the
         # content, for which each file would have to be read again at every start.
         states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in case.paths]
-        data, indices = self.data, [image.index for image in case.images]
-        how = (data.task, data.values, data.others_are_background, data.channels, contract.to_dict(), self.options)
-        key = hashlib.blake2b(repr((states, indices, case.classes, how)).encode(), digest_size=16).hexdigest()
-        path = self.folder / f"{key}.pt"
+        how = (case, states, replace(self.data, name="", cases=(), notes=()), contract, self.size, self.fit)
+        key = hashlib.blake2b(repr(how).encode(), digest_size=16).hexdigest()
+        path = Path(self.folder) / f"{key}.pt"
         if not path.exists():
-            made = prepare_case(case, self.data, contract, **self.options)
+            made = make()
             # Tensors and text alone, which load without running code.
             tensors = {name: torch.from_numpy(getattr(made, name)) for name in ("image", "label")}
             with replacing(path, DataError) as temporary:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelsgenesis.data.cases import LabelledCase, unread
 from modelsgenesis.data.reading import file_stem
 from modelsgenesis.errors import DataError
 from modelsgenesis.files import parsing, read_json
@@ -18,15 +19,6 @@ _MOST_CHANNELS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
-class ListedCase:
-    """An image, or the files of its channels, and its label map where the list has one."""
-
-    name: str
-    images: tuple[Path, ...]
-    mask: Path | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Description:
     """What a `dataset.json` says; every path lies in its folder.
 
@@ -34,7 +26,7 @@ class Description:
         path: The file.
         name: Name of the data set.
         channels: What each image of a case shows, in the order of their numbers; empty where it does not say.
-        training: Cases, with label maps where it lists them.
+        training: Cases, with label maps where it lists them; each its own patient, for which see `find_patients`.
         images: Every image that it names, once each, those of the test as well.
         labels: What it calls the structures; see `structures`.
     """
@@ -42,7 +34,7 @@ class Description:
     path: Path
     name: str
     channels: tuple[str, ...]
-    training: tuple[ListedCase, ...]
+    training: tuple[LabelledCase, ...]
     images: tuple[Path, ...]
     labels: Any
 
@@ -55,10 +47,7 @@ class Description:
             DataError: There are none, a value is not a whole number of its own from 0 on, a name is not text, or they
                 are regions or an ignore label, which training here cannot take.
         """
-        remedy = (
-            "expected values by names or names by values: a value of its own for each structure, 0 for the background; "
-            "write regions of several values, and what is to be ignored, as labels of their own"
-        )
+        remedy = "expected a value of its own for each structure, 0 for the background, no regions and no ignore label"
         with parsing(self.path, DataError, what="in its labels", remedy=remedy):
             listed = self.labels
             by_value = all(key.isdecimal() and isinstance(name, str) for key, name in listed.items())
@@ -83,12 +72,10 @@ def read_description(path: Path) -> Description | None:
         named = content.get("channel_names") or content.get("modality") or {}
         named = {"0": named} if isinstance(named, str) else named
         channels = tuple(_text(named[key]) for key in sorted(named, key=int))
-        if len(channels) > _MOST_CHANNELS:
-            raise ValueError(f"{len(channels)} channels")
+        ending = content.get("file_ending", ".nii.gz")
+        if len(channels) > _MOST_CHANNELS or not re.fullmatch(r"(\.\w+)+", ending):
+            raise ValueError(f"{len(channels)} channels, file_ending {ending!r:.40}")
         if "channel_names" in content or not isinstance(content["training"], list):  # nnU-Net's folders
-            ending = content.get("file_ending", ".nii.gz")
-            if not re.fullmatch(r"(\.\w+)+", ending):
-                raise ValueError(f"file_ending {ending!r:.40}")
             masks, images, others = (
                 sorted(file for file in (path.parent / name).glob(f"*{ending}") if not file.name.startswith("."))
                 for name in ("labelsTr", "imagesTr", "imagesTs")
@@ -100,8 +87,8 @@ def read_description(path: Path) -> Description | None:
         else:
             training = [_case(path.parent, entry, channels) for entry in content["training"]]
             test = [_case(path.parent, entry, channels) for entry in content.get("test") or ()]
-            others = [image for case in test for image in case.images]
-        images = [image for case in training for image in case.images] + others
+            others = [image.path for case in test for image in case.images]
+        images = [image.path for case in training for image in case.images] + others
         return Description(
             path=path,
             name=_text(content.get("name") or path.absolute().parent.name),
@@ -117,7 +104,7 @@ def is_there(path: Path) -> bool:
     return os.path.exists(path)  # noqa: PTH110 - Path.exists raises for a name that is too long
 
 
-def _case(folder: Path, entry: Any, channels: Sequence[str], name: str = "") -> ListedCase:
+def _case(folder: Path, entry: Any, channels: Sequence[str], name: str = "") -> LabelledCase:
     """Return an entry of a list: a path, or a mapping with image(s) and label."""
     fields = entry if isinstance(entry, dict) else {"image": entry}
     named = fields.get("images", fields.get("image"))
@@ -130,7 +117,11 @@ def _case(folder: Path, entry: Any, channels: Sequence[str], name: str = "") -> 
         stem, ending = file_stem(images[0]), images[0].name[len(file_stem(images[0])) :]
         numbered = [images[0].with_name(f"{stem}_{number:04d}{ending}") for number in range(len(channels))]
         images = tuple(numbered) if any(map(is_there, numbered)) else images
-    return ListedCase(name=name, images=images, mask=_inside(folder, fields["label"]) if "label" in fields else None)
+    # One file for several channels holds them as its volumes, as in the Decathlon.
+    indices = range(len(channels)) if len(images) == 1 < len(channels) else [None]
+    references = tuple(unread(image, index) for image in images for index in indices)
+    mask = _inside(folder, fields["label"]) if "label" in fields else None
+    return LabelledCase(name=name, patient=name, images=references, mask=mask)
 
 
 def _inside(folder: Path, name: object) -> Path:

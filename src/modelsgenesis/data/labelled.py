@@ -3,6 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,8 +93,8 @@ def read_labelled(
         raise ConfigurationError(f"modality: received {modality!r}; {did_you_mean(modality, CONTRACTS)}")
     with parsing(source, DataError, what="as labelled data", remedy="check the path"):
         data = _read(Path(source).expanduser(), patient_pattern)
-    if wanted not in (None, data.task):
-        raise DataError(f"{data.name}: its labels are for {data.task}; {wanted} was asked for")
+    message = f"{data.name}: its labels are for {data.task}; {wanted} was asked for"
+    require(wanted in (None, data.task), DataError, message)
     files = dict.fromkeys(path for case in data.cases for path in case.paths)
     if missing := [path for path in files if not dataset_json.is_there(path)]:
         raise DataError(f"{source}: lists {len(missing)} files that are not there, such as {missing[0]}")
@@ -102,8 +103,7 @@ def read_labelled(
 
 def _read(path: Path, pattern: str | None) -> LabelledData:
     """Read by the ending of a file, or by what a folder holds."""
-    if not dataset_json.is_there(path):
-        raise DataError(f"{path}: no such folder or file; {_LAYOUTS}")
+    require(dataset_json.is_there(path), DataError, f"{path}: no such folder or file; {_LAYOUTS}")
     inside = sorted(one for one in path.iterdir() if not one.name.startswith(".")) if path.is_dir() else []
     listed = [one for one in inside if one.name == dataset_json.NAME]
     tables = listed or [one for one in inside if one.suffix.lower() == ".csv"] or [path]
@@ -112,12 +112,9 @@ def _read(path: Path, pattern: str | None) -> LabelledData:
     # A folder without a table of its own is one of classes.
     if tables == [path] and any(one.is_dir() for one in inside):
         return _read_folders(path, pattern)
-    match tables[0].suffix.lower():
-        case ".json":
-            return _read_listed(tables[0], pattern)
-        case ".csv":
-            return _read_table(tables[0], pattern)
-    raise DataError(f"{path}: of no known layout, or empty; {_LAYOUTS}")
+    suffix = tables[0].suffix.lower()
+    require(suffix in (".json", ".csv"), DataError, f"{path}: of no known layout, or empty; {_LAYOUTS}")
+    return (_read_listed if suffix == ".json" else _read_table)(tables[0], pattern)
 
 
 def _described(data: LabelledData, modality: str | None) -> LabelledData:
@@ -129,22 +126,17 @@ def _described(data: LabelledData, modality: str | None) -> LabelledData:
         found = [image] if image.shape else scan_sources(image.path)[0][image.index or 0 :]
         scans += found[:1]  # what is not there or cannot be read, preparation refuses
     axes = {len(scan.shape) for scan in scans}
-    if len(axes) > 1:
-        raise DataError(f"{data.name}: planes and volumes in one set; keep them apart")
+    require(len(axes) < 2, DataError, f"{data.name}: planes and volumes in one set; keep them apart")
     data = replace(data, dims=2 if axes == {2} else 3, modality=modality or data.modality)
     if data.modality is None and scans:
-        try:
+        with suppress(DataError):  # whoever needs the modality asks for it; see `data_contract`
             contract, why = choose_contract(scans)
-        except DataError:
-            return data  # whoever needs the modality asks for it; see `data_contract`
-        return replace(data, modality=contract.modality, notes=(*data.notes, why))
+            return replace(data, modality=contract.modality, notes=(*data.notes, why))
     return data
 
 
 def _read_listed(path: Path, pattern: str | None) -> LabelledData:
     """Read the data set that a `dataset.json` describes, the Decathlon's or nnU-Net's.
-
-    Where a file holds several channels they are its volumes, as in the Decathlon; else each channel has a file.
 
     Args:
         path: The `dataset.json`.
@@ -156,25 +148,20 @@ def _read_listed(path: Path, pattern: str | None) -> LabelledData:
     described = dataset_json.read_description(path)
     if described is None or not described.training:
         raise DataError(
-            f"{path}: no training cases; expected a list of them, or label maps in labelsTr with its file_ending"
+            f"{path}: no training cases; expected their list, or label maps in labelsTr with its file_ending"
         )
     structures, channels = described.structures(), described.channels or ("image",)
-    # By the name of the case: with a file per channel that of the first would have the channel's number in it.
-    paths = [case.images[0].with_name(f"{case.name}.nii") for case in described.training]
-    patients, rule = find_patients(paths, pattern)
-    cases = []
-    for case, patient in zip(described.training, patients, strict=True):
-        if case.mask is None or len(case.images) not in (1, len(channels)):
+    for case in described.training:
+        if case.mask is None or len(case.images) != len(channels):
             given = f"{len(case.images)} images and {'a' if case.mask else 'no'} label map"
             raise DataError(f"{path}: {case.name} has {given}; expected {len(channels)} channels and a label map")
-        images = [unread(image) for image in case.images]
-        if len(images) < len(channels):  # one file, whose volumes they are
-            images = [unread(case.images[0], index) for index in range(len(channels))]
-        cases.append(LabelledCase(name=case.name, patient=patient, images=tuple(images), mask=case.mask))
+    # By the name of the case: with a file per channel that of the first would have the channel's number in it.
+    paths = [case.images[0].path.with_name(f"{case.name}.nii") for case in described.training]
+    patients, rule = find_patients(paths, pattern)
     return LabelledData(
         name=described.name,
         task="segmentation",
-        cases=tuple(cases),
+        cases=tuple(replace(case, patient=one) for case, one in zip(described.training, patients, strict=True)),
         labels=tuple(structures.values()),
         values=tuple((value,) for value in structures),
         modality=modality_of(channels),
@@ -210,11 +197,8 @@ def _read_folders(folder: Path, pattern: str | None) -> LabelledData:
         skipped += others
     names, scans = [name for _, name, _ in found], [scan for *_, scan in found]
     labels, paths = class_order(names), [scan.path for scan in scans]
-    if len(labels) < 2:
-        alone = ", ".join(labels) or "no class"
-        raise DataError(
-            f"{folder}: images of {alone} alone; expected one folder per class, two or more; masks need a CSV"
-        )
+    alone = f"images of {', '.join(labels[:1]) or 'no class'} alone"
+    require(len(labels) > 1, DataError, f"{folder}: {alone}; expected two folders of classes or more; masks need a CSV")
     # The patient of DICOM is known; the names of its files are numbers that tell nothing.
     patients, rule = [scan.group for scan in scans], "patients by the tags of DICOM"
     if pattern is not None or any(scan.format != "DICOM" for scan in scans):
@@ -337,10 +321,8 @@ def _structures(path: Path, rows: Sequence[dict[str, str]]) -> Labels:
     named = sorted({row.get("label", "") for row in rows} - {""})
     names = _split(named[0]) if named else []
     if len(named) > 1 or "" in names:
-        raise DataError(
-            f"{path}: with masks, label names the structures of the values 1, 2, … and is the same in every line; "
-            f"received {' and '.join(map(repr, named[:2]))}"
-        )
+        received = " and ".join(map(repr, named[:2]))
+        raise DataError(f"{path}: with masks, label names the structures 1, 2, … in every line; received {received}")
     found = {0, *range(1, len(names) + 1)}  # the background, even where no voxel is left over for it
     for mask in () if names else dict.fromkeys(path.parent / row["mask"] for row in rows):
         found |= set(np.unique(read_mask(mask).array).tolist())

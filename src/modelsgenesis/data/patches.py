@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from modelsgenesis.data.cache import LEVELS, VolumeCache
 from modelsgenesis.data.volume import SkippedScan
-from modelsgenesis.errors import ConfigurationError, did_you_mean
+from modelsgenesis.errors import ConfigurationError, require
 
 Rule = Literal["lung", "foreground", "none"]
 
@@ -73,13 +73,10 @@ class PatchDataset(Dataset[Tensor]):
         self.scans = np.asarray(scans, dtype=np.int64)  # unlike a list, shared by the workers that only read it
         self.rule, self.seed, contract = rule, seed, cache.contract
         window = contract.window if contract.modality == "ct" and contract.intensity == "window" else None
-        if rule not in _ACCEPTED:
-            raise ConfigurationError(f"rule: received {rule!r}; {did_you_mean(rule, _ACCEPTED)}")
-        if rule == "lung" and (window is None or not window[0] < _DENSE < window[1]):
-            raise ConfigurationError(
-                f"rule 'lung' tells tissue by HU: it needs CT with a window around {_DENSE:g}, "
-                f"received {contract.modality} with {contract.intensity} {contract.window or ''}; use foreground"
-            )
+        received = f"{contract.modality} with {contract.intensity} {contract.window or ''}; use foreground"
+        message = f"rule 'lung' tells tissue by HU: it needs CT with a window around {_DENSE:g}, received {received}"
+        holds_tissue = window is not None and window[0] < _DENSE < window[1]
+        require(rule != "lung" or holds_tissue, ConfigurationError, message)
         hounsfield = _DENSE if rule == "lung" else _TISSUE
         value = _DARK if window is None else (hounsfield - window[0]) / (window[1] - window[0])
         self._level = max(1, round(value * LEVELS))  # from which on a voxel counts

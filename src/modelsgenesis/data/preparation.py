@@ -91,20 +91,16 @@ def prepare_label(label: Volume, contract: InputContract) -> PreparedVolume:
     """Bring a label map into the frame of a contract by the nearest voxel.
 
     Args:
-        label: Integers, stored in any type.
+        label: Numbers of structures.
         contract: The one of the image.
 
     Returns:
-        The prepared label, uint8 where the classes fit, else int32.
+        The prepared label, of the same type: the nearest voxel invents no number.
 
     Raises:
-        ScanError: The values are no integers, or the label has no spacing where the contract wants one.
+        ScanError: The label has no spacing where the contract wants one.
     """
     array, shape, frame = _frame(label, contract)
-    low, high = float(array.min()), float(array.max())
-    if not max(-low, high) < 2**31 or (array.dtype.kind == "f" and (array % 1 != 0).any()):  # `not <` is NaN, too
-        raise ScanError(f"{label.source}: values {low:g} to {high:g}, not the whole numbers of a label; round them")
-    array = array.astype(np.uint8 if low >= 0 and high < 256 else np.int32)
     return PreparedVolume(array=nearest(array, shape, frame["steps"]), **frame)
 
 
@@ -127,18 +123,16 @@ def to_native(array: np.ndarray, prepared: PreparedVolume, *, order: int = 0) ->
         write_nifti("labels.nii.gz", labels, scan)
     """
     spatial = prepared.array.shape
-    if array.shape[-len(spatial) :] != spatial or array.ndim - len(spatial) not in (0, 1):
-        raise ShapeError(f"{prepared.source}: an array of {array.shape}; expected {spatial}, with channels before it")
-    if order not in (0, 1):
-        raise ShapeError(f"order: received {order}, expected 0 (nearest) or 1 (linear)")
+    fits = array.shape[-len(spatial) :] == spatial and array.ndim - len(spatial) in (0, 1) and order in (0, 1)
+    message = (
+        f"{prepared.source}: an array of {array.shape} and order {order}; expected {spatial}, with channels before it"
+    )
+    require(fits, ShapeError, f"{message}, and order 0 (nearest) or 1 (linear)")
     oriented = prepared.geometry.shape
     if prepared.orientation is not None:  # row i says on which axis the scan's axis i came to lie
         oriented = tuple(oriented[axis] for axis in np.argsort(prepared.orientation[:, 0]))
     inverse = tuple(1 / step for step in prepared.steps)
-    if order == 1:
-        array = interpolate(array.astype(np.float32, copy=False), oriented, inverse)
-    else:
-        array = nearest(array, oriented, inverse)
+    array = (interpolate if order == 1 else nearest)(array, oriented, inverse)
     if prepared.orientation is None:
         return array
     identity = np.array([[axis, 1] for axis in range(len(spatial))])
@@ -151,14 +145,14 @@ def interpolate(array: np.ndarray, shape: tuple[int, ...], steps: tuple[float, .
     """Interpolate linearly along the last axes, averaging over the new voxel where it is larger than the old.
 
     Args:
-        array: [..., *spatial], float32.
+        array: [..., *spatial].
         shape: [*new spatial].
         steps: New voxel size over old, an axis each.
 
     Returns:
         [..., *new spatial], float32, within the range of the input; the array itself where nothing changes.
     """
-    first = array.ndim - len(shape)
+    array, first = array.astype(np.float32, copy=False), array.ndim - len(shape)
     order = sorted(range(len(shape)), key=lambda axis: shape[axis] / array.shape[first + axis])
     for axis in order:  # what shrinks comes first, so that the others have less to do
         length = array.shape[first + axis]
@@ -168,7 +162,7 @@ def interpolate(array: np.ndarray, shape: tuple[int, ...], steps: tuple[float, .
             weights = np.maximum(0.0, 1 - np.abs(np.arange(length) - centres[:, None]) / max(steps[axis], 1.0))
             weights = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
             array = np.moveaxis(np.tensordot(array, weights, axes=(first + axis, 1)), -1, first + axis)
-    return np.ascontiguousarray(array, dtype=np.float32)
+    return np.ascontiguousarray(array)
 
 
 def nearest(array: np.ndarray, shape: tuple[int, ...], steps: tuple[float, ...]) -> np.ndarray:
@@ -207,8 +201,8 @@ def _frame(volume: Volume, contract: InputContract) -> tuple[np.ndarray, tuple[i
     """
     array, affine, orientation = volume.array, volume.affine, None
     check_geometry(array.shape, affine, volume.source)
-    if not contract.dims <= array.ndim <= 3:
-        raise ScanError(f"{volume.source}: has {array.ndim} axes; expected {contract.dims}")
+    expected = f"{volume.source}: has {array.ndim} axes; expected {contract.dims}"
+    require(contract.dims <= array.ndim <= 3, ScanError, expected)
     if array.ndim == 3 and contract.orientation is not None:
         wanted = orientations.axcodes2ornt(contract.orientation)
         orientation = orientations.ornt_transform(orientations.io_orientation(affine), wanted)
@@ -217,18 +211,16 @@ def _frame(volume: Volume, contract: InputContract) -> tuple[np.ndarray, tuple[i
     shape, steps = array.shape, (1.0,) * array.ndim
     if contract.spacing is not None:
         sizes = "×".join(f"{size:g}" for size in contract.spacing)
-        if not volume.has_spacing:
-            raise ScanError(f"{volume.source}: has no voxel size; expected one to bring to {sizes} mm")
+        unknown = f"{volume.source}: has no voxel size; expected one to bring to {sizes} mm"
+        require(volume.has_spacing, ScanError, unknown)
         spacing = tuple(voxel_sizes(affine)[: array.ndim].tolist())
         wanted = contract.spacing + spacing[len(contract.spacing) :]  # slices of a volume keep their distance
         steps = tuple(new / old for new, old in zip(wanted, spacing, strict=True))
         steps = tuple(1.0 if abs(step - 1) < _SAME_SIZE else step for step in steps)
         shape = tuple(max(1, round(n * a / (a * step))) for n, a, step in zip(array.shape, spacing, steps, strict=True))
-        if math.prod(shape) > max(_GROWTH * array.size, _SMALL):
-            raise ScanError(
-                f"{volume.source}: at {sizes} mm it has {math.prod(shape):.2g} voxels, {array.size:.2g} now; "
-                "take a larger spacing, for which a model's is in its config.json"
-            )
+        grown = f"at {sizes} mm it has {math.prod(shape):.2g} voxels, {array.size:.2g} now; take a larger spacing"
+        is_small = math.prod(shape) <= max(_GROWTH * array.size, _SMALL)
+        require(is_small, ScanError, f"{volume.source}: {grown}, for which a model's is in its config.json")
         # An affine places the centre of voxel 0. Both grids share the centre of the field of view, so that the first
         # new voxel's centre lies (step - 1) / 2 old ones further in than the old one's, corrected for a rounded shape.
         change = np.diag([*steps, *(1.0,) * (4 - len(steps))])

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from modelsgenesis.configs import PretextConfig
-from modelsgenesis.errors import ConfigurationError, ShapeError
+from modelsgenesis.errors import ConfigurationError, ShapeError, require
 from modelsgenesis.pretext.random import GOLDEN_32, draw_words, scramble, take, uniform
 from modelsgenesis.pretext.shuffling import shuffle
 
@@ -37,9 +37,9 @@ class Deformation:
         config: Probabilities and sizes; see `modelsgenesis.configs.scheme` for those of the paper's ablation.
 
     Example:
-        >>> from modelsgenesis.configs import scheme
+        >>> from modelsgenesis.configs import SCHEMES
         >>> from modelsgenesis.pretext import draw_seeds
-        >>> deform = Deformation(scheme("V"))
+        >>> deform = Deformation(SCHEMES["V"])
         >>> deformed, target = deform(torch.rand(2, 1, 32, 32, 16), draw_seeds(2, torch.Generator().manual_seed(0)))
         >>> deformed.shape == target.shape
         True
@@ -76,17 +76,13 @@ class Deformation:
                 f"batch of {batch.dtype} and shape {tuple(batch.shape)}: expected float32 or bfloat16 and [batch, "
                 "channels, *spatial] with two or three spatial axes and no empty one; see batch.float() and batch[None]"
             )
-        if seeds.dtype != torch.int64 or seeds.shape != batch.shape[:1]:
-            raise ShapeError(
-                f"seeds: received {seeds.dtype} of shape {tuple(seeds.shape)} for a batch of {len(batch)}, expected "
-                "int64 [batch]; draw_seeds makes them"
-            )
+        wrong = f"seeds: received {seeds.dtype} of shape {tuple(seeds.shape)} for a batch of {len(batch)}"
+        is_fitting = seeds.dtype == torch.int64 and seeds.shape == batch.shape[:1]
+        require(is_fitting, ShapeError, f"{wrong}, expected int64 [batch]; draw_seeds makes them")
         low, high = torch.stack(torch.aminmax(batch)).tolist()
-        if not (low >= 0 and high <= 1):  # this refuses NaN too
-            raise ShapeError(
-                f"batch with values in [{low:g}, {high:g}]: the deformations assume [0, 1]; "
-                "prepare scans by an intensity window or percentiles, not by z-scores"
-            )
+        remedy = "prepare scans by an intensity window or percentiles, not by z-scores"
+        message = f"batch with values in [{low:g}, {high:g}]: the deformations assume [0, 1]; {remedy}"
+        require(low >= 0 and high <= 1, ShapeError, message)  # this refuses NaN too
         batch, seeds = batch.contiguous(), seeds.to(batch.device)
         part = max(_CACHED_VALUES // batch[0].numel(), 1) if batch.device.type == "cpu" else len(batch)
         pairs: list[tuple[Tensor, Tensor]] = []

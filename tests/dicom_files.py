@@ -92,14 +92,8 @@ def write_dicom(
         modality: As the other names a tag of the file; `extra` adds tags or takes their place.
         pieces: Compressed pixels that are written instead.
     """
-    elements: list[Element] = [
-        (0x00080016, "UI", kind),
-        (0x00080060, "CS", modality),
-        (0x00100020, "LO", patient),
-        (0x0020000D, "UI", "1.2"),
-        (0x0020000E, "UI", series),
-        (SPACING, "DS", spacing),
-    ]
+    elements: list[Element] = [(0x00080016, "UI", kind), (0x00080060, "CS", modality), (0x00100020, "LO", patient)]
+    elements += [(0x0020000D, "UI", "1.2"), (0x0020000E, "UI", series), (SPACING, "DS", spacing)]
     if position is not None:
         elements += [(POSITION, "DS", position), (ORIENTATION, "DS", orientation)]
     if pixels is not None:
@@ -119,12 +113,9 @@ def write_dicom(
     return path
 
 
-def write_series(
-    folder: Path, volume: np.ndarray, *, step: float = 2.0, skip: tuple[int, ...] = (), **tags: Any
-) -> None:
+def write_series(folder: Path, volume: np.ndarray, *, step: float = 2.0, **tags: Any) -> None:
     """Write a series of slices, uint16 [slices, rows, columns], under names without an order."""
     start, prefix = tags.pop("start", 0.0), tags.pop("prefix", "IM")
     for number, pixels in enumerate(volume):
-        if number not in skip:
-            place = {"position": (-10.0, -20.0, start + step * number), "extra": HOUNSFIELD}
-            write_dicom(folder / f"{prefix}{(number * 7919) % 1000:04d}", pixels, **{**place, **tags})
+        place = {"position": (-10.0, -20.0, start + step * number), "extra": HOUNSFIELD}
+        write_dicom(folder / f"{prefix}{(number * 7919) % 1000:04d}", pixels, **{**place, **tags})

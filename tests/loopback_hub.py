@@ -9,17 +9,14 @@ import hashlib
 import json
 import re
 import threading
-import time
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-import hf_xet
 import yaml
 from huggingface_hub import ModelCard, constants
 from huggingface_hub.utils import close_session
@@ -62,19 +59,14 @@ class Repository:
     heads: dict[str, str] = field(default_factory=dict)
     commits: dict[str, dict[str, Blob]] = field(default_factory=dict)
     parents: dict[str, str | None] = field(default_factory=dict)
-    messages: dict[str, str] = field(default_factory=dict)
 
-    def commit(self, files, branch="main", message=""):
+    def commit(self, files, branch="main"):
         parent = self.heads.get(branch)
         listing = sorted((path, blob.sha256) for path, blob in files.items())
-        content = f"{parent}{listing}{message}{len(self.commits)}"
-        oid = hashlib.sha1(content.encode()).hexdigest()
-        self.commits[oid], self.parents[oid], self.messages[oid] = dict(files), parent, message
+        oid = hashlib.sha1(f"{parent}{listing}{len(self.commits)}".encode()).hexdigest()
+        self.commits[oid], self.parents[oid] = dict(files), parent
         self.heads[branch] = oid
         return oid
-
-    def resolve(self, revision):
-        return self.heads.get(revision) or (revision if revision in self.commits else None)
 
     @property
     def files(self):
@@ -115,17 +107,13 @@ class LoopbackHub:
     def __init__(self):
         self.repositories: dict[str, Repository] = {}
         self.large: dict[str, bytes] = {}  # large files by SHA-256
-        known = (("alice", "alice", "write"), ("bob", "bob", "write"), ("reader", "alice", "read"))
-        known += (("stranger", "mallory", "write"),)  # by token: who, and what it may do
-        self.users: dict[str, dict[str, Any]] = {}
-        for token, name, role in known:
-            orgs = [] if name == "mallory" else ["clinic"]
-            self.users[f"hf_{token}"] = {"name": name, "role": role, "orgs": orgs, "granted": set()}
+        self.users: dict[str, dict[str, Any]] = {}  # by token
+        for name, role in (("alice", "write"), ("bob", "write"), ("reader", "read"), ("stranger", "write")):
+            orgs = [] if name == "stranger" else ["clinic"]
+            self.users[f"hf_{name}"] = {"name": name, "role": role, "orgs": orgs, "granted": set()}
         self.requests: list[SimpleNamespace] = []
         self.faults: list[Fault] = []
         self.lock = threading.RLock()
-        self.xet: Path | None = None  # the folder of chunks; without it large files go the way of git-lfs
-        self.xet_hashes: dict[str, str] = {}  # by SHA-256; the real storage finds them in what was uploaded
         self.url = self.large_url = ""
 
     def fault(self, pattern, **what):
@@ -139,15 +127,6 @@ class LoopbackHub:
         self.large |= {blob.sha256: blob.content for blob in blobs.values() if blob.lfs}
         repository.commit({**now, **blobs}, branch)
         return repository
-
-    def read_xet(self, sha256, size):
-        """Put a file together from its chunks, as the storage does."""
-        target = f"{self.xet}/read-{sha256}"
-        expiry = int(time.time()) + 3600
-        store = {"endpoint": f"local://{self.xet}", "token": "xet", "token_expiry_unix_secs": expiry}
-        with hf_xet.XetSession().new_file_download_group(**store) as group:
-            group.start_download_file(hf_xet.XetFileInfo(self.xet_hashes[sha256], size), target)
-        return Path(target).read_bytes()
 
     def count(self, pattern):
         return sum(bool(re.search(pattern, f"{r.method} {r.path}")) for r in self.requests)
@@ -193,20 +172,14 @@ class Handler(BaseHTTPRequestHandler):
         if fault.drop:
             return
         try:
-            answer, headers, status = self._answer(fault, url.path)
+            given = (fault.body, {}, fault.status or 200)
+            answer, headers, status = self.route(url.path, fault) if fault.body is None else given
         except RefusalError as refusal:
             answer, headers, status = json.dumps({"error": str(refusal)}).encode(), refusal.headers, refusal.status
         if not fault.drop_after:
             self._send(answer, {**headers, **fault.headers}, status, fault)
 
     do_GET = do_HEAD = do_POST = do_PUT = _handle  # noqa: N815
-
-    def _answer(self, fault, path):
-        if fault.body is not None:
-            return fault.body, {}, fault.status or 200
-        if fault.status:
-            raise RefusalError(fault.status, message=fault.message)
-        return self.route(path)
 
     def _next_fault(self, line):
         with self.hub.lock:
@@ -229,10 +202,15 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(answer[: fault.cut])
             self.close_connection |= fault.cut is not None
 
-    def route(self, path):
+    def route(self, path, fault):
+        if fault.status:
+            raise RefusalError(fault.status, message=fault.message)
         if path.startswith("/large/"):
             return self._large(path.removeprefix("/large/"))
-        self.user = self._authenticate()
+        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
+        self.user = self.hub.users.get(token)
+        if token and not self.user:
+            raise RefusalError(401, message="Invalid credentials in Authorization header")
         for pattern, method in ROUTES:
             found = re.fullmatch(pattern, f"{self.command} {path}")
             if found:
@@ -242,12 +220,6 @@ class Handler(BaseHTTPRequestHandler):
                     return result
                 return json.dumps(result).encode(), {"Content-Type": "application/json"}, 200
         raise RefusalError(404, message=f"no such endpoint: {self.command} {path}")
-
-    def _authenticate(self):
-        token = (self.headers.get("Authorization") or "").removeprefix("Bearer ")
-        if token and token not in self.hub.users:
-            raise RefusalError(401, message="Invalid credentials in Authorization header")
-        return self.hub.users.get(token)
 
     def _signed_in(self):
         if self.user is None:
@@ -266,8 +238,8 @@ class Handler(BaseHTTPRequestHandler):
         return repository
 
     def _commit(self, repository, revision):
-        oid = repository.resolve(revision)
-        if oid is None:
+        oid = repository.heads.get(revision, revision)
+        if oid not in repository.commits:
             raise RefusalError(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         return oid
 
@@ -281,12 +253,9 @@ class Handler(BaseHTTPRequestHandler):
         name = f"{owner}/{asked['name']}"
         if owner not in (user["name"], *user["orgs"]) or user["role"] != "write":
             raise RefusalError(403, message=f"You don't have the rights to create a model under {owner!r}")
-        url = f"{self.hub.url}/{name}"
-        if name in self.hub.repositories:
-            return json.dumps({"error": "You already created this model repo", "url": url}).encode(), {}, 409
         repository = self.hub.repositories[name] = Repository(private=asked.get("visibility") == "private")
-        repository.commit({".gitattributes": Blob(b"*.safetensors filter=lfs\n")}, message="initial commit")
-        return {"url": url, "name": name, "id": name}
+        repository.commit({".gitattributes": Blob(b"*.safetensors filter=lfs\n")})
+        return {"url": f"{self.hub.url}/{name}", "name": name, "id": name}
 
     def validate_yaml(self):
         errors = card_errors(json.loads(self.body)["content"])
@@ -304,8 +273,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def branch(self, name, branch):
         repository = self._repository(name, write=True)
-        if branch in repository.heads:
-            raise RefusalError(409, message="Reference already exists")
         start = json.loads(self.body or b"{}").get("startingPoint", "main")
         repository.heads[branch] = self._commit(repository, start)
         return {}
@@ -328,14 +295,6 @@ class Handler(BaseHTTPRequestHandler):
                 asked["actions"] = {"upload": {"href": f"{self.hub.large_url}/large/{asked['oid']}"}}
         return {"transfer": "basic", "objects": objects}
 
-    def xet_token(self, name, kind, revision):
-        """Where chunks go: a folder of this machine stands in for the storage."""
-        self._commit(self._repository(name, write=kind == "write"), revision)
-        url, expiry = f"local://{self.hub.xet}", int(time.time()) + 3600
-        values = {"casUrl": url, "accessToken": "xet", "exp": expiry}
-        headers = {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": "xet", "X-Xet-Token-Expiration": str(expiry)}
-        return json.dumps(values).encode(), {"Content-Type": "application/json", **headers}, 200
-
     def commit(self, name, revision):
         proposal = "create_pr" in self.query
         repository = self._repository(name, write=not proposal)
@@ -347,24 +306,18 @@ class Handler(BaseHTTPRequestHandler):
             raise RefusalError(412, message="A commit has happened since. Please refresh and try again.")
         files = dict(repository.commits[head])
         for line in lines:
-            self._apply(files, line["key"], line["value"])
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = Blob(base64.b64decode(value["content"]))
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = Blob(self.hub.large[value["oid"]], lfs=True)
         branch = f"refs/pr/{sum(b.startswith('refs/pr') for b in repository.heads) + 1}" if proposal else revision
         if proposal:
             repository.heads[branch] = head
-        oid = repository.commit(files, branch, header["summary"])
+        oid = repository.commit(files, branch)
         proposed = f"{self.hub.url}/{name}/discussions/{branch.split('/')[-1]}" if proposal else None
         url = f"{self.hub.url}/{name}/commit/{oid}"
         return {"success": True, "commitOid": oid, "commitUrl": url, "pullRequestUrl": proposed}
-
-    def _apply(self, files, key, value):
-        if key == "file":
-            files[value["path"]] = Blob(base64.b64decode(value["content"]))
-        elif key == "lfsFile":
-            if value["oid"] in self.hub.xet_hashes:
-                self.hub.large[value["oid"]] = self.hub.read_xet(value["oid"], value["size"])
-            if value["oid"] not in self.hub.large:
-                raise RefusalError(400, message=f"LFS pointer pointed to a file that does not exist: {value['oid']}")
-            files[value["path"]] = Blob(self.hub.large[value["oid"]], lfs=True)
 
     def resolve(self, name, revision, path):
         repository = self._repository(name)
@@ -378,21 +331,14 @@ class Handler(BaseHTTPRequestHandler):
         if not blob.lfs:
             length = {"Content-Length": str(blob.size)} if self.command == "HEAD" else {}
             return self._ranged(blob.content, {"ETag": f'"{blob.git_sha1}"', **commit, **length})
-        if blob.sha256 in self.hub.xet_hashes:
-            refresh = f"{self.hub.url}/api/models/{name}/xet-read-token/{oid}"
-            commit |= {"X-Xet-Hash": self.hub.xet_hashes[blob.sha256], "X-Xet-Refresh-Route": refresh}
         location = f"{self.hub.large_url}/large/{blob.sha256}?file={quote(path)}"
         linked = {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(blob.size), "Location": location}
         return b"", {**commit, **linked}, 302
 
     def _large(self, oid):
         if self.command == "PUT":
-            if hashlib.sha256(self.body).hexdigest() != oid:
-                raise RefusalError(400, message="the content is not that of the object")
             self.hub.large[oid] = self.body
             return b"", {}, 200
-        if oid not in self.hub.large:
-            raise RefusalError(404, message="no such object")
         return self._ranged(self.hub.large[oid], {"ETag": f'"{oid}"'})
 
     def _ranged(self, content, headers):
@@ -412,7 +358,6 @@ ROUTES = [
     (rf"POST /api/models/{NAME}/branch/{REVISION}", "branch"),
     (rf"POST /api/models/{NAME}/preupload/{REVISION}", "preupload"),
     (rf"POST /api/models/{NAME}/commit/{REVISION}", "commit"),
-    (rf"GET /api/models/{NAME}/xet-(read|write)-token/{REVISION}", "xet_token"),
     (rf"POST /{NAME}\.git/info/lfs/objects/batch", "lfs_batch"),
     (rf"(?:GET|HEAD) /{NAME}/resolve/{REVISION}/(.+)", "resolve"),
 ]

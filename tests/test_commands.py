@@ -83,9 +83,8 @@ def check(words, *, whole=True):
 
 def check_comparison(options):
     """Check arms, label counts and what is tuned; return the initial weights."""
-    optional = {key: options[key] or [] for key in ("arm_settings", "tune")}
-    given = {"labels": options["labels"].split(","), "runs": options["runs"], "tuning_runs": options["tuning_runs"]}
-    described = modelsgenesis.describe_comparison(options["inits"], **optional, **given)
+    given = {key: options[key] or [] for key in ("arm_settings", "tune", "runs", "tuning_runs")}
+    described = modelsgenesis.describe_comparison(options["inits"], labels=options["labels"].split(","), **given)
     for labels in described.labels:
         SegmentationConfig(labelled_patients=None if labels == "all" else labels)
     return [arm.init for arm in described.arms]

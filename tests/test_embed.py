@@ -140,16 +140,13 @@ def test_embedding_again_renews_what_is_ours_and_keeps_the_prose(tool, cards, tm
         ({}, None, ConfigurationError, "no such draft"),
         ({"origin": "untrained"}, DRAFT, CheckpointError, "its origin is 'untrained'"),
         ({"data": {"scans": ["hippocampus_001.nii.gz"]}}, DRAFT, HubError, "hippocampus_001.nii.gz"),
-        (None, DRAFT, CheckpointError, "bytes, expected at most 1,000; train it smaller"),
     ],
 )
-def test_what_must_not_be_embedded_is_refused(tool, tmp_path, monkeypatch, provenance, draft, error, words):
+def test_what_must_not_be_embedded_is_refused(tool, tmp_path, provenance, draft, error, words):
     if draft:
         (tmp_path / f"{NAME}.md").write_text(draft)
-    if provenance is None:
-        monkeypatch.setattr(tool, "LIMIT", 1000)
     with pytest.raises(error) as caught:
-        tool.embed(write_run(tmp_path / "run", **provenance or {}), NAME, cards=tmp_path / "cards", drafts=tmp_path)
+        tool.embed(write_run(tmp_path / "run", **provenance), NAME, cards=tmp_path / "cards", drafts=tmp_path)
     assert words in str(caught.value)
     assert not (tmp_path / "cards").exists()
 

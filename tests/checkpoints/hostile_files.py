@@ -62,17 +62,16 @@ def written(folder: Path, content: bytes, name: str = "file.pt") -> Path:
     return folder / name
 
 
-def cut(folder: Path, share: float, *, zipped: bool = True) -> Path:
-    content = saved(folder, {"state_dict": small_state_dict()}, zipped=zipped).read_bytes()
-    return written(folder, content[: int(share * len(content))])
+def cut(folder: Path, share: float, *, zipped: bool = True, file: Path | None = None) -> Path:
+    file = file or saved(folder, {"state_dict": small_state_dict()}, zipped=zipped)
+    content = file.read_bytes()
+    return written(folder, content[: int(share * len(content))], file.name)
 
 
-def flipped(folder: Path) -> Path:
-    """One bit of one value is another."""
-    file = saved(folder, small_state_dict())
-    content = bytearray(file.read_bytes())
-    with zipfile.ZipFile(file) as archive:
-        content[archive.getinfo("file/data/0").header_offset + 300] ^= 1
+def patched(folder: Path, after: bytes, offset: int, bits: int) -> Path:
+    """Some bits of one byte are others, so far behind the first place of some others."""
+    content = bytearray(saved(folder, small_state_dict()).read_bytes())
+    content[content.find(after) + offset] ^= bits
     return written(folder, bytes(content))
 
 
@@ -83,13 +82,6 @@ def zipped(folder: Path, pickled: bytes, *, kind: int = zipfile.ZIP_STORED, name
             archive.writestr(name, pickled)
         archive.writestr("a/version", b"3\n")
     return folder / "file.pt"
-
-
-def patched_zip(folder: Path, offset: int, value: int) -> Path:
-    """A byte of the last entry of the directory is another."""
-    content = bytearray(saved(folder, small_state_dict()).read_bytes())
-    content[content.rfind(b"PK\x01\x02") + offset] = value
-    return written(folder, bytes(content))
 
 
 def legacy_without_data(folder: Path) -> Path:
@@ -106,11 +98,11 @@ def shared_lists() -> list[Any]:
     return made
 
 
-def plan_of(change: Change = dict) -> dict[str, Any]:
+def plan_of(**pretraining: Any) -> dict[str, Any]:
     contract = InputContract(modality="mri", intensity="zscore", spacing=(1.0, 1.0, 1.0), orientation="SPL")
     plan = make_plan(RESIDUAL, contract, (16, 16, 16))
     plan.pop(CONTRACT_KEY)
-    change(plan)
+    plan["pretrain_plan"].update(pretraining)
     return plan
 
 
@@ -121,11 +113,6 @@ def openmind(folder: Path, plan: Any, *, inside: bool = False, **more: torch.Ten
         return saved(folder, {**content, PLAN_KEY: plan})
     (folder / "adaptation_plan.json").write_text(plan if isinstance(plan, str) else json.dumps(plan))
     return saved(folder, content)
-
-
-def planned(folder: Path, **values: Any) -> Path:
-    """A sound checkpoint beside a plan whose pretraining was changed."""
-    return openmind(folder, plan_of(lambda plan: plan["pretrain_plan"].update(values)))
 
 
 def keras(folder: Path, fill: Callable[[Any], object]) -> Path:
@@ -139,16 +126,17 @@ def array(*arguments: Any, **options: Any) -> Callable[[Any], object]:
     return lambda file: file.create_dataset(KERNEL, *arguments, **options)
 
 
-def linked(folder: Path, *, fifo: bool = False, soft: bool = False) -> Path:
-    """The weights are a link to another file of this machine, to a FIFO, or to a place in the file itself."""
-    target = folder / "secret.h5"
-    if fifo:
-        os.mkfifo(target)
-    else:
-        with h5py.File(target, "w") as file:
-            file.create_dataset(KERNEL, data=np.zeros((3, 3, 3, 1, 2), np.float32))
-    link = h5py.SoftLink("/pad") if soft else h5py.ExternalLink(str(target), "/")
-    return keras(folder, lambda file: file.__setitem__("model_weights", link))
+def linked(folder: Path) -> Path:
+    """The weights are a link to another file of this machine, beside one to a FIFO and one to the file itself."""
+    with h5py.File(folder / "secret.h5", "w") as file:
+        file.create_dataset(KERNEL, data=np.zeros((3, 3, 3, 1, 2), np.float32))
+
+    def fill(file: Any) -> None:
+        file["model_weights"] = h5py.ExternalLink(str(folder / "secret.h5"), "/")
+        file["waits"] = h5py.ExternalLink(str(fifo(folder, "fifo.h5")), "/")
+        file["soft"] = h5py.SoftLink("/pad")
+
+    return keras(folder, fill)
 
 
 def virtual(file: Any) -> None:
@@ -167,26 +155,19 @@ def fifo(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def bundle(folder: Path, change: Change | None = None, card: bytes = b"# Card\n") -> Path:
+def bundle(folder: Path, change: Change = dict, card: bytes = b"# Card\n") -> Path:
     """A segmentation bundle whose `config.json` was changed; the change may return text instead."""
     path = write_bundle(folder / "bundle") / "config.json"
     values = json.loads(path.read_text())
-    text = change(values) if change else None
+    text = change(values)
     path.write_text(text if isinstance(text, str) else json.dumps(values))
     (path.parent / "README.md").write_bytes(card)
     return path.parent
 
 
-def network(**values: Any) -> Change:
-    return lambda config: config["network"].update(values)
-
-
-def give(**values: Any) -> Change:
-    return lambda config: config.update(values)
-
-
-def of_input(**values: Any) -> Change:
-    return lambda config: config["input"].update(values)
+def give(part: str = "", **values: Any) -> Change:
+    """What changes values of a configuration, or of one mapping in it."""
+    return lambda config: (config[part] if part else config).update(values)
 
 
 def replaced(old: str, new: str) -> Change:
@@ -207,11 +188,6 @@ def safetensors(folder: Path, change: Change) -> Path:
     return made
 
 
-def header(part: str, **values: Any) -> Callable[[Path], Path]:
-    """What writes a bundle whose header says something else about a tensor."""
-    return lambda folder: safetensors(folder, lambda header: header[part].update(values))
-
-
 def tensors(folder: Path, change: Change) -> Path:
     """A bundle whose weights were changed, soundly written."""
     made = bundle(folder)
@@ -221,20 +197,22 @@ def tensors(folder: Path, change: Change) -> Path:
     return made
 
 
+EVAL = b"\x80\x02c__builtin__\neval\nX\x03\x00\x00\x001+1\x85R."
+# Of a few bytes: depth, smuggled attributes, and what fills the memory; each with what is said of it.
 PICKLES = {
-    "eval": b"\x80\x02c__builtin__\neval\nX\x03\x00\x00\x001+1\x85R.",
-    "nested": b"\x80\x02" + b"}X\x01\x00\x00\x00a" * 300_000 + b"K\x01" + b"s" * 300_000 + b".",
-    "items": b"\x80\x02ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsX\x01\x00\x00\x00xsb.",
-    "hex": b"\x80\x02c_codecs\nencode\nq\x00" + b"h\x00" * 59 + b"C\x40" + b"x" * 64 + b"X\3\0\0\0hex\x86R" * 60 + b".",
-    "bytearray": b"\x80\x02cbuiltins\nbytearray\n\x8a\x06\x00\x00\x00\x00\x00\x10\x85R.",
-    "memo": b"\x80\x02}r\xff\xff\xff\x7f.",
-    "sets": b"\x80\x04" + b"\x8f" * 5_000_000 + b".",
-    "long": b"\x80\x02](X\x00\x00\x20\x00" + "é".encode() * 0x100000 + b"q\x00" + b"h\x00" * 500_000 + b"e.",
-    "number": pickle.dumps({"state_dict": {"x": 10**100_000}}, 2),
-    "shared": pickle.dumps(shared_lists(), 2),
+    "nested": (b"\x80\x02" + b"}X\x01\x00\x00\x00a" * 300_000 + b"K\x01" + b"s" * 300_000 + b".", "64 levels"),
+    "items": (b"\x80\x02ccollections\nOrderedDict\n)R}X\x05\x00\x00\x00itemsX\x01\x00\x00\x00xsb.", "no tensors"),
+    "hex": (
+        b"\x80\x02c_codecs\nencode\nq\x00" + b"h\x00" * 59 + b"C\x40" + b"x" * 64 + b"X\3\0\0\0hex\x86R" * 60 + b".",
+        "no tensors",
+    ),
+    "bytearray": (b"\x80\x02cbuiltins\nbytearray\n\x8a\x06\x00\x00\x00\x00\x00\x10\x85R.", "no tensors"),
+    "memo": (b"\x80\x02}r\xff\xff\xff\x7f.", "no tensors"),
+    "sets": (b"\x80\x04" + b"\x8f" * 5_000_000 + b".", "larger than that of any state dict"),
+    "long": (
+        b"\x80\x02](X\x00\x00\x20\x00" + "é".encode() * 0x100000 + b"q\x00" + b"h\x00" * 500_000 + b"e.",
+        "1,000,000 values",
+    ),
+    "number": (pickle.dumps({"state_dict": {"x": 10**100_000}}, 2), "a number of 332,193 bits"),
+    "shared": (pickle.dumps(shared_lists(), 2), "1,000,000 values"),
 }
-"""Of a few bytes: code, depth, smuggled attributes, and what fills the memory."""
-
-
-def pickled(folder: Path, name: str) -> Path:
-    return zipped(folder, PICKLES[name])

@@ -91,9 +91,8 @@ def refuses(command, ct_folder, tmp_path):
 
     def check(arguments, status, message):
         arguments = [word.replace("{tmp}", str(tmp_path)).replace("{ct}", str(ct_folder)) for word in arguments]
-        if arguments[0] != "predict" and "-o" not in arguments:
-            arguments = [*arguments, "-o", str(tmp_path / "run")]
-        result = command(*arguments)
+        output = [] if arguments[0] == "predict" or "-o" in arguments else ["-o", str(tmp_path / "run")]
+        result = command(*arguments, *output)
         assert result.status == status, result.err
         assert re.search(message, result.err), result.err
         assert "Traceback" not in result.err

@@ -31,7 +31,6 @@ def scan_raises(command, monkeypatch):
     ("problem", "status", "words"),
     [
         (KeyError("spacing"), 1, "error: unexpected KeyError: 'spacing'; "),
-        (EOFError(), 1, "error: unexpected EOFError; "),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, "error: unexpected BrokenPipeError: Broken pipe; "),
         (RuntimeError("first\nTraceback\n\x1b[31mred[/]"), 1, r"error: unexpected RuntimeError: \x1b[31mred[/]; "),
         (OSError(errno.ENOSPC, "No space left on device", "a\nb"), 1, r"error: a\nb: No space left on device; check"),
@@ -62,7 +61,6 @@ def test_debug_shows_the_traceback_before_the_line(scan_raises, monkeypatch):
 @pytest.mark.parametrize(
     ("rank", "error", "note", "words"),
     [
-        ("0", GenesisError("full disk"), None, "error: full disk\n"),
         ("1", GenesisError("full disk"), "process 1", "process 1: error: full disk\n"),
         ("1", Interrupted(2, "resume it"), "process 1", ""),
         ("2", KeyError("x"), None, f"process 2: error: unexpected KeyError: 'x'; this is a bug: {BUG}\n"),

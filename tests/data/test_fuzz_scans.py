@@ -26,8 +26,6 @@ Files = dict[str, bytes]  # of a scan: what is read by its first name
 
 NAMES = ("x.nii", "x.nii.gz", "two.nii.gz", "x.hdr", "p.hdr", "a.hdr", "x.mgh", "x.mgz", "x.png", "x.jpg", "x.tif")
 NAMES += ("x.bmp", "x.mha", "z.mha", "x.mhd", "z.mhd", "x.nrrd", "z.nrrd", "x.nhdr", "z.nhdr")
-BESIDE = {"x.hdr": "x.img", "a.hdr": "a.img", "p.hdr": "p.img.gz", "x.mhd": "x.raw", "z.mhd": "z.zraw"}
-BESIDE |= {"x.nhdr": "x.raw", "z.nhdr": "z.raw.gz"}
 HEADERS = {"z.mha": b"LOCAL\n", "z.nrrd": b"\n\n"}  # how those end that no checksum covers
 SEALED = ("x.nii.gz", "two.nii.gz", "x.mgz", "p.img.gz", "z.zraw", "z.raw.gz", *HEADERS)
 WORDS = b"-1,0,1,3,99999999999999999999,4294967297,nan,inf,1e300,MET_LONG,MET_STRING,LIST,T,LOCAL,domain".split(b",")
@@ -69,7 +67,7 @@ def read_in_another_process(cases: dict[str, Files], folder: Path) -> dict[str, 
         (folder / "cases" / case).mkdir(parents=True)
         for name, content in files.items():
             (folder / "cases" / case / name).write_bytes(content)
-    command = [sys.executable, "-c", READ_ALL, str(folder / "cases"), str(folder / "outcomes")]
+    command = [sys.executable, "-c", READ_ALL, folder / "cases", folder / "outcomes"]
     run = subprocess.run(command, capture_output=True, text=True, timeout=900, check=False)
     lines = (folder / "outcomes").read_text().splitlines()
     assert run.returncode == 0, f"{lines[-1:]}: {run.stderr[-2000:]}"
@@ -94,7 +92,9 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Files]:
     grey = Image.fromarray((crop[..., 6].clip(-200, 300) / 2 + 100).astype(np.uint8))
     for name in NAMES[8:12]:
         grey.save(folder / name)
-    return {name: {part: (folder / part).read_bytes() for part in (name, BESIDE.get(name)) if part} for name in NAMES}
+    (folder / "p.img").unlink()
+    beside = {name: [*folder.glob(f"{name[:-4]}.[izr]*")] for name in NAMES if name.endswith(("hdr", "mhd"))}
+    return {name: {path.name: path.read_bytes() for path in (folder / name, *beside.get(name, ()))} for name in NAMES}
 
 
 def damaged(random: np.random.Generator, content: bytes, start: int, words: bool) -> bytes:
@@ -129,9 +129,6 @@ def test_damaged_scans(originals: dict[str, Files], tmp_path: Path, seed: int, c
         name = ("x.nii.gz", "x.mgz")[number % 2]  # damage within a stream whose checksum is right
         change = damaged(random, gzip.decompress(originals[name][name]), 0, words=False)
         cases[f"open-{number:04d}-inside-{name}"] = {name: gzip.compress(change, 1)}
-        suffix = (".nii", ".mgh", ".mha", ".nrrd", ".png")[number % 5]
-        magic = {".nrrd": b"NRRD0004\n", ".mgh": b"\0\0\0\1", ".png": b"\x89PNG\r\n\x1a\n"}.get(suffix, b"")
-        cases[f"open-{number:04d}-junk"] = {f"junk{suffix}": magic + random.bytes(random.integers(2000))}
     outcomes = read_in_another_process(cases, tmp_path)
     assert "refused" not in [outcomes[f"right-{name}"] for name in originals]
     for case, outcome in outcomes.items():
@@ -144,44 +141,28 @@ def dicom(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     """One file of each kind: classic, implicit, big-endian, enhanced, colour, compressed."""
     folder = tmp_path_factory.mktemp("dicom")
     pixels = np.random.default_rng(0).integers(0, 3000, (5, 12, 10)).astype(np.uint16)
-    nested = sequence(0x00081140, [(0x00081150, "UI", "1.2"), sequence(0x00081199, [(0x00081150, "UI", "1.3")])])
+    nested = sequence(0x00081140, [sequence(0x00081199, [(0x00081150, "UI", "1.3")])])
     frames = enhanced(*([(dcm.POSITION, "DS", (0.0, 0.0, 2.0 * z)), (dcm.SLOPE, "DS", 1.0 + z)] for z in range(5)))
-    clip: dict = {"pixels": np.zeros((4, 6, 8, 3), np.uint8), "modality": "US", "position": None}
-    clip["extra"] = ((dcm.FRAMES, "IS", 4),)
+    clip: dict = {"pixels": np.zeros((4, 6, 8, 3), np.uint8), "modality": "US", "extra": ((dcm.FRAMES, "IS", 4),)}
     jpeg = {"syntax": "1.2.840.10008.1.2.4.50", "pieces": [struct.pack(">HH", 0xFFD8, 0xFFD9)] * 4}
-    files: list[dict] = [
-        {"pixels": pixels[0], "extra": (*dcm.HOUNSFIELD, nested, (dcm.PADDING, "US", 0))},
-        {"pixels": pixels[0], "modality": "DX", "syntax": dcm.IMPLICIT},
-        clip,
-        clip | jpeg,
-    ]
     several = {"pixels": pixels, "modality": "MR", "position": None, "extra": frames}
-    files += [several | {"syntax": syntax} for syntax in (dcm.EXPLICIT, dcm.IMPLICIT, dcm.BIG)]
+    files = [clip, clip | jpeg, *({**several, "syntax": syntax} for syntax in (dcm.EXPLICIT, dcm.IMPLICIT, dcm.BIG))]
+    files.append({"pixels": pixels[0], "extra": (*dcm.HOUNSFIELD, nested, (dcm.PADDING, "US", 0))})
+    files.append({"pixels": pixels[0], "modality": "DX", "syntax": dcm.IMPLICIT})
     return [write_dicom(folder / str(number), **tags).read_bytes() for number, tags in enumerate(files)]
-
-
-def check_dicom(contents: list[bytes], folder: Path, count: int, seed: int) -> None:
-    """Read copies with bytes and lengths changed, most of them in the first elements; ends cut off."""
-    random = np.random.default_rng(seed)
-    cases: dict[str, Files] = {}
-    for number in range(count):
-        content = bytearray(damaged(random, contents[number % len(contents)], 132, words=False))
-        if random.random() < 0.3:  # a piece of one element in the place of another
-            start, to = random.integers(132, max(min(len(content), 4000) - 40, 133), 2)
-            content[to : to + 20] = content[start : start + 20]
-        cases[f"{number:05d}"] = {"x.dcm": bytes(content)}
-    read_in_another_process(cases, folder)
 
 
 @pytest.mark.parametrize(
     ("seed", "count"), [(0, 300), *(pytest.param(seed, 7000, marks=pytest.mark.slow) for seed in range(1, 4))]
 )
 def test_damaged_dicom(dicom: list[bytes], tmp_path: Path, seed: int, count: int) -> None:
-    check_dicom(dicom, tmp_path, count, seed)
-
-
-@pytest.mark.slow
-@pytest.mark.shared
-def test_damaged_real_dicom(tmp_path: Path, shared_data: Path) -> None:
-    files = [next((shared_data / "dicom" / "ct_abdomen").iterdir()), *(shared_data / "dicom").glob("*.dcm")]
-    check_dicom([path.read_bytes() for path in files], tmp_path, 300, seed=0)
+    """Copies with bytes and lengths changed, most of them in the first elements; ends cut off."""
+    random = np.random.default_rng(seed)
+    cases: dict[str, Files] = {}
+    for number in range(count):
+        content = bytearray(damaged(random, dicom[number % len(dicom)], 132, words=False))
+        if random.random() < 0.3:  # a piece of one element in the place of another
+            start, to = random.integers(132, max(min(len(content), 4000) - 40, 133), 2)
+            content[to : to + 20] = content[start : start + 20]
+        cases[f"{number:05d}"] = {"x.dcm": bytes(content)}
+    read_in_another_process(cases, tmp_path)

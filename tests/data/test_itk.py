@@ -14,10 +14,12 @@ from scan_damage import damaged_copies
 
 sitk = pytest.importorskip("SimpleITK")
 
+COMPRESSED = pytest.mark.parametrize("compress", [False, True])
 NAMES = ("x.mha", "x.mhd", "x.nrrd", "x.nhdr")
 DIRECTION = np.array([[np.cos(0.3), -np.sin(0.3), 0], [np.sin(0.3), np.cos(0.3), 0], [0, 0, -1]])
 ARRAY = np.random.default_rng(0).integers(-1000, 1000, (4, 5, 6)).astype(np.int16)
 VALUES = np.arange(24, dtype="<i2")
+PACKED = zlib.compress(VALUES.tobytes())
 
 
 def write(path: Path, array: np.ndarray = ARRAY, *, compress: bool = False, vector: bool = False) -> Path:
@@ -31,14 +33,7 @@ def write(path: Path, array: np.ndarray = ARRAY, *, compress: bool = False, vect
     return path
 
 
-def replaced(path: Path, old: str, new: str) -> Path:
-    content = path.read_bytes()
-    assert old.encode() in content
-    path.write_bytes(content.replace(old.encode(), new.encode(), 1))
-    return path
-
-
-@pytest.mark.parametrize("compress", [False, True])
+@COMPRESSED
 @pytest.mark.parametrize("name", NAMES)
 def test_reads_what_simpleitk_wrote(tmp_path: Path, name: str, compress: bool) -> None:
     path = write(tmp_path / name, compress=compress)
@@ -71,7 +66,7 @@ def test_planes_time_points_and_colours(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(read_volume(tmp_path / name, 1).array, vectors[..., 1].T)
 
 
-@pytest.mark.parametrize("compress", [False, True])
+@COMPRESSED
 @pytest.mark.parametrize("name", NAMES)
 def test_damaged_voxels_are_told(tmp_path: Path, name: str, compress: bool) -> None:
     path = write(tmp_path / name, np.arange(6000, dtype=np.int16).reshape(20, 15, 20) % 1000, compress=compress)
@@ -95,7 +90,6 @@ META_HEADERS = [
     ("NDims = 3", "NDims = 3\nA word", "damaged: 'A word'"),
     ("NDims = 3", "NDims = 10000", "10000 axes"),  # end the process in SimpleITK
     ("ElementSpacing = 0.6", "ElementSpacing = -0.6", "voxel sizes .-0.7, 0.8, 2.5. mm"),
-    ("ElementSpacing = 0.6", "ElementSpacing = nan 0.6", "voxel sizes 0×0×0 mm"),
     ("MET_SHORT", "MET_STRING", "voxels of an unknown type"),
     ("BinaryData = True", "BinaryData = False", "voxels are text"),
     ("ElementDataFile = LOCAL", "ElementDataFile = x%d.raw 1 4 1", "several files"),
@@ -107,13 +101,11 @@ META_HEADERS = [
 ]
 NRRD_HEADERS = [
     ("sizes: 6 5 4", "sizes: 6 5", "cannot be read: .*dimension is 3"),
-    ("type: short", "type: block", "cannot be read"),
     ("encoding: raw", "encoding: bzip2", "voxels are bzip2"),
     ("space: left-posterior-superior", "space: scanner-xyz", "space 'scanner-xyz'"),
     ("kinds: domain", "line skip: 3\nkinds: domain", "behind .*3"),
     ("kinds: domain", "data file: ../x.raw\nkinds: domain", "missing.* ../x.raw"),
     ("encoding: raw", "encoding: raw\nENCODING: gzip", "doubled.*'ENCODING: gzip'"),
-    ("encoding", "incoding", "no encoding in its header"),
 ]
 
 
@@ -122,25 +114,26 @@ NRRD_HEADERS = [
     [*(("x.mha", *change) for change in META_HEADERS), *(("x.nrrd", *change) for change in NRRD_HEADERS)],
 )
 def test_headers_that_cannot_be_right(tmp_path: Path, name: str, old: str, new: str, reason: str) -> None:
+    path = write(tmp_path / name)
+    before, old_field, after = path.read_bytes().partition(old.encode())
+    assert old_field
+    path.write_bytes(before + new.encode() + after)
     with pytest.raises(ScanError, match=rf"{name}: .*{reason}"):
-        read_volume(replaced(write(tmp_path / name), old, new))
+        read_volume(path)
 
 
 META = "NDims = 3\nDimSize = 2 3 4\nElementSize = 1 2 3\n{}ElementDataFile = x.bin\n"
 NRRD = "NRRD0004\ntype: int16\ndimension: 3\nsizes: 2 3 4\nspacings: 1 2 3\n{}\n"
+SHORT = "ElementType = MET_SHORT\n"
 BESIDE = NRRD.replace("{}", "{}data file: x.bin\n")
 
 
 @pytest.mark.parametrize(
     ("header", "fields", "content"),
     [
-        (META, "HeaderSize = -1\nElementType = MET_SHORT\n", bytes(9999) + VALUES.tobytes()),
-        (META, "ElementByteOrderMSB = T\nElementType = MET_SHORT\n", VALUES.astype(">i2").tobytes()),
-        (
-            META,
-            "CompressedData = T\nCompressedDataSize = {}\nElementType = MET_SHORT\n",
-            zlib.compress(VALUES.tobytes()),
-        ),
+        (META, f"HeaderSize = -1\n{SHORT}", bytes(9999) + VALUES.tobytes()),
+        (META, f"ElementByteOrderMSB = T\n{SHORT}", VALUES.astype(">i2").tobytes()),
+        (META, f"CompressedData = T\nCompressedDataSize = {len(PACKED)}\n{SHORT}", PACKED),
         (META, "BinaryData = T\nElementType = MET_LONG\n", VALUES.astype("<i4").tobytes()),
         (NRRD, "encoding: gzip\nendian: little\n", gzip.compress(VALUES.tobytes())),
         (BESIDE, "encoding: raw\nendian: big\n", VALUES.astype(">i2").tobytes()),
@@ -150,7 +143,7 @@ BESIDE = NRRD.replace("{}", "{}data file: x.bin\n")
 def test_headers_written_by_others(tmp_path: Path, header: str, fields: str, content: bytes) -> None:
     path = tmp_path / ("x.mhd" if header == META else "x.nrrd")
     (tmp_path / "x.bin").write_bytes(content)
-    path.write_bytes(header.format(fields.format(len(content))).encode() + (content if header == NRRD else b""))
+    path.write_bytes(header.format(fields).encode() + (content if header == NRRD else b""))
     volume = read_volume(path)
     np.testing.assert_array_equal(volume.array, VALUES.reshape(4, 3, 2).T)
     assert volume.spacing == (1, 2, 3)
@@ -159,10 +152,9 @@ def test_headers_written_by_others(tmp_path: Path, header: str, fields: str, con
 @pytest.mark.parametrize("first", [True, False])
 def test_nrrd_in_another_space_with_channels_first_or_last(tmp_path: Path, first: bool) -> None:
     sizes, kinds = ("2 2 3 2", "list domain domain domain") if first else ("2 3 2 2", "domain domain domain list")
-    vectors = "(2,0,0) (0,3,0) (0,0,4)"
+    vectors = "none (2,0,0) (0,3,0) (0,0,4)" if first else "(2,0,0) (0,3,0) (0,0,4) none"
     header = f"NRRD0004\ntype: int16\ndimension: 4\nsizes: {sizes}\nendian: little\nencoding: raw\nspace: RAS\n"
-    header += f"kinds: {kinds}\nspace origin: (1,2,3)\n"
-    header += f"space directions: {f'none {vectors}' if first else f'{vectors} none'}\n\n"
+    header += f"kinds: {kinds}\nspace origin: (1,2,3)\nspace directions: {vectors}\n\n"
     (tmp_path / "x.nrrd").write_bytes(header.encode() + VALUES.tobytes())
     volume = read_volume(tmp_path / "x.nrrd", 1)
     expected = VALUES.reshape(2, 3, 2, 2)[..., 1].T if first else VALUES.reshape(2, 2, 3, 2)[1].T

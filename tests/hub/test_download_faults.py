@@ -1,9 +1,7 @@
 """What goes wrong on the way down: the message, what the caches hold afterwards, and that no token leaks."""
 
-import json
 import os
 import random
-import struct
 
 import pytest
 from huggingface_hub import constants
@@ -116,22 +114,6 @@ def test_paths_that_lead_out_are_never_followed(hub, tmp_path):
     assert not {path.name for path in tmp_path.rglob("*")} & {"evil.json", "absolute.json", "x.png"}
 
 
-_HUGE = json.dumps({"head.weight": {"dtype": "F32", "shape": [50000, 50000], "data_offsets": [0, 10**10]}}).encode()
-
-
-@pytest.mark.parametrize(
-    "content",
-    [b"../../../../etc/passwd", struct.pack("<Q", 10 << 30) + b"{}", struct.pack("<Q", len(_HUGE)) + _HUGE],
-    ids=["the text of a link", "a header of 10 GB", "a tensor of 10 GB"],
-)
-def test_weights_that_lie_are_damaged(hub, content):
-    blob = Blob(content, lfs=True)
-    hub.large[blob.sha256] = content
-    hub.repositories[TINY].files["model.safetensors"] = blob
-    with pytest.raises(CheckpointError):
-        load_bundle(fetch_bundle(TINY))
-
-
 def test_files_that_are_missing_or_said_to_have_10_gb_are_not_downloaded(hub, run):
     files, weights = hub.repositories[TINY].files, (run / "model.safetensors").read_bytes()
     files["model.safetensors"] = Blob(weights, lfs=True, claimed_size=10 << 30)
@@ -155,10 +137,4 @@ def test_a_link_in_the_cache_that_leads_out_is_replaced_and_its_target_stays(hub
     load_bundle(fetch_bundle(TINY))
     config.unlink()
     config.mkdir()
-    assert "HF_HOME" in failure(lambda: fetch_bundle(TINY), "other")
-
-
-def test_a_cache_that_cannot_be_written_is_said(home):
-    home.mkdir()
-    (home / "hub").write_text("a file where the folder should be")
     assert "HF_HOME" in failure(lambda: fetch_bundle(TINY), "other")

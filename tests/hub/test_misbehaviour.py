@@ -4,11 +4,10 @@ import json
 import logging
 import subprocess
 import sys
-from typing import Any
 
 import pytest
-from huggingface_hub import constants, get_session, set_client_factory
-from huggingface_hub.utils import _http, close_session
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session
 
 from modelsgenesis.errors import CheckpointError, ConfigurationError
 from modelsgenesis.hub import client
@@ -63,7 +62,6 @@ MISBEHAVIOUR = [  # where, what, and the error with a word of its message
     *rows(INFO, "unreachable", "slowly", {"trickle": 0}, {"trickle": 150}),
     *rows(INFO, "other", "/etc/passwd", moved("file:///etc/passwd")),
     *rows(INFO, "unreachable", "redirects", moved("/api/models/clinic/tiny")),
-    *rows(INFO, "unreachable", "reached", moved("http://[")),
     *rows(LARGE, "unreachable", "slowly", {"trickle": 150}),
     *rows(LARGE, "other", "bytes", body(b"x" * (2 << 20))),
     *rows(LARGE, "other", "understood", headers(Content_Range="bytes */*")),
@@ -71,12 +69,11 @@ MISBEHAVIOUR = [  # where, what, and the error with a word of its message
     *rows(HEAD, "other", "ETag", *(body(b"", status=n, **headers(Location=to, ETag=OUT)) for n, to in WAYS)),
     *rows(HEAD, "other", "commit", headers(X_Repo_Commit=OUT), headers(X_Repo_Commit=SHA)),
     *rows(HEAD, "other", "commit", body(b"", status=404, **headers(X_Repo_Commit=OUT, X_Error_Code="EntryNotFound"))),
+    *rows(HEAD, "other", "storage that is not on the network", headers(X_Xet_Cas_Url="file:///etc")),
     *rows(HEAD, "unreachable", "short", headers(X_Linked_Size="-5")),
     *rows(HEAD, "other", "understood", headers(X_Linked_Size="9" * 400), moved("http://localhost:9/x")),
     *rows(HEAD, "unreachable", "999999 s", body(b"", status=429, **headers(Retry_After="999999"))),
-    *rows(HEAD, "other", "/etc/passwd", headers(Location="file:///etc/passwd")),
     *rows(WHO, "other", "'../../x'", body({"name": "../../x"})),
-    *rows(MAKE, "other", "understood", body({})),
     *rows(MAKE, "other", "circle", body(CREATING, status=409)),
     *rows(PREUPLOAD, "other", "understood", body({"files": 3})),
     *rows(BATCH, "other", "", body({"objects": [{"oid": SHA, "size": 1, "actions": {"upload": {"href": "x"}}}]})),
@@ -162,9 +159,8 @@ def test_a_setting_that_ends_the_client_as_it_is_imported_is_one_line(environmen
     code = "import sys; sys.argv[1:] = ['download', 'clinic/tiny']; from modelsgenesis.cli import main; main()"
     changed = {**environment, "HF_HUB_ETAG_TIMEOUT": "abc"}
     ended = subprocess.run([sys.executable, "-c", code], env=changed, capture_output=True, text=True)
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("error: HF_ENDPOINT, HF_HUB_ETAG_TIMEOUT or another HF_ setting is wrong")
-    assert ended.stderr.count("\n") == 1
+    said = "error: HF_ENDPOINT, HF_HUB_ETAG_TIMEOUT or another HF_ setting is wrong (ValueError); correct or unset it\n"
+    assert (ended.returncode, ended.stderr) == (1, said)
 
 
 def test_blanks_round_a_token_are_not_sent(hub, run, monkeypatch):
@@ -188,19 +184,3 @@ def test_a_retry_says_in_one_line_what_it_waits_for(hub, run, caplog):
     assert lines[0] == f"{TINY}: waiting for {hub.url} (503), trying again in 1 s"
     assert all(line.startswith(f"{TINY}: ") and line.isprintable() and len(line) < 220 for line in lines)
     assert not any("?" in line for line in lines)  # where the signature of an address begins
-
-
-def test_a_session_of_the_users_own_is_kept_and_others_calls_are_not_limited(hub, run, monkeypatch):
-    made: list[Any] = []
-
-    def own():
-        made.append(_http.default_client_factory())
-        return made[-1]
-
-    set_client_factory(own)
-    hub.add(TINY, bundle_files(run))
-    fetch_bundle(TINY)
-    assert made == [get_session()]
-    hub.fault("GET /other", times=9, **PAGE)
-    assert get_session().get(f"{hub.url}/other").status_code == 200
-    set_client_factory(_http.default_client_factory)

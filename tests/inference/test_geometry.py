@@ -131,5 +131,4 @@ def test_a_series_and_its_label_lie_on_one_another(shared_data):
     assert prepared.array.shape == of_series.array.shape
     np.testing.assert_allclose(prepared.affine, of_series.affine, atol=0.1)
     back = to_native(prepared.array, of_series)
-    assert back.shape == series.array.shape
-    assert np.array_equal(np.unique(back), np.unique(truth.array))
+    assert (back.shape, set(np.unique(back))) == (series.array.shape, set(np.unique(truth.array)))

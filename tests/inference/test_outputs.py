@@ -40,8 +40,7 @@ def test_names_stay_apart_and_what_is_not_unicode_is_left_out():
     names = ["a\nb", "a\rb", "a_b", "a\x85b", "a\\b", "x" * 300, "x" * 301, "../../x", "/x", "../y", "M\udcfcller"]
     found = [str(output_name(name)) for name in names]
     assert len(set(found)) == len(names) - 1
-    assert found[2] == "a_b"
-    assert found[7:10] == ["x", "x", "y"]
+    assert [found[2], *found[7:10]] == ["a_b", "x", "x", "y"]
 
 
 @pytest.mark.parametrize(
@@ -88,11 +87,11 @@ def test_predictions_that_would_be_one_anothers_are_refused(tmp_path, names):
 
 
 @pytest.mark.parametrize(("task", "ending"), [("segmentation", ".nii.gz"), ("classification", ".csv")])
-@pytest.mark.parametrize(("content", "beside"), [("by hand", ""), ("", "[["), ("", '{"labels": {}}')])
-def test_files_of_somebody_else_stay_and_own_predictions_are_replaced(tmp_path, task, ending, content, beside):
+@pytest.mark.parametrize("content", ["by hand", "[[", '{"labels": {}}'])
+def test_files_of_somebody_else_stay_and_own_predictions_are_replaced(tmp_path, task, ending, content):
     one, output = case(tmp_path / "in" / "s.nii"), tmp_path / f"s{ending}"
-    there = tmp_path / "s.json" if beside else output
-    there.write_text(content or beside)
+    there = output if content == "by hand" else tmp_path / "s.json"
+    there.write_text(content)
     with pytest.raises(DataError, match=f"{there.name}: is there already"):
         choose([one], output, task)
     there.unlink()

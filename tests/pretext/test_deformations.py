@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from modelsgenesis.configs import SCHEMES, PretextConfig, scheme
+from modelsgenesis.configs import SCHEMES, PretextConfig
 from modelsgenesis.configs.base import apply_settings
 from modelsgenesis.errors import ConfigurationError, ShapeError
 from modelsgenesis.pretext import Deformation, draw_seeds
@@ -65,7 +65,7 @@ def test_a_deformation_is_added_by_one_line(monkeypatch: pytest.MonkeyPatch) -> 
         applied = uniform(draw_words(seeds, "invert", 1)[:, 0]) < config.others["invert"]
         return torch.where(applied.view(-1, 1, 1, 1), 1 - batch, batch)
 
-    config = apply_settings(scheme("identity"), ["others.invert=0.5"])
+    config = apply_settings(SCHEMES["identity"], ["others.invert=0.5"])
     for others in (config, PretextConfig(others={"painting": 1.0})):
         with pytest.raises(ConfigurationError, match=r"pretext.others: received '.*pretext\.painting_probability"):
             Deformation(others)
@@ -80,7 +80,7 @@ def test_a_deformation_is_added_by_one_line(monkeypatch: pytest.MonkeyPatch) -> 
 @given(shape=st.lists(st.integers(1, 24), min_size=2, max_size=3), seed=st.integers(-(2**63), 2**63 - 1))
 def test_any_shape_and_seed_stays_in_range(shape: list[int], seed: int) -> None:
     batch = torch.rand(1, 1, *shape)
-    for config in (PretextConfig(shuffle_windows=20, shuffle_fraction=3), scheme("III"), scheme("IV")):
+    for config in (PretextConfig(shuffle_windows=20, shuffle_fraction=3), SCHEMES["III"], SCHEMES["IV"]):
         deformed, target = Deformation(config)(batch, torch.tensor([seed]))
         assert deformed.shape == target.shape == batch.shape
         assert 0 <= deformed.min() <= deformed.max() <= 1
@@ -89,7 +89,7 @@ def test_any_shape_and_seed_stays_in_range(shape: list[int], seed: int) -> None:
 
 @pytest.mark.parametrize("name", SCHEMES)
 def test_a_scheme_does_its_deformations_only(name: str) -> None:
-    config, batch = scheme(name), ramps(60, 24, 24)
+    config, batch = SCHEMES[name], ramps(60, 24, 24)
     seeds = MANY[:60]
     changes = [not torch.equal(deform(batch, seeds, config), batch) for deform in (flip, shuffle, change_intensity)]
     assert changes == [True, config.shuffle_probability > 0, config.intensity_probability > 0]

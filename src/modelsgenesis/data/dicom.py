@@ -30,7 +30,6 @@ _SAME = 1e-3  # mm between slices in one place
 _TURN = 0.01  # of directions, within a volume and from perpendicular
 _UNEVEN = 0.05  # of the distance between slices, and
 _ROUNDING = 0.02  # mm, of the positions that scanners write
-_TILT = 0.5  # degrees
 _SIZES = (1e-4, 1e4)  # mm
 
 
@@ -158,12 +157,12 @@ def read_reference(reference: ScanReference) -> Volume:
         volumes = _split_series([frame for path in reference.files for frame in _frames(path)])
         if (number := reference.index or 0) >= len(volumes):
             raise ScanError(f"{reference.source}: has no image {number}; find it again, it was changed")
-        frames, notes = volumes[number], reference.notes
+        frames = volumes[number]
         if len(reference.shape) == 2:
             affine = np.diag([*(reference.spacing or (1.0, 1.0)), 1.0, 1.0])
             array, padding = values_of(frames[0], picture=True)
         else:
-            frames, affine, notes = _order_series(frames, reference.source)
+            frames, affine, _ = _order_series(frames, reference.source)
             planes, paddings = zip(*map(values_of, frames), strict=True)
             array = rearrange(np.stack(planes), "slices rows columns -> columns rows slices")
             array = array.astype(np.float32) if array.dtype == np.float64 else array  # integers beside float32
@@ -175,7 +174,7 @@ def read_reference(reference: ScanReference) -> Volume:
             modality=reference.modality,
             has_spacing=reference.spacing is not None,
             padding=padding,
-            notes=notes,
+            notes=reference.notes,
         )
 
 
@@ -266,17 +265,13 @@ def _order_series(slices: Sequence[Tags], source: str) -> tuple[list[Tags], np.n
     first, affine, directions = ordered[0], np.eye(4), ordered[0]["Directions"]
     if max(np.abs(one["Directions"] - directions).max() for one in ordered) > _TURN:
         raise ScanError(f"{source}: its slices turn from one to the next; expected parallel ones")
-    normal = np.cross(*directions)
     thickness = _sizes(first, "SliceThickness", 1) or _sizes(first, "SpacingBetweenSlices", 1)
-    step = normal * (thickness or [1.0])[0] if len(ordered) == 1 else _step(ordered, source)
+    step = np.cross(*directions) * (thickness or [1.0])[0] if len(ordered) == 1 else _step(ordered, source)
     if len(ordered) == 1 and not thickness:
         notes.append("a single slice without a thickness, taken for 1 mm")
     unit = text(first, "RescaleType")
     if unit not in ("", "HU", "US") and text(first, "Modality") == "CT":  # US: unspecified
         notes.append(f"values in {unit}, not HU")
-    cosine = step @ normal / np.linalg.norm(step) / np.linalg.norm(normal)
-    if (tilt := float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))) > _TILT:
-        notes.append(f"gantry tilt of {tilt:.1f}°, kept in the affine")
     affine[:3] = np.column_stack([*(directions * first["Sizes"][::-1, None]), step, first["Position"]])
     return ordered, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, tuple(notes)
 

@@ -97,8 +97,7 @@ def _header(path: Path) -> tuple[Any, bool]:
         sizes[0] = 1  # qfac, of which the standard says that 0 means 1
     used = sizes[1 : 1 + min(rank, 3)]
     if (analyze or int(header["sform_code"]) <= 0) and min(used) < 0:  # the affine would mirror the scan
-        shown = "×".join(f"{size:g}" for size in used)
-        raise ScanError(f"{path}: voxel sizes {shown} mm; expected above 0, repair the header")
+        raise ScanError(f"{path}: voxel sizes {used.tolist()} mm; expected above 0, repair the header")
     return header, packed
 
 

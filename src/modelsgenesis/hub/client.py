@@ -289,16 +289,15 @@ def _refusals(error: Any, repository: str, revision: str | None, signed_in: bool
     url = f"{hub}/{repository}"
     words = " ".join(redacted(str(getattr(error, "server_message", None) or ""))[:300].split())
     said = f"{status}: {words}" if words else f"{status}"
-    account = "with the account of your token" if signed_in else f"there, then {SIGN_IN}"
     hint = "ask its owner for access" if signed_in else SIGN_IN
     # A gated repository is a subclass of one that is not found.
-    yield kind is errors.GatedRepoError, "denied", f"gated; accept its conditions at {url} {account}"
+    gated = f"gated; accept its conditions at {url} with the account of your token, or {SIGN_IN}"
+    yield kind is errors.GatedRepoError, "denied", gated
     unknown = issubclass(kind, errors.RepositoryNotFoundError)
     yield unknown, "unknown", f"not on {hub}, or private; check the name, or {hint}"
     yield kind is errors.RevisionNotFoundError, "unknown", f"has no revision {revision!r}; see {url}/tree/main"
     yield kind is errors.RemoteEntryNotFoundError, "unknown", f"has no such file; see {url}/tree/main"
-    invalid = f"the Hub does not accept the token ({said}); make a new one in the account's settings"
-    yield status == 401, "denied", invalid if signed_in else f"the Hub wants a token ({status}); {SIGN_IN}"
+    yield status == 401, "denied", f"the Hub does not accept the token, or wants one ({said}); {SIGN_IN}"
     yield status == 403, "denied", f"the token lacks the rights ({said}); use one with write access to it"
     moved = f"another push made or changed it meanwhile ({said}); see {url}/commits, or choose another --hub-model-id"
     yield status in (409, 412), "conflict", moved
@@ -309,10 +308,9 @@ def _refusals(error: Any, repository: str, revision: str | None, signed_in: bool
 def _failures(error: Exception) -> _Meanings:
     """Yield what the end of a call without an answer may mean; nothing holds where an answer makes no sense."""
     hub, reason = endpoint(), redacted(reason_of(error))
-    cut = "Consistency check failed" in str(error)
-    yield cut, "unreachable", "the download ended short and was thrown away; try again"
-    offline = isinstance(error, errors.OfflineModeIsEnabled)
-    yield offline, "unreachable", "offline mode (HF_HUB_OFFLINE) forbids it; unset it or download before"
+    yield "Consistency check failed" in str(error), "unreachable", "it ended short and was thrown away; try again"
+    offline = "offline mode (HF_HUB_OFFLINE) forbids it; unset it or download before"
+    yield isinstance(error, errors.OfflineModeIsEnabled), "unreachable", offline
     yield isinstance(error, errors.HFValidationError), "unknown", "not the name of a repository, expected org/name"
     late = f"{hub} did not answer in time; try later, or raise HF_HUB_ETAG_TIMEOUT"
     yield isinstance(error, httpx.TimeoutException), "unreachable", late

@@ -23,9 +23,9 @@ from modelsgenesis import checkpoints
 from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, load_bundle, read_config
 from modelsgenesis.checkpoints.genesis import LAYOUTS
 from modelsgenesis.configs.base import Config
-from modelsgenesis.errors import CheckpointError, ConfigurationError, HubError, did_you_mean
+from modelsgenesis.errors import CheckpointError, ConfigurationError, HubError, did_you_mean, require
 from modelsgenesis.files import open_regular, parsing, read_json, replacing, sha256_of, write_json
-from modelsgenesis.hub.registry import ModelCard, Progress, find_card, list_cards
+from modelsgenesis.hub.registry import ModelCard, Progress, find_card
 from modelsgenesis.networks import build_network
 
 BUNDLE_FILES = (CONFIG_NAME, WEIGHTS_NAME, CARD_NAME)
@@ -221,8 +221,7 @@ def _resolve(name: str | Path, revision: str | None) -> Target:
     """
     text, folder, card = str(name), Path(name).expanduser(), None
     if folder.is_dir():
-        if not (folder / CONFIG_NAME).is_file():
-            raise CheckpointError(f"{folder}: no {CONFIG_NAME} in it, so it is not a bundle")
+        require((folder / CONFIG_NAME).is_file(), CheckpointError, f"{folder}: no {CONFIG_NAME} in it, not a bundle")
     elif isinstance(name, Path) or text.startswith(("/", ".", "~")) or text.count("/") > 1 or "\\" in text:
         raise HubError(f"{text}: no such folder; give a bundle, a name of the registry or org/name", "unknown")
     else:
@@ -253,11 +252,8 @@ def _get_bundle(target: Target, there: Container[str], get: Callable[..., Path])
     weights = PurePosixPath(target.card.source.file if target.card else WEIGHTS_NAME)
     config_name, card_name = (str(weights.with_name(name)) for name in (CONFIG_NAME, CARD_NAME))
     if config_name not in there or str(weights) not in there:
-        # Somebody who knows the repository, but not that the registry has a name for it.
-        known = [card.name for card in list_cards() if card.source.repository == target.repository]
-        hint = f"; the registry reads it as {' or '.join(known)}" if known else ""
-        what = f"({CONFIG_NAME} and {WEIGHTS_NAME})"
-        raise CheckpointError(f"{target.repository}: holds no bundle of this package {what}{hint}")
+        what = f"({CONFIG_NAME} and {WEIGHTS_NAME}); modelsgenesis list shows how others are called"
+        raise CheckpointError(f"{target.repository}: holds no bundle of this package {what}")
     config = get(config_name, _SMALL)
     with parsing(config, CheckpointError, what="as a network"):
         network = read_config(config.parent, card=target.card and target.card.source).network

@@ -37,9 +37,9 @@ class Deformation:
         config: Probabilities and sizes; see `modelsgenesis.configs.scheme` for those of the paper's ablation.
 
     Example:
-        >>> from modelsgenesis.configs import scheme
+        >>> from modelsgenesis.configs import SCHEMES
         >>> from modelsgenesis.pretext import draw_seeds
-        >>> deform = Deformation(scheme("V"))
+        >>> deform = Deformation(SCHEMES["V"])
         >>> deformed, target = deform(torch.rand(2, 1, 32, 32, 16), draw_seeds(2, torch.Generator().manual_seed(0)))
         >>> deformed.shape == target.shape
         True

@@ -36,7 +36,6 @@ def test_a_folder_is_searched_to_any_depth(tmp_path: Path) -> None:
     scan(tmp_path / ".hidden" / "x.nii")
     scan(tmp_path / ".hidden.nii")
     (tmp_path / "notes.md").write_text("no scan")
-    (tmp_path / "data").write_bytes(b"no scan either")
     Image.new("L", (4, 4)).save(tmp_path / "b" / "image.png")
     assert names(tmp_path) == ["a.nii", "image.png", "deep.nii.gz"]
 
@@ -44,9 +43,7 @@ def test_a_folder_is_searched_to_any_depth(tmp_path: Path) -> None:
 def test_a_file_a_glob_a_list_and_several(tmp_path: Path) -> None:
     first, second = scan(tmp_path / "a" / "1.nii.gz"), scan(tmp_path / "b" / "2.nii.gz")
     (tmp_path / "scans.txt").write_text("# mine\na/1.nii.gz\n\nb\nscans.txt\n")  # the list names itself
-    assert names(first) == ["1.nii.gz"]
     assert names(str(tmp_path / "**" / "*.nii.gz")) == ["1.nii.gz", "2.nii.gz"]
-    assert names(str(tmp_path / "*" / "2.*")) == ["2.nii.gz"]
     assert names(tmp_path / "scans.txt") == ["1.nii.gz", "2.nii.gz"]
     assert names([second, first, second, tmp_path]) == ["2.nii.gz", "1.nii.gz"]
 

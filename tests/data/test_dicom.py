@@ -49,9 +49,8 @@ def turned(angle: float) -> tuple[float, ...]:
 def test_a_series_is_one_volume_in_its_own_geometry(tmp_path: Path, syntax: str) -> None:
     write_series(tmp_path, STORED, syntax=syntax)
     (scan,), _ = find_scans(tmp_path)
-    assert (scan.format, scan.shape, scan.spacing) == ("DICOM", (10, 8, 6), (0.75, 0.5, 2.0))
     volume = read_volume(tmp_path)
-    assert (volume.modality, scan.group) == ("ct", "P1")
+    assert (scan.shape, scan.spacing, volume.modality, scan.group) == ((10, 8, 6), (0.75, 0.5, 2.0), "ct", "P1")
     np.testing.assert_array_equal(volume.array, STORED.T.astype(int) - 1024)
     expected = [[-0.75, 0, 0, 10], [0, -0.5, 0, 20], [0, 0, 2, 0], [0, 0, 0, 1]]
     np.testing.assert_allclose(volume.affine, expected)

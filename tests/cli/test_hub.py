@@ -56,10 +56,10 @@ def test_push_download_verify_and_cache(command, hub, run, tmp_path):
     again = command("download", TINY, "--quiet", "--json")
     assert (again.err, again.json()["sha256"]) == ("", digests)
     assert command("info", TINY).status == 0
-    branch = command("push", run, "--hub-model-id", TINY, "--revision", "v1", "--quiet", "--json").json()
-    assert hub.repositories[TINY].heads["v1"] == branch["commit"]
-    proposed = command("push", run, "--hub-model-id", TINY, "--create-pr", "--token", "hf_bob")
-    assert proposed.out == f"{hub.url}/{TINY}/discussions/1\n"
+    branch = command("push", run, "--hub-model-id", "clinic/new", "--revision", "v1", "--quiet", "--json").json()
+    assert hub.repositories["clinic/new"].heads["v1"] == branch["commit"]
+    proposed = command("push", run, "--hub-model-id", "clinic/new", "--create-pr", "--token", "hf_bob")
+    assert proposed.out == f"{hub.url}/clinic/new/discussions/1\n"
     assert command("cache").out.split()[:2] == ["0.0", "MB"]
     assert command("cache", "--prune", "--json").out == "[]\n"
     assert command("cache", "--all").status == 2

@@ -5,13 +5,13 @@ Run it: python examples/deform.py
 
 import torch
 
-from modelsgenesis.configs import CONTRACTS, scheme
+from modelsgenesis.configs import CONTRACTS, SCHEMES
 from modelsgenesis.data import prepare, read_volume
 from modelsgenesis.data.cases import sample_folder
 from modelsgenesis.figures import draw_pictures, middle_slice
 from modelsgenesis.pretext import Deformation, draw_seeds
 
-SCHEMES = {"intensity": "I", "shuffling": "II", "out-painting": "III", "in-painting": "IV", "all": "V"}
+SHOWN = {"intensity": "I", "shuffling": "II", "out-painting": "III", "in-painting": "IV", "all": "V"}
 
 
 def main() -> None:
@@ -23,14 +23,14 @@ def main() -> None:
 
     seeds = draw_seeds(len(batch), torch.Generator().manual_seed(0))
     columns = [batch]
-    for name in SCHEMES.values():
+    for name in SHOWN.values():
         # Without flips the original beside them is what a network would restore.
-        config = scheme(name).override(flip_probability=0.0)
+        config = SCHEMES[name].override(flip_probability=0.0)
         x, y = Deformation(config)(batch, seeds)
         assert torch.equal(y, batch)
         columns.append(x)
     rows = [[middle_slice(cube[0].numpy()) for cube in row] for row in zip(*columns, strict=True)]
-    path = draw_pictures(rows, ["original", *SCHEMES], "deformations.png", title="Deformations of Models Genesis")
+    path = draw_pictures(rows, ["original", *SHOWN], "deformations.png", title="Deformations of Models Genesis")
     print(f"wrote {path}")
 
 

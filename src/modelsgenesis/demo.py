@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from modelsgenesis.checkpoints import read_config
 from modelsgenesis.configs import GenesisUNetConfig, PredictionConfig, PretrainingConfig, SegmentationConfig
 from modelsgenesis.data.cases import sample_data, sample_folder
 from modelsgenesis.errors import Interrupted
 from modelsgenesis.finetuning import finetune
-from modelsgenesis.models import read_results
 from modelsgenesis.prediction import predict
 from modelsgenesis.pretraining import pretrain
 from modelsgenesis.reporting import Reporter
@@ -100,4 +100,4 @@ def _demonstrate(output: Path, how: dict[str, Any]) -> Demonstration:
         config = PredictionConfig(overlap=FINETUNING.overlap)
         predict(run, held_out, output=path, config=config, device=how["device"])
         files[f"prediction, {name}"] = path
-    return Demonstration(read_results(pretrained), measured["genesis"], measured["scratch"], files)
+    return Demonstration(read_config(pretrained).provenance.results, measured["genesis"], measured["scratch"], files)

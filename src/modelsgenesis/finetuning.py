@@ -21,7 +21,7 @@ from modelsgenesis.files import parsing, read_csv, read_json, sha256_of, write_c
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.inference.ensemble import Ensemble, measure_cases
 from modelsgenesis.metrics.measures import Row, Summary, explanations, flat, summarize_rows
-from modelsgenesis.models import announce, load, public_name
+from modelsgenesis.models import load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import bundles, splits
 from modelsgenesis.training.distributed import torchrun_ranks
@@ -157,11 +157,9 @@ def resolve_config(
     default = SegmentationConfig() if told else SAMPLE_CONFIG
     default = ClassificationConfig() if data.task == "classification" else default
     config = (config or default).override(data=asked.data, init=asked.init)
-    if not isinstance(config, type(default)):
-        raise ConfigurationError(
-            f"config: received a {type(config).__name__}, expected a {type(default).__name__}: the labels of "
-            f"{data.name} are for {data.task}"
-        )
+    kinds = f"received a {type(config).__name__}, expected a {type(default).__name__}"
+    fits = isinstance(config, type(default))
+    require(fits, ConfigurationError, f"config: {kinds}: the labels of {data.name} are for {data.task}")
     return config, data
 
 
@@ -208,7 +206,7 @@ class Finetuning:
         """Train on one split, keep the best network on the validation patients, measure it on the test patients."""
         splits.check_split(split, self.data)
         init, note = self.config.init, self.reporter.note
-        bundle = None if init is None else load(init, token=self.token, progress=announce(self.reporter))
+        bundle = None if init is None else load(init, token=self.token, progress=self.reporter.download)
         self.begun = initial_model(bundle, self.data, self.config, self.reporter, name=public_name(init or ""))
         network, contract = self.begun.network, self.begun.contract
         if self.config.patch_size is not None:
@@ -344,11 +342,10 @@ class Finetuning:
             try:
                 measured = job.train(splits.split_cases(self.data, job.config), resume=begun)
             except Interrupted as signal:
-                raise Interrupted(
-                    signal.signum,
-                    f"interrupted in fold {fold} of {count}, nothing is lost; resume with the same command and "
-                    f"--resume --output {self.output}",
-                ) from signal
+                told = (
+                    f"interrupted in fold {fold} of {count}, all is kept; repeat with --resume --output {self.output}"
+                )
+                raise Interrupted(signal.signum, told) from signal
         return (self.output, self._pool(folders)) if alone is None else (folders[0], measured)
 
     def _pool(self, folders: Sequence[Path]) -> dict[str, float]:
@@ -426,9 +423,6 @@ def read_rows(folder: Path, results: Mapping[str, Any]) -> list[Row]:
     with parsing(path, DataError, what="as the measurements of a run"):
         rows = [{key: cell if key in _TEXTS else float(cell or "nan") for key, cell in row.items()} for row in rows]
     # A row that was changed or lost would change the pooled figures without a word.
-    if sha256_of(path) != results.get("rows_sha256"):
-        raise DataError(
-            f"{path}: is not what {RESULTS_NAME} was made of: damaged, or of version 0.1.0; delete {RESULTS_NAME} in "
-            f"{folder} and resume"
-        )
+    told = f"{path}: is not what {RESULTS_NAME} was made of: damaged, or of 0.1.0; delete {RESULTS_NAME} and resume"
+    require(sha256_of(path) == results.get("rows_sha256"), DataError, told)
     return rows

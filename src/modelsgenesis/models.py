@@ -5,14 +5,13 @@ from typing import Any
 
 from torch import nn
 
-from modelsgenesis.checkpoints import Bundle, load_bundle, read_config, save_bundle
+from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
 from modelsgenesis.checkpoints.card import render_card
 from modelsgenesis.configs import BundleConfig
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.hub.download import fetch_bundle
 from modelsgenesis.hub.registry import Progress
 from modelsgenesis.networks import adapt
-from modelsgenesis.reporting import Reporter
 
 
 def load(
@@ -116,22 +115,6 @@ def save_pretrained(
     return save_bundle(folder, Bundle(network, config, card or render_card(config, name=folder.resolve().name)))
 
 
-def announce(reporter: Reporter) -> Progress:
-    """Return a progress of downloads that a reporter shows, in MB; a file of less is not worth a line."""
-    shown = ""
-
-    def tell(file: str, done: int, total: int | None) -> None:
-        nonlocal shown
-        megabytes = (total or 0) // 10**6
-        if megabytes and file != shown:
-            reporter.begin(f"downloading {file} (MB)", megabytes)
-            shown = file
-        if megabytes:
-            reporter.advance(done // 10**6)
-
-    return tell
-
-
 def public_name(source: str | Path) -> str:
     """Return what a card may call a model: a name as it is, of a folder only the last part.
 
@@ -141,8 +124,3 @@ def public_name(source: str | Path) -> str:
     """
     folder = Path(source)
     return folder.resolve().name if folder.is_dir() else str(source)
-
-
-def read_results(run: str | Path) -> dict[str, Any]:
-    """Return the metrics that a run's bundle records."""
-    return read_config(run).provenance.results

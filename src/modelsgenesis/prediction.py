@@ -19,7 +19,7 @@ from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.inference.cases import Case, find_cases, output_paths, written_files
 from modelsgenesis.inference.ensemble import Ensemble, each_case
 from modelsgenesis.metrics.measures import CLASS_SEPARATOR, chosen_classes
-from modelsgenesis.models import announce, load, public_name
+from modelsgenesis.models import load, public_name
 from modelsgenesis.reporting import Reporter
 
 Paths = str | Path | Sequence[str | Path]
@@ -218,7 +218,7 @@ def load_ensemble(
     hardware = choose_hardware(device, config.precision)
     members = []
     for name in model_folders(model):
-        bundle = load(name, token=token, progress=announce(reporter))
+        bundle = load(name, token=token, progress=reporter.download)
         hardware.place(bundle.network)
         members.append((public_name(name), bundle))
     if len(members) > 1:

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 
 
 class Reporter:
-    """Receives the progress of a run; every method does nothing here."""
+    """Receives the progress of a run; here it is not shown."""
+
+    _file = ""
 
     def begin(self, title: str, total: int, start: int = 0) -> None:
         """Work of `total` steps begins at `start`."""
@@ -33,3 +35,12 @@ class Reporter:
 
     def end(self) -> None:
         """The work that began has ended."""
+
+    def download(self, file: str, done: int, total: int | None) -> None:
+        """Of a download `done` of `total` bytes are here; a file of less than a MB is not worth a line."""
+        megabytes = (total or 0) // 10**6
+        if megabytes and file != self._file:
+            self.begin(f"downloading {file} (MB)", megabytes)
+            self._file = file
+        if megabytes:
+            self.advance(done // 10**6)

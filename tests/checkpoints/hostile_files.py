@@ -62,9 +62,10 @@ def written(folder: Path, content: bytes, name: str = "file.pt") -> Path:
     return folder / name
 
 
-def cut(folder: Path, share: float, *, zipped: bool = True) -> Path:
-    content = saved(folder, {"state_dict": small_state_dict()}, zipped=zipped).read_bytes()
-    return written(folder, content[: int(share * len(content))])
+def cut(folder: Path, share: float, *, zipped: bool = True, file: Path | None = None) -> Path:
+    file = file or saved(folder, {"state_dict": small_state_dict()}, zipped=zipped)
+    content = file.read_bytes()
+    return written(folder, content[: int(share * len(content))], file.name)
 
 
 def patched(folder: Path, after: bytes, offset: int, bits: int) -> Path:

@@ -63,12 +63,12 @@ def altered(value: Any, chance: random.Random) -> Any:
     return {**rest, chance.choice((key, key, key, "odd")): altered(value[key], chance)}
 
 
-def of_bytes(file: Path, chance: random.Random) -> None:
-    file.write_bytes(damage(file.read_bytes(), chance))
-
-
-def of_values(file: Path, chance: random.Random) -> None:
-    file.write_text(json.dumps(altered(json.loads(file.read_text()), chance)), "utf-8")
+def damage_file(file: Path, kind: str, seed: int) -> None:
+    chance = random.Random(f"{kind} {seed}")
+    if "values" in kind:
+        file.write_text(json.dumps(altered(json.loads(file.read_text()), chance)), "utf-8")
+    else:
+        file.write_bytes(damage(file.read_bytes(), chance))
 
 
 def keras(folder: Path) -> Path:
@@ -85,14 +85,6 @@ def keras(folder: Path) -> Path:
     return make.keras(folder, fill)
 
 
-def openmind(folder: Path) -> Path:
-    return make.openmind(folder, make.plan_of())
-
-
-def card(folder: Path) -> Path:
-    return make.bundle(folder, card=f"---\n{FRONT}---\n\ntext\n".encode()) / "README.md"
-
-
 def outcome(read: Callable[[], object]) -> str:
     """Return the message of an error of this package; any other ends the test."""
     try:
@@ -102,27 +94,25 @@ def outcome(read: Callable[[], object]) -> str:
     return ""
 
 
-def load_from(file: Path) -> None:
-    split_card(load_bundle(file.parent).card, str(file))
+def read(file: Path) -> None:
+    """Load the bundle that a file is of, or convert the checkpoint."""
+    if (file.parent / "README.md").exists():
+        split_card(load_bundle(file.parent).card, str(file))
+    else:
+        convert_checkpoint(next(file.parent.glob("file.*")), file.parent / "out", name="x")
 
 
-def convert(file: Path) -> None:
-    weights = next(path for path in file.parent.iterdir() if path.name in ("file.pt", "file.h5"))
-    convert_checkpoint(weights, file.parent / "out", name="x")
-
-
-Kind = tuple[Callable[[Path], Path], Callable[[Path, random.Random], None], Callable[[Path], None]]
-KINDS: dict[str, Kind] = {
-    "pt": (lambda folder: make.saved(folder, {"state_dict": make.small_state_dict()}), of_bytes, convert),
-    "pt of 2019": (lambda folder: make.saved(folder, make.small_state_dict(), zipped=False), of_bytes, convert),
-    "pth with a plan": (lambda folder: make.openmind(folder, make.plan_of(), inside=True), of_bytes, convert),
-    "h5": (keras, of_bytes, convert),
-    "safetensors": (lambda folder: make.bundle(folder) / "model.safetensors", of_bytes, load_from),
-    "config": (lambda folder: make.bundle(folder) / "config.json", of_bytes, load_from),
-    "config's values": (lambda folder: make.bundle(folder) / "config.json", of_values, load_from),
-    "plan": (lambda folder: openmind(folder).with_name(PLAN_NAME), of_bytes, convert),
-    "plan's values": (lambda folder: openmind(folder).with_name(PLAN_NAME), of_values, convert),
-    "card": (card, of_bytes, load_from),
+KINDS: dict[str, Callable[[Path], Path]] = {
+    "pt": lambda folder: make.saved(folder, {"state_dict": make.small_state_dict()}),
+    "pt of 2019": lambda folder: make.saved(folder, make.small_state_dict(), zipped=False),
+    "pth with a plan": lambda folder: make.openmind(folder, make.plan_of(), inside=True),
+    "h5": keras,
+    "safetensors": lambda folder: make.bundle(folder) / "model.safetensors",
+    "card": lambda folder: make.bundle(folder, card=f"---\n{FRONT}---\n\ntext\n".encode()) / "README.md",
+    **dict.fromkeys(("config", "config's values"), lambda folder: make.bundle(folder) / "config.json"),
+    **dict.fromkeys(
+        ("plan", "plan's values"), lambda folder: make.openmind(folder, make.plan_of()).with_name(PLAN_NAME)
+    ),
 }
 
 
@@ -130,15 +120,14 @@ KINDS: dict[str, Kind] = {
 @pytest.mark.parametrize("inputs", [30, pytest.param(1500, marks=pytest.mark.slow)])
 @pytest.mark.timeout(1200)
 def test_a_damaged_file(tmp_path: Path, kind: str, inputs: int) -> None:
-    write, change, read = KINDS[kind]
     (tmp_path / "sound").mkdir()
-    sound = write(tmp_path / "sound").relative_to(tmp_path / "sound")
+    sound = KINDS[kind](tmp_path / "sound").relative_to(tmp_path / "sound")
     shutil.copytree(tmp_path / "sound", tmp_path / "read")
     read(tmp_path / "read" / sound)  # it was sound before
     peak, refused = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, 0
     for seed in range(inputs):
         folder = shutil.copytree(tmp_path / "sound", tmp_path / "damaged")
-        change(folder / sound, random.Random(f"{kind} {seed}"))
+        damage_file(folder / sound, kind, seed)
         message = outcome(lambda folder=folder: read(folder / sound))
         refused += bool(message)
         assert message.isprintable(), (kind, seed)

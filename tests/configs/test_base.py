@@ -18,7 +18,6 @@ from modelsgenesis.configs import (
     TrainingConfig,
     apply_settings,
     pretraining_recipe,
-    scheme,
 )
 from modelsgenesis.errors import ConfigurationError
 
@@ -161,7 +160,7 @@ def test_recipes_and_schemes_by_name():
     with pytest.raises(ConfigurationError, match="recipe: received 'smal'; did you mean small"):
         pretraining_recipe("smal")
     with pytest.raises(ConfigurationError, match="scheme: received 'VI'; did you mean"):
-        scheme("VI")
+        pretraining_recipe("small", scheme="VI")
 
 
 def test_schemes_are_those_of_the_ablation():

@@ -88,11 +88,10 @@ def download(
 ) -> None:
     """Download a model, verify it, convert it if necessary, and print the folder of its bundle."""
     from modelsgenesis.hub import download as bundles
-    from modelsgenesis.models import announce
 
     reporter = make_reporter(quiet=quiet)
     with warnings.catch_warnings(record=True, action="always", category=UserWarning) as caught:
-        folder = bundles.fetch_bundle(name, revision=revision, token=token, progress=announce(reporter), refresh=True)
+        folder = bundles.fetch_bundle(name, revision=revision, token=token, progress=reporter.download, refresh=True)
     reporter.end()
     for warning in caught:
         note(f"warning: {warning.message}")

@@ -25,4 +25,3 @@ from modelsgenesis.configs.training import SegmentationConfig as SegmentationCon
 from modelsgenesis.configs.training import TrainingConfig as TrainingConfig
 from modelsgenesis.configs.training import pretraining_recipe as pretraining_recipe
 from modelsgenesis.configs.training import require_patch_size as require_patch_size
-from modelsgenesis.configs.training import scheme as scheme

@@ -176,19 +176,6 @@ SCHEMES: dict[str, PretextConfig] = {
 `identity` deforms nothing (an autoencoder, the control)."""
 
 
-def scheme(name: str) -> PretextConfig:
-    """Return the deformations of a scheme of the ablation.
-
-    Raises:
-        ConfigurationError: There is no such scheme.
-
-    Example:
-        >>> scheme("III").inpainting_share
-        0.0
-    """
-    return _find("scheme", name, SCHEMES)
-
-
 @dataclass(frozen=True, kw_only=True)
 class PretrainingDataConfig(DataConfig):
     """The scans of a pretraining, and how they are prepared.

@@ -3,20 +3,21 @@
 import csv
 import os
 import random
-import shlex
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
-import torch
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-OPTIONS = shlex.split("""--steps 400 --recipe small --modality ct --device cpu --quiet --set network.widths=4,8
---set patch_size=8,8,8 --set batch_size=2 --set samples_per_scan=3 --set validate_every=40 --set validation_samples=2
---set checkpoint_every=1 --set workers=1 --set precision=float32""")
+SETTINGS = ["--steps", "400", "--modality", "ct", "--device", "cpu", "--quiet"]
+for setting in (
+    *("network.widths=4,8", "patch_size=8,8,8", "batch_size=2", "samples_per_scan=3", "validate_every=40"),
+    *("validation_samples=2", "checkpoint_every=1", "workers=1", "precision=float32"),
+):
+    SETTINGS += ["--set", setting]
 
 LOADER = """
 import multiprocessing, os, signal, sys, threading, time
@@ -67,10 +68,12 @@ def test_a_parent_that_is_killed_leaves_no_process(tmp_path, program):
         try:
             wait_for(lambda: len(list((tmp_path / "workers").iterdir())) == 2, parent)
             workers = [int(path.name) for path in (tmp_path / "workers").iterdir()]
-            assert [is_there(worker) for worker in workers] == [True] * 2
+            assert [is_there(worker) for worker in workers] == [True, True]
         finally:
             parent.kill()  # while the loader processes still begin
-    wait_for(lambda: not any(map(is_there, workers)), seconds=60)  # on a busy machine; else a fraction of a second
+    deadline = time.monotonic() + 60  # of a busy machine; it takes a fraction of a second, or the rest of the beginning
+    while any(map(is_there, workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert not any(map(is_there, workers))
 
 
@@ -84,18 +87,24 @@ def finish(*arguments):
     assert (process.communicate(timeout=1200)[1], process.returncode) == ("", 0)
 
 
-def wait_for(condition, process=None, seconds=120):
+def wait_for(condition, process, seconds=120):
     deadline = time.monotonic() + seconds
-    while not condition() and (process is None or process.poll() is None) and time.monotonic() < deadline:
+    while not condition() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.0005)
+
+
+def size(path):
+    return path.stat().st_size if path.exists() else 0
 
 
 def kill(process, run, moment, chance):
     """Kill at a random moment of the start, of the training, of a write of a checkpoint, or of a bundle."""
-    before = len(rows(run))
-    if moment != "start":
-        wait_for(lambda: len(rows(run)) > before, process)
-    time.sleep(chance.uniform(0, 6 if moment == "start" else 0.5))
+    log, before = run / "log.csv", size(run / "log.csv")
+    if moment == "start":
+        time.sleep(chance.uniform(0, 6))
+    else:
+        wait_for(lambda: size(log) > before, process)
+        time.sleep(chance.uniform(0, 0.5))
     if moment == "checkpoint":
         wait_for(lambda: any((run / "checkpoints").glob(".last.pt.*")), process)
     if moment == "bundle":
@@ -115,7 +124,7 @@ def rows(run):
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_twenty_kills_and_the_same_end_to_the_bit(ct_folder, tmp_path):
-    asked = [ct_folder, *OPTIONS, "--cache", tmp_path / "cache"]
+    asked = [ct_folder, *SETTINGS, "--cache", tmp_path / "cache"]
     whole, run = tmp_path / "whole", tmp_path / "killed"
     finish(*asked, "-o", whole)
     chance = random.Random(0)
@@ -132,6 +141,4 @@ def test_twenty_kills_and_the_same_end_to_the_bit(ct_folder, tmp_path):
     assert rows(run) == rows(whole)
     for name in ("model.safetensors", "validation.csv"):
         assert (run / name).read_bytes() == (whole / name).read_bytes(), name
-    ends = [torch.load(folder / "checkpoints" / "last.pt", weights_only=True) for folder in (whole, run)]
-    assert all(torch.equal(value, ends[1]["network"][name]) for name, value in ends[0]["network"].items())
     assert not any(run.rglob(".*.pt.*"))

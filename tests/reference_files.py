@@ -13,6 +13,9 @@ import numpy as np
 import torch
 from torch import nn
 
+from modelsgenesis.checkpoints import Bundle, convert_checkpoint, load_bundle
+from modelsgenesis.checkpoints.conversion import ConversionReport
+
 SGD_STATE = {
     "state": {0: {"momentum_buffer": torch.zeros(2)}},
     "param_groups": [{"lr": 1.0, "momentum": 0.9, "weight_decay": 0.0, "params": [0]}],
@@ -148,3 +151,9 @@ def write_openmind_pth(path: Path, config: Literal["small", "full"] = "small") -
     torch.save({"network_weights": openmind_network(config).state_dict(), "nnssl_adaptation_plan": plan}, path)
     (path.parent / "adaptation_plan.json").write_text(json.dumps(plan, indent=2))
     return path
+
+
+def converted(file: Path, folder: Path, **options: Any) -> tuple[ConversionReport, Bundle]:
+    """Convert a checkpoint; return the report and the bundle."""
+    report = convert_checkpoint(file, folder, **options)
+    return report, load_bundle(folder)

@@ -20,19 +20,10 @@ from modelsgenesis.finetuning import read_finetuning, read_rows, read_test_resul
 from modelsgenesis.training.splits import Split
 from recorded_notes import Notes
 
+NETWORK = GenesisUNetConfig(dims=3, widths=(4, 8), norm="instance")
+BUDGET = {"steps": 30, "batch_size": 8, "learning_rate": 1e-2, "warmup_steps": 2, "validate_every": 15, "bootstrap": 50}
 CLASSIFY = ClassificationConfig(
-    network=GenesisUNetConfig(dims=3, widths=(4, 8), norm="instance"),
-    steps=30,
-    batch_size=8,
-    learning_rate=1e-2,
-    warmup_steps=2,
-    validate_every=15,
-    hidden=0,
-    levels=(0, 1),
-    workers=0,
-    precision="float32",
-    validation_fraction=0.2,
-    bootstrap=50,
+    network=NETWORK, **BUDGET, hidden=0, levels=(0, 1), workers=0, precision="float32", validation_fraction=0.2
 )
 SHORT = {"modality": "xray", "device": "cpu", "draw": False}
 
@@ -151,13 +142,8 @@ def test_prepared_cases_are_kept_in_a_folder_and_read_by_a_second_run(class_fold
 
     config, cache = CLASSIFY.override(steps=2, patch_size=(16, 16), test_fraction=0.0), tmp_path / "cache"
     losses = [train("memory"), train("first", cache=cache)]
-    assert len(list(cache.iterdir())) == 32
     monkeypatch.setattr("modelsgenesis.data.cases.prepare_case", pytest.fail)
     assert losses[0] == losses[1] == train("second", cache=cache)
-    stored = next(cache.iterdir())
-    stored.write_bytes(stored.read_bytes()[:-100])
-    with pytest.raises(DataError, match=r"\.pt: cannot be read.*delete it"):
-        train("third", cache=cache, strict=True)
 
 
 def test_without_data_the_embedded_sample_is_used_and_that_is_said_first(tmp_path, finetuning_config):
@@ -169,12 +155,11 @@ def test_without_data_the_embedded_sample_is_used_and_that_is_said_first(tmp_pat
     assert load_bundle(run).config.labels == ("background", "liver", "spleen", "back muscles")
 
 
-def test_learns_to_classify_from_folders_and_says_what_the_results_rest_on(classified, class_folders, tmp_path):
+def test_learns_to_classify_from_folders_and_says_what_the_results_rest_on(classified):
     run, measured = classified
     results = read_test_results(run)
     assert measured["auc"] > 0.9
     assert set(measured) == {"auc", "average_precision", "sensitivity", "accuracy"}
-    assert (results["task"], results["labels"]) == ("classification", ["dark", "pale"])
     assert results["split"]["training"] == {"patients": 8, "cases": 16, "classes": {"dark": 6, "pale": 10}}
     assert (results["labels_used"], results["specificity"], results["patients"]) == ("8", 0.9, 3)
     bundle = load_bundle(run)
@@ -182,11 +167,6 @@ def test_learns_to_classify_from_folders_and_says_what_the_results_rest_on(class
     assert set(bundle.config.provenance.results["test"]["auc"]) == {"value", "interval"}
     assert "data" not in bundle.config.provenance.recipe
     assert "test auc" in bundle.card
-    again, _ = modelsgenesis.finetune(
-        class_folders, tmp_path / "again", config=CLASSIFY.override(steps=1), split=run / "split.json", **SHORT
-    )
-    assert read_test_results(again)["split"] == results["split"]
-    assert (load_bundle(again).card, (again / "figures").exists()) == ("", False)
 
 
 def test_prediction_brings_images_to_the_size_as_training_did(class_folders, number_format, tmp_path):
@@ -230,34 +210,20 @@ def test_a_finished_run_is_left_as_it_is(classified, class_folders, tmp_path):
 @pytest.mark.parametrize("part", ["training", "test"])
 def test_a_changed_case_ends_a_resume(class_folders, tmp_path, part):
     data = shutil.copytree(class_folders, tmp_path / "data")
-    run, _ = modelsgenesis.finetune(data, tmp_path / "run", config=CLASSIFY.override(steps=2), **SHORT)
+    run, _ = modelsgenesis.finetune(data, tmp_path / "run", config=CLASSIFY.override(steps=1), **SHORT)
     (run / "results.json").unlink()
-    changed = data / "pale" / f"{next(name for name in read_split_names(run, part) if name.startswith('pale'))}.png"
+    names = json.loads((run / "split.json").read_text())[part]
+    changed = data / "pale" / f"{next(name for name in names if name.startswith('pale'))}.png"
     Image.fromarray(np.asarray(Image.open(changed))[::-1].copy()).save(changed)
     with pytest.raises(TrainingError, match=f"1 scans or their labels have changed .* such as {changed.stem}"):
         modelsgenesis.finetune(None, run, resume=True, device="cpu")
 
 
-def test_a_replaced_network_ends_a_resume(classified, tmp_path):
-    folder = shutil.copytree(classified[0], tmp_path / "other")
-    (folder / "results.json").unlink()
-    weights = bytearray((folder / "model.safetensors").read_bytes())
-    weights[-1] ^= 1
-    (folder / "model.safetensors").write_bytes(weights)
-    with pytest.raises(TrainingError, match=r"model\.safetensors: is not the network that was kept"):
-        modelsgenesis.finetune(None, folder, resume=True, device="cpu")
-
-
-def read_split_names(run, part):
-    return json.loads((run / "split.json").read_text())[part]
-
-
 def test_without_validation_the_last_network_is_kept_and_without_test_nothing_is_measured(class_folders, tmp_path):
     config = CLASSIFY.override(steps=3, validate_every=2, validation_fraction=0.0, test_fraction=0.0)
-    _, measured = modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **SHORT)
-    results = read_test_results(tmp_path / "run")
-    assert measured == {}
-    assert (results["step"], results["test"], results["patients"], results["validation"]) == (3, {}, 0, {})
+    run, measured = modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **SHORT)
+    results = read_test_results(run)
+    assert (measured, results["step"], results["test"], results["validation"]) == ({}, 3, {}, {})
 
 
 def test_a_test_set_of_one_class_and_a_frozen_random_encoder_are_said(class_folders, tmp_path):
@@ -291,23 +257,6 @@ def test_trains_every_fold_pools_them_and_resumes(class_folders, tmp_path):
     rows.write_text(rows.read_text().replace("0.", "1.", 1))
     with pytest.raises(DataError, match=r"fold1/test\.csv: is not what results\.json was made of"):
         modelsgenesis.finetune(class_folders, output, config=config, resume=True, **SHORT)
-    for content in ("", "[]", '{"test": []}', '{"test": {"auc": 1}}', "[" * 100_000):
-        (output / "fold1" / "results.json").write_text(content)
-        with pytest.raises(DataError, match=r"results\.json: "):
-            modelsgenesis.finetune(class_folders, output, config=config, resume=True, **SHORT)
-
-
-def test_trains_one_fold_alone(class_folders, tmp_path):
-    def train(fold, **options):
-        config = CLASSIFY.override(steps=1, folds=2, fold=fold)
-        return modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **SHORT, **options)[0]
-
-    assert train(1) == tmp_path / "run" / "fold1"
-    assert not (tmp_path / "run" / "results.json").exists()
-    with pytest.raises(TrainingError, match=r"fold1: holds a run already"):
-        train(1)
-    train(0)
-    assert read_test_results(train(None, resume=True))["cases"] == 32
 
 
 def test_a_signal_in_a_fold_says_how_to_resume_all_of_them(class_folders, tmp_path):
@@ -320,6 +269,9 @@ def test_a_signal_in_a_fold_says_how_to_resume_all_of_them(class_folders, tmp_pa
     with pytest.raises(Interrupted, match=r"fold 1 of 2, .* --resume --output .*run$") as stopped:
         modelsgenesis.finetune(class_folders, tmp_path / "run", reporter=Stopped(), **options)
     assert stopped.value.signum == signal.SIGTERM
+    alone = {**options, "config": CLASSIFY.override(steps=4, folds=2, fold=1)}  # on another machine
+    run, _ = modelsgenesis.finetune(class_folders, tmp_path / "run", resume=True, **alone)
+    assert run == tmp_path / "run" / "fold1"
     _, measured = modelsgenesis.finetune(class_folders, tmp_path / "run", resume=True, **options)
     _, whole = modelsgenesis.finetune(class_folders, tmp_path / "whole", **options)
     assert measured == whole
@@ -359,14 +311,12 @@ def test_refuses_to_be_one_of_several_processes(decathlon, tmp_path, monkeypatch
         modelsgenesis.finetune(decathlon, tmp_path / "run")
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"---\n[1, 2]\n---\n", b"---\n- &a [*a, *b]\n---\n"])
-def test_a_damaged_card_is_put_aside_and_the_training_continues(class_folders, tmp_path, content):
+def test_a_damaged_card_is_put_aside_and_the_training_continues(class_folders, tmp_path):
     class Damage(Notes):
         def validation(self, *_):
-            (tmp_path / "run" / "README.md").write_bytes(content)
+            (tmp_path / "run" / "README.md").write_bytes(b"---\n- &a [*a, *b]\n---\n")
 
     notes, config = Damage(), CLASSIFY.override(steps=4, validate_every=2)
-    options = {"modality": "xray", "device": "cpu", "reporter": notes}
-    modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **options)
+    modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, reporter=notes, **{**SHORT, "draw": True})
     assert "test auc" in load_bundle(tmp_path / "run").card
-    assert any("the card written anew" in note for note in notes.notes) is bool(content)
+    assert any("the card written anew" in note for note in notes.notes)

@@ -45,11 +45,10 @@ def write_weights(folder, network=NETWORK, contract=CONTRACTS["ct"], task="resto
     return save_bundle(folder, make_bundle(network, input=contract, task=task, labels=labels))
 
 
-def write_noise(folder, low, high, count=2):
+def write_noise(folder, high):
     folder.mkdir()
-    random = np.random.default_rng(0)
-    for index in range(count):
-        values = random.uniform(low, high, (24, 24, 16)).astype(np.float32)
+    for index in range(2):
+        values = np.random.default_rng(index).uniform(0, high, (24, 24, 16)).astype(np.float32)
         nib.save(nib.Nifti1Image(values, np.eye(4)), folder / f"m{index}.nii.gz")
     return folder
 
@@ -68,20 +67,14 @@ def test_a_folder_of_scans_becomes_a_bundle_that_loads(ct_folder, tmp_path):
     assert provenance.environment["hours"] > 0
     assert {"hardware", "python", "torch"} <= set(provenance.environment)
     assert (run / "figures" / "restorations.png").stat().st_size > 10_000
-    drawn = sorted(path.name for path in (run / "figures" / "restorations").iterdir())
-    assert drawn == ["step_000002.png", "step_000004.png"]
-    assert (run / "figures" / "curve.png").exists()
+    drawn = {path.name for path in (run / "figures").rglob("*.png")}
+    assert drawn == {"step_000002.png", "step_000004.png", "restorations.png", "curve.png"}
     header = (run / "validation.csv").read_text().splitlines()[0]
     assert header == "step,restoration_loss,identity_loss,mean_image_loss,output_spread,collapsed"
     for name in ("config.json", "README.md"):  # no name of a scan, and no path, leaves the run
         text = (run / name).read_text()
-        assert not re.search(r"patient\d", text)
-        assert str(ct_folder) not in text
-        assert str(tmp_path) not in text
+        assert not re.search(rf"patient\d|{ct_folder}|{tmp_path}", text)
     assert "figures/restorations.png" in text
-    split = read_run(run).split
-    assert len(split["training"]) == 3
-    assert not set(split["training"]) & set(split["validation"])
 
 
 def test_what_is_missing_for_a_figure_is_said_and_for_tensorboard_refused(ct_folder, tmp_path, monkeypatch):
@@ -109,16 +102,12 @@ def test_one_bad_scan_among_many_is_left_out_and_said(ct_folder, tmp_path):
     shutil.copytree(ct_folder, folder)
     whole = (folder / "patient0.nii.gz").read_bytes()
     (folder / "truncated.nii.gz").write_bytes(whole[: len(whole) // 2])
-    (folder / "junk.nii.gz").write_bytes(b"no image at all")
     nib.save(nib.Nifti1Image(np.full((20, 20, 20), -1000, np.int16), np.eye(4)), folder / "constant.nii.gz")
-    nan = np.random.default_rng(0).normal(0, 500, (20, 20, 20)).astype(np.float32)
-    nan[3] = np.nan
-    nib.save(nib.Nifti1Image(nan, np.eye(4)), folder / "nan.nii.gz")
     nib.save(nib.load(ct_folder / "patient1.nii.gz").slicer[4:12], folder / "small.nii.gz")
     notes = Notes()
     run = pretrain(folder, tmp_path / "run", config=TINY, reporter=notes, **CPU)
     said = "\n".join(note for note in notes.notes if note.startswith("skipped"))
-    for name in ("truncated", "junk", "constant", "nan", "small"):
+    for name in ("truncated", "constant", "small"):
         assert said.count(f"{name}.nii.gz") == 1, said
     assert "8×24×20 voxels do not hold a patch of 16×16×12" in said
     assert "patch_size=8,16,12 would fit all" in notes.text
@@ -132,7 +121,6 @@ def test_one_bad_scan_among_many_is_left_out_and_said(ct_folder, tmp_path):
     [
         ("{ct}", "full", {}, TrainingError, "is not empty; choose a new folder"),
         ("{ct}", "full/notes.txt", {}, TrainingError, "choose another folder for the output"),
-        ("{ct}", "full/notes.txt/run", {}, TrainingError, "choose another folder for the output"),
         ("nowhere", "run", {}, DataError, "nowhere"),
         ("full", "run", {}, DataError, "no usable scan"),
         (None, "run", {}, ConfigurationError, "source: received nothing, expected the scans"),
@@ -140,10 +128,6 @@ def test_one_bad_scan_among_many_is_left_out_and_said(ct_folder, tmp_path):
         ("{ct}", "run", {"config": TINY.override(patch_size=(64, 16, 64))}, DataError, "patch_size=28,16,20 would fit"),
         ("{ct}", "run", {"config": TINY.override(patch_size=(17, 16, 12))}, ConfigurationError, "=16,16,12"),
         ("{ct}", "run", {"exclude_test_cases": "no.json"}, DataError, "no such file"),
-        pytest.param(
-            *("{ct}", "run", {"device": "cuda"}, ConfigurationError, "there is no CUDA device; use --device cpu"),
-            marks=pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here"),
-        ),
     ],
 )
 def test_refuses_what_cannot_be_trained_on(ct_folder, tmp_path, monkeypatch, source, output, options, error, words):
@@ -156,25 +140,20 @@ def test_refuses_what_cannot_be_trained_on(ct_folder, tmp_path, monkeypatch, sou
     assert not Path("run").exists()
 
 
-@pytest.mark.parametrize("name", ["identity", "II", "III+IV"])
-def test_a_scheme_of_the_ablation_runs_and_is_recorded(ct_folder, tmp_path, name):
+def test_a_scheme_without_deformations_runs_and_that_is_said(ct_folder, tmp_path):
     notes = Notes()
-    # Shuffling needs a side of 20, and half of the samples are not shuffled.
-    config = TINY.override(pretext=SCHEMES[name], steps=1, patch_size=(20, 20, 12), validation_samples=8)
+    config = TINY.override(pretext=SCHEMES["identity"], steps=1)
     run = pretrain(ct_folder, tmp_path / "run", config=config, modality="ct", reporter=notes, **CPU)
     provenance = load_bundle(run).config.provenance
     assert PretrainingConfig.from_dict(provenance.recipe) == config
-    assert (provenance.results["identity_loss"] == 0) is (name == "identity")
-    assert ("this trains an autoencoder" in notes.text) is (name == "identity")
+    assert provenance.results["identity_loss"] == 0
+    assert "this trains an autoencoder" in notes.text
 
 
-@pytest.mark.parametrize(
-    ("scan", "changes"), [("", {"batch_size": 13, "validation_fraction": 0.0}), ("patient0.nii.gz", {"batch_size": 4})]
-)
-def test_a_batch_larger_than_the_data_and_no_held_out_patient_are_said(ct_folder, tmp_path, scan, changes):
-    notes = Notes()
-    run = pretrain(ct_folder / scan, tmp_path / "run", config=TINY.override(steps=1, **changes), reporter=notes, **CPU)
-    assert f"a batch of {changes['batch_size']} is more than the" in notes.text
+def test_a_batch_larger_than_the_data_and_no_held_out_patient_are_said(ct_folder, tmp_path):
+    notes, config = Notes(), TINY.override(steps=1, batch_size=4)
+    run = pretrain(ct_folder / "patient0.nii.gz", tmp_path / "run", config=config, reporter=notes, **CPU)
+    assert "a batch of 4 is more than the" in notes.text
     assert "no patient is held out" in notes.text
     assert load_bundle(run).config.provenance.data["held_out"] is False
 
@@ -190,7 +169,7 @@ def test_initial_weights_bring_network_input_and_head_and_the_card_names_them(ct
     assert after.config.network == before.config.network
     assert after.config.input.window == (-500, 500)
     assert after.config.provenance.init == "first"
-    assert "| Started from | first |" in (run / "README.md").read_text()
+    assert " | first |" in (run / "README.md").read_text()
     weights = [bundle.network.state_dict()["head.weight"] for bundle in (before, after)]
     torch.testing.assert_close(*weights, atol=0.05, rtol=0)  # two steps away
 
@@ -199,7 +178,6 @@ def test_initial_weights_bring_network_input_and_head_and_the_card_names_them(ct
     ("network", "task", "labels"),
     [
         (NETWORK.override(out_channels=3, output="linear", in_channels=2), "segmentation", ("background", "a", "b")),
-        (NETWORK.override(out_channels=1, output="linear"), "segmentation", ("a",)),
         (ClassifierConfig(encoder=NETWORK, num_classes=2, hidden=4), "classification", ("a", "b")),
     ],
 )
@@ -232,7 +210,7 @@ STANDARDIZED = CONTRACTS["ct"].override(intensity="standardize", window=None, me
 def test_the_input_of_the_weights_is_kept_where_the_scans_are_alike(
     ct_folder, tmp_path, scans, contract, options, expected, words
 ):
-    folder = ct_folder if scans == "ct" else write_noise(tmp_path / scans, 0, 9000 if scans == "mri" else 200)
+    folder = ct_folder if scans == "ct" else write_noise(tmp_path / scans, 9000 if scans == "mri" else 200)
     notes, init = Notes(), write_weights(tmp_path / "first", contract=contract)
     config = TINY.override(steps=1, patch_size=(8, 8, 8))
     run = pretrain(folder, tmp_path / "run", config=config, init=init, reporter=notes, **options, **CPU)
@@ -298,8 +276,10 @@ def test_a_resume_needs_nothing_but_the_folder_and_is_exact_to_the_bit(interrupt
     assert [event.step for event in events.Scalars("validation/restoration_loss")] == [2, 4]
 
 
-def test_a_finished_run_is_left_as_it_is_and_that_is_said(interrupted):
-    pretrain(None, interrupted, resume=True, **CPU)
+def test_a_finished_run_is_left_as_it_is_and_another_configuration_refused(interrupted, ct_folder):
+    with pytest.raises(TrainingError, match=r"modality was auto, now mri; data\.window was \[-500.0, 500.0\], now"):
+        pretrain(ct_folder, interrupted, modality="mri", window=(-1000, 1000), resume=True, **CPU)
+    pretrain(ct_folder, interrupted, config=TINY.override(checkpoint_every=1), resume=True, **CPU)
     before = {path: path.stat().st_mtime_ns for path in interrupted.rglob("*") if path.is_file()}
     notes = Notes()
     assert pretrain(None, interrupted, resume=True, reporter=notes, **CPU) == interrupted
@@ -307,17 +287,6 @@ def test_a_finished_run_is_left_as_it_is_and_that_is_said(interrupted):
     assert {path: path.stat().st_mtime_ns for path in interrupted.rglob("*") if path.is_file()} == before
     with pytest.raises(TrainingError, match=r"another configuration: batch_size was 2, now 3; seed was 0, now 1$"):
         pretrain(None, interrupted, config=TINY.override(batch_size=3, seed=1), resume=True, **CPU)
-
-
-def test_another_configuration_or_a_run_of_version_0_1_0_is_refused(interrupted, ct_folder):
-    with pytest.raises(TrainingError, match=r"modality was auto, now mri; data\.window was \[-500.0, 500.0\], now"):
-        pretrain(ct_folder, interrupted, modality="mri", window=(-1000, 1000), resume=True, **CPU)
-    pretrain(ct_folder, interrupted, config=TINY.override(checkpoint_every=1), resume=True, **CPU)
-    record = json.loads((interrupted / "run.json").read_text())
-    del record["digests"]
-    (interrupted / "run.json").write_text(json.dumps(record))
-    with pytest.raises(TrainingError, match=r"version 0\.1\.0.*start again in another folder, with --init"):
-        pretrain(None, interrupted, resume=True, **CPU)
 
 
 def test_a_resume_refuses_scans_that_came_and_needs_no_initial_weights(ct_folder, tmp_path):

@@ -247,11 +247,11 @@ def compare(
             write_json(records.folder / "tuning.json", list(chosen.values()), TrainingError)
         trials = job.plan(split, range(comparison.runs), lambda *of: [chosen[of]["chosen"] if chosen else ()])
         finished = finish(trials)
-    if diverged := [trial for trial, record in zip(trials, finished, strict=True) if record.get("diverged")]:
-        raise TrainingError(
-            f"{diverged[0]}: the training diverged; give the initialisation a lower learning rate with --set-arm, or "
-            "choose one with --tune, in another folder"
+    for trial, record in zip(trials, finished, strict=True):
+        told = (
+            f"{trial}: the training diverged; give it a lower learning rate with --set-arm or --tune, in another folder"
         )
+        require(not record.get("diverged"), TrainingError, told)
     results = plain({**job.results(finished, metric), "tuning": list(chosen.values())})
     return _write(records.folder, results, finished, reporter)
 
@@ -437,10 +437,8 @@ def _finish(
             done[trial] = record
             reporter.advance(len(done))
     except Interrupted as signal:
-        raise Interrupted(
-            signal.signum,
-            f"interrupted with {len(done)} of {len(trials)} runs finished, which are kept; the same command resumes",
-        ) from None
+        told = f"interrupted with {len(done)} of {len(trials)} runs finished, which are kept; the same command resumes"
+        raise Interrupted(signal.signum, told) from None
     finally:
         reporter.end()
         for note in dict.fromkeys(note for record in done.values() for note in record.get("notes", ())):
@@ -460,11 +458,8 @@ def _choose_settings(
     tried: dict[tuple[str, int], dict[Settings, list[float]]] = {}
     for trial, record in zip(trials, records, strict=True):
         score = -math.inf if record.get("diverged") else record["validation"].get(metric)
-        if score is None:
-            raise DataError(
-                f"{trial}: the validation patients give no {metric}; take more of them, so that each class is among "
-                "them, or leave out --tune"
-            )
+        told = f"{trial}: the validation patients give no {metric}; take more of each class, or leave out --tune"
+        require(score is not None, DataError, told)
         tried.setdefault((trial.arm, trial.labels), {}).setdefault(trial.settings, []).append(score)
     choices: dict[tuple[str, int], dict[str, Any]] = {}
     for (arm, labels), scores in tried.items():

@@ -132,12 +132,9 @@ def _warn_of_training(model: Paths, cases: Sequence[LabelledCase], reporter: Rep
     measured = {case.name for case in cases}
     for run in model_folders(model):
         file = Path(run) / "split.json"
-        seen = measured & set(read_split(file).training) if file.is_file() else ()
-        if seen:
-            reporter.note(
-                f"warning: {public_name(run)} was trained on {len(seen)} of the {len(measured)} cases; expect "
-                f"figures that are too good, or measure its test part with --split {file}"
-            )
+        if seen := measured & set(read_split(file).training) if file.is_file() else None:
+            told = f"warning: {public_name(run)} was trained on {len(seen)} of the {len(measured)} cases"
+            reporter.note(f"{told}; expect figures that are too good, or measure its test part with --split {file}")
 
 
 def saved_predictions(model: Paths) -> Path | None:

@@ -157,11 +157,9 @@ def resolve_config(
     default = SegmentationConfig() if told else SAMPLE_CONFIG
     default = ClassificationConfig() if data.task == "classification" else default
     config = (config or default).override(data=asked.data, init=asked.init)
-    if not isinstance(config, type(default)):
-        raise ConfigurationError(
-            f"config: received a {type(config).__name__}, expected a {type(default).__name__}: the labels of "
-            f"{data.name} are for {data.task}"
-        )
+    kinds = f"received a {type(config).__name__}, expected a {type(default).__name__}"
+    fits = isinstance(config, type(default))
+    require(fits, ConfigurationError, f"config: {kinds}: the labels of {data.name} are for {data.task}")
     return config, data
 
 
@@ -344,11 +342,10 @@ class Finetuning:
             try:
                 measured = job.train(splits.split_cases(self.data, job.config), resume=begun)
             except Interrupted as signal:
-                raise Interrupted(
-                    signal.signum,
-                    f"interrupted in fold {fold} of {count}, nothing is lost; resume with the same command and "
-                    f"--resume --output {self.output}",
-                ) from signal
+                told = (
+                    f"interrupted in fold {fold} of {count}, all is kept; repeat with --resume --output {self.output}"
+                )
+                raise Interrupted(signal.signum, told) from signal
         return (self.output, self._pool(folders)) if alone is None else (folders[0], measured)
 
     def _pool(self, folders: Sequence[Path]) -> dict[str, float]:
@@ -426,9 +423,6 @@ def read_rows(folder: Path, results: Mapping[str, Any]) -> list[Row]:
     with parsing(path, DataError, what="as the measurements of a run"):
         rows = [{key: cell if key in _TEXTS else float(cell or "nan") for key, cell in row.items()} for row in rows]
     # A row that was changed or lost would change the pooled figures without a word.
-    if sha256_of(path) != results.get("rows_sha256"):
-        raise DataError(
-            f"{path}: is not what {RESULTS_NAME} was made of: damaged, or of version 0.1.0; delete {RESULTS_NAME} in "
-            f"{folder} and resume"
-        )
+    told = f"{path}: is not what {RESULTS_NAME} was made of: damaged, or of 0.1.0; delete {RESULTS_NAME} and resume"
+    require(sha256_of(path) == results.get("rows_sha256"), DataError, told)
     return rows

@@ -100,11 +100,7 @@ def pretrain(
         before = distributed.on_rank_zero(partial(read_run if resume else Run.check, output))
         config = (config or (before.config if before else RECIPES["small"])).with_data(init, source=source, **data)
         if before is None:
-            require(
-                bool(config.data.source),
-                ConfigurationError,
-                "source: received nothing, expected the scans to pretrain on",
-            )
+            require(config.data.source, ConfigurationError, "source: received nothing, expected the scans to train on")
             record = PretrainingRun(config=config, init=config.init and public_name(config.init))
         else:
             record = before.override(config=_take_over(before.config, config, batch=fit_batch))
@@ -304,14 +300,10 @@ class Pretraining:
         note(f"{len(training)} scans to train on, {len(validation)} to validate on")
         if len(training) < distributed.world_size():
             note("there are fewer scans than processes: they share the scans, and each draws its own patches")
-        options: dict[str, Any] = {
-            "patch_size": config.patch_size,
-            "per_scan": config.samples_per_scan,
-            "rule": config.rule,
-        }
+        sampling: dict[str, Any] = {"per_scan": config.samples_per_scan, "rule": config.rule}
+        patches = partial(PatchDataset, cache, patch_size=config.patch_size, **sampling)
         # Two seeds, since with one patient both draw from the same scans, and must draw at other places.
-        patches = PatchDataset(cache, training, seed=config.seed, **options)
-        return patches, PatchDataset(cache, validation, seed=config.seed + _VALIDATION_SEED, **options)
+        return patches(training, seed=config.seed), patches(validation, seed=config.seed + _VALIDATION_SEED)
 
     def train(
         self, network: Network, training: PatchDataset, validation: PatchDataset, *, resume: bool, tensorboard: bool
@@ -383,13 +375,7 @@ class Pretraining:
         return run.folder
 
     def _keep(
-        self,
-        run: Run,
-        objective: Restoration,
-        network: nn.Module,
-        progress: Progress,
-        metrics: dict[str, float],
-        is_best: bool,
+        self, run: Run, objective: Restoration, network: nn.Module, progress: Progress, metrics: Any, is_best: bool
     ) -> None:
         """Draw the restorations of a validation; of the best so far write the bundle, with them on its card."""
         loss, baseline, step = metrics["restoration_loss"], metrics["mean_image_loss"], progress.step

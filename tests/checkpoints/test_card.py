@@ -9,21 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelsgenesis.checkpoints.card import BEGIN, END, CardParts, measures, render_card, split_card, text
-from modelsgenesis.configs import (
-    CONTRACTS,
-    BundleConfig,
-    ClassifierConfig,
-    GenesisUNetConfig,
-    InputContract,
-    Provenance,
-)
+from modelsgenesis.configs import CONTRACTS, ClassifierConfig, GenesisUNetConfig, InputContract, Provenance
+from tiny_bundles import make_bundle
 
 NETWORK = GenesisUNetConfig(widths=(4, 8))
 LOSSES = {"restoration_loss": 0.0123456789, "identity_loss": 0.08, "mean_image_loss": 0.03}
-CONFIG = BundleConfig(
-    task="restoration",
-    network=NETWORK,
-    input=CONTRACTS["ct"],
+CONFIG = make_bundle(
+    NETWORK,
     patch_size=(64, 64, 32),
     provenance=Provenance(
         origin="pretrained",
@@ -33,11 +25,12 @@ CONFIG = BundleConfig(
         results={**LOSSES, "step": 200},
         environment={"device": "cpu", "cpu_hours": 31.2, "processor": "A | B"},
     ),
-)
+).config
 
 
-def rendered(**provenance: object) -> str:
-    return render_card(dataclasses.replace(CONFIG, provenance=CONFIG.provenance.override(**provenance)), name="x")
+def rendered(existing: str = "", **provenance: object) -> str:
+    config = dataclasses.replace(CONFIG, provenance=CONFIG.provenance.override(**provenance))
+    return render_card(config, name="x", existing=existing)
 
 
 # --- taken apart --------------------------------------------------------------------------------------------
@@ -140,6 +133,12 @@ CLASSIFIER = ClassifierConfig(encoder=NETWORK, num_classes=2, hidden=8)
 )
 def test_every_task_contract_and_dimension_is_rendered(changes: dict[str, object], said: str) -> None:
     assert said in render_card(dataclasses.replace(CONFIG, **changes), name="x")
+
+
+def test_what_is_not_measured_any_more_goes_and_nothing_else_changes() -> None:
+    renewed = rendered(results={}, existing=rendered())
+    assert renewed == rendered(results={}, existing=renewed)
+    assert "model-index" not in split_card(renewed).front
 
 
 def test_a_card_without_our_section_gets_it_above_its_prose() -> None:

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from modelsgenesis.checkpoints import CONVERTER_VERSION, convert_checkpoint, load_bundle
+from modelsgenesis.checkpoints import CONVERTER_VERSION, convert_checkpoint
 from modelsgenesis.checkpoints.genesis import GENESIS_KERAS_NETWORK
 from modelsgenesis.checkpoints.plan import OPENMIND_INPUT
 from modelsgenesis.configs import CONTRACTS, GENESIS_UNET_2019, NNUNET_V1_GENESIS, RESENC_L, GenesisUNetConfig
 from modelsgenesis.errors import CheckpointError, ConfigurationError
 from modelsgenesis.networks import adapt
 from reference_files import (
+    converted,
     openmind_network,
     outputs,
     write_genesis_pt,
@@ -25,7 +26,7 @@ from reference_files import (
     write_openmind_pth,
 )
 
-from .hostile_files import SMALL, small_state_dict  # pyright: ignore[reportAttributeAccessIssue]
+from .hostile_files import SMALL, saved, small_state_dict  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def close(actual: torch.Tensor, expected: np.ndarray, tolerance: float = 1e-5) -> None:
@@ -37,11 +38,6 @@ def close(actual: torch.Tensor, expected: np.ndarray, tolerance: float = 1e-5) -
     torch.testing.assert_close(actual, torch.from_numpy(expected), atol=tolerance * scale, rtol=0)
 
 
-def save(path: Path, content: Any) -> Path:
-    torch.save(content, path)
-    return path
-
-
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ("prefix", "key", "legacy"),
@@ -50,14 +46,10 @@ def save(path: Path, content: Any) -> Path:
 )
 def test_genesis_chest_ct(tmp_path: Path, shared: Path, prefix: str, key: str, legacy: bool) -> None:
     file = write_genesis_pt(tmp_path / "Genesis_Chest_CT.pt", shared, prefix=prefix, key=key, legacy=legacy)
-    report = convert_checkpoint(file, tmp_path / "bundle")
-    assert report.format == "genesis-pytorch"
-    assert report.parameters == 19_073_665
-    assert len(report.renamed) == 106
+    report, bundle = converted(file, tmp_path / "bundle")
+    assert (report.format, report.parameters, len(report.renamed)) == ("genesis-pytorch", 19_073_665, 106)
     assert set(report.dropped) == {"epoch", "optimizer_state_dict"}
-    bundle = load_bundle(tmp_path / "bundle")
-    assert bundle.config.network == GENESIS_UNET_2019
-    assert bundle.config.input == CONTRACTS["ct"]
+    assert (bundle.config.network, bundle.config.input) == (GENESIS_UNET_2019, CONTRACTS["ct"])
     assert bundle.config.patch_size == (64, 64, 32)
 
     expected = outputs(shared, "genesis_chest_ct_3d")
@@ -74,8 +66,7 @@ def test_genesis_chest_ct(tmp_path: Path, shared: Path, prefix: str, key: str, l
 @pytest.mark.parametrize("at_root", [False, True])
 def test_genesis_chest_ct_of_keras(tmp_path: Path, shared: Path, at_root: bool) -> None:
     file = write_keras_h5(tmp_path / "Genesis_Chest_CT.h5", shared, at_root=at_root)
-    convert_checkpoint(file, tmp_path / "bundle", format="genesis-keras")
-    bundle = load_bundle(tmp_path / "bundle")
+    _, bundle = converted(file, tmp_path / "bundle", format="genesis-keras")
     assert bundle.config.network == GENESIS_KERAS_NETWORK
     expected = outputs(shared, "genesis_chest_ct_3d_keras")
     x = torch.from_numpy(expected["input"])
@@ -86,11 +77,8 @@ def test_genesis_chest_ct_of_keras(tmp_path: Path, shared: Path, at_root: bool) 
 
 @pytest.mark.shared
 def test_genesis_nnunet(tmp_path: Path, shared: Path) -> None:
-    file = write_nnunet_model(tmp_path / "genesis_nnunet_luna16_006.model", shared)
-    report = convert_checkpoint(file, tmp_path / "bundle")
-    assert report.format == "nnunet-v1"
-    assert report.parameters == 30_785_184
-    bundle = load_bundle(tmp_path / "bundle")
+    report, bundle = converted(write_nnunet_model(tmp_path / "file.model", shared), tmp_path / "bundle")
+    assert (report.format, report.parameters) == ("nnunet-v1", 30_785_184)
     assert bundle.config.network == NNUNET_V1_GENESIS
     assert (bundle.config.input.mean, bundle.config.input.deviation) == (-775.8457, 251.9326)
     expected = outputs(shared, "genesis_nnunet_luna16_006")
@@ -105,9 +93,8 @@ def test_genesis_nnunet(tmp_path: Path, shared: Path) -> None:
     [("small", None, None, 224, 66), ("full", RESENC_L, 102_348_965, 956, 264)],  # ResEnc-L as published: 409 MB
 )
 def test_openmind(tmp_path: Path, size: Any, network: Any, parameters: int, names: int, tensors: int) -> None:
-    report = convert_checkpoint(write_openmind_pth(tmp_path / "checkpoint_final.pth", size), tmp_path / "bundle")
+    report, bundle = converted(write_openmind_pth(tmp_path / "file.pth", size), tmp_path / "bundle")
     assert (report.format, len(report.renamed), len(report.dropped)) == ("openmind", tensors, names - tensors)
-    bundle = load_bundle(tmp_path / "bundle")
     assert network in (None, bundle.config.network)
     assert parameters in (None, report.parameters)
     assert (bundle.config.input, bundle.config.patch_size) == (OPENMIND_INPUT, (160 if network else 16,) * 3)
@@ -118,8 +105,8 @@ def test_openmind(tmp_path: Path, size: Any, network: Any, parameters: int, name
 
 def test_the_input_may_be_given(tmp_path: Path) -> None:
     contract = OPENMIND_INPUT.override(spacing=(2.0, 2.0, 2.0))
-    convert_checkpoint(write_openmind_pth(tmp_path / "file.pth"), tmp_path / "bundle", input_contract=contract)
-    assert load_bundle(tmp_path / "bundle").config.input == contract
+    _, bundle = converted(write_openmind_pth(tmp_path / "file.pth"), tmp_path / "bundle", input_contract=contract)
+    assert bundle.config.input == contract
 
 
 def test_of_aliases_that_disagree_the_trained_one_is_kept(tmp_path: Path) -> None:
@@ -128,11 +115,10 @@ def test_of_aliases_that_disagree_the_trained_one_is_kept(tmp_path: Path) -> Non
     trained = content["network_weights"]["encoder.stem.convs.0.all_modules.0.weight"] + 1
     content["network_weights"]["encoder.stem.convs.0.all_modules.0.weight"] = trained
     content["network_weights"] = dict(reversed(content["network_weights"].items()))  # the order tells nothing
-    report = convert_checkpoint(save(file, content), tmp_path / "bundle")
+    report, bundle = converted(saved(tmp_path, content), tmp_path / "bundle")
     assert "; 3 dropped: " in report.summary()
     assert report.dropped["encoder.stem.convs.0.conv.weight"].startswith("stale alias")
-    weights = load_bundle(tmp_path / "bundle").network.state_dict()
-    assert torch.equal(weights["encoder.stem.convs.0.conv.weight"], trained)
+    assert torch.equal(bundle.network.state_dict()["encoder.stem.convs.0.conv.weight"], trained)
 
 
 @pytest.mark.parametrize("wrap", [lambda w: w, lambda w: {"a": {"b": {"model": w}}}])
@@ -140,41 +126,36 @@ def test_weights_are_found_wherever_they_are(tmp_path: Path, wrap: Any) -> None:
     weights = {f"_orig_mod.module.{name}": tensor for name, tensor in small_state_dict().items()}
     weights["other.weight"] = torch.ones(3)
     weights |= {"loss": np.float64(0.1), "curve": np.arange(3.0)}  # beside weights such do no harm
-    report = convert_checkpoint(save(tmp_path / "file.pt", wrap(weights)), tmp_path / "bundle")
-    assert report.network == SMALL
+    report, bundle = converted(saved(tmp_path, wrap(weights)), tmp_path / "bundle")
+    assert report.network == bundle.config.network == SMALL
     assert report.dropped["other.weight"] == "not under _orig_mod.module."
-    assert load_bundle(tmp_path / "bundle").config.network == SMALL
 
 
 def test_flat_networks_with_more_channels_in_half_precision_convert_too(tmp_path: Path) -> None:
     config = GenesisUNetConfig(dims=2, widths=(4, 8, 16), in_channels=3, out_channels=2, statistics="batch")
     weights = {name: t.half() if t.is_floating_point() else t for name, t in small_state_dict(config).items()}
-    report = convert_checkpoint(save(tmp_path / "file.pt", weights), tmp_path / "bundle")
-    bundle = load_bundle(tmp_path / "bundle")
+    report, bundle = converted(saved(tmp_path, weights), tmp_path / "bundle")
     assert (report.network, bundle.config.patch_size) == (config, (64, 64))
     assert torch.equal(bundle.network.state_dict()["head.weight"], weights["out_tr.final_conv.weight"].float())
 
 
 def test_the_provenance_says_where_it_comes_from(tmp_path: Path) -> None:
-    file = save(tmp_path / "file.pt", small_state_dict())
+    file = saved(tmp_path, small_state_dict())
     source = {"repository": "a/b", "revision": "0" * 40, "file": "a/file.pt", "sha256": "1" * 64}
-    report = convert_checkpoint(file, tmp_path / "bundle", source=source, card="# A card\n")
-    bundle = load_bundle(tmp_path / "bundle")
-    expected = {**source, "format": "genesis-pytorch", "converter_version": CONVERTER_VERSION}
-    assert bundle.config.provenance.source == expected
+    report, bundle = converted(file, tmp_path / "bundle", source=source, card="# A card\n")
+    said = {"format": "genesis-pytorch", "converter_version": CONVERTER_VERSION}
+    assert bundle.config.provenance.source == {**source, **said}
     assert (bundle.config.provenance.origin, bundle.card, report.sha256) == ("converted", "# A card\n", "1" * 64)
 
-    convert_checkpoint(file, tmp_path / "digested")  # taken when none is given
-    source = load_bundle(tmp_path / "digested").config.provenance.source
+    source = converted(file, tmp_path / "digested")[1].config.provenance.source  # taken when none is given
     assert (source["file"], source["sha256"]) == ("file.pt", hashlib.sha256(file.read_bytes()).hexdigest())
     assert str(tmp_path) not in json.dumps(source)
 
 
 def test_a_card_may_choose_what_tensors_cannot_tell_but_nothing_else(tmp_path: Path) -> None:
-    file = save(tmp_path / "file.pt", small_state_dict())
+    file = saved(tmp_path, small_state_dict())
     running = SMALL.override(statistics="running")
-    convert_checkpoint(file, tmp_path / "bundle", network=running)
-    assert load_bundle(tmp_path / "bundle").config.network == running
+    assert converted(file, tmp_path / "bundle", network=running)[1].config.network == running
     with pytest.raises(CheckpointError, match="not the weights of the genesis-pytorch network"):
         convert_checkpoint(file, tmp_path / "other", network=SMALL.override(widths=(8, 16)))
     assert not (tmp_path / "other").exists()
@@ -184,7 +165,7 @@ def test_what_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    file = save(tmp_path / "file.pt", small_state_dict())
+    file = saved(tmp_path, small_state_dict())
     (tmp_path / "empty").mkdir()
     convert_checkpoint(file, tmp_path / "empty")
     with pytest.raises(CheckpointError, match="exists already"):

@@ -4,26 +4,19 @@ import json
 import re
 import textwrap
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from modelsgenesis.checkpoints import Bundle, convert_checkpoint, export_bundle, load_bundle
-from modelsgenesis.configs import ClassifierConfig, GenesisUNetConfig, NetworkConfig, PlainUNetConfig
+from modelsgenesis.checkpoints import Bundle, export_bundle
+from modelsgenesis.configs import CONTRACTS, ClassifierConfig, GenesisUNetConfig, NetworkConfig, PlainUNetConfig
 from modelsgenesis.errors import CheckpointError, ConfigurationError
-from reference_files import (
-    reference_state_dict,
-    write_genesis_pt,
-    write_nnunet_model,
-    write_openmind_pth,
-)
+from reference_files import converted, reference_state_dict, write_genesis_pt, write_nnunet_model, write_openmind_pth
 from tiny_bundles import make_bundle
 
-FILES = Path(__file__).parent
-V1 = PlainUNetConfig(widths=(4, 6, 8), upsampling_bias=False, head_bias=False)
+V1 = {"upsampling_bias": False, "head_bias": False, "strides": ((1, 1, 1), (2, 2, 2), (1, 2, 2))}
 CLASSIFIER = ClassifierConfig(encoder=PlainUNetConfig(dims=2, widths=(4, 8)), num_classes=2, hidden=4)
 
 
@@ -35,24 +28,19 @@ def content_of(bundle: Bundle, path: Path, to: Any) -> Any:
     return torch.load(export_bundle(bundle, path, to=to), weights_only=True)
 
 
-def converted(file: Path, folder: Path, **options: Any) -> Bundle:
-    convert_checkpoint(file, folder, **options)
-    return load_bundle(folder)
-
-
 @pytest.mark.parametrize(
     "network",
     [
         GenesisUNetConfig(widths=(4, 8, 16), statistics="batch"),
         GenesisUNetConfig(dims=2, widths=(4, 8), in_channels=2, out_channels=3, statistics="batch"),
-        V1.override(convolutions=(1, 2, 3), decoder_convolutions=(3, 2), strides=((1, 1, 1), (2, 2, 2), (1, 2, 2))),
+        PlainUNetConfig(widths=(4, 6, 8), convolutions=(1, 2, 3), decoder_convolutions=(3, 2), **V1),
     ],
     ids=["genesis", "genesis 2d", "nnunet v1"],
 )
 def test_a_torch_export_comes_back_exactly(tmp_path: Path, network: NetworkConfig) -> None:
     original = make_bundle(network)
     file = export_bundle(original, tmp_path / "weights.pt", to="torch")
-    again = converted(file, tmp_path / "again", network=network)
+    _, again = converted(file, tmp_path / "again", network=network)
     assert again.config.network == network
     assert same(again.network.state_dict(), original.network.state_dict())
 
@@ -62,32 +50,28 @@ def test_a_torch_export_comes_back_exactly(tmp_path: Path, network: NetworkConfi
     ("write", "name"), [(write_genesis_pt, "genesis_chest_ct_3d"), (write_nnunet_model, "genesis_nnunet_luna16_006")]
 )
 def test_a_torch_export_has_the_published_keys_and_values(tmp_path: Path, shared: Path, write: Any, name: str) -> None:
-    bundle = converted(write(tmp_path / "file", shared), tmp_path / "bundle")
+    _, bundle = converted(write(tmp_path / "file", shared), tmp_path / "bundle")
     assert same(content_of(bundle, tmp_path / "weights.pt", "torch"), reference_state_dict(shared, name))
 
 
 @pytest.mark.parametrize("to", ["torch", "nnunet"])
 def test_openmind_goes_out_as_it_came_in(tmp_path: Path, to: Any) -> None:
     file, exported = write_openmind_pth(tmp_path / "checkpoint_final.pth"), tmp_path / "export.pth"
-    original = converted(file, tmp_path / "bundle")
+    _, original = converted(file, tmp_path / "bundle")
     content = content_of(original, exported, to)
     weights = content["network_weights"] if to == "nnunet" else content
     assert same(weights, torch.load(file, weights_only=True)["network_weights"])
     assert exported.stat().st_size < 1.5 * file.stat().st_size  # aliases share their bytes
     if to == "nnunet":
-        again = converted(exported, tmp_path / "again", format="openmind")
+        _, again = converted(exported, tmp_path / "again", format="openmind")
         assert same(again.network.state_dict(), original.network.state_dict())
         assert again.config.override(provenance=original.config.provenance) == original.config
 
 
 def test_what_nnunet_gets_of_a_network_of_x_y_z_comes_back_as_one_of_z_y_x(tmp_path: Path) -> None:
     network = PlainUNetConfig(widths=(4, 8), kernels=((3, 3, 1), (3, 3, 3)), strides=((1, 1, 1), (2, 2, 1)))
-    original = make_bundle(network)
-    original = replace(
-        original, config=original.config.override(input=original.config.input.override(spacing=(0.5, 0.6, 3.0)))
-    )
-    convert_checkpoint(export_bundle(original, tmp_path / "x.pth", to="nnunet"), tmp_path / "again")
-    again = load_bundle(tmp_path / "again")
+    original = make_bundle(network, input=CONTRACTS["ct"].override(spacing=(0.5, 0.6, 3.0)))
+    _, again = converted(export_bundle(original, tmp_path / "x.pth", to="nnunet"), tmp_path / "again")
     assert again.config.network == network.override(
         kernels=((1, 3, 3), (3, 3, 3)), strides=((1, 1, 1), (1, 2, 2)), head_bias=True
     )
@@ -100,7 +84,7 @@ def test_what_nnunet_gets_of_a_network_of_x_y_z_comes_back_as_one_of_z_y_x(tmp_p
 
 
 def test_the_page_on_nnunet_makes_the_network_of_its_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (FILES.parents[1] / "docs" / "nnunet.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "nnunet.md").read_text()
     found = re.search(r"<!-- test: plans -->\s*```python\n(.*?)\n *```", page, re.DOTALL)
     assert found is not None
     shape = {
@@ -117,8 +101,7 @@ def test_the_page_on_nnunet_makes_the_network_of_its_plans(tmp_path: Path, monke
     exec(textwrap.dedent(found[1]), made)
     assert made["config"].patch_size == (16, 32, 8)
     original = make_bundle(made["network"], patch_size=(16, 32, 8))
-    content = torch.load(export_bundle(original, tmp_path / "x.pth", to="nnunet"), weights_only=True)
-    plan = content["nnssl_adaptation_plan"]
+    plan = content_of(original, tmp_path / "x.pth", "nnunet")["nnssl_adaptation_plan"]
     assert shape.items() <= plan["architecture_plans"]["arch_kwargs"].items()
     assert plan["recommended_downstream_patchsize"] == [8, 32, 16]
 

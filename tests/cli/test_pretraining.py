@@ -1,4 +1,3 @@
-import json
 import signal
 import time
 
@@ -10,8 +9,9 @@ from modelsgenesis.configs import PretrainingConfig, pretraining_recipe
 
 def test_the_loss_is_printed_beside_its_baselines_or_in_json(command, ct_folder, tmp_path, tiny_pretraining):
     asked = ["pretrain", ct_folder, "--steps", 2, *tiny_pretraining]
-    result = command(*asked, "-o", tmp_path / "run")
+    result = command(*asked, "-o", tmp_path / "run", "--patch-size", "16,16,8")
     assert result.status == 0
+    assert read_config(tmp_path / "run").patch_size == (16, 16, 8)
     for words in ("restoration loss", "× the mean-image baseline", "× the identity baseline"):
         assert words in result.out
         assert words in result.err
@@ -28,17 +28,9 @@ def test_the_configuration_that_would_run_is_shown_and_read_back(command, tmp_pa
     result = command(
         "pretrain", "scans", "--recipe", "2019", "--scheme", "II", "--steps", 7, *options, *more, "--show-config"
     )
-    expected = pretraining_recipe("2019", scheme="II", steps=7).with_data(
-        "runs/x",
-        source="scans",
-        window=(-500, 500),
-        validation_source="other",
-        exclude_test_cases=["a.json", "b.json"],
-        patient_pattern="p(.)",
-        cache="cache",
-        modality="mri",
-        spacing=(1, 1, 2),
-    )
+    named = {"source": "scans", "validation_source": "other", "exclude_test_cases": ["a.json", "b.json"]}
+    named |= {"window": (-500, 500), "patient_pattern": "p(.)", "cache": "cache", "modality": "mri"}
+    expected = pretraining_recipe("2019", scheme="II", steps=7).with_data("runs/x", spacing=(1, 1, 2), **named)
     assert PretrainingConfig.from_dict(result.json()) == expected
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "config.json").write_text(result.out)
@@ -51,13 +43,11 @@ def test_the_configuration_that_would_run_is_shown_and_read_back(command, tmp_pa
     [
         (["pretrain", "{tmp}/nowhere"], 1, "nowhere: "),
         (["pretrain", "{ct}", "--scheme", "III+V"], 1, r"did you mean III\+IV or III"),
-        (["pretrain", "{ct}", "--set", "lr=1"], 1, "unknown key 'lr'"),
         (["pretrain", "{ct}", "--spacing", "1,x"], 2, "expected numbers separated by commas"),
         (["pretrain", "{ct}", "--window", "1,2,3"], 1, "expected 2 values"),
         (["pretrain", "{ct}", "--patch-size", "64"], 1, "patch_size: received 64, expected values such as 64,64,32"),
         (["pretrain", "{ct}", "--batch-size", "many"], 1, "batch_size: received 'many', expected int"),
-        (["pretrain", "{ct}", "--device", "abacus"], 1, "device: received 'abacus'"),
-        (["pretrain", "{ct}", "--init", "genesis-chest-ct"], 1, "did you mean genesis-chest-ct-3d"),
+        (["pretrain", "{ct}", "--batch-size", "auto", "--device", "cpu"], 1, "set a number yourself"),
         (["pretrain"], 2, "missing: the scans"),
         (["pretrain", "--config", "{tmp}/no.json"], 1, "no.json: there is no such file"),
         (["pretrain", "--config", "c.json", "--recipe", "2019"], 2, "received --recipe too"),
@@ -91,18 +81,6 @@ def test_going_on_needs_only_the_run(command, ct_folder, tmp_path, tiny_pretrain
     assert again.status == 0
     assert "finished" in again.err
     assert "model of step 2" in again.out
-    description = json.loads((tmp_path / "run" / "run.json").read_text())
-    (tmp_path / "run" / "run.json").write_text(json.dumps({**description, "finished": False}))
-    other = command("pretrain", "--resume", tmp_path / "run", "--device", "cpu", "--set", "seed=1", "--steps", 3)
+    other = command(*asked, "--resume", "--set", "seed=1")
     assert other.status == 1
-    assert "seed was 0, now 1; steps was 2, now 3" in other.err
-    assert command(*asked, "--resume").status == 0
-
-
-def test_a_batch_is_worked_out_on_a_gpu_alone(command, ct_folder, tmp_path, tiny_pretraining):
-    asked = ["pretrain", ct_folder, "-o", tmp_path / "run", "--steps", 1, *tiny_pretraining]
-    result = command(*asked, "--batch-size", "auto", "--patch-size", "16,16,8")
-    assert result.status == 1
-    assert "set a number yourself" in result.err
-    assert command(*asked, "--batch-size", "1", "--patch-size", "16,16,8").status == 0
-    assert read_config(tmp_path / "run").patch_size == (16, 16, 8)
+    assert "seed was 0, now 1" in other.err

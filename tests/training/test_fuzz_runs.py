@@ -42,9 +42,8 @@ def changed_value(value, chance):
     """Return a JSON value with one part of it replaced, left out, or doubled."""
     if isinstance(value, dict) and value and chance.random() < 0.8:
         key = chance.choice(list(value))
-        if chance.random() < 0.2:
-            return {name: item for name, item in value.items() if name != key}
-        return {**value, key: changed_value(value[key], chance)}
+        rest = {name: item for name, item in value.items() if name != key}
+        return rest if chance.random() < 0.2 else {**rest, key: changed_value(value[key], chance)}
     if isinstance(value, list) and value and chance.random() < 0.6:
         place = chance.randrange(len(value))
         return [*value[:place], changed_value(value[place], chance), *value[place : place + chance.randrange(3)]]

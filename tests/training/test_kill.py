@@ -9,11 +9,10 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT / 'src'}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"}
-SETTINGS = ["--steps", "400", "--recipe", "small", "--modality", "ct", "--device", "cpu", "--quiet"]
+SETTINGS = ["--steps", "400", "--modality", "ct", "--device", "cpu", "--quiet"]
 for setting in (
     *("network.widths=4,8", "patch_size=8,8,8", "batch_size=2", "samples_per_scan=3", "validate_every=40"),
     *("validation_samples=2", "checkpoint_every=1", "workers=1", "precision=float32"),
@@ -69,8 +68,7 @@ def test_a_parent_that_is_killed_leaves_no_process(tmp_path, program):
         try:
             wait_for(lambda: len(list((tmp_path / "workers").iterdir())) == 2, parent)
             workers = [int(path.name) for path in (tmp_path / "workers").iterdir()]
-            assert len(workers) == 2
-            assert all(map(is_there, workers))
+            assert [is_there(worker) for worker in workers] == [True, True]
         finally:
             parent.kill()  # while the loader processes still begin
     deadline = time.monotonic() + 60  # of a busy machine; it takes a fraction of a second, or the rest of the beginning
@@ -86,8 +84,7 @@ def start(*arguments):
 
 def finish(*arguments):
     process = start(*arguments)
-    err = process.communicate(timeout=1200)[1]
-    assert (process.returncode, err) == (0, "")
+    assert (process.communicate(timeout=1200)[1], process.returncode) == ("", 0)
 
 
 def wait_for(condition, process, seconds=120):
@@ -144,6 +141,4 @@ def test_twenty_kills_and_the_same_end_to_the_bit(ct_folder, tmp_path):
     assert rows(run) == rows(whole)
     for name in ("model.safetensors", "validation.csv"):
         assert (run / name).read_bytes() == (whole / name).read_bytes(), name
-    ends = [torch.load(folder / "checkpoints" / "last.pt", weights_only=True) for folder in (whole, run)]
-    assert all(torch.equal(value, ends[1]["network"][name]) for name, value in ends[0]["network"].items())
     assert not any(run.rglob(".*.pt.*"))

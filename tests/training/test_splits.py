@@ -9,15 +9,8 @@ from modelsgenesis.configs import ClassificationConfig, SegmentationConfig
 from modelsgenesis.data.cases import LabelledCase, LabelledData, unread
 from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError
-from modelsgenesis.training.splits import (
-    Split,
-    check_split,
-    choose_labelled,
-    count_split,
-    read_split,
-    split_cases,
-    write_split,
-)
+from modelsgenesis.training import splits
+from modelsgenesis.training.splits import Split, check_split, choose_labelled, count_split, split_cases
 
 IMAGE = (unread(Path("x.png")),)
 
@@ -48,11 +41,14 @@ def patients(names):
 
 
 @pytest.mark.parametrize("seed", [0, 3])
-def test_with_one_case_a_patient_the_split_is_the_published_one(seed):
+def test_with_one_case_a_patient_the_split_is_the_published_one_and_folds_test_each_once(seed):
     data = segmentation()
     split = split_cases(data, SegmentationConfig(split_seed=seed, seed=seed + 1))
     order = np.random.default_rng(seed).permutation(sorted(case.name for case in data.cases)).tolist()
     assert split == Split(tuple(sorted(order[6:])), tuple(sorted(order[4:6])), tuple(sorted(order[:4])))
+    folds = [split_cases(data, SegmentationConfig(folds=5, fold=fold, split_seed=seed)) for fold in range(5)]
+    assert sorted(name for split in folds for name in split.test) == sorted(order)
+    assert {(len(split.training), len(split.validation)) for split in folds} == {(14, 2)}
 
 
 def test_all_images_of_a_patient_stay_together():
@@ -64,15 +60,6 @@ def test_all_images_of_a_patient_stay_together():
     counts = count_split(split, data)
     assert (counts["test"]["patients"], counts["test"]["cases"]) == (8, 24)
     assert sum(part["classes"]["yes"] for part in counts.values()) == 4
-
-
-def test_folds_test_every_patient_once():
-    data = segmentation()
-    splits = [split_cases(data, SegmentationConfig(folds=5, fold=fold)) for fold in range(5)]
-    assert sorted(name for split in splits for name in split.test) == sorted(case.name for case in data.cases)
-    for split in splits:
-        check_split(split, data)
-        assert (len(split.training), len(split.validation), len(split.test)) == (14, 2, 4)
 
 
 def test_the_parts_of_the_users_file_win():
@@ -134,41 +121,38 @@ def test_refuses_labels_that_cannot_be(labels):
 
 def test_refuses_a_split_that_does_not_fit_the_data():
     data = classification(patients=4, rare=4)
-    with pytest.raises(DataError, match="names 'zzz', which is not in cls"):
-        check_split(Split(("zzz",), (), ()), data)
-    with pytest.raises(DataError, match="has 'p00' in two parts, training and test"):
-        check_split(Split(("p00_0",), (), ("p00_1",)), data)
+    for split, message in (
+        (Split(("zzz",), (), ()), "names 'zzz', which is not in cls"),
+        (Split(("p00_0",), (), ("p00_1",)), "has 'p00' in two parts, training and test"),
+    ):
+        with pytest.raises(DataError, match=message):
+            check_split(split, data)
 
 
 def test_a_split_comes_back_from_its_file(tmp_path):
-    split = Split(("a", "b"), (), ("c",))
-    write_split(split, tmp_path / "split.json")
-    assert read_split(tmp_path / "split.json") == split
-    with pytest.raises(DataError, match="cannot be written"):
-        write_split(split, tmp_path / "split.json" / "split.json")
-    with pytest.raises(DataError, match="there is no such file"):
-        read_split(tmp_path / "none.json")
+    splits.write_split(split := Split(("a", "b"), (), ("c",)), tmp_path / "split.json")
+    assert splits.read_split(tmp_path / "split.json") == split
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        *(("{", "as JSON"), ("[" * 100_000, "as JSON"), ("[]", "expected the lists"), ("{}", "expected the lists")),
+        *(("{", "as JSON"), ("[" * 100_000, "as JSON"), ("[]", "expected lists"), ("{}", "expected lists")),
         (json.dumps({"training": ["a", "a"], "validation": [], "test": []}), "each once"),
-        (json.dumps({"training": [], "validation": [], "test": "a"}), "expected the lists"),
-        (json.dumps({"training": [[]], "validation": [], "test": []}), "expected the lists"),
+        (json.dumps({"training": [], "validation": [], "test": "a"}), "expected lists"),
+        (json.dumps({"training": [[]], "validation": [], "test": []}), "expected lists"),
     ],
 )
 def test_says_what_is_wrong_with_the_file_of_a_split(tmp_path, content, message):
     (tmp_path / "split.json").write_text(content)
     with pytest.raises(DataError, match=message):
-        read_split(tmp_path / "split.json")
+        splits.read_split(tmp_path / "split.json")
 
 
 @pytest.mark.shared
 @pytest.mark.parametrize(("source", "recorded"), [("Task04_Hippocampus", "hippocampus"), ("chestxray8", "chestxray8")])
 def test_the_splits_of_the_measured_comparisons_fit_their_data(shared_data, source, recorded):
     data = read_labelled(shared_data / source)
-    split = read_split(Path(__file__).parents[2] / "benchmarks" / "splits" / f"{recorded}.json")
+    split = splits.read_split(Path(__file__).parents[2] / "benchmarks" / "splits" / f"{recorded}.json")
     check_split(split, data)
     assert sum(part["cases"] for part in count_split(split, data).values()) == len(data.cases)

@@ -38,8 +38,7 @@ def moved(network, before):
     return {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
-@pytest.mark.parametrize("norm", ["batch", "instance"])
+@pytest.mark.parametrize(("optimizer", "norm"), [("sgd", "batch"), ("adam", "instance"), ("adamw", "batch")])
 def test_what_is_pretrained_stays_to_the_bit_until_it_is_thawed(optimizer, norm):
     config = CONFIG.override(optimizer=optimizer, freeze_steps=3)
     network, optimization = make(config, norm=norm)
@@ -50,19 +49,6 @@ def test_what_is_pretrained_stays_to_the_bit_until_it_is_thawed(optimizer, norm)
     assert not any(name.startswith("encoder.") for name in names)
     train(network, optimization, 1, start=3)
     assert any(name.startswith("encoder.") for name in moved(network, before))
-
-
-def test_pretrained_tensors_learn_at_their_share_of_the_rate():
-    config = CONFIG.override(optimizer="sgd", momentum=0.0, weight_decay=0.0, clip_norm=0.0)
-    steps = []
-    for share in (1.0, 0.25):
-        network, optimization = make(config.override(pretrained_lr_scale=share))
-        before = copy.deepcopy(network.state_dict())
-        train(network, optimization, 1)
-        steps.append({name: value - before[name] for name, value in network.state_dict().items()})
-    name = "encoder.levels.0.0.convolution.weight"
-    torch.testing.assert_close(steps[1][name], steps[0][name] / 4, rtol=1e-3, atol=1e-8)
-    assert torch.equal(steps[1]["head.weight"], steps[0]["head.weight"])
 
 
 def test_what_was_frozen_warms_up_when_its_turn_comes():
@@ -79,15 +65,6 @@ def test_matrices_decay_and_scales_and_biases_do_not():
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0, 0.1, 0.0]
     assert all((p.ndim > 1) == (group["weight_decay"] > 0) for group in groups for p in group["params"])
     assert len(make(CONFIG, pretrained="")[1].optimizer.param_groups) == 2
-
-
-def test_a_gradient_that_is_not_finite_moves_nothing():
-    network, optimization = make(CONFIG.override(clip_norm=0.0))
-    before = {name: p.clone() for name, p in network.named_parameters()}
-    optimization.begin(0)
-    (network(torch.rand(2, 1, 8, 8)).mean() * float("inf")).backward()
-    assert not optimization.finish(0)
-    assert all(torch.equal(p, before[name]) for name, p in network.named_parameters())
 
 
 def test_refuses_names_that_are_not_there_and_a_network_with_nothing_to_train():

@@ -48,11 +48,21 @@ def pretrain(
     json_output: options.Json = False,
 ) -> None:
     """Pretrain on unlabelled scans: deform patches and learn to restore them."""
+    # Imported here, since `--help` is to answer without loading torch.
+    from modelsgenesis import pretraining
+    from modelsgenesis.checkpoints import read_config
+
     if resume and data is not None and (Path(data) / "run.json").is_file():
         data, output = None, Path(data)
     is_auto = batch_size == "auto"
     fixed = options.as_settings({"batch_size": None if is_auto else batch_size, "patch_size": patch_size})
-    base = _base(config_file, recipe, output if resume else None)
+    base: str | PretrainingConfig = recipe or "small"
+    if config_file is not None:
+        if recipe is not None:
+            raise typer.BadParameter("received --recipe too; the file is a whole configuration", param_hint="--config")
+        base = PretrainingConfig.from_file(config_file)
+    elif resume and recipe is None:
+        base = pretraining.read_run(output).config
     config = pretraining_recipe(base, scheme=scheme, steps=steps, settings=[*(settings or []), *fixed]).with_data(
         init,
         source=data,
@@ -69,9 +79,6 @@ def pretrain(
         return
     if not config.data.source and not resume:
         raise typer.BadParameter("missing: the scans to pretrain on", param_hint="DATA")
-    from modelsgenesis import pretraining
-    from modelsgenesis.checkpoints import read_config
-
     run = pretraining.pretrain(
         None,
         output,
@@ -91,16 +98,3 @@ def pretrain(
     print_result({"run": str(run), "results": results}, lines, as_json=json_output)
     if push_to_hub:
         options.publish(run, hub_model_id, private, token, to_stderr=json_output)
-
-
-def _base(file: Path | None, recipe: str | None, resumed: Path | None) -> str | PretrainingConfig:
-    """Return what the options change: a file, a recipe, or the configuration of the run to resume."""
-    if file is not None and recipe is not None:
-        raise typer.BadParameter("received --recipe too; the file is a whole configuration", param_hint="--config")
-    if file is not None:
-        return PretrainingConfig.from_file(file)
-    if resumed is None or recipe is not None:
-        return recipe or "small"
-    from modelsgenesis.pretraining import read_run
-
-    return read_run(resumed).config

@@ -230,11 +230,8 @@ def rank(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray, specificity
         >>> found.round(3).tolist()
         [[0.75, 0.833, 1.0]]
     """
-    if not np.isfinite(scores).all():
-        raise ShapeError(
-            f"scores: {np.count_nonzero(~np.isfinite(scores))} of {scores.size} are not finite; the network diverged, "
-            "lower the learning rate"
-        )
+    wrong = np.count_nonzero(~np.isfinite(scores))
+    require(not wrong, ShapeError, f"scores: {wrong} of {scores.size} are not finite; lower the learning rate")
     # Sorted once for all resamples: only the weights differ between them.
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]

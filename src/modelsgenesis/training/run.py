@@ -215,27 +215,23 @@ class Run:
         Returns:
             A note on rows that are lost, or "".
         """
-        kept = [self._truncate(self.folder / name, step) for name in (LOG_NAME, VALIDATION_NAME)]
-        lost = step - kept[0]
+        lost = step
+        for path in (self.folder / LOG_NAME, self.folder / VALIDATION_NAME):
+            text, rows = "", list[list[str]]()
+            if path.exists():
+                with open_regular(path, TrainingError, _LIMIT) as file:
+                    text = file.read().decode(errors="replace")
+            with suppress(csv.Error):
+                rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))  # no cut last line
+            if not rows or rows[0][:1] != ["step"] or set("\0\ufffd") & set("".join(rows[0])):
+                path.unlink(missing_ok=True)
+                continue
+            header, *kept = (row for index, row in enumerate(rows) if not index or _is_row(row, len(rows[0]), step))
+            content = io.StringIO()
+            csv.writer(content, lineterminator="\n").writerows([header, *kept])
+            write_atomically(path, content.getvalue(), TrainingError)
+            lost -= len(kept) if path.name == LOG_NAME else 0
         return f"{LOG_NAME} was damaged: {lost} of {step} steps are missing in it" if lost > 0 else ""
-
-    @staticmethod
-    def _truncate(path: Path, step: int) -> int:
-        """Return how many whole rows up to a step a log keeps; one without a header is deleted."""
-        if not path.exists():
-            return 0
-        with open_regular(path, TrainingError, _LIMIT) as file:
-            lines = file.read().decode(errors="replace").split("\n")[:-1]  # no cut last line
-        reader = csv.reader(f"{line}\n" for line in lines)
-        with suppress(csv.Error):
-            columns = next(reader, [])  # a name in it may go over several lines
-            head = lines[: reader.line_num]
-            if columns[:1] == ["step"] and not set("\0\ufffd") & set("".join(head)):
-                rows = [line for line in lines[len(head) :] if _is_row(line, len(columns), step)]
-                write_atomically(path, "".join(f"{line}\n" for line in (*head, *rows)), TrainingError)
-                return len(rows)
-        path.unlink()
-        return 0
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
         """Write the state of training and keep the one before; the logs are brought to the disk first.
@@ -317,10 +313,10 @@ def hold_folder(folder: Path, name: str, work: str) -> FileLock:
     return lock
 
 
-def _is_row(line: str, columns: int, step: int) -> bool:
-    """Return whether a line of a log has a number in each column, the first at most `step`."""
+def _is_row(cells: list[str], columns: int, step: int) -> bool:
+    """Return whether a row of a log has a number in each column, the first at most `step`."""
     try:
-        numbers = [float(cell or "nan") for cell in line.split(",")]
+        numbers = [float(cell or "nan") for cell in cells]
     except ValueError:
         return False
     return len(numbers) == columns and numbers[0] <= step

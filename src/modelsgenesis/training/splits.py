@@ -69,8 +69,7 @@ def split_cases(data: "LabelledData", config: FinetuningConfig) -> Split:
     if not order:
         raise DataError(
             f"{data.name}: no patient is left to train on beside {len(patients['test'])} for the test and "
-            f"{len(patients['validation'])} for validation: tell them apart with --patient if there are more, or set "
-            "test_fraction or validation_fraction to 0"
+            f"{len(patients['validation'])} for validation: lower the fractions, or tell patients apart with --patient"
         )
     chosen = [set(order), set(patients["validation"]), set(patients["test"])]
     split = Split(*(tuple(sorted(case.name for case in data.cases if case.patient in part)) for part in chosen))
@@ -93,10 +92,8 @@ def _named_patients(data: "LabelledData") -> dict[str, list[str]]:
             )
     unassigned = [patient for patient, part in parts.items() if part is None]
     if unassigned and len(unassigned) < len(parts):
-        raise DataError(
-            f"{data.name}: {len(unassigned)} of {len(parts)} patients have no part, such as {unassigned[0]!r}; name a "
-            "part for all or for none"
-        )
+        told = f"{len(unassigned)} of {len(parts)} patients have no part, such as {unassigned[0]!r}"
+        raise DataError(f"{data.name}: {told}; name a part for all or for none")
     return {name: [patient for patient, part in parts.items() if (part or "training") == name] for name in _PARTS}
 
 
@@ -217,9 +214,7 @@ def make_split(content: Any, source: object) -> Split:
     """
     lists = [content.get(part) for part in _PARTS] if isinstance(content, dict) and len(content) == 3 else [None]
     if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
-        raise DataError(
-            f"{source}: received {shown(content)}, expected the lists training, validation and test of names of cases"
-        )
+        raise DataError(f"{source}: received {shown(content)}, expected lists of cases: training, validation and test")
     for part in _PARTS:
         twice = [name for name, count in Counter(content[part]).items() if count > 1]
         require(not twice, DataError, f"{source}: {part} names {some(twice)} twice; expected each once")

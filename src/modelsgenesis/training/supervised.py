@@ -70,9 +70,8 @@ def initial_model(
     """
     dims = config.dims or data.dims
     if dims > data.dims or (dims < data.dims and data.task != "segmentation"):  # the slices of a scan share its class
-        raise ConfigurationError(
-            f"dims: received {dims}, but the images of {data.name} have {data.dims} dimensions; leave it out"
-        )
+        told = f"dims: received {dims}, but the images of {data.name} have {data.dims} dimensions; leave it out"
+        raise ConfigurationError(told)
     # The new head is drawn from the seed, and so the same for every initialisation that is compared.
     if bundle is None:
         shape = _task_shape(config, data, dims)
@@ -90,10 +89,7 @@ def initial_model(
         options |= {"hidden": config.hidden, "levels": config.levels}
         if getattr(unet, "statistics", None) == "batch":
             options["statistics"] = "running"
-            reporter.note(
-                "batch norm: running averages in evaluation instead of the batch's own, so that the answer for an "
-                "image does not depend on the others"
-            )
+            reporter.note("batch norm: running averages, so that the answer for an image does not depend on the others")
     network, report = seeded(config.seed, lambda: adapt(bundle.network, **options))
     contract = _sliced(_input_contract(name, bundle.config.input, data, reporter), dims)
     if config.from_scratch:
@@ -127,10 +123,8 @@ def _input_contract(name: str, contract: InputContract, data: LabelledData, repo
     if data.modality is None:
         reporter.note(f"{data.name} does not say what its images are: preparing them as {contract.modality}")
     elif data.modality != contract.modality:
-        reporter.note(
-            f"{name}: the weights were trained on {contract.modality}, the data is {data.modality}: preparing it as "
-            f"{data.modality}; expect less from them than from weights of the same modality"
-        )
+        unlike = f"{name}: the weights were trained on {contract.modality}, the data is {data.modality}"
+        reporter.note(f"{unlike}, and prepared as such; expect less than from weights of the same modality")
         # Hounsfield units of an MRI mean nothing: its own scaling, but the order of the weights' channels.
         contract = data_contract(data).override(channels=contract.channels)
     matched = len(data.channels) == len(contract.channels) > 1
@@ -185,9 +179,7 @@ def resolve_patch_size(
         raise ConfigurationError(f"patch_size: received {patch}, expected {dims} sides for a network of as many axes")
     fitting = tuple(-(-side // step) * step for side, step in zip(patch, divisor, strict=True))
     if fitting != patch:
-        raise ConfigurationError(
-            f"patch_size: received {patch}, expected sides that divide by {divisor}, such as {fitting}"
-        )
+        raise ConfigurationError(f"patch_size: received {patch}, expected sides that divide by {divisor}: {fitting}")
     return config
 
 
@@ -312,10 +304,8 @@ class Classification(SupervisedObjective):
         # With two exclusive classes, the AUC of one is that of the other.
         self.ranked: list[int] = [1] if len(ranked) == len(self.labels) == 2 and not multilabel else ranked
         if len(self.validation) and not ranked:
-            self.notes.append(
-                f"all {len(self.validation)} validation cases are of one class, so their AUC is undefined: their loss "
-                "decides which network is kept"
-            )
+            alike = f"all {len(self.validation)} validation cases are of one class"
+            self.notes.append(f"{alike}, which have no AUC: their loss decides which network is kept")
 
     def validate(self, network: nn.Module) -> tuple[float, dict[str, float]]:
         """Return the mean AUC of the classes over the validation cases, their loss, and the accuracy."""

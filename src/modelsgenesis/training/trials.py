@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from modelsgenesis.configs.base import plain
-from modelsgenesis.errors import GenesisError, Interrupted, TrainingError
+from modelsgenesis.errors import GenesisError, Interrupted, TrainingError, require
 from modelsgenesis.files import parsing, read_json, write_json
 from modelsgenesis.training.run import compare, hold_folder
 from modelsgenesis.training.splits import Split
@@ -100,9 +100,7 @@ class Records:
         held = {item.name for item in self.folder.glob("*") if not item.name.startswith(".")}
         free = self.folder.is_dir() or not self.folder.exists()
         if not free or (held and DESCRIPTION_NAME not in held):
-            raise TrainingError(
-                f"{self.folder}: holds something else, or is a file; choose a new folder for the output"
-            )
+            raise TrainingError(f"{self.folder}: holds something else, or is a file; choose a new folder")
         self.close = hold_folder(self.folder, ".lock", "compares").release
 
     def describe(self, asked: Mapping[str, Any]) -> None:
@@ -123,10 +121,8 @@ class Records:
                 differences += compare({key: known[key] for key in known if key in section}, section)
                 before[name] = {**known, **section}
         if differences:
-            raise TrainingError(
-                f"{self.folder}: holds a comparison with another configuration: {'; '.join(differences[:8])}; choose "
-                "another folder for the output"
-            )
+            told = f"{self.folder}: holds a comparison with another configuration: {'; '.join(differences[:8])}"
+            raise TrainingError(f"{told}; choose another folder for the output")
         write_json(path, before, TrainingError)
 
     @contextlib.contextmanager
@@ -154,10 +150,9 @@ class Records:
         # A flipped digit is still JSON, and would be a wrong result.
         if not isinstance(record, dict) or record.pop("sha256", None) != _digest(record):
             raise TrainingError(f"{path}: is damaged or not a record of a run; delete it, and the same command resumes")
-        if differences := compare({key: record.get(key) for key in ("training", "settings")}, trial.asked):
-            raise TrainingError(
-                f"{path}: was made otherwise: {'; '.join(differences)}; delete it or choose another folder"
-            )
+        differences = "; ".join(compare({key: record.get(key) for key in ("training", "settings")}, trial.asked))
+        told = f"{path}: was made otherwise: {differences}; delete it or choose another folder"
+        require(not differences, TrainingError, told)
         return record
 
     def write(self, trial: Trial, record: Mapping[str, Any]) -> None:
@@ -210,10 +205,9 @@ def run_trials(
                     yield at_work[future], future.result()
                     del at_work[future]
             except BrokenProcessPool as error:
-                raise TrainingError(
-                    f"a process died, perhaps for want of memory, while these were trained: "
-                    f"{'; '.join(map(str, at_work.values()))}; the same command with fewer --jobs resumes"
-                ) from error
+                trained = "; ".join(map(str, at_work.values()))
+                told = f"a process died, perhaps for want of memory, while these were trained: {trained}"
+                raise TrainingError(f"{told}; the same command with fewer --jobs resumes") from error
 
 
 @contextlib.contextmanager

@@ -9,33 +9,14 @@ from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig, Segmenta
 from tiny_bundles import write_bundle
 
 NETWORK = GenesisUNetConfig(widths=(16, 32), norm="instance")
-TINY = SegmentationConfig(
-    network=NETWORK,
-    patch_size=(16, 16, 12),
-    steps=60,
-    batch_size=8,
-    learning_rate=3e-3,
-    warmup_steps=5,
-    validate_every=30,
-    samples_per_scan=4,
-    augment=False,
-    overlap=0.25,
-    workers=0,
-    precision="float32",
-)
+SHAPE = {"network": NETWORK, "patch_size": (16, 16, 12), "workers": 0}
+BUDGET = {"steps": 60, "batch_size": 8, "learning_rate": 3e-3, "warmup_steps": 5, "validate_every": 30}
+TINY = SegmentationConfig(**SHAPE, **BUDGET, samples_per_scan=4, augment=False, overlap=0.25, precision="float32")
 
 
 @pytest.fixture(scope="session")
 def genesis(ct_folder, tmp_path_factory):
-    config = PretrainingConfig(
-        network=NETWORK,
-        patch_size=(16, 16, 12),
-        steps=2,
-        batch_size=2,
-        samples_per_scan=2,
-        validation_samples=2,
-        workers=0,
-    )
+    config = PretrainingConfig(**SHAPE, steps=2, batch_size=2, samples_per_scan=2, validation_samples=2)
     return modelsgenesis.pretrain(
         ct_folder, tmp_path_factory.mktemp("genesis") / "run", config=config, modality="ct", device="cpu"
     )

@@ -1,8 +1,6 @@
 import json
 
-import numpy as np
 import pytest
-from PIL import Image
 
 
 def test_finetune_measures_on_test_patients_and_resumes_with_nothing_typed_again(
@@ -37,20 +35,14 @@ def test_finetune_reads_the_configuration_that_it_shows(command, decathlon, tmp_
     assert (recorded["labels_used"], recorded["split"]["training"]["patients"]) == ("50%", 2)
 
 
-def test_finetune_takes_folds_and_a_frozen_encoder(command, tmp_path):
-    random = np.random.default_rng(0)
-    for label in ("dark", "pale"):
-        (tmp_path / "pictures" / label).mkdir(parents=True)
-        for index in range(6):
-            pixels = random.integers(0, 100, (16, 16)).astype(np.uint8) + np.uint8(100 * (label == "pale"))
-            Image.fromarray(pixels).save(tmp_path / "pictures" / label / f"{label}{index}.png")
+def test_finetune_takes_folds_and_a_frozen_encoder(command, class_folders, tmp_path):
     settings = ("network.widths=4,8", "workers=0", "batch_size=4", "bootstrap=20", "hidden=0")
     options = [*("--folds", "2", "--freeze-encoder", "--modality", "xray", "--steps", "1", "--device", "cpu")]
     options += [word for setting in settings for word in ("--set", setting)]
-    trained = command("finetune", tmp_path / "pictures", "-o", tmp_path / "run", *options)
+    trained = command("finetune", class_folders, "-o", tmp_path / "run", *options)
     assert trained.status == 0, trained.err
-    assert "12 test patients in 2 folds" in trained.out
-    told = command("finetune", tmp_path / "pictures", "-o", tmp_path / "run", *options, "--resume", "--json", "-q")
+    assert "16 test patients, 32 images in 2 folds" in trained.out
+    told = command("finetune", class_folders, "-o", tmp_path / "run", *options, "--resume", "--json", "-q")
     assert told.json()["run"] == str(tmp_path / "run")
     assert len(told.json()["results"]["test"]["accuracy"]["folds"]) == 2
 

@@ -1,6 +1,5 @@
 """The cache: exact to half a level, shared, resumable, and as quick to open however large."""
 
-import gzip
 import os
 import pickle
 from collections.abc import Callable
@@ -27,7 +26,7 @@ def scans(tmp_path: Path) -> Path:
     folder.mkdir()
     for number, shape in enumerate([(12, 10, 8), (9, 9, 9), (16, 8, 4)]):
         array = random.integers(-1024, 1200, shape).astype(np.int16)
-        nib.save(nib.Nifti1Image(array, np.diag([1, 1, 2, 1])), folder / f"p{number}.nii.gz")
+        nib.save(nib.Nifti1Image(array, np.diag([1, 1, 2, 1])), folder / f"p{number}.nii")
     return folder
 
 
@@ -47,7 +46,7 @@ def test_volumes_are_within_half_a_level_of_what_was_prepared(scans: Path, build
     store, skipped = build()
     assert (skipped, len(store)) == ([], 3)
     for index in range(3):
-        volume, prepared = store[index], prepare(read_volume(scans / f"p{index}.nii.gz"), CT)
+        volume, prepared = store[index], prepare(read_volume(scans / f"p{index}.nii"), CT)
         assert (volume.dtype, isinstance(volume, np.memmap)) == (np.uint16, True)
         assert np.abs(volume / LEVELS - prepared.array).max() <= 0.5 / 65535 + 1e-7
         entry = store.entry(index)
@@ -72,26 +71,17 @@ def test_a_build_cut_short_goes_on_and_another_prepares_nothing(
     assert not [path for path in (tmp_path / "cache").rglob(".*") if path.is_file()]
 
 
-def test_the_key_is_content_and_preparation(scans: Path, build: Build) -> None:
-    (scans / "copy.nii.gz").write_bytes((scans / "p0.nii.gz").read_bytes())
-    store, _ = build()
-    assert keys(store)[0] == keys(store)[1]
-    assert len(set(keys(store))) == 3
-    assert not set(keys(store)) & set(keys(build(CT.override(window=(-200, 200)))[0]))
-
-
-def test_a_changed_file_is_prepared_again_whatever_its_size_and_time_say(scans: Path, build: Build) -> None:
-    before, _ = build()
-    path = scans / "p0.nii.gz"
-    status, content = path.stat(), bytearray(gzip.decompress(path.read_bytes()))
-    for level in range(10):  # another voxel in a file of the same size, and the time of change is set back
-        content[-2] ^= 1
-        path.write_bytes(gzip.compress(content, level))
-        if path.stat().st_size == status.st_size:
-            break
+def test_the_key_is_content_and_preparation_whatever_size_and_time_say(scans: Path, build: Build) -> None:
+    path = scans / "p0.nii"
+    (scans / "copy.nii").write_bytes(path.read_bytes())
+    before = keys(build()[0])
+    assert (before[0], len(set(before))) == (before[1], 3)
+    assert not set(before) & set(keys(build(CT.override(window=(-200, 200)))[0]))
+    status, content = path.stat(), bytearray(path.read_bytes())
+    content[-2] ^= 1
+    path.write_bytes(content)
     os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
-    after, _ = build()
-    assert [one == other for one, other in zip(keys(before), keys(after), strict=True)] == [False, True, True]
+    assert [one == other for one, other in zip(before, keys(build()[0]), strict=True)] == [True, False, True, True]
 
 
 @pytest.mark.parametrize("what", ["volumes/*/*.npy", "seen/*/*.json"])
@@ -108,35 +98,31 @@ def test_what_is_damaged_in_the_cache_is_prepared_again(build: Build, tmp_path: 
 
 
 def test_one_bad_scan_is_skipped_and_strict_raises(scans: Path, build: Build) -> None:
-    bad = scans / "bad.nii.gz"
+    bad = scans / "bad.nii"
     nib.save(nib.Nifti1Image(np.full((4, 4, 4), 7, np.int16), np.eye(4)), bad)
     store, (skipped,) = build()
     assert (len(store), skipped.source, skipped.reason.startswith("every voxel is 7")) == (3, str(bad), True)
-    with pytest.raises(ScanError, match=r"bad.nii.gz: every voxel is 7"):
+    with pytest.raises(ScanError, match=r"bad.nii: every voxel is 7"):
         build(strict=True)
     for path in scans.glob("p*"):
         path.unlink()
-    with pytest.raises(DataError, match=r"none of 1 scans can be used; the first, .*bad.nii.gz: every voxel"):
+    with pytest.raises(DataError, match=r"none of 1 scans can be used; the first, .*bad.nii: every voxel"):
         build()
 
 
-def test_what_cannot_be_opened_or_built_says_so(scans: Path, build: Build, tmp_path: Path) -> None:
+def test_what_cannot_be_opened_or_built_says_so(build: Build, tmp_path: Path) -> None:
     store, _ = build()
     with pytest.raises(DataError, match="0123"):
         VolumeCache(tmp_path / "cache", "0123")
     path = store.folder / VOLUME.format(store.entry(1).key)
-    for content in (b"no array", b"", np.zeros(3).tobytes()):
-        path.write_bytes(content)
-        with pytest.raises(DataError, match=r"as a prepared volume: .*; the same command prepares it again"):
-            VolumeCache(store.folder, store.name)[1]
+    path.write_bytes(b"no array")
+    with pytest.raises(DataError, match=r"as a prepared volume: .*; the same command prepares it again"):
+        VolumeCache(store.folder, store.name)[1]
     np.save(path, np.zeros((2, 2), np.uint16))
     with pytest.raises(DataError, match=r"holds \(2, 2\) uint16, expected \(9, 9, 9\)"):
         VolumeCache(store.folder, store.name)[1]
     with pytest.raises(ConfigurationError, match=r"'zscore' does not map to"):
         build(InputContract(modality="ct", intensity="zscore"))
-    (tmp_path / "file").write_text("")
-    with pytest.raises(DataError, match="cannot be written"):
-        VolumeCache.build(find_scans(scans)[0], CT, tmp_path / "file" / "cache")
 
 
 def test_a_set_is_read_line_by_line_and_goes_to_workers_by_its_name(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import struct
 import sys
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from PIL import Image
 import dicom_files as dcm
 from dicom_files import enhanced, write_dicom, write_series
 from modelsgenesis.configs import CONTRACTS
-from modelsgenesis.data import ScanReference, dicom_file, find_scans, prepare, read_volume, scan_sources
+from modelsgenesis.data import dicom_file, find_scans, prepare, read_volume, scan_sources
 from modelsgenesis.errors import MissingExtraError, ScanError
 
 pytest.importorskip("SimpleITK")
@@ -33,20 +32,6 @@ def jpeg(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def find_one(source: Path) -> ScanReference:
-    """Return the only scan there is, nothing being skipped."""
-    (scan,), skipped = find_scans(source)
-    assert skipped == []
-    return scan
-
-
-def write_each(folder: Path, volume: np.ndarray = STORED, **tags: Any) -> None:
-    """Write slices whose tags are functions of their number."""
-    tags = {"position": lambda number: (0.0, 0.0, 2.0 * number), **tags}
-    for number, pixels in enumerate(volume):
-        write_dicom(folder / f"{number:02d}", pixels, **{name: told(number) for name, told in tags.items()})
-
-
 def turned(angle: float) -> tuple[float, ...]:
     """Return directions of a slice that is turned round the first axis."""
     return (1.0, 0.0, 0.0, 0.0, float(np.cos(angle)), float(np.sin(angle)))
@@ -55,10 +40,9 @@ def turned(angle: float) -> tuple[float, ...]:
 @pytest.mark.parametrize("syntax", [dcm.EXPLICIT, dcm.IMPLICIT, dcm.BIG])
 def test_a_series_is_one_volume_in_its_own_geometry(tmp_path: Path, syntax: str) -> None:
     write_series(tmp_path, STORED, syntax=syntax)
-    scan = find_one(tmp_path)
-    assert (scan.format, scan.shape, scan.spacing) == ("DICOM", (10, 8, 6), (0.75, 0.5, 2.0))
-    assert (scan.modality, scan.group) == ("ct", "P1")
+    (scan,), _ = find_scans(tmp_path)
     volume = read_volume(tmp_path)
+    assert (scan.shape, scan.spacing, volume.modality, scan.group) == ((10, 8, 6), (0.75, 0.5, 2.0), "ct", "P1")
     np.testing.assert_array_equal(volume.array, STORED.T.astype(int) - 1024)
     expected = [[-0.75, 0, 0, 10], [0, -0.5, 0, 20], [0, 0, 2, 0], [0, 0, 0, 1]]
     np.testing.assert_allclose(volume.affine, expected)
@@ -101,34 +85,31 @@ def test_series_are_told_apart_and_put_together_across_folders(tmp_path: Path) -
     ("tags", "words"),
     [
         ({"position": lambda n: (0.0, 0.0, 2.0 * n + 2 * (n > 2))}, "a gap of 4 mm at 4 mm, .* 2 mm apart;"),
-        ({"position": lambda n: (0.0, 0.0, 2.0 * n + 1.1 * (n > 4))}, r"a gap of 3.1 mm at 8 mm, .* 2 mm apart;"),
         ({"position": lambda n: (0.0, 0.0, 2.0 * (n or 1))}, "1 of 6 slices lie where another does"),
         ({"position": lambda n: (9.0 * (n == 1), 0.0, 2.0 * n)}, "beside a straight line"),
         ({"orientation": lambda n: turned(9e-4 * n)}, "turn from one to the next"),
     ],
 )
 def test_series_that_are_no_volume(tmp_path: Path, tags: dict, words: str) -> None:
-    write_each(tmp_path, np.tile(STORED, (5 if "orientation" in tags else 1, 1, 1)), **tags)
+    write_series(tmp_path, np.tile(STORED, (5 if "orientation" in tags else 1, 1, 1)), **tags)
     scans, (skipped,) = scan_sources(tmp_path)
-    assert (scans, skipped.bad, "slices from 0" in skipped.source) == ([], True, True)
+    assert (scans, skipped.bad, "slices from IM0000" in skipped.source) == ([], True, True)
     assert re.search(words, skipped.reason)
 
 
 def test_rounded_directions_and_spacings_part_no_slices(tmp_path: Path) -> None:
     """A border of bins at 0.005 once parted slices whose directions differ by 1e-6."""
-    signs = (-1.0) ** np.arange(6)
-    directions = [(1.0, 0.005 + 1e-6 * sign, 0.0, -0.005 - 1e-6 * sign, 1.0, 0.0) for sign in signs]
-    spacings = [(0.6665 + 1e-7 * sign, 0.75) for sign in signs]
-    write_each(tmp_path, orientation=lambda n: directions[n], spacing=lambda n: spacings[n])
-    assert find_one(tmp_path).shape == (10, 8, 6)
+    sine = [0.005 + 1e-6 * (-1) ** n for n in range(6)]
+    tags = {"orientation": lambda n: (1.0, sine[n], 0.0, -sine[n], 1.0, 0.0), "spacing": lambda n: (sine[n], 1.0)}
+    write_series(tmp_path, STORED, **tags)
+    assert read_volume(tmp_path).array.shape == (10, 8, 6)
 
 
 def test_copies_are_left_out(tmp_path: Path) -> None:
     for prefix in ("IM", "copy"):
         write_series(tmp_path, STORED, prefix=prefix)
-    scan = find_one(tmp_path)
-    assert scan.notes == ("6 copies of slices left out",)
-    assert read_volume(scan).array.shape == (10, 8, 6)
+    volume = read_volume(tmp_path)
+    assert (volume.notes, volume.array.shape) == (("6 copies of slices left out",), (10, 8, 6))
     write_series(tmp_path, STORED, prefix="steeper", extra=((dcm.SLOPE, "DS", 2.0),))
     assert "12 of 18 slices" in scan_sources(tmp_path)[1][0].reason
 
@@ -142,26 +123,22 @@ def test_phases_of_one_series_are_volumes(tmp_path: Path) -> None:
 
 
 def test_gantry_tilt_stays_in_the_affine(tmp_path: Path) -> None:
-    write_each(tmp_path, orientation=lambda number: turned(np.radians(-15)))
+    write_series(tmp_path, STORED, orientation=lambda number: turned(np.radians(-15)))
     np.testing.assert_allclose(read_volume(tmp_path).affine[:3, 2], [0, 0, 2], atol=1e-9)
 
 
 def test_a_single_slice_has_its_thickness(tmp_path: Path) -> None:
     for tags, thickness in (((dcm.THICKNESS, 5.0),), 5), (((dcm.THICKNESS, ""), (0x00180088, 4.0)), 4), ((), 1):
         extra = tuple((tag, "DS", value) for tag, value in tags)
-        scan = find_one(write_dicom(tmp_path / "one.dcm", STORED[0], extra=extra))
-        assert (scan.shape, scan.spacing) == ((10, 8, 1), (0.75, 0.5, thickness))
-        assert ("without a thickness" in "".join(scan.notes)) == (thickness == 1)
+        volume = read_volume(write_dicom(tmp_path / "one.dcm", STORED[0], extra=extra))
+        assert (volume.array.shape, volume.spacing) == ((10, 8, 1), (0.75, 0.5, thickness))
+        assert ("without a thickness" in "".join(volume.notes)) == (thickness == 1)
 
 
 def test_padding_is_rescaled_as_the_voxels_are(tmp_path: Path) -> None:
-    for dtype, kind, padding, expected in (
-        ("u2", "US", 0, -1024),
-        ("i2", "SS", -2000, -3024),
-        ("i2", "US", 63536, -3024),
-    ):
-        write_series(tmp_path, STORED.astype(dtype), extra=(*dcm.HOUNSFIELD, (dcm.PADDING, kind, padding)))
-        assert read_volume(tmp_path).padding == expected
+    for padding in (("SS", -2000), ("US", 63536)):  # many write it without its sign
+        write_series(tmp_path, STORED.astype("i2"), extra=(*dcm.HOUNSFIELD, (dcm.PADDING, *padding)))
+        assert read_volume(tmp_path).padding == -3024
 
 
 @pytest.mark.parametrize("syntax", [dcm.EXPLICIT, dcm.IMPLICIT, dcm.BIG])
@@ -174,26 +151,19 @@ def test_frames_have_numbers_of_their_own(tmp_path: Path, syntax: str) -> None:
     ]
     extra = (*enhanced(*frames), (dcm.SPACING, "DS", (9.0, 9.0)), *dcm.HOUNSFIELD)
     write_dicom(tmp_path / "x", STORED, modality="MR", position=None, syntax=syntax, extra=extra)
-    scan = find_one(tmp_path)
-    assert (scan.shape, scan.spacing) == ((10, 8, 6), (0.75, 0.5, 1.5))
-    expected = STORED * slopes[:, None, None] + intercepts[:, None, None]
-    np.testing.assert_allclose(read_volume(scan).array, expected[::-1].T, rtol=1e-6)
+    volume, expected = read_volume(tmp_path), STORED * slopes[:, None, None] + intercepts[:, None, None]
+    assert volume.spacing == (0.75, 0.5, 1.5)
+    np.testing.assert_allclose(volume.array, expected[::-1].T, rtol=1e-6)
 
 
 def test_enhanced_files_of_one_frame_are_slices_of_a_series(tmp_path: Path) -> None:
     frames = [enhanced([(dcm.POSITION, "DS", (0.0, 0.0, 2.5 * n)), (dcm.THICKNESS, "DS", 2.5)]) for n in range(6)]
-    write_each(tmp_path, position=lambda _: None, extra=lambda n: frames[n])
-    assert (find_one(tmp_path).spacing, read_volume(tmp_path / "03").spacing) == ((0.75, 0.5, 2.5),) * 2
+    write_series(tmp_path, STORED, position=lambda _: None, extra=lambda n: frames[n])
+    assert (read_volume(tmp_path).spacing, read_volume(tmp_path / "IM0757").spacing) == ((0.75, 0.5, 2.5),) * 2
 
 
-@pytest.mark.parametrize(
-    ("shared", "own"),
-    [
-        ([(dcm.SPACING, "DS", (0.5, 0.75))], [(dcm.ORIENTATION, "DS", FLAT), (dcm.ORIENTATION, "DS", UPRIGHT)]),
-        (None, [(0x00189082, "FD", 10.0), (0x00189082, "FD", 20.0)]),
-    ],
-)
-def test_stacks_of_one_file_are_volumes(tmp_path: Path, shared: list, own: list) -> None:
+def test_stacks_of_one_file_are_volumes(tmp_path: Path) -> None:
+    shared, own = [(dcm.SPACING, "DS", (0.5, 0.75))], [(dcm.ORIENTATION, "DS", one) for one in (FLAT, UPRIGHT)]
     frames = [[(dcm.POSITION, "DS", (0.0, 2.0 * (n % 3), 2.0 * (n % 3))), own[n // 3]] for n in range(6)]
     path = write_dicom(tmp_path / "two", STORED, modality="MR", position=None, extra=enhanced(*frames, shared=shared))
     scans, _ = find_scans(tmp_path)
@@ -209,20 +179,16 @@ def test_frames_of_ultrasound_are_images(tmp_path: Path, compressed: bool) -> No
     frames = np.full((5, 16, 8, 3), (110, 90, 90), np.uint8) + np.arange(5, dtype=np.uint8)[:, None, None, None] * 30
     tags = {"pieces": [jpeg(frame) for frame in frames], "syntax": JPEG} if compressed else {}
     extra = (dcm.FRAMES, "IS", 5), (dcm.PHOTOMETRIC, "CS", "YBR_FULL_422" if compressed else "RGB")
-    path = write_dicom(tmp_path / "clip", frames, modality="US", position=None, extra=extra, **tags)
+    write_dicom(tmp_path / "clip", frames, modality="US", position=None, extra=extra, **tags)
     scans, _ = find_scans(tmp_path)
     for number, (frame, scan) in enumerate(zip(frames, scans, strict=True)):
         assert (scan.index, scan.shape, scan.notes) == (number, (16, 8), ("colour made grey",))
         assert np.abs(read_volume(scan).array - frame @ np.array([0.299, 0.587, 0.114])).max() <= 2
-    with pytest.raises(ScanError, match=r"5 was asked for"):
-        read_volume(path, 5)
 
 
 @pytest.mark.parametrize("compressed", [False, True])
 @pytest.mark.parametrize(("modality", "inverted"), [("DX", True), ("CT", False), ("PT", False)])
-def test_monochrome1_inverts_pictures_and_no_volumes(
-    tmp_path: Path, modality: str, inverted: bool, compressed: bool
-) -> None:
+def test_monochrome1_inverts_pictures_alone(tmp_path: Path, modality: str, inverted: bool, compressed: bool) -> None:
     pixels = np.repeat(np.arange(0, 256, 32, dtype=np.uint8), 16).reshape(8, 16)
     extra = ((dcm.PHOTOMETRIC, "CS", "MONOCHROME1"), (dcm.PADDING, "US", 32), (dcm.INTERCEPT, "DS", 5.0))
     tags = {"pieces": [jpeg(pixels)], "syntax": JPEG} if compressed else {}
@@ -257,8 +223,6 @@ def test_what_hospitals_send_along_is_left_aside(tmp_path: Path) -> None:
     (scan,), skipped = find_scans(tmp_path)
     assert scan.shape == read_volume(tmp_path).array.shape == (10, 8, 6)
     assert {Path(one.source).name: one.bad for one in skipped} == dict.fromkeys(aside, False)
-    with pytest.raises(ScanError, match=r"is a localizer"):
-        read_volume(tmp_path / "localizer")
     (tmp_path / "IM0000").write_bytes((tmp_path / "IM0000").read_bytes()[:-40])  # its first slice
     with pytest.raises(ScanError, match=r"IM0000: .* truncated"):
         read_volume(tmp_path)
@@ -280,7 +244,6 @@ LARGE = tuple((side, "US", 60000) for side in (0x00280010, 0x00280011))
         ({"extra": enhanced([], [])[1:]}, "functional groups"),
         *(({"extra": ((dcm.SLOPE, "DS", value),)}, "expected a number") for value in (0.0, "x", "1\\2")),
         ({"extra": (dcm.sequence(0x00283000, [(0x00283002, "US", 1)]),)}, "Modality LUT"),
-        ({"extra": ((0x00209161, "UI", "1.2"),)}, "concatenation"),
         ({"extra": (NESTED,)}, "nest over"),
         ({"extra": ((0x00091001, "??", b"ab"),)}, "no known type"),
         ({"extra": ((dcm.SHARED, "UN", [b""]),)}, ""),

@@ -157,12 +157,12 @@ def read_reference(reference: ScanReference) -> Volume:
         volumes = _split_series([frame for path in reference.files for frame in _frames(path)])
         if (number := reference.index or 0) >= len(volumes):
             raise ScanError(f"{reference.source}: has no image {number}; find it again, it was changed")
-        frames, notes = volumes[number], reference.notes
+        frames = volumes[number]
         if len(reference.shape) == 2:
             affine = np.diag([*(reference.spacing or (1.0, 1.0)), 1.0, 1.0])
             array, padding = values_of(frames[0], picture=True)
         else:
-            frames, affine, notes = _order_series(frames, reference.source)
+            frames, affine, _ = _order_series(frames, reference.source)
             planes, paddings = zip(*map(values_of, frames), strict=True)
             array = rearrange(np.stack(planes), "slices rows columns -> columns rows slices")
             array = array.astype(np.float32) if array.dtype == np.float64 else array  # integers beside float32
@@ -174,7 +174,7 @@ def read_reference(reference: ScanReference) -> Volume:
             modality=reference.modality,
             has_spacing=reference.spacing is not None,
             padding=padding,
-            notes=notes,
+            notes=reference.notes,
         )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from einops import rearrange
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,6 +25,7 @@ from modelsgenesis.networks import build_network
 
 from . import hostile_files as make  # pyright: ignore[reportAttributeAccessIssue]
 
+PLAN = make.plan_of()
 FRONT = (
     "license: mit\ntags: [a, 'b']\nmodel-index:\n- name: x\n  results: []\nbase_model: >\n  a\n  b\ndate: 2020-01-01\n"
 )
@@ -39,14 +41,13 @@ def damage_file(file: Path, kind: str, seed: int) -> None:
 
 def keras(folder: Path) -> Path:
     config = GENESIS_KERAS_NETWORK.override(widths=(4, 8))
-    weights = {GENESIS_KERAS.original(name, config): w for name, w in build_network(config).state_dict().items()}
 
     def fill(file: Any) -> None:
-        for name, tensor in weights.items():
-            layer, leaf = name.split("/")
-            value = tensor.numpy().transpose(*range(2, tensor.ndim), 1, 0) if tensor.ndim > 2 else tensor.numpy()
+        for name, tensor in build_network(config).state_dict().items():
             if tensor.ndim:  # Keras does not count batches
-                file.create_dataset(f"model_weights/{layer}/{layer}/{leaf}:0", data=value)
+                layer, leaf = GENESIS_KERAS.original(name, config).split("/")
+                turned = rearrange(tensor, "o i ... -> ... i o") if tensor.ndim > 1 else tensor
+                file[f"model_weights/{layer}/{layer}/{leaf}:0"] = turned.numpy()
 
     return make.keras(folder, fill)
 
@@ -71,14 +72,12 @@ def read(file: Path) -> None:
 KINDS: dict[str, Callable[[Path], Path]] = {
     "pt": lambda folder: make.saved(folder, {"state_dict": make.small_state_dict()}),
     "pt of 2019": lambda folder: make.saved(folder, make.small_state_dict(), zipped=False),
-    "pth with a plan": lambda folder: make.openmind(folder, make.plan_of(), inside=True),
+    "pth with a plan": lambda folder: make.openmind(folder, PLAN, inside=True),
     "h5": keras,
     "safetensors": lambda folder: make.bundle(folder) / "model.safetensors",
     "card": lambda folder: make.bundle(folder, card=f"---\n{FRONT}---\n\ntext\n".encode()) / "README.md",
     **dict.fromkeys(("config", "config's values"), lambda folder: make.bundle(folder) / "config.json"),
-    **dict.fromkeys(
-        ("plan", "plan's values"), lambda folder: make.openmind(folder, make.plan_of()).with_name(PLAN_NAME)
-    ),
+    **dict.fromkeys(("plan", "plan's values"), lambda folder: make.openmind(folder, PLAN).with_name(PLAN_NAME)),
 }
 
 
@@ -96,8 +95,7 @@ def test_a_damaged_file(tmp_path: Path, kind: str, inputs: int) -> None:
         damage_file(folder / sound, kind, seed)
         message = outcome(lambda folder=folder: read(folder / sound))
         refused += bool(message)
-        assert message.isprintable(), (kind, seed)
-        assert len(message) < 2000, (kind, seed)
+        assert (message.isprintable(), len(message) < 2000) == (True, True), seed
         shutil.rmtree(folder)
     assert refused > inputs // 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 2**20  # kB
@@ -122,9 +120,8 @@ def test_any_values_in_place_of_a_field(kind: type[BundleConfig], data: st.DataO
 @given(JSON)
 @settings(max_examples=60)
 def test_any_values_as_a_plan(values: Any) -> None:
-    plan = {"arch_class_name": values, "spacing": values, "patch_size": values}
-    message = outcome(lambda: read_plan(plan, "plan", make.RESIDUAL))
-    assert message.startswith("plan: ")
+    plan = dict.fromkeys(("arch_class_name", "spacing", "patch_size"), values)
+    assert outcome(lambda: read_plan(plan, "plan", make.RESIDUAL)).startswith("plan: ")
 
 
 @given(st.sampled_from([b"\x80\x02", b"\x80\x04", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b""]), st.binary(max_size=400))

@@ -39,8 +39,8 @@ def test_each_process_of_a_machine_takes_its_own_device(monkeypatch):
         choose_hardware("abacus")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_hardware("auto", "float32", local_rank=1).device == torch.device("cuda:1")
-    assert choose_hardware("cuda:1", "float32").device == torch.device("cuda:1")
+    places = [choose_hardware(name, "float32", local_rank=rank).device for name, rank in (("auto", 1), ("cuda:1", 0))]
+    assert places == [torch.device("cuda:1")] * 2
     for device, process in (("cuda:0", 1), ("cuda", 2), ("cuda:2", 0)):
         with pytest.raises(ConfigurationError, match=rf"{device} for process {process} .* has 2 CUDA devices; use"):
             choose_hardware(device, "float32", local_rank=process)

@@ -118,7 +118,6 @@ def test_data_options_and_weights_are_part_of_it_but_not_of_what_may_be_publishe
     assert config.data.source == ("/home/me/scans", str(tmp_path / "b*.nii"))
     assert (config.data.cache, config.data.window, config.init) == (str(tmp_path / "c"), None, "runs/x")
     assert config.with_data(source="one").data.source == (str(tmp_path / "one"),)
-    assert config.with_data(source=None) == config
     (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
     assert PretrainingConfig.from_file("config.json") == config
     assert PretrainingConfig.from_dict(config.recipe()) == PretrainingConfig()
@@ -162,7 +161,6 @@ def test_schemes_are_those_of_the_ablation():
         name: (one.shuffle_probability, one.intensity_probability, one.painting_probability, one.inpainting_share)
         for name, one in SCHEMES.items()
     }
-    assert chances["identity"][:3] == (0, 0, 0)
-    assert (chances["I"][:3], chances["II"][:3], chances["I+II"][:3]) == ((0, 0.9, 0), (0.5, 0, 0), (0.5, 0.9, 0))
-    assert (chances["III"], chances["IV"], chances["III+IV"]) == ((0, 0, 0.9, 0), (0, 0, 0.9, 1), (0, 0, 0.9, 0.2))
-    assert chances["V"] == (0.5, 0.9, 0.9, 0.2)
+    assert [chances[name][:2] for name in ("identity", "I", "II", "I+II")] == [(0, 0), (0, 0.9), (0.5, 0), (0.5, 0.9)]
+    painted = [(0, 0, 0.9, 0), (0, 0, 0.9, 1), (0, 0, 0.9, 0.2), (0.5, 0.9, 0.9, 0.2)]
+    assert [chances[name] for name in ("III", "IV", "III+IV", "V")] == painted

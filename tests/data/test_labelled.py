@@ -91,8 +91,7 @@ def test_version_1_of_nnunet_whose_list_leaves_out_the_channel(tmp_path):
     training = [{"image": "./imagesTr/a_001.nii.gz", "label": "./labelsTr/a_001.nii.gz"}]
     labels = {"0": "background", "1": "liver", "2": "cancer"}
     write_json(
-        nnunet(tmp_path, channels=1) / "dataset.json",
-        {"modality": {"0": "CT"}, "labels": labels, "training": training},
+        nnunet(tmp_path, channels=1) / "dataset.json", {"modality": {"0": "CT"}, "labels": labels, "training": training}
     )
     data = read_labelled(tmp_path)
     assert (data.modality, data.labels) == ("ct", ("background", "liver", "cancer"))

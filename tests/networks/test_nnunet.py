@@ -12,7 +12,7 @@ from torch import nn
 
 from modelsgenesis.checkpoints import export_bundle
 from modelsgenesis.configs import NNUNET_V1_GENESIS, RESENC_L, PlainUNetConfig, ResidualUNetConfig
-from modelsgenesis.errors import ConfigurationError, ShapeError
+from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.networks import NnUNet, build_network
 from tiny_bundles import make_bundle
 
@@ -87,11 +87,6 @@ def test_published_sizes(config: PlainUNetConfig | ResidualUNetConfig, parameter
     network = build_network(config, "meta")
     assert sum(parameter.numel() for parameter in network.parameters()) == parameters
     assert len(network.state_dict()) == tensors
-
-
-def test_sides_divide_by_the_product_of_the_strides_of_each_axis() -> None:
-    with pytest.raises(ShapeError, match=r"sides \(3, 8, 9\) must divide by \(2, 4, 4\): pad to \(4, 8, 12\)"):
-        NnUNet(CONFIGURATIONS["plain_anisotropic"])(torch.rand(1, 1, 3, 8, 9))
 
 
 @pytest.mark.parametrize(

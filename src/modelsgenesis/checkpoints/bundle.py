@@ -87,13 +87,15 @@ def read_config(folder: str | Path, card: Any = None) -> BundleConfig:
     return config
 
 
-def load_bundle(folder: str | Path) -> Bundle:
+def load_bundle(folder: str | Path, *, check_values: bool = True) -> Bundle:
     """Load a bundle strictly: every tensor must be there with its shape and type, and no other.
 
     The weights stay mapped from the file until they are used: a network takes its size in memory once.
 
     Args:
         folder: Holds `config.json`, `model.safetensors` and, usually, `README.md`.
+        check_values: Refuse NaN and infinite weights, for which all of them must be read. What this package
+            has converted itself was checked then.
 
     Returns:
         The bundle, its network on the CPU in evaluation mode.
@@ -115,7 +117,7 @@ def load_bundle(folder: str | Path) -> Bundle:
     with parsing(path, CheckpointError, remedy="damaged, or not a safetensors file; download or export it again"):
         weights = safetensors.torch.load_file(path)  # compares every size with the file before it maps a tensor
     network = build_network(config.network, "meta")  # whose parameters the loaded tensors become: memory is taken once
-    weights = fit_weights(network.state_dict(), weights, path)
+    weights = fit_weights(network.state_dict(), weights, path, check_values=check_values)
     network.load_state_dict(weights, assign=True)
     return Bundle(network.eval(), config, read_text(card, CheckpointError) if card.exists() else "")
 
@@ -126,6 +128,7 @@ def fit_weights(
     file: Path,
     *,
     what: str = "this network",
+    check_values: bool = True,
 ) -> dict[str, Tensor]:
     """Return weights as a network holds them, after comparing every name, shape and kind of number.
 
@@ -137,6 +140,7 @@ def fit_weights(
         weights: What a file holds under the same names.
         file: What a message names.
         what: What a message calls the network.
+        check_values: Refuse NaN and infinite weights, too.
 
     Raises:
         CheckpointError: Something is missing, too much, different, or not finite; the message lists the first names.
@@ -161,7 +165,8 @@ def fit_weights(
             tensor = tensor.clone()  # a tensor on its own memory, so that it can be written and trained
         owned.add(tensor.data_ptr())
         fitted[name] = tensor
-    floating = {name: tensor for name, tensor in fitted.items() if tensor.is_floating_point() and tensor.numel()}
+    looked = fitted.items() if check_values else ()
+    floating = {name: tensor for name, tensor in looked if tensor.is_floating_point() and tensor.numel()}
     bad = [name for name, tensor in floating.items() if not torch.stack(torch.aminmax(tensor)).isfinite().all()]
     if bad:
         problem = f"NaN or infinite values in {some(bad)}"

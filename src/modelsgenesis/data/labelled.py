@@ -60,11 +60,7 @@ def find_task(task: str) -> LabelledTask:
 
 
 def read_labelled(
-    source: str | Path,
-    *,
-    task: str | None = None,
-    modality: str | None = None,
-    patient_pattern: str | None = None,
+    source: str | Path, *, task: str | None = None, modality: str | None = None, patient_pattern: str | None = None
 ) -> LabelledData:
     r"""Read a labelled data set, in whichever of the known layouts it is.
 

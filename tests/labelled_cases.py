@@ -7,21 +7,10 @@ from modelsgenesis.data.cases import LabelledCase, LabelledData, PreparedCase
 from modelsgenesis.training.splits import Split
 
 NETWORK = GenesisUNetConfig(dims=2, widths=(4, 8), norm="instance")
-COMMON = {
-    "network": NETWORK,
-    "patch_size": (16, 16),
-    "warmup_steps": 2,
-    "augment": False,
-    "workers": 0,
-    "precision": "float32",
-    "bootstrap": 50,
-}
-CLASSIFY = ClassificationConfig(
-    **COMMON, steps=40, batch_size=8, learning_rate=1e-2, validate_every=20, hidden=0, levels=(0, 1)
-)
-SEGMENT = SegmentationConfig(
-    **COMMON, steps=4, batch_size=2, learning_rate=1e-2, validate_every=2, samples_per_scan=2, overlap=0.0
-)
+COMMON = {"network": NETWORK, "patch_size": (16, 16), "warmup_steps": 2, "learning_rate": 1e-2, "bootstrap": 50}
+COMMON |= {"augment": False, "workers": 0, "precision": "float32"}
+CLASSIFY = ClassificationConfig(**COMMON, steps=40, batch_size=8, validate_every=20, hidden=0, levels=(0, 1))
+SEGMENT = SegmentationConfig(**COMMON, steps=4, batch_size=2, validate_every=2, samples_per_scan=2, overlap=0.0)
 CONTRACT = CONTRACTS["xray"]
 
 
@@ -35,9 +24,8 @@ def image_of(seed, held):
 
 def prepared(index, held, patient=None):
     """A case to classify."""
-    return PreparedCase(
-        name=f"image_{index}", patient=patient or f"patient_{index}", image=image_of(index, held), classes=tuple(held)
-    )
+    facts = {"name": f"image_{index}", "patient": patient or f"patient_{index}", "classes": tuple(held)}
+    return PreparedCase(image=image_of(index, held), **facts)
 
 
 def masked(index, values=(1, 2)):
@@ -52,17 +40,9 @@ def masked(index, values=(1, 2)):
 
 def data_of(cases, labels, task="classification", **more):
     """The data set that prepared cases are of."""
-    return LabelledData(
-        name="squares",
-        task=task,
-        cases=tuple(
-            LabelledCase(name=case.name, patient=case.patient, images=(), classes=case.classes) for case in cases
-        ),
-        labels=tuple(labels),
-        modality="xray",
-        dims=2,
-        **more,
-    )
+    listed = [LabelledCase(name=case.name, patient=case.patient, images=(), classes=case.classes) for case in cases]
+    facts = {"name": "squares", "task": task, "modality": "xray", "dims": 2, **more}
+    return LabelledData(cases=tuple(listed), labels=tuple(labels), **facts)
 
 
 def split_of(**parts):

@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from monai.data.meta_obj import get_track_meta
 
 from modelsgenesis.configs import ClassificationConfig, SegmentationConfig
 from modelsgenesis.data.augmentation import LabelledImages, LabelledPatches, class_weights
@@ -19,12 +22,11 @@ def labelled(shape=(20, 18, 16), channels=2, seed=0):
     return PreparedCase(name=f"case {seed}", patient=str(seed), image=image, label=label)
 
 
-def classified(count=10, shape=(24, 24), ill=2):
-    random = np.random.default_rng(0)
-    images = [random.random((1, *shape)).astype(np.float32) for _ in range(count)]
+def classified(shape=(24, 24)):
+    """Ten images, of which the first two are of class 1."""
+    images = np.random.default_rng(0).random((10, 1, *shape)).astype(np.float32)
     return [
-        PreparedCase(name=str(i), patient=str(i), image=image, classes=(int(i < ill),))
-        for i, image in enumerate(images)
+        PreparedCase(name=str(i), patient=str(i), image=image, classes=(int(i < 2),)) for i, image in enumerate(images)
     ]
 
 
@@ -38,13 +40,13 @@ def test_patches_of_volumes_of_slices_and_of_planes(shape, patch):
         assert (image.shape, label.shape) == ((2, *patch), (1, *patch))
         assert (image.dtype, label.dtype) == (torch.float32, torch.int64)
         assert type(image) is type(label) is torch.Tensor
+    assert get_track_meta()  # by MONAI, for others
 
 
 def test_channels_and_label_move_together():
     config = SegmentationConfig(patch_size=(12, 12, 8), augment=True, flip=True, foreground_share=1.0)
     patches = LabelledPatches([labelled()], config)
-    for item in range(20):
-        image, label = patches[item]
+    for image, label in map(patches.__getitem__, range(20)):
         bright = image[:1] - image[1:]
         inside, outside = bright[label == 2], bright[label == 0]
         if len(inside) and len(outside):
@@ -69,10 +71,8 @@ def test_a_scan_smaller_than_the_patch_is_padded_and_an_empty_mask_has_patches_t
     assert patches.notes() == ["1 of 1 scans are smaller than the patch of 24×24×24 and are padded"]
     assert LabelledPatches([labelled()], config.override(patch_size=(20, 18))).notes() == []
     image, label = patches[0]
-    assert image.shape == (2, 24, 24, 24)
-    assert set(label.unique().tolist()) == {0, 1, 2}
-    case = labelled()
-    empty = PreparedCase(name="x", patient="x", image=case.image, label=np.zeros_like(case.label))
+    assert (image.shape, set(label.unique().tolist())) == ((2, 24, 24, 24), {0, 1, 2})
+    empty = replace(labelled(), label=np.zeros((20, 18, 16), np.uint8))
     assert LabelledPatches([empty], config)[0][1].sum() == 0
 
 
@@ -82,13 +82,6 @@ def test_the_share_of_patches_on_structures():
     drawn = np.bincount([int(patches[item][1]) for item in range(60)], minlength=3)
     assert drawn[0] == 0
     assert drawn[2] > 15  # as often as the first, which is three times as large
-
-
-def test_monai_goes_on_tracking_for_others():
-    from monai.data.meta_obj import get_track_meta
-
-    LabelledPatches([labelled()], SegmentationConfig(patch_size=(8, 8, 8)))[0]
-    assert get_track_meta()
 
 
 @pytest.mark.parametrize("shape", [(30, 24), (24, 24, 20)])
@@ -105,16 +98,14 @@ def test_images_are_brought_to_the_patch_size(shape):
 
 def test_without_augmentation_an_image_is_the_same_in_each_epoch():
     images = LabelledImages(classified(), ClassificationConfig(patch_size=(24, 24), augment=False), classes=2)
-    assert torch.equal(images[3][0], images[13][0])
-    assert torch.equal(images[3][0], torch.from_numpy(classified()[3].image))
+    for item in (3, 13):
+        assert torch.equal(images[item][0], torch.from_numpy(classified()[3].image))
 
 
 def test_classes_can_be_drawn_as_often_and_weighed():
     config = ClassificationConfig(patch_size=(24, 24), augment=False, balance=True)
     images = LabelledImages(classified(), config, classes=2)
-    ill = sum(int(images[item][1]) for item in range(200))
-    assert 80 < ill < 120
-    assert images[7][1] == images[7][1]
+    assert 80 < sum(int(images[item][1]) for item in range(200)) < 120
     torch.testing.assert_close(class_weights(classified(), 2), torch.tensor([10 / 16, 10 / 4]))
     torch.testing.assert_close(class_weights(classified(), 2, multilabel=True), torch.tensor([2 / 8, 8 / 2]))
     with pytest.raises(DataError, match="class 2 of 3 has no example, so it cannot be weighed"):

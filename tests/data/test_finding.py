@@ -10,7 +10,7 @@ from PIL import Image
 
 from labelled_files import write_json
 from modelsgenesis.data import find_scans, scan_sources, skipped_notes
-from modelsgenesis.data.finding import OWN_PATIENT, find_patients, is_label_map, modality_of
+from modelsgenesis.data.finding import OWN_PATIENT, find_patients, is_label_map
 from modelsgenesis.errors import ConfigurationError, DataError
 
 
@@ -81,12 +81,11 @@ def test_what_systems_leave_behind_is_left_aside_and_named(tmp_path: Path) -> No
     assert found == dict.fromkeys(("__MACOSX", "._1.nii", ".DS_Store", "Thumbs.db"), left)
 
 
-@pytest.mark.parametrize("training", ["mapping", "plain"])
-def test_a_data_set_by_its_description(tmp_path: Path, training: str) -> None:
+def test_a_data_set_by_its_description(tmp_path: Path) -> None:
     image, label = "./imagesTr/p_01_0000.nii.gz", "./labelsTr/p_01.nii.gz"
     for name in (image, label, "imagesTr/p_01_0001.nii.gz", "imagesTs/p_02_0000.nii.gz"):
         scan(tmp_path / "set" / name)
-    listed = [{"image": image, "label": label} if training == "mapping" else image]
+    listed = [{"image": image, "label": label}]
     test = ["./imagesTs/p_02_0000.nii.gz", "./imagesTs/p_03.nii.gz"]
     write_json(tmp_path / "set" / "dataset.json", {"modality": {"0": "CT"}, "training": listed, "test": test})
     for source in (tmp_path, tmp_path / "set", tmp_path / "set" / "dataset.json"):
@@ -105,17 +104,14 @@ def test_bad_files_are_skipped_and_the_others_found(tmp_path: Path) -> None:
     (tmp_path / "bad.nii.gz").write_bytes(b"no scan")
     (tmp_path / "empty.dcm").write_bytes(b"")
     (tmp_path / "gone.nii").symlink_to(tmp_path / "nowhere.nii")
-    for name in ("pipe.nii.gz", "pipe.dcm", "pipe"):
-        os.mkfifo(tmp_path / name)
-    (tmp_path / "device.nii").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe")
     assert names(tmp_path) == [f"{'a' * 248}.nii.gz", "good.nii.gz"]
     found = reasons(tmp_path)
     assert found.pop("bad.nii.gz")
     assert "no such file" in found.pop("gone.nii")
     assert "DICOM" in found.pop("empty.dcm")
     assert "not UTF-8" in found.pop(r"M\udcfcller.nii.gz")
-    assert sorted(found) == ["device.nii", "pipe.dcm", "pipe.nii.gz"]
-    assert all("not a regular file" in reason for reason in found.values())
+    assert found == {}
 
 
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
@@ -194,14 +190,8 @@ def test_a_pattern_is_looked_for_in_the_name_then_in_the_path():
     assert find_patients(paths, r"p(\d+)/")[0] == ["12", "3"]
     assert find_patients(paths, r"^\d$")[0] == ["1", "2"]
     assert find_patients(paths, r"\d\.nii")[0] == ["1.nii", "2.nii"]
-    for pattern, message in ((r"p(\d\d)/", "does not fit 1 of 2 names, such as '2"), ("p(x)?", "does not fit 2 of 2")):
-        with pytest.raises(DataError, match=f"--patient .*{message}"):
-            find_patients(paths, pattern)
+    with pytest.raises(DataError, match=r"--patient .* does not fit 1 of 2 names, such as '2"):
+        find_patients(paths, r"p(\d\d)/")
     for pattern in ("(", "*", "(?P<a>x)(?P<a>y)", "a{99999999999}", "(?<=a+)b"):
         with pytest.raises(ConfigurationError, match=r"--patient .*as a regular expression"):
             find_patients(paths, pattern)
-
-
-def test_modalities_by_the_names_of_channels():
-    channels = (["MRI_T1", "T2"], ["X-ray"], ["CT", "PET"], [])
-    assert [modality_of(names) for names in channels] == ["mri", "xray", None, None]

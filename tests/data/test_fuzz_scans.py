@@ -26,6 +26,8 @@ Files = dict[str, bytes]  # of a scan: what is read by its first name
 
 NAMES = ("x.nii", "x.nii.gz", "two.nii.gz", "x.hdr", "p.hdr", "a.hdr", "x.mgh", "x.mgz", "x.png", "x.jpg", "x.tif")
 NAMES += ("x.bmp", "x.mha", "z.mha", "x.mhd", "z.mhd", "x.nrrd", "z.nrrd", "x.nhdr", "z.nhdr")
+BESIDE = {"x.hdr": "x.img", "a.hdr": "a.img", "p.hdr": "p.img.gz", "x.mhd": "x.raw", "z.mhd": "z.zraw"}
+BESIDE |= {"x.nhdr": "x.raw", "z.nhdr": "z.raw.gz"}
 HEADERS = {"z.mha": b"LOCAL\n", "z.nrrd": b"\n\n"}  # how those end that no checksum covers
 SEALED = ("x.nii.gz", "two.nii.gz", "x.mgz", "p.img.gz", "z.zraw", "z.raw.gz", *HEADERS)
 WORDS = b"-1,0,1,3,99999999999999999999,4294967297,nan,inf,1e300,MET_LONG,MET_STRING,LIST,T,LOCAL,domain".split(b",")
@@ -92,9 +94,7 @@ def originals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Files]:
     grey = Image.fromarray((crop[..., 6].clip(-200, 300) / 2 + 100).astype(np.uint8))
     for name in NAMES[8:12]:
         grey.save(folder / name)
-    (folder / "p.img").unlink()
-    beside = {name: [*folder.glob(f"{name[:-4]}.[izr]*")] for name in NAMES if name.endswith(("hdr", "mhd"))}
-    return {name: {path.name: path.read_bytes() for path in (folder / name, *beside.get(name, ()))} for name in NAMES}
+    return {name: {part: (folder / part).read_bytes() for part in (name, BESIDE.get(name)) if part} for name in NAMES}
 
 
 def damaged(random: np.random.Generator, content: bytes, start: int, words: bool) -> bytes:

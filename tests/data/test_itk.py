@@ -86,7 +86,6 @@ def test_damaged_voxels_are_told(tmp_path: Path, name: str, compress: bool) -> N
 META_HEADERS = [
     ("DimSize = 6 5 4", "DimSize = 6000 5000 4000", "promises 240,000,000,000 bytes"),
     ("DimSize = 6 5 4", "DimSize = 6 5 -4", "3 axes with sizes 6 5 -4"),
-    ("DimSize = 6 5 4", "DimSize = 120 1 1", "120×1×1 voxels are empty or lie on one line"),
     ("NDims = 3", "NDims = 3\nA word", "damaged: 'A word'"),
     ("NDims = 3", "NDims = 10000", "10000 axes"),  # end the process in SimpleITK
     ("ElementSpacing = 0.6", "ElementSpacing = -0.6", "voxel sizes .-0.7, 0.8, 2.5. mm"),
@@ -94,7 +93,6 @@ META_HEADERS = [
     ("BinaryData = True", "BinaryData = False", "voxels are text"),
     ("ElementDataFile = LOCAL", "ElementDataFile = x%d.raw 1 4 1", "several files"),
     ("ElementDataFile = LOCAL", "ElementDataFile: /etc/hostname", "missing.* /etc/hostname"),
-    ("NDims = 3", "Axes = 3", "no NDims in its header"),
     ("NDims = 3", f"NDims = 3\nComment = {'x' * 600}", "too long.*'Comment = x"),
     *(("NDims = 3", f"NDims = 3\nHeaderSize = {size}", f"behind .*{size}.* bytes") for size in (-2, 6)),
     ("NDims = 3", "NDims = 3\nElementNumberOfChannels = 20000", "20,000 volumes"),

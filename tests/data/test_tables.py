@@ -24,11 +24,8 @@ def table(folder, columns, rows):
 
 
 def test_classes_parts_and_patients(tmp_path, pictures):
-    parts = ["train", "train", "val", "val", "test", "test"]
-    rows = [
-        (f"img/{n}", "ill" if i % 2 else "normal", f"q{i // 2}", p)
-        for i, (n, p) in enumerate(zip(pictures, parts, strict=True))
-    ]
+    parts = zip(pictures, ["train"] * 2 + ["val"] * 2 + ["test"] * 2, strict=True)
+    rows = [(f"img/{n}", "ill" if i % 2 else "normal", f"q{i // 2}", part) for i, (n, part) in enumerate(parts)]
     data = read_labelled(table(tmp_path, ["image", "label", "patient", "split"], rows), task="cls", modality="xray")
     assert (data.task, data.labels, data.dims, data.multilabel) == ("classification", ("normal", "ill"), 2, False)
     assert [case.classes for case in data.cases] == [(0,), (1,)] * 3
@@ -93,7 +90,7 @@ def test_masks_whose_values_are_nearly_whole_and_channels(tmp_path):
         (
             DataError,
             "299 structures",
-            lambda label, _: np.arange(label.size, dtype=np.int32).reshape(label.shape) % 300,
+            lambda label, _: np.indices((label.size,))[0].astype(np.int16).reshape(label.shape) % 300,
         ),
     ],
 )
@@ -133,8 +130,8 @@ def test_named_structures_refuse_other_values(tmp_path):
         (["image", "label", "patient"], [("img/p0_0.png", "a", "")], "line 2 has no patient"),
         (["image", "label", "split"], [("img/p0_0.png", "a", "tset")], "split 'tset'; did you mean test"),
         (
-            ["image", "label", "mask"],
-            [("img/p0_0.png", "a", "img/p1_0.png"), ("img/p0_1.png", "b", "img/p1_1.png")],
+            ["image", "mask", "label"],
+            [("img/p0_0.png", "img/p1_0.png", label) for label in "ab"],
             "in every line; received 'a' and 'b'",
         ),
     ],
@@ -188,16 +185,13 @@ def test_the_candidates_of_luna16_are_cut_into_patches_by_the_example(tmp_path):
 )
 def test_medmnist_becomes_images_and_a_table_by_the_example(tmp_path, shape, labels, classes, channels):
     images, parts = np.random.default_rng(0).integers(0, 255, (3, *shape), np.uint8), ("train", "val", "test")
-    arrays = {f"{part}_images": images for part in parts} | {f"{part}_labels": np.array(labels) for part in parts}
-    np.savez(tmp_path / "x.npz", **arrays)
+    stored = {"images": images, "labels": np.array(labels)}
+    np.savez(tmp_path / "x.npz", **{f"{part}_{name}": array for part in parts for name, array in stored.items()})
     convert = runpy.run_path(str(RECIPES / "medmnist.py"))["convert"]
     data = read_labelled(convert(tmp_path / "x.npz", tmp_path / "x"), modality="xray")
     assert [case.classes for case in data.cases[:3]] == classes
-    assert [(case.name, case.part) for case in data.cases[::4]] == [
-        ("train_0", "training"),
-        ("val_1", "validation"),
-        ("test_2", "test"),
-    ]
+    assert [case.name for case in data.cases[::4]] == ["train_0", "val_1", "test_2"]
+    assert [case.part for case in data.cases[::4]] == ["training", "validation", "test"]
     assert len({case.patient for case in data.cases}) == 9
     read = [image.read().array for image in data.cases[4].images]
     assert len(read) == channels

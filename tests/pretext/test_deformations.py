@@ -43,9 +43,8 @@ def test_any_split_and_order_of_a_batch_gives_the_same(shape: tuple[int, ...], d
 def test_the_deformations_follow_one_another_whatever_the_layout_and_the_batch_is_left_alone() -> None:
     config, batch = PretextConfig(), torch.rand(6, 2, 32, 32, 16)
     before = batch.clone()
-    target = expected = flip(batch, SEEDS, config)
-    for deform in (shuffle, change_intensity, paint):
-        expected = deform(expected, SEEDS, config)
+    target = flip(batch, SEEDS, config)
+    expected = paint(change_intensity(shuffle(target, SEEDS, config), SEEDS, config), SEEDS, config)
     for strided in (batch, batch.to(memory_format=torch.channels_last_3d), batch.mT.contiguous().mT):
         deformed, flipped = Deformation()(strided.requires_grad_(), SEEDS)
         assert torch.equal(deformed, expected)
@@ -67,10 +66,9 @@ def test_a_deformation_is_added_by_one_line(monkeypatch: pytest.MonkeyPatch) -> 
         return torch.where(applied.view(-1, 1, 1, 1), 1 - batch, batch)
 
     config = apply_settings(SCHEMES["identity"], ["others.invert=0.5"])
-    with pytest.raises(ConfigurationError, match=r"pretext.others: received 'invert'"):
-        Deformation(config)
-    with pytest.raises(ConfigurationError, match=r"'painting'.* pretext\.painting_probability"):
-        Deformation(PretextConfig(others={"painting": 1.0}))
+    for others in (config, PretextConfig(others={"painting": 1.0})):
+        with pytest.raises(ConfigurationError, match=r"pretext.others: received '.*pretext\.painting_probability"):
+            Deformation(others)
     monkeypatch.setitem(DEFORMATIONS, "invert", invert)
     deformed, target = Deformation(config)(ramps(200, 4, 5), MANY[:200])
     inverted = (deformed == 1 - target).all(dim=(1, 2, 3))
@@ -85,8 +83,7 @@ def test_any_shape_and_seed_stays_in_range(shape: list[int], seed: int) -> None:
     for config in (PretextConfig(shuffle_windows=20, shuffle_fraction=3), SCHEMES["III"], SCHEMES["IV"]):
         deformed, target = Deformation(config)(batch, torch.tensor([seed]))
         assert deformed.shape == target.shape == batch.shape
-        assert deformed.min() >= 0
-        assert deformed.max() <= 1
+        assert 0 <= deformed.min() <= deformed.max() <= 1
         assert torch.equal(target.flatten().sort().values, batch.flatten().sort().values)
 
 
@@ -133,14 +130,9 @@ def test_samples_are_deformed_as_often_as_they_should() -> None:
     outside, starts, stops, _ = draw_boxes((24, 24, 24), MANY, config)
     painted = outside | (stops > starts).all(dim=2).any(dim=1)
     shuffled = uniform(draw_words(MANY, "shuffle", 1)[:, 0]) < 0.5
-    expected = (
-        (is_mapped, 0.9),
-        (is_increasing, 0.5),
-        (painted, 0.9 * (0.8 + 0.2 * 0.95)),  # in-painting stops before its first box one time in twenty
-        (outside, 0.9 * 0.8),
-        (shuffled, 0.5),
-    )
-    for drawn, share in expected:
+    # In-painting stops before its first box one time in twenty.
+    shares = {0.9: is_mapped, 0.5: is_increasing, 0.9 * (0.8 + 0.2 * 0.95): painted, 0.9 * 0.8: outside}
+    for share, drawn in [*shares.items(), (0.5, shuffled)]:
         assert drawn.float().mean().item() == pytest.approx(share, abs=4 * (share * (1 - share) / len(drawn)) ** 0.5)
     batch = torch.rand(40, 1, 32, 32)
     assert torch.equal((shuffle(batch, MANY[:40], config) != batch).any(dim=(1, 2, 3)), shuffled[:40])
@@ -188,27 +180,22 @@ INSIDE = PretextConfig(painting_probability=1, inpainting_share=1)
 OUTSIDE = PretextConfig(painting_probability=1, inpainting_share=0)
 
 
-@pytest.mark.parametrize(("config", "fewest"), [(INSIDE, 0), (OUTSIDE, 1)])
-def test_boxes_go_on_with_their_probability(config: PretextConfig, fewest: int) -> None:
-    _, starts, stops, _ = draw_boxes((24, 24), MANY, config)
-    coins = 5 - fewest
-    expected = [0.05 * 0.95**count for count in range(coins)] + [0.95**coins]
-    used = (stops > starts).all(dim=2).sum(dim=1)
-    shares = torch.bincount(used, minlength=6)[fewest:] / len(MANY)
-    assert shares.tolist() == pytest.approx(expected, abs=4 * 0.0062)
-
-
 @pytest.mark.parametrize(
-    ("config", "bounds"), [(INSIDE, ((10, 21), (6, 13), (4, 9))), (OUTSIDE, ((28, 37), (18, 23), (12, 16)))]
+    ("config", "fewest", "bounds"),
+    [(INSIDE, 0, ((10, 21), (6, 13), (4, 9))), (OUTSIDE, 1, ((28, 37), (18, 23), (12, 16)))],
 )
-def test_boxes_keep_off_the_borders_and_have_their_sides(config: PretextConfig, bounds: tuple) -> None:
+def test_boxes_go_on_with_their_probability_keep_off_the_borders_and_have_their_sides(
+    config: PretextConfig, fewest: int, bounds: tuple
+) -> None:
     shape = torch.tensor((64, 40, 28))
     _, starts, stops, _ = draw_boxes(shape.tolist(), MANY, config)
     used = (stops > starts).all(dim=2)
+    shares = torch.bincount(used.sum(dim=1), minlength=6)[fewest:] / len(MANY)
+    expected = [0.05 * 0.95**count for count in range(5 - fewest)] + [0.95 ** (5 - fewest)]
+    assert shares.tolist() == pytest.approx(expected, abs=4 * 0.0062)
     sides = (stops - starts)[used]
     assert list(zip(sides.amin(dim=0).tolist(), sides.amax(dim=0).tolist(), strict=True)) == list(bounds)
-    assert starts[used].amin(dim=0).tolist() == [3, 3, 3]
-    assert (shape - stops[used]).amin(dim=0).tolist() == [3, 3, 3]
+    assert starts[used].amin(dim=0).tolist() == (shape - stops[used]).amin(dim=0).tolist() == [3, 3, 3]
 
 
 @pytest.mark.parametrize("config", [INSIDE, OUTSIDE])

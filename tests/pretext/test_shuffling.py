@@ -1,5 +1,7 @@
 """Local shuffling against permuting one window after another, and its tables."""
 
+from itertools import product
+
 import pytest
 import torch
 from torch import Tensor
@@ -37,9 +39,8 @@ def test_it_does_what_permuting_window_after_window_does(shape: tuple[int, ...])
     seeds = draw_seeds(3, torch.Generator().manual_seed(1))
     windows = draw_windows(window_table(shape, 10, CPU), seeds, 300)
     deformed = shuffle(batch, seeds, ALWAYS.override(shuffle_windows=300))
-    for sample in range(3):
-        for channel in range(2):
-            assert torch.equal(deformed[sample, channel], one_by_one(batch[sample, channel], windows, sample))
+    for sample, channel in product(range(3), range(2)):
+        assert torch.equal(deformed[sample, channel], one_by_one(batch[sample, channel], windows, sample))
     kept = shuffle(batch, seeds, ALWAYS.override(shuffle_probability=0.0))
     assert torch.equal(kept, batch)
 
@@ -79,16 +80,7 @@ def test_very_many_windows_can_be_counted() -> None:
     assert last.max() == 40_000
 
 
-def test_the_permutations_of_the_table_are_uniform_and_the_same_in_every_process() -> None:
-    table = window_table((30, 20), 10, CPU)
-    start = table.starts[-1, -1].item()  # of windows of 3 × 2
-    rows = table.sources[start : start + 12 * table.permutations].view(-1, 12)[:, :6]
-    _, places = rows.unique(return_inverse=True)
-    counts = torch.bincount(places[:, 0] * 6 + places[:, 1], minlength=36).view(6, 6)
-    different = counts[~torch.eye(6, dtype=torch.bool)]
-    expected = len(rows) / 30
-    assert counts.diagonal().sum() == 0
-    assert ((different - expected) ** 2 / expected).sum() < 29 + 4 * (2 * 29) ** 0.5
+def test_the_permutations_of_the_table_are_the_same_in_every_process() -> None:
     table = window_table((64, 64, 32), 10, CPU)
     assert (table.longest, table.permutations) == ((6, 6, 3), 198)
     weights = torch.arange(len(table.sources)) % 1009

@@ -16,7 +16,7 @@ from modelsgenesis.pretext.shuffling import shuffle
 pytestmark = pytest.mark.shared
 
 SHAPES = [(64, 64, 32), (128, 128, 64)]
-LEVELS = ("q05", "q25", "q50", "q75", "q95")
+LEVELS = {"q05": 0.05, "q25": 0.25, "q50": 0.5, "q75": 0.75, "q95": 0.95}
 
 
 @pytest.fixture(scope="module")
@@ -27,10 +27,6 @@ def statistics(shared: Path) -> dict[str, Any]:
 def assert_same_mean(values: Tensor, expected: dict[str, float], draws: int) -> None:
     error = expected["std"] * (1 / len(values) + 1 / draws) ** 0.5
     assert values.mean().item() == pytest.approx(expected["mean"], abs=4 * error)
-
-
-def quantile(values: Tensor, level: str) -> float:
-    return values.quantile(float(f"0.{level[1:]}")).item()
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -64,7 +60,7 @@ def test_painting_replaces_as_many_voxels(
     shares = torch.cat([mask.flatten(1).float().mean(dim=1) for mask in painted])
     assert_same_mean(shares, expected["replaced_fraction"], expected["draws"])
     for level in ("q25", "q50", "q75"):
-        assert quantile(shares, level) == pytest.approx(expected["replaced_fraction"][level], abs=0.02)
+        assert shares.quantile(LEVELS[level]).item() == pytest.approx(expected["replaced_fraction"][level], abs=0.02)
 
 
 @pytest.mark.parametrize("increasing", [True, False])
@@ -82,9 +78,8 @@ def test_curves_have_the_same_means_and_quantiles(statistics: dict[str, Any], in
     assert upwards.float().mean().item() == pytest.approx(expected["decreasing_fraction"], abs=0.03)
     for values, curve in zip(mapped[upwards == increasing].T, curves.values(), strict=True):
         assert_same_mean(values, curve, draws)
-        for level in LEVELS:
+        for level, rank in LEVELS.items():
             # Where its curves are sparse the reference itself is off by more: 4 of its standard errors.
-            rank = float(f"0.{level[1:]}")
             around = values.quantile(rank + 0.02) - values.quantile(rank - 0.02)
             error = (rank * (1 - rank) / draws) ** 0.5 * around.item() / 0.04
-            assert quantile(values, level) == pytest.approx(curve[level], abs=max(0.02, 4 * error))
+            assert values.quantile(rank).item() == pytest.approx(curve[level], abs=max(0.02, 4 * error))

@@ -227,8 +227,7 @@ def read_mask(path: Path) -> Volume:
         ScanError: It is a picture in colour, with an alpha channel or of a format that changes numbers, or it cannot be
             read, or a value is farther than 0.001 from a whole number, not finite, or too large.
     """
-    picture = reader_of(path) == "images"
-    mask = images.read_labels(path) if picture else read_volume(path)
+    mask = images.read_labels(path) if reader_of(path) == "images" else read_volume(path)
     in_colour = f"{path}: is in colour; expected one channel of the numbers of structures"
     require(COLOUR not in mask.notes, ScanError, in_colour)
     if mask.array.dtype.kind != "f":
@@ -237,10 +236,8 @@ def read_mask(path: Path) -> Volume:
         whole = np.rint(mask.array)
         bad = mask.array[~((abs(mask.array - whole) <= _ROUNDING) & (abs(whole) < 2.0**31))]
     if bad.size:
-        raise ScanError(
-            f"{path}: {bad.size} voxels are not labels, such as {bad[0]:g}; expected whole numbers: save the mask as "
-            "integers, and resample it by the nearest neighbour"
-        )
+        remedy = "expected whole numbers: save the mask as integers, and resample it by the nearest neighbour"
+        raise ScanError(f"{path}: {bad.size} voxels are not labels, such as {bad[0]:g}; {remedy}")
     return replace(mask, array=whole.astype(np.int32))
 
 

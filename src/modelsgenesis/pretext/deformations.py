@@ -71,11 +71,10 @@ class Deformation:
         Raises:
             ShapeError: The batch has the wrong axes, dtype or range, or there is not one seed per sample.
         """
-        if batch.ndim not in (4, 5) or batch.numel() == 0 or batch.dtype not in (torch.float32, torch.bfloat16):
-            raise ShapeError(
-                f"batch of {batch.dtype} and shape {tuple(batch.shape)}: expected float32 or bfloat16 and [batch, "
-                "channels, *spatial] with two or three spatial axes and no empty one; see batch.float() and batch[None]"
-            )
+        fits = batch.ndim in (4, 5) and batch.numel() and batch.dtype in (torch.float32, torch.bfloat16)
+        received = f"batch of {batch.dtype} and shape {tuple(batch.shape)}"
+        expected = "float32 or bfloat16 and [batch, channels, *spatial] with two or three spatial axes and no empty one"
+        require(fits, ShapeError, f"{received}: expected {expected}; see batch.float() and batch[None]")
         wrong = f"seeds: received {seeds.dtype} of shape {tuple(seeds.shape)} for a batch of {len(batch)}"
         is_fitting = seeds.dtype == torch.int64 and seeds.shape == batch.shape[:1]
         require(is_fitting, ShapeError, f"{wrong}, expected int64 [batch]; draw_seeds makes them")

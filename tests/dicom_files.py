@@ -114,8 +114,9 @@ def write_dicom(
 
 
 def write_series(folder: Path, volume: np.ndarray, *, step: float = 2.0, **tags: Any) -> None:
-    """Write a series of slices, uint16 [slices, rows, columns], under names without an order."""
+    """Write slices, uint16 [slices, rows, columns], in names without an order; tags may be functions of the number."""
     start, prefix = tags.pop("start", 0.0), tags.pop("prefix", "IM")
     for number, pixels in enumerate(volume):
         place = {"position": (-10.0, -20.0, start + step * number), "extra": HOUNSFIELD}
-        write_dicom(folder / f"{prefix}{(number * 7919) % 1000:04d}", pixels, **{**place, **tags})
+        own = {name: value(number) if callable(value) else value for name, value in tags.items()}
+        write_dicom(folder / f"{prefix}{(number * 7919) % 1000:04d}", pixels, **{**place, **own})

@@ -11,8 +11,7 @@ from modelsgenesis.errors import ConfigurationError, DataError, ScanError
 from modelsgenesis.inspection import inspect_scans, preview
 
 
-@pytest.fixture
-def mixed(ct_folder: Path, tmp_path: Path) -> Path:
+def test_what_pretraining_would_use_and_skip(ct_folder: Path, tmp_path: Path) -> None:
     """Two good CT, an empty one, one without HU, a damaged file, labels."""
     folder = tmp_path / "mixed"
     (folder / "labels").mkdir(parents=True)
@@ -22,11 +21,7 @@ def mixed(ct_folder: Path, tmp_path: Path) -> Path:
     nib.save(nib.Nifti1Image(air, np.eye(4)), folder / "air.nii.gz")
     nib.save(nib.Nifti1Image((air + 1100).astype(np.uint8), np.eye(4)), folder / "grey.nii.gz")
     (folder / "torn.nii.gz").write_bytes((ct_folder / "patient2.nii.gz").read_bytes()[:5000])
-    return folder
-
-
-def test_what_pretraining_would_use_and_skip(mixed: Path) -> None:
-    found = inspect_scans(mixed, modality="ct")
+    found = inspect_scans(folder, modality="ct")
     assert [Path(scan["source"]).name for scan in found.scans] == ["patient0.nii.gz", "patient1.nii.gz"]
     assert found.scans[0]["range"][0] < -1000 < 700 < found.scans[0]["range"][1]
     reasons = {Path(one.source).name.partition(".")[0]: one.reason for one in found.skipped}
@@ -34,7 +29,7 @@ def test_what_pretraining_would_use_and_skip(mixed: Path) -> None:
     assert {name for name, words in expected.items() if words in reasons[name]} == set(reasons) == set(expected)
     assert found.why == "modality: ct (from --modality)"
     with pytest.raises(ScanError, match=r"air\.nii\.gz: all air"):
-        preview(mixed / "air.nii.gz", mixed / "x.png", modality="ct")
+        preview(folder / "air.nii.gz", folder / "x.png", modality="ct")
 
 
 def test_a_modality_that_cannot_be_told_is_said_and_the_scans_shown(tmp_path: Path) -> None:

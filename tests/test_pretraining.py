@@ -14,20 +14,17 @@ import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from modelsgenesis import Bundle, BundleConfig, from_pretrained, load_bundle, pretrain, save_bundle
-from modelsgenesis.configs import CONTRACTS, SCHEMES, ClassifierConfig, GenesisUNetConfig, PretrainingConfig, Provenance
-from modelsgenesis.configs.base import apply_settings
+from modelsgenesis import from_pretrained, load_bundle, pretrain, save_bundle
+from modelsgenesis.configs import CONTRACTS, SCHEMES, ClassifierConfig, GenesisUNetConfig, PretrainingConfig
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, MissingExtraError, ScanError, TrainingError
-from modelsgenesis.networks import build_network
 from modelsgenesis.pretraining import read_run
 from recorded_notes import Notes
+from tiny_bundles import make_bundle
 
 NETWORK = GenesisUNetConfig(widths=(4, 8), norm="instance")
-SETTINGS = (
-    "patch_size=16,16,12 steps=4 batch_size=2 samples_per_scan=3 validate_every=2 validation_samples=3 warmup_steps=1 "
-    "workers=0 precision=float32"
+TINY = PretrainingConfig(network=NETWORK, patch_size=(16, 16, 12), steps=4, batch_size=2, samples_per_scan=3).override(
+    validate_every=2, validation_samples=3, warmup_steps=1, workers=0, precision="float32"
 )
-TINY = apply_settings(PretrainingConfig(network=NETWORK), SETTINGS.split())
 CPU = {"device": "cpu"}
 
 
@@ -44,15 +41,8 @@ class Stopping(Notes):
 
 
 def write_weights(folder, network=NETWORK, contract=CONTRACTS["ct"], task="restoration", labels=()):
-    config = BundleConfig(
-        task=task,
-        network=network,
-        input=contract.override(channels=contract.channels if network.unet.in_channels == 1 else ("t1", "t2")),
-        labels=labels,
-        patch_size=(16, 16, 12)[: network.unet.dims],
-        provenance=Provenance(origin="pretrained", library_version="0"),
-    )
-    return save_bundle(folder, Bundle(build_network(network).eval(), config))
+    contract = contract.override(channels=("t1", "t2")[: network.unet.in_channels])
+    return save_bundle(folder, make_bundle(network, input=contract, task=task, labels=labels))
 
 
 def write_noise(folder, high):
@@ -60,14 +50,6 @@ def write_noise(folder, high):
     for index in range(2):
         values = np.random.default_rng(index).uniform(0, high, (24, 24, 16)).astype(np.float32)
         nib.save(nib.Nifti1Image(values, np.eye(4)), folder / f"m{index}.nii.gz")
-    return folder
-
-
-def write_planes(folder):
-    folder.mkdir()
-    for index in range(3):
-        smooth = np.kron(np.random.default_rng(index).integers(20, 250, (8, 8)), np.ones((8, 8)))
-        Image.fromarray(smooth.astype(np.uint8)).save(folder / f"x{index}.png")
     return folder
 
 
@@ -148,9 +130,7 @@ def test_one_bad_scan_among_many_is_left_out_and_said(ct_folder, tmp_path):
         ("{ct}", "run", {"exclude_test_cases": "no.json"}, DataError, "no such file"),
     ],
 )
-def test_refuses_what_cannot_be_trained_on_before_any_run(
-    ct_folder, tmp_path, monkeypatch, source, output, options, error, words
-):
+def test_refuses_what_cannot_be_trained_on(ct_folder, tmp_path, monkeypatch, source, output, options, error, words):
     monkeypatch.chdir(tmp_path)
     Path("full").mkdir()
     Path("full/notes.txt").write_text("mine")
@@ -243,7 +223,11 @@ def test_images_of_two_dimensions_need_a_network_of_two(ct_folder, tmp_path):
     flat = write_weights(tmp_path / "flat", NETWORK.override(dims=2), CONTRACTS["xray"])
     with pytest.raises(ConfigurationError, match=r"flat is a network of 2 dimensions.*set patch_size=16,16"):
         pretrain(ct_folder, tmp_path / "run", config=TINY, init=flat, **CPU)
-    planes, two = write_planes(tmp_path / "xrays"), TINY.override(network=NETWORK.override(dims=2), patch_size=(32, 32))
+    planes, two = tmp_path / "xrays", TINY.override(network=NETWORK.override(dims=2), patch_size=(32, 32))
+    planes.mkdir()
+    for index in range(3):
+        smooth = np.kron(np.random.default_rng(index).integers(20, 250, (8, 8)), np.ones((8, 8)))
+        Image.fromarray(smooth.astype(np.uint8)).save(planes / f"x{index}.png")
     run = pretrain(planes, tmp_path / "run", config=two, modality="xray", **CPU)
     assert from_pretrained(run)(torch.rand(1, 1, 32, 32)).shape == (1, 1, 32, 32)
     for init, words in ((None, "set network.dims=2"), (write_weights(tmp_path / "deep"), "deep has 3 dimensions")):

@@ -11,14 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from modelsgenesis.checkpoints import load_bundle, save_bundle
-from modelsgenesis.configs import (
-    ClassifierConfig,
-    GenesisUNetConfig,
-    NetworkConfig,
-    PlainUNetConfig,
-    Provenance,
-    ResidualUNetConfig,
-)
+from modelsgenesis.configs import ClassifierConfig, GenesisUNetConfig, PlainUNetConfig, Provenance, ResidualUNetConfig
 from modelsgenesis.errors import CheckpointError
 from tiny_bundles import make_bundle
 
@@ -37,21 +30,18 @@ def folder(tmp_path: Path) -> Path:
     [
         SMALL,
         PlainUNetConfig(widths=(4, 8), norm="group", norm_groups=2),
-        ResidualUNetConfig(widths=(4, 8)),
         ClassifierConfig(encoder=ResidualUNetConfig(widths=(4, 8)), num_classes=2, hidden=4),
     ],
 )
-def test_what_is_saved_is_loaded(tmp_path: Path, network: NetworkConfig) -> None:
+def test_what_is_saved_is_loaded(tmp_path: Path, network: Any) -> None:
     saved = make_bundle(network, card="# Card\n")
     loaded = load_bundle(save_bundle(tmp_path / "bundle", saved))
-    assert loaded.config == saved.config
-    assert loaded.card == saved.card
+    assert (loaded.config, loaded.card, loaded.network.training) == (saved.config, saved.card, False)
     x = torch.rand(1, 1, 16, 16, 8)
     with torch.inference_mode():
         torch.testing.assert_close(loaded.network(x), saved.network(x), atol=1e-6, rtol=0)
-    assert not loaded.network.training
-    frozen = [p.requires_grad for p in saved.network.parameters()]
-    assert [p.requires_grad for p in loaded.network.parameters()] == frozen
+    trained, again = ([p.requires_grad for p in bundle.network.parameters()] for bundle in (saved, loaded))
+    assert trained == again
 
 
 def test_a_loaded_network_does_not_hold_its_file(folder: Path) -> None:
@@ -60,25 +50,20 @@ def test_a_loaded_network_does_not_hold_its_file(folder: Path) -> None:
     with torch.no_grad():
         for parameter in loaded.network.parameters():
             parameter.add_(1)
-    save_bundle(folder, loaded)
-    again = load_bundle(folder)
-    for name, tensor in loaded.network.state_dict().items():
-        assert torch.equal(again.network.state_dict()[name], tensor)
+    again = load_bundle(save_bundle(folder, loaded)).network.state_dict()
+    assert all(torch.equal(again[name], tensor) for name, tensor in loaded.network.state_dict().items())
 
 
 @pytest.mark.parametrize("name", ["float16", "bfloat16", "float8_e4m3fn", "float8_e5m2", "float64"])
 def test_numbers_that_float32_holds_exactly_become_float32(tmp_path: Path, name: str) -> None:
-    dtype = getattr(torch, name)
-
     def change(weights: dict[str, Any]) -> None:
-        weights.update({name: tensor.to(dtype) for name, tensor in weights.items() if tensor.is_floating_point()})
+        weights["head.weight"] = weights["head.weight"].to(getattr(torch, name))
 
     folder = make.tensors(tmp_path, change)
     written = load_file(folder / "model.safetensors")["head.weight"]
     loaded = load_bundle(folder).network.state_dict()["head.weight"]
-    assert loaded.dtype == torch.float32
+    assert (loaded.dtype, loaded.any()) == (torch.float32, True)
     assert torch.equal(loaded, written.float())
-    assert loaded.abs().sum() > 0
 
 
 def test_numbers_of_a_record_that_are_not_finite_are_written_as_null(tmp_path: Path) -> None:

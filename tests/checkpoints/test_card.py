@@ -1,6 +1,5 @@
 """The model card: taken apart, and rendered."""
 
-import dataclasses
 import math
 
 import pytest
@@ -14,22 +13,19 @@ from tiny_bundles import make_bundle
 
 NETWORK = GenesisUNetConfig(widths=(4, 8))
 LOSSES = {"restoration_loss": 0.0123456789, "identity_loss": 0.08, "mean_image_loss": 0.03}
-CONFIG = make_bundle(
-    NETWORK,
-    patch_size=(64, 64, 32),
-    provenance=Provenance(
-        origin="pretrained",
-        library_version="0.1.0",
-        recipe={"steps": 200, "pretext": {"shuffle_windows": 10_000}},
-        data={"training_scans": 12, "median_spacing_mm": [0.7, 0.7, 1.25]},
-        results={**LOSSES, "step": 200},
-        environment={"device": "cpu", "cpu_hours": 31.2, "processor": "A | B"},
-    ),
-).config
+PROVENANCE = Provenance(
+    origin="pretrained",
+    library_version="0.1.0",
+    recipe={"steps": 200, "pretext": {"shuffle_windows": 10_000}},
+    data={"training_scans": 12, "median_spacing_mm": [0.7, 0.7, 1.25]},
+    results={**LOSSES, "step": 200},
+    environment={"device": "cpu", "cpu_hours": 31.2, "processor": "A | B"},
+)
+CONFIG = make_bundle(NETWORK, patch_size=(64, 64, 32), provenance=PROVENANCE).config
 
 
 def rendered(existing: str = "", **provenance: object) -> str:
-    config = dataclasses.replace(CONFIG, provenance=CONFIG.provenance.override(**provenance))
+    config = CONFIG.override(provenance=PROVENANCE.override(**provenance))
     return render_card(config, name="x", existing=existing)
 
 
@@ -132,7 +128,7 @@ CLASSIFIER = ClassifierConfig(encoder=NETWORK, num_classes=2, hidden=8)
     ],
 )
 def test_every_task_contract_and_dimension_is_rendered(changes: dict[str, object], said: str) -> None:
-    assert said in render_card(dataclasses.replace(CONFIG, **changes), name="x")
+    assert said in render_card(CONFIG.override(**changes), name="x")
 
 
 def test_what_is_not_measured_any_more_goes_and_nothing_else_changes() -> None:

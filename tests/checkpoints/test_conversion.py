@@ -10,21 +10,14 @@ import numpy as np
 import pytest
 import torch
 
+import reference_files as published
 from modelsgenesis.checkpoints import CONVERTER_VERSION, convert_checkpoint
 from modelsgenesis.checkpoints.genesis import GENESIS_KERAS_NETWORK
 from modelsgenesis.checkpoints.plan import OPENMIND_INPUT
 from modelsgenesis.configs import CONTRACTS, GENESIS_UNET_2019, NNUNET_V1_GENESIS, RESENC_L, GenesisUNetConfig
 from modelsgenesis.errors import CheckpointError, ConfigurationError
 from modelsgenesis.networks import adapt
-from reference_files import (
-    converted,
-    openmind_network,
-    outputs,
-    write_genesis_pt,
-    write_keras_h5,
-    write_nnunet_model,
-    write_openmind_pth,
-)
+from reference_files import converted
 
 from .hostile_files import SMALL, saved, small_state_dict  # pyright: ignore[reportAttributeAccessIssue]
 
@@ -45,14 +38,14 @@ def close(actual: torch.Tensor, expected: np.ndarray, tolerance: float = 1e-5) -
     ids=["as published", "nested otherwise, no prefix, format of 2019"],
 )
 def test_genesis_chest_ct(tmp_path: Path, shared: Path, prefix: str, key: str, legacy: bool) -> None:
-    file = write_genesis_pt(tmp_path / "Genesis_Chest_CT.pt", shared, prefix=prefix, key=key, legacy=legacy)
+    file = published.write_genesis_pt(tmp_path / "Genesis_Chest_CT.pt", shared, prefix=prefix, key=key, legacy=legacy)
     report, bundle = converted(file, tmp_path / "bundle")
     assert (report.format, report.parameters, len(report.renamed)) == ("genesis-pytorch", 19_073_665, 106)
     assert set(report.dropped) == {"epoch", "optimizer_state_dict"}
     assert (bundle.config.network, bundle.config.input) == (GENESIS_UNET_2019, CONTRACTS["ct"])
     assert bundle.config.patch_size == (64, 64, 32)
 
-    expected = outputs(shared, "genesis_chest_ct_3d")
+    expected = published.outputs(shared, "genesis_chest_ct_3d")
     x = torch.from_numpy(expected["input"])
     running, _ = adapt(bundle.network, task="restoration", statistics="running")
     with torch.inference_mode():
@@ -65,10 +58,10 @@ def test_genesis_chest_ct(tmp_path: Path, shared: Path, prefix: str, key: str, l
 @pytest.mark.shared
 @pytest.mark.parametrize("at_root", [False, True])
 def test_genesis_chest_ct_of_keras(tmp_path: Path, shared: Path, at_root: bool) -> None:
-    file = write_keras_h5(tmp_path / "Genesis_Chest_CT.h5", shared, at_root=at_root)
+    file = published.write_keras_h5(tmp_path / "Genesis_Chest_CT.h5", shared, at_root=at_root)
     _, bundle = converted(file, tmp_path / "bundle", format="genesis-keras")
     assert bundle.config.network == GENESIS_KERAS_NETWORK
-    expected = outputs(shared, "genesis_chest_ct_3d_keras")
+    expected = published.outputs(shared, "genesis_chest_ct_3d_keras")
     x = torch.from_numpy(expected["input"])
     with torch.inference_mode():
         close(bundle.network(x), expected["restored"])
@@ -77,11 +70,11 @@ def test_genesis_chest_ct_of_keras(tmp_path: Path, shared: Path, at_root: bool) 
 
 @pytest.mark.shared
 def test_genesis_nnunet(tmp_path: Path, shared: Path) -> None:
-    report, bundle = converted(write_nnunet_model(tmp_path / "file.model", shared), tmp_path / "bundle")
+    report, bundle = converted(published.write_nnunet_model(tmp_path / "file.model", shared), tmp_path / "bundle")
     assert (report.format, report.parameters) == ("nnunet-v1", 30_785_184)
     assert bundle.config.network == NNUNET_V1_GENESIS
     assert (bundle.config.input.mean, bundle.config.input.deviation) == (-775.8457, 251.9326)
-    expected = outputs(shared, "genesis_nnunet_luna16_006")
+    expected = published.outputs(shared, "genesis_nnunet_luna16_006")
     random = np.random.RandomState(int(expected["input_seed"]))
     x = torch.from_numpy(random.random_sample(tuple(expected["input_shape"])).astype(np.float32))
     with torch.inference_mode():
@@ -93,24 +86,28 @@ def test_genesis_nnunet(tmp_path: Path, shared: Path) -> None:
     [("small", None, None, 224, 66), ("full", RESENC_L, 102_348_965, 956, 264)],  # ResEnc-L as published: 409 MB
 )
 def test_openmind(tmp_path: Path, size: Any, network: Any, parameters: int, names: int, tensors: int) -> None:
-    report, bundle = converted(write_openmind_pth(tmp_path / "file.pth", size), tmp_path / "bundle")
+    report, bundle = converted(published.write_openmind_pth(tmp_path / "file.pth", size), tmp_path / "bundle")
     assert (report.format, len(report.renamed), len(report.dropped)) == ("openmind", tensors, names - tensors)
     assert network in (None, bundle.config.network)
     assert parameters in (None, report.parameters)
     assert (bundle.config.input, bundle.config.patch_size) == (OPENMIND_INPUT, (160 if network else 16,) * 3)
     x = torch.randn(1, 1, 32, 32, 64)
     with torch.inference_mode():
-        torch.testing.assert_close(bundle.network(x), openmind_network(size)(x), atol=1e-4 if network else 1e-5, rtol=0)
+        torch.testing.assert_close(
+            bundle.network(x), published.openmind_network(size)(x), atol=1e-4 if network else 1e-5, rtol=0
+        )
 
 
 def test_the_input_may_be_given(tmp_path: Path) -> None:
     contract = OPENMIND_INPUT.override(spacing=(2.0, 2.0, 2.0))
-    _, bundle = converted(write_openmind_pth(tmp_path / "file.pth"), tmp_path / "bundle", input_contract=contract)
+    _, bundle = converted(
+        published.write_openmind_pth(tmp_path / "file.pth"), tmp_path / "bundle", input_contract=contract
+    )
     assert bundle.config.input == contract
 
 
 def test_of_aliases_that_disagree_the_trained_one_is_kept(tmp_path: Path) -> None:
-    file = write_openmind_pth(tmp_path / "checkpoint_final.pth")
+    file = published.write_openmind_pth(tmp_path / "checkpoint_final.pth")
     content = torch.load(file, weights_only=True)
     trained = content["network_weights"]["encoder.stem.convs.0.all_modules.0.weight"] + 1
     content["network_weights"]["encoder.stem.convs.0.all_modules.0.weight"] = trained

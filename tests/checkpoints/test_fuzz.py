@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from einops import rearrange
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from foreign_damage import ODD, altered, damage
 from modelsgenesis.checkpoints import convert_checkpoint, load_bundle
 from modelsgenesis.checkpoints.card import split_card
 from modelsgenesis.checkpoints.genesis import GENESIS_KERAS, GENESIS_KERAS_NETWORK
@@ -23,44 +25,10 @@ from modelsgenesis.networks import build_network
 
 from . import hostile_files as make  # pyright: ignore[reportAttributeAccessIssue]
 
-ODD: list[Any] = [
-    *(None, True, 0, -1, 0.5, 2**31, 2**63, 10**400, 1e-320, 1e308, float("nan"), float("inf")),
-    *("", "x" * 3000, "\ud800", "\x1b[2J", "none", [], {}, [[]], [None], [1] * 5, {"a": {"b": []}}),
-]
+PLAN = make.plan_of()
 FRONT = (
     "license: mit\ntags: [a, 'b']\nmodel-index:\n- name: x\n  results: []\nbase_model: >\n  a\n  b\ndate: 2020-01-01\n"
 )
-
-
-def damage(content: bytes, chance: random.Random) -> bytes:
-    """Flip, overwrite, repeat, cut out or cut off some bytes, more of them where headers lie."""
-    damaged = bytearray(content)
-    for _ in range(chance.randint(1, 6)):
-        at = chance.randrange(max(1, min(len(damaged), chance.choice((256, 4096, len(content))))))
-        word = chance.choice((b"\xff" * 8, bytes(8), (1 << chance.randrange(64)).to_bytes(8, "little"), b"\x7f", b"{"))
-        end, new = chance.choice(
-            (
-                (at + 1, bytes([chance.randrange(256)])),
-                (at + len(word), word),
-                (at, damaged[at : at + chance.randrange(64)]),
-                (at + chance.randrange(16), b""),
-                (len(damaged) if chance.random() < 0.02 and at else at, b""),
-            )
-        )
-        damaged[at:end] = new
-    return bytes(damaged)
-
-
-def altered(value: Any, chance: random.Random) -> Any:
-    """Return JSON in which a value somewhere is an odd one, or a key is missing, new or there twice."""
-    if not isinstance(value, (dict, list)) or not value or chance.random() < 0.1:
-        return chance.choice(ODD)
-    if isinstance(value, list):
-        at = chance.randrange(len(value))
-        return value[:at] + chance.choice(([altered(value[at], chance)], [], [value[at]] * 2)) + value[at + 1 :]
-    key = chance.choice(list(value))
-    rest = {name: item for name, item in value.items() if name != key}
-    return {**rest, chance.choice((key, key, key, "odd")): altered(value[key], chance)}
 
 
 def damage_file(file: Path, kind: str, seed: int) -> None:
@@ -73,14 +41,13 @@ def damage_file(file: Path, kind: str, seed: int) -> None:
 
 def keras(folder: Path) -> Path:
     config = GENESIS_KERAS_NETWORK.override(widths=(4, 8))
-    weights = {GENESIS_KERAS.original(name, config): w for name, w in build_network(config).state_dict().items()}
 
     def fill(file: Any) -> None:
-        for name, tensor in weights.items():
-            layer, leaf = name.split("/")
-            value = tensor.numpy().transpose(*range(2, tensor.ndim), 1, 0) if tensor.ndim > 2 else tensor.numpy()
+        for name, tensor in build_network(config).state_dict().items():
             if tensor.ndim:  # Keras does not count batches
-                file.create_dataset(f"model_weights/{layer}/{layer}/{leaf}:0", data=value)
+                layer, leaf = GENESIS_KERAS.original(name, config).split("/")
+                turned = rearrange(tensor, "o i ... -> ... i o") if tensor.ndim > 1 else tensor
+                file[f"model_weights/{layer}/{layer}/{leaf}:0"] = turned.numpy()
 
     return make.keras(folder, fill)
 
@@ -105,14 +72,12 @@ def read(file: Path) -> None:
 KINDS: dict[str, Callable[[Path], Path]] = {
     "pt": lambda folder: make.saved(folder, {"state_dict": make.small_state_dict()}),
     "pt of 2019": lambda folder: make.saved(folder, make.small_state_dict(), zipped=False),
-    "pth with a plan": lambda folder: make.openmind(folder, make.plan_of(), inside=True),
+    "pth with a plan": lambda folder: make.openmind(folder, PLAN, inside=True),
     "h5": keras,
     "safetensors": lambda folder: make.bundle(folder) / "model.safetensors",
     "card": lambda folder: make.bundle(folder, card=f"---\n{FRONT}---\n\ntext\n".encode()) / "README.md",
     **dict.fromkeys(("config", "config's values"), lambda folder: make.bundle(folder) / "config.json"),
-    **dict.fromkeys(
-        ("plan", "plan's values"), lambda folder: make.openmind(folder, make.plan_of()).with_name(PLAN_NAME)
-    ),
+    **dict.fromkeys(("plan", "plan's values"), lambda folder: make.openmind(folder, PLAN).with_name(PLAN_NAME)),
 }
 
 
@@ -130,8 +95,7 @@ def test_a_damaged_file(tmp_path: Path, kind: str, inputs: int) -> None:
         damage_file(folder / sound, kind, seed)
         message = outcome(lambda folder=folder: read(folder / sound))
         refused += bool(message)
-        assert message.isprintable(), (kind, seed)
-        assert len(message) < 2000, (kind, seed)
+        assert (message.isprintable(), len(message) < 2000) == (True, True), seed
         shutil.rmtree(folder)
     assert refused > inputs // 20
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 2**20  # kB
@@ -156,9 +120,8 @@ def test_any_values_in_place_of_a_field(kind: type[BundleConfig], data: st.DataO
 @given(JSON)
 @settings(max_examples=60)
 def test_any_values_as_a_plan(values: Any) -> None:
-    plan = {"arch_class_name": values, "spacing": values, "patch_size": values}
-    message = outcome(lambda: read_plan(plan, "plan", make.RESIDUAL))
-    assert message.startswith("plan: ")
+    plan = dict.fromkeys(("arch_class_name", "spacing", "patch_size"), values)
+    assert outcome(lambda: read_plan(plan, "plan", make.RESIDUAL)).startswith("plan: ")
 
 
 @given(st.sampled_from([b"\x80\x02", b"\x80\x04", b"PK\x03\x04", b"\x89HDF\r\n\x1a\n", b""]), st.binary(max_size=400))

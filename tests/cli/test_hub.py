@@ -56,17 +56,13 @@ def test_push_download_verify_and_cache(command, hub, run, tmp_path):
     again = command("download", TINY, "--quiet", "--json")
     assert (again.err, again.json()["sha256"]) == ("", digests)
     assert command("info", TINY).status == 0
+    branch = command("push", run, "--hub-model-id", "clinic/new", "--revision", "v1", "--quiet", "--json").json()
+    assert hub.repositories["clinic/new"].heads["v1"] == branch["commit"]
+    proposed = command("push", run, "--hub-model-id", "clinic/new", "--create-pr", "--token", "hf_bob")
+    assert proposed.out == f"{hub.url}/clinic/new/discussions/1\n"
     assert command("cache").out.split()[:2] == ["0.0", "MB"]
     assert command("cache", "--prune", "--json").out == "[]\n"
     assert command("cache", "--all").status == 2
-
-
-def test_push_as_json_with_options(command, hub, run):
-    pushed = command("push", run, "--hub-model-id", TINY, "--private", "--revision", "v1", "--quiet", "--json")
-    assert (pushed.status, pushed.err, pushed.json()["private"]) == (0, "", True)
-    assert hub.repositories[TINY].heads["v1"] == pushed.json()["commit"]
-    proposed = command("push", run, "--hub-model-id", TINY, "--create-pr", "--token", "hf_bob")
-    assert proposed.out == f"{hub.url}/{TINY}/discussions/1\n"
 
 
 def test_a_download_of_what_is_here_without_a_network_warns(command, hub, tiny_on_hub):

@@ -6,7 +6,6 @@ import struct
 import sys
 from functools import reduce
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -31,13 +30,6 @@ def jpeg(pixels: np.ndarray) -> bytes:
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=100)
     return file.getvalue()
-
-
-def write_each(folder: Path, volume: np.ndarray = STORED, **tags: Any) -> None:
-    """Write slices whose tags are functions of their number."""
-    tags = {"position": lambda number: (0.0, 0.0, 2.0 * number), **tags}
-    for number, pixels in enumerate(volume):
-        write_dicom(folder / f"{number:02d}", pixels, **{name: told(number) for name, told in tags.items()})
 
 
 def turned(angle: float) -> tuple[float, ...]:
@@ -99,18 +91,17 @@ def test_series_are_told_apart_and_put_together_across_folders(tmp_path: Path) -
     ],
 )
 def test_series_that_are_no_volume(tmp_path: Path, tags: dict, words: str) -> None:
-    write_each(tmp_path, np.tile(STORED, (5 if "orientation" in tags else 1, 1, 1)), **tags)
+    write_series(tmp_path, np.tile(STORED, (5 if "orientation" in tags else 1, 1, 1)), **tags)
     scans, (skipped,) = scan_sources(tmp_path)
-    assert (scans, skipped.bad, "slices from 0" in skipped.source) == ([], True, True)
+    assert (scans, skipped.bad, "slices from IM0000" in skipped.source) == ([], True, True)
     assert re.search(words, skipped.reason)
 
 
 def test_rounded_directions_and_spacings_part_no_slices(tmp_path: Path) -> None:
     """A border of bins at 0.005 once parted slices whose directions differ by 1e-6."""
     sine = [0.005 + 1e-6 * (-1) ** n for n in range(6)]
-    write_each(
-        tmp_path, orientation=lambda n: (1.0, sine[n], 0.0, -sine[n], 1.0, 0.0), spacing=lambda n: (sine[n], 1.0)
-    )
+    tags = {"orientation": lambda n: (1.0, sine[n], 0.0, -sine[n], 1.0, 0.0), "spacing": lambda n: (sine[n], 1.0)}
+    write_series(tmp_path, STORED, **tags)
     assert read_volume(tmp_path).array.shape == (10, 8, 6)
 
 
@@ -132,7 +123,7 @@ def test_phases_of_one_series_are_volumes(tmp_path: Path) -> None:
 
 
 def test_gantry_tilt_stays_in_the_affine(tmp_path: Path) -> None:
-    write_each(tmp_path, orientation=lambda number: turned(np.radians(-15)))
+    write_series(tmp_path, STORED, orientation=lambda number: turned(np.radians(-15)))
     np.testing.assert_allclose(read_volume(tmp_path).affine[:3, 2], [0, 0, 2], atol=1e-9)
 
 
@@ -167,8 +158,8 @@ def test_frames_have_numbers_of_their_own(tmp_path: Path, syntax: str) -> None:
 
 def test_enhanced_files_of_one_frame_are_slices_of_a_series(tmp_path: Path) -> None:
     frames = [enhanced([(dcm.POSITION, "DS", (0.0, 0.0, 2.5 * n)), (dcm.THICKNESS, "DS", 2.5)]) for n in range(6)]
-    write_each(tmp_path, position=lambda _: None, extra=lambda n: frames[n])
-    assert (read_volume(tmp_path).spacing, read_volume(tmp_path / "03").spacing) == ((0.75, 0.5, 2.5),) * 2
+    write_series(tmp_path, STORED, position=lambda _: None, extra=lambda n: frames[n])
+    assert (read_volume(tmp_path).spacing, read_volume(tmp_path / "IM0757").spacing) == ((0.75, 0.5, 2.5),) * 2
 
 
 def test_stacks_of_one_file_are_volumes(tmp_path: Path) -> None:

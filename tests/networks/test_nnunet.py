@@ -18,10 +18,7 @@ from tiny_bundles import make_bundle
 
 CONFIGURATIONS = {
     "plain_3d": PlainUNetConfig(widths=(4, 6, 8), out_channels=2),
-    "plain_2d": PlainUNetConfig(dims=2, widths=(4, 8, 8, 8), in_channels=3, convolutions=(1, 2, 3, 2)),
-    "plain_2d_batch_norm": PlainUNetConfig(
-        dims=2, widths=(4, 8), norm="batch", convolution_bias=False, upsampling_bias=False
-    ),
+    "plain_2d": PlainUNetConfig(dims=2, widths=(4, 8, 8), in_channels=3, convolutions=(1, 2, 3), norm="batch"),
     "plain_anisotropic": PlainUNetConfig(
         widths=(4, 6, 8),
         kernels=((1, 3, 3), (3, 3, 3), (3, 3, 5)),

@@ -56,15 +56,12 @@ def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(tmp_path, optimiz
 
 def test_keeps_the_best_and_stops_early(tmp_path):
     kept, notes = [], Notes()
-    progress = make(
-        tmp_path / "run",
-        Fit(scores=[3, 1, 2, 2, 2, 0]),
-        steps=100,
-        patience=3,
-        validate_every=2,
-        on_validation=lambda progress, _, is_best: kept.append(progress.step) if is_best else None,
-        reporter=notes,
-    ).fit()
+
+    def keep(progress, _, is_best):
+        kept.extend([progress.step] * is_best)
+
+    options = {"steps": 100, "patience": 3, "validate_every": 2, "on_validation": keep, "reporter": notes}
+    progress = make(tmp_path / "run", Fit(scores=[3, 1, 2, 2, 2, 0]), **options).fit()
     assert kept == [2, 4]
     assert (progress.step, progress.best_step, progress.metrics) == (10, 4, {"value": 1})
     assert notes.notes == ["stopped early: no better validation since step 4"]
@@ -156,17 +153,10 @@ def test_a_loader_process_that_dies_is_one_line(tmp_path):
     assert last_step(trainer) in (4, 8, 12)
 
 
-@pytest.mark.parametrize(
-    ("objective", "settings", "message"),
-    [
-        (None, {"batch_size": 3, "seed": 1}, "another configuration: batch_size was 2, now 3; seed was 0, now 1"),
-        (Fit(Numbers(size=8)), {}, "an epoch had 7 samples, now 8; resume with the scans"),
-    ],
-)
-def test_refuses_to_resume_with_other_settings_or_other_data(tmp_path, objective, settings, message):
+def test_refuses_to_resume_with_other_data(tmp_path):
     ended(tmp_path / "run")
-    with pytest.raises(TrainingError, match=message):
-        make(tmp_path / "run", objective, resume=True, **settings)
+    with pytest.raises(TrainingError, match="an epoch had 7 samples, now 8; resume with the scans"):
+        make(tmp_path / "run", Fit(Numbers(size=8)), resume=True)
 
 
 def test_what_changes_the_last_bits_is_said(tmp_path):

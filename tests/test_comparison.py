@@ -75,9 +75,8 @@ def test_a_run_is_that_of_finetune(compared, decathlon, genesis, tmp_path):
     found = record(compared, "genesis", 2, 1)
     split = Split(tuple(found["training"]), SPLIT.validation, SPLIT.test)
     config = TINY.override(seed=1)
-    _, measured = modelsgenesis.finetune(
-        decathlon, tmp_path / "run", init=genesis, config=config, split=split, device="cpu", draw=False
-    )
+    options = {"init": genesis, "config": config, "split": split, "device": "cpu", "draw": False}
+    _, measured = modelsgenesis.finetune(decathlon, tmp_path / "run", **options)
     assert found["test"] == pytest.approx(measured)
 
 
@@ -141,21 +140,19 @@ def test_settings_are_chosen_before_the_test_patients_are_read(decathlon, tmp_pa
 @pytest.mark.parametrize(
     ("scores", "chosen"),
     [
-        (([0.5, 0.7], [0.8, 0.6], [0.9, 0.3]), "3e-3"),  # by the mean
-        (([0.1, 0.1], [0.9, None], [0.0, 0.0]), "1e-3"),  # what diverged once is last
-        (([0.5], [0.5], [0.5]), "1e-3"),  # on ties, the first
+        ({"1e-3": [0.5, 0.7], "3e-3": [0.8, 0.6]}, "3e-3"),  # by the mean
+        ({"1e-3": [0.1, 0.1], "3e-3": [0.9, None]}, "1e-3"),  # what diverged once is last
+        ({"1e-3": [0.5], "3e-3": [0.5]}, "1e-3"),  # on ties, the first
     ],
 )
 def test_the_best_candidate_is_chosen(scores, chosen):
-    trials, records = [], []
-    for rate, values in zip(("1e-3", "3e-3", "1e-2"), scores, strict=True):
-        for seed, value in enumerate(values):
-            settings = (f"learning_rate={rate}",)
-            trials.append(Trial(arm="a", labels=5, seed=seed, split=Split((), (), ()), settings=settings))
-            records.append({"diverged": True} if value is None else {"validation": {"dice": value}})
+    split, trials, records = Split((), (), ()), [], []
+    for rate, values in scores.items():
+        trials += [Trial(arm="a", labels=5, seed=seed, split=split, settings=(rate,)) for seed in range(len(values))]
+        records += [{"diverged": True} if one is None else {"validation": {"dice": one}} for one in values]
     choice = comparison._choose_settings(trials, records, "dice")["a", 5]
-    assert choice["chosen"] == (f"learning_rate={chosen}",)
-    assert [one["mean"] for one in choice["candidates"]] == [None if None in v else np.mean(v) for v in scores]
+    assert choice["chosen"] == (chosen,)
+    assert [one["mean"] for one in choice["candidates"]] == [None if None in v else np.mean(v) for v in scores.values()]
     with pytest.raises(DataError, match="validation patients give no auc"):
         comparison._choose_settings(trials, records, "auc")
 

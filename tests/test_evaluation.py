@@ -88,10 +88,8 @@ def test_a_model_whose_classes_have_another_order(finetuned, decathlon, number_f
     labels = tuple(straight.config.labels[index] for index in order)
     save_bundle(tmp_path / "turned", Bundle(network, replace(straight.config, labels=labels)))
     options = {"split": split_of("ball_000"), "config": PredictionConfig(precision=number_format)}
-    first, turned = (
-        evaluate(model, decathlon, output=tmp_path / "measured", **options).values
-        for model in (finetuned[0], tmp_path / "turned")
-    )
+    models = (finetuned[0], tmp_path / "turned")
+    first, turned = (evaluate(one, decathlon, output=tmp_path / "measured", **options).values for one in models)
     assert first["dice"] > 0.5
     # In 8 bits classes that tie go to the first of them.
     assert turned == pytest.approx(first, abs=0 if number_format == "float32" else 0.02)
@@ -150,15 +148,10 @@ class Picture:
 
 
 def pictures(channels=("image",)):
-    cases = [
-        LabelledCase(
-            name=f"x{seed}",
-            patient=f"p{seed // 2}",
-            images=tuple(Picture(f"{seed}{name.lower()}") for name in channels),
-            classes=(seed % 2,),
-        )
-        for seed in range(6)
-    ]
+    named, cases = [name.lower() for name in channels], []
+    for seed in range(6):
+        images = tuple(Picture(f"{seed}{name}") for name in named)
+        cases.append(LabelledCase(name=f"x{seed}", patient=f"p{seed // 2}", images=images, classes=(seed % 2,)))
     kind = {"task": "classification", "labels": ("healthy", "ill"), "modality": "xray", "dims": 2}
     return LabelledData(name="x", cases=tuple(cases), channels=channels, **kind)
 
@@ -184,8 +177,7 @@ def test_classes_by_a_model_and_by_a_table(tmp_path):
     assert evaluate(table, pictures(), output=tmp_path / "b").summary == found.summary
     table.write_text("case,probability ill,probability healthy\nx0,0.3,0.7\n")
     few = evaluate(table, pictures(), output=tmp_path / "c")
-    assert (len(few.rows), len(few.skipped)) == (1, 5)
-    assert few.summary["auc"]["reason"] == "all 1 cases are of one class"
+    assert (len(few.rows), len(few.skipped), few.summary["auc"]["value"]) == (1, 5, None)
 
 
 @pytest.mark.parametrize("rows", [None, "x0,nan,1\n", "x0,0,1\nx0,1,0\n", "x0,,1\n"])

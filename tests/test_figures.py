@@ -6,16 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from modelsgenesis import figures
 from modelsgenesis.errors import ShapeError
-from modelsgenesis.figures import (
-    comparison_report,
-    draw_comparison,
-    draw_curve,
-    draw_pictures,
-    draw_restorations,
-    metric_title,
-    middle_slice,
-)
 from simulated_comparison import draw_records, results_of
 
 LOG = "step,learning_rate,loss\n1,0.1,0.5\n2,0.1,0.4\n"
@@ -33,7 +25,7 @@ def test_draws_the_curve_of_a_run(tmp_path, validation):
     (tmp_path / "log.csv").write_text(LOG)
     if validation:
         (tmp_path / "validation.csv").write_text(validation)
-    path = draw_curve(tmp_path / "log.csv", tmp_path / "validation.csv", tmp_path / "new" / "curve.png")
+    path = figures.draw_curve(tmp_path / "log.csv", tmp_path / "validation.csv", tmp_path / "new" / "curve.png")
     assert pixels(path).std() > 5
 
 
@@ -43,46 +35,48 @@ def test_draws_the_curve_of_a_run(tmp_path, validation):
 )
 def test_draws_whatever_was_compared(tmp_path, gains, counts, runs):
     records = draw_records(gains, counts, runs)
-    assert pixels(draw_comparison(results_of(records), tmp_path / "comparison.png")).std() > 10
+    assert pixels(figures.draw_comparison(results_of(records), tmp_path / "comparison.png")).std() > 10
     for record in records:
         record["test"]["dice"] = 0.5 if record["arm"] == "scratch" else None  # equal, and undefined
-    assert pixels(draw_comparison(results_of(records), tmp_path / "comparison.png")).std() > 10
+    assert pixels(figures.draw_comparison(results_of(records), tmp_path / "comparison.png")).std() > 10
 
 
 def test_the_front_of_a_patient_is_up_and_the_right_on_the_left():
     volume = np.zeros((4, 5, 3))
     volume[3, 4, 1] = 1  # right, front
-    assert middle_slice(volume)[0, 0] == 1
+    assert figures.middle_slice(volume)[0, 0] == 1
     with pytest.raises(ShapeError, match=r"array of shape \(4,\)"):
-        middle_slice(np.zeros(4))
+        figures.middle_slice(np.zeros(4))
 
 
 @pytest.mark.parametrize("patch", [(16, 16, 8), (16, 16)])
 def test_draws_a_row_per_patch_with_the_error_last_and_no_optional_library_is_needed(tmp_path, patch, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     original, restored = np.zeros((1, 1, *patch)), np.ones((1, 1, *patch))
-    picture = pixels(draw_restorations(original, original, restored, tmp_path / "new" / "r.png", title="loss 0.1"))
+    drawn = figures.draw_restorations(original, original, restored, tmp_path / "new" / "r.png", title="loss 0.1")
+    picture = pixels(drawn)
     assert [picture[-80, column] for column in (80, 250, 420, 580)] == [0, 0, 255, 255]
-    six = pixels(draw_restorations(*[np.zeros((9, 1, *patch))] * 3, tmp_path / "six.png"))
+    six = pixels(figures.draw_restorations(*[np.zeros((9, 1, *patch))] * 3, tmp_path / "six.png"))
     assert six.shape[0] < 6.2 * picture.shape[0]
 
 
 def test_a_whole_scan_is_shrunk_beside_its_patch_in_its_own_proportions(tmp_path):
     rows = [[np.zeros((600, 300)), np.zeros((32, 32))]]
-    picture = pixels(draw_pictures(rows, ("scan", "patch"), tmp_path / "p.png", labels=["scan 1\n2 mm"]))
+    picture = pixels(figures.draw_pictures(rows, ("scan", "patch"), tmp_path / "p.png", labels=["scan 1\n2 mm"]))
     assert (picture[-100] == 0).sum() == 160 / 2 + 160
     assert (picture[:, :140] < 128).any()  # the label
 
 
 def test_no_letter_becomes_an_empty_box(tmp_path):
     def drawn(title, label):
-        return pixels(draw_pictures([[np.zeros((16, 16))]], ["x"], tmp_path / "p.png", title=title, labels=[label]))
+        rows, path = [[np.zeros((16, 16))]], tmp_path / "p.png"
+        return pixels(figures.draw_pictures(rows, ["x"], path, title=title, labels=[label]))
 
     assert (drawn("0.41× − é", "3×3\nß") == drawn("0.41x - e", "3x3\n?")).all()
 
 
 def report(gains=GAINS, counts=(5, 10, 20), runs=5, **options):
-    return comparison_report(results_of(draw_records(gains, counts, runs), **options))
+    return figures.comparison_report(results_of(draw_records(gains, counts, runs), **options))
 
 
 @pytest.mark.parametrize("resample", [True, False])
@@ -107,7 +101,7 @@ def test_two_runs_get_no_p_value_several_arms_the_correction_and_one_alone_no_di
     assert "Holm's correction over the 2 comparisons" in several
     assert " / " in several.split("## Differences")[1].splitlines()[4]
     assert "## Differences" not in report({"scratch": 0.0})
-    assert metric_title("average_precision") == "average precision"
+    assert figures.metric_title("average_precision") == "average precision"
 
 
 def test_what_was_tuned_is_shown():

@@ -23,7 +23,6 @@ from tiny_bundles import write_bundle
 
 SMALL = GenesisUNetConfig(widths=(4, 8), statistics="batch")
 RESIDUAL = ResidualUNetConfig(widths=(4, 8), blocks=(1, 1))
-STEM, BIAS = "down_tr64.ops.0.conv1.weight", "up_tr64.up_conv.bias"
 KERNEL = "depth_0_conv/depth_0_conv/kernel:0"
 
 Change = Callable[[dict[str, Any]], Any]
@@ -52,7 +51,7 @@ def saved(folder: Path, content: Any, *, zipped: bool = True) -> Path:
 
 def weights(folder: Path, **changes: torch.Tensor | None) -> Path:
     """A state dict with some tensors replaced, or without them; `stem` and `bias` stand for two of them."""
-    names = {"stem": STEM, "bias": BIAS}
+    names = {"stem": "down_tr64.ops.0.conv1.weight", "bias": "up_tr64.up_conv.bias"}
     content = {**small_state_dict(), **{names.get(name, name): tensor for name, tensor in changes.items()}}
     return saved(folder, {name: tensor for name, tensor in content.items() if tensor is not None})
 
@@ -64,8 +63,8 @@ def written(folder: Path, content: bytes, name: str = "file.pt") -> Path:
 
 def cut(folder: Path, share: float, *, zipped: bool = True, file: Path | None = None) -> Path:
     file = file or saved(folder, {"state_dict": small_state_dict()}, zipped=zipped)
-    content = file.read_bytes()
-    return written(folder, content[: int(share * len(content))], file.name)
+    os.truncate(file, int(share * file.stat().st_size))
+    return file
 
 
 def patched(folder: Path, after: bytes, offset: int, bits: int) -> Path:
@@ -179,11 +178,10 @@ def safetensors(folder: Path, change: Change) -> Path:
     made = bundle(folder)
     path = made / "model.safetensors"
     content = path.read_bytes()
-    (length,) = struct.unpack("<Q", content[:8])
-    header = json.loads(content[8 : 8 + length])
-    forged = change(header)
-    text = json.dumps(header).encode()
-    sound = struct.pack("<Q", len(text)) + text + content[8 + length :]
+    end = 8 + struct.unpack("<Q", content[:8])[0]
+    header = json.loads(content[8:end])
+    forged, text = change(header), json.dumps(header).encode()
+    sound = struct.pack("<Q", len(text)) + text + content[end:]
     path.write_bytes(forged if isinstance(forged, bytes) else sound)
     return made
 

@@ -31,9 +31,7 @@ def test_prints_the_table_and_goes_on(command, decathlon, tmp_path):
     [
         ([], 2, "Missing option '--init'"),
         (["--init", "scratch", "--dims", "two"], 2, "'two' is not one of"),
-        (["--init", "scratch", "--init", "scratch"], 1, "two arms are called scratch"),
         (["--init", "scratch", "--set", "lr=1"], 1, "unknown key 'lr'"),
-        (["--init", "scratch", "--labels", "few"], 1, "'few'"),
         (["--init", "no-such-model"], 1, "no-such-model"),
         (["--init", "scratch", "--config", "nowhere.json"], 1, "nowhere.json: "),
     ],

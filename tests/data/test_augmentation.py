@@ -85,21 +85,17 @@ def test_the_share_of_patches_on_structures():
 
 
 @pytest.mark.parametrize("shape", [(30, 24), (24, 24, 20)])
-def test_images_are_brought_to_the_patch_size(shape):
-    size = (16, 16, 16)[: len(shape)]
-    images = LabelledImages(classified(shape=shape), ClassificationConfig(patch_size=size, flip=True), classes=2)
-    assert len(images) == 10
+def test_images_are_brought_to_the_patch_size_and_change_in_each_epoch_if_augmented(shape):
+    config = ClassificationConfig(patch_size=(16, 16, 16)[: len(shape)], flip=True)
+    images = LabelledImages(classified(shape=shape), config, classes=2)
     image, target = images[13]
-    assert (image.shape, image.dtype, type(image)) == ((1, *size), torch.float32, torch.Tensor)
+    assert (image.shape, image.dtype, type(image)) == ((1, *config.patch_size), torch.float32, torch.Tensor)
     assert (target.tolist(), target.dtype, target.shape) == (0, torch.int64, ())
     assert torch.equal(images[13][0], image)
-    assert not torch.equal(images[3][0], images[13][0])
-
-
-def test_without_augmentation_an_image_is_the_same_in_each_epoch():
-    images = LabelledImages(classified(), ClassificationConfig(patch_size=(24, 24), augment=False), classes=2)
+    assert not torch.equal(images[3][0], image)
+    plain = LabelledImages(classified(), ClassificationConfig(patch_size=(24, 24), augment=False), classes=2)
     for item in (3, 13):
-        assert torch.equal(images[item][0], torch.from_numpy(classified()[3].image))
+        assert torch.equal(plain[item][0], torch.from_numpy(classified()[3].image))
 
 
 def test_classes_can_be_drawn_as_often_and_weighed():

@@ -1,15 +1,15 @@
 """`dataset.json` and class folders as data sets."""
 
+import re
+
 import numpy as np
 import pytest
 
 from labelled_files import AFFINE, mask, picture, save, volume, write_csv, write_json
-from modelsgenesis.configs import CONTRACTS
 from modelsgenesis.data import find_scans
-from modelsgenesis.data.cases import PreparedCases, data_contract, prepare_case
+from modelsgenesis.data.cases import data_contract, prepare_case
 from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError
-from recorded_notes import Notes
 
 BRAIN = {
     "name": "Brain",
@@ -89,12 +89,10 @@ def test_version_2_of_nnunet(tmp_path):
 
 def test_version_1_of_nnunet_whose_list_leaves_out_the_channel(tmp_path):
     training = [{"image": "./imagesTr/a_001.nii.gz", "label": "./labelsTr/a_001.nii.gz"}]
-    labels = {"0": "background", "1": "liver", "2": "cancer"}
-    write_json(
-        nnunet(tmp_path, channels=1) / "dataset.json", {"modality": {"0": "CT"}, "labels": labels, "training": training}
-    )
+    content = {"modality": {"0": "CT"}, "labels": {"0": "background", "1": "liver"}, "training": training}
+    write_json(nnunet(tmp_path, channels=1) / "dataset.json", content)
     data = read_labelled(tmp_path)
-    assert (data.modality, data.labels) == ("ct", ("background", "liver", "cancer"))
+    assert (data.modality, data.labels) == ("ct", ("background", "liver"))
     assert [scan.path for scan in find_scans(tmp_path)[0]] == [data.cases[0].images[0].path]
 
 
@@ -172,9 +170,6 @@ def test_folders_are_classes_and_names_tell_the_patient(tmp_path):
     assert data.notes[0] == "patients by the names of files and folders"
     said = " ".join(data.notes[1:])
     assert all(name in said for name in ("broken.png", "_mask.png", "masks", "__MACOSX", "empty"))
-    names, notes = [case.name for case in data.cases], Notes()
-    prepared = PreparedCases(data, size=(8, 8)).get(names, CONTRACTS["xray"], notes)
-    assert ([case.image.shape for case in prepared], notes.notes) == ([(1, 8, 8)] * 6, [])
 
 
 @pytest.mark.parametrize(
@@ -186,8 +181,7 @@ def test_a_rule_that_finds_one_patient_a_class_found_classes(tmp_path, names):
             picture(tmp_path / place / name.format(index), index)
     data = read_labelled(tmp_path, modality="xray")
     assert len({case.patient for case in data.cases}) == 6
-    assert data.notes[0].startswith("warning: every image")
-    assert "--patient" in data.notes[0]
+    assert re.match("warning: every image .* --patient", data.notes[0])
 
 
 def test_folders_of_parts_hold_folders_of_classes(tmp_path):

@@ -120,9 +120,7 @@ def test_lung_needs_hounsfield_units(tmp_path: Path) -> None:
         patches_of(mri, 8, 8, 8, rule="lung")
 
 
-@given(
-    patients=st.lists(st.sampled_from("abcdefgh"), min_size=1), fraction=st.floats(0.01, 0.99), seed=st.integers(0, 9)
-)
+@given(st.lists(st.sampled_from("abcdefgh"), min_size=1), st.floats(0.01, 0.99), st.integers(0, 9))
 def test_patients_held_out(patients: list[str], fraction: float, seed: int) -> None:
     held_out = hold_out(patients, fraction, seed)
     assert held_out < set(patients)

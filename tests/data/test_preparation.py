@@ -17,6 +17,7 @@ from modelsgenesis.errors import ScanError, ShapeError
 
 CT, MRI, XRAY = CONTRACTS["ct"], CONTRACTS["mri"], CONTRACTS["xray"]
 NNUNET = InputContract(modality="ct", intensity="standardize", mean=-775.8457, deviation=251.9326)
+SIZES = st.tuples(*[st.floats(0.4, 4)] * 3)
 ORIENTATIONS = ["".join(codes) for axes in permutations(("LR", "PA", "IS")) for codes in product(*axes)]
 
 
@@ -91,11 +92,7 @@ def test_every_orientation_becomes_ras_and_comes_back(codes: str) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    codes=st.sampled_from(ORIENTATIONS),
-    spacing=st.tuples(*[st.floats(0.4, 4)] * 3),
-    wanted=st.tuples(*[st.floats(0.4, 4)] * 3),
-)
+@given(codes=st.sampled_from(ORIENTATIONS), spacing=SIZES, wanted=SIZES)
 def test_resampling_keeps_the_place_in_space(codes: str, spacing: tuple, wanted: tuple) -> None:
     """A bright ball's centre stays where it is, in mm, and a prediction has the scan's own shape."""
     shape = (14, 12, 16)

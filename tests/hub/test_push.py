@@ -255,12 +255,9 @@ def test_without_a_token(hub, run, monkeypatch):
         ("a--b/c..d", "hf_alice", "unknown", "expected org/name"),
     ],
 )
-def test_what_must_not_be_made_is_not(hub, run, second, repository, token, kind, word):
+def test_what_must_not_be_made_is_not(hub, run, repository, token, kind, word):
     assert word in refusal(kind, run, repository, token=token)
     assert hub.repositories == {}
-    first = push_to_hub(run, GENESIS)
-    refusal(kind, second, repository, token=token)
-    assert hub.repositories[GENESIS].heads == {"main": first.commit}
 
 
 def test_a_header_that_the_hub_refuses_makes_nothing(hub, run):

@@ -1,14 +1,9 @@
 """The registry of cards."""
 
-import re
-
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.hub import find_card, list_cards
-from modelsgenesis.hub.client import is_inside
 from runs_to_push import failure, write_card
 
 
@@ -57,11 +52,3 @@ def test_a_wrong_card_is_refused_with_its_file_or_key(cards, changes, word):
 def test_a_folder_of_cards_that_is_not_there_is_said(monkeypatch):
     monkeypatch.setenv("MODELSGENESIS_CARDS", "/nowhere/cards")
     assert "/nowhere/cards" in failure(list_cards, ConfigurationError)
-
-
-@given(st.lists(st.sampled_from(["a", "..", ".", "", "b.pt", "C:", "\\x"]), min_size=1, max_size=5))
-def test_a_path_is_inside_exactly_when_it_leads_nowhere_else(parts):
-    path = "/".join(parts)
-    leads_out = path.startswith("/") or re.search(r"[\\:]", path) or ".." in parts
-    named = any(part not in ("", ".") for part in parts)
-    assert is_inside(path) == (named and not leads_out)

@@ -10,18 +10,7 @@ from scipy.ndimage import distance_transform_edt
 from scipy.stats import mannwhitneyu
 
 from modelsgenesis.errors import ConfigurationError, ShapeError
-from modelsgenesis.metrics.measures import (
-    auc,
-    classification_row,
-    explanations,
-    flat,
-    intervals,
-    mean_ignoring_nan,
-    measure_segmentation,
-    rank,
-    summarize_rows,
-    weighted_means,
-)
+from modelsgenesis.metrics import measures
 
 NAN = float("nan")
 
@@ -29,7 +18,7 @@ NAN = float("nan")
 
 
 def measured(predicted, truth, spacing=None, labels=("background", "a")):
-    return measure_segmentation(predicted, truth, labels, spacing)
+    return measures.measure_segmentation(predicted, truth, labels, spacing)
 
 
 def test_dice_and_iou_by_hand_and_by_monai():
@@ -79,9 +68,9 @@ def test_ranking_metrics_are_those_of_monai_and_of_the_rank_test(levels):
     random = np.random.default_rng(levels)
     truth, scores = random.random(30) < 0.4, random.integers(0, levels, 30) / levels
     statistic = mannwhitneyu(scores[truth], scores[~truth]).statistic
-    assert auc(scores, truth) == pytest.approx(statistic / (truth.sum() * (~truth).sum()), abs=1e-12)
+    assert measures.auc(scores, truth) == pytest.approx(statistic / (truth.sum() * (~truth).sum()), abs=1e-12)
     weights = random.multinomial(30, np.full(30, 1 / 30), size=5)
-    for row, (area, precision, _) in zip(weights, rank(scores, truth, weights), strict=True):
+    for row, (area, precision, _) in zip(weights, measures.rank(scores, truth, weights), strict=True):
         repeated = np.repeat(np.arange(30), row)
         as_monai = torch.from_numpy(scores[repeated]), torch.from_numpy(truth[repeated].astype(int))
         assert area == pytest.approx(compute_roc_auc(*as_monai))
@@ -92,22 +81,21 @@ def test_ranking_metrics_are_those_of_monai_and_of_the_rank_test(levels):
 def test_sensitivity_at_a_specificity_by_hand(specificity, sensitivity):
     scores = np.array([0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
     truth = np.array([True, False, True, True, False, False])
-    assert rank(scores, truth, np.ones((1, 6)), specificity)[0, 2] == pytest.approx(sensitivity)
+    assert measures.rank(scores, truth, np.ones((1, 6)), specificity)[0, 2] == pytest.approx(sensitivity)
 
 
 def test_ranking_needs_both_kinds_and_finite_scores():
     for truth in (np.array([True, True]), np.array([False, False])):
-        assert np.isnan(rank(np.array([0.1, 0.2]), truth, np.ones((1, 2)))).all()
+        assert np.isnan(measures.rank(np.array([0.1, 0.2]), truth, np.ones((1, 2)))).all()
     with pytest.raises(ShapeError, match="1 of 2 are not finite"):
-        auc(np.array([0.1, np.nan]), np.array([True, False]))
+        measures.auc(np.array([0.1, np.nan]), np.array([True, False]))
 
 
 # --- intervals ----------------------------------------------------------------------------------------------------
 
 
-def interval_of_mean(values, patients, resamples=1000, seed=0):
-    (ends,) = intervals(lambda weights: weighted_means(values[:, None], weights), patients, resamples, seed)
-    return ends
+def interval_of_mean(values, patients, *draws):
+    return measures.intervals(lambda weights: measures.weighted_means(values[:, None], weights), patients, *draws)[0]
 
 
 def test_the_interval_of_a_mean_is_that_of_its_standard_error():
@@ -119,7 +107,7 @@ def test_the_interval_of_a_mean_is_that_of_its_standard_error():
 
 def test_the_images_of_a_patient_are_resampled_together():
     seen = []
-    intervals(lambda weights: seen.append(weights) or weights, ["a", "b", "a", "c"], 50)
+    measures.intervals(lambda weights: seen.append(weights) or weights, ["a", "b", "a", "c"], 50)
     weights = np.concatenate(seen)
     assert weights.shape == (50, 4)
     assert (weights[:, 0] == weights[:, 2]).all()
@@ -128,10 +116,10 @@ def test_the_images_of_a_patient_are_resampled_together():
 
 def test_the_seed_is_the_whole_of_the_randomness_also_in_blocks(monkeypatch):
     values, patients = np.arange(20.0), [str(index // 2) for index in range(20)]
-    whole = interval_of_mean(values, patients, seed=3)
-    assert interval_of_mean(values, patients, seed=4) != whole
+    whole = interval_of_mean(values, patients, 1000, 3)
+    assert interval_of_mean(values, patients, 1000, 4) != whole
     monkeypatch.setattr("modelsgenesis.metrics.measures._BLOCK", 60)
-    assert interval_of_mean(values, patients, seed=3) == whole
+    assert interval_of_mean(values, patients, 1000, 3) == whole
 
 
 def test_one_patient_has_no_interval_and_undefined_resamples_are_left_out():
@@ -140,7 +128,7 @@ def test_one_patient_has_no_interval_and_undefined_resamples_are_left_out():
     def statistics(weights):
         return np.column_stack([np.where(weights[:, 0] > 0, 1.0, np.nan), weights[:, 0] * np.nan])
 
-    assert intervals(statistics, ["a", "b"], 1000) == [(1, 1), (None, None)]
+    assert measures.intervals(statistics, ["a", "b"], 1000) == [(1, 1), (None, None)]
     with pytest.raises(ConfigurationError, match="received 0 resamples"):
         interval_of_mean(np.ones(1), ["a"], 0)
 
@@ -154,24 +142,24 @@ def test_the_mean_of_a_segmentation_is_over_structures_and_leaves_out_what_is_un
         {"dice a": 0.6, "dice b": 0.4, "iou a": 0.5, "iou b": 0.3, "hausdorff95 a": NAN, "hausdorff95 b": NAN},
     ]
     rows = [{"patient": patient, **row} for patient, row in zip("pq", rows, strict=True)]
-    found = summarize_rows(rows, ["background", "a", "b"], task="segmentation", resamples=200)
+    found = measures.summarize_rows(rows, ["background", "a", "b"], task="segmentation", resamples=200)
     assert found["dice"]["value"] == pytest.approx((0.7 + 0.4) / 2)
     assert found["dice a"] == {"value": pytest.approx(0.7), "low": pytest.approx(0.6), "high": pytest.approx(0.8)}
     assert found["dice b"]["undefined"] == 1
     assert (found["hausdorff95 a"]["value"], found["hausdorff95 a"]["undefined"]) == (2.0, 1)
     assert found["hausdorff95 b"]["value"] is None
     assert "no case has the structure" in found["hausdorff95 b"]["reason"]
-    assert "hausdorff95 b" not in flat(found)
-    assert [line.partition(":")[0] for line in explanations(found)][:2] == ["dice b", "iou b"]
+    assert "hausdorff95 b" not in measures.flat(found)
+    assert [line.partition(":")[0] for line in measures.explanations(found)][:2] == ["dice b", "iou b"]
 
 
 def summary_of(probabilities, truth, labels, *, multilabel=False, folds=None, **options):
-    rows = [
-        {"patient": f"p{case}", **classification_row(np.flatnonzero(held), soft, labels, multilabel=multilabel)}
-        for case, (soft, held) in enumerate(zip(probabilities, truth, strict=True))
-    ]
+    rows = []
+    for case, (soft, held) in enumerate(zip(probabilities, truth, strict=True)):
+        row = measures.classification_row(np.flatnonzero(held), soft, labels, multilabel=multilabel)
+        rows.append({"patient": f"p{case}", **row})
     rows = [{**row, "fold": fold} for row, fold in zip(rows, folds, strict=True)] if folds else rows
-    return summarize_rows(rows, labels, task="classification", multilabel=multilabel, **options)
+    return measures.summarize_rows(rows, labels, task="classification", multilabel=multilabel, **options)
 
 
 def test_two_classes_are_measured_by_the_second():
@@ -180,7 +168,7 @@ def test_two_classes_are_measured_by_the_second():
     score = np.clip(0.3 * truth + random.random(150) * 0.7, 0, 1)
     found = summary_of(np.stack([1 - score, score], 1), np.stack([~truth, truth], 1), ["normal", "ill"])
     assert list(found) == ["auc", "average_precision", "sensitivity", "accuracy"]
-    assert found["auc"]["value"] == pytest.approx(auc(score, truth))
+    assert found["auc"]["value"] == pytest.approx(measures.auc(score, truth))
     assert found["accuracy"]["value"] == ((score > 0.5) == truth).mean()
     for entry in found.values():
         assert entry["low"] < entry["value"] < entry["high"]
@@ -191,7 +179,7 @@ def test_several_classes_are_measured_each_against_the_rest():
     truth = np.eye(3, dtype=bool)[random.integers(0, 3, 60)]
     probabilities = random.dirichlet(np.ones(3), 60) + 0.2 * truth
     found = summary_of(probabilities, truth, ["a", "b", "c"], resamples=100)
-    each = [auc(probabilities[:, index], truth[:, index]) for index in range(3)]
+    each = [measures.auc(probabilities[:, index], truth[:, index]) for index in range(3)]
     assert [found[f"auc {name}"]["value"] for name in "abc"] == pytest.approx(each)
     assert found["auc"]["value"] == pytest.approx(np.mean(each))
 
@@ -218,11 +206,11 @@ def test_classes_that_no_case_or_every_case_has():
     probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
     found = summary_of(probabilities, np.array([[True, False]] * 3), ["normal", "ill"], resamples=50)
     assert found["auc"] == {"value": None, "low": None, "high": None, "reason": "all 3 cases are of one class"}
-    assert flat(found) == {"accuracy": pytest.approx(2 / 3)}
+    assert measures.flat(found) == {"accuracy": pytest.approx(2 / 3)}
 
     truth = np.eye(3, dtype=bool)[[0, 1, 0, 1]]
     found = summary_of(np.random.default_rng(0).dirichlet(np.ones(3), 4), truth, ["a", "b", "c"], resamples=50)
     assert found["auc c"]["reason"] == "0 of 4 cases are of this class"
     assert found["auc"]["undefined_classes"] == 1
     assert found["auc"]["value"] is not None
-    assert np.isnan(mean_ignoring_nan([NAN]))
+    assert np.isnan(measures.mean_ignoring_nan([NAN]))

@@ -166,13 +166,7 @@ def test_no_weight_of_the_checkpoint_is_initialised_first(monkeypatch: pytest.Mo
 # --- kernels of the size of random ones ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "config",
-    [
-        *(GenesisUNetConfig(dims=dims, widths=(4, 8), norm=norm) for dims in (2, 3) for norm in ("batch", "instance")),
-        PlainUNetConfig(dims=2, widths=(4, 8)),
-    ],
-)
+@pytest.mark.parametrize("config", [UNET, *CONFIGURATIONS[:2], UNET.with_dims(2), CONFIGURATIONS[0].with_dims(2)])
 def test_rescaled_kernels_have_the_size_of_random_ones_and_the_output_stays(config: UNetConfig) -> None:
     torch.manual_seed(0)
     network = build_network(config.override(norm_epsilon=1e-10))

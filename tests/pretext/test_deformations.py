@@ -91,11 +91,9 @@ def test_any_shape_and_seed_stays_in_range(shape: list[int], seed: int) -> None:
 def test_a_scheme_does_its_deformations_only(name: str) -> None:
     config, batch = SCHEMES[name], ramps(60, 24, 24)
     seeds = MANY[:60]
-    changes = [not torch.equal(deform(batch, seeds, config), batch) for deform in (flip, shuffle, change_intensity)]
-    assert changes == [True, config.shuffle_probability > 0, config.intensity_probability > 0]
-    outside, starts, stops, _ = draw_boxes((24, 24), seeds, config)
-    assert (outside | (stops > starts).any(dim=(1, 2))).any() == (config.painting_probability > 0)
-    assert outside.any() == (config.painting_probability > 0 and config.inpainting_share < 1)
+    steps, kinds = (flip, shuffle, change_intensity, paint), ("shuffle", "intensity", "painting")
+    changes = [not torch.equal(deform(batch, seeds, config), batch) for deform in steps]
+    assert changes == [True, *(getattr(config, f"{kind}_probability") > 0 for kind in kinds)]
     assert torch.equal(*Deformation(config)(batch, seeds)) is (name == "identity")
 
 
@@ -199,29 +197,21 @@ def test_boxes_go_on_with_their_probability_keep_off_the_borders_and_have_their_
 
 
 @pytest.mark.parametrize("config", [INSIDE, OUTSIDE])
-@pytest.mark.parametrize("shape", [(1, 1), (2, 64), (64, 64), (48, 48, 12), (32, 32, 8), (3, 4, 5)])
-def test_thin_axes_give_up_border_but_keep_boxes_inside(config: PretextConfig, shape: tuple[int, ...]) -> None:
-    _, starts, stops, _ = draw_boxes(shape, MANY[:500], config)
-    used = (stops > starts).all(dim=2)
-    before, after = starts[used], torch.tensor(shape) - stops[used]
-    assert torch.minimum(before, after).min() >= 0
-    assert (torch.minimum(before, after) >= torch.minimum((before + after) // 2, torch.tensor(3))).all()
-
-
-@pytest.mark.parametrize("config", [INSIDE, OUTSIDE])
 @pytest.mark.parametrize("fill", ["noise", "constant"])
-def test_the_union_of_the_boxes_or_all_else_is_painted(config: PretextConfig, fill: str) -> None:
-    shape, batch = (20, 30, 16), torch.ones(20, 2, 20, 30, 16)  # no fill is 1
+@pytest.mark.parametrize("shape", [(20, 30, 16), (1, 1), (2, 64), (3, 4, 5)])
+def test_the_union_of_the_boxes_or_all_else_is_painted(config: PretextConfig, fill: str, shape: tuple) -> None:
     _, starts, stops, _ = draw_boxes(shape, MANY[:20], config)
-    painted = paint(batch, MANY[:20], config.override(painting_fill=fill))
-    for sample in range(20):
+    painted = paint(torch.ones(20, 2, *shape), MANY[:20], config.override(painting_fill=fill))  # no fill is 1
+    for sample, boxes in enumerate(zip(starts.tolist(), stops.tolist(), strict=True)):
         union = torch.zeros(shape, dtype=torch.bool)
-        for start, stop in zip(starts[sample].tolist(), stops[sample].tolist(), strict=True):
-            union[tuple(slice(*ends) for ends in zip(start, stop, strict=True))] = True
+        for start, stop in zip(*boxes, strict=True):
+            room = [(a, side - b) for a, b, side in zip(start, stop, shape, strict=True) if b > a]
+            assert all(min(ends) >= min(sum(ends) // 2, 3) for ends in room)  # thin axes give up border
+            union[tuple(map(slice, start, stop))] = True
         mask = ~union if config is OUTSIDE else union
         assert torch.equal(painted[sample] != 1, mask.expand(2, *shape))
         values = painted[sample, :, mask]
-        assert len(values.unique()) == (1 if fill == "constant" else pytest.approx(values.numel(), rel=0.2))
+        assert (len(values.unique()) <= 1) if fill == "constant" else len(values.unique()) >= 0.8 * values.numel()
 
 
 def test_the_noise_is_uniform_and_white() -> None:

@@ -1,5 +1,5 @@
+import itertools
 import json
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +22,11 @@ def segmentation(count=20):
 
 def classification(patients=40, images=3, rare=10, parts=(None,), more=()):
     """Every `rare`-th patient has the second class in the last image."""
-    cases = [
-        LabelledCase(
-            name=f"p{patient:02d}_{image}",
-            patient=f"p{patient:02d}",
-            images=IMAGE,
-            classes=(int(patient % rare == 0 and image == images - 1),),
-            part=parts[patient % len(parts)],
-        )
-        for patient in range(patients)
-        for image in range(images)
-    ]
+    cases = []
+    for patient, image in itertools.product(range(patients), range(images)):
+        name, part = f"p{patient:02d}", parts[patient % len(parts)]
+        held = (int(patient % rare == 0 and image == images - 1),)
+        cases.append(LabelledCase(name=f"{name}_{image}", patient=name, images=IMAGE, classes=held, part=part))
     return LabelledData(name="cls", task="classification", cases=(*cases, *more), labels=("no", "yes"))
 
 
@@ -96,7 +90,7 @@ def test_few_labels_are_among_more_and_leave_the_other_parts():
     few = {count: choose_labelled(whole, data, count, seed=0) for count in ("1%", "2", "5", "50%", "10")}
     sets = [set(split.training) for split in (*few.values(), whole)]
     assert [len(names) for names in sets] == [1, 2, 5, 7, 10, 14]
-    assert all(small < large for small, large in pairwise(sets))
+    assert all(small < large for small, large in itertools.pairwise(sets))
     assert {(split.validation, split.test) for split in few.values()} == {(whole.validation, whole.test)}
     assert choose_labelled(whole, data, "10", seed=1) != few["10"]
     assert split_cases(data, SegmentationConfig(labelled_patients="5")) == few["5"]

@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import nibabel as nib
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
 
 from modelsgenesis import from_pretrained, load_bundle, pretrain, save_bundle
 from modelsgenesis.configs import CONTRACTS, SCHEMES, ClassifierConfig, GenesisUNetConfig, PretrainingConfig
@@ -87,6 +89,16 @@ def test_what_is_missing_for_a_figure_is_said_and_for_tensorboard_refused(ct_fol
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'modelsgenesis\[report\]'"):
         pretrain("nowhere", tmp_path / "other", tensorboard=True, **CPU)
+
+
+@pytest.mark.parametrize("call", ["__init__", "add_scalar", "close"])
+def test_a_full_disk_costs_pictures_and_events_but_not_the_run(ct_folder, tmp_path, monkeypatch, call):
+    full, notes = Mock(side_effect=OSError(28, "No space left on device")), Notes()
+    monkeypatch.setattr(SummaryWriter, call, full)
+    monkeypatch.setattr(shutil, "copyfile", full)
+    run = pretrain(ct_folder, tmp_path / "run", config=TINY, reporter=notes, tensorboard=True, **CPU)
+    assert (notes.text.count("for TensorBoard: [Errno 28]"), "figure is missing: [Errno" in notes.text) == (1, True)
+    assert len((run / "log.csv").read_text().splitlines()) == 5
 
 
 def test_the_same_seed_gives_the_same_weights_whatever_the_workers(ct_folder, tmp_path):
@@ -287,6 +299,10 @@ def test_a_finished_run_is_left_as_it_is_and_another_configuration_refused(inter
     assert {path: path.stat().st_mtime_ns for path in interrupted.rglob("*") if path.is_file()} == before
     with pytest.raises(TrainingError, match=r"another configuration: batch_size was 2, now 3; seed was 0, now 1$"):
         pretrain(None, interrupted, config=TINY.override(batch_size=3, seed=1), resume=True, **CPU)
+    path = interrupted / "run.json"
+    path.write_text(path.read_text().replace('"workers"', '"nonfinite"'))
+    with pytest.raises(TrainingError, match=r"unknown key 'nonfinite': the run is of another version.* --init \S+run "):
+        pretrain(None, interrupted, resume=True, **CPU)
 
 
 def test_a_resume_refuses_scans_that_came_and_needs_no_initial_weights(ct_folder, tmp_path):

@@ -25,7 +25,7 @@ from modelsgenesis.models import load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import bundles, splits
 from modelsgenesis.training.distributed import torchrun_ranks
-from modelsgenesis.training.run import LOG_NAME, RUN_NAME, VALIDATION_NAME, Progress, Run
+from modelsgenesis.training.run import LOG_NAME, RUN_NAME, VALIDATION_NAME, Progress, Run, read_recorded
 from modelsgenesis.training.splits import Split
 from modelsgenesis.training.supervised import initial_model, make_objective, resolve_patch_size
 from modelsgenesis.training.trainer import Trainer
@@ -175,7 +175,7 @@ def read_finetuning(source: str | Path) -> FinetuningConfig:
     content = read_json(path, ConfigurationError) if run is None else run["config"]
     # `hidden` is a field of a classification alone.
     kind = ClassificationConfig if isinstance(content, dict) and "hidden" in content else SegmentationConfig
-    return kind.from_dict(content, str(path))
+    return kind.from_dict(content, str(path)) if run is None else read_recorded(kind, content, path)
 
 
 @dataclass

@@ -16,7 +16,7 @@ from modelsgenesis._version import __version__
 from modelsgenesis.configs import RECIPES, BundleConfig, InputContract, PretrainingConfig, Provenance
 from modelsgenesis.configs.base import Config
 from modelsgenesis.data import PatchDataset, ScanReference, VolumeCache, find_scans, hold_out, split_by_size
-from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError, TrainingError, require
+from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError, require
 from modelsgenesis.figures import draw_curve, draw_restorations
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.models import load, public_name
@@ -34,7 +34,7 @@ from modelsgenesis.training.bundles import (
     try_drawing,
 )
 from modelsgenesis.training.restoration import Restoration
-from modelsgenesis.training.run import LOG_NAME, RUN_NAME, VALIDATION_NAME, Progress, Run, check_config
+from modelsgenesis.training.run import LOG_NAME, VALIDATION_NAME, Progress, Run, check_config, read_recorded
 from modelsgenesis.training.trainer import Trainer
 
 Source = str | Path | Sequence[str | Path]
@@ -110,6 +110,9 @@ def pretrain(
                 reporter.note(f"{output}: the run is finished, there is nothing left to resume")
                 return Path(output)
         hardware = choose_hardware(device, config.precision, local_rank=local_rank)
+        # Before the scans are prepared, which may take hours.
+        told = "batch_size=auto: fills the memory of a GPU, and there is none; set a number yourself"
+        require(before or not fit_batch or hardware.device.type == "cuda", ConfigurationError, told)
         job = Pretraining(Path(output), record, hardware, reporter, strict)
         network, job.record, seen = distributed.on_rank_zero(partial(job.start, token))
         cache, held_out, excluded = distributed.on_rank_zero(partial(job.prepare, seen), each_machine=True)
@@ -152,11 +155,7 @@ def read_run(output: str | Path) -> PretrainingRun:
     Raises:
         TrainingError: There is no run, it is not a pretraining, or its record is damaged.
     """
-    content, path = Run(Path(output)).description("pretraining"), Path(output) / RUN_NAME
-    try:
-        return PretrainingRun.from_dict(content, where=str(path))
-    except ConfigurationError as error:
-        raise TrainingError(f"{error}; restore it, or start again in another folder") from error
+    return read_recorded(PretrainingRun, Run(Path(output)).description("pretraining"), Path(output))
 
 
 def _take_over(before: PretrainingConfig, now: PretrainingConfig, *, batch: bool) -> PretrainingConfig:
@@ -356,8 +355,9 @@ class Pretraining:
                 from torch.utils.tensorboard import SummaryWriter
 
                 # Events of a killed run may be ahead of its last checkpoint: those that are repeated are hidden.
-                events = str(self.output / "tensorboard")
-                run.events = SummaryWriter(events, purge_step=trainer.progress.step + 1)
+                events, run.note = str(self.output / "tensorboard"), reporter.note
+                with run.trying_events():
+                    run.events = SummaryWriter(events, purge_step=trainer.progress.step + 1)
             progress = trainer.fit()
             if is_main:
                 logs = (self.output / LOG_NAME, self.output / VALIDATION_NAME)
@@ -384,7 +384,7 @@ class Pretraining:
         shown = [images.numpy() for images in (objective.original, objective.deformed, objective.restored)]
         draw = partial(draw_restorations, *shown, path, title=title)
         if try_drawing(draw, self.reporter) and is_best:
-            shutil.copyfile(path, self.output / BEST)
+            try_drawing(partial(shutil.copyfile, path, self.output / BEST), self.reporter)
         if is_best:
             self._save_bundle(run, network, progress)
 

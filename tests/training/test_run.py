@@ -97,6 +97,7 @@ ROWS = "".join(f"{step},0.5,0.1\n" for step in range(1, 6))
         (f'step,loss,"dice a, b"\n{ROWS}', [1, 2, 3, 4], ""),
         (f"step,loss,dice\n{ROWS[:-13]}", [1, 2, 3], "1 of 4 steps"),  # cut in the middle of a number
         (f"step,loss,dice\n{ROWS}".replace("2,0.5", "2,\0.5"), [1, 3, 4], "1 of 4 steps"),
+        (f"step,loss,dice\n{ROWS}".replace("2,0.5", '2,"0.5'), [1, 3, 4], "1 of 4 steps"),
         ("", [], "4 of 4 steps"),
         ("\udcff\udcfe,1\n", [], "4 of 4 steps"),
         ("step,loss\n" + "[" * 100_000, [], "4 of 4 steps"),

@@ -155,10 +155,8 @@ def fit_batch(
         reporter: Receives what was found.
 
     Raises:
-        ConfigurationError: Not one patch fits, or it is no GPU, the only device whose memory is measured.
+        ConfigurationError: Not one patch fits.
     """
-    if hardware.device.type != "cuda":
-        raise ConfigurationError("batch_size=auto: fills the memory of a GPU, and there is none; set a number yourself")
     budget, world = int(_SHARE * torch.cuda.mem_get_info(hardware.device)[0]), distributed.world_size()
     # Activations are nearly all of it, so that two steps tell those of any batch. The first takes what stays.
     _, one, two = measure_steps(network, config, hardware, (1, 1, 2))

@@ -6,19 +6,21 @@ import io
 import math
 import mmap
 import os
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from filelock import FileLock, Timeout
 
-from modelsgenesis.configs.base import plain
-from modelsgenesis.errors import TrainingError
+from modelsgenesis.configs.base import Config, plain
+from modelsgenesis.errors import ConfigurationError, TrainingError
 from modelsgenesis.files import open_regular, parsing, read_json, reason_of, replacing, write_atomically, write_json
 from modelsgenesis.training.distributed import raise_if_any_failed, rank
+
+Recorded = TypeVar("Recorded", bound=Config)
 
 RUN_NAME = "run.json"
 LOG_NAME = "log.csv"
@@ -73,10 +75,12 @@ class Run:
     Attributes:
         folder: Where it is.
         events: Gets the numbers of both logs, too: a `SummaryWriter` of TensorBoard, or None.
+        note: Told when they end early.
     """
 
     folder: Path
     events: Any = None
+    note: Callable[[str], object] = print
     _lock: FileLock | None = None
 
     @staticmethod
@@ -184,10 +188,22 @@ class Run:
 
     def close(self) -> None:
         """Release the folder."""
-        if self.events is not None:
-            self.events.close()
-        if self._lock is not None:
-            self._lock.release()
+        try:
+            if self.events is not None:
+                with self.trying_events():
+                    self.events.close()
+        finally:
+            if self._lock is not None:
+                self._lock.release()
+
+    @contextmanager
+    def trying_events(self) -> Iterator[None]:
+        """Write events; that they cannot be written is said, ends them, and never ends a run."""
+        try:
+            yield
+        except OSError as error:
+            self.events = None
+            self.note(f"nothing more is written for TensorBoard: {error}")
 
     def log_step(self, row: Mapping[str, Any], name: str = LOG_NAME) -> None:
         """Append a step to `log.csv`, or its validation to another log; losses are not rounded.
@@ -202,12 +218,13 @@ class Run:
                 if not file.tell():  # empty, though it may have been there
                     writer.writeheader()
                 writer.writerow(row)
-            if self.events is not None:
-                for column, value in row.items():
-                    self.events.add_scalar(f"{_GROUPS[name]}/{column}", value, row["step"])
         except OSError as error:
             reason = reason_of(error)
             raise TrainingError(f"{path}: cannot be written: {reason}; the last checkpoint is intact") from error
+        if self.events is not None:
+            with self.trying_events():
+                for column, value in row.items():
+                    self.events.add_scalar(f"{_GROUPS[name]}/{column}", value, row["step"])
 
     def truncate_logs(self, step: int) -> str:
         """Drop the rows after `step`, which the resumed run writes again, and what a crash or a full disk damaged.
@@ -217,19 +234,20 @@ class Run:
         """
         lost = step
         for path in (self.folder / LOG_NAME, self.folder / VALIDATION_NAME):
-            text, rows = "", list[list[str]]()
+            lines, columns = list[str](), list[str]()
             if path.exists():
                 with open_regular(path, TrainingError, _LIMIT) as file:
-                    text = file.read().decode(errors="replace")
+                    lines = file.read().decode(errors="replace").split("\n")[:-1]  # no cut last line
+            reader = csv.reader(f"{line}\n" for line in lines)
             with suppress(csv.Error):
-                rows = list(csv.reader(io.StringIO(text[: text.rfind("\n") + 1], newline="")))  # no cut last line
-            if not rows or rows[0][:1] != ["step"] or set("\0\ufffd") & set("".join(rows[0])):
+                columns = next(reader, columns)  # a name in it may go over several lines
+            header, rows = lines[: reader.line_num], lines[reader.line_num :]
+            if columns[:1] != ["step"] or set("\0\ufffd") & set("".join(header)):
                 path.unlink(missing_ok=True)
                 continue
-            header, *kept = (row for index, row in enumerate(rows) if not index or _is_row(row, len(rows[0]), step))
-            content = io.StringIO()
-            csv.writer(content, lineterminator="\n").writerows([header, *kept])
-            write_atomically(path, content.getvalue(), TrainingError)
+            # Each row alone: a digit that has become a quotation mark would take those after it along.
+            kept = [row for row in rows if _is_row(row.split(","), len(columns), step)]
+            write_atomically(path, "".join(f"{line}\n" for line in (*header, *kept)), TrainingError)
             lost -= len(kept) if path.name == LOG_NAME else 0
         return f"{LOG_NAME} was damaged: {lost} of {step} steps are missing in it" if lost > 0 else ""
 
@@ -280,6 +298,22 @@ class Run:
                 f"--init {self.folder} from its best network"
             )
         return None, "no checkpoint was written yet: starting from the beginning"
+
+
+def read_recorded(kind: type[Recorded], content: Any, folder: Path) -> Recorded:
+    """Return what the `run.json` of a folder holds, or its configuration.
+
+    Raises:
+        TrainingError: It is of another version, or damaged; the message says how to go on.
+    """
+    try:
+        return kind.from_dict(content)
+    except ConfigurationError as error:
+        problem = str(error).split("; ")[0]  # no key to write instead: a setting of another version is not misspelt
+        raise TrainingError(
+            f"{folder / RUN_NAME}: {problem}: the run is of another version, or this is damaged; start again in "
+            f"another folder, with --init {folder} from its best network"
+        ) from error
 
 
 def _read_checkpoint(path: Path) -> dict[str, Any]:

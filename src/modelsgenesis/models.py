@@ -30,8 +30,9 @@ def load(
         CheckpointError: The files are not a sound model.
     """
     folder = Path(name).expanduser()
-    if not folder.is_dir() or revision:
-        folder = fetch_bundle(name, revision=revision, token=token, progress=progress)
+    if folder.is_dir() and not revision:
+        return load_bundle(folder)
+    folder = fetch_bundle(name, revision=revision, token=token, progress=progress)
     # To look for NaN reads every weight; what this package converted was looked at then.
     return load_bundle(folder, check_values=folder.parent != cache_folder("bundles"))
 

@@ -88,9 +88,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runs", type=int, default=30)
     arguments = parser.parse_args()
-    from loopback_hub import serve
+    import pytest
 
-    with tempfile.TemporaryDirectory() as folder, serve() as server:
+    from loopback_hub import connected
+
+    patched = pytest.MonkeyPatch.context()
+    with tempfile.TemporaryDirectory() as folder, patched as patch, connected(patch) as server:
         os.environ |= {"HF_ENDPOINT": server.url, "HF_HOME": folder, "HF_HUB_DISABLE_XET": "1"}
         os.environ.pop("MODELSGENESIS_CACHE", None)
         os.environ.pop("MODELSGENESIS_CARDS", None)

@@ -9,14 +9,17 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
+import hf_xet
 import yaml
 from huggingface_hub import ModelCard, constants
 from huggingface_hub.utils import close_session
@@ -114,6 +117,8 @@ class LoopbackHub:
         self.requests: list[SimpleNamespace] = []
         self.faults: list[Fault] = []
         self.lock = threading.RLock()
+        self.xet: Path | None = None  # the folder of chunks; without it large files go the way of git-lfs
+        self.xet_hashes: dict[str, str] = {}  # by SHA-256; the real storage finds them in what was uploaded
         self.url = self.large_url = ""
 
     def fault(self, pattern, **what):
@@ -127,6 +132,14 @@ class LoopbackHub:
         self.large |= {blob.sha256: blob.content for blob in blobs.values() if blob.lfs}
         repository.commit({**now, **blobs}, branch)
         return repository
+
+    def read_xet(self, sha256, size):
+        """Put a file together from its chunks, as the storage does."""
+        target = f"{self.xet}/read-{sha256}"
+        store = {"endpoint": f"local://{self.xet}", "token": "xet", "token_expiry_unix_secs": int(time.time()) + 3600}
+        with hf_xet.XetSession().new_file_download_group(**store) as group:
+            group.start_download_file(hf_xet.XetFileInfo(self.xet_hashes[sha256], size), target)
+        return Path(target).read_bytes()
 
     def count(self, pattern):
         return sum(bool(re.search(pattern, f"{r.method} {r.path}")) for r in self.requests)
@@ -295,6 +308,14 @@ class Handler(BaseHTTPRequestHandler):
                 asked["actions"] = {"upload": {"href": f"{self.hub.large_url}/large/{asked['oid']}"}}
         return {"transfer": "basic", "objects": objects}
 
+    def xet_token(self, name, kind, revision):
+        """Where chunks go: a folder of this machine stands in for the storage."""
+        self._commit(self._repository(name, write=kind == "write"), revision)
+        url, expiry = f"local://{self.hub.xet}", int(time.time()) + 3600
+        headers = {"X-Xet-Cas-Url": url, "X-Xet-Access-Token": "xet", "X-Xet-Token-Expiration": str(expiry)}
+        answer = json.dumps({"casUrl": url, "accessToken": "xet", "exp": expiry}).encode()
+        return answer, {"Content-Type": "application/json", **headers}, 200
+
     def commit(self, name, revision):
         proposal = "create_pr" in self.query
         repository = self._repository(name, write=not proposal)
@@ -310,6 +331,8 @@ class Handler(BaseHTTPRequestHandler):
             if line["key"] == "file":
                 files[value["path"]] = Blob(base64.b64decode(value["content"]))
             elif line["key"] == "lfsFile":
+                if value["oid"] in self.hub.xet_hashes:
+                    self.hub.large[value["oid"]] = self.hub.read_xet(value["oid"], value["size"])
                 files[value["path"]] = Blob(self.hub.large[value["oid"]], lfs=True)
         branch = f"refs/pr/{sum(b.startswith('refs/pr') for b in repository.heads) + 1}" if proposal else revision
         if proposal:
@@ -331,6 +354,9 @@ class Handler(BaseHTTPRequestHandler):
         if not blob.lfs:
             length = {"Content-Length": str(blob.size)} if self.command == "HEAD" else {}
             return self._ranged(blob.content, {"ETag": f'"{blob.git_sha1}"', **commit, **length})
+        if blob.sha256 in self.hub.xet_hashes:
+            refresh = f"{self.hub.url}/api/models/{name}/xet-read-token/{oid}"
+            commit |= {"X-Xet-Hash": self.hub.xet_hashes[blob.sha256], "X-Xet-Refresh-Route": refresh}
         location = f"{self.hub.large_url}/large/{blob.sha256}?file={quote(path)}"
         linked = {"X-Linked-Etag": f'"{blob.sha256}"', "X-Linked-Size": str(blob.size), "Location": location}
         return b"", {**commit, **linked}, 302
@@ -358,6 +384,7 @@ ROUTES = [
     (rf"POST /api/models/{NAME}/branch/{REVISION}", "branch"),
     (rf"POST /api/models/{NAME}/preupload/{REVISION}", "preupload"),
     (rf"POST /api/models/{NAME}/commit/{REVISION}", "commit"),
+    (rf"GET /api/models/{NAME}/xet-(read|write)-token/{REVISION}", "xet_token"),
     (rf"POST /{NAME}\.git/info/lfs/objects/batch", "lfs_batch"),
     (rf"(?:GET|HEAD) /{NAME}/resolve/{REVISION}/(.+)", "resolve"),
 ]

@@ -90,8 +90,9 @@ class ComparisonConfig(Config):
 
     def rules(self) -> Iterable[tuple[object, str]]:
         """Hold for the names of arms, and what is tuned."""
-        named = self.labels and all(arm.name.strip() and arm.init.strip() for arm in self.arms)
-        yield self.arms and named, "arms: received an empty --init or --labels; write --init NAME=WEIGHTS"
+        named = self.arms and all(arm.name.strip() and arm.init.strip() for arm in self.arms)
+        yield named, "arms: received an empty --init; write --init NAME=WEIGHTS"
+        yield self.labels, "labels: received an empty --labels; write --labels 10,20"
         names = Counter(file_name(arm.name) for arm in self.arms)  # as folders, which "a b" and "a/b" would share
         twice = ", ".join(name for name, count in names.items() if count > 1)
         yield not twice, f"arms: two arms are called {twice}; write --init NAME=WEIGHTS"

@@ -143,9 +143,10 @@ def draw_curve(log: str | Path, validation: str | Path, path: str | Path) -> Pat
         MissingExtraError: matplotlib is not installed.
         OSError: The file cannot be written.
     """
-    lines = [Path(file).read_text().splitlines() if Path(file).exists() else [] for file in (log, validation)]
+    texts = [Path(file).read_text() if Path(file).exists() else "" for file in (log, validation)]
+    tables = [[row for row in csv.reader(text.splitlines()) if row] for text in texts]
     steps, measured = (
-        {name: np.array(cells, float) for name, *cells in zip(*csv.reader(rows), strict=True)} for rows in lines
+        {name: np.array(cells, float) for name, *cells in zip(*rows, strict=True) if cells} for rows in tables
     )
     others = [name for name in measured if name not in _CHECKS and not name.endswith("loss")]
     figure = _blank_figure(11 if others else 7.5, 4.2)

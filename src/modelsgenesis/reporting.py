@@ -41,6 +41,6 @@ class Reporter:
         megabytes = (total or 0) // 10**6
         if megabytes and file != self._file:
             self.begin(f"downloading {file} (MB)", megabytes)
-            self._file = file
         if megabytes:
             self.advance(done // 10**6)
+            self._file = file if done < (total or 0) else ""  # the next of this name has a line of its own

@@ -69,7 +69,7 @@ def test_a_card_says_what_the_configuration_says() -> None:
         "# clinic/genesis",
         'network = modelsgenesis.from_pretrained("clinic/genesis")',
         "| Parameters | 3,897 |",
-        "| Intensity | clipped to -1000, 1000 (HU for CT), scaled to [0, 1] |",
+        "| Intensity | clipped to [-1000, 1000] (HU for CT), scaled to [0, 1] |",
         "| pretext.shuffle_windows | 10000 |",
         "| median_spacing_mm | 0.7, 0.7, 1.25 |",
         "| restoration_loss | 0.0123457 | mean_image_loss 0.03; identity_loss 0.08 |",

@@ -85,7 +85,7 @@ def test_unknown_and_missing_keys_and_wrong_values_are_named_with_their_place(ch
         (TrainingConfig(), {"optimizer": "adamv"}, "received 'adamv'; did you mean adam"),
         (TrainingConfig(), {"optimizer": ["adam"] * 1000}, r"received \['adam', .*\.\.\.\]; known are"),
         (TrainingConfig(), {"learning_rate": math.nan}, "received nan"),
-        (TrainingConfig(), {"learning_rate": 10**400}, r"received 10+\.\.\.0+, expected"),
+        (TrainingConfig(), {"learning_rate": 10**400}, "received a number of 1,329 bits, expected"),
         (TrainingConfig(), {"divergence_factor": -1.0}, "divergence_factor: received -1.0, expected 0 or above"),
         (TrainingConfig(), {"compile": True, "checkpoint_activations": True}, "does not work together"),
         (PretrainingConfig(), {"validation_fraction": 1.0}, "expected 0 to 0.99"),

@@ -96,6 +96,14 @@ def test_version_1_of_nnunet_whose_list_leaves_out_the_channel(tmp_path):
     assert [scan.path for scan in find_scans(tmp_path)[0]] == [data.cases[0].images[0].path]
 
 
+def test_images_in_the_folders_of_nnunet_are_the_numbered_ones_alone(tmp_path):
+    save(nnunet(tmp_path, {"channel_names": {"0": "T1"}}) / "imagesTr" / "a_001.nii.gz", volume(9))
+    assert [case.paths[0].name for case in read_labelled(tmp_path).cases] == ["a_001_0000.nii.gz", "a_002_0000.nii.gz"]
+    write_json(tmp_path / "dataset.json", TWO | {"channel_names": {}})
+    found, skipped = find_scans(tmp_path)
+    assert (len(found), skipped) == (5, [])
+
+
 def test_files_that_nnunet_lists_and_planes(tmp_path):
     for name in ("x", "y"):
         picture(tmp_path / "here" / f"{name}.png", 0)

@@ -124,6 +124,7 @@ def test_named_structures_refuse_other_values(tmp_path):
         (["image", "label"], [("img/p0_0.png", "a"), ("img/no.png", "b")], r"lists 1 files .* such as .*no\.png"),
         (["image", "label"], [("a" * 5000, "a")], "lists 1 files|too long"),
         (["image", "mask", "label"], [("img/p0_0.png", "img/no.png", "x")], r"lists 1 files .* such as .*no\.png"),
+        (["image", "mask"], [("img/p0_0.png", "img/no.png")], r"labels\.csv: lists 1 files .* such as .*no\.png"),
         (["image", "label"], [("img/p0_0.png", "a"), ("img/p0_0.png", "b")], "p0_0.*names several cases"),
         (["image", "label"], [("img/p0_0.png", "a"), ("img/p0_1.png;img/p1_0.png", "b")], "line 3 has 2 channels"),
         (["image", "label", "patient"], [("img/p0_0.png", "a", "")], "line 2 has no patient"),

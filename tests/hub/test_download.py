@@ -124,7 +124,7 @@ def test_copy_and_verify(tiny_on_hub, run, tmp_path):
     assert sorted(path.name for path in copy.iterdir() if not path.is_symlink()) == FILES
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in bundle_files(run).items()}
     assert verify(copy) == verify(TINY) == digests
-    with pytest.raises(HubError, match="not empty"):
+    with pytest.raises(HubError, match="exists already"):
         copy_bundle(folder, copy)
     (folder / "README.md").resolve().write_text("altered")
     with pytest.raises(HubError, match=r"README\.md"):

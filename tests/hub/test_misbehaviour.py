@@ -159,7 +159,7 @@ def test_a_setting_that_ends_the_client_as_it_is_imported_is_one_line(environmen
     code = "import sys; sys.argv[1:] = ['download', 'clinic/tiny']; from modelsgenesis.cli import main; main()"
     changed = {**environment, "HF_HUB_ETAG_TIMEOUT": "abc"}
     ended = subprocess.run([sys.executable, "-c", code], env=changed, capture_output=True, text=True)
-    said = "error: HF_ENDPOINT, HF_HUB_ETAG_TIMEOUT or another HF_ setting is wrong (ValueError); correct or unset it\n"
+    said = "error: HF_HUB_ETAG_TIMEOUT: received 'abc', expected whole seconds, such as 10; or unset it\n"
     assert (ended.returncode, ended.stderr) == (1, said)
 
 

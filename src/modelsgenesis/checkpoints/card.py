@@ -113,7 +113,7 @@ def render_card(
     choices |= {"intensity": spec.intensity, "validated": validated}
     phrases = {name: new.front[name][choice] for name, choice in choices.items()}
     template = _Card(_Card(new.generated).safe_substitute(phrases))
-    values = {"name": text(name), "load": f'network = modelsgenesis.from_pretrained("{name}")'}
+    values = {"name": name, "load": f'network = modelsgenesis.from_pretrained("{name}")'}
     values |= _sections(config, found)
     values["figures"] = "\n\n".join(f"![{text(title)}]({path})" for title, path in (figures or {}).items())
     values |= {key: text(attrgetter(key)(config)) for key in template.get_identifiers() if key not in values}

@@ -29,6 +29,8 @@ def list_models(
         rows.append((one["name"], one["input"]["modality"], *size, one["task"], one["weights"], one["license"] or "—"))
     if json_output:
         print_json(models)
+    elif not rows:
+        note("no such model; modelsgenesis list shows all")
     else:
         print_table(("name", "modality", "dims", "parameters", "task", "weights", "licence"), rows)
 

@@ -234,7 +234,12 @@ def _parse(text: str) -> Any:
         return text
 
 
-_REPR = reprlib.Repr()
+class _Repr(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if abs(x) < 10**30 else f"a number of {x.bit_length():,} bits"  # Python refuses to write it
+
+
+_REPR = _Repr()
 _REPR.maxlevel, _REPR.maxstring = 2, 60
 
 
@@ -243,6 +248,6 @@ def shown(value: object) -> str:
 
     Example:
         >>> shown([[1] * 100, 10**400])
-        '[[1, 1, 1, 1, 1, 1, ...], 100000000000000000...0000000000000000000]'
+        '[[1, 1, 1, 1, 1, 1, ...], a number of 1,329 bits]'
     """
     return _REPR.repr(value)

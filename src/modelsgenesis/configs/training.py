@@ -336,7 +336,7 @@ class FinetuningConfig(TrainingConfig):
     encoder_only: bool = False
     rescale: bool = False
     # A setting or a JSON file writes a count as a number.
-    labelled_patients: Annotated[Any, lambda labels: None if labels is None else str(labels)] = None
+    labelled_patients: Annotated[Any, lambda labels: str(labels) if type(labels) is int else labels] = None
     split_seed: Count = 0
     folds: Count = 0
     fold: Count | None = None

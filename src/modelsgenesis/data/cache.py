@@ -34,7 +34,7 @@ from modelsgenesis.files import parsing, read_json, replacing, write_atomically,
 VOLUME = "volumes/{0:.2}/{0}.npy"  # by its key, whose first two letters keep the folders small
 LEVELS = 65535  # a voxel is stored as its value in [0, 1] times this, rounded: an error of at most half of 1/65535
 
-_FORMAT = 2  # rises when a volume is read or prepared otherwise, so that what was prepared before is not used
+_FORMAT = 3  # rises when a volume is read or prepared otherwise, so that what was prepared before is not used
 _OPEN_MAPS = 256
 _AGAIN = "the same command prepares it again"
 

@@ -80,9 +80,13 @@ def read_description(path: Path) -> Description | None:
                 sorted(file for file in (path.parent / name).glob(f"*{ending}") if not file.name.startswith("."))
                 for name in ("labelsTr", "imagesTr", "imagesTs")
             )
-            pairs = [{"image": f"imagesTr/{mask.name}", "label": f"labelsTr/{mask.name}"} for mask in masks]
-            entries = content.get("dataset") or {file_stem(Path(pair["label"])): pair for pair in pairs}
+            entries = content.get("dataset") or {}
             training = [_case(path.parent, entry, channels, name) for name, entry in entries.items()]
+            # Numbered always: labelsTr/a.nii.gz says nothing of an imagesTr/a.nii.gz, which would be another image.
+            for mask in masks if channels and not training else ():
+                name = mask.name.removesuffix(ending)
+                files = [path.parent / "imagesTr" / f"{name}_{at:04d}{ending}" for at in range(len(channels))]
+                training.append(LabelledCase(name=name, patient=name, images=tuple(map(unread, files)), mask=mask))
             others = images + others
         else:
             training = [_case(path.parent, entry, channels) for entry in content["training"]]

@@ -164,9 +164,12 @@ def read_reference(reference: ScanReference) -> Volume:
         else:
             frames, affine, _ = _order_series(frames, reference.source)
             planes, paddings = zip(*map(values_of, frames), strict=True)
+            padding = min((own for own in paddings if own is not None), default=None)
+            for plane, own in zip(planes, paddings, strict=True):
+                if own is not None and own != padding:  # PET rescales every slice by numbers of its own
+                    plane[plane == own] = padding
             array = rearrange(np.stack(planes), "slices rows columns -> columns rows slices")
             array = array.astype(np.float32) if array.dtype == np.float64 else array  # integers beside float32
-            padding = paddings[0]
         return Volume(
             array=array,
             affine=affine,

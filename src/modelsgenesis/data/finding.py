@@ -99,6 +99,8 @@ def scan_sources(source: Source, *, group_pattern: str | None = None) -> Found:
                 told = {name: getattr(layout, name) for name in ("files", "format", "shape", "spacing", "notes")}
                 indices = range(layout.count) if layout.count > 1 else [None]
                 scans += [ScanReference(path=path, modality=modality, index=index, **told) for index in indices]
+            elif layout is not None:  # the series of a folder that a list or a `dataset.json` names
+                scans += [replace(one, modality=one.modality or modality) for one in layout]
             else:
                 slices.append(path)
         except ScanError as error:

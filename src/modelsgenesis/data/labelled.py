@@ -2,9 +2,10 @@
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -91,9 +92,6 @@ def read_labelled(
         data = _read(Path(source).expanduser(), patient_pattern)
     message = f"{data.name}: its labels are for {data.task}; {wanted} was asked for"
     require(wanted in (None, data.task), DataError, message)
-    files = dict.fromkeys(path for case in data.cases for path in case.paths)
-    if missing := [path for path in files if not dataset_json.is_there(path)]:
-        raise DataError(f"{source}: lists {len(missing)} files that are not there, such as {missing[0]}")
     return _described(replace(data, notes=tuple(map(printable, data.notes))), modality)
 
 
@@ -131,6 +129,11 @@ def _described(data: LabelledData, modality: str | None) -> LabelledData:
     return data
 
 
+def _require_files(path: Path, files: Iterable[Path]) -> None:
+    if missing := [file for file in dict.fromkeys(files) if not dataset_json.is_there(file)]:
+        raise DataError(f"{path}: lists {len(missing)} files that are not there, such as {missing[0]}")
+
+
 def _read_listed(path: Path, pattern: str | None) -> LabelledData:
     """Read the data set that a `dataset.json` describes, the Decathlon's or nnU-Net's.
 
@@ -151,6 +154,7 @@ def _read_listed(path: Path, pattern: str | None) -> LabelledData:
         if case.mask is None or len(case.images) != len(channels):
             given = f"{len(case.images)} images and {'a' if case.mask else 'no'} label map"
             raise DataError(f"{path}: {case.name} has {given}; expected {len(channels)} channels and a label map")
+    _require_files(path, (file for case in described.training for file in case.paths))
     # By the name of the case: with a file per channel that of the first would have the channel's number in it.
     paths = [case.images[0].path.with_name(f"{case.name}.nii") for case in described.training]
     patients, rule = find_patients(paths, pattern)
@@ -248,6 +252,8 @@ def _read_table(path: Path, pattern: str | None) -> LabelledData:
         uneven = f"{len(channels)} channels; expected {len(files[0])} as in line 2"
         if empty or len(channels) != len(files[0]):
             raise DataError(f"{path}: line {number} has {f'no {empty[0]}' if empty else uneven}")
+    masks = [path.parent / row["mask"] for row in rows if segmentation]
+    _require_files(path, chain(*files, masks))  # before the values of masks are looked up
     labels, values, classes = (_structures if segmentation else _classes)(path, rows)
     first, count = [channels[0] for channels in files], len(files[0])
     patients, notes = [row.get("patient", "") for row in rows], []
@@ -265,7 +271,7 @@ def _read_table(path: Path, pattern: str | None) -> LabelledData:
                 name=names[number],
                 patient=patients[number],
                 images=tuple(map(unread, files[number])),
-                mask=path.parent / row["mask"] if segmentation else None,
+                mask=masks[number] if segmentation else None,
                 classes=classes[number],
                 part=part_of(row.get("split", ""), str(path)),
             )

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset, get_worker_info
 
 from modelsgenesis.data.cache import LEVELS, VolumeCache
 from modelsgenesis.data.volume import SkippedScan
-from modelsgenesis.errors import ConfigurationError, require
+from modelsgenesis.errors import ConfigurationError, did_you_mean, require
 
 Rule = Literal["lung", "foreground", "none"]
 
@@ -71,6 +71,8 @@ class PatchDataset(Dataset[Tensor]):
     ) -> None:
         self.cache, self.patch_size, self.per_scan = cache, tuple(patch_size), per_scan
         self.scans = np.asarray(scans, dtype=np.int64)  # unlike a list, shared by the workers that only read it
+        known = f"rule: received {rule!r}; {did_you_mean(rule, _ACCEPTED)}"
+        require(rule in _ACCEPTED, ConfigurationError, known)
         self.rule, self.seed, contract = rule, seed, cache.contract
         window = contract.window if contract.modality == "ct" and contract.intensity == "window" else None
         received = f"{contract.modality} with {contract.intensity} {contract.window or ''}; use foreground"

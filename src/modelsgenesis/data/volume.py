@@ -101,7 +101,7 @@ class ScanReference:
         return str(self.path) if self.index is None else f"{self.path} [{self.index}]"
 
     def read(self) -> Volume:
-        """Read the voxels, as a `FileImage` can; see `read_volume`."""
+        """Read the voxels; see `read_volume`."""
         from modelsgenesis.data.reading import read_volume  # whose readers import this module
 
         return read_volume(self)

@@ -50,11 +50,15 @@ def client_settings() -> Any:
     Raises:
         ConfigurationError: One of them cannot be; the client would end in a traceback.
     """
+    for name in ("HF_HUB_ETAG_TIMEOUT", "HF_HUB_DOWNLOAD_TIMEOUT"):
+        value = os.environ.get(name, "0").strip()
+        expected = f"{name}: received {value!r}, expected whole seconds, such as 10; or unset it"
+        require(re.fullmatch(r"[0-9]{1,5}", value), ConfigurationError, expected)
     try:
         from huggingface_hub import constants
-    except Exception as problem:  # whose text may hold the password of an address
-        names, kind = "HF_ENDPOINT, HF_HUB_ETAG_TIMEOUT or another HF_ setting", type(problem).__name__
-        raise ConfigurationError(f"{names} is wrong ({kind}); correct or unset it") from problem
+    except Exception as problem:  # such as of an HF_ENDPOINT with an impossible host
+        kind = type(problem).__name__  # its text may hold the password of an address
+        raise ConfigurationError(f"HF_ENDPOINT or another HF_ setting is wrong ({kind}); correct it") from problem
     return constants
 
 
@@ -343,6 +347,8 @@ def copy_bundle(folder: Path, output: Path) -> Path:
     Raises:
         HubError: The folder exists with something in it, or cannot be written.
     """
+    there = output.exists() and (not output.is_dir() or any(output.iterdir()))
+    require(not there, HubError, f"{output}: exists already; name a new folder")
     with replacing(output, HubError, folder=True) as temporary:
         for name in _digests(folder):
             shutil.copyfile(folder / name, temporary / name)

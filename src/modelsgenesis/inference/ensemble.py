@@ -273,7 +273,9 @@ def measure_each(
     named = [(case.name, case) for case in cases]
     rows, skipped = each_case(named, measure, title="evaluating", strict=strict, reporter=reporter)
     if cases and not rows:
-        raise DataError(f"none of {len(cases)} cases could be measured; the first: {skipped[0].reason}")
+        raise DataError(
+            f"none of {len(cases)} cases could be measured; the first: {skipped[0].source}: {skipped[0].reason}"
+        )
     return rows, skipped
 
 

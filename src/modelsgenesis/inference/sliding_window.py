@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from modelsgenesis.configs import PredictionConfig
-from modelsgenesis.errors import ConfigurationError, GenesisError
+from modelsgenesis.errors import ConfigurationError, GenesisError, ShapeError, require
 from modelsgenesis.hardware import Hardware, free_memory
 
 _GROWTH, _SMALL = 100, 2**26  # a window has at most 100 times the voxels of the image, or as many as no patch has
@@ -46,6 +46,8 @@ def sliding_window(
 
     dims, device = len(patch_size), hardware.device
     planes = dims == 2 and image.ndim == 4
+    sides = f"image of shape {tuple(image.shape)}: expected [channels, {dims} spatial axes]"
+    require(planes or image.ndim == dims + 1, ShapeError, sides)
     batch = rearrange(image, "channels x y slices -> slices channels x y") if planes else image[None]
     window = fit_window(patch_size, image.shape[1:], network, hardware)
     # Gaussian weights: near its border a window knows less of the surroundings, and its answer counts less.
@@ -96,7 +98,9 @@ def fit_window(
     if voxels > max(_GROWTH * math.prod(image), _SMALL):
         raise ConfigurationError(f"patch_size: windows of {shown} for an image of {seen} voxels; take {remedy}")
     # A lower bound: the input and the first level alone. What it lets through may still be too much.
-    least = 4 * voxels * (1 + getattr(network, "feature_channels", (1,))[0])  # float32: the image, its first features
+    shape: Any = getattr(network, "config", None)
+    features = shape.unet.widths[0] if shape else 1
+    least = 4 * voxels * (1 + features)  # float32: the image, its first features
     check_memory(least, hardware.device, ConfigurationError, f"patch_size: a window of {shown}", remedy)
     return window
 

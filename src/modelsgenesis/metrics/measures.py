@@ -326,7 +326,8 @@ def weighted_means(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 def mean_ignoring_nan(values: Sequence[float] | np.ndarray) -> Any:
     """Return the mean over the last axis of what is defined; NaN, without a warning, where nothing is."""
-    mean = np.ma.filled(np.ma.masked_invalid(np.asarray(values, float)).mean(axis=-1), np.nan)
+    given = np.asarray(values, float)
+    mean = np.ma.filled(np.ma.masked_where(np.isnan(given), given).mean(axis=-1), np.nan)
     return mean if mean.ndim else float(mean)  # a card's YAML takes no NumPy number
 
 

@@ -34,7 +34,7 @@ class Deformation:
     """Makes pairs to learn from: the deformed patch and the (flipped) one that a network restores.
 
     Args:
-        config: Probabilities and sizes; see `modelsgenesis.configs.scheme` for those of the paper's ablation.
+        config: Probabilities and sizes; see `modelsgenesis.configs.SCHEMES` for those of the paper's ablation.
 
     Example:
         >>> from modelsgenesis.configs import SCHEMES

@@ -56,7 +56,7 @@ def measure(arguments: argparse.Namespace) -> None:
 
     clock = time.process_time if arguments.clock == "cpu" else time.perf_counter
     hardware = choose_hardware("cpu", arguments.precision)
-    print(f"{hardware}; {arguments.clock} time")
+    print(f"{hardware.device}, {hardware.precision}; {arguments.clock} time")
     patch = tuple(int(side) for side in arguments.patch.split(","))
     widths = tuple(int(width) for width in arguments.widths.split(","))
     shape = GenesisUNetConfig(widths=widths, norm="instance", out_channels=CLASSES, output="linear")

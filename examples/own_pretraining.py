@@ -11,7 +11,7 @@ import modelsgenesis
 from modelsgenesis.configs import pretraining_recipe
 from modelsgenesis.data.cases import sample_folder
 from modelsgenesis.inspection import inspect_scans
-from modelsgenesis.models import read_results
+from modelsgenesis.checkpoints import read_config
 
 
 def main() -> None:
@@ -25,13 +25,13 @@ def main() -> None:
         settings=["network.widths=8,16,32", "patch_size=32,32,12", "learning_rate=3e-3", "warmup_steps=5", "workers=0"],
     )
     run = modelsgenesis.pretrain(scans, folder / "genesis", config=config, modality="ct")
-    results = read_results(run)
+    results = read_config(run).provenance.results
     for name in ("restoration_loss", "mean_image_loss", "identity_loss"):
         print(f"{name:>17} {results[name]:.4f}")
     # Below both of the others it has learnt something; between them, go on: more steps, more scans.
 
     longer = modelsgenesis.pretrain(scans, folder / "longer", init=run, config=config, modality="ct")
-    print(f"after as many steps again: {read_results(longer)['restoration_loss']:.4f}")
+    print(f"after as many steps again: {read_config(longer).provenance.results["restoration_loss"]:.4f}")
     network = modelsgenesis.from_pretrained(longer, task="cls", num_classes=2)
     print(network.adaptation.summary())
     print("the bundle:", *sorted(path.name for path in longer.iterdir()))

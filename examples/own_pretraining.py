@@ -8,10 +8,10 @@ import tempfile
 from pathlib import Path
 
 import modelsgenesis
+from modelsgenesis.checkpoints import read_config
 from modelsgenesis.configs import pretraining_recipe
 from modelsgenesis.data.cases import sample_folder
 from modelsgenesis.inspection import inspect_scans
-from modelsgenesis.checkpoints import read_config
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
     # Below both of the others it has learnt something; between them, go on: more steps, more scans.
 
     longer = modelsgenesis.pretrain(scans, folder / "longer", init=run, config=config, modality="ct")
-    print(f"after as many steps again: {read_config(longer).provenance.results["restoration_loss"]:.4f}")
+    print(f"after as many steps again: {read_config(longer).provenance.results['restoration_loss']:.4f}")
     network = modelsgenesis.from_pretrained(longer, task="cls", num_classes=2)
     print(network.adaptation.summary())
     print("the bundle:", *sorted(path.name for path in longer.iterdir()))

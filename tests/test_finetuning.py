@@ -258,6 +258,10 @@ def test_trains_every_fold_pools_them_and_resumes(class_folders, tmp_path):
     rows.write_text(rows.read_text().replace("0.", "1.", 1))
     with pytest.raises(DataError, match=r"fold1/test\.csv: is not what results\.json was made of"):
         modelsgenesis.finetune(class_folders, output, config=config, resume=True, **SHORT)
+    for content in ("", "[]", '{"test": []}', '{"test": {"auc": 1}}', "[" * 100_000):
+        (output / "fold1" / "results.json").write_text(content)
+        with pytest.raises(DataError, match=r"results\.json: "):
+            modelsgenesis.finetune(class_folders, output, config=config, resume=True, **SHORT)
 
 
 def test_a_signal_in_a_fold_says_how_to_resume_all_of_them(class_folders, tmp_path):

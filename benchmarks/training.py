@@ -121,10 +121,10 @@ def compare_speed(arguments: argparse.Namespace) -> None:
     print(f"{'×'.join(map(str, shape))}, widths {config.network.widths}, {count / 1e12:.2f} TFLOP a step")
     for name, (_, used) in steps.items():
         taken = statistics.median(times[name])
-        rate = matrix_rate(used.dtype, used.device)
+        rate = matrix_rate(getattr(torch, used.precision), used.device)
         print(
             f"  {name:<8}{taken:8.3f} s a step {config.batch_size / taken:8.2f} samples/s, {count / taken / rate:4.0%} "
-            f"of a @ b in {str(used.dtype).removeprefix('torch.')} ({rate / 1e9:.0f} GFLOP/s)"
+            f"of a @ b in {used.precision} ({rate / 1e9:.0f} GFLOP/s)"
             f"{memory.get(name, '')}"
         )
     ratio = statistics.median(times["plain"]) / statistics.median(times["default"])
@@ -185,7 +185,7 @@ def compare_quality(arguments: argparse.Namespace, folder: Path) -> None:
             for original, items in loader:
                 network.train()
                 step(*objective.deformation(original, torch.tensor(items)))
-        metrics = objective.validate(network.eval())
+        _, metrics = objective.validate(network.eval())
         results[name] = metrics["restoration_loss"]
         print(
             f"  {name:<8} validation loss {results[name]:.5f} after {arguments.steps} steps, mean image "
@@ -245,10 +245,9 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.widths = arguments.widths or ([16, 32, 64, 128] if arguments.quality else [64, 128, 256, 512])
     arguments.steps = arguments.steps or (300 if arguments.quality else 10)
-    print(
-        f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads; "
-        f"{choose_hardware(precision=arguments.precision)}"
-    )
+    used = choose_hardware(precision=arguments.precision)
+    threads = f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
+    print(f"{threads}; {used.device}, {used.precision}")
     with tempfile.TemporaryDirectory() as folder:
         if arguments.quality:
             compare_quality(arguments, Path(folder))

@@ -54,7 +54,7 @@ def test_finetune_takes_folds_and_a_frozen_encoder(command, class_folders, tmp_p
         (["finetune", "--task", "cls"], 1, "segmentation"),
         (["finetune", "--labels", "ten"], 1, "labelled_patients: received 'ten'"),
         (["finetune", "--fold", "1"], 1, "fold: received 1"),
-        (["finetune", "--set", "hidden=3"], 1, "SegmentationConfig: unknown key 'hidden'"),
+        (["finetune", "--set", "hidden=3"], 1, "hidden: no such setting"),
         (["finetune", "--split", "{tmp}/split.json"], 1, "split.json: "),
         (["finetune", "--config", "{tmp}/config.json"], 1, "config.json: "),
         (["finetune", "--folds", "2", "--push-to-hub"], 2, "makes several models"),

@@ -46,7 +46,7 @@ def test_the_configuration_that_would_run_is_shown_and_read_back(command, tmp_pa
         (["pretrain", "{ct}", "--spacing", "1,x"], 2, "expected numbers separated by commas"),
         (["pretrain", "{ct}", "--window", "1,2,3"], 1, "expected 2 values"),
         (["pretrain", "{ct}", "--patch-size", "64"], 1, "patch_size: received 64, expected values such as 64,64,32"),
-        (["pretrain", "{ct}", "--batch-size", "many"], 1, "batch_size: received 'many', expected int"),
+        (["pretrain", "{ct}", "--batch-size", "many"], 1, "batch_size: received 'many', expected a whole number"),
         (["pretrain", "{tmp}/nowhere", "--batch-size", "auto", "--device", "cpu"], 1, "set a number yourself"),
         (["pretrain"], 2, "missing: the scans"),
         (["pretrain", "--config", "{tmp}/no.json"], 1, "no.json: there is no such file"),

@@ -22,7 +22,7 @@ from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.inference.ensemble import Ensemble, measure_cases
 from modelsgenesis.metrics.measures import UNIT, Row, Summary, explanations, flat, summarize_rows
 from modelsgenesis.metrics.tables import ResultsTable, basis_of, results_table
-from modelsgenesis.models import load, public_name
+from modelsgenesis.models import base_repository, load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import bundles, splits
 from modelsgenesis.training.distributed import torchrun_ranks
@@ -271,10 +271,9 @@ class Finetuning:
     def _save(self, run: Run, network: nn.Module, step: int, validation: Mapping[str, float], test: Summary) -> str:
         """Write the bundle with what was measured so far; return the digest of its weights."""
         counts = splits.count_split(self.used, self.data)
-        tested: dict[str, Any] = {}
-        for name, value in flat(test).items():
-            ends = [test[name]["low"], test[name]["high"]]
-            tested[name] = {"value": value} if None in ends else {"value": value, "interval": ends}
+        # Of what is undefined the card says nothing.
+        told = {name: entry for name, entry in test.items() if entry["value"] is not None}
+        tested = {name: {key: item for key, item in entry.items() if item is not None} for name, entry in told.items()}
         results: dict[str, Any] = {"step": step}
         for part, measured in {"test": tested, "validation": validation}.items():
             basis = {"patients": counts[part]["patients"], "cases": counts[part]["cases"], "seed": self.config.seed}
@@ -282,8 +281,10 @@ class Finetuning:
         # Counts and seeds, never names: the bundle is published.
         facts = {f"{part}_patients": count["patients"] for part, count in counts.items()}
         facts |= {key: value for key, value in _how_split(self.config).items() if value is not None}
+        base = base_repository(self.begun.init)
         provenance = Provenance(
             origin="finetuned",
+            source={"repository": base} if base else {},
             library_version=__version__,
             init=self.begun.init,
             recipe=self.config.recipe(),

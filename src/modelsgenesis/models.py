@@ -10,7 +10,7 @@ from modelsgenesis.checkpoints.card import render_card
 from modelsgenesis.configs import BundleConfig
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.hub.download import cache_folder, fetch_bundle
-from modelsgenesis.hub.registry import Progress
+from modelsgenesis.hub.registry import Progress, list_cards
 from modelsgenesis.networks import adapt
 
 
@@ -122,3 +122,19 @@ def public_name(source: str | Path) -> str:
     """
     folder = Path(source)
     return folder.resolve().name if folder.is_dir() else str(source)
+
+
+def base_repository(name: str | None) -> str | None:
+    """Return the Hub repository of what a training started from, for `base_model` of a card; None for other weights.
+
+    Args:
+        name: As of `public_name`; None for random weights.
+
+    Example:
+        >>> base_repository("clinic/genesis-ct@v1"), base_repository("my-run")
+        ('clinic/genesis-ct', None)
+    """
+    repository = (name or "").partition("@")[0]
+    for card in list_cards(repository):
+        return card.source.repository
+    return repository if repository.count("/") == 1 else None

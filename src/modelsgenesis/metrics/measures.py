@@ -490,10 +490,10 @@ def explanations(summary: Mapping[str, Mapping[str, Any]]) -> list[str]:
             said.append(f"{title} is undefined: {entry['reason']}")
             continue
         empty = "the ground truth or the prediction" if name.startswith("hausdorff95") else "the ground truth"
-        if "cases" in entry:
+        if "undefined" in entry and "cases" in entry:
             count = f"{entry['cases'] - entry['undefined']} of {entry['cases']}"
             said.append(f"{title}: mean over {count} cases (in the others {empty} is empty)")
-        if "classes" in entry:
+        if "undefined_classes" in entry and "classes" in entry:
             count = f"{entry['classes'] - entry['undefined_classes']} of {entry['classes']}"
             said.append(f"{title}: mean over {count} classes (the others hold in no case or in every case)")
     return said

@@ -112,7 +112,7 @@ def results_table(
     return ResultsTable((*leading, kind, *titles), tuple(rows), tuple(records), tuple(notes))
 
 
-def basis_of(patients: int, cases: int, *, what: str = "patient", folds: int = 0) -> str:
+def basis_of(patients: int, cases: int, *, what: str = "patient", folds: int = 0, intervals: bool = True) -> str:
     """Return what results rest on.
 
     Example:
@@ -122,6 +122,8 @@ def basis_of(patients: int, cases: int, *, what: str = "patient", folds: int = 0
     basis = f"{patients} {what}{'' if patients == 1 else 's'}"
     basis += f", {cases} images" if cases > patients else ""
     basis += f" in {folds} folds" if folds else ""
+    if not intervals:
+        return basis
     return basis + ("; 95% bootstrap intervals over patients" if patients > 1 else "; no confidence interval")
 
 

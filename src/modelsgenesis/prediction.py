@@ -121,6 +121,7 @@ class Predictions:
         skipped: Scans that could not, with the reason; and what was left aside on purpose, which is not bad.
         kept: Label maps that were there already, where those are kept.
         table: A row for each case with its sizes or probabilities; None for the label map of one scan.
+        about: What predicted: the model, its classes, overlap, flips, number format and device.
     """
 
     task: str
@@ -128,6 +129,7 @@ class Predictions:
     skipped: tuple[SkippedScan, ...] = ()
     kept: tuple[Path, ...] = ()
     table: Path | None = None
+    about: dict[str, Any] = field(default_factory=dict)
 
     @property
     def failed(self) -> tuple[SkippedScan, ...]:
@@ -252,8 +254,14 @@ def predict_all(
         if table:
             earlier = [_saved_prediction(case, path) for case, path in outputs if path in kept]
             _write_table(table, sorted([*predictions, *earlier], key=attrgetter("name")), about)
-    skips = (*skipped, *failed)
-    return Predictions(task=ensemble.task, predictions=tuple(predictions), skipped=skips, kept=kept, table=table)
+    return Predictions(
+        task=ensemble.task,
+        predictions=tuple(predictions),
+        skipped=(*skipped, *failed),
+        kept=kept,
+        table=table,
+        about=about,
+    )
 
 
 def _predict_case(

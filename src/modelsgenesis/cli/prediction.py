@@ -30,6 +30,7 @@ def predict(
     device: Device = "auto",
     skip_existing: Annotated[bool, Option("--skip-existing", help="Keep existing label maps.")] = False,
     strict: Strict = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print what would be predicted and written, and stop.")] = False,
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
@@ -45,17 +46,22 @@ def predict(
         device=device,
         skip_existing=skip_existing,
         strict=strict,
+        dry_run=dry_run,
         reporter=make_reporter(quiet=quiet),
     )
-    lines: list[object] = []
+    lines: list[object] = [f"{name}: {said}" for name, said in found.about.items()] if dry_run else []
     for one in found.predictions:
-        if found.task == "segmentation":
+        if dry_run:
+            lines.append(f"would read {one.file}, write {one.path}")
+        elif found.task == "segmentation":
             lines += [one.path, *(f"  {line}" for line in one.lines)]
         else:
             lines.append(f"{one.name}: {', '.join(one.lines)}")
     lines += [*(f"{path} (kept)" for path in found.kept), *filter(None, [found.table])]
     value = {
         "task": found.task,
+        "dry_run": dry_run,
+        "about": found.about,
         "predictions": [one.to_dict() for one in found.predictions],
         "kept": list(map(str, found.kept)),
         "table": found.table and str(found.table),

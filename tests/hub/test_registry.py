@@ -40,7 +40,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(cards):
         ({"name": "other"}, "its file other"),
         ({"network": "{kind: genesis_unet, width: 3}"}, "did you mean widths"),
         ("# no header\n", "modelsgenesis"),
-        ("---\nmodelsgenesis: {name: wrong}\n---\n", "missing keys repository, file, format"),
+        ("---\nmodelsgenesis: {name: wrong}\n---\n", "wrong.md: repository, file, format"),
         ("---\nmodelsgenesis: [\n---\n", "wrong.md"),
     ],
 )

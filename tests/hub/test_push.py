@@ -103,7 +103,7 @@ def test_pictures_that_may_show_patients_stay_here_unless_asked_and_a_dry_run_li
     listed = push_to_hub(run, GENESIS, dry_run=True)
     assert (hub.requests, listed.commit, listed.private) == ([], "", True)
     described = {file.path: (file.sent, file.shows) for file in listed.files}
-    assert described["model.safetensors"] == (True, "weights: 3,217 parameters")
+    assert described["model.safetensors"] == (True, "weights: 3,897 parameters")
     assert described["README.md"] == (True, "the card, 8 lines to fill in")
     assert described["figures/curve.png"] == (True, "picture: Losses")
     why = "picture: Restorations; not sent, it may show patients; --include-figures sends it"

@@ -301,7 +301,7 @@ def test_a_finished_run_is_left_as_it_is_and_another_configuration_refused(inter
         pretrain(None, interrupted, config=TINY.override(batch_size=3, seed=1), resume=True, **CPU)
     path = interrupted / "run.json"
     path.write_text(path.read_text().replace('"workers"', '"nonfinite"'))
-    with pytest.raises(TrainingError, match=r"unknown key 'nonfinite': the run is of another version.* --init \S+run "):
+    with pytest.raises(TrainingError, match=r"nonfinite: no such setting: the run is of .* --init \S+run "):
         pretrain(None, interrupted, resume=True, **CPU)
 
 

@@ -149,7 +149,7 @@ def test_keras_without_h5py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         *((lambda _, text=text: text, "cannot be read as JSON") for text in ("{", "[" * 100_000)),
         (lambda _: "[]", "expected a mapping"),
         (make.replaced('"source": {}', '"source": {"a": ' + "[" * 80 + "]" * 80 + "}"), "64 levels"),
-        (make.give(netwrok={}), "unknown key 'netwrok'; did you mean network"),
+        (make.give(netwrok={}), "netwrok: no such setting; did you mean network"),
         (make.replaced("1e-05", str(10**400)), "a number of 1,329 bits"),
         (make.replaced("1e-05", "1e999"), "Out of range float"),
         (make.give("network", kind={}), "network.*: received"),

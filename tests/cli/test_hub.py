@@ -86,9 +86,9 @@ def test_a_large_download_is_shown_in_megabytes(command, hub, run, monkeypatch, 
 
 def test_a_push_after_training_that_fails_keeps_the_run_and_says_how_to_repeat(hub, run, monkeypatch, capsys):
     again = f"modelsgenesis push {run} --hub-model-id {TINY} --private"
-    options.publish(run, TINY, True, None, to_stderr=True)
+    options.publish(run, TINY, to_stderr=True)
     assert capsys.readouterr() == ("", f"{hub.url}/{TINY}\n")
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(HubError, match=re.escape(f"{run} is intact; repeat with: {again}") + "$"):
-        options.publish(run, TINY, True, None, to_stderr=False)
+        options.publish(run, TINY, to_stderr=False)
     load_bundle(run)

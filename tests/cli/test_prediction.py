@@ -22,7 +22,7 @@ def test_predict_prints_label_maps_and_voxels_and_at_the_end_what_failed(command
     assert (predicted.status, first, len(voxels)) == (1, str(path), 2)
     assert predicted.err.startswith(f"not predicted: {folder / 'bad.nii.gz'}: ")
     assert json.loads((tmp_path / "out" / "good.json").read_text())["flips"] == [0]
-    told = command(*run, "--json", "--precision", "bfloat16").json()
+    told = command(*run, "--json", "--set", "precision=bfloat16").json()
     assert json.loads((tmp_path / "out" / "good.json").read_text())["precision"] == "bfloat16"
     assert told["answers"][0]["path"] == str(path)
     assert set(told["answers"][0]["voxels"]) == {"bright", "dark"}
@@ -41,7 +41,7 @@ def test_classes_are_printed(command, tmp_path):
     [
         (["predict", "{tmp}", "scan.nii.gz"], 1, "no config.json in it"),
         (["predict", "{tmp}", "scan.nii.gz", "--flips", "w"], 2, "expected all, or axes of x, y, z"),
-        (["predict", "{tmp}", "scan.nii.gz", "--stitch", "gpu"], 1, "stitch"),
+        (["predict", "{tmp}", "scan.nii.gz", "--set", "stitch=gpu"], 1, "stitch"),
     ],
 )
 def test_errors_are_one_line_with_a_status(refuses, arguments, status, message):

@@ -15,7 +15,7 @@ from loopback_hub import use_endpoint
 from modelsgenesis import checkpoints
 from modelsgenesis.checkpoints import Bundle, export_bundle, load_bundle
 from modelsgenesis.configs import GenesisUNetConfig
-from modelsgenesis.errors import CheckpointError, HubError
+from modelsgenesis.errors import CheckpointError, ConfigurationError, HubError
 from modelsgenesis.files import sha256_of
 from modelsgenesis.hub import download
 from modelsgenesis.hub.download import cache_folder, cached_bundles, copy_bundle, fetch_bundle, prune, verify
@@ -32,6 +32,45 @@ def test_a_folder_is_returned_as_it_is(run, tmp_path, no_network):
     assert "no revision 'v1'" in failure(lambda: fetch_bundle(run, revision="v1"), "unknown")
     for name in ("./nowhere", "/nowhere/run", "a/b/c", "~/nowhere"):
         assert "no such folder" in failure(lambda name=name: fetch_bundle(name), "unknown")
+
+
+@pytest.mark.parametrize("name", ["runs/typo", "runs/typo@main", "runs\\typo", "./runs/typo"])
+def test_a_name_whose_parent_folder_is_here_is_a_path_and_never_sent(hub, run, tmp_path, monkeypatch, no_network, name):
+    monkeypatch.chdir(tmp_path)
+    run.parent.joinpath("runs").mkdir()
+    write_run(tmp_path / "runs" / "typed")
+    no_network()
+    message = failure(lambda: fetch_bundle(name), "unknown")
+    assert "no such model in the folder runs; did you mean runs/typed?" in message or "no such folder" in message
+    assert hub.requests == []
+
+
+def test_a_cache_of_ones_own_a_copy_that_is_here_and_a_fresh_one(tiny_on_hub, hub, tmp_path, cards, home, no_network):
+    own = tmp_path / "own"
+    folder = fetch_bundle("tiny-ct", cache_dir=own)
+    assert own in folder.parents
+    assert cached_files(home) == []
+    assert fetch_bundle("tiny-ct", cache_dir=own, force_download=True) == folder
+    assert hub.count("GET /large/") == 2
+    no_network()
+    assert fetch_bundle("tiny-ct", cache_dir=own, local_files_only=True) == folder
+    message = failure(lambda: fetch_bundle("tiny-ct", local_files_only=True), "unknown")
+    assert message == "tiny-ct: no intact copy on this machine; modelsgenesis download tiny-ct"
+    both = {"local_files_only": True, "force_download": True}
+    assert "exclude each other" in failure(lambda: fetch_bundle("tiny-ct", **both), ConfigurationError)
+
+
+def test_a_repository_that_moved_is_followed(tiny_on_hub, hub, second):
+    hub.repositories["old/name"] = hub.repositories[TINY]
+    hub.fault("GET /api/models/old/name", status=307, headers={"Location": f"/api/models/{TINY}"}, times=9)
+    for name in FILES:
+        hub.fault(
+            f"/old/name/resolve/.*/{name}",
+            status=307,
+            times=9,
+            headers={"Location": f"/{TINY}/resolve/{hub.repositories[TINY].heads['main']}/{name}"},
+        )
+    assert (fetch_bundle("old/name") / "model.safetensors").is_file()
 
 
 def test_a_warm_bundle_needs_no_connection(tiny_on_hub, run, home, monkeypatch, no_network):

@@ -20,6 +20,9 @@ def test_models_are_listed_by_name_modality_and_dimensions(cards):
     assert [c.name for c in list_cards() if c.path.parent == cards] == ["a-mri", "tiny-ct"]
     assert "a-mri" not in [c.name for c in list_cards(modality="ct")]
     assert list_cards(modality="mri", dims=2) == []
+    assert [c.name for c in list_cards("*-ct")] == ["tiny-ct"]
+    assert {c.name[:8] for c in list_cards("genesis-*")} == {"genesis-"}
+    assert list_cards("TINY*") == []
 
 
 def test_an_unknown_name_is_answered_with_the_nearest(cards):
@@ -37,7 +40,7 @@ def test_an_unknown_name_is_answered_with_the_nearest(cards):
         ({"name": "other"}, "its file other"),
         ({"network": "{kind: genesis_unet, width: 3}"}, "did you mean widths"),
         ("# no header\n", "modelsgenesis"),
-        ("---\nmodelsgenesis: {name: wrong}\n---\n", "missing keys repository, file, format"),
+        ("---\nmodelsgenesis: {name: wrong}\n---\n", "wrong.md: repository, file, format"),
         ("---\nmodelsgenesis: [\n---\n", "wrong.md"),
     ],
 )

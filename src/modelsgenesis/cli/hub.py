@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, BadParameter, Option
 
 from modelsgenesis.cli.console import make_reporter, note, print_json, print_result, print_table
-from modelsgenesis.cli.options import HubModelId, Json, Model, Private, Quiet, Revision, Token
+from modelsgenesis.cli.options import HubModelId, Json, Model, Quiet, Revision, Token
 
 if TYPE_CHECKING:
     from modelsgenesis.hub import ModelCard
@@ -132,7 +132,7 @@ def cache(
 def push(
     run: Annotated[Path, Argument(help="A run, or any folder that holds a bundle.")],
     hub_model_id: HubModelId = None,
-    private: Private = False,
+    private: Annotated[bool, Option("--private", help="Make a new repository private.")] = False,
     revision: Annotated[str | None, Option(help="Branch, created if missing.")] = None,
     create_pr: Annotated[bool, Option("--create-pr", help="Open a pull request instead.")] = False,
     token: Token = None,

@@ -7,14 +7,12 @@ from typing import Annotated, Any
 from typer import Argument, BadParameter, Exit, Option
 
 from modelsgenesis.cli.console import make_reporter, note, print_line, print_result, print_table
-from modelsgenesis.cli.options import Device, Json, Quiet, Strict, Token
-from modelsgenesis.configs import PredictionConfig
+from modelsgenesis.cli.options import Device, Json, Quiet, Settings, Strict
+from modelsgenesis.configs import PredictionConfig, apply_settings
 
 Ensemble = Annotated[list[str] | None, Option(metavar="MODEL", help="Another model, to average with; repeatable.")]
 Overlap = Annotated[float, Option(min=0, max=0.9, help="Overlap of neighbouring windows.")]
 Flips = Annotated[str | None, Option(help="Average over mirrored passes: all, or axes such as x,y.")]
-StitchAt = Annotated[str, Option("--stitch", help="Where windows are stitched: auto (by free memory), cpu, device.")]
-Precision = Annotated[str, Option(help="float32, the same on every machine; or bfloat16, faster on some hardware.")]
 
 _OUTPUT = "A .nii.gz or a folder; default: <scan>_seg.nii.gz, of several predictions/. Of classes a .csv."
 _SCANS = "Files, a folder, a DICOM series, a glob; or channels."
@@ -28,12 +26,10 @@ def predict(
     ensemble: Ensemble = None,
     overlap: Overlap = 0.5,
     flips: Flips = None,
-    stitch: StitchAt = "auto",
-    precision: Precision = "float32",
+    settings: Settings = None,
     device: Device = "auto",
     skip_existing: Annotated[bool, Option("--skip-existing", help="Keep existing label maps.")] = False,
     strict: Strict = False,
-    token: Token = None,
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
@@ -45,11 +41,10 @@ def predict(
         scans,
         output=output,
         probabilities=probabilities,
-        config=_prediction_config(overlap, flips, stitch, precision),
+        config=_prediction_config(overlap, flips, settings),
         device=device,
         skip_existing=skip_existing,
         strict=strict,
-        token=token,
         reporter=make_reporter(quiet=quiet),
     )
     answers, lines = [], []
@@ -79,14 +74,12 @@ def evaluate(
     ensemble: Ensemble = None,
     overlap: Overlap = 0.5,
     flips: Flips = None,
-    stitch: StitchAt = "auto",
-    precision: Precision = "float32",
+    settings: Settings = None,
     bootstrap: Annotated[int, Option(min=1, help="Resamples of the patients for the intervals.")] = 1000,
     seed: Annotated[int, Option(min=0, help="Random seed of the resampling.")] = 0,
     specificity: Annotated[float, Option(min=0, max=1, help="Specificity of the sensitivity (classification).")] = 0.9,
     device: Device = "auto",
     strict: Strict = False,
-    token: Token = None,
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
@@ -98,13 +91,12 @@ def evaluate(
         data,
         output=output,
         split=split,
-        config=_prediction_config(overlap, flips, stitch, precision),
+        config=_prediction_config(overlap, flips, settings),
         bootstrap=bootstrap,
         seed=seed,
         specificity=specificity,
         device=device,
         strict=strict,
-        token=token,
         reporter=make_reporter(quiet=quiet),
     )
     count = len(found.rows)
@@ -117,13 +109,13 @@ def evaluate(
     _end(found.skipped, "measured")
 
 
-def _prediction_config(overlap: float, flips: str | None, stitch: str, precision: str) -> PredictionConfig:
+def _prediction_config(overlap: float, flips: str | None, settings: Sequence[str] | None) -> PredictionConfig:
     names = flips.split(",") if flips and flips != "all" else []
     if not set(names) <= set("xyz"):
         raise BadParameter(f"received {flips!r}, expected all, or axes of x, y, z", param_hint="--flips")
     axes = "all" if flips == "all" else ["xyz".index(name) for name in names]
-    values = {"overlap": overlap, "flips": axes, "stitch": stitch, "precision": precision}
-    return PredictionConfig.from_dict(values, where="predict")
+    config = PredictionConfig.from_dict({"overlap": overlap, "flips": axes}, where="predict")
+    return apply_settings(config, settings or [])
 
 
 def _end(failed: Sequence[Any], done: str) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path, PurePath
 from types import NoneType, UnionType
@@ -19,7 +20,35 @@ from modelsgenesis.files import read_json
 ConfigType = TypeVar("ConfigType", bound="Config")
 
 _LARGEST = 2**63 - 1  # the largest integer that NumPy and PyTorch can hold
-_WORDS = {tuple: "values such as 64,64,32", dict: "a mapping"}
+_WORDS = {
+    tuple: "values such as 64,64,32",
+    dict: "a mapping",
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    bool: "true or false",
+}
+# What other libraries call a setting.
+_ALIASES = {
+    **dict.fromkeys(("lr", "max_lr", "base_lr", "initial_lr"), "learning_rate"),
+    **dict.fromkeys(("bs", "batch", "batchsize"), "batch_size"),
+    **dict.fromkeys(("epoch", "num_epochs", "n_epochs", "max_epochs"), "epochs"),
+    **dict.fromkeys(("iterations", "iters", "max_steps", "num_steps", "max_iterations"), "steps"),
+    **dict.fromkeys(("num_workers", "n_workers"), "workers"),
+    **dict.fromkeys(("patch", "roi_size", "crop_size", "image_size"), "patch_size"),
+    **dict.fromkeys(("grad_clip", "gradient_clip_val", "max_norm"), "clip_norm"),
+    **dict.fromkeys(("val_every", "val_interval", "eval_steps"), "validate_every"),
+    **dict.fromkeys(("amp", "fp16", "bf16", "dtype"), "precision"),
+    **dict.fromkeys(("optim", "opt"), "optimizer"),
+    **dict.fromkeys(("scheduler", "lr_scheduler"), "schedule"),
+    **dict.fromkeys(("filters", "features", "base_filters"), "widths"),
+    "wd": "weight_decay",
+    "early_stopping": "patience",
+    "warmup": "warmup_steps",
+    "n_folds": "folds",
+    "pretrained": "init",
+    "random_state": "seed",
+}
 
 
 @dataclass(frozen=True)
@@ -68,17 +97,18 @@ class Config:
     """
 
     def __post_init__(self) -> None:
-        name = type(self).__name__
         hints = _hints(type(self))
         for field in fields(self):
             try:
                 value = _coerce(getattr(self, field.name), hints[field.name])
             except ConfigurationError as error:
-                raise ConfigurationError(f"{name}.{field.name}: {error}") from error
+                # A message from within a configuration begins with its own field: the dotted name is what --set takes.
+                within = isinstance(getattr(self, field.name), Mapping) and _configs(hints[field.name])
+                raise ConfigurationError(f"{field.name}{'.' if within else ': '}{error}") from error
             object.__setattr__(self, field.name, value)  # the only way to set a field of a frozen dataclass
         for holds, message in getattr(self, "rules", tuple)():
             if not holds:
-                raise ConfigurationError(f"{name}.{message}")
+                raise ConfigurationError(message)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON types; nested configurations become mappings, tuples become lists."""
@@ -101,10 +131,10 @@ class Config:
             raise ConfigurationError(f"{at}received {shown(values)}, expected a mapping")
         for key in values:
             if key not in known:  # to look for the nearest takes as long as all else here
-                nearest = did_you_mean(str(key)[:60], known)
-                raise ConfigurationError(f"{at}{cls.__name__}: unknown key {shown(key)}; {nearest}")
+                name = key[:60] if isinstance(key, str) else shown(key)
+                raise ConfigurationError(f"{at}{name}: no such setting; {_nearest(name, cls)}")
         if missing := [name for name, is_required in known.items() if is_required and name not in values]:
-            raise ConfigurationError(f"{at}{cls.__name__}: missing keys {', '.join(missing)}")
+            raise ConfigurationError(f"{at}{', '.join(missing)}: missing, expected a value")
         try:
             return cls(**values)
         except ConfigurationError as error:
@@ -112,7 +142,7 @@ class Config:
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
-        """Read a JSON file, such as `--show-config` prints; errors as of `from_dict`."""
+        """Read a JSON file, such as `--dry-run` prints; errors as of `from_dict`."""
         return cls.from_dict(read_json(Path(path), ConfigurationError), where=str(path))
 
     def override(self, **changes: Any) -> Self:
@@ -126,6 +156,25 @@ class Config:
 
 # Resolving annotations takes as long as everything else here.
 _hints = cache(partial(get_type_hints, include_extras=True))
+
+
+def _nearest(key: str, kind: type[Config]) -> str:
+    """Return the end of a message about an unknown key: where such a setting is, or what it is called here."""
+    places = {field.name: field.name for field in fields(kind)}
+    for outer, hint in _hints(kind).items():
+        for inner in _configs(hint):
+            for field in fields(inner):
+                places.setdefault(field.name, f"{outer}.{field.name}")
+    meant = _ALIASES.get(key.lower(), key)
+    close = [meant] if meant in places else get_close_matches(meant, places, n=3, cutoff=0.6)
+    close = close or [name for name in places if meant and name.startswith(meant)]
+    own = [field.name for field in fields(kind)]
+    return f"did you mean {' or '.join(places[name] for name in close)}?" if close else did_you_mean(key, own)
+
+
+def _configs(hint: Any) -> list[Any]:
+    """Return the configurations that a field may hold."""
+    return [one for one in (hint, *get_args(hint)) if is_dataclass(one)]
 
 
 def plain(value: Any) -> Any:
@@ -167,8 +216,11 @@ def _coerce_union(value: Any, arguments: tuple[Any, ...]) -> Any:
     choices: list[Any] = [argument for argument in arguments if argument is not NoneType]
     *others, last = choices
     if others and hasattr(last, "kind") and isinstance(value, Mapping):
-        by_kind = {choice.kind: choice for choice in choices}
-        return by_kind[_coerce_plain(value.get("kind"), Literal, tuple(by_kind))].from_dict(value)
+        kinds, kind = [choice.kind for choice in choices], value.get("kind")
+        require(
+            kind in kinds, ConfigurationError, f"kind: received {shown(kind)}; {did_you_mean(str(kind)[:60], kinds)}"
+        )
+        return choices[kinds.index(kind)].from_dict(value)
     for choice in others:
         with suppress(ConfigurationError):
             return _coerce(value, choice)
@@ -185,7 +237,7 @@ def _coerce_plain(value: Any, kind: Any, choices: tuple[Any, ...]) -> Any:
         raise ConfigurationError(f"received {shown(value)}; {did_you_mean(str(value)[:60], map(str, choices))}")
     if kind is str and isinstance(value, PurePath):
         return str(value)
-    expected = _WORDS.get(kind, kind.__name__)
+    expected = _WORDS.get(kind, "a mapping of settings")
     if kind in (int, float) and isinstance(value, (int, float)) and not isinstance(value, bool):
         if abs(value) <= (_LARGEST if isinstance(value, int) else sys.float_info.max):  # not of NaN
             value = float(value) if kind is float else value

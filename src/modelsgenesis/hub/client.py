@@ -358,7 +358,16 @@ class Snapshot:
     files: dict[str, tuple[int, str]]
     token: str | None = field(repr=False)
 
-    def download(self, file: str, limit: int, *, pin: str | None = None, progress: Progress | None = None) -> Path:
+    def download(
+        self,
+        file: str,
+        limit: int,
+        *,
+        pin: str | None = None,
+        progress: Progress | None = None,
+        cache_dir: str | Path | None = None,
+        force: bool = False,
+    ) -> Path:
         """Return a file in the client's own cache, with the digest `pin`, else with that of the Hub's record.
 
         Args:
@@ -366,6 +375,8 @@ class Snapshot:
             limit: Bytes that it may have.
             pin: The SHA-256 that it must have.
             progress: Called with the file, the bytes done and the bytes in all.
+            cache_dir: Where it goes; None for the client's own cache.
+            force: Download it even if it is there.
 
         Raises:
             CheckpointError: It is not in the repository, or too large.
@@ -379,10 +390,10 @@ class Snapshot:
         expected, found = pin or digest, ""
         other = f"{where}: the Hub has SHA-256 {digest[:12]}…, its card pins {expected[:12]}…; nothing was downloaded"
         require(len(digest) != len(expected) or digest == expected, HubError, other)
-        options: Any = {"revision": self.commit, "tqdm_class": _bar(file, progress)}
+        options: Any = {"revision": self.commit, "tqdm_class": _bar(file, progress), "cache_dir": cache_dir}
         with hub_errors(self.repository, self.token, revision=self.commit, limit=size + _SLACK) as api:
             get = partial(api.hf_hub_download, self.repository, file, **options)
-            for anew in (False, True):  # what lies in the cache may be altered, or put there unchecked by others
+            for anew in (force, True):  # what lies in the cache may be altered, or put there unchecked by others
                 path = Path(retry_when_busy(partial(get, force_download=anew), self.repository))
                 found = hub_digest(path, expected) if path.is_file() else "that of no file"
                 if found == expected:

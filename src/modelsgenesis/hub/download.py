@@ -13,7 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Container
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from os.path import normpath
 from pathlib import Path, PurePosixPath
@@ -35,13 +35,15 @@ _BYTES_PER_PARAMETER = 32  # float32 four times over, and optimiser state, as pu
 _UNDER_WAY = 3600  # seconds after which an unfinished conversion counts as abandoned
 
 
-def cache_folder(name: str) -> Path:
+def cache_folder(name: str, cache_dir: str | Path | None = None) -> Path:
     """Return the folder of `"records"` or of converted `"bundles"`.
 
-    Below `MODELSGENESIS_CACHE`, else `modelsgenesis` under `HF_HOME`, else under the user's cache folder.
+    Below `modelsgenesis` in `cache_dir` if it is given, else below `MODELSGENESIS_CACHE`, else `modelsgenesis` under
+    `HF_HOME`, else under the user's cache folder.
     """
-    home = os.environ.get("HF_HOME") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("MODELSGENESIS_CACHE") or f"{home}/modelsgenesis").expanduser() / name
+    home = cache_dir or os.environ.get("HF_HOME") or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    own = None if cache_dir else os.environ.get("MODELSGENESIS_CACHE")
+    return Path(own or f"{home}/modelsgenesis").expanduser() / name
 
 
 def client_settings() -> Any:
@@ -125,12 +127,14 @@ class Target:
         revision: Branch, tag or commit; None for the default branch.
         card: The card of the model, if the name is one of the registry.
         folder: Where it is already.
+        cache_dir: Where downloads go; None for the caches of the environment.
     """
 
     repository: str = ""
     revision: str | None = None
     card: ModelCard | None = None
     folder: Path | None = None
+    cache_dir: str | Path | None = None
 
     @property
     def record(self) -> Path:
@@ -138,7 +142,7 @@ class Target:
         parts = ([self.card.name] if self.card else []) + [self.repository, self.revision or "main"]
         # A file name has at most 255 bytes, and `a/b` must not meet `a--b`: hence the digest of the parts as they are.
         safe = re.sub(r"[^\w.-]", "_", "--".join(parts).replace("/", "--"), flags=re.ASCII)
-        return cache_folder("records") / f"{safe[:80]}-{_digest(parts)[:12]}.json"
+        return cache_folder("records", self.cache_dir) / f"{safe[:80]}-{_digest(parts)[:12]}.json"
 
     @property
     def pin(self) -> str | None:
@@ -158,6 +162,9 @@ def fetch_bundle(
     token: str | None = None,
     progress: Progress | None = None,
     refresh: bool = False,
+    cache_dir: str | Path | None = None,
+    local_files_only: bool = False,
+    force_download: bool = False,
 ) -> Path:
     """Return the folder of a bundle, downloading, verifying and converting it when it is not here yet.
 
@@ -170,6 +177,9 @@ def fetch_bundle(
         token: None for that of the environment.
         progress: Called with a file's name, the bytes done and the bytes in all, while it is downloaded.
         refresh: Ask the Hub for the newest commit; without an answer the copy here is used, with a warning.
+        cache_dir: Where downloads go, and where they are looked for; None for the caches of the environment.
+        local_files_only: Open no connection: what is not here is an error.
+        force_download: Download every file again, even if it is here.
 
     Returns:
         The folder, to be read only.
@@ -182,15 +192,27 @@ def fetch_bundle(
     Example:
         folder = fetch_bundle("genesis-chest-ct-3d")
     """
-    target = _resolve(name_or_repository, revision)
-    return target.folder or _fetch(target, token, progress, refresh)
+    said = "local_files_only and force_download exclude each other: leave one out"
+    require(not (local_files_only and force_download), ConfigurationError, said)
+    target = replace(_resolve(name_or_repository, revision), cache_dir=cache_dir)
+    if target.folder or local_files_only:
+        return target.folder or _find_here(target, str(name_or_repository))
+    return _fetch(target, token, progress, refresh, force_download)
 
 
-def _fetch(target: Target, token: str | None, progress: Progress | None, refresh: bool) -> Path:
+def _find_here(target: Target, name: str) -> Path:
+    """Return the copy that is here, intact; no connection is opened."""
+    known = read_record(target.record)
+    if known is None or known.fingerprint != target.fingerprint or not is_intact(target.record, known):
+        raise HubError(f"{name}: no intact copy on this machine; modelsgenesis download {name}", "unknown")
+    return Path(known.folder)
+
+
+def _fetch(target: Target, token: str | None, progress: Progress | None, refresh: bool, force: bool) -> Path:
     """Return the copy that is here, if it is intact and need not be the newest, or download it."""
     settings = client_settings()  # checks the environment before the client, which may not survive it, is imported
     known = read_record(target.record)
-    known = known if known and known.fingerprint == target.fingerprint else None
+    known = known if known and known.fingerprint == target.fingerprint and not force else None
     usable = known is not None and is_intact(target.record, known)
     if known and usable and (not refresh or settings.is_offline_mode()):
         return Path(known.folder)
@@ -205,7 +227,7 @@ def _fetch(target: Target, token: str | None, progress: Progress | None, refresh
             raise HubError(f"{target.repository}: the copy here was altered, and {error}") from error
         warnings.warn(f"{error}; using the copy of commit {known.commit[:12]}", stacklevel=3)
         return Path(known.folder)
-    get = partial(snapshot.download, progress=progress)
+    get = partial(snapshot.download, progress=progress, cache_dir=target.cache_dir, force=force)
     if target.card is None or target.card.source.format == "bundle":
         folder = _get_bundle(target, snapshot.files, get)
     else:
@@ -228,6 +250,11 @@ def _resolve(name: str | Path, revision: str | None) -> Target:
         require((folder / CONFIG_NAME).is_file(), CheckpointError, f"{folder}: no {CONFIG_NAME} in it, not a bundle")
     elif isinstance(name, Path) or text.startswith(("/", ".", "~")) or text.count("/") > 1 or "\\" in text:
         raise HubError(f"{text}: no such folder; give a bundle, a name of the registry or org/name", "unknown")
+    elif "/" in text and folder.parent.is_dir():  # never sent to the Hub: a typing error may name a patient
+        beside = [f"{folder.parent}/{path.parent.name}" for path in folder.parent.glob(f"*/{CONFIG_NAME}")]
+        hint = f"; {did_you_mean(text, beside)}" if beside else ""
+        elsewhere = f"for a Hub repository of this name, work in a folder without {folder.parent}/"
+        raise HubError(f"{text}: no such model in the folder {folder.parent}{hint} ({elsewhere})", "unknown")
     else:
         model, _, asked = text.partition("@")
         if asked and revision and asked != revision:
@@ -281,7 +308,7 @@ def _convert(target: Target, commit: str, get: Callable[..., Path]) -> Path:
     # The name tells bundles of other files, cards and converters apart, so that none replaces one in use.
     digests = [sha256_of(path) for path in (file, *extra)]
     origin = {"repository": target.repository, "revision": commit, "file": source.file, "sha256": digests[0]}
-    final = cache_folder("bundles") / f"{source.name}-{_digest([digests, target.fingerprint])[:16]}"
+    final = cache_folder("bundles", target.cache_dir) / f"{source.name}-{_digest([digests, target.fingerprint])[:16]}"
     try:
         with replacing(final, HubError, folder=True) as temporary:
             options = {"source": origin, "input_contract": source.input, "card": card.text}

@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib import resources
 from pathlib import Path
 
@@ -123,10 +124,11 @@ def _paths() -> dict[str, Path]:
     return found
 
 
-def list_cards(modality: str | None = None, dims: int | None = None) -> list[ModelCard]:
+def list_cards(pattern: str = "*", *, modality: str | None = None, dims: int | None = None) -> list[ModelCard]:
     """List the models of the registry by name.
 
     Args:
+        pattern: Only models whose name matches it; `*` and `?` stand for any letters and for one.
         modality: Only models for it, such as `"ct"`.
         dims: Only models of so many spatial dimensions.
 
@@ -134,9 +136,9 @@ def list_cards(modality: str | None = None, dims: int | None = None) -> list[Mod
         ConfigurationError: A card is not as the schema wants it.
 
     Example:
-        names = [card.name for card in list_cards(modality="ct", dims=3)]
+        names = [card.name for card in list_cards("genesis-*", modality="ct", dims=3)]
     """
-    cards = [read_card(path) for _, path in sorted(_paths().items())]
+    cards = [read_card(path) for name, path in sorted(_paths().items()) if fnmatchcase(name, pattern)]
     wanted = ((card, card.source.input) for card in cards)
     return [card for card, spec in wanted if modality in (None, spec.modality) and dims in (None, spec.dims)]
 

@@ -298,11 +298,10 @@ def load(
     folder = Path(name).expanduser()
     if folder.is_dir() and not revision:
         return load_bundle(folder)
-    given = {"cache_dir": cache_dir, "local_files_only": local_files_only, "force_download": force_download}
-    options: dict[str, Any] = {key: value for key, value in given.items() if value}
-    folder = fetch_bundle(name, revision=revision, token=token, progress=progress, **options)
+    options: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir, "progress": progress}
+    folder = fetch_bundle(name, **options, local_files_only=local_files_only, force_download=force_download)
     # To look for NaN reads every weight; what this package converted was looked at then.
-    return load_bundle(folder, check_values=folder.parent != cache_folder("bundles"))
+    return load_bundle(folder, check_values=folder.parent != cache_folder("bundles", cache_dir))
 
 
 from_pretrained = GenesisModel.from_pretrained

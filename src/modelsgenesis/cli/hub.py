@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def list_models(
-    modality: Annotated[str | None, Option(help="Only models for ct, mri, xray or ultrasound.")] = None,
+    modality: Annotated[str | None, Option(help="Only models for ct, mri, xray …")] = None,
     dims: Annotated[int | None, Option(min=2, max=3, help="Only 2D or 3D models.")] = None,
     json_output: Json = False,
 ) -> None:

@@ -27,7 +27,7 @@ Scans = Annotated[str, Argument(help="Scans: a folder, a file, a glob, a list fi
 Run = Annotated[Path, Option("--output", "-o", help="Folder of the run; must be new or empty.")]
 
 Task = Annotated[str | None, Option(help="seg (segmentation) or cls (classification); default: from the labels.")]
-Modality = Annotated[str, Option(help="ct, mri, xray, ultrasound, shape; auto: from the data.")]
+Modality = Annotated[str, Option(help="ct, mri, xray, ultrasound, ct-8bit, photo, shape; auto: from the data.")]
 Patient = Annotated[str | None, Option(metavar="REGEX", help="Its first group is the patient in a file's name.")]
 Split = Annotated[Path | None, Option(help="split.json of another run: its training, validation, test cases.")]
 # Any: of a plain tuple[...] Typer makes an option that takes several words.

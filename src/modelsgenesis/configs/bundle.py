@@ -306,6 +306,12 @@ class InputContract(Config):
         expected = "one letter of LR, one of AP, one of IS, such as RAS"
         yield axes == ["P", "R", "S"], f"orientation: received {self.orientation!r:.60}, expected {expected}"
 
+    def with_dims(self, dims: Literal[2, 3]) -> Self:
+        """Return the contract for a network of 2 or 3 dimensions; one of 2 sees slices of volumes, in their spacing."""
+        if dims > self.dims:
+            return self.override(dims=dims, spacing=None, orientation=self.orientation or "RAS")
+        return self.override(dims=dims, spacing=self.spacing and self.spacing[:dims])
+
 
 CONTRACTS: dict[str, InputContract] = {
     "ct": InputContract(modality="ct", intensity="window", window=(-1000.0, 1000.0)),  # HU, of 2019
@@ -341,7 +347,7 @@ class Provenance(Config):
         environment: Versions and hardware.
     """
 
-    origin: Literal["pretrained", "finetuned", "converted", "untrained"]
+    origin: Literal["pretrained", "finetuned", "adapted", "converted", "untrained"]
     library_version: str
     source: dict[str, Any] = field(default_factory=dict)
     init: str | None = None

@@ -277,5 +277,5 @@ def test_an_interruption_keeps_what_has_finished(decathlon, tmp_path, monkeypatc
 
 def test_a_training_that_diverged_is_no_result(decathlon, tmp_path):
     config = TINY.override(learning_rate=1e30, steps=4, clip_norm=0.0)
-    with pytest.raises(TrainingError, match=r"scratch, 2 labels, seed 0: the training diverged; .*--set-arm"):
+    with pytest.raises(TrainingError, match=r"scratch, 2 labels, seed 0: the training diverged; .*--set"):
         run(decathlon, tmp_path / "run", ["scratch"], config)

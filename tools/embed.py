@@ -99,8 +99,8 @@ def _command(config: BundleConfig, data: str, options: str) -> str:
     contract = config.input
     words = ["modelsgenesis", "pretrain", data, "--output", "runs/genesis", "--recipe", RECIPE]
     words += ["--modality", contract.modality]
-    words += ["--spacing", ",".join(map(str, contract.spacing))] if contract.spacing else []
-    words += ["--window", ",".join(map(str, contract.window))] if contract.window else []
+    words += ["--set", "data.spacing=" + ",".join(map(str, contract.spacing))] if contract.spacing else []
+    words += ["--set", "data.window=" + ",".join(map(str, contract.window))] if contract.window else []
     words += shlex.split(options)
     recipe = PretrainingConfig.from_dict(config.provenance.recipe)
     lines = [shlex.join(words)]

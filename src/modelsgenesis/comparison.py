@@ -115,7 +115,7 @@ class ComparisonConfig(Config):
             chosen = [value for value in values.split(",") if value]
             require(key and chosen, ConfigurationError, f"tune {text!r}: expected key=value,value")
             free = key.split(".")[0] not in _FIXED
-            require(free, ConfigurationError, f"tune {text!r}: is the same for all trainings; use --set or --set-arm")
+            require(free, ConfigurationError, f"tune {text!r}: is the same for all trainings; use --set")
             axes.append([f"{key}={value}" for value in chosen])
         return tuple(itertools.product(*axes))
 
@@ -166,9 +166,9 @@ def describe_comparison(
     by_name = {arm["name"]: arm["settings"] for arm in arms}
     for text in arm_settings:
         name, _, setting = text.partition(":")
-        require("=" in setting, ConfigurationError, f"set-arm {text!r}: expected arm:key=value, such as ours:steps=500")
+        require("=" in setting, ConfigurationError, f"set {text!r}: expected arm:key=value, such as ours:steps=500")
         known = did_you_mean(name, by_name)
-        require(name in by_name, ConfigurationError, f"set-arm {text!r}: there is no arm {name!r}; {known}")
+        require(name in by_name, ConfigurationError, f"set {text!r}: there is no arm {name!r}; {known}")
         by_name[name].append(setting)
     return ComparisonConfig.from_dict({"arms": arms, **options})
 
@@ -250,9 +250,8 @@ def compare(
         trials = job.plan(split, range(comparison.runs), lambda *of: [chosen[of]["chosen"] if chosen else ()])
         finished = finish(trials)
     for trial, record in zip(trials, finished, strict=True):
-        told = (
-            f"{trial}: the training diverged; give it a lower learning rate with --set-arm or --tune, in another folder"
-        )
+        lower = f"--set '{trial.arm}:learning_rate=…' or --tune"
+        told = f"{trial}: the training diverged; give it a lower learning rate with {lower}, in another folder"
         require(not record.get("diverged"), TrainingError, told)
     results = plain({**job.results(finished, metric), "tuning": list(chosen.values())})
     return _write(records.folder, results, finished, reporter)

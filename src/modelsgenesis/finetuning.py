@@ -171,7 +171,7 @@ def resolve_config(
 
 
 def read_finetuning(source: str | Path) -> FinetuningConfig:
-    """Return the configuration of a run, or of a file as `--show-config` prints it.
+    """Return the configuration of a run, or of a file as `--dry-run` prints it.
 
     Raises:
         ConfigurationError: It is not a configuration of a fine-tuning.

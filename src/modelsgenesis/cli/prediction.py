@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, BadParameter, Exit, Option
 
 from modelsgenesis.cli.console import make_reporter, note, print_json, print_line, print_result, print_table
-from modelsgenesis.cli.options import Device, Json, Quiet, Strict, Token
-from modelsgenesis.configs import PredictionConfig
+from modelsgenesis.cli.options import Device, Json, Quiet, Settings, Strict
+from modelsgenesis.configs import PredictionConfig, apply_settings
 
 if TYPE_CHECKING:
     from modelsgenesis.metrics.tables import ResultsTable
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 Ensemble = Annotated[list[str] | None, Option(metavar="MODEL", help="Another model, to average with; repeatable.")]
 Overlap = Annotated[float, Option(min=0, max=0.9, help="Overlap of neighbouring windows.")]
 Flips = Annotated[str | None, Option(help="Average over mirrored passes: all, or axes such as x,y.")]
-StitchAt = Annotated[str, Option("--stitch", help="Where windows are stitched: auto (by free memory), cpu, device.")]
-Precision = Annotated[str, Option(help="float32, the same on every machine; or bfloat16, faster on some hardware.")]
 
 _OUTPUT = "A .nii.gz or a folder; default: <scan>_seg.nii.gz, of several predictions/. Of classes a .csv."
 TABLES = "results.csv, .md, .tex"
@@ -33,12 +31,11 @@ def predict(
     ensemble: Ensemble = None,
     overlap: Overlap = 0.5,
     flips: Flips = None,
-    stitch: StitchAt = "auto",
-    precision: Precision = "float32",
+    settings: Settings = None,
     device: Device = "auto",
     skip_existing: Annotated[bool, Option("--skip-existing", help="Keep existing label maps.")] = False,
     strict: Strict = False,
-    token: Token = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print what would be predicted and written, and stop.")] = False,
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
@@ -50,28 +47,31 @@ def predict(
         scans,
         output=output,
         probabilities=probabilities,
-        config=_prediction_config(overlap, flips, stitch, precision),
+        config=_prediction_config(overlap, flips, settings),
         device=device,
         skip_existing=skip_existing,
         strict=strict,
-        token=token,
+        dry_run=dry_run,
         reporter=make_reporter(quiet=quiet),
     )
-    answers, lines = [], []
+    lines: list[object] = [f"{name}: {said}" for name, said in found.about.items()] if dry_run else []
     for one in found.predictions:
-        answer: dict[str, object] = {"case": one.name, "path": str(one.path)}
-        if found.task == "segmentation":
-            answers.append({**answer, "voxels": one.voxels})
-            lines += [one.path, *(f"  {name}: {count} voxels" for name, count in one.voxels.items())]
+        if dry_run:
+            lines.append(f"would read {one.file}, write {one.path}")
+        elif found.task == "segmentation":
+            lines += [one.path, *(f"  {line}" for line in one.lines)]
         else:
-            answers.append({**answer, "predicted": list(one.predicted), "probabilities": one.scores})
-            scores = ", ".join(f"{name} {value:.3f}" for name, value in one.scores.items())
-            lines.append(f"{one.name}: {' + '.join(one.predicted) or 'none'} ({scores})")
-    lines += [f"{path} (kept)" for path in found.kept]
-    if found.task == "classification" and found.predictions:
-        lines.append(found.predictions[0].path)
-    failed = [{"source": scan.source, "reason": scan.reason} for scan in found.failed]
-    value = {"task": found.task, "answers": answers, "kept": list(map(str, found.kept)), "refused": failed}
+            lines.append(f"{one.name}: {', '.join(one.lines)}")
+    lines += [*(f"{path} (kept)" for path in found.kept), *filter(None, [found.table])]
+    value = {
+        "task": found.task,
+        "dry_run": dry_run,
+        "about": found.about,
+        "predictions": [one.to_dict() for one in found.predictions],
+        "kept": list(map(str, found.kept)),
+        "table": found.table and str(found.table),
+        "failed": [{"source": scan.source, "reason": scan.reason} for scan in found.failed],
+    }
     print_result(value, lines, as_json=json_output)
     _end(found.failed, "predicted")
 
@@ -84,14 +84,12 @@ def evaluate(
     ensemble: Ensemble = None,
     overlap: Overlap = 0.5,
     flips: Flips = None,
-    stitch: StitchAt = "auto",
-    precision: Precision = "float32",
+    settings: Settings = None,
     bootstrap: Annotated[int, Option(min=1, help="Resamples of the patients for the intervals.")] = 1000,
     seed: Annotated[int, Option(min=0, help="Random seed of the resampling.")] = 0,
     specificity: Annotated[float, Option(min=0, max=1, help="Specificity of the sensitivity (classification).")] = 0.9,
     device: Device = "auto",
     strict: Strict = False,
-    token: Token = None,
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
@@ -103,13 +101,12 @@ def evaluate(
         data,
         output=output,
         split=split,
-        config=_prediction_config(overlap, flips, stitch, precision),
+        config=_prediction_config(overlap, flips, settings),
         bootstrap=bootstrap,
         seed=seed,
         specificity=specificity,
         device=device,
         strict=strict,
-        token=token,
         reporter=make_reporter(quiet=quiet),
     )
     count = len(found.rows)
@@ -123,13 +120,13 @@ def evaluate(
     _end(found.skipped, "measured")
 
 
-def _prediction_config(overlap: float, flips: str | None, stitch: str, precision: str) -> PredictionConfig:
+def _prediction_config(overlap: float, flips: str | None, settings: Sequence[str] | None) -> PredictionConfig:
     names = flips.split(",") if flips and flips != "all" else []
     if not set(names) <= set("xyz"):
         raise BadParameter(f"received {flips!r}, expected all, or axes of x, y, z", param_hint="--flips")
     axes = "all" if flips == "all" else ["xyz".index(name) for name in names]
-    values = {"overlap": overlap, "flips": axes, "stitch": stitch, "precision": precision}
-    return PredictionConfig.from_dict(values, where="predict")
+    config = PredictionConfig.from_dict({"overlap": overlap, "flips": axes}, where="predict")
+    return apply_settings(config, settings or [])
 
 
 def _end(failed: Sequence[Any], done: str) -> None:

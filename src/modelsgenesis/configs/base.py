@@ -142,7 +142,7 @@ class Config:
 
     @classmethod
     def from_file(cls, path: str | Path) -> Self:
-        """Read a JSON file, such as `--show-config` prints; errors as of `from_dict`."""
+        """Read a JSON file, such as `--dry-run` prints; errors as of `from_dict`."""
         return cls.from_dict(read_json(Path(path), ConfigurationError), where=str(path))
 
     def override(self, **changes: Any) -> Self:

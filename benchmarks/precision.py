@@ -63,7 +63,7 @@ def compare(folder: Path, first: Path, arguments: argparse.Namespace) -> str:
     from modelsgenesis.evaluation import read_table
     from modelsgenesis.training.splits import Split
 
-    if (first / "predictions.csv").exists():
+    if not any(first.rglob("*.nii.gz")):
         labels = list(json.loads((first / "predictions.json").read_text())["labels"].values())
         tables = [read_table(one / "predictions.csv", labels) for one in (first, folder)]
         far = max(float(np.abs(tables[1][name] - soft).max()) for name, soft in tables[0].items())

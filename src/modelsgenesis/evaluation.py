@@ -15,7 +15,7 @@ from modelsgenesis.data.cases import LabelledCase, LabelledData, label_indices, 
 from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import DataError, ScanError, printable, require
 from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
-from modelsgenesis.inference.cases import check_outputs, match_channels, output_name
+from modelsgenesis.inference.cases import TABLE, check_outputs, match_channels, output_name
 from modelsgenesis.inference.ensemble import measure_case, measure_cases, measure_each
 from modelsgenesis.metrics.measures import Row, Summary, flat, summarize_rows
 from modelsgenesis.models import public_name
@@ -151,9 +151,7 @@ def saved_predictions(model: Paths) -> Path | None:
     if not path.is_dir() or (path / CONFIG_NAME).exists() or model_folders(path) != [path]:
         return None
     # Neither a model nor folds of one: what predict wrote, by its table or its label maps.
-    if (path / "predictions.csv").exists():
-        return path / "predictions.csv"
-    return path if any(path.rglob("*.nii*")) else None
+    return path if (path / TABLE).exists() or any(path.rglob("*.nii*")) else None
 
 
 def measure_saved(
@@ -166,7 +164,7 @@ def measure_saved(
         ScanError: A case cannot be used and `strict` is set.
     """
     if data.task == "classification":
-        table = read_table(path, data.labels)
+        table = read_table(path / TABLE if path.is_dir() else path, data.labels)
 
         def measure(case: LabelledCase) -> Row:
             name = printable(case.name)
@@ -222,7 +220,7 @@ def read_table(path: Path, labels: Sequence[str]) -> dict[str, np.ndarray]:
     rows, what = read_csv(path, DataError), f"as predictions of {', '.join(labels)}"
     remedy = "expected what predict writes"
     with parsing(path, DataError, what=what, remedy=remedy):
-        table = {row["case"]: np.array([float(row[f"probability {label}"]) for label in labels]) for row in rows}
+        table = {row["case"]: np.array([float(row[f"prob_{label}"]) for label in labels]) for row in rows}
     if len(table) < len(rows) or not all(np.isfinite(soft).all() for soft in table.values()):
         raise DataError(f"{path}: cannot be read {what}: a case twice, or a number that is not finite; {remedy}")
     return table

@@ -18,14 +18,20 @@ def test_predict_prints_label_maps_and_voxels_and_at_the_end_what_failed(command
     (folder / "bad.nii.gz").write_bytes(b"junk")
     run = ("predict", model, folder, "-o", tmp_path / "out", "--device", "cpu", "--overlap", 0, "--quiet")
     predicted = command(*run, "--flips", "x")
-    first, *voxels = predicted.out.splitlines()
-    assert (predicted.status, first, len(voxels)) == (1, str(path), 2)
+    first, *sizes, table = predicted.out.splitlines()
+    assert (predicted.status, first, table) == (1, str(path), str(tmp_path / "out" / "predictions.csv"))
+    assert [re.sub(r"[\d,.]*\d", "1", size) for size in sizes] == [
+        f"  {name}: 1 voxels, 1 mL" for name in ("bright", "dark")
+    ]
     assert predicted.err.startswith(f"not predicted: {folder / 'bad.nii.gz'}: ")
     assert json.loads((tmp_path / "out" / "good.json").read_text())["flips"] == [0]
+    planned = command(*run, "--dry-run", "--skip-existing")
+    assert f"{path} (kept)" in planned.out
+    assert f"would read good.nii.gz, write {path}" in command(*run, "--dry-run").out
     told = command(*run, "--json", "--set", "precision=bfloat16").json()
     assert json.loads((tmp_path / "out" / "good.json").read_text())["precision"] == "bfloat16"
-    assert told["answers"][0]["path"] == str(path)
-    assert set(told["answers"][0]["voxels"]) == {"bright", "dark"}
+    assert told["predictions"][0]["path"] == str(path)
+    assert set(told["predictions"][0]["voxels"]) == {"bright", "dark"}
 
 
 def test_classes_are_printed(command, tmp_path):

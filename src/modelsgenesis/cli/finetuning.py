@@ -49,6 +49,7 @@ def finetune(
     if dry_run:
         print_json(config.to_dict())
         return
+    push_to_hub = options.check_publishing(push_to_hub)
     how: dict[str, Any] = {"device": device, "resume": resume, "strict": switches.strict}
     run, _ = finetuning.finetune(labelled, output, config=config, reporter=make_reporter(quiet=quiet), **how)
     results = finetuning.read_test_results(run)

@@ -30,6 +30,7 @@ def predict(
     device: Device = "auto",
     skip_existing: Annotated[bool, Option("--skip-existing", help="Keep existing label maps.")] = False,
     strict: Strict = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print what would be predicted and written, and stop.")] = False,
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
@@ -45,23 +46,27 @@ def predict(
         device=device,
         skip_existing=skip_existing,
         strict=strict,
+        dry_run=dry_run,
         reporter=make_reporter(quiet=quiet),
     )
-    answers, lines = [], []
+    lines: list[object] = [f"{name}: {said}" for name, said in found.about.items()] if dry_run else []
     for one in found.predictions:
-        answer: dict[str, object] = {"case": one.name, "path": str(one.path)}
-        if found.task == "segmentation":
-            answers.append({**answer, "voxels": one.voxels})
-            lines += [one.path, *(f"  {name}: {count} voxels" for name, count in one.voxels.items())]
+        if dry_run:
+            lines.append(f"would read {one.file}, write {one.path}")
+        elif found.task == "segmentation":
+            lines += [one.path, *(f"  {line}" for line in one.lines)]
         else:
-            answers.append({**answer, "predicted": list(one.predicted), "probabilities": one.scores})
-            scores = ", ".join(f"{name} {value:.3f}" for name, value in one.scores.items())
-            lines.append(f"{one.name}: {' + '.join(one.predicted) or 'none'} ({scores})")
-    lines += [f"{path} (kept)" for path in found.kept]
-    if found.task == "classification" and found.predictions:
-        lines.append(found.predictions[0].path)
-    failed = [{"source": scan.source, "reason": scan.reason} for scan in found.failed]
-    value = {"task": found.task, "answers": answers, "kept": list(map(str, found.kept)), "refused": failed}
+            lines.append(f"{one.name}: {', '.join(one.lines)}")
+    lines += [*(f"{path} (kept)" for path in found.kept), *filter(None, [found.table])]
+    value = {
+        "task": found.task,
+        "dry_run": dry_run,
+        "about": found.about,
+        "predictions": [one.to_dict() for one in found.predictions],
+        "kept": list(map(str, found.kept)),
+        "table": found.table and str(found.table),
+        "failed": [{"source": scan.source, "reason": scan.reason} for scan in found.failed],
+    }
     print_result(value, lines, as_json=json_output)
     _end(found.failed, "predicted")
 

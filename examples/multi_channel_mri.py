@@ -5,7 +5,7 @@ The package ships no MR, so four intensity windows of a real CT stand in for T1,
 """
 
 import torch
-from monai.losses import DiceCELoss
+from monai.losses.dice import DiceCELoss
 
 import modelsgenesis
 from modelsgenesis.configs import CONTRACTS

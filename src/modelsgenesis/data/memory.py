@@ -5,6 +5,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.filebasedimages import FileBasedImage
 from nibabel.spatialimages import SpatialImage
 from torch import Tensor
 
@@ -13,8 +14,8 @@ from modelsgenesis.data.reading import read_volume
 from modelsgenesis.data.volume import COLOUR, ScanReference, Volume, grey
 from modelsgenesis.errors import ScanError, require
 
-Scan = str | Path | SpatialImage | np.ndarray | Tensor
-"""A scan on disk or in memory."""
+Scan = str | Path | FileBasedImage | np.ndarray | Tensor
+"""A scan on disk or in memory; for type checkers `nibabel.load` returns a `FileBasedImage`."""
 
 
 def loaded_scans(scan: Any, *, channels: int, dims: int, affine: Any = None) -> tuple[ScanReference, ...]:

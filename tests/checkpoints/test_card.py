@@ -2,9 +2,10 @@
 
 import math
 
-import huggingface_hub
 import pytest
 import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -113,15 +114,15 @@ def test_results_are_a_table_and_the_hub_reads_their_index() -> None:
         "| test dice &lt;b> | 0.5 | patients 39; cases 40 |",
     ):
         assert line in words, line
-    data = huggingface_hub.ModelCard(card).data
-    assert (data.base_model, data["base_model_relation"]) == ("a/b", "finetune")
-    found = {(one.metric_type, one.metric_name, one.dataset_split): one.metric_value for one in data.eval_results or ()}
+    data = ModelCard(card).data.to_dict()  # as the Hub reads it
+    assert (data["base_model"], data["base_model_relation"]) == ("a/b", "finetune")
+    name, results = model_index_to_eval_results(data["model-index"])
+    found = {(one.metric_type, one.metric_name, one.dataset_split): one.metric_value for one in results}
     assert found["dice", "Dice", "test"] == 0.85
     assert found["mean_iou", "IoU", "test"] == 0.74
     assert found["hausdorff95", "HD95 of a b", "test"] == 2
     assert found["dice", "Dice", "validation"] == 0.8
-    again = huggingface_hub.ModelCardData(model_name="x", eval_results=data.eval_results).to_dict()
-    assert again["model-index"][0]["results"] == split_card(card).front["model-index"][0]["results"]
+    assert eval_results_to_model_index(name, results) == split_card(card).front["model-index"]
 
 
 @pytest.mark.parametrize(

@@ -169,14 +169,14 @@ def _tables(config: BundleConfig) -> tuple[list[str], dict[str, Any]]:
     origin = config.provenance
     tables, others, specificity = [], dict(origin.results), origin.recipe.get("specificity")
     shared = {"alone": "".join(config.labels[-1:]), "specificity": specificity if type(specificity) is float else None}
-    for part, group in ((part, others.get(part)) for part in _PARTS):
-        named = group.items() if isinstance(group, Mapping) else ()
-        if summary := {name: figure for name, value in named if (figure := _figure(name, value))}:
+    for part in _PARTS:
+        group = group if isinstance(group := others.get(part), Mapping) else {}
+        if summary := {name: figure for name, value in group.items() if (figure := _figure(name, value))}:
             counts = [group[key] for key in ("patients", "cases") if type(group.get(key)) is int]
             notes = [basis_of(*counts, what=f"{part} patient", intervals=part == "test")] if len(counts) == 2 else []
             table = results_table({(): summary}, **shared, notes=[*notes, *explanations(summary)])
             tables.append(f"On the {part} patients:\n\n{table}")
-            others[part] = {name: value for name, value in named if name not in summary}
+            others[part] = {name: value for name, value in group.items() if name not in summary}
     return tables, others
 
 

@@ -117,8 +117,8 @@ def test_commands_are_found():
     X=1 modelsgenesis scan DIR  # what is there
     ls && .venv/bin/modelsgenesis demo | tail
     torchrun --nproc-per-node 2 -m modelsgenesis push RUN \\
-        --private"""
-    whole = [["scan", "DIR"], ["demo"], ["push", "RUN", "--private"]]
+        --public"""
+    whole = [["scan", "DIR"], ["demo"], ["push", "RUN", "--public"]]
     assert list(commands_in(text)) == [*((words, True) for words in whole), (["verify", "NAME"], False)]
     assert len(list(commands_in((ROOT / "README.md").read_text()))) > 5
 

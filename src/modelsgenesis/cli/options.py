@@ -79,9 +79,19 @@ def as_settings(fields: Mapping[str, object]) -> list[str]:
     return [*given, "epochs=none"] if fields.get("steps") else given
 
 
+def check_publishing(repository: str | None) -> str | None:
+    """Check before a run that its model can be published there; nothing is made."""
+    if repository is None:
+        return None
+    from modelsgenesis.hub.push import check_destination
+
+    note(f"checking that {repository} can be written")
+    return check_destination(repository)
+
+
 def publish(run: Path, repository: str, *, to_stderr: bool) -> None:
     """Publish a finished run privately; a failure says that it is intact and which command repeats the push."""
     from modelsgenesis.hub.push import push_to_hub
 
-    url = push_to_hub(run, repository, private=True).url
+    url = push_to_hub(run, repository).url
     (note if to_stderr else print_line)(url)

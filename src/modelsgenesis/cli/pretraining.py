@@ -73,6 +73,7 @@ def pretrain(
         return
     if not config.data.source and not resume:
         raise typer.BadParameter("missing: the scans to pretrain on", param_hint="DATA")
+    push_to_hub = options.check_publishing(push_to_hub)
     run = pretraining.pretrain(
         None,
         output,

@@ -59,7 +59,7 @@ def finetune(
     if show_config:
         print_json(config.to_dict())
         return
-    how: dict[str, Any] = {"device": device, "resume": resume, "strict": strict, "token": token}
+    how: dict[str, Any] = {"init": init, "device": device, "resume": resume, "strict": strict, "token": token}
     run, _ = finetuning.finetune(labelled, output, config=config, reporter=make_reporter(quiet=quiet), **how)
     results = finetuning.read_test_results(run)
     if json_output:

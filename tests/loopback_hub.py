@@ -258,7 +258,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def whoami(self):
         user = self._signed_in()
-        return {"type": "user", "name": user["name"], "orgs": [{"name": name} for name in user["orgs"]]}
+        orgs = [{"name": name, "roleInOrg": "write"} for name in user["orgs"]]
+        rights = {"type": "access_token", "accessToken": {"displayName": "t", "role": user["role"]}}
+        return {"type": "user", "name": user["name"], "orgs": orgs, "auth": rights}
 
     def create(self):
         asked, user = json.loads(self.body), self._signed_in()
@@ -409,10 +411,8 @@ def card_errors(card):
 
 
 @contextmanager
-def connected(monkeypatch):
-    """Run a Hub to which the client of this process speaks; its retries do not wait."""
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr("time.sleep", lambda _: None)
+def served():
+    """Run a Hub, for the clients of other processes; `HF_ENDPOINT=hub.url` leads them to it."""
     hub = LoopbackHub()
     handler = type("Bound", (Handler,), {"hub": hub})
     with ExitStack() as stack:
@@ -425,6 +425,15 @@ def connected(monkeypatch):
             f"http://{host}:{server.server_address[1]}"
             for host, server in zip(("127.0.0.1", "localhost"), servers, strict=True)
         )
+        yield hub
+
+
+@contextmanager
+def connected(monkeypatch):
+    """Run a Hub to which the client of this process speaks; its retries do not wait."""
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    with served() as hub:
         use_endpoint(monkeypatch, hub.url)
         yield hub
         close_session()

@@ -127,7 +127,7 @@ def test_the_command_in_the_card_is_the_recipe_of_the_weights(card):
     recipe = pretraining_recipe(words[words.index("--recipe") + 1], settings=given)
     recorded = read_config(card.path.parent).provenance.recipe
     recorded = {key: value for key, value in recorded.items() if key not in ("slice_axis", "nonfinite")}  # are gone
-    assert recipe == PretrainingConfig.from_dict(recorded)
+    assert recipe.recipe() == PretrainingConfig.from_dict(recorded).recipe()  # the data may be elsewhere
     assert words[words.index("--modality") + 1] == card.source.input.modality
 
 

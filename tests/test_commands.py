@@ -14,7 +14,8 @@ from typer.main import get_command
 
 import modelsgenesis
 from modelsgenesis import hub
-from modelsgenesis.cli import app
+from modelsgenesis.cli import app, options, pretraining
+from modelsgenesis.cli.finetuning import separate_comparison
 from modelsgenesis.configs import ClassificationConfig, SegmentationConfig, apply_settings, pretraining_recipe
 from modelsgenesis.errors import GenesisError
 
@@ -59,35 +60,47 @@ def check(words, *, whole=True):
     try:
         context = GROUP.make_context("modelsgenesis", [*words])
         name, command, rest = GROUP.resolve_command(context, words)
-        options = command.make_context(name, rest, parent=context).params
+        given = command.make_context(name, rest, parent=context).params
     except typer.Exit:  # of --help and --version
         return
     except Exception as error:
         if not whole and type(error).__name__ == "MissingParameter":
             return
         raise
-    settings, names = options.get("settings") or [], [options.get(key) for key in ("init", "name", "model")]
+    names = [given.get(key) for key in ("init", "name", "model")]
     if name == "pretrain":
-        recipe, scheme, steps = options["recipe"] or "small", options["scheme"], options["steps"]
-        pretraining_recipe(recipe, scheme=scheme, steps=steps, settings=settings)
-    if name in ("finetune", "compare"):
-        task = options.get("task")
-        for config in [TASKS[task]] if task else TASKS.values():
+        switches, settings = options.separate(given["settings"], pretraining.Switches())
+        recipe = given["recipe"] or "small"
+        settings = [setting for setting in settings if setting != "batch_size=auto"]
+        pretraining_recipe(recipe, scheme=switches.scheme, steps=given["steps"], settings=settings)
+    if name == "finetune":
+        _, settings = options.separate(given["settings"], options.Switches())
+        for config in [TASKS[given["task"]]] if given["task"] else TASKS.values():
             apply_settings(config(), settings)
     if name == "compare":
-        names += check_comparison(options)
+        names += check_comparison(given)
     for one in names:
         if (one or "").startswith("genesis-"):
             hub.find_card(one)
 
 
-def check_comparison(options):
-    """Check arms, label counts and what is tuned; return the initial weights."""
-    given = {key: options[key] or [] for key in ("arm_settings", "tune", "runs", "tuning_runs")}
-    described = modelsgenesis.describe_comparison(options["inits"], labels=options["labels"].split(","), **given)
+def check_comparison(given):
+    """Check initialisations, label counts, settings and what is tuned; return the initial weights."""
+    switches, settings, of_one = separate_comparison(given["settings"])
+    assert any(takes(kind(), settings) for kind in TASKS.values()), settings
+    asked = {key: switches[key] for key in ("dims", "metric", "resample_labels", "tuning_runs")}
+    asked |= {"arm_settings": of_one, "tune": given["tune"] or [], "runs": given["runs"]}
+    described = modelsgenesis.describe_comparison(given["inits"], labels=given["labels"].split(","), **asked)
     for labels in described.labels:
         SegmentationConfig(labelled_patients=None if labels == "all" else labels)
     return [arm.init for arm in described.arms]
+
+
+def takes(config, settings):
+    try:
+        return bool(apply_settings(config, settings))
+    except GenesisError:
+        return False
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
@@ -104,8 +117,8 @@ def test_commands_are_found():
     X=1 modelsgenesis scan DIR  # what is there
     ls && .venv/bin/modelsgenesis demo | tail
     torchrun --nproc-per-node 2 -m modelsgenesis push RUN \\
-        --private"""
-    whole = [["scan", "DIR"], ["demo"], ["push", "RUN", "--private"]]
+        --public"""
+    whole = [["scan", "DIR"], ["demo"], ["push", "RUN", "--public"]]
     assert list(commands_in(text)) == [*((words, True) for words in whole), (["verify", "NAME"], False)]
     assert len(list(commands_in((ROOT / "README.md").read_text()))) > 5
 

@@ -48,7 +48,7 @@ def embed(run: Path, name: str, *, cards: Path, drafts: Path, data: str = "DATA"
     Raises:
         GenesisError: The run is no sound pretraining, is too large, or holds what is private.
     """
-    config = check_run(run)[0].config
+    config = check_run(run).bundle.config
     if config.provenance.origin != "pretrained" or config.task != "restoration":
         raise CheckpointError(f"{run}: its origin is {config.provenance.origin!r}, expected a pretraining run")
     size = (run / WEIGHTS_NAME).stat().st_size
@@ -99,8 +99,8 @@ def _command(config: BundleConfig, data: str, options: str) -> str:
     contract = config.input
     words = ["modelsgenesis", "pretrain", data, "--output", "runs/genesis", "--recipe", RECIPE]
     words += ["--modality", contract.modality]
-    words += ["--spacing", ",".join(map(str, contract.spacing))] if contract.spacing else []
-    words += ["--window", ",".join(map(str, contract.window))] if contract.window else []
+    words += ["--set", "data.spacing=" + ",".join(map(str, contract.spacing))] if contract.spacing else []
+    words += ["--set", "data.window=" + ",".join(map(str, contract.window))] if contract.window else []
     words += shlex.split(options)
     recipe = PretrainingConfig.from_dict(config.provenance.recipe)
     lines = [shlex.join(words)]

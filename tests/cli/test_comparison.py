@@ -30,7 +30,7 @@ def test_prints_the_table_and_goes_on(command, decathlon, tmp_path):
     ("arguments", "status", "message"),
     [
         ([], 2, "Missing option '--init'"),
-        (["--init", "scratch", "--dims", "two"], 2, "'two' is not one of"),
+        (["--init", "scratch", "--set", "dims=two"], 1, "dims: received 'two'"),
         (["--init", "scratch", "--set", "lr=1"], 1, "lr: no such setting; did you mean learning_rate"),
         (["--init", "no-such-model"], 1, "no-such-model"),
         (["--init", "scratch", "--config", "nowhere.json"], 1, "nowhere.json: "),

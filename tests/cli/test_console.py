@@ -34,7 +34,7 @@ def test_a_name_that_the_encoding_lacks_is_printed_as_escapes(process, encoding)
     assert json.loads(document).startswith("M\udcfcller 2×2 漢")
 
 
-@pytest.mark.parametrize("arguments", [["compare", "--help"], ["list", "--json"], ["pretrain", "--show-config"]])
+@pytest.mark.parametrize("arguments", [["compare", "--help"], ["list", "--json"], ["pretrain", "--dry-run"]])
 def test_a_reader_that_is_gone_ends_the_command_quietly(arguments):
     reader, writer = os.pipe()
     os.close(reader)

@@ -19,10 +19,10 @@ def test_finetune_measures_on_test_patients_and_resumes_with_nothing_typed_again
 
 
 def test_finetune_reads_the_configuration_that_it_shows(command, decathlon, tmp_path, tiny):
-    shown = command("finetune", decathlon, "--steps", 1, "--labels", "50%", *tiny[:-2], "--show-config")
+    shown = command("finetune", decathlon, "--steps", 1, "--set", "labelled_patients=50%", *tiny[:-2], "--dry-run")
     assert shown.status == 0, shown.err
     (tmp_path / "config.json").write_text(shown.out)
-    again = command("finetune", "--config", tmp_path / "config.json", "--show-config")
+    again = command("finetune", "--config", tmp_path / "config.json", "--dry-run")
     assert again.json() == shown.json()
     assert shown.json()["data"]["source"] == [str(decathlon)]
     trained = command("finetune", "--config", tmp_path / "config.json", "-o", tmp_path / "seg", "--device", "cpu")
@@ -36,8 +36,8 @@ def test_finetune_reads_the_configuration_that_it_shows(command, decathlon, tmp_
 
 
 def test_finetune_takes_folds_and_a_frozen_encoder(command, class_folders, tmp_path):
-    settings = ("network.widths=4,8", "workers=0", "batch_size=4", "bootstrap=20", "hidden=0")
-    options = [*("--folds", "2", "--freeze-encoder", "--modality", "xray", "--steps", "1", "--device", "cpu")]
+    settings = ("network.widths=4,8", "workers=0", "batch_size=4", "bootstrap=20", "hidden=0", "freeze_encoder=true")
+    options = [*("--folds", "2", "--modality", "xray", "--steps", "1", "--device", "cpu")]
     options += [word for setting in settings for word in ("--set", setting)]
     trained = command("finetune", class_folders, "-o", tmp_path / "run", *options)
     assert trained.status == 0, trained.err
@@ -47,17 +47,28 @@ def test_finetune_takes_folds_and_a_frozen_encoder(command, class_folders, tmp_p
     assert len(told.json()["results"]["test"]["accuracy"]["folds"]) == 2
 
 
+def test_what_a_fine_tuning_starts_from_is_said(command, decathlon, tmp_path, tiny):
+    sample = command("finetune", "--task", "seg", "--dry-run").json()
+    assert (sample["init"], sample["steps"]) == ("genesis-hippocampus-mri-3d-small", 200)
+    assert command("finetune", "--init", "scratch", "--dry-run").json()["init"] is None
+    start = ("finetune", decathlon, "--steps", 1, *tiny, "-o")
+    random = command(*start, tmp_path / "random").err
+    assert random.startswith("warning: starting from random weights, for want of --init; pretrained for 3D")
+    assert "genesis-" in random.splitlines()[0]
+    assert "random weights" not in command(*start, tmp_path / "scratch", "--init", "scratch").err
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
         (["finetune", "{tmp}/nowhere"], 1, "no such"),
         (["finetune", "--task", "cls"], 1, "segmentation"),
-        (["finetune", "--labels", "ten"], 1, "labelled_patients: received 'ten'"),
-        (["finetune", "--fold", "1"], 1, "fold: received 1"),
+        (["finetune", "--set", "labelled_patients=ten"], 1, "labelled_patients: received 'ten'"),
+        (["finetune", "--set", "fold=1"], 1, "fold: received 1"),
         (["finetune", "--set", "hidden=3"], 1, "hidden: no such setting"),
         (["finetune", "--split", "{tmp}/split.json"], 1, "split.json: "),
         (["finetune", "--config", "{tmp}/config.json"], 1, "config.json: "),
-        (["finetune", "--folds", "2", "--push-to-hub"], 2, "makes several models"),
+        (["finetune", "--folds", "2", "--push-to-hub", "clinic/x"], 2, "make several models"),
     ],
 )
 def test_errors_are_one_line_with_a_status(refuses, arguments, status, message):

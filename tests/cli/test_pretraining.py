@@ -9,7 +9,7 @@ from modelsgenesis.configs import PretrainingConfig, pretraining_recipe
 
 def test_the_loss_is_printed_beside_its_baselines_or_in_json(command, ct_folder, tmp_path, tiny_pretraining):
     asked = ["pretrain", ct_folder, "--steps", 2, *tiny_pretraining]
-    result = command(*asked, "-o", tmp_path / "run", "--patch-size", "16,16,8")
+    result = command(*asked, "-o", tmp_path / "run", "--set", "patch_size=16,16,8")
     assert result.status == 0
     assert read_config(tmp_path / "run").patch_size == (16, 16, 8)
     for words in ("restoration loss", "× the mean-image baseline", "× the identity baseline"):
@@ -23,18 +23,17 @@ def test_the_loss_is_printed_beside_its_baselines_or_in_json(command, ct_folder,
 
 def test_the_configuration_that_would_run_is_shown_and_read_back(command, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = ["--window", "-500,500", "--validation", "other", "--leave-out", "a.json", "--leave-out", "b.json"]
-    more = ["--patient", "p(.)", "--cache", "cache", "--init", "runs/x", "--modality", "mri", "--spacing", "1,1,2"]
-    result = command(
-        "pretrain", "scans", "--recipe", "2019", "--scheme", "II", "--steps", 7, *options, *more, "--show-config"
-    )
+    data = ("window=-500,500", "validation_source=other", "exclude_test_cases=a.json,b.json", "spacing=1,1,2")
+    options = [word for setting in data for word in ("--set", f"data.{setting}")]
+    more = ["--patient", "p(.)", "--cache", "cache", "--init", "runs/x", "--modality", "mri", "--set", "scheme=II"]
+    result = command("pretrain", "scans", "--recipe", "2019", "--steps", 7, *options, *more, "--dry-run")
     named = {"source": "scans", "validation_source": "other", "exclude_test_cases": ["a.json", "b.json"]}
     named |= {"window": (-500, 500), "patient_pattern": "p(.)", "cache": "cache", "modality": "mri"}
     expected = pretraining_recipe("2019", scheme="II", steps=7).with_data("runs/x", spacing=(1, 1, 2), **named)
     assert PretrainingConfig.from_dict(result.json()) == expected
     assert list(tmp_path.iterdir()) == []
     (tmp_path / "config.json").write_text(result.out)
-    again = command("pretrain", "--config", "config.json", "--set", "seed=3", "--show-config").json()
+    again = command("pretrain", "--config", "config.json", "--set", "seed=3", "--dry-run").json()
     assert PretrainingConfig.from_dict(again) == expected.override(seed=3)
 
 
@@ -42,12 +41,17 @@ def test_the_configuration_that_would_run_is_shown_and_read_back(command, tmp_pa
     ("arguments", "status", "message"),
     [
         (["pretrain", "{tmp}/nowhere"], 1, "nowhere: "),
-        (["pretrain", "{ct}", "--scheme", "III+V"], 1, r"did you mean III\+IV or III"),
-        (["pretrain", "{ct}", "--spacing", "1,x"], 2, "expected numbers separated by commas"),
-        (["pretrain", "{ct}", "--window", "1,2,3"], 1, "expected 2 values"),
-        (["pretrain", "{ct}", "--patch-size", "64"], 1, "patch_size: received 64, expected values such as 64,64,32"),
-        (["pretrain", "{ct}", "--batch-size", "many"], 1, "batch_size: received 'many', expected a whole number"),
-        (["pretrain", "{tmp}/nowhere", "--batch-size", "auto", "--device", "cpu"], 1, "set a number yourself"),
+        (["pretrain", "{ct}", "--set", "scheme=III+V"], 1, r"did you mean III\+IV or III"),
+        (["preview", "{ct}", "--spacing", "1,x"], 2, "expected numbers separated by commas"),
+        (["pretrain", "{ct}", "--set", "data.window=1,2,3"], 1, "expected 2 values"),
+        (["pretrain", "{ct}", "--set", "strict=3"], 1, "strict: received 3, expected"),
+        (
+            ["pretrain", "{ct}", "--set", "patch_size=64"],
+            1,
+            "patch_size: received 64, expected values such as 64,64,32",
+        ),
+        (["pretrain", "{ct}", "--set", "batch_size=many"], 1, "batch_size: received 'many', expected a whole number"),
+        (["pretrain", "{tmp}/nowhere", "--set", "batch_size=auto", "--device", "cpu"], 1, "set a number yourself"),
         (["pretrain"], 2, "missing: the scans"),
         (["pretrain", "--config", "{tmp}/no.json"], 1, "no.json: there is no such file"),
         (["pretrain", "--config", "c.json", "--recipe", "2019"], 2, "received --recipe too"),

@@ -127,6 +127,13 @@ def test_planes_and_slices_for_two_dimensions() -> None:
     assert (slices.array.shape, tuple(voxel_sizes(slices.affine))) == ((4, 4, 5), (2, 2, 3))
 
 
+def test_ct_as_pictures_keeps_its_grey_values_and_photographs_are_stretched() -> None:
+    grey = volume(np.arange(20, 84, dtype=np.uint8).reshape(8, 8), has_spacing=False)
+    found = {name: prepare(grey, CONTRACTS[name]).array for name in ("ct-8bit", "photo")}
+    np.testing.assert_allclose(found["ct-8bit"], grey.array / np.float32(255), atol=1e-6)
+    assert (found["photo"].min(), found["photo"].max()) == (0, 1)
+
+
 def test_labels_keep_their_numbers_and_come_back() -> None:
     label = volume(np.arange(60).reshape(3, 4, 5) % 7, oriented("LPS", (1, 1, 2)))
     finer = prepare_label(label, CT.override(spacing=(0.5, 0.5, 0.5)))
@@ -145,6 +152,8 @@ def test_labels_keep_their_numbers_and_come_back() -> None:
         (np.arange(16.0).reshape(4, 4), CT, "has 2 axes; expected 3"),
         (np.arange(64.0).reshape(4, 4, 4), CT.override(window=(100, 200)), "lie outside the window 100 to 200"),
         (np.arange(64).reshape(4, 4, 4) // 60, MRI, "its foreground is constant at 1"),
+        (hounsfield((4, 4)), CONTRACTS["ct-8bit"], "are not of 8 bits; take --modality ct for HU, else a window"),
+        (np.arange(16.0).reshape(4, 4), CT.override(dims=2), "a picture of CT is --modality ct-8bit"),
         (hounsfield((4, 4)), XRAY.override(spacing=(1.0, 1.0)), "has no voxel size; expected one to bring to 1×1 mm"),
     ],
 )

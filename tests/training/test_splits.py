@@ -56,6 +56,23 @@ def test_all_images_of_a_patient_stay_together():
     assert sum(part["classes"]["yes"] for part in counts.values()) == 4
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_every_part_and_every_fold_has_the_classes_in_proportion(seed):
+    data = classification(patients=50, images=2, rare=5)  # a fifth of the patients
+    split = split_cases(data, ClassificationConfig(split_seed=seed))
+    counts = {name: part["classes"]["yes"] for name, part in count_split(split, data).items()}
+    assert counts == {"training": 7, "validation": 1, "test": 2}
+    folds = [split_cases(data, ClassificationConfig(folds=4, fold=fold, split_seed=seed)) for fold in range(4)]
+    held = [count_split(fold, data)["test"] for fold in folds]
+    assert [(one["patients"], one["classes"]["yes"]) for one in held] == [(13, 3), (13, 3), (12, 2), (12, 2)]
+    assert sorted(name for fold in folds for name in fold.test) == sorted(case.name for case in data.cases)
+    assert split == split_cases(data, ClassificationConfig(split_seed=seed))
+    for rare, parts in ((17, "yyy"), (25, "y-y"), (49, "y-y"), (50, "y--")):  # 3, 2, 2 and 1 patients of 50
+        few = classification(50, rare=rare)
+        found = count_split(split_cases(few, ClassificationConfig(split_seed=seed)), few)
+        assert "".join("-y"[part["classes"]["yes"] > 0] for part in found.values()) == parts
+
+
 def test_the_parts_of_the_users_file_win():
     split = split_cases(classification(parts=["training", "training", "test"]), ClassificationConfig(split_seed=5))
     assert {int(name[1:]) % 3 for name in patients(split.test)} == {2}

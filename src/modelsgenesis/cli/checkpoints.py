@@ -36,14 +36,13 @@ def export(
     ],
     output: Annotated[Path | None, Option("--output", "-o", help="The file; default: named after the model.")] = None,
     revision: options.Revision = None,
-    token: options.Token = None,
     json_output: options.Json = False,
 ) -> None:
     """Write a model for other programs."""
     from modelsgenesis import models
     from modelsgenesis.checkpoints import export_bundle
 
-    bundle = models.load(model, revision=revision, token=token)
+    bundle = models.load(model, revision=revision)
     name = Path(model.partition("@")[0]).resolve().name
     file = export_bundle(bundle, output or Path(f"{name}{_SUFFIXES[to]}"), to=to)
     print_result({"file": str(file), "bytes": file.stat().st_size}, [file], as_json=json_output)

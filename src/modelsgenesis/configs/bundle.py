@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from modelsgenesis.configs.base import Bounds, Config, Share, Sides, shown
 from modelsgenesis.errors import ConfigurationError
 
-Modality = Literal["ct", "mri", "xray", "ultrasound", "shape"]
+Modality = Literal["ct", "mri", "xray", "ultrasound", "ct-8bit", "photo", "shape"]
 Task = Literal["restoration", "segmentation", "classification"]
 
 Intensity = Annotated[float, Bounds(-1e12, 1e12)]
@@ -265,7 +265,8 @@ class InputContract(Config):
     """The preparation of a scan for a network; the same in pretraining, fine-tuning and prediction.
 
     Attributes:
-        modality: What the scans are.
+        modality: What the scans are; `"ct-8bit"` are CT slices saved as pictures, which hold no HU, `"photo"` what a
+            camera or a microscope took, and `"shape"` masks.
         dims: Spatial dimensions of the arrays, 2 or 3.
         intensity: The map of intensities. `"window"` clips to `window` (HU for CT) and scales to [0, 1];
             `"percentiles"` clips to the `percentiles` of the foreground and scales to [0, 1]; `"standardize"`
@@ -305,6 +306,12 @@ class InputContract(Config):
         expected = "one letter of LR, one of AP, one of IS, such as RAS"
         yield axes == ["P", "R", "S"], f"orientation: received {self.orientation!r:.60}, expected {expected}"
 
+    def with_dims(self, dims: Literal[2, 3]) -> Self:
+        """Return the contract for a network of 2 or 3 dimensions; one of 2 sees slices of volumes, in their spacing."""
+        if dims > self.dims:
+            return self.override(dims=dims, spacing=None, orientation=self.orientation or "RAS")
+        return self.override(dims=dims, spacing=self.spacing and self.spacing[:dims])
+
 
 CONTRACTS: dict[str, InputContract] = {
     "ct": InputContract(modality="ct", intensity="window", window=(-1000.0, 1000.0)),  # HU, of 2019
@@ -312,6 +319,11 @@ CONTRACTS: dict[str, InputContract] = {
     "xray": InputContract(modality="xray", dims=2, intensity="percentiles", percentiles=(0.5, 99.5), orientation=None),
     "ultrasound": InputContract(
         modality="ultrasound", dims=2, intensity="percentiles", percentiles=(0.5, 99.5), orientation=None
+    ),
+    # Slices saved as pictures: whatever window was chosen then lies between 0 and 255.
+    "ct-8bit": InputContract(modality="ct-8bit", dims=2, intensity="window", window=(0.0, 255.0), orientation=None),
+    "photo": InputContract(
+        modality="photo", dims=2, intensity="percentiles", percentiles=(0.5, 99.5), orientation=None
     ),
     "shape": InputContract(modality="shape", intensity="window", window=(0.0, 1.0)),
 }
@@ -327,7 +339,8 @@ class Provenance(Config):
     Attributes:
         origin: How the weights came to be.
         library_version: Version of this package that wrote the bundle.
-        source: Origin of converted weights: repository, revision, file, sha256, format, converter_version.
+        source: Origin of converted weights: repository, revision, file, sha256, format, converter_version. Of trained
+            ones the Hub repository of what they started from, if any.
         init: Name of what training started from, None for random weights.
         recipe: The training configuration.
         data: Counts, modality, spacing of the training data.
@@ -335,7 +348,7 @@ class Provenance(Config):
         environment: Versions and hardware.
     """
 
-    origin: Literal["pretrained", "finetuned", "converted", "untrained"]
+    origin: Literal["pretrained", "finetuned", "adapted", "converted", "untrained"]
     library_version: str
     source: dict[str, Any] = field(default_factory=dict)
     init: str | None = None

@@ -17,7 +17,7 @@ from modelsgenesis.configs.base import (
     Sides,
     apply_settings,
 )
-from modelsgenesis.configs.bundle import GENESIS_UNET_2019, GENESIS_UNET_SMALL, GenesisUNetConfig, UNetConfig
+from modelsgenesis.configs.bundle import GENESIS_UNET_2019, GENESIS_UNET_SMALL, GenesisUNetConfig, Modality, UNetConfig
 from modelsgenesis.errors import ConfigurationError, did_you_mean
 
 Found = TypeVar("Found")
@@ -43,7 +43,7 @@ class DataConfig(Config):
     """
 
     source: tuple[FilePath, ...] = ()
-    modality: Literal["auto", "ct", "mri", "xray", "ultrasound", "shape"] = "auto"
+    modality: Literal["auto", Modality] = "auto"
     patient_pattern: str | None = None
     cache: FilePath | None = None
 

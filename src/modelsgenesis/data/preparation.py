@@ -18,6 +18,7 @@ _BODY = -700.0  # HU; above the noise of air, below lung with its vessels
 _ROWS = 8  # that fit into a processor's cache, several hundred voxels wide and deep
 _GROWTH, _SMALL = 100, 2**26  # resampling makes at most 100 times the voxels, unless they are few
 _SAME_SIZE = 1e-4  # of a voxel size: headers hold float32, and resampling for less would only blur
+_EIGHT_BITS = 255.0
 _ALL_AIR = 1e-4  # share of voxels above `_BODY` that an empty scan does not reach
 
 
@@ -227,7 +228,9 @@ def _frame(volume: Volume, contract: InputContract) -> tuple[np.ndarray, tuple[i
         change[: array.ndim, 3] = [source_positions(*axis)[0] for axis in zip(array.shape, shape, steps, strict=True)]
         affine = affine @ change
     frame = {"affine": affine, "source": volume.source, "orientation": orientation, "steps": steps}
-    geometry = Geometry(shape=volume.array.shape, affine=volume.affine, header=volume.header)
+    geometry = Geometry(
+        shape=volume.array.shape, affine=volume.affine, header=volume.header, has_spacing=volume.has_spacing
+    )
     return array, shape, {**frame, "geometry": geometry}
 
 
@@ -241,7 +244,9 @@ def _bounds(volume: Volume, contract: InputContract) -> tuple[float, float]:
     require(low < high, ScanError, message)
     window = contract.window if contract.intensity == "window" else None
     if contract.modality == "ct" and contract.intensity != "percentiles" and (window is None or window[0] < 0):
-        message = f"{source}: values {low:g} to {high:g} are not in HU (nothing below 0); store HU, or choose a window"
+        # A picture has neither a voxel size nor values below zero, whatever it shows.
+        remedy = "store HU, or choose a window" if volume.has_spacing else "a picture of CT is --modality ct-8bit"
+        message = f"{source}: values {low:g} to {high:g} are not in HU (nothing below 0); {remedy}"
         require(low < 0, ScanError, message)
         is_imaged = np.count_nonzero(array > _BODY) >= _ALL_AIR * array.size
         require(is_imaged, ScanError, f"{source}: all air, hardly a voxel above {_BODY:g} HU")
@@ -249,6 +254,9 @@ def _bounds(volume: Volume, contract: InputContract) -> tuple[float, float]:
         shown = f"the window {window[0]:g} to {window[1]:g}; choose a window that fits"
         message = f"{source}: values {low:g} to {high:g} lie outside {shown}"
         require(low < window[1] and high > window[0], ScanError, message)
+        message = f"{source}: values {low:g} to {high:g} are not of 8 bits; take --modality ct for HU, else a window"
+        is_eight_bit = contract.modality != "ct-8bit" or (low >= 0 and high <= max(_EIGHT_BITS, window[1]))
+        require(is_eight_bit, ScanError, message)
         return window
     if contract.intensity == "standardize" and contract.mean is not None and contract.deviation is not None:
         low, high = contract.mean, contract.mean + contract.deviation

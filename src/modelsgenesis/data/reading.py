@@ -41,6 +41,7 @@ _TWELVE_BITS = 5000  # above what a CT with a missing rescale intercept holds
 _SPREAD = 3.0  # between the brightest and the darkest scan; HU do not scale from scan to scan
 
 _ADVICE = "say which with --modality ct, mri, xray or ultrasound"
+_PICTURES = "say which with --modality xray, ultrasound, photo or ct-8bit (CT slices saved as pictures, without HU)"
 
 
 def is_dicom(start: bytes) -> bool:
@@ -219,4 +220,5 @@ def _tell_modality(scans: Sequence[ScanReference]) -> tuple[str, str]:
             spread = f", whose scale differs {ratio:.0f}-fold between scans" if ratio > _SPREAD else ""
             return "mri", f"modality: mri (positive values up to {high:g} in arbitrary units{spread})"
     kind = "planes and volumes" if len(axes) > 1 else "volumes" if 3 in axes else "planes"
-    raise DataError(f"the modality of {kind} with values {low:g} to {high:g} cannot be told; {_ADVICE}")
+    advice = _ADVICE if any(volume.has_spacing for volume in volumes) else _PICTURES
+    raise DataError(f"the modality of {kind} with values {low:g} to {high:g} cannot be told; {advice}")

@@ -1,7 +1,7 @@
 """Which patients are for what in supervised training."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from modelsgenesis.errors import ConfigurationError, DataError, require, some
 from modelsgenesis.files import read_json, write_json
 
 if TYPE_CHECKING:  # pretraining reads splits, too, and needs nothing of labelled data
-    from modelsgenesis.data.cases import LabelledCase, LabelledData
+    from modelsgenesis.data.cases import LabelledData
 
 _PARTS = ("training", "validation", "test")
 
@@ -40,8 +40,9 @@ def split_cases(data: "LabelledData", config: FinetuningConfig) -> Split:
 
     The parts that the user's own file names stay. What it does not name is drawn by `split_seed`: test patients are
     `test_fraction` of all, or with `folds` the fold of that number; validation patients are `validation_fraction` of
-    the others, if there are several; each at least one where its fraction is above zero. `labelled_patients` then thins
-    the training part.
+    the others, if there are several; each at least one where its fraction is above zero. Of a classification each part
+    has the classes in proportion: a class of three patients or more is in all of them where they are large enough.
+    `labelled_patients` then thins the training part.
 
     Raises:
         DataError: Nobody is left to train on, or the file has a patient in two parts.
@@ -54,17 +55,20 @@ def split_cases(data: "LabelledData", config: FinetuningConfig) -> Split:
     patients = _named_patients(data)
     # Sorted before they are drawn, so that the order of the files does not matter.
     order = np.random.default_rng(config.split_seed).permutation(sorted(patients["training"])).tolist()
+    strata = _strata(order, data)
     if config.fold is not None:
         if patients["test"]:
             raise ConfigurationError(f"{data.name} names its own test patients; no fold can be made beside them")
         if config.folds > len(order):
             raise ConfigurationError(f"folds: received {config.folds}, expected at most the {len(order)} patients")
-        patients["test"] = order[config.fold :: config.folds]  # every patient is in the test part of one fold
+        # Every patient is in the test part of one fold, each class dealt out in turn.
+        dealt = sorted(order, key=strata.__getitem__)
+        patients["test"] = dealt[config.fold :: config.folds]
     elif not patients["test"]:
-        patients["test"] = order[: _share(config.test_fraction, len(order))]
+        patients["test"] = _interleaved(order, strata)[: _share(config.test_fraction, len(order))]
     order = [patient for patient in order if patient not in set(patients["test"])]
     if not patients["validation"] and len(order) > 1:  # a single one is to be learnt from
-        count = _share(config.validation_fraction, len(order))
+        count, order = _share(config.validation_fraction, len(order)), _interleaved(order, strata)
         patients["validation"], order = order[:count], order[count:]
     if not order:
         raise DataError(
@@ -122,31 +126,40 @@ def choose_labelled(split: Split, data: "LabelledData", labels: str, seed: int) 
     # Always the same order for a seed, so that a learning curve adds patients and exchanges none.
     count = count_labelled(labels, len(patients))
     order = np.random.default_rng(seed).permutation(patients).tolist()
-    if data.task == "classification":
-        order = _stratified(order, cases)
+    order = _interleaved(order, _strata(order, data), single=0.0)  # one that is alone is learnt from
     kept = set(order[:count])
     return Split(tuple(sorted(case.name for case in cases if case.patient in kept)), split.validation, split.test)
 
 
-def _stratified(order: Sequence[str], cases: "Sequence[LabelledCase]") -> list[str]:
-    """Reorder patients so that every beginning holds each class: one of each first, then in proportion.
-
-    A patient with images of several classes counts for the rarest.
-    """
-    classes: dict[str, set[int]] = {patient: set() for patient in order}
-    for case in cases:
-        classes[case.patient] |= set(case.classes)
-    # Of how many patients each class is, since these are chosen and not images.
+def _strata(patients: Sequence[str], data: "LabelledData") -> dict[str, int]:
+    """Return the class that each patient counts for, the rarest of several; of a segmentation all are alike."""
+    classes: dict[str, set[int]] = {patient: set() for patient in patients}
+    for case in data.cases:
+        classes.get(case.patient, set()).update(case.classes)
+    # Of how many patients each class is, since these are drawn and not images.
     sizes = Counter(index for held in classes.values() for index in held)
-    strata = {
+    return {
         patient: min(held, key=lambda index: (sizes[index], index), default=-1) for patient, held in classes.items()
     }
-    totals, seen = Counter(strata.values()), Counter[int]()
+
+
+def _interleaved(order: Sequence[str], strata: Mapping[str, int], single: float = 1.0) -> list[str]:
+    """Reorder patients so that every beginning holds each class: one of each first, then in proportion.
+
+    Args:
+        order: As they were drawn; stays where all are of one class.
+        strata: Their classes.
+        single: Where the only patient of a class stands, from first, 0, to last, 1.
+    """
+    if len(set(strata.values())) == 1:
+        return list(order)
+    totals, seen = Counter(strata[patient] for patient in order), Counter[int]()
     keys: dict[str, float] = {}
     for patient in order:
         # The k-th patient of n stands at (k + 1/2) / n, so that classes of any size interleave; the first comes first.
         stratum = strata[patient]
-        keys[patient] = (seen[stratum] + 0.5) / totals[stratum] if seen[stratum] else 0.0
+        first = single if totals[stratum] == 1 else 0.0
+        keys[patient] = (seen[stratum] + 0.5) / totals[stratum] if seen[stratum] else first
         seen[stratum] += 1
     return sorted(order, key=keys.__getitem__)  # stable: ties stay in the drawn order
 

@@ -12,16 +12,18 @@ from torch import nn
 from modelsgenesis._version import __version__
 from modelsgenesis.configs import BundleConfig, ClassificationConfig, FinetuningConfig, PredictionConfig, Provenance
 from modelsgenesis.configs.base import plain
-from modelsgenesis.configs.training import SegmentationConfig, require_patch_size
+from modelsgenesis.configs.training import SCRATCH, SegmentationConfig, require_patch_size
 from modelsgenesis.data.cases import LabelledData, PreparedCase, PreparedCases, digest_files, sample_data
 from modelsgenesis.data.labelled import find_task, read_labelled
-from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, require
+from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, require, some
 from modelsgenesis.figures import draw_curve
 from modelsgenesis.files import parsing, read_csv, read_json, sha256_of, write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware
+from modelsgenesis.hub.registry import ModelCard, list_cards
 from modelsgenesis.inference.ensemble import Ensemble, measure_cases
-from modelsgenesis.metrics.measures import Row, Summary, explanations, flat, summarize_rows
-from modelsgenesis.models import load, public_name
+from modelsgenesis.metrics.measures import UNIT, Row, Summary, explanations, flat, summarize_rows
+from modelsgenesis.metrics.tables import ResultsTable, basis_of, results_table
+from modelsgenesis.models import base_repository, load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import bundles, splits
 from modelsgenesis.training.distributed import torchrun_ranks
@@ -31,12 +33,20 @@ from modelsgenesis.training.supervised import initial_model, make_objective, res
 from modelsgenesis.training.trainer import Trainer
 
 SAMPLE_CONFIG = SegmentationConfig(
-    steps=200, batch_size=4, validate_every=200, validation_fraction=0.0, patch_size=(48, 48, 16), samples_per_scan=32
+    steps=200,
+    batch_size=4,
+    learning_rate=1e-2,
+    validate_every=200,
+    validation_fraction=0.0,
+    patch_size=(48, 48, 16),
+    samples_per_scan=32,
+    foreground_share=0.75,
+    augment=False,
 )
-"""For the embedded sample: one patient to train on, one to test on."""
+"""For the embedded sample: one patient to train on, one to test on; each structure is found in minutes."""
 
 RESULTS_NAME, TEST_NAME, SPLIT_NAME = "results.json", "test.csv", "split.json"
-_TEXTS = ("case", "patient", "class", "predicted")  # columns that are no numbers; a case called 007 is to stay that
+_TEXTS = ("case", "patient", "class", "predicted", UNIT)  # no numbers; a case called 007 is to stay that
 
 
 def finetune(
@@ -68,7 +78,9 @@ def finetune(
             configuration, else the embedded sample.
         output: The run's folder, new or empty. With folds it gets one folder per fold.
         task: `"seg"` or `"cls"`; None for what the labels are for.
-        init: Initial weights: a name, `org/repo`, or a folder; None trains from scratch.
+        init: Initial weights: a name, `org/repo`, or a folder; `"scratch"` for random ones on purpose. None takes those
+            of the configuration, without a configuration and data of one's own the embedded model that suits the
+            sample best, and else random ones, naming the models that suit.
         from_scratch: Take the shape and the input contract of `init`, but random weights: its control.
         config: A `SegmentationConfig` or `ClassificationConfig`; None for the task's own, or the run's when resuming.
         split: Which cases are for what, or a file of `write_split`; by default drawn by the configuration.
@@ -110,7 +122,10 @@ def finetune(
     given = {"labelled_patients": labels, "from_scratch": from_scratch or None}
     config = config.override(**{key: value for key, value in given.items() if value is not None})
     hardware = choose_hardware(device, config.precision)
-    for note in (*labelled.notes, f"computing on {bundles.describe_environment(hardware, config)['hardware']}"):
+    random = config.init is None and init != SCRATCH and not resume
+    suggested = [_suggestion(labelled, config.dims or labelled.dims)] if random else []
+    device = bundles.describe_environment(hardware, config)["hardware"]
+    for note in (*suggested, *labelled.notes, f"computing on {device}"):
         reporter.note(note)
     # Images to classify are kept at the size that the network sees: a thousand X-rays of 2,000² pixels take 16 GB.
     brought = {"size": config.patch_size, "fit": config.fit} if isinstance(config, ClassificationConfig) else {}
@@ -156,11 +171,41 @@ def resolve_config(
     # The data decides the task, and with it the configuration: so it is read first, with the data options of either.
     default = SegmentationConfig() if told else SAMPLE_CONFIG
     default = ClassificationConfig() if data.task == "classification" else default
+    if not told and config is None and given.get("init") is None:
+        name = next(card.name for card in fitting_models(data.modality, data.dims) if card.source.repository is None)
+        asked = asked.override(init=name)
+        note = f"starting from {name}, which comes with the package; --init takes other weights"
+        data = replace(data, notes=(*data.notes, note))
     config = (config or default).override(data=asked.data, init=asked.init)
     kinds = f"received a {type(config).__name__}, expected a {type(default).__name__}"
     fits = isinstance(config, type(default))
     require(fits, ConfigurationError, f"config: {kinds}: the labels of {data.name} are for {data.task}")
     return config, data
+
+
+def fitting_models(modality: str | None, dims: int) -> list[ModelCard]:
+    """Return the models of the registry to start from: those of the modality first, and of them those in the package.
+
+    Args:
+        modality: Of the data, or None where it is not known.
+        dims: Of the network.
+
+    Example:
+        >>> fitting_models("xray", 2)[0].name
+        'genesis-chest-xray-2d-small'
+    """
+    cards = [card for card in list_cards(dims=dims) if card.source.task == "restoration"]
+    return sorted(cards, key=lambda card: (card.source.input.modality != modality, card.source.repository is not None))
+
+
+def _suggestion(data: LabelledData, dims: int) -> str:
+    """Return a warning of random weights, with what to start from instead."""
+    cards = fitting_models(data.modality, dims)
+    alike = [card for card in cards if card.source.input.modality == data.modality]
+    names = some([card.name for card in alike or cards])
+    what = f"{dims}D {data.modality}" if alike else f"{dims}D images, of other modalities"
+    told = f"pretrained for {what}: {names}" if cards else f"no pretrained model in the registry is for {dims}D images"
+    return f"warning: starting from random weights, for want of --init; {told} (--init scratch: random on purpose)"
 
 
 def read_finetuning(source: str | Path) -> FinetuningConfig:
@@ -264,10 +309,9 @@ class Finetuning:
     def _save(self, run: Run, network: nn.Module, step: int, validation: Mapping[str, float], test: Summary) -> str:
         """Write the bundle with what was measured so far; return the digest of its weights."""
         counts = splits.count_split(self.used, self.data)
-        tested: dict[str, Any] = {}
-        for name, value in flat(test).items():
-            ends = [test[name]["low"], test[name]["high"]]
-            tested[name] = {"value": value} if None in ends else {"value": value, "interval": ends}
+        # Of what is undefined the card says nothing.
+        told = {name: entry for name, entry in test.items() if entry["value"] is not None}
+        tested = {name: {key: item for key, item in entry.items() if item is not None} for name, entry in told.items()}
         results: dict[str, Any] = {"step": step}
         for part, measured in {"test": tested, "validation": validation}.items():
             basis = {"patients": counts[part]["patients"], "cases": counts[part]["cases"], "seed": self.config.seed}
@@ -275,8 +319,10 @@ class Finetuning:
         # Counts and seeds, never names: the bundle is published.
         facts = {f"{part}_patients": count["patients"] for part, count in counts.items()}
         facts |= {key: value for key, value in _how_split(self.config).items() if value is not None}
+        base = base_repository(self.begun.init)
         provenance = Provenance(
             origin="finetuned",
+            source={"repository": base} if base else {},
             library_version=__version__,
             init=self.begun.init,
             recipe=self.config.recipe(),
@@ -381,6 +427,8 @@ class Finetuning:
         content |= {"cases": len(rows), "seed": self.config.seed, **_how_split(self.config)}
         content |= {"rows_sha256": sha256_of(path), "test": test}  # folds are put together by their rows
         write_json(self.output / RESULTS_NAME, plain(content), DataError)
+        if test:
+            table_of(content).write(self.output)
         for explanation in explanations(test):
             self.reporter.note(explanation)
         return flat(test)
@@ -390,6 +438,15 @@ def summary_options(data: LabelledData, config: FinetuningConfig) -> dict[str, A
     """Return what `summarize_rows` has to know of data and configuration."""
     own = {"specificity": config.specificity} if isinstance(config, ClassificationConfig) else {}
     return {"labels": data.labels, "task": data.task, "multilabel": data.multilabel, **own}
+
+
+def table_of(results: Mapping[str, Any]) -> ResultsTable:
+    """Return the table of the content of `results.json`; without test patients it has no rows."""
+    test, folds = results["test"], results.get("folds") if results.get("fold") is None else 0
+    basis = basis_of(results["patients"], results["cases"], what="test patient", folds=folds or 0)
+    notes = [basis, *explanations(test)] if test else ["no test patients: nothing was measured"]
+    own = {"alone": results["labels"][-1], "specificity": results.get("specificity")}
+    return results_table({(): test} if test else {}, **own, notes=notes)
 
 
 def _how_split(config: FinetuningConfig) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.hub.download import cache_folder, fetch_bundle
 from modelsgenesis.hub.push import Publication, push_to_hub
-from modelsgenesis.hub.registry import Progress
+from modelsgenesis.hub.registry import Progress, list_cards
 from modelsgenesis.networks import AdaptationReport, Network, adapt
 from modelsgenesis.networks.adaptation import SHORT_TASKS
 
@@ -350,3 +350,19 @@ def public_name(source: str | Path | GenesisModel) -> str:
         return source.name
     folder = Path(source)
     return folder.resolve().name if folder.is_dir() else str(source)
+
+
+def base_repository(name: str | None) -> str | None:
+    """Return the Hub repository of what a training started from, for `base_model` of a card; None for other weights.
+
+    Args:
+        name: As of `public_name`; None for random weights.
+
+    Example:
+        >>> base_repository("clinic/genesis-ct@v1"), base_repository("my-run")
+        ('clinic/genesis-ct', None)
+    """
+    repository = (name or "").partition("@")[0]
+    for card in list_cards(repository):
+        return card.source.repository
+    return repository if repository.count("/") == 1 else None

@@ -34,7 +34,7 @@ def finetune(
     """Train a segmentation or classification model with labels and measure it on held-out patients."""
     # Imported here, since `--help` is to answer without loading torch.
     from modelsgenesis import finetuning
-    from modelsgenesis.cli.prediction import print_results
+    from modelsgenesis.cli.prediction import TABLES, print_results
     from modelsgenesis.configs import apply_settings
 
     switches, settings = options.separate(settings, options.Switches())
@@ -50,13 +50,20 @@ def finetune(
         print_json(config.to_dict())
         return
     push_to_hub = options.check_publishing(push_to_hub)
-    how: dict[str, Any] = {"device": device, "resume": resume, "strict": switches.strict}
+    how: dict[str, Any] = {"init": init, "device": device, "resume": resume, "strict": switches.strict}
     run, _ = finetuning.finetune(labelled, output, config=config, reporter=make_reporter(quiet=quiet), **how)
     results = finetuning.read_test_results(run)
     if json_output:
         print_json({"run": str(run), "results": results})
     else:
-        print_results(run, results)
+        table = finetuning.table_of(results)
+        files = {"full results": "results.json", "each test case": "test.csv"}
+        files |= {"this table": TABLES} if table.rows else {}
+        if results.get("folds") and results.get("fold") is None:  # each case is measured by a fold that did not see it
+            files["the models"] = "fold0, fold1 …"
+        else:
+            files |= {"split, to reuse with --split": "split.json", "model, with its card in README.md": ""}
+        print_results(table, run, files)
     if push_to_hub:
         options.publish(run, push_to_hub, to_stderr=json_output)
 

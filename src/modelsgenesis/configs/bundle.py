@@ -339,7 +339,8 @@ class Provenance(Config):
     Attributes:
         origin: How the weights came to be.
         library_version: Version of this package that wrote the bundle.
-        source: Origin of converted weights: repository, revision, file, sha256, format, converter_version.
+        source: Origin of converted weights: repository, revision, file, sha256, format, converter_version. Of trained
+            ones the Hub repository of what they started from, if any.
         init: Name of what training started from, None for random weights.
         recipe: The training configuration.
         data: Counts, modality, spacing of the training data.

@@ -30,7 +30,7 @@ from modelsgenesis.data.finding import channel_order
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError, ShapeError, require
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.inference.sliding_window import check_memory, fit_window, sliding_window
-from modelsgenesis.metrics.measures import Row, classification_row, measure_segmentation
+from modelsgenesis.metrics.measures import UNIT, Row, classification_row, measure_segmentation
 from modelsgenesis.reporting import Reporter
 
 Result = TypeVar("Result")
@@ -286,7 +286,8 @@ def measure_case(case: LabelledCase, data: LabelledData, predicted: np.ndarray, 
         scan: What a label map lies on.
 
     Returns:
-        `case`, `patient`, and what `measure_segmentation` or `classification_row` returns; see `summarize_rows`.
+        `case`, `patient`, and what `measure_segmentation`, with the unit of its distances, or `classification_row`
+        returns; see `summarize_rows`.
 
     Raises:
         ScanError: There is no mask, it cannot be used, or it lies on another grid.
@@ -299,8 +300,9 @@ def measure_case(case: LabelledCase, data: LabelledData, predicted: np.ndarray, 
     mask = read_mask(case.mask)
     check_same_grid(scan, mask)
     truth = label_indices(mask.array, data, str(case.mask))
-    spacing = mask.spacing or (1.0,) * mask.array.ndim  # planes such as PNG have none: distances in pixels
-    return row | measure_segmentation(predicted, truth, data.labels, spacing)
+    spacing = mask.spacing or (1.0,) * mask.array.ndim  # pictures such as PNG have none
+    unit = "mm" if mask.spacing else "pixels" if mask.array.ndim == 2 else "voxels"
+    return row | {UNIT: unit} | measure_segmentation(predicted, truth, data.labels, spacing)
 
 
 def each_case(

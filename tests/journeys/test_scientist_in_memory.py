@@ -1,6 +1,7 @@
 """A scientist whose scans are arrays and nibabel images in memory, from a fine-tuned model to label maps that open."""
 
 import csv
+import json
 
 import nibabel as nib
 import numpy as np
@@ -11,7 +12,6 @@ import numpy as np
 
 import modelsgenesis
 
-sizes = []
 for index in range(2):
     image = nib.load(f"data/imagesTr/p{index}.nii.gz")
     of_image = modelsgenesis.predict("runs/blocks", image, device="cpu")
@@ -25,7 +25,7 @@ try:
 except modelsgenesis.GenesisError as error:
     print(error)
 """
-LITTLE = "--steps 4 --set network.widths=8,16 --set patch_size=16,16,16 --set workers=0 --modality mri --device cpu"
+LITTLE = "--steps 4 --set network.widths=8,16 --set patch_size=16,16,16 --set workers=0 --device cpu"
 
 
 def test_scans_in_memory(user):
@@ -37,6 +37,9 @@ def test_scans_in_memory(user):
         for kind, array in (("imagesTr", scan.astype(np.float32)), ("labelsTr", block)):
             (user.home / "data" / kind).mkdir(parents=True, exist_ok=True)
             nib.save(nib.Nifti1Image(array, affine), user.home / "data" / kind / f"p{index}.nii.gz")
+    pairs = [{"image": f"imagesTr/p{index}.nii.gz", "label": f"labelsTr/p{index}.nii.gz"} for index in range(4)]
+    described = {"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "block"}, "training": pairs}
+    (user.home / "data" / "dataset.json").write_text(json.dumps(described))
     user.types(f"modelsgenesis finetune data -o runs/blocks --init scratch {LITTLE} -q")
     (user.home / "use.py").write_text(SCRIPT)
     first, second, refused = user.types("python use.py").stdout.splitlines()
@@ -51,11 +54,9 @@ def test_scans_in_memory(user):
         rows = list(csv.DictReader(table))
     assert [row["file"] for row in rows] == [f"p{index}.nii.gz" for index in range(4)]
     for index, row in enumerate(rows[:2]):
-        saved, written = (
-            nib.load(user.home / where / f"p{index}{end}.nii.gz") for where, end in ((".", "_seg"), ("predictions", ""))
-        )
+        saved = nib.load(user.home / f"p{index}_seg.nii.gz")
+        written = nib.load(user.home / "predictions" / f"p{index}.nii.gz")
         labels = np.asanyarray(saved.dataobj)
         assert np.array_equal(labels, written.dataobj)
         np.testing.assert_allclose(saved.affine, affine, atol=1e-5)
-        structure = next(name.removeprefix("voxels_") for name in row if name.startswith("voxels_"))
-        assert float(row[f"volume_ml_{structure}"]) == (labels == 1).sum() * 2 / 1000
+        assert float(row["volume_ml_block"]) == (labels == 1).sum() * 2 / 1000

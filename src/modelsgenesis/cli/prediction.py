@@ -6,8 +6,8 @@ from typing import Annotated, Any
 
 from typer import Argument, BadParameter, Exit, Option
 
-from modelsgenesis.cli.console import make_reporter, note, print_line, print_result, print_table
-from modelsgenesis.cli.options import Device, Json, Quiet, Settings, Strict
+from modelsgenesis.cli.console import make_reporter, note, print_line, print_plan, print_result, print_table
+from modelsgenesis.cli.options import Device, DryRun, Json, Quiet, Settings, Strict
 from modelsgenesis.configs import PredictionConfig, apply_settings
 
 Ensemble = Annotated[list[str] | None, Option(metavar="MODEL", help="Another model, to average with; repeatable.")]
@@ -80,12 +80,19 @@ def evaluate(
     specificity: Annotated[float, Option(min=0, max=1, help="Specificity of the sensitivity (classification).")] = 0.9,
     device: Device = "auto",
     strict: Strict = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
     """Evaluate a model, or saved predictions, on labelled scans, with 95% intervals over patients."""
     from modelsgenesis import evaluation
 
+    if dry_run:
+        from modelsgenesis.data.labelled import read_labelled
+
+        read = [model, *(ensemble or []), f"{len(read_labelled(data).cases)} labelled cases in {data}"]
+        print_plan(read, [output / name for name in ("results.json", "cases.csv")], as_json=json_output)
+        return
     found = evaluation.evaluate(
         [model, *ensemble] if ensemble else model,
         data,

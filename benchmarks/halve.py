@@ -4,6 +4,7 @@ python benchmarks/halve.py adrenalmnist3d_64.npz adrenalmnist3d_32.npz
 """
 
 import sys
+from typing import Any
 
 import numpy as np
 from einops import reduce
@@ -17,4 +18,5 @@ def halve(volumes: np.ndarray) -> np.ndarray:
 
 if __name__ == "__main__":
     given = np.load(sys.argv[1]).items()
-    np.savez_compressed(sys.argv[2], **{key: halve(array) if array.ndim == 4 else array for key, array in given})
+    arrays: dict[str, Any] = {key: halve(array) if array.ndim == 4 else array for key, array in given}
+    np.savez_compressed(sys.argv[2], **arrays)

@@ -149,7 +149,7 @@ def predict(arguments: argparse.Namespace) -> None:
         taken = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     voxels = 1
-    for side in nib.load(arguments.scan).shape:
+    for side in nib.Nifti1Image.from_filename(arguments.scan).shape:
         voxels *= side
     print(f"{arguments.scan}: {voxels / 1e6:.1f} million voxels, {CLASSES} classes, {taken:.0f} s")
     print(

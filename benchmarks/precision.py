@@ -56,14 +56,14 @@ def predict(arguments: argparse.Namespace) -> None:
 
 def compare(folder: Path, first: Path, arguments: argparse.Namespace) -> str:
     """Return how far predictions are from the first ones."""
-    import nibabel as nib
     import numpy as np
 
     import modelsgenesis
+    from modelsgenesis.data import read_volume
     from modelsgenesis.evaluation import read_table
     from modelsgenesis.training.splits import Split
 
-    if (first / "predictions.csv").exists():
+    if not any(first.rglob("*.nii.gz")):
         labels = list(json.loads((first / "predictions.json").read_text())["labels"].values())
         tables = [read_table(one / "predictions.csv", labels) for one in (first, folder)]
         far = max(float(np.abs(tables[1][name] - soft).max()) for name, soft in tables[0].items())
@@ -71,7 +71,7 @@ def compare(folder: Path, first: Path, arguments: argparse.Namespace) -> str:
         return f"{other} of {len(tables[0])} images in another class, probabilities up to {far:.1e} away"
     shares, voxels = [], 0
     for path in sorted(first.rglob("*.nii.gz")):
-        one, two = (np.asanyarray(nib.load(place).dataobj) for place in (path, folder / path.relative_to(first)))
+        one, two = (read_volume(place).array for place in (path, folder / path.relative_to(first)))
         shares.append(((one != two).sum(), one.size))
         voxels += one.size
     split = Split(training=(), validation=(), test=tuple(case.name for case in chosen(arguments)))

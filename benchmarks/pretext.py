@@ -50,7 +50,7 @@ class Reference:
         for _ in range(self.config.flip_limit):
             if self.random.random() >= self.config.flip_probability:
                 break
-            volume = np.flip(volume, self.random.integers(volume.ndim))
+            volume = np.flip(volume, int(self.random.integers(volume.ndim)))
         return np.ascontiguousarray(volume)
 
     def shuffle(self, volume: Array) -> Array:
@@ -165,7 +165,7 @@ def training_step(pretext: float, shape: tuple[int, ...]) -> None:
 
 def main() -> None:
     """Compare at both sizes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--training-step", action="store_true", help="time the network of 2019 too (a minute)")
     arguments = parser.parse_args()

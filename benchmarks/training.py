@@ -232,7 +232,7 @@ def measure_waiting(arguments: argparse.Namespace, folder: Path) -> None:
 
 def main() -> None:
     """Measure what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--quality", action="store_true")
     parser.add_argument("--waiting", action="store_true")
     parser.add_argument("--widths", type=int, nargs="+", help="default: 64 128 256 512; a quarter for --quality")

@@ -14,8 +14,8 @@ from modelsgenesis.data.cases import sample_folder
 
 def main() -> None:
     network = modelsgenesis.from_pretrained("genesis-hippocampus-mri-3d-small")  # or any name of `modelsgenesis list`
-    contract = network.bundle.input  # how it wants its scans: modality, intensities, spacing, orientation
-    print(f"{network.config.kind} for {contract.modality}, intensities by {contract.intensity} {contract.percentiles}")
+    contract = network.config.input  # how it wants its scans: modality, intensities, spacing, orientation
+    print(network, "with intensities by", contract.intensity, contract.percentiles)
 
     crops = []
     for path in sorted((sample_folder() / "images").iterdir()):

@@ -27,7 +27,7 @@ def main() -> None:
     config = pretraining_recipe("small", steps=10, settings=TINY)  # seconds; a name of `modelsgenesis list` serves too
     genesis = modelsgenesis.pretrain(sample_folder() / "images", tempfile.mkdtemp(), config=config, modality="ct")
     network = modelsgenesis.from_pretrained(genesis, task="seg", num_classes=2)
-    low, high = network.bundle.input.window  # MONAI must prepare scans as the weights expect them
+    low, high = network.config.input.window  # MONAI must prepare scans as the weights expect them
     keys, names = ["image", "label"], ("c02_ts_trunk.nii.gz", "c04_ts_abdomen_slab.nii.gz")
     files = [{key: str(sample_folder() / f"{key}s" / name) for key in keys} for name in names]
     load = [

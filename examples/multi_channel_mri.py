@@ -5,7 +5,7 @@ The package ships no MR, so four intensity windows of a real CT stand in for T1,
 """
 
 import torch
-from monai.losses import DiceCELoss
+from monai.losses.dice import DiceCELoss
 
 import modelsgenesis
 from modelsgenesis.configs import CONTRACTS
@@ -33,7 +33,7 @@ def main() -> None:
     target = torch.from_numpy(label)[None, None][crop].float()
 
     network = modelsgenesis.from_pretrained(GENESIS, task="seg", num_classes=2, in_channels=4).train()
-    print(network.adaptation.summary())
+    print(network.report)
     loss_of = DiceCELoss(to_onehot_y=True, softmax=True)
     optimizer = torch.optim.AdamW(network.parameters(), lr=3e-3)
     for step in range(12):

@@ -33,7 +33,7 @@ def main() -> None:
     longer = modelsgenesis.pretrain(scans, folder / "longer", init=run, config=config, modality="ct")
     print(f"after as many steps again: {read_config(longer).provenance.results['restoration_loss']:.4f}")
     network = modelsgenesis.from_pretrained(longer, task="cls", num_classes=2)
-    print(network.adaptation.summary())
+    print(network.report)
     print("the bundle:", *sorted(path.name for path in longer.iterdir()))
 
 

@@ -258,7 +258,9 @@ class Handler(BaseHTTPRequestHandler):
 
     def whoami(self):
         user = self._signed_in()
-        return {"type": "user", "name": user["name"], "orgs": [{"name": name} for name in user["orgs"]]}
+        orgs = [{"name": name, "roleInOrg": "write"} for name in user["orgs"]]
+        rights = {"type": "access_token", "accessToken": {"displayName": "t", "role": user["role"]}}
+        return {"type": "user", "name": user["name"], "orgs": orgs, "auth": rights}
 
     def create(self):
         asked, user = json.loads(self.body), self._signed_in()

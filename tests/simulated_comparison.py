@@ -29,7 +29,12 @@ def results_of(records, *, tuning=(), resample=False):
     patients = {"training": 140, "validation": 16, "test": 39}
     return {
         "metric": "dice",
-        "data": {"name": "Hippocampus", "task": "segmentation", "patients": patients},
+        "data": {
+            "name": "Hippocampus",
+            "task": "segmentation",
+            "classes": ["background", "organ"],
+            "patients": patients,
+        },
         "resample_labels": resample,
         "seeds": sorted({record["seed"] for record in records}),
         "arms": {arm: {"init": arm if index else None, **equal} for index, arm in enumerate(arms)},

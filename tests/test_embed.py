@@ -95,7 +95,7 @@ def test_an_embedded_model_needs_no_network(cards, tmp_path):
     commands = [["list", "--modality", "mri"], ["info", NAME, "--json"], ["card", NAME], ["verify", NAME]]
     code = f"""import modelsgenesis, torch
 network = modelsgenesis.from_pretrained({NAME!r}, task='cls', num_classes=2)
-print(tuple(network(torch.rand(2, 1, 16, 16, 8)).shape), network.bundle.input.modality)
+print(tuple(network(torch.rand(2, 1, 16, 16, 8)).shape), network.config.input.modality)
 from modelsgenesis.cli import main
 for arguments in {[*commands, ["download", NAME, "--output", str(copy)]]!r}:
     sys.argv = ['modelsgenesis', *arguments]

@@ -173,16 +173,16 @@ def test_classes_by_a_model_and_by_a_table(tmp_path):
     assert found.values["accuracy"] == np.mean([row["class"] == row["predicted"] for row in found.rows])
     table = tmp_path / "table.csv"
     lines = [f"{row['case']},{row['probability ill']},{row['probability healthy']}" for row in found.rows]
-    table.write_text("\n".join(["case,probability ill,probability healthy", *lines]))
+    table.write_text("\n".join(["case,prob_ill,prob_healthy", *lines]))
     assert evaluate(table, pictures(), output=tmp_path / "b").summary == found.summary
-    table.write_text("case,probability ill,probability healthy\nx0,0.3,0.7\n")
+    table.write_text("case,prob_ill,prob_healthy\nx0,0.3,0.7\n")
     few = evaluate(table, pictures(), output=tmp_path / "c")
     assert (len(few.rows), len(few.skipped), few.summary["auc"]["value"]) == (1, 5, None)
 
 
 @pytest.mark.parametrize("rows", [None, "x0,nan,1\n", "x0,0,1\nx0,1,0\n", "x0,,1\n"])
 def test_a_damaged_table_is_refused(tmp_path, rows):
-    head = "case,probability healthy,probability ill\n"
+    head = "case,prob_healthy,prob_ill\n"
     (tmp_path / "bad.csv").write_text("case,predicted\nx0,ill\n" if rows is None else head + rows)
     with pytest.raises(DataError, match=r"bad\.csv: cannot be read as predictions of healthy, ill"):
         evaluate(tmp_path / "bad.csv", pictures(), output=tmp_path / "d")

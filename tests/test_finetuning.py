@@ -164,9 +164,9 @@ def test_learns_to_classify_from_folders_and_says_what_the_results_rest_on(class
     assert (results["labels_used"], results["specificity"], results["patients"]) == ("8", 0.9, 3)
     bundle = load_bundle(run)
     assert bundle.config.network.encoder.dims == 2  # as the images, whatever the configuration's network
-    assert set(bundle.config.provenance.results["test"]["auc"]) == {"value", "interval"}
+    assert set(bundle.config.provenance.results["test"]["auc"]) == {"value", "low", "high"}
     assert "data" not in bundle.config.provenance.recipe
-    assert "test auc" in bundle.card
+    assert "On the test patients" in bundle.card
 
 
 def test_prediction_brings_images_to_the_size_as_training_did(class_folders, number_format, tmp_path):
@@ -235,7 +235,7 @@ def test_a_test_set_of_one_class_and_a_frozen_random_encoder_are_said(class_fold
         class_folders, tmp_path / "run", config=config, split=split, reporter=notes, **SHORT
     )
     assert list(measured) == ["accuracy"]
-    assert "auc is undefined: all 2 cases are of one class" in notes.notes
+    assert "AUC is undefined: all 2 cases are of one class" in notes.notes
     assert any("frozen encoder has random weights" in note for note in notes.notes)
 
 
@@ -319,5 +319,5 @@ def test_a_damaged_card_is_put_aside_and_the_training_continues(class_folders, t
 
     notes, config = Damage(), CLASSIFY.override(steps=4, validate_every=2)
     modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, reporter=notes, **{**SHORT, "draw": True})
-    assert "test auc" in load_bundle(tmp_path / "run").card
+    assert "On the test patients" in load_bundle(tmp_path / "run").card
     assert any("the card written anew" in note for note in notes.notes)

@@ -9,6 +9,7 @@ import sys
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import modelsgenesis
@@ -58,7 +59,7 @@ def test_a_label_map_has_the_geometry_of_the_scan_bit_for_bit_and_names_no_patie
     nib.save(oblique, tmp_path / "Doe^John" / "john.nii.gz")
     oblique = nib.load(tmp_path / "Doe^John" / "john.nii.gz")
     found = predict(model, tmp_path / "Doe^John" / "john.nii.gz", tmp_path / "seg.nii.gz", probabilities=True)
-    image, soft = nib.load(found.path), nib.load(found.probabilities)
+    image, soft = nib.load(found.path), nib.load(tmp_path / "seg_probabilities.nii.gz")
     for field in ("sform_code", "qform_code", "srow_x", "srow_y", "srow_z", "quatern_b", "qoffset_x"):
         assert image.header[field].tobytes() == oblique.header[field].tobytes() == soft.header[field].tobytes()
     labels, soft = voxels_of(found.path), np.asanyarray(soft.dataobj)
@@ -70,6 +71,7 @@ def test_a_label_map_has_the_geometry_of_the_scan_bit_for_bit_and_names_no_patie
     text = (tmp_path / "seg.json").read_text()
     said = {"labels": {"0": "background", "1": "bright", "2": "dark"}, "model": "organs", "members": 1, "flips": []}
     said |= {"overlap": 0.5, "precision": "float32", "device": "cpu", "library_name": "modelsgenesis"}
+    said |= {"voxels": found.voxels, "volume_ml": found.volume_ml}
     assert json.loads(text) == {**said, "library_version": modelsgenesis.__version__}
     assert not any(word in text.lower() for word in ("doe", "john", str(tmp_path)))
 
@@ -135,7 +137,7 @@ def test_an_ensemble_is_the_mean_of_its_probabilities(scans, tmp_path):
 
     def soft(model, name):
         found = predict(model, scans[0], tmp_path / f"{name}.nii.gz", probabilities=True, reporter=notes)
-        return voxels_of(found.probabilities)
+        return np.asanyarray(found.probabilities.dataobj)
 
     folds = soft(tmp_path / "folds", "folds")
     assert "2 models: fold0, fold1" in notes.text
@@ -178,7 +180,8 @@ def test_each_series_of_a_dicom_folder_is_predicted_in_its_own_frame(model, tmp_
         np.testing.assert_allclose(image.affine, volume.affine, atol=1e-6)
     shutil.copytree(series, tmp_path / "case", ignore=shutil.ignore_patterns("S2*"))
     monkeypatch.chdir(tmp_path)
-    assert str(predict(model, "case", None).path) == "case_seg.nii.gz"
+    [found] = predict_all(model, "case", None).predictions
+    assert (str(found.path), found.file) == ("case_seg.nii.gz", "case")
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +250,105 @@ def test_planes_and_the_slices_of_volumes(model, scans, tmp_path):
         predict(model, chest, tmp_path / "x.nii.gz")
 
 
+def test_a_scan_in_memory_has_the_prediction_of_its_file_and_nothing_is_written(model, scans, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    turned = save_scan(tmp_path / "turned.nii.gz", voxels_of(scans[0]).astype(np.float64), OBLIQUE)
+    of_file, image = predict(model, turned, None), nib.load(turned)
+    array = torch.from_numpy(voxels_of(turned))
+    for scan, affine in ((image, None), (array, OBLIQUE), (array[None].numpy(), OBLIQUE)):
+        found = predict(model, scan, None, affine=affine, probabilities=True)
+        assert np.array_equal(found.labels, of_file.labels)
+        assert np.array_equal(found.labels, found.image.dataobj)
+        np.testing.assert_allclose(found.image.affine, OBLIQUE, atol=1e-5)
+        assert found.probabilities.shape == (*array.shape, 3)
+    assert [path.name for path in tmp_path.iterdir()] == ["turned.nii.gz"]
+    assert (of_file.path, of_file.probabilities) == (None, None)
+    written = predict(model, image, tmp_path / "out")
+    assert (written.path, written.file) == (tmp_path / "out" / "turned.nii.gz", "turned.nii.gz")
+    assert nib.load(written.path).header["srow_x"].tobytes() == image.header["srow_x"].tobytes()
+    with pytest.raises(DataError, match="replace the scan itself"):
+        predict(model, image, turned)
+
+
+def test_an_image_in_metres_or_with_a_changed_affine_is_taken_as_what_saving_it_would_give(model, scans, tmp_path):
+    image = nib.Nifti1Image(voxels_of(scans[0]), np.diag([2e-3, 2e-3, 2.5e-3, 1]))
+    image.header.set_xyzt_units("meter")
+    ml = predict(model, image, None).volume_ml
+    assert ml == {
+        name: pytest.approx(count * 0.01, rel=1e-4) for name, count in predict(model, image, None).voxels.items()
+    }
+    image.affine[:] = OBLIQUE
+    assert np.array_equal(predict(model, image, None).image.affine, OBLIQUE.astype(np.float32))
+
+
+def test_channels_and_planes_in_memory(of_two, tmp_path):
+    model, folder = of_two
+    files = [folder / f"brain_001_{channel:04d}.nii.gz" for channel in range(2)]
+    expected, images = predict(model, files, None).labels, [nib.load(file) for file in files]
+    stacked = np.stack([voxels_of(file) for file in files])
+    for scan, affine in (
+        (images, None),
+        ([images[0], files[1]], None),
+        (nib.concat_images(images), None),
+        (stacked, OBLIQUE),
+        (list(stacked), OBLIQUE),
+    ):
+        assert np.array_equal(predict(model, scan, None, affine=affine).labels, expected)
+    planar = write_bundle(tmp_path / "xray", contract=XRAY, patch_size=(16, 16))
+    colours = np.random.default_rng(0).integers(0, 255, (20, 31, 3), np.uint8)
+    Image.fromarray(colours).save(tmp_path / "chest.png")
+    grey = np.asarray(Image.open(tmp_path / "chest.png").convert("L"))
+    of_file = predict(planar, tmp_path / "chest.png", None)
+    assert (of_file.volume_ml, of_file.area_mm2) == ({}, {})  # a picture has no pixel size
+    for scan in (colours, grey, grey[None]):
+        assert (predict(planar, scan, None).labels != of_file.labels).mean() < 0.01  # grey values are rounded
+    area = predict(planar, grey, None, affine=np.diag([0.5, 0.5, 1, 1])).area_mm2
+    assert area == {name: count / 4 for name, count in of_file.voxels.items()}
+
+
+@pytest.mark.parametrize(
+    ("scan", "affine", "word"),
+    [
+        (np.zeros((9, 9, 9, 7)), np.eye(4), "array: its shape is 9×9×9×7; expected three axes"),
+        (np.zeros((9, 9, 9)), None, "array: a volume of 9×9×9 needs its geometry: pass affine="),
+        (np.zeros((9, 9, 9)), np.eye(3), r"affine: its shape is \(3, 3\); expected \(4, 4\)"),
+        (np.zeros((9, 9, 9)), np.zeros((4, 4)), "array: its affine is not finite, too large or singular"),
+        (np.zeros((9, 9, 9)), np.eye(4), "array: every voxel is 0"),
+        (np.full((9, 9, 9), np.nan), np.eye(4), "array: 729 voxels are NaN"),
+        (np.zeros((9, 9)), None, "array: its shape is 9×9; expected three axes"),
+        (np.zeros((9, 9, 9), complex), np.eye(4), "expected a path, a nibabel image or an array of numbers"),
+        ({"image": 1}, None, "received a dict; expected a path, a nibabel image or an array of numbers"),
+        (nib.Nifti1Image(np.zeros((9, 9, 9, 7), np.uint8), np.eye(4)), None, "image: holds 7 volumes; .* takes one"),
+        (nib.Nifti1Image(np.zeros((9, 9, 9), np.uint8), np.eye(4)), np.eye(4), "a nibabel image has its own"),
+        (nib.Nifti1Image(np.zeros((9, 9, 9), np.complex64), np.eye(4)), None, "image: voxels are complex64"),
+        ([], None, "received no scan"),
+    ],
+)
+def test_what_in_memory_is_no_scan(model, scan, affine, word):
+    with pytest.raises(ScanError, match=word):
+        predict(model, scan, None, affine=affine)
+
+
+def test_several_segmentations_have_a_table_of_sizes_that_an_interrupted_run_completes(model, scans, tmp_path):
+    for name, scan in (("a.nii.gz", scans[0]), ("more/b.nii.gz", scans[1])):
+        save_scan(tmp_path / "scans" / name, voxels_of(scan), np.diag([2.0, 2, 2.5, 1]))
+    found = predict_all(model, tmp_path / "scans", tmp_path / "out")
+    rows = read_csv(found.table, DataError)
+    assert [(row["file"], row["case"]) for row in rows] == [("a.nii.gz", "a"), ("more/b.nii.gz", "more/b")]
+    for row, one in zip(rows, found.predictions, strict=True):
+        assert float(row["volume_ml_bright"]) == one.volume_ml["bright"] == one.voxels["bright"] / 100
+    (tmp_path / "out" / "a.nii.gz").unlink()
+    planned = predict_all(model, tmp_path / "scans", tmp_path / "out", skip_existing=True, dry_run=True)
+    assert [one.path.name for one in planned.predictions] == ["a.nii.gz"]
+    assert not (tmp_path / "out" / "a.nii.gz").exists()
+    again = predict_all(model, tmp_path / "scans", tmp_path / "out", skip_existing=True)
+    assert (len(again.predictions), len(again.kept)) == (1, 1)
+    assert read_csv(again.table, DataError) == rows
+    again.table.with_suffix(".json").unlink()
+    with pytest.raises(DataError, match=r"predictions\.csv: is there already, and not a prediction"):
+        predict_all(model, tmp_path / "scans", tmp_path / "out")
+
+
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_classes_become_a_table(tmp_path, multilabel):
     (tmp_path / "xrays").mkdir()
@@ -258,7 +360,8 @@ def test_classes_become_a_table(tmp_path, multilabel):
     assert json.loads((tmp_path / "out" / "predictions.json").read_text())["labels"] == {"0": "healthy", "1": "ill"}
     rows = read_csv(tmp_path / "out" / "predictions.csv", DataError)
     for row, one in zip(rows, found.predictions, strict=True):
-        assert {name: float(row[f"probability {name}"]) for name in ("healthy", "ill")} == one.scores
+        assert (row["file"], row["case"]) == (f"{one.name}.png", one.name)
+        assert {name: float(row[f"prob_{name}"]) for name in ("healthy", "ill")} == one.scores
         assert row["predicted"] == "; ".join(one.predicted)
         # Of two classes that exclude one another the more probable one has at least a half, too.
         assert one.predicted == tuple(name for name, value in one.scores.items() if value >= 0.5)

@@ -60,7 +60,7 @@ def test_a_folder_of_scans_becomes_a_bundle_that_loads(ct_folder, tmp_path):
     assert read_run(run).config == TINY.with_data(source=ct_folder, cache=tmp_path / "cache")
     network = from_pretrained(run)
     assert network(torch.rand(1, 1, 16, 16, 12)).shape == (1, 1, 16, 16, 12)
-    config = network.bundle
+    config = network.config
     assert (config.task, config.input.modality, config.patch_size) == ("restoration", "ct", (16, 16, 12))
     provenance = config.provenance
     assert (provenance.data["training_scans"], provenance.data["validation_scans"]) == (3, 1)

@@ -48,7 +48,7 @@ def embed(run: Path, name: str, *, cards: Path, drafts: Path, data: str = "DATA"
     Raises:
         GenesisError: The run is no sound pretraining, is too large, or holds what is private.
     """
-    config = check_run(run)[0].config
+    config = check_run(run).bundle.config
     if config.provenance.origin != "pretrained" or config.task != "restoration":
         raise CheckpointError(f"{run}: its origin is {config.provenance.origin!r}, expected a pretraining run")
     size = (run / WEIGHTS_NAME).stat().st_size

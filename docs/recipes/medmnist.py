@@ -41,8 +41,8 @@ def convert(archive: Path, folder: Path) -> Path:
             held = np.flatnonzero(label) if len(label) > 1 else label  # columns of 0 and 1, or the number of the class
             rows.append((";".join(files), ";".join(map(str, held)), name, part))
     table = folder / "labels.csv"
-    with table.open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
+    with table.open("w", newline="") as opened:
+        csv.writer(opened).writerows(rows)
     return table
 
 

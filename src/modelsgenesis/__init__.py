@@ -3,7 +3,7 @@
 Example:
     import modelsgenesis
 
-    network = modelsgenesis.from_pretrained("genesis-chest-ct-3d", task="seg", num_classes=3)
+    model = modelsgenesis.from_pretrained("genesis-chest-ct-3d", task="seg", num_classes=3)
     run = modelsgenesis.pretrain("scans/", "runs/chest")
     run, measured = modelsgenesis.finetune("Task04_Hippocampus", "runs/hippocampus", init=run)
     prediction = modelsgenesis.predict(run, "scan.nii.gz")
@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `as` marks what is public
     from modelsgenesis.finetuning import finetune as finetune
     from modelsgenesis.hub import list_cards as list_cards
     from modelsgenesis.hub.push import push_to_hub as push_to_hub
+    from modelsgenesis.models import GenesisModel as GenesisModel
     from modelsgenesis.models import from_pretrained as from_pretrained
     from modelsgenesis.models import load as load
     from modelsgenesis.models import save_pretrained as save_pretrained
@@ -58,7 +59,7 @@ _NAMES = {  # what `__getattr__` finds, by the module that it comes from
     "finetuning": "finetune",
     "hub": "list_cards",
     "hub.push": "push_to_hub",
-    "models": "from_pretrained load save_pretrained",
+    "models": "GenesisModel from_pretrained load save_pretrained",
     "networks": "GenesisUNet adapt build_network",
     "pretext": "Deformation",
     "prediction": "predict predict_all",
@@ -74,4 +75,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_MODULE_OF])
+    return sorted(["__version__", *_MODULE_OF])

@@ -25,10 +25,10 @@ from modelsgenesis.configs.base import Bounds, Config, Positive, plain
 from modelsgenesis.configs.training import LabelledDataConfig
 from modelsgenesis.data.cases import LabelledData, digest_files
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, did_you_mean, require
-from modelsgenesis.figures import comparison_report, draw_comparison
+from modelsgenesis.figures import comparison_report, comparison_table, draw_comparison
 from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
 from modelsgenesis.finetuning import finetune, read_rows, read_test_results, resolve_config, summary_options
-from modelsgenesis.metrics.measures import flat, metrics_of
+from modelsgenesis.metrics.measures import UNIT, flat, metrics_of
 from modelsgenesis.metrics.significance import analyse, label_efficiency, require_scipy
 from modelsgenesis.models import load, public_name
 from modelsgenesis.reporting import Reporter
@@ -125,7 +125,8 @@ class Comparison:
     """What `compare` wrote.
 
     Attributes:
-        folder: Where: `table.md`, `results.json`, `runs.csv`, `comparison.png`, and a file per run.
+        folder: Where: the report `table.md`, `comparison.png`, `results.json` and its table as CSV, Markdown and LaTeX,
+            `runs.csv`, and a file per run.
         results: The content of `results.json`.
         table: The content of `table.md`.
     """
@@ -406,6 +407,7 @@ class _Job:
         pairs, parts = choose_pairs(self.arms), count_split(self.split, self.data).items()
         patients = {part: count["patients"] for part, count in parts}
         arms: dict[str, dict[str, Any]] = {}
+        unit = next((row.get(UNIT) for record in finished for row in record["cases"]), None)
         for arm in self.comparison.arms:
             own = {key: getattr(self.arms[arm.name], key) for key in ("dims", "learning_rate", "steps", "batch_size")}
             own["parameters"] = next(record["parameters"] for record in finished if record["arm"] == arm.name)
@@ -414,7 +416,8 @@ class _Job:
         return {
             "format_version": 2,
             "metric": metric,
-            "data": {"name": self.data.name, "task": self.data.task, "patients": patients},
+            "unit": unit,
+            "data": {"name": self.data.name, "task": self.data.task, "classes": self.data.labels, "patients": patients},
             "resample_labels": self.comparison.resample_labels,
             "seeds": list(range(self.comparison.runs)),
             "training": self.config,
@@ -490,7 +493,7 @@ def choose_pairs(arms: Mapping[str, FinetuningConfig]) -> list[tuple[str, str]]:
 
 
 def _write(folder: Path, results: dict[str, Any], records: Sequence[Record], reporter: Reporter) -> Comparison:
-    """Write `runs.csv`, `results.json`, `table.md` and `comparison.png`."""
+    """Write `runs.csv`, `results.json`, the table of results, the report `table.md`, and `comparison.png`."""
     rows = [
         {
             **{name: record[name] for name in ("arm", "labels", "seed", "learning_rate")},
@@ -504,6 +507,7 @@ def _write(folder: Path, results: dict[str, Any], records: Sequence[Record], rep
     table = comparison_report(results)
     write_csv(folder / "runs.csv", rows, TrainingError)
     write_json(folder / "results.json", results, TrainingError)
+    comparison_table(results).write(folder)
     write_atomically(folder / "table.md", table, TrainingError)
     try_drawing(partial(draw_comparison, results, folder / "comparison.png"), reporter)
     return Comparison(folder, results, table)

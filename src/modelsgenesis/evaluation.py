@@ -15,9 +15,10 @@ from modelsgenesis.data.cases import LabelledCase, LabelledData, label_indices, 
 from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import DataError, ScanError, printable, require
 from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
-from modelsgenesis.inference.cases import check_outputs, match_channels, output_name
+from modelsgenesis.inference.cases import TABLE, check_outputs, match_channels, output_name
 from modelsgenesis.inference.ensemble import measure_case, measure_cases, measure_each
-from modelsgenesis.metrics.measures import Row, Summary, flat, summarize_rows
+from modelsgenesis.metrics.measures import Row, Summary, explanations, flat, summarize_rows
+from modelsgenesis.metrics.tables import ResultsTable, basis_of, results_table
 from modelsgenesis.models import public_name
 from modelsgenesis.prediction import Paths, load_ensemble, model_folders
 from modelsgenesis.reporting import Reporter
@@ -31,14 +32,16 @@ class Evaluation:
     """What was measured.
 
     Attributes:
-        folder: Holds `results.json` and `cases.csv`.
+        folder: Holds `results.json`, its table as `results.csv`, `results.md` and `results.tex`, and `cases.csv`.
         summary: By metric its value and 95% interval over patients; see `Summary`.
+        table: The same as a table.
         rows: One for each case.
         skipped: Cases that could not be measured, with the reason.
     """
 
     folder: Path
     summary: Summary
+    table: ResultsTable
     rows: tuple[Row, ...]
     skipped: tuple[SkippedScan, ...] = ()
 
@@ -69,7 +72,7 @@ def evaluate(
         model: One or several; see `predict_all`. Or a folder of label maps, or a table of classes, as `predict_all`
             writes them: then nothing is predicted, and cases are matched by their names.
         data: A labelled data set in any known layout; its classes are the model's, in any order.
-        output: Folder of `results.json` and `cases.csv`.
+        output: Folder of `results.json`, its table as CSV, Markdown and LaTeX, and `cases.csv`.
         split: A split, or its file: its test cases are measured; by default all.
         config: Overlap, flips, where windows are put together.
         bootstrap: Resamples of the patients for the intervals.
@@ -94,7 +97,8 @@ def evaluate(
     """
     reporter, folder, saved = reporter or Reporter(), Path(output), saved_predictions(model)
     results, table = folder / RESULTS_NAME, folder / CASES_NAME
-    check_outputs((results, table), folder, [one for one in (saved, split) if isinstance(one, Path)])
+    outputs = (results, table, *(folder / f"results.{ending}" for ending in ("csv", "md", "tex")))
+    check_outputs(outputs, folder, [one for one in (saved, split) if isinstance(one, Path)])
     existing = read_json(results, DataError) if results.exists() else {}
     if (results.exists() or table.exists()) and "metrics" not in existing:  # such as of the run that is measured
         raise DataError(f"{results}: is there already, and not an evaluation; choose another output folder")
@@ -118,12 +122,16 @@ def evaluate(
     options: dict[str, Any] = {"specificity": specificity} if data.task == "classification" else {}
     kind: dict[str, Any] = {"task": data.task, "multilabel": data.multilabel, **options}
     summary = summarize_rows(rows, data.labels, **kind, resamples=bootstrap, seed=seed)
+    patients = len({row["patient"] for row in rows})
+    notes = [basis_of(patients, len(rows)), *explanations(summary)]
+    shown = results_table({(): summary}, alone=data.labels[-1], specificity=options.get("specificity"), notes=notes)
     content = {"task": data.task, "data": data.name, **about, "part": "test" if split else "all"}
-    content |= {"labels": list(data.labels), "patients": len({row["patient"] for row in rows}), "cases": len(rows)}
+    content |= {"labels": list(data.labels), "patients": patients, "cases": len(rows)}
     content |= {"refused": len(skipped), "bootstrap": bootstrap, "seed": seed, **options, "metrics": summary}
     write_csv(table, rows, DataError)
     write_json(results, content, DataError)
-    return Evaluation(folder=folder, summary=summary, rows=tuple(rows), skipped=tuple(skipped))
+    shown.write(folder)
+    return Evaluation(folder=folder, summary=summary, table=shown, rows=tuple(rows), skipped=tuple(skipped))
 
 
 def _warn_of_training(model: Paths, cases: Sequence[LabelledCase], reporter: Reporter) -> None:
@@ -151,9 +159,7 @@ def saved_predictions(model: Paths) -> Path | None:
     if not path.is_dir() or (path / CONFIG_NAME).exists() or model_folders(path) != [path]:
         return None
     # Neither a model nor folds of one: what predict wrote, by its table or its label maps.
-    if (path / "predictions.csv").exists():
-        return path / "predictions.csv"
-    return path if any(path.rglob("*.nii*")) else None
+    return path if (path / TABLE).exists() or any(path.rglob("*.nii*")) else None
 
 
 def measure_saved(
@@ -166,7 +172,7 @@ def measure_saved(
         ScanError: A case cannot be used and `strict` is set.
     """
     if data.task == "classification":
-        table = read_table(path, data.labels)
+        table = read_table(path / TABLE if path.is_dir() else path, data.labels)
 
         def measure(case: LabelledCase) -> Row:
             name = printable(case.name)
@@ -222,7 +228,7 @@ def read_table(path: Path, labels: Sequence[str]) -> dict[str, np.ndarray]:
     rows, what = read_csv(path, DataError), f"as predictions of {', '.join(labels)}"
     remedy = "expected what predict writes"
     with parsing(path, DataError, what=what, remedy=remedy):
-        table = {row["case"]: np.array([float(row[f"probability {label}"]) for label in labels]) for row in rows}
+        table = {row["case"]: np.array([float(row[f"prob_{label}"]) for label in labels]) for row in rows}
     if len(table) < len(rows) or not all(np.isfinite(soft).all() for soft in table.values()):
         raise DataError(f"{path}: cannot be read {what}: a case twice, or a number that is not finite; {remedy}")
     return table

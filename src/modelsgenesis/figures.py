@@ -1,4 +1,4 @@
-"""Figures and reports: arrays, tables and results to PNG and Markdown.
+"""Figures and reports: arrays and results to PNG and Markdown.
 
 Pictures of scans and patches are drawn by Pillow alone: milliseconds, so that a run can draw at each validation. Charts
 need the extra `report`.
@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from modelsgenesis.errors import MissingExtraError, ShapeError
-from modelsgenesis.metrics.measures import METRICS
+from modelsgenesis.metrics.measures import metric_title
 from modelsgenesis.metrics.significance import TESTS
+from modelsgenesis.metrics.tables import ResultsTable, results_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -285,12 +286,15 @@ def comparison_report(results: Results) -> str:
         size = f"{arm['dims']}D, {arm['parameters']:,} parameters"
         budget = f"{arm['steps']} steps of {arm['batch_size']} samples"
         conditions.append(f"{name}: {', '.join([start, *arm['settings'], size, budget])}")
-    means = [["labels", *results["arms"]]]
-    for labels, entry in results["labels"].items():
-        means.append([labels, *(_mean(entry["arms"][arm].get(results["metric"])) for arm in results["arms"])])
+    means = tuple(
+        (labels, *(_mean(entry["arms"][arm].get(results["metric"])) for arm in results["arms"]))
+        for labels, entry in results["labels"].items()
+    )
+    main = ResultsTable(("labels", *results["arms"]), means)
     parts = {
         f"# {data['name']}: {metric} by initialisation": "\n".join(f"- {line}" for line in conditions),
-        f"## Mean ± standard deviation of {metric} over the runs": _table(means),
+        f"## Mean ± standard deviation of {metric} over the runs": str(main),
+        "## Every metric": str(comparison_table(results)),
         "## Differences": _differences(results),
         "## Settings chosen on the validation patients": _tuning(results),
         "## Label efficiency": "\n".join(f"- {sentence(row)}" for row in results["efficiency"]),
@@ -301,15 +305,17 @@ def comparison_report(results: Results) -> str:
     return "\n\n".join(f"{title}\n\n{text}" for title, text in parts.items() if text) + "\n"
 
 
-def metric_title(metric: str) -> str:
-    """Return a metric as people write it.
-
-    Example:
-        >>> metric_title("auc"), metric_title("dice Anterior")
-        ('AUC', 'Dice Anterior')
-    """
-    first, space, label = metric.partition(" ")
-    return METRICS[first].title + space + label
+def comparison_table(results: Results) -> ResultsTable:
+    """Return the table of a comparison: a row per label count, initialisation and structure."""
+    summaries: dict[tuple[str, ...], Any] = {}
+    for labels, entry in results["labels"].items():
+        for arm, metrics in entry["arms"].items():
+            summaries[labels, arm] = own = {}
+            for name, one in metrics.items():
+                unit = {"unit": results["unit"]} if name.startswith("hausdorff95") and results.get("unit") else {}
+                own[name] = {"value": one["mean"], "std": one["std"], **unit}
+    note = f"Mean ± standard deviation over {len(results['seeds'])} runs."
+    return results_table(summaries, ("labels", "initialisation"), alone=results["data"]["classes"][-1], notes=[note])
 
 
 def _subset(results: Results) -> str:
@@ -348,7 +354,8 @@ def _mean(summary: Mapping[str, Any] | None) -> str:
 
 def _differences(results: Results) -> str:
     family = max(len(entry["comparisons"]) for entry in results["labels"].values())
-    rows = [["labels", "difference", "mean (95% interval)", "95% over test patients", *TESTS.values()]]
+    header = ("labels", "difference", "mean (95% interval)", "95% over test patients", *TESTS.values())
+    rows: list[tuple[str, ...]] = []
     for labels, entry in results["labels"].items():
         for found in entry["comparisons"]:
             mean = "—" if found["difference"] is None else f"{found['difference']:+.4f} ({_interval(found)})"
@@ -356,7 +363,7 @@ def _differences(results: Results) -> str:
             pairs = [[found[key][test] for key in ("p", "p_holm")] for test in TESTS]
             told = [" / ".join(dict.fromkeys(f"{p:.2g}" for p in pair if p is not None)) for pair in pairs]
             names = f"{found['arm']} − {found['reference']}"
-            rows.append([labels, names, mean, _interval(found["over_patients"]), *(one or "none" for one in told)])
+            rows.append((labels, names, mean, _interval(found["over_patients"]), *(one or "none" for one in told)))
     said = (
         "Differences are of runs with the same seed; the interval of their mean is by Student's t, over the runs. Over "
         "test patients: percentile bootstrap of the difference of the means, the runs as they are. p-values are "
@@ -365,7 +372,7 @@ def _differences(results: Results) -> str:
     )
     if family > 1:
         said += f" A second number is Holm's correction over the {family} comparisons of a label count."
-    return f"{_table(rows)}\n\n{said}" if family else ""
+    return f"{ResultsTable(header, tuple(rows))}\n\n{said}" if family else ""
 
 
 def _interval(ends: Mapping[str, Any] | None) -> str:
@@ -384,10 +391,3 @@ def _tuning(results: Results) -> str:
         chosen = ", ".join(choice["chosen"])
         lines.append(f"- {choice['arm']}, {choice['labels']} labels: {chosen} was chosen of {'; '.join(told)}")
     return "\n".join([*lines, "", said]) if lines else ""
-
-
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows as a table, the first its head."""
-    # A bar in a name would make a column of its own.
-    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
-    return "\n".join([lines[0], f"|{'---|' * len(rows[0])}", *lines[1:]])

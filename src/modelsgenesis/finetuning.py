@@ -20,8 +20,9 @@ from modelsgenesis.figures import draw_curve
 from modelsgenesis.files import parsing, read_csv, read_json, sha256_of, write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.inference.ensemble import Ensemble, measure_cases
-from modelsgenesis.metrics.measures import Row, Summary, explanations, flat, summarize_rows
-from modelsgenesis.models import load, public_name
+from modelsgenesis.metrics.measures import UNIT, Row, Summary, explanations, flat, summarize_rows
+from modelsgenesis.metrics.tables import ResultsTable, basis_of, results_table
+from modelsgenesis.models import base_repository, load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import bundles, splits
 from modelsgenesis.training.distributed import torchrun_ranks
@@ -36,7 +37,13 @@ SAMPLE_CONFIG = SegmentationConfig(
 """For the embedded sample: one patient to train on, one to test on."""
 
 RESULTS_NAME, TEST_NAME, SPLIT_NAME = "results.json", "test.csv", "split.json"
-_TEXTS = ("case", "patient", "class", "predicted")  # columns that are no numbers; a case called 007 is to stay that
+_TEXTS = (
+    "case",
+    "patient",
+    "class",
+    "predicted",
+    UNIT,
+)  # columns that are no numbers; a case called 007 is to stay that
 
 
 def finetune(
@@ -264,10 +271,9 @@ class Finetuning:
     def _save(self, run: Run, network: nn.Module, step: int, validation: Mapping[str, float], test: Summary) -> str:
         """Write the bundle with what was measured so far; return the digest of its weights."""
         counts = splits.count_split(self.used, self.data)
-        tested: dict[str, Any] = {}
-        for name, value in flat(test).items():
-            ends = [test[name]["low"], test[name]["high"]]
-            tested[name] = {"value": value} if None in ends else {"value": value, "interval": ends}
+        # Of what is undefined the card says nothing.
+        told = {name: entry for name, entry in test.items() if entry["value"] is not None}
+        tested = {name: {key: item for key, item in entry.items() if item is not None} for name, entry in told.items()}
         results: dict[str, Any] = {"step": step}
         for part, measured in {"test": tested, "validation": validation}.items():
             basis = {"patients": counts[part]["patients"], "cases": counts[part]["cases"], "seed": self.config.seed}
@@ -275,8 +281,10 @@ class Finetuning:
         # Counts and seeds, never names: the bundle is published.
         facts = {f"{part}_patients": count["patients"] for part, count in counts.items()}
         facts |= {key: value for key, value in _how_split(self.config).items() if value is not None}
+        base = base_repository(self.begun.init)
         provenance = Provenance(
             origin="finetuned",
+            source={"repository": base} if base else {},
             library_version=__version__,
             init=self.begun.init,
             recipe=self.config.recipe(),
@@ -381,6 +389,8 @@ class Finetuning:
         content |= {"cases": len(rows), "seed": self.config.seed, **_how_split(self.config)}
         content |= {"rows_sha256": sha256_of(path), "test": test}  # folds are put together by their rows
         write_json(self.output / RESULTS_NAME, plain(content), DataError)
+        if test:
+            table_of(content).write(self.output)
         for explanation in explanations(test):
             self.reporter.note(explanation)
         return flat(test)
@@ -390,6 +400,15 @@ def summary_options(data: LabelledData, config: FinetuningConfig) -> dict[str, A
     """Return what `summarize_rows` has to know of data and configuration."""
     own = {"specificity": config.specificity} if isinstance(config, ClassificationConfig) else {}
     return {"labels": data.labels, "task": data.task, "multilabel": data.multilabel, **own}
+
+
+def table_of(results: Mapping[str, Any]) -> ResultsTable:
+    """Return the table of the content of `results.json`; without test patients it has no rows."""
+    test, folds = results["test"], results.get("folds") if results.get("fold") is None else 0
+    basis = basis_of(results["patients"], results["cases"], what="test patient", folds=folds or 0)
+    notes = [basis, *explanations(test)] if test else ["no test patients: nothing was measured"]
+    own = {"alone": results["labels"][-1], "specificity": results.get("specificity")}
+    return results_table({(): test} if test else {}, **own, notes=notes)
 
 
 def _how_split(config: FinetuningConfig) -> dict[str, Any]:

@@ -1,55 +1,114 @@
-"""Predict one scan, or all that a folder holds."""
+"""Predict one scan, from its file or from memory, or all that a folder holds."""
 
+import html
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import compress
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 
 from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.configs import PredictionConfig
-from modelsgenesis.data import SkippedScan, read_volume, write_nifti
-from modelsgenesis.errors import DataError, ScanError
-from modelsgenesis.files import write_csv, write_json
+from modelsgenesis.data import SkippedScan, nifti_image, write_nifti
+from modelsgenesis.data.memory import Scan
+from modelsgenesis.errors import DataError, ScanError, require
+from modelsgenesis.files import read_json, write_csv, write_json
 from modelsgenesis.hardware import choose_hardware
-from modelsgenesis.inference.cases import Case, find_cases, output_paths, written_files
-from modelsgenesis.inference.ensemble import Ensemble, each_case
+from modelsgenesis.inference.cases import Case, find_case, find_cases, is_prediction, output_paths, written_files
+from modelsgenesis.inference.ensemble import Ensemble, Segmentation, each_case
 from modelsgenesis.metrics.measures import CLASS_SEPARATOR, chosen_classes
 from modelsgenesis.models import load, public_name
 from modelsgenesis.reporting import Reporter
 
 Paths = str | Path | Sequence[str | Path]
+SIZES = ("voxels", "volume_ml", "area_mm2")
+"""What is said of the size of each segmented structure, by the names of JSON and of the columns of tables."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Prediction:
     """The prediction of one case.
 
     Attributes:
         name: Name of the case.
-        path: The label map; of a classification the table that all cases share.
+        file: Its file as tables name it, relative to the folder that was searched.
+        path: The label map that was written, of a classification the table; None where nothing was written.
         voxels: Of a segmentation: number of voxels by class name, the background left out.
-        probabilities: Of a segmentation: the file of probabilities, None if not asked for.
+        volume_ml: Of a segmented volume: millilitres by class name.
+        area_mm2: Of a segmented plane that has a pixel size: square millimetres by class name.
         predicted: Of a classification: the most probable class; of one whose classes are independent all of at least
             0.5.
         scores: Of a classification: probability by class name.
+        segmentation: Label map and probabilities in memory; None where `predict_all` wrote them.
     """
 
     name: str
-    path: Path
+    file: str
+    path: Path | None = None
     voxels: dict[str, int] = field(default_factory=dict)
-    probabilities: Path | None = None
+    volume_ml: dict[str, float] = field(default_factory=dict)
+    area_mm2: dict[str, float] = field(default_factory=dict)
     predicted: tuple[str, ...] = ()
     scores: dict[str, float] = field(default_factory=dict)
+    segmentation: Segmentation | None = None
+
+    @property
+    def image(self) -> nib.Nifti1Image:
+        """The label map in the scan's own shape, affine and orientation, for `nib.save` or a viewer.
+
+        Raises:
+            DataError: It is the prediction of a classification.
+        """
+        if self.segmentation is not None:
+            return nifti_image(self.segmentation.labels, self.segmentation.geometry)
+        require(self.path and not self.scores, DataError, f"{self.name}: was classified; there is no label map of it")
+        return nib.Nifti1Image.from_filename(str(self.path))
+
+    @property
+    def probabilities(self) -> nib.Nifti1Image | None:
+        """Those of a segmentation on the same grid, classes along the last axis; None if they were not asked for."""
+        if self.segmentation is not None:
+            soft = self.segmentation.probabilities
+            return None if soft is None else nifti_image(soft, self.segmentation.geometry)
+        soft_path = self.path and written_files(self.path)[2]
+        return nib.Nifti1Image.from_filename(str(soft_path)) if soft_path and soft_path.is_file() else None
 
     @property
     def labels(self) -> np.ndarray:
-        """The label map, read from its file: class indices in the scan's own shape."""
-        return read_volume(self.path).array
+        """The label map: class indices in the scan's own shape."""
+        return np.asanyarray(self.image.dataobj) if self.segmentation is None else self.segmentation.labels
+
+    @property
+    def lines(self) -> list[str]:
+        """What was found, a class a line."""
+        if self.scores:
+            return [
+                " + ".join(self.predicted) or "none",
+                *(f"{name} {score:.3f}" for name, score in self.scores.items()),
+            ]
+        counted = "voxels" if self.volume_ml else "pixels"
+        sizes = {name: f", {ml:.4g} mL" for name, ml in self.volume_ml.items()}
+        sizes |= {name: f", {area:.4g} mm²" for name, area in self.area_mm2.items()}
+        return [f"{name}: {count:,} {counted}{sizes.get(name, '')}" for name, count in self.voxels.items()]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return as JSON values its names, and its sizes or probabilities."""
+        found = {what: getattr(self, what) for what in SIZES if getattr(self, what)}
+        if self.scores:
+            found = {"predicted": list(self.predicted), "probabilities": self.scores}
+        return {"file": self.file, "case": self.name, "path": self.path and str(self.path), **found}
+
+    def __repr__(self) -> str:
+        return f"Prediction({self.name}; {'; '.join(self.lines)})"
+
+    def _repr_html_(self) -> str:
+        return f"<b>{html.escape(self.name)}</b><br>{'<br>'.join(map(html.escape, self.lines))}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,12 +120,16 @@ class Predictions:
         predictions: One for each case that could be predicted.
         skipped: Scans that could not, with the reason; and what was left aside on purpose, which is not bad.
         kept: Label maps that were there already, where those are kept.
+        table: A row for each case with its sizes or probabilities; None for the label map of one scan.
+        about: What predicted: the model, its classes, overlap, flips, number format and device.
     """
 
     task: str
     predictions: tuple[Prediction, ...]
     skipped: tuple[SkippedScan, ...] = ()
     kept: tuple[Path, ...] = ()
+    table: Path | None = None
+    about: dict[str, Any] = field(default_factory=dict)
 
     @property
     def failed(self) -> tuple[SkippedScan, ...]:
@@ -76,8 +139,9 @@ class Predictions:
 
 def predict(
     model: Paths,
-    scan: Paths,
+    scan: Scan | Sequence[Scan],
     *,
+    affine: Any = None,
     output: str | Path | None = None,
     probabilities: bool = False,
     config: PredictionConfig | None = None,
@@ -85,18 +149,22 @@ def predict(
     token: str | None = None,
     reporter: Reporter | None = None,
 ) -> Prediction:
-    """Predict one scan; see `predict_all` for many, and for the arguments.
+    """Predict one scan; see `predict_all` for many.
 
     Args:
         model: One or several; see `predict_all`.
-        scan: A file, a folder with one DICOM series, or one file for each channel.
-        output: NIfTI to write, or a folder; by default `<scan>_seg.nii.gz` in the working folder. Of a classification
-            a CSV file, by default `predictions.csv`.
-        probabilities: Write the class probabilities of a segmentation as well.
+        scan: A file, or a folder with one DICOM series; a nibabel image; an array or a tensor, [*spatial] or
+            [channels, *spatial]. Or a list of these, one for each channel.
+        affine: Of an array, (4, 4), from voxel indices to mm in RAS+; a volume needs one.
+        output: NIfTI to write, or a folder; of a classification a CSV file, or a folder. By default nothing is written.
+        probabilities: Compute, and write, the class probabilities of a segmentation as well.
         config: Overlap, flips, where windows are put together.
         device: `"auto"`, `"cpu"`, `"cuda"` …
         token: Hub token.
         reporter: Receives downloads, and a warning of a scan that does not suit the model.
+
+    Returns:
+        The prediction; `.image` is the label map in the scan's own geometry.
 
     Raises:
         ConfigurationError: The model does not predict, or the source holds several scans.
@@ -104,11 +172,22 @@ def predict(
         DataError: There is no such file, or the output cannot be written.
 
     Example:
-        prediction = modelsgenesis.predict("runs/hippocampus", "scan.nii.gz")
-        prediction.voxels  # {'Anterior': 1723, 'Posterior': 1502}
+        prediction = modelsgenesis.predict("runs/hippocampus", nib.load("scan.nii.gz"))
+        prediction.volume_ml  # {'Anterior': 1.723, 'Posterior': 1.502}
+        nib.save(prediction.image, "scan_seg.nii.gz")
     """
-    options = {"output": output, "probabilities": probabilities, "config": config, "device": device}
-    return predict_all(model, scan, **options, token=token, reporter=reporter, strict=True, single=True).predictions[0]
+    reporter = reporter or Reporter()
+    ensemble, about = load_ensemble(model, config, device, token=token, reporter=reporter)
+    dims = len(ensemble.members[0][1].config.patch_size)
+    case, path = find_case(scan, ensemble.channels, dims=dims, affine=affine, reporter=reporter), None
+    if output is not None:
+        [(_, path)], _ = output_paths([case], Path(output), task=ensemble.task, many=False)
+    work = partial(_predict_case, ensemble, about, probabilities)
+    named = [(case.images[0].source, (case, path))]
+    [found], _ = each_case(named, work, title="predicting", strict=True, reporter=reporter)
+    if path is not None and ensemble.task == "classification":
+        _write_table(path, [found], about)
+    return found
 
 
 def predict_all(
@@ -121,15 +200,15 @@ def predict_all(
     device: str = "auto",
     skip_existing: bool = False,
     strict: bool = False,
-    single: bool = False,
+    dry_run: bool = False,
     token: str | None = None,
     reporter: Reporter | None = None,
 ) -> Predictions:
     """Predict every scan of a source.
 
     Label maps are written in each scan's own shape, affine and orientation, with a JSON file beside them that names
-    the classes; classes as one table. A scan that cannot be used is reported and costs the others nothing. Files
-    that are there already are replaced, but never a scan.
+    the classes and their sizes; of several scans, and of classes, a table. A scan that cannot be used is reported and
+    costs the others nothing. Files that are there already are replaced, but never a scan.
 
     Args:
         model: A run, a folder, or `org/repo`; a folder of folds, `fold0`, `fold1` …; or several of these. The
@@ -142,7 +221,7 @@ def predict_all(
         device: `"auto"`, `"cpu"`, `"cuda"` …
         skip_existing: Keep label maps that are there already, to resume a run that was interrupted.
         strict: A bad scan ends the run instead of being skipped.
-        single: Refuse a source of several scans.
+        dry_run: Predict and write nothing: the predictions that are returned have names and paths alone.
         token: Hub token.
         reporter: Receives the progress.
 
@@ -153,51 +232,90 @@ def predict_all(
 
     Example:
         found = modelsgenesis.predict_all("runs/hippocampus", "imagesTs", output="predicted")
-        [(one.path, one.voxels) for one in found.predictions], found.failed
+        [(one.path, one.volume_ml) for one in found.predictions], found.failed
     """
     reporter = reporter or Reporter()
     ensemble, about = load_ensemble(model, config, device, token=token, reporter=reporter)
-    about = {"labels": {str(index): name for index, name in enumerate(ensemble.labels)}, **about}
     segments = ensemble.task == "segmentation"
-    cases, skipped = find_cases(source, ensemble.channels, single=single, reporter=reporter)
+    cases, skipped = find_cases(source, ensemble.channels, single=False, reporter=reporter)
     many = len(cases) + sum(scan.bad for scan in skipped) > 1
     # Nothing is computed before every path is known to be free: hours of work must not end at a full name.
     target = None if output is None else Path(output)
-    outputs = output_paths(cases, target, task=ensemble.task, many=many, keep=skip_existing and segments)
+    outputs, table = output_paths(cases, target, task=ensemble.task, many=many, keep=skip_existing and segments)
     if strict and (bad := [scan for scan in skipped if scan.bad]):
         raise ScanError(f"{bad[0].source}: {bad[0].reason}")
     kept = tuple(path for _, path in outputs if segments and skip_existing and path.exists())
-    named = [(case.images[0].source, (case, path)) for case, path in outputs if path not in kept]
-    work = partial(_predict_case, ensemble, about, probabilities)
-    predictions, failed = each_case(named, work, title="predicting", strict=strict, reporter=reporter)
-    if outputs and not segments:
-        table, beside, _ = written_files(outputs[0][1])
-        rows = []
-        for one in predictions:
-            scores = {f"probability {label}": score for label, score in one.scores.items()}
-            rows.append({"case": one.name, "predicted": CLASS_SEPARATOR.join(one.predicted), **scores})
-        write_json(beside, about, DataError)
-        write_csv(table, rows, DataError, ["case", "predicted"])
-    return Predictions(task=ensemble.task, predictions=tuple(predictions), skipped=(*skipped, *failed), kept=kept)
+    asked = [(case, path) for case, path in outputs if path not in kept]
+    predictions, failed = [Prediction(name=case.name, file=case.file, path=path) for case, path in asked], []
+    if not dry_run:
+        work = partial(_predict_case, ensemble, about, probabilities, keep=False)
+        named = [(case.images[0].source, (case, path)) for case, path in asked]
+        predictions, failed = each_case(named, work, title="predicting", strict=strict, reporter=reporter)
+        if table:
+            earlier = [_saved_prediction(case, path) for case, path in outputs if path in kept]
+            _write_table(table, sorted([*predictions, *earlier], key=attrgetter("name")), about)
+    return Predictions(
+        task=ensemble.task,
+        predictions=tuple(predictions),
+        skipped=(*skipped, *failed),
+        kept=kept,
+        table=table,
+        about=about,
+    )
 
 
-def _predict_case(ensemble: Ensemble, about: dict[str, Any], soft: bool, asked: tuple[Case, Path]) -> Prediction:
+def _predict_case(
+    ensemble: Ensemble, about: dict[str, Any], soft: bool, asked: tuple[Case, Path | None], *, keep: bool = True
+) -> Prediction:
     """Predict a case; of a segmentation write the label map, and beside it what its values mean and what made it."""
     case, path = asked
+    names: dict[str, Any] = {"name": case.name, "file": case.file, "path": path}
     if ensemble.task == "classification":
         scores = ensemble.classify([image.read() for image in case.images])
         chosen = compress(ensemble.labels, chosen_classes(scores, multilabel=ensemble.multilabel))
         named = dict(zip(ensemble.labels, scores.tolist(), strict=True))
-        return Prediction(name=case.name, path=path, predicted=tuple(chosen), scores=named)
+        return Prediction(**names, predicted=tuple(chosen), scores=named)
     found = ensemble.segment([image.read() for image in case.images], probabilities=soft)
-    _, beside, soft_path = written_files(path)
-    if found.probabilities is not None:
-        write_nifti(soft_path, found.probabilities, found.geometry)
-    write_json(beside, about, DataError)
-    write_nifti(path, found.labels, found.geometry)  # last: where it is, everything is
+    sizes = _sizes(found, ensemble.labels)
+    if path is not None:
+        _, beside, soft_path = written_files(path)
+        if found.probabilities is not None:
+            write_nifti(soft_path, found.probabilities, found.geometry)
+        write_json(beside, {**about, **sizes}, DataError)
+        write_nifti(path, found.labels, found.geometry)  # last: where it is, everything is
+    return Prediction(**names, **sizes, segmentation=found if keep else None)
+
+
+def _sizes(found: Segmentation, labels: Sequence[str]) -> dict[str, Any]:
+    """Return the voxels of each class, and mL or mm² where the scan has a voxel size."""
     # Not np.bincount, which takes eight bytes per voxel.
-    voxels = {name: int(np.count_nonzero(found.labels == index)) for index, name in enumerate(ensemble.labels) if index}
-    return Prediction(name=case.name, path=path, voxels=voxels, probabilities=soft_path if soft else None)
+    voxels = {name: int(np.count_nonzero(found.labels == index)) for index, name in enumerate(labels) if index}
+    size, is_volume = found.geometry.voxel_size, found.labels.ndim == 3
+    if size is None:
+        return {"voxels": voxels}
+    what, unit = ("volume_ml", size / 1000) if is_volume else ("area_mm2", size)
+    return {"voxels": voxels, what: {name: float(f"{count * unit:.6g}") for name, count in voxels.items()}}
+
+
+def _saved_prediction(case: Case, path: Path) -> Prediction:
+    """Return what the JSON file beside a label map that is kept says of it; nothing where that is somebody else's."""
+    content = read_json(written_files(path)[1], DataError) if is_prediction(path) else {}
+    sizes = {what: content[what] for what in SIZES if isinstance(content.get(what), dict)}
+    return Prediction(name=case.name, file=case.file, path=path, **sizes)
+
+
+def _write_table(path: Path, predictions: Sequence[Prediction], about: dict[str, Any]) -> None:
+    """Write a row for each case, and beside it what made the predictions; `file` and `case` join with other tables."""
+    rows = []
+    for one in predictions:
+        row: dict[str, Any] = {"file": one.file, "case": one.name}
+        if one.scores:
+            row["predicted"] = CLASS_SEPARATOR.join(one.predicted)
+            row |= {f"prob_{name}": score for name, score in one.scores.items()}
+        row |= {f"{what}_{name}": size for what in SIZES for name, size in getattr(one, what).items()}
+        rows.append(row)
+    write_json(written_files(path)[1], about, DataError)
+    write_csv(path, rows, DataError, ["file", "case"])
 
 
 def load_ensemble(
@@ -224,7 +342,9 @@ def load_ensemble(
     if len(members) > 1:
         reporter.note(f"averaging {len(members)} models: {', '.join(name for name, _ in members)}")
     names = [public_name(one) for one in ([model] if isinstance(model, (str, Path)) else model)]
+    ensemble = Ensemble(members, config, hardware, reporter)
     about = {
+        "labels": {str(index): name for index, name in enumerate(ensemble.labels)},
         "model": names[0] if len(names) == 1 else names,
         "members": len(members),
         "flips": config.to_dict()["flips"],
@@ -234,7 +354,7 @@ def load_ensemble(
         "library_name": "modelsgenesis",
         "library_version": __version__,
     }
-    return Ensemble(members, config, hardware, reporter), about
+    return ensemble, about
 
 
 def model_folders(model: Paths) -> list[str | Path]:

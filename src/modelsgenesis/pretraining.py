@@ -19,7 +19,7 @@ from modelsgenesis.data import PatchDataset, ScanReference, VolumeCache, find_sc
 from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError, require
 from modelsgenesis.figures import draw_curve, draw_restorations
 from modelsgenesis.hardware import Hardware, choose_hardware
-from modelsgenesis.models import load, public_name
+from modelsgenesis.models import base_repository, load, public_name
 from modelsgenesis.networks import Network, adapt, build_network
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter
@@ -401,6 +401,7 @@ class Pretraining:
             patch_size=config.patch_size,
             provenance=Provenance(
                 origin="pretrained",
+                source={"repository": base} if (base := base_repository(record.init)) else {},
                 library_version=__version__,
                 init=record.init,
                 recipe=config.recipe(),

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -91,6 +93,36 @@ def test_the_index_of_results_has_finite_values_and_plain_types() -> None:
         {"type": "dice_mean", "name": "Dice (mean)", "value": 0.5, "args": {"ci": [0.4, None]}}
     ]
     assert "model-index" not in split_card(rendered(results={"lost": math.nan})).front
+
+
+FIGURES = {"dice": {"value": 0.85, "low": 0.8, "high": 0.9}, "hausdorff95 a b": {"value": 2.0, "unit": "mm"}}
+MEASURED = {
+    "test": {**FIGURES, "iou": {"value": 0.74}, "dice <b>": 0.5, "patients": 39, "cases": 40},
+    "validation": {"dice": 0.8, "patients": 16, "cases": 16},
+}
+
+
+def test_results_are_a_table_and_the_hub_reads_their_index() -> None:
+    card = rendered(origin="finetuned", source={"repository": "a/b"}, results=MEASURED, data={"name": "Livers"})
+    words = [" ".join(line.split()) for line in card.splitlines()]
+    for line in (
+        "| structure | Dice | IoU | HD95 (mm) |",
+        "| a b | | | 2.00 |",
+        "39 test patients, 40 images; 95% bootstrap intervals over patients",
+        "On the validation patients:",
+        "16 validation patients",
+        "| test dice &lt;b> | 0.5 | patients 39; cases 40 |",
+    ):
+        assert line in words, line
+    data = ModelCard(card).data.to_dict()  # as the Hub reads it
+    assert (data["base_model"], data["base_model_relation"]) == ("a/b", "finetune")
+    name, results = model_index_to_eval_results(data["model-index"])
+    found = {(one.metric_type, one.metric_name, one.dataset_split): one.metric_value for one in results}
+    assert found["dice", "Dice", "test"] == 0.85
+    assert found["mean_iou", "IoU", "test"] == 0.74
+    assert found["hausdorff95", "HD95 of a b", "test"] == 2
+    assert found["dice", "Dice", "validation"] == 0.8
+    assert eval_results_to_model_index(name, results) == split_card(card).front["model-index"]
 
 
 @pytest.mark.parametrize(

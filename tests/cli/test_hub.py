@@ -20,7 +20,10 @@ def test_list_shows_the_registry(command):
     shown = command("list", "--modality", "ct", "--dims", 3)
     header, *rows = [line.split() for line in shown.out.splitlines()]
     assert (shown.status, header[:3], header[-1]) == (0, ["name", "modality", "dims"], "licence")
-    assert ["tiny-ct", "ct", "3D", "3,217", "restoration", "Hub", "cc-by-4.0"] in rows
+    assert ["tiny-ct", "ct", "3D", "0.0", "M", "Hub", "cc-by-4.0"] in rows
+    assert max(len(line) for line in command("list").out.splitlines()) <= 80
+    assert [line.split()[0] for line in command("list", "tiny-*").out.splitlines()] == ["name", "tiny-ct"]
+    assert "no such model (genesis-z*)" in command("list", "genesis-z*").err
     assert "tiny-ct" not in command("list", "--modality", "mri").out
     found = [model for model in command("list", "--json").json() if model["name"] == "tiny-ct"]
     assert (found[0]["repository"], found[0]["license"]) == (TINY, "cc-by-4.0")
@@ -65,6 +68,39 @@ def test_push_download_verify_and_cache(command, hub, run, tmp_path):
     assert command("cache", "--all").status == 2
 
 
+def test_push_lists_what_it_would_send_and_is_private_unless_asked(command, hub, run):
+    listed = command("push", run, "--hub-model-id", TINY, "--dry-run")
+    assert (listed.status, hub.requests) == (0, [])
+    rows = {line.split()[0]: line.split(maxsplit=2)[2] for line in listed.out.splitlines()}
+    assert rows["model.safetensors"] == "weights: 3,897 parameters"
+    assert "not sent, it may show patients; --include-figures sends it" in rows["figures/restorations.png"]
+    assert listed.err.splitlines()[-1] == f"nothing was sent; it would go to {TINY}, private if it is new"
+    assert command("push", run, "--hub-model-id", TINY, "--quiet", "--json").json()["private"]
+    shown = command("push", run, "--hub-model-id", "clinic/open", "--public", "--include-figures", "--json").json()
+    assert not shown["private"]
+    assert "figures/restorations.png" in {file["path"] for file in shown["files"] if file["sent"]}
+    assert "--public" in command("push", run, "--hub-model-id", "clinic/open").err
+
+
+@pytest.mark.parametrize("line", [("pretrain", "nowhere"), ("finetune",)])
+@pytest.mark.parametrize(
+    ("repository", "token", "word"),
+    [
+        ("hospital/x", "hf_alice", "alice cannot write to hospital"),
+        ("clinic/x", "hf_reader", "the token can only read"),
+        ("clinic/x", "", "publishing needs a token"),
+        ("clinic/x y", "hf_alice", "expected org/name"),
+    ],
+)
+def test_a_run_that_could_not_be_published_does_not_begin(command, hub, monkeypatch, line, repository, token, word):
+    monkeypatch.setenv("HF_TOKEN", token)
+    ended = command(*line, "--push-to-hub", "--set", f"hub_model_id={repository}")
+    assert (ended.status, hub.repositories) == (1, {})
+    assert ended.err.startswith(f"checking that {repository} can be written\nerror: {repository}: ")
+    assert word in ended.err
+    assert "nowhere" not in ended.err
+
+
 def test_a_download_of_what_is_here_without_a_network_warns(command, hub, tiny_on_hub):
     folder = command("download", TINY).out
     hub.fault("GET /api/models/", status=503, times=9)
@@ -85,7 +121,7 @@ def test_a_large_download_is_shown_in_megabytes(command, hub, run, monkeypatch, 
 
 
 def test_a_push_after_training_that_fails_keeps_the_run_and_says_how_to_repeat(hub, run, monkeypatch, capsys):
-    again = f"modelsgenesis push {run} --hub-model-id {TINY} --private"
+    again = f"modelsgenesis push {run} --hub-model-id {TINY}"
     options.publish(run, TINY, to_stderr=True)
     assert capsys.readouterr() == ("", f"{hub.url}/{TINY}\n")
     monkeypatch.delenv("HF_TOKEN")

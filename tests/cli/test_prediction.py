@@ -8,6 +8,7 @@ from PIL import Image
 
 from modelsgenesis.cli.prediction import print_results
 from modelsgenesis.configs import CONTRACTS
+from modelsgenesis.finetuning import table_of
 from tiny_bundles import write_bundle
 
 
@@ -18,14 +19,20 @@ def test_predict_prints_label_maps_and_voxels_and_at_the_end_what_failed(command
     (folder / "bad.nii.gz").write_bytes(b"junk")
     run = ("predict", model, folder, "-o", tmp_path / "out", "--device", "cpu", "--overlap", 0, "--quiet")
     predicted = command(*run, "--flips", "x")
-    first, *voxels = predicted.out.splitlines()
-    assert (predicted.status, first, len(voxels)) == (1, str(path), 2)
+    first, *sizes, table = predicted.out.splitlines()
+    assert (predicted.status, first, table) == (1, str(path), str(tmp_path / "out" / "predictions.csv"))
+    assert [re.sub(r"[\d,.]*\d", "1", size) for size in sizes] == [
+        f"  {name}: 1 voxels, 1 mL" for name in ("bright", "dark")
+    ]
     assert predicted.err.startswith(f"not predicted: {folder / 'bad.nii.gz'}: ")
     assert json.loads((tmp_path / "out" / "good.json").read_text())["flips"] == [0]
+    planned = command(*run, "--dry-run", "--skip-existing")
+    assert f"{path} (kept)" in planned.out
+    assert f"would read good.nii.gz, write {path}" in command(*run, "--dry-run").out
     told = command(*run, "--json", "--set", "precision=bfloat16").json()
     assert json.loads((tmp_path / "out" / "good.json").read_text())["precision"] == "bfloat16"
-    assert told["answers"][0]["path"] == str(path)
-    assert set(told["answers"][0]["voxels"]) == {"bright", "dark"}
+    assert told["predictions"][0]["path"] == str(path)
+    assert set(told["predictions"][0]["voxels"]) == {"bright", "dark"}
 
 
 def test_classes_are_printed(command, tmp_path):
@@ -57,7 +64,7 @@ def test_evaluate_prints_intervals_and_what_could_not_be_measured(command, decat
     run = ("evaluate", saved, decathlon, "-o", tmp_path / "out", "--bootstrap", 50)
     result = command(*run, "--quiet")
     assert result.status == 1
-    assert f"{tmp_path / 'out' / 'results.json'}: 5 cases" in result.out
+    assert f"full results: {tmp_path / 'out' / 'results.json'}" in result.out
     assert "bright  1.000 (1.000–1.000)" in result.out
     assert result.err.startswith("not measured: ball_005: ")
     told = command(*run, "--json").json()
@@ -72,8 +79,8 @@ def entry(value, low=None, high=None, **more):
 SEGMENTED = {
     "dice": entry(0.8781, 0.8712, 0.8846),
     "dice node [/]": entry(0.88, 0.87, 0.89),
-    "dice Posterior": entry(0.87, 0.86, 0.88, undefined=2),
-    "hausdorff95": entry(1.234, 1.1, 1.4),
+    "dice Posterior": entry(0.87, 0.86, 0.88, undefined=2, cases=39),
+    "hausdorff95": entry(1.234, 1.1, 1.4, unit="mm"),
     "hausdorff95 Posterior": entry(None, reason="no case has it"),
 }
 TWO = {"auc": entry(0.9, 0.8, 0.95), "sensitivity": entry(0.7, 0.5, 0.9)}
@@ -83,14 +90,15 @@ mean 0.878 (0.871–0.885) 1.23 (1.10–1.40)
 node [/] 0.880 (0.870–0.890)
 Posterior 0.870 (0.860–0.880) —
 39 test patients; 95% bootstrap intervals over patients
+Dice of Posterior: mean over 37 of 39 cases (in the others the ground truth is empty)
+HD95 of Posterior is undefined: no case has it
 full results: runs/x/results.json"""
 CLASSES = """AUC sensitivity at specificity 0.9
 ill 0.900 (0.800–0.950) 0.700 (0.500–0.900)
 39 test patients, 50 images; 95% bootstrap intervals over patients"""
 FOLDS = """mean 0.900 0.500
 a 0.800
-39 test patients in 5 folds; 95% bootstrap intervals over patients
-the models: runs/x/fold0, fold1 …"""
+39 test patients in 5 folds; 95% bootstrap intervals over patients"""
 
 
 @pytest.mark.parametrize(
@@ -104,7 +112,7 @@ the models: runs/x/fold0, fold1 …"""
     ],
 )
 def test_results_are_a_table_with_intervals_and_what_is_left_out(capsys, test, results, expected):
-    print_results(Path("runs/x"), {"test": test, "patients": 39, "cases": 39, **results})
+    table = table_of({"test": test, "patients": 39, "cases": 39, **results})
+    print_results(table, Path("runs/x"), {"full results": "results.json"})
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert [line for line in lines if line in expected.splitlines()] == expected.splitlines()
-    assert sum("Posterior" in line for line in lines[5:]) == (2 if test is SEGMENTED else 0)  # undefined, left out

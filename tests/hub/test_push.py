@@ -21,11 +21,13 @@ from loopback_hub import card_errors
 from modelsgenesis.checkpoints.card import split_card
 from modelsgenesis.errors import ConfigurationError, HubError
 from modelsgenesis.hub.download import fetch_bundle, verify
-from modelsgenesis.hub.push import check_run, private_text, push_to_hub
+from modelsgenesis.hub.privacy import private_text
+from modelsgenesis.hub.push import check_destination, check_run, push_to_hub
 from runs_to_push import GENESIS, failure
 
 ROOT = Path(__file__).parents[2]
-PUBLISHED = {"config.json", "model.safetensors", "README.md", "figures/restorations.png"}
+BUNDLE = {"config.json", "model.safetensors", "README.md"}
+RESTORATIONS = "figures/restorations.png"
 SOURCE = "- Source: FILL IN the data set or hospital, the years, the scanners"
 
 
@@ -55,10 +57,10 @@ def python(environment, tmp_path):
 def test_a_push_is_one_commit_of_the_bundle_and_nothing_else(hub, run, capfd):
     made = push_to_hub(run, GENESIS)
     repository = hub.repositories[GENESIS]
-    assert set(repository.files) == PUBLISHED | {".gitattributes"}
-    assert set(made.files) == PUBLISHED
+    assert set(repository.files) == BUNDLE | {".gitattributes"}
+    assert {file.path for file in made.files if file.sent} == BUNDLE
     assert len(repository.commits) == 2  # the Hub's own, and ours
-    assert (made.url, made.private, repository.private) == (f"{hub.url}/{GENESIS}", False, False)
+    assert (made.url, made.private, repository.private) == (f"{hub.url}/{GENESIS}", True, True)
     assert verify(fetch_bundle(GENESIS))["model.safetensors"] == verify(run)["model.safetensors"]
     assert push_to_hub(run, GENESIS).commit == made.commit
     assert len(repository.commits) == 2
@@ -68,7 +70,7 @@ def test_a_push_is_one_commit_of_the_bundle_and_nothing_else(hub, run, capfd):
 
 
 def test_a_pushed_card_passes_the_rules_of_the_hub(hub, run, python):
-    push_to_hub(run, GENESIS)
+    push_to_hub(run, GENESIS, include_figures=True)
     card = published_card(hub)
     assert card_errors(card) == []
     assert "![Restorations](figures/restorations.png)" in card
@@ -85,13 +87,41 @@ def test_the_documented_lines_load_it_without_this_package(hub, run, python):
     assert shown == f"genesis_unet ct {sum(tensor.numel() for tensor in network.state_dict().values())}\n"
 
 
-def test_a_private_push_stays_private_and_never_goes_to_a_public_repository(hub, run, second):
-    assert push_to_hub(run, GENESIS, private=True).private
-    assert push_to_hub(second, GENESIS).private
-    first = push_to_hub(run, "clinic/public")
-    message = failure(lambda: push_to_hub(second, "clinic/public", private=True), "other")
-    assert "is public, but --private was asked" in message
+def test_a_push_is_private_unless_asked_and_never_goes_to_a_public_repository_unasked(hub, run, second):
+    assert push_to_hub(run, GENESIS).private
+    assert push_to_hub(second, GENESIS, private=False).private
+    first = push_to_hub(run, "clinic/public", private=False)
+    message = failure(lambda: push_to_hub(second, "clinic/public"), "other")
+    assert "is public; add --public (in Python private=False) to publish there" in message
+    assert "is public" in failure(lambda: check_destination("clinic/public"), "other")
     assert hub.repositories["clinic/public"].heads["main"] == first.commit
+
+
+def test_pictures_that_may_show_patients_stay_here_unless_asked_and_a_dry_run_lists_all(hub, run):
+    Image.new("RGB", (8, 8)).save(run / "figures" / "curve.png")
+    edit(run, f"({RESTORATIONS})", f"({RESTORATIONS})\n\n![Losses](figures/curve.png)")
+    listed = push_to_hub(run, GENESIS, dry_run=True)
+    assert (hub.requests, listed.commit, listed.private) == ([], "", True)
+    described = {file.path: (file.sent, file.shows) for file in listed.files}
+    assert described["model.safetensors"] == (True, "weights: 3,897 parameters")
+    assert described["README.md"] == (True, "the card, 8 lines to fill in")
+    assert described["figures/curve.png"] == (True, "picture: Losses")
+    why = "picture: Restorations; not sent, it may show patients; --include-figures sends it"
+    assert described[RESTORATIONS] == (False, why)
+    made = push_to_hub(run, GENESIS)
+    sizes = {path: blob.size for path, blob in hub.repositories[GENESIS].files.items() if path != ".gitattributes"}
+    assert {file.path: file.size for file in made.files if file.sent} == sizes
+    assert sizes.keys() == BUNDLE | {"figures/curve.png"}
+    assert "![Losses](figures/curve.png)" in published_card(hub)
+    assert RESTORATIONS not in published_card(hub)
+    assert {file.path for file in push_to_hub(run, GENESIS, include_figures=True).files} > {RESTORATIONS}
+    assert RESTORATIONS in hub.repositories[GENESIS].files
+
+
+def test_a_picture_that_a_person_linked_and_that_stays_here_is_said(hub, run):
+    edit(run, "FILL IN how it was done", "![mine](figures/unnamed.png)")
+    assert "the card shows figures/unnamed.png, not sent" in push_to_hub(run, GENESIS, dry_run=True).notes[0]
+    assert "expected org/name" in failure(lambda: push_to_hub(run, "a--b/c", dry_run=True), "unknown")
 
 
 def test_a_push_to_a_branch_makes_it_and_leaves_the_default_one(hub, run, second):
@@ -106,8 +136,8 @@ def test_a_push_to_a_branch_makes_it_and_leaves_the_default_one(hub, run, second
 
 
 def test_a_proposal_leaves_the_branch_and_needs_no_write_access(hub, run, second):
-    first = push_to_hub(run, GENESIS)
-    made = push_to_hub(second, GENESIS, create_pr=True, token="hf_stranger")
+    first = push_to_hub(run, GENESIS, private=False)
+    made = push_to_hub(second, GENESIS, private=False, create_pr=True, token="hf_stranger")
     assert made.pull_request == f"{hub.url}/{GENESIS}/discussions/1"
     assert hub.repositories[GENESIS].heads == {"main": first.commit, "refs/pr/1": made.commit}
     with pytest.raises(HubError, match="--revision v2"):
@@ -148,8 +178,8 @@ def test_a_figure_is_uploaded_as_its_pixels_alone(hub, run, kind):
     noise = Image.effect_noise((40, 30), 50).convert("RGB")
     noise.save(figure, exif=exif, **({"pnginfo": texts} if kind == "png" else {}))
     figure.write_bytes(figure.read_bytes() + b"PK Mueller^Anna")
-    edit(run, "figures/restorations.png", f"figures/figure.{kind}")
-    push_to_hub(run, GENESIS)
+    edit(run, RESTORATIONS, f"figures/figure.{kind}")
+    push_to_hub(run, GENESIS, include_figures=True)
     content = hub.repositories[GENESIS].files[f"figures/figure.{kind}"].content
     assert b"Mueller" not in content
     with Image.open(BytesIO(content)) as sent, Image.open(figure) as original:
@@ -201,7 +231,7 @@ TOKEN = "hf_" + "aB3" * 11
 )  # fmt: skip
 def test_a_run_that_must_not_be_published_never_reaches_the_hub(hub, run, damage, word):
     damage(run)
-    message = failure(lambda: push_to_hub(run, GENESIS), "other")
+    message = failure(lambda: push_to_hub(run, GENESIS, include_figures=True), "other")
     assert word in message
     assert TOKEN not in message
     assert hub.requests == []
@@ -241,9 +271,9 @@ def nothing_to_see(hub):
 
 def test_without_a_token(hub, run, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
-    message = refusal("denied", run, private=True, create_pr=True, revision="main")
+    message = refusal("denied", run, private=False, include_figures=True, create_pr=True, revision="main")
     assert "hf auth login" in message
-    assert message.endswith(" --private --create-pr --revision main")
+    assert message.endswith(" --public --include-figures --create-pr --revision main")
     assert hub.requests == []
 
 
@@ -251,13 +281,26 @@ def test_without_a_token(hub, run, monkeypatch):
     ("repository", "token", "kind", "word"),
     [
         (GENESIS, "hf_wrong", "denied", "401"),
-        (GENESIS, "hf_reader", "denied", "403: You don't have the rights to create"),
+        (GENESIS, "hf_reader", "denied", "the token can only read"),
+        ("hospital/genesis", "hf_alice", "denied", "alice cannot write to hospital, only to alice, clinic"),
         ("a--b/c..d", "hf_alice", "unknown", "expected org/name"),
     ],
 )
 def test_what_must_not_be_made_is_not(hub, run, repository, token, kind, word):
     assert word in refusal(kind, run, repository, token=token)
+    assert word in failure(lambda: check_destination(repository, token=token), kind)
     assert hub.repositories == {}
+
+
+def test_a_destination_is_checked_and_nothing_made(hub, run, monkeypatch):
+    assert [check_destination(name) for name in (GENESIS, "mine")] == [GENESIS, "alice/mine"]
+    assert hub.repositories == {}
+    push_to_hub(run, GENESIS)
+    assert check_destination(GENESIS) == GENESIS
+    hub.fault("GET /api/whoami", status=503, times=99)
+    assert "busy or down" in failure(lambda: check_destination(GENESIS), "unreachable")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "HF_HUB_OFFLINE" in failure(lambda: check_destination(GENESIS), "unreachable")
 
 
 def test_a_header_that_the_hub_refuses_makes_nothing(hub, run):
@@ -285,7 +328,7 @@ def test_a_failure_leaves_nothing_to_see_and_a_repeat_publishes_what_is_missing(
     hub.faults.clear()
     push_to_hub(run, GENESIS)
     assert "model.safetensors" in hub.repositories[GENESIS].files
-    assert step != COMMIT or hub.count("PUT /large/") == uploaded == 2  # the weights and the figure
+    assert step != COMMIT or hub.count("PUT /large/") == uploaded == 1  # the weights
 
 
 def test_a_commit_whose_answer_was_lost_is_found_by_a_repeat(hub, run):
@@ -318,4 +361,4 @@ def test_a_client_that_dies_in_mid_upload_leaves_nothing_to_see_and_a_repeat_suc
 def test_a_published_card_that_cannot_be_read_is_said(hub, run, card):
     hub.add(GENESIS, {"README.md": card})
     with pytest.raises((HubError, ConfigurationError), match=r"clinic/genesis/README\.md"):
-        push_to_hub(run, GENESIS)
+        push_to_hub(run, GENESIS, private=False)

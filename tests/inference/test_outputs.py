@@ -23,7 +23,7 @@ def case(path, name=None):
 
 
 def choose(cases, output, task="segmentation", **options):
-    return output_paths(cases, output, task=task, **{"many": len(cases) > 1, **options})
+    return output_paths(cases, output, task=task, **{"many": len(cases) > 1, **options})[0]
 
 
 @given(some.text(min_size=1))

@@ -150,7 +150,7 @@ def test_the_mean_of_a_segmentation_is_over_structures_and_leaves_out_what_is_un
     assert found["hausdorff95 b"]["value"] is None
     assert "no case has the structure" in found["hausdorff95 b"]["reason"]
     assert "hausdorff95 b" not in measures.flat(found)
-    assert [line.partition(":")[0] for line in measures.explanations(found)][:2] == ["dice b", "iou b"]
+    assert [line.partition(":")[0] for line in measures.explanations(found)][:2] == ["Dice of b", "IoU of b"]
 
 
 def summary_of(probabilities, truth, labels, *, multilabel=False, folds=None, **options):

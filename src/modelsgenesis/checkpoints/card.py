@@ -18,6 +18,8 @@ from modelsgenesis.configs import BundleConfig
 from modelsgenesis.configs.base import plain
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.files import split_front_matter
+from modelsgenesis.metrics.measures import METRICS, explanations, metric_title
+from modelsgenesis.metrics.tables import basis_of, results_table
 from modelsgenesis.networks import build_network
 
 BEGIN = "<!-- modelsgenesis:begin"
@@ -32,6 +34,11 @@ _PIPELINE_TAGS = {  # the Hub's name of each task
 }
 _TAGS = ("medical-imaging", "models-genesis", "self-supervised-learning")
 _BASELINES = ("mean_image_loss", "identity_loss")  # they say nothing without the loss beside them
+_BASELINES_ARE = (
+    "Baselines: `identity_loss` of returning the input as it is, `mean_image_loss` of always predicting the mean image."
+)
+_PARTS = ("test", "validation")
+_UNITS = [("unit", name) for name in ("mm", "pixels", "voxels")]
 _COUNTS = ("n", "patients", "cases", "subjects", "samples", "seeds", "seed", "runs")  # belong to all of a group
 _STEPS = ("step", "steps", "epoch")  # not measures of quality
 _NUMBER = (int, float)  # by type(): for isinstance, True is an int
@@ -103,7 +110,8 @@ def render_card(
 
     old = split_card(existing) if isinstance(existing, str) else existing
     new = split_card(resources.files("modelsgenesis.checkpoints").joinpath("card_template.md").read_text("utf-8"))
-    found = measures(config.provenance.results)
+    # The Hub refuses a card with NaN in it.
+    found = [one for one in measures(config.provenance.results) if math.isfinite(one["value"])]
     task, origin, spec = _PIPELINE_TAGS[config.task], config.provenance, config.input
     validated = "others" if origin.data.get("validation_patients") or origin.data.get("validation_scans") else "unknown"
     if origin.data.get("held_out") is False:
@@ -114,18 +122,14 @@ def render_card(
     phrases = {name: new.front[name][choice] for name, choice in choices.items()}
     template = _Card(_Card(new.generated).safe_substitute(phrases))
     values = {"name": name, "load": f'network = modelsgenesis.from_pretrained("{name}")'}
-    values |= _sections(config, found)
+    values |= _sections(config)
     values["figures"] = "\n\n".join(f"![{text(title)}]({path})" for title, path in (figures or {}).items())
     values |= {key: text(attrgetter(key)(config)) for key in template.get_identifiers() if key not in values}
     header: dict[str, Any] = {"library_name": config.library_name, "pipeline_tag": task}
     if isinstance(base := origin.source.get("repository"), str) and base:
-        header["base_model"] = base
-    if metrics := [one for one in found if math.isfinite(one["value"])]:  # the Hub refuses a card with NaN in it
-        data = origin.data.get("name")
-        data = data if isinstance(data, str) and data else f"{spec.modality} scans of the publisher"
-        kind = re.sub(r"[^a-z0-9]+", "-", data.lower()).strip("-") or "private"
-        result = {"task": {"type": task, "name": config.task}, "dataset": {"type": kind, "name": data}}
-        header["model-index"] = [{"name": name, "results": [{**result, "metrics": metrics}]}]
+        header |= {"base_model": base} | ({} if origin.origin == "converted" else {"base_model_relation": "finetune"})
+    if found:
+        header["model-index"] = [{"name": name, "results": _index(config, found)}]
     tags = old.front.get("tags") or []
     tags = [*(tags if isinstance(tags, list) else [tags]), *_TAGS, spec.modality, f"{spec.dims}d", config.task]
     header["tags"] = list(dict.fromkeys(map(text, tags)))
@@ -137,7 +141,53 @@ def render_card(
     return f"---\n{front}---\n\n{old.before}{template.substitute(values)}{separator}{after}"
 
 
-def _sections(config: BundleConfig, found: list[dict[str, Any]]) -> dict[str, str]:
+def _index(config: BundleConfig, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the results of the Hub's `model-index`: for each part of the data its metrics, under the Hub's names."""
+    data, task = config.provenance.data.get("name"), _PIPELINE_TAGS[config.task]
+    data = data if isinstance(data, str) and data else f"{config.input.modality} scans of the publisher"
+    dataset = {"type": re.sub(r"[^a-z0-9]+", "-", data.lower()).strip("-") or "private", "name": data}
+    metrics: dict[str, list[dict[str, Any]]] = {}
+    for one in found:
+        part, _, name = one["name"].partition(" ")
+        part, name = (part, name) if part in _PARTS else ("", one["name"])
+        if known := METRICS.get(name.partition(" ")[0]):
+            one |= {"type": known.hub, "name": metric_title(name)}
+        metrics.setdefault(part, []).append(one)
+    # Each with a mapping of its own: of a shared one YAML would make an alias.
+    return [
+        {
+            "task": {"type": task, "name": config.task},
+            "dataset": {**dataset, **({"split": part} if part else {})},
+            "metrics": own,
+        }
+        for part, own in metrics.items()
+    ]
+
+
+def _tables(config: BundleConfig) -> tuple[list[str], dict[str, Any]]:
+    """Return a table of what was measured on each part of the patients, and the results that are in none of them."""
+    origin = config.provenance
+    tables, others, specificity = [], dict(origin.results), origin.recipe.get("specificity")
+    shared = {"alone": "".join(config.labels[-1:]), "specificity": specificity if type(specificity) is float else None}
+    for part in _PARTS:
+        group = group if isinstance(group := others.get(part), Mapping) else {}
+        if summary := {name: figure for name, value in group.items() if (figure := _figure(name, value))}:
+            counts = [group[key] for key in ("patients", "cases") if type(group.get(key)) is int]
+            notes = [basis_of(*counts, what=f"{part} patient", intervals=part == "test")] if len(counts) == 2 else []
+            table = results_table({(): summary}, **shared, notes=[*notes, *explanations(summary)])
+            tables.append(f"On the {part} patients:\n\n{table}")
+            others[part] = {name: value for name, value in group.items() if name not in summary}
+    return tables, others
+
+
+def _figure(name: str, value: Any) -> dict[str, Any] | None:
+    """Return what a record holds of a metric; None where it is none, or its name would need escapes in a table."""
+    entry = value if isinstance(value, Mapping) else {"value": value}
+    found = {key: item for key, item in entry.items() if type(item) in _NUMBER or (key, item) in _UNITS}
+    return found if name.partition(" ")[0] in METRICS and text(name) == name and "value" in found else None
+
+
+def _sections(config: BundleConfig) -> dict[str, str]:
     """Return the tables, and what else the template names, beside the values of `config.json`."""
     origin, recipe = config.provenance, "No recipe was recorded."
     if origin.recipe:
@@ -145,11 +195,13 @@ def _sections(config: BundleConfig, found: list[dict[str, Any]]) -> dict[str, st
         said += [f"The network of step {text(origin.results['step'])} was kept."] if "step" in origin.results else []
         every = f"<details><summary>Every setting</summary>\n\n{_TABLE}{_rows(origin.recipe)}\n\n</details>"
         recipe = f"{' '.join(said)}\n\n{every}".lstrip()
-    results = "None recorded."
-    if origin.results:
-        results = "| Measure | Value | n, seeds, interval, baselines |\n|---|---|---|"
-        results += "".join(f"\n| {text(m['name'])} | {text(m['value'])} | {text(m.get('args', ''))} |" for m in found)
-        results += _rows({key: value for key, value in origin.results.items() if isinstance(value, str)})
+    tables, others = _tables(config)
+    rows = [f"| {text(m['name'])} | {text(m['value'])} | {text(m.get('args', ''))} |" for m in measures(others)]
+    rows += _rows({key: value for key, value in others.items() if isinstance(value, str)}).splitlines()[1:]
+    if rows:
+        tables.append("\n".join(["| Measure | Value | n, seeds, interval, baselines |", "|---|---|---|", *rows]))
+    tables += [_BASELINES_ARE] if "restoration_loss" in others else []
+    results = "\n\n".join(tables) or "None recorded."
     if origin.results.get("collapsed"):
         results = f"**This network has collapsed: its output hardly depends on its input.**\n\n{results}"
     return {

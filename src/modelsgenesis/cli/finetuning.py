@@ -8,7 +8,7 @@ from typer import Argument, BadParameter, Option
 
 from modelsgenesis.cli import options
 from modelsgenesis.cli.console import make_reporter, print_json, print_plan, print_result
-from modelsgenesis.cli.settings import Switches, as_settings, complete_setting, separate, separate_comparison
+from modelsgenesis.cli.settings import TrainingSwitches, as_settings, complete_setting, separate, separate_comparison
 from modelsgenesis.configs import FinetuningConfig
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def finetune(
     output: Annotated[
         Path | None, Option("--output", "-o", help="A new folder; default: runs/finetune, then runs/finetune-2 …")
     ] = None,
-    folds: Annotated[int, Option(min=0, help="Cross-validation, one run per fold; 0 for a single split.")] = 0,
+    labels: Annotated[str | None, Option(metavar="N|N%", help="Labelled training patients; default: all.")] = None,
     split: options.Split = None,
     modality: options.Modality = "auto",
     patient: options.Patient = None,
@@ -33,7 +33,7 @@ def finetune(
     settings: options.Settings = None,
     device: options.Device = "auto",
     resume: options.Resume = False,
-    push_to_hub: options.PushToHub = None,
+    push_to_hub: options.PushToHub = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     json_output: options.Json = False,
@@ -41,21 +41,24 @@ def finetune(
     """Train a segmentation or classification model with labels and measure it on held-out patients."""
     # Imported here, since `--help` is to answer without loading torch.
     from modelsgenesis import finetuning
-    from modelsgenesis.cli.prediction import print_results
+    from modelsgenesis.cli.prediction import TABLES, print_results
     from modelsgenesis.configs import apply_settings
+    from modelsgenesis.training.run import Run
 
-    switches, settings = separate(settings, Switches())
+    switches, settings = separate(settings, TrainingSwitches())
     output = options.run_folder(output, "runs/finetune", resume=resume)
     # A resume with nothing else typed takes everything from the run.
     recorded = config_file or (output if resume and data is None else None)
     config = None if recorded is None else finetuning.read_finetuning(recorded)
     given = {"modality": None if modality == "auto" else modality, "patient_pattern": patient}
     config, labelled = finetuning.resolve_config(data, config, task=task, split=split, init=init, **given)
-    config = apply_settings(config, [*as_settings({"steps": steps, "folds": folds or None}), *settings])
+    config = apply_settings(config, [*as_settings({"steps": steps, "labelled_patients": labels}), *settings])
     if push_to_hub and config.folds and config.fold is None:
         raise BadParameter("received with folds, which make several models; push one of their folders later")
+    repository = options.choose_repository(push_to_hub, switches.hub_model_id, output, dry_run=dry_run)
     if dry_run:
-        send = [f"the model and its card to {push_to_hub} on the Hub, private"] if push_to_hub else []
+        Run.check(output, resume=resume)
+        send = [f"the model and its card to {repository} on the Hub, private"] if repository else []
         plan_finetuning(config, labelled, output, send)
         return
     how: dict[str, Any] = {"device": device, "resume": resume, "strict": switches.strict}
@@ -64,9 +67,16 @@ def finetune(
     if json_output:
         print_json({"run": str(run), "results": results})
     else:
-        print_results(run, results)
-    if push_to_hub:
-        options.publish(run, push_to_hub, to_stderr=json_output)
+        table = finetuning.table_of(results)
+        files = {"full results": "results.json", "each test case": "test.csv"}
+        files |= {"this table": TABLES} if table.rows else {}
+        if results.get("folds") and results.get("fold") is None:  # each case is measured by a fold that did not see it
+            files["the models"] = "fold0, fold1 …"
+        else:
+            files |= {"split, to reuse with --split": "split.json", "model, with its card in README.md": ""}
+        print_results(table, run, files)
+    if repository:
+        options.publish(run, repository, to_stderr=json_output)
 
 
 def compare(

@@ -13,26 +13,31 @@ from modelsgenesis.cli.options import DryRun, HubModelId, Json, Model, Quiet, Re
 if TYPE_CHECKING:
     from modelsgenesis.hub import ModelCard
 
+_LICENCE = 13  # letters of a licence with which a line of `list` fits 80 columns
+
 
 def list_models(
-    modality: Annotated[str | None, Option(help="Only models for ct, mri, xray …")] = None,
-    dims: Annotated[int | None, Option(min=2, max=3, help="Only 2D or 3D models.")] = None,
+    pattern: Annotated[str, Argument(help="Only models whose name matches, such as 'genesis-*'.")] = "*",
+    modality: Annotated[str | None, Option(help="Only models for ct, mri, xray …; default: any.")] = None,
+    dims: Annotated[int | None, Option(min=2, max=3, help="Only 2D or 3D models; default: both.")] = None,
     json_output: Json = False,
 ) -> None:
     """List the models of the registry."""
     from modelsgenesis.hub import list_cards
 
-    models = [_describe(card) for card in list_cards(modality=modality, dims=dims)]
+    models = [_describe(card) for card in list_cards(pattern, modality=modality, dims=dims)]
     rows = []
     for one in models:
-        size = (f"{len(one['patch_size'])}D", f"{one['parameters']:,}")
-        rows.append((one["name"], one["input"]["modality"], *size, one["task"], one["weights"], one["license"] or "—"))
+        size = (f"{len(one['patch_size'])}D", f"{one['parameters'] / 1e6:.1f} M")
+        licence = one["license"] or "—"
+        shown = licence if len(licence) <= _LICENCE else f"{licence[: _LICENCE - 1]}…"  # info tells all of it
+        rows.append((one["name"], one["input"]["modality"], *size, one["weights"], shown))
     if json_output:
         print_json(models)
     elif not rows:
-        note("no such model; modelsgenesis list shows all")
+        note(f"no such model ({pattern}); modelsgenesis list shows all")
     else:
-        print_table(("name", "modality", "dims", "parameters", "task", "weights", "licence"), rows)
+        print_table(("name", "modality", "dims", "size", "where", "licence"), rows)
 
 
 def _describe(card: "ModelCard") -> dict[str, Any]:
@@ -83,7 +88,10 @@ def card(
 def download(
     name: Model,
     revision: Revision = None,
-    output: Annotated[Path | None, Option("--output", "-o", help="Copy the bundle to this new folder.")] = None,
+    output: Annotated[
+        Path | None,
+        Option("--output", "-o", help="Copy the bundle to this new folder; default: keep it in your cache."),
+    ] = None,
     token: Token = None,
     dry_run: DryRun = False,
     quiet: Quiet = False,
@@ -142,9 +150,15 @@ def cache(
 def push(
     run: Annotated[Path, Argument(help="A run, or any folder that holds a bundle.")],
     hub_model_id: HubModelId = None,
-    private: Annotated[bool, Option("--private", help="Make a new repository private.")] = False,
-    revision: Annotated[str | None, Option(help="Branch, created if missing.")] = None,
+    public: Annotated[
+        bool, Option("--public", help="Publish to the world; a new repository is private without.")
+    ] = False,
+    include_figures: Annotated[
+        bool, Option("--include-figures", help="Upload the pictures of patients' scans in the card, too.")
+    ] = False,
+    revision: Annotated[str | None, Option(help="Branch, created if missing; default: main.")] = None,
     create_pr: Annotated[bool, Option("--create-pr", help="Open a pull request instead.")] = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="List what would be sent, and send nothing.")] = False,
     token: Token = None,
     quiet: Quiet = False,
     json_output: Json = False,
@@ -152,8 +166,13 @@ def push(
     """Publish a run on the Hub: check its bundle, then upload it in one commit."""
     from modelsgenesis.hub.push import push_to_hub
 
-    options: dict[str, Any] = {"private": private, "revision": revision, "create_pr": create_pr, "token": token}
+    options: dict[str, Any] = {"private": not public, "revision": revision, "create_pr": create_pr, "token": token}
+    options |= {"include_figures": include_figures, "dry_run": dry_run}
     made = push_to_hub(run, hub_model_id, **options, progress=None if quiet else note)
     for text in () if json_output else made.notes:
         note(f"note: {text}")
+    if dry_run and not json_output:
+        print_table(("file", "kB", "shows"), [(one.path, f"{one.size / 1e3:.1f}", one.shows) for one in made.files])
+        note(f"nothing was sent; it would go to {made.repository}, {'public' if public else 'private if it is new'}")
+        return
     print_result(asdict(made), [made.pull_request or made.url], as_json=json_output)

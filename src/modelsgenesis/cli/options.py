@@ -10,6 +10,7 @@ from typer import Argument, BadParameter, Option
 from modelsgenesis.cli.console import note, print_line
 from modelsgenesis.cli.settings import complete_setting
 from modelsgenesis.configs.training import DataConfig
+from modelsgenesis.errors import ConfigurationError, require
 
 
 def numbers(text: str) -> tuple[float, ...]:
@@ -96,7 +97,7 @@ Revision = Annotated[str | None, Option(help="Branch, tag or commit on the Hub; 
 Token = Annotated[str | None, Option(help="Hub token; default: HF_TOKEN or the stored one.", show_default=False)]
 HubModelId = Annotated[str | None, Option(help="org/name on the Hub; default: your name and the run's.")]
 PushToHub = Annotated[
-    str | None, Option(metavar="ORG/NAME", help="Publish the model there at the end, privately; default: no.")
+    bool, Option("--push-to-hub", help="Publish the model at the end, privately; --set hub_model_id=ORG/NAME names it.")
 ]
 
 
@@ -120,9 +121,23 @@ def run_folder(output: Path | None, default: str, *, resume: bool = False) -> Pa
     return folder
 
 
+def choose_repository(wanted: bool, name: str | None, output: Path, *, dry_run: bool) -> str | None:
+    """Return where a run's model goes in the end, if anywhere; unless it is a dry run, check that it can."""
+    if not wanted:
+        require(name is None, ConfigurationError, f"hub_model_id: received {name}; add --push-to-hub to publish there")
+        return None
+    from modelsgenesis.hub.push import check_destination, default_name
+
+    name = name or default_name(output)
+    if dry_run:
+        return name
+    note(f"checking that {name} can be written")
+    return check_destination(name)
+
+
 def publish(run: Path, repository: str, *, to_stderr: bool) -> None:
     """Publish a finished run privately; a failure says that it is intact and which command repeats the push."""
     from modelsgenesis.hub.push import push_to_hub
 
-    url = push_to_hub(run, repository, private=True).url
+    url = push_to_hub(run, repository).url
     (note if to_stderr else print_line)(url)

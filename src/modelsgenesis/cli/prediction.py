@@ -2,19 +2,32 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, BadParameter, Exit, Option
 
-from modelsgenesis.cli.console import make_reporter, note, print_line, print_plan, print_result, print_table
+from modelsgenesis.cli.console import (
+    make_reporter,
+    note,
+    print_json,
+    print_line,
+    print_plan,
+    print_result,
+    print_table,
+)
 from modelsgenesis.cli.options import Device, DryRun, Json, Quiet, Settings, Strict
 from modelsgenesis.configs import PredictionConfig, apply_settings
 
+if TYPE_CHECKING:
+    from modelsgenesis.metrics.tables import ResultsTable
+
 Ensemble = Annotated[list[str] | None, Option(metavar="MODEL", help="Another model, to average with; repeatable.")]
 Overlap = Annotated[float, Option(min=0, max=0.9, help="Overlap of neighbouring windows.")]
-Flips = Annotated[str | None, Option(help="Average over mirrored passes: all, or axes such as x,y.")]
+Flips = Annotated[str | None, Option(help="Average over mirrored passes: all, or axes such as x,y; default: none.")]
 
 _OUTPUT = "A .nii.gz or a folder; default: <scan>_seg.nii.gz, of several predictions/. Of classes a .csv."
+TABLES = "results.csv, .md, .tex"
+
 _SCANS = "Files, a folder, a DICOM series, a glob; or channels."
 
 
@@ -30,6 +43,7 @@ def predict(
     device: Device = "auto",
     skip_existing: Annotated[bool, Option("--skip-existing", help="Keep existing label maps.")] = False,
     strict: Strict = False,
+    dry_run: Annotated[bool, Option("--dry-run", help="Print what would be predicted and written, and stop.")] = False,
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
@@ -45,23 +59,27 @@ def predict(
         device=device,
         skip_existing=skip_existing,
         strict=strict,
+        dry_run=dry_run,
         reporter=make_reporter(quiet=quiet),
     )
-    answers, lines = [], []
+    lines: list[object] = [f"{name}: {said}" for name, said in found.about.items()] if dry_run else []
     for one in found.predictions:
-        answer: dict[str, object] = {"case": one.name, "path": str(one.path)}
-        if found.task == "segmentation":
-            answers.append({**answer, "voxels": one.voxels})
-            lines += [one.path, *(f"  {name}: {count} voxels" for name, count in one.voxels.items())]
+        if dry_run:
+            lines.append(f"would read {one.file}, write {one.path}")
+        elif found.task == "segmentation":
+            lines += [one.path, *(f"  {line}" for line in one.lines)]
         else:
-            answers.append({**answer, "predicted": list(one.predicted), "probabilities": one.scores})
-            scores = ", ".join(f"{name} {value:.3f}" for name, value in one.scores.items())
-            lines.append(f"{one.name}: {' + '.join(one.predicted) or 'none'} ({scores})")
-    lines += [f"{path} (kept)" for path in found.kept]
-    if found.task == "classification" and found.predictions:
-        lines.append(found.predictions[0].path)
-    failed = [{"source": scan.source, "reason": scan.reason} for scan in found.failed]
-    value = {"task": found.task, "answers": answers, "kept": list(map(str, found.kept)), "refused": failed}
+            lines.append(f"{one.name}: {', '.join(one.lines)}")
+    lines += [*(f"{path} (kept)" for path in found.kept), *filter(None, [found.table])]
+    value = {
+        "task": found.task,
+        "dry_run": dry_run,
+        "about": found.about,
+        "predictions": [one.to_dict() for one in found.predictions],
+        "kept": list(map(str, found.kept)),
+        "table": found.table and str(found.table),
+        "failed": [{"source": scan.source, "reason": scan.reason} for scan in found.failed],
+    }
     print_result(value, lines, as_json=json_output)
     _end(found.failed, "predicted")
 
@@ -109,10 +127,11 @@ def evaluate(
     count = len(found.rows)
     skipped = [{"case": scan.source, "reason": scan.reason} for scan in found.skipped]
     value = {"folder": str(found.folder), "cases": count, "metrics": found.summary, "refused": skipped}
-    written = f"{found.folder / 'results.json'}: {count} cases, each in {found.folder / 'cases.csv'}"
-    print_result(value, [written], as_json=json_output)
-    if not json_output:
-        print_metrics(found.summary, alone="", specificity=specificity)
+    if json_output:
+        print_json(value)
+    else:
+        files = {"full results": "results.json", "this table": TABLES, "each case": "cases.csv"}
+        print_results(found.table, found.folder, files)
     _end(found.skipped, "measured")
 
 
@@ -133,63 +152,9 @@ def _end(failed: Sequence[Any], done: str) -> None:
         raise Exit(1)
 
 
-def print_results(folder: Path, results: Mapping[str, Any]) -> None:
-    """Print the content of a fine-tuning's `results.json`."""
-    patients, cases, folds = results["patients"], results["cases"], results.get("folds")
-    together = bool(folds) and results.get("fold") is None
-    if results["test"]:
-        basis = "1 test patient" if patients == 1 else f"{patients} test patients"
-        basis += f", {cases} images" if cases > patients else ""
-        basis += f" in {folds} folds" if together else ""
-        basis += "; 95% bootstrap intervals over patients" if patients > 1 else "; no confidence interval"
-        specificity = results.get("specificity", 0)
-        print_metrics(results["test"], alone=results["labels"][-1], specificity=specificity, basis=basis)
-    else:
-        print_line("no test patients: nothing was measured")
-    files = {"full results": "results.json", "each test case": "test.csv"}
-    if together:  # each case is measured by the fold that did not train on it
-        files["the models"] = "fold0, fold1 …"
-    else:
-        files |= {"split, to reuse with --split": "split.json", "model, with its card in README.md": ""}
-    for line in ("", *(f"{what}: {folder / name}" for what, name in files.items())):
+def print_results(table: "ResultsTable", folder: Path, files: Mapping[str, str]) -> None:
+    """Print a table of results with its notes, then where what was written is, by what it is."""
+    if table.rows:
+        print_table(["", *table.header[1:]], table.rows)
+    for line in (*table.notes, "", *(f"{what}: {folder / name}" for what, name in files.items())):
         print_line(line)
-
-
-def print_metrics(summary: Mapping[str, Mapping[str, Any]], *, alone: str, specificity: float, basis: str = "") -> None:
-    """Print a row for each class and one for their mean, then a line about each figure that leaves cases out.
-
-    Args:
-        summary: As `summarize_rows` returns it.
-        alone: The row's name where no metric names a class: of two exclusive classes the second.
-        specificity: At which the sensitivity is given.
-        basis: A line on what the figures rest on.
-    """
-    from modelsgenesis.metrics.measures import METRICS, explanations  # NumPy, which --help does without
-
-    metrics = {name: metric for name, metric in METRICS.items() if name in summary}
-    titles = {name: metric.title for name, metric in metrics.items()}
-    if "sensitivity" in titles:
-        titles["sensitivity"] += f" at specificity {specificity:g}"
-    # `dice Anterior` is the Dice of Anterior, `dice` the mean over the structures.
-    each = list(dict.fromkeys(name.partition(" ")[2] for name in summary if " " in name))
-    rows = [(name, f" {name}") for name in each] if each else [(alone, "")]
-    rows = [("mean", ""), *rows] if len(each) > 1 else rows
-    cells = [
-        [name, *(_cell(summary.get(key + suffix), metric.digits) for key, metric in metrics.items())]
-        for name, suffix in rows
-    ]
-    print_table(["", *titles.values()], cells)
-    for line in filter(None, [basis, *explanations(summary)]):
-        print_line(line)
-
-
-def _cell(entry: Mapping[str, Any] | None, digits: int) -> str:
-    """Return `0.878 (0.871–0.885)`, a dash where undefined, nothing where there is no such figure."""
-    if entry is None:
-        return ""
-    if entry["value"] is None:
-        return "—"
-    value = f"{entry['value']:.{digits}f}"
-    if entry["low"] is None:
-        return value
-    return f"{value} ({entry['low']:.{digits}f}–{entry['high']:.{digits}f})"

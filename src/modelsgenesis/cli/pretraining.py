@@ -32,7 +32,7 @@ def pretrain(
     device: options.Device = "auto",
     cache: Annotated[Path | None, Option(help="Folder of prepared volumes; default: in your cache.")] = None,
     resume: Annotated[bool, Option("--resume", help="Resume the run in DATA or --output, or the latest.")] = False,
-    push_to_hub: options.PushToHub = None,
+    push_to_hub: options.PushToHub = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     json_output: options.Json = False,
@@ -58,11 +58,12 @@ def pretrain(
     given = {"source": data, "patient_pattern": patient, "cache": cache}
     given["modality"] = None if modality == "auto" else modality
     config = pretraining_recipe(base, scheme=switches.scheme, steps=steps, settings=settings).with_data(init, **given)
-    if dry_run:
-        plan_pretraining(config, output, push_to_hub, resume=resume)
-        return
-    if not config.data.source and not resume:
+    if not config.data.source and not resume and not dry_run:
         raise typer.BadParameter("missing: the scans to pretrain on", param_hint="DATA")
+    repository = options.choose_repository(push_to_hub, switches.hub_model_id, output, dry_run=dry_run)
+    if dry_run:
+        plan_pretraining(config, output, repository, resume=resume)
+        return
     run = pretraining.pretrain(
         None,
         output,
@@ -79,8 +80,8 @@ def pretrain(
     results = read_config(run).provenance.results
     lines = [f"{run}: model of step {results['step']}", describe_metrics(results)]
     print_result({"run": str(run), "results": results}, lines, as_json=json_output)
-    if push_to_hub:
-        options.publish(run, push_to_hub, to_stderr=json_output)
+    if repository:
+        options.publish(run, repository, to_stderr=json_output)
 
 
 def plan_pretraining(config: PretrainingConfig, output: Path, repository: str | None, *, resume: bool) -> None:

@@ -1,7 +1,8 @@
 """What `--set` takes of a command: the fields of its configuration, and switches beside them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from typer import Context
@@ -29,7 +30,18 @@ class Switches(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PretrainingSwitches(Switches):
+class TrainingSwitches(Switches):
+    """Of `finetune`, and of `pretrain` too.
+
+    Attributes:
+        hub_model_id: `org/name` on the Hub for `--push-to-hub`; None for your name and the run's.
+    """
+
+    hub_model_id: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainingSwitches(TrainingSwitches):
     """Of `pretrain`.
 
     Attributes:
@@ -67,7 +79,7 @@ SwitchesType = TypeVar("SwitchesType", bound=Switches)
 _TASKS = (SegmentationConfig, ClassificationConfig)
 KINDS: dict[str, tuple[type[Config], ...]] = {
     "pretrain": (PretrainingConfig, PretrainingSwitches),
-    "finetune": (*_TASKS, Switches),
+    "finetune": (*_TASKS, TrainingSwitches),
     "compare": (*_TASKS, ComparisonSwitches),
     **dict.fromkeys(("predict", "evaluate"), (PredictionConfig,)),
 }
@@ -100,22 +112,23 @@ def complete_setting(context: Context, incomplete: str) -> list[str]:
     words = []
     for kind in KINDS[str(context.info_name)]:
         hints = get_type_hints(kind)
-        for key in setting_names(kind).values():
+        keys = setting_names(kind).values()
+        groups = {key.partition(".")[0] for key in keys if "." in key}
+        for key in (key for key in keys if key not in groups):
             values = get_args(hints.get(key)) if get_origin(hints.get(key)) is Literal else ("",)
             words += [f"{key}={value}" for value in (SCHEMES if key == "scheme" else values)]
     return sorted({word for word in words if word.startswith(incomplete)})
 
 
-def setting_instead(command: str, option: str) -> str | None:
-    """Return the setting that an unknown option, such as `--window` or `--lr`, means.
+def setting_instead(command: str, option: str, options: Iterable[str] = ()) -> str | None:
+    """Return the setting that an unknown option, such as `--window` or `--lr`, means; None where an option is nearer.
 
     Example:
-        >>> setting_instead("pretrain", "--window"), setting_instead("predict", "--lr")
+        >>> setting_instead("pretrain", "--window"), setting_instead("pretrain", "--inti", ["--init"])
         ('data.window', None)
     """
     key = option.lstrip("-").replace("-", "_")
-    for kind in KINDS.get(command, ()):
-        close = similar_settings(key, kind)
-        if len(close) == 1:
-            return close[0]
-    return None
+    found = {name.rpartition(".")[2]: name for kind in KINDS.get(command, ()) for name in similar_settings(key, kind)}
+    words = get_close_matches(key, [name.lstrip("-").replace("-", "_") for name in options])
+    nearest = get_close_matches(key, [*words, *found], n=1, cutoff=0)  # of any cutoff: others' names are not alike
+    return found.get(nearest[0]) if nearest and nearest[0] not in words else None

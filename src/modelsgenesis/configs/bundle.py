@@ -306,6 +306,12 @@ class InputContract(Config):
         expected = "one letter of LR, one of AP, one of IS, such as RAS"
         yield axes == ["P", "R", "S"], f"orientation: received {self.orientation!r:.60}, expected {expected}"
 
+    def with_dims(self, dims: Literal[2, 3]) -> Self:
+        """Return the contract for a network of 2 or 3 dimensions; one of 2 sees slices of volumes, in their spacing."""
+        if dims > self.dims:
+            return self.override(dims=dims, spacing=None, orientation=self.orientation or "RAS")
+        return self.override(dims=dims, spacing=self.spacing and self.spacing[:dims])
+
 
 CONTRACTS: dict[str, InputContract] = {
     "ct": InputContract(modality="ct", intensity="window", window=(-1000.0, 1000.0)),  # HU, of 2019
@@ -333,7 +339,8 @@ class Provenance(Config):
     Attributes:
         origin: How the weights came to be.
         library_version: Version of this package that wrote the bundle.
-        source: Origin of converted weights: repository, revision, file, sha256, format, converter_version.
+        source: Origin of converted weights: repository, revision, file, sha256, format, converter_version. Of trained
+            ones the Hub repository of what they started from, if any.
         init: Name of what training started from, None for random weights.
         recipe: The training configuration.
         data: Counts, modality, spacing of the training data.
@@ -341,7 +348,7 @@ class Provenance(Config):
         environment: Versions and hardware.
     """
 
-    origin: Literal["pretrained", "finetuned", "converted", "untrained"]
+    origin: Literal["pretrained", "finetuned", "adapted", "converted", "untrained"]
     library_version: str
     source: dict[str, Any] = field(default_factory=dict)
     init: str | None = None

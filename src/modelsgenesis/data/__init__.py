@@ -10,6 +10,7 @@ from modelsgenesis.data.finding import find_scans as find_scans
 from modelsgenesis.data.finding import scan_sources as scan_sources
 from modelsgenesis.data.finding import skipped_notes as skipped_notes
 from modelsgenesis.data.finding import survey as survey
+from modelsgenesis.data.nifti import nifti_image as nifti_image
 from modelsgenesis.data.nifti import write_nifti as write_nifti
 from modelsgenesis.data.patches import PatchDataset as PatchDataset
 from modelsgenesis.data.patches import hold_out as hold_out

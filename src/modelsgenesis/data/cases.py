@@ -18,7 +18,7 @@ from nibabel.affines import voxel_sizes
 from modelsgenesis.configs import CONTRACTS, InputContract
 from modelsgenesis.data import images
 from modelsgenesis.data.finding import channel_order
-from modelsgenesis.data.preparation import interpolate, prepare, prepare_label
+from modelsgenesis.data.preparation import PreparedVolume, interpolate, prepare, prepare_label
 from modelsgenesis.data.reading import read_volume, reader_of
 from modelsgenesis.data.volume import COLOUR, ScanReference, Volume
 from modelsgenesis.errors import DataError, GenesisError, ScanError, ShapeError, printable, require
@@ -217,6 +217,22 @@ def check_same_grid(image: Volume, other: Volume) -> None:
     require(apart <= _APART * voxel_sizes(image.affine)[: len(shape)].min(), ScanError, message)  # NaN is refused too
 
 
+def prepare_channels(scans: Sequence[Volume], contract: InputContract) -> tuple[np.ndarray, PreparedVolume]:
+    """Prepare the channels of a case, each on its own.
+
+    Returns:
+        float32 [channels, *spatial]; and the first channel, which knows the way back.
+
+    Raises:
+        ScanError: A scan cannot be used, or the channels lie on different grids.
+    """
+    for other in scans[1:]:
+        check_same_grid(scans[0], other)
+    prepared = [prepare(scan, contract) for scan in scans]
+    # Of one channel without a copy.
+    return prepared[0].array[None] if len(prepared) == 1 else np.stack([one.array for one in prepared]), prepared[0]
+
+
 def read_mask(path: Path) -> Volume:
     """Read a label map: whole numbers of structures; the indices of an image with a palette.
 
@@ -291,8 +307,6 @@ def prepare_case(
     # The contract of weights has the order of their channels, which may be another than the data's.
     order = channel_order(data.channels, contract.channels) or range(len(case.images))
     scans = [case.images[index].read() for index in order]
-    for other in scans[1:]:
-        check_same_grid(scans[0], other)
     read, labels = list(scans), {}
     if case.mask is not None:
         mask = read_mask(case.mask)
@@ -305,8 +319,7 @@ def prepare_case(
     for volume in read:
         digest.update(repr((volume.array.shape, volume.array.dtype.str, volume.affine.tolist())).encode())
         digest.update(volume.array.ravel(order="K").data)  # as it lies in memory: no copy of a volume
-    prepared = [prepare(scan, contract).array for scan in scans]
-    image = prepared[0][None] if len(prepared) == 1 else np.stack(prepared)  # of one channel without a copy
+    image, _ = prepare_channels(scans, contract)
     image = image if size is None else resize_or_crop(image, size, fit)
     return _prepared(case, image=image, digest=digest.hexdigest(), **labels)
 

@@ -42,9 +42,6 @@ def read_header(path: Path) -> VoxelLayout:
         raise ScanError(f"{path}: voxels are {dtype}; expected real numbers, store the magnitude")
     if offset < (header.single_vox_offset if nifti and header.is_single else 0):
         raise ScanError(f"{path}: its voxels start at byte {offset}, within its header; it is damaged")
-    affine = header.get_best_affine()
-    if nifti:
-        affine[:3] *= _UNITS.get(int(header["xyzt_units"]) & 7, 1.0)
     data, promised = path, math.prod(shape[:3]) * count * dtype.itemsize
     if path.suffix.lower() == ".hdr":
         beside = [path.with_suffix(suffix) for suffix in (".img", ".img.gz", ".IMG")]
@@ -62,11 +59,18 @@ def read_header(path: Path) -> VoxelLayout:
         compressed=packed,
         load=partial(_load, data, packed, header, promised),
         count=count,
-        affine=affine,
+        affine=affine_in_mm(header) if nifti else header.get_best_affine(),
         open_ended=mgh,  # a footer of any length follows its voxels
         header=header if nifti else None,
         notes=(COLOUR,) if dtype.names else (),
     )
+
+
+def affine_in_mm(header: Any) -> np.ndarray:
+    """Return the affine (4, 4) of a NIfTI header, from voxel indices to mm in RAS+, whatever its unit."""
+    affine = header.get_best_affine()
+    affine[:3] *= _UNITS.get(int(header["xyzt_units"]) & 7, 1.0)
+    return affine
 
 
 def _header(path: Path) -> tuple[Any, bool]:
@@ -126,14 +130,48 @@ def _load(path: Path, packed: bool, header: Any, promised: int, index: int) -> n
         return array.astype(np.float32) * np.float32(slope) + np.float32(intercept or 0)
 
 
+def nifti_image(array: np.ndarray, like: "PreparedVolume | Volume | Geometry | np.ndarray") -> nib.Nifti1Image:
+    """Return a label map or probabilities as an image in a scan's own frame.
+
+    Args:
+        array: [*spatial] of the scan's shape, or [*spatial, channels].
+        like: The scan, or its prepared volume; where it came from NIfTI its geometry fields are copied bit
+            for bit, and nothing else of its header. Or an affine (4, 4).
+
+    Raises:
+        ShapeError: The array has another shape than the scan.
+    """
+    if isinstance(like, np.ndarray):
+        like = Geometry(shape=array.shape, affine=like)
+    elif isinstance(like, Volume):
+        like = Geometry(shape=like.array.shape, affine=like.affine, header=like.header)
+    elif not isinstance(like, Geometry):
+        like = like.geometry
+    if array.shape[: len(like.shape)] != like.shape:
+        raise ShapeError(f"an array of {array.shape}; expected the scan's {like.shape}, see to_native")
+    stored = like.shape if like.header is None else like.header.get_data_shape()
+    if len(stored) > array.ndim and math.prod(stored) == array.size:
+        array = array.reshape(stored)  # with the trailing axes of length 1 that the scan's file has
+    if array.dtype == bool or array.dtype.itemsize == 8 or array.dtype == np.float16:
+        # Few readers take the wide types, and NIfTI has neither bool nor float16.
+        array = array.astype({"b": np.uint8, "f": np.float32}.get(array.dtype.kind, np.int32))
+    kind = nib.Nifti2Image if isinstance(like.header, nib.Nifti2Header) else nib.Nifti1Image
+    if like.header is None:
+        return kind(array, like.affine)
+    header = kind(array, None, dtype=array.dtype).header  # with the shape, which sets voxel sizes
+    for field in _GEOMETRY_FIELDS:
+        header[field] = like.header[field]
+    header["pixdim"][:4] = like.header["pixdim"][:4]
+    return kind(array, header.get_best_affine(), header)  # the affine that is there: no field is computed anew
+
+
 def write_nifti(path: str | Path, array: np.ndarray, like: "PreparedVolume | Volume | Geometry | np.ndarray") -> Path:
-    """Write a label map or probabilities in a scan's own frame, atomically.
+    """Write a label map or probabilities in a scan's own frame, atomically; see `nifti_image`.
 
     Args:
         path: A file ending in `.nii` or `.nii.gz`; its folder is made if it is not there.
         array: [*spatial] of the scan's shape, or [*spatial, channels].
-        like: The scan, or its prepared volume; where it came from NIfTI its geometry fields are copied bit
-            for bit, and nothing else of its header. Or an affine (4, 4).
+        like: The scan, its prepared volume, or an affine (4, 4).
 
     Returns:
         The path.
@@ -145,29 +183,7 @@ def write_nifti(path: str | Path, array: np.ndarray, like: "PreparedVolume | Vol
     Example:
         write_nifti("labels.nii.gz", to_native(labels, prepared), scan)
     """
-    path = Path(path)
-    if isinstance(like, np.ndarray):
-        like = Geometry(shape=array.shape, affine=like)
-    elif isinstance(like, Volume):
-        like = Geometry(shape=like.array.shape, affine=like.affine, header=like.header)
-    elif not isinstance(like, Geometry):
-        like = like.geometry
-    if array.shape[: len(like.shape)] != like.shape:
-        raise ShapeError(f"{path}: an array of {array.shape}; expected the scan's {like.shape}, see to_native")
-    stored = like.shape if like.header is None else like.header.get_data_shape()
-    if len(stored) > array.ndim and math.prod(stored) == array.size:
-        array = array.reshape(stored)  # with the trailing axes of length 1 that the scan's file has
-    if array.dtype == bool or array.dtype.itemsize == 8 or array.dtype == np.float16:
-        # Few readers take the wide types, and NIfTI has neither bool nor float16.
-        array = array.astype({"b": np.uint8, "f": np.float32}.get(array.dtype.kind, np.int32))
-    kind = nib.Nifti2Image if isinstance(like.header, nib.Nifti2Header) else nib.Nifti1Image
-    if like.header is None:
-        image = kind(array, like.affine)
-    else:  # without an affine, from which nibabel would compute the fields anew
-        image = kind(array, None, dtype=array.dtype)
-        for field in _GEOMETRY_FIELDS:
-            image.header[field] = like.header[field]
-        image.header["pixdim"][:4] = like.header["pixdim"][:4]
+    path, image = Path(path), nifti_image(array, like)
     with replacing(path, DataError, suffix=".nii.gz" if path.name.lower().endswith(".gz") else ".nii") as temporary:
         nib.save(image, temporary)
     return path

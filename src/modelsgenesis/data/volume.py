@@ -29,11 +29,19 @@ class Geometry:
         shape: Voxels along each axis.
         affine: (4, 4), from voxel indices to mm in RAS+.
         header: The header of a NIfTI file, whose fields can be copied bit for bit; else None.
+        has_spacing: Whether the affine is in mm; False for images that carry no geometry.
     """
 
     shape: tuple[int, ...]
     affine: np.ndarray
     header: Any = None
+    has_spacing: bool = True
+
+    @property
+    def voxel_size(self) -> float | None:
+        """Size of a voxel in mm³, of a plane's pixel in mm²; None without a geometry."""
+        edges = self.affine[:3, : len(self.shape)]  # [3, axes]; Gram's determinant is the square of what they span
+        return math.sqrt(np.linalg.det(edges.T @ edges)) if self.has_spacing else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -81,6 +89,7 @@ class ScanReference:
         group: The patient as far as it is known, else the file's stem: what a split must keep together.
         index: Which volume of a file that holds several.
         notes: What reading it will do, such as colour made grey.
+        volume: The scan itself, where it is in memory already.
     """
 
     path: Path
@@ -92,10 +101,13 @@ class ScanReference:
     group: str = ""
     index: int | None = None
     notes: tuple[str, ...] = ()
+    volume: Volume | None = None
 
     @property
     def source(self) -> str:
         """What a message calls it."""
+        if self.volume is not None:
+            return self.volume.source
         if len(self.files) > 2:
             return f"{self.path.parent} [{len(self.files)} slices from {self.path.name}]"
         return str(self.path) if self.index is None else f"{self.path} [{self.index}]"
@@ -104,7 +116,7 @@ class ScanReference:
         """Read the voxels; see `read_volume`."""
         from modelsgenesis.data.reading import read_volume  # whose readers import this module
 
-        return read_volume(self)
+        return self.volume or read_volume(self)
 
 
 @dataclass(frozen=True, kw_only=True)

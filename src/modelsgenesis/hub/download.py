@@ -192,8 +192,8 @@ def fetch_bundle(
     Example:
         folder = fetch_bundle("genesis-chest-ct-3d")
     """
-    said = "local_files_only and force_download exclude each other: leave one out"
-    require(not (local_files_only and force_download), ConfigurationError, said)
+    if local_files_only and force_download:
+        raise ConfigurationError("local_files_only and force_download exclude each other: leave one out")
     target = replace(_resolve(name_or_repository, revision), cache_dir=cache_dir)
     if target.folder or local_files_only:
         return target.folder or _find_here(target, str(name_or_repository))

@@ -9,18 +9,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from os.path import commonpath, normpath
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from modelsgenesis.data import ScanReference, SkippedScan, file_stem, scan_sources
 from modelsgenesis.data.dataset_json import NAME as DATASET
 from modelsgenesis.data.dataset_json import read_description
 from modelsgenesis.data.finding import channel_order
+from modelsgenesis.data.memory import loaded_scans
 from modelsgenesis.data.reading import READERS
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError, printable, require
 from modelsgenesis.files import read_json
 from modelsgenesis.reporting import Reporter
 
 _CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's names: case_0000.nii.gz, case_0001.nii.gz
+TABLE = "predictions.csv"
+"""Name of the table of all cases in a folder of predictions."""
+
 _NIFTI = (".nii.gz", ".nii")
 _NOT_FOLDERS = (*_NIFTI, ".csv", ".json", *(suffix for suffixes in READERS.values() for suffix in suffixes))
 _LONGEST = 255 - len("_probabilities.nii.gz")  # bytes that a name may have before the longest ending
@@ -37,6 +42,41 @@ class Case:
 
     name: str
     images: tuple[ScanReference, ...]
+
+    @property
+    def file(self) -> str:
+        """Its file, of a DICOM series the folder, as a table of files names it: relative to what was searched."""
+        first = self.images[0]
+        path = first.path.parent if len(first.files) > 1 and first.format == "DICOM" else first.path
+        return (PurePosixPath(self.name).parent / path.name).as_posix()
+
+
+def find_case(
+    scan: Any, channels: Sequence[str], *, dims: int, affine: Any = None, reporter: Reporter | None = None
+) -> Case:
+    """Return one scan as a case, from its files or from memory.
+
+    Args:
+        scan: What `find_cases` takes, or what `loaded_scans` takes.
+        channels: Of the model.
+        dims: Of the model.
+        affine: Of an array; see `loaded_scans`.
+        reporter: As of `find_cases`.
+
+    Raises:
+        ScanError: There is no scan, it cannot be used, or it is neither.
+        ConfigurationError: There are several scans.
+        DataError: There is no such file.
+    """
+    given = scan if isinstance(scan, (list, tuple)) else [scan]
+    if not (given and all(isinstance(one, (str, Path)) for one in given)):
+        images = loaded_scans(scan, channels=len(channels), dims=dims, affine=affine)
+        return Case(name=file_stem(images[0].path), images=images)
+    require(affine is None, ConfigurationError, "affine: a file has its own; expected none beside it")
+    cases, skipped = find_cases(scan, channels, single=True, reporter=reporter or Reporter())
+    if bad := [one for one in skipped if one.bad]:
+        raise ScanError(f"{bad[0].source}: {bad[0].reason}")
+    return cases[0]
 
 
 def find_cases(
@@ -190,13 +230,13 @@ def output_name(name: str) -> Path:
 
 def output_paths(
     cases: Sequence[Case], output: Path | None, *, task: str, many: bool, keep: bool = False
-) -> list[tuple[Case, Path]]:
+) -> tuple[list[tuple[Case, Path]], Path | None]:
     """Choose the file of every prediction; what is written beside it follows from its name.
 
     Of one scan `output` where it ends in .nii.gz or .nii, else `<output>/<name>.nii.gz`; without an output
     `<name>_seg.nii.gz` in the working folder. Of several `<output>/<name>.nii.gz`, without an output in
     `predictions/`; the folders of a searched folder stay in the name. Of a classification one table: `output` where it
-    ends in .csv, else `predictions.csv` in that folder.
+    ends in .csv, else `predictions.csv` in that folder; several segmentations have one beside their label maps, too.
 
     Args:
         cases: To be predicted; no prediction may replace a file of theirs.
@@ -206,7 +246,7 @@ def output_paths(
         keep: Whether label maps that are there already are kept.
 
     Returns:
-        The cases with their paths.
+        The cases with their paths; and the table, None for one segmentation.
 
     Raises:
         ConfigurationError: One file for several label maps, or a file of another kind.
@@ -221,13 +261,14 @@ def output_paths(
     several = is_file and segments and many
     require(not several, ConfigurationError, f"{output}: one file for the predictions of several scans; name a folder")
     folder = output.parent if output and is_file else output or Path("predictions" if segments and many else "")
+    table = folder / TABLE if segments and many else None
     if is_file or not segments:
-        outputs = [(case, output if output and is_file else folder / "predictions.csv") for case in cases]
+        outputs = [(case, output if output and is_file else folder / TABLE) for case in cases]
     else:
         names = [(case, output_name(case.name)) for case in cases]
         alone = not (output or many)
         outputs = [(case, folder / (f"{name.name}_seg.nii.gz" if alone else f"{name}.nii.gz")) for case, name in names]
-    paths = [path for _, path in (outputs if segments else outputs[:1])]
+    paths = [*(path for _, path in (outputs if segments else outputs[:1])), *filter(None, [table])]
     inputs = [file for case in cases for image in case.images for file in image.files]
     files = [file for path in paths for file in written_files(path)]
     check_outputs(files, folder, inputs)
@@ -240,7 +281,7 @@ def output_paths(
     times = Counter(names)
     twice = next((file for file, name in zip(files, names, strict=True) if times[name] > 1), None)
     require(twice is None, DataError, f"{twice}: two scans would have this file; rename one, or predict them apart")
-    return outputs
+    return outputs, table if segments else next((path for _, path in outputs), None)
 
 
 def check_outputs(paths: Iterable[Path], folder: Path, inputs: Iterable[Path]) -> None:

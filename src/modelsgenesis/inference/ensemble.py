@@ -16,12 +16,13 @@ import torch
 
 from modelsgenesis.checkpoints import Bundle
 from modelsgenesis.configs import InputContract, PredictionConfig
-from modelsgenesis.data import Geometry, PreparedVolume, SkippedScan, Volume, detect_modality, prepare, to_native
+from modelsgenesis.data import Geometry, PreparedVolume, SkippedScan, Volume, detect_modality, to_native
 from modelsgenesis.data.cases import (
     LabelledCase,
     LabelledData,
     check_same_grid,
     label_indices,
+    prepare_channels,
     read_mask,
     resize_or_crop,
 )
@@ -29,7 +30,7 @@ from modelsgenesis.data.finding import channel_order
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError, ShapeError, require
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.inference.sliding_window import check_memory, fit_window, sliding_window
-from modelsgenesis.metrics.measures import Row, classification_row, measure_segmentation
+from modelsgenesis.metrics.measures import UNIT, Row, classification_row, measure_segmentation
 from modelsgenesis.reporting import Reporter
 
 Result = TypeVar("Result")
@@ -166,9 +167,7 @@ class Ensemble:
         The latter's array has the shape, but no memory.
         """
         expected = f"expected {len(self.channels)}: {', '.join(self.channels)}"
-        require(len(volumes) == len(self.channels), ConfigurationError, f"received {len(volumes)} files, {expected}")
-        for other in volumes[1:]:
-            check_same_grid(volumes[0], other)
+        require(len(volumes) == len(self.channels), ConfigurationError, f"received {len(volumes)} channels, {expected}")
         # The folds of a run share their contract: their scans are prepared once.
         alike: dict[InputContract, list[Bundle]] = defaultdict(list)
         for _, member in self.members:
@@ -185,10 +184,8 @@ class Ensemble:
             least = 4 * voxels * (len(volumes) + len(self.labels))  # the prepared channels, the probabilities
             what, remedy = f"{source}: with {len(self.labels)} classes it", "a model of coarser voxels"
             check_memory(least, torch.device("cpu"), ScanError, what, remedy)
-            channels = [prepare(volume, contract) for volume in volumes]
-            # Of one channel without a copy.
-            image = channels[0].array[None] if len(channels) == 1 else np.stack([one.array for one in channels])
-            frame = replace(channels[0], array=np.broadcast_to(np.float32(0), image.shape[1:]))
+            image, first = prepare_channels(volumes, contract)
+            frame = replace(first, array=np.broadcast_to(np.float32(0), image.shape[1:]))
             prepared.append((members, image, frame))
         return prepared
 
@@ -289,7 +286,8 @@ def measure_case(case: LabelledCase, data: LabelledData, predicted: np.ndarray, 
         scan: What a label map lies on.
 
     Returns:
-        `case`, `patient`, and what `measure_segmentation` or `classification_row` returns; see `summarize_rows`.
+        `case`, `patient`, and what `measure_segmentation`, with the unit of its distances, or `classification_row`
+        returns; see `summarize_rows`.
 
     Raises:
         ScanError: There is no mask, it cannot be used, or it lies on another grid.
@@ -302,8 +300,9 @@ def measure_case(case: LabelledCase, data: LabelledData, predicted: np.ndarray, 
     mask = read_mask(case.mask)
     check_same_grid(scan, mask)
     truth = label_indices(mask.array, data, str(case.mask))
-    spacing = mask.spacing or (1.0,) * mask.array.ndim  # planes such as PNG have none: distances in pixels
-    return row | measure_segmentation(predicted, truth, data.labels, spacing)
+    spacing = mask.spacing or (1.0,) * mask.array.ndim  # pictures such as PNG have none
+    unit = "mm" if mask.spacing else "pixels" if mask.array.ndim == 2 else "voxels"
+    return row | {UNIT: unit} | measure_segmentation(predicted, truth, data.labels, spacing)
 
 
 def each_case(

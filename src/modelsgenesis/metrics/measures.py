@@ -8,7 +8,6 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -19,14 +18,15 @@ from modelsgenesis.errors import ConfigurationError, ShapeError, require
 # A line of `test.csv` or `cases.csv`: `case`, `patient`, then what was measured of the case.
 Row = dict[str, Any]
 
-# By the metric's name: `value`, and `low` and `high` of its 95% interval, each None where undefined. Where they are not
-# zero, `undefined` counts the cases left out of the mean and `undefined_classes` the classes; `reason` says why there
-# is no value.
+# By the metric's name: `value`, and `low` and `high` of its 95% interval, each None where undefined. A distance has its
+# `unit`. Where some are left out of the mean, `undefined` counts the cases of all `cases`, or `undefined_classes` the
+# classes of all `classes`; `reason` says why there is no value.
 Summary = dict[str, dict[str, Any]]
 
 # Maps weights [resamples, cases] to values [resamples, statistics]; NaN where undefined.
 Statistics = Callable[[np.ndarray], np.ndarray]
 
+UNIT = "distance_unit"  # the column that says in what distances are: mm, pixels or voxels
 CLASS_SEPARATOR = "; "  # between the names of several classes in a cell of a table
 
 _TAILS = (2.5, 97.5)  # percentiles at the ends of a 95% interval
@@ -54,10 +54,10 @@ def _iou(ours: np.ndarray, theirs: np.ndarray, spacing: Sequence[float] | None) 
 
 
 def _hausdorff95(ours: np.ndarray, theirs: np.ndarray, spacing: Sequence[float] | None) -> float | None:
-    """Return MONAI's distance in mm; NaN where one mask is empty: there is no distance to nothing."""
-    if spacing is None or find_spec("scipy") is None:
+    """Return MONAI's distance in the spacing's unit; NaN where one mask is empty: there is no distance to nothing."""
+    if spacing is None:
         return None
-    if not (ours.any() and theirs.any()):  # MONAI would answer infinity, with a warning
+    if not (ours.any() and theirs.any()):  # MONAI would return infinity, with a warning
         return math.nan
     import torch
     from monai.metrics.hausdorff_distance import compute_hausdorff_distance
@@ -105,6 +105,7 @@ class Metric:
         title: How tables and figures call it.
         measure: Of a segmentation a structure of one case; None where it cannot be measured at all. Of a
             classification one class by the scores of all cases. None for what is no matter of one class.
+        hub: Its identifier on the Hub, as of the library `evaluate` where that has it.
         digits: Behind the decimal point.
         lower_is_better: Whether it is a distance or an error.
     """
@@ -112,19 +113,20 @@ class Metric:
     task: str
     title: str
     measure: Callable[..., Any] | None
+    hub: str
     digits: int = 3
     lower_is_better: bool = False
 
 
 # The first of each task is the one by which networks are kept and arms compared.
 METRICS = {
-    "dice": Metric("segmentation", "Dice", dice),
-    "iou": Metric("segmentation", "IoU", _iou),
-    "hausdorff95": Metric("segmentation", "HD95 (mm)", _hausdorff95, digits=2, lower_is_better=True),
-    "auc": Metric("classification", "AUC", _area),
-    "average_precision": Metric("classification", "average precision", _average_precision),
-    "sensitivity": Metric("classification", "sensitivity", _sensitivity),
-    "accuracy": Metric("classification", "accuracy", None),
+    "dice": Metric("segmentation", "Dice", dice, "dice"),
+    "iou": Metric("segmentation", "IoU", _iou, "mean_iou"),
+    "hausdorff95": Metric("segmentation", "HD95", _hausdorff95, "hausdorff95", digits=2, lower_is_better=True),
+    "auc": Metric("classification", "AUC", _area, "roc_auc"),
+    "average_precision": Metric("classification", "average precision", _average_precision, "average_precision"),
+    "sensitivity": Metric("classification", "sensitivity", _sensitivity, "sensitivity"),
+    "accuracy": Metric("classification", "accuracy", None, "accuracy"),
 }
 
 
@@ -146,11 +148,11 @@ def measure_segmentation(
         predicted: Class indices [*spatial].
         truth: Class indices of the same shape.
         labels: Class names, the background first.
-        spacing: Voxel size along each axis, mm; None where it is unknown, and then there is no distance.
+        spacing: Voxel size along each axis; None where there is none, and then there is no distance.
 
     Returns:
-        `dice <structure>` and `iou <structure>`, and `hausdorff95 <structure>` in mm where SciPy is installed; NaN
-        where undefined.
+        `dice <structure>`, `iou <structure>` and, in the unit of the spacing, `hausdorff95 <structure>`; NaN where
+        undefined.
 
     Raises:
         ShapeError: The shapes differ.
@@ -347,11 +349,11 @@ def summarize_rows(
 
     Returns:
         Of a segmentation `dice`, the mean over the structures of the mean over the cases, then `dice <structure>`; so
-        for `iou` and `hausdorff95` (mm). Of a classification `auc`, `average_precision`, `sensitivity` at the
-        specificity, and `accuracy`: of two exclusive classes the first three are of the second; otherwise they are the
-        mean of each class against the rest, beside `auc <class>` and so on. The accuracy is the share of cases given
-        their class; where several classes may hold, the share of right answers at a probability of 0.5. Nothing
-        without rows.
+        for `iou` and `hausdorff95`, in the unit that the rows say. Of a classification `auc`, `average_precision`,
+        `sensitivity` at the specificity, and `accuracy`: of two exclusive classes the first three are of the second;
+        otherwise they are the mean of each class against the rest, beside `auc <class>` and so on. The accuracy is the
+        share of cases given their class; where several classes may hold, the share of correct decisions at a
+        probability of 0.5. Nothing without rows.
 
     Raises:
         ShapeError: A probability is NaN.
@@ -394,20 +396,25 @@ def figures_of(
 
 
 def _segmentation(rows: Sequence[Row], structures: Sequence[str]) -> tuple[Summary, Statistics]:
-    # Without SciPy there is no Hausdorff distance.
     metrics = [name for name in _OF_STRUCTURES if all(f"{name} {one}" in rows[0] for one in structures)]
     values = np.array([[row[f"{name} {one}"] for name in metrics for one in structures] for row in rows], float)
+    units = sorted({str(row.get(UNIT, "")) for row in rows})
+    if len(units) > 1:  # millimetres and pixels have no mean
+        values[:, [name == "hausdorff95" for name in metrics for _ in structures]] = np.nan
 
     def statistics(weights: np.ndarray) -> np.ndarray:
         each = weighted_means(values, weights)
         return _with_means(rearrange(each, "draws (metrics names) -> draws metrics names", metrics=len(metrics)))
 
     undefined = rearrange(np.isnan(values).sum(axis=0), "(metrics names) -> metrics names", metrics=len(metrics))
-    reason = {"reason": "no case has the structure in both the truth and the prediction"}
     remarks: Summary = {}
     for metric, counts in zip(metrics, undefined.tolist(), strict=True):
-        remarks[metric] = reason
-        remarks |= {f"{metric} {one}": {**reason, "undefined": n} for one, n in zip(structures, counts, strict=True)}
+        remark: dict[str, Any] = {"reason": "no case has the structure in both the ground truth and the prediction"}
+        if metric == "hausdorff95":
+            remark |= {"unit": units[0]} if len(units) == 1 else {"reason": f"cases are in {' and in '.join(units)}"}
+        remarks[metric] = remark
+        for one, count in zip(structures, counts, strict=True):
+            remarks[f"{metric} {one}"] = {**remark, "undefined": count, "cases": count and len(rows)}
     return remarks, statistics
 
 
@@ -437,7 +444,8 @@ def _classification(
     absent = 0 if single else sum(count in (0, len(rows)) for count in held)
     remarks: Summary = {}
     for metric in _OF_RANKS:
-        remarks[metric] = {"reason": f"all {len(rows)} cases are of one class", "undefined_classes": absent}
+        remarks[metric] = {"reason": f"all {len(rows)} cases are of one class"}
+        remarks[metric] |= {"undefined_classes": absent, "classes": absent and len(labels)}
         for label, count in () if single else zip(labels, held, strict=True):
             remarks[f"{metric} {label}"] = {"reason": f"{count} of {len(rows)} cases are of this class"}
     return {**remarks, "accuracy": {}}, statistics
@@ -472,16 +480,31 @@ def explanations(summary: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """Return a sentence about each figure that is undefined, or that leaves cases or classes out.
 
     Example:
-        >>> explanations({"auc": {"value": None, "reason": "all 3 cases are of one class"}})
-        ['auc is undefined: all 3 cases are of one class']
+        >>> explanations({"dice liver": {"value": 0.9, "undefined": 1, "cases": 3}})
+        ['Dice of liver: mean over 2 of 3 cases (in the others the ground truth is empty)']
     """
     said: list[str] = []
     for name, entry in summary.items():
+        title = metric_title(name)
         if entry["value"] is None:
-            said.append(f"{name} is undefined: {entry['reason']}")
+            said.append(f"{title} is undefined: {entry['reason']}")
             continue
-        lacking = "truth or prediction" if name.startswith("hausdorff95") else "truth"
-        without = {"undefined": f"cases whose {lacking} lacks the structure"}
-        without["undefined_classes"] = "classes that no case or every case has"
-        said += [f"{name}: mean without {entry[key]} {what}" for key, what in without.items() if key in entry]
+        empty = "the ground truth or the prediction" if name.startswith("hausdorff95") else "the ground truth"
+        if "undefined" in entry and "cases" in entry:
+            count = f"{entry['cases'] - entry['undefined']} of {entry['cases']}"
+            said.append(f"{title}: mean over {count} cases (in the others {empty} is empty)")
+        if "undefined_classes" in entry and "classes" in entry:
+            count = f"{entry['classes'] - entry['undefined_classes']} of {entry['classes']}"
+            said.append(f"{title}: mean over {count} classes (the others hold in no case or in every case)")
     return said
+
+
+def metric_title(metric: str) -> str:
+    """Return a metric as people write it.
+
+    Example:
+        >>> metric_title("auc"), metric_title("dice Anterior")
+        ('AUC', 'Dice of Anterior')
+    """
+    first, _, label = metric.partition(" ")
+    return METRICS[first].title + (f" of {label}" if label else "")

@@ -19,7 +19,8 @@ from modelsgenesis.networks.batch_norm import BatchNorm
 from modelsgenesis.networks.genesis_unet import GenesisUNet, Network
 from modelsgenesis.networks.nnunet import NnUNet
 
-_SHORT = {"seg": "segmentation", "cls": "classification"}
+SHORT_TASKS = {"seg": "segmentation", "cls": "classification"}
+"""What a task may be called beside its name."""
 
 
 class Classifier(Network):
@@ -79,7 +80,7 @@ def build_network(config: NetworkConfig, device: str | None = None) -> Network:
         return GenesisUNet(config) if isinstance(config, GenesisUNetConfig) else NnUNet(config)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class AdaptationReport:
     """Which tensors of a network came from a checkpoint.
 
@@ -101,6 +102,12 @@ class AdaptationReport:
     loaded_parameters: int
     rescaled: int = 0
 
+    def __repr__(self) -> str:
+        return f"AdaptationReport({self.summary()})"
+
+    def __str__(self) -> str:
+        return self.summary()
+
     def summary(self) -> str:
         """Return one human-readable line."""
         share = 100 * self.loaded_parameters / max(self.parameters, 1)
@@ -117,7 +124,7 @@ class AdaptationReport:
 def adapt(
     network: nn.Module,
     *,
-    task: str,
+    task: str | None = None,
     num_classes: int | None = None,
     in_channels: int | None = None,
     hidden: int = 1024,
@@ -131,14 +138,14 @@ def adapt(
     """Make a network for a task out of a pretrained one.
 
     The encoder always comes along, the decoder where the task has one. The head of a segmentation or
-    classification network is always new; restoration keeps the head that is there, unless `num_classes` asks for
-    a new one.
+    classification network is always new; without a task, or to restore, the head that is there is kept, unless
+    `num_classes` asks for a new one.
 
     Args:
         network: A U-Net of this package or a classifier, with the weights to start from.
         task: `"segmentation"` or `"seg"`: logits [b, num_classes, *spatial]. `"classification"` or `"cls"`:
             logits [b, num_classes]. `"restoration"`: as the network is, or with `num_classes` channels that end in
-            a sigmoid.
+            a sigmoid. None: the task and the head of the network.
         num_classes: Classes, the background of a segmentation among them; channels of a new head that restores.
         in_channels: Channels of the input; None keeps them. The kernels of the first convolution are repeated and
             scaled (N from one: each divided by N), so that N equal channels give what one gave.
@@ -172,25 +179,27 @@ def adapt(
     References:
         Zhou et al. 2021: the encoder initialises classification, encoder and decoder segmentation.
     """
-    task = _SHORT.get(task, task)
-    if task not in get_args(Task):
-        raise ConfigurationError(f"task: received {task!r}; {did_you_mean(task, [*_SHORT, *get_args(Task)])}")
-    if task != "restoration" and (num_classes is None or num_classes < 1):
+    old, task = cast("Network", network).config, SHORT_TASKS.get(task or "", task)
+    if task is not None and task not in get_args(Task):
+        raise ConfigurationError(f"task: received {task!r}; {did_you_mean(task, [*SHORT_TASKS, *get_args(Task)])}")
+    new_head = task not in (None, "restoration") or num_classes is not None
+    if new_head and (num_classes is None or num_classes < 1):
         raise ConfigurationError(f"num_classes: received {num_classes}, expected 1 or more to train a {task}")
-    unet: UNetConfig = cast("Network", network).config.unet
+    unet: UNetConfig = old.unet
     if dims not in (None, unet.dims):
         unet = unet.with_dims(dims)
     changes = {"in_channels": in_channels, "statistics": statistics}
     if task != "classification" and num_classes is not None:
         changes |= {"out_channels": num_classes, "output": "sigmoid" if task == "restoration" else "linear"}
     config = replace(unet, **{name: value for name, value in changes.items() if value is not None})
-    if task == "classification":
+    if task is None and isinstance(old, ClassifierConfig):
+        config = replace(old, encoder=config)
+    elif task == "classification":
         config = ClassifierConfig(encoder=config, num_classes=num_classes or 0, hidden=hidden, levels=levels)
     target = build_network(config, "meta")
     # A head of as many classes would fit by its shape, but its classes are others.
     new = ("decoder.",) if encoder_only else ()
-    if task != "restoration" or num_classes is not None:
-        new = (*new, target.head_prefix)
+    new += (target.head_prefix,) if new_head else ()
     report = _transfer(network.state_dict(), target, new, copy)
     if rescale:
         report = replace(report, rescaled=len(rescale_kernels(target)))

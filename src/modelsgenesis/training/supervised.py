@@ -75,7 +75,7 @@ def initial_model(
     # The new head is drawn from the seed, and so the same for every initialisation that is compared.
     if bundle is None:
         shape = _task_shape(config, data, dims)
-        return InitialModel(seeded(config.seed, lambda: build_network(shape)), _sliced(data_contract(data), dims))
+        return InitialModel(seeded(config.seed, lambda: build_network(shape)), data_contract(data).with_dims(dims))
     unet = bundle.config.network.unet
     if config.dims is None and unet.dims != data.dims:
         raise ConfigurationError(
@@ -91,7 +91,7 @@ def initial_model(
             options["statistics"] = "running"
             reporter.note("batch norm: running averages, so that the answer for an image does not depend on the others")
     network, report = seeded(config.seed, lambda: adapt(bundle.network, **options))
-    contract = _sliced(_input_contract(name, bundle.config.input, data, reporter), dims)
+    contract = _input_contract(name, bundle.config.input, data, reporter).with_dims(dims)
     if config.from_scratch:
         shape = network_config(network)
         reporter.note(f"random weights in the shape of {name}")
@@ -107,13 +107,6 @@ def _task_shape(config: FinetuningConfig, data: LabelledData, dims: int) -> Netw
     if isinstance(config, ClassificationConfig):
         return ClassifierConfig(encoder=unet, num_classes=len(data.labels), hidden=config.hidden, levels=config.levels)
     return unet.override(out_channels=len(data.labels), output="linear")
-
-
-def _sliced(contract: InputContract, dims: int) -> InputContract:
-    """Return the contract for a network of these dimensions; one of 2 sees slices of volumes, in their spacing."""
-    if dims > contract.dims:
-        return contract.override(dims=dims, spacing=None, orientation=contract.orientation or "RAS")
-    return contract.override(dims=dims, spacing=contract.spacing and contract.spacing[:dims])
 
 
 def _input_contract(name: str, contract: InputContract, data: LabelledData, reporter: Reporter) -> InputContract:

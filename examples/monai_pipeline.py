@@ -1,4 +1,4 @@
-"""A Genesis in a MONAI pipeline: MONAI reads, augments, trains and infers; only the network is ours.
+"""A Genesis in a MONAI pipeline: MONAI crops, trains and infers; ours are the network and what prepares its scans.
 
 Run it: python examples/monai_pipeline.py
 """
@@ -27,15 +27,10 @@ def main() -> None:
     config = pretraining_recipe("small", steps=10, settings=TINY)  # seconds; a name of `modelsgenesis list` serves too
     genesis = modelsgenesis.pretrain(sample_folder() / "images", tempfile.mkdtemp(), config=config, modality="ct")
     network = modelsgenesis.from_pretrained(genesis, task="seg", num_classes=2)
-    low, high = network.config.input.window  # MONAI must prepare scans as the weights expect them
     keys, names = ["image", "label"], ("c02_ts_trunk.nii.gz", "c04_ts_abdomen_slab.nii.gz")
     files = [{key: str(sample_folder() / f"{key}s" / name) for key in keys} for name in names]
-    load = [
-        mt.LoadImaged(keys, ensure_channel_first=True),
-        mt.Orientationd(keys, "RAS", labels=None),
-        mt.ScaleIntensityRanged("image", low, high, 0, 1, clip=True),
-        mt.Lambdad("label", lambda label: label == LIVER),
-    ]
+    # Scans are read and prepared as the weights expect them; what follows is MONAI's.
+    load = [modelsgenesis.monai_transforms(network), mt.Lambdad("label", lambda label: label == LIVER)]
     crop = mt.RandCropByPosNegLabeld(keys, "label", PATCH, pos=2, num_samples=8)
     loader = DataLoader(Dataset(files[:1] * 6, mt.Compose([*load, crop])), batch_size=1)
     optimizer, loss_of = (

@@ -150,7 +150,8 @@ def test_without_data_the_embedded_sample_is_used_and_that_is_said_first(tmp_pat
     notes = Notes()
     config = finetuning_config.override(steps=1, batch_size=1, overlap=0.0)  # which holds back validation patients
     run, measured = modelsgenesis.finetune(None, tmp_path / "run", config=config, device="cpu", reporter=notes)
-    assert notes.notes[0].startswith("the data is the embedded sample")
+    assert notes.notes[0].startswith("warning: starting from random weights")
+    assert notes.notes[1].startswith("the data is the embedded sample")
     assert {"dice", "dice liver", "dice spleen", "dice back muscles"} <= set(measured)
     assert load_bundle(run).config.labels == ("background", "liver", "spleen", "back muscles")
 
@@ -160,7 +161,7 @@ def test_learns_to_classify_from_folders_and_says_what_the_results_rest_on(class
     results = read_test_results(run)
     assert measured["auc"] > 0.9
     assert set(measured) == {"auc", "average_precision", "sensitivity", "accuracy"}
-    assert results["split"]["training"] == {"patients": 8, "cases": 16, "classes": {"dark": 6, "pale": 10}}
+    assert results["split"]["training"] == {"patients": 8, "cases": 16, "classes": {"dark": 8, "pale": 8}}
     assert (results["labels_used"], results["specificity"], results["patients"]) == ("8", 0.9, 3)
     bundle = load_bundle(run)
     assert bundle.config.network.encoder.dims == 2  # as the images, whatever the configuration's network

@@ -61,7 +61,7 @@ def finetune(
         send = [f"the model and its card to {repository} on the Hub, private"] if repository else []
         plan_finetuning(config, labelled, output, send)
         return
-    how: dict[str, Any] = {"device": device, "resume": resume, "strict": switches.strict}
+    how: dict[str, Any] = {"init": init, "device": device, "resume": resume, "strict": switches.strict}
     run, _ = finetuning.finetune(labelled, output, config=config, reporter=make_reporter(quiet=quiet), **how)
     results = finetuning.read_test_results(run)
     if json_output:

@@ -70,7 +70,7 @@ Window = Annotated[
 ]
 Init = Annotated[
     str | None,
-    Option(help="Initial weights: a name, org/repo, or a run; default: random.", autocompletion=_models),
+    Option(help="Initial weights: a name, org/repo, a run, or scratch; default: random.", autocompletion=_models),
 ]
 Steps = Annotated[int | None, Option(min=1, help="Optimiser steps; default: those of the recipe.")]
 Settings = Annotated[

@@ -12,6 +12,7 @@ from unittest.mock import ANY
 import nibabel as nib
 import numpy as np
 import pytest
+from PIL import Image
 
 import modelsgenesis
 from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
@@ -108,9 +109,64 @@ def test_what_cannot_be_measured_is_said(decathlon, saved, tmp_path):
     assert set(reasons) == {f"ball_{index:03d}" for index in range(1, 6)}
     assert "(28, 24, 20)" in reasons["ball_001"]
     assert "mm away" in reasons["ball_002"]
-    assert "no predictions ball_003.nii.gz" in reasons["ball_003"]
+    assert "no prediction ball_003.nii.gz" in reasons["ball_003"]
     assert found.summary["dice"]["low"] is None  # of one patient there is no interval
     assert json.loads((tmp_path / "out" / "results.json").read_text())["refused"] == 5
+
+
+def write_map(path, values, spacing=(1, 1, 2)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nib.save(nib.Nifti1Image(np.asarray(values, np.uint8), np.diag([*spacing, 1])), path)
+
+
+@pytest.fixture
+def two_folders(tmp_path):
+    """Label maps of three patients, and predictions of two of them and of another."""
+    truth = np.zeros((8, 8, 6), np.uint8)
+    truth[2:6, 2:6, 1:5], truth[0, 0, 0] = 1, 2
+    for name in ("p1", "p2", "p3"):
+        write_map(tmp_path / "labels" / f"{name}.nii.gz", truth)
+    for name in ("p1", "p2", "p9"):
+        write_map(tmp_path / "predicted" / f"{name}_seg.nii.gz", np.roll(truth, 1 if name == "p2" else 0, axis=2))
+    return tmp_path / "predicted", tmp_path / "labels"
+
+
+def test_two_folders_of_label_maps_are_compared_by_name(two_folders, tmp_path):
+    notes = Notes()
+    found = evaluate(*two_folders, output=tmp_path / "out", reporter=notes)
+    assert [row["case"] for row in found.rows] == ["p1", "p2"]
+    assert (found.rows[0]["dice 1"], found.rows[1]["dice 1"], found.rows[1]["hausdorff95 1"]) == (1, 0.75, 2)
+    assert found.table.header == ("structure", "Dice", "IoU", "HD95 (mm)")
+    assert (found.skipped[0].source, "no prediction p3.nii.gz" in found.skipped[0].reason) == ("p3", True)
+    assert "structures by the values of the label maps: 1, 2" in notes.notes
+    assert f"left aside, for no label map in {two_folders[1]} has the name: p9" in notes.notes
+    (two_folders[0] / "p1_seg.json").write_text(json.dumps({"labels": {"0": "background", "1": "liver", "2": "node"}}))
+    assert evaluate(*two_folders, output=tmp_path / "out").values["dice liver"] == 0.875
+
+
+def test_pictures_are_measured_in_pixels(tmp_path):
+    for folder, shift in (("labels", 0), ("predicted", 3)):
+        (tmp_path / folder).mkdir()
+        mask = np.zeros((20, 24), np.uint8)
+        mask[4:12, 4 + shift : 12 + shift] = 1
+        Image.fromarray(mask).save(tmp_path / folder / "x_mask.png")
+    found = evaluate(tmp_path / "predicted", tmp_path / "labels", output=tmp_path / "out")
+    assert (found.table.header[-1], found.summary["hausdorff95"]["value"]) == ("HD95 (pixels)", 3)
+
+
+def test_folders_that_do_not_belong_together_are_refused(two_folders, tmp_path):
+    predicted, labels = two_folders
+    with pytest.raises(DataError, match="is the folder of the predictions, too"):
+        evaluate(predicted, predicted, output=tmp_path / "out")
+    for path in labels.iterdir():
+        path.rename(labels / f"other_{path.name}")
+    with pytest.raises(DataError, match=r"no file has the name of a prediction in .*; name them alike: .*p1_seg.* and"):
+        evaluate(predicted, labels, output=tmp_path / "out")
+    scan = np.random.default_rng(0).normal(size=(8, 8, 6)).astype(np.float32)
+    for name in ("p1", "p2"):
+        nib.save(nib.Nifti1Image(scan, np.eye(4)), labels / f"{name}.nii.gz")
+    with pytest.raises(ScanError, match=r"p1\.nii\.gz: .* voxels are not labels"):
+        evaluate(predicted, labels, output=tmp_path / "out")
 
 
 def test_a_run_measured_on_what_it_was_trained_on_triggers_a_warning(decathlon, tmp_path):

@@ -150,7 +150,8 @@ def test_without_data_the_embedded_sample_is_used_and_that_is_said_first(tmp_pat
     notes = Notes()
     config = finetuning_config.override(steps=1, batch_size=1, overlap=0.0)  # which holds back validation patients
     run, measured = modelsgenesis.finetune(None, tmp_path / "run", config=config, device="cpu", reporter=notes)
-    assert notes.notes[0].startswith("the data is the embedded sample")
+    assert notes.notes[0].startswith("warning: starting from random weights")
+    assert notes.notes[1].startswith("the data is the embedded sample")
     assert {"dice", "dice liver", "dice spleen", "dice back muscles"} <= set(measured)
     assert load_bundle(run).config.labels == ("background", "liver", "spleen", "back muscles")
 

@@ -22,7 +22,7 @@ from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints import Bundle, load_bundle, read_config, save_bundle
 from modelsgenesis.configs import FinetuningConfig, apply_settings
 from modelsgenesis.configs.base import Bounds, Config, Positive, plain
-from modelsgenesis.configs.training import LabelledDataConfig
+from modelsgenesis.configs.training import SCRATCH, LabelledDataConfig
 from modelsgenesis.data.cases import LabelledData, digest_files
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, did_you_mean, require
 from modelsgenesis.figures import comparison_report, comparison_table, draw_comparison
@@ -35,9 +35,6 @@ from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import try_drawing
 from modelsgenesis.training.splits import Split, check_split, choose_labelled, count_split, read_split, split_cases
 from modelsgenesis.training.trials import Record, Records, Trial, file_name, run_trials
-
-SCRATCH = "scratch"
-"""As an `init`: random weights in the architecture of the first other one, the control."""
 
 # What has to be equal in all trainings of an initialisation: shape, patch, split and seeds.
 _FIXED = (
@@ -383,6 +380,7 @@ class _Job:
         # Intervals are over the runs and not of each: one resample of the patients is enough.
         config = apply_settings(self.arms[trial.arm], trial.settings).override(seed=trial.seed, bootstrap=1)
         options: dict[str, Any] = {"device": self.device, "strict": self.strict, "draw": False, "reporter": reporter}
+        options["init"] = config.init or SCRATCH  # which is meant here
         finetune(self.data, folder, config=config, split=trial.split, cache=self.work / "prepared", **options)
         results = read_test_results(folder)
         record = {

@@ -1,5 +1,6 @@
 """Measure a model, or predictions that are saved already, on labelled data."""
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -12,19 +13,23 @@ from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.data import SkippedScan, file_stem
 from modelsgenesis.data.cases import LabelledCase, LabelledData, label_indices, read_mask
+from modelsgenesis.data.finding import find_patients
 from modelsgenesis.data.labelled import read_labelled
-from modelsgenesis.errors import DataError, ScanError, printable, require
+from modelsgenesis.data.reading import reader_of
+from modelsgenesis.errors import DataError, ScanError, printable, require, some
 from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
 from modelsgenesis.inference.cases import TABLE, check_outputs, match_channels, output_name
 from modelsgenesis.inference.ensemble import measure_case, measure_cases, measure_each
 from modelsgenesis.metrics.measures import Row, Summary, explanations, flat, summarize_rows
 from modelsgenesis.metrics.tables import ResultsTable, basis_of, results_table
 from modelsgenesis.models import public_name
-from modelsgenesis.prediction import Paths, load_ensemble, model_folders
+from modelsgenesis.prediction import Models, load_ensemble, model_folders
 from modelsgenesis.reporting import Reporter
+from modelsgenesis.training.run import RUN_NAME
 from modelsgenesis.training.splits import Split, check_split, read_split
 
 RESULTS_NAME, CASES_NAME = "results.json", "cases.csv"
+_ENDING = re.compile("(_0000)?([-_.](segmentation|seg|masks?|labels?|gt|predictions?|pred))?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +57,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: Paths,
+    model: Models,
     data: str | Path | LabelledData,
     *,
     output: str | Path = "evaluation",
@@ -71,7 +76,8 @@ def evaluate(
     Args:
         model: One or several; see `predict_all`. Or a folder of label maps, or a table of classes, as `predict_all`
             writes them: then nothing is predicted, and cases are matched by their names.
-        data: A labelled data set in any known layout; its classes are the model's, in any order.
+        data: A labelled data set in any known layout; its classes are the model's, in any order. For a folder of label
+            maps a folder of the true ones is enough, with files of the same names.
         output: Folder of `results.json`, its table as CSV, Markdown and LaTeX, and `cases.csv`.
         split: A split, or its file: its test cases are measured; by default all.
         config: Overlap, flips, where windows are put together.
@@ -102,7 +108,8 @@ def evaluate(
     existing = read_json(results, DataError) if results.exists() else {}
     if (results.exists() or table.exists()) and "metrics" not in existing:  # such as of the run that is measured
         raise DataError(f"{results}: is there already, and not an evaluation; choose another output folder")
-    data = data if isinstance(data, LabelledData) else read_labelled(data)
+    if not isinstance(data, LabelledData):
+        data = (saved and read_label_maps(Path(data), saved, reporter)) or read_labelled(data)
     cases = data.cases
     if split is not None:
         split = split if isinstance(split, Split) else read_split(split)
@@ -134,18 +141,18 @@ def evaluate(
     return Evaluation(folder=folder, summary=summary, table=shown, rows=tuple(rows), skipped=tuple(skipped))
 
 
-def _warn_of_training(model: Paths, cases: Sequence[LabelledCase], reporter: Reporter) -> None:
+def _warn_of_training(model: Models, cases: Sequence[LabelledCase], reporter: Reporter) -> None:
     """Say so where a run is measured on what it was trained on."""
     # A run keeps its split beside its weights; a model from the Hub has none, and nothing can be said.
     measured = {case.name for case in cases}
-    for run in model_folders(model):
+    for run in (one for one in model_folders(model) if isinstance(one, (str, Path))):
         file = Path(run) / "split.json"
         if seen := measured & set(read_split(file).training) if file.is_file() else None:
             told = f"warning: {public_name(run)} was trained on {len(seen)} of the {len(measured)} cases"
             reporter.note(f"{told}; expect figures that are too good, or measure its test part with --split {file}")
 
 
-def saved_predictions(model: Paths) -> Path | None:
+def saved_predictions(model: Models) -> Path | None:
     """Return the folder or table of predictions that a "model" is; None where it is a model.
 
     Example:
@@ -159,7 +166,59 @@ def saved_predictions(model: Paths) -> Path | None:
     if not path.is_dir() or (path / CONFIG_NAME).exists() or model_folders(path) != [path]:
         return None
     # Neither a model nor folds of one: what predict wrote, by its table or its label maps.
-    return path if (path / TABLE).exists() or any(path.rglob("*.nii*")) else None
+    if (path / TABLE).exists():
+        return path
+    return path if _label_maps(path) and not (path / RUN_NAME).exists() else None
+
+
+def _label_maps(folder: Path) -> dict[str, list[Path]]:
+    """Return the files of a folder that may be label maps, by the names that predictions and labels have in common."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for file in sorted(folder.rglob("*")):
+        place = file.relative_to(folder)
+        left_aside = any(part.startswith(".") for part in place.parts) or file_stem(file).endswith("_probabilities")
+        if not left_aside and reader_of(file) not in (None, "dicom"):
+            found[_ENDING.sub("", str(place.with_name(file_stem(file))))].append(file)
+    return found
+
+
+def read_label_maps(folder: Path, predicted: Path, reporter: Reporter) -> LabelledData | None:
+    """Read a folder of true label maps for one of predicted ones; None where either is something else.
+
+    The JSON file beside a prediction, as `predict_all` writes it, names the structures; else their values do.
+
+    Raises:
+        DataError: Both are the same folder, or no label map has the name of a prediction.
+        ScanError: A label map whose values are looked up cannot be used.
+    """
+    if not (folder.is_dir() and predicted.is_dir()) or any(folder.glob("*.json")) or any(folder.glob("*.csv")):
+        return None
+    truth, ours = _label_maps(folder), _label_maps(predicted)
+    if not ours or not truth or any(len(files) > 1 for files in truth.values()):  # such as images beside their masks
+        return None
+    require(not folder.samefile(predicted), DataError, f"{folder}: is the folder of the predictions, too")
+    both = [name for name in truth if name in ours]
+    if not both:
+        first = f"{next(iter(ours.values()))[0]} and {next(iter(truth.values()))[0]}"
+        raise DataError(f"{folder}: no file has the name of a prediction in {predicted}; name them alike: {first}")
+    if extra := sorted(ours.keys() - truth.keys()):
+        reporter.note(f"left aside, for no label map in {folder} has the name: {some(extra)}")
+    paired = [path for name in both for path in (truth[name][0], ours[name][0])]
+    names = _names_beside(ours[both[0]][0])
+    if names is None:
+        names = {int(value): str(value) for path in paired for value in np.unique(read_mask(path).array)}
+        names = {0: "background"} | {value: names[value] for value in sorted(names) if value}
+    told = ", ".join(f"{value} {name}" if name != str(value) else name for value, name in names.items() if value)
+    reporter.note(f"structures by the values of the label maps: {told}")
+    patients, rule = find_patients([files[0] for files in truth.values()])
+    reporter.note(rule)
+    cases = [
+        LabelledCase(name=name, patient=patient, images=(), mask=files[0])
+        for patient, (name, files) in zip(patients, truth.items(), strict=True)
+    ]
+    values = tuple((value,) for value in names)
+    name, labels = folder.resolve().name, tuple(names.values())
+    return LabelledData(name=name, task="segmentation", cases=tuple(cases), labels=labels, values=values)
 
 
 def measure_saved(
@@ -180,16 +239,18 @@ def measure_saved(
             return measure_case(case, data, table[name])
     else:
         require(path.is_dir(), DataError, f"{path}: expected a folder of label maps")
+        maps = _label_maps(path)
         files: dict[str, list[Path]] = defaultdict(list)
         for file in sorted(path.rglob("*.nii*")):
             files[file_stem(file).removesuffix("_seg")].append(file)
 
         def measure(case: LabelledCase) -> Row:
-            name = output_name(case.name).name
-            found = files.get(name, [])
+            # Without images the case was named by its label map.
+            name = output_name(case.name).name if case.images else case.name
+            found = (files if case.images else maps).get(name, [])
             if len(found) != 1:
-                several = f": {' and '.join(map(str, found))}" if found else ""
-                raise ScanError(f"{len(found) or 'no'} predictions {name}.nii.gz in {path}{several}; expected one")
+                several = f": {' and '.join(map(str, found))}; keep one" if found else ""
+                raise ScanError(f"{len(found) or 'no'} prediction {name}.nii.gz in {path}{several}")
             volume = read_mask(found[0])
             return measure_case(case, data, _class_indices(volume.array, found[0], data), volume)
 
@@ -205,11 +266,8 @@ def _class_indices(values: np.ndarray, path: Path, data: LabelledData) -> np.nda
     Raises:
         ScanError: A value means no class of the data.
     """
-    beside = path.with_name(f"{file_stem(path)}.json")
-    if beside.is_file():
-        content = read_json(beside, ScanError)
-        with parsing(beside, ScanError, what="as the labels of a label map", remedy="expected what predict writes"):
-            names = {int(value): str(name) for value, name in content["labels"].items()}
+    names = _names_beside(path)
+    if names is not None:
         for value in np.unique(values).tolist():
             if names.get(value, data.labels[0]) not in data.labels:
                 raise ScanError(f"{path}: value {value}, {names[value]}, is not a class of {data.name}")
@@ -217,6 +275,16 @@ def _class_indices(values: np.ndarray, path: Path, data: LabelledData) -> np.nda
         values_of = ([value for value, name in names.items() if name == label] for label in data.labels)
         data = replace(data, values=tuple(map(tuple, values_of)), others_are_background=False)
     return label_indices(values, data, str(path))
+
+
+def _names_beside(path: Path) -> dict[int, str] | None:
+    """Return what the JSON file beside a predicted label map calls each value; None without one."""
+    beside = path.with_name(f"{file_stem(path)}.json")
+    if not beside.is_file():
+        return None
+    content = read_json(beside, ScanError)
+    with parsing(beside, ScanError, what="as the labels of a label map", remedy="expected what predict writes"):
+        return {int(value): str(name) for value, name in content["labels"].items()}
 
 
 def read_table(path: Path, labels: Sequence[str]) -> dict[str, np.ndarray]:

@@ -12,13 +12,14 @@ from torch import nn
 from modelsgenesis._version import __version__
 from modelsgenesis.configs import BundleConfig, ClassificationConfig, FinetuningConfig, PredictionConfig, Provenance
 from modelsgenesis.configs.base import plain
-from modelsgenesis.configs.training import SegmentationConfig, require_patch_size
+from modelsgenesis.configs.training import SCRATCH, SegmentationConfig, require_patch_size
 from modelsgenesis.data.cases import LabelledData, PreparedCase, PreparedCases, digest_files, sample_data
 from modelsgenesis.data.labelled import find_task, read_labelled
-from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, require
+from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, require, some
 from modelsgenesis.figures import draw_curve
 from modelsgenesis.files import parsing, read_csv, read_json, sha256_of, write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware
+from modelsgenesis.hub.registry import ModelCard, list_cards
 from modelsgenesis.inference.ensemble import Ensemble, measure_cases
 from modelsgenesis.metrics.measures import UNIT, Row, Summary, explanations, flat, summarize_rows
 from modelsgenesis.metrics.tables import ResultsTable, basis_of, results_table
@@ -32,18 +33,20 @@ from modelsgenesis.training.supervised import initial_model, make_objective, res
 from modelsgenesis.training.trainer import Trainer
 
 SAMPLE_CONFIG = SegmentationConfig(
-    steps=200, batch_size=4, validate_every=200, validation_fraction=0.0, patch_size=(48, 48, 16), samples_per_scan=32
+    steps=200,
+    batch_size=4,
+    learning_rate=1e-2,
+    validate_every=200,
+    validation_fraction=0.0,
+    patch_size=(48, 48, 16),
+    samples_per_scan=32,
+    foreground_share=0.75,
+    augment=False,
 )
-"""For the embedded sample: one patient to train on, one to test on."""
+"""For the embedded sample: one patient to train on, one to test on; each structure is found in minutes."""
 
 RESULTS_NAME, TEST_NAME, SPLIT_NAME = "results.json", "test.csv", "split.json"
-_TEXTS = (
-    "case",
-    "patient",
-    "class",
-    "predicted",
-    UNIT,
-)  # columns that are no numbers; a case called 007 is to stay that
+_TEXTS = ("case", "patient", "class", "predicted", UNIT)  # no numbers; a case called 007 is to stay that
 
 
 def finetune(
@@ -75,7 +78,9 @@ def finetune(
             configuration, else the embedded sample.
         output: The run's folder, new or empty. With folds it gets one folder per fold.
         task: `"seg"` or `"cls"`; None for what the labels are for.
-        init: Initial weights: a name, `org/repo`, or a folder; None trains from scratch.
+        init: Initial weights: a name, `org/repo`, or a folder; `"scratch"` for random ones on purpose. None takes those
+            of the configuration, without a configuration and data of one's own the embedded model that suits the
+            sample best, and else random ones, naming the models that suit.
         from_scratch: Take the shape and the input contract of `init`, but random weights: its control.
         config: A `SegmentationConfig` or `ClassificationConfig`; None for the task's own, or the run's when resuming.
         split: Which cases are for what, or a file of `write_split`; by default drawn by the configuration.
@@ -117,7 +122,10 @@ def finetune(
     given = {"labelled_patients": labels, "from_scratch": from_scratch or None}
     config = config.override(**{key: value for key, value in given.items() if value is not None})
     hardware = choose_hardware(device, config.precision)
-    for note in (*labelled.notes, f"computing on {bundles.describe_environment(hardware, config)['hardware']}"):
+    random = config.init is None and init != SCRATCH and not resume
+    suggested = [_suggestion(labelled, config.dims or labelled.dims)] if random else []
+    device = bundles.describe_environment(hardware, config)["hardware"]
+    for note in (*suggested, *labelled.notes, f"computing on {device}"):
         reporter.note(note)
     # Images to classify are kept at the size that the network sees: a thousand X-rays of 2,000² pixels take 16 GB.
     brought = {"size": config.patch_size, "fit": config.fit} if isinstance(config, ClassificationConfig) else {}
@@ -163,11 +171,41 @@ def resolve_config(
     # The data decides the task, and with it the configuration: so it is read first, with the data options of either.
     default = SegmentationConfig() if told else SAMPLE_CONFIG
     default = ClassificationConfig() if data.task == "classification" else default
+    if not told and config is None and given.get("init") is None:
+        name = next(card.name for card in fitting_models(data.modality, data.dims) if card.source.repository is None)
+        asked = asked.override(init=name)
+        note = f"starting from {name}, which comes with the package; --init takes other weights"
+        data = replace(data, notes=(*data.notes, note))
     config = (config or default).override(data=asked.data, init=asked.init)
     kinds = f"received a {type(config).__name__}, expected a {type(default).__name__}"
     fits = isinstance(config, type(default))
     require(fits, ConfigurationError, f"config: {kinds}: the labels of {data.name} are for {data.task}")
     return config, data
+
+
+def fitting_models(modality: str | None, dims: int) -> list[ModelCard]:
+    """Return the models of the registry to start from: those of the modality first, and of them those in the package.
+
+    Args:
+        modality: Of the data, or None where it is not known.
+        dims: Of the network.
+
+    Example:
+        >>> fitting_models("xray", 2)[0].name
+        'genesis-chest-xray-2d-small'
+    """
+    cards = [card for card in list_cards(dims=dims) if card.source.task == "restoration"]
+    return sorted(cards, key=lambda card: (card.source.input.modality != modality, card.source.repository is not None))
+
+
+def _suggestion(data: LabelledData, dims: int) -> str:
+    """Return a warning of random weights, with what to start from instead."""
+    cards = fitting_models(data.modality, dims)
+    alike = [card for card in cards if card.source.input.modality == data.modality]
+    names = some([card.name for card in alike or cards])
+    what = f"{dims}D {data.modality}" if alike else f"{dims}D images, of other modalities"
+    told = f"pretrained for {what}: {names}" if cards else f"no pretrained model in the registry is for {dims}D images"
+    return f"warning: starting from random weights, for want of --init; {told} (--init scratch: random on purpose)"
 
 
 def read_finetuning(source: str | Path) -> FinetuningConfig:

@@ -47,6 +47,17 @@ def test_finetune_takes_folds_and_a_frozen_encoder(command, class_folders, tmp_p
     assert len(told.json()["results"]["test"]["accuracy"]["folds"]) == 2
 
 
+def test_what_a_fine_tuning_starts_from_is_said(command, decathlon, tmp_path, tiny):
+    sample = command("finetune", "--task", "seg", "--dry-run").json()
+    assert (sample["init"], sample["steps"]) == ("genesis-hippocampus-mri-3d-small", 200)
+    assert command("finetune", "--init", "scratch", "--dry-run").json()["init"] is None
+    start = ("finetune", decathlon, "--steps", 1, *tiny, "-o")
+    random = command(*start, tmp_path / "random").err
+    assert random.startswith("warning: starting from random weights, for want of --init; pretrained for 3D")
+    assert "genesis-" in random.splitlines()[0]
+    assert "random weights" not in command(*start, tmp_path / "scratch", "--init", "scratch").err
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [

@@ -50,7 +50,7 @@ def finetune(
         print_json(config.to_dict())
         return
     push_to_hub = options.check_publishing(push_to_hub)
-    how: dict[str, Any] = {"device": device, "resume": resume, "strict": switches.strict}
+    how: dict[str, Any] = {"init": init, "device": device, "resume": resume, "strict": switches.strict}
     run, _ = finetuning.finetune(labelled, output, config=config, reporter=make_reporter(quiet=quiet), **how)
     results = finetuning.read_test_results(run)
     if json_output:

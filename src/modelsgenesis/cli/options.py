@@ -33,7 +33,7 @@ Split = Annotated[Path | None, Option(help="split.json of another run: its train
 # Any: of a plain tuple[...] Typer makes an option that takes several words.
 Spacing = Annotated[Any, Option(parser=numbers, metavar="X,Y,Z", help="Voxel size in mm to resample to.")]
 Window = Annotated[Any, Option(parser=numbers, metavar="LOW,HIGH", help="Intensities (CT: HU) that become 0 and 1.")]
-Init = Annotated[str | None, Option(help="Initial weights: a name, org/repo, or a run; default: random.")]
+Init = Annotated[str | None, Option(help="Initial weights: a name, org/repo, a run, or scratch.")]
 Steps = Annotated[int | None, Option(min=1, help="Optimiser steps.")]
 Settings = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="A field of the recipe; repeatable.")]
 ConfigFile = Annotated[Path | None, Option("--config", metavar="FILE", help="What --dry-run prints; --set on top.")]

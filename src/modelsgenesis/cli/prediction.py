@@ -77,8 +77,14 @@ def predict(
 
 
 def evaluate(
-    model: Annotated[str, Argument(help="A model, a folder of folds; or a folder or table that predict wrote.")],
-    data: Annotated[str, Argument(help="Labelled data in any known layout, with the model's classes.")],
+    model: Annotated[
+        str,
+        Argument(help="A model, a folder of folds; or saved predictions: a folder of label maps, a table of classes."),
+    ],
+    data: Annotated[
+        str,
+        Argument(help="Labelled data with the model's classes; for saved label maps also a folder of the true ones."),
+    ],
     output: Annotated[Path, Option("--output", "-o", help="Folder of results.json, cases.csv.")] = Path("evaluation"),
     split: Annotated[str | None, Option(metavar="FILE", help="Evaluate its test cases; default: all.")] = None,
     ensemble: Ensemble = None,

@@ -22,6 +22,11 @@ from modelsgenesis.errors import ConfigurationError, did_you_mean
 
 Found = TypeVar("Found")
 
+SCRATCH = "scratch"
+"""As initial weights: random ones on purpose; in a comparison those of the control, in the shape of the others."""
+
+InitialWeights = Annotated[str | None, lambda init: None if init == SCRATCH else init]
+
 # Few digits, so that a number too large for a float is not a number of patients.
 _LABELS = re.compile(r"\d{1,9}|\d{1,3}(\.\d{1,9})?%")
 
@@ -49,7 +54,8 @@ class TrainingConfig(Config):
 
     Attributes:
         data: The images.
-        init: Initial weights: a name in the registry, `org/name` on the Hub, or a folder; None for random ones.
+        init: Initial weights: a name in the registry, `org/name` on the Hub, or a folder; None, or `"scratch"`, for
+            random ones.
         steps: Optimiser steps; None to count in epochs alone.
         epochs: Epochs at most; None to count in steps alone. The run ends with whichever comes first.
         batch_size: Samples per step, over all processes.
@@ -75,7 +81,7 @@ class TrainingConfig(Config):
     """
 
     data: DataConfig = DataConfig()
-    init: str | None = None  # as it was given: a name must not become a path
+    init: InitialWeights = None  # as it was given: a name must not become a path
     steps: Positive | None = 1000
     epochs: Positive | None = None
     batch_size: Positive = 4

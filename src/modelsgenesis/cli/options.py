@@ -86,7 +86,9 @@ ConfigFile = Annotated[
     Path | None, Option("--config", metavar="FILE", help="What --dry-run prints; default: the recipe. --set on top.")
 ]
 
-Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:N.", autocompletion=one_of("auto", "cpu", "cuda"))]
+Device = Annotated[
+    str, Option(help="auto, cpu, mps, cuda or cuda:N.", autocompletion=one_of("auto", "cpu", "mps", "cuda"))
+]
 Resume = Annotated[bool, Option("--resume", help="Resume the run in the output folder, or the latest one.")]
 Strict = Annotated[bool, Option("--strict", help="Stop at the first unusable scan instead of skipping it.")]
 DryRun = Annotated[bool, Option("--dry-run", help="Say what would be read, written and sent, and stop.")]

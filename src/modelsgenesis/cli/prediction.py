@@ -17,6 +17,7 @@ from modelsgenesis.cli.console import (
 )
 from modelsgenesis.cli.options import Device, DryRun, Json, Quiet, Settings, Strict
 from modelsgenesis.configs import PredictionConfig, apply_settings
+from modelsgenesis.reporting import Reporter
 
 if TYPE_CHECKING:
     from modelsgenesis.metrics.tables import ResultsTable
@@ -110,12 +111,13 @@ def evaluate(
 ) -> None:
     """Evaluate a model, or saved predictions, on labelled scans, with 95% intervals over patients."""
     from modelsgenesis import evaluation
+    from modelsgenesis.data.labelled import read_labelled
 
     if dry_run:
-        from modelsgenesis.data.labelled import read_labelled
-
-        read = [model, *(ensemble or []), f"{len(read_labelled(data).cases)} labelled cases in {data}"]
-        print_plan(read, [output / name for name in ("results.json", "cases.csv")], as_json=json_output)
+        saved = evaluation.saved_predictions(model)
+        labelled = (saved and evaluation.read_label_maps(Path(data), saved, Reporter())) or read_labelled(data)
+        read = [model, *(ensemble or []), f"{len(labelled.cases)} labelled cases in {data}"]
+        print_plan(read, [output / name for name in ("results.json", TABLES, "cases.csv")], as_json=json_output)
         return
     found = evaluation.evaluate(
         [model, *ensemble] if ensemble else model,

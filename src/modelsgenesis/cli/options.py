@@ -38,7 +38,7 @@ Steps = Annotated[int | None, Option(min=1, help="Optimiser steps.")]
 Settings = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="A field of the recipe; repeatable.")]
 ConfigFile = Annotated[Path | None, Option("--config", metavar="FILE", help="What --dry-run prints; --set on top.")]
 
-Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")]
+Device = Annotated[str, Option(help="auto, cpu, mps, cuda or cuda:N.")]
 Resume = Annotated[bool, Option("--resume", help="Resume the run in the output folder.")]
 Strict = Annotated[bool, Option("--strict", help="Stop at the first unusable scan instead of skipping it.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Show no progress.")]

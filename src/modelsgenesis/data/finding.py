@@ -69,7 +69,6 @@ def find_scans(source: Source, *, group_pattern: str | None = None) -> Found:
     Raises:
         DataError: Nothing usable was found; the message tells why the first was skipped.
         ConfigurationError: The pattern is not a regular expression.
-        MissingExtraError: A scan's format needs an optional dependency.
 
     Example:
         scans, skipped = find_scans("~/scans")

@@ -18,7 +18,7 @@ from modelsgenesis.data.memory import Scan
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.hub.download import cache_folder, fetch_bundle
-from modelsgenesis.hub.push import Publication, push_to_hub
+from modelsgenesis.hub.push import Publication, check_run, send
 from modelsgenesis.hub.registry import Progress, list_cards
 from modelsgenesis.inference.preprocessing import preprocess
 from modelsgenesis.networks import AdaptationReport, Network, adapt
@@ -268,13 +268,14 @@ class GenesisModel(nn.Module):
 
         Args:
             repository: `org/name`, or `name` for the token's own account.
-            options: Of `modelsgenesis.push_to_hub`.
+            options: `private`, `dry_run`, `revision`, `create_pr`, `token`, `progress` of `modelsgenesis.push_to_hub`.
 
         Raises:
             HubError: As of `modelsgenesis.push_to_hub`.
         """
         with TemporaryDirectory() as folder:
-            return push_to_hub(self.save_pretrained(Path(folder) / "model"), repository, **options)
+            contents = check_run(self.save_pretrained(Path(folder) / "model"), where=self.name)
+            return send(contents, repository, **options)
 
     def __repr__(self) -> str:
         contract, size = self.config.input, sum(each.numel() for each in self.parameters())

@@ -63,7 +63,7 @@ def predict(
         dry_run=dry_run,
         reporter=make_reporter(quiet=quiet),
     )
-    lines: list[object] = [f"{name}: {said}" for name, said in found.about.items()] if dry_run else []
+    lines: list[object] = _plan(found.about) if dry_run else []
     for one in found.predictions:
         if dry_run:
             lines.append(f"would read {one.file}, write {one.path}")
@@ -71,7 +71,8 @@ def predict(
             lines += [one.path, *(f"  {line}" for line in one.lines)]
         else:
             lines.append(f"{one.name}: {', '.join(one.lines)}")
-    lines += [*(f"{path} (kept)" for path in found.kept), *filter(None, [found.table])]
+    lines += [f"{path} (kept)" for path in found.kept]
+    lines += [f"would write {found.table}" if dry_run else found.table] if found.table else []
     value = {
         "task": found.task,
         "dry_run": dry_run,
@@ -152,6 +153,15 @@ def _prediction_config(overlap: float, flips: str | None, settings: Sequence[str
     axes = "all" if flips == "all" else ["xyz".index(name) for name in names]
     config = PredictionConfig.from_dict({"overlap": overlap, "flips": axes}, where="predict")
     return apply_settings(config, settings or [])
+
+
+def _plan(about: Mapping[str, Any]) -> list[object]:
+    """Return what a prediction would be made by, for people."""
+    models = about["model"] if isinstance(about["model"], str) else ", ".join(about["model"])
+    flips = ", ".join("xyz"[axis] for axis in about["flips"]) if about["flips"] != "all" else "all"
+    how = f"overlap {about['overlap']:g}, flips {flips or 'none'}, {about['precision']} on {about['device']}"
+    several = f" ({about['members']} models)" if about["members"] > 1 else ""
+    return [f"model {models}{several}: {', '.join(about['labels'].values())}", how]
 
 
 def _end(failed: Sequence[Any], done: str) -> None:

@@ -14,11 +14,13 @@ from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
 from modelsgenesis.checkpoints.card import CardParts, render_card, split_card
 from modelsgenesis.configs import BundleConfig
+from modelsgenesis.data.memory import Scan
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.hub.download import cache_folder, fetch_bundle
-from modelsgenesis.hub.push import Publication, push_to_hub
+from modelsgenesis.hub.push import Publication, check_run, send
 from modelsgenesis.hub.registry import Progress, list_cards
+from modelsgenesis.inference.preprocessing import preprocess
 from modelsgenesis.networks import AdaptationReport, Network, adapt
 from modelsgenesis.networks.adaptation import SHORT_TASKS
 
@@ -165,6 +167,29 @@ class GenesisModel(nn.Module):
         """Return the features of every level of the encoder, highest resolution first; see `Network.features`."""
         return self.network.features(x)
 
+    def preprocess(self, scan: Scan | Sequence[Scan], *, affine: Any = None) -> Tensor:
+        """Return a scan as `forward` takes it: oriented, resampled, scaled and padded as in the training.
+
+        Args:
+            scan: A file, or a folder with one DICOM series; a nibabel image; an array or a tensor, [*spatial] or
+                [channels, *spatial]. Or a list of these, one for each channel.
+            affine: Of an array, (4, 4), from voxel indices to mm in RAS+; a volume needs one.
+
+        Returns:
+            [1, channels, *spatial] on the model's device, in its type; of a volume for a network of two dimensions
+            [slices, channels, *plane]. Zeros at the end of an axis make its side divide.
+
+        Raises:
+            ScanError: The scan cannot be used.
+            ConfigurationError: There are several scans.
+            DataError: There is no such file.
+
+        Example:
+            logits = model(model.preprocess("scan.nii.gz"))  # on the prepared grid; the way back is `predict`
+        """
+        batch, like = preprocess(self.config, self.network.size_divisor, scan, affine=affine), next(self.parameters())
+        return batch.to(like.device, like.dtype)
+
     @property
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the outputs; empty for a restoration."""
@@ -243,13 +268,14 @@ class GenesisModel(nn.Module):
 
         Args:
             repository: `org/name`, or `name` for the token's own account.
-            options: Of `modelsgenesis.push_to_hub`.
+            options: `private`, `dry_run`, `revision`, `create_pr`, `token`, `progress` of `modelsgenesis.push_to_hub`.
 
         Raises:
             HubError: As of `modelsgenesis.push_to_hub`.
         """
         with TemporaryDirectory() as folder:
-            return push_to_hub(self.save_pretrained(Path(folder) / "model"), repository, **options)
+            contents = check_run(self.save_pretrained(Path(folder) / "model"), where=self.name)
+            return send(contents, repository, **options)
 
     def __repr__(self) -> str:
         contract, size = self.config.input, sum(each.numel() for each in self.parameters())

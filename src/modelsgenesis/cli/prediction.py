@@ -6,16 +6,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, BadParameter, Exit, Option
 
-from modelsgenesis.cli.console import make_reporter, note, print_json, print_line, print_result, print_table
-from modelsgenesis.cli.options import Device, Json, Quiet, Settings, Strict
+from modelsgenesis.cli.console import (
+    make_reporter,
+    note,
+    print_json,
+    print_line,
+    print_plan,
+    print_result,
+    print_table,
+)
+from modelsgenesis.cli.options import Device, DryRun, Json, Quiet, Settings, Strict
 from modelsgenesis.configs import PredictionConfig, apply_settings
+from modelsgenesis.reporting import Reporter
 
 if TYPE_CHECKING:
     from modelsgenesis.metrics.tables import ResultsTable
 
 Ensemble = Annotated[list[str] | None, Option(metavar="MODEL", help="Another model, to average with; repeatable.")]
 Overlap = Annotated[float, Option(min=0, max=0.9, help="Overlap of neighbouring windows.")]
-Flips = Annotated[str | None, Option(help="Average over mirrored passes: all, or axes such as x,y.")]
+Flips = Annotated[str | None, Option(help="Average over mirrored passes: all, or axes such as x,y; default: none.")]
 
 _OUTPUT = "A .nii.gz or a folder; default: <scan>_seg.nii.gz, of several predictions/. Of classes a .csv."
 TABLES = "results.csv, .md, .tex"
@@ -96,12 +105,20 @@ def evaluate(
     specificity: Annotated[float, Option(min=0, max=1, help="Specificity of the sensitivity (classification).")] = 0.9,
     device: Device = "auto",
     strict: Strict = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
     """Evaluate a model, or saved predictions, on labelled scans, with 95% intervals over patients."""
     from modelsgenesis import evaluation
+    from modelsgenesis.data.labelled import read_labelled
 
+    if dry_run:
+        saved = evaluation.saved_predictions(model)
+        labelled = (saved and evaluation.read_label_maps(Path(data), saved, Reporter())) or read_labelled(data)
+        read = [model, *(ensemble or []), f"{len(labelled.cases)} labelled cases in {data}"]
+        print_plan(read, [output / name for name in ("results.json", TABLES, "cases.csv")], as_json=json_output)
+        return
     found = evaluation.evaluate(
         [model, *ensemble] if ensemble else model,
         data,

@@ -262,6 +262,21 @@ def whole_numbers(mask: Volume) -> Volume:
     return replace(mask, array=whole.astype(np.int32))
 
 
+def structure_values(masks: Iterable[Path]) -> list[int]:
+    """Return the values that label maps hold, and 0, the background's, even where no voxel is left over for it.
+
+    Raises:
+        DataError: One is negative.
+        ScanError: A label map cannot be used.
+    """
+    found = {0}
+    for mask in dict.fromkeys(masks):
+        found |= set(np.unique(read_mask(mask).array).tolist())
+        remedy = "expected 0 for the background and numbers above for structures: set what nobody labelled to 0"
+        require(min(found) == 0, DataError, f"{mask}: holds {min(found)}; {remedy}")
+    return sorted(found)
+
+
 def label_indices(values: np.ndarray, data: LabelledData, source: str) -> np.ndarray:
     """Turn the values of a label file into class indices.
 

@@ -17,10 +17,10 @@ def test_the_publisher_sees_what_would_be_sent_and_sends_it_privately(user, hub,
     scans.mkdir()
     for path in ct_folder.iterdir():  # called after patients, as scans of a hospital often are
         shutil.copy(path, scans / f"Mueller_{path.name}")
-    run = f"modelsgenesis pretrain scans --modality ct --output runs/chest {SMALL} --push-to-hub"
-    assert "alice cannot write to hospital" in user.types(f"{run} hospital/chest", expect=1, HF_TOKEN="hf_alice").stderr
+    run = f"modelsgenesis pretrain scans --modality ct --output runs/chest {SMALL} --push-to-hub --set hub_model_id="
+    assert "alice cannot write to hospital" in user.types(f"{run}hospital/chest", expect=1, HF_TOKEN="hf_alice").stderr
     assert not (user.home / "runs").exists()
-    user.types(f"{run} clinic/chest", HF_TOKEN="hf_alice")
+    user.types(f"{run}clinic/chest", HF_TOKEN="hf_alice")
     repository = hub.repositories["clinic/chest"]
     assert repository.private
     assert {"README.md", "config.json", "model.safetensors"} < set(repository.files)

@@ -19,7 +19,7 @@ def export(user):
     """Three patients as a scanner exports them: a folder of slices each, and a report that is no scan."""
     folder = user.home / "export"
     for patient in range(3):
-        volume = (make_ct(patient).T + 1024).astype(np.uint16)  # z, y, x
+        volume = (make_ct(patient).T.clip(-1024) + 1024).astype(np.uint16)  # z, y, x
         series = {"patient": f"P{patient}", "series": f"1.2.3.{patient}"}
         write_series(folder / f"P{patient}" / "CT", volume, **series)
     (folder / "report.txt").write_text("not a scan")
@@ -34,8 +34,8 @@ def test_a_model_is_carried_to_a_machine_without_a_network(user, hub, tmp_path):
 
 
 def test_dicom_is_pretrained_on_and_predicted_without_a_network(user, export):
-    scanned = user.types("modelsgenesis scan export --json", **NO_NETWORK)
-    assert "3" in json.dumps(json.loads(scanned.stdout))
+    scans = json.loads(user.types("modelsgenesis scan export --json", **NO_NETWORK).stdout)["scans"]
+    assert [(scan["patient"], scan["modality"]) for scan in scans] == [(f"P{number}", "ct") for number in range(3)]
     small = "--steps 4 --set network.widths=8,16 --set patch_size=16,16,12 --set batch_size=2 --set workers=0"
     user.types(f"modelsgenesis pretrain export -o runs/ct {small}", **NO_NETWORK)
     assert json.loads((user.home / "runs/ct/config.json").read_text())["input"]["modality"] == "ct"

@@ -22,8 +22,8 @@ from modelsgenesis.inference.cases import TABLE, check_outputs, match_channels, 
 from modelsgenesis.inference.ensemble import measure_case, measure_cases, measure_each
 from modelsgenesis.metrics.measures import Row, Summary, explanations, flat, summarize_rows
 from modelsgenesis.metrics.tables import ResultsTable, basis_of, results_table
-from modelsgenesis.models import public_name
-from modelsgenesis.prediction import Paths, load_ensemble, model_folders
+from modelsgenesis.models import GenesisModel, public_name
+from modelsgenesis.prediction import Models, load_ensemble, model_folders
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.run import RUN_NAME
 from modelsgenesis.training.splits import Split, check_split, read_split
@@ -57,7 +57,7 @@ class Evaluation:
 
 
 def evaluate(
-    model: Paths,
+    model: Models,
     data: str | Path | LabelledData,
     *,
     output: str | Path = "evaluation",
@@ -141,18 +141,20 @@ def evaluate(
     return Evaluation(folder=folder, summary=summary, table=shown, rows=tuple(rows), skipped=tuple(skipped))
 
 
-def _warn_of_training(model: Paths, cases: Sequence[LabelledCase], reporter: Reporter) -> None:
+def _warn_of_training(model: Models, cases: Sequence[LabelledCase], reporter: Reporter) -> None:
     """Say so where a run is measured on what it was trained on."""
     # A run keeps its split beside its weights; a model from the Hub has none, and nothing can be said.
     measured = {case.name for case in cases}
     for run in model_folders(model):
+        if isinstance(run, GenesisModel):
+            continue  # which was loaded, or trained, without a record of its patients
         file = Path(run) / "split.json"
         if seen := measured & set(read_split(file).training) if file.is_file() else None:
             told = f"warning: {public_name(run)} was trained on {len(seen)} of the {len(measured)} cases"
             reporter.note(f"{told}; expect figures that are too good, or measure its test part with --split {file}")
 
 
-def saved_predictions(model: Paths) -> Path | None:
+def saved_predictions(model: Models) -> Path | None:
     """Return the folder or table of predictions that a "model" is; None where it is a model.
 
     Example:

@@ -23,10 +23,11 @@ from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.inference.cases import Case, find_case, find_cases, is_prediction, output_paths, written_files
 from modelsgenesis.inference.ensemble import Ensemble, Segmentation, each_case
 from modelsgenesis.metrics.measures import CLASS_SEPARATOR, chosen_classes
-from modelsgenesis.models import load, public_name
+from modelsgenesis.models import GenesisModel, load, public_name
 from modelsgenesis.reporting import Reporter
 
 Paths = str | Path | Sequence[str | Path]
+Models = str | Path | GenesisModel | Sequence[str | Path | GenesisModel]
 SIZES = ("voxels", "volume_ml", "area_mm2")
 """What is said of the size of each segmented structure, by the names of JSON and of the columns of tables."""
 
@@ -138,7 +139,7 @@ class Predictions:
 
 
 def predict(
-    model: Paths,
+    model: Models,
     scan: Scan | Sequence[Scan],
     *,
     affine: Any = None,
@@ -191,7 +192,7 @@ def predict(
 
 
 def predict_all(
-    model: Paths,
+    model: Models,
     source: Paths,
     *,
     output: str | Path | None = None,
@@ -211,8 +212,8 @@ def predict_all(
     costs the others nothing. Files that are there already are replaced, but never a scan.
 
     Args:
-        model: A run, a folder, or `org/repo`; a folder of folds, `fold0`, `fold1` …; or several of these. The
-            probabilities of several are averaged.
+        model: A run, a folder, `org/repo`, or a `GenesisModel`; a folder of folds, `fold0`, `fold1` …; or several of
+            these. The probabilities of several are averaged.
         source: A file, a folder searched to any depth, a DICOM series, a glob, or several of these. As many files as
             the model has channels are one case; in folders nnU-Net's `_0000` tells channels.
         output: Where to; see `output_paths`.
@@ -319,7 +320,7 @@ def _write_table(path: Path, predictions: Sequence[Prediction], about: dict[str,
 
 
 def load_ensemble(
-    model: Paths, config: PredictionConfig | None, device: str, *, token: str | None, reporter: Reporter
+    model: Models, config: PredictionConfig | None, device: str, *, token: str | None, reporter: Reporter
 ) -> tuple[Ensemble, dict[str, Any]]:
     """Load one model or several, a folder of folds being as many as it holds.
 
@@ -341,7 +342,7 @@ def load_ensemble(
         members.append((public_name(name), bundle))
     if len(members) > 1:
         reporter.note(f"averaging {len(members)} models: {', '.join(name for name, _ in members)}")
-    names = [public_name(one) for one in ([model] if isinstance(model, (str, Path)) else model)]
+    names = [public_name(one) for one in ([model] if isinstance(model, (str, Path, GenesisModel)) else model)]
     ensemble = Ensemble(members, config, hardware, reporter)
     about = {
         "labels": {str(index): name for index, name in enumerate(ensemble.labels)},
@@ -357,10 +358,13 @@ def load_ensemble(
     return ensemble, about
 
 
-def model_folders(model: Paths) -> list[str | Path]:
+def model_folders(model: Models) -> list[str | Path | GenesisModel]:
     """Return one model or several as a list, in which the folds of a folder, `fold0`, `fold1` …, take its place."""
-    found: list[str | Path] = []
-    for one in [model] if isinstance(model, (str, Path)) else model:
+    found: list[str | Path | GenesisModel] = []
+    for one in [model] if isinstance(model, (str, Path, GenesisModel)) else model:
+        if isinstance(one, GenesisModel):
+            found.append(one)
+            continue
         folds = [path.parent for path in Path(one).glob(f"fold*/{CONFIG_NAME}") if path.parent.name[4:].isdecimal()]
         is_model = (Path(one) / CONFIG_NAME).exists()
         found += [one] if is_model or not folds else sorted(folds, key=lambda fold: int(fold.name[4:]))

@@ -153,6 +153,15 @@ def write_openmind_pth(path: Path, config: Literal["small", "full"] = "small") -
     return path
 
 
+def write_openmind_encoder(path: Path, config: Literal["small", "full"] = "small", where: str = "") -> Path:
+    """Write what a pretext task that does not restore leaves: the same encoder, and a head of the task's own."""
+    content = torch.load(write_openmind_pth(path, config), weights_only=True)
+    weights = {where + name: t for name, t in content["network_weights"].items() if name.startswith("encoder.")}
+    content["network_weights"] = {**weights, f"{where}projector.0.weight": torch.ones(3, 2)}
+    torch.save(content, path)
+    return path
+
+
 def converted(file: Path, folder: Path, **options: Any) -> tuple[ConversionReport, Bundle]:
     """Convert a checkpoint; return the report and the bundle."""
     report = convert_checkpoint(file, folder, **options)

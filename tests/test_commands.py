@@ -14,8 +14,8 @@ from typer.main import get_command
 
 import modelsgenesis
 from modelsgenesis import hub
-from modelsgenesis.cli import app, options, pretraining
-from modelsgenesis.cli.finetuning import separate_comparison
+from modelsgenesis.cli import EXAMPLES, app
+from modelsgenesis.cli.settings import PretrainingSwitches, TrainingSwitches, separate, separate_comparison
 from modelsgenesis.configs import ClassificationConfig, SegmentationConfig, apply_settings, pretraining_recipe
 from modelsgenesis.errors import GenesisError
 
@@ -69,12 +69,12 @@ def check(words, *, whole=True):
         raise
     names = [given.get(key) for key in ("init", "name", "model")]
     if name == "pretrain":
-        switches, settings = options.separate(given["settings"], pretraining.Switches())
+        switches, settings = separate(given["settings"], PretrainingSwitches())
         recipe = given["recipe"] or "small"
         settings = [setting for setting in settings if setting != "batch_size=auto"]
         pretraining_recipe(recipe, scheme=switches.scheme, steps=given["steps"], settings=settings)
     if name == "finetune":
-        _, settings = options.separate(given["settings"], options.Switches())
+        _, settings = separate(given["settings"], TrainingSwitches())
         for config in [TASKS[given["task"]]] if given["task"] else TASKS.values():
             apply_settings(config(), settings)
     if name == "compare":
@@ -110,6 +110,11 @@ def test_the_commands_of_a_document_are_taken(document):
             check(words, whole=whole)
         except Exception as error:
             raise AssertionError(f"{document.name}: modelsgenesis {shlex.join(words)}: {error!r}") from error
+
+
+@pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])
+def test_the_examples_of_the_help_are_taken(line):
+    check(shlex.split(line))
 
 
 def test_commands_are_found():

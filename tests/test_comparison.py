@@ -2,7 +2,6 @@ import json
 import re
 import runpy
 import signal
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.comparison import ArmConfig, ComparisonConfig, compare, describe_comparison
 from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig
 from modelsgenesis.data.labelled import read_labelled
-from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, MissingExtraError, TrainingError
+from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError
 from modelsgenesis.files import read_csv
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.splits import Split, write_split
@@ -251,13 +250,6 @@ def test_classification_is_compared_by_its_auc(class_folders, tmp_path):
     trained = [record(found, "scratch", 4, seed) for seed in range(2)]
     assert trained[0]["training"] != trained[1]["training"]  # drawn anew
     assert {row["class"] for row in trained[0]["cases"]} == {"dark", "pale"}
-
-
-def test_a_missing_extra_is_named_before_the_first_training(decathlon, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "scipy", None)
-    with pytest.raises(MissingExtraError, match=r"modelsgenesis\[report\]"):
-        run(decathlon, tmp_path / "run", ["scratch"])
-    assert not (tmp_path / "run" / "runs").exists()
 
 
 def test_an_interruption_keeps_what_has_finished(decathlon, tmp_path, monkeypatch):

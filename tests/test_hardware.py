@@ -35,7 +35,7 @@ def test_float32_on_cuda_is_not_tf32_but_only_in_the_context(monkeypatch):
 
 
 def test_each_process_of_a_machine_takes_its_own_device(monkeypatch):
-    with pytest.raises(ConfigurationError, match="expected auto, cpu, cuda or cuda:N"):
+    with pytest.raises(ConfigurationError, match="expected auto, cpu, mps, cuda or cuda:N"):
         choose_hardware("abacus")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -44,6 +44,16 @@ def test_each_process_of_a_machine_takes_its_own_device(monkeypatch):
     for device, process in (("cuda:0", 1), ("cuda", 2), ("cuda:2", 0)):
         with pytest.raises(ConfigurationError, match=rf"{device} for process {process} .* has 2 CUDA devices; use"):
             choose_hardware(device, "float32", local_rank=process)
+
+
+def test_an_apple_gpu_is_taken_where_there_is_one_and_missed_in_a_line(monkeypatch):
+    with pytest.raises(ConfigurationError, match="'mps', but torch finds no Apple GPU; use --device cpu"):
+        choose_hardware("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_hardware("mps") == Hardware(torch.device("mps"), "float32")
+    assert choose_hardware().device.type != "mps"  # not every layer has a kernel there
+    with choose_hardware("mps", "bfloat16").autocast():
+        assert torch.is_autocast_enabled("mps")
 
 
 def test_compiling_for_a_cpu_needs_a_compiler(monkeypatch):

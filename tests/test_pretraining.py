@@ -79,15 +79,9 @@ def test_a_folder_of_scans_becomes_a_bundle_that_loads(ct_folder, tmp_path):
     assert "figures/restorations.png" in text
 
 
-def test_what_is_missing_for_a_figure_is_said_and_for_tensorboard_refused(ct_folder, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    notes = Notes()
-    run = pretrain(ct_folder, tmp_path / "run", config=TINY, reporter=notes, **CPU)
-    (missing,) = [note for note in notes.notes if "figure" in note]
-    assert re.match(r"a figure is missing: .*pip install 'modelsgenesis\[report\]'", missing)
-    assert "figures/curve.png" not in (run / "README.md").read_text()
+def test_tensorboard_that_is_not_installed_is_refused_before_anything_is_read(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorboard", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'modelsgenesis\[report\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'modelsgenesis\[tensorboard\]'"):
         pretrain("nowhere", tmp_path / "other", tensorboard=True, **CPU)
 
 

@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # for editors and type checkers; `as` marks what is public
     from modelsgenesis.networks import GenesisUNet as GenesisUNet
     from modelsgenesis.networks import adapt as adapt
     from modelsgenesis.networks import build_network as build_network
+    from modelsgenesis.prediction import monai_transforms as monai_transforms
     from modelsgenesis.prediction import predict as predict
     from modelsgenesis.prediction import predict_all as predict_all
     from modelsgenesis.pretext import Deformation as Deformation
@@ -62,7 +63,7 @@ _NAMES = {  # what `__getattr__` finds, by the module that it comes from
     "models": "GenesisModel from_pretrained load save_pretrained",
     "networks": "GenesisUNet adapt build_network",
     "pretext": "Deformation",
-    "prediction": "predict predict_all",
+    "prediction": "monai_transforms predict predict_all",
     "pretraining": "pretrain",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}

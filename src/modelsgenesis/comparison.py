@@ -29,7 +29,7 @@ from modelsgenesis.figures import comparison_report, comparison_table, draw_comp
 from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
 from modelsgenesis.finetuning import finetune, read_rows, read_test_results, resolve_config, summary_options
 from modelsgenesis.metrics.measures import UNIT, flat, metrics_of
-from modelsgenesis.metrics.significance import analyse, label_efficiency, require_scipy
+from modelsgenesis.metrics.significance import analyse, label_efficiency
 from modelsgenesis.models import GenesisModel, as_source, load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import try_drawing
@@ -220,7 +220,6 @@ def compare(
         print(compare("Task04_Hippocampus", "runs/compared", comparison=comparison).table)
     """
     reporter = reporter or Reporter()
-    require_scipy()  # before hours of training, not after them
     # Without loader processes: they would compete with the trainings that run side by side.
     settings = [*([] if config else ["workers=0"]), *settings]
     data |= {} if isinstance(split, Split) else {"split": split and str(split)}

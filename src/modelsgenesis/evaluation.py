@@ -22,7 +22,7 @@ from modelsgenesis.inference.cases import TABLE, check_outputs, match_channels, 
 from modelsgenesis.inference.ensemble import measure_case, measure_cases, measure_each
 from modelsgenesis.metrics.measures import Row, Summary, explanations, flat, summarize_rows
 from modelsgenesis.metrics.tables import ResultsTable, basis_of, results_table
-from modelsgenesis.models import GenesisModel, public_name
+from modelsgenesis.models import public_name
 from modelsgenesis.prediction import Models, load_ensemble, model_folders
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.run import RUN_NAME
@@ -145,9 +145,7 @@ def _warn_of_training(model: Models, cases: Sequence[LabelledCase], reporter: Re
     """Say so where a run is measured on what it was trained on."""
     # A run keeps its split beside its weights; a model from the Hub has none, and nothing can be said.
     measured = {case.name for case in cases}
-    for run in model_folders(model):
-        if isinstance(run, GenesisModel):
-            continue  # which was loaded, or trained, without a record of its patients
+    for run in (one for one in model_folders(model) if isinstance(one, (str, Path))):
         file = Path(run) / "split.json"
         if seen := measured & set(read_split(file).training) if file.is_file() else None:
             told = f"warning: {public_name(run)} was trained on {len(seen)} of the {len(measured)} cases"

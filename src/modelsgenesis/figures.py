@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from modelsgenesis.errors import MissingExtraError, ShapeError
+from modelsgenesis.errors import ShapeError
 from modelsgenesis.metrics.measures import metric_title
 from modelsgenesis.metrics.significance import TESTS
 from modelsgenesis.metrics.tables import ResultsTable, results_table
@@ -141,7 +141,6 @@ def draw_curve(log: str | Path, validation: str | Path, path: str | Path) -> Pat
         The path.
 
     Raises:
-        MissingExtraError: matplotlib is not installed.
         OSError: The file cannot be written.
     """
     texts = [Path(file).read_text() if Path(file).exists() else "" for file in (log, validation)]
@@ -167,15 +166,9 @@ def draw_curve(log: str | Path, validation: str | Path, path: str | Path) -> Pat
 
 
 def _blank_figure(width: float, height: float) -> "Figure":
-    """Return an empty figure that belongs to no window and no global state.
+    """Return an empty figure that belongs to no window and no global state."""
+    from matplotlib.figure import Figure
 
-    Raises:
-        MissingExtraError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("drawing a figure", "report") from error
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -217,9 +210,6 @@ def draw_comparison(results: Results, path: str | Path) -> Path:
 
     Returns:
         The path.
-
-    Raises:
-        MissingExtraError: matplotlib is not installed.
     """
     counts, arms, metric = list(results["labels"]), results["arms"], results["metric"]
     figure = _blank_figure(3.5 + len(counts) * max(1.5, 0.6 * len(arms)), 5)

@@ -51,15 +51,18 @@ class Hardware:
     def place(self, what: Placed) -> Placed:
         """Bring a tensor or a network to the device, the channels of [b, c, *spatial] or of kernels last in memory."""
         if isinstance(what, Tensor):
-            layout = _CHANNELS_LAST.get(what.ndim, torch.preserve_format)
+            layout = self._layout(what) or torch.preserve_format
             return what.to(self.device, memory_format=layout, non_blocking=True)
         what.to(self.device)
         for parameter in what.parameters():
             # Not `network.to(memory_format=…)`: it gives kernels of one voxel other strides than their gradients get,
             # of which DistributedDataParallel complains and which it then copies in each step.
-            if layout := _CHANNELS_LAST.get(parameter.ndim):
+            if layout := self._layout(parameter):
                 parameter.data = parameter.data.contiguous(memory_format=layout)
         return what
+
+    def _layout(self, tensor: Tensor) -> torch.memory_format | None:
+        return None if self.device.type == "mps" else _CHANNELS_LAST.get(tensor.ndim)  # Metal's kernels gain nothing
 
 
 def free_memory(device: torch.device) -> int | None:
@@ -96,7 +99,7 @@ def choose_hardware(device: str = "auto", precision: str = "auto", *, local_rank
     """Choose where and how to compute.
 
     Args:
-        device: `"auto"` takes CUDA where there is one, else the CPU; or a device as torch names it.
+        device: `"auto"` takes CUDA where there is one, else the CPU; or what torch names so, such as Apple's `"mps"`.
         precision: `"auto"`, `"float32"` or `"bfloat16"`.
         local_rank: Number of this process on this machine; each takes the CUDA device of its number.
 
@@ -115,7 +118,7 @@ def choose_hardware(device: str = "auto", precision: str = "auto", *, local_rank
     try:
         chosen = torch.device(device)
     except RuntimeError as error:
-        raise ConfigurationError(f"device: received {device!r}, expected auto, cpu, cuda or cuda:N") from error
+        raise ConfigurationError(f"device: received {device!r}, expected auto, cpu, mps, cuda or cuda:N") from error
     if chosen.type == "cuda":
         if not torch.cuda.is_available():
             raise ConfigurationError(f"device: received {device!r}, but there is no CUDA device; use --device cpu")
@@ -126,6 +129,8 @@ def choose_hardware(device: str = "auto", precision: str = "auto", *, local_rank
                 "use --device cuda, which gives each process its own, with no more processes than devices"
             )
         chosen = torch.device("cuda", index)
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigurationError("device: received 'mps', but torch finds no Apple GPU; use --device cpu")
     if precision == "auto":  # bfloat16 where the hardware multiplies it itself; emulated it is slower than float32
         if chosen.type == "cuda":
             fast = torch.cuda.is_bf16_supported(including_emulation=False)

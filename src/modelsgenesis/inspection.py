@@ -71,7 +71,6 @@ def inspect_scans(
 
     Raises:
         DataError: The source does not exist, or holds neither scans nor what looks like one.
-        MissingExtraError: A scan's format needs an optional dependency.
 
     Example:
         inspection = inspect_scans("scans/")
@@ -143,7 +142,6 @@ def preview(
         ConfigurationError: The output is not a PNG, or is one of the scans.
         DataError: There is no usable scan, or the modality cannot be told.
         ScanError: A scan cannot be used.
-        MissingExtraError: What reads a scan's format is not installed.
 
     Example:
         preview("scans/", "preview.png", modality="ct")

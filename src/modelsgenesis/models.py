@@ -17,11 +17,13 @@ from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
 from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.checkpoints.card import CardParts, render_card, split_card
 from modelsgenesis.configs import BundleConfig
-from modelsgenesis.errors import ConfigurationError, HubError
+from modelsgenesis.data.memory import Scan
+from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.hub.download import cache_folder, fetch_bundle
-from modelsgenesis.hub.push import Publication, push_to_hub
+from modelsgenesis.hub.push import Publication, Say, check_run, send
 from modelsgenesis.hub.registry import Progress, list_cards
+from modelsgenesis.inference.preprocessing import preprocess
 from modelsgenesis.networks import AdaptationReport, Network, adapt
 from modelsgenesis.networks.adaptation import SHORT_TASKS
 
@@ -168,6 +170,29 @@ class GenesisModel(nn.Module):
         """Return the features of every level of the encoder, highest resolution first; see `Network.features`."""
         return self.network.features(x)
 
+    def preprocess(self, scan: Scan | Sequence[Scan], *, affine: Any = None) -> Tensor:
+        """Return a scan as `forward` takes it: oriented, resampled, scaled and padded as in the training.
+
+        Args:
+            scan: A file, or a folder with one DICOM series; a nibabel image; an array or a tensor, [*spatial] or
+                [channels, *spatial]. Or a list of these, one for each channel.
+            affine: Of an array, (4, 4), from voxel indices to mm in RAS+; a volume needs one.
+
+        Returns:
+            [1, channels, *spatial] on the model's device, in its type; of a volume for a network of two dimensions
+            [slices, channels, *plane]. Zeros at the end of an axis make its side divide.
+
+        Raises:
+            ScanError: The scan cannot be used.
+            ConfigurationError: There are several scans.
+            DataError: There is no such file.
+
+        Example:
+            logits = model(model.preprocess("scan.nii.gz"))  # on the prepared grid; the way back is `predict`
+        """
+        batch, like = preprocess(self.config, self.network.size_divisor, scan, affine=affine), next(self.parameters())
+        return batch.to(like.device, like.dtype)
+
     @property
     def labels(self) -> tuple[str, ...]:
         """Class names in the order of the outputs; empty for a restoration."""
@@ -250,6 +275,7 @@ class GenesisModel(nn.Module):
         revision: str | None = None,
         create_pr: bool = False,
         token: str | None = None,
+        progress: Say | None = None,
     ) -> Publication:
         """Publish the model as a bundle; arguments and errors are those of `modelsgenesis.push_to_hub`.
 
@@ -260,15 +286,12 @@ class GenesisModel(nn.Module):
             revision: A branch, made when it is not there; None for the default one.
             create_pr: Propose the change instead of making it.
             token: None for that of the environment.
+            progress: Called with what is being done.
         """
         options: dict[str, Any] = {"private": private, "dry_run": dry_run, "revision": revision, "token": token}
-        with TemporaryDirectory() as place:
-            folder = self.save_pretrained(Path(place) / "model")
-            try:
-                return push_to_hub(folder, repository, **options, create_pr=create_pr)
-            except HubError as error:  # whose remedy names a folder that is gone by then
-                said = str(error).partition(f"; {folder} is intact")[0].removeprefix(f"{folder}: ")
-                raise HubError(f"{said}; the model is intact: push it again", error.kind) from error
+        with TemporaryDirectory() as folder:
+            contents = check_run(self.save_pretrained(Path(folder) / "model"), where=self.name)
+            return send(contents, repository, **options, create_pr=create_pr, progress=progress)
 
     def __repr__(self) -> str:
         contract, size = self.config.input, sum(each.numel() for each in self.parameters())

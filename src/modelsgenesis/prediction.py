@@ -7,7 +7,7 @@ from functools import partial
 from itertools import compress
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import nibabel as nib
 import numpy as np
@@ -26,8 +26,12 @@ from modelsgenesis.metrics.measures import CLASS_SEPARATOR, chosen_classes
 from modelsgenesis.models import GenesisModel, load, public_name
 from modelsgenesis.reporting import Reporter
 
+if TYPE_CHECKING:
+    from monai.transforms.compose import Compose
+
 Paths = str | Path | Sequence[str | Path]
-Models = str | Path | GenesisModel | Sequence[str | Path | GenesisModel]
+Model = str | Path | GenesisModel
+Models = Model | Sequence[Model]
 SIZES = ("voxels", "volume_ml", "area_mm2")
 """What is said of the size of each segmented structure, by the names of JSON and of the columns of tables."""
 
@@ -94,8 +98,8 @@ class Prediction:
                 *(f"{name} {score:.3f}" for name, score in self.scores.items()),
             ]
         counted = "voxels" if self.volume_ml else "pixels"
-        sizes = {name: f", {ml:.4g} mL" for name, ml in self.volume_ml.items()}
-        sizes |= {name: f", {area:.4g} mm²" for name, area in self.area_mm2.items()}
+        measured = [("mL", self.volume_ml), ("mm²", self.area_mm2)]
+        sizes = {name: f", {_four_digits(size)} {unit}" for unit, each in measured for name, size in each.items()}
         return [f"{name}: {count:,} {counted}{sizes.get(name, '')}" for name, count in self.voxels.items()]
 
     def to_dict(self) -> dict[str, Any]:
@@ -110,6 +114,11 @@ class Prediction:
 
     def _repr_html_(self) -> str:
         return f"<b>{html.escape(self.name)}</b><br>{'<br>'.join(map(html.escape, self.lines))}"
+
+
+def _four_digits(size: float) -> str:
+    """Return a size as people write it: 0.1234, 12.34, 12,345."""
+    return f"{size:,.0f}" if size >= 1000 else f"{size:.4g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,8 +221,8 @@ def predict_all(
     costs the others nothing. Files that are there already are replaced, but never a scan.
 
     Args:
-        model: A run, a folder, `org/repo`, or a `GenesisModel`; a folder of folds, `fold0`, `fold1` …; or several of
-            these. The probabilities of several are averaged.
+        model: A run, a folder, or `org/repo`; a folder of folds, `fold0`, `fold1` …; what `from_pretrained` returned;
+            or several of these. The probabilities of several are averaged.
         source: A file, a folder searched to any depth, a DICOM series, a glob, or several of these. As many files as
             the model has channels are one case; in folders nnU-Net's `_0000` tells channels.
         output: Where to; see `output_paths`.
@@ -252,8 +261,9 @@ def predict_all(
         work = partial(_predict_case, ensemble, about, probabilities, keep=False)
         named = [(case.images[0].source, (case, path)) for case, path in asked]
         predictions, failed = each_case(named, work, title="predicting", strict=strict, reporter=reporter)
+        earlier = [_saved_prediction(case, path) for case, path in outputs if path in kept]
+        table = table if predictions or earlier else None
         if table:
-            earlier = [_saved_prediction(case, path) for case, path in outputs if path in kept]
             _write_table(table, sorted([*predictions, *earlier], key=attrgetter("name")), about)
     return Predictions(
         task=ensemble.task,
@@ -342,7 +352,7 @@ def load_ensemble(
         members.append((public_name(name), bundle))
     if len(members) > 1:
         reporter.note(f"averaging {len(members)} models: {', '.join(name for name, _ in members)}")
-    names = [public_name(one) for one in ([model] if isinstance(model, (str, Path, GenesisModel)) else model)]
+    names = [public_name(one) for one in ([model] if isinstance(model, Model) else model)]
     ensemble = Ensemble(members, config, hardware, reporter)
     about = {
         "labels": {str(index): name for index, name in enumerate(ensemble.labels)},
@@ -358,14 +368,43 @@ def load_ensemble(
     return ensemble, about
 
 
-def model_folders(model: Models) -> list[str | Path | GenesisModel]:
+def model_folders(model: Models) -> list[Model]:
     """Return one model or several as a list, in which the folds of a folder, `fold0`, `fold1` …, take its place."""
-    found: list[str | Path | GenesisModel] = []
-    for one in [model] if isinstance(model, (str, Path, GenesisModel)) else model:
-        if isinstance(one, GenesisModel):
-            found.append(one)
-            continue
-        folds = [path.parent for path in Path(one).glob(f"fold*/{CONFIG_NAME}") if path.parent.name[4:].isdecimal()]
-        is_model = (Path(one) / CONFIG_NAME).exists()
-        found += [one] if is_model or not folds else sorted(folds, key=lambda fold: int(fold.name[4:]))
+    found: list[Model] = []
+    for one in [model] if isinstance(model, Model) else model:
+        folds: list[Path] = []
+        if not isinstance(one, GenesisModel) and not (Path(one) / CONFIG_NAME).exists():
+            folds = [path.parent for path in Path(one).glob(f"fold*/{CONFIG_NAME}") if path.parent.name[4:].isdecimal()]
+        found += sorted(folds, key=lambda fold: int(fold.name[4:])) or [one]
     return found
+
+
+def monai_transforms(model: Model, *, image: str = "image", label: str = "label") -> "Compose":
+    """Return the preparation of a model's scans as transforms of MONAI's, for dictionaries.
+
+    They read, orient, resample, scale and pad as `GenesisModel.preprocess` does, to the same values, and bring a label
+    map to the same grid. What augments or crops comes after them.
+
+    Args:
+        model: A name, a folder, or what `from_pretrained` returned.
+        image: Key of the scan: a path, a nibabel image, an array with its affine under the key `affine`; or a list of
+            these, one for each channel.
+        label: Key of its label map, where a dictionary has one: a path, a nibabel image, or an array. Classes of a
+            classification stay as they are.
+
+    Returns:
+        Of a dictionary the same with tensors that carry an affine: float32 [channels, *spatial], int32 [1, *spatial].
+
+    Raises:
+        HubError: No model has this name, or the Hub or the download failed.
+
+    Example:
+        transforms = Compose([modelsgenesis.monai_transforms(model), RandFlipd(["image", "label"], 0.5)])
+        loader = DataLoader(Dataset([{"image": "a.nii.gz", "label": "a_seg.nii.gz"}], transforms), batch_size=1)
+    """
+    from monai.transforms.compose import Compose
+
+    from modelsgenesis.inference.transforms import PrepareScand
+
+    known = model if isinstance(model, GenesisModel) else load(model)
+    return Compose([PrepareScand(known.config, cast("Any", known.network).size_divisor, image, label)])

@@ -93,7 +93,7 @@ def pretrain(
         network = modelsgenesis.from_pretrained(run)
     """
     if tensorboard and find_spec("tensorboard") is None:
-        raise MissingExtraError("writing for TensorBoard", "report")
+        raise MissingExtraError("writing for TensorBoard", "tensorboard")
     rank, _, local_rank = distributed.torchrun_ranks()  # before there is a connection that would tell it
     reporter = (reporter if rank == 0 else None) or Reporter()
     with distributed.connected(choose_hardware(device, local_rank=local_rank).device):

@@ -16,6 +16,7 @@ from modelsgenesis.checkpoints.genesis import GENESIS_KERAS_NETWORK
 from modelsgenesis.checkpoints.plan import OPENMIND_INPUT
 from modelsgenesis.configs import CONTRACTS, GENESIS_UNET_2019, NNUNET_V1_GENESIS, RESENC_L, GenesisUNetConfig
 from modelsgenesis.errors import CheckpointError, ConfigurationError
+from modelsgenesis.files import sha256_of
 from modelsgenesis.networks import adapt
 from reference_files import converted
 
@@ -96,6 +97,26 @@ def test_openmind(tmp_path: Path, size: Any, network: Any, parameters: int, name
         torch.testing.assert_close(
             bundle.network(x), published.openmind_network(size)(x), atol=1e-4 if network else 1e-5, rtol=0
         )
+
+
+@pytest.mark.parametrize("where", ["", "student."])
+def test_of_a_pretext_task_without_our_decoder_the_encoder_alone_is_read(tmp_path: Path, where: str) -> None:
+    _, whole = converted(published.write_openmind_pth(tmp_path / "whole" / "file.pth"), tmp_path / "all")
+    file = published.write_openmind_encoder(tmp_path / "file.pth", where=where)
+    asked: Any = {"format": "openmind-encoder", "network": whole.config.network}
+    report, bundle = converted(file, tmp_path / "bundle", **asked)
+    assert report.dropped["projector.0.weight"] == "not of the encoder"
+    assert report.summary().endswith(" dropped: projector.0.weight; 16 of the decoder start at random")
+    assert bundle.config.provenance.source["decoder"] == "random"
+    x, expected = torch.randn(1, 1, 16, 16, 16), published.openmind_network("small").get_submodule("encoder")
+    with torch.inference_mode():
+        for found, told in zip(bundle.network.features(x), expected(x), strict=True):
+            torch.testing.assert_close(found, told, atol=1e-5, rtol=0)
+    again, _ = converted(file, tmp_path / "again", **asked)
+    assert sha256_of(tmp_path / "again" / "model.safetensors") == sha256_of(tmp_path / "bundle" / "model.safetensors")
+    assert set(again.new) == {name for name in whole.network.state_dict() if not name.startswith("encoder.")}
+    with pytest.raises(CheckpointError, match=r"missing decoder\."):
+        convert_checkpoint(file, tmp_path / "none", network=whole.config.network)
 
 
 def test_the_input_may_be_given(tmp_path: Path) -> None:

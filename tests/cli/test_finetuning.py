@@ -19,7 +19,7 @@ def test_finetune_measures_on_test_patients_and_resumes_with_nothing_typed_again
 
 
 def test_finetune_reads_the_configuration_that_it_shows(command, decathlon, tmp_path, tiny):
-    shown = command("finetune", decathlon, "--steps", 1, "--set", "labelled_patients=50%", *tiny[:-2], "--dry-run")
+    shown = command("finetune", decathlon, "--steps", 1, "--labels", "50%", *tiny[:-2], "--dry-run")
     assert shown.status == 0, shown.err
     (tmp_path / "config.json").write_text(shown.out)
     again = command("finetune", "--config", tmp_path / "config.json", "--dry-run")
@@ -37,7 +37,7 @@ def test_finetune_reads_the_configuration_that_it_shows(command, decathlon, tmp_
 
 def test_finetune_takes_folds_and_a_frozen_encoder(command, class_folders, tmp_path):
     settings = ("network.widths=4,8", "workers=0", "batch_size=4", "bootstrap=20", "hidden=0", "freeze_encoder=true")
-    options = [*("--folds", "2", "--modality", "xray", "--steps", "1", "--device", "cpu")]
+    options = [*("--set", "folds=2", "--modality", "xray", "--steps", "1", "--device", "cpu")]
     options += [word for setting in settings for word in ("--set", setting)]
     trained = command("finetune", class_folders, "-o", tmp_path / "run", *options)
     assert trained.status == 0, trained.err
@@ -63,12 +63,12 @@ def test_what_a_fine_tuning_starts_from_is_said(command, decathlon, tmp_path, ti
     [
         (["finetune", "{tmp}/nowhere"], 1, "no such"),
         (["finetune", "--task", "cls"], 1, "segmentation"),
-        (["finetune", "--set", "labelled_patients=ten"], 1, "labelled_patients: received 'ten'"),
+        (["finetune", "--labels", "ten"], 1, "labelled_patients: received 'ten'"),
         (["finetune", "--set", "fold=1"], 1, "fold: received 1"),
         (["finetune", "--set", "hidden=3"], 1, "hidden: no such setting"),
         (["finetune", "--split", "{tmp}/split.json"], 1, "split.json: "),
         (["finetune", "--config", "{tmp}/config.json"], 1, "config.json: "),
-        (["finetune", "--folds", "2", "--push-to-hub", "clinic/x"], 2, "make several models"),
+        (["finetune", "--set", "folds=2", "--push-to-hub"], 2, "make several models"),
     ],
 )
 def test_errors_are_one_line_with_a_status(refuses, arguments, status, message):

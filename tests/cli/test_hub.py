@@ -94,7 +94,7 @@ def test_push_lists_what_it_would_send_and_is_private_unless_asked(command, hub,
 )
 def test_a_run_that_could_not_be_published_does_not_begin(command, hub, monkeypatch, line, repository, token, word):
     monkeypatch.setenv("HF_TOKEN", token)
-    ended = command(*line, "--push-to-hub", repository)
+    ended = command(*line, "--push-to-hub", "--set", f"hub_model_id={repository}")
     assert (ended.status, hub.repositories) == (1, {})
     assert ended.err.startswith(f"checking that {repository} can be written\nerror: {repository}: ")
     assert word in ended.err

@@ -21,13 +21,13 @@ def test_the_loss_is_printed_beside_its_baselines_or_in_json(command, ct_folder,
     assert result.err == ""
 
 
-def test_the_configuration_that_would_run_is_shown_and_read_back(command, tmp_path, monkeypatch):
+def test_the_configuration_that_would_run_is_shown_and_read_back(command, ct_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    data = ("window=-500,500", "validation_source=other", "exclude_test_cases=a.json,b.json", "spacing=1,1,2")
+    data = ("window=-500,500", f"validation_source={ct_folder}", "exclude_test_cases=a.json,b.json", "spacing=1,1,2")
     options = [word for setting in data for word in ("--set", f"data.{setting}")]
     more = ["--patient", "p(.)", "--cache", "cache", "--init", "runs/x", "--modality", "mri", "--set", "scheme=II"]
-    result = command("pretrain", "scans", "--recipe", "2019", "--steps", 7, *options, *more, "--dry-run")
-    named = {"source": "scans", "validation_source": "other", "exclude_test_cases": ["a.json", "b.json"]}
+    result = command("pretrain", ct_folder, "--recipe", "2019", "--steps", 7, *options, *more, "--dry-run")
+    named = {"source": ct_folder, "validation_source": ct_folder, "exclude_test_cases": ["a.json", "b.json"]}
     named |= {"window": (-500, 500), "patient_pattern": "p(.)", "cache": "cache", "modality": "mri"}
     expected = pretraining_recipe("2019", scheme="II", steps=7).with_data("runs/x", spacing=(1, 1, 2), **named)
     assert PretrainingConfig.from_dict(result.json()) == expected

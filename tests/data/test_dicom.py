@@ -3,7 +3,6 @@
 import io
 import re
 import struct
-import sys
 from functools import reduce
 from pathlib import Path
 
@@ -15,9 +14,7 @@ import dicom_files as dcm
 from dicom_files import enhanced, write_dicom, write_series
 from modelsgenesis.configs import CONTRACTS
 from modelsgenesis.data import dicom_file, find_scans, prepare, read_volume, scan_sources
-from modelsgenesis.errors import MissingExtraError, ScanError
-
-pytest.importorskip("SimpleITK")
+from modelsgenesis.errors import ScanError
 
 JPEG, DEFLATED, DIRECTORY = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.1.99", "1.2.840.10008.1.3.10"
 SCREEN = "1.2.840.10008.5.1.4.1.1.7"
@@ -276,10 +273,3 @@ def test_damaged_files_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     path = write_dicom(path, np.ones((4, 4), np.uint16), extra=((dcm.PER_FRAME, "SQ", items),))
     with pytest.raises(ScanError, match=r"its header has more than 1,000"):
         read_volume(path)
-
-
-def test_a_missing_extra_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write_dicom(tmp_path / "x", np.ones((4, 4), np.uint16))
-    monkeypatch.setitem(sys.modules, "SimpleITK", None)
-    with pytest.raises(MissingExtraError, match=r"reading .* needs .*: pip install 'modelsgenesis\[io\]'"):
-        find_scans(path)

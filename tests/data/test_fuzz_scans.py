@@ -14,12 +14,12 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813 - its own customary name
 from PIL import Image
 
 import dicom_files as dcm
 from dicom_files import enhanced, sequence, write_dicom
 
-sitk = pytest.importorskip("SimpleITK")
 pytestmark = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="limits memory by Linux's means")
 
 Files = dict[str, bytes]  # of a scan: what is read by its first name

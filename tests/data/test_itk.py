@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813 - its own customary name
 
 from modelsgenesis.data import find_scans, read_volume
 from modelsgenesis.errors import ScanError
 from scan_damage import damaged_copies
-
-sitk = pytest.importorskip("SimpleITK")
 
 COMPRESSED = pytest.mark.parametrize("compress", [False, True])
 NAMES = ("x.mha", "x.mhd", "x.nrrd", "x.nhdr")

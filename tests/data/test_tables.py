@@ -43,7 +43,7 @@ def test_without_a_patient_column_names_tell(tmp_path, pictures):
     assert [case.patient for case in data.cases] == ["p0", "p0", "p1", "p1", "p2", "p2"]
     assert data.notes[0] == "patients by the names of files and folders"
     assert data.modality is None
-    with pytest.raises(DataError, match="the modality is unknown; name it with --modality: ct, mri"):
+    with pytest.raises(DataError, match="the modality is unknown; name it with --modality: ct, ct-8bit, mri"):
         data_contract(data)
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from loopback_hub import card_errors
+from modelsgenesis import from_pretrained
 from modelsgenesis.checkpoints.card import split_card
 from modelsgenesis.errors import ConfigurationError, HubError
 from modelsgenesis.hub.download import fetch_bundle, verify
@@ -116,6 +117,17 @@ def test_pictures_that_may_show_patients_stay_here_unless_asked_and_a_dry_run_li
     assert RESTORATIONS not in published_card(hub)
     assert {file.path for file in push_to_hub(run, GENESIS, include_figures=True).files} > {RESTORATIONS}
     assert RESTORATIONS in hub.repositories[GENESIS].files
+
+
+def test_a_model_in_memory_is_published_and_no_message_names_a_temporary_folder(hub, run, monkeypatch):
+    model = from_pretrained(run)
+    assert {file.path for file in model.push_to_hub(GENESIS, dry_run=True).files} == BUNDLE
+    made = model.push_to_hub(GENESIS)
+    assert (made.private, made.repository) == (True, GENESIS)
+    assert set(hub.repositories[GENESIS].files) == BUNDLE | {".gitattributes"}
+    monkeypatch.delenv("HF_TOKEN")
+    message = failure(lambda: model.push_to_hub(GENESIS), "denied")
+    assert message.endswith("set HF_TOKEN or pass --token")
 
 
 def test_a_picture_that_a_person_linked_and_that_stays_here_is_said(hub, run):

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import torch
 from torch import Tensor
 
 from modelsgenesis._version import __version__
@@ -36,6 +37,7 @@ class ConversionReport:
         parameters: Number of parameters of that network.
         renamed: Name in the bundle by the name in the file, for each tensor that was loaded.
         dropped: What else was in the file, with the reason it was not needed.
+        new: Tensors of the bundle that start at random, from a fixed seed, since the encoder alone was read.
     """
 
     format: str
@@ -45,13 +47,15 @@ class ConversionReport:
     parameters: int
     renamed: Mapping[str, str]
     dropped: Mapping[str, str]
+    new: tuple[str, ...] = ()
 
     def summary(self) -> str:
         """Return one human-readable line."""
         renamed = sum(old != new for old, new in self.renamed.items())
         dropped = [name for name, reason in self.dropped.items() if not reason.startswith(ALIAS)]
         said = f"{self.file} ({self.format}): {len(self.renamed)} tensors, {self.parameters:,} parameters"
-        return f"{said}; {renamed} renamed" + (f"; {len(dropped)} dropped: {some(dropped)}" if dropped else "")
+        said += f"; {renamed} renamed" + (f"; {len(dropped)} dropped: {some(dropped)}" if dropped else "")
+        return said + (f"; {len(self.new)} of the decoder start at random" if self.new else "")
 
 
 def convert_checkpoint(
@@ -73,8 +77,8 @@ def convert_checkpoint(
     Args:
         file: The checkpoint.
         out: Folder of the bundle; not there yet, or empty. It appears whole or not at all.
-        format: What the file must be, `"genesis-pytorch"`, `"genesis-keras"`, `"nnunet-v1"` or `"openmind"`;
-            None to find out.
+        format: What the file must be, `"genesis-pytorch"`, `"genesis-keras"`, `"nnunet-v1"`, `"openmind"` or
+            `"openmind-encoder"`, of which the encoder alone is read; None to find out.
         source: Where it comes from, for the provenance: repository, revision, file, sha256.
         plan: The `adaptation_plan.json` of an OpenMind checkpoint; None for the one beside or in the file.
         input_contract: The input that the network expects; None for that of the published model.
@@ -123,6 +127,8 @@ def convert_checkpoint(
     origin = {"file": file.name, "sha256": "", **(source or {})}
     origin["sha256"] = origin["sha256"] or sha256_of(file)  # a download was digested already
     origin |= {"format": kind, "converter_version": CONVERTER_VERSION}
+    new = tuple(sorted(weights.keys() - originals.values()))
+    origin |= {"decoder": "random"} if new else {}
     fields = {"task": task, "network": unet, "input": contract, "patch_size": patch}
     provenance = Provenance(origin="converted", library_version=__version__, source=origin)
     config = BundleConfig.from_dict({**fields, "provenance": provenance}, where=str(file))
@@ -132,7 +138,7 @@ def convert_checkpoint(
         save_bundle(temporary, Bundle(built, config, render_card(config, name=name) if name and not card else card))
     parameters = sum(parameter.numel() for parameter in built.parameters())
     return ConversionReport(
-        kind, file.name, origin["sha256"], unet, parameters, renamed=originals, dropped={**dropped, **unneeded}
+        kind, file.name, origin["sha256"], unet, parameters, originals, {**dropped, **unneeded}, new
     )
 
 
@@ -152,6 +158,7 @@ def _find_weights(file: Path, content: Any, wanted: str | None) -> tuple[str, di
         for place, weights in found
         if (prefix := layout.prefix(weights)) is not None
     ]
+    known = [one for one in known if one[0] == wanted] or known
     _, weights = max(found, key=lambda item: len(item[1]))
     if not known:
         raise CheckpointError(
@@ -180,9 +187,19 @@ def _match(
         # From names here to names there: a rule the other way would have to guess at what it does not know.
         places = build_network(unet, "meta").state_dict()
         originals = {layout.original(here, unet): here for here in places}
+        new = _random_decoder(unet) if layout.encoder_only else {}
+        originals = {there: here for there, here in originals.items() if here not in new}
     claimed, size = sum(tensor.nbytes for tensor in weights.values()), file.stat().st_size
     if claimed > 2 * size + 2**20:  # some share their data, and a hostile file has a thousand share all of it
         raise CheckpointError(f"{file}: its tensors take {claimed:,} bytes, the file {size:,}; save each of its own")
     expected = {there: places[here] for there, here in originals.items()}
     weights = fit_weights(expected, weights, file, what=f"the {kind} network")
-    return cast("UNetConfig", unet), {here: weights[there] for there, here in originals.items()}, originals
+    loaded = {here: weights[there] for there, here in originals.items()}
+    return cast("UNetConfig", unet), {**loaded, **new}, originals
+
+
+def _random_decoder(network: NetworkConfig) -> dict[str, Tensor]:
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(0)
+        values = build_network(network).state_dict()
+    return {name: tensor for name, tensor in values.items() if not name.startswith("encoder.")}

@@ -4,7 +4,7 @@ A new format is a record in `LAYOUTS`; conversion, export and `--format` follow 
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -38,6 +38,7 @@ class Layout:
         input: The input that the published network expects; None where a plan beside the weights says it.
         patch_size: Voxels of the patches of its training.
         aliases: Every name under which the format keeps the tensor of an original name.
+        encoder_only: Whether the encoder alone is read; the decoder starts at random, from a fixed seed.
     """
 
     signature_keys: tuple[str, ...]
@@ -49,6 +50,7 @@ class Layout:
     input: InputContract | None = None
     patch_size: tuple[int, ...] = ()
     aliases: Callable[[str], list[str]] = lambda name: [name]
+    encoder_only: bool = False
 
     def prefix(self, weights: Weights) -> str | None:
         """Return what stands before every key of this format, None if the weights are not of it."""
@@ -269,10 +271,23 @@ NNUNET_V2 = Layout(
     aliases=aliases,
 )
 
+
+def _prepare_encoder(weights: dict[str, Tensor]) -> Prepared:
+    kept, dropped = _prepare_v2(weights)
+    heads = {name: "not of the encoder" for name in kept if not name.startswith("encoder.")}
+    return {name: tensor for name, tensor in kept.items() if name not in heads}, {**dropped, **heads}
+
+
+# What other pretext tasks than restoration leave: the same encoder, key for key, and a head of the task's own.
+NNUNET_V2_ENCODER = replace(
+    NNUNET_V2, exports=lambda _: False, describe=None, prepare=_prepare_encoder, encoder_only=True
+)
+
 # By the name of the format. An export takes the first one that can hold the network.
 LAYOUTS: dict[str, Layout] = {
     "genesis-pytorch": GENESIS_TORCH,
     "genesis-keras": GENESIS_KERAS,
     "nnunet-v1": NNUNET_V1,
     "openmind": NNUNET_V2,
+    "openmind-encoder": NNUNET_V2_ENCODER,  # only when asked for: the names are those of the one before
 }

@@ -20,6 +20,7 @@ OPENMIND_INPUT = InputContract(modality="mri", intensity="zscore", spacing=(1.0,
 _CLASSES = {
     "plainconvunet": PlainUNetConfig,
     "residualencoderunet": ResidualUNetConfig,
+    "residualencoder": ResidualUNetConfig,  # the encoder alone
     "resencl": ResidualUNetConfig,  # a residual network of one shape
 }
 _NORMALIZATION = {"zscore": "ZScoreNormalization", "standardize": "CTNormalization"}

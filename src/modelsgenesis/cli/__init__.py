@@ -4,6 +4,7 @@ Heavy imports wait inside the commands, so that help and errors come at once.
 """
 
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -50,7 +51,7 @@ def _print_version(wanted: bool) -> None:
 @app.callback()
 def _common(
     version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
+        bool, typer.Option("--version", "-V", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error, as MODELSGENESIS_DEBUG=1 does.")
@@ -59,11 +60,40 @@ def _common(
     pass
 
 
-for _command in (pretrain, finetune, predict, evaluate, compare, scan, preview, demo):
-    app.command()(_command)
-app.command("list")(hub.list_models)
-for _command in (hub.info, hub.card, hub.download, hub.verify, hub.cache, hub.push, convert, export):
-    app.command()(_command)
+# The commands in the order of the help, each with examples for its own.
+EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
+    pretrain: (
+        "pretrain scans --modality ct -o runs/ct",
+        "pretrain scans --init genesis-chest-ct-3d --set data.spacing=1,1,2",
+        "pretrain --resume runs/ct",
+    ),
+    finetune: (
+        "finetune --task seg",
+        "finetune Task04_Hippocampus --init runs/ct --labels 10",
+        "finetune images --set folds=5 --set learning_rate=1e-3",
+    ),
+    predict: (
+        "predict runs/finetune scan.nii.gz -o liver.nii.gz",
+        "predict runs/finetune scans --flips all --dry-run",
+    ),
+    evaluate: ("evaluate runs/finetune Task04_Hippocampus", "evaluate predictions labels -o evaluation"),
+    compare: ("compare Task04_Hippocampus --init scratch --init ours=runs/ct --labels 5,10 --set ours:rescale=true",),
+    scan: ("scan scans", "scan dicom --json"),
+    preview: ("preview scans -n 2 -o preview.png",),
+    demo: ("demo -o genesis-demo",),
+    hub.list_models: ("list", "list 'genesis-*' --modality mri"),
+    hub.info: ("info genesis-chest-ct-3d",),
+    hub.card: ("card genesis-chest-ct-3d",),
+    hub.download: ("download genesis-chest-ct-3d -o chest",),
+    hub.verify: ("verify genesis-hippocampus-mri-3d-small",),
+    hub.cache: ("cache", "cache --prune --dry-run"),
+    hub.push: ("push runs/ct --hub-model-id clinic/genesis-ct --dry-run",),
+    convert: ("convert Genesis_Chest_CT.pt chest --dry-run",),
+    export: ("export genesis-chest-ct-3d --to nnunet -o genesis.pth",),
+}
+for _command, _examples in EXAMPLES.items():
+    _name = "list" if _command is hub.list_models else None  # a function of that name would hide Python's
+    app.command(_name, epilog="\n\n".join(f"modelsgenesis {line}" for line in _examples))(_command)
 
 
 def main() -> None:

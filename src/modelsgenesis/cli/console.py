@@ -52,6 +52,28 @@ def print_json(value: Any) -> None:
     _write(sys.stdout, json.dumps(value, indent=2))
 
 
+def print_plan(
+    read: Iterable[object], write: Iterable[object], send: Iterable[object] = (), *, config: Any = None, as_json: bool
+) -> None:
+    """Print what a command would do, for `--dry-run`.
+
+    Args:
+        read: Files, scans or models, each in words.
+        write: Files and folders.
+        send: What would leave this machine, and whereto.
+        config: JSON of a configuration: it is the result, which `--config` reads; the rest is for people.
+        as_json: Print the plan as JSON, where there is no configuration.
+    """
+    plan = {"read": [*map(str, read)], "write": [*map(str, write)], "send": [*map(str, send)]}
+    lines = [f"would {verb}: {', '.join(things) or 'nothing'}" for verb, things in plan.items()]
+    if config is None:
+        print_result(plan, lines, as_json=as_json)
+        return
+    print_json(config)
+    for line in lines:
+        note(line)
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print a table on stdout: folded to a terminal's width, unwrapped elsewhere, and free of markup.
 

@@ -13,6 +13,7 @@ from typing import NoReturn
 import typer
 
 from modelsgenesis.cli.console import displays, note
+from modelsgenesis.cli.settings import setting_instead
 from modelsgenesis.errors import GenesisError, Interrupted
 from modelsgenesis.files import reason_of
 
@@ -58,8 +59,13 @@ def explain(problem: BaseException) -> tuple[str, int]:
     if isinstance(problem, GenesisError):
         return f"error: {problem}", 1
     if isinstance(problem, typer.TyperException):
-        command = getattr(getattr(problem, "ctx", None), "command_path", "modelsgenesis")
+        context = getattr(problem, "ctx", None)
+        command = getattr(context, "command_path", "modelsgenesis")
         message = " ".join(problem.format_message().split()).rstrip(".")
+        option = getattr(problem, "option_name", None) if message.startswith("No such option") else None
+        near = getattr(problem, "possibilities", None) or ()
+        if option and (setting := setting_instead(str(context and context.info_name), option, near)):
+            message = f"No such option: {option}; it is a setting: --set {setting}=VALUE"
         return f"error: {message}; see {command} --help", problem.exit_code
     name, reason, kind = getattr(problem, "filename", None), reason_of(problem), type(problem).__name__
     reason = f"{os.fsdecode(name)}: {reason}" if isinstance(name, str | bytes) else reason

@@ -1,13 +1,18 @@
 """`finetune` and `compare`."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, BadParameter, Option
 
 from modelsgenesis.cli import options
-from modelsgenesis.cli.console import make_reporter, print_json, print_result
+from modelsgenesis.cli.console import make_reporter, print_json, print_plan, print_result
+from modelsgenesis.cli.settings import TrainingSwitches, as_settings, complete_setting, separate, separate_comparison
+from modelsgenesis.configs import FinetuningConfig
+
+if TYPE_CHECKING:
+    from modelsgenesis.data.cases import LabelledData
 
 
 def finetune(
@@ -16,8 +21,10 @@ def finetune(
     ] = None,
     task: options.Task = None,
     init: options.Init = None,
-    output: options.Run = Path("runs/finetune"),
-    folds: Annotated[int, Option(min=0, help="Cross-validation, one run per fold; 0 for a single split.")] = 0,
+    output: Annotated[
+        Path | None, Option("--output", "-o", help="A new folder; default: runs/finetune, then runs/finetune-2 …")
+    ] = None,
+    labels: Annotated[str | None, Option(metavar="N|N%", help="Labelled training patients; default: all.")] = None,
     split: options.Split = None,
     modality: options.Modality = "auto",
     patient: options.Patient = None,
@@ -26,7 +33,7 @@ def finetune(
     settings: options.Settings = None,
     device: options.Device = "auto",
     resume: options.Resume = False,
-    push_to_hub: options.PushToHub = None,
+    push_to_hub: options.PushToHub = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     json_output: options.Json = False,
@@ -36,20 +43,24 @@ def finetune(
     from modelsgenesis import finetuning
     from modelsgenesis.cli.prediction import TABLES, print_results
     from modelsgenesis.configs import apply_settings
+    from modelsgenesis.training.run import Run
 
-    switches, settings = options.separate(settings, options.Switches())
+    switches, settings = separate(settings, TrainingSwitches())
+    output = options.run_folder(output, "runs/finetune", resume=resume)
     # A resume with nothing else typed takes everything from the run.
     recorded = config_file or (output if resume and data is None else None)
     config = None if recorded is None else finetuning.read_finetuning(recorded)
     given = {"modality": None if modality == "auto" else modality, "patient_pattern": patient}
     config, labelled = finetuning.resolve_config(data, config, task=task, split=split, init=init, **given)
-    config = apply_settings(config, [*options.as_settings({"steps": steps, "folds": folds or None}), *settings])
+    config = apply_settings(config, [*as_settings({"steps": steps, "labelled_patients": labels}), *settings])
     if push_to_hub and config.folds and config.fold is None:
         raise BadParameter("received with folds, which make several models; push one of their folders later")
+    repository = options.choose_repository(push_to_hub, switches.hub_model_id, output, dry_run=dry_run)
     if dry_run:
-        print_json(config.to_dict())
+        Run.check(output, resume=resume)
+        send = [f"the model and its card to {repository} on the Hub, private"] if repository else []
+        plan_finetuning(config, labelled, output, send)
         return
-    push_to_hub = options.check_publishing(push_to_hub)
     how: dict[str, Any] = {"init": init, "device": device, "resume": resume, "strict": switches.strict}
     run, _ = finetuning.finetune(labelled, output, config=config, reporter=make_reporter(quiet=quiet), **how)
     results = finetuning.read_test_results(run)
@@ -64,29 +75,8 @@ def finetune(
         else:
             files |= {"split, to reuse with --split": "split.json", "model, with its card in README.md": ""}
         print_results(table, run, files)
-    if push_to_hub:
-        options.publish(run, push_to_hub, to_stderr=json_output)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Comparing(options.Switches):
-    """Settings of `compare` beside the fine-tuning that all initialisations share.
-
-    Attributes:
-        task: `seg` or `cls`; None for what the labels are for.
-        metric: What is tested; None for dice or auc.
-        dims: `2` or `3` adapts every network; `2,3` trains scratch in both, on slices and on volumes.
-        resample_labels: Draw the labelled patients anew for each seed.
-        tuning_runs: Runs of each candidate of `--tune`.
-        keep_models: Keep the trained model of every run.
-    """
-
-    task: str | None = None
-    metric: str | None = None
-    dims: int | tuple[int, ...] = ()
-    resample_labels: bool = False
-    tuning_runs: int = 3
-    keep_models: bool = False
+    if repository:
+        options.publish(run, repository, to_stderr=json_output)
 
 
 def compare(
@@ -99,36 +89,52 @@ def compare(
     labels: Annotated[str, Option(help="Labelled patients: counts, shares or all, such as 5,10%,all.")] = "all",
     runs: Annotated[int, Option(min=1, help="Runs per initialisation and label count.")] = 10,
     tune: Annotated[
-        list[str] | None, Option(metavar="KEY=VALUE,VALUE,…", help="Values to choose from, on the validation patients.")
+        list[str] | None,
+        Option(metavar="KEY=VALUE,VALUE,…", help="Values to choose from by validation; default: none."),
     ] = None,
     config_file: options.ConfigFile = None,
     steps: options.Steps = None,
     settings: Annotated[
         list[str] | None,
-        Option("--set", metavar="[NAME:]KEY=VALUE", help="A setting of all, or of one initialisation; repeatable."),
+        Option(
+            "--set",
+            metavar="[NAME:]KEY=VALUE",
+            help="A setting of all, or of one initialisation; repeatable.",
+            autocompletion=complete_setting,
+        ),
     ] = None,
-    modality: Annotated[str | None, Option(help="ct, mri, xray …; default: from the data.")] = None,
+    modality: options.Modality = "auto",
     patient: options.Patient = None,
     split: options.Split = None,
     jobs: Annotated[int, Option(min=1, help="Trainings at the same time; 1 on a GPU.")] = 1,
     device: options.Device = "auto",
+    dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     json_output: options.Json = False,
 ) -> None:
     """Compare initialisations on your data: fine-tune each with few labels, many times, and test the differences."""
     from modelsgenesis import comparison
-    from modelsgenesis.finetuning import read_finetuning
+    from modelsgenesis.configs import apply_settings
+    from modelsgenesis.finetuning import read_finetuning, resolve_config
 
     switches, settings, of_one = separate_comparison(settings)
     asked = {"labels": labels.split(","), "runs": runs, "tune": tune or []}
-    given = {"task": switches.pop("task"), "split": split, "modality": modality, "patient_pattern": patient}
+    given = {"modality": None if modality == "auto" else modality, "patient_pattern": patient}
+    given |= {"task": switches.pop("task"), "split": split and str(split)}
     how = {"jobs": jobs, "device": device, **{name: switches.pop(name) for name in ("keep_models", "strict")}}
+    described = comparison.describe_comparison(inits, arm_settings=of_one, **switches, **asked)
+    config = None if config_file is None else read_finetuning(config_file)
+    settings = [*as_settings({"steps": steps}), *settings]
+    if dry_run:
+        config, labelled = resolve_config(data, config, **given)
+        plan_finetuning(apply_settings(config, settings), labelled, output, comparison=described.to_dict())
+        return
     compared = comparison.compare(
         data,
         output,
-        comparison=comparison.describe_comparison(inits, arm_settings=of_one, **switches, **asked),
-        config=None if config_file is None else read_finetuning(config_file),
-        settings=[*options.as_settings({"steps": steps}), *settings],
+        comparison=described,
+        config=config,
+        settings=settings,
         reporter=make_reporter(quiet=quiet),
         **given,
         **how,
@@ -137,9 +143,21 @@ def compare(
     print_result(compared.results, [*compared.table.splitlines(), "", written], as_json=json_output)
 
 
-def separate_comparison(settings: list[str] | None) -> tuple[dict[str, Any], list[str], list[str]]:
-    """Return what `--set` says of the comparison, of all initialisations, and of one each as `NAME:KEY=VALUE`."""
-    of_one = [setting for setting in settings or () if ":" in setting.partition("=")[0]]
-    switches, of_all = options.separate([one for one in settings or () if one not in of_one], Comparing())
-    dims = switches.dims
-    return {**vars(switches), "dims": (dims,) if isinstance(dims, int) else dims}, of_all, of_one
+def plan_finetuning(
+    config: FinetuningConfig,
+    data: "LabelledData",
+    output: Path,
+    send: Sequence[str] = (),
+    *,
+    comparison: Mapping[str, Any] | None = None,
+) -> None:
+    """Print the configuration, and what would be read, written and sent."""
+    arms = comparison["arms"] if comparison else [{"init": config.init}]
+    weights = [arm["init"] for arm in arms if arm["init"] not in (None, "scratch")]
+    read = [f"{len(data.cases)} labelled cases of {data.name}", *(f"weights of {name}" for name in weights)]
+    if comparison:
+        runs = len(arms) * len(comparison["labels"]) * comparison["runs"]
+        told = {"comparison": comparison, "training": config.to_dict()}
+        print_plan(read, [f"{output}/, by {runs} trainings"], config=told, as_json=True)
+    else:
+        print_plan(read, [f"{output}/"], send, config=config.to_dict(), as_json=True)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, BadParameter, Option
 
-from modelsgenesis.cli.console import make_reporter, note, print_json, print_result, print_table
-from modelsgenesis.cli.options import HubModelId, Json, Model, Quiet, Revision, Token
+from modelsgenesis.cli.console import make_reporter, note, print_json, print_plan, print_result, print_table
+from modelsgenesis.cli.options import DryRun, HubModelId, Json, Model, Quiet, Revision, Token
 
 if TYPE_CHECKING:
     from modelsgenesis.hub import ModelCard
@@ -18,8 +18,8 @@ _LICENCE = 13  # letters of a licence with which a line of `list` fits 80 column
 
 def list_models(
     pattern: Annotated[str, Argument(help="Only models whose name matches, such as 'genesis-*'.")] = "*",
-    modality: Annotated[str | None, Option(help="Only models for ct, mri, xray …")] = None,
-    dims: Annotated[int | None, Option(min=2, max=3, help="Only 2D or 3D models.")] = None,
+    modality: Annotated[str | None, Option(help="Only models for ct, mri, xray …; default: any.")] = None,
+    dims: Annotated[int | None, Option(min=2, max=3, help="Only 2D or 3D models; default: both.")] = None,
     json_output: Json = False,
 ) -> None:
     """List the models of the registry."""
@@ -88,14 +88,23 @@ def card(
 def download(
     name: Model,
     revision: Revision = None,
-    output: Annotated[Path | None, Option("--output", "-o", help="Copy the bundle to this new folder.")] = None,
+    output: Annotated[
+        Path | None,
+        Option("--output", "-o", help="Copy the bundle to this new folder; default: keep it in your cache."),
+    ] = None,
     token: Token = None,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
     """Download a model, verify it, convert it if necessary, and print the folder of its bundle."""
     from modelsgenesis.hub import download as bundles
 
+    if dry_run:
+        print_plan(
+            [f"{name} on the Hub, unless it is here"], [output or bundles.cache_folder("bundles")], as_json=json_output
+        )
+        return
     reporter = make_reporter(quiet=quiet)
     with warnings.catch_warnings(record=True, action="always", category=UserWarning) as caught:
         folder = bundles.fetch_bundle(name, revision=revision, token=token, progress=reporter.download, refresh=True)
@@ -119,6 +128,7 @@ def verify(name: Model, revision: Revision = None, json_output: Json = False) ->
 def cache(
     prune: Annotated[bool, Option("--prune", help="Remove converted bundles that are no longer in use.")] = False,
     everything: Annotated[bool, Option("--all", help="With --prune: also those in use.")] = False,
+    dry_run: DryRun = False,
     json_output: Json = False,
 ) -> None:
     """List the converted bundles on this machine with their sizes, or remove them."""
@@ -126,8 +136,11 @@ def cache(
 
     if everything and not prune:
         raise BadParameter("removes something only together with --prune", param_hint="--all")
-    bundles = kept.prune(everything=everything) if prune else kept.cached_bundles()
-    rows = [("removed" if prune else "in use" if one.used else "unused", one.size, one.folder.name) for one in bundles]
+    bundles = kept.prune(everything=everything) if prune and not dry_run else kept.cached_bundles()
+    if prune and dry_run:
+        bundles = [one for one in bundles if everything or not one.used]
+    pruned = "would be removed" if dry_run else "removed"
+    rows = [(pruned if prune else "in use" if one.used else "unused", one.size, one.folder.name) for one in bundles]
     rows.append(("in all", sum(one.size for one in bundles), str(kept.cache_folder("bundles"))))
     lines = [f"{size / 1e6:>6.1f} MB  {state:<7}  {name}" for state, size, name in rows]
     described = [{**asdict(one), "name": one.folder.name, "folder": str(one.folder)} for one in bundles]
@@ -143,7 +156,7 @@ def push(
     include_figures: Annotated[
         bool, Option("--include-figures", help="Upload the pictures of patients' scans in the card, too.")
     ] = False,
-    revision: Annotated[str | None, Option(help="Branch, created if missing.")] = None,
+    revision: Annotated[str | None, Option(help="Branch, created if missing; default: main.")] = None,
     create_pr: Annotated[bool, Option("--create-pr", help="Open a pull request instead.")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="List what would be sent, and send nothing.")] = False,
     token: Token = None,

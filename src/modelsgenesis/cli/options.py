@@ -1,15 +1,16 @@
 """Options and arguments that several commands share, each described once."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, get_args, get_type_hints
 
 from typer import Argument, BadParameter, Option
 
 from modelsgenesis.cli.console import note, print_line
-from modelsgenesis.configs import apply_settings
-from modelsgenesis.configs.base import Config
+from modelsgenesis.cli.settings import complete_setting
+from modelsgenesis.configs.training import DataConfig
+from modelsgenesis.errors import ConfigurationError, require
 
 
 def numbers(text: str) -> tuple[float, ...]:
@@ -20,73 +21,120 @@ def numbers(text: str) -> tuple[float, ...]:
         raise BadParameter(f"received {text!r}, expected numbers separated by commas") from None
 
 
+def one_of(*names: str) -> Callable[[str], list[str]]:
+    """Return what completes a word to one of some names."""
+    return lambda incomplete: [name for name in names if name.startswith(incomplete)]
+
+
+def _models(incomplete: str) -> list[str]:
+    from modelsgenesis.hub import list_cards  # the cards, which the other words do without
+
+    return [card.name for card in list_cards(f"{incomplete}*")]
+
+
+_MODALITIES = get_args(get_type_hints(DataConfig)["modality"])
+
 LABELLED = "Labelled images: a folder or file in the layout of the Decathlon or nnU-Net, one folder per class, or a CSV"
 
-Model = Annotated[str, Argument(help="A name in the registry, org/name on the Hub, or a folder.")]
+Model = Annotated[
+    str, Argument(help="A name in the registry, org/name on the Hub, or a folder.", autocompletion=_models)
+]
 Scans = Annotated[str, Argument(help="Scans: a folder, a file, a glob, a list file or a dataset.json.")]
-Run = Annotated[Path, Option("--output", "-o", help="Folder of the run; must be new or empty.")]
 
-Task = Annotated[str | None, Option(help="seg (segmentation) or cls (classification); default: from the labels.")]
-Modality = Annotated[str, Option(help="ct, mri, xray, ultrasound, ct-8bit, photo, shape; auto: from the data.")]
-Patient = Annotated[str | None, Option(metavar="REGEX", help="Its first group is the patient in a file's name.")]
-Split = Annotated[Path | None, Option(help="split.json of another run: its training, validation, test cases.")]
+Task = Annotated[
+    str | None,
+    Option(
+        help="seg (segmentation) or cls (classification); default: from the labels.",
+        autocompletion=one_of("seg", "cls"),
+    ),
+]
+Modality = Annotated[
+    str, Option(help=f"{', '.join(_MODALITIES[1:])}; auto: from the data.", autocompletion=one_of(*_MODALITIES))
+]
+Patient = Annotated[
+    str | None,
+    Option(metavar="REGEX", help="Its first group is the patient in a file's name; default: by headers and names."),
+]
+Split = Annotated[
+    Path | None, Option(help="split.json of another run: its training, validation, test cases; default: a new split.")
+]
 # Any: of a plain tuple[...] Typer makes an option that takes several words.
-Spacing = Annotated[Any, Option(parser=numbers, metavar="X,Y,Z", help="Voxel size in mm to resample to.")]
-Window = Annotated[Any, Option(parser=numbers, metavar="LOW,HIGH", help="Intensities (CT: HU) that become 0 and 1.")]
-Init = Annotated[str | None, Option(help="Initial weights: a name, org/repo, a run, or scratch.")]
-Steps = Annotated[int | None, Option(min=1, help="Optimiser steps.")]
-Settings = Annotated[list[str] | None, Option("--set", metavar="KEY=VALUE", help="A field of the recipe; repeatable.")]
-ConfigFile = Annotated[Path | None, Option("--config", metavar="FILE", help="What --dry-run prints; --set on top.")]
+Spacing = Annotated[Any, Option(parser=numbers, metavar="X,Y,Z", help="Voxel size in mm; default: each scan's own.")]
+Window = Annotated[
+    Any,
+    Option(
+        parser=numbers,
+        metavar="LOW,HIGH",
+        help="Intensities (CT: HU) that become 0 and 1; default: those of the modality.",
+    ),
+]
+Init = Annotated[
+    str | None,
+    Option(help="Initial weights: a name, org/repo, a run, or scratch; default: random.", autocompletion=_models),
+]
+Steps = Annotated[int | None, Option(min=1, help="Optimiser steps; default: those of the recipe.")]
+Settings = Annotated[
+    list[str] | None,
+    Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any other setting, such as learning_rate=1e-3; repeatable.",
+        autocompletion=complete_setting,
+    ),
+]
+ConfigFile = Annotated[
+    Path | None, Option("--config", metavar="FILE", help="What --dry-run prints; default: the recipe. --set on top.")
+]
 
-Device = Annotated[str, Option(help="auto, cpu, cuda or cuda:N.")]
-Resume = Annotated[bool, Option("--resume", help="Resume the run in the output folder.")]
+Device = Annotated[
+    str, Option(help="auto, cpu, mps, cuda or cuda:N.", autocompletion=one_of("auto", "cpu", "mps", "cuda"))
+]
+Resume = Annotated[bool, Option("--resume", help="Resume the run in the output folder, or the latest one.")]
 Strict = Annotated[bool, Option("--strict", help="Stop at the first unusable scan instead of skipping it.")]
+DryRun = Annotated[bool, Option("--dry-run", help="Say what would be read, written and sent, and stop.")]
 Quiet = Annotated[bool, Option("--quiet", "-q", help="Show no progress.")]
 Json = Annotated[bool, Option("--json", help="Print the result as JSON.")]
 
-DryRun = Annotated[bool, Option("--dry-run", help="Print the configuration and stop.")]
-
-Revision = Annotated[str | None, Option(help="Branch, tag or commit on the Hub.")]
+Revision = Annotated[str | None, Option(help="Branch, tag or commit on the Hub; default: main.")]
 Token = Annotated[str | None, Option(help="Hub token; default: HF_TOKEN or the stored one.", show_default=False)]
 HubModelId = Annotated[str | None, Option(help="org/name on the Hub; default: your name and the run's.")]
-PushToHub = Annotated[str | None, Option(metavar="ORG/NAME", help="Publish the model there at the end, privately.")]
+PushToHub = Annotated[
+    bool, Option("--push-to-hub", help="Publish the model at the end, privately; --set hub_model_id=ORG/NAME names it.")
+]
 
-SwitchesType = TypeVar("SwitchesType", bound="Switches")
 
+def run_folder(output: Path | None, default: str, *, resume: bool = False) -> Path:
+    """Return the folder of a run: as asked, else `default`, or `default-2` … after those that are there.
 
-@dataclass(frozen=True, kw_only=True)
-class Switches(Config):
-    """What `--set` says beside the fields of a configuration: it changes a command, not what is learnt.
-
-    Attributes:
-        strict: Stop at the first unusable scan instead of skipping it.
+    Of a resume it is the last that is there. Processes of `torchrun` must agree on it, and so take `default`.
     """
-
-    strict: bool = False
-
-
-def separate(settings: Sequence[str] | None, switches: SwitchesType) -> tuple[SwitchesType, list[str]]:
-    """Return the switches as `--set` says them, and the settings that are left for the configuration."""
-    names = vars(switches)
-    own = [setting for setting in settings or () if setting.partition("=")[0].strip() in names]
-    return apply_settings(switches, own), [setting for setting in settings or () if setting not in own]
-
-
-def as_settings(fields: Mapping[str, object]) -> list[str]:
-    """Return options as `--set` would say them; None was not given, and `steps` are all of the budget."""
-    # The recipe's epochs would end the training before the steps that were asked for.
-    given = [f"{name}={value}".lower() for name, value in fields.items() if value is not None]
-    return [*given, "epochs=none"] if fields.get("steps") else given
+    first = Path(default)
+    if output is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return output or first
+    folders = {1: first}
+    for path in first.parent.glob(f"{first.name}-*"):
+        number = path.name.removeprefix(f"{first.name}-")
+        folders |= {int(number): path} if number.isdecimal() else {}
+    last = max((number for number, path in folders.items() if path.exists()), default=0)
+    if resume or not last:
+        return folders[last or 1]
+    folder = first.with_name(f"{first.name}-{last + 1}")
+    note(f"{folders[last]} is there already: writing to {folder}")
+    return folder
 
 
-def check_publishing(repository: str | None) -> str | None:
-    """Check before a run that its model can be published there; nothing is made."""
-    if repository is None:
+def choose_repository(wanted: bool, name: str | None, output: Path, *, dry_run: bool) -> str | None:
+    """Return where a run's model goes in the end, if anywhere; unless it is a dry run, check that it can."""
+    if not wanted:
+        require(name is None, ConfigurationError, f"hub_model_id: received {name}; add --push-to-hub to publish there")
         return None
-    from modelsgenesis.hub.push import check_destination
+    from modelsgenesis.hub.push import check_destination, default_name
 
-    note(f"checking that {repository} can be written")
-    return check_destination(repository)
+    name = name or default_name(output)
+    if dry_run:
+        return name
+    note(f"checking that {name} can be written")
+    return check_destination(name)
 
 
 def publish(run: Path, repository: str, *, to_stderr: bool) -> None:

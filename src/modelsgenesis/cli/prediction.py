@@ -6,16 +6,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, BadParameter, Exit, Option
 
-from modelsgenesis.cli.console import make_reporter, note, print_json, print_line, print_result, print_table
-from modelsgenesis.cli.options import Device, Json, Quiet, Settings, Strict
+from modelsgenesis.cli.console import (
+    make_reporter,
+    note,
+    print_json,
+    print_line,
+    print_plan,
+    print_result,
+    print_table,
+)
+from modelsgenesis.cli.options import Device, DryRun, Json, Quiet, Settings, Strict
 from modelsgenesis.configs import PredictionConfig, apply_settings
+from modelsgenesis.reporting import Reporter
 
 if TYPE_CHECKING:
     from modelsgenesis.metrics.tables import ResultsTable
 
 Ensemble = Annotated[list[str] | None, Option(metavar="MODEL", help="Another model, to average with; repeatable.")]
 Overlap = Annotated[float, Option(min=0, max=0.9, help="Overlap of neighbouring windows.")]
-Flips = Annotated[str | None, Option(help="Average over mirrored passes: all, or axes such as x,y.")]
+Flips = Annotated[str | None, Option(help="Average over mirrored passes: all, or axes such as x,y; default: none.")]
 
 _OUTPUT = "A .nii.gz or a folder; default: <scan>_seg.nii.gz, of several predictions/. Of classes a .csv."
 TABLES = "results.csv, .md, .tex"
@@ -54,7 +63,7 @@ def predict(
         dry_run=dry_run,
         reporter=make_reporter(quiet=quiet),
     )
-    lines: list[object] = [f"{name}: {said}" for name, said in found.about.items()] if dry_run else []
+    lines: list[object] = _plan(found.about) if dry_run else []
     for one in found.predictions:
         if dry_run:
             lines.append(f"would read {one.file}, write {one.path}")
@@ -62,7 +71,8 @@ def predict(
             lines += [one.path, *(f"  {line}" for line in one.lines)]
         else:
             lines.append(f"{one.name}: {', '.join(one.lines)}")
-    lines += [*(f"{path} (kept)" for path in found.kept), *filter(None, [found.table])]
+    lines += [f"{path} (kept)" for path in found.kept]
+    lines += [f"would write {found.table}" if dry_run else found.table] if found.table else []
     value = {
         "task": found.task,
         "dry_run": dry_run,
@@ -96,12 +106,20 @@ def evaluate(
     specificity: Annotated[float, Option(min=0, max=1, help="Specificity of the sensitivity (classification).")] = 0.9,
     device: Device = "auto",
     strict: Strict = False,
+    dry_run: DryRun = False,
     quiet: Quiet = False,
     json_output: Json = False,
 ) -> None:
     """Evaluate a model, or saved predictions, on labelled scans, with 95% intervals over patients."""
     from modelsgenesis import evaluation
+    from modelsgenesis.data.labelled import read_labelled
 
+    if dry_run:
+        saved = evaluation.saved_predictions(model)
+        labelled = (saved and evaluation.read_label_maps(Path(data), saved, Reporter())) or read_labelled(data)
+        read = [model, *(ensemble or []), f"{len(labelled.cases)} labelled cases in {data}"]
+        print_plan(read, [output / name for name in ("results.json", TABLES, "cases.csv")], as_json=json_output)
+        return
     found = evaluation.evaluate(
         [model, *ensemble] if ensemble else model,
         data,
@@ -133,6 +151,15 @@ def _prediction_config(overlap: float, flips: str | None, settings: Sequence[str
     axes = "all" if flips == "all" else ["xyz".index(name) for name in names]
     config = PredictionConfig.from_dict({"overlap": overlap, "flips": axes}, where="predict")
     return apply_settings(config, settings or [])
+
+
+def _plan(about: Mapping[str, Any]) -> list[object]:
+    """Return what a prediction would be made by, for people."""
+    models = about["model"] if isinstance(about["model"], str) else ", ".join(about["model"])
+    flips = ", ".join("xyz"[axis] for axis in about["flips"]) if about["flips"] != "all" else "all"
+    how = f"overlap {about['overlap']:g}, flips {flips or 'none'}, {about['precision']} on {about['device']}"
+    several = f" ({about['members']} models)" if about["members"] > 1 else ""
+    return [f"model {models}{several}: {', '.join(about['labels'].values())}", how]
 
 
 def _end(failed: Sequence[Any], done: str) -> None:

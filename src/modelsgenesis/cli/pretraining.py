@@ -1,7 +1,6 @@
 """`pretrain`."""
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -9,32 +8,22 @@ import typer
 from typer import Argument, Option
 
 from modelsgenesis.cli import options
-from modelsgenesis.cli.console import describe_metrics, make_reporter, print_json, print_result
-from modelsgenesis.configs import PretrainingConfig, pretraining_recipe
+from modelsgenesis.cli.console import describe_metrics, make_reporter, print_plan, print_result
+from modelsgenesis.cli.settings import PretrainingSwitches, separate
+from modelsgenesis.configs import RECIPES, PretrainingConfig, pretraining_recipe
 
-_RECIPES = "small (a laptop, 1,000 steps), default (one GPU, 100,000 steps), 2019 (as published, 10,000 epochs)."
-
-
-@dataclass(frozen=True, kw_only=True)
-class Switches(options.Switches):
-    """Settings of `pretrain` beside its configuration.
-
-    Attributes:
-        scheme: Deformations of the ablation in Zhou et al. 2019, a name of `SCHEMES`.
-        tensorboard: Also write a TensorBoard log.
-    """
-
-    scheme: str | None = None
-    tensorboard: bool = False
+_RECIPES = "small (a laptop, 1,000 steps; the default), default (one GPU, 100,000), 2019 (as published, 10,000 epochs)."
 
 
 def pretrain(
     data: Annotated[
         str | None, Argument(help="Scans: a folder, a file, a glob, a list file or a dataset.json.", show_default=False)
     ] = None,
-    output: options.Run = Path("runs/pretrain"),
+    output: Annotated[
+        Path | None, Option("--output", "-o", help="A new folder; default: runs/pretrain, then runs/pretrain-2 …")
+    ] = None,
     config_file: options.ConfigFile = None,
-    recipe: Annotated[str | None, Option(help=_RECIPES, show_default="small")] = None,
+    recipe: Annotated[str | None, Option(help=_RECIPES, autocompletion=options.one_of(*RECIPES))] = None,
     init: options.Init = None,
     modality: options.Modality = "auto",
     patient: options.Patient = None,
@@ -42,8 +31,8 @@ def pretrain(
     settings: options.Settings = None,
     device: options.Device = "auto",
     cache: Annotated[Path | None, Option(help="Folder of prepared volumes; default: in your cache.")] = None,
-    resume: Annotated[bool, Option("--resume", help="Resume the run in the output folder or in DATA.")] = False,
-    push_to_hub: options.PushToHub = None,
+    resume: Annotated[bool, Option("--resume", help="Resume the run in DATA or --output, or the latest.")] = False,
+    push_to_hub: options.PushToHub = False,
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,
     json_output: options.Json = False,
@@ -55,7 +44,8 @@ def pretrain(
 
     if resume and data is not None and (Path(data) / "run.json").is_file():
         data, output = None, Path(data)
-    switches, settings = options.separate(settings, Switches())
+    output = options.run_folder(output, "runs/pretrain", resume=resume)
+    switches, settings = separate(settings, PretrainingSwitches())
     is_auto = "batch_size=auto" in settings  # fills the memory of a GPU
     settings = [setting for setting in settings if setting != "batch_size=auto"]
     base: str | PretrainingConfig = recipe or "small"
@@ -68,12 +58,12 @@ def pretrain(
     given = {"source": data, "patient_pattern": patient, "cache": cache}
     given["modality"] = None if modality == "auto" else modality
     config = pretraining_recipe(base, scheme=switches.scheme, steps=steps, settings=settings).with_data(init, **given)
-    if dry_run:
-        print_json(config.to_dict())
-        return
-    if not config.data.source and not resume:
+    if not config.data.source and not resume and not dry_run:
         raise typer.BadParameter("missing: the scans to pretrain on", param_hint="DATA")
-    push_to_hub = options.check_publishing(push_to_hub)
+    repository = options.choose_repository(push_to_hub, switches.hub_model_id, output, dry_run=dry_run)
+    if dry_run:
+        plan_pretraining(config, output, repository, resume=resume)
+        return
     run = pretraining.pretrain(
         None,
         output,
@@ -90,5 +80,19 @@ def pretrain(
     results = read_config(run).provenance.results
     lines = [f"{run}: model of step {results['step']}", describe_metrics(results)]
     print_result({"run": str(run), "results": results}, lines, as_json=json_output)
-    if push_to_hub:
-        options.publish(run, push_to_hub, to_stderr=json_output)
+    if repository:
+        options.publish(run, repository, to_stderr=json_output)
+
+
+def plan_pretraining(config: PretrainingConfig, output: Path, repository: str | None, *, resume: bool) -> None:
+    """Print the configuration, and what would be read, written and sent."""
+    from modelsgenesis.data.finding import find_scans
+    from modelsgenesis.training.run import Run
+
+    Run.check(output, resume=resume)
+    read = [f"weights of {config.init}"] if config.init else []
+    for source in (config.data.source, config.data.validation_source):
+        found, _ = find_scans(source, group_pattern=config.data.patient_pattern) if source else ([], [])
+        read += [f"{len(found)} scans in {', '.join(source)}"] if source else []
+    send = [f"the model and its card to {repository} on the Hub, private"] if repository else []
+    print_plan(read, [f"{output}/"], send, config=config.to_dict(), as_json=True)

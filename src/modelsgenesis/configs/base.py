@@ -48,6 +48,9 @@ _ALIASES = {
     "n_folds": "folds",
     "pretrained": "init",
     "random_state": "seed",
+    "leave_out": "exclude_test_cases",
+    "labels": "labelled_patients",
+    "val": "validation_source",
 }
 
 
@@ -158,18 +161,29 @@ class Config:
 _hints = cache(partial(get_type_hints, include_extras=True))
 
 
-def _nearest(key: str, kind: type[Config]) -> str:
-    """Return the end of a message about an unknown key: where such a setting is, or what it is called here."""
+def setting_names(kind: type[Config]) -> dict[str, str]:
+    """Return the dotted name that `--set` takes of each setting, by its last part; an outer one hides those within."""
     places = {field.name: field.name for field in fields(kind)}
     for outer, hint in _hints(kind).items():
         for inner in _configs(hint):
             for field in fields(inner):
                 places.setdefault(field.name, f"{outer}.{field.name}")
-    meant = _ALIASES.get(key.lower(), key)
+    return places
+
+
+def similar_settings(key: str, kind: type[Config]) -> list[str]:
+    """Return the dotted names of the settings that a key may mean: of that name or, as others call it, a near one."""
+    places, meant = setting_names(kind), _ALIASES.get(key.lower(), key)
     close = [meant] if meant in places else get_close_matches(meant, places, n=3, cutoff=0.6)
     close = close or [name for name in places if meant and name.startswith(meant)]
+    return [places[name] for name in close]
+
+
+def _nearest(key: str, kind: type[Config]) -> str:
+    """Return the end of a message about an unknown key: where such a setting is, or what it is called here."""
+    close = similar_settings(key, kind)
     own = [field.name for field in fields(kind)]
-    return f"did you mean {' or '.join(places[name] for name in close)}?" if close else did_you_mean(key, own)
+    return f"did you mean {' or '.join(close)}?" if close else did_you_mean(key, own)
 
 
 def _configs(hint: Any) -> list[Any]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from nibabel.affines import voxel_sizes
 
-from modelsgenesis.configs import CONTRACTS, InputContract
+from modelsgenesis.configs import CONTRACTS, BundleConfig, InputContract
 from modelsgenesis.data import images
 from modelsgenesis.data.finding import channel_order
 from modelsgenesis.data.preparation import PreparedVolume, interpolate, prepare, prepare_label
@@ -246,6 +246,11 @@ def read_mask(path: Path) -> Volume:
     mask = images.read_labels(path) if reader_of(path) == "images" else read_volume(path)
     in_colour = f"{path}: is in colour; expected one channel of the numbers of structures"
     require(COLOUR not in mask.notes, ScanError, in_colour)
+    return whole_numbers(mask)
+
+
+def whole_numbers(mask: Volume) -> Volume:
+    """Return a label map with integers; errors as of `read_mask`."""
     if mask.array.dtype.kind != "f":
         return mask
     with np.errstate(all="ignore"):
@@ -253,8 +258,23 @@ def read_mask(path: Path) -> Volume:
         bad = mask.array[~((abs(mask.array - whole) <= _ROUNDING) & (abs(whole) < 2.0**31))]
     if bad.size:
         remedy = "expected whole numbers: save the mask as integers, and resample it by the nearest neighbour"
-        raise ScanError(f"{path}: {bad.size} voxels are not labels, such as {bad[0]:g}; {remedy}")
+        raise ScanError(f"{mask.source}: {bad.size} voxels are not labels, such as {bad[0]:g}; {remedy}")
     return replace(mask, array=whole.astype(np.int32))
+
+
+def structure_values(masks: Iterable[Path]) -> list[int]:
+    """Return the values that label maps hold, and 0, the background's, even where no voxel is left over for it.
+
+    Raises:
+        DataError: One is negative.
+        ScanError: A label map cannot be used.
+    """
+    found = {0}
+    for mask in dict.fromkeys(masks):
+        found |= set(np.unique(read_mask(mask).array).tolist())
+        remedy = "expected 0 for the background and numbers above for structures: set what nobody labelled to 0"
+        require(min(found) == 0, DataError, f"{mask}: holds {min(found)}; {remedy}")
+    return sorted(found)
 
 
 def label_indices(values: np.ndarray, data: LabelledData, source: str) -> np.ndarray:
@@ -427,3 +447,14 @@ class PreparedCases:
             stored = torch.load(path, mmap=True, weights_only=True)
             arrays = {name: stored[name].numpy() for name in ("image", "label")}
             return _prepared(case, digest=stored["digest"], **arrays)
+
+
+def fit_to_patch(image: np.ndarray, config: BundleConfig, source: str) -> np.ndarray:
+    """Bring an image [channels, *spatial] to classify to the sides of those of the training.
+
+    Raises:
+        ScanError: It has other axes than the model.
+    """
+    dims = len(config.patch_size)
+    require(image.ndim == dims + 1, ScanError, f"{source}: has {image.ndim - 1} axes; the model takes {dims}")
+    return resize_or_crop(image, config.patch_size, config.provenance.recipe.get("fit", "auto"))

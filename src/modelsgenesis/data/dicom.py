@@ -8,7 +8,6 @@ import numpy as np
 from einops import rearrange
 
 from modelsgenesis.data.dicom_file import PER_FRAME, Tags, frames_of, numbers, read_tags, text, values_of, whole
-from modelsgenesis.data.itk import simpleitk
 from modelsgenesis.data.reading import reader_of
 from modelsgenesis.data.volume import COLOUR, ScanReference, SkippedScan, Volume, check_geometry
 from modelsgenesis.errors import ScanError, require
@@ -41,11 +40,7 @@ def find_series(paths: Iterable[Path]) -> tuple[list[ScanReference], list[Skippe
     """Return the scans that DICOM files make up, whatever their names and folders, and what is skipped.
 
     Localizers, reports and the like are left aside on purpose: `bad` is False for them.
-
-    Raises:
-        MissingExtraError: SimpleITK is not installed.
     """
-    simpleitk("reading DICOM")
     skipped: list[SkippedScan] = []
     series: dict[tuple[str, ...], list[Tags]] = defaultdict(list)
     for path in paths:
@@ -99,7 +94,6 @@ def read_header(path: Path) -> list[ScanReference]:
 
     Raises:
         ScanError: It cannot be used, or the folder holds no DICOM or several scans.
-        MissingExtraError: SimpleITK is not installed.
     """
     folder = path.is_dir()
     files = [one for one in sorted(path.iterdir()) if reader_of(one) == "dicom"] if folder else [path]

@@ -282,7 +282,7 @@ def _decode(frame: Tags, pieces: list[bytes]) -> np.ndarray:
     GDCM is given nothing but the pixels and what describes them, in the syntax of the original: of the whole file it
     would take the first frame's rescale for all and invert MONOCHROME1.
     """
-    sitk = simpleitk("reading DICOM")
+    sitk = simpleitk()
     syntax, order, pixels, size = frame["Syntax"], frame["Order"], pieces[0], len(pieces[0])
     if syntax not in _NATIVE:
         items = [(0xE000, b""), *((0xE000, piece) for piece in pieces), (0xE0DD, b"")]

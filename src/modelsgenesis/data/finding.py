@@ -33,6 +33,9 @@ _LABEL = re.compile(
     "labels?|labelmaps?|lbl|masks?|segs?|segm|segmentations?|[ad]seg|probseg|aparc|wmparc|gt|(ground)?truth|annotations?"
     "|preds?|predictions?"
 )
+_ROLE = re.compile(
+    rf"(?:{_LABEL.pattern})|ground|roi|images?|imgs?|imaging|scans?|volumes?|vols?|inputs?|orig|originals?|raw"
+)
 LEFTOVER = re.compile(r"\._.*|__MACOSX|\.DS_Store|Thumbs\.db|desktop\.ini", re.IGNORECASE)
 """Names of what macOS or Windows left behind."""
 
@@ -40,6 +43,9 @@ _BIDS = re.compile(r"sub-[A-Za-z0-9]+")
 _NUMBERED = re.compile(r"(.*\d.*)_[^_]*")
 _GENERIC = "|".join((*_MODALITIES, "pet", "image", "imaging", "img", "volume", "vol", "scan", "orig"))
 _COUNTED = re.compile(rf"(?:{_GENERIC}|slice|frame)?[-_ ]*\d+", re.IGNORECASE)
+CHANNEL_ENDING = re.compile(rf"(?:^|[-_. ]+)(\d{{4}}|{_GENERIC})$", re.IGNORECASE)
+"""Of the name of a channel's file: nnU-Net's number, or what it shows."""
+
 # What the names of several images of a patient differ in: the channel, or a frame or slice with its number.
 _SERIES = re.compile(rf"(?:(?:^|[-_. ]+)(?:{_GENERIC})|[-_. ]+(?:frame|slice|phase|view)[-_ ]?\d+)+$", re.IGNORECASE)
 
@@ -63,7 +69,6 @@ def find_scans(source: Source, *, group_pattern: str | None = None) -> Found:
     Raises:
         DataError: Nothing usable was found; the message tells why the first was skipped.
         ConfigurationError: The pattern is not a regular expression.
-        MissingExtraError: A scan's format needs an optional dependency.
 
     Example:
         scans, skipped = find_scans("~/scans")
@@ -127,6 +132,12 @@ def skipped_notes(skipped: Sequence[SkippedScan]) -> list[str]:
     return notes
 
 
+def files_within(folder: Path) -> tuple[list[Path], list[SkippedScan]]:
+    """Return the files of a folder that may be scans or label maps, and what is left aside."""
+    places = list(_walk(folder, labels=True))
+    return [one[0] for one in places if isinstance(one, tuple)], [one for one in places if isinstance(one, SkippedScan)]
+
+
 def _places(sources: Iterable[str | Path], lists: set[Path]) -> Iterator[Place]:
     """Yield the files that sources name, or what a list or a data set's description among them names.
 
@@ -138,7 +149,10 @@ def _places(sources: Iterable[str | Path], lists: set[Path]) -> Iterator[Place]:
         with parsing(source, DataError, what="as scans", remedy="check the path"):
             path = Path(source).expanduser()
             if path.is_dir():
-                yield from _walk(path)
+                found = list(_walk(path, labels=False))
+                if is_label_map(path.name) and not any(isinstance(one, tuple) for one in found):
+                    found = list(_walk(path, labels=True))  # labels that were named, and nothing else, are meant
+                yield from found
             elif not os.path.exists(path):  # noqa: PTH110 - Path.exists raises for a name that is too long
                 if not glob.has_magic(str(path)):
                     raise DataError(f"{source}: there is no such file or folder")
@@ -168,9 +182,8 @@ def _described(path: Path) -> list[Place] | None:
     return [(one, modality) if there(one) else SkippedScan.because(one, missing) for one in description.images]
 
 
-def _walk(root: Path) -> Iterator[Place]:
-    """Walk to any depth, once through each folder however many links lead to it."""
-    labels = is_label_map(root.name)  # a folder of labels that was named is meant
+def _walk(root: Path, *, labels: bool) -> Iterator[Place]:
+    """Walk to any depth, once through each folder however many links lead to it; to labels only if those are meant."""
     entered: set[tuple[int, int]] = set()
     unreadable: list[OSError] = []
     for place, inner, files in os.walk(root, followlinks=True, onerror=unreadable.append):
@@ -281,6 +294,33 @@ def is_label_map(name: str) -> bool:
     if words and words[-1] == "roi":  # of BIDS a lesion's mask, of FSL a cropped scan
         return bool(_BIDS.match(name))
     return any(map(_LABEL.fullmatch, words[:1] + words[-1:]))
+
+
+def bare_name(name: str) -> str:
+    """Return a name without the words that say scan or label map: what the names of both have in common.
+
+    Example:
+        >>> [bare_name(name) for name in ("p1_seg", "mask_p1", "x_mask_2", "img001", "imagesTr", "ground_truth")]
+        ['p1', 'p1', 'x_2', '001', 'Tr', '']
+    """
+    while words := list(_WORD.finditer(name)):
+        word = next((one for one in (words[-1], words[0]) if _ROLE.fullmatch(one.group().lower())), None)
+        if word is None:
+            break
+        before, after = name[: word.start()].rstrip("-_. "), name[word.end() :]
+        name = before + (after if before else after.lstrip("-_. "))
+    return name
+
+
+def holds_images(folder: str) -> bool:
+    """Tell whether a folder's name says that it holds the images of a data set, or of one of its parts.
+
+    Example:
+        >>> [holds_images(name) for name in ("images", "imagesTr", "train_images", "labelsTr", "normal_scans")]
+        [True, True, True, False, False]
+    """
+    bare = bare_name(folder)
+    return bare != folder and not is_label_map(folder) and (not bare or part_of(bare) is not None)
 
 
 def find_patients(

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from modelsgenesis.data.volume import COLOUR, VoxelLayout, grey
-from modelsgenesis.errors import MissingExtraError, ScanError, require
+from modelsgenesis.errors import ScanError, require
 from modelsgenesis.files import open_regular
 
 _LPS = "left-posterior-superior"  # what ITK brings RAS and LAS to
@@ -24,16 +24,10 @@ _LINE = 500  # bytes; teem and MetaIO copy a longer line into fixed buffers when
 _EXTRA = 4096  # bytes that may follow the voxels in a compressed stream
 
 
-def simpleitk(purpose: str) -> Any:
-    """Return SimpleITK, told to keep its warnings to itself: what matters is raised.
+def simpleitk() -> Any:
+    """Return SimpleITK, told to keep its warnings to itself: what matters is raised."""
+    import SimpleITK as sitk  # noqa: N813 - its own customary name
 
-    Raises:
-        MissingExtraError: It is not installed.
-    """
-    try:
-        import SimpleITK as sitk  # noqa: N813 - its own customary name
-    except ImportError as error:
-        raise MissingExtraError(purpose, "io") from error
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     return sitk
 
@@ -44,9 +38,8 @@ def read_header(path: Path) -> VoxelLayout:
     Raises:
         ScanError: It is damaged, its voxels are missing or encoded in a way that is not supported, or its geometry
             cannot be right.
-        MissingExtraError: SimpleITK is not installed.
     """
-    sitk = simpleitk("reading NRRD and MetaImage")
+    sitk = simpleitk()
     nrrd, fields, end = _read_fields(path)
     data, packed, open_ended, length = _locate(path, nrrd, fields)
     start = end if data == path else 0

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,7 +15,7 @@ from modelsgenesis.configs import CONTRACTS
 from modelsgenesis.data import dataset_json
 from modelsgenesis.data.cases import LabelledCase as LabelledCase
 from modelsgenesis.data.cases import LabelledData as LabelledData
-from modelsgenesis.data.cases import LabelledTask, read_mask, unread
+from modelsgenesis.data.cases import LabelledTask, structure_values, unread
 from modelsgenesis.data.cases import data_contract as data_contract
 from modelsgenesis.data.cases import prepare_case as prepare_case
 from modelsgenesis.data.finding import (
@@ -22,20 +23,25 @@ from modelsgenesis.data.finding import (
     OWN_PATIENT,
     class_order,
     find_patients,
+    holds_images,
+    is_label_map,
     modality_of,
     part_of,
     scan_sources,
     skipped_notes,
     unique_names,
 )
+from modelsgenesis.data.pairs import read_pairs
 from modelsgenesis.data.reading import choose_contract
 from modelsgenesis.data.volume import ScanReference, SkippedScan
 from modelsgenesis.errors import ConfigurationError, DataError, did_you_mean, printable, require
 from modelsgenesis.files import parsing, read_text
 
 _TASKS: dict[str, LabelledTask] = {"seg": "segmentation", "cls": "classification"}
-_LAYOUTS = "expected a Decathlon or nnU-Net dataset.json, a CSV with a column image, or one folder per class"
-_LABEL_FOLDERS = {"label", "labels", "mask", "masks", "seg", "segmentation", "segmentations"}
+_LAYOUTS = (
+    "expected a Decathlon or nnU-Net dataset.json, a CSV with a column image, folders images and labels with files of "
+    "the same names, or one folder per class"
+)
 _LOOKED_AT = 8  # images whose headers and values tell dimensions and modality
 _COLUMNS = ("image", "label", "mask", "patient", "split")
 _LIMIT = 1 << 28  # bytes of a table
@@ -67,7 +73,7 @@ def read_labelled(
 
     Args:
         source: A Decathlon or nnU-Net folder or its `dataset.json`; a CSV of images with labels, or its folder; or a
-            folder with one folder of images per class.
+            folder with one folder of images per class; or one of images and label maps, see `read_pairs`.
         task: `"seg"` or `"cls"`; None takes what the data is for.
         modality: What the images are; None takes what the data set says or its values tell.
         patient_pattern: A regular expression on a file's name, else its path, whose first group is the patient, such
@@ -89,18 +95,21 @@ def read_labelled(
     if modality is not None and modality not in CONTRACTS:
         raise ConfigurationError(f"modality: received {modality!r}; {did_you_mean(modality, CONTRACTS)}")
     with parsing(source, DataError, what="as labelled data", remedy="check the path"):
-        data = _read(Path(source).expanduser(), patient_pattern)
+        data = _read(Path(source).expanduser(), patient_pattern, wanted)
     message = f"{data.name}: its labels are for {data.task}; {wanted} was asked for"
     require(wanted in (None, data.task), DataError, message)
     return _described(replace(data, notes=tuple(map(printable, data.notes))), modality)
 
 
-def _read(path: Path, pattern: str | None) -> LabelledData:
+def _read(path: Path, pattern: str | None, wanted: LabelledTask | None) -> LabelledData:
     """Read by the ending of a file, or by what a folder holds."""
     require(dataset_json.is_there(path), DataError, f"{path}: no such folder or file; {_LAYOUTS}")
     inside = sorted(one for one in path.iterdir() if not one.name.startswith(".")) if path.is_dir() else []
     listed = [one for one in inside if one.name == dataset_json.NAME]
-    tables = listed or [one for one in inside if one.suffix.lower() == ".csv"] or [path]
+    tables = listed or [one for one in inside if one.suffix.lower() == ".csv"]
+    if inside and not any(map(_lists_images, tables)) and (paired := read_pairs(path, pattern, wanted)):
+        return paired
+    tables = tables or [path]
     if len(tables) > 1:
         raise DataError(f"{path}: holds {tables[0].name} and {tables[1].name}; name the one to read")
     # A folder without a table of its own is one of classes.
@@ -127,6 +136,12 @@ def _described(data: LabelledData, modality: str | None) -> LabelledData:
             contract, why = choose_contract(scans)
             return replace(data, modality=contract.modality, notes=(*data.notes, why))
     return data
+
+
+def _lists_images(table: Path) -> bool:
+    """Tell whether a table is the data set's description, and not one of patients that lies beside the images."""
+    header = next(iter(read_text(table, DataError, _LIMIT).splitlines()), "").lower()
+    return table.name == dataset_json.NAME or "image" in [name.strip(' "') for name in re.split("[,;\t]", header)]
 
 
 def _require_files(path: Path, files: Iterable[Path]) -> None:
@@ -184,7 +199,7 @@ def _read_folders(folder: Path, pattern: str | None) -> LabelledData:
     found, skipped = [], []
     for part, place in _class_folders(folder):
         # Masks beside the classes, and what macOS and Windows leave in archives, are not a class of their own.
-        kept = not LEFTOVER.fullmatch(place.name) and place.name.lower() not in _LABEL_FOLDERS
+        kept = not (LEFTOVER.fullmatch(place.name) or is_label_map(place.name) or holds_images(place.name))
         scans, others = scan_sources(place) if kept else ([], [])
         bad = [one for one in others if one.bad]
         # An unreadable image is skipped, but a class that vanishes silently would be another task.
@@ -197,8 +212,9 @@ def _read_folders(folder: Path, pattern: str | None) -> LabelledData:
         skipped += others
     names, scans = [name for _, name, _ in found], [scan for *_, scan in found]
     labels, paths = class_order(names), [scan.path for scan in scans]
-    alone = f"images of {', '.join(labels[:1]) or 'no class'} alone"
-    require(len(labels) > 1, DataError, f"{folder}: {alone}; expected two folders of classes or more; masks need a CSV")
+    alone = f"images of {labels[0]} alone" if labels else "no folder of a class in it"
+    remedy = "expected two folders of classes or more, or folders images and labels with files of the same names"
+    require(len(labels) > 1, DataError, f"{folder}: {alone}; {remedy}")
     # The patient of DICOM is known; the names of its files are numbers that tell nothing.
     patients, rule = [scan.group for scan in scans], "patients by the tags of DICOM"
     if pattern is not None or any(scan.format != "DICOM" for scan in scans):
@@ -220,6 +236,8 @@ def _class_folders(folder: Path) -> list[tuple[str | None, Path]]:
     """Return part and folder of each class; what an archive of a Mac leaves beside parts is not one."""
     inner = sorted(place for place in folder.iterdir() if place.is_dir() and not place.name.startswith("."))
     parts = [place for place in inner if not LEFTOVER.fullmatch(place.name)]
+    if len(parts) == 1 and holds_images(parts[0].name):
+        return _class_folders(parts[0])
     if parts and all(part_of(place.name) for place in parts):
         return [(part_of(place.name), last) for place in parts for _, last in _class_folders(place)]
     return [(None, place) for place in inner]
@@ -325,10 +343,5 @@ def _structures(path: Path, rows: Sequence[dict[str, str]]) -> Labels:
     if len(named) > 1 or "" in names:
         received = " and ".join(map(repr, named[:2]))
         raise DataError(f"{path}: with masks, label names the structures 1, 2, … in every line; received {received}")
-    found = {0, *range(1, len(names) + 1)}  # the background, even where no voxel is left over for it
-    for mask in () if names else dict.fromkeys(path.parent / row["mask"] for row in rows):
-        found |= set(np.unique(read_mask(mask).array).tolist())
-        remedy = "expected 0 for the background and numbers above for structures: set what nobody labelled to 0"
-        require(min(found) == 0, DataError, f"{mask}: holds {min(found)}; {remedy}")
-    values = sorted(found)
+    values = list(range(len(names) + 1)) if names else structure_values(path.parent / row["mask"] for row in rows)
     return ("background", *(names or map(str, values[1:]))), tuple((value,) for value in values), [()] * len(rows)

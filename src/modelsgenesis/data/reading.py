@@ -79,7 +79,6 @@ def read_header(path: Path) -> VoxelLayout | list[ScanReference]:
 
     Raises:
         ScanError: The file is damaged or no image, or its geometry cannot be right.
-        MissingExtraError: The format needs an optional dependency.
     """
     with parsing(path, ScanError):
         if not path.is_dir():
@@ -102,7 +101,6 @@ def read_volume(scan: str | Path | ScanReference, index: int | None = None) -> V
     Raises:
         ScanError: The file is missing, damaged, truncated or no image; it holds several volumes and none was chosen;
             or its geometry cannot be right.
-        MissingExtraError: The format needs an optional dependency.
 
     Example:
         volume = read_volume("scans/c02.nii.gz")

@@ -111,38 +111,58 @@ def push_to_hub(
         for file in push_to_hub("runs/chest", "clinic/genesis-chest-ct", dry_run=True).files:
             print(file.path, file.size, file.shows)
     """
-    say, folder = progress or (lambda _: None), Path(folder)
-    say("checking the bundle")
+    folder = Path(folder)
+    (progress or (lambda _: None))("checking the bundle")
     contents = check_run(folder, include_figures=include_figures)
     repository = repository or default_name(folder)
     again = ["modelsgenesis", "push", str(folder), "--hub-model-id", repository, *["--public"] * (not private)]
     again += ["--include-figures"] * include_figures + ["--create-pr"] * create_pr
     again += ["--revision", revision] if revision else []
+    options: Any = {"private": private, "dry_run": dry_run, "token": token, "progress": progress}
     if create_pr and revision not in (None, "main"):
         raise HubError(f"--create-pr proposes a change of main, but received --revision {revision}; leave one out")
+    try:
+        return send(contents, repository, revision=revision, create_pr=create_pr, **options)
+    except HubError as error:
+        raise HubError(f"{error}; {folder} is intact; repeat with: {shlex.join(again)}", error.kind) from error
+
+
+def send(
+    contents: "Contents",
+    repository: str,
+    *,
+    private: bool = True,
+    dry_run: bool = False,
+    revision: str | None = None,
+    create_pr: bool = False,
+    token: str | None = None,
+    progress: Say | None = None,
+) -> Publication:
+    """Send what was checked: `push_to_hub` without a word on the folder that it comes from.
+
+    Raises:
+        HubError: As of `push_to_hub`.
+    """
     client_settings()  # checks the environment before the Hub's client, which may not survive it, is imported
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from huggingface_hub.utils import validate_repo_id as check_name
 
     from modelsgenesis.hub.client import hub_errors, redacted
 
-    try:
-        with (
-            hub_errors(repository, token, revision=revision) as api,
-            warnings.catch_warnings(record=True, action="always", category=UserWarning) as caught,
-            ExitStack() as after,
-        ):
-            if not are_progress_bars_disabled():  # of the client: uploads take none of ours
-                disable_progress_bars()
-                after.callback(enable_progress_bars)
-            check_name(repository)
-            if dry_run:
-                card, notes = _merge_card(contents, "", repository)
-                return Publication(repository, "", "", None, private, contents.listing(card), tuple(notes))
-            place = {"revision": revision, "create_pr": create_pr}
-            made = _publish(api, contents, repository, place, private=private, say=say)
-    except HubError as error:
-        raise HubError(f"{error}; {folder} is intact; repeat with: {shlex.join(again)}", error.kind) from error
+    with (
+        hub_errors(repository, token, revision=revision) as api,
+        warnings.catch_warnings(record=True, action="always", category=UserWarning) as caught,
+        ExitStack() as after,
+    ):
+        if not are_progress_bars_disabled():  # of the client: uploads take none of ours
+            disable_progress_bars()
+            after.callback(enable_progress_bars)
+        check_name(repository)
+        if dry_run:
+            card, notes = _merge_card(contents, "", repository)
+            return Publication(repository, "", "", None, private, contents.listing(card), tuple(notes))
+        place = {"revision": revision, "create_pr": create_pr}
+        made = _publish(api, contents, repository, place, private=private, say=progress or (lambda _: None))
     warned = [redacted(reason_of(Exception(str(warning.message)))) for warning in caught]
     return replace(made, notes=tuple(dict.fromkeys([*made.notes, *warned])))
 
@@ -280,7 +300,7 @@ class Contents:
         bundle: The bundle.
         files: What is uploaded.
         titles: The title of each picture that the card names, by its path.
-        left_out: The sizes of those that are not uploaded, for they may show patients, by their paths.
+        left_out: The sizes of those not uploaded, by their paths: they may show patients, or are not here (0 bytes).
     """
 
     bundle: Bundle
@@ -302,10 +322,8 @@ class Contents:
         sizes = {path: len(file) if isinstance(file, bytes) else file.stat().st_size for path, file in files.items()}
         sent = [PublishedFile(path, size, {**pictures, **shown}[path]) for path, size in sizes.items()]
         why = "not sent, it may show patients; --include-figures sends it"
-        left_out = [
-            PublishedFile(path, size, f"{pictures[path]}; {why}", False) for path, size in self.left_out.items()
-        ]
-        return (*sent, *left_out)
+        here = {path: size for path, size in self.left_out.items() if size}
+        return (*sent, *(PublishedFile(path, size, f"{pictures[path]}; {why}", False) for path, size in here.items()))
 
 
 def _merge_card(contents: Contents, published: str, repository: str) -> tuple[str, list[str]]:
@@ -330,7 +348,7 @@ def _merge_card(contents: Contents, published: str, repository: str) -> tuple[st
     return card.replace(BEGIN, f"{BEGIN}{_STAMP}{_digest(split_card(card))}", 1), notes
 
 
-def check_run(folder: Path, *, include_figures: bool = False) -> Contents:
+def check_run(folder: Path, *, include_figures: bool = False, where: str = "") -> Contents:
     """Return what a run has to publish: its bundle, and pictures.
 
     It loads, its card can be read, nothing private is in it.
@@ -358,7 +376,7 @@ def check_run(folder: Path, *, include_figures: bool = False) -> Contents:
         *recorded_names(written, record, CARD_NAME),
     ]
     if problems:
-        raise HubError(f"{folder}: {some(problems)}; take it out before publishing")
+        raise HubError(f"{where or folder}: {some(problems)}; take it out before publishing")
     files: Files = {name: folder / name for name in (CONFIG_NAME, WEIGHTS_NAME)}
     titles = {path: title or path for title, path in _IMAGE.findall(bundle.card) if "://" not in path}
     left_out: dict[str, int] = {}
@@ -367,7 +385,7 @@ def check_run(folder: Path, *, include_figures: bool = False) -> Contents:
         inside = ".." not in path and folder.resolve() in figure.resolve().parents
         if not inside or figure.suffix.lower() not in _FIGURES:
             raise HubError(f"{folder / CARD_NAME}: {path!r} is not a figure of this run; link one inside of it")
-        if include_figures or path in _CHARTS:
+        if figure.is_file() and (include_figures or path in _CHARTS):
             files[path] = pixels_only(figure)
         else:
             left_out[path] = figure.stat().st_size if figure.is_file() else 0

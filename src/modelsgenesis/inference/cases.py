@@ -99,7 +99,6 @@ def find_cases(
         ScanError: There is no scan in the source.
         DataError: The source does not exist, or is a list that cannot be read.
         ConfigurationError: There are several scans, where one was expected.
-        MissingExtraError: A scan's format needs an optional dependency.
 
     Example:
         cases, skipped = find_cases("imagesTs", ("T1", "T2", "FLAIR", "T1w"), single=False, reporter=Reporter())

@@ -21,10 +21,10 @@ from modelsgenesis.data.cases import (
     LabelledCase,
     LabelledData,
     check_same_grid,
+    fit_to_patch,
     label_indices,
     prepare_channels,
     read_mask,
-    resize_or_crop,
 )
 from modelsgenesis.data.finding import channel_order
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError, ShapeError, require
@@ -148,11 +148,8 @@ class Ensemble:
         for members, image, frame in self._prepare(volumes):
             for member in members:
                 size = member.config.patch_size
-                axes = f"{frame.source}: has {image.ndim - 1} axes; the model takes {len(size)}"
-                require(image.ndim == len(size) + 1, ScanError, axes)
                 fit_window(size, image.shape[1:], member.network, self.hardware)
-                fit = member.config.provenance.recipe.get("fit", "auto")  # as the images of its training were
-                fitted = torch.from_numpy(resize_or_crop(image, size, fit))
+                fitted = torch.from_numpy(fit_to_patch(image, member.config, frame.source))
                 batch = torch.stack([fitted.flip([axis + 1 for axis in axes]) for axes in self.passes[len(size)]])
                 with torch.inference_mode(), self.hardware.autocast():
                     logits = member.network(self.hardware.place(batch)).float()

@@ -1,17 +1,17 @@
 """Significance of a difference between initialisations: tests over runs, intervals over runs and over patients.
 
-The tests are SciPy's (extra `report`). With fewer than 3 runs, or where nothing varies, p is None.
+The tests are SciPy's. With fewer than 3 runs, or where nothing varies, p is None.
 """
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from modelsgenesis.configs.base import plain
-from modelsgenesis.errors import MissingExtraError
 from modelsgenesis.metrics.measures import METRICS, Row, figures_of, intervals
 
 # Fewer runs than this say next to nothing about how runs vary: they get no p-value and no interval.
@@ -41,9 +41,6 @@ def analyse(
     Returns:
         JSON values: `{"5": {"arms": {arm: {metric: summary}}, "comparisons": [...]}}`. A difference is first arm minus
         reference. Holm's correction is over the comparisons of one label count, for each test by itself.
-
-    Raises:
-        MissingExtraError: SciPy is not installed.
     """
     metrics = dict.fromkeys(name for record in records for name in record["test"])
     tables: dict[str, Any] = {}
@@ -108,7 +105,7 @@ def compare_runs(ours: Mapping[int, float], theirs: Mapping[int, float]) -> dict
     References:
         Welch, B. L. (1947), Biometrika 34. Wilcoxon, F. (1945), Biometrics Bulletin 1.
     """
-    stats = require_scipy()
+    stats: Any = import_module("scipy.stats")  # untyped
     seeds = [seed for seed in ours if seed in theirs]
     differences = np.array([ours[seed] - theirs[seed] for seed in seeds])
     groups = [np.array(list(values.values())) for values in (ours, theirs)]
@@ -157,19 +154,6 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
         highest = max(highest, min(p * (len(made) - done), 1.0))
         corrected[index] = highest
     return corrected
-
-
-def require_scipy() -> Any:
-    """Return `scipy.stats`.
-
-    Raises:
-        MissingExtraError: SciPy is not installed.
-    """
-    try:
-        from scipy import stats
-    except ImportError as error:
-        raise MissingExtraError("testing a difference", "report") from error
-    return stats
 
 
 def patient_interval(

@@ -12,7 +12,7 @@ from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
 from modelsgenesis.checkpoints.bundle import CARD_NAME, WEIGHTS_NAME
 from modelsgenesis.checkpoints.card import render_card, split_card
 from modelsgenesis.configs import BundleConfig, NetworkConfig, TrainingConfig
-from modelsgenesis.errors import ConfigurationError, MissingExtraError, TrainingError
+from modelsgenesis.errors import ConfigurationError, TrainingError
 from modelsgenesis.files import read_text, sha256_of
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.reporting import Reporter
@@ -94,8 +94,10 @@ def describe_environment(hardware: Hardware, config: TrainingConfig) -> dict[str
         'float32, channels last, fused adamw, compiled'
     """
     is_cuda = hardware.device.type == "cuda"
+    is_apple = hardware.device.type == "mps"
     name = torch.cuda.get_device_name(hardware.device) if is_cuda else f"CPU, {torch.get_num_threads()} threads"
-    used = [name, hardware.precision, "channels last", f"fused {config.optimizer}"]
+    used = ["Apple GPU", hardware.precision] if is_apple else [name, hardware.precision, "channels last"]
+    used.append(f"fused {config.optimizer}")
     used += ["compiled"] * config.compile + ["activations recomputed"] * config.checkpoint_activations
     if world_size() > 1:
         used.append(f"{world_size()} processes over {'nccl' if is_cuda else 'gloo'}")
@@ -107,7 +109,7 @@ def try_drawing(draw: Callable[[], object], reporter: Reporter) -> bool:
     """Draw a figure and return whether it worked; that it did not is said, and never ends a run."""
     try:
         draw()
-    except (MissingExtraError, OSError) as error:
+    except OSError as error:
         reporter.note(f"a figure is missing: {error}")
         return False
     return True

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from typing import Any, cast
 
 import numpy as np
@@ -15,7 +14,7 @@ from modelsgenesis.configs import ClassificationConfig, ClassifierConfig, InputC
 from modelsgenesis.configs.training import FinetuningConfig, SegmentationConfig, require_patch_size
 from modelsgenesis.data.augmentation import LabelledImages, LabelledPatches, class_weights
 from modelsgenesis.data.cases import LabelledData, PreparedCase, data_contract, resize_or_crop
-from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError
+from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.inference.cases import match_channels
 from modelsgenesis.inference.sliding_window import sliding_window
@@ -239,8 +238,6 @@ class Segmentation(SupervisedObjective):
             self.notes.append(f"no training mask has {names}: the network cannot learn it")
         self.dataset = LabelledPatches(self.training, self.config)
         self.notes += self.dataset.notes()
-        if find_spec("scipy") is None:
-            self.notes.append(str(MissingExtraError("the Hausdorff distance", "report")))
         # Dice over the whole batch: a small structure is absent from many patches, where its Dice would be 0 or 1.
         self.criterion = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
 

@@ -24,7 +24,7 @@ from modelsgenesis.inference.ensemble import Ensemble, measure_cases
 from modelsgenesis.metrics.measures import UNIT, Row, Summary, explanations, flat, summarize_rows
 from modelsgenesis.metrics.remarks import remarks_on_cases
 from modelsgenesis.metrics.tables import ResultsTable, basis_of, results_table
-from modelsgenesis.models import base_repository, load, public_name
+from modelsgenesis.models import GenesisModel, as_source, base_repository, load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import bundles, splits
 from modelsgenesis.training.distributed import torchrun_ranks
@@ -55,7 +55,7 @@ def finetune(
     output: str | Path,
     *,
     task: str | None = None,
-    init: str | Path | None = None,
+    init: str | Path | GenesisModel | None = None,
     from_scratch: bool = False,
     config: FinetuningConfig | None = None,
     split: Split | str | Path | None = None,
@@ -79,9 +79,9 @@ def finetune(
             configuration, else the embedded sample.
         output: The run's folder, new or empty. With folds it gets one folder per fold.
         task: `"seg"` or `"cls"`; None for what the labels are for.
-        init: Initial weights: a name, `org/repo`, or a folder; `"scratch"` for random ones on purpose. None takes those
-            of the configuration, without a configuration and data of one's own the embedded model that suits the
-            sample best, and else random ones, naming the models that suit.
+        init: Initial weights: a name, `org/repo`, a folder or a model; `"scratch"` for random ones on purpose. None
+            takes those of the configuration, without a configuration and data of one's own the embedded model that
+            suits the sample best, and else random ones, naming the models that suit.
         from_scratch: Take the shape and the input contract of `init`, but random weights: its control.
         config: A `SegmentationConfig` or `ClassificationConfig`; None for the task's own, or the run's when resuming.
         split: Which cases are for what, or a file of `write_split`; by default drawn by the configuration.
@@ -118,7 +118,7 @@ def finetune(
         Run.check(output, resume=resume)
     if resume and config is None:
         config = read_finetuning(output)
-    data |= {"init": init, "split": None if isinstance(split, Split) else split}
+    data |= {"init": as_source(init), "split": None if isinstance(split, Split) else split}
     config, labelled = resolve_config(source, config, task=task, **data)
     given = {"labelled_patients": labels, "from_scratch": from_scratch or None}
     config = config.override(**{key: value for key, value in given.items() if value is not None})

@@ -20,7 +20,7 @@ from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraErro
 from modelsgenesis.figures import draw_curve, draw_restorations
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.metrics.remarks import remarks_on_restoration
-from modelsgenesis.models import base_repository, load, public_name
+from modelsgenesis.models import GenesisModel, as_source, base_repository, load, public_name
 from modelsgenesis.networks import Network, adapt, build_network
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter
@@ -49,7 +49,7 @@ def pretrain(
     output: str | Path,
     *,
     config: PretrainingConfig | None = None,
-    init: str | Path | None = None,
+    init: str | Path | GenesisModel | None = None,
     fit_batch: bool = False,
     device: str = "auto",
     resume: bool = False,
@@ -69,7 +69,7 @@ def pretrain(
         output: The run's folder, new or empty.
         config: Everything that determines the run; see `modelsgenesis.configs.pretraining_recipe`. None for `small`,
             or the run's when resuming.
-        init: Initial weights: a name in the registry, `org/name` on the Hub, or a folder.
+        init: Initial weights: a name in the registry, `org/name` on the Hub, a folder or a model.
         fit_batch: Find the largest `batch_size` that fits into the memory of a GPU.
         device: `"auto"`, `"cpu"`, `"cuda"` …
         resume: Continue the run in `output`. What is not given is as it was; what differs is refused. A finished run
@@ -99,7 +99,9 @@ def pretrain(
     reporter = (reporter if rank == 0 else None) or Reporter()
     with distributed.connected(choose_hardware(device, local_rank=local_rank).device):
         before = distributed.on_rank_zero(partial(read_run if resume else Run.check, output))
-        config = (config or (before.config if before else RECIPES["small"])).with_data(init, source=source, **data)
+        config = (config or (before.config if before else RECIPES["small"])).with_data(
+            as_source(init), source=source, **data
+        )
         if before is None:
             require(config.data.source, ConfigurationError, "source: received nothing, expected the scans to train on")
             record = PretrainingRun(config=config, init=config.init and public_name(config.init))

@@ -231,6 +231,7 @@ def test_channels_that_are_missing_or_do_not_fit(of_two, model, tmp_path):
     save_scan(folder / "c_0001.nii.gz", array, OBLIQUE + np.eye(4, k=3))
     found = predict_all(of_two[0], folder, tmp_path / "out")
     reasons = reasons_of(found)
+    assert (found.table, list(tmp_path.glob("out/*"))) == (None, [])
     assert (len(found.predictions), len(reasons)) == (0, 3)
     assert "there is a_0000.nii.gz; the model takes 2 files, a_0000 to a_0001" in reasons["a_0000.nii.gz"]
     assert "(15, 18, 14) is not the (16, 18, 14)" in reasons["b_0000.nii.gz"]

@@ -98,8 +98,8 @@ class Prediction:
                 *(f"{name} {score:.3f}" for name, score in self.scores.items()),
             ]
         counted = "voxels" if self.volume_ml else "pixels"
-        sizes = {name: f", {ml:.4g} mL" for name, ml in self.volume_ml.items()}
-        sizes |= {name: f", {area:.4g} mm²" for name, area in self.area_mm2.items()}
+        measured = [("mL", self.volume_ml), ("mm²", self.area_mm2)]
+        sizes = {name: f", {_four_digits(size)} {unit}" for unit, each in measured for name, size in each.items()}
         return [f"{name}: {count:,} {counted}{sizes.get(name, '')}" for name, count in self.voxels.items()]
 
     def to_dict(self) -> dict[str, Any]:
@@ -114,6 +114,11 @@ class Prediction:
 
     def _repr_html_(self) -> str:
         return f"<b>{html.escape(self.name)}</b><br>{'<br>'.join(map(html.escape, self.lines))}"
+
+
+def _four_digits(size: float) -> str:
+    """Return a size as people write it: 0.1234, 12.34, 12,345."""
+    return f"{size:,.0f}" if size >= 1000 else f"{size:.4g}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,8 +261,9 @@ def predict_all(
         work = partial(_predict_case, ensemble, about, probabilities, keep=False)
         named = [(case.images[0].source, (case, path)) for case, path in asked]
         predictions, failed = each_case(named, work, title="predicting", strict=strict, reporter=reporter)
+        earlier = [_saved_prediction(case, path) for case, path in outputs if path in kept]
+        table = table if predictions or earlier else None
         if table:
-            earlier = [_saved_prediction(case, path) for case, path in outputs if path in kept]
             _write_table(table, sorted([*predictions, *earlier], key=attrgetter("name")), about)
     return Predictions(
         task=ensemble.task,

@@ -10,7 +10,7 @@ from torch import Tensor
 from modelsgenesis.checkpoints.bundle import Bundle
 from modelsgenesis.checkpoints.genesis import LAYOUTS, aliases
 from modelsgenesis.checkpoints.plan import PLAN_KEY, make_plan
-from modelsgenesis.configs import BundleConfig, PlainUNetConfig, ResidualUNetConfig
+from modelsgenesis.configs import BundleConfig, NetworkConfig, PlainUNetConfig, ResidualUNetConfig
 from modelsgenesis.errors import CheckpointError, ConfigurationError, did_you_mean, require
 from modelsgenesis.files import replacing
 
@@ -47,13 +47,18 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: ExportFormat) -> Path
     return path
 
 
+def _otherwise(config: NetworkConfig) -> str:
+    """Return the remedy for a network that has no equal in the format."""
+    exported = any(layout.exports(config) for layout in LAYOUTS.values())
+    return "use --to torch" if exported else "its model.safetensors is a plain state dict already"
+
+
 def _torch_state_dict(bundle: BundleConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
     config = bundle.network
     layout = next((layout for layout in LAYOUTS.values() if layout.exports(config)), None)
     if layout is None:
         raise CheckpointError(
-            f"a {config.kind} of this kind has no original in PyTorch whose names could be used;"
-            " its model.safetensors is a plain state dict already"
+            f"a {config.kind} of this kind has no original in PyTorch whose names could be used; {_otherwise(config)}"
         )
     originals = {layout.original(here, config): tensor for here, tensor in weights.items()}
     return {alias: tensor for name, tensor in originals.items() for alias in layout.aliases(name)}
@@ -62,11 +67,11 @@ def _torch_state_dict(bundle: BundleConfig, weights: dict[str, Tensor]) -> dict[
 def _nnunet_checkpoint(bundle: BundleConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
     config, contract, patch = bundle.network, bundle.input, bundle.patch_size
     if not isinstance(config, (PlainUNetConfig, ResidualUNetConfig)):
-        raise CheckpointError(f"a {config.kind} is not a plain_unet or residual_unet of nnU-Net; use --to torch")
+        raise CheckpointError(f"a {config.kind} is not a plain_unet or residual_unet of nnU-Net; {_otherwise(config)}")
     if config.norm == "group" or (config.upsampling_bias and not config.convolution_bias):
         raise CheckpointError(
             f"nnU-Net has no network with norm {config.norm!r}, convolution_bias {config.convolution_bias}"
-            f" and upsampling_bias {config.upsampling_bias}; use --to torch"
+            f" and upsampling_bias {config.upsampling_bias}; {_otherwise(config)}"
         )
     if contract.dims == 3 and contract.orientation is not None and contract.orientation[0] in "LR":
         # Trained with x first, where nnU-Net's arrays lie z, y, x: whatever has spatial axes is turned round.

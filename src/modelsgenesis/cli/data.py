@@ -73,7 +73,9 @@ def preview(
 
 
 def demo(
-    output: Annotated[Path, Option("--output", "-o", help="A new or empty folder.")] = Path("genesis-demo"),
+    output: Annotated[
+        Path | None, Option("--output", "-o", help="A new folder; default: genesis-demo, then genesis-demo-2 …")
+    ] = None,
     device: options.Device = "auto",
     quiet: options.Quiet = False,
     json_output: options.Json = False,
@@ -81,6 +83,7 @@ def demo(
     """Run the full pipeline on an embedded CT sample, offline: pretrain, fine-tune beside scratch, predict."""
     from modelsgenesis.demo import demonstrate
 
+    output = options.run_folder(output, "genesis-demo")
     shown = demonstrate(output, device=device, reporter=make_reporter(quiet=quiet))
     if json_output:
         print_json({**vars(shown), "files": {name: str(path) for name, path in shown.files.items()}})

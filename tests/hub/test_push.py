@@ -93,7 +93,7 @@ def test_a_push_is_private_unless_asked_and_never_goes_to_a_public_repository_un
     assert push_to_hub(second, GENESIS, private=False).private
     first = push_to_hub(run, "clinic/public", private=False)
     message = failure(lambda: push_to_hub(second, "clinic/public"), "other")
-    assert "is public; add --public (in Python private=False) to publish there" in message
+    assert "is public; push with --public (in Python private=False) to publish there" in message
     assert "is public" in failure(lambda: check_destination("clinic/public"), "other")
     assert hub.repositories["clinic/public"].heads["main"] == first.commit
 
@@ -127,7 +127,7 @@ def test_a_model_in_memory_is_published_and_no_message_names_a_temporary_folder(
     assert set(hub.repositories[GENESIS].files) == BUNDLE | {".gitattributes"}
     monkeypatch.delenv("HF_TOKEN")
     message = failure(lambda: model.push_to_hub(GENESIS), "denied")
-    assert message.endswith("set HF_TOKEN or pass --token")
+    assert message.endswith("or set HF_TOKEN")
 
 
 def test_a_picture_that_a_person_linked_and_that_stays_here_is_said(hub, run):

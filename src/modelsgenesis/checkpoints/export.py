@@ -11,7 +11,7 @@ from torch import Tensor
 from modelsgenesis.checkpoints.bundle import Bundle
 from modelsgenesis.checkpoints.genesis import LAYOUTS, aliases
 from modelsgenesis.checkpoints.plan import PLAN_KEY, make_plan
-from modelsgenesis.configs import BundleConfig, PlainUNetConfig, ResidualUNetConfig
+from modelsgenesis.configs import BundleConfig, NetworkConfig, PlainUNetConfig, ResidualUNetConfig
 from modelsgenesis.configs.base import shown
 from modelsgenesis.configs.nnunet_plans import read_nnunet_plan
 from modelsgenesis.errors import CheckpointError, ConfigurationError, did_you_mean, require
@@ -82,13 +82,18 @@ def _require_fit(ours: Mapping[str, Any], plan: Mapping[str, Any], path: Path) -
         require(ours[name] == theirs[name], CheckpointError, f"the network {said}; {remedy}")
 
 
+def _otherwise(config: NetworkConfig) -> str:
+    """Return the remedy for a network that has no equal in the format."""
+    exported = any(layout.exports(config) for layout in LAYOUTS.values())
+    return "use --to torch" if exported else "its model.safetensors is a plain state dict already"
+
+
 def _torch_state_dict(bundle: BundleConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
     config = bundle.network
     layout = next((layout for layout in LAYOUTS.values() if layout.exports(config)), None)
     if layout is None:
         raise CheckpointError(
-            f"a {config.kind} of this kind has no original in PyTorch whose names could be used;"
-            " its model.safetensors is a plain state dict already"
+            f"a {config.kind} of this kind has no original in PyTorch whose names could be used; {_otherwise(config)}"
         )
     originals = {layout.original(here, config): tensor for here, tensor in weights.items()}
     return {alias: tensor for name, tensor in originals.items() for alias in layout.aliases(name)}
@@ -97,11 +102,11 @@ def _torch_state_dict(bundle: BundleConfig, weights: dict[str, Tensor]) -> dict[
 def _nnunet_checkpoint(bundle: BundleConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
     config, contract, patch = bundle.network, bundle.input, bundle.patch_size
     if not isinstance(config, (PlainUNetConfig, ResidualUNetConfig)):
-        raise CheckpointError(f"a {config.kind} is not a plain_unet or residual_unet of nnU-Net; use --to torch")
+        raise CheckpointError(f"a {config.kind} is not a plain_unet or residual_unet of nnU-Net; {_otherwise(config)}")
     if config.norm == "group" or (config.upsampling_bias and not config.convolution_bias):
         raise CheckpointError(
             f"nnU-Net has no network with norm {config.norm!r}, convolution_bias {config.convolution_bias}"
-            f" and upsampling_bias {config.upsampling_bias}; use --to torch"
+            f" and upsampling_bias {config.upsampling_bias}; {_otherwise(config)}"
         )
     if contract.dims == 3 and contract.orientation is not None and not set(contract.orientation) <= set("SPL"):
         # Trained with x first, where nnU-Net's arrays lie S, P, L, in the order of its plans: whatever has spatial axes

@@ -44,9 +44,11 @@ def scan(
     ]
     print_table(("scan", "format", "shape", "spacing (mm)", "modality", "range", "notes"), rows)
     if found.skipped:
-        print_table(("unusable", "why"), [(one.source[folder:], one.reason) for one in found.skipped])
+        print_table(("not used", "why"), [(one.source[folder:], one.reason) for one in found.skipped])
+    bad = sum(one.bad for one in found.skipped)
     patients = len({one["patient"] for one in found.scans})
-    print_line(f"{len(found.scans)} scans of {patients} patients, {len(found.skipped)} unusable; {found.why}")
+    counts = f"{bad} unusable, {len(found.skipped) - bad} left aside"
+    print_line(f"{len(found.scans)} scans of {patients} patients, {counts}; {found.why}")
 
 
 def preview(
@@ -71,7 +73,9 @@ def preview(
 
 
 def demo(
-    output: Annotated[Path, Option("--output", "-o", help="A new or empty folder.")] = Path("genesis-demo"),
+    output: Annotated[
+        Path | None, Option("--output", "-o", help="A new folder; default: genesis-demo, then genesis-demo-2 …")
+    ] = None,
     device: options.Device = "auto",
     quiet: options.Quiet = False,
     json_output: options.Json = False,
@@ -79,6 +83,7 @@ def demo(
     """Run the full pipeline on an embedded CT sample, offline: pretrain, fine-tune beside scratch, predict."""
     from modelsgenesis.demo import demonstrate
 
+    output = options.run_folder(output, "genesis-demo")
     shown = demonstrate(output, device=device, reporter=make_reporter(quiet=quiet))
     if json_output:
         print_json({**vars(shown), "files": {name: str(path) for name, path in shown.files.items()}})

@@ -15,7 +15,7 @@ from modelsgenesis.cli.console import (
     print_result,
     print_table,
 )
-from modelsgenesis.cli.options import Device, DryRun, Json, Quiet, Settings, Strict
+from modelsgenesis.cli.options import Device, DryRun, Json, Patient, Quiet, Settings, Strict
 from modelsgenesis.configs import PredictionConfig, apply_settings
 from modelsgenesis.reporting import Reporter
 
@@ -63,19 +63,24 @@ def predict(
         dry_run=dry_run,
         reporter=make_reporter(quiet=quiet),
     )
-    lines: list[object] = _plan(found.about) if dry_run else []
+    if dry_run:
+        read = [
+            f"model {model} ({', '.join(found.about['labels'].values())})",
+            *(one.file for one in found.predictions),
+        ]
+        write = filter(None, [*(one.path for one in found.predictions), found.table])
+        print_plan(read, dict.fromkeys(write), as_json=json_output)  # of classes all have one table
+        _end(found.failed, "predicted")
+        return
+    lines: list[object] = []
     for one in found.predictions:
-        if dry_run:
-            lines.append(f"would read {one.file}, write {one.path}")
-        elif found.task == "segmentation":
+        if found.task == "segmentation":
             lines += [one.path, *(f"  {line}" for line in one.lines)]
         else:
             lines.append(f"{one.name}: {', '.join(one.lines)}")
-    lines += [f"{path} (kept)" for path in found.kept]
-    lines += [f"would write {found.table}" if dry_run else found.table] if found.table else []
+    lines += [*(f"{path} (kept)" for path in found.kept), *filter(None, [found.table])]
     value = {
         "task": found.task,
-        "dry_run": dry_run,
         "about": found.about,
         "predictions": [one.to_dict() for one in found.predictions],
         "kept": list(map(str, found.kept)),
@@ -96,6 +101,7 @@ def evaluate(
         Argument(help="Labelled data with the model's classes; for saved label maps also a folder of the true ones."),
     ],
     output: Annotated[Path, Option("--output", "-o", help="Folder of results.json, cases.csv.")] = Path("evaluation"),
+    patient: Patient = None,
     split: Annotated[str | None, Option(metavar="FILE", help="Evaluate its test cases; default: all.")] = None,
     ensemble: Ensemble = None,
     overlap: Overlap = 0.5,
@@ -116,13 +122,14 @@ def evaluate(
 
     if dry_run:
         saved = evaluation.saved_predictions(model)
-        labelled = (saved and evaluation.read_label_maps(Path(data), saved, Reporter())) or read_labelled(data)
+        maps = saved and evaluation.read_label_maps(Path(data), saved, Reporter())
+        labelled = maps or read_labelled(data, patient_pattern=patient)
         read = [model, *(ensemble or []), f"{len(labelled.cases)} labelled cases in {data}"]
         print_plan(read, [output / name for name in ("results.json", TABLES, "cases.csv")], as_json=json_output)
         return
     found = evaluation.evaluate(
         [model, *ensemble] if ensemble else model,
-        data,
+        data if patient is None else read_labelled(data, patient_pattern=patient),
         output=output,
         split=split,
         config=_prediction_config(overlap, flips, settings),
@@ -151,15 +158,6 @@ def _prediction_config(overlap: float, flips: str | None, settings: Sequence[str
     axes = "all" if flips == "all" else ["xyz".index(name) for name in names]
     config = PredictionConfig.from_dict({"overlap": overlap, "flips": axes}, where="predict")
     return apply_settings(config, settings or [])
-
-
-def _plan(about: Mapping[str, Any]) -> list[object]:
-    """Return what a prediction would be made by, for people."""
-    models = about["model"] if isinstance(about["model"], str) else ", ".join(about["model"])
-    flips = ", ".join("xyz"[axis] for axis in about["flips"]) if about["flips"] != "all" else "all"
-    how = f"overlap {about['overlap']:g}, flips {flips or 'none'}, {about['precision']} on {about['device']}"
-    several = f" ({about['members']} models)" if about["members"] > 1 else ""
-    return [f"model {models}{several}: {', '.join(about['labels'].values())}", how]
 
 
 def _end(failed: Sequence[Any], done: str) -> None:

@@ -32,7 +32,7 @@ from modelsgenesis.hub.registry import Progress
 # What the client speaks HTTP with: `httpx2`, and `httpx` before its second major version.
 httpx: Any = vars(_http).get("httpx2") or vars(_http)["httpx"]
 
-SIGN_IN = "sign in with `hf auth login`, set HF_TOKEN or pass --token"
+SIGN_IN = "sign in with `hf auth login` or set HF_TOKEN"
 PATIENCE = 60.0  # seconds that an answer may take, and one more for each `_SLOWEST` bytes that have come
 
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
@@ -299,7 +299,7 @@ def _refusals(error: Any, repository: str, revision: str | None, signed_in: bool
     yield kind is errors.RemoteEntryNotFoundError, "unknown", f"has no such file; see {url}/tree/main"
     yield status == 401, "denied", f"the Hub does not accept the token, or wants one ({said}); {SIGN_IN}"
     yield status == 403, "denied", f"the token lacks the rights ({said}); use one with write access to it"
-    moved = f"another push made or changed it meanwhile ({said}); see {url}/commits, or choose another --hub-model-id"
+    moved = f"another push made or changed it meanwhile ({said}); see {url}/commits, or choose another repository"
     yield status in (409, 412), "conflict", moved
     yield status >= 500 or status in _BUSY, "unreachable", f"{hub} is busy or down ({status}); try again later"
     yield True, "other", f"{hub} refused ({said}); see {url}"

@@ -212,7 +212,7 @@ def _find_destination(api: "HfApi", name: str, *, private: bool, create_pr: bool
     name = name if "/" in name else f"{user}/{name}"
     owner, main = name.partition("/")[0], _find_head(name, None, token)
     if main and private and not main.private:
-        ask = "add --public (in Python private=False) to publish there, or take another --hub-model-id"
+        ask = "push with --public (in Python private=False) to publish there, or name another repository"
         raise HubError(f"{name}: is public; {ask}")
     if create_pr and main:  # anybody may propose a change
         return name, main

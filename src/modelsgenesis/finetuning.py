@@ -47,7 +47,7 @@ SAMPLE_CONFIG = SegmentationConfig(
 """For the embedded sample: one patient to train on, one to test on; each structure is found in minutes."""
 
 RESULTS_NAME, TEST_NAME, SPLIT_NAME = "results.json", "test.csv", "split.json"
-_TEXTS = ("case", "patient", "class", "predicted", UNIT)  # no numbers; a case called 007 is to stay that
+_TEXTS = ("file", "case", "patient", "class", "predicted", UNIT)  # no numbers; a case called 007 is to stay that
 
 
 def finetune(
@@ -445,7 +445,7 @@ class Finetuning:
     def _write_results(self, rows: Sequence[Row], test: Summary, **more: Any) -> dict[str, float]:
         """Write `test.csv` and `results.json` of a run, or of all folds together; return the defined metrics."""
         path, told = self.output / TEST_NAME, summary_options(self.data, self.config)
-        write_csv(path, rows, DataError, ("case", "patient"))
+        write_csv(path, rows, DataError, ("file", "case", "patient"))
         content = {"data": self.data.name, **told, **more, "patients": len({row["patient"] for row in rows})}
         content |= {"cases": len(rows), "seed": self.config.seed, **_how_split(self.config)}
         content |= {

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -22,6 +22,7 @@ from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.hub.registry import ModelCard, list_cards
 from modelsgenesis.inference.ensemble import Ensemble, measure_cases
 from modelsgenesis.metrics.measures import UNIT, Row, Summary, explanations, flat, summarize_rows
+from modelsgenesis.metrics.remarks import remarks_on_cases
 from modelsgenesis.metrics.tables import ResultsTable, basis_of, results_table
 from modelsgenesis.models import GenesisModel, as_source, base_repository, load, public_name
 from modelsgenesis.reporting import Reporter
@@ -46,7 +47,7 @@ SAMPLE_CONFIG = SegmentationConfig(
 """For the embedded sample: one patient to train on, one to test on; each structure is found in minutes."""
 
 RESULTS_NAME, TEST_NAME, SPLIT_NAME = "results.json", "test.csv", "split.json"
-_TEXTS = ("case", "patient", "class", "predicted", UNIT)  # no numbers; a case called 007 is to stay that
+_TEXTS = ("file", "case", "patient", "class", "predicted", UNIT)  # no numbers; a case called 007 is to stay that
 
 
 def finetune(
@@ -236,6 +237,7 @@ class Finetuning:
         draw: Draw a curve and write a card; a short run would spend most of its time on them.
         token: Token of the Hub.
         reporter: Receives the progress.
+        remarks: What is to be known beside the results: what went wrong, in plain sentences.
     """
 
     config: FinetuningConfig
@@ -246,6 +248,7 @@ class Finetuning:
     draw: bool
     token: str | None
     reporter: Reporter
+    remarks: list[str] = field(default_factory=list, init=False)
 
     def train(self, split: Split, *, resume: bool) -> dict[str, float]:
         """Train on one split, keep the best network on the validation patients, measure it on the test patients."""
@@ -254,6 +257,7 @@ class Finetuning:
         bundle = None if init is None else load(init, token=self.token, progress=self.reporter.download)
         self.begun = initial_model(bundle, self.data, self.config, self.reporter, name=public_name(init or ""))
         network, contract = self.begun.network, self.begun.contract
+        self.remarks += self.begun.remarks
         if self.config.patch_size is not None:
             resolve_patch_size(self.config, network, (), self.reporter)  # before hours of preparation
         training, validation = (
@@ -275,10 +279,14 @@ class Finetuning:
             splits.write_split(split, self.output / SPLIT_NAME)
             for told in objective.notes:
                 note(told)
+            unread = len(split.training) + len(split.validation) - len(training) - len(validation)
+            self._remark(f"{unread} cases to train or validate on could not be used" if unread else "")
+            for told in objective.remarks:
+                self._remark(told)
             if self.config.validation_fraction and not validation:
-                note("no patient is left to validate on: the last network is kept, not the best")
+                self._remark("no patient is left to validate on: the last network is kept, not the best")
             if frozen is not None and self.begun.init is None:
-                note("the frozen encoder has random weights: only what is after it learns")
+                self._remark("the frozen encoder has random weights: only what is after it learns")
 
             def keep(progress: Progress, metrics: dict[str, float], is_best: bool) -> None:
                 if is_best:
@@ -290,9 +298,17 @@ class Finetuning:
                 trainer.resume()
             return self._finish(run, trainer.fit())
 
+    def _remark(self, text: str) -> None:
+        """Say what went wrong, if anything, and keep it for the results and the card."""
+        if text:
+            self.remarks.append(text)
+            self.reporter.note(f"warning: {text}")
+
     def _description(self, prepared: Sequence[PreparedCase]) -> dict[str, Any]:
         """Return the content of `run.json`, by which a resume tells a change of what is learnt."""
         begun, listed = self.begun, asdict(self.split)
+        if self.split.test:
+            self.reporter.note(f"hashing the files of {_counted(self.split.test)}")
         # Of test cases the files: they are read when the training has ended.
         digests = {case.name: case.digest for case in prepared} | digest_files(self.data, self.split.test)
         return {
@@ -316,6 +332,7 @@ class Finetuning:
         for part, measured in {"test": tested, "validation": validation}.items():
             basis = {"patients": counts[part]["patients"], "cases": counts[part]["cases"], "seed": self.config.seed}
             results |= {part: {**measured, **basis}} if measured else {}
+        results |= {"remarks": self.remarks} if self.remarks else {}
         # Counts and seeds, never names: the bundle is published.
         facts = {f"{part}_patients": count["patients"] for part, count in counts.items()}
         facts |= {key: value for key, value in _how_split(self.config).items() if value is not None}
@@ -346,6 +363,9 @@ class Finetuning:
         validated, rows = self._measure(ensemble, self.used.validation), self._measure(ensemble, self.split.test)
         self.used = replace(self.used, test=tuple(row["case"] for row in rows))
         validation, test = flat(self._summarize(validated)), self._summarize(rows)
+        unread = len(self.split.test) - len(rows)
+        self.remarks += [f"{unread} of {len(self.split.test)} test cases could not be measured"] if unread else []
+        self.remarks += remarks_on_cases(rows, self.data.labels)
         # Once more with what was measured: until here the card has the validation that chose the network.
         if self.draw:
             logs = (self.output / LOG_NAME, self.output / VALIDATION_NAME)
@@ -412,6 +432,9 @@ class Finetuning:
                 entry["folds"] = [result["test"].get(name, {}).get("value") for result in results]
             more = {"init": results[0]["init"], "split": [result["split"] for result in results]}
             more |= {key: ", ".join(sorted({result[key] for result in results})) for key in ("precision", "device")}
+            remarked = {fold: result.get("remarks", ()) for fold, result in enumerate(results)}
+            self.remarks += [f"fold {fold}: {remark}" for fold, said in remarked.items() for remark in said]
+            self.remarks += remarks_on_cases(rows, self.data.labels)
         return self._write_results(rows, test, **more)
 
     def _summarize(self, rows: Sequence[Row]) -> Summary:
@@ -422,15 +445,17 @@ class Finetuning:
     def _write_results(self, rows: Sequence[Row], test: Summary, **more: Any) -> dict[str, float]:
         """Write `test.csv` and `results.json` of a run, or of all folds together; return the defined metrics."""
         path, told = self.output / TEST_NAME, summary_options(self.data, self.config)
-        write_csv(path, rows, DataError, ("case", "patient"))
+        write_csv(path, rows, DataError, ("file", "case", "patient"))
         content = {"data": self.data.name, **told, **more, "patients": len({row["patient"] for row in rows})}
         content |= {"cases": len(rows), "seed": self.config.seed, **_how_split(self.config)}
-        content |= {"rows_sha256": sha256_of(path), "test": test}  # folds are put together by their rows
+        content |= {
+            "rows_sha256": sha256_of(path),
+            "test": test,
+            "remarks": self.remarks,
+        }  # folds are pooled by their rows
         write_json(self.output / RESULTS_NAME, plain(content), DataError)
         if test:
             table_of(content).write(self.output)
-        for explanation in explanations(test):
-            self.reporter.note(explanation)
         return flat(test)
 
 
@@ -446,7 +471,12 @@ def table_of(results: Mapping[str, Any]) -> ResultsTable:
     basis = basis_of(results["patients"], results["cases"], what="test patient", folds=folds or 0)
     notes = [basis, *explanations(test)] if test else ["no test patients: nothing was measured"]
     own = {"alone": results["labels"][-1], "specificity": results.get("specificity")}
+    notes += [f"remark: {one}" for one in results.get("remarks", ())]
     return results_table({(): test} if test else {}, **own, notes=notes)
+
+
+def _counted(cases: Sequence[str]) -> str:
+    return "1 test case" if len(cases) == 1 else f"{len(cases)} test cases"
 
 
 def _how_split(config: FinetuningConfig) -> dict[str, Any]:

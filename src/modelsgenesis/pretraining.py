@@ -19,6 +19,7 @@ from modelsgenesis.data import PatchDataset, ScanReference, VolumeCache, find_sc
 from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError, require
 from modelsgenesis.figures import draw_curve, draw_restorations
 from modelsgenesis.hardware import Hardware, choose_hardware
+from modelsgenesis.metrics.remarks import remarks_on_restoration
 from modelsgenesis.models import GenesisModel, as_source, base_repository, load, public_name
 from modelsgenesis.networks import Network, adapt, build_network
 from modelsgenesis.pretext import Deformation
@@ -185,6 +186,7 @@ class Pretraining:
         reporter: Receives the progress.
         strict: Whether a bad scan ends the run.
         facts: What the bundle may say of the data; no names.
+        remarks: What is to be known beside the results: what went wrong, in plain sentences.
     """
 
     output: Path
@@ -193,6 +195,7 @@ class Pretraining:
     reporter: Reporter
     strict: bool
     facts: dict[str, Any] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     def start(self, token: str | None) -> tuple[Network, PretrainingRun, InputContract | None]:
         """Build the network, with random or initial weights; a resumed run gets its weights from the checkpoint.
@@ -239,6 +242,7 @@ class Pretraining:
     def prepare(self, seen: InputContract | None) -> tuple[VolumeCache, set[str], int]:
         """Return the prepared scans, the patients to validate on, and the number of excluded scans."""
         record, reporter, data = self.record, self.reporter, self.record.config.data
+        reporter.note("looking for scans")
         scans, skipped = find_scans(data.source, group_pattern=data.patient_pattern)
         held_out, excluded = list[ScanReference](), 0
         if data.validation_source:
@@ -293,7 +297,9 @@ class Pretraining:
             for side in (False, True)
         )
         if not held_out:
-            note("warning: no patient is held out: validation on other patches of the training scans is optimistic")
+            optimistic = "validation on other patches of the training scans is optimistic"
+            self.remarks.append(f"no patient is held out: {optimistic}")
+            note(f"warning: {self.remarks[-1]}")
             validation = training
         if not (training and validation):
             purpose = "validate" if training else "train"
@@ -396,6 +402,8 @@ class Pretraining:
         losses = {name: value for name, value in progress.metrics.items() if name.endswith("_loss")}
         hours = progress.seconds / 3600
         counts = {"step": progress.best_step, "samples": config.validation_samples, "seed": config.seed}
+        remarks = [*self.remarks, *remarks_on_restoration(progress.metrics)]
+        told = {"collapsed": bool(progress.metrics.get("collapsed")), **({"remarks": remarks} if remarks else {})}
         bundle = BundleConfig(
             task="restoration",
             network=config.network,
@@ -408,7 +416,7 @@ class Pretraining:
                 init=record.init,
                 recipe=config.recipe(),
                 data=self.facts,
-                results={**losses, **counts, "collapsed": bool(progress.metrics.get("collapsed"))},
+                results={**losses, **counts, **told},
                 environment={**describe_environment(self.hardware, config), "hours": float(f"{hours:.4g}")},
             ),
         )

@@ -307,6 +307,8 @@ class Finetuning:
     def _description(self, prepared: Sequence[PreparedCase]) -> dict[str, Any]:
         """Return the content of `run.json`, by which a resume tells a change of what is learnt."""
         begun, listed = self.begun, asdict(self.split)
+        if self.split.test:
+            self.reporter.note(f"hashing the files of {_counted(self.split.test)}")
         # Of test cases the files: they are read when the training has ended.
         digests = {case.name: case.digest for case in prepared} | digest_files(self.data, self.split.test)
         return {
@@ -471,6 +473,10 @@ def table_of(results: Mapping[str, Any]) -> ResultsTable:
     own = {"alone": results["labels"][-1], "specificity": results.get("specificity")}
     notes += [f"remark: {one}" for one in results.get("remarks", ())]
     return results_table({(): test} if test else {}, **own, notes=notes)
+
+
+def _counted(cases: Sequence[str]) -> str:
+    return "1 test case" if len(cases) == 1 else f"{len(cases)} test cases"
 
 
 def _how_split(config: FinetuningConfig) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import zlib
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from unittest.mock import ANY
 
 import nibabel as nib
@@ -196,7 +197,7 @@ class Picture:
     """A random image in memory."""
 
     def __init__(self, seed):
-        self.seed, self.source, self.path = zlib.crc32(seed.encode()), f"picture {seed}", None
+        self.seed, self.source, self.path = zlib.crc32(seed.encode()), f"picture {seed}", Path(f"{seed}.png")
 
     def read(self):
         array = np.random.default_rng(self.seed).uniform(0, 255, (20, 24)).astype(np.float32)
@@ -224,11 +225,11 @@ def test_classes_by_a_model_and_by_a_table(tmp_path):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert (results["patients"], results["cases"], results["specificity"]) == (3, 6, 0.9)
     row = found.rows[1]
-    assert (row["case"], row["patient"], row["class"]) == ("x1", "p0", "ill")
-    assert row["probability healthy"] + row["probability ill"] == pytest.approx(1)
+    assert (row["file"], row["case"], row["patient"], row["class"]) == ("1image.png", "x1", "p0", "ill")
+    assert row["prob_healthy"] + row["prob_ill"] == pytest.approx(1)
     assert found.values["accuracy"] == np.mean([row["class"] == row["predicted"] for row in found.rows])
     table = tmp_path / "table.csv"
-    lines = [f"{row['case']},{row['probability ill']},{row['probability healthy']}" for row in found.rows]
+    lines = [f"{row['case']},{row['prob_ill']},{row['prob_healthy']}" for row in found.rows]
     table.write_text("\n".join(["case,prob_ill,prob_healthy", *lines]))
     assert evaluate(table, pictures(), output=tmp_path / "b").summary == found.summary
     table.write_text("case,prob_ill,prob_healthy\nx0,0.3,0.7\n")
@@ -249,7 +250,7 @@ def test_channels_are_matched_by_name_and_others_trigger_a_warning(tmp_path):
 
     def soft(*channels):
         rows = evaluate(model, pictures(channels), output=tmp_path / "out", reporter=notes).rows
-        return [row["probability ill"] for row in rows]
+        return [row["prob_ill"] for row in rows]
 
     assert soft("red", "green") == soft("Green", "Red") != soft("green", "rouge")
     assert [note for note in notes.notes if note.startswith("warning")] == [ANY]

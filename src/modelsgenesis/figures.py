@@ -288,6 +288,7 @@ def comparison_report(results: Results) -> str:
         "## Differences": _differences(results),
         "## Settings chosen on the validation patients": _tuning(results),
         "## Label efficiency": "\n".join(f"- {sentence(row)}" for row in results["efficiency"]),
+        "## Remarks": "\n".join(f"- {remark}" for remark in results.get("remarks", ())),
         "## What this does not show": "The spread and the p-values are over seeds, on one split into patients of one "
         "data set. Where the labelled patients are the same in all runs, another choice of them may move all. Another "
         "budget may order the initialisations otherwise, and where their budgets differ, so may that alone.",

@@ -139,7 +139,7 @@ def test_two_folders_of_label_maps_are_compared_by_name(two_folders, tmp_path):
     assert found.table.header == ("structure", "Dice", "IoU", "HD95 (mm)")
     assert (found.skipped[0].source, "no prediction p3.nii.gz" in found.skipped[0].reason) == ("p3", True)
     assert "structures by the values of the label maps: 1, 2" in notes.notes
-    assert f"left aside, for no label map in {two_folders[1]} has the name: p9" in notes.notes
+    assert f"predictions ignored, as no label map in {two_folders[1]} has the name: p9" in notes.notes
     (two_folders[0] / "p1_seg.json").write_text(json.dumps({"labels": {"0": "background", "1": "liver", "2": "node"}}))
     assert evaluate(*two_folders, output=tmp_path / "out").values["dice liver"] == 0.875
 
@@ -156,7 +156,7 @@ def test_pictures_are_measured_in_pixels(tmp_path):
 
 def test_folders_that_do_not_belong_together_are_refused(two_folders, tmp_path):
     predicted, labels = two_folders
-    with pytest.raises(DataError, match="is the folder of the predictions, too"):
+    with pytest.raises(DataError, match="predictions and labels are the same folder"):
         evaluate(predicted, predicted, output=tmp_path / "out")
     for path in labels.iterdir():
         path.rename(labels / f"other_{path.name}")
@@ -225,10 +225,10 @@ def test_classes_by_a_model_and_by_a_table(tmp_path):
     assert (results["patients"], results["cases"], results["specificity"]) == (3, 6, 0.9)
     row = found.rows[1]
     assert (row["case"], row["patient"], row["class"]) == ("x1", "p0", "ill")
-    assert row["probability healthy"] + row["probability ill"] == pytest.approx(1)
+    assert row["prob_healthy"] + row["prob_ill"] == pytest.approx(1)
     assert found.values["accuracy"] == np.mean([row["class"] == row["predicted"] for row in found.rows])
     table = tmp_path / "table.csv"
-    lines = [f"{row['case']},{row['probability ill']},{row['probability healthy']}" for row in found.rows]
+    lines = [f"{row['case']},{row['prob_ill']},{row['prob_healthy']}" for row in found.rows]
     table.write_text("\n".join(["case,prob_ill,prob_healthy", *lines]))
     assert evaluate(table, pictures(), output=tmp_path / "b").summary == found.summary
     table.write_text("case,prob_ill,prob_healthy\nx0,0.3,0.7\n")
@@ -249,7 +249,7 @@ def test_channels_are_matched_by_name_and_others_trigger_a_warning(tmp_path):
 
     def soft(*channels):
         rows = evaluate(model, pictures(channels), output=tmp_path / "out", reporter=notes).rows
-        return [row["probability ill"] for row in rows]
+        return [row["prob_ill"] for row in rows]
 
     assert soft("red", "green") == soft("Green", "Red") != soft("green", "rouge")
     assert [note for note in notes.notes if note.startswith("warning")] == [ANY]
@@ -258,7 +258,7 @@ def test_channels_are_matched_by_name_and_others_trigger_a_warning(tmp_path):
 
 def test_results_of_something_else_stay(decathlon, tmp_path):
     (tmp_path / "results.json").write_text('{"test": {}}')
-    with pytest.raises(DataError, match=r"results\.json: is there already"):
+    with pytest.raises(DataError, match=r"results\.json: exists and is not"):
         evaluate(decathlon / "labelsTr", decathlon, output=tmp_path)
 
 

@@ -177,7 +177,7 @@ def test_prediction_brings_images_to_the_size_as_training_did(class_folders, num
     row = read_rows(run, read_test_results(run))[0]
     case = class_folders / row["class"] / f"{row['case']}.png"
     scores = modelsgenesis.predict(run, case, output=tmp_path / "answer.csv", device="cpu").scores
-    assert scores == pytest.approx({name: row[f"probability {name}"] for name in ("dark", "pale")}, abs=1e-6)
+    assert scores == pytest.approx({name: row[f"prob_{name}"] for name in ("dark", "pale")}, abs=1e-6)
     assert number_format in load_bundle(run).config.provenance.environment["hardware"]
     assert read_test_results(run)["precision"] == "float32"
 

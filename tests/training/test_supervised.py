@@ -185,7 +185,7 @@ def test_a_segmentation_is_validated_by_its_dice_and_where_it_is_undefined_the_n
 
 def test_masks_that_teach_little_are_notes_and_those_that_teach_nothing_are_refused():
     assert segmentation([masked(0, (1,)), masked(1, ())]).notes == [
-        "1 of 2 training masks are empty, such as image_1: learnt as all background",
+        "1 of 2 training masks are empty, such as image_1: treated as all background",
         "no training mask has stripe: the network cannot learn it",
     ]
     assert segmentation([masked(0)]).notes == []

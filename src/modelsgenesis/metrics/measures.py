@@ -207,7 +207,7 @@ def classification_row(
     return {
         "class": CLASS_SEPARATOR.join(labels[index] for index in true),
         "predicted": CLASS_SEPARATOR.join(labels[index] for index in chosen),
-        **{f"probability {name}": float(value) for name, value in zip(labels, probabilities, strict=True)},
+        **{f"prob_{name}": float(value) for name, value in zip(labels, probabilities, strict=True)},
     }
 
 
@@ -421,7 +421,7 @@ def _segmentation(rows: Sequence[Row], structures: Sequence[str]) -> tuple[Summa
 def _classification(
     rows: Sequence[Row], labels: Sequence[str], *, multilabel: bool, specificity: float
 ) -> tuple[Summary, Statistics]:
-    soft = np.array([[row[f"probability {name}"] for name in labels] for row in rows])
+    soft = np.array([[row[f"prob_{name}"] for name in labels] for row in rows])
     truth = np.array([_true_classes(row["class"], labels, multilabel=multilabel) for row in rows])
     folds = np.array([row.get("fold", 0) for row in rows])
     chosen = chosen_classes(soft, multilabel=multilabel)

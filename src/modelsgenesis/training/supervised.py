@@ -88,7 +88,7 @@ def initial_model(
         options |= {"hidden": config.hidden, "levels": config.levels}
         if getattr(unet, "statistics", None) == "batch":
             options["statistics"] = "running"
-            reporter.note("batch norm: running averages, so that the answer for an image does not depend on the others")
+            reporter.note("batch norm: running averages, so that the output for an image does not depend on the others")
     network, report = seeded(config.seed, lambda: adapt(bundle.network, **options))
     contract = _input_contract(name, bundle.config.input, data, reporter).with_dims(dims)
     if config.from_scratch:
@@ -231,7 +231,7 @@ class Segmentation(SupervisedObjective):
             raise DataError(f"none of {len(held)} training masks has a labelled voxel; there is nothing to learn")
         if empty:
             share = f"{len(empty)} of {len(held)} training masks are empty"
-            self.notes.append(f"{share}, such as {empty[0]}: learnt as all background")
+            self.notes.append(f"{share}, such as {empty[0]}: treated as all background")
         absent = set(range(1, len(self.labels))).difference(*held.values())
         if absent:
             names = ", ".join(self.labels[index] for index in sorted(absent))

@@ -16,7 +16,7 @@ from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig, Segme
 from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, ScanError, TrainingError
 from modelsgenesis.files import read_csv
-from modelsgenesis.finetuning import read_finetuning, read_rows, read_test_results
+from modelsgenesis.finetuning import read_finetuning, read_rows, read_test_results, table_of
 from modelsgenesis.training.splits import Split
 from recorded_notes import Notes
 
@@ -236,8 +236,13 @@ def test_a_test_set_of_one_class_and_a_frozen_random_encoder_are_said(class_fold
         class_folders, tmp_path / "run", config=config, split=split, reporter=notes, **SHORT
     )
     assert list(measured) == ["accuracy"]
-    assert "AUC is undefined: all 2 cases are of one class" in notes.notes
+    results = read_test_results(tmp_path / "run")
+    assert "AUC is undefined: all 2 cases are of one class" in table_of(results).notes
     assert any("frozen encoder has random weights" in note for note in notes.notes)
+    remarks = load_bundle(tmp_path / "run").config.provenance.results["remarks"]
+    assert results["remarks"] == list(remarks)
+    said = ("no patient is left to validate on", "frozen encoder", "dark was never predicted", "only 1 test")
+    assert all(words in remark for words, remark in zip(said, remarks, strict=True)), remarks
 
 
 def test_trains_every_fold_pools_them_and_resumes(class_folders, tmp_path):

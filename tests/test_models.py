@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 
@@ -16,8 +18,10 @@ from modelsgenesis.configs import (
     PlainUNetConfig,
     ResidualUNetConfig,
 )
-from modelsgenesis.errors import ConfigurationError
-from tiny_bundles import make_bundle
+from modelsgenesis.errors import ConfigurationError, HubError
+from modelsgenesis.models import as_source, public_name
+from modelsgenesis.prediction import model_folders
+from tiny_bundles import make_bundle, write_bundle
 
 FLAT = ResidualUNetConfig(dims=2, widths=(4, 8), norm="batch", out_channels=3)
 NETWORKS: dict[str, tuple[NetworkConfig, dict[str, Any]]] = {
@@ -109,3 +113,64 @@ def test_a_model_of_another_type_computes_and_is_loaded_as_a_copy_in_float32(tmp
     assert not loaded.network.training
     assert model.training
     assert {weight.dtype for weight in loaded.network.parameters()} == {torch.float32}
+
+
+# --- instead of a name --------------------------------------------------------------------------------------
+
+
+def test_a_model_in_memory_is_predicted_with_and_stays_as_it_is(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "segmenter")
+    model = from_pretrained(folder).train()
+    values = np.random.default_rng(0).normal(0, 300, (20, 24, 22)).astype(np.float32)
+    scan = nib.Nifti1Image(values, np.diag([2.0, 2, 3, 1]))
+    ours, theirs = (modelsgenesis.predict(one, scan, device="cpu") for one in (model, folder))
+    assert np.array_equal(ours.labels, theirs.labels)
+    assert model.training
+    assert model_folders([model, folder]) == [model, folder]
+
+
+def test_a_model_in_memory_starts_runs_that_find_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELSGENESIS_CACHE", str(tmp_path / "cache"))
+    model = from_pretrained(save_bundle(tmp_path / "ours", make_bundle(*NETWORKS["genesis"][:1])))
+    first, again = as_source(model), as_source(model)
+    assert first == again
+    assert (as_source("a/b"), as_source(None), public_name(Path(str(first)))) == ("a/b", None, "ours")
+    arm = modelsgenesis.describe_comparison(["scratch", model]).arms[1]
+    assert (arm.name, arm.init) == ("ours", str(first))
+    next(model.parameters()).data.add_(1)
+    other = as_source(model)
+    assert other != first
+    assert torch.equal(next(from_pretrained(str(other)).parameters()), next(model.parameters()))
+
+
+def test_pushing_a_model_lists_its_files_and_names_no_temporary_folder(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("HF_TOKEN", "")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    model = from_pretrained(save_bundle(tmp_path / "m", make_bundle(*NETWORKS["genesis"][:1])))
+    listed = model.push_to_hub("clinic/genesis", dry_run=True).files
+    assert {file.path for file in listed} == {"config.json", "model.safetensors", "README.md"}
+    with pytest.raises(HubError, match="expected org/name") as caught:
+        model.push_to_hub("a b/c", dry_run=True)
+    assert "/tmp" not in str(caught.value)
+
+
+# --- shown --------------------------------------------------------------------------------------------------
+
+
+def test_whatever_is_shown_is_short_and_names_what_it_is(tmp_path: Path) -> None:
+    folder = save_bundle(tmp_path / "a<b", make_bundle(*NETWORKS["genesis"][:1]))
+    model = from_pretrained(folder, task="seg", num_classes=2)
+    bundle, card = modelsgenesis.load(model), modelsgenesis.list_cards()[0]
+    shown = [repr(model), repr(model.report), str(model.report), repr(bundle), repr(card)]
+    assert all(len(text) < 300 and "\n" not in text for text in shown)
+    assert repr(model).startswith("GenesisModel('a<b': segmentation, 3D ct, ")
+    assert card.name in repr(card)
+    pages = [one._repr_html_() for one in (model, model.report, card)]
+    assert "a&lt;b" in pages[0]
+    assert "background, class 1" in pages[0]
+    assert all("parameters" in page for page in pages)
+
+
+def test_dir_shows_the_api_alone() -> None:
+    assert {"Any", "import_module", "TYPE_CHECKING"}.isdisjoint(dir(modelsgenesis))
+    assert {"GenesisModel", "from_pretrained", "__version__"} <= set(dir(modelsgenesis))

@@ -30,7 +30,7 @@ from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_js
 from modelsgenesis.finetuning import finetune, read_rows, read_test_results, resolve_config, summary_options
 from modelsgenesis.metrics.measures import UNIT, flat, metrics_of
 from modelsgenesis.metrics.significance import analyse, label_efficiency
-from modelsgenesis.models import load, public_name
+from modelsgenesis.models import GenesisModel, as_source, load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import try_drawing
 from modelsgenesis.training.splits import Split, check_split, choose_labelled, count_split, read_split, split_cases
@@ -134,12 +134,13 @@ class Comparison:
 
 
 def describe_comparison(
-    inits: Sequence[str], *, arm_settings: Sequence[str] = (), dims: Sequence[int] = (), **options: Any
+    inits: Sequence[str | GenesisModel], *, arm_settings: Sequence[str] = (), dims: Sequence[int] = (), **options: Any
 ) -> ComparisonConfig:
     """Return a comparison in the words of the command line.
 
     Args:
-        inits: `scratch`, a name, `org/repo` or a folder for each initialisation; `NAME=` before it is what to call it.
+        inits: `scratch`, a name, `org/repo`, a folder or a model for each initialisation; `NAME=` before a text is what
+            to call it.
         arm_settings: `arm:key=value`, for one of them alone.
         dims: One number: of every network, weights of others adapted. Two: every scratch arm is made of each, other
             arms keep those of their weights.
@@ -153,7 +154,7 @@ def describe_comparison(
         ['scratch 2D', 'scratch 3D', 'ours']
     """
     arms: list[dict[str, Any]] = []
-    for text in inits:
+    for text in map(str, map(as_source, inits)):
         name, equals, init = text.partition("=")
         name, init = (name, init) if equals and not Path(text).exists() else (public_name(text), text)
         own = dims if init == SCRATCH or len(dims) == 1 else ()

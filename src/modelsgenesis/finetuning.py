@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, cast
@@ -22,8 +22,9 @@ from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.hub.registry import ModelCard, list_cards
 from modelsgenesis.inference.ensemble import Ensemble, measure_cases
 from modelsgenesis.metrics.measures import UNIT, Row, Summary, explanations, flat, summarize_rows
+from modelsgenesis.metrics.remarks import remarks_on_cases
 from modelsgenesis.metrics.tables import ResultsTable, basis_of, results_table
-from modelsgenesis.models import base_repository, load, public_name
+from modelsgenesis.models import GenesisModel, as_source, base_repository, load, public_name
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import bundles, splits
 from modelsgenesis.training.distributed import torchrun_ranks
@@ -54,7 +55,7 @@ def finetune(
     output: str | Path,
     *,
     task: str | None = None,
-    init: str | Path | None = None,
+    init: str | Path | GenesisModel | None = None,
     from_scratch: bool = False,
     config: FinetuningConfig | None = None,
     split: Split | str | Path | None = None,
@@ -78,9 +79,9 @@ def finetune(
             configuration, else the embedded sample.
         output: The run's folder, new or empty. With folds it gets one folder per fold.
         task: `"seg"` or `"cls"`; None for what the labels are for.
-        init: Initial weights: a name, `org/repo`, or a folder; `"scratch"` for random ones on purpose. None takes those
-            of the configuration, without a configuration and data of one's own the embedded model that suits the
-            sample best, and else random ones, naming the models that suit.
+        init: Initial weights: a name, `org/repo`, a folder or a model; `"scratch"` for random ones on purpose. None
+            takes those of the configuration, without a configuration and data of one's own the embedded model that
+            suits the sample best, and else random ones, naming the models that suit.
         from_scratch: Take the shape and the input contract of `init`, but random weights: its control.
         config: A `SegmentationConfig` or `ClassificationConfig`; None for the task's own, or the run's when resuming.
         split: Which cases are for what, or a file of `write_split`; by default drawn by the configuration.
@@ -117,7 +118,7 @@ def finetune(
         Run.check(output, resume=resume)
     if resume and config is None:
         config = read_finetuning(output)
-    data |= {"init": init, "split": None if isinstance(split, Split) else split}
+    data |= {"init": as_source(init), "split": None if isinstance(split, Split) else split}
     config, labelled = resolve_config(source, config, task=task, **data)
     given = {"labelled_patients": labels, "from_scratch": from_scratch or None}
     config = config.override(**{key: value for key, value in given.items() if value is not None})
@@ -236,6 +237,7 @@ class Finetuning:
         draw: Draw a curve and write a card; a short run would spend most of its time on them.
         token: Token of the Hub.
         reporter: Receives the progress.
+        remarks: What is to be known beside the results: what went wrong, in plain sentences.
     """
 
     config: FinetuningConfig
@@ -246,6 +248,7 @@ class Finetuning:
     draw: bool
     token: str | None
     reporter: Reporter
+    remarks: list[str] = field(default_factory=list, init=False)
 
     def train(self, split: Split, *, resume: bool) -> dict[str, float]:
         """Train on one split, keep the best network on the validation patients, measure it on the test patients."""
@@ -254,6 +257,7 @@ class Finetuning:
         bundle = None if init is None else load(init, token=self.token, progress=self.reporter.download)
         self.begun = initial_model(bundle, self.data, self.config, self.reporter, name=public_name(init or ""))
         network, contract = self.begun.network, self.begun.contract
+        self.remarks += self.begun.remarks
         if self.config.patch_size is not None:
             resolve_patch_size(self.config, network, (), self.reporter)  # before hours of preparation
         training, validation = (
@@ -275,10 +279,14 @@ class Finetuning:
             splits.write_split(split, self.output / SPLIT_NAME)
             for told in objective.notes:
                 note(told)
+            unread = len(split.training) + len(split.validation) - len(training) - len(validation)
+            self._remark(f"{unread} cases to train or validate on could not be used" if unread else "")
+            for told in objective.remarks:
+                self._remark(told)
             if self.config.validation_fraction and not validation:
-                note("no validation patients: the last network is kept, not the best")
+                self._remark("no validation patients: the last network is kept, not the best")
             if frozen is not None and self.begun.init is None:
-                note("the frozen encoder has random weights: only the layers after it are trained")
+                self._remark("the frozen encoder has random weights: only the layers after it are trained")
 
             def keep(progress: Progress, metrics: dict[str, float], is_best: bool) -> None:
                 if is_best:
@@ -289,6 +297,12 @@ class Finetuning:
             if resume:
                 trainer.resume()
             return self._finish(run, trainer.fit())
+
+    def _remark(self, text: str) -> None:
+        """Say what went wrong, if anything, and keep it for the results and the card."""
+        if text:
+            self.remarks.append(text)
+            self.reporter.note(f"warning: {text}")
 
     def _description(self, prepared: Sequence[PreparedCase]) -> dict[str, Any]:
         """Return the content of `run.json`, by which a resume tells a change of what is learnt."""
@@ -316,6 +330,7 @@ class Finetuning:
         for part, measured in {"test": tested, "validation": validation}.items():
             basis = {"patients": counts[part]["patients"], "cases": counts[part]["cases"], "seed": self.config.seed}
             results |= {part: {**measured, **basis}} if measured else {}
+        results |= {"remarks": self.remarks} if self.remarks else {}
         # Counts and seeds, never names: the bundle is published.
         facts = {f"{part}_patients": count["patients"] for part, count in counts.items()}
         facts |= {key: value for key, value in _how_split(self.config).items() if value is not None}
@@ -346,6 +361,9 @@ class Finetuning:
         validated, rows = self._measure(ensemble, self.used.validation), self._measure(ensemble, self.split.test)
         self.used = replace(self.used, test=tuple(row["case"] for row in rows))
         validation, test = flat(self._summarize(validated)), self._summarize(rows)
+        unread = len(self.split.test) - len(rows)
+        self.remarks += [f"{unread} of {len(self.split.test)} test cases could not be measured"] if unread else []
+        self.remarks += remarks_on_cases(rows, self.data.labels)
         # Once more with what was measured: until here the card has the validation that chose the network.
         if self.draw:
             logs = (self.output / LOG_NAME, self.output / VALIDATION_NAME)
@@ -412,6 +430,9 @@ class Finetuning:
                 entry["folds"] = [result["test"].get(name, {}).get("value") for result in results]
             more = {"init": results[0]["init"], "split": [result["split"] for result in results]}
             more |= {key: ", ".join(sorted({result[key] for result in results})) for key in ("precision", "device")}
+            remarked = {fold: result.get("remarks", ()) for fold, result in enumerate(results)}
+            self.remarks += [f"fold {fold}: {remark}" for fold, said in remarked.items() for remark in said]
+            self.remarks += remarks_on_cases(rows, self.data.labels)
         return self._write_results(rows, test, **more)
 
     def _summarize(self, rows: Sequence[Row]) -> Summary:
@@ -425,12 +446,14 @@ class Finetuning:
         write_csv(path, rows, DataError, ("case", "patient"))
         content = {"data": self.data.name, **told, **more, "patients": len({row["patient"] for row in rows})}
         content |= {"cases": len(rows), "seed": self.config.seed, **_how_split(self.config)}
-        content |= {"rows_sha256": sha256_of(path), "test": test}  # folds are put together by their rows
+        content |= {
+            "rows_sha256": sha256_of(path),
+            "test": test,
+            "remarks": self.remarks,
+        }  # folds are pooled by their rows
         write_json(self.output / RESULTS_NAME, plain(content), DataError)
         if test:
             table_of(content).write(self.output)
-        for explanation in explanations(test):
-            self.reporter.note(explanation)
         return flat(test)
 
 
@@ -446,6 +469,7 @@ def table_of(results: Mapping[str, Any]) -> ResultsTable:
     basis = basis_of(results["patients"], results["cases"], what="test patient", folds=folds or 0)
     notes = [basis, *explanations(test)] if test else ["no test patients: nothing was measured"]
     own = {"alone": results["labels"][-1], "specificity": results.get("specificity")}
+    notes += [f"remark: {one}" for one in results.get("remarks", ())]
     return results_table({(): test} if test else {}, **own, notes=notes)
 
 

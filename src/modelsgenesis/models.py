@@ -1,8 +1,10 @@
 """Load a model by its name, adapt it, save it as a bundle, push it to the Hub."""
 
 import copy
+import hashlib
 from collections.abc import Sequence
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, Self, TypedDict, Unpack, cast
@@ -12,13 +14,14 @@ from torch import Tensor, nn
 
 from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
+from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.checkpoints.card import CardParts, render_card, split_card
 from modelsgenesis.configs import BundleConfig
 from modelsgenesis.data.memory import Scan
 from modelsgenesis.errors import ConfigurationError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.hub.download import cache_folder, fetch_bundle
-from modelsgenesis.hub.push import Publication, check_run, send
+from modelsgenesis.hub.push import Publication, Say, check_run, send
 from modelsgenesis.hub.registry import Progress, list_cards
 from modelsgenesis.inference.preprocessing import preprocess
 from modelsgenesis.networks import AdaptationReport, Network, adapt
@@ -263,24 +266,43 @@ class GenesisModel(nn.Module):
         """
         return save_pretrained(self, folder)
 
-    def push_to_hub(self, repository: str, **options: Any) -> Publication:
-        """Publish the model as a bundle.
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool = True,
+        dry_run: bool = False,
+        revision: str | None = None,
+        create_pr: bool = False,
+        token: str | None = None,
+        progress: Say | None = None,
+    ) -> Publication:
+        """Publish the model as a bundle; arguments and errors are those of `modelsgenesis.push_to_hub`.
 
         Args:
             repository: `org/name`, or `name` for the token's own account.
-            options: `private`, `dry_run`, `revision`, `create_pr`, `token`, `progress` of `modelsgenesis.push_to_hub`.
-
-        Raises:
-            HubError: As of `modelsgenesis.push_to_hub`.
+            private: Whether a new repository is private.
+            dry_run: List what would be sent; no connection is opened.
+            revision: A branch, made when it is not there; None for the default one.
+            create_pr: Propose the change instead of making it.
+            token: None for that of the environment.
+            progress: Called with what is being done.
         """
+        options: dict[str, Any] = {"private": private, "dry_run": dry_run, "revision": revision, "token": token}
         with TemporaryDirectory() as folder:
             contents = check_run(self.save_pretrained(Path(folder) / "model"), where=self.name)
-            return send(contents, repository, **options)
+            return send(contents, repository, **options, create_pr=create_pr, progress=progress)
 
     def __repr__(self) -> str:
         contract, size = self.config.input, sum(each.numel() for each in self.parameters())
         kind = f"{self.config.task}, {contract.dims}D {contract.modality}"
         return f"GenesisModel({self.name!r}: {kind}, {size:,} parameters)"
+
+    def _repr_html_(self) -> str:
+        contract, classes = self.config.input, f"Classes: {', '.join(self.labels)}"
+        lines = [f"Input: {', '.join(contract.channels)}; {contract.intensity} {contract.window or ''}"]
+        lines += [classes] * bool(self.labels) + ([f"Adapted: {self.report}"] if self.report else [])
+        return "<br>".join([f"<b>{escape(repr(self))}</b>", *map(escape, lines)])
 
 
 def _input_of(network: Network, config: BundleConfig) -> dict[str, Any]:
@@ -363,6 +385,20 @@ def save_pretrained(
         front = {key: value for key, value in split_card(model.card).front.items() if key.startswith("license")}
         card = render_card(model.config, name=folder.resolve().name, existing=CardParts(front))
     return save_bundle(folder, Bundle(model.network, model.config, card or model.card))
+
+
+def as_source(model: str | Path | GenesisModel | None) -> str | Path | None:
+    """Return a name or folder as it is, of a model in memory a folder where a configuration can find it again.
+
+    It lies in the cache under a digest of its content, so that a run that started from it can be resumed.
+    """
+    if not isinstance(model, GenesisModel):
+        return model
+    digest = hashlib.sha256(repr(model.config).encode())
+    for name, tensor in model.network.state_dict().items():
+        digest.update(name.encode() + tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    folder = cache_folder("models") / digest.hexdigest()[:16] / (model.name.rpartition("/")[2] or "model")
+    return folder if (folder / CONFIG_NAME).is_file() else model.save_pretrained(folder)
 
 
 def public_name(source: str | Path | GenesisModel) -> str:

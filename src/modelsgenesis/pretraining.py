@@ -19,7 +19,8 @@ from modelsgenesis.data import PatchDataset, ScanReference, VolumeCache, find_sc
 from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError, require
 from modelsgenesis.figures import draw_curve, draw_restorations
 from modelsgenesis.hardware import Hardware, choose_hardware
-from modelsgenesis.models import base_repository, load, public_name
+from modelsgenesis.metrics.remarks import remarks_on_restoration
+from modelsgenesis.models import GenesisModel, as_source, base_repository, load, public_name
 from modelsgenesis.networks import Network, adapt, build_network
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter
@@ -48,7 +49,7 @@ def pretrain(
     output: str | Path,
     *,
     config: PretrainingConfig | None = None,
-    init: str | Path | None = None,
+    init: str | Path | GenesisModel | None = None,
     fit_batch: bool = False,
     device: str = "auto",
     resume: bool = False,
@@ -68,7 +69,7 @@ def pretrain(
         output: The run's folder, new or empty.
         config: Everything that determines the run; see `modelsgenesis.configs.pretraining_recipe`. None for `small`,
             or the run's when resuming.
-        init: Initial weights: a name in the registry, `org/name` on the Hub, or a folder.
+        init: Initial weights: a name in the registry, `org/name` on the Hub, a folder or a model.
         fit_batch: Find the largest `batch_size` that fits into the memory of a GPU.
         device: `"auto"`, `"cpu"`, `"cuda"` …
         resume: Continue the run in `output`. What is not given is as it was; what differs is refused. A finished run
@@ -98,7 +99,9 @@ def pretrain(
     reporter = (reporter if rank == 0 else None) or Reporter()
     with distributed.connected(choose_hardware(device, local_rank=local_rank).device):
         before = distributed.on_rank_zero(partial(read_run if resume else Run.check, output))
-        config = (config or (before.config if before else RECIPES["small"])).with_data(init, source=source, **data)
+        config = (config or (before.config if before else RECIPES["small"])).with_data(
+            as_source(init), source=source, **data
+        )
         if before is None:
             require(config.data.source, ConfigurationError, "source: received nothing, expected the scans to train on")
             record = PretrainingRun(config=config, init=config.init and public_name(config.init))
@@ -183,6 +186,7 @@ class Pretraining:
         reporter: Receives the progress.
         strict: Whether a bad scan ends the run.
         facts: What the bundle may say of the data; no names.
+        remarks: What is to be known beside the results: what went wrong, in plain sentences.
     """
 
     output: Path
@@ -191,6 +195,7 @@ class Pretraining:
     reporter: Reporter
     strict: bool
     facts: dict[str, Any] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)
 
     def start(self, token: str | None) -> tuple[Network, PretrainingRun, InputContract | None]:
         """Build the network, with random or initial weights; a resumed run gets its weights from the checkpoint.
@@ -291,7 +296,9 @@ class Pretraining:
             for side in (False, True)
         )
         if not held_out:
-            note("warning: no patient is held out: validation on other patches of the training scans is optimistic")
+            optimistic = "validation on other patches of the training scans is optimistic"
+            self.remarks.append(f"no patient is held out: {optimistic}")
+            note(f"warning: {self.remarks[-1]}")
             validation = training
         if not (training and validation):
             purpose = "validate" if training else "train"
@@ -394,6 +401,8 @@ class Pretraining:
         losses = {name: value for name, value in progress.metrics.items() if name.endswith("_loss")}
         hours = progress.seconds / 3600
         counts = {"step": progress.best_step, "samples": config.validation_samples, "seed": config.seed}
+        remarks = [*self.remarks, *remarks_on_restoration(progress.metrics)]
+        told = {"collapsed": bool(progress.metrics.get("collapsed")), **({"remarks": remarks} if remarks else {})}
         bundle = BundleConfig(
             task="restoration",
             network=config.network,
@@ -406,7 +415,7 @@ class Pretraining:
                 init=record.init,
                 recipe=config.recipe(),
                 data=self.facts,
-                results={**losses, **counts, "collapsed": bool(progress.metrics.get("collapsed"))},
+                results={**losses, **counts, **told},
                 environment={**describe_environment(self.hardware, config), "hours": float(f"{hours:.4g}")},
             ),
         )

@@ -26,10 +26,10 @@ def test_predict_prints_label_maps_and_voxels_and_at_the_end_what_failed(command
     ]
     assert predicted.err.startswith(f"not predicted: {folder / 'bad.nii.gz'}: ")
     assert json.loads((tmp_path / "out" / "good.json").read_text())["flips"] == [0]
-    planned = command(*run, "--dry-run", "--skip-existing", "--flips", "x,z")
-    assert "overlap 0, flips x, z, float32 on cpu" in planned.out
-    assert f"{path} (kept)" in planned.out
-    assert f"would read good.nii.gz, write {path}" in command(*run, "--dry-run").out
+    planned = command(*run, "--dry-run").out.splitlines()
+    assert planned[0] == f"would read: model {model} (background, bright, dark), good.nii.gz"
+    assert planned[1].startswith(f"would write: {path}, ")
+    assert command(*run, "--dry-run", "--skip-existing", "--json").json()["write"] == [str(table)]
     told = command(*run, "--json", "--set", "precision=bfloat16").json()
     assert json.loads((tmp_path / "out" / "good.json").read_text())["precision"] == "bfloat16"
     assert told["predictions"][0]["path"] == str(path)

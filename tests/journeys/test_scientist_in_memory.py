@@ -47,7 +47,7 @@ def test_scans_in_memory(user):
     assert second.endswith(" mL)")
     assert refused.startswith("array: a volume of 24×22×20 needs its geometry: pass affine=")
     planned = user.types("modelsgenesis predict runs/blocks data/imagesTr --device cpu --dry-run").stdout
-    assert "would read p0.nii.gz, write predictions/p0.nii.gz" in planned
+    assert "p3.nii.gz\nwould write: predictions/p0.nii.gz, " in planned
     assert not (user.home / "predictions").exists()
     user.types("modelsgenesis predict runs/blocks data/imagesTr --device cpu -q")
     with (user.home / "predictions" / "predictions.csv").open(newline="") as table:

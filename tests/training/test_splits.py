@@ -93,7 +93,12 @@ OTHER = LabelledCase(name="x", patient="p00", images=IMAGE, classes=(0,), part="
         (classification(parts=["training", None]), {}, DataError, "20 of 40 patients have no part, such as 'p01'"),
         (segmentation(3), {"test_fraction": 1.0}, DataError, "no patient is left for training after 3 for the test"),
         (segmentation(), {"folds": 21, "fold": 0}, ConfigurationError, "received 21, expected at most the 20 patients"),
-        (classification(parts=["training", "test"]), {"folds": 5, "fold": 1}, ConfigurationError, "folds cannot be made"),
+        (
+            classification(parts=["training", "test"]),
+            {"folds": 5, "fold": 1},
+            ConfigurationError,
+            "folds cannot be made",
+        ),
     ],
 )
 def test_refuses_what_cannot_be_split(data, config, error, message):

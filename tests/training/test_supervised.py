@@ -42,7 +42,7 @@ def test_a_classifier_takes_the_encoder_and_names_what_it_took():
     assert begun.network.config.encoder.statistics == "running"
     assert STEM in begun.pretrained
     assert not any(name.startswith("head.") for name in begun.pretrained)
-    assert "does not depend on the others" in notes.notes[0]
+    assert "does not depend on other images" in notes.notes[0]
     assert notes.notes[-1].startswith("genesis: ")
 
 
@@ -164,7 +164,8 @@ def test_a_classification_is_validated_by_its_auc_else_by_its_loss(validation, l
     assert list(found) == metrics
     expected = -found["auc"] if "auc" in found else found.get("loss", -math.inf)
     assert score == expected
-    undefined = any("all 2 validation cases are of one class" in note for note in objective.notes)
+    undefined = any("all 2 validation cases are of one class" in remark for remark in objective.remarks)
+    assert ("no validation case is of the class stripe" in "".join(objective.remarks)) is ("stripe" in labels)
     assert undefined is (metrics == ["loss", "accuracy"])
 
 
@@ -183,12 +184,15 @@ def test_a_segmentation_is_validated_by_its_dice_and_where_it_is_undefined_the_n
     assert segmentation([masked(0)]).validate(unet()) == (-math.inf, {})
 
 
-def test_masks_that_teach_little_are_notes_and_those_that_teach_nothing_are_refused():
-    assert segmentation([masked(0, (1,)), masked(1, ())]).notes == [
-        "1 of 2 training masks are empty, such as image_1: treated as all background",
+def test_masks_that_teach_little_are_remarks_and_those_that_teach_nothing_are_refused():
+    objective = segmentation([masked(0, (1,)), masked(1, ())], [masked(2, ())])
+    assert objective.notes == ["a training mask without a labelled voxel: image_1"]
+    assert objective.remarks == [  # without names of cases: they go into the card
+        "1 of 2 training masks are empty: treated as all background",
         "no training mask has stripe: the network cannot learn it",
+        "no validation case has square: it has no say in which network is kept",
     ]
-    assert segmentation([masked(0)]).notes == []
+    assert segmentation([masked(0)]).notes == segmentation([masked(0)]).remarks == []
     with pytest.raises(DataError, match="none of 2 training masks has a labelled voxel"):
         segmentation([masked(0, ()), masked(1, ())])
 

@@ -22,7 +22,7 @@ CARD_NAME = "README.md"
 _HEADER_BYTES = 4 << 20  # of safetensors: a thousand tensors take a tenth of a MB
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bundle:
     """A network with what is needed to use it.
 
@@ -35,6 +35,10 @@ class Bundle:
     network: nn.Module
     config: BundleConfig
     card: str = ""
+
+    def __repr__(self) -> str:
+        config = self.config
+        return f"Bundle({config.task}, {config.input.dims}D {config.input.modality}, {config.network.kind})"
 
 
 def save_bundle(folder: str | Path, bundle: Bundle) -> Path:

@@ -201,6 +201,8 @@ def _sections(config: BundleConfig) -> dict[str, str]:
     if rows:
         tables.append("\n".join(["| Measure | Value | n, seeds, interval, baselines |", "|---|---|---|", *rows]))
     tables += [_BASELINES_ARE] if "restoration_loss" in others else []
+    if isinstance(remarks := others.get("remarks"), list) and remarks:
+        tables.append("\n".join(["Remarks:", "", *(f"- {text(remark)}" for remark in remarks)]))
     results = "\n\n".join(tables) or "None recorded."
     if origin.results.get("collapsed"):
         results = f"**This network has collapsed: its output hardly depends on its input.**\n\n{results}"

@@ -63,19 +63,24 @@ def predict(
         dry_run=dry_run,
         reporter=make_reporter(quiet=quiet),
     )
-    lines: list[object] = _plan(found.about) if dry_run else []
+    if dry_run:
+        read = [
+            f"model {model} ({', '.join(found.about['labels'].values())})",
+            *(one.file for one in found.predictions),
+        ]
+        write = filter(None, [*(one.path for one in found.predictions), found.table])
+        print_plan(read, dict.fromkeys(write), as_json=json_output)  # of classes all have one table
+        _end(found.failed, "predicted")
+        return
+    lines: list[object] = []
     for one in found.predictions:
-        if dry_run:
-            lines.append(f"would read {one.file}, write {one.path}")
-        elif found.task == "segmentation":
+        if found.task == "segmentation":
             lines += [one.path, *(f"  {line}" for line in one.lines)]
         else:
             lines.append(f"{one.name}: {', '.join(one.lines)}")
-    lines += [f"{path} (kept)" for path in found.kept]
-    lines += [f"would write {found.table}" if dry_run else found.table] if found.table else []
+    lines += [*(f"{path} (kept)" for path in found.kept), *filter(None, [found.table])]
     value = {
         "task": found.task,
-        "dry_run": dry_run,
         "about": found.about,
         "predictions": [one.to_dict() for one in found.predictions],
         "kept": list(map(str, found.kept)),
@@ -153,15 +158,6 @@ def _prediction_config(overlap: float, flips: str | None, settings: Sequence[str
     axes = "all" if flips == "all" else ["xyz".index(name) for name in names]
     config = PredictionConfig.from_dict({"overlap": overlap, "flips": axes}, where="predict")
     return apply_settings(config, settings or [])
-
-
-def _plan(about: Mapping[str, Any]) -> list[object]:
-    """Return what a prediction would be made by, for people."""
-    models = about["model"] if isinstance(about["model"], str) else ", ".join(about["model"])
-    flips = ", ".join("xyz"[axis] for axis in about["flips"]) if about["flips"] != "all" else "all"
-    how = f"overlap {about['overlap']:g}, flips {flips or 'none'}, {about['precision']} on {about['device']}"
-    several = f" ({about['members']} models)" if about["members"] > 1 else ""
-    return [f"model {models}{several}: {', '.join(about['labels'].values())}", how]
 
 
 def _end(failed: Sequence[Any], done: str) -> None:

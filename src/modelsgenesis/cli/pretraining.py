@@ -79,6 +79,7 @@ def pretrain(
         return
     results = read_config(run).provenance.results
     lines = [f"{run}: model of step {results['step']}", describe_metrics(results)]
+    lines += [f"remark: {one}" for one in results.get("remarks", ())]
     print_result({"run": str(run), "results": results}, lines, as_json=json_output)
     if repository:
         options.publish(run, repository, to_stderr=json_output)

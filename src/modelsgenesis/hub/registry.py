@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from html import escape
 from importlib import resources
 from pathlib import Path
 
@@ -62,7 +63,7 @@ class ModelSource(Config):
     patch_size: Sides
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelCard:
     """A model of the registry.
 
@@ -82,6 +83,16 @@ class ModelCard:
     def name(self) -> str:
         """What users call the model."""
         return self.source.name
+
+    def __repr__(self) -> str:
+        source = self.source
+        kind = f"{source.task}, {source.input.dims}D {source.input.modality}"
+        return f"ModelCard({source.name!r}: {kind}, {source.parameters:,} parameters, {self.license or 'no licence'})"
+
+    def _repr_html_(self) -> str:
+        source, where = self.source, self.source.repository or "in the package"
+        lines = [repr(self), f"Weights: {where}", f"Channels: {', '.join(source.input.channels)}"]
+        return "<br>".join(map(escape, lines))
 
 
 def read_card(path: Path) -> ModelCard:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from html import escape
 from operator import methodcaller
 from typing import Literal, cast, get_args
 
@@ -107,6 +108,9 @@ class AdaptationReport:
 
     def __str__(self) -> str:
         return self.summary()
+
+    def _repr_html_(self) -> str:
+        return escape(self.summary()).replace("; ", "<br>")
 
     def summary(self) -> str:
         """Return one human-readable line."""

@@ -1,7 +1,7 @@
 """Supervised training: the network to begin with, its patch, and the objectives of segmentation and classification."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -42,12 +42,14 @@ class InitialModel:
         contract: How its images are prepared.
         init: What a card may call its origin; None for random weights.
         pretrained: Names of its tensors that came from there.
+        remarks: What is to be known beside the results.
     """
 
     network: nn.Module
     contract: InputContract
     init: str | None = None
     pretrained: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def initial_model(
@@ -88,7 +90,7 @@ def initial_model(
         options |= {"hidden": config.hidden, "levels": config.levels}
         if getattr(unet, "statistics", None) == "batch":
             options["statistics"] = "running"
-            reporter.note("batch norm: running averages, so that the output for an image does not depend on the others")
+            reporter.note("batch norm: running averages, so that what is predicted does not depend on other images")
     network, report = seeded(config.seed, lambda: adapt(bundle.network, **options))
     contract = _input_contract(name, bundle.config.input, data, reporter).with_dims(dims)
     if config.from_scratch:
@@ -96,7 +98,10 @@ def initial_model(
         reporter.note(f"random weights in the shape of {name}")
         return InitialModel(seeded(config.seed, lambda: build_network(shape)), contract)
     reporter.note(f"{name}: {report.summary()}")
-    return InitialModel(network, contract, name, (*report.loaded, *report.adapted))
+    trained = bundle.config.input.modality
+    unlike = f"the weights were trained on {trained}, the data is {contract.modality}"
+    remarks = (unlike,) if contract.modality != trained else ()
+    return InitialModel(network, contract, name, (*report.loaded, *report.adapted), remarks)
 
 
 def _task_shape(config: FinetuningConfig, data: LabelledData, dims: int) -> NetworkConfig:
@@ -188,6 +193,7 @@ class SupervisedObjective(Objective):
         frozen: Part of the network that stays as it is: no gradient, and batch norms as in evaluation.
         criterion: The loss of float32 logits and what holds.
         notes: What a person should know of the labels before training.
+        remarks: What is wrong with them, without names of cases: for the results and the card.
 
     Raises:
         DataError: There is nothing to learn.
@@ -201,11 +207,15 @@ class SupervisedObjective(Objective):
     frozen: nn.Module | None = None
     criterion: Callable[[Tensor, Tensor], Tensor] = field(init=False)
     notes: list[str] = field(default_factory=list, init=False)
+    remarks: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.patch_size, self.labels = require_patch_size(self.config), self.data.labels
         if self.frozen is not None:
             self.frozen.requires_grad_(False)  # neither memory nor time goes into gradients of it
+
+    def _names(self, classes: Iterable[int]) -> str:
+        return ", ".join(self.labels[index] for index in sorted(classes))
 
     def loss(self, network: nn.Module, batch: Any, items: Sequence[int]) -> Tensor:
         """Return the loss of images [b, c, *patch] and what holds for them, as the dataset yields it."""
@@ -230,12 +240,15 @@ class Segmentation(SupervisedObjective):
         if len(empty) == len(held):
             raise DataError(f"none of {len(held)} training masks has a labelled voxel; there is nothing to learn")
         if empty:
-            share = f"{len(empty)} of {len(held)} training masks are empty"
-            self.notes.append(f"{share}, such as {empty[0]}: treated as all background")
+            self.notes.append(f"a training mask without a labelled voxel: {empty[0]}")
+            self.remarks.append(f"{len(empty)} of {len(held)} training masks are empty: treated as all background")
         absent = set(range(1, len(self.labels))).difference(*held.values())
         if absent:
-            names = ", ".join(self.labels[index] for index in sorted(absent))
-            self.notes.append(f"no training mask has {names}: the network cannot learn it")
+            self.remarks.append(f"no training mask has {self._names(absent)}: the network cannot learn it")
+        validated = (np.unique(case.label).tolist() for case in self.validation)
+        unseen = set(range(1, len(self.labels))).difference(absent, *validated)
+        if unseen and self.validation:
+            self.remarks.append(f"no validation case has {self._names(unseen)}: it has no say in which network is kept")
         self.dataset = LabelledPatches(self.training, self.config)
         self.notes += self.dataset.notes()
         # Dice over the whole batch: a small structure is absent from many patches, where its Dice would be 0 or 1.
@@ -293,9 +306,13 @@ class Classification(SupervisedObjective):
         ranked = np.flatnonzero(self.truth.any(axis=0) & ~self.truth.all(axis=0)).tolist()
         # With two exclusive classes, the AUC of one is that of the other.
         self.ranked: list[int] = [1] if len(ranked) == len(self.labels) == 2 and not multilabel else ranked
+        unseen = np.flatnonzero(~self.truth.any(axis=0)).tolist()
         if len(self.validation) and not ranked:
             alike = f"all {len(self.validation)} validation cases are of one class"
-            self.notes.append(f"{alike}, which have no AUC: their loss decides which network is kept")
+            self.remarks.append(f"{alike}, which have no AUC: their loss decides which network is kept")
+        elif len(self.validation) and unseen:
+            names = self._names(unseen)
+            self.remarks.append(f"no validation case is of the class {names}: it has no say in which network is kept")
 
     def validate(self, network: nn.Module) -> tuple[float, dict[str, float]]:
         """Return the mean AUC of the classes over the validation cases, their loss, and the accuracy."""

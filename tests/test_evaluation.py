@@ -7,6 +7,7 @@ import zlib
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from unittest.mock import ANY
 
 import nibabel as nib
@@ -196,7 +197,7 @@ class Picture:
     """A random image in memory."""
 
     def __init__(self, seed):
-        self.seed, self.source, self.path = zlib.crc32(seed.encode()), f"picture {seed}", None
+        self.seed, self.source, self.path = zlib.crc32(seed.encode()), f"picture {seed}", Path(f"{seed}.png")
 
     def read(self):
         array = np.random.default_rng(self.seed).uniform(0, 255, (20, 24)).astype(np.float32)
@@ -224,7 +225,7 @@ def test_classes_by_a_model_and_by_a_table(tmp_path):
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert (results["patients"], results["cases"], results["specificity"]) == (3, 6, 0.9)
     row = found.rows[1]
-    assert (row["case"], row["patient"], row["class"]) == ("x1", "p0", "ill")
+    assert (row["file"], row["case"], row["patient"], row["class"]) == ("1image.png", "x1", "p0", "ill")
     assert row["prob_healthy"] + row["prob_ill"] == pytest.approx(1)
     assert found.values["accuracy"] == np.mean([row["class"] == row["predicted"] for row in found.rows])
     table = tmp_path / "table.csv"

@@ -236,6 +236,7 @@ def compare(
         arms = _load_arms(comparison.arms, labelled, config, work / "weights", fetch)
         models = records.folder / "models" if keep_models else None
         job = _Job(comparison, config, labelled, split, arms, work, models, device, strict)
+        reporter.note(f"hashing the files of {len(labelled.cases)} cases")
         records.describe(job.asked())
         finish = partial(_finish, records, job.train, jobs, reporter)
         chosen: dict[tuple[str, int], dict[str, Any]] = {}

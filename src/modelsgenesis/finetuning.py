@@ -47,7 +47,7 @@ SAMPLE_CONFIG = SegmentationConfig(
 """For the embedded sample: one patient to train on, one to test on; each structure is found in minutes."""
 
 RESULTS_NAME, TEST_NAME, SPLIT_NAME = "results.json", "test.csv", "split.json"
-_TEXTS = ("case", "patient", "class", "predicted", UNIT)  # no numbers; a case called 007 is to stay that
+_TEXTS = ("file", "case", "patient", "class", "predicted", UNIT)  # no numbers; a case called 007 is to stay that
 
 
 def finetune(
@@ -307,6 +307,8 @@ class Finetuning:
     def _description(self, prepared: Sequence[PreparedCase]) -> dict[str, Any]:
         """Return the content of `run.json`, by which a resume tells a change of what is learnt."""
         begun, listed = self.begun, asdict(self.split)
+        if self.split.test:
+            self.reporter.note(f"hashing the files of {_counted(self.split.test)}")
         # Of test cases the files: they are read when the training has ended.
         digests = {case.name: case.digest for case in prepared} | digest_files(self.data, self.split.test)
         return {
@@ -443,7 +445,7 @@ class Finetuning:
     def _write_results(self, rows: Sequence[Row], test: Summary, **more: Any) -> dict[str, float]:
         """Write `test.csv` and `results.json` of a run, or of all folds together; return the defined metrics."""
         path, told = self.output / TEST_NAME, summary_options(self.data, self.config)
-        write_csv(path, rows, DataError, ("case", "patient"))
+        write_csv(path, rows, DataError, ("file", "case", "patient"))
         content = {"data": self.data.name, **told, **more, "patients": len({row["patient"] for row in rows})}
         content |= {"cases": len(rows), "seed": self.config.seed, **_how_split(self.config)}
         content |= {
@@ -471,6 +473,10 @@ def table_of(results: Mapping[str, Any]) -> ResultsTable:
     own = {"alone": results["labels"][-1], "specificity": results.get("specificity")}
     notes += [f"remark: {one}" for one in results.get("remarks", ())]
     return results_table({(): test} if test else {}, **own, notes=notes)
+
+
+def _counted(cases: Sequence[str]) -> str:
+    return "1 test case" if len(cases) == 1 else f"{len(cases)} test cases"
 
 
 def _how_split(config: FinetuningConfig) -> dict[str, Any]:

@@ -242,6 +242,7 @@ class Pretraining:
     def prepare(self, seen: InputContract | None) -> tuple[VolumeCache, set[str], int]:
         """Return the prepared scans, the patients to validate on, and the number of excluded scans."""
         record, reporter, data = self.record, self.reporter, self.record.config.data
+        reporter.note("looking for scans")
         scans, skipped = find_scans(data.source, group_pattern=data.patient_pattern)
         held_out, excluded = list[ScanReference](), 0
         if data.validation_source:

@@ -24,6 +24,12 @@ class Reporter:
             waiting: Share of the time spent waiting for data, 0 to 1.
         """
 
+    def validating(self) -> None:
+        """A validation begins, which may take minutes."""
+
+    def best(self, step: int, metrics: Mapping[str, float]) -> None:
+        """The best validation of the run so far, at this step; empty before the first, and not when it is resumed."""
+
     def validation(self, step: int, metrics: Mapping[str, float], is_best: bool) -> None:
         """A validation ended; the first of the metrics is the one that counts, and the network of the best is kept."""
 

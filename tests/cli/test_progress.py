@@ -48,10 +48,11 @@ def test_plain_lines_have_every_loss_beside_the_baselines(capsys):
     assert len(steps) == 10
     assert all(f"loss 0.0200 ({baselines})" in line for line in steps)
     assert all(re.search(r"  12.5 samples/s, 3% waiting for data  0:00:\d\d left$", line) for line in steps)
-    first, second = [line for line in lines if "validation" in line]
+    first, second = [line for line in lines if "  validation" in line]
+    assert lines[-1].startswith("best validation: step 20: restoration loss 0.0075")
     assert "0.50× the mean-image baseline (0.0300), 0.19× the identity baseline (0.0800)" in first
     assert "; best before: step 10: restoration loss 0.0150" in second
-    assert lines[-1] == r"one thing [more]\x1b[31m"
+    assert lines[-2] == r"one thing [more]\x1b[31m"
     display.begin("training", 2)
     display.step(1, 0.9, 12.5, 0.0)
     assert "baselines" not in capsys.readouterr().err  # which were those of the training before
@@ -69,6 +70,27 @@ def test_a_resumed_run_says_from_where_and_a_long_silence_is_broken(capsys):
     assert begin == "training: 5/1000000"
     assert step.startswith("step 7/1000000  loss 0.5000  1.0 samples/s")
     assert validation == "step 8/1000000  validation: dice 0.9000, dice liver 0.8000"
+
+
+def test_a_resumed_run_knows_its_best_validation_and_the_end_says_it(capsys, monkeypatch):
+    display = Display()
+    display.begin("training", 30, 10)
+    display.best(10, {"dice": 0.8, "dice liver": 0.8})
+    display.validating()
+    display.validation(20, {"dice": 0.7, "dice liver": 0.7}, False)
+    display.end()
+    display.end()
+    _, best, worse, kept = capsys.readouterr().err.splitlines()
+    assert best == "best so far: step 10: dice 0.8000"
+    assert worse.endswith("dice 0.7000, dice liver 0.7000; best before: step 10: dice 0.8000")
+    assert kept == "best validation: step 10: dice 0.8000"
+    terminal = open_terminal(monkeypatch)
+    display = Display()
+    display.begin("training", 30)
+    display.validating()
+    display.live.refresh()
+    assert "validating" in terminal.getvalue()
+    display.end()
 
 
 def test_a_terminal_shows_a_bar_with_rows_and_notes_above_it(monkeypatch):

@@ -44,9 +44,11 @@ def scan(
     ]
     print_table(("scan", "format", "shape", "spacing (mm)", "modality", "range", "notes"), rows)
     if found.skipped:
-        print_table(("unusable", "why"), [(one.source[folder:], one.reason) for one in found.skipped])
+        print_table(("not used", "why"), [(one.source[folder:], one.reason) for one in found.skipped])
+    bad = sum(one.bad for one in found.skipped)
     patients = len({one["patient"] for one in found.scans})
-    print_line(f"{len(found.scans)} scans of {patients} patients, {len(found.skipped)} unusable; {found.why}")
+    counts = f"{bad} unusable, {len(found.skipped) - bad} left aside"
+    print_line(f"{len(found.scans)} scans of {patients} patients, {counts}; {found.why}")
 
 
 def preview(

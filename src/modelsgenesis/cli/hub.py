@@ -173,6 +173,7 @@ def push(
         note(f"note: {text}")
     if dry_run and not json_output:
         print_table(("file", "kB", "shows"), [(one.path, f"{one.size / 1e3:.1f}", one.shows) for one in made.files])
-        note(f"nothing was sent; it would go to {made.repository}, {'public' if public else 'private if it is new'}")
+        place = made.repository if "/" in made.repository else f"{made.repository} of your account"
+        note(f"nothing was sent; it would go to {place}, {'public' if public else 'private if it is new'}")
         return
     print_result(asdict(made), [made.pull_request or made.url], as_json=json_output)

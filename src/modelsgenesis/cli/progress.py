@@ -28,6 +28,7 @@ class Display(Reporter):
         self.is_live = is_terminal and not self.console.is_dumb_terminal  # a dumb one cannot move its cursor
         self.bar, self.live = Progress(), Live()
         self.baseline_text = ""
+        self.rows: dict[str, str] = {}
 
     def begin(self, title: str, total: int, start: int = 0) -> None:
         """Show an empty bar, or say what begins."""
@@ -35,7 +36,7 @@ class Display(Reporter):
         self.title, self.total, self.start, self.shown = title, total, start, start
         self.begun = self.spoke = time.monotonic()
         self.average: float | None = None
-        self.rows: dict[str, str] = {}
+        self.rows = {}
         if not self.is_live:
             self.note(f"{title}: {start}/{total}")
             return
@@ -82,8 +83,21 @@ class Display(Reporter):
         if self._move(done):
             self.note(f"{self.title}: {done}/{self.total}")
 
+    def validating(self) -> None:
+        """Say why the bar stands."""
+        self.rows["now"] = "validating"
+
+    def best(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Keep the best before a resume in view."""
+        if not metrics:
+            return
+        self.rows["best"] = f"step {step}: {describe_metrics(metrics, brief=True)}"
+        if not self.is_live:
+            self.note(f"best so far: {self.rows['best']}")
+
     def validation(self, step: int, metrics: Mapping[str, float], is_best: bool) -> None:
         """Say the metrics, and the best before them."""
+        self.rows.pop("now", None)
         if not metrics:  # a fine-tuning without validation patients
             return
         shown = f"step {step}: {describe_metrics(metrics, brief=True)}"
@@ -97,8 +111,10 @@ class Display(Reporter):
         note(text)
 
     def end(self) -> None:
-        """Leave the bar as it is; the baselines were those of what ended."""
+        """Leave the bar as it is, and say the best validation; the baselines were those of what ended."""
         self.live.stop()
+        if best := self.rows.pop("best", None):
+            self.note(f"best validation: {best}")
         self.baseline_text = ""
 
     def _move(self, done: int) -> bool:

@@ -410,9 +410,10 @@ class PreparedCases:
             ScanError: A case cannot be used and `strict` is set.
         """
         listed = {case.name: case for case in self.data.cases}
-        for name in names:
-            if (contract, name) in self._known or name in self._skipped:
-                continue
+        new = [name for name in names if (contract, name) not in self._known and name not in self._skipped]
+        if new:
+            reporter.begin("preparing cases", len(new))
+        for done, name in enumerate(new, start=1):
             try:
                 self._known[contract, name] = self._prepare(listed[name], contract)
             except GenesisError as error:
@@ -420,6 +421,9 @@ class PreparedCases:
                     raise
                 self._skipped.add(name)  # so that folds say it once
                 reporter.note(f"skipped {name}: {error}")
+            reporter.advance(done)
+        if new:
+            reporter.end()
         found = [self._known[contract, name] for name in names if name not in self._skipped]
         if names and not found:
             raise DataError(f"{self.data.name}: none of {len(names)} cases is usable, such as {names[0]}; see above")

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import combinations
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -285,13 +286,15 @@ def measure_case(case: LabelledCase, data: LabelledData, predicted: np.ndarray, 
         scan: What a label map lies on.
 
     Returns:
-        `case`, `patient`, and what `measure_segmentation`, with the unit of its distances, or `classification_row`
-        returns; see `summarize_rows`.
+        `file`, `case`, `patient`, and what `measure_segmentation`, with the unit of its distances, or
+        `classification_row` returns; see `summarize_rows`.
 
     Raises:
         ScanError: There is no mask, it cannot be used, or it lies on another grid.
     """
-    row = {"case": case.name, "patient": case.patient}
+    first = case.images[0].path if case.images else Path(case.mask or "")
+    file = (PurePosixPath(case.name).parent / first.name).as_posix()  # as a table of files names it
+    row = {"file": file, "case": case.name, "patient": case.patient}
     if scan is None:
         return row | classification_row(case.classes, predicted, data.labels, multilabel=data.multilabel)
     if case.mask is None:

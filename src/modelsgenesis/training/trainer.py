@@ -131,6 +131,7 @@ class Trainer:
         config, device, rank, start = self.config, self.hardware.device, distributed.rank(), self.progress.step
         gpus = [device] if device.type == "cuda" else []
         self.reporter.begin("training", self.steps, start)
+        self.reporter.best(self.progress.best_step, self.progress.metrics)
         # Dropout draws from the global generators; the caller gets theirs back as they were.
         with graceful_stop() as signals, torch.random.fork_rng(gpus):
             torch.manual_seed(config.seed + rank * 1_000_003)  # further apart than usual seeds: no two processes alike
@@ -213,6 +214,7 @@ class Trainer:
     def _validate(self) -> Progress:
         """Measure the network and keep it if it is the best so far; on rank 0."""
         progress = self.progress
+        self.reporter.validating()
         self.network.eval()
         with torch.no_grad():
             score, metrics = self.objective.validate(self.network)

@@ -211,7 +211,7 @@ def test_candidates_are_every_combination():
         ({"arms": (ArmConfig(name="a b", init="scratch"), ArmConfig(name="a/b", init="x"))}, "called .*a-b"),
         ({"runs": 0}, "runs: received 0, expected 1 to"),
         ({"tune": ("learning_rate",)}, "expected key=value,value"),
-        ({"tune": ("network.widths=8,16",)}, "is the same for all trainings"),
+        ({"tune": ("network.widths=8,16",)}, "must be the same for all trainings"),
     ],
 )
 def test_says_what_cannot_be(fields, message):
@@ -228,8 +228,12 @@ def test_says_what_cannot_be(fields, message):
         (DataError, "no patient is left", {"split": None, "settings": ["test_fraction=1"]}),
         (ConfigurationError, "at most the 4", {"labels": ["9"]}),
         (ConfigurationError, "'dice brigth'; did you mean dice bright", {"metric": "dice brigth"}),
-        (ConfigurationError, "there is no arm 'scrach'; did you mean scratch", {"arm_settings": ["scrach:steps=1"]}),
-        (ConfigurationError, "expected arm:key=value", {"arm_settings": ["steps=1"]}),
+        (
+            ConfigurationError,
+            "there is no initialisation 'scrach'; did you mean scratch",
+            {"arm_settings": ["scrach:steps=1"]},
+        ),
+        (ConfigurationError, "expected NAME:key=value", {"arm_settings": ["steps=1"]}),
         (ConfigurationError, "dims: received 4", {"dims": [4]}),
     ],
 )

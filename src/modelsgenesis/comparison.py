@@ -92,7 +92,7 @@ class ComparisonConfig(Config):
         yield self.labels, "labels: received an empty --labels; write --labels 10,20"
         names = Counter(file_name(arm.name) for arm in self.arms)  # as folders, which "a b" and "a/b" would share
         twice = ", ".join(name for name, count in names.items() if count > 1)
-        yield not twice, f"arms: two arms are called {twice}; write --init NAME=WEIGHTS"
+        yield not twice, f"arms: two initialisations are called {twice}; write --init NAME=WEIGHTS"
         self.candidates()
 
     def candidates(self) -> tuple[Settings, ...]:
@@ -112,7 +112,7 @@ class ComparisonConfig(Config):
             chosen = [value for value in values.split(",") if value]
             require(key and chosen, ConfigurationError, f"tune {text!r}: expected key=value,value")
             free = key.split(".")[0] not in _FIXED
-            require(free, ConfigurationError, f"tune {text!r}: is the same for all trainings; use --set")
+            require(free, ConfigurationError, f"tune {text!r}: must be the same for all trainings; use --set")
             axes.append([f"{key}={value}" for value in chosen])
         return tuple(itertools.product(*axes))
 
@@ -164,9 +164,9 @@ def describe_comparison(
     by_name = {arm["name"]: arm["settings"] for arm in arms}
     for text in arm_settings:
         name, _, setting = text.partition(":")
-        require("=" in setting, ConfigurationError, f"set {text!r}: expected arm:key=value, such as ours:steps=500")
+        require("=" in setting, ConfigurationError, f"set {text!r}: expected NAME:key=value, such as ours:steps=500")
         known = did_you_mean(name, by_name)
-        require(name in by_name, ConfigurationError, f"set {text!r}: there is no arm {name!r}; {known}")
+        require(name in by_name, ConfigurationError, f"set {text!r}: there is no initialisation {name!r}; {known}")
         by_name[name].append(setting)
     return ComparisonConfig.from_dict({"arms": arms, **options})
 

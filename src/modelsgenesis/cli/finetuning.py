@@ -144,7 +144,7 @@ def compare(
         **given,
         **how,
     )
-    written = f"{compared.folder}: table.md, results.json, runs.csv and comparison.png"
+    written = f"{compared.folder}: table.md, results.json, .csv, .md and .tex, runs.csv and comparison.png"
     print_result(compared.results, [*compared.table.splitlines(), "", written], as_json=json_output)
 
 

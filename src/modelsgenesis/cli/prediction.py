@@ -29,7 +29,7 @@ Flips = Annotated[str | None, Option(help="Average over mirrored passes: all, or
 _OUTPUT = "A .nii.gz or a folder; default: <scan>_seg.nii.gz, of several predictions/. Of classes a .csv."
 TABLES = "results.csv, .md, .tex"
 
-_SCANS = "Files, a folder, a DICOM series, a glob; or channels."
+_SCANS = "Files, a folder, a DICOM series, a glob, or the channels of a case."
 
 
 def predict(

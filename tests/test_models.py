@@ -17,6 +17,7 @@ from modelsgenesis.configs import (
     NetworkConfig,
     PlainUNetConfig,
     ResidualUNetConfig,
+    SegmentationConfig,
 )
 from modelsgenesis.errors import ConfigurationError, HubError
 from modelsgenesis.models import as_source, public_name
@@ -75,6 +76,7 @@ def test_adapting_a_model_leaves_it_as_it_was(tmp_path: Path) -> None:
     next(adapted.parameters()).data.zero_()
     assert torch.equal(model(x), before)
     assert adapted.labels == ("background", "class 1")
+    assert modelsgenesis.adapt(model, task="seg", num_classes=2)[1].new == adapted.report.new
     assert [level.shape for level in model.features(x)] == [level.shape for level in adapted.features(x)]
 
 
@@ -141,6 +143,17 @@ def test_a_model_in_memory_starts_runs_that_find_it_again(tmp_path: Path, monkey
     other = as_source(model)
     assert other != first
     assert torch.equal(next(from_pretrained(str(other)).parameters()), next(model.parameters()))
+
+
+def test_a_model_in_memory_is_fine_tuned_and_the_run_resumes(decathlon: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setenv("MODELSGENESIS_CACHE", str(tmp_path / "cache"))
+    model = from_pretrained(save_bundle(tmp_path / "ours", make_bundle(*NETWORKS["genesis"][:1])))
+    sizes = {"patch_size": (16, 16, 8), "steps": 1, "validate_every": 1, "workers": 0, "bootstrap": 10}
+    options = {"device": "cpu", "draw": False}
+    given = {"init": model, "config": SegmentationConfig(**sizes), "modality": "ct"}
+    run, measured = modelsgenesis.finetune(decathlon, tmp_path / "run", **given, **options)
+    assert from_pretrained(run).config.provenance.init == "ours"
+    assert modelsgenesis.finetune(None, run, resume=True, **options)[1] == measured
 
 
 def test_pushing_a_model_lists_its_files_and_names_no_temporary_folder(tmp_path: Path, monkeypatch: Any) -> None:

@@ -1,8 +1,6 @@
 """Exports: read back they are the same, and nnU-Net v2 itself takes them."""
 
 import json
-import re
-import textwrap
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,8 +9,16 @@ import pytest
 import torch
 
 from modelsgenesis.checkpoints import Bundle, export_bundle
-from modelsgenesis.configs import CONTRACTS, ClassifierConfig, GenesisUNetConfig, NetworkConfig, PlainUNetConfig
+from modelsgenesis.configs import (
+    CONTRACTS,
+    ClassifierConfig,
+    GenesisUNetConfig,
+    NetworkConfig,
+    PlainUNetConfig,
+    pretraining_of_plans,
+)
 from modelsgenesis.errors import CheckpointError, ConfigurationError
+from nnunet_plans import write_plans
 from reference_files import converted, reference_state_dict, write_genesis_pt, write_nnunet_model, write_openmind_pth
 from tiny_bundles import make_bundle
 
@@ -83,27 +89,33 @@ def test_what_nnunet_gets_of_a_network_of_x_y_z_comes_back_as_one_of_z_y_x(tmp_p
         torch.testing.assert_close(original.network(x), theirs, atol=1e-4, rtol=0)
 
 
-def test_the_page_on_nnunet_makes_the_network_of_its_plans(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "nnunet.md").read_text()
-    found = re.search(r"<!-- test: plans -->\s*```python\n(.*?)\n *```", page, re.DOTALL)
-    assert found is not None
-    shape = {
-        "features_per_stage": [4, 8],
-        "kernel_sizes": [[1, 3, 3], [3, 3, 3]],
-        "strides": [[1, 1, 1], [1, 2, 2]],
-        "n_conv_per_stage": [2, 1],
-        "n_conv_per_stage_decoder": [1],
-    }
-    plans = {"architecture": {"arch_kwargs": shape}, "patch_size": [8, 32, 16], "batch_size": 3}
-    (tmp_path / "nnUNetPlans.json").write_text(json.dumps({"configurations": {"3d_fullres": plans}}))
-    monkeypatch.chdir(tmp_path)
-    made: dict[str, Any] = {}
-    exec(textwrap.dedent(found[1]), made)
-    assert made["config"].patch_size == (16, 32, 8)
-    original = make_bundle(made["network"], patch_size=(16, 32, 8))
-    plan = content_of(original, tmp_path / "x.pth", "nnunet")["nnssl_adaptation_plan"]
-    assert shape.items() <= plan["architecture_plans"]["arch_kwargs"].items()
-    assert plan["recommended_downstream_patchsize"] == [8, 32, 16]
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_an_export_of_planned_pretraining_fits_the_plans_and_has_their_channels(tmp_path: Path, order: Any) -> None:
+    plans = write_plans(tmp_path / "plans.json", channels=3, order=order)
+    config = pretraining_of_plans(plans)
+    contract = CONTRACTS["mri"].override(orientation=config.data.orientation, spacing=config.data.spacing)
+    original = make_bundle(config.network, input=contract, patch_size=config.patch_size)
+    exported = torch.load(export_bundle(original, tmp_path / "x.pth", to="nnunet", plans=plans), weights_only=True)
+    weights, before = exported["network_weights"], original.network.state_dict()
+    first, second = "encoder.stages.0.0.convs.0.conv.weight", "encoder.stages.1.0.convs.0.conv.weight"
+    assert (weights[first].shape, torch.equal(weights[second], before[second])) == ((4, 3, 1, 3, 3), True)
+    plan = exported["nnssl_adaptation_plan"]
+    shape = json.loads(plans.read_text())["configurations"]["3d_fullres"]["architecture"]["arch_kwargs"]
+    for name in ("features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_conv_per_stage_decoder"):
+        assert plan["architecture_plans"]["arch_kwargs"][name] == shape[name]
+    assert plan["recommended_downstream_patchsize"] == [8, 16, 12]
+
+
+def test_an_export_that_the_plans_would_not_build_is_refused_with_the_difference(tmp_path: Path) -> None:
+    plans = write_plans(tmp_path / "plans.json")
+    other = make_bundle(PlainUNetConfig(widths=(4, 8)))
+    with pytest.raises(
+        CheckpointError, match=r"does not fit .*plans\.json: .* is .*, planned .*pretrain SCANS --plans"
+    ):
+        export_bundle(other, tmp_path / "x.pth", to="nnunet", plans=plans)
+    with pytest.raises(ConfigurationError, match="of no use for torch"):
+        export_bundle(other, tmp_path / "x.pth", to="torch", plans=plans)
+    assert not (tmp_path / "x.pth").exists()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import torch
 from huggingface_hub import constants
 
 from loopback_hub import use_endpoint
-from modelsgenesis import checkpoints
+from modelsgenesis import checkpoints, from_pretrained
 from modelsgenesis.checkpoints import Bundle, export_bundle, load_bundle
 from modelsgenesis.configs import GenesisUNetConfig
 from modelsgenesis.errors import CheckpointError, ConfigurationError, HubError
@@ -54,6 +54,7 @@ def test_a_cache_of_ones_own_a_copy_that_is_here_and_a_fresh_one(tiny_on_hub, hu
     assert hub.count("GET /large/") == 2
     no_network()
     assert fetch_bundle("tiny-ct", cache_dir=own, local_files_only=True) == folder
+    assert from_pretrained("tiny-ct", cache_dir=own, local_files_only=True, device="cpu").name == "tiny-ct"
     message = failure(lambda: fetch_bundle("tiny-ct", local_files_only=True), "unknown")
     assert message == "tiny-ct: no intact copy on this machine; modelsgenesis download tiny-ct"
     both = {"local_files_only": True, "force_download": True}

@@ -134,6 +134,8 @@ def test_a_picture_that_a_person_linked_and_that_stays_here_is_said(hub, run):
     edit(run, "FILL IN how it was done", "![mine](figures/unnamed.png)")
     assert "the card shows figures/unnamed.png, not sent" in push_to_hub(run, GENESIS, dry_run=True).notes[0]
     assert "expected org/name" in failure(lambda: push_to_hub(run, "a--b/c", dry_run=True), "unknown")
+    message = failure(lambda: push_to_hub(run.with_name("rum"), GENESIS, dry_run=True), "other")
+    assert message.endswith(f"no such folder; did you mean {run}?")
 
 
 def test_a_push_to_a_branch_makes_it_and_leaves_the_default_one(hub, run, second):

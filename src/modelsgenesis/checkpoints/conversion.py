@@ -183,6 +183,8 @@ def _match(
         # Names and shapes of others can be anything: what makes no sense is compared with the published network.
         with suppress(Exception):
             unet = layout.describe(weights)
+    if (alone := f"{kind}-encoder") in LAYOUTS and not any(name.startswith("decoder.") for name in weights):
+        raise CheckpointError(f"{file}: holds an encoder and no decoder; --format {alone} reads it alone")
     with parsing(file, CheckpointError):
         # From names here to names there: a rule the other way would have to guess at what it does not know.
         places = build_network(unet, "meta").state_dict()

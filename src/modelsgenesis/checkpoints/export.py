@@ -1,5 +1,6 @@
 """Writing a network for others: nnU-Net v2, or a PyTorch state dict of the original names."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +12,16 @@ from modelsgenesis.checkpoints.bundle import Bundle
 from modelsgenesis.checkpoints.genesis import LAYOUTS, aliases
 from modelsgenesis.checkpoints.plan import PLAN_KEY, make_plan
 from modelsgenesis.configs import BundleConfig, NetworkConfig, PlainUNetConfig, ResidualUNetConfig
+from modelsgenesis.configs.base import shown
+from modelsgenesis.configs.nnunet_plans import read_nnunet_plan
 from modelsgenesis.errors import CheckpointError, ConfigurationError, did_you_mean, require
 from modelsgenesis.files import replacing
+from modelsgenesis.networks import adapt
 
 ExportFormat = Literal["nnunet", "torch"]
 
 
-def export_bundle(bundle: Bundle, path: str | Path, *, to: ExportFormat) -> Path:
+def export_bundle(bundle: Bundle, path: str | Path, *, to: ExportFormat, plans: str | Path | None = None) -> Path:
     """Write the network of a bundle for other programs.
 
     Args:
@@ -25,14 +29,18 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: ExportFormat) -> Path
         path: The file; it must not be there yet.
         to: `"nnunet"`: a checkpoint for nnU-Net v2's `-pretrained_weights`, with `network_weights` under
             every name that nnU-Net gives them, and a plan; kernels trained on arrays x, y, z are turned, since
-            nnU-Net's arrays lie z, y, x. `"torch"`: a state dict of the names of the original release.
+            nnU-Net's arrays lie z, y, x; not those of `pretrain --plans`, which lie so already. `"torch"`: a state dict
+            of the names of the original release.
+        plans: For `"nnunet"`: the plans that it must fit, `nnUNetPlans.json` or `nnUNetPlans.json@2d`; the input gets
+            their number of channels.
 
     Returns:
         The file.
 
     Raises:
-        ConfigurationError: The format is unknown.
-        CheckpointError: The network has no equal in that format, the file exists, or it cannot be written.
+        ConfigurationError: The format is unknown, or the plans cannot be read.
+        CheckpointError: The network has no equal in that format or is not that of the plans, the file exists, or it
+            cannot be written.
 
     Example:
         export_bundle(load_bundle("models/resenc"), "resenc.pth", to="nnunet")
@@ -41,10 +49,37 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: ExportFormat) -> Path
     contents = {"nnunet": _nnunet_checkpoint, "torch": _torch_state_dict}
     require(to in contents, ConfigurationError, f"export: received {to!r}; {did_you_mean(to, contents)}")
     require(not path.exists(), CheckpointError, f"{path}: exists already; choose a new name")
+    if plans is not None:
+        require(to == "nnunet", ConfigurationError, f"plans: nnU-Net has them; they are of no use for {to}")
+        bundle = _with_channels_of(bundle, read_nnunet_plan(plans)[0])
     weights = {name: tensor.detach().cpu() for name, tensor in bundle.network.state_dict().items()}
     with replacing(path) as temporary:
-        torch.save(contents[to](bundle.config, weights), temporary)
+        content = contents[to](bundle.config, weights)
+        if plans is not None:
+            _require_fit(content[PLAN_KEY]["architecture_plans"], *read_nnunet_plan(plans))
+        torch.save(content, temporary)
     return path
+
+
+def _with_channels_of(bundle: Bundle, plan: Mapping[str, Any]) -> Bundle:
+    channels = len(plan["normalization_schemes"])
+    if channels == bundle.config.network.unet.in_channels:
+        return bundle
+    network, _ = adapt(bundle.network, in_channels=channels)
+    input_ = bundle.config.input.override(channels=[f"channel {number}" for number in range(channels)])
+    return Bundle(network, bundle.config.override(network=network.config, input=input_), bundle.card)
+
+
+def _require_fit(ours: Mapping[str, Any], plan: Mapping[str, Any], path: Path) -> None:
+    """Refuse a network in which nnU-Net, following its plan, would miss tensors or find others."""
+    architecture = plan["architecture"]
+    theirs = {**architecture["arch_kwargs"], "network": architecture["network_class_name"]}
+    ours = {"network": ours["arch_class_name"], **ours["arch_kwargs"]}
+    loads = ("norm_op_kwargs", "dropout_op_kwargs", "nonlin_kwargs")  # whatever these say
+    for name in [name for name in ours if name in theirs and name not in loads]:
+        said = f"does not fit {path}: {name} is {shown(ours[name])}, planned {shown(theirs[name])}"
+        remedy = f"pretrain the planned network: modelsgenesis pretrain SCANS --plans {path}"
+        require(ours[name] == theirs[name], CheckpointError, f"the network {said}; {remedy}")
 
 
 def _otherwise(config: NetworkConfig) -> str:
@@ -73,8 +108,9 @@ def _nnunet_checkpoint(bundle: BundleConfig, weights: dict[str, Tensor]) -> dict
             f"nnU-Net has no network with norm {config.norm!r}, convolution_bias {config.convolution_bias}"
             f" and upsampling_bias {config.upsampling_bias}; {_otherwise(config)}"
         )
-    if contract.dims == 3 and contract.orientation is not None and contract.orientation[0] in "LR":
-        # Trained with x first, where nnU-Net's arrays lie z, y, x: whatever has spatial axes is turned round.
+    if contract.dims == 3 and contract.orientation is not None and not set(contract.orientation) <= set("SPL"):
+        # Trained with x first, where nnU-Net's arrays lie S, P, L, in the order of its plans: whatever has spatial axes
+        # is turned round.
         spatial = {name: tensor for name, tensor in weights.items() if tensor.ndim == 5}
         weights |= {name: rearrange(tensor, "a b x y z -> a b z y x").contiguous() for name, tensor in spatial.items()}
         kernels, strides = (tuple(axes[::-1] for axes in stages) for stages in (config.kernels, config.strides))

@@ -41,6 +41,7 @@ def export(
         Option(help="nnunet: for nnU-Net's -pretrained_weights; torch: a state dict with the original names."),
     ],
     output: Annotated[Path | None, Option("--output", "-o", help="The file; default: named after the model.")] = None,
+    plans: options.Plans = None,
     revision: options.Revision = None,
     dry_run: options.DryRun = False,
     json_output: options.Json = False,
@@ -53,5 +54,5 @@ def export(
     if dry_run:
         print_plan([f"weights of {model}"], [output], as_json=json_output)
         return
-    file = export_bundle(models.load(model, revision=revision), output, to=to)
+    file = export_bundle(models.load(model, revision=revision), output, to=to, plans=plans)
     print_result({"file": str(file), "bytes": file.stat().st_size}, [file], as_json=json_output)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, BadParameter, Option
 
 from modelsgenesis.cli.console import make_reporter, note, print_json, print_plan, print_result, print_table
-from modelsgenesis.cli.options import DryRun, HubModelId, Json, Model, Quiet, Revision, Token
+from modelsgenesis.cli.options import DryRun, HubModelId, Json, Model, Quiet, Revision, Token, model_names
 
 if TYPE_CHECKING:
     from modelsgenesis.hub import ModelCard
@@ -64,7 +64,9 @@ def info(name: Model, json_output: Json = False) -> None:
 
 
 def card(
-    name: Annotated[str, Argument(help="A name in the registry, a run, or the file of a card.")],
+    name: Annotated[
+        str, Argument(help="A name in the registry, a run, or the file of a card.", autocompletion=model_names)
+    ],
     json_output: Json = False,
 ) -> None:
     """Show the card of a model."""
@@ -173,6 +175,7 @@ def push(
         note(f"note: {text}")
     if dry_run and not json_output:
         print_table(("file", "kB", "shows"), [(one.path, f"{one.size / 1e3:.1f}", one.shows) for one in made.files])
-        note(f"nothing was sent; it would go to {made.repository}, {'public' if public else 'private if it is new'}")
+        place = made.repository if "/" in made.repository else f"{made.repository} of your account"
+        note(f"nothing was sent; it would go to {place}, {'public' if public else 'private if it is new'}")
         return
     print_result(asdict(made), [made.pull_request or made.url], as_json=json_output)

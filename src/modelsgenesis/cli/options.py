@@ -26,7 +26,8 @@ def one_of(*names: str) -> Callable[[str], list[str]]:
     return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
 
-def _models(incomplete: str) -> list[str]:
+def model_names(incomplete: str) -> list[str]:
+    """Complete a word to the models of the registry."""
     from modelsgenesis.hub import list_cards  # the cards, which the other words do without
 
     return [card.name for card in list_cards(f"{incomplete}*")]
@@ -39,7 +40,7 @@ LABELLED = (
 )
 
 Model = Annotated[
-    str, Argument(help="A name in the registry, org/name on the Hub, or a folder.", autocompletion=_models)
+    str, Argument(help="A name in the registry, org/name on the Hub, or a folder.", autocompletion=model_names)
 ]
 Scans = Annotated[str, Argument(help="Scans: a folder, a file, a glob, a list file or a dataset.json.")]
 
@@ -72,8 +73,9 @@ Window = Annotated[
 ]
 Init = Annotated[
     str | None,
-    Option(help="Initial weights: a name, org/repo, a run, or scratch; default: random.", autocompletion=_models),
+    Option(help="Initial weights: a name, org/repo, a run, or scratch; default: random.", autocompletion=model_names),
 ]
+Plans = Annotated[str | None, Option(metavar="FILE", help="nnUNetPlans.json to fit; FILE@2d: not 3d_fullres.")]
 Steps = Annotated[int | None, Option(min=1, help="Optimiser steps; default: those of the recipe.")]
 Settings = Annotated[
     list[str] | None,

@@ -10,7 +10,7 @@ from typer import Argument, Option
 from modelsgenesis.cli import options
 from modelsgenesis.cli.console import describe_metrics, make_reporter, print_plan, print_result
 from modelsgenesis.cli.settings import PretrainingSwitches, separate
-from modelsgenesis.configs import RECIPES, PretrainingConfig, pretraining_recipe
+from modelsgenesis.configs import RECIPES, PretrainingConfig, pretraining_of_plans, pretraining_recipe
 
 _RECIPES = "small (a laptop, 1,000 steps; the default), default (one GPU, 100,000), 2019 (as published, 10,000 epochs)."
 
@@ -26,6 +26,7 @@ def pretrain(
     recipe: Annotated[str | None, Option(help=_RECIPES, autocompletion=options.one_of(*RECIPES))] = None,
     init: options.Init = None,
     modality: options.Modality = "auto",
+    plans: options.Plans = None,
     patient: options.Patient = None,
     steps: options.Steps = None,
     settings: options.Settings = None,
@@ -55,6 +56,8 @@ def pretrain(
         base = PretrainingConfig.from_file(config_file)
     elif resume and recipe is None:
         base = pretraining.read_run(output).config
+    if plans is not None:
+        base = pretraining_of_plans(plans, pretraining_recipe(base))
     given = {"source": data, "patient_pattern": patient, "cache": cache}
     given["modality"] = None if modality == "auto" else modality
     config = pretraining_recipe(base, scheme=switches.scheme, steps=steps, settings=settings).with_data(init, **given)

@@ -14,6 +14,7 @@ from modelsgenesis.configs.bundle import PlainUNetConfig as PlainUNetConfig
 from modelsgenesis.configs.bundle import Provenance as Provenance
 from modelsgenesis.configs.bundle import ResidualUNetConfig as ResidualUNetConfig
 from modelsgenesis.configs.bundle import UNetConfig as UNetConfig
+from modelsgenesis.configs.nnunet_plans import pretraining_of_plans as pretraining_of_plans
 from modelsgenesis.configs.training import RECIPES as RECIPES
 from modelsgenesis.configs.training import SCHEMES as SCHEMES
 from modelsgenesis.configs.training import ClassificationConfig as ClassificationConfig

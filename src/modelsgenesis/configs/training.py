@@ -192,12 +192,14 @@ class PretrainingDataConfig(DataConfig):
             trained nor validated on.
         spacing: Voxel size in mm to resample to; None keeps each scan's own.
         window: Intensities that become 0 and 1 (CT: HU); None for those of the modality.
+        orientation: Axes that volumes are turned to, such as `SPL`, as nnU-Net reads them; None for `RAS`.
     """
 
     validation_source: tuple[FilePath, ...] = ()
     exclude_test_cases: tuple[FilePath, ...] = ()
     spacing: tuple[PositiveFloat, ...] | None = None
     window: tuple[float, float] | None = None
+    orientation: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -206,7 +206,7 @@ def _read_folders(folder: Path, pattern: str | None) -> LabelledData:
         if bad and not scans:
             raise DataError(f"{place}: no image of this class can be used: {bad[0].source}: {bad[0].reason}")
         if not scans:
-            reason = "holds no images or labels alone, so not a class"
+            reason = "holds no images, or only label maps, so it is not a class"
             others = [SkippedScan(source=str(place), reason=reason, bad=False)]
         found += [(part, place.name, scan) for scan in scans]
         skipped += others

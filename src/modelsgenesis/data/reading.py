@@ -137,6 +137,7 @@ def choose_contract(
     spacing: tuple[float, ...] | None = None,
     window: tuple[float, float] | None = None,
     dims: int | None = None,
+    orientation: str | None = None,
 ) -> tuple[InputContract, str]:
     """Choose the input contract of a set of scans.
 
@@ -146,6 +147,7 @@ def choose_contract(
         spacing: Voxel size in mm to bring every scan to; None keeps each scan's own.
         window: Intensities that become 0 and 1, instead of the modality's own choice.
         dims: 2 or 3; None takes the axes of the scans.
+        orientation: Axes that volumes are turned to; None for `RAS`.
 
     Returns:
         The contract, and a sentence that says why.
@@ -168,7 +170,9 @@ def choose_contract(
         shown = f"{axes[3]} volumes and {axes[2]} planes in one set"
         raise DataError(f"{shown}; keep them apart, or choose 2 dimensions")
     dims = dims or next(iter(axes), 3)
-    changes: dict[str, Any] = {"dims": dims, "spacing": spacing} | ({"orientation": "RAS"} if dims == 3 else {})
+    changes: dict[str, Any] = {"dims": dims, "spacing": spacing} | (
+        {"orientation": orientation or "RAS"} if dims == 3 else {}
+    )
     changes |= {} if window is None else {"intensity": "window", "window": window}
     return CONTRACTS[modality].override(**changes), why
 

@@ -251,10 +251,8 @@ def _resolve(name: str | Path, revision: str | None) -> Target:
     elif isinstance(name, Path) or text.startswith(("/", ".", "~")) or text.count("/") > 1 or "\\" in text:
         raise HubError(f"{text}: no such folder; give a bundle, a name of the registry or org/name", "unknown")
     elif "/" in text and folder.parent.is_dir():  # never sent to the Hub: a typing error may name a patient
-        beside = [f"{folder.parent}/{path.parent.name}" for path in folder.parent.glob(f"*/{CONFIG_NAME}")]
-        hint = f"; {did_you_mean(text, beside)}" if beside else ""
         elsewhere = f"for a Hub repository of this name, work in a folder without {folder.parent}/"
-        raise HubError(f"{text}: no such model in the folder {folder.parent}{hint} ({elsewhere})", "unknown")
+        raise HubError(f"{text}: no such model in the folder {folder.parent}{beside(folder)} ({elsewhere})", "unknown")
     else:
         model, _, asked = text.partition("@")
         if asked and revision and asked != revision:
@@ -276,6 +274,12 @@ def _resolve(name: str | Path, revision: str | None) -> Target:
     if revision:
         raise HubError(f"{text}: lies on this machine and has no revision {revision!r}; leave it out", "unknown")
     return Target(card=card, folder=folder)
+
+
+def beside(folder: Path) -> str:
+    """Return the end of a message on a folder that is not there: the bundles that lie where it should."""
+    bundles = [str(path.parent) for path in folder.parent.glob(f"*/{CONFIG_NAME}")]
+    return f"; {did_you_mean(str(folder), bundles)}" if bundles else ""
 
 
 def _get_bundle(target: Target, there: Container[str], get: Callable[..., Path]) -> Path:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, Bundle, load_bundle
 from modelsgenesis.checkpoints.card import BEGIN, PLACEHOLDER, CardParts, render_card, split_card
-from modelsgenesis.errors import GenesisError, HubError, some
+from modelsgenesis.errors import GenesisError, HubError, require, some
 from modelsgenesis.files import TEXT_LIMIT, parsing, read_json, reason_of
-from modelsgenesis.hub.download import client_settings, forget
+from modelsgenesis.hub.download import beside, client_settings, forget
 from modelsgenesis.hub.privacy import pixels_only, private_text, private_values, recorded_names
 
 if TYPE_CHECKING:
@@ -359,6 +359,7 @@ def check_run(folder: Path, *, include_figures: bool = False, where: str = "") -
     """
     import safetensors
 
+    require(folder.is_dir(), HubError, f"{folder}: no such folder{beside(folder)}")
     try:
         bundle = load_bundle(folder)
         parts = split_card(bundle.card, str(folder / CARD_NAME))

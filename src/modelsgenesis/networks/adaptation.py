@@ -183,6 +183,7 @@ def adapt(
     References:
         Zhou et al. 2021: the encoder initialises classification, encoder and decoder segmentation.
     """
+    network = getattr(network, "network", network)  # of a model with its configuration
     old, task = cast("Network", network).config, SHORT_TASKS.get(task or "", task)
     if task is not None and task not in get_args(Task):
         raise ConfigurationError(f"task: received {task!r}; {did_you_mean(task, [*SHORT_TASKS, *get_args(Task)])}")

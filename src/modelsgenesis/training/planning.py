@@ -65,7 +65,7 @@ def exclude_test_cases(
         patients |= found
     left = [[scan for scan in part if scan.group not in patients] for part in (scans, held_out)]
     if not left[0]:
-        raise DataError("the splits to leave out name every scan; nothing is left to train on")
+        raise DataError("the excluded splits name every scan; nothing is left to train on")
     count = sum(scan.group in patients for scan in everything)
     reporter.note(f"excluded {count} scans of {len(patients)} patients that other runs keep for testing")
     return left[0], left[1], count
@@ -98,7 +98,9 @@ def choose_input(
     if dims == 3 and scans and all(len(scan.shape) == 2 for scan in scans):
         remedy = "choose 2D weights" if init else "set network.dims=2 and patch_size=64,64"
         raise ConfigurationError(f"{name} has 3 dimensions, the scans are planes of 2: {remedy}")
-    choose = partial(choose_contract, scans, spacing=data.spacing, window=data.window, dims=dims)
+    choose = partial(
+        choose_contract, scans, spacing=data.spacing, window=data.window, dims=dims, orientation=data.orientation
+    )
     try:
         contract, why = choose(modality=data.modality)
     except DataError as error:
@@ -116,6 +118,7 @@ def choose_input(
         return contract
     # The weights know images prepared like theirs; only what is asked for, and what [0, 1] needs, is changed.
     changes: dict[str, Any] = {"channels": ("image",), "spacing": data.spacing or seen.spacing}
+    changes |= {} if data.orientation is None else {"orientation": data.orientation}
     if data.window is not None or seen.intensity not in ("window", "percentiles"):
         changes |= {field: getattr(contract, field) for field in ("intensity", "window", "percentiles")}
     changed = seen.override(**changes)

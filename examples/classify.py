@@ -1,4 +1,4 @@
-"""Fine-tune a classifier on a folder a class, from a Genesis and from scratch.
+"""Fine-tune a classifier on one folder per class, from a Genesis and from scratch.
 
 Run it: python examples/classify.py
 The package ships no labelled 2D images, so patches of CT slices serve: liver or spleen? One patient trains, one tests,

@@ -37,7 +37,9 @@ def main() -> None:
     split = Split(training=(training,), validation=(), test=(test,))
     run, measured = modelsgenesis.finetune(data, folder / "organs", init=GENESIS, config=config, split=split)
     for name, value in measured.items():
-        print(f"{name}: {value:.3f}")  # of the other patient; with intervals in results.json, a row a case in test.csv
+        print(
+            f"{name}: {value:.3f}"
+        )  # of the other patient; with intervals in results.json, one row per case in test.csv
 
     prediction = modelsgenesis.predict(run, scans / "c04_ts_abdomen_slab.nii.gz", output=folder / "organs.nii.gz")
     print(prediction.path, prediction.voxels)

@@ -66,6 +66,9 @@ def test_every_arm_is_run_with_every_label_count_and_seed_and_scratch_is_the_con
     assert (arms["scratch"]["init"], arms["genesis"]["init"]) == (None, "run")
     found = compared.results["labels"]["2"]["comparisons"]
     assert [(entry["arm"], entry["reference"], entry["pairs"]) for entry in found] == [("genesis", "scratch", 3)]
+    remark = "scratch, 2 labels: only 1 test patient: the figures say little about others (3 of 3 runs)"
+    assert remark in compared.results["remarks"]
+    assert f"- {remark}" in compared.table
     few = record(compared, "scratch", 2, 0)["training"]  # by both arms and all seeds, and among the more
     assert few == record(compared, "genesis", 2, 2)["training"]
     assert set(few) < set(record(compared, "scratch", 4, 0)["training"]) == set(SPLIT.training)
@@ -208,7 +211,7 @@ def test_candidates_are_every_combination():
         ({"arms": (ArmConfig(name="a b", init="scratch"), ArmConfig(name="a/b", init="x"))}, "called .*a-b"),
         ({"runs": 0}, "runs: received 0, expected 1 to"),
         ({"tune": ("learning_rate",)}, "expected key=value,value"),
-        ({"tune": ("network.widths=8,16",)}, "is the same for all trainings"),
+        ({"tune": ("network.widths=8,16",)}, "must be the same for all trainings"),
     ],
 )
 def test_says_what_cannot_be(fields, message):
@@ -225,8 +228,12 @@ def test_says_what_cannot_be(fields, message):
         (DataError, "no patient is left", {"split": None, "settings": ["test_fraction=1"]}),
         (ConfigurationError, "at most the 4", {"labels": ["9"]}),
         (ConfigurationError, "'dice brigth'; did you mean dice bright", {"metric": "dice brigth"}),
-        (ConfigurationError, "there is no arm 'scrach'; did you mean scratch", {"arm_settings": ["scrach:steps=1"]}),
-        (ConfigurationError, "expected arm:key=value", {"arm_settings": ["steps=1"]}),
+        (
+            ConfigurationError,
+            "there is no initialisation 'scrach'; did you mean scratch",
+            {"arm_settings": ["scrach:steps=1"]},
+        ),
+        (ConfigurationError, "expected NAME:key=value", {"arm_settings": ["steps=1"]}),
         (ConfigurationError, "dims: received 4", {"dims": [4]}),
     ],
 )

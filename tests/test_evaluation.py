@@ -140,7 +140,7 @@ def test_two_folders_of_label_maps_are_compared_by_name(two_folders, tmp_path):
     assert found.table.header == ("structure", "Dice", "IoU", "HD95 (mm)")
     assert (found.skipped[0].source, "no prediction p3.nii.gz" in found.skipped[0].reason) == ("p3", True)
     assert "structures by the values of the label maps: 1, 2" in notes.notes
-    assert f"left aside, for no label map in {two_folders[1]} has the name: p9" in notes.notes
+    assert f"predictions ignored, as no label map in {two_folders[1]} has the name: p9" in notes.notes
     (two_folders[0] / "p1_seg.json").write_text(json.dumps({"labels": {"0": "background", "1": "liver", "2": "node"}}))
     assert evaluate(*two_folders, output=tmp_path / "out").values["dice liver"] == 0.875
 
@@ -157,7 +157,7 @@ def test_pictures_are_measured_in_pixels(tmp_path):
 
 def test_folders_that_do_not_belong_together_are_refused(two_folders, tmp_path):
     predicted, labels = two_folders
-    with pytest.raises(DataError, match="is the folder of the predictions, too"):
+    with pytest.raises(DataError, match="predictions and labels are the same folder"):
         evaluate(predicted, predicted, output=tmp_path / "out")
     for path in labels.iterdir():
         path.rename(labels / f"other_{path.name}")
@@ -259,7 +259,7 @@ def test_channels_are_matched_by_name_and_others_trigger_a_warning(tmp_path):
 
 def test_results_of_something_else_stay(decathlon, tmp_path):
     (tmp_path / "results.json").write_text('{"test": {}}')
-    with pytest.raises(DataError, match=r"results\.json: is there already"):
+    with pytest.raises(DataError, match=r"results\.json: exists and is not"):
         evaluate(decathlon / "labelsTr", decathlon, output=tmp_path)
 
 

@@ -109,6 +109,6 @@ def test_what_was_tuned_is_shown():
     candidates = [{"settings": [f"learning_rate={rate}"], "mean": mean} for rate, mean in means.items()]
     choice = {"arm": "genesis", "labels": 5, "chosen": ["learning_rate=1e-3"], "candidates": candidates}
     text = report(tuning=[choice])
-    assert "genesis, 5 labels: learning_rate=1e-3 was chosen of learning_rate=1e-3 0.5000; " in text
+    assert "genesis, 5 labels: learning_rate=1e-3 was chosen from learning_rate=1e-3 0.5000; " in text
     assert "learning_rate=1e-2 diverged" in text
     assert "no test patient was measured before the choice" in text

@@ -295,9 +295,9 @@ def test_a_signal_in_a_fold_says_how_to_resume_all_of_them(class_folders, tmp_pa
         (ConfigurationError, "task: received 'det'", {"task": "det"}),
         (DataError, "labels are for classification; segmentation was asked for", {"task": "seg"}),
         (ConfigurationError, "received a SegmentationConfig, expected a Class", {"config": SegmentationConfig()}),
-        (DataError, "no patient is left to train on", {"config": CLASSIFY.override(test_fraction=1.0)}),
+        (DataError, "no patient is left for training", {"config": CLASSIFY.override(test_fraction=1.0)}),
         (DataError, "no training example of", {"labels": "1"}),
-        (ConfigurationError, "folds: received 2 beside a split", {"config": CLASSIFY.override(folds=2), "split": "x"}),
+        (ConfigurationError, "folds: received 2 and a split", {"config": CLASSIFY.override(folds=2), "split": "x"}),
         (TrainingError, "holds no fold", {"config": CLASSIFY.override(folds=2), "resume": True}),
         (TrainingError, "holds no run to resume", {"resume": True}),
         (TrainingError, "is not empty", {"output": "pictures"}),
@@ -326,4 +326,4 @@ def test_a_damaged_card_is_put_aside_and_the_training_continues(class_folders, t
     notes, config = Damage(), CLASSIFY.override(steps=4, validate_every=2)
     modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, reporter=notes, **{**SHORT, "draw": True})
     assert "On the test patients" in load_bundle(tmp_path / "run").card
-    assert any("the card written anew" in note for note in notes.notes)
+    assert any("a new card was written" in note for note in notes.notes)

@@ -346,7 +346,7 @@ def test_several_segmentations_have_a_table_of_sizes_that_an_interrupted_run_com
     assert (len(again.predictions), len(again.kept)) == (1, 1)
     assert read_csv(again.table, DataError) == rows
     again.table.with_suffix(".json").unlink()
-    with pytest.raises(DataError, match=r"predictions\.csv: is there already, and not a prediction"):
+    with pytest.raises(DataError, match=r"predictions\.csv: exists and is not a prediction"):
         predict_all(model, tmp_path / "scans", tmp_path / "out")
 
 

@@ -92,7 +92,7 @@ class ComparisonConfig(Config):
         yield self.labels, "labels: received an empty --labels; write --labels 10,20"
         names = Counter(file_name(arm.name) for arm in self.arms)  # as folders, which "a b" and "a/b" would share
         twice = ", ".join(name for name, count in names.items() if count > 1)
-        yield not twice, f"arms: two arms are called {twice}; write --init NAME=WEIGHTS"
+        yield not twice, f"arms: two initialisations are called {twice}; write --init NAME=WEIGHTS"
         self.candidates()
 
     def candidates(self) -> tuple[Settings, ...]:
@@ -112,7 +112,7 @@ class ComparisonConfig(Config):
             chosen = [value for value in values.split(",") if value]
             require(key and chosen, ConfigurationError, f"tune {text!r}: expected key=value,value")
             free = key.split(".")[0] not in _FIXED
-            require(free, ConfigurationError, f"tune {text!r}: is the same for all trainings; use --set")
+            require(free, ConfigurationError, f"tune {text!r}: must be the same for all trainings; use --set")
             axes.append([f"{key}={value}" for value in chosen])
         return tuple(itertools.product(*axes))
 
@@ -164,9 +164,9 @@ def describe_comparison(
     by_name = {arm["name"]: arm["settings"] for arm in arms}
     for text in arm_settings:
         name, _, setting = text.partition(":")
-        require("=" in setting, ConfigurationError, f"set {text!r}: expected arm:key=value, such as ours:steps=500")
+        require("=" in setting, ConfigurationError, f"set {text!r}: expected NAME:key=value, such as ours:steps=500")
         known = did_you_mean(name, by_name)
-        require(name in by_name, ConfigurationError, f"set {text!r}: there is no arm {name!r}; {known}")
+        require(name in by_name, ConfigurationError, f"set {text!r}: there is no initialisation {name!r}; {known}")
         by_name[name].append(setting)
     return ComparisonConfig.from_dict({"arms": arms, **options})
 
@@ -392,6 +392,7 @@ class _Job:
             **{key: results[key] for key in ("validation", "step", "steps", "precision", "device")},
             **({} if trial.tuning else {"test": flat(results["test"]), "cases": read_rows(folder, results)}),
             "notes": notes,
+            "remarks": results["remarks"],
             "seconds": round(time.perf_counter() - started, 2),
             "library_version": __version__,
         }
@@ -424,7 +425,18 @@ class _Job:
             **{key: ", ".join(sorted({record[key] for record in finished})) for key in ("precision", "device")},
             "labels": analyse(finished, pairs, metric, summary_options(self.data, self.config)),
             "efficiency": label_efficiency(finished, pairs, metric),
+            "remarks": _remarks(finished),
         }
+
+
+def _remarks(finished: Sequence[Record]) -> list[str]:
+    """Return what runs remarked, with how many of an initialisation and a label count did."""
+    runs = Counter((record["arm"], record["labels"]) for record in finished)
+    said = Counter((record["arm"], record["labels"], one) for record in finished for one in record.get("remarks", ()))
+    return [
+        f"{arm}, {labels} labels: {remark} ({count} of {runs[arm, labels]} runs)"
+        for (arm, labels, remark), count in said.items()
+    ]
 
 
 def _finish(

@@ -114,6 +114,16 @@ def require(condition: object, error: type[GenesisError], message: str) -> None:
         raise error(message)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun.
+
+    Example:
+        >>> counted(1, "case"), counted(2000, "case")
+        ('1 case', '2,000 cases')
+    """
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def some(names: Sequence[str]) -> str:
     """Join the first five names for a message and count the others."""
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""

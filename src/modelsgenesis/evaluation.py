@@ -107,7 +107,7 @@ def evaluate(
     check_outputs(outputs, folder, [one for one in (saved, split) if isinstance(one, Path)])
     existing = read_json(results, DataError) if results.exists() else {}
     if (results.exists() or table.exists()) and "metrics" not in existing:  # such as of the run that is measured
-        raise DataError(f"{results}: is there already, and not an evaluation; choose another output folder")
+        raise DataError(f"{results}: exists and is not an evaluation; choose another output folder")
     if not isinstance(data, LabelledData):
         data = (saved and read_label_maps(Path(data), saved, reporter)) or read_labelled(data)
     cases = data.cases
@@ -149,7 +149,7 @@ def _warn_of_training(model: Models, cases: Sequence[LabelledCase], reporter: Re
         file = Path(run) / "split.json"
         if seen := measured & set(read_split(file).training) if file.is_file() else None:
             told = f"warning: {public_name(run)} was trained on {len(seen)} of the {len(measured)} cases"
-            reporter.note(f"{told}; expect figures that are too good, or measure its test part with --split {file}")
+            reporter.note(f"{told}; the results will be optimistic; evaluate its test part alone with --split {file}")
 
 
 def saved_predictions(model: Models) -> Path | None:
@@ -196,13 +196,15 @@ def read_label_maps(folder: Path, predicted: Path, reporter: Reporter) -> Labell
     truth, ours = _label_maps(folder), _label_maps(predicted)
     if not ours or not truth or any(len(files) > 1 for files in truth.values()):  # such as images beside their masks
         return None
-    require(not folder.samefile(predicted), DataError, f"{folder}: is the folder of the predictions, too")
+    require(
+        not folder.samefile(predicted), DataError, f"{folder}: predictions and labels are the same folder; give both"
+    )
     both = [name for name in truth if name in ours]
     if not both:
         first = f"{next(iter(ours.values()))[0]} and {next(iter(truth.values()))[0]}"
         raise DataError(f"{folder}: no file has the name of a prediction in {predicted}; name them alike: {first}")
     if extra := sorted(ours.keys() - truth.keys()):
-        reporter.note(f"left aside, for no label map in {folder} has the name: {some(extra)}")
+        reporter.note(f"predictions ignored, as no label map in {folder} has the name: {some(extra)}")
     paired = [path for name in both for path in (truth[name][0], ours[name][0])]
     names = _names_beside(ours[both[0]][0])
     if names is None:
@@ -235,7 +237,7 @@ def measure_saved(
 
         def measure(case: LabelledCase) -> Row:
             name = printable(case.name)
-            require(name in table, ScanError, f"no row for it in {path}")
+            require(name in table, ScanError, f"no row for {name} in {path}")
             return measure_case(case, data, table[name])
     else:
         require(path.is_dir(), DataError, f"{path}: expected a folder of label maps")

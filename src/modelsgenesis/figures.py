@@ -268,7 +268,8 @@ def comparison_report(results: Results) -> str:
     data, metric, patients = results["data"], metric_title(results["metric"]), results["data"]["patients"]
     basis = (
         f"{data['task']}: {patients['training']} training, {patients['validation']} validation and {patients['test']} "
-        "test patients; those of validation decide which step of a training is kept, and their labels come on top"
+        "test patients; the validation patients decide which step of each training is kept, and their labels are "
+        "needed in addition"
     )
     conditions = [basis, _subset(results), f"{len(results['seeds'])} runs of each initialisation and label count"]
     for name, arm in results["arms"].items():
@@ -288,9 +289,10 @@ def comparison_report(results: Results) -> str:
         "## Differences": _differences(results),
         "## Settings chosen on the validation patients": _tuning(results),
         "## Label efficiency": "\n".join(f"- {sentence(row)}" for row in results["efficiency"]),
+        "## Remarks": "\n".join(f"- {remark}" for remark in results.get("remarks", ())),
         "## What this does not show": "The spread and the p-values are over seeds, on one split into patients of one "
-        "data set. Where the labelled patients are the same in all runs, another choice of them may move all. Another "
-        "budget may order the initialisations otherwise, and where their budgets differ, so may that alone.",
+        "data set. Where the labelled patients are the same in all runs, another choice could shift all results. "
+        "Another budget may change the order of the initialisations, and so may budgets that differ between them.",
     }
     return "\n\n".join(f"{title}\n\n{text}" for title, text in parts.items() if text) + "\n"
 
@@ -355,10 +357,10 @@ def _differences(results: Results) -> str:
             names = f"{found['arm']} − {found['reference']}"
             rows.append((labels, names, mean, _interval(found["over_patients"]), *(one or "none" for one in told)))
     said = (
-        "Differences are of runs with the same seed; the interval of their mean is by Student's t, over the runs. Over "
-        "test patients: percentile bootstrap of the difference of the means, the runs as they are. p-values are "
+        "Differences are between runs with the same seed; the interval of their mean is Student's t over the runs. "
+        "Over test patients: percentile bootstrap of the difference of the means, the runs held fixed. p-values are "
         "two-sided: Welch's t-test of the two groups of runs, Student's t-test and Wilcoxon's signed-rank test of the "
-        "pairs; none from fewer than 3 runs, or where nothing varies."
+        "pairs; none with fewer than 3 runs or without variation."
     )
     if family > 1:
         said += f" A second number is Holm's correction over the {family} comparisons of a label count."
@@ -371,13 +373,13 @@ def _interval(ends: Mapping[str, Any] | None) -> str:
 
 def _tuning(results: Results) -> str:
     said = (
-        "Means over runs whose seeds no measured run has; no test patient was measured before the choice. Where the "
-        "first or last of several values was chosen, a better one may lie beyond."
+        "Means over runs with seeds that no measured run uses; no test patient was measured before the choice. Where "
+        "the first or last of several values was chosen, a better one may lie beyond it."
     )
     lines: list[str] = []
     for choice in results["tuning"]:
         means = {", ".join(one["settings"]): one["mean"] for one in choice["candidates"]}
         told = [f"{one} {'diverged' if mean is None else f'{mean:.4f}'}" for one, mean in means.items()]
         chosen = ", ".join(choice["chosen"])
-        lines.append(f"- {choice['arm']}, {choice['labels']} labels: {chosen} was chosen of {'; '.join(told)}")
+        lines.append(f"- {choice['arm']}, {choice['labels']} labels: {chosen} was chosen from {'; '.join(told)}")
     return "\n".join([*lines, "", said]) if lines else ""

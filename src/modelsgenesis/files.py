@@ -231,7 +231,7 @@ def replacing(
             for descriptor in descriptors:
                 os.close(descriptor)
     except OSError as problem:
-        raise error(f"{path}: cannot be written: {reason_of(problem)}; what was there is intact") from problem
+        raise error(f"{path}: cannot be written: {reason_of(problem)}; the previous content is intact") from problem
     finally:
         shutil.rmtree(temporary, ignore_errors=True) if folder else temporary.unlink(missing_ok=True)
 

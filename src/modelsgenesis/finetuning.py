@@ -133,7 +133,7 @@ def finetune(
     cases = PreparedCases(labelled, strict=strict, folder=config.data.cache, **brought)
     job = Finetuning(config, output, labelled, cases, hardware, draw=draw, token=token, reporter=reporter)
     if config.folds:
-        told = f"folds: received {config.folds} beside a split; each fold is a test part: name one"
+        told = f"folds: received {config.folds} and a split; folds make test parts of their own: give one of the two"
         require(not (split or config.data.split), ConfigurationError, told)
         return job.train_folds(resume=resume)
     chosen = split if isinstance(split, Split) else config.data.split and splits.read_split(config.data.split)
@@ -206,7 +206,7 @@ def _suggestion(data: LabelledData, dims: int) -> str:
     names = some([card.name for card in alike or cards])
     what = f"{dims}D {data.modality}" if alike else f"{dims}D images, of other modalities"
     told = f"pretrained for {what}: {names}" if cards else f"no pretrained model in the registry is for {dims}D images"
-    return f"warning: starting from random weights, for want of --init; {told} (--init scratch: random on purpose)"
+    return f"warning: starting from random weights, as no --init was given; {told} (--init scratch: random on purpose)"
 
 
 def read_finetuning(source: str | Path) -> FinetuningConfig:
@@ -284,9 +284,9 @@ class Finetuning:
             for told in objective.remarks:
                 self._remark(told)
             if self.config.validation_fraction and not validation:
-                self._remark("no patient is left to validate on: the last network is kept, not the best")
+                self._remark("no validation patients: the last network is kept, not the best")
             if frozen is not None and self.begun.init is None:
-                self._remark("the frozen encoder has random weights: only what is after it learns")
+                self._remark("the frozen encoder has random weights: only the layers after it are trained")
 
             def keep(progress: Progress, metrics: dict[str, float], is_best: bool) -> None:
                 if is_best:
@@ -318,7 +318,7 @@ class Finetuning:
             "input": begun.contract.to_dict(),
             "shape": bundles.network_config(begun.network).to_dict(),
             "split": {part: list(names) for part, names in listed.items()},
-            # A case that was skipped has the digest "", so that a resume notices also that it has been mended since.
+            # A case that was skipped has the digest "", so that a resume notices also that it has been repaired since.
             "digests": {part: [digests.get(name, "") for name in names] for part, names in listed.items()},
         }
 

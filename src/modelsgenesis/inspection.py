@@ -80,7 +80,7 @@ def inspect_scans(
     found, skipped = scan_sources(source, group_pattern=group_pattern)
     if not found and not skipped:
         find_scans(source)  # says what was expected
-    contract, why = None, "no scan to tell a modality from"
+    contract, why = None, "no scan from which to infer the modality"
     if found:
         try:
             dims = min(len(scan.shape) for scan in found)

@@ -15,9 +15,9 @@ import numpy as np
 from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.configs import PredictionConfig
-from modelsgenesis.data import SkippedScan, nifti_image, write_nifti
+from modelsgenesis.data import SkippedScan, nifti_image, skipped_notes, write_nifti
 from modelsgenesis.data.memory import Scan
-from modelsgenesis.errors import DataError, ScanError, require
+from modelsgenesis.errors import DataError, ScanError, counted, require
 from modelsgenesis.files import read_json, write_csv, write_json
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.inference.cases import Case, find_case, find_cases, is_prediction, output_paths, written_files
@@ -72,7 +72,7 @@ class Prediction:
         """
         if self.segmentation is not None:
             return nifti_image(self.segmentation.labels, self.segmentation.geometry)
-        require(self.path and not self.scores, DataError, f"{self.name}: was classified; there is no label map of it")
+        require(self.path and not self.scores, DataError, f"{self.name}: was classified, so it has no label map")
         return nib.Nifti1Image.from_filename(str(self.path))
 
     @property
@@ -194,7 +194,9 @@ def predict(
         [(_, path)], _ = output_paths([case], Path(output), task=ensemble.task, many=False)
     work = partial(_predict_case, ensemble, about, probabilities)
     named = [(case.images[0].source, (case, path))]
-    [found], _ = each_case(named, work, title="predicting", strict=True, reporter=reporter)
+    [found], _ = each_case(
+        named, work, title=f"predicting {counted(len(named), 'scan')}", strict=True, reporter=reporter
+    )
     if path is not None and ensemble.task == "classification":
         _write_table(path, [found], about)
     return found
@@ -248,6 +250,8 @@ def predict_all(
     ensemble, about = load_ensemble(model, config, device, token=token, reporter=reporter)
     segments = ensemble.task == "segmentation"
     cases, skipped = find_cases(source, ensemble.channels, single=False, reporter=reporter)
+    for told in skipped_notes([scan for scan in skipped if not scan.bad]):
+        reporter.note(told)
     many = len(cases) + sum(scan.bad for scan in skipped) > 1
     # Nothing is computed before every path is known to be free: hours of work must not end at a full name.
     target = None if output is None else Path(output)
@@ -260,7 +264,9 @@ def predict_all(
     if not dry_run:
         work = partial(_predict_case, ensemble, about, probabilities, keep=False)
         named = [(case.images[0].source, (case, path)) for case, path in asked]
-        predictions, failed = each_case(named, work, title="predicting", strict=strict, reporter=reporter)
+        predictions, failed = each_case(
+            named, work, title=f"predicting {counted(len(named), 'scan')}", strict=strict, reporter=reporter
+        )
         earlier = [_saved_prediction(case, path) for case, path in outputs if path in kept]
         table = table if predictions or earlier else None
         if table:

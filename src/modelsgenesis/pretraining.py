@@ -226,7 +226,7 @@ class Pretraining:
             network = cast("Network", adapted)
             self.reporter.note(f"{record.init}: {report.summary()}")
             if not restores:
-                self.reporter.note(f"{record.init} was trained for {task}: its head is replaced by one that restores")
+                self.reporter.note(f"{record.init} was trained for {task}: its head is replaced by a restoration head")
             config = config.override(network=network.config)
             record = record.override(config=config, pretrained=(*report.loaded, *report.adapted))
         Deformation(config.pretext)  # it and the patch refuse what cannot be before any scan is prepared
@@ -287,7 +287,7 @@ class Pretraining:
                 f"patch_size={','.join(map(str, sides))} would fit all" if sides.all() else "set patch_size smaller"
             )
             if not fitting:
-                raise DataError(f"no scan holds a patch of {config.patch_size}: {remedy}")
+                raise DataError(f"no scan is large enough for a patch of {config.patch_size}: {remedy}")
             note(f"{len(skipped)} scans are too small: {remedy}")
         entries = [cache.entry(index) for index in fitting]
         if not held_out and config.validation_fraction:

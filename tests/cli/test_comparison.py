@@ -19,7 +19,7 @@ def test_prints_the_table_and_goes_on(command, decathlon, tmp_path):
     result = command(*arguments)
     assert result.status == 0, result.err
     assert result.out.startswith("# Balls: Dice by initialisation")
-    assert "none from fewer than 3 runs" in result.out
+    assert "none with fewer than 3 runs" in result.out
     assert "comparing: 0/2" in result.err
     again = command(*arguments, "--json", "--quiet")
     assert again.err == ""

@@ -53,7 +53,7 @@ def test_what_a_fine_tuning_starts_from_is_said(command, decathlon, tmp_path, ti
     assert command("finetune", "--init", "scratch", "--dry-run").json()["init"] is None
     start = ("finetune", decathlon, "--steps", 1, *tiny, "-o")
     random = command(*start, tmp_path / "random").err
-    assert random.startswith("warning: starting from random weights, for want of --init; pretrained for 3D")
+    assert random.startswith("warning: starting from random weights, as no --init was given; pretrained for 3D")
     assert "genesis-" in random.splitlines()[0]
     assert "random weights" not in command(*start, tmp_path / "scratch", "--init", "scratch").err
 

@@ -74,7 +74,7 @@ def test_a_collapse_is_said_when_it_comes_and_when_it_is_over():
         score, metrics = objective.validate(Dead())
     assert (metrics["collapsed"], metrics["output_spread"], score) == (1.0, 0, metrics["restoration_loss"])
     objective.validate(nn.Identity())
-    assert [note.partition(":")[0] for note in notes.notes] == ["collapse", "no collapse any more"]
+    assert [note.partition(":")[0] for note in notes.notes] == ["collapse", "the collapse is over"]
     assert restoration(validation_samples=1).validate(Dead())[1]["collapsed"] == 0.0
 
 

@@ -91,9 +91,14 @@ OTHER = LabelledCase(name="x", patient="p00", images=IMAGE, classes=(0,), part="
     [
         (classification(more=(OTHER,)), {}, DataError, "patient 'p00' is in no part and in test"),
         (classification(parts=["training", None]), {}, DataError, "20 of 40 patients have no part, such as 'p01'"),
-        (segmentation(3), {"test_fraction": 1.0}, DataError, "no patient is left to train on beside 3 for the test"),
+        (segmentation(3), {"test_fraction": 1.0}, DataError, "no patient is left for training after 3 for the test"),
         (segmentation(), {"folds": 21, "fold": 0}, ConfigurationError, "received 21, expected at most the 20 patients"),
-        (classification(parts=["training", "test"]), {"folds": 5, "fold": 1}, ConfigurationError, "no fold can be"),
+        (
+            classification(parts=["training", "test"]),
+            {"folds": 5, "fold": 1},
+            ConfigurationError,
+            "folds cannot be made",
+        ),
     ],
 )
 def test_refuses_what_cannot_be_split(data, config, error, message):

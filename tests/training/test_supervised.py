@@ -188,7 +188,7 @@ def test_masks_that_teach_little_are_remarks_and_those_that_teach_nothing_are_re
     objective = segmentation([masked(0, (1,)), masked(1, ())], [masked(2, ())])
     assert objective.notes == ["a training mask without a labelled voxel: image_1"]
     assert objective.remarks == [  # without names of cases: they go into the card
-        "1 of 2 training masks are empty: learnt as all background",
+        "1 of 2 training masks are empty: treated as all background",
         "no training mask has stripe: the network cannot learn it",
         "no validation case has square: it has no say in which network is kept",
     ]

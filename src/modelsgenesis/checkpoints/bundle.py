@@ -61,7 +61,7 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> Path:
             safetensors.torch.save_file(weights, temporary, metadata={"format": "pt"})
         except safetensors.SafetensorError as error:
             raise CheckpointError(
-                f"{folder / WEIGHTS_NAME}: cannot be written: {error}; the file before is intact"
+                f"{folder / WEIGHTS_NAME}: cannot be written: {error}; the previous file is intact"
             ) from error
     write_atomically(folder / CARD_NAME, bundle.card.encode())
     # Last, and read first: a folder of which the writing was cut off is not a bundle yet.

@@ -83,7 +83,12 @@ def compare(
     data: Annotated[str, Argument(help=f"{options.LABELLED}.")],
     inits: Annotated[
         list[str],
-        Option("--init", metavar="[NAME=]WEIGHTS", help="scratch, a name, org/repo, or a run; several are compared."),
+        Option(
+            "--init",
+            metavar="[NAME=]WEIGHTS",
+            help="scratch, a name, org/repo, or a run; several are compared.",
+            autocompletion=options.model_names,
+        ),
     ],
     output: Annotated[Path, Option("--output", "-o", help="New folder, or one to resume.")] = Path("runs/compare"),
     labels: Annotated[str, Option(help="Labelled patients: counts, shares or all, such as 5,10%,all.")] = "all",
@@ -139,7 +144,7 @@ def compare(
         **given,
         **how,
     )
-    written = f"{compared.folder}: table.md, results.json, runs.csv and comparison.png"
+    written = f"{compared.folder}: table.md, results.json, .csv, .md and .tex, runs.csv and comparison.png"
     print_result(compared.results, [*compared.table.splitlines(), "", written], as_json=json_output)
 
 

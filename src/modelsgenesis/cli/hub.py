@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, BadParameter, Option
 
 from modelsgenesis.cli.console import make_reporter, note, print_json, print_plan, print_result, print_table
-from modelsgenesis.cli.options import DryRun, HubModelId, Json, Model, Quiet, Revision, Token
+from modelsgenesis.cli.options import DryRun, HubModelId, Json, Model, Quiet, Revision, Token, model_names
 
 if TYPE_CHECKING:
     from modelsgenesis.hub import ModelCard
@@ -64,7 +64,9 @@ def info(name: Model, json_output: Json = False) -> None:
 
 
 def card(
-    name: Annotated[str, Argument(help="A name in the registry, a run, or the file of a card.")],
+    name: Annotated[
+        str, Argument(help="A name in the registry, a run, or the file of a card.", autocompletion=model_names)
+    ],
     json_output: Json = False,
 ) -> None:
     """Show the card of a model."""

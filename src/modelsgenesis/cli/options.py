@@ -26,7 +26,8 @@ def one_of(*names: str) -> Callable[[str], list[str]]:
     return lambda incomplete: [name for name in names if name.startswith(incomplete)]
 
 
-def _models(incomplete: str) -> list[str]:
+def model_names(incomplete: str) -> list[str]:
+    """Complete a word to the models of the registry."""
     from modelsgenesis.hub import list_cards  # the cards, which the other words do without
 
     return [card.name for card in list_cards(f"{incomplete}*")]
@@ -34,10 +35,12 @@ def _models(incomplete: str) -> list[str]:
 
 _MODALITIES = get_args(get_type_hints(DataConfig)["modality"])
 
-LABELLED = "Labelled images: a folder or file in the layout of the Decathlon or nnU-Net, one folder per class, or a CSV"
+LABELLED = (
+    "Labelled images: folders images and labels, one folder per class, a CSV, a Decathlon or nnU-Net dataset.json"
+)
 
 Model = Annotated[
-    str, Argument(help="A name in the registry, org/name on the Hub, or a folder.", autocompletion=_models)
+    str, Argument(help="A name in the registry, org/name on the Hub, or a folder.", autocompletion=model_names)
 ]
 Scans = Annotated[str, Argument(help="Scans: a folder, a file, a glob, a list file or a dataset.json.")]
 
@@ -70,7 +73,7 @@ Window = Annotated[
 ]
 Init = Annotated[
     str | None,
-    Option(help="Initial weights: a name, org/repo, a run, or scratch; default: random.", autocompletion=_models),
+    Option(help="Initial weights: a name, org/repo, a run, or scratch; default: random.", autocompletion=model_names),
 ]
 Plans = Annotated[str | None, Option(metavar="FILE", help="nnUNetPlans.json to fit; FILE@2d: not 3d_fullres.")]
 Steps = Annotated[int | None, Option(min=1, help="Optimiser steps; default: those of the recipe.")]

@@ -15,7 +15,7 @@ from modelsgenesis.cli.console import (
     print_result,
     print_table,
 )
-from modelsgenesis.cli.options import Device, DryRun, Json, Patient, Quiet, Settings, Strict
+from modelsgenesis.cli.options import Device, DryRun, Json, Patient, Quiet, Settings, Strict, run_folder
 from modelsgenesis.configs import PredictionConfig, apply_settings
 from modelsgenesis.reporting import Reporter
 
@@ -29,7 +29,7 @@ Flips = Annotated[str | None, Option(help="Average over mirrored passes: all, or
 _OUTPUT = "A .nii.gz or a folder; default: <scan>_seg.nii.gz, of several predictions/. Of classes a .csv."
 TABLES = "results.csv, .md, .tex"
 
-_SCANS = "Files, a folder, a DICOM series, a glob; or channels."
+_SCANS = "Files, a folder, a DICOM series, a glob, or the channels of a case."
 
 
 def predict(
@@ -100,7 +100,9 @@ def evaluate(
         str,
         Argument(help="Labelled data with the model's classes; for saved label maps also a folder of the true ones."),
     ],
-    output: Annotated[Path, Option("--output", "-o", help="Folder of results.json, cases.csv.")] = Path("evaluation"),
+    output: Annotated[
+        Path | None, Option("--output", "-o", help="Folder of the results; default: evaluation, then evaluation-2 …")
+    ] = None,
     patient: Patient = None,
     split: Annotated[str | None, Option(metavar="FILE", help="Evaluate its test cases; default: all.")] = None,
     ensemble: Ensemble = None,
@@ -120,6 +122,7 @@ def evaluate(
     from modelsgenesis import evaluation
     from modelsgenesis.data.labelled import read_labelled
 
+    output = run_folder(output, "evaluation")
     if dry_run:
         saved = evaluation.saved_predictions(model)
         maps = saved and evaluation.read_label_maps(Path(data), saved, Reporter())

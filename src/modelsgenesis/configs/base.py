@@ -149,7 +149,7 @@ class Config:
         return cls.from_dict(read_json(Path(path), ConfigurationError), where=str(path))
 
     def override(self, **changes: Any) -> Self:
-        """Return a copy with some fields replaced; an unknown field is answered with the nearest.
+        """Return a copy with some fields replaced; an unknown field is an error that names the nearest one.
 
         Raises:
             ConfigurationError: A field does not exist or a value has the wrong type.

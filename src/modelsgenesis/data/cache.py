@@ -2,7 +2,7 @@
 
     <folder>/volumes/ab/abcd….npy      the voxels, named by the content of the scan and its preparation
     <folder>/seen/cd/cdef….json        what a file was when it was prepared, so that it is not read again
-    <folder>/sets/0123…/entries.jsonl  the volumes of one build, a line each
+    <folder>/sets/0123…/entries.jsonl  the volumes of one build, one per line
     <folder>/sets/0123…/contract.json  how they were prepared
 
 Every file is written atomically, so a build can be cut short and started again, and several can run at once; a file

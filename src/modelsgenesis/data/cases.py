@@ -173,7 +173,7 @@ def sample_data() -> LabelledData:
         values=tuple(organs.values()),
         others_are_background=True,  # the 100 other structures of TotalSegmentator
         modality="ct",
-        notes=("the data is the embedded sample of two CT patients, which proves nothing",),
+        notes=("the data is the embedded sample of two CT patients, which show that it runs and prove nothing",),
     )
 
 

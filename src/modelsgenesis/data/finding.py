@@ -49,7 +49,7 @@ CHANNEL_ENDING = re.compile(rf"(?:^|[-_. ]+)(\d{{4}}|{_GENERIC})$", re.IGNORECAS
 # What the names of several images of a patient differ in: the channel, or a frame or slice with its number.
 _SERIES = re.compile(rf"(?:(?:^|[-_. ]+)(?:{_GENERIC})|[-_. ]+(?:frame|slice|phase|view)[-_ ]?\d+)+$", re.IGNORECASE)
 
-OWN_PATIENT = "every image counts as its own patient; if a patient has several, tell them apart with --patient"
+OWN_PATIENT = "every image counts as its own patient; if patients have several, name them with --patient"
 """The note of a data set in which no rule finds several images of one patient."""
 
 
@@ -223,7 +223,7 @@ def _sift(paths: Iterable[Path], *, labels: bool, folders: bool = False) -> Iter
         elif labels or not is_label_map(path.name):
             yield path, None
         else:
-            reason = "holds labels, by its name; name it, or list it in a text file, to take it for a scan"
+            reason = "a label map, by its name; give its path, or list it in a text file, to use it as a scan"
             yield SkippedScan.because(path, reason, bad=False)
 
 

@@ -128,7 +128,7 @@ def find_cases(
         # In the Decathlon and in nnU-Net the images lie one folder below, in imagesTs.
         nearby = (folder / DATASET for folder in group[0].path.parents[:2])
         dataset = next(filter(Path.exists, nearby), None) if count > 1 else None
-        if dataset and dataset not in orders:  # a data set is read, and warned of, once for all of its folders
+        if dataset and dataset not in orders:  # a data set is read, and its warning given, once for all of its folders
             described = read_description(dataset)
             named = described.channels if described and len(described.channels) == count else channels
             orders[dataset] = match_channels("its data set", named, channels, reporter) or range(count)
@@ -274,7 +274,7 @@ def output_paths(
     for path in paths:
         there = [file for file in written_files(path) if file.exists()]
         if there and not is_prediction(path) and not (keep and path in there):
-            raise DataError(f"{there[0]}: is there already, and not a prediction; choose another output")
+            raise DataError(f"{there[0]}: exists and is not a prediction; choose another output")
     # What a file system may tell files by: some ignore case, some the two ways to write an accent.
     names = [unicodedata.normalize("NFC", normpath(file.absolute())).casefold() for file in files]
     times = Counter(names)

@@ -28,7 +28,7 @@ from modelsgenesis.data.cases import (
     read_mask,
 )
 from modelsgenesis.data.finding import channel_order
-from modelsgenesis.errors import ConfigurationError, DataError, ScanError, ShapeError, require
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError, ShapeError, counted, require
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.inference.sliding_window import check_memory, fit_window, sliding_window
 from modelsgenesis.metrics.measures import UNIT, Row, classification_row, measure_segmentation
@@ -36,7 +36,7 @@ from modelsgenesis.reporting import Reporter
 
 Result = TypeVar("Result")
 
-_NAN = "the model answers with NaN: its weights are damaged, or the training diverged"
+_NAN = "the model predicts NaN: its weights are damaged, or the training diverged"
 _ROWS = 8  # of an image whose probabilities are computed together
 
 
@@ -104,7 +104,7 @@ class Ensemble:
 
         Raises:
             ConfigurationError: The number of channels is not the models'.
-            ScanError: The case cannot be used, or the network answers with NaN.
+            ScanError: The case cannot be used, or the network predicts NaN.
         """
         prepared = self._prepare(volumes)
         del volumes  # the passes need memory, and nothing reads the scans any more
@@ -266,7 +266,9 @@ def measure_each(
 ) -> tuple[list[Row], list[SkippedScan]]:
     """Measure labelled cases as of `each_case`; that none of them can be measured is an error."""
     named = [(case.name, case) for case in cases]
-    rows, skipped = each_case(named, measure, title="evaluating", strict=strict, reporter=reporter)
+    rows, skipped = each_case(
+        named, measure, title=f"evaluating {counted(len(cases), 'case')}", strict=strict, reporter=reporter
+    )
     if cases and not rows:
         raise DataError(
             f"none of {len(cases)} cases could be measured; the first: {skipped[0].source}: {skipped[0].reason}"
@@ -313,7 +315,7 @@ def each_case(
     Args:
         cases: What a message calls each, and the case.
         work: Raises an error of this package for a case that cannot be used.
-        title: Title of the progress, such as `"predicting"`.
+        title: Title of the progress, such as `"predicting 3 scans"`.
         strict: A bad case ends the run.
         reporter: Receives the progress.
 

@@ -50,7 +50,7 @@ def sliding_window(
     require(planes or image.ndim == dims + 1, ShapeError, sides)
     batch = rearrange(image, "channels x y slices -> slices channels x y") if planes else image[None]
     window = fit_window(patch_size, image.shape[1:], network, hardware)
-    # Gaussian weights: near its border a window knows less of the surroundings, and its answer counts less.
+    # Gaussian weights: near its border a window knows less of the surroundings, and its prediction counts less.
     infer = SlidingWindowInfererAdapt(
         roi_size=window,
         sw_batch_size=config.windows_at_once,

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from modelsgenesis.errors import DataError
+from modelsgenesis.errors import DataError, counted
 from modelsgenesis.files import write_atomically, write_csv
 from modelsgenesis.metrics.measures import METRICS, Summary
 
@@ -119,7 +119,7 @@ def basis_of(patients: int, cases: int, *, what: str = "patient", folds: int = 0
         >>> basis_of(39, 50, what="test patient")
         '39 test patients, 50 images; 95% bootstrap intervals over patients'
     """
-    basis = f"{patients} {what}{'' if patients == 1 else 's'}"
+    basis = counted(patients, what)
     basis += f", {cases} images" if cases > patients else ""
     basis += f" in {folds} folds" if folds else ""
     if not intervals:

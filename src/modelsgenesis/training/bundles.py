@@ -61,7 +61,7 @@ def save_run_bundle(
                 split_card(existing, str(path))
         except ConfigurationError as error:  # no reason to end a training
             aside, existing = path.replace(path.with_name(f"damaged-{path.name}")), ""
-            reporter.note(f"{error}: kept as {aside.name}, and the card written anew")
+            reporter.note(f"{error}: kept as {aside.name}, and a new card was written")
         figures = {title: name for name, title in _TITLES.items() if (run.folder / name).is_file()}
         text = render_card(config, name=run.folder.resolve().name, existing=existing, figures=figures)
     return sha256_of(save_bundle(run.folder, Bundle(network, config, text)) / WEIGHTS_NAME)
@@ -75,7 +75,7 @@ def load_kept(run: Run, progress: Progress) -> Bundle:
     """
     path = run.folder / WEIGHTS_NAME
     if not progress.kept or not path.is_file():
-        raise TrainingError(f"{run.folder}: no validation ended, so there is no bundle; train for more steps")
+        raise TrainingError(f"{run.folder}: no validation was completed, so there is no model; train for more steps")
     if sha256_of(path) != progress.kept:  # a file that is copied over the run's would be measured as if it were trained
         raise TrainingError(
             f"{path}: is not the network that was kept at step {progress.best_step}: damaged or replaced; start again "

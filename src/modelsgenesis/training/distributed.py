@@ -96,7 +96,7 @@ def connected(device: torch.device) -> Iterator[None]:
             if number:
                 raise SystemExit(1) from error
             raise TrainingError(
-                f"another of the {count} processes is gone: see what it said; the last checkpoint is intact"
+                f"another of the {count} processes has ended: see its output; the last checkpoint is intact"
             ) from error
         if isinstance(error, Exception) and number:
             get_error_handler().record_exception(error)  # as @record does: torchrun's summary names the first error

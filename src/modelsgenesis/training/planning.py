@@ -65,7 +65,7 @@ def exclude_test_cases(
         patients |= found
     left = [[scan for scan in part if scan.group not in patients] for part in (scans, held_out)]
     if not left[0]:
-        raise DataError("the splits to leave out name every scan; nothing is left to train on")
+        raise DataError("the excluded splits name every scan; nothing is left to train on")
     count = sum(scan.group in patients for scan in everything)
     reporter.note(f"excluded {count} scans of {len(patients)} patients that other runs keep for testing")
     return left[0], left[1], count

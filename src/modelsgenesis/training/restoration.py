@@ -109,7 +109,7 @@ class Restoration(Objective):
                 "lower the learning rate or add warm-up steps"
             )
         elif self._is_collapsed and not is_collapsed:
-            self.reporter.note(f"no collapse any more: the output's spread is {spread:.4f} of the originals'")
+            self.reporter.note(f"the collapse is over: the output's spread is {spread:.4f} of the originals'")
         self._is_collapsed = is_collapsed
         loss = functional.mse_loss(self.restored, self.original).item()
         told = {"output_spread": spread, "collapsed": float(is_collapsed)}

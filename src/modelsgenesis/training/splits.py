@@ -58,7 +58,7 @@ def split_cases(data: "LabelledData", config: FinetuningConfig) -> Split:
     strata = _strata(order, data)
     if config.fold is not None:
         if patients["test"]:
-            raise ConfigurationError(f"{data.name} names its own test patients; no fold can be made beside them")
+            raise ConfigurationError(f"{data.name} defines its own test patients; folds cannot be made")
         if config.folds > len(order):
             raise ConfigurationError(f"folds: received {config.folds}, expected at most the {len(order)} patients")
         # Every patient is in the test part of one fold, each class dealt out in turn.
@@ -72,7 +72,7 @@ def split_cases(data: "LabelledData", config: FinetuningConfig) -> Split:
         patients["validation"], order = order[:count], order[count:]
     if not order:
         raise DataError(
-            f"{data.name}: no patient is left to train on beside {len(patients['test'])} for the test and "
+            f"{data.name}: no patient is left for training after {len(patients['test'])} for the test and "
             f"{len(patients['validation'])} for validation: lower the fractions, or tell patients apart with --patient"
         )
     chosen = [set(order), set(patients["validation"]), set(patients["test"])]

@@ -241,7 +241,7 @@ class Segmentation(SupervisedObjective):
             raise DataError(f"none of {len(held)} training masks has a labelled voxel; there is nothing to learn")
         if empty:
             self.notes.append(f"a training mask without a labelled voxel: {empty[0]}")
-            self.remarks.append(f"{len(empty)} of {len(held)} training masks are empty: learnt as all background")
+            self.remarks.append(f"{len(empty)} of {len(held)} training masks are empty: treated as all background")
         absent = set(range(1, len(self.labels))).difference(*held.values())
         if absent:
             self.remarks.append(f"no training mask has {self._names(absent)}: the network cannot learn it")

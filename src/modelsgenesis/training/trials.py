@@ -206,7 +206,7 @@ def run_trials(
                     del at_work[future]
             except BrokenProcessPool as error:
                 trained = "; ".join(map(str, at_work.values()))
-                told = f"a process died, perhaps for want of memory, while these were trained: {trained}"
+                told = f"a process died, perhaps out of memory, while training: {trained}"
                 raise TrainingError(f"{told}; the same command with fewer --jobs resumes") from error
 
 

@@ -66,6 +66,9 @@ def test_every_arm_is_run_with_every_label_count_and_seed_and_scratch_is_the_con
     assert (arms["scratch"]["init"], arms["genesis"]["init"]) == (None, "run")
     found = compared.results["labels"]["2"]["comparisons"]
     assert [(entry["arm"], entry["reference"], entry["pairs"]) for entry in found] == [("genesis", "scratch", 3)]
+    remark = "scratch, 2 labels: only 1 test patient: the figures say little about others (3 of 3 runs)"
+    assert remark in compared.results["remarks"]
+    assert f"- {remark}" in compared.table
     few = record(compared, "scratch", 2, 0)["training"]  # by both arms and all seeds, and among the more
     assert few == record(compared, "genesis", 2, 2)["training"]
     assert set(few) < set(record(compared, "scratch", 4, 0)["training"]) == set(SPLIT.training)

@@ -392,6 +392,7 @@ class _Job:
             **{key: results[key] for key in ("validation", "step", "steps", "precision", "device")},
             **({} if trial.tuning else {"test": flat(results["test"]), "cases": read_rows(folder, results)}),
             "notes": notes,
+            "remarks": results["remarks"],
             "seconds": round(time.perf_counter() - started, 2),
             "library_version": __version__,
         }
@@ -424,7 +425,18 @@ class _Job:
             **{key: ", ".join(sorted({record[key] for record in finished})) for key in ("precision", "device")},
             "labels": analyse(finished, pairs, metric, summary_options(self.data, self.config)),
             "efficiency": label_efficiency(finished, pairs, metric),
+            "remarks": _remarks(finished),
         }
+
+
+def _remarks(finished: Sequence[Record]) -> list[str]:
+    """Return what runs remarked, with how many of an initialisation and a label count did."""
+    runs = Counter((record["arm"], record["labels"]) for record in finished)
+    said = Counter((record["arm"], record["labels"], one) for record in finished for one in record.get("remarks", ()))
+    return [
+        f"{arm}, {labels} labels: {remark} ({count} of {runs[arm, labels]} runs)"
+        for (arm, labels, remark), count in said.items()
+    ]
 
 
 def _finish(

@@ -289,6 +289,7 @@ def comparison_report(results: Results) -> str:
         "## Differences": _differences(results),
         "## Settings chosen on the validation patients": _tuning(results),
         "## Label efficiency": "\n".join(f"- {sentence(row)}" for row in results["efficiency"]),
+        "## Remarks": "\n".join(f"- {remark}" for remark in results.get("remarks", ())),
         "## What this does not show": "The spread and the p-values are over seeds, on one split into patients of one "
         "data set. Where the labelled patients are the same in all runs, another choice could shift all results. "
         "Another budget may change the order of the initialisations, and so may budgets that differ between them.",

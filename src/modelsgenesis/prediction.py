@@ -15,7 +15,7 @@ import numpy as np
 from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.configs import PredictionConfig
-from modelsgenesis.data import SkippedScan, nifti_image, write_nifti
+from modelsgenesis.data import SkippedScan, nifti_image, skipped_notes, write_nifti
 from modelsgenesis.data.memory import Scan
 from modelsgenesis.errors import DataError, ScanError, counted, require
 from modelsgenesis.files import read_json, write_csv, write_json
@@ -250,6 +250,8 @@ def predict_all(
     ensemble, about = load_ensemble(model, config, device, token=token, reporter=reporter)
     segments = ensemble.task == "segmentation"
     cases, skipped = find_cases(source, ensemble.channels, single=False, reporter=reporter)
+    for told in skipped_notes([scan for scan in skipped if not scan.bad]):
+        reporter.note(told)
     many = len(cases) + sum(scan.bad for scan in skipped) > 1
     # Nothing is computed before every path is known to be free: hours of work must not end at a full name.
     target = None if output is None else Path(output)

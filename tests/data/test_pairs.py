@@ -105,7 +105,7 @@ def test_folders_are_classes_where_not_every_image_has_a_label_map(tmp_path):
     [
         ("images/p#.nii", "labels/x#.nii", None, r"no label map has the name of an image: .*p1.*x1.*name them alike"),
         ("", "labels/x#.nii", None, r"no image, label maps such as .*x1\.nii; name them alike"),
-        ("images/p#.nii", "", None, "no folder of a class in it; expected .* folders images and labels"),
+        ("images/p#.nii", "", None, "no folder of a class in it; expected .* folders of images and of label maps"),
         (
             "p#.nii",
             "p#_seg.nii p#_mask.nii",

@@ -42,8 +42,9 @@ def test_folders_of_images_and_labels_are_all_that_it_takes(user):
     with (user.home / "runs/organ/test.csv").open(newline="") as file:
         assert {row["case"][:8] for row in csv.DictReader(file)} == {"patient_"}
 
-    user.types("modelsgenesis predict runs/organ data/images/patient_19.nii.gz -o found.nii.gz")
-    found = nib.load(user.home / "found.nii.gz")
+    predicted = user.types("modelsgenesis predict runs/organ data -o found")
+    assert "labels: holds labels, by its name" in predicted.stderr
+    found = nib.load(user.home / "found" / "images" / "patient_19.nii.gz")
     assert (found.shape, tuple(voxel_sizes(found.affine))) == (SHAPE, (2, 2, 3))
     assert set(np.unique(np.asanyarray(found.dataobj))) <= {0, 1, 2}
 

@@ -35,7 +35,9 @@ def model_names(incomplete: str) -> list[str]:
 
 _MODALITIES = get_args(get_type_hints(DataConfig)["modality"])
 
-LABELLED = "Labelled images: a folder or file in the layout of the Decathlon or nnU-Net, one folder per class, or a CSV"
+LABELLED = (
+    "Labelled images: folders images and labels, one folder per class, a CSV, a Decathlon or nnU-Net dataset.json"
+)
 
 Model = Annotated[
     str, Argument(help="A name in the registry, org/name on the Hub, or a folder.", autocompletion=model_names)

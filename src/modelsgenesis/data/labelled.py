@@ -213,7 +213,10 @@ def _read_folders(folder: Path, pattern: str | None) -> LabelledData:
     names, scans = [name for _, name, _ in found], [scan for *_, scan in found]
     labels, paths = class_order(names), [scan.path for scan in scans]
     alone = f"images of {labels[0]} alone" if labels else "no folder of a class in it"
-    remedy = "expected two folders of classes or more, or folders images and labels with files of the same names"
+    remedy = (
+        "expected two folders of classes or more, or folders of images and of label maps (NIfTI, NRRD, PNG …) with the "
+        "same names"
+    )
     require(len(labels) > 1, DataError, f"{folder}: {alone}; {remedy}")
     # The patient of DICOM is known; the names of its files are numbers that tell nothing.
     patients, rule = [scan.group for scan in scans], "patients by the tags of DICOM"

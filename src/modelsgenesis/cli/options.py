@@ -75,7 +75,9 @@ Init = Annotated[
     str | None,
     Option(help="Initial weights: a name, org/repo, a run, or scratch; default: random.", autocompletion=model_names),
 ]
-Plans = Annotated[str | None, Option(metavar="FILE", help="nnUNetPlans.json to fit; FILE@2d: not 3d_fullres.")]
+Plans = Annotated[
+    str | None, Option(metavar="FILE", help="nnUNetPlans.json to fit; FILE@2d: not 3d_fullres; default: none.")
+]
 Steps = Annotated[int | None, Option(min=1, help="Optimiser steps; default: those of the recipe.")]
 Settings = Annotated[
     list[str] | None,

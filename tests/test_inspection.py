@@ -25,7 +25,12 @@ def test_what_pretraining_would_use_and_skip(ct_folder: Path, tmp_path: Path) ->
     assert [Path(scan["source"]).name for scan in found.scans] == ["patient0.nii.gz", "patient1.nii.gz"]
     assert found.scans[0]["range"][0] < -1000 < 700 < found.scans[0]["range"][1]
     reasons = {Path(one.source).name.partition(".")[0]: one.reason for one in found.skipped}
-    expected = {"air": "all air", "grey": "not in HU", "torn": "Compressed file ended", "labels": "holds labels"}
+    expected = {
+        "air": "all air",
+        "grey": "not in HU",
+        "torn": "Compressed file ended",
+        "labels": "a label map, by its name",
+    }
     assert {name for name, words in expected.items() if words in reasons[name]} == set(reasons) == set(expected)
     assert found.why == "modality: ct (from --modality)"
     with pytest.raises(ScanError, match=r"air\.nii\.gz: all air"):

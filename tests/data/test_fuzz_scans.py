@@ -40,7 +40,7 @@ from pathlib import Path
 from modelsgenesis.data import read_volume, scan_sources
 from modelsgenesis.data.itk import simpleitk
 from modelsgenesis.errors import GenesisError
-simpleitk("fuzzing")
+simpleitk()
 warnings.simplefilter("ignore")
 used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 600 * 2**20,) * 2)

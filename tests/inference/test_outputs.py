@@ -92,7 +92,7 @@ def test_files_of_somebody_else_stay_and_own_predictions_are_replaced(tmp_path, 
     one, output = case(tmp_path / "in" / "s.nii"), tmp_path / f"s{ending}"
     there = output if content == "by hand" else tmp_path / "s.json"
     there.write_text(content)
-    with pytest.raises(DataError, match=f"{there.name}: is there already"):
+    with pytest.raises(DataError, match=f"{there.name}: exists and is not a prediction"):
         choose([one], output, task)
     there.unlink()
     chosen = choose([one], output, task)

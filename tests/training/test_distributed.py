@@ -20,8 +20,8 @@ ENDS = {  # how each of the two processes ends, and what rank 0 says
     "resumed": ([0, 0], ""),
     "poisoned": ([1, 1], "ended: loss is nan at step 3 with learning rate"),
     "unreadable": ([1, 1], "ended: process 1 failed: DataError: volumes/ab/abc.npy: a prepared volume is gone"),
-    "crashed": ([1, 1], "ended: another of the 2 processes is gone"),
-    "killed": ([1, -9], "ended: another of the 2 processes is gone"),
+    "crashed": ([1, 1], "ended: another of the 2 processes has ended"),
+    "killed": ([1, -9], "ended: another of the 2 processes has ended"),
     "indivisible": ([1, 1], "ended: batch_size: received 5 for 2 processes, which share it"),
     "occupied": ([1, 1], "holds a run already; add --resume"),
 }

@@ -8,6 +8,7 @@ from typer import Option
 
 from modelsgenesis.cli import options
 from modelsgenesis.cli.console import describe_metrics, make_reporter, print_json, print_line, print_result, print_table
+from modelsgenesis.errors import counted
 
 
 def scan(
@@ -48,7 +49,7 @@ def scan(
     bad = sum(one.bad for one in found.skipped)
     patients = len({one["patient"] for one in found.scans})
     counts = f"{bad} unusable, {len(found.skipped) - bad} left aside"
-    print_line(f"{len(found.scans)} scans of {patients} patients, {counts}; {found.why}")
+    print_line(f"{counted(len(found.scans), 'scan')} of {counted(patients, 'patient')}, {counts}; {found.why}")
 
 
 def preview(

@@ -16,7 +16,7 @@ import numpy as np
 
 from modelsgenesis.configs import CONTRACTS, InputContract
 from modelsgenesis.data.volume import ScanReference, Volume, VoxelLayout
-from modelsgenesis.errors import ConfigurationError, DataError, ScanError, did_you_mean, require
+from modelsgenesis.errors import ConfigurationError, DataError, ScanError, counted, did_you_mean, require
 from modelsgenesis.files import open_regular, parsing
 
 READERS = {
@@ -213,7 +213,7 @@ def _tell_modality(scans: Sequence[ScanReference]) -> tuple[str, str]:
     require(volumes, DataError, "none of the scans looked at can be used, so their modality cannot be told")
     count, axes = len(volumes), {volume.array.ndim for volume in volumes}
     if votes["ct"] == count:
-        return "ct", f"modality: ct (air or fat and soft tissue in HU in {count} of {count} scans looked at)"
+        return "ct", f"modality: ct (air or fat and soft tissue in HU in {counted(count, 'scan')} looked at)"
     low, high = min(volume.array.min() for volume in volumes), max(volume.array.max() for volume in volumes)
     tops = [float(np.percentile(volume.array, 99)) for volume in volumes]
     if axes == {3} and low >= 0 and min(tops) > 0 and not votes["ct"]:

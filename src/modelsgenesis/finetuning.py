@@ -44,8 +44,8 @@ SAMPLE_CONFIG = SegmentationConfig(
     foreground_share=0.75,
     augment=False,
 )
-"""For the embedded sample, one patient to train on and one to test on: chosen by looking at both, so that each structure
-is found in minutes; the figures show that it works and prove nothing."""
+"""For the embedded sample, one patient to train on and one to test on: chosen by looking at both, so that each
+structure is found in minutes; the figures show that it works and prove nothing."""
 
 RESULTS_NAME, TEST_NAME, SPLIT_NAME = "results.json", "test.csv", "split.json"
 _TEXTS = ("file", "case", "patient", "class", "predicted", UNIT)  # no numbers; a case called 007 is to stay that

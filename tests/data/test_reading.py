@@ -62,7 +62,7 @@ def test_what_is_asked_for_is_taken_then_tags_decide() -> None:
 def test_real_scans_are_told_by_their_values(shared_data: Path) -> None:
     hippocampus = shared_data / "Task04_Hippocampus"
     for folder, modality, words in (
-        (shared_data / "ct" / "images", "ct", "4 of 4 scans looked at"),
+        (shared_data / "ct" / "images", "ct", "4 scans looked at"),
         (hippocampus / "imagesTr", "mri", "scale differs 10-fold"),
         (hippocampus, "mri", "from the files or their data set"),
     ):

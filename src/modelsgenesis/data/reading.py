@@ -158,7 +158,7 @@ def choose_contract(
 
     Example:
         contract, why = choose_contract(scans)
-        why  # "modality: ct (air or fat and soft tissue in HU in 4 of 4 scans looked at)"
+        why  # "modality: ct (air or fat and soft tissue in HU in 4 scans looked at)"
     """
     if modality not in ("auto", *CONTRACTS):
         raise ConfigurationError(f"modality: received {modality!r}; {did_you_mean(modality, ('auto', *CONTRACTS))}")

@@ -241,7 +241,7 @@ def test_a_test_set_of_one_class_and_a_frozen_random_encoder_are_said(class_fold
     assert any("frozen encoder has random weights" in note for note in notes.notes)
     remarks = load_bundle(tmp_path / "run").config.provenance.results["remarks"]
     assert results["remarks"] == list(remarks)
-    said = ("no patient is left to validate on", "frozen encoder", "dark was never predicted", "only 1 test")
+    said = ("no validation patients", "frozen encoder", "dark was never predicted", "only 1 test")
     assert all(words in remark for words, remark in zip(said, remarks, strict=True)), remarks
 
 

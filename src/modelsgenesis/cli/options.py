@@ -75,7 +75,7 @@ Init = Annotated[
     str | None,
     Option(help="Initial weights: a name, org/repo, a run, or scratch; default: random.", autocompletion=model_names),
 ]
-Plans = Annotated[str | None, Option(metavar="FILE", help="nnUNetPlans.json to fit; FILE@2d: not 3d_fullres.")]
+Plans = Annotated[str | None, Option(metavar="FILE", help="nnUNetPlans.json to fit, or FILE@2d; default: no plans.")]
 Steps = Annotated[int | None, Option(min=1, help="Optimiser steps; default: those of the recipe.")]
 Settings = Annotated[
     list[str] | None,

@@ -21,6 +21,7 @@ from modelsgenesis.configs import CONTRACTS, PredictionConfig
 from modelsgenesis.data import Volume
 from modelsgenesis.data.cases import LabelledCase, LabelledData
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError
+from modelsgenesis.evaluation import read_label_maps
 from modelsgenesis.files import read_csv
 from modelsgenesis.training.splits import Split
 from recorded_notes import Notes
@@ -143,6 +144,17 @@ def test_two_folders_of_label_maps_are_compared_by_name(two_folders, tmp_path):
     assert f"predictions ignored, as no label map in {two_folders[1]} has the name: p9" in notes.notes
     (two_folders[0] / "p1_seg.json").write_text(json.dumps({"labels": {"0": "background", "1": "liver", "2": "node"}}))
     assert evaluate(*two_folders, output=tmp_path / "out").values["dice liver"] == 0.875
+
+
+def test_label_maps_beside_their_images_are_compared_and_patients_are_told_by_a_pattern(two_folders, tmp_path):
+    predicted, labels = two_folders
+    (tmp_path / "data").mkdir()
+    labels.rename(tmp_path / "data" / "labels")
+    for name in ("p1", "p2", "p3"):
+        write_map(tmp_path / "data" / "images" / f"{name}.nii.gz", np.arange(384).reshape(8, 8, 6) % 250)
+    assert len(evaluate(predicted, tmp_path / "data", output=tmp_path / "out").rows) == 2
+    maps = read_label_maps(tmp_path / "data" / "labels", predicted, Notes(), "(p)")
+    assert {case.patient for case in maps.cases} == {"p"}
 
 
 def test_pictures_are_measured_in_pixels(tmp_path):

@@ -29,7 +29,7 @@ def test_what_pretraining_would_use_and_skip(ct_folder: Path, tmp_path: Path) ->
         "air": "all air",
         "grey": "not in HU",
         "torn": "Compressed file ended",
-        "labels": "a label map",
+        "labels": "holds labels",
     }
     assert {name for name, words in expected.items() if words in reasons[name]} == set(reasons) == set(expected)
     assert found.why == "modality: ct (from --modality)"

@@ -88,6 +88,8 @@ def test_adapting_a_model_leaves_it_as_it_was(tmp_path: Path) -> None:
         ({"task": "segment", "num_classes": 2}, "task: received 'segment'; did you mean segmentation"),
         ({"task": "seg", "num_classes": 3, "labels": ["a", "b"]}, "received 3 beside 2 labels; leave it out"),
         ({"task": "seg", "labels": ["a", "a"]}, "'a'.* occur twice"),
+        ({"task": "seg", "labels": "liver"}, "labels: received the text 'liver', expected a list of names"),
+        ({"labels": ["a", "b"]}, "labels without a task: add task='seg'"),
         ({"device": "gpu"}, "device: received 'gpu', expected auto, cpu"),
         ({"dtype": "int8"}, "dtype: received int8, expected float32, bfloat16"),
     ],

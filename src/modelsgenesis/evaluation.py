@@ -13,7 +13,7 @@ from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.data import SkippedScan, file_stem
 from modelsgenesis.data.cases import LabelledCase, LabelledData, label_indices, read_mask
-from modelsgenesis.data.finding import find_patients
+from modelsgenesis.data.finding import find_patients, holds_images
 from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.data.reading import reader_of
 from modelsgenesis.errors import DataError, ScanError, printable, require, some
@@ -182,7 +182,9 @@ def _label_maps(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def read_label_maps(folder: Path, predicted: Path, reporter: Reporter) -> LabelledData | None:
+def read_label_maps(
+    folder: Path, predicted: Path, reporter: Reporter, patient_pattern: str | None = None
+) -> LabelledData | None:
     """Read a folder of true label maps for one of predicted ones; None where either is something else.
 
     The JSON file beside a prediction, as `predict_all` writes it, names the structures; else their values do.
@@ -200,6 +202,8 @@ def read_label_maps(folder: Path, predicted: Path, reporter: Reporter) -> Labell
         not folder.samefile(predicted), DataError, f"{folder}: predictions and labels are the same folder; give both"
     )
     both = [name for name in truth if name in ours]
+    if not both and any(holds_images(one.name) for one in folder.iterdir()):
+        return None
     if not both:
         first = f"{next(iter(ours.values()))[0]} and {next(iter(truth.values()))[0]}"
         raise DataError(f"{folder}: no file has the name of a prediction in {predicted}; name them alike: {first}")
@@ -212,7 +216,7 @@ def read_label_maps(folder: Path, predicted: Path, reporter: Reporter) -> Labell
         names = {0: "background"} | {value: names[value] for value in sorted(names) if value}
     told = ", ".join(f"{value} {name}" if name != str(value) else name for value, name in names.items() if value)
     reporter.note(f"structures by the values of the label maps: {told}")
-    patients, rule = find_patients([files[0] for files in truth.values()])
+    patients, rule = find_patients([files[0] for files in truth.values()], patient_pattern)
     reporter.note(rule)
     cases = [
         LabelledCase(name=name, patient=patient, images=(), mask=files[0])

@@ -142,8 +142,11 @@ class GenesisModel(nn.Module):
         where: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir, "progress": progress}
         bundle = load(name, **where, local_files_only=local_files_only, force_download=force_download)
         model = cls(bundle.network, bundle.config, bundle.card, name=public_name(name))
+        if task is None and (labels is not None or num_classes is not None):  # a new head is not made unasked
+            told = f"num_classes={num_classes}" if labels is None else "labels"
+            raise ConfigurationError(f"{told} without a task: add task='seg' or task='cls'")
         changes = {"task": task, "num_classes": num_classes, "labels": labels, "in_channels": in_channels, **adaptation}
-        if any(value is not None for value in changes.values()):
+        if any(value not in (None, False) for value in changes.values()):
             model = model._adapted(copy=False, **changes)
         if device is not None or dtype is not None:
             number = str(dtype or "float32").removeprefix("torch.")
@@ -228,6 +231,8 @@ class GenesisModel(nn.Module):
 
     def _adapted(self, *, copy: bool, task: Any, num_classes: Any, labels: Any, **changes: Any) -> Self:
         """Adapt the network, and its configuration to the network."""
+        if isinstance(labels, str):
+            raise ConfigurationError(f"labels: received the text {labels!r}, expected a list of names")
         config, names = self.config, None if labels is None else tuple(labels)
         task, count = SHORT_TASKS.get(task, task) or config.task, num_classes if names is None else len(names)
         if num_classes not in (None, count):
@@ -410,7 +415,7 @@ def public_name(source: str | Path | GenesisModel) -> str:
     """
     if isinstance(source, GenesisModel):
         return source.name
-    folder = Path(source)
+    folder = Path(source).expanduser()
     return folder.resolve().name if folder.is_dir() else str(source)
 
 

@@ -72,7 +72,8 @@ class Prediction:
         """
         if self.segmentation is not None:
             return nifti_image(self.segmentation.labels, self.segmentation.geometry)
-        require(self.path and not self.scores, DataError, f"{self.name}: was classified, so it has no label map")
+        is_map = self.path and self.path.is_file() and self.path.suffix != ".csv"
+        require(is_map, DataError, f"{self.name}: was classified, or not predicted, so it has no label map")
         return nib.Nifti1Image.from_filename(str(self.path))
 
     @property
@@ -298,6 +299,8 @@ def _predict_case(
         _, beside, soft_path = written_files(path)
         if found.probabilities is not None:
             write_nifti(soft_path, found.probabilities, found.geometry)
+        else:
+            soft_path.unlink(missing_ok=True)  # of an earlier prediction, which this one replaces
         write_json(beside, {**about, **sizes}, DataError)
         write_nifti(path, found.labels, found.geometry)  # last: where it is, everything is
     return Prediction(**names, **sizes, segmentation=found if keep else None)

@@ -89,6 +89,20 @@ def test_what_nnunet_gets_of_a_network_of_x_y_z_comes_back_as_one_of_z_y_x(tmp_p
         torch.testing.assert_close(original.network(x), theirs, atol=1e-4, rtol=0)
 
 
+def test_kernels_of_x_y_z_are_turned_into_the_order_of_the_plans(tmp_path: Path) -> None:
+    plans = write_plans(tmp_path / "plans.json", order=(1, 0, 2))
+    config = pretraining_of_plans(plans)  # of arrays y, z, x; the same network, trained on arrays x, y, z:
+    turned = {
+        name: [[stage[2], *stage[:2]] for stage in getattr(config.network, name)] for name in ("kernels", "strides")
+    }
+    network, patch = config.network.override(**turned), config.patch_size
+    original = make_bundle(network, input=CONTRACTS["mri"], patch_size=(patch[2], *patch[:2]))
+    exported = torch.load(export_bundle(original, tmp_path / "x.pth", to="nnunet", plans=plans), weights_only=True)
+    name = "encoder.stages.1.0.convs.0.conv.weight"
+    ours, theirs = original.network.state_dict()[name], exported["network_weights"][name]
+    assert torch.equal(theirs, ours.permute(0, 1, 3, 4, 2))
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_an_export_of_planned_pretraining_fits_the_plans_and_has_their_channels(tmp_path: Path, order: Any) -> None:
     plans = write_plans(tmp_path / "plans.json", channels=3, order=order)

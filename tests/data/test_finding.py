@@ -61,7 +61,7 @@ def test_label_maps_are_left_aside_unless_they_are_named(tmp_path: Path) -> None
     assert {Path(one.source).name for one in skipped} == {"labels", "nnunet", *(f"B_{i}_seg.nii.gz" for i in range(5))}
     assert not any(one.bad for one in skipped)
     assert [note.count("_seg") for note in skipped_notes(skipped)] == [4, 0]
-    assert "and 1 more: a label map, by its name" in skipped_notes(skipped)[0]
+    assert "and 1 more: holds labels, by its name" in skipped_notes(skipped)[0]
     for source in (mask, tmp_path / "labels", tmp_path / "labels.txt", tmp_path / "nnunet"):
         assert names(source) == ["1.nii.gz"]
     assert len(names(str(tmp_path / "*" / "*.nii.gz"))) == 12

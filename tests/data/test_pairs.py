@@ -47,6 +47,9 @@ def lay_out(folder: Path, files: str, labels: str = "") -> Path:
         ("siteA/images/p#.nii siteB/images/p#.nii", "siteA/labels/p#.nii siteB/labels/p#.nii", 6, 3, "image"),
         ("train_images/a#.png", "train_masks/a#_mask.png", 3, 3, "image"),
         ("images/train/7_#.png images/val/8_#.png", "labels/train/7_#.png labels/val/8_#.png", 6, 2, "image"),
+        ("p#/visit1/image.nii p#/visit2/image.nii", "p#/visit1/label.nii p#/visit2/label.nii", 6, 3, "image"),
+        ("sub-#/ses-1/anat/sub-#_T1w.nii", "derivatives/labels/sub-#/sub-#_T1w_dseg.nii", 3, 3, "image"),
+        ("train/img/a#.nii test/img/b#.nii", "train/manual_labels/a#.nii test/manual_labels/b#.nii", 6, 6, "image"),
         ("benign/b#.png malignant/m#.png", "benign/b#_mask.png malignant/m#_mask.png", 6, 6, "image"),
     ],
 )

@@ -31,7 +31,7 @@ def many(*values, **options):
             ["spleen was never found: its Dice is 0 in the only case that has it"],
         ),
         (many(0.9, math.nan), []),  # nothing was to be found
-        (many(0.0, 0.0), ["every test prediction is background alone"]),
+        (many(0.0, 0.0), ["no structure was found in any test case: every Dice is 0"]),
         (
             many(0.0, math.nan, elsewhere=["liver"]),
             ["liver was never found: its Dice is 0 in all 10 cases that have it"],

@@ -1,11 +1,11 @@
 """Writing a network for others: nnU-Net v2, or a PyTorch state dict of the original names."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from modelsgenesis.checkpoints.bundle import Bundle
@@ -19,6 +19,8 @@ from modelsgenesis.files import replacing
 from modelsgenesis.networks import adapt
 
 ExportFormat = Literal["nnunet", "torch"]
+
+_AXES = dict(zip("LRPASI", "xxyyzz", strict=True))
 
 
 def export_bundle(bundle: Bundle, path: str | Path, *, to: ExportFormat, plans: str | Path | None = None) -> Path:
@@ -46,7 +48,10 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: ExportFormat, plans: 
         export_bundle(load_bundle("models/resenc"), "resenc.pth", to="nnunet")
     """
     path = Path(path)
-    contents = {"nnunet": _nnunet_checkpoint, "torch": _torch_state_dict}
+    order = None
+    if plans is not None:
+        order = "".join("SPL"[axis] for axis in read_nnunet_plan(plans)[0].get("transpose_forward", (0, 1, 2)))
+    contents = {"nnunet": partial(_nnunet_checkpoint, order=order), "torch": _torch_state_dict}
     require(to in contents, ConfigurationError, f"export: received {to!r}; {did_you_mean(to, contents)}")
     require(not path.exists(), CheckpointError, f"{path}: exists already; choose a new name")
     if plans is not None:
@@ -99,7 +104,7 @@ def _torch_state_dict(bundle: BundleConfig, weights: dict[str, Tensor]) -> dict[
     return {alias: tensor for name, tensor in originals.items() for alias in layout.aliases(name)}
 
 
-def _nnunet_checkpoint(bundle: BundleConfig, weights: dict[str, Tensor]) -> dict[str, Any]:
+def _nnunet_checkpoint(bundle: BundleConfig, weights: dict[str, Tensor], *, order: str | None) -> dict[str, Any]:
     config, contract, patch = bundle.network, bundle.input, bundle.patch_size
     if not isinstance(config, (PlainUNetConfig, ResidualUNetConfig)):
         raise CheckpointError(f"a {config.kind} is not a plain_unet or residual_unet of nnU-Net; {_otherwise(config)}")
@@ -108,15 +113,22 @@ def _nnunet_checkpoint(bundle: BundleConfig, weights: dict[str, Tensor]) -> dict
             f"nnU-Net has no network with norm {config.norm!r}, convolution_bias {config.convolution_bias}"
             f" and upsampling_bias {config.upsampling_bias}; {_otherwise(config)}"
         )
-    if contract.dims == 3 and contract.orientation is not None and not set(contract.orientation) <= set("SPL"):
-        # Trained with x first, where nnU-Net's arrays lie S, P, L, in the order of its plans: whatever has spatial axes
-        # is turned round.
+    if contract.dims == 3 and contract.orientation is not None:
+        # nnU-Net's arrays lie S, P, L, in the order of its plans. A network of `pretrain --plans` does so already; of
+        # any other, such as one in RAS, whatever has spatial axes is turned.
+        here = [_AXES[letter] for letter in contract.orientation]
+        as_planned = contract.orientation if set(contract.orientation) <= set("SPL") else "SPL"
+        turn = [here.index(_AXES[letter]) for letter in order or as_planned]
         spatial = {name: tensor for name, tensor in weights.items() if tensor.ndim == 5}
-        weights |= {name: rearrange(tensor, "a b x y z -> a b z y x").contiguous() for name, tensor in spatial.items()}
-        kernels, strides = (tuple(axes[::-1] for axes in stages) for stages in (config.kernels, config.strides))
-        config, patch = config.override(kernels=kernels, strides=strides), patch[::-1]
-        spacing = contract.spacing and contract.spacing[::-1]
-        contract = contract.override(orientation=contract.orientation[::-1], spacing=spacing)
+        weights |= {
+            name: tensor.permute(0, 1, *(2 + axis for axis in turn)).contiguous() for name, tensor in spatial.items()
+        }
+        kernels, strides = (
+            tuple(tuple(axes[axis] for axis in turn) for axes in stages) for stages in (config.kernels, config.strides)
+        )
+        config, patch = config.override(kernels=kernels, strides=strides), tuple(patch[axis] for axis in turn)
+        spacing = contract.spacing and tuple(contract.spacing[axis] for axis in turn)
+        contract = contract.override(orientation="".join(contract.orientation[axis] for axis in turn), spacing=spacing)
     # nnU-Net v2 always has these biases, at least where convolutions have theirs; a bias of zero is none. A transposed
     # kernel is (in, out, *spatial), any other (out, in, *spatial).
     lacking = {"decoder.transpconvs.": 1} if config.convolution_bias and not config.upsampling_bias else {}

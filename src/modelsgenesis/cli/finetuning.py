@@ -162,7 +162,6 @@ def plan_finetuning(
     read = [f"{len(data.cases)} labelled cases of {data.name}", *(f"weights of {name}" for name in weights)]
     if comparison:
         runs = len(arms) * len(comparison["labels"]) * comparison["runs"]
-        told = {"comparison": comparison, "training": config.to_dict()}
-        print_plan(read, [f"{output}/, by {runs} trainings"], config=told, as_json=True)
+        print_plan(read, [f"{output}/, by {runs} trainings"], config=config.to_dict(), as_json=True)
     else:
         print_plan(read, [f"{output}/"], send, config=config.to_dict(), as_json=True)

@@ -17,7 +17,6 @@ from modelsgenesis.cli.console import (
 )
 from modelsgenesis.cli.options import Device, DryRun, Json, Patient, Quiet, Settings, Strict, run_folder
 from modelsgenesis.configs import PredictionConfig, apply_settings
-from modelsgenesis.reporting import Reporter
 
 if TYPE_CHECKING:
     from modelsgenesis.metrics.tables import ResultsTable
@@ -123,16 +122,16 @@ def evaluate(
     from modelsgenesis.data.labelled import read_labelled
 
     output = run_folder(output, "evaluation")
+    reporter, saved = make_reporter(quiet=quiet), evaluation.saved_predictions(model)
+    maps = saved and evaluation.read_label_maps(Path(data), saved, reporter, patient)
+    labelled = maps or read_labelled(data, patient_pattern=patient)
     if dry_run:
-        saved = evaluation.saved_predictions(model)
-        maps = saved and evaluation.read_label_maps(Path(data), saved, Reporter())
-        labelled = maps or read_labelled(data, patient_pattern=patient)
         read = [model, *(ensemble or []), f"{len(labelled.cases)} labelled cases in {data}"]
         print_plan(read, [output / name for name in ("results.json", TABLES, "cases.csv")], as_json=json_output)
         return
     found = evaluation.evaluate(
         [model, *ensemble] if ensemble else model,
-        data if patient is None else read_labelled(data, patient_pattern=patient),
+        labelled,
         output=output,
         split=split,
         config=_prediction_config(overlap, flips, settings),

@@ -15,7 +15,7 @@ from modelsgenesis.configs import (
     SegmentationConfig,
     apply_settings,
 )
-from modelsgenesis.configs.base import Config, setting_names, similar_settings
+from modelsgenesis.configs.base import ALIASES, Config, setting_names, similar_settings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,5 +130,6 @@ def setting_instead(command: str, option: str, options: Iterable[str] = ()) -> s
     key = option.lstrip("-").replace("-", "_")
     found = {name.rpartition(".")[2]: name for kind in KINDS.get(command, ()) for name in similar_settings(key, kind)}
     words = get_close_matches(key, [name.lstrip("-").replace("-", "_") for name in options])
-    nearest = get_close_matches(key, [*words, *found], n=1, cutoff=0)  # of any cutoff: others' names are not alike
-    return found.get(nearest[0]) if nearest and nearest[0] not in words else None
+    nearest = next(iter(get_close_matches(key, [*words, *found], n=1)), "")
+    aliased = ALIASES.get(key, "")  # such as learning_rate of lr, whose letters are not alike
+    return None if nearest in words else found.get(nearest if aliased not in found else aliased)

@@ -29,7 +29,7 @@ _WORDS = {
     bool: "true or false",
 }
 # What other libraries call a setting.
-_ALIASES = {
+ALIASES = {
     **dict.fromkeys(("lr", "max_lr", "base_lr", "initial_lr"), "learning_rate"),
     **dict.fromkeys(("bs", "batch", "batchsize"), "batch_size"),
     **dict.fromkeys(("epoch", "num_epochs", "n_epochs", "max_epochs"), "epochs"),
@@ -173,7 +173,7 @@ def setting_names(kind: type[Config]) -> dict[str, str]:
 
 def similar_settings(key: str, kind: type[Config]) -> list[str]:
     """Return the dotted names of the settings that a key may mean: of that name or, as others call it, a near one."""
-    places, meant = setting_names(kind), _ALIASES.get(key.lower(), key)
+    places, meant = setting_names(kind), ALIASES.get(key.lower(), key)
     close = [meant] if meant in places else get_close_matches(meant, places, n=3, cutoff=0.6)
     close = close or [name for name in places if meant and name.startswith(meant)]
     return [places[name] for name in close]

@@ -40,6 +40,10 @@ LEFTOVER = re.compile(r"\._.*|__MACOSX|\.DS_Store|Thumbs\.db|desktop\.ini", re.I
 """Names of what macOS or Windows left behind."""
 
 _BIDS = re.compile(r"sub-[A-Za-z0-9]+")
+_VISIT = re.compile(  # of the same patient
+    r"(?:ses|session|visit|time(?:point)?|tp?|day|week|month|year)[-_ ]?\d+|(?:19|20)\d\d[-_]?\d\d[-_]?\d\d",
+    re.IGNORECASE,
+)
 _NUMBERED = re.compile(r"(.*\d.*)_[^_]*")
 _GENERIC = "|".join((*_MODALITIES, "pet", "image", "imaging", "img", "volume", "vol", "scan", "orig"))
 _COUNTED = re.compile(rf"(?:{_GENERIC}|slice|frame)?[-_ ]*\d+", re.IGNORECASE)
@@ -223,7 +227,7 @@ def _sift(paths: Iterable[Path], *, labels: bool, folders: bool = False) -> Iter
         elif labels or not is_label_map(path.name):
             yield path, None
         else:
-            reason = "a label map, by its name; give its path, or list it in a text file, to use it as a scan"
+            reason = "holds labels, by its name; give its path, or list it in a text file, to use it as a scan"
             yield SkippedScan.because(path, reason, bad=False)
 
 
@@ -394,8 +398,9 @@ def _patient(path: Path, root: Path, *, labelled: bool) -> str:
         stem = re.sub(r"_\d{4}$", "", stem)  # nnU-Net's number of the channel
     stem = _SERIES.sub("", stem)
     inner = path.parts[len(root.parts) : -1]
-    folder = next((name for name in reversed(inner) if _SERIES.sub("", name)), "")  # not `T1` or `mri`
-    if not stem:
+    named = (name for name in reversed(inner) if _SERIES.sub("", name) and not _VISIT.fullmatch(name))
+    folder = next(named, "")  # not `T1`, `mri` or `visit2`
+    if not stem or (folder and _VISIT.fullmatch(stem)):
         return folder or path.parent.name
     counted = labelled and _COUNTED.fullmatch(stem)
     if labelled and (match := _NUMBERED.fullmatch(stem)):

@@ -13,6 +13,7 @@ from modelsgenesis.data.nifti import affine_in_mm
 from modelsgenesis.data.reading import read_volume
 from modelsgenesis.data.volume import COLOUR, ScanReference, Volume, grey
 from modelsgenesis.errors import ScanError, require
+from modelsgenesis.files import parsing
 
 Scan = str | Path | FileBasedImage | np.ndarray | Tensor
 """A scan on disk or in memory; for type checkers `nibabel.load` returns a `FileBasedImage`."""
@@ -72,12 +73,13 @@ def _of_image(image: SpatialImage, source: str) -> list[Volume]:
         affine = affine_in_mm(header)
     require(affine is not None, ScanError, f"{source}: has no affine; expected one, from voxel indices to mm")
     kind: Any = image.get_data_dtype()
-    if kind.names:
-        stored = np.asanyarray(image.dataobj)
-        array = grey(np.stack([stored[name] for name in kind.names], -1))
-    else:
-        require(kind.kind in "biuf", ScanError, f"{source}: voxels are {kind}; expected real numbers")
-        array = np.asanyarray(image.dataobj, dtype=np.float32)  # not float64, which nibabel scales to
+    require(kind.names or kind.kind in "biuf", ScanError, f"{source}: voxels are {kind}; expected real numbers")
+    with parsing(source, ScanError):  # the file is read only now
+        if kind.names:
+            stored = np.asanyarray(image.dataobj)
+            array = grey(np.stack([stored[name] for name in kind.names], -1))
+        else:
+            array = np.asanyarray(image.dataobj, dtype=np.float32)  # not float64, which nibabel scales to
     options = {"header": header, "notes": (COLOUR,) if kind.names else ()}
     volumes = np.moveaxis(array.reshape((*array.shape[:3], -1), order="F"), -1, 0) if array.ndim > 3 else [array]
     return [Volume(array=volume, affine=np.asarray(affine), source=source, **options) for volume in volumes]
@@ -105,7 +107,8 @@ def _of_array(given: Any, channels: int, dims: int, affine: Any, source: str) ->
     has_affine = affine is not None
     remedy = "pass affine=, (4, 4), from voxel indices to mm to the right, front and top"
     require(has_affine or array.ndim == 2, ScanError, f"{source}: a volume of {shown} needs its geometry: {remedy}")
-    matrix = np.asarray(affine if has_affine else np.eye(4), np.float64)
+    with parsing("affine", ScanError, what="as numbers", remedy="expected (4, 4)"):
+        matrix = np.asarray(affine if has_affine else np.eye(4), np.float64)
     require(matrix.shape == (4, 4), ScanError, f"affine: its shape is {matrix.shape}; expected (4, 4)")
     array = array.astype(np.uint8) if array.dtype == bool else array
     return [Volume(array=array, affine=matrix, source=source, has_spacing=has_affine, notes=notes)]

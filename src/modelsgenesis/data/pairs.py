@@ -87,7 +87,7 @@ def _labelled(
             patient=patient,
             images=tuple(several),
             mask=mask,
-            part=next(filter(None, map(part_of, key.split("/")[:-1])), None),
+            part=_part(_place(several[0]).relative_to(folder)),
         )
         for name, patient, several, (key, (_, (mask,))) in told
     ]
@@ -118,6 +118,11 @@ def _is_mask(path: Path) -> bool:
     return is_label_map(path.name) or is_label_map(next(told, ""))
 
 
+def _part(path: Path) -> str | None:
+    """Return the part that a folder of a file names, such as `test`."""
+    return next(filter(None, map(part_of, map(bare_name, path.parts[:-1]))), None)
+
+
 def _place(scan: ScanReference) -> Path:
     """Return what people name: the file, of a series its folder."""
     return scan.path.parent if scan.format == "DICOM" and len(scan.files) > 1 else scan.path
@@ -132,7 +137,14 @@ def _pair(folder: Path, scans: list[ScanReference], masks: list[Path], by_folder
         key, channel = _key(_place(scan).relative_to(folder), by_folder, by_channel)
         if key in found:
             found[key][0][channel if scan.index is None else f"{channel} {scan.index:04d}"].append(scan)
-    return {key: pair for key, pair in found.items() if pair[0]}
+    pairs: Pairs = {}
+    for key, (images, paths) in found.items():
+        channel = next(iter(images), "")
+        # One image is the image, whatever its folders are called; a channel is T1 or 0000.
+        alone = len(images) == 1 and not finding.CHANNEL_ENDING.fullmatch(channel)
+        if images:
+            pairs[key] = ({"": images[channel]} if alone else images, paths)
+    return pairs
 
 
 def _key(path: Path, by_folder: bool, by_channel: bool = False) -> tuple[str, str]:

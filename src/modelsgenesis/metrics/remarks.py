@@ -18,8 +18,8 @@ def remarks_on_cases(rows: Sequence[Row], labels: Sequence[str], *, what: str = 
 
     Example:
         >>> rows = [{"case": "a", "patient": "a", "dice liver": 0.0, "hausdorff95 liver": math.nan}]
-        >>> remarks_on_cases(rows, ["background", "liver"])
-        ['every test prediction is background alone', 'only 1 test patient: the figures say little about others']
+        >>> remarks_on_cases(rows, ["background", "liver"])[0]
+        'no structure was found in any test case: every Dice is 0'
     """
     if not rows:
         return []
@@ -41,7 +41,7 @@ def _structures_never_found(rows: Sequence[Row], labels: Sequence[str], what: st
         if held and not any(row[f"dice {label}"] > 0 for row in held):
             cases = "the only case that has it" if len(held) == 1 else f"all {len(held)} cases that have it"
             missed.append(f"{label} was never found: its Dice is 0 in {cases}")
-    return missed if found or not missed else [f"every {what} prediction is background alone"]
+    return missed if found or not missed else [f"no structure was found in any {what} case: every Dice is 0"]
 
 
 def _classes_never_found(rows: Sequence[Row], labels: Sequence[str]) -> list[str]:

@@ -187,6 +187,10 @@ def adapt(
     old, task = cast("Network", network).config, SHORT_TASKS.get(task or "", task)
     if task is not None and task not in get_args(Task):
         raise ConfigurationError(f"task: received {task!r}; {did_you_mean(task, [*SHORT_TASKS, *get_args(Task)])}")
+    if task is None and isinstance(old, ClassifierConfig):
+        task = None if num_classes is None else "classification"
+        if task is None and (levels is not None or hidden != 1024):
+            raise ConfigurationError("hidden, levels: received for a head that stays; name num_classes for a new one")
     new_head = task not in (None, "restoration") or num_classes is not None
     if new_head and (num_classes is None or num_classes < 1):
         raise ConfigurationError(f"num_classes: received {num_classes}, expected 1 or more to train a {task}")

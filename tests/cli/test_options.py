@@ -101,7 +101,11 @@ def test_a_run_without_a_folder_gets_the_next_number_and_a_resume_the_last(tmp_p
 
 DRY = {
     "pretrain {ct} --push-to-hub -o new": ("scans in {ct}", "new/", "to new on the Hub, private"),
-    "finetune {seg} --init weights -o new": ("6 labelled cases of Balls, weights of weights", "new/", "nothing"),
+    "finetune {seg} --init genesis-chest-ct-3d -o new": (
+        "6 labelled cases of Balls, weights of genesis-chest-ct-3d",
+        "new/",
+        "nothing",
+    ),
     "compare {seg} --init scratch --runs 2 --labels 1,2": ("6 labelled cases of Balls", "by 4 trainings", "nothing"),
     "evaluate model {seg}": ("model, 6 labelled cases in {seg}", "evaluation/results.json", "nothing"),
     "export genesis-hippocampus-mri-3d-small --to nnunet": ("weights of genesis-hipp", "-small.pth", "nothing"),
@@ -132,6 +136,10 @@ def test_a_dry_run_says_what_would_be_done(command, ct_folder, decathlon, tmp_pa
         ("pretrain nowhere", 1, "nowhere: "),
         ("finetune {seg} -o full", 1, "full: is not empty"),
         ("convert nowhere.pt out", 1, "nowhere.pt: there is no such file"),
+        ("finetune {seg} --init nonsense", 1, "nonsense: no model of this name"),
+        ("compare {seg} --init scratch --init nonsense", 1, "nonsense: no model of this name"),
+        ("download nonsense", 1, "nonsense: no model of this name"),
+        ("export nonsense --to nnunet", 1, "nonsense: no model of this name"),
         ("finetune {seg} --set hub_model_id=a/b", 1, "hub_model_id: received a/b; add --push-to-hub"),
     ],
 )

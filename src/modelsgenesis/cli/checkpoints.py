@@ -49,9 +49,11 @@ def export(
     """Write a model for other programs."""
     from modelsgenesis import models
     from modelsgenesis.checkpoints import export_bundle
+    from modelsgenesis.hub.download import resolve
 
     output = output or Path(f"{Path(model.partition('@')[0]).resolve().name}{_SUFFIXES[to]}")
     if dry_run:
+        resolve(model, revision)  # a name that leads nowhere is told now
         print_plan([f"weights of {model}"], [output], as_json=json_output)
         return
     file = export_bundle(models.load(model, revision=revision), output, to=to, plans=plans)

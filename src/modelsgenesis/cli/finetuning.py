@@ -54,7 +54,8 @@ def finetune(
     config, labelled = finetuning.resolve_config(data, config, task=task, split=split, init=init, **given)
     config = apply_settings(config, [*as_settings({"steps": steps, "labelled_patients": labels}), *settings])
     if push_to_hub and config.folds and config.fold is None:
-        raise BadParameter("received with folds, which make several models; push one of their folders later")
+        several = "received with folds, which make several models; push one of their folders later"
+        raise BadParameter(several, param_hint="--push-to-hub")
     repository = options.choose_repository(push_to_hub, switches.hub_model_id, output, dry_run=dry_run)
     if dry_run:
         Run.check(output, resume=resume)
@@ -157,8 +158,12 @@ def plan_finetuning(
     comparison: Mapping[str, Any] | None = None,
 ) -> None:
     """Print the configuration, and what would be read, written and sent."""
+    from modelsgenesis.hub.download import resolve
+
     arms = comparison["arms"] if comparison else [{"init": config.init}]
     weights = [arm["init"] for arm in arms if arm["init"] not in (None, "scratch")]
+    for name in weights:
+        resolve(name, None)  # one that leads nowhere is told now
     read = [f"{len(data.cases)} labelled cases of {data.name}", *(f"weights of {name}" for name in weights)]
     if comparison:
         runs = len(arms) * len(comparison["labels"]) * comparison["runs"]

@@ -103,6 +103,7 @@ def download(
     from modelsgenesis.hub import download as bundles
 
     if dry_run:
+        bundles.resolve(name, revision)  # a name that leads nowhere is told now
         print_plan(
             [f"{name} on the Hub, unless it is here"], [output or bundles.cache_folder("bundles")], as_json=json_output
         )

@@ -194,7 +194,7 @@ def fetch_bundle(
     """
     if local_files_only and force_download:
         raise ConfigurationError("local_files_only and force_download exclude each other: leave one out")
-    target = replace(_resolve(name_or_repository, revision), cache_dir=cache_dir)
+    target = replace(resolve(name_or_repository, revision), cache_dir=cache_dir)
     if target.folder or local_files_only:
         return target.folder or _find_here(target, str(name_or_repository))
     return _fetch(target, token, progress, refresh, force_download)
@@ -238,8 +238,8 @@ def _fetch(target: Target, token: str | None, progress: Progress | None, refresh
     return folder
 
 
-def _resolve(name: str | Path, revision: str | None) -> Target:
-    """Return what a name leads to.
+def resolve(name: str | Path, revision: str | None) -> Target:
+    """Return what a name leads to; no connection is opened.
 
     Raises:
         CheckpointError: A folder is not a bundle.
@@ -344,7 +344,7 @@ def find_cached(name: str | Path, *, revision: str | None = None) -> tuple[Path,
     Raises:
         HubError: It is not on this machine.
     """
-    target = _resolve(name, revision)
+    target = resolve(name, revision)
     if target.folder:
         return target.folder, {}
     if (record := read_record(target.record)) is None:

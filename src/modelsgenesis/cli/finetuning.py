@@ -161,7 +161,7 @@ def plan_finetuning(
     from modelsgenesis.hub.download import resolve
 
     arms = comparison["arms"] if comparison else [{"init": config.init}]
-    weights = [arm["init"] for arm in arms if arm["init"] not in (None, "scratch")]
+    weights = [str(arm["init"]) for arm in arms if arm["init"] not in (None, "scratch")]
     for name in weights:
         resolve(name, None)  # one that leads nowhere is told now
     read = [f"{len(data.cases)} labelled cases of {data.name}", *(f"weights of {name}" for name in weights)]

@@ -14,8 +14,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 NOT_INSTALLED = ("pylidc/__init__", "pylidc/utils")  # what a recipe reads others' data with; its names have any type
-PYRIGHT = ["pyright", "--pythonpath", sys.executable]
-MYPY = ["mypy", "--python-executable", sys.executable, "--follow-imports=silent", "--check-untyped-defs"]
+PYRIGHT = [sys.executable, "-m", "pyright", "--pythonpath", sys.executable]
+MYPY = [
+    sys.executable,
+    "-m",
+    "mypy",
+    "--python-executable",
+    sys.executable,
+    "--follow-imports=silent",
+    "--check-untyped-defs",
+]
 
 
 def snippets(page: Path) -> Iterator[tuple[str, str]]:

@@ -189,3 +189,35 @@ def test_whatever_is_shown_is_short_and_names_what_it_is(tmp_path: Path) -> None
 def test_dir_shows_the_api_alone() -> None:
     assert {"Any", "import_module", "TYPE_CHECKING"}.isdisjoint(dir(modelsgenesis))
     assert {"GenesisModel", "from_pretrained", "__version__"} <= set(dir(modelsgenesis))
+
+
+@pytest.mark.parametrize("name", ["predict", "evaluate", "finetune", "pretrain", "compare", "monai_transforms", "load"])
+def test_wherever_a_name_is_taken_it_is_told_how_to_fetch_it(name: str, decathlon: Path, tmp_path: Path) -> None:
+    far, scan = "genesis-chest-ct-3d", decathlon / "imagesTr" / "ball_000.nii.gz"
+    comparison = modelsgenesis.describe_comparison(["scratch", far], labels=["2"], runs=2)
+    calls: dict[str, tuple[Any, ...]] = {
+        "predict": (far, scan),
+        "evaluate": (far, decathlon),
+        "finetune": (decathlon, tmp_path / "run"),
+        "pretrain": (decathlon / "imagesTr", tmp_path / "run"),
+        "compare": (decathlon, tmp_path / "compared"),
+    }
+    options: dict[str, Any] = {
+        "finetune": {"init": far},
+        "pretrain": {"init": far},
+        "compare": {"comparison": comparison},
+    }
+    with pytest.raises(HubError, match=f"{far}.*: no intact copy on this machine"):
+        getattr(modelsgenesis, name)(
+            *calls.get(name, (far,)), **options.get(name, {}), local_files_only=True, cache_dir=tmp_path / "cache"
+        )
+    with pytest.raises((HubError, ConfigurationError), match="revision"):
+        modelsgenesis.finetune(decathlon, tmp_path / "run", revision="v1")
+
+
+def test_a_model_in_memory_is_pushed_as_a_run_is(tmp_path: Path) -> None:
+    model = from_pretrained("genesis-chest-xray-2d-small", task="cls", labels=["healthy", "ill"])
+    listed = modelsgenesis.push_to_hub(model, dry_run=True)
+    assert listed.repository == "genesis-chest-xray-2d-small"
+    assert [file.path for file in listed.files] == ["config.json", "model.safetensors", "README.md"]
+    assert listed == model.push_to_hub("genesis-chest-xray-2d-small", dry_run=True)

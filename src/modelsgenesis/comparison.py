@@ -14,7 +14,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Unpack
 
 import numpy as np
 
@@ -27,10 +27,17 @@ from modelsgenesis.data.cases import LabelledData, digest_files
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, did_you_mean, require
 from modelsgenesis.figures import comparison_report, comparison_table, draw_comparison
 from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
-from modelsgenesis.finetuning import finetune, read_rows, read_test_results, resolve_config, summary_options
+from modelsgenesis.finetuning import (
+    FinetuningOptions,
+    finetune,
+    read_rows,
+    read_test_results,
+    resolve_config,
+    summary_options,
+)
 from modelsgenesis.metrics.measures import UNIT, flat, metrics_of
 from modelsgenesis.metrics.significance import analyse, label_efficiency
-from modelsgenesis.models import GenesisModel, as_source, load, public_name
+from modelsgenesis.models import GenesisModel, as_source, load, public_name, split_download
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import try_drawing
 from modelsgenesis.training.splits import Split, check_split, choose_labelled, count_split, read_split, split_cases
@@ -183,9 +190,9 @@ def compare(
     keep_models: bool = False,
     device: str = "auto",
     strict: bool = False,
-    token: str | None = None,
+    task: str | None = None,
     reporter: Reporter | None = None,
-    **data: Any,
+    **options: Unpack[FinetuningOptions],
 ) -> Comparison:
     """Fine-tune every initialisation with every label count and seed by the same budget, and test how they differ.
 
@@ -203,9 +210,9 @@ def compare(
         keep_models: Keep the trained bundle of every run, in `models/`.
         device: `"auto"`, `"cpu"`, `"cuda"` …
         strict: A bad case is an error instead of being skipped.
-        token: Token of the Hub.
+        task: `"seg"` or `"cls"`; None for what the labels are for.
         reporter: Receives the progress.
-        data: `task`, `modality` and `patient_pattern`, as of `finetune`.
+        options: `modality`, `patient_pattern` and those of a download, as of `finetune`.
 
     Returns:
         Where the results are, and the results.
@@ -222,8 +229,9 @@ def compare(
     reporter = reporter or Reporter()
     # Without loader processes: they would compete with the trainings that run side by side.
     settings = [*([] if config else ["workers=0"]), *settings]
+    data, download = split_download(options)
     data |= {} if isinstance(split, Split) else {"split": split and str(split)}
-    config, labelled = resolve_config(source, config, **data)
+    config, labelled = resolve_config(source, config, task=task, **data)
     config = apply_settings(config, settings)
     split = _choose_split(labelled, config, split, comparison)
     # A comparison is told from another by digests of the data, wherever it lies.
@@ -232,7 +240,7 @@ def compare(
     for note in labelled.notes:
         reporter.note(note)
     with closing(Records(output)) as records, records.work_folder() as work:
-        fetch = partial(load, token=token, progress=reporter.download)
+        fetch = partial(load, progress=reporter.download, **download)
         arms = _load_arms(comparison.arms, labelled, config, work / "weights", fetch)
         models = records.folder / "models" if keep_models else None
         job = _Job(comparison, config, labelled, split, arms, work, models, device, strict)

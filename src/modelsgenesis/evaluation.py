@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from modelsgenesis.inference.cases import TABLE, check_outputs, match_channels, 
 from modelsgenesis.inference.ensemble import measure_case, measure_cases, measure_each
 from modelsgenesis.metrics.measures import Row, Summary, explanations, flat, summarize_rows
 from modelsgenesis.metrics.tables import ResultsTable, basis_of, results_table
-from modelsgenesis.models import public_name
+from modelsgenesis.models import Download, public_name
 from modelsgenesis.prediction import Models, load_ensemble, model_folders
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.run import RUN_NAME
@@ -68,8 +68,8 @@ def evaluate(
     specificity: float = 0.9,
     device: str = "auto",
     strict: bool = False,
-    token: str | None = None,
     reporter: Reporter | None = None,
+    **download: Unpack[Download],
 ) -> Evaluation:
     """Predict the cases of a labelled data set and measure each prediction in its scan's own grid.
 
@@ -86,8 +86,8 @@ def evaluate(
         specificity: Of a classification, at which the sensitivity is given.
         device: `"auto"`, `"cpu"`, `"cuda"` …
         strict: A bad case ends the run instead of being skipped.
-        token: Hub token.
         reporter: Receives the progress.
+        download: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, as of `load`.
 
     Returns:
         Metrics with intervals over patients, and a row for each case.
@@ -121,7 +121,7 @@ def evaluate(
         rows, skipped = measure_saved(saved, cases, data, strict=strict, reporter=reporter)
         about = {"predictions": public_name(saved)}
     else:
-        ensemble, about = load_ensemble(model, config, device, token=token, reporter=reporter)
+        ensemble, about = load_ensemble(model, config, device, reporter, **download)
         if len(data.channels) == len(ensemble.channels) > 1:
             match_channels(data.name, data.channels, ensemble.channels, reporter)
         _warn_of_training(model, cases, reporter)

@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Unpack, cast
 
 from torch import nn
 
@@ -24,7 +24,7 @@ from modelsgenesis.inference.ensemble import Ensemble, measure_cases
 from modelsgenesis.metrics.measures import UNIT, Row, Summary, explanations, flat, summarize_rows
 from modelsgenesis.metrics.remarks import remarks_on_cases
 from modelsgenesis.metrics.tables import ResultsTable, basis_of, results_table
-from modelsgenesis.models import GenesisModel, as_source, base_repository, load, public_name
+from modelsgenesis.models import Download, GenesisModel, as_source, base_repository, load, public_name, split_download
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import bundles, splits
 from modelsgenesis.training.distributed import torchrun_ranks
@@ -51,6 +51,14 @@ RESULTS_NAME, TEST_NAME, SPLIT_NAME = "results.json", "test.csv", "split.json"
 _TEXTS = ("file", "case", "patient", "class", "predicted", UNIT)  # no numbers; a case called 007 is to stay that
 
 
+class FinetuningOptions(Download, total=False):
+    """Further keywords of `finetune` and `compare`: of the data, and of a download."""
+
+    modality: str | None
+    patient_pattern: str | None
+    cache: str | Path | None
+
+
 def finetune(
     source: str | Path | LabelledData | None,
     output: str | Path,
@@ -65,9 +73,8 @@ def finetune(
     resume: bool = False,
     strict: bool = False,
     draw: bool = True,
-    token: str | None = None,
     reporter: Reporter | None = None,
-    **data: Any,
+    **options: Unpack[FinetuningOptions],
 ) -> tuple[Path, dict[str, float]]:
     """Train a task network with labels and measure it on held-out patients.
 
@@ -91,10 +98,10 @@ def finetune(
         resume: Resume the run in `output`, or its folds.
         strict: Stop at the first unusable case instead of skipping it.
         draw: Draw a curve and write a card.
-        token: Token of the Hub, for `init`.
         reporter: Receives the progress.
-        data: Further fields of `LabelledDataConfig`, instead of the configuration's: `modality`, `patient_pattern`,
-            `cache`.
+        options: Further fields of `LabelledDataConfig`, instead of the configuration's: `modality`, `patient_pattern`,
+            `cache`; and for `init` those of `load`: `revision`, `token`, `cache_dir`, `local_files_only`,
+            `force_download`.
 
     Returns:
         The run's folder, and the metrics on the test patients that are defined: `dice`, `iou` and `hausdorff95` (mm)
@@ -119,7 +126,9 @@ def finetune(
         Run.check(output, resume=resume)
     if resume and config is None:
         config = read_finetuning(output)
-    data |= {"init": as_source(init), "split": None if isinstance(split, Split) else split}
+    data, download = split_download(options)
+    data |= {"init": as_source(init, download.pop("revision", None))}
+    data |= {"split": None if isinstance(split, Split) else split}
     config, labelled = resolve_config(source, config, task=task, **data)
     given = {"labelled_patients": labels, "from_scratch": from_scratch or None}
     config = config.override(**{key: value for key, value in given.items() if value is not None})
@@ -132,7 +141,7 @@ def finetune(
     # Images to classify are kept at the size that the network sees: a thousand X-rays of 2,000² pixels take 16 GB.
     brought = {"size": config.patch_size, "fit": config.fit} if isinstance(config, ClassificationConfig) else {}
     cases = PreparedCases(labelled, strict=strict, folder=config.data.cache, **brought)
-    job = Finetuning(config, output, labelled, cases, hardware, draw=draw, token=token, reporter=reporter)
+    job = Finetuning(config, output, labelled, cases, hardware, draw=draw, download=download, reporter=reporter)
     if config.folds:
         told = f"folds: received {config.folds} and a split; folds make test parts of their own: give one of the two"
         require(not (split or config.data.split), ConfigurationError, told)
@@ -237,7 +246,7 @@ class Finetuning:
         cases: Its prepared cases, which folds share.
         hardware: Where to compute.
         draw: Draw a curve and write a card; a short run would spend most of its time on them.
-        token: Token of the Hub.
+        download: How `init` is fetched.
         reporter: Receives the progress.
         remarks: What is to be known beside the results: what went wrong, in plain sentences.
     """
@@ -248,7 +257,7 @@ class Finetuning:
     cases: PreparedCases
     hardware: Hardware
     draw: bool
-    token: str | None
+    download: Download
     reporter: Reporter
     remarks: list[str] = field(default_factory=list, init=False)
 
@@ -256,7 +265,7 @@ class Finetuning:
         """Train on one split, keep the best network on the validation patients, measure it on the test patients."""
         splits.check_split(split, self.data)
         init, note = self.config.init, self.reporter.note
-        bundle = None if init is None else load(init, token=self.token, progress=self.reporter.download)
+        bundle = None if init is None else load(init, progress=self.reporter.download, **self.download)
         self.begun = initial_model(bundle, self.data, self.config, self.reporter, name=public_name(init or ""))
         network, contract = self.begun.network, self.begun.contract
         self.remarks += self.begun.remarks

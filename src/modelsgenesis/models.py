@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, Self, TypedDict, Unpack, cast
 
 import torch
@@ -18,10 +17,10 @@ from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.checkpoints.card import CardParts, render_card, split_card
 from modelsgenesis.configs import BundleConfig
 from modelsgenesis.data.memory import Scan
-from modelsgenesis.errors import ConfigurationError
+from modelsgenesis.errors import ConfigurationError, require
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.hub.download import cache_folder, fetch_bundle
-from modelsgenesis.hub.push import Publication, Say, check_run, send
+from modelsgenesis.hub.push import Publication, Pushing, push_to_hub
 from modelsgenesis.hub.registry import Progress, list_cards
 from modelsgenesis.inference.preprocessing import preprocess
 from modelsgenesis.networks import AdaptationReport, Network, adapt
@@ -29,6 +28,31 @@ from modelsgenesis.networks.adaptation import SHORT_TASKS
 
 _DTYPES = ("float32", "bfloat16", "float16", "float64")
 _NEW_SIDE = 32  # voxels of a patch along an axis that a flat network gains
+
+
+class Download(TypedDict, total=False):
+    """How a model is found and fetched: keywords of `load`, and of every function that takes a name.
+
+    Attributes:
+        revision: Branch, tag or commit on the Hub.
+        token: Token of the Hub; by default `HF_TOKEN` or the stored one.
+        cache_dir: Folder to keep downloads in, instead of the Hub client's and this package's own.
+        local_files_only: Open no connection: what is not on this machine is an error.
+        force_download: Download again what is here already.
+    """
+
+    revision: str | None
+    token: str | None
+    cache_dir: str | Path | None
+    local_files_only: bool
+    force_download: bool
+
+
+def split_download(options: Any) -> tuple[Any, Download]:
+    """Return keywords without those of a download, and those."""
+    names = Download.__annotations__
+    download = {name: value for name, value in options.items() if name in names}
+    return {name: value for name, value in options.items() if name not in names}, cast("Download", download)
 
 
 class Adaptation(TypedDict, total=False):
@@ -139,8 +163,9 @@ class GenesisModel(nn.Module):
             model = GenesisModel.from_pretrained("genesis-chest-ct-3d", task="seg", labels=["background", "liver"])
             model.config.input.window  # (-1000.0, 1000.0), in HU
         """
-        where: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir, "progress": progress}
-        bundle = load(name, **where, local_files_only=local_files_only, force_download=force_download)
+        where: Download = {"revision": revision, "token": token, "cache_dir": cache_dir}
+        where |= {"local_files_only": local_files_only, "force_download": force_download}
+        bundle = load(name, progress=progress, **where)
         model = cls(bundle.network, bundle.config, bundle.card, name=public_name(name))
         if task is None and (labels is not None or num_classes is not None):  # a new head is not made unasked
             told = f"num_classes={num_classes}" if labels is None else "labels"
@@ -271,32 +296,15 @@ class GenesisModel(nn.Module):
         """
         return save_pretrained(self, folder)
 
-    def push_to_hub(
-        self,
-        repository: str,
-        *,
-        private: bool = True,
-        dry_run: bool = False,
-        revision: str | None = None,
-        create_pr: bool = False,
-        token: str | None = None,
-        progress: Say | None = None,
-    ) -> Publication:
-        """Publish the model as a bundle; arguments and errors are those of `modelsgenesis.push_to_hub`.
+    def push_to_hub(self, repository: str, **options: Unpack[Pushing]) -> Publication:
+        """Publish the model as a bundle.
 
         Args:
             repository: `org/name`, or `name` for the token's own account.
-            private: Whether a new repository is private.
-            dry_run: List what would be sent; no connection is opened.
-            revision: A branch, made when it is not there; None for the default one.
-            create_pr: Propose the change instead of making it.
-            token: None for that of the environment.
-            progress: Called with what is being done.
+            options: `private`, `dry_run`, `revision`, `create_pr`, `token`, `progress`; they and the errors are those
+                of `modelsgenesis.push_to_hub`.
         """
-        options: dict[str, Any] = {"private": private, "dry_run": dry_run, "revision": revision, "token": token}
-        with TemporaryDirectory() as folder:
-            contents = check_run(self.save_pretrained(Path(folder) / "model"), where=self.name)
-            return send(contents, repository, **options, create_pr=create_pr, progress=progress)
+        return push_to_hub(self, repository, **options)
 
     def __repr__(self) -> str:
         contract, size = self.config.input, sum(each.numel() for each in self.parameters())
@@ -323,24 +331,16 @@ def _input_of(network: Network, config: BundleConfig) -> dict[str, Any]:
 def load(
     name: str | Path | GenesisModel,
     *,
-    revision: str | None = None,
-    token: str | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-    force_download: bool = False,
     progress: Progress | None = None,
+    **download: Unpack[Download],
 ) -> Bundle:
     """Return a model with everything that its bundle says.
 
     Args:
         name: A name of the registry, `org/repo` or `org/repo@revision` on the Hub, a folder, or a model, which is
             copied: its mode and its device stay what they are.
-        revision: Branch, tag or commit on the Hub.
-        token: Token of the Hub; by default `HF_TOKEN` or the stored one.
-        cache_dir: Folder to keep downloads in, instead of the Hub client's and this package's own.
-        local_files_only: Open no connection: what is not on this machine is an error.
-        force_download: Download again what is here already.
         progress: Called with a file's name, the bytes done and the bytes in all, while it is downloaded.
+        download: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`; see `Download`.
 
     Raises:
         HubError: No model has this name, or the Hub or the download failed.
@@ -349,12 +349,11 @@ def load(
     if isinstance(name, GenesisModel):
         return Bundle(copy.deepcopy(name.network).float().eval(), name.config, name.card)
     folder = Path(name).expanduser()
-    if folder.is_dir() and not revision:
+    if folder.is_dir() and not download.get("revision"):
         return load_bundle(folder)
-    options: dict[str, Any] = {"revision": revision, "token": token, "cache_dir": cache_dir, "progress": progress}
-    folder = fetch_bundle(name, **options, local_files_only=local_files_only, force_download=force_download)
+    folder = fetch_bundle(name, progress=progress, **download)
     # To look for NaN reads every weight; what this package converted was looked at then.
-    return load_bundle(folder, check_values=folder.parent != cache_folder("bundles", cache_dir))
+    return load_bundle(folder, check_values=folder.parent != cache_folder("bundles", download.get("cache_dir")))
 
 
 from_pretrained = GenesisModel.from_pretrained
@@ -392,13 +391,14 @@ def save_pretrained(
     return save_bundle(folder, Bundle(model.network, model.config, card or model.card))
 
 
-def as_source(model: str | Path | GenesisModel | None) -> str | Path | None:
-    """Return a name or folder as it is, of a model in memory a folder where a configuration can find it again.
+def as_source(model: str | Path | GenesisModel | None, revision: str | None = None) -> str | Path | None:
+    """Return a name, with its revision, or a folder; of a model in memory one where a configuration can find it again.
 
     It lies in the cache under a digest of its content, so that a run that started from it can be resumed.
     """
     if not isinstance(model, GenesisModel):
-        return model
+        require(model or not revision, ConfigurationError, f"revision: received {revision!r}, expected an init with it")
+        return f"{model}@{revision}" if revision else model
     digest = hashlib.sha256(repr(model.config).encode())
     for name, tensor in model.network.state_dict().items():
         digest.update(name.encode() + tensor.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

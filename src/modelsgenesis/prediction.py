@@ -7,7 +7,7 @@ from functools import partial
 from itertools import compress
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import nibabel as nib
 import numpy as np
@@ -23,7 +23,7 @@ from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.inference.cases import Case, find_case, find_cases, is_prediction, output_paths, written_files
 from modelsgenesis.inference.ensemble import Ensemble, Segmentation, each_case
 from modelsgenesis.metrics.measures import CLASS_SEPARATOR, chosen_classes
-from modelsgenesis.models import GenesisModel, load, public_name
+from modelsgenesis.models import Download, GenesisModel, load, public_name
 from modelsgenesis.reporting import Reporter
 
 if TYPE_CHECKING:
@@ -157,8 +157,8 @@ def predict(
     probabilities: bool = False,
     config: PredictionConfig | None = None,
     device: str = "auto",
-    token: str | None = None,
     reporter: Reporter | None = None,
+    **download: Unpack[Download],
 ) -> Prediction:
     """Predict one scan; see `predict_all` for many.
 
@@ -171,8 +171,8 @@ def predict(
         probabilities: Compute, and write, the class probabilities of a segmentation as well.
         config: Overlap, flips, where windows are put together.
         device: `"auto"`, `"cpu"`, `"cuda"` …
-        token: Hub token.
         reporter: Receives downloads, and a warning of a scan that does not suit the model.
+        download: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, as of `load`.
 
     Returns:
         The prediction; `.image` is the label map in the scan's own geometry.
@@ -188,7 +188,7 @@ def predict(
         nib.save(prediction.image, "scan_seg.nii.gz")
     """
     reporter = reporter or Reporter()
-    ensemble, about = load_ensemble(model, config, device, token=token, reporter=reporter)
+    ensemble, about = load_ensemble(model, config, device, reporter, **download)
     dims = len(ensemble.members[0][1].config.patch_size)
     case, path = find_case(scan, ensemble.channels, dims=dims, affine=affine, reporter=reporter), None
     if output is not None:
@@ -214,8 +214,8 @@ def predict_all(
     skip_existing: bool = False,
     strict: bool = False,
     dry_run: bool = False,
-    token: str | None = None,
     reporter: Reporter | None = None,
+    **download: Unpack[Download],
 ) -> Predictions:
     """Predict every scan of a source.
 
@@ -235,8 +235,8 @@ def predict_all(
         skip_existing: Keep label maps that are there already, to resume a run that was interrupted.
         strict: A bad scan ends the run instead of being skipped.
         dry_run: Predict and write nothing: the predictions that are returned have names and paths alone.
-        token: Hub token.
         reporter: Receives the progress.
+        download: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, as of `load`.
 
     Raises:
         ConfigurationError: The model does not predict, models do not agree, or an option cannot be.
@@ -248,7 +248,7 @@ def predict_all(
         [(one.path, one.volume_ml) for one in found.predictions], found.failed
     """
     reporter = reporter or Reporter()
-    ensemble, about = load_ensemble(model, config, device, token=token, reporter=reporter)
+    ensemble, about = load_ensemble(model, config, device, reporter, **download)
     segments = ensemble.task == "segmentation"
     cases, skipped = find_cases(source, ensemble.channels, single=False, reporter=reporter)
     for told in skipped_notes([scan for scan in skipped if not scan.bad]):
@@ -339,7 +339,7 @@ def _write_table(path: Path, predictions: Sequence[Prediction], about: dict[str,
 
 
 def load_ensemble(
-    model: Models, config: PredictionConfig | None, device: str, *, token: str | None, reporter: Reporter
+    model: Models, config: PredictionConfig | None, device: str, reporter: Reporter, **download: Unpack[Download]
 ) -> tuple[Ensemble, dict[str, Any]]:
     """Load one model or several, a folder of folds being as many as it holds.
 
@@ -356,7 +356,7 @@ def load_ensemble(
     hardware = choose_hardware(device, config.precision)
     members = []
     for name in model_folders(model):
-        bundle = load(name, token=token, progress=reporter.download)
+        bundle = load(name, progress=reporter.download, **download)
         hardware.place(bundle.network)
         members.append((public_name(name), bundle))
     if len(members) > 1:
@@ -388,7 +388,9 @@ def model_folders(model: Models) -> list[Model]:
     return found
 
 
-def monai_transforms(model: Model, *, image: str = "image", label: str = "label") -> "Compose":
+def monai_transforms(
+    model: Model, *, image: str = "image", label: str = "label", **download: Unpack[Download]
+) -> "Compose":
     """Return the preparation of a model's scans as transforms of MONAI's, for dictionaries.
 
     They read, orient, resample, scale and pad as `GenesisModel.preprocess` does, to the same values, and bring a label
@@ -400,6 +402,7 @@ def monai_transforms(model: Model, *, image: str = "image", label: str = "label"
             these, one for each channel.
         label: Key of its label map, where a dictionary has one: a path, a nibabel image, or an array. Classes of a
             classification stay as they are.
+        download: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`, as of `load`.
 
     Returns:
         Of a dictionary the same with tensors that carry an affine: float32 [channels, *spatial], int32 [1, *spatial].
@@ -415,5 +418,5 @@ def monai_transforms(model: Model, *, image: str = "image", label: str = "label"
 
     from modelsgenesis.inference.transforms import PrepareScand
 
-    known = model if isinstance(model, GenesisModel) else load(model)
+    known = model if isinstance(model, GenesisModel) else load(model, **download)
     return Compose([PrepareScand(known.config, cast("Any", known.network).size_divisor, image, label)])

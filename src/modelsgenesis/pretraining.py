@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, Unpack, cast
 
 import numpy as np
 from torch import nn
@@ -20,7 +20,7 @@ from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraErro
 from modelsgenesis.figures import draw_curve, draw_restorations
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.metrics.remarks import remarks_on_restoration
-from modelsgenesis.models import GenesisModel, as_source, base_repository, load, public_name
+from modelsgenesis.models import Download, GenesisModel, as_source, base_repository, load, public_name, split_download
 from modelsgenesis.networks import Network, adapt, build_network
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter
@@ -44,6 +44,18 @@ _VALIDATION_SEED = 1_000_003  # added to the seed of the training patches: large
 _MOSTLY = 0.9  # share of rejected patches above which the rule does not suit the scans
 
 
+class PretrainingOptions(Download, total=False):
+    """Further keywords of `pretrain`: of the data, and of a download."""
+
+    modality: str | None
+    spacing: tuple[float, ...] | None
+    window: tuple[float, float] | None
+    validation_source: Source | None
+    exclude_test_cases: Sequence[str | Path] | None
+    patient_pattern: str | None
+    cache: str | Path | None
+
+
 def pretrain(
     source: Source | None,
     output: str | Path,
@@ -55,9 +67,8 @@ def pretrain(
     resume: bool = False,
     strict: bool = False,
     tensorboard: bool = False,
-    token: str | None = None,
     reporter: Reporter | None = None,
-    **data: Any,
+    **options: Unpack[PretrainingOptions],
 ) -> Path:
     """Pretrain on unlabelled scans and keep the best network as a bundle.
 
@@ -76,10 +87,10 @@ def pretrain(
             is left as it is.
         strict: A bad scan ends the run instead of being left out.
         tensorboard: Write the numbers of both logs for TensorBoard into `output/tensorboard` too.
-        token: Access token of the Hub, for `init`.
         reporter: Receives the progress.
-        data: Further fields of `PretrainingDataConfig`, instead of the configuration's: `modality`, `spacing`,
-            `window`, `validation_source`, `exclude_test_cases`, `patient_pattern`, `cache`.
+        options: Further fields of `PretrainingDataConfig`, instead of the configuration's: `modality`, `spacing`,
+            `window`, `validation_source`, `exclude_test_cases`, `patient_pattern`, `cache`; and for `init` those of
+            `load`: `revision`, `token`, `cache_dir`, `local_files_only`, `force_download`.
 
     Returns:
         The run's folder.
@@ -99,9 +110,9 @@ def pretrain(
     reporter = (reporter if rank == 0 else None) or Reporter()
     with distributed.connected(choose_hardware(device, local_rank=local_rank).device):
         before = distributed.on_rank_zero(partial(read_run if resume else Run.check, output))
-        config = (config or (before.config if before else RECIPES["small"])).with_data(
-            as_source(init), source=source, **data
-        )
+        config = config or (before.config if before else RECIPES["small"])
+        data, download = split_download(options)
+        config = config.with_data(as_source(init, download.pop("revision", None)), source=source, **data)
         if before is None:
             require(config.data.source, ConfigurationError, "source: received nothing, expected the scans to train on")
             record = PretrainingRun(config=config, init=config.init and public_name(config.init))
@@ -117,7 +128,7 @@ def pretrain(
         told = "batch_size=auto: fills the memory of a GPU, and there is none; set a number yourself"
         require(before or not fit_batch or hardware.device.type == "cuda", ConfigurationError, told)
         job = Pretraining(Path(output), record, hardware, reporter, strict)
-        network, job.record, seen = distributed.on_rank_zero(partial(job.start, token))
+        network, job.record, seen = distributed.on_rank_zero(partial(job.start, download))
         cache, held_out, excluded = distributed.on_rank_zero(partial(job.prepare, seen), each_machine=True)
         if before is None and fit_batch:
             samples = len(cache) * config.samples_per_scan
@@ -197,7 +208,7 @@ class Pretraining:
     facts: dict[str, Any] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
 
-    def start(self, token: str | None) -> tuple[Network, PretrainingRun, InputContract | None]:
+    def start(self, download: Download) -> tuple[Network, PretrainingRun, InputContract | None]:
         """Build the network, with random or initial weights; a resumed run gets its weights from the checkpoint.
 
         Returns:
@@ -211,7 +222,7 @@ class Pretraining:
         if config.init is None or record.input is not None:  # `input` is only known to a run that has begun
             network = seeded(config.seed, lambda: build_network(config.network))
         else:
-            bundle = load(config.init, token=token, progress=self.reporter.download)
+            bundle = load(config.init, progress=self.reporter.download, **download)
             task, trained, seen = bundle.config.task, bundle.config.network, bundle.config.input
             if len(patch) != trained.unet.dims:
                 suited = ",".join(map(str, bundle.config.patch_size))

@@ -8,7 +8,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from modelsgenesis.checkpoints.bundle import CARD_NAME, CONFIG_NAME, WEIGHTS_NAME, Bundle, load_bundle
 from modelsgenesis.checkpoints.card import BEGIN, PLACEHOLDER, CardParts, render_card, split_card
@@ -70,8 +71,29 @@ class Publication:
     notes: tuple[str, ...]
 
 
+class Savable(Protocol):
+    """A model in memory, such as `GenesisModel`."""
+
+    name: str
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write it as a bundle."""
+        ...
+
+
+class Pushing(TypedDict, total=False):
+    """Keywords of `push_to_hub` for a model in memory."""
+
+    private: bool
+    dry_run: bool
+    revision: str | None
+    create_pr: bool
+    token: str | None
+    progress: Say | None
+
+
 def push_to_hub(
-    folder: str | Path,
+    run: str | Path | Savable,
     repository: str | None = None,
     *,
     private: bool = True,
@@ -88,7 +110,7 @@ def push_to_hub(
     card is kept. Pushing again what is there already changes nothing.
 
     Args:
-        folder: The run; it is only read.
+        run: The run's folder, which is only read; or a model in memory.
         repository: `org/name`; `name` for the token's own account; None for the run's name there.
         private: Whether a new repository is private, and a public one is refused. An existing repository keeps its
             visibility.
@@ -111,38 +133,31 @@ def push_to_hub(
         for file in push_to_hub("runs/chest", "clinic/genesis-chest-ct", dry_run=True).files:
             print(file.path, file.size, file.shows)
     """
-    folder = Path(folder)
-    (progress or (lambda _: None))("checking the bundle")
+    say, place = progress or (lambda _: None), {"revision": revision, "create_pr": create_pr}
+    options: Any = {"private": private, "dry_run": dry_run, "token": token, "say": say}
+    if create_pr and revision not in (None, "main"):
+        raise HubError(f"--create-pr proposes a change of main, but received --revision {revision}; leave one out")
+    say("checking the bundle")
+    if not isinstance(run, (str, Path)):  # no message names the folder that a model is saved to
+        with TemporaryDirectory() as folder:
+            contents = check_run(run.save_pretrained(Path(folder) / "model"), where=run.name)
+            return _send(contents, repository or default_name(Path(run.name)), place, **options)
+    folder = Path(run)
     contents = check_run(folder, include_figures=include_figures)
     repository = repository or default_name(folder)
     again = ["modelsgenesis", "push", str(folder), "--hub-model-id", repository, *["--public"] * (not private)]
     again += ["--include-figures"] * include_figures + ["--create-pr"] * create_pr
     again += ["--revision", revision] if revision else []
-    options: Any = {"private": private, "dry_run": dry_run, "token": token, "progress": progress}
-    if create_pr and revision not in (None, "main"):
-        raise HubError(f"--create-pr proposes a change of main, but received --revision {revision}; leave one out")
     try:
-        return send(contents, repository, revision=revision, create_pr=create_pr, **options)
+        return _send(contents, repository, place, **options)
     except HubError as error:
         raise HubError(f"{error}; {folder} is intact; repeat with: {shlex.join(again)}", error.kind) from error
 
 
-def send(
-    contents: "Contents",
-    repository: str,
-    *,
-    private: bool = True,
-    dry_run: bool = False,
-    revision: str | None = None,
-    create_pr: bool = False,
-    token: str | None = None,
-    progress: Say | None = None,
+def _send(
+    contents: "Contents", repository: str, place: Any, *, private: bool, dry_run: bool, token: str | None, say: Say
 ) -> Publication:
-    """Send what was checked: `push_to_hub` without a word on the folder that it comes from.
-
-    Raises:
-        HubError: As of `push_to_hub`.
-    """
+    """Send what was checked, unless it is a dry run, and add what the client warned of."""
     client_settings()  # checks the environment before the Hub's client, which may not survive it, is imported
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
     from huggingface_hub.utils import validate_repo_id as check_name
@@ -150,7 +165,7 @@ def send(
     from modelsgenesis.hub.client import hub_errors, redacted
 
     with (
-        hub_errors(repository, token, revision=revision) as api,
+        hub_errors(repository, token, revision=place["revision"]) as api,
         warnings.catch_warnings(record=True, action="always", category=UserWarning) as caught,
         ExitStack() as after,
     ):
@@ -161,8 +176,7 @@ def send(
         if dry_run:
             card, notes = _merge_card(contents, "", repository)
             return Publication(repository, "", "", None, private, contents.listing(card), tuple(notes))
-        place = {"revision": revision, "create_pr": create_pr}
-        made = _publish(api, contents, repository, place, private=private, say=progress or (lambda _: None))
+        made = _publish(api, contents, repository, place, private=private, say=say)
     warned = [redacted(reason_of(Exception(str(warning.message)))) for warning in caught]
     return replace(made, notes=tuple(dict.fromkeys([*made.notes, *warned])))
 

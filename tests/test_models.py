@@ -20,6 +20,7 @@ from modelsgenesis.configs import (
     SegmentationConfig,
 )
 from modelsgenesis.errors import ConfigurationError, HubError
+from modelsgenesis.hub.download import cached_bundles
 from modelsgenesis.models import as_source, public_name
 from modelsgenesis.prediction import model_folders
 from tiny_bundles import make_bundle, write_bundle
@@ -140,6 +141,7 @@ def test_a_model_in_memory_starts_runs_that_find_it_again(tmp_path: Path, monkey
     assert first == again
     assert (as_source("a/b"), as_source(None), public_name(Path(str(first)))) == ("a/b", None, "ours")
     arm = modelsgenesis.describe_comparison(["scratch", model]).arms[1]
+    assert [str(kept.folder) for kept in cached_bundles() if kept.used] == [arm.init]
     assert (arm.name, arm.init) == ("ours", str(first))
     next(model.parameters()).data.add_(1)
     other = as_source(model)

@@ -393,7 +393,7 @@ class CachedBundle:
     Attributes:
         folder: Where it is; its name is made of model and fingerprint.
         size: Bytes.
-        used: Whether a record still leads to it.
+        used: Whether a record still leads to it, or a run may.
     """
 
     folder: Path
@@ -402,15 +402,16 @@ class CachedBundle:
 
 
 def cached_bundles() -> list[CachedBundle]:
-    """List the converted bundles, and whether each is still in use."""
+    """List the converted bundles, and whether each is still in use; and models that were handed over in memory."""
     records = [read_record(path) for path in cache_folder("records").glob("*.json")]
     used = {record.folder for record in records if record}
     found = []
-    for folder in sorted(path for path in cache_folder("bundles").glob("*") if path.is_dir()):
+    models = {*cache_folder("models").glob("*/*")}  # which runs may start from again
+    for folder in sorted(path for path in (*cache_folder("bundles").glob("*"), *models) if path.is_dir()):
         # A hidden folder is a conversion under way, or what a crash left behind, which is older.
         if not folder.name.startswith(".") or time.time() - folder.stat().st_mtime > _UNDER_WAY:
             size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-            found.append(CachedBundle(folder, size, normpath(folder) in used))  # as records have it
+            found.append(CachedBundle(folder, size, folder in models or normpath(folder) in used))  # as records have it
     return found
 
 

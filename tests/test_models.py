@@ -132,6 +132,8 @@ def test_a_model_in_memory_is_predicted_with_and_stays_as_it_is(tmp_path: Path) 
     assert np.array_equal(ours.labels, theirs.labels)
     assert model.training
     assert model_folders([model, folder]) == [model, folder]
+    with pytest.raises(ConfigurationError, match="received a network alone, expected a name, a folder or what"):
+        modelsgenesis.predict(model.network, scan, device="cpu")
 
 
 def test_a_model_in_memory_starts_runs_that_find_it_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

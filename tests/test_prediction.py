@@ -345,6 +345,10 @@ def test_several_segmentations_have_a_table_of_sizes_that_an_interrupted_run_com
     again = predict_all(model, tmp_path / "scans", tmp_path / "out", skip_existing=True)
     assert (len(again.predictions), len(again.kept)) == (1, 1)
     assert read_csv(again.table, DataError) == rows
+    (tmp_path / "out" / "a.nii.gz").unlink()
+    another, notes = shutil.copytree(model, tmp_path / "another"), Notes()
+    predict_all(another, tmp_path / "scans", tmp_path / "out", skip_existing=True, reporter=notes)
+    assert any("is kept, but of another model: " in note for note in notes.notes)
     again.table.with_suffix(".json").unlink()
     with pytest.raises(DataError, match=r"predictions\.csv: exists and is not a prediction"):
         predict_all(model, tmp_path / "scans", tmp_path / "out")

@@ -313,7 +313,8 @@ class GenesisModel(nn.Module):
 
     def _repr_html_(self) -> str:
         contract, classes = self.config.input, f"Classes: {', '.join(self.labels)}"
-        lines = [f"Input: {', '.join(contract.channels)}; {contract.intensity} {contract.window or ''}"]
+        scaled = contract.window or contract.percentiles or ""
+        lines = [f"Input: {', '.join(contract.channels)}; {contract.intensity} {scaled}"]
         lines += [classes] * bool(self.labels) + ([f"Adapted: {self.report}"] if self.report else [])
         return "<br>".join([f"<b>{escape(repr(self))}</b>", *map(escape, lines)])
 
@@ -348,6 +349,8 @@ def load(
     """
     if isinstance(name, GenesisModel):
         return Bundle(copy.deepcopy(name.network).float().eval(), name.config, name.card)
+    told = "received a network alone, expected a name, a folder or what from_pretrained returned"
+    require(isinstance(name, (str, Path)), ConfigurationError, told)
     folder = Path(name).expanduser()
     if folder.is_dir() and not download.get("revision"):
         return load_bundle(folder)

@@ -1,7 +1,7 @@
 """Predict one scan, from its file or from memory, or all that a folder holds."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import compress
@@ -268,7 +268,7 @@ def predict_all(
         predictions, failed = each_case(
             named, work, title=f"predicting {counted(len(named), 'scan')}", strict=strict, reporter=reporter
         )
-        earlier = [_saved_prediction(case, path) for case, path in outputs if path in kept]
+        earlier = [_saved_prediction(case, path, about, reporter) for case, path in outputs if path in kept]
         table = table if predictions or earlier else None
         if table:
             _write_table(table, sorted([*predictions, *earlier], key=attrgetter("name")), about)
@@ -317,9 +317,11 @@ def _sizes(found: Segmentation, labels: Sequence[str]) -> dict[str, Any]:
     return {"voxels": voxels, what: {name: float(f"{count * unit:.6g}") for name, count in voxels.items()}}
 
 
-def _saved_prediction(case: Case, path: Path) -> Prediction:
+def _saved_prediction(case: Case, path: Path, about: Mapping[str, Any], reporter: Reporter) -> Prediction:
     """Return what the JSON file beside a label map that is kept says of it; nothing where that is somebody else's."""
     content = read_json(written_files(path)[1], DataError) if is_prediction(path) else {}
+    if content and content.get("model") != about["model"]:
+        reporter.note(f"warning: {path} is kept, but of another model: {content.get('model')}")
     sizes = {what: content[what] for what in SIZES if isinstance(content.get(what), dict)}
     return Prediction(name=case.name, file=case.file, path=path, **sizes)
 
@@ -380,9 +382,9 @@ def load_ensemble(
 def model_folders(model: Models) -> list[Model]:
     """Return one model or several as a list, in which the folds of a folder, `fold0`, `fold1` …, take its place."""
     found: list[Model] = []
-    for one in [model] if isinstance(model, Model) else model:
+    for one in model if isinstance(model, (list, tuple)) else [cast("Model", model)]:
         folds: list[Path] = []
-        if not isinstance(one, GenesisModel) and not (Path(one) / CONFIG_NAME).exists():
+        if isinstance(one, (str, Path)) and not (Path(one) / CONFIG_NAME).exists():
             folds = [path.parent for path in Path(one).glob(f"fold*/{CONFIG_NAME}") if path.parent.name[4:].isdecimal()]
         found += sorted(folds, key=lambda fold: int(fold.name[4:])) or [one]
     return found

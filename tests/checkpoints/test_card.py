@@ -69,7 +69,7 @@ def test_a_card_says_what_the_configuration_says() -> None:
     card = render_card(CONFIG, name="clinic/genesis", figures={"Curve": "figures/curve.png"})
     for line in (
         "# clinic/genesis",
-        'network = modelsgenesis.from_pretrained("clinic/genesis")',
+        'model = modelsgenesis.from_pretrained("clinic/genesis")',
         "| Parameters | 3,897 |",
         "| Intensity | clipped to [-1000, 1000] (HU for CT), scaled to [0, 1] |",
         "| pretext.shuffle_windows | 10000 |",
@@ -79,7 +79,7 @@ def test_a_card_says_what_the_configuration_says() -> None:
         "modelsgenesis pretrain SCANS --init clinic/genesis  # go on without labels: its restoring head is in it",
     ):
         assert line in card.splitlines(), line
-    assert "batch = torch.rand(1, 1, 64, 64, 32)  # [batch, channel, x, y, z]; real scans are" in card
+    assert 'scan = "scan.nii.gz"\nbatch = model.preprocess(scan)  # [batch, channel, x, y, z], prepared' in card
     for said in ("this is not a medical device", "US patent 11,922,628 B2", "@inproceedings{zhou2019models,"):
         assert said in card
 

@@ -70,12 +70,13 @@ def test_a_push_is_one_commit_of_the_bundle_and_nothing_else(hub, run, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_pushed_card_passes_the_rules_of_the_hub(hub, run, python):
+def test_a_pushed_card_passes_the_rules_of_the_hub(hub, run, python, ct_folder):
     push_to_hub(run, GENESIS, include_figures=True)
     card = published_card(hub)
     assert card_errors(card) == []
     assert "![Restorations](figures/restorations.png)" in card
-    assert python(card.split("```python\n")[1].split("```")[0]) == "(1, 1, 16, 16, 8)\n"
+    snippet = card.split("```python\n")[1].split("```")[0].replace("scan.nii.gz", str(ct_folder / "patient0.nii.gz"))
+    assert python(f"{snippet}print(tuple(batch.shape), output.shape == batch.shape)") == "(1, 1, 28, 24, 20) True\n"
 
 
 def test_the_documented_lines_load_it_without_this_package(hub, run, python):

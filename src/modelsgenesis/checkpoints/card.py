@@ -121,7 +121,7 @@ def render_card(
     choices |= {"intensity": spec.intensity, "validated": validated}
     phrases = {name: new.front[name][choice] for name, choice in choices.items()}
     template = _Card(_Card(new.generated).safe_substitute(phrases))
-    values = {"name": name, "load": f'network = modelsgenesis.from_pretrained("{name}")'}
+    values = {"name": name, "load": f'model = modelsgenesis.from_pretrained("{name}")'}
     values |= _sections(config)
     values["figures"] = "\n\n".join(f"![{text(title)}]({path})" for title, path in (figures or {}).items())
     values |= {key: text(attrgetter(key)(config)) for key in template.get_identifiers() if key not in values}
@@ -189,7 +189,7 @@ def _figure(name: str, value: Any) -> dict[str, Any] | None:
 
 def _sections(config: BundleConfig) -> dict[str, str]:
     """Return the tables, and what else the template names, beside the values of `config.json`."""
-    origin, recipe = config.provenance, "No recipe was recorded."
+    origin, recipe, count = config.provenance, "No recipe was recorded.", len(config.input.channels)
     if origin.recipe:
         said = [f"At most {text(origin.recipe[key])} {key}." for key in ("steps", "epochs") if origin.recipe.get(key)]
         said += [f"The network of step {text(origin.results['step'])} was kept."] if "step" in origin.results else []
@@ -210,7 +210,7 @@ def _sections(config: BundleConfig) -> dict[str, str]:
         "kind": f"{config.input.dims}D {config.input.modality.upper()}",
         "parameters": f"{sum(each.numel() for each in build_network(config.network, 'meta').parameters()):,}",
         "source": _rows(origin.source, "Source: "),
-        "shape": ", ".join(map(str, (1, len(config.input.channels), *config.patch_size))),
+        "each": "" if count == 1 else f"  # of this model a list of {count} files, one for each channel",
         "axes": ", ".join("xyz"[: config.input.dims]),
         "patch": " × ".join(map(str, config.patch_size)),
         "recipe": recipe,

@@ -236,7 +236,7 @@ def compare(
     split = _choose_split(labelled, config, split, comparison)
     # A comparison is told from another by digests of the data, wherever it lies.
     config = config.override(data=LabelledDataConfig())
-    metric = _choose_metric(comparison.metric, labelled)
+    metric = choose_metric(comparison.metric, labelled)
     for note in labelled.notes:
         reporter.note(note)
     with closing(Records(output)) as records, records.work_folder() as work:
@@ -263,7 +263,7 @@ def compare(
     return _write(records.folder, results, finished, reporter)
 
 
-def _choose_metric(metric: str | None, data: LabelledData) -> str:
+def choose_metric(metric: str | None, data: LabelledData) -> str:
     """Return the metric to test: as asked, else that of the task, by which networks are kept and settings chosen."""
     known = metrics_of(data.task)
     first, _, label = (metric or known[0]).partition(" ")

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from modelsgenesis.errors import CheckpointError, GenesisError, printable
+from modelsgenesis.errors import CheckpointError, GenesisError, printable, require
 
 TEXT_LIMIT = 16 << 20
 """Bytes that a configuration, a card, a plan or a record may have."""
@@ -234,6 +234,16 @@ def replacing(
         raise error(f"{path}: cannot be written: {reason_of(problem)}; the previous content is intact") from problem
     finally:
         shutil.rmtree(temporary, ignore_errors=True) if folder else temporary.unlink(missing_ok=True)
+
+
+def require_new(path: Path, *, folder: bool = False) -> None:
+    """Refuse the path of a file that exists, or of a folder that holds something.
+
+    Raises:
+        CheckpointError: It does.
+    """
+    empty = folder and path.is_dir() and not any(path.iterdir())
+    require(empty or not path.exists(), CheckpointError, f"{path}: exists already; choose a new name")
 
 
 def write_atomically(path: Path, content: bytes | str, error: type[GenesisError] = CheckpointError) -> Path:

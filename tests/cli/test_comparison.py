@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,17 +14,21 @@ TINY = [
 ]
 
 
-def test_prints_the_table_and_goes_on(command, decathlon, tmp_path):
-    arguments = ["compare", decathlon, "--init", "scratch", "--init", "other=scratch", "-o", tmp_path / "run"]
+def test_prints_the_table_and_goes_on(command, decathlon, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = ["compare", decathlon, "--init", "scratch", "--init", "other=scratch"]
     arguments += ["--labels", "2", "--runs", 1, "--steps", 2, *TINY]
     result = command(*arguments)
     assert result.status == 0, result.err
     assert result.out.startswith("# Balls: Dice by initialisation")
     assert "none with fewer than 3 runs" in result.out
-    assert "comparing: 0/2" in result.err
-    again = command(*arguments, "--json", "--quiet")
+    assert "writing to runs/compare\ncomparing: 0/2" in result.err
+    again = command(*arguments, "-o", "runs/compare", "--json", "--quiet")
     assert again.err == ""
     assert list(again.json()["arms"]) == ["scratch", "other"]
+    assert "would write: runs/compare-2/," in command(*arguments, "--dry-run").err  # the first one is finished
+    Path("runs/compare/results.json").unlink()
+    assert "comparing: 2/2" in command(*arguments).err
 
 
 @pytest.mark.parametrize(

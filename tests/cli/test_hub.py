@@ -25,6 +25,9 @@ def test_list_shows_the_registry(command):
     assert [line.split()[0] for line in command("list", "tiny-*").out.splitlines()] == ["name", "tiny-ct"]
     assert "no such model (genesis-z*)" in command("list", "genesis-z*").err
     assert "tiny-ct" not in command("list", "--modality", "mri").out
+    unknown = command("list", "--modality", "foo")
+    assert (unknown.status, unknown.out) == (2, "")
+    assert "'--modality': 'foo' is not one of 'ct', 'mri', 'xray'" in unknown.err
     found = [model for model in command("list", "--json").json() if model["name"] == "tiny-ct"]
     assert (found[0]["repository"], found[0]["license"]) == (TINY, "cc-by-4.0")
 

@@ -77,6 +77,11 @@ def test_words_are_completed_without_anything_heavy(process, line, expected):
         ("predict m x --stitch cpu", "it is a setting: --set stitch=VALUE"),
         ("pretrain x --inti y", "(Possible options: --init"),
         ("scan x --lr 1", "No such option: --lr"),
+        ("pretrain x --show-config", "No such option: --show-config; --dry-run prints the configuration"),
+        ("finetune x --token hf_x", "No such option: --token; set HF_TOKEN, or run hf auth login"),
+        ("push x --private", "No such option: --private; a new repository is private"),
+        ("compare x --set-arm a:b=1", "No such option: --set-arm; compare takes --set NAME:KEY=VALUE"),
+        ("finetune x --hub-model-id a/b", "it is a setting: --set hub_model_id=VALUE"),
     ],
 )
 def test_an_option_that_is_a_setting_is_told_so(command, line, words):
@@ -85,15 +90,16 @@ def test_an_option_that_is_a_setting_is_told_so(command, line, words):
     assert words in ended.err
 
 
-def test_a_run_without_a_folder_gets_the_next_number_and_a_resume_the_last(tmp_path, monkeypatch, capsys):
+def test_a_run_without_a_folder_gets_the_next_number_and_a_resume_the_last(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run_folder(None, "runs/finetune") == run_folder(None, "runs/finetune", resume=True) == Path("runs/finetune")
     for folder in ("runs/finetune", "runs/finetune-9", "runs/finetune-10", "runs/finetune-old"):
         Path(folder).mkdir(parents=True)
     assert run_folder(None, "runs/finetune", resume=True) == Path("runs/finetune-10")
-    assert capsys.readouterr().err == ""
     assert run_folder(None, "runs/finetune") == Path("runs/finetune-11")
-    assert capsys.readouterr().err == "runs/finetune-10 is there already: writing to runs/finetune-11\n"
+    assert run_folder(None, "runs/finetune", finished="results.json") == Path("runs/finetune-10")
+    Path("runs/finetune-10/results.json").touch()
+    assert run_folder(None, "runs/finetune", finished="results.json") == Path("runs/finetune-11")
     assert run_folder(Path("x"), "runs/finetune") == Path("x")
     monkeypatch.setenv("WORLD_SIZE", "2")  # processes that start at other times must agree
     assert run_folder(None, "runs/finetune") == Path("runs/finetune")
@@ -130,6 +136,16 @@ def test_a_dry_run_says_what_would_be_done(command, ct_folder, decathlon, tmp_pa
         assert words.format(ct=ct_folder, seg=decathlon) in told
 
 
+def test_a_dry_run_or_an_error_names_the_next_folder_only_in_the_plan(command, ct_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/pretrain").mkdir(parents=True)
+    planned = command("pretrain", ct_folder, "--set", "batch_size=auto", "--dry-run")
+    assert "would write: runs/pretrain-2/\n" in planned.err
+    assert "give --set batch_size=auto again" in planned.err  # which the configuration cannot hold
+    for said in (planned.err, command("pretrain", "nowhere").err):
+        assert "writing to" not in said
+
+
 @pytest.mark.parametrize(
     ("line", "status", "words"),
     [
@@ -140,6 +156,9 @@ def test_a_dry_run_says_what_would_be_done(command, ct_folder, decathlon, tmp_pa
         ("compare {seg} --init scratch --init nonsense", 1, "nonsense: no model of this name"),
         ("download nonsense", 1, "nonsense: no model of this name"),
         ("export nonsense --to nnunet", 1, "nonsense: no model of this name"),
+        ("convert full/x full", 1, "full: exists already; choose a new name"),
+        ("export genesis-hippocampus-mri-3d-small --to nnunet -o full/x", 1, "full/x: exists already"),
+        ("compare {seg} --init scratch --set metric=dise", 1, "metric: received 'dise'; did you mean dice"),
         ("finetune {seg} --set hub_model_id=a/b", 1, "hub_model_id: received a/b; add --push-to-hub"),
     ],
 )

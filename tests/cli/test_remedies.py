@@ -74,7 +74,7 @@ RUN = [
     ("finetune {seg} --set lr=1 --dry-run", r"did you mean (\w+)\?", "finetune {seg} --set {0}=1 --dry-run"),
     ("pretrain {ct} --set window=0,1 --dry-run", r"mean (data\.\w+)\?", "pretrain {ct} --set {0}=0,1 --dry-run"),
     ("pretrain {ct} --recipe smal --dry-run", r"did you mean (\w+)\?", "pretrain {ct} --recipe {0} --dry-run"),
-    ("pretrain {ct} --modality CT --dry-run", r"known are .*\b(ct),", "pretrain {ct} --modality {0} --dry-run"),
+    ("pretrain {ct} --modality CT --dry-run", r"is not one of .*'(ct)',", "pretrain {ct} --modality {0} --dry-run"),
     ("info genesis-hipocampus-mri-3d", r"did you mean (genesis-hippo\S+)", "info {0}"),
     ("pretrain {ct} -o full --dry-run", r"choose a new (folder)", "pretrain {ct} -o new{0} --dry-run"),
     ("pretrain --resume -o nothing --dry-run", r"without (--resume)", "pretrain {ct} -o nothing --dry-run"),

@@ -40,7 +40,7 @@ def test_a_repeat_gets_a_folder_of_its_own_and_an_interrupted_run_is_found(user)
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.startswith("runs/finetune is there already: writing to runs/finetune-2\n")
+    assert "writing to runs/finetune-2\n" in said
     assert "--resume --output runs/finetune-2" in said
     assert "runs/finetune-2/results.json" in user.types("modelsgenesis finetune --resume --device cpu").stdout
     assert not (user.home / "runs/finetune-3").exists()

@@ -18,7 +18,7 @@ from modelsgenesis.checkpoints.safe_load import mappings, read_weights
 from modelsgenesis.configs import BundleConfig, InputContract, NetworkConfig, Provenance, UNetConfig
 from modelsgenesis.configs.bundle import Task
 from modelsgenesis.errors import CheckpointError, ConfigurationError, did_you_mean, require, some
-from modelsgenesis.files import parsing, read_json, replacing, sha256_of
+from modelsgenesis.files import parsing, read_json, replacing, require_new, sha256_of
 from modelsgenesis.networks import build_network
 
 # Rises when the same file would give another bundle, so that what is cached is converted again.
@@ -101,8 +101,7 @@ def convert_checkpoint(
         print(report.summary())
     """
     file, out = Path(file), Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(f"{out}: exists already; choose a new folder")
+    require_new(out, folder=True)
     if format is not None and format not in LAYOUTS:
         raise ConfigurationError(f"format: received {format!r}; {did_you_mean(format, LAYOUTS)}")
     content = read_weights(file)

@@ -15,7 +15,7 @@ from modelsgenesis.configs import BundleConfig, NetworkConfig, PlainUNetConfig, 
 from modelsgenesis.configs.base import shown
 from modelsgenesis.configs.nnunet_plans import read_nnunet_plan
 from modelsgenesis.errors import CheckpointError, ConfigurationError, did_you_mean, require
-from modelsgenesis.files import replacing
+from modelsgenesis.files import replacing, require_new
 from modelsgenesis.networks import adapt
 
 ExportFormat = Literal["nnunet", "torch"]
@@ -53,7 +53,7 @@ def export_bundle(bundle: Bundle, path: str | Path, *, to: ExportFormat, plans: 
         order = "".join("SPL"[axis] for axis in read_nnunet_plan(plans)[0].get("transpose_forward", (0, 1, 2)))
     contents = {"nnunet": partial(_nnunet_checkpoint, order=order), "torch": _torch_state_dict}
     require(to in contents, ConfigurationError, f"export: received {to!r}; {did_you_mean(to, contents)}")
-    require(not path.exists(), CheckpointError, f"{path}: exists already; choose a new name")
+    require_new(path)
     if plans is not None:
         require(to == "nnunet", ConfigurationError, f"plans: nnU-Net has them; they are of no use for {to}")
         bundle = _with_channels_of(bundle, read_nnunet_plan(plans)[0])

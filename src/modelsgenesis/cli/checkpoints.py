@@ -9,6 +9,7 @@ from typer import Argument, Option
 from modelsgenesis.cli import options
 from modelsgenesis.cli.console import print_plan, print_result
 from modelsgenesis.errors import CheckpointError, require
+from modelsgenesis.files import require_new
 
 _SUFFIXES = {"nnunet": ".pth", "torch": ".pt"}
 
@@ -28,6 +29,7 @@ def convert(
 
     if dry_run:
         require(file.is_file(), CheckpointError, f"{file}: there is no such file; check the path")
+        require_new(out, folder=True)
         print_plan([file], [f"{out}/"], as_json=json_output)
         return
     report = convert_checkpoint(file, out, format=wanted, plan=plan, name=out.resolve().name)
@@ -54,6 +56,7 @@ def export(
     output = output or Path(f"{Path(model.partition('@')[0]).resolve().name}{_SUFFIXES[to]}")
     if dry_run:
         resolve(model, revision)  # a name that leads nowhere is told now
+        require_new(output)
         print_plan([f"weights of {model}"], [output], as_json=json_output)
         return
     file = export_bundle(models.load(model, revision=revision), output, to=to, plans=plans)

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Any, TextIO
 
 from modelsgenesis.errors import GenesisError, printable
@@ -120,13 +121,13 @@ def _write(stream: TextIO | None, text: str) -> None:
         raise GenesisError(f"stdout: cannot be written: {reason_of(problem)}") from problem
 
 
-def make_reporter(*, quiet: bool = False) -> Reporter:
-    """Return a display of progress, or one that says nothing."""
+def make_reporter(*, quiet: bool = False, folder: Path | None = None) -> Reporter:
+    """Return a display of progress, which says when a run has its folder; or one that says nothing."""
     if quiet:
         return Reporter()
     from modelsgenesis.cli.progress import Display
 
-    display = Display()
+    display = Display(folder)
     displays.callback(display.end)
     return display
 

@@ -85,7 +85,7 @@ def demo(
     from modelsgenesis.demo import demonstrate
 
     output = options.run_folder(output, "genesis-demo")
-    shown = demonstrate(output, device=device, reporter=make_reporter(quiet=quiet))
+    shown = demonstrate(output, device=device, reporter=make_reporter(quiet=quiet, folder=output))
     if json_output:
         print_json({**vars(shown), "files": {name: str(path) for name, path in shown.files.items()}})
         return

@@ -13,7 +13,7 @@ from typing import NoReturn
 import typer
 
 from modelsgenesis.cli.console import displays, note
-from modelsgenesis.cli.settings import setting_instead
+from modelsgenesis.cli.settings import remedy_of
 from modelsgenesis.errors import GenesisError, Interrupted
 from modelsgenesis.files import reason_of
 
@@ -61,11 +61,11 @@ def explain(problem: BaseException) -> tuple[str, int]:
     if isinstance(problem, typer.TyperException):
         context = getattr(problem, "ctx", None)
         command = getattr(context, "command_path", "modelsgenesis")
-        message = " ".join(problem.format_message().split()).rstrip(".")
+        message = " ".join(problem.format_message().split()).rstrip(".").replace("Value error, ", "")
         option = getattr(problem, "option_name", None) if message.startswith("No such option") else None
         near = getattr(problem, "possibilities", None) or ()
-        if option and (setting := setting_instead(str(context and context.info_name), option, near)):
-            message = f"No such option: {option}; it is a setting: --set {setting}=VALUE"
+        if option and (remedy := remedy_of(str(context and context.info_name), option, near)):
+            message = f"No such option: {option}; {remedy}"
         return f"error: {message}; see {command} --help", problem.exit_code
     name, reason, kind = getattr(problem, "filename", None), reason_of(problem), type(problem).__name__
     reason = f"{os.fsdecode(name)}: {reason}" if isinstance(name, str | bytes) else reason

@@ -63,7 +63,8 @@ def finetune(
         plan_finetuning(config, labelled, output, send)
         return
     how: dict[str, Any] = {"init": init, "device": device, "resume": resume, "strict": switches.strict}
-    run, _ = finetuning.finetune(labelled, output, config=config, reporter=make_reporter(quiet=quiet), **how)
+    reporter = make_reporter(quiet=quiet, folder=output)
+    run, _ = finetuning.finetune(labelled, output, config=config, reporter=reporter, **how)
     results = finetuning.read_test_results(run)
     if json_output:
         print_json({"run": str(run), "results": results})
@@ -91,7 +92,10 @@ def compare(
             autocompletion=options.model_names,
         ),
     ],
-    output: Annotated[Path, Option("--output", "-o", help="New folder, or one to resume.")] = Path("runs/compare"),
+    output: Annotated[
+        Path | None,
+        Option("--output", "-o", help="Resumed if cut off; default: runs/compare, then runs/compare-2 …"),
+    ] = None,
     labels: Annotated[str, Option(help="Labelled patients: counts, shares or all, such as 5,10%,all.")] = "all",
     runs: Annotated[int, Option(min=1, help="Runs per initialisation and label count.")] = 10,
     tune: Annotated[
@@ -123,6 +127,7 @@ def compare(
     from modelsgenesis.configs import apply_settings
     from modelsgenesis.finetuning import read_finetuning, resolve_config
 
+    output = options.run_folder(output, "runs/compare", finished="results.json")
     switches, settings, of_one = separate_comparison(settings)
     asked = {"labels": labels.split(","), "runs": runs, "tune": tune or []}
     given = {"modality": None if modality == "auto" else modality, "patient_pattern": patient}
@@ -133,6 +138,7 @@ def compare(
     settings = [*as_settings({"steps": steps}), *settings]
     if dry_run:
         config, labelled = resolve_config(data, config, **given)
+        comparison.choose_metric(described.metric, labelled)  # an unknown one is told now
         plan_finetuning(apply_settings(config, settings), labelled, output, comparison=described.to_dict())
         return
     compared = comparison.compare(
@@ -141,7 +147,7 @@ def compare(
         comparison=described,
         config=config,
         settings=settings,
-        reporter=make_reporter(quiet=quiet),
+        reporter=make_reporter(quiet=quiet, folder=output),
         **given,
         **how,
     )
@@ -165,8 +171,6 @@ def plan_finetuning(
     for name in weights:
         resolve(name, None)  # one that leads nowhere is told now
     read = [f"{len(data.cases)} labelled cases of {data.name}", *(f"weights of {name}" for name in weights)]
-    if comparison:
-        runs = len(arms) * len(comparison["labels"]) * comparison["runs"]
-        print_plan(read, [f"{output}/, by {runs} trainings"], config=config.to_dict(), as_json=True)
-    else:
-        print_plan(read, [f"{output}/"], send, config=config.to_dict(), as_json=True)
+    runs = len(arms) * len(comparison["labels"]) * comparison["runs"] if comparison else 1
+    write = f"{output}/, by {runs} trainings" if comparison else f"{output}/"
+    print_plan(read, [write], send, config=config.to_dict(), as_json=True)

@@ -9,6 +9,7 @@ from typer import Argument, BadParameter, Option
 
 from modelsgenesis.cli.console import make_reporter, note, print_json, print_plan, print_result, print_table
 from modelsgenesis.cli.options import DryRun, HubModelId, Json, Model, Quiet, Revision, Token, model_names
+from modelsgenesis.configs.bundle import Modality
 
 if TYPE_CHECKING:
     from modelsgenesis.hub import ModelCard
@@ -18,7 +19,7 @@ _LICENCE = 13  # letters of a licence with which a line of `list` fits 80 column
 
 def list_models(
     pattern: Annotated[str, Argument(help="Only models whose name matches, such as 'genesis-*'.")] = "*",
-    modality: Annotated[str | None, Option(help="Only models for ct, mri, xray …; default: any.")] = None,
+    modality: Annotated[Modality | None, Option(metavar="KIND", help="Only those for ct, mri …; default: any.")] = None,
     dims: Annotated[int | None, Option(min=2, max=3, help="Only 2D or 3D models; default: both.")] = None,
     json_output: Json = False,
 ) -> None:
@@ -104,9 +105,8 @@ def download(
 
     if dry_run:
         bundles.resolve(name, revision)  # a name that leads nowhere is told now
-        print_plan(
-            [f"{name} on the Hub, unless it is here"], [output or bundles.cache_folder("bundles")], as_json=json_output
-        )
+        read, write = f"{name} on the Hub, unless it is here", output or bundles.cache_folder("bundles")
+        print_plan([read], [write], as_json=json_output)
         return
     reporter = make_reporter(quiet=quiet)
     with warnings.catch_warnings(record=True, action="always", category=UserWarning) as caught:
@@ -153,12 +153,8 @@ def cache(
 def push(
     run: Annotated[Path, Argument(help="A run, or any folder that holds a bundle.")],
     hub_model_id: HubModelId = None,
-    public: Annotated[
-        bool, Option("--public", help="Publish to the world; a new repository is private without.")
-    ] = False,
-    include_figures: Annotated[
-        bool, Option("--include-figures", help="Upload the pictures of patients' scans in the card, too.")
-    ] = False,
+    public: Annotated[bool, Option("--public", help="Publish to the world; else a new repository is private.")] = False,
+    include_figures: Annotated[bool, Option("--include-figures", help="Upload pictures of patients, too.")] = False,
     revision: Annotated[str | None, Option(help="Branch, created if missing; default: main.")] = None,
     create_pr: Annotated[bool, Option("--create-pr", help="Open a pull request instead.")] = False,
     dry_run: Annotated[bool, Option("--dry-run", help="List what would be sent, and send nothing.")] = False,

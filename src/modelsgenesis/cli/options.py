@@ -3,13 +3,13 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args
 
 from typer import Argument, BadParameter, Option
 
 from modelsgenesis.cli.console import note, print_line
 from modelsgenesis.cli.settings import complete_setting
-from modelsgenesis.configs.training import DataConfig
+from modelsgenesis.configs.bundle import Modality as ImageModality
 from modelsgenesis.errors import ConfigurationError, require
 
 
@@ -33,8 +33,6 @@ def model_names(incomplete: str) -> list[str]:
     return [card.name for card in list_cards(f"{incomplete}*")]
 
 
-_MODALITIES = get_args(get_type_hints(DataConfig)["modality"])
-
 LABELLED = (
     "Labelled images: folders images and labels, one folder per class, a CSV, a Decathlon or nnU-Net dataset.json"
 )
@@ -44,15 +42,10 @@ Model = Annotated[
 ]
 Scans = Annotated[str, Argument(help="Scans: a folder, a file, a glob, a list file or a dataset.json.")]
 
-Task = Annotated[
-    str | None,
-    Option(
-        help="seg (segmentation) or cls (classification); default: from the labels.",
-        autocompletion=one_of("seg", "cls"),
-    ),
-]
+Task = Annotated[Literal["seg", "cls"] | None, Option(help="Segmentation or classification; default: from the labels.")]
 Modality = Annotated[
-    str, Option(help=f"{', '.join(_MODALITIES[1:])}; auto: from the data.", autocompletion=one_of(*_MODALITIES))
+    Literal["auto", ImageModality],
+    Option(metavar="KIND", help=f"{', '.join(get_args(ImageModality))}; auto: from the data."),
 ]
 Patient = Annotated[
     str | None,
@@ -107,24 +100,19 @@ PushToHub = Annotated[
 ]
 
 
-def run_folder(output: Path | None, default: str, *, resume: bool = False) -> Path:
+def run_folder(output: Path | None, default: str, *, resume: bool = False, finished: str = "") -> Path:
     """Return the folder of a run: as asked, else `default`, or `default-2` … after those that are there.
 
-    Of a resume it is the last that is there. Processes of `torchrun` must agree on it, and so take `default`.
+    Of a resume it is the last that is there, and so it is while that lacks the file `finished`. Processes of `torchrun`
+    must agree on it, and so take `default`.
     """
     first = Path(default)
     if output is not None or int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return output or first
-    folders = {1: first}
-    for path in first.parent.glob(f"{first.name}-*"):
-        number = path.name.removeprefix(f"{first.name}-")
-        folders |= {int(number): path} if number.isdecimal() else {}
-    last = max((number for number, path in folders.items() if path.exists()), default=0)
-    if resume or not last:
-        return folders[last or 1]
-    folder = first.with_name(f"{first.name}-{last + 1}")
-    note(f"{folders[last]} is there already: writing to {folder}")
-    return folder
+    ends = (path.name.removeprefix(f"{first.name}-") for path in first.parent.glob(f"{first.name}-*"))
+    last = max([1, *(int(end) for end in ends if end.isdecimal())])
+    newest = first if last == 1 else first.with_name(f"{first.name}-{last}")
+    return newest if resume or not (newest / finished).exists() else first.with_name(f"{first.name}-{last + 1}")
 
 
 def choose_repository(wanted: bool, name: str | None, output: Path, *, dry_run: bool) -> str | None:

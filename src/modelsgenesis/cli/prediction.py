@@ -6,15 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, BadParameter, Exit, Option
 
-from modelsgenesis.cli.console import (
-    make_reporter,
-    note,
-    print_json,
-    print_line,
-    print_plan,
-    print_result,
-    print_table,
-)
+from modelsgenesis.cli.console import make_reporter, note, print_json, print_line, print_plan, print_result, print_table
 from modelsgenesis.cli.options import Device, DryRun, Json, Patient, Quiet, Settings, Strict, run_folder
 from modelsgenesis.configs import PredictionConfig, apply_settings
 
@@ -63,10 +55,8 @@ def predict(
         reporter=make_reporter(quiet=quiet),
     )
     if dry_run:
-        read = [
-            f"model {model} ({', '.join(found.about['labels'].values())})",
-            *(one.file for one in found.predictions),
-        ]
+        classes = ", ".join(found.about["labels"].values())
+        read = [f"model {model} ({classes})", *(one.file for one in found.predictions)]
         write = filter(None, [*(one.path for one in found.predictions), found.table])
         print_plan(read, dict.fromkeys(write), as_json=json_output)  # of classes all have one table
         _end(found.failed, "predicted")

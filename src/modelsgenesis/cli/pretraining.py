@@ -8,7 +8,7 @@ import typer
 from typer import Argument, Option
 
 from modelsgenesis.cli import options
-from modelsgenesis.cli.console import describe_metrics, make_reporter, print_plan, print_result
+from modelsgenesis.cli.console import describe_metrics, make_reporter, note, print_plan, print_result
 from modelsgenesis.cli.settings import PretrainingSwitches, separate
 from modelsgenesis.configs import RECIPES, PretrainingConfig, pretraining_of_plans, pretraining_recipe
 
@@ -65,7 +65,7 @@ def pretrain(
         raise typer.BadParameter("missing: the scans to pretrain on", param_hint="DATA")
     repository = options.choose_repository(push_to_hub, switches.hub_model_id, output, dry_run=dry_run)
     if dry_run:
-        plan_pretraining(config, output, repository, resume=resume)
+        plan_pretraining(config, output, repository, resume=resume, is_auto=is_auto)
         return
     run = pretraining.pretrain(
         None,
@@ -76,7 +76,7 @@ def pretrain(
         resume=resume,
         strict=switches.strict,
         tensorboard=switches.tensorboard,
-        reporter=make_reporter(quiet=quiet),
+        reporter=make_reporter(quiet=quiet, folder=output),
     )
     if os.environ.get("RANK", "0") != "0":  # of several processes, the first one reports and publishes
         return
@@ -88,7 +88,9 @@ def pretrain(
         options.publish(run, repository, to_stderr=json_output)
 
 
-def plan_pretraining(config: PretrainingConfig, output: Path, repository: str | None, *, resume: bool) -> None:
+def plan_pretraining(
+    config: PretrainingConfig, output: Path, repository: str | None, *, resume: bool, is_auto: bool
+) -> None:
     """Print the configuration, and what would be read, written and sent."""
     from modelsgenesis.data.finding import find_scans
     from modelsgenesis.training.run import Run
@@ -100,3 +102,5 @@ def plan_pretraining(config: PretrainingConfig, output: Path, repository: str | 
         read += [f"{len(found)} scans in {', '.join(source)}"] if source else []
     send = [f"the model and its card to {repository} on the Hub, private"] if repository else []
     print_plan(read, [f"{output}/"], send, config=config.to_dict(), as_json=True)
+    if is_auto:
+        note("batch_size=auto is found on the GPU as a run starts: give --set batch_size=auto again beside --config")

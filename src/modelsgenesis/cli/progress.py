@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Mapping
 from datetime import timedelta
+from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -22,7 +23,8 @@ _NEWEST = 0.05  # weight of the last step's loss in the average that people see:
 class Display(Reporter):
     """Shows a run: on a terminal a bar with the newest figures under it, elsewhere a line now and then."""
 
-    def __init__(self) -> None:
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder
         self.console = Console(stderr=True, highlight=False)
         is_terminal = sys.stderr is not None and sys.stderr.isatty()
         self.is_live = is_terminal and not self.console.is_dumb_terminal  # a dumb one cannot move its cursor
@@ -37,6 +39,9 @@ class Display(Reporter):
         self.begun = self.spoke = time.monotonic()
         self.average: float | None = None
         self.rows = {}
+        if self.folder and self.folder.exists():  # not before: a run that cannot begin writes nothing
+            self.note(f"writing to {self.folder}")
+            self.folder = None
         if not self.is_live:
             self.note(f"{title}: {start}/{total}")
             return

@@ -85,6 +85,14 @@ KINDS: dict[str, tuple[type[Config], ...]] = {
 }
 """Of each command the configurations whose fields `--set` takes."""
 
+# What does the same as options of other commands, libraries and versions.
+_INSTEAD = {
+    "show_config": "--dry-run prints the configuration",
+    "token": "set HF_TOKEN, or run hf auth login once",
+    "private": "a new repository is private unless pushed with --public",
+    "set_arm": "compare takes --set NAME:KEY=VALUE",
+}
+
 
 def separate(settings: Sequence[str] | None, switches: SwitchesType) -> tuple[SwitchesType, list[str]]:
     """Return the switches as `--set` says them, and the settings that are left for the configuration."""
@@ -120,16 +128,17 @@ def complete_setting(context: Context, incomplete: str) -> list[str]:
     return sorted({word for word in words if word.startswith(incomplete)})
 
 
-def setting_instead(command: str, option: str, options: Iterable[str] = ()) -> str | None:
-    """Return the setting that an unknown option, such as `--window` or `--lr`, means; None where an option is nearer.
+def remedy_of(command: str, option: str, near: Iterable[str] = ()) -> str | None:
+    """Return what to write for an unknown option, such as `--window` or `--lr`; None where options are nearer.
 
     Example:
-        >>> setting_instead("pretrain", "--window"), setting_instead("pretrain", "--inti", ["--init"])
-        ('data.window', None)
+        >>> remedy_of("pretrain", "--window"), remedy_of("pretrain", "--inti", ["--init"])
+        ('it is a setting: --set data.window=VALUE', None)
     """
-    key = option.lstrip("-").replace("-", "_")
+    key, words = option.lstrip("-").replace("-", "_"), {name.lstrip("-").replace("-", "_") for name in near}
     found = {name.rpartition(".")[2]: name for kind in KINDS.get(command, ()) for name in similar_settings(key, kind)}
-    words = get_close_matches(key, [name.lstrip("-").replace("-", "_") for name in options])
-    nearest = next(iter(get_close_matches(key, [*words, *found], n=1)), "")
-    aliased = ALIASES.get(key, "")  # such as learning_rate of lr, whose letters are not alike
-    return None if nearest in words else found.get(nearest if aliased not in found else aliased)
+    if key in _INSTEAD:
+        return _INSTEAD[key]
+    meant = ALIASES.get(key, key)
+    meant = meant if meant in found else next(iter(get_close_matches(key, [*words, *found], n=1)), None)
+    return f"it is a setting: --set {found[meant]}=VALUE" if meant in found and meant not in words else None

@@ -28,29 +28,27 @@ _WORDS = {
     str: "text",
     bool: "true or false",
 }
-# What other libraries call a setting.
+# What other libraries call a setting; not what is spelt alike.
 ALIASES = {
-    **dict.fromkeys(("lr", "max_lr", "base_lr", "initial_lr"), "learning_rate"),
-    **dict.fromkeys(("bs", "batch", "batchsize"), "batch_size"),
-    **dict.fromkeys(("epoch", "num_epochs", "n_epochs", "max_epochs"), "epochs"),
-    **dict.fromkeys(("iterations", "iters", "max_steps", "num_steps", "max_iterations"), "steps"),
-    **dict.fromkeys(("num_workers", "n_workers"), "workers"),
-    **dict.fromkeys(("patch", "roi_size", "crop_size", "image_size"), "patch_size"),
-    **dict.fromkeys(("grad_clip", "gradient_clip_val", "max_norm"), "clip_norm"),
-    **dict.fromkeys(("val_every", "val_interval", "eval_steps"), "validate_every"),
-    **dict.fromkeys(("amp", "fp16", "bf16", "dtype"), "precision"),
-    **dict.fromkeys(("optim", "opt"), "optimizer"),
-    **dict.fromkeys(("scheduler", "lr_scheduler"), "schedule"),
-    **dict.fromkeys(("filters", "features", "base_filters"), "widths"),
-    "wd": "weight_decay",
-    "early_stopping": "patience",
-    "warmup": "warmup_steps",
-    "n_folds": "folds",
-    "pretrained": "init",
-    "random_state": "seed",
-    "leave_out": "exclude_test_cases",
-    "labels": "labelled_patients",
-    "val": "validation_source",
+    alias: name
+    for name, aliases in {
+        "learning_rate": "lr max_lr base_lr initial_lr",
+        "batch_size": "bs batch",
+        "steps": "iterations iters max_iterations",
+        "patch_size": "patch roi_size crop_size image_size",
+        "clip_norm": "grad_clip gradient_clip_val max_norm",
+        "validate_every": "val_interval eval_steps",
+        "precision": "amp fp16 bf16 dtype",
+        "widths": "filters features base_filters",
+        "weight_decay": "wd",
+        "patience": "early_stopping",
+        "init": "pretrained",
+        "seed": "random_state",
+        "exclude_test_cases": "leave_out",
+        "labelled_patients": "labels",
+        "validation_source": "val",
+    }.items()
+    for alias in aliases.split()
 }
 
 
@@ -182,8 +180,7 @@ def similar_settings(key: str, kind: type[Config]) -> list[str]:
 def _nearest(key: str, kind: type[Config]) -> str:
     """Return the end of a message about an unknown key: where such a setting is, or what it is called here."""
     close = similar_settings(key, kind)
-    own = [field.name for field in fields(kind)]
-    return f"did you mean {' or '.join(close)}?" if close else did_you_mean(key, own)
+    return f"did you mean {' or '.join(close)}?" if close else did_you_mean(key, [one.name for one in fields(kind)])
 
 
 def _configs(hint: Any) -> list[Any]:

@@ -111,7 +111,7 @@ def test_what_cannot_be_measured_is_said(decathlon, saved, tmp_path):
     assert set(reasons) == {f"ball_{index:03d}" for index in range(1, 6)}
     assert "(28, 24, 20)" in reasons["ball_001"]
     assert "mm away" in reasons["ball_002"]
-    assert "no prediction ball_003.nii.gz" in reasons["ball_003"]
+    assert "no prediction of ball_003 in" in reasons["ball_003"]
     assert found.summary["dice"]["low"] is None  # of one patient there is no interval
     assert json.loads((tmp_path / "out" / "results.json").read_text())["refused"] == 5
 
@@ -139,11 +139,32 @@ def test_two_folders_of_label_maps_are_compared_by_name(two_folders, tmp_path):
     assert [row["case"] for row in found.rows] == ["p1", "p2"]
     assert (found.rows[0]["dice 1"], found.rows[1]["dice 1"], found.rows[1]["hausdorff95 1"]) == (1, 0.75, 2)
     assert found.table.header == ("structure", "Dice", "IoU", "HD95 (mm)")
-    assert (found.skipped[0].source, "no prediction p3.nii.gz" in found.skipped[0].reason) == ("p3", True)
+    assert (found.skipped[0].source, "no prediction of p3 in" in found.skipped[0].reason) == ("p3", True)
     assert "structures by the values of the label maps: 1, 2" in notes.notes
     assert f"predictions ignored, as no label map in {two_folders[1]} has the name: p9" in notes.notes
     (two_folders[0] / "p1_seg.json").write_text(json.dumps({"labels": {"0": "background", "1": "liver", "2": "node"}}))
     assert evaluate(*two_folders, output=tmp_path / "out").values["dice liver"] == 0.875
+
+
+def test_json_and_tables_beside_label_maps_do_not_make_them_another_data_set(two_folders, tmp_path):
+    """Two raters whose numbers differ, as the files that predict writes say; and what else lies in such folders."""
+    predicted, labels = two_folders
+    for name, content in {"notes": ["p1 is blurred"], "p2": {"Manufacturer": "X"}}.items():
+        (labels / f"{name}.json").write_text(json.dumps(content))
+    (labels / "patients.csv").write_text("id,age\np1,50\n")
+    assert evaluate(predicted, labels, output=tmp_path / "out").values["dice 1"] == 0.875
+    turned = np.array([0, 2, 1], np.uint8)[voxels_of(labels / "p1.nii.gz")]
+    write_map(labels / "p1.nii.gz", turned)
+    (labels / "p1.json").write_text(json.dumps({"labels": {"0": "background", "1": "node", "2": "liver"}}))
+    beside = json.dumps({"labels": {"0": "background", "1": "liver", "2": "node"}})
+    (predicted / "p1_seg.json").write_text(beside)
+    (predicted / "p2_seg.json").write_text(beside)
+    (labels / "p2.json").write_text(beside)
+    found = evaluate(predicted, labels, output=tmp_path / "out")
+    assert (found.rows[0]["dice liver"], found.rows[0]["dice node"], found.rows[1]["dice liver"]) == (1, 1, 0.75)
+    (labels / "cases.csv").write_text("image,mask\nscan.nii.gz,p1.nii.gz\n")  # which is a data set
+    with pytest.raises(DataError, match=r"lists 1 file not there, such as .*scan\.nii\.gz"):
+        evaluate(predicted, labels, output=tmp_path / "out")
 
 
 def test_label_maps_beside_their_images_are_compared_and_patients_are_told_by_a_pattern(two_folders, tmp_path):

@@ -1,6 +1,5 @@
 """Measure a model, or predictions that are saved already, on labelled data."""
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,10 +10,10 @@ import numpy as np
 
 from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.configs import PredictionConfig
-from modelsgenesis.data import SkippedScan, file_stem
+from modelsgenesis.data import SkippedScan, dataset_json, file_stem
 from modelsgenesis.data.cases import LabelledCase, LabelledData, label_indices, read_mask
-from modelsgenesis.data.finding import find_patients, holds_images
-from modelsgenesis.data.labelled import read_labelled
+from modelsgenesis.data.finding import bare_name, find_patients, holds_images
+from modelsgenesis.data.labelled import lists_images, read_labelled
 from modelsgenesis.data.reading import reader_of
 from modelsgenesis.errors import DataError, ScanError, printable, require, some
 from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
@@ -29,7 +28,6 @@ from modelsgenesis.training.run import RUN_NAME
 from modelsgenesis.training.splits import Split, check_split, read_split
 
 RESULTS_NAME, CASES_NAME = "results.json", "cases.csv"
-_ENDING = re.compile("(_0000)?([-_.](segmentation|seg|masks?|labels?|gt|predictions?|pred))?$", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,10 +173,10 @@ def _label_maps(folder: Path) -> dict[str, list[Path]]:
     """Return the files of a folder that may be label maps, by the names that predictions and labels have in common."""
     found: dict[str, list[Path]] = defaultdict(list)
     for file in sorted(folder.rglob("*")):
-        place = file.relative_to(folder)
-        left_aside = any(part.startswith(".") for part in place.parts) or file_stem(file).endswith("_probabilities")
+        place, stem = file.relative_to(folder), file_stem(file)
+        left_aside = any(part.startswith(".") for part in place.parts) or stem.endswith("_probabilities")
         if not left_aside and reader_of(file) not in (None, "dicom"):
-            found[_ENDING.sub("", str(place.with_name(file_stem(file))))].append(file)
+            found[str(place.with_name(bare_name(stem, images=False).removesuffix("_0000") or stem))].append(file)
     return found
 
 
@@ -187,13 +185,14 @@ def read_label_maps(
 ) -> LabelledData | None:
     """Read a folder of true label maps for one of predicted ones; None where either is something else.
 
-    The JSON file beside a prediction, as `predict_all` writes it, names the structures; else their values do.
+    The JSON file beside a label map, as `predict_all` writes it, names the structures; else their values do.
 
     Raises:
         DataError: Both are the same folder, or no label map has the name of a prediction.
         ScanError: A label map whose values are looked up cannot be used.
     """
-    if not (folder.is_dir() and predicted.is_dir()) or any(folder.glob("*.json")) or any(folder.glob("*.csv")):
+    tables = (one for name in (dataset_json.NAME, "*.csv") for one in folder.glob(name))
+    if not (folder.is_dir() and predicted.is_dir()) or any(map(lists_images, tables)):
         return None
     truth, ours = _label_maps(folder), _label_maps(predicted)
     if not ours or not truth or any(len(files) > 1 for files in truth.values()):  # such as images beside their masks
@@ -210,7 +209,7 @@ def read_label_maps(
     if extra := sorted(ours.keys() - truth.keys()):
         reporter.note(f"predictions ignored, as no label map in {folder} has the name: {some(extra)}")
     paired = [path for name in both for path in (truth[name][0], ours[name][0])]
-    names = _names_beside(ours[both[0]][0])
+    names = next(filter(None, map(_names_beside, paired)), None)
     if names is None:
         names = {int(value): str(value) for path in paired for value in np.unique(read_mask(path).array)}
         names = {0: "background"} | {value: names[value] for value in sorted(names) if value}
@@ -254,41 +253,38 @@ def measure_saved(
             # Without images the case was named by its label map.
             name = output_name(case.name).name if case.images else case.name
             found = (files if case.images else maps).get(name, [])
-            if len(found) != 1:
-                several = f": {' and '.join(map(str, found))}; keep one" if found else ""
-                raise ScanError(f"{len(found) or 'no'} prediction {name}.nii.gz in {path}{several}")
+            require(found, ScanError, f"no prediction of {name} in {path}")
+            require(len(found) == 1, ScanError, f"predictions of {name}: {' and '.join(map(str, found))}; keep one")
             volume = read_mask(found[0])
-            return measure_case(case, data, _class_indices(volume.array, found[0], data), volume)
+            predicted = label_indices(volume.array, _told_beside(found[0], data, volume.array), str(found[0]))
+            truth = data if case.images or case.mask is None else _told_beside(case.mask, data)
+            return measure_case(case, truth, predicted, volume)
 
     return measure_each(cases, measure, strict=strict, reporter=reporter)
 
 
-def _class_indices(values: np.ndarray, path: Path, data: LabelledData) -> np.ndarray:
-    """Turn the values of a label map into class indices of the data.
-
-    The JSON file beside it says what they mean, as `predict_all` writes it; without one they mean what they mean in
-    the data's masks.
+def _told_beside(path: Path, data: LabelledData, array: np.ndarray | tuple[()] = ()) -> LabelledData:
+    """Return the data with the values of a label map, by the JSON file beside it; without one they are the data's.
 
     Raises:
-        ScanError: A value means no class of the data.
+        ScanError: A value of the array means no class of the data.
     """
     names = _names_beside(path)
-    if names is not None:
-        for value in np.unique(values).tolist():
-            if names.get(value, data.labels[0]) not in data.labels:
-                raise ScanError(f"{path}: value {value}, {names[value]}, is not a class of {data.name}")
-        # The file decides in place of the data set: its numbers become the values that stand for each class.
-        values_of = ([value for value, name in names.items() if name == label] for label in data.labels)
-        data = replace(data, values=tuple(map(tuple, values_of)), others_are_background=False)
-    return label_indices(values, data, str(path))
+    if names is None:
+        return data
+    for value in np.unique(array).tolist():
+        if names.get(value, data.labels[0]) not in data.labels:
+            raise ScanError(f"{path}: value {value}, {names[value]}, is not a class of {data.name}")
+    values_of = ([value for value, name in names.items() if name == label] for label in data.labels)
+    return replace(data, values=tuple(map(tuple, values_of)), others_are_background=False)
 
 
 def _names_beside(path: Path) -> dict[int, str] | None:
-    """Return what the JSON file beside a predicted label map calls each value; None without one."""
+    """Return what the JSON file beside a label map calls each value; None without one, or where it is a scan's."""
     beside = path.with_name(f"{file_stem(path)}.json")
-    if not beside.is_file():
+    content = read_json(beside, ScanError) if beside.is_file() else None
+    if not isinstance(content, dict) or "labels" not in content:
         return None
-    content = read_json(beside, ScanError)
     with parsing(beside, ScanError, what="as the labels of a label map", remedy="expected what predict writes"):
         return {int(value): str(name) for value, name in content["labels"].items()}
 

@@ -15,7 +15,7 @@ from modelsgenesis.configs.base import plain
 from modelsgenesis.configs.training import SCRATCH, SegmentationConfig, require_patch_size
 from modelsgenesis.data.cases import LabelledData, PreparedCase, PreparedCases, digest_files, sample_data
 from modelsgenesis.data.labelled import find_task, read_labelled
-from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, require, some
+from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, counted, require, some
 from modelsgenesis.figures import draw_curve
 from modelsgenesis.files import parsing, read_csv, read_json, sha256_of, write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware
@@ -319,7 +319,7 @@ class Finetuning:
         """Return the content of `run.json`, by which a resume tells a change of what is learnt."""
         begun, listed = self.begun, asdict(self.split)
         if self.split.test:
-            self.reporter.note(f"hashing the files of {_counted(self.split.test)}")
+            self.reporter.note(f"hashing the files of {counted(len(self.split.test), 'test case')}")
         # Of test cases the files: they are read when the training has ended.
         digests = {case.name: case.digest for case in prepared} | digest_files(self.data, self.split.test)
         return {
@@ -459,11 +459,8 @@ class Finetuning:
         write_csv(path, rows, DataError, ("file", "case", "patient"))
         content = {"data": self.data.name, **told, **more, "patients": len({row["patient"] for row in rows})}
         content |= {"cases": len(rows), "seed": self.config.seed, **_how_split(self.config)}
-        content |= {
-            "rows_sha256": sha256_of(path),
-            "test": test,
-            "remarks": self.remarks,
-        }  # folds are pooled by their rows
+        # Folds are pooled by their rows, which have to be those of these results.
+        content |= {"rows_sha256": sha256_of(path), "test": test, "remarks": self.remarks}
         write_json(self.output / RESULTS_NAME, plain(content), DataError)
         if test:
             table_of(content).write(self.output)
@@ -484,10 +481,6 @@ def table_of(results: Mapping[str, Any]) -> ResultsTable:
     own = {"alone": results["labels"][-1], "specificity": results.get("specificity")}
     notes += [f"remark: {one}" for one in results.get("remarks", ())]
     return results_table({(): test} if test else {}, **own, notes=notes)
-
-
-def _counted(cases: Sequence[str]) -> str:
-    return "1 test case" if len(cases) == 1 else f"{len(cases)} test cases"
 
 
 def _how_split(config: FinetuningConfig) -> dict[str, Any]:

@@ -86,19 +86,37 @@ def test_what_has_no_partner_is_left_aside_and_named(tmp_path):
     assert [case.name for case in data.cases] == ["p1", "p2"]
     said = "\n".join(data.notes)
     assert "2 pairs of image and label map" in said
-    assert "p4.nii.gz: no label map has the name of this image" in said
-    assert "p5.nii.gz: no image has the name of this label map" in said
-    assert "p3.nii.gz, p3.nii.gz, p3_seg.nii.gz have one name; expected one label map and one image" in said
+    assert f"skipped {Path('images/p4.nii.gz')}: no label map has the name of this image" in said
+    assert f"skipped {Path('labels/p5.nii.gz')}: no image has the name of this label map" in said
+    names = ", ".join(str(Path(name)) for name in ("images/p3.nii.gz", "labels/p3.nii.gz", "labels/p3_seg.nii.gz"))
+    assert f"skipped p3: {names} have one name; expected one label map and one image" in said
+
+
+def test_a_missing_channel_is_named(tmp_path):
+    lay_out(tmp_path, "p#_t1.nii.gz p#_t2.nii.gz", "p#_seg.nii.gz")
+    (tmp_path / "p3_t2.nii.gz").unlink()
+    data = read_labelled(tmp_path)
+    assert [case.name for case in data.cases] == ["p1", "p2"]
+    assert "skipped p3: lacks t2" in data.notes
+    save(tmp_path / "p2_mask.nii.gz", mask(1))
+    data = read_labelled(tmp_path)
+    assert data.notes[0] == "1 pair of image and label map, by their names"
+    assert "have one name; expected one label map and one image for each of t1, t2" in "\n".join(data.notes)
 
 
 def test_folders_are_classes_where_not_every_image_has_a_label_map(tmp_path):
     lay_out(tmp_path, "well/a#.png ill/b#.png", "ill/b#_mask.png")
-    assert read_labelled(tmp_path, modality="xray").labels == ("ill", "well")
+    data = read_labelled(tmp_path, modality="xray")
+    assert data.labels == ("ill", "well")
+    told = "although 3 images have label maps; --task seg takes them as a segmentation"
+    assert f"warning: the folders are taken for classes {told}" in data.notes
     data = read_labelled(tmp_path, task="seg", modality="xray")
     assert (data.task, len(data.cases)) == ("segmentation", 3)
     lay_out(tmp_path, "", "well/a#_mask.png")
     assert read_labelled(tmp_path, modality="xray").task == "segmentation"
-    assert read_labelled(tmp_path, task="cls", modality="xray").labels == ("ill", "well")
+    data = read_labelled(tmp_path, task="cls", modality="xray")
+    assert data.labels == ("ill", "well")
+    assert "taken for classes" not in "\n".join(data.notes)
     lay_out(tmp_path / "inner", "images/no/a#.png images/yes/b#.png")
     assert read_labelled(tmp_path / "inner", modality="xray").labels == ("no", "yes")
 

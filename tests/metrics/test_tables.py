@@ -57,3 +57,5 @@ def test_leading_columns_and_spreads():
     assert table.rows[1] == ("5", "ours", "x", "0.800 ± 0.010")
     assert table.records[0] == {"labels": "5", "init": "scratch", "structure": "x", "dice": 0.8, "dice_sd": 0.01}
     assert r"0.800 $\pm$ 0.010" in table.to_latex()
+    signs = results_table({(): {"dice": runs}}, alone="a<b>c|d & 5%~")
+    assert r"a$<$b$>$c$|$d \& 5\%\textasciitilde{} & " in signs.to_latex()

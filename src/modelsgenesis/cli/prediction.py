@@ -140,7 +140,7 @@ def evaluate(
     else:
         files = {"full results": "results.json", "this table": TABLES, "each case": "cases.csv"}
         print_results(found.table, found.folder, files)
-    _end(found.skipped, "measured")
+    _end(found.skipped, "measured", told=not quiet)
 
 
 def _prediction_config(overlap: float, flips: str | None, settings: Sequence[str] | None) -> PredictionConfig:
@@ -152,9 +152,9 @@ def _prediction_config(overlap: float, flips: str | None, settings: Sequence[str
     return apply_settings(config, settings or [])
 
 
-def _end(failed: Sequence[Any], done: str) -> None:
-    """Name what failed, and end with status 1 where something did."""
-    for scan in failed:
+def _end(failed: Sequence[Any], done: str, *, told: bool = False) -> None:
+    """Name what failed unless the display has told it, and end with status 1 where something did."""
+    for scan in failed if not told else ():
         note(f"not {done}: {scan.source}: {scan.reason}")
     if failed:
         raise Exit(1)

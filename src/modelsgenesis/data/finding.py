@@ -300,15 +300,16 @@ def is_label_map(name: str) -> bool:
     return any(map(_LABEL.fullmatch, words[:1] + words[-1:]))
 
 
-def bare_name(name: str) -> str:
-    """Return a name without the words that say scan or label map: what the names of both have in common.
+def bare_name(name: str, *, images: bool = True) -> str:
+    """Return a name without the words that say label map or, with `images`, scan: what the names of both share.
 
     Example:
         >>> [bare_name(name) for name in ("p1_seg", "mask_p1", "x_mask_2", "img001", "imagesTr", "ground_truth")]
         ['p1', 'p1', 'x_2', '001', 'Tr', '']
     """
+    role = _ROLE if images else _LABEL
     while words := list(_WORD.finditer(name)):
-        word = next((one for one in (words[-1], words[0]) if _ROLE.fullmatch(one.group().lower())), None)
+        word = next((one for one in (words[-1], words[0]) if role.fullmatch(one.group().lower())), None)
         if word is None:
             break
         before, after = name[: word.start()].rstrip("-_. "), name[word.end() :]

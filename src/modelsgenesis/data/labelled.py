@@ -34,7 +34,7 @@ from modelsgenesis.data.finding import (
 from modelsgenesis.data.pairs import read_pairs
 from modelsgenesis.data.reading import choose_contract
 from modelsgenesis.data.volume import ScanReference, SkippedScan
-from modelsgenesis.errors import ConfigurationError, DataError, did_you_mean, printable, require
+from modelsgenesis.errors import ConfigurationError, DataError, counted, did_you_mean, printable, require
 from modelsgenesis.files import parsing, read_text
 
 _TASKS: dict[str, LabelledTask] = {"seg": "segmentation", "cls": "classification"}
@@ -107,14 +107,17 @@ def _read(path: Path, pattern: str | None, wanted: LabelledTask | None) -> Label
     inside = sorted(one for one in path.iterdir() if not one.name.startswith(".")) if path.is_dir() else []
     listed = [one for one in inside if one.name == dataset_json.NAME]
     tables = listed or [one for one in inside if one.suffix.lower() == ".csv"]
-    if inside and not any(map(_lists_images, tables)) and (paired := read_pairs(path, pattern, wanted)):
+    listing = list(filter(lists_images, tables))
+    paired = read_pairs(path, pattern, wanted) if inside and not listing else ""
+    if not isinstance(paired, str):
         return paired
-    tables = tables or [path]
+    tables = listing or tables or [path]
     if len(tables) > 1:
         raise DataError(f"{path}: holds {tables[0].name} and {tables[1].name}; name the one to read")
     # A folder without a table of its own is one of classes.
     if tables == [path] and any(one.is_dir() for one in inside):
-        return _read_folders(path, pattern)
+        data = _read_folders(path, pattern)
+        return replace(data, notes=(*data.notes, paired)) if paired else data
     suffix = tables[0].suffix.lower()
     require(suffix in (".json", ".csv"), DataError, f"{path}: of no known layout, or empty; {_LAYOUTS}")
     return (_read_listed if suffix == ".json" else _read_table)(tables[0], pattern)
@@ -138,7 +141,7 @@ def _described(data: LabelledData, modality: str | None) -> LabelledData:
     return data
 
 
-def _lists_images(table: Path) -> bool:
+def lists_images(table: Path) -> bool:
     """Tell whether a table is the data set's description, and not one of patients that lies beside the images."""
     header = next(iter(read_text(table, DataError, _LIMIT).splitlines()), "").lower()
     return table.name == dataset_json.NAME or "image" in [name.strip(' "') for name in re.split("[,;\t]", header)]
@@ -146,7 +149,7 @@ def _lists_images(table: Path) -> bool:
 
 def _require_files(path: Path, files: Iterable[Path]) -> None:
     if missing := [file for file in dict.fromkeys(files) if not dataset_json.is_there(file)]:
-        raise DataError(f"{path}: lists {len(missing)} files that are not there, such as {missing[0]}")
+        raise DataError(f"{path}: lists {counted(len(missing), 'file')} not there, such as {missing[0]}")
 
 
 def _read_listed(path: Path, pattern: str | None) -> LabelledData:

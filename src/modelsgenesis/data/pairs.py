@@ -1,7 +1,9 @@
 """Images and label maps in folders of their own, or beside each other, paired by their names."""
 
+import os
 import re
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 from modelsgenesis.data import finding
@@ -9,7 +11,7 @@ from modelsgenesis.data.cases import LabelledCase, LabelledData, LabelledTask, s
 from modelsgenesis.data.finding import bare_name, holds_images, is_label_map, part_of
 from modelsgenesis.data.reading import file_stem
 from modelsgenesis.data.volume import ScanReference, SkippedScan
-from modelsgenesis.errors import DataError, require, some
+from modelsgenesis.errors import DataError, counted, some
 
 # Whether the folders count, and whether an image's name ends in its channel, as p1_0000 or p1_t1; the surest first.
 _READINGS = ((True, False), (True, True), (False, False), (False, True))
@@ -18,11 +20,12 @@ _REMEDY = (
     "CSV with the columns image,mask"
 )
 
-Pairs = dict[str, tuple[dict[str, list[ScanReference]], list[Path]]]
+Images = dict[str, list[ScanReference]]
+Pairs = dict[str, tuple[Images, list[Path]]]
 """By what their names share: images by their channels, and label maps."""
 
 
-def read_pairs(folder: Path, pattern: str | None, wanted: LabelledTask | None) -> LabelledData | None:
+def read_pairs(folder: Path, pattern: str | None, wanted: LabelledTask | None) -> LabelledData | str:
     """Read label maps with the images of their names.
 
     Args:
@@ -32,7 +35,7 @@ def read_pairs(folder: Path, pattern: str | None, wanted: LabelledTask | None) -
         wanted: The task that was asked for.
 
     Returns:
-        The segmentation; None where there are no label maps, or where the folders are classes.
+        The segmentation. Where there are no label maps, or the folders are classes: what is to be said of it, or "".
 
     Raises:
         DataError: No label map can be paired.
@@ -41,57 +44,65 @@ def read_pairs(folder: Path, pattern: str | None, wanted: LabelledTask | None) -
     places, skipped = finding.files_within(folder)
     masks = [path for path in places if _is_mask(path.relative_to(folder))]
     if not masks:
-        return None
+        return ""
     scans, unusable = finding.scan_sources(sorted({*places} - {*masks}))
     pairs = max((_pair(folder, scans, masks, *reading) for reading in _READINGS), key=len)
     alone = {*scans}.difference(scan for images, _ in pairs.values() for found in images.values() for scan in found)
     # Where each image has a label map, folders are rather patients, sites or parts than classes.
     if (alone if wanted is None else wanted == "classification") and _are_classes(folder, scans):
-        return None
-    names = f"images such as {scans[0].path}" if scans else "no image"
-    told = f"{folder}: no label map has the name of an image: {names}, label maps such as {masks[0]}; {_REMEDY}"
-    require(pairs, DataError, told)
+        paired = len(scans) - len(alone)
+        masked = f"{counted(paired, 'image')} {'has' if paired == 1 else 'have'} label maps"
+        told = f"warning: the folders are taken for classes although {masked}; --task seg takes them as a segmentation"
+        return told if paired and wanted is None else ""
+    if not pairs:
+        names = f"images such as {scans[0].path.relative_to(folder)}" if scans else "no image"
+        names += f", label maps such as {masks[0].relative_to(folder)}"
+        raise DataError(f"{folder}: no label map has the name of an image: {names}; {_REMEDY}")
     channels = Counter(tuple(sorted(images)) for images, _ in pairs.values()).most_common(1)[0][0]
     left = [(scan.source, "no label map has the name of this image") for scan in alone]
     unpaired = {*masks}.difference(*(paths for _, paths in pairs.values()))
     left += [(str(path), "no image has the name of this label map") for path in unpaired]
-    expected = f"expected one label map and {f'one image for each of {channels}' if len(channels) > 1 else 'one image'}"
     for key, (images, paths) in list(pairs.items()):
-        if any(len(found) > 1 for found in (paths, *images.values())) or tuple(sorted(images)) != channels:
-            names = [path.name for path in (*(scan.path for found in images.values() for scan in found), *paths)]
-            left.append((str(folder / key), f"{some(names)} have one name; {expected}"))
+        if reason := _misfit(folder, images, paths, channels):
+            left.append((key, reason))
             del pairs[key]
     if not pairs:
-        raise DataError(": ".join(left[-1]))
+        raise DataError(f"{folder}: {': '.join(left[-1])}")
     skipped += unusable + [SkippedScan.because(*one, bad=False) for one in sorted(left)]
-    return _labelled(folder, pairs, channels, pattern, skipped)
+    inside = [replace(one, source=one.source.removeprefix(f"{folder}{os.sep}")) for one in skipped]
+    return _labelled(folder, pairs, channels, pattern, inside)
+
+
+def _misfit(folder: Path, images: Images, paths: list[Path], channels: tuple[str, ...]) -> str:
+    """Return why the images and label maps of one name are no pair; "" where they are."""
+    if images.keys() < {*channels}:
+        return f"lacks {', '.join(one for one in channels if one not in images)}"
+    scans = [scan.path for several in images.values() for scan in several]
+    if images.keys() == {*channels} and (len(scans), len(paths)) == (len(channels), 1):
+        return ""
+    names = some([str(path.relative_to(folder)) for path in (*scans, *paths)])
+    expected = f"one image for each of {', '.join(channels)}" if len(channels) > 1 else "one image"
+    return f"{names} have one name; expected one label map and {expected}"
 
 
 def _labelled(
     folder: Path, pairs: Pairs, channels: tuple[str, ...], pattern: str | None, skipped: list[SkippedScan]
 ) -> LabelledData:
     """Return the data set of the pairs: its structures by their values, its patients by names or the tags of DICOM."""
-    paths, images = (
-        [folder / key for key in pairs],
-        [[found[one][0] for one in channels] for found, _ in pairs.values()],
-    )
+    paths = [folder / key for key in pairs]
+    images = [[found[one][0] for one in channels] for found, _ in pairs.values()]
     patients, rule = [several[0].group for several in images], "patients by the tags of DICOM"
     if pattern is not None or any(several[0].format != "DICOM" for several in images):
         # Pictures of a patient are numbered, as 7_1.png and 7_2.png; of volumes each is taken for a patient.
         pictures = all(several[0].spacing is None for several in images)
         patients, rule = finding.find_patients(paths, pattern, classes=[()] * len(paths) if pictures else None)
-    told = zip(finding.unique_names(paths, folder), patients, images, pairs.items(), strict=True)
-    cases = [
-        LabelledCase(
-            name=name,
-            patient=patient,
-            images=tuple(several),
-            mask=mask,
-            part=_part(_place(several[0]).relative_to(folder)),
-        )
-        for name, patient, several, (key, (_, (mask,))) in told
-    ]
-    values, count = structure_values(path for _, (path,) in pairs.values()), len(channels)
+    masks = [mask for _, (mask,) in pairs.values()]
+    cases = []
+    for name, patient, several, mask in zip(finding.unique_names(paths, folder), patients, images, masks, strict=True):
+        folders = _place(several[0]).relative_to(folder).parts[:-1]
+        part = next(filter(None, map(part_of, map(bare_name, folders))), None)  # that a folder names, such as `test`
+        cases.append(LabelledCase(name=name, patient=patient, images=tuple(several), mask=mask, part=part))
+    values, count = structure_values(masks), len(channels)
     named = some([str(value) for value in values[1:]]) or "none"
     modality = finding.modality_of(channels)
     numbered = ("image",) if count == 1 else tuple(f"channel {number}" for number in range(count))
@@ -104,7 +115,7 @@ def _labelled(
         modality=modality,
         channels=channels if modality else numbered,
         notes=(
-            f"{len(cases)} pairs of image and label map, by their names",
+            f"{counted(len(cases), 'pair')} of image and label map, by their names",
             f"structures by their values in the label maps: {named}; a dataset.json or a CSV can name them",
             rule,
             *finding.skipped_notes(skipped),
@@ -116,11 +127,6 @@ def _is_mask(path: Path) -> bool:
     """Tell whether a file's own name says that it holds labels, else that of the nearest folder that says anything."""
     told = (name for name in reversed(path.parts[:-1]) if holds_images(name) or is_label_map(name))
     return is_label_map(path.name) or is_label_map(next(told, ""))
-
-
-def _part(path: Path) -> str | None:
-    """Return the part that a folder of a file names, such as `test`."""
-    return next(filter(None, map(part_of, map(bare_name, path.parts[:-1]))), None)
 
 
 def _place(scan: ScanReference) -> Path:

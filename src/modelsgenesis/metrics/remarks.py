@@ -3,6 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from modelsgenesis.errors import counted
 from modelsgenesis.metrics.measures import CLASS_SEPARATOR, Row
 
 _FEW = 10  # patients, below which a bootstrap over them hardly means anything
@@ -27,7 +28,7 @@ def remarks_on_cases(rows: Sequence[Row], labels: Sequence[str], *, what: str = 
     found = _classes_never_found(rows, labels) if classified else _structures_never_found(rows, labels, what)
     patients = len({row["patient"] for row in rows})
     if patients < _FEW:
-        found.append(f"only {patients} {what} patient{'s' * (patients > 1)}: the figures say little about others")
+        found.append(f"only {counted(patients, f'{what} patient')}: the figures say little about others")
     return found
 
 
@@ -49,7 +50,7 @@ def _classes_never_found(rows: Sequence[Row], labels: Sequence[str]) -> list[str
     for label in labels:
         held = sum(label in row["class"].split(CLASS_SEPARATOR) for row in rows)
         if held and not any(label in row["predicted"].split(CLASS_SEPARATOR) for row in rows):
-            said.append(f"{label} was never predicted: {held} case{'s' * (held > 1)} of it")
+            said.append(f"{label} was never predicted: {counted(held, 'case')} of it")
     return said
 
 

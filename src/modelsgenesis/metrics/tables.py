@@ -10,14 +10,9 @@ from modelsgenesis.files import write_atomically, write_csv
 from modelsgenesis.metrics.measures import METRICS, Summary
 
 _FIELDS = {"value": "", "low": "_low", "high": "_high", "std": "_sd"}
-_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_LATEX |= {sign: f"\\{sign}" for sign in "&%$#_{}"} | {
-    "–": "--",
-    "—": "---",
-    "±": r"$\pm$",
-    "−": "$-$",
-    "×": r"$\times$",
-}
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "–": "--", "—": "---"}
+_LATEX |= {"±": r"$\pm$", "−": "$-$", "×": r"$\times$"} | {sign: f"${sign}$" for sign in "<>|"}
+_LATEX |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +103,8 @@ def results_table(
             rows.append((*place, part, *(_cell(entries[name], one.digits) for name, one in metrics.items())))
             records.append(dict(zip((*leading, kind), (*place, part), strict=True)))
             for name, entry in entries.items():
-                records[-1] |= _numbers(f"{name}_{units[name]}" if units[name] else name, entry or {})
+                column = f"{name}_{units[name]}" if units[name] else name
+                records[-1] |= {column + end: entry[key] for key, end in _FIELDS.items() if entry and key in entry}
     return ResultsTable((*leading, kind, *titles), tuple(rows), tuple(records), tuple(notes))
 
 
@@ -141,11 +137,6 @@ def _cell(entry: Mapping[str, Any] | None, digits: int) -> str:
     if value is None:
         return "—"
     return value + (f" ({low}–{high})" if low is not None else f" ± {spread}" if spread is not None else "")
-
-
-def _numbers(column: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the columns of a spreadsheet for a cell: the value, then the ends of its interval or its spread."""
-    return {column + end: entry[name] for name, end in _FIELDS.items() if name in entry}
 
 
 def _latex(cell: str) -> str:

@@ -143,8 +143,8 @@ class Run:
             check_config(self.folder, *settings)
             if before.get("split") != now.get("split"):
                 raise TrainingError(
-                    f"{self.folder}: the run was started with other scans or another split, see {path}; resume with "
-                    "the same scans"
+                    f"{self.folder}: the run was started with other scans or another split, or an earlier version drew "
+                    f"its folds, see {path}; resume with the same scans and version"
                 )
             changed = [
                 name

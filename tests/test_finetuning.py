@@ -16,7 +16,8 @@ from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig, Segme
 from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, ScanError, TrainingError
 from modelsgenesis.files import read_csv
-from modelsgenesis.finetuning import read_finetuning, read_rows, read_test_results, table_of
+from modelsgenesis.finetuning import read_finetuning
+from modelsgenesis.training.results import read_rows, read_test_results, table_of
 from modelsgenesis.training.splits import Split
 from recorded_notes import Notes
 

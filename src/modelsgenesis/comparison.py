@@ -27,19 +27,13 @@ from modelsgenesis.data.cases import LabelledData, digest_files
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, did_you_mean, require
 from modelsgenesis.figures import comparison_report, comparison_table, draw_comparison
 from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
-from modelsgenesis.finetuning import (
-    FinetuningOptions,
-    finetune,
-    read_rows,
-    read_test_results,
-    resolve_config,
-    summary_options,
-)
+from modelsgenesis.finetuning import FinetuningOptions, finetune, resolve_config
 from modelsgenesis.metrics.measures import UNIT, flat, metrics_of
 from modelsgenesis.metrics.significance import analyse, label_efficiency
 from modelsgenesis.models import GenesisModel, as_source, load, public_name, split_download
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import try_drawing
+from modelsgenesis.training.results import read_rows, read_test_results, summary_options
 from modelsgenesis.training.splits import Split, check_split, choose_labelled, count_split, read_split, split_cases
 from modelsgenesis.training.trials import Record, Records, Trial, file_name, run_trials
 

@@ -17,17 +17,24 @@ from modelsgenesis.data.cases import LabelledData, PreparedCase, PreparedCases, 
 from modelsgenesis.data.labelled import find_task, read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, counted, require, some
 from modelsgenesis.figures import draw_curve
-from modelsgenesis.files import parsing, read_csv, read_json, sha256_of, write_csv, write_json
+from modelsgenesis.files import parsing, read_json, sha256_of, write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware
-from modelsgenesis.hub.registry import ModelCard, list_cards
+from modelsgenesis.hub.registry import fitting_models
 from modelsgenesis.inference.ensemble import Ensemble, measure_cases
-from modelsgenesis.metrics.measures import UNIT, Row, Summary, explanations, flat, summarize_rows
+from modelsgenesis.metrics.measures import Row, Summary, flat, summarize_rows
 from modelsgenesis.metrics.remarks import remarks_on_cases
-from modelsgenesis.metrics.tables import ResultsTable, basis_of, results_table
 from modelsgenesis.models import Download, GenesisModel, as_source, base_repository, load, public_name, split_download
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import bundles, splits
 from modelsgenesis.training.distributed import torchrun_ranks
+from modelsgenesis.training.results import (
+    RESULTS_NAME,
+    TEST_NAME,
+    read_rows,
+    read_test_results,
+    summary_options,
+    table_of,
+)
 from modelsgenesis.training.run import LOG_NAME, RUN_NAME, VALIDATION_NAME, Progress, Run, read_recorded
 from modelsgenesis.training.splits import Split
 from modelsgenesis.training.supervised import initial_model, make_objective, resolve_patch_size
@@ -47,8 +54,7 @@ SAMPLE_CONFIG = SegmentationConfig(
 """For the embedded sample, one patient to train on and one to test on: chosen by looking at both, so that each
 structure is found in minutes; the figures show that it works and prove nothing."""
 
-RESULTS_NAME, TEST_NAME, SPLIT_NAME = "results.json", "test.csv", "split.json"
-_TEXTS = ("file", "case", "patient", "class", "predicted", UNIT)  # no numbers; a case called 007 is to stay that
+SPLIT_NAME = "split.json"
 
 
 class FinetuningOptions(Download, total=False):
@@ -193,21 +199,6 @@ def resolve_config(
     fits = isinstance(config, type(default))
     require(fits, ConfigurationError, f"config: {kinds}: the labels of {data.name} are for {data.task}")
     return config, data
-
-
-def fitting_models(modality: str | None, dims: int) -> list[ModelCard]:
-    """Return the models of the registry to start from: those of the modality first, and of them those in the package.
-
-    Args:
-        modality: Of the data, or None where it is not known.
-        dims: Of the network.
-
-    Example:
-        >>> fitting_models("xray", 2)[0].name
-        'genesis-chest-xray-2d-small'
-    """
-    cards = [card for card in list_cards(dims=dims) if card.source.task == "restoration"]
-    return sorted(cards, key=lambda card: (card.source.input.modality != modality, card.source.repository is not None))
 
 
 def _suggestion(data: LabelledData, dims: int) -> str:
@@ -467,53 +458,7 @@ class Finetuning:
         return flat(test)
 
 
-def summary_options(data: LabelledData, config: FinetuningConfig) -> dict[str, Any]:
-    """Return what `summarize_rows` has to know of data and configuration."""
-    own = {"specificity": config.specificity} if isinstance(config, ClassificationConfig) else {}
-    return {"labels": data.labels, "task": data.task, "multilabel": data.multilabel, **own}
-
-
-def table_of(results: Mapping[str, Any]) -> ResultsTable:
-    """Return the table of the content of `results.json`; without test patients it has no rows."""
-    test, folds = results["test"], results.get("folds") if results.get("fold") is None else 0
-    basis = basis_of(results["patients"], results["cases"], what="test patient", folds=folds or 0)
-    notes = [basis, *explanations(test)] if test else ["no test patients: nothing was measured"]
-    own = {"alone": results["labels"][-1], "specificity": results.get("specificity")}
-    notes += [f"remark: {one}" for one in results.get("remarks", ())]
-    return results_table({(): test} if test else {}, **own, notes=notes)
-
-
 def _how_split(config: FinetuningConfig) -> dict[str, Any]:
     """Return what decided which patients were for what."""
     folds = {"folds": config.folds, "fold": config.fold} if config.folds else {}
     return {"labels_used": config.labelled_patients, "split_seed": config.split_seed, **folds}
-
-
-def read_test_results(folder: str | Path) -> dict[str, Any]:
-    """Return the `results.json` of a finished run or of folds together: metrics with intervals, and their basis.
-
-    Raises:
-        DataError: It is missing, no JSON, or does not hold results.
-    """
-    path = Path(folder) / RESULTS_NAME
-    content = read_json(path, DataError)
-    test = content.get("test") if isinstance(content, dict) else None
-    if not isinstance(test, dict) or not all(isinstance(entry, dict) and "value" in entry for entry in test.values()):
-        raise DataError(f"{path}: does not hold the results of a run; delete it and resume the run")
-    return content
-
-
-def read_rows(folder: Path, results: Mapping[str, Any]) -> list[Row]:
-    """Read the `test.csv` of a run: numbers become floats again, empty cells NaN, all but the texts of a case.
-
-    Raises:
-        DataError: It is missing or no such CSV, or not the one that the run's results were made from.
-    """
-    path = folder / TEST_NAME
-    rows = read_csv(path, DataError)
-    with parsing(path, DataError, what="as the measurements of a run"):
-        rows = [{key: cell if key in _TEXTS else float(cell or "nan") for key, cell in row.items()} for row in rows]
-    # A row that was changed or lost would change the pooled figures without a word.
-    told = f"{path}: is not what {RESULTS_NAME} was made of: damaged, or of 0.1.0; delete {RESULTS_NAME} and resume"
-    require(sha256_of(path) == results.get("rows_sha256"), DataError, told)
-    return rows

@@ -8,7 +8,7 @@ from PIL import Image
 
 from modelsgenesis.cli.prediction import print_results
 from modelsgenesis.configs import CONTRACTS
-from modelsgenesis.finetuning import table_of
+from modelsgenesis.training.results import table_of
 from tiny_bundles import write_bundle
 
 

@@ -12,8 +12,8 @@ from modelsgenesis.configs import CONTRACTS, PretrainingConfig
 from modelsgenesis.data import VolumeCache, find_scans
 from modelsgenesis.errors import DataError, GenesisError
 from modelsgenesis.files import sha256_of, write_csv
-from modelsgenesis.finetuning import read_rows, read_test_results
 from modelsgenesis.pretraining import PretrainingRun, read_run
+from modelsgenesis.training.results import read_rows, read_test_results
 from modelsgenesis.training.run import Run
 from modelsgenesis.training.splits import Split, read_split, write_split
 from modelsgenesis.training.trials import Records, Trial

@@ -43,6 +43,7 @@ def finetune(
     from modelsgenesis import finetuning
     from modelsgenesis.cli.prediction import TABLES, print_results
     from modelsgenesis.configs import apply_settings
+    from modelsgenesis.training.results import read_test_results, table_of
     from modelsgenesis.training.run import Run
 
     switches, settings = separate(settings, TrainingSwitches())
@@ -65,11 +66,11 @@ def finetune(
     how: dict[str, Any] = {"init": init, "device": device, "resume": resume, "strict": switches.strict}
     reporter = make_reporter(quiet=quiet, folder=output)
     run, _ = finetuning.finetune(labelled, output, config=config, reporter=reporter, **how)
-    results = finetuning.read_test_results(run)
+    results = read_test_results(run)
     if json_output:
         print_json({"run": str(run), "results": results})
     else:
-        table = finetuning.table_of(results)
+        table = table_of(results)
         files = {"full results": "results.json", "each test case": "test.csv"}
         files |= {"this table": TABLES} if table.rows else {}
         if results.get("folds") and results.get("fold") is None:  # each case is measured by a fold that did not see it

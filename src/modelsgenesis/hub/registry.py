@@ -154,6 +154,21 @@ def list_cards(pattern: str = "*", *, modality: str | None = None, dims: int | N
     return [card for card, spec in wanted if modality in (None, spec.modality) and dims in (None, spec.dims)]
 
 
+def fitting_models(modality: str | None, dims: int) -> list[ModelCard]:
+    """Return the models of the registry to start from: those of the modality first, and of them those in the package.
+
+    Args:
+        modality: Of the data, or None where it is not known.
+        dims: Of the network.
+
+    Example:
+        >>> fitting_models("xray", 2)[0].name
+        'genesis-chest-xray-2d-small'
+    """
+    cards = [card for card in list_cards(dims=dims) if card.source.task == "restoration"]
+    return sorted(cards, key=lambda card: (card.source.input.modality != modality, card.source.repository is not None))
+
+
 def find_card(name: str) -> ModelCard:
     """Return the card of a model.
 

@@ -349,8 +349,8 @@ def load(
     """
     if isinstance(name, GenesisModel):
         return Bundle(copy.deepcopy(name.network).float().eval(), name.config, name.card)
-    told = "received a network alone, expected a name, a folder or what from_pretrained returned"
-    require(isinstance(name, (str, Path)), ConfigurationError, told)
+    if not isinstance(name, (str, Path)):
+        raise ConfigurationError("received a network alone, expected a name, a folder or what from_pretrained returned")
     folder = Path(name).expanduser()
     if folder.is_dir() and not download.get("revision"):
         return load_bundle(folder)

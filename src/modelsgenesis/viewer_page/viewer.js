@@ -84,7 +84,7 @@ async function draw(shown, base) {
     volume(`map${index}`, base, { colormap_label: { lut, min: 0, max: labels.length - 1, labels } }));
   const viewer = new Model({
     opts: { isRadiologicalConvention: shown.layout === 3, sliceType: shown.layout, multiplanarForceRender: false,
-      backColor: [0, 0, 0, 1], crosshairColor: [0.9, 0.6, 0, 0.9], crosshairWidth: 1, dragAndDropEnabled: false,
+      backColor: [0, 0, 0, 1], crosshairColor: [0.9, 0.6, 0, 0.9], crosshairWidth: 0.4, sagittalNoseLeft: true, dragAndDropEnabled: false,
       isOrientCube: true, logLevel: "error", multiplanarShowRender: 2, fontMinPx: 12 },
     height: 560, volumes: ["image0", ...maps.map((one) => one.get("id"))].map((id) => `IPY_MODEL_${id}`), meshes: [],
     background_masks_overlays: 0, draw_lut: null, draw_opacity: 0.8, draw_fill_overwrites: true, graph: null,
@@ -136,8 +136,7 @@ function slide(viewer, dims, shown) {
     slider.addEventListener("input", async () => {
       say();
       await viewer.change("scene", { crosshairPos: sliders.map((one) => (one.value - 0.5) / one.max) });
-      viewer.ask("draw_scene");
-      viewer.ask("update_gl_volume");
+      viewer.ask("move_crosshair_in_vox", 0, 0, 0); // which draws, and tells where it is
     });
   }
   viewer.on("location_change", (place) => {

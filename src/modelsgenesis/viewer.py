@@ -39,7 +39,7 @@ from modelsgenesis.errors import (
     counted,
     require,
 )
-from modelsgenesis.figures.colours import colours
+from modelsgenesis.figures import colours
 from modelsgenesis.files import parsing, read_json, reason_of
 from modelsgenesis.inference.cases import find_cases, is_prediction, output_name, written_files
 from modelsgenesis.prediction import four_digits
@@ -121,7 +121,7 @@ class Viewer(ThreadingTCPServer):
         self.url = f"http://127.0.0.1:{self.server_address[1]}/{self.token}/{start}"
         self.listing = {"title": title, "report": "report.html" in reports, "cases": listed}
         self.load = lru_cache(maxsize=1)(load_case)
-        self.thread = Thread(target=self.serve_forever, daemon=True)
+        self.thread = Thread(target=self.serve_forever, args=(0.05,), daemon=True)
         self.thread.start()
 
     def content(self, path: str) -> tuple[bytes, str]:
@@ -163,7 +163,7 @@ class Viewer(ThreadingTCPServer):
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Viewer
+    server: Any  # a Viewer
 
     def do_GET(self) -> None:
         """Answer the page of this viewer, and nobody else: a page elsewhere could lead its own name to this machine."""
@@ -325,53 +325,66 @@ def load_case(case: ShownCase) -> tuple[dict[str, Any], dict[str, bytes]]:
     Raises:
         ScanError: A scan cannot be used. Of a label map a remark says why it is not shown.
     """
-    scans, remarks = [_read(image) for image in case.images], []
-    masks: list[tuple[LabelFile, Volume, dict[int, int]]] = []
+    scans, remarks, masks = [_read(image) for image in case.images], list[str](), list[tuple[LabelFile, Volume]]()
     for one in case.maps:
         try:
             mask = read_mask(one.path)
             check_same_grid(scans[0], mask)
-            masks.append((one, mask, _counts(mask.array)))
+            masks.append((one, mask))
         except ScanError as problem:
             remarks.append(f"{one.name} is not shown: {problem}.")
-    # Structures that are known by name come first, and so keep their colours from case to case.
-    known = [name for one, _, _ in masks for name in one.names.values()]
-    others = sorted({value for one, _, counts in masks if not one.names for value in counts if value})
-    names = [name for name in dict.fromkeys([*known, *map(str, others)]) if name]
-    sizes = [dict.fromkeys(names, 0) for _ in masks]
-    for (one, _, counts), size in zip(masks, sizes, strict=True):
-        for value, count in counts.items():
-            if name := one.names.get(value, "" if one.names or not value else str(value)):
-                size[name] += count
+    names, named, sizes = _structures(masks)
     there = [name for name in names if any(size[name] for size in sizes)]
-    images = [_upright(scan, scan.array) for scan in scans]
-    maps = []
-    for one, mask, counts in masks:
-        named = [one.names.get(value, "" if one.names else str(value)) for value in counts]
-        numbers = np.array([1 + there.index(name) if name in there else 0 for name in named])
-        maps.append(_upright(scans[0], _renumbered(mask.array, [*counts], numbers)))
+    files = {f"image{number}.nii": _upright(scan, scan.array) for number, scan in enumerate(scans)}
+    planes = files["image0.nii"].shape
+    for number, ((_, mask), found) in enumerate(zip(masks, named, strict=True)):
+        codes = np.array([1 + there.index(name) if name in there else 0 for name in found.values()])
+        files[f"map{number}.nii"] = _upright(scans[0], _renumbered(mask.array, [*found], codes))
     unit, scale = _unit(scans[0])
-    palette = dict(zip(names, colours(len(names)), strict=True))
-    told = [[f"{four_digits(size[name] * scale)}" for size in sizes] for name in there]
-    largest = 1 + max(range(len(there)), key=lambda index: sizes[-1][there[index]]) if there else 0
+    largest = there.index(max(there, key=sizes[-1].__getitem__)) if there else 0
+    legend = [
+        {"name": name, "colour": colour, "sizes": [four_digits(size[name] * scale) for size in sizes]}
+        for name, colour in zip(names, colours(len(names)), strict=True)
+        if name in there
+    ]
     shown = {
         "name": case.name,
-        "layout": 3 if scans[0].array.ndim == 3 else int(np.argmin(images[0].shape[::-1])),
+        "layout": 3 if scans[0].array.ndim == 3 else int(np.argmin(planes[::-1])),  # the widget's number of the plane
         "images": [{"name": Path(scan.source).name, **_levels(scan)} for scan in scans],
-        "maps": [one.name for one, _, _ in masks],
+        "maps": [one.name for one, _ in masks],
         "unit": unit,
-        "legend": [
-            {"name": name, "colour": palette[name], "sizes": size} for name, size in zip(there, told, strict=True)
-        ],
-        "place": _place(np.asanyarray(maps[-1].dataobj) == largest) if there else [0.5, 0.5, 0.5],
+        "legend": legend,
+        "place": _place(np.asanyarray(files[f"map{len(masks) - 1}.nii"].dataobj) == largest + 1)
+        if there
+        else (0.5,) * 3,
         "remarks": remarks,
     }
-    drawn = {
-        f"{what}{number}.nii": one
-        for what, all_of in (("image", images), ("map", maps))
-        for number, one in enumerate(all_of)
-    }
-    return shown, {name: one.to_bytes() for name, one in drawn.items()}
+    return shown, {name: image.to_bytes() for name, image in files.items()}
+
+
+def _structures(
+    masks: Sequence[tuple[LabelFile, Volume]],
+) -> tuple[list[str], list[dict[int, str]], list[Counter[str]]]:
+    """Return the names of all structures; and of each label map those of its values, and voxels by name.
+
+    Structures that are known by name come first, so that they keep their colours from case to case.
+    """
+    named, sizes = list[dict[int, str]](), list[Counter[str]]()
+    for one, mask in masks:
+        counts = Counter[int]()
+        for plane in mask.array:  # plane by plane, which sorts no volume
+            counts.update(dict(zip(*(part.tolist() for part in np.unique(plane, return_counts=True)), strict=True)))
+        named.append(
+            {value: one.names.get(value, "" if one.names or not value else str(value)) for value in sorted(counts)}
+        )
+        sizes.append(Counter())
+        for value, name in named[-1].items():
+            sizes[-1][name] += counts[value]
+    known = [name for one, _ in masks for name in one.names.values()]
+    others = sorted(
+        {value for (one, _), found in zip(masks, named, strict=True) if not one.names for value in found if value}
+    )
+    return [name for name in dict.fromkeys([*known, *map(str, others)]) if name], named, sizes
 
 
 def _read(image: ScanReference | tuple[str, int | None]) -> Volume:
@@ -383,15 +396,6 @@ def _read(image: ScanReference | tuple[str, int | None]) -> Volume:
         series = next((one for one in scan_sources(path.parent)[0] if path in one.files), None)
         return (series or ScanReference(path=path, files=(path,), format="DICOM", shape=(), spacing=None)).read()
     return read_volume(path, index)
-
-
-def _counts(array: np.ndarray) -> dict[int, int]:
-    """Return the voxels of each value, in the order of the values; plane by plane, which sorts no volume."""
-    found = Counter[int]()
-    for plane in array:
-        values, counts = np.unique(plane, return_counts=True)
-        found.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-    return dict(sorted(found.items()))
 
 
 def _renumbered(array: np.ndarray, values: Sequence[int], numbers: np.ndarray) -> np.ndarray:

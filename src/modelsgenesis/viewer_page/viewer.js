@@ -90,7 +90,12 @@ async function draw(shown, base) {
     background_masks_overlays: 0, draw_lut: null, draw_opacity: 0.8, draw_fill_overwrites: true, graph: null,
     scene: null, overlay_outline_width: 0, overlay_alpha_shader: 1,
   });
-  viewer.on("location_change", (place) => { part("place").textContent = place.string; });
+  viewer.on("location_change", (place) => {
+    const [value, ...found] = place.values.map((one) => one.value);
+    const names = found.map((number, index) => `${shown.maps[index]}: ${labels[number] || "background"}`);
+    const mm = [...place.mm].slice(0, 3).map((one) => one.toFixed(1)).join(", ");
+    part("place").textContent = [`${mm} mm (RAS)`, `value ${Number(value.toPrecision(4))}`, ...names].join(" · ");
+  });
   await niivue.initialize({ model: viewer });
   await niivue.render({ model: viewer, el: part("scan") });
   part("scan").querySelector("canvas").setAttribute("aria-label", `Slices of ${shown.name}`);
@@ -160,6 +165,7 @@ async function main() {
     return;
   }
   part("name").textContent = cases[current]?.name ?? "";
+  part("name").hidden = cases.length === 1;
   part("message").textContent = "Reading the scan …";
   const shown = await fetched(`case/${current}.json`);
   tell(shown);

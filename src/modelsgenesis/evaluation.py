@@ -107,8 +107,6 @@ def evaluate(
     existing = read_json(results, DataError) if results.exists() else {}
     if (results.exists() or table.exists()) and "metrics" not in existing:  # such as of the run that is measured
         raise DataError(f"{results}: exists and is not an evaluation; choose another output folder")
-    inside = saved is not None and saved.is_dir() and (folder / PREDICTIONS).resolve().is_relative_to(saved.resolve())
-    require(not inside, DataError, f"{folder}: lies in the folder of the predictions, {saved}; choose another output")
     if not isinstance(data, LabelledData):
         data = (saved and read_label_maps(Path(data), saved, reporter)) or read_labelled(data)
     cases = data.cases
@@ -118,16 +116,19 @@ def evaluate(
         require(split.test, DataError, "the split has no test cases; expected some to measure")
         test = set(split.test)
         cases = [case for case in cases if case.name in test]
-    kept = KeptCases(folder, data, reporter)
+    # Copies within the folder that is measured would be found as predictions of their own the next time.
+    apart = saved is None or saved.is_file() or not (folder / PREDICTIONS).resolve().is_relative_to(saved.resolve())
+    kept = KeptCases(folder, data, reporter) if apart else None
+    keep = kept and kept.add
     if saved is not None:
-        rows, skipped = measure_saved(saved, cases, data, strict=strict, reporter=reporter, keep=kept.add)
+        rows, skipped = measure_saved(saved, cases, data, strict=strict, reporter=reporter, keep=keep)
         about = {"predictions": public_name(saved)}
     else:
         ensemble, about = load_ensemble(model, config, device, reporter, **download)
         if len(data.channels) == len(ensemble.channels) > 1:
             match_channels(data.name, data.channels, ensemble.channels, reporter)
         _warn_of_training(model, cases, reporter)
-        rows, skipped = measure_cases(ensemble, cases, data, strict=strict, reporter=reporter, keep=kept.add)
+        rows, skipped = measure_cases(ensemble, cases, data, strict=strict, reporter=reporter, keep=keep)
     options: dict[str, Any] = {"specificity": specificity} if data.task == "classification" else {}
     kind: dict[str, Any] = {"task": data.task, "multilabel": data.multilabel, **options}
     summary = summarize_rows(rows, data.labels, **kind, resamples=bootstrap, seed=seed)
@@ -136,7 +137,8 @@ def evaluate(
     shown = results_table({(): summary}, alone=data.labels[-1], specificity=options.get("specificity"), notes=notes)
     content = {"task": data.task, "data": data.name, **about, "part": "test" if split else "all"}
     content |= {"labels": list(data.labels), "patients": patients, "cases": len(rows)}
-    kept.finish(rows)
+    if kept:
+        kept.finish(rows)
     content |= {"refused": len(skipped), "bootstrap": bootstrap, "seed": seed, **options, "metrics": summary}
     write_csv(table, rows, DataError)
     write_json(results, content, DataError)

@@ -6,7 +6,7 @@ Which they are is known when all are measured, so their few scans are then read 
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +105,9 @@ class KeptCases:
         if case.mask is None:
             return slices_of(channels, {})
         mask = read_mask(case.mask)
-        maps = {"truth": label_indices(mask.array, data, str(case.mask)), "predicted": read_volume(self._path(case)).array}
-        return slices_of(channels, {name: _like(mask, array) for name, array in maps.items()})
+        maps = {"truth": label_indices(mask.array, data, str(case.mask))}
+        maps["predicted"] = read_volume(self._path(case)).array
+        return slices_of(channels, {name: replace(mask, array=array) for name, array in maps.items()})
 
     @contextmanager
     def _trying(self, what: str) -> Iterator[None]:
@@ -114,10 +115,6 @@ class KeptCases:
             yield
         except Exception as problem:  # any at all: hours of training are not lost for a picture
             self.reporter.note(f"warning: {what} could not be kept: {reason_of(problem)}")
-
-
-def _like(volume: Volume, array: np.ndarray) -> Volume:
-    return Volume(array=array, affine=volume.affine, source=volume.source, has_spacing=volume.has_spacing)
 
 
 # --- which cases ------------------------------------------------------------------------------------------------

@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -16,7 +15,7 @@ from modelsgenesis.configs.training import SCRATCH, SegmentationConfig, require_
 from modelsgenesis.data.cases import LabelledData, PreparedCase, PreparedCases, digest_files, sample_data
 from modelsgenesis.data.labelled import find_task, read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, counted, require, some
-from modelsgenesis.figures import draw_curve
+from modelsgenesis.figures import curve_chart, save_chart
 from modelsgenesis.files import parsing, read_json, sha256_of, write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.hub.registry import fitting_models
@@ -371,7 +370,7 @@ class Finetuning:
         # Once more with what was measured: until here the card has the validation that chose the network.
         if self.draw:
             logs = (self.output / LOG_NAME, self.output / VALIDATION_NAME)
-            bundles.try_drawing(partial(draw_curve, *logs, self.output / bundles.CURVE), self.reporter)
+            bundles.try_drawing(lambda: save_chart(curve_chart(*logs), self.output / bundles.CURVE), self.reporter)
         self._save(run, kept.network, progress.best_step, validation, test)
         more = {"init": self.begun.init, "step": progress.best_step, "steps": progress.step, "validation": validation}
         more |= {"split": splits.count_split(self.used, self.data)}

@@ -15,7 +15,15 @@ from torch import nn
 from modelsgenesis._version import __version__
 from modelsgenesis.configs import RECIPES, BundleConfig, InputContract, PretrainingConfig, Provenance
 from modelsgenesis.configs.base import Config
-from modelsgenesis.data import PatchDataset, ScanReference, SkippedScan, VolumeCache, find_scans, hold_out, split_by_size
+from modelsgenesis.data import (
+    PatchDataset,
+    ScanReference,
+    SkippedScan,
+    VolumeCache,
+    find_scans,
+    hold_out,
+    split_by_size,
+)
 from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError, require
 from modelsgenesis.figures import curve_chart, draw_restorations, save_chart
 from modelsgenesis.hardware import Hardware, choose_hardware

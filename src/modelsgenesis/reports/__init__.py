@@ -93,7 +93,7 @@ class Renewals:
     _last: float = field(default=_FIRST, init=False)
 
     def renew(self) -> None:
-        """Renew the report if it is worth its time: all renewals so far, and one more that takes as long as the last."""
+        """Renew the report if it is worth its time: all renewals, with one more that takes as long as the last."""
         now = time.monotonic()
         if self._spent + self._last < SHARE * (now - self._began):
             write_report(self.folder, reporter=self.reporter)

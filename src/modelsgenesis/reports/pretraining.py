@@ -104,7 +104,7 @@ def _remarks(records: Records, done: int) -> Iterator[str]:
     if not records.run.get("finished"):
         of = f" of {planned:,}" if planned else ""
         yield (
-            f"The run was not finished when this page was made, at step {done:,}{of}. If it was cut off, resume it with "
+            f"The run was not finished when this page was made, at step {done:,}{of}. If it was cut off, resume it: "
             f"modelsgenesis pretrain --resume {records.folder}"
         )
     for remark in dig(records.bundle, "provenance", "results", "remarks", default=()):
@@ -157,7 +157,9 @@ def _curve(folder: Path) -> Iterator[Block]:
 
 def _restorations(folder: Path) -> Iterator[Block]:
     if not (folder / "report.npz").exists():
-        yield Missing("No restorations are kept here: no validation was completed, or an earlier version made this run.")
+        yield Missing(
+            "No restorations are kept here: no validation was completed, or an earlier version made this run."
+        )
         return
     about, arrays = read_pictures(folder)
     spacing, step = about["spacing"], about["step"]
@@ -171,7 +173,9 @@ def _restorations(folder: Path) -> Iterator[Block]:
             views = dict(zip((*_SHOWN, "absolute error"), (*stack[index], error), strict=True))
             shown[where] = [Slide(_png(view, sizes), name, f"{name}: {where}") for name, view in views.items()]
     first = next(iter(shown.values()))
-    yield Slides("One patch", {slide.label: [slide] for slide in first}, f"One held-out patch, network of step {step:,}.")
+    yield Slides(
+        "One patch", {slide.label: [slide] for slide in first}, f"One held-out patch, network of step {step:,}."
+    )
     yield Slides(
         "Move from original to restored",
         shown,
@@ -212,7 +216,9 @@ def _data(records: Records) -> Iterator[Block]:
     elif refused:
         listed = [(row.get("source", ""), row.get("reason", "")) for row in refused[:_LISTED]]
         more = f", the first {_LISTED} of {len(refused):,}" if len(refused) > _LISTED else ""
-        yield Table(("not used", "why"), listed, f"{counted(len(refused), 'scan')} not used{more}; all are in {REFUSED}.")
+        yield Table(
+            ("not used", "why"), listed, f"{counted(len(refused), 'scan')} not used{more}; all are in {REFUSED}."
+        )
     else:
         yield Missing("Every scan was used.")
 

@@ -1,4 +1,4 @@
-"""What the folder of a run holds, read so that files which are missing, cut off or damaged cost no more than themselves."""
+"""What the folder of a run holds; a file that is missing, cut off or damaged costs no more than itself."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -78,4 +78,3 @@ def dig(content: Any, *keys: str, default: Any = None) -> Any:
     for key in keys:
         content = content.get(key) if isinstance(content, Mapping) else None
     return default if content is None else content
-

@@ -77,7 +77,7 @@ def test_every_page_is_in_an_index():
         for page in index.parent.glob("*.md"):
             assert page == index or f"]({page.name})" in index.read_text(), f"{index}: {page.name}"
     listed = (ROOT / "docs" / "index.md").read_text()
-    for example in (ROOT / "examples").glob("*.py"):
+    for example in [*(ROOT / "examples").glob("*.py"), *(ROOT / "examples").glob("*.ipynb")]:
         assert f"({HOME}/blob/main/examples/{example.name})" in listed, example.name
 
 

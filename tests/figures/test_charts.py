@@ -73,6 +73,9 @@ def test_a_run_that_was_cut_off_has_a_curve_and_the_caption_names_the_step_that_
     assert "dotted line is at step 30, whose network was kept, for its Dice of 0.7" in figures.curve_caption(validation)
     assert "validation loss" in figures.curve_caption(validation)
     assert "kept" in figures.svg_of(figures.curve_chart(log, validation))
+    validation.write_text("step\n10\n20\n")  # no validation patients
+    assert "at step 20, whose network was kept: the last" in figures.curve_caption(validation)
+    assert "kept" in figures.svg_of(figures.curve_chart(log, validation))
     validation.write_text("step,dice")
     assert "No validation was completed" in figures.curve_caption(validation)
     assert figures.svg_of(figures.curve_chart(log, validation)).count("<text") > 5

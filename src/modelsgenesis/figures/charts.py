@@ -180,11 +180,12 @@ def curve_caption(validation: str | Path) -> str:
         text += f" Dashed: the loss of trivial predictions, {' and '.join(named)}."
     if (measured.get("collapsed", np.zeros(1)) > 0).any():
         text += " Crosses: validations that found a collapse."
-    decides, best = next(name for name in measured if name != "step"), _kept(measured)
-    value, step = measured[decides][best], measured["step"][best]
-    title = decides.replace("_", " ")
-    title = f"validation {title}" if "loss" in title else metric_title(decides)
-    return f"{text} The dotted line is at step {step:,.0f}, whose network was kept, for its {title} of {value:.4g}."
+    decides, best = _decides(measured), _kept(measured)
+    text = f"{text} The dotted line is at step {measured['step'][best]:,.0f}, whose network was kept"
+    if not decides:
+        return f"{text}: the last, without validation patients to choose by."
+    title = f"validation {decides.replace('_', ' ')}" if "loss" in decides else metric_title(decides)
+    return f"{text}, for its {title} of {measured[decides][best]:.4g}."
 
 
 def read_log(path: str | Path) -> dict[str, np.ndarray]:
@@ -207,10 +208,15 @@ def read_log(path: str | Path) -> dict[str, np.ndarray]:
     )
 
 
+def _decides(measured: Log) -> str:
+    """Return what decides which network is kept: it comes first; "" where nothing does, and the newest is kept."""
+    return next((name for name in measured if name != "step"), "")
+
+
 def _kept(measured: Log) -> int:
-    """Return which validation the network was kept of: the best by what decides, which comes first, and the newest."""
-    name = next(name for name in measured if name != "step")
-    scores = measured[name] if "loss" in name else -measured[name]
+    """Return which validation the network was kept of: the best, and of several the newest."""
+    name = _decides(measured)
+    scores = measured[name] * (1 if "loss" in name else -1) if name else np.zeros(len(measured["step"]))
     scores = np.where(np.isnan(scores), -np.inf, scores)
     return int(np.flatnonzero(scores == scores.min())[-1])
 

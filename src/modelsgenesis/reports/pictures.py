@@ -30,7 +30,8 @@ def save_pictures(folder: Path, about: Mapping[str, Any], arrays: Arrays) -> Non
         DataError: It cannot be written.
     """
     with replacing(folder / PICTURES, DataError, suffix=".npz") as temporary:
-        np.savez_compressed(temporary, about=np.array(json.dumps(about)), **arrays)
+        named: dict[str, Any] = {"about": np.array(json.dumps(about)), **arrays}
+        np.savez_compressed(temporary, **named)
 
 
 def read_pictures(folder: Path) -> tuple[dict[str, Any], Arrays]:

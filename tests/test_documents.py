@@ -80,12 +80,12 @@ def test_every_page_is_in_an_index():
         for page in index.parent.glob("*.md"):
             assert page == index or f"]({page.name})" in index.read_text(), f"{index}: {page.name}"
     listed = (ROOT / "docs" / "examples.md").read_text()
-    for example in (ROOT / "examples").glob("*.py"):
+    for example in [*(ROOT / "examples").glob("*.py"), *(ROOT / "examples").glob("*.ipynb")]:
         assert f"({HOME}/blob/main/examples/{example.name})" in listed, example.name
 
 
 def test_the_page_of_the_commands_says_what_the_command_line_takes():
-    path = ROOT / "tools" / "docs_commands.py"
+    path = ROOT / "tools" / "docs_pages.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     hook = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hook)

@@ -17,7 +17,7 @@ from modelsgenesis.configs import RECIPES, BundleConfig, InputContract, Pretrain
 from modelsgenesis.configs.base import Config
 from modelsgenesis.data import PatchDataset, ScanReference, VolumeCache, find_scans, hold_out, split_by_size
 from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError, require
-from modelsgenesis.figures import draw_curve, draw_restorations
+from modelsgenesis.figures import curve_chart, draw_restorations, save_chart
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.metrics.remarks import remarks_on_restoration
 from modelsgenesis.models import Download, GenesisModel, as_source, base_repository, load, public_name, split_download
@@ -380,7 +380,7 @@ class Pretraining:
             progress = trainer.fit()
             if is_main:
                 logs = (self.output / LOG_NAME, self.output / VALIDATION_NAME)
-                try_drawing(partial(draw_curve, *logs, self.output / CURVE), reporter)
+                try_drawing(lambda: save_chart(curve_chart(*logs), self.output / CURVE), reporter)
                 # The card anew, with the curve and the time of the whole run.
                 self._save_bundle(run, load_kept(run, progress).network, progress)
                 run.finish()

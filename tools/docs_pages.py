@@ -1,19 +1,37 @@
-"""A hook of mkdocs: the page of the commands is made from the command line itself, so that it cannot lag behind."""
+"""A hook of mkdocs: what is written once elsewhere, the command line and the notebooks, becomes part of its page."""
 
+import json
+import re
+import textwrap
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from typer.main import get_command
 
 from modelsgenesis.cli import EXAMPLES, app
 
+ROOT = Path(__file__).resolve().parents[1]
 MARKER = "<!-- commands -->"
+NOTEBOOK = re.compile(r"^( *)<!-- notebook: (\S+) -->", re.MULTILINE)
 VALUES = {"bool": "", "Path": "PATH", "int": "N", "float": "X", "str": "NAME"}
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Return a page with every command in the place of its marker, if it has one; mkdocs calls this."""
-    return markdown.replace(MARKER, commands()) if MARKER in markdown else markdown
+    """Return a page with commands and notebooks in the place of their markers; mkdocs calls this."""
+    markdown = markdown.replace(MARKER, commands()) if MARKER in markdown else markdown
+    return NOTEBOOK.sub(lambda found: textwrap.indent(notebook(ROOT / found[2]), found[1]), markdown)
+
+
+def notebook(path: Path) -> str:
+    """Return the cells of a notebook as Markdown; headings become bold, since the page has its own."""
+    cells = json.loads(path.read_text("utf-8"))["cells"]
+    return "\n\n".join(_shown("".join(cell["source"]), is_code=cell["cell_type"] == "code") for cell in cells)
+
+
+def _shown(source: str, *, is_code: bool) -> str:
+    bold = re.sub(r"^#+ (.*)$", r"**\1**", source, flags=re.MULTILINE)
+    return f"```python\n{source}\n```" if is_code else bold
 
 
 def commands() -> str:

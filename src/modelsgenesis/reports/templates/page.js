@@ -29,7 +29,8 @@ for (const slides of document.querySelectorAll("[data-slides]")) {
       const shown = Math.min(place, pictures.length - 1);
       pictures.forEach((picture, index) => { picture.hidden = index !== shown; });
       const name = pictures[shown].dataset.name;
-      plane.querySelector("[data-label]").textContent = name;
+      const label = plane.querySelector("[data-label]");
+      if (label) label.textContent = name;
       return name;
     });
     if (slider) slider.setAttribute("aria-valuetext", [...new Set(names)].join(", "));

@@ -3,18 +3,17 @@
     python tools/pictures.py [NAME …]
 
 Without names all of them, in some minutes on two cores. Scans are those of the embedded sample; what was measured comes
-from `benchmarks/results/`. `report` and `viewer` are screenshots: they need the extras `browser` and `viewer`, and a Chromium
-(`CHROMIUM=/path/to/it`, else the one on the path).
+from `benchmarks/results/`. `report` and `viewer` are screenshots: they need the extras `browser` and `viewer`, and
+`chromium` on the path.
 """
 
 import csv
 import functools
-import re
-import subprocess
+import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
 import modelsgenesis  # noqa: E402
-from modelsgenesis.configs import PretextConfig, SegmentationConfig, pretraining_recipe  # noqa: E402
+from modelsgenesis.configs import SegmentationConfig, pretraining_recipe  # noqa: E402
 from modelsgenesis.configs.training import SCHEMES  # noqa: E402
 from modelsgenesis.data.cases import sample_data, sample_folder  # noqa: E402
 from modelsgenesis.figures import colours, draw_pictures  # noqa: E402
@@ -75,12 +74,11 @@ def draw_restored(path: Path) -> None:
     volume = model.preprocess(sample_folder() / "images" / f"{TEST}.nii.gz")[0, 0]
     x, y = ((side - SIDE) // 2 for side in volume.shape[:2])
     original = volume[x : x + SIDE, y : y + SIDE, volume.shape[2] // 2][None, None].contiguous()
-    painting = {"shuffle_probability": 0.0, "intensity_probability": 0.0, "painting_probability": 1.0}
     schemes = {
         "non-linear intensity": SCHEMES["I"].override(intensity_probability=1.0),
         "local shuffling": SCHEMES["II"].override(shuffle_probability=1.0),
-        "in-painting": PretextConfig(**painting, inpainting_share=1.0),
-        "out-painting": PretextConfig(**painting, inpainting_share=0.0),
+        "in-painting": SCHEMES["IV"].override(painting_probability=1.0),
+        "out-painting": SCHEMES["III"].override(painting_probability=1.0),
     }
     rows: list[list[np.ndarray]] = [[], [], []]
     for scheme in schemes.values():
@@ -109,7 +107,8 @@ def difference_chart(rows: list[dict[str, str]]) -> Any:
     axis.set_yticks(range(len(rows)), [f"{row['data']}, {row['labelled']} labelled" for row in rows])
     axis.invert_yaxis()
     axis.grid(visible=False, axis="y")
-    axis.set_xlabel("← scratch better      difference, Genesis − scratch (95% interval over the runs)      Genesis better →")
+    axis.set_xlabel("← scratch better     difference (95% interval over the runs)     Genesis better →")
+    axis.text(1.02, -0.75, "scratch → Genesis", transform=axis.get_yaxis_transform(), va="center", fontsize=7)
     return figure
 
 
@@ -119,17 +118,61 @@ def draw_few_labels(path: Path) -> None:
         difference_chart(list(csv.DictReader(file))).savefig(path, dpi=200)
 
 
+def draw_prediction(path: Path) -> None:
+    """What the segmentation model finds in a patient that it has not seen, outlined."""
+    scan = sample_folder() / "images" / f"{TEST}.nii.gz"
+    modelsgenesis.predict_all(segmented(), scan, output=work() / "predicted", preview=True)
+    shutil.copyfile(work() / "predicted" / f"{TEST}_preview.png", path)
+
+
+def draw_report(path: Path) -> None:
+    """The first screen of the fine-tuning's report."""
+    with browser_page() as page:
+        page.goto((segmented() / "report.html").as_uri())
+        page.screenshot(path=path)
+
+
+def draw_viewer(path: Path) -> None:
+    """A scan with its label map in the viewer."""
+    name = "c02_ts_trunk"
+    folder = sample_folder()
+    viewer = modelsgenesis.view(
+        folder / "images" / f"{name}.nii.gz", folder / "labels" / f"{name}.nii.gz", open_browser=False
+    )
+    with closing(viewer), browser_page() as page:
+        page.goto(viewer.url)
+        page.wait_for_selector("body[data-drawn]")
+        page.wait_for_timeout(500)
+        page.screenshot(path=path)
+
+
+@contextmanager
+def browser_page() -> Iterator[Any]:
+    """A page in a headless Chromium that draws WebGL without a graphics card."""
+    from playwright.sync_api import sync_playwright
+
+    flags = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=flags)
+        yield chromium.new_page(viewport={"width": 1200, "height": 800})
+        chromium.close()
+
+
 PICTURES: dict[str, Callable[[Path], None]] = {
     "restorations": draw_restored,
     "few_labels": draw_few_labels,
+    "prediction": draw_prediction,
+    "report": draw_report,
+    "viewer": draw_viewer,
 }
 
 
 def shrink(path: Path) -> None:
     """Bring a picture below the limit, by fewer colours and then by fewer pixels."""
     picture = Image.open(path).convert("RGB")
+    picture.save(path, optimize=True)
     while path.stat().st_size > LIMIT:
-        picture.quantize(256).save(path, optimize=True)
+        picture.quantize(256, method=Image.Quantize.MAXCOVERAGE).save(path, optimize=True)  # keeps distinct colours so
         picture = picture.resize((picture.width * 9 // 10, picture.height * 9 // 10), Image.Resampling.LANCZOS)
 
 

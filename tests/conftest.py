@@ -23,13 +23,14 @@ SHARED = Path(__file__).parents[2] / "shared"
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """Share the default run between two processes of one thread each, unless `-n` or `-p no:xdist` says otherwise.
 
-    A few files end sooner in one: two processes import torch twice. What has a marker may need the machine for itself.
+    Each takes file after file, so that what a module trains is trained once. A few files end sooner in one process:
+    two import torch twice. What has a marker may need the machine for itself.
     """
     default = config.args_source is pytest.Config.ArgsSource.TESTPATHS and "not gpu" in config.option.markexpr
     alone = hasattr(config, "workerinput") or config.option.usepdb
     if default and not alone and getattr(config.option, "numprocesses", 0) is None:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
-        config.option.numprocesses, config.option.dist = 2, "worksteal"
+        config.option.numprocesses, config.option.dist, config.option.loadscopereorder = 2, "loadfile", False
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,12 +1,16 @@
 import ast
-import importlib
+import importlib.util
 import re
 from pathlib import Path
 
+from typer.main import get_command
+
 import modelsgenesis
+from modelsgenesis.cli import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+HOME = "https://github.com/modelsgenesis/modelsgenesis"
 
 
 def test_the_readme_marks_two_commands_of_one_line_each():
@@ -33,8 +37,26 @@ def test_licence_patent_and_purpose_are_said():
 
 def test_the_links_of_the_documents_lead_somewhere():
     for document in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")]:
-        for target in re.findall(r"\]\((?!http|#)([^)#]+)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document.name}: {target}"
+        text = document.read_text()
+        targets = [document.parent / target for target in re.findall(r"\]\((?!http|#)([^)#]+)", text)]
+        targets += [ROOT / target for target in re.findall(rf"\]\({HOME}/blob/main/([^)#]+)", text)]
+        for target in targets:
+            assert target.exists(), f"{document.name}: {target}"
+
+
+def test_the_reference_of_the_site_names_every_public_name():
+    pages = "".join(page.read_text() for page in (ROOT / "docs" / "reference").glob("*.md"))
+    listed = re.findall(r"^::: modelsgenesis\.(\S+)$", pages, re.MULTILINE)
+    names = {name.rpartition(".")[2] for name in listed}
+    assert len(names) == len(listed)
+    public = {*dir(modelsgenesis)} - {"__version__"}
+    for room in ("checkpoints", "configs", "data", "hub", "networks", "pretext"):
+        tree = ast.parse((ROOT / "src" / "modelsgenesis" / room / "__init__.py").read_text())
+        public |= {alias.asname for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert public <= names
+    for path in listed:
+        room, _, name = f"modelsgenesis.{path}".rpartition(".")
+        assert hasattr(importlib.import_module(room), name)
 
 
 def test_the_architecture_names_modules_that_there_are():
@@ -54,12 +76,25 @@ def test_scripts_import_what_there_is():
 
 
 def test_every_page_is_in_an_index():
-    for index in (ROOT / "docs" / "index.md", ROOT / "docs" / "recipes" / "index.md"):
+    for index in (ROOT / "docs" / name / "index.md" for name in ("", "recipes", "reference")):
         for page in index.parent.glob("*.md"):
             assert page == index or f"]({page.name})" in index.read_text(), f"{index}: {page.name}"
-    listed = (ROOT / "docs" / "index.md").read_text()
-    for example in (ROOT / "examples").glob("*.py"):
-        assert f"(../examples/{example.name})" in listed, example.name
+    listed = (ROOT / "docs" / "examples.md").read_text()
+    for example in [*(ROOT / "examples").glob("*.py"), *(ROOT / "examples").glob("*.ipynb")]:
+        assert f"({HOME}/blob/main/examples/{example.name})" in listed, example.name
+
+
+def test_the_page_of_the_commands_says_what_the_command_line_takes():
+    path = ROOT / "tools" / "docs_pages.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    page = hook.on_page_markdown((ROOT / "docs" / "commands.md").read_text())
+    for name, command in get_command(app).commands.items():
+        section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
+        assert command.help in section
+        for option in (one for param in command.params for one in param.opts if one.startswith("--")):
+            assert re.search(rf"`{option}\b", section), (name, option)
 
 
 def test_contributing_lists_every_slow_test():

@@ -25,9 +25,10 @@ from modelsgenesis.configs.base import Bounds, Config, Positive, plain
 from modelsgenesis.configs.training import SCRATCH, LabelledDataConfig
 from modelsgenesis.data.cases import LabelledData, digest_files
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, did_you_mean, require
-from modelsgenesis.figures import comparison_report, comparison_table, draw_comparison
+from modelsgenesis.figures import comparison_chart, save_chart
 from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
 from modelsgenesis.finetuning import FinetuningOptions, finetune, resolve_config
+from modelsgenesis.metrics.comparison_texts import comparison_report, comparison_table
 from modelsgenesis.metrics.measures import UNIT, flat, metrics_of
 from modelsgenesis.metrics.significance import analyse, label_efficiency
 from modelsgenesis.models import GenesisModel, as_source, load, public_name, split_download
@@ -522,5 +523,5 @@ def _write(folder: Path, results: dict[str, Any], records: Sequence[Record], rep
     write_json(folder / "results.json", results, TrainingError)
     comparison_table(results).write(folder)
     write_atomically(folder / "table.md", table, TrainingError)
-    try_drawing(partial(draw_comparison, results, folder / "comparison.png"), reporter)
+    try_drawing(lambda: save_chart(comparison_chart(results), folder / "comparison.png"), reporter)
     return Comparison(folder, results, table)

@@ -18,12 +18,13 @@ from modelsgenesis.data.reading import reader_of
 from modelsgenesis.errors import DataError, ScanError, printable, require, some
 from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
 from modelsgenesis.inference.cases import TABLE, check_outputs, match_channels, output_name
-from modelsgenesis.inference.ensemble import measure_case, measure_cases, measure_each
+from modelsgenesis.inference.ensemble import Keep, measure_case, measure_cases, measure_each
 from modelsgenesis.metrics.measures import Row, Summary, explanations, flat, summarize_rows
 from modelsgenesis.metrics.tables import ResultsTable, basis_of, results_table
 from modelsgenesis.models import Download, public_name
 from modelsgenesis.prediction import Models, load_ensemble, model_folders
 from modelsgenesis.reporting import Reporter
+from modelsgenesis.reports.cases import PREDICTIONS, KeptCases
 from modelsgenesis.training.run import RUN_NAME
 from modelsgenesis.training.splits import Split, check_split, read_split
 
@@ -115,15 +116,19 @@ def evaluate(
         require(split.test, DataError, "the split has no test cases; expected some to measure")
         test = set(split.test)
         cases = [case for case in cases if case.name in test]
+    # Copies within the folder that is measured would be found as predictions of their own the next time.
+    apart = saved is None or saved.is_file() or not (folder / PREDICTIONS).resolve().is_relative_to(saved.resolve())
+    kept = KeptCases(folder, data, reporter) if apart else None
+    keep = kept and kept.add
     if saved is not None:
-        rows, skipped = measure_saved(saved, cases, data, strict=strict, reporter=reporter)
+        rows, skipped = measure_saved(saved, cases, data, strict=strict, reporter=reporter, keep=keep)
         about = {"predictions": public_name(saved)}
     else:
         ensemble, about = load_ensemble(model, config, device, reporter, **download)
         if len(data.channels) == len(ensemble.channels) > 1:
             match_channels(data.name, data.channels, ensemble.channels, reporter)
         _warn_of_training(model, cases, reporter)
-        rows, skipped = measure_cases(ensemble, cases, data, strict=strict, reporter=reporter)
+        rows, skipped = measure_cases(ensemble, cases, data, strict=strict, reporter=reporter, keep=keep)
     options: dict[str, Any] = {"specificity": specificity} if data.task == "classification" else {}
     kind: dict[str, Any] = {"task": data.task, "multilabel": data.multilabel, **options}
     summary = summarize_rows(rows, data.labels, **kind, resamples=bootstrap, seed=seed)
@@ -132,6 +137,8 @@ def evaluate(
     shown = results_table({(): summary}, alone=data.labels[-1], specificity=options.get("specificity"), notes=notes)
     content = {"task": data.task, "data": data.name, **about, "part": "test" if split else "all"}
     content |= {"labels": list(data.labels), "patients": patients, "cases": len(rows)}
+    if kept:
+        kept.finish(rows)
     content |= {"refused": len(skipped), "bootstrap": bootstrap, "seed": seed, **options, "metrics": summary}
     write_csv(table, rows, DataError)
     write_json(results, content, DataError)
@@ -227,7 +234,13 @@ def read_label_maps(
 
 
 def measure_saved(
-    path: Path, cases: Sequence[LabelledCase], data: LabelledData, *, strict: bool, reporter: Reporter
+    path: Path,
+    cases: Sequence[LabelledCase],
+    data: LabelledData,
+    *,
+    strict: bool,
+    reporter: Reporter,
+    keep: Keep | None = None,
 ) -> tuple[list[Row], list[SkippedScan]]:
     """Measure saved predictions: label maps of a folder, or the classes of a table, matched by the names of cases.
 
@@ -241,7 +254,7 @@ def measure_saved(
         def measure(case: LabelledCase) -> Row:
             name = printable(case.name)
             require(name in table, ScanError, f"no row for {name} in {path}")
-            return measure_case(case, data, table[name])
+            return measure_case(case, data, table[name], keep=keep)
     else:
         require(path.is_dir(), DataError, f"{path}: expected a folder of label maps")
         maps = _label_maps(path)
@@ -258,7 +271,7 @@ def measure_saved(
             volume = read_mask(found[0])
             predicted = label_indices(volume.array, _told_beside(found[0], data, volume.array), str(found[0]))
             truth = data if case.images or case.mask is None else _told_beside(case.mask, data)
-            return measure_case(case, truth, predicted, volume)
+            return measure_case(case, truth, predicted, volume, keep=keep)
 
     return measure_each(cases, measure, strict=strict, reporter=reporter)
 

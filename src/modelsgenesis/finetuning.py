@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -16,15 +15,16 @@ from modelsgenesis.configs.training import SCRATCH, SegmentationConfig, require_
 from modelsgenesis.data.cases import LabelledData, PreparedCase, PreparedCases, digest_files, sample_data
 from modelsgenesis.data.labelled import find_task, read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, counted, require, some
-from modelsgenesis.figures import draw_curve
+from modelsgenesis.figures import curve_chart, save_chart
 from modelsgenesis.files import parsing, read_json, sha256_of, write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.hub.registry import fitting_models
-from modelsgenesis.inference.ensemble import Ensemble, measure_cases
+from modelsgenesis.inference.ensemble import Ensemble, Keep, measure_cases
 from modelsgenesis.metrics.measures import Row, Summary, flat, summarize_rows
 from modelsgenesis.metrics.remarks import remarks_on_cases
 from modelsgenesis.models import Download, GenesisModel, as_source, base_repository, load, public_name, split_download
 from modelsgenesis.reporting import Reporter
+from modelsgenesis.reports.cases import KeptCases
 from modelsgenesis.training import bundles, splits
 from modelsgenesis.training.distributed import torchrun_ranks
 from modelsgenesis.training.results import (
@@ -362,7 +362,9 @@ class Finetuning:
         # Windows overlap as the configuration says; an image to classify has none.
         prediction = PredictionConfig(overlap=getattr(self.config, "overlap", 0.0))
         ensemble = Ensemble([(self.output.name, kept)], prediction, hardware)
-        validated, rows = self._measure(ensemble, self.used.validation), self._measure(ensemble, self.split.test)
+        kept_cases = KeptCases(self.output, self.data, self.reporter) if self.draw else None
+        validated = self._measure(ensemble, self.used.validation)
+        rows = self._measure(ensemble, self.split.test, kept_cases and kept_cases.add)
         self.used = replace(self.used, test=tuple(row["case"] for row in rows))
         validation, test = flat(self._summarize(validated)), self._summarize(rows)
         unread = len(self.split.test) - len(rows)
@@ -371,21 +373,23 @@ class Finetuning:
         # Once more with what was measured: until here the card has the validation that chose the network.
         if self.draw:
             logs = (self.output / LOG_NAME, self.output / VALIDATION_NAME)
-            bundles.try_drawing(partial(draw_curve, *logs, self.output / bundles.CURVE), self.reporter)
+            bundles.try_drawing(lambda: save_chart(curve_chart(*logs), self.output / bundles.CURVE), self.reporter)
         self._save(run, kept.network, progress.best_step, validation, test)
         more = {"init": self.begun.init, "step": progress.best_step, "steps": progress.step, "validation": validation}
         more |= {"split": splits.count_split(self.used, self.data)}
         more |= {"precision": hardware.precision, "device": hardware.device.type}
         measured = self._write_results(rows, test, **more)
+        if kept_cases:
+            kept_cases.finish(rows)
         run.finish()
         return measured
 
-    def _measure(self, ensemble: Ensemble, names: Sequence[str]) -> list[Row]:
+    def _measure(self, ensemble: Ensemble, names: Sequence[str], keep: Keep | None = None) -> list[Row]:
         """Return a row for each case that can be used, measured as `evaluate` does: on the scan's own grid."""
         wanted = set(names)
         cases = [case for case in self.data.cases if case.name in wanted]
         # A bad case costs the others nothing after hours of training.
-        how = {"strict": self.cases.strict, "reporter": self.reporter}
+        how: dict[str, Any] = {"strict": self.cases.strict, "reporter": self.reporter, "keep": keep}
         return measure_cases(ensemble, cases, self.data, **how)[0] if cases else []
 
     def train_folds(self, *, resume: bool) -> tuple[Path, dict[str, float]]:

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +14,7 @@ from modelsgenesis.configs import ClassifierConfig, GenesisUNetConfig, Segmentat
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.networks import build_network
+from modelsgenesis.training import supervised
 from modelsgenesis.training.supervised import choose_patch_size, initial_model, make_objective, resolve_patch_size
 from recorded_notes import Notes
 
@@ -179,9 +181,21 @@ def test_a_class_needs_an_example_and_images_get_the_patch_size():
 
 def test_a_segmentation_is_validated_by_its_dice_and_where_it_is_undefined_the_newest_network_is_kept():
     score, metrics = validated(segmentation([masked(0)], [masked(1)]), unet())
-    assert list(metrics) == ["dice", "dice square", "dice stripe"]
+    assert list(metrics) == ["dice", "dice square", "dice stripe", "loss"]
     assert score == -metrics["dice"]
     assert segmentation([masked(0)]).validate(unet()) == (-math.inf, {})
+
+
+def test_the_loss_of_a_validation_is_that_of_training_over_all_cases_at_once(monkeypatch):
+    monkeypatch.setattr(supervised, "_SLAB", 5)  # does not divide the image
+    network, cases = unet(), [masked(1), masked(2, (1,))]
+    objective = segmentation([masked(0)], cases)
+    images, labels = (
+        torch.from_numpy(np.stack([getattr(case, name) for case in cases])) for name in ("image", "label")
+    )
+    with torch.no_grad():
+        expected = objective.loss(network, (images, labels[:, None]), ())
+    assert validated(objective, network)[1]["loss"] == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_masks_that_teach_little_are_remarks_and_those_that_teach_nothing_are_refused():

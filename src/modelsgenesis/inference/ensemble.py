@@ -35,6 +35,8 @@ from modelsgenesis.metrics.measures import UNIT, Row, classification_row, measur
 from modelsgenesis.reporting import Reporter
 
 Result = TypeVar("Result")
+Keep = Callable[[LabelledCase, LabelledData, np.ndarray, Volume | None], object]
+"""Receives what was measured, with the arguments of `measure_case`."""
 
 _NAN = "the model predicts NaN: its weights are damaged, or the training diverged"
 _ROWS = 8  # of an image whose probabilities are computed together
@@ -217,7 +219,13 @@ def to_scan(parts: Sequence[tuple[np.ndarray, PreparedVolume]], *, probabilities
 
 
 def measure_cases(
-    ensemble: Ensemble, cases: Sequence[LabelledCase], data: LabelledData, *, strict: bool, reporter: Reporter
+    ensemble: Ensemble,
+    cases: Sequence[LabelledCase],
+    data: LabelledData,
+    *,
+    strict: bool,
+    reporter: Reporter,
+    keep: Keep | None = None,
 ) -> tuple[list[Row], list[SkippedScan]]:
     """Predict labelled cases and measure each prediction in the scan's own voxels.
 
@@ -230,6 +238,7 @@ def measure_cases(
         data: Their data set. Its classes and channels may come in another order than the model's.
         strict: As of `each_case`, and so its errors.
         reporter: Receives the progress.
+        keep: Receives each prediction.
 
     Returns:
         A row for each case, see `measure_case`; and what was skipped.
@@ -253,10 +262,10 @@ def measure_cases(
         order = channel_order(data.channels, ensemble.channels) or range(len(case.images))
         volumes = [case.images[index].read() for index in order]
         if data.task == "classification":
-            return measure_case(case, data, ensemble.classify(volumes)[classes])
+            return measure_case(case, data, ensemble.classify(volumes)[classes], keep=keep)
         found = ensemble.segment(volumes).labels
         # argsort inverts the order of the classes: from the model's indices to the data's.
-        return measure_case(case, data, np.argsort(classes).astype(found.dtype)[found], volumes[0])
+        return measure_case(case, data, np.argsort(classes).astype(found.dtype)[found], volumes[0], keep=keep)
 
     return measure_each(cases, measure, strict=strict, reporter=reporter)
 
@@ -276,7 +285,14 @@ def measure_each(
     return rows, skipped
 
 
-def measure_case(case: LabelledCase, data: LabelledData, predicted: np.ndarray, scan: Volume | None = None) -> Row:
+def measure_case(
+    case: LabelledCase,
+    data: LabelledData,
+    predicted: np.ndarray,
+    scan: Volume | None = None,
+    *,
+    keep: Keep | None = None,
+) -> Row:
     """Measure the prediction of a case.
 
     Args:
@@ -284,6 +300,7 @@ def measure_case(case: LabelledCase, data: LabelledData, predicted: np.ndarray, 
         data: The data set of the case, which tells what the values of the mask mean.
         predicted: Class indices of the data, [*spatial]; of a classification the probabilities of the data's classes.
         scan: What a label map lies on.
+        keep: Receives the prediction once it is measured.
 
     Returns:
         `file`, `case`, `patient`, and what `measure_segmentation`, with the unit of its distances, or
@@ -296,7 +313,15 @@ def measure_case(case: LabelledCase, data: LabelledData, predicted: np.ndarray, 
     file = (PurePosixPath(case.name).parent / first.name).as_posix()  # as a table of files names it
     row = {"file": file, "case": case.name, "patient": case.patient}
     if scan is None:
-        return row | classification_row(case.classes, predicted, data.labels, multilabel=data.multilabel)
+        row |= classification_row(case.classes, predicted, data.labels, multilabel=data.multilabel)
+    else:
+        row |= _segmentation_row(case, data, predicted, scan)
+    if keep is not None:
+        keep(case, data, predicted, scan)
+    return row
+
+
+def _segmentation_row(case: LabelledCase, data: LabelledData, predicted: np.ndarray, scan: Volume) -> Row:
     if case.mask is None:
         raise ScanError(f"{case.name}: has no mask; expected a case of a segmentation")
     mask = read_mask(case.mask)
@@ -304,7 +329,7 @@ def measure_case(case: LabelledCase, data: LabelledData, predicted: np.ndarray, 
     truth = label_indices(mask.array, data, str(case.mask))
     spacing = mask.spacing or (1.0,) * mask.array.ndim  # pictures such as PNG have none
     unit = "mm" if mask.spacing else "pixels" if mask.array.ndim == 2 else "voxels"
-    return row | {UNIT: unit} | measure_segmentation(predicted, truth, data.labels, spacing)
+    return {UNIT: unit, **measure_segmentation(predicted, truth, data.labels, spacing)}
 
 
 def each_case(

@@ -71,8 +71,7 @@ def _hausdorff95(ours: np.ndarray, theirs: np.ndarray, spacing: Sequence[float] 
 
 # --- classification: functions of two arrays and a specificity ----------------------------------------------------
 #
-# The arrays, [resamples, 1 + scores], hold the weight of the true and of the false cases at or above each distinct
-# score, the highest first, after a 0 for "above the highest".
+# The arrays are those of `above_thresholds`.
 
 
 def _area(true: np.ndarray, false: np.ndarray, specificity: float) -> np.ndarray:
@@ -232,6 +231,21 @@ def rank(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray, specificity
         >>> found.round(3).tolist()
         [[0.75, 0.833, 1.0]]
     """
+    true, false = above_thresholds(scores, truth, weights)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = np.stack([measure(true, false, specificity) for measure in _OF_RANKS.values()], axis=1)
+    return np.where((true[:, -1:] * false[:, -1:] > 0), found, np.nan)
+
+
+def above_thresholds(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weight of the true and of the false cases at or above each distinct score; arguments as of `rank`.
+
+    Returns:
+        Twice [resamples, 1 + distinct scores], the highest score first, after a 0 for "above the highest".
+
+    Raises:
+        ShapeError: A score is not finite.
+    """
     wrong = np.count_nonzero(~np.isfinite(scores))
     require(not wrong, ShapeError, f"scores: {wrong} of {scores.size} are not finite; lower the learning rate")
     # Sorted once for all resamples: only the weights differ between them.
@@ -242,9 +256,7 @@ def rank(scores: np.ndarray, truth: np.ndarray, weights: np.ndarray, specificity
         np.pad(np.cumsum(weights[:, order] * kind, axis=1)[:, last_of_ties], ((0, 0), (1, 0)))
         for kind in (truth[order], ~truth[order])
     )
-    with np.errstate(divide="ignore", invalid="ignore"):
-        found = np.stack([measure(true, false, specificity) for measure in _OF_RANKS.values()], axis=1)
-    return np.where((true[:, -1:] * false[:, -1:] > 0), found, np.nan)
+    return true, false
 
 
 def auc(scores: np.ndarray, truth: np.ndarray) -> float:
@@ -331,6 +343,21 @@ def mean_ignoring_nan(values: Sequence[float] | np.ndarray) -> Any:
     given = np.asarray(values, float)
     mean = np.ma.filled(np.ma.masked_where(np.isnan(given), given).mean(axis=-1), np.nan)
     return mean if mean.ndim else float(mean)  # a card's YAML takes no NumPy number
+
+
+def dice_of(row: Row) -> dict[str, float]:
+    """Return the Dice of each structure of a case by its name; NaN where the truth has none."""
+    return {name.partition(" ")[2]: float(value) for name, value in row.items() if name.startswith("dice ")}
+
+
+def case_scores(rows: Sequence[Row]) -> np.ndarray:
+    """Return the Dice of each case, the mean over the structures that its truth has; NaN where it has none.
+
+    Example:
+        >>> case_scores([{"dice a": 0.5, "dice b": 1.0}, {"dice a": math.nan, "dice b": 0.4}]).tolist()
+        [0.75, 0.4]
+    """
+    return np.array([mean_ignoring_nan(list(dice_of(row).values())) for row in rows])
 
 
 def summarize_rows(
@@ -422,7 +449,7 @@ def _classification(
     rows: Sequence[Row], labels: Sequence[str], *, multilabel: bool, specificity: float
 ) -> tuple[Summary, Statistics]:
     soft = np.array([[row[f"prob_{name}"] for name in labels] for row in rows])
-    truth = np.array([_true_classes(row["class"], labels, multilabel=multilabel) for row in rows])
+    truth = np.array([true_classes(row["class"], labels, multilabel=multilabel) for row in rows])
     folds = np.array([row.get("fold", 0) for row in rows])
     chosen = chosen_classes(soft, multilabel=multilabel)
     right = (chosen == truth).mean(axis=1) if multilabel else (chosen & truth).any(axis=1).astype(float)
@@ -451,7 +478,7 @@ def _classification(
     return {**remarks, "accuracy": {}}, statistics
 
 
-def _true_classes(cell: str, labels: Sequence[str], *, multilabel: bool) -> list[bool]:
+def true_classes(cell: str, labels: Sequence[str], *, multilabel: bool) -> list[bool]:
     """Return which classes a cell says hold; of exclusive ones the whole of it is the name."""
     if not multilabel:
         return [cell == name for name in labels]

@@ -13,7 +13,7 @@ from modelsgenesis.checkpoints.bundle import CARD_NAME, WEIGHTS_NAME
 from modelsgenesis.checkpoints.card import render_card, split_card
 from modelsgenesis.configs import BundleConfig, NetworkConfig, TrainingConfig
 from modelsgenesis.errors import ConfigurationError, TrainingError
-from modelsgenesis.files import read_text, sha256_of
+from modelsgenesis.files import read_text, reason_of, sha256_of
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.distributed import world_size
@@ -109,7 +109,7 @@ def try_drawing(draw: Callable[[], object], reporter: Reporter) -> bool:
     """Draw a figure and return whether it worked; that it did not is said, and never ends a run."""
     try:
         draw()
-    except OSError as error:
-        reporter.note(f"a figure is missing: {error}")
+    except Exception as problem:  # any at all: a run of days is worth more than its figure
+        reporter.note(f"a figure is missing: {reason_of(problem)}")
         return False
     return True

@@ -30,6 +30,7 @@ PATCH_VOXELS = 64 * 64 * 32
 IMAGE_VOXELS = {2: 256 * 256, 3: 64 * 64 * 64}
 """Voxels of the largest image that is chosen for a classification, by dimensions."""
 
+_SLAB = 32  # slices whose probabilities are in memory at once
 _STEP = 8  # sides of a chosen patch are multiples of it: three poolings, and fast kernels
 
 
@@ -255,7 +256,7 @@ class Segmentation(SupervisedObjective):
         self.criterion = DiceCELoss(include_background=False, to_onehot_y=True, softmax=True, batch=True)
 
     def validate(self, network: nn.Module) -> tuple[float, dict[str, float]]:
-        """Return the mean Dice of each structure over the validation cases, and their mean: `dice`.
+        """Return the mean Dice of each structure over the validation cases, and their mean: `dice`; and their loss.
 
         It only ranks the networks of one run, and so stays on the prepared grid: the way back to each scan's own could
         take as long as the network. What is reported at the end is measured there, by `measure_case`.
@@ -263,10 +264,12 @@ class Segmentation(SupervisedObjective):
         if not self.validation:
             return -math.inf, {}  # the newest network is kept
         config, rows = PredictionConfig(overlap=self.config.overlap), []
+        loss = _PooledLoss(len(self.labels))
         for case in self.validation:
             image = torch.from_numpy(case.image)
             logits = sliding_window(network, image, patch_size=self.patch_size, config=config, hardware=self.hardware)
             found, truth = logits.argmax(dim=0).numpy(), case.label
+            loss.add(logits, torch.from_numpy(truth))
             # A class at a time: one-hot, a hundred structures would take a hundred volumes of memory.
             rows.append([dice(found == index, truth == index) for index in range(1, len(self.labels))])
         # The mean over cases first, then over structures: a rare structure counts as much as one in every scan.
@@ -274,7 +277,35 @@ class Segmentation(SupervisedObjective):
         each = {f"dice {name}": mean for name, mean in zip(self.labels[1:], means, strict=True)}
         overall = mean_ignoring_nan(means)
         # Where it is undefined every network is as good, and the newest is kept.
-        return -math.inf if math.isnan(overall) else -overall, {"dice": overall, **each}
+        return -math.inf if math.isnan(overall) else -overall, {"dice": overall, **each, "loss": loss.value()}
+
+
+class _PooledLoss:
+    """The criterion of `Segmentation` over all voxels of many cases, as if they were one batch.
+
+    Counted a slab at a time: the probabilities of a hundred structures would take a hundred volumes of memory.
+    """
+
+    def __init__(self, classes: int) -> None:
+        self.overlaps, self.volumes = torch.zeros(2, classes, dtype=torch.float64)
+        self.entropy, self.voxels = 0.0, 0
+
+    def add(self, logits: Tensor, truth: Tensor) -> None:
+        """Count a case: logits [classes, *spatial] and class indices [*spatial]."""
+        classes = len(logits)
+        for slab, labels in zip(logits.split(_SLAB, dim=1), truth.long().split(_SLAB), strict=True):
+            logarithms = slab.float().log_softmax(dim=0).flatten(1)  # [classes, voxels]
+            held = labels.flatten()
+            chosen = logarithms.gather(0, held[None])[0]
+            self.entropy -= chosen.sum(dtype=torch.float64).item()
+            self.voxels += len(held)
+            self.overlaps += torch.bincount(held, chosen.exp().double(), minlength=classes)
+            self.volumes += logarithms.exp().sum(dim=1, dtype=torch.float64) + torch.bincount(held, minlength=classes)
+
+    def value(self) -> float:
+        """Return cross-entropy and one minus the soft Dice of the structures, smoothed as MONAI does."""
+        soft = (2 * self.overlaps + 1e-5) / (self.volumes + 1e-5)
+        return self.entropy / self.voxels + float(1 - soft[1:].mean())
 
 
 class Classification(SupervisedObjective):

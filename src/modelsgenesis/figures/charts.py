@@ -1,0 +1,346 @@
+"""Charts of runs and comparisons: each a function that returns a figure, with a caption that is true of it.
+
+Drawn as wide as one or two columns of a paper, so that their letters stay readable there.
+"""
+
+import csv
+import functools
+import io
+import itertools
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import numpy as np
+
+from modelsgenesis.errors import counted
+from modelsgenesis.figures.colours import colours, hex_of
+from modelsgenesis.metrics.comparison_texts import Results, how_labelled, stars
+from modelsgenesis.metrics.measures import metric_title
+from modelsgenesis.metrics.significance import MINIMUM_RUNS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+Arguments = ParamSpec("Arguments")
+Log = Mapping[str, np.ndarray]
+"""Columns of `log.csv` or `validation.csv` by name, [rows]."""
+
+COLUMN, PAGE = 3.5, 7.2
+"""Inches: the width of a column and of a page of a journal."""
+
+_STYLE: Any = {  # a type of its own in each version of matplotlib
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "legend.fontsize": 7,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "0.75",
+    "grid.linewidth": 0.4,
+    "legend.frameon": False,
+    "legend.borderpad": 0,
+    "text.parse_math": False,  # a name with two dollar signs is no formula
+    "svg.fonttype": "none",  # text stays text: it can be searched, read aloud and edited
+    "svg.hashsalt": "modelsgenesis",
+}
+_CHECKS = ("step", "output_spread", "collapsed")  # of validation.csv, no measure of how good a network is
+_BASELINES = {"identity_loss": "identity", "mean_image_loss": "mean image"}
+_FEW = 6  # curves that a reader can tell apart
+_MARKERS = "osD^vP*X"
+_number = itertools.count()
+
+
+def styled(draw: "Callable[Arguments, Figure]") -> "Callable[Arguments, Figure]":
+    """Let a function draw in the style of all charts."""
+
+    @functools.wraps(draw)
+    def drawn(*args: Arguments.args, **options: Arguments.kwargs) -> "Figure":
+        from matplotlib import rc_context
+
+        with rc_context(_STYLE):
+            return draw(*args, **options)
+
+    return drawn
+
+
+def blank(width: float, height: float) -> "Figure":
+    """Return an empty figure of these inches, which belongs to no window and no global state."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def save_chart(figure: "Figure", path: str | Path) -> Path:
+    """Write a chart as PNG at 300 dots per inch, and as SVG beside it.
+
+    Args:
+        figure: The chart.
+        path: The PNG to write; its folder is made.
+
+    Returns:
+        The path of the PNG.
+
+    Raises:
+        OSError: A file cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _settle(figure)
+    figure.savefig(path, dpi=300)
+    path.with_suffix(".svg").write_text(_svg(figure, transparent=False))
+    return path
+
+
+def svg_of(figure: "Figure") -> str:
+    """Return a chart as an SVG element for a page.
+
+    Text and axes are in the page's own colour, `currentColor`, so that they are readable on light and on dark. It names
+    nothing that another element of the page could be called, and styles nothing but itself.
+    """
+    text = re.sub(
+        r"^.*?(?=<svg)|<metadata>.*?</metadata>|<style.*?</style>", "", _svg(figure, transparent=True), flags=re.S
+    )
+    text = re.sub(r"#000000|(?<=fill: )black", "currentColor", text)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    prefix = f"chart{next(_number)}-"  # of what is used by name: clips and markers
+    text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", text)
+    width = f"{100 * figure.get_figwidth():.0f}px"  # a little larger than on paper, in a narrow window smaller
+    return re.sub(
+        r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
+        rf'<svg \1 xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" fill="currentColor" '
+        rf'stroke-linejoin="round" style="width: 100%; max-width: {width}; height: auto">',
+        text,
+        count=1,
+    ).strip()
+
+
+def _settle(figure: "Figure") -> None:
+    """Lay a chart out once for all of its formats: that is the most of what drawing takes."""
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+
+
+def _svg(figure: "Figure", *, transparent: bool) -> str:
+    from matplotlib import rc_context
+
+    _settle(figure)
+    text = io.StringIO()
+    with rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph")  # of a font that is not this machine's
+        figure.savefig(text, format="svg", transparent=transparent, metadata={"Date": None})
+    return text.getvalue()
+
+
+@styled
+def curve_chart(log: str | Path, validation: str | Path) -> "Figure":
+    """Draw a run's losses and, in a panel of their own, what else its validations measured.
+
+    Args:
+        log: `log.csv` of the run.
+        validation: `validation.csv` of the run; either may be missing, and of a run that was cut off their last line
+            may be incomplete.
+    """
+    steps, measured = read_log(log), read_log(validation)
+    others = [name for name in measured if name not in _CHECKS and not name.endswith("loss")]
+    figure = blank(PAGE if others else COLUMN, 2.6)
+    axes = figure.subplots(1, 2 if others else 1, squeeze=False)[0]
+    _draw_losses(axes[0], steps, measured)
+    if others:
+        _draw_metrics(axes[-1], measured, others)
+    for axis in axes:
+        axis.set_xlabel("step")
+        if measured:
+            axis.axvline(measured["step"][_kept(measured)], color="black", linestyle=":", linewidth=0.8, label="kept")
+        if axis.get_legend_handles_labels()[0]:
+            axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, columnspacing=1.2)
+    return figure
+
+
+def curve_caption(validation: str | Path) -> str:
+    """Return what `curve_chart` shows of a run."""
+    measured = read_log(validation)
+    if not measured:
+        return "Training loss of each step (pale) and its running average. No validation was completed."
+    said = ["Training loss of each step (pale) and its running average"]
+    said += ["validation loss"] if any(name.endswith("loss") and name not in _BASELINES for name in measured) else []
+    text = ", ".join(said) + "."
+    if named := [title for name, title in _BASELINES.items() if name in measured]:
+        text += f" Dashed: the loss of trivial predictions, {' and '.join(named)}."
+    if (measured.get("collapsed", np.zeros(1)) > 0).any():
+        text += " Crosses: validations that found a collapse."
+    decides, best = _decides(measured), _kept(measured)
+    text = f"{text} The dotted line is at step {measured['step'][best]:,.0f}, whose network was kept"
+    if not decides:
+        return f"{text}: the last, without validation patients to choose by."
+    title = f"validation {decides.replace('_', ' ')}" if "loss" in decides else metric_title(decides)
+    return f"{text}, for its {title} of {measured[decides][best]:.4g}."
+
+
+def read_log(path: str | Path) -> dict[str, np.ndarray]:
+    """Return the columns of `log.csv` or `validation.csv` by name, of complete rows; nothing where there are none.
+
+    A run that was cut off may have no such file, or half of its last row.
+    """
+    path = Path(path)
+    text = path.read_text(errors="replace") if path.exists() else ""
+    header, *rows = csv.reader(text.rpartition("\n")[0].splitlines() or [""])
+    columns: list[list[float]] = []
+    for row in rows:
+        try:
+            columns.append([float(cell or "nan") for cell in row])
+        except ValueError:  # half of a row that was lost when the disk was full
+            continue
+    whole = [row for row in columns if len(row) == len(header)]
+    return (
+        {name: np.array(column) for name, column in zip(header, zip(*whole, strict=True), strict=True)} if whole else {}
+    )
+
+
+def _decides(measured: Log) -> str:
+    """Return what decides which network is kept: it comes first; "" where nothing does, and the newest is kept."""
+    return next((name for name in measured if name != "step"), "")
+
+
+def _kept(measured: Log) -> int:
+    """Return which validation the network was kept of: the best, and of several the newest."""
+    name = _decides(measured)
+    scores = measured[name] * (1 if "loss" in name else -1) if name else np.zeros(len(measured["step"]))
+    scores = np.where(np.isnan(scores), -np.inf, scores)
+    return int(np.flatnonzero(scores == scores.min())[-1])
+
+
+def _draw_losses(axis: "Axes", steps: Log, measured: Log) -> None:
+    blue, *_, red = map(hex_of, colours(4))
+    axis.set_ylabel("loss")
+    if steps:
+        step, loss = steps["step"], steps["loss"]
+        axis.plot(step, loss, color="0.8", linewidth=0.5)
+        window = max(len(loss) // 50, min(5, len(loss)))
+        average = np.convolve(loss, np.full(window, 1 / window), mode="valid")
+        axis.plot(step[window - 1 :], average, color="0.45", label="training")
+        # Losses fall fast and then slowly; on a linear axis the second half of a run is one flat line.
+        if (loss > 0).all():
+            axis.set_yscale("log", subs=(2, 3, 5))
+            axis.yaxis.set_major_formatter("{x:g}")
+            axis.yaxis.set_minor_formatter("{x:g}")
+    for name, values in measured.items():
+        if name in _BASELINES and (values[-1] > 0 or axis.get_yscale() != "log"):  # 0 where nothing is deformed
+            axis.axhline(values[-1], color=red, linestyle="--", linewidth=0.8)
+            said = f"{_BASELINES[name]} {values[-1]:.3g}"
+            place = axis.get_yaxis_transform()  # x as a share of the panel, y in losses
+            axis.text(0.99, values[-1], said, transform=place, fontsize=7, va="bottom", ha="right")
+        elif name.endswith("loss") and name not in _BASELINES:
+            axis.plot(measured["step"], values, "-o", color=blue, label="validation")
+            if (collapsed := measured.get("collapsed", np.zeros(1)) > 0).any():
+                axis.plot(measured["step"][collapsed], values[collapsed], "x", color=red, label="collapsed")
+
+
+def _draw_metrics(axis: "Axes", measured: Log, names: list[str]) -> None:
+    """Draw the metrics of the validations; of many structures each is a pale line below their mean."""
+    each = [name for name in names if " " in name] if len(names) > _FEW else []
+    for index, name in enumerate(each):
+        label = f"each of {len(each)}" if index == 0 else None
+        axis.plot(measured["step"], measured[name], color="0.8", linewidth=0.5, label=label)
+    shown = [name for name in names if name not in each]
+    for index, (name, colour) in enumerate(zip(shown, colours(len(shown)), strict=True)):
+        style = _MARKERS[index % len(_MARKERS)]
+        axis.plot(measured["step"], measured[name], "-", marker=style, color=hex_of(colour), label=metric_title(name))
+
+
+@styled
+def comparison_chart(results: Results) -> "Figure":
+    """Draw the mean of each initialisation over the label counts with its interval, the runs, and significance marks.
+
+    Args:
+        results: The content of a comparison's `results.json`.
+    """
+    counts, arms, metric = list(results["labels"]), results["arms"], results["metric"]
+    figure = blank(COLUMN if len(counts) * len(arms) <= 12 else PAGE, 2.8)
+    axis = figure.subplots()
+    shades = iter(colours(len(arms)))
+    for index, (name, arm) in enumerate(arms.items()):
+        colour = "0.45" if arm["init"] is None and index == 0 else hex_of(next(shades))  # the control is grey
+        places = np.arange(len(counts)) + 0.6 * ((index + 0.5) / len(arms) - 0.5)  # side by side, none hides another
+        means = np.full(len(counts), np.nan)
+        ends = np.full((2, len(counts)), np.nan)
+        for place, (at, entry) in enumerate(zip(places, results["labels"].values(), strict=True)):
+            if found := entry["arms"][name].get(metric):
+                means[place], values = found["mean"], found["values"]
+                ends[:, place] = interval_of_mean(values)
+                axis.plot(np.full(len(values), at + 0.07), values, ".", color=colour, alpha=0.6, markersize=3, mew=0)
+                axis.annotate(
+                    _mark(entry, name),
+                    (at, np.nanmax([means[place], ends[1, place], *values])),
+                    (0, 1),
+                    textcoords="offset points",
+                    ha="center",
+                    color=colour,
+                )
+        axis.plot(places, means, "-", color=colour, linewidth=0.6, alpha=0.6)
+        errors = np.nan_to_num(np.abs(ends - means))
+        marker = _MARKERS[index % len(_MARKERS)]
+        axis.errorbar(places, means, errors, fmt=marker, color=colour, capsize=2.5, label=name)
+    axis.margins(y=0.1)
+    axis.set_xticks(range(len(counts)), counts)
+    axis.grid(visible=False, axis="x")
+    axis.set(xlabel="labelled patients", ylabel=with_unit(results))
+    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, columnspacing=1.2)
+    return figure
+
+
+def comparison_caption(results: Results) -> str:
+    """Return what `comparison_chart` shows of a comparison."""
+    listed = next(iter(results["labels"].values()))["comparisons"]
+    pairs = {one["arm"]: f"{one['arm']} − {one['reference']}" for one in reversed(listed)}  # the first of each
+    text = (
+        f"{results['data']['name']}, {counted(results['data']['patients']['test'], 'test patient')}, "
+        f"{counted(len(results['seeds']), 'run')} each. "
+        "Large: the mean over the runs, with its 95% interval by Student's t (from 3 runs on). Small: each run. "
+        f"{how_labelled(results).capitalize()}."
+    )
+    if not pairs:
+        return text
+    return (
+        f"{text} Stars: the difference {', '.join(reversed(pairs.values()))} by "
+        "Welch's t-test, Holm-corrected: * p < 0.05, ** p < 0.01, *** p < 0.001; without a star it is not significant."
+    )
+
+
+def with_unit(results: Results) -> str:
+    """Return how an axis calls the metric of a comparison."""
+    metric, unit = results["metric"], results.get("unit")
+    return f"{metric_title(metric)} ({unit})" if unit and metric.startswith("hausdorff95") else metric_title(metric)
+
+
+def interval_of_mean(values: Sequence[float]) -> tuple[float, float]:
+    """Return the 95% interval of the mean of runs by Student's t; NaN where there are too few.
+
+    Example:
+        >>> interval_of_mean([1.0, 2.0])
+        (nan, nan)
+    """
+    if len(values) < MINIMUM_RUNS:
+        return np.nan, np.nan
+    from scipy.special import stdtrit
+
+    half = stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return float(np.mean(values) - half), float(np.mean(values) + half)
+
+
+def _mark(entry: Mapping[str, Any], arm: str) -> str:
+    """Return the stars of an arm's first comparison, that with its control."""
+    found = next((one for one in entry["comparisons"] if one["arm"] == arm), None)
+    told = stars(found["p_holm"]["welch"]) if found else ""
+    return told if "*" in told else ""

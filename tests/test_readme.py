@@ -1,0 +1,67 @@
+"""README, pictures, notebooks: every link leads to a file that is here, every picture has its script."""
+
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+HOME = "https://github.com/modelsgenesis/modelsgenesis"
+SITE = "https://modelsgenesis.github.io/modelsgenesis/"
+RAW = "https://raw.githubusercontent.com/modelsgenesis/modelsgenesis/main/"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+NOTEBOOKS = sorted((ROOT / "examples").glob("*.ipynb"))
+
+
+def file_of(address):
+    """Return the file of this repository that an address of the project shows, None for what is no file of it."""
+    if address.startswith(SITE):
+        page = address.removeprefix(SITE).partition("#")[0].rstrip("/") or "index"
+        return next((one for one in (ROOT / f"docs/{page}.md", ROOT / f"docs/{page}/index.md") if one.exists()), page)
+    found = re.fullmatch(rf"(?:{HOME}/(?:blob|tree)/main/|{RAW})([^#]+)(?:#.*)?", address)
+    return ROOT / found[1] if found else None
+
+
+def links_in(text):
+    return re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|srcset|href)="([^"]+)"', text)
+
+
+def test_the_readme_is_short():
+    assert len(README.splitlines()) <= 120
+
+
+def test_every_link_of_the_readme_works_anywhere_and_leads_to_a_file():
+    links = links_in(README)
+    assert len(links) > 10
+    for link in links:
+        assert link.startswith("https://"), f"{link}: relative; on PyPI it leads nowhere"
+        file = file_of(link)
+        assert file is None or Path(file).exists(), link
+        assert file is not None or not link.startswith((HOME, RAW)), f"{link}: a form of address that no test knows"
+
+
+def test_addresses_and_authors_of_the_package_agree():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert [one["name"] for one in PROJECT["authors"]] == [one["name"] for one in citation["authors"]]
+    assert (citation["repository-code"], citation["url"]) == (HOME, SITE)
+    assert (PROJECT["urls"]["Homepage"], PROJECT["urls"]["Documentation"]) == (HOME, SITE)
+    assert file_of(PROJECT["urls"]["Changelog"]) == ROOT / "CHANGELOG.md"
+
+
+def test_badges_say_what_the_package_says():
+    python, torch = (re.search(rf"badge/{name}-([\d.]+)", README)[1] for name in ("python", "PyTorch"))
+    assert PROJECT["requires-python"] == f">={python}"
+    assert f"torch>={torch}" in PROJECT["dependencies"]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_are_committed_without_outputs(notebook):
+    cells = json.loads(notebook.read_text())["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert len(code) >= 3
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    compile("\n".join("".join(cell["source"]) for cell in code), notebook.name, "exec")

@@ -172,6 +172,8 @@ def browser_page() -> Iterator[Any]:
 PICTURES: dict[str, Callable[[Path], None]] = {
     "restorations": draw_restored,
     "few_labels": draw_few_labels,
+    "prediction": draw_prediction,
+    "report": draw_report,
     "viewer": draw_viewer,
 }
 

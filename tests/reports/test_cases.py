@@ -96,13 +96,13 @@ def test_cases_without_structures_or_scans_have_pictures_too():
 
 def test_which_cases_tell_most():
     rows = [{"case": name, "dice liver": dice} for name, dice in zip("abcde", (0.9, NAN, 0.1, 0.5, 0.7), strict=True)]
-    titles = {title: row["case"] for title, row in telling_cases(rows, data_of()).items()}
+    titles = {title: row["case"] for title, row in telling_cases(rows).items()}
     assert titles == {"Best case": "a", "Median case": "d", "Worst case": "c"}
-    assert list(telling_cases(rows[:2], data_of())) == ["The only case"]
-    assert telling_cases(rows[1:2], data_of()) == {}
+    assert list(telling_cases(rows[:2])) == ["The only case"]
+    assert telling_cases(rows[1:2]) == {}
     kinds = [("a", "liver", 0.6), ("b", "none", 0.9), ("c", "none", 0.8)]
     rows = [{"case": name, "class": "liver", "predicted": said, f"prob_{said}": sure} for name, said, sure in kinds]
-    wrong = telling_cases(rows, data_of("classification"))
+    wrong = telling_cases(rows)
     assert [row["case"] for row in wrong.values()] == ["b", "c"]
 
 

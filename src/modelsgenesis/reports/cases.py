@@ -80,7 +80,7 @@ class KeptCases:
         with self._trying("pictures of the cases"):
             shown: list[dict[str, Any]] = []
             arrays: Arrays = {}
-            for title, row in telling_cases(rows, self.data).items():
+            for title, row in telling_cases(rows).items():
                 views, own = self._pictures(*self._cases[row["case"]])
                 arrays |= {f"{len(shown)}/{name}": array for name, array in own.items()}
                 shown.append({"title": title, "case": row["case"], "note": note_of(row), "views": views})
@@ -120,9 +120,9 @@ class KeptCases:
 # --- which cases ------------------------------------------------------------------------------------------------
 
 
-def telling_cases(rows: Sequence[Row], data: LabelledData) -> dict[str, Row]:
+def telling_cases(rows: Sequence[Row]) -> dict[str, Row]:
     """Return the cases that are shown, by what they are: best, median, worst; or the surest wrong predictions."""
-    if data.task == "classification":
+    if rows and "predicted" in rows[0]:
         wrong = sorted((row for row in rows if row["predicted"] != row["class"]), key=_sureness, reverse=True)
         return {f"{number}. {row['case']}": row for number, row in enumerate(wrong[:_WRONG], start=1)}
     scores = case_scores(rows)

@@ -135,7 +135,13 @@ def evaluate(
     patients = len({row["patient"] for row in rows})
     notes = [basis_of(patients, len(rows)), *explanations(summary)]
     shown = results_table({(): summary}, alone=data.labels[-1], specificity=options.get("specificity"), notes=notes)
-    content = {"task": data.task, "multilabel": data.multilabel, "data": data.name, **about, "part": "test" if split else "all"}
+    content = {
+        "task": data.task,
+        "multilabel": data.multilabel,
+        "data": data.name,
+        **about,
+        "part": "test" if split else "all",
+    }
     content |= {"labels": list(data.labels), "patients": patients, "cases": len(rows)}
     if kept:
         kept.finish(rows)

@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +23,18 @@ from modelsgenesis.figures.measured import (
     strip_chart,
 )
 from modelsgenesis.figures.pictures import outlines
-from modelsgenesis.metrics.measures import METRICS, Row, case_scores, dice_of, explanations, metrics_of, true_classes
+from modelsgenesis.metrics.measures import (
+    METRICS,
+    Row,
+    Summary,
+    case_scores,
+    dice_of,
+    explanations,
+    metrics_of,
+    true_classes,
+)
 from modelsgenesis.metrics.tables import basis_of, results_table
-from modelsgenesis.reports.cases import note_of, telling_cases
+from modelsgenesis.reports.cases import telling_cases
 from modelsgenesis.reports.page import Block, Chart, Link, Missing, Page, Section, Slide, Slides, Table, try_section
 from modelsgenesis.reports.pictures import PICTURES, Arrays, read_pictures
 from modelsgenesis.reports.pretraining import curve_blocks, refused_blocks
@@ -118,7 +126,7 @@ class _Measured:
 
     folder: Path
     results: Mapping[str, Any]
-    summary: Mapping[str, Any]
+    summary: Summary
     read: Callable[[], list[Row]]
 
     @cached_property
@@ -128,6 +136,12 @@ class _Measured:
     @property
     def labels(self) -> list[str]:
         return list(self.results["labels"])
+
+    @property
+    def folds(self) -> list[float | None]:
+        """The main metric of each fold, where these are the results of several together."""
+        alone = self.results.get("fold") is not None
+        return [] if alone else list(dig(self.summary, self.main, "folds", default=()))
 
     @property
     def main(self) -> str:
@@ -152,17 +166,17 @@ def _measured_sections(measured: _Measured, *, pictures: bool) -> Iterator[Secti
 
 def _verdict(measured: _Measured, noun: str) -> str:
     if not measured.summary:
-        return "There are no test patients: nothing was measured." if measured.results else "No test case is measured yet."
+        none = "There are no test patients: nothing was measured."
+        return none if measured.results else "No test case is measured yet."
     entry, title = dig(measured.summary, measured.main, default={}), METRICS[measured.main].title
     on = f"on {counted(dig(measured.results, 'patients', default=0), noun)}"
     if not isinstance(entry.get("value"), float | int):
         return f"{title} is undefined {on}: {entry.get('reason', 'there is no value')}."
     ends = [entry.get(end) for end in ("low", "high")]
     between = "" if None in ends else f" (95% interval {ends[0]:.3f} to {ends[1]:.3f})"
-    over = len(dig(measured.results, "labels", default=())) - (measured.main == "dice")
-    many = over > (1 if measured.main == "dice" else 2)
+    over = sum(name.startswith(f"{measured.main} ") for name in measured.summary)
     kind = "structures" if measured.main == "dice" else "classes"
-    return f"{title} {entry['value']:.3f}{between} {on}{f', the mean over {over} {kind}' if many else ''}."
+    return f"{title} {entry['value']:.3f}{between} {on}{f', the mean over {over} {kind}' if over > 1 else ''}."
 
 
 def _facts(measured: _Measured, noun: str) -> dict[str, str]:
@@ -177,21 +191,19 @@ def _facts(measured: _Measured, noun: str) -> dict[str, str]:
 
 
 def _table(measured: _Measured) -> Iterator[Block]:
-    results = measured.results
-    noun, folds = "test patient" if "test" in results else "patient", 0 if "fold" in results else results.get("folds", 0)
-    said = explanations(measured.summary)
-    more = [f"{len(said) - _SENTENCES} more such metrics are undefined or leave cases out"] if len(said) > _SENTENCES else []
-    notes = [basis_of(results["patients"], results["cases"], what=noun, folds=folds or 0), *said[:_SENTENCES], *more]
-    table = results_table(
-        {(): measured.summary}, alone=measured.labels[-1], specificity=results.get("specificity"), notes=notes
-    )
-    rows, caption = list(table.rows), ". ".join(table.notes) + "."
+    results, said = measured.results, explanations(measured.summary)
+    if len(said) > _SENTENCES:
+        said[_SENTENCES:] = [f"{len(said) - _SENTENCES} more metrics are undefined or leave out cases"]
+    noun = "test patient" if "test" in results else "patient"
+    notes = [basis_of(results["patients"], results["cases"], what=noun, folds=len(measured.folds)), *said]
+    options = {"alone": measured.labels[-1], "specificity": results.get("specificity"), "notes": notes}
+    table = results_table({(): measured.summary}, **options)
+    rows, caption = list(table.rows), f"{'. '.join(table.notes)}."
     if len(rows) > 3 * _FIRST:
-        value = {index: dig(record, measured.main) for index, record in enumerate(table.records) if index}
-        ranked = sorted((index for index in value if value[index] is not None), key=lambda index: value[index])
-        first = dict.fromkeys([0, *ranked[:_FIRST], *ranked[-_FIRST:], *range(len(rows))])
-        rows = [rows[index] for index in first]
-        caption += f" Below the mean the {_FIRST} with the lowest values, the {_FIRST} with the highest, then the others."
+        values = {index: dig(record, measured.main) for index, record in enumerate(table.records) if index}
+        ranked = sorted((index for index in values if values[index] is not None), key=lambda index: values[index])
+        rows = [rows[index] for index in dict.fromkeys([0, *ranked[:_FIRST], *ranked[-_FIRST:], *range(len(rows))])]
+        caption += f" Below the mean come the {_FIRST} lowest and the {_FIRST} highest, then the others."
     yield Table(table.header, rows, caption)
 
 
@@ -209,17 +221,13 @@ def _each_case(measured: _Measured) -> Iterator[Block]:
     ranked = [rows[index] for index in np.argsort(scores, kind="stable")]  # what is undefined comes last
     structures = list(dice_of(rows[0]))
     columns = structures if 1 < len(structures) <= _COLUMNS else []
-    listed = [
-        (row["case"], row["patient"], *(_dice(value) for value in (case_scores([row])[0], *map(dice_of(row).get, columns))))
-        for row in ranked[:_LISTED]
-    ]
+    listed: list[tuple[str, ...]] = []
+    for row in ranked[:_LISTED]:
+        values = [case_scores([row])[0], *(dice_of(row)[name] for name in columns)]
+        listed.append((row["case"], row["patient"], *("—" if np.isnan(one) else f"{one:.3f}" for one in values)))
     told = f"The lowest Dice first{f', {_LISTED} of {len(rows):,} cases' if len(rows) > _LISTED else ''}."
-    name = measured.folder / (TEST_NAME if "test" in measured.results else "cases.csv")
-    yield Table(("case", "patient", "Dice", *columns), listed, f"{told} All metrics of each case: {name.name}.")
-
-
-def _dice(value: Any) -> str:
-    return "—" if value is None or np.isnan(value) else f"{value:.3f}"
+    name = TEST_NAME if "test" in measured.results else "cases.csv"
+    yield Table(("case", "patient", "Dice", *columns), listed, f"{told} All metrics of each case: {name}.")
 
 
 def _roc(measured: _Measured) -> Iterator[Block]:
@@ -236,19 +244,22 @@ def _confusions(measured: _Measured) -> Iterator[Block]:
     labels, rows = measured.labels, measured.rows
     if measured.results.get("multilabel"):
         true, said = (
-            np.array([true_classes(row[key], labels, multilabel=True) for row in rows]) for key in ("class", "predicted")
+            np.array([true_classes(row[key], labels, multilabel=True) for row in rows])
+            for key in ("class", "predicted")
         )
         counts = np.stack([true & said, true & ~said, ~true & said, ~true & ~said]).sum(axis=1).T
         listed = [(label, *map(str, own)) for label, own in zip(labels, counts.tolist(), strict=True)]
-        yield Table(("class", "found", "missed", "false alarm", "rightly absent"), listed, "Cases, at a probability of 0.5.")
+        header = ("class", "found", "missed", "false alarm", "rightly absent")
+        yield Table(header, listed, "Cases, at a probability of 0.5.")
     elif len(labels) <= _CLASSES:
         caption = confusion_caption(rows, labels)
         yield Chart(svg_of(confusion_chart(rows, labels)), caption, caption)
     else:
-        counts = confusion(rows, labels)
-        wrong = Counter({place: int(count) for place, count in np.ndenumerate(counts) if count and place[0] != place[1]})
-        listed = [(labels[true], labels[said], str(count)) for (true, said), count in wrong.most_common(_LISTED)]
-        yield Table(("ground truth", "predicted", "cases"), listed, f"The most frequent confusions of {len(labels)} classes.")
+        found = confusion(rows, labels)
+        wrong = Counter({place: int(count) for place, count in np.ndenumerate(found) if place[0] != place[1]})
+        most = [(labels[true], labels[said], str(count)) for (true, said), count in wrong.most_common(_LISTED) if count]
+        told = f"The most frequent confusions of {len(labels)} classes."
+        yield Table(("ground truth", "predicted", "cases"), most, told)
 
 
 def _pictures(folder: Path) -> Iterator[Block]:
@@ -256,26 +267,24 @@ def _pictures(folder: Path) -> Iterator[Block]:
         yield Missing("No pictures are kept here: an earlier version made these results, or nothing could be shown.")
         return
     about, arrays = read_pictures(folder)
-    shown: list[dict[str, Any]] = about["shown"]
-    if not shown:
-        segments = "values" in about
-        yield Missing("No case has a structure in its ground truth." if segments else "No prediction was wrong.")
+    segments = any(name.endswith("/truth") for name in arrays)
+    if not about["shown"]:
+        yield Missing("There is none: no prediction is wrong, or no ground truth holds a structure.")
         return
-    drawn = [_views(about["labels"], f"{index}/", one, arrays) for index, one in enumerate(shown)]
-    titles = [f"{one['title']}, {one['case']}: {one['note']}" for one in shown]
-    caption = "Solid: ground truth; dashed: prediction." if any("truth" in name for name in arrays) else ""
-    legend = _legend(about["labels"], arrays)
-    if all(len(slides) == 1 for views in drawn for slides in views.values()):  # images: one beside the other
+    drawn = [_views(about["labels"], f"{index}/", one, arrays) for index, one in enumerate(about["shown"])]
+    titles = [f"{one['title']}, {one['case']}: {one['note']}" for one in about["shown"]]
+    caption, legend = "Solid: ground truth; dashed: prediction." if segments else "", _legend(about["labels"], arrays)
+    if all(len(slides) == 1 for views in drawn for slides in views.values()):  # images, one beside the other
         planes = {
-            title if len(views) == 1 else f"{title}, {name}": slides
+            f"{title}{f', {name}' if len(views) > 1 else ''}": slides
             for title, views in zip(titles, drawn, strict=True)
             for name, slides in views.items()
         }
-        yield Slides("Cases", planes, caption or "The image, what was predicted of it, and the ground truth.", legend=legend)
+        yield Slides("Cases", planes, caption or "What was predicted of each image, and the truth.", legend=legend)
         return
-    moves = "The slider goes from one end to the other, its middle where the largest structure is largest."
+    moves = " The slider goes from one end of the structures to the other; its middle is where the largest is largest."
     for title, views in zip(titles, drawn, strict=True):
-        yield Slides(title, views, f"{title}. {caption} {moves if caption else ''}".strip(), legend=legend)
+        yield Slides(title, views, f"{title}. {caption}{moves if segments else ''}", legend=legend)
 
 
 def _views(labels: Sequence[str], prefix: str, shown: Mapping[str, Any], arrays: Arrays) -> dict[str, list[Slide]]:
@@ -304,27 +313,27 @@ def _legend(labels: Sequence[str], arrays: Arrays) -> dict[str, str]:
     for name, array in arrays.items():
         if not name.endswith("/scan"):
             counts += np.bincount(array.ravel(), minlength=len(labels))[: len(labels)]
-    most = sorted(islice(np.argsort(-counts[1:], kind="stable"), _LEGEND))
+    most = sorted(np.argsort(-counts[1:], kind="stable")[:_LEGEND].tolist())
     return {labels[index + 1]: hex_of(colours(len(labels) - 1)[index]) for index in most if counts[index + 1]}
 
 
 def _folds(measured: _Measured) -> Iterator[Block]:
-    values = dig(measured.summary, measured.main, "folds", default=())
     rows: list[tuple[str | Link, ...]] = []
-    for fold, value in enumerate(values):
+    for fold, value in enumerate(measured.folds):
         page = Path(f"fold{fold}") / "report.html"
         link = Link(f"fold {fold}", page.as_posix()) if (measured.folder / page).is_file() else f"fold {fold}"
         cases = sum(row.get("fold") == fold for row in measured.rows)
         rows.append((link, str(cases), "—" if value is None else f"{value:.3f}"))
-    told = "Each fold is a run of its own, with a report and pictures of its cases. The results above are of all together."
+    told = "Each fold is a run of its own, with pictures of its cases. The results above are of all together."
     yield Table(("fold", "test cases", METRICS[measured.main].title), rows, told)
 
 
 def _data(records: Records) -> Iterator[Block]:
     split = dig(records.results, "split", default={})
     if isinstance(split, Mapping) and split:
-        rows = [(part, *(str(dig(counts, what, default="")) for what in ("patients", "cases"))) for part, counts in split.items()]
-        yield Table(("part", "patients", "cases"), rows, "Patients are in one part alone; split.json names their cases.")
+        kinds = ("patients", "cases")
+        rows = [(part, *(str(dig(counts, kind, default="")) for kind in kinds)) for part, counts in split.items()]
+        yield Table(("part", *kinds), rows, "No patient is in two parts; split.json names the cases.")
     elif split := dig(records.run, "split", default={}):
         rows = [(part, str(len(names))) for part, names in split.items()]
         yield Table(("part", "cases"), rows, "As the run was asked for; split.json names the cases.")

@@ -42,7 +42,7 @@ from modelsgenesis.reports.recipe import recipe_blocks
 from modelsgenesis.reports.records import Records, dig, read_records
 from modelsgenesis.training.results import TEST_NAME, read_measured, read_rows
 
-_SIDE = 300  # pixels of a picture's longer side
+_SIDE = 256  # pixels of a picture's longer side
 _QUALITY = 85  # of WebP, in which lines of two pixels keep their colours
 _LISTED = 20  # cases or confusions in a table
 _COLUMNS = 6  # structures that have a column in the table of cases
@@ -93,10 +93,10 @@ def evaluation_page(folder: Path) -> Page:
     results = records.results
     rows = partial(read_measured, folder / "cases.csv")
     measured = _Measured(folder, results, dig(results, "metrics", default={}), rows)
-    model, predictions = dig(results, "model", default=""), str(dig(results, "predictions", default=""))
+    model = dig(results, "model", default="")
     facts = _facts(measured, "patient") | {
         "Model": ", ".join(map(str, model)) if isinstance(model, list) else str(model),
-        "Predictions": predictions,
+        "Predictions": Path(str(dig(results, "predictions", default=""))).name,
         "Cases": {"test": "those of the split's test part", "all": "all"}.get(str(results.get("part")), ""),
         "Not measured": counted(results["refused"], "case") if results.get("refused") else "",
     }
@@ -107,7 +107,7 @@ def evaluation_page(folder: Path) -> Page:
         facts={name: fact for name, fact in facts.items() if fact},
         sections=(
             *_measured_sections(measured, pictures=True),
-            try_section("Not measured", partial(refused_blocks, folder)),
+            *([try_section("Not measured", partial(refused_blocks, folder))] if results.get("refused") else []),
         ),
         remarks=records.problems,
     )
@@ -301,20 +301,21 @@ def _views(labels: Sequence[str], prefix: str, shown: Mapping[str, Any], arrays:
             scan, truth, predicted = (None if layer is None else layer[place] for layer in layers)
             how = {"count": len(labels) - 1, "spacing": tuple(view["spacing"]), "side": _SIDE}
             picture = outlines(scans[place] if scan is None else scan, truth, predicted, **how)
-            written, number = io.BytesIO(), f"slice {place + 1} of {len(scans)}"
-            picture.save(written, "WebP", quality=_QUALITY)
+            written, number = io.BytesIO(), f"slice {place + 1} of {len(scans)}" if len(scans) > 1 else ""
+            picture.save(written, "WebP", quality=_QUALITY, method=1)
             views[name].append(Slide(written.getvalue(), number, f"{shown['case']}, {name}, {number}: {shown['note']}"))
     return views
 
 
 def _legend(labels: Sequence[str], arrays: Arrays) -> dict[str, str]:
     """Return the colours of the structures that are seen most."""
+    shades = [hex_of(colour) for colour in colours(len(labels) - 1)]
     counts = np.zeros(len(labels), int)
     for name, array in arrays.items():
         if not name.endswith("/scan"):
             counts += np.bincount(array.ravel(), minlength=len(labels))[: len(labels)]
     most = sorted(np.argsort(-counts[1:], kind="stable")[:_LEGEND].tolist())
-    return {labels[index + 1]: hex_of(colours(len(labels) - 1)[index]) for index in most if counts[index + 1]}
+    return {str(labels[index + 1]): shades[index] for index in most if counts[index + 1]}
 
 
 def _folds(measured: _Measured) -> Iterator[Block]:

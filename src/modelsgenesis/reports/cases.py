@@ -128,7 +128,7 @@ def telling_cases(rows: Sequence[Row]) -> dict[str, Row]:
     scores = case_scores(rows)
     ranked = [rows[index] for index in np.argsort(scores, kind="stable") if not np.isnan(scores[index])]
     if len(ranked) < 2:
-        return {"The only case": row for row in ranked}
+        return {"The only case": ranked[0]} if ranked else {}
     median = {"Median case": ranked[(len(ranked) - 1) // 2]} if len(ranked) > 2 else {}
     return {"Best case": ranked[-1], **median, "Worst case": ranked[0]}
 

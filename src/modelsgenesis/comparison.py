@@ -25,7 +25,7 @@ from modelsgenesis.configs.base import Bounds, Config, Positive, plain
 from modelsgenesis.configs.training import SCRATCH, LabelledDataConfig
 from modelsgenesis.data.cases import LabelledData, digest_files
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, did_you_mean, require
-from modelsgenesis.figures import comparison_chart, save_chart
+from modelsgenesis.figures import comparison_chart, save_chart, validation_curve
 from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
 from modelsgenesis.finetuning import FinetuningOptions, finetune, resolve_config
 from modelsgenesis.metrics.comparison_texts import comparison_report, comparison_table
@@ -35,6 +35,7 @@ from modelsgenesis.models import GenesisModel, as_source, load, public_name, spl
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.bundles import try_drawing
 from modelsgenesis.training.results import read_rows, read_test_results, summary_options
+from modelsgenesis.training.run import VALIDATION_NAME
 from modelsgenesis.training.splits import Split, check_split, choose_labelled, count_split, read_split, split_cases
 from modelsgenesis.training.trials import Record, Records, Trial, file_name, run_trials
 
@@ -394,6 +395,7 @@ class _Job:
             "parameters": sum(parameter.numel() for parameter in load_bundle(folder).network.parameters()),
             **{key: results[key] for key in ("validation", "step", "steps", "precision", "device")},
             **({} if trial.tuning else {"test": flat(results["test"]), "cases": read_rows(folder, results)}),
+            **({} if trial.tuning else {"curve": validation_curve(folder / VALIDATION_NAME)}),
             "notes": notes,
             "remarks": results["remarks"],
             "seconds": round(time.perf_counter() - started, 2),

@@ -1,9 +1,12 @@
 import ast
-import importlib
+import importlib.util
 import re
 from pathlib import Path
 
+from typer.main import get_command
+
 import modelsgenesis
+from modelsgenesis.cli import app
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -76,9 +79,22 @@ def test_every_page_is_in_an_index():
     for index in (ROOT / "docs" / name / "index.md" for name in ("", "recipes", "reference")):
         for page in index.parent.glob("*.md"):
             assert page == index or f"]({page.name})" in index.read_text(), f"{index}: {page.name}"
-    listed = (ROOT / "docs" / "index.md").read_text()
+    listed = (ROOT / "docs" / "examples.md").read_text()
     for example in [*(ROOT / "examples").glob("*.py"), *(ROOT / "examples").glob("*.ipynb")]:
         assert f"({HOME}/blob/main/examples/{example.name})" in listed, example.name
+
+
+def test_the_page_of_the_commands_says_what_the_command_line_takes():
+    path = ROOT / "tools" / "docs_pages.py"
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    hook = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hook)
+    page = hook.on_page_markdown((ROOT / "docs" / "commands.md").read_text())
+    for name, command in get_command(app).commands.items():
+        section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
+        assert command.help in section
+        for option in (one for param in command.params for one in param.opts if one.startswith("--")):
+            assert re.search(rf"`{option}\b", section), (name, option)
 
 
 def test_contributing_lists_every_slow_test():

@@ -49,6 +49,8 @@ if TYPE_CHECKING:  # for editors and type checkers; `as` marks what is public
     from modelsgenesis.prediction import predict_all as predict_all
     from modelsgenesis.pretext import Deformation as Deformation
     from modelsgenesis.pretraining import pretrain as pretrain
+    from modelsgenesis.reports import report as report
+    from modelsgenesis.viewer import view as view
 
 _NAMES = {  # what `__getattr__` finds, by the module that it comes from
     "checkpoints": "Bundle load_bundle save_bundle",
@@ -65,6 +67,8 @@ _NAMES = {  # what `__getattr__` finds, by the module that it comes from
     "pretext": "Deformation",
     "prediction": "monai_transforms predict predict_all",
     "pretraining": "pretrain",
+    "reports": "report",
+    "viewer": "view",
 }
 _MODULE_OF = {name: module for module, names in _NAMES.items() for name in names.split()}
 

@@ -100,7 +100,7 @@ class Prediction:
             ]
         counted = "voxels" if self.volume_ml else "pixels"
         measured = [("mL", self.volume_ml), ("mm²", self.area_mm2)]
-        sizes = {name: f", {_four_digits(size)} {unit}" for unit, each in measured for name, size in each.items()}
+        sizes = {name: f", {four_digits(size)} {unit}" for unit, each in measured for name, size in each.items()}
         return [f"{name}: {count:,} {counted}{sizes.get(name, '')}" for name, count in self.voxels.items()]
 
     def to_dict(self) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class Prediction:
         return f"<b>{html.escape(self.name)}</b><br>{'<br>'.join(map(html.escape, self.lines))}"
 
 
-def _four_digits(size: float) -> str:
+def four_digits(size: float) -> str:
     """Return a size as people write it: 0.1234, 12.34, 12,345."""
     return f"{size:,.0f}" if size >= 1000 else f"{size:.4g}"
 

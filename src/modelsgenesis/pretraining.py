@@ -15,7 +15,15 @@ from torch import nn
 from modelsgenesis._version import __version__
 from modelsgenesis.configs import RECIPES, BundleConfig, InputContract, PretrainingConfig, Provenance
 from modelsgenesis.configs.base import Config
-from modelsgenesis.data import PatchDataset, ScanReference, VolumeCache, find_scans, hold_out, split_by_size
+from modelsgenesis.data import (
+    PatchDataset,
+    ScanReference,
+    SkippedScan,
+    VolumeCache,
+    find_scans,
+    hold_out,
+    split_by_size,
+)
 from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError, require
 from modelsgenesis.figures import curve_chart, draw_restorations, save_chart
 from modelsgenesis.hardware import Hardware, choose_hardware
@@ -24,6 +32,8 @@ from modelsgenesis.models import Download, GenesisModel, as_source, base_reposit
 from modelsgenesis.networks import Network, adapt, build_network
 from modelsgenesis.pretext import Deformation
 from modelsgenesis.reporting import Reporter
+from modelsgenesis.reports import Renewals, write_report
+from modelsgenesis.reports.pretraining import keep_restorations, write_refused
 from modelsgenesis.training import distributed, planning
 from modelsgenesis.training.bundles import (
     BEST,
@@ -198,6 +208,7 @@ class Pretraining:
         strict: Whether a bad scan ends the run.
         facts: What the bundle may say of the data; no names.
         remarks: What is to be known beside the results: what went wrong, in plain sentences.
+        refused: The scans that are not used.
     """
 
     output: Path
@@ -207,6 +218,7 @@ class Pretraining:
     strict: bool
     facts: dict[str, Any] = field(default_factory=dict)
     remarks: list[str] = field(default_factory=list)
+    refused: list[SkippedScan] = field(default_factory=list)
 
     def start(self, download: Download) -> tuple[Network, PretrainingRun, InputContract | None]:
         """Build the network, with random or initial weights; a resumed run gets its weights from the checkpoint.
@@ -259,7 +271,7 @@ class Pretraining:
         if data.validation_source:
             held_out, more = find_scans(data.validation_source, group_pattern=data.patient_pattern)
             skipped = list(dict.fromkeys([*skipped, *more]))
-        planning.report_skipped(skipped, self.strict, reporter)
+        self._refuse(skipped)
         if data.exclude_test_cases:
             given = (scans, held_out, data.exclude_test_cases, reporter)
             scans, held_out, excluded = planning.exclude_test_cases(*given)
@@ -272,8 +284,12 @@ class Pretraining:
             found, contract, folder, strict=self.strict, progress=lambda done, _: reporter.advance(done)
         )
         reporter.end()
-        planning.report_skipped(skipped, self.strict, reporter)
+        self._refuse(skipped)
         return cache, {scan.group for scan in held_out}, excluded
+
+    def _refuse(self, skipped: Sequence[SkippedScan]) -> None:
+        planning.report_skipped(skipped, self.strict, self.reporter)
+        self.refused += skipped
 
     def split(self, network: Network, cache: VolumeCache, held_out: set[str]) -> tuple[PatchDataset, PatchDataset]:
         """Return the patches of the training and of the validation patients.
@@ -288,7 +304,7 @@ class Pretraining:
         """
         config, note = self.record.config, self.reporter.note
         fitting, skipped = split_by_size(cache, config.patch_size)
-        planning.report_skipped(skipped, self.strict, self.reporter)
+        self._refuse(skipped)
         if skipped:
             # Slices have the axes that are not cut.
             axes, divisor = len(config.patch_size), np.array(network.size_divisor)
@@ -357,6 +373,7 @@ class Pretraining:
         try:
             with distributed.raise_if_any_failed():
                 objective = Restoration(training, validation, config, hardware, reporter)
+                keep = partial(self._keep, run, objective, network, Renewals(self.output, reporter))
                 trainer = Trainer(
                     network=network,
                     objective=objective,
@@ -364,10 +381,12 @@ class Pretraining:
                     run=run,
                     hardware=hardware,
                     reporter=reporter,
-                    on_validation=partial(self._keep, run, objective, network),
+                    on_validation=keep,
                     pretrained=self.record.pretrained,
                 )
             reporter.baselines(objective.baselines)
+            if is_main:
+                try_drawing(partial(write_refused, self.output, self.refused), reporter)
             if resume:
                 trainer.resume()
             if tensorboard and is_main:
@@ -384,6 +403,7 @@ class Pretraining:
                 # The card anew, with the curve and the time of the whole run.
                 self._save_bundle(run, load_kept(run, progress).network, progress)
                 run.finish()
+                write_report(self.output, reporter=reporter)
         finally:
             reporter.end()
             run.close()
@@ -394,7 +414,14 @@ class Pretraining:
         return run.folder
 
     def _keep(
-        self, run: Run, objective: Restoration, network: nn.Module, progress: Progress, metrics: Any, is_best: bool
+        self,
+        run: Run,
+        objective: Restoration,
+        network: nn.Module,
+        report: Renewals,
+        progress: Progress,
+        metrics: Any,
+        is_best: bool,
     ) -> None:
         """Draw the restorations of a validation; of the best so far write the bundle, with them on its card."""
         loss, baseline, step = metrics["restoration_loss"], metrics["mean_image_loss"], progress.step
@@ -405,7 +432,10 @@ class Pretraining:
         if try_drawing(draw, self.reporter) and is_best:
             try_drawing(partial(shutil.copyfile, path, self.output / BEST), self.reporter)
         if is_best:
+            spacing = self.facts["median_spacing_mm"]
+            try_drawing(partial(keep_restorations, self.output, shown, step, spacing), self.reporter)
             self._save_bundle(run, network, progress)
+        report.renew()
 
     def _save_bundle(self, run: Run, network: nn.Module, progress: Progress) -> None:
         """Write the bundle of the best validation: weights, configuration, card."""

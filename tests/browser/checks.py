@@ -8,7 +8,7 @@ if TYPE_CHECKING:
 
 _GRAVE = ("serious", "critical")
 _FACTS = """() => {
-    const SILENT = 'img:not([alt]), svg:not([role=img]):not([aria-hidden=true])';
+    const SILENT = 'img:not([alt]), svg:not([role=img], [role=img] svg, [aria-hidden=true])';
     const all = selector => [...document.querySelectorAll(selector)];
     const ids = all('[id]').map(one => one.id);
     return {
@@ -45,10 +45,8 @@ def assert_accessible(page: "Page") -> None:
 
 def colours(page: "Page") -> tuple[str, str]:
     """Return the colours of the ground and of the text."""
-    ground, text = page.evaluate(
-        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
-    )
-    return ground, text
+    ground = page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    return ground, page.evaluate("getComputedStyle(document.querySelector('h1')).color")
 
 
 def brightness(colour: str) -> float:

@@ -68,6 +68,18 @@ def test_options_settings_and_commands_of_messages_exist():
     assert seen > 60
 
 
+def test_the_messages_of_the_troubleshooting_page_are_messages():
+    page = (Path(__file__).parents[2] / "docs" / "troubleshooting.md").read_text()
+    said = [" ".join(text.split()) for _, text in messages()]
+    quoted = re.findall(r"^### `(.+)`$", page, re.MULTILINE)
+    assert len(quoted) > 40
+    for message in quoted:
+        parts = [part.strip(" ,;") for part in message.split("…")]
+        pattern = re.compile(".*".join(map(re.escape, parts)))
+        assert max(map(len, parts)) > 9, message
+        assert any(pattern.search(text) for text in said), message
+
+
 # A command that fails, what its message says, and the command that follows it: {0} is what the pattern found.
 RUN = [
     ("pretrain {ct} --window -5,5", r"--set (data\.window)=VALUE", "pretrain {ct} --set {0}=-5,5 --dry-run"),

@@ -19,6 +19,8 @@ from modelsgenesis.cli.errors import interruptible, one_line
 from modelsgenesis.cli.finetuning import compare, finetune
 from modelsgenesis.cli.prediction import evaluate, predict
 from modelsgenesis.cli.pretraining import pretrain
+from modelsgenesis.cli.reports import report
+from modelsgenesis.cli.viewer import view
 
 
 class _Commands(TyperGroup):
@@ -78,7 +80,9 @@ EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
     ),
     evaluate: ("evaluate runs/finetune Task04_Hippocampus", "evaluate predictions labels -o evaluation"),
     compare: ("compare Task04_Hippocampus --init scratch --init ours=runs/ct --labels 5,10 --set ours:rescale=true",),
+    report: ("report runs/ct --open", "report runs -o all.html"),
     scan: ("scan scans", "scan dicom --json"),
+    view: ("view scan.nii.gz liver.nii.gz", "view runs/finetune --port 8000 --no-open"),
     preview: ("preview scans -n 2 -o preview.png",),
     demo: ("demo -o genesis-demo",),
     hub.list_models: ("list", "list 'genesis-*' --modality mri"),

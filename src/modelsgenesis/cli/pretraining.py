@@ -42,6 +42,7 @@ def pretrain(
     # Imported here, since `--help` is to answer without loading torch.
     from modelsgenesis import pretraining
     from modelsgenesis.checkpoints import read_config
+    from modelsgenesis.reports import REPORT
 
     if resume and data is not None and (Path(data) / "run.json").is_file():
         data, output = None, Path(data)
@@ -81,7 +82,7 @@ def pretrain(
     if os.environ.get("RANK", "0") != "0":  # of several processes, the first one reports and publishes
         return
     results = read_config(run).provenance.results
-    lines = [f"{run}: model of step {results['step']}", describe_metrics(results)]
+    lines = [f"{run}: model of step {results['step']}; report: {run / REPORT}", describe_metrics(results)]
     lines += [f"remark: {one}" for one in results.get("remarks", ())]
     print_result({"run": str(run), "results": results}, lines, as_json=json_output)
     if repository:

@@ -1,1 +1,101 @@
 """Reports: what a run came to, as one page that one opens, `report.html` in its folder."""
+
+import time
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+
+from modelsgenesis.errors import DataError, GenesisError, require
+from modelsgenesis.files import reason_of
+from modelsgenesis.reporting import Reporter
+from modelsgenesis.reports.page import Page, write_page
+from modelsgenesis.reports.records import read_records
+
+REPORT = "report.html"
+SHARE = 0.02
+"""Of a run's time that the renewals of its report may cost."""
+
+_FIRST = 1.0  # seconds that the first renewal is taken to cost
+_PAGES = {  # where the page of a kind of folder is made
+    "pretraining": "pretraining.pretraining_page",
+    "finetuning": "results.finetuning_page",
+    "evaluation": "results.evaluation_page",
+    "comparison": "comparison.comparison_page",
+    "runs": "runs.runs_page",
+}
+
+
+def report(run: str | Path, output: str | Path | None = None) -> Path:
+    """Write the report of a run, an evaluation, a comparison, or a folder of them, as one HTML page.
+
+    It needs nothing but the folder: no data, no network. A run that was cut off has a report, too.
+
+    Args:
+        run: The folder.
+        output: The page; None for `report.html` in the folder.
+
+    Returns:
+        The page.
+
+    Raises:
+        DataError: The folder holds nothing that could be reported, or the page cannot be written.
+
+    Example:
+        page = modelsgenesis.report("runs/pretrain")
+    """
+    folder = Path(run)
+    require(folder.exists(), DataError, f"{folder}: there is no such folder; check the path")
+    require(folder.is_dir(), DataError, f"{folder}: is a file; name the folder of a run")
+    return write_page(page_of(folder), folder / REPORT if output is None else Path(output))
+
+
+def write_report(folder: Path, *, reporter: Reporter | None = None) -> Path:
+    """Write `report.html` of a run that is going on, or has just ended.
+
+    Args:
+        folder: Of the run.
+        reporter: Told of what fails, which then ends nothing; None raises it, as `report` does.
+    """
+    try:
+        return report(folder)
+    except Exception as problem:  # any at all: no report is worth a run
+        if reporter is None:
+            raise
+        told = str(problem) if isinstance(problem, GenesisError) else reason_of(problem)
+        reporter.note(f"warning: there is no new report: {told}")
+        return folder / REPORT
+
+
+def page_of(folder: Path) -> Page:
+    """Return the report of a folder.
+
+    Raises:
+        DataError: It holds no run.
+    """
+    kind = read_records(folder).kind or "runs"
+    module, _, function = _PAGES[kind].partition(".")
+    return getattr(import_module(f"{__name__}.{module}"), function)(folder)
+
+
+@dataclass
+class Renewals:
+    """Renews the report of a run at its validations, as long as that costs less than 2% of its time.
+
+    Attributes:
+        folder: Of the run.
+        reporter: Told of what fails.
+    """
+
+    folder: Path
+    reporter: Reporter
+    _began: float = field(default_factory=time.monotonic, init=False)
+    _spent: float = field(default=0.0, init=False)
+    _last: float = field(default=_FIRST, init=False)
+
+    def renew(self) -> None:
+        """Renew the report if it is worth its time: all renewals, with one more that takes as long as the last."""
+        now = time.monotonic()
+        if self._spent + self._last < SHARE * (now - self._began):
+            write_report(self.folder, reporter=self.reporter)
+            self._last = time.monotonic() - now
+            self._spent += self._last

@@ -4,7 +4,7 @@ import base64
 import hashlib
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -103,12 +103,14 @@ class Slides:
         planes: Pictures of each plane, in the same number; of a shorter plane the last one stays.
         caption: What is shown.
         start: Place of the slider when the page opens; None for the middle.
+        legend: Colours by what they stand for, as `#rrggbb`.
     """
 
     name: str
     planes: Mapping[str, Sequence[Slide]]
     caption: str = ""
     start: int | None = None
+    legend: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def count(self) -> int:
@@ -148,7 +150,15 @@ class Links:
     caption: str = ""
 
 
-Block = Chart | Table | Slides | Missing | Links
+@dataclass(frozen=True)
+class Code:
+    """A command, to be copied."""
+
+    text: str
+    caption: str = ""
+
+
+Block = Chart | Table | Slides | Missing | Links | Code
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,249 @@
+"""The report of a pretraining: did the network learn to restore, from what, and at what cost."""
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from modelsgenesis.data import SkippedScan
+from modelsgenesis.errors import DataError, counted
+from modelsgenesis.figures.charts import curve_caption, curve_chart, read_log, svg_of
+from modelsgenesis.figures.pictures import PLANES, take_slice
+from modelsgenesis.files import read_csv, write_csv
+from modelsgenesis.reports.page import Block, Chart, Missing, Page, Slide, Slides, Table, try_section
+from modelsgenesis.reports.pictures import read_pictures, save_pictures
+from modelsgenesis.reports.recipe import recipe_blocks, told
+from modelsgenesis.reports.records import Records, dig, read_records
+
+REFUSED = "refused.csv"
+"""The scans that a run did not use, and why; it stays local, for it names files."""
+
+_PATCHES = 6  # shown at most
+_LISTED = 100  # scans that were not used, shown at most
+_SHOWN = ("original", "deformed", "restored")
+
+
+def write_refused(folder: Path, refused: Sequence[SkippedScan]) -> None:
+    """Write `refused.csv`: each scan that a run does not use, and why.
+
+    Raises:
+        DataError: It cannot be written.
+    """
+    rows = {one.source: {"source": one.source, "reason": one.reason} for one in refused}  # each once
+    write_csv(folder / REFUSED, list(rows.values()), DataError, ("source", "reason"))
+
+
+def keep_restorations(folder: Path, images: Sequence[np.ndarray], step: int, spacing: Sequence[float]) -> None:
+    """Write `report.npz`: middle slices of at most six patches, original, deformed and restored.
+
+    Args:
+        folder: Of the run.
+        images: Original, deformed and restored, each [n, 1, *patch] in [0, 1].
+        step: Of the network that restored them.
+        spacing: Of the voxels in mm, along each axis.
+    """
+    stacked = np.stack([(image[:_PATCHES, 0].clip(0, 1) * 255).round().astype(np.uint8) for image in images], axis=1)
+    if stacked.ndim == 4:  # [patch, what is shown, rows, columns]; of volumes [x, y], as they lie in a volume
+        cut = {"image": stacked} if len(spacing) < 3 else {"axial": stacked.swapaxes(2, 3)[:, :, ::-1, ::-1]}
+    else:
+        cut = {
+            plane: np.stack([[take_slice(one, axis, one.shape[axis] // 2) for one in patch] for patch in stacked])
+            for plane, axis in PLANES.items()
+        }
+    save_pictures(folder, {"step": step, "spacing": [float(size) for size in spacing]}, cut)
+
+
+def pretraining_page(folder: Path) -> Page:
+    """Return the report of a pretraining, finished or not."""
+    records = read_records(folder)
+    steps, measured = read_log(folder / "log.csv"), read_log(folder / "validation.csv")
+    best = best_validation(measured)
+    done = int(steps["step"][-1]) if steps else int(best.get("step", 0))
+    sections = (
+        try_section("Restorations", partial(_restorations, folder)),
+        try_section("Learning curve", partial(_curve, folder)),
+        try_section("Data", partial(_data, records)),
+        try_section("Cost", partial(_cost, records, steps, done)),
+        try_section("Recipe and command", partial(recipe_blocks, records)),
+    )
+    return Page(
+        title=folder.resolve().name,
+        kind="pretraining",
+        verdict=_verdict(records, best, done),
+        facts=_facts(records, steps, best, done),
+        sections=sections,
+        remarks=(*_remarks(records, done), *records.problems),
+    )
+
+
+def best_validation(measured: dict[str, np.ndarray]) -> dict[str, float]:
+    """Return the validation whose network was kept: the lowest loss, and of equal ones the newest."""
+    losses = measured.get("restoration_loss", np.empty(0))
+    if not np.isfinite(losses).any():
+        return {}
+    index = np.flatnonzero(losses == np.nanmin(losses))[-1]
+    return {name: float(values[index]) for name, values in measured.items()}
+
+
+def _verdict(records: Records, best: dict[str, float], done: int) -> str:
+    if not best:
+        return f"No validation was completed: {counted(done, 'step')} {'is' if done == 1 else 'are'} done."
+    loss, held_out = best["restoration_loss"], dig(records.bundle, "provenance", "data", "held_out", default=True)
+    patches = "Held-out patches" if held_out else "Other patches of the training scans"
+    said = f"{patches} are restored with a mean squared error of {loss:.4g}"
+    names = {"mean_image_loss": "always predicting the mean image", "identity_loss": "leaving them deformed"}
+    ratios = [f"{loss / best[name]:.2f} times that of {what}" for name, what in names.items() if best.get(name)]
+    return f"{': '.join([said, ' and '.join(ratios)] if ratios else [said])}."
+
+
+def _remarks(records: Records, done: int) -> Iterator[str]:
+    planned = _planned(records)
+    if not records.run.get("finished"):
+        of = f" of {planned:,}" if planned else ""
+        yield (
+            f"The run was not finished when this page was made, at step {done:,}{of}. If it was cut off, resume it: "
+            f"modelsgenesis pretrain --resume {records.folder}"
+        )
+    for remark in dig(records.bundle, "provenance", "results", "remarks", default=()):
+        yield str(remark)
+
+
+def _planned(records: Records) -> int | None:
+    steps = dig(records.run, "config", "steps")
+    return steps if isinstance(steps, int) else None
+
+
+def _facts(records: Records, steps: dict[str, np.ndarray], best: dict[str, float], done: int) -> dict[str, str]:
+    data = dig(records.bundle, "provenance", "data", default={})
+    split = dig(records.run, "split", default={})
+    planned, refused = _planned(records), _refused(records.folder)
+    scans = {part: data.get(f"{part}_scans", len(split.get(part, ()))) for part in ("training", "validation")}
+    facts = {
+        "Restoration loss": f"{best['restoration_loss']:.4g}" if best else "",
+        "Kept network": f"step {best['step']:,.0f}" if best else "none yet",
+        "Steps": f"{done:,} of {planned:,}" if planned else f"{done:,}",
+        "Scans": f"{scans['training']:,} training, {scans['validation']:,} validation" if any(scans.values()) else "",
+        "Patients": " + ".join(f"{data[f'{part}_patients']:,}" for part in scans if f"{part}_patients" in data),
+        "Not used": "" if refused is None else counted(len(refused), "scan"),
+        "Modality": str(data.get("modality", "")),
+        "Initial weights": str(records.run.get("init") or "random") if records.run else "",
+        "Time": _time(records, steps),
+    }
+    return {name: fact for name, fact in facts.items() if fact}
+
+
+def _time(records: Records, steps: dict[str, np.ndarray]) -> str:
+    """Return how long the run took, or where its bundle does not say so what its steps took alone."""
+    hours = dig(records.bundle, "provenance", "environment", "hours")
+    speeds, batch = steps.get("samples_per_second", np.empty(0)), dig(records.run, "config", "batch_size", default=0)
+    seconds = 3600 * hours if isinstance(hours, (int, float)) else float(np.nansum(batch / speeds[speeds > 0]))
+    for unit, size in {"days": 86400, "hours": 3600, "min": 60}.items():
+        if seconds >= 1.5 * size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s" if seconds else ""
+
+
+def _curve(folder: Path) -> Iterator[Block]:
+    logs = folder / "log.csv", folder / "validation.csv"
+    if not any(log.exists() for log in logs):
+        yield Missing("No step was logged: there is neither a log.csv nor a validation.csv.")
+        return
+    caption = curve_caption(logs[1])
+    yield Chart(svg_of(curve_chart(*logs)), caption, f"Losses over the steps. {caption}")
+
+
+def _restorations(folder: Path) -> Iterator[Block]:
+    if not (folder / "report.npz").exists():
+        yield Missing(
+            "No restorations are kept here: no validation was completed, or an earlier version made this run."
+        )
+        return
+    about, arrays = read_pictures(folder)
+    spacing, step = about["spacing"], about["step"]
+    axes = {"axial": (1, 0), "coronal": (2, 0), "sagittal": (2, 1), "image": (0, 1)}  # that rows and columns go along
+    shown: dict[str, list[Slide]] = {}
+    for index in range(max(map(len, arrays.values()))):
+        for plane, stack in arrays.items():
+            sizes = [spacing[axis] if axis < len(spacing) else 1.0 for axis in axes[plane]]
+            where = f"patch {index + 1}" if plane == "image" else f"patch {index + 1}, {plane}"
+            error = np.abs(stack[index, 2].astype(np.int16) - stack[index, 0]).astype(np.uint8)
+            views = dict(zip((*_SHOWN, "absolute error"), (*stack[index], error), strict=True))
+            shown[where] = [Slide(_png(view, sizes), name, f"{name}: {where}") for name, view in views.items()]
+    first = next(iter(shown.values()))
+    yield Slides(
+        "One patch", {slide.label: [slide] for slide in first}, f"One held-out patch, network of step {step:,}."
+    )
+    yield Slides(
+        "Move from original to restored",
+        shown,
+        "Middle slices of patches that the network was not trained on. The slider, or the arrow keys, go from the "
+        "original to what the network saw, what it restored, and how far that is off.",
+        start=2,
+    )
+
+
+def _png(view: np.ndarray, sizes: Sequence[float]) -> bytes:
+    """Return a slice as PNG, with square pixels whatever the voxels' sizes."""
+    from PIL import Image
+
+    picture, rows, columns = Image.fromarray(view), *view.shape
+    height, width = (round(side * size / min(sizes)) for side, size in zip((rows, columns), sizes, strict=True))
+    written = io.BytesIO()
+    picture.resize((max(width, 1), max(height, 1)), Image.Resampling.BILINEAR).save(written, "PNG")
+    return written.getvalue()
+
+
+def _refused(folder: Path) -> list[dict[str, str]] | None:
+    """Return what the run did not use; None where the run does not say so."""
+    try:
+        return read_csv(folder / REFUSED, DataError)
+    except DataError:
+        return None
+
+
+def _data(records: Records) -> Iterator[Block]:
+    data = dig(records.bundle, "provenance", "data", default={})
+    contract = {name: value for name, value in dig(records.run, "input", default={}).items() if value is not None}
+    rows = [(name.replace("_", " "), told(value)) for name, value in {**data, **contract}.items()]
+    if rows:
+        yield Table(("what", "value"), rows, "The scans, and how they are prepared.")
+    refused = _refused(records.folder)
+    if refused is None:
+        yield Missing(f"There is no {REFUSED}, which says which scans were not used, or it cannot be read.")
+    elif refused:
+        listed = [(row.get("source", ""), row.get("reason", "")) for row in refused[:_LISTED]]
+        more = f", the first {_LISTED} of {len(refused):,}" if len(refused) > _LISTED else ""
+        yield Table(
+            ("not used", "why"), listed, f"{counted(len(refused), 'scan')} not used{more}; all are in {REFUSED}."
+        )
+    else:
+        yield Missing("Every scan was used.")
+
+
+def _cost(records: Records, steps: dict[str, np.ndarray], done: int) -> Iterator[Block]:
+    environment = dig(records.bundle, "provenance", "environment", default={})
+    batch = dig(records.run, "config", "batch_size")
+    speeds = steps.get("samples_per_second", np.empty(0))
+    rows = {
+        "time": _time(records, steps),
+        "hardware": environment.get("hardware", ""),
+        "samples": f"{done * batch:,} in {counted(done, 'step')} of {batch}" if batch else counted(done, "step"),
+        "samples per second": f"{np.nanmedian(speeds):.3g} (median)" if speeds.size else "",
+        "parameters": _parameters(records.folder / "model.safetensors"),
+        "software": ", ".join(f"{name} {environment[name]}" for name in ("python", "torch") if name in environment),
+    }
+    yield Table(("what", "value"), [(name, str(value)) for name, value in rows.items() if value])
+
+
+def _parameters(path: Path) -> str:
+    """Return the number of weights in a bundle, without the averages of normalisation."""
+    from safetensors import safe_open
+
+    if not path.is_file():
+        return ""
+    with safe_open(path, framework="numpy") as weights:
+        names = [name for name in weights.keys() if "running_" not in name and "num_batches" not in name]  # noqa: SIM118
+        return f"{sum(math.prod(weights.get_slice(name).get_shape()) for name in names):,}"

@@ -1,0 +1,80 @@
+"""The report of a folder of runs: a row for each, with its main figure and a link to its own report."""
+
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from modelsgenesis.errors import DataError, counted, require
+from modelsgenesis.figures.charts import read_log
+from modelsgenesis.metrics.measures import METRICS, metric_title
+from modelsgenesis.reports.page import Block, Link, Links, Page, Table, try_section
+from modelsgenesis.reports.pretraining import best_validation
+from modelsgenesis.reports.records import Records, dig, read_records
+
+_DEPTH = 3  # folders below the one that is reported
+_MOST = 1000  # runs that are listed
+_FILES = {".nii", ".gz", ".png", ".csv", ".md", ".tex"}  # beside the runs, that a person may want to open
+
+
+def runs_page(folder: Path) -> Page:
+    """Return the report of a folder that holds runs; each row links to the run's own report.
+
+    Raises:
+        DataError: There is no run in it.
+    """
+    runs = list(find_runs(folder))
+    expected = "expected a run, an evaluation, a comparison, or a folder of them"
+    require(runs, DataError, f"{folder}: holds none; {expected}")
+    finished = sum(is_finished(run) for run in runs)
+    told = f"{counted(len(runs), 'run')}, {'all' if finished == len(runs) else finished} finished."
+    sections = (try_section("Runs", partial(run_rows, folder, runs)), try_section("Files", partial(_files, folder)))
+    return Page(folder.resolve().name, "folder of runs", told, {}, sections)
+
+
+def find_runs(folder: Path, depth: int = _DEPTH) -> Iterator[Records]:
+    """Yield the runs below a folder, by name; not those within a comparison, nor the folds of a fine-tuning."""
+    for path in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        records = read_records(path)
+        if records.kind:
+            yield records
+        elif depth > 1:
+            yield from find_runs(path, depth - 1)
+
+
+def run_rows(folder: Path, runs: list[Records]) -> Iterator[Block]:
+    """Yield the table of runs that lie below a folder."""
+    rows: list[tuple[str | Link, ...]] = []
+    for run in runs[:_MOST]:
+        name = run.folder.relative_to(folder).as_posix()
+        page = run.folder / "report.html"
+        cell = Link(name, page.relative_to(folder).as_posix()) if page.is_file() else name
+        rows.append((cell, run.kind, main_figure(run), "yes" if is_finished(run) else "no"))
+    more = f" The first {_MOST:,} of {len(runs):,}." if len(runs) > _MOST else ""
+    missing = not all(isinstance(row[0], Link) for row in rows)
+    told = " A name without a link has no report yet: modelsgenesis report RUN writes it." if missing else ""
+    yield Table(("run", "kind", "main figure", "finished"), rows, f"The folders, by name.{more}{told}")
+
+
+def is_finished(run: Records) -> bool:
+    """Return whether nothing is left to do in a run."""
+    return bool(run.run.get("finished") if run.run else run.results)
+
+
+def main_figure(run: Records) -> str:
+    """Return the result of a run that counts: the restoration loss, Dice or AUC; "" before there is one."""
+    if run.kind == "pretraining":
+        best = best_validation(read_log(run.folder / "validation.csv"))
+        return f"restoration loss {best['restoration_loss']:.4g}" if best else ""
+    measured = dig(run.results, "test", default=dig(run.results, "metrics", default={}))
+    name = next((name for name in ("dice", "auc", *METRICS) if dig(measured, name, "value") is not None), "")
+    if not name:
+        return ""
+    entry = measured[name]
+    ends = f" ({entry['low']:.3f}–{entry['high']:.3f})" if entry.get("low") is not None else ""
+    return f"{metric_title(name)} {entry['value']:.3f}{ends}"
+
+
+def _files(folder: Path) -> Iterator[Block]:
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix in _FILES)
+    if names:
+        yield Links([Link(name, name) for name in names[:_MOST]], "Beside the runs:")

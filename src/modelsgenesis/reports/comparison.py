@@ -92,9 +92,7 @@ def _efficiency(results: texts.Results) -> Iterator[Block]:
 def _budget(folder: Path, results: texts.Results) -> Iterator[Block]:
     records = [one for one in _records(folder) if one["seed"] in results["seeds"] and one.get("curve")]
     if not records:
-        yield Missing(
-            "The runs of this comparison kept no validation curve: they have no validation patients, or are old."
-        )
+        yield Missing("The runs kept no validation curve: they had no validation patients, or are of an older version.")
         return
     alt = "Validation metric over the steps of training, by initialisation"
     yield Chart(svg_of(charts.budget_chart(results, records)), charts.BUDGET_CAPTION, alt)

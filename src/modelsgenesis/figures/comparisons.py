@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from modelsgenesis.errors import counted
 from modelsgenesis.figures.charts import COLUMN, MARKERS, PAGE, blank, legend_above, styled
@@ -71,19 +72,20 @@ def with_unit(results: Results) -> str:
     return f"{metric_title(metric)} ({unit})" if unit and metric.startswith("hausdorff95") else metric_title(metric)
 
 
-def interval_of_mean(values: Sequence[float]) -> tuple[float, float]:
+def interval_of_mean(values: ArrayLike) -> tuple[float, float]:
     """Return the 95% interval of the mean of runs by Student's t; NaN where there are too few.
 
     Example:
         >>> interval_of_mean([1.0, 2.0])
         (nan, nan)
     """
-    if len(values) < MINIMUM_RUNS:
+    runs = np.asarray(values)
+    if len(runs) < MINIMUM_RUNS:
         return np.nan, np.nan
     from scipy.special import stdtrit
 
-    half = stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(np.mean(values) - half), float(np.mean(values) + half)
+    half = stdtrit(len(runs) - 1, 0.975) * runs.std(ddof=1) / np.sqrt(len(runs))
+    return float(runs.mean() - half), float(runs.mean() + half)
 
 
 def _mark(entry: Mapping[str, Any], arm: str) -> str:
@@ -238,15 +240,15 @@ def _pairs(results: Results, labels: str, arm: str, reference: str) -> np.ndarra
     return np.array([[own[seed] for seed in theirs if seed in ours] for own in by_seed], float)
 
 
-def _draw_runs(axis: "Axes", place: float, values: Sequence[float], look: Mapping[str, Any]) -> None:
-    axis.plot(np.full(len(values), place), values, ".", color=look["color"], alpha=0.6, markersize=3, mew=0)
+def _draw_runs(axis: "Axes", place: float, values: ArrayLike, look: Mapping[str, Any]) -> None:
+    axis.plot(np.full(np.size(values), place), values, ".", color=look["color"], alpha=0.6, markersize=3, mew=0)
 
 
 def _draw_means(
-    axis: "Axes", places: np.ndarray, runs: Sequence[Sequence[float]], look: Mapping[str, Any], label: str | None
+    axis: "Axes", places: np.ndarray, runs: Sequence[ArrayLike], look: Mapping[str, Any], label: str | None
 ) -> np.ndarray:
     """Draw the mean of the runs at each place with its interval, and return the means; NaN without runs."""
-    means = np.array([np.mean(values) if len(values) else np.nan for values in runs])
+    means = np.array([np.mean(values) if np.size(values) else np.nan for values in runs])
     ends = np.array([interval_of_mean(values) for values in runs]).T
     style = {"color": look["color"], "fmt": look["marker"], "capsize": 2.5, "label": label}
     axis.errorbar(places, means, np.nan_to_num(np.abs(ends - means)), **style)

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -23,6 +24,7 @@ LIMIT = 5_000_000
 
 _FEW = 8  # slides of a plane that are not thinned out: the pictures become smaller instead
 _MOST_ROUNDS = 12  # of making a page lighter; each takes at least half of its slides, or of the area of its pictures
+_NUMBER = re.compile(r"[−+-]?[\d.,]+( [(±].*)?$|[—−]?$")
 _FORMATS = {b"\x89PNG": "png", b"\xff\xd8\xff\xe0": "jpeg", b"\xff\xd8\xff\xe1": "jpeg", b"RIFF": "webp"}
 
 
@@ -72,6 +74,14 @@ class Table:
         """Return a table of results; its notes become the caption unless there is one."""
         return cls(table.header, table.rows, caption or ". ".join(table.notes))
 
+    @property
+    def numeric(self) -> set[int]:
+        """The columns of nothing but numbers, which stand on the right."""
+        columns = enumerate(zip(*self.rows, strict=False))
+        return {
+            place for place, column in columns if all(isinstance(one, str) and _NUMBER.match(one) for one in column)
+        }
+
 
 @dataclass(frozen=True)
 class Slide:
@@ -116,6 +126,12 @@ class Slides:
     def count(self) -> int:
         """The places of the slider."""
         return max(map(len, self.planes.values()), default=0)
+
+    @property
+    def layout(self) -> str:
+        """How many planes stand beside each other where there is room."""
+        count = len(self.planes)
+        return next((f"by{columns}" for columns in (6, 4, 3) if count > 3 and count % columns == 0), "")
 
     @property
     def place(self) -> int:
@@ -266,7 +282,6 @@ def _environment() -> tuple["Environment", dict[str, Any]]:
         # Names come from elsewhere: what could hide in a line, or turn it round, is shown as an escape.
         finalize=lambda value: printable(value) if type(value) is str else value,
     )
-    environment.tests["numeric"] = lambda cell: isinstance(cell, str) and (cell[:1] in "—−-+" or cell[:1].isdecimal())
     environment.filters["kind_of"] = lambda block: type(block).__name__.lower()
     style, script = (loader.get_source(environment, name)[0] for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

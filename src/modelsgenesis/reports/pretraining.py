@@ -10,7 +10,7 @@ import numpy as np
 
 from modelsgenesis.data import SkippedScan
 from modelsgenesis.errors import DataError, counted
-from modelsgenesis.figures.charts import curve_caption, curve_chart, read_log, svg_of
+from modelsgenesis.figures.charts import PAGE, curve_caption, curve_chart, read_log, svg_of
 from modelsgenesis.figures.pictures import PLANES, take_slice
 from modelsgenesis.files import read_csv, write_csv
 from modelsgenesis.reports.page import Block, Chart, Missing, Page, Slide, Slides, Table, try_section
@@ -151,8 +151,9 @@ def _curve(folder: Path) -> Iterator[Block]:
     if not any(log.exists() for log in logs):
         yield Missing("No step was logged: there is neither a log.csv nor a validation.csv.")
         return
-    caption = curve_caption(logs[1])
-    yield Chart(svg_of(curve_chart(*logs)), caption, f"Losses over the steps. {caption}")
+    caption, figure = curve_caption(logs[1]), curve_chart(*logs)
+    figure.set_size_inches(PAGE, 2.8)
+    yield Chart(svg_of(figure), caption, f"Losses over the steps. {caption}")
 
 
 def _restorations(folder: Path) -> Iterator[Block]:

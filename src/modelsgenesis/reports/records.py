@@ -50,8 +50,10 @@ class Records:
         if "pretext" in dig(self.run, "config", default={}):  # of 0.1.0, which wrote no kind
             return "pretraining"
         log = self.folder / "validation.csv"
-        if log.is_file() and "restoration_loss" in log.open(errors="replace").readline(4096):
-            return "pretraining"
+        if log.is_file():
+            with log.open(errors="replace") as file:
+                if "restoration_loss" in file.readline(4096):
+                    return "pretraining"
         return next((kind for name, kind in _KINDS.items() if (self.folder / name).exists()), "")
 
 

@@ -167,11 +167,10 @@ def curve_chart(log: str | Path, validation: str | Path) -> "Figure":
     return figure
 
 
-def legend_above(axis: "Axes") -> None:
-    """Name what is drawn, if anything is, above the axes, where it hides nothing; in as many columns as have room."""
+def legend_above(axis: "Axes", width: float = COLUMN) -> None:
+    """Name what is drawn, if anything is, above the axes, where it hides nothing; in as many columns as these inches hold."""
     handles, names = axis.get_legend_handles_labels()
-    figure = axis.get_figure(root=True)
-    room = int(figure.get_figwidth() * 60 / figure.axes[0].get_gridspec().ncols / _LETTER)  # letters in a line
+    room = int(width * 60 / _LETTER)  # letters in a line, beside what is left of the axes
     names = [name if len(name) <= room - 8 else f"{name[: room - 9]}…" for name in names]
     if names:
         ncols = max(1, room // (max(map(len, names)) + 8))

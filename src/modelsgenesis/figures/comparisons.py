@@ -28,7 +28,8 @@ def comparison_chart(results: Results) -> "Figure":
         results: The content of a comparison's `results.json`.
     """
     counts, arms, metric = list(results["labels"]), list(results["arms"]), results["metric"]
-    figure = blank(COLUMN if len(counts) * len(arms) <= 8 else PAGE, 2.8)
+    width = COLUMN if len(counts) * len(arms) <= 8 else PAGE
+    figure = blank(width, 2.8)
     axis = figure.subplots()
     for index, (name, look) in enumerate(_looks(results).items()):
         places = np.arange(len(counts)) + 0.6 * ((index + 0.5) / len(arms) - 0.5)  # side by side, none hides another
@@ -44,7 +45,7 @@ def comparison_chart(results: Results) -> "Figure":
     axis.margins(y=0.1)
     _label_counts(axis, counts)
     axis.set_ylabel(with_unit(results))
-    legend_above(axis)
+    legend_above(axis, width)
     return figure
 
 
@@ -248,7 +249,7 @@ def _draw_means(
     axis: "Axes", places: np.ndarray, runs: Sequence[ArrayLike], look: Mapping[str, Any], label: str | None
 ) -> np.ndarray:
     """Draw the mean of the runs at each place with its interval, and return the means; NaN without runs."""
-    means = np.array([np.mean(values) if np.size(values) else np.nan for values in runs])
+    means = np.array([np.asarray(values).mean() if np.size(values) else np.nan for values in runs])
     ends = np.array([interval_of_mean(values) for values in runs]).T
     style = {"color": look["color"], "fmt": look["marker"], "capsize": 2.5, "label": label}
     axis.errorbar(places, means, np.nan_to_num(np.abs(ends - means)), **style)

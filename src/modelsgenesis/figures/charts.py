@@ -168,7 +168,7 @@ def curve_chart(log: str | Path, validation: str | Path) -> "Figure":
 
 
 def legend_above(axis: "Axes", width: float = COLUMN) -> None:
-    """Name what is drawn, if anything is, above the axes, where it hides nothing; in as many columns as these inches hold."""
+    """Name what is drawn, if anything is, above axes of this width in inches, where it hides nothing."""
     handles, names = axis.get_legend_handles_labels()
     room = int(width * 60 / _LETTER)  # letters in a line, beside what is left of the axes
     names = [name if len(name) <= room - 8 else f"{name[: room - 9]}…" for name in names]

@@ -1,5 +1,7 @@
 """README, pictures, notebooks: every link leads to a file that is here, every picture has its script."""
 
+import ast
+import csv
 import json
 import re
 import tomllib
@@ -65,3 +67,34 @@ def test_notebooks_are_committed_without_outputs(notebook):
     assert len(code) >= 3
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
     compile("\n".join("".join(cell["source"]) for cell in code), notebook.name, "exec")
+
+
+def test_every_picture_has_its_script_and_its_page():
+    pictures = {path.name: path for path in (ROOT / "docs" / "pictures").iterdir()}
+    tree = ast.parse((ROOT / "tools" / "pictures.py").read_text())
+    named = next(node.value for node in tree.body if isinstance(node, ast.AnnAssign) and node.target.id == "PICTURES")
+    assert {f"{key.value}.png" for key in named.keys} == set(pictures)
+    assert max(path.stat().st_size for path in pictures.values()) <= 300_000
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    shown = {Path(link).name for page in pages for link in links_in(page.read_text()) if "pictures/" in link}
+    assert shown == set(pictures)
+
+
+def test_the_table_of_results_is_that_of_the_record():
+    with (ROOT / "benchmarks" / "results" / "few_labels.csv").open(newline="") as file:
+        records = list(csv.DictReader(file))
+    rows = re.findall(
+        r"^\|.* \| (\d+) \| (\d+) \| (.+) ± (.+) \| (.+) ± (.+) \| (.+) \((.+) to (.+)\) \|$", README, re.M
+    )
+    measured = (ROOT / "docs" / "measurements.md").read_text().replace("**", "")
+    assert len(rows) == len(records)
+    for row, record in zip(rows, records, strict=True):
+        plain = [cell.strip("*").replace("−", "-").removeprefix("+") for cell in row]
+        names = ("labelled", "runs", "scratch", "scratch_std", "genesis", "genesis_std", "difference", "low", "high")
+        assert plain == [record[name] for name in names]
+        assert (
+            f"| {record['scratch']} ± {record['scratch_std']} | {record['genesis']} ± {record['genesis_std']} |"
+            in measured
+        )
+        # An interval that holds 0 is no difference, and is not printed as one.
+        assert row[6].startswith("**") == (float(record["low"]) * float(record["high"]) > 0)

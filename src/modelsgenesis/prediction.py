@@ -2,7 +2,7 @@
 
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import compress
 from operator import attrgetter
@@ -18,13 +18,22 @@ from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.data import SkippedScan, nifti_image, skipped_notes, write_nifti
 from modelsgenesis.data.memory import Scan
 from modelsgenesis.errors import DataError, ScanError, counted, require
-from modelsgenesis.files import read_json, write_csv, write_json
+from modelsgenesis.files import read_json, reason_of, write_csv, write_json
 from modelsgenesis.hardware import choose_hardware
-from modelsgenesis.inference.cases import Case, find_case, find_cases, is_prediction, output_paths, written_files
+from modelsgenesis.inference.cases import (
+    Case,
+    find_case,
+    find_cases,
+    is_prediction,
+    output_paths,
+    preview_of,
+    written_files,
+)
 from modelsgenesis.inference.ensemble import Ensemble, Segmentation, each_case
 from modelsgenesis.metrics.measures import CLASS_SEPARATOR, chosen_classes
 from modelsgenesis.models import Download, GenesisModel, load, public_name
 from modelsgenesis.reporting import Reporter
+from modelsgenesis.reports.previews import Entry, draw_preview, structure_legend, write_label_tables
 
 if TYPE_CHECKING:
     from monai.transforms.compose import Compose
@@ -50,6 +59,7 @@ class Prediction:
         predicted: Of a classification: the most probable class; of one whose classes are independent all of at least
             0.5.
         scores: Of a classification: probability by class name.
+        preview: PNG of the scan with the prediction, where one was asked for.
         segmentation: Label map and probabilities in memory; None where `predict_all` wrote them.
     """
 
@@ -61,6 +71,7 @@ class Prediction:
     area_mm2: dict[str, float] = field(default_factory=dict)
     predicted: tuple[str, ...] = ()
     scores: dict[str, float] = field(default_factory=dict)
+    preview: Path | None = None
     segmentation: Segmentation | None = None
 
     @property
@@ -108,6 +119,7 @@ class Prediction:
         found = {what: getattr(self, what) for what in SIZES if getattr(self, what)}
         if self.scores:
             found = {"predicted": list(self.predicted), "probabilities": self.scores}
+        found |= {"preview": str(self.preview)} if self.preview else {}
         return {"file": self.file, "case": self.name, "path": self.path and str(self.path), **found}
 
     def __repr__(self) -> str:
@@ -198,8 +210,11 @@ def predict(
     [found], _ = each_case(
         named, work, title=f"predicting {counted(len(named), 'scan')}", strict=True, reporter=reporter
     )
-    if path is not None and ensemble.task == "classification":
-        _write_table(path, [found], about)
+    if path is not None:
+        if ensemble.task == "segmentation":
+            write_label_tables(written_files(path), ensemble.labels)
+        else:
+            _write_table(path, [found], about)
     return found
 
 
@@ -209,6 +224,7 @@ def predict_all(
     *,
     output: str | Path | None = None,
     probabilities: bool = False,
+    preview: bool = False,
     config: PredictionConfig | None = None,
     device: str = "auto",
     skip_existing: bool = False,
@@ -220,7 +236,8 @@ def predict_all(
     """Predict every scan of a source.
 
     Label maps are written in each scan's own shape, affine and orientation, with a JSON file beside them that names
-    the classes and their sizes; of several scans, and of classes, a table. A scan that cannot be used is reported and
+    the classes and their sizes; of several scans, and of classes, a table. Names and colours of the labels are written
+    for 3D Slicer (`.ctbl`) and ITK-SNAP (`_labels.txt`), once for all. A scan that cannot be used is reported and
     costs the others nothing. Files that are there already are replaced, but never a scan.
 
     Args:
@@ -230,6 +247,8 @@ def predict_all(
             the model has channels are one case; in folders nnU-Net's `_0000` tells channels.
         output: Where to; see `output_paths`.
         probabilities: Write the class probabilities of a segmentation as well, float32 and as large as that is.
+        preview: Draw each prediction, too: `<scan>_preview.png` shows three planes through the largest structure, and
+            names and sizes of all; of a classification the scan with its probabilities.
         config: Overlap, flips, where windows are put together.
         device: `"auto"`, `"cpu"`, `"cuda"` …
         skip_existing: Keep label maps that are there already, to resume a run that was interrupted.
@@ -256,14 +275,20 @@ def predict_all(
     many = len(cases) + sum(scan.bad for scan in skipped) > 1
     # Nothing is computed before every path is known to be free: hours of work must not end at a full name.
     target = None if output is None else Path(output)
-    outputs, table = output_paths(cases, target, task=ensemble.task, many=many, keep=skip_existing and segments)
+    where: dict[str, Any] = {
+        "task": ensemble.task,
+        "many": many,
+        "keep": skip_existing and segments,
+        "preview": preview,
+    }
+    outputs, table = output_paths(cases, target, **where)
     if strict and (bad := [scan for scan in skipped if scan.bad]):
         raise ScanError(f"{bad[0].source}: {bad[0].reason}")
     kept = tuple(path for _, path in outputs if segments and skip_existing and path.exists())
     asked = [(case, path) for case, path in outputs if path not in kept]
     predictions, failed = [Prediction(name=case.name, file=case.file, path=path) for case, path in asked], []
     if not dry_run:
-        work = partial(_predict_case, ensemble, about, probabilities, keep=False)
+        work = partial(_predict_case, ensemble, about, probabilities, keep=False, preview=preview)
         named = [(case.images[0].source, (case, path)) for case, path in asked]
         predictions, failed = each_case(
             named, work, title=f"predicting {counted(len(named), 'scan')}", strict=strict, reporter=reporter
@@ -272,6 +297,8 @@ def predict_all(
         table = table if predictions or earlier else None
         if table:
             _write_table(table, sorted([*predictions, *earlier], key=attrgetter("name")), about)
+        if segments and predictions:
+            write_label_tables(written_files(table or outputs[0][1]), ensemble.labels)
     return Predictions(
         task=ensemble.task,
         predictions=tuple(predictions),
@@ -283,7 +310,13 @@ def predict_all(
 
 
 def _predict_case(
-    ensemble: Ensemble, about: dict[str, Any], soft: bool, asked: tuple[Case, Path | None], *, keep: bool = True
+    ensemble: Ensemble,
+    about: dict[str, Any],
+    soft: bool,
+    asked: tuple[Case, Path | None],
+    *,
+    keep: bool = True,
+    preview: bool = False,
 ) -> Prediction:
     """Predict a case; of a segmentation write the label map, and beside it what its values mean and what made it."""
     case, path = asked
@@ -292,18 +325,35 @@ def _predict_case(
         scores = ensemble.classify([image.read() for image in case.images])
         chosen = compress(ensemble.labels, chosen_classes(scores, multilabel=ensemble.multilabel))
         named = dict(zip(ensemble.labels, scores.tolist(), strict=True))
-        return Prediction(**names, predicted=tuple(chosen), scores=named)
+        result = Prediction(**names, predicted=tuple(chosen), scores=named)
+        return replace(result, **_draw(ensemble, case, result)) if preview else result
     found = ensemble.segment([image.read() for image in case.images], probabilities=soft)
     sizes = _sizes(found, ensemble.labels)
     if path is not None:
-        _, beside, soft_path = written_files(path)
+        files = written_files(path)
+        for earlier in (files.probabilities, files.preview):
+            earlier.unlink(missing_ok=True)  # of a prediction which this one replaces
         if found.probabilities is not None:
-            write_nifti(soft_path, found.probabilities, found.geometry)
-        else:
-            soft_path.unlink(missing_ok=True)  # of an earlier prediction, which this one replaces
-        write_json(beside, {**about, **sizes}, DataError)
+            write_nifti(files.probabilities, found.probabilities, found.geometry)
+        write_json(files.about, {**about, **sizes}, DataError)
+        names |= _draw(ensemble, case, Prediction(**names, **sizes), found.labels) if preview else {}
         write_nifti(path, found.labels, found.geometry)  # last: where it is, everything is
     return Prediction(**names, **sizes, segmentation=found if keep else None)
+
+
+def _draw(ensemble: Ensemble, case: Case, found: Prediction, labels: np.ndarray | None = None) -> dict[str, Path]:
+    """Draw a prediction beside it; a picture that cannot be drawn is a warning, and no end of a job over many scans."""
+    path, classes = preview_of(case, cast("Path", found.path)), ensemble.labels
+    if labels is None:
+        legend = [Entry(f"{name} {score:.3f}", bold=name in found.predicted) for name, score in found.scores.items()]
+    else:  # what `lines` say last: mL or mm² where there are any
+        there = [line.partition(": ") for line, count in zip(found.lines, found.voxels.values(), strict=True) if count]
+        legend = structure_legend(classes, {name: size.rpartition(", ")[2] for name, _, size in there})
+    try:
+        return {"preview": draw_preview(path, case.name, case.images[0].read(), legend, labels, len(classes) - 1)}
+    except Exception as problem:  # any at all: the prediction is there
+        ensemble.reporter.note(f"warning: {path} could not be drawn: {reason_of(problem)}")
+        return {}
 
 
 def _sizes(found: Segmentation, labels: Sequence[str]) -> dict[str, Any]:

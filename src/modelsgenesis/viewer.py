@@ -272,7 +272,7 @@ def _run_cases(index: Path, run: Path) -> Iterable[ShownCase]:
                 names = {value: name for name, group in zip(labels, values, strict=True) for value in group}
                 maps.append(LabelFile(name="truth", path=Path(case["mask"]), names=names))
             if case["prediction"]:
-                predicted = index.parent / Path(case["prediction"]).name
+                predicted = index.parent / case["prediction"]
                 maps.append(LabelFile(name="prediction", path=predicted, names=dict(enumerate(labels))))
             name, images = str(case["name"]), [(str(path), number) for path, number in case["images"]]
             name = name if prefix == "." else f"{prefix}: {name}"

@@ -67,6 +67,7 @@ def cut_off(sources: Sources, folder: Path) -> Path:
     for name in ("config.json", "model.safetensors", "README.md", "report.html", "report.npz"):
         (run / name).unlink(missing_ok=True)
     shutil.rmtree(run / "figures", ignore_errors=True)
+    (run / "run.json").write_text((run / "run.json").read_text().replace('"finished": true', '"finished": false'))
     log = (run / "log.csv").read_bytes()
     (run / "log.csv").write_bytes(log[: len(log) - 9])
     return run

@@ -76,7 +76,7 @@ EXAMPLES: dict[Callable[..., None], tuple[str, ...]] = {
     ),
     predict: (
         "predict runs/finetune scan.nii.gz -o liver.nii.gz",
-        "predict runs/finetune scans --flips all --dry-run",
+        "predict runs/finetune scans --flips all --preview",
     ),
     evaluate: ("evaluate runs/finetune Task04_Hippocampus", "evaluate predictions labels -o evaluation"),
     compare: ("compare Task04_Hippocampus --init scratch --init ours=runs/ct --labels 5,10 --set ours:rescale=true",),

@@ -28,6 +28,9 @@ def predict(
     scans: Annotated[list[str], Argument(metavar="INPUT...", help=_SCANS)],
     output: Annotated[Path | None, Option("--output", "-o", help=_OUTPUT)] = None,
     probabilities: Annotated[bool, Option("--probabilities", help="Also write <scan>_probabilities.nii.gz.")] = False,
+    preview: Annotated[
+        bool, Option("--preview", help="Also draw <scan>_preview.png: the scan with its prediction.")
+    ] = False,
     ensemble: Ensemble = None,
     overlap: Overlap = 0.5,
     flips: Flips = None,
@@ -47,6 +50,7 @@ def predict(
         scans,
         output=output,
         probabilities=probabilities,
+        preview=preview,
         config=_prediction_config(overlap, flips, settings),
         device=device,
         skip_existing=skip_existing,
@@ -67,6 +71,7 @@ def predict(
             lines += [one.path, *(f"  {line}" for line in one.lines)]
         else:
             lines.append(f"{one.name}: {', '.join(one.lines)}")
+        lines += [f"  {one.preview}"] if one.preview else []
     lines += [*(f"{path} (kept)" for path in found.kept), *filter(None, [found.table])]
     value = {
         "task": found.task,

@@ -115,7 +115,8 @@ def svg_of(figure: "Figure") -> str:
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     prefix = f"chart{next(_number)}-"  # of what is used by name: clips and markers
     text = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{prefix}", text)
-    width = f"{100 * figure.get_figwidth():.0f}px"  # a little larger than on paper, in a narrow window smaller
+    text = text.replace("stroke: #bfbfbf", "stroke: currentColor; stroke-opacity: 0.2")  # the grid, quiet on dark too
+    width = f"{140 * figure.get_figwidth():.0f}px"  # letters as on the page, larger than on paper; no wider than it
     return re.sub(
         r'<svg [^>]*?(viewBox="[^"]*")[^>]*>',
         rf'<svg \1 xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" fill="currentColor" '

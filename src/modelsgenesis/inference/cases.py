@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import compress
 from os.path import commonpath, normpath
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from modelsgenesis.data import ScanReference, SkippedScan, file_stem, scan_sources
 from modelsgenesis.data.dataset_json import NAME as DATASET
@@ -19,12 +19,15 @@ from modelsgenesis.data.finding import channel_order
 from modelsgenesis.data.memory import loaded_scans
 from modelsgenesis.data.reading import READERS
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError, printable, require
-from modelsgenesis.files import read_json
+from modelsgenesis.files import parsing, read_json
 from modelsgenesis.reporting import Reporter
 
 _CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's names: case_0000.nii.gz, case_0001.nii.gz
 TABLE = "predictions.csv"
 """Name of the table of all cases in a folder of predictions."""
+
+PREVIEW, OWN = "_preview.png", "modelsgenesis"
+"""The ending of a picture of a prediction, and the software that it names in itself."""
 
 _NIFTI = (".nii.gz", ".nii")
 _NOT_FOLDERS = (*_NIFTI, ".csv", ".json", *(suffix for suffixes in READERS.values() for suffix in suffixes))
@@ -187,9 +190,17 @@ def match_channels(
 
 
 def is_prediction(path: Path) -> bool:
-    """Tell whether a file is a label map, its probabilities, or a table of this package, by the JSON file beside it."""
-    _, beside, _ = written_files(path.with_name(path.name.replace("_probabilities.", ".")))
+    """Tell whether a file is a label map, its probabilities, or a table of this package, by the JSON file beside it.
+
+    A preview says so itself, for that of a classification has no such file.
+    """
+    beside = written_files(path.with_name(path.name.replace("_probabilities.", "."))).about
     try:
+        if path.name.endswith(PREVIEW):
+            from PIL import Image
+
+            with parsing(path, DataError), Image.open(path) as picture:
+                return picture.info.get("Software") == OWN
         content = read_json(beside, DataError)
     except DataError:  # there is none, or somebody else's
         return False
@@ -197,15 +208,46 @@ def is_prediction(path: Path) -> bool:
     return is_own and isinstance(content.get("labels"), dict)
 
 
-def written_files(path: Path) -> tuple[Path, Path, Path]:
-    """Return a label map or a table, and beside it the JSON file of classes and model and the NIfTI of probabilities.
+class WrittenFiles(NamedTuple):
+    """A label map or a table, and what belongs beside it.
+
+    Attributes:
+        path: The label map or the table.
+        about: JSON of classes and model.
+        probabilities: NIfTI of class probabilities.
+        preview: PNG of the scan with the label map.
+        slicer: Names and colours of the labels for 3D Slicer.
+        itksnap: The same for ITK-SNAP.
+    """
+
+    path: Path
+    about: Path
+    probabilities: Path
+    preview: Path
+    slicer: Path
+    itksnap: Path
+
+
+def written_files(path: Path) -> WrittenFiles:
+    """Return a label map or a table, and what is, or may be, written beside it.
 
     Example:
-        >>> [file.name for file in written_files(Path("scan.nii.gz"))]
-        ['scan.nii.gz', 'scan.json', 'scan_probabilities.nii.gz']
+        >>> [file.name for file in written_files(Path("scan.nii.gz"))[1:]]
+        ['scan.json', 'scan_probabilities.nii.gz', 'scan_preview.png', 'scan.ctbl', 'scan_labels.txt']
     """
     stem = path.stem if path.suffix.lower() == ".csv" else file_stem(path)
-    return path, path.with_name(f"{stem}.json"), path.with_name(f"{stem}_probabilities.nii.gz")
+    endings = (".json", "_probabilities.nii.gz", PREVIEW, ".ctbl", "_labels.txt")
+    return WrittenFiles(path, *(path.with_name(f"{stem}{ending}") for ending in endings))
+
+
+def preview_of(case: Case, path: Path) -> Path:
+    """Return the picture of a case: beside its label map; of a classification beside the table, by its name."""
+    name = output_name(case.name)
+    return (
+        path.parent / name.with_name(f"{name.name}{PREVIEW}")
+        if path.suffix.lower() == ".csv"
+        else written_files(path).preview
+    )
 
 
 def output_name(name: str) -> Path:
@@ -228,7 +270,7 @@ def output_name(name: str) -> Path:
 
 
 def output_paths(
-    cases: Sequence[Case], output: Path | None, *, task: str, many: bool, keep: bool = False
+    cases: Sequence[Case], output: Path | None, *, task: str, many: bool, keep: bool = False, preview: bool = False
 ) -> tuple[list[tuple[Case, Path]], Path | None]:
     """Choose the file of every prediction; what is written beside it follows from its name.
 
@@ -243,6 +285,7 @@ def output_paths(
         task: `"segmentation"` or `"classification"`.
         many: Whether several scans were given, though some may have been skipped.
         keep: Whether label maps that are there already are kept.
+        preview: Whether each case of a classification gets a picture, which is `preview_of` it.
 
     Returns:
         The cases with their paths; and the table, None for one segmentation.
@@ -269,8 +312,11 @@ def output_paths(
         outputs = [(case, folder / (f"{name.name}_seg.nii.gz" if alone else f"{name}.nii.gz")) for case, name in names]
     paths = [*(path for _, path in (outputs if segments else outputs[:1])), *filter(None, [table])]
     inputs = [file for case in cases for image in case.images for file in image.files]
-    files = [file for path in paths for file in written_files(path)]
+    pictures = [preview_of(case, folder / TABLE) for case in cases] if preview and not segments else []
+    files = [*(file for path in paths for file in written_files(path)), *pictures]
     check_outputs(files, folder, inputs)
+    others = [path for path in pictures if path.exists() and not is_prediction(path)]
+    require(not others, DataError, f"{[*others, ''][0]}: exists and is not a preview; choose another output")
     for path in paths:
         there = [file for file in written_files(path) if file.exists()]
         if there and not is_prediction(path) and not (keep and path in there):

@@ -23,17 +23,22 @@ nameTheme();
 for (const slides of document.querySelectorAll("[data-slides]")) {
   const slider = slides.querySelector("input");
   const planes = [...slides.querySelectorAll(".plane")];
+  const state = slides.querySelector("[data-state]");
   const show = (place) => {
     const names = planes.map((plane) => {
       const pictures = [...plane.querySelectorAll("img")];
       const shown = Math.min(place, pictures.length - 1);
       pictures.forEach((picture, index) => { picture.hidden = index !== shown; });
-      const name = pictures[shown].dataset.name;
-      const label = plane.querySelector("[data-label]");
-      if (label) label.textContent = name;
-      return name;
+      return pictures[shown].dataset.name;
     });
-    if (slider) slider.setAttribute("aria-valuetext", [...new Set(names)].join(", "));
+    const distinct = [...new Set(names)];
+    const once = state && distinct.length === 1;  // said beside the slider, not by each plane
+    planes.forEach((plane, index) => {
+      const label = plane.querySelector("[data-label]");
+      if (label) label.textContent = once ? "" : names[index];
+    });
+    if (state) state.textContent = once ? names[0] : "";
+    if (slider) slider.setAttribute("aria-valuetext", distinct.join(", "));
   };
   if (slider) {
     slider.parentElement.hidden = false;

@@ -1,6 +1,7 @@
 """Fixtures that many tests share."""
 
 import json
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -16,6 +17,20 @@ torch.set_num_threads(1)  # the networks of the tests are too small for more
 
 pytest_plugins = ["trained_models", "runs_to_push"]
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the options
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Share the default run between two processes of one thread each, unless `-n` or `-p no:xdist` says otherwise.
+
+    Each takes file after file, so that what a module trains is trained once. A few files end sooner in one process:
+    two import torch twice. What has a marker may need the machine for itself.
+    """
+    default = config.args_source is pytest.Config.ArgsSource.TESTPATHS and "not gpu" in config.option.markexpr
+    alone = hasattr(config, "workerinput") or config.option.usepdb
+    if default and not alone and getattr(config.option, "numprocesses", 0) is None:
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        config.option.numprocesses, config.option.dist, config.option.loadscopereorder = 2, "loadfile", False
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

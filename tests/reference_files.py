@@ -6,6 +6,7 @@ comes from dynamic-network-architectures, which builds the published network.
 
 import json
 import runpy
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +39,7 @@ def outputs(shared: Path, name: str) -> dict[str, np.ndarray]:
         return dict(arrays)
 
 
+@lru_cache(2)  # drawing 20 million numbers takes a second
 def reference_state_dict(shared: Path, name: str) -> dict[str, torch.Tensor]:
     """The state dict of a reference checkpoint under its original key names."""
     fill = runpy.run_path(str(shared / "reference" / "fill.py"))["reference_tensor"]
@@ -75,15 +77,15 @@ def write_nnunet_model(path: Path, shared: Path) -> Path:
     return path
 
 
-def write_keras_h5(path: Path, shared: Path, *, at_root: bool = False) -> Path:
-    """Write `Genesis_Chest_CT.h5`, its groups under `model_weights/` or at the root of the file."""
+def write_keras_h5(path: Path, shared: Path) -> Path:
+    """Write `Genesis_Chest_CT.h5`."""
     import h5py
 
     fill = runpy.run_path(str(shared / "reference" / "fill.py"))["reference_tensor"]
     layers: dict[str, list[str]] = {}
     path.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(path, "w") as file:
-        parent = file if at_root else file.create_group("model_weights")
+        parent = file.create_group("model_weights")
         for tensor in reference(shared, "genesis_chest_ct_3d_keras")["tensors"]:
             layer, name = tensor["path"].split("/", 1)
             layers.setdefault(layer, []).append(name)

@@ -1,14 +1,19 @@
-"""What the site's API reference needs of our docstrings: an `Example:` becomes Python that is highlighted.
+"""What the site's API reference needs of our docstrings: examples that are highlighted, and links to what they name.
 
 mkdocs.yml names this file as an extension of griffe, which reads the docstrings for mkdocstrings.
 """
 
 import re
 import textwrap
+from pathlib import Path
 from typing import Any
 
 import griffe
 
+REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
+PATHS = [path for page in REFERENCE.glob("*.md") for path in re.findall(r"^::: (\S+)$", page.read_text(), re.MULTILINE)]
+PATH_OF = {path.rpartition(".")[2]: path for path in PATHS}
+_NAMED = re.compile(rf"(?<!`)`({'|'.join(PATH_OF)})`(?!`)")
 _EXAMPLE = re.compile(r"^Example:\n((?: .*\n?|\n)+)", re.MULTILINE)
 
 
@@ -35,9 +40,10 @@ def highlighted(docstring: str) -> str:
 
 
 class Examples(griffe.Extension):
-    """Brings the examples of every docstring into the form that griffe knows."""
+    """Brings every docstring into the form that griffe and mkdocstrings know."""
 
     def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
         """Rewrite the docstring of one object, once."""
         if obj.docstring:
-            obj.docstring.value = highlighted(obj.docstring.value)
+            text = highlighted(obj.docstring.value)
+            obj.docstring.value = _NAMED.sub(lambda found: f"[`{found[1]}`][{PATH_OF[found[1]]}]", text)

@@ -1,6 +1,7 @@
 """A hook of mkdocs: what is written once elsewhere, the command line and the notebooks, becomes part of its page."""
 
 import json
+import logging
 import re
 import textwrap
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from modelsgenesis.cli import EXAMPLES, app
 
 ROOT = Path(__file__).resolve().parents[1]
 MARKER = "<!-- commands -->"
+UNRESOLVED = re.compile(r'<span title="(modelsgenesis(?:\.[a-z]\w*)*\.[A-Z]+[a-z]\w*)"')
 NOTEBOOK = re.compile(r"^( *)<!-- notebook: (\S+) -->", re.MULTILINE)
 VALUES = {"bool": "", "Path": "PATH", "int": "N", "float": "X", "str": "NAME"}
 
@@ -21,6 +23,14 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """Return a page with commands and notebooks in the place of their markers; mkdocs calls this."""
     markdown = markdown.replace(MARKER, commands()) if MARKER in markdown else markdown
     return NOTEBOOK.sub(lambda found: textwrap.indent(notebook(ROOT / found[2]), found[1]), markdown)
+
+
+def on_post_build(config: Any) -> None:
+    """Warn, which ends a strict build, of public types that a signature names and no page describes."""
+    log = logging.getLogger("mkdocs.docs_pages")
+    for page in sorted(Path(config["site_dir"], "reference").rglob("*.html")):
+        for name in sorted(set(UNRESOLVED.findall(page.read_text("utf-8")))):
+            log.warning("%s: no page of docs/reference has %s", page.parent.name, name)
 
 
 def notebook(path: Path) -> str:

@@ -38,7 +38,7 @@ def losses(run):
         return [float(row["loss"]) for row in csv.DictReader(file)]
 
 
-def test_two_nodes_train_as_one_process_and_rank_0_alone_speaks(ct_folder, tmp_path, tiny_pretraining):
+def test_two_nodes_train_as_one_process_and_rank_0_alone_speaks(command, ct_folder, tmp_path, tiny_pretraining):
     exact = ("--set", "network.norm=instance", "--set", "precision=float32", "--cache", tmp_path / "cache")
     asked = [ct_folder, "--steps", 4, *tiny_pretraining, *exact]
     (status, out, err), other = start_nodes(*asked, "-o", tmp_path / "two")
@@ -46,6 +46,5 @@ def test_two_nodes_train_as_one_process_and_rank_0_alone_speaks(ct_folder, tmp_p
     assert other == (0, "", "")
     assert "restoration loss" in out
     assert "2 processes over gloo" in err
-    alone = [sys.executable, "-m", "modelsgenesis", "pretrain", *asked, "-o", tmp_path / "one", "-q"]
-    assert subprocess.run(list(map(str, alone)), env=ENVIRONMENT, timeout=300).returncode == 0
+    assert command("pretrain", *asked, "-o", tmp_path / "one", "-q").status == 0
     assert losses(tmp_path / "two") == pytest.approx(losses(tmp_path / "one"), abs=1e-5)

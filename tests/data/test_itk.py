@@ -132,7 +132,7 @@ BESIDE = NRRD.replace("{}", "{}data file: x.bin\n")
         (META, f"ElementByteOrderMSB = T\n{SHORT}", VALUES.astype(">i2").tobytes()),
         (META, f"CompressedData = T\nCompressedDataSize = {len(PACKED)}\n{SHORT}", PACKED),
         (META, "BinaryData = T\nElementType = MET_LONG\n", VALUES.astype("<i4").tobytes()),
-        (NRRD, "encoding: gzip\nendian: little\n", gzip.compress(VALUES.tobytes())),
+        (NRRD, "encoding: gzip\nendian: little\n", gzip.compress(VALUES.tobytes(), mtime=0)),
         (BESIDE, "encoding: raw\nendian: big\n", VALUES.astype(">i2").tobytes()),
         (BESIDE, f"encoding: raw\nendian: little\n# a comment\nkey:={'x' * 9999}\n", VALUES.tobytes()),
     ],

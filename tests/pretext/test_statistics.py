@@ -53,22 +53,21 @@ def test_painting_replaces_as_many_voxels(
     statistics: dict[str, Any], shape: tuple[int, ...], name: str, inside: float
 ) -> None:
     expected = statistics["x".join(map(str, shape))][name]
-    config = PretextConfig(painting_probability=1, inpainting_share=inside)
+    # Where it paints does not depend on what with, and noise takes longest.
+    config = PretextConfig(painting_probability=1, inpainting_share=inside, painting_fill="constant")
     seeds = draw_seeds(1000 if shape == SHAPES[0] else 400, torch.Generator().manual_seed(0))
     white = torch.ones(1, 1, *shape)  # a value that no fill has
-    painted = (paint(white.expand(len(part), 1, *shape), part, config) != 1 for part in seeds.split(20))
+    painted = (paint(white.expand(len(part), 1, *shape), part, config) != 1 for part in seeds.split(2))
     shares = torch.cat([mask.flatten(1).float().mean(dim=1) for mask in painted])
     assert_same_mean(shares, expected["replaced_fraction"], expected["draws"])
     for level in ("q25", "q50", "q75"):
         assert shares.quantile(LEVELS[level]).item() == pytest.approx(expected["replaced_fraction"][level], abs=0.02)
 
 
-@pytest.mark.parametrize("increasing", [True, False])
-def test_curves_have_the_same_means_and_quantiles(statistics: dict[str, Any], increasing: bool) -> None:
+def test_curves_have_the_same_means_and_quantiles(statistics: dict[str, Any]) -> None:
     expected = statistics["nonlinear"]
     draws = expected["draws"] // 2
-    curves = expected["increasing_curves" if increasing else "decreasing_curves"]
-    places = [float(name.removeprefix("value_at_")) for name in curves]
+    places = [float(name.removeprefix("value_at_")) for name in expected["increasing_curves"]]
     heights = []
     for seeds in draw_seeds(20_000, torch.Generator().manual_seed(0)).split(200):
         ramp = torch.tensor([0, *places, 1]).view(1, 1, 1, -1).expand(len(seeds), 1, 1, -1)
@@ -76,7 +75,9 @@ def test_curves_have_the_same_means_and_quantiles(statistics: dict[str, Any], in
     ends, mapped = torch.cat(heights)[:, [0, -1]], torch.cat(heights)[:, 1:-1]
     upwards = ends[:, 1] > ends[:, 0]
     assert upwards.float().mean().item() == pytest.approx(expected["decreasing_fraction"], abs=0.03)
-    for values, curve in zip(mapped[upwards == increasing].T, curves.values(), strict=True):
+    pairs = [*zip(mapped[upwards].T, expected["increasing_curves"].values(), strict=True)]
+    pairs += zip(mapped[~upwards].T, expected["decreasing_curves"].values(), strict=True)
+    for values, curve in pairs:
         assert_same_mean(values, curve, draws)
         for level, rank in LEVELS.items():
             # Where its curves are sparse the reference itself is off by more: 4 of its standard errors.

@@ -152,7 +152,9 @@ def compare(
         **given,
         **how,
     )
-    written = f"{compared.folder}: table.md, results.json, .csv, .md and .tex, runs.csv and comparison.png"
+    written = (
+        f"{compared.folder}: report.html, table.md, results.json, .csv, .md and .tex, runs.csv, comparison.png and .svg"
+    )
     print_result(compared.results, [*compared.table.splitlines(), "", written], as_json=json_output)
 
 

@@ -12,6 +12,7 @@ from modelsgenesis.finetuning import finetune
 from modelsgenesis.prediction import predict
 from modelsgenesis.pretraining import pretrain
 from modelsgenesis.reporting import Reporter
+from modelsgenesis.reports import write_report
 from modelsgenesis.training.run import Run
 
 # The smallest sample scan has 13 slices.
@@ -100,4 +101,6 @@ def _demonstrate(output: Path, how: dict[str, Any]) -> Demonstration:
         config = PredictionConfig(overlap=FINETUNING.overlap)
         predict(run, held_out, output=path, config=config, device=how["device"])
         files[f"prediction, {name}"] = path
+    if (page := write_report(output, reporter=how["reporter"])).exists():
+        files["reports of all three"] = page
     return Demonstration(read_config(pretrained).provenance.results, measured["genesis"], measured["scratch"], files)

@@ -1,7 +1,7 @@
 """Reports: what a run came to, as one page that one opens, `report.html` in its folder."""
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
@@ -88,9 +88,9 @@ class Renewals:
 
     folder: Path
     reporter: Reporter
-    _began: float = field(default_factory=time.monotonic, init=False)
-    _spent: float = field(default=0.0, init=False)
-    _last: float = field(default=_FIRST, init=False)
+
+    def __post_init__(self) -> None:
+        self._began, self._spent, self._last = time.monotonic(), 0.0, _FIRST
 
     def renew(self) -> None:
         """Renew the report if it is worth its time: all renewals, with one more that takes as long as the last."""

@@ -78,9 +78,7 @@ class Table:
     def numeric(self) -> set[int]:
         """The columns of nothing but numbers, which stand on the right."""
         columns = enumerate(zip(*self.rows, strict=False))
-        return {
-            place for place, column in columns if all(isinstance(one, str) and _NUMBER.match(one) for one in column)
-        }
+        return {place for place, cells in columns if all(isinstance(one, str) and _NUMBER.match(one) for one in cells)}
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,22 @@ REFUSED = "refused.csv"
 
 _PATCHES = 6  # shown at most
 _LISTED = 100  # scans that were not used, shown at most
+_NAMES = {  # of facts and input contract, in the order of the table
+    "modality": "modality",
+    "training_scans": "training scans",
+    "training_patients": "training patients",
+    "validation_scans": "validation scans",
+    "validation_patients": "validation patients",
+    "left_out_test_scans": "scans left out, which other runs test on",
+    "held_out": "validation patients are held out",
+    "median_shape": "median shape (voxels)",
+    "median_spacing_mm": "median spacing (mm)",
+    "spacing": "resampled to (mm)",
+    "orientation": "axes",
+    "intensity": "intensities by",
+    "window": "intensities that become 0 and 1",
+    "percentiles": "percentiles that become 0 and 1",
+}
 _SHOWN = ("original", "deformed", "restored")
 
 
@@ -64,7 +81,7 @@ def pretraining_page(folder: Path) -> Page:
     done = int(steps["step"][-1]) if steps else int(best.get("step", 0))
     sections = (
         try_section("Restorations", partial(_restorations, folder)),
-        try_section("Learning curve", partial(_curve, folder)),
+        try_section("Learning curve", partial(curve_blocks, folder)),
         try_section("Data", partial(_data, records)),
         try_section("Cost", partial(_cost, records, steps, done)),
         try_section("Recipe and command", partial(recipe_blocks, records)),
@@ -126,9 +143,9 @@ def _facts(records: Records, steps: dict[str, np.ndarray], best: dict[str, float
         "Kept network": f"step {best['step']:,.0f}" if best else "none yet",
         "Steps": f"{done:,} of {planned:,}" if planned else f"{done:,}",
         "Scans": f"{scans['training']:,} training, {scans['validation']:,} validation" if any(scans.values()) else "",
-        "Patients": " + ".join(f"{data[f'{part}_patients']:,}" for part in scans if f"{part}_patients" in data),
+        "Patients": ", ".join(f"{data[f'{part}_patients']:,} {part}" for part in scans if f"{part}_patients" in data),
         "Not used": "" if refused is None else counted(len(refused), "scan"),
-        "Modality": str(data.get("modality", "")),
+        "Modality": _in_words("modality", data.get("modality", "")),
         "Initial weights": str(records.run.get("init") or "random") if records.run else "",
         "Time": _time(records, steps),
     }
@@ -146,7 +163,8 @@ def _time(records: Records, steps: dict[str, np.ndarray]) -> str:
     return f"{seconds:.0f} s" if seconds else ""
 
 
-def _curve(folder: Path) -> Iterator[Block]:
+def curve_blocks(folder: Path) -> Iterator[Block]:
+    """Yield the learning curve of a run."""
     logs = folder / "log.csv", folder / "validation.csv"
     if not any(log.exists() for log in logs):
         yield Missing("No step was logged: there is neither a log.csv nor a validation.csv.")
@@ -207,11 +225,16 @@ def _refused(folder: Path) -> list[dict[str, str]] | None:
 
 def _data(records: Records) -> Iterator[Block]:
     data = dig(records.bundle, "provenance", "data", default={})
-    contract = {name: value for name, value in dig(records.run, "input", default={}).items() if value is not None}
-    rows = [(name.replace("_", " "), told(value)) for name, value in {**data, **contract}.items()]
+    facts = {**data, **dig(records.run, "input", default={})}
+    rows = [(name, _in_words(key, facts[key])) for key, name in _NAMES.items() if facts.get(key) not in (None, ())]
     if rows:
         yield Table(("what", "value"), rows, "The scans, and how they are prepared.")
-    refused = _refused(records.folder)
+    yield from refused_blocks(records.folder)
+
+
+def refused_blocks(folder: Path) -> Iterator[Block]:
+    """Yield what a run did not use, and why."""
+    refused = _refused(folder)
     if refused is None:
         yield Missing(f"There is no {REFUSED}, which says which scans were not used, or it cannot be read.")
     elif refused:
@@ -222,6 +245,15 @@ def _data(records: Records) -> Iterator[Block]:
         )
     else:
         yield Missing("Every scan was used.")
+
+
+def _in_words(key: str, value: Any) -> str:
+    if key == "modality":
+        return value.upper() if value in ("ct", "mri") else str(value)
+    if key == "window":
+        low, high = (f"{end:g}".replace("-", "−") for end in value)
+        return f"{low} to {high}"
+    return told([float(f"{one:.4g}") for one in value]) if key == "median_spacing_mm" else told(value)
 
 
 def _cost(records: Records, steps: dict[str, np.ndarray], done: int) -> Iterator[Block]:

@@ -1,0 +1,88 @@
+"""The report of a pretraining, from its folder alone: whole, cut off, and of an earlier version."""
+
+import csv
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from modelsgenesis import report
+from modelsgenesis.data import SkippedScan
+from modelsgenesis.hub.push import check_run
+from modelsgenesis.reports.page import Code
+from modelsgenesis.reports.pictures import read_pictures
+from modelsgenesis.reports.pretraining import keep_restorations, write_refused
+from modelsgenesis.reports.recipe import recipe_blocks
+from modelsgenesis.reports.records import read_records
+
+
+@pytest.fixture
+def run(genesis, tmp_path):
+    return shutil.copytree(genesis, tmp_path / "a <b> run")
+
+
+def test_a_run_ends_with_its_report(genesis):
+    page = (genesis / "report.html").read_text()
+    assert "patches are restored with a mean squared error of" in page
+    for title in ("Restorations", "Learning curve", "Data", "Cost", "Recipe and command"):
+        assert f">{title}</h2>" in page
+    assert page.count('<p class="missing">') == 1
+    assert '<p class="missing">Every scan was used.</p>' in page
+    assert "3 training, 1 validation" in page
+    assert page.count('<input type="range"') == 1
+    about, pictures = read_pictures(genesis)
+    assert about["step"] == 2
+    assert set(pictures) == {"axial", "coronal", "sagittal"}
+    assert pictures["coronal"].shape == (2, 3, 12, 16)
+
+
+def test_what_a_run_keeps_for_its_report_stays_local(genesis):
+    contents = check_run(genesis, include_figures=True)
+    assert not [name for name in contents.files if "report" in name or "refused" in name]
+
+
+def test_the_command_of_a_report_is_that_of_the_run(genesis):
+    command = next(block.text for block in recipe_blocks(read_records(genesis)) if isinstance(block, Code))
+    assert command.startswith("modelsgenesis pretrain /")
+    assert "--modality=ct" in command
+    assert "--set=network.widths=16,32" in command
+
+
+def test_scans_that_were_not_used_are_listed(run):
+    write_refused(run, [SkippedScan.because("a<script>.nii", "too short")] * 2)
+    rows = csv.reader((run / "refused.csv").read_text().splitlines())
+    assert list(rows) == [["source", "reason"], ["a<script>.nii", "too short"]]
+    page = report(run).read_text()
+    assert "a&lt;script&gt;.nii</th>" in page
+    assert "1 scan not used; all are in refused.csv." in page
+    assert "a &lt;b&gt; run</h1>" in page
+
+
+def test_a_run_that_was_cut_off_and_one_of_an_earlier_version_have_reports(run):
+    content = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**content, "finished": False}))
+    for name in ("config.json", "model.safetensors", "report.npz", "refused.csv"):
+        (run / name).unlink()
+    (run / "log.csv").write_text("step,learning_rate,loss,samples_per_second\n1,0.1,0.5,9\n2,0.")
+    (run / "validation.csv").unlink()
+    page = report(run, run / "elsewhere.html").read_text()
+    assert "No validation was completed: 1 step is done." in page
+    assert "not finished when this page was made, at step 1 of 2" in page
+    assert "No restorations are kept here" in page
+
+
+def test_one_patch_of_planes_and_of_slices(tmp_path):
+    for spacing, plane in (((1.0, 1.0), "image"), ((1.0, 1.0, 5.0), "axial")):
+        keep_restorations(tmp_path, [np.linspace(-1, 2, 8 * 6).reshape(1, 1, 8, 6)] * 3, 7, spacing)
+        about, pictures = read_pictures(tmp_path)
+        assert about == {"step": 7, "spacing": [*spacing]}
+        assert pictures[plane].shape == ((1, 3, 8, 6) if plane == "image" else (1, 3, 6, 8))
+        assert (pictures[plane].min(), pictures[plane].max()) == (0, 255)
+        assert re.search(r'alt="restored: patch 1', report_of_pictures(tmp_path))
+
+
+def report_of_pictures(folder):
+    (folder / "validation.csv").write_text("step,restoration_loss\n7,0.5\n")
+    return report(folder).read_text()

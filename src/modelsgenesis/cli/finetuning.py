@@ -71,7 +71,7 @@ def finetune(
         print_json({"run": str(run), "results": results})
     else:
         table = table_of(results)
-        files = {"full results": "results.json", "each test case": "test.csv"}
+        files = {"report": "report.html", "full results": "results.json", "each test case": "test.csv"}
         files |= {"this table": TABLES} if table.rows else {}
         if results.get("folds") and results.get("fold") is None:  # each case is measured by a fold that did not see it
             files["the models"] = "fold0, fold1 …"

@@ -25,7 +25,7 @@ from modelsgenesis.configs.base import Bounds, Config, Positive, plain
 from modelsgenesis.configs.training import SCRATCH, LabelledDataConfig
 from modelsgenesis.data.cases import LabelledData, digest_files
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, did_you_mean, require
-from modelsgenesis.figures import comparison_chart, save_chart
+from modelsgenesis.figures import comparison_chart, save_chart, validation_curve
 from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
 from modelsgenesis.finetuning import FinetuningOptions, finetune, resolve_config
 from modelsgenesis.metrics.comparison_texts import comparison_report, comparison_table
@@ -33,8 +33,10 @@ from modelsgenesis.metrics.measures import UNIT, flat, metrics_of
 from modelsgenesis.metrics.significance import analyse, label_efficiency
 from modelsgenesis.models import GenesisModel, as_source, load, public_name, split_download
 from modelsgenesis.reporting import Reporter
+from modelsgenesis.reports import Renewals, write_report
 from modelsgenesis.training.bundles import try_drawing
 from modelsgenesis.training.results import read_rows, read_test_results, summary_options
+from modelsgenesis.training.run import VALIDATION_NAME
 from modelsgenesis.training.splits import Split, check_split, choose_labelled, count_split, read_split, split_cases
 from modelsgenesis.training.trials import Record, Records, Trial, file_name, run_trials
 
@@ -124,8 +126,8 @@ class Comparison:
     """What `compare` wrote.
 
     Attributes:
-        folder: Where: the report `table.md`, `comparison.png`, `results.json` and its table as CSV, Markdown and LaTeX,
-            `runs.csv`, and a file per run.
+        folder: Where: the report `report.html`, the same as text in `table.md`, `comparison.png` and `.svg`,
+            `results.json` and its table as CSV, Markdown and LaTeX, `runs.csv`, and a file per run.
         results: The content of `results.json`.
         table: The content of `table.md`.
     """
@@ -394,6 +396,7 @@ class _Job:
             "parameters": sum(parameter.numel() for parameter in load_bundle(folder).network.parameters()),
             **{key: results[key] for key in ("validation", "step", "steps", "precision", "device")},
             **({} if trial.tuning else {"test": flat(results["test"]), "cases": read_rows(folder, results)}),
+            **({} if trial.tuning else {"curve": validation_curve(folder / VALIDATION_NAME)}),
             "notes": notes,
             "remarks": results["remarks"],
             "seconds": round(time.perf_counter() - started, 2),
@@ -448,11 +451,13 @@ def _finish(
     """Return the record of every trial; those that are not in the folder yet are trained."""
     done = {trial: record for trial in trials if (record := records.read(trial)) is not None}
     reporter.begin("choosing settings" if trials[0].tuning else "comparing", len(trials), len(done))
+    renewals = Renewals(records.folder, reporter)
     try:
         for trial, record in run_trials([trial for trial in trials if trial not in done], train, jobs):
             records.write(trial, record)
             done[trial] = record
             reporter.advance(len(done))
+            renewals.renew()
     except Interrupted as signal:
         told = f"interrupted with {len(done)} of {len(trials)} runs finished, which are kept; the same command resumes"
         raise Interrupted(signal.signum, told) from None
@@ -507,7 +512,7 @@ def choose_pairs(arms: Mapping[str, FinetuningConfig]) -> list[tuple[str, str]]:
 
 
 def _write(folder: Path, results: dict[str, Any], records: Sequence[Record], reporter: Reporter) -> Comparison:
-    """Write `runs.csv`, `results.json`, the table of results, the report `table.md`, and `comparison.png`."""
+    """Write `runs.csv`, `results.json`, the table of results, `table.md`, the chart, and the report of all of it."""
     rows = [
         {
             **{name: record[name] for name in ("arm", "labels", "seed", "learning_rate")},
@@ -524,4 +529,5 @@ def _write(folder: Path, results: dict[str, Any], records: Sequence[Record], rep
     comparison_table(results).write(folder)
     write_atomically(folder / "table.md", table, TrainingError)
     try_drawing(lambda: save_chart(comparison_chart(results), folder / "comparison.png"), reporter)
+    write_report(folder, reporter=reporter)
     return Comparison(folder, results, table)

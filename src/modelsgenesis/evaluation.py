@@ -24,7 +24,9 @@ from modelsgenesis.metrics.tables import ResultsTable, basis_of, results_table
 from modelsgenesis.models import Download, public_name
 from modelsgenesis.prediction import Models, load_ensemble, model_folders
 from modelsgenesis.reporting import Reporter
+from modelsgenesis.reports import write_report
 from modelsgenesis.reports.cases import PREDICTIONS, KeptCases
+from modelsgenesis.reports.pretraining import write_refused
 from modelsgenesis.training.run import RUN_NAME
 from modelsgenesis.training.splits import Split, check_split, read_split
 
@@ -36,7 +38,8 @@ class Evaluation:
     """What was measured.
 
     Attributes:
-        folder: Holds `results.json`, its table as `results.csv`, `results.md` and `results.tex`, and `cases.csv`.
+        folder: Holds `results.json`, its table as `results.csv`, `results.md` and `results.tex`, `cases.csv`, the page
+            `report.html`, and the predictions in `predictions/`.
         summary: By metric its value and 95% interval over patients; see `Summary`.
         table: The same as a table.
         rows: One for each case.
@@ -77,7 +80,8 @@ def evaluate(
             writes them: then nothing is predicted, and cases are matched by their names.
         data: A labelled data set in any known layout; its classes are the model's, in any order. For a folder of label
             maps a folder of the true ones is enough, with files of the same names.
-        output: Folder of `results.json`, its table as CSV, Markdown and LaTeX, and `cases.csv`.
+        output: Folder of `results.json`, its table as CSV, Markdown and LaTeX, `cases.csv`, `report.html`, and
+            `predictions/`, the label maps in each scan's own grid.
         split: A split, or its file: its test cases are measured; by default all.
         config: Overlap, flips, where windows are put together.
         bootstrap: Resamples of the patients for the intervals.
@@ -135,7 +139,13 @@ def evaluate(
     patients = len({row["patient"] for row in rows})
     notes = [basis_of(patients, len(rows)), *explanations(summary)]
     shown = results_table({(): summary}, alone=data.labels[-1], specificity=options.get("specificity"), notes=notes)
-    content = {"task": data.task, "data": data.name, **about, "part": "test" if split else "all"}
+    content = {
+        "task": data.task,
+        "multilabel": data.multilabel,
+        "data": data.name,
+        **about,
+        "part": "test" if split else "all",
+    }
     content |= {"labels": list(data.labels), "patients": patients, "cases": len(rows)}
     if kept:
         kept.finish(rows)
@@ -143,6 +153,8 @@ def evaluate(
     write_csv(table, rows, DataError)
     write_json(results, content, DataError)
     shown.write(folder)
+    write_refused(folder, skipped)
+    write_report(folder, reporter=reporter)
     return Evaluation(folder=folder, summary=summary, table=shown, rows=tuple(rows), skipped=tuple(skipped))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -24,7 +25,9 @@ from modelsgenesis.metrics.measures import Row, Summary, flat, summarize_rows
 from modelsgenesis.metrics.remarks import remarks_on_cases
 from modelsgenesis.models import Download, GenesisModel, as_source, base_repository, load, public_name, split_download
 from modelsgenesis.reporting import Reporter
+from modelsgenesis.reports import Renewals, write_report
 from modelsgenesis.reports.cases import KeptCases
+from modelsgenesis.reports.pretraining import write_refused
 from modelsgenesis.training import bundles, splits
 from modelsgenesis.training.distributed import torchrun_ranks
 from modelsgenesis.training.results import (
@@ -103,7 +106,7 @@ def finetune(
         device: `"auto"`, `"cpu"`, `"cuda"` …
         resume: Resume the run in `output`, or its folds.
         strict: Stop at the first unusable case instead of skipping it.
-        draw: Draw a curve and write a card.
+        draw: Draw a curve, write a card and a report, and keep the predictions of the test cases.
         reporter: Receives the progress.
         options: Further fields of `LabelledDataConfig`, instead of the configuration's: `modality`, `patient_pattern`,
             `cache`; and for `init` those of `load`: `revision`, `token`, `cache_dir`, `local_files_only`,
@@ -236,7 +239,7 @@ class Finetuning:
         data: The data set.
         cases: Its prepared cases, which folds share.
         hardware: Where to compute.
-        draw: Draw a curve and write a card; a short run would spend most of its time on them.
+        draw: Draw a curve, write a card and a report, keep predictions; the most of a short run's time.
         download: How `init` is fetched.
         reporter: Receives the progress.
         remarks: What is to be known beside the results: what went wrong, in plain sentences.
@@ -290,9 +293,12 @@ class Finetuning:
             if frozen is not None and self.begun.init is None:
                 self._remark("the frozen encoder has random weights: only the layers after it are trained")
 
+            renew = Renewals(self.output, self.reporter).renew if self.draw else lambda: None
+
             def keep(progress: Progress, metrics: dict[str, float], is_best: bool) -> None:
                 if is_best:
                     progress.kept = self._save(run, network, progress.step, metrics, {})
+                renew()
 
             shared |= {"reporter": self.reporter, "on_validation": keep, "pretrained": self.begun.pretrained}
             trainer = Trainer(network=network, objective=objective, run=run, **shared)
@@ -382,6 +388,7 @@ class Finetuning:
         if kept_cases:
             kept_cases.finish(rows)
         run.finish()
+        self._report()
         return measured
 
     def _measure(self, ensemble: Ensemble, names: Sequence[str], keep: Keep | None = None) -> list[Row]:
@@ -390,7 +397,17 @@ class Finetuning:
         cases = [case for case in self.data.cases if case.name in wanted]
         # A bad case costs the others nothing after hours of training.
         how: dict[str, Any] = {"strict": self.cases.strict, "reporter": self.reporter, "keep": keep}
-        return measure_cases(ensemble, cases, self.data, **how)[0] if cases else []
+        rows, skipped = measure_cases(ensemble, cases, self.data, **how) if cases else ([], [])
+        self.cases.skipped |= {one.source: one for one in skipped}
+        return rows
+
+    def _report(self) -> None:
+        """Write the page of the run, and what it did not use."""
+        if self.draw:
+            names = {name for part in (self.split.training, self.split.validation, self.split.test) for name in part}
+            unread = [one for name, one in self.cases.skipped.items() if name in names]
+            bundles.try_drawing(partial(write_refused, self.output, unread), self.reporter)
+            write_report(self.output, reporter=self.reporter)
 
     def train_folds(self, *, resume: bool) -> tuple[Path, dict[str, float]]:
         """Train one fold, or all of them one after the other and put their test patients together.
@@ -441,7 +458,10 @@ class Finetuning:
             remarked = {fold: result.get("remarks", ()) for fold, result in enumerate(results)}
             self.remarks += [f"fold {fold}: {remark}" for fold, said in remarked.items() for remark in said]
             self.remarks += remarks_on_cases(rows, self.data.labels)
-        return self._write_results(rows, test, **more)
+        measured = self._write_results(rows, test, **more)
+        if self.draw:
+            write_report(self.output, reporter=self.reporter)
+        return measured
 
     def _summarize(self, rows: Sequence[Row]) -> Summary:
         """Return each metric of the rows of cases, with its interval over their patients."""

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from modelsgenesis import figures
+from modelsgenesis.figures import comparisons
 from simulated_comparison import draw_records, results_of
 
 LOG = "step,learning_rate,loss\n1,0.1,0.5\n2,0.1,0.4\n"
@@ -87,3 +88,50 @@ def test_the_caption_of_a_comparison_says_what_a_point_and_an_interval_are(gains
     assert "39 test patients, 5 runs each" in caption
     assert "95% interval by Student's t" in caption
     assert told in caption if told else "Stars" not in caption
+
+
+def shown(figure):
+    """What is written in a chart."""
+    return [one.text for one in ET.fromstring(figures.svg_of(figure)).iter() if one.tag.endswith("text")]
+
+
+def test_runs_are_drawn_in_pairs_of_their_seeds():
+    records = draw_records(GAINS, (5, 10), 4)
+    del records[5]["test"]["dice"]  # seed 1 of scratch with 10 labels
+    results = results_of(records)
+    left, right = comparisons.paired_chart(results, "genesis", "scratch").axes
+    by_seed = {(one["arm"], one["seed"]): one["test"].get("dice") for one in records if one["labels"] == 10}
+    expected = [by_seed["genesis", seed] - by_seed["scratch", seed] for seed in (0, 2, 3)]
+    drawn = [line.get_ydata() for line in right.lines if np.size(line.get_ydata()) == 3]
+    assert any(np.allclose(values, expected) for values in drawn)
+    assert len([line for line in left.lines if np.array_equal(line.get_xdata(), [0.8, 1.2])]) == 3
+    assert "above the line genesis is better" in comparisons.paired_caption(results, "genesis", "scratch")
+    for entry in results["labels"].values():  # of an older version, which did not keep the seeds
+        for arm in entry["arms"].values():
+            del arm["dice"]["seeds"]
+    assert len(comparisons.paired_chart(results, "genesis", "scratch").axes[0].lines) < len(left.lines)
+
+
+def test_label_efficiency_leads_beyond_what_was_run():
+    figure = comparisons.efficiency_chart(results_of(draw_records({**GAINS, "b": -0.2}, runs=4)))
+    assert {"genesis, against scratch", "b, against scratch", "5", "20"} <= set(shown(figure))
+    ends = {str(line.get_marker()) for line in figure.axes[0].lines if np.size(line.get_xdata()) == 1}
+    assert {"^", "v"} <= ends
+
+
+def test_the_budget_is_drawn_by_label_count_and_the_mean_as_far_as_all_runs_go():
+    records = draw_records(GAINS, (5, 10), 2)
+    for index, record in enumerate(records):
+        steps = [10, 20, 30][: 2 + index % 2]  # the first run stopped early
+        record["curve"] = {"metric": "dice", "step": steps, "values": [0.5, None, 0.7][: len(steps)]}
+    figure = comparisons.budget_chart(results_of(records), records)
+    assert {"5 labelled patients", "10 labelled patients", "genesis", "validation Dice"} <= set(shown(figure))
+    means = [line for line in figure.axes[0].lines if line.get_label() == "scratch"]
+    assert np.array_equal(means[0].get_xdata(), [10, 20])
+
+
+def test_a_long_name_is_cut_in_a_legend_and_leaves_room_for_the_axes():
+    results = results_of(draw_records({"scratch": 0.0, "n" * 200: 0.2}, (5,)))
+    figure = figures.comparison_chart(results)
+    assert any(text and text.endswith("n…") for text in shown(figure))
+    assert figure.axes[0].get_position().width > 0.6

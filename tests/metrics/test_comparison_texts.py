@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from modelsgenesis.metrics.comparison_texts import comparison_report
+from modelsgenesis.metrics.comparison_texts import comparison_report, verdict
 from modelsgenesis.metrics.measures import metric_title
 from simulated_comparison import draw_records, results_of
 
@@ -20,7 +20,7 @@ def report(gains=GAINS, counts=(5, 10, 20), runs=5, **options):
 def test_a_report_says_what_it_rests_on_and_what_it_does_not_show(resample):
     text = report(resample=resample)
     assert text.startswith("# Hippocampus: Dice by initialisation\n")
-    assert "140 training, 16 validation and 39 test patients" in text
+    assert "patients: 140 training, 16 validation and 39 test;" in text
     assert "| 5 | genesis − scratch | +0.0" in text
     assert "genesis with 20 labels equals scratch with more than 20 (95% over the runs" in text
     assert ("drawn anew" in text, "the same in all runs of a label count" in text) == (resample, not resample)
@@ -49,3 +49,37 @@ def test_what_was_tuned_is_shown():
     assert "genesis, 5 labels: learning_rate=1e-3 was chosen from learning_rate=1e-3 0.5000; " in text
     assert "learning_rate=1e-2 diverged" in text
     assert "no test patient was measured before the choice" in text
+
+
+@pytest.mark.parametrize(
+    ("gains", "options", "told"),
+    [
+        (GAINS, {}, r"In Dice, genesis is better than scratch with 5 \(p = [\d.]+\), 10 \(p = .*, Welch's t-test\)\.$"),
+        ({"scratch": 0.0, "worse": -0.3}, {}, r"worse is worse than scratch with 5 .* and 20 .*labelled patients"),
+        ({"scratch": 0.0, "same": 0.0}, {}, r"same against scratch is undecided with 5 \(p = .*and 20"),
+        ({**GAINS, "same": 0.0}, {}, r"; same against scratch is undecided with .*Holm-corrected"),
+        (GAINS, {"runs": 2}, "No verdict: 2 runs of each initialisation, and a test takes 3"),
+        ({"scratch": 0.0}, {}, "one initialisation alone is compared with nothing"),
+    ],
+)
+def test_the_verdict_says_no_more_than_the_tests(gains, options, told):
+    assert re.search(told, verdict(results_of(draw_records(gains, **options))))
+
+
+def test_where_less_is_better_the_verdict_turns_round():
+    records = draw_records({"scratch": 0.0, "worse": -0.3}, (5,), 8)
+    assert "worse is worse than scratch" in verdict(results_of(records))
+    for record in records:
+        record["test"]["dice"] = 1 - record["test"]["dice"]
+    results = results_of(records)
+    results["metric"] = "hausdorff95"
+    for arm in results["labels"]["5"]["arms"].values():
+        arm["hausdorff95"] = arm["dice"]
+    assert "worse is worse than scratch" in verdict(results)
+
+
+def test_what_does_not_vary_is_undecided_without_a_p_value():
+    records = draw_records(GAINS, (5,), 3)
+    for record in records:
+        record["test"]["dice"] = 0.5 if record["arm"] == "scratch" else 0.6
+    assert "genesis against scratch is undecided with 5 (no test)" in verdict(results_of(records))

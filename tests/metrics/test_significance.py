@@ -68,7 +68,7 @@ def test_runs_are_paired_by_their_seed_and_an_undefined_metric_is_no_run():
     records[0]["test"]["dice"] = float("nan")  # of one, seed 4
     entry = analyse(records, PAIRS[:1], "dice", {})["5"]
     [found] = entry["comparisons"]
-    assert entry["arms"]["one"]["dice"] == summarize([ours[seed] for seed in (0, 1, 3)])
+    assert entry["arms"]["one"]["dice"] == summarize([ours[seed] for seed in (0, 1, 3)]) | {"seeds": [0, 1, 3]}
     assert (found["arm"], found["reference"], found["pairs"]) == ("one", "scratch", 3)
     assert found["difference"] == pytest.approx(np.mean([ours[seed] - theirs[seed] for seed in (0, 1, 3)]))
     assert summarize([0.5])["std"] is None

@@ -59,7 +59,7 @@ def test_pictures_show_the_best_the_median_and_the_worst_case(evaluated):
     assert shown == {"Best case": ranked[-1], "Median case": ranked[2], "Worst case": ranked[0]}
     assert [view["plane"] for view in about["shown"][0]["views"]] == ["axial", "coronal", "sagittal"]
     scan, truth = arrays["0/0/scan"], arrays["0/0/truth"]
-    assert (scan.shape, scan.dtype, len(scan)) == (truth.shape, np.uint8, 13)
+    assert (scan.shape, scan.dtype, len(scan)) == (truth.shape, np.uint8, 11)
     assert set(np.unique(truth)) == {0, 1, 2}
 
 
@@ -71,7 +71,7 @@ def test_slices_go_through_the_largest_structure_and_are_cut_around_it():
     assert [(view["plane"], view["channel"]) for view in views] == list(
         zip(("axial", "coronal", "sagittal", "axial"), ("T1", "T1", "T1", "T2"), strict=True)
     )
-    middle = arrays["0/truth"][6]
+    middle = arrays["0/truth"][5]
     assert np.count_nonzero(middle == 1) == 100
     assert middle.shape < truth.shape[:2]
     assert 2 in arrays["0/truth"][-1]
@@ -80,11 +80,11 @@ def test_slices_go_through_the_largest_structure_and_are_cut_around_it():
 def test_cases_without_structures_or_scans_have_pictures_too():
     empty = np.zeros((20, 16, 12), np.uint8)
     views, arrays = slices_of({"image": volume(empty + 7)}, {"truth": volume(empty), "predicted": volume(empty)})
-    assert arrays["0/scan"].shape == (13, 16, 20)
+    assert arrays["0/scan"].shape == (11, 16, 20)
     predicted = empty.copy()
     predicted[3:5, 3:5, 3:5] = 1
     views, arrays = slices_of({}, {"truth": volume(empty), "predicted": volume(predicted)})
-    assert (views[0]["channel"], arrays["0/scan"].max(), arrays["0/predicted"][6].sum()) == ("", 0, 4)
+    assert (views[0]["channel"], arrays["0/scan"].max(), arrays["0/predicted"][5].sum()) == ("", 0, 4)
     flat, mask = np.random.default_rng(0).random((300, 500)), np.zeros((300, 500), np.uint8)
     mask[100:140, 200:260] = 1
     views, arrays = slices_of({"image": volume(flat)}, {"truth": volume(mask), "predicted": volume(mask)})
@@ -96,13 +96,13 @@ def test_cases_without_structures_or_scans_have_pictures_too():
 
 def test_which_cases_tell_most():
     rows = [{"case": name, "dice liver": dice} for name, dice in zip("abcde", (0.9, NAN, 0.1, 0.5, 0.7), strict=True)]
-    titles = {title: row["case"] for title, row in telling_cases(rows, data_of()).items()}
+    titles = {title: row["case"] for title, row in telling_cases(rows).items()}
     assert titles == {"Best case": "a", "Median case": "d", "Worst case": "c"}
-    assert list(telling_cases(rows[:2], data_of())) == ["The only case"]
-    assert telling_cases(rows[1:2], data_of()) == {}
+    assert list(telling_cases(rows[:2])) == ["The only case"]
+    assert telling_cases(rows[1:2]) == {}
     kinds = [("a", "liver", 0.6), ("b", "none", 0.9), ("c", "none", 0.8)]
     rows = [{"case": name, "class": "liver", "predicted": said, f"prob_{said}": sure} for name, said, sure in kinds]
-    wrong = telling_cases(rows, data_of("classification"))
+    wrong = telling_cases(rows)
     assert [row["case"] for row in wrong.values()] == ["b", "c"]
 
 

@@ -71,7 +71,7 @@ def finetune(
         print_json({"run": str(run), "results": results})
     else:
         table = table_of(results)
-        files = {"full results": "results.json", "each test case": "test.csv"}
+        files = {"report": "report.html", "full results": "results.json", "each test case": "test.csv"}
         files |= {"this table": TABLES} if table.rows else {}
         if results.get("folds") and results.get("fold") is None:  # each case is measured by a fold that did not see it
             files["the models"] = "fold0, fold1 …"
@@ -152,7 +152,9 @@ def compare(
         **given,
         **how,
     )
-    written = f"{compared.folder}: table.md, results.json, .csv, .md and .tex, runs.csv and comparison.png"
+    written = (
+        f"{compared.folder}: report.html, table.md, results.json, .csv, .md and .tex, runs.csv, comparison.png and .svg"
+    )
     print_result(compared.results, [*compared.table.splitlines(), "", written], as_json=json_output)
 
 

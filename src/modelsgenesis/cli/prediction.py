@@ -143,7 +143,12 @@ def evaluate(
     if json_output:
         print_json(value)
     else:
-        files = {"full results": "results.json", "this table": TABLES, "each case": "cases.csv"}
+        files = {
+            "report": "report.html",
+            "full results": "results.json",
+            "this table": TABLES,
+            "each case": "cases.csv",
+        }
         print_results(found.table, found.folder, files)
     _end(found.skipped, "measured", told=not quiet)
 

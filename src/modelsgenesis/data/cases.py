@@ -20,7 +20,7 @@ from modelsgenesis.data import images
 from modelsgenesis.data.finding import channel_order
 from modelsgenesis.data.preparation import PreparedVolume, interpolate, prepare, prepare_label
 from modelsgenesis.data.reading import read_volume, reader_of
-from modelsgenesis.data.volume import COLOUR, ScanReference, Volume
+from modelsgenesis.data.volume import COLOUR, ScanReference, SkippedScan, Volume
 from modelsgenesis.errors import DataError, GenesisError, ScanError, ShapeError, printable, require
 from modelsgenesis.files import parsing, replacing, sha256_of
 from modelsgenesis.reporting import Reporter
@@ -392,6 +392,9 @@ class PreparedCases:
         strict: A bad case is an error instead of being skipped.
         folder: Where prepared cases are written, and found by later runs and by other processes: their arrays are
             mapped, so that several processes share one copy. None keeps them in the memory of this process.
+
+    Attributes:
+        skipped: Cases that cannot be used, with the reason, by their names.
     """
 
     data: LabelledData
@@ -399,7 +402,7 @@ class PreparedCases:
     fit: Fit = "auto"
     strict: bool = False
     folder: str | Path | None = None
-    _skipped: set[str] = field(default_factory=set, init=False)
+    skipped: dict[str, SkippedScan] = field(default_factory=dict, init=False)
     _known: dict[tuple[InputContract, str], PreparedCase] = field(default_factory=dict, init=False)
 
     def get(self, names: Sequence[str], contract: InputContract, reporter: Reporter) -> list[PreparedCase]:
@@ -410,7 +413,7 @@ class PreparedCases:
             ScanError: A case cannot be used and `strict` is set.
         """
         listed = {case.name: case for case in self.data.cases}
-        new = [name for name in names if (contract, name) not in self._known and name not in self._skipped]
+        new = [name for name in names if (contract, name) not in self._known and name not in self.skipped]
         if new:
             reporter.begin("preparing cases", len(new))
         for done, name in enumerate(new, start=1):
@@ -419,12 +422,12 @@ class PreparedCases:
             except GenesisError as error:
                 if self.strict:
                     raise
-                self._skipped.add(name)  # so that folds say it once
+                self.skipped[name] = SkippedScan.because(name, error)  # so that folds say it once
                 reporter.note(f"skipped {name}: {error}")
             reporter.advance(done)
         if new:
             reporter.end()
-        found = [self._known[contract, name] for name in names if name not in self._skipped]
+        found = [self._known[contract, name] for name in names if name not in self.skipped]
         if names and not found:
             raise DataError(f"{self.data.name}: none of {len(names)} cases is usable, such as {names[0]}; see above")
         return found

@@ -1,4 +1,4 @@
-"""Charts of runs and comparisons: each a function that returns a figure, with a caption that is true of it.
+"""What all charts share, and the curve of a run. A chart is a function that returns a figure, beside its caption.
 
 Drawn as wide as one or two columns of a paper, so that their letters stay readable there.
 """
@@ -9,17 +9,14 @@ import io
 import itertools
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
 import numpy as np
 
-from modelsgenesis.errors import counted
 from modelsgenesis.figures.colours import colours, hex_of
-from modelsgenesis.metrics.comparison_texts import Results, how_labelled, stars
 from modelsgenesis.metrics.measures import metric_title
-from modelsgenesis.metrics.significance import MINIMUM_RUNS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,8 +53,10 @@ _STYLE: Any = {  # a type of its own in each version of matplotlib
 }
 _CHECKS = ("step", "output_spread", "collapsed")  # of validation.csv, no measure of how good a network is
 _BASELINES = {"identity_loss": "identity", "mean_image_loss": "mean image"}
+_LETTER = 4.4  # points that a letter of a legend takes
 _FEW = 6  # curves that a reader can tell apart
-_MARKERS = "osD^vP*X"
+MARKERS = "osD^vP*X"
+"""Beside its colour each series has a shape."""
 _number = itertools.count()
 
 
@@ -164,9 +163,19 @@ def curve_chart(log: str | Path, validation: str | Path) -> "Figure":
         axis.set_xlabel("step")
         if measured:
             axis.axvline(measured["step"][_kept(measured)], color="black", linestyle=":", linewidth=0.8, label="kept")
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, columnspacing=1.2)
+        legend_above(axis)
     return figure
+
+
+def legend_above(axis: "Axes", width: float = COLUMN) -> None:
+    """Name what is drawn, if anything is, above axes of this width in inches, where it hides nothing."""
+    handles, names = axis.get_legend_handles_labels()
+    room = int(width * 60 / _LETTER)  # letters in a line, beside what is left of the axes
+    names = [name if len(name) <= room - 8 else f"{name[: room - 9]}…" for name in names]
+    if names:
+        ncols = max(1, room // (max(map(len, names)) + 8))
+        style = {"loc": "lower left", "bbox_to_anchor": (0, 1), "columnspacing": 1.2, "handlelength": 1.5}
+        axis.legend(handles, names, ncols=ncols, **style)
 
 
 def curve_caption(validation: str | Path) -> str:
@@ -207,6 +216,22 @@ def read_log(path: str | Path) -> dict[str, np.ndarray]:
     return (
         {name: np.array(column) for name, column in zip(header, zip(*whole, strict=True), strict=True)} if whole else {}
     )
+
+
+def validation_curve(path: str | Path) -> dict[str, Any]:
+    """Return what the validations of a run measured by what decides: `metric`, and its `values` at each `step`.
+
+    Args:
+        path: `validation.csv` of the run.
+
+    Returns:
+        JSON values; empty where nothing decides.
+    """
+    measured = read_log(path)
+    if not (name := _decides(measured)):
+        return {}
+    values = [None if np.isnan(value) else float(value) for value in measured[name]]
+    return {"metric": name, "step": measured["step"].astype(int).tolist(), "values": values}
 
 
 def _decides(measured: Log) -> str:
@@ -256,92 +281,5 @@ def _draw_metrics(axis: "Axes", measured: Log, names: list[str]) -> None:
         axis.plot(measured["step"], measured[name], color="0.8", linewidth=0.5, label=label)
     shown = [name for name in names if name not in each]
     for index, (name, colour) in enumerate(zip(shown, colours(len(shown)), strict=True)):
-        style = _MARKERS[index % len(_MARKERS)]
+        style = MARKERS[index % len(MARKERS)]
         axis.plot(measured["step"], measured[name], "-", marker=style, color=hex_of(colour), label=metric_title(name))
-
-
-@styled
-def comparison_chart(results: Results) -> "Figure":
-    """Draw the mean of each initialisation over the label counts with its interval, the runs, and significance marks.
-
-    Args:
-        results: The content of a comparison's `results.json`.
-    """
-    counts, arms, metric = list(results["labels"]), results["arms"], results["metric"]
-    figure = blank(COLUMN if len(counts) * len(arms) <= 12 else PAGE, 2.8)
-    axis = figure.subplots()
-    shades = iter(colours(len(arms)))
-    for index, (name, arm) in enumerate(arms.items()):
-        colour = "0.45" if arm["init"] is None and index == 0 else hex_of(next(shades))  # the control is grey
-        places = np.arange(len(counts)) + 0.6 * ((index + 0.5) / len(arms) - 0.5)  # side by side, none hides another
-        means = np.full(len(counts), np.nan)
-        ends = np.full((2, len(counts)), np.nan)
-        for place, (at, entry) in enumerate(zip(places, results["labels"].values(), strict=True)):
-            if found := entry["arms"][name].get(metric):
-                means[place], values = found["mean"], found["values"]
-                ends[:, place] = interval_of_mean(values)
-                axis.plot(np.full(len(values), at + 0.07), values, ".", color=colour, alpha=0.6, markersize=3, mew=0)
-                axis.annotate(
-                    _mark(entry, name),
-                    (at, np.nanmax([means[place], ends[1, place], *values])),
-                    (0, 1),
-                    textcoords="offset points",
-                    ha="center",
-                    color=colour,
-                )
-        axis.plot(places, means, "-", color=colour, linewidth=0.6, alpha=0.6)
-        errors = np.nan_to_num(np.abs(ends - means))
-        marker = _MARKERS[index % len(_MARKERS)]
-        axis.errorbar(places, means, errors, fmt=marker, color=colour, capsize=2.5, label=name)
-    axis.margins(y=0.1)
-    axis.set_xticks(range(len(counts)), counts)
-    axis.grid(visible=False, axis="x")
-    axis.set(xlabel="labelled patients", ylabel=with_unit(results))
-    axis.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, columnspacing=1.2)
-    return figure
-
-
-def comparison_caption(results: Results) -> str:
-    """Return what `comparison_chart` shows of a comparison."""
-    listed = next(iter(results["labels"].values()))["comparisons"]
-    pairs = {one["arm"]: f"{one['arm']} − {one['reference']}" for one in reversed(listed)}  # the first of each
-    text = (
-        f"{results['data']['name']}, {counted(results['data']['patients']['test'], 'test patient')}, "
-        f"{counted(len(results['seeds']), 'run')} each. "
-        "Large: the mean over the runs, with its 95% interval by Student's t (from 3 runs on). Small: each run. "
-        f"{how_labelled(results).capitalize()}."
-    )
-    if not pairs:
-        return text
-    return (
-        f"{text} Stars: the difference {', '.join(reversed(pairs.values()))} by "
-        "Welch's t-test, Holm-corrected: * p < 0.05, ** p < 0.01, *** p < 0.001; without a star it is not significant."
-    )
-
-
-def with_unit(results: Results) -> str:
-    """Return how an axis calls the metric of a comparison."""
-    metric, unit = results["metric"], results.get("unit")
-    return f"{metric_title(metric)} ({unit})" if unit and metric.startswith("hausdorff95") else metric_title(metric)
-
-
-def interval_of_mean(values: Sequence[float]) -> tuple[float, float]:
-    """Return the 95% interval of the mean of runs by Student's t; NaN where there are too few.
-
-    Example:
-        >>> interval_of_mean([1.0, 2.0])
-        (nan, nan)
-    """
-    if len(values) < MINIMUM_RUNS:
-        return np.nan, np.nan
-    from scipy.special import stdtrit
-
-    half = stdtrit(len(values) - 1, 0.975) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(np.mean(values) - half), float(np.mean(values) + half)
-
-
-def _mark(entry: Mapping[str, Any], arm: str) -> str:
-    """Return the stars of an arm's first comparison, that with its control."""
-    found = next((one for one in entry["comparisons"] if one["arm"] == arm), None)
-    told = stars(found["p_holm"]["welch"]) if found else ""
-    return told if "*" in told else ""

@@ -62,10 +62,10 @@ def strip_chart(rows: Sequence[Row], marked: Mapping[str, str]) -> "Figure":
                 height = heights[np.flatnonzero(defined == value)[0]]
                 axis.plot(value, height, "o", color="black", fillstyle="none", markersize=7, markeredgewidth=0.8)
                 axis.annotate(marked[row["case"]], (value, -0.55), ha="center", fontsize=7)
-    names = [f"{_short(name)}  {np.count_nonzero(~np.isnan(values))}" for name, values in strips.items()]
+    names = [f"{_short(name)} (n = {np.count_nonzero(~np.isnan(values))})" for name, values in strips.items()]
     axis.set_yticks(range(len(strips)), names)
     axis.set_ylim(len(strips) - 0.5, -0.9 if marked else -0.5)
-    axis.set_xlim(max(lowest - 0.05, -0.02), 1.02)
+    axis.set_xlim(lowest - 0.05, 1.02)
     axis.set_xlabel("Dice")
     axis.grid(visible=False, axis="y")
     return figure
@@ -98,8 +98,8 @@ def _spread(values: np.ndarray, lowest: float) -> np.ndarray:
 def strip_caption(rows: Sequence[Row]) -> str:
     """Return what `strip_chart` shows."""
     structures, empty = len(dice_of(rows[0])), int(np.isnan(case_scores(rows)).sum())
-    said = f"A point is the Dice of one of {counted(len(rows), 'test case')}, a bar the median. The number beside a "
-    said += "name counts the cases whose ground truth has the structure. The axis need not begin at 0."
+    said = f"A point is the Dice of one of {counted(len(rows), 'test case')}, a bar the median. n counts the "
+    said += "cases whose ground truth has the structure. The axis need not begin at 0."
     if structures > 1:
         said += " First the mean of each case over its structures."
     if structures > _WORST + _BEST:

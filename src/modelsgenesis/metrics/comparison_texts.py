@@ -1,14 +1,28 @@
 """The texts of a comparison: the report `table.md`, its tables, and its sentences."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from modelsgenesis.metrics.measures import metric_title
-from modelsgenesis.metrics.significance import TESTS
+from modelsgenesis.errors import counted
+from modelsgenesis.metrics.measures import METRICS, metric_title
+from modelsgenesis.metrics.significance import MINIMUM_RUNS, TESTS
 from modelsgenesis.metrics.tables import ResultsTable, results_table
 
 Results = Mapping[str, Any]
 """The content of a comparison's `results.json`."""
+
+SIGNIFICANT = 0.05
+"""A p-value from which on nothing is decided."""
+
+LIMITS = (
+    "The spread and the p-values are over seeds, on one split into patients of one data set. Where the labelled "
+    "patients are the same in all runs, another choice could shift all results. Another budget may change the order of "
+    "the initialisations, and so may budgets that differ between them."
+)
+TUNING = (
+    "Means over runs with seeds that no measured run uses; no test patient was measured before the choice. Where the "
+    "first or last of several values was chosen, a better one may lie beyond it."
+)
 
 
 def stars(p: float | None) -> str:
@@ -24,41 +38,102 @@ def stars(p: float | None) -> str:
 
 
 def comparison_report(results: Results) -> str:
-    """Return `table.md`: what was run, means, differences and tests, label efficiency, and the limits.
+    """Return `table.md`: the verdict, what was run, means, differences and tests, label efficiency, and the limits.
 
     Args:
         results: The content of `results.json`.
     """
-    data, metric, patients = results["data"], metric_title(results["metric"]), results["data"]["patients"]
-    basis = (
-        f"{data['task']}: {patients['training']} training, {patients['validation']} validation and {patients['test']} "
-        "test patients; the validation patients decide which step of each training is kept, and their labels are "
-        "needed in addition"
-    )
-    conditions = [basis, how_labelled(results), f"{len(results['seeds'])} runs of each initialisation and label count"]
-    for name, arm in results["arms"].items():
-        start = "random weights" if arm["init"] is None else f"from the weights of {arm['init']}"
-        size = f"{arm['dims']}D, {arm['parameters']:,} parameters"
-        budget = f"{arm['steps']} steps of {arm['batch_size']} samples"
-        conditions.append(f"{name}: {', '.join([start, *arm['settings'], size, budget])}")
+    metric = metric_title(results["metric"])
     means = tuple(
         (labels, *(_mean(entry["arms"][arm].get(results["metric"])) for arm in results["arms"]))
         for labels, entry in results["labels"].items()
     )
     main = ResultsTable(("labels", *results["arms"]), means)
+    title, tuned = f"# {results['data']['name']}: {metric} by initialisation", tuning_lines(results)
     parts = {
-        f"# {data['name']}: {metric} by initialisation": "\n".join(f"- {line}" for line in conditions),
+        title: f"{verdict(results)}\n\n{_pairs(conditions(results))}",
         f"## Mean ± standard deviation of {metric} over the runs": str(main),
         "## Every metric": str(comparison_table(results)),
-        "## Differences": _differences(results),
-        "## Settings chosen on the validation patients": _tuning(results),
-        "## Label efficiency": "\n".join(f"- {sentence(row)}" for row in results["efficiency"]),
-        "## Remarks": "\n".join(f"- {remark}" for remark in results.get("remarks", ())),
-        "## What this does not show": "The spread and the p-values are over seeds, on one split into patients of one "
-        "data set. Where the labelled patients are the same in all runs, another choice could shift all results. "
-        "Another budget may change the order of the initialisations, and so may budgets that differ between them.",
+        "## Differences": str(differences(results) or ""),
+        "## Settings chosen on the validation patients": f"{_pairs(tuned)}\n\n{TUNING}" if tuned else "",
+        "## Label efficiency": _list([sentence(row) for row in results["efficiency"]]),
+        "## Remarks": _list(results.get("remarks", ())),
+        "## What this does not show": LIMITS,
     }
     return "\n\n".join(f"{title}\n\n{text}" for title, text in parts.items() if text) + "\n"
+
+
+def _list(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
+    return _list(": ".join(pair) for pair in pairs)
+
+
+def verdict(results: Results) -> str:
+    """Return in one sentence which initialisation is better with how many labels, as far as the tests say.
+
+    It rests on Welch's t-test with Holm's correction at 0.05, as the stars of the chart do.
+
+    Args:
+        results: The content of `results.json`.
+    """
+    runs = len(results["seeds"])
+    if runs < MINIMUM_RUNS:
+        return f"No verdict: {counted(runs, 'run')} of each initialisation, and a test takes {MINIMUM_RUNS}."
+    found: dict[tuple[str, str], dict[str, list[str]]] = {}
+    for labels, entry in results["labels"].items():
+        for one in entry["comparisons"]:
+            p = one["p_holm"]["welch"]
+            own = found.setdefault((one["arm"], one["reference"]), {"better": [], "worse": [], "undecided": []})
+            told = labels + (" (no test)" if p is None else f" (p {_p(p)})")
+            own[_outcome(results["metric"], entry["arms"], one)].append(told)
+    clauses: list[str] = []
+    for (arm, reference), outcomes in found.items():
+        told = [f"{outcome} with {_and(counts)}" for outcome, counts in outcomes.items() if counts]
+        decided = outcomes["better"] or outcomes["worse"]
+        first = told[0].replace(" with", f" than {reference} with", 1) if decided else told[0]
+        subject = arm if decided else f"{arm} against {reference}"
+        clauses.append(f"{subject} is {', '.join([first, *told[1:]])}")
+    if not clauses:
+        return "No verdict: one initialisation alone is compared with nothing."
+    how = f"{runs} runs each, Welch's t-test{', Holm-corrected' if len(found) > 1 else ''}"
+    return f"In {metric_title(results['metric'])}, {'; '.join(clauses)} labelled patients ({how})."
+
+
+def _outcome(metric: str, arms: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
+    """Return whether an initialisation is better than its reference, as far as the test says."""
+    p = comparison["p_holm"]["welch"]
+    if p is None or p >= SIGNIFICANT:
+        return "undecided"
+    ours, theirs = (arms[comparison[one]][metric]["mean"] for one in ("arm", "reference"))
+    return "better" if (ours < theirs) == METRICS[metric.split()[0]].lower_is_better else "worse"
+
+
+def _p(value: float) -> str:
+    return f"= {value:.2g}" if value >= 1e-4 else "< 0.0001"
+
+
+def _and(items: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(items[:-1]), items[-1]]))
+
+
+def conditions(results: Results) -> list[tuple[str, str]]:
+    """Return what was run: patients, how they were chosen, and each initialisation."""
+    data, patients = results["data"], results["data"]["patients"]
+    basis = (
+        f"patients: {patients['training']} training, {patients['validation']} validation and {patients['test']} test; "
+        "the validation patients decide which step of each training is kept, and their labels are needed in addition"
+    )
+    runs = f"of each initialisation and label count {len(results['seeds'])}"
+    said = [(data["task"], basis), ("labelled patients", how_labelled(results)), ("runs", runs)]
+    for name, arm in results["arms"].items():
+        start = "random weights" if arm["init"] is None else f"from the weights of {arm['init']}"
+        size = f"{arm['dims']}D, {arm['parameters']:,} parameters"
+        budget = f"{arm['steps']} steps of {arm['batch_size']} samples"
+        said.append((name, ", ".join([start, *arm["settings"], size, budget])))
+    return said
 
 
 def comparison_table(results: Results) -> ResultsTable:
@@ -77,8 +152,8 @@ def comparison_table(results: Results) -> ResultsTable:
 def how_labelled(results: Results) -> str:
     """Return how the labelled patients were chosen; the table and the figure say it."""
     if results["resample_labels"]:
-        return "labelled patients: drawn anew for each seed, the same in every initialisation"
-    return "labelled patients: the same in all runs of a label count, the smaller subset within the larger"
+        return "drawn anew for each seed, the same in every initialisation"
+    return "the same in all runs of a label count, the smaller subset within the larger"
 
 
 def sentence(row: Mapping[str, Any]) -> str:
@@ -90,15 +165,20 @@ def sentence(row: Mapping[str, Any]) -> str:
         >>> sentence(row)
         'genesis with 5 labels equals scratch with 9 (95% over the runs: 7 to more than 20).'
     """
+    needed, interval = needed_labels(row)
+    equals = f"{row['arm']} with {row['labels']} labels equals {row['reference']} with {needed}"
+    return f"{equals} (95% over the runs: {interval})."
+
+
+def needed_labels(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Return how many labels a row of the label efficiency says that the reference needs, and the interval."""
 
     def count(value: float | None) -> str:
         if value is None:
             return f"more than {row['most']}"
         return f"{round(value, 1):g}" if value else f"fewer than {row['fewest']}"
 
-    ends = " to ".join(dict.fromkeys([count(row["low"]), count(row["high"])]))
-    equals = f"{row['arm']} with {row['labels']} labels equals {row['reference']} with {count(row['equals'])}"
-    return f"{equals} (95% over the runs: {ends})."
+    return count(row["equals"]), " to ".join(dict.fromkeys([count(row["low"]), count(row["high"])]))
 
 
 def _mean(summary: Mapping[str, Any] | None) -> str:
@@ -108,7 +188,8 @@ def _mean(summary: Mapping[str, Any] | None) -> str:
     return f"{summary['mean']:.4f}{spread} (n = {summary['n']})"
 
 
-def _differences(results: Results) -> str:
+def differences(results: Results) -> ResultsTable | None:
+    """Return the table of differences with their intervals and tests; None of one initialisation alone."""
     family = max(len(entry["comparisons"]) for entry in results["labels"].values())
     header = ("labels", "difference", "mean (95% interval)", "95% over test patients", *TESTS.values())
     rows: list[tuple[str, ...]] = []
@@ -128,22 +209,19 @@ def _differences(results: Results) -> str:
     )
     if family > 1:
         said += f" A second number is Holm's correction over the {family} comparisons of a label count."
-    return f"{ResultsTable(header, tuple(rows))}\n\n{said}" if family else ""
+    return ResultsTable(header, tuple(rows), notes=(said,)) if family else None
 
 
 def _interval(ends: Mapping[str, Any] | None) -> str:
     return "none" if ends is None or ends["low"] is None else f"{ends['low']:+.4f} to {ends['high']:+.4f}"
 
 
-def _tuning(results: Results) -> str:
-    said = (
-        "Means over runs with seeds that no measured run uses; no test patient was measured before the choice. Where "
-        "the first or last of several values was chosen, a better one may lie beyond it."
-    )
-    lines: list[str] = []
+def tuning_lines(results: Results) -> list[tuple[str, str]]:
+    """Return, for each initialisation and label count, which settings were chosen from which."""
+    lines: list[tuple[str, str]] = []
     for choice in results["tuning"]:
         means = {", ".join(one["settings"]): one["mean"] for one in choice["candidates"]}
         told = [f"{one} {'diverged' if mean is None else f'{mean:.4f}'}" for one, mean in means.items()]
-        chosen = ", ".join(choice["chosen"])
-        lines.append(f"- {choice['arm']}, {choice['labels']} labels: {chosen} was chosen from {'; '.join(told)}")
-    return "\n".join([*lines, "", said]) if lines else ""
+        chosen = f"{', '.join(choice['chosen'])} was chosen from {'; '.join(told)}"
+        lines.append((f"{choice['arm']}, {choice['labels']} labels", chosen))
+    return lines

@@ -59,7 +59,8 @@ def analyse(
             for entry, p in zip(comparisons, holm([entry["p"][test] for entry in comparisons]), strict=True):
                 entry["p_holm"][test] = p
         summaries = {
-            arm: {name: summarize(one.values()) for name, one in own.items() if one} for arm, own in values.items()
+            arm: {name: {**summarize(one.values()), "seeds": list(one)} for name, one in own.items() if one}
+            for arm, own in values.items()
         }
         tables[str(labels)] = {"arms": summaries, "comparisons": comparisons}
     return tables

@@ -31,7 +31,7 @@ PREDICTIONS, CASES = "predictions", "cases.json"
 
 
 _SIDE = 224  # pixels of a kept slice's longer side, at most
-_SLICES = 13  # of a plane; the middle one goes through the largest structure
+_SLICES = 11  # of a plane; the middle one goes through the largest structure
 _MARGIN = 0.4  # of a structure's longest side, that is shown around it
 _LEAST_MARGIN = 12  # voxels
 _AIR = -950  # HU, up to which a CT shows nothing
@@ -80,7 +80,7 @@ class KeptCases:
         with self._trying("pictures of the cases"):
             shown: list[dict[str, Any]] = []
             arrays: Arrays = {}
-            for title, row in telling_cases(rows, self.data).items():
+            for title, row in telling_cases(rows).items():
                 views, own = self._pictures(*self._cases[row["case"]])
                 arrays |= {f"{len(shown)}/{name}": array for name, array in own.items()}
                 shown.append({"title": title, "case": row["case"], "note": note_of(row), "views": views})
@@ -120,21 +120,17 @@ class KeptCases:
 # --- which cases ------------------------------------------------------------------------------------------------
 
 
-def telling_cases(rows: Sequence[Row], data: LabelledData) -> dict[str, Row]:
+def telling_cases(rows: Sequence[Row]) -> dict[str, Row]:
     """Return the cases that are shown, by what they are: best, median, worst; or the surest wrong predictions."""
-    if data.task == "classification":
+    if rows and "predicted" in rows[0]:
         wrong = sorted((row for row in rows if row["predicted"] != row["class"]), key=_sureness, reverse=True)
-        return {f"{number}. {row['case']}": row for number, row in enumerate(wrong[:_WRONG], start=1)}
+        return {f"Wrong {number}": row for number, row in enumerate(wrong[:_WRONG], start=1)}
     scores = case_scores(rows)
     ranked = [rows[index] for index in np.argsort(scores, kind="stable") if not np.isnan(scores[index])]
-    if not ranked:
-        return {}
-    named = {"Best case": ranked[-1], "Median case": ranked[(len(ranked) - 1) // 2], "Worst case": ranked[0]}
-    found: dict[str, Row] = {}
-    for title, row in named.items():  # of few cases one is several of these
-        if row["case"] not in {one["case"] for one in found.values()}:
-            found[title] = row
-    return found if len(ranked) > 1 else {"The only case": ranked[0]}
+    if len(ranked) < 2:
+        return {"The only case": ranked[0]} if ranked else {}
+    median = {"Median case": ranked[(len(ranked) - 1) // 2]} if len(ranked) > 2 else {}
+    return {"Best case": ranked[-1], **median, "Worst case": ranked[0]}
 
 
 def _sureness(row: Row) -> float:

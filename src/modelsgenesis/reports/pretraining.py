@@ -81,7 +81,7 @@ def pretraining_page(folder: Path) -> Page:
     done = int(steps["step"][-1]) if steps else int(best.get("step", 0))
     sections = (
         try_section("Restorations", partial(_restorations, folder)),
-        try_section("Learning curve", partial(_curve, folder)),
+        try_section("Learning curve", partial(curve_blocks, folder)),
         try_section("Data", partial(_data, records)),
         try_section("Cost", partial(_cost, records, steps, done)),
         try_section("Recipe and command", partial(recipe_blocks, records)),
@@ -143,7 +143,7 @@ def _facts(records: Records, steps: dict[str, np.ndarray], best: dict[str, float
         "Kept network": f"step {best['step']:,.0f}" if best else "none yet",
         "Steps": f"{done:,} of {planned:,}" if planned else f"{done:,}",
         "Scans": f"{scans['training']:,} training, {scans['validation']:,} validation" if any(scans.values()) else "",
-        "Patients": " + ".join(f"{data[f'{part}_patients']:,}" for part in scans if f"{part}_patients" in data),
+        "Patients": ", ".join(f"{data[f'{part}_patients']:,} {part}" for part in scans if f"{part}_patients" in data),
         "Not used": "" if refused is None else counted(len(refused), "scan"),
         "Modality": _in_words("modality", data.get("modality", "")),
         "Initial weights": str(records.run.get("init") or "random") if records.run else "",
@@ -163,7 +163,8 @@ def _time(records: Records, steps: dict[str, np.ndarray]) -> str:
     return f"{seconds:.0f} s" if seconds else ""
 
 
-def _curve(folder: Path) -> Iterator[Block]:
+def curve_blocks(folder: Path) -> Iterator[Block]:
+    """Yield the learning curve of a run."""
     logs = folder / "log.csv", folder / "validation.csv"
     if not any(log.exists() for log in logs):
         yield Missing("No step was logged: there is neither a log.csv nor a validation.csv.")
@@ -228,7 +229,12 @@ def _data(records: Records) -> Iterator[Block]:
     rows = [(name, _in_words(key, facts[key])) for key, name in _NAMES.items() if facts.get(key) not in (None, ())]
     if rows:
         yield Table(("what", "value"), rows, "The scans, and how they are prepared.")
-    refused = _refused(records.folder)
+    yield from refused_blocks(records.folder)
+
+
+def refused_blocks(folder: Path) -> Iterator[Block]:
+    """Yield what a run did not use, and why."""
+    refused = _refused(folder)
     if refused is None:
         yield Missing(f"There is no {REFUSED}, which says which scans were not used, or it cannot be read.")
     elif refused:

@@ -52,10 +52,15 @@ def read_rows(folder: Path, results: Mapping[str, Any]) -> list[Row]:
         DataError: It is missing or no such CSV, or not the one that the run's results were made from.
     """
     path = folder / TEST_NAME
-    rows = read_csv(path, DataError)
-    with parsing(path, DataError, what="as the measurements of a run"):
-        rows = [{key: cell if key in _TEXTS else float(cell or "nan") for key, cell in row.items()} for row in rows]
+    rows = read_measured(path)
     # A row that was changed or lost would change the pooled figures without a word.
     told = f"{path}: is not what {RESULTS_NAME} was made of: damaged, or of 0.1.0; delete {RESULTS_NAME} and resume"
     require(sha256_of(path) == results.get("rows_sha256"), DataError, told)
     return rows
+
+
+def read_measured(path: Path) -> list[Row]:
+    """Read the table of measured cases of a run or an evaluation; errors as of `read_rows`, but for another table."""
+    rows = read_csv(path, DataError)
+    with parsing(path, DataError, what="as the measurements of a run"):
+        return [{key: cell if key in _TEXTS else float(cell or "nan") for key, cell in row.items()} for row in rows]

@@ -52,7 +52,8 @@ def test_the_command_of_a_report_is_that_of_the_run(genesis):
 
 def test_scans_that_were_not_used_are_listed(run):
     write_refused(run, [SkippedScan.because("a<script>.nii", "too short")] * 2)
-    assert list(csv.reader((run / "refused.csv").open())) == [["source", "reason"], ["a<script>.nii", "too short"]]
+    rows = csv.reader((run / "refused.csv").read_text().splitlines())
+    assert list(rows) == [["source", "reason"], ["a<script>.nii", "too short"]]
     page = report(run).read_text()
     assert "a&lt;script&gt;.nii</th>" in page
     assert "1 scan not used; all are in refused.csv." in page

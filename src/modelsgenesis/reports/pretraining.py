@@ -143,7 +143,7 @@ def _facts(records: Records, steps: dict[str, np.ndarray], best: dict[str, float
         "Kept network": f"step {best['step']:,.0f}" if best else "none yet",
         "Steps": f"{done:,} of {planned:,}" if planned else f"{done:,}",
         "Scans": f"{scans['training']:,} training, {scans['validation']:,} validation" if any(scans.values()) else "",
-        "Patients": " + ".join(f"{data[f'{part}_patients']:,}" for part in scans if f"{part}_patients" in data),
+        "Patients": ", ".join(f"{data[f'{part}_patients']:,} {part}" for part in scans if f"{part}_patients" in data),
         "Not used": "" if refused is None else counted(len(refused), "scan"),
         "Modality": _in_words("modality", data.get("modality", "")),
         "Initial weights": str(records.run.get("init") or "random") if records.run else "",

@@ -38,7 +38,7 @@ def told(value: Any) -> str:
         ('64 × 64 × 32', 'yes', 'none')
     """
     if isinstance(value, list):
-        return " × ".join(map(told, value))
+        return (", " if any(isinstance(one, str) for one in value) else " × ").join(map(told, value)) or "none"
     return {True: "yes", False: "no"}[value] if isinstance(value, bool) else "none" if value is None else str(value)
 
 

@@ -35,6 +35,7 @@ FREE_SETTINGS = frozenset(
 """Settings that a resumed run may change: speed, how often it writes, what ends it; not what it learns."""
 
 _WRITTEN = (RUN_NAME, LOG_NAME, VALIDATION_NAME, LAST_NAME, "config.json", "model.safetensors", "README.md")
+_WRITTEN += ("report.html", "report.npz", "refused.csv")
 _GROUPS = {LOG_NAME: "training", VALIDATION_NAME: "validation"}  # as TensorBoard shows the logs
 _LIMIT = 1 << 30  # bytes of run.json, which names every scan, and of a log
 

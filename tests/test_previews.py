@@ -13,7 +13,8 @@ from modelsgenesis.data import Volume
 from modelsgenesis.errors import DataError
 from modelsgenesis.figures import colours
 from modelsgenesis.inference.cases import is_prediction, written_files
-from modelsgenesis.reports.previews import Entry, draw_preview, structure_legend, write_label_tables
+from modelsgenesis.inference.label_tables import write_label_tables
+from modelsgenesis.reports.previews import Entry, draw_preview, structure_legend
 from recorded_notes import Notes
 from tiny_bundles import OBLIQUE, write_bundle
 
@@ -45,7 +46,7 @@ def test_3d_slicer_and_itk_snap_read_names_and_colours(tmp_path):
 
 def pixels(path):
     with Image.open(path) as picture:
-        return {tuple(one) for one in np.asarray(picture.convert("RGB")).reshape(-1, 3).tolist()}
+        return {shade for _, shade in picture.convert("RGB").getcolors(picture.width * picture.height)}
 
 
 def test_a_preview_shows_each_structure_in_its_colour(tmp_path):

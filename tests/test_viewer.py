@@ -145,6 +145,15 @@ def test_a_run_shows_its_report_and_its_cases_with_truth_and_prediction(opened, 
     assert "sandbox allow-scripts;" in headers["Content-Security-Policy"]
 
 
+def test_a_run_of_an_earlier_version_gets_its_report(opened, tmp_path):
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "run.json").write_text('{"kind": "pretraining"}')
+    server = opened(tmp_path / "old")
+    assert server.url.endswith("/report.html")  # there is nothing else
+    assert get_json(server, "cases.json")["cases"] == []
+    assert get(server, "report.html")[2].startswith(b"<!DOCTYPE html>")
+
+
 def test_what_cannot_be_shown_is_said_on_the_page(opened, run, scan, tmp_path):
     write_nifti(tmp_path / "labels.nii.gz", np.zeros((3, 3, 3), np.uint8), AFFINE)
     shown = get_json(opened(run), "case/0.json")

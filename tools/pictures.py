@@ -137,9 +137,9 @@ def draw_prediction(path: Path) -> None:
 
 
 def draw_report(path: Path) -> None:
-    """The first screen of the fine-tuning's report."""
+    """The first screen of the pretraining's report."""
     with browser_page() as page:
-        page.goto((segmented() / "report.html").as_uri())
+        page.goto((pretrained() / "report.html").as_uri())
         page.screenshot(path=path)
 
 
@@ -173,6 +173,7 @@ PICTURES: dict[str, Callable[[Path], None]] = {
     "restorations": draw_restored,
     "few_labels": draw_few_labels,
     "prediction": draw_prediction,
+    "report": draw_report,
     "viewer": draw_viewer,
 }
 

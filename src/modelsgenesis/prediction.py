@@ -30,10 +30,11 @@ from modelsgenesis.inference.cases import (
     written_files,
 )
 from modelsgenesis.inference.ensemble import Ensemble, Segmentation, each_case
+from modelsgenesis.inference.label_tables import write_label_tables
 from modelsgenesis.metrics.measures import CLASS_SEPARATOR, chosen_classes
 from modelsgenesis.models import Download, GenesisModel, load, public_name
 from modelsgenesis.reporting import Reporter
-from modelsgenesis.reports.previews import Entry, draw_preview, structure_legend, write_label_tables
+from modelsgenesis.reports.previews import Entry, draw_preview, structure_legend
 
 if TYPE_CHECKING:
     from monai.transforms.compose import Compose

@@ -44,6 +44,8 @@ from modelsgenesis.files import parsing, read_json, reason_of
 from modelsgenesis.inference.cases import find_cases, is_prediction, output_name, written_files
 from modelsgenesis.prediction import four_digits
 from modelsgenesis.reporting import Reporter
+from modelsgenesis.reports import REPORT, write_report
+from modelsgenesis.reports.records import read_records
 
 CASES = "predictions/cases.json"
 """What a run folder says of its predicted cases."""
@@ -117,9 +119,9 @@ class Viewer(ThreadingTCPServer):
         # Pages of other programs on this machine cannot guess it.
         self.token, self.lock = secrets.token_urlsafe(16), Lock()
         listed = [{"name": case.name, "note": case.note} for case in cases]
-        start = "" if cases else "report.html"
+        start = "" if cases else REPORT
         self.url = f"http://127.0.0.1:{self.server_address[1]}/{self.token}/{start}"
-        self.listing = {"title": title, "report": "report.html" in reports, "cases": listed}
+        self.listing = {"title": title, "report": REPORT in reports, "cases": listed}
         self.load = lru_cache(maxsize=1)(load_case)
         self.thread = Thread(target=self.serve_forever, args=(0.05,), daemon=True)
         self.thread.start()
@@ -234,10 +236,11 @@ def view(
     """
     path, maps = Path(source).expanduser(), [labels] if isinstance(labels, (str, Path)) else list(labels)
     _niivue()
+    reporter = reporter or Reporter()
+    if path.is_dir() and not (path / REPORT).exists() and read_records(path).kind:  # such as of an earlier version
+        write_report(path, reporter=reporter)
     # Of folds and of a demonstration one folder below, too.
-    reports = {
-        one.relative_to(path).as_posix(): one for one in (*path.glob("report.html"), *path.glob("*/report.html"))
-    }
+    reports = {one.relative_to(path).as_posix(): one for one in (*path.glob(REPORT), *path.glob(f"*/{REPORT}"))}
     indices = [*path.glob(CASES), *sorted(path.glob(f"*/{CASES}"))]
     if reports or indices:
         require(
@@ -245,7 +248,7 @@ def view(
         )
         cases = [case for index in indices for case in _run_cases(index, path)]
     else:
-        cases = _scan_cases(path, [Path(one).expanduser() for one in maps], reporter or Reporter())
+        cases = _scan_cases(path, [Path(one).expanduser() for one in maps], reporter)
     viewer = Viewer(path.resolve().name, cases, reports, port)
     if open_browser:
         webbrowser.open(viewer.url)

@@ -129,6 +129,7 @@ def _settle(figure: "Figure") -> None:
     """Lay a chart out once for all of its formats: that is the most of what drawing takes."""
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
+        figure.draw_without_rendering()  # again: in axes of another size, ticks may have got another digit
         figure.set_layout_engine("none")
 
 

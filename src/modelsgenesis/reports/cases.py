@@ -21,7 +21,8 @@ from modelsgenesis.data.preparation import interpolate, nearest
 from modelsgenesis.errors import DataError
 from modelsgenesis.figures.pictures import PLANES, take_slice
 from modelsgenesis.files import reason_of, write_json
-from modelsgenesis.inference.cases import output_name, written_files
+from modelsgenesis.inference.cases import TABLE, output_name, written_files
+from modelsgenesis.inference.label_tables import write_label_tables
 from modelsgenesis.metrics.measures import Row, case_scores
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.reports.pictures import Arrays, save_pictures
@@ -77,6 +78,8 @@ class KeptCases:
             values = [list(group) for group in self.data.values]
             content = {"labels": list(self.data.labels), "values": values, "cases": listed}
             write_json(self.folder / PREDICTIONS / CASES, content, DataError)
+            if self.data.task == "segmentation":
+                write_label_tables(written_files(self.folder / PREDICTIONS / TABLE), self.data.labels)
         with self._trying("pictures of the cases"):
             shown: list[dict[str, Any]] = []
             arrays: Arrays = {}

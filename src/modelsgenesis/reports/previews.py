@@ -1,4 +1,4 @@
-"""What people see of a prediction without opening it: a picture beside it, and its colours for other viewers."""
+"""What people see of a prediction without opening it: a picture beside it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,20 +14,12 @@ from modelsgenesis.data import Volume, detect_modality
 from modelsgenesis.errors import DataError, printable
 from modelsgenesis.figures import colours, outlines
 from modelsgenesis.figures.colours import RGB
-from modelsgenesis.files import replacing, write_atomically
-from modelsgenesis.inference.cases import OWN, WrittenFiles
+from modelsgenesis.files import replacing
+from modelsgenesis.inference.cases import OWN
 from modelsgenesis.reports.cases import slices_of
 
 _SIDE, _GAP, _LINE, _ENTRY = 360, 12, 24, 300  # pixels: of a slice, between things, of a line of text and its width
 _GROUND, _INK, _SOFT = (18, 23, 28), (232, 237, 241), (169, 183, 195)
-_SNAP = """\
-################################################
-# ITK-SnAP Label Description File
-# File format:
-# IDX   -R-  -G-  -B-  -A--  VIS MSH  LABEL
-################################################
-    0     0    0    0        0  0  0    "Clear Label"
-"""
 
 
 class Entry(NamedTuple):
@@ -95,26 +87,6 @@ def structure_legend(labels: Sequence[str], sizes: Mapping[str, str]) -> list[En
     shades = zip(labels[1:], colours(len(labels) - 1), strict=True)
     entries = [Entry(f"{name}: {sizes[name]}", colour) for name, colour in shades if name in sizes]
     return entries or [Entry("no structure was found", bold=True)]
-
-
-def write_label_tables(files: WrittenFiles, labels: Sequence[str]) -> None:
-    """Write names and colours of the values of label maps, as 3D Slicer and as ITK-SNAP read them.
-
-    Args:
-        files: Of a label map, or of the table of several.
-        labels: By value, the background first.
-
-    Raises:
-        DataError: A file cannot be written.
-    """
-    slicer, snap = ["# Color table file", f"# {len(labels)} values", "0 background 0 0 0 0"], _SNAP
-    for index, (name, (red, green, blue)) in enumerate(zip(labels[1:], colours(len(labels) - 1), strict=True), start=1):
-        plain = printable(name)
-        slicer.append(f"{index} {'_'.join(plain.split()) or index} {red} {green} {blue} 255")
-        quoted = plain.replace('"', "'")
-        snap += f'{index:5} {red:5} {green:4} {blue:4}        1  1  1    "{quoted}"\n'
-    write_atomically(files.slicer, "\n".join(slicer) + "\n", DataError)
-    write_atomically(files.itksnap, snap, DataError)
 
 
 def _write(

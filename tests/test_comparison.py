@@ -58,7 +58,9 @@ def test_every_arm_is_run_with_every_label_count_and_seed_and_scratch_is_the_con
         (arm, labels, seed) for arm in ("scratch", "genesis") for labels in "24" for seed in "012"
     )
     assert {"dice", "dice bright", "hausdorff95", "validation dice"} <= set(rows[0])
-    assert {path.name for path in compared.folder.glob("*.*")} >= {"table.md", "results.json", "comparison.png"}
+    assert {path.name for path in compared.folder.glob("*.*")} >= {
+        *("report.html", "table.md", "results.json", "comparison.png", "comparison.svg")
+    }
     assert not list(compared.folder.glob(".work-*"))
     assert not list(compared.folder.rglob("*.safetensors"))
     arms = compared.results["arms"]

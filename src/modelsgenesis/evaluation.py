@@ -193,7 +193,7 @@ def _label_maps(folder: Path) -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = defaultdict(list)
     for file in sorted(folder.rglob("*")):
         place, stem = file.relative_to(folder), file_stem(file)
-        left_aside = any(part.startswith(".") for part in place.parts) or stem.endswith("_probabilities")
+        left_aside = any(part.startswith(".") for part in place.parts) or stem.endswith(("_probabilities", "_preview"))
         if not left_aside and reader_of(file) not in (None, "dicom"):
             found[str(place.with_name(bare_name(stem, images=False).removesuffix("_0000") or stem))].append(file)
     return found

@@ -63,6 +63,37 @@ def test_scan_and_label_map_are_drawn_in_linked_planes(visit, keep, viewer, them
         assert coloured(drawn(page)).sum() < 50, "the label map is still there"
 
 
+@pytest.fixture
+def pictures(tmp_path):
+    """Pictures with names that must be escaped, one of them without a label map."""
+    for folder in ("scans", "maps"):
+        (tmp_path / folder).mkdir()
+    picture, labels = np.arange(6000, dtype=np.uint32).reshape(60, 100) // 24, np.zeros((60, 100), np.uint8)
+    labels[10:40, 20:60] = 9
+    for name in ("<script>window.hacked=1<|script>", "אבג", "plain"):
+        Image.fromarray(picture.astype(np.uint8)).save(tmp_path / "scans" / f"{name}.png")
+        Image.fromarray(labels).save(tmp_path / "maps" / f"{name}.png")
+    (tmp_path / "maps" / "plain.png").unlink()
+    return tmp_path
+
+
+def test_cases_with_any_name_are_listed_found_and_drawn(visit, keep, pictures):
+    server = view(pictures / "scans", pictures / "maps", open_browser=False)
+    try:
+        with visit(server.url) as page:
+            assert coloured(drawn(page)).sum() > 500
+            assert_sound(page)
+            assert_accessible(page)
+            keep(page, "viewer-cases")
+            page.get_by_label("Find a case").fill("PLAI")
+            page.locator("#list a:visible").click()
+            assert drawn(page).std() > 20
+            assert page.locator("h2").text_content() == "plain"
+            assert page.get_by_role("checkbox").count() == 0
+    finally:
+        server.close()
+
+
 def test_the_viewer_on_a_telephone(visit, keep, viewer):
     with visit(viewer.url, viewport={"width": 390, "height": 800}) as page:
         assert drawn(page).std() > 10

@@ -21,7 +21,7 @@ def test_a_report_says_what_it_rests_on_and_what_it_does_not_show(resample):
     text = report(resample=resample)
     assert text.startswith("# Hippocampus: Dice by initialisation\n")
     assert "patients: 140 training, 16 validation and 39 test;" in text
-    assert "| 5 | genesis − scratch | +0.0" in text
+    assert "| genesis − scratch | 5 | +0.0" in text
     assert "genesis with 20 labels equals scratch with more than 20 (95% over the runs" in text
     assert ("drawn anew" in text, "the same in all runs of a label count" in text) == (resample, not resample)
     assert "400 steps of 4 samples" in text

@@ -5,14 +5,13 @@ import json
 import numpy as np
 import pytest
 
-import modelsgenesis
 from modelsgenesis.errors import DataError
 from modelsgenesis.figures.measured import confusion_chart, roc_chart, strip_caption, strip_chart
-from modelsgenesis.files import write_csv
+from modelsgenesis.files import sha256_of, write_csv
 from modelsgenesis.hub.push import check_run
 from modelsgenesis.metrics.measures import UNIT, summarize_rows
 from modelsgenesis.reports import page_of
-from modelsgenesis.reports.page import Chart, Link, Missing, Slides, Table, render
+from modelsgenesis.reports.page import Chart, Link, Missing, Table, render
 from modelsgenesis.reports.pictures import save_pictures
 
 HOSTILE = "<script>alert('x')</script>"
@@ -73,20 +72,21 @@ def test_a_fine_tuning_ends_in_a_page_that_shows_its_cases_and_none_of_it_is_upl
     assert not any("predictions" in name for name in check_run(run, include_figures=True).files)
 
 
-def test_folds_link_to_their_pages(class_folders, tmp_path, monkeypatch):
-    from labelled_cases import CLASSIFY
-
-    config = CLASSIFY.override(steps=2, folds=2)
-    output = tmp_path / "run"
-    modelsgenesis.finetune(class_folders, output, config=config, modality="xray", device="cpu")
-    (folds,) = blocks(page_of(output), "Folds")
-    assert [row[0] for row in folds.rows] == [Link(f"fold {fold}", f"fold{fold}/report.html") for fold in range(2)]
-    assert "fold0/report.html" in (output / "report.html").read_text()
-    page = page_of(output / "fold0")
-    assert isinstance(blocks(page, "Receiver operating characteristic")[0], Chart)
-    wrong = blocks(page, "The surest wrong predictions")[0]
-    assert isinstance(wrong, (Slides, Missing))
-    assert (output / "fold1" / "report.npz").exists()
+def test_folds_link_to_their_pages(tmp_path):
+    rows = classified(12, folds=3)
+    summary = summarize_rows(rows, ["healthy", "ill"], task="classification", resamples=20)
+    summary["auc"]["folds"] = [0.5, None, 1.0]
+    results = {"task": "classification", "labels": ["healthy", "ill"], "patients": 6, "cases": 12, "folds": 3}
+    write_csv(tmp_path / "test.csv", rows, DataError)
+    results |= {"fold": None, "test": summary, "rows_sha256": sha256_of(tmp_path / "test.csv")}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    (tmp_path / "fold0").mkdir()
+    (tmp_path / "fold0" / "report.html").touch()
+    page = page_of(tmp_path)
+    (folds,) = blocks(page, "Folds")
+    expected = [(Link("fold 0", "fold0/report.html"), "4", "0.500"), ("fold 1", "4", "—"), ("fold 2", "4", "1.000")]
+    assert list(folds.rows) == expected
+    assert "Mean of the curves of 3 folds" in blocks(page, "Receiver operating characteristic")[0].caption
 
 
 @pytest.mark.parametrize(("cases", "structures"), [(500, 2), (12, 200), (1, 1)])

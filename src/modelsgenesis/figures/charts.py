@@ -129,6 +129,7 @@ def _settle(figure: "Figure") -> None:
     """Lay a chart out once for all of its formats: that is the most of what drawing takes."""
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
+        figure.draw_without_rendering()  # again: in axes of another size, ticks may have got another digit
         figure.set_layout_engine("none")
 
 
@@ -266,7 +267,7 @@ def _draw_losses(axis: "Axes", steps: Log, measured: Log) -> None:
             axis.axhline(values[-1], color=red, linestyle="--", linewidth=0.8)
             said = f"{_BASELINES[name]} {values[-1]:.3g}"
             place = axis.get_yaxis_transform()  # x as a share of the panel, y in losses
-            axis.text(0.99, values[-1], said, transform=place, fontsize=7, va="bottom", ha="right")
+            axis.text(0.94, values[-1], said, transform=place, fontsize=7, va="bottom", ha="right")
         elif name.endswith("loss") and name not in _BASELINES:
             axis.plot(measured["step"], values, "-o", color=blue, label="validation")
             if (collapsed := measured.get("collapsed", np.zeros(1)) > 0).any():

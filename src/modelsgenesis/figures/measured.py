@@ -87,11 +87,12 @@ def _strips(rows: Sequence[Row]) -> dict[str, np.ndarray]:
 def _spread(values: np.ndarray, lowest: float) -> np.ndarray:
     """Return how far points lie beside their strip, so that those of nearly one value stand side by side."""
     bins = np.floor((values - lowest) / max(1 - lowest, 1e-9) * 80).tolist()
-    step, seen = min(0.1, 0.75 / max(Counter(bins).values(), default=1)), Counter[float]()
+    crowd, seen = Counter(bins), Counter[float]()
     offsets = np.zeros(len(values))
     for index in np.argsort(values, kind="stable"):
         seen[bins[index]] += 1
-        offsets[index] = step * (seen[bins[index]] // 2) * (-1) ** seen[bins[index]]
+        # Multiples of the golden ratio: evenly over the width, and never in the order of the values.
+        offsets[index] = (seen[bins[index]] * 0.618 % 1 - 0.5) * min(0.1 * (crowd[bins[index]] - 1), 0.75)
     return offsets
 
 

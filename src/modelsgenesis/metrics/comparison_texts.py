@@ -191,7 +191,7 @@ def _mean(summary: Mapping[str, Any] | None) -> str:
 def differences(results: Results) -> ResultsTable | None:
     """Return the table of differences with their intervals and tests; None of one initialisation alone."""
     family = max(len(entry["comparisons"]) for entry in results["labels"].values())
-    header = ("labels", "difference", "mean (95% interval)", "95% over test patients", *TESTS.values())
+    header = ("difference", "labels", "mean (95% interval)", "95% over test patients", *TESTS.values())
     rows: list[tuple[str, ...]] = []
     for labels, entry in results["labels"].items():
         for found in entry["comparisons"]:
@@ -200,7 +200,7 @@ def differences(results: Results) -> ResultsTable | None:
             pairs = [[found[key][test] for key in ("p", "p_holm")] for test in TESTS]
             told = [" / ".join(dict.fromkeys(f"{p:.2g}" for p in pair if p is not None)) for pair in pairs]
             names = f"{found['arm']} − {found['reference']}"
-            rows.append((labels, names, mean, _interval(found["over_patients"]), *(one or "none" for one in told)))
+            rows.append((names, labels, mean, _interval(found["over_patients"]), *(one or "none" for one in told)))
     said = (
         "Differences are between runs with the same seed; the interval of their mean is Student's t over the runs. "
         "Over test patients: percentile bootstrap of the difference of the means, the runs held fixed. p-values are "

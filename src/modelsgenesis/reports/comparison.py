@@ -36,11 +36,11 @@ def comparison_page(folder: Path) -> Page:
 def _finished_page(folder: Path, results: texts.Results) -> Page:
     data, patients = results["data"], results["data"]["patients"]
     facts = {
-        "data": f"{data['name']}, {data['task']}",
+        "data": data["name"],
         "initialisations": ", ".join(results["arms"]),
         "labelled patients": ", ".join(results["labels"]),
         "runs of each": str(len(results["seeds"])),
-        "patients": ", ".join(f"{patients[part]} {part}" for part in ("training", "validation", "test")),
+        "test patients": str(patients["test"]),
         "computed on": f"{results['device']}, {results['precision']}",
     }
     sections = (

@@ -47,6 +47,7 @@ _QUALITY = 85  # of WebP, in which lines of two pixels keep their colours
 _LISTED = 20  # cases or confusions in a table
 _COLUMNS = 6  # structures that have a column in the table of cases
 _FIRST = 10  # of many structures the worst and the best, which come first
+_BESIDE = 3  # images in a row
 _LEGEND = 12  # structures that a legend names
 _CLASSES = 24  # whose confusion matrix can be read
 _SENTENCES = 5  # below a table
@@ -280,7 +281,9 @@ def _pictures(folder: Path) -> Iterator[Block]:
             for title, views in zip(titles, drawn, strict=True)
             for name, slides in views.items()
         }
-        yield Slides("Cases", planes, caption or "What was predicted of each image, and the truth.", legend=legend)
+        for first in range(0, len(planes), _BESIDE):
+            row = dict(list(planes.items())[first : first + _BESIDE])
+            yield Slides("Cases", row, caption or "What was predicted of each image, and the truth.", legend=legend)
         return
     moves = " The slider goes from one end of the structures to the other; its middle is where the largest is largest."
     for title, views in zip(titles, drawn, strict=True):

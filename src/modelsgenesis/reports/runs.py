@@ -6,6 +6,7 @@ from pathlib import Path
 
 from modelsgenesis.errors import DataError, counted, require
 from modelsgenesis.figures.charts import read_log
+from modelsgenesis.metrics.comparison_texts import verdict
 from modelsgenesis.metrics.measures import METRICS, metric_title
 from modelsgenesis.reports.page import Block, Link, Links, Page, Table, try_section
 from modelsgenesis.reports.pretraining import best_validation
@@ -13,6 +14,7 @@ from modelsgenesis.reports.records import Records, dig, read_records
 
 _DEPTH = 3  # folders below the one that is reported
 _MOST = 1000  # runs that are listed
+_KINDS = {"finetuning": "fine-tuning"}  # as people write it
 _FILES = {".nii", ".gz", ".png", ".csv", ".md", ".tex"}  # beside the runs, that a person may want to open
 
 
@@ -48,11 +50,16 @@ def run_rows(folder: Path, runs: list[Records]) -> Iterator[Block]:
         name = run.folder.relative_to(folder).as_posix()
         page = run.folder / "report.html"
         cell = Link(name, page.relative_to(folder).as_posix()) if page.is_file() else name
-        rows.append((cell, run.kind, main_figure(run), "yes" if is_finished(run) else "no"))
+        init = run.run.get("init") or ("random" if run.run else "")
+        rows.append(
+            (cell, _KINDS.get(run.kind, run.kind), str(init), main_figure(run), "yes" if is_finished(run) else "no")
+        )
     more = f" The first {_MOST:,} of {len(runs):,}." if len(runs) > _MOST else ""
     missing = not all(isinstance(row[0], Link) for row in rows)
     told = " A name without a link has no report yet: modelsgenesis report RUN writes it." if missing else ""
-    yield Table(("run", "kind", "main figure", "finished"), rows, f"The folders, by name.{more}{told}")
+    yield Table(
+        ("run", "kind", "initial weights", "main figure", "finished"), rows, f"The folders, by name.{more}{told}"
+    )
 
 
 def is_finished(run: Records) -> bool:
@@ -65,6 +72,8 @@ def main_figure(run: Records) -> str:
     if run.kind == "pretraining":
         best = best_validation(read_log(run.folder / "validation.csv"))
         return f"restoration loss {best['restoration_loss']:.4g}" if best else ""
+    if run.kind == "comparison":
+        return verdict(run.results) if run.results else ""
     measured = dig(run.results, "test", default=dig(run.results, "metrics", default={}))
     name = next((name for name in ("dice", "auc", *METRICS) if dig(measured, name, "value") is not None), "")
     if not name:

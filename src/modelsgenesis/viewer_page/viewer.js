@@ -85,7 +85,7 @@ async function draw(shown, base) {
   const viewer = new Model({
     opts: { isRadiologicalConvention: shown.layout === 3, sliceType: shown.layout, multiplanarForceRender: false,
       backColor: [0, 0, 0, 1], crosshairColor: [0.9, 0.6, 0, 0.9], crosshairWidth: 0.4, sagittalNoseLeft: true, dragAndDropEnabled: false,
-      isOrientCube: true, logLevel: "error", multiplanarShowRender: 2, fontMinPx: 12 },
+      isOrientCube: true, isOrientationTextVisible: shown.unit !== "pixels", logLevel: "error", multiplanarShowRender: 2, fontMinPx: 12 },
     height: 560, volumes: ["image0", ...maps.map((one) => one.get("id"))].map((id) => `IPY_MODEL_${id}`), meshes: [],
     background_masks_overlays: 0, draw_lut: null, draw_opacity: 0.8, draw_fill_overwrites: true, graph: null,
     scene: null, overlay_outline_width: 0, overlay_alpha_shader: 1,
@@ -94,7 +94,7 @@ async function draw(shown, base) {
     const [value, ...found] = place.values.map((one) => one.value);
     const names = found.map((number, index) => `${shown.maps[index]}: ${labels[number] || "background"}`);
     const mm = [...place.mm].slice(0, 3).map((one) => one.toFixed(1)).join(", ");
-    part("place").textContent = [`${mm} mm (RAS)`, `value ${Number(value.toPrecision(4))}`, ...names].join(" · ");
+    part("place").textContent = [...(shown.unit === "pixels" ? [] : [`${mm} mm (RAS)`]), `value ${Number(value.toPrecision(4))}`, ...names].join(" · ");
   });
   await niivue.initialize({ model: viewer });
   await niivue.render({ model: viewer, el: part("scan") });
@@ -129,7 +129,8 @@ function control(shown, { viewer, images, maps }) {
     viewer.ask("draw_scene");
   });
   slide(viewer, images[0].get("dims_ras"), shown);
-  part("controls").hidden = part("hint").hidden = false;
+  part("controls").hidden = false;
+  part("hint").hidden = shown.layout !== 3;
 }
 
 function slide(viewer, dims, shown) {

@@ -29,7 +29,7 @@ from modelsgenesis.configs import SegmentationConfig, pretraining_recipe  # noqa
 from modelsgenesis.configs.training import SCHEMES  # noqa: E402
 from modelsgenesis.data.cases import sample_data, sample_folder  # noqa: E402
 from modelsgenesis.figures import colours, draw_pictures  # noqa: E402
-from modelsgenesis.figures.charts import PAGE, blank, styled  # noqa: E402
+from modelsgenesis.figures.charts import PAGE, blank, style  # noqa: E402
 from modelsgenesis.figures.colours import hex_of  # noqa: E402
 from modelsgenesis.pretext import Deformation  # noqa: E402
 from modelsgenesis.training.splits import Split  # noqa: E402
@@ -101,7 +101,7 @@ def draw_restored(path: Path) -> None:
     draw_pictures(rows, tuple(schemes), path, labels=("original", "deformed", "restored"))
 
 
-@styled
+@style()
 def difference_chart(rows: list[dict[str, str]]) -> Any:
     """Draw the difference of each comparison of `few_labels.csv` with its interval."""
     blue, _, _, red = map(hex_of, colours(4))

@@ -4,14 +4,14 @@ Drawn as wide as one or two columns of a paper, so that their letters stay reada
 """
 
 import csv
-import functools
 import io
 import itertools
 import re
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-Arguments = ParamSpec("Arguments")
 Log = Mapping[str, np.ndarray]
 """Columns of `log.csv` or `validation.csv` by name, [rows]."""
 
@@ -41,6 +40,7 @@ _STYLE: Any = {  # a type of its own in each version of matplotlib
     "axes.linewidth": 0.6,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.facecolor": "none",
     "axes.grid": True,
     "axes.axisbelow": True,
     "grid.color": "0.75",
@@ -60,17 +60,13 @@ MARKERS = "osD^vP*X"
 _number = itertools.count()
 
 
-def styled(draw: "Callable[Arguments, Figure]") -> "Callable[Arguments, Figure]":
-    """Let a function draw in the style of all charts."""
+@contextmanager
+def style() -> Iterator[None]:
+    """Draw in the style of all charts; `@style()` of a function that draws one."""
+    from matplotlib import rc_context
 
-    @functools.wraps(draw)
-    def drawn(*args: Arguments.args, **options: Arguments.kwargs) -> "Figure":
-        from matplotlib import rc_context
-
-        with rc_context(_STYLE):
-            return draw(*args, **options)
-
-    return drawn
+    with rc_context(_STYLE):
+        yield
 
 
 def blank(width: float, height: float) -> "Figure":
@@ -95,9 +91,10 @@ def save_chart(figure: "Figure", path: str | Path) -> Path:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    figure.set_facecolor("white")
     _settle(figure)
     figure.savefig(path, dpi=300)
-    path.with_suffix(".svg").write_text(_svg(figure, transparent=False))
+    path.with_suffix(".svg").write_text(_svg(figure))
     return path
 
 
@@ -107,9 +104,8 @@ def svg_of(figure: "Figure") -> str:
     Text and axes are in the page's own colour, `currentColor`, so that they are readable on light and on dark. It names
     nothing that another element of the page could be called, and styles nothing but itself.
     """
-    text = re.sub(
-        r"^.*?(?=<svg)|<metadata>.*?</metadata>|<style.*?</style>", "", _svg(figure, transparent=True), flags=re.S
-    )
+    figure.set_facecolor("none")
+    text = re.sub(r"^.*?(?=<svg)|<metadata>.*?</metadata>|<style.*?</style>", "", _svg(figure), flags=re.S)
     text = re.sub(r"#000000|(?<=fill: )black", "currentColor", text)
     text = re.sub(r'<g id="[^"]*"', "<g", text)
     prefix = f"chart{next(_number)}-"  # of what is used by name: clips and markers
@@ -127,24 +123,23 @@ def svg_of(figure: "Figure") -> str:
 
 def _settle(figure: "Figure") -> None:
     """Lay a chart out once for all of its formats: that is the most of what drawing takes."""
-    if figure.get_layout_engine() is not None:
-        figure.draw_without_rendering()
-        figure.draw_without_rendering()  # again: in axes of another size, ticks may have got another digit
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
         figure.set_layout_engine("none")
 
 
-def _svg(figure: "Figure", *, transparent: bool) -> str:
-    from matplotlib import rc_context
+def _svg(figure: "Figure") -> str:
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
 
-    _settle(figure)
     text = io.StringIO()
-    with rc_context(_STYLE), warnings.catch_warnings():
+    with style(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph")  # of a font that is not this machine's
-        figure.savefig(text, format="svg", transparent=transparent, metadata={"Date": None})
+        _settle(figure)
+        FigureCanvasSVG(figure).print_svg(text, metadata={"Date": None})  # `savefig` would draw it twice
     return text.getvalue()
 
 
-@styled
+@style()
 def curve_chart(log: str | Path, validation: str | Path) -> "Figure":
     """Draw a run's losses and, in a panel of their own, what else its validations measured.
 
@@ -163,7 +158,7 @@ def curve_chart(log: str | Path, validation: str | Path) -> "Figure":
     for axis in axes:
         axis.set_xlabel("step")
         if measured:
-            axis.axvline(measured["step"][_kept(measured)], color="black", linestyle=":", linewidth=0.8, label="kept")
+            axis.axvline(measured["step"][kept(measured)], color="black", linestyle=":", linewidth=0.8, label="kept")
         legend_above(axis)
     return figure
 
@@ -191,7 +186,7 @@ def curve_caption(validation: str | Path) -> str:
         text += f" Dashed: the loss of trivial predictions, {' and '.join(named)}."
     if (measured.get("collapsed", np.zeros(1)) > 0).any():
         text += " Crosses: validations that found a collapse."
-    decides, best = _decides(measured), _kept(measured)
+    decides, best = _decides(measured), kept(measured)
     text = f"{text} The dotted line is at step {measured['step'][best]:,.0f}, whose network was kept"
     if not decides:
         return f"{text}: the last, without validation patients to choose by."
@@ -240,11 +235,12 @@ def _decides(measured: Log) -> str:
     return next((name for name in measured if name != "step"), "")
 
 
-def _kept(measured: Log) -> int:
+def kept(measured: Log) -> int:
     """Return which validation the network was kept of: the best, and of several the newest."""
     name = _decides(measured)
     scores = measured[name] * (1 if "loss" in name else -1) if name else np.zeros(len(measured["step"]))
-    scores = np.where(np.isnan(scores), -np.inf, scores)
+    # Where no validation patient has a structure the newest network is kept, and one whose loss is no number never.
+    scores = np.where(np.isnan(scores), np.inf if "loss" in name else -np.inf, scores)
     return int(np.flatnonzero(scores == scores.min())[-1])
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from modelsgenesis.errors import counted
-from modelsgenesis.figures.charts import COLUMN, MARKERS, PAGE, blank, legend_above, styled
+from modelsgenesis.figures.charts import COLUMN, MARKERS, PAGE, blank, legend_above, style
 from modelsgenesis.figures.colours import colours, hex_of
 from modelsgenesis.metrics.comparison_texts import Results, how_labelled, stars
 from modelsgenesis.metrics.measures import METRICS, metric_title
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _PANELS = 3  # in a row
 
 
-@styled
+@style()
 def comparison_chart(results: Results) -> "Figure":
     """Draw the mean of each initialisation over the label counts with its interval, the runs, and significance marks.
 
@@ -106,7 +106,7 @@ def paired_caption(results: Results, arm: str, reference: str) -> str:
     )
 
 
-@styled
+@style()
 def paired_chart(results: Results, arm: str, reference: str) -> "Figure":
     """Draw the runs of two initialisations in pairs of the same seed, and their differences, by label count.
 
@@ -144,7 +144,7 @@ EFFICIENCY_CAPTION = (
 )
 
 
-@styled
+@style()
 def efficiency_chart(results: Results) -> "Figure":
     """Draw how many labels the reference needs for what each initialisation reaches.
 
@@ -188,7 +188,7 @@ BUDGET_CAPTION = (
 )
 
 
-@styled
+@style()
 def budget_chart(results: Results, records: Sequence[Mapping[str, Any]]) -> "Figure":
     """Draw how the validations of each initialisation went over the budget, a panel per label count.
 

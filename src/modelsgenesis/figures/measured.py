@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from modelsgenesis.errors import counted
-from modelsgenesis.figures.charts import COLUMN, PAGE, blank, styled
+from modelsgenesis.figures.charts import COLUMN, PAGE, blank, style
 from modelsgenesis.figures.colours import colours, hex_of
 from modelsgenesis.metrics.measures import (
     Row,
@@ -39,7 +39,7 @@ def _short(name: str) -> str:
 # --- the Dice of each case --------------------------------------------------------------------------------------
 
 
-@styled
+@style()
 def strip_chart(rows: Sequence[Row], marked: Mapping[str, str]) -> "Figure":
     """Draw the Dice of each case as a point: a strip of their means, and one of each structure.
 
@@ -111,7 +111,7 @@ def strip_caption(rows: Sequence[Row]) -> str:
 # --- receiver operating characteristic --------------------------------------------------------------------------
 
 
-@styled
+@style()
 def roc_chart(
     rows: Sequence[Row], labels: Sequence[str], summary: Mapping[str, Any], *, multilabel: bool = False, seed: int = 0
 ) -> "Figure":
@@ -203,7 +203,7 @@ def confusion(rows: Sequence[Row], labels: Sequence[str]) -> np.ndarray:
     return counts
 
 
-@styled
+@style()
 def confusion_chart(rows: Sequence[Row], labels: Sequence[str]) -> "Figure":
     """Draw the confusion matrix with its counts."""
     counts = confusion(rows, labels)

@@ -11,7 +11,7 @@ import numpy as np
 
 from modelsgenesis.data import SkippedScan
 from modelsgenesis.errors import DataError, counted
-from modelsgenesis.figures.charts import PAGE, curve_caption, curve_chart, read_log, svg_of
+from modelsgenesis.figures.charts import PAGE, curve_caption, curve_chart, kept, read_log, svg_of
 from modelsgenesis.figures.pictures import PLANES, take_slice
 from modelsgenesis.files import read_csv, write_csv
 from modelsgenesis.reports.page import Block, Chart, Missing, Page, Slide, Slides, Table, try_section
@@ -98,11 +98,8 @@ def pretraining_page(folder: Path) -> Page:
 
 def best_validation(measured: dict[str, np.ndarray]) -> dict[str, float]:
     """Return the validation whose network was kept: the lowest loss, and of equal ones the newest."""
-    losses = measured.get("restoration_loss", np.empty(0))
-    if not np.isfinite(losses).any():
-        return {}
-    index = np.flatnonzero(losses == np.nanmin(losses))[-1]
-    return {name: float(values[index]) for name, values in measured.items()}
+    known = np.isfinite(measured.get("restoration_loss", np.empty(0))).any()
+    return {name: float(values[kept(measured)]) for name, values in measured.items()} if known else {}
 
 
 def _verdict(records: Records, best: dict[str, float], done: int) -> str:

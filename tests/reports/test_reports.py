@@ -33,6 +33,21 @@ def test_a_folder_of_runs_lists_them_with_links(tmp_path):
 
 
 @pytest.mark.parametrize(
+    "results",
+    [{"arms": {}, "seeds": [0, 1, 2]}, {"test": {"dice": {"value": "much"}}}, {"metrics": {"dice": 3}}, {"test": []}],
+)
+def test_a_record_that_cannot_be_read_costs_its_own_row_alone(tmp_path, results):
+    write_run(tmp_path / "good", loss=0.25)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "results.json").write_text(json.dumps(results))
+    table = page_of(tmp_path).sections[0].blocks[0]
+    bad, good = table.rows
+    assert good[3] == "restoration loss 0.25"
+    assert bad[0] == "bad"
+    assert bad[3] == "" or "results cannot be read" in bad[3]
+
+
+@pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda path: None, "there is no such folder"),

@@ -100,7 +100,7 @@ def results_table(
     for place, summary in summaries.items():
         for part, suffix in parts:
             entries = {name: summary.get(name + suffix) for name in metrics}
-            rows.append((*place, part, *(_cell(entries[name], one.digits) for name, one in metrics.items())))
+            rows.append((*place, part, *(cell(entries[name], one.digits) for name, one in metrics.items())))
             records.append(dict(zip((*leading, kind), (*place, part), strict=True)))
             for name, entry in entries.items():
                 column = f"{name}_{units[name]}" if units[name] else name
@@ -129,7 +129,7 @@ def _unit(metric: str, summaries: Iterable[Summary]) -> str:
     return next((entry["unit"] for entry in entries if "unit" in entry), "")
 
 
-def _cell(entry: Mapping[str, Any] | None, digits: int) -> str:
+def cell(entry: Mapping[str, Any] | None, digits: int) -> str:
     """Return `0.878 (0.871–0.885)`, a dash where undefined, nothing where there is no such figure."""
     if entry is None:
         return ""

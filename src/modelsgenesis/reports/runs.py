@@ -6,8 +6,10 @@ from pathlib import Path
 
 from modelsgenesis.errors import DataError, counted, require
 from modelsgenesis.figures.charts import read_log
+from modelsgenesis.files import reason_of
 from modelsgenesis.metrics.comparison_texts import verdict
 from modelsgenesis.metrics.measures import METRICS, metric_title
+from modelsgenesis.metrics.tables import cell
 from modelsgenesis.reports.page import Block, Link, Links, Page, Table, try_section
 from modelsgenesis.reports.pretraining import best_validation
 from modelsgenesis.reports.records import Records, dig, read_records
@@ -45,21 +47,24 @@ def find_runs(folder: Path, depth: int = _DEPTH) -> Iterator[Records]:
 
 def run_rows(folder: Path, runs: list[Records]) -> Iterator[Block]:
     """Yield the table of runs that lie below a folder."""
-    rows: list[tuple[str | Link, ...]] = []
-    for run in runs[:_MOST]:
-        name = run.folder.relative_to(folder).as_posix()
-        page = run.folder / "report.html"
-        cell = Link(name, page.relative_to(folder).as_posix()) if page.is_file() else name
-        init = run.run.get("init") or ("random" if run.run else "")
-        rows.append(
-            (cell, _KINDS.get(run.kind, run.kind), str(init), main_figure(run), "yes" if is_finished(run) else "no")
-        )
+    rows = [_row(folder, run) for run in runs[:_MOST]]
     more = f" The first {_MOST:,} of {len(runs):,}." if len(runs) > _MOST else ""
     missing = not all(isinstance(row[0], Link) for row in rows)
     told = " A name without a link has no report yet: modelsgenesis report RUN writes it." if missing else ""
     yield Table(
         ("run", "kind", "initial weights", "main figure", "finished"), rows, f"The folders, by name.{more}{told}"
     )
+
+
+def _row(folder: Path, run: Records) -> tuple[str | Link, ...]:
+    name, page = run.folder.relative_to(folder).as_posix(), run.folder / "report.html"
+    linked = Link(name, page.relative_to(folder).as_posix()) if page.is_file() else name
+    init = run.run.get("init") or ("random" if run.run else "")
+    try:
+        figure = main_figure(run)
+    except Exception as problem:  # any at all: what one run recorded costs no other its row
+        figure = f"its results cannot be read: {reason_of(problem)}"
+    return linked, _KINDS.get(run.kind, run.kind), str(init), figure, "yes" if is_finished(run) else "no"
 
 
 def is_finished(run: Records) -> bool:
@@ -76,11 +81,7 @@ def main_figure(run: Records) -> str:
         return verdict(run.results) if run.results else ""
     measured = dig(run.results, "test", default=dig(run.results, "metrics", default={}))
     name = next((name for name in ("dice", "auc", *METRICS) if dig(measured, name, "value") is not None), "")
-    if not name:
-        return ""
-    entry = measured[name]
-    ends = f" ({entry['low']:.3f}–{entry['high']:.3f})" if entry.get("low") is not None else ""
-    return f"{metric_title(name)} {entry['value']:.3f}{ends}"
+    return f"{metric_title(name)} {cell(measured[name], METRICS[name].digits)}" if name else ""
 
 
 def _files(folder: Path) -> Iterator[Block]:

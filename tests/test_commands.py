@@ -22,6 +22,9 @@ from modelsgenesis.errors import GenesisError
 ROOT = Path(__file__).parents[1]
 GROUP: Any = get_command(app)  # of typer's own click
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "cards").rglob("*.md")])
+COMPLETION = [param for param in GROUP.params if param.name in ("install_completion", "show_completion")]
+for option in COMPLETION:  # which act as soon as they are parsed: they would write into the home folder
+    option.callback = lambda context, _, value: context.exit() if value else None
 TASKS = {"seg": SegmentationConfig, "cls": ClassificationConfig}
 
 _START = re.compile(r"(?:\$ )?(?:[A-Z_]+=\S+ )*(?:(?:torchrun|python3?) .*?-m |\S*/)?modelsgenesis(?= |$)")
@@ -126,6 +129,14 @@ def test_commands_are_found():
     whole = [["scan", "DIR"], ["demo"], ["push", "RUN", "--public"]]
     assert list(commands_in(text)) == [*((words, True) for words in whole), (["verify", "NAME"], False)]
     assert len(list(commands_in((ROOT / "README.md").read_text()))) > 5
+
+
+def test_nothing_is_installed_by_a_document_that_names_completion(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert len(COMPLETION) == 2
+    for option in COMPLETION:
+        check(option.opts)
+    assert not [*tmp_path.iterdir()]
 
 
 def test_a_wrong_command_is_refused():

@@ -1,6 +1,7 @@
 import ast
 import importlib.util
 import re
+import textwrap
 from pathlib import Path
 
 from typer.main import get_command
@@ -84,12 +85,24 @@ def test_every_page_is_in_an_index():
         assert f"({HOME}/blob/main/examples/{example.name})" in listed, example.name
 
 
-def test_the_page_of_the_commands_says_what_the_command_line_takes():
+def page_of_the_site(name):
     path = ROOT / "tools" / "docs_pages.py"
     spec = importlib.util.spec_from_file_location(path.stem, path)
     hook = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(hook)
-    page = hook.on_page_markdown((ROOT / "docs" / "commands.md").read_text())
+    return hook.on_page_markdown((ROOT / "docs" / name).read_text())
+
+
+def test_the_page_of_the_examples_shows_their_source():
+    page = page_of_the_site("examples.md")
+    assert "<!--" not in page
+    assert not re.search("--8 ?<", page)
+    for example in (ROOT / "examples").glob("*.py"):
+        assert textwrap.indent(example.read_text().rstrip(), "    ") in page, example.name
+
+
+def test_the_page_of_the_commands_says_what_the_command_line_takes():
+    page = page_of_the_site("commands.md")
     for name, command in get_command(app).commands.items():
         section = page.split(f"\n## {name}\n")[1].split("\n## ")[0]
         assert command.help in section

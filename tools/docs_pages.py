@@ -1,4 +1,4 @@
-"""A hook of mkdocs: what is written once elsewhere, the command line and the notebooks, becomes part of its page."""
+"""A hook of mkdocs: what is written once elsewhere, the command line and the examples, becomes part of its page."""
 
 import json
 import logging
@@ -15,14 +15,14 @@ from modelsgenesis.cli import EXAMPLES, app
 ROOT = Path(__file__).resolve().parents[1]
 MARKER = "<!-- commands -->"
 UNRESOLVED = re.compile(r'<span title="(modelsgenesis(?:\.[a-z]\w*)*\.[A-Z]+[a-z]\w*)"')
-NOTEBOOK = re.compile(r"^( *)<!-- notebook: (\S+) -->", re.MULTILINE)
+SOURCE = re.compile(r"^( *)<!-- source: (\S+) -->", re.MULTILINE)
 VALUES = {"bool": "", "Path": "PATH", "int": "N", "float": "X", "str": "NAME"}
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Return a page with commands and notebooks in the place of their markers; mkdocs calls this."""
+    """Return a page with commands and examples in the place of their markers; mkdocs calls this."""
     markdown = markdown.replace(MARKER, commands()) if MARKER in markdown else markdown
-    return NOTEBOOK.sub(lambda found: textwrap.indent(notebook(ROOT / found[2]), found[1]), markdown)
+    return SOURCE.sub(lambda found: textwrap.indent(source(ROOT / found[2]), found[1]), markdown)
 
 
 def on_post_build(config: Any) -> None:
@@ -33,15 +33,18 @@ def on_post_build(config: Any) -> None:
             log.warning("%s: no page of docs/reference has %s", page.parent.name, name)
 
 
-def notebook(path: Path) -> str:
-    """Return the cells of a notebook as Markdown; headings become bold, since the page has its own."""
-    cells = json.loads(path.read_text("utf-8"))["cells"]
+def source(path: Path) -> str:
+    """Return a script, or the cells of a notebook, as Markdown; headings become bold, since the page has its own."""
+    text = path.read_text("utf-8")
+    if path.suffix == ".py":
+        return _shown(text.rstrip(), is_code=True)
+    cells = json.loads(text)["cells"]
     return "\n\n".join(_shown("".join(cell["source"]), is_code=cell["cell_type"] == "code") for cell in cells)
 
 
-def _shown(source: str, *, is_code: bool) -> str:
-    bold = re.sub(r"^#+ (.*)$", r"**\1**", source, flags=re.MULTILINE)
-    return f"```python\n{source}\n```" if is_code else bold
+def _shown(text: str, *, is_code: bool) -> str:
+    bold = re.sub(r"^#+ (.*)$", r"**\1**", text, flags=re.MULTILINE)
+    return f"```python\n{text}\n```" if is_code else bold
 
 
 def commands() -> str:

@@ -33,6 +33,7 @@ from modelsgenesis.figures.charts import PAGE, blank, style  # noqa: E402
 from modelsgenesis.figures.colours import hex_of  # noqa: E402
 from modelsgenesis.pretext import Deformation  # noqa: E402
 from modelsgenesis.training.splits import Split  # noqa: E402
+from modelsgenesis.viewer import LabelFile, ShownCase, Viewer  # noqa: E402
 
 LIMIT = 300_000  # bytes
 FOLDER = ROOT / "docs" / "pictures"
@@ -144,13 +145,13 @@ def draw_report(path: Path) -> None:
 
 
 def draw_viewer(path: Path) -> None:
-    """A scan with its label map in the viewer."""
-    name = "c02_ts_trunk"
-    folder = sample_folder()
-    viewer = modelsgenesis.view(
-        folder / "images" / f"{name}.nii.gz", folder / "labels" / f"{name}.nii.gz", open_browser=False
-    )
-    with closing(viewer), browser_page() as page:
+    """A scan of the sample with its organs in the viewer, by their names."""
+    data, case = sample_data(), sample_data().cases[0]
+    mask = sample_folder() / "labels" / f"{case.name}.nii.gz"
+    organs = zip(["", *data.labels[1:]], data.values, strict=True)  # no name: the background
+    names = {value: organ for organ, values in organs for value in values}
+    shown = ShownCase(name=case.name, images=case.images, maps=[LabelFile(name="organs", path=mask, names=names)])
+    with closing(Viewer(case.name, [shown], {}, 0)) as viewer, browser_page() as page:
         page.goto(viewer.url)
         page.wait_for_selector("body[data-drawn]")
         page.wait_for_timeout(500)

@@ -1,4 +1,4 @@
-"""One palette for charts, outlines, label tables and the viewer, which people with any colour vision can tell apart."""
+"""One palette for charts, outlines, label tables and the viewer: its first seven colours suit any colour vision."""
 
 import colorsys
 

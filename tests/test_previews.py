@@ -11,7 +11,7 @@ import modelsgenesis
 from modelsgenesis.configs import CONTRACTS
 from modelsgenesis.data import Volume
 from modelsgenesis.errors import DataError
-from modelsgenesis.figures import colours
+from modelsgenesis.figures.colours import colours
 from modelsgenesis.inference.cases import is_prediction, written_files
 from modelsgenesis.inference.label_tables import write_label_tables
 from modelsgenesis.reports.previews import Entry, draw_preview, structure_legend

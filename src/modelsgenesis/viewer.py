@@ -39,7 +39,7 @@ from modelsgenesis.errors import (
     counted,
     require,
 )
-from modelsgenesis.figures import colours
+from modelsgenesis.figures.colours import colours
 from modelsgenesis.files import parsing, read_json, reason_of
 from modelsgenesis.inference.cases import find_cases, is_prediction, output_name, written_files
 from modelsgenesis.prediction import four_digits

@@ -12,8 +12,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from modelsgenesis.data import Volume, detect_modality
 from modelsgenesis.errors import DataError, printable
-from modelsgenesis.figures import colours, outlines
-from modelsgenesis.figures.colours import RGB
+from modelsgenesis.figures.colours import RGB, colours
+from modelsgenesis.figures.pictures import outlines
 from modelsgenesis.files import replacing
 from modelsgenesis.inference.cases import OWN
 from modelsgenesis.reports.cases import slices_of

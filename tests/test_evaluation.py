@@ -299,6 +299,21 @@ def test_results_of_something_else_stay(decathlon, tmp_path):
         evaluate(decathlon / "labelsTr", decathlon, output=tmp_path)
 
 
+def test_label_maps_of_somebody_else_are_never_replaced(model, decathlon, tmp_path):
+    folder, cases = tmp_path / "predictions", tmp_path / "predictions" / "cases.json"
+    shutil.copytree(decathlon / "labelsTr", folder)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(DataError, match="predictions: exists and is not of an evaluation; choose another"):
+        evaluate(model, decathlon, output=tmp_path, split=FIRST)
+    cases.write_text("{}")  # of an evaluation, with a mask of the data among its label maps
+    data = modelsgenesis.data.labelled.read_labelled(decathlon)
+    masks = {case.name: folder / case.mask.name for case in data.cases}
+    data = replace(data, cases=tuple(replace(case, mask=masks[case.name]) for case in data.cases))
+    with pytest.raises(DataError, match="would replace"):
+        evaluate(model, data, output=tmp_path, split=FIRST)
+    assert before == {path: path.read_bytes() for path in before}
+
+
 @pytest.mark.parametrize(("scale", "dice"), [(0.99999, 1), (0.5, None)])
 def test_values_of_label_maps_are_whole_numbers(decathlon, tmp_path, scale, dice):
     for path in (decathlon / "labelsTr").iterdir():

@@ -13,10 +13,12 @@ from PIL import Image
 import modelsgenesis
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig, SegmentationConfig
+from modelsgenesis.data import SkippedScan
 from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, ScanError, TrainingError
 from modelsgenesis.files import read_csv
 from modelsgenesis.finetuning import read_finetuning
+from modelsgenesis.inference.ensemble import measure_cases
 from modelsgenesis.training.results import read_rows, read_test_results, table_of
 from modelsgenesis.training.splits import Split
 from recorded_notes import Notes
@@ -269,6 +271,20 @@ def test_trains_every_fold_pools_them_and_resumes(class_folders, tmp_path):
         (output / "fold1" / "results.json").write_text(content)
         with pytest.raises(DataError, match=r"results\.json: "):
             modelsgenesis.finetune(class_folders, output, config=config, resume=True, **SHORT)
+
+
+def test_a_case_that_cannot_be_measured_is_trained_on_in_the_next_fold(class_folders, tmp_path, monkeypatch):
+    def measure(*arguments, **options):
+        rows, skipped = measure_cases(*arguments, **options)
+        return rows[1:], [*skipped, SkippedScan(source=rows[0]["case"], reason="does not fit into memory")]
+
+    monkeypatch.setattr("modelsgenesis.finetuning.measure_cases", measure)
+    config = CLASSIFY.override(steps=2, folds=2, validation_fraction=0.0)
+    output, _ = modelsgenesis.finetune(class_folders, tmp_path / "run", config=config, **SHORT)
+    remarks = read_test_results(output)["remarks"]
+    assert [one for one in remarks if "case" in one and "could not" in one] == [
+        f"fold {fold}: 1 of 16 test cases could not be measured" for fold in range(2)
+    ]
 
 
 def test_a_signal_in_a_fold_says_how_to_resume_all_of_them(class_folders, tmp_path):

@@ -123,6 +123,8 @@ def evaluate(
     # Copies within the folder that is measured would be found as predictions of their own the next time.
     apart = saved is None or saved.is_file() or not (folder / PREDICTIONS).resolve().is_relative_to(saved.resolve())
     kept = KeptCases(folder, data, reporter) if apart else None
+    if kept:
+        kept.check(cases)
     keep = kept and kept.add
     if saved is not None:
         rows, skipped = measure_saved(saved, cases, data, strict=strict, reporter=reporter, keep=keep)

@@ -13,6 +13,7 @@ from modelsgenesis._version import __version__
 from modelsgenesis.configs import BundleConfig, ClassificationConfig, FinetuningConfig, PredictionConfig, Provenance
 from modelsgenesis.configs.base import plain
 from modelsgenesis.configs.training import SCRATCH, SegmentationConfig, require_patch_size
+from modelsgenesis.data import SkippedScan
 from modelsgenesis.data.cases import LabelledData, PreparedCase, PreparedCases, digest_files, sample_data
 from modelsgenesis.data.labelled import find_task, read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, counted, require, some
@@ -243,6 +244,7 @@ class Finetuning:
         download: How `init` is fetched.
         reporter: Receives the progress.
         remarks: What is to be known beside the results: what went wrong, in plain sentences.
+        unmeasured: Cases that could not be measured, by their names; other folds may train on them.
     """
 
     config: FinetuningConfig
@@ -254,6 +256,7 @@ class Finetuning:
     download: Download
     reporter: Reporter
     remarks: list[str] = field(default_factory=list, init=False)
+    unmeasured: dict[str, SkippedScan] = field(default_factory=dict, init=False)
 
     def train(self, split: Split, *, resume: bool) -> dict[str, float]:
         """Train on one split, keep the best network on the validation patients, measure it on the test patients."""
@@ -398,14 +401,14 @@ class Finetuning:
         # A bad case costs the others nothing after hours of training.
         how: dict[str, Any] = {"strict": self.cases.strict, "reporter": self.reporter, "keep": keep}
         rows, skipped = measure_cases(ensemble, cases, self.data, **how) if cases else ([], [])
-        self.cases.skipped |= {one.source: one for one in skipped}
+        self.unmeasured |= {one.source: one for one in skipped}
         return rows
 
     def _report(self) -> None:
         """Write the page of the run, and what it did not use."""
         if self.draw:
             names = {name for part in (self.split.training, self.split.validation, self.split.test) for name in part}
-            unread = [one for name, one in self.cases.skipped.items() if name in names]
+            unread = [one for name, one in (self.cases.skipped | self.unmeasured).items() if name in names]
             bundles.try_drawing(partial(write_refused, self.output, unread), self.reporter)
             write_report(self.output, reporter=self.reporter)
 

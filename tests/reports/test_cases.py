@@ -106,6 +106,22 @@ def test_which_cases_tell_most():
     assert [row["case"] for row in wrong.values()] == ["b", "c"]
 
 
+def test_a_case_may_be_called_as_the_list_of_cases(tmp_path):
+    kept = KeptCases(tmp_path, data_of(), Notes())
+    case = LabelledCase(name="Cases", patient="p1", images=(), mask=tmp_path / "gone.nii.gz")
+    kept.check([case])
+    kept.add(case, data_of(), np.ones((4, 4, 4), np.uint8), volume(np.zeros((4, 4, 4))))
+    assert json.loads((tmp_path / "predictions" / "cases.json").read_text())["cases"] == []  # so far
+    kept.check([case])  # what was cut off can be written again
+    kept.finish([{"case": "Cases", "dice liver": 0.5}])
+    (entry,) = json.loads((tmp_path / "predictions" / "cases.json").read_text())["cases"]
+    assert (tmp_path / "predictions" / entry["prediction"]).is_file()
+    assert json.loads((tmp_path / "predictions" / "Cases_seg.json").read_text())["labels"] == {
+        "0": "none",
+        "1": "liver",
+    }
+
+
 def test_what_cannot_be_kept_is_said_and_ends_nothing(tmp_path):
     notes = Notes()
     (tmp_path / "predictions").write_text("a file in the way")

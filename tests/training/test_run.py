@@ -113,6 +113,13 @@ def test_a_log_keeps_what_is_whole_and_goes_on(run, content, kept, note):
     assert [int(line.split(",")[0]) for line in lines[1:]] == [*kept, 5]
 
 
+def test_a_log_that_another_version_began_keeps_its_columns(run):
+    log = run.folder / "validation.csv"
+    log.write_text('step,dice,"dice a, b",older\n1,0.5,0.25,7\n')
+    run.log_step({"step": 2, "dice": 1.0, "dice a, b": 0.75, "loss": 0.1}, log.name)
+    assert log.read_text().splitlines()[1:] == ["1,0.5,0.25,7", "2,1.0,0.75,"]
+
+
 def test_what_a_killed_process_left_is_swept_up_by_a_start_and_by_a_resume(tmp_path):
     (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     for name in ("checkpoints/.lock", ".run.json.abc"):

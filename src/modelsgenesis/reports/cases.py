@@ -17,11 +17,12 @@ from nibabel.affines import voxel_sizes
 from modelsgenesis._version import __version__
 from modelsgenesis.data import Volume, read_volume, write_nifti
 from modelsgenesis.data.cases import LabelledCase, LabelledData, label_indices, read_mask
+from modelsgenesis.data.predictions import written_files
 from modelsgenesis.data.preparation import interpolate, nearest
-from modelsgenesis.errors import DataError
+from modelsgenesis.errors import DataError, require
 from modelsgenesis.figures.pictures import PLANES, take_slice
 from modelsgenesis.files import reason_of, write_json
-from modelsgenesis.inference.cases import TABLE, output_name, written_files
+from modelsgenesis.inference.cases import TABLE, check_outputs, output_name
 from modelsgenesis.inference.label_tables import write_label_tables
 from modelsgenesis.metrics.measures import Row, case_scores
 from modelsgenesis.reporting import Reporter
@@ -55,12 +56,31 @@ class KeptCases:
     reporter: Reporter
     _cases: dict[str, tuple[LabelledCase, LabelledData]] = field(default_factory=dict, init=False)
 
+    def check(self, cases: Sequence[LabelledCase]) -> None:
+        """Refuse to replace files of somebody else, before any work.
+
+        Args:
+            cases: Whose predictions will be kept.
+
+        Raises:
+            DataError: There are predictions that are not of an evaluation, one would replace an image or a mask, or
+                they cannot be written.
+        """
+        own = self._list.is_file() or not self._list.parent.exists()
+        told = f"{self._list.parent}: exists and is not of an evaluation; choose another output folder"
+        require(own, DataError, told)
+        inputs = (path for case in cases for path in (*(image.path for image in case.images), case.mask) if path)
+        outputs = (file for case in cases for file in written_files(self._path(case))[:2])
+        check_outputs((self._list, *outputs), self.folder, inputs)
+
     def add(self, case: LabelledCase, data: LabelledData, predicted: np.ndarray, scan: Volume | None) -> None:
         """Keep the prediction of a case that was measured; the arguments are those of `measure_case`."""
         self._cases[case.name] = (case, data)
         if scan is not None:
             with self._trying(f"the prediction of {case.name}"):
                 path = self._path(case)
+                if not self._list.exists():  # by which the folder can be written again if this is cut off
+                    self._write_list([])
                 names = {str(index): name for index, name in enumerate(data.labels)}
                 about = {"labels": names, "library_name": "modelsgenesis", "library_version": __version__}
                 write_json(written_files(path)[1], about, DataError)
@@ -75,9 +95,7 @@ class KeptCases:
         known = [(row, *self._cases[row["case"]]) for row in rows if row["case"] in self._cases]
         with self._trying("the list of cases"):
             listed = [self._entry(row, case, data) for row, case, data in known]
-            values = [list(group) for group in self.data.values]
-            content = {"labels": list(self.data.labels), "values": values, "cases": listed}
-            write_json(self.folder / PREDICTIONS / CASES, content, DataError)
+            self._write_list(listed)
             if self.data.task == "segmentation":
                 write_label_tables(written_files(self.folder / PREDICTIONS / TABLE), self.data.labels)
         with self._trying("pictures of the cases"):
@@ -90,7 +108,17 @@ class KeptCases:
             save_pictures(self.folder, {"labels": list(self.data.labels), "shown": shown}, arrays)
 
     def _path(self, case: LabelledCase) -> Path:
-        return self.folder / PREDICTIONS / f"{output_name(case.name)}.nii.gz"
+        name = str(output_name(case.name))
+        # What describes the label map would be the list of cases.
+        return self._list.with_name(f"{name}_seg.nii.gz" if name.casefold() == self._list.stem else f"{name}.nii.gz")
+
+    @property
+    def _list(self) -> Path:
+        return self.folder / PREDICTIONS / CASES
+
+    def _write_list(self, listed: Sequence[Mapping[str, Any]]) -> None:
+        values = [list(group) for group in self.data.values]
+        write_json(self._list, {"labels": list(self.data.labels), "values": values, "cases": listed}, DataError)
 
     def _entry(self, row: Row, case: LabelledCase, data: LabelledData) -> dict[str, Any]:
         """Return where the files of a case are, for the viewer."""

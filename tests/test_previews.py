@@ -1,6 +1,7 @@
 """What lies beside a prediction for people: its picture, and names and colours for other viewers."""
 
 import re
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -10,9 +11,10 @@ from PIL import Image
 import modelsgenesis
 from modelsgenesis.configs import CONTRACTS
 from modelsgenesis.data import Volume
+from modelsgenesis.data.finding import files_within, scan_sources
+from modelsgenesis.data.predictions import is_prediction, written_files
 from modelsgenesis.errors import DataError
-from modelsgenesis.figures import colours
-from modelsgenesis.inference.cases import is_prediction, written_files
+from modelsgenesis.figures.colours import colours
 from modelsgenesis.inference.label_tables import write_label_tables
 from modelsgenesis.reports.previews import Entry, draw_preview, structure_legend
 from recorded_notes import Notes
@@ -83,9 +85,22 @@ def test_predictions_are_drawn_beside_them_and_found_to_be_no_scans(model, scans
         *(f"{name}{ending}" for name in "ab" for ending in (".nii.gz", ".json", "_preview.png")),
         *(f"predictions{ending}" for ending in (".csv", ".json", ".ctbl", "_labels.txt")),
     }
-    again = modelsgenesis.predict_all(model, scans, output=scans / "out", device="cpu")
+    there, skipped = scan_sources(scans)  # as scan and pretrain find them
+    assert [one.path.name for one in there] == ["a.nii.gz", "b.nii.gz"]
+    aside = {f"{name}{ending}" for name in "ab" for ending in (".nii.gz", "_preview.png")}
+    assert {Path(one.source).name for one in skipped} == aside
+    assert {(one.reason, one.bad) for one in skipped} == {("an earlier prediction of this package", False)}
+    masks, skipped = files_within(scans / "out")  # as evaluate finds label maps
+    assert [mask.name for mask in masks] == ["a.nii.gz", "b.nii.gz"]
+    theirs = scans / "out" / "b_preview.png"
+    Image.new("L", (8, 8)).save(theirs)
+    files = [scans / "a.nii.gz", scans / "b.nii.gz"]
+    with pytest.raises(DataError, match=r"b_preview\.png: exists and is not a preview"):
+        modelsgenesis.predict_all(model, files, output=scans / "out", preview=True, device="cpu")
+    again = modelsgenesis.predict_all(model, files, output=scans / "out", device="cpu")
     assert [one.name for one in again.predictions] == ["a", "b"]
     assert not (scans / "out" / "a_preview.png").exists()  # of the predictions that were replaced
+    assert theirs.exists()
 
 
 def test_classes_are_drawn_beside_their_table(tmp_path):
@@ -102,6 +117,8 @@ def test_classes_are_drawn_beside_their_table(tmp_path):
     assert [one.preview.name for one in found.predictions] == ["a_preview.png", "b_preview.png"]
     again = modelsgenesis.predict_all(model, tmp_path / "x", output=tmp_path / "x", preview=True, device="cpu")
     assert [one.name for one in again.predictions] == ["a", "b"]
+    modelsgenesis.predict_all(model, tmp_path / "x", output=tmp_path / "x", device="cpu")
+    assert not list((tmp_path / "x").glob("*_preview.png"))  # they would show what the new table does not say
     (tmp_path / "x" / "c.png").write_bytes((tmp_path / "x" / "a.png").read_bytes())
     (tmp_path / "x" / "c_preview.png").write_bytes((tmp_path / "x" / "a.png").read_bytes())
     with pytest.raises(DataError, match=r"c_preview\.png: .*(replace the scan|is not a preview)"):

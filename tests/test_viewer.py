@@ -2,6 +2,7 @@
 
 import io
 import json
+import socket
 from http.client import HTTPConnection
 from types import SimpleNamespace
 from urllib.parse import urlsplit
@@ -169,8 +170,12 @@ def test_nobody_else_gets_anything(opened, run):
     assert server.server_address[0] == "127.0.0.1"
     for host in ("127.0.0.1:1", "localhost"):  # such as through a tunnel
         assert get(server, host=host)[0] == 200
-    for how in ({"host": "evil.example"}, {"host": "127.0.0.1.evil.example:80"}, {"token": "x"}):
+    refused = ("evil.example", "127.0.0.1.evil.example:80", "127.0.0.1@evil.example", "[::1")
+    for how in (*({"host": host} for host in refused), {"token": "x"}):
         assert get(server, "cases.json", **how)[0] == 403
+    with socket.create_connection(server.server_address) as connection:
+        connection.sendall("GET /é/ HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+        assert b" 403 " in connection.recv(64)
     outside = ("../run.json", "%2e%2e/report.html", "predictions/cases.json", "viewer_page/", "viewer.html/x")
     for path in (*outside, "case/", "case/1.json", "case/-1.json", "case/x.json", "case/0/map2.nii"):
         assert get(server, path)[0] == 404, path

@@ -28,9 +28,9 @@ import modelsgenesis  # noqa: E402
 from modelsgenesis.configs import SegmentationConfig, pretraining_recipe  # noqa: E402
 from modelsgenesis.configs.training import SCHEMES  # noqa: E402
 from modelsgenesis.data.cases import sample_data, sample_folder  # noqa: E402
-from modelsgenesis.figures import colours, draw_pictures  # noqa: E402
+from modelsgenesis.figures import draw_pictures  # noqa: E402
 from modelsgenesis.figures.charts import PAGE, blank, style  # noqa: E402
-from modelsgenesis.figures.colours import hex_of  # noqa: E402
+from modelsgenesis.figures.colours import colours, hex_of  # noqa: E402
 from modelsgenesis.pretext import Deformation  # noqa: E402
 from modelsgenesis.training.splits import Split  # noqa: E402
 from modelsgenesis.viewer import LabelFile, ShownCase, Viewer  # noqa: E402

@@ -25,7 +25,8 @@ from modelsgenesis.configs.base import Bounds, Config, Positive, plain
 from modelsgenesis.configs.training import SCRATCH, LabelledDataConfig
 from modelsgenesis.data.cases import LabelledData, digest_files
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, did_you_mean, require
-from modelsgenesis.figures import comparison_chart, save_chart, validation_curve
+from modelsgenesis.figures.charts import save_chart, validation_curve
+from modelsgenesis.figures.comparisons import comparison_chart
 from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
 from modelsgenesis.finetuning import FinetuningOptions, finetune, resolve_config
 from modelsgenesis.metrics.comparison_texts import comparison_report, comparison_table

@@ -17,7 +17,7 @@ from modelsgenesis.data import SkippedScan
 from modelsgenesis.data.cases import LabelledData, PreparedCase, PreparedCases, digest_files, sample_data
 from modelsgenesis.data.labelled import find_task, read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, counted, require, some
-from modelsgenesis.figures import curve_chart, save_chart
+from modelsgenesis.figures.charts import curve_chart, save_chart
 from modelsgenesis.files import parsing, read_json, sha256_of, write_csv, write_json
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.hub.registry import fitting_models

@@ -17,18 +17,11 @@ from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.data import SkippedScan, nifti_image, skipped_notes, write_nifti
 from modelsgenesis.data.memory import Scan
+from modelsgenesis.data.predictions import is_prediction, written_files
 from modelsgenesis.errors import DataError, ScanError, counted, require
 from modelsgenesis.files import read_json, reason_of, write_csv, write_json
 from modelsgenesis.hardware import choose_hardware
-from modelsgenesis.inference.cases import (
-    Case,
-    find_case,
-    find_cases,
-    is_prediction,
-    output_paths,
-    preview_of,
-    written_files,
-)
+from modelsgenesis.inference.cases import Case, find_case, find_cases, output_paths, preview_of
 from modelsgenesis.inference.ensemble import Ensemble, Segmentation, each_case
 from modelsgenesis.inference.label_tables import write_label_tables
 from modelsgenesis.metrics.measures import CLASS_SEPARATOR, chosen_classes
@@ -327,24 +320,32 @@ def _predict_case(
         chosen = compress(ensemble.labels, chosen_classes(scores, multilabel=ensemble.multilabel))
         named = dict(zip(ensemble.labels, scores.tolist(), strict=True))
         result = Prediction(**names, predicted=tuple(chosen), scores=named)
-        return replace(result, **_draw(ensemble, case, result)) if preview else result
+        return replace(result, **_draw(ensemble, case, result, preview=preview)) if path else result
     found = ensemble.segment([image.read() for image in case.images], probabilities=soft)
     sizes = _sizes(found, ensemble.labels)
     if path is not None:
         files = written_files(path)
-        for earlier in (files.probabilities, files.preview):
-            earlier.unlink(missing_ok=True)  # of a prediction which this one replaces
+        files.probabilities.unlink(missing_ok=True)  # of a prediction which this one replaces
         if found.probabilities is not None:
             write_nifti(files.probabilities, found.probabilities, found.geometry)
         write_json(files.about, {**about, **sizes}, DataError)
-        names |= _draw(ensemble, case, Prediction(**names, **sizes), found.labels) if preview else {}
+        names |= _draw(ensemble, case, Prediction(**names, **sizes), found.labels, preview=preview)
         write_nifti(path, found.labels, found.geometry)  # last: where it is, everything is
     return Prediction(**names, **sizes, segmentation=found if keep else None)
 
 
-def _draw(ensemble: Ensemble, case: Case, found: Prediction, labels: np.ndarray | None = None) -> dict[str, Path]:
-    """Draw a prediction beside it; a picture that cannot be drawn is a warning, and no end of a job over many scans."""
+def _draw(
+    ensemble: Ensemble, case: Case, found: Prediction, labels: np.ndarray | None = None, *, preview: bool
+) -> dict[str, Path]:
+    """Draw a prediction beside it, if asked to, in the place of an earlier one's picture.
+
+    A picture that cannot be drawn is a warning, and no end of a job over many scans.
+    """
     path, classes = preview_of(case, cast("Path", found.path)), ensemble.labels
+    if is_prediction(path):  # else it is somebody else's
+        path.unlink()
+    if not preview:
+        return {}
     if labels is None:
         legend = [Entry(f"{name} {score:.3f}", bold=name in found.predicted) for name, score in found.scores.items()]
     else:  # what `lines` say last: mL or mm² where there are any

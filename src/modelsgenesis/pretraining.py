@@ -25,7 +25,8 @@ from modelsgenesis.data import (
     split_by_size,
 )
 from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError, require
-from modelsgenesis.figures import curve_chart, draw_restorations, save_chart
+from modelsgenesis.figures.charts import curve_chart, save_chart
+from modelsgenesis.figures.pictures import draw_restorations
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.metrics.remarks import remarks_on_restoration
 from modelsgenesis.models import Download, GenesisModel, as_source, base_repository, load, public_name, split_download

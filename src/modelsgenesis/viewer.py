@@ -20,7 +20,6 @@ from pathlib import Path
 from socketserver import ThreadingTCPServer
 from threading import Lock, Thread
 from typing import Any
-from urllib.parse import urlsplit
 
 import nibabel as nib
 import numpy as np
@@ -29,6 +28,7 @@ from modelsgenesis.configs import CONTRACTS
 from modelsgenesis.data import Geometry, ScanReference, Volume, detect_modality, file_stem, nifti_image, read_volume
 from modelsgenesis.data.cases import check_same_grid, read_mask
 from modelsgenesis.data.finding import scan_sources
+from modelsgenesis.data.predictions import is_prediction, written_files
 from modelsgenesis.data.reading import reader_of
 from modelsgenesis.errors import (
     ConfigurationError,
@@ -39,9 +39,9 @@ from modelsgenesis.errors import (
     counted,
     require,
 )
-from modelsgenesis.figures import colours
+from modelsgenesis.figures.colours import colours
 from modelsgenesis.files import parsing, read_json, reason_of
-from modelsgenesis.inference.cases import find_cases, is_prediction, output_name, written_files
+from modelsgenesis.inference.cases import find_cases, output_name
 from modelsgenesis.prediction import four_digits
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.reports import REPORT, write_report
@@ -169,9 +169,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer the page of this viewer, and nobody else: a page elsewhere could lead its own name to this machine."""
-        _, token, *rest = [*urlsplit(self.path).path.split("/", 2), "", ""]
-        host = urlsplit(f"//{self.headers.get('Host', '')}").hostname
-        if host not in ("127.0.0.1", "localhost") or not secrets.compare_digest(token, self.server.token):
+        _, token, *rest = [*self.path.partition("?")[0].split("/", 2), "", ""]
+        host, known = self.headers.get("Host", "").partition(":")[0].lower(), self.server.token.encode()
+        if host not in ("127.0.0.1", "localhost") or not secrets.compare_digest(token.encode(), known):
             self.send_error(HTTPStatus.FORBIDDEN, "open the address that modelsgenesis view printed")
             return
         path, status = rest[0] or "viewer.html", HTTPStatus.OK

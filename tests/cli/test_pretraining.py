@@ -1,3 +1,4 @@
+import json
 import signal
 import time
 
@@ -15,6 +16,8 @@ def test_the_loss_is_printed_beside_its_baselines_or_in_json(command, ct_folder,
     for words in ("restoration loss", "× the mean-image baseline", "× the identity baseline"):
         assert words in result.out
         assert words in result.err
+    again = command("pretrain", "--config", tmp_path / "run", "--dry-run").json()
+    assert again == json.loads((tmp_path / "run" / "run.json").read_text())["config"]
     assert "training: 0/2" in result.err
     result = command(*asked, "-o", tmp_path / "other", "--json", "--quiet")
     assert set(result.json()["results"]) >= {"restoration_loss", "identity_loss", "mean_image_loss", "step"}

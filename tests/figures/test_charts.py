@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from modelsgenesis import figures
-from modelsgenesis.figures import comparisons
+from modelsgenesis.figures import charts, comparisons
 from simulated_comparison import draw_records, results_of
 
 LOG = "step,learning_rate,loss\n1,0.1,0.5\n2,0.1,0.4\n"
@@ -27,7 +26,7 @@ def test_draws_the_curve_of_a_run(tmp_path, validation):
     if validation:
         (tmp_path / "validation.csv").write_text(validation)
     logs = (tmp_path / "log.csv", tmp_path / "validation.csv")
-    path = figures.save_chart(figures.curve_chart(*logs), tmp_path / "new" / "curve.png")
+    path = charts.save_chart(charts.curve_chart(*logs), tmp_path / "new" / "curve.png")
     assert pixels(path).std() > 5
     with Image.open(path) as image:
         assert round(image.info["dpi"][0]) == 300
@@ -40,12 +39,12 @@ def test_draws_the_curve_of_a_run(tmp_path, validation):
 )
 def test_draws_whatever_was_compared(tmp_path, gains, counts, runs):
     records = draw_records(gains, counts, runs)
-    chart = figures.comparison_chart(results_of(records))
-    assert pixels(figures.save_chart(chart, tmp_path / "comparison.png")).std() > 10
+    chart = comparisons.comparison_chart(results_of(records))
+    assert pixels(charts.save_chart(chart, tmp_path / "comparison.png")).std() > 10
     for record in records:
         record["test"]["dice"] = 0.5 if record["arm"] == "scratch" else None  # equal, and undefined
-    undefined = figures.comparison_chart(results_of(records))
-    assert figures.svg_of(undefined).startswith("<svg")
+    undefined = comparisons.comparison_chart(results_of(records))
+    assert charts.svg_of(undefined).startswith("<svg")
 
 
 def test_two_charts_on_a_page_share_no_name_and_have_the_colour_of_its_text():
@@ -53,7 +52,7 @@ def test_two_charts_on_a_page_share_no_name_and_have_the_colour_of_its_text():
     results["arms"] = {"$a$": results["arms"]["scratch"], "<script>": results["arms"]["genesis"]}
     for entry in results["labels"].values():
         entry["arms"] = dict(zip(results["arms"], entry["arms"].values(), strict=True))
-    texts = [figures.svg_of(figures.comparison_chart(results)) for _ in range(2)]
+    texts = [charts.svg_of(comparisons.comparison_chart(results)) for _ in range(2)]
     names = [set(re.findall(r'\bid="([^"]+)"', text)) for text in texts]
     assert names[0]
     assert not names[0] & names[1]
@@ -71,20 +70,20 @@ def test_a_run_that_was_cut_off_has_a_curve_and_the_caption_names_the_step_that_
     log, validation = tmp_path / "log.csv", tmp_path / "validation.csv"
     validation.write_text("step,dice,loss\n10,0.5,0.9\n20,0.7,0.8\n30,0.7,0.7\n40,0.6,0.6\n50,0.9")
     log.write_text(LOG + "3,0.1,")
-    assert "dotted line is at step 30, whose network was kept, for its Dice of 0.7" in figures.curve_caption(validation)
-    assert "validation loss" in figures.curve_caption(validation)
-    assert "kept" in figures.svg_of(figures.curve_chart(log, validation))
+    assert "dotted line is at step 30, whose network was kept, for its Dice of 0.7" in charts.curve_caption(validation)
+    assert "validation loss" in charts.curve_caption(validation)
+    assert "kept" in charts.svg_of(charts.curve_chart(log, validation))
     validation.write_text("step\n10\n20\n")  # no validation patients
-    assert "at step 20, whose network was kept: the last" in figures.curve_caption(validation)
-    assert "kept" in figures.svg_of(figures.curve_chart(log, validation))
+    assert "at step 20, whose network was kept: the last" in charts.curve_caption(validation)
+    assert "kept" in charts.svg_of(charts.curve_chart(log, validation))
     validation.write_text("step,dice")
-    assert "No validation was completed" in figures.curve_caption(validation)
-    assert figures.svg_of(figures.curve_chart(log, validation)).count("<text") > 5
+    assert "No validation was completed" in charts.curve_caption(validation)
+    assert charts.svg_of(charts.curve_chart(log, validation)).count("<text") > 5
 
 
 @pytest.mark.parametrize(("gains", "told"), [(GAINS, "genesis − scratch by Welch"), ({"scratch": 0.0}, None)])
 def test_the_caption_of_a_comparison_says_what_a_point_and_an_interval_are(gains, told):
-    caption = figures.comparison_caption(results_of(draw_records(gains)))
+    caption = comparisons.comparison_caption(results_of(draw_records(gains)))
     assert "39 test patients, 5 runs each" in caption
     assert "95% interval by Student's t" in caption
     assert told in caption if told else "Stars" not in caption
@@ -92,7 +91,7 @@ def test_the_caption_of_a_comparison_says_what_a_point_and_an_interval_are(gains
 
 def shown(figure):
     """What is written in a chart."""
-    return [one.text for one in ET.fromstring(figures.svg_of(figure)).iter() if one.tag.endswith("text")]
+    return [one.text for one in ET.fromstring(charts.svg_of(figure)).iter() if one.tag.endswith("text")]
 
 
 def test_runs_are_drawn_in_pairs_of_their_seeds():
@@ -132,6 +131,6 @@ def test_the_budget_is_drawn_by_label_count_and_the_mean_as_far_as_all_runs_go()
 
 def test_a_long_name_is_cut_in_a_legend_and_leaves_room_for_the_axes():
     results = results_of(draw_records({"scratch": 0.0, "n" * 200: 0.2}, (5,)))
-    figure = figures.comparison_chart(results)
+    figure = comparisons.comparison_chart(results)
     assert any(text and text.endswith("n…") for text in shown(figure))
     assert figure.axes[0].get_position().width > 0.6

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 import shutil
 
 import numpy as np
@@ -11,7 +12,6 @@ import pytest
 from modelsgenesis import report
 from modelsgenesis.data import SkippedScan
 from modelsgenesis.hub.push import check_run
-from modelsgenesis.reports.page import Code
 from modelsgenesis.reports.pictures import read_pictures
 from modelsgenesis.reports.pretraining import keep_restorations, write_refused
 from modelsgenesis.reports.recipe import recipe_blocks
@@ -43,11 +43,11 @@ def test_what_a_run_keeps_for_its_report_stays_local(genesis):
     assert not [name for name in contents.files if "report" in name or "refused" in name]
 
 
-def test_the_command_of_a_report_is_that_of_the_run(genesis):
-    command = next(block.text for block in recipe_blocks(read_records(genesis)) if isinstance(block, Code))
-    assert command.startswith("modelsgenesis pretrain /")
-    assert "--modality=ct" in command
-    assert "--set=network.widths=16,32" in command
+def test_the_command_of_a_report_is_that_of_the_run(run):
+    code, table = recipe_blocks(read_records(run))
+    assert shlex.split(code.text) == ["modelsgenesis", "pretrain", "--config", str(run)]
+    assert ("network.widths", "16 × 32", "16 × 32 × 64 × 128") in table.rows
+    assert ("data.modality", "ct", "auto") in table.rows
 
 
 def test_scans_that_were_not_used_are_listed(run):

@@ -80,7 +80,8 @@ Settings = Annotated[
     ),
 ]
 ConfigFile = Annotated[
-    Path | None, Option("--config", metavar="FILE", help="What --dry-run prints; default: the recipe. --set on top.")
+    Path | None,
+    Option("--config", metavar="FILE", help="What --dry-run prints, or a run. --set on top."),
 ]
 
 Device = Annotated[

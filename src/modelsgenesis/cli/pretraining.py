@@ -54,7 +54,8 @@ def pretrain(
     if config_file is not None:
         if recipe is not None:
             raise typer.BadParameter("received --recipe too; the file is a whole configuration", param_hint="--config")
-        base = PretrainingConfig.from_file(config_file)
+        is_run = config_file.is_dir()
+        base = pretraining.read_run(config_file).config if is_run else PretrainingConfig.from_file(config_file)
     elif resume and recipe is None:
         base = pretraining.read_run(output).config
     if plans is not None:

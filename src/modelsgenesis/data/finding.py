@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from modelsgenesis.data.predictions import EARLIER, PREVIEW, is_prediction
 from modelsgenesis.data.reading import KNOWN_FORMATS, file_stem, read_header, reader_of
 from modelsgenesis.data.volume import ScanReference, SkippedScan, VoxelLayout
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError, did_you_mean, some
@@ -222,6 +223,8 @@ def _sift(paths: Iterable[Path], *, labels: bool, folders: bool = False) -> Iter
     for path in paths:
         if LEFTOVER.fullmatch(path.name):
             yield SkippedScan.because(path, "left by macOS or Windows, not a scan", bad=False)
+        elif path.name.endswith((PREVIEW,) if labels else (PREVIEW, ".nii", ".nii.gz")) and is_prediction(path):
+            yield SkippedScan.because(path, EARLIER, bad=False)
         elif path.name.startswith(".") or not (folders or reader_of(path)):
             continue
         elif labels or not is_label_map(path.name):

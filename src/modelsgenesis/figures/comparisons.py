@@ -38,8 +38,7 @@ def comparison_chart(results: Results) -> "Figure":
             if values := found.get("values", []):
                 _draw_runs(axis, place + 0.07, values, look)
                 top = (place, np.nanmax([interval_of_mean(values)[1], *values]))
-                style = {"textcoords": "offset points", "ha": "center"}
-                axis.annotate(_mark(entry, name), top, (0, 1), **style)
+                axis.annotate(_mark(entry, name), top, (0, 1), textcoords="offset points", ha="center")
         means = _draw_means(axis, places, [found.get("values", []) for found in summaries], look, name)
         axis.plot(places, means, "-", color=look["color"], linewidth=0.6, alpha=0.6)
     axis.margins(y=0.1)

@@ -94,26 +94,28 @@ def outlines(
     height, width = np.maximum((lengths * side / lengths.max()).round(), 1).astype(int).tolist()
     grey = picture if picture.dtype == np.uint8 else (np.clip(picture, 0, 1) * 255).round().astype(np.uint8)
     levels = Image.fromarray(np.ascontiguousarray(grey))
-    drawn = np.asarray(levels.resize((width, height), Image.Resampling.BILINEAR).convert("RGB")).astype(float)
+    drawn = np.array(levels.resize((width, height), Image.Resampling.BILINEAR).convert("RGB"))
     palette = np.array([(0, 0, 0), *colours(max([count, *(int(one.max(initial=0)) for one in maps)]))], float)
     # Enlarged to the nearest voxel, so that a line runs where the label map changes.
     place = np.ix_(np.arange(height) * picture.shape[0] // height, np.arange(width) * picture.shape[1] // width)
     lines: list[tuple[np.ndarray, np.ndarray]] = []
     if solid is not None:
         large = solid[place]
-        drawn += np.where(large[..., None] > 0, fill * (palette[large] - drawn), 0)
-        lines.append((_edge(large, 0) | _edge(large, 1), palette[large]))
+        if fill:
+            drawn[large > 0] = (1 - fill) * drawn[large > 0] + fill * palette[large[large > 0]]
+        line = _edge(large, 0) | _edge(large, 1)
+        lines.append((line, palette[large[line]]))
     if dashed is not None:
         large, (y, x) = dashed[place], np.ogrid[:height, :width]
         # Lines from left to right are cut along x, those from top to bottom along y: every direction has gaps.
         line = (_edge(large, 0) & (x // _DASH % 2 == 0)) | (_edge(large, 1) & (y // _DASH % 2 == 0))
-        lines.append((line, (palette[large] + 255) / 2))
+        lines.append((line, ((palette[large[line]] + 255) / 2).round()))
     every = np.any([np.zeros((height, width), bool), *(line for line, _ in lines)], axis=0)
     rim = np.asarray(Image.fromarray(every).convert("L").filter(ImageFilter.MaxFilter(3))) > 0
-    drawn[rim] *= 0.5  # a dark rim, so that a line is seen on bright tissue too
+    drawn[rim] //= 2  # a dark rim, so that a line is seen on bright tissue too
     for line, shades in lines:
-        drawn[line] = shades[line]
-    return Image.fromarray(drawn.round().astype(np.uint8))
+        drawn[line] = shades
+    return Image.fromarray(drawn)
 
 
 def _edge(labels: np.ndarray, axis: int) -> np.ndarray:

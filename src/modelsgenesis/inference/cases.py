@@ -10,24 +10,21 @@ from dataclasses import dataclass
 from itertools import compress
 from os.path import commonpath, normpath
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 from modelsgenesis.data import ScanReference, SkippedScan, file_stem, scan_sources
 from modelsgenesis.data.dataset_json import NAME as DATASET
 from modelsgenesis.data.dataset_json import read_description
 from modelsgenesis.data.finding import channel_order
 from modelsgenesis.data.memory import loaded_scans
+from modelsgenesis.data.predictions import EARLIER, PREVIEW, is_prediction, written_files
 from modelsgenesis.data.reading import READERS
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError, printable, require
-from modelsgenesis.files import parsing, read_json
 from modelsgenesis.reporting import Reporter
 
 _CHANNEL = re.compile(r"_(\d{4})$")  # nnU-Net's names: case_0000.nii.gz, case_0001.nii.gz
 TABLE = "predictions.csv"
 """Name of the table of all cases in a folder of predictions."""
-
-PREVIEW, OWN = "_preview.png", "modelsgenesis"
-"""The ending of a picture of a prediction, and the software that it names in itself."""
 
 _NIFTI = (".nii.gz", ".nii")
 _NOT_FOLDERS = (*_NIFTI, ".csv", ".json", *(suffix for suffixes in READERS.values() for suffix in suffixes))
@@ -112,8 +109,7 @@ def find_cases(
     cases, count = [], len(channels)
     if not all(path.is_file() for path in sources):  # a folder that was predicted in place can be predicted again
         predicted = {path for path in {scan.path: None for scan in scans} if is_prediction(path)}
-        reason = "an earlier prediction, by the JSON file beside it"
-        skipped += [SkippedScan(source=str(path), reason=reason, bad=False) for path in sorted(predicted)]
+        skipped += [SkippedScan.because(path, EARLIER, bad=False) for path in sorted(predicted)]
         scans = [scan for scan in scans if scan.path not in predicted]
     elif count > 1 and len(scans) == len(sources) == count:
         given = tuple(sorted(scans, key=lambda scan: sources.index(scan.path)))
@@ -189,57 +185,6 @@ def match_channels(
     return order
 
 
-def is_prediction(path: Path) -> bool:
-    """Tell whether a file is a label map, its probabilities, or a table of this package, by the JSON file beside it.
-
-    A preview says so itself, for that of a classification has no such file.
-    """
-    beside = written_files(path.with_name(path.name.replace("_probabilities.", "."))).about
-    try:
-        if path.name.endswith(PREVIEW):
-            from PIL import Image
-
-            with parsing(path, DataError), Image.open(path) as picture:
-                return picture.info.get("Software") == OWN
-        content = read_json(beside, DataError)
-    except DataError:  # there is none, or somebody else's
-        return False
-    is_own = isinstance(content, dict) and content.get("library_name") == "modelsgenesis"
-    return is_own and isinstance(content.get("labels"), dict)
-
-
-class WrittenFiles(NamedTuple):
-    """A label map or a table, and what belongs beside it.
-
-    Attributes:
-        path: The label map or the table.
-        about: JSON of classes and model.
-        probabilities: NIfTI of class probabilities.
-        preview: PNG of the scan with the label map.
-        slicer: Names and colours of the labels for 3D Slicer.
-        itksnap: The same for ITK-SNAP.
-    """
-
-    path: Path
-    about: Path
-    probabilities: Path
-    preview: Path
-    slicer: Path
-    itksnap: Path
-
-
-def written_files(path: Path) -> WrittenFiles:
-    """Return a label map or a table, and what is, or may be, written beside it.
-
-    Example:
-        >>> [file.name for file in written_files(Path("scan.nii.gz"))[1:]]
-        ['scan.json', 'scan_probabilities.nii.gz', 'scan_preview.png', 'scan.ctbl', 'scan_labels.txt']
-    """
-    stem = path.stem if path.suffix.lower() == ".csv" else file_stem(path)
-    endings = (".json", "_probabilities.nii.gz", PREVIEW, ".ctbl", "_labels.txt")
-    return WrittenFiles(path, *(path.with_name(f"{stem}{ending}") for ending in endings))
-
-
 def preview_of(case: Case, path: Path) -> Path:
     """Return the picture of a case: beside its label map; of a classification beside the table, by its name."""
     name = output_name(case.name)
@@ -312,8 +257,8 @@ def output_paths(
         outputs = [(case, folder / (f"{name.name}_seg.nii.gz" if alone else f"{name}.nii.gz")) for case, name in names]
     paths = [*(path for _, path in (outputs if segments else outputs[:1])), *filter(None, [table])]
     inputs = [file for case in cases for image in case.images for file in image.files]
-    pictures = [preview_of(case, folder / TABLE) for case in cases] if preview and not segments else []
-    files = [*(file for path in paths for file in written_files(path)), *pictures]
+    pictures = [preview_of(case, path) for case, path in outputs if preview and not (keep and path.exists())]
+    files = [*(file for path in paths for file in written_files(path)), *([] if segments else pictures)]
     check_outputs(files, folder, inputs)
     others = [path for path in pictures if path.exists() and not is_prediction(path)]
     require(not others, DataError, f"{[*others, ''][0]}: exists and is not a preview; choose another output")

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
+from modelsgenesis.data.predictions import WrittenFiles
 from modelsgenesis.errors import DataError, printable
-from modelsgenesis.figures import colours
+from modelsgenesis.figures.colours import colours
 from modelsgenesis.files import write_atomically
-from modelsgenesis.inference.cases import WrittenFiles
 
 _SNAP = """\
 ################################################

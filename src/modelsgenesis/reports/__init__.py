@@ -15,7 +15,7 @@ REPORT = "report.html"
 SHARE = 0.02
 """Of a run's time that the renewals of its report may cost."""
 
-_FIRST = 1.0  # seconds that the first renewal is taken to cost
+_FIRST = 2.0  # seconds that the first renewal is taken to cost, which imports matplotlib
 _PAGES = {  # where the page of a kind of folder is made
     "pretraining": "pretraining.pretraining_page",
     "finetuning": "results.results_page",
@@ -67,13 +67,8 @@ def write_report(folder: Path, *, reporter: Reporter | None = None) -> Path:
 
 
 def page_of(folder: Path) -> Page:
-    """Return the report of a folder.
-
-    Raises:
-        DataError: It holds no run.
-    """
-    kind = read_records(folder).kind or "runs"
-    module, _, function = _PAGES[kind].partition(".")
+    """Return the report of a folder; of one that holds no run it raises a DataError."""
+    module, _, function = _PAGES[read_records(folder).kind or "runs"].partition(".")
     return getattr(import_module(f"{__name__}.{module}"), function)(folder)
 
 
@@ -93,9 +88,9 @@ class Renewals:
         self._began, self._spent, self._last = time.monotonic(), 0.0, _FIRST
 
     def renew(self) -> None:
-        """Renew the report if it is worth its time: all renewals, with one more that takes as long as the last."""
+        """Renew the report if it is worth its time: all renewals, and two more, of which one comes at the end."""
         now = time.monotonic()
-        if self._spent + self._last < SHARE * (now - self._began):
+        if self._spent + 2 * self._last < SHARE * (now - self._began):
             write_report(self.folder, reporter=self.reporter)
             self._last = time.monotonic() - now
             self._spent += self._last

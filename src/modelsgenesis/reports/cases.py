@@ -17,11 +17,12 @@ from nibabel.affines import voxel_sizes
 from modelsgenesis._version import __version__
 from modelsgenesis.data import Volume, read_volume, write_nifti
 from modelsgenesis.data.cases import LabelledCase, LabelledData, label_indices, read_mask
+from modelsgenesis.data.predictions import written_files
 from modelsgenesis.data.preparation import interpolate, nearest
 from modelsgenesis.errors import DataError, require
 from modelsgenesis.figures.pictures import PLANES, take_slice
 from modelsgenesis.files import reason_of, write_json
-from modelsgenesis.inference.cases import TABLE, check_outputs, output_name, written_files
+from modelsgenesis.inference.cases import TABLE, check_outputs, output_name
 from modelsgenesis.inference.label_tables import write_label_tables
 from modelsgenesis.metrics.measures import CLASS_SEPARATOR, Row, case_scores
 from modelsgenesis.reporting import Reporter

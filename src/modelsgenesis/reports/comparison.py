@@ -8,11 +8,12 @@ from typing import Any
 
 from modelsgenesis.errors import GenesisError, TrainingError, counted
 from modelsgenesis.figures import comparisons as charts
-from modelsgenesis.figures import svg_of
+from modelsgenesis.figures.charts import svg_of
 from modelsgenesis.files import parsing, read_json
 from modelsgenesis.metrics import comparison_texts as texts
 from modelsgenesis.metrics.measures import metric_title
 from modelsgenesis.reports.page import Block, Chart, Link, Links, Missing, Page, Section, Table, try_section
+from modelsgenesis.reports.records import read_records
 
 _FILES = ("table.md", "results.csv", "results.tex", "results.json", "runs.csv", "comparison.png", "comparison.svg")
 
@@ -23,12 +24,12 @@ def comparison_page(folder: Path) -> Page:
     Args:
         folder: Of the comparison.
     """
-    path = folder / "results.json"
-    if not path.exists():
-        return _unfinished_page(folder)
+    records = read_records(folder)
+    if not records.results:
+        return replace(_unfinished_page(folder), remarks=records.problems)
     try:
-        with parsing(path, TrainingError, remedy="delete it, and the same command writes it again"):
-            return _finished_page(folder, read_json(path, TrainingError))
+        with parsing(folder / "results.json", TrainingError, remedy="delete it, and the same command writes it again"):
+            return _finished_page(folder, records.results)
     except GenesisError as error:
         return replace(_unfinished_page(folder), remarks=(str(error),))
 

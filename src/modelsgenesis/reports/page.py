@@ -18,12 +18,13 @@ from modelsgenesis.metrics.tables import ResultsTable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from PIL.Image import Image
 
 LIMIT = 5_000_000
-"""Bytes that a page has at most; pictures become fewer and smaller until it fits."""
+"""Bytes that a page has at most; where there are many slides every second one goes until it fits."""
 
-_FEW = 8  # slides of a plane that are not thinned out: the pictures become smaller instead
-_MOST_ROUNDS = 12  # of making a page lighter; each takes at least half of its slides, or of the area of its pictures
+_FEW = 4  # slides of a plane that are not thinned out, such as the original and what became of it
+_QUALITY = 85  # of WebP, in which lines of two pixels keep their colours
 _NUMBER = re.compile(r"[−+-]?[\d.,]+( [(±].*)?$|[—−]?$")
 _FORMATS = {b"\x89PNG": "png", b"\xff\xd8\xff\xe0": "jpeg", b"\xff\xd8\xff\xe1": "jpeg", b"RIFF": "webp"}
 
@@ -137,16 +138,12 @@ class Slides:
         return self.count // 2 if self.start is None else min(max(self.start, 0), self.count - 1)
 
     def lighter(self) -> Self:
-        """Return half of the slides, or the same in half the area where they are few."""
-        if self.count > _FEW:
-            kept = slice(self.place % 2, None, 2)  # with the one that is shown first
-            planes = {name: tuple(slides)[kept] for name, slides in self.planes.items()}
-            return replace(self, planes=planes, start=self.place // 2)
-        planes = {
-            name: tuple(replace(one, image=_smaller(one.image)) for one in slides)
-            for name, slides in self.planes.items()
-        }
-        return replace(self, planes=planes)
+        """Return half of the slides, or all where they are few."""
+        if self.count <= _FEW:
+            return self
+        kept = slice(self.place % 2, None, 2)  # with the one that is shown first
+        planes = {name: tuple(slides)[kept] for name, slides in self.planes.items()}
+        return replace(self, planes=planes, start=self.place // 2)
 
 
 @dataclass(frozen=True)
@@ -222,12 +219,11 @@ def try_section(title: str, build: Callable[[], Iterable[Block]], intro: str = "
 
 def render(page: Page, limit: int = LIMIT) -> str:
     """Return a page as HTML of at most `limit` bytes; nothing in it but charts is taken for markup."""
-    for _ in range(_MOST_ROUNDS):
-        text = _html(page)
-        if len(text) <= limit and len(text.encode(errors="replace")) <= limit:
-            return text
-        page = _each_slides(page, Slides.lighter)
-    return _html(_each_slides(page, lambda slides: Missing(f"{slides.name}: too large for a page")))
+    while len((text := _html(page)).encode(errors="replace")) > limit:
+        if (lighter := _each_slides(page, Slides.lighter)) == page:
+            return _html(_each_slides(page, lambda slides: Missing(f"{slides.name}: too large for a page")))
+        page = lighter
+    return text
 
 
 def write_page(page: Page, path: Path) -> Path:
@@ -247,15 +243,10 @@ def _each_slides(page: Page, change: Callable[[Slides], Block]) -> Page:
     return replace(page, sections=tuple(map(changed, page.sections)))
 
 
-def _smaller(image: bytes) -> bytes:
-    """Return a picture in half the area."""
-    from PIL import Image
-
-    with Image.open(io.BytesIO(image)) as picture:
-        sides = [max(round(side * 0.7), 1) for side in picture.size]
-        shrunk = (picture if picture.mode in ("L", "RGB") else picture.convert("RGB")).resize((sides[0], sides[1]))
+def encoded(picture: "Image") -> bytes:
+    """Return a picture as WebP."""
     written = io.BytesIO()
-    shrunk.save(written, "PNG")
+    picture.save(written, "WebP", quality=_QUALITY, method=1)
     return written.getvalue()
 
 

@@ -1,7 +1,7 @@
 """The report of a pretraining: did the network learn to restore, from what, and at what cost."""
 
-import io
 import math
+import shlex
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,17 +12,18 @@ import numpy as np
 from modelsgenesis.data import SkippedScan
 from modelsgenesis.errors import DataError, counted
 from modelsgenesis.figures.charts import PAGE, curve_caption, curve_chart, kept, read_log, svg_of
-from modelsgenesis.figures.pictures import PLANES, take_slice
+from modelsgenesis.figures.pictures import PLANES, outlines, take_slice
 from modelsgenesis.files import read_csv, write_csv
-from modelsgenesis.reports.page import Block, Chart, Missing, Page, Slide, Slides, Table, try_section
+from modelsgenesis.reports.page import Block, Chart, Missing, Page, Slide, Slides, Table, encoded, try_section
 from modelsgenesis.reports.pictures import read_pictures, save_pictures
 from modelsgenesis.reports.recipe import recipe_blocks, told
-from modelsgenesis.reports.records import Records, dig, read_records
+from modelsgenesis.reports.records import Records, dig, read_records, unfinished
 
 REFUSED = "refused.csv"
 """The scans that a run did not use, and why; it stays local, for it names files."""
 
 _PATCHES = 6  # shown at most
+_SIDE = 256  # pixels of a picture's longer side
 _LISTED = 100  # scans that were not used, shown at most
 _NAMES = {  # of facts and input contract, in the order of the table
     "modality": "modality",
@@ -79,6 +80,19 @@ def pretraining_page(folder: Path) -> Page:
     steps, measured = read_log(folder / "log.csv"), read_log(folder / "validation.csv")
     best = best_validation(measured)
     done = int(steps["step"][-1]) if steps else int(best.get("step", 0))
+    planned, data = dig(records.run, "config", "steps"), dig(records.bundle, "provenance", "data", default={})
+    split = dig(records.run, "split", default={})
+    scans = {part: data.get(f"{part}_scans", len(split.get(part, ()))) for part in ("training", "validation")}
+    facts = {
+        "Restoration loss": f"{best['restoration_loss']:.4g}" if best else "",
+        "Kept network": f"step {best['step']:,.0f}" if best else "none yet",
+        "Steps": f"{done:,} of {planned:,}" if isinstance(planned, int) else f"{done:,}",
+        "Scans": ", ".join(f"{count:,} {part}" for part, count in scans.items()) if any(scans.values()) else "",
+        "Initial weights": str(records.run.get("init") or "random") if records.run else "",
+        "Time": _time(records, steps),
+    }
+    resume = f"modelsgenesis pretrain --resume {shlex.quote(str(folder))}"
+    remarks = map(str, dig(records.bundle, "provenance", "results", "remarks", default=()))
     sections = (
         try_section("Restorations", partial(_restorations, folder)),
         try_section("Learning curve", partial(curve_blocks, folder)),
@@ -90,9 +104,9 @@ def pretraining_page(folder: Path) -> Page:
         title=folder.resolve().name,
         kind="pretraining",
         verdict=_verdict(records, best, done),
-        facts=_facts(records, steps, best, done),
+        facts={name: fact for name, fact in facts.items() if fact},
         sections=sections,
-        remarks=(*_remarks(records, done), *records.problems),
+        remarks=(*unfinished(records, done, resume), *remarks, *records.problems),
     )
 
 
@@ -111,42 +125,6 @@ def _verdict(records: Records, best: dict[str, float], done: int) -> str:
     names = {"mean_image_loss": "always predicting the mean image", "identity_loss": "leaving them deformed"}
     ratios = [f"{loss / best[name]:.2f} times that of {what}" for name, what in names.items() if best.get(name)]
     return f"{': '.join([said, ' and '.join(ratios)] if ratios else [said])}."
-
-
-def _remarks(records: Records, done: int) -> Iterator[str]:
-    planned = _planned(records)
-    if not records.run.get("finished"):
-        of = f" of {planned:,}" if planned else ""
-        yield (
-            f"The run was not finished when this page was made, at step {done:,}{of}. If it was cut off, resume it: "
-            f"modelsgenesis pretrain --resume {records.folder}"
-        )
-    for remark in dig(records.bundle, "provenance", "results", "remarks", default=()):
-        yield str(remark)
-
-
-def _planned(records: Records) -> int | None:
-    steps = dig(records.run, "config", "steps")
-    return steps if isinstance(steps, int) else None
-
-
-def _facts(records: Records, steps: dict[str, np.ndarray], best: dict[str, float], done: int) -> dict[str, str]:
-    data = dig(records.bundle, "provenance", "data", default={})
-    split = dig(records.run, "split", default={})
-    planned, refused = _planned(records), _refused(records.folder)
-    scans = {part: data.get(f"{part}_scans", len(split.get(part, ()))) for part in ("training", "validation")}
-    facts = {
-        "Restoration loss": f"{best['restoration_loss']:.4g}" if best else "",
-        "Kept network": f"step {best['step']:,.0f}" if best else "none yet",
-        "Steps": f"{done:,} of {planned:,}" if planned else f"{done:,}",
-        "Scans": f"{scans['training']:,} training, {scans['validation']:,} validation" if any(scans.values()) else "",
-        "Patients": ", ".join(f"{data[f'{part}_patients']:,} {part}" for part in scans if f"{part}_patients" in data),
-        "Not used": "" if refused is None else counted(len(refused), "scan"),
-        "Modality": _in_words("modality", data.get("modality", "")),
-        "Initial weights": str(records.run.get("init") or "random") if records.run else "",
-        "Time": _time(records, steps),
-    }
-    return {name: fact for name, fact in facts.items() if fact}
 
 
 def _time(records: Records, steps: dict[str, np.ndarray]) -> str:
@@ -183,11 +161,12 @@ def _restorations(folder: Path) -> Iterator[Block]:
     shown: dict[str, list[Slide]] = {}
     for index in range(max(map(len, arrays.values()))):
         for plane, stack in arrays.items():
-            sizes = [spacing[axis] if axis < len(spacing) else 1.0 for axis in axes[plane]]
+            rows, columns = (spacing[axis] if axis < len(spacing) else 1.0 for axis in axes[plane])
             where = f"patch {index + 1}" if plane == "image" else f"patch {index + 1}, {plane}"
             error = np.abs(stack[index, 2].astype(np.int16) - stack[index, 0]).astype(np.uint8)
             views = dict(zip((*_SHOWN, "absolute error"), (*stack[index], error), strict=True))
-            shown[where] = [Slide(_png(view, sizes), name, f"{name}: {where}") for name, view in views.items()]
+            drawn = {name: outlines(view, spacing=(rows, columns), side=_SIDE) for name, view in views.items()}
+            shown[where] = [Slide(encoded(picture), name, f"{name}: {where}") for name, picture in drawn.items()]
     first = next(iter(shown.values()))
     yield Slides(
         "One patch", {slide.label: [slide] for slide in first}, f"One held-out patch, network of step {step:,}."
@@ -199,17 +178,6 @@ def _restorations(folder: Path) -> Iterator[Block]:
         "original to what the network saw, what it restored, and how far that is off.",
         start=2,
     )
-
-
-def _png(view: np.ndarray, sizes: Sequence[float]) -> bytes:
-    """Return a slice as PNG, with square pixels whatever the voxels' sizes."""
-    from PIL import Image
-
-    picture, rows, columns = Image.fromarray(view), *view.shape
-    height, width = (round(side * size / min(sizes)) for side, size in zip((rows, columns), sizes, strict=True))
-    written = io.BytesIO()
-    picture.resize((max(width, 1), max(height, 1)), Image.Resampling.BILINEAR).save(written, "PNG")
-    return written.getvalue()
 
 
 def _refused(folder: Path) -> list[dict[str, str]] | None:

@@ -11,11 +11,11 @@ from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from modelsgenesis.data import Volume, detect_modality
+from modelsgenesis.data.predictions import OWN
 from modelsgenesis.errors import DataError, printable
-from modelsgenesis.figures import colours, outlines
-from modelsgenesis.figures.colours import RGB
+from modelsgenesis.figures.colours import RGB, colours
+from modelsgenesis.figures.pictures import outlines
 from modelsgenesis.files import replacing
-from modelsgenesis.inference.cases import OWN
 from modelsgenesis.reports.cases import slices_of
 
 _SIDE, _GAP, _LINE, _ENTRY = 360, 12, 24, 300  # pixels: of a slice, between things, of a line of text and its width

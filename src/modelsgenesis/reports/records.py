@@ -70,6 +70,16 @@ def read_records(folder: Path) -> Records:
     return Records(folder, **found, problems=tuple(problems))
 
 
+def unfinished(records: Records, done: int, command: str) -> list[str]:
+    """Return the remark that a run was not finished, and the command that resumes it; nothing where it was."""
+    if records.results or records.run.get("finished"):
+        return []
+    planned = dig(records.run, "config", "steps")
+    of = f" of {planned:,}" if isinstance(planned, int) else ""
+    told = f"The run was not finished when this page was made, at step {done:,}{of}. If it was cut off, resume it"
+    return [f"{told}: {command}"]
+
+
 def dig(content: Any, *keys: str, default: Any = None) -> Any:
     """Return what is deep within nested mappings, or a default where anything on the way is missing.
 

@@ -189,7 +189,7 @@ def test_a_run_that_was_cut_off_says_how_far_it_came(tmp_path):
     (tmp_path / "log.csv").write_text("step,loss\n1,0.5\n2,0.4\n3,0.")
     page = page_of(tmp_path)
     assert page.verdict == "No test case is measured yet."
-    assert "at step 2 of 40. If it was cut off, resume it with modelsgenesis finetune" in page.remarks[0]
+    assert "at step 2 of 40. If it was cut off, resume it: modelsgenesis finetune" in page.remarks[0]
     assert isinstance(blocks(page, "Learning curve")[0], Chart)
     spaced = tmp_path / "my run"
     spaced.mkdir()

@@ -10,7 +10,8 @@ import pytest
 import modelsgenesis
 from modelsgenesis.data import Volume
 from modelsgenesis.data.cases import LabelledCase, LabelledData
-from modelsgenesis.reports.cases import KeptCases, slices_of, telling_cases
+from modelsgenesis.metrics.measures import CLASS_SEPARATOR
+from modelsgenesis.reports.cases import KeptCases, note_of, slices_of, telling_cases
 from modelsgenesis.reports.pictures import read_pictures
 from recorded_notes import Notes
 
@@ -104,6 +105,31 @@ def test_which_cases_tell_most():
     rows = [{"case": name, "class": "liver", "predicted": said, f"prob_{said}": sure} for name, said, sure in kinds]
     wrong = telling_cases(rows)
     assert [row["case"] for row in wrong.values()] == ["b", "c"]
+
+
+def test_of_several_classes_at_once_those_that_are_wrong_tell_how_sure_a_prediction_is():
+    soft = [{"prob_a": 0.99, "prob_b": 0.6, "prob_c": 0.1}, {"prob_a": 0.7, "prob_b": 0.2, "prob_c": 0.03}]
+    named = [("a", f"a{CLASS_SEPARATOR}b"), (f"a{CLASS_SEPARATOR}c", "a")]
+    rows = [
+        {"case": str(index), "class": true, "predicted": said, **soft[index]}
+        for index, (true, said) in enumerate(named)
+    ]
+    assert list(telling_cases(rows, multilabel=True).values()) == rows[::-1]
+    assert "(b 0.60)" in note_of(rows[0], multilabel=True)
+    assert "(c 0.03)" in note_of(rows[1], multilabel=True)
+    assert "(" not in note_of({**rows[0], "predicted": "a"}, multilabel=True)
+
+
+def test_a_large_case_of_many_structures_keeps_their_numbers_and_its_contrast():
+    labels = np.zeros((160, 150, 140), np.int32)
+    labels[40:60, 40:60, 40:60], labels[80:120, 80:120, 80:120] = 1, 300
+    scan = np.random.default_rng(0).normal(100, 10, labels.shape).astype(np.float32)
+    scan[0] = np.nan
+    _, arrays = slices_of({"image": volume(scan)}, {"truth": volume(labels)})
+    assert set(np.unique(arrays["0/truth"])) == {0, 1, 300}
+    assert np.count_nonzero(arrays["0/truth"][5] == 300) == 1600
+    assert arrays["0/scan"].dtype == np.uint8
+    assert np.median(arrays["0/scan"]) == pytest.approx(127, abs=3)
 
 
 def test_a_case_may_be_called_as_the_list_of_cases(tmp_path):

@@ -18,7 +18,7 @@ from modelsgenesis.data import Volume, read_volume, write_nifti
 from modelsgenesis.data.cases import LabelledCase, LabelledData, label_indices, read_mask
 from modelsgenesis.data.predictions import written_files
 from modelsgenesis.data.preparation import interpolate, nearest
-from modelsgenesis.errors import DataError, require
+from modelsgenesis.errors import DataError
 from modelsgenesis.figures.pictures import PLANES, take_slice
 from modelsgenesis.files import write_json
 from modelsgenesis.inference.cases import TABLE, check_outputs, output_name
@@ -67,9 +67,8 @@ class KeptCases:
             DataError: There are predictions that are not of an evaluation, one would replace an image or a mask, or
                 they cannot be written.
         """
-        own = self._list.is_file() or not self._list.parent.exists()
-        told = f"{self._list.parent}: exists and is not of an evaluation; choose another output folder"
-        require(own, DataError, told)
+        if self._list.parent.exists() and not self._list.is_file():
+            raise DataError(f"{self._list.parent}: exists and is not of an evaluation; choose another output folder")
         inputs = (path for case in cases for path in (*(image.path for image in case.images), case.mask) if path)
         outputs = (file for case in cases for file in written_files(self._path(case))[:2])
         check_outputs((self._list, *outputs), self.folder, inputs)

@@ -67,19 +67,18 @@ _SENTENCES = 5  # below a table
 def results_page(folder: Path) -> Page:
     """Return the report of a fine-tuning, finished or not, of all its folds together, or of an evaluation."""
     records = read_records(folder)
-    measured, results = _Measured(records), records.results
+    measured, results = _Measured(records, records.results), records.results
     pooled = dig(results, "folds") is not None and dig(results, "fold") is None
+    alone = not (pooled or measured.evaluated)
+    parts = {
+        "Folds": (pooled, partial(_folds, measured)),
+        "Learning curve": (alone, partial(curve_blocks, folder)),
+        "Not measured": (measured.evaluated and results.get("refused"), partial(refused_blocks, folder)),
+        "Data": (not measured.evaluated, partial(_data, records, pooled=pooled)),
+        "Recipe and command": (alone, partial(recipe_blocks, records)),
+    }
     sections = list(_measured_sections(measured, pictures=not pooled))
-    if pooled:
-        sections.append(try_section("Folds", partial(_folds, measured)))
-    elif not measured.evaluated:
-        sections.append(try_section("Learning curve", partial(curve_blocks, folder)))
-    if measured.evaluated and results.get("refused"):
-        sections.append(try_section("Not measured", partial(refused_blocks, folder)))
-    elif not measured.evaluated:
-        sections.append(try_section("Data", partial(_data, records, pooled=pooled)))
-    if not (pooled or measured.evaluated):
-        sections.append(try_section("Recipe and command", partial(recipe_blocks, records)))
+    sections += [try_section(title, build) for title, (shown, build) in parts.items() if shown]
     remarks = [] if measured.evaluated else unfinished(records, *_resuming(records))
     remarks += [str(one) for one in dig(results, "remarks", default=())]
     kind = "evaluation" if measured.evaluated else "fine-tuning, folds together" if pooled else "fine-tuning"
@@ -94,13 +93,11 @@ class _Measured:
 
     Attributes:
         records: Of the run or the evaluation.
+        results: Of them the results.
     """
 
     records: Records
-
-    @property
-    def results(self) -> Mapping[str, Any]:
-        return self.records.results
+    results: Mapping[str, Any]
 
     @property
     def evaluated(self) -> bool:

@@ -215,12 +215,10 @@ class Run:
         path = self.folder / name
         try:
             with path.open("a+", newline="") as file:  # its buffer holds a row, which is one write
-                is_new = not file.tell()  # empty, though it may have been there
                 file.seek(0)
-                # A log that another version began keeps its columns.
-                columns = list(row) if is_new else next(csv.reader(file))
-                writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore", lineterminator="\n")
-                if is_new:
+                columns = next(csv.reader(file), [])  # a log that another version began keeps its columns
+                writer = csv.DictWriter(file, columns or list(row), extrasaction="ignore", lineterminator="\n")
+                if not columns:  # empty, though it may have been there
                     writer.writeheader()
                 writer.writerow(row)
         except OSError as error:

@@ -67,7 +67,7 @@ def test_a_folder_of_scans_becomes_a_bundle_that_loads(ct_folder, tmp_path):
     losses = {"restoration_loss", "identity_loss", "mean_image_loss"}
     assert set(provenance.results) == {*losses, "step", "samples", "seed", "collapsed", "remarks"}
     assert "that of always predicting the mean image" in provenance.results["remarks"][0]
-    assert "- on held-out patches the loss is" in (run / "README.md").read_text()
+    assert "- on validation patches the loss is" in (run / "README.md").read_text()
     assert provenance.environment["hours"] > 0
     assert {"hardware", "python", "torch"} <= set(provenance.environment)
     assert (run / "figures" / "restorations.png").stat().st_size > 10_000

@@ -18,7 +18,7 @@ from modelsgenesis.data.reading import reader_of
 from modelsgenesis.errors import DataError, ScanError, printable, require, some
 from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
 from modelsgenesis.inference.cases import TABLE, check_outputs, match_channels, output_name
-from modelsgenesis.inference.ensemble import Keep, measure_case, measure_cases, measure_each
+from modelsgenesis.inference.ensemble import Keep, Predicted, measure_cases, measure_each
 from modelsgenesis.metrics.measures import Row, Summary, explanations, flat, summarize_rows
 from modelsgenesis.metrics.tables import ResultsTable, basis_of, results_table
 from modelsgenesis.models import Download, public_name
@@ -265,10 +265,10 @@ def measure_saved(
     if data.task == "classification":
         table = read_table(path / TABLE if path.is_dir() else path, data.labels)
 
-        def measure(case: LabelledCase) -> Row:
+        def predict(case: LabelledCase) -> Predicted:
             name = printable(case.name)
             require(name in table, ScanError, f"no row for {name} in {path}")
-            return measure_case(case, data, table[name], keep=keep)
+            return case, data, table[name], None
     else:
         require(path.is_dir(), DataError, f"{path}: expected a folder of label maps")
         maps = _label_maps(path)
@@ -276,7 +276,7 @@ def measure_saved(
         for file in sorted(path.rglob("*.nii*")):
             files[file_stem(file).removesuffix("_seg")].append(file)
 
-        def measure(case: LabelledCase) -> Row:
+        def predict(case: LabelledCase) -> Predicted:
             # Without images the case was named by its label map.
             name = output_name(case.name).name if case.images else case.name
             found = (files if case.images else maps).get(name, [])
@@ -285,9 +285,9 @@ def measure_saved(
             volume = read_mask(found[0])
             predicted = label_indices(volume.array, _told_beside(found[0], data, volume.array), str(found[0]))
             truth = data if case.images or case.mask is None else _told_beside(case.mask, data)
-            return measure_case(case, truth, predicted, volume, keep=keep)
+            return case, truth, predicted, volume
 
-    return measure_each(cases, measure, strict=strict, reporter=reporter)
+    return measure_each(cases, predict, strict=strict, reporter=reporter, keep=keep)
 
 
 def _told_beside(path: Path, data: LabelledData, array: np.ndarray | tuple[()] = ()) -> LabelledData:

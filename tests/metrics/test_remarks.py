@@ -53,6 +53,6 @@ def test_of_a_classification_a_class_that_was_never_predicted_is_remarked():
 def test_a_network_that_restores_no_better_than_the_mean_image_is_remarked():
     losses = {"restoration_loss": 0.072, "mean_image_loss": 0.05, "identity_loss": 0.1}
     worse, collapsed = remarks_on_restoration(losses | {"collapsed": 1.0})
-    assert worse.startswith("on held-out patches the loss is 1.44 times that of always predicting the mean image")
+    assert worse.startswith("on validation patches the loss is 1.44 times that of always predicting the mean image")
     assert "its output hardly depends on its input" in collapsed
     assert remarks_on_restoration(losses | {"restoration_loss": 0.04}) == []

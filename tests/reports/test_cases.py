@@ -1,6 +1,7 @@
 """What is kept of test cases: predictions, their list, and pictures of those that tell most."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -10,7 +11,8 @@ import pytest
 import modelsgenesis
 from modelsgenesis.data import Volume
 from modelsgenesis.data.cases import LabelledCase, LabelledData
-from modelsgenesis.reports.cases import KeptCases, slices_of, telling_cases
+from modelsgenesis.metrics.measures import CLASS_SEPARATOR
+from modelsgenesis.reports.cases import KeptCases, note_of, slices_of, telling_cases
 from modelsgenesis.reports.pictures import read_pictures
 from recorded_notes import Notes
 
@@ -106,6 +108,31 @@ def test_which_cases_tell_most():
     assert [row["case"] for row in wrong.values()] == ["b", "c"]
 
 
+def test_of_several_classes_at_once_those_that_are_wrong_tell_how_sure_a_prediction_is():
+    soft = [{"prob_a": 0.99, "prob_b": 0.6, "prob_c": 0.1}, {"prob_a": 0.7, "prob_b": 0.2, "prob_c": 0.03}]
+    named = [("a", f"a{CLASS_SEPARATOR}b"), (f"a{CLASS_SEPARATOR}c", "a")]
+    rows = [
+        {"case": str(index), "class": true, "predicted": said, **soft[index]}
+        for index, (true, said) in enumerate(named)
+    ]
+    assert list(telling_cases(rows, multilabel=True).values()) == rows[::-1]
+    assert "(b 0.60)" in note_of(rows[0], multilabel=True)
+    assert "(c 0.03)" in note_of(rows[1], multilabel=True)
+    assert "(" not in note_of({**rows[0], "predicted": "a"}, multilabel=True)
+
+
+def test_a_large_case_of_many_structures_keeps_their_numbers_and_its_contrast():
+    labels = np.zeros((160, 150, 140), np.int32)
+    labels[40:60, 40:60, 40:60], labels[80:120, 80:120, 80:120] = 1, 300
+    scan = np.random.default_rng(0).normal(100, 10, labels.shape).astype(np.float32)
+    scan[0] = np.nan
+    _, arrays = slices_of({"image": volume(scan)}, {"truth": volume(labels)})
+    assert set(np.unique(arrays["0/truth"])) == {0, 1, 300}
+    assert np.count_nonzero(arrays["0/truth"][5] == 300) == 1600
+    assert arrays["0/scan"].dtype == np.uint8
+    assert np.median(arrays["0/scan"]) == pytest.approx(127, abs=3)
+
+
 def test_a_case_may_be_called_as_the_list_of_cases(tmp_path):
     kept = KeptCases(tmp_path, data_of(), Notes())
     case = LabelledCase(name="Cases", patient="p1", images=(), mask=tmp_path / "gone.nii.gz")
@@ -113,6 +140,9 @@ def test_a_case_may_be_called_as_the_list_of_cases(tmp_path):
     kept.add(case, data_of(), np.ones((4, 4, 4), np.uint8), volume(np.zeros((4, 4, 4))))
     assert json.loads((tmp_path / "predictions" / "cases.json").read_text())["cases"] == []  # so far
     kept.check([case])  # what was cut off can be written again
+    other = replace(case, name="site/p2")
+    kept.add(other, data_of(), np.ones((4, 4, 4), np.uint8), volume(np.zeros((4, 4, 4))))
+    assert (tmp_path / "predictions" / "site" / "p2.nii.gz").is_file()
     kept.finish([{"case": "Cases", "dice liver": 0.5}])
     (entry,) = json.loads((tmp_path / "predictions" / "cases.json").read_text())["cases"]
     assert (tmp_path / "predictions" / entry["prediction"]).is_file()
@@ -130,4 +160,4 @@ def test_what_cannot_be_kept_is_said_and_ends_nothing(tmp_path):
     kept.add(case, data_of(), np.zeros((4, 4, 4), np.uint8), volume(np.zeros((4, 4, 4))))
     kept.finish([{"case": "p1", "dice liver": 0.5}])
     assert len(notes.notes) == 3
-    assert "warning: the prediction of p1 could not be kept" in notes.text
+    assert "warning: the prediction of p1 is missing" in notes.text

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from modelsgenesis.errors import DataError
+from modelsgenesis.figures.colours import colours, hex_of
 from modelsgenesis.figures.measured import confusion_chart, roc_chart, strip_caption, strip_chart
 from modelsgenesis.files import sha256_of, write_csv
 from modelsgenesis.hub.push import check_run
@@ -86,6 +87,7 @@ def test_folds_link_to_their_pages(tmp_path):
     (folds,) = blocks(page, "Folds")
     expected = [(Link("fold 0", "fold0/report.html"), "4", "0.500"), ("fold 1", "4", "—"), ("fold 2", "4", "1.000")]
     assert list(folds.rows) == expected
+    assert not any(isinstance(block, Missing) for block in blocks(page, "Data"))
     assert "Mean of the curves of 3 folds" in blocks(page, "Receiver operating characteristic")[0].caption
 
 
@@ -120,6 +122,19 @@ def test_cases_without_any_structure_are_said(tmp_path):
     rows = segmented(5, empty=(0, 1))
     assert "Not shown: 2 cases without any structure" in strip_caption(rows)
     assert strip_chart(rows, {rows[2]["case"]: "worst"}).axes
+
+
+def test_strips_have_the_colours_of_outlines_and_names_that_do_not_overlap():
+    structures = ("absent", "liver", "spleen")
+    rows = [{**row, "dice absent": NAN} for row in segmented(9, structures)]
+    marked = {rows[0]["case"]: "worst", rows[1]["case"]: "median", rows[8]["case"]: "best"}
+    for index, value in {0: 0.50, 1: 0.51, 8: 0.95}.items():
+        rows[index] |= {"dice liver": value, "dice spleen": value}
+    axis = strip_chart(rows, marked).axes[0]
+    points = [line.get_color() for line in axis.lines if line.get_marker() == "o" and line.get_fillstyle() == "full"]
+    assert points == ["#000000", *map(hex_of, colours(3)[1:])]
+    assert [text.get_text() for text in axis.texts] == ["worst, median", "best"]
+    assert "Without a strip, as no ground truth has it: absent." in strip_caption(rows)
 
 
 def test_classes_have_curves_and_confusions(tmp_path):
@@ -174,5 +189,12 @@ def test_a_run_that_was_cut_off_says_how_far_it_came(tmp_path):
     (tmp_path / "log.csv").write_text("step,loss\n1,0.5\n2,0.4\n3,0.")
     page = page_of(tmp_path)
     assert page.verdict == "No test case is measured yet."
-    assert "at step 2 of 40. If it was cut off, resume it with modelsgenesis finetune" in page.remarks[0]
+    assert "at step 2 of 40. If it was cut off, resume it: modelsgenesis finetune" in page.remarks[0]
     assert isinstance(blocks(page, "Learning curve")[0], Chart)
+    spaced = tmp_path / "my run"
+    spaced.mkdir()
+    run = {"kind": "finetuning", "config": {"steps": 40}}
+    (spaced / "run.json").write_text(json.dumps(run))
+    assert f"--output '{spaced}' --resume" in page_of(spaced).remarks[0]
+    (spaced / "run.json").write_text(json.dumps({**run, "config": {"steps": 40, "fold": 0}}))
+    assert page_of(spaced).remarks[0].endswith("repeat the command of all folds with --resume")

@@ -1,12 +1,11 @@
 """Charts of what was measured of test cases, each with a caption that is true of it."""
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from modelsgenesis.errors import counted
+from modelsgenesis.errors import counted, some
 from modelsgenesis.figures.charts import COLUMN, PAGE, blank, style
 from modelsgenesis.figures.colours import colours, hex_of
 from modelsgenesis.metrics.measures import (
@@ -19,12 +18,14 @@ from modelsgenesis.metrics.measures import (
     mean_ignoring_nan,
     true_classes,
 )
+from modelsgenesis.metrics.tables import cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _WORST, _BEST = 8, 4  # structures of many that get a strip of their own
+_NEAR = 0.12  # of the axis: points whose names would overlap
 _CURVES = 7  # that have colours which people can tell apart
 _NUMBERS = 12  # classes, up to which zeros are written too
 _LONGEST = 28  # letters of a name beside an axis
@@ -50,18 +51,16 @@ def strip_chart(rows: Sequence[Row], marked: Mapping[str, str]) -> "Figure":
     strips = _strips(rows)
     figure = blank(PAGE, 0.8 + 0.4 * len(strips))
     axis = figure.subplots()
-    palette = [(0, 0, 0), *colours(len(strips) - 1)] if len(strips) > 1 else colours(1)
-    lowest = min(values[~np.isnan(values)].min(initial=1.0) for values in strips.values())
-    for place, (values, colour) in enumerate(zip(strips.values(), palette, strict=True)):
-        defined = values[~np.isnan(values)]
-        heights = place + _spread(defined, lowest)
-        axis.plot(defined, heights, "o", color=hex_of(colour), markersize=3, alpha=0.6, markeredgewidth=0)
-        axis.plot([np.median(defined)] * 2, [place - 0.4, place + 0.4], color="black", linewidth=1.5)
-        for row, value in zip(rows, values, strict=True) if place == 0 else ():
-            if row["case"] in marked:
-                height = heights[np.flatnonzero(defined == value)[0]]
-                axis.plot(value, height, "o", color="black", fillstyle="none", markersize=7, markeredgewidth=0.8)
-                axis.annotate(marked[row["case"]], (value, -0.55), ha="center", fontsize=7)
+    every = list(dice_of(rows[0]))
+    palette = dict(zip(every, colours(len(every)), strict=True))  # as outlines have them
+    lowest = min(float(np.nanmin(values)) for values in strips.values())
+    for place, (name, values) in enumerate(strips.items()):
+        heights, colour = place + _spread(values), hex_of(palette.get(name, (0, 0, 0)))
+        axis.plot(values, heights, "o", color=colour, markersize=3, alpha=0.6, markeredgewidth=0)
+        axis.plot([np.nanmedian(values)] * 2, [place - 0.4, place + 0.4], color="black", linewidth=1.5)
+        if place == 0:
+            points = zip(values.tolist(), heights.tolist(), (marked.get(row["case"], "") for row in rows), strict=True)
+            _mark(axis, sorted(point for point in points if point[2]), _NEAR * (1 - lowest))
     names = [f"{_short(name)} (n = {np.count_nonzero(~np.isnan(values))})" for name, values in strips.items()]
     axis.set_yticks(range(len(strips)), names)
     axis.set_ylim(len(strips) - 0.5, -0.9 if marked else -0.5)
@@ -84,27 +83,39 @@ def _strips(rows: Sequence[Row]) -> dict[str, np.ndarray]:
     return mean | {name: each[name] for name in shown}
 
 
-def _spread(values: np.ndarray, lowest: float) -> np.ndarray:
+def _mark(axis: "Axes", points: Sequence[tuple[float, float, str]], near: float) -> None:
+    """Ring points, by their values, and name them; those that are near each other share a line of text."""
+    groups: list[list[tuple[float, float, str]]] = []
+    for point in points:
+        axis.plot(*point[:2], "o", color="black", fillstyle="none", markersize=7, markeredgewidth=0.8)
+        if groups and point[0] - groups[-1][-1][0] < near:
+            groups[-1].append(point)
+        else:
+            groups.append([point])
+    for group in groups:
+        middle = float(np.mean([value for value, _, _ in group]))
+        axis.annotate(", ".join(name for _, _, name in group), (middle, -0.55), ha="center", fontsize=7)
+
+
+def _spread(values: np.ndarray) -> np.ndarray:
     """Return how far points lie beside their strip, so that those of nearly one value stand side by side."""
-    bins = np.floor((values - lowest) / max(1 - lowest, 1e-9) * 80).tolist()
-    crowd, seen = Counter(bins), Counter[float]()
-    offsets = np.zeros(len(values))
-    for index in np.argsort(values, kind="stable"):
-        seen[bins[index]] += 1
-        # Multiples of the golden ratio: evenly over the width, and never in the order of the values.
-        offsets[index] = (seen[bins[index]] * 0.618 % 1 - 0.5) * min(0.1 * (crowd[bins[index]] - 1), 0.75)
-    return offsets
+    ranks = np.argsort(np.argsort(values, kind="stable"))
+    # Multiples of the golden ratio: evenly over the width, and never in the order of the values.
+    return (ranks * 0.618 % 1 - 0.5) * min(0.1 * (len(values) - 1), 0.75)
 
 
 def strip_caption(rows: Sequence[Row]) -> str:
     """Return what `strip_chart` shows."""
-    structures, empty = len(dice_of(rows[0])), int(np.isnan(case_scores(rows)).sum())
+    every, empty = list(dice_of(rows[0])), int(np.isnan(case_scores(rows)).sum())
+    absent = [name for name in every if all(np.isnan(dice_of(row)[name]) for row in rows)]
+    structures = len(every) - len(absent)
     said = f"A point is the Dice of one of {counted(len(rows), 'test case')}, a bar the median. n counts the "
     said += "cases whose ground truth has the structure. The axis need not begin at 0."
     if structures > 1:
         said += " First the mean of each case over its structures."
     if structures > _WORST + _BEST:
         said += f" Of {structures} structures the {_WORST} with the lowest and the {_BEST} with the highest medians."
+    said += f" Without a strip, as no ground truth has it: {some(absent)}." if absent else ""
     return said + (f" Not shown: {counted(empty, 'case')} without any structure, which has no Dice." if empty else "")
 
 
@@ -136,7 +147,7 @@ def roc_chart(
         curves = _curves_of(rows, labels, index, multilabel=multilabel)
         if single:
             _draw_band(axis, rows, curves, palette[index], seed)
-        label = f"{_short(labels[index])}: {_area(areas[index])}" if index in palette else None
+        label = f"{_short(labels[index])}: {cell(areas[index], 3)}" if index in palette else None
         curve = curves(np.ones((1, len(rows))))[0]
         axis.plot([0, *_GRID], [0, *curve], color=palette.get(index, "0.8"), label=label)
     axis.set(xlabel="1 − specificity", ylabel="sensitivity", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
@@ -167,11 +178,6 @@ def _draw_band(axis: "Axes", rows: Sequence[Row], curves: Statistics, colour: st
     ends = np.array(intervals(curves, [row["patient"] for row in rows], 500, seed), float)
     if not np.isnan(ends).any():
         axis.fill_between(_GRID, *ends.T, color=colour, alpha=0.2, linewidth=0)
-
-
-def _area(entry: Mapping[str, Any]) -> str:
-    ends = [f"{entry[end]:.3f}" for end in ("low", "high") if entry.get(end) is not None]
-    return f"{entry['value']:.3f}" + (f" ({'–'.join(ends)})" if ends else "")
 
 
 def roc_caption(rows: Sequence[Row], labels: Sequence[str], *, multilabel: bool = False) -> str:

@@ -35,8 +35,11 @@ from modelsgenesis.metrics.measures import UNIT, Row, classification_row, measur
 from modelsgenesis.reporting import Reporter
 
 Result = TypeVar("Result")
+Predicted = tuple[LabelledCase, LabelledData, np.ndarray, Volume | None]
+"""A predicted case: the arguments of `measure_case`."""
+
 Keep = Callable[[LabelledCase, LabelledData, np.ndarray, Volume | None], object]
-"""Receives what was measured, with the arguments of `measure_case`."""
+"""Receives what was measured, with the same arguments."""
 
 _NAN = "the model predicts NaN: its weights are damaged, or the training diverged"
 _ROWS = 8  # of an image whose probabilities are computed together
@@ -258,22 +261,35 @@ def measure_cases(
         raise ConfigurationError(f"{name}: is for {ours}, but {data.name} for {theirs}; expected the same classes")
     classes = np.array([labels.index(label) for label in data.labels])  # of each class of the data its index here
 
-    def measure(case: LabelledCase) -> Row:
+    def predict(case: LabelledCase) -> Predicted:
         order = channel_order(data.channels, ensemble.channels) or range(len(case.images))
         volumes = [case.images[index].read() for index in order]
         if data.task == "classification":
-            return measure_case(case, data, ensemble.classify(volumes)[classes], keep=keep)
+            return case, data, ensemble.classify(volumes)[classes], None
         found = ensemble.segment(volumes).labels
         # argsort inverts the order of the classes: from the model's indices to the data's.
-        return measure_case(case, data, np.argsort(classes).astype(found.dtype)[found], volumes[0], keep=keep)
+        return case, data, np.argsort(classes).astype(found.dtype)[found], volumes[0]
 
-    return measure_each(cases, measure, strict=strict, reporter=reporter)
+    return measure_each(cases, predict, strict=strict, reporter=reporter, keep=keep)
 
 
 def measure_each(
-    cases: Sequence[LabelledCase], measure: Callable[[LabelledCase], Row], *, strict: bool, reporter: Reporter
+    cases: Sequence[LabelledCase],
+    predict: Callable[[LabelledCase], Predicted],
+    *,
+    strict: bool,
+    reporter: Reporter,
+    keep: Keep | None = None,
 ) -> tuple[list[Row], list[SkippedScan]]:
     """Measure labelled cases as of `each_case`; that none of them can be measured is an error."""
+
+    def measure(case: LabelledCase) -> Row:
+        predicted = predict(case)
+        row = measure_case(*predicted)
+        if keep is not None:
+            keep(*predicted)
+        return row
+
     named = [(case.name, case) for case in cases]
     rows, skipped = each_case(
         named, measure, title=f"evaluating {counted(len(cases), 'case')}", strict=strict, reporter=reporter
@@ -285,14 +301,7 @@ def measure_each(
     return rows, skipped
 
 
-def measure_case(
-    case: LabelledCase,
-    data: LabelledData,
-    predicted: np.ndarray,
-    scan: Volume | None = None,
-    *,
-    keep: Keep | None = None,
-) -> Row:
+def measure_case(case: LabelledCase, data: LabelledData, predicted: np.ndarray, scan: Volume | None = None) -> Row:
     """Measure the prediction of a case.
 
     Args:
@@ -300,7 +309,6 @@ def measure_case(
         data: The data set of the case, which tells what the values of the mask mean.
         predicted: Class indices of the data, [*spatial]; of a classification the probabilities of the data's classes.
         scan: What a label map lies on.
-        keep: Receives the prediction once it is measured.
 
     Returns:
         `file`, `case`, `patient`, and what `measure_segmentation`, with the unit of its distances, or
@@ -313,12 +321,8 @@ def measure_case(
     file = (PurePosixPath(case.name).parent / first.name).as_posix()  # as a table of files names it
     row = {"file": file, "case": case.name, "patient": case.patient}
     if scan is None:
-        row |= classification_row(case.classes, predicted, data.labels, multilabel=data.multilabel)
-    else:
-        row |= _segmentation_row(case, data, predicted, scan)
-    if keep is not None:
-        keep(case, data, predicted, scan)
-    return row
+        return row | classification_row(case.classes, predicted, data.labels, multilabel=data.multilabel)
+    return row | _segmentation_row(case, data, predicted, scan)
 
 
 def _segmentation_row(case: LabelledCase, data: LabelledData, predicted: np.ndarray, scan: Volume) -> Row:

@@ -58,13 +58,13 @@ def remarks_on_restoration(metrics: Mapping[str, float]) -> list[str]:
     """Remark on the metrics of a pretraining: a network that restores no better than the mean image, or collapsed.
 
     Example:
-        >>> remarks_on_restoration({"restoration_loss": 0.144, "mean_image_loss": 0.1})[0][:72]
-        'on held-out patches the loss is 1.44 times that of always predicting the'
+        >>> remarks_on_restoration({"restoration_loss": 0.144, "mean_image_loss": 0.1})[0][:71]
+        'on validation patches the loss is 1.44 times that of always predicting '
     """
     said: list[str] = []
     ratio = metrics["restoration_loss"] / max(metrics["mean_image_loss"], 1e-12)
     if ratio >= 1:
-        worse = f"on held-out patches the loss is {ratio:.2f} times that of always predicting the mean image"
+        worse = f"on validation patches the loss is {ratio:.2f} times that of always predicting the mean image"
         said.append(f"{worse}: the network has not learnt to restore yet; train for more steps")
     if metrics.get("collapsed"):
         said.append("the network has collapsed: its output hardly depends on its input; lower the learning rate")

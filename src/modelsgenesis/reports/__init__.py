@@ -20,8 +20,8 @@ SHARE = 0.02
 _FIRST = 2.0  # seconds that the first renewal is taken to cost, which imports matplotlib
 _PAGES = {  # where the page of a kind of folder is made
     "pretraining": "pretraining.pretraining_page",
-    "finetuning": "results.finetuning_page",
-    "evaluation": "results.evaluation_page",
+    "finetuning": "results.results_page",
+    "evaluation": "results.results_page",
     "comparison": "comparison.comparison_page",
     "runs": "runs.runs_page",
 }

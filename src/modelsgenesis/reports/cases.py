@@ -4,8 +4,7 @@ Of a segmentation these are the best, the median and the worst case, of a classi
 Which they are is known when all are measured, so their few scans are then read again.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,13 @@ from modelsgenesis.data.predictions import written_files
 from modelsgenesis.data.preparation import interpolate, nearest
 from modelsgenesis.errors import DataError, require
 from modelsgenesis.figures.pictures import PLANES, take_slice
-from modelsgenesis.files import reason_of, write_json
+from modelsgenesis.files import write_json
 from modelsgenesis.inference.cases import TABLE, check_outputs, output_name
 from modelsgenesis.inference.label_tables import write_label_tables
-from modelsgenesis.metrics.measures import Row, case_scores
+from modelsgenesis.metrics.measures import CLASS_SEPARATOR, Row, case_scores
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.reports.pictures import Arrays, save_pictures
+from modelsgenesis.training.bundles import try_drawing
 
 PREDICTIONS, CASES = "predictions", "cases.json"
 """The folder of label maps in a run or an evaluation, and the list of cases in it."""
@@ -38,6 +38,7 @@ _MARGIN = 0.4  # of a structure's longest side, that is shown around it
 _LEAST_MARGIN = 12  # voxels
 _AIR = -950  # HU, up to which a CT shows nothing
 _WRONG = 6  # wrong predictions that are shown at most
+_SAMPLE = 1 << 20  # voxels that the contrast is chosen by
 _CHANNELS = 4  # of a case that are shown at most
 
 
@@ -77,14 +78,16 @@ class KeptCases:
         """Keep the prediction of a case that was measured; the arguments are those of `measure_case`."""
         self._cases[case.name] = (case, data)
         if scan is not None:
-            with self._trying(f"the prediction of {case.name}"):
-                path = self._path(case)
-                if not self._list.exists():  # by which the folder can be written again if this is cut off
-                    self._write_list([])
-                names = {str(index): name for index, name in enumerate(data.labels)}
-                about = {"labels": names, "library_name": "modelsgenesis", "library_version": __version__}
-                write_json(written_files(path)[1], about, DataError)
-                write_nifti(path, predicted, scan)
+            what = f"warning: the prediction of {case.name}"
+            try_drawing(lambda: self._keep(self._path(case), data, predicted, scan), self.reporter, what)
+
+    def _keep(self, path: Path, data: LabelledData, predicted: np.ndarray, scan: Volume) -> None:
+        if not self._list.exists():  # by which the folder can be written again if this is cut off
+            self._write_list([])
+        names = {str(index): name for index, name in enumerate(data.labels)}
+        about = {"labels": names, "library_name": "modelsgenesis", "library_version": __version__}
+        write_json(written_files(path)[1], about, DataError)
+        write_nifti(path, predicted, scan)
 
     def finish(self, rows: Sequence[Row]) -> None:
         """Write the list of the cases, and the pictures of those that tell most.
@@ -93,24 +96,14 @@ class KeptCases:
             rows: What was measured of each.
         """
         known = [(row, *self._cases[row["case"]]) for row in rows if row["case"] in self._cases]
-        with self._trying("the list of cases"):
-            listed = [self._entry(row, case, data) for row, case, data in known]
-            self._write_list(listed)
-            if self.data.task == "segmentation":
-                write_label_tables(written_files(self.folder / PREDICTIONS / TABLE), self.data.labels)
-        with self._trying("pictures of the cases"):
-            shown: list[dict[str, Any]] = []
-            arrays: Arrays = {}
-            for title, row in telling_cases(rows).items():
-                views, own = self._pictures(*self._cases[row["case"]])
-                arrays |= {f"{len(shown)}/{name}": array for name, array in own.items()}
-                shown.append({"title": title, "case": row["case"], "note": note_of(row), "views": views})
-            save_pictures(self.folder, {"labels": list(self.data.labels), "shown": shown}, arrays)
+        entries = (self._entry(row, case, data) for row, case, data in known)
+        try_drawing(lambda: self._write_list(list(entries)), self.reporter, "warning: the list of cases")
+        try_drawing(lambda: self._draw(rows), self.reporter, "warning: pictures of the cases")
 
     def _path(self, case: LabelledCase) -> Path:
         name = str(output_name(case.name))
         # What describes the label map would be the list of cases.
-        return self._list.with_name(f"{name}_seg.nii.gz" if name.casefold() == self._list.stem else f"{name}.nii.gz")
+        return self._list.parent / (f"{name}_seg.nii.gz" if name.casefold() == self._list.stem else f"{name}.nii.gz")
 
     @property
     def _list(self) -> Path:
@@ -119,16 +112,30 @@ class KeptCases:
     def _write_list(self, listed: Sequence[Mapping[str, Any]]) -> None:
         values = [list(group) for group in self.data.values]
         write_json(self._list, {"labels": list(self.data.labels), "values": values, "cases": listed}, DataError)
+        if self.data.task == "segmentation":
+            write_label_tables(written_files(self._list.with_name(TABLE)), self.data.labels)
+
+    def _draw(self, rows: Sequence[Row]) -> None:
+        shown: list[dict[str, Any]] = []
+        arrays: Arrays = {}
+        for title, row in telling_cases(rows, multilabel=self.data.multilabel).items():
+            views, own = self._pictures(*self._cases[row["case"]])
+            arrays |= {f"{len(shown)}/{name}": array for name, array in own.items()}
+            shown.append({"title": title, "case": row["case"], "note": self._note(row), "views": views})
+        save_pictures(self.folder, {"labels": list(self.data.labels), "shown": shown}, arrays)
 
     def _entry(self, row: Row, case: LabelledCase, data: LabelledData) -> dict[str, Any]:
         """Return where the files of a case are, for the viewer."""
         path = self._path(case)
-        entry: dict[str, Any] = {"name": case.name, "note": note_of(row)}
+        entry: dict[str, Any] = {"name": case.name, "note": self._note(row)}
         entry["images"] = [[str(image.path.absolute()), getattr(image, "index", None)] for image in case.images]
         entry["mask"] = case.mask and str(case.mask.absolute())
-        entry["prediction"] = path.relative_to(self.folder / PREDICTIONS).as_posix() if path.is_file() else None
+        entry["prediction"] = path.relative_to(self._list.parent).as_posix() if path.is_file() else None
         # A label map that says itself what its values mean.
         return entry | ({"values": [list(group) for group in data.values]} if data.values != self.data.values else {})
+
+    def _note(self, row: Row) -> str:
+        return note_of(row, multilabel=self.data.multilabel)
 
     def _pictures(self, case: LabelledCase, data: LabelledData) -> tuple[list[dict[str, Any]], Arrays]:
         """Read a case again, and return what its slices show, and the slices."""
@@ -140,21 +147,15 @@ class KeptCases:
         maps["predicted"] = read_volume(self._path(case)).array
         return slices_of(channels, {name: replace(mask, array=array) for name, array in maps.items()})
 
-    @contextmanager
-    def _trying(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except Exception as problem:  # any at all: hours of training are not lost for a picture
-            self.reporter.note(f"warning: {what} could not be kept: {reason_of(problem)}")
-
 
 # --- which cases ------------------------------------------------------------------------------------------------
 
 
-def telling_cases(rows: Sequence[Row]) -> dict[str, Row]:
+def telling_cases(rows: Sequence[Row], *, multilabel: bool = False) -> dict[str, Row]:
     """Return the cases that are shown, by what they are: best, median, worst; or the surest wrong predictions."""
     if rows and "predicted" in rows[0]:
-        wrong = sorted((row for row in rows if row["predicted"] != row["class"]), key=_sureness, reverse=True)
+        wrong = [row for row in rows if row["predicted"] != row["class"]]
+        wrong.sort(key=lambda row: _surest(row, multilabel)[0], reverse=True)
         return {f"Wrong {number}": row for number, row in enumerate(wrong[:_WRONG], start=1)}
     scores = case_scores(rows)
     ranked = [rows[index] for index in np.argsort(scores, kind="stable") if not np.isnan(scores[index])]
@@ -164,11 +165,16 @@ def telling_cases(rows: Sequence[Row]) -> dict[str, Row]:
     return {"Best case": ranked[-1], **median, "Worst case": ranked[0]}
 
 
-def _sureness(row: Row) -> float:
-    return max(value for name, value in row.items() if name.startswith("prob_"))
+def _surest(row: Row, multilabel: bool) -> tuple[float, str]:
+    """Return how sure a prediction is, and of which class; where several may hold at once, of those that are wrong."""
+    soft = {name.removeprefix("prob_"): value for name, value in row.items() if name.startswith("prob_")}
+    if not multilabel:
+        return max((value, name) for name, value in soft.items())
+    true, said = (set(row[key].split(CLASS_SEPARATOR)) for key in ("class", "predicted"))
+    return max(((abs(soft[name] - 0.5), name) for name in soft if name in true ^ said), default=(0.0, ""))
 
 
-def note_of(row: Row) -> str:
+def note_of(row: Row, *, multilabel: bool = False) -> str:
     """Return the result of a case in a few words.
 
     Example:
@@ -178,7 +184,9 @@ def note_of(row: Row) -> str:
         'predicted healthy (0.90), truth ill'
     """
     if "predicted" in row:
-        return f"predicted {row['predicted'] or 'none'} ({_sureness(row):.2f}), truth {row['class'] or 'none'}"
+        name = _surest(row, multilabel)[1]
+        sure = f" ({f'{name} ' if multilabel else ''}{row[f'prob_{name}']:.2f})" if name else ""
+        return f"predicted {row['predicted'] or 'none'}{sure}, truth {row['class'] or 'none'}"
     score = case_scores([row])[0]
     return "no structure in the ground truth" if np.isnan(score) else f"Dice {score:.3f}"
 
@@ -198,7 +206,7 @@ def slices_of(channels: Mapping[str, Volume], maps: Mapping[str, Volume]) -> tup
 
     Returns:
         Of each view its `plane`, the `channel`, and the `spacing` of its rows and columns; and of the n-th view the
-        arrays `n/scan`, `n/truth`, `n/predicted`: uint8 [slices, rows, columns].
+        arrays `n/scan`, uint8, `n/truth` and `n/predicted`, uint16: [slices, rows, columns].
     """
     turned = {name: _upright(volume) for name, volume in {**channels, **maps}.items()}
     shape, sizes = next((array.shape, sizes) for array, sizes in turned.values())
@@ -211,7 +219,8 @@ def slices_of(channels: Mapping[str, Volume], maps: Mapping[str, Volume]) -> tup
     views: list[dict[str, Any]] = []
     cut: Arrays = {}
     for number, channel in enumerate(channels or [""]):
-        ground = _levels(turned[channel][0][box], channels[channel].modality) if channel else empty[box]
+        ground = turned[channel][0][box] if channel else empty[box]
+        ends = _ends(ground, channels[channel].modality) if channel else (0.0, 255.0)
         # Of further channels one plane is enough.
         planes = dict(list(PLANES.items())[: 1 if number else 3]) if len(shape) == 3 else {"image": None}
         for plane, axis in planes.items():
@@ -221,6 +230,7 @@ def slices_of(channels: Mapping[str, Volume], maps: Mapping[str, Volume]) -> tup
                 name: np.stack([array if place is None else take_slice(array, axis or 0, place) for place in places])
                 for name, array in {"scan": ground, **layers}.items()
             }
+            stacks["scan"] = _levels(stacks["scan"], *ends)
             steps = tuple(max(side / _SIDE, 1.0) for side in stacks["scan"].shape[1:])
             cut |= {f"{len(views)}/{name}": _shrunk(stack, steps, name) for name, stack in stacks.items()}
             spacing = [sizes[rows] * steps[0], sizes[columns] * steps[1]]
@@ -250,7 +260,9 @@ def _box(held: np.ndarray, sizes: tuple[float, ...]) -> tuple[slice, ...]:
 
 def _largest(labels: np.ndarray) -> np.ndarray:
     """Return where the largest structure is."""
-    counts = np.bincount(labels.ravel())
+    # A slab at a time: counting makes integers of 8 bytes.
+    most = int(labels.max(initial=0)) + 1
+    counts = sum((np.bincount(slab.ravel(), minlength=most) for slab in labels), np.zeros(most, int))
     return labels == 1 + counts[1:].argmax() if len(counts) > 1 else np.zeros(labels.shape, bool)
 
 
@@ -267,13 +279,20 @@ def _places(held: np.ndarray, structure: np.ndarray, axis: int) -> list[int]:
 def _shrunk(stack: np.ndarray, steps: tuple[float, ...], name: str) -> np.ndarray:
     shape = tuple(round(side / step) for side, step in zip(stack.shape[1:], steps, strict=True))
     small = interpolate(stack, shape, steps) if name == "scan" else nearest(stack, shape, steps)
-    return small.round().astype(np.uint8)
+    return small.round().astype(np.uint8 if name == "scan" else np.uint16)
 
 
-def _levels(array: np.ndarray, modality: str | None) -> np.ndarray:
-    """Return what is seen in 8 bits, between the percentiles that leave out 1% of it, and the air of a CT."""
-    values = array[np.isfinite(array)]
+def _ends(array: np.ndarray, modality: str | None) -> tuple[float, float]:
+    """Return what is black and what is white: the percentiles that leave out 1% of some voxels, and the air of a CT."""
+    step = max(round((array.size / _SAMPLE) ** (1 / array.ndim)), 1)
+    values = array[(slice(None, None, step),) * array.ndim]
+    values = values[np.isfinite(values)]
     inside = values[values > (_AIR if modality == "ct" else values.min(initial=0))]
-    low, high = np.percentile(inside if inside.size else [0.0, 1.0], (1, 99))
+    low, high = np.percentile(inside if inside.size else [0.0, 1.0], (1, 99)).tolist()
+    return low, high
+
+
+def _levels(array: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Return an array in the levels of 8 bits."""
     scaled = (np.nan_to_num(array).astype(np.float32) - low) * (255 / max(high - low, 1e-6))
     return np.clip(scaled, 0, 255)

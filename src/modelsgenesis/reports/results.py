@@ -1,8 +1,8 @@
 """The page of a fine-tuning, of its folds together, and of an evaluation: what was measured, and the telling cases."""
 
-import io
+import shlex
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -35,15 +35,26 @@ from modelsgenesis.metrics.measures import (
 )
 from modelsgenesis.metrics.tables import basis_of, results_table
 from modelsgenesis.reports.cases import telling_cases
-from modelsgenesis.reports.page import Block, Chart, Link, Missing, Page, Section, Slide, Slides, Table, try_section
+from modelsgenesis.reports.page import (
+    Block,
+    Chart,
+    Link,
+    Missing,
+    Page,
+    Section,
+    Slide,
+    Slides,
+    Table,
+    encoded,
+    try_section,
+)
 from modelsgenesis.reports.pictures import PICTURES, Arrays, read_pictures
 from modelsgenesis.reports.pretraining import curve_blocks, refused_blocks
 from modelsgenesis.reports.recipe import recipe_blocks
-from modelsgenesis.reports.records import Records, dig, read_records
+from modelsgenesis.reports.records import Records, dig, read_records, unfinished
 from modelsgenesis.training.results import TEST_NAME, read_measured, read_rows
 
 _SIDE = 256  # pixels of a picture's longer side
-_QUALITY = 85  # of WebP, in which lines of two pixels keep their colours
 _LISTED = 20  # cases or confusions in a table
 _COLUMNS = 6  # structures that have a column in the table of cases
 _FIRST = 10  # of many structures the worst and the best, which come first
@@ -53,65 +64,28 @@ _CLASSES = 24  # whose confusion matrix can be read
 _SENTENCES = 5  # below a table
 
 
-def finetuning_page(folder: Path) -> Page:
-    """Return the report of a fine-tuning, finished or not, or of all its folds together."""
+def results_page(folder: Path) -> Page:
+    """Return the report of a fine-tuning, finished or not, of all its folds together, or of an evaluation."""
     records = read_records(folder)
-    results = records.results
-    measured = _Measured(folder, results, dig(results, "test", default={}), lambda: read_rows(folder, results))
+    measured, results = _Measured(records), records.results
     pooled = dig(results, "folds") is not None and dig(results, "fold") is None
-    sections = [
-        *_measured_sections(measured, pictures=not pooled),
-        *([try_section("Folds", partial(_folds, measured))] if pooled else []),
-        *([] if pooled else [try_section("Learning curve", partial(curve_blocks, folder))]),
-        try_section("Data", partial(_data, records)),
-        *([] if pooled else [try_section("Recipe and command", partial(recipe_blocks, records))]),
-    ]
-    steps = read_log(folder / "log.csv")
-    done, planned = int(steps["step"][-1]) if steps else 0, dig(records.run, "config", "steps")
-    remarks = [str(one) for one in dig(results, "remarks", default=())]
-    if not results and not records.run.get("finished"):
-        of = f" of {planned:,}" if isinstance(planned, int) else ""
-        told = f"The run was not finished when this page was made, at step {done:,}{of}. If it was cut off, resume it"
-        remarks.append(f"{told} with modelsgenesis finetune --output {folder} --resume")
-    facts = _facts(measured, "test patient") | {
-        "Initial weights": str(dig(results, "init", default=dig(records.run, "init", default="random"))),
-        "Kept network": f"step {results['step']:,} of {results['steps']:,}" if "steps" in results else "",
-        "Hardware": str(dig(records.bundle, "provenance", "environment", "hardware", default="")),
-    }
-    return Page(
-        title=folder.resolve().name,
-        kind="fine-tuning, folds together" if pooled else "fine-tuning",
-        verdict=_verdict(measured, "test patient"),
-        facts={name: fact for name, fact in facts.items() if fact},
-        sections=tuple(sections),
-        remarks=(*remarks, *records.problems),
-    )
-
-
-def evaluation_page(folder: Path) -> Page:
-    """Return the report of an evaluation."""
-    records = read_records(folder)
-    results = records.results
-    rows = partial(read_measured, folder / "cases.csv")
-    measured = _Measured(folder, results, dig(results, "metrics", default={}), rows)
-    model = dig(results, "model", default="")
-    facts = _facts(measured, "patient") | {
-        "Model": ", ".join(map(str, model)) if isinstance(model, list) else str(model),
-        "Predictions": Path(str(dig(results, "predictions", default=""))).name,
-        "Cases": {"test": "those of the split's test part", "all": "all"}.get(str(results.get("part")), ""),
-        "Not measured": counted(results["refused"], "case") if results.get("refused") else "",
-    }
-    return Page(
-        title=folder.resolve().name,
-        kind="evaluation",
-        verdict=_verdict(measured, "patient"),
-        facts={name: fact for name, fact in facts.items() if fact},
-        sections=(
-            *_measured_sections(measured, pictures=True),
-            *([try_section("Not measured", partial(refused_blocks, folder))] if results.get("refused") else []),
-        ),
-        remarks=records.problems,
-    )
+    sections = list(_measured_sections(measured, pictures=not pooled))
+    if pooled:
+        sections.append(try_section("Folds", partial(_folds, measured)))
+    elif not measured.evaluated:
+        sections.append(try_section("Learning curve", partial(curve_blocks, folder)))
+    if measured.evaluated and results.get("refused"):
+        sections.append(try_section("Not measured", partial(refused_blocks, folder)))
+    elif not measured.evaluated:
+        sections.append(try_section("Data", partial(_data, records, pooled=pooled)))
+    if not (pooled or measured.evaluated):
+        sections.append(try_section("Recipe and command", partial(recipe_blocks, records)))
+    remarks = [] if measured.evaluated else unfinished(records, *_resuming(records))
+    remarks += [str(one) for one in dig(results, "remarks", default=())]
+    kind = "evaluation" if measured.evaluated else "fine-tuning, folds together" if pooled else "fine-tuning"
+    facts = {name: fact for name, fact in _facts(measured).items() if fact}
+    heads = {"title": folder.resolve().name, "kind": kind, "verdict": _verdict(measured), "facts": facts}
+    return Page(**heads, sections=tuple(sections), remarks=(*remarks, *records.problems))
 
 
 @dataclass(frozen=True)
@@ -119,20 +93,32 @@ class _Measured:
     """What was measured of test cases.
 
     Attributes:
-        folder: Of the run or the evaluation.
-        results: Content of `results.json`.
-        summary: Of it the metrics.
-        read: Reads the rows of the cases.
+        records: Of the run or the evaluation.
     """
 
-    folder: Path
-    results: Mapping[str, Any]
-    summary: Summary
-    read: Callable[[], list[Row]]
+    records: Records
+
+    @property
+    def results(self) -> Mapping[str, Any]:
+        return self.records.results
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether they are of an evaluation, and not of a fine-tuning."""
+        return self.records.kind == "evaluation"
+
+    @property
+    def noun(self) -> str:
+        return "patient" if self.evaluated else "test patient"
+
+    @property
+    def summary(self) -> Summary:
+        return dig(self.results, "metrics" if self.evaluated else "test", default={})
 
     @cached_property
     def rows(self) -> list[Row]:
-        return self.read()
+        folder = self.records.folder
+        return read_measured(folder / "cases.csv") if self.evaluated else read_rows(folder, self.results)
 
     @property
     def labels(self) -> list[str]:
@@ -150,6 +136,15 @@ class _Measured:
         return metrics_of(str(self.results.get("task", "segmentation")))[0]
 
 
+def _resuming(records: Records) -> tuple[int, str]:
+    """Return how many steps are done, and the command for the others."""
+    steps = read_log(records.folder / "log.csv")
+    command = shlex.join(["modelsgenesis", "finetune", "--output", str(records.folder), "--resume"])
+    if dig(records.run, "config", "fold") is not None:  # its folder is not the output that it was started with
+        command = "repeat the command of all folds with --resume"
+    return int(steps["step"][-1]) if steps else 0, command
+
+
 def _measured_sections(measured: _Measured, *, pictures: bool) -> Iterator[Section]:
     if not measured.summary:
         return
@@ -157,20 +152,20 @@ def _measured_sections(measured: _Measured, *, pictures: bool) -> Iterator[Secti
     if measured.main == "dice":
         yield try_section("Each case", partial(_each_case, measured))
         if pictures:
-            yield try_section("Best, median and worst case", partial(_pictures, measured.folder))
+            yield try_section("Best, median and worst case", partial(_pictures, measured.records.folder))
         return
     yield try_section("Receiver operating characteristic", partial(_roc, measured))
     yield try_section("Confusion matrix", partial(_confusions, measured))
     if pictures:
-        yield try_section("The surest wrong predictions", partial(_pictures, measured.folder))
+        yield try_section("The surest wrong predictions", partial(_pictures, measured.records.folder))
 
 
-def _verdict(measured: _Measured, noun: str) -> str:
+def _verdict(measured: _Measured) -> str:
     if not measured.summary:
         none = "There are no test patients: nothing was measured."
         return none if measured.results else "No test case is measured yet."
     entry, title = dig(measured.summary, measured.main, default={}), METRICS[measured.main].title
-    on = f"on {counted(dig(measured.results, 'patients', default=0), noun)}"
+    on = f"on {counted(dig(measured.results, 'patients', default=0), measured.noun)}"
     if not isinstance(entry.get("value"), float | int):
         return f"{title} is undefined {on}: {entry.get('reason', 'there is no value')}."
     ends = [entry.get(end) for end in ("low", "high")]
@@ -180,14 +175,23 @@ def _verdict(measured: _Measured, noun: str) -> str:
     return f"{title} {entry['value']:.3f}{between} {on}{f', the mean over {over} {kind}' if over > 1 else ''}."
 
 
-def _facts(measured: _Measured, noun: str) -> dict[str, str]:
-    results, labels = measured.results, list(map(str, dig(measured.results, "labels", default=())))
+def _facts(measured: _Measured) -> dict[str, str]:
+    results, run, bundle = measured.results, measured.records.run, measured.records.bundle
+    labels = list(map(str, dig(measured.results, "labels", default=())))
     named = labels[1:] if measured.main == "dice" else labels
     patients, cases = dig(results, "patients", default=0), dig(results, "cases", default=0)
+    model, init = dig(results, "model", default=""), dig(results, "init", default=dig(run, "init", default="random"))
     return {
         "Data": str(results.get("data", "")),
         "Structures" if measured.main == "dice" else "Classes": ", ".join(named) if len(named) < 5 else str(len(named)),
-        "Measured on": f"{counted(patients, noun)}, {counted(cases, 'case')}" if cases else "",
+        "Measured on": f"{counted(patients, measured.noun)}, {counted(cases, 'case')}" if cases else "",
+        "Initial weights": "" if measured.evaluated else str(init),
+        "Kept network": f"step {results['step']:,} of {results['steps']:,}" if "steps" in results else "",
+        "Hardware": str(dig(bundle, "provenance", "environment", "hardware", default="")),
+        "Model": ", ".join(map(str, model)) if isinstance(model, list) else str(model),
+        "Predictions": Path(str(dig(results, "predictions", default=""))).name,
+        "Cases": {"test": "those of the split's test part", "all": "all"}.get(str(results.get("part")), ""),
+        "Not measured": counted(results["refused"], "case") if results.get("refused") else "",
     }
 
 
@@ -195,8 +199,7 @@ def _table(measured: _Measured) -> Iterator[Block]:
     results, said = measured.results, explanations(measured.summary)
     if len(said) > _SENTENCES:
         said[_SENTENCES:] = [f"{len(said) - _SENTENCES} more metrics are undefined or leave out cases"]
-    noun = "test patient" if "test" in results else "patient"
-    notes = [basis_of(results["patients"], results["cases"], what=noun, folds=len(measured.folds)), *said]
+    notes = [basis_of(results["patients"], results["cases"], what=measured.noun, folds=len(measured.folds)), *said]
     options = {"alone": measured.labels[-1], "specificity": results.get("specificity"), "notes": notes}
     table = results_table({(): measured.summary}, **options)
     rows, caption = list(table.rows), f"{'. '.join(table.notes)}."
@@ -227,7 +230,7 @@ def _each_case(measured: _Measured) -> Iterator[Block]:
         values = [case_scores([row])[0], *(dice_of(row)[name] for name in columns)]
         listed.append((row["case"], row["patient"], *("—" if np.isnan(one) else f"{one:.3f}" for one in values)))
     told = f"The lowest Dice first{f', {_LISTED} of {len(rows):,} cases' if len(rows) > _LISTED else ''}."
-    name = TEST_NAME if "test" in measured.results else "cases.csv"
+    name = "cases.csv" if measured.evaluated else TEST_NAME
     yield Table(("case", "patient", "Dice", *columns), listed, f"{told} All metrics of each case: {name}.")
 
 
@@ -305,19 +308,16 @@ def _views(labels: Sequence[str], prefix: str, shown: Mapping[str, Any], arrays:
             scan, truth, predicted = (None if layer is None else layer[place] for layer in layers)
             how = {"count": len(labels) - 1, "spacing": tuple(view["spacing"]), "side": _SIDE}
             picture = outlines(scans[place] if scan is None else scan, truth, predicted, **how)
-            written, number = io.BytesIO(), f"slice {place + 1} of {len(scans)}" if len(scans) > 1 else ""
-            picture.save(written, "WebP", quality=_QUALITY, method=1)
-            views[name].append(Slide(written.getvalue(), number, f"{shown['case']}, {name}, {number}: {shown['note']}"))
+            number = f"slice {place + 1} of {len(scans)}" if len(scans) > 1 else ""
+            views[name].append(Slide(encoded(picture), number, f"{shown['case']}, {name}, {number}: {shown['note']}"))
     return views
 
 
 def _legend(labels: Sequence[str], arrays: Arrays) -> dict[str, str]:
     """Return the colours of the structures that are seen most."""
     shades = [hex_of(colour) for colour in colours(len(labels) - 1)]
-    counts = np.zeros(len(labels), int)
-    for name, array in arrays.items():
-        if not name.endswith("/scan"):
-            counts += np.bincount(array.ravel(), minlength=len(labels))[: len(labels)]
+    seen = [array.ravel() for name, array in arrays.items() if not name.endswith("/scan")]
+    counts = np.bincount(np.concatenate([*seen, [0]]), minlength=len(labels))[: len(labels)]
     most = sorted(np.argsort(-counts[1:], kind="stable")[:_LEGEND].tolist())
     return {str(labels[index + 1]): shades[index] for index in most if counts[index + 1]}
 
@@ -326,14 +326,14 @@ def _folds(measured: _Measured) -> Iterator[Block]:
     rows: list[tuple[str | Link, ...]] = []
     for fold, value in enumerate(measured.folds):
         page = Path(f"fold{fold}") / "report.html"
-        link = Link(f"fold {fold}", page.as_posix()) if (measured.folder / page).is_file() else f"fold {fold}"
+        link = Link(f"fold {fold}", page.as_posix()) if (measured.records.folder / page).is_file() else f"fold {fold}"
         cases = sum(row.get("fold") == fold for row in measured.rows)
         rows.append((link, str(cases), "—" if value is None else f"{value:.3f}"))
     told = "Each fold is a run of its own, with pictures of its cases. The results above are of all together."
     yield Table(("fold", "test cases", METRICS[measured.main].title), rows, told)
 
 
-def _data(records: Records) -> Iterator[Block]:
+def _data(records: Records, *, pooled: bool) -> Iterator[Block]:
     split = dig(records.results, "split", default={})
     if isinstance(split, Mapping) and split:
         kinds = ("patients", "cases")
@@ -342,4 +342,5 @@ def _data(records: Records) -> Iterator[Block]:
     elif split := dig(records.run, "split", default={}):
         rows = [(part, str(len(names))) for part, names in split.items()]
         yield Table(("part", "cases"), rows, "As the run was asked for; split.json names the cases.")
-    yield from refused_blocks(records.folder)
+    if not pooled:  # each fold's page says what it refused
+        yield from refused_blocks(records.folder)

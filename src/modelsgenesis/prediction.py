@@ -280,7 +280,9 @@ def predict_all(
         raise ScanError(f"{bad[0].source}: {bad[0].reason}")
     kept = tuple(path for _, path in outputs if segments and skip_existing and path.exists())
     asked = [(case, path) for case, path in outputs if path not in kept]
-    predictions, failed = [Prediction(name=case.name, file=case.file, path=path) for case, path in asked], []
+    drawn = {case.name: preview_of(case, path) for case, path in asked if preview}
+    names = [{"name": case.name, "file": case.file, "path": path} for case, path in asked]
+    predictions, failed = [Prediction(**one, preview=drawn.get(one["name"])) for one in names], []
     if not dry_run:
         work = partial(_predict_case, ensemble, about, probabilities, keep=False, preview=preview)
         named = [(case.images[0].source, (case, path)) for case, path in asked]

@@ -1,6 +1,7 @@
 """What is kept of test cases: predictions, their list, and pictures of those that tell most."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -139,6 +140,9 @@ def test_a_case_may_be_called_as_the_list_of_cases(tmp_path):
     kept.add(case, data_of(), np.ones((4, 4, 4), np.uint8), volume(np.zeros((4, 4, 4))))
     assert json.loads((tmp_path / "predictions" / "cases.json").read_text())["cases"] == []  # so far
     kept.check([case])  # what was cut off can be written again
+    other = replace(case, name="site/p2")
+    kept.add(other, data_of(), np.ones((4, 4, 4), np.uint8), volume(np.zeros((4, 4, 4))))
+    assert (tmp_path / "predictions" / "site" / "p2.nii.gz").is_file()
     kept.finish([{"case": "Cases", "dice liver": 0.5}])
     (entry,) = json.loads((tmp_path / "predictions" / "cases.json").read_text())["cases"]
     assert (tmp_path / "predictions" / entry["prediction"]).is_file()
@@ -156,4 +160,4 @@ def test_what_cannot_be_kept_is_said_and_ends_nothing(tmp_path):
     kept.add(case, data_of(), np.zeros((4, 4, 4), np.uint8), volume(np.zeros((4, 4, 4))))
     kept.finish([{"case": "p1", "dice liver": 0.5}])
     assert len(notes.notes) == 3
-    assert "warning: the prediction of p1 could not be kept" in notes.text
+    assert "warning: the prediction of p1 is missing" in notes.text

@@ -4,8 +4,7 @@ Of a segmentation these are the best, the median and the worst case, of a classi
 Which they are is known when all are measured, so their few scans are then read again.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -21,12 +20,13 @@ from modelsgenesis.data.predictions import written_files
 from modelsgenesis.data.preparation import interpolate, nearest
 from modelsgenesis.errors import DataError, require
 from modelsgenesis.figures.pictures import PLANES, take_slice
-from modelsgenesis.files import reason_of, write_json
+from modelsgenesis.files import write_json
 from modelsgenesis.inference.cases import TABLE, check_outputs, output_name
 from modelsgenesis.inference.label_tables import write_label_tables
 from modelsgenesis.metrics.measures import CLASS_SEPARATOR, Row, case_scores
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.reports.pictures import Arrays, save_pictures
+from modelsgenesis.training.bundles import try_drawing
 
 PREDICTIONS, CASES = "predictions", "cases.json"
 """The folder of label maps in a run or an evaluation, and the list of cases in it."""
@@ -78,14 +78,16 @@ class KeptCases:
         """Keep the prediction of a case that was measured; the arguments are those of `measure_case`."""
         self._cases[case.name] = (case, data)
         if scan is not None:
-            with self._trying(f"the prediction of {case.name}"):
-                path = self._path(case)
-                if not self._list.exists():  # by which the folder can be written again if this is cut off
-                    self._write_list([])
-                names = {str(index): name for index, name in enumerate(data.labels)}
-                about = {"labels": names, "library_name": "modelsgenesis", "library_version": __version__}
-                write_json(written_files(path)[1], about, DataError)
-                write_nifti(path, predicted, scan)
+            what = f"warning: the prediction of {case.name}"
+            try_drawing(lambda: self._keep(self._path(case), data, predicted, scan), self.reporter, what)
+
+    def _keep(self, path: Path, data: LabelledData, predicted: np.ndarray, scan: Volume) -> None:
+        if not self._list.exists():  # by which the folder can be written again if this is cut off
+            self._write_list([])
+        names = {str(index): name for index, name in enumerate(data.labels)}
+        about = {"labels": names, "library_name": "modelsgenesis", "library_version": __version__}
+        write_json(written_files(path)[1], about, DataError)
+        write_nifti(path, predicted, scan)
 
     def finish(self, rows: Sequence[Row]) -> None:
         """Write the list of the cases, and the pictures of those that tell most.
@@ -94,24 +96,14 @@ class KeptCases:
             rows: What was measured of each.
         """
         known = [(row, *self._cases[row["case"]]) for row in rows if row["case"] in self._cases]
-        with self._trying("the list of cases"):
-            listed = [self._entry(row, case, data) for row, case, data in known]
-            self._write_list(listed)
-            if self.data.task == "segmentation":
-                write_label_tables(written_files(self.folder / PREDICTIONS / TABLE), self.data.labels)
-        with self._trying("pictures of the cases"):
-            shown: list[dict[str, Any]] = []
-            arrays: Arrays = {}
-            for title, row in telling_cases(rows, multilabel=self.data.multilabel).items():
-                views, own = self._pictures(*self._cases[row["case"]])
-                arrays |= {f"{len(shown)}/{name}": array for name, array in own.items()}
-                shown.append({"title": title, "case": row["case"], "note": self._note(row), "views": views})
-            save_pictures(self.folder, {"labels": list(self.data.labels), "shown": shown}, arrays)
+        entries = (self._entry(row, case, data) for row, case, data in known)
+        try_drawing(lambda: self._write_list(list(entries)), self.reporter, "warning: the list of cases")
+        try_drawing(lambda: self._draw(rows), self.reporter, "warning: pictures of the cases")
 
     def _path(self, case: LabelledCase) -> Path:
         name = str(output_name(case.name))
         # What describes the label map would be the list of cases.
-        return self._list.with_name(f"{name}_seg.nii.gz" if name.casefold() == self._list.stem else f"{name}.nii.gz")
+        return self._list.parent / (f"{name}_seg.nii.gz" if name.casefold() == self._list.stem else f"{name}.nii.gz")
 
     @property
     def _list(self) -> Path:
@@ -120,6 +112,17 @@ class KeptCases:
     def _write_list(self, listed: Sequence[Mapping[str, Any]]) -> None:
         values = [list(group) for group in self.data.values]
         write_json(self._list, {"labels": list(self.data.labels), "values": values, "cases": listed}, DataError)
+        if self.data.task == "segmentation":
+            write_label_tables(written_files(self._list.with_name(TABLE)), self.data.labels)
+
+    def _draw(self, rows: Sequence[Row]) -> None:
+        shown: list[dict[str, Any]] = []
+        arrays: Arrays = {}
+        for title, row in telling_cases(rows, multilabel=self.data.multilabel).items():
+            views, own = self._pictures(*self._cases[row["case"]])
+            arrays |= {f"{len(shown)}/{name}": array for name, array in own.items()}
+            shown.append({"title": title, "case": row["case"], "note": self._note(row), "views": views})
+        save_pictures(self.folder, {"labels": list(self.data.labels), "shown": shown}, arrays)
 
     def _entry(self, row: Row, case: LabelledCase, data: LabelledData) -> dict[str, Any]:
         """Return where the files of a case are, for the viewer."""
@@ -127,7 +130,7 @@ class KeptCases:
         entry: dict[str, Any] = {"name": case.name, "note": self._note(row)}
         entry["images"] = [[str(image.path.absolute()), getattr(image, "index", None)] for image in case.images]
         entry["mask"] = case.mask and str(case.mask.absolute())
-        entry["prediction"] = path.relative_to(self.folder / PREDICTIONS).as_posix() if path.is_file() else None
+        entry["prediction"] = path.relative_to(self._list.parent).as_posix() if path.is_file() else None
         # A label map that says itself what its values mean.
         return entry | ({"values": [list(group) for group in data.values]} if data.values != self.data.values else {})
 
@@ -143,13 +146,6 @@ class KeptCases:
         maps = {"truth": label_indices(mask.array, data, str(case.mask))}
         maps["predicted"] = read_volume(self._path(case)).array
         return slices_of(channels, {name: replace(mask, array=array) for name, array in maps.items()})
-
-    @contextmanager
-    def _trying(self, what: str) -> Iterator[None]:
-        try:
-            yield
-        except Exception as problem:  # any at all: hours of training are not lost for a picture
-            self.reporter.note(f"warning: {what} could not be kept: {reason_of(problem)}")
 
 
 # --- which cases ------------------------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """The page of a fine-tuning, of its folds together, and of an evaluation: what was measured, and the telling cases."""
 
-import io
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,7 +22,7 @@ from modelsgenesis.figures.measured import (
     strip_caption,
     strip_chart,
 )
-from modelsgenesis.figures.pictures import outlines
+from modelsgenesis.figures.pictures import outlines, plane_title
 from modelsgenesis.metrics.measures import (
     METRICS,
     Row,
@@ -36,15 +35,26 @@ from modelsgenesis.metrics.measures import (
 )
 from modelsgenesis.metrics.tables import basis_of, results_table
 from modelsgenesis.reports.cases import telling_cases
-from modelsgenesis.reports.page import Block, Chart, Link, Missing, Page, Section, Slide, Slides, Table, try_section
+from modelsgenesis.reports.page import (
+    Block,
+    Chart,
+    Link,
+    Missing,
+    Page,
+    Section,
+    Slide,
+    Slides,
+    Table,
+    encoded,
+    try_section,
+)
 from modelsgenesis.reports.pictures import PICTURES, Arrays, read_pictures
 from modelsgenesis.reports.pretraining import curve_blocks, refused_blocks
 from modelsgenesis.reports.recipe import recipe_blocks
-from modelsgenesis.reports.records import Records, dig, read_records
+from modelsgenesis.reports.records import Records, dig, read_records, unfinished
 from modelsgenesis.training.results import TEST_NAME, read_measured, read_rows
 
 _SIDE = 256  # pixels of a picture's longer side
-_QUALITY = 85  # of WebP, in which lines of two pixels keep their colours
 _LISTED = 20  # cases or confusions in a table
 _COLUMNS = 6  # structures that have a column in the table of cases
 _FIRST = 10  # of many structures the worst and the best, which come first
@@ -57,7 +67,7 @@ _SENTENCES = 5  # below a table
 def results_page(folder: Path) -> Page:
     """Return the report of a fine-tuning, finished or not, of all its folds together, or of an evaluation."""
     records = read_records(folder)
-    measured, results, run = _Measured(records), records.results, records.run
+    measured, results = _Measured(records), records.results
     pooled = dig(results, "folds") is not None and dig(results, "fold") is None
     sections = list(_measured_sections(measured, pictures=not pooled))
     if pooled:
@@ -70,9 +80,8 @@ def results_page(folder: Path) -> Page:
         sections.append(try_section("Data", partial(_data, records, pooled=pooled)))
     if not (pooled or measured.evaluated):
         sections.append(try_section("Recipe and command", partial(recipe_blocks, records)))
-    remarks = [str(one) for one in dig(results, "remarks", default=())]
-    if not (results or run.get("finished") or measured.evaluated):
-        remarks.append(_unfinished(records))
+    remarks = [] if measured.evaluated else unfinished(records, *_resuming(records))
+    remarks += [str(one) for one in dig(results, "remarks", default=())]
     kind = "evaluation" if measured.evaluated else "fine-tuning, folds together" if pooled else "fine-tuning"
     facts = {name: fact for name, fact in _facts(measured).items() if fact}
     heads = {"title": folder.resolve().name, "kind": kind, "verdict": _verdict(measured), "facts": facts}
@@ -127,15 +136,13 @@ class _Measured:
         return metrics_of(str(self.results.get("task", "segmentation")))[0]
 
 
-def _unfinished(records: Records) -> str:
-    """Return how far a run has come, and how to go on."""
-    steps, planned = read_log(records.folder / "log.csv"), dig(records.run, "config", "steps")
-    of = f" of {planned:,}" if isinstance(planned, int) else ""
-    told = f"The run was not finished when this page was made, at step {int(steps['step'][-1]) if steps else 0:,}{of}."
-    if dig(records.run, "config", "fold") is not None:  # its folder is not the output that it was started with
-        return f"{told} If it was cut off, repeat the command of all folds with --resume"
+def _resuming(records: Records) -> tuple[int, str]:
+    """Return how many steps are done, and the command for the others."""
+    steps = read_log(records.folder / "log.csv")
     command = shlex.join(["modelsgenesis", "finetune", "--output", str(records.folder), "--resume"])
-    return f"{told} If it was cut off, resume it with {command}"
+    if dig(records.run, "config", "fold") is not None:  # its folder is not the output that it was started with
+        command = "repeat the command of all folds with --resume"
+    return int(steps["step"][-1]) if steps else 0, command
 
 
 def _measured_sections(measured: _Measured, *, pictures: bool) -> Iterator[Section]:
@@ -294,15 +301,15 @@ def _views(labels: Sequence[str], prefix: str, shown: Mapping[str, Any], arrays:
         layers = [arrays.get(f"{prefix}{index}/{name}") for name in ("scan", "truth", "predicted")]
         if (scans := layers[0]) is None:
             continue
-        name = f"{view['plane']}, {view['channel']}" if len(channels) > 1 else view["plane"]
+        plane = plane_title(view["plane"])
+        name = f"{view['channel']}, {plane}" if len(channels) > 1 else plane
         views[name] = []
         for place in range(len(scans)):
             scan, truth, predicted = (None if layer is None else layer[place] for layer in layers)
             how = {"count": len(labels) - 1, "spacing": tuple(view["spacing"]), "side": _SIDE}
             picture = outlines(scans[place] if scan is None else scan, truth, predicted, **how)
-            written, number = io.BytesIO(), f"slice {place + 1} of {len(scans)}" if len(scans) > 1 else ""
-            picture.save(written, "WebP", quality=_QUALITY, method=1)
-            views[name].append(Slide(written.getvalue(), number, f"{shown['case']}, {name}, {number}: {shown['note']}"))
+            number = f"slice {place + 1} of {len(scans)}" if len(scans) > 1 else ""
+            views[name].append(Slide(encoded(picture), number, f"{shown['case']}, {name}, {number}: {shown['note']}"))
     return views
 
 

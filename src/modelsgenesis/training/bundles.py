@@ -105,11 +105,11 @@ def describe_environment(hardware: Hardware, config: TrainingConfig) -> dict[str
     return {"python": platform.python_version(), **libraries, "hardware": ", ".join(used)}
 
 
-def try_drawing(draw: Callable[[], object], reporter: Reporter) -> bool:
-    """Draw a figure and return whether it worked; that it did not is said, and never ends a run."""
+def try_drawing(draw: Callable[[], object], reporter: Reporter, what: str = "a figure") -> bool:
+    """Draw a figure, or keep what else is extra, and return whether it worked; that it did not never ends a run."""
     try:
         draw()
     except Exception as problem:  # any at all: a run of days is worth more than its figure
-        reporter.note(f"a figure is missing: {reason_of(problem)}")
+        reporter.note(f"{what} is missing: {reason_of(problem)}")
         return False
     return True

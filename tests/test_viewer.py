@@ -146,6 +146,22 @@ def test_a_run_shows_its_report_and_its_cases_with_truth_and_prediction(opened, 
     assert "sandbox allow-scripts;" in headers["Content-Security-Policy"]
 
 
+def test_the_links_of_a_report_lead_to_what_is_beside_it(opened, run):
+    deep = run / "a b" / "c" / "d"
+    deep.mkdir(parents=True)
+    for name in ("report.html", "results.csv", "notes.md", "curve.svg"):
+        (deep / name).write_text("text")
+    (deep / "stolen.csv").symlink_to(run.parent / "labels.nii.gz")
+    (deep / "model.safetensors").touch()
+    server = opened(run)
+    for name in ("report.html", "results.csv", "notes.md", "curve.svg"):
+        status, headers, body = get(server, f"a%20b/c/d/{name}")
+        assert (status, body) == (200, b"text")
+        assert headers["Content-Security-Policy"].startswith("sandbox")
+    for name in ("stolen.csv", "model.safetensors"):
+        assert get(server, f"a%20b/c/d/{name}")[0] == 404
+
+
 def test_a_run_of_an_earlier_version_gets_its_report(opened, tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "run.json").write_text('{"kind": "pretraining"}')

@@ -269,18 +269,15 @@ def predict_all(
     many = len(cases) + sum(scan.bad for scan in skipped) > 1
     # Nothing is computed before every path is known to be free: hours of work must not end at a full name.
     target = None if output is None else Path(output)
-    where: dict[str, Any] = {
-        "task": ensemble.task,
-        "many": many,
-        "keep": skip_existing and segments,
-        "preview": preview,
-    }
-    outputs, table = output_paths(cases, target, **where)
+    keep = skip_existing and segments
+    outputs, table = output_paths(cases, target, task=ensemble.task, many=many, keep=keep, preview=preview)
     if strict and (bad := [scan for scan in skipped if scan.bad]):
         raise ScanError(f"{bad[0].source}: {bad[0].reason}")
-    kept = tuple(path for _, path in outputs if segments and skip_existing and path.exists())
+    kept = tuple(path for _, path in outputs if keep and path.exists())
     asked = [(case, path) for case, path in outputs if path not in kept]
-    predictions, failed = [Prediction(name=case.name, file=case.file, path=path) for case, path in asked], []
+    drawn = {case.name: preview_of(case, path) for case, path in asked if preview}
+    names = [{"name": case.name, "file": case.file, "path": path} for case, path in asked]
+    predictions, failed = [Prediction(**one, preview=drawn.get(one["name"])) for one in names], []
     if not dry_run:
         work = partial(_predict_case, ensemble, about, probabilities, keep=False, preview=preview)
         named = [(case.images[0].source, (case, path)) for case, path in asked]

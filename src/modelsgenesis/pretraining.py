@@ -433,8 +433,8 @@ class Pretraining:
         if try_drawing(draw, self.reporter) and is_best:
             try_drawing(partial(shutil.copyfile, path, self.output / BEST), self.reporter)
         if is_best:
-            spacing = self.facts["median_spacing_mm"]
-            try_drawing(partial(keep_restorations, self.output, shown, step, spacing), self.reporter)
+            frame = self.facts["median_spacing_mm"], cast("InputContract", self.record.input).orientation
+            try_drawing(partial(keep_restorations, self.output, shown, step, *frame), self.reporter)
             self._save_bundle(run, network, progress)
         report.renew()
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from socketserver import ThreadingTCPServer
 from threading import Lock, Thread
 from typing import Any
+from urllib.parse import unquote
 
 import nibabel as nib
 import numpy as np
@@ -50,12 +51,16 @@ from modelsgenesis.reports.records import read_records
 CASES = "predictions/cases.json"
 """What a run folder says of its predicted cases."""
 
-_TYPES = {
+_TYPES = {  # what is not among them is text
     ".html": "text/html; charset=utf-8",
     ".js": "text/javascript",
     ".css": "text/css",
     ".json": "application/json",
+    ".png": "image/png",
+    ".svg": "image/svg+xml",
 }
+_LINKED = {".html", ".csv", ".md", ".tex", ".png", ".svg", ".json"}  # what a report links to in its folder
+_DEPTH = 3  # folders below a run whose reports are shown; those of a folder of runs lie so deep
 # Nothing is loaded from elsewhere, and nothing can be sent there.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self' data:; img-src 'self' data: blob:"
@@ -134,14 +139,14 @@ class Viewer(ThreadingTCPServer):
             GenesisError: A scan or a label map cannot be used.
         """
         place, ending = Path(path), Path(path).suffix
-        if path in self.reports:
-            return self.reports[path].read_bytes(), _TYPES[".html"]
         if path == "cases.json":
             return json.dumps(self.listing).encode(), _TYPES[ending]
         if path == "niivue.js":
             return _niivue().read_bytes(), _TYPES[ending]
         if path in ("viewer.html", "viewer.js", "viewer.css"):
             return resources.files("modelsgenesis").joinpath("viewer_page", path).read_bytes(), _TYPES[ending]
+        if path in self.reports:
+            return self.reports[path].read_bytes(), _TYPES.get(ending, "text/plain; charset=utf-8")
         index = int(place.parts[1].removesuffix(".json")) if place.parts[:1] == ("case",) else -1
         with self.lock:  # a page asks for all files of a case at once
             shown, files = self.load(self.cases[index] if index >= 0 else self.cases[len(self.cases)])
@@ -174,7 +179,7 @@ class _Handler(BaseHTTPRequestHandler):
         if host not in ("127.0.0.1", "localhost") or not secrets.compare_digest(token.encode(), known):
             self.send_error(HTTPStatus.FORBIDDEN, "open the address that modelsgenesis view printed")
             return
-        path, status = rest[0] or "viewer.html", HTTPStatus.OK
+        path, status = unquote(rest[0]) or "viewer.html", HTTPStatus.OK
         try:
             body, kind = self.server.content(path)
         except (LookupError, ValueError):
@@ -240,13 +245,16 @@ def view(
     if path.is_dir() and not (path / REPORT).exists() and read_records(path).kind:  # such as of an earlier version
         write_report(path, reporter=reporter)
     # Of folds and of a demonstration one folder below, too.
-    reports = {one.relative_to(path).as_posix(): one for one in (*path.glob(REPORT), *path.glob(f"*/{REPORT}"))}
+    reports, is_run = dict[str, Path](), any((*path.glob(REPORT), *path.glob(f"*/{REPORT}")))
     indices = [*path.glob(CASES), *sorted(path.glob(f"*/{CASES}"))]
-    if reports or indices:
+    if is_run or indices:
         require(
             not maps, ConfigurationError, f"{path}: is a run, which has label maps of its own; expected none beside it"
         )
         cases = [case for index in indices for case in _run_cases(index, path)]
+        pages = [page for depth in range(_DEPTH + 1) for page in path.glob("*/" * depth + REPORT)]
+        linked = [one for page in pages for one in page.parent.iterdir() if one.suffix in _LINKED]
+        reports = {one.relative_to(path).as_posix(): one for one in linked if one.is_file() and not one.is_symlink()}
     else:
         cases = _scan_cases(path, [Path(one).expanduser() for one in maps], reporter)
     viewer = Viewer(path.resolve().name, cases, reports, port)

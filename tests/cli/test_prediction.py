@@ -29,7 +29,12 @@ def test_predict_prints_label_maps_and_voxels_and_at_the_end_what_failed(command
     planned = command(*run, "--dry-run").out.splitlines()
     assert planned[0] == f"would read: model {model} (background, bright, dark), good.nii.gz"
     assert planned[1].startswith(f"would write: {path}, ")
-    assert command(*run, "--dry-run", "--skip-existing", "--json").json()["write"] == [str(table)]
+    planned = command(*run, "--dry-run", "--skip-existing", "--json").json()["write"]
+    assert planned == [str(table), str(Path(table).with_suffix(".json"))]
+    options = ("--preview", "--probabilities")
+    planned = command(*run, *options, "--dry-run", "--json").json()["write"]
+    command(*run, *options)
+    assert {*planned} == {str(file) for file in path.parent.iterdir()}
     told = command(*run, "--json", "--set", "precision=bfloat16").json()
     assert json.loads((tmp_path / "out" / "good.json").read_text())["precision"] == "bfloat16"
     assert told["predictions"][0]["path"] == str(path)

@@ -67,3 +67,10 @@ def test_a_comparison_that_was_cut_off_says_how_far_it_came(folder, left):
     text = read(folder)
     assert "Not finished: 15 runs so far; the same command resumes" in text
     assert ("results.json" in text) == (left is not None)  # a remark names it
+
+
+def test_an_extended_comparison_that_was_cut_off_says_that_there_is_more(folder):
+    assert "more than" not in read(folder).split("Runs in pairs")[0]
+    record = json.loads((folder / "runs" / "arm-0" / "labels-5" / "seed-0.json").read_text())
+    (folder / "runs" / "arm-0" / "labels-5" / "seed-9.json").write_text(json.dumps({**record, "seed": 9}))
+    assert "17 runs are finished, more than the 16 of this page; the same command resumes" in read(folder)

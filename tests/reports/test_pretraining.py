@@ -83,6 +83,26 @@ def test_one_patch_of_planes_and_of_slices(tmp_path):
         assert re.search(r'alt="restored: patch 1', report_of_pictures(tmp_path))
 
 
+def test_patches_are_seen_in_the_planes_of_the_patient_however_their_axes_run(tmp_path):
+    volume = np.zeros((1, 1, 4, 6, 8))  # S, P, L
+    volume[..., :2, :3, :4] = 1  # at the feet, in front, on the right
+    keep_restorations(tmp_path, [volume] * 3, 7, (5.0, 2.0, 1.0), "SPL")
+    about, pictures = read_pictures(tmp_path)
+    assert about["spacing"] == [1.0, 2.0, 5.0]
+    assert {plane: stack.shape[2:] for plane, stack in pictures.items()} == {
+        "axial": (6, 8),
+        "coronal": (4, 8),
+        "sagittal": (4, 6),
+    }
+    keep_restorations(tmp_path, [volume[:, :, 1, :, :]] * 3, 7, (5.0, 2.0, 1.0), "LPS")
+    assert set(read_pictures(tmp_path)[1]) == {"axial"}
+    keep_restorations(tmp_path, [volume[..., 1]] * 3, 7, (5.0, 2.0, 1.0), "SPL")
+    assert (set(read_pictures(tmp_path)[1])) == {"sagittal"}
+    assert "sagittal, anterior on the left" in report_of_pictures(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"provenance": {"data": {"held_out": False}}}))
+    assert "eld-out patch" not in report_of_pictures(tmp_path)
+
+
 def report_of_pictures(folder):
     (folder / "validation.csv").write_text("step,restoration_loss\n7,0.5\n")
     return report(folder).read_text()

@@ -61,6 +61,18 @@ def test_what_is_no_run_is_refused(tmp_path, make, message):
         report(tmp_path / "x")
 
 
+def test_a_page_elsewhere_links_to_the_run_and_replaces_nothing_else(tmp_path):
+    run = write_run(tmp_path / "my runs" / "a")
+    report(run)
+    page = report(tmp_path / "my runs", tmp_path / "pages" / "all.html").read_text()
+    assert 'href="../my%20runs/a/report.html"' in page
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"weights")
+    with pytest.raises(DataError, match=r"model\.safetensors: a report is HTML; name a \.html"):
+        report(run, weights)
+    assert weights.read_bytes() == b"weights"
+
+
 def test_no_report_ends_a_run(tmp_path, monkeypatch):
     run, notes = write_run(tmp_path / "run"), Notes()
     monkeypatch.setattr(reports, "page_of", lambda folder: 1 / 0)

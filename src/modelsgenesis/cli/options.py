@@ -81,7 +81,7 @@ Settings = Annotated[
 ]
 ConfigFile = Annotated[
     Path | None,
-    Option("--config", metavar="FILE", help="What --dry-run prints, or a run. --set on top."),
+    Option("--config", metavar="FILE", help="What --dry-run prints, or a run; default: none. --set on top."),
 ]
 
 Device = Annotated[

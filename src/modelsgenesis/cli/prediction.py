@@ -19,6 +19,7 @@ Flips = Annotated[str | None, Option(help="Average over mirrored passes: all, or
 
 _OUTPUT = "A .nii.gz or a folder; default: <scan>_seg.nii.gz, of several predictions/. Of classes a .csv."
 TABLES = "results.csv, .md, .tex"
+_EVALUATION = ("report.html", "results.json", TABLES, "cases.csv", "refused.csv", "report.npz", "predictions/")
 
 _SCANS = "Files, a folder, a DICOM series, a glob, or the channels of a case."
 
@@ -43,6 +44,7 @@ def predict(
     json_output: Json = False,
 ) -> None:
     """Segment or classify scans; a label map has its scan's own shape, affine and orientation."""
+    from modelsgenesis.data.predictions import written_files
     from modelsgenesis.prediction import predict_all
 
     found = predict_all(
@@ -61,8 +63,13 @@ def predict(
     if dry_run:
         classes = ", ".join(found.about["labels"].values())
         read = [f"model {model} ({classes})", *(one.file for one in found.predictions)]
-        write = filter(None, [*(one.path for one in found.predictions), found.table])
-        print_plan(read, dict.fromkeys(write), as_json=json_output)  # of classes all have one table
+        places = dict.fromkeys(filter(None, [*(one.path for one in found.predictions), found.table]))
+        soft = {place for place in places if probabilities and place != found.table}
+        write = [file for place in places for file in written_files(place)[: 3 if place in soft else 2]]
+        write += [one.preview for one in found.predictions if one.preview]
+        if found.predictions and found.task == "segmentation":
+            write += written_files([*places][-1])[4:]  # names and colours of the labels
+        print_plan(read, write, as_json=json_output)
         _end(found.failed, "predicted")
         return
     lines: list[object] = []
@@ -122,7 +129,7 @@ def evaluate(
     labelled = maps or read_labelled(data, patient_pattern=patient)
     if dry_run:
         read = [model, *(ensemble or []), f"{len(labelled.cases)} labelled cases in {data}"]
-        print_plan(read, [output / name for name in ("results.json", TABLES, "cases.csv")], as_json=json_output)
+        print_plan(read, [output / name for name in _EVALUATION], as_json=json_output)
         return
     found = evaluation.evaluate(
         [model, *ensemble] if ensemble else model,

@@ -13,6 +13,9 @@ from modelsgenesis.figures.colours import colours
 PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}
 """The planes of a volume, each with the axis of an array [x, y, z] in RAS that it is perpendicular to."""
 
+LEFT = {"axial": "right", "coronal": "right", "sagittal": "anterior"}
+"""What of a patient is on the left of a slice of each plane, as `take_slice` cuts it."""
+
 _SIDE = 150  # pixels of a picture's longer side, at least
 _GAP, _LINE = 6, 22  # pixels between pictures, and of a line of text
 _PLAIN = {ord("×"): "x", ord("−"): "-", ord("–"): "-"}  # Pillow's own fonts draw an empty box for them
@@ -49,6 +52,16 @@ def take_slice(volume: np.ndarray, axis: int, index: int) -> np.ndarray:
     """
     # RAS: x grows to the patient's right hand in storage order, y to the front, z to the head.
     return volume.take(index, axis=axis).T[::-1, ::-1]
+
+
+def plane_title(plane: str) -> str:
+    """Return what a slice is called: its plane, and which side is where; a picture of no plane keeps its name.
+
+    Example:
+        >>> plane_title("axial")
+        'axial, right on the left'
+    """
+    return f"{plane}, {LEFT[plane]} on the left" if plane in LEFT else plane
 
 
 def outlines(

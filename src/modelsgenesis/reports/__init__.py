@@ -1,9 +1,11 @@
 """Reports: what a run came to, as one page that one opens, `report.html` in its folder."""
 
+import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from urllib.parse import quote
 
 from modelsgenesis.errors import DataError, GenesisError, require
 from modelsgenesis.files import reason_of
@@ -46,7 +48,10 @@ def report(run: str | Path, output: str | Path | None = None) -> Path:
     folder = Path(run)
     require(folder.exists(), DataError, f"{folder}: there is no such folder; check the path")
     require(folder.is_dir(), DataError, f"{folder}: is a file; name the folder of a run")
-    return write_page(page_of(folder), folder / REPORT if output is None else Path(output))
+    path = folder / REPORT if output is None else Path(output)
+    require(path.suffix.lower() in (".html", ".htm"), DataError, f"{path}: a report is HTML; name a .html")
+    base = quote(os.path.relpath(folder, path.parent).encode(errors="surrogateescape"))
+    return write_page(replace(page_of(folder), base="" if base == "." else f"{base}/"), path)
 
 
 def write_report(folder: Path, *, reporter: Reporter | None = None) -> Path:

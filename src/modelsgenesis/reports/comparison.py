@@ -53,7 +53,10 @@ def _finished_page(folder: Path, results: texts.Results) -> Page:
         Section("What this does not show", (), texts.LIMITS),
         Section("Files", (Links([Link(name, name) for name in _FILES if (folder / name).exists()]),)),
     )
-    remarks = tuple(results.get("remarks", ()))
+    remarks, done = tuple(results.get("remarks", ())), len(_records(folder))
+    shown = len(results["arms"]) * len(results["labels"]) * len(results["seeds"])
+    if done > shown:
+        remarks += (f"{done} runs are finished, more than the {shown} of this page; the same command resumes.",)
     return Page(f"{data['name']}: comparison", "comparison", texts.verdict(results), facts, sections, remarks)
 
 

@@ -192,6 +192,7 @@ class Page:
         facts: Short facts, by what they are.
         sections: What follows.
         remarks: What has to be known beside the results; at the top.
+        base: Before the address of each link: where the folder of the run is, seen from the page.
     """
 
     title: str
@@ -200,6 +201,7 @@ class Page:
     facts: Mapping[str, str]
     sections: tuple[Section, ...]
     remarks: tuple[str, ...] = ()
+    base: str = ""
 
 
 def try_section(title: str, build: Callable[[], Iterable[Block]], intro: str = "") -> Section:

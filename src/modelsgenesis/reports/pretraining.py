@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from nibabel.orientations import apply_orientation, axcodes2ornt
 
 from modelsgenesis.data import SkippedScan
 from modelsgenesis.errors import DataError, counted
 from modelsgenesis.figures.charts import PAGE, curve_caption, curve_chart, kept, read_log, svg_of
-from modelsgenesis.figures.pictures import PLANES, outlines, take_slice
+from modelsgenesis.figures.pictures import PLANES, outlines, plane_title, take_slice
 from modelsgenesis.files import read_csv, write_csv
 from modelsgenesis.reports.page import Block, Chart, Missing, Page, Slide, Slides, Table, encoded, try_section
 from modelsgenesis.reports.pictures import read_pictures, save_pictures
@@ -54,7 +55,9 @@ def write_refused(folder: Path, refused: Sequence[SkippedScan]) -> None:
     write_csv(folder / REFUSED, list(rows.values()), DataError, ("source", "reason"))
 
 
-def keep_restorations(folder: Path, images: Sequence[np.ndarray], step: int, spacing: Sequence[float]) -> None:
+def keep_restorations(
+    folder: Path, images: Sequence[np.ndarray], step: int, spacing: Sequence[float], orientation: str | None = None
+) -> None:
     """Write `report.npz`: middle slices of at most six patches, original, deformed and restored.
 
     Args:
@@ -62,14 +65,20 @@ def keep_restorations(folder: Path, images: Sequence[np.ndarray], step: int, spa
         images: Original, deformed and restored, each [n, 1, *patch] in [0, 1].
         step: Of the network that restored them.
         spacing: Of the voxels in mm, along each axis.
+        orientation: Codes of the axes of volumes; None for RAS.
     """
     stacked = np.stack([(image[:_PATCHES, 0].clip(0, 1) * 255).round().astype(np.uint8) for image in images], axis=1)
-    if stacked.ndim == 4:  # [patch, what is shown, rows, columns]; of volumes [x, y], as they lie in a volume
-        cut = {"image": stacked} if len(spacing) < 3 else {"axial": stacked.swapaxes(2, 3)[:, :, ::-1, ::-1]}
-    else:
+    if len(spacing) < 3:
+        cut = {"image": stacked}
+    else:  # volumes, or slices across their last axis, are turned to RAS
+        turn = axcodes2ornt(orientation or "RAS")
+        axes = turn[:, 0].astype(int).tolist()
+        spacing = [spacing[axes.index(axis)] for axis in range(3)]
+        shown = PLANES if stacked.ndim == 5 else {plane: axis for plane, axis in PLANES.items() if axis == axes[2]}
+        volumes = [[apply_orientation(np.atleast_3d(one), turn) for one in patch] for patch in stacked]
         cut = {
-            plane: np.stack([[take_slice(one, axis, one.shape[axis] // 2) for one in patch] for patch in stacked])
-            for plane, axis in PLANES.items()
+            plane: np.stack([[take_slice(one, axis, one.shape[axis] // 2) for one in patch] for patch in volumes])
+            for plane, axis in shown.items()
         }
     save_pictures(folder, {"step": step, "spacing": [float(size) for size in spacing]}, cut)
 
@@ -94,7 +103,7 @@ def pretraining_page(folder: Path) -> Page:
     resume = f"modelsgenesis pretrain --resume {shlex.quote(str(folder))}"
     remarks = map(str, dig(records.bundle, "provenance", "results", "remarks", default=()))
     sections = (
-        try_section("Restorations", partial(_restorations, folder)),
+        try_section("Restorations", partial(_restorations, records)),
         try_section("Learning curve", partial(curve_blocks, folder)),
         try_section("Data", partial(_data, records)),
         try_section("Cost", partial(_cost, records, steps, done)),
@@ -119,12 +128,16 @@ def best_validation(measured: dict[str, np.ndarray]) -> dict[str, float]:
 def _verdict(records: Records, best: dict[str, float], done: int) -> str:
     if not best:
         return f"No validation was completed: {counted(done, 'step')} {'is' if done == 1 else 'are'} done."
-    loss, held_out = best["restoration_loss"], dig(records.bundle, "provenance", "data", "held_out", default=True)
-    patches = "Held-out patches" if held_out else "Other patches of the training scans"
-    said = f"{patches} are restored with a mean squared error of {loss:.4g}"
+    loss = best["restoration_loss"]
+    said = f"{_patches(records)} are restored with a mean squared error of {loss:.4g}"
     names = {"mean_image_loss": "always predicting the mean image", "identity_loss": "leaving them deformed"}
     ratios = [f"{loss / best[name]:.2f} times that of {what}" for name, what in names.items() if best.get(name)]
     return f"{': '.join([said, ' and '.join(ratios)] if ratios else [said])}."
+
+
+def _patches(records: Records) -> str:
+    held_out = dig(records.bundle, "provenance", "data", "held_out", default=True)
+    return "Held-out patches" if held_out else "Other patches of the training scans"
 
 
 def _time(records: Records, steps: dict[str, np.ndarray]) -> str:
@@ -149,32 +162,34 @@ def curve_blocks(folder: Path) -> Iterator[Block]:
     yield Chart(svg_of(figure), caption, f"Losses over the steps. {caption}")
 
 
-def _restorations(folder: Path) -> Iterator[Block]:
-    if not (folder / "report.npz").exists():
+def _restorations(records: Records) -> Iterator[Block]:
+    if not (records.folder / "report.npz").exists():
         yield Missing(
             "No restorations are kept here: no validation was completed, or an earlier version made this run."
         )
         return
-    about, arrays = read_pictures(folder)
+    about, arrays = read_pictures(records.folder)
     spacing, step = about["spacing"], about["step"]
     axes = {"axial": (1, 0), "coronal": (2, 0), "sagittal": (2, 1), "image": (0, 1)}  # that rows and columns go along
     shown: dict[str, list[Slide]] = {}
     for index in range(max(map(len, arrays.values()))):
         for plane, stack in arrays.items():
             rows, columns = (spacing[axis] if axis < len(spacing) else 1.0 for axis in axes[plane])
-            where = f"patch {index + 1}" if plane == "image" else f"patch {index + 1}, {plane}"
+            where = f"patch {index + 1}" if plane == "image" else f"patch {index + 1}, {plane_title(plane)}"
             error = np.abs(stack[index, 2].astype(np.int16) - stack[index, 0]).astype(np.uint8)
             views = dict(zip((*_SHOWN, "absolute error"), (*stack[index], error), strict=True))
             drawn = {name: outlines(view, spacing=(rows, columns), side=_SIDE) for name, view in views.items()}
             shown[where] = [Slide(encoded(picture), name, f"{name}: {where}") for name, picture in drawn.items()]
     first = next(iter(shown.values()))
     yield Slides(
-        "One patch", {slide.label: [slide] for slide in first}, f"One held-out patch, network of step {step:,}."
+        "One patch",
+        {slide.label: [slide] for slide in first},
+        f"{_patches(records)}: the first, network of step {step:,}.",
     )
     yield Slides(
         "Move from original to restored",
         shown,
-        "Middle slices of patches that the network was not trained on. The slider, or the arrow keys, go from the "
+        f"{_patches(records)}, middle slices. The slider, or the arrow keys, go from the "
         "original to what the network saw, what it restored, and how far that is off.",
         start=2,
     )

@@ -14,7 +14,7 @@ from modelsgenesis.data import Volume, detect_modality
 from modelsgenesis.data.predictions import OWN
 from modelsgenesis.errors import DataError, printable
 from modelsgenesis.figures.colours import RGB, colours
-from modelsgenesis.figures.pictures import outlines
+from modelsgenesis.figures.pictures import LEFT, outlines
 from modelsgenesis.files import replacing
 from modelsgenesis.reports.cases import slices_of
 
@@ -63,6 +63,8 @@ def draw_preview(
     for plane, one in pictures.items():
         _write(draw, (left, _GAP + _LINE), plane if len(pictures) > 1 else "", one.width, colour=_SOFT)
         sheet.paste(one, (left, top - _GAP + (height - one.height) // 2))
+        side = LEFT.get(plane, "")[:1].upper()  # R of right, A of anterior
+        _write(draw, (left + 4, top - _GAP + (height - _LINE) // 2), side, _LINE, bold=True)
         left += one.width + _GAP
     for number, entry in enumerate(legend):
         x, y = _GAP + number // rows * ((width - _GAP) // columns), top + height + number % rows * _LINE

@@ -22,7 +22,7 @@ from modelsgenesis.figures.measured import (
     strip_caption,
     strip_chart,
 )
-from modelsgenesis.figures.pictures import outlines
+from modelsgenesis.figures.pictures import outlines, plane_title
 from modelsgenesis.metrics.measures import (
     METRICS,
     Row,
@@ -298,7 +298,8 @@ def _views(labels: Sequence[str], prefix: str, shown: Mapping[str, Any], arrays:
         layers = [arrays.get(f"{prefix}{index}/{name}") for name in ("scan", "truth", "predicted")]
         if (scans := layers[0]) is None:
             continue
-        name = f"{view['plane']}, {view['channel']}" if len(channels) > 1 else view["plane"]
+        plane = plane_title(view["plane"])
+        name = f"{view['channel']}, {plane}" if len(channels) > 1 else plane
         views[name] = []
         for place in range(len(scans)):
             scan, truth, predicted = (None if layer is None else layer[place] for layer in layers)

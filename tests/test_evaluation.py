@@ -18,7 +18,7 @@ from PIL import Image
 import modelsgenesis
 from modelsgenesis.checkpoints import Bundle, load_bundle, save_bundle
 from modelsgenesis.configs import CONTRACTS, PredictionConfig
-from modelsgenesis.data import Volume
+from modelsgenesis.data import ScanReference, Volume
 from modelsgenesis.data.cases import LabelledCase, LabelledData
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError
 from modelsgenesis.evaluation import read_label_maps
@@ -229,21 +229,18 @@ def test_what_does_not_fit_together(decathlon, tmp_path, made, split, error, wor
         evaluate(write_bundle(tmp_path / "model", **made), decathlon, output=tmp_path / "x", split=split)
 
 
-class Picture:
-    """A random image in memory."""
-
-    def __init__(self, seed):
-        self.seed, self.source, self.path = zlib.crc32(seed.encode()), f"picture {seed}", Path(f"{seed}.png")
-
-    def read(self):
-        array = np.random.default_rng(self.seed).uniform(0, 255, (20, 24)).astype(np.float32)
-        return Volume(array=array, affine=np.eye(4), source=self.source, has_spacing=False)
+def picture(seed):
+    """Refer to a random image in memory."""
+    array = np.random.default_rng(zlib.crc32(seed.encode())).uniform(0, 255, (20, 24)).astype(np.float32)
+    volume = Volume(array=array, affine=np.eye(4), source=f"picture {seed}", has_spacing=False)
+    path = Path(f"{seed}.png")
+    return ScanReference(path=path, files=(path,), format="memory", shape=array.shape, spacing=None, volume=volume)
 
 
 def pictures(channels=("image",)):
     named, cases = [name.lower() for name in channels], []
     for seed in range(6):
-        images = tuple(Picture(f"{seed}{name}") for name in named)
+        images = tuple(picture(f"{seed}{name}") for name in named)
         cases.append(LabelledCase(name=f"x{seed}", patient=f"p{seed // 2}", images=images, classes=(seed % 2,)))
     kind = {"task": "classification", "labels": ("healthy", "ill"), "modality": "xray", "dims": 2}
     return LabelledData(name="x", cases=tuple(cases), channels=channels, **kind)

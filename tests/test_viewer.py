@@ -127,9 +127,11 @@ def run(scan, tmp_path):
     folder.mkdir(parents=True)
     (tmp_path / "run" / "report.html").write_text("<title>report</title>")
     write_nifti(folder / "scan.nii.gz", np.full((10, 12, 8), 2, np.uint8), AFFINE)
-    case = {"name": "scan", "images": [[str(scan), None]], "mask": str(tmp_path / "labels.nii.gz"), "note": "Dice 0"}
+    image = {"files": [str(scan)], "format": "", "shape": [], "spacing": None, "modality": None, "index": None}
+    case = {"name": "scan", "images": [image], "mask": str(tmp_path / "labels.nii.gz"), "note": "Dice 0"}
     content = {"labels": ["background", "liver", "spleen"], "values": [[0], [7], [200]]}
-    (folder / "cases.json").write_text(json.dumps(content | {"cases": [case | {"prediction": "scan.nii.gz"}]}))
+    cases = [case | {"prediction": "scan.nii.gz"}, case | {"images": []}]  # of the other label maps alone were there
+    (folder / "cases.json").write_text(json.dumps(content | {"cases": cases}))
     return tmp_path / "run"
 
 
@@ -203,6 +205,12 @@ def test_nobody_else_gets_anything(opened, run):
 
 
 def test_wrong_use(opened, scan, run, tmp_path, monkeypatch):
+    content = json.loads((run / "predictions" / "cases.json").read_text())
+    content["cases"][0]["images"] = [[str(scan), None]]
+    (tmp_path / "old" / "predictions").mkdir(parents=True)
+    (tmp_path / "old" / "predictions" / "cases.json").write_text(json.dumps(content))
+    with pytest.raises(DataError, match=r"cases\.json: is of an earlier version; run modelsgenesis evaluate again"):
+        opened(tmp_path / "old")
     with pytest.raises(ConfigurationError, match="run: is a run, which has label maps of its own"):
         opened(run, scan)
     with pytest.raises(DataError, match=r"none\.nii\.gz: there is no such file"):

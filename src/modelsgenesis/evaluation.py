@@ -14,6 +14,7 @@ from modelsgenesis.data import SkippedScan, dataset_json, file_stem
 from modelsgenesis.data.cases import LabelledCase, LabelledData, label_indices, read_mask
 from modelsgenesis.data.finding import bare_name, find_patients, holds_images
 from modelsgenesis.data.labelled import lists_images, read_labelled
+from modelsgenesis.data.predictions import names_beside
 from modelsgenesis.data.reading import reader_of
 from modelsgenesis.errors import DataError, ScanError, printable, require, some
 from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
@@ -230,7 +231,7 @@ def read_label_maps(
     if extra := sorted(ours.keys() - truth.keys()):
         reporter.note(f"predictions ignored, as no label map in {folder} has the name: {some(extra)}")
     paired = [path for name in both for path in (truth[name][0], ours[name][0])]
-    names = next(filter(None, map(_names_beside, paired)), None)
+    names = next(filter(None, map(names_beside, paired)), None)
     if names is None:
         names = {int(value): str(value) for path in paired for value in np.unique(read_mask(path).array)}
         names = {0: "background"} | {value: names[value] for value in sorted(names) if value}
@@ -296,24 +297,14 @@ def _told_beside(path: Path, data: LabelledData, array: np.ndarray | tuple[()] =
     Raises:
         ScanError: A value of the array means no class of the data.
     """
-    names = _names_beside(path)
-    if names is None:
+    names = names_beside(path)
+    if not names:
         return data
     for value in np.unique(array).tolist():
         if names.get(value, data.labels[0]) not in data.labels:
             raise ScanError(f"{path}: value {value}, {names[value]}, is not a class of {data.name}")
     values_of = ([value for value, name in names.items() if name == label] for label in data.labels)
     return replace(data, values=tuple(map(tuple, values_of)), others_are_background=False)
-
-
-def _names_beside(path: Path) -> dict[int, str] | None:
-    """Return what the JSON file beside a label map calls each value; None without one, or where it is a scan's."""
-    beside = path.with_name(f"{file_stem(path)}.json")
-    content = read_json(beside, ScanError) if beside.is_file() else None
-    if not isinstance(content, dict) or "labels" not in content:
-        return None
-    with parsing(beside, ScanError, what="as the labels of a label map", remedy="expected what predict writes"):
-        return {int(value): str(name) for value, name in content["labels"].items()}
 
 
 def read_table(path: Path, labels: Sequence[str]) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """Predict one scan, from its file or from memory, or all that a folder holds."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import compress
@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 import nibabel as nib
 import numpy as np
 
-from modelsgenesis._version import __version__
 from modelsgenesis.checkpoints.bundle import CONFIG_NAME
 from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.data import SkippedScan, nifti_image, skipped_notes, write_nifti
 from modelsgenesis.data.memory import Scan
-from modelsgenesis.data.predictions import is_prediction, written_files
+from modelsgenesis.data.predictions import is_prediction, labels_record, written_files
 from modelsgenesis.errors import DataError, ScanError, counted, require
 from modelsgenesis.files import read_json, reason_of, write_csv, write_json
 from modelsgenesis.hardware import choose_hardware
@@ -35,7 +34,8 @@ if TYPE_CHECKING:
 Paths = str | Path | Sequence[str | Path]
 Model = str | Path | GenesisModel
 Models = Model | Sequence[Model]
-SIZES = ("voxels", "volume_ml", "area_mm2")
+_UNITS = {"mL": "volume_ml", "mm²": "area_mm2"}
+SIZES = ("voxels", *_UNITS.values())
 """What is said of the size of each segmented structure, by the names of JSON and of the columns of tables."""
 
 
@@ -99,14 +99,19 @@ class Prediction:
     def lines(self) -> list[str]:
         """What was found, a class a line."""
         if self.scores:
-            return [
-                " + ".join(self.predicted) or "none",
-                *(f"{name} {score:.3f}" for name, score in self.scores.items()),
-            ]
+            scores = [f"{name} {score:.3f}" for name, score in self.scores.items()]
+            return [" + ".join(self.predicted) or "none", *scores]
+        return [f"{name}: {', '.join(sizes)}" for name, sizes in self.sizes.items()]
+
+    @property
+    def sizes(self) -> dict[str, list[str]]:
+        """What is told of the size of each structure: its voxels or pixels, and mL or mm² where these are known."""
         counted = "voxels" if self.volume_ml else "pixels"
-        measured = [("mL", self.volume_ml), ("mm²", self.area_mm2)]
-        sizes = {name: f", {four_digits(size)} {unit}" for unit, each in measured for name, size in each.items()}
-        return [f"{name}: {count:,} {counted}{sizes.get(name, '')}" for name, count in self.voxels.items()]
+        told = {name: [f"{count:,} {counted}"] for name, count in self.voxels.items()}
+        for unit, what in _UNITS.items():
+            for name, size in getattr(self, what).items():
+                told.setdefault(name, []).append(f"{four_digits(size)} {unit}")
+        return told
 
     def to_dict(self) -> dict[str, Any]:
         """Return as JSON values its names, and its sizes or probabilities."""
@@ -200,10 +205,7 @@ def predict(
     if output is not None:
         [(_, path)], _ = output_paths([case], Path(output), task=ensemble.task, many=False)
     work = partial(_predict_case, ensemble, about, probabilities)
-    named = [(case.images[0].source, (case, path))]
-    [found], _ = each_case(
-        named, work, title=f"predicting {counted(len(named), 'scan')}", strict=True, reporter=reporter
-    )
+    [found], _ = _predict_each([(case, path)], work, strict=True, reporter=reporter)
     if path is not None:
         if ensemble.task == "segmentation":
             write_label_tables(written_files(path), ensemble.labels)
@@ -280,10 +282,7 @@ def predict_all(
     predictions, failed = [Prediction(**one, preview=drawn.get(one["name"])) for one in names], []
     if not dry_run:
         work = partial(_predict_case, ensemble, about, probabilities, keep=False, preview=preview)
-        named = [(case.images[0].source, (case, path)) for case, path in asked]
-        predictions, failed = each_case(
-            named, work, title=f"predicting {counted(len(named), 'scan')}", strict=strict, reporter=reporter
-        )
+        predictions, failed = _predict_each(asked, work, strict=strict, reporter=reporter)
         earlier = [_saved_prediction(case, path, about, reporter) for case, path in outputs if path in kept]
         table = table if predictions or earlier else None
         if table:
@@ -298,6 +297,13 @@ def predict_all(
         table=table,
         about=about,
     )
+
+
+def _predict_each(
+    asked: Sequence[tuple[Case, Path | None]], work: Callable[[Any], Prediction], *, strict: bool, reporter: Reporter
+) -> tuple[list[Prediction], list[SkippedScan]]:
+    named = [(case.images[0].source, (case, path)) for case, path in asked]
+    return each_case(named, work, title=f"predicting {counted(len(named), 'scan')}", strict=strict, reporter=reporter)
 
 
 def _predict_case(
@@ -345,9 +351,8 @@ def _draw(
         return {}
     if labels is None:
         legend = [Entry(f"{name} {score:.3f}", bold=name in found.predicted) for name, score in found.scores.items()]
-    else:  # what `lines` say last: mL or mm² where there are any
-        there = [line.partition(": ") for line, count in zip(found.lines, found.voxels.values(), strict=True) if count]
-        legend = structure_legend(classes, {name: size.rpartition(", ")[2] for name, _, size in there})
+    else:  # mL or mm² where these are known
+        legend = structure_legend(classes, {name: told[-1] for name, told in found.sizes.items() if found.voxels[name]})
     try:
         return {"preview": draw_preview(path, case.name, case.images[0].read(), legend, labels, len(classes) - 1)}
     except Exception as problem:  # any at all: the prediction is there
@@ -359,11 +364,9 @@ def _sizes(found: Segmentation, labels: Sequence[str]) -> dict[str, Any]:
     """Return the voxels of each class, and mL or mm² where the scan has a voxel size."""
     # Not np.bincount, which takes eight bytes per voxel.
     voxels = {name: int(np.count_nonzero(found.labels == index)) for index, name in enumerate(labels) if index}
-    size, is_volume = found.geometry.voxel_size, found.labels.ndim == 3
-    if size is None:
-        return {"voxels": voxels}
-    what, unit = ("volume_ml", size / 1000) if is_volume else ("area_mm2", size)
-    return {"voxels": voxels, what: {name: float(f"{count * unit:.6g}") for name, count in voxels.items()}}
+    unit, size = found.geometry.unit
+    told = {name: float(f"{count * size:.6g}") for name, count in voxels.items()}
+    return {"voxels": voxels} | ({_UNITS[unit]: told} if unit in _UNITS else {})
 
 
 def _saved_prediction(case: Case, path: Path, about: Mapping[str, Any], reporter: Reporter) -> Prediction:
@@ -415,15 +418,13 @@ def load_ensemble(
     names = [public_name(one) for one in ([model] if isinstance(model, Model) else model)]
     ensemble = Ensemble(members, config, hardware, reporter)
     about = {
-        "labels": {str(index): name for index, name in enumerate(ensemble.labels)},
+        **labels_record(ensemble.labels),
         "model": names[0] if len(names) == 1 else names,
         "members": len(members),
         "flips": config.to_dict()["flips"],
         "overlap": config.overlap,
         "precision": hardware.precision,
         "device": hardware.device.type,
-        "library_name": "modelsgenesis",
-        "library_version": __version__,
     }
     return ensemble, about
 

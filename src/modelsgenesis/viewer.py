@@ -5,6 +5,7 @@ maps get consecutive numbers, which the legend names.
 """
 
 import json
+import re
 import secrets
 import sys
 import webbrowser
@@ -19,18 +20,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from socketserver import ThreadingTCPServer
 from threading import Lock, Thread
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import nibabel as nib
 import numpy as np
 
-from modelsgenesis.configs import CONTRACTS
-from modelsgenesis.data import Geometry, ScanReference, Volume, detect_modality, file_stem, nifti_image, read_volume
+from modelsgenesis.data import ScanReference, Volume, file_stem, nifti_image
 from modelsgenesis.data.cases import check_same_grid, read_mask
-from modelsgenesis.data.finding import scan_sources
-from modelsgenesis.data.predictions import is_prediction, written_files
-from modelsgenesis.data.reading import reader_of
+from modelsgenesis.data.predictions import is_prediction, names_beside
 from modelsgenesis.errors import (
     ConfigurationError,
     DataError,
@@ -41,15 +39,13 @@ from modelsgenesis.errors import (
     require,
 )
 from modelsgenesis.figures.colours import colours
-from modelsgenesis.files import parsing, read_json, reason_of
+from modelsgenesis.files import TEXT_LIMIT, parsing, read_json, reason_of
 from modelsgenesis.inference.cases import find_cases, output_name
 from modelsgenesis.prediction import four_digits
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.reports import REPORT, write_report
+from modelsgenesis.reports.cases import CASES, black_and_white
 from modelsgenesis.reports.records import read_records
-
-CASES = "predictions/cases.json"
-"""What a run folder says of its predicted cases."""
 
 _TYPES = {  # what is not among them is text
     ".html": "text/html; charset=utf-8",
@@ -70,7 +66,6 @@ _REPORT = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:"
 )
 _ENDS = "; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-_RANGE = (0.5, 99.5)  # percentiles of a scan that become black and white
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +89,13 @@ class ShownCase:
 
     Attributes:
         name: Of the scan.
-        images: One for each channel; or a path and which volume of it.
+        images: One for each channel.
         maps: Label maps on its grid.
         note: A few words for the list.
     """
 
     name: str
-    images: Sequence[ScanReference | tuple[str, int | None]]
+    images: Sequence[ScanReference]
     maps: Sequence[LabelFile] = ()
     note: str = ""
 
@@ -138,21 +133,21 @@ class Viewer(ThreadingTCPServer):
             LookupError: There is nothing.
             GenesisError: A scan or a label map cannot be used.
         """
-        place, ending = Path(path), Path(path).suffix
+        kind = _TYPES.get(Path(path).suffix, "text/plain; charset=utf-8")
         if path == "cases.json":
-            return json.dumps(self.listing).encode(), _TYPES[ending]
+            return json.dumps(self.listing).encode(), kind
         if path == "niivue.js":
-            return _niivue().read_bytes(), _TYPES[ending]
+            return _niivue().read_bytes(), kind
         if path in ("viewer.html", "viewer.js", "viewer.css"):
-            return resources.files("modelsgenesis").joinpath("viewer_page", path).read_bytes(), _TYPES[ending]
+            return resources.files("modelsgenesis").joinpath("viewer_page", path).read_bytes(), kind
         if path in self.reports:
-            return self.reports[path].read_bytes(), _TYPES.get(ending, "text/plain; charset=utf-8")
-        index = int(place.parts[1].removesuffix(".json")) if place.parts[:1] == ("case",) else -1
+            return self.reports[path].read_bytes(), kind
+        asked = re.fullmatch(r"case/([0-9]{1,9})(?:\.json|/(.+))", path)
+        if not asked:
+            raise LookupError(path)
         with self.lock:  # a page asks for all files of a case at once
-            shown, files = self.load(self.cases[index] if index >= 0 else self.cases[len(self.cases)])
-        if path == f"case/{index}.json":
-            return json.dumps(shown).encode(), _TYPES[".json"]
-        return files[place.name], "application/octet-stream"
+            shown, files = self.load(self.cases[int(asked[1])])
+        return (files[asked[2]], "application/octet-stream") if asked[2] else (json.dumps(shown).encode(), kind)
 
     def wait(self) -> None:
         """Return when the viewer is closed."""
@@ -182,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
         path, status = unquote(rest[0]) or "viewer.html", HTTPStatus.OK
         try:
             body, kind = self.server.content(path)
-        except (LookupError, ValueError):
+        except LookupError:
             self.send_error(HTTPStatus.NOT_FOUND)
             return
         except (GenesisError, OSError) as problem:
@@ -248,9 +243,8 @@ def view(
     reports, is_run = dict[str, Path](), any((*path.glob(REPORT), *path.glob(f"*/{REPORT}")))
     indices = [*path.glob(CASES), *sorted(path.glob(f"*/{CASES}"))]
     if is_run or indices:
-        require(
-            not maps, ConfigurationError, f"{path}: is a run, which has label maps of its own; expected none beside it"
-        )
+        beside = f"{path}: is a run, which has label maps of its own; expected none beside it"
+        require(not maps, ConfigurationError, beside)
         cases = [case for index in indices for case in _run_cases(index, path)]
         pages = [page for depth in range(_DEPTH + 1) for page in path.glob("*/" * depth + REPORT)]
         linked = [one for page in pages for one in page.parent.iterdir() if one.suffix in _LINKED]
@@ -272,11 +266,11 @@ def _niivue() -> Path:
 
 
 def _run_cases(index: Path, run: Path) -> Iterable[ShownCase]:
-    """Yield the cases of a run's predictions."""
-    content = read_json(index, DataError)
+    """Yield the cases of a run's predictions that have scans."""
+    content = read_json(index, DataError, 16 * TEXT_LIMIT)  # which names every slice of a series
     prefix = index.parent.parent.relative_to(run).as_posix()
     with parsing(index, DataError, what="as the cases of a run", remedy="run modelsgenesis evaluate again"):
-        for case in content["cases"]:
+        for case in (one for one in content["cases"] if one["images"]):  # else label maps alone were measured
             labels, maps = ["", *content["labels"][1:]], []  # no name: the background
             values = case.get("values", content["values"])
             if case["mask"]:
@@ -285,9 +279,16 @@ def _run_cases(index: Path, run: Path) -> Iterable[ShownCase]:
             if case["prediction"]:
                 predicted = index.parent / case["prediction"]
                 maps.append(LabelFile(name="prediction", path=predicted, names=dict(enumerate(labels))))
-            name, images = str(case["name"]), [(str(path), number) for path, number in case["images"]]
-            name = name if prefix == "." else f"{prefix}: {name}"
-            yield ShownCase(name=name, images=images, maps=maps, note=str(case.get("note", "")))
+            current = all(isinstance(image, dict) for image in case["images"])
+            require(current, DataError, f"{index}: is of an earlier version; run modelsgenesis evaluate again")
+            images = [_reference(**image) for image in case["images"]]
+            name = case["name"] if prefix == "." else f"{prefix}: {case['name']}"
+            yield ShownCase(name=name, images=images, maps=maps, note=case.get("note", ""))
+
+
+def _reference(files: Sequence[str], **kept: Any) -> ScanReference:
+    """Return a scan as a list of cases keeps it."""
+    return ScanReference(path=Path(files[0]), files=tuple(map(Path, files)), **kept)
 
 
 def _scan_cases(path: Path, maps: Sequence[Path], reporter: Reporter) -> list[ShownCase]:
@@ -296,19 +297,18 @@ def _scan_cases(path: Path, maps: Sequence[Path], reporter: Reporter) -> list[Sh
     for scan in skipped:
         if scan.bad:
             reporter.note(f"skipped {scan.source}: {scan.reason}")
-    missing = [one for one in maps if not one.exists()]
-    require(not missing, DataError, f"{[*missing, ''][0]}: there is no such file; expected a label map")
-    files = [one for one in maps if not one.is_dir()]
-    several = f"{[*files, ''][0]}: one label map for {counted(len(found), 'scan')}; name the folder of all of them"
-    require(len(found) == 1 or not files, ConfigurationError, several)
-    cases, name = [], ""
+    for one in maps:
+        require(one.exists(), DataError, f"{one}: there is no such file; expected a label map")
+        several = f"{one}: one label map for {counted(len(found), 'scan')}; name the folder of all of them"
+        require(one.is_dir() or len(found) == 1, ConfigurationError, several)
+    cases = []
     for case in found:
         name = output_name(case.name)
-        places = [place for one in maps for place in ([one] if one in files else _maps_of(one / name))]
-        shown = [LabelFile(name=file_stem(place), path=place, names=_names_beside(place)) for place in places]
-        cases.append(ShownCase(name=case.name, images=case.images, maps=shown))
-    lacking = f"{[*maps, ''][0]}: holds no label map of the scans' names, such as {name}.nii.gz"
-    require(not maps or any(case.maps for case in cases), DataError, lacking)
+        places = [place for one in maps for place in (_maps_of(one / name) if one.is_dir() else [one])]
+        cases.append(ShownCase(name=case.name, images=case.images, maps=[*map(_label_file, places)]))
+    if maps and not any(case.maps for case in cases):
+        name = output_name(cases[-1].name)
+        raise DataError(f"{maps[0]}: holds no label map of the scans' names, such as {name}.nii.gz")
     return cases
 
 
@@ -318,12 +318,20 @@ def _maps_of(place: Path) -> list[Path]:
     return [one for one in beside if file_stem(one) in (place.name, f"{place.name}_seg") and file_stem(one) != one.name]
 
 
-def _names_beside(path: Path) -> dict[int, str]:
-    """Return the structures of a prediction by the JSON file beside it; of other label maps nothing."""
-    if not is_prediction(path):
-        return {}
-    labels = read_json(written_files(path)[1], DataError)["labels"]
-    return {int(value): str(name) if int(value) else "" for value, name in labels.items()}
+def _label_file(path: Path) -> LabelFile:
+    """Return a label map, of a prediction with the structures that the JSON file beside it names."""
+    names = names_beside(path) if is_prediction(path) else {}
+    return LabelFile(name=file_stem(path), path=path, names={value: name for value, name in names.items() if value})
+
+
+class _Map(NamedTuple):
+    """A label map that was read: the names that it may hold, of each value in it the name, and voxels by name."""
+
+    file: LabelFile
+    array: np.ndarray
+    known: list[str]
+    names: dict[int, str]
+    sizes: Counter[str]
 
 
 def load_case(case: ShownCase) -> tuple[dict[str, Any], dict[str, bytes]]:
@@ -336,77 +344,58 @@ def load_case(case: ShownCase) -> tuple[dict[str, Any], dict[str, bytes]]:
     Raises:
         ScanError: A scan cannot be used. Of a label map a remark says why it is not shown.
     """
-    scans, remarks, masks = [_read(image) for image in case.images], list[str](), list[tuple[LabelFile, Volume]]()
+    scans, remarks, maps = [image.read() for image in case.images], list[str](), list[_Map]()
     for one in case.maps:
         try:
-            mask = read_mask(one.path)
-            check_same_grid(scans[0], mask)
-            masks.append((one, mask))
+            maps.append(_read_map(one, scans[0]))
         except ScanError as problem:
             remarks.append(f"{one.name} is not shown: {problem}.")
-    names, named, sizes = _structures(masks)
-    there = [name for name in names if any(size[name] for size in sizes)]
-    files = {f"image{number}.nii": _upright(scan, scan.array) for number, scan in enumerate(scans)}
-    planes = files["image0.nii"].shape
-    for number, ((_, mask), found) in enumerate(zip(masks, named, strict=True)):
-        codes = np.array([1 + there.index(name) if name in there else 0 for name in found.values()])
-        files[f"map{number}.nii"] = _upright(scans[0], _renumbered(mask.array, [*found], codes))
-    unit, scale = _unit(scans[0])
-    largest = there.index(max(there, key=sizes[-1].__getitem__)) if there else 0
+    # Structures that are known by name come first, so that they keep their colours from case to case.
+    named = sorted(maps, key=lambda one: not one.file.names)
+    names = [name for name in dict.fromkeys(name for one in named for name in one.known) if name]
+    there = [name for name in names if any(one.sizes[name] for one in maps)]
+    numbers = {name: number for number, name in enumerate(there, start=1)}
+    files = {f"image{index}.nii": _upright(scan, scan.array) for index, scan in enumerate(scans)}
+    for index, one in enumerate(maps):
+        codes = [numbers.get(name, 0) for name in one.names.values()]
+        files[f"map{index}.nii"] = _upright(scans[0], _renumbered(one.array, [*one.names], np.array(codes)))
+    place, planes = [0.5] * 3, files["image0.nii"].shape
+    if there:
+        largest = max(there, key=maps[-1].sizes.__getitem__)
+        place = _place(np.asanyarray(files[f"map{len(maps) - 1}.nii"].dataobj) == numbers[largest])
+    unit, voxel = scans[0].geometry.unit
     legend = [
-        {"name": name, "colour": colour, "sizes": [four_digits(size[name] * scale) for size in sizes]}
+        {"name": name, "colour": colour, "sizes": [four_digits(one.sizes[name] * voxel) for one in maps]}
         for name, colour in zip(names, colours(len(names)), strict=True)
-        if name in there
+        if name in numbers
     ]
+    images = []
+    for scan in scans:
+        low, high = black_and_white(scan, scan.array)
+        images.append({"name": Path(scan.source).name, "low": low, "high": high})
     shown = {
         "name": case.name,
         "layout": 3 if scans[0].array.ndim == 3 else int(np.argmin(planes[::-1])),  # the widget's number of the plane
-        "images": [{"name": Path(scan.source).name, **_levels(scan)} for scan in scans],
-        "maps": [one.name for one, _ in masks],
+        "images": images,
+        "maps": [one.file.name for one in maps],
         "unit": unit,
         "legend": legend,
-        "place": _place(np.asanyarray(files[f"map{len(masks) - 1}.nii"].dataobj) == largest + 1)
-        if there
-        else (0.5,) * 3,
+        "place": place,
         "remarks": remarks,
     }
     return shown, {name: image.to_bytes() for name, image in files.items()}
 
 
-def _structures(
-    masks: Sequence[tuple[LabelFile, Volume]],
-) -> tuple[list[str], list[dict[int, str]], list[Counter[str]]]:
-    """Return the names of all structures; and of each label map those of its values, and voxels by name.
-
-    Structures that are known by name come first, so that they keep their colours from case to case.
-    """
-    named, sizes = list[dict[int, str]](), list[Counter[str]]()
-    for one, mask in masks:
-        counts = Counter[int]()
-        for plane in mask.array:  # plane by plane, which sorts no volume
-            counts.update(dict(zip(*(part.tolist() for part in np.unique(plane, return_counts=True)), strict=True)))
-        named.append(
-            {value: one.names.get(value, "" if one.names or not value else str(value)) for value in sorted(counts)}
-        )
-        sizes.append(Counter())
-        for value, name in named[-1].items():
-            sizes[-1][name] += counts[value]
-    known = [name for one, _ in masks for name in one.names.values()]
-    others = sorted(
-        {value for (one, _), found in zip(masks, named, strict=True) if not one.names for value in found if value}
-    )
-    return [name for name in dict.fromkeys([*known, *map(str, others)]) if name], named, sizes
-
-
-def _read(image: ScanReference | tuple[str, int | None]) -> Volume:
-    """Read a scan, of a series by the name of one of its files."""
-    if isinstance(image, ScanReference):
-        return image.read()
-    path, index = Path(image[0]), image[1]
-    if index is None and reader_of(path) == "dicom":
-        series = next((one for one in scan_sources(path.parent)[0] if path in one.files), None)
-        return (series or ScanReference(path=path, files=(path,), format="DICOM", shape=(), spacing=None)).read()
-    return read_volume(path, index)
+def _read_map(file: LabelFile, scan: Volume) -> _Map:
+    mask, counts = read_mask(file.path), Counter[int]()
+    check_same_grid(scan, mask)
+    for plane in mask.array:  # plane by plane, which sorts no volume
+        counts.update(dict(zip(*(part.tolist() for part in np.unique(plane, return_counts=True)), strict=True)))
+    known = file.names or {value: str(value) for value in sorted(counts) if value}
+    names, sizes = {value: known.get(value, "") for value in sorted(counts)}, Counter[str]()
+    for value, name in names.items():
+        sizes[name] += counts[value]
+    return _Map(file, mask.array, [*known.values()], names, sizes)
 
 
 def _renumbered(array: np.ndarray, values: Sequence[int], numbers: np.ndarray) -> np.ndarray:
@@ -426,25 +415,6 @@ def _upright(scan: Volume, array: np.ndarray) -> nib.Nifti1Image:
         array = array[..., None]
     array = np.nan_to_num(array) if array.dtype.kind == "f" else array
     return nib.as_closest_canonical(nifti_image(array, affine))
-
-
-def _levels(scan: Volume) -> dict[str, float]:
-    """Return which values are black and white: the window of the modality, else percentiles of a part of the voxels."""
-    contract = CONTRACTS.get(detect_modality(scan) or "")
-    part = scan.array[::2, ::2, ...]
-    finite = part[np.isfinite(part)]
-    low, high = (
-        contract.window if contract and contract.window else np.percentile(finite if finite.size else [0, 1], _RANGE)
-    )
-    return {"low": float(low), "high": float(high)}
-
-
-def _unit(scan: Volume) -> tuple[str, float]:
-    """Return in what sizes of structures are told, and how much of it a voxel is."""
-    size = Geometry(shape=scan.array.shape, affine=scan.affine, has_spacing=scan.has_spacing).voxel_size
-    if size is None:
-        return ("pixels" if scan.array.ndim == 2 else "voxels"), 1
-    return ("mm²", size) if scan.array.ndim == 2 else ("mL", size / 1000)
 
 
 def _place(inside: np.ndarray) -> list[float]:

@@ -38,7 +38,8 @@ def test_an_evaluation_keeps_predictions_in_the_scans_own_grid_and_lists_their_f
     assert (listed["labels"], listed["values"]) == (["background", "bright", "dark"], [[0], [1], [2]])
     entries = listed["cases"]
     assert [entry["name"] for entry in entries] == [row["case"] for row in evaluated.rows]
-    [[image, index]], mask = entries[0]["images"], entries[0]["mask"]
+    [kept_image], mask = entries[0]["images"], entries[0]["mask"]
+    [image], index = kept_image["files"], kept_image["index"]
     assert (Path(image), index) == (decathlon / "imagesTr" / "ball_000.nii.gz", None)
     kept, scan = nib.load(evaluated.folder / "predictions" / entries[0]["prediction"]), nib.load(image)
     assert np.array_equal(kept.affine, scan.affine)

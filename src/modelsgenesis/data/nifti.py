@@ -143,8 +143,6 @@ def nifti_image(array: np.ndarray, like: "PreparedVolume | Volume | Geometry | n
     """
     if isinstance(like, np.ndarray):
         like = Geometry(shape=array.shape, affine=like)
-    elif isinstance(like, Volume):
-        like = Geometry(shape=like.array.shape, affine=like.affine, header=like.header)
     elif not isinstance(like, Geometry):
         like = like.geometry
     if array.shape[: len(like.shape)] != like.shape:

@@ -1,10 +1,12 @@
 """What a prediction of this package consists of on disk, and how it is told from scans."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from modelsgenesis._version import __version__
 from modelsgenesis.data.reading import file_stem
-from modelsgenesis.errors import DataError
+from modelsgenesis.errors import DataError, ScanError
 from modelsgenesis.files import parsing, read_json
 
 PREVIEW, OWN = "_preview.png", "modelsgenesis"
@@ -31,6 +33,26 @@ def is_prediction(path: Path) -> bool:
         return False
     is_own = isinstance(content, dict) and content.get("library_name") == OWN
     return is_own and isinstance(content.get("labels"), dict)
+
+
+def labels_record(labels: Sequence[str]) -> dict[str, Any]:
+    """Return what the JSON file beside a label map or a table says of its classes, and of whom it is."""
+    named = {str(index): name for index, name in enumerate(labels)}
+    return {"labels": named, "library_name": OWN, "library_version": __version__}
+
+
+def names_beside(path: Path) -> dict[int, str]:
+    """Return what the JSON file beside a label map calls each value; nothing without one, or where it is a scan's.
+
+    Raises:
+        ScanError: It is damaged.
+    """
+    beside = written_files(path).about
+    content = read_json(beside, ScanError) if beside.is_file() else None
+    if not isinstance(content, dict) or "labels" not in content:
+        return {}
+    with parsing(beside, ScanError, what="as the labels of a label map", remedy="expected what predict writes"):
+        return {int(value): str(name) for value, name in content["labels"].items()}
 
 
 class WrittenFiles(NamedTuple):

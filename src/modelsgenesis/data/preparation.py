@@ -228,10 +228,7 @@ def _frame(volume: Volume, contract: InputContract) -> tuple[np.ndarray, tuple[i
         change[: array.ndim, 3] = [source_positions(*axis)[0] for axis in zip(array.shape, shape, steps, strict=True)]
         affine = affine @ change
     frame = {"affine": affine, "source": volume.source, "orientation": orientation, "steps": steps}
-    geometry = Geometry(
-        shape=volume.array.shape, affine=volume.affine, header=volume.header, has_spacing=volume.has_spacing
-    )
-    return array, shape, {**frame, "geometry": geometry}
+    return array, shape, {**frame, "geometry": volume.geometry}
 
 
 def _bounds(volume: Volume, contract: InputContract) -> tuple[float, float]:

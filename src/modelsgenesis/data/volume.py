@@ -38,10 +38,14 @@ class Geometry:
     has_spacing: bool = True
 
     @property
-    def voxel_size(self) -> float | None:
-        """Size of a voxel in mm³, of a plane's pixel in mm²; None without a geometry."""
+    def unit(self) -> tuple[str, float]:
+        """In what sizes of structures are told, mL or mm², and that of a voxel; without a spacing voxels or pixels."""
+        is_volume = len(self.shape) == 3
+        if not self.has_spacing:
+            return ("voxels" if is_volume else "pixels"), 1.0
         edges = self.affine[:3, : len(self.shape)]  # [3, axes]; Gram's determinant is the square of what they span
-        return math.sqrt(np.linalg.det(edges.T @ edges)) if self.has_spacing else None
+        size = math.sqrt(np.linalg.det(edges.T @ edges))  # mm³ or mm²
+        return ("mL", size / 1000) if is_volume else ("mm²", size)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,6 +77,12 @@ class Volume:
     def spacing(self) -> tuple[float, ...] | None:
         """Voxel size in mm along each axis of the array; None for an image without a geometry."""
         return tuple(voxel_sizes(self.affine)[: self.array.ndim].tolist()) if self.has_spacing else None
+
+    @property
+    def geometry(self) -> Geometry:
+        """Where its voxels lie."""
+        own = {"affine": self.affine, "header": self.header, "has_spacing": self.has_spacing}
+        return Geometry(shape=self.array.shape, **own)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -187,12 +187,10 @@ def match_channels(
 
 def preview_of(case: Case, path: Path) -> Path:
     """Return the picture of a case: beside its label map; of a classification beside the table, by its name."""
+    if path.suffix.lower() != ".csv":
+        return written_files(path).preview
     name = output_name(case.name)
-    return (
-        path.parent / name.with_name(f"{name.name}{PREVIEW}")
-        if path.suffix.lower() == ".csv"
-        else written_files(path).preview
-    )
+    return path.parent / name.with_name(f"{name.name}{PREVIEW}")
 
 
 def output_name(name: str) -> Path:

@@ -13,10 +13,9 @@ import numpy as np
 from nibabel import orientations
 from nibabel.affines import voxel_sizes
 
-from modelsgenesis._version import __version__
-from modelsgenesis.data import Volume, read_volume, write_nifti
+from modelsgenesis.data import Volume, detect_modality, read_volume, write_nifti
 from modelsgenesis.data.cases import LabelledCase, LabelledData, label_indices, read_mask
-from modelsgenesis.data.predictions import written_files
+from modelsgenesis.data.predictions import labels_record, written_files
 from modelsgenesis.data.preparation import interpolate, nearest
 from modelsgenesis.errors import DataError
 from modelsgenesis.figures.pictures import PLANES, take_slice
@@ -28,10 +27,10 @@ from modelsgenesis.reporting import Reporter
 from modelsgenesis.reports.pictures import Arrays, save_pictures
 from modelsgenesis.training.bundles import try_drawing
 
-PREDICTIONS, CASES = "predictions", "cases.json"
+PREDICTIONS, CASES = "predictions", "predictions/cases.json"
 """The folder of label maps in a run or an evaluation, and the list of cases in it."""
 
-
+_KEPT = ("format", "shape", "spacing", "modality", "index")  # of a scan beside its files, to read it again
 _SIDE = 224  # pixels of a kept slice's longer side, at most
 _SLICES = 11  # of a plane; the middle one goes through the largest structure
 _MARGIN = 0.4  # of a structure's longest side, that is shown around it
@@ -83,9 +82,7 @@ class KeptCases:
     def _keep(self, path: Path, data: LabelledData, predicted: np.ndarray, scan: Volume) -> None:
         if not self._list.exists():  # by which the folder can be written again if this is cut off
             self._write_list([])
-        names = {str(index): name for index, name in enumerate(data.labels)}
-        about = {"labels": names, "library_name": "modelsgenesis", "library_version": __version__}
-        write_json(written_files(path)[1], about, DataError)
+        write_json(written_files(path).about, labels_record(data.labels), DataError)
         write_nifti(path, predicted, scan)
 
     def finish(self, rows: Sequence[Row]) -> None:
@@ -106,7 +103,7 @@ class KeptCases:
 
     @property
     def _list(self) -> Path:
-        return self.folder / PREDICTIONS / CASES
+        return self.folder / CASES
 
     def _write_list(self, listed: Sequence[Mapping[str, Any]]) -> None:
         values = [list(group) for group in self.data.values]
@@ -127,7 +124,10 @@ class KeptCases:
         """Return where the files of a case are, for the viewer."""
         path = self._path(case)
         entry: dict[str, Any] = {"name": case.name, "note": self._note(row)}
-        entry["images"] = [[str(image.path.absolute()), getattr(image, "index", None)] for image in case.images]
+        entry["images"] = [
+            {"files": [str(file.absolute()) for file in image.files], **{name: getattr(image, name) for name in _KEPT}}
+            for image in case.images
+        ]
         entry["mask"] = case.mask and str(case.mask.absolute())
         entry["prediction"] = path.relative_to(self._list.parent).as_posix() if path.is_file() else None
         # A label map that says itself what its values mean.
@@ -219,7 +219,7 @@ def slices_of(channels: Mapping[str, Volume], maps: Mapping[str, Volume]) -> tup
     cut: Arrays = {}
     for number, channel in enumerate(channels or [""]):
         ground = turned[channel][0][box] if channel else empty[box]
-        ends = _ends(ground, channels[channel].modality) if channel else (0.0, 255.0)
+        ends = black_and_white(channels[channel], ground) if channel else (0.0, 255.0)
         # Of further channels one plane is enough.
         planes = dict(list(PLANES.items())[: 1 if number else 3]) if len(shape) == 3 else {"image": None}
         for plane, axis in planes.items():
@@ -281,12 +281,15 @@ def _shrunk(stack: np.ndarray, steps: tuple[float, ...], name: str) -> np.ndarra
     return small.round().astype(np.uint8 if name == "scan" else np.uint16)
 
 
-def _ends(array: np.ndarray, modality: str | None) -> tuple[float, float]:
-    """Return what is black and what is white: the percentiles that leave out 1% of some voxels, and the air of a CT."""
+def black_and_white(scan: Volume, array: np.ndarray) -> tuple[float, float]:
+    """Return what is black and what is white in a scan, or in a part of it that is shown.
+
+    They are the percentiles that leave out 1% of some voxels, and the air of a CT.
+    """
     step = max(round((array.size / _SAMPLE) ** (1 / array.ndim)), 1)
     values = array[(slice(None, None, step),) * array.ndim]
     values = values[np.isfinite(values)]
-    inside = values[values > (_AIR if modality == "ct" else values.min(initial=0))]
+    inside = values[values > (_AIR if detect_modality(scan) == "ct" else values.min(initial=0))]
     low, high = np.percentile(inside if inside.size else [0.0, 1.0], (1, 99)).tolist()
     return low, high
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
-from modelsgenesis.data import Volume, detect_modality
+from modelsgenesis.data import Volume
 from modelsgenesis.data.predictions import OWN
 from modelsgenesis.errors import DataError, printable
 from modelsgenesis.figures.colours import RGB, colours
@@ -46,7 +46,6 @@ def draw_preview(
     Raises:
         DataError: The file cannot be written.
     """
-    scan = replace(scan, modality=detect_modality(scan))
     views, arrays = slices_of({"scan": scan}, {} if labels is None else {"predicted": replace(scan, array=labels)})
     pictures: dict[str, Image.Image] = {}
     for number, view in enumerate(views):

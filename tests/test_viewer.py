@@ -12,9 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dicom_files import write_dicom, write_series
 from modelsgenesis import viewer as viewer_module
-from modelsgenesis.data import read_volume, write_nifti
+from modelsgenesis.data import find_scans, read_volume, write_nifti
+from modelsgenesis.data.cases import LabelledCase, LabelledData
 from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError, ScanError
+from modelsgenesis.reporting import Reporter
+from modelsgenesis.reports.cases import KeptCases
 from modelsgenesis.viewer import Viewer, view
 
 AFFINE = np.array([[-2.0, 0, 0, 9], [0, 0, 3, 4], [0, 2, 0, 1], [0, 0, 0, 1]])  # left, superior, anterior
@@ -229,3 +233,22 @@ def test_wrong_use(opened, scan, run, tmp_path, monkeypatch):
     monkeypatch.setattr(viewer_module, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"the viewer needs .*modelsgenesis\[viewer\]"):
         opened(scan)
+
+
+def test_a_series_and_a_picture_of_dicom_are_read_again_as_they_were_found(opened, tmp_path):
+    write_series(tmp_path / "scans" / "ct", np.arange(120, dtype=np.uint16).reshape(4, 5, 6))
+    write_dicom(
+        tmp_path / "scans" / "xray.dcm", np.arange(30, dtype=np.uint16).reshape(5, 6), modality="DX", series="4"
+    )
+    scans, _ = find_scans(tmp_path / "scans")
+    cases = [LabelledCase(name=f"c{index}", patient="p", images=(scan,)) for index, scan in enumerate(scans)]
+    data = LabelledData(name="x", task="classification", cases=tuple(cases), labels=("healthy", "ill"))
+    kept = KeptCases(tmp_path / "run", data, Reporter())
+    for case in cases:
+        kept.add(case, data, np.zeros(2), None)
+    kept.finish([{"case": case.name, "class": "ill", "predicted": "ill", "prob_ill": 0.9} for case in cases])
+    server = opened(tmp_path / "run")
+    assert sorted(len(scan.shape) for scan in scans) == [2, 3]
+    for index, scan in enumerate(scans):
+        array = image_of(server, f"case/{index}/image0.nii")[0]
+        assert sorted(array.ravel()) == sorted(scan.read().array.ravel())

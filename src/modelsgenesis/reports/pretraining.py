@@ -164,9 +164,7 @@ def curve_blocks(folder: Path) -> Iterator[Block]:
 
 def _restorations(records: Records) -> Iterator[Block]:
     if not (records.folder / "report.npz").exists():
-        yield Missing(
-            "No restorations are kept here: no validation was completed, or an earlier version made this run."
-        )
+        yield Missing("No restorations are kept here: no validation was completed, or an earlier version made this.")
         return
     about, arrays = read_pictures(records.folder)
     spacing, step = about["spacing"], about["step"]
@@ -214,9 +212,8 @@ def refused_blocks(folder: Path) -> Iterator[Block]:
     if refused:
         listed = [(row.get("source", ""), row.get("reason", "")) for row in refused[:_LISTED]]
         more = f", the first {_LISTED} of {len(refused):,}" if len(refused) > _LISTED else ""
-        yield Table(
-            ("not used", "why"), listed, f"{counted(len(refused), 'scan')} not used{more}; all are in {REFUSED}."
-        )
+        caption = f"{counted(len(refused), 'scan')} not used{more}; all are in {REFUSED}."
+        yield Table(("not used", "why"), listed, caption)
     else:
         yield Missing("Every scan was used.")
 

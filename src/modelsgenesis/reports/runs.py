@@ -53,9 +53,8 @@ def _table(folder: Path, runs: list[Records]) -> Iterator[Block]:
     more = f" The first {_MOST:,} of {len(runs):,}." if len(runs) > _MOST else ""
     missing = not all(isinstance(row[0], Link) for row in rows)
     told = " A name without a link has no report yet: modelsgenesis report RUN writes it." if missing else ""
-    yield Table(
-        ("run", "kind", "initial weights", "main figure", "finished"), rows, f"The folders, by name.{more}{told}"
-    )
+    header = ("run", "kind", "initial weights", "main figure", "finished")
+    yield Table(header, rows, f"The folders, by name.{more}{told}")
 
 
 def _row(folder: Path, run: Records) -> tuple[str | Link, ...]:

@@ -29,7 +29,7 @@ from modelsgenesis.figures.charts import save_chart, validation_curve
 from modelsgenesis.figures.comparisons import comparison_chart
 from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
 from modelsgenesis.finetuning import FinetuningOptions, finetune, resolve_config
-from modelsgenesis.metrics.comparison_texts import comparison_report, comparison_table
+from modelsgenesis.metrics.comparison_texts import comparison_report, comparison_table, remarks_of_runs
 from modelsgenesis.metrics.measures import UNIT, flat, metrics_of
 from modelsgenesis.metrics.significance import analyse, label_efficiency
 from modelsgenesis.models import GenesisModel, as_source, load, public_name, split_download
@@ -432,18 +432,8 @@ class _Job:
             **{key: ", ".join(sorted({record[key] for record in finished})) for key in ("precision", "device")},
             "labels": analyse(finished, pairs, metric, summary_options(self.data, self.config)),
             "efficiency": label_efficiency(finished, pairs, metric),
-            "remarks": _remarks(finished),
+            "remarks": remarks_of_runs(finished),
         }
-
-
-def _remarks(finished: Sequence[Record]) -> list[str]:
-    """Return what runs remarked, with how many of an initialisation and a label count did."""
-    runs = Counter((record["arm"], record["labels"]) for record in finished)
-    said = Counter((record["arm"], record["labels"], one) for record in finished for one in record.get("remarks", ()))
-    return [
-        f"{arm}, {labels} labels: {remark} ({count} of {runs[arm, labels]} runs)"
-        for (arm, labels, remark), count in said.items()
-    ]
 
 
 def _finish(

@@ -18,7 +18,7 @@ from modelsgenesis import demo
 from modelsgenesis.comparison import describe_comparison
 from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig, PretrainingConfig
 from modelsgenesis.evaluation import RESULTS_NAME
-from modelsgenesis.reports.page import Chart, Link, Links, Missing, Page, Section, Slide, Slides, Table, write_page
+from modelsgenesis.reports.page import Chart, Link, Missing, Page, Section, Slide, Slides, Table, write_page
 from trained_models import NETWORK, TINY
 
 HOSTILE = (
@@ -190,7 +190,7 @@ def every_block(sources: Sources, folder: Path) -> Path:
         Table(("case", *HOSTILE), rows, HOSTILE[1]),
         *(Slides(name, dict.fromkeys(("axial", "coronal", "sagittal"), slides)) for name in HOSTILE),
         Missing(HOSTILE[0]),
-        Links([Link(HOSTILE[1], "javascript:window.hacked=1")], HOSTILE[0]),
+        Table(("file",), [[Link(HOSTILE[1], "javascript:window.hacked=1")]], HOSTILE[0]),
     ]
     sections = tuple(Section(name, tuple(blocks[start::4]), name) for start, name in enumerate(HOSTILE))
     page = Page(HOSTILE[0], HOSTILE[1], HOSTILE[2], dict(zip(HOSTILE, HOSTILE, strict=True)), sections, HOSTILE)

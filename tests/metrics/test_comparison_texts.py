@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from modelsgenesis.metrics.comparison_texts import comparison_report, verdict
+from modelsgenesis.metrics.comparison_texts import comparison_report, remarks_of_runs, sentence, verdict
 from modelsgenesis.metrics.measures import metric_title
 from simulated_comparison import draw_records, results_of
 
@@ -83,3 +83,13 @@ def test_what_does_not_vary_is_undecided_without_a_p_value():
     for record in records:
         record["test"]["dice"] = 0.5 if record["arm"] == "scratch" else 0.6
     assert "genesis against scratch is undecided with 5 (no test)" in verdict(results_of(records))
+
+
+def test_one_labelled_patient_is_not_several():
+    results = results_of(draw_records(GAINS, (5,), 5))
+    results["labels"] = {"1": results["labels"].pop("5")}
+    assert re.search(r"genesis is better than scratch with 1 \(p = [\d.e-]+\) labelled patient \(", verdict(results))
+    row = {"arm": "a", "reference": "b", "labels": 1, "equals": 5, "low": 5, "high": 5, "fewest": 1, "most": 5}
+    assert sentence(row).startswith("a with 1 label equals b with 5 ")
+    records = [{"arm": "a", "labels": 1, "remarks": ["dark was never predicted"]}, {"arm": "a", "labels": 5}]
+    assert remarks_of_runs(records) == ["a, 1 label: dark was never predicted (1 of 1 run)"]

@@ -9,7 +9,6 @@ from modelsgenesis.metrics.tables import ResultsTable
 from modelsgenesis.reports.page import (
     Chart,
     Link,
-    Links,
     Missing,
     Page,
     Section,
@@ -41,7 +40,6 @@ def test_every_text_is_escaped_and_only_our_own_script_may_run():
     table = Table((HOSTILE, "b"), [(HOSTILE, Link(HOSTILE, f"javascript:{HOSTILE}"))], HOSTILE)
     blocks = (
         Missing(HOSTILE),
-        Links([Link(HOSTILE, HOSTILE)], HOSTILE),
         table,
         slides,
         Chart("<svg/>", HOSTILE, HOSTILE),
@@ -98,5 +96,5 @@ def test_a_table_of_results_keeps_its_notes():
 
 
 def test_names_that_no_encoding_holds_are_written(tmp_path):
-    path = write_page(page_of(Links([Link("scan\udcff", "scan\udcff.html")])), tmp_path / "report.html")
+    path = write_page(page_of(Table(("file",), [(Link("scan\udcff", "scan\udcff.html"),)])), tmp_path / "report.html")
     assert "scan%FF.html" in path.read_text()

@@ -104,5 +104,6 @@ def test_patches_are_seen_in_the_planes_of_the_patient_however_their_axes_run(tm
 
 
 def report_of_pictures(folder):
+    write_refused(folder, [])
     (folder / "validation.csv").write_text("step,restoration_loss\n7,0.5\n")
     return report(folder).read_text()

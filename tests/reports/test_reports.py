@@ -15,6 +15,7 @@ PRETRAINING = {"config": {"steps": 10, "batch_size": 2}, "kind": "pretraining", 
 def write_run(folder, loss=0.5, **changes):
     folder.mkdir(parents=True)
     (folder / "run.json").write_text(json.dumps(PRETRAINING | changes))
+    (folder / "refused.csv").write_text("source,reason\n")
     (folder / "validation.csv").write_text(f"step,restoration_loss,mean_image_loss\n10,{loss},1.0\n")
     return folder
 

@@ -33,13 +33,14 @@ def comparison_chart(results: Results) -> "Figure":
     axis = figure.subplots()
     for index, (name, look) in enumerate(_looks(results).items()):
         places = np.arange(len(counts)) + 0.6 * ((index + 0.5) / len(arms) - 0.5)  # side by side, none hides another
-        summaries = [entry["arms"].get(name, {}).get(metric, {}) for entry in results["labels"].values()]
-        for place, entry, found in zip(places, results["labels"].values(), summaries, strict=True):
-            if values := found.get("values", []):
+        entries = results["labels"].values()
+        runs = [entry["arms"].get(name, {}).get(metric, {}).get("values", []) for entry in entries]
+        means, highs = _draw_means(axis, places, runs, look, name)
+        for place, entry, values, high in zip(places, entries, runs, highs, strict=True):
+            if values:
                 _draw_runs(axis, place + 0.07, values, look)
-                top = (place, np.nanmax([interval_of_mean(values)[1], *values]))
+                top = (place, np.nanmax([high, *values]))
                 axis.annotate(_mark(entry, name), top, (0, 1), textcoords="offset points", ha="center")
-        means = _draw_means(axis, places, [found.get("values", []) for found in summaries], look, name)
         axis.plot(places, means, "-", color=look["color"], linewidth=0.6, alpha=0.6)
     axis.margins(y=0.1)
     _label_counts(axis, counts)
@@ -211,7 +212,7 @@ def budget_chart(results: Results, records: Sequence[Mapping[str, Any]]) -> "Fig
             shared = [step for step in (runs or [{}])[0] if all(step in run for run in runs)]
             means = [np.mean([run[step] for run in runs]) for step in shared]
             axis.plot(shared, means, **look, linestyle="-", markersize=3, label=name)
-        axis.set(title=f"{labels} labelled patients", xlabel="step")
+        axis.set(title=counted(labels, "labelled patient"), xlabel="step")
     axes[0].set_ylabel(f"validation {metric_title(records[0]['curve']['metric'])}")
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside upper left", ncols=columns)
@@ -246,13 +247,13 @@ def _draw_runs(axis: "Axes", place: float, values: ArrayLike, look: Mapping[str,
 
 def _draw_means(
     axis: "Axes", places: np.ndarray, runs: Sequence[ArrayLike], look: Mapping[str, Any], label: str | None
-) -> np.ndarray:
-    """Draw the mean of the runs at each place with its interval, and return the means; NaN without runs."""
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the mean of the runs at each place with its interval; return means and upper ends, NaN without runs."""
     means = np.array([np.asarray(values).mean() if np.size(values) else np.nan for values in runs])
     ends = np.array([interval_of_mean(values) for values in runs]).T
     style = {"color": look["color"], "fmt": look["marker"], "capsize": 2.5, "label": label}
     axis.errorbar(places, means, np.nan_to_num(np.abs(ends - means)), **style)
-    return means
+    return means, ends[1]
 
 
 def _label_counts(axis: "Axes", counts: Sequence[str]) -> None:

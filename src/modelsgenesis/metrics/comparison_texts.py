@@ -1,5 +1,6 @@
 """The texts of a comparison: the report `table.md`, its tables, and its sentences."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -99,7 +100,8 @@ def verdict(results: Results) -> str:
     if not clauses:
         return "No verdict: one initialisation alone is compared with nothing."
     how = f"{runs} runs each, Welch's t-test{', Holm-corrected' if len(found) > 1 else ''}"
-    return f"In {metric_title(results['metric'])}, {'; '.join(clauses)} labelled patients ({how})."
+    patients = "labelled patient" if list(results["labels"]) == ["1"] else "labelled patients"
+    return f"In {metric_title(results['metric'])}, {'; '.join(clauses)} {patients} ({how})."
 
 
 def _outcome(metric: str, arms: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
@@ -166,7 +168,7 @@ def sentence(row: Mapping[str, Any]) -> str:
         'genesis with 5 labels equals scratch with 9 (95% over the runs: 7 to more than 20).'
     """
     needed, interval = needed_labels(row)
-    equals = f"{row['arm']} with {row['labels']} labels equals {row['reference']} with {needed}"
+    equals = f"{row['arm']} with {counted(row['labels'], 'label')} equals {row['reference']} with {needed}"
     return f"{equals} (95% over the runs: {interval})."
 
 
@@ -223,5 +225,18 @@ def tuning_lines(results: Results) -> list[tuple[str, str]]:
         means = {", ".join(one["settings"]): one["mean"] for one in choice["candidates"]}
         told = [f"{one} {'diverged' if mean is None else f'{mean:.4f}'}" for one, mean in means.items()]
         chosen = f"{', '.join(choice['chosen'])} was chosen from {'; '.join(told)}"
-        lines.append((f"{choice['arm']}, {choice['labels']} labels", chosen))
+        lines.append((f"{choice['arm']}, {counted(choice['labels'], 'label')}", chosen))
     return lines
+
+
+def remarks_of_runs(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return what runs remarked, with how many of an initialisation and a label count did."""
+    runs: Counter[tuple[str, int]] = Counter()
+    said: Counter[tuple[str, int, str]] = Counter()
+    for record in records:
+        runs[own := (record["arm"], record["labels"])] += 1
+        said.update((*own, remark) for remark in record.get("remarks", ()))
+    return [
+        f"{arm}, {counted(labels, 'label')}: {remark} ({count} of {counted(runs[arm, labels], 'run')})"
+        for (arm, labels, remark), count in said.items()
+    ]

@@ -3,27 +3,29 @@
 import os
 import time
 from dataclasses import dataclass, replace
-from importlib import import_module
 from pathlib import Path
 from urllib.parse import quote
 
 from modelsgenesis.errors import DataError, GenesisError, require
 from modelsgenesis.files import reason_of
 from modelsgenesis.reporting import Reporter
+from modelsgenesis.reports.comparison import comparison_page
 from modelsgenesis.reports.page import Page, write_page
+from modelsgenesis.reports.pretraining import pretraining_page
 from modelsgenesis.reports.records import read_records
+from modelsgenesis.reports.results import results_page
+from modelsgenesis.reports.runs import runs_page
 
 REPORT = "report.html"
 SHARE = 0.02
 """Of a run's time that the renewals of its report may cost."""
 
 _FIRST = 2.0  # seconds that the first renewal is taken to cost, which imports matplotlib
-_PAGES = {  # where the page of a kind of folder is made
-    "pretraining": "pretraining.pretraining_page",
-    "finetuning": "results.results_page",
-    "evaluation": "results.results_page",
-    "comparison": "comparison.comparison_page",
-    "runs": "runs.runs_page",
+_PAGES = {
+    "pretraining": pretraining_page,
+    "finetuning": results_page,
+    "evaluation": results_page,
+    "comparison": comparison_page,
 }
 
 
@@ -73,8 +75,8 @@ def write_report(folder: Path, *, reporter: Reporter | None = None) -> Path:
 
 def page_of(folder: Path) -> Page:
     """Return the report of a folder; of one that holds no run it raises a DataError."""
-    module, _, function = _PAGES[read_records(folder).kind or "runs"].partition(".")
-    return getattr(import_module(f"{__name__}.{module}"), function)(folder)
+    records = read_records(folder)
+    return _PAGES.get(records.kind, runs_page)(records)
 
 
 @dataclass

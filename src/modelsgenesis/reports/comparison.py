@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,37 +11,33 @@ from modelsgenesis.figures.charts import svg_of
 from modelsgenesis.files import parsing, read_json
 from modelsgenesis.metrics import comparison_texts as texts
 from modelsgenesis.metrics.measures import metric_title
-from modelsgenesis.reports.page import Block, Chart, Link, Links, Missing, Page, Section, Table, try_section
-from modelsgenesis.reports.records import read_records
+from modelsgenesis.reports.page import Block, Chart, Missing, Page, Section, Table, files_section, try_section
+from modelsgenesis.reports.records import Records
 
 _FILES = ("table.md", "results.csv", "results.tex", "results.json", "runs.csv", "comparison.png", "comparison.svg")
 
 
-def comparison_page(folder: Path) -> Page:
-    """Return the page of a comparison; of one that has not finished, what there is of it.
-
-    Args:
-        folder: Of the comparison.
-    """
-    records = read_records(folder)
+def comparison_page(records: Records) -> Page:
+    """Return the page of a comparison; of one that has not finished, what there is of it."""
+    folder = records.folder
     if not records.results:
-        return replace(_unfinished_page(folder), remarks=records.problems)
+        return _unfinished_page(folder, records.problems)
     try:
         with parsing(folder / "results.json", TrainingError, remedy="delete it, and the same command writes it again"):
             return _finished_page(folder, records.results)
     except GenesisError as error:
-        return replace(_unfinished_page(folder), remarks=(str(error),))
+        return _unfinished_page(folder, (str(error),))
 
 
 def _finished_page(folder: Path, results: texts.Results) -> Page:
     data, patients = results["data"], results["data"]["patients"]
     facts = {
-        "data": data["name"],
-        "initialisations": ", ".join(results["arms"]),
-        "labelled patients": ", ".join(results["labels"]),
-        "runs of each": str(len(results["seeds"])),
-        "test patients": str(patients["test"]),
-        "computed on": f"{results['device']}, {results['precision']}",
+        "Data": data["name"],
+        "Initialisations": ", ".join(results["arms"]),
+        "Labelled patients": ", ".join(results["labels"]),
+        "Runs of each": str(len(results["seeds"])),
+        "Test patients": str(patients["test"]),
+        "Computed on": f"{results['device']}, {results['precision']}",
     }
     sections = (
         try_section("Results", lambda: _means(results)),
@@ -51,7 +46,7 @@ def _finished_page(folder: Path, results: texts.Results) -> Page:
         try_section("Over the budget", lambda: _budget(folder, results)),
         try_section("What was run", lambda: _conditions(results)),
         Section("What this does not show", (), texts.LIMITS),
-        Section("Files", (Links([Link(name, name) for name in _FILES if (folder / name).exists()]),)),
+        files_section(folder, _FILES),
     )
     remarks, done = tuple(results.get("remarks", ())), len(_records(folder))
     shown = len(results["arms"]) * len(results["labels"]) * len(results["seeds"])
@@ -62,9 +57,7 @@ def _finished_page(folder: Path, results: texts.Results) -> Page:
 
 def _means(results: texts.Results) -> Iterator[Block]:
     metric = metric_title(results["metric"])
-    alt = (
-        f"{metric} of {counted(len(results['arms']), 'initialisation')} by labelled patients; the table has the numbers"
-    )
+    alt = f"{metric} of each initialisation by labelled patients; the table has the numbers"
     yield Chart(svg_of(charts.comparison_chart(results)), charts.comparison_caption(results), alt)
     yield Table.of(texts.comparison_table(results))
 
@@ -108,14 +101,14 @@ def _conditions(results: texts.Results) -> Iterator[Block]:
         yield Table(("settings chosen on the validation patients", "how"), tuned, texts.TUNING)
 
 
-def _unfinished_page(folder: Path) -> Page:
+def _unfinished_page(folder: Path, remarks: tuple[str, ...]) -> Page:
     records = _records(folder)
     finished = Counter((one["arm"], one["labels"]) for one in records)
     rows = [(arm, str(labels), str(count)) for (arm, labels), count in sorted(finished.items())]
     verdict = f"Not finished: {counted(len(records), 'run')} so far; the same command resumes."
     table = Table(("initialisation", "labelled patients", "runs finished"), rows)
     sections = (Section("Runs", (table,) if rows else (Missing("No run has finished."),)),)
-    return Page(f"{folder.resolve().name}: comparison", "comparison", verdict, {}, sections)
+    return Page(f"{folder.resolve().name}: comparison", "comparison", verdict, {}, sections, remarks)
 
 
 def _records(folder: Path) -> list[Mapping[str, Any]]:

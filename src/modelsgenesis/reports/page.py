@@ -71,9 +71,9 @@ class Table:
     caption: str = ""
 
     @classmethod
-    def of(cls, table: ResultsTable, caption: str = "") -> Self:
-        """Return a table of results; its notes become the caption unless there is one."""
-        return cls(table.header, table.rows, caption or ". ".join(table.notes))
+    def of(cls, table: ResultsTable) -> Self:
+        """Return a table of results; its notes become the caption."""
+        return cls(table.header, table.rows, ". ".join(table.notes))
 
     @property
     def numeric(self) -> set[int]:
@@ -128,9 +128,8 @@ class Slides:
 
     @property
     def layout(self) -> str:
-        """How many planes stand beside each other where there is room."""
-        count = len(self.planes)
-        return next((f"by{columns}" for columns in (6, 4, 3) if count > 3 and count % columns == 0), "")
+        """How planes are laid out; `page.css` has the rows."""
+        return "by4" if len(self.planes) == 4 else "many" if len(self.planes) > 6 else ""
 
     @property
     def place(self) -> int:
@@ -154,14 +153,6 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Links:
-    """Links to files beside the page."""
-
-    items: Sequence[Link]
-    caption: str = ""
-
-
-@dataclass(frozen=True)
 class Code:
     """A command, to be copied."""
 
@@ -169,7 +160,7 @@ class Code:
     caption: str = ""
 
 
-Block = Chart | Table | Slides | Missing | Links | Code
+Block = Chart | Table | Slides | Missing | Code
 
 
 @dataclass(frozen=True)
@@ -189,7 +180,7 @@ class Page:
         title: Name of the run.
         kind: What it is a report of, such as `pretraining`.
         verdict: What came out, in a sentence.
-        facts: Short facts, by what they are.
+        facts: Short facts, by what they are; empty ones are left out.
         sections: What follows.
         remarks: What has to be known beside the results; at the top.
         base: Before the address of each link: where the folder of the run is, seen from the page.
@@ -204,7 +195,7 @@ class Page:
     base: str = ""
 
 
-def try_section(title: str, build: Callable[[], Iterable[Block]], intro: str = "") -> Section:
+def try_section(title: str, build: Callable[[], Iterable[Block]]) -> Section:
     """Return a section of what `build` yields; whatever fails in it becomes one line, and never ends a run.
 
     Example:
@@ -216,7 +207,13 @@ def try_section(title: str, build: Callable[[], Iterable[Block]], intro: str = "
         blocks.extend(build())
     except Exception as problem:  # any at all: files of a run may be cut off anywhere, and hold anything
         blocks.append(Missing(f"{title}: could not be drawn: {reason_of(problem)}"))
-    return Section(title, tuple(blocks), intro)
+    return Section(title, tuple(blocks))
+
+
+def files_section(folder: Path, names: Iterable[str]) -> Section:
+    """Return links to those of the named files that are in the folder of a page."""
+    links = [(Link(name, name),) for name in names if (folder / name).exists()]
+    return Section("Files", (Table(("file",), links),) if links else ())
 
 
 def render(page: Page, limit: int = LIMIT) -> str:

@@ -24,7 +24,7 @@ def save_pictures(folder: Path, about: Mapping[str, Any], arrays: Arrays) -> Non
     Args:
         folder: Of the run or the evaluation.
         about: What the arrays show, as JSON values.
-        arrays: uint8, by the names that `about` uses.
+        arrays: Pictures in uint8 and label maps in uint16, by the names that `about` uses.
 
     Raises:
         DataError: It cannot be written.

@@ -18,7 +18,7 @@ from modelsgenesis.files import read_csv, write_csv
 from modelsgenesis.reports.page import Block, Chart, Missing, Page, Slide, Slides, Table, encoded, try_section
 from modelsgenesis.reports.pictures import read_pictures, save_pictures
 from modelsgenesis.reports.recipe import recipe_blocks, told
-from modelsgenesis.reports.records import Records, dig, read_records, unfinished
+from modelsgenesis.reports.records import Records, dig, unfinished
 
 REFUSED = "refused.csv"
 """The scans that a run did not use, and why; it stays local, for it names files."""
@@ -83,9 +83,9 @@ def keep_restorations(
     save_pictures(folder, {"step": step, "spacing": [float(size) for size in spacing]}, cut)
 
 
-def pretraining_page(folder: Path) -> Page:
+def pretraining_page(records: Records) -> Page:
     """Return the report of a pretraining, finished or not."""
-    records = read_records(folder)
+    folder = records.folder
     steps, measured = read_log(folder / "log.csv"), read_log(folder / "validation.csv")
     best = best_validation(measured)
     done = int(steps["step"][-1]) if steps else int(best.get("step", 0))
@@ -113,7 +113,7 @@ def pretraining_page(folder: Path) -> Page:
         title=folder.resolve().name,
         kind="pretraining",
         verdict=_verdict(records, best, done),
-        facts={name: fact for name, fact in facts.items() if fact},
+        facts=facts,
         sections=sections,
         remarks=(*unfinished(records, done, resume), *remarks, *records.problems),
     )
@@ -159,14 +159,12 @@ def curve_blocks(folder: Path) -> Iterator[Block]:
         return
     caption, figure = curve_caption(logs[1]), curve_chart(*logs)
     figure.set_size_inches(PAGE, 2.8)
-    yield Chart(svg_of(figure), caption, f"Losses over the steps. {caption}")
+    yield Chart(svg_of(figure), caption, "Losses over the steps")
 
 
 def _restorations(records: Records) -> Iterator[Block]:
     if not (records.folder / "report.npz").exists():
-        yield Missing(
-            "No restorations are kept here: no validation was completed, or an earlier version made this run."
-        )
+        yield Missing("No restorations are kept here: no validation was completed, or an earlier version made this.")
         return
     about, arrays = read_pictures(records.folder)
     spacing, step = about["spacing"], about["step"]
@@ -195,14 +193,6 @@ def _restorations(records: Records) -> Iterator[Block]:
     )
 
 
-def _refused(folder: Path) -> list[dict[str, str]] | None:
-    """Return what the run did not use; None where the run does not say so."""
-    try:
-        return read_csv(folder / REFUSED, DataError)
-    except DataError:
-        return None
-
-
 def _data(records: Records) -> Iterator[Block]:
     data = dig(records.bundle, "provenance", "data", default={})
     facts = {**data, **dig(records.run, "input", default={})}
@@ -214,15 +204,16 @@ def _data(records: Records) -> Iterator[Block]:
 
 def refused_blocks(folder: Path) -> Iterator[Block]:
     """Yield what a run did not use, and why."""
-    refused = _refused(folder)
-    if refused is None:
+    try:
+        refused = read_csv(folder / REFUSED, DataError)
+    except DataError:
         yield Missing(f"There is no {REFUSED}, which says which scans were not used, or it cannot be read.")
-    elif refused:
+        return
+    if refused:
         listed = [(row.get("source", ""), row.get("reason", "")) for row in refused[:_LISTED]]
         more = f", the first {_LISTED} of {len(refused):,}" if len(refused) > _LISTED else ""
-        yield Table(
-            ("not used", "why"), listed, f"{counted(len(refused), 'scan')} not used{more}; all are in {REFUSED}."
-        )
+        caption = f"{counted(len(refused), 'scan')} not used{more}; all are in {REFUSED}."
+        yield Table(("not used", "why"), listed, caption)
     else:
         yield Missing("Every scan was used.")
 

@@ -10,7 +10,8 @@ from modelsgenesis.files import read_json
 
 _LIMIT = 1 << 30  # bytes of run.json, which names every scan
 
-_KINDS = {  # files that only one kind of folder has, where what should say it is missing or damaged
+_KEYS = {"arms": "comparison", "metrics": "evaluation", "test": "finetuning"}  # of results.json
+_FILES = {  # the first that is there tells the kind where what should say it is missing or damaged
     "comparison.json": "comparison",
     "runs.csv": "comparison",
     "split.json": "finetuning",
@@ -44,17 +45,16 @@ class Records:
         """What was run: `pretraining`, `finetuning`, `evaluation` or `comparison`; "" where nothing tells."""
         if self.run.get("kind") in ("pretraining", "finetuning"):
             return self.run["kind"]
-        for key, kind in {"arms": "comparison", "metrics": "evaluation", "test": "finetuning"}.items():
-            if key in self.results:
-                return kind
         if "pretext" in dig(self.run, "config", default={}):  # of 0.1.0, which wrote no kind
             return "pretraining"
-        log = self.folder / "validation.csv"
-        if log.is_file():
-            with log.open(errors="replace") as file:
-                if "restoration_loss" in file.readline(4096):
-                    return "pretraining"
-        return next((kind for name, kind in _KINDS.items() if (self.folder / name).exists()), "")
+        told = [kind for key, kind in _KEYS.items() if key in self.results]
+        told += [kind for name, kind in _FILES.items() if (self.folder / name).exists()]
+        return told[0] if told else ""
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What was measured of the test cases of a fine-tuning or an evaluation."""
+        return dig(self.results, "test", default=dig(self.results, "metrics", default={}))
 
 
 def read_records(folder: Path) -> Records:

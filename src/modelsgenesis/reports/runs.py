@@ -10,7 +10,7 @@ from modelsgenesis.files import reason_of
 from modelsgenesis.metrics.comparison_texts import verdict
 from modelsgenesis.metrics.measures import METRICS, metric_title
 from modelsgenesis.metrics.tables import cell
-from modelsgenesis.reports.page import Block, Link, Links, Page, Table, try_section
+from modelsgenesis.reports.page import Block, Link, Page, Table, files_section, try_section
 from modelsgenesis.reports.pretraining import best_validation
 from modelsgenesis.reports.records import Records, dig, read_records
 
@@ -20,40 +20,41 @@ _KINDS = {"finetuning": "fine-tuning"}  # as people write it
 _FILES = {".nii", ".gz", ".png", ".csv", ".md", ".tex"}  # beside the runs, that a person may want to open
 
 
-def runs_page(folder: Path) -> Page:
+def runs_page(records: Records) -> Page:
     """Return the report of a folder that holds runs; each row links to the run's own report.
 
     Raises:
         DataError: There is no run in it.
     """
-    runs = list(find_runs(folder))
+    folder = records.folder
+    runs = list(_find_runs(folder))
     expected = "expected a run, an evaluation, a comparison, or a folder of them"
     require(runs, DataError, f"{folder}: holds none; {expected}")
-    finished = sum(is_finished(run) for run in runs)
+    finished = sum(_is_finished(run) for run in runs)
     told = f"{counted(len(runs), 'run')}, {'all' if finished == len(runs) else finished} finished."
-    sections = (try_section("Runs", partial(run_rows, folder, runs)), try_section("Files", partial(_files, folder)))
+    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix in _FILES)
+    sections = (try_section("Runs", partial(_table, folder, runs)), files_section(folder, names[:_MOST]))
     return Page(folder.resolve().name, "folder of runs", told, {}, sections)
 
 
-def find_runs(folder: Path, depth: int = _DEPTH) -> Iterator[Records]:
+def _find_runs(folder: Path, depth: int = _DEPTH) -> Iterator[Records]:
     """Yield the runs below a folder, by name; not those within a comparison, nor the folds of a fine-tuning."""
     for path in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         records = read_records(path)
         if records.kind:
             yield records
         elif depth > 1:
-            yield from find_runs(path, depth - 1)
+            yield from _find_runs(path, depth - 1)
 
 
-def run_rows(folder: Path, runs: list[Records]) -> Iterator[Block]:
+def _table(folder: Path, runs: list[Records]) -> Iterator[Block]:
     """Yield the table of runs that lie below a folder."""
     rows = [_row(folder, run) for run in runs[:_MOST]]
     more = f" The first {_MOST:,} of {len(runs):,}." if len(runs) > _MOST else ""
     missing = not all(isinstance(row[0], Link) for row in rows)
     told = " A name without a link has no report yet: modelsgenesis report RUN writes it." if missing else ""
-    yield Table(
-        ("run", "kind", "initial weights", "main figure", "finished"), rows, f"The folders, by name.{more}{told}"
-    )
+    header = ("run", "kind", "initial weights", "main figure", "finished")
+    yield Table(header, rows, f"The folders, by name.{more}{told}")
 
 
 def _row(folder: Path, run: Records) -> tuple[str | Link, ...]:
@@ -61,30 +62,23 @@ def _row(folder: Path, run: Records) -> tuple[str | Link, ...]:
     linked = Link(name, page.relative_to(folder).as_posix()) if page.is_file() else name
     init = run.run.get("init") or ("random" if run.run else "")
     try:
-        figure = main_figure(run)
+        figure = _main_figure(run)
     except Exception as problem:  # any at all: what one run recorded costs no other its row
         figure = f"its results cannot be read: {reason_of(problem)}"
-    return linked, _KINDS.get(run.kind, run.kind), str(init), figure, "yes" if is_finished(run) else "no"
+    return linked, _KINDS.get(run.kind, run.kind), str(init), figure, "yes" if _is_finished(run) else "no"
 
 
-def is_finished(run: Records) -> bool:
+def _is_finished(run: Records) -> bool:
     """Return whether nothing is left to do in a run."""
     return bool(run.run.get("finished") if run.run else run.results)
 
 
-def main_figure(run: Records) -> str:
+def _main_figure(run: Records) -> str:
     """Return the result of a run that counts: the restoration loss, Dice or AUC; "" before there is one."""
     if run.kind == "pretraining":
         best = best_validation(read_log(run.folder / "validation.csv"))
         return f"restoration loss {best['restoration_loss']:.4g}" if best else ""
     if run.kind == "comparison":
         return verdict(run.results) if run.results else ""
-    measured = dig(run.results, "test", default=dig(run.results, "metrics", default={}))
-    name = next((name for name in ("dice", "auc", *METRICS) if dig(measured, name, "value") is not None), "")
-    return f"{metric_title(name)} {cell(measured[name], METRICS[name].digits)}" if name else ""
-
-
-def _files(folder: Path) -> Iterator[Block]:
-    names = sorted(path.name for path in folder.iterdir() if path.is_file() and path.suffix in _FILES)
-    if names:
-        yield Links([Link(name, name) for name in names[:_MOST]], "Beside the runs:")
+    name = next((name for name in ("dice", "auc", *METRICS) if dig(run.summary, name, "value") is not None), "")
+    return f"{metric_title(name)} {cell(run.summary[name], METRICS[name].digits)}" if name else ""

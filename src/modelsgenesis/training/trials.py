@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from modelsgenesis.configs.base import plain
-from modelsgenesis.errors import GenesisError, Interrupted, TrainingError, require
+from modelsgenesis.errors import GenesisError, Interrupted, TrainingError, counted, require
 from modelsgenesis.files import parsing, read_json, write_json
 from modelsgenesis.training.run import compare, hold_folder
 from modelsgenesis.training.splits import Split
@@ -54,7 +54,7 @@ class Trial:
 
     def __str__(self) -> str:
         chosen = f" with {', '.join(self.settings)}" if self.settings else ""
-        return f"{self.arm}, {self.labels} labels, seed {self.seed}{chosen}"
+        return f"{self.arm}, {counted(self.labels, 'label')}, seed {self.seed}{chosen}"
 
     @property
     def tuning(self) -> bool:

@@ -217,6 +217,9 @@ def test_wherever_a_name_is_taken_it_is_told_how_to_fetch_it(name: str, decathlo
         )
     with pytest.raises((HubError, ConfigurationError), match="revision"):
         modelsgenesis.finetune(decathlon, tmp_path / "run", revision="v1")
+    unknown: dict[str, Any] = {"overlap": 0.9}
+    with pytest.raises(TypeError, match="unexpected keyword argument 'overlap'"):
+        modelsgenesis.predict("genesis-chest-xray-2d-small", scan, **unknown)
 
 
 def test_a_model_in_memory_is_pushed_as_a_run_is(tmp_path: Path) -> None:

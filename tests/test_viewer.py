@@ -230,6 +230,10 @@ def test_wrong_use(opened, scan, run, tmp_path, monkeypatch):
         opened(scan, port=opened(scan).server_address[1])
     with pytest.raises(ScanError, match="no scan"):
         opened(tmp_path / "ipyniivue")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "scan.nii.gz").write_bytes(b"no scan")
+    with pytest.raises(ScanError, match=r"scan\.nii\.gz: .*; there is no scan to show"):
+        opened(tmp_path / "damaged")
     monkeypatch.setattr(viewer_module, "find_spec", lambda name: None)
     with pytest.raises(MissingExtraError, match=r"the viewer needs .*modelsgenesis\[viewer\]"):
         opened(scan)

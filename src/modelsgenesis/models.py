@@ -347,6 +347,8 @@ def load(
         HubError: No model has this name, or the Hub or the download failed.
         CheckpointError: The files are not a sound model.
     """
+    if unknown := sorted(download.keys() - Download.__annotations__):
+        raise TypeError(f"unexpected keyword argument {unknown[0]!r}")
     if isinstance(name, GenesisModel):
         return Bundle(copy.deepcopy(name.network).float().eval(), name.config, name.card)
     if not isinstance(name, (str, Path)):

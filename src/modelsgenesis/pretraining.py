@@ -24,7 +24,7 @@ from modelsgenesis.data import (
     hold_out,
     split_by_size,
 )
-from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError, require
+from modelsgenesis.errors import ConfigurationError, DataError, MissingExtraError, counted, require
 from modelsgenesis.figures.charts import curve_chart, save_chart
 from modelsgenesis.figures.pictures import draw_restorations
 from modelsgenesis.hardware import Hardware, choose_hardware
@@ -316,7 +316,7 @@ class Pretraining:
             )
             if not fitting:
                 raise DataError(f"no scan is large enough for a patch of {config.patch_size}: {remedy}")
-            note(f"{len(skipped)} scans are too small: {remedy}")
+            note(f"too small: {counted(len(skipped), 'scan')}; {remedy}")
         entries = [cache.entry(index) for index in fitting]
         if not held_out and config.validation_fraction:
             held_out = hold_out([entry.group for entry in entries], config.validation_fraction, config.seed)
@@ -332,7 +332,7 @@ class Pretraining:
         if not (training and validation):
             purpose = "validate" if training else "train"
             raise DataError(f"no usable scan is left to {purpose} on among {len(entries)}; see what was left out above")
-        note(f"{len(training)} scans to train on, {len(validation)} to validate on")
+        note(f"{counted(len(training), 'scan')} to train on, {len(validation)} to validate on")
         if len(training) < distributed.world_size():
             note("there are fewer scans than processes: they share the scans, and each draws its own patches")
         sampling: dict[str, Any] = {"per_scan": config.samples_per_scan, "rule": config.rule}

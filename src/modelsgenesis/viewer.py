@@ -294,9 +294,10 @@ def _reference(files: Sequence[str], **kept: Any) -> ScanReference:
 def _scan_cases(path: Path, maps: Sequence[Path], reporter: Reporter) -> list[ShownCase]:
     """Return scans as cases, each with its label maps."""
     found, skipped = find_cases(path, ("image",), single=False, reporter=reporter)
-    for scan in skipped:
-        if scan.bad:
-            reporter.note(f"skipped {scan.source}: {scan.reason}")
+    bad = [f"{scan.source}: {scan.reason}" for scan in skipped if scan.bad]
+    require(found, ScanError, f"{[*bad, path][0]}; there is no scan to show")
+    for told in bad:
+        reporter.note(f"skipped {told}")
     for one in maps:
         require(one.exists(), DataError, f"{one}: there is no such file; expected a label map")
         several = f"{one}: one label map for {counted(len(found), 'scan')}; name the folder of all of them"

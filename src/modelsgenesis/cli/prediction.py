@@ -9,6 +9,7 @@ from typer import Argument, BadParameter, Exit, Option
 from modelsgenesis.cli.console import make_reporter, note, print_json, print_line, print_plan, print_result, print_table
 from modelsgenesis.cli.options import Device, DryRun, Json, Patient, Quiet, Settings, Strict, run_folder
 from modelsgenesis.configs import PredictionConfig, apply_settings
+from modelsgenesis.errors import counted
 
 if TYPE_CHECKING:
     from modelsgenesis.metrics.tables import ResultsTable
@@ -128,7 +129,8 @@ def evaluate(
     maps = saved and evaluation.read_label_maps(Path(data), saved, reporter, patient)
     labelled = maps or read_labelled(data, patient_pattern=patient)
     if dry_run:
-        read = [model, *(ensemble or []), f"{len(labelled.cases)} labelled cases in {data}"]
+        read = [model, *(ensemble or []), counted(len(labelled.cases), "labelled case") + f" in {data}"]
+        read += [f"{split}, whose test cases alone are evaluated"] if split else []
         print_plan(read, [output / name for name in _EVALUATION], as_json=json_output)
         return
     found = evaluation.evaluate(

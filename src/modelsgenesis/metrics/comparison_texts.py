@@ -128,7 +128,7 @@ def conditions(results: Results) -> list[tuple[str, str]]:
         f"patients: {patients['training']} training, {patients['validation']} validation and {patients['test']} test; "
         "the validation patients decide which step of each training is kept, and their labels are needed in addition"
     )
-    runs = f"of each initialisation and label count {len(results['seeds'])}"
+    runs = f"{len(results['seeds'])} of each initialisation and label count"
     said = [(data["task"], basis), ("labelled patients", how_labelled(results)), ("runs", runs)]
     for name, arm in results["arms"].items():
         start = "random weights" if arm["init"] is None else f"from the weights of {arm['init']}"

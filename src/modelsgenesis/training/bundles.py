@@ -24,7 +24,7 @@ Made = TypeVar("Made")
 BEST, CURVE = "figures/restorations.png", "figures/curve.png"
 _TITLES = {
     BEST: "Original, deformed and restored validation patches",
-    CURVE: "Loss in training and validation, beside the trivial baselines",
+    CURVE: "Loss in training and validation",
 }
 
 

@@ -15,6 +15,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import torch
 
 import modelsgenesis
 import runs_to_push
@@ -107,6 +108,15 @@ for arguments in {[*commands, ["download", NAME, "--output", str(copy)]]!r}:
     assert f"{NAME}: every file is as recorded, and the network loads" in shown
     assert sorted(path.name for path in copy.iterdir()) == FILES
     assert load_bundle(copy).card == (cards / NAME / "README.md").read_text()
+
+
+def test_kernels_are_kept_in_half_precision(tool, tmp_path):
+    cards = tmp_path / "cards"
+    embed(tool, tmp_path, cards)
+    run, made = load_bundle(tmp_path / "run").network.state_dict(), load_bundle(cards / NAME).network.state_dict()
+    assert all(torch.equal(made[name], run[name].half().float() if run[name].ndim > 1 else run[name]) for name in run)
+    sizes = [(folder / "model.safetensors").stat().st_size for folder in (tmp_path / "run", cards / NAME)]
+    assert sizes[1] < 0.8 * sizes[0]
 
 
 def test_an_altered_file_is_refused(cards):

@@ -2,12 +2,14 @@ r"""Put a finished pretraining run into the package as an embedded Genesis.
 
     python tools/embed.py RUN NAME [--data FOLDER_NAME] [--options "--patient '^(\d+)_'"]
 
-`cards/NAME/` becomes a bundle: `config.json` and `model.safetensors` of the run, and `README.md`, its card. The card's
-prose is that of the card before, or at first that of `tools/drafts/NAME.md`; its header, its generated section and the
-command under `<!-- command: pretrain -->` are renewed. No figure is taken along: a restoration shows a patient's scan.
+`cards/NAME/` becomes a bundle: `config.json` and `model.safetensors` of the run, kernels in half precision, and
+`README.md`, its card. The card's prose is that of the card before, or at first that of `tools/drafts/NAME.md`; its
+header, its generated section and the command under `<!-- command: pretrain -->` are renewed. No figure is taken
+along: a restoration shows a patient's scan.
 """
 
 import argparse
+import hashlib
 import json
 import re
 import shlex
@@ -17,19 +19,22 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
+from torch import Tensor
+
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))
 
-from modelsgenesis.checkpoints import load_bundle  # noqa: E402
+from modelsgenesis.checkpoints import Bundle, load_bundle  # noqa: E402
 from modelsgenesis.checkpoints.bundle import CONFIG_NAME, WEIGHTS_NAME  # noqa: E402
 from modelsgenesis.checkpoints.card import PLACEHOLDER, CardParts, render_card, split_card  # noqa: E402
 from modelsgenesis.configs import BundleConfig, PretrainingConfig, pretraining_recipe  # noqa: E402
 from modelsgenesis.errors import CheckpointError, ConfigurationError, GenesisError  # noqa: E402
-from modelsgenesis.files import sha256_of, write_atomically  # noqa: E402
+from modelsgenesis.files import write_atomically  # noqa: E402
 from modelsgenesis.hub.push import check_run  # noqa: E402
 from modelsgenesis.hub.registry import FOLDER_CARD, ModelSource, read_card  # noqa: E402
 
-LIMIT = 3_000_000  # bytes: every user downloads them with the package
+LIMIT = 4_000_000  # bytes: every user downloads them with the package
 RECIPE = "small"
 COMMAND = re.compile(r"(<!-- command: pretrain -->\s*```[a-z]*\n).*?(\n```)", re.DOTALL)
 
@@ -51,17 +56,28 @@ def embed(run: Path, name: str, *, cards: Path, drafts: Path, data: str = "DATA"
     config = check_run(run).bundle.config
     if config.provenance.origin != "pretrained" or config.task != "restoration":
         raise CheckpointError(f"{run}: its origin is {config.provenance.origin!r}, expected a pretraining run")
-    size = (run / WEIGHTS_NAME).stat().st_size
-    if size > LIMIT:
-        raise CheckpointError(f"{run / WEIGHTS_NAME}: has {size:,} bytes, expected at most {LIMIT:,}; train it smaller")
+    weights = safetensors.torch.save(halved(safetensors.torch.load_file(run / WEIGHTS_NAME)), {"format": "pt"})
+    if len(weights) > LIMIT:
+        told = f"has {len(weights):,} bytes in half precision, expected at most {LIMIT:,}; train it smaller"
+        raise CheckpointError(f"{run / WEIGHTS_NAME}: {told}")
     folder = cards / name
-    card = _card(_prose(folder, drafts / f"{name}.md"), run, config, name, _command(config, data, options))
+    prose = _prose(folder, drafts / f"{name}.md")
+    digest = hashlib.sha256(weights).hexdigest()
+    card = _card(prose, digest, load_bundle(run), name, _command(config, data, options))
     folder.mkdir(parents=True, exist_ok=True)
-    for file in (WEIGHTS_NAME, CONFIG_NAME):
-        shutil.copyfile(run / file, folder / file)
+    write_atomically(folder / WEIGHTS_NAME, weights)
+    shutil.copyfile(run / CONFIG_NAME, folder / CONFIG_NAME)
     write_atomically(folder / FOLDER_CARD, card.encode())
     read_card(folder / FOLDER_CARD)
     return [line.strip(" -*\t") for line in card.splitlines() if PLACEHOLDER in line]
+
+
+def halved(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return kernels in float16, which a bundle may hold, and all else as it is.
+
+    Scales, biases and running averages are few, and may be larger or smaller than float16 can say.
+    """
+    return {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in weights.items()}
 
 
 def _prose(folder: Path, draft: Path) -> str:
@@ -71,20 +87,20 @@ def _prose(folder: Path, draft: Path) -> str:
     raise ConfigurationError(f"{draft}: no such draft, and no card in {folder}; write the prose of the card first")
 
 
-def _card(prose: str, run: Path, config: BundleConfig, name: str, command: str) -> str:
+def _card(prose: str, digest: str, bundle: Bundle, name: str, command: str) -> str:
     """Return the card: the prose with the command, our generated section, our header."""
+    config = bundle.config
     if not COMMAND.search(prose):
         raise ConfigurationError(f"{name}: its prose has no block under <!-- command: pretrain -->; add one")
     prose = COMMAND.sub(lambda found: f"{found[1]}{command}{found[2]}", prose)
     parts = split_card(prose)
-    network = load_bundle(run).network
     source = ModelSource(
         name=name,
         repository=None,
         file=WEIGHTS_NAME,
         format="bundle",
-        sha256=sha256_of(run / WEIGHTS_NAME),
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        sha256=digest,
+        parameters=sum(parameter.numel() for parameter in bundle.network.parameters()),
         task=config.task,
         network=config.network,
         input=config.input,

@@ -121,19 +121,21 @@ class Ensemble:
                 for member, axes in passes:
                     turned = torch.from_numpy(image).flip([axis + 1 for axis in axes])
                     size, options = member.config.patch_size, {"config": self.config, "hardware": self.hardware}
+                    options["reporter"] = self.reporter
                     soft = sliding_window(member.network, turned, patch_size=size, **options)
                     # In place and a few rows at a time: this is the largest array of a prediction.
                     for rows in soft.split(_ROWS, dim=1):
                         rows.copy_(rows.softmax(dim=0))
-                    # NaN compares as lower than anything: it would become the first class. One class tells of all.
-                    require(soft[0].isfinite().all(), ScanError, f"{frame.source}: {_NAN}")
                     if total is None:  # the first pass, which is not mirrored
                         total = soft
                         continue
                     for index, one in enumerate(soft):  # a class at a time: a mirrored copy of one, not of all
-                        total[index] += one.flip(axes)
+                        total[index] += one.flip(axes).to(total.device)  # memory may have sent one pass to the CPU
+                # NaN compares as lower than anything: it would become the first class. One class tells of all, in all
+                # passes at once: each look at a device is a wait for it.
+                require(total[0].isfinite().all(), ScanError, f"{frame.source}: {_NAN}")
                 share = len(passes) * len(self.members) / len(members)
-                parts.append((total.div_(share).numpy(), frame))
+                parts.append((total.div_(share).cpu().numpy(), frame))
         return to_scan(parts, probabilities=probabilities)
 
     def classify(self, volumes: Sequence[Volume]) -> np.ndarray:

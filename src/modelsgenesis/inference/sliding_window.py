@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from modelsgenesis.configs import PredictionConfig
 from modelsgenesis.errors import ConfigurationError, GenesisError, ShapeError, counted, require
-from modelsgenesis.hardware import Hardware, free_memory
+from modelsgenesis.hardware import Hardware, free_memory, lacks_memory
 from modelsgenesis.reporting import Reporter
 
 _GROWTH, _SMALL = 100, 2**26  # a window has at most 100 times the voxels of the image, or as many as no patch has
@@ -56,6 +56,7 @@ def sliding_window(
     Example:
         logits = sliding_window(network, image, patch_size=(64, 64, 32), config=PredictionConfig(), hardware=hardware)
     """
+    from monai.data.utils import compute_importance_map
     from monai.inferers.inferer import SlidingWindowInfererAdapt
 
     dims, device = len(patch_size), hardware.device
@@ -74,9 +75,10 @@ def sliding_window(
         sw_device=device,
         # None: where the image lies; and where the memory there does not last, MONAI goes on on the CPU.
         device={"auto": None, "cpu": "cpu", "device": device}[config.stitch],
-        cache_roi_weight_map=True,  # computed on the CPU: on the device its smallest weight would be waited for
         with_coord=True,
     )
+    # On the CPU: on the device its smallest weight would be waited for.
+    infer.roi_weight_map = compute_importance_map(window, mode="gaussian", sigma_scale=0.125)
     with torch.inference_mode():
         try:
             result: Any = infer(batch.to(device) if config.stitch == "auto" else batch, predictor)
@@ -127,12 +129,6 @@ def check_memory(least: float, device: torch.device, error: type[GenesisError], 
     if free is not None and least > free:
         have = f"{max(free, 0) / 1e9:.1f} GB are free; take {remedy}, or a machine with more memory"
         raise error(f"{what} takes more than {least / 1e9:.1f} GB, {have}")
-
-
-def lacks_memory(error: BaseException | None) -> bool:
-    """Return whether an error says that the memory of a device, or of the machine, did not last."""
-    full = isinstance(error, (torch.OutOfMemoryError, MemoryError))
-    return full or (isinstance(error, RuntimeError) and "allocate memory" in str(error))  # of the CPU
 
 
 def windows_that_fit(network: nn.Module, window: Sequence[int], hardware: Hardware) -> int:

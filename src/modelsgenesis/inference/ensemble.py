@@ -296,14 +296,9 @@ def measure_each(
             keep(*predicted)
         return row
 
-    named = [(case.name, case) for case in cases]
-    rows, skipped = each_case(
-        named,
-        stages._replace(finish=measure),
-        title=f"evaluating {counted(len(cases), 'case')}",
-        strict=strict,
-        reporter=reporter,
-    )
+    named, measuring = [(case.name, case) for case in cases], Stages(stages.prepare, stages.compute, measure)
+    title = f"evaluating {counted(len(cases), 'case')}"
+    rows, skipped = each_case(named, measuring, title=title, strict=strict, reporter=reporter)
     if cases and not rows:
         raise DataError(
             f"none of {len(cases)} cases could be measured; the first: {skipped[0].source}: {skipped[0].reason}"

@@ -1,6 +1,6 @@
 """Many cases one after another: while the network computes one, the one before is finished and the next one read."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -75,7 +75,7 @@ def each_case(
 
 def _overlap(cases: Sequence[Any], stages: Stages[Result], settle: Callable[[int, Callable[[], Result]], None]) -> None:
     """Hand the result of each case, or the error of any stage, to `settle`, in their order."""
-    pending: dict[int, Callable[[], Result]] = {}
+    pending: Mapping[int, Callable[[], Result]] = {}
     with ThreadPoolExecutor(1) as thread:
         coming = [thread.submit(stages.prepare, case) for case in cases[:1]]
         try:

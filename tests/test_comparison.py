@@ -1,6 +1,8 @@
+import dataclasses
 import json
 import re
 import runpy
+import shutil
 import signal
 from pathlib import Path
 
@@ -110,6 +112,33 @@ def test_a_deleted_run_comes_back_the_same_and_one_of_changed_scans_is_refused(c
             run(decathlon, compared.folder, inits, runs=3)
     finally:
         volume.write_bytes(scan)
+
+
+@pytest.mark.parametrize("place", ["imagesTr/ball_005.nii.gz", "imagesTr/ball_005 [20 slices from 1.dcm]"])
+def test_weights_that_have_seen_a_test_patient_are_refused(decathlon, genesis, tmp_path, place):
+    seen = shutil.copytree(genesis, tmp_path / "seen")
+    told = json.loads((seen / "run.json").read_text())
+    told["split"]["validation"].append(f"somewhere/{place}")
+    (seen / "run.json").write_text(json.dumps(told))
+    expected = r"has seen 1 of the 1 test patient, such as 'ball_005': .*data.exclude_test_cases=SPLIT.json and compare"
+    with pytest.raises(DataError, match=expected):
+        run(decathlon, tmp_path / "run", ["scratch", str(seen)])
+
+
+def test_a_model_that_was_fine_tuned_on_test_patients_is_refused(decathlon, finetuned, tmp_path):
+    learnt = json.loads((finetuned[0] / "split.json").read_text())["training"]
+    split = Split((SPLIT.training[0],), (), (learnt[-1],))
+    with pytest.raises(DataError, match=f"has seen 1 of .* such as '{learnt[-1]}': .*; fine-tune it and compare with"):
+        run(decathlon, tmp_path / "run", [str(finetuned[0])], split=split, labels=["1"])
+
+
+def test_what_is_known_of_the_scans_that_weights_have_seen_is_said(compared, decathlon, genesis):
+    assert ", its run lists no scan of a test patient\n" in compared.table
+    data, bundle = read_labelled(decathlon), load_bundle(genesis)
+    assert "is not recorded" in comparison._refuse_seen("org/model", bundle, data, SPLIT)
+    facts = bundle.config.provenance.override(data={"left_out_test_scans": 39})
+    left_out = dataclasses.replace(bundle, config=bundle.config.override(provenance=facts))
+    assert "left out 39 scans" in comparison._refuse_seen("org/model", left_out, data, SPLIT)
 
 
 def test_another_training_in_the_same_folder_is_refused(compared, decathlon, genesis):

@@ -24,10 +24,18 @@ from modelsgenesis.configs import FinetuningConfig, apply_settings
 from modelsgenesis.configs.base import Bounds, Config, Positive, plain
 from modelsgenesis.configs.training import SCRATCH, LabelledDataConfig
 from modelsgenesis.data.cases import LabelledData, digest_files
-from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, did_you_mean, require
+from modelsgenesis.errors import (
+    ConfigurationError,
+    DataError,
+    Interrupted,
+    TrainingError,
+    counted,
+    did_you_mean,
+    require,
+)
 from modelsgenesis.figures.charts import save_chart, validation_curve
 from modelsgenesis.figures.comparisons import comparison_chart
-from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
+from modelsgenesis.files import parsing, read_json, sha256_of, write_atomically, write_csv, write_json
 from modelsgenesis.finetuning import FinetuningOptions, finetune, resolve_config
 from modelsgenesis.metrics.comparison_texts import comparison_report, comparison_table, remarks_of_runs
 from modelsgenesis.metrics.measures import UNIT, flat, metrics_of
@@ -37,8 +45,16 @@ from modelsgenesis.reporting import Reporter
 from modelsgenesis.reports import Renewals, write_report
 from modelsgenesis.training.bundles import try_drawing
 from modelsgenesis.training.results import read_rows, read_test_results, summary_options
-from modelsgenesis.training.run import VALIDATION_NAME
-from modelsgenesis.training.splits import Split, check_split, choose_labelled, count_split, read_split, split_cases
+from modelsgenesis.training.run import RUN_NAME, VALIDATION_NAME
+from modelsgenesis.training.splits import (
+    Split,
+    check_split,
+    choose_labelled,
+    count_split,
+    read_split,
+    seen_patients,
+    split_cases,
+)
 from modelsgenesis.training.trials import Record, Records, Trial, file_name, run_trials
 
 # What has to be equal in all trainings of an initialisation: shape, patch, split and seeds.
@@ -239,7 +255,7 @@ def compare(
         reporter.note(note)
     with closing(Records(output)) as records, records.work_folder() as work:
         fetch = partial(load, progress=reporter.download, **download)
-        arms = _load_arms(comparison.arms, labelled, config, work / "weights", fetch)
+        arms, seen = _load_arms(comparison.arms, labelled, config, split, work / "weights", fetch)
         models = records.folder / "models" if keep_models else None
         job = _Job(comparison, config, labelled, split, arms, work, models, device, strict)
         reporter.note(f"hashing the files of {len(labelled.cases)} cases")
@@ -257,7 +273,7 @@ def compare(
         lower = f"--set '{trial.arm}:learning_rate=…' or --tune"
         told = f"{trial}: the training diverged; give it a lower learning rate with {lower}, in another folder"
         require(not record.get("diverged"), TrainingError, told)
-    results = plain({**job.results(finished, metric), "tuning": list(chosen.values())})
+    results = plain({**job.results(finished, metric), "tuning": list(chosen.values()), "seen": seen})
     return _write(records.folder, results, finished, reporter)
 
 
@@ -289,15 +305,22 @@ def _load_arms(
     listed: Sequence[ArmConfig],
     data: LabelledData,
     config: FinetuningConfig,
+    split: Split,
     folder: Path,
     fetch: Callable[..., Bundle],
-) -> dict[str, FinetuningConfig]:
-    """Load what the arms start from, once and for all processes; return the fine-tuning of each."""
+) -> tuple[dict[str, FinetuningConfig], dict[str, str]]:
+    """Load what the arms start from, once and for all processes.
+
+    Returns:
+        The fine-tuning of each arm, and what is known of whether its weights have seen the test patients.
+    """
     weights: dict[str, str] = {}
     dims: dict[str, int] = {}
+    seen: dict[str, str] = {}
     # Here and not in each trial: a branch on the Hub may move between runs, and N processes would download N times.
     for number, init in enumerate(dict.fromkeys(arm.init for arm in listed if arm.init != SCRATCH)):
         bundle = fetch(init)
+        seen[init] = _refuse_seen(init, bundle, data, split)
         weights[init] = str(save_bundle(folder / str(number) / file_name(public_name(init)), bundle))
         dims[weights[init]] = bundle.config.network.unet.dims
     arms: dict[str, FinetuningConfig] = {}
@@ -311,7 +334,31 @@ def _load_arms(
         if own.dims == 2 and own.patch_size:
             own = own.override(patch_size=own.patch_size[:2])  # two sides of what arms of three share
         arms[arm.name] = own.override(init=source, from_scratch=arm.init == SCRATCH and source is not None)
-    return arms
+    return arms, {arm.name: seen[arm.init] for arm in listed if arm.init in seen}
+
+
+def _refuse_seen(init: str, bundle: Bundle, data: LabelledData, split: Split) -> str:
+    """Refuse weights that learnt from test patients, as far as their run says; return what is known.
+
+    Raises:
+        DataError: Test patients are among those that the run trained or validated on.
+    """
+    path, provenance = Path(init).expanduser() / RUN_NAME, bundle.config.provenance
+    facts, finetuned = provenance.data, provenance.origin == "finetuned"
+    if not path.is_file():
+        left_out = facts.get("left_out_test_scans")
+        told = f"its pretraining left out {left_out} scans that a split keeps for testing"
+        return told if left_out else "whether it has seen test patients is not recorded"
+    with parsing(path, DataError, remedy="restore it"):
+        parts = read_json(path, DataError)["split"]
+        seen = seen_patients([*parts["training"], *parts["validation"]], data, cases=finetuned)
+    test = {case.patient for case in data.cases if case.name in split.test}
+    found = sorted(seen & test) if facts.get("name", data.name) == data.name else []
+    if found:
+        what = f"{init}: has seen {len(found)} of the {counted(len(test), 'test patient')}, such as {found[0]!r}"
+        how = "fine-tune it" if finetuned else "pretrain it with --set data.exclude_test_cases=SPLIT.json"
+        raise DataError(f"{what}: its figures would be too good; {how} and compare with the same --split SPLIT.json")
+    return "its run lists no scan of a test patient"
 
 
 def _describe(arm: FinetuningConfig) -> dict[str, Any]:

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import default_collate
 
 from labelled_cases import CLASSIFY, SEGMENT, data_of, masked, prepared
 from modelsgenesis import __version__, configs
 from modelsgenesis.checkpoints import Bundle
 from modelsgenesis.configs import ClassifierConfig, GenesisUNetConfig, SegmentationConfig
 from modelsgenesis.errors import ConfigurationError, DataError
-from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.networks import build_network
 from modelsgenesis.training import supervised
 from modelsgenesis.training.supervised import choose_patch_size, initial_model, make_objective, resolve_patch_size
@@ -125,6 +126,20 @@ def validated(objective, network):
     """What the loop would record."""
     with torch.no_grad():
         return objective.validate(network)
+
+
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
+def test_a_step_never_waits_for_the_device(task):
+    cases = [masked(index) for index in range(4)] if task == "segmentation" else BOTH[:4]
+    labels, config = (LABELS, SEGMENT) if task == "segmentation" else (("none", "square"), CLASSIFY)
+    # Of a tensor of this device nothing can be read: `item()`, `nonzero()` and the like raise.
+    hardware, network = Hardware(torch.device("meta")), (unet() if task == "segmentation" else classifier(2)).to("meta")
+    parts = {"config": config.override(augment=True, flip=True), "training": cases, "validation": ()}
+    objective = make_objective(data_of([], labels, task), hardware=hardware, **parts)
+    loss = objective.loss(network, default_collate([objective.dataset[item] for item in range(4)]), range(4))
+    loss.backward()
+    assert (loss.device.type, loss.shape) == ("meta", ())
+    assert all(parameter.grad is not None for parameter in network.parameters())
 
 
 def unet(**changes):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from modelsgenesis.checkpoints import Bundle
 from modelsgenesis.configs import ClassificationConfig, ClassifierConfig, InputContract, NetworkConfig, PredictionConfig
 from modelsgenesis.configs.training import FinetuningConfig, SegmentationConfig, require_patch_size
-from modelsgenesis.data.augmentation import LabelledImages, LabelledPatches, class_weights
+from modelsgenesis.data.augmentation import Change, LabelledImages, LabelledPatches, augment, class_weights
 from modelsgenesis.data.cases import LabelledData, PreparedCase, data_contract, resize_or_crop
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.hardware import Hardware
@@ -219,8 +219,13 @@ class SupervisedObjective(Objective):
         return ", ".join(self.labels[index] for index in sorted(classes))
 
     def loss(self, network: nn.Module, batch: Any, items: Sequence[int]) -> Tensor:
-        """Return the loss of images [b, c, *patch] and what holds for them, as the dataset yields it."""
-        image, truth = batch
+        """Return the loss of images [b, c, *patch], what holds for them, and how to augment them, if at all."""
+        device = self.hardware.device
+        device = torch.device("cpu") if device.type == "mps" else device  # Metal resamples no volumes
+        image, truth, *changes = batch
+        image, truth = (one.to(device, non_blocking=True) for one in (image, truth))
+        for change in changes:
+            image, truth = augment(image, truth, Change(*(one.to(device, non_blocking=True) for one in change)))
         if self.frozen is not None:
             self.frozen.eval()  # the loop put it into training mode with the rest
         return self.criterion(network(self.hardware.place(image)).float(), truth.to(self.hardware.device))

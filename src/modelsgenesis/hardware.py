@@ -142,8 +142,8 @@ def choose_hardware(device: str = "auto", precision: str = "auto", *, local_rank
     if chosen.type == "cuda":
         if not torch.cuda.is_available():
             hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1")
-            why = "CUDA_VISIBLE_DEVICES hides all of them: unset it, or" if hidden else "there is none:"
-            raise ConfigurationError(f"device: received {device!r}, a CUDA device, but {why} use --device cpu")
+            why = "CUDA_VISIBLE_DEVICES hides them all; unset it, or" if hidden else "there is no CUDA device;"
+            raise ConfigurationError(f"device: received {device!r}, but {why} use --device cpu")
         count, index = torch.cuda.device_count(), local_rank if chosen.index is None else chosen.index
         if index >= count or (local_rank and index != local_rank):
             raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""A training step on a GPU waits for nothing and reports late: on tensors without numbers, of which none can be read."""
+"""A training step on a GPU waits for nothing: shown on tensors without numbers, of which none can be read."""
 
 import pytest
 import torch

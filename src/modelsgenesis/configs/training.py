@@ -70,9 +70,11 @@ class TrainingConfig(Config):
         validate_every: Steps between validations; None validates once per epoch.
         patience: Validations without improvement before an early stop; 0 never stops.
         seed: Random seed of initialisation, order, patches and deformations.
-        precision: `"bfloat16"` autocast, `"float32"`, or `"auto"`: bfloat16 where the hardware computes it.
+        precision: `"bfloat16"` autocast, `"float32"` of IEEE on every device, `"tf32"` on CUDA, or `"auto"`: bfloat16
+            where the hardware computes it, else float32.
         workers: Loader processes; -1 for half of the cores, at most 8.
-        compile: Compile the network with `torch.compile`: slow to start, faster on most GPUs.
+        compile: Compile the network with `torch.compile`; `"auto"` does on CUDA, where the run is long enough to pay
+            the half minute back and a compiler works.
         checkpoint_activations: Recompute activations in the backward pass: less memory, about a third more time.
         checkpoint_every: Steps between checkpoints; None for one with each validation.
         divergence_factor: Stop at a loss above this many times the median of the first ones; 0 never stops.
@@ -96,9 +98,9 @@ class TrainingConfig(Config):
     validate_every: Positive | None = 200
     patience: Count = 0
     seed: Count = 0
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     workers: int = -1
-    compile: bool = False
+    compile: bool | Literal["auto"] = "auto"
     checkpoint_activations: bool = False
     checkpoint_every: Positive | None = None
     divergence_factor: NonNegativeFloat = 1000.0
@@ -108,7 +110,7 @@ class TrainingConfig(Config):
     def rules(self) -> Iterable[tuple[object, str]]:
         """Hold for every training."""
         yield self.steps or self.epochs, "steps: one of steps and epochs must be set"
-        together = self.compile and self.checkpoint_activations
+        together = self.compile is True and self.checkpoint_activations
         yield not together, "compile: does not work together with checkpoint_activations; set one of them"
 
     def with_data(self, init: Any = None, **options: Any) -> Self:

@@ -59,7 +59,7 @@ def test_every_arm_is_run_with_every_label_count_and_seed_and_scratch_is_the_con
     assert sorted((row["arm"], row["labels"], row["seed"]) for row in rows) == sorted(
         (arm, labels, seed) for arm in ("scratch", "genesis") for labels in "24" for seed in "012"
     )
-    assert {"dice", "dice bright", "hausdorff95", "validation dice"} <= set(rows[0])
+    assert {"dice", "dice bright", "hausdorff95", "validation dice", "validation loss"} <= set(rows[0])
     assert {path.name for path in compared.folder.glob("*.*")} >= {
         *("report.html", "table.md", "results.json", "comparison.png", "comparison.svg")
     }

@@ -22,7 +22,7 @@ from PIL import Image
 
 from modelsgenesis import compare, describe_comparison
 from modelsgenesis.configs.bundle import GENESIS_UNET_SMALL
-from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.networks import build_network
 
 BATCH, SIDE, VALIDATIONS = 4, 128, 3
@@ -61,7 +61,7 @@ def bare_seconds(widths: tuple[int, ...], device: str) -> tuple[float, float]:
         optimizer.zero_grad()
 
     def forward() -> None:
-        with torch.inference_mode():
+        with torch.inference_mode(), Hardware(hardware.device).autocast():
             network(image)
 
     return median_seconds(step, hardware.device), median_seconds(forward, hardware.device) / BATCH

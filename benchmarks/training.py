@@ -63,7 +63,7 @@ def default_step(network: nn.Module, config: PretrainingConfig, hardware: Hardwa
             loss = functional.mse_loss(restored.float(), hardware.place(original))
         value = loss.item()
         loss.backward()
-        optimization.finish(0)
+        optimization.finish(0, loss)
         return value
 
     return step
@@ -207,7 +207,7 @@ def measure_waiting(arguments: argparse.Namespace, folder: Path) -> None:
             loss = objective.loss(network, batch, items)
         loss.item()
         loss.backward()
-        optimization.finish(0)
+        optimization.finish(0, loss)
 
     waited: list[float] = []
     loaded: list[float] = []

@@ -53,6 +53,7 @@ class Progress:
         kept: SHA-256 of the weights in the bundle, which are of the best validation; "" before the first.
         first_losses: What a loss is compared with to tell a divergence.
         seconds: How long it has taken, over every resume.
+        peak_memory: Bytes of a GPU that it took at most.
     """
 
     step: int = 0
@@ -63,6 +64,7 @@ class Progress:
     kept: str = ""
     first_losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    peak_memory: int = 0
 
 
 @dataclass(eq=False)

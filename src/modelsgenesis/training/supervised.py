@@ -280,11 +280,9 @@ class Segmentation(SupervisedObjective):
             logits = sliding_window(network, whole, patch_size=self.patch_size, config=config, hardware=self.hardware)
             logits = logits.cpu()
             loss.add(logits, truth)
-            found = logits.argmax(dim=0)
-            each = (
-                zip(found.unbind(-1), truth.unbind(-1), strict=True) if cases[0].label.ndim == 2 else [(found, truth)]
-            )
-            for ours, theirs in ((one.numpy() for one in pair) for pair in each):
+            found, is_plane = logits.argmax(dim=0).numpy(), cases[0].image.ndim == 3
+            pairs = [(found[..., n], label[..., n]) for n in range(len(cases))] if is_plane else [(found, label)]
+            for ours, theirs in pairs:
                 # A class at a time: one-hot, a hundred structures would take a hundred volumes of memory.
                 rows.append([dice(ours == index, theirs == index) for index in range(1, len(self.labels))])
         # The mean over cases first, then over structures: a rare structure counts as much as one in every scan.

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 from modelsgenesis.configs import PretrainingConfig
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.pretext import Deformation
+from modelsgenesis.pretext.deformations import check_range
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.trainer import Objective
 
@@ -34,6 +35,27 @@ def take_patches(patches: Dataset[Tensor], count: int) -> Tensor:
         epoch, place = divmod(turn, per_scan)
         taken.append(patches[epoch * size + scan * per_scan + place])
     return torch.stack(taken)
+
+
+class CheckedPatches(Dataset[Tensor]):
+    """Patches, refused where values lie outside [0, 1].
+
+    So this is looked at in the loader's processes: a training step that asked its GPU would wait for it.
+
+    Raises:
+        ShapeError: A patch has such values.
+    """
+
+    def __init__(self, patches: Dataset[Tensor]) -> None:
+        self.patches = patches
+
+    def __len__(self) -> int:
+        return len(self.patches)  # pyright: ignore[reportArgumentType]
+
+    def __getitem__(self, item: int) -> Tensor:
+        patch = self.patches[item]
+        check_range(patch)
+        return patch
 
 
 class Restoration(Objective):
@@ -67,7 +89,7 @@ class Restoration(Objective):
         hardware: Hardware,
         reporter: Reporter,
     ) -> None:
-        self.dataset, self.deformation = training, Deformation(config.pretext)
+        self.dataset, self.deformation = CheckedPatches(training), Deformation(config.pretext)
         self.config, self.hardware, self.reporter = config, hardware, reporter
         self.restored = torch.empty(0)
         self._is_collapsed = False
@@ -88,7 +110,7 @@ class Restoration(Objective):
     def loss(self, network: nn.Module, batch: Any, items: Sequence[int]) -> Tensor:
         """Deform [b, c, *patch] on the device and return the mean squared error of the restoration."""
         seeds = torch.tensor(items, dtype=torch.int64) + (self.config.seed + 2) * _STRIDE
-        deformed, original = self.deformation(self.hardware.place(batch), seeds)
+        deformed, original = self.deformation.deform(batch.to(self.hardware.device, non_blocking=True), seeds)
         restored = network(self.hardware.place(deformed))
         return functional.mse_loss(restored.float(), original)
 

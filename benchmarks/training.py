@@ -6,9 +6,9 @@
     python benchmarks/training.py --quality       # a quarter of its widths, 300 steps both ways: validation losses
     python benchmarks/training.py --waiting       # the share of the time that is spent waiting for data
 
-Ratios of one run, of steps in turns. `--device`, `--compile`, `--widths`, `--batch`, `--patch` and `--steps` change what
-is measured. The aims: bare at least 45% of the card's bfloat16 rate at batch 6 and 50% at 32, `pretrain` at least 95%
-of the bare step; on a CPU with AVX-512 bf16 85% of the matrix rate.
+Ratios of one run, of steps in turns. `--device`, `--compile`, `--widths`, `--batch`, `--patch` and `--steps` change
+what is measured. The aims: bare at least 45% of the bfloat16 rate of the card at batch 6 and 50% at 32, `pretrain` at
+least 95% of the bare step; on a CPU with AVX-512 bf16 85% of the matrix rate.
 """
 
 import argparse

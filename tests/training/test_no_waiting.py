@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
-from fitted_numbers import Fit, make, rows
+from fitted_numbers import Fit, Numbers, make, rows
 from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig
 from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.networks import GenesisUNet
@@ -16,8 +16,25 @@ from modelsgenesis.training.restoration import Restoration
 from modelsgenesis.training.trainer import DivergenceError
 
 
+class Noise(Numbers):
+    """Patches of noise in [0, 1]."""
+
+    def __getitem__(self, item):
+        return super().__getitem__(item).sigmoid()
+
+
+def restoration(hardware):
+    """Return the objective of a pretraining on noise."""
+    data, config = Noise(shape=(1, 16, 16, 16)), PretrainingConfig(patch_size=(16, 16, 16), validation_samples=2)
+    return Restoration(data, data, config, hardware, Reporter())
+
+
+def small(norm):
+    return GenesisUNet(GenesisUNetConfig(widths=(8, 16), norm=norm))
+
+
 class Copy(Fit):
-    """Fit the batch itself."""
+    """Restore what is shown; what deforming asks of a device has a test of its own."""
 
     def loss(self, network, batch, items):
         return (network(batch).float() - batch).square().mean()
@@ -27,23 +44,14 @@ class Copy(Fit):
 def test_no_step_reads_a_number(tmp_path, monkeypatch, optimizer, norm):
     monkeypatch.setattr(torch.nn.Module, "to", lambda self, *_: self)  # it swaps tensors, which cannot be done to these
     with FakeTensorMode():
-        trainer = make(
-            tmp_path / "run",
-            Copy(),
-            network=lambda: GenesisUNet(GenesisUNetConfig(widths=(4, 8), norm=norm)),
-            optimizer=optimizer,
-            steps=100,
-        )
+        trainer = make(tmp_path / "run", Copy(), network=lambda: small(norm), optimizer=optimizer, steps=100)
         trainer.readings.every = 8
         trainer._begin(compiled=False)
-        batches = iter([(torch.rand(2, 1, 8, 8, 8), [0, 1])] * 8)
-        for _ in range(7):
+        batches = iter([(torch.rand(2, 1, 16, 16, 16), [0, 1])] * 8)
+        for _ in range(8):
             assert trainer._step(batches, []) == 0
-            trainer._report(everything=False)
-        assert trainer.readings.pending == trainer.progress.step == 7
-        assert trainer._step(batches, []) == 0
-        trainer._report(everything=False)  # sends the eight steps, and reads none of them
-        assert trainer.readings.pending == 8
+            trainer._report(everything=False)  # the last time it sends the eight steps, and reads none of them
+        assert trainer.readings.pending == trainer.progress.step == 8
         with pytest.raises(DataDependentOutputException):
             trainer._report(everything=True)
     assert not (tmp_path / "run" / "log.csv").exists()
@@ -54,17 +62,9 @@ def test_no_step_reads_a_number(tmp_path, monkeypatch, optimizer, norm):
 def test_no_step_waits_for_a_card(tmp_path, norm, compiled):
     """PyTorch itself raises where the host would wait; a reading, which waits for an event, is not among it."""
     hardware = choose_hardware("cuda")
-    data, config = torch.rand(16, 1, 16, 16, 16), PretrainingConfig(patch_size=(16, 16, 16), validation_samples=2)
-    objective = Restoration(data, data, config, hardware, Reporter())  # pyright: ignore[reportArgumentType]
-    trainer = make(
-        tmp_path / "run",
-        objective,
-        network=lambda: GenesisUNet(GenesisUNetConfig(widths=(8, 16), norm=norm)),
-        hardware=hardware,
-        steps=100,
-    )
+    trainer = make(tmp_path / "run", restoration(hardware), network=lambda: small(norm), hardware=hardware, steps=100)
     trainer._begin(compiled=compiled)
-    batches = iter([(data[:4].pin_memory(), [0, 1, 2, 3])] * 30)
+    batches = iter([(torch.rand(4, 1, 16, 16, 16).pin_memory(), [0, 1, 2, 3])] * 30)
     for step in range(30):
         # In the first steps kernels are chosen, or compiled.
         torch.cuda.set_sync_debug_mode("error" if step >= 10 else "default")

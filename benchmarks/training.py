@@ -132,7 +132,7 @@ class Clock(Reporter):
     def __init__(self) -> None:
         self.told: dict[int, float] = {}
 
-    def step(self, step: int, *_: float) -> None:
+    def step(self, step: int, loss: float, samples_per_second: float, waiting: float) -> None:
         """Keep the time."""
         self.told[step] = time.perf_counter()
 

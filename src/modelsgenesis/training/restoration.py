@@ -111,7 +111,7 @@ class Restoration(Objective):
         """Deform [b, c, *patch] on the device and return the mean squared error of the restoration."""
         seeds = torch.tensor(items, dtype=torch.int64) + (self.config.seed + 2) * _STRIDE
         deformed, original = self.deformation.deform(batch.to(self.hardware.device, non_blocking=True), seeds)
-        restored = network(self.hardware.place(deformed))
+        restored = network(deformed)
         return functional.mse_loss(restored.float(), original)
 
     def validate(self, network: nn.Module) -> tuple[float, dict[str, float]]:

@@ -89,7 +89,8 @@ def free_memory(device: torch.device) -> int | None:
     The limit of a container's group counts.
     """
     if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # torch's, and free
+        return torch.cuda.mem_get_info(device)[0] + kept
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     except OSError:
@@ -100,6 +101,12 @@ def free_memory(device: torch.device) -> int | None:
     if most.is_file() and most.read_text().strip().isdigit():  # "max" where there is no limit
         free = min(free, int(most.read_text()) - int(used.read_text()))
     return free
+
+
+def lacks_memory(error: BaseException | None) -> bool:
+    """Return whether an error says that the memory of a device, or of the machine, did not last."""
+    full = isinstance(error, (torch.OutOfMemoryError, MemoryError))
+    return full or (isinstance(error, RuntimeError) and "allocate memory" in str(error))  # of the CPU
 
 
 def check_compiler(device: torch.device) -> None:

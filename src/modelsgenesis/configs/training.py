@@ -455,8 +455,8 @@ class PredictionConfig(Config):
             probabilities are averaged. In RAS 0 is left to right, 1 posterior to anterior, 2 inferior to superior.
         stitch: Where the windows are put together: on the network's `"device"`, on the `"cpu"`, or `"auto"`: on the
             device, and where its memory does not hold that in parts, then on the CPU.
-        windows_at_once: Windows that the network sees together. On a CPU a window alone can take torch's slow
-            convolutions; many take memory and save no time.
+        windows_at_once: Windows that the network sees together; `"auto"`: as many as the device is fastest with and its
+            memory holds, fewer where that does not last.
         precision: Number format of the network. `"float32"` gives the same label map on every machine; `"bfloat16"` is
             faster where the hardware multiplies it, and moves a few voxels at borders.
     """
@@ -464,5 +464,5 @@ class PredictionConfig(Config):
     overlap: Annotated[float, Bounds(0, 0.99)] = 0.5  # at 1 a window would never advance
     flips: Literal["all"] | tuple[Annotated[int, Bounds(0, 2)], ...] = ()
     stitch: Literal["auto", "cpu", "device"] = "auto"
-    windows_at_once: Positive = 4
+    windows_at_once: Literal["auto"] | Positive = "auto"
     precision: Literal["float32", "bfloat16"] = "float32"

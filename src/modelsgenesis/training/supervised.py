@@ -272,7 +272,9 @@ class Segmentation(SupervisedObjective):
         loss = _PooledLoss(len(self.labels))
         for case in self.validation:
             image = torch.from_numpy(case.image)
-            logits = sliding_window(network, image, patch_size=self.patch_size, config=config, hardware=self.hardware)
+            logits = sliding_window(
+                network, image, patch_size=self.patch_size, config=config, hardware=self.hardware
+            ).cpu()
             found, truth = logits.argmax(dim=0).numpy(), case.label
             loss.add(logits, torch.from_numpy(truth))
             # A class at a time: one-hot, a hundred structures would take a hundred volumes of memory.

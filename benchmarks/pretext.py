@@ -3,8 +3,8 @@
     python benchmarks/pretext.py [--device cuda] [--quick] [--repeats 15]
 
 Ratios of one run, in the full mixture. First what deforming a batch asks of the device and adds to a training step, in
-turns with steps on a batch that is deformed already (on CUDA ten of each at a time, compiled). Then pairs a second on one
-thread of the CPU: the two take turns, and what is counted is the processor's time, so that other work slows both.
+turns with steps on a batch that is deformed already (on CUDA ten of each at a time, compiled). Then pairs a second on
+one thread of the CPU: the two take turns, and what is counted is the processor's time, so that other work slows both.
 """
 
 import argparse
@@ -203,7 +203,9 @@ def share_of_training(widths: tuple[int, ...], hardware: Hardware, repeats: int)
     def steps(count: int, *, deforms: bool) -> float:
         start = time.perf_counter()
         for _ in range(count):
-            deformed, original = deform(batch, draw_seeds(BATCH, generator)) if deforms else ready
+            deformed, original = ready
+            if deforms:
+                deformed, original = deform(batch, draw_seeds(BATCH, generator), compiles=on_cuda)
             optimization.begin(0)
             with hardware.autocast():
                 loss = nn.functional.mse_loss(called(deformed).float(), original)

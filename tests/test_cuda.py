@@ -6,10 +6,15 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 import modelsgenesis
+from modelsgenesis import compare, describe_comparison
 from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig, SegmentationConfig
-from modelsgenesis.errors import Interrupted
+from modelsgenesis.data.augmentation import Change, LabelledPatches, augment
+from modelsgenesis.data.cases import PreparedCase
+from modelsgenesis.errors import DataError, Interrupted
+from modelsgenesis.files import read_csv
 from modelsgenesis.reporting import Reporter
 
 pytestmark = pytest.mark.gpu
@@ -76,3 +81,39 @@ def test_fine_tuning_and_prediction_on_it_follow_the_cpu(decathlon, tmp_path):
     made = [modelsgenesis.predict(run, scan, output=path, device=device).path for device, path in paths.items()]
     ours, theirs = (np.asarray(nib.load(path).dataobj) for path in made)
     assert (ours == theirs).mean() > 0.999
+
+
+def test_augmentation_on_it_follows_the_cpu_and_never_waits():
+    case = PreparedCase(
+        name="case",
+        patient="patient",
+        image=np.random.default_rng(0).random((1, 40, 36, 20), np.float32),
+        label=np.random.default_rng(1).integers(0, 3, (40, 36, 20), np.uint8),
+    )
+    patches = LabelledPatches([case], SegmentationConfig(patch_size=(32, 32, 16), samples_per_scan=8))
+    image, label, change = next(iter(DataLoader(patches, batch_size=8, pin_memory=True)))
+    expected = augment(image.clone(), label.clone(), Change(*change))
+    given = [one.cuda(non_blocking=True) for one in (image, label)]
+    change = Change(*(one.cuda(non_blocking=True) for one in change))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = augment(*given, change)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(found[0].cpu(), expected[0], rtol=0, atol=2e-5)
+    assert (found[1].cpu() == expected[1]).float().mean() > 0.999
+
+
+def test_trainings_of_a_comparison_run_side_by_side_on_it(decathlon, tmp_path):
+    settings = ["steps=4", "batch_size=2", "patch_size=16,16,16", "network.widths=4,8", "validate_every=4"]
+    options = {"settings": settings, "device": DEVICE}
+    compared = [
+        compare(
+            decathlon, tmp_path / str(jobs), comparison=describe_comparison(["scratch"], runs=2), jobs=jobs, **options
+        )
+        for jobs in (1, 2)
+    ]
+    rows = [sorted(read_csv(one.folder / "runs.csv", DataError), key=lambda row: row["seed"]) for one in compared]
+    alone, beside = ([float(row["validation loss"]) for row in own] for own in rows)
+    np.testing.assert_allclose(alone, beside, rtol=0.05)
+    assert compared[0].results["device"] == DEVICE

@@ -6,7 +6,7 @@ own. `DEFORMATIONS` lists those that only the input of the network sees; a flip 
 
 import operator
 from collections.abc import Callable, Sequence
-from functools import lru_cache, reduce
+from functools import cached_property, reduce
 
 import torch
 from einops import rearrange
@@ -20,6 +20,7 @@ from modelsgenesis.pretext.random import (
     constant,
     draw_words,
     hash_seeds,
+    kept,
     scramble,
     send,
     take,
@@ -85,11 +86,11 @@ class Deformation:
         return self.deform(batch, seeds)
 
     @torch.no_grad()
-    def deform(self, batch: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
+    def deform(self, batch: Tensor, seeds: Tensor, *, compiles: bool = False) -> tuple[Tensor, Tensor]:
         """Deform a batch whose values are known to lie in [0, 1]: to look would make a GPU's queue run empty.
 
         Takes and returns what calling does. Nothing waits for the device of the batch if the seeds are there or on
-        the CPU.
+        the CPU. `compiles` fuses what a device is given to do by `torch.compile`; on the CPU there is nothing to gain.
 
         Raises:
             ShapeError: The batch has the wrong axes or dtype, or there is not one seed per sample.
@@ -102,6 +103,8 @@ class Deformation:
         is_fitting = seeds.dtype == torch.int64 and seeds.shape == batch.shape[:1]
         require(is_fitting, ShapeError, f"{wrong}, expected int64 [batch]; draw_seeds makes them")
         if batch.device.type != "cpu":
+            if compiles:
+                return self._compiled(batch.contiguous(), send(seeds, batch.device))
             return self._deform(batch.contiguous(), seeds)
         part = max(_CACHED_VALUES // batch[0].numel(), 1)
         parts = zip(batch.contiguous().split(part), seeds.cpu().split(part), strict=True)
@@ -114,6 +117,10 @@ class Deformation:
         for deform in DEFORMATIONS.values():
             deformed = deform(deformed, hashed, self.config)
         return deformed, target
+
+    @cached_property
+    def _compiled(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        return torch.compile(self._deform, dynamic=False)
 
 
 def check_range(batch: Tensor) -> None:
@@ -167,7 +174,7 @@ def look_up_flipped(batch: Tensor, is_flipped: Tensor) -> Tensor:
     return batch
 
 
-@lru_cache(maxsize=16)
+@kept
 def coordinates(shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the places along each axis, one axis after another, and of which axis each is: int64 [sum of sides]."""
     places = [torch.arange(side) for side in shape]
@@ -219,7 +226,7 @@ def change_intensity(batch: Tensor, seeds: Seeds, config: PretextConfig) -> Tens
     return mapped.view(batch.shape).to(batch.dtype)
 
 
-@lru_cache(maxsize=8)
+@kept
 def _curve(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the weights of the control points and of the end at each point of a curve, and the grid to read it at."""
     t = torch.linspace(0, 1, _CURVE_POINTS, device=device)
@@ -228,7 +235,7 @@ def _curve(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3, grid
 
 
-@lru_cache(maxsize=8)
+@kept
 def _offsets(samples: int, device: torch.device) -> Tensor:
     return (torch.arange(samples, dtype=torch.int32, device=device) * (_INTERVALS + 2))[:, None]
 
@@ -272,7 +279,7 @@ def paint(batch: Tensor, seeds: Seeds, config: PretextConfig) -> Tensor:
     return torch.where(painted[:, None], fill.to(batch.dtype), batch)
 
 
-@lru_cache(maxsize=8)
+@kept
 def _noise_counters(count: int, device: torch.device) -> Tensor:
     return torch.arange(count, dtype=torch.int32, device=device) * GOLDEN_32
 

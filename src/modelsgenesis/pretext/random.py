@@ -7,8 +7,9 @@ integer arithmetic that wraps alike on every device.
 
 import math
 import zlib
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Callable, Hashable
+from functools import lru_cache, wraps
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,6 +17,25 @@ from torch import Tensor
 # Each use of a seed draws from a stream of its own, so that a new one changes none of the others. These are numbered
 # by their place, on which every result so far depends; the number of any other name is its checksum.
 _STREAMS = ("table", "flip", "shuffle", "windows", "intensity", "painting")
+
+Result = TypeVar("Result")
+
+
+def kept(make: Callable[..., Result]) -> Callable[..., Result]:
+    """Keep what a function makes of a shape, numbers and a device: made in each step it would be waited for.
+
+    To `torch.compile` the results are constants.
+    """
+    cached = lru_cache(maxsize=64)(make)
+
+    @wraps(make)
+    def get(*arguments: Hashable) -> Result:
+        return cached(*arguments)
+
+    # What torch.compiler.assume_constant_result does; it would import the compiler with this module.
+    vars(get).update(_dynamo_marked_constant=True, cache_clear=cached.cache_clear)
+    return get
+
 
 _FEW = 64  # words of each of these streams that are hashed together: all but those of the windows
 
@@ -112,14 +132,14 @@ def _words(keys: Tensor, count: int) -> Tensor:
     return words[..., :count]
 
 
-@lru_cache(maxsize=16)
+@kept
 def _counters(count: int, device: torch.device) -> Tensor:
     return torch.arange(count, device=device) * _GOLDEN  # each hash gives two words
 
 
-@lru_cache(maxsize=64)
+@kept
 def constant(values: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return whole numbers as a tensor of a device; to make one anew in each step would wait for the device."""
+    """Return whole numbers as a tensor of a device."""
     return torch.tensor(values, device=device)
 
 

@@ -17,7 +17,6 @@ What does not depend on the draw is worked out once for a shape of patch. Voxels
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import accumulate, product
 
 import torch
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from modelsgenesis.configs import PretextConfig
 from modelsgenesis.errors import ShapeError
-from modelsgenesis.pretext.random import HashedSeeds, Seeds, constant, draw_words, send, take, uniform
+from modelsgenesis.pretext.random import HashedSeeds, Seeds, constant, draw_words, kept, send, take, uniform
 
 _CACHED_VOXELS = 2**17  # voxels at a time on a CPU: what is worked out for them stays in its cache
 _ENTRIES = 2**19  # of the table of permutations: 4 MB; random access to more is slow
@@ -93,7 +92,7 @@ def permute(batch: Tensor, seeds: Tensor, is_chosen: Tensor, config: PretextConf
     return rearrange(shuffled, "c (k x) plane -> k c x plane", k=samples).reshape(batch.shape)
 
 
-@lru_cache(maxsize=16)
+@kept
 def plane_numbers(samples: int, side: int, windows: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return for the planes of all samples their places in their patches, and the number of its window for none."""
     number = torch.arange(samples * side, dtype=torch.int32, device=device)
@@ -212,6 +211,7 @@ class WindowTable:
         blocks: Length of the longer blocks along each axis, 1 where there are none.
         points: int64 [blocks, window shapes], where the blocks of a window start, counted from its first voxel, in maps
             of the patch laid one after another, one map for each combination of block lengths.
+        levels: How many lengths of blocks there are along each axis.
     """
 
     shape: tuple[int, ...]
@@ -223,14 +223,10 @@ class WindowTable:
     sources: Tensor
     blocks: tuple[int, ...]
     points: Tensor
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """How many lengths of blocks there are along each axis."""
-        return tuple(1 + (block > 1) for block in self.blocks)
+    levels: tuple[int, ...]
 
 
-@lru_cache(maxsize=8)
+@kept
 def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) -> WindowTable:
     """Make the table for a shape of patch; it is the same in every process.
 
@@ -289,6 +285,7 @@ def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) ->
         records=torch.stack([starts, *steps[:, 1:].T, steps[:, 0]]),
         sources=torch.cat(sources),
         blocks=tuple(blocks),
+        levels=tuple(1 + (block > 1) for block in blocks),
         points=points,
     )
 
@@ -320,12 +317,12 @@ def last_window_per_voxel(table: WindowTable, points: Tensor, is_chosen: Tensor)
         for blocks in longer:
             for shift in range(0, block * stride, stride):
                 target = single[..., shift:]  # no border is crossed, since no block crosses one
-                torch.maximum(target, blocks[..., : voxels - shift], out=target)
+                target.clamp_(min=blocks[..., : voxels - shift])
         maps = single
     return maps
 
 
-@lru_cache(maxsize=16)
+@kept
 def counted(first: int, end: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """Return the numbers from `first` to before `end`."""
     return torch.arange(first, end, dtype=dtype, device=device)

@@ -110,8 +110,9 @@ class Restoration(Objective):
     def loss(self, network: nn.Module, batch: Any, items: Sequence[int]) -> Tensor:
         """Deform [b, c, *patch] on the device and return the mean squared error of the restoration."""
         seeds = torch.tensor(items, dtype=torch.int64) + (self.config.seed + 2) * _STRIDE
-        deformed, original = self.deformation.deform(batch.to(self.hardware.device, non_blocking=True), seeds)
-        restored = network(self.hardware.place(deformed))
+        compiles = hasattr(network, "_orig_mod")  # as torch.compile's networks have: fused where the network is
+        deformed, original = self.deformation.deform(self.hardware.place(batch), seeds, compiles=compiles)
+        restored = network(deformed)
         return functional.mse_loss(restored.float(), original)
 
     def validate(self, network: nn.Module) -> tuple[float, dict[str, float]]:

@@ -20,7 +20,7 @@ from modelsgenesis.data.labelled import find_task, read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, counted, require, some
 from modelsgenesis.figures.charts import curve_chart, save_chart
 from modelsgenesis.files import parsing, read_json, sha256_of, write_csv, write_json
-from modelsgenesis.hardware import Hardware, choose_hardware
+from modelsgenesis.hardware import Hardware, choose_hardware, predicting_hardware
 from modelsgenesis.hub.registry import fitting_models
 from modelsgenesis.inference.ensemble import Ensemble, Keep, measure_cases
 from modelsgenesis.metrics.measures import Row, Summary, flat, summarize_rows
@@ -382,7 +382,7 @@ class Finetuning:
     def _finish(self, run: Run, progress: Progress) -> dict[str, float]:
         """Measure the network that was kept, and write its results and the card that says them."""
         # From the disk and not the network at hand: the best one, and the very file that is published.
-        kept, hardware = bundles.load_kept(run, progress), Hardware(self.hardware.device)
+        kept, hardware = bundles.load_kept(run, progress), predicting_hardware(self.hardware.device)
         hardware.place(kept.network)
         # Windows overlap as the configuration says; an image to classify has none.
         prediction = PredictionConfig(overlap=getattr(self.config, "overlap", 0.0))

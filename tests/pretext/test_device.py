@@ -10,10 +10,7 @@ from modelsgenesis.configs import PretextConfig
 from modelsgenesis.pretext import Deformation, deformations, draw_seeds, random, shuffling
 
 KEPT = [
-    value
-    for module in (random, deformations, shuffling)
-    for value in vars(module).values()
-    if hasattr(value, "cache_clear")
+    value for module in (random, deformations, shuffling) for value in vars(module).values() if hasattr(value, "forget")
 ]
 
 
@@ -21,7 +18,7 @@ KEPT = [
 def forgotten() -> Iterator[None]:
     for where in ("before", "after"):
         for function in KEPT:
-            function.cache_clear()
+            function.forget()
         if where == "before":
             yield
 
@@ -72,7 +69,8 @@ def test_the_compiler_takes_the_deformations_of_a_device_whole() -> None:
     """On the meta device, of shapes alone; fusing them for a CPU takes a minute."""
     batch, seeds = torch.empty(6, 1, 32, 32, 16, device="meta"), torch.empty(6, dtype=torch.int64, device="meta")
     deform = Deformation()
-    compiled = torch.compile(deform._deform, backend="eager", fullgraph=True, dynamic=False)
+    deform._deform(batch, seeds)
+    compiled = torch.compile(deform._deform, backend="aot_eager", fullgraph=True, dynamic=False)
     with torch.no_grad():
         deformed, target = compiled(batch, seeds)
     assert deformed.shape == target.shape == batch.shape

@@ -21,6 +21,7 @@ from modelsgenesis.pretext.random import (
     draw_words,
     hash_seeds,
     kept,
+    multiples,
     scramble,
     send,
     take,
@@ -62,6 +63,7 @@ class Deformation:
 
     def __init__(self, config: PretextConfig | None = None) -> None:
         self.config = config or PretextConfig()
+        self._made: set[tuple[torch.Size, torch.device]] = set()
         added = [name for name in DEFORMATIONS if not hasattr(self.config, f"{name}_probability")]
         for name in set(self.config.others).difference(added):
             raise ConfigurationError(
@@ -103,9 +105,14 @@ class Deformation:
         is_fitting = seeds.dtype == torch.int64 and seeds.shape == batch.shape[:1]
         require(is_fitting, ShapeError, f"{wrong}, expected int64 [batch]; draw_seeds makes them")
         if batch.device.type != "cpu":
-            if compiles:
-                return self._compiled(batch.contiguous(), send(seeds, batch.device))
-            return self._deform(batch.contiguous(), seeds)
+            batch = batch.contiguous()
+            if not compiles:
+                return self._deform(batch, seeds)
+            seeds = send(seeds, batch.device)
+            if (batch.shape, batch.device) not in self._made:
+                self._made.add((batch.shape, batch.device))
+                self._deform(batch, seeds)  # makes what is kept, which the compiler is to find and not to look into
+            return self._compiled(batch, seeds)
         part = max(_CACHED_VALUES // batch[0].numel(), 1)
         parts = zip(batch.contiguous().split(part), seeds.cpu().split(part), strict=True)
         deformed, target = (torch.cat(done) for done in zip(*(self._deform(*each) for each in parts), strict=True))
@@ -220,7 +227,7 @@ def change_intensity(batch: Tensor, seeds: Seeds, config: PretextConfig) -> Tens
 
     values = rearrange(batch.float(), "b ... -> b (...)") * _INTERVALS
     line = values.int()  # of its own sample; the next line makes it one of all samples' lines
-    line += _offsets(len(batch), batch.device)
+    line += multiples(len(batch), _INTERVALS + 2, torch.int32, batch.device)[:, None]
     line, between = line.flatten(), values.frac_().flatten()
     mapped = heights.index_select(0, line).lerp_(heights[1:].index_select(0, line), between)
     return mapped.view(batch.shape).to(batch.dtype)
@@ -233,11 +240,6 @@ def _curve(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     # One more than the intervals have ends: that of the intensity 1 has a right neighbour too.
     grid = torch.arange(_INTERVALS + 2, device=device) / _INTERVALS
     return 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3, grid
-
-
-@kept
-def _offsets(samples: int, device: torch.device) -> Tensor:
-    return (torch.arange(samples, dtype=torch.int32, device=device) * (_INTERVALS + 2))[:, None]
 
 
 def paint(batch: Tensor, seeds: Seeds, config: PretextConfig) -> Tensor:
@@ -273,15 +275,11 @@ def paint(batch: Tensor, seeds: Seeds, config: PretextConfig) -> Tensor:
     # Noise comes from hashes of 32 bits, two values each, in half the memory of `draw_words`.
     values = batch[0].numel() if config.painting_fill == "noise" else 1
     keys = send(noise_keys.int(), device)[:, None]
-    hashed = scramble(_noise_counters(-(-values // 2), device) ^ keys).view(torch.int16)[:, :values]
+    counters = multiples(-(-values // 2), GOLDEN_32, torch.int32, device)
+    hashed = scramble(counters ^ keys).view(torch.int16)[:, :values]
     fill = (hashed * 2.0**-16).add_(0.5)  # from −1/2 … 1/2 to [0, 1)
     fill = fill.view(batch.shape if values > 1 else (-1, *(1,) * (batch.ndim - 1)))
     return torch.where(painted[:, None], fill.to(batch.dtype), batch)
-
-
-@kept
-def _noise_counters(count: int, device: torch.device) -> Tensor:
-    return torch.arange(count, dtype=torch.int32, device=device) * GOLDEN_32
 
 
 def draw_boxes(shape: Sequence[int], seeds: Seeds, config: PretextConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -8,7 +8,7 @@ integer arithmetic that wraps alike on every device.
 import math
 import zlib
 from collections.abc import Callable, Hashable
-from functools import lru_cache, wraps
+from functools import wraps
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -24,19 +24,23 @@ Result = TypeVar("Result")
 def kept(make: Callable[..., Result]) -> Callable[..., Result]:
     """Keep what a function makes of a shape, numbers and a device: made in each step it would be waited for.
 
-    To `torch.compile` the results are constants.
+    Not `lru_cache`: `torch.compile` would make everything anew in each call; what is in a dictionary it is given.
     """
-    cached = lru_cache(maxsize=64)(make)
+    results: dict[tuple[Hashable, ...], Result] = {}
 
     @wraps(make)
     def get(*arguments: Hashable) -> Result:
-        return cached(*arguments)
+        if arguments not in results:
+            if len(results) >= _MOST:
+                results.pop(next(iter(results)))
+            results[arguments] = make(*arguments)
+        return results[arguments]
 
-    # What torch.compiler.assume_constant_result does; it would import the compiler with this module.
-    vars(get).update(_dynamo_marked_constant=True, cache_clear=cached.cache_clear)
+    vars(get)["forget"] = results.clear
     return get
 
 
+_MOST = 32  # results of a function that are kept
 _FEW = 64  # words of each of these streams that are hashed together: all but those of the windows
 
 
@@ -127,14 +131,16 @@ def draw_words(seeds: Seeds, stream: str, *shape: int, device: torch.device | No
 
 def _words(keys: Tensor, count: int) -> Tensor:
     """Hash keys [...] with counters to int64 [..., count]."""
-    words = scramble(keys[..., None] + _counters(-(-count // 2), keys.device)).view(torch.int32).long()
+    counters = multiples(-(-count // 2), _GOLDEN, torch.int64, keys.device)  # each hash gives two words
+    words = scramble(keys[..., None] + counters).view(torch.int32).long()
     words &= 2**32 - 1
     return words[..., :count]
 
 
 @kept
-def _counters(count: int, device: torch.device) -> Tensor:
-    return torch.arange(count, device=device) * _GOLDEN  # each hash gives two words
+def multiples(count: int, step: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return 0, `step`, 2 · `step` …; they may wrap."""
+    return torch.arange(count, dtype=dtype, device=device) * step
 
 
 @kept

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from modelsgenesis.configs import PretextConfig
 from modelsgenesis.errors import ShapeError
-from modelsgenesis.pretext.random import HashedSeeds, Seeds, constant, draw_words, kept, send, take, uniform
+from modelsgenesis.pretext.random import HashedSeeds, Seeds, constant, draw_words, kept, multiples, send, take, uniform
 
 _CACHED_VOXELS = 2**17  # voxels at a time on a CPU: what is worked out for them stays in its cache
 _ENTRIES = 2**19  # of the table of permutations: 4 MB; random access to more is slow
@@ -140,7 +140,7 @@ def window_lookup(table: "WindowTable", origins: Tensor, sides: Tensor, variants
     start, *steps, size = (row.view(samples, windows) for row in rows_of(table.records, number))
     firsts = combine(origins, table.strides)
     maps = voxels * math.prod(table.levels)
-    shift = firsts + constant(tuple(range(0, samples * maps, maps)), device)[:, None]
+    shift = firsts + multiples(samples, maps, torch.int64, device)[:, None]
     points = rows_of(table.points, number)
     points = points if isinstance(points, Tensor) else torch.stack(tuple(points))
     permutation = variants // size  # the remainder is where it is entered
@@ -153,7 +153,7 @@ def window_lookup(table: "WindowTable", origins: Tensor, sides: Tensor, variants
     start -= origins[:, -1]
     none = constant((0, *table.strides[:-1], 0), device).view(-1, 1, 1).expand(-1, samples, 1)
     lookup = torch.cat([none, torch.stack([start, *steps, firsts])], dim=2).int()
-    lookup.select(0, -1).add_(constant(tuple(range(0, samples * voxels, voxels)), device)[:, None])
+    lookup.select(0, -1).add_(multiples(samples, voxels, torch.int64, device)[:, None])
     return lookup.flatten(1), points.view(-1, samples, windows).add_(shift)
 
 
@@ -186,7 +186,7 @@ def sources(window: Tensor, planes: Tensor, lookup: Tensor, table: "WindowTable"
         int32 [planes * plane], numbers of voxels in the whole batch.
     """
     rows = iter(rows_of(lookup, window))
-    entry, axes = next(rows), [planes, *(counted(0, side, torch.int32, window.device) for side in table.shape[1:])]
+    entry, axes = next(rows), [planes, *(multiples(side, 1, torch.int32, window.device) for side in table.shape[1:])]
     for place, stride in zip(axes[:-1], table.strides, strict=False):
         entry.view(-1, len(place), stride).addcmul_(next(rows).view(-1, len(place), stride), place[:, None])
     entry.view(-1, len(axes[-1])).add_(axes[-1])
@@ -309,7 +309,7 @@ def last_window_per_voxel(table: WindowTable, points: Tensor, is_chosen: Tensor)
     voxels = math.prod(table.shape)
     dtype = torch.int16 if windows < 2**15 else torch.int32
     maps = torch.zeros(samples, *table.levels, voxels, dtype=dtype, device=device)
-    order = (counted(1, windows + 1, dtype, device) * is_chosen[:, None]).expand_as(points).reshape(-1)
+    order = (multiples(windows + 1, 1, dtype, device)[1:] * is_chosen[:, None]).expand_as(points).reshape(-1)
     # The blocks of one window after another would wait for the same lines of memory.
     maps.view(-1).scatter_reduce_(0, points.view(-1), order, "amax")
     for block, stride in zip(table.blocks, table.strides, strict=True):
@@ -320,9 +320,3 @@ def last_window_per_voxel(table: WindowTable, points: Tensor, is_chosen: Tensor)
                 target.clamp_(min=blocks[..., : voxels - shift])
         maps = single
     return maps
-
-
-@kept
-def counted(first: int, end: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return the numbers from `first` to before `end`."""
-    return torch.arange(first, end, dtype=dtype, device=device)

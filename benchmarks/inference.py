@@ -243,7 +243,7 @@ def main() -> None:
     parser.add_argument("--probabilities", action="store_true")
     arguments = parser.parse_args()
     arguments.runs = arguments.runs or (3 if arguments.quick else 5)
-    arguments.side = arguments.side or (64 if arguments.quick else 96)
+    arguments.side = arguments.side or (48 if arguments.quick else 96)
     arguments.patch = arguments.patch or ("32,32,32" if arguments.quick else "48,48,48")
     arguments.widths = arguments.widths or ("8,16" if arguments.quick else "16,32,64")
     if not arguments.memory:

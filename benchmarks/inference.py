@@ -88,7 +88,7 @@ def measure(arguments: argparse.Namespace) -> None:
 
     ways: dict[str, Callable[[Any], torch.Tensor]] = {
         "MONAI": lambda one: monai(plain, one),
-        "MONAI, channels as here": lambda one: monai(laid_out, one),
+        "MONAI with the layout of here": lambda one: monai(laid_out, one),
         "4 windows at once": lambda one: ours(one, 4),
     }
     for name, image in images(arguments.side, patch).items():
@@ -98,10 +98,8 @@ def measure(arguments: argparse.Namespace) -> None:
             mine = seconds(lambda image=image: ours(image), clock)
             for way, work in ways.items():
                 ratios[way].append(seconds(lambda work=work, image=image: work(image), clock) / mine)
-        shown = ", ".join(f"{statistics.median(values):.2f} times {way}" for way, values in ratios.items())
-        print(
-            f"{name}, {hardware.precision}: as fast as {shown}; largest difference {float(difference):.1e}", flush=True
-        )
+        shown = ", ".join(f"{statistics.median(values):.2f} as {way}" for way, values in ratios.items())
+        print(f"{name}, {hardware.precision}: times as fast: {shown}; difference {float(difference):.0e}", flush=True)
 
 
 def overlapping(arguments: argparse.Namespace) -> None:
@@ -119,7 +117,7 @@ def overlapping(arguments: argparse.Namespace) -> None:
             wait([done])
             return done
 
-    side, count = (96, 4) if arguments.quick else (192, 6)
+    side, count = (64, 4) if arguments.quick else (192, 6)
     with tempfile.TemporaryDirectory() as folder:
         model = write_model(Path(folder) / "model", "2,2,2", arguments.widths)
         (Path(folder) / "scans").mkdir()
@@ -234,8 +232,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a minute on one core")
     parser.add_argument("--runs", type=int)
     parser.add_argument("--side", type=int)
-    parser.add_argument("--patch", default="48,48,48")
-    parser.add_argument("--widths", default="16,32,64")
+    parser.add_argument("--patch")
+    parser.add_argument("--widths")
     parser.add_argument("--precision", default="float32")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: on a machine with other work")
     parser.add_argument("--scan", help="a CT to predict whole")
@@ -245,7 +243,9 @@ def main() -> None:
     parser.add_argument("--probabilities", action="store_true")
     arguments = parser.parse_args()
     arguments.runs = arguments.runs or (3 if arguments.quick else 5)
-    arguments.side = arguments.side or (72 if arguments.quick else 96)
+    arguments.side = arguments.side or (64 if arguments.quick else 96)
+    arguments.patch = arguments.patch or ("32,32,32" if arguments.quick else "48,48,48")
+    arguments.widths = arguments.widths or ("8,16" if arguments.quick else "16,32,64")
     if not arguments.memory:
         measure(arguments)
         overlapping(arguments)

@@ -15,9 +15,11 @@ from modelsgenesis import comparison
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.comparison import ArmConfig, ComparisonConfig, compare, describe_comparison
 from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig
+from modelsgenesis.data.cases import PreparedCases
 from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError
 from modelsgenesis.files import read_csv
+from modelsgenesis.finetuning import Finetuning
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.splits import Split, write_split
 from modelsgenesis.training.trials import Trial
@@ -59,7 +61,7 @@ def test_every_arm_is_run_with_every_label_count_and_seed_and_scratch_is_the_con
     assert sorted((row["arm"], row["labels"], row["seed"]) for row in rows) == sorted(
         (arm, labels, seed) for arm in ("scratch", "genesis") for labels in "24" for seed in "012"
     )
-    assert {"dice", "dice bright", "hausdorff95", "validation dice"} <= set(rows[0])
+    assert {"dice", "dice bright", "hausdorff95", "validation dice", "validation loss"} <= set(rows[0])
     assert {path.name for path in compared.folder.glob("*.*")} >= {
         *("report.html", "table.md", "results.json", "comparison.png", "comparison.svg")
     }
@@ -150,19 +152,28 @@ def test_another_training_in_the_same_folder_is_refused(compared, decathlon, gen
 
 
 def test_settings_are_chosen_before_the_test_patients_are_read(decathlon, tmp_path, monkeypatch):
-    read, train = [], comparison.finetune
+    read, prepared, train, prepare = [], [], Finetuning.train, PreparedCases._prepare
 
-    def spy(*arguments, split, **options):
+    def spy(job, split, **options):
         read.append(split.test)
         assert not split.test or (tmp_path / "run" / "tuning.json").exists()
-        return train(*arguments, split=split, **options)
+        measured = train(job, split, **options)
+        assert (job.output / "model.safetensors").exists()
+        assert not list(job.output.rglob("*.pt"))  # nobody could resume it
+        return measured
 
-    monkeypatch.setattr(comparison, "finetune", spy)
+    def prepare_once(known, case, contract):
+        prepared.append(case.name)
+        return prepare(known, case, contract)
+
+    monkeypatch.setattr(Finetuning, "train", spy)
+    monkeypatch.setattr(PreparedCases, "_prepare", prepare_once)
     write_split(SPLIT, tmp_path / "split.json")
     options = {"tune": ["learning_rate=1e-4,1e-2"], "tuning_runs": 1, "resample_labels": True}
     options["split"] = tmp_path / "split.json"
     found = run(decathlon, tmp_path / "run", ["scratch"], **options)
     assert read == [(), (), SPLIT.test]
+    assert len(set(prepared)) == len(prepared) >= 3
     [choice] = found.results["tuning"]
     best = max(choice["candidates"], key=lambda candidate: candidate["mean"])
     assert choice["chosen"] == best["settings"]

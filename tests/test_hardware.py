@@ -7,7 +7,7 @@ import torch
 
 from modelsgenesis.configs import GenesisUNetConfig
 from modelsgenesis.errors import ConfigurationError
-from modelsgenesis.hardware import Hardware, check_compiler, choose_hardware
+from modelsgenesis.hardware import Hardware, check_compiler, choose_hardware, predicting_hardware
 from modelsgenesis.networks import GenesisUNet
 
 
@@ -129,3 +129,10 @@ def test_compiling_for_a_cpu_needs_a_compiler(monkeypatch):
     monkeypatch.setattr("modelsgenesis.hardware.find_spec", lambda _: None)
     with pytest.raises(ConfigurationError, match="on CUDA it needs Triton: pip install triton, or set compile=false"):
         check_compiler(torch.device("cuda"))
+
+
+@pytest.mark.parametrize("has", [True, False])
+def test_predictions_are_in_tf32_where_a_card_has_it_and_else_in_float32(monkeypatch, has):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: has)
+    assert predicting_hardware(torch.device("cuda")).precision == ("tf32" if has else "float32")
+    assert predicting_hardware(torch.device("cpu")).precision == "float32"

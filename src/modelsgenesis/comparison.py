@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Unpack
@@ -19,11 +19,11 @@ from typing import Annotated, Any, Unpack
 import numpy as np
 
 from modelsgenesis._version import __version__
-from modelsgenesis.checkpoints import Bundle, load_bundle, read_config, save_bundle
+from modelsgenesis.checkpoints import Bundle, read_config, save_bundle
 from modelsgenesis.configs import FinetuningConfig, apply_settings
 from modelsgenesis.configs.base import Bounds, Config, Positive, plain
 from modelsgenesis.configs.training import SCRATCH, LabelledDataConfig
-from modelsgenesis.data.cases import LabelledData, digest_files
+from modelsgenesis.data.cases import LabelledData, PreparedCases, digest_files
 from modelsgenesis.errors import (
     ConfigurationError,
     DataError,
@@ -36,7 +36,8 @@ from modelsgenesis.errors import (
 from modelsgenesis.figures.charts import save_chart, validation_curve
 from modelsgenesis.figures.comparisons import comparison_chart
 from modelsgenesis.files import parsing, read_json, sha256_of, write_atomically, write_csv, write_json
-from modelsgenesis.finetuning import FinetuningOptions, finetune, resolve_config
+from modelsgenesis.finetuning import FinetuningOptions, begin_finetuning, resolve_config
+from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.metrics.comparison_texts import comparison_report, comparison_table, remarks_of_runs
 from modelsgenesis.metrics.measures import UNIT, flat, metrics_of
 from modelsgenesis.metrics.significance import analyse, label_efficiency
@@ -55,13 +56,18 @@ from modelsgenesis.training.splits import (
     seen_patients,
     split_cases,
 )
-from modelsgenesis.training.trials import Record, Records, Trial, file_name, run_trials
+from modelsgenesis.training.supervised import PATCH_VOXELS
+from modelsgenesis.training.trials import Record, Records, Trial, file_name, jobs_at_once, run_trials
 
 # What has to be equal in all trainings of an initialisation: shape, patch, split and seeds.
 _FIXED = (
     *("network", "dims", "hidden", "levels", "patch_size", "seed", "split_seed", "labelled_patients", "folds", "fold"),
     *("bootstrap", "validation_fraction", "test_fraction"),
 )
+
+# Bytes of a GPU: what CUDA and its libraries take in a process, and what a voxel of a batch takes for each feature of
+# the first level, whose maps and gradients are most of a U-Net's.
+_CONTEXT, _OF_A_VOXEL = 1.5e9, 250
 
 _TUNING_SEED = 1_000_000  # the first that chooses settings; measured runs count from 0, so that none is of both kinds
 
@@ -200,7 +206,7 @@ def compare(
     config: FinetuningConfig | None = None,
     settings: Sequence[str] = (),
     split: Split | str | Path | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     keep_models: bool = False,
     device: str = "auto",
     strict: bool = False,
@@ -220,7 +226,8 @@ def compare(
         config: The fine-tuning that all share; its fractions and `split_seed` make the split.
         settings: `key=value` on top of it.
         split: Which cases are for what, or a file that says it; by default drawn.
-        jobs: Processes that train at the same time, each on its share of the cores; 1 on a GPU.
+        jobs: Processes that train at the same time, each on its share of the cores; None for 1 on a CPU, and on a GPU
+            as many as its memory and the cores hold, at most 8.
         keep_models: Keep the trained bundle of every run, in `models/`.
         device: `"auto"`, `"cpu"`, `"cuda"` …
         strict: A bad case is an error instead of being skipped.
@@ -260,6 +267,7 @@ def compare(
         job = _Job(comparison, config, labelled, split, arms, work, models, device, strict)
         reporter.note(f"hashing the files of {len(labelled.cases)} cases")
         records.describe(job.asked())
+        jobs = jobs or jobs_at_once(choose_hardware(device).device, job.memory())
         finish = partial(_finish, records, job.train, jobs, reporter)
         chosen: dict[tuple[str, int], dict[str, Any]] = {}
         if comparison.tune:  # before a test patient is measured: no choice can depend on one
@@ -385,6 +393,7 @@ class _Job:
         models: Folder to keep the trained bundles in; None keeps none.
         device: Where to compute.
         strict: A bad case is an error.
+        cases: The prepared cases that this process has read, by their size and fit.
     """
 
     comparison: ComparisonConfig
@@ -396,6 +405,16 @@ class _Job:
     models: Path | None
     device: str
     strict: bool
+    cases: dict[Any, PreparedCases] = field(default_factory=dict)
+
+    def memory(self) -> float:
+        """Return the bytes of a GPU that a training of these takes at most, by a generous rule for U-Nets."""
+        needed = 0.0
+        for arm in self.arms.values():
+            unet: Any = (read_config(arm.init).network if arm.init else arm.network).unet
+            voxels = math.prod(arm.patch_size or (PATCH_VOXELS,))
+            needed = max(needed, _CONTEXT + _OF_A_VOXEL * unet.widths[0] * voxels * arm.batch_size)
+        return needed
 
     def asked(self) -> dict[str, Any]:
         """Return what tells this comparison from another one, by section; see `Records.describe`."""
@@ -434,14 +453,16 @@ class _Job:
         reporter.note = notes.append  # pyright: ignore[reportAttributeAccessIssue] - it may be in another process
         # Intervals are over the runs and not of each: one resample of the patients is enough.
         config = apply_settings(self.arms[trial.arm], trial.settings).override(seed=trial.seed, bootstrap=1)
+        config = config.with_data(cache=self.work / "prepared")
         options: dict[str, Any] = {"device": self.device, "strict": self.strict, "draw": False, "reporter": reporter}
-        options["init"] = config.init or SCRATCH  # which is meant here
-        finetune(self.data, folder, config=config, split=trial.split, cache=self.work / "prepared", **options)
+        job = begin_finetuning(config, folder, self.data, download={}, resumable=False, **options)
+        job.cases = self.cases.setdefault((job.cases.size, job.cases.fit), job.cases)  # read once in a process
+        job.train(trial.split, resume=False)
         results = read_test_results(folder)
         record = {
             **trial.asked,
             "learning_rate": config.learning_rate,
-            "parameters": sum(parameter.numel() for parameter in load_bundle(folder).network.parameters()),
+            "parameters": sum(parameter.numel() for parameter in job.begun.network.parameters()),
             **{key: results[key] for key in ("validation", "step", "steps", "precision", "device")},
             **({} if trial.tuning else {"test": flat(results["test"]), "cases": read_rows(folder, results)}),
             **({} if trial.tuning else {"curve": validation_curve(folder / VALIDATION_NAME)}),

@@ -19,7 +19,7 @@ from modelsgenesis.data.memory import Scan
 from modelsgenesis.data.predictions import is_prediction, labels_record, written_files
 from modelsgenesis.errors import DataError, ScanError, counted, require
 from modelsgenesis.files import read_json, reason_of, write_csv, write_json
-from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.hardware import choose_hardware, predicting_hardware
 from modelsgenesis.inference.cases import Case, find_case, find_cases, output_paths, preview_of
 from modelsgenesis.inference.ensemble import Ensemble, Prepared, Segmentation, to_scan
 from modelsgenesis.inference.label_tables import write_label_tables
@@ -417,7 +417,9 @@ def load_ensemble(
         HubError: The Hub or a download failed.
     """
     config = config or PredictionConfig()
-    hardware = choose_hardware(device, config.precision)
+    is_open = config.precision == "auto"
+    hardware = choose_hardware(device, "float32" if is_open else config.precision)
+    hardware = predicting_hardware(hardware.device) if is_open else hardware
     members = []
     for name in model_folders(model):
         bundle = load(name, progress=reporter.download, **download)

@@ -136,7 +136,7 @@ def test_as_many_windows_at_once_as_the_memory_of_a_gpu_holds_and_keep_it_busy(m
     for free, side, expected in ((80e9, 64, 16), (80e9, 32, 128), (2e9, 64, 5), (1e8, 64, 1)):
         monkeypatch.setattr(module, "free_memory", lambda _, free=free: int(free))
         assert module.windows_that_fit(network, (side,) * 3, cuda) == expected
-    assert module.windows_that_fit(network, (64, 64, 32), HARDWARE) == 4  # nothing is gained by more on a CPU
+    assert module.windows_that_fit(network, (64, 64, 32), HARDWARE) == 2  # one alone takes slow convolutions on a CPU
 
 
 @pytest.mark.parametrize("norm", ["instance", "batch"])

@@ -10,10 +10,7 @@ from modelsgenesis.configs import PretextConfig
 from modelsgenesis.pretext import Deformation, deformations, draw_seeds, random, shuffling
 
 KEPT = [
-    value
-    for module in (random, deformations, shuffling)
-    for value in vars(module).values()
-    if hasattr(value, "cache_clear")
+    value for module in (random, deformations, shuffling) for value in vars(module).values() if hasattr(value, "forget")
 ]
 
 
@@ -21,7 +18,7 @@ KEPT = [
 def forgotten() -> Iterator[None]:
     for where in ("before", "after"):
         for function in KEPT:
-            function.cache_clear()
+            function.forget()
         if where == "before":
             yield
 
@@ -65,6 +62,33 @@ def test_hashing_all_streams_at_once_gives_each_ones_numbers() -> None:
     hashed = random.hash_seeds(seeds)
     for stream, count in (("flip", 6), ("painting", 64), ("painting", 65), ("a name of its own", 3)):
         assert torch.equal(random.draw_words(hashed, stream, count), random.draw_words(seeds, stream, count))
+
+
+@pytest.mark.slow
+def test_the_compiler_takes_the_deformations_of_a_device_whole() -> None:
+    """On the meta device, of shapes alone; fusing them for a CPU takes a minute."""
+    batch, seeds = torch.empty(6, 1, 32, 32, 16, device="meta"), torch.empty(6, dtype=torch.int64, device="meta")
+    deform = Deformation()
+    deform._deform(batch, seeds)
+    compiled = torch.compile(deform._deform, backend="aot_eager", fullgraph=True, dynamic=False)
+    with torch.no_grad():
+        deformed, target = compiled(batch, seeds)
+    assert deformed.shape == target.shape == batch.shape
+
+
+@pytest.mark.gpu
+def test_compiled_it_is_the_same_and_is_not_waited_for() -> None:
+    batch, seeds = torch.rand(6, 1, 64, 64, 32), torch.arange(6)
+    expected, batch = Deformation()(batch, seeds), batch.cuda()
+    deform = Deformation().deform
+    deform(batch, seeds, compiles=True)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        pairs = deform(batch, seeds, compiles=True)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    for one, other in zip(pairs, expected, strict=True):
+        torch.testing.assert_close(one.cpu(), other, atol=1e-5, rtol=0)
 
 
 @pytest.mark.gpu

@@ -1,6 +1,7 @@
 """The network to begin with, its patch, and the losses, validations and scores of segmentation and classification."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -211,6 +212,19 @@ def test_the_loss_of_a_validation_is_that_of_training_over_all_cases_at_once(mon
     with torch.no_grad():
         expected = objective.loss(network, (images, labels[:, None]), ())
     assert validated(objective, network)[1]["loss"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{}, {"norm": "batch"}, {"norm": "batch", "statistics": "batch"}])
+def test_planes_of_one_shape_are_validated_together_and_each_as_if_alone(changes, monkeypatch):
+    wide = masked(3)
+    cases = [masked(1), replace(wide, image=wide.image[:, :, :12], label=wide.label[:, :12]), masked(2, (1,))]
+    network, seen = unet(**changes), []
+    network.register_forward_hook(lambda _, args, __: seen.append(args[0].shape))
+    together = validated(segmentation([masked(0)], cases), network)[1]
+    assert [shape[0] for shape in seen] == ([1] * 3 if "statistics" in changes else [2, 1])
+    monkeypatch.setattr(supervised, "_PLANES", 1)
+    assert validated(segmentation([masked(0)], cases), network)[1] == pytest.approx(together, rel=1e-5)
+    assert [shape[0] for shape in seen[-3:]] == [1, 1, 1]
 
 
 def test_masks_that_teach_little_are_remarks_and_those_that_teach_nothing_are_refused():

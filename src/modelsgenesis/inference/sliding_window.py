@@ -22,7 +22,7 @@ from modelsgenesis.reporting import Reporter
 _GROWTH, _SMALL = 100, 2**26  # a window has at most 100 times the voxels of the image, or as many as no patch has
 _DEPENDENT = 4  # windows in a batch whose statistics change each other's result: one number on every machine
 _FITTED: MutableMapping[nn.Module, int] = WeakKeyDictionary()  # windows that were halved to, by network
-_CPU_VOXELS, _CUDA_VOXELS = 2**19, 2**22  # computed together; beyond, neither gains more than a few percent
+_CPU_VOXELS, _CUDA_VOXELS = 2**17, 2**22  # computed together; more gain a few percent on CUDA, cost some on a CPU
 _FEATURES = 10  # float32 values that a voxel takes on the way, over the channels of the first level; 7.5 were measured
 
 

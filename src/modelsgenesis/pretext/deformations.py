@@ -6,7 +6,7 @@ own. `DEFORMATIONS` lists those that only the input of the network sees; a flip 
 
 import operator
 from collections.abc import Callable, Sequence
-from functools import lru_cache, reduce
+from functools import cached_property, reduce
 
 import torch
 from einops import rearrange
@@ -20,6 +20,8 @@ from modelsgenesis.pretext.random import (
     constant,
     draw_words,
     hash_seeds,
+    kept,
+    multiples,
     scramble,
     send,
     take,
@@ -61,6 +63,7 @@ class Deformation:
 
     def __init__(self, config: PretextConfig | None = None) -> None:
         self.config = config or PretextConfig()
+        self._made: set[tuple[torch.Size, torch.device]] = set()
         added = [name for name in DEFORMATIONS if not hasattr(self.config, f"{name}_probability")]
         for name in set(self.config.others).difference(added):
             raise ConfigurationError(
@@ -85,11 +88,11 @@ class Deformation:
         return self.deform(batch, seeds)
 
     @torch.no_grad()
-    def deform(self, batch: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
+    def deform(self, batch: Tensor, seeds: Tensor, *, compiles: bool = False) -> tuple[Tensor, Tensor]:
         """Deform a batch whose values are known to lie in [0, 1]: to look would make a GPU's queue run empty.
 
         Takes and returns what calling does. Nothing waits for the device of the batch if the seeds are there or on
-        the CPU.
+        the CPU. `compiles` fuses what a device is given to do by `torch.compile`; on the CPU there is nothing to gain.
 
         Raises:
             ShapeError: The batch has the wrong axes or dtype, or there is not one seed per sample.
@@ -102,7 +105,14 @@ class Deformation:
         is_fitting = seeds.dtype == torch.int64 and seeds.shape == batch.shape[:1]
         require(is_fitting, ShapeError, f"{wrong}, expected int64 [batch]; draw_seeds makes them")
         if batch.device.type != "cpu":
-            return self._deform(batch.contiguous(), seeds)
+            batch = batch.contiguous()
+            if not compiles:
+                return self._deform(batch, seeds)
+            seeds = send(seeds, batch.device)
+            if (batch.shape, batch.device) not in self._made:
+                self._made.add((batch.shape, batch.device))
+                self._deform(batch, seeds)  # makes what is kept, which the compiler is to find and not to look into
+            return self._compiled(batch, seeds)
         part = max(_CACHED_VALUES // batch[0].numel(), 1)
         parts = zip(batch.contiguous().split(part), seeds.cpu().split(part), strict=True)
         deformed, target = (torch.cat(done) for done in zip(*(self._deform(*each) for each in parts), strict=True))
@@ -114,6 +124,10 @@ class Deformation:
         for deform in DEFORMATIONS.values():
             deformed = deform(deformed, hashed, self.config)
         return deformed, target
+
+    @cached_property
+    def _compiled(self) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        return torch.compile(self._deform, dynamic=False)
 
 
 def check_range(batch: Tensor) -> None:
@@ -167,7 +181,7 @@ def look_up_flipped(batch: Tensor, is_flipped: Tensor) -> Tensor:
     return batch
 
 
-@lru_cache(maxsize=16)
+@kept
 def coordinates(shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """Return the places along each axis, one axis after another, and of which axis each is: int64 [sum of sides]."""
     places = [torch.arange(side) for side in shape]
@@ -213,24 +227,19 @@ def change_intensity(batch: Tensor, seeds: Seeds, config: PretextConfig) -> Tens
 
     values = rearrange(batch.float(), "b ... -> b (...)") * _INTERVALS
     line = values.int()  # of its own sample; the next line makes it one of all samples' lines
-    line += _offsets(len(batch), batch.device)
+    line += multiples(len(batch), _INTERVALS + 2, torch.int32, batch.device)[:, None]
     line, between = line.flatten(), values.frac_().flatten()
     mapped = heights.index_select(0, line).lerp_(heights[1:].index_select(0, line), between)
     return mapped.view(batch.shape).to(batch.dtype)
 
 
-@lru_cache(maxsize=8)
+@kept
 def _curve(device: torch.device) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Return the weights of the control points and of the end at each point of a curve, and the grid to read it at."""
     t = torch.linspace(0, 1, _CURVE_POINTS, device=device)
     # One more than the intervals have ends: that of the intensity 1 has a right neighbour too.
     grid = torch.arange(_INTERVALS + 2, device=device) / _INTERVALS
     return 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3, grid
-
-
-@lru_cache(maxsize=8)
-def _offsets(samples: int, device: torch.device) -> Tensor:
-    return (torch.arange(samples, dtype=torch.int32, device=device) * (_INTERVALS + 2))[:, None]
 
 
 def paint(batch: Tensor, seeds: Seeds, config: PretextConfig) -> Tensor:
@@ -266,15 +275,11 @@ def paint(batch: Tensor, seeds: Seeds, config: PretextConfig) -> Tensor:
     # Noise comes from hashes of 32 bits, two values each, in half the memory of `draw_words`.
     values = batch[0].numel() if config.painting_fill == "noise" else 1
     keys = send(noise_keys.int(), device)[:, None]
-    hashed = scramble(_noise_counters(-(-values // 2), device) ^ keys).view(torch.int16)[:, :values]
+    counters = multiples(-(-values // 2), GOLDEN_32, torch.int32, device)
+    hashed = scramble(counters ^ keys).view(torch.int16)[:, :values]
     fill = (hashed * 2.0**-16).add_(0.5)  # from −1/2 … 1/2 to [0, 1)
     fill = fill.view(batch.shape if values > 1 else (-1, *(1,) * (batch.ndim - 1)))
     return torch.where(painted[:, None], fill.to(batch.dtype), batch)
-
-
-@lru_cache(maxsize=8)
-def _noise_counters(count: int, device: torch.device) -> Tensor:
-    return torch.arange(count, dtype=torch.int32, device=device) * GOLDEN_32
 
 
 def draw_boxes(shape: Sequence[int], seeds: Seeds, config: PretextConfig) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -7,8 +7,9 @@ integer arithmetic that wraps alike on every device.
 
 import math
 import zlib
-from functools import lru_cache
-from typing import NamedTuple
+from collections.abc import Callable, Hashable
+from functools import wraps
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,29 @@ from torch import Tensor
 # by their place, on which every result so far depends; the number of any other name is its checksum.
 _STREAMS = ("table", "flip", "shuffle", "windows", "intensity", "painting")
 
+Result = TypeVar("Result")
+
+
+def kept(make: Callable[..., Result]) -> Callable[..., Result]:
+    """Keep what a function makes of a shape, numbers and a device: made in each step it would be waited for.
+
+    Not `lru_cache`: `torch.compile` would make everything anew in each call; what is in a dictionary it is given.
+    """
+    results: dict[tuple[Hashable, ...], Result] = {}
+
+    @wraps(make)
+    def get(*arguments: Hashable) -> Result:
+        if arguments not in results:
+            if len(results) >= _MOST:
+                results.pop(next(iter(results)))
+            results[arguments] = make(*arguments)
+        return results[arguments]
+
+    vars(get)["forget"] = results.clear
+    return get
+
+
+_MOST = 32  # results of a function that are kept
 _FEW = 64  # words of each of these streams that are hashed together: all but those of the windows
 
 
@@ -107,19 +131,21 @@ def draw_words(seeds: Seeds, stream: str, *shape: int, device: torch.device | No
 
 def _words(keys: Tensor, count: int) -> Tensor:
     """Hash keys [...] with counters to int64 [..., count]."""
-    words = scramble(keys[..., None] + _counters(-(-count // 2), keys.device)).view(torch.int32).long()
+    counters = multiples(-(-count // 2), _GOLDEN, torch.int64, keys.device)  # each hash gives two words
+    words = scramble(keys[..., None] + counters).view(torch.int32).long()
     words &= 2**32 - 1
     return words[..., :count]
 
 
-@lru_cache(maxsize=16)
-def _counters(count: int, device: torch.device) -> Tensor:
-    return torch.arange(count, device=device) * _GOLDEN  # each hash gives two words
+@kept
+def multiples(count: int, step: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return 0, `step`, 2 · `step` …; they may wrap."""
+    return torch.arange(count, dtype=dtype, device=device) * step
 
 
-@lru_cache(maxsize=64)
+@kept
 def constant(values: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return whole numbers as a tensor of a device; to make one anew in each step would wait for the device."""
+    """Return whole numbers as a tensor of a device."""
     return torch.tensor(values, device=device)
 
 

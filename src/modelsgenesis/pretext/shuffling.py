@@ -17,7 +17,6 @@ What does not depend on the draw is worked out once for a shape of patch. Voxels
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import accumulate, product
 
 import torch
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from modelsgenesis.configs import PretextConfig
 from modelsgenesis.errors import ShapeError
-from modelsgenesis.pretext.random import HashedSeeds, Seeds, constant, draw_words, send, take, uniform
+from modelsgenesis.pretext.random import HashedSeeds, Seeds, constant, draw_words, kept, multiples, send, take, uniform
 
 _CACHED_VOXELS = 2**17  # voxels at a time on a CPU: what is worked out for them stays in its cache
 _ENTRIES = 2**19  # of the table of permutations: 4 MB; random access to more is slow
@@ -93,7 +92,7 @@ def permute(batch: Tensor, seeds: Tensor, is_chosen: Tensor, config: PretextConf
     return rearrange(shuffled, "c (k x) plane -> k c x plane", k=samples).reshape(batch.shape)
 
 
-@lru_cache(maxsize=16)
+@kept
 def plane_numbers(samples: int, side: int, windows: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return for the planes of all samples their places in their patches, and the number of its window for none."""
     number = torch.arange(samples * side, dtype=torch.int32, device=device)
@@ -141,7 +140,7 @@ def window_lookup(table: "WindowTable", origins: Tensor, sides: Tensor, variants
     start, *steps, size = (row.view(samples, windows) for row in rows_of(table.records, number))
     firsts = combine(origins, table.strides)
     maps = voxels * math.prod(table.levels)
-    shift = firsts + constant(tuple(range(0, samples * maps, maps)), device)[:, None]
+    shift = firsts + multiples(samples, maps, torch.int64, device)[:, None]
     points = rows_of(table.points, number)
     points = points if isinstance(points, Tensor) else torch.stack(tuple(points))
     permutation = variants // size  # the remainder is where it is entered
@@ -154,7 +153,7 @@ def window_lookup(table: "WindowTable", origins: Tensor, sides: Tensor, variants
     start -= origins[:, -1]
     none = constant((0, *table.strides[:-1], 0), device).view(-1, 1, 1).expand(-1, samples, 1)
     lookup = torch.cat([none, torch.stack([start, *steps, firsts])], dim=2).int()
-    lookup.select(0, -1).add_(constant(tuple(range(0, samples * voxels, voxels)), device)[:, None])
+    lookup.select(0, -1).add_(multiples(samples, voxels, torch.int64, device)[:, None])
     return lookup.flatten(1), points.view(-1, samples, windows).add_(shift)
 
 
@@ -187,7 +186,7 @@ def sources(window: Tensor, planes: Tensor, lookup: Tensor, table: "WindowTable"
         int32 [planes * plane], numbers of voxels in the whole batch.
     """
     rows = iter(rows_of(lookup, window))
-    entry, axes = next(rows), [planes, *(counted(0, side, torch.int32, window.device) for side in table.shape[1:])]
+    entry, axes = next(rows), [planes, *(multiples(side, 1, torch.int32, window.device) for side in table.shape[1:])]
     for place, stride in zip(axes[:-1], table.strides, strict=False):
         entry.view(-1, len(place), stride).addcmul_(next(rows).view(-1, len(place), stride), place[:, None])
     entry.view(-1, len(axes[-1])).add_(axes[-1])
@@ -212,6 +211,7 @@ class WindowTable:
         blocks: Length of the longer blocks along each axis, 1 where there are none.
         points: int64 [blocks, window shapes], where the blocks of a window start, counted from its first voxel, in maps
             of the patch laid one after another, one map for each combination of block lengths.
+        levels: How many lengths of blocks there are along each axis.
     """
 
     shape: tuple[int, ...]
@@ -223,14 +223,10 @@ class WindowTable:
     sources: Tensor
     blocks: tuple[int, ...]
     points: Tensor
-
-    @property
-    def levels(self) -> tuple[int, ...]:
-        """How many lengths of blocks there are along each axis."""
-        return tuple(1 + (block > 1) for block in self.blocks)
+    levels: tuple[int, ...]
 
 
-@lru_cache(maxsize=8)
+@kept
 def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) -> WindowTable:
     """Make the table for a shape of patch; it is the same in every process.
 
@@ -289,6 +285,7 @@ def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) ->
         records=torch.stack([starts, *steps[:, 1:].T, steps[:, 0]]),
         sources=torch.cat(sources),
         blocks=tuple(blocks),
+        levels=tuple(1 + (block > 1) for block in blocks),
         points=points,
     )
 
@@ -312,7 +309,7 @@ def last_window_per_voxel(table: WindowTable, points: Tensor, is_chosen: Tensor)
     voxels = math.prod(table.shape)
     dtype = torch.int16 if windows < 2**15 else torch.int32
     maps = torch.zeros(samples, *table.levels, voxels, dtype=dtype, device=device)
-    order = (counted(1, windows + 1, dtype, device) * is_chosen[:, None]).expand_as(points).reshape(-1)
+    order = (multiples(windows + 1, 1, dtype, device)[1:] * is_chosen[:, None]).expand_as(points).reshape(-1)
     # The blocks of one window after another would wait for the same lines of memory.
     maps.view(-1).scatter_reduce_(0, points.view(-1), order, "amax")
     for block, stride in zip(table.blocks, table.strides, strict=True):
@@ -320,12 +317,6 @@ def last_window_per_voxel(table: WindowTable, points: Tensor, is_chosen: Tensor)
         for blocks in longer:
             for shift in range(0, block * stride, stride):
                 target = single[..., shift:]  # no border is crossed, since no block crosses one
-                torch.maximum(target, blocks[..., : voxels - shift], out=target)
+                target.clamp_(min=blocks[..., : voxels - shift])
         maps = single
     return maps
-
-
-@lru_cache(maxsize=16)
-def counted(first: int, end: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Return the numbers from `first` to before `end`."""
-    return torch.arange(first, end, dtype=dtype, device=device)

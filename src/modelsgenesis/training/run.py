@@ -79,11 +79,13 @@ class Run:
         folder: Where it is.
         events: Gets the numbers of both logs, too: a `SummaryWriter` of TensorBoard, or None.
         note: Told when they end early.
+        checkpointed: Whether checkpoints are written; without any it cannot be resumed.
     """
 
     folder: Path
     events: Any = None
     note: Callable[[str], object] = print
+    checkpointed: bool = True
     _lock: FileLock | None = None
 
     @staticmethod
@@ -262,6 +264,8 @@ class Run:
         Raises:
             CheckpointError: The disk is full; the checkpoint before is intact.
         """
+        if not self.checkpointed:
+            return
         last, content = self.folder / LAST_NAME, io.BytesIO()
         torch.save(dict(state), content)
         with replacing(last) as temporary:

@@ -117,7 +117,7 @@ class Trainer:
         self.validate_every = config.validate_every or self.optimization.per_epoch
         self._recent: deque[tuple[float, float]] = deque(maxlen=10)  # seconds of a step, and of waiting for its batch
         self._random: list[dict[str, Any]] = []  # of the checkpoint that a run goes on from, by rank
-        self.readings, self._limit = Readings(device), math.inf
+        self.readings = Readings(device)
         self._began = time.monotonic()
 
     def fit(self) -> Progress:
@@ -242,9 +242,8 @@ class Trainer:
             problem = ""
             if not math.isfinite(loss):
                 problem = f"loss is {loss}"
-            elif loss > self._limit:
-                limit = f"{self._limit:g}, divergence_factor times the median of the first ones,"
-                problem = f"loss is {loss:g}, above {limit}"
+            elif loss > (limit := self.optimization.limit):
+                problem = f"loss is {loss:g}, above {limit:g}, divergence_factor times the median of the first ones,"
             elif not math.isfinite(norm):
                 problem = "the gradient is not finite"
             if problem:
@@ -254,18 +253,18 @@ class Trainer:
                         "clip_norm in a new run; the best network so far and the last checkpoint are in "
                         f"{self.run.folder}, and --init continues from it"
                     )
-            speed, waiting = row.pop("speed"), row.pop("waiting")
+            told = {"loss": loss, "samples_per_second": round(row["speed"], 2)}
             if distributed.rank() == 0:
-                self.run.log_step({**row, "loss": loss, "samples_per_second": round(speed, 2)})
-            self.reporter.step(row["step"], loss, speed, waiting)
+                self.run.log_step({"step": row["step"], "learning_rate": row["learning_rate"], **told})
+            self.reporter.step(row["step"], loss, row["speed"], row["waiting"])
         if is_full:
             self._set_limit()
 
     def _set_limit(self) -> None:
         """Let losses explode no further than the first ones allow, once these are known."""
         if len(self.progress.first_losses) >= FIRST_LOSSES:
-            self._limit = self.config.divergence_factor * statistics.median(self.progress.first_losses) or math.inf
-            self.optimization.limit = self._limit
+            median = statistics.median(self.progress.first_losses)
+            self.optimization.limit = self.config.divergence_factor * median or math.inf
 
     def _validate(self) -> Progress:
         """Measure the network and keep it if it is the best so far; on rank 0."""

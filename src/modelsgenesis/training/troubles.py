@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from modelsgenesis.configs import TrainingConfig
 from modelsgenesis.errors import TrainingError, gpu_trouble
+from modelsgenesis.hardware import lacks_memory
 from modelsgenesis.training import distributed
 
 
@@ -29,7 +29,7 @@ def explained(network: nn.Module, config: TrainingConfig, folder: Path, step: Ca
     try:
         yield
     except RuntimeError as error:
-        if isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error):  # the latter of a CPU
+        if lacks_memory(error):
             raise TrainingError(
                 f"out of memory at step {step()} with batch_size={config.batch_size}: start again with "
                 f"{_smaller(network, config)}, or with checkpoint_activations=true"

@@ -26,7 +26,7 @@ from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.networks import build_network
 
 BATCH, SIDE, VALIDATIONS = 4, 128, 3
-_WORKS = 4  # of one measurement: the processor's clock ticks in hundredths of a second
+_WORKS = 2  # of one measurement: the processor's clock ticks in hundredths of a second
 SETTINGS = (f"batch_size={BATCH}", f"patch_size={SIDE},{SIDE}", "validation_fraction=0.2", "test_fraction=0.75")
 
 
@@ -72,7 +72,7 @@ def clock(device: str) -> float:
     return time.perf_counter() if choose_hardware(device).device.type == "cuda" else sum(os.times()[:4])
 
 
-def median_seconds(work: Callable[[], None], device: torch.device, repeats: int = 5) -> float:
+def median_seconds(work: Callable[[], None], device: torch.device, repeats: int = 3) -> float:
     """Return the median time of a piece of work, the device waited for."""
     seconds: list[float] = []
     for _ in range(repeats + 1):
@@ -90,7 +90,7 @@ def compared_seconds(
 ) -> tuple[float, float]:
     """Return the seconds of the wall, and those of the clock, of some runs of one initialisation."""
     began, at = time.perf_counter(), clock(str(options["device"]))
-    comparison = describe_comparison(["scratch"], labels=["10"], runs=runs)
+    comparison = describe_comparison(["scratch"], labels=["5"], runs=runs)
     how = {"comparison": comparison, "settings": [*SETTINGS, *settings], "modality": "xray", **options}
     compare(table, folder / f"runs{runs}", **how)  # type: ignore[arg-type]
     return time.perf_counter() - began, clock(str(options["device"])) - at
@@ -102,7 +102,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a small network, few steps and cases")
     parser.add_argument("--jobs", type=int, help="trainings at the same time; default: what compare takes")
     asked = parser.parse_args()
-    steps, cases, runs = (30, 60, 2) if asked.quick else (300, 250, 12)
+    steps, cases, runs = (24, 40, 2) if asked.quick else (300, 250, 12)
     widths = GENESIS_UNET_SMALL.widths if asked.quick else (64, 128, 256, 512)
     shape = f"network.widths={','.join(map(str, widths))}"
     settings = [f"steps={steps}", f"validate_every={steps // VALIDATIONS}", shape]

@@ -69,6 +69,11 @@ def test_one_job_trains_in_this_process_and_an_error_names_its_trial():
     [
         (("a", "die"), r"a process died.*: .*die, 5 labels, seed 1; .*fewer --jobs"),
         (("interrupted", "a"), "interrupted, 5 labels, seed 0: interrupted"),
+        (("memory", "a"), "memory, 5 labels, seed 0: start again with batch_size=2, or one with fewer --jobs"),
+        (
+            ("lost", "a"),
+            "lost, 5 labels, seed 0: the GPU failed: CUDA error: device lost; .*resumes, or one with fewer",
+        ),
     ],
 )
 def test_what_ends_in_a_process_names_its_trial_and_ends_the_others(arms, message):

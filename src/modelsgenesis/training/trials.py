@@ -20,9 +20,9 @@ from typing import Any
 import torch
 
 from modelsgenesis.configs.base import plain
-from modelsgenesis.errors import GenesisError, Interrupted, TrainingError, counted, require
+from modelsgenesis.errors import GenesisError, Interrupted, TrainingError, counted, gpu_trouble, require
 from modelsgenesis.files import parsing, read_json, write_json
-from modelsgenesis.hardware import free_memory
+from modelsgenesis.hardware import free_memory, lacks_memory
 from modelsgenesis.training.run import compare, hold_folder
 from modelsgenesis.training.splits import Split
 from modelsgenesis.training.steps import end_with_parent
@@ -272,8 +272,14 @@ def _attempt(trial: Trial, train: Callable[[Trial], Record] | None = None) -> Re
         return plain((train or _train)(trial))
     except DivergenceError:
         return {**trial.asked, "diverged": True}
-    except GenesisError as error:
-        raise TrainingError(f"{trial}: {error}") from None
+    except (GenesisError, RuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, GenesisError) else error
+        trouble = gpu_trouble(cause) if isinstance(cause, RuntimeError) else ""
+        if isinstance(error, RuntimeError) and not trouble:
+            raise
+        told = f"{trouble}; the same command resumes" if trouble else str(error)
+        shared = parent_process() is not None and (trouble or lacks_memory(cause))
+        raise TrainingError(f"{trial}: {told}{', or one with fewer --jobs' if shared else ''}") from None
     except Interrupted:
         if parent_process() is None:
             raise

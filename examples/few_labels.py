@@ -15,20 +15,25 @@ from PIL import Image
 
 import modelsgenesis
 from modelsgenesis.configs import SegmentationConfig
-from modelsgenesis.data.cases import read_mask, sample_data
+from modelsgenesis.data.cases import LabelledCase, LabelledData, read_mask, sample_data
 from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.figures.pictures import outlines
 from modelsgenesis.hub.registry import fitting_models
+from modelsgenesis.reports.cases import slices_of
 from modelsgenesis.training.splits import read_split
 
 
-def widest(image: np.ndarray, *maps: np.ndarray) -> list[np.ndarray]:
-    """Return the slice of each array in which the first map marks most; pictures as they are. [rows, columns]."""
-    if image.ndim == 3:
-        at = int((maps[0] > 0).sum(axis=(0, 1)).argmax())
-        image, *maps = (np.rot90(one[..., at]) for one in (image, *maps))
-    low, high = np.percentile(image, [1, 99])
-    return [np.clip((image - low) / max(high - low, 1e-6), 0, 1), *maps]
+def draw(case: LabelledCase, data: LabelledData, found: dict[str, np.ndarray]) -> np.ndarray:
+    """Return a slice twice, uint8 [rows, columns, 3]: the truth solid; dashed what was found with and without."""
+    scan, mask = case.images[0].read(), read_mask(case.mask)
+    truth = np.isin(mask.array, [value for values in data.values[1:] for value in values])
+    maps = {"truth": truth, "predicted": found["with"] > 0, "without": found["without"] > 0}
+    _, slices = slices_of(
+        {"scan": scan}, {name: replace(scan, array=one.astype(np.uint8)) for name, one in maps.items()}
+    )
+    image, solid, *dashed = (slices[f"0/{name}"] for name in ("scan", *maps))
+    middle = len(image) // 2
+    return np.hstack([np.asarray(outlines(image[middle], solid[middle], one[middle])) for one in dashed])
 
 
 def main() -> None:
@@ -37,8 +42,8 @@ def main() -> None:
     parser.add_argument("--modality", help="ct, ct-8bit, mri, xray …, where the data does not tell")
     parser.add_argument("--init", help="the Genesis; default: one of the package's own that fits")
     parser.add_argument("--labels", help="patients whose labels are used; default: all")
-    parser.add_argument("--patch", default="32,32,8")
-    parser.add_argument("--steps", type=int, default=100)
+    parser.add_argument("--patch", default="32,32,16")
+    parser.add_argument("--steps", type=int, default=150)
     given = parser.parse_args()
     folder = Path(tempfile.mkdtemp())
     if given.data:
@@ -51,11 +56,11 @@ def main() -> None:
         patch_size=tuple(map(int, given.patch.split(","))),
         steps=given.steps,
         batch_size=4,
-        learning_rate=5e-3,
+        learning_rate=1e-2,
         validate_every=given.steps,
         labelled_patients=given.labels,
         samples_per_scan=16,
-        foreground_share=0.75,
+        foreground_share=0.5,
         overlap=0.25,
         workers=0,
     )
@@ -68,15 +73,11 @@ def main() -> None:
         print(f"{name} the Genesis: Dice {measured['dice']:.3f}")
         tested = [case for case in data.cases if case.name in read_split(run / "split.json").test][:3]
         found[name] = {case.name: modelsgenesis.predict(run, case.images[0].path).labels for case in tested}
-    rows = []
-    for case in tested:
-        truth = np.isin(read_mask(case.mask).array, sum(data.values[1:], ()))
-        image, *maps = widest(case.images[0].read().array, truth, *(one[case.name] for one in found.values()))
-        rows.append(np.hstack([np.asarray(outlines(image, one.astype(np.uint8))) for one in maps]))
+    rows = [draw(case, data, {name: maps[case.name] for name, maps in found.items()}) for case in tested]
     height, width = (max(row.shape[axis] for row in rows) for axis in (0, 1))
     padded = [np.pad(row, ((0, height - row.shape[0]), (0, width - row.shape[1]), (0, 0))) for row in rows]
     Image.fromarray(np.vstack(padded)).save(folder / "few_labels.png")
-    print(f"{folder / 'few_labels.png'}: truth, with, without the Genesis; a row for each of {len(rows)} test cases")
+    print(f"{folder / 'few_labels.png'}: with the Genesis and without it, dashed; the truth is solid")
 
 
 if __name__ == "__main__":

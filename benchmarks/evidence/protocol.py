@@ -100,9 +100,15 @@ def plan_of(target: Target, *, quick: bool) -> Plan:
     """Return the plan for a GPU, or for minutes on two cores, which shows that all of it runs and proves nothing."""
     if not quick:
         return Plan(pretraining=(*_FULL[target.dims], *target.pretraining), labels=target.labels)
-    few = {"labels": target.labels[:1], "budgets": (20, 40), "rates": ("3e-3", "1e-2")}
-    counts = {"tuning_runs": 1, "runs": 3, "validations": 1}
-    return Plan(pretraining=(*_QUICK[target.dims], *target.pretraining), **few, **counts)
+    return Plan(
+        pretraining=(*_QUICK[target.dims], *target.pretraining),
+        labels=target.labels[:1],
+        budgets=(20, 40),
+        rates=("3e-3", "1e-2"),
+        tuning_runs=1,
+        runs=3,
+        validations=1,
+    )
 
 
 def measure(target: Target, plan: Plan, data: Path, output: Path, **options: Any) -> list[dict[str, Any]]:

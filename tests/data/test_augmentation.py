@@ -8,6 +8,7 @@ from monai.transforms.spatial.array import Affine
 from monai.transforms.utils import create_rotate, create_scale
 from torch.utils.data import default_collate
 
+from fake_device import Counting, fake_cuda
 from modelsgenesis.configs import ClassificationConfig, SegmentationConfig
 from modelsgenesis.data.augmentation import Change, LabelledImages, LabelledPatches, augment, class_weights
 from modelsgenesis.data.cases import PreparedCase, resize_or_crop
@@ -236,3 +237,12 @@ def test_fitting_resizes_planes_and_crops_volumes():
     np.testing.assert_array_equal(resize_or_crop(image, (4, 4), "crop"), image[:, 2:6, 2:6])
     with pytest.raises(ShapeError, match=r"image of shape \(1, 8, 8\): expected \[channels, 3 spatial axes\]"):
         resize_or_crop(image, (4, 4, 4))
+
+
+def test_a_batch_on_a_gpu_takes_few_operators_and_no_wait():
+    sides = (16, 16, 16)
+    with fake_cuda() as empty, Counting() as counted:
+        label, change = empty(4, 1, *sides, dtype=torch.uint8), (empty(4, 3, 3), empty(4, 2), empty(4, 2, *sides))
+        image, label = augment(empty(4, 2, *sides), label, Change(empty(4, dtype=torch.bool), *change))
+    assert (image.shape, label.shape, label.dtype) == ((4, 2, *sides), (4, 1, *sides), torch.uint8)
+    assert 0 < counted.operators.total() <= 16

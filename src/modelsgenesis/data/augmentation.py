@@ -166,8 +166,8 @@ def augment(image: Tensor, truth: Tensor, change: Change) -> tuple[Tensor, Tenso
     """Apply what was drawn to a batch, on its device and without waiting for that.
 
     Args:
-        image: float32 [b, channels, *patch]; changed in place.
-        truth: [b, 1, *patch] of labels, which move with the image, in place; or classes, which stay.
+        image: float32 [b, channels, *patch]; may be changed in place.
+        truth: [b, 1, *patch] of labels, which move with the image, perhaps in place; or classes, which stay.
         change: Of each sample, on the same device.
 
     Returns:
@@ -178,18 +178,23 @@ def augment(image: Tensor, truth: Tensor, change: Change) -> tuple[Tensor, Tenso
         image, label = augment(image, label, Change(*change))
     """
     # A CPU saves the time of what is not moved; of a GPU it could not be asked without a wait.
-    rows = change.moved.nonzero()[:, 0] if image.device.type == "cpu" else slice(None)
-    places, sides = change.places[rows], image.shape[2:]
+    rows = change.moved.nonzero()[:, 0] if image.device.type == "cpu" else None
+    places, sides = change.places if rows is None else change.places[rows], image.shape[2:]
     grid = torch.zeros((), device=image.device)
     # Not by `affine_grid`: autocast and TF32 would round its matrix product, and with it places of voxels.
     for axis, side in enumerate(sides):
         centres = torch.linspace(1 / side - 1, 1 - 1 / side, side, device=image.device)
         column = places[:, :, axis].reshape(-1, *[1] * len(sides), len(sides))  # [b, 1 …, d]
         grid = torch.addcmul(grid, column, centres.view(-1, *[1] * (len(sides) - axis)))
-    lying = [(image, "bilinear"), *([(truth, "nearest")] if truth.ndim == image.ndim else [])]
-    for batch, mode in lying if len(places) else ():
-        taken = grid_sample(batch[rows].float(), grid, mode=mode, padding_mode="border", align_corners=False)
-        batch[rows] = taken.to(batch.dtype)
+
+    def move(batch: Tensor, mode: str) -> Tensor:
+        part = (batch if rows is None else batch[rows]).float()
+        taken = grid_sample(part, grid, mode=mode, padding_mode="border", align_corners=False).to(batch.dtype)
+        return taken if rows is None else batch.index_copy_(0, rows, taken)
+
+    if len(places):
+        image = move(image, "bilinear")
+        truth = move(truth, "nearest") if truth.ndim == image.ndim else truth
     factor, summand = change.intensity.view(-1, *[1] * (image.ndim - 1), 2).unbind(-1)
     return image.mul_(factor).add_(summand).add_(change.noise), truth
 

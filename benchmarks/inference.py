@@ -1,11 +1,13 @@
-"""How long a sliding window takes beside a direct call of MONAI's, with the same network, windows and overlap.
+"""How long predictions take beside a direct call of MONAI's, with the same network, windows and overlap.
 
-    python benchmarks/inference.py
+    python benchmarks/inference.py [--device cuda] [--quick]
     python benchmarks/inference.py --scan cxr.nii.gz --spacing 1.5,1.5,2.5 --memory
 
 All ways take turns in one process; the median of the ratios is printed, above 1 where this package is faster. MONAI is
 called as its documentation does: the network as it was built, four windows at once, Gaussian weights. Beside it stands
-the same call with this package's memory layout, so that only what the sliding window itself saves is left.
+the same call with this package's memory layout, so that only what the sliding window itself saves is left; and four
+windows at once instead of as many as the device is fastest with. Then a folder of scans, file to file, against the same
+without reading and writing while the network computes; and on CUDA a CT of 512×512×300 with the network of 2019.
 
 With a scan, and `--memory`, the peak of a whole prediction is printed, in volumes of the scan's size in float32.
 """
@@ -17,17 +19,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
 OVERLAP, CLASSES = 0.5, 3
 
 
-def seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
-    """Time one run."""
+def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Time one run, to the end of what it made a GPU do."""
+    import torch
+
     start = clock()
     work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return clock() - start
 
 
@@ -55,50 +63,110 @@ def measure(arguments: argparse.Namespace) -> None:
     from modelsgenesis.networks import build_network
 
     clock = time.process_time if arguments.clock == "cpu" else time.perf_counter
-    hardware = choose_hardware("cpu", arguments.precision)
-    print(f"{hardware.device}, {hardware.precision}; {arguments.clock} time")
+    hardware = choose_hardware(arguments.device, arguments.precision)
     patch = tuple(int(side) for side in arguments.patch.split(","))
     widths = tuple(int(width) for width in arguments.widths.split(","))
     shape = GenesisUNetConfig(widths=widths, norm="instance", out_channels=CLASSES, output="linear")
     torch.manual_seed(0)
-    plain = build_network(shape).eval()
+    plain = build_network(shape).eval().to(hardware.device)
     placed = build_network(shape).eval()
     placed.load_state_dict(plain.state_dict())
     hardware.place(placed)
 
-    def monai(network: Callable[[object], object], image: object) -> object:
+    def monai(network: Callable[[object], object], image: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return sliding_window_inference(image[None], patch, 4, network, overlap=OVERLAP, mode="gaussian")  # type: ignore[index]
+            batch: Any = image[None].to(hardware.device)
+            return sliding_window_inference(batch, patch, 4, network, overlap=OVERLAP, mode="gaussian")  # type: ignore[arg-type, return-value]
 
     def laid_out(windows: object) -> object:
         with hardware.autocast():
             return placed(hardware.place(windows)).float()  # type: ignore[arg-type]
 
+    def ours(image: torch.Tensor, at_once: Any = "auto") -> torch.Tensor:
+        config = PredictionConfig(overlap=OVERLAP, windows_at_once=at_once)
+        return sliding_window(placed, image, patch_size=patch, config=config, hardware=hardware)
+
+    ways: dict[str, Callable[[Any], torch.Tensor]] = {
+        "MONAI": lambda one: monai(plain, one),
+        "MONAI with the layout of here": lambda one: monai(laid_out, one),
+        "4 windows at once": lambda one: ours(one, 4),
+    }
     for name, image in images(arguments.side, patch).items():
-        ways: dict[str, Callable[[object], object]] = {
-            "MONAI": lambda one: monai(plain, one),
-            "MONAI, channels last": lambda one: monai(laid_out, one),
-        }
-
-        def ours(one: object, at_once: int = arguments.windows) -> object:
-            return sliding_window(
-                placed,
-                one,  # type: ignore[arg-type]
-                patch_size=patch,
-                config=PredictionConfig(overlap=OVERLAP, windows_at_once=at_once),
-                hardware=hardware,
-            )
-
-        difference = (ours(image) - monai(laid_out, image)[0]).abs().max()  # type: ignore[index, operator]
+        difference = (ours(image) - monai(laid_out, image)[0]).abs().max()
         ratios: dict[str, list[float]] = {way: [] for way in ways}
-        times = []
         for _ in range(arguments.runs):
             mine = seconds(lambda image=image: ours(image), clock)
-            times.append(mine)
             for way, work in ways.items():
                 ratios[way].append(seconds(lambda work=work, image=image: work(image), clock) / mine)
-        shown = ", ".join(f"{statistics.median(values):.2f} times {way}" for way, values in ratios.items())
-        print(f"{name:>14}: {shown}; {statistics.median(times):.2f} s, largest difference {float(difference):.1e}")
+        shown = ", ".join(f"{statistics.median(values):.2f} as {way}" for way, values in ratios.items())
+        print(f"{name}, {hardware.precision}: times as fast: {shown}; difference {float(difference):.0e}", flush=True)
+
+
+def overlapping(arguments: argparse.Namespace) -> None:
+    """Print what reading and writing cost while the network computes, against doing one after the other."""
+    import nibabel as nib
+    import numpy as np
+
+    import modelsgenesis
+    from modelsgenesis.configs import PredictionConfig
+    from modelsgenesis.inference import stages
+
+    class InTurn(ThreadPoolExecutor):
+        def submit(self, fn: Any, /, *args: Any, **options: Any) -> Any:  # type: ignore[override]
+            done = super().submit(fn, *args, **options)
+            wait([done])
+            return done
+
+    side, count = (64, 4) if arguments.quick else (192, 6)
+    with tempfile.TemporaryDirectory() as folder:
+        model = write_model(Path(folder) / "model", "2,2,2", arguments.widths)
+        (Path(folder) / "scans").mkdir()
+        for index in range(count):
+            voxels = np.random.default_rng(index).normal(0, 300, (side, side, side // 2)).astype(np.int16)
+            image = nib.Nifti1Image(voxels, np.diag([1.5, 1.5, 2, 1]))
+            nib.save(image, Path(folder) / "scans" / f"{index}.nii.gz")
+
+        def predict_all() -> None:
+            config, output = PredictionConfig(overlap=0.25), Path(folder) / "predicted"
+            modelsgenesis.predict_all(
+                model, Path(folder) / "scans", output=output, config=config, device=arguments.device, strict=True
+            )
+
+        def in_turn() -> None:
+            stages.ThreadPoolExecutor = InTurn  # type: ignore[misc]
+            predict_all()
+            stages.ThreadPoolExecutor = ThreadPoolExecutor  # type: ignore[misc]
+
+        predict_all()  # warms up
+        both = [(seconds(in_turn), seconds(predict_all)) for _ in range(arguments.runs)]
+    gain, took = statistics.median(slow / fast for slow, fast in both), statistics.median(fast for _, fast in both)
+    each = f"{count} scans of {side}×{side}×{side // 2}, file to file: {took / count:.2f} s each"
+    print(f"{each}, {gain:.2f} times as fast as with reading and writing before and after the network", flush=True)
+
+
+def large_scan(arguments: argparse.Namespace) -> None:
+    """Print how long a CT of 512×512×300 takes with the network of 2019, in each number format, and in what windows."""
+    import torch
+
+    from modelsgenesis.configs import GENESIS_UNET_2019, PredictionConfig
+    from modelsgenesis.hardware import choose_hardware
+    from modelsgenesis.inference.sliding_window import sliding_window, windows_that_fit
+    from modelsgenesis.networks import build_network
+
+    shape = GENESIS_UNET_2019.override(out_channels=CLASSES, output="linear", statistics="running")
+    network, image = build_network(shape).eval(), torch.rand(1, 512, 512, 300)
+    for precision in ("bfloat16", "float32"):
+        hardware = choose_hardware(arguments.device, precision)
+        hardware.place(network)
+
+        def predict(image: torch.Tensor = image, hardware: Any = hardware) -> torch.Tensor:
+            return sliding_window(
+                network, image, patch_size=(64, 64, 32), config=PredictionConfig(), hardware=hardware
+            ).cpu()
+
+        predict(image[:, :128, :128, :64])  # warms up
+        fit = windows_that_fit(network, (64, 64, 32), hardware)
+        print(f"512×512×300, network of 2019, {precision}: {seconds(predict):.1f} s, {fit} windows at once", flush=True)
 
 
 def write_model(folder: Path, spacing: str | None, widths: str) -> Path:
@@ -144,7 +212,7 @@ def predict(arguments: argparse.Namespace) -> None:
             output=Path(folder) / "answer.nii.gz",
             probabilities=arguments.probabilities,
             config=PredictionConfig(overlap=arguments.overlap),
-            device="cpu",
+            device=arguments.device,
         )
         taken = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
@@ -160,12 +228,13 @@ def predict(arguments: argparse.Namespace) -> None:
 def main() -> None:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--side", type=int, default=96)
-    parser.add_argument("--patch", default="48,48,48")
-    parser.add_argument("--widths", default="16,32,64")
-    parser.add_argument("--windows", type=int, default=4, help="at once")
-    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--quick", action="store_true", help="a minute on one core")
+    parser.add_argument("--runs", type=int)
+    parser.add_argument("--side", type=int)
+    parser.add_argument("--patch")
+    parser.add_argument("--widths")
+    parser.add_argument("--precision", default="float32")
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall", help="cpu: on a machine with other work")
     parser.add_argument("--scan", help="a CT to predict whole")
     parser.add_argument("--memory", action="store_true", help="only predict the scan and print the peak")
@@ -173,8 +242,15 @@ def main() -> None:
     parser.add_argument("--overlap", type=float, default=OVERLAP)
     parser.add_argument("--probabilities", action="store_true")
     arguments = parser.parse_args()
+    arguments.runs = arguments.runs or (3 if arguments.quick else 5)
+    arguments.side = arguments.side or (48 if arguments.quick else 96)
+    arguments.patch = arguments.patch or ("32,32,32" if arguments.quick else "48,48,48")
+    arguments.widths = arguments.widths or ("8,16" if arguments.quick else "16,32,64")
     if not arguments.memory:
         measure(arguments)
+        overlapping(arguments)
+        if arguments.device.startswith("cuda"):
+            large_scan(arguments)
     if arguments.scan:
         predict(arguments)
 

@@ -3,9 +3,10 @@
     python benchmarks/precision.py MODEL DATA --split MODEL/split.json --cases 39
 
 Each way of computing predicts the same labelled cases in a process of its own: float32 and bfloat16, on this CPU and
-taken for one of AVX2 alone, where oneDNN emulates bfloat16 so slowly that one case is enough (--ways, --cases). The
-first way is what the others are held against. Seconds are of the processor, for the predictions alone, after one that
-warms up.
+taken for one of AVX2 alone, where oneDNN emulates bfloat16 so slowly that one case is enough (--ways, --cases). `tf32,
+rounded` gives what a GPU computes in TF32, whose products are of numbers rounded to 10 bits of mantissa, but not its
+speed; the last three ways need CUDA. The first way is what the others are held against. Seconds are of the
+processor, on CUDA of the clock, for the predictions alone, after one that warms up.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "src"))
 
@@ -25,6 +27,8 @@ WAYS = {
     "float32, AVX2": ("float32", AVX2),
     "bfloat16": ("bfloat16", {}),
     "bfloat16, AVX2": ("bfloat16", AVX2),
+    "tf32, rounded": ("float32", {}),
+    **{f"{precision}, CUDA": (precision, {}) for precision in ("float32", "tf32", "bfloat16")},
 }
 
 
@@ -40,18 +44,40 @@ def chosen(arguments: argparse.Namespace) -> list:
     return list(cases[: arguments.cases])
 
 
+def round_to_tf32() -> None:
+    """Round what every convolution multiplies as the tensor cores of a GPU do in TF32: to nearest, ties to even."""
+    import torch
+    from torch.nn import functional
+
+    def rounded(tensor: torch.Tensor) -> torch.Tensor:
+        bits = tensor.contiguous().view(torch.int32)
+        return ((bits + 0xFFF + ((bits >> 13) & 1)) & ~0x1FFF).view(torch.float32)
+
+    for name in ("conv2d", "conv3d", "conv_transpose2d", "conv_transpose3d"):
+        exact = getattr(functional, name)
+
+        def multiply(x: Any, weight: Any, *others: Any, exact: Any = exact, **options: Any) -> Any:
+            return exact(rounded(x), rounded(weight), *others, **options)
+
+        setattr(functional, name, multiply)
+
+
 def predict(arguments: argparse.Namespace) -> None:
     """Predict every case, and print the seconds that the predictions took."""
     from modelsgenesis.configs import PredictionConfig
     from modelsgenesis.prediction import predict_all
 
     sources = [image.path for case in chosen(arguments) for image in case.images]
-    config = PredictionConfig(precision=arguments.precision)
+    if arguments.way == "tf32, rounded":
+        round_to_tf32()
+    device = "cuda" if arguments.way.endswith("CUDA") else "cpu"
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    config = PredictionConfig(precision=WAYS[arguments.way][0])
     with tempfile.TemporaryDirectory() as warm:
-        predict_all(arguments.model, sources[:1], output=warm, config=config, device="cpu")
-    start = time.process_time()
-    predict_all(arguments.model, sources, output=arguments.output, config=config, device="cpu", strict=True)
-    print(time.process_time() - start)
+        predict_all(arguments.model, sources[:1], output=warm, config=config, device=device)
+    start = clock()
+    predict_all(arguments.model, sources, output=arguments.output, config=config, device=device, strict=True)
+    print(clock() - start)
 
 
 def compare(folder: Path, first: Path, arguments: argparse.Namespace) -> str:
@@ -95,19 +121,19 @@ def main() -> None:
     parser.add_argument("--split")
     parser.add_argument("--modality")
     parser.add_argument("--cases", type=int, default=10)
-    parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=list(WAYS))
-    parser.add_argument("--precision", help=argparse.SUPPRESS)
+    parser.add_argument("--ways", nargs="+", default=list(WAYS)[:5], choices=list(WAYS))
+    parser.add_argument("--way", help=argparse.SUPPRESS)
     parser.add_argument("--output", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.precision:
+    if arguments.way:
         predict(arguments)
         return
     with tempfile.TemporaryDirectory() as work:
         first = Path(work) / "0"
         for index, way in enumerate(arguments.ways):
-            precision, environment = WAYS[way]
+            _, environment = WAYS[way]
             folder = Path(work) / str(index)
-            command = [sys.executable, *sys.argv, "--precision", precision, "--output", str(folder)]
+            command = [sys.executable, *sys.argv, "--way", way, "--output", str(folder)]
             done = subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)
             if done.returncode:
                 sys.exit(done.stderr)

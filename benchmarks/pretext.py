@@ -1,25 +1,34 @@
 """How fast pairs to learn from are made, against a straightforward reference with one window after another.
 
-    python benchmarks/pretext.py [--repeats 15] [--training-step]
+    python benchmarks/pretext.py [--device cuda] [--quick] [--repeats 15]
 
-Ratios of one run on one thread, in the full mixture. The two take turns, and what is counted is the
-processor's time, so that other work on the machine slows both.
+Ratios of one run, in the full mixture. First what deforming a batch asks of the device and adds to a training step, in
+turns with steps on a batch that is deformed already (on CUDA ten of each at a time, compiled). Then pairs a second on
+one thread of the CPU: the two take turns, and what is counted is the processor's time, so that other work slows both.
 """
 
 import argparse
 import statistics
+import sys
 import time
+import warnings
 from collections.abc import Callable
+from functools import partial
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from modelsgenesis.configs import GENESIS_UNET_2019, PretextConfig
+from modelsgenesis.configs import GENESIS_UNET_2019, PretextConfig, PretrainingConfig
+from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.networks import build_network
 from modelsgenesis.pretext import Deformation, draw_seeds
 from modelsgenesis.pretext.deformations import change_intensity, flip, paint
 from modelsgenesis.pretext.shuffling import shuffle
+from modelsgenesis.training.steps import Optimization
 
 Array = NDArray[np.float32]
 SHAPES = ((64, 64, 32), (128, 128, 64))
@@ -111,8 +120,8 @@ def seconds(run: Callable[[], object]) -> float:
     return time.process_time() - start
 
 
-def compare(shape: tuple[int, ...], repeats: int) -> float:
-    """Print pairs a second of both and their ratio; return the seconds of a batch."""
+def compare(shape: tuple[int, ...], repeats: int) -> None:
+    """Print pairs a second of both and their ratio."""
     deform, reference = Deformation(), Reference(PretextConfig(), seed=0)
     generator = torch.Generator().manual_seed(0)
     batch = torch.rand(BATCH, 1, *shape, generator=generator)
@@ -124,11 +133,10 @@ def compare(shape: tuple[int, ...], repeats: int) -> float:
         theirs.append(seconds(lambda: [reference.pair(volume) for volume in volumes]))
     fast, slow = statistics.mean(ours), statistics.mean(theirs)
     medians = statistics.median(theirs) / statistics.median(ours)
-    print(f"{'×'.join(map(str, shape))}, {repeats} batches of {BATCH}, one thread, full mixture")
-    print(f"  reference {slow / BATCH * 1e3:8.2f} ms a pair {BATCH / slow:8.1f} pairs/s")
-    print(f"  package   {fast / BATCH * 1e3:8.2f} ms a pair {BATCH / fast:8.1f} pairs/s")
-    print(f"  ratio of the means {slow / fast:.1f}, of the medians {medians:.1f}")
-    return fast
+    print(
+        f"{'×'.join(map(str, shape))}, one thread: {BATCH / fast:.1f} pairs/s, one window after another in NumPy "
+        f"{BATCH / slow:.1f}; ratio of the means {slow / fast:.1f}, of the medians {medians:.1f}"
+    )
 
 
 def share_of_steps(shape: tuple[int, ...], repeats: int) -> None:
@@ -146,35 +154,94 @@ def share_of_steps(shape: tuple[int, ...], repeats: int) -> None:
     print(f"  share of each step: {shares}")
 
 
-def training_step(pretext: float, shape: tuple[int, ...]) -> None:
-    """Print the share of the deformations in a training step of the network of 2019."""
-    network = build_network(GENESIS_UNET_2019)
-    optimizer = torch.optim.SGD(network.parameters(), lr=1, momentum=0.9)
-    x, y = torch.rand(2, BATCH, 1, *shape)
+class Operators(TorchDispatchMode):
+    """Counts what runs: on a GPU each is a kernel or a few; neither views nor the taking of memory."""
 
-    def step() -> None:
-        optimizer.zero_grad()
-        torch.nn.functional.mse_loss(network(x), y).backward()
-        optimizer.step()
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
 
-    step()
-    duration = seconds(step)
-    share = pretext / (pretext + duration)
-    print(f"  a training step of GENESIS_UNET_2019 takes {duration:.1f} s; the pretext is {share:.2%} of both")
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        is_free = function.is_view or "view" in str(function) or "empty" in str(function)
+        result = function(*args, **(kwargs or {}))
+        tensors = [each for each in (*args, result) if isinstance(each, torch.Tensor)]
+        self.count += not is_free and (not torch.cuda.is_available() or any(each.is_cuda for each in tensors))
+        return result
+
+
+def print_demands(hardware: Hardware) -> None:
+    """Print how many operators a batch takes, and on CUDA how often it is waited for."""
+    batch, seeds = torch.rand(BATCH, 1, *SHAPES[0], device=hardware.device), torch.arange(BATCH)
+    deform = partial(Deformation().deform, batch, seeds)
+    deform()  # makes and sends what is kept
+    with Operators() as operators:
+        deform()
+    waits = ""
+    if hardware.device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("warn")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            deform()
+        torch.cuda.set_sync_debug_mode("default")
+        waits = f", {sum('synchroniz' in str(warning.message) for warning in caught)} waits for the device"
+    print(f"deforming a batch of {BATCH}: {operators.count} operators on {hardware.device.type}{waits}")
+
+
+def share_of_training(widths: tuple[int, ...], hardware: Hardware, repeats: int) -> None:
+    """Print what deforming adds to a training step of the network of 2019 with these widths."""
+    config = PretrainingConfig(network=GENESIS_UNET_2019.override(widths=widths), batch_size=BATCH, warmup_steps=0)
+    network = hardware.place(build_network(config.network))
+    optimization = Optimization(network, config, size=10**6)
+    on_cuda = hardware.device.type == "cuda"
+    called = cast("nn.Module", torch.compile(network)) if on_cuda else network
+    batch = torch.rand(BATCH, 1, *SHAPES[0], device=hardware.device)
+    deform, generator = Deformation().deform, torch.Generator().manual_seed(0)
+    ready = deform(batch, draw_seeds(BATCH, generator))
+
+    def steps(count: int, *, deforms: bool) -> float:
+        start = time.perf_counter()
+        for _ in range(count):
+            deformed, original = ready
+            if deforms:
+                deformed, original = deform(batch, draw_seeds(BATCH, generator), compiles=on_cuda)
+            optimization.begin(0)
+            with hardware.autocast():
+                loss = nn.functional.mse_loss(called(deformed).float(), original)
+            loss.backward()
+            optimization.finish(0, loss)
+        if on_cuda:
+            torch.cuda.synchronize()
+        return (time.perf_counter() - start) / count
+
+    count = 10 if on_cuda else 1
+    steps(count, deforms=True)
+    times = [(steps(count, deforms=True), steps(count, deforms=False)) for _ in range(repeats)]
+    with_it, without = map(statistics.median, zip(*times, strict=True))
+    kind = f"{hardware.precision}, {'compiled' if on_cuda else 'not compiled'}"
+    print(
+        f"deforming adds {with_it / without - 1:+.1%} to a step of widths {widths[0]}-{widths[-1]}, batch {BATCH} "
+        f"({without * 1e3:.1f} ms without, {kind}, median of {repeats})"
+    )
 
 
 def main() -> None:
-    """Compare at both sizes."""
+    """Compare at both sizes, and with a training step."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--training-step", action="store_true", help="time the network of 2019 too (a minute)")
+    parser.add_argument("--device", default="auto", help="where a training step is measured")
+    parser.add_argument("--quick", action="store_true", help="one minute on a busy core: less often, the small network")
     arguments = parser.parse_args()
+    repeats, hardware = 5 if arguments.quick else arguments.repeats, choose_hardware(arguments.device)
+    print_demands(hardware)
+    for widths in ((16, 32, 64, 128), *(() if arguments.quick else (GENESIS_UNET_2019.widths,))):
+        print(f"widths {widths}", file=sys.stderr)
+        share_of_training(widths, hardware, repeats)
     torch.set_num_threads(1)
-    for shape in SHAPES:
-        pretext = compare(shape, arguments.repeats)
-        share_of_steps(shape, arguments.repeats)
-        if arguments.training_step and shape == SHAPES[0]:
-            training_step(pretext, shape)
+    for shape in SHAPES[:1] if arguments.quick else SHAPES:
+        compare(shape, repeats)
+        share_of_steps(shape, repeats)
 
 
 if __name__ == "__main__":

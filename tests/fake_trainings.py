@@ -3,7 +3,7 @@
 import os
 import time
 
-from modelsgenesis.errors import DataError, Interrupted
+from modelsgenesis.errors import DataError, Interrupted, TrainingError
 from modelsgenesis.training.trainer import DivergenceError
 
 
@@ -13,6 +13,12 @@ def train(trial, folder=None):
         os._exit(9)
     if trial.arm == "error":
         raise DataError("no such patient")
+    if trial.arm == "memory":
+        import torch
+
+        raise TrainingError("start again with batch_size=2") from torch.OutOfMemoryError("CUDA out of memory")
+    if trial.arm == "lost":
+        raise RuntimeError("CUDA error: device lost")
     if trial.arm == "interrupted":
         raise Interrupted(15, "interrupted")
     if trial.arm == "diverge":

@@ -54,7 +54,9 @@ class Fit(Objective):
         return value, {"value": value}
 
 
-def make(folder, objective=None, *, network=None, resume=False, reporter=None, on_validation=None, **changes):
+def make(
+    folder, objective=None, *, network=None, hardware=CPU, resume=False, reporter=None, on_validation=None, **changes
+):
     """Return a trainer of nine steps in a folder; `network` makes another than the small one of numbers."""
     settings = {"steps": 9, "batch_size": 2, "validate_every": 4, "warmup_steps": 2, "workers": 0, **changes}
     config = TrainingConfig(**settings)
@@ -65,7 +67,7 @@ def make(folder, objective=None, *, network=None, resume=False, reporter=None, o
         objective=objective or Fit(),
         config=config,
         run=run,
-        hardware=CPU,
+        hardware=hardware,
         reporter=reporter or Reporter(),
         on_validation=on_validation or (lambda *_: None),
     )

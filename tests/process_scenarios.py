@@ -41,12 +41,14 @@ def unreadable():
 TROUBLE = {
     "signalled": {"on_loss": at(3, terminate)},
     "poisoned": {"on_loss": at(3, lambda: math.nan)},
+    "signalled late": {"on_loss": at(3, terminate)},
+    "poisoned late": {"on_loss": at(3, lambda: math.nan)},
     "crashed": {"on_loss": at(3, lambda: "no number")},
     "killed": {"on_loss": at(3, lambda: os.kill(os.getpid(), signal.SIGKILL))},
     "unreadable": {"dataset": Numbers(10, unreadable, size=12, shape=(1, 8, 8))},
     "indivisible": {},
 }
-"""What befalls rank 1 in its third step, or an item that it cannot read."""
+"""What befalls rank 1 in its third step, or an item that it cannot read; `late` where every fourth step is read."""
 
 
 class Printed(Reporter):
@@ -56,12 +58,13 @@ class Printed(Reporter):
         print(text, flush=True)
 
 
-def train(folder, objective=None, *, norm="instance", **options):
+def train(folder, objective=None, *, norm="instance", every=1, **options):
     """Train a tiny network on images and return it."""
     settings = {"steps": 20, "batch_size": 4, "validate_every": 10, "learning_rate": 1e-2, "reporter": Printed()}
     objective = objective or Fit(Numbers(size=12, shape=(1, 8, 8)))
     config = GenesisUNetConfig(dims=2, widths=(4, 8), **NORMS[norm])
     trainer = make(folder, objective, network=lambda: GenesisUNet(config), **settings | options)
+    trainer.readings.every = every
     try:
         trainer.fit()
     finally:
@@ -80,7 +83,8 @@ def play(name, folder):
         train(folder / "curves" / "instance")
     else:
         given = {"dataset": Numbers(size=12, shape=(1, 8, 8)), **(TROUBLE[name] if rank() == 1 else {})}
-        train(folder / name, Fit(**given), batch_size=5 if name == "indivisible" else 4)
+        options = {"batch_size": 5 if name == "indivisible" else 4, "every": 4 if name.endswith("late") else 1}
+        train(folder / name, Fit(**given), **options)
     for norm, network in networks.items():
         if rank() == 0:
             (folder / name / norm).mkdir(parents=True, exist_ok=True)

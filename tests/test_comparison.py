@@ -1,6 +1,8 @@
+import dataclasses
 import json
 import re
 import runpy
+import shutil
 import signal
 from pathlib import Path
 
@@ -13,9 +15,11 @@ from modelsgenesis import comparison
 from modelsgenesis.checkpoints import load_bundle
 from modelsgenesis.comparison import ArmConfig, ComparisonConfig, compare, describe_comparison
 from modelsgenesis.configs import ClassificationConfig, GenesisUNetConfig
+from modelsgenesis.data.cases import PreparedCases
 from modelsgenesis.data.labelled import read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError
 from modelsgenesis.files import read_csv
+from modelsgenesis.finetuning import Finetuning
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.splits import Split, write_split
 from modelsgenesis.training.trials import Trial
@@ -57,7 +61,7 @@ def test_every_arm_is_run_with_every_label_count_and_seed_and_scratch_is_the_con
     assert sorted((row["arm"], row["labels"], row["seed"]) for row in rows) == sorted(
         (arm, labels, seed) for arm in ("scratch", "genesis") for labels in "24" for seed in "012"
     )
-    assert {"dice", "dice bright", "hausdorff95", "validation dice"} <= set(rows[0])
+    assert {"dice", "dice bright", "hausdorff95", "validation dice", "validation loss"} <= set(rows[0])
     assert {path.name for path in compared.folder.glob("*.*")} >= {
         *("report.html", "table.md", "results.json", "comparison.png", "comparison.svg")
     }
@@ -112,6 +116,33 @@ def test_a_deleted_run_comes_back_the_same_and_one_of_changed_scans_is_refused(c
         volume.write_bytes(scan)
 
 
+@pytest.mark.parametrize("place", ["imagesTr/ball_005.nii.gz", "imagesTr/ball_005 [20 slices from 1.dcm]"])
+def test_weights_that_have_seen_a_test_patient_are_refused(decathlon, genesis, tmp_path, place):
+    seen = shutil.copytree(genesis, tmp_path / "seen")
+    told = json.loads((seen / "run.json").read_text())
+    told["split"]["validation"].append(f"somewhere/{place}")
+    (seen / "run.json").write_text(json.dumps(told))
+    expected = r"has seen 1 of the 1 test patient, such as 'ball_005': .*data.exclude_test_cases=SPLIT.json and compare"
+    with pytest.raises(DataError, match=expected):
+        run(decathlon, tmp_path / "run", ["scratch", str(seen)])
+
+
+def test_a_model_that_was_fine_tuned_on_test_patients_is_refused(decathlon, finetuned, tmp_path):
+    learnt = json.loads((finetuned[0] / "split.json").read_text())["training"]
+    split = Split((SPLIT.training[0],), (), (learnt[-1],))
+    with pytest.raises(DataError, match=f"has seen 1 of .* such as '{learnt[-1]}': .*; fine-tune it and compare with"):
+        run(decathlon, tmp_path / "run", [str(finetuned[0])], split=split, labels=["1"])
+
+
+def test_what_is_known_of_the_scans_that_weights_have_seen_is_said(compared, decathlon, genesis):
+    assert ", its run lists no scan of a test patient\n" in compared.table
+    data, bundle = read_labelled(decathlon), load_bundle(genesis)
+    assert "is not recorded" in comparison._refuse_seen("org/model", bundle, data, SPLIT)
+    facts = bundle.config.provenance.override(data={"left_out_test_scans": 39})
+    left_out = dataclasses.replace(bundle, config=bundle.config.override(provenance=facts))
+    assert "left out 39 scans" in comparison._refuse_seen("org/model", left_out, data, SPLIT)
+
+
 def test_another_training_in_the_same_folder_is_refused(compared, decathlon, genesis):
     with pytest.raises(TrainingError, match=r"training\.steps was 2, now 3"):
         run(decathlon, compared.folder, ["scratch", f"genesis={genesis}"], TINY.override(steps=3))
@@ -121,19 +152,28 @@ def test_another_training_in_the_same_folder_is_refused(compared, decathlon, gen
 
 
 def test_settings_are_chosen_before_the_test_patients_are_read(decathlon, tmp_path, monkeypatch):
-    read, train = [], comparison.finetune
+    read, prepared, train, prepare = [], [], Finetuning.train, PreparedCases._prepare
 
-    def spy(*arguments, split, **options):
+    def spy(job, split, **options):
         read.append(split.test)
         assert not split.test or (tmp_path / "run" / "tuning.json").exists()
-        return train(*arguments, split=split, **options)
+        measured = train(job, split, **options)
+        assert (job.output / "model.safetensors").exists()
+        assert not list(job.output.rglob("*.pt"))  # nobody could resume it
+        return measured
 
-    monkeypatch.setattr(comparison, "finetune", spy)
+    def prepare_once(known, case, contract):
+        prepared.append(case.name)
+        return prepare(known, case, contract)
+
+    monkeypatch.setattr(Finetuning, "train", spy)
+    monkeypatch.setattr(PreparedCases, "_prepare", prepare_once)
     write_split(SPLIT, tmp_path / "split.json")
     options = {"tune": ["learning_rate=1e-4,1e-2"], "tuning_runs": 1, "resample_labels": True}
     options["split"] = tmp_path / "split.json"
     found = run(decathlon, tmp_path / "run", ["scratch"], **options)
     assert read == [(), (), SPLIT.test]
+    assert len(set(prepared)) == len(prepared) >= 3
     [choice] = found.results["tuning"]
     best = max(choice["candidates"], key=lambda candidate: candidate["mean"])
     assert choice["chosen"] == best["settings"]

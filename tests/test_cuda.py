@@ -1,15 +1,23 @@
 """The same on a CUDA device as on the CPU: pretraining, resuming, fine-tuning, prediction, the batch that fits."""
 
 import csv
+import warnings
 
-import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 import modelsgenesis
-from modelsgenesis.configs import GenesisUNetConfig, PretrainingConfig, SegmentationConfig
-from modelsgenesis.errors import Interrupted
+from modelsgenesis import compare, describe_comparison
+from modelsgenesis.configs import GenesisUNetConfig, PredictionConfig, PretrainingConfig, SegmentationConfig
+from modelsgenesis.data.augmentation import Change, LabelledPatches, augment
+from modelsgenesis.data.cases import PreparedCase
+from modelsgenesis.errors import DataError, Interrupted
+from modelsgenesis.files import read_csv
+from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.inference.sliding_window import sliding_window
+from modelsgenesis.networks import build_network
 from modelsgenesis.reporting import Reporter
 
 pytestmark = pytest.mark.gpu
@@ -68,11 +76,96 @@ def test_the_batch_that_fits_is_found_on_it(ct_folder, tmp_path):
     assert len(losses(run)) == CONFIG.steps
 
 
-def test_fine_tuning_and_prediction_on_it_follow_the_cpu(decathlon, tmp_path):
+@pytest.fixture(scope="module")
+def fine_tuned(decathlon, tmp_path_factory):
     config = SegmentationConfig(network=NETWORK, patch_size=(16, 16, 12), steps=4, batch_size=1, workers=0)
-    run, _ = modelsgenesis.finetune(decathlon, tmp_path / "model", config=config, device=DEVICE)
-    scan = sorted((decathlon / "imagesTr").glob("*.nii.gz"))[0]
-    paths = {device: tmp_path / f"{device}.nii.gz" for device in ("cpu", DEVICE)}
-    made = [modelsgenesis.predict(run, scan, output=path, device=device).path for device, path in paths.items()]
-    ours, theirs = (np.asarray(nib.load(path).dataobj) for path in made)
-    assert (ours == theirs).mean() > 0.999
+    return modelsgenesis.finetune(decathlon, tmp_path_factory.mktemp("cuda") / "model", config=config, device=DEVICE)[0]
+
+
+@pytest.mark.parametrize(("precision", "alike"), [("float32", 0.9999), ("auto", 0.999), ("bfloat16", 0.98)])
+def test_label_maps_on_it_are_those_of_the_cpu(fine_tuned, decathlon, tmp_path, precision, alike):
+    scans = sorted((decathlon / "imagesTr").glob("*.nii.gz"))[:3]
+    maps = {}
+    for device, number in (("cpu", "float32"), (DEVICE, precision)):
+        options = {"config": PredictionConfig(precision=number), "device": device, "strict": True}
+        found = modelsgenesis.predict_all(fine_tuned, scans, output=tmp_path / device, **options)
+        maps[device] = np.stack([one.labels for one in found.predictions])
+    assert (maps["cpu"] == maps[DEVICE]).mean() > alike
+
+
+def noise(*sides):
+    return torch.rand(1, *sides, generator=torch.Generator().manual_seed(0))
+
+
+def windows_over(image, hardware, **options):
+    torch.manual_seed(0)
+    network = hardware.place(build_network(NETWORK.override(out_channels=3, output="linear")).eval())
+    told = StopsAt()
+    result = sliding_window(
+        network, image, patch_size=(32, 32, 32), hardware=hardware, config=PredictionConfig(**options), reporter=told
+    )
+    return result.cpu(), told.notes
+
+
+def test_a_scan_waits_for_it_as_often_whatever_the_number_of_windows():
+    def waits(at_once):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                windows_over(noise(96, 96, 96), choose_hardware(DEVICE, "float32"), windows_at_once=at_once)
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        return sum("synchronizing CUDA operation" in str(one.message) for one in caught)
+
+    windows_over(noise(96, 96, 96), choose_hardware(DEVICE, "float32"))  # what is done once
+    assert waits(1) == waits(200)
+
+
+def test_fewer_windows_at_once_where_its_memory_does_not_last():
+    image, total = noise(128, 128, 128), torch.cuda.get_device_properties(0).total_memory
+    expected, _ = windows_over(image, choose_hardware("cpu", "float32"))
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(4e8 / total)
+    try:
+        result, notes = windows_over(image, choose_hardware(DEVICE, "float32"), windows_at_once=1000)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert any("its memory did not last; now" in note for note in notes)
+    torch.testing.assert_close(result, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_augmentation_on_it_follows_the_cpu_and_never_waits():
+    case = PreparedCase(
+        name="case",
+        patient="patient",
+        image=np.random.default_rng(0).random((1, 40, 36, 20), np.float32),
+        label=np.random.default_rng(1).integers(0, 3, (40, 36, 20), np.uint8),
+    )
+    patches = LabelledPatches([case], SegmentationConfig(patch_size=(32, 32, 16), samples_per_scan=8))
+    image, label, change = next(iter(DataLoader(patches, batch_size=8, pin_memory=True)))
+    expected = augment(image.clone(), label.clone(), Change(*change))
+    given = [one.cuda(non_blocking=True) for one in (image, label)]
+    change = Change(*(one.cuda(non_blocking=True) for one in change))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = augment(*given, change)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(found[0].cpu(), expected[0], rtol=0, atol=2e-5)
+    assert (found[1].cpu() == expected[1]).float().mean() > 0.999
+
+
+def test_trainings_of_a_comparison_run_side_by_side_on_it(decathlon, tmp_path):
+    settings = ["steps=4", "batch_size=2", "patch_size=16,16,16", "network.widths=4,8", "validate_every=4"]
+    options = {"settings": settings, "device": DEVICE}
+    compared = [
+        compare(
+            decathlon, tmp_path / str(jobs), comparison=describe_comparison(["scratch"], runs=2), jobs=jobs, **options
+        )
+        for jobs in (1, 2)
+    ]
+    rows = [sorted(read_csv(one.folder / "runs.csv", DataError), key=lambda row: row["seed"]) for one in compared]
+    alone, beside = ([float(row["validation loss"]) for row in own] for own in rows)
+    np.testing.assert_allclose(alone, beside, rtol=0.05)
+    assert compared[0].results["device"] == DEVICE

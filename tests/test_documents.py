@@ -68,7 +68,7 @@ def test_the_architecture_names_modules_that_there_are():
 
 
 def test_scripts_import_what_there_is():
-    for path in [*(ROOT / "benchmarks").glob("*.py"), *(ROOT / "tools").glob("*.py")]:
+    for path in [*(ROOT / "benchmarks").rglob("*.py"), *(ROOT / "tools").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("modelsgenesis"):
                 where = importlib.import_module(node.module)

@@ -11,7 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Unpack
@@ -19,16 +19,25 @@ from typing import Annotated, Any, Unpack
 import numpy as np
 
 from modelsgenesis._version import __version__
-from modelsgenesis.checkpoints import Bundle, load_bundle, read_config, save_bundle
+from modelsgenesis.checkpoints import Bundle, read_config, save_bundle
 from modelsgenesis.configs import FinetuningConfig, apply_settings
 from modelsgenesis.configs.base import Bounds, Config, Positive, plain
 from modelsgenesis.configs.training import SCRATCH, LabelledDataConfig
-from modelsgenesis.data.cases import LabelledData, digest_files
-from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, did_you_mean, require
+from modelsgenesis.data.cases import LabelledData, PreparedCases, digest_files
+from modelsgenesis.errors import (
+    ConfigurationError,
+    DataError,
+    Interrupted,
+    TrainingError,
+    counted,
+    did_you_mean,
+    require,
+)
 from modelsgenesis.figures.charts import save_chart, validation_curve
 from modelsgenesis.figures.comparisons import comparison_chart
-from modelsgenesis.files import sha256_of, write_atomically, write_csv, write_json
-from modelsgenesis.finetuning import FinetuningOptions, finetune, resolve_config
+from modelsgenesis.files import parsing, read_json, sha256_of, write_atomically, write_csv, write_json
+from modelsgenesis.finetuning import FinetuningOptions, begin_finetuning, resolve_config
+from modelsgenesis.hardware import choose_hardware
 from modelsgenesis.metrics.comparison_texts import comparison_report, comparison_table, remarks_of_runs
 from modelsgenesis.metrics.measures import UNIT, flat, metrics_of
 from modelsgenesis.metrics.significance import analyse, label_efficiency
@@ -37,15 +46,28 @@ from modelsgenesis.reporting import Reporter
 from modelsgenesis.reports import Renewals, write_report
 from modelsgenesis.training.bundles import try_drawing
 from modelsgenesis.training.results import read_rows, read_test_results, summary_options
-from modelsgenesis.training.run import VALIDATION_NAME
-from modelsgenesis.training.splits import Split, check_split, choose_labelled, count_split, read_split, split_cases
-from modelsgenesis.training.trials import Record, Records, Trial, file_name, run_trials
+from modelsgenesis.training.run import RUN_NAME, VALIDATION_NAME
+from modelsgenesis.training.splits import (
+    Split,
+    check_split,
+    choose_labelled,
+    count_split,
+    read_split,
+    seen_patients,
+    split_cases,
+)
+from modelsgenesis.training.supervised import PATCH_VOXELS
+from modelsgenesis.training.trials import Record, Records, Trial, file_name, jobs_at_once, run_trials
 
 # What has to be equal in all trainings of an initialisation: shape, patch, split and seeds.
 _FIXED = (
     *("network", "dims", "hidden", "levels", "patch_size", "seed", "split_seed", "labelled_patients", "folds", "fold"),
     *("bootstrap", "validation_fraction", "test_fraction"),
 )
+
+# Bytes of a GPU: what CUDA and its libraries take in a process, and what a voxel of a batch takes for each feature of
+# the first level, whose maps and gradients are most of a U-Net's.
+_CONTEXT, _OF_A_VOXEL = 1.5e9, 250
 
 _TUNING_SEED = 1_000_000  # the first that chooses settings; measured runs count from 0, so that none is of both kinds
 
@@ -184,7 +206,7 @@ def compare(
     config: FinetuningConfig | None = None,
     settings: Sequence[str] = (),
     split: Split | str | Path | None = None,
-    jobs: int = 1,
+    jobs: int | None = None,
     keep_models: bool = False,
     device: str = "auto",
     strict: bool = False,
@@ -204,7 +226,8 @@ def compare(
         config: The fine-tuning that all share; its fractions and `split_seed` make the split.
         settings: `key=value` on top of it.
         split: Which cases are for what, or a file that says it; by default drawn.
-        jobs: Processes that train at the same time, each on its share of the cores; 1 on a GPU.
+        jobs: Processes that train at the same time, each on its share of the cores; None for 1 on a CPU, and on a GPU
+            as many as its memory and the cores hold, at most 8.
         keep_models: Keep the trained bundle of every run, in `models/`.
         device: `"auto"`, `"cpu"`, `"cuda"` …
         strict: A bad case is an error instead of being skipped.
@@ -239,11 +262,12 @@ def compare(
         reporter.note(note)
     with closing(Records(output)) as records, records.work_folder() as work:
         fetch = partial(load, progress=reporter.download, **download)
-        arms = _load_arms(comparison.arms, labelled, config, work / "weights", fetch)
+        arms, seen = _load_arms(comparison.arms, labelled, config, split, work / "weights", fetch)
         models = records.folder / "models" if keep_models else None
         job = _Job(comparison, config, labelled, split, arms, work, models, device, strict)
         reporter.note(f"hashing the files of {len(labelled.cases)} cases")
         records.describe(job.asked())
+        jobs = jobs or jobs_at_once(choose_hardware(device).device, job.memory())
         finish = partial(_finish, records, job.train, jobs, reporter)
         chosen: dict[tuple[str, int], dict[str, Any]] = {}
         if comparison.tune:  # before a test patient is measured: no choice can depend on one
@@ -257,7 +281,7 @@ def compare(
         lower = f"--set '{trial.arm}:learning_rate=…' or --tune"
         told = f"{trial}: the training diverged; give it a lower learning rate with {lower}, in another folder"
         require(not record.get("diverged"), TrainingError, told)
-    results = plain({**job.results(finished, metric), "tuning": list(chosen.values())})
+    results = plain({**job.results(finished, metric), "tuning": list(chosen.values()), "seen": seen})
     return _write(records.folder, results, finished, reporter)
 
 
@@ -289,15 +313,22 @@ def _load_arms(
     listed: Sequence[ArmConfig],
     data: LabelledData,
     config: FinetuningConfig,
+    split: Split,
     folder: Path,
     fetch: Callable[..., Bundle],
-) -> dict[str, FinetuningConfig]:
-    """Load what the arms start from, once and for all processes; return the fine-tuning of each."""
+) -> tuple[dict[str, FinetuningConfig], dict[str, str]]:
+    """Load what the arms start from, once and for all processes.
+
+    Returns:
+        The fine-tuning of each arm, and what is known of whether its weights have seen the test patients.
+    """
     weights: dict[str, str] = {}
     dims: dict[str, int] = {}
+    seen: dict[str, str] = {}
     # Here and not in each trial: a branch on the Hub may move between runs, and N processes would download N times.
     for number, init in enumerate(dict.fromkeys(arm.init for arm in listed if arm.init != SCRATCH)):
         bundle = fetch(init)
+        seen[init] = _refuse_seen(init, bundle, data, split)
         weights[init] = str(save_bundle(folder / str(number) / file_name(public_name(init)), bundle))
         dims[weights[init]] = bundle.config.network.unet.dims
     arms: dict[str, FinetuningConfig] = {}
@@ -311,7 +342,31 @@ def _load_arms(
         if own.dims == 2 and own.patch_size:
             own = own.override(patch_size=own.patch_size[:2])  # two sides of what arms of three share
         arms[arm.name] = own.override(init=source, from_scratch=arm.init == SCRATCH and source is not None)
-    return arms
+    return arms, {arm.name: seen[arm.init] for arm in listed if arm.init in seen}
+
+
+def _refuse_seen(init: str, bundle: Bundle, data: LabelledData, split: Split) -> str:
+    """Refuse weights that learnt from test patients, as far as their run says; return what is known.
+
+    Raises:
+        DataError: Test patients are among those that the run trained or validated on.
+    """
+    path, provenance = Path(init).expanduser() / RUN_NAME, bundle.config.provenance
+    facts, finetuned = provenance.data, provenance.origin == "finetuned"
+    if not path.is_file():
+        left_out = facts.get("left_out_test_scans")
+        told = f"its pretraining left out {left_out} scans that a split keeps for testing"
+        return told if left_out else "whether it has seen test patients is not recorded"
+    with parsing(path, DataError, remedy="restore it"):
+        parts = read_json(path, DataError)["split"]
+        seen = seen_patients([*parts["training"], *parts["validation"]], data, cases=finetuned)
+    test = {case.patient for case in data.cases if case.name in split.test}
+    found = sorted(seen & test) if facts.get("name", data.name) == data.name else []
+    if found:
+        what = f"{init}: has seen {len(found)} of the {counted(len(test), 'test patient')}, such as {found[0]!r}"
+        how = "fine-tune it" if finetuned else "pretrain it with --set data.exclude_test_cases=SPLIT.json"
+        raise DataError(f"{what}: its figures would be too good; {how} and compare with the same --split SPLIT.json")
+    return "its run lists no scan of a test patient"
 
 
 def _describe(arm: FinetuningConfig) -> dict[str, Any]:
@@ -338,6 +393,7 @@ class _Job:
         models: Folder to keep the trained bundles in; None keeps none.
         device: Where to compute.
         strict: A bad case is an error.
+        cases: The prepared cases that this process has read, by their size and fit.
     """
 
     comparison: ComparisonConfig
@@ -349,6 +405,16 @@ class _Job:
     models: Path | None
     device: str
     strict: bool
+    cases: dict[Any, PreparedCases] = field(default_factory=dict)
+
+    def memory(self) -> float:
+        """Return the bytes of a GPU that a training of these takes at most, by a generous rule for U-Nets."""
+        needed = 0.0
+        for arm in self.arms.values():
+            unet: Any = (read_config(arm.init).network if arm.init else arm.network).unet
+            voxels = math.prod(arm.patch_size or (PATCH_VOXELS,))
+            needed = max(needed, _CONTEXT + _OF_A_VOXEL * unet.widths[0] * voxels * arm.batch_size)
+        return needed
 
     def asked(self) -> dict[str, Any]:
         """Return what tells this comparison from another one, by section; see `Records.describe`."""
@@ -387,14 +453,16 @@ class _Job:
         reporter.note = notes.append  # pyright: ignore[reportAttributeAccessIssue] - it may be in another process
         # Intervals are over the runs and not of each: one resample of the patients is enough.
         config = apply_settings(self.arms[trial.arm], trial.settings).override(seed=trial.seed, bootstrap=1)
+        config = config.with_data(cache=self.work / "prepared")
         options: dict[str, Any] = {"device": self.device, "strict": self.strict, "draw": False, "reporter": reporter}
-        options["init"] = config.init or SCRATCH  # which is meant here
-        finetune(self.data, folder, config=config, split=trial.split, cache=self.work / "prepared", **options)
+        job = begin_finetuning(config, folder, self.data, download={}, resumable=False, **options)
+        job.cases = self.cases.setdefault((job.cases.size, job.cases.fit), job.cases)  # read once in a process
+        job.train(trial.split, resume=False)
         results = read_test_results(folder)
         record = {
             **trial.asked,
             "learning_rate": config.learning_rate,
-            "parameters": sum(parameter.numel() for parameter in load_bundle(folder).network.parameters()),
+            "parameters": sum(parameter.numel() for parameter in job.begun.network.parameters()),
             **{key: results[key] for key in ("validation", "step", "steps", "precision", "device")},
             **({} if trial.tuning else {"test": flat(results["test"]), "cases": read_rows(folder, results)}),
             **({} if trial.tuning else {"curve": validation_curve(folder / VALIDATION_NAME)}),

@@ -104,6 +104,21 @@ class Interrupted(BaseException):
         self.signum = signum
 
 
+def gpu_trouble(problem: BaseException) -> str:
+    """Return in a line what a GPU could not do, and "" for any other problem.
+
+    Example:
+        >>> gpu_trouble(RuntimeError("CUDA error: unspecified launch failure"))
+        'the GPU failed: CUDA error: unspecified launch failure'
+    """
+    text = str(problem)
+    if "Duplicate GPU" in text:  # as NCCL says it
+        return "two processes share a GPU: start at most one for each, with --device cuda, which gives each its own"
+    if "busy or unavailable" in text:
+        return "another process has the GPU for itself: wait for its end, or choose another with CUDA_VISIBLE_DEVICES"
+    return f"the GPU failed: {text.partition(chr(10))[0]}" if text.startswith("CUDA error") else ""
+
+
 def require(condition: object, error: type[GenesisError], message: str) -> None:
     """Raise `error(message)` unless the condition holds; where the message costs time, raise it in an `if` instead.
 

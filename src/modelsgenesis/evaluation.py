@@ -20,6 +20,7 @@ from modelsgenesis.errors import DataError, ScanError, printable, require, some
 from modelsgenesis.files import parsing, read_csv, read_json, write_csv, write_json
 from modelsgenesis.inference.cases import TABLE, check_outputs, match_channels, output_name
 from modelsgenesis.inference.ensemble import Keep, Predicted, measure_cases, measure_each
+from modelsgenesis.inference.stages import Stages
 from modelsgenesis.metrics.measures import Row, Summary, explanations, flat, summarize_rows
 from modelsgenesis.metrics.tables import ResultsTable, basis_of, results_table
 from modelsgenesis.models import Download, public_name
@@ -288,7 +289,8 @@ def measure_saved(
             truth = data if case.images or case.mask is None else _told_beside(case.mask, data)
             return case, truth, predicted, volume
 
-    return measure_each(cases, predict, strict=strict, reporter=reporter, keep=keep)
+    stages = Stages(predict, lambda found: found, lambda _, found: found)
+    return measure_each(cases, stages, strict=strict, reporter=reporter, keep=keep)
 
 
 def _told_beside(path: Path, data: LabelledData, array: np.ndarray | tuple[()] = ()) -> LabelledData:

@@ -1,5 +1,6 @@
 """Fine-tuning: a task network, pretrained or from scratch, trained with labels and measured on held-out patients."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -19,7 +20,7 @@ from modelsgenesis.data.labelled import find_task, read_labelled
 from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError, counted, require, some
 from modelsgenesis.figures.charts import curve_chart, save_chart
 from modelsgenesis.files import parsing, read_json, sha256_of, write_csv, write_json
-from modelsgenesis.hardware import Hardware, choose_hardware
+from modelsgenesis.hardware import Hardware, choose_hardware, predicting_hardware
 from modelsgenesis.hub.registry import fitting_models
 from modelsgenesis.inference.ensemble import Ensemble, Keep, measure_cases
 from modelsgenesis.metrics.measures import Row, Summary, flat, summarize_rows
@@ -142,16 +143,11 @@ def finetune(
     config, labelled = resolve_config(source, config, task=task, **data)
     given = {"labelled_patients": labels, "from_scratch": from_scratch or None}
     config = config.override(**{key: value for key, value in given.items() if value is not None})
-    hardware = choose_hardware(device, config.precision)
     random = config.init is None and init != SCRATCH and not resume
-    suggested = [_suggestion(labelled, config.dims or labelled.dims)] if random else []
-    device = bundles.describe_environment(hardware, config)["hardware"]
-    for note in (*suggested, *labelled.notes, f"computing on {device}"):
+    for note in (*([_suggestion(labelled, config.dims or labelled.dims)] if random else []), *labelled.notes):
         reporter.note(note)
-    # Images to classify are kept at the size that the network sees: a thousand X-rays of 2,000² pixels take 16 GB.
-    brought = {"size": config.patch_size, "fit": config.fit} if isinstance(config, ClassificationConfig) else {}
-    cases = PreparedCases(labelled, strict=strict, folder=config.data.cache, **brought)
-    job = Finetuning(config, output, labelled, cases, hardware, draw=draw, download=download, reporter=reporter)
+    how: dict[str, Any] = {"strict": strict, "draw": draw, "download": download, "reporter": reporter}
+    job = begin_finetuning(config, output, labelled, device=device, **how)
     if config.folds:
         told = f"folds: received {config.folds} and a split; folds make test parts of their own: give one of the two"
         require(not (split or config.data.split), ConfigurationError, told)
@@ -162,6 +158,22 @@ def finetune(
     elif resume and not chosen:
         chosen = splits.make_split(Run(output).description().get("split"), output / RUN_NAME)
     return output, job.train(chosen or splits.split_cases(labelled, config), resume=resume)
+
+
+def begin_finetuning(
+    config: FinetuningConfig, output: Path, data: LabelledData, *, device: str, strict: bool, **options: Any
+) -> "Finetuning":
+    """Return a fine-tuning that is to be trained; `options` and the other arguments are its own and those of its cases.
+
+    Raises:
+        ConfigurationError: The device is unknown or not there.
+    """
+    hardware = choose_hardware(device, config.precision)
+    options["reporter"].note(f"computing on {bundles.describe_environment(hardware, config)['hardware']}")
+    # Images to classify are kept at the size that the network sees: a thousand X-rays of 2,000² pixels take 16 GB.
+    brought = {"size": config.patch_size, "fit": config.fit} if isinstance(config, ClassificationConfig) else {}
+    cases = PreparedCases(data, strict=strict, folder=config.data.cache, **brought)
+    return Finetuning(config, output, data, cases, hardware, **options)
 
 
 def resolve_config(
@@ -240,9 +252,11 @@ class Finetuning:
         data: The data set.
         cases: Its prepared cases, which folds share.
         hardware: Where to compute.
-        draw: Draw a curve, write a card and a report, keep predictions; the most of a short run's time.
+        draw: Draw a curve, write a card and a report, keep predictions, and measure validation cases as test cases are;
+            the most of a short run's time.
         download: How `init` is fetched.
         reporter: Receives the progress.
+        resumable: Write checkpoints.
         remarks: What is to be known beside the results: what went wrong, in plain sentences.
         unmeasured: Cases that could not be measured, by their names; other folds may train on them.
     """
@@ -255,6 +269,7 @@ class Finetuning:
     draw: bool
     download: Download
     reporter: Reporter
+    resumable: bool = True
     remarks: list[str] = field(default_factory=list, init=False)
     unmeasured: dict[str, SkippedScan] = field(default_factory=dict, init=False)
 
@@ -281,6 +296,7 @@ class Finetuning:
         objective = make_objective(self.data, **parts, frozen=frozen, **shared)
         # Only now is anything written: whatever cannot be trained leaves no folder behind.
         with closing(Run.open(self.output, self._description([*training, *validation]), resume=resume)) as run:
+            run.checkpointed = self.resumable
             if run.description().get("finished") and (self.output / RESULTS_NAME).exists():
                 note(f"{self.output}: the run is finished, there is nothing left to resume")
                 return flat(read_test_results(self.output)["test"])
@@ -366,16 +382,18 @@ class Finetuning:
     def _finish(self, run: Run, progress: Progress) -> dict[str, float]:
         """Measure the network that was kept, and write its results and the card that says them."""
         # From the disk and not the network at hand: the best one, and the very file that is published.
-        kept, hardware = bundles.load_kept(run, progress), Hardware(self.hardware.device)
+        kept, hardware = bundles.load_kept(run, progress), predicting_hardware(self.hardware.device)
         hardware.place(kept.network)
         # Windows overlap as the configuration says; an image to classify has none.
         prediction = PredictionConfig(overlap=getattr(self.config, "overlap", 0.0))
         ensemble = Ensemble([(self.output.name, kept)], prediction, hardware)
         kept_cases = KeptCases(self.output, self.data, self.reporter) if self.draw else None
-        validated = self._measure(ensemble, self.used.validation)
+        validation = {name: value for name, value in progress.metrics.items() if math.isfinite(value)}
+        if self.draw:
+            validation = flat(self._summarize(self._measure(ensemble, self.used.validation)))
         rows = self._measure(ensemble, self.split.test, kept_cases and kept_cases.add)
         self.used = replace(self.used, test=tuple(row["case"] for row in rows))
-        validation, test = flat(self._summarize(validated)), self._summarize(rows)
+        test = self._summarize(rows)
         unread = len(self.split.test) - len(rows)
         self.remarks += [f"{unread} of {len(self.split.test)} test cases could not be measured"] if unread else []
         self.remarks += remarks_on_cases(rows, self.data.labels)

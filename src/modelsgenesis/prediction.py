@@ -19,10 +19,11 @@ from modelsgenesis.data.memory import Scan
 from modelsgenesis.data.predictions import is_prediction, labels_record, written_files
 from modelsgenesis.errors import DataError, ScanError, counted, require
 from modelsgenesis.files import read_json, reason_of, write_csv, write_json
-from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.hardware import choose_hardware, predicting_hardware
 from modelsgenesis.inference.cases import Case, find_case, find_cases, output_paths, preview_of
-from modelsgenesis.inference.ensemble import Ensemble, Segmentation, each_case
+from modelsgenesis.inference.ensemble import Ensemble, Prepared, Segmentation, to_scan
 from modelsgenesis.inference.label_tables import write_label_tables
+from modelsgenesis.inference.stages import Stages, each_case
 from modelsgenesis.metrics.measures import CLASS_SEPARATOR, chosen_classes
 from modelsgenesis.models import Download, GenesisModel, load, public_name
 from modelsgenesis.reporting import Reporter
@@ -204,8 +205,8 @@ def predict(
     case, path = find_case(scan, ensemble.channels, dims=dims, affine=affine, reporter=reporter), None
     if output is not None:
         [(_, path)], _ = output_paths([case], Path(output), task=ensemble.task, many=False)
-    work = partial(_predict_case, ensemble, about, probabilities)
-    [found], _ = _predict_each([(case, path)], work, strict=True, reporter=reporter)
+    finish = partial(_finish_case, ensemble, about, probabilities)
+    [found], _ = _predict_each([(case, path)], ensemble, finish, strict=True, reporter=reporter)
     if path is not None:
         if ensemble.task == "segmentation":
             write_label_tables(written_files(path), ensemble.labels)
@@ -281,8 +282,8 @@ def predict_all(
     names = [{"name": case.name, "file": case.file, "path": path} for case, path in asked]
     predictions, failed = [Prediction(**one, preview=drawn.get(one["name"])) for one in names], []
     if not dry_run:
-        work = partial(_predict_case, ensemble, about, probabilities, keep=False, preview=preview)
-        predictions, failed = _predict_each(asked, work, strict=strict, reporter=reporter)
+        finish = partial(_finish_case, ensemble, about, probabilities, keep=False, preview=preview)
+        predictions, failed = _predict_each(asked, ensemble, finish, strict=strict, reporter=reporter)
         earlier = [_saved_prediction(case, path, about, reporter) for case, path in outputs if path in kept]
         table = table if predictions or earlier else None
         if table:
@@ -300,31 +301,40 @@ def predict_all(
 
 
 def _predict_each(
-    asked: Sequence[tuple[Case, Path | None]], work: Callable[[Any], Prediction], *, strict: bool, reporter: Reporter
+    asked: Sequence[tuple[Case, Path | None]],
+    ensemble: Ensemble,
+    finish: Callable[[Any, Any], Prediction],
+    *,
+    strict: bool,
+    reporter: Reporter,
 ) -> tuple[list[Prediction], list[SkippedScan]]:
+    def prepare(asked: tuple[Case, Path | None]) -> list[Prepared]:
+        return ensemble.prepare([image.read() for image in asked[0].images])
+
     named = [(case.images[0].source, (case, path)) for case, path in asked]
-    return each_case(named, work, title=f"predicting {counted(len(named), 'scan')}", strict=strict, reporter=reporter)
+    stages, title = Stages(prepare, ensemble.compute, finish), f"predicting {counted(len(named), 'scan')}"
+    return each_case(named, stages, title=title, strict=strict, reporter=reporter)
 
 
-def _predict_case(
+def _finish_case(
     ensemble: Ensemble,
     about: dict[str, Any],
     soft: bool,
     asked: tuple[Case, Path | None],
+    computed: Any,
     *,
     keep: bool = True,
     preview: bool = False,
 ) -> Prediction:
-    """Predict a case; of a segmentation write the label map, and beside it what its values mean and what made it."""
+    """Return what was found; of a segmentation write the label map, beside it what its values mean and what made it."""
     case, path = asked
     names: dict[str, Any] = {"name": case.name, "file": case.file, "path": path}
     if ensemble.task == "classification":
-        scores = ensemble.classify([image.read() for image in case.images])
-        chosen = compress(ensemble.labels, chosen_classes(scores, multilabel=ensemble.multilabel))
-        named = dict(zip(ensemble.labels, scores.tolist(), strict=True))
+        chosen = compress(ensemble.labels, chosen_classes(computed, multilabel=ensemble.multilabel))
+        named = dict(zip(ensemble.labels, computed.tolist(), strict=True))
         result = Prediction(**names, predicted=tuple(chosen), scores=named)
         return replace(result, **_draw(ensemble, case, result, preview=preview)) if path else result
-    found = ensemble.segment([image.read() for image in case.images], probabilities=soft)
+    found = to_scan(computed, probabilities=soft)
     sizes = _sizes(found, ensemble.labels)
     if path is not None:
         files = written_files(path)
@@ -407,7 +417,9 @@ def load_ensemble(
         HubError: The Hub or a download failed.
     """
     config = config or PredictionConfig()
-    hardware = choose_hardware(device, config.precision)
+    is_open = config.precision == "auto"
+    hardware = choose_hardware(device, "float32" if is_open else config.precision)
+    hardware = predicting_hardware(hardware.device) if is_open else hardware
     members = []
     for name in model_folders(model):
         bundle = load(name, progress=reporter.download, **download)

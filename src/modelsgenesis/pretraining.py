@@ -442,7 +442,8 @@ class Pretraining:
         """Write the bundle of the best validation: weights, configuration, card."""
         config, record = self.record.config, self.record
         losses = {name: value for name, value in progress.metrics.items() if name.endswith("_loss")}
-        hours = progress.seconds / 3600
+        cost = {"hours": float(f"{progress.seconds / 3600:.4g}")}
+        cost |= {"peak_memory_gib": round(progress.peak_memory / 2**30, 2)} if progress.peak_memory else {}
         counts = {"step": progress.best_step, "samples": config.validation_samples, "seed": config.seed}
         remarks = [*self.remarks, *remarks_on_restoration(progress.metrics)]
         told = {"collapsed": bool(progress.metrics.get("collapsed")), **({"remarks": remarks} if remarks else {})}
@@ -459,7 +460,7 @@ class Pretraining:
                 recipe=config.recipe(),
                 data=self.facts,
                 results={**losses, **counts, **told},
-                environment={**describe_environment(self.hardware, config), "hours": float(f"{hours:.4g}")},
+                environment={**describe_environment(self.hardware, config), **cost},
             ),
         )
         progress.kept = save_run_bundle(run, network, bundle, self.reporter)

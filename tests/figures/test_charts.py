@@ -81,7 +81,7 @@ def test_a_run_that_was_cut_off_has_a_curve_and_the_caption_names_the_step_that_
     assert charts.svg_of(charts.curve_chart(log, validation)).count("<text") > 5
 
 
-@pytest.mark.parametrize(("gains", "told"), [(GAINS, "genesis − scratch by Welch"), ({"scratch": 0.0}, None)])
+@pytest.mark.parametrize(("gains", "told"), [(GAINS, "scratch by the paired t-test"), ({"scratch": 0.0}, None)])
 def test_the_caption_of_a_comparison_says_what_a_point_and_an_interval_are(gains, told):
     caption = comparisons.comparison_caption(results_of(draw_records(gains)))
     assert "39 test patients, 5 runs each" in caption

@@ -67,7 +67,7 @@ def threshold(network=None, dims=3):
 
 def segmented(scan, members, **options):
     ensemble = Ensemble([("one", member) for member in members], PredictionConfig(**options), HARDWARE)
-    return ensemble.segment([scan], probabilities=True)
+    return to_scan(ensemble.compute(ensemble.prepare([scan])), probabilities=True)
 
 
 @settings(max_examples=25)

@@ -1,3 +1,5 @@
+from contextlib import nullcontext
+
 import pytest
 import torch
 from monai.inferers.utils import sliding_window_inference
@@ -5,10 +7,11 @@ from torch import nn
 
 from modelsgenesis.configs import GenesisUNetConfig, PredictionConfig
 from modelsgenesis.errors import ConfigurationError
-from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.inference import sliding_window as module
 from modelsgenesis.inference.sliding_window import sliding_window
 from modelsgenesis.networks import GenesisUNet
+from recorded_notes import Notes
 
 HARDWARE = choose_hardware("cpu", "float32")
 CUBE = (16, 16, 16)
@@ -101,8 +104,58 @@ def test_says_what_to_do_when_the_device_is_full(problem):
         def forward(self, _):
             raise problem
 
-    with pytest.raises(ConfigurationError, match="cpu: its memory does not hold 2 windows of 16×16×16"):
+    with pytest.raises(ConfigurationError, match=r"cpu: its memory does not hold 1 window .* take a model of"):
         run(Full(), torch.rand(1, 20, 8, 8), windows_at_once=2)
+    dependent = unet(norm="batch", statistics="batch")
+    dependent.register_forward_pre_hook(Full.forward)
+    with pytest.raises(ConfigurationError, match=r"4 windows of 16×16×16 .* take windows_at_once=1, a model"):
+        run(dependent, torch.rand(1, 20, 8, 8))  # fewer would give another result
+
+
+def test_fewer_windows_are_computed_at_once_where_the_memory_does_not_hold_them():
+    class Narrow(Blur):
+        def forward(self, x):
+            if len(x) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return super().forward(x)
+
+    network, image, told = Narrow().eval(), torch.rand(1, 96, 16, 16), Notes()
+    result = sliding_window(
+        network, image, patch_size=CUBE, config=PredictionConfig(), hardware=HARDWARE, reporter=told
+    )
+    assert_same(result, monai(network.convolution, image))
+    assert network.calls == [2, 2, 2, 2, 2, 1]
+    assert told.notes[-1] == "cpu: its memory did not last; now 2 windows at once"
+    told.notes.clear()
+    sliding_window(network, image, patch_size=CUBE, config=PredictionConfig(), hardware=HARDWARE, reporter=told)
+    assert not told.notes  # the next scan begins with what fitted
+
+
+def test_as_many_windows_at_once_as_the_memory_of_a_gpu_holds_and_keep_it_busy(monkeypatch):
+    network, cuda = unet(widths=(16, 32)), Hardware(torch.device("cuda"))
+    for free, side, expected in ((80e9, 64, 16), (80e9, 32, 128), (2e9, 64, 5), (1e8, 64, 1)):
+        monkeypatch.setattr(module, "free_memory", lambda _, free=free: int(free))
+        assert module.windows_that_fit(network, (side,) * 3, cuda) == expected
+    assert module.windows_that_fit(network, (64, 64, 32), HARDWARE) == 2  # one alone takes slow convolutions on a CPU
+
+
+@pytest.mark.parametrize("norm", ["instance", "batch"])
+def test_nothing_in_the_loop_waits_for_the_device(norm):
+    class Elsewhere(Hardware):  # tensors without values: whoever reads one fails
+        def autocast(self):
+            return nullcontext()
+
+    network, image = unet(norm=norm).to("meta"), torch.zeros(1, 40, 24, 20)
+    image[:, :20] = torch.rand(20, 24, 20)  # some windows of one value, some not
+    result = sliding_window(
+        network,
+        image,
+        patch_size=CUBE,
+        config=PredictionConfig(stitch="device", windows_at_once=5),
+        hardware=Elsewhere(torch.device("meta")),
+    )
+    assert result.shape == (3, 40, 24, 20)
+    assert result.is_meta
 
 
 def test_windows_beyond_all_measure_are_refused_before_anything_is_computed(monkeypatch):

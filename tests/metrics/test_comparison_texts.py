@@ -32,6 +32,7 @@ def test_two_runs_get_no_p_value_several_arms_the_correction_and_one_alone_no_di
     few = report(counts=(5,), runs=2)
     assert "(none) |" in few
     assert "| none | none | none |" in few
+    assert re.search(r"\(none\) \| [+-]0\.\d{4} \(seed [01]\) \|", few)  # the worst pair
     assert "Label efficiency" not in few
     several = report({**GAINS, "a|b": 0.1})
     assert "| labels | scratch | genesis | a\\|b |" in several
@@ -54,7 +55,7 @@ def test_what_was_tuned_is_shown():
 @pytest.mark.parametrize(
     ("gains", "options", "told"),
     [
-        (GAINS, {}, r"In Dice, genesis is better than scratch with 5 \(p = [\d.]+\), 10 \(p = .*, Welch's t-test\)\.$"),
+        (GAINS, {}, r"In Dice, genesis is better than scratch with 5 \(p = [\d.]+\), 10 \(p = .*, paired t-test\)\.$"),
         ({"scratch": 0.0, "worse": -0.3}, {}, r"worse is worse than scratch with 5 .* and 20 .*labelled patients"),
         ({"scratch": 0.0, "same": 0.0}, {}, r"same against scratch is undecided with 5 \(p = .*and 20"),
         ({**GAINS, "same": 0.0}, {}, r"; same against scratch is undecided with .*Holm-corrected"),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from monai.metrics.average_precision import compute_average_precision
+from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 from monai.metrics.meandice import compute_dice
 from monai.metrics.rocauc import compute_roc_auc
 from scipy.ndimage import distance_transform_edt
@@ -47,6 +48,16 @@ def test_the_distance_is_the_percentile_of_the_surfaces():
         for ours, theirs in (edges, edges[::-1])
     ]
     assert measured(predicted, truth, spacing)["hausdorff95 a"] == pytest.approx(max(directed), rel=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*always_return_as_numpy")
+@pytest.mark.parametrize("shape", [(24, 30), (9, 12, 10), (5, 1, 7)])
+def test_the_distance_is_that_of_monai(shape):
+    random, spacing = np.random.default_rng(1), [1.5, 2.0, 0.7][: len(shape)]
+    predicted, truth = (random.random(shape) > 0.9 for _ in range(2))
+    masks = (torch.from_numpy(mask)[None, None] for mask in (predicted, truth))
+    expected = compute_hausdorff_distance(*masks, include_background=True, percentile=95, spacing=spacing)
+    assert measured(predicted * 1, truth * 1, spacing)["hausdorff95 a"] == pytest.approx(float(expected), rel=1e-5)
 
 
 def test_what_is_absent_has_no_dice_and_no_distance():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from modelsgenesis.metrics.significance import (
+    LEADING,
     analyse,
     compare_runs,
     holm,
@@ -34,6 +35,9 @@ def test_tests_by_hand():
     ends = (found["difference"], found["low"], found["high"])
     assert ends == pytest.approx((0.045, 0.045 - half, 0.045 + half), abs=1e-6)
     # All five differences are positive: of the 2⁵ signs one is as extreme on each side.
+    assert found["worst"] == {"seed": 2, "difference": pytest.approx(0.03)}
+    turned = compare_runs(dict(enumerate(FIRST)), dict(enumerate(SECOND)), lower_is_better=True)
+    assert turned == found | {"worst": {"seed": 1, "difference": pytest.approx(0.06)}}
     wilcoxon = compared([1.0, 2.0, 3.0, 4.0, 5.0], [0.5, 1.2, 1.9, 2.6, 3.3])["p"]["wilcoxon"]
     assert wilcoxon == pytest.approx(2 / 32)
 
@@ -80,6 +84,13 @@ def test_the_correction_is_over_the_arms_of_a_label_count() -> None:
     p, corrected = ([entry[key]["welch"] for entry in table["10"]["comparisons"]] for key in ("p", "p_holm"))
     assert corrected == pytest.approx(holm(p))
     assert corrected != p
+
+
+def test_what_the_seed_does_to_both_does_not_hide_a_difference():
+    easy = np.random.default_rng(0).normal(0.6, 0.1, 10)  # of the patients that are labelled
+    noise = np.random.default_rng(1).normal(0.02, 0.01, 10)
+    p = compared(easy + noise, easy)["p"]
+    assert p[LEADING] < 0.001 < 0.1 < p["welch"]
 
 
 SEGMENT = {"labels": ("background", "a", "b"), "task": "segmentation"}

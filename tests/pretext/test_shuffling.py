@@ -24,7 +24,8 @@ def one_by_one(volume: Tensor, windows: tuple[Tensor, ...], sample: int) -> Tens
         box = tuple(slice(first, first + side) for first, side in zip(origin, lengths, strict=True))
         window = volume[box]
         permutation, entry = divmod(variant, window.numel())
-        start = table.starts[tuple(side - 1 for side in lengths)].item() + 2 * permutation * window.numel() + entry
+        number = sum((side - 1) * each for side, each in zip(lengths, table.shapes, strict=True))
+        start = table.records[0, number].item() + 2 * permutation * window.numel() + entry
         distances = table.sources[start : start + window.numel()].long()
         shifted = torch.arange(volume.numel()).view(volume.shape)[box].flatten()[0] + distances
         values = volume.flatten()[shifted]
@@ -72,8 +73,8 @@ def test_a_voxel_takes_the_value_of_any_in_its_window_equally_often() -> None:
 
 
 def test_very_many_windows_can_be_counted() -> None:
-    sides = torch.ones(1, 2, 40_000, dtype=torch.int64)
-    last = last_window_per_voxel(window_table((20, 20), 10, CPU), sides, torch.arange(40_000)[None] % 400)
+    points = (torch.arange(40_000) % 400).view(1, 1, -1)  # of windows of one voxel
+    last = last_window_per_voxel(window_table((20, 20), 10, CPU), points, torch.tensor([True]))
     assert last.dtype == torch.int32
     assert last.max() == 40_000
 

@@ -19,6 +19,8 @@ ENDS = {  # how each of the two processes ends, and what rank 0 says
     "signalled": ([143, 143], "interrupted at step 3 of 20"),
     "resumed": ([0, 0], ""),
     "poisoned": ([1, 1], "ended: loss is nan at step 3 with learning rate"),
+    "signalled late": ([143, 143], "interrupted at step 4 of 20"),
+    "poisoned late": ([1, 1], "ended: loss is nan at step 3 with learning rate"),
     "unreadable": ([1, 1], "ended: process 1 failed: DataError: volumes/ab/abc.npy: a prepared volume is gone"),
     "crashed": ([1, 1], "ended: another of the 2 processes has ended"),
     "killed": ([1, -9], "ended: another of the 2 processes has ended"),

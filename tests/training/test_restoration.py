@@ -65,6 +65,26 @@ def test_deformations_are_a_function_of_item_and_seed():
     assert first == again != later
 
 
+def test_deformations_that_cannot_be_compiled_are_said_once_and_done_all_the_same(monkeypatch):
+    notes, network = Notes(), nn.Identity()
+    objective = Restoration(Waves(), Waves(), CONFIG, CPU, notes)
+    batch, deform, asked = torch.stack([Waves()[0], Waves()[1]]), objective.deformation.deform, []
+    expected = Restoration(Waves(), Waves(), CONFIG, CPU, Reporter()).loss(network, batch, [0, 1])
+
+    def fail(batch, seeds, *, compiles=False):
+        asked.append(compiles)
+        if compiles:
+            raise RuntimeError("no Triton\nfor this card")
+        return deform(batch, seeds)
+
+    network._orig_mod = None  # as torch.compile's networks have
+    monkeypatch.setattr(objective.deformation, "deform", fail)
+    for _ in range(2):
+        assert torch.equal(objective.loss(network, batch, [0, 1]), expected)
+    assert asked == [True, False, False]
+    assert notes.notes == ["compile: of the network alone, of the deformations it failed: for this card"]
+
+
 def test_a_collapse_is_said_when_it_comes_and_when_it_is_over():
     notes = Notes()
     objective = restoration(notes)

@@ -30,8 +30,9 @@ def train(network, optimization, steps, start=0):
     batch = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     for step in range(start, start + steps):
         optimization.begin(step)
-        network(batch).square().mean().backward()
-        assert optimization.finish(step)
+        loss = network(batch).square().mean()
+        loss.backward()
+        assert optimization.finish(step, loss).isfinite().all()
 
 
 def moved(network, before):
@@ -112,3 +113,22 @@ def test_a_loader_leaves_the_handler_of_ended_children_as_it_was(monkeypatch):
         assert loader.gi_frame.f_locals["iterator"]._num_workers == 1
     with pytest.raises(IndexError):
         list(load_batches([1], TrainingConfig(batch_size=1, workers=0), start=0, steps=2))  # an item of epoch 2
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize(("loss", "limit"), [(float("nan"), None), (float("inf"), None), (3.0, 2.0), (0.5, 2.0)])
+def test_from_a_step_that_diverges_on_nothing_moves_and_nothing_is_read(optimizer, loss, limit):
+    """The next step reads nothing either: a GPU is told, not asked."""
+    network, optimization = make(CONFIG.override(optimizer=optimizer))
+    train(network, optimization, 2)
+    if limit:
+        optimization.limit = limit
+    before = copy.deepcopy((list(network.parameters()), optimization.optimizer.state_dict()))
+    optimization.begin(2)
+    sum(p.sum() for p in network.parameters()).backward()
+    optimization.finish(2, torch.tensor(loss))
+    if loss != 0.5:
+        train(network, optimization, 1, start=3)
+        torch.testing.assert_close(before, (list(network.parameters()), optimization.optimizer.state_dict()))
+    else:
+        assert not any(map(torch.equal, before[0], network.parameters()))

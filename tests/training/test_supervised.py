@@ -1,18 +1,20 @@
 """The network to begin with, its patch, and the losses, validations and scores of segmentation and classification."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils.data import default_collate
 
 from labelled_cases import CLASSIFY, SEGMENT, data_of, masked, prepared
 from modelsgenesis import __version__, configs
 from modelsgenesis.checkpoints import Bundle
 from modelsgenesis.configs import ClassifierConfig, GenesisUNetConfig, SegmentationConfig
 from modelsgenesis.errors import ConfigurationError, DataError
-from modelsgenesis.hardware import choose_hardware
+from modelsgenesis.hardware import Hardware, choose_hardware
 from modelsgenesis.networks import build_network
 from modelsgenesis.training import supervised
 from modelsgenesis.training.supervised import choose_patch_size, initial_model, make_objective, resolve_patch_size
@@ -127,6 +129,20 @@ def validated(objective, network):
         return objective.validate(network)
 
 
+@pytest.mark.parametrize("task", ["segmentation", "classification"])
+def test_a_step_never_waits_for_the_device(task):
+    cases = [masked(index) for index in range(4)] if task == "segmentation" else BOTH[:4]
+    labels, config = (LABELS, SEGMENT) if task == "segmentation" else (("none", "square"), CLASSIFY)
+    # Of a tensor of this device nothing can be read: `item()`, `nonzero()` and the like raise.
+    hardware, network = Hardware(torch.device("meta")), (unet() if task == "segmentation" else classifier(2)).to("meta")
+    parts = {"config": config.override(augment=True, flip=True), "training": cases, "validation": ()}
+    objective = make_objective(data_of([], labels, task), hardware=hardware, **parts)
+    loss = objective.loss(network, default_collate([objective.dataset[item] for item in range(4)]), range(4))
+    loss.backward()
+    assert (loss.device.type, loss.shape) == ("meta", ())
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
 def unet(**changes):
     return build_network(SEGMENT.network.override(out_channels=3, output="linear", **changes)).eval()
 
@@ -196,6 +212,19 @@ def test_the_loss_of_a_validation_is_that_of_training_over_all_cases_at_once(mon
     with torch.no_grad():
         expected = objective.loss(network, (images, labels[:, None]), ())
     assert validated(objective, network)[1]["loss"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{}, {"norm": "batch"}, {"norm": "batch", "statistics": "batch"}])
+def test_planes_of_one_shape_are_validated_together_and_each_as_if_alone(changes, monkeypatch):
+    wide = masked(3)
+    cases = [masked(1), replace(wide, image=wide.image[:, :, :12], label=wide.label[:, :12]), masked(2, (1,))]
+    network, seen = unet(**changes), []
+    network.register_forward_hook(lambda _, args, __: seen.append(args[0].shape))
+    together = validated(segmentation([masked(0)], cases), network)[1]
+    assert [shape[0] for shape in seen] == ([1] * 3 if "statistics" in changes else [2, 1])
+    monkeypatch.setattr(supervised, "_PLANES", 1)
+    assert validated(segmentation([masked(0)], cases), network)[1] == pytest.approx(together, rel=1e-5)
+    assert [shape[0] for shape in seen[-3:]] == [1, 1, 1]
 
 
 def test_masks_that_teach_little_are_remarks_and_those_that_teach_nothing_are_refused():

@@ -8,12 +8,18 @@ import signal
 
 import pytest
 import torch
+from torch import nn
 
 import process_scenarios as scenarios
 from fitted_numbers import Fit, Numbers, at, make, rows, terminate
-from modelsgenesis.configs import RECIPES, TrainingConfig
-from modelsgenesis.errors import DataError, Interrupted, TrainingError
+from modelsgenesis.configs import RECIPES, PretrainingConfig, TrainingConfig
+from modelsgenesis.errors import ConfigurationError, DataError, Interrupted, TrainingError
+from modelsgenesis.hardware import Hardware
+from modelsgenesis.networks import build_network
+from modelsgenesis.reporting import Reporter
+from modelsgenesis.training.compilation import is_to_compile
 from modelsgenesis.training.trainer import DivergenceError
+from modelsgenesis.training.troubles import explained
 from recorded_notes import Notes
 
 
@@ -110,6 +116,113 @@ def test_a_divergence_ends_the_run_with_the_checkpoint_from_before(tmp_path, obj
     assert last_step(trainer) == last
 
 
+@pytest.mark.parametrize(
+    ("nan", "explodes", "message"),
+    [
+        (6, 0, "loss is nan at step 6 with"),
+        (26, 0, "loss is nan at step 26"),
+        (0, 22, "loss is .*, above .* at step 22"),
+    ],
+)
+def test_read_late_a_divergence_is_of_its_own_step_and_spoils_no_weight(tmp_path, nan, explodes, message):
+    """As on a GPU, where the steps after it have begun before it is known."""
+
+    def happen(call):
+        return math.nan if call == nan else 1e9 if call == explodes else None
+
+    trainers = [make(tmp_path / str(every), Fit(on_loss=happen), steps=40, validate_every=20) for every in (1, 5)]
+    trainers[1].readings.every = 5
+    for trainer in trainers:
+        with pytest.raises(DivergenceError, match=message):
+            trainer.fit()
+    at_once, late = trainers
+    for name, value in at_once.network.state_dict().items():
+        assert torch.equal(value, late.network.state_dict()[name]), name
+    logs = [[row["loss"] for row in rows(trainer.run.folder / "log.csv")] for trainer in trainers]
+    assert logs[0] == logs[1]
+    assert len(logs[0]) == max(nan, explodes) - 1
+    assert not (late.run.folder / "checkpoints").joinpath("last.pt").exists() or last_step(late) == 20
+
+
+@pytest.mark.parametrize("cut", [3, 21])
+def test_read_late_a_run_logs_and_resumes_as_if_read_at_once(tmp_path, cut):
+    told = {"whole": Steps(), "late": Steps(), "part": Steps()}
+    options = {"steps": 30, "validate_every": 14}
+    whole = make(tmp_path / "whole", reporter=told["whole"], **options)
+    late = make(tmp_path / "late", reporter=told["late"], **options)
+    part = make(tmp_path / "part", Fit(on_loss=at(cut, terminate)), **options)
+    late.readings.every = part.readings.every = 4
+    whole.fit()
+    late.fit()
+    with pytest.raises(Interrupted, match=f"interrupted at step {cut} of 30"):
+        part.fit()
+    assert part.progress.step == last_step(part) == cut  # a signal is seen in its own step
+    part.run.close()
+    resumed = make(tmp_path / "part", reporter=told["part"], resume=True, **options)
+    resumed.readings.every = 4
+    resumed.fit()
+    assert told["late"].steps == told["whole"].steps == list(range(1, 31))
+    assert told["part"].steps == list(range(cut + 1, 31))
+    for trainer in (late, resumed):
+        assert trainer.progress.first_losses == whole.progress.first_losses
+        assert all(map(torch.equal, whole.network.parameters(), trainer.network.parameters()))
+        logs = [[row["loss"] for row in rows(one.run.folder / "log.csv")] for one in (whole, trainer)]
+        assert logs[0] == logs[1]
+
+
+class Steps(Reporter):
+    """Keeps the steps that it is told."""
+
+    def __init__(self):
+        self.steps = []
+
+    def step(self, step, *_):
+        self.steps.append(step)
+
+
+@pytest.mark.parametrize(
+    ("error", "settings", "message"),
+    [
+        (
+            torch.OutOfMemoryError("CUDA out of memory."),
+            {},
+            r"at step 3 with batch_size=2: start again with batch_size=1,",
+        ),
+        (
+            RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+            {"batch_size": 1},
+            "again with a smaller network, or",
+        ),
+        (
+            torch.AcceleratorError("CUDA error: unspecified launch failure\nFor debugging …"),
+            {},
+            r"^the GPU failed: CUDA error: unspecified launch failure at step 3; the last checkpoint is intact: resume",
+        ),
+        (
+            RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable"),
+            {},
+            "another process has the GPU for itself: wait for its end, or choose another with CUDA_VISIBLE_DEVICES",
+        ),
+    ],
+)
+def test_what_a_gpu_cannot_do_is_one_line_and_the_checkpoint_is_intact(tmp_path, error, settings, message):
+    def fail():
+        raise error
+
+    trainer = make(tmp_path / "run", Fit(on_loss=at(3, fail)), checkpoint_every=1, **settings)
+    with pytest.raises(TrainingError, match=message):
+        trainer.fit()
+    assert last_step(trainer) == 2
+
+
+def test_out_of_memory_with_a_batch_of_one_names_half_a_patch(tmp_path):
+    config = PretrainingConfig(batch_size=1, patch_size=(64, 64, 32))
+    network = build_network(config.network)
+    told = pytest.raises(TrainingError, match="with batch_size=1: start again with patch_size=32,64,32, or with checkp")
+    with told, explained(network, config, tmp_path, lambda: 1):
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+
 def test_weights_that_are_not_finite_do_not_replace_a_good_checkpoint(tmp_path):
     def ruin():
         with torch.no_grad():
@@ -168,6 +281,59 @@ def test_what_changes_the_last_bits_is_said(tmp_path):
     run.save_checkpoint(state)
     make(tmp_path / "run", resume=True, reporter=notes, compile=True)
     assert re.search("perhaps not to the bit: hardware was .*adamw, now .*compiled; torch was 2.0, now", notes.notes[0])
+
+
+def broken(network):
+    """Return a network as a compiler does that fails after it has moved averages and random numbers."""
+
+    def forward(batch):
+        network(batch)
+        raise RuntimeError("cl.exe: not found")
+
+    return forward
+
+
+def with_averages():
+    return nn.Sequential(nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Dropout(0.5), nn.Linear(8, 1))
+
+
+def test_a_compiler_that_fails_is_done_without_and_changes_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(
+        ConfigurationError, match=r"compile: the first step failed: cl\.exe: not found; set compile=false"
+    ):
+        make(tmp_path / "asked", compile=True).fit()
+    monkeypatch.setattr("modelsgenesis.training.trainer.is_to_compile", lambda config, *_: config.compile == "auto")
+    networks, notes = [], Notes()
+    for choice in ("auto", False):
+        trainer = make(tmp_path / str(choice), network=with_averages, compile=choice, reporter=notes)
+        trainer.fit()
+        networks.append(trainer.network.state_dict())
+    assert notes.notes == ["compile: off, it failed: cl.exe: not found"]
+    assert all(map(torch.equal, networks[0].values(), networks[1].values()))
+
+
+@pytest.mark.parametrize(
+    ("device", "settings", "steps", "note"),
+    [
+        ("cuda", {}, 100_000, "compile: on; the first step takes half a minute longer, compile=false does without"),
+        ("cuda", {}, 1_000, None),
+        ("cuda", {"compile": True}, 10, "compile: on"),
+        ("cuda", {"compile": False}, 100_000, None),
+        ("cuda", {"checkpoint_activations": True}, 100_000, None),
+        ("cpu", {}, 100_000, None),
+    ],
+)
+def test_a_network_is_compiled_on_a_gpu_where_it_pays(monkeypatch, device, settings, steps, note):
+    hardware, notes = Hardware(torch.device(device)), Notes()
+    monkeypatch.setattr("modelsgenesis.hardware.find_spec", lambda _: "there")
+    assert is_to_compile(TrainingConfig(**settings), hardware, 19_000_000, steps, notes) is bool(note)
+    assert len(notes.notes) == bool(note)
+    assert all(one.startswith(note) for one in notes.notes)
+    monkeypatch.setattr("modelsgenesis.hardware.find_spec", lambda _: None)
+    if note and not settings:
+        assert not is_to_compile(TrainingConfig(), hardware, 19_000_000, steps, notes)
+        assert notes.notes[1].startswith("compile: on CUDA it needs Triton")
 
 
 @pytest.mark.slow

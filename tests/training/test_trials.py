@@ -6,11 +6,13 @@ import time
 from functools import partial
 
 import pytest
+import torch
 
 from fake_trainings import train
 from modelsgenesis.errors import Interrupted, TrainingError
+from modelsgenesis.training import trials as training_trials
 from modelsgenesis.training.splits import Split
-from modelsgenesis.training.trials import Records, Trial, run_trials, threads_of_a_worker
+from modelsgenesis.training.trials import Records, Trial, jobs_at_once, run_trials, threads_of_a_worker
 
 SPLIT = Split(training=("a", "b"), validation=(), test=("c",))
 TRIAL = Trial(arm="scratch", labels=5, seed=0, split=SPLIT)
@@ -67,11 +69,26 @@ def test_one_job_trains_in_this_process_and_an_error_names_its_trial():
     [
         (("a", "die"), r"a process died.*: .*die, 5 labels, seed 1; .*fewer --jobs"),
         (("interrupted", "a"), "interrupted, 5 labels, seed 0: interrupted"),
+        (("memory", "a"), "memory, 5 labels, seed 0: start again with batch_size=2, or one with fewer --jobs"),
+        (
+            ("lost", "a"),
+            "lost, 5 labels, seed 0: the GPU failed: CUDA error: device lost; .*resumes, or one with fewer",
+        ),
     ],
 )
 def test_what_ends_in_a_process_names_its_trial_and_ends_the_others(arms, message):
     with pytest.raises(TrainingError, match=message):
         list(run_trials(trials(*arms), train, 2))
+
+
+def test_trainings_share_a_gpu_as_far_as_memory_and_cores_last_and_have_a_cpu_alone(monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(12)), raising=False)
+    monkeypatch.setattr(training_trials, "free_memory", lambda device: 20e9)
+    gpu = torch.device("cuda")
+    assert [jobs_at_once(gpu, needed) for needed in (1e9, 6e9, 30e9)] == [6, 3, 1]
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert jobs_at_once(gpu, 1e9) == 8
+    assert jobs_at_once(torch.device("cpu"), 1e9) == 1
 
 
 def test_threads_are_a_share_of_the_cores_and_never_more_than_allowed(monkeypatch):

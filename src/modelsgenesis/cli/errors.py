@@ -14,7 +14,7 @@ import typer
 
 from modelsgenesis.cli.console import displays, note
 from modelsgenesis.cli.settings import remedy_of
-from modelsgenesis.errors import GenesisError, Interrupted
+from modelsgenesis.errors import GenesisError, Interrupted, gpu_trouble
 from modelsgenesis.files import reason_of
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -74,6 +74,8 @@ def explain(problem: BaseException) -> tuple[str, int]:
     # PyTorch's allocator raises RuntimeError, and a worker process ends its traceback with the reason.
     if any(words in f"{kind}: {reason}" for words in ("MemoryError", "allocate memory")):
         return "error: out of memory; choose smaller scans, patches or batches, or fewer workers or jobs", 1
+    if told := gpu_trouble(problem):
+        return f"error: {told}", 1
     return f"error: unexpected {kind if reason == kind else f'{kind}: {reason}'}; {_REPORT}", 1
 
 

@@ -117,7 +117,7 @@ def compare(
     modality: options.Modality = "auto",
     patient: options.Patient = None,
     split: options.Split = None,
-    jobs: Annotated[int, Option(min=1, help="Trainings at the same time; 1 on a GPU.")] = 1,
+    jobs: Annotated[int | None, Option(min=1, help="Trainings at the same time; default: on a GPU what fits.")] = None,
     device: options.Device = "auto",
     dry_run: options.DryRun = False,
     quiet: options.Quiet = False,

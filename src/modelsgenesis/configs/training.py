@@ -70,9 +70,11 @@ class TrainingConfig(Config):
         validate_every: Steps between validations; None validates once per epoch.
         patience: Validations without improvement before an early stop; 0 never stops.
         seed: Random seed of initialisation, order, patches and deformations.
-        precision: `"bfloat16"` autocast, `"float32"`, or `"auto"`: bfloat16 where the hardware computes it.
+        precision: `"bfloat16"` autocast, `"float32"` of IEEE on every device, `"tf32"` on CUDA, or `"auto"`: bfloat16
+            where the hardware computes it, else float32.
         workers: Loader processes; -1 for half of the cores, at most 8.
-        compile: Compile the network with `torch.compile`: slow to start, faster on most GPUs.
+        compile: Compile the network with `torch.compile`; `"auto"` does on CUDA, where the run is long enough to pay
+            the half minute back and a compiler works.
         checkpoint_activations: Recompute activations in the backward pass: less memory, about a third more time.
         checkpoint_every: Steps between checkpoints; None for one with each validation.
         divergence_factor: Stop at a loss above this many times the median of the first ones; 0 never stops.
@@ -96,9 +98,9 @@ class TrainingConfig(Config):
     validate_every: Positive | None = 200
     patience: Count = 0
     seed: Count = 0
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"
     workers: int = -1
-    compile: bool = False
+    compile: bool | Literal["auto"] = "auto"
     checkpoint_activations: bool = False
     checkpoint_every: Positive | None = None
     divergence_factor: NonNegativeFloat = 1000.0
@@ -108,7 +110,7 @@ class TrainingConfig(Config):
     def rules(self) -> Iterable[tuple[object, str]]:
         """Hold for every training."""
         yield self.steps or self.epochs, "steps: one of steps and epochs must be set"
-        together = self.compile and self.checkpoint_activations
+        together = self.compile is True and self.checkpoint_activations
         yield not together, "compile: does not work together with checkpoint_activations; set one of them"
 
     def with_data(self, init: Any = None, **options: Any) -> Self:
@@ -453,14 +455,15 @@ class PredictionConfig(Config):
             probabilities are averaged. In RAS 0 is left to right, 1 posterior to anterior, 2 inferior to superior.
         stitch: Where the windows are put together: on the network's `"device"`, on the `"cpu"`, or `"auto"`: on the
             device, and where its memory does not hold that in parts, then on the CPU.
-        windows_at_once: Windows that the network sees together. On a CPU a window alone can take torch's slow
-            convolutions; many take memory and save no time.
-        precision: Number format of the network. `"float32"` gives the same label map on every machine; `"bfloat16"` is
+        windows_at_once: Windows that the network sees together; `"auto"`: as many as the device is fastest with and its
+            memory holds, fewer where that does not last.
+        precision: Number format of the network. `"auto"`: `"tf32"` on CUDA where the card has it, which moves less than
+            one voxel in 10,000; else `"float32"`, which gives the same label map on every machine. `"bfloat16"` is
             faster where the hardware multiplies it, and moves a few voxels at borders.
     """
 
     overlap: Annotated[float, Bounds(0, 0.99)] = 0.5  # at 1 a window would never advance
     flips: Literal["all"] | tuple[Annotated[int, Bounds(0, 2)], ...] = ()
     stitch: Literal["auto", "cpu", "device"] = "auto"
-    windows_at_once: Positive = 4
-    precision: Literal["float32", "bfloat16"] = "float32"
+    windows_at_once: Literal["auto"] | Positive = "auto"
+    precision: Literal["auto", "float32", "tf32", "bfloat16"] = "auto"

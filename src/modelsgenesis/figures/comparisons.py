@@ -11,7 +11,7 @@ from modelsgenesis.figures.charts import COLUMN, MARKERS, PAGE, blank, legend_ab
 from modelsgenesis.figures.colours import colours, hex_of
 from modelsgenesis.metrics.comparison_texts import Results, how_labelled, stars
 from modelsgenesis.metrics.measures import METRICS, metric_title
-from modelsgenesis.metrics.significance import MINIMUM_RUNS
+from modelsgenesis.metrics.significance import LEADING, MINIMUM_RUNS, TESTS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,7 +63,8 @@ def comparison_caption(results: Results) -> str:
         return text
     return (
         f"{text} Stars: the difference {', '.join(reversed(pairs.values()))} by "
-        "Welch's t-test, Holm-corrected: * p < 0.05, ** p < 0.01, *** p < 0.001; without a star it is not significant."
+        f"the {TESTS[LEADING]}-test over the runs, Holm-corrected: * p < 0.05, ** p < 0.01, *** p < 0.001; without a "
+        "star it is not significant."
     )
 
 
@@ -92,7 +93,7 @@ def interval_of_mean(values: ArrayLike) -> tuple[float, float]:
 def _mark(entry: Mapping[str, Any], arm: str) -> str:
     """Return the stars of an arm's first comparison, that with its control."""
     found = next((one for one in entry["comparisons"] if one["arm"] == arm), None)
-    told = stars(found["p_holm"]["welch"]) if found else ""
+    told = stars(found["p_holm"][LEADING]) if found else ""
     return told if "*" in told else ""
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import reduce
 from itertools import combinations
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,10 +31,13 @@ from modelsgenesis.data.finding import channel_order
 from modelsgenesis.errors import ConfigurationError, DataError, ScanError, ShapeError, counted, require
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.inference.sliding_window import check_memory, fit_window, sliding_window
+from modelsgenesis.inference.stages import Stages, each_case
 from modelsgenesis.metrics.measures import UNIT, Row, classification_row, measure_segmentation
 from modelsgenesis.reporting import Reporter
 
-Result = TypeVar("Result")
+Prepared = tuple[list[Bundle], np.ndarray, PreparedVolume]
+"""A case as some members expect it: these, the image [channels, *spatial], and the way back."""
+
 Predicted = tuple[LabelledCase, LabelledData, np.ndarray, Volume | None]
 """A predicted case: the arguments of `measure_case`."""
 
@@ -100,74 +103,17 @@ class Ensemble:
             axes = range(dims) if flips == "all" else sorted(set(flips))
             self.passes[dims] = [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
 
-    def segment(self, volumes: Sequence[Volume], *, probabilities: bool = False) -> Segmentation:
-        """Segment a case with every member.
+    def prepare(self, volumes: Sequence[Volume]) -> list[Prepared]:
+        """Return for each way of preparing a case its members, the image [channels, *spatial], and the way back.
 
-        Args:
-            volumes: One for each channel. Who keeps no reference of its own has their memory back during the passes.
-            probabilities: Return those of all classes, too.
-
-        Raises:
-            ConfigurationError: The number of channels is not the models'.
-            ScanError: The case cannot be used, or the network predicts NaN.
-        """
-        prepared = self._prepare(volumes)
-        del volumes  # the passes need memory, and nothing reads the scans any more
-        parts = []
-        with torch.inference_mode():
-            for members, image, frame in prepared:
-                total: Any = None
-                passes = [(one, axes) for one in members for axes in self.passes[len(one.config.patch_size)]]
-                for member, axes in passes:
-                    turned = torch.from_numpy(image).flip([axis + 1 for axis in axes])
-                    size, options = member.config.patch_size, {"config": self.config, "hardware": self.hardware}
-                    soft = sliding_window(member.network, turned, patch_size=size, **options)
-                    # In place and a few rows at a time: this is the largest array of a prediction.
-                    for rows in soft.split(_ROWS, dim=1):
-                        rows.copy_(rows.softmax(dim=0))
-                    # NaN compares as lower than anything: it would become the first class. One class tells of all.
-                    require(soft[0].isfinite().all(), ScanError, f"{frame.source}: {_NAN}")
-                    if total is None:  # the first pass, which is not mirrored
-                        total = soft
-                        continue
-                    for index, one in enumerate(soft):  # a class at a time: a mirrored copy of one, not of all
-                        total[index] += one.flip(axes)
-                share = len(passes) * len(self.members) / len(members)
-                parts.append((total.div_(share).numpy(), frame))
-        return to_scan(parts, probabilities=probabilities)
-
-    def classify(self, volumes: Sequence[Volume]) -> np.ndarray:
-        """Classify a case with every member.
+        The latter's array has the shape, but no memory.
 
         Args:
             volumes: One for each channel.
 
-        Returns:
-            float32 [classes], the mean over members and mirrored passes; they add up to 1 unless the classes are
-            independent of one another.
-
         Raises:
             ConfigurationError: The number of channels is not the models'.
-            ScanError: The case cannot be used, or has other axes than the model.
-        """
-        results = []
-        for members, image, frame in self._prepare(volumes):
-            for member in members:
-                size = member.config.patch_size
-                fit_window(size, image.shape[1:], member.network, self.hardware)
-                fitted = torch.from_numpy(fit_to_patch(image, member.config, frame.source))
-                batch = torch.stack([fitted.flip([axis + 1 for axis in axes]) for axes in self.passes[len(size)]])
-                with torch.inference_mode(), self.hardware.autocast():
-                    logits = member.network(self.hardware.place(batch)).float()
-                soft = logits.sigmoid() if self.multilabel else logits.softmax(dim=1)
-                results.append(soft.mean(dim=0).cpu())
-                require(results[-1].isfinite().all(), ScanError, f"{frame.source}: {_NAN}")
-        return torch.stack(results).mean(dim=0).numpy()
-
-    def _prepare(self, volumes: Sequence[Volume]) -> list[tuple[list[Bundle], np.ndarray, PreparedVolume]]:
-        """Return for each way of preparing a case its members, the image [channels, *spatial], and the way back.
-
-        The latter's array has the shape, but no memory.
+            ScanError: The case cannot be used.
         """
         expected = f"expected {len(self.channels)}: {', '.join(self.channels)}"
         require(len(volumes) == len(self.channels), ConfigurationError, f"received {len(volumes)} channels, {expected}")
@@ -191,6 +137,59 @@ class Ensemble:
             frame = replace(first, array=np.broadcast_to(np.float32(0), image.shape[1:]))
             prepared.append((members, image, frame))
         return prepared
+
+    def compute(self, prepared: Sequence[Prepared]) -> Any:
+        """Run every member over a case that `prepare` returned: what waits for the network, and nothing else.
+
+        Returns:
+            Of a segmentation what `to_scan` takes. Of a classification float32 [classes], the mean over members and
+            mirrored passes; they add up to 1 unless the classes are independent of one another.
+
+        Raises:
+            ScanError: The network predicts NaN, or the case has other axes than the model.
+            ConfigurationError: The memory does not hold a window.
+        """
+        with torch.inference_mode():
+            return self._segment(prepared) if self.task == "segmentation" else self._classify(prepared)
+
+    def _segment(self, prepared: Sequence[Prepared]) -> list[tuple[np.ndarray, PreparedVolume]]:
+        parts = []
+        options: dict[str, Any] = {"config": self.config, "hardware": self.hardware, "reporter": self.reporter}
+        for members, image, frame in prepared:
+            total: Any = None
+            passes = [(one, axes) for one in members for axes in self.passes[len(one.config.patch_size)]]
+            for member, axes in passes:
+                turned = torch.from_numpy(image).flip([axis + 1 for axis in axes])
+                soft = sliding_window(member.network, turned, patch_size=member.config.patch_size, **options)
+                # In place and a few rows at a time: this is the largest array of a prediction.
+                for rows in soft.split(_ROWS, dim=1):
+                    rows.copy_(rows.softmax(dim=0))
+                if total is None:  # the first pass, which is not mirrored
+                    total = soft
+                    continue
+                for index, one in enumerate(soft):  # a class at a time: a mirrored copy of one, not of all
+                    total[index] += one.flip(axes).to(total.device)  # memory may have sent one pass to the CPU
+            # NaN compares as lower than anything: it would become the first class. One class tells of all, and once
+            # for all passes: a look at what a device computed waits for it.
+            require(total[0].isfinite().all(), ScanError, f"{frame.source}: {_NAN}")
+            share = len(passes) * len(self.members) / len(members)
+            parts.append((total.div_(share).cpu().numpy(), frame))
+        return parts
+
+    def _classify(self, prepared: Sequence[Prepared]) -> np.ndarray:
+        results = []
+        for members, image, frame in prepared:
+            for member in members:
+                size = member.config.patch_size
+                fit_window(size, image.shape[1:], member.network, self.hardware)
+                fitted = torch.from_numpy(fit_to_patch(image, member.config, frame.source))
+                batch = torch.stack([fitted.flip([axis + 1 for axis in axes]) for axes in self.passes[len(size)]])
+                with self.hardware.autocast():
+                    logits = member.network(self.hardware.place(batch)).float()
+                soft = logits.sigmoid() if self.multilabel else logits.softmax(dim=1)
+                results.append(soft.mean(dim=0).cpu())
+                require(results[-1].isfinite().all(), ScanError, f"{frame.source}: {_NAN}")
+        return torch.stack(results).mean(dim=0).numpy()
 
 
 def to_scan(parts: Sequence[tuple[np.ndarray, PreparedVolume]], *, probabilities: bool = False) -> Segmentation:
@@ -261,21 +260,28 @@ def measure_cases(
         raise ConfigurationError(f"{name}: is for {ours}, but {data.name} for {theirs}; expected the same classes")
     classes = np.array([labels.index(label) for label in data.labels])  # of each class of the data its index here
 
-    def predict(case: LabelledCase) -> Predicted:
+    def read(case: LabelledCase) -> tuple[list[Prepared], Volume]:
         order = channel_order(data.channels, ensemble.channels) or range(len(case.images))
         volumes = [case.images[index].read() for index in order]
-        if data.task == "classification":
-            return case, data, ensemble.classify(volumes)[classes], None
-        found = ensemble.segment(volumes).labels
-        # argsort inverts the order of the classes: from the model's indices to the data's.
-        return case, data, np.argsort(classes).astype(found.dtype)[found], volumes[0]
+        return ensemble.prepare(volumes), volumes[0]
 
-    return measure_each(cases, predict, strict=strict, reporter=reporter, keep=keep)
+    def compute(ready: tuple[list[Prepared], Volume]) -> tuple[Any, Volume]:
+        return ensemble.compute(ready[0]), ready[1]
+
+    def predict(case: LabelledCase, computed: tuple[Any, Volume]) -> Predicted:
+        found, scan = computed
+        if data.task == "classification":
+            return case, data, found[classes], None
+        labels = to_scan(found).labels
+        # argsort inverts the order of the classes: from the model's indices to the data's.
+        return case, data, np.argsort(classes).astype(labels.dtype)[labels], scan
+
+    return measure_each(cases, Stages(read, compute, predict), strict=strict, reporter=reporter, keep=keep)
 
 
 def measure_each(
     cases: Sequence[LabelledCase],
-    predict: Callable[[LabelledCase], Predicted],
+    stages: Stages[Predicted],
     *,
     strict: bool,
     reporter: Reporter,
@@ -283,17 +289,16 @@ def measure_each(
 ) -> tuple[list[Row], list[SkippedScan]]:
     """Measure labelled cases as of `each_case`; that none of them can be measured is an error."""
 
-    def measure(case: LabelledCase) -> Row:
-        predicted = predict(case)
+    def measure(case: LabelledCase, computed: Any) -> Row:
+        predicted = stages.finish(case, computed)
         row = measure_case(*predicted)
         if keep is not None:
             keep(*predicted)
         return row
 
-    named = [(case.name, case) for case in cases]
-    rows, skipped = each_case(
-        named, measure, title=f"evaluating {counted(len(cases), 'case')}", strict=strict, reporter=reporter
-    )
+    named, measuring = [(case.name, case) for case in cases], Stages(stages.prepare, stages.compute, measure)
+    title = f"evaluating {counted(len(cases), 'case')}"
+    rows, skipped = each_case(named, measuring, title=title, strict=strict, reporter=reporter)
     if cases and not rows:
         raise DataError(
             f"none of {len(cases)} cases could be measured; the first: {skipped[0].source}: {skipped[0].reason}"
@@ -334,36 +339,3 @@ def _segmentation_row(case: LabelledCase, data: LabelledData, predicted: np.ndar
     spacing = mask.spacing or (1.0,) * mask.array.ndim  # pictures such as PNG have none
     unit = "mm" if mask.spacing else "pixels" if mask.array.ndim == 2 else "voxels"
     return {UNIT: unit, **measure_segmentation(predicted, truth, data.labels, spacing)}
-
-
-def each_case(
-    cases: Sequence[tuple[str, Any]], work: Callable[[Any], Result], *, title: str, strict: bool, reporter: Reporter
-) -> tuple[list[Result], list[SkippedScan]]:
-    """Do the work on each case; one that cannot be used is reported and skipped, unless `strict`.
-
-    Args:
-        cases: What a message calls each, and the case.
-        work: Raises an error of this package for a case that cannot be used.
-        title: Title of the progress, such as `"predicting 3 scans"`.
-        strict: A bad case ends the run.
-        reporter: Receives the progress.
-
-    Raises:
-        ScanError: A case cannot be used and `strict` is set.
-    """
-    results, skipped = [], []
-    reporter.begin(title, len(cases))
-    for done, (name, case) in enumerate(cases, start=1):
-        try:
-            results.append(work(case))
-        # Nothing else: a bug, or a model that fits no case, must not look like one bad scan.
-        except (ScanError, ShapeError, MemoryError) as error:
-            skip = SkippedScan.because(name, "does not fit into memory" if isinstance(error, MemoryError) else error)
-            line = f"{skip.source}: {skip.reason}"
-            if strict:
-                raise ScanError(line) from error
-            skipped.append(skip)
-            reporter.note(f"skipped {line}")
-        reporter.advance(done)
-    reporter.end()
-    return results, skipped

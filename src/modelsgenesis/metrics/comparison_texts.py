@@ -6,7 +6,7 @@ from typing import Any
 
 from modelsgenesis.errors import counted
 from modelsgenesis.metrics.measures import METRICS, metric_title
-from modelsgenesis.metrics.significance import MINIMUM_RUNS, TESTS
+from modelsgenesis.metrics.significance import LEADING, MINIMUM_RUNS, TESTS
 from modelsgenesis.metrics.tables import ResultsTable, results_table
 
 Results = Mapping[str, Any]
@@ -75,7 +75,7 @@ def _pairs(pairs: Iterable[tuple[str, str]]) -> str:
 def verdict(results: Results) -> str:
     """Return in one sentence which initialisation is better with how many labels, as far as the tests say.
 
-    It rests on Welch's t-test with Holm's correction at 0.05, as the stars of the chart do.
+    It rests on the t-test of the pairs of runs with Holm's correction at 0.05, as the stars of the chart do.
 
     Args:
         results: The content of `results.json`.
@@ -86,10 +86,10 @@ def verdict(results: Results) -> str:
     found: dict[tuple[str, str], dict[str, list[str]]] = {}
     for labels, entry in results["labels"].items():
         for one in entry["comparisons"]:
-            p = one["p_holm"]["welch"]
+            p = one["p_holm"][LEADING]
             own = found.setdefault((one["arm"], one["reference"]), {"better": [], "worse": [], "undecided": []})
             told = labels + (" (no test)" if p is None else f" (p {_p(p)})")
-            own[_outcome(results["metric"], entry["arms"], one)].append(told)
+            own[_outcome(results["metric"], one)].append(told)
     clauses: list[str] = []
     for (arm, reference), outcomes in found.items():
         told = [f"{outcome} with {_and(counts)}" for outcome, counts in outcomes.items() if counts]
@@ -99,18 +99,18 @@ def verdict(results: Results) -> str:
         clauses.append(f"{subject} is {', '.join([first, *told[1:]])}")
     if not clauses:
         return "No verdict: one initialisation alone is compared with nothing."
-    how = f"{runs} runs each, Welch's t-test{', Holm-corrected' if len(found) > 1 else ''}"
+    how = f"{runs} runs each, {TESTS[LEADING]}-test{', Holm-corrected' if len(found) > 1 else ''}"
     patients = "labelled patient" if list(results["labels"]) == ["1"] else "labelled patients"
     return f"In {metric_title(results['metric'])}, {'; '.join(clauses)} {patients} ({how})."
 
 
-def _outcome(metric: str, arms: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
+def _outcome(metric: str, comparison: Mapping[str, Any]) -> str:
     """Return whether an initialisation is better than its reference, as far as the test says."""
-    p = comparison["p_holm"]["welch"]
+    p = comparison["p_holm"][LEADING]
     if p is None or p >= SIGNIFICANT:
         return "undecided"
-    ours, theirs = (arms[comparison[one]][metric]["mean"] for one in ("arm", "reference"))
-    return "better" if (ours < theirs) == METRICS[metric.split()[0]].lower_is_better else "worse"
+    lower = comparison["difference"] < 0
+    return "better" if lower == METRICS[metric.split()[0]].lower_is_better else "worse"
 
 
 def _p(value: float) -> str:
@@ -129,12 +129,13 @@ def conditions(results: Results) -> list[tuple[str, str]]:
         "the validation patients decide which step of each training is kept, and their labels are needed in addition"
     )
     runs = f"{len(results['seeds'])} of each initialisation and label count"
+    seen = results.get("seen", {})  # what is known of whether weights have seen test patients
     said = [(data["task"], basis), ("labelled patients", how_labelled(results)), ("runs", runs)]
     for name, arm in results["arms"].items():
         start = "random weights" if arm["init"] is None else f"from the weights of {arm['init']}"
         size = f"{arm['dims']}D, {arm['parameters']:,} parameters"
         budget = f"{arm['steps']} steps of {arm['batch_size']} samples"
-        said.append((name, ", ".join([start, *arm["settings"], size, budget])))
+        said.append((name, ", ".join([start, *arm["settings"], size, budget, *filter(None, [seen.get(name)])])))
     return said
 
 
@@ -193,7 +194,7 @@ def _mean(summary: Mapping[str, Any] | None) -> str:
 def differences(results: Results) -> ResultsTable | None:
     """Return the table of differences with their intervals and tests; None of one initialisation alone."""
     family = max(len(entry["comparisons"]) for entry in results["labels"].values())
-    header = ("difference", "labels", "mean (95% interval)", "95% over test patients", *TESTS.values())
+    header = ("difference", "labels", "mean (95% interval)", "worst pair", "95% over test patients", *TESTS.values())
     rows: list[tuple[str, ...]] = []
     for labels, entry in results["labels"].items():
         for found in entry["comparisons"]:
@@ -201,13 +202,16 @@ def differences(results: Results) -> ResultsTable | None:
             # With their correction; two digits and never 0.000, which would claim a certainty that no test has.
             pairs = [[found[key][test] for key in ("p", "p_holm")] for test in TESTS]
             told = [" / ".join(dict.fromkeys(f"{p:.2g}" for p in pair if p is not None)) for pair in pairs]
-            names = f"{found['arm']} − {found['reference']}"
-            rows.append((names, labels, mean, _interval(found["over_patients"]), *(one or "none" for one in told)))
+            names, worst = f"{found['arm']} − {found['reference']}", found.get("worst")  # older results have none
+            pair = f"{worst['difference']:+.4f} (seed {worst['seed']})" if worst else "—"
+            patients = _interval(found["over_patients"])
+            rows.append((names, labels, mean, pair, patients, *(one or "none" for one in told)))
     said = (
         "Differences are between runs with the same seed; the interval of their mean is Student's t over the runs. "
-        "Over test patients: percentile bootstrap of the difference of the means, the runs held fixed. p-values are "
-        "two-sided: Welch's t-test of the two groups of runs, Student's t-test and Wilcoxon's signed-rank test of the "
-        "pairs; none with fewer than 3 runs or without variation."
+        "The worst pair is the one that speaks most against the first. Over test patients: percentile bootstrap of the "
+        "difference of the means, the runs held fixed. p-values are two-sided: Student's t-test and Wilcoxon's "
+        "signed-rank test of the pairs, Welch's t-test of the two groups of runs, which ignores the pairs; none with "
+        "fewer than 3 runs or without variation."
     )
     if family > 1:
         said += f" A second number is Holm's correction over the {family} comparisons of a label count."

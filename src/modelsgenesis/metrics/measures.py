@@ -5,7 +5,6 @@ follow from it.
 """
 
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -59,14 +58,14 @@ def _hausdorff95(ours: np.ndarray, theirs: np.ndarray, spacing: Sequence[float] 
         return None
     if not (ours.any() and theirs.any()):  # MONAI would return infinity, with a warning
         return math.nan
-    import torch
-    from monai.metrics.hausdorff_distance import compute_hausdorff_distance
+    from monai.metrics.utils import get_mask_edges, get_surface_distance
+    from scipy.ndimage import find_objects
 
-    masks = (torch.from_numpy(mask)[None, None] for mask in (ours, theirs))
-    with warnings.catch_warnings():  # MONAI 1.6 warns of an argument that it passes to itself
-        warnings.filterwarnings("ignore", message=".*always_return_as_numpy", category=FutureWarning)
-        sides = [float(side) for side in spacing]
-        return float(compute_hausdorff_distance(*masks, include_background=True, percentile=95, spacing=sides))
+    # Cropped here: what MONAI crops by takes ten times as long as the rest on a small image.
+    inside = find_objects((ours | theirs).astype(np.uint8))[0]
+    edges = get_mask_edges(ours[inside], theirs[inside], crop=False)
+    sides = [float(side) for side in spacing]
+    return max(float(np.quantile(get_surface_distance(*both, spacing=sides), 0.95)) for both in (edges, edges[::-1]))
 
 
 # --- classification: functions of two arrays and a specificity ----------------------------------------------------

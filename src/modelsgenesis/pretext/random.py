@@ -7,6 +7,9 @@ integer arithmetic that wraps alike on every device.
 
 import math
 import zlib
+from collections.abc import Callable, Hashable
+from functools import wraps
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,7 +18,37 @@ from torch import Tensor
 # by their place, on which every result so far depends; the number of any other name is its checksum.
 _STREAMS = ("table", "flip", "shuffle", "windows", "intensity", "painting")
 
-_STREAM = 0xD1342543DE82EF95  # any large odd number
+Result = TypeVar("Result")
+
+
+def kept(make: Callable[..., Result]) -> Callable[..., Result]:
+    """Keep what a function makes of a shape, numbers and a device: made in each step it would be waited for.
+
+    Not `lru_cache`: `torch.compile` would make everything anew in each call; what is in a dictionary it is given.
+    """
+    results: dict[tuple[Hashable, ...], Result] = {}
+
+    @wraps(make)
+    def get(*arguments: Hashable) -> Result:
+        if arguments not in results:
+            if len(results) >= _MOST:
+                results.pop(next(iter(results)))
+            results[arguments] = make(*arguments)
+        return results[arguments]
+
+    vars(get)["forget"] = results.clear
+    return get
+
+
+_MOST = 32  # results of a function that are kept
+_FEW = 64  # words of each of these streams that are hashed together: all but those of the windows
+
+
+def _number(place: int) -> int:
+    return (place * 0xD1342543DE82EF95 + 2**63) % 2**64 - 2**63  # by any large odd number, wrapped into int64
+
+
+_NUMBERS = tuple(map(_number, range(len(_STREAMS))))
 _GOLDEN = 0x9E3779B97F4A7C15 - 2**64  # 2⁶⁴ divided by the golden ratio: successive counters land far apart
 GOLDEN_32 = 0x9E3779B9 - 2**32  # 2³² divided by the golden ratio
 
@@ -38,7 +71,8 @@ def scramble(x: Tensor) -> Tensor:
         torch.bitwise_right_shift(x, shift, out=shifted)
         shifted &= 2 ** (8 * x.itemsize - shift) - 1  # torch's shift copies the sign, a hash must not
         x ^= shifted
-        x *= factor
+        if factor != 1:
+            x *= factor
     return x
 
 
@@ -53,13 +87,30 @@ def draw_seeds(count: int, generator: torch.Generator | None = None) -> Tensor:
     return torch.randint(-(2**63), 2**63 - 1, (count,), generator=generator, device=device)
 
 
-def draw_words(seeds: Tensor, stream: str, *shape: int) -> Tensor:
+class HashedSeeds(NamedTuple):
+    """Seeds, and the first words of every stream but the long ones, hashed together: as cheap as those of one."""
+
+    seeds: Tensor  # int64 [b]
+    words: Tensor  # int64 [b, streams, _FEW]
+
+
+Seeds = Tensor | HashedSeeds
+"""One seed per sample, as int64 [b] or with their first words."""
+
+
+def hash_seeds(seeds: Tensor) -> HashedSeeds:
+    """Draw the first words of all streams in one go."""
+    return HashedSeeds(seeds, _words(scramble(seeds[:, None] ^ constant(_NUMBERS, seeds.device)), _FEW))
+
+
+def draw_words(seeds: Seeds, stream: str, *shape: int, device: torch.device | None = None) -> Tensor:
     """Draw random words for every sample of a batch; those of a sample do not depend on the batch around it.
 
     Args:
-        seeds: int64 [b].
+        seeds: int64 [b], or what `hash_seeds` made of them.
         stream: Name of what the numbers are for.
         shape: How many each sample gets. A shorter shape gets the first of the same numbers.
+        device: Where they are needed; None where the seeds are.
 
     Returns:
         int64 [b, *shape], uniform in 0 … 2³² − 1; see `uniform` and `take` for other distributions.
@@ -70,12 +121,37 @@ def draw_words(seeds: Tensor, stream: str, *shape: int) -> Tensor:
         True
     """
     count = math.prod(shape)
-    number = _STREAMS.index(stream) if stream in _STREAMS else zlib.crc32(stream.encode())
-    keys = scramble(seeds ^ ((number * _STREAM + 2**63) % 2**64 - 2**63))  # wrapped into int64
-    counters = torch.arange(-(-count // 2), device=seeds.device) * _GOLDEN  # each hash gives two words
-    words = scramble(keys[:, None] + counters).view(torch.int32).long()
+    if isinstance(seeds, HashedSeeds):
+        if stream in _STREAMS and count <= _FEW:
+            return seeds.words[:, _STREAMS.index(stream), :count].unflatten(1, shape)
+        seeds = seeds.seeds
+    number = _NUMBERS[_STREAMS.index(stream)] if stream in _STREAMS else _number(zlib.crc32(stream.encode()))
+    return _words(send(scramble(seeds ^ number), device), count).unflatten(1, shape)
+
+
+def _words(keys: Tensor, count: int) -> Tensor:
+    """Hash keys [...] with counters to int64 [..., count]."""
+    counters = multiples(-(-count // 2), _GOLDEN, torch.int64, keys.device)  # each hash gives two words
+    words = scramble(keys[..., None] + counters).view(torch.int32).long()
     words &= 2**32 - 1
-    return words[:, :count].unflatten(1, shape)
+    return words[..., :count]
+
+
+@kept
+def multiples(count: int, step: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return 0, `step`, 2 · `step` …; they may wrap."""
+    return torch.arange(count, dtype=dtype, device=device) * step
+
+
+@kept
+def constant(values: tuple[int, ...], device: torch.device) -> Tensor:
+    """Return whole numbers as a tensor of a device."""
+    return torch.tensor(values, device=device)
+
+
+def send(tensor: Tensor, device: torch.device | None) -> Tensor:
+    """Bring a small tensor to where it is needed, without waiting for what that device is busy with."""
+    return tensor if device is None else tensor.to(device, non_blocking=True)
 
 
 def uniform(words: Tensor) -> Tensor:

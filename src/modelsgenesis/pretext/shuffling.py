@@ -15,9 +15,8 @@ What does not depend on the draw is worked out once for a shape of patch. Voxels
 """
 
 import math
-import operator
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate, product
 
 import torch
@@ -26,7 +25,7 @@ from torch import Tensor
 
 from modelsgenesis.configs import PretextConfig
 from modelsgenesis.errors import ShapeError
-from modelsgenesis.pretext.random import draw_words, take, uniform
+from modelsgenesis.pretext.random import HashedSeeds, Seeds, constant, draw_words, kept, multiples, send, take, uniform
 
 _CACHED_VOXELS = 2**17  # voxels at a time on a CPU: what is worked out for them stays in its cache
 _ENTRIES = 2**19  # of the table of permutations: 4 MB; random access to more is slow
@@ -34,7 +33,7 @@ _MOST_ENTRIES = 2**25  # 256 MB
 _ADJACENT = 8  # blocks side by side in memory cost little
 
 
-def shuffle(batch: Tensor, seeds: Tensor, config: PretextConfig) -> Tensor:
+def shuffle(batch: Tensor, seeds: Seeds, config: PretextConfig) -> Tensor:
     """Permute the voxels within each of `shuffle_windows` windows.
 
     A window side is uniform in 1 … size // `shuffle_fraction` (at least 1), its place anywhere inside. Each
@@ -54,33 +53,50 @@ def shuffle(batch: Tensor, seeds: Tensor, config: PretextConfig) -> Tensor:
     References:
         Zhou et al. 2021, local pixel shuffling.
     """
-    deformed = batch.clone()
-    chosen = (uniform(draw_words(seeds, "shuffle", 1)[:, 0]) < config.shuffle_probability).nonzero()[:, 0]
-    if not len(chosen):
-        return deformed
-    table = window_table(tuple(batch.shape[2:]), config.shuffle_fraction, batch.device)
-    origins, sides, variants = draw_windows(table, seeds[chosen], config.shuffle_windows)
-    values = rearrange(batch[chosen], "k c x ... -> c (k x) (...)")  # the planes of all samples one after another
+    is_chosen = uniform(draw_words(seeds, "shuffle", 1)[:, 0]) < config.shuffle_probability
+    seeds = seeds.seeds if isinstance(seeds, HashedSeeds) else seeds
+    if batch.device.type != "cpu":  # all, and some in their own order: to leave those out would wait for their number
+        return permute(batch, seeds, is_chosen, config)
+    deformed, chosen = batch.clone(), is_chosen.nonzero()[:, 0]
+    if len(chosen):
+        deformed[chosen] = permute(batch[chosen], seeds[chosen], is_chosen[chosen], config)
+    return deformed
+
+
+def permute(batch: Tensor, seeds: Tensor, is_chosen: Tensor, config: PretextConfig) -> Tensor:
+    """Permute the windows of the samples that are chosen, bool [k]; the others stay as they are."""
+    samples, shape = len(batch), batch.shape[2:]
+    table = window_table(tuple(shape), config.shuffle_fraction, batch.device)
+    windows = draw_windows(table, seeds, config.shuffle_windows)
+    lookup, points = window_lookup(table, *windows)
+    values = rearrange(batch, "k c x ... -> c (k x) (...)")  # the planes of all samples one after another
     shuffled = torch.empty_like(values)
     planes, plane = values.shape[1:]
-    firsts = (origins * torch.tensor(table.strides, device=batch.device)[:, None]).sum(dim=1)
-    last = last_window_per_voxel(table, sides, firsts).reshape(planes, plane)
-    lookup = window_lookup(table, origins, firsts, sides, variants)
-    step = max(_CACHED_VOXELS // plane, 1) if batch.device.type == "cpu" else planes
+    last = last_window_per_voxel(table, points, send(is_chosen, batch.device)).reshape(planes, plane)
+    on_cpu = batch.device.type == "cpu"
+    step = max(_CACHED_VOXELS // plane, 1) if on_cpu else planes
     reach = table.longest[0] - 1  # planes between a voxel and the farthest that it can come from
+    place, none = plane_numbers(samples, shape[0], config.shuffle_windows, batch.device)
     for begin in range(0, planes, step):
         end = min(begin + step, planes)
-        number = torch.arange(begin, end, dtype=torch.int32, device=batch.device)
-        window = last[begin:end].int()
-        window += (number // table.shape[0] * (config.shuffle_windows + 1))[:, None]
-        source = sources(window.view(-1), number % table.shape[0], lookup, table)
+        window = last[begin:end] + none[begin:end, None]
+        source = sources(window.view(-1), place[begin:end], lookup, table)
         lowest, highest = max(begin - reach, 0), min(end + reach, planes)
-        source -= lowest * plane
+        if lowest:
+            source -= lowest * plane
         for given, result in zip(values, shuffled, strict=True):  # channel by channel
-            near = given[lowest:highest].clone()  # read in order it lies in the cache when read at random
-            torch.index_select(near.view(-1), 0, source, out=result[begin:end].view(-1))
-    deformed[chosen] = rearrange(shuffled, "c (k x) plane -> k c x plane", k=len(chosen)).reshape(-1, *batch.shape[1:])
-    return deformed
+            near = given[lowest:highest]
+            if on_cpu:
+                near = near.clone()  # read in order it lies in the cache when read at random
+            torch.index_select(near.reshape(-1), 0, source, out=result[begin:end].view(-1))
+    return rearrange(shuffled, "c (k x) plane -> k c x plane", k=samples).reshape(batch.shape)
+
+
+@kept
+def plane_numbers(samples: int, side: int, windows: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return for the planes of all samples their places in their patches, and the number of its window for none."""
+    number = torch.arange(samples * side, dtype=torch.int32, device=device)
+    return number % side, number // side * (windows + 1)
 
 
 def draw_windows(table: "WindowTable", seeds: Tensor, windows: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -91,18 +107,18 @@ def draw_windows(table: "WindowTable", seeds: Tensor, windows: int) -> tuple[Ten
         sides: int64 [k, axes, windows].
         variants: int64 [k, windows], in which of its ways a window is permuted; see `WindowTable`.
     """
-    axes = len(table.shape)
-    words = draw_words(seeds, "windows", axes + 1, windows)
-    size, longest = torch.tensor([table.shape, table.longest], device=seeds.device)[..., None]
-    sides, rest = take(words[:, :axes], longest)
-    sides += 1
-    origins, _ = take(rest, size - sides + 1)  # the rest of the same word: half the hashing
-    variants, _ = take(words[:, axes], sides.prod(dim=1) * table.permutations)
+    device = table.sources.device
+    words = draw_words(seeds, "windows", len(table.shape) + 1, windows, device=device)
+    size, longest = (constant(numbers, device)[:, None] for numbers in (table.shape, table.longest))
+    less, rest = take(words[:, :-1], longest)
+    origins, _ = take(rest, size - less)  # the rest of the same word: half the hashing
+    sides = less + 1
+    variants, _ = take(words[:, -1], sides.prod(dim=1) * table.permutations)
     return origins, sides, variants
 
 
-def window_lookup(table: "WindowTable", origins: Tensor, firsts: Tensor, sides: Tensor, variants: Tensor) -> Tensor:
-    """Return what `sources` must know of each window: int32 [1 + axes, k * (windows + 1)].
+def window_lookup(table: "WindowTable", origins: Tensor, sides: Tensor, variants: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what `sources` and `last_window_per_voxel` must know of each window.
 
     The first window of each sample stands for none: it is the whole patch, in its own order.
 
@@ -113,25 +129,48 @@ def window_lookup(table: "WindowTable", origins: Tensor, firsts: Tensor, sides: 
     table and the entry are folded: so a voxel needs a look-up of its window and two multiplications.
 
     Returns:
-        The entry of `table.sources` for the voxel (0, 0, 0) of the patch, were it in the window; the
-        steps of that entry along each axis but the last, where it is 1; the window's first voxel.
+        lookup: int32 [1 + axes, k * (windows + 1)]. The entry of `table.sources` for the voxel (0, 0, 0) of the patch,
+            were it in the window; the steps of that entry along each axis but the last, where it is 1; the window's
+            first voxel.
+        points: int64 [blocks, k, windows], where the blocks of each window start in the maps of all samples.
     """
-    (samples, windows), along = variants.shape, sides.unbind(dim=1)
-    *steps, voxels = accumulate(reversed(along), operator.mul)
-    steps.reverse()  # [b·c, c]
-    permutation = variants // voxels  # the remainder is where it is entered
+    (samples, windows), voxels = variants.shape, math.prod(table.shape)
+    device = variants.device
+    number = (combine(sides, table.shapes) - sum(table.shapes)).view(-1)
+    start, *steps, size = (row.view(samples, windows) for row in rows_of(table.records, number))
+    firsts = combine(origins, table.strides)
+    maps = voxels * math.prod(table.levels)
+    shift = firsts + multiples(samples, maps, torch.int64, device)[:, None]
+    points = rows_of(table.points, number)
+    points = points if isinstance(points, Tensor) else torch.stack(tuple(points))
+    permutation = variants // size  # the remainder is where it is entered
     # A permutation lies twice in a row, so that a window reads on over its end: number p begins at 2 p voxels, and is
     # entered at the remainder, which makes variants + p voxels. The origin is taken off, since voxels are counted from
     # that of the patch.
-    start = table.starts[tuple(side - 1 for side in along)] + variants + permutation * voxels
-    start -= sum(origin * step for origin, step in zip(origins.unbind(dim=1), (*steps, 1), strict=True))
-    whole = table.strides[:-1]
-    lookup = torch.zeros(1 + len(along), samples, windows + 1, dtype=torch.int32, device=firsts.device)
-    for row, none, each in zip(lookup, (0, *whole, 0), (start, *steps, firsts), strict=True):
-        row[:, 0] = none
-        row[:, 1:] = each
-    lookup[-1] += torch.arange(samples, device=firsts.device)[:, None] * math.prod(table.shape)
-    return lookup.flatten(1)
+    start = torch.addcmul(start + variants, permutation, size)
+    for origin, step in zip(origins.unbind(dim=1), steps, strict=False):
+        start.addcmul_(origin, step, value=-1)
+    start -= origins[:, -1]
+    none = constant((0, *table.strides[:-1], 0), device).view(-1, 1, 1).expand(-1, samples, 1)
+    lookup = torch.cat([none, torch.stack([start, *steps, firsts])], dim=2).int()
+    lookup.select(0, -1).add_(multiples(samples, voxels, torch.int64, device)[:, None])
+    return lookup.flatten(1), points.view(-1, samples, windows).add_(shift)
+
+
+def combine(coordinates: Tensor, steps: Sequence[int]) -> Tensor:
+    """Return the numbers of places [k, axes, n] from the steps of the number along each axis: [k, n]."""
+    first, *others = coordinates.unbind(dim=1)
+    number = torch.add(others[-1], first, alpha=steps[0])  # the step along the last axis is 1
+    for other, step in zip(others[:-1], steps[1:-1], strict=True):
+        number.add_(other, alpha=step)
+    return number
+
+
+def rows_of(table: Tensor, index: Tensor) -> Iterable[Tensor]:
+    """Look numbers up in each row of a table, each [n]."""
+    if table.device.type == "cpu":  # twice as fast as all rows in one call
+        return (row.index_select(0, index) for row in table)
+    return table.index_select(1, index)
 
 
 def sources(window: Tensor, planes: Tensor, lookup: Tensor, table: "WindowTable") -> Tensor:
@@ -146,19 +185,12 @@ def sources(window: Tensor, planes: Tensor, lookup: Tensor, table: "WindowTable"
     Returns:
         int32 [planes * plane], numbers of voxels in the whole batch.
     """
-    start, *steps, first = lookup
-    others = (torch.arange(side, dtype=torch.int32, device=window.device) for side in table.shape[1:])
-    axes = [planes, *others]
-    entry = start.index_select(0, window)
-    other = torch.empty_like(entry)
-    for step, place, stride in zip(steps, axes, table.strides, strict=False):
-        torch.index_select(step, 0, window, out=other)
-        other.view(-1, len(place), stride).mul_(place[:, None])
-        entry += other
+    rows = iter(rows_of(lookup, window))
+    entry, axes = next(rows), [planes, *(multiples(side, 1, torch.int32, window.device) for side in table.shape[1:])]
+    for place, stride in zip(axes[:-1], table.strides, strict=False):
+        entry.view(-1, len(place), stride).addcmul_(next(rows).view(-1, len(place), stride), place[:, None])
     entry.view(-1, len(axes[-1])).add_(axes[-1])
-    torch.index_select(table.sources, 0, entry, out=other)
-    torch.index_select(first, 0, window, out=entry)
-    return other.add_(entry)
+    return table.sources.index_select(0, entry).add_(next(rows))
 
 
 @dataclass(frozen=True)
@@ -171,26 +203,30 @@ class WindowTable:
         longest: The longest window side along each axis.
         permutations: Uniformly random permutations that are kept for each window shape. Each is read from any
             of its n entries on, going round: a window is permuted in one of `n * permutations` ways.
-        starts: int64 [*longest], where in `sources` the permutations of a window shape start.
+        shapes: What to multiply the sides of a window with, less one each, for the number of its shape.
+        records: int64 [1 + axes, window shapes], where in `sources` the permutations of a shape start, the steps of a
+            voxel's number in the window along each axis but the last, and the voxels of the window.
         sources: int32; first the number of every voxel of the patch, then permutation after permutation,
             each twice in a row. An entry of these is the distance of a voxel from the first of its window.
         blocks: Length of the longer blocks along each axis, 1 where there are none.
-        points: For each axis int64 [blocks, longest], where the blocks of a window of side 1, 2, … start; the
-            sum over the axes counts from its first voxel, in maps of the patch laid one after another,
-            one map for each combination of block lengths.
+        points: int64 [blocks, window shapes], where the blocks of a window start, counted from its first voxel, in maps
+            of the patch laid one after another, one map for each combination of block lengths.
+        levels: How many lengths of blocks there are along each axis.
     """
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     longest: tuple[int, ...]
     permutations: int
-    starts: Tensor
+    shapes: tuple[int, ...]
+    records: Tensor
     sources: Tensor
     blocks: tuple[int, ...]
-    points: tuple[Tensor, ...]
+    points: Tensor
+    levels: tuple[int, ...]
 
 
-@lru_cache(maxsize=8)
+@kept
 def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) -> WindowTable:
     """Make the table for a shape of patch; it is the same in every process.
 
@@ -202,6 +238,10 @@ def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) ->
     Raises:
         ShapeError: The windows are so large that the table would take too much memory.
     """
+    if device.type != "cpu":
+        table = window_table(shape, fraction, torch.device("cpu"))
+        records, sources, points = (each.to(device) for each in (table.records, table.sources, table.points))
+        return replace(table, records=records, sources=sources, points=points)
     longest = tuple(max(side // fraction, 1) for side in shape)
     entries = math.prod(side * (side + 1) // 2 for side in longest)  # of one permutation for each window shape
     if entries > _MOST_ENTRIES:
@@ -212,12 +252,15 @@ def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) ->
     permutations = max(_ENTRIES // entries, 1)
     voxels = torch.arange(math.prod(shape)).view(shape)
     sources = [voxels.flatten().int()]
-    for number, window in enumerate(product(*(range(1, side + 1) for side in longest))):
+    windows = list(product(*(range(1, side + 1) for side in longest)))
+    for number, window in enumerate(windows):
         own = voxels[tuple(map(slice, window))].flatten()
         words = draw_words(torch.tensor([number]), "table", permutations, len(own))[0]
         orders = own[words.argsort(dim=1, stable=True)]
         sources.append(repeat(orders, "count voxels -> (count twice voxels)", twice=2).int())
-    blocks, points, maps = [], [], len(voxels.flatten())
+    starts = torch.tensor(list(accumulate(map(len, sources)))[:-1])
+    steps = torch.tensor(windows).flip(1).cumprod(dim=1).flip(1)  # [a·b·c, b·c, c] for each window shape
+    blocks, points, maps = [], torch.zeros(1, 1, dtype=torch.int64), len(voxels.flatten())
     for axis in reversed(range(len(shape))):  # the maps of the last axis' two lengths lie side by side
         # Windows of any side are covered by a few blocks, which may overlap: of `length` voxels where these fit into
         # the window, else, or where a few single voxels do, of one. They start evenly from its first voxel to its
@@ -228,8 +271,9 @@ def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) ->
         sides = torch.arange(1, longest[axis] + 1)
         is_longer = (sides >= length) & (length > 1)
         room = sides - torch.where(is_longer, length, 1)
-        starts = -(-torch.arange(count)[:, None] * room // max(count - 1, 1))  # rounded up
-        points.insert(0, (starts * voxels.stride(axis) + is_longer * maps).to(device))
+        places = -(-torch.arange(count)[:, None] * room // max(count - 1, 1))  # rounded up
+        of_axis = places * voxels.stride(axis) + is_longer * maps  # [blocks, longest]
+        points = (of_axis[:, None, :, None] + points[:, None]).flatten(2).flatten(0, 1)
         blocks.insert(0, length)
         maps *= 1 + (length > 1)
     return WindowTable(
@@ -237,14 +281,16 @@ def window_table(shape: tuple[int, ...], fraction: int, device: torch.device) ->
         strides=voxels.stride(),
         longest=longest,
         permutations=permutations,
-        starts=torch.tensor(list(accumulate(map(len, sources)))[:-1], device=device).view(longest),
-        sources=torch.cat(sources).to(device),
+        shapes=torch.empty(longest, device="meta").stride(),
+        records=torch.stack([starts, *steps[:, 1:].T, steps[:, 0]]),
+        sources=torch.cat(sources),
         blocks=tuple(blocks),
-        points=tuple(points),
+        levels=tuple(1 + (block > 1) for block in blocks),
+        points=points,
     )
 
 
-def last_window_per_voxel(table: WindowTable, sides: Tensor, firsts: Tensor) -> Tensor:
+def last_window_per_voxel(table: WindowTable, points: Tensor, is_chosen: Tensor) -> Tensor:
     """Find the last window over each voxel.
 
     Each window is noted where its blocks start, in the map of their lengths, over earlier ones. Then, axis
@@ -253,31 +299,24 @@ def last_window_per_voxel(table: WindowTable, sides: Tensor, firsts: Tensor) -> 
 
     Args:
         table: Table of the shape of patch.
-        sides: int64 [k, axes, windows].
-        firsts: int64 [k, windows], the first voxel of each window.
+        points: From `window_lookup`, [blocks, k, windows].
+        is_chosen: bool [k], False for a sample that is not to have any.
 
     Returns:
         int16, or int32 for very many windows, [k, voxels]: 0 for none, else 1 + its place in the order.
     """
-    samples, windows = firsts.shape
+    (_, samples, windows), device = points.shape, points.device
     voxels = math.prod(table.shape)
-    counted = torch.int16 if windows < 2**15 else torch.int32
-    levels = [1 + (block > 1) for block in table.blocks]
-    maps = torch.zeros(samples, *levels, voxels, dtype=counted, device=firsts.device)
-    sample = torch.arange(samples, device=firsts.device)[:, None] * maps[0].numel()
-    # [blocks, k * windows]: the blocks of one window after another would wait for the same lines of memory.
-    points = (firsts + sample).view(1, -1)
-    for starts, side in zip(table.points, sides.unbind(dim=1), strict=True):
-        place = (side - 1).view(-1)
-        of_axis = torch.stack([start.index_select(0, place) for start in starts])
-        points = (points[:, None] + of_axis).flatten(0, 1)
-    order = torch.arange(1, windows + 1, dtype=counted, device=firsts.device).repeat(len(points) * samples)
+    dtype = torch.int16 if windows < 2**15 else torch.int32
+    maps = torch.zeros(samples, *table.levels, voxels, dtype=dtype, device=device)
+    order = (multiples(windows + 1, 1, dtype, device)[1:] * is_chosen[:, None]).expand_as(points).reshape(-1)
+    # The blocks of one window after another would wait for the same lines of memory.
     maps.view(-1).scatter_reduce_(0, points.view(-1), order, "amax")
     for block, stride in zip(table.blocks, table.strides, strict=True):
         single, *longer = maps.unbind(1)
         for blocks in longer:
             for shift in range(0, block * stride, stride):
                 target = single[..., shift:]  # no border is crossed, since no block crosses one
-                torch.maximum(target, blocks[..., : voxels - shift], out=target)
+                target.clamp_(min=blocks[..., : voxels - shift])
         maps = single
     return maps

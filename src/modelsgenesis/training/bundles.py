@@ -91,14 +91,14 @@ def describe_environment(hardware: Hardware, config: TrainingConfig) -> dict[str
         >>> from modelsgenesis.hardware import choose_hardware
         >>> told = describe_environment(choose_hardware("cpu", "float32"), TrainingConfig(compile=True))
         >>> told["hardware"].partition("threads, ")[2]
-        'float32, channels last, fused adamw, compiled'
+        'float32, fused adamw, compiled'
     """
     is_cuda = hardware.device.type == "cuda"
     is_apple = hardware.device.type == "mps"
     name = torch.cuda.get_device_name(hardware.device) if is_cuda else f"CPU, {torch.get_num_threads()} threads"
-    used = ["Apple GPU", hardware.precision] if is_apple else [name, hardware.precision, "channels last"]
+    used = ["Apple GPU", hardware.precision] if is_apple else [name, hardware.precision]
     used.append(f"fused {config.optimizer}")
-    used += ["compiled"] * config.compile + ["activations recomputed"] * config.checkpoint_activations
+    used += ["compiled"] * (config.compile is True) + ["activations recomputed"] * config.checkpoint_activations
     if world_size() > 1:
         used.append(f"{world_size()} processes over {'nccl' if is_cuda else 'gloo'}")
     libraries = {name: version(name) for name in ("torch", "numpy", "monai")}

@@ -15,9 +15,10 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import get_error_handler
 
-from modelsgenesis.errors import ConfigurationError, TrainingError
+from modelsgenesis.errors import ConfigurationError, TrainingError, gpu_trouble
 from modelsgenesis.files import reason_of
 
 Value = TypeVar("Value")
@@ -95,9 +96,8 @@ def connected(device: torch.device) -> Iterator[None]:
         if isinstance(error, RuntimeError) and re.search("gloo|connection|nccl", str(error), re.IGNORECASE):
             if number:
                 raise SystemExit(1) from error
-            raise TrainingError(
-                f"another of the {count} processes has ended: see its output; the last checkpoint is intact"
-            ) from error
+            ended = f"another of the {count} processes has ended: see its output; the last checkpoint is intact"
+            raise TrainingError(gpu_trouble(error) or ended) from error
         if isinstance(error, Exception) and number:
             get_error_handler().record_exception(error)  # as @record does: torchrun's summary names the first error
             error.add_note(f"process {number}")  # the command line then prints it, though this is not rank 0
@@ -116,6 +116,15 @@ def gather(value: Value) -> list[Value]:
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value, group=_group)
     return values
+
+
+def mean(value: Tensor) -> Tensor:
+    """Return the mean of everyone's number, where it lies; a GPU is not waited for."""
+    if _group is None:
+        return value
+    total = value.double()  # for as many floats a sum without rounding
+    dist.all_reduce(total)
+    return total / world_size()
 
 
 @contextmanager

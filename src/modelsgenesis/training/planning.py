@@ -191,7 +191,7 @@ def measure_steps(
         with hardware.autocast():
             loss = functional.mse_loss(trained(batch).float(), batch)
         loss.backward()
-        optimization.finish(0)
+        optimization.finish(0, loss)
 
     peaks: list[int] = []
     for size in batch_sizes:

@@ -9,8 +9,11 @@ from torch.nn import functional
 from torch.utils.data import Dataset
 
 from modelsgenesis.configs import PretrainingConfig
+from modelsgenesis.errors import GenesisError
+from modelsgenesis.files import reason_of
 from modelsgenesis.hardware import Hardware
 from modelsgenesis.pretext import Deformation
+from modelsgenesis.pretext.deformations import check_range
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training.trainer import Objective
 
@@ -34,6 +37,27 @@ def take_patches(patches: Dataset[Tensor], count: int) -> Tensor:
         epoch, place = divmod(turn, per_scan)
         taken.append(patches[epoch * size + scan * per_scan + place])
     return torch.stack(taken)
+
+
+class CheckedPatches(Dataset[Tensor]):
+    """Patches, refused where values lie outside [0, 1].
+
+    So this is looked at in the loader's processes: a training step that asked its GPU would wait for it.
+
+    Raises:
+        ShapeError: A patch has such values.
+    """
+
+    def __init__(self, patches: Dataset[Tensor]) -> None:
+        self.patches = patches
+
+    def __len__(self) -> int:
+        return len(self.patches)  # pyright: ignore[reportArgumentType]
+
+    def __getitem__(self, item: int) -> Tensor:
+        patch = self.patches[item]
+        check_range(patch)
+        return patch
 
 
 class Restoration(Objective):
@@ -67,10 +91,10 @@ class Restoration(Objective):
         hardware: Hardware,
         reporter: Reporter,
     ) -> None:
-        self.dataset, self.deformation = training, Deformation(config.pretext)
+        self.dataset, self.deformation = CheckedPatches(training), Deformation(config.pretext)
         self.config, self.hardware, self.reporter = config, hardware, reporter
         self.restored = torch.empty(0)
-        self._is_collapsed = False
+        self._is_collapsed, self._fuses = False, True
         original = take_patches(validation, config.validation_samples)
         seeds = torch.arange(len(original), dtype=torch.int64) + _VALIDATION_SEED
         self.deformed, self.original = self.deformation(original, seeds)
@@ -88,9 +112,23 @@ class Restoration(Objective):
     def loss(self, network: nn.Module, batch: Any, items: Sequence[int]) -> Tensor:
         """Deform [b, c, *patch] on the device and return the mean squared error of the restoration."""
         seeds = torch.tensor(items, dtype=torch.int64) + (self.config.seed + 2) * _STRIDE
-        deformed, original = self.deformation(self.hardware.place(batch), seeds)
-        restored = network(self.hardware.place(deformed))
+        self._fuses &= hasattr(network, "_orig_mod")  # as torch.compile's networks have: fused where the network is
+        deformed, original = self._deform(self.hardware.place(batch), seeds)
+        restored = network(deformed)
         return functional.mse_loss(restored.float(), original)
+
+    def _deform(self, batch: Tensor, seeds: Tensor) -> tuple[Tensor, Tensor]:
+        try:
+            return self.deformation.deform(batch, seeds, compiles=self._fuses)
+        except (GenesisError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # torch's compiler, and what it calls, raise what they like
+            if not self._fuses:
+                raise
+            reason = reason_of(getattr(error, "inner_exception", error))
+        self._fuses = False
+        self.reporter.note(f"compile: of the network alone, of the deformations it failed: {reason}")
+        return self.deformation.deform(batch, seeds)
 
     def validate(self, network: nn.Module) -> tuple[float, dict[str, float]]:
         """Return the restoration loss, also beside the trivial baselines, and whether the network collapsed."""

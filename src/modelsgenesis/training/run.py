@@ -53,6 +53,7 @@ class Progress:
         kept: SHA-256 of the weights in the bundle, which are of the best validation; "" before the first.
         first_losses: What a loss is compared with to tell a divergence.
         seconds: How long it has taken, over every resume.
+        peak_memory: Bytes of a GPU that it took at most.
     """
 
     step: int = 0
@@ -63,6 +64,7 @@ class Progress:
     kept: str = ""
     first_losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    peak_memory: int = 0
 
 
 @dataclass(eq=False)
@@ -77,11 +79,13 @@ class Run:
         folder: Where it is.
         events: Gets the numbers of both logs, too: a `SummaryWriter` of TensorBoard, or None.
         note: Told when they end early.
+        checkpointed: Whether checkpoints are written; without any it cannot be resumed.
     """
 
     folder: Path
     events: Any = None
     note: Callable[[str], object] = print
+    checkpointed: bool = True
     _lock: FileLock | None = None
 
     @staticmethod
@@ -260,6 +264,8 @@ class Run:
         Raises:
             CheckpointError: The disk is full; the checkpoint before is intact.
         """
+        if not self.checkpointed:
+            return
         last, content = self.folder / LAST_NAME, io.BytesIO()
         torch.save(dict(state), content)
         with replacing(last) as temporary:

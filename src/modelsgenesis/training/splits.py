@@ -1,7 +1,8 @@
 """Which patients are for what in supervised training."""
 
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ import numpy as np
 from modelsgenesis.configs import FinetuningConfig
 from modelsgenesis.configs.base import shown
 from modelsgenesis.configs.training import count_labelled
+from modelsgenesis.data.reading import file_stem
 from modelsgenesis.errors import ConfigurationError, DataError, require, some
 from modelsgenesis.files import read_json, write_json
 
@@ -179,6 +181,29 @@ def check_split(split: Split, data: "LabelledData") -> None:
             first = place.setdefault(patient, part)
             told = f"the split has {patient!r} in two parts, {first} and {part}; a patient belongs to one part"
             require(first == part, DataError, told)
+
+
+def seen_patients(names: Iterable[str], data: "LabelledData", *, cases: bool = False) -> set[str]:
+    """Return the patients of a data set of whom a training saw a scan, by what its `run.json` lists.
+
+    A scan is the same if its file and its folder are called the same, whatever its format and wherever they lie: many
+    data sets have a `case_001`.
+
+    Args:
+        names: The scans of a pretraining, as its messages call them, or cases of a fine-tuning.
+        data: The data set.
+        cases: Whether they are names of cases of this very data set.
+    """
+    listed = set(names)
+    if cases:
+        return {case.patient for case in data.cases if case.name in listed}
+    places = {_place(Path(re.sub(r" \[.*\]$", "", name))) for name in listed}  # of a series or one of several volumes
+    images = ((case.patient, image) for case in data.cases for image in case.images)
+    return {patient for patient, image in images if _place(image.path) in places}
+
+
+def _place(path: Path) -> tuple[str, str]:
+    return path.absolute().parent.name, file_stem(path)
 
 
 def count_split(split: Split, data: "LabelledData") -> dict[str, dict[str, Any]]:

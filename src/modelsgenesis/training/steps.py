@@ -14,13 +14,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.data import DataLoader, Dataset
 
 from modelsgenesis.configs import TrainingConfig
 from modelsgenesis.errors import ConfigurationError, GenesisError, TrainingError
 from modelsgenesis.training import distributed
+
+_LARGEST = torch.finfo(torch.float32).max
 
 
 def step_items(
@@ -144,6 +146,7 @@ class Optimization:
             they warm up and learn at `pretrained_lr_scale` times the rate of the others.
 
     Attributes:
+        limit: Of the loss; a step above it does not move the weights.
         steps: Steps of the whole run.
         per_epoch: Steps of an epoch, the last batch of which may reach into the next.
 
@@ -179,7 +182,9 @@ class Optimization:
                 groups.append({"params": members, "weight_decay": decay, "pretrained": old})
         sgd = partial(torch.optim.SGD, momentum=config.momentum)
         kind = {"sgd": sgd, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
-        self.optimizer: torch.optim.Optimizer = kind(groups, lr=config.learning_rate, fused=True)
+        self.optimizer: Any = kind(groups, lr=config.learning_rate, fused=True)
+        self.limit = math.inf
+        self._is_sound = torch.ones((), dtype=torch.bool, device=self.parameters[0].device)
 
     def begin(self, step: int) -> float:
         """Make the network and the optimiser ready for a step, counted from 0, and return its learning rate."""
@@ -205,17 +210,29 @@ class Optimization:
                 norm.eval()  # or the running averages would move though the weights do not
         return rate
 
-    def finish(self, step: int) -> bool:
-        """Move the weights by their gradients, unless one of these is not finite; tell whether they moved."""
+    def finish(self, step: int, loss: Tensor) -> Tensor:
+        """Move the weights by their gradients, as long as those and the loss are finite and the loss within its limit.
+
+        The first step of which that is not true leaves weights and optimiser as they are, and so do all after it.
+        Nothing is read from the device.
+
+        Args:
+            step: Counted from 0.
+            loss: [] of the step.
+
+        Returns:
+            [2], the loss and the norm of the gradient.
+        """
         if step < self.config.freeze_steps:
             for parameter in self._pretrained:
                 parameter.grad = None  # an optimiser passes over it: no decay, no momentum
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         # One norm serves both: clipping, and noticing NaN before the weights and the optimiser are spoilt by it.
         norm = nn.utils.get_total_norm(gradients)
-        if not math.isfinite(norm.item()):
-            return False
         if self.config.clip_norm:
             nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip_norm, norm)
+        # NaN is not below anything.
+        self._is_sound = self._is_sound & (loss.detach() <= min(self.limit, _LARGEST)) & (norm <= _LARGEST)
+        self.optimizer.found_inf = (~self._is_sound).float()  # torch's fused kernels pass over a step where it is 1
         self.optimizer.step()
-        return True
+        return torch.stack((loss.detach(), norm.to(loss.device)))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from modelsgenesis.checkpoints import Bundle
 from modelsgenesis.configs import ClassificationConfig, ClassifierConfig, InputContract, NetworkConfig, PredictionConfig
 from modelsgenesis.configs.training import FinetuningConfig, SegmentationConfig, require_patch_size
-from modelsgenesis.data.augmentation import LabelledImages, LabelledPatches, class_weights
+from modelsgenesis.data.augmentation import Change, LabelledImages, LabelledPatches, augment, class_weights
 from modelsgenesis.data.cases import LabelledData, PreparedCase, data_contract, resize_or_crop
 from modelsgenesis.errors import ConfigurationError, DataError
 from modelsgenesis.hardware import Hardware
@@ -30,6 +30,7 @@ PATCH_VOXELS = 64 * 64 * 32
 IMAGE_VOXELS = {2: 256 * 256, 3: 64 * 64 * 64}
 """Voxels of the largest image that is chosen for a classification, by dimensions."""
 
+_PLANES = 2**20  # pixels of planes that are validated together
 _SLAB = 32  # slices whose probabilities are in memory at once
 _STEP = 8  # sides of a chosen patch are multiples of it: three poolings, and fast kernels
 
@@ -219,8 +220,13 @@ class SupervisedObjective(Objective):
         return ", ".join(self.labels[index] for index in sorted(classes))
 
     def loss(self, network: nn.Module, batch: Any, items: Sequence[int]) -> Tensor:
-        """Return the loss of images [b, c, *patch] and what holds for them, as the dataset yields it."""
-        image, truth = batch
+        """Return the loss of images [b, c, *patch], what holds for them, and how to augment them, if at all."""
+        device = self.hardware.device
+        device = torch.device("cpu") if device.type == "mps" else device  # Metal resamples no volumes
+        image, truth, *changes = batch
+        image, truth = (one.to(device, non_blocking=True) for one in (image, truth))
+        for change in changes:
+            image, truth = augment(image, truth, Change(*(one.to(device, non_blocking=True) for one in change)))
         if self.frozen is not None:
             self.frozen.eval()  # the loop put it into training mode with the rest
         return self.criterion(network(self.hardware.place(image)).float(), truth.to(self.hardware.device))
@@ -265,19 +271,38 @@ class Segmentation(SupervisedObjective):
             return -math.inf, {}  # the newest network is kept
         config, rows = PredictionConfig(overlap=self.config.overlap), []
         loss = _PooledLoss(len(self.labels))
-        for case in self.validation:
-            image = torch.from_numpy(case.image)
-            logits = sliding_window(network, image, patch_size=self.patch_size, config=config, hardware=self.hardware)
-            found, truth = logits.argmax(dim=0).numpy(), case.label
-            loss.add(logits, torch.from_numpy(truth))
-            # A class at a time: one-hot, a hundred structures would take a hundred volumes of memory.
-            rows.append([dice(found == index, truth == index) for index in range(1, len(self.labels))])
+        for cases in self._groups(network):
+            image, label = cases[0].image, cases[0].label
+            if image.ndim == 3:  # planes of one shape are seen as the slices of a volume, many at once
+                image, label = np.stack([one.image for one in cases], 1), np.stack([one.label for one in cases])
+                image, label = np.moveaxis(image, 1, -1), np.moveaxis(label, 0, -1)
+            whole, truth = torch.from_numpy(image), torch.from_numpy(label)
+            logits = sliding_window(network, whole, patch_size=self.patch_size, config=config, hardware=self.hardware)
+            logits = logits.cpu()
+            loss.add(logits, truth)
+            found, is_plane = logits.argmax(dim=0).numpy(), cases[0].image.ndim == 3
+            pairs = [(found[..., n], label[..., n]) for n in range(len(cases))] if is_plane else [(found, label)]
+            for ours, theirs in pairs:
+                # A class at a time: one-hot, a hundred structures would take a hundred volumes of memory.
+                rows.append([dice(ours == index, theirs == index) for index in range(1, len(self.labels))])
         # The mean over cases first, then over structures: a rare structure counts as much as one in every scan.
         means = [mean_ignoring_nan(column) for column in zip(*rows, strict=True)]
         each = {f"dice {name}": mean for name, mean in zip(self.labels[1:], means, strict=True)}
         overall = mean_ignoring_nan(means)
         # Where it is undefined every network is as good, and the newest is kept.
         return -math.inf if math.isnan(overall) else -overall, {"dice": overall, **each, "loss": loss.value()}
+
+    def _groups(self, network: nn.Module) -> list[list[PreparedCase]]:
+        """Return the validation cases; planes of one shape together, a few of which leave a GPU idle."""
+        mixing = getattr(network_config(network).unet, "statistics", None) == "batch"  # a plane would change the others
+        groups: dict[Any, list[PreparedCase]] = {}
+        for number, case in enumerate(self.validation):
+            groups.setdefault(number if mixing or case.label.ndim > 2 else case.label.shape, []).append(case)
+        parts: list[list[PreparedCase]] = []
+        for group in groups.values():
+            count = max(_PLANES // group[0].label.size, 1)
+            parts += [group[first : first + count] for first in range(0, len(group), count)]
+        return parts
 
 
 class _PooledLoss:

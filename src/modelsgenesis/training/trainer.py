@@ -24,15 +24,18 @@ from torch.utils.data import Dataset
 
 from modelsgenesis._version import __version__
 from modelsgenesis.configs import TrainingConfig
-from modelsgenesis.errors import ConfigurationError, Interrupted, TrainingError
-from modelsgenesis.files import parsing
-from modelsgenesis.hardware import Hardware, check_compiler
+from modelsgenesis.errors import ConfigurationError, GenesisError, Interrupted, TrainingError
+from modelsgenesis.files import parsing, reason_of
+from modelsgenesis.hardware import Hardware
 from modelsgenesis.networks import enable_activation_checkpointing, synchronise_batch_norm
 from modelsgenesis.reporting import Reporter
 from modelsgenesis.training import distributed
 from modelsgenesis.training.bundles import describe_environment
+from modelsgenesis.training.compilation import is_to_compile
+from modelsgenesis.training.readings import Readings
 from modelsgenesis.training.run import LAST_NAME, VALIDATION_NAME, Progress, Run, check_config, compare
 from modelsgenesis.training.steps import Optimization, load_batches
+from modelsgenesis.training.troubles import explained
 
 FIRST_LOSSES = 20  # a single batch says little: the loss is compared with the median of so many
 
@@ -102,8 +105,6 @@ class Trainer:
                 f"batch_size: received {config.batch_size} for {distributed.world_size()} processes, which share it; "
                 "expected a multiple of their number"
             )
-        if config.compile:
-            check_compiler(device)
         if distributed.world_size() > 1:
             synchronise_batch_norm(self.network, device)
         if config.checkpoint_activations:
@@ -112,9 +113,11 @@ class Trainer:
         self.size = len(self.objective.dataset)  # pyright: ignore[reportArgumentType]
         self.optimization = Optimization(self.network, config, size=self.size, pretrained=self.pretrained)
         self.steps = self.optimization.steps
+        self._must_compile = config.compile is True
         self.validate_every = config.validate_every or self.optimization.per_epoch
         self._recent: deque[tuple[float, float]] = deque(maxlen=10)  # seconds of a step, and of waiting for its batch
         self._random: list[dict[str, Any]] = []  # of the checkpoint that a run goes on from, by rank
+        self.readings = Readings(device)
         self._began = time.monotonic()
 
     def fit(self) -> Progress:
@@ -128,34 +131,36 @@ class Trainer:
             TrainingError: A loader process died, or the disk is full.
             Interrupted: A signal came; a checkpoint has been written.
         """
-        config, device, rank, start = self.config, self.hardware.device, distributed.rank(), self.progress.step
-        gpus = [device] if device.type == "cuda" else []
-        self.reporter.begin("training", self.steps, start)
+        weights, left = sum(p.numel() for p in self.network.parameters()), self.steps - self.progress.step
+        compiled = is_to_compile(self.config, self.hardware, weights, left, self.reporter)
+        self.config = config = self.config.override(compile=compiled)
+        gpus = [self.hardware.device] if self.hardware.device.type == "cuda" else []
+        self.reporter.begin("training", self.steps, self.progress.step)
         self.reporter.best(self.progress.best_step, self.progress.metrics)
+        for device in gpus:
+            torch.cuda.reset_peak_memory_stats(device)
+        place = explained(self.network, config, self.run.folder, lambda: self.progress.step + 1)
         # Dropout draws from the global generators; the caller gets theirs back as they were.
-        with graceful_stop() as signals, torch.random.fork_rng(gpus):
-            torch.manual_seed(config.seed + rank * 1_000_003)  # further apart than usual seeds: no two processes alike
-            if len(self._random) > rank:  # of a resumed run, unless it has more processes now
-                state = self._random[rank]
-                torch.set_rng_state(state["cpu"])
-                if gpus and state["cuda"] is not None:
-                    torch.cuda.set_rng_state(state["cuda"], device)
-            network = self.network
-            if distributed.world_size() > 1:  # gradients become the mean over the processes
-                network = nn.parallel.DistributedDataParallel(network, device_ids=gpus or None)
-            if config.compile:
-                network = cast("nn.Module", torch.compile(network))
-            batches = load_batches(self.objective.dataset, config, start=start, steps=self.steps)
+        with graceful_stop() as signals, torch.random.fork_rng(gpus), self.hardware.products(), place:
+            torch.manual_seed(config.seed + distributed.rank() * 1_000_003)  # far apart: no two processes alike
+            if len(self._random) > distributed.rank():  # of a resumed run, unless it has more processes now
+                self._set_random(self._random[distributed.rank()])
+            self._begin(compiled=compiled)
+            batches = load_batches(self.objective.dataset, config, start=self.progress.step, steps=self.steps)
             with closing(batches):
                 while self.progress.step < self.steps:
                     if 0 < config.patience <= self.progress.validations_since_best:
                         self.reporter.note(f"stopped early: no better validation since step {self.progress.best_step}")
                         break
-                    signum = self._step(network, batches, signals)
+                    signum = self._step(batches, signals)
                     step = self.progress.step
-                    if is_validated := step % self.validate_every == 0 or step == self.steps:
+                    is_validated = step % self.validate_every == 0 or step == self.steps
+                    is_due = bool(config.checkpoint_every) and step % cast("int", config.checkpoint_every) == 0
+                    is_saved = bool(signum) or is_validated or is_due
+                    self._report(everything=is_saved)
+                    if is_validated:
                         self.progress = distributed.on_rank_zero(self._validate)
-                    if signum or is_validated or (config.checkpoint_every and step % config.checkpoint_every == 0):
+                    if is_saved:
                         self.save()
                     if signum:
                         self.reporter.end()
@@ -165,51 +170,101 @@ class Trainer:
                             f"command and --resume --output {self.run.folder}",
                         )
         self.reporter.end()
+        if self.progress.peak_memory:
+            self.reporter.note(f"peak memory {self.progress.peak_memory / 2**30:.1f} GiB on {self.hardware.device}")
         return self.progress
 
-    def _step(self, network: nn.Module, batches: Iterator[tuple[Any, list[int]]], signals: list[int]) -> int:
-        """Learn from a batch and log it; return a signal that one of the processes received, else 0."""
-        began, first, step = time.perf_counter(), self.progress.first_losses, self.progress.step + 1
+    def _begin(self, *, compiled: bool) -> None:
+        self._set_limit()
+        self._plain = self.network
+        if distributed.world_size() > 1:  # gradients become the mean over the processes
+            gpus = [self.hardware.device] if self.hardware.device.type == "cuda" else None
+            self._plain = nn.parallel.DistributedDataParallel(self.network, device_ids=gpus)
+        self._called = cast("nn.Module", torch.compile(self._plain)) if compiled else self._plain
+        self._is_tried = not compiled
+
+    def _step(self, batches: Iterator[tuple[Any, list[int]]], signals: list[int]) -> int:
+        """Learn from a batch; return a signal that one of the processes received, else 0. A GPU is not waited for."""
+        began, step = time.perf_counter(), self.progress.step + 1
         # Before the step, in whose collectives the others would wait for a process that has no batch.
         with distributed.raise_if_any_failed():
             batch, items = next(batches)
         waited = time.perf_counter() - began
         rate = self.optimization.begin(step - 1)
-        with self.hardware.autocast():
-            loss = self.objective.loss(network, batch, items)
-        # Everyone learns what the others know before the weights move: all end or stop together.
-        losses, signums = zip(*distributed.gather((loss.item(), max(signals, default=0))), strict=True)
-        average, limit = sum(losses) / len(losses), math.inf
-        if len(first) < FIRST_LOSSES:
-            first.append(average)
-        else:
-            limit = self.config.divergence_factor * statistics.median(first) or math.inf
-        problem = ""
-        if not math.isfinite(average):
-            problem = f"loss is {average}"
-        elif average > limit:
-            problem = f"loss is {average:g}, above {limit:g}, divergence_factor times the median of the first ones,"
-        else:
-            loss.backward()
-            if not self.optimization.finish(step - 1):
-                problem = "the gradient is not finite"
-        if problem:
-            with distributed.raise_if_any_failed():  # every process has it, and rank 0 alone reports it
-                raise DivergenceError(
-                    f"{problem} at step {step} with learning rate {rate:g}: lower it or set clip_norm in a new run; "
-                    f"the best network so far and the last checkpoint are in {self.run.folder}, and --init continues "
-                    "from it"
-                )
+        loss = self._learn(batch, items)
+        numbers = self.optimization.finish(step - 1, distributed.mean(loss))
         self.progress.step = step
         self._recent.append((time.perf_counter() - began, waited))
         spent, waited = map(sum, zip(*self._recent, strict=True))
         speed = self.config.batch_size * len(self._recent) / spent
-        if distributed.rank() == 0:
-            row = {"step": step, "learning_rate": rate, "loss": average, "samples_per_second": round(speed, 2)}
-            self.run.log_step(row)
-        self.reporter.step(step, average, speed, waited / spent)
+        row = {"step": step, "learning_rate": rate, "speed": speed, "waiting": waited / spent}
+        self.readings.add(row, numbers)
         # Every process ends with the status of the signal, whichever of them received it.
-        return max(signums)
+        asked = distributed.world_size() == 1 or step % self.readings.every == 0
+        return max(distributed.gather(max(signals, default=0))) if asked else 0
+
+    def _learn(self, batch: Any, items: list[int]) -> Tensor:
+        """Return the loss of a batch, after its backward pass; without the compiler if that fails in the first step."""
+        if self._is_tried:
+            return self._differentiate(batch, items)
+        self._is_tried = True
+        buffers, random = [(buffer, buffer.clone()) for buffer in self.network.buffers()], self._random_state()
+        try:
+            return self._differentiate(batch, items)
+        except (GenesisError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # torch's compiler, and what it calls, raise what they like
+            reason = reason_of(getattr(error, "inner_exception", error))
+            if self._must_compile:
+                raise ConfigurationError(f"compile: the first step failed: {reason}; set compile=false") from error
+        self.reporter.note(f"compile: off, it failed: {reason}")
+        self._called, self.config = self._plain, self.config.override(compile=False)
+        self.optimization.begin(self.progress.step)
+        for buffer, before in buffers:
+            buffer.copy_(before)
+        self._set_random(random)
+        return self._differentiate(batch, items)
+
+    def _differentiate(self, batch: Any, items: list[int]) -> Tensor:
+        with self.hardware.autocast():
+            loss = self.objective.loss(self._called, batch, items)
+        loss.backward()
+        return loss.detach()
+
+    def _report(self, *, everything: bool) -> None:
+        """Log the steps whose numbers have arrived, or all of them, and stop at the first that diverged."""
+        first = self.progress.first_losses
+        # At once when the limit can be told: the device has to know it from the first step that it holds for.
+        is_full = len(first) < FIRST_LOSSES <= len(first) + self.readings.pending
+        for row, (loss, norm) in self.readings.take(everything=everything or is_full):
+            if len(first) < FIRST_LOSSES:
+                first.append(loss)
+            problem = ""
+            if not math.isfinite(loss):
+                problem = f"loss is {loss}"
+            elif loss > (limit := self.optimization.limit):
+                problem = f"loss is {loss:g}, above {limit:g}, divergence_factor times the median of the first ones,"
+            elif not math.isfinite(norm):
+                problem = "the gradient is not finite"
+            if problem:
+                with distributed.raise_if_any_failed():  # every process has it, and rank 0 alone reports it
+                    raise DivergenceError(
+                        f"{problem} at step {row['step']} with learning rate {row['learning_rate']:g}: lower it or set "
+                        "clip_norm in a new run; the best network so far and the last checkpoint are in "
+                        f"{self.run.folder}, and --init continues from it"
+                    )
+            told = {"loss": loss, "samples_per_second": round(row["speed"], 2)}
+            if distributed.rank() == 0:
+                self.run.log_step({"step": row["step"], "learning_rate": row["learning_rate"], **told})
+            self.reporter.step(row["step"], loss, row["speed"], row["waiting"])
+        if is_full:
+            self._set_limit()
+
+    def _set_limit(self) -> None:
+        """Let losses explode no further than the first ones allow, once these are known."""
+        if len(self.progress.first_losses) >= FIRST_LOSSES:
+            median = statistics.median(self.progress.first_losses)
+            self.optimization.limit = self.config.divergence_factor * median or math.inf
 
     def _validate(self) -> Progress:
         """Measure the network and keep it if it is the best so far; on rank 0."""
@@ -228,17 +283,27 @@ class Trainer:
         self.on_validation(progress, metrics, is_best)
         return progress
 
+    def _random_state(self) -> dict[str, Any]:
+        """Return the state of PyTorch's global generators, from which dropout draws.
+
+        Everything else that is random draws from a generator of its own, seeded by what it is for.
+        """
+        device = self.hardware.device
+        on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+        return {"cpu": torch.get_rng_state(), "cuda": on_device}
+
+    def _set_random(self, state: dict[str, Any]) -> None:
+        torch.set_rng_state(state["cpu"])
+        if self.hardware.device.type == "cuda" and state["cuda"] is not None:
+            torch.cuda.set_rng_state(state["cuda"], self.hardware.device)
+
     def save(self) -> None:
         """Write a checkpoint of everything that a resume needs; every process must call it.
 
         Raises:
             DivergenceError: A weight is not finite; the checkpoint before is intact.
         """
-        device, weights = self.hardware.device, self.network.state_dict()
-        # Of PyTorch's global generators, from which dropout draws. Everything else that is random draws from a
-        # generator of its own, seeded by what it is for.
-        on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-        random = distributed.gather({"cpu": torch.get_rng_state(), "cuda": on_device})
+        weights, random = self.network.state_dict(), distributed.gather(self._random_state())
         with distributed.raise_if_any_failed():
             if not all(tensor.isfinite().all() for tensor in weights.values() if tensor.is_floating_point()):
                 raise DivergenceError(
@@ -246,6 +311,9 @@ class Trainer:
                     f"in a new run, the checkpoint in {self.run.folder} is from before"
                 )
         self.progress.seconds = time.monotonic() - self._began
+        if self.hardware.device.type == "cuda":
+            peak = torch.cuda.max_memory_allocated(self.hardware.device)
+            self.progress.peak_memory = max(self.progress.peak_memory, peak)
         state = {  # the place in the schedule and in the data follows from the step
             "network": weights,
             "optimizer": self.optimization.optimizer.state_dict(),

@@ -17,9 +17,12 @@ from multiprocessing import active_children, get_context, parent_process
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from modelsgenesis.configs.base import plain
-from modelsgenesis.errors import GenesisError, Interrupted, TrainingError, counted, require
+from modelsgenesis.errors import GenesisError, Interrupted, TrainingError, counted, gpu_trouble, require
 from modelsgenesis.files import parsing, read_json, write_json
+from modelsgenesis.hardware import free_memory, lacks_memory
 from modelsgenesis.training.run import compare, hold_folder
 from modelsgenesis.training.splits import Split
 from modelsgenesis.training.steps import end_with_parent
@@ -29,9 +32,12 @@ DESCRIPTION_NAME = "comparison.json"
 _WORK = ".work-"
 _PATIENCE = 10.0  # seconds that a worker has to end its step before it is killed
 _WAKE = 0.5  # seconds between looks at the signals
+_MOST_JOBS = 8  # on one GPU
 
 Record = dict[str, Any]
 """What a trial measured: JSON values."""
+
+_train: Callable[["Trial"], Record]  # of a worker
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +181,7 @@ def run_trials(
 
     Args:
         trials: In the order to begin them.
-        train: Makes a record of a trial; it can be sent to a process.
+        train: Makes a record of a trial; it is sent to each process once, and may keep what the next trial needs.
         jobs: Processes; with 1 this process trains by itself, with all its threads.
 
     Raises:
@@ -188,14 +194,14 @@ def run_trials(
         return
     # As many trials at once as there are processes: a queue of the pool would begin others after an interruption.
     waiting, at_work = deque(trials), dict[Future[Record], Trial]()
-    with graceful_stop() as signals, _workers(min(jobs, len(trials))) as pool:
+    with graceful_stop() as signals, _workers(min(jobs, len(trials)), train) as pool:
         while waiting or at_work:
             # A terminal sends Ctrl-C to all processes. This one answers and ends the others: they start here, and
             # what is blocked in a process is blocked in those that it starts.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             while waiting and len(at_work) < jobs:
                 trial = waiting.popleft()
-                at_work[pool.submit(_attempt, trial, train)] = trial
+                at_work[pool.submit(_attempt, trial)] = trial
             signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             ended = wait(at_work, _WAKE, FIRST_COMPLETED).done
             if signals:
@@ -211,11 +217,11 @@ def run_trials(
 
 
 @contextlib.contextmanager
-def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
+def _workers(jobs: int, train: Callable[[Trial], Record]) -> Iterator[ProcessPoolExecutor]:
     """Give processes that end with this block, however it ends."""
     others = set(active_children())
     # Spawned, not forked: a fork of a process whose libraries have started threads may hang.
-    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _begin_worker, (threads_of_a_worker(jobs),))
+    pool = ProcessPoolExecutor(jobs, get_context("spawn"), _begin_worker, (threads_of_a_worker(jobs), train))
     try:
         yield pool
     finally:
@@ -233,27 +239,47 @@ def _workers(jobs: int) -> Iterator[ProcessPoolExecutor]:
 def threads_of_a_worker(jobs: int) -> int:
     """Return the threads of each process: its share of the cores, at most `OMP_NUM_THREADS` where that is set."""
     # With more threads than cores every operation waits for the slowest of them.
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     limit = os.environ.get("OMP_NUM_THREADS", "")
-    share = max(usable // jobs, 1)
+    share = max(_usable_cores() // jobs, 1)
     return min(share, int(limit)) if limit.isdecimal() and int(limit) > 0 else share
 
 
-def _begin_worker(threads: int) -> None:
-    import torch
+def jobs_at_once(device: torch.device, needed: float) -> int:
+    """Return how many trainings of so many bytes run side by side on a device: on CUDA what fits, on a CPU one.
 
+    A small network leaves a GPU idle for the most part, between its kernels and while cases are measured. A CPU works
+    all the time, and each process takes memory of its own.
+    """
+    if device.type != "cuda":
+        return 1
+    return max(1, min(_usable_cores() // 2, _MOST_JOBS, int((free_memory(device) or 0) / needed)))
+
+
+def _usable_cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _begin_worker(threads: int, train: Callable[[Trial], Record]) -> None:
+    global _train
     end_with_parent()
     torch.set_num_threads(threads)
+    _train = train
 
 
-def _attempt(trial: Trial, train: Callable[[Trial], Record]) -> Record:
-    """Return the record of a trial; its errors are of a class that can be pickled."""
+def _attempt(trial: Trial, train: Callable[[Trial], Record] | None = None) -> Record:
+    """Return the record of a trial, in a worker by what it was given; its errors are of a class that can be pickled."""
     try:
-        return plain(train(trial))
+        return plain((train or _train)(trial))
     except DivergenceError:
         return {**trial.asked, "diverged": True}
-    except GenesisError as error:
-        raise TrainingError(f"{trial}: {error}") from None
+    except (GenesisError, RuntimeError) as error:
+        cause = error.__cause__ if isinstance(error, GenesisError) else error
+        trouble = gpu_trouble(cause) if isinstance(cause, RuntimeError) else ""
+        if isinstance(error, RuntimeError) and not trouble:
+            raise
+        told = f"{trouble}; the same command resumes" if trouble else str(error)
+        shared = parent_process() is not None and (trouble or lacks_memory(cause))
+        raise TrainingError(f"{trial}: {told}{', or one with fewer --jobs' if shared else ''}") from None
     except Interrupted:
         if parent_process() is None:
             raise

@@ -1,0 +1,24 @@
+"""Lung nodules told benign from malignant. Data: LungNodules2D, of LIDC-IDRI; labels are counted in patients.
+
+python benchmarks/evidence/lung_malignancy.py DATA --output RUNS [--quick]
+"""
+
+from protocol import SPLITS, Target, main
+
+TARGET = Target(
+    name="lung_malignancy",
+    dims=2,
+    scans="LungNodules2D/images",
+    labelled="LungNodules2D/malignancy.csv",
+    splits=(
+        SPLITS / "lung_malignancy.json",
+        SPLITS / "lung_nodules.json",
+    ),
+    reading={"modality": "ct-8bit", "patient_pattern": r"(LIDC-IDRI-\d+)"},
+    pretraining=("patch_size=96,96",),
+    finetuning=("patch_size=128,128", "hidden=0"),
+    labels=("50", "100", "200"),
+)
+
+if __name__ == "__main__":
+    main(TARGET)

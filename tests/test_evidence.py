@@ -1,0 +1,102 @@
+"""The protocol of the evidence: its splits, its rule for a budget that is long enough, and its table."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from modelsgenesis.training.splits import read_split
+from simulated_comparison import draw_records, results_of
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+SCRIPTS = sorted(path.stem for path in (BENCHMARKS / "evidence").glob("*.py") if path.stem != "protocol")
+
+
+def module(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    found = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = found  # of a dataclass
+    spec.loader.exec_module(found)
+    return found
+
+
+@pytest.fixture
+def protocol(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS / "evidence")
+    return module(BENCHMARKS / "evidence" / "protocol.py")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_target_names_recorded_splits_of_whole_patients_and_fits_them(protocol, name):
+    target = module(BENCHMARKS / "evidence" / f"{name}.py").TARGET
+    split = read_split(target.splits[0])
+    parts = [set(split.training), set(split.validation), set(split.test)]
+    assert all(parts)
+    assert not any(one & other for one, other in zip(parts, [*parts[1:], parts[0]], strict=True))
+    assert int(target.labels[-1]) <= len(split.training)
+    full, quick = (protocol.plan_of(target, quick=quick) for quick in (False, True))
+    assert (full.runs, len(full.budgets)) == (10, 3)
+    assert quick.runs >= 3
+
+
+def tuned(results, mean):
+    """Results whose scratch reached a mean on the validation patients, with every number of labels."""
+    counts = map(int, results["labels"])
+    candidates = [{"settings": ["learning_rate=1e-3"], "mean": mean}, {"settings": ["learning_rate=1"], "mean": None}]
+    choice = {"chosen": ["learning_rate=1e-3"], "candidates": candidates}
+    return results | {"tuning": [{"arm": arm, "labels": n, **choice} for n in counts for arm in ("scratch", "genesis")]}
+
+
+@pytest.fixture
+def asked(protocol, monkeypatch):
+    """What was trained: budget, labels and runs of each comparison; scratch gains until it has 100 steps."""
+    trained = []
+
+    def compare(data, folder, *, comparison, settings, **options):
+        steps = int(folder.name.removeprefix("steps-"))
+        trained.append((steps, comparison.labels, comparison.runs))
+        records = draw_records({"scratch": 0.0, "genesis": 0.3}, [*map(int, comparison.labels)], comparison.runs)
+        assert comparison.resample_labels
+        return type("Compared", (), {"results": tuned(results_of(records), 0.5 + min(steps, 100) / 1000)})
+
+    for name, found in {
+        "compare": compare,
+        "pretrain": lambda *_, **__: None,
+        "read_labelled": lambda *_, **__: None,
+    }.items():
+        monkeypatch.setattr(protocol, name, found)
+    return trained
+
+
+def test_a_budget_counts_where_twice_the_steps_do_not_better_scratch(protocol, asked, tmp_path):
+    plan = protocol.Plan(pretraining=(), labels=("5", "10"), budgets=(30, 100, 300), runs=4)
+    target = module(BENCHMARKS / "evidence" / "hippocampus.py").TARGET
+    rows = protocol.measure(target, plan, tmp_path, tmp_path / "run", device="cpu")
+    counts = ("5", "10")
+    assert asked == [(30, counts, 4), (60, counts, 1), (100, counts, 4), (200, counts, 1), (300, counts, 4)]
+    assert {labels: row["steps"] for labels, row in protocol.converged(rows).items()} == {5: 100, 10: 100}
+    assert [row["gain_of_twice_the_steps"] for row in rows] == pytest.approx(
+        [0.03, 0.03, 0, 0, None, None], nan_ok=True
+    )
+    assert json.loads(json.dumps(rows)) == rows
+    table = str(protocol.table_of(rows))
+    lines = [line.split("|") for line in table.splitlines() if line.startswith("| 5 ")]
+    assert [line[-2].strip() for line in lines] == ["", "converged", ""]
+    assert "of 4" in lines[0][7]
+
+
+def test_no_claim_where_scratch_still_gains(protocol, asked, tmp_path):
+    plan = protocol.Plan(pretraining=(), labels=("5",), budgets=(10, 30), runs=3)
+    target = module(BENCHMARKS / "evidence" / "hippocampus.py").TARGET
+    rows = protocol.measure(target, plan, tmp_path, tmp_path / "run", device="cpu")
+    assert protocol.converged(rows) == {}
+    assert "| converged |" not in str(protocol.table_of(rows))
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["lung_nodules", "lung_malignancy", "cardiac"])
+def test_the_recorded_splits_are_drawn_again(name, shared_data):
+    draw = module(BENCHMARKS / "splits" / "draw.py")
+    assert draw.draw(shared_data, name)[1] == read_split(BENCHMARKS / "splits" / f"{name}.json")

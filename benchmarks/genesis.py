@@ -77,7 +77,7 @@ def row(name: str, width: str, arguments: argparse.Namespace, folder: Path) -> s
     """Pretrain once, and return the row."""
     target = TARGETS[name]
     split = Path(__file__).parent / "splits" / f"{target.split}.json"
-    network = GenesisUNetConfig(dims=len(target.patch), widths=WIDTHS[width], norm="batch")
+    network = GenesisUNetConfig(dims=2 if len(target.patch) == 2 else 3, widths=WIDTHS[width], norm="batch")
     config = PretrainingConfig(
         network=network,
         patch_size=target.patch,

@@ -39,7 +39,7 @@ def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_c
     return clock() - start
 
 
-def images(side: int, patch: tuple[int, ...]) -> dict[str, object]:
+def images(side: int, patch: tuple[int, ...]) -> dict[str, Any]:
     """Return prepared images: noise, noise beside emptiness as where a field of view ends, one within a window."""
     import torch
 

@@ -88,7 +88,7 @@ def test_a_format_that_the_hardware_has_not_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("visible", "told"), [("", "CUDA_VISIBLE_DEVICES hides them all; unset it, or"), (None, "no CUDA device;")]
+    ("visible", "told"), [("", "CUDA_VISIBLE_DEVICES hides every GPU; unset it, or"), (None, "no CUDA device;")]
 )
 def test_a_gpu_that_is_not_there_or_hidden(monkeypatch, visible, told):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)

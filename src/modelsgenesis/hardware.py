@@ -148,9 +148,10 @@ def choose_hardware(device: str = "auto", precision: str = "auto", *, local_rank
         raise ConfigurationError(f"device: received {device!r}, expected auto, cpu, mps, cuda or cuda:N") from error
     if chosen.type == "cuda":
         if not torch.cuda.is_available():
-            hidden = os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1")
-            why = "CUDA_VISIBLE_DEVICES hides them all; unset it, or" if hidden else "there is no CUDA device;"
-            raise ConfigurationError(f"device: received {device!r}, but {why} use --device cpu")
+            if os.environ.get("CUDA_VISIBLE_DEVICES", "all") in ("", "-1"):
+                told = "but CUDA_VISIBLE_DEVICES hides every GPU; unset it, or use --device cpu"
+                raise ConfigurationError(f"device: received {device!r}, {told}")
+            raise ConfigurationError(f"device: received {device!r}, but there is no CUDA device; use --device cpu")
         count, index = torch.cuda.device_count(), local_rank if chosen.index is None else chosen.index
         if index >= count or (local_rank and index != local_rank):
             raise ConfigurationError(
